@@ -1,0 +1,76 @@
+#include "autograd/parameter.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace spindle {
+
+namespace {
+std::atomic<uint64_t> next_parameter_id{1};
+// Parameters start on cache lines; padding stays zero in every arena, so that flat passes may run over it.
+constexpr int64_t kAlign = 16;
+}  // namespace
+
+Parameter& ParameterStore::add(std::string name, const Shape& shape, ParameterKind kind) {
+  ensure(!master_, "[parameters] ", name, " was added after allocation");
+  ensure(!by_name_.contains(name), "[parameters] ", name, " was added twice");
+  Parameter& p = parameters_.emplace_back();
+  p.name = std::move(name);
+  p.shape = shape;
+  p.kind = kind;
+  p.id = next_parameter_id.fetch_add(1, std::memory_order_relaxed);
+  by_name_[p.name] = &p;
+  return p;
+}
+
+Parameter* ParameterStore::find(const std::string& name) {
+  auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : it->second;
+}
+
+void ParameterStore::allocate(DType compute, DType master, bool trainable) {
+  int64_t size = 0, low_size = 0;
+  numel_ = 0;
+  for (Parameter& p : parameters_) {
+    p.offset = size;
+    size += (p.shape.numel() + kAlign - 1) / kAlign * kAlign;
+    if (p.kind != ParameterKind::Vector) low_size += (p.shape.numel() + kAlign - 1) / kAlign * kAlign;
+    numel_ += p.shape.numel();
+  }
+  compute_ = compute;
+  master_ = device_.zeros({size}, master);
+  if (trainable) gradient_ = device_.zeros({size}, master);
+  if (compute == DType::BF16) low_ = device_.zeros({low_size}, DType::BF16);
+  int64_t low_offset = 0;
+  for (Parameter& p : parameters_) {
+    p.master = master_.slice(p.offset, p.shape);
+    if (trainable) p.grad = gradient_.slice(p.offset, p.shape);
+    if (compute == DType::BF16 && p.kind != ParameterKind::Vector) {
+      p.value = low_.slice(low_offset, p.shape);
+      low_offset += (p.shape.numel() + kAlign - 1) / kAlign * kAlign;
+    } else {
+      p.value = p.master;
+    }
+  }
+}
+
+void ParameterStore::commit() {
+  for (Parameter& p : parameters_) {
+    if (p.value.dtype() != p.master.dtype()) device_.kernels().cast(p.value, p.master);
+    ++p.version;
+  }
+}
+
+void ParameterStore::begin_gradients() {
+  for (Parameter& p : parameters_) p.grad_written = false;
+}
+
+void ParameterStore::finish_gradients() {
+  for (Parameter& p : parameters_)
+    if (p.grad && !p.grad_written) {
+      std::memset(p.grad.raw(), 0, p.grad.bytes());
+      p.grad_written = true;
+    }
+}
+
+}  // namespace spindle

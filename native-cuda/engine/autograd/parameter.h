@@ -1,0 +1,98 @@
+// Parameters and the arenas they live in. Float32 masters lie in one flat arena, gradients in another, so that AdamW, clipping,
+// EMA and "opponent <- model" are single passes. In bfloat16, matrices and filters have a bfloat16 copy that the kernels read;
+// biases, norms and embeddings stay float32.
+#pragma once
+#include <deque>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "autograd/device.h"
+
+namespace spindle {
+
+enum class ParameterKind : uint8_t {
+  Vector,  // bias, norm, embedding table: computed with in master precision
+  Matrix,  // linear (N, K)
+  Filter,  // convolution, kept (Co, R, S, Ci); PyTorch's files have (Co, Ci, R, S)
+};
+
+struct Parameter {
+  std::string name;  // the checkpoint's key
+  Shape shape;       // as computed with; a Filter's is (Co, R, S, Ci)
+  ParameterKind kind = ParameterKind::Vector;
+  bool pointwise = false;  // a Matrix that files hold as a 1x1 filter (N, K, 1, 1)
+  int64_t offset = 0;  // in the arenas
+  Tensor master;       // F32 (F64 in gradient checks), a slice of the arena
+  Tensor value;        // what kernels read: `master` itself, or its bfloat16 copy
+  Tensor grad;         // slice of the gradient arena; empty when frozen
+  bool grad_written = false;
+  uint64_t id = 0, version = 0;
+
+  Weight weight() const { return {value, id, version}; }
+  // Where a backward writes: the first one of a step stores, later ones add.
+  GradSlot grad_slot() {
+    if (!grad) return {};
+    GradSlot slot{grad, grad_written};
+    grad_written = true;
+    return slot;
+  }
+};
+
+class ParameterStore {
+ public:
+  explicit ParameterStore(Device& device) : device_(device) {}
+  ParameterStore(const ParameterStore&) = delete;
+
+  // Called by modules while they are built; the address stays valid.
+  Parameter& add(std::string name, const Shape& shape, ParameterKind kind);
+  // Once, after the modules are built. `compute` is BF16 or the master dtype; `master` F32 (F64 for gradient checks).
+  void allocate(DType compute, DType master, bool trainable);
+  // After masters changed: refreshes the bfloat16 copies and the versions that packed weights are kept under.
+  void commit();
+  // Before a step's first backward: gradients will be stored, not added. Parameters that no backward reaches are zeroed by finish_gradients().
+  void begin_gradients();
+  void finish_gradients();
+
+  std::deque<Parameter>& parameters() { return parameters_; }
+  const std::deque<Parameter>& parameters() const { return parameters_; }
+  Parameter* find(const std::string& name);
+  int64_t numel() const { return numel_; }        // of the models' parameters, padding left out
+  Tensor& master() { return master_; }
+  Tensor& gradient() { return gradient_; }
+  bool trainable() const { return bool(gradient_); }
+  Device& device() { return device_; }
+  DType compute() const { return compute_; }
+
+ private:
+  Device& device_;
+  std::deque<Parameter> parameters_;
+  std::unordered_map<std::string, Parameter*> by_name_;
+  Tensor master_, low_, gradient_;
+  int64_t numel_ = 0;
+  DType compute_ = DType::F32;
+};
+
+// Where a module stands in the tree: scope / "conv1" names its parameters "….conv1.weight".
+class Scope {
+ public:
+  Scope(ParameterStore& store, std::string path = {}) : store_(&store), path_(std::move(path)) {}
+  Scope operator/(const std::string& name) const { return {*store_, path_.empty() ? name : path_ + "." + name}; }
+  Scope operator/(int64_t index) const { return *this / std::to_string(index); }
+  Parameter* parameter(const std::string& name, const Shape& shape, ParameterKind kind) const {
+    return &store_->add(path_.empty() ? name : path_ + "." + name, shape, kind);
+  }
+  // The matrix (n, k) of a 1x1 convolution.
+  Parameter* pointwise(const std::string& name, int64_t n, int64_t k) const {
+    Parameter* p = parameter(name, {n, k}, ParameterKind::Matrix);
+    p->pointwise = true;
+    return p;
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  ParameterStore* store_;
+  std::string path_;
+};
+
+}  // namespace spindle

@@ -1,0 +1,58 @@
+#include "autograd/tape.h"
+
+#include <cstring>
+
+namespace spindle {
+
+GradSlot Grads::slot(const TensorRef& x) {
+  if (!x.needs_grad) return {};
+  auto it = by_storage_.find(x.id);
+  if (it == by_storage_.end()) {
+    Tensor fresh = device_.empty(x.shape, x.dtype);
+    by_storage_.emplace(x.id, fresh);
+    return {fresh, false};
+  }
+  if (!it->second.unique()) {  // shared by add(): copy before it is written to
+    Tensor copy = device_.empty(x.shape, x.dtype);
+    std::memcpy(copy.raw(), it->second.raw(), copy.bytes());
+    it->second = copy;
+  }
+  return {it->second.reshape(x.shape), true};
+}
+
+void Grads::add(const TensorRef& x, const Tensor& gradient) {
+  if (!x.needs_grad) return;
+  if (by_storage_.find(x.id) == by_storage_.end()) {
+    by_storage_.emplace(x.id, gradient.reshape(x.shape));
+    return;
+  }
+  GradSlot s = slot(x);
+  device_.kernels().accumulate(s.tensor, gradient);
+}
+
+Tensor Grads::get(const TensorRef& x) const {
+  auto it = by_storage_.find(x.id);
+  return it == by_storage_.end() ? Tensor() : it->second.reshape(x.shape);
+}
+
+Tensor Grads::take(const TensorRef& x) {
+  auto it = by_storage_.find(x.id);
+  if (it == by_storage_.end()) return {};
+  Tensor t = it->second.reshape(x.shape);
+  by_storage_.erase(it);
+  return t;
+}
+
+Grads Tape::backward(const Tensor& y, const Tensor& dy) {
+  Grads grads(device_);
+  grads.add(TensorRef(y), dy);
+  while (!nodes_.empty()) {
+    Node node = std::move(nodes_.back());
+    nodes_.pop_back();
+    Tensor gradient = grads.take(node.y);
+    if (gradient) node.backward(grads, gradient);
+  }
+  return grads;
+}
+
+}  // namespace spindle

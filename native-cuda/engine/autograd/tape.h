@@ -1,0 +1,70 @@
+// A linear tape: nodes in execution order, popped in backward, which frees what they saved. No graph, no sort.
+//
+// Rule of the house: an op computes its output, then calls record() with a closure that writes the gradients of its inputs into
+// slots. The closure's captures are the saved-for-backward list: capture a Tensor when its values are needed, a TensorRef when
+// only its identity is. When the tape does not record, the closure is never stored and inputs can die at once.
+//
+// Gradients are kept per storage: a tensor and its reshapes share one. `GradSlot slot = grads.slot(x)` is empty when x needs no
+// gradient; otherwise write to it, adding when slot.accumulate says so.
+#pragma once
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "autograd/parameter.h"
+
+namespace spindle {
+
+class Grads {
+ public:
+  explicit Grads(Device& device) : device_(device) {}
+  Kernels& kernels() { return device_.kernels(); }
+  Device& device() { return device_; }
+  // Where the gradient of x goes; empty when x needs none.
+  GradSlot slot(const TensorRef& x);
+  // For kernels that write several gradients at once into inputs that may share storage (attention of x with itself): a
+  // gradient of its own, not in here until add(). Empty when x needs none.
+  GradSlot separate(const TensorRef& x) { return x.needs_grad ? GradSlot{device_.empty(x.shape, x.dtype)} : GradSlot(); }
+  // Adds a finished gradient; shares it (copy on write) when it is the first.
+  void add(const TensorRef& x, const Tensor& gradient);
+  // The gradient so far, in x's shape; empty when nothing reached x.
+  Tensor get(const TensorRef& x) const;
+  Tensor take(const TensorRef& x);
+
+ private:
+  Device& device_;
+  std::unordered_map<uint64_t, Tensor> by_storage_;
+};
+
+class Tape {
+ public:
+  explicit Tape(Device& device, bool recording) : device_(device), recording_(recording) {}
+  Device& device() { return device_; }
+  Kernels& kernels() { return device_.kernels(); }
+  bool recording() const { return recording_; }
+  size_t size() const { return nodes_.size(); }
+
+  // `backward(grads, dy)`; stored only when recording. Marks y as needing a gradient.
+  template <class F>
+  void record(const char* name, const Tensor& y, F&& backward) {
+    if (!recording_) return;
+    y.set_needs_grad(true);
+    nodes_.push_back({name, TensorRef(y), std::forward<F>(backward)});
+  }
+
+  // Runs backward from y with its gradient dy; nodes are popped as they run. Gradients of leaves (inputs with needs_grad set
+  // by hand) stay in the returned Grads; parameters' go to their arena.
+  Grads backward(const Tensor& y, const Tensor& dy);
+
+ private:
+  struct Node {
+    const char* name;
+    TensorRef y;
+    std::function<void(Grads&, const Tensor&)> backward;
+  };
+  Device& device_;
+  bool recording_;
+  std::vector<Node> nodes_;
+};
+
+}  // namespace spindle

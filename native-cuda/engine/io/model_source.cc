@@ -1,0 +1,125 @@
+#include "io/model_source.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "io/safetensors.h"
+#include "io/weight_layout.h"
+
+namespace spindle {
+
+namespace {
+struct Found {
+  const SafetensorsFile* file;
+  const FileTensor* tensor;
+};
+
+bool ignored(const std::string& name, const LoadOptions& options) {
+  return std::any_of(options.ignored_suffixes.begin(), options.ignored_suffixes.end(), [&](const std::string& suffix) { return name.ends_with(suffix); });
+}
+
+using Files = std::vector<std::unique_ptr<SafetensorsFile>>;
+
+// The tensor of every parameter, in the store's order; anything missing, left over or of another shape is refused.
+std::vector<Found> match(ParameterStore& store, const ModelSource& source, const LoadOptions& options, Files& files) {
+  require(!source.weights.empty(), source.label, ": expected at least one safetensors file, got none");
+  std::unordered_map<std::string, Found> by_name;
+  for (const std::string& path : source.weights) {
+    const SafetensorsFile& file = *files.emplace_back(std::make_unique<SafetensorsFile>(path));
+    for (const FileTensor& tensor : file.tensors()) {
+      std::string name = options.rename ? options.rename(tensor.name) : tensor.name;
+      if (name.empty() || ignored(tensor.name, options)) continue;
+      const Parameter* parameter = store.find(name);
+      require(parameter != nullptr, path, ": ", tensor.name, ": expected only tensors that the config asks for, got this one of shape ", shape_text(tensor.shape));
+      require(fits(*parameter, tensor.shape), path, ": ", tensor.name, ": expected shape ", shape_text(file_shape(*parameter)), ", got ", shape_text(tensor.shape));
+      auto [it, fresh] = by_name.emplace(name, Found{&file, &tensor});
+      require(fresh, path, ": ", tensor.name, ": expected one tensor for ", name, ", got another as ", it->second.tensor->name, " in ", it->second.file->path());
+    }
+  }
+  std::vector<Found> found;
+  for (const Parameter& parameter : store.parameters()) {
+    auto it = by_name.find(parameter.name);
+    require(it != by_name.end(), source.weights.size() == 1 ? source.weights[0] : source.label, ": ", parameter.name, ": expected a tensor of shape ", shape_text(file_shape(parameter)), ", got none");
+    found.push_back(it->second);
+  }
+  return found;
+}
+
+// Into `master`, a block of the arena with the parameter's shape.
+template <class T>
+void fill(const Parameter& parameter, const Found& found, const Tensor& master) {
+  if (parameter.kind != ParameterKind::Filter) {
+    found.file->read(*found.tensor, master.data<T>());
+    return;
+  }
+  std::vector<T> values(size_t(parameter.shape.numel()));
+  found.file->read(*found.tensor, values.data());
+  from_file_layout(parameter, values.data(), master.data<T>());
+}
+
+void fill(const Parameter& parameter, const Found& found, const Tensor& master) {
+  if (master.dtype() == DType::F64) fill<double>(parameter, found, master);
+  else fill<float>(parameter, found, master);
+}
+}  // namespace
+
+void check_parameters(ParameterStore& store, const ModelSource& source, const LoadOptions& options) {
+  Files files;
+  match(store, source, options, files);
+}
+
+void load_parameters(ParameterStore& store, const ModelSource& source, const LoadOptions& options) {
+  Files files;
+  std::vector<Found> found = match(store, source, options, files);
+  std::deque<Parameter>& parameters = store.parameters();
+  store.device().threads().run(int64_t(found.size()), [&](int64_t i, int) {
+    const Parameter& parameter = parameters[size_t(i)];
+    fill(parameter, found[size_t(i)], parameter.master);
+  });
+  store.commit();
+}
+
+void save_parameters(const std::string& path, const std::vector<ParameterValues>& values, const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorToWrite> tensors;
+  for (const ParameterValues& v : values) {
+    for (const Parameter& parameter : v.store->parameters()) {
+      auto write = [&parameter, arena = v.arena](const ByteSink& sink) {
+        size_t count = size_t(parameter.shape.numel());
+        Tensor block = arena.slice(parameter.offset, parameter.shape);
+        std::vector<float> native, out(count);
+        const float* from = nullptr;
+        if (arena.dtype() == DType::F64) {
+          native.assign(block.data<double>(), block.data<double>() + count);
+          from = native.data();
+        } else {
+          from = block.f32();
+        }
+        to_file_layout(parameter, from, out.data());
+        sink(out.data(), count * sizeof(float));
+      };
+      tensors.push_back({v.prefix + parameter.name, FileType::F32, file_shape(parameter), write});
+    }
+  }
+  write_safetensors(path, std::move(tensors), metadata);
+}
+
+std::map<std::string, std::string> load_saved_parameters(const std::string& path, const std::vector<ParameterValues>& values) {
+  SafetensorsFile file(path);
+  size_t expected = 0;
+  // All is checked before anything is changed.
+  for (const ParameterValues& v : values) {
+    for (const Parameter& parameter : v.store->parameters()) {
+      std::string name = v.prefix + parameter.name;
+      const FileTensor& tensor = file.at(name);
+      require(fits(parameter, tensor.shape), path, ": ", name, ": expected shape ", shape_text(file_shape(parameter)), ", got ", shape_text(tensor.shape));
+      ++expected;
+    }
+  }
+  require(file.tensors().size() == expected, path, ": expected ", expected, " tensors, got ", file.tensors().size());
+  for (const ParameterValues& v : values)
+    for (const Parameter& parameter : v.store->parameters())
+      fill(parameter, {&file, &file.at(v.prefix + parameter.name)}, v.arena.slice(parameter.offset, parameter.shape));
+  return file.metadata();
+}
+
+}  // namespace spindle

@@ -1,0 +1,63 @@
+#include "kernels/cpu/cpu_kernels.h"
+
+#include <cstring>
+
+namespace spindle::cpu {
+
+CpuKernels::CpuKernels(ThreadPool& threads, const Simd& simd) : threads_(threads), simd_(simd), scratch_(size_t(threads.threads())), zeros_(size_t(64) << 10) {}
+
+std::byte* CpuKernels::scratch(int thread, int64_t bytes) {
+  Tensor& buffer = scratch_[size_t(thread)];
+  if (!buffer || int64_t(buffer.bytes()) < bytes) {
+    static std::mutex growing;  // the pool serves one thread at a time
+    std::lock_guard lock(growing);
+    buffer = Tensor();
+    buffer = Tensor(scratch_pool_, {round_up(bytes + bytes / 2, 4096) / 4}, DType::F32);
+  }
+  return static_cast<std::byte*>(buffer.raw());
+}
+
+namespace {
+
+
+bool has(const char* feature) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (!std::strcmp(feature, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (!std::strcmp(feature, "avx512")) return avx512;
+  if (!std::strcmp(feature, "avx512_bf16")) return avx512 && __builtin_cpu_supports("avx512bf16");
+#endif
+  return !std::strcmp(feature, "generic");
+}
+
+const Simd* table(const char* name) {
+  if (!std::strcmp(name, "avx512_bf16")) return simd_avx512_bf16();
+  if (!std::strcmp(name, "avx512")) return simd_avx512();
+  if (!std::strcmp(name, "avx2")) return simd_avx2();
+  if (!std::strcmp(name, "generic")) return simd_generic();
+  return nullptr;
+}
+
+constexpr const char* kBestFirst[] = {"avx512_bf16", "avx512", "avx2", "generic"};
+
+}  // namespace
+}  // namespace spindle::cpu
+
+namespace spindle {
+
+const char* detect_isa() {
+  for (const char* name : cpu::kBestFirst)
+    if (cpu::has(name) && cpu::table(name)) return name;
+  return "generic";
+}
+
+std::unique_ptr<Kernels> make_cpu_kernels(ThreadPool& threads, const CpuOptions& options) {
+  const char* name = std::strcmp(options.isa, "auto") ? options.isa : detect_isa();
+  const cpu::Simd* simd = cpu::table(name);
+  require(simd != nullptr, "[cpu] isa: expected auto, avx512_bf16, avx512, avx2 or generic, got ", options.isa);
+  require(cpu::has(name), "[cpu] isa: this processor has no ", name, "; the best it has is ", detect_isa());
+  return std::make_unique<cpu::CpuKernels>(threads, *simd);
+}
+
+}  // namespace spindle

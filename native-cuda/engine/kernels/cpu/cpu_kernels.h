@@ -1,0 +1,135 @@
+// The cpu backend: threads over tasks of fixed size, inner loops from the processor's table in isa/.
+//
+// Rules of the house: a task's work depends on its number alone, and sums run in an order fixed by shapes; so bytes do not
+// depend on the number of threads, nor an image's on the batch it is in. Activations are F32 or BF16; sums are float32 or better.
+#pragma once
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/cpu/isa/simd.h"
+#include "kernels/kernels.h"
+
+namespace spindle::cpu {
+
+inline bool is_bf16(const Tensor& t) { return t.dtype() == DType::BF16; }
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+inline char* at(void* base, int64_t index, DType dtype) { return static_cast<char*>(base) + index * int64_t(dtype_size(dtype)); }
+inline const char* at(const void* base, int64_t index, DType dtype) { return static_cast<const char*>(base) + index * int64_t(dtype_size(dtype)); }
+
+// A right-hand side cut into column panels for the tile kernels: panel p holds columns [p * panel, ...) of every tap.
+struct Packed {
+  const std::byte* data = nullptr;
+  int64_t taps = 0, k = 0, n = 0;
+  int64_t panel = 0;      // columns of a full panel
+  int64_t width = 0;      // the vector's width: the last panel is rounded up to it
+  DType dtype = DType::F32;
+
+  int64_t panels() const { return divide_up(n, panel); }
+  int64_t panel_width(int64_t p) const { return std::min(panel, round_up(n - p * panel, width)); }
+  int64_t k_rows() const { return dtype == DType::BF16 ? (k + 1) / 2 : k; }             // packed rows of a tap
+  int64_t row_bytes(int64_t p) const { return panel_width(p) * 4; }                       // a float, or a pair of bfloat16
+  const std::byte* block(int64_t p, int64_t tap, int64_t k0) const {
+    int64_t rows = tap * k_rows() + (dtype == DType::BF16 ? k0 / 2 : k0);
+    return data + (p * panel * taps * k_rows()) * 4 + rows * row_bytes(p);
+  }
+  int64_t bytes() const { return round_up(n, width) * taps * k_rows() * 4; }
+};
+
+// Where element (tap, k, n) of a right-hand side lies: base + n * n_stride + tap * tap_stride + k * k_stride (elements).
+struct PackSource {
+  const void* base;
+  DType dtype;
+  int64_t taps, k, n;
+  int64_t tap_stride, k_stride, n_stride;
+};
+
+class CpuKernels : public Kernels {
+ public:
+  CpuKernels(ThreadPool& threads, const Simd& simd);
+  const char* name() const override { return simd_.name; }
+
+  void conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue, const Conv2dArgs& args) override;
+  void conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) override;
+  void conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) override;
+  void linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue) override;
+  void linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) override;
+  void linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) override;
+  void group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) override;
+  void group_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) override;
+  void layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) override;
+  void layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma) override;
+  void attention_forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override;
+  void attention_backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override;
+  void activation_forward(Tensor& y, const Tensor& x, Activation kind) override;
+  void activation_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x, Activation kind) override;
+  void geglu_forward(Tensor& y, const Tensor& x) override;
+  void geglu_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x) override;
+  void add(Tensor& y, const Tensor& a, const Tensor& b) override;
+  void add_rows(Tensor& y, const Tensor& x, const Tensor& rows) override;
+  void sum_to_rows(const GradSlot& drows, const Tensor& dy) override;
+  void sum_per_image(const GradSlot& dt, const Tensor& dy) override;
+  void scale(Tensor& y, const Tensor& x, double factor) override;
+  void accumulate(Tensor& y, const Tensor& x) override;
+  void concat_channels(Tensor& y, const Tensor& a, const Tensor& b) override;
+  void split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) override;
+  void upsample_nearest_forward(Tensor& y, const Tensor& x) override;
+  void upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) override;
+  void embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) override;
+  void gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) override;
+  void timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) override;
+  void l2_normalize(Tensor& y, const Tensor& x) override;
+  void nchw_to_nhwc(Tensor& y, const Tensor& x) override;
+  void nhwc_to_nchw(Tensor& y, const Tensor& x) override;
+  void cast(Tensor& y, const Tensor& x) override;
+  void fill(Tensor& y, double value) override;
+  void mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) override;
+  void mse_backward(Tensor& dprediction, const Tensor& prediction, const Tensor& target, const Tensor& weights) override;
+  double sum_of_squares(const Tensor& x) override;
+  void adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) override;
+  void lerp(Tensor& y, const Tensor& x, double weight) override;
+
+ private:
+  friend class AttentionWork;
+  // --- packing (pack.cc)
+  enum class PackKind : uint8_t { Forward, Backward };
+  Packed layout(int64_t taps, int64_t k, int64_t n, DType dtype) const;
+  void pack_panel(std::byte* data, const Packed& packed, int64_t panel, const PackSource& source) const;
+  // The weight's packed form, kept by id and version. (N, taps, K) forward: columns are N; backward: columns are K.
+  Packed packed_weight(const Weight& w, PackKind kind, int64_t n, int64_t taps, int64_t k);
+
+  // --- scratch, one growing buffer per thread (reused, never shared)
+  std::byte* scratch(int thread, int64_t bytes);
+
+  // y(m, n) (+)= sum over taps, k of rows(m, tap)[k] * b: the one matmul driver. Rows supplies input and output addresses.
+  template <class Rows>
+  void multiply(const Rows& rows, const Packed& b);
+  // dw(m, n) over positions; see outer.cc
+  template <class Runs>
+  void outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride);
+  template <class Runs>
+  void outer_product(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride);
+  void bias_gradient(const GradSlot& db, const Tensor& dy, int64_t rows, int64_t n);
+
+  // Runs f(begin, end, thread) over [0, n) in pieces of `grain`.
+  template <class F>
+  void pieces(int64_t n, int64_t grain, F&& f) {
+    threads_.run(divide_up(n, grain), [&](int64_t i, int thread) { f(i * grain, std::min(n, (i + 1) * grain), thread); });
+  }
+
+  ThreadPool& threads_;
+  const Simd& simd_;
+  BufferPool packed_pool_;
+  struct CachedPack {
+    uint64_t version;
+    Tensor buffer;
+  };
+  std::unordered_map<uint64_t, CachedPack> packs_;  // by id * 2 + kind
+  Tensor temporary_pack_, pairs_buffer_;
+  BufferPool scratch_pool_;
+  std::vector<Tensor> scratch_;
+  std::vector<std::byte> zeros_;
+};
+
+}  // namespace spindle::cpu

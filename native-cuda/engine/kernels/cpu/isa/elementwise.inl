@@ -1,0 +1,228 @@
+// Elementwise passes, attention pieces and optimiser. Included once per instruction set.
+
+static void to_f32(float* y, const uint16_t* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += V::W) store_any(y + i, load_any(x + i, n - i), n - i);
+}
+static void to_bf16(uint16_t* y, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += V::W) store_any(y + i, load_any(x + i, n - i), n - i);
+}
+
+static inline V apply_unary(V x, Unary kind) {
+  switch (kind) {
+    case Unary::Silu: return x * sigmoid(x);
+    case Unary::Gelu: return x * normal_cdf(x);
+    case Unary::QuickGelu: return x * sigmoid(set1(1.702f) * x);
+    default: return x;
+  }
+}
+static inline V unary_gradient(V x, Unary kind) {
+  switch (kind) {
+    case Unary::Silu: return silu_gradient(x);
+    case Unary::Gelu: return gelu_gradient(x);
+    case Unary::QuickGelu: {
+      V s = sigmoid(set1(1.702f) * x);
+      return s * (set1(1.0f) + set1(1.702f) * x * (set1(1.0f) - s));
+    }
+    default: return set1(1.0f);
+  }
+}
+template <class T>
+static void unary_typed(T* y, const T* x, int64_t n, Unary kind) {
+  for (int64_t i = 0; i < n; i += V::W) store_any(y + i, apply_unary(load_any(x + i, n - i), kind), n - i);
+}
+template <class T>
+static void unary_backward_typed(T* dx, const T* dy, const T* x, int64_t n, Unary kind, bool accumulate) {
+  for (int64_t i = 0; i < n; i += V::W) {
+    V v = load_any(dy + i, n - i) * unary_gradient(load_any(x + i, n - i), kind);
+    if (accumulate) v = load_any(dx + i, n - i) + v;
+    store_any(dx + i, v, n - i);
+  }
+}
+template <class T>
+static void geglu_typed(T* y, const T* x, int64_t rows, int64_t channels) {
+  for (int64_t row = 0; row < rows; ++row, y += channels, x += 2 * channels)
+    for (int64_t c = 0; c < channels; c += V::W) {
+      int64_t n = channels - c;
+      store_any(y + c, load_any(x + c, n) * apply_unary(load_any(x + channels + c, n), Unary::Gelu), n);
+    }
+}
+template <class T>
+static void geglu_backward_typed(T* dx, const T* dy, const T* x, int64_t rows, int64_t channels, bool accumulate) {
+  for (int64_t row = 0; row < rows; ++row, dy += channels, x += 2 * channels, dx += 2 * channels)
+    for (int64_t c = 0; c < channels; c += V::W) {
+      int64_t n = channels - c;
+      V d = load_any(dy + c, n), value = load_any(x + c, n), gate = load_any(x + channels + c, n);
+      V dv = d * gate * normal_cdf(gate), dg = d * value * gelu_gradient(gate);
+      if (accumulate) {
+        dv = load_any(dx + c, n) + dv;
+        dg = load_any(dx + channels + c, n) + dg;
+      }
+      store_any(dx + c, dv, n);
+      store_any(dx + channels + c, dg, n);
+    }
+}
+template <class T>
+static void add_typed(T* y, const T* a, const T* b, int64_t n) {
+  for (int64_t i = 0; i < n; i += V::W) store_any(y + i, load_any(a + i, n - i) + load_any(b + i, n - i), n - i);
+}
+template <class T>
+static void scale_typed(T* y, const T* x, float factor, int64_t n) {
+  V f = set1(factor);
+  for (int64_t i = 0; i < n; i += V::W) store_any(y + i, load_any(x + i, n - i) * f, n - i);
+}
+template <class T>
+static void column_sums_typed(float* s, const T* x, int64_t rows, int64_t n, int64_t ld) {
+  for (int64_t c = 0; c < n; c += V::W) {
+    V total = load_any(s + c, n - c);
+    for (int64_t r0 = 0; r0 < rows; r0 += kPartial) {
+      int64_t r1 = r0 + kPartial < rows ? r0 + kPartial : rows;
+      V acc = zero();
+      for (int64_t r = r0; r < r1; ++r) acc = acc + load_any(x + r * ld + c, n - c);
+      total = total + acc;
+    }
+    store_any(s + c, total, n - c);
+  }
+}
+
+static void unary(void* y, const void* x, int64_t n, Unary kind, bool bf16) {
+  bf16 ? unary_typed((uint16_t*)y, (const uint16_t*)x, n, kind) : unary_typed((float*)y, (const float*)x, n, kind);
+}
+static void unary_backward(void* dx, const void* dy, const void* x, int64_t n, Unary kind, bool accumulate, bool bf16) {
+  bf16 ? unary_backward_typed((uint16_t*)dx, (const uint16_t*)dy, (const uint16_t*)x, n, kind, accumulate)
+       : unary_backward_typed((float*)dx, (const float*)dy, (const float*)x, n, kind, accumulate);
+}
+static void geglu(void* y, const void* x, int64_t rows, int64_t channels, bool bf16) {
+  bf16 ? geglu_typed((uint16_t*)y, (const uint16_t*)x, rows, channels) : geglu_typed((float*)y, (const float*)x, rows, channels);
+}
+static void geglu_backward(void* dx, const void* dy, const void* x, int64_t rows, int64_t channels, bool accumulate, bool bf16) {
+  bf16 ? geglu_backward_typed((uint16_t*)dx, (const uint16_t*)dy, (const uint16_t*)x, rows, channels, accumulate)
+       : geglu_backward_typed((float*)dx, (const float*)dy, (const float*)x, rows, channels, accumulate);
+}
+static void add(void* y, const void* a, const void* b, int64_t n, bool bf16) {
+  bf16 ? add_typed((uint16_t*)y, (const uint16_t*)a, (const uint16_t*)b, n) : add_typed((float*)y, (const float*)a, (const float*)b, n);
+}
+static void scale(void* y, const void* x, float factor, int64_t n, bool bf16) {
+  bf16 ? scale_typed((uint16_t*)y, (const uint16_t*)x, factor, n) : scale_typed((float*)y, (const float*)x, factor, n);
+}
+static void column_sums(float* s, const void* x, int64_t rows, int64_t n, int64_t ld, bool bf16) {
+  bf16 ? column_sums_typed(s, (const uint16_t*)x, rows, n, ld) : column_sums_typed(s, (const float*)x, rows, n, ld);
+}
+
+static void softmax_block(float* s, int64_t rows, int64_t keys, int64_t ld, float factor, float* max, float* total, float* correction, const int64_t* valid) {
+  for (int64_t r = 0; r < rows; ++r, s += ld) {
+    int64_t n = valid ? valid[r] : keys;
+    if (n > keys) n = keys;
+    if (n <= 0) {  // nothing of this block is visible to the row
+      for (int64_t i = 0; i < ld; ++i) s[i] = 0;
+      correction[r] = 1;
+      continue;
+    }
+    V f = set1(factor), m = set1(-__builtin_inff());
+    for (int64_t i = 0; i < n; i += V::W) {
+      V v = load_any(s + i, n - i) * f;
+      if (n - i < V::W) {
+        float lanes[V::W];
+        store(lanes, v);
+        for (int64_t j = n - i; j < V::W; ++j) lanes[j] = -__builtin_inff();
+        v = load(lanes);
+      }
+      m = vmax(m, v);
+    }
+    float row_max = maximum(m), new_max = row_max > max[r] ? row_max : max[r];
+    V nm = set1(new_max), acc = zero();
+    for (int64_t i = 0; i < n; i += V::W) {
+      V e = vexp(fma(load_any(s + i, n - i), f, zero() - nm));
+      if (n - i < V::W) {
+        float lanes[V::W];
+        store(lanes, e);
+        for (int64_t j = n - i; j < V::W; ++j) lanes[j] = 0;
+        e = load(lanes);
+        store_n(s + i, e, n - i);
+      } else {
+        store(s + i, e);
+      }
+      acc = acc + e;
+    }
+    for (int64_t i = n; i < ld; ++i) s[i] = 0;
+    float c = max[r] == -__builtin_inff() ? 0.0f : expf(max[r] - new_max);
+    correction[r] = c;
+    total[r] = total[r] * c + sum(acc);
+    max[r] = new_max;
+  }
+}
+static void scale_rows(float* o, const float* factor, int64_t rows, int64_t n, int64_t ld) {
+  for (int64_t r = 0; r < rows; ++r, o += ld) scale_typed(o, o, factor[r], n);
+}
+static void softmax_gradient(float* s, float* dp, int64_t rows, int64_t keys, int64_t ld, float factor, const float* lse, const float* delta, const int64_t* valid) {
+  for (int64_t r = 0; r < rows; ++r, s += ld, dp += ld) {
+    int64_t n = valid ? valid[r] : keys;
+    if (n > keys) n = keys;
+    if (n < 0) n = 0;
+    V f = set1(factor), l = set1(-lse[r]), d = set1(delta[r]);
+    for (int64_t i = 0; i < n; i += V::W) {
+      int64_t left = n - i;
+      V p = vexp(fma(load_any(s + i, left), f, l));
+      V ds = p * (load_any(dp + i, left) - d) * f;
+      store_any(s + i, p, left);
+      store_any(dp + i, ds, left);
+    }
+    for (int64_t i = n; i < ld; ++i) s[i] = dp[i] = 0;
+  }
+}
+static float dot(const float* a, const float* b, int64_t n) {
+  V acc = zero();
+  for (int64_t i = 0; i < n; i += V::W) acc = fma(load_any(a + i, n - i), load_any(b + i, n - i), acc);
+  return sum(acc);
+}
+
+static double sum_of_squares(const float* x, int64_t n) {
+  double total = 0;
+  for (int64_t i0 = 0; i0 < n; i0 += 64 * V::W) {
+    int64_t i1 = i0 + 64 * V::W < n ? i0 + 64 * V::W : n;
+    V acc = zero();
+    for (int64_t i = i0; i < i1; i += V::W) {
+      V v = load_any(x + i, i1 - i);
+      acc = fma(v, v, acc);
+    }
+    total += double(sum(acc));
+  }
+  return total;
+}
+template <class A, class B>
+static double square_differences(const A* a, const B* b, int64_t n) {
+  double total = 0;
+  for (int64_t i0 = 0; i0 < n; i0 += 64 * V::W) {
+    int64_t i1 = i0 + 64 * V::W < n ? i0 + 64 * V::W : n;
+    V acc = zero();
+    for (int64_t i = i0; i < i1; i += V::W) {
+      V d = load_any(a + i, i1 - i) - load_any(b + i, i1 - i);
+      acc = fma(d, d, acc);
+    }
+    total += double(sum(acc));
+  }
+  return total;
+}
+static double sum_of_square_differences(const void* a, const void* b, int64_t n, bool a_bf16, bool b_bf16) {
+  if (a_bf16) return b_bf16 ? square_differences((const uint16_t*)a, (const uint16_t*)b, n) : square_differences((const uint16_t*)a, (const float*)b, n);
+  return b_bf16 ? square_differences((const float*)a, (const uint16_t*)b, n) : square_differences((const float*)a, (const float*)b, n);
+}
+static void adamw(float* w, float* m, float* v, const float* g, int64_t n, float grad_scale, float beta1, float beta2, float step_size, float inv_sqrt_correction, float epsilon, float decay) {
+  V gs = set1(grad_scale), b1 = set1(beta1), c1 = set1(1 - beta1), b2 = set1(beta2), c2 = set1(1 - beta2), ss = set1(step_size), isc = set1(inv_sqrt_correction), e = set1(epsilon), d = set1(decay);
+  for (int64_t i = 0; i < n; i += V::W) {
+    int64_t left = n - i;
+    V gv = load_any(g + i, left) * gs;
+    V mv = fma(b1, load_any(m + i, left), c1 * gv), vv = fma(b2, load_any(v + i, left), c2 * gv * gv);
+    V wv = load_any(w + i, left) * d;
+    wv = wv - ss * mv / fma(vsqrt(vv), isc, e);
+    store_any(m + i, mv, left);
+    store_any(v + i, vv, left);
+    store_any(w + i, wv, left);
+  }
+}
+static void lerp(float* y, const float* x, float weight, int64_t n) {
+  V wv = set1(weight);
+  for (int64_t i = 0; i < n; i += V::W) {
+    V yv = load_any(y + i, n - i);
+    store_any(y + i, fma(wv, load_any(x + i, n - i) - yv, yv), n - i);
+  }
+}

@@ -1,0 +1,218 @@
+// Elementary functions and normalisation. Included once per instruction set.
+
+// e^x by range reduction and a degree-6 polynomial (about 1 ulp); saturates instead of overflowing.
+static inline V vexp(V x) {
+  x = vmin(vmax(x, set1(-87.33654f)), set1(88.37626f));
+  V n = vround(x * set1(1.44269504088896341f));
+  n = vmin(n, set1(127.0f));
+  V r = fma(n, set1(-0.693359375f), x);
+  r = fma(n, set1(2.12194440e-4f), r);
+  V p = set1(1.9875691500e-4f);
+  p = fma(p, r, set1(1.3981999507e-3f));
+  p = fma(p, r, set1(8.3334519073e-3f));
+  p = fma(p, r, set1(4.1665795894e-2f));
+  p = fma(p, r, set1(1.6666665459e-1f));
+  p = fma(p, r, set1(5.0000001201e-1f));
+  p = fma(p, r * r, r) + set1(1.0f);
+  return scale2(p, n);
+}
+static inline V sigmoid(V x) { return set1(1.0f) / (set1(1.0f) + vexp(zero() - x)); }
+// erf by Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7
+static inline V verf(V x) {
+  V a = vabs(x);
+  V t = set1(1.0f) / fma(set1(0.3275911f), a, set1(1.0f));
+  V p = set1(1.061405429f);
+  p = fma(p, t, set1(-1.453152027f));
+  p = fma(p, t, set1(1.421413741f));
+  p = fma(p, t, set1(-0.284496736f));
+  p = fma(p, t, set1(0.254829592f));
+  V y = set1(1.0f) - p * t * vexp(zero() - a * a);
+  return copysign(y, x);
+}
+static inline V normal_cdf(V x) { return set1(0.5f) * (set1(1.0f) + verf(x * set1(0.70710678118654752f))); }
+static inline V silu_gradient(V x) {
+  V s = sigmoid(x);
+  return s * (set1(1.0f) + x * (set1(1.0f) - s));
+}
+static inline V gelu_gradient(V x) { return fma(x * set1(0.3989422804014327f), vexp(set1(-0.5f) * x * x), normal_cdf(x)); }
+
+template <class T>
+static inline V load_any(const T* p, int64_t n) { return n >= V::W ? load(p) : load_n(p, n); }
+template <class T>
+static inline void store_any(T* p, V v, int64_t n) {
+  if (n >= V::W) store(p, v);
+  else store_n(p, v, n);
+}
+// Float partial sums over this many pixels, then double.
+constexpr int64_t kPartial = 32;
+
+static inline void add_to_double(double* sum, V v, int64_t n) {
+  float lanes[V::W];
+  store(lanes, v);
+  for (int64_t i = 0; i < n && i < V::W; ++i) sum[i] += double(lanes[i]);
+}
+
+template <class T>
+static void channel_sums_typed(double* sum, const T* x, int64_t pixels, int64_t channels) {
+  for (int64_t p0 = 0; p0 < pixels; p0 += kPartial) {
+    int64_t p1 = p0 + kPartial < pixels ? p0 + kPartial : pixels;
+    for (int64_t c = 0; c < channels; c += V::W) {
+      V acc = zero();
+      for (int64_t p = p0; p < p1; ++p) acc = acc + load_any(x + p * channels + c, channels - c);
+      add_to_double(sum + c, acc, channels - c);
+    }
+  }
+}
+template <class T>
+static void channel_square_sums_typed(double* sum, const T* x, const float* mean, int64_t pixels, int64_t channels) {
+  for (int64_t p0 = 0; p0 < pixels; p0 += kPartial) {
+    int64_t p1 = p0 + kPartial < pixels ? p0 + kPartial : pixels;
+    for (int64_t c = 0; c < channels; c += V::W) {
+      V acc = zero(), m = load_any(mean + c, channels - c);
+      for (int64_t p = p0; p < p1; ++p) {
+        V d = load_any(x + p * channels + c, channels - c) - m;
+        acc = fma(d, d, acc);
+      }
+      add_to_double(sum + c, acc, channels - c);
+    }
+  }
+}
+template <class T, bool SILU>
+static void scale_shift_typed(T* y, const T* x, const float* scale, const float* shift, int64_t pixels, int64_t channels) {
+  for (int64_t c = 0; c < channels; c += V::W) {
+    int64_t n = channels - c;
+    V a = load_any(scale + c, n), b = load_any(shift + c, n);
+    for (int64_t p = 0; p < pixels; ++p) {
+      V z = fma(load_any(x + p * channels + c, n), a, b);
+      if (SILU) z = z * sigmoid(z);
+      store_any(y + p * channels + c, z, n);
+    }
+  }
+}
+template <class T, bool SILU>
+static void norm_gradient_sums_typed(double* sum_dz, double* sum_dz_xhat, const T* dy, const T* x, const float* scale, const float* shift,
+                                     const float* mean, const float* rstd, int64_t pixels, int64_t channels) {
+  for (int64_t p0 = 0; p0 < pixels; p0 += kPartial) {
+    int64_t p1 = p0 + kPartial < pixels ? p0 + kPartial : pixels;
+    for (int64_t c = 0; c < channels; c += V::W) {
+      int64_t n = channels - c;
+      V a = load_any(scale + c, n), b = load_any(shift + c, n), m = load_any(mean + c, n), r = load_any(rstd + c, n);
+      V s1 = zero(), s2 = zero();
+      for (int64_t p = p0; p < p1; ++p) {
+        V xv = load_any(x + p * channels + c, n), dz = load_any(dy + p * channels + c, n);
+        if (SILU) dz = dz * silu_gradient(fma(xv, a, b));
+        s1 = s1 + dz;
+        s2 = fma(dz, (xv - m) * r, s2);
+      }
+      add_to_double(sum_dz + c, s1, n);
+      add_to_double(sum_dz_xhat + c, s2, n);
+    }
+  }
+}
+template <class T, bool SILU>
+static void norm_gradient_apply_typed(T* dx, const T* dy, const T* x, const float* scale, const float* shift, const float* c_dz, const float* c_x,
+                                      const float* c_1, int64_t pixels, int64_t channels, bool accumulate) {
+  for (int64_t c = 0; c < channels; c += V::W) {
+    int64_t n = channels - c;
+    V a = load_any(scale + c, n), b = load_any(shift + c, n), k0 = load_any(c_dz + c, n), k1 = load_any(c_x + c, n), k2 = load_any(c_1 + c, n);
+    for (int64_t p = 0; p < pixels; ++p) {
+      int64_t i = p * channels + c;
+      V xv = load_any(x + i, n), dz = load_any(dy + i, n);
+      if (SILU) dz = dz * silu_gradient(fma(xv, a, b));
+      V v = fma(dz, k0, fma(xv, k1, k2));
+      if (accumulate) v = load_any(dx + i, n) + v;
+      store_any(dx + i, v, n);
+    }
+  }
+}
+
+template <class T>
+static void layer_norm_typed(T* y, float* mean, float* rstd, const T* x, const float* gamma, const float* beta, double eps, int64_t rows, int64_t channels) {
+  for (int64_t row = 0; row < rows; ++row, x += channels, y += channels) {
+    V acc = zero();
+    for (int64_t c = 0; c < channels; c += V::W) acc = acc + load_any(x + c, channels - c);
+    float m = sum(acc) / float(channels);
+    V mv = set1(m), sq = zero();
+    for (int64_t c = 0; c < channels; c += V::W) {
+      int64_t n = channels - c;
+      V d = load_any(x + c, n) - mv;
+      if (n < V::W) {  // lanes past the end hold -mean
+        float lanes[V::W];
+        store(lanes, d);
+        for (int64_t i = n; i < V::W; ++i) lanes[i] = 0;
+        d = load(lanes);
+      }
+      sq = fma(d, d, sq);
+    }
+    float r = float(1.0 / sqrt(double(sum(sq)) / double(channels) + eps));
+    mean[row] = m;
+    rstd[row] = r;
+    V rv = set1(r);
+    for (int64_t c = 0; c < channels; c += V::W) {
+      int64_t n = channels - c;
+      store_any(y + c, fma((load_any(x + c, n) - mv) * rv, load_any(gamma + c, n), load_any(beta + c, n)), n);
+    }
+  }
+}
+template <class T>
+static void layer_norm_backward_typed(T* dx, float* dgamma, float* dbeta, const T* dy, const T* x, const float* mean, const float* rstd, const float* gamma,
+                                      int64_t rows, int64_t channels, bool accumulate) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const T *dyr = dy + row * channels, *xr = x + row * channels;
+    V m = set1(mean[row]), r = set1(rstd[row]), s1 = zero(), s2 = zero();
+    for (int64_t c = 0; c < channels; c += V::W) {
+      int64_t n = channels - c;
+      V d = load_any(dyr + c, n), xhat = (load_any(xr + c, n) - m) * r;
+      if (dgamma) store_any(dgamma + c, fma(d, xhat, load_any(dgamma + c, n)), n);
+      if (dbeta) store_any(dbeta + c, load_any(dbeta + c, n) + d, n);
+      V g = d * load_any(gamma + c, n);  // 0 past the end: d is
+      s1 = s1 + g;
+      s2 = fma(g, xhat, s2);
+    }
+    if (!dx) continue;
+    V a = set1(sum(s1) / float(channels)), b = set1(sum(s2) / float(channels));
+    T* dxr = dx + row * channels;
+    for (int64_t c = 0; c < channels; c += V::W) {
+      int64_t n = channels - c;
+      V xhat = (load_any(xr + c, n) - m) * r;
+      V v = (load_any(dyr + c, n) * load_any(gamma + c, n) - a - xhat * b) * r;
+      if (accumulate) v = load_any(dxr + c, n) + v;
+      store_any(dxr + c, v, n);
+    }
+  }
+}
+
+static void channel_sums(double* s, const void* x, int64_t pixels, int64_t channels, bool bf16) {
+  bf16 ? channel_sums_typed(s, (const uint16_t*)x, pixels, channels) : channel_sums_typed(s, (const float*)x, pixels, channels);
+}
+static void channel_square_sums(double* s, const void* x, const float* mean, int64_t pixels, int64_t channels, bool bf16) {
+  bf16 ? channel_square_sums_typed(s, (const uint16_t*)x, mean, pixels, channels) : channel_square_sums_typed(s, (const float*)x, mean, pixels, channels);
+}
+static void scale_shift(void* y, const void* x, const float* a, const float* b, int64_t pixels, int64_t channels, bool silu, bool bf16) {
+  if (bf16) silu ? scale_shift_typed<uint16_t, true>((uint16_t*)y, (const uint16_t*)x, a, b, pixels, channels) : scale_shift_typed<uint16_t, false>((uint16_t*)y, (const uint16_t*)x, a, b, pixels, channels);
+  else silu ? scale_shift_typed<float, true>((float*)y, (const float*)x, a, b, pixels, channels) : scale_shift_typed<float, false>((float*)y, (const float*)x, a, b, pixels, channels);
+}
+template <class T>
+static void norm_gradient_sums_silu(double* s1, double* s2, const T* dy, const T* x, const float* a, const float* b, const float* m, const float* r, int64_t pixels, int64_t channels, bool silu) {
+  silu ? norm_gradient_sums_typed<T, true>(s1, s2, dy, x, a, b, m, r, pixels, channels) : norm_gradient_sums_typed<T, false>(s1, s2, dy, x, a, b, m, r, pixels, channels);
+}
+static void norm_gradient_sums(double* s1, double* s2, const void* dy, const void* x, const float* a, const float* b, const float* m, const float* r, int64_t pixels, int64_t channels, bool silu, bool bf16) {
+  bf16 ? norm_gradient_sums_silu(s1, s2, (const uint16_t*)dy, (const uint16_t*)x, a, b, m, r, pixels, channels, silu)
+       : norm_gradient_sums_silu(s1, s2, (const float*)dy, (const float*)x, a, b, m, r, pixels, channels, silu);
+}
+template <class T>
+static void norm_gradient_apply_silu(T* dx, const T* dy, const T* x, const float* a, const float* b, const float* k0, const float* k1, const float* k2, int64_t pixels, int64_t channels, bool silu, bool accumulate) {
+  silu ? norm_gradient_apply_typed<T, true>(dx, dy, x, a, b, k0, k1, k2, pixels, channels, accumulate) : norm_gradient_apply_typed<T, false>(dx, dy, x, a, b, k0, k1, k2, pixels, channels, accumulate);
+}
+static void norm_gradient_apply(void* dx, const void* dy, const void* x, const float* a, const float* b, const float* k0, const float* k1, const float* k2, int64_t pixels, int64_t channels, bool silu, bool accumulate, bool bf16) {
+  bf16 ? norm_gradient_apply_silu((uint16_t*)dx, (const uint16_t*)dy, (const uint16_t*)x, a, b, k0, k1, k2, pixels, channels, silu, accumulate)
+       : norm_gradient_apply_silu((float*)dx, (const float*)dy, (const float*)x, a, b, k0, k1, k2, pixels, channels, silu, accumulate);
+}
+static void layer_norm(void* y, float* mean, float* rstd, const void* x, const float* gamma, const float* beta, double eps, int64_t rows, int64_t channels, bool bf16) {
+  bf16 ? layer_norm_typed((uint16_t*)y, mean, rstd, (const uint16_t*)x, gamma, beta, eps, rows, channels)
+       : layer_norm_typed((float*)y, mean, rstd, (const float*)x, gamma, beta, eps, rows, channels);
+}
+static void layer_norm_backward(void* dx, float* dgamma, float* dbeta, const void* dy, const void* x, const float* mean, const float* rstd, const float* gamma, int64_t rows, int64_t channels, bool accumulate, bool bf16) {
+  bf16 ? layer_norm_backward_typed((uint16_t*)dx, dgamma, dbeta, (const uint16_t*)dy, (const uint16_t*)x, mean, rstd, gamma, rows, channels, accumulate)
+       : layer_norm_backward_typed((float*)dx, dgamma, dbeta, (const float*)dy, (const float*)x, mean, rstd, gamma, rows, channels, accumulate);
+}

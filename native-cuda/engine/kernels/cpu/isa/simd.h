@@ -1,0 +1,129 @@
+// The inner loops of the cpu backend, once per instruction set: a table of plain functions. Files under isa/ are compiled with
+// that set's flags, so they include nothing that could leak inline code into the rest (no standard containers).
+//
+// What every entry keeps: sums run in an order fixed by the arguments, so that bytes depend on shapes and values alone.
+#pragma once
+#include <cstdint>
+
+namespace spindle::cpu {
+
+// c[rows][columns] (+)= sum over segments and k of a[segment * rows + row][k] * b. `b` is packed:
+// float32: [segment][k][ldb]; bfloat16: [segment][(k + 1) / 2][ldb][2] (pairs along k, an odd tail padded with zero).
+struct GemmCall {
+  const void* const* a;
+  int64_t segments;
+  int64_t rows;     // 1 .. rows_for[vectors]
+  int64_t k;        // elements per segment
+  const void* b;
+  int64_t ldb;      // columns in a packed row
+  int64_t vectors;  // columns / width, 1 .. panel / width
+  float* c;
+  int64_t ldc;
+  bool accumulate;
+};
+
+// A run of `count` positions: c[m][n] += a[position][m] * b[position][n], for gradients of weights.
+struct OuterRun {
+  const float* a;
+  const float* b;
+  int64_t count;
+};
+struct OuterCall {
+  const OuterRun* runs;
+  int64_t run_count;
+  int64_t lda, ldb;  // elements between positions
+  int64_t rows;      // of m, 1 .. rows_for[vectors]
+  int64_t vectors;   // of n
+  float* c;
+  int64_t ldc;
+  bool accumulate;
+};
+
+// The same from pairs of bfloat16 positions: a[pair][lda][2], b[pair][vectors * width][2].
+struct OuterPairsCall {
+  const uint16_t* a;
+  const uint16_t* b;
+  int64_t pairs;
+  int64_t lda;  // pairs between two rows of a
+  int64_t rows;
+  int64_t vectors;
+  float* c;
+  int64_t ldc;
+  bool accumulate;
+};
+
+// One output row: y = (accumulate ? y : 0) + c + bias + per_image + residual. Null pointers are left out.
+struct RowCall {
+  void* y;
+  const float* c;
+  const float* bias;
+  const void* per_image;
+  const void* residual;
+  int64_t n;
+  bool accumulate;
+};
+
+enum class Unary : int { None, Silu, Gelu, QuickGelu };
+
+struct Simd {
+  const char* name;
+  int width;        // floats in a vector
+  int max_vectors;  // vectors in a packed panel
+  int rows_for[5];  // rows of a tile, by vectors
+  void (*gemm_f32)(const GemmCall&);
+  void (*gemm_bf16)(const GemmCall&);
+  void (*outer_f32)(const OuterCall&);
+  void (*outer_pairs)(const OuterPairsCall&);
+  // out[2 i] = even[i], out[2 i + 1] = odd[i] for i < n; zero up to padded. A null row counts as zeros.
+  void (*interleave)(uint16_t* out, const uint16_t* even, const uint16_t* odd, int64_t n, int64_t padded);
+  void (*store_row)(const RowCall&, bool bf16);
+
+  // Conversions of n contiguous elements.
+  void (*to_f32)(float* y, const uint16_t* x, int64_t n);
+  void (*to_bf16)(uint16_t* y, const float* x, int64_t n);
+
+  // Group norm over `pixels` rows of `channels`: per-channel sums, in double, added to what is there.
+  void (*channel_sums)(double* sum, const void* x, int64_t pixels, int64_t channels, bool bf16);
+  void (*channel_square_sums)(double* sum, const void* x, const float* mean, int64_t pixels, int64_t channels, bool bf16);
+  // y = f(x * scale + shift), f = silu or identity
+  void (*scale_shift)(void* y, const void* x, const float* scale, const float* shift, int64_t pixels, int64_t channels, bool silu, bool bf16);
+  // dz = dy * f'(z), z = x * scale + shift; adds sum(dz) and sum(dz * (x - mean) * rstd) per channel
+  void (*norm_gradient_sums)(double* sum_dz, double* sum_dz_xhat, const void* dy, const void* x, const float* scale, const float* shift,
+                             const float* mean, const float* rstd, int64_t pixels, int64_t channels, bool silu, bool bf16);
+  // dx (+)= dz * c_dz + x * c_x + c_1, per channel
+  void (*norm_gradient_apply)(void* dx, const void* dy, const void* x, const float* scale, const float* shift, const float* c_dz,
+                              const float* c_x, const float* c_1, int64_t pixels, int64_t channels, bool silu, bool accumulate, bool bf16);
+  // Layer norm of rows.
+  void (*layer_norm)(void* y, float* mean, float* rstd, const void* x, const float* gamma, const float* beta, double eps, int64_t rows, int64_t channels, bool bf16);
+  // dx (+)=, and adds to dgamma, dbeta (float32, one partial per call)
+  void (*layer_norm_backward)(void* dx, float* dgamma, float* dbeta, const void* dy, const void* x, const float* mean, const float* rstd,
+                              const float* gamma, int64_t rows, int64_t channels, bool accumulate, bool bf16);
+
+  void (*unary)(void* y, const void* x, int64_t n, Unary kind, bool bf16);
+  void (*unary_backward)(void* dx, const void* dy, const void* x, int64_t n, Unary kind, bool accumulate, bool bf16);
+  void (*geglu)(void* y, const void* x, int64_t rows, int64_t channels, bool bf16);
+  void (*geglu_backward)(void* dx, const void* dy, const void* x, int64_t rows, int64_t channels, bool accumulate, bool bf16);
+  void (*add)(void* y, const void* a, const void* b, int64_t n, bool bf16);
+  void (*scale)(void* y, const void* x, float factor, int64_t n, bool bf16);
+  void (*column_sums)(float* sum, const void* x, int64_t rows, int64_t n, int64_t ld, bool bf16);  // added
+
+  // Attention pieces, float32. s is (rows, ld) scores; online softmax over a block of keys.
+  // s = exp(s * scale - max'), max' = max(max, row max); correction = exp(max - max'); sum = sum * correction + row sum
+  void (*softmax_block)(float* s, int64_t rows, int64_t keys, int64_t ld, float scale, float* max, float* sum, float* correction, const int64_t* valid);
+  void (*scale_rows)(float* o, const float* factor, int64_t rows, int64_t n, int64_t ld);
+  // p = exp(s * scale - lse); ds = p * (dp - delta) * scale; written over s (p) and dp (ds); keys at and past valid[row] get 0
+  void (*softmax_gradient)(float* s, float* dp, int64_t rows, int64_t keys, int64_t ld, float scale, const float* lse, const float* delta, const int64_t* valid);
+  float (*dot)(const float* a, const float* b, int64_t n);
+
+  double (*sum_of_squares)(const float* x, int64_t n);
+  double (*sum_of_square_differences)(const void* a, const void* b, int64_t n, bool a_bf16, bool b_bf16);
+  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, float grad_scale, float beta1, float beta2, float step_size, float inv_sqrt_correction, float epsilon, float decay);
+  void (*lerp)(float* y, const float* x, float weight, int64_t n);
+};
+
+const Simd* simd_generic();
+const Simd* simd_avx2();         // null when not built for x86
+const Simd* simd_avx512();
+const Simd* simd_avx512_bf16();
+
+}  // namespace spindle::cpu

@@ -1,0 +1,31 @@
+// The avx512_bf16 inner loops; see simd.h.
+#include "kernels/cpu/isa/simd.h"
+#if defined(__x86_64__)
+// GCC 12 warns about its own intrinsics (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace spindle::cpu {
+namespace {
+namespace isa_avx512_bf16 {
+#include "kernels/cpu/isa/vector_avx512.inl"
+#include "kernels/cpu/isa/gemm.inl"
+#include "kernels/cpu/isa/norm.inl"
+#include "kernels/cpu/isa/elementwise.inl"
+#include "kernels/cpu/isa/table.inl"
+}  // namespace isa_avx512_bf16
+}  // namespace
+const Simd* simd_avx512_bf16() {
+  static constexpr Simd table = isa_avx512_bf16::make_table("avx512_bf16");
+  return &table;
+}
+}  // namespace spindle::cpu
+#else
+namespace spindle::cpu {
+const Simd* simd_avx512_bf16() { return nullptr; }
+}  // namespace spindle::cpu
+#endif

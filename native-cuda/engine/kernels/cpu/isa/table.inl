@@ -1,0 +1,41 @@
+// The table of this instruction set.
+static constexpr Simd make_table(const char* name) {
+  return Simd{
+      .name = name,
+      .width = V::W,
+      .max_vectors = SPINDLE_MAX_VECTORS,
+      .rows_for = SPINDLE_ROWS,
+      .gemm_f32 = gemm_f32,
+      .gemm_bf16 = gemm_bf16,
+      .outer_f32 = outer_f32,
+      .outer_pairs = outer_pairs,
+      .interleave = interleave,
+      .store_row = store_row,
+      .to_f32 = to_f32,
+      .to_bf16 = to_bf16,
+      .channel_sums = channel_sums,
+      .channel_square_sums = channel_square_sums,
+      .scale_shift = scale_shift,
+      .norm_gradient_sums = norm_gradient_sums,
+      .norm_gradient_apply = norm_gradient_apply,
+      .layer_norm = layer_norm,
+      .layer_norm_backward = layer_norm_backward,
+      .unary = unary,
+      .unary_backward = unary_backward,
+      .geglu = geglu,
+      .geglu_backward = geglu_backward,
+      .add = add,
+      .scale = scale,
+      .column_sums = column_sums,
+      .softmax_block = softmax_block,
+      .scale_rows = scale_rows,
+      .softmax_gradient = softmax_gradient,
+      .dot = dot,
+      .sum_of_squares = sum_of_squares,
+      .sum_of_square_differences = sum_of_square_differences,
+      .adamw = adamw,
+      .lerp = lerp,
+  };
+}
+#undef SPINDLE_ROWS
+#undef SPINDLE_MAX_VECTORS

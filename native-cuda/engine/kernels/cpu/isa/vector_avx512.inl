@@ -1,0 +1,79 @@
+// 16 floats in a zmm register.
+
+
+struct V {
+  __m512 r;
+  static constexpr int W = 16;
+};
+static inline V zero() { return {_mm512_setzero_ps()}; }
+static inline V set1(float x) { return {_mm512_set1_ps(x)}; }
+static inline V load(const float* p) { return {_mm512_loadu_ps(p)}; }
+static inline void store(float* p, V v) { _mm512_storeu_ps(p, v.r); }
+static inline __mmask16 mask(int64_t n) { return __mmask16((1u << n) - 1); }
+static inline V load_n(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(mask(n), p)}; }
+static inline void store_n(float* p, V v, int64_t n) { _mm512_mask_storeu_ps(p, mask(n), v.r); }
+static inline V from_bits(__m256i h) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))}; }
+static inline V load(const uint16_t* p) { return from_bits(_mm256_loadu_si256((const __m256i*)p)); }
+static inline V load_n(const uint16_t* p, int64_t n) { return from_bits(_mm256_maskz_loadu_epi16(mask(n), p)); }
+static inline __m256i to_bits(V v) {
+#ifdef __AVX512BF16__
+  return (__m256i)_mm512_cvtneps_pbh(v.r);
+#else
+  __m512i u = _mm512_castps_si512(v.r);
+  __m512i bias = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1)));
+  __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, bias), 16);
+  __mmask16 nan = _mm512_cmp_ps_mask(v.r, v.r, _CMP_UNORD_Q);
+  rounded = _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
+  return _mm512_cvtepi32_epi16(rounded);
+#endif
+}
+static inline void store(uint16_t* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bits(v)); }
+static inline void store_n(uint16_t* p, V v, int64_t n) { _mm256_mask_storeu_epi16(p, mask(n), to_bits(v)); }
+static inline V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.r, b.r, c.r)}; }
+static inline V operator+(V a, V b) { return {_mm512_add_ps(a.r, b.r)}; }
+static inline V operator-(V a, V b) { return {_mm512_sub_ps(a.r, b.r)}; }
+static inline V operator*(V a, V b) { return {_mm512_mul_ps(a.r, b.r)}; }
+static inline V operator/(V a, V b) { return {_mm512_div_ps(a.r, b.r)}; }
+static inline V vmax(V a, V b) { return {_mm512_max_ps(a.r, b.r)}; }
+static inline V vmin(V a, V b) { return {_mm512_min_ps(a.r, b.r)}; }
+static inline V vsqrt(V a) { return {_mm512_maskz_sqrt_ps(__mmask16(-1), a.r)}; }
+static inline V vabs(V a) { return {_mm512_abs_ps(a.r)}; }
+static inline V vround(V a) { return {_mm512_roundscale_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+static inline V copysign(V magnitude, V sign) {
+  __m512i s = _mm512_and_si512(_mm512_castps_si512(sign.r), _mm512_set1_epi32(int(0x80000000u)));
+  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(magnitude.r), s))};
+}
+// x * 2^n for integral n in [-126, 127]
+static inline V scale2(V x, V n) {
+  __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127)), 23);
+  return {_mm512_mul_ps(x.r, _mm512_castsi512_ps(e))};
+}
+static inline float sum(V v) { return _mm512_reduce_add_ps(v.r); }
+static inline float maximum(V v) { return _mm512_reduce_max_ps(v.r); }
+// Pairs of bfloat16 along k, and acc + the products of a broadcast pair with them.
+#ifdef __AVX512BF16__
+struct P {
+  __m512i bits;
+};
+static inline P load_pairs(const uint16_t* b) { return {_mm512_loadu_si512(b)}; }
+static inline V dot_pair(V acc, uint32_t pair, P b) { return {_mm512_dpbf16_ps(acc.r, (__m512bh)_mm512_set1_epi32(int(pair)), (__m512bh)b.bits)}; }
+#else
+struct P {
+  V lo, hi;
+};
+static inline P load_pairs(const uint16_t* b) {
+  __m512i bits = _mm512_loadu_si512(b);
+  return {{_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))}, {_mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(int(0xffff0000u))))}};
+}
+static inline V dot_pair(V acc, uint32_t pair, P b) {
+  acc = fma({_mm512_castsi512_ps(_mm512_set1_epi32(int(pair << 16)))}, b.lo, acc);
+  return fma({_mm512_castsi512_ps(_mm512_set1_epi32(int(pair & 0xffff0000u)))}, b.hi, acc);
+}
+#endif
+static inline void store_interleaved(uint16_t* out, const uint16_t* even, const uint16_t* odd) {
+  __m512i lo = even ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)even)) : _mm512_setzero_si512();
+  __m512i hi = odd ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)odd)), 16) : _mm512_setzero_si512();
+  _mm512_storeu_si512(out, _mm512_or_si512(lo, hi));
+}
+#define SPINDLE_ROWS {0, 12, 12, 8, 6}
+#define SPINDLE_MAX_VECTORS 4

@@ -1,0 +1,97 @@
+// 4 floats by the compiler's portable vectors: any processor.
+
+typedef float v4f __attribute__((vector_size(16)));
+typedef int32_t v4i __attribute__((vector_size(16)));
+struct V {
+  v4f r;
+  static constexpr int W = 4;
+};
+static inline V zero() { return {v4f{0, 0, 0, 0}}; }
+static inline V set1(float x) { return {v4f{x, x, x, x}}; }
+static inline V load(const float* p) {
+  V v;
+  memcpy(&v.r, p, 16);
+  return v;
+}
+static inline void store(float* p, V v) { memcpy(p, &v.r, 16); }
+static inline V load_n(const float* p, int64_t n) {
+  V v = zero();
+  for (int64_t i = 0; i < n; ++i) v.r[i] = p[i];
+  return v;
+}
+static inline void store_n(float* p, V v, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) p[i] = v.r[i];
+}
+static inline float widen(uint16_t h) {
+  uint32_t u = uint32_t(h) << 16;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+static inline uint16_t narrow(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return uint16_t((u >> 16) | 0x40);
+  return uint16_t((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+}
+static inline V load_n(const uint16_t* p, int64_t n) {
+  V v = zero();
+  for (int64_t i = 0; i < n; ++i) v.r[i] = widen(p[i]);
+  return v;
+}
+static inline V load(const uint16_t* p) { return load_n(p, 4); }
+static inline void store_n(uint16_t* p, V v, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) p[i] = narrow(v.r[i]);
+}
+static inline void store(uint16_t* p, V v) { store_n(p, v, 4); }
+static inline V fma(V a, V b, V c) { return {a.r * b.r + c.r}; }
+static inline V operator+(V a, V b) { return {a.r + b.r}; }
+static inline V operator-(V a, V b) { return {a.r - b.r}; }
+static inline V operator*(V a, V b) { return {a.r * b.r}; }
+static inline V operator/(V a, V b) { return {a.r / b.r}; }
+static inline V vmax(V a, V b) { return {a.r > b.r ? a.r : b.r}; }
+static inline V vmin(V a, V b) { return {a.r < b.r ? a.r : b.r}; }
+static inline V vsqrt(V a) {
+  for (int i = 0; i < 4; ++i) a.r[i] = sqrtf(a.r[i]);
+  return a;
+}
+static inline V vabs(V a) { return {(v4f)((v4i)a.r & 0x7fffffff)}; }
+static inline V vround(V a) {  // for |a| < 2^22: adding and taking away 1.5 * 2^23 rounds to nearest even
+  volatile v4f magic = v4f{12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f};
+  v4f shifted = a.r + magic;
+  return {shifted - magic};
+}
+static inline V copysign(V magnitude, V sign) { return {(v4f)((v4i)magnitude.r | ((v4i)sign.r & (int32_t)0x80000000))}; }
+static inline V scale2(V x, V n) {
+  v4i e = (__builtin_convertvector(n.r, v4i) + 127) << 23;
+  return {x.r * (v4f)e};
+}
+static inline float sum(V v) { return (v.r[0] + v.r[2]) + (v.r[1] + v.r[3]); }
+static inline float maximum(V v) {
+  float m = v.r[0];
+  for (int i = 1; i < 4; ++i) m = v.r[i] > m ? v.r[i] : m;
+  return m;
+}
+struct P {
+  V lo, hi;
+};
+static inline P load_pairs(const uint16_t* b) {
+  P p;
+  for (int i = 0; i < 4; ++i) {
+    p.lo.r[i] = widen(b[2 * i]);
+    p.hi.r[i] = widen(b[2 * i + 1]);
+  }
+  return p;
+}
+static inline V dot_pair(V acc, uint32_t pair, P b) {
+  acc = fma(set1(widen(uint16_t(pair))), b.lo, acc);
+  return fma(set1(widen(uint16_t(pair >> 16))), b.hi, acc);
+}
+static inline void store_interleaved(uint16_t* out, const uint16_t* even, const uint16_t* odd) {
+  for (int i = 0; i < 4; ++i) {
+    out[2 * i] = even ? even[i] : uint16_t(0);
+    out[2 * i + 1] = odd ? odd[i] : uint16_t(0);
+  }
+}
+#define SPINDLE_ROWS {0, 4, 4, 0, 0}
+#define SPINDLE_MAX_VECTORS 2

@@ -1,0 +1,87 @@
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/outer.h"
+
+namespace spindle::cpu {
+
+namespace {
+
+// Rows of a matrix (M, K), each its own pointer.
+struct MatrixRows {
+  const void* x;
+  void* y;
+  DType input_dtype, output_dtype;
+  int64_t count, k, n;
+  const float* bias = nullptr;
+  const void* per_image = nullptr;
+  int64_t rows_per_image = 1;
+  const void* residual = nullptr;
+  bool accumulate = false;
+  int64_t taps = 1;
+  bool contiguous_taps = true;
+
+  int64_t weight_tap(int64_t) const { return 0; }
+  void pointers(const void** out, int64_t row, int64_t rows, int64_t, int64_t, int64_t k0) const {
+    for (int64_t i = 0; i < rows; ++i) out[i] = at(x, (row + i) * k + k0, input_dtype);
+  }
+  RowCall output(int64_t row, int64_t n0) const {
+    return {.y = at(y, row * n + n0, output_dtype),
+            .c = nullptr,
+            .bias = bias ? bias + n0 : nullptr,
+            .per_image = per_image ? at(per_image, row / rows_per_image * n + n0, output_dtype) : nullptr,
+            .residual = residual ? at(residual, row * n + n0, output_dtype) : nullptr,
+            .n = 0,
+            .accumulate = accumulate};
+  }
+};
+
+// Positions of a matrix product's gradient: one run over all rows of a block.
+struct MatrixRuns {
+  const Tensor &dy, &x;
+  int64_t rows;
+  int64_t blocks() const { return divide_up(rows, kOuterPositions); }
+  int64_t positions(int64_t block) const { return std::min(kOuterPositions, rows - block * kOuterPositions); }
+  const void* m_base(int64_t block) const { return at(dy.raw(), block * kOuterPositions * dy.dim(1), dy.dtype()); }
+  const void* n_base(int64_t block) const { return at(x.raw(), block * kOuterPositions * x.dim(1), x.dtype()); }
+  int64_t n_positions(int64_t block) const { return positions(block); }
+  const uint16_t* n_row(int64_t block, int64_t position, int64_t) const { return x.data<uint16_t>() + (block * kOuterPositions + position) * x.dim(1); }
+  int64_t runs(OuterSpan* out, int64_t block, int64_t) const {
+    out[0] = {0, 0, positions(block)};
+    return 1;
+  }
+  int64_t max_runs() const { return 1; }
+  int64_t most_positions() const { return kOuterPositions; }
+  int64_t m_step() const { return 1; }
+  int64_t n_step() const { return 1; }
+};
+
+}  // namespace
+
+void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e) {
+  int64_t m = x.dim(0), k = x.dim(1), n = w.value.dim(0);
+  MatrixRows rows{.x = x.raw(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(), .count = m, .k = k, .n = n};
+  if (e.bias) rows.bias = e.bias.f32();
+  if (e.per_image) {
+    rows.per_image = e.per_image.raw();
+    rows.rows_per_image = m / e.per_image.dim(0);
+  }
+  if (e.residual && e.activation == Activation::None) rows.residual = e.residual.raw();
+  multiply(rows, packed_weight(w, PackKind::Forward, n, 1, k));
+  if (e.activation != Activation::None) {
+    activation_forward(y, y, e.activation);
+    if (e.residual) add(y, y, e.residual);
+  }
+}
+
+void CpuKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
+  int64_t n = w.value.dim(0), k = w.value.dim(1);
+  MatrixRows rows{.x = dy.raw(), .y = dx.tensor.raw(), .input_dtype = dy.dtype(), .output_dtype = dx.tensor.dtype(), .count = dy.dim(0), .k = n, .n = k, .accumulate = dx.accumulate};
+  multiply(rows, packed_weight(w, PackKind::Backward, n, 1, k));
+}
+
+void CpuKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {
+  int64_t n = dy.dim(1), k = x.dim(1);
+  if (dw) outer_product(MatrixRuns{dy, x, dy.dim(0)}, n, k, 1, dw, k, 0, 1);
+  if (db) bias_gradient(db, dy, dy.dim(0), n);
+}
+
+}  // namespace spindle::cpu

@@ -1,0 +1,70 @@
+// The matmul driver: rows of pointers against packed panels. Convolutions pass one pointer per filter tap (an indirect
+// convolution: no im2col buffer), linear layers one pointer per row.
+#pragma once
+#include <algorithm>
+
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace spindle::cpu {
+
+// Rows of one task; a multiple of every tile height, so that tiles do not depend on where a task starts.
+constexpr int64_t kTaskRows = 96;
+// A block of the panel that stays in the second-level cache while a task's rows pass over it.
+constexpr int64_t kBlockBytes = 256 << 10;
+
+// What `Rows` offers:
+//   int64_t count                                            rows of y
+//   int64_t taps, k                                          segments per row and their length
+//   void pointers(const void** out, int64_t row, int64_t n, int64_t tap0, int64_t tap1, int64_t k0) const
+//        out[(tap - tap0) * n + i] = input of row + i at tap, from element k0
+//   int64_t weight_tap(int64_t tap) const                    where the tap lies in the packed panels
+//   bool contiguous_taps                                     weight_tap(t) == weight_tap(0) + t
+//   RowCall output(int64_t row, int64_t n0) const            c is filled in by the driver
+//   DType output_dtype
+template <class Rows>
+void CpuKernels::multiply(const Rows& rows, const Packed& b) {
+  if (rows.count == 0) return;
+  bool bf16 = b.dtype == DType::BF16;
+  auto gemm = bf16 ? simd_.gemm_bf16 : simd_.gemm_f32;
+  int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
+  threads_.run(chunks * panels, [&](int64_t task, int thread) {
+    int64_t panel = task / chunks, row0 = task % chunks * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);
+    int64_t width = b.panel_width(panel), vectors = width / simd_.width, tile = simd_.rows_for[vectors];
+    int64_t n0 = panel * b.panel, columns = std::min(width, b.n - n0);
+    int64_t row_bytes = b.row_bytes(panel), tap_bytes = b.k_rows() * row_bytes;
+    int64_t tap_step = rows.contiguous_taps ? std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(tap_bytes, 1), 1, rows.taps) : 1;
+    int64_t k_step = tap_bytes <= kBlockBytes ? rows.k : std::max<int64_t>(kBlockBytes / row_bytes * (bf16 ? 2 : 1) & ~int64_t(1), 2);
+    bool one_block = tap_step >= rows.taps && k_step >= rows.k;
+    int64_t pointer_bytes = tap_step * tile * int64_t(sizeof(void*));
+    std::byte* memory = scratch(thread, kTaskRows * width * 4 + pointer_bytes);
+    float* c = reinterpret_cast<float*>(memory);
+    const void** pointers = reinterpret_cast<const void**>(memory + kTaskRows * width * 4);
+    auto store = [&](int64_t row, int64_t count, const float* from) {
+      for (int64_t i = 0; i < count; ++i) {
+        RowCall call = rows.output(row + i, n0);
+        call.c = from + i * width;
+        call.n = columns;
+        simd_.store_row(call, rows.output_dtype == DType::BF16);
+      }
+    };
+    bool first = true;
+    for (int64_t tap0 = 0; tap0 < rows.taps; tap0 += tap_step) {
+      int64_t tap1 = std::min(rows.taps, tap0 + tap_step);
+      for (int64_t k0 = 0; k0 < rows.k; k0 += k_step) {
+        int64_t k1 = std::min(rows.k, k0 + k_step);
+        for (int64_t row = row0; row < row1; row += tile) {
+          int64_t count = std::min(tile, row1 - row);
+          rows.pointers(pointers, row, count, tap0, tap1, k0);
+          GemmCall call{pointers, tap1 - tap0, count, k1 - k0, b.block(panel, rows.weight_tap(tap0), k0), width, vectors,
+                        c + (one_block ? 0 : (row - row0) * width), width, !first};
+          gemm(call);
+          if (one_block) store(row, count, c);
+        }
+        first = false;
+      }
+    }
+    if (!one_block) store(row0, row1 - row0, c);
+  });
+}
+
+}  // namespace spindle::cpu

@@ -1,0 +1,141 @@
+// Gradients of weights: dw[m][tap][n] = sum over positions of dy[position][m] * x[position at tap][n].
+//
+// Positions come in blocks that fit the second-level cache. A task owns a piece of dw and walks all blocks in order, so the sum
+// does not depend on threads. The side with more channels is read as vectors, the other broadcast.
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace spindle::cpu {
+
+constexpr int64_t kOuterPositions = 256;
+
+// `count` positions from `m` on the dy side and `n` on the x side of a block.
+struct OuterSpan {
+  int64_t m, n, count;
+};
+
+// What `Runs` offers: blocks(); positions(block) and n_positions(block), the rows of both sides that a block touches, and
+// most_positions(), a bound on both; m_base and
+// n_base, where they start; runs(out, block, tap); max_runs(); m_step() and n_step(), positions between two of a run.
+//   n_row(block, position, tap): the x row of a position at a tap, or null outside of the image
+template <class Runs>
+void CpuKernels::outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride) {
+  int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(n, panel);
+  int64_t most_pairs = divide_up(runs.most_positions(), 2);
+  // dy in pairs of positions, once for all tasks: [block][pair][m][2]
+  int64_t blocks = runs.blocks();
+  int64_t block_elements = most_pairs * m * 2;
+  if (!pairs_buffer_ || int64_t(pairs_buffer_.bytes()) < blocks * block_elements * 2) {
+    pairs_buffer_ = Tensor();
+    pairs_buffer_ = Tensor(packed_pool_, {blocks * block_elements}, DType::BF16);
+  }
+  uint16_t* dy_pairs = pairs_buffer_.data<uint16_t>();
+  threads_.run(blocks, [&](int64_t block, int) {
+    const uint16_t* base = static_cast<const uint16_t*>(runs.m_base(block));
+    int64_t positions = runs.positions(block);
+    for (int64_t i = 0; i < positions; i += 2)
+      simd_.interleave(dy_pairs + block * block_elements + i * m, base + i * m, i + 1 < positions ? base + (i + 1) * m : nullptr, m, m);
+  });
+  int64_t row_piece = std::min<int64_t>(m, 96), row_pieces = divide_up(m, row_piece);
+  threads_.run(panels * taps * row_pieces, [&](int64_t task, int thread) {
+    int64_t p = task / (taps * row_pieces), tap = task / row_pieces % taps, row0 = task % row_pieces * row_piece;
+    int64_t rows = std::min(row_piece, m - row0), n0 = p * panel, columns = std::min(panel, n - n0);
+    int64_t width = round_up(columns, simd_.width), vectors = width / simd_.width, tile = simd_.rows_for[vectors];
+    std::byte* memory = scratch(thread, rows * width * 4 + most_pairs * width * 4);
+    float* c = reinterpret_cast<float*>(memory);
+    uint16_t* b = reinterpret_cast<uint16_t*>(c + rows * width);
+    for (int64_t block = 0; block < blocks; ++block) {
+      int64_t positions = runs.positions(block);
+      for (int64_t i = 0; i < positions; i += 2) {
+        const uint16_t *even = runs.n_row(block, i, tap), *odd = i + 1 < positions ? runs.n_row(block, i + 1, tap) : nullptr;
+        simd_.interleave(b + i * width, even ? even + n0 : nullptr, odd ? odd + n0 : nullptr, columns, width);
+      }
+      for (int64_t r = 0; r < rows; r += tile)
+        simd_.outer_pairs({dy_pairs + block * block_elements + (row0 + r) * 2, b, divide_up(positions, 2), m, std::min(tile, rows - r), vectors, c + r * width, width, block > 0});
+    }
+    float* out = dw.tensor.f32();
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < columns; ++j) {
+        float& target = out[(row0 + r) * m_stride + tap * tap_stride + (n0 + j) * n_stride];
+        target = dw.accumulate ? target + c[r * width + j] : c[r * width + j];
+      }
+  });
+}
+
+template <class Runs>
+void CpuKernels::outer_product(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride) {
+  if (is_bf16(runs.dy) && is_bf16(runs.x) && n >= simd_.width) {
+    outer_product_pairs(runs, m, n, taps, dw, m_stride, tap_stride, n_stride);
+    return;
+  }
+  bool swap = n < m && n < simd_.width * simd_.max_vectors;  // vectors along m when n is too narrow to fill them
+  int64_t rows_total = swap ? n : m, columns_total = swap ? m : n;
+  DType row_dtype = swap ? runs.x.dtype() : runs.dy.dtype(), column_dtype = swap ? runs.dy.dtype() : runs.x.dtype();
+  int64_t panel = int64_t(simd_.width) * simd_.max_vectors;
+  int64_t panels = divide_up(columns_total, panel);
+  // Pieces of the row side: enough tasks for balance, tall enough to reuse what was loaded.
+  int64_t row_piece = std::min<int64_t>(rows_total, 48);
+  int64_t row_pieces = divide_up(rows_total, row_piece);
+  threads_.run(panels * taps * row_pieces, [&](int64_t task, int thread) {
+    int64_t p = task / (taps * row_pieces), tap = task / row_pieces % taps, row0 = task % row_pieces * row_piece;
+    int64_t rows = std::min(row_piece, rows_total - row0), n0 = p * panel, columns = std::min(panel, columns_total - n0);
+    int64_t width = round_up(columns, simd_.width), vectors = width / simd_.width, tile = simd_.rows_for[vectors];
+    bool copy_columns = column_dtype != DType::F32 || width != columns, copy_rows = row_dtype != DType::F32;
+    int64_t most = runs.most_positions();
+    int64_t c_floats = rows * width, b_floats = copy_columns ? most * width : 0, a_floats = copy_rows ? most * rows : 0;
+    std::byte* memory = scratch(thread, (c_floats + b_floats + a_floats) * 4 + runs.max_runs() * int64_t(sizeof(OuterSpan) + sizeof(OuterRun)) + 64);
+    float *c = reinterpret_cast<float*>(memory), *b_copy = c + c_floats, *a_copy = b_copy + b_floats;
+    OuterSpan* spans = reinterpret_cast<OuterSpan*>((reinterpret_cast<uintptr_t>(a_copy + a_floats) + 15) & ~uintptr_t(15));
+    OuterRun* calls = reinterpret_cast<OuterRun*>(spans + runs.max_runs());
+    bool first = true;
+    for (int64_t block = 0; block < runs.blocks(); ++block) {
+      int64_t count = runs.runs(spans, block, tap);
+      if (count == 0) continue;
+      const void* row_base = swap ? runs.n_base(block) : runs.m_base(block);
+      const void* column_base = swap ? runs.m_base(block) : runs.n_base(block);
+      int64_t row_positions = swap ? runs.n_positions(block) : runs.positions(block), column_positions = swap ? runs.positions(block) : runs.n_positions(block);
+      ensure(row_positions <= most && column_positions <= most, "[outer_product] a block is larger than its scratch");
+      const float *a = static_cast<const float*>(row_base) + row0, *b = static_cast<const float*>(column_base) + n0;
+      int64_t lda = rows_total, ldb = columns_total;
+      if (copy_rows) {
+        for (int64_t i = 0; i < row_positions; ++i) simd_.to_f32(a_copy + i * rows, reinterpret_cast<const uint16_t*>(row_base) + i * rows_total + row0, rows);
+        a = a_copy;
+        lda = rows;
+      }
+      if (copy_columns) {
+        for (int64_t i = 0; i < column_positions; ++i) {
+          if (column_dtype == DType::BF16) simd_.to_f32(b_copy + i * width, reinterpret_cast<const uint16_t*>(column_base) + i * columns_total + n0, columns);
+          else std::memcpy(b_copy + i * width, static_cast<const float*>(column_base) + i * columns_total + n0, size_t(columns) * 4);
+          std::memset(b_copy + i * width + columns, 0, size_t(width - columns) * 4);
+        }
+        b = b_copy;
+        ldb = width;
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        int64_t at_row = swap ? spans[i].n : spans[i].m, at_column = swap ? spans[i].m : spans[i].n;
+        calls[i] = {a + at_row * lda, b + at_column * ldb, spans[i].count};
+      }
+      int64_t row_step = swap ? runs.n_step() : runs.m_step(), column_step = swap ? runs.m_step() : runs.n_step();
+      for (int64_t r = 0; r < rows; r += tile) {
+        int64_t height = std::min(tile, rows - r);
+        if (r > 0)
+          for (int64_t i = 0; i < count; ++i) calls[i].a += tile;
+        simd_.outer_f32({calls, count, lda * row_step, ldb * column_step, height, vectors, c + r * width, width, !first});
+      }
+      first = false;
+    }
+    float* out = dw.tensor.f32();
+    int64_t row_stride = swap ? n_stride : m_stride, column_stride = swap ? m_stride : n_stride;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < columns; ++j) {
+        float value = first ? 0.0f : c[r * width + j];
+        float& target = out[(row0 + r) * row_stride + tap * tap_stride + (n0 + j) * column_stride];
+        target = dw.accumulate ? target + value : value;
+      }
+  });
+}
+
+}  // namespace spindle::cpu

@@ -1,0 +1,62 @@
+#include "kernels/reference/reference_kernels.h"
+#include "kernels/reference/values.h"
+
+namespace spindle::reference {
+
+void apply_epilogue(Values& y, int64_t channels, const Epilogue& epilogue) {
+  Values bias = load(epilogue.bias), per_image = load(epilogue.per_image), residual = load(epilogue.residual);
+  int64_t rows = int64_t(y.size()) / channels, images = int64_t(per_image.size()) / channels;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t c = 0; c < channels; ++c) {
+      double value = at(y, row, c, channels);
+      if (!bias.empty()) value += bias[size_t(c)];
+      if (!per_image.empty()) value += at(per_image, row / (rows / images), c, channels);
+      value = activate(value, epilogue.activation);
+      if (!residual.empty()) value += at(residual, row, c, channels);
+      at(y, row, c, channels) = value;
+    }
+}
+
+// y (M,N), x (M,K), w (N,K)
+void ReferenceKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue) {
+  int64_t n = w.value.dim(0), k = w.value.dim(1), m = x.numel() / k;
+  Values vx = load(x), vw = load(w.value), vy(size_t(m * n));
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int64_t l = 0; l < k; ++l) sum += at(vx, i, l, k) * at(vw, j, l, k);
+      at(vy, i, j, n) = sum;
+    }
+  apply_epilogue(vy, n, epilogue);
+  store(y, vy);
+}
+
+void ReferenceKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
+  if (!dx) return;
+  int64_t n = w.value.dim(0), k = w.value.dim(1), m = dy.numel() / n;
+  Values vdy = load(dy), vw = load(w.value), vdx(size_t(m * k));
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t l = 0; l < k; ++l) at(vdx, i, l, k) += at(vdy, i, j, n) * at(vw, j, l, k);
+  store(dx, std::move(vdx));
+}
+
+void ReferenceKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {
+  int64_t n = dy.dim(-1), k = x.dim(-1), m = dy.numel() / n;
+  Values vdy = load(dy), vx = load(x);
+  if (dw) {
+    Values vdw(size_t(n * k));
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t l = 0; l < k; ++l) at(vdw, j, l, k) += at(vdy, i, j, n) * at(vx, i, l, k);
+    store(dw, std::move(vdw));
+  }
+  if (db) {
+    Values vdb(size_t(n), 0.0);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) vdb[size_t(j)] += at(vdy, i, j, n);
+    store(db, std::move(vdb));
+  }
+}
+
+}  // namespace spindle::reference

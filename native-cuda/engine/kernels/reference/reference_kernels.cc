@@ -1,0 +1,7 @@
+#include "kernels/reference/reference_kernels.h"
+
+namespace spindle {
+
+std::unique_ptr<Kernels> make_reference_kernels() { return std::make_unique<reference::ReferenceKernels>(); }
+
+}  // namespace spindle

@@ -1,0 +1,41 @@
+// Between the outside's tensors (float32, NCHW) and the engine's (compute precision, NHWC).
+#pragma once
+#include <vector>
+
+#include "autograd/device.h"
+
+namespace spindle {
+
+// (B, C, H, W) float32 -> (B, H, W, C) in `dtype`
+inline Tensor to_nhwc(Device& device, const Tensor& x, DType dtype) {
+  require(x.rank() == 4, "[layout] expected (B, C, H, W), got ", x.shape());
+  Tensor y = device.empty({x.dim(0), x.dim(2), x.dim(3), x.dim(1)}, dtype);
+  device.kernels().nchw_to_nhwc(y, x);
+  return y;
+}
+
+// (B, H, W, C) -> (B, C, H, W) float32
+inline Tensor to_nchw(Device& device, const Tensor& x) {
+  Tensor y = device.empty({x.dim(0), x.dim(3), x.dim(1), x.dim(2)}, DType::F32);
+  device.kernels().nhwc_to_nchw(y, x);
+  return y;
+}
+
+inline Tensor to_dtype(Device& device, const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  Tensor y = device.empty(x.shape(), dtype);
+  device.kernels().cast(y, x);
+  return y;
+}
+
+inline Tensor to_float(Device& device, const Tensor& x) { return to_dtype(device, x, DType::F32); }
+
+// A float32 tensor of these values.
+inline Tensor from_floats(Device& device, const std::vector<float>& values, const Shape& shape) {
+  require(int64_t(values.size()) == shape.numel(), "[layout] ", values.size(), " values do not fit ", shape);
+  Tensor t = device.empty(shape, DType::F32);
+  std::copy(values.begin(), values.end(), t.f32());
+  return t;
+}
+
+}  // namespace spindle

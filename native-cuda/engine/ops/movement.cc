@@ -1,0 +1,31 @@
+#include "ops/ops.h"
+
+namespace spindle::ops {
+
+Tensor concat_channels(Tape& tape, const Tensor& a, const Tensor& b) {
+  require(a.rank() == b.rank() && a.numel() / a.dim(-1) == b.numel() / b.dim(-1), "[concat_channels] ", a.shape(), " and ", b.shape(), " do not fit");
+  std::vector<int64_t> dims = a.shape().dims();
+  dims.back() += b.dim(-1);
+  Tensor y = tape.device().empty(Shape(dims), a.dtype());
+  tape.kernels().concat_channels(y, a, b);
+  tape.record("concat_channels", y, [ra = TensorRef(a), rb = TensorRef(b)](Grads& g, const Tensor& dy) {
+    if (ra.id != rb.id) return g.kernels().split_channels(g.slot(ra), g.slot(rb), dy);
+    GradSlot da = g.separate(ra), db = g.separate(rb);
+    g.kernels().split_channels(da, db, dy);
+    g.add(ra, da.tensor);
+    g.add(rb, db.tensor);
+  });
+  return y;
+}
+
+Tensor upsample_nearest(Tape& tape, const Tensor& x, int64_t height, int64_t width) {
+  require(x.rank() == 4, "[upsample_nearest] expected (B, H, W, C), got ", x.shape());
+  Tensor y = tape.device().empty({x.dim(0), height, width, x.dim(3)}, x.dtype());
+  tape.kernels().upsample_nearest_forward(y, x);
+  tape.record("upsample_nearest", y, [rx = TensorRef(x)](Grads& g, const Tensor& dy) {
+    if (GradSlot dx = g.slot(rx)) g.kernels().upsample_nearest_backward(dx, dy);
+  });
+  return y;
+}
+
+}  // namespace spindle::ops

@@ -1,0 +1,105 @@
+// DPM-Solver++ (arXiv 2211.01095), data prediction, order 1 and 2.
+#include <cmath>
+
+#include "core/error.h"
+#include "sample/schedulers.h"
+#include "sample/timestep_spacing.h"
+
+namespace spindle {
+
+namespace {
+class DpmSolverMultistep : public Scheduler {
+ public:
+  explicit DpmSolverMultistep(const Config& config) : Scheduler(NoiseSchedule::from_config(config)) {
+    config.only("thresholding", {false});
+    config.only("algorithm_type", {"dpmsolver++"});
+    for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting"}) config.only(key, {false});
+    config.only("variance_type", {});
+    double clipped = config.number("lambda_min_clipped", -HUGE_VAL);
+    if (clipped != -HUGE_VAL) config.refuse("lambda_min_clipped", "-Infinity (other values are not supported)");
+    order_ = config.integer("solver_order", 2);
+    if (order_ < 1 || order_ > 2) config.refuse("solver_order", "1 or 2");
+    heun_ = config.choice("solver_type", {"midpoint", "heun"}, "midpoint") == "heun";
+    lower_order_final_ = config.boolean("lower_order_final", true);
+    euler_at_final_ = config.boolean("euler_at_final", false);
+    karras_ = config.boolean("use_karras_sigmas", false);
+    final_zero_ = config.choice("final_sigmas_type", {"zero", "sigma_min"}, "zero") == "zero";
+    spacing_ = config.choice("timestep_spacing", {"leading", "trailing", "linspace"}, "linspace");
+    offset_ = config.integer("steps_offset", 0);
+    rounds_karras_timesteps_ = config.string("beta_schedule", "linear") != "squaredcos_cap_v2";
+    if (config.boolean("rescale_betas_zero_snr", false)) schedule_.alphas_cumprod.back() = 0x1p-24f;  // keeps sigma finite
+  }
+
+  // diffusers finds the timestep's position in its falling list and takes the sigma there from a rising one: as if at N - 1 - t.
+  void add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const override {
+    schedule_.add_noise(out, x, noise, count, schedule_.num_train_timesteps - 1 - timestep);
+  }
+
+ private:
+  void plan(int64_t steps) override {
+    int64_t n = schedule_.num_train_timesteps;
+    if (spacing_ == "linspace") {
+      timesteps_ = linspace_timesteps(n, steps + 1, true);
+      timesteps_.pop_back();
+    } else if (spacing_ == "leading") {
+      timesteps_ = leading_timesteps(n / (steps + 1), steps + 1, offset_);
+      timesteps_.pop_back();
+    } else {
+      timesteps_ = trailing_timesteps(n, n, steps);
+    }
+    std::vector<double> training = training_sigmas(schedule_.alphas_cumprod);
+    if (karras_) {
+      sigmas_ = karras_sigmas(training.back(), training.front(), steps);
+      timesteps_.clear();
+      for (double sigma : sigmas_) {
+        double t = sigma_to_timestep(sigma, training);
+        timesteps_.push_back(rounds_karras_timesteps_ ? std::nearbyint(t) : std::trunc(t));
+      }
+    } else {
+      sigmas_.clear();
+      for (double t : timesteps_) sigmas_.push_back(interpolate(t, training));
+    }
+    sigmas_.push_back(final_zero_ ? 0 : training.front());
+    for (double& sigma : sigmas_) sigma = double(float(sigma));
+    previous_x0_.clear();
+  }
+
+  // alpha and sigma of x = alpha x0 + sigma noise
+  static double alpha(double sigma) { return 1 / std::sqrt(sigma * sigma + 1); }
+  static double lambda(double sigma) { return -std::log(sigma); }  // log(alpha) - log(alpha sigma)
+
+  void advance(float* x, const float* model_output, int64_t size, size_t i, const NoiseSource&) override {
+    size_t count = size_t(size), last = timesteps_.size() - 1;
+    double s = sigmas_[i], next = sigmas_[i + 1], a = alpha(s), b = s * a, a_next = alpha(next);
+    std::vector<float> x0(count);
+    for (size_t k = 0; k < count; ++k) {
+      switch (schedule_.prediction_type) {
+        case PredictionType::Epsilon: x0[k] = (x[k] - float(b) * model_output[k]) / float(a); break;
+        case PredictionType::Sample: x0[k] = model_output[k]; break;
+        case PredictionType::Velocity: x0[k] = float(a) * x[k] - float(b) * model_output[k]; break;
+      }
+    }
+    bool first_order_end = i == last && (euler_at_final_ || (lower_order_final_ && timesteps_.size() < 15) || final_zero_);
+    double h = lambda(next) - lambda(s);
+    float keep = float(next * a_next / b), gain = float(a_next * (1 - std::exp(-h)));
+    if (order_ == 1 || previous_x0_.empty() || first_order_end) {
+      for (size_t k = 0; k < count; ++k) x[k] = keep * x[k] + gain * x0[k];
+    } else {
+      double r = (lambda(s) - lambda(sigmas_[i - 1])) / h;
+      float slope = float((heun_ ? a_next * ((std::exp(-h) - 1) / h + 1) : 0.5 * a_next * (1 - std::exp(-h))) / r);
+      for (size_t k = 0; k < count; ++k) x[k] = keep * x[k] + gain * x0[k] + slope * (x0[k] - previous_x0_[k]);
+    }
+    previous_x0_ = std::move(x0);
+  }
+
+  int64_t order_, offset_;
+  bool heun_, lower_order_final_, euler_at_final_, karras_, final_zero_, rounds_karras_timesteps_;
+  std::string spacing_;
+  std::vector<double> sigmas_;
+  std::vector<float> previous_x0_;
+};
+}  // namespace
+
+std::unique_ptr<Scheduler> make_dpm_solver_multistep(const Config& config) { return std::make_unique<DpmSolverMultistep>(config); }
+
+}  // namespace spindle

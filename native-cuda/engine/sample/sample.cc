@@ -1,0 +1,123 @@
+#include "sample/sample.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/rng.h"
+#include "models/layout.h"
+#include "sample/scheduler.h"
+
+namespace spindle {
+
+namespace {
+
+void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
+  int64_t images = int64_t(r.seeds.size());
+  require(!config.text_time(), "[sample] addition_embed_type: expected a model without it, got text_time");
+  require(config.in_channels == config.out_channels, "[sample] expected a model with as many output as input channels, got ", config.out_channels, " and ", config.in_channels);
+  require(images > 0, "[sample] seeds: expected one per image, got none");
+  require(r.height > 0 && r.width > 0, "[sample] height and width: expected positive numbers, got ", r.height, " and ", r.width);
+  require(r.steps > 0, "[sample] steps: expected a positive number, got ", r.steps);
+  require(r.batch_size > 0, "[sample] batch_size: expected a positive number, got ", r.batch_size);
+  require(r.cond.rank() == 3 && r.cond.dim(0) == images, "[sample] cond: expected (", images, ", T, D), got ", r.cond.shape());
+  if (r.guidance_scale != 1)
+    require(r.uncond && r.uncond.shape() == Shape{1, r.cond.dim(1), r.cond.dim(2)}, "[sample] uncond: expected (1, ", r.cond.dim(1), ", ", r.cond.dim(2), "), got ", r.uncond ? r.uncond.shape() : Shape());
+}
+
+// One pass's images, from noise to latents. Host memory, NCHW: the scheduler works on plain floats.
+class Pass {
+ public:
+  Pass(Unet& unet, const SampleRequest& r, int64_t first, int64_t count)
+      : unet_(unet), r_(r), count_(count), size_(unet.model.config().in_channels * r.height * r.width), guided_(r.guidance_scale != 1), latents_(size_t(count * size_)), text_(text(first)) {
+    for (int64_t i = 0; i < count; ++i) generators_.emplace_back(r.seeds[size_t(first + i)]);
+    draw_noise(latents_.data());
+  }
+
+  std::vector<float>& latents() { return latents_; }
+
+  // Every image's noise comes from its own generator, in the order in which the library would draw it.
+  void draw_noise(float* out) {
+    for (int64_t i = 0; i < count_; ++i) generators_[size_t(i)].randn(out + i * size_, size_);
+  }
+
+  // The guided prediction for `input`, already scaled for the model.
+  const std::vector<float>& predict(const std::vector<float>& input, double timestep) {
+    Device& device = unet_.device;
+    const UNet2DConditionConfig& config = unet_.model.config();
+    int64_t copies = guided_ ? 2 : 1, total = count_ * size_;
+    Tensor nchw = device.empty({copies * count_, config.in_channels, r_.height, r_.width}, DType::F32);
+    for (int64_t c = 0; c < copies; ++c) std::memcpy(nchw.f32() + c * total, input.data(), size_t(total) * sizeof(float));
+    Tape tape(device, false);
+    Tensor output = unet_.model.forward(tape, {.sample = to_nhwc(device, nchw, unet_.store.compute()), .timesteps = std::vector<float>(size_t(copies * count_), float(timestep)), .text = text_});
+    Tensor values = to_nchw(device, output);
+    const float* uncond = values.f32();
+    prediction_.assign(uncond, uncond + total);
+    if (guided_) {
+      const float* cond = uncond + total;
+      float scale = float(r_.guidance_scale);
+      for (int64_t i = 0; i < total; ++i) prediction_[size_t(i)] = uncond[i] + scale * (cond[i] - uncond[i]);
+    }
+    return prediction_;
+  }
+
+ private:
+  // Empty prompts first, then the images' own: (2B, T, D), or (B, T, D) without guidance.
+  Tensor text(int64_t first) const {
+    Device& device = unet_.device;
+    int64_t row = r_.cond.dim(1) * r_.cond.dim(2);
+    Tensor all = device.empty({(guided_ ? 2 : 1) * count_, r_.cond.dim(1), r_.cond.dim(2)}, DType::F32);
+    float* out = all.f32();
+    if (guided_)
+      for (int64_t i = 0; i < count_; ++i, out += row) std::memcpy(out, r_.uncond.f32(), size_t(row) * sizeof(float));
+    std::memcpy(out, r_.cond.f32() + first * row, size_t(count_ * row) * sizeof(float));
+    return to_dtype(device, all, unet_.store.compute());
+  }
+
+  Unet& unet_;
+  const SampleRequest& r_;
+  int64_t count_, size_;
+  bool guided_;
+  std::vector<float> latents_, prediction_;
+  Tensor text_;
+  std::vector<TorchGenerator> generators_;
+};
+
+}  // namespace
+
+SampleResult sample(Unet& unet, const SampleRequest& request, const CancelToken* cancel, const SampleProgress& progress) {
+  const UNet2DConditionConfig& config = unet.model.config();
+  check(config, request);
+  std::unique_ptr<Scheduler> scheduler = make_scheduler(request.scheduler_config, request.eta);
+  scheduler->set_timesteps(request.steps);
+  int64_t images = int64_t(request.seeds.size()), calls = int64_t(scheduler->timesteps().size());
+  int64_t total = (images + request.batch_size - 1) / request.batch_size * calls, done = 0;
+  int64_t size = config.in_channels * request.height * request.width;
+  SampleResult result;
+  result.latents = unet.device.empty({images, config.in_channels, request.height, request.width}, DType::F32);
+  PhaseClock clock;
+  for (int64_t first = 0; first < images; first += request.batch_size) {
+    int64_t count = std::min(request.batch_size, images - first), values = count * size;
+    scheduler->set_timesteps(request.steps);  // forgets the last pass
+    Pass pass(unet, request, first, count);
+    std::vector<float>& x = pass.latents();
+    for (float& value : x) value *= float(scheduler->init_noise_sigma());
+    NoiseSource noise = [&](float* out, int64_t n) {
+      ensure(n == values, "[sample] the scheduler asked for ", n, " random values, not ", values);
+      pass.draw_noise(out);
+    };
+    std::vector<float> input;
+    for (int64_t i = 0; i < calls; ++i) {
+      check_cancelled(cancel);
+      input = x;
+      scheduler->scale_model_input(input.data(), values, size_t(i));
+      const std::vector<float>& output = clock.time("unet", [&]() -> const std::vector<float>& { return pass.predict(input, scheduler->timesteps()[size_t(i)]); });
+      clock.time("scheduler", [&] { scheduler->step(x.data(), output.data(), values, size_t(i), noise); });
+      if (progress) progress(++done, total);
+    }
+    std::memcpy(result.latents.f32() + first * size, x.data(), size_t(values) * sizeof(float));
+  }
+  result.phases = clock.phases();
+  return result;
+}
+
+}  // namespace spindle

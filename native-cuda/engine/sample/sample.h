@@ -1,0 +1,35 @@
+// Text-to-image sampling in latent space: initial noise from PyTorch's generator, classifier-free guidance, any scheduler.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/cancel.h"
+#include "core/phases.h"
+#include "models/loaded.h"
+
+namespace spindle {
+
+struct SampleRequest {
+  Tensor cond;                   // (B, T, D) float32, text embeddings of the prompts
+  Tensor uncond;                 // (1, T, D) float32, of the empty prompt
+  std::vector<uint64_t> seeds;   // one per image
+  int64_t height = 0, width = 0;  // of the latents
+  std::string scheduler_config;  // scheduler_config.json with _class_name
+  int64_t steps = 20;
+  double guidance_scale = 1;  // 1: no guidance, and `uncond` is not used
+  double eta = 0;
+  int64_t batch_size = 1;  // images per pass; an image does not depend on it
+};
+
+struct SampleResult {
+  Tensor latents;  // (B, C, height, width) float32, as the scheduler leaves them
+  std::vector<Phase> phases;
+};
+
+// After every model call: how many are done, of how many.
+using SampleProgress = std::function<void(int64_t done, int64_t total)>;
+
+SampleResult sample(Unet& unet, const SampleRequest& request, const CancelToken* cancel, const SampleProgress& progress);
+
+}  // namespace spindle

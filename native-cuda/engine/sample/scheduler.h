@@ -1,0 +1,53 @@
+// The reverse process: one class per diffusers scheduler, configured by the same keys. Steps are elementwise, so latents may be
+// in any layout and hold any number of images, as long as they stay the same from step to step.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/json.h"
+#include "sample/noise_schedule.h"
+
+namespace spindle {
+
+// Fills `count` standard normal values, in the layout of the latents.
+using NoiseSource = std::function<void(float* out, int64_t count)>;
+
+class Scheduler {
+ public:
+  virtual ~Scheduler() = default;
+  // Chooses the timesteps and forgets all state.
+  void set_timesteps(int64_t steps);
+  // What the model is called with, one per model call (PNDM makes more of them than steps).
+  const std::vector<double>& timesteps() const { return timesteps_; }
+  // Scale of the initial noise; valid after set_timesteps.
+  virtual double init_noise_sigma() const { return 1; }
+  // In place, before model call i.
+  virtual void scale_model_input(float* /*x*/, int64_t /*count*/, size_t /*i*/) const {}
+  // x becomes the next sample, from the model's output at call i. Calls come in order, i = 0, 1, ...
+  void step(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource& noise);
+
+  // The scheduler's own: Euler's is not the plain one.
+  virtual void add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const {
+    schedule_.add_noise(out, x, noise, count, timestep);
+  }
+  const NoiseSchedule& schedule() const { return schedule_; }
+
+ protected:
+  explicit Scheduler(NoiseSchedule schedule) : schedule_(std::move(schedule)) {}
+  virtual void plan(int64_t steps) = 0;  // sets timesteps_, resets state
+  virtual void advance(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource& noise) = 0;
+
+  NoiseSchedule schedule_;
+  std::vector<double> timesteps_;
+  int64_t steps_ = 0;
+  size_t next_ = 0;
+};
+
+// From a scheduler_config.json with _class_name. Keys of other schedulers have no effect, as in diffusers; keys that no scheduler
+// has and values that are not supported are refused by name. `eta` is DDIM's; the others take 0 only.
+std::unique_ptr<Scheduler> make_scheduler(const Json& config, double eta = 0);
+std::unique_ptr<Scheduler> make_scheduler(const std::string& config, double eta = 0);
+
+}  // namespace spindle

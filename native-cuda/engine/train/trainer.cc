@@ -1,0 +1,175 @@
+#include "train/trainer.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "models/layout.h"
+
+namespace spindle {
+
+namespace {
+
+std::unique_ptr<Unet> make_opponent(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options) {
+  if (!is_spin(options.objective)) return nullptr;
+  return load_unet(device, opponent ? *opponent : init, {.compute = options.compute});
+}
+
+void copy(const Tensor& to, const Tensor& from) { std::memcpy(to.raw(), from.raw(), from.bytes()); }
+
+}  // namespace
+
+// Real images, then generated ones, in one batch.
+struct Trainer::Prepared {
+  UNetInputs inputs;
+  Tensor target;  // (B or 2B, h, w, C) float32
+};
+
+Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options)
+    : Trainer(load_unet(device, init, {.compute = options.compute, .trainable = true}), make_opponent(device, init, opponent, options), options) {}
+
+Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options)
+    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw) {
+  require(!unet_->model.config().text_time(), "[train] addition_embed_type: expected a model without it, got text_time");
+  require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
+  require(options.ema_decay >= 0 && options.ema_decay < 1, "[train] ema_decay: expected 0 or more and below 1, got ", options.ema_decay);
+  ensure(unet_->store.trainable() && bool(opponent_) == is_spin(options.objective), "[train] the models do not suit the objective");
+  if (options.ema_decay > 0) {
+    ema_ = unet_->device.empty(unet_->store.master().shape(), DType::F32);
+    copy(ema_, unet_->store.master());
+  }
+}
+
+void Trainer::check(const TrainBatch& b) const {
+  const UNet2DConditionConfig& config = unet_->model.config();
+  require(b.step >= 0 && b.offset >= 0, "[train] step and offset: expected 0 or more, got ", b.step, " and ", b.offset);
+  require(b.real.rank() == 4 && b.real.numel() > 0 && b.real.dim(1) == config.in_channels, "[train] real: expected (B, ", config.in_channels, ", h, w), got ", b.real.shape());
+  int64_t pairs = b.real.dim(0);
+  require(b.offset + pairs <= b.step_batch_size, "[train] step_batch_size: expected at least offset ", b.offset, " + ", pairs, ", got ", b.step_batch_size);
+  require(bool(b.generated) == is_spin(options_.objective), "[train] generated: expected ", is_spin(options_.objective) ? "images for a spin objective, got none" : "none for sft, got images");
+  if (b.generated) require(b.generated.shape() == b.real.shape(), "[train] generated: expected ", b.real.shape(), ", got ", b.generated.shape());
+  require(b.text.rank() == 3 && b.text.dim(0) == pairs && b.text.dim(2) == config.cross_attention_dim, "[train] text: expected (", pairs, ", T, ", config.cross_attention_dim, "), got ", b.text.shape());
+  if (b.noise) require(b.noise.shape() == b.real.shape(), "[train] noise: expected ", b.real.shape(), ", got ", b.noise.shape());
+  require(b.timesteps.empty() || int64_t(b.timesteps.size()) == pairs, "[train] timesteps: expected ", pairs, ", got ", b.timesteps.size());
+  for (int64_t t : b.timesteps) require(t >= 0 && t < schedule_.num_train_timesteps, "[train] timesteps: expected values below ", schedule_.num_train_timesteps, ", got ", t);
+  if (gathering_) require(*gathering_ == b.step, "[train] step: expected a micro-batch of step ", *gathering_, " or its apply, got step ", b.step);
+}
+
+Trainer::Prepared Trainer::prepare(const TrainBatch& b) const {
+  Device& device = unet_->device;
+  int64_t pairs = b.real.dim(0), size = b.real.numel() / pairs, sides = b.generated ? 2 : 1;
+  std::vector<int64_t> dims = b.real.shape().dims();
+  dims[0] = sides * pairs;
+  Tensor noisy = device.empty(Shape(dims), DType::F32), target = device.empty(Shape(dims), DType::F32);
+  Prepared prepared;
+  std::vector<float> drawn(static_cast<size_t>(size));
+  prepared.inputs.timesteps.resize(size_t(sides * pairs));
+  for (int64_t i = 0; i < pairs; ++i) {
+    uint32_t position = uint32_t(b.offset + i);
+    int64_t timestep = b.timesteps.empty() ? int64_t(philox_.integer(uint32_t(b.step), position, Draw::Timestep, uint32_t(schedule_.num_train_timesteps))) : b.timesteps[size_t(i)];
+    const float* noise = b.noise ? b.noise.f32() + i * size : drawn.data();
+    if (!b.noise) philox_.normal(drawn.data(), size, uint32_t(b.step), position, Draw::Noise);
+    for (int64_t side = 0; side < sides; ++side) {  // both sides share noise and timestep
+      int64_t row = side * pairs + i;
+      const float* x = (side == 0 ? b.real : b.generated).f32() + i * size;
+      schedule_.add_noise(noisy.f32() + row * size, x, noise, size, timestep);
+      schedule_.target(target.f32() + row * size, x, noise, size, timestep);
+      prepared.inputs.timesteps[size_t(row)] = float(timestep);
+    }
+  }
+  Tensor text = device.empty({sides * pairs, b.text.dim(1), b.text.dim(2)}, DType::F32);
+  for (int64_t side = 0; side < sides; ++side) std::memcpy(text.f32() + side * b.text.numel(), b.text.raw(), b.text.bytes());
+  prepared.inputs.sample = to_nhwc(device, noisy, options_.compute);
+  prepared.inputs.text = to_dtype(device, text, options_.compute);
+  prepared.target = to_nhwc(device, target, DType::F32);
+  return prepared;
+}
+
+std::vector<double> Trainer::errors(const Tensor& prediction, const Tensor& target) const {
+  Tensor e = unet_->device.empty({prediction.dim(0)}, DType::F64);
+  unet_->device.kernels().mse_per_image(e, prediction, target);
+  return {e.data<double>(), e.data<double>() + e.numel()};
+}
+
+TrainBatchResult Trainer::accumulate(const TrainBatch& batch, const CancelToken* cancel) {
+  check(batch);
+  std::optional<int64_t> gathering = gathering_;
+  gathering_.reset();  // set again only when everything went well
+  check_cancelled(cancel);
+  Device& device = unet_->device;
+  PhaseClock clock;
+  TrainBatchResult result;
+  auto pairs = batch.real.dim(0);
+  Prepared prepared = prepare(batch);
+  if (opponent_) {
+    clock.time("opponent_forward", [&] {
+      Tape tape(device, false);
+      std::vector<double> e = errors(opponent_->model.forward(tape, prepared.inputs), prepared.target);
+      result.errors.opponent_real.assign(e.begin(), e.begin() + pairs);
+      result.errors.opponent_generated.assign(e.begin() + pairs, e.end());
+    });
+    check_cancelled(cancel);
+  }
+  Tape tape(device, true);
+  Tensor prediction;
+  clock.time("forward", [&] {
+    prediction = unet_->model.forward(tape, prepared.inputs);
+    std::vector<double> e = errors(prediction, prepared.target);
+    result.errors.real.assign(e.begin(), e.begin() + pairs);
+    result.errors.generated.assign(e.begin() + pairs, e.end());
+  });
+  LossTerms terms = loss_terms(options_.objective, options_.beta, result.errors, 1 / double(batch.step_batch_size));
+  result.loss = terms.loss;
+  if (!std::isfinite(result.loss)) throw Error(Code::Diverged, cat("[train] step ", batch.step, ": expected a finite loss, got ", result.loss));
+  check_cancelled(cancel);
+  clock.time("backward", [&] {
+    std::vector<float> weights = terms.weight_real;
+    weights.insert(weights.end(), terms.weight_generated.begin(), terms.weight_generated.end());
+    Tensor gradient = device.empty(prediction.shape(), prediction.dtype());
+    device.kernels().mse_backward(gradient, prediction, prepared.target, from_floats(device, weights, {int64_t(weights.size())}));
+    if (!gathering) unet_->store.begin_gradients();
+    tape.backward(prediction, gradient);
+  });
+  gathering_ = batch.step;
+  result.phases = clock.phases();
+  return result;
+}
+
+TrainStepResult Trainer::apply(int64_t step) {
+  require(gathering_ == step, "[train] apply: expected the step that was accumulated, got ", step);
+  gathering_.reset();
+  ParameterStore& store = unet_->store;
+  Kernels& kernels = unet_->device.kernels();
+  PhaseClock clock;
+  TrainStepResult result;
+  clock.time("optimizer", [&] {
+    store.finish_gradients();
+    result.grad_norm = std::sqrt(kernels.sum_of_squares(store.gradient()));
+    if (!std::isfinite(result.grad_norm)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite gradient norm, got ", result.grad_norm));
+    double scale = options_.max_grad_norm > 0 ? std::min(1.0, options_.max_grad_norm / (result.grad_norm + 1e-6)) : 1.0;
+    result.learning_rate = options_.learning_rate.at(step);
+    adamw_.step(result.learning_rate, step + 1, scale);
+    if (ema_) kernels.lerp(ema_, store.master(), 1 - options_.ema_decay);
+    store.commit();
+  });
+  result.phases = clock.phases();
+  return result;
+}
+
+std::vector<ParameterValues> Trainer::state() const {
+  std::vector<ParameterValues> values = {{"weights.", &unet_->store, unet_->store.master()}, {"adam_m.", &unet_->store, adamw_.m()}, {"adam_v.", &unet_->store, adamw_.v()}};
+  if (ema_) values.push_back({"ema.", &unet_->store, ema_});
+  return values;
+}
+
+void Trainer::save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const { save_parameters(path, state(), metadata); }
+
+std::map<std::string, std::string> Trainer::load_state(const std::string& path) {
+  gathering_.reset();
+  std::map<std::string, std::string> metadata = load_saved_parameters(path, state());
+  unet_->store.commit();
+  return metadata;
+}
+
+void Trainer::export_weights(const std::string& path) const { save_parameters(path, {{"", &unet_->store, ema_ ? ema_ : unet_->store.master()}}); }
+
+}  // namespace spindle

@@ -1,0 +1,93 @@
+// One training of a U-Net: accumulate() micro-batches of a step, then apply() it.
+//
+// Gradients of a step are kept until apply(). When accumulate() throws (cancelled, diverged, bad input), what the step had
+// gathered is dropped and the step must be given again from its first micro-batch; weights and moments are never touched by it.
+#pragma once
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/cancel.h"
+#include "core/phases.h"
+#include "core/rng.h"
+#include "models/loaded.h"
+#include "sample/noise_schedule.h"
+#include "train/adamw.h"
+#include "train/objective.h"
+#include "train/schedule.h"
+
+namespace spindle {
+
+struct TrainerOptions {
+  Objective objective = Objective::SpinLogistic;
+  double beta = 2000;
+  std::string scheduler_config;  // scheduler_config.json: noise schedule and prediction_type
+  DType compute = DType::F32;
+  LearningRate learning_rate;
+  AdamWOptions adamw;
+  double max_grad_norm = 1;  // 0: no clipping
+  double ema_decay = 0;      // 0: no average
+  uint64_t seed = 0;         // with `iteration`, keys noise and timesteps
+  int64_t iteration = 0;
+};
+
+struct TrainBatch {
+  int64_t step = 0;             // optimiser step, from 0
+  int64_t offset = 0;           // position of the first pair in the step's whole batch
+  int64_t step_batch_size = 1;  // of all its micro-batches together
+  Tensor real;                  // (B, C, h, w) float32 latents, scaled
+  Tensor generated;             // the same; empty for sft
+  Tensor text;                  // (B, T, D) float32
+  // Given instead of drawn, for replays: (B, C, h, w) and B values.
+  Tensor noise = {};
+  std::vector<int64_t> timesteps = {};
+};
+
+struct TrainBatchResult {
+  double loss = 0;  // adds up to the mean over the step's batch
+  Errors errors;
+  std::vector<Phase> phases;
+};
+
+struct TrainStepResult {
+  double grad_norm = 0;  // before clipping
+  double learning_rate = 0;
+  std::vector<Phase> phases;
+};
+
+class Trainer {
+ public:
+  // Without `opponent`, a spin objective plays against `init` itself.
+  Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options);
+  // Plays with the models given (the opponent null for sft); `unet` must be trainable.
+  Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options);
+
+  TrainBatchResult accumulate(const TrainBatch& batch, const CancelToken* cancel);
+  TrainStepResult apply(int64_t step);
+
+  // weights.*, adam_m.*, adam_v.*, ema.* with `metadata`.
+  void save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const;
+  std::map<std::string, std::string> load_state(const std::string& path);
+  // The weights that training returns: the average when there is one.
+  void export_weights(const std::string& path) const;
+  Unet& unet() { return *unet_; }
+
+ private:
+  struct Prepared;
+  Prepared prepare(const TrainBatch& batch) const;
+  void check(const TrainBatch& batch) const;
+  std::vector<ParameterValues> state() const;
+  std::vector<double> errors(const Tensor& prediction, const Tensor& target) const;
+
+  TrainerOptions options_;
+  NoiseSchedule schedule_;
+  Philox philox_;
+  std::unique_ptr<Unet> unet_, opponent_;
+  AdamW adamw_;
+  Tensor ema_;                       // empty: none
+  std::optional<int64_t> gathering_;  // the step whose gradients the arena holds
+};
+
+}  // namespace spindle

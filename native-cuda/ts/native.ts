@@ -1,0 +1,238 @@
+/**
+ * Every function and plain-data type that crosses into the C++ addon, in one place.
+ * Rules of this boundary: plain data and opaque handles only; every field present (`T | null`, no defaults here);
+ * tensors are dense Float32Array in PyTorch's layout (NCHW, OIHW) with an explicit shape; every call that computes
+ * runs on the engine's own thread and returns a promise; a rejected promise carries an Error with a `code`.
+ */
+
+/** Dense float32 tensor, row-major, PyTorch layout. */
+export interface TensorDto {
+  data: Float32Array;
+  shape: number[];
+}
+
+export interface PhaseDto {
+  name: string;
+  /** Milliseconds after the start of the call. */
+  startMs: number;
+  durationMs: number;
+}
+
+export type NativePrecision = 'float32' | 'bfloat16';
+
+export interface EngineOptionsDto {
+  /** "cpu" or "reference" (plain loops, slow; the oracle of the tests). */
+  backend: string;
+  /** 0: all cores this process may use. */
+  threads: number;
+  /** Highest instruction set to use: "auto", "avx512", "avx2", "generic". */
+  isa: string;
+}
+
+export interface EngineInfoDto {
+  version: string;
+  backend: string;
+  /** Instruction set in use, e.g. "avx512_bf16". */
+  isa: string;
+  threads: number;
+  cpu: string;
+  /** Backends this build contains. */
+  backends: string[];
+}
+
+/** A model's files: config.json's text and its safetensors shards (one for a single file), absolute paths. */
+export interface ModelSourceDto {
+  config: string;
+  weights: string[];
+  /** Named in errors, e.g. ".../unet". */
+  label: string;
+}
+
+/** Opaque handles; freed by garbage collection, or at once by release(). */
+export interface EngineHandle { readonly __engine: unique symbol }
+export interface UnetHandle { readonly __unet: unique symbol }
+export interface VaeHandle { readonly __vae: unique symbol }
+export interface ClipTextHandle { readonly __clipText: unique symbol }
+export interface ClipHandle { readonly __clip: unique symbol }
+export interface AestheticHandle { readonly __aesthetic: unique symbol }
+export interface TrainerHandle { readonly __trainer: unique symbol }
+/** Cancels the calls it was given to: they reject with code "CANCELLED" between steps. */
+export interface CancelHandle { readonly __cancel: unique symbol }
+
+export interface UnetInfoDto {
+  parameters: number;
+  inChannels: number;
+  outChannels: number;
+  sampleSize: number;
+  crossAttentionDim: number;
+}
+
+export interface SampleRequestDto {
+  /** (B, T, D) text embeddings of the prompts and (1, T, D) of the empty prompt. */
+  cond: TensorDto;
+  uncond: TensorDto;
+  /** One seed per image (PyTorch's CPU generator). */
+  seeds: bigint[];
+  /** Latent height and width. */
+  height: number;
+  width: number;
+  /** scheduler_config.json after overrides, with _class_name, as JSON text. */
+  schedulerConfig: string;
+  steps: number;
+  guidanceScale: number;
+  eta: number;
+  /** Images per U-Net call; results do not depend on it. */
+  batchSize: number;
+}
+
+export interface SampleResultDto {
+  /** (B, C, h, w), after the last step, as the scheduler leaves them (VAE-scaled). */
+  latents: TensorDto;
+  phases: PhaseDto[];
+}
+
+export interface TrainerOptionsDto {
+  /** "spin_logistic", "spin_hinge" or "sft". */
+  objective: string;
+  beta: number;
+  /** scheduler_config.json as JSON text: noise schedule and prediction_type. */
+  schedulerConfig: string;
+  precision: NativePrecision;
+  learningRate: number;
+  /** "constant", "linear" or "cosine". */
+  schedule: string;
+  warmupSteps: number;
+  totalSteps: number;
+  adamBeta1: number;
+  adamBeta2: number;
+  adamEpsilon: number;
+  weightDecay: number;
+  maxGradNorm: number;
+  /** 0: no EMA. */
+  emaDecay: number;
+  /** Key of the counter-based generator, with the iteration. */
+  seed: bigint;
+  iteration: number;
+}
+
+/** One micro-batch. Noise and timesteps are drawn inside from (seed, iteration, step, sample index). */
+export interface TrainBatchDto {
+  /** Optimiser step this belongs to, from 0. */
+  step: number;
+  /** Position of the first element in the step's whole batch: with `step` it keys the draws. */
+  offset: number;
+  /** Sum over a step's micro-batches of their sizes: the loss is the mean over it. */
+  stepBatchSize: number;
+  /** (B, C, h, w), already scaled latents (posterior mean or draw, times scaling_factor). */
+  real: TensorDto;
+  /** (B, C, h, w) or null for SFT. */
+  generated: TensorDto | null;
+  /** (B, T, D) */
+  text: TensorDto;
+}
+
+export interface TrainBatchResultDto {
+  /** Sum over the micro-batch of per-pair losses divided by stepBatchSize: add over micro-batches. */
+  loss: number;
+  /** Per element, float32; the last three are empty for SFT. */
+  errorReal: Float32Array;
+  errorGenerated: Float32Array;
+  opponentErrorReal: Float32Array;
+  opponentErrorGenerated: Float32Array;
+  phases: PhaseDto[];
+}
+
+export interface TrainStepResultDto {
+  gradNorm: number;
+  learningRate: number;
+  phases: PhaseDto[];
+}
+
+export interface ParityLineDto {
+  fixture: string;
+  kind: string;
+  tensor: string;
+  relL2: number;
+  maxAbs: number;
+  ok: boolean;
+}
+
+export interface BenchOptionsDto {
+  task: string;
+  /** "sd15", "small" or a pipeline folder. */
+  model: string;
+  precision: NativePrecision;
+  batch: number;
+  steps: number;
+  repeat: number;
+  warmup: number;
+}
+
+/** Kind, sizes and warnings of a model component, read from its header only (no weights loaded). */
+export interface ImagePreprocessDto {
+  /** Shortest edge after the resize, and the crop (pixels). */
+  resize: number;
+  cropHeight: number;
+  cropWidth: number;
+  mean: number[];
+  std: number[];
+}
+
+export interface NativeAddon {
+  createEngine(options: EngineOptionsDto): EngineHandle;
+  engineInfo(engine: EngineHandle): EngineInfoDto;
+  createCancel(): CancelHandle;
+  cancel(handle: CancelHandle): void;
+  release(handle: object): void;
+
+  loadUnet(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<UnetHandle>;
+  unetInfo(unet: UnetHandle): UnetInfoDto;
+  /** One forward: sample (B,C,h,w), timesteps (B), text (B,T,D) -> (B,C,h,w). */
+  unetForward(unet: UnetHandle, sample: TensorDto, timesteps: number[], text: TensorDto): Promise<TensorDto>;
+  loadVae(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<VaeHandle>;
+  /** pixels (B,3,H,W) in [-1,1] -> mean and logvar (B,C,h,w), unscaled. */
+  vaeEncode(vae: VaeHandle, pixels: TensorDto, cancel: CancelHandle | null): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
+  /** latents (B,C,h,w), unscaled -> pixels (B,3,H,W), nominally in [-1,1], not clamped. */
+  vaeDecode(vae: VaeHandle, latents: TensorDto, cancel: CancelHandle | null): Promise<{ pixels: TensorDto; phases: PhaseDto[] }>;
+  loadClipText(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ClipTextHandle>;
+  /** ids (B,T) -> last hidden state (B,T,D) after the final norm, penultimate (B,T,D), pooled (B,D). */
+  clipTextEncode(model: ClipTextHandle, ids: Int32Array, batch: number, cancel: CancelHandle | null): Promise<{ lastHiddenState: TensorDto; penultimate: TensorDto; pooled: TensorDto; phases: PhaseDto[] }>;
+  loadClip(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ClipHandle>;
+  /** Projected, L2-normalised embeddings (B,P). */
+  clipImageEmbed(model: ClipHandle, pixels: TensorDto): Promise<TensorDto>;
+  clipTextEmbed(model: ClipHandle, ids: Int32Array, batch: number): Promise<TensorDto>;
+  /** exp(logit_scale). */
+  clipLogitScale(model: ClipHandle): number;
+  loadAesthetic(engine: EngineHandle, source: ModelSourceDto): Promise<AestheticHandle>;
+  /** embeds (B,P), L2-normalised -> (B). */
+  aestheticScore(model: AestheticHandle, embeds: TensorDto): Promise<Float32Array>;
+
+  sample(unet: UnetHandle, request: SampleRequestDto, cancel: CancelHandle | null, onStep: ((done: number, total: number) => void) | null): Promise<SampleResultDto>;
+  /** torch.randn(count, generator=Generator().manual_seed(seed)), float32. */
+  initialNoise(seed: bigint, count: number): Float32Array;
+  /** DDIM etc. timesteps for a scheduler config: for checks. */
+  schedulerTimesteps(schedulerConfig: string, steps: number): Float64Array;
+
+  createTrainer(engine: EngineHandle, init: ModelSourceDto, opponent: ModelSourceDto | null, options: TrainerOptionsDto): Promise<TrainerHandle>;
+  trainAccumulate(trainer: TrainerHandle, batch: TrainBatchDto, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
+  /** Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate. Rejects with code "DIVERGED" on a non-finite norm and changes nothing. */
+  trainApply(trainer: TrainerHandle, step: number): Promise<TrainStepResultDto>;
+  /** weights.*, adam_m.*, adam_v.*, ema.* as float32 safetensors with `metadata`; written and fsynced at `path`. */
+  trainSaveState(trainer: TrainerHandle, path: string, metadata: Record<string, string>): Promise<void>;
+  /** Returns the metadata that was saved. */
+  trainLoadState(trainer: TrainerHandle, path: string): Promise<Record<string, string>>;
+  /** The weights that training returns (EMA when on) as diffusers' diffusion_pytorch_model.safetensors, float32, written and fsynced at `path`. */
+  trainExport(trainer: TrainerHandle, path: string): Promise<void>;
+
+  /** Seconds of a small SPIN step per precision, measured now: what "auto" decides from. */
+  measurePrecision(engine: EngineHandle): Promise<{ float32: number; bfloat16: number }>;
+  /** RGB bytes (H,W,3) -> (1,3,crop,crop) float32, as CLIPImageProcessor does (PIL's antialiased bicubic). */
+  preprocessImage(rgb: Uint8Array, width: number, height: number, spec: ImagePreprocessDto): Float32Array;
+  /** PIL-compatible antialiased resize: filter "bilinear", "bicubic" or "lanczos"; RGB bytes in and out. */
+  resizeImage(rgb: Uint8Array, width: number, height: number, toWidth: number, toHeight: number, filter: string): Uint8Array;
+  /** Kinds unet, vae, clip_text, clip, scheduler, train_step, rng; others are replayed in TypeScript. */
+  parity(engine: EngineHandle, directory: string, precision: NativePrecision): Promise<ParityLineDto[]>;
+  bench(engine: EngineHandle, options: BenchOptionsDto): Promise<Record<string, string | number>>;
+  /** Reads config and safetensors headers: parameter names and shapes against the architecture. Throws what loading would throw. */
+  inspectModel(kind: 'unet' | 'vae' | 'clip_text' | 'clip' | 'aesthetic', source: ModelSourceDto): { parameters: number };
+}

@@ -1,0 +1,122 @@
+// Builds the native engine: `node scripts/build-native.mjs [--tests] [--sanitize]`.
+// Default: the addon and spindle-bench in build/native; --tests adds the engine's tests (run them with ctest);
+// --sanitize builds the tests with AddressSanitizer and UBSan in build/sanitize.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
+const sourceDir = join(root, 'native-cuda');
+
+class BuildError extends Error {}
+
+function available(command) {
+  return spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0;
+}
+
+function requireTools() {
+  const compiler = process.env.CXX ?? ['c++', 'g++', 'clang++'].find(available);
+  const missing = [];
+  if (!available('cmake')) missing.push('cmake');
+  if (compiler === undefined || !available(compiler)) missing.push('g++');
+  const ninja = available('ninja');
+  if (!ninja && !available('make')) missing.push('ninja-build');
+  if (missing.length > 0) {
+    throw new BuildError(`building the native engine needs ${missing.join(' and ')}: run \`sudo apt-get install -y ${missing.join(' ')}\``);
+  }
+  return { generator: ninja ? 'Ninja' : 'Unix Makefiles' };
+}
+
+/** Names, sizes and times of all that goes into the build: equal digests mean that nothing has to be done. */
+function digestOfSources(options) {
+  const hash = createHash('sha256').update(JSON.stringify(options)).update(sourceDir);
+  const visit = (path) => {
+    const stat = statSync(path);
+    if (stat.isDirectory()) {
+      for (const name of readdirSync(path).sort()) visit(join(path, name));
+    } else {
+      hash.update(`${path}\0${stat.size}\0${stat.mtimeMs}\n`);
+    }
+  };
+  for (const name of ['CMakeLists.txt', 'engine', 'addon', 'bench', ...(options.tests ? ['test'] : [])]) {
+    if (existsSync(join(sourceDir, name))) visit(join(sourceDir, name));
+  }
+  return hash.digest('hex');
+}
+
+function includeDir(packageName, folder) {
+  try {
+    const require = createRequire(join(sourceDir, 'package.json'));
+    return join(dirname(require.resolve(`${packageName}/package.json`)), folder);
+  } catch {
+    throw new BuildError(`building the addon needs the package ${packageName}: run \`npm ci\` in ${root}`);
+  }
+}
+
+function run(command, args, what) {
+  const result = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 28 });
+  if (result.status !== 0) {
+    process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
+    throw new BuildError(`${what} failed: ${command} ${args.join(' ')}`);
+  }
+}
+
+function configure(buildDir, options) {
+  const { generator } = requireTools();
+  const cache = join(buildDir, 'CMakeCache.txt');
+  if (existsSync(cache)) {
+    // A cache of another generator, or one that was copied here from elsewhere, is refused by cmake.
+    const text = readFileSync(cache, 'utf8');
+    const fits = text.includes(`CMAKE_GENERATOR:INTERNAL=${generator}\n`) && text.includes(`CMAKE_CACHEFILE_DIR:INTERNAL=${buildDir}\n`);
+    if (!fits) rmSync(buildDir, { recursive: true });
+  }
+  mkdirSync(buildDir, { recursive: true });
+  const flag = (value) => (value ? 'ON' : 'OFF');
+  const args = ['-S', sourceDir, '-B', buildDir, '-G', generator, '-DCMAKE_BUILD_TYPE=Release'];
+  args.push(`-DSPINDLE_SANITIZE=${flag(options.sanitize)}`, `-DSPINDLE_TESTS=${flag(options.tests)}`, `-DSPINDLE_ADDON=${flag(!options.sanitize)}`);
+  if (!options.sanitize) {
+    args.push(`-DSPINDLE_NODE_API_INCLUDE=${includeDir('node-api-headers', 'include')}`);
+    args.push(`-DSPINDLE_NODE_ADDON_INCLUDE=${includeDir('node-addon-api', '.')}`);
+  }
+  run('cmake', args, 'configuring the native engine');
+}
+
+export function buildNative({ tests = false, sanitize = false } = {}) {
+  const options = { tests: tests || sanitize, sanitize };
+  const buildDir = join(root, 'build', sanitize ? 'sanitize' : 'native');
+  const stamp = join(buildDir, 'built.txt');
+  const product = join(buildDir, sanitize ? 'core_test' : 'spindle.node');
+  const digest = digestOfSources(options);
+  const name = `native engine${sanitize ? ' (sanitizers)' : ''}`;
+  if (existsSync(product) && existsSync(stamp)) {
+    // A build with tests is also one without.
+    const known = readFileSync(stamp, 'utf8').split('\n');
+    if (known.includes(digest)) {
+      console.log(`${name}: up to date`);
+      return buildDir;
+    }
+  }
+  const started = performance.now();
+  configure(buildDir, options);
+  run('cmake', ['--build', buildDir, '--parallel', String(availableParallelism())], `building the ${name}`);
+  const digests = [digest];
+  if (options.tests && !sanitize) digests.push(digestOfSources({ ...options, tests: false }));
+  writeFileSync(stamp, `${digests.join('\n')}\n`);
+  console.log(`${name}: built in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  return buildDir;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  try {
+    const { values } = parseArgs({ options: { tests: { type: 'boolean' }, sanitize: { type: 'boolean' } } });
+    buildNative({ tests: values.tests ?? false, sanitize: values.sanitize ?? false });
+  } catch (error) {
+    console.error(error instanceof BuildError || error?.code?.startsWith('ERR_PARSE_ARGS') ? `error: ${error.message}` : error);
+    process.exitCode = 1;
+  }
+}
