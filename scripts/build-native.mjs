@@ -78,7 +78,11 @@ function configure(buildDir, options) {
   mkdirSync(buildDir, { recursive: true });
   const flag = (value) => (value ? 'ON' : 'OFF');
   const args = ['-S', sourceDir, '-B', buildDir, '-G', generator, '-DCMAKE_BUILD_TYPE=Release'];
-  args.push(`-DSPINDLE_SANITIZE=${flag(options.sanitize)}`, `-DSPINDLE_TESTS=${flag(options.tests)}`, `-DSPINDLE_ADDON=${flag(!options.sanitize)}`);
+  args.push(
+    `-DSPINDLE_SANITIZE=${flag(options.sanitize)}`,
+    `-DSPINDLE_TESTS=${flag(options.tests)}`,
+    `-DSPINDLE_ADDON=${flag(!options.sanitize)}`,
+  );
   if (!options.sanitize) {
     args.push(`-DSPINDLE_NODE_API_INCLUDE=${includeDir('node-api-headers', 'include')}`);
     args.push(`-DSPINDLE_NODE_ADDON_INCLUDE=${includeDir('node-addon-api', '.')}`);

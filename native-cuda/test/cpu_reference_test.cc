@@ -38,18 +38,18 @@ void for_each_type(F&& f) {
 
 TEST("the cpu kernels give what the reference gives") {
   ThreadPool threads(2);
-  BufferPool pool;
+  ExactAllocator memory;
   std::unique_ptr<Kernels> reference = make_reference_kernels();
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
-    KernelCases all(pool, dtype, accumulate);
+    KernelCases all(memory, dtype, accumulate);
     std::vector<std::unique_ptr<Kernels>> backends;
     for (const std::string& isa : available_isas()) backends.push_back(make_cpu_kernels(threads, {.isa = isa.c_str()}));
     for (const KernelCase& c : all.list()) {
-      Outputs expected(pool);
+      Outputs expected(memory);
       c.run(*reference, expected);
       for (auto& kernels : backends)
         check::each(cat(kernels->name(), ", ", type, c.name), [&] {
-          Outputs got(pool);
+          Outputs got(memory);
           c.run(*kernels, got);
           compare(c, got, expected);
         });
@@ -58,19 +58,19 @@ TEST("the cpu kernels give what the reference gives") {
 }
 
 TEST("bytes do not depend on the number of threads") {
-  BufferPool pool;
+  ExactAllocator memory;
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
-    KernelCases all(pool, dtype, accumulate);
+    KernelCases all(memory, dtype, accumulate);
     for (const std::string& isa : {std::string("generic"), std::string(detect_isa())}) {
       ThreadPool one(1), two(2), three(3);
       std::unique_ptr<Kernels> first = make_cpu_kernels(one, {.isa = isa.c_str()});
       std::unique_ptr<Kernels> others[] = {make_cpu_kernels(two, {.isa = isa.c_str()}), make_cpu_kernels(three, {.isa = isa.c_str()})};
       for (const KernelCase& c : all.list())
         check::each(cat(isa, ", ", type, c.name), [&] {
-          Outputs expected(pool);
+          Outputs expected(memory);
           c.run(*first, expected);
           for (auto& kernels : others) {
-            Outputs got(pool);
+            Outputs got(memory);
             c.run(*kernels, got);
             for (size_t i = 0; i < expected.list().size(); ++i) CHECK_THAT(same_bytes(got.list()[i]->tensor, expected.list()[i]->tensor), expected.list()[i]->name);
           }
@@ -82,13 +82,13 @@ TEST("bytes do not depend on the number of threads") {
 namespace {
 
 // Runs f on batches of `batch` images and on each image alone; the outputs' bytes must be the same.
-void check_alone(BufferPool& pool, const Shape& y_shape, DType dtype, const std::vector<Tensor>& inputs, const std::function<void(Tensor& y, const std::vector<Tensor>& inputs)>& f) {
-  Tensor y = Outputs(pool).tensor("y", y_shape, dtype);
+void check_alone(Allocator& memory, const Shape& y_shape, DType dtype, const std::vector<Tensor>& inputs, const std::function<void(Tensor& y, const std::vector<Tensor>& inputs)>& f) {
+  Tensor y = Outputs(memory).tensor("y", y_shape, dtype);
   f(y, inputs);
   for (int64_t image = 0; image < y_shape[0]; ++image) {
     std::vector<Tensor> own;
     for (const Tensor& t : inputs) own.push_back(t ? image_of(t, image) : t);
-    Tensor alone(pool, image_of(y, image).shape(), dtype);
+    Tensor alone(memory, image_of(y, image).shape(), dtype);
     f(alone, own);
     CHECK_THAT(same_bytes(alone, image_of(y, image)), "image ", image, " of ", y_shape);
   }
@@ -97,7 +97,7 @@ void check_alone(BufferPool& pool, const Shape& y_shape, DType dtype, const std:
 }  // namespace
 
 TEST("an image's bytes do not depend on the batch that it is in") {
-  BufferPool pool;
+  ExactAllocator memory;
   ThreadPool threads(2);
   constexpr int64_t kBatch = 3;
   uint64_t seed = 0;
@@ -106,27 +106,27 @@ TEST("an image's bytes do not depend on the batch that it is in") {
       std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
       auto values = [&](std::vector<int64_t> dims) {
         dims[0] = kBatch;
-        return uniform_tensor(pool, Shape(dims), dtype, ++seed);
+        return uniform_tensor(memory, Shape(dims), dtype, ++seed);
       };
       auto batched = [](std::vector<int64_t> dims) {
         dims[0] = kBatch;
         return Shape(dims);
       };
-      auto floats = [&](const Shape& shape) { return uniform_tensor(pool, shape, DType::F32, ++seed); };
+      auto floats = [&](const Shape& shape) { return uniform_tensor(memory, shape, DType::F32, ++seed); };
       auto named = [&](const std::string& name) { return cat(isa, ", ", dtype_name(dtype), ", ", name); };
       for (const cases::Conv2dCase& c : cases::kConv2d)
         check::each(named(c.name()), [&] {
-          Weight w{uniform_tensor(pool, c.w(), dtype, ++seed)};
+          Weight w{uniform_tensor(memory, c.w(), dtype, ++seed)};
           Tensor bias = floats({c.out});
-          check_alone(pool, batched(c.y().dims()), dtype, {values(c.x().dims()), values({c.batch, c.out}), values(c.y().dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
+          check_alone(memory, batched(c.y().dims()), dtype, {values(c.x().dims()), values({c.batch, c.out}), values(c.y().dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
             kernels->conv2d_forward(y, in[0], w, {bias, in[1], in[2], c.activation}, c.args);
           });
         });
       for (const cases::LinearCase& c : cases::kLinear)
         check::each(named(c.name()), [&] {
-          Weight w{uniform_tensor(pool, {c.n, c.k}, dtype, ++seed)};
+          Weight w{uniform_tensor(memory, {c.n, c.k}, dtype, ++seed)};
           Tensor bias = floats({c.n});
-          check_alone(pool, {kBatch, c.rows, c.n}, dtype, {values({0, c.rows, c.k}), values({0, c.n}), values({0, c.rows, c.n})}, [&](Tensor& y, const std::vector<Tensor>& in) {
+          check_alone(memory, {kBatch, c.rows, c.n}, dtype, {values({0, c.rows, c.k}), values({0, c.n}), values({0, c.rows, c.n})}, [&](Tensor& y, const std::vector<Tensor>& in) {
             int64_t m = in[0].dim(0) * c.rows;
             Tensor flat = y.reshape({m, c.n});
             kernels->linear_forward(flat, in[0].reshape({m, c.k}), w, {bias, in[1], in[2].reshape({m, c.n}), c.activation});
@@ -135,7 +135,7 @@ TEST("an image's bytes do not depend on the batch that it is in") {
       for (const cases::GroupNormCase& c : cases::kGroupNorm)
         check::each(named(c.name()), [&] {
           Tensor gamma = floats({c.x[-1]}), beta = floats({c.x[-1]});
-          check_alone(pool, batched(c.x.dims()), dtype, {values(c.x.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
+          check_alone(memory, batched(c.x.dims()), dtype, {values(c.x.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
             Tensor mean = floats({y.dim(0), c.args.groups}), rstd = floats(mean.shape());
             kernels->group_norm_forward(y, mean, rstd, in[0], gamma, beta, c.args);
           });
@@ -143,14 +143,14 @@ TEST("an image's bytes do not depend on the batch that it is in") {
       for (const cases::LayerNormCase& c : cases::kLayerNorm)
         check::each(named(c.name()), [&] {
           Tensor gamma = floats({c.x[-1]}), beta = floats({c.x[-1]});
-          check_alone(pool, batched(c.x.dims()), dtype, {values(c.x.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
+          check_alone(memory, batched(c.x.dims()), dtype, {values(c.x.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
             Tensor mean = floats({y.numel() / c.x[-1]}), rstd = floats(mean.shape());
             kernels->layer_norm_forward(y, mean, rstd, in[0], gamma, beta, 1e-5);
           });
         });
       for (const cases::AttentionCase& c : cases::kAttention)
         check::each(named(c.name()), [&] {
-          check_alone(pool, batched(c.q().dims()), dtype, {values(c.q().dims()), values(c.k().dims()), values(c.k().dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
+          check_alone(memory, batched(c.q().dims()), dtype, {values(c.q().dims()), values(c.k().dims()), values(c.k().dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
             Tensor lse = floats({y.dim(0), c.heads, c.queries});
             kernels->attention_forward(y, lse, in[0], in[1], in[2], c.args());
           });
@@ -159,30 +159,30 @@ TEST("an image's bytes do not depend on the batch that it is in") {
         check::each(named(cat("geglu ", y_shape)), [&] {
           std::vector<int64_t> dims = y_shape.dims();
           dims.back() *= 2;
-          check_alone(pool, batched(y_shape.dims()), dtype, {values(dims)}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->geglu_forward(y, in[0]); });
+          check_alone(memory, batched(y_shape.dims()), dtype, {values(dims)}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->geglu_forward(y, in[0]); });
         });
       for (const Shape& shape : cases::kElementwise)
         for (Activation kind : cases::kActivations)
           check::each(named(cat(cases::activation_name(kind), " ", shape)), [&] {
-            check_alone(pool, batched(shape.dims()), dtype, {values(shape.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->activation_forward(y, in[0], kind); });
+            check_alone(memory, batched(shape.dims()), dtype, {values(shape.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->activation_forward(y, in[0], kind); });
           });
       for (const Shape& shape : cases::kLoss)
         check::each(named(cat("mse ", shape)), [&] {
-          check_alone(pool, {kBatch}, DType::F32, {values(shape.dims()), values(shape.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->mse_per_image(y, in[0], in[1]); });
+          check_alone(memory, {kBatch}, DType::F64, {values(shape.dims()), values(shape.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->mse_per_image(y, in[0], in[1]); });
         });
     }
 }
 
 TEST("a weight that is kept packed is packed again when its version changes") {
-  BufferPool pool;
+  ExactAllocator memory;
   ThreadPool threads(1);
   std::unique_ptr<Kernels> reference = make_reference_kernels();
   for (const std::string& isa : available_isas())
     for (DType dtype : {DType::F32, DType::BF16}) {
       std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
-      Tensor x = uniform_tensor(pool, {4, 19}, dtype, 1), y(pool, {4, 21}, dtype), expected(pool, {4, 21}, dtype);
-      Tensor dx(pool, {4, 19}, dtype), expected_dx(pool, {4, 19}, dtype);
-      Weight w{uniform_tensor(pool, {21, 19}, dtype, 2), 9, 0};
+      Tensor x = uniform_tensor(memory, {4, 19}, dtype, 1), y(memory, {4, 21}, dtype), expected(memory, {4, 21}, dtype);
+      Tensor dx(memory, {4, 19}, dtype), expected_dx(memory, {4, 19}, dtype);
+      Weight w{uniform_tensor(memory, {21, 19}, dtype, 2), 9, 0};
       for (uint64_t version = 1; version <= 3; ++version) {
         fill_uniform(w.value, 10 + version);
         w.version = version;

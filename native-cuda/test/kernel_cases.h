@@ -56,7 +56,7 @@ struct KernelCase {
 // The cases of one activation type; gradients are stored, or added to what is there.
 class KernelCases {
  public:
-  KernelCases(BufferPool& pool, DType dtype, bool accumulate) : pool_(pool), dtype_(dtype), accumulate_(accumulate), reference_(make_reference_kernels()) {
+  KernelCases(Allocator& allocator, DType dtype, bool accumulate) : allocator_(allocator), dtype_(dtype), accumulate_(accumulate), reference_(make_reference_kernels()) {
     convolutions();
     linears();
     norms();
@@ -70,9 +70,9 @@ class KernelCases {
   const std::vector<KernelCase>& list() const { return list_; }
 
  private:
-  Tensor values(const Shape& shape, double scale = 1) { return uniform_tensor(pool_, shape, dtype_, ++seed_, scale); }
+  Tensor values(const Shape& shape, double scale = 1) { return uniform_tensor(allocator_, shape, dtype_, ++seed_, scale); }
   // Biases, norms' parameters, statistics.
-  Tensor floats(const Shape& shape, double scale = 1, double shift = 0) { return uniform_tensor(pool_, shape, DType::F32, ++seed_, scale, shift); }
+  Tensor floats(const Shape& shape, double scale = 1, double shift = 0) { return uniform_tensor(allocator_, shape, DType::F32, ++seed_, scale, shift); }
   // The statistics of a single value amplify what rounding leaves of x - mean.
   static double norm_tolerance(int64_t values, double eps) { return values > 1 ? 1e-5 : 1e-5 / std::sqrt(eps); }
   // Every other weight has an identity, so that backends keep it packed.
@@ -275,8 +275,8 @@ class KernelCases {
     for (const Shape& shape : cases::kLoss) {
       Tensor prediction = values(shape), target = values(shape), float_target = floats(shape), weights = floats({shape[0]});
       add(cat("mse ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) {
-        k.mse_per_image(out.tensor("errors", {shape[0]}, DType::F32), prediction, target);
-        k.mse_per_image(out.tensor("errors to float32", {shape[0]}, DType::F32), prediction, float_target);
+        k.mse_per_image(out.tensor("errors", {shape[0]}, DType::F64), prediction, target);
+        k.mse_per_image(out.tensor("errors of float32", {shape[0]}, DType::F64), prediction, float_target);
         k.mse_backward(out.tensor("dprediction", shape, dtype), prediction, target, weights);
         k.mse_backward(out.tensor("dprediction to float32", shape, dtype), prediction, float_target, weights);
       });
@@ -294,7 +294,7 @@ class KernelCases {
     }
   }
 
-  BufferPool& pool_;
+  Allocator& allocator_;
   DType dtype_;
   bool accumulate_;
   std::unique_ptr<Kernels> reference_;

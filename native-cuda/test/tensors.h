@@ -1,11 +1,23 @@
 // Tensors of made-up values, the same on every run, and their comparison.
 #pragma once
+#include <cstdlib>
 #include <cstring>
 
 #include "autograd/device.h"
 #include "kernels/reference/values.h"
 
 namespace spindle {
+
+// Blocks of exactly the size asked for, so that AddressSanitizer sees the first byte read or written past a tensor's end.
+class ExactAllocator : public Allocator {
+ public:
+  void* allocate(size_t bytes) override {
+    void* data = nullptr;
+    if (posix_memalign(&data, 64, std::max<size_t>(bytes, 1)) != 0) throw Error(Code::ResourceExhausted, cat("out of memory: asked for ", bytes, " bytes"));
+    return data;
+  }
+  void release(void* data, size_t) noexcept override { std::free(data); }
+};
 
 // Uniform in [-1, 1), from a counter: value i does not depend on how many there are.
 inline double uniform(uint64_t seed, uint64_t i) {

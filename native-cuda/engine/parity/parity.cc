@@ -55,10 +55,11 @@ const SafetensorsFile& Fixture::inputs() const {
   return *inputs_;
 }
 
+bool Fixture::states_bounds() const { return at("tolerance").find(dtype_name(compute_)) != nullptr; }
+
 double Fixture::tolerance(const std::string& name) const {
-  const char* precision = compute_ == DType::BF16 ? "bfloat16" : "float32";
-  const Json* bounds = at("tolerance").find(precision);
-  require(bounds != nullptr, path("fixture.json"), ": tolerance: expected bounds for ", precision, ", got ", at("tolerance").describe());
+  const Json* bounds = at("tolerance").find(dtype_name(compute_));
+  require(bounds != nullptr, path("fixture.json"), ": tolerance: expected bounds for ", dtype_name(compute_), ", got ", at("tolerance").describe());
   const Json* bound = bounds->find(name);
   return bound ? bound->number() : -1;
 }
@@ -108,6 +109,7 @@ std::vector<ParityLine> run_parity(const std::string& directory, Device& device,
   for (const Replay& replay : kReplays) {
     if (kind != replay.kind) continue;
     Fixture fixture(directory, replay.has_precision ? compute : DType::F32);
+    if (!fixture.states_bounds()) return {};
     replay.run(fixture, device);
     return fixture.finish();
   }

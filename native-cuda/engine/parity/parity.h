@@ -20,8 +20,8 @@ struct ParityLine {
   bool ok = false;
 };
 
-// Replays the fixture in `directory`; `compute` is F32 or BF16. Throws when the fixture cannot be read or is of a kind that is
-// not replayed here.
+// Replays the fixture in `directory`; `compute` is F32 or BF16. No lines: the fixture states no bounds for this precision and
+// was skipped. Throws when the fixture cannot be read or is of a kind that is not replayed here.
 std::vector<ParityLine> run_parity(const std::string& directory, Device& device, DType compute);
 
 // One fixture being replayed.
@@ -40,6 +40,8 @@ class Fixture {
   const SafetensorsFile& inputs() const;
   const SafetensorsFile& expected() const { return expected_; }
 
+  // Whether `tolerance` has bounds for the precision at hand.
+  bool states_bounds() const;
   // A bound of `tolerance` for the precision at hand; negative when it is not stated.
   double tolerance(const std::string& name) const;
 

@@ -127,7 +127,7 @@ void CpuKernels::timestep_embedding(Tensor& y, const float* timesteps, const Tim
   for (int64_t i = 0; i < batch; ++i)
     for (int64_t j = 0; j < half; ++j) {
       // As the reference library: the exponent in float32, then sin and cos of a float32 product.
-      float frequency = std::exp(float(-std::log(args.max_period) * double(j)) / float(double(half) - args.freq_shift));
+      float frequency = std::exp(float(-std::log(args.max_period)) * float(j) / float(double(half) - args.freq_shift));
       float angle = timesteps[i] * frequency;
       float first = args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle), second = args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle);
       if (is_bf16(y)) {

@@ -39,7 +39,8 @@ void CpuKernels::outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int
     for (int64_t i = 0; i < positions; i += 2)
       simd_.interleave(dy_pairs + block * block_elements + i * m, base + i * m, i + 1 < positions ? base + (i + 1) * m : nullptr, m, m);
   });
-  int64_t row_piece = std::min<int64_t>(m, 96), row_pieces = divide_up(m, row_piece);
+  // Tall pieces: each packs x anew.
+  int64_t row_pieces = divide_up(m, 192), row_piece = divide_up(m, row_pieces);
   threads_.run(panels * taps * row_pieces, [&](int64_t task, int thread) {
     int64_t p = task / (taps * row_pieces), tap = task / row_pieces % taps, row0 = task % row_pieces * row_piece;
     int64_t rows = std::min(row_piece, m - row0), n0 = p * panel, columns = std::min(panel, n - n0);

@@ -1,0 +1,80 @@
+import { toJson } from '@bufbuild/protobuf';
+import { RunSchema, RunStatus, type Run } from '@spindle/proto';
+import { inSpan, startTelemetry } from '@spindle/kit';
+import type { Command } from 'commander';
+import { loadRunConfig } from '../../config/load.js';
+import { withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
+import { follow } from '../follow.js';
+import { createView } from '../live.js';
+
+interface RunOptions extends CommonOptions {
+  dryRun?: boolean;
+  watch?: boolean;
+  runId?: string;
+}
+
+/** Checking large models and data sets takes a while. */
+const createTimeoutMs = 600_000;
+
+export function addRun(program: Command, environment: Environment): void {
+  withCommonOptions(
+    program
+      .command('run')
+      .summary('start a run from a config file')
+      .description('Checks a run config (YAML or JSON), starts the run and prints its id. Exit code 0: started (with --watch: succeeded), 1: the run failed, 2: something is wrong with the input.')
+      .argument('<config>', 'run config; every key is described in docs/CONFIG.md')
+      .option('--dry-run', 'check the config, the models and the data, and print what would be done with memory and disk needed')
+      .option('--watch', 'follow the run until it ends')
+      .option('--run-id <id>', 'name of the run: lower-case letters, digits and "-" (default: the config\'s name, the day and four digits)')
+      .addHelpText('after', '\nExamples:\n  npx spindle run examples/scenes/run.yaml --dry-run\n  npx spindle run examples/scenes/run.yaml --watch'),
+  ).action(async (file: string, options: RunOptions) => {
+    const config = loadRunConfig(file);
+    const telemetry = startTelemetry({ service: 'cli', version: '0.1.0', ...(environment.otlpEndpoint !== undefined && { endpoint: environment.otlpEndpoint }) });
+    const request = { configJson: JSON.stringify(config), runId: options.runId ?? '', dryRun: options.dryRun ?? false };
+    // The whole run becomes one trace that begins here.
+    const { run, plan } = await inSpan('spindle run', {}, () =>
+      withClient(options, environment, (client) => client.createRun(request, { timeoutMs: createTimeoutMs })),
+    ).finally(() => telemetry.shutdown());
+    if (options.dryRun || !run) {
+      print(options.json ? JSON.stringify({ plan }) : plan.join('\n'));
+      return;
+    }
+    if (!options.watch) {
+      print(options.json ? JSON.stringify(runObject(run)) : `${run.runId}\nfollow it with: npx spindle watch ${run.runId}`);
+      return;
+    }
+    if (!options.json) print(run.runId);
+    process.exitCode = await followToExitCode(run.runId, options, environment);
+  });
+}
+
+/** 0 for a run that succeeded, 1 for one that did not. */
+export async function followToExitCode(runId: string, options: CommonOptions, environment: Environment): Promise<number> {
+  const abort = new AbortController();
+  const onInterrupt = (): void => abort.abort();
+  process.once('SIGINT', onInterrupt);
+  const silent = { update: () => undefined, end: () => undefined };
+  try {
+    const run = await follow(runId, {
+      common: options,
+      environment,
+      view: options.json ? silent : createView(process.stdout),
+      signal: abort.signal,
+      ...(options.json && { onEvent: (json: string) => print(json) }),
+    });
+    if (options.json) print(JSON.stringify(runObject(run)));
+    return run.status === RunStatus.SUCCEEDED ? 0 : 1;
+  } finally {
+    process.off('SIGINT', onInterrupt);
+  }
+}
+
+/** The Run message as JSON, with the config as an object. */
+export function runObject(run: Run): unknown {
+  const { configJson, ...rest } = toJson(RunSchema, run, { alwaysEmitImplicit: true }) as Record<string, unknown>;
+  return { ...rest, config: typeof configJson === 'string' && configJson !== '' ? (JSON.parse(configJson) as unknown) : null };
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

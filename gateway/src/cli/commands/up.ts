@@ -1,0 +1,99 @@
+/** `spindle up`: the whole mesh on this machine, in the foreground. */
+import { ensureError } from '@spindle/kit';
+import { InvalidArgumentError, type Command } from 'commander';
+import { loadRunConfig } from '../../config/load.js';
+import { artifactsFolder, withClient, type CommonOptions, type Environment } from '../context.js';
+import { logLine } from '../log-line.js';
+import { startMesh, type Mesh } from '../mesh/mesh.js';
+import { followToExitCode } from './run.js';
+
+interface UpOptions extends CommonOptions {
+  samplers: number;
+  scorers: number;
+  threads: number;
+  httpPort: number;
+  grpcPort: number;
+  nats?: string;
+  logLevel: string;
+  run?: string;
+  exit?: boolean;
+}
+
+export function addUp(program: Command, environment: Environment): void {
+  program
+    .command('up')
+    .summary('start NATS and all services on this machine')
+    .description('Starts nats-server, trainer, evaluator, samplers, scorers and gateway, restarts what crashes, and stays until Ctrl-C. Runs that were going on are taken up again.')
+    .option('--artifacts <dir>', 'artifacts folder (default: SPINDLE_ARTIFACTS, or ./artifacts)')
+    .option('--samplers <n>', 'number of sampler processes', wholeNumber(1, 64), 1)
+    .option('--scorers <n>', 'number of scorer processes', wholeNumber(1, 64), 1)
+    .option('--threads <n>', 'threads per service; 0: all cores', wholeNumber(0, 4096), 0)
+    .option('--http-port <port>', 'port of the status page on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
+    .option('--grpc-port <port>', 'port of the gRPC API on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
+    .option('--nats <url>', 'use this NATS server instead of starting one')
+    .option('--log-level <level>', 'debug, info, warn or error; full logs lie in <artifacts>/logs', 'info')
+    .option('--run <config>', 'start this run once everything is up, and follow it')
+    .option('--exit', 'with --run: stop when the run has ended; exit code 0 if it succeeded, else 1')
+    .option('--json', 'print addresses and events as JSON')
+    .action(async (options: UpOptions) => {
+      // Bad input is told before anything is started.
+      const config = options.run === undefined ? null : loadRunConfig(options.run);
+      const artifacts = artifactsFolder(options, environment);
+      const followed = config !== null && !options.json;
+      const mesh = await startMesh({
+        artifacts,
+        samplers: options.samplers,
+        scorers: options.scorers,
+        threads: options.threads,
+        natsUrl: options.nats,
+        grpcPort: options.grpcPort,
+        httpPort: options.httpPort,
+        logLevel: options.logLevel,
+        environment: environment.all,
+        // The live view of a run has the terminal for itself; trouble is shown anyway.
+        onLine: (name, line) => {
+          const text = logLine(name, line, followed ? 'error' : 'info');
+          if (text !== null && !options.json) process.stderr.write(`${text}\n`);
+        },
+        onNotice: (text) => process.stderr.write(`spindle: ${text}\n`),
+      });
+      await serve(mesh, config, options, { ...environment, gateway: mesh.runtime.gateway, artifacts });
+    });
+}
+
+async function serve(mesh: Mesh, config: object | null, options: UpOptions, environment: Environment): Promise<void> {
+  const stopped = new Promise<void>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+  });
+  try {
+    const { gateway, http, natsUrl } = mesh.runtime;
+    if (options.json) process.stdout.write(`${JSON.stringify({ gateway, http, nats: natsUrl })}\n`);
+    else process.stdout.write(`status page: ${http}\ngRPC:        ${gateway}\nNATS:        ${natsUrl}\n`);
+    if (config === null) {
+      await stopped;
+      return;
+    }
+    const common: CommonOptions = { ...(options.json && { json: true }), artifacts: environment.artifacts };
+    const { run } = await withClient(common, environment, (client) => client.createRun({ configJson: JSON.stringify(config) }, { timeoutMs: 600_000 }));
+    const ended = followToExitCode(run?.runId ?? '', common, environment).then((code) => (process.exitCode = code));
+    // Ctrl-C ends both; the one that loses the race has nothing to say.
+    ended.catch(() => undefined);
+    await Promise.race([ended, stopped]);
+    if (options.exit) return;
+    if (!options.json) process.stdout.write(`The mesh stays up (status page: ${http}); Ctrl-C ends it.\n`);
+    await stopped;
+  } catch (thrown) {
+    const error = ensureError(thrown);
+    if (error.code !== 'CANCELLED') throw error;
+  } finally {
+    await mesh.stop();
+  }
+}
+
+function wholeNumber(low: number, high: number): (value: string) => number {
+  return (value) => {
+    const number = Number(value);
+    if (!Number.isInteger(number) || number < low || number > high) throw new InvalidArgumentError(`expected a whole number from ${low} to ${high}.`);
+    return number;
+  };
+}

@@ -1,0 +1,124 @@
+/** The live view of a run: a block that is redrawn on a terminal, plain lines anywhere else. */
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import type { Run, StageProgress } from '@spindle/proto';
+import { duration, rate, resultsTable, statusName } from './format.js';
+
+export interface Losses {
+  model: string;
+  step: number;
+  steps: number;
+  loss: number;
+  implicitAccuracy: number;
+}
+
+const barWidth = 24;
+const plainEveryMs = 10_000;
+
+export interface View {
+  update(run: Run, losses: Losses | null): void;
+  end(run: Run): void;
+}
+
+export function createView(out: NodeJS.WriteStream): View {
+  return out.isTTY ? new TerminalView(out) : new PlainView((line) => void out.write(`${line}\n`));
+}
+
+class TerminalView implements View {
+  #drawn = 0;
+  readonly #out: NodeJS.WriteStream;
+
+  constructor(out: NodeJS.WriteStream) {
+    this.#out = out;
+  }
+
+  update(run: Run, losses: Losses | null): void {
+    const width = Math.max(20, this.#out.columns);
+    // One screen line each, or moving up would miss some.
+    const lines = block(run, losses).map((line) => Array.from(line).slice(0, width - 1).join(''));
+    const up = this.#drawn > 0 ? `\x1b[${this.#drawn}A` : '';
+    this.#out.write(`${up}\r\x1b[J${lines.join('\n')}\n`);
+    this.#drawn = lines.length;
+  }
+
+  end(run: Run): void {
+    this.update(run, null);
+    this.#drawn = 0;
+    for (const line of summary(run)) this.#out.write(`${line}\n`);
+  }
+}
+
+export class PlainView implements View {
+  readonly #print: (line: string) => void;
+  readonly #states = new Map<string, string>();
+  #warnings = 0;
+  #printedAt = 0;
+  #status = '';
+
+  constructor(print: (line: string) => void) {
+    this.#print = print;
+  }
+
+  update(run: Run, losses: Losses | null): void {
+    const status = statusName(run.status);
+    if (status !== this.#status) this.#print(`${run.runId}: ${status}${run.reason === '' ? '' : ` (${run.reason})`}`);
+    this.#status = status;
+    for (const stage of run.stages) {
+      const known = this.#states.get(stage.stage) ?? 'waiting';
+      if (known === stage.state) continue;
+      this.#states.set(stage.stage, stage.state);
+      this.#print(`${stage.stage}: ${stage.state}${stage.state === 'done' ? ` (${stage.total} in ${duration(stage.seconds)})` : ''}`);
+    }
+    for (const warning of run.warnings.slice(this.#warnings)) this.#print(`warning: ${warning}`);
+    this.#warnings = run.warnings.length;
+    if (Date.now() - this.#printedAt < plainEveryMs) return;
+    this.#printedAt = Date.now();
+    for (const stage of run.stages.filter((s) => s.state === 'running' && s.done > 0)) this.#print(progressText(stage));
+    if (losses) this.#print(lossText(losses));
+  }
+
+  end(run: Run): void {
+    this.#printedAt = Date.now();
+    this.update(run, null);
+    for (const line of summary(run)) this.#print(line);
+  }
+}
+
+function block(run: Run, losses: Losses | null): string[] {
+  const since = run.createdAt ? duration((Date.now() - timestampMs(run.createdAt)) / 1000) : '';
+  const left = run.etaSeconds > 0 && statusName(run.status) === 'running' ? `, about ${duration(run.etaSeconds)} left` : '';
+  const waiting = run.stages.filter((stage) => stage.state === 'waiting').length;
+  const lines = [`${run.runId}  ${statusName(run.status)}  ${since}${left}`];
+  for (const stage of run.stages) {
+    if (stage.state === 'running') lines.push(`  ${bar(stage)} ${progressText(stage)}`);
+    else if (stage.state !== 'waiting') lines.push(`  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`);
+  }
+  if (waiting > 0) lines.push(`  ${waiting} stages to come`);
+  if (losses) lines.push(`  ${lossText(losses)}`);
+  if (run.deadJobs.length > 0) lines.push(`  dead jobs: ${run.deadJobs.map((job) => job.key).join(', ')}`);
+  const [last] = run.warnings.slice(-1);
+  if (last !== undefined) lines.push(`  warning: ${last}`);
+  return lines;
+}
+
+function bar(stage: StageProgress): string {
+  const filled = stage.total > 0 ? Math.round((barWidth * stage.done) / stage.total) : 0;
+  return `[${'█'.repeat(filled)}${'·'.repeat(barWidth - filled)}]`;
+}
+
+function progressText(stage: StageProgress): string {
+  const parts = [`${stage.stage} ${stage.done}/${stage.total}`, rate(stage.rate), stage.etaSeconds >= 0 ? `${duration(stage.etaSeconds)} left` : ''];
+  return parts.filter((part) => part !== '').join(', ');
+}
+
+function lossText(losses: Losses): string {
+  return `${losses.model} step ${losses.step}/${losses.steps}: loss ${losses.loss.toFixed(4)}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
+}
+
+function summary(run: Run): string[] {
+  const lines: string[] = [];
+  if (run.reason !== '') lines.push(run.reason);
+  for (const job of run.deadJobs) lines.push(`dead job ${job.key}: ${job.reason}`);
+  if (run.results.length > 0) lines.push('', ...resultsTable(run.results, run.bestModel));
+  lines.push('', `results: ${run.directory}`);
+  return lines;
+}

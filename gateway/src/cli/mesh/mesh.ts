@@ -1,0 +1,161 @@
+/** NATS and every service on this machine, as children of this process. */
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { checkHealth, createLogger, delay, Lifecycle, SpindleError, startNatsServer } from '@spindle/kit';
+import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
+import { ServiceChild } from './child.js';
+import { serviceMain } from './packages.js';
+
+export interface MeshOptions {
+  artifacts: string;
+  samplers: number;
+  scorers: number;
+  /** 0: every service may use all cores. */
+  threads: number;
+  /** An existing server to use instead of an own one. */
+  natsUrl?: string | undefined;
+  grpcPort: number;
+  httpPort: number;
+  logLevel: string;
+  environment: NodeJS.ProcessEnv;
+  onLine: (name: string, line: string) => void;
+  onNotice: (text: string) => void;
+}
+
+export interface Mesh {
+  runtime: Runtime;
+  stop(): Promise<void>;
+}
+
+const natsCheckMs = 500;
+
+type ServiceName = 'trainer' | 'evaluator' | 'sampler' | 'scorer' | 'gateway';
+
+export async function startMesh(options: MeshOptions): Promise<Mesh> {
+  const { artifacts, onNotice } = options;
+  const lifecycle = new Lifecycle();
+  const { signal } = lifecycle;
+  try {
+    await mkdir(join(artifacts, 'logs'), { recursive: true });
+    await clearLeftovers(artifacts, onNotice);
+    const children: ServiceChild[] = [];
+    const nats = options.natsUrl === undefined ? await startNats(options, lifecycle) : { url: options.natsUrl, pid: () => 0 };
+    const natsUrl = nats.url;
+    const runtime: Runtime = { pid: process.pid, natsUrl, natsPid: nats.pid(), gateway: '', http: '', services: [] };
+    const save = (): void => {
+      runtime.natsPid = nats.pid();
+      runtime.services = children.map((child) => ({ name: child.name, pid: child.pid, address: `127.0.0.1:${child.ports[0] ?? 0}` }));
+      if (!signal.aborted) writeRuntime(artifacts, runtime).catch((error: unknown) => onNotice(`runtime.json could not be written: ${String(error)}`));
+    };
+    const launch = async (service: ServiceName, name: string, extra: NodeJS.ProcessEnv): Promise<ServiceChild> => {
+      const portFile = join(artifacts, 'logs', `${name}.port`);
+      const environment: NodeJS.ProcessEnv = {
+        ...options.environment,
+        SPINDLE_NATS_URL: natsUrl,
+        SPINDLE_ARTIFACTS: artifacts,
+        SPINDLE_GRPC_ADDRESS: '127.0.0.1:0',
+        SPINDLE_PORT_FILE: portFile,
+        SPINDLE_WORKER_ID: name,
+        SPINDLE_LOG_LEVEL: options.logLevel,
+        ...(options.threads > 0 && { SPINDLE_THREADS: String(options.threads) }),
+        ...extra,
+      };
+      const child: ServiceChild = new ServiceChild({
+        name,
+        main: serviceMain(service),
+        environment,
+        portFile,
+        logFile: join(artifacts, 'logs', `${name}.log`),
+        signal,
+        onLine: options.onLine,
+        onRestart: (who, reason) => onNotice(`${who} ended (${reason}); it is started again`),
+        onStart: save,
+      });
+      children.push(child);
+      lifecycle.defer(name, () => child.stop());
+      await child.start();
+      // Others hold its address: a restarted process takes the same port again.
+      environment['SPINDLE_GRPC_ADDRESS'] = `127.0.0.1:${child.ports[0] ?? 0}`;
+      if (child.ports[1] !== undefined) environment['SPINDLE_HTTP_ADDRESS'] = `127.0.0.1:${child.ports[1]}`;
+      return child;
+    };
+    const numbered = (service: 'sampler' | 'scorer', count: number) =>
+      Array.from({ length: count }, (_, i) => launch(service, count === 1 ? service : `${service}-${i + 1}`, {}));
+    const [trainer, evaluator, sampler] = await Promise.all([
+      launch('trainer', 'trainer', {}),
+      launch('evaluator', 'evaluator', {}),
+      ...numbered('sampler', options.samplers),
+      ...numbered('scorer', options.scorers),
+    ]);
+    const address = (child: ServiceChild | undefined): string => `127.0.0.1:${child?.ports[0] ?? 0}`;
+    const gateway = await launch('gateway', 'gateway', {
+      SPINDLE_TRAINER_ADDRESS: address(trainer),
+      SPINDLE_EVALUATOR_ADDRESS: address(evaluator),
+      SPINDLE_SAMPLER_ADDRESS: address(sampler),
+      SPINDLE_GRPC_ADDRESS: `127.0.0.1:${options.grpcPort}`,
+      SPINDLE_HTTP_ADDRESS: `127.0.0.1:${options.httpPort}`,
+    });
+    runtime.gateway = address(gateway);
+    runtime.http = `http://127.0.0.1:${gateway.ports[1] ?? 0}`;
+    if (!(await checkHealth(runtime.gateway, 10_000))) throw new SpindleError('UNAVAILABLE', `the gateway at ${runtime.gateway} does not answer.`);
+    save();
+    await writeRuntime(artifacts, runtime);
+    return {
+      runtime,
+      stop: async () => {
+        await lifecycle.shutdown('stop');
+        await removeRuntime(artifacts);
+      },
+    };
+  } catch (error) {
+    await lifecycle.shutdown('failed start');
+    throw error;
+  }
+}
+
+/** Restarted on its port and with its data when it ends: every client reconnects by itself. */
+async function startNats(options: MeshOptions, lifecycle: Lifecycle): Promise<{ url: string; pid: () => number }> {
+  const logger = createLogger('nats', { level: 'silent' });
+  const dir = join(options.artifacts, 'nats');
+  let server = await startNatsServer({ dir, logger });
+  const { url } = server;
+  const port = Number(new URL(url).port);
+  const watch = async (): Promise<void> => {
+    while (!lifecycle.signal.aborted) {
+      await delay(natsCheckMs, lifecycle.signal).catch(() => undefined);
+      if (lifecycle.signal.aborted || isAlive(server.pid)) continue;
+      options.onNotice('nats-server ended; it is started again');
+      server = await startNatsServer({ dir, port, logger }).catch((error: unknown) => {
+        options.onNotice(`nats-server could not be started: ${String(error)}`);
+        return server;
+      });
+    }
+  };
+  void watch();
+  lifecycle.defer('nats-server', () => server.stop());
+  return { url, pid: () => server.pid };
+}
+
+/** Refuses a second mesh in one folder; ends what a killed one left behind. */
+async function clearLeftovers(artifacts: string, onNotice: (text: string) => void): Promise<void> {
+  const old = await readRuntime(artifacts);
+  if (!old) return;
+  if (old.pid !== process.pid && isAlive(old.pid) && (await commandOf(old.pid)).includes('spindle')) {
+    throw new SpindleError('FAILED_PRECONDITION', `${artifacts}: this artifacts folder is in use by another mesh (process ${old.pid}); stop it or choose another folder with --artifacts.`);
+  }
+  // NATS goes last: the others say goodbye through it.
+  for (const { name, pid } of [...old.services, { name: 'nats-server', pid: old.natsPid }]) {
+    const mark = name === 'nats-server' ? name : join('dist', 'main.js');
+    if (pid === 0 || !isAlive(pid) || !(await commandOf(pid)).includes(mark)) continue;
+    onNotice(`ending ${name} (process ${pid}), which an earlier mesh left behind`);
+    process.kill(pid, 'SIGTERM');
+    for (let i = 0; i < 100 && isAlive(pid); i++) await delay(100);
+    if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+  }
+  await removeRuntime(artifacts);
+}
+
+async function commandOf(pid: number): Promise<string> {
+  // Without /proc nothing is known, and nothing is ended on a guess.
+  return (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).replaceAll('\0', ' ');
+}

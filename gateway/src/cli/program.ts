@@ -1,0 +1,45 @@
+import { ensureError, type ErrorCode } from '@spindle/kit';
+import { Command, CommanderError } from 'commander';
+import { addEngine } from './commands/engine.js';
+import { addExport } from './commands/export.js';
+import { addInspect } from './commands/inspect.js';
+import { addRun } from './commands/run.js';
+import { addSteer } from './commands/steer.js';
+import { addUp } from './commands/up.js';
+import type { Environment } from './context.js';
+
+/** What the person can mend by giving other input. */
+const badInput: readonly ErrorCode[] = ['INVALID_ARGUMENT', 'NOT_FOUND', 'ALREADY_EXISTS', 'FAILED_PRECONDITION'];
+
+export function buildProgram(environment: Environment): Command {
+  const program = new Command('spindle')
+    .description('Fine-tunes text-to-image diffusion models by self-play (SPIN-Diffusion).')
+    .version('0.1.0')
+    .exitOverride()
+    .showHelpAfterError(false)
+    .addHelpText('after', '\nStart with: npx spindle up, then npx spindle run CONFIG --watch.\nExit codes: 0 done, 1 the run or the work failed, 2 bad input (one sentence on stderr).');
+  addUp(program, environment);
+  addRun(program, environment);
+  addInspect(program, environment);
+  addSteer(program, environment);
+  addExport(program, environment);
+  addEngine(program);
+  for (const command of program.commands) command.exitOverride();
+  return program;
+}
+
+/** Runs one command line; the exit code. One sentence on stderr when it is not 0. */
+export async function runCommandLine(args: string[], environment: Environment): Promise<number> {
+  try {
+    await buildProgram(environment).parseAsync(args, { from: 'user' });
+    return Number(process.exitCode ?? 0);
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) {
+      // Help and version have been printed; commander has named what it did not understand.
+      return thrown.exitCode === 0 ? 0 : 2;
+    }
+    const error = ensureError(thrown);
+    process.stderr.write(`spindle: ${error.message}\n`);
+    return badInput.includes(error.code) ? 2 : 1;
+  }
+}

@@ -1,0 +1,49 @@
+/** artifacts/runtime.json: where the mesh of an artifacts folder can be reached, for every other command. */
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writeFileAtomic } from '@spindle/kit';
+
+export interface Runtime {
+  /** The process of `spindle up`. */
+  pid: number;
+  natsUrl: string;
+  /** 0 for a server that is not ours. */
+  natsPid: number;
+  /** host:port of the gateway's gRPC server. */
+  gateway: string;
+  /** Address of the status page. */
+  http: string;
+  /** Services with their process ids, as last started. */
+  services: { name: string; pid: number; address: string }[];
+}
+
+export function runtimeFile(artifacts: string): string {
+  return join(artifacts, 'runtime.json');
+}
+
+export async function readRuntime(artifacts: string): Promise<Runtime | null> {
+  try {
+    return JSON.parse(await readFile(runtimeFile(artifacts), 'utf8')) as Runtime;
+  } catch {
+    // None, or torn: either way nobody can be reached through it.
+    return null;
+  }
+}
+
+export async function writeRuntime(artifacts: string, runtime: Runtime): Promise<void> {
+  await writeFileAtomic(runtimeFile(artifacts), `${JSON.stringify(runtime, null, 2)}\n`);
+}
+
+export async function removeRuntime(artifacts: string): Promise<void> {
+  await rm(runtimeFile(artifacts), { force: true });
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // Not ours to signal means that it lives.
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}

@@ -1,0 +1,82 @@
+/** Checks between keys, which a schema of single keys cannot state, and the paths' meaning. */
+import { isAbsolute, resolve } from 'node:path';
+import { SpindleError } from '@spindle/kit';
+import type { RunConfig, SamplingConfig, TrainConfig } from './schema.js';
+
+/** Relative paths mean "beside the config file". */
+export function resolvePaths(config: RunConfig, folder: string): RunConfig {
+  const at = (path: string): string => (isAbsolute(path) ? path : resolve(folder, path));
+  const { evaluation } = config;
+  return {
+    ...config,
+    model: at(config.model),
+    data: { ...config.data, path: at(config.data.path) },
+    ...(evaluation && {
+      evaluation: {
+        ...evaluation,
+        prompts: at(evaluation.prompts),
+        metrics: evaluation.metrics.map((metric) => ({ ...metric, model: at(metric.model), ...(metric.head !== undefined && { head: at(metric.head) }) })),
+      },
+    }),
+  };
+}
+
+/** Throws INVALID_ARGUMENT for combinations that no single key shows. */
+export function checkConfig(config: RunConfig, where: string): void {
+  const fail = (message: string): never => {
+    throw new SpindleError('INVALID_ARGUMENT', `${where}: ${message}`);
+  };
+  checkTrain(config.train, 'train', fail);
+  const sft = sftTraining(config);
+  if (sft) checkTrain(sft, 'baselines.sft', fail);
+  for (const [key, value] of [
+    ['objective.beta', config.objective.beta],
+    ['train.learning_rate', config.train.learning_rate],
+  ] as const) {
+    if (Array.isArray(value) && value.length > config.iterations) {
+      fail(`${key}: expected at most ${config.iterations} values (iterations), got ${value.length}.`);
+    }
+  }
+  const metrics = config.evaluation?.metrics ?? [];
+  const names = metrics.map((metric) => metric.name);
+  for (const [i, metric] of metrics.entries()) {
+    const key = `evaluation.metrics.${i}`;
+    if (names.indexOf(metric.name) !== i) fail(`${key}.name: expected a name used once, got "${metric.name}" again.`);
+    if (metric.kind === 'aesthetic' && metric.head === undefined) fail(`${key}.head: expected the folder of the aesthetic head, got nothing.`);
+    if (metric.kind === 'clip' && metric.head !== undefined) fail(`${key}.head: expected nothing for kind "clip", got "${metric.head}".`);
+  }
+  if (config.stop) {
+    if (names.length === 0) fail('stop: expected evaluation.metrics to measure improvement with, got none.');
+    if (config.stop.metric !== undefined && !names.includes(config.stop.metric)) {
+      fail(`stop.metric: expected one of ${names.join(', ')}, got "${config.stop.metric}".`);
+    }
+  }
+}
+
+function checkTrain(train: TrainConfig, key: string, fail: (message: string) => never): void {
+  if (train.batch_size % train.gradient_accumulation !== 0) {
+    fail(`${key}.gradient_accumulation: expected a divisor of ${key}.batch_size ${train.batch_size}, got ${train.gradient_accumulation}.`);
+  }
+  if (train.warmup_steps > train.steps) {
+    fail(`${key}.warmup_steps: expected at most ${key}.steps ${train.steps}, got ${train.warmup_steps}.`);
+  }
+}
+
+/** The value for iteration k (from 1); a list's last value repeats. */
+export function forIteration(value: number | number[], k: number): number {
+  if (!Array.isArray(value)) return value;
+  return value[Math.min(k, value.length) - 1] ?? 0;
+}
+
+/** The baseline's training settings with everything it leaves open taken from `train`. */
+export function sftTraining(config: RunConfig): TrainConfig | undefined {
+  const { sft } = config.baselines;
+  if (!sft) return undefined;
+  const set = Object.fromEntries(Object.entries(sft).filter(([, value]) => value !== undefined));
+  return { ...config.train, learning_rate: forIteration(config.train.learning_rate, 1), ...set };
+}
+
+export function evaluationSampling(config: RunConfig): SamplingConfig {
+  const overrides = Object.fromEntries(Object.entries(config.evaluation?.sampling ?? {}).filter(([, value]) => value !== undefined));
+  return { ...config.sampling, ...overrides, images_per_prompt: 1 };
+}

@@ -1,0 +1,154 @@
+/**
+ * The run config: one description and default per key. docs/CONFIG.md and schema/run.schema.json are generated from here,
+ * so a description is written for the person who fills the key in.
+ */
+import { z } from 'zod';
+
+const positiveInt = z.int().min(1);
+const count = z.int().min(0);
+const rate = z.number().min(0).max(1);
+const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+/** One number for all iterations, or a list with one number per iteration (the last one repeats). */
+function perIteration(value: z.ZodNumber) {
+  return z.union([value, z.array(value).min(1)]);
+}
+
+export const metricSchema = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9_-]*$/)
+    .describe('Name in tables and reports.'),
+  kind: z.enum(['clip', 'aesthetic']).describe('"clip": exp(logit_scale) · cosine of image and caption (the form of PickScore); "aesthetic": an MLP on the CLIP image embedding.'),
+  model: z.string().min(1).describe('Folder of the CLIP model (config.json, safetensors, preprocessor_config.json, tokenizer).'),
+  head: z.string().min(1).optional().describe('Folder with the head\'s model.safetensors; needed by "aesthetic", refused by "clip".'),
+});
+
+export const samplingSchema = z.strictObject({
+  scheduler: z
+    .enum(['DDIMScheduler', 'PNDMScheduler', 'DPMSolverMultistepScheduler', 'EulerDiscreteScheduler'])
+    .optional()
+    .describe("Sampler, by diffusers' class name. Default: the model's own (scheduler/scheduler_config.json)."),
+  overrides: z
+    .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
+    .default({})
+    .describe('Keys that override scheduler_config.json, e.g. {use_karras_sigmas: true}.'),
+  steps: positiveInt.max(1000).default(50).describe('Denoising steps per image.'),
+  guidance_scale: z.number().min(1).max(100).default(7.5).describe('Classifier-free guidance: uncond + scale · (cond − uncond); 1 switches it off.'),
+  eta: rate.default(0).describe("DDIM's eta; 0 is deterministic."),
+  images_per_prompt: positiveInt.max(64).default(1).describe('Images the opponent draws per training prompt and iteration.'),
+  shard_size: positiveInt.max(4096).default(32).describe('Images per job: what a crash can cost, and the grain of work sharing.'),
+});
+
+const trainKeys = {
+  steps: positiveInt.default(500).describe('Optimiser steps per iteration.'),
+  batch_size: positiveInt.default(32).describe('Pairs (SPIN) or images (SFT) per optimiser step.'),
+  gradient_accumulation: positiveInt.default(1).describe('Micro-batches per step; batch_size must be a multiple. More needs less memory and changes nothing else.'),
+  learning_rate: perIteration(z.number().gt(0).max(1)).default(2e-5).describe('Peak learning rate; a list gives one per iteration.'),
+  schedule: z.enum(['constant', 'linear', 'cosine']).default('linear').describe('Learning rate after the warm-up: constant, linear to 0, or cosine to 0.'),
+  warmup_steps: count.default(0).describe('Steps over which the learning rate rises linearly from 0.'),
+  weight_decay: z.number().min(0).max(1).default(0.01).describe("AdamW's decoupled weight decay."),
+  adam_beta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's β1."),
+  adam_beta2: z.number().min(0).lt(1).default(0.999).describe("AdamW's β2."),
+  adam_epsilon: z.number().gt(0).max(1).default(1e-8).describe("AdamW's ε."),
+  max_grad_norm: z.number().min(0).default(1).describe('Gradients are clipped to this norm; 0 switches clipping off.'),
+  ema_decay: z.number().min(0).lt(1).default(0).describe('Decay of the moving average of the weights that training returns; 0 switches it off.'),
+  caption_dropout: rate.default(0).describe('Share of captions replaced by the empty prompt.'),
+  checkpoint_steps: positiveInt.default(50).describe('A checkpoint is written every so many steps, and when training is paused.'),
+  keep_checkpoints: z.int().min(2).default(2).describe('Checkpoints kept per training.'),
+  sample_posterior: z.boolean().default(false).describe("Draw real latents from the VAE's posterior instead of taking its mean."),
+};
+
+export const trainSchema = z.strictObject(trainKeys);
+
+/** The baseline takes what it does not set from `train`. */
+export const sftSchema = z.strictObject(
+  Object.fromEntries(Object.entries(trainKeys).map(([key, schema]) => [key, optionalKey(key, schema)])) as {
+    [K in keyof typeof trainKeys]: z.ZodOptional<(typeof trainKeys)[K] extends z.ZodDefault<infer T> ? T : never>;
+  },
+);
+
+function optionalKey(key: string, schema: z.ZodDefault): z.ZodOptional {
+  const inner = schema.unwrap() as z.ZodType;
+  return inner.optional().describe(key === 'steps' ? 'Optimiser steps. Default: train.steps.' : `Default: train.${key}.`);
+}
+
+const baselinesObject = z.strictObject({
+  sft: sftSchema.optional().describe('Plain fine-tuning on the same images, evaluated beside the iterations. Keys as in `train`.'),
+});
+
+type Baselines = z.output<typeof baselinesObject>;
+
+/** A list of one-key objects reads well in YAML; it means the same as the merged object. */
+export const baselinesSchema = z.union([baselinesObject, z.array(baselinesObject).transform((list): Baselines => Object.assign({}, ...list) as Baselines)]);
+
+const { scheduler, overrides, steps, guidance_scale, eta } = samplingSchema.shape;
+
+/** Without defaults: evaluation takes what it does not set from `sampling`. */
+const evaluationSamplingSchema = z.strictObject({
+  scheduler: scheduler.unwrap().optional().describe('Default: sampling.scheduler.'),
+  overrides: overrides.unwrap().optional().describe('Default: sampling.overrides.'),
+  steps: steps.unwrap().optional().describe('Default: sampling.steps.'),
+  guidance_scale: guidance_scale.unwrap().optional().describe('Default: sampling.guidance_scale.'),
+  eta: eta.unwrap().optional().describe('Default: sampling.eta.'),
+});
+
+export const evaluationSchema = z.strictObject({
+  prompts: z.string().min(1).describe('Held-out prompts: a text file with one per line, or a JSON array of strings or of {prompt}.'),
+  limit: positiveInt.optional().describe('Use only the first so many prompts.'),
+  seed: seed.default(0).describe('Seed of the evaluation images; the same for every model, so that scores compare image by image.'),
+  metrics: z.array(metricSchema).default([]).describe('Judges. The mean of the first one decides which iteration is best.'),
+  sampling: evaluationSamplingSchema.default({}).describe('Overrides of `sampling` for evaluation.'),
+});
+
+export const runConfigSchema = z
+  .strictObject({
+    $schema: z.string().optional().describe('Ignored; lets editors find the schema.'),
+    name: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9-]{0,39}$/)
+      .default('run')
+      .describe('Prefix of the run id: lower-case letters, digits and "-".'),
+    model: z.string().min(1).describe('Base model: a Stable Diffusion pipeline in diffusers\' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).'),
+    data: z.strictObject({
+      path: z.string().min(1).describe('Hugging Face image folder: images with metadata.jsonl or metadata.csv (columns file_name and text).'),
+      limit: positiveInt.optional().describe('Use only the first so many rows.'),
+      resolution: positiveInt.max(4096).optional().describe("Pixels per side; images are resized and cropped to it. Default: the model's own."),
+    })
+    .describe('The real images and their captions.'),
+    objective: z
+      .strictObject({
+        loss: z.enum(['logistic', 'hinge']).default('logistic').describe('Loss on the logit −(β/2)·[(e_real − e_real,opponent) − (e_gen − e_gen,opponent)].'),
+        beta: perIteration(z.number().gt(0)).default(2000).describe('β: how far the model may move from its opponent; larger is more cautious. A list gives one per iteration.'),
+      })
+        .prefault({})
+      .describe('What training optimises.'),
+    iterations: positiveInt.max(100).default(3).describe('Self-play iterations.'),
+    train: trainSchema.prefault({}).describe('Training of every iteration.'),
+    sampling: samplingSchema.prefault({}).describe('How the opponent draws its images; evaluation uses the same unless it says otherwise.'),
+    baselines: baselinesSchema.prefault({}).describe('Models trained for comparison. Also accepted: a list, `- sft: {…}`.'),
+    evaluation: evaluationSchema.optional().describe('Held-out prompts and judges. Without it nothing is scored and the last iteration counts as best.'),
+    stop: z
+      .strictObject({
+        metric: z.string().optional().describe('Metric whose held-out mean must improve. Default: the first one.'),
+        patience: positiveInt.default(1).describe('Stop after so many iterations in a row without improvement.'),
+      })
+      .optional()
+      .describe('Stop before the last iteration when the held-out score no longer improves. Training then waits for the evaluation of its opponent.'),
+    precision: z.enum(['auto', 'float32', 'bfloat16']).default('auto').describe('Arithmetic of the U-Net; "auto" takes the faster one, measured at start-up.'),
+    seed: seed.default(0).describe('Seed of the whole run: noise, shuffling, timesteps.'),
+    max_missing: rate.default(0.05).describe('Share of a stage\'s items that may be lost (broken images, jobs that failed three times) before the run fails.'),
+    resources: z
+      .strictObject({
+        shared_device: z.boolean().default(true).describe('Training and sampling use the same device (one machine): training waits until the samplers are done. false: they overlap.'),
+        encode_shard_size: positiveInt.max(4096).default(64).describe('Images per encode job.'),
+      })
+      .prefault({})
+      .describe('How work is laid out on the machines.'),
+  })
+  .meta({ title: 'Spindle run config' });
+
+export type RunConfigInput = z.input<typeof runConfigSchema>;
+export type RunConfig = z.output<typeof runConfigSchema>;
+export type TrainConfig = z.output<typeof trainSchema>;
+export type SamplingConfig = z.output<typeof samplingSchema>;

@@ -1,0 +1,36 @@
+/** What the gateway process is told by its environment; read in main.ts only. */
+import { z } from 'zod';
+
+const address = z.string().regex(/^\[?[A-Za-z0-9.:_-]+\]?:\d{1,5}$/, 'expected host:port');
+
+export const gatewayConfigSchema = z.strictObject({
+  natsUrl: z.string().min(1).default('nats://127.0.0.1:4222'),
+  artifacts: z.string().min(1).default('artifacts'),
+  grpcAddress: address.default('127.0.0.1:0'),
+  httpAddress: address.default('127.0.0.1:0'),
+  trainerAddress: address,
+  evaluatorAddress: address,
+  samplerAddress: address,
+  /** Where the bound ports are written once the gateway serves: "<gRPC port>\n<HTTP port>\n". */
+  portFile: z.string().optional(),
+  workerId: z.string().min(1).default('gateway'),
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  otlpEndpoint: z.string().optional(),
+});
+
+export type GatewayConfig = z.output<typeof gatewayConfigSchema>;
+
+/** Environment variable of each setting. */
+export const gatewayEnvironment: Record<keyof GatewayConfig, string> = {
+  natsUrl: 'SPINDLE_NATS_URL',
+  artifacts: 'SPINDLE_ARTIFACTS',
+  grpcAddress: 'SPINDLE_GRPC_ADDRESS',
+  httpAddress: 'SPINDLE_HTTP_ADDRESS',
+  trainerAddress: 'SPINDLE_TRAINER_ADDRESS',
+  evaluatorAddress: 'SPINDLE_EVALUATOR_ADDRESS',
+  samplerAddress: 'SPINDLE_SAMPLER_ADDRESS',
+  portFile: 'SPINDLE_PORT_FILE',
+  workerId: 'SPINDLE_WORKER_ID',
+  logLevel: 'SPINDLE_LOG_LEVEL',
+  otlpEndpoint: 'OTEL_EXPORTER_OTLP_ENDPOINT',
+};

@@ -1,0 +1,287 @@
+import { describe, expect, it } from 'vitest';
+import { transition, type RunEvent } from './machine.js';
+import { stagesOf, type RunPlan } from './plan.js';
+import { initialState, stageOf, type ModelSummary, type RunState, type TrainStepMetrics } from './state.js';
+import { commandsBetween, workOf } from './work.js';
+
+export function plan(overrides: Partial<RunPlan> = {}): RunPlan {
+  return {
+    runId: 'r1',
+    seed: 7,
+    iterations: 2,
+    sft: false,
+    rows: 4,
+    imagesPerPrompt: 1,
+    evaluationPrompts: 2,
+    evaluationSeed: 0,
+    metrics: ['pick'],
+    stop: null,
+    sharedDevice: false,
+    encodeShardSize: 2,
+    sampleShardSize: 2,
+    trainSteps: 2,
+    sftSteps: 2,
+    maxMissing: 0.05,
+    ...overrides,
+  };
+}
+
+function metrics(step: number, overrides: Partial<TrainStepMetrics> = {}): TrainStepMetrics {
+  const errors = { errorReal: 0.1, errorGenerated: 0.2, opponentErrorReal: 0.1, opponentErrorGenerated: 0.1 };
+  return { step, loss: 0.6, ...errors, implicitAccuracy: 0.9, gradNorm: 1, learningRate: 1e-4, beta: 2000, seconds: 1, ...overrides };
+}
+
+const unet = { config: { digest: 'sha256:c', bytes: 1, mediaType: '' }, weights: { digest: 'sha256:w', bytes: 1, mediaType: '' } };
+
+function summary(model: string, mean: number): ModelSummary {
+  return { model, metrics: [{ metric: 'pick', mean, median: mean, standardError: 0, winRate: 0.5, differenceLow: 0, differenceHigh: 0, n: 2 }] };
+}
+
+type Fact = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, 'at'> : never) : never;
+
+/** Everything that the outside can report next: what was asked for gets done, in any order. */
+function possible(state: RunState, means: Record<string, number>): Fact[] {
+  const work = workOf(state);
+  const facts: Fact[] = [];
+  for (const [stage, shards] of work.jobs) for (const shard of shards) facts.push({ type: 'job-done', stage, shard, rejected: [], truncated: 0 });
+  if (work.training) {
+    const model = work.training;
+    const step = state.training[model]?.last?.step ?? 0;
+    const total = stagesOf(state.plan).find((s) => s.name === `train-${model}`)?.items ?? 0;
+    facts.push(step < total ? { type: 'train-step', model, metrics: metrics(step + 1) } : { type: 'train-finished', model, unet });
+  }
+  for (const model of work.evaluating) facts.push({ type: 'evaluated', model, results: [summary(model, means[model] ?? 0)] });
+  if (work.report) facts.push({ type: 'report-written' });
+  return facts;
+}
+
+/** What two orders of events may differ in is when things happened and how often jobs were published. */
+function essence(state: RunState): string {
+  const stages = Object.fromEntries(Object.entries(state.stages).map(([name, s]) => [name, { ...s, activeMs: 0, since: 0 }]));
+  return JSON.stringify({ ...state, stages, createdAt: 0, updatedAt: 0, round: 0, results: [...state.results].sort((a, b) => (a.model < b.model ? -1 : 1)), warnings: [...state.warnings].sort() });
+}
+
+function expectLegal(before: RunState, after: RunState): void {
+  for (const stage of stagesOf(after.plan)) {
+    const was = stageOf(before, stage.name);
+    const now = stageOf(after, stage.name);
+    const allowed: Record<string, string[]> = {
+      waiting: ['waiting', 'running', 'done', 'skipped'],
+      running: ['running', 'done', 'failed', 'skipped'],
+      failed: ['failed', 'running', 'done'],
+      done: ['done'],
+      skipped: ['skipped'],
+    };
+    expect(allowed[was.status]).toContain(now.status);
+    if (now.status === 'running' || now.status === 'done') {
+      for (const name of stage.after) expect(['done', 'skipped']).toContain(stageOf(after, name).status);
+    }
+    expect(new Set(now.done).size).toBe(now.done.length);
+    expect(now.items).toBeLessThanOrEqual(stage.items);
+    expect(now.done.filter((shard) => now.dead.some((dead) => dead.shard === shard))).toEqual([]);
+  }
+  if (after.status !== 'running') expect(workOf(after).jobs.size).toBe(0);
+  const training = stagesOf(after.plan).filter((s) => s.kind === 'train' && stageOf(after, s.name).status === 'running');
+  expect(training.length).toBeLessThanOrEqual(1);
+}
+
+/** Visits every state that any order of events reaches; returns the ends. `extra` adds events that may come at any time. */
+function explore(start: RunState, means: Record<string, number>, extra: (state: RunState) => Fact[] = () => []): { ends: Map<string, RunState>; visited: number } {
+  const seen = new Set<string>();
+  const ends = new Map<string, RunState>();
+  const open = [start];
+  for (let state = open.pop(); state; state = open.pop()) {
+    const key = essence(state);
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const facts = [...possible(state, means), ...extra(state)];
+    if (facts.length === 0) ends.set(key, state);
+    for (const fact of facts) {
+      const event = { ...fact, at: state.updatedAt + 1 };
+      const next = transition(state, event);
+      expectLegal(state, next);
+      // A fact that is told twice changes nothing more.
+      if (fact.type === 'job-done' || fact.type === 'train-finished' || fact.type === 'train-step') expect(essence(transition(next, event))).toBe(essence(next));
+      open.push(next);
+    }
+  }
+  return { ends, visited: seen.size };
+}
+
+function started(overrides: Partial<RunPlan> = {}): RunState {
+  return transition(initialState(plan(overrides), 0), { type: 'start', at: 1 });
+}
+
+const rising = { base: 1, spin1: 2, spin2: 3, sft: 1.5 };
+
+describe('the order of events', () => {
+  it.each([
+    ['two iterations', {}],
+    ['a baseline', { sft: true, iterations: 1 }],
+    ['a shared device', { sharedDevice: true, sft: true }],
+    ['no judges', { metrics: [] }],
+    ['no evaluation', { evaluationPrompts: 0, metrics: [] }],
+    ['stopping allowed', { stop: { metric: 'pick', patience: 1 } }],
+  ])('never changes the outcome: %s', (_name, overrides) => {
+    const { ends } = explore(started(overrides), rising);
+    expect(ends.size).toBe(1);
+    const [end] = ends.values();
+    expect(end?.status).toBe('succeeded');
+    expect(Object.values(end?.stages ?? {}).every((stage) => stage.status === 'done')).toBe(true);
+  });
+
+  it('never changes the outcome when the run is paused and resumed anywhere', () => {
+    const pausing = (state: RunState): Fact[] =>
+      state.status === 'running' ? [{ type: 'pause', reason: 'p' }] : state.status === 'paused' ? [{ type: 'resume', forgiven: {} }] : [];
+    const { ends } = explore(started({ iterations: 1, rows: 2, evaluationPrompts: 2 }), rising, pausing);
+    expect([...ends.values()].map((state) => state.status)).toEqual(['succeeded']);
+  });
+
+  it('never changes the outcome when facts arrive while the run is paused', () => {
+    let state = started();
+    const facts = possible(state, rising);
+    state = transition(state, { type: 'pause', reason: 'p', at: 2 });
+    for (const fact of facts) state = transition(state, { ...fact, at: 3 });
+    expect(stageOf(state, 'encode').status).toBe('running');
+    expect(commandsBetween(state, state)).toEqual([]);
+    state = transition(state, { type: 'resume', forgiven: {}, at: 4 });
+    expect(stageOf(state, 'encode').status).toBe('done');
+  });
+
+  it('ends cancelled from every state, for good', () => {
+    const cancelling = (state: RunState): Fact[] => (state.status === 'running' || state.status === 'paused' ? [{ type: 'cancel', reason: 'c' }] : []);
+    const { ends } = explore(started({ iterations: 1 }), rising, cancelling);
+    const statuses = new Set([...ends.values()].map((state) => state.status));
+    expect([...statuses].sort()).toEqual(['cancelled', 'succeeded']);
+    for (const end of ends.values()) expect(transition(end, { type: 'resume', forgiven: {}, at: 99 })).toBe(end);
+  });
+
+  it('leads to the same end when a shard is lost and the rest suffices', () => {
+    const losing = (state: RunState): Fact[] => {
+      const lost = workOf(state).jobs.get('sample-base')?.includes(1) ? [{ type: 'job-dead' as const, stage: 'sample-base', shard: 1, reason: 'crashed', attempts: 3 }] : [];
+      return lost;
+    };
+    const { ends } = explore(started({ iterations: 1, maxMissing: 0.5 }), rising, losing);
+    expect(new Set([...ends.values()].map((state) => state.status))).toEqual(new Set(['succeeded']));
+    // Lost for good, or done after all.
+    expect(ends.size).toBe(2);
+  });
+
+  it('fails in every order when more is lost than allowed', () => {
+    const losing = (state: RunState): Fact[] => (state.status === 'running' && !stageOf(state, 'encode').dead.length ? [{ type: 'job-dead', stage: 'encode', shard: 1, reason: 'crashed', attempts: 3 }] : []);
+    const reached = explore(started({ iterations: 1 }), rising, losing);
+    expect(new Set([...reached.ends.values()].map((state) => state.status))).toEqual(new Set(['failed', 'succeeded']));
+    for (const end of reached.ends.values()) if (end.status === 'failed') expect(end.reason).toContain('encode lost 2 of 4 items');
+  });
+});
+
+/** Works everything off in the order asked for, up to where `until` holds. */
+function run(state: RunState, means: Record<string, number>, until: (state: RunState) => boolean = () => false): RunState {
+  let now = state;
+  for (let i = 0; i < 1_000 && !until(now); i++) {
+    const [fact] = possible(now, means);
+    if (!fact) return now;
+    now = transition(now, { ...fact, at: now.updatedAt + 1_000 });
+  }
+  return now;
+}
+
+describe('a run', () => {
+  it('evaluates a model beside the sampling of the next iteration', () => {
+    const state = run(started(), rising, (s) => workOf(s).jobs.has('sample-spin1'));
+    expect([...workOf(state).jobs.keys()]).toEqual(['sample-spin1', 'eval-sample-spin1']);
+  });
+
+  it('scores a shard as soon as it is drawn', () => {
+    let state = run(started({ evaluationPrompts: 4 }), rising, (s) => workOf(s).jobs.has('eval-sample-base'));
+    state = transition(state, { type: 'job-done', stage: 'eval-sample-base', shard: 1, rejected: [], truncated: 0, at: 50 });
+    expect(workOf(state).jobs.get('eval-score-base')).toEqual([1]);
+  });
+
+  it('trains without waiting for the evaluation unless it may stop or shares the device', () => {
+    const trainingBeforeEvaluation = (overrides: Partial<RunPlan>): boolean => {
+      let state = started(overrides);
+      for (let i = 0; i < 200; i++) {
+        const fact = possible(state, rising).find((f) => !('stage' in f && f.stage.startsWith('eval')));
+        if (!fact) break;
+        state = transition(state, { ...fact, at: state.updatedAt + 1 });
+      }
+      return stageOf(state, 'train-spin2').status === 'done';
+    };
+    expect(trainingBeforeEvaluation({})).toBe(true);
+    expect(trainingBeforeEvaluation({ stop: { metric: 'pick', patience: 1 } })).toBe(false);
+    expect(trainingBeforeEvaluation({ sharedDevice: true })).toBe(false);
+  });
+
+  it('stops when the held-out score no longer improves, and keeps the best model', () => {
+    const end = run(started({ iterations: 4, stop: { metric: 'pick', patience: 1 } }), { base: 1, spin1: 3, spin2: 2 });
+    expect(end.status).toBe('succeeded');
+    expect(end.bestModel).toBe('spin1');
+    expect(stageOf(end, 'train-spin3').status).toBe('skipped');
+    expect(end.warnings).toContainEqual(expect.stringContaining('stopped after iteration 2'));
+  });
+
+  it('waits for `patience` iterations in a row', () => {
+    const end = run(started({ iterations: 4, stop: { metric: 'pick', patience: 2 } }), { base: 1, spin1: 3, spin2: 2, spin3: 4, spin4: 5 });
+    expect(end.bestModel).toBe('spin4');
+    expect(stageOf(end, 'train-spin4').status).toBe('done');
+  });
+
+  it('fails with the step when the loss is not a number, and stops training', () => {
+    const state = run(started(), rising, (s) => workOf(s).training === 'spin1');
+    const end = transition(state, { type: 'train-step', model: 'spin1', metrics: metrics(1, { loss: Number.NaN }), at: 99 });
+    expect(end.status).toBe('failed');
+    expect(end.reason).toBe('training of spin1 diverged at step 1: the loss is NaN; the last good checkpoint is kept');
+    expect(commandsBetween(state, end)).toContainEqual({ type: 'stop-training', model: 'spin1' });
+  });
+
+  it("warns once when the error on real images stays above the opponent's", () => {
+    let state = run(started({ trainSteps: 60 }), rising, (s) => workOf(s).training === 'spin1');
+    for (let step = 1; step <= 50; step++) {
+      state = transition(state, { type: 'train-step', model: 'spin1', metrics: metrics(step, { errorReal: 0.11 + (step % 2) * 0.001 }), at: state.updatedAt + 1 });
+    }
+    expect(state.warnings.filter((warning) => warning.includes("above the opponent's"))).toHaveLength(1);
+  });
+
+  it('does not warn about noise around zero', () => {
+    let state = run(started({ trainSteps: 60 }), rising, (s) => workOf(s).training === 'spin1');
+    for (let step = 1; step <= 50; step++) {
+      state = transition(state, { type: 'train-step', model: 'spin1', metrics: metrics(step, { errorReal: 0.1 + (step % 2 ? 0.01 : -0.0099) }), at: state.updatedAt + 1 });
+    }
+    expect(state.warnings).toEqual([]);
+  });
+
+  it('gives what failed another chance when it is resumed', () => {
+    let state = started();
+    state = transition(state, { type: 'job-dead', stage: 'encode', shard: 0, reason: 'crashed', attempts: 3, at: 2 });
+    expect(state.status).toBe('failed');
+    state = transition(state, { type: 'resume', forgiven: { 'r1/encode/0000': 1 }, at: 3 });
+    expect(state.status).toBe('running');
+    expect(workOf(state).jobs.get('encode')).toEqual([0, 1]);
+    expect(run(state, rising).status).toBe('succeeded');
+  });
+
+  it('leaves rejected rows out of sampling', () => {
+    let state = started({ rows: 40, encodeShardSize: 40, maxMissing: 0.1 });
+    state = transition(state, { type: 'job-done', stage: 'encode', shard: 0, rejected: [2, 3], truncated: 0, at: 2 });
+    expect(stageOf(state, 'encode').status).toBe('done');
+    // Rows 2 and 3 are all of shard 1.
+    expect(stageOf(state, 'sample-base').done).toEqual([1]);
+    expect(state.warnings).toContainEqual(expect.stringContaining('2 of 40 items are missing'));
+  });
+
+  it('publishes every outstanding job again, in a new round, when the queue has lost them', () => {
+    const state = started();
+    const next = transition(state, { type: 'jobs-lost', at: 5 });
+    expect(next.round).toBe(state.round + 1);
+    expect(commandsBetween(state, next)).toContainEqual({ type: 'publish', stage: 'encode', shards: [0, 1] });
+  });
+
+  it('does not count pauses as time at work', () => {
+    let state = started();
+    state = transition(state, { type: 'pause', reason: '', at: 1_001 });
+    state = transition(state, { type: 'resume', forgiven: {}, at: 500_000 });
+    state = transition(state, { type: 'pause', reason: '', at: 500_500 });
+    expect(stageOf(state, 'encode').activeMs).toBe(1_500);
+  });
+});

@@ -1,0 +1,319 @@
+/**
+ * The run as a state machine: state + event -> new state. No I/O, no clock: every event carries its time.
+ *
+ * Run status:   queued -start-> running -(report written)-> succeeded
+ *               running <-pause/resume-> paused;  running -(too much lost, training failed)-> failed -resume-> running
+ *               queued, running, paused -cancel-> cancelled.  succeeded and cancelled are final.
+ * Stage status: waiting -(stages before it are done or skipped)-> running -> done | failed;  waiting, running -stop-> skipped.
+ *
+ * Facts (a finished job, a training step) are recorded in every status but the final ones; conclusions (a stage is done,
+ * the next one starts, too much is lost) are drawn only while the run is running. So the order in which facts arrive does
+ * not matter, a paused run starts nothing, and a fact that arrives twice changes nothing.
+ * What has to happen in a state is derived from it (work.ts), so a restart needs nothing but the state.
+ */
+import { stagesOf, type Stage } from './plan.js';
+import { bestModel, stopsAfter } from './selection.js';
+import { shardSize } from './shards.js';
+import { isFinal, stageOf, type ModelSummary, type RunState, type StageState, type StoredUnet, type TrainStepMetrics } from './state.js';
+import { missingItems } from './missing.js';
+import { recordStep, trainingOf } from './training.js';
+
+export type RunEvent = { at: number } & (
+  | { type: 'start' }
+  | { type: 'pause'; reason: string }
+  | { type: 'resume'; forgiven: Record<string, number> }
+  | { type: 'cancel'; reason: string }
+  /** A gateway took the run over: the time in between counts for no stage. */
+  | { type: 'adopted' }
+  /** The queue no longer holds jobs that it should. */
+  | { type: 'jobs-lost' }
+  | { type: 'job-done'; stage: string; shard: number; rejected: number[]; truncated: number }
+  | { type: 'job-dead'; stage: string; shard: number; reason: string; attempts: number }
+  | { type: 'train-started'; model: string; resumedStep: number }
+  | { type: 'train-step'; model: string; metrics: TrainStepMetrics }
+  | { type: 'train-finished'; model: string; unet: StoredUnet }
+  | { type: 'evaluated'; model: string; results: ModelSummary[] }
+  | { type: 'report-written' }
+  | { type: 'failed'; stage: string; reason: string }
+  | { type: 'warning'; message: string }
+);
+
+/** Never changes `state`; returns it as it is when the event means nothing in it. */
+export function transition(state: RunState, event: RunEvent): RunState {
+  if (isFinal(state.status) && !(state.status === 'failed' && event.type === 'resume')) return state;
+  const next = structuredClone(state);
+  if (!apply(next, event)) return state;
+  settle(next, event.at);
+  next.updatedAt = Math.max(state.updatedAt, event.at);
+  return next;
+}
+
+/** Records the event in place; false when it means nothing here. */
+function apply(next: RunState, event: RunEvent): boolean {
+  switch (event.type) {
+    case 'start':
+      if (next.status !== 'queued') return false;
+      next.status = 'running';
+      return true;
+    case 'pause':
+      if (next.status !== 'queued' && next.status !== 'running') return false;
+      stopClocks(next, event.at);
+      next.status = 'paused';
+      next.reason = event.reason;
+      return true;
+    case 'resume':
+      return resume(next, event.forgiven, event.at);
+    case 'cancel':
+      end(next, 'cancelled', event.reason, event.at);
+      return true;
+    case 'adopted':
+      for (const stage of Object.values(next.stages)) {
+        if (stage.since === null) continue;
+        stage.activeMs += Math.max(0, next.updatedAt - stage.since);
+        stage.since = event.at;
+      }
+      return true;
+    case 'jobs-lost':
+      if (next.status !== 'running') return false;
+      next.round += 1;
+      return true;
+    case 'job-done':
+      return jobDone(next, event);
+    case 'job-dead':
+      return jobDead(next, event);
+    case 'train-started': {
+      const training = trainingOf(next, event.model);
+      training.recent = training.recent.filter((entry) => entry.step <= event.resumedStep);
+      if (training.last && training.last.step > event.resumedStep) training.last = null;
+      stageOf(next, `train-${event.model}`).items = event.resumedStep;
+      return true;
+    }
+    case 'train-step':
+      return trainStep(next, event.model, event.metrics, event.at);
+    case 'train-finished': {
+      const training = trainingOf(next, event.model);
+      if (training.unet) return false;
+      training.unet = event.unet;
+      return true;
+    }
+    case 'evaluated':
+      stageOf(next, `evaluate-${event.model}`).items = 1;
+      next.results = mergeResults(next, event.results);
+      next.bestModel = bestModel(next);
+      return true;
+    case 'report-written':
+      stageOf(next, 'report').items = 1;
+      return true;
+    case 'failed':
+      if (next.status !== 'running') return false;
+      fail(next, event.stage, event.reason, event.at);
+      return true;
+    case 'warning':
+      return warn(next, event.message);
+  }
+}
+
+function jobDone(next: RunState, event: { stage: string; shard: number; rejected: number[]; truncated: number }): boolean {
+  const stage = stageOf(next, event.stage);
+  if (stage.done.includes(event.shard) || stage.status === 'done' || stage.status === 'skipped') return false;
+  stage.done = [...stage.done, event.shard].sort((a, b) => a - b);
+  stage.dead = stage.dead.filter((dead) => dead.shard !== event.shard);
+  next.truncated += event.truncated;
+  if (event.rejected.length > 0) {
+    next.rejected = [...new Set([...next.rejected, ...event.rejected])].sort((a, b) => a - b);
+  }
+  return true;
+}
+
+function jobDead(next: RunState, event: { stage: string; shard: number; reason: string; attempts: number }): boolean {
+  const stage = stageOf(next, event.stage);
+  const known = stage.done.includes(event.shard) || stage.dead.some((dead) => dead.shard === event.shard);
+  if (known || stage.status === 'done' || stage.status === 'skipped') return false;
+  const dead = { shard: event.shard, reason: event.reason, attempts: event.attempts };
+  stage.dead = [...stage.dead, dead].sort((a, b) => a.shard - b.shard);
+  return true;
+}
+
+function trainStep(next: RunState, model: string, metrics: TrainStepMetrics, at: number): boolean {
+  const name = `train-${model}`;
+  const stage = stageOf(next, name);
+  if (stage.status === 'done' || stage.status === 'skipped') return false;
+  if (!Number.isFinite(metrics.loss) || !Number.isFinite(metrics.gradNorm)) {
+    const what = Number.isFinite(metrics.loss) ? `the gradient norm is ${metrics.gradNorm}` : `the loss is ${metrics.loss}`;
+    // Recorded in any status: going on would only diverge again.
+    fail(next, name, `training of ${model} diverged at step ${metrics.step}: ${what}; the last good checkpoint is kept`, at);
+    return true;
+  }
+  const { changed, warning } = recordStep(next, model, metrics);
+  if (!changed) return false;
+  stage.items = metrics.step;
+  if (warning) warn(next, warning);
+  return true;
+}
+
+function resume(next: RunState, forgiven: Record<string, number>, at: number): boolean {
+  if (next.status !== 'paused' && next.status !== 'failed') return false;
+  if (next.status === 'failed') {
+    // What failed gets another chance; what is done stays done.
+    next.forgiven = forgiven;
+    for (const stage of Object.values(next.stages)) {
+      if (stage.status === 'failed') stage.status = 'running';
+      if (stage.status === 'running') stage.dead = [];
+    }
+  }
+  for (const stage of Object.values(next.stages)) if (stage.status === 'running') stage.since = at;
+  // A queued run that was paused has started nothing; it starts now.
+  next.status = 'running';
+  next.reason = '';
+  next.round += 1;
+  return true;
+}
+
+/** Draws every conclusion that the facts allow. */
+function settle(next: RunState, at: number): void {
+  if (next.status !== 'running') return;
+  const stages = stagesOf(next.plan);
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (const stage of stages) {
+      const state = stageOf(next, stage.name);
+      if (state.status === 'waiting' && stage.after.every((name) => isOver(stageOf(next, name)))) {
+        start(next, stage, state, at);
+        changed = true;
+      }
+      if (state.status !== 'running') continue;
+      refreshItems(next, stage, state);
+      const lost = tooMuchLost(next, stage, state);
+      if (lost !== null) {
+        fail(next, stage.name, lost, at);
+        return;
+      }
+      if (isComplete(next, stage, state)) {
+        complete(next, stage, state, stages, at);
+        changed = true;
+      }
+    }
+  }
+  if (stageOf(next, 'report').status === 'done') {
+    next.status = 'succeeded';
+    next.reason = '';
+  }
+}
+
+function start(next: RunState, stage: Stage, state: StageState, at: number): void {
+  state.status = 'running';
+  state.since = at;
+  if (stage.kind !== 'sample') return;
+  const rejected = new Set(next.rejected);
+  for (let shard = 0; shard < stage.shards; shard++) {
+    // A shard whose rows were all rejected has nothing to draw.
+    if (shardSize(next.plan, stage, shard, rejected) === 0 && !state.done.includes(shard)) state.done.push(shard);
+  }
+  state.done.sort((a, b) => a - b);
+}
+
+function isComplete(next: RunState, stage: Stage, state: StageState): boolean {
+  switch (stage.kind) {
+    case 'encode':
+    case 'sample':
+    case 'eval-sample':
+      return state.done.length + state.dead.length === stage.shards;
+    case 'eval-score': {
+      const sampling = stageOf(next, `eval-sample-${stage.model}`);
+      if (sampling.status !== 'done') return false;
+      const over = new Set([...state.done, ...state.dead.map((d) => d.shard), ...sampling.dead.map((d) => d.shard)]);
+      return over.size === stage.shards;
+    }
+    case 'train':
+      return Boolean(next.training[stage.model]?.unet);
+    case 'evaluate':
+    case 'report':
+      return state.items === 1;
+  }
+}
+
+function complete(next: RunState, stage: Stage, state: StageState, stages: Stage[], at: number): void {
+  closeClock(state, at);
+  state.status = 'done';
+  if (stage.kind === 'train') {
+    state.items = stage.items;
+    if (next.plan.metrics.length === 0) next.bestModel = bestModel(next);
+  }
+  const missing = missingItems(next, stage, state);
+  if (missing.items > 0) warn(next, `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); the run goes on without them`);
+  if (stage.kind === 'encode') {
+    if (next.truncated > 0) warn(next, `data: ${next.truncated} captions are longer than the text encoder takes and were cut`);
+    const lost = state.dead.flatMap((dead) => rowsOfShard(next, dead.shard));
+    next.rejected = [...new Set([...next.rejected, ...lost])].sort((a, b) => a - b);
+  }
+  if (stage.kind === 'evaluate' && stopsAfter(next, stage.model)) {
+    skipAfter(next, stages, stage.iteration, at);
+    warn(next, `stopped after iteration ${stage.iteration}: ${next.plan.stop?.metric ?? ''} no longer improves; the best model is ${next.bestModel}`);
+  }
+}
+
+function skipAfter(next: RunState, stages: Stage[], iteration: number, at: number): void {
+  for (const stage of stages) {
+    const state = stageOf(next, stage.name);
+    if (stage.iteration <= iteration || isOver(state)) continue;
+    closeClock(state, at);
+    state.status = 'skipped';
+  }
+  // Skipped jobs are purged together with all others of the run, which are then published again.
+  next.round += 1;
+}
+
+function rowsOfShard(next: RunState, shard: number): number[] {
+  const start = shard * next.plan.encodeShardSize;
+  const count = Math.min(next.plan.encodeShardSize, next.plan.rows - start);
+  return Array.from({ length: count }, (_, i) => start + i);
+}
+
+function refreshItems(next: RunState, stage: Stage, state: StageState): void {
+  if (stage.kind === 'train' || stage.kind === 'evaluate' || stage.kind === 'report') return;
+  const rejected = new Set(stage.kind === 'sample' ? next.rejected : []);
+  state.items = state.done.reduce((sum, shard) => sum + shardSize(next.plan, stage, shard, rejected), 0);
+}
+
+function tooMuchLost(next: RunState, stage: Stage, state: StageState): string | null {
+  const { items, why } = missingItems(next, stage, state);
+  if (items === 0 || items / stage.items <= next.plan.maxMissing) return null;
+  return `${stage.name} lost ${items} of ${stage.items} items, more than max_missing ${next.plan.maxMissing} allows: ${why}`;
+}
+
+function fail(next: RunState, stage: string, reason: string, at: number): void {
+  stageOf(next, stage).status = 'failed';
+  end(next, 'failed', reason, at);
+}
+
+function end(next: RunState, status: 'failed' | 'cancelled', reason: string, at: number): void {
+  stopClocks(next, at);
+  next.status = status;
+  next.reason = reason;
+}
+
+function stopClocks(next: RunState, at: number): void {
+  for (const stage of Object.values(next.stages)) closeClock(stage, at);
+}
+
+function closeClock(stage: StageState, at: number): void {
+  if (stage.since !== null) stage.activeMs += Math.max(0, at - stage.since);
+  stage.since = null;
+}
+
+function isOver(stage: StageState): boolean {
+  return stage.status === 'done' || stage.status === 'skipped';
+}
+
+function warn(next: RunState, message: string): boolean {
+  if (next.warnings.includes(message)) return false;
+  next.warnings.push(message);
+  return true;
+}
+
+/** Every evaluation restates the earlier models; the newest statement wins, in the order of tables. */
+function mergeResults(next: RunState, results: ModelSummary[]): ModelSummary[] {
+  const byModel = new Map([...next.results, ...results].map((summary) => [summary.model, summary]));
+  const order = stagesOf(next.plan).filter((stage) => stage.kind === 'evaluate');
+  return order.flatMap((stage) => byModel.get(stage.model) ?? []);
+}

@@ -1,0 +1,64 @@
+/** Rates and remaining times, from the stages' own clocks. */
+import { stagesOf, type Stage } from './plan.js';
+import { stageOf, type RunState, type StageState } from './state.js';
+import { jobStages } from './work.js';
+
+export interface StageProgress {
+  stage: string;
+  state: string;
+  done: number;
+  total: number;
+  /** Items per second, 0 while unknown. */
+  rate: number;
+  /** Negative while unknown. */
+  etaSeconds: number;
+  seconds: number;
+}
+
+export function progressOf(state: RunState, now: number): { stages: StageProgress[]; etaSeconds: number } {
+  const all = stagesOf(state.plan);
+  const rates = new Map(all.map((stage) => [stage.name, ownRate(state, stage, now)]));
+  let total = 0;
+  let known = state.status === 'running' || state.status === 'queued' || state.status === 'paused';
+  const stages: StageProgress[] = [];
+  for (const stage of all) {
+    const own = stageOf(state, stage.name);
+    const rate = rates.get(stage.name) || rateOfAlike(all, stage, rates);
+    const left = Math.max(0, stage.items - own.items);
+    const open = own.status === 'waiting' || own.status === 'running';
+    const eta = !open ? 0 : rate > 0 ? left / rate : jobStages(stage.kind) || stage.kind === 'train' ? -1 : 0;
+    if (eta < 0) known = false;
+    else total += eta;
+    // Statistics take no time worth a line.
+    if (stage.kind === 'evaluate') continue;
+    stages.push({ stage: stage.name, state: own.status, done: own.items, total: stage.items, rate: rates.get(stage.name) ?? 0, etaSeconds: eta, seconds: activeSeconds(own, now) });
+  }
+  return { stages, etaSeconds: known ? total : -1 };
+}
+
+function activeSeconds(stage: StageState, now: number): number {
+  return (stage.activeMs + (stage.since === null ? 0 : Math.max(0, now - stage.since))) / 1000;
+}
+
+function ownRate(state: RunState, stage: Stage, now: number): number {
+  const own = stageOf(state, stage.name);
+  const recent = state.training[stage.model]?.recent ?? [];
+  if (stage.kind === 'train' && recent.length > 0) {
+    const seconds = recent.reduce((sum, entry) => sum + entry.seconds, 0) / recent.length;
+    if (seconds > 0) return 1 / seconds;
+  }
+  const seconds = activeSeconds(own, now);
+  return own.items > 0 && seconds > 0 ? own.items / seconds : 0;
+}
+
+/** A stage that has not begun will go about as fast as the last one of its kind. */
+function rateOfAlike(all: Stage[], stage: Stage, rates: Map<string, number>): number {
+  const alike = all.filter((other) => family(other) === family(stage) && (rates.get(other.name) ?? 0) > 0);
+  const last = alike.at(-1);
+  return last ? (rates.get(last.name) ?? 0) : 0;
+}
+
+function family(stage: Stage): string {
+  if (stage.kind === 'train') return stage.model === 'sft' ? 'sft' : 'spin';
+  return stage.kind === 'eval-sample' ? 'sample' : stage.kind;
+}

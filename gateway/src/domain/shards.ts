@@ -1,0 +1,47 @@
+/** Which rows and images a shard holds; pure arithmetic, so that a job can be rebuilt from its key at any time. */
+import type { RunPlan, Stage } from './plan.js';
+import { imageSeed } from './seeds.js';
+
+export interface ShardItem {
+  index: number;
+  seed: bigint;
+}
+
+export interface ShardRange {
+  start: number;
+  count: number;
+}
+
+export function shardRange(plan: RunPlan, stage: Stage, shard: number): ShardRange {
+  const size = stage.kind === 'encode' ? plan.encodeShardSize : plan.sampleShardSize;
+  const total = stage.kind === 'encode' || stage.kind === 'sample' ? plan.rows : plan.evaluationPrompts;
+  const start = shard * size;
+  return { start, count: Math.max(0, Math.min(size, total - start)) };
+}
+
+/** The images of a sampling shard; rows that encoding rejected are left out. */
+export function shardItems(plan: RunPlan, stage: Stage, shard: number, rejected: ReadonlySet<number>): ShardItem[] {
+  const { start, count } = shardRange(plan, stage, shard);
+  const items: ShardItem[] = [];
+  for (let index = start; index < start + count; index++) {
+    if (stage.kind !== 'sample') {
+      // No model name in the hash: every model draws a prompt from the same noise.
+      items.push({ index, seed: imageSeed(plan.evaluationSeed, 'evaluate', index) });
+      continue;
+    }
+    if (rejected.has(index)) continue;
+    for (let copy = 0; copy < plan.imagesPerPrompt; copy++) {
+      items.push({ index, seed: imageSeed(plan.seed, `sample-${stage.iteration}`, index, copy) });
+    }
+  }
+  return items;
+}
+
+/** Items of a shard without building them; encoding counts every row, rejected or not. */
+export function shardSize(plan: RunPlan, stage: Stage, shard: number, rejected: ReadonlySet<number>): number {
+  const { start, count } = shardRange(plan, stage, shard);
+  if (stage.kind !== 'sample') return count;
+  let kept = 0;
+  for (let index = start; index < start + count; index++) if (!rejected.has(index)) kept++;
+  return kept * plan.imagesPerPrompt;
+}

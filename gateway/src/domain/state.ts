@@ -1,0 +1,133 @@
+/** The state of a run: plain JSON, kept in the KV bucket and in artifacts/<run>/run.json. */
+import type { RunPlan } from './plan.js';
+import { stagesOf } from './plan.js';
+
+export const stateSchemaVersion = 1;
+
+export type RunStatus = 'queued' | 'running' | 'paused' | 'succeeded' | 'failed' | 'cancelled';
+export type StageStatus = 'waiting' | 'running' | 'done' | 'failed' | 'skipped';
+
+export interface DeadShard {
+  shard: number;
+  reason: string;
+  attempts: number;
+}
+
+export interface StageState {
+  status: StageStatus;
+  /** Finished shards, ascending; empty for training. */
+  done: number[];
+  /** Shards given up on. */
+  dead: DeadShard[];
+  /** Finished items (images, optimiser steps). */
+  items: number;
+  /** Time spent running up to `since`; pauses and downtime do not count. */
+  activeMs: number;
+  /** When the current stretch of running began. */
+  since: number | null;
+}
+
+export interface TrainStepMetrics {
+  step: number;
+  loss: number;
+  errorReal: number;
+  errorGenerated: number;
+  opponentErrorReal: number;
+  opponentErrorGenerated: number;
+  implicitAccuracy: number;
+  gradNorm: number;
+  learningRate: number;
+  beta: number;
+  seconds: number;
+}
+
+export interface TrainingState {
+  last: TrainStepMetrics | null;
+  /** error on real images minus the opponent's, of the last steps, newest last. */
+  recent: { step: number; gap: number; seconds: number }[];
+  warned: boolean;
+  /** Set when training has ended: where the U-Net lies. */
+  unet: StoredUnet | null;
+}
+
+/** The two blobs of a trained U-Net. */
+export interface StoredUnet {
+  config: StoredBlob;
+  weights: StoredBlob;
+}
+
+export interface StoredBlob {
+  digest: string;
+  bytes: number;
+  mediaType: string;
+}
+
+export interface MetricSummary {
+  metric: string;
+  mean: number;
+  median: number;
+  standardError: number;
+  winRate: number;
+  differenceLow: number;
+  differenceHigh: number;
+  n: number;
+}
+
+export interface ModelSummary {
+  model: string;
+  metrics: MetricSummary[];
+}
+
+export interface RunState {
+  plan: RunPlan;
+  status: RunStatus;
+  reason: string;
+  createdAt: number;
+  updatedAt: number;
+  stages: Record<string, StageState>;
+  /** Rows without encoded data: rejected by the encoder or in a shard given up on. Ascending. */
+  rejected: number[];
+  /** Captions that were cut to the text encoder's length. */
+  truncated: number;
+  training: Record<string, TrainingState>;
+  results: ModelSummary[];
+  bestModel: string;
+  warnings: string[];
+  /** Counts publications of the same jobs: a new round gets past the queue's de-duplication. */
+  round: number;
+  /** Dead letters of earlier rounds, per job key, that a resume has forgiven. */
+  forgiven: Record<string, number>;
+}
+
+export function initialState(plan: RunPlan, at: number): RunState {
+  const stages: Record<string, StageState> = {};
+  for (const stage of stagesOf(plan)) {
+    stages[stage.name] = { status: 'waiting', done: [], dead: [], items: 0, activeMs: 0, since: null };
+  }
+  return {
+    plan,
+    status: 'queued',
+    reason: '',
+    createdAt: at,
+    updatedAt: at,
+    stages,
+    rejected: [],
+    truncated: 0,
+    training: {},
+    results: [],
+    bestModel: '',
+    warnings: [],
+    round: 0,
+    forgiven: {},
+  };
+}
+
+export function isFinal(status: RunStatus): boolean {
+  return status === 'succeeded' || status === 'failed' || status === 'cancelled';
+}
+
+export function stageOf(state: RunState, name: string): StageState {
+  const stage = state.stages[name];
+  if (!stage) throw new RangeError(`stage: expected one of ${Object.keys(state.stages).join(', ')}, got "${name}"`);
+  return stage;
+}

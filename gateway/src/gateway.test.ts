@@ -1,0 +1,256 @@
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { SpindleError } from '@spindle/kit';
+import { RunStatus, type Run } from '@spindle/proto';
+import { startHarness, type Harness } from './testing/harness.js';
+import type { FakeBehaviour } from './testing/fakes.js';
+
+let harness: Harness | undefined;
+afterEach(async () => {
+  await harness?.stop();
+  harness = undefined;
+});
+
+async function start(behaviour: FakeBehaviour = {}, rows?: number): Promise<Harness> {
+  harness = await startHarness(behaviour, rows);
+  return harness;
+}
+
+async function weights(h: Harness, runId: string, k: number): Promise<string> {
+  return readFile(join(h.root, runId, 'iterations', String(k), 'unet', 'diffusion_pytorch_model.safetensors'), 'utf8');
+}
+
+function stage(run: Run, name: string): Run['stages'][number] {
+  const found = run.stages.find((s) => s.stage === name);
+  if (!found) throw new Error(`no stage ${name}`);
+  return found;
+}
+
+describe('a run', () => {
+  it('goes from data to evaluated iterations', async () => {
+    const h = await start({ score: (model) => ({ base: 1, sft: 3, spin1: 2, spin2: 1.5 })[model] ?? 0 });
+    await h.create();
+    const run = await h.finished('r1');
+    expect(run.reason).toBe('');
+    expect(run.status).toBe(RunStatus.SUCCEEDED);
+    expect(run.stages.every((s) => s.state === 'done')).toBe(true);
+    expect(run.bestModel).toBe('spin1');
+    expect(run.results.map((r) => r.model)).toEqual(['base', 'sft', 'spin1', 'spin2']);
+    expect(new Set(h.fakes.worked).size).toBe(h.fakes.worked.length);
+
+    const unet = join(h.root, 'r1', 'iterations', '2', 'unet');
+    expect(JSON.parse(await readFile(join(unet, 'config.json'), 'utf8'))).toHaveProperty('_class_name');
+    expect((await stat(join(h.root, 'r1', 'best', 'unet'))).isDirectory()).toBe(true);
+    const metrics = (await readFile(join(h.root, 'r1', 'metrics.jsonl'), 'utf8')).trim().split('\n');
+    expect(metrics).toHaveLength(3 + 6 + 6);
+    const report = JSON.parse(await readFile(join(h.root, 'r1', 'report.json'), 'utf8')) as { models: string[]; run: { curves: Record<string, unknown[]>; timings: Record<string, number> } };
+    expect(report.models).toEqual(['base', 'sft', 'spin1', 'spin2']);
+    expect(Object.fromEntries(Object.entries(report.run.curves).map(([model, steps]) => [model, steps.length]))).toEqual({ sft: 3, spin1: 6, spin2: 6 });
+  });
+
+  it('is watched as a stream that ends with it', async () => {
+    const h = await start();
+    await h.create();
+    const types = new Set<string>();
+    let last: Run | undefined;
+    for await (const { eventJson, run } of h.client.watchRun({ runId: 'r1' })) {
+      if (eventJson !== '') for (const key of Object.keys(JSON.parse(eventJson) as object)) types.add(key);
+      last = run;
+    }
+    expect(last?.status).toBe(RunStatus.SUCCEEDED);
+    for (const type of ['runChanged', 'stageChanged', 'trainStep', 'modelEvaluated', 'jobDone']) expect(types).toContain(type);
+  });
+
+  it('ends in the same bytes when the gateway is killed and started again at many points', async () => {
+    const h = await start({ stepMs: 5 });
+    await h.create({}, 'undisturbed');
+    await h.finished('undisturbed');
+    const expected = await weights(h, 'undisturbed', 2);
+    await h.create({}, 'r1');
+    for (const until of ['encode', 'train-sft', 'sample-base', 'train-spin1', 'sample-spin1', 'train-spin2', 'report']) {
+      await waitFor(async () => {
+        const { run } = await h.client.getRun({ runId: 'r1' });
+        return run !== undefined && (run.status === RunStatus.SUCCEEDED || stage(run, until).state !== 'waiting');
+      });
+      await h.restartGateway();
+    }
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+    expect(await weights(h, 'r1', 2)).toBe(expected);
+    const jobs = h.fakes.worked.filter((key) => key.startsWith('r1/'));
+    expect(new Set(jobs).size).toBe(jobs.length);
+  });
+
+  it('waits for a trainer that is away, and goes on from its checkpoint', async () => {
+    let broken = true;
+    const h = await start({
+      onStep: (request, step) => {
+        if (broken && request.iteration === 1 && step === 5) throw new SpindleError('UNAVAILABLE', 'the process ended');
+        return 1;
+      },
+    });
+    await h.create();
+    await waitFor(async () => h.fakes.trained.filter((entry) => entry === 'r1/train-spin1@4').length > 0);
+    broken = false;
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+    expect(h.fakes.trained.filter((entry) => entry === 'r1/train-spin1@4')).toHaveLength(1);
+  });
+
+  it('publishes jobs again when the queue has lost them', async () => {
+    let open = false;
+    const h = await start({
+      onJob: (job) => {
+        if (!open && job.key.includes('sample-base')) throw new SpindleError('UNAVAILABLE', 'not yet');
+      },
+    });
+    await h.create();
+    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'sample-base').state === 'running');
+    await h.bus.purgeJobs('r1');
+    open = true;
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+  });
+});
+
+describe('trouble', () => {
+  it('goes on without a few lost items and names the dead jobs', async () => {
+    const h = await start({
+      onJob: (job) => {
+        if (job.key === 'r1/sample-base/0001') throw new SpindleError('INVALID_ARGUMENT', 'the prompt cannot be drawn');
+      },
+    });
+    await h.create({ max_missing: 0.5 });
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.SUCCEEDED);
+    expect(run.deadJobs.map(({ key, reason }) => ({ key, reason }))).toEqual([{ key: 'r1/sample-base/0001', reason: expect.stringContaining('the prompt cannot be drawn') as string }]);
+    expect(run.warnings.join()).toContain('2 of 6 items are missing');
+  });
+
+  it('fails when too much is lost, and tries again when resumed', async () => {
+    let broken = true;
+    const h = await start({
+      onJob: (job) => {
+        if (broken && job.key === 'r1/sample-base/0001') throw new SpindleError('INVALID_ARGUMENT', 'the disk is odd');
+      },
+    });
+    await h.create();
+    const failed = await h.finished('r1');
+    expect(failed.status).toBe(RunStatus.FAILED);
+    expect(failed.reason).toContain('sample-base lost 2 of 6 items');
+    broken = false;
+    await h.client.resumeRun({ runId: 'r1' });
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+  });
+
+  it('fails with the step when training diverges', async () => {
+    const h = await start({ onStep: (request, step) => (request.iteration === 2 && step === 3 ? Number.NaN : 1) });
+    await h.create();
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.FAILED);
+    expect(run.reason).toContain('training of spin2 diverged at step 3');
+    expect((await stat(join(h.root, 'r1', 'iterations', '1', 'unet'))).isDirectory()).toBe(true);
+  });
+
+  it('pauses on a full disk', async () => {
+    const h = await start({
+      onStep: (_request, step) => {
+        if (step === 2) throw new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full: write');
+        return 1;
+      },
+    });
+    await h.create();
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.PAUSED);
+    expect(run.reason).toContain('the disk is full');
+  });
+
+  it('leaves unreadable images out', async () => {
+    const h = await start({ rejected: [3] }, 30);
+    await h.create();
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.SUCCEEDED);
+    expect(stage(run, 'sample-base').done).toBe(29);
+    expect(run.warnings.join()).toContain('3.png is left out: the image is truncated');
+  });
+
+  it('makes a damaged shard again before training', async () => {
+    const h = await start();
+    let damaged = false;
+    h.fakes.behaviour.onStep = async (request) => {
+      const ref = request.generatedShards[0];
+      if (!ref || request.iteration !== 1) return 1;
+      if (!damaged) {
+        damaged = true;
+        const { writeFile, chmod } = await import('node:fs/promises');
+        const path = await h.store.localPath(ref);
+        await chmod(path, 0o644);
+        await writeFile(path, 'damaged');
+      }
+      await h.store.get(ref);
+      return 1;
+    };
+    await h.create();
+    const run = await h.finished('r1');
+    expect(run.reason).toBe('');
+    expect(run.status).toBe(RunStatus.SUCCEEDED);
+  });
+});
+
+describe('steering', () => {
+  it('pauses in the middle of training and resumes to the same bytes', async () => {
+    const h = await start({ stepMs: 5 });
+    await h.create({}, 'undisturbed');
+    await h.finished('undisturbed');
+    await h.create();
+    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').done > 1);
+    expect((await h.client.pauseRun({ runId: 'r1' })).run?.status).toBe(RunStatus.PAUSED);
+    await h.restartGateway();
+    expect((await h.client.getRun({ runId: 'r1' })).run?.status).toBe(RunStatus.PAUSED);
+    await h.client.resumeRun({ runId: 'r1' });
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+    expect(await weights(h, 'r1', 2)).toBe(await weights(h, 'undisturbed', 2));
+  });
+
+  it('cancels, refuses what makes no sense, and deletes', async () => {
+    const h = await start({ stepMs: 20 });
+    await h.create();
+    await expect(h.client.deleteRun({ runId: 'r1' })).rejects.toThrow('run "r1" is running; it cannot be deleted.');
+    expect((await h.client.cancelRun({ runId: 'r1' })).run?.status).toBe(RunStatus.CANCELLED);
+    await expect(h.client.resumeRun({ runId: 'r1' })).rejects.toThrow('run "r1" is cancelled; it cannot be resumed.');
+    await h.client.deleteRun({ runId: 'r1' });
+    await expect(h.client.getRun({ runId: 'r1' })).rejects.toThrow('no run is named "r1"');
+    await expect(stat(join(h.root, 'r1'))).rejects.toThrow();
+  });
+
+  it('runs one run after the other and lists them in pages', async () => {
+    const h = await start();
+    await h.create({}, 'first');
+    const second = await h.create({}, 'second');
+    expect(second.status).toBe(RunStatus.QUEUED);
+    const page = await h.client.listRuns({ pageSize: 1 });
+    expect(page.runs.map((run) => run.runId)).toEqual(['second']);
+    const rest = await h.client.listRuns({ pageSize: 1, pageToken: page.nextPageToken });
+    expect(rest.runs.map((run) => run.runId)).toEqual(['first']);
+    expect(rest.nextPageToken).toBe('');
+    expect((await h.finished('second')).status).toBe(RunStatus.SUCCEEDED);
+  });
+
+  it('refuses an artifacts folder that another gateway uses', async () => {
+    const h = await start();
+    const { lockFolder } = await import('./orchestrator/folder-lock.js');
+    await expect(lockFolder(h.root)).rejects.toThrow('in use by another gateway');
+  });
+
+  it('rebuilds a wiped run bucket from the run folders', async () => {
+    const h = await start({ stepMs: 5 });
+    await h.create();
+    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').state === 'running');
+    await h.gateway.stop();
+    await h.bus.kv('runs').delete('r1');
+    await h.restartGateway();
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+  });
+});
+
+async function waitFor(condition: () => Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 5));
+}

@@ -1,0 +1,82 @@
+/** The whole gateway as one object, so that tests start it beside fakes in one process. */
+import { createClient, GrpcServer, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
+import { EvaluatorService, RunService, SamplerService, TrainerService } from '@spindle/proto';
+import { startHttp } from './http/server.js';
+import { registerInstruments } from './orchestrator/instruments.js';
+import { Orchestrator } from './orchestrator/orchestrator.js';
+import { RunApi } from './server/run-service.js';
+
+export interface GatewayOptions {
+  bus: Bus;
+  store: ArtifactStore;
+  root: string;
+  grpcAddress: string;
+  httpAddress: string;
+  trainerAddress: string;
+  evaluatorAddress: string;
+  samplerAddress: string;
+  owner: string;
+  logger: Logger;
+  rescanMs?: number;
+  leaseTtlMs?: number;
+}
+
+export interface Gateway {
+  grpcPort: number;
+  httpPort: number;
+  orchestrator: Orchestrator;
+  stop(): Promise<void>;
+}
+
+const standard = { rescanMs: 5_000, leaseTtlMs: 10_000, shutdownGraceMs: 2_000 };
+
+export async function startGateway(options: GatewayOptions): Promise<Gateway> {
+  const { bus, store, root, logger } = options;
+  const trainer = createClient(TrainerService, options.trainerAddress);
+  const evaluator = createClient(EvaluatorService, options.evaluatorAddress);
+  const sampler = createClient(SamplerService, options.samplerAddress);
+  const orchestrator = new Orchestrator({
+    bus,
+    store,
+    root,
+    trainer,
+    evaluator,
+    logger,
+    owner: options.owner,
+    rescanMs: options.rescanMs ?? standard.rescanMs,
+    leaseTtlMs: options.leaseTtlMs ?? standard.leaseTtlMs,
+  });
+  const closeClients = (): void => {
+    for (const client of [trainer, evaluator, sampler]) client.close();
+  };
+  await orchestrator.start().catch((error: unknown) => {
+    closeClients();
+    throw error;
+  });
+  const api = new RunApi({ orchestrator, sampler, bus, store, root });
+  const server = new GrpcServer({ logger });
+  server.addService(RunService, api.handlers());
+  const instruments = registerInstruments(bus, orchestrator);
+  try {
+    const grpcPort = await server.listen(options.grpcAddress);
+    const http = await startHttp({ address: options.httpAddress, orchestrator, api, bus, logger });
+    return {
+      grpcPort,
+      httpPort: http.port,
+      orchestrator,
+      stop: async () => {
+        instruments.stop();
+        await http.stop();
+        await server.shutdown(standard.shutdownGraceMs);
+        await orchestrator.stop();
+        closeClients();
+      },
+    };
+  } catch (error) {
+    instruments.stop();
+    await server.shutdown(0);
+    await orchestrator.stop();
+    closeClients();
+    throw error;
+  }
+}

@@ -1,0 +1,39 @@
+/** Server-sent events: "run" with the whole run after changes, "step" per optimiser step, "workers" now and then. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Bus } from '@spindle/kit';
+import type { RunDriver, RunNews } from '../orchestrator/driver.js';
+import type { RunApi } from '../server/run-service.js';
+import { runJson, workers } from './views.js';
+
+/** The run is sent at most this often; a page cannot be read faster. */
+const runEveryMs = 500;
+const workersEveryMs = 3_000;
+
+export function streamEvents(request: IncomingMessage, response: ServerResponse, driver: RunDriver, api: RunApi, bus: Bus): void {
+  response.writeHead(200, { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-store', Connection: 'keep-alive' });
+  const send = (event: string, data: unknown): void => {
+    // A reader that does not keep up misses news, not the state: the next "run" has it all.
+    if (!response.writableNeedDrain) response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  };
+  let changed = true;
+  const onNews = ({ announcements }: RunNews): void => {
+    changed = true;
+    for (const news of announcements) if (news.type === 'train-step') send('step', { model: news.model, ...news.metrics });
+  };
+  driver.changes.on('news', onNews);
+  let tick = 0;
+  const timer = setInterval(() => {
+    tick += 1;
+    // Rates and remaining times move even when nothing is finished.
+    if (changed || tick % 4 === 0) {
+      changed = false;
+      send('run', runJson(driver.record, api));
+    }
+    if (tick % Math.round(workersEveryMs / runEveryMs) === 0) void workers(bus).then((value) => send('workers', value));
+  }, runEveryMs);
+  send('run', runJson(driver.record, api));
+  request.on('close', () => {
+    clearInterval(timer);
+    driver.changes.off('news', onNews);
+  });
+}

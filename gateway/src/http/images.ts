@@ -1,0 +1,40 @@
+/** Sample grids while the run is going on: the same prompts and seeds for every model, straight from the artifact store. */
+import { createReadStream } from 'node:fs';
+import type { ServerResponse } from 'node:http';
+import { pipeline } from 'node:stream/promises';
+import { SpindleError } from '@spindle/kit';
+import { modelNames } from '../domain/plan.js';
+import type { RunDriver } from '../orchestrator/driver.js';
+
+const shownPrompts = 16;
+
+export interface GridModel {
+  model: string;
+  /** Positions in the prompt list that are drawn. */
+  indices: number[];
+}
+
+export async function listImages(driver: RunDriver): Promise<{ prompts: { index: number; prompt: string }[]; models: GridModel[] }> {
+  const { plan, stages } = driver.record.state;
+  if (plan.evaluationPrompts === 0) return { prompts: [], models: [] };
+  const { prompts } = await driver.texts();
+  const shown = prompts.slice(0, shownPrompts).map((prompt, index) => ({ index, prompt }));
+  const models = modelNames(plan).map((model) => {
+    const done = new Set(stages[`eval-sample-${model}`]?.done ?? []);
+    return { model, indices: shown.map(({ index }) => index).filter((index) => done.has(Math.floor(index / plan.sampleShardSize))) };
+  });
+  return { prompts: shown, models: models.filter((model) => model.indices.length > 0) };
+}
+
+/** images/<model>/<index>.png */
+export async function sendImage(response: ServerResponse, driver: RunDriver, path: string[]): Promise<void> {
+  const [model, file] = path;
+  const index = /^(\d{1,9})\.png$/.exec(file ?? '')?.[1];
+  const { plan } = driver.record.state;
+  if (path.length !== 2 || model === undefined || index === undefined || !modelNames(plan).includes(model) || Number(index) >= plan.evaluationPrompts) {
+    throw new SpindleError('NOT_FOUND', `image: expected images/<model>/<index>.png of this run, got "${path.join('/')}".`);
+  }
+  const image = await driver.evaluationImage(model, Number(index));
+  response.writeHead(200, { 'Content-Type': 'image/png', 'Cache-Control': 'private, max-age=31536000, immutable' });
+  await pipeline(createReadStream(image), response).catch(() => undefined);
+}

@@ -1,0 +1,32 @@
+/** The gateway process: reads the environment, connects, serves. */
+import { mkdir, rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { connectBus, createLogger, openLocalStore, parseConfig, runService, startTelemetry, writeFileAtomic } from '@spindle/kit';
+import { gatewayConfigSchema, gatewayEnvironment } from './config/service.js';
+import { startGateway } from './gateway.js';
+
+const given = Object.entries(gatewayEnvironment).flatMap(([key, name]) => {
+  const value = process.env[name];
+  return value === undefined || value === '' ? [] : [[key, value]];
+});
+
+await runService('spindle gateway', async (lifecycle) => {
+  const config = parseConfig(gatewayConfigSchema, Object.fromEntries(given), 'environment');
+  const logger = createLogger('gateway', { level: config.logLevel });
+  const telemetry = startTelemetry({ service: 'gateway', version: '0.1.0', ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }) });
+  lifecycle.defer('telemetry', () => telemetry.shutdown());
+  const root = resolve(config.artifacts);
+  await mkdir(root, { recursive: true });
+  const bus = await connectBus({ url: config.natsUrl, name: config.workerId, logger });
+  lifecycle.defer('bus', () => bus.close());
+  await bus.provision();
+  const store = await openLocalStore(root);
+  const gateway = await startGateway({ ...config, bus, store, root, owner: config.workerId, logger });
+  lifecycle.defer('gateway', () => gateway.stop());
+  const { portFile } = config;
+  if (portFile !== undefined) {
+    await writeFileAtomic(portFile, `${gateway.grpcPort}\n${gateway.httpPort}\n`);
+    lifecycle.defer('port file', () => rm(portFile, { force: true }));
+  }
+  logger.info({ grpc: gateway.grpcPort, http: `http://127.0.0.1:${gateway.httpPort}` }, 'the gateway is ready');
+});

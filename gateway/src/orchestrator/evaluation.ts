@@ -1,0 +1,46 @@
+/** Statistics and reports, by the evaluator service. */
+import { create } from '@bufbuild/protobuf';
+import { EvaluationItemSchema, ModelEvaluationSchema, type ModelEvaluation, type PromptItem } from '@spindle/proto';
+import { delay, ensureError, type Logger } from '@spindle/kit';
+import { jobKey, modelNames } from '../domain/plan.js';
+import { stageOf } from '../domain/state.js';
+import { promptItems, stageNamed, type RunTexts } from './jobs.js';
+import type { RunRecord } from './record.js';
+
+/** Every model whose images are finished, base first; only shards that have everything count. */
+export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvaluation[] {
+  const { plan } = record.state;
+  if (plan.evaluationPrompts === 0) return [];
+  const scored = plan.metrics.length > 0;
+  return modelNames(plan).flatMap((model) => {
+    const stage = stageNamed(record, `eval-sample-${model}`);
+    const drawn = stageOf(record.state, stage.name);
+    const judged = scored ? stageOf(record.state, `eval-score-${model}`) : drawn;
+    if (drawn.status !== 'done' || judged.status !== 'done') return [];
+    const shards = drawn.done.filter((shard) => judged.done.includes(shard));
+    const prompts: PromptItem[] = shards.flatMap((shard) => promptItems(record, stage, shard, texts));
+    return create(ModelEvaluationSchema, {
+      model,
+      sampleKeys: shards.map((shard) => jobKey(record.runId, `eval-sample-${model}`, shard)),
+      scoreKeys: scored ? shards.map((shard) => jobKey(record.runId, `eval-score-${model}`, shard)) : [],
+      items: prompts.map((prompt) => create(EvaluationItemSchema, { prompt })),
+    });
+  });
+}
+
+/** Repeats a call while its service cannot be reached; other failures get three tries. Undefined when `signal` aborts. */
+export async function persist<T>(call: () => Promise<T>, signal: AbortSignal, logger: Logger, what: string): Promise<T | undefined> {
+  for (let failures = 0, wait = 250; !signal.aborted; wait = Math.min(wait * 2, 5_000)) {
+    try {
+      return await call();
+    } catch (thrown) {
+      if (signal.aborted) return undefined;
+      const error = ensureError(thrown);
+      if (!error.retryable || error.code === 'RESOURCE_EXHAUSTED') throw error;
+      if (error.code !== 'UNAVAILABLE' && ++failures >= 3) throw error;
+      logger.warn({ err: error }, `${what} failed; trying again`);
+      await delay(wait, signal).catch(() => undefined);
+    }
+  }
+  return undefined;
+}

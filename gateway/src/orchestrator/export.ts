@@ -1,0 +1,43 @@
+/** artifacts/<run>/…: U-Nets that diffusers loads as they are, linked from the store so that they cost no space. */
+import { copyFile, link, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { ArtifactStore } from '@spindle/kit';
+import { iterationOf } from '../domain/plan.js';
+import type { StoredBlob, StoredUnet } from '../domain/state.js';
+import { toRef } from './wire.js';
+
+/** "iterations/2/unet" for spin2, "baselines/sft/unet" for the baseline. */
+export function unetFolder(model: string): string {
+  const iteration = iterationOf(model);
+  return iteration > 0 ? join('iterations', String(iteration), 'unet') : join('baselines', model, 'unet');
+}
+
+export async function exportUnet(store: ArtifactStore, unet: StoredUnet, folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  await place(store, unet.config, join(folder, 'config.json'), 'copy');
+  await place(store, unet.weights, join(folder, 'diffusion_pytorch_model.safetensors'), 'link');
+}
+
+async function place(store: ArtifactStore, blob: StoredBlob, target: string, how: 'link' | 'copy'): Promise<void> {
+  const source = await store.localPath(toRef(blob));
+  const temporary = `${target}.${process.pid}.part`;
+  await rm(temporary, { force: true });
+  if (how === 'copy') await copyFile(source, temporary);
+  // Another file system cannot be linked to.
+  else await link(source, temporary).catch(() => copyFile(source, temporary));
+  await rename(temporary, target);
+  // Renaming one hard link onto another of the same file leaves the first one in place.
+  await rm(temporary, { force: true });
+}
+
+/** `best` points at the folder whose unet/ has the best held-out score. */
+export async function pointBest(directory: string, model: string): Promise<void> {
+  if (model === '' || model === 'base') return;
+  const target = dirname(unetFolder(model));
+  const path = join(directory, 'best');
+  if ((await readlink(path).catch(() => '')) === target) return;
+  const temporary = `${path}.${process.pid}.part`;
+  await rm(temporary, { force: true });
+  await symlink(target, temporary);
+  await rename(temporary, path);
+}

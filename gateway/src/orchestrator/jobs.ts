@@ -1,0 +1,132 @@
+/** Turns the plan's shards into jobs on the wire. */
+import { join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import {
+  EncodeJobSchema,
+  JobSchema,
+  MetricSpecSchema,
+  PromptItemSchema,
+  SampleJobSchema,
+  SamplingSettingsSchema,
+  ScoreItemSchema,
+  ScoreJobSchema,
+  UnetRefSchema,
+  type Job,
+  type JobKind,
+  type PromptItem,
+  type SamplingSettings,
+  type UnetRef,
+} from '@spindle/proto';
+import { SpindleError } from '@spindle/kit';
+import { evaluationSampling } from '../config/resolve.js';
+import type { RunConfig, SamplingConfig } from '../config/schema.js';
+import { jobKey, stagesOf, type Stage, type StageKind } from '../domain/plan.js';
+import { shardItems, shardRange } from '../domain/shards.js';
+import type { RunRecord } from './record.js';
+import type { ResultReader } from './results.js';
+import { precisionOf, toRef } from './wire.js';
+
+/** Captions of the training rows and held-out prompts, read once per run. */
+export interface RunTexts {
+  captions: string[];
+  prompts: string[];
+}
+
+export function kindOfStage(kind: StageKind): JobKind | undefined {
+  switch (kind) {
+    case 'encode':
+      return 'encode';
+    case 'sample':
+    case 'eval-sample':
+      return 'sample';
+    case 'eval-score':
+      return 'score';
+    case 'train':
+    case 'evaluate':
+    case 'report':
+      return undefined;
+  }
+}
+
+export function stageNamed(record: RunRecord, name: string): Stage {
+  const stage = stagesOf(record.state.plan).find((candidate) => candidate.name === name);
+  if (!stage) throw new SpindleError('INTERNAL', `run "${record.runId}": no stage is named "${name}".`);
+  return stage;
+}
+
+export async function buildJob(record: RunRecord, name: string, shard: number, texts: RunTexts, results: ResultReader): Promise<Job> {
+  const { config, runId } = record;
+  const stage = stageNamed(record, name);
+  const key = jobKey(runId, name, shard);
+  const precision = precisionOf(config.precision);
+  const { start, count } = shardRange(record.state.plan, stage, shard);
+  switch (stage.kind) {
+    case 'encode': {
+      const value = create(EncodeJobSchema, { manifest: toRef(record.manifest), start, count, pipelinePath: config.model, resolution: record.resolution, precision });
+      return create(JobSchema, { key, runId, work: { case: 'encode', value } });
+    }
+    case 'sample':
+    case 'eval-sample': {
+      const evaluating = stage.kind === 'eval-sample';
+      const value = create(SampleJobSchema, {
+        unet: unetRef(record, stage.model),
+        pipelinePath: config.model,
+        sampling: samplingSettings(evaluating ? evaluationSampling(config) : config.sampling, record.resolution),
+        items: promptItems(record, stage, shard, texts),
+        wantLatents: !evaluating,
+        wantImages: evaluating,
+        precision,
+      });
+      return create(JobSchema, { key, runId, work: { case: 'sample', value } });
+    }
+    case 'eval-score': {
+      const sampleKey = jobKey(runId, `eval-sample-${stage.model}`, shard);
+      const images = (await results.sample(sampleKey)).images;
+      const items = promptItems(record, stage, shard, texts);
+      if (images.length !== items.length) {
+        throw new SpindleError('DATA_LOSS', `result ${sampleKey}: images: expected ${items.length}, got ${images.length}.`);
+      }
+      const value = create(ScoreJobSchema, {
+        metrics: metricSpecs(config),
+        items: items.map((prompt, i) => create(ScoreItemSchema, { prompt, ...(images[i] && { image: images[i] }) })),
+      });
+      return create(JobSchema, { key, runId, work: { case: 'score', value } });
+    }
+    case 'train':
+    case 'evaluate':
+    case 'report':
+      throw new SpindleError('INTERNAL', `run "${runId}": stage "${name}" has no jobs.`);
+  }
+}
+
+export function promptItems(record: RunRecord, stage: Stage, shard: number, texts: RunTexts): PromptItem[] {
+  const lines = stage.kind === 'sample' ? texts.captions : texts.prompts;
+  const items = shardItems(record.state.plan, stage, shard, new Set(record.state.rejected));
+  return items.map(({ index, seed }) => create(PromptItemSchema, { index, seed, prompt: lines[index] ?? '' }));
+}
+
+/** The U-Net of a model of this run: the pipeline's own for the base, else the two blobs that training left. */
+export function unetRef(record: RunRecord, model: string): UnetRef {
+  if (model === 'base') return create(UnetRefSchema, { name: 'base', path: join(record.config.model, 'unet') });
+  const unet = record.state.training[model]?.unet;
+  if (!unet) throw new SpindleError('INTERNAL', `run "${record.runId}": model "${model}" is not trained yet.`);
+  return create(UnetRefSchema, { name: model, config: toRef(unet.config), weights: toRef(unet.weights) });
+}
+
+export function samplingSettings(sampling: SamplingConfig, resolution: number): SamplingSettings {
+  return create(SamplingSettingsSchema, {
+    scheduler: sampling.scheduler ?? '',
+    schedulerOverridesJson: Object.keys(sampling.overrides).length > 0 ? JSON.stringify(sampling.overrides) : '',
+    steps: sampling.steps,
+    guidanceScale: sampling.guidance_scale,
+    eta: sampling.eta,
+    height: resolution,
+    width: resolution,
+  });
+}
+
+export function metricSpecs(config: RunConfig) {
+  return (config.evaluation?.metrics ?? []).map((metric) =>
+    create(MetricSpecSchema, { name: metric.name, kind: metric.kind, clipPath: metric.model, headPath: metric.head ?? '' }),
+  );
+}

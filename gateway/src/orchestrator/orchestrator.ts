@@ -1,0 +1,197 @@
+/**
+ * All runs of an artifacts folder. One gateway drives at a time: it holds the "gateway" lease, and the folder's lock.
+ * When the lease is lost, every driver is put down and taken up again from the stored state once the lease is back.
+ */
+import { EventEmitter } from 'node:events';
+import { Lease, linkedAbort, SpindleError, delay } from '@spindle/kit';
+import { isFinal } from '../domain/state.js';
+import { RunDriver, type RunNews } from './driver.js';
+import { lockFolder, type FolderLock } from './folder-lock.js';
+import type { OrchestratorPorts } from './ports.js';
+import type { RunRecord } from './record.js';
+import { RunRecords } from './records.js';
+
+export interface OrchestratorOptions extends OrchestratorPorts {
+  /** Names this process in the lease. */
+  owner: string;
+  leaseTtlMs: number;
+}
+
+export class Orchestrator {
+  readonly news = new EventEmitter<{ news: [RunNews] }>();
+  readonly #options: OrchestratorOptions;
+  readonly #records: RunRecords;
+  readonly #drivers = new Map<string, RunDriver>();
+  readonly #stop = new AbortController();
+  #lock: FolderLock | null = null;
+  #loop: Promise<void> = Promise.resolve();
+  readonly #ready = new EventEmitter<{ ready: [SpindleError?] }>();
+  #isReady = false;
+
+  constructor(options: OrchestratorOptions) {
+    this.#options = options;
+    this.#records = new RunRecords(options.bus.kv('runs'), options.root, options.logger);
+    this.news.setMaxListeners(0);
+  }
+
+  /** Resolves when runs are loaded and driven. Refuses a folder that another live gateway uses. */
+  async start(): Promise<void> {
+    this.#lock = await lockFolder(this.#options.root);
+    const ready = new Promise<void>((resolve, reject) => this.#ready.once('ready', (error) => (error ? reject(error) : resolve())));
+    this.#loop = this.#lead();
+    await ready;
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#loop;
+    await this.#lock?.release();
+  }
+
+  async #lead(): Promise<void> {
+    const { bus, owner, leaseTtlMs, logger } = this.#options;
+    while (!this.#stop.signal.aborted) {
+      let lease: Lease | null = null;
+      const term = new AbortController();
+      const linked = linkedAbort(this.#stop.signal, term.signal);
+      try {
+        lease = await Lease.acquire(bus.kv('leases'), 'gateway', owner, { ttlMs: leaseTtlMs, signal: linked.signal });
+        lease.lost.addEventListener('abort', () => term.abort());
+        await this.#load(() => term.abort());
+        this.#isReady = true;
+        this.#ready.emit('ready');
+        await aborted(linked.signal);
+        if (!this.#stop.signal.aborted) logger.warn('the lease was lost; runs are taken up again once it is back');
+      } catch (error) {
+        if (!this.#stop.signal.aborted) logger.error({ err: error }, 'the runs could not be taken up; trying again');
+      } finally {
+        this.#isReady = false;
+        await Promise.all([...this.#drivers.values()].map((driver) => driver.stop()));
+        this.#drivers.clear();
+        await lease?.release().catch(() => undefined);
+        linked.cleanup();
+      }
+      if (!this.#stop.signal.aborted) await delay(500, this.#stop.signal).catch(() => undefined);
+    }
+    this.#ready.emit('ready', new SpindleError('CANCELLED', 'the gateway was stopped before it held the lease.'));
+  }
+
+  async #load(fenced: () => void): Promise<void> {
+    this.#drivers.clear();
+    for (const record of await this.#records.load()) await this.#adopt(record, fenced);
+    for (const driver of this.#drivers.values()) await driver.activate();
+    await this.#startNext();
+  }
+
+  async #adopt(record: RunRecord, fenced: () => void): Promise<RunDriver> {
+    const driver = await RunDriver.open(record, this.#options, this.#records, (error) => {
+      this.#options.logger.error({ err: error }, 'this gateway was overtaken by another one');
+      fenced();
+    });
+    driver.changes.on('news', (news) => {
+      this.news.emit('news', news);
+      const freed = news.announcements.some((announcement) => announcement.type === 'run-changed') && news.record.state.status !== 'running';
+      if (freed) void this.#startNext().catch((error: unknown) => this.#options.logger.error({ err: error }, 'the next run could not be started'));
+    });
+    this.#drivers.set(record.runId, driver);
+    return driver;
+  }
+
+  /** Runs go one after the other: there is one trainer. A paused run makes way. */
+  async #startNext(): Promise<void> {
+    const drivers = [...this.#drivers.values()];
+    if (drivers.some((driver) => driver.record.state.status === 'running')) return;
+    const next = drivers.find((driver) => driver.record.state.status === 'queued');
+    await next?.dispatch({ type: 'start' });
+  }
+
+  async create(record: RunRecord): Promise<RunRecord> {
+    this.#requireReady();
+    if (this.#drivers.has(record.runId)) {
+      throw new SpindleError('ALREADY_EXISTS', `run_id: expected an id that is not in use, got "${record.runId}".`);
+    }
+    await this.#records.create(record);
+    const driver = await this.#adopt(record, () => undefined);
+    await driver.activate();
+    await this.#startNext();
+    return driver.record;
+  }
+
+  get(runId: string): RunDriver {
+    const driver = this.#drivers.get(runId);
+    if (!driver) {
+      this.#requireReady();
+      throw new SpindleError('NOT_FOUND', `run_id: no run is named "${runId}".`);
+    }
+    return driver;
+  }
+
+  has(runId: string): boolean {
+    return this.#drivers.has(runId);
+  }
+
+  /** Newest first. */
+  list(): RunDriver[] {
+    return [...this.#drivers.values()].sort((a, b) => b.record.state.createdAt - a.record.state.createdAt || (a.record.runId < b.record.runId ? 1 : -1));
+  }
+
+  async pause(runId: string): Promise<RunRecord> {
+    const driver = this.get(runId);
+    const record = await driver.dispatch({ type: 'pause', reason: 'paused on request' });
+    return expectStatus(record, ['paused'], 'pause');
+  }
+
+  async resume(runId: string): Promise<RunRecord> {
+    const driver = this.get(runId);
+    const { status } = driver.record.state;
+    if (status !== 'paused' && status !== 'failed') throw refuse(driver.record, 'resume');
+    const running = this.list().find((other) => other.record.state.status === 'running');
+    if (running) {
+      throw new SpindleError('FAILED_PRECONDITION', `run "${runId}" cannot be resumed while run "${running.record.runId}" is running; pause that one first.`);
+    }
+    return driver.resume();
+  }
+
+  async cancel(runId: string): Promise<RunRecord> {
+    const driver = this.get(runId);
+    if (isFinal(driver.record.state.status)) throw refuse(driver.record, 'cancel');
+    return driver.dispatch({ type: 'cancel', reason: 'cancelled on request' });
+  }
+
+  async delete(runId: string): Promise<void> {
+    const driver = this.get(runId);
+    if (!isFinal(driver.record.state.status)) throw refuse(driver.record, 'delete');
+    await driver.stop();
+    this.#drivers.delete(runId);
+    await this.#options.bus.purgeRun(runId);
+    await this.#options.store.deleteResults(runId);
+    await this.#records.delete(runId);
+  }
+
+  get ready(): boolean {
+    return this.#isReady;
+  }
+
+  directory(runId: string): string {
+    return this.#records.directory(runId);
+  }
+
+  #requireReady(): void {
+    if (!this.#isReady) throw new SpindleError('UNAVAILABLE', 'this gateway does not hold the lease yet; try again.');
+  }
+}
+
+function expectStatus(record: RunRecord, expected: string[], verb: string): RunRecord {
+  if (!expected.includes(record.state.status)) throw refuse(record, verb);
+  return record;
+}
+
+function refuse(record: RunRecord, verb: string): SpindleError {
+  return new SpindleError('FAILED_PRECONDITION', `run "${record.runId}" is ${record.state.status}; it cannot be ${verb === 'cancel' ? 'cancelled' : `${verb}d`}.`);
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+

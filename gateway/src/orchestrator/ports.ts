@@ -1,0 +1,19 @@
+/** What the orchestrator needs from the outside. */
+import type { ArtifactStore, Bus, Logger, ServiceClient } from '@spindle/kit';
+import type { EvaluatorService, SamplerService, TrainerService } from '@spindle/proto';
+
+export type TrainerPort = ServiceClient<typeof TrainerService>;
+export type EvaluatorPort = ServiceClient<typeof EvaluatorService>;
+export type SamplerPort = ServiceClient<typeof SamplerService>;
+
+export interface OrchestratorPorts {
+  bus: Bus;
+  store: ArtifactStore;
+  /** The artifacts folder: <root>/<run>/ is for people, <root>/store for machines. */
+  root: string;
+  trainer: TrainerPort;
+  evaluator: EvaluatorPort;
+  logger: Logger;
+  /** How often results and queues are compared with the state, whatever the events say. */
+  rescanMs: number;
+}

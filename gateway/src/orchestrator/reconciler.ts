@@ -1,0 +1,153 @@
+/**
+ * Keeps a run's state in step with the truth: committed results, dead letters, and what the queue holds. Events only say when to
+ * look, so a lost event costs time and a repeated one nothing.
+ */
+import { delay, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
+import type { JobKind } from '@spindle/proto';
+import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
+import { isFinal } from '../domain/state.js';
+import { workOf } from '../domain/work.js';
+import type { NewEvent } from './driver.js';
+import { kindOfStage, stageNamed } from './jobs.js';
+import type { RunRecord } from './record.js';
+import type { ResultReader } from './results.js';
+
+interface Options {
+  bus: Bus;
+  store: ArtifactStore;
+  results: ResultReader;
+  logger: Logger;
+  /** Jobs are still on their way to the queue. */
+  publishing: () => boolean;
+  record: () => RunRecord;
+  dispatch: (event: NewEvent) => Promise<unknown>;
+}
+
+const leftOut = 'is left out';
+/** Rows named one by one; the count names the rest. */
+const maxNamedRows = 10;
+
+export class Reconciler {
+  readonly #options: Options;
+  #suspected: string | null = null;
+
+  constructor(options: Options) {
+    this.#options = options;
+  }
+
+  /** Follows events and compares every `periodMs`, until the run has ended or `signal` aborts. */
+  start(periodMs: number, signal: AbortSignal): void {
+    void this.#loop(signal, () => this.#follow(signal), 1_000);
+    void this.#loop(
+      signal,
+      async () => {
+        await delay(periodMs, signal);
+        await this.scan();
+        await this.#checkQueue();
+      },
+      0,
+    );
+  }
+
+  async #loop(signal: AbortSignal, turn: () => Promise<void>, pauseMs: number): Promise<void> {
+    while (!signal.aborted && !this.#ended) {
+      await turn().catch((error: unknown) => {
+        if (!signal.aborted) this.#options.logger.warn({ err: error, run: this.#options.record().runId }, 'comparing the run with its results failed; trying again');
+      });
+      if (pauseMs > 0) await delay(pauseMs, signal).catch(() => undefined);
+    }
+  }
+
+  async #follow(signal: AbortSignal): Promise<void> {
+    const { bus, record, logger } = this.#options;
+    for await (const { event } of bus.events(record().runId, { signal })) {
+      try {
+        if (event.fact.case === 'jobDone') await this.#take(event.fact.value.key);
+        else if (event.fact.case === 'jobFailed' && event.fact.value.dead) await this.#takeDeadLetters();
+      } catch (error) {
+        if (!signal.aborted) logger.warn({ err: error }, 'an event could not be taken in; the next comparison will');
+      }
+      if (this.#ended) return;
+    }
+  }
+
+  get #ended(): boolean {
+    return isFinal(this.#options.record().state.status);
+  }
+
+  /** Takes in every committed result and dead letter that the state does not know. */
+  async scan(): Promise<void> {
+    const { store, record } = this.#options;
+    for (const key of await store.listResults(record().runId)) await this.#take(key);
+    await this.#takeDeadLetters();
+  }
+
+  async #take(key: string): Promise<void> {
+    const { results, record, dispatch } = this.#options;
+    const job = parseJobKey(key);
+    const stage = job && job.runId === record().runId ? stagesOf(record().state.plan).find((s) => s.name === job.stage) : undefined;
+    if (!job || !stage || job.shard >= stage.shards || !kindOfStage(stage.kind)) return;
+    const known = record().state.stages[stage.name];
+    if (!known || known.done.includes(job.shard) || known.status === 'done' || known.status === 'skipped') return;
+    const result = await results.get(key);
+    if (!result) return;
+    const encoded = result.result.case === 'encode' ? result.result.value : null;
+    const rejected = encoded?.rejected ?? [];
+    await dispatch({ type: 'job-done', stage: stage.name, shard: job.shard, rejected: rejected.map((row) => row.index), truncated: encoded?.truncatedCaptions ?? 0 });
+    for (const row of rejected) {
+      const named = record().state.warnings.filter((warning) => warning.includes(leftOut)).length;
+      if (named < maxNamedRows) await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
+    }
+  }
+
+  async #takeDeadLetters(): Promise<void> {
+    const { bus, record, dispatch } = this.#options;
+    const seen = new Map<string, number>();
+    for (const letter of await bus.deadLetters(record().runId)) {
+      const count = (seen.get(letter.key) ?? 0) + 1;
+      seen.set(letter.key, count);
+      const job = parseJobKey(letter.key);
+      if (!job || count <= (record().state.forgiven[letter.key] ?? 0) || !record().state.stages[job.stage]) continue;
+      await dispatch({ type: 'job-dead', stage: job.stage, shard: job.shard, reason: letter.reason, attempts: letter.attempts });
+    }
+  }
+
+  async deadLetterCounts(): Promise<Record<string, number>> {
+    const counts: Record<string, number> = {};
+    for (const { key } of await this.#options.bus.deadLetters(this.#options.record().runId)) counts[key] = (counts[key] ?? 0) + 1;
+    return counts;
+  }
+
+  /** Jobs are lost when a queue holds none of its kind although some are outstanding, twice in a row with nothing done in between. */
+  async #checkQueue(): Promise<void> {
+    const { bus, record, publishing, dispatch, logger } = this.#options;
+    const waiting = this.#outstanding();
+    if (waiting.size === 0 || publishing()) {
+      this.#suspected = null;
+      return;
+    }
+    const depths = await bus.queueDepths();
+    const missing = [...waiting].filter(([kind]) => depths[kind].pending + depths[kind].inFlight === 0).flatMap(([, keys]) => keys);
+    const suspected = missing.length > 0 ? missing.join(' ') : null;
+    if (suspected !== null && suspected === this.#suspected) {
+      logger.warn({ run: record().runId, jobs: missing.length }, 'jobs are gone from the queue; they are published again');
+      await bus.provision();
+      await dispatch({ type: 'jobs-lost' });
+      this.#suspected = null;
+      return;
+    }
+    this.#suspected = suspected;
+  }
+
+  #outstanding(): Map<JobKind, string[]> {
+    const record = this.#options.record();
+    const byKind = new Map<JobKind, string[]>();
+    for (const [name, shards] of workOf(record.state).jobs) {
+      const kind = kindOfStage(stageNamed(record, name).kind);
+      if (!kind) continue;
+      byKind.set(kind, [...(byKind.get(kind) ?? []), ...shards.map((shard) => jobKey(record.runId, name, shard))]);
+    }
+    return byKind;
+  }
+}
+

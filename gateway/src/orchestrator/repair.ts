@@ -1,0 +1,51 @@
+/** Makes damaged inputs of a training again. Jobs are deterministic, so the blob comes back under its own digest. */
+import { delay, SpindleError } from '@spindle/kit';
+import type { ArtifactRef, TrainRequest } from '@spindle/proto';
+import { jobKey, opponentOf } from '../domain/plan.js';
+import { stageOf } from '../domain/state.js';
+import { buildJob } from './jobs.js';
+import type { TaskContext } from './tasks.js';
+
+const pollMs = 200;
+
+/** Returns how many shards were made again. */
+export async function repairInputs(context: TaskContext, request: TrainRequest): Promise<number> {
+  const record = context.record();
+  const encoded = await damaged(context, 'encode', request.encodedShards);
+  const generated = request.iteration === 0 ? [] : await damaged(context, `sample-${opponentOf(request.iteration)}`, request.generatedShards);
+  const all = [...encoded, ...generated];
+  const texts = await context.texts();
+  for (const { stage, shard, ref } of all) {
+    const key = jobKey(record.runId, stage, shard);
+    context.ports.logger.warn({ key, digest: ref.digest }, 'a damaged shard is made again');
+    await context.ports.store.deleteResults(key);
+    // A round of its own gets past the queue's de-duplication.
+    await context.ports.bus.publishJob(await buildJob(record, stage, shard, texts, context.results), Date.now());
+  }
+  for (const { stage, shard, ref } of all) {
+    while (!(await context.ports.store.has(ref))) {
+      const key = jobKey(record.runId, stage, shard);
+      const dead = (await context.ports.bus.deadLetters(record.runId)).find((letter) => letter.key === key);
+      if (dead) throw new SpindleError('DATA_LOSS', `${key}: its data ${ref.digest} is damaged and could not be made again: ${dead.reason}`);
+      await delay(pollMs, context.signal);
+    }
+  }
+  return all.length;
+}
+
+async function damaged(context: TaskContext, stage: string, refs: ArtifactRef[]): Promise<{ stage: string; shard: number; ref: ArtifactRef }[]> {
+  const record = context.record();
+  const bad = new Set<string>();
+  for (const ref of refs) {
+    // Reading verifies, and sets a bad blob aside.
+    await context.ports.store.get(ref).catch(() => bad.add(ref.digest));
+  }
+  if (bad.size === 0) return [];
+  const found: { stage: string; shard: number; ref: ArtifactRef }[] = [];
+  for (const shard of stageOf(record.state, stage).done) {
+    const key = jobKey(record.runId, stage, shard);
+    const ref = stage === 'encode' ? (await context.results.encode(key)).shard : (await context.results.sample(key)).latents;
+    if (ref && bad.has(ref.digest)) found.push({ stage, shard, ref });
+  }
+  return found;
+}

@@ -1,0 +1,80 @@
+/** The long calls of a run: training, statistics, report. Each ends in an event, or throws what ends the run. */
+import { join } from 'node:path';
+import { type TrainRequest } from '@spindle/proto';
+import { ensureError } from '@spindle/kit';
+import { trainKey } from '../domain/plan.js';
+import type { TrainStepMetrics } from '../domain/state.js';
+import type { NewEvent } from './driver.js';
+import { modelEvaluations, persist } from './evaluation.js';
+import { exportUnet, unetFolder } from './export.js';
+import type { RunTexts } from './jobs.js';
+import type { MetricsLine } from './metrics-log.js';
+import type { OrchestratorPorts } from './ports.js';
+import type { RunRecord } from './record.js';
+import { repairInputs } from './repair.js';
+import { reportData } from './report-data.js';
+import type { ResultReader } from './results.js';
+import { train, trainRequest } from './train-task.js';
+import { toStoredUnet, toSummary } from './wire.js';
+
+/** Statistics and reports read every image of a run. */
+const callTimeoutMs = 600_000;
+
+export interface TaskContext {
+  ports: OrchestratorPorts;
+  signal: AbortSignal;
+  record: () => RunRecord;
+  directory: string;
+  results: ResultReader;
+  texts: () => Promise<RunTexts>;
+  curves: () => Record<string, MetricsLine[]>;
+  dispatch: (event: NewEvent) => Promise<unknown>;
+}
+
+export async function trainModel(context: TaskContext, model: string): Promise<void> {
+  const { ports, signal, dispatch } = context;
+  const request = await trainRequest(context.record(), model, context.results);
+  const listener = {
+    started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
+    step: (metrics: TrainStepMetrics) => dispatch({ type: 'train-step', model, metrics }),
+    waiting: () => undefined,
+  };
+  const result = await withRepair(context, request, () => train(ports.trainer, request, listener, signal, ports.logger));
+  if (signal.aborted) return;
+  const unet = toStoredUnet(result, `training ${trainKey(request.runId, model)}`);
+  // Before the state says "trained", so that the folder is there whenever it does.
+  await exportUnet(ports.store, unet, join(context.directory, unetFolder(model)));
+  await dispatch({ type: 'train-finished', model, unet });
+}
+
+/** A damaged shard is made again from its job: the same bytes, so that training goes on as if nothing had happened. */
+async function withRepair<T>(context: TaskContext, request: TrainRequest, call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (thrown) {
+    const error = ensureError(thrown);
+    if (error.code !== 'DATA_LOSS' || context.signal.aborted) throw error;
+    const repaired = await repairInputs(context, request);
+    if (repaired === 0) throw error;
+    return call();
+  }
+}
+
+export async function evaluateModel(context: TaskContext, model: string): Promise<void> {
+  const { ports, signal, dispatch } = context;
+  const texts = await context.texts();
+  const record = context.record();
+  const models = modelEvaluations(record, texts);
+  const response = await persist(() => ports.evaluator.evaluate({ runId: record.runId, models }, { signal, timeoutMs: callTimeoutMs }), signal, ports.logger, `the evaluation of ${model}`);
+  if (response) await dispatch({ type: 'evaluated', model, results: response.models.map(toSummary) });
+}
+
+export async function writeReport(context: TaskContext): Promise<void> {
+  const { ports, signal, directory } = context;
+  const texts = await context.texts();
+  const record = context.record();
+  const models = modelEvaluations(record, texts);
+  const runJson = JSON.stringify(reportData(record, context.curves(), Date.now()));
+  const response = await persist(() => ports.evaluator.writeReport({ runId: record.runId, directory, models, runJson }, { signal, timeoutMs: callTimeoutMs }), signal, ports.logger, 'the report');
+  if (response) await context.dispatch({ type: 'report-written' });
+}

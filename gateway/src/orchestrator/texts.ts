@@ -1,0 +1,14 @@
+import type { ArtifactStore } from '@spindle/kit';
+import type { RunTexts } from './jobs.js';
+import type { RunRecord } from './record.js';
+import { toRef } from './wire.js';
+
+export async function loadTexts(store: ArtifactStore, record: RunRecord): Promise<RunTexts> {
+  const manifest = (await store.get(toRef(record.manifest))).toString('utf8');
+  const captions = manifest
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => (JSON.parse(line) as { text: string }).text);
+  const prompts = record.prompts ? (JSON.parse((await store.get(toRef(record.prompts))).toString('utf8')) as string[]) : [];
+  return { captions, prompts };
+}

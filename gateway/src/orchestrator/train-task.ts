@@ -1,0 +1,127 @@
+/** One training, as seen from the gateway: a call that is repeated until the trainer has said how it ends. */
+import { create } from '@bufbuild/protobuf';
+import { TrainRequestSchema, TrainSettingsSchema, Objective, type ArtifactRef, type TrainRequest, type UnetRef } from '@spindle/proto';
+import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
+import { forIteration, sftTraining } from '../config/resolve.js';
+import type { TrainConfig } from '../config/schema.js';
+import { iterationOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
+import { shardSize } from '../domain/shards.js';
+import { stageOf, type TrainStepMetrics } from '../domain/state.js';
+import { stageNamed, unetRef } from './jobs.js';
+import type { TrainerPort } from './ports.js';
+import type { RunRecord } from './record.js';
+import type { ResultReader } from './results.js';
+import { objectiveOf, precisionOf, scheduleOf, toMetrics } from './wire.js';
+
+const retryMs = { first: 250, longest: 5_000 };
+/** Failures that may be a passing one are tried so often; an unreachable trainer is awaited for ever. */
+const maxFailures = 3;
+
+export interface TrainListener {
+  started(resumedStep: number): Promise<unknown>;
+  step(metrics: TrainStepMetrics): Promise<unknown>;
+  waiting(reason: string): void;
+}
+
+export async function trainRequest(record: RunRecord, model: string, results: ResultReader): Promise<TrainRequest> {
+  const { config, runId } = record;
+  const k = iterationOf(model);
+  const base = { key: trainKey(runId, model), runId, iteration: k, modelName: model, pipelinePath: config.model };
+  const encodedShards = await shardRefs(record, 'encode', async (key) => (await results.encode(key)).shard);
+  const sft = k === 0 ? sftTraining(config) : undefined;
+  if (sft) {
+    const settings = trainSettings(record, sft, forIteration(sft.learning_rate, 1), 0);
+    return create(TrainRequestSchema, { ...base, objective: Objective.SFT, init: unetRef(record, 'base'), encodedShards, settings });
+  }
+  const opponent: UnetRef = unetRef(record, opponentOf(k));
+  return create(TrainRequestSchema, {
+    ...base,
+    objective: objectiveOf(config.objective.loss),
+    init: opponent,
+    opponent,
+    encodedShards,
+    generatedShards: await shardRefs(record, `sample-${opponentOf(k)}`, async (key) => (await results.sample(key)).latents),
+    settings: trainSettings(record, config.train, forIteration(config.train.learning_rate, k), forIteration(config.objective.beta, k)),
+  });
+}
+
+function trainSettings(record: RunRecord, train: TrainConfig, learningRate: number, beta: number) {
+  return create(TrainSettingsSchema, {
+    steps: train.steps,
+    batchSize: train.batch_size,
+    gradientAccumulation: train.gradient_accumulation,
+    learningRate,
+    schedule: scheduleOf(train.schedule),
+    warmupSteps: train.warmup_steps,
+    beta,
+    adamBeta1: train.adam_beta1,
+    adamBeta2: train.adam_beta2,
+    adamEpsilon: train.adam_epsilon,
+    weightDecay: train.weight_decay,
+    maxGradNorm: train.max_grad_norm,
+    emaDecay: train.ema_decay,
+    captionDropout: train.caption_dropout,
+    checkpointSteps: train.checkpoint_steps,
+    keepCheckpoints: train.keep_checkpoints,
+    seed: BigInt(record.config.seed),
+    precision: precisionOf(record.config.precision),
+    samplePosterior: train.sample_posterior,
+  });
+}
+
+/** In shard order, so that training sees the data in the same order whatever order it was made in. */
+async function shardRefs(record: RunRecord, name: string, read: (key: string) => Promise<ArtifactRef | undefined>): Promise<ArtifactRef[]> {
+  const { plan, rejected } = record.state;
+  const stage = stageNamed(record, name);
+  const without = new Set(rejected);
+  const refs: ArtifactRef[] = [];
+  for (const shard of stageOf(record.state, name).done) {
+    // Nothing was drawn for a shard whose rows were all rejected.
+    if (stage.kind === 'sample' && shardSize(plan, stage, shard, without) === 0) continue;
+    const ref = await read(jobKey(record.runId, name, shard));
+    if (ref) refs.push(ref);
+  }
+  return refs;
+}
+
+/** Resolves with the trained U-Net, or undefined when `signal` aborts; throws what ends the training for good. */
+export async function train(trainer: TrainerPort, request: TrainRequest, listener: TrainListener, signal: AbortSignal, logger: Logger): Promise<UnetRef | undefined> {
+  let wait = retryMs.first;
+  let failures = 0;
+  while (!signal.aborted) {
+    try {
+      for await (const { event } of trainer.train(request, { signal })) {
+        wait = retryMs.first;
+        failures = 0;
+        if (event.case === 'started') await listener.started(event.value.resumedStep);
+        else if (event.case === 'step') await listener.step(toMetrics(event.value));
+        else if (event.case === 'finished') return event.value.unet;
+        if (signal.aborted) return undefined;
+      }
+      throw new SpindleError('UNAVAILABLE', 'the trainer ended the call without a result');
+    } catch (thrown) {
+      if (signal.aborted) return undefined;
+      const error = ensureError(thrown);
+      if (!mayPass(error)) throw error;
+      if (error.code === 'INTERNAL' && ++failures >= maxFailures) throw error;
+      logger.warn({ err: error, key: request.key }, 'the trainer is not there; trying again');
+      listener.waiting(error.message);
+      await delay(wait, signal).catch(() => undefined);
+      wait = Math.min(wait * 2, retryMs.longest);
+    }
+  }
+  return undefined;
+}
+
+function mayPass(error: SpindleError): boolean {
+  switch (error.code) {
+    case 'UNAVAILABLE':
+    case 'ABORTED':
+    case 'CANCELLED':
+    case 'DEADLINE_EXCEEDED':
+    case 'INTERNAL':
+      return error.retryable;
+    default:
+      return false;
+  }
+}

@@ -1,0 +1,142 @@
+/** From a config to a run: everything that can be wrong is found here, before anything is stored. */
+import { create } from '@bufbuild/protobuf';
+import { randomBytes } from 'node:crypto';
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { InspectModelRequestSchema, type InspectModelResponse } from '@spindle/proto';
+import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
+import { sftTraining } from '../config/resolve.js';
+import type { RunConfig } from '../config/schema.js';
+import type { RunPlan } from '../domain/plan.js';
+import { initialState, stateSchemaVersion } from '../domain/state.js';
+import type { SamplerPort } from '../orchestrator/ports.js';
+import type { RunRecord } from '../orchestrator/record.js';
+import { toBlob } from '../orchestrator/wire.js';
+import { readDataSet, type DataSet } from './dataset.js';
+import { describePlan } from './plan-text.js';
+import { readPrompts } from './prompts.js';
+
+const inspectTimeoutMs = 60_000;
+
+export interface CheckedRun {
+  config: RunConfig;
+  plan: RunPlan;
+  resolution: number;
+  model: InspectModelResponse;
+  data: DataSet;
+  prompts: string[];
+  warnings: string[];
+  /** What a dry run prints. */
+  text: string[];
+}
+
+export async function checkRun(config: RunConfig, runId: string, sampler: SamplerPort, signal: AbortSignal): Promise<CheckedRun> {
+  const model = await inspect(sampler, config.model, 'model', signal);
+  if (model.kind !== 'StableDiffusionPipeline') {
+    throw new SpindleError('INVALID_ARGUMENT', `model: ${config.model}: expected a StableDiffusionPipeline, got ${model.kind}.`);
+  }
+  const resolution = config.data.resolution ?? model.sampleSize * model.vaeScale;
+  if (resolution % model.vaeScale !== 0) {
+    throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of the VAE's ${model.vaeScale}, got ${resolution}.`);
+  }
+  const data = await readDataSet(config.data.path, { limit: config.data.limit, textTokens: model.textTokens });
+  const prompts = config.evaluation ? await readPrompts(config.evaluation.prompts, config.evaluation.limit) : [];
+  await checkMetrics(config, sampler, signal);
+  const plan = planOf(config, runId, data.rows.length, prompts.length);
+  const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
+  if (config.train.batch_size > data.rows.length) {
+    warnings.push(`train.batch_size: ${config.train.batch_size} is more than the ${data.rows.length} rows of the data set; rows repeat within a batch.`);
+  }
+  const checked = { config, plan, resolution, model, data, prompts, warnings };
+  return { ...checked, text: describePlan(checked) };
+}
+
+async function checkMetrics(config: RunConfig, sampler: SamplerPort, signal: AbortSignal): Promise<void> {
+  for (const [i, metric] of (config.evaluation?.metrics ?? []).entries()) {
+    const key = `evaluation.metrics.${i}`;
+    const clip = await inspect(sampler, metric.model, `${key}.model`, signal);
+    if (clip.kind !== 'CLIPModel') throw new SpindleError('INVALID_ARGUMENT', `${key}.model: ${metric.model}: expected a CLIPModel, got ${clip.kind}.`);
+    if (metric.head === undefined) continue;
+    const weights = join(metric.head, 'model.safetensors');
+    await access(weights).catch(() => {
+      throw new SpindleError('INVALID_ARGUMENT', `${key}.head: expected the file ${weights}, got none.`);
+    });
+  }
+}
+
+async function inspect(sampler: SamplerPort, path: string, key: string, signal: AbortSignal): Promise<InspectModelResponse> {
+  await access(path).catch(() => {
+    throw new SpindleError('INVALID_ARGUMENT', `${key}: expected a folder, got "${path}", which does not exist.`);
+  });
+  try {
+    return await sampler.inspectModel(create(InspectModelRequestSchema, { path }), { signal, timeoutMs: inspectTimeoutMs });
+  } catch (thrown) {
+    const error = ensureError(thrown);
+    throw new SpindleError(error.code, `${key}: ${error.message}`, { cause: error });
+  }
+}
+
+export function planOf(config: RunConfig, runId: string, rows: number, evaluationPrompts: number): RunPlan {
+  const metrics = (config.evaluation?.metrics ?? []).map((metric) => metric.name);
+  const [first] = metrics;
+  const sft = sftTraining(config);
+  return {
+    runId,
+    seed: config.seed,
+    iterations: config.iterations,
+    sft: sft !== undefined,
+    rows,
+    imagesPerPrompt: config.sampling.images_per_prompt,
+    evaluationPrompts,
+    evaluationSeed: config.evaluation?.seed ?? 0,
+    metrics,
+    stop: config.stop && first !== undefined ? { metric: config.stop.metric ?? first, patience: config.stop.patience } : null,
+    sharedDevice: config.resources.shared_device,
+    encodeShardSize: config.resources.encode_shard_size,
+    sampleShardSize: config.sampling.shard_size,
+    trainSteps: config.train.steps,
+    sftSteps: sft?.steps ?? 0,
+    maxMissing: config.max_missing,
+  };
+}
+
+/** Puts the run's texts into the store and makes the record that the orchestrator drives. */
+export async function buildRecord(checked: CheckedRun, store: ArtifactStore, trace: Record<string, string>): Promise<RunRecord> {
+  const { config, plan, resolution, data, prompts, warnings } = checked;
+  const lines = data.rows.map((row) => `${JSON.stringify({ file: row.file, text: row.text })}\n`).join('');
+  const manifest = await store.put(Buffer.from(lines), 'application/jsonl');
+  const promptBlob = prompts.length > 0 ? await store.put(Buffer.from(JSON.stringify(prompts)), 'application/json') : null;
+  const state = initialState(plan, Date.now());
+  state.warnings.push(...warnings);
+  return {
+    schemaVersion: stateSchemaVersion,
+    version: 1,
+    runId: plan.runId,
+    config,
+    resolution,
+    manifest: toBlob(manifest),
+    prompts: promptBlob && toBlob(promptBlob),
+    trace,
+    state,
+  };
+}
+
+const runIdPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
+/** Names that the artifacts folder itself uses. */
+const reserved = new Set(['store', 'nats', 'logs']);
+
+export function chooseRunId(asked: string, name: string, inUse: (id: string) => boolean): string {
+  if (asked !== '') {
+    if (!runIdPattern.test(asked) || reserved.has(asked)) {
+      throw new SpindleError('INVALID_ARGUMENT', `run_id: expected up to 63 lower-case letters, digits and "-"${reserved.has(asked) ? `, none of ${[...reserved].join(', ')}` : ''}, got "${asked}".`);
+    }
+    if (inUse(asked)) throw new SpindleError('ALREADY_EXISTS', `run_id: expected an id that is not in use, got "${asked}".`);
+    return asked;
+  }
+  const day = new Date().toISOString().slice(0, 10).replaceAll('-', '');
+  for (;;) {
+    const id = `${name}-${day}-${randomBytes(2).toString('hex')}`;
+    if (!inUse(id)) return id;
+  }
+}
+

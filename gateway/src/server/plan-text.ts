@@ -1,0 +1,82 @@
+/** What `spindle run --dry-run` prints: what would be done, and what it needs. */
+import { statfsSync } from 'node:fs';
+import { forIteration, sftTraining } from '../config/resolve.js';
+import type { RunConfig, TrainConfig } from '../config/schema.js';
+import { stagesOf } from '../domain/plan.js';
+import type { CheckedRun } from './create-run.js';
+
+const float = 4;
+
+export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
+  const { config, plan, model, resolution, prompts, warnings } = run;
+  const side = resolution / model.vaeScale;
+  const shards = (name: string): number => stagesOf(plan).find((stage) => stage.name === name)?.shards ?? 0;
+  const sft = sftTraining(config);
+  const evaluation = prompts.length > 0 ? `${prompts.length} prompts × ${plan.iterations + 1 + (sft ? 1 : 0)} models, judged by ${plan.metrics.join(', ') || 'nobody'}` : 'none';
+  return [
+    `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ${model.predictionType} prediction).`,
+    `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
+    ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
+    ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan.rows * plan.imagesPerPrompt, shards('sample-base'), i + 1)),
+    `evaluation: ${evaluation}.`,
+    `memory: training needs about ${size(trainingMemory(run))} plus activations (weights, opponent, gradients, two moments${config.train.ema_decay > 0 ? ', moving average' : ''}).`,
+    `disk: about ${size(diskBytes(run))} under the artifacts folder.`,
+    ...warnings.map((warning) => `warning: ${warning}`),
+  ];
+}
+
+function iterationText(config: RunConfig, images: number, jobs: number, k: number): string {
+  const { sampling } = config;
+  const scheduler = sampling.scheduler ?? "the model's scheduler";
+  const draw = `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ${sampling.guidance_scale})`;
+  return `iteration ${k}: ${draw}, then ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
+}
+
+function trainText(train: TrainConfig, k: number): string {
+  return `train ${train.steps} steps of ${train.batch_size} at learning rate ${forIteration(train.learning_rate, k)} (${train.schedule}, ${train.warmup_steps} warm-up steps)`;
+}
+
+function trainingMemory({ model, config }: Omit<CheckedRun, 'text'>): number {
+  return Number(model.unetParameters) * float * (5 + (config.train.ema_decay > 0 ? 1 : 0));
+}
+
+function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>): number {
+  const weights = Number(model.unetParameters) * float;
+  const latent = model.latentChannels * (resolution / model.vaeScale) ** 2 * float;
+  const trainings = plan.iterations + (plan.sft ? 1 : 0);
+  const checkpoints = trainings * weights * (3 + (config.train.ema_decay > 0 ? 1 : 0)) * config.train.keep_checkpoints;
+  const encoded = plan.rows * (2 * latent + model.textTokens * model.textWidth * float);
+  const drawn = plan.iterations * plan.rows * plan.imagesPerPrompt * latent;
+  // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
+  const images = 2 * (trainings + 1) * plan.evaluationPrompts * resolution ** 2 * 2;
+  return trainings * weights + checkpoints + encoded + drawn + images;
+}
+
+/** Bytes free where the artifacts go, or undefined where the system does not say. */
+export function freeBytes(folder: string): number | undefined {
+  try {
+    const info = statfsSync(folder);
+    return info.bavail * info.bsize;
+  } catch {
+    return undefined;
+  }
+}
+
+export function neededBytes(run: Omit<CheckedRun, 'text'>): number {
+  return diskBytes(run);
+}
+
+function millions(count: bigint): string {
+  return `${(Number(count) / 1e6).toFixed(1)} M`;
+}
+
+export function size(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value.toFixed(value < 10 && unit > 0 ? 1 : 0)} ${units[unit] ?? ''}`;
+}

@@ -1,0 +1,141 @@
+/** RunService: the public API. */
+import { create, toJsonString } from '@bufbuild/protobuf';
+import type {
+  RunService} from '@spindle/proto';
+import {
+  CreateRunResponseSchema,
+  DeleteRunResponseSchema,
+  EventSchema,
+  GetRunResponseSchema,
+  ListRunsResponseSchema,
+  PauseRunResponseSchema,
+  ResumeRunResponseSchema,
+  CancelRunResponseSchema,
+  WatchRunResponseSchema,
+  type CreateRunRequest,
+  type CreateRunResponse,
+  type ListRunsRequest,
+  type ListRunsResponse,
+  type Run,
+  type WatchRunRequest,
+  type WatchRunResponse,
+} from '@spindle/proto';
+import { injectContext, linkedAbort, SpindleError, type ArtifactStore, type Bus, type CallContext, type ServiceHandlers } from '@spindle/kit';
+import { parseRunConfig } from '../config/load.js';
+import { isFinal } from '../domain/state.js';
+import type { Orchestrator } from '../orchestrator/orchestrator.js';
+import type { SamplerPort } from '../orchestrator/ports.js';
+import type { RunRecord } from '../orchestrator/record.js';
+import { buildRecord, checkRun, chooseRunId } from './create-run.js';
+import { freeBytes, neededBytes, size } from './plan-text.js';
+import { toRun } from './run-view.js';
+
+export interface RunServiceOptions {
+  orchestrator: Orchestrator;
+  sampler: SamplerPort;
+  bus: Bus;
+  store: ArtifactStore;
+  root: string;
+}
+
+const pageSize = { standard: 50, largest: 200 };
+/** A watch of a run that has ended closes after so long without another event. */
+const idleMs = 1_000;
+
+export class RunApi {
+  readonly #options: RunServiceOptions;
+
+  constructor(options: RunServiceOptions) {
+    this.#options = options;
+  }
+
+  handlers(): ServiceHandlers<typeof RunService> {
+    const { orchestrator } = this.#options;
+    return {
+      createRun: (request, context) => this.#create(request, context),
+      getRun: async ({ runId }) => create(GetRunResponseSchema, { run: this.view(orchestrator.get(runId).record) }),
+      listRuns: async (request) => this.#list(request),
+      watchRun: (request, context) => this.#watch(request, context),
+      pauseRun: async ({ runId }) => create(PauseRunResponseSchema, { run: this.view(await orchestrator.pause(runId)) }),
+      resumeRun: async ({ runId }) => create(ResumeRunResponseSchema, { run: this.view(await orchestrator.resume(runId)) }),
+      cancelRun: async ({ runId }) => create(CancelRunResponseSchema, { run: this.view(await orchestrator.cancel(runId)) }),
+      deleteRun: async ({ runId }) => {
+        await orchestrator.delete(runId);
+        return create(DeleteRunResponseSchema, {});
+      },
+    };
+  }
+
+  view(record: RunRecord): Run {
+    return toRun(record, this.#options.orchestrator.directory(record.runId), Date.now());
+  }
+
+  async #create(request: CreateRunRequest, context: CallContext): Promise<CreateRunResponse> {
+    const { orchestrator, sampler, store, root } = this.#options;
+    const config = parseRunConfig(parseJson(request.configJson), 'config');
+    const runId = chooseRunId(request.runId, config.name, (id) => orchestrator.has(id));
+    const checked = await checkRun(config, runId, sampler, context.signal);
+    const free = freeBytes(root);
+    const needed = neededBytes(checked);
+    if (free !== undefined && free < needed) {
+      throw new SpindleError('FAILED_PRECONDITION', `artifacts folder ${root}: expected about ${size(needed)} of free disk space, got ${size(free)}.`);
+    }
+    const trace: Record<string, string> = {};
+    injectContext(trace);
+    if (request.dryRun) {
+      // Nothing is stored: the record lives as long as the answer.
+      return create(CreateRunResponseSchema, { plan: checked.text });
+    }
+    const record = await orchestrator.create(await buildRecord(checked, store, trace));
+    return create(CreateRunResponseSchema, { run: this.view(record), plan: checked.text });
+  }
+
+  #list(request: ListRunsRequest): ListRunsResponse {
+    const all = this.#options.orchestrator.list();
+    const count = Math.min(request.pageSize || pageSize.standard, pageSize.largest);
+    const start = request.pageToken === '' ? 0 : all.findIndex((driver) => driver.record.runId === request.pageToken);
+    if (start < 0) throw new SpindleError('INVALID_ARGUMENT', `page_token: expected the token of a page before, got "${request.pageToken}".`);
+    return create(ListRunsResponseSchema, {
+      runs: all.slice(start, start + count).map((driver) => this.view(driver.record)),
+      nextPageToken: all[start + count]?.record.runId ?? '',
+    });
+  }
+
+  /** Events from the stream, each with the run as it is now; ends with the run, also when its last event was lost. */
+  async *#watch(request: WatchRunRequest, context: CallContext): AsyncGenerator<WatchRunResponse> {
+    const { orchestrator, bus } = this.#options;
+    const { runId } = request;
+    const current = (): Run => this.view(orchestrator.get(runId).record);
+    const over = (): boolean => isFinal(orchestrator.get(runId).record.state.status);
+    yield create(WatchRunResponseSchema, { sequence: request.fromSequence, run: current() });
+    const idle = new AbortController();
+    const linked = linkedAbort(context.signal, idle.signal);
+    let seenAt = Date.now();
+    const timer = setInterval(() => {
+      if (over() && Date.now() - seenAt > idleMs) idle.abort();
+    }, idleMs / 4);
+    try {
+      const from = request.fromSequence > 0n ? { fromSequence: request.fromSequence } : {};
+      for await (const { sequence, event } of bus.events(runId, { ...from, signal: linked.signal })) {
+        seenAt = Date.now();
+        yield create(WatchRunResponseSchema, { sequence, eventJson: toJsonString(EventSchema, event), run: current() });
+        const status = event.fact.case === 'runChanged' ? event.fact.value.status : '';
+        if (over() && status === orchestrator.get(runId).record.state.status) return;
+      }
+    } catch (error) {
+      if (!idle.signal.aborted) throw error;
+    } finally {
+      clearInterval(timer);
+      linked.cleanup();
+    }
+    if (!context.signal.aborted) yield create(WatchRunResponseSchema, { sequence: 0n, run: current() });
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new SpindleError('INVALID_ARGUMENT', `config_json: expected a run config in JSON, got ${text === '' ? 'nothing' : 'text that does not parse'}.`);
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * Sampler, scorer, trainer and evaluator without an engine: real gRPC servers and real queue consumers whose work is a pure
+ * function of its inputs, so that two runs can be compared byte for byte. For tests only.
+ */
+import { createHash } from 'node:crypto';
+import { create, toJsonString } from '@bufbuild/protobuf';
+import {
+  EncodeResultSchema,
+  EvaluatorService,
+  EventSchema,
+  InspectModelResponseSchema,
+  JobDoneSchema,
+  JobResultSchema,
+  MetricScoresSchema,
+  MetricStatisticsSchema,
+  ModelStatisticsSchema,
+  RejectedRowSchema,
+  SampleResultSchema,
+  SamplerService,
+  ScoreResultSchema,
+  TrainerService,
+  UnetRefSchema,
+  type Job,
+  type JobKind,
+  type JobResult,
+  type ModelEvaluation,
+  type TrainRequest,
+  type TrainResponse,
+} from '@spindle/proto';
+import { delay, GrpcServer, SpindleError, writeFileAtomic, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
+import { join } from 'node:path';
+import { solidPng } from './png.js';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { TrainResponseSchema } from '@spindle/proto';
+
+export interface FakeBehaviour {
+  /** Throws to fail a job. */
+  onJob?: (job: Job) => void | Promise<void>;
+  /** The loss of a step; throws to break the call off. */
+  onStep?: (request: TrainRequest, step: number) => number | Promise<number>;
+  /** Mean score of a model's images. */
+  score?: (model: string) => number;
+  rejected?: number[];
+  stepMs?: number;
+}
+
+export function digest(...parts: string[]): string {
+  return createHash('sha256').update(parts.join('\n')).digest('hex');
+}
+
+export interface FakeServices {
+  address: string;
+  /** Keys of jobs that were worked on, with repetitions. */
+  worked: string[];
+  /** Steps that training has done, with repetitions: "<key>@<step>". */
+  trained: string[];
+  behaviour: FakeBehaviour;
+  stop(): Promise<void>;
+}
+
+/** All four services behind one address. */
+export async function startFakes(options: { bus: Bus; store: ArtifactStore; logger: Logger; behaviour?: FakeBehaviour; port?: number }): Promise<FakeServices> {
+  const { bus, store, logger } = options;
+  const stopping = new AbortController();
+  const services: Omit<FakeServices, 'address' | 'stop'> = { worked: [], trained: [], behaviour: options.behaviour ?? {} };
+  const server = new GrpcServer({ logger });
+  server.addService(SamplerService, {
+    inspectModel: async ({ path }) => inspectAnswer(path),
+    sample: async () => ({}),
+    getWorker: async () => ({}),
+  });
+  server.addService(TrainerService, { train: (request, context) => train(request, context.signal, store, services) });
+  server.addService(EvaluatorService, {
+    evaluate: async ({ models }) => ({ models: models.map((model) => statistics(model, services.behaviour)) }),
+    writeReport: async ({ directory, models, runJson }) => {
+      const file = join(directory, 'report.json');
+      await writeFileAtomic(file, JSON.stringify({ models: models.map((m) => m.model), run: JSON.parse(runJson) as unknown }));
+      return { files: [file], models: models.map((model) => statistics(model, services.behaviour)) };
+    },
+  });
+  const port = await server.listen(`127.0.0.1:${options.port ?? 0}`);
+  const kinds: JobKind[] = ['encode', 'sample', 'score'];
+  const consuming = bus.consumeJobs(kinds, (job) => work(job, bus, store, services), { workerId: 'fake', signal: stopping.signal, retryDelayMs: 20 });
+  return {
+    ...services,
+    worked: services.worked,
+    trained: services.trained,
+    behaviour: services.behaviour,
+    address: `127.0.0.1:${port}`,
+    stop: async () => {
+      stopping.abort();
+      await consuming;
+      await server.shutdown(0);
+    },
+  };
+}
+
+function inspectAnswer(path: string) {
+  if (path.includes('broken')) throw new SpindleError('INVALID_ARGUMENT', `${path}/unet/diffusion_pytorch_model.safetensors: conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.`);
+  const kind = path.includes('clip') ? 'CLIPModel' : 'StableDiffusionPipeline';
+  return create(InspectModelResponseSchema, { kind, unetParameters: 1_000n, latentChannels: 4, vaeScale: 8, sampleSize: 8, textTokens: 16, textWidth: 8, predictionType: 'epsilon', scheduler: 'DDIMScheduler' });
+}
+
+async function work(job: Job, bus: Bus, store: ArtifactStore, services: Pick<FakeServices, 'worked' | 'behaviour'>): Promise<void> {
+  if ((await store.getResult(job.key)) === null) {
+    await services.behaviour.onJob?.(job);
+    services.worked.push(job.key);
+    await store.commitResult(job.key, toJsonString(JobResultSchema, await resultOf(job, store, services.behaviour)));
+  }
+  const fact = { case: 'jobDone' as const, value: create(JobDoneSchema, { key: job.key, seconds: 0, worker: 'fake' }) };
+  await bus.publishEvent(create(EventSchema, { runId: job.runId, fact }), `${job.key}#done`);
+}
+
+async function resultOf(job: Job, store: ArtifactStore, behaviour: FakeBehaviour): Promise<JobResult> {
+  const blob = (text: string, type: string) => store.put(Buffer.from(digest(text)), type);
+  const base = { key: job.key, seconds: 0, worker: 'fake' };
+  switch (job.work.case) {
+    case 'encode': {
+      const { start, count } = job.work.value;
+      const rejected = (behaviour.rejected ?? []).filter((index) => index >= start && index < start + count);
+      const value = create(EncodeResultSchema, {
+        shard: await blob(`encode ${start} ${count}`, 'application/safetensors'),
+        count: count - rejected.length,
+        rejected: rejected.map((index) => create(RejectedRowSchema, { index, file: `${index}.png`, reason: 'the image is truncated' })),
+      });
+      return create(JobResultSchema, { ...base, result: { case: 'encode', value } });
+    }
+    case 'sample': {
+      const { items, unet, wantImages, wantLatents } = job.work.value;
+      const identity = unet?.path || unet?.weights?.digest || '';
+      const drawn = items.map((item) => digest(identity, item.prompt, String(item.seed)));
+      const value = create(SampleResultSchema, {
+        count: items.length,
+        images: wantImages ? await Promise.all(drawn.map((text) => store.put(solidPng(text), 'image/png'))) : [],
+        ...(wantLatents && { latents: await blob(drawn.join(), 'application/safetensors') }),
+      });
+      return create(JobResultSchema, { ...base, result: { case: 'sample', value } });
+    }
+    case 'score': {
+      const { items, metrics } = job.work.value;
+      const scores = metrics.map((metric) => create(MetricScoresSchema, { metric: metric.name, values: items.map((item) => item.image?.digest.length ?? 0) }));
+      return create(JobResultSchema, { ...base, result: { case: 'score', value: create(ScoreResultSchema, { scores }) } });
+    }
+    case undefined:
+      throw new SpindleError('INVALID_ARGUMENT', `job ${job.key}: no work.`);
+  }
+}
+
+/** Checkpoints every `checkpointSteps` and when cancelled, resumes from them, and ends in bytes that depend on the inputs alone. */
+async function* train(request: TrainRequest, signal: AbortSignal, store: ArtifactStore, services: Pick<FakeServices, 'trained' | 'behaviour'>): AsyncGenerator<MessageInitShape<typeof TrainResponseSchema>> {
+  const steps = request.settings?.steps ?? 0;
+  const checkpoint = `${request.key}-checkpoint`;
+  const resumedStep = Number((await store.getResult(checkpoint)) ?? '0');
+  yield { event: { case: 'started', value: { resumedStep, steps } } };
+  for (let step = resumedStep + 1; step <= steps; step++) {
+    if (services.behaviour.stepMs) await delay(services.behaviour.stepMs, signal);
+    const loss = (await services.behaviour.onStep?.(request, step)) ?? 1 / step;
+    services.trained.push(`${request.key}@${step}`);
+    if (step % (request.settings?.checkpointSteps ?? 1) === 0) {
+      await store.deleteResults(checkpoint);
+      await store.commitResult(checkpoint, String(step));
+    }
+    const value: Extract<TrainResponse['event'], { case: 'step' }>['value'] | object = { step, loss, errorReal: 0.1, errorGenerated: 0.2, opponentErrorReal: 0.1, opponentErrorGenerated: 0.1, implicitAccuracy: 0.75, gradNorm: 1, learningRate: 1e-4, beta: request.settings?.beta ?? 0, seconds: 0.01 };
+    yield { event: { case: 'step', value } };
+  }
+  const inputs = [request.modelName, request.init?.path ?? '', request.init?.weights?.digest ?? '', ...request.encodedShards.map((r) => r.digest), ...request.generatedShards.map((r) => r.digest)];
+  const weights = await store.put(Buffer.from(digest(...inputs, String(request.settings?.seed))), 'application/safetensors');
+  const config = await store.put(Buffer.from('{"_class_name":"UNet2DConditionModel"}'), 'application/json');
+  yield { event: { case: 'finished', value: { unet: create(UnetRefSchema, { name: request.modelName, config, weights }), steps } } };
+}
+
+function statistics(model: ModelEvaluation, behaviour: FakeBehaviour) {
+  const mean = behaviour.score?.(model.model) ?? 1;
+  const metrics = [create(MetricStatisticsSchema, { metric: 'pick', mean, median: mean, standardError: 0.1, winRate: 0.5, n: model.items.length })];
+  return create(ModelStatisticsSchema, { model: model.model, metrics });
+}

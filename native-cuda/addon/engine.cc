@@ -1,0 +1,85 @@
+// The engine itself, its handles, and what is asked of it besides models: what it is, parity, speed, and a look at model files.
+#include <fstream>
+
+#include "convert.h"
+#include "exports.h"
+#include "handles.h"
+
+namespace spindle::addon {
+
+namespace {
+
+constexpr const char* kVersion = "0.1.0";
+
+std::string cpu_name() {
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line);)
+    if (line.starts_with("model name")) return line.substr(std::min(line.size(), line.find(':') + 2));
+  return "unknown";
+}
+
+Napi::Value create_engine(const Napi::CallbackInfo& info) {
+  Fields fields(info[0], "options");
+  DeviceOptions options{fields.string("backend"), int(fields.integer("threads")), fields.string("isa")};
+  require(options.threads >= 0 && options.threads <= 1024, "options.threads: expected 0 to 1024, got ", options.threads);
+  auto made = std::make_unique<EngineHandle>();
+  made->engine = std::make_shared<EngineThread>(info.Env(), options);
+  made->backend = options.backend;
+  return to_js_handle(info.Env(), std::move(made));
+}
+
+Napi::Value engine_info(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  EngineHandle& engine = handle<EngineHandle>(info[0]);
+  Device& device = engine.engine->device();
+  Napi::Array backends = Napi::Array::New(env);
+  backends.Set(0u, "cpu");
+  backends.Set(1u, "reference");
+  return from_fields(env, {{"version", from_string(env, kVersion)},
+                           {"backend", from_string(env, engine.backend)},
+                           {"isa", from_string(env, device.isa())},
+                           {"threads", from_number(env, device.threads().threads())},
+                           {"cpu", from_string(env, cpu_name())},
+                           {"backends", backends}});
+}
+
+Napi::Value create_cancel(const Napi::CallbackInfo& info) { return to_js_handle(info.Env(), std::make_unique<CancelHandle>()); }
+
+Napi::Value cancel(const Napi::CallbackInfo& info) {
+  handle<CancelHandle>(info[0]).token->cancel();
+  return info.Env().Undefined();
+}
+
+Napi::Value release(const Napi::CallbackInfo& info) {
+  any_handle(info[0], "a handle").release();
+  return info.Env().Undefined();
+}
+
+Napi::Value parity_call(const Napi::CallbackInfo& info) {
+  std::shared_ptr<EngineThread> engine = handle<EngineHandle>(info[0]).engine;
+  return enqueue(
+      info.Env(), engine, nullptr,
+      [device = &engine->device(), directory = to_string(info[1], "directory"), precision = to_precision(info[2], "precision")](const CancelToken*) { return run_parity(directory, *device, precision); },
+      [](Napi::Env env, std::vector<ParityLine>& lines) { return from_parity(env, lines); });
+}
+
+// Headers only, so it may run on Node's thread, on a device of its own.
+Napi::Value inspect(const Napi::CallbackInfo& info) {
+  Device device({.backend = "reference", .threads = 1});
+  int64_t parameters = inspect_model(device, to_string(info[0], "kind"), to_source(info[1], "source"));
+  return from_fields(info.Env(), {{"parameters", from_number(info.Env(), double(parameters))}});
+}
+
+}  // namespace
+
+void export_engine(Napi::Env env, Napi::Object& exports) {
+  add<create_engine>(env, exports, "createEngine");
+  add<engine_info>(env, exports, "engineInfo");
+  add<create_cancel>(env, exports, "createCancel");
+  add<cancel>(env, exports, "cancel");
+  add<release>(env, exports, "release");
+  add<parity_call>(env, exports, "parity");
+  add<inspect>(env, exports, "inspectModel");
+}
+
+}  // namespace spindle::addon

@@ -1,0 +1,129 @@
+// Training a U-Net.
+#include "convert.h"
+#include "exports.h"
+#include "handles.h"
+#include "train/trainer.h"
+
+namespace spindle::addon {
+
+namespace {
+
+TrainerOptions to_options(const Napi::Value& value) {
+  Fields fields(value, "options");
+  TrainerOptions options;
+  options.objective = parse_objective(fields.string("objective"));
+  options.beta = fields.number("beta");
+  options.scheduler_config = fields.string("schedulerConfig");
+  options.compute = to_precision(fields.value("precision"), fields.at("precision"));
+  options.learning_rate = {fields.number("learningRate"), parse_schedule(fields.string("schedule")), fields.integer("warmupSteps"), fields.integer("totalSteps")};
+  options.adamw = {fields.number("adamBeta1"), fields.number("adamBeta2"), fields.number("adamEpsilon"), fields.number("weightDecay")};
+  options.max_grad_norm = fields.number("maxGradNorm");
+  options.ema_decay = fields.number("emaDecay");
+  options.seed = fields.bigint("seed");
+  options.iteration = fields.integer("iteration");
+  return options;
+}
+
+Napi::Value create_trainer(const Napi::CallbackInfo& info) {
+  std::shared_ptr<EngineThread> engine = handle<EngineHandle>(info[0]).engine;
+  std::optional<ModelSource> opponent;
+  if (!info[2].IsNull()) opponent = to_source(info[2], "opponent");
+  return enqueue(
+      info.Env(), engine, nullptr,
+      [device = &engine->device(), init = to_source(info[1], "init"), opponent = std::move(opponent), options = to_options(info[3])](const CancelToken*) {
+        return std::make_shared<Trainer>(*device, init, opponent ? &*opponent : nullptr, options);
+      },
+      [engine](Napi::Env env, std::shared_ptr<Trainer>& trainer) {
+        auto made = std::make_unique<TrainerHandle>();
+        made->engine = engine;
+        made->model = std::move(trainer);
+        return to_js_handle(env, std::move(made));
+      });
+}
+
+// A TrainBatch as plain data.
+struct Batch {
+  int64_t step, offset, step_batch_size;
+  TensorData real, text;
+  std::optional<TensorData> generated;
+};
+
+Batch to_batch(const Napi::Value& value) {
+  Fields fields(value, "batch");
+  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.tensor("real", 4), fields.tensor("text", 3), {}};
+  if (!fields.is_null("generated")) batch.generated = fields.tensor("generated", 4);
+  return batch;
+}
+
+Napi::Value errors_to_js(Napi::Env env, const std::vector<double>& errors) { return from_floats(env, {errors.begin(), errors.end()}); }
+
+Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), cancel_token(info[2]),
+      [batch = to_batch(info[1])](Trainer& trainer, const CancelToken* cancel) {
+        Device& device = trainer.unet().device;
+        TrainBatch b;
+        b.step = batch.step;
+        b.offset = batch.offset;
+        b.step_batch_size = batch.step_batch_size;
+        b.real = batch.real.upload(device);
+        if (batch.generated) b.generated = batch.generated->upload(device);
+        b.text = batch.text.upload(device);
+        return trainer.accumulate(b, cancel);
+      },
+      [](Napi::Env env, TrainBatchResult& r) -> Napi::Value {
+        return from_fields(env, {{"loss", from_number(env, r.loss)},
+                                 {"errorReal", errors_to_js(env, r.errors.real)},
+                                 {"errorGenerated", errors_to_js(env, r.errors.generated)},
+                                 {"opponentErrorReal", errors_to_js(env, r.errors.opponent_real)},
+                                 {"opponentErrorGenerated", errors_to_js(env, r.errors.opponent_generated)},
+                                 {"phases", from_phases(env, r.phases)}});
+      });
+}
+
+Napi::Value train_apply(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), nullptr, [step = to_integer(info[1], "step")](Trainer& trainer, const CancelToken*) { return trainer.apply(step); },
+      [](Napi::Env env, TrainStepResult& r) -> Napi::Value {
+        return from_fields(env, {{"gradNorm", from_number(env, r.grad_norm)}, {"learningRate", from_number(env, r.learning_rate)}, {"phases", from_phases(env, r.phases)}});
+      });
+}
+
+Napi::Value train_save_state(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), nullptr,
+      [path = to_string(info[1], "path"), metadata = to_string_map(info[2], "metadata")](Trainer& trainer, const CancelToken*) {
+        trainer.save_state(path, metadata);
+        return Nothing{};
+      },
+      nothing_to_js);
+}
+
+Napi::Value train_load_state(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), nullptr, [path = to_string(info[1], "path")](Trainer& trainer, const CancelToken*) { return trainer.load_state(path); },
+      [](Napi::Env env, std::map<std::string, std::string>& metadata) { return from_string_map(env, metadata); });
+}
+
+Napi::Value train_export(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), nullptr,
+      [path = to_string(info[1], "path")](Trainer& trainer, const CancelToken*) {
+        trainer.export_weights(path);
+        return Nothing{};
+      },
+      nothing_to_js);
+}
+
+}  // namespace
+
+void export_training(Napi::Env env, Napi::Object& exports) {
+  add<create_trainer>(env, exports, "createTrainer");
+  add<train_accumulate>(env, exports, "trainAccumulate");
+  add<train_apply>(env, exports, "trainApply");
+  add<train_save_state>(env, exports, "trainSaveState");
+  add<train_load_state>(env, exports, "trainLoadState");
+  add<train_export>(env, exports, "trainExport");
+}
+
+}  // namespace spindle::addon

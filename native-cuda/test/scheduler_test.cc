@@ -1,0 +1,161 @@
+// Samplers beyond what the golden fixtures hold: every option runs, state is forgotten, bad configs are refused by name.
+#include <cmath>
+
+#include "check.h"
+#include "sample/scheduler.h"
+
+using namespace spindle;
+
+namespace {
+Json config(const std::string& name, Json::Object more = {}) {
+  Json json = Json::Object{{"_class_name", name}, {"_diffusers_version", "0"}, {"num_train_timesteps", 1000}, {"beta_start", 0.00085}, {"beta_end", 0.012}, {"beta_schedule", "scaled_linear"}, {"clip_sample", false}, {"steps_offset", 1}};
+  for (auto& [key, value] : more) json.set(key, std::move(value));
+  return json;
+}
+
+void no_noise(float*, int64_t) { throw Error(Code::Internal, "asked for noise"); }
+
+// The best prediction when the data is one point: every sampler must end close to it.
+constexpr float kPoint = 0.7f;
+
+std::vector<float> sample_point(Scheduler& scheduler, int64_t steps, const NoiseSource& noise = no_noise) {
+  scheduler.set_timesteps(steps);
+  std::vector<float> x = {1.3f, -0.4f, 0.2f};
+  for (float& v : x) v *= float(scheduler.init_noise_sigma());
+  const NoiseSchedule& schedule = scheduler.schedule();
+  for (size_t i = 0; i < scheduler.timesteps().size(); ++i) {
+    std::vector<float> input = x, out(x.size());
+    scheduler.scale_model_input(input.data(), 3, i);
+    double t = scheduler.timesteps()[i], low = std::floor(t);
+    double a0 = double(schedule.alphas_cumprod[size_t(low)]), a1 = double(schedule.alphas_cumprod[std::min<size_t>(999, size_t(low) + 1)]), w = t - low;
+    double s = std::sqrt((1 - a0) / a0) * (1 - w) + std::sqrt((1 - a1) / a1) * w, a = 1 / (1 + s * s);
+    for (size_t k = 0; k < x.size(); ++k) {
+      double eps = (double(input[k]) - std::sqrt(a) * double(kPoint)) / std::sqrt(1 - a);
+      out[k] = float(schedule.prediction_type == PredictionType::Epsilon ? eps : schedule.prediction_type == PredictionType::Sample ? double(kPoint) : std::sqrt(a) * eps - std::sqrt(1 - a) * double(kPoint));
+    }
+    scheduler.step(x.data(), out.data(), 3, i, noise);
+  }
+  return x;
+}
+
+std::string message_of(const Json& json, double eta = 0) {
+  try {
+    make_scheduler(json, eta);
+  } catch (const Error& e) {
+    CHECK(e.code() == Code::InvalidArgument);
+    return e.what();
+  }
+  return "";
+}
+}  // namespace
+
+TEST("schedulers: with a perfect model every configuration arrives at the data, again and again") {
+  std::vector<Json> configs;
+  for (const char* spacing : {"leading", "trailing", "linspace"})
+    for (const char* prediction : {"epsilon", "v_prediction"}) {
+      Json::Object base = {{"timestep_spacing", spacing}, {"prediction_type", prediction}, {"steps_offset", std::string(spacing) == "leading" ? 1 : 0}};
+      auto with = [&](const char* name, Json::Object more) {
+        more.insert(more.end(), base.begin(), base.end());
+        configs.push_back(config(name, more));
+      };
+      with("DDIMScheduler", {});
+      with("DDIMScheduler", {{"beta_schedule", "linear"}, {"set_alpha_to_one", false}});
+      with("DDIMScheduler", {{"beta_schedule", "squaredcos_cap_v2"}});
+      with("PNDMScheduler", {{"skip_prk_steps", true}});
+      with("PNDMScheduler", {{"skip_prk_steps", false}});
+      for (const char* solver : {"midpoint", "heun"})
+        for (bool karras : {false, true}) with("DPMSolverMultistepScheduler", {{"solver_type", solver}, {"use_karras_sigmas", karras}});
+      with("DPMSolverMultistepScheduler", {{"solver_order", 1}, {"final_sigmas_type", "sigma_min"}});
+      with("DPMSolverMultistepScheduler", {{"euler_at_final", true}, {"lower_order_final", false}});
+      with("EulerDiscreteScheduler", {});
+      with("EulerDiscreteScheduler", {{"use_karras_sigmas", true}, {"final_sigmas_type", "sigma_min"}});
+    }
+  configs.push_back(config("DDIMScheduler", {{"prediction_type", "sample"}}));
+  configs.push_back(config("DPMSolverMultistepScheduler", {{"prediction_type", "sample"}}));
+  for (const Json& json : configs)
+    check::each(json.dump(), [&] {
+      std::unique_ptr<Scheduler> scheduler = make_scheduler(json);
+      std::vector<float> first = sample_point(*scheduler, 25);
+      for (float v : first) CHECK_THAT(std::abs(v - kPoint) < 0.08, v);
+      sample_point(*scheduler, 10);
+      CHECK(sample_point(*scheduler, 25) == first);
+    });
+}
+
+TEST("ddim: eta adds noise of the right size and clipping clips") {
+  int64_t asked = 0;
+  auto noise = [&](float* out, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) out[i] = 0;
+    asked += count;
+  };
+  std::unique_ptr<Scheduler> scheduler = make_scheduler(config("DDIMScheduler"), 1.0);
+  for (float v : sample_point(*scheduler, 20, noise)) CHECK_THAT(std::abs(v - kPoint) < 0.08, v);
+  CHECK_EQUAL(asked, 60);
+  std::unique_ptr<Scheduler> clipped = make_scheduler(config("DDIMScheduler", {{"clip_sample", true}, {"clip_sample_range", 0.25}, {"set_alpha_to_one", true}}));
+  for (float v : sample_point(*clipped, 20)) CHECK_THAT(std::abs(v - 0.25f) < 0.02, v);
+}
+
+TEST("schedulers: one step, and as many steps as there are timesteps, work") {
+  for (const char* name : {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"})
+    check::each(name, [&] {
+      std::unique_ptr<Scheduler> scheduler = make_scheduler(config(name, {{"skip_prk_steps", true}, {"steps_offset", 0}, {"timestep_spacing", "leading"}}));
+      for (int64_t steps : {1, 2, 3, 999})
+        for (float v : sample_point(*scheduler, steps)) CHECK(std::isfinite(v));
+      CHECK_THROWS(scheduler->set_timesteps(0), Code::InvalidArgument);
+      CHECK_THROWS(scheduler->set_timesteps(1001), Code::InvalidArgument);
+    });
+}
+
+TEST("schedulers: unknown keys and unsupported values are refused by name") {
+  CHECK_EQUAL(message_of(config("DDIMScheduler", {{"sampler", 1}})), std::string("scheduler_config.json: sampler: expected a known key, got this one with value 1"));
+  CHECK(message_of(config("HeunDiscreteScheduler")).find("_class_name: expected DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler or EulerDiscreteScheduler") != std::string::npos);
+  struct Row {
+    const char* name;
+    const char* key;
+    Json value;
+  };
+  for (const Row& row : std::initializer_list<Row>{{"DDIMScheduler", "thresholding", true},
+                                                   {"DDIMScheduler", "beta_schedule", "sigmoid"},
+                                                   {"DDIMScheduler", "timestep_spacing", "random"},
+                                                   {"DDIMScheduler", "prediction_type", "flow"},
+                                                   {"DDIMScheduler", "num_train_timesteps", 1},
+                                                   {"DDIMScheduler", "num_train_timesteps", "many"},
+                                                   {"DDIMScheduler", "steps_offset", 0.5},
+                                                   {"PNDMScheduler", "prediction_type", "sample"},
+                                                   {"EulerDiscreteScheduler", "prediction_type", "sample"},
+                                                   {"EulerDiscreteScheduler", "interpolation_type", "log_linear"},
+                                                   {"EulerDiscreteScheduler", "timestep_type", "continuous"},
+                                                   {"EulerDiscreteScheduler", "sigma_max", 80},
+                                                   {"EulerDiscreteScheduler", "use_beta_sigmas", true},
+                                                   {"DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"},
+                                                   {"DPMSolverMultistepScheduler", "solver_order", 3},
+                                                   {"DPMSolverMultistepScheduler", "solver_type", "bh1"},
+                                                   {"DPMSolverMultistepScheduler", "use_lu_lambdas", true},
+                                                   {"DPMSolverMultistepScheduler", "use_flow_sigmas", true},
+                                                   {"DPMSolverMultistepScheduler", "lambda_min_clipped", -5.1},
+                                                   {"DPMSolverMultistepScheduler", "variance_type", "learned_range"}})
+    check::each(cat(row.name, ".", row.key), [&] {
+      std::string message = message_of(config(row.name, {{row.key, row.value}}));
+      CHECK_THAT(message.find(cat(row.key, ": expected ")) != std::string::npos, message);
+      CHECK_THAT(message.find(cat("got ", row.value.dump())) != std::string::npos, message);
+    });
+  CHECK(message_of(config("PNDMScheduler"), 0.5).find("eta: expected 0 for PNDMScheduler") != std::string::npos);
+  CHECK(message_of(config("DDIMScheduler", {{"trained_betas", Json::Array{0.1, 0.2}}})).find("trained_betas: expected num_train_timesteps = 1000 values, got 2") != std::string::npos);
+  // Another scheduler's key has no effect, as in diffusers.
+  CHECK_EQUAL(message_of(config("DDIMScheduler", {{"skip_prk_steps", true}, {"algorithm_type", "deis"}})), std::string());
+}
+
+TEST("noise schedule: what is added can be taken away, and velocity is what it should be") {
+  NoiseSchedule schedule = NoiseSchedule::parse(config("DDIMScheduler", {{"prediction_type", "v_prediction"}}).dump());
+  float x[2] = {0.5f, -1}, noise[2] = {-0.25f, 2}, noisy[2], target[2];
+  schedule.add_noise(noisy, x, noise, 2, 700);
+  schedule.target(target, x, noise, 2, 700);
+  double a = double(schedule.alphas_cumprod[700]);
+  for (int i = 0; i < 2; ++i) CHECK(std::abs(std::sqrt(a) * double(noisy[i]) - std::sqrt(1 - a) * double(target[i]) - double(x[i])) < 1e-6);
+  CHECK_THROWS(schedule.add_noise(noisy, x, noise, 2, 1000), Code::InvalidArgument);
+  NoiseSchedule zero = NoiseSchedule::parse(config("DDIMScheduler", {{"rescale_betas_zero_snr", true}}).dump());
+  CHECK_EQUAL(zero.alphas_cumprod.back(), 0.0f);
+  Json::Array betas(1000, Json(0.01));
+  NoiseSchedule trained = NoiseSchedule::parse(config("DDIMScheduler", {{"trained_betas", betas}}).dump());
+  CHECK(std::abs(trained.alphas_cumprod[9] - std::pow(0.99f, 10.0f)) < 1e-5f);
+}

@@ -1,0 +1,89 @@
+/** `spindle-engine sample`: draws one image outside any run. */
+import { Option, type Command } from 'commander';
+import { writeFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { encodePng, toRgb } from '../images.js';
+import type { NativePrecision } from '../native.js';
+import { resolveScheduler } from '../pipeline.js';
+import { TextToImage } from '../text_to_image.js';
+import { componentSource } from '../weights.js';
+import {
+  backendOption,
+  decimal,
+  integer,
+  isaOption,
+  jsonOption,
+  openEngine,
+  precisionOption,
+  seed,
+  threadsOption,
+  type CliContext,
+  type EngineFlags,
+} from './options.js';
+
+interface SampleFlags extends EngineFlags {
+  model: string;
+  unet?: string;
+  prompt: string;
+  seed: bigint;
+  steps: number;
+  cfg: number;
+  eta: number;
+  scheduler?: string;
+  height: number;
+  width: number;
+  precision: NativePrecision;
+  out: string;
+  json: boolean;
+}
+
+export function addSample(program: Command, context: CliContext): void {
+  program
+    .command('sample')
+    .description('draw one image from a prompt')
+    .requiredOption('--model <dir>', 'pipeline folder in diffusers format')
+    .requiredOption('--prompt <text>', 'what to draw')
+    .requiredOption('--out <file.png>', 'where to write the image')
+    .option('--unet <dir>', "unet folder to use instead of the pipeline's own")
+    .addOption(new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'))
+    .option('--steps <n>', 'denoising steps', integer(1), 50)
+    .option('--cfg <x>', 'guidance scale; 1 switches guidance off', decimal, 7.5)
+    .option('--eta <x>', "DDIM's eta; 0 is deterministic", decimal, 0)
+    .option(
+      '--scheduler <name>',
+      "DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler or EulerDiscreteScheduler; the pipeline's own unless told",
+    )
+    .option('--height <pixels>', "the pipeline's own unless told", integer(0), 0)
+    .option('--width <pixels>', "the pipeline's own unless told", integer(0), 0)
+    .addOption(precisionOption())
+    .addOption(backendOption())
+    .addOption(threadsOption())
+    .addOption(isaOption())
+    .addOption(jsonOption())
+    .action((flags: SampleFlags) => sample(flags, context));
+}
+
+async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
+  const started = performance.now();
+  const engine = openEngine(context, flags);
+  const model = await TextToImage.load(engine, resolve(flags.model), flags.precision);
+  const source = flags.unet === undefined ? model.pipeline.unet : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
+  const unet = await engine.loadUnet(source, flags.precision);
+  const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
+    schedulerConfig: resolveScheduler(model.pipeline.scheduler, flags.scheduler ?? '', ''),
+    steps: flags.steps,
+    guidanceScale: flags.cfg,
+    eta: flags.eta,
+    height: flags.height,
+    width: flags.width,
+    batchSize: 1,
+  });
+  const image = toRgb(await model.decode(latents, 1), 0);
+  await writeFile(flags.out, await encodePng(image));
+  const seconds = (performance.now() - started) / 1000;
+  if (flags.json)
+    context.write(
+      JSON.stringify({ out: resolve(flags.out), width: image.width, height: image.height, seed: flags.seed.toString(), seconds }),
+    );
+  else context.write(`${flags.out}: ${image.width}x${image.height}, seed ${flags.seed}, ${seconds.toFixed(1)} s`);
+}

@@ -1,0 +1,119 @@
+/** `spindle-engine score`: judges the images of a folder with metadata.jsonl. */
+import { InvalidArgumentError, type Command } from 'commander';
+import { basename, join, resolve } from 'node:path';
+import { invalid } from '../errors.js';
+import { decodeImageFile } from '../images.js';
+import { ClipJudge, loadAestheticHead } from '../judges.js';
+import { isObject, parseJson, readText, stringField } from '../json.js';
+import type { NativePrecision } from '../native.js';
+import {
+  backendOption,
+  integer,
+  isaOption,
+  jsonOption,
+  openEngine,
+  precisionOption,
+  threadsOption,
+  type CliContext,
+  type EngineFlags,
+} from './options.js';
+
+interface ScoreFlags extends EngineFlags {
+  model: string;
+  head?: string;
+  images: string;
+  batch: number;
+  precision: NativePrecision;
+  json: boolean;
+}
+
+interface Row {
+  file: string;
+  text: string;
+}
+
+export function addScore(program: Command, context: CliContext): void {
+  program
+    .command('score')
+    .description('judge images: exp(logit_scale) * cosine with their captions, and an aesthetic head if given')
+    .requiredOption('--model <dir>', 'CLIPModel folder with preprocessor_config.json and tokenizer')
+    .requiredOption('--images <dir>', 'folder of images with a metadata.jsonl (file_name, text)')
+    .option('--head <dir>', "folder of an aesthetic head on the model's image embedding")
+    .option('--batch <n>', 'images per call', integer(1), 32)
+    .addOption(precisionOption())
+    .addOption(backendOption())
+    .addOption(threadsOption())
+    .addOption(isaOption())
+    .addOption(jsonOption())
+    .action((flags: ScoreFlags) => score(flags, context));
+}
+
+async function score(flags: ScoreFlags, context: CliContext): Promise<void> {
+  if (flags.batch < 1) throw new InvalidArgumentError('--batch: expected at least 1.');
+  const rows = readRows(resolve(flags.images));
+  const engine = openEngine(context, flags);
+  const judge = await ClipJudge.load(engine, resolve(flags.model), flags.precision);
+  const head = flags.head === undefined ? undefined : await loadAestheticHead(engine, resolve(flags.head));
+  const scores: Record<string, number[]> = head === undefined ? { clip: [] } : { clip: [], aesthetic: [] };
+  for (let from = 0; from < rows.length; from += flags.batch) {
+    const batch = rows.slice(from, from + flags.batch);
+    const embeds = await judge.embedImages(await Promise.all(batch.map((row) => decodeImageFile(row.file))));
+    scores['clip']?.push(
+      ...(await judge.score(
+        embeds,
+        batch.map((row) => row.text),
+      )),
+    );
+    if (head !== undefined) scores['aesthetic']?.push(...(await head.score(embeds)));
+  }
+  print(rows, scores, flags.json, context);
+}
+
+function readRows(directory: string): Row[] {
+  const file = join(directory, 'metadata.jsonl');
+  const rows: Row[] = [];
+  readText(file)
+    .split('\n')
+    .forEach((line, index) => {
+      if (line.trim() === '') return;
+      const where = `${file}:${index + 1}`;
+      const row = parseJson(line, where);
+      if (!isObject(row)) throw invalid(where, 'expected a JSON object, got something else');
+      const name = stringField(row, 'file_name', where);
+      const path = resolve(directory, name);
+      if (!path.startsWith(`${directory}/`))
+        throw invalid(where, `file_name: expected a file within the folder, got ${JSON.stringify(name)}`);
+      rows.push({ file: path, text: stringField(row, 'text', where) });
+    });
+  if (rows.length === 0) throw invalid(file, 'expected at least one image, got none');
+  return rows;
+}
+
+function print(rows: readonly Row[], scores: Readonly<Record<string, number[]>>, json: boolean, context: CliContext): void {
+  const metrics = Object.entries(scores);
+  const summary = Object.fromEntries(metrics.map(([name, values]) => [name, summarise(values)]));
+  if (json) {
+    const items = rows.map((row, n) => ({
+      file_name: basename(row.file),
+      text: row.text,
+      ...Object.fromEntries(metrics.map(([name, values]) => [name, values[n]])),
+    }));
+    context.write(JSON.stringify({ n: rows.length, metrics: summary, items }));
+    return;
+  }
+  rows.forEach((row, n) =>
+    context.write(`${basename(row.file)}  ${metrics.map(([name, values]) => `${name} ${values[n]?.toFixed(4)}`).join('  ')}`),
+  );
+  for (const [name, { mean, median }] of Object.entries(summary))
+    context.write(`${name}: mean ${mean.toFixed(4)}, median ${median.toFixed(4)}, n ${rows.length}`);
+}
+
+function summarise(values: readonly number[]): { mean: number; median: number } {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] ?? 0;
+  return {
+    mean: values.reduce((total, value) => total + value, 0) / values.length,
+    median: sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? 0) + upper) / 2,
+  };
+}

@@ -1,0 +1,111 @@
+/** Image files in and out: whatever a data set holds becomes 8-bit sRGB, or is refused by name. */
+import { readFile, stat } from 'node:fs/promises';
+import sharp from 'sharp';
+import { EngineError, invalid } from './errors.js';
+import type { Engine, RgbImage } from './engine.js';
+import type { TensorDto } from './native.js';
+
+export const maxPixels = 64_000_000;
+const maxFileBytes = 512 * 1024 * 1024;
+const formats: ReadonlySet<string> = new Set(['png', 'jpeg', 'jpg', 'webp', 'gif', 'tiff', 'heif', 'avif']);
+
+export async function decodeImageFile(file: string): Promise<RgbImage> {
+  let bytes: Buffer;
+  try {
+    const info = await stat(file);
+    if (!info.isFile()) throw invalid(file, 'expected an image file, got something else');
+    if (info.size > maxFileBytes) throw invalid(file, `expected an image file of at most ${maxFileBytes} bytes, got ${info.size}`);
+    bytes = await readFile(file);
+  } catch (cause) {
+    if (cause instanceof EngineError) throw cause;
+    const reason = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (cause as Error).message;
+    throw new EngineError('INVALID_ARGUMENT', `${file}: expected an image file, got ${reason}`, { cause });
+  }
+  return decodeImage(bytes, file);
+}
+
+/** EXIF rotation applied, alpha over white, palette, grey, 16-bit and CMYK converted, first frame of an animation. */
+export async function decodeImage(bytes: Buffer, where: string): Promise<RgbImage> {
+  if (bytes.length === 0) throw invalid(where, 'expected an image, got an empty file');
+  try {
+    const header = await sharp(bytes, { limitInputPixels: false, failOn: 'error' }).metadata();
+    if (!formats.has(header.format)) throw invalid(where, `expected an image (${[...formats].join(', ')}), got ${header.format}`);
+    if (header.width * header.height > maxPixels) {
+      throw invalid(where, `expected at most ${maxPixels / 1e6} megapixels, got ${header.width}x${header.height}`);
+    }
+    const { data, info } = await sharp(bytes, { limitInputPixels: maxPixels, failOn: 'error', sequentialRead: true })
+      .rotate()
+      .toColourspace('srgb')
+      .flatten({ background: '#ffffff' })
+      .raw({ depth: 'uchar' })
+      .toBuffer({ resolveWithObject: true });
+    if (info.channels !== 3) throw invalid(where, `expected an image that converts to RGB, got ${info.channels} channels`);
+    return { rgb: new Uint8Array(data.buffer, data.byteOffset, data.byteLength), width: info.width, height: info.height };
+  } catch (cause) {
+    if (cause instanceof EngineError) throw cause;
+    throw new EngineError('INVALID_ARGUMENT', `${where}: expected an image, got a file that does not decode (${firstLine(cause)})`, {
+      cause,
+    });
+  }
+}
+
+function firstLine(thrown: unknown): string {
+  return (thrown instanceof Error ? thrown.message : String(thrown)).split('\n')[0] ?? '';
+}
+
+/** Shorter side to `size` (bilinear, antialiased), then the centre square. */
+export function resizeAndCrop(engine: Pick<Engine, 'resizeImage'>, image: RgbImage, size: number): RgbImage {
+  const short = Math.min(image.width, image.height);
+  // torchvision truncates the longer side.
+  const width = image.width === short ? size : Math.trunc((size * image.width) / short);
+  const height = image.height === short ? size : Math.trunc((size * image.height) / short);
+  const resized = width === image.width && height === image.height ? image : engine.resizeImage(image, width, height, 'bilinear');
+  return centerCrop(resized, size);
+}
+
+export function centerCrop(image: RgbImage, size: number): RgbImage {
+  if (image.width === size && image.height === size) return image;
+  const left = Math.round((image.width - size) / 2);
+  const top = Math.round((image.height - size) / 2);
+  const rgb = new Uint8Array(size * size * 3);
+  for (let y = 0; y < size; y++) {
+    const from = ((top + y) * image.width + left) * 3;
+    rgb.set(image.rgb.subarray(from, from + size * 3), y * size * 3);
+  }
+  return { rgb, width: size, height: size };
+}
+
+/** (N, 3, H, W) in [-1, 1] of images of one size. */
+export function toPixels(images: readonly RgbImage[]): TensorDto {
+  const first = images[0];
+  if (first === undefined) throw invalid('images', 'expected at least one, got none');
+  const plane = first.width * first.height;
+  const data = new Float32Array(images.length * 3 * plane);
+  images.forEach((image, n) => {
+    for (let i = 0; i < plane; i++) {
+      for (let c = 0; c < 3; c++) data[(n * 3 + c) * plane + i] = (image.rgb[i * 3 + c] ?? 0) / 127.5 - 1;
+    }
+  });
+  return { data, shape: [images.length, 3, first.height, first.width] };
+}
+
+/** Image `n` of (N, 3, H, W), clamped to [-1, 1] and rounded to 8 bits. */
+export function toRgb(pixels: TensorDto, n: number): RgbImage {
+  const [, , height = 0, width = 0] = pixels.shape;
+  const plane = height * width;
+  const rgb = new Uint8Array(plane * 3);
+  for (let c = 0; c < 3; c++) {
+    for (let i = 0; i < plane; i++) {
+      const value = pixels.data[(n * 3 + c) * plane + i] ?? 0;
+      rgb[i * 3 + c] = Math.round((Math.min(1, Math.max(-1, value)) + 1) * 127.5);
+    }
+  }
+  return { rgb, width, height };
+}
+
+/** The same bytes for the same pixels: fixed filter and level, no metadata. */
+export function encodePng(image: RgbImage): Promise<Buffer> {
+  return sharp(image.rgb, { raw: { width: image.width, height: image.height, channels: 3 } })
+    .png({ compressionLevel: 6, adaptiveFiltering: false, palette: false })
+    .toBuffer();
+}

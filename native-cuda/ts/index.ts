@@ -1,0 +1,54 @@
+export { EngineError, toEngineError, type EngineErrorCode } from './errors.js';
+export { defaultAddonPath, loadAddon } from './loader.js';
+export { choosePrecision, type PrecisionChoice } from './precision.js';
+export { Engine, type EngineOptions, type ResizeFilter, type RgbImage } from './engine.js';
+export { Aesthetic, Clip, ClipText, Trainer, Unet, Vae } from './models.js';
+export {
+  checkSchedulerClass,
+  configOf,
+  hasPipeline,
+  readPipeline,
+  readScheduler,
+  readVaeScaling,
+  resolveScheduler,
+  schedulerClasses,
+  type Pipeline,
+  type VaeScaling,
+} from './pipeline.js';
+export { ModelCache } from './model_cache.js';
+export { componentSource, findWeights, type WeightsStem } from './weights.js';
+export { ClipTokenizer, type Encoding } from './tokenizer.js';
+export { centerCrop, decodeImage, decodeImageFile, encodePng, maxPixels, resizeAndCrop, toPixels, toRgb } from './images.js';
+export { readImagePreprocess } from './clip_preprocess.js';
+export {
+  concatRows,
+  latentSize,
+  rows,
+  scaleLatents,
+  shiftPhases,
+  TextEncoder,
+  TextToImage,
+  unscaleLatents,
+  type DrawOptions,
+} from './text_to_image.js';
+export { aestheticSource, ClipJudge, loadAestheticHead, readClipFolder, type ClipFolder } from './judges.js';
+export { inspectFolder, type ModelReport } from './inspect.js';
+export { parseJson, stringifyJson, isObject, type JsonObject, type JsonValue } from './json.js';
+export type {
+  BenchOptionsDto,
+  EngineInfoDto,
+  ImagePreprocessDto,
+  ModelSourceDto,
+  NativeAddon,
+  NativePrecision,
+  ParityLineDto,
+  PhaseDto,
+  SampleRequestDto,
+  SampleResultDto,
+  TensorDto,
+  TrainBatchDto,
+  TrainBatchResultDto,
+  TrainerOptionsDto,
+  TrainStepResultDto,
+  UnetInfoDto,
+} from './native.js';

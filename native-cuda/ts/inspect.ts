@@ -1,0 +1,130 @@
+/** Says what a model folder is and checks its tensors' names and shapes without loading the weights. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Engine } from './engine.js';
+import { invalid } from './errors.js';
+import { describe, numberField, readJsonObject, stringField } from './json.js';
+import { aestheticSource, readClipFolder } from './judges.js';
+import { configFile, configOf, hasPipeline, readPipeline, readVaeScaling } from './pipeline.js';
+import { componentSource, requireDirectory } from './weights.js';
+
+export interface ModelReport {
+  /** "StableDiffusionPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPModel", "AestheticHead". */
+  kind: string;
+  /** Parameters of each component by name. */
+  parameters: Record<string, number>;
+  latentChannels: number;
+  vaeScale: number;
+  sampleSize: number;
+  textTokens: number;
+  textWidth: number;
+  predictionType: string;
+  scheduler: string;
+  warnings: string[];
+}
+
+type Inspector = Pick<Engine, 'inspectModel'>;
+
+const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
+  latentChannels: 0,
+  vaeScale: 0,
+  sampleSize: 0,
+  textTokens: 0,
+  textWidth: 0,
+  predictionType: '',
+  scheduler: '',
+  warnings: [],
+};
+
+export function inspectFolder(engine: Inspector, directory: string): ModelReport {
+  requireDirectory(directory, 'a model folder');
+  if (hasPipeline(directory)) return inspectPipeline(engine, directory);
+  if (!existsSync(join(directory, 'config.json'))) {
+    if (!existsSync(join(directory, 'model.safetensors')))
+      throw invalid(directory, 'expected model_index.json, config.json or model.safetensors, got none of them');
+    return {
+      ...nothing,
+      kind: 'AestheticHead',
+      parameters: { head: engine.inspectModel('aesthetic', aestheticSource(directory)).parameters },
+    };
+  }
+  return inspectComponent(engine, directory);
+}
+
+function inspectPipeline(engine: Inspector, directory: string): ModelReport {
+  const pipeline = readPipeline(directory);
+  const file = join(directory, 'scheduler', 'scheduler_config.json');
+  return {
+    kind: 'StableDiffusionPipeline',
+    parameters: {
+      unet: engine.inspectModel('unet', pipeline.unet).parameters,
+      vae: engine.inspectModel('vae', pipeline.vae).parameters,
+      text_encoder: engine.inspectModel('clip_text', pipeline.textEncoder).parameters,
+    },
+    latentChannels: pipeline.vaeScaling.latentChannels,
+    vaeScale: pipeline.vaeScaling.scale,
+    sampleSize: pipeline.sampleSize,
+    textTokens: pipeline.textTokens,
+    textWidth: pipeline.textWidth,
+    predictionType: stringField(pipeline.scheduler, 'prediction_type', file, 'epsilon'),
+    scheduler: stringField(pipeline.scheduler, '_class_name', file),
+    warnings: pipeline.warnings,
+  };
+}
+
+function inspectComponent(engine: Inspector, directory: string): ModelReport {
+  const file = join(directory, 'config.json');
+  const config = readJsonObject(file);
+  const architectures = config['architectures'];
+  const kind =
+    config['_class_name'] ??
+    (Array.isArray(architectures) ? architectures[0] : undefined) ??
+    (config['model_type'] === 'clip' ? 'CLIPModel' : undefined);
+  switch (kind) {
+    case 'UNet2DConditionModel': {
+      const source = componentSource(directory, 'diffusion_pytorch_model');
+      const width = config['cross_attention_dim'];
+      return {
+        ...nothing,
+        kind,
+        parameters: { unet: engine.inspectModel('unet', source).parameters },
+        latentChannels: numberField(config, 'in_channels', file, 4),
+        sampleSize: typeof config['sample_size'] === 'number' ? config['sample_size'] : 0,
+        textWidth: typeof width === 'number' ? width : 0,
+      };
+    }
+    case 'AutoencoderKL': {
+      const source = componentSource(directory, 'diffusion_pytorch_model');
+      const scaling = readVaeScaling(source);
+      return {
+        ...nothing,
+        kind,
+        parameters: { vae: engine.inspectModel('vae', source).parameters },
+        latentChannels: scaling.latentChannels,
+        vaeScale: scaling.scale,
+      };
+    }
+    case 'CLIPTextModel': {
+      const source = componentSource(directory, 'model');
+      const text = configOf(source);
+      return {
+        ...nothing,
+        kind,
+        parameters: { text_encoder: engine.inspectModel('clip_text', source).parameters },
+        textTokens: numberField(text, 'max_position_embeddings', configFile(source), 77),
+        textWidth: numberField(text, 'hidden_size', configFile(source), 512),
+      };
+    }
+    case 'CLIPModel': {
+      const folder = readClipFolder(directory);
+      return {
+        ...nothing,
+        kind,
+        parameters: { clip: engine.inspectModel('clip', folder.source).parameters },
+        textTokens: folder.textTokens,
+      };
+    }
+    default:
+      throw invalid(file, `_class_name: expected UNet2DConditionModel, AutoencoderKL, CLIPTextModel or CLIPModel, got ${describe(kind)}`);
+  }
+}

@@ -1,0 +1,64 @@
+/** Finds a component's safetensors: a single file, a sharded index, or either in a variant such as fp16. */
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { EngineError, invalid } from './errors.js';
+import { describe, isObject, readJsonObject, readText } from './json.js';
+import type { ModelSourceDto } from './native.js';
+
+const pickles = ['.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'];
+// What people publish beside, or instead of, the full-precision files.
+const variants = ['fp16', 'bf16', 'non_ema', 'ema'];
+
+export type WeightsStem = 'diffusion_pytorch_model' | 'model';
+
+export function findWeights(directory: string, stem: WeightsStem, variant?: string): string[] {
+  const candidates = variant === undefined ? [undefined, ...variants] : [variant];
+  for (const candidate of candidates) {
+    const suffix = candidate === undefined ? '' : `.${candidate}`;
+    const single = join(directory, `${stem}${suffix}.safetensors`);
+    if (existsSync(single)) return [single];
+    // diffusers puts the variant before ".json", older transformers before ".safetensors".
+    for (const index of [`${stem}.safetensors.index${suffix}.json`, `${stem}${suffix}.safetensors.index.json`]) {
+      if (existsSync(join(directory, index))) return readIndex(directory, index);
+    }
+  }
+  const expected = variant === undefined ? `${stem}.safetensors` : `${stem}.${variant}.safetensors`;
+  const pickle = readdirSync(directory).find((name) => pickles.some((extension) => name.endsWith(extension)));
+  if (pickle !== undefined) {
+    throw invalid(
+      join(directory, pickle),
+      `pickle files are refused because they can run code; expected ${expected} (save the model with safe_serialization=True)`,
+    );
+  }
+  throw invalid(directory, `expected ${expected} or its index, got neither`);
+}
+
+function readIndex(directory: string, name: string): string[] {
+  const file = join(directory, name);
+  const map = readJsonObject(file)['weight_map'];
+  if (!isObject(map)) throw invalid(file, `weight_map: expected an object, got ${describe(map)}`);
+  const shards = new Set<string>();
+  for (const [tensor, shard] of Object.entries(map)) {
+    if (typeof shard !== 'string' || shard !== basename(shard) || !shard.endsWith('.safetensors')) {
+      throw invalid(file, `weight_map.${tensor}: expected the name of a safetensors file in the same folder, got ${describe(shard)}`);
+    }
+    shards.add(shard);
+  }
+  if (shards.size === 0) throw invalid(file, 'weight_map: expected at least one tensor, got none');
+  for (const shard of shards) {
+    if (!existsSync(join(directory, shard))) throw invalid(file, `weight_map: expected the file ${shard}, got no such file`);
+  }
+  return [...shards].sort().map((shard) => join(directory, shard));
+}
+
+export function requireDirectory(directory: string, what: string): void {
+  if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new EngineError('INVALID_ARGUMENT', `${directory}: expected ${what}, got no such folder`);
+  }
+}
+
+/** A component folder: config.json and its weights. */
+export function componentSource(directory: string, stem: WeightsStem, variant?: string): ModelSourceDto {
+  requireDirectory(directory, 'a model folder');
+  return { config: readText(join(directory, 'config.json')), weights: findWeights(directory, stem, variant), label: directory };
+}

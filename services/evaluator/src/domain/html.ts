@@ -1,0 +1,138 @@
+/** The report as one self-contained page: no script, no network, light and dark. */
+import { escapeHtml, linePlot, smooth, type Series } from './plot.js';
+import { duration, metricNames, type CurvePoint, type ModelReport, type Report } from './report.js';
+import { style } from './style.js';
+
+/** One prompt's images, model by model; null where a model has none. */
+export interface GridRow {
+  text: string;
+  seed: string;
+  images: (string | null)[];
+}
+
+export function reportHtml(report: Report, grid: readonly GridRow[]): string {
+  const { run } = report;
+  const body = [
+    header(report),
+    run.warnings.length === 0
+      ? ''
+      : `<section class="warnings"><h2>Warnings</h2><ul>${run.warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join('')}</ul></section>`,
+    results(report),
+    plots(run.curves),
+    grids(report.models, grid),
+    timings(run.timings),
+    `<section><h2>Settings</h2><details><summary>The whole resolved config</summary><pre>${escapeHtml(JSON.stringify(run.config, null, 2))}</pre></details></section>`,
+  ];
+  const title = `Spindle run ${escapeHtml(run.run_id)}`;
+  return `<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><title>${title}</title><style>${style}</style></head>\n<body><main>\n${body.filter((part) => part !== '').join('\n')}\n</main></body></html>\n`;
+}
+
+function header({ run, models }: Report): string {
+  const total = Object.values(run.timings).reduce((sum, seconds) => sum + seconds, 0);
+  const facts = [
+    ['Status', run.status],
+    ['Best model', run.best_model || 'none'],
+    ['Models', String(models.length)],
+    ['Time in stages', duration(total)],
+  ];
+  return `<header><h1>Run <code>${escapeHtml(run.run_id)}</code></h1><dl>${facts.map(([key = '', value = '']) => `<div><dt>${key}</dt><dd>${escapeHtml(value)}</dd></div>`).join('')}</dl></header>`;
+}
+
+function results({ run, models }: Report): string {
+  const tables = metricNames(models).map((metric) => {
+    const rows = models.map((model, position) => {
+      const s = model.metrics.find((entry) => entry.metric === metric)?.statistics;
+      if (s === undefined) return '';
+      const cells = [
+        `<th scope="row">${escapeHtml(model.name)}${model.name === run.best_model ? ' <span class="badge">best</span>' : ''}</th>`,
+        `<td>${s.mean.toFixed(3)} <small>± ${s.standardError.toFixed(3)}</small></td><td>${s.median.toFixed(3)}</td>`,
+        position === 0
+          ? '<td class="none">–</td><td class="none">–</td>'
+          : `<td>${winBar(s.winRate)}</td><td>${signed(s.differenceLow)} to ${signed(s.differenceHigh)}</td>`,
+        `<td>${s.n}</td>`,
+      ];
+      return `<tr${model.name === run.best_model ? ' class="best"' : ''}>${cells.join('')}</tr>`;
+    });
+    return `<h3>${escapeHtml(metric)}</h3><div class="scroll"><table><thead><tr><th>model</th><th>mean ± standard error</th><th>median</th><th>win rate vs base</th><th>difference to base, 95 %</th><th>n</th></tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
+  });
+  const note = '<p class="note">Paired by prompt and seed; ties count one half; the interval is a bootstrap of the mean difference.</p>';
+  return `<section><h2>Results</h2>${tables.length === 0 ? '<p class="note">No model was judged.</p>' : tables.join('') + note}</section>`;
+}
+
+function winBar(rate: number): string {
+  const percent = (100 * rate).toFixed(1);
+  return `<span class="bar" style="--share:${percent}%"></span>${percent} %`;
+}
+
+function plots(curves: Readonly<Record<string, readonly CurvePoint[]>>): string {
+  const models = Object.entries(curves).filter(([, points]) => points.length > 0);
+  if (models.length === 0) return '';
+  const of = (points: readonly CurvePoint[], key: keyof CurvePoint): { x: number; y: number }[] =>
+    smooth(
+      points.map((point) => ({ x: point.step, y: point[key] })),
+      Math.max(1, Math.round(points.length / 20)),
+    );
+  const colour = (i: number): number => (i % 6) + 1;
+  const spin = models.filter(([, points]) => points.some((point) => point.error_generated !== 0));
+  const perModel = (list: typeof models, key: keyof CurvePoint): Series[] =>
+    list.map(([name, points]) => ({ name, points: of(points, key), colour: colour(models.findIndex(([other]) => other === name)) }));
+  const plain = models.filter((entry) => !spin.includes(entry));
+  const figures = [
+    linePlot(perModel(spin, 'loss'), { title: 'Loss, self-play', xLabel: 'step', yLabel: 'loss' }),
+    linePlot(perModel(spin, 'implicit_accuracy'), {
+      title: 'Implicit accuracy: share of pairs told apart',
+      xLabel: 'step',
+      yLabel: 'accuracy',
+      yRange: [0, 1],
+      reference: { y: 0.5, label: 'chance' },
+    }),
+    linePlot(perModel(plain, 'loss'), { title: 'Loss, plain denoising', xLabel: 'step', yLabel: 'loss' }),
+    linePlot(perModel(spin.length > 0 ? spin : models, 'grad_norm'), {
+      title: 'Gradient norm before clipping',
+      xLabel: 'step',
+      yLabel: 'norm',
+    }),
+    ...spin.map(([name, points]) =>
+      linePlot(
+        [
+          { name: 'real', points: of(points, 'error_real'), colour: 1 },
+          { name: "real, opponent's", points: of(points, 'opponent_error_real'), colour: 1, dashed: true },
+          { name: 'generated', points: of(points, 'error_generated'), colour: 2 },
+          { name: "generated, opponent's", points: of(points, 'opponent_error_generated'), colour: 2, dashed: true },
+        ],
+        { title: `Denoising errors, ${name}`, xLabel: 'step', yLabel: 'error' },
+      ),
+    ),
+  ];
+  const note =
+    '<p class="note">Smoothed over a twentieth of the steps. Healthy self-play raises the error on generated images faster than the one on real images; a real-image error that stays above the opponent’s means that the model is forgetting.</p>';
+  return `<section><h2>Training</h2><div class="plots">${figures.join('')}</div>${note}</section>`;
+}
+
+function grids(models: readonly ModelReport[], grid: readonly GridRow[]): string {
+  if (grid.length === 0) return '';
+  const head = models.map((model) => `<th>${escapeHtml(model.name)}</th>`).join('');
+  const rows = grid.map(({ text, seed, images }) => {
+    const cells = images.map((src, i) => {
+      const alt = escapeHtml(`${models[i]?.name ?? ''}: ${text}`);
+      return src === null ? '<td class="none">–</td>' : `<td><img src="${src}" alt="${alt}" loading="lazy"></td>`;
+    });
+    return `<tr><th scope="row">${escapeHtml(text)}<small>seed ${escapeHtml(seed)}</small></th>${cells.join('')}</tr>`;
+  });
+  return `<section><h2>Same prompt, same seed</h2><div class="scroll"><table class="grid-table"><thead><tr><th>prompt</th>${head}</tr></thead><tbody>${rows.join('')}</tbody></table></div></section>`;
+}
+
+function timings(stages: Readonly<Record<string, number>>): string {
+  const entries = Object.entries(stages);
+  if (entries.length === 0) return '';
+  const longest = Math.max(...entries.map(([, seconds]) => seconds), 1e-9);
+  const rows = entries.map(([stage, seconds]) => {
+    const bar = `<span class="bar wide" style="--share:${((100 * seconds) / longest).toFixed(1)}%"></span>`;
+    return `<tr><th scope="row">${escapeHtml(stage)}</th><td>${bar}${duration(seconds)}</td></tr>`;
+  });
+  return `<section><h2>Time</h2><div class="scroll"><table class="narrow"><tbody>${rows.join('')}</tbody></table></div></section>`;
+}
+
+function signed(value: number): string {
+  return `${value >= 0 ? '+' : '−'}${Math.abs(value).toFixed(3)}`;
+}

@@ -1,0 +1,160 @@
+import { create, toJsonString } from '@bufbuild/protobuf';
+import { createClient, createLogger, Lifecycle, openLocalStore, type ArtifactStore } from '@spindle/kit';
+import { EvaluatorService, JobResultSchema, ModelEvaluationSchema, type ModelEvaluation } from '@spindle/proto';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { startEvaluator } from './service.js';
+
+let root: string;
+let store: ArtifactStore;
+let lifecycle: Lifecycle;
+let client: ReturnType<typeof createClient<typeof EvaluatorService>>;
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'evaluator-'));
+  store = await openLocalStore(root);
+  lifecycle = new Lifecycle();
+  const port = await startEvaluator(lifecycle, {
+    store,
+    logger: createLogger('test', { level: 'silent', pretty: false }),
+    address: '127.0.0.1:0',
+    portFile: undefined,
+  });
+  client = createClient(EvaluatorService, `127.0.0.1:${port}`);
+});
+
+afterEach(async () => {
+  client.close();
+  await lifecycle.shutdown('test over');
+  await rm(root, { recursive: true, force: true });
+});
+
+/** Commits one model's results in two shards, as the sampler and the scorer leave them. */
+async function judged(model: string, values: number[]): Promise<ModelEvaluation> {
+  const half = Math.ceil(values.length / 2);
+  const [sampleKeys, scoreKeys]: [string[], string[]] = [[], []];
+  for (const [shard, part] of [values.slice(0, half), values.slice(half)].entries()) {
+    const images = await Promise.all(part.map((value) => store.put(Buffer.from(`png of ${model} ${value}`), 'image/png')));
+    const sampleKey = `r1/eval-sample-${model}/000${shard}`;
+    const scoreKey = `r1/eval-score-${model}/000${shard}`;
+    const sampled = create(JobResultSchema, { key: sampleKey, result: { case: 'sample', value: { images, count: part.length } } });
+    const scored = create(JobResultSchema, {
+      key: scoreKey,
+      result: {
+        case: 'score',
+        value: {
+          scores: [
+            { metric: 'pick', values: part },
+            { metric: 'aesthetic', values: part.map((value) => -value) },
+          ],
+        },
+      },
+    });
+    await store.commitResult(sampleKey, toJsonString(JobResultSchema, sampled));
+    await store.commitResult(scoreKey, toJsonString(JobResultSchema, scored));
+    sampleKeys.push(sampleKey);
+    scoreKeys.push(scoreKey);
+  }
+  const items = values.map((_, index) => ({ prompt: { index, prompt: `prompt ${index}`, seed: BigInt(100 + index) } }));
+  return create(ModelEvaluationSchema, { model, sampleKeys, scoreKeys, items });
+}
+
+const runJson = JSON.stringify({
+  run_id: 'r1',
+  config: { beta: 4000 },
+  status: 'succeeded',
+  best_model: 'spin1',
+  warnings: ['w'],
+  timings: { encode: 1 },
+  curves: {
+    spin1: [
+      {
+        step: 1,
+        loss: null,
+        error_real: 1,
+        error_generated: 2,
+        opponent_error_real: 1,
+        opponent_error_generated: 2,
+        implicit_accuracy: 0.5,
+        grad_norm: 1,
+        learning_rate: 1e-5,
+      },
+    ],
+  },
+});
+
+it('evaluates models against the base, shard by shard', async () => {
+  const models = [await judged('base', [1, 2, 3]), await judged('spin1', [2, 2, 5])];
+  const response = await client.evaluate({ runId: 'r1', models });
+  const pick = response.models[1]!.metrics.find((metric) => metric.metric === 'pick')!;
+  expect(pick).toMatchObject({ mean: 3, median: 2, n: 3 });
+  expect(pick.winRate).toBeCloseTo(2.5 / 3);
+  expect(response.models[0]!.metrics[0]).toMatchObject({ metric: 'pick', mean: 2, winRate: 0.5 });
+});
+
+it('writes the whole report, and the same bytes when called again', async () => {
+  const models = [await judged('base', [1, 2, 3]), await judged('spin1', [2, 2, 5])];
+  const directory = join(root, 'r1');
+  const request = { runId: 'r1', directory, models, runJson };
+  const { files } = await client.writeReport(request);
+  expect(files).toEqual([
+    ...['base', 'spin1'].flatMap((model) =>
+      ['0000.png', '0001.png', '0002.png', 'metadata.jsonl'].map((name) => `images/${model}/${name}`),
+    ),
+    'report.json',
+    'report.md',
+    'report.html',
+  ]);
+  const read = (): Promise<string[]> => Promise.all(files.map((file) => readFile(join(directory, file), 'utf8')));
+  const before = await read();
+  expect(await readFile(join(directory, 'images/spin1/0002.png'), 'utf8')).toBe('png of spin1 5');
+  expect(await readFile(join(directory, 'images/spin1/metadata.jsonl'), 'utf8')).toContain(
+    '{"file_name":"0002.png","text":"prompt 2","seed":102}\n',
+  );
+  expect(JSON.parse(await readFile(join(directory, 'report.json'), 'utf8'))).toMatchObject({
+    run_id: 'r1',
+    best_model: 'spin1',
+    models: [{ name: 'base' }, { name: 'spin1' }],
+  });
+  expect(await readFile(join(directory, 'report.html'), 'utf8')).toContain(
+    `data:image/png;base64,${Buffer.from('png of spin1 5').toString('base64')}`,
+  );
+  await client.writeReport(request);
+  expect(await read()).toEqual(before);
+  const [{ items, ...fewer }] = models as [ModelEvaluation];
+  await client.writeReport({
+    ...request,
+    models: [{ ...fewer, items: items.slice(0, 2), sampleKeys: fewer.sampleKeys.slice(0, 1), scoreKeys: fewer.scoreKeys.slice(0, 1) }],
+  });
+  expect((await readdir(join(directory, 'images/base'))).sort()).toEqual(['0000.png', '0001.png', 'metadata.jsonl']);
+});
+
+it('refuses what does not fit together, by name', async () => {
+  const base = await judged('base', [1, 2, 3]);
+  const short = create(ModelEvaluationSchema, { ...base, model: 'spin1', scoreKeys: base.scoreKeys.slice(0, 1) });
+  await expect(client.evaluate({ models: [base, short] })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: 'spin1: metric pick: expected 3 scores (one per item), got 2',
+  });
+  const missing = create(ModelEvaluationSchema, { ...base, scoreKeys: ['r1/eval-score-base/0009'] });
+  await expect(client.evaluate({ models: [missing] })).rejects.toMatchObject({
+    code: 'NOT_FOUND',
+    message: 'r1/eval-score-base/0009: expected a committed result, got none',
+  });
+  const wrong = create(ModelEvaluationSchema, { ...base, scoreKeys: base.sampleKeys });
+  await expect(client.evaluate({ models: [wrong] })).rejects.toMatchObject({
+    message: 'r1/eval-sample-base/0000: expected the result of a score job, got sample',
+  });
+  await expect(client.evaluate({ models: [] })).rejects.toMatchObject({ message: 'models: expected at least the base, got none' });
+  await expect(client.writeReport({ directory: 'r1', models: [base], runJson })).rejects.toMatchObject({
+    message: 'directory: expected an absolute path, got "r1"',
+  });
+  const escaping = create(ModelEvaluationSchema, { ...base, model: '../x' });
+  await expect(client.writeReport({ directory: root, models: [escaping], runJson })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  await expect(client.writeReport({ directory: root, models: [base], runJson: '{"run_id":1}' })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(/run_json: run_id: expected/) as string,
+  });
+});

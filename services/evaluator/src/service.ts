@@ -1,0 +1,22 @@
+/** The evaluator as a whole: pure functions of the store behind two calls. */
+import { serve, type ArtifactStore, type Lifecycle, type Logger } from '@spindle/kit';
+import { EvaluatorService } from '@spindle/proto';
+import { createInstruments } from './instruments.js';
+import { createHandlers } from './server.js';
+
+export interface EvaluatorOptions {
+  store: ArtifactStore;
+  logger: Logger;
+  address: string;
+  portFile: string | undefined;
+}
+
+const graceMs = 10_000;
+
+/** Resolves when it takes calls; returns the port. */
+export function startEvaluator(lifecycle: Lifecycle, options: EvaluatorOptions): Promise<number> {
+  const { store, logger, address, portFile } = options;
+  return serve(lifecycle, { address, portFile, graceMs, logger }, (server) => {
+    server.addService(EvaluatorService, createHandlers(store, createInstruments()));
+  });
+}

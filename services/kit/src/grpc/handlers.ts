@@ -1,0 +1,51 @@
+import type { DescMessage, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { Metadata } from '@grpc/grpc-js';
+
+export interface CallContext {
+  /** Aborts when the caller cancels, the deadline passes, or the server stops. */
+  signal: AbortSignal;
+  deadline: Date | undefined;
+  metadata: Metadata;
+}
+
+type Unary<I extends DescMessage, O extends DescMessage> = (request: MessageShape<I>, context: CallContext) => Promise<MessageInitShape<O>>;
+
+type ServerStreaming<I extends DescMessage, O extends DescMessage> = (
+  request: MessageShape<I>,
+  context: CallContext,
+) => AsyncIterable<MessageInitShape<O>>;
+
+/** One function per method; client streams are not part of this system. */
+export type ServiceHandlers<S extends DescService> = {
+  [K in keyof S['method']]: S['method'][K] extends {
+    methodKind: infer Kind;
+    input: infer I extends DescMessage;
+    output: infer O extends DescMessage;
+  }
+    ? Kind extends 'unary'
+      ? Unary<I, O>
+      : Kind extends 'server_streaming'
+        ? ServerStreaming<I, O>
+        : never
+    : never;
+};
+
+export interface CallOptions {
+  signal?: AbortSignal | undefined;
+  /** Default: 60 s for unary calls, none for streams; Infinity for none. */
+  timeoutMs?: number | undefined;
+}
+
+export type ServiceClient<S extends DescService> = {
+  [K in keyof S['method']]: S['method'][K] extends {
+    methodKind: infer Kind;
+    input: infer I extends DescMessage;
+    output: infer O extends DescMessage;
+  }
+    ? Kind extends 'unary'
+      ? (request: MessageInitShape<I>, options?: CallOptions) => Promise<MessageShape<O>>
+      : Kind extends 'server_streaming'
+        ? (request: MessageInitShape<I>, options?: CallOptions) => AsyncIterable<MessageShape<O>>
+        : never
+    : never;
+} & { close(): void };

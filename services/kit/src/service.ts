@@ -1,0 +1,68 @@
+import { rm } from 'node:fs/promises';
+import { ensureError } from './errors.js';
+import { GrpcServer } from './grpc/server.js';
+import { delay, Lifecycle } from './lifecycle.js';
+import type { Logger } from './logger.js';
+import type { KvStore } from './nats/kv.js';
+import { writeFileAtomic } from './store/atomic.js';
+
+/** Runs a process's main function; a failure is one line on stderr, exit code 2 for bad input and 1 for the rest. */
+export async function runService(name: string, main: (lifecycle: Lifecycle) => Promise<void>): Promise<void> {
+  const lifecycle = new Lifecycle();
+  lifecycle.installSignalHandlers();
+  try {
+    await main(lifecycle);
+  } catch (thrown) {
+    const error = ensureError(thrown);
+    // A start that a signal interrupted is no failure.
+    if (!lifecycle.signal.aborted) {
+      process.stderr.write(`${name}: ${error.message}\n`);
+      process.exitCode = error.code === 'INVALID_ARGUMENT' ? 2 : 1;
+    }
+    await lifecycle.shutdown(error.message);
+  }
+}
+
+export interface ServeOptions {
+  address: string;
+  /** Where to write the port once calls are taken; removed at shutdown. */
+  portFile: string | undefined;
+  /** How long calls under way may go on after a shutdown began. */
+  graceMs: number;
+  logger: Logger;
+}
+
+/** Listens, says on which port, and stops with the process. */
+export async function serve(lifecycle: Lifecycle, options: ServeOptions, register: (server: GrpcServer) => void): Promise<number> {
+  const { portFile, logger } = options;
+  const server = new GrpcServer({ logger });
+  register(server);
+  const port = await server.listen(options.address);
+  lifecycle.defer('grpc', () => server.shutdown(options.graceMs));
+  if (portFile !== undefined) {
+    await writeFileAtomic(portFile, `${port}\n`);
+    lifecycle.defer('port file', () => rm(portFile, { force: true }));
+  }
+  logger.info({ port }, 'serving');
+  return port;
+}
+
+/** Tells the others that this process lives; a heartbeat that cannot be sent is not worth failing for. */
+export async function heartbeat(
+  kv: KvStore,
+  key: string,
+  describe: () => object,
+  options: { intervalMs: number; signal: AbortSignal; logger: Logger },
+): Promise<void> {
+  const { signal, logger, intervalMs } = options;
+  while (!signal.aborted) {
+    try {
+      await kv.put(key, JSON.stringify({ ...describe(), at: new Date().toISOString() }));
+    } catch (error) {
+      logger.debug({ err: error }, 'heartbeat not sent');
+    }
+    await delay(intervalMs, signal).catch(() => undefined);
+  }
+  // Leaving at once is kinder than waiting for the entry to expire; it expires anyway.
+  await kv.delete(key).catch(() => undefined);
+}

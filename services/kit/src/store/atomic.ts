@@ -1,0 +1,90 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { link, mkdir, open, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+
+export function isCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
+
+/** Makes a rename or a new name in a folder survive a power failure. */
+export async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** mkdir -p whose new folders survive a power failure. */
+export async function makeDirectory(path: string): Promise<void> {
+  const first = await mkdir(path, { recursive: true });
+  if (first === undefined) return;
+  for (let folder = path; ; folder = dirname(folder)) {
+    await syncDirectory(dirname(folder));
+    if (folder === first || folder === dirname(folder)) return;
+  }
+}
+
+/** A fresh name in `folder`, with the process id, so that what a killed process left can be told from work under way. */
+export function temporaryName(folder: string): string {
+  return join(folder, `.${process.pid}.${randomBytes(8).toString('hex')}.tmp`);
+}
+
+/** Durable bytes under a temporary name, ready to be renamed or linked. */
+export async function writeTemporary(folder: string, data: Uint8Array | string): Promise<string> {
+  const temporary = temporaryName(folder);
+  const handle = await open(temporary, 'wx');
+  try {
+    await handle.writeFile(data);
+    await handle.sync();
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  } finally {
+    await handle.close();
+  }
+  return temporary;
+}
+
+/** After a crash at any point the file holds the old bytes or the new ones, never a mix. */
+export async function writeFileAtomic(path: string, data: Uint8Array | string): Promise<void> {
+  await makeDirectory(dirname(path));
+  const temporary = await writeTemporary(dirname(path), data);
+  try {
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+  await syncDirectory(dirname(path));
+}
+
+/**
+ * As writeFileAtomic, but an existing file stays as it is; false says that there was one. `temporaryFolder` lies on the same
+ * file system.
+ */
+export async function createFileAtomic(path: string, data: Uint8Array | string, temporaryFolder: string): Promise<boolean> {
+  await makeDirectory(dirname(path));
+  const temporary = await writeTemporary(temporaryFolder, data);
+  try {
+    // Unlike rename, link refuses to replace: of two writers exactly one succeeds.
+    await link(temporary, path);
+  } catch (error) {
+    if (!isCode(error, 'EEXIST')) throw error;
+    // The other writer may not have reached its own fsync yet, and the caller is about to rely on the file.
+    await syncDirectory(dirname(path));
+    return false;
+  } finally {
+    await rm(temporary, { force: true });
+  }
+  await syncDirectory(dirname(path));
+  return true;
+}
+
+export async function sha256File(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}

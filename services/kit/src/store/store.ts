@@ -1,0 +1,27 @@
+import type { ArtifactRef } from '@spindle/proto';
+
+/**
+ * Large, immutable data named by its content, and the results of jobs named by key. Local folder today; an object store fits
+ * behind the same interface (localPath then downloads to a cache).
+ */
+export interface ArtifactStore {
+  put(data: Uint8Array, mediaType: string): Promise<ArtifactRef>;
+  /** With `move` the source file is consumed. */
+  putFile(path: string, mediaType: string, options?: { move?: boolean }): Promise<ArtifactRef>;
+  /** Verified; DATA_LOSS names the digest, and the bad blob is set aside so that putting it again heals it. */
+  get(ref: ArtifactRef): Promise<Buffer>;
+  /** A readable file of the blob, verified once per process and file identity. */
+  localPath(ref: ArtifactRef): Promise<string>;
+  has(ref: ArtifactRef): Promise<boolean>;
+  /** The first writer wins; durable when it returns. */
+  commitResult(key: string, json: string): Promise<'committed' | 'exists'>;
+  getResult(key: string): Promise<string | null>;
+  /** Keys equal to the prefix or below it ("r1/encode" gives "r1/encode/0003", never "r1/encode-x/0000"), sorted. */
+  listResults(prefix: string): Promise<string[]>;
+  /** Deletes what listResults lists. */
+  deleteResults(prefix: string): Promise<void>;
+  /** A folder of its own for a key, which survives restarts. */
+  checkpointDir(key: string): Promise<string>;
+  /** A fresh folder on the store's file system; the caller removes it, or a later start does. */
+  tempDir(): Promise<string>;
+}

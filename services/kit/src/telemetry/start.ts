@@ -1,0 +1,62 @@
+import { context, metrics, propagation, trace } from '@opentelemetry/api';
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
+import { W3CTraceContextPropagator } from '@opentelemetry/core';
+import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-http';
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
+import { resourceFromAttributes } from '@opentelemetry/resources';
+import { MeterProvider, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
+import { BasicTracerProvider, BatchSpanProcessor } from '@opentelemetry/sdk-trace-base';
+
+export interface TelemetryOptions {
+  service: string;
+  version: string;
+  /** Base address of an OTLP/HTTP receiver, e.g. "http://127.0.0.1:4318"; nothing is recorded or sent without one. */
+  endpoint?: string | undefined;
+  /** How often metrics leave; default 10 s. */
+  metricsIntervalMs?: number;
+}
+
+/**
+ * Called once per process, before instruments are created (an instrument made earlier stays a no-op). `shutdown` sends what is
+ * left; a receiver that is gone costs a few seconds at most and never an error.
+ */
+export function startTelemetry(options: TelemetryOptions): { shutdown(): Promise<void> } {
+  if (options.endpoint === undefined || options.endpoint === '') return { shutdown: async () => undefined };
+  const base = options.endpoint.replace(/\/+$/, '');
+  const resource = resourceFromAttributes({
+    'service.name': options.service,
+    'service.version': options.version,
+    'service.instance.id': `${options.service}-${process.pid}`,
+  });
+  const tracers = new BasicTracerProvider({
+    resource,
+    spanProcessors: [
+      new BatchSpanProcessor(new OTLPTraceExporter({ url: `${base}/v1/traces`, timeoutMillis: 5_000 }), { scheduledDelayMillis: 1_000 }),
+    ],
+  });
+  const meters = new MeterProvider({
+    resource,
+    readers: [
+      new PeriodicExportingMetricReader({
+        exporter: new OTLPMetricExporter({ url: `${base}/v1/metrics`, timeoutMillis: 5_000 }),
+        exportIntervalMillis: options.metricsIntervalMs ?? 10_000,
+        exportTimeoutMillis: 5_000,
+      }),
+    ],
+  });
+  const contexts = new AsyncLocalStorageContextManager().enable();
+  context.setGlobalContextManager(contexts);
+  propagation.setGlobalPropagator(new W3CTraceContextPropagator());
+  trace.setGlobalTracerProvider(tracers);
+  metrics.setGlobalMeterProvider(meters);
+  return {
+    async shutdown() {
+      // Losing the last spans must not turn a clean exit into a failure.
+      await Promise.allSettled([tracers.shutdown(), meters.shutdown()]);
+      trace.disable();
+      metrics.disable();
+      propagation.disable();
+      context.disable();
+    },
+  };
+}

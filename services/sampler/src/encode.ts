@@ -1,0 +1,116 @@
+/** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
+import { ensureError, fromFloat32, fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
+import type { RgbImage, TensorDto } from '@spindle/native';
+import { EncodeResultSchema, RejectedRowSchema, type EncodeJob, type EncodeResult, type RejectedRow } from '@spindle/proto';
+import { create } from '@bufbuild/protobuf';
+import { batchesOf, vaeBatchSize } from './domain/batches.js';
+import { readManifest, type ManifestRow } from './domain/manifest.js';
+import { invalidIfThrows } from './invalid.js';
+import type { LoadedPipeline, SamplerEngine } from './engine.js';
+import type { Models } from './models.js';
+
+export interface EncodeDeps {
+  store: ArtifactStore;
+  engine: SamplerEngine;
+  models: Models;
+}
+
+export const shardMediaType = 'application/safetensors';
+
+export async function encode(job: EncodeJob, runId: string, deps: EncodeDeps, signal: AbortSignal): Promise<EncodeResult> {
+  if (job.manifest === undefined) throw new SpindleError('INVALID_ARGUMENT', 'encode.manifest: expected an artifact, got nothing');
+  if (job.resolution === 0) throw new SpindleError('INVALID_ARGUMENT', 'encode.resolution: expected a positive number of pixels, got 0');
+  const manifest = (await deps.store.get(job.manifest)).toString('utf8');
+  const rows = invalidIfThrows(() => readManifest(manifest, job.start, job.count));
+  const precision = await deps.models.precision(runId, job.precision);
+  return deps.models.withPipeline(job.pipelinePath, precision, (pipeline) => encodeRows(rows, job.resolution, pipeline, deps, signal));
+}
+
+async function encodeRows(
+  rows: readonly ManifestRow[],
+  resolution: number,
+  pipeline: LoadedPipeline,
+  deps: EncodeDeps,
+  signal: AbortSignal,
+): Promise<EncodeResult> {
+  const latentShape = pipeline.latentShape(resolution, resolution);
+  const shard = new Shard(latentShape, pipeline.textShape);
+  const rejected: RejectedRow[] = [];
+  let truncated = 0;
+  for (const { from, to } of batchesOf(rows.length, vaeBatchSize(resolution, resolution))) {
+    signal.throwIfAborted();
+    const accepted: ManifestRow[] = [];
+    const images: RgbImage[] = [];
+    for (const row of rows.slice(from, to)) {
+      try {
+        images.push(await deps.engine.readImage(row.file, resolution));
+        accepted.push(row);
+      } catch (thrown) {
+        const error = ensureError(thrown);
+        // Only the file's own fault is skipped; a full disk or a bug is not.
+        if (error.code !== 'INVALID_ARGUMENT') throw error;
+        rejected.push(create(RejectedRowSchema, { index: row.index, file: row.file, reason: error.message }));
+      }
+    }
+    if (accepted.length === 0) continue;
+    const started = nowMs();
+    const posterior = await pipeline.encodeImages(images, signal);
+    const texts = await pipeline.encodeTexts(
+      accepted.map((row) => row.text),
+      signal,
+    );
+    recordPhases(posterior.phases, started);
+    truncated += texts.truncated;
+    shard.add(
+      accepted.map((row) => row.index),
+      posterior.mean,
+      posterior.logvar,
+      texts.text,
+    );
+  }
+  return create(EncodeResultSchema, {
+    shard: await deps.store.put(shard.bytes(), shardMediaType),
+    count: shard.count,
+    rejected,
+    truncatedCaptions: truncated,
+  });
+}
+
+class Shard {
+  readonly #index: number[] = [];
+  readonly #parts: { mean: TensorDto; logvar: TensorDto; text: TensorDto }[] = [];
+
+  constructor(
+    readonly latentShape: readonly number[],
+    readonly textShape: readonly number[],
+  ) {}
+
+  get count(): number {
+    return this.#index.length;
+  }
+
+  add(index: readonly number[], mean: TensorDto, logvar: TensorDto, text: TensorDto): void {
+    this.#index.push(...index);
+    this.#parts.push({ mean, logvar, text });
+  }
+
+  bytes(): Buffer {
+    const join = (name: 'mean' | 'logvar' | 'text', shape: readonly number[]) => {
+      const data = new Float32Array(this.count * shape.reduce((product, n) => product * n, 1));
+      let at = 0;
+      for (const part of this.#parts) {
+        data.set(part[name].data, at);
+        at += part[name].data.length;
+      }
+      return fromFloat32([this.count, ...shape], data);
+    };
+    return writeSafetensors(
+      new Map([
+        ['index', fromInt64(this.#index)],
+        ['mean', join('mean', this.latentShape)],
+        ['logvar', join('logvar', this.latentShape)],
+        ['text', join('text', this.textShape)],
+      ]),
+    );
+  }
+}

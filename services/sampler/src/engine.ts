@@ -1,0 +1,138 @@
+/** The sampler's port to the engine, and the adapter that the process runs on; tests bring a port of their own. */
+import type { Engine } from '@spindle/native';
+import {
+  choosePrecision,
+  componentSource,
+  decodeImageFile,
+  encodePng,
+  inspectFolder,
+  latentSize,
+  resizeAndCrop,
+  resolveScheduler,
+  TextToImage,
+  toPixels,
+  toRgb,
+  Unet,
+  type EngineInfoDto,
+  type ModelReport,
+  type ModelSourceDto,
+  type NativePrecision,
+  type PhaseDto,
+  type PrecisionChoice,
+  type RgbImage,
+  type TensorDto,
+} from '@spindle/native';
+import type { Sampling } from './domain/sampling.js';
+import { unetBatchSize, vaeBatchSize } from './domain/batches.js';
+
+export interface DrawItem {
+  prompt: string;
+  seed: bigint;
+}
+
+export interface LoadedUnet {
+  release(): void;
+}
+
+/** A pipeline's text encoder, tokenizer, VAE and scheduler. */
+export interface LoadedPipeline {
+  /** (C, h, w) of an image of that size in pixels. */
+  latentShape(height: number, width: number): [number, number, number];
+  /** (T, D) of one prompt. */
+  readonly textShape: [number, number];
+  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<{ text: TensorDto; truncated: number; phases: PhaseDto[] }>;
+  /** Posterior of images of one size. */
+  encodeImages(images: readonly RgbImage[], signal: AbortSignal): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
+  draw(
+    unet: LoadedUnet,
+    items: readonly DrawItem[],
+    sampling: Sampling,
+    options: { signal: AbortSignal; onStep?: (done: number, total: number) => void },
+  ): Promise<{ latents: TensorDto; phases: PhaseDto[] }>;
+  /** One PNG per row of latents. */
+  decode(latents: TensorDto, signal: AbortSignal): Promise<Uint8Array[]>;
+  release(): void;
+}
+
+export interface SamplerEngine {
+  readonly info: EngineInfoDto;
+  choosePrecision(): Promise<PrecisionChoice>;
+  inspect(path: string): ModelReport;
+  /** Decoded, resized and cropped to a square; INVALID_ARGUMENT when the file is no usable image. */
+  readImage(file: string, resolution: number): Promise<RgbImage>;
+  /** Files of a unet folder. */
+  unetSource(directory: string): ModelSourceDto;
+  loadPipeline(directory: string, precision: NativePrecision): Promise<LoadedPipeline>;
+  loadUnet(source: ModelSourceDto, precision: NativePrecision): Promise<LoadedUnet>;
+  close(): void;
+}
+
+export function nativeEngine(engine: Engine): SamplerEngine {
+  return {
+    info: engine.info,
+    choosePrecision: () => choosePrecision(engine),
+    inspect: (path) => inspectFolder(engine, path),
+    readImage: async (file, resolution) => resizeAndCrop(engine, await decodeImageFile(file), resolution),
+    unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
+    loadPipeline: async (directory, precision) => new NativePipeline(await TextToImage.load(engine, directory, precision)),
+    loadUnet: (source, precision) => engine.loadUnet(source, precision),
+    close: () => engine.close(),
+  };
+}
+
+class NativePipeline implements LoadedPipeline {
+  constructor(readonly models: TextToImage) {}
+
+  get textShape(): [number, number] {
+    return [this.models.pipeline.textTokens, this.models.pipeline.textWidth];
+  }
+
+  latentShape(height: number, width: number): [number, number, number] {
+    const size = latentSize(this.models.pipeline, height, width);
+    return [this.models.pipeline.vaeScaling.latentChannels, size.height, size.width];
+  }
+
+  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<{ text: TensorDto; truncated: number; phases: PhaseDto[] }> {
+    return this.models.textEncoder.encode(prompts, signal);
+  }
+
+  encodeImages(images: readonly RgbImage[], signal: AbortSignal): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }> {
+    return this.models.vae.encode(toPixels(images), signal);
+  }
+
+  draw(
+    unet: LoadedUnet,
+    items: readonly DrawItem[],
+    sampling: Sampling,
+    options: { signal: AbortSignal; onStep?: (done: number, total: number) => void },
+  ): Promise<{ latents: TensorDto; phases: PhaseDto[] }> {
+    if (!(unet instanceof Unet)) throw new TypeError('draw: expected a U-Net of this engine');
+    const [, height, width] = this.latentShape(sampling.height, sampling.width);
+    return this.models.latents(
+      unet,
+      items.map((item) => item.prompt),
+      items.map((item) => item.seed),
+      {
+        schedulerConfig: resolveScheduler(this.models.pipeline.scheduler, sampling.scheduler, sampling.overridesJson),
+        steps: sampling.steps,
+        guidanceScale: sampling.guidanceScale,
+        eta: sampling.eta,
+        height: sampling.height,
+        width: sampling.width,
+        batchSize: unetBatchSize(height, width),
+        ...options,
+      },
+    );
+  }
+
+  async decode(latents: TensorDto, signal: AbortSignal): Promise<Uint8Array[]> {
+    const [count = 0, , height = 0, width = 0] = latents.shape;
+    const { scale } = this.models.pipeline.vaeScaling;
+    const pixels = await this.models.decode(latents, vaeBatchSize(height * scale, width * scale), signal);
+    return Promise.all(Array.from({ length: count }, (_, n) => encodePng(toRgb(pixels, n))));
+  }
+
+  release(): void {
+    this.models.release();
+  }
+}

@@ -1,0 +1,65 @@
+import { create } from '@bufbuild/protobuf';
+import { SpindleError, type ArtifactStore, type ServiceHandlers } from '@spindle/kit';
+import {
+  GetWorkerResponseSchema,
+  InspectModelResponseSchema,
+  PhaseTimingSchema,
+  Precision,
+  SampleResponseSchema,
+  type SamplerService,
+} from '@spindle/proto';
+import type { SamplerEngine } from './engine.js';
+import type { Models } from './models.js';
+import { draw } from './sample.js';
+import type { WorkerState } from './worker_state.js';
+
+export interface ServerDeps {
+  store: ArtifactStore;
+  engine: SamplerEngine;
+  models: Models;
+  state: WorkerState;
+  workerId: string;
+}
+
+export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof SamplerService> {
+  return {
+    async inspectModel({ path }) {
+      if (path === '') throw new SpindleError('INVALID_ARGUMENT', 'path: expected a model folder, got nothing');
+      const report = deps.engine.inspect(path);
+      return create(InspectModelResponseSchema, {
+        kind: report.kind,
+        unetParameters: BigInt(report.parameters['unet'] ?? 0),
+        latentChannels: report.latentChannels,
+        vaeScale: report.vaeScale,
+        sampleSize: report.sampleSize,
+        textTokens: report.textTokens,
+        textWidth: report.textWidth,
+        predictionType: report.predictionType,
+        scheduler: report.scheduler,
+        warnings: report.warnings,
+      });
+    },
+    async sample(request, { signal }) {
+      const { images, phases } = await draw({ ...request, unet: request.unet, sampling: request.sampling }, deps, {
+        wantImages: true,
+        runId: '',
+        signal,
+      });
+      return create(SampleResponseSchema, { images, phases: phases.map((phase) => create(PhaseTimingSchema, phase)) });
+    },
+    async getWorker() {
+      const { backend, isa, threads } = deps.engine.info;
+      const { jobKey, jobsDone, jobsFailed } = deps.state;
+      return create(GetWorkerResponseSchema, {
+        workerId: deps.workerId,
+        backend,
+        isa,
+        threads,
+        precision: Precision.UNSPECIFIED,
+        jobKey,
+        jobsDone: BigInt(jobsDone),
+        jobsFailed: BigInt(jobsFailed),
+      });
+    },
+  };
+}

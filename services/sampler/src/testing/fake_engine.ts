@@ -1,0 +1,147 @@
+/** An engine of plain arithmetic: the same inputs give the same numbers, and every call is on record. */
+import { readFile } from 'node:fs/promises';
+import { SpindleError } from '@spindle/kit';
+import type { ModelReport, ModelSourceDto, TensorDto } from '@spindle/native';
+import type { LoadedPipeline, LoadedUnet, SamplerEngine } from '../engine.js';
+
+const tokens = 3;
+const width = 2;
+
+export class FakeUnet implements LoadedUnet {
+  constructor(
+    readonly weight: number,
+    readonly log: string[],
+    readonly name: string,
+  ) {}
+
+  release(): void {
+    this.log.push(`free unet ${this.name}`);
+  }
+}
+
+export interface FakeEngine extends SamplerEngine {
+  readonly log: string[];
+  /** Set to make drawing wait until it is cancelled. */
+  hang: boolean;
+}
+
+export function fakeEngine(): FakeEngine {
+  const log: string[] = [];
+  const engine: FakeEngine = {
+    log,
+    hang: false,
+    info: { version: '0', backend: 'fake', isa: 'none', threads: 1, cpu: 'none', backends: ['fake'] },
+    async choosePrecision() {
+      log.push('measure');
+      return { precision: 'bfloat16', reason: 'it was faster' };
+    },
+    inspect(path): ModelReport {
+      if (path.includes('missing'))
+        throw Object.assign(new Error(`${path}/model_index.json: expected a readable file, got no such file`), {
+          code: 'INVALID_ARGUMENT',
+        });
+      return {
+        kind: 'StableDiffusionPipeline',
+        parameters: { unet: 7 },
+        latentChannels: 4,
+        vaeScale: 4,
+        sampleSize: 16,
+        textTokens: tokens,
+        textWidth: width,
+        predictionType: 'epsilon',
+        scheduler: 'DDIMScheduler',
+        warnings: ['w'],
+      };
+    },
+    async readImage(file, resolution) {
+      const bytes = await readFile(file);
+      if (bytes.toString().startsWith('broken'))
+        throw Object.assign(new Error(`${file}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
+      return { rgb: new Uint8Array(resolution * resolution * 3).fill(bytes[0] ?? 0), width: resolution, height: resolution };
+    },
+    unetSource: (directory): ModelSourceDto => ({ config: '{}', weights: [`${directory}/w`], label: directory }),
+    async loadPipeline(directory, precision) {
+      if (directory.includes('missing'))
+        throw new SpindleError('INVALID_ARGUMENT', `${directory}: expected a pipeline folder, got no such folder`);
+      log.push(`pipeline ${directory} ${precision}`);
+      return new FakePipeline(engine);
+    },
+    async loadUnet(source, precision) {
+      log.push(`unet ${source.label} ${precision}`);
+      return new FakeUnet(source.label.length, log, source.label);
+    },
+    close: () => undefined,
+  };
+  return engine;
+}
+
+class FakePipeline implements LoadedPipeline {
+  readonly textShape: [number, number] = [tokens, width];
+
+  constructor(readonly engine: FakeEngine) {}
+
+  latentShape(height: number, width_: number): [number, number, number] {
+    return [1, (height || 8) / 4, (width_ || 8) / 4];
+  }
+
+  async encodeTexts(prompts: readonly string[]): Promise<{ text: TensorDto; truncated: number; phases: [] }> {
+    const data = Float32Array.from(prompts.flatMap((prompt) => Array.from({ length: tokens * width }, (_, i) => prompt.length + i / 10)));
+    return {
+      text: { data, shape: [prompts.length, tokens, width] },
+      truncated: prompts.filter((prompt) => prompt.length > 20).length,
+      phases: [],
+    };
+  }
+
+  async encodeImages(
+    images: readonly { rgb: Uint8Array; width: number; height: number }[],
+  ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: { name: string; startMs: number; durationMs: number }[] }> {
+    const [c, h, w] = this.latentShape(images[0]?.height ?? 0, images[0]?.width ?? 0);
+    const fill = (of: (value: number) => number): TensorDto => ({
+      data: Float32Array.from(images.flatMap((image) => Array.from({ length: c * h * w }, () => of(image.rgb[0] ?? 0)))),
+      shape: [images.length, c, h, w],
+    });
+    return {
+      mean: fill((value) => value / 100),
+      logvar: fill((value) => -value),
+      phases: [{ name: 'vae_encode', startMs: 0, durationMs: 1 }],
+    };
+  }
+
+  async draw(
+    unet: LoadedUnet,
+    items: readonly { prompt: string; seed: bigint }[],
+    sampling: { steps: number; height: number; width: number },
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ latents: TensorDto; phases: { name: string; startMs: number; durationMs: number }[] }> {
+    this.engine.log.push(`draw ${items.length}`);
+    if (this.engine.hang) {
+      await new Promise((_resolve, reject) => {
+        const stop = (): void => {
+          this.engine.log.push('cancelled');
+          reject(Object.assign(new Error('cancelled between steps'), { code: 'CANCELLED' }));
+        };
+        if (signal.aborted) stop();
+        else signal.addEventListener('abort', stop, { once: true });
+      });
+    }
+    const [c, h, w] = this.latentShape(sampling.height, sampling.width);
+    const weight = unet instanceof FakeUnet ? unet.weight : 0;
+    const data = Float32Array.from(
+      items.flatMap((item) =>
+        Array.from({ length: c * h * w }, (_, i) => weight + item.prompt.length + Number(item.seed) + sampling.steps + i),
+      ),
+    );
+    return { latents: { data, shape: [items.length, c, h, w] }, phases: [{ name: 'unet_steps', startMs: 0, durationMs: 2 }] };
+  }
+
+  async decode(latents: TensorDto): Promise<Uint8Array[]> {
+    const [count = 0, ...rest] = latents.shape;
+    const size = rest.reduce((product, n) => product * n, 1);
+    return Array.from({ length: count }, (_, n) => Buffer.from(`png ${[...latents.data.subarray(n * size, (n + 1) * size)].join(' ')}`));
+  }
+
+  release(): void {
+    this.engine.log.push('free pipeline');
+  }
+}

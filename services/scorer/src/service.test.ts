@@ -1,0 +1,147 @@
+import { create, fromJsonString } from '@bufbuild/protobuf';
+import { createClient, Lifecycle, openLocalStore, type ArtifactStore, type Bus } from '@spindle/kit';
+import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
+import {
+  JobResultSchema,
+  JobSchema,
+  MetricSpecSchema,
+  ScoreItemSchema,
+  ScorerService,
+  type Job,
+  type MetricSpec,
+  type ScoreItem,
+} from '@spindle/proto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { ScorerEngine } from './engine.js';
+import { startScorer } from './service.js';
+
+let nats: TestNats;
+let bus: Bus;
+let store: ArtifactStore;
+let root: string;
+let lifecycle: Lifecycle;
+let log: string[];
+
+const metrics: MetricSpec[] = [
+  create(MetricSpecSchema, { name: 'pick', kind: 'clip', clipPath: '/clip' }),
+  create(MetricSpecSchema, { name: 'aesthetic', kind: 'aesthetic', clipPath: '/clip', headPath: '/head' }),
+];
+
+/** Scores are sums of bytes and lengths of prompts. */
+function fakeEngine(): ScorerEngine {
+  return {
+    info: { version: '0', backend: 'fake', isa: 'none', threads: 1, cpu: 'none', backends: ['fake'] },
+    async readImage(bytes, where) {
+      if (bytes.toString().startsWith('broken'))
+        throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
+      return { rgb: Uint8Array.from(bytes), width: 1, height: 1 };
+    },
+    async loadClip(directory) {
+      if (directory === '/missing')
+        throw Object.assign(new Error(`${directory}: expected a model folder, got no such folder`), { code: 'INVALID_ARGUMENT' });
+      log.push(`clip ${directory}`);
+      return {
+        async embedImages(images) {
+          log.push(`embed ${images.length}`);
+          return { data: Float32Array.from(images, (image) => image.rgb[0] ?? 0), shape: [images.length, 1] };
+        },
+        score: async (images, texts) => texts.map((text, n) => (images.data[n] ?? 0) + text.length),
+        release: () => undefined,
+      };
+    },
+    async loadHead(directory) {
+      log.push(`head ${directory}`);
+      return {
+        score: async (images) => images.data.map((value) => (directory === '/nan' ? Number.NaN : value / 2)),
+        release: () => undefined,
+      };
+    },
+    close: () => undefined,
+  };
+}
+
+let address: string;
+beforeEach(async () => {
+  nats = await startTestNats();
+  bus = await nats.provisioned();
+  root = await mkdtemp(join(tmpdir(), 'scorer-'));
+  store = await openLocalStore(root);
+  lifecycle = new Lifecycle();
+  log = [];
+  const port = await startScorer(lifecycle, {
+    engine: fakeEngine(),
+    store,
+    bus: await nats.bus('w1'),
+    logger,
+    workerId: 'w1',
+    address: '127.0.0.1:0',
+    portFile: undefined,
+  });
+  address = `127.0.0.1:${port}`;
+});
+
+afterEach(async () => {
+  await lifecycle.shutdown('test over');
+  await nats.close();
+  await rm(root, { recursive: true, force: true });
+});
+
+async function item(index: number, bytes: string, prompt: string): Promise<ScoreItem> {
+  return create(ScoreItemSchema, { prompt: { index, prompt, seed: 1n }, image: await store.put(Buffer.from(bytes), 'image/png') });
+}
+
+async function scoreJob(key: string, count: number, specs = metrics): Promise<Job> {
+  const items = await Promise.all(Array.from({ length: count }, (_, i) => item(i, 'A', 'x'.repeat(i))));
+  return create(JobSchema, { key, runId: 'r1', work: { case: 'score', value: { metrics: specs, items } } });
+}
+
+it('scores a job by every metric in the order of its items, embedding each image once', async () => {
+  await bus.publishJob(await scoreJob('r1/eval-score-base/0000', 40), 0);
+  await expect.poll(() => store.getResult('r1/eval-score-base/0000'), { timeout: 10_000 }).not.toBeNull();
+  const { result, worker } = fromJsonString(JobResultSchema, (await store.getResult('r1/eval-score-base/0000'))!);
+  if (result.case !== 'score') throw new Error('expected a score result');
+  expect(worker).toBe('w1');
+  expect(result.value.scores.map((scores) => scores.metric)).toEqual(['pick', 'aesthetic']);
+  expect(result.value.scores[0]!.values).toEqual(Array.from({ length: 40 }, (_, i) => 65 + i));
+  expect(result.value.scores[1]!.values[39]).toBe(32.5);
+  expect(log).toEqual(['clip /clip', 'embed 32', 'head /head', 'embed 8']);
+});
+
+it('answers calls, and refuses bad ones by name', async () => {
+  const client = createClient(ScorerService, address);
+  const items = [await item(0, 'B', 'abc')];
+  expect((await client.score({ metrics, items })).scores).toMatchObject([
+    { metric: 'pick', values: [69] },
+    { metric: 'aesthetic', values: [33] },
+  ]);
+  await expect(client.score({ metrics: [], items })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: 'metrics: expected at least one, got none',
+  });
+  await expect(client.score({ metrics, items: [] })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: 'items: expected at least one image, got none',
+  });
+  const broken = [await item(0, 'broken', 'x')];
+  await expect(client.score({ metrics, items: broken })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(/^items\[0\] \(sha256:.*does not decode/) as string,
+  });
+  const poisoned = [metrics[0]!, create(MetricSpecSchema, { ...metrics[1]!, headPath: '/nan' })];
+  await expect(client.score({ metrics: poisoned, items })).rejects.toMatchObject({
+    code: 'DIVERGED',
+    message: 'metric aesthetic: expected a finite score, got NaN for items[0]',
+  });
+  client.close();
+});
+
+it('dead-letters a job whose judge is missing, with the reason', async () => {
+  const specs = [create(MetricSpecSchema, { name: 'pick', kind: 'clip', clipPath: '/missing' })];
+  await bus.publishJob(await scoreJob('r1/eval-score-base/0001', 1, specs), 0);
+  await expect
+    .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
+    .toMatchObject([{ key: 'r1/eval-score-base/0001', reason: expect.stringContaining('/missing') as string, attempts: 1 }]);
+});

@@ -1,0 +1,123 @@
+/**
+ * Checkpoints of one training run: step-00000050.safetensors and, written last, its .json manifest with the digest. A
+ * checkpoint exists once its manifest does; older ones go only after the newest was read back and its digest agreed.
+ */
+import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { ensureError, sha256File, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
+import { z } from 'zod';
+
+const manifestSchema = z.object({
+  schemaVersion: z.literal(1),
+  step: z.number().int().min(0),
+  bytes: z.number().int().min(0),
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  precision: z.enum(['float32', 'bfloat16']),
+  precisionReason: z.string(),
+  fingerprint: z.record(z.string(), z.string()),
+});
+
+export type CheckpointManifest = z.output<typeof manifestSchema>;
+export type CheckpointFacts = Pick<CheckpointManifest, 'precision' | 'precisionReason' | 'fingerprint'>;
+export interface Checkpoint {
+  path: string;
+  manifest: CheckpointManifest;
+}
+
+const manifestName = /^step-(\d{8})\.json$/;
+
+export class Checkpoints {
+  constructor(
+    readonly directory: string,
+    readonly keep: number,
+    readonly logger: Logger,
+  ) {}
+
+  /** `write` leaves a durable file at the path it is given. */
+  async save(step: number, facts: CheckpointFacts, write: (path: string) => Promise<void>): Promise<Checkpoint> {
+    const path = join(this.directory, `${stem(step)}.safetensors`);
+    const temporary = join(this.directory, `.${stem(step)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
+    try {
+      await write(temporary);
+      const manifest: CheckpointManifest = {
+        schemaVersion: 1,
+        step,
+        bytes: (await stat(temporary)).size,
+        sha256: await sha256File(temporary),
+        ...facts,
+      };
+      await rename(temporary, path);
+      // Atomic, and it syncs the folder, which makes the rename durable too.
+      await writeFileAtomic(join(this.directory, `${stem(step)}.json`), `${JSON.stringify(manifest, null, 1)}\n`);
+      const checkpoint = { path, manifest };
+      await verify(checkpoint);
+      await this.#prune();
+      return checkpoint;
+    } catch (thrown) {
+      await rm(temporary, { force: true });
+      const error = ensureError(thrown);
+      throw new SpindleError(error.code, `checkpoint of step ${step} could not be written: ${error.message}`, { cause: thrown });
+    }
+  }
+
+  /** Newest first, verified one by one as they are asked for; a damaged one is set aside and the next older one comes. */
+  async *usable(): AsyncGenerator<Checkpoint> {
+    for (const step of await this.#steps()) {
+      const path = join(this.directory, `${stem(step)}.safetensors`);
+      try {
+        const text = await readFile(join(this.directory, `${stem(step)}.json`), 'utf8');
+        const checkpoint = { path, manifest: manifestSchema.parse(JSON.parse(text)) };
+        await verify(checkpoint);
+        yield checkpoint;
+      } catch (thrown) {
+        await this.setAside(step, ensureError(thrown).message);
+      }
+    }
+  }
+
+  /** Damaged files stay for people to look at, under a name that is never read again. */
+  async setAside(step: number, reason: string): Promise<void> {
+    this.logger.warn({ step, reason }, 'a checkpoint is damaged and was set aside');
+    for (const extension of ['json', 'safetensors']) {
+      const path = join(this.directory, `${stem(step)}.${extension}`);
+      await rename(path, `${path}.damaged`).catch(() => undefined);
+    }
+  }
+
+  async remove(): Promise<void> {
+    await rm(this.directory, { recursive: true, force: true });
+  }
+
+  async #steps(): Promise<number[]> {
+    const names = await readdir(this.directory);
+    return names
+      .map((name) => manifestName.exec(name)?.[1])
+      .filter((digits) => digits !== undefined)
+      .map(Number)
+      .sort((a, b) => b - a);
+  }
+
+  async #prune(): Promise<void> {
+    for (const step of (await this.#steps()).slice(this.keep)) {
+      // Manifest first: without it the checkpoint is gone, whatever happens next.
+      await rm(join(this.directory, `${stem(step)}.json`), { force: true });
+      await rm(join(this.directory, `${stem(step)}.safetensors`), { force: true });
+    }
+    for (const name of await readdir(this.directory)) {
+      if (name.startsWith('.') && name.endsWith('.tmp') && !name.includes(`.${process.pid}.`))
+        await rm(join(this.directory, name), { force: true });
+    }
+  }
+}
+
+async function verify({ path, manifest }: Checkpoint): Promise<void> {
+  const { size } = await stat(path);
+  if (size !== manifest.bytes) throw new SpindleError('DATA_LOSS', `${path}: expected ${manifest.bytes} bytes, got ${size}`);
+  const digest = await sha256File(path);
+  if (digest !== manifest.sha256) throw new SpindleError('DATA_LOSS', `${path}: expected sha256 ${manifest.sha256}, got ${digest}`);
+}
+
+function stem(step: number): string {
+  return `step-${String(step).padStart(8, '0')}`;
+}

@@ -1,0 +1,84 @@
+import { openLocalStore, type ArtifactStore } from '@spindle/kit';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { Dataset, type DatasetOptions } from './dataset.js';
+import { encodedShard, generatedShard } from './testing/data.js';
+
+let root: string;
+let store: ArtifactStore;
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'dataset-'));
+  store = await openLocalStore(root);
+});
+afterEach(() => rm(root, { recursive: true }));
+
+const options: Omit<DatasetOptions, 'encoded' | 'generated'> = {
+  pairs: true,
+  key: { seed: 1n, iteration: 1 },
+  scalingFactor: 0.5,
+  shiftFactor: 0,
+  samplePosterior: false,
+  captionDropout: 0,
+  emptyText: null,
+};
+const draw = (rank: number, epoch = 0) => ({ rank, epoch, position: rank });
+
+it('matches real and generated images by index, whatever shard they lie in', async () => {
+  const dataset = await Dataset.open(store, {
+    ...options,
+    encoded: [await encodedShard(store, [5, 0]), await encodedShard(store, [3, 9])],
+    generated: [await generatedShard(store, [3, 0, 5], 0.5)],
+  });
+  expect(dataset.size).toBe(3);
+  expect(dataset.unmatched).toBe(1);
+  const batch = await dataset.batch(7, [draw(0), draw(1), draw(2)], 1, 2);
+  expect(batch).toMatchObject({ step: 7, offset: 1, stepBatchSize: 3 });
+  expect(batch.real.shape).toEqual([2, 1, 2, 2]);
+  expect([...batch.real.data]).toEqual([3, 3.125, 3.25, 3.375, 5, 5.125, 5.25, 5.375].map((x) => x * 0.5));
+  expect([batch.generated?.data[0], batch.generated?.data[4]]).toEqual([3.5, 5.5]);
+  expect(batch.text.data[0]).toBe(30);
+  await dataset.close();
+});
+
+it('lets several generated images of one prompt take turns by epoch', async () => {
+  const dataset = await Dataset.open(store, {
+    ...options,
+    encoded: [await encodedShard(store, [0])],
+    generated: [await generatedShard(store, [0], 0.25), await generatedShard(store, [0], 0.75)],
+  });
+  const seen: (number | undefined)[] = [];
+  for (const epoch of [0, 1, 2]) seen.push((await dataset.batch(0, [draw(0, epoch)], 0, 1)).generated?.data[0]);
+  expect(seen).toEqual([0.25, 0.75, 0.25]);
+  await dataset.close();
+});
+
+it('replaces dropped captions by the empty prompt', async () => {
+  const emptyText = { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] };
+  const dataset = await Dataset.open(store, {
+    ...options,
+    encoded: [await encodedShard(store, [0])],
+    generated: [],
+    pairs: false,
+    captionDropout: 1,
+    emptyText,
+  });
+  const batch = await dataset.batch(0, [draw(0)], 0, 1);
+  expect(batch.generated).toBeNull();
+  expect([...batch.text.data]).toEqual([-1, -1, -1, -1]);
+  await dataset.close();
+});
+
+it('refuses an index twice, no pair at all and a shard of another kind', async () => {
+  const encoded = [await encodedShard(store, [0])];
+  await expect(Dataset.open(store, { ...options, encoded: [...encoded, ...encoded], generated: [] })).rejects.toThrow(
+    'encoded_shards: expected every index once, got 0 twice',
+  );
+  await expect(Dataset.open(store, { ...options, encoded, generated: [await generatedShard(store, [1], 0)] })).rejects.toThrow(
+    /expected at least one image that has a generated one/,
+  );
+  await expect(Dataset.open(store, { ...options, encoded, generated: encoded })).rejects.toThrow(
+    'generated_shards[0]: expected a tensor latents, got none',
+  );
+});

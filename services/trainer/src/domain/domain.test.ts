@@ -1,0 +1,145 @@
+import { describe, expect, it } from 'vitest';
+import { DataOrder, dropsCaption, drawPosterior, epochOrder, microBatches } from './draws.js';
+import { gatherMetrics, notFinite } from './metrics.js';
+import { normals, philox, uniform } from './philox.js';
+import { checkSettings, fingerprint, firstDifference, type TrainingSettings } from './settings.js';
+
+const key = { seed: 5n, iteration: 1 };
+
+describe('philox', () => {
+  it("gives the words of the authors' known answers", () => {
+    const hex = (words: readonly number[]): string => words.map((word) => word.toString(16).padStart(8, '0')).join(' ');
+    expect(hex(philox(0n, [0, 0, 0, 0]))).toBe('6627e8d5 e169c58d bc57ac4c 9b00dbd8');
+    const ones = 0xffffffff;
+    expect(hex(philox(0xffffffffffffffffn, [ones, ones, ones, ones]))).toBe('408f276d 41c83b0e a20bc7c6 6d5451fd');
+    expect(hex(philox(0x299f31d0a4093822n, [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344]))).toBe('d16cfe09 94fdcceb 5001e420 24126ea1');
+  });
+
+  it('gives uniform and normal numbers of the right shape', () => {
+    const count = 4000;
+    const values = Array.from({ length: count }, (_, i) => normals(philox(9n, [i, 0, 0, 0]))).flat();
+    const mean = values.reduce((a, b) => a + b, 0) / values.length;
+    const variance = values.reduce((a, b) => a + (b - mean) ** 2, 0) / values.length;
+    expect(Math.abs(mean)).toBeLessThan(0.04);
+    expect(Math.abs(variance - 1)).toBeLessThan(0.05);
+    expect(uniform(0, 0)).toBe(0);
+    expect(uniform(0xffffffff, 0xffffffff)).toBeLessThan(1);
+  });
+});
+
+describe('the order of data', () => {
+  it('is a permutation of its own in every epoch, iteration and seed', () => {
+    const order = [...epochOrder(key, 0, 50)];
+    expect([...order].sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, i) => i));
+    expect([...epochOrder(key, 0, 50)]).toEqual(order);
+    for (const other of [epochOrder(key, 1, 50), epochOrder({ ...key, iteration: 2 }, 0, 50), epochOrder({ ...key, seed: 6n }, 0, 50)])
+      expect([...other]).not.toEqual(order);
+  });
+
+  it('shows every element once per epoch, across batches, from any step on', () => {
+    const straight = new DataOrder(key, 10, 4);
+    const ranks = [0, 1, 2, 3, 4].flatMap((step) => straight.batch(step)).map((draw) => draw.rank);
+    expect(new Set(ranks.slice(0, 10)).size).toBe(10);
+    expect(new Set(ranks.slice(10, 20)).size).toBe(10);
+    expect(new DataOrder(key, 10, 4).batch(3)).toEqual(straight.batch(3));
+    expect(straight.batch(2).map((draw) => draw.epoch)).toEqual([0, 0, 1, 1]);
+  });
+
+  it('serves a batch that is larger than the data', () => {
+    expect(new DataOrder(key, 3, 8).batch(0).map((draw) => draw.epoch)).toEqual([0, 0, 0, 1, 1, 1, 2, 2]);
+  });
+});
+
+it('drops the share of captions that was asked for', () => {
+  const dropped = Array.from({ length: 5000 }, (_, i) => dropsCaption(key, i, 0.1)).filter(Boolean).length;
+  expect(dropped / 5000).toBeCloseTo(0.1, 1);
+  expect(dropsCaption(key, 3, 0)).toBe(false);
+  expect(dropsCaption(key, 3, 1)).toBe(true);
+});
+
+it('draws from a posterior by position alone', () => {
+  const draw = (position: number): number[] => {
+    const mean = Float32Array.of(1, 2, 3);
+    drawPosterior(key, position, mean, Float32Array.of(-60, 0, 0));
+    return [...mean];
+  };
+  expect(draw(3)).toEqual(draw(3));
+  expect(draw(3)).not.toEqual(draw(4));
+  expect(draw(3)[0]).toBe(1);
+});
+
+it('cuts a batch into even runs', () => {
+  expect(microBatches(7, 3)).toEqual([
+    { offset: 0, size: 3 },
+    { offset: 3, size: 2 },
+    { offset: 5, size: 2 },
+  ]);
+  expect(microBatches(4, 1)).toEqual([{ offset: 0, size: 4 }]);
+});
+
+it('gathers metrics over micro-batches', () => {
+  const part = (loss: number) => ({
+    loss,
+    errorReal: [1, 3],
+    errorGenerated: [5, 2],
+    opponentErrorReal: [2, 1],
+    opponentErrorGenerated: [4, 4],
+  });
+  expect(gatherMetrics([part(0.5), part(0.25)])).toEqual({
+    loss: 0.75,
+    errorReal: 2,
+    errorGenerated: 3.5,
+    opponentErrorReal: 1.5,
+    opponentErrorGenerated: 4,
+    implicitAccuracy: 0.5,
+  });
+  const sft = gatherMetrics([{ loss: 1, errorReal: [1], errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] }]);
+  expect(sft).toMatchObject({ implicitAccuracy: 0, errorGenerated: 0 });
+  expect(notFinite(sft)).toBeNull();
+  expect(notFinite({ ...sft, loss: Number.NaN })).toBe('loss is NaN');
+});
+
+describe('settings', () => {
+  const settings: TrainingSettings = {
+    objective: 'spin_logistic',
+    schedule: 'linear',
+    iteration: 1,
+    steps: 10,
+    batchSize: 4,
+    gradientAccumulation: 0,
+    learningRate: 1e-4,
+    warmupSteps: 0,
+    beta: 1000,
+    adamBeta1: 0.9,
+    adamBeta2: 0.999,
+    adamEpsilon: 1e-8,
+    weightDecay: 0,
+    maxGradNorm: 1,
+    emaDecay: 0,
+    captionDropout: 0,
+    checkpointSteps: 5,
+    keepCheckpoints: 0,
+    seed: 1n,
+    samplePosterior: false,
+  };
+  it('fill in what is empty and keep two checkpoints at least', () => {
+    expect(checkSettings(settings)).toMatchObject({ gradientAccumulation: 1, keepCheckpoints: 2 });
+  });
+  it.each<[Partial<TrainingSettings>, string]>([
+    [{ steps: 0 }, 'settings.steps: expected a number of at least 1, got 0'],
+    [{ gradientAccumulation: 5 }, 'settings.gradient_accumulation: expected at most batch_size (4), got 5'],
+    [{ learningRate: Number.NaN }, 'settings.learning_rate: expected a positive number, got NaN'],
+    [{ beta: 0 }, 'settings.beta: expected a positive number, got 0'],
+    [{ adamBeta2: 1 }, 'settings.adam_beta2: expected a number in [0, 1), got 1'],
+    [{ captionDropout: 1.5 }, 'settings.caption_dropout: expected a number from 0 to 1, got 1.5'],
+    [{ weightDecay: Infinity }, 'settings.weight_decay: expected a number of at least 0, got Infinity'],
+  ])('refuse %j', (change, message) => {
+    expect(() => checkSettings({ ...settings, ...change })).toThrow(message);
+  });
+  it('name the first difference to a checkpoint, but may write checkpoints at other steps', () => {
+    const kept = fingerprint(settings, { init: 'a' });
+    expect(firstDifference(kept, fingerprint({ ...settings, checkpointSteps: 9 }, { init: 'a' }))).toBeNull();
+    expect(firstDifference(kept, fingerprint({ ...settings, beta: 5 }, { init: 'a' }))).toBe('beta: expected 1000, got 5');
+    expect(firstDifference(kept, fingerprint(settings, { init: 'b' }))).toBe('init: expected a, got b');
+  });
+});

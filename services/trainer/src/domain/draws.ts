@@ -1,0 +1,86 @@
+/** Every random decision about data: which element comes when, which captions are dropped, which latents are drawn. */
+import { normals, philox, uniform } from './philox.js';
+
+export interface DrawKey {
+  seed: bigint;
+  iteration: number;
+}
+
+// The counter's last word keeps the kinds of draws apart; the engine keys its noise with words of its own.
+const stream = { order: 1, captionDropout: 2, posterior: 3 } as const;
+
+/** A permutation of [0, count) for one epoch. */
+export function epochOrder(key: DrawKey, epoch: number, count: number): Uint32Array {
+  const order = Uint32Array.from({ length: count }, (_, i) => i);
+  for (let i = count - 1; i > 0; i--) {
+    const [high, low] = philox(key.seed, [i, epoch, key.iteration, stream.order]);
+    const j = Math.floor(uniform(high, low) * (i + 1));
+    const held = order[i] ?? 0;
+    order[i] = order[j] ?? 0;
+    order[j] = held;
+  }
+  return order;
+}
+
+/** An element of the endless sequence of shuffled epochs. */
+export interface Draw {
+  /** Rank among the data set's elements. */
+  rank: number;
+  epoch: number;
+  /** Place in the whole sequence: step * batch size + place in the batch. */
+  position: number;
+}
+
+/** Walks the shuffled epochs; any step can be asked for, the neighbouring ones are cheap. */
+export class DataOrder {
+  #epoch = -1;
+  #order: Uint32Array = new Uint32Array(0);
+
+  constructor(
+    readonly key: DrawKey,
+    readonly count: number,
+    readonly batchSize: number,
+  ) {}
+
+  batch(step: number): Draw[] {
+    return Array.from({ length: this.batchSize }, (_, place) => {
+      const position = step * this.batchSize + place;
+      const epoch = Math.floor(position / this.count);
+      if (epoch !== this.#epoch) {
+        this.#order = epochOrder(this.key, epoch, this.count);
+        this.#epoch = epoch;
+      }
+      return { rank: this.#order[position % this.count] ?? 0, epoch, position };
+    });
+  }
+}
+
+export function dropsCaption(key: DrawKey, position: number, share: number): boolean {
+  if (share === 0) return false;
+  const [high, low] = philox(key.seed, [0, position, key.iteration, stream.captionDropout]);
+  return uniform(high, low) < share;
+}
+
+/** mean + exp(logvar / 2) * noise, in place of `mean`. */
+export function drawPosterior(key: DrawKey, position: number, mean: Float32Array, logvar: Float32Array): void {
+  for (let i = 0; i < mean.length; i += 2) {
+    const pair = normals(philox(key.seed, [i >>> 1, position, key.iteration, stream.posterior]));
+    for (let k = i; k < Math.min(i + 2, mean.length); k++) {
+      mean[k] = (mean[k] ?? 0) + Math.exp((logvar[k] ?? 0) / 2) * (pair[k - i] ?? 0);
+    }
+  }
+}
+
+/** Cuts a batch into `parts` runs whose sizes differ by one at most; empty ones are left out. */
+export function microBatches(batchSize: number, parts: number): { offset: number; size: number }[] {
+  const base = Math.floor(batchSize / parts);
+  const larger = batchSize % parts;
+  const batches: { offset: number; size: number }[] = [];
+  let offset = 0;
+  for (let i = 0; i < parts && offset < batchSize; i++) {
+    const size = base + (i < larger ? 1 : 0);
+    if (size > 0) batches.push({ offset, size });
+    offset += size;
+  }
+  return batches;
+}

@@ -1,0 +1,57 @@
+/** Metrics of one optimiser step, gathered over its micro-batches. */
+export interface StepErrors {
+  loss: number;
+  errorReal: ArrayLike<number>;
+  errorGenerated: ArrayLike<number>;
+  opponentErrorReal: ArrayLike<number>;
+  opponentErrorGenerated: ArrayLike<number>;
+}
+
+export interface StepMetrics {
+  loss: number;
+  errorReal: number;
+  errorGenerated: number;
+  opponentErrorReal: number;
+  opponentErrorGenerated: number;
+  /** Share of pairs with a positive logit; 0 where there are no pairs. */
+  implicitAccuracy: number;
+}
+
+export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
+  let loss = 0;
+  const all = {
+    errorReal: [] as number[],
+    errorGenerated: [] as number[],
+    opponentErrorReal: [] as number[],
+    opponentErrorGenerated: [] as number[],
+  };
+  for (const part of parts) {
+    loss += part.loss;
+    for (const key of ['errorReal', 'errorGenerated', 'opponentErrorReal', 'opponentErrorGenerated'] as const)
+      all[key].push(...Array.from(part[key]));
+  }
+  const positive = all.errorGenerated.filter((generated, i) => {
+    const real = (all.errorReal[i] ?? 0) - (all.opponentErrorReal[i] ?? 0);
+    return real - (generated - (all.opponentErrorGenerated[i] ?? 0)) < 0;
+  });
+  return {
+    loss,
+    errorReal: mean(all.errorReal),
+    errorGenerated: mean(all.errorGenerated),
+    opponentErrorReal: mean(all.opponentErrorReal),
+    opponentErrorGenerated: mean(all.opponentErrorGenerated),
+    implicitAccuracy: all.errorGenerated.length === 0 ? 0 : positive.length / all.errorGenerated.length,
+  };
+}
+
+/** The first of the step's numbers that is not finite, in words; null when all are. */
+export function notFinite(metrics: StepMetrics): string | null {
+  for (const [name, value] of Object.entries(metrics) as [string, number][]) {
+    if (!Number.isFinite(value)) return `${name} is ${value}`;
+  }
+  return null;
+}
+
+function mean(values: readonly number[]): number {
+  return values.length === 0 ? 0 : values.reduce((total, value) => total + value, 0) / values.length;
+}

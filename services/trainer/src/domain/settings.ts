@@ -1,0 +1,83 @@
+/** What a training run does, checked; throws Error with a sentence that names field, expected and got. */
+export type Objective = 'spin_logistic' | 'spin_hinge' | 'sft';
+export type Schedule = 'constant' | 'linear' | 'cosine';
+
+export interface TrainingSettings {
+  objective: Objective;
+  schedule: Schedule;
+  iteration: number;
+  steps: number;
+  batchSize: number;
+  gradientAccumulation: number;
+  learningRate: number;
+  warmupSteps: number;
+  beta: number;
+  adamBeta1: number;
+  adamBeta2: number;
+  adamEpsilon: number;
+  weightDecay: number;
+  maxGradNorm: number;
+  emaDecay: number;
+  captionDropout: number;
+  /** 0: only when cancelled. */
+  checkpointSteps: number;
+  keepCheckpoints: number;
+  seed: bigint;
+  samplePosterior: boolean;
+}
+
+const leastCheckpoints = 2;
+
+export function checkSettings(settings: TrainingSettings): TrainingSettings {
+  const checked = {
+    ...settings,
+    gradientAccumulation: settings.gradientAccumulation || 1,
+    keepCheckpoints: Math.max(leastCheckpoints, settings.keepCheckpoints),
+  };
+  atLeast('steps', checked.steps, 1);
+  atLeast('batch_size', checked.batchSize, 1);
+  if (checked.gradientAccumulation > checked.batchSize) {
+    throw new Error(
+      `settings.gradient_accumulation: expected at most batch_size (${checked.batchSize}), got ${checked.gradientAccumulation}`,
+    );
+  }
+  positive('learning_rate', checked.learningRate);
+  positive('adam_epsilon', checked.adamEpsilon);
+  if (checked.objective !== 'sft') positive('beta', checked.beta);
+  share('adam_beta1', checked.adamBeta1);
+  share('adam_beta2', checked.adamBeta2);
+  share('ema_decay', checked.emaDecay);
+  atLeast('weight_decay', checked.weightDecay, 0);
+  atLeast('max_grad_norm', checked.maxGradNorm, 0);
+  if (!(checked.captionDropout >= 0 && checked.captionDropout <= 1)) {
+    throw new Error(`settings.caption_dropout: expected a number from 0 to 1, got ${checked.captionDropout}`);
+  }
+  return checked;
+}
+
+function atLeast(field: string, value: number, minimum: number): void {
+  if (!(value >= minimum && Number.isFinite(value)))
+    throw new Error(`settings.${field}: expected a number of at least ${minimum}, got ${value}`);
+}
+
+function positive(field: string, value: number): void {
+  if (!(value > 0 && Number.isFinite(value))) throw new Error(`settings.${field}: expected a positive number, got ${value}`);
+}
+
+function share(field: string, value: number): void {
+  if (!(value >= 0 && value < 1)) throw new Error(`settings.${field}: expected a number in [0, 1), got ${value}`);
+}
+
+/** What must not change between a checkpoint and the run that resumes from it. */
+export function fingerprint(settings: TrainingSettings, data: Readonly<Record<string, string>>): Record<string, string> {
+  const { checkpointSteps: _often, keepCheckpoints: _kept, ...fixed } = settings;
+  return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, String(value)])), ...data };
+}
+
+/** The first field in which two fingerprints differ, in words; null when they agree. */
+export function firstDifference(kept: Readonly<Record<string, string>>, asked: Readonly<Record<string, string>>): string | null {
+  for (const key of new Set([...Object.keys(kept), ...Object.keys(asked)])) {
+    if (kept[key] !== asked[key]) return `${key}: expected ${kept[key] ?? 'nothing'}, got ${asked[key] ?? 'nothing'}`;
+  }
+  return null;
+}

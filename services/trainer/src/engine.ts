@@ -1,0 +1,72 @@
+/** The trainer's port to the engine, and the adapter that the process runs on; tests bring a port of their own. */
+import { join } from 'node:path';
+import {
+  choosePrecision,
+  componentSource,
+  readPipeline,
+  readScheduler,
+  readVaeScaling,
+  stringifyJson,
+  TextEncoder,
+  type Engine,
+  type EngineInfoDto,
+  type ModelSourceDto,
+  type NativePrecision,
+  type PrecisionChoice,
+  type TensorDto,
+  type TrainBatchDto,
+  type TrainBatchResultDto,
+  type TrainerOptionsDto,
+  type TrainStepResultDto,
+} from '@spindle/native';
+
+export interface TrainingSession {
+  accumulate(batch: TrainBatchDto, signal: AbortSignal): Promise<TrainBatchResultDto>;
+  apply(step: number): Promise<TrainStepResultDto>;
+  /** Weights, both moments and averages, durable at `path`. */
+  saveState(path: string, metadata: Record<string, string>): Promise<void>;
+  loadState(path: string): Promise<Record<string, string>>;
+  /** What training returns, as diffusers loads it, durable at `path`. */
+  export(path: string): Promise<void>;
+  release(): void;
+}
+
+export interface TrainingPipeline {
+  schedulerConfig: string;
+  scalingFactor: number;
+  shiftFactor: number;
+}
+
+export interface TrainerEngine {
+  readonly info: EngineInfoDto;
+  choosePrecision(): Promise<PrecisionChoice>;
+  describePipeline(directory: string): TrainingPipeline;
+  /** (1, T, D) of the empty prompt. */
+  emptyPrompt(directory: string, precision: NativePrecision): Promise<TensorDto>;
+  unetSource(directory: string): ModelSourceDto;
+  createSession(init: ModelSourceDto, opponent: ModelSourceDto | null, options: TrainerOptionsDto): Promise<TrainingSession>;
+  close(): void;
+}
+
+export function nativeEngine(engine: Engine): TrainerEngine {
+  return {
+    info: engine.info,
+    choosePrecision: () => choosePrecision(engine),
+    describePipeline(directory) {
+      const { scalingFactor, shiftFactor } = readVaeScaling(componentSource(join(directory, 'vae'), 'diffusion_pytorch_model'));
+      return { schedulerConfig: stringifyJson(readScheduler(join(directory, 'scheduler'))), scalingFactor, shiftFactor };
+    },
+    async emptyPrompt(directory, precision) {
+      const pipeline = readPipeline(directory);
+      const model = await engine.loadClipText(pipeline.textEncoder, precision);
+      try {
+        return (await new TextEncoder(pipeline, model).encode([''])).text;
+      } finally {
+        model.release();
+      }
+    },
+    unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
+    createSession: (init, opponent, options) => engine.createTrainer(init, opponent, options),
+    close: () => engine.close(),
+  };
+}

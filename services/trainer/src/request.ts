@@ -1,0 +1,70 @@
+/** A TrainRequest in the words of the domain, and the models that it names. */
+import { createHash } from 'node:crypto';
+import { SpindleError, type ArtifactStore } from '@spindle/kit';
+import type { ModelSourceDto } from '@spindle/native';
+import { LearningRateSchedule, Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
+import { checkSettings, fingerprint, type Objective as ObjectiveName, type Schedule, type TrainingSettings } from './domain/settings.js';
+import type { TrainerEngine } from './engine.js';
+
+const objectives: Readonly<Partial<Record<Objective, ObjectiveName>>> = {
+  [Objective.SPIN_LOGISTIC]: 'spin_logistic',
+  [Objective.SPIN_HINGE]: 'spin_hinge',
+  [Objective.SFT]: 'sft',
+};
+const schedules: Readonly<Record<LearningRateSchedule, Schedule>> = {
+  [LearningRateSchedule.UNSPECIFIED]: 'constant',
+  [LearningRateSchedule.CONSTANT]: 'constant',
+  [LearningRateSchedule.LINEAR]: 'linear',
+  [LearningRateSchedule.COSINE]: 'cosine',
+};
+
+export function readSettings(request: TrainRequest): TrainingSettings {
+  const objective = objectives[request.objective];
+  if (objective === undefined) throw invalid('objective: expected spin_logistic, spin_hinge or sft, got nothing');
+  if (request.settings === undefined) throw invalid('settings: expected training settings, got nothing');
+  if (request.init === undefined) throw invalid('init: expected a U-Net, got nothing');
+  if (request.pipelinePath === '') throw invalid('pipeline_path: expected a folder, got nothing');
+  if (request.modelName === '') throw invalid('model_name: expected a name, got nothing');
+  if (request.encodedShards.length === 0) throw invalid('encoded_shards: expected at least one, got none');
+  if (objective !== 'sft' && request.opponent === undefined) throw invalid('opponent: expected a U-Net, got nothing');
+  if (objective !== 'sft' && request.generatedShards.length === 0) throw invalid('generated_shards: expected at least one, got none');
+  try {
+    const { settings } = request;
+    return checkSettings({ ...settings, objective, schedule: schedules[settings.schedule], iteration: request.iteration });
+  } catch (cause) {
+    throw invalid((cause as Error).message, cause);
+  }
+}
+
+/** What a checkpoint must have been made from to be resumed. */
+export function fingerprintOf(request: TrainRequest, settings: TrainingSettings): Record<string, string> {
+  const digests = (refs: readonly { digest: string }[]): string =>
+    createHash('sha256')
+      .update(refs.map((ref) => ref.digest).join('\n'))
+      .digest('hex');
+  return fingerprint(settings, {
+    init: describe(request.init),
+    opponent: describe(request.opponent),
+    pipelinePath: request.pipelinePath,
+    encodedShards: digests(request.encodedShards),
+    generatedShards: digests(request.generatedShards),
+  });
+}
+
+export async function unetSource(ref: UnetRef, store: ArtifactStore, engine: TrainerEngine): Promise<ModelSourceDto> {
+  if (ref.config === undefined || ref.weights === undefined) {
+    if (ref.path === '') throw invalid(`U-Net ${ref.name}: expected a path or config and weights, got neither`);
+    return engine.unetSource(ref.path);
+  }
+  const config = (await store.get(ref.config)).toString('utf8');
+  return { config, weights: [await store.localPath(ref.weights)], label: `U-Net ${ref.name} (${ref.weights.digest})` };
+}
+
+function describe(ref: UnetRef | undefined): string {
+  if (ref === undefined) return 'none';
+  return ref.weights === undefined ? ref.path : `${ref.config?.digest ?? ''} ${ref.weights.digest}`;
+}
+
+function invalid(message: string, cause?: unknown): SpindleError {
+  return new SpindleError('INVALID_ARGUMENT', message, { cause });
+}

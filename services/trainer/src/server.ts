@@ -1,0 +1,67 @@
+/** TrainerService: one run at a time in this process, one process at a time per key. */
+import { fromJsonString, type MessageInitShape } from '@bufbuild/protobuf';
+import { inSpan, Lease, linkedAbort, SpindleError, type KvStore, type ServiceHandlers } from '@spindle/kit';
+import { TrainFinishedSchema, type TrainerService, type TrainRequest, type TrainResponseSchema } from '@spindle/proto';
+import { Turns } from './turns.js';
+import { train, type TrainingDeps } from './training.js';
+import type { WorkerState } from './worker_state.js';
+
+export interface ServerDeps extends TrainingDeps {
+  leases: KvStore;
+  leaseTtlMs: number;
+  state: WorkerState;
+  workerId: string;
+  /** Aborts when the process stops: the run checkpoints and ends. */
+  stopping: AbortSignal;
+}
+
+type Response = MessageInitShape<typeof TrainResponseSchema>;
+
+export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof TrainerService> {
+  const turns = new Turns();
+  return { train: (request, { signal }) => serveTrain(request, deps, turns, signal) };
+}
+
+async function* serveTrain(request: TrainRequest, deps: ServerDeps, turns: Turns, caller: AbortSignal): AsyncGenerator<Response> {
+  if (request.key === '' || request.runId === '')
+    throw new SpindleError('INVALID_ARGUMENT', 'key and run_id: expected both, got nothing for one');
+  using outer = linkedAbort(caller, deps.stopping);
+  const leave = await turns.enter(outer.signal);
+  try {
+    const known = await committed(request.key, deps);
+    if (known !== null) {
+      yield known;
+      return;
+    }
+    // A trainer that was only paused must find out that another has taken over before it writes the result.
+    const lease = await Lease.acquire(deps.leases, `trainer.${request.key}`, deps.workerId, {
+      ttlMs: deps.leaseTtlMs,
+      signal: outer.signal,
+    });
+    using linked = linkedAbort(outer.signal, lease.lost);
+    deps.state.begin(request.key);
+    let ok = false;
+    try {
+      // Waiting for the lease may have meant waiting for the other one to finish.
+      const finished = await committed(request.key, deps);
+      if (finished === null) yield* train(request, deps, linked.signal, () => !lease.lost.aborted);
+      else yield finished;
+      ok = true;
+    } finally {
+      deps.state.end(ok);
+      await lease.release().catch((error: unknown) => deps.logger.debug({ err: error }, 'lease not released'));
+    }
+  } finally {
+    leave();
+  }
+}
+
+async function committed(key: string, { store }: ServerDeps): Promise<Response | null> {
+  const json = await store.getResult(key);
+  if (json === null) return null;
+  const finished = fromJsonString(TrainFinishedSchema, json);
+  const { config, weights } = finished.unet ?? {};
+  // A result whose blobs are gone is trained again; the same bytes come out.
+  if (config === undefined || weights === undefined || !(await store.has(config)) || !(await store.has(weights))) return null;
+  return inSpan('trainer.known', { 'spindle.job.key': key }, async () => ({ event: { case: 'finished', value: finished } }));
+}

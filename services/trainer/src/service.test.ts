@@ -1,0 +1,293 @@
+import type { SpindleError} from '@spindle/kit';
+import { createClient, Lifecycle, openLocalStore, type ArtifactStore } from '@spindle/kit';
+import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
+import { Objective, Precision, TrainerService, type TrainRequest, type TrainResponse } from '@spindle/proto';
+import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { startTrainer } from './service.js';
+import { trainRequest } from './testing/data.js';
+import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
+
+let nats: TestNats;
+let store: ArtifactStore;
+let root: string;
+const lifecycles: Lifecycle[] = [];
+
+beforeAll(async () => {
+  nats = await startTestNats();
+  await nats.provisioned();
+});
+afterAll(() => nats.close());
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'trainer-'));
+  store = await openLocalStore(root);
+});
+afterEach(async () => {
+  await Promise.all(lifecycles.splice(0).map((lifecycle) => lifecycle.shutdown('test over')));
+  await rm(root, { recursive: true, force: true });
+});
+
+async function start(engine: FakeEngine = fakeEngine(), options: { store?: ArtifactStore; workerId?: string; leaseTtlMs?: number } = {}) {
+  const lifecycle = new Lifecycle();
+  lifecycles.push(lifecycle);
+  const workerId = options.workerId ?? 't1';
+  const bus = await nats.bus(workerId);
+  const port = await startTrainer(lifecycle, {
+    engine,
+    store: options.store ?? store,
+    bus,
+    logger,
+    workerId,
+    address: '127.0.0.1:0',
+    portFile: undefined,
+    leaseTtlMs: options.leaseTtlMs ?? 600,
+  });
+  const client = createClient(TrainerService, `127.0.0.1:${port}`);
+  lifecycle.defer('client', () => client.close());
+  return { lifecycle, engine, client };
+}
+
+type Client = Awaited<ReturnType<typeof start>>['client'];
+const cases = (responses: TrainResponse[]): string[] => responses.map(({ event }) => event.case ?? 'none');
+
+/** Reads the stream to its end; `stopAfter` cancels the call after that many steps. */
+async function run(
+  client: Client,
+  request: TrainRequest,
+  stopAfter = Number.POSITIVE_INFINITY,
+): Promise<{ responses: TrainResponse[]; error: SpindleError | undefined }> {
+  const controller = new AbortController();
+  const responses: TrainResponse[] = [];
+  try {
+    for await (const response of client.train(request, { signal: controller.signal })) {
+      responses.push(response);
+      if (response.event.case === 'step' && response.event.value.step >= stopAfter) controller.abort();
+    }
+    return { responses, error: undefined };
+  } catch (error) {
+    return { responses, error: error as SpindleError };
+  }
+}
+
+function weightsOf(responses: TrainResponse[]): string {
+  const last = responses.at(-1)?.event;
+  if (last?.case !== 'finished') throw new Error(`expected a finished run, got ${cases(responses).join(' ')}`);
+  return last.value.unet?.weights?.digest ?? '';
+}
+
+async function checkpointSteps(key = 'r1/train-spin1'): Promise<string[]> {
+  const names = await readdir(await store.checkpointDir(key));
+  return names.filter((name) => name.endsWith('.json')).sort();
+}
+
+async function undisturbed(request: (s: ArtifactStore) => Promise<TrainRequest>): Promise<string> {
+  const other = await openLocalStore(join(root, 'undisturbed'));
+  const { client, lifecycle } = await start(fakeEngine(), { store: other });
+  const digest = weightsOf((await run(client, await request(other))).responses);
+  await lifecycle.shutdown('done');
+  return digest;
+}
+
+describe('Train', () => {
+  it('reports every step, checkpoints on the way, commits the result and cleans up', async () => {
+    const { client, engine } = await start();
+    const { responses, error } = await run(client, await trainRequest(store));
+    expect(error).toBeUndefined();
+    const step = 'step';
+    expect(cases(responses)).toEqual([
+      'started',
+      ...Array<string>(5).fill(step),
+      'checkpoint',
+      ...Array<string>(5).fill(step),
+      'checkpoint',
+      ...Array<string>(5).fill(step),
+      'checkpoint',
+      ...Array<string>(5).fill(step),
+      'finished',
+    ]);
+    expect(responses[1]!.event.value).toMatchObject({ step: 1, loss: 1, implicitAccuracy: 1, learningRate: 1e-3, beta: 1000 });
+    expect(responses[0]!.event.value).toMatchObject({
+      resumedStep: 0,
+      steps: 20,
+      precision: Precision.FLOAT32,
+      precisionReason: 'as configured',
+    });
+    const finished = responses.at(-1)!.event;
+    if (finished.case !== 'finished') throw new Error('not finished');
+    expect(finished.value.unet).toMatchObject({ name: 'spin1', config: { mediaType: 'application/json' } });
+    expect((await store.get(finished.value.unet!.config!)).toString()).toBe('{"from":"/m/unet"}');
+    expect(await readdir(join(root, 'store', 'checkpoints', 'r1')).catch(() => [])).toEqual([]);
+    expect(engine.sessions.every((session) => session.released)).toBe(true);
+  });
+
+  it('answers a second call from the stored result', async () => {
+    const { client, engine } = await start();
+    const request = await trainRequest(store);
+    const first = await run(client, request);
+    const second = await run(client, request);
+    expect(cases(second.responses)).toEqual(['finished']);
+    expect(weightsOf(second.responses)).toBe(weightsOf(first.responses));
+    expect(engine.sessions).toHaveLength(1);
+  });
+
+  it('trains plain denoising without generated images', async () => {
+    const { client, engine } = await start();
+    const request = await trainRequest(store, { fields: { objective: Objective.SFT, generatedShards: [] }, steps: 2 });
+    const { responses } = await run(client, request);
+    expect(responses[1]!.event.value).toMatchObject({ errorGenerated: 0, implicitAccuracy: 0, beta: 0 });
+    expect(engine.log[0]).toBe('session sft float32');
+  });
+
+  it.each([1, 4, 5, 7, 12, 19])('cancelled after step %i and called again gives the bytes of an undisturbed run', async (stopAfter) => {
+    const expected = await undisturbed((other) => trainRequest(other));
+    const { client, engine } = await start();
+    const request = await trainRequest(store);
+    const { error } = await run(client, request, stopAfter);
+    expect(error).toMatchObject({ code: 'CANCELLED' });
+    await expect.poll(() => engine.sessions.every((session) => session.released)).toBe(true);
+    const { responses } = await run(client, request);
+    const started = responses[0]!.event;
+    if (started.case !== 'started') throw new Error('not started');
+    expect(started.value.resumedStep).toBeGreaterThanOrEqual(stopAfter);
+    expect(weightsOf(responses)).toBe(expected);
+  });
+
+  it('killed without warning resumes from the last checkpoint to the same bytes, even past a damaged one', async () => {
+    const expected = await undisturbed((other) => trainRequest(other));
+    const request = await trainRequest(store);
+    for (const damage of [false, true]) {
+      const dying = fakeEngine();
+      dying.beforeBatch = async ({ step }) => {
+        // What a crash looks like from outside: an error, and no checkpoint on the way out.
+        if (step === 13) throw new Error('killed');
+      };
+      const first = await start(dying);
+      expect((await run(first.client, request)).error).toMatchObject({ code: 'INTERNAL', message: 'killed' });
+      await first.lifecycle.shutdown('killed');
+      expect(await checkpointSteps()).toEqual(['step-00000005.json', 'step-00000010.json']);
+      if (damage) await truncate(join(await store.checkpointDir('r1/train-spin1'), 'step-00000010.safetensors'), 10);
+      const second = await start();
+      const { responses } = await run(second.client, request);
+      expect(responses[0]!.event.value).toMatchObject({ resumedStep: damage ? 5 : 10 });
+      expect(weightsOf(responses)).toBe(expected);
+      await second.lifecycle.shutdown('done');
+      await store.deleteResults('r1');
+    }
+  });
+
+  it('checkpoints and stops when the process is told to', async () => {
+    const engine = fakeEngine();
+    const first = await start(engine);
+    let waiting = false;
+    engine.beforeBatch = async ({ step }, signal) => {
+      if (step !== 7) return;
+      waiting = true;
+      await new Promise((_resolve, reject) =>
+        signal.addEventListener('abort', () => reject(Object.assign(new Error('cancelled'), { code: 'CANCELLED' })), { once: true }),
+      );
+    };
+    const request = await trainRequest(store);
+    const running = run(first.client, request);
+    await expect.poll(() => waiting).toBe(true);
+    await first.lifecycle.shutdown('SIGTERM');
+    await running;
+    expect(engine.log.at(-1)).toBe('save 7');
+    const second = await start();
+    expect((await run(second.client, request)).responses[0]!.event.value).toMatchObject({ resumedStep: 7 });
+  });
+
+  it('stops with DIVERGED, naming the step and the kept checkpoint, before anything is applied', async () => {
+    const engine = fakeEngine();
+    engine.nanFrom = 12;
+    const { client } = await start(engine);
+    const { error } = await run(client, await trainRequest(store));
+    expect(error).toMatchObject({
+      code: 'DIVERGED',
+      message: 'training diverged at step 13: loss is NaN; the checkpoint of step 10 is kept',
+    });
+    expect(await checkpointSteps()).toEqual(['step-00000005.json', 'step-00000010.json']);
+    expect(await store.getResult('r1/train-spin1')).toBeNull();
+  });
+
+  it('says that the disk is full and leaves nothing half-done', async () => {
+    const engine = fakeEngine();
+    const full = async (): Promise<void> => {
+      throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+    };
+    engine.beforeSave = full;
+    const { client } = await start(engine);
+    const { error } = await run(client, await trainRequest(store));
+    expect(error).toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+      message: expect.stringContaining('checkpoint of step 5 could not be written: the disk is full') as string,
+    });
+    expect(await readdir(await store.checkpointDir('r1/train-spin1'))).toEqual([]);
+    const exporting = await run(client, await trainRequest(store, { checkpointSteps: 0 }));
+    expect(exporting.error).toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+    expect(await store.getResult('r1/train-spin1')).toBeNull();
+    expect((await readdir(join(root, 'store', 'tmp'))).filter((name) => !name.startsWith('.'))).toEqual([]);
+  });
+
+  it('keeps the precision of its checkpoint when a new measurement says otherwise', async () => {
+    const { client, lifecycle } = await start();
+    const request = await trainRequest(store, { precision: Precision.AUTO });
+    const first = await run(client, request, 7);
+    expect(first.responses[0]!.event.value).toMatchObject({ precision: Precision.BFLOAT16, precisionReason: 'it was faster' });
+    await lifecycle.shutdown('done');
+    await store.deleteResults('r1');
+    const other = fakeEngine();
+    other.choosePrecision = async () => ({ precision: 'float32', reason: 'another day' });
+    const second = await start(other);
+    const { responses } = await run(second.client, request);
+    expect(responses[0]!.event.value).toMatchObject({ resumedStep: expect.any(Number) as number, precision: Precision.BFLOAT16 });
+    expect(other.log).toContain('session spin_logistic bfloat16');
+  });
+
+  it('refuses to resume from a checkpoint of other settings', async () => {
+    const { client } = await start();
+    await run(client, await trainRequest(store), 6);
+    const changed = await trainRequest(store, { batchSize: 6 });
+    await expect
+      .poll(async () => (await run(client, changed)).error)
+      .toMatchObject({
+        code: 'FAILED_PRECONDITION',
+        message: expect.stringContaining('batchSize: expected 4, got 6') as string,
+      });
+  });
+
+  it.each<[Parameters<typeof trainRequest>[1], string]>([
+    [{ steps: 0 }, 'settings.steps: expected a number of at least 1, got 0'],
+    [{ fields: { objective: Objective.UNSPECIFIED } }, 'objective: expected spin_logistic, spin_hinge or sft, got nothing'],
+    [{ fields: { generatedShards: [] } }, 'generated_shards: expected at least one, got none'],
+    [{ fields: { key: '' } }, 'key and run_id: expected both, got nothing for one'],
+  ])('refuses bad input: %j', async (overrides, message) => {
+    const { client } = await start();
+    expect((await run(client, await trainRequest(store, overrides))).error).toMatchObject({ code: 'INVALID_ARGUMENT', message });
+  });
+
+  it('lets no trainer that lost its lease write a checkpoint or the result', async () => {
+    const zombie = fakeEngine();
+    let thaw = (): void => undefined;
+    let seen: AbortSignal | undefined;
+    zombie.beforeBatch = async ({ step, offset }, signal) => {
+      if (step !== 7 || offset !== 0) return;
+      seen = signal;
+      await new Promise<void>((resolve) => (thaw = resolve));
+    };
+    const one = await start(zombie, { workerId: 'zombie' });
+    const request = await trainRequest(store);
+    const frozen = run(one.client, request);
+    await expect.poll(() => seen).toBeDefined();
+    // Someone else takes the lease by force, as if the holder had been asleep for longer than its ttl.
+    const leases = (await nats.bus('thief')).kv('leases');
+    await leases.put('trainer.r1/train-spin1', JSON.stringify({ owner: 'thief', ttlMs: 300, id: 'x' }));
+    // The holder notices at its next refresh, a third of the ttl away.
+    await expect.poll(() => seen?.aborted, { timeout: 5_000 }).toBe(true);
+    thaw();
+    expect((await frozen).error).toMatchObject({ code: 'ABORTED' });
+    expect(zombie.log.at(-1)).toBe('save 5');
+    expect(await store.getResult('r1/train-spin1')).toBeNull();
+  });
+});

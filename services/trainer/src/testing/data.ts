@@ -1,0 +1,92 @@
+/** Small shards and requests for the trainer's tests. */
+import { create } from '@bufbuild/protobuf';
+import { fromFloat32, fromInt64, writeSafetensors, type ArtifactStore } from '@spindle/kit';
+import { LearningRateSchedule, Objective, Precision, TrainRequestSchema, type ArtifactRef, type TrainRequest } from '@spindle/proto';
+
+export function encodedShard(store: ArtifactStore, indices: readonly number[]): Promise<ArtifactRef> {
+  const rows = (size: number, of: (index: number) => number): Float32Array =>
+    Float32Array.from(indices.flatMap((index) => Array.from({ length: size }, (_, i) => of(index) + i / 8)));
+  const tensors = new Map([
+    ['index', fromInt64([...indices])],
+    [
+      'mean',
+      fromFloat32(
+        [indices.length, 1, 2, 2],
+        rows(4, (index) => index),
+      ),
+    ],
+    [
+      'logvar',
+      fromFloat32(
+        [indices.length, 1, 2, 2],
+        rows(4, () => -1),
+      ),
+    ],
+    [
+      'text',
+      fromFloat32(
+        [indices.length, 2, 2],
+        rows(4, (index) => index * 10),
+      ),
+    ],
+  ]);
+  return store.put(writeSafetensors(tensors), 'application/safetensors');
+}
+
+export function generatedShard(store: ArtifactStore, indices: readonly number[], offset: number): Promise<ArtifactRef> {
+  const data = Float32Array.from(indices.flatMap((index) => Array.from({ length: 4 }, () => index + offset)));
+  return store.put(
+    writeSafetensors(
+      new Map([
+        ['index', fromInt64([...indices])],
+        ['latents', fromFloat32([indices.length, 1, 2, 2], data)],
+      ]),
+    ),
+    'application/safetensors',
+  );
+}
+
+export interface RequestOverrides {
+  steps?: number;
+  checkpointSteps?: number;
+  precision?: Precision;
+  batchSize?: number;
+  /** Whole fields of the request. */
+  fields?: Partial<Pick<TrainRequest, 'key' | 'objective' | 'generatedShards'>>;
+}
+
+export async function trainRequest(store: ArtifactStore, overrides: RequestOverrides = {}): Promise<TrainRequest> {
+  const { steps = 20, checkpointSteps = 5, precision = Precision.FLOAT32, batchSize = 4, fields = {} } = overrides;
+  const request = create(TrainRequestSchema, {
+    key: 'r1/train-spin1',
+    runId: 'r1',
+    iteration: 1,
+    modelName: 'spin1',
+    objective: Objective.SPIN_LOGISTIC,
+    init: { name: 'base', path: '/m/unet' },
+    opponent: { name: 'base', path: '/m/unet' },
+    pipelinePath: '/m',
+    encodedShards: [await encodedShard(store, [0, 1, 2, 3]), await encodedShard(store, [4, 6, 7])],
+    generatedShards: [await generatedShard(store, [0, 1, 2, 3, 4], 0.25), await generatedShard(store, [5, 6, 7], 0.5)],
+    settings: {
+      steps,
+      batchSize,
+      gradientAccumulation: 2,
+      learningRate: 1e-3,
+      schedule: LearningRateSchedule.LINEAR,
+      beta: 1000,
+      adamBeta1: 0.9,
+      adamBeta2: 0.999,
+      adamEpsilon: 1e-8,
+      weightDecay: 0.01,
+      maxGradNorm: 1,
+      captionDropout: 0.2,
+      checkpointSteps,
+      keepCheckpoints: 2,
+      seed: 11n,
+      precision,
+      samplePosterior: true,
+    },
+  });
+  return Object.assign(request, fields);
+}

@@ -1,0 +1,16 @@
+/** What this worker is doing, for the heartbeat. */
+export class WorkerState {
+  jobKey = '';
+  jobsDone = 0;
+  jobsFailed = 0;
+
+  begin(jobKey: string): void {
+    this.jobKey = jobKey;
+  }
+
+  end(ok: boolean): void {
+    this.jobKey = '';
+    if (ok) this.jobsDone++;
+    else this.jobsFailed++;
+  }
+}

@@ -1,0 +1,91 @@
+import { dirname, posix } from 'node:path';
+import ts from 'typescript';
+import type { SourceFile, Violation } from './sources.js';
+
+/** A workspace as its package.json describes it. */
+export interface Workspace {
+  folder: string;
+  name: string;
+  /** Keys of `exports`: "." and subpaths. */
+  exports: readonly string[];
+  dependencies: readonly string[];
+}
+
+/** Outside main.ts only this file may look at the environment: PATH is what it is about. */
+const environmentReaders = new Set(['services/kit/src/nats/find.ts']);
+
+interface Import {
+  file: string;
+  specifier: string;
+  from: Workspace | undefined;
+}
+
+export function checkTypeScript(files: readonly SourceFile[], workspaces: readonly Workspace[]): Violation[] {
+  return files.flatMap((file) => {
+    const from = workspaces.find(({ folder }) => file.path.startsWith(`${folder}/`));
+    const imports = ts
+      .preProcessFile(file.text, true, true)
+      .importedFiles.map(({ fileName }) => ({ file: file.path, specifier: fileName, from }));
+    return [...imports.flatMap((edge) => checkImport(edge, workspaces)), ...checkEnvironment(file)];
+  });
+}
+
+function checkImport(edge: Import, workspaces: readonly Workspace[]): Violation[] {
+  const { file, specifier, from } = edge;
+  const broken = (rule: string): Violation[] => [{ edge: `${file} -> ${specifier}`, rule }];
+  if (specifier.startsWith('.')) return checkRelative(edge, broken);
+  const target = workspaces.find(({ name }) => specifier === name || specifier.startsWith(`${name}/`));
+  if (isDomain(file)) return broken('domain/ imports only domain/');
+  if (target) {
+    if (target === from) return broken('a package does not import itself by name');
+    if (isService(from) && isService(target)) return broken('a service never imports another service');
+    if (from?.folder === 'gateway' && target.folder === 'native-cuda') return broken('the gateway never imports @spindle/native');
+    if (!target.exports.includes(`.${specifier.slice(target.name.length)}`)) return broken("nobody reaches past a package's exports");
+  }
+  if (target && specifier.endsWith('/testing') && !isTest(file)) return broken('only tests import helpers for tests');
+  if (packageOf(specifier) === 'nats' && from?.folder !== 'services/kit') return broken('only services/kit imports nats');
+  if (from && !isTest(file) && !isBuiltin(specifier) && !from.dependencies.includes(packageOf(specifier))) {
+    return broken(`${from.folder}/package.json does not list the dependency`);
+  }
+  return [];
+}
+
+function checkRelative({ file, specifier, from }: Import, broken: (rule: string) => Violation[]): Violation[] {
+  const target = posix.join(posix.dirname(file), specifier);
+  // Tests that cross packages may share what lies beside them, nothing else.
+  const home = from?.folder ?? file.split('/')[0];
+  if (home !== undefined && !target.startsWith(`${home}/`)) return broken("nobody reaches past a package's exports");
+  if (isDomain(file) && !isDomain(`${dirname(target)}/`)) return broken('domain/ imports only domain/');
+  return [];
+}
+
+function checkEnvironment({ path, text }: SourceFile): Violation[] {
+  if (isTest(path) || environmentReaders.has(path) || posix.basename(path) === 'main.ts') return [];
+  return /\bprocess\.env\b|\benv\b[^;]*from 'node:process'/.test(text)
+    ? [{ edge: `${path} -> process.env`, rule: 'only main.ts reads the environment' }]
+    : [];
+}
+
+/** Tests of domain code may use what tests use. */
+function isDomain(path: string): boolean {
+  return /\/domain\//.test(path) && !isTest(path);
+}
+
+function isTest(path: string): boolean {
+  return path.startsWith('test/') || path.includes('/testing/') || path.endsWith('.test.ts');
+}
+
+function isService(workspace: Workspace | undefined): boolean {
+  return workspace !== undefined && workspace.folder.startsWith('services/') && workspace.folder !== 'services/kit';
+}
+
+function isBuiltin(specifier: string): boolean {
+  return specifier.startsWith('node:');
+}
+
+function packageOf(specifier: string): string {
+  return specifier
+    .split('/')
+    .slice(0, specifier.startsWith('@') ? 2 : 1)
+    .join('/');
+}

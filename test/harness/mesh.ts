@@ -1,0 +1,233 @@
+import { checkHealth, connectBus, createClient, createLogger, startNatsServer, type NatsServer, type ServiceClient } from '@spindle/kit';
+import { RunService, RunStatus, type Run } from '@spindle/proto';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { NodeChild, root } from './child.js';
+import { freePorts } from './ports.js';
+import { until } from './wait.js';
+
+const logger = createLogger('harness', { level: 'silent', pretty: false });
+const startMs = 60_000;
+/** Shorter than in production, so that a killed worker's job comes back soon; longer than the workers' signs of life. */
+const ackWaitMs = 6_000;
+const final = [RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED];
+
+const programs = {
+  gateway: 'gateway/dist/main.js',
+  sampler: 'services/sampler/dist/main.js',
+  scorer: 'services/scorer/dist/main.js',
+  trainer: 'services/trainer/dist/main.js',
+  evaluator: 'services/evaluator/dist/main.js',
+} as const;
+export type ServiceKind = keyof typeof programs;
+const order: readonly ServiceKind[] = ['sampler', 'scorer', 'trainer', 'evaluator', 'gateway'];
+
+interface Member {
+  kind: ServiceKind;
+  address: string;
+  env: Record<string, string>;
+  child: NodeChild;
+}
+
+export interface MeshOptions {
+  /** Samplers beside the first one come with `join`. */
+  env?: Partial<Record<ServiceKind, Record<string, string>>>;
+  /** Where artifacts go; default: a temporary folder that goes with the mesh. */
+  artifacts?: string;
+}
+
+/** A whole mesh of real processes on free ports, whose members can be killed and come back where they were. */
+export class Mesh {
+  readonly #members = new Map<string, Member>();
+  #nats: NatsServer | undefined;
+  #client: ServiceClient<typeof RunService> | undefined;
+  httpPort = 0;
+
+  private constructor(
+    private readonly dir: string,
+    readonly artifacts: string,
+  ) {}
+
+  static async start(options: MeshOptions = {}): Promise<Mesh> {
+    const dir = await mkdtemp(join(tmpdir(), 'spindle-mesh-'));
+    const mesh = new Mesh(dir, options.artifacts ?? join(dir, 'artifacts'));
+    try {
+      await mesh.#start(options);
+    } catch (error) {
+      await mesh.stop();
+      throw error;
+    }
+    return mesh;
+  }
+
+  async #start(options: MeshOptions): Promise<void> {
+    await mkdir(this.artifacts, { recursive: true });
+    this.#nats = await startNatsServer({ dir: join(this.dir, 'nats'), logger });
+    const ports = await freePorts(order.length + 1);
+    const addresses = Object.fromEntries(order.map((kind, i) => [kind, `127.0.0.1:${ports[i]}`])) as Record<ServiceKind, string>;
+    this.httpPort = ports[order.length] ?? 0;
+    const gatewayOnly = {
+      SPINDLE_TRAINER_ADDRESS: addresses.trainer,
+      SPINDLE_EVALUATOR_ADDRESS: addresses.evaluator,
+      SPINDLE_SAMPLER_ADDRESS: addresses.sampler,
+      SPINDLE_HTTP_ADDRESS: `127.0.0.1:${this.httpPort}`,
+    };
+    for (const kind of order) {
+      this.#launch(kind, kind, addresses[kind], { ...(kind === 'gateway' ? gatewayOnly : {}), ...options.env?.[kind] });
+    }
+    await Promise.all(order.map((name) => this.#serving(name)));
+    this.#client = createClient(RunService, addresses.gateway);
+    await this.#hurryRedelivery();
+  }
+
+  get client(): ServiceClient<typeof RunService> {
+    if (!this.#client) throw new Error('the mesh is not running');
+    return this.#client;
+  }
+
+  address(name: string): string {
+    return this.#member(name).address;
+  }
+
+  get gatewayAddress(): string {
+    return this.address('gateway');
+  }
+
+  get natsUrl(): string {
+    return this.#nats?.url ?? '';
+  }
+
+  get pageUrl(): string {
+    return `http://127.0.0.1:${this.httpPort}/`;
+  }
+
+  runDirectory(runId: string): string {
+    return join(this.artifacts, runId);
+  }
+
+  /** One more worker of a kind, under a name of its own. */
+  async join(kind: 'sampler' | 'scorer', name: string, env: Record<string, string> = {}): Promise<void> {
+    const [port] = await freePorts(1);
+    this.#launch(kind, name, `127.0.0.1:${port}`, env);
+    await this.#serving(name);
+    await this.#hurryRedelivery();
+  }
+
+  /** SIGTERM, as a person or a scheduler would; resolves to how it ended. */
+  async leave(name: string): Promise<number | NodeJS.Signals> {
+    const { child } = this.#member(name);
+    await child.stop();
+    this.#members.delete(name);
+    return child.exited;
+  }
+
+  /** SIGKILL, then the same process anew on the same port. */
+  async crash(name: string): Promise<void> {
+    await this.kill(name);
+    await this.revive(name);
+  }
+
+  async kill(name: string): Promise<void> {
+    if (name === 'nats-server') {
+      const server = this.#nats;
+      if (!server) throw new Error('no nats-server is running');
+      process.kill(server.pid, 'SIGKILL');
+      await server.stop();
+      return;
+    }
+    await this.#member(name).child.stop('SIGKILL');
+  }
+
+  async revive(name: string): Promise<void> {
+    if (name === 'nats-server') {
+      this.#nats = await startNatsServer({ dir: join(this.dir, 'nats'), port: Number(new URL(this.natsUrl).port), logger });
+      return;
+    }
+    const { kind, address, env } = this.#member(name);
+    this.#launch(kind, name, address, env);
+    await this.#serving(name);
+    await this.#hurryRedelivery();
+  }
+
+  log(name: string): string {
+    return this.#member(name).child.tail(40);
+  }
+
+  async run(runId: string): Promise<Run> {
+    const { run } = await this.client.getRun({ runId });
+    if (!run) throw new Error(`no run ${runId}`);
+    return run;
+  }
+
+  /** Starts a run from a config object with absolute paths. */
+  async create(config: object, runId: string): Promise<Run> {
+    const { run } = await this.client.createRun({ configJson: JSON.stringify(config), runId, dryRun: false });
+    if (!run) throw new Error('the gateway returned no run');
+    return run;
+  }
+
+  /** The run once it is over; calls that fail because the gateway is being restarted are made again. */
+  async ended(runId: string, timeoutMs = 240_000): Promise<Run> {
+    try {
+      return await until(`the end of run ${runId}`, async () => {
+        const run = await this.run(runId);
+        return final.includes(run.status) ? run : undefined;
+      }, timeoutMs);
+    } catch (error) {
+      const stages = await this.run(runId).then(({ stages }) => stages.map((s) => `${s.stage} ${s.state} ${s.done}/${s.total}`).join(', ')).catch(() => 'gateway not reachable');
+      const logs = [...this.#members].map(([name, { child }]) => `--- ${name}\n${child.tail(8)}`).join('\n');
+      throw new Error(`${String(error)}\n${stages}\n${logs}`, { cause: error });
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#client?.close();
+    await Promise.all([...this.#members.values()].map(({ child }) => child.stop()));
+    await this.#nats?.stop();
+    await rm(this.dir, { recursive: true, force: true });
+  }
+
+  #launch(kind: ServiceKind, name: string, address: string, env: Record<string, string>): void {
+    const child = new NodeChild(join(root, programs[kind]), [], {
+      env: {
+        SPINDLE_NATS_URL: this.natsUrl,
+        SPINDLE_ARTIFACTS: this.artifacts,
+        SPINDLE_GRPC_ADDRESS: address,
+        SPINDLE_WORKER_ID: name,
+        SPINDLE_THREADS: '1',
+        SPINDLE_LOG_LEVEL: 'info',
+        ...env,
+      },
+    });
+    this.#members.set(name, { kind, address, env, child });
+  }
+
+  async #serving(name: string): Promise<void> {
+    const { address, child } = this.#member(name);
+    await until(`${name} at ${address}`, async () => {
+      if (!child.running) throw new Error(`it ended: ${child.tail()}`);
+      return (await checkHealth(address, 1_000)) || undefined;
+    }, startMs);
+  }
+
+  /** Services set the queue up with production's waits whenever they start. */
+  async #hurryRedelivery(): Promise<void> {
+    const bus = await connectBus({ url: this.natsUrl, name: 'harness', logger });
+    try {
+      await bus.provision({ ackWaitMs });
+    } finally {
+      await bus.close();
+    }
+  }
+
+  #member(name: string): Member {
+    const member = this.#members.get(name);
+    if (!member) throw new Error(`the mesh has no ${name}`);
+    return member;
+  }
+}
+
+export async function readJson(file: string): Promise<unknown> {
+  return JSON.parse(await readFile(file, 'utf8'));
+}

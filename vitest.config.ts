@@ -1,0 +1,50 @@
+import { defineConfig } from 'vitest/config';
+
+/*
+ * How workspaces find each other: every library's package.json offers its TypeScript entry under the export condition
+ * "@spindle/source" and its compiled one otherwise. vitest (here) and `tsx --conditions=@spindle/source` run from sources,
+ * so a test never sees a stale build; production and child processes started from dist/ never set the condition.
+ */
+const conditions = ['@spindle/source', 'node', 'development|production'];
+const shared = {
+  resolve: { conditions },
+  ssr: { resolve: { conditions, externalConditions: ['@spindle/source', 'node'] } },
+};
+
+/** Tests that cross packages: real servers, child processes, the addon. One file at a time, each in its own process. */
+function crossPackage(name: string, folder: string, groupOrder: number, minutes: number) {
+  return {
+    ...shared,
+    test: {
+      name,
+      include: [`test/${folder}/**/*.test.ts`],
+      pool: 'forks' as const,
+      maxWorkers: 1,
+      sequence: { groupOrder },
+      testTimeout: minutes * 60_000,
+      hookTimeout: minutes * 60_000,
+    },
+  };
+}
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        ...shared,
+        test: {
+          name: 'unit',
+          include: ['{proto,services/*,gateway}/src/**/*.test.ts', 'native-cuda/ts/**/*.test.ts', 'scripts/**/*.test.mjs'],
+          pool: 'forks' as const,
+          testTimeout: 30_000,
+          hookTimeout: 30_000,
+        },
+      },
+      crossPackage('architecture', 'architecture', 1, 1),
+      crossPackage('integration', 'integration', 2, 5),
+      crossPackage('golden', 'golden', 3, 15),
+      crossPackage('e2e', 'e2e', 4, 30),
+      crossPackage('faults', 'faults', 5, 30),
+    ],
+  },
+});
