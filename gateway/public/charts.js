@@ -40,7 +40,13 @@ function drawLines(svg, plot, points) {
     const smooth = path(smoothed(finite), x, y);
     // The measured values stay visible behind their moving average.
     const faint = element('path', { d: raw, fill: 'none', 'stroke-width': 1, opacity: series.dash ? 0 : 0.28 });
-    const line = element('path', { d: smooth, fill: 'none', 'stroke-width': 2, 'stroke-linejoin': 'round', ...(series.dash && { class: 'dash' }) });
+    const line = element('path', {
+      d: smooth,
+      fill: 'none',
+      'stroke-width': 2,
+      'stroke-linejoin': 'round',
+      ...(series.dash && { class: 'dash' }),
+    });
     for (const drawn of [faint, line]) drawn.style.stroke = color;
     svg.append(faint, line);
   }
@@ -95,7 +101,10 @@ function addTip(figure, svg, plot) {
     const at = ((event.clientX - box.left) / box.width) * size.width;
     const step = 1 + ((at - size.left) / (size.width - size.left - size.right)) * (maxX - 1);
     const parts = plot.series.flatMap((series) => {
-      const nearest = series.points.reduce((best, point) => (best === null || Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best), null);
+      const nearest = series.points.reduce(
+        (best, point) => (best === null || Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best),
+        null,
+      );
       return nearest ? [`${series.name} ${short(nearest[1])}`] : [];
     });
     tip.textContent = `step ${Math.max(1, Math.round(step))}: ${parts.join(' · ')}`;

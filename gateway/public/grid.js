@@ -3,6 +3,7 @@ import { colorOf } from './charts.js';
 
 const lightbox = document.getElementById('lightbox');
 lightbox.addEventListener('click', () => lightbox.close());
+lightbox.addEventListener('close', () => lightbox.replaceChildren());
 
 let shownFor = '';
 
@@ -17,7 +18,8 @@ export async function updateGrid(host, runId) {
   if (models.length === 0) {
     const hint = document.createElement('p');
     hint.className = 'hint';
-    hint.textContent = prompts.length === 0 ? 'This run has no evaluation prompts.' : 'Images appear as soon as the first model is evaluated.';
+    hint.textContent =
+      prompts.length === 0 ? 'This run has no evaluation prompts.' : 'Images appear as soon as the first model is evaluated.';
     host.replaceChildren(hint);
     return;
   }
@@ -27,7 +29,11 @@ export async function updateGrid(host, runId) {
     const caption = document.createElement('figcaption');
     caption.textContent = prompt;
     const row = document.createElement('div');
-    row.append(...models.map(({ model, indices }) => labelled(model, indices.includes(index) ? picture(runId, model, index, prompt) : placeholder())));
+    row.append(
+      ...models.map(({ model, indices }) =>
+        labelled(model, indices.includes(index) ? picture(runId, model, index, prompt) : placeholder()),
+      ),
+    );
     card.append(caption, row);
     return card;
   });
@@ -51,11 +57,12 @@ function picture(runId, model, index, prompt) {
   image.alt = `${model}: ${prompt}`;
   image.loading = 'lazy';
   image.addEventListener('click', () => {
-    const [large] = lightbox.getElementsByTagName('img');
-    const [label] = lightbox.getElementsByTagName('p');
+    const large = document.createElement('img');
     large.src = image.src;
     large.alt = image.alt;
+    const label = document.createElement('p');
     label.textContent = image.alt;
+    lightbox.replaceChildren(large, label);
     lightbox.showModal();
   });
   return image;

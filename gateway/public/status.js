@@ -5,11 +5,13 @@ import { updateGrid } from './grid.js';
 const $ = (id) => document.getElementById(id);
 const state = { run: null, training: {}, source: null, runId: '', redraw: false, imagesAt: '' };
 
+/** Older runs are listed by `spindle ls`. */
+const shownRuns = 30;
 const marks = { done: '✓', running: '●', failed: '✕', skipped: '–', waiting: '○' };
 
 setTheme(localStorage.getItem('theme') ?? (window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'));
 $('theme').addEventListener('click', () => setTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'));
-$('runs').addEventListener('change', (event) => open(event.target.value));
+window.addEventListener('hashchange', () => open(location.hash.slice(1)));
 await listRuns();
 setInterval(listRuns, 5000);
 
@@ -25,16 +27,24 @@ async function listRuns() {
   $('empty').hidden = runs.length > 0;
   $('main').hidden = runs.length === 0;
   const wanted = location.hash.slice(1);
-  const options = runs.map((run) => new window.Option(`${run.runId} · ${statusText(run.status)}`, run.runId));
-  $('runs').replaceChildren(...options);
   if (state.runId === '' && runs.length > 0) open(runs.some((run) => run.runId === wanted) ? wanted : runs[0].runId);
-  $('runs').value = state.runId;
+  $('runs').replaceChildren(...runs.slice(0, shownRuns).map(runLink));
+}
+
+function runLink({ runId, status }) {
+  const link = node('a', statusText(status), runId);
+  link.href = `#${runId}`;
+  link.title = statusText(status);
+  link.setAttribute('aria-current', String(runId === state.runId));
+  return link;
 }
 
 async function open(runId) {
+  if (runId === state.runId) return;
   state.source?.close();
   Object.assign(state, { runId, run: null, training: {}, imagesAt: '' });
   history.replaceState(null, '', `#${runId}`);
+  for (const link of $('runs').children) link.setAttribute('aria-current', String(link.textContent === runId));
   const response = await fetch(`/api/runs/${encodeURIComponent(runId)}`).catch(() => null);
   if (!response?.ok || state.runId !== runId) return;
   const details = await response.json();
@@ -79,7 +89,10 @@ function take(run) {
   showNotices(run);
   showResults(run);
   $('config').textContent = JSON.stringify(JSON.parse(run.configJson), null, 2);
-  const drawn = run.stages.filter((stage) => stage.stage.startsWith('eval-sample')).map((stage) => stage.done).join();
+  const drawn = run.stages
+    .filter((stage) => stage.stage.startsWith('eval-sample'))
+    .map((stage) => stage.done)
+    .join();
   if (drawn !== state.imagesAt) {
     state.imagesAt = drawn;
     updateGrid($('grid'), run.runId);
@@ -114,8 +127,12 @@ function showStages(run) {
 
 /** Everything of a model together, in the order in which models come. */
 function inGroups(stages) {
-  const place = (group) => ['Data', 'Baseline', 'Base model'].indexOf(group) + 1 || (group === 'Report' ? 1e6 : 10 + Number(group.replace('Iteration ', '')));
-  return stages.map((stage, i) => ({ stage, at: place(groupOf(stage.stage)), own: stage.stage.startsWith('sample') ? -1 : i })).sort((a, b) => a.at - b.at || a.own - b.own).map(({ stage }) => stage);
+  const place = (group) =>
+    ['Data', 'Baseline', 'Base model'].indexOf(group) + 1 || (group === 'Report' ? 1e6 : 10 + Number(group.replace('Iteration ', '')));
+  return stages
+    .map((stage, i) => ({ stage, at: place(groupOf(stage.stage)), own: stage.stage.startsWith('sample') ? -1 : i }))
+    .sort((a, b) => a.at - b.at || a.own - b.own)
+    .map(({ stage }) => stage);
 }
 
 function groupOf(stage) {
@@ -132,20 +149,24 @@ function labelOf(stage) {
   if (stage.startsWith('eval-sample')) return 'draw evaluation images';
   if (stage.startsWith('eval-score')) return 'judge images';
   if (stage.startsWith('sample')) return `draw with opponent ${model}`;
-  if (stage.startsWith('train')) return `train ${model}`;
+  if (stage.startsWith('train')) return stage;
   return stage === 'encode' ? 'encode images' : 'write report';
 }
 
 function numbersOf(stage) {
   const parts = [`${stage.done}/${stage.total}`];
-  if (stage.state === 'running' && stage.rate > 0) parts.push(stage.rate >= 1 ? `${stage.rate.toFixed(1)}/s` : `${(1 / stage.rate).toFixed(1)} s each`);
+  if (stage.state === 'running' && stage.rate > 0)
+    parts.push(stage.rate >= 1 ? `${stage.rate.toFixed(1)}/s` : `${(1 / stage.rate).toFixed(1)} s each`);
   if (stage.state === 'running' && stage.etaSeconds >= 0) parts.push(`${duration(stage.etaSeconds)} left`);
   if (stage.state === 'done') parts.push(duration(stage.seconds));
   return stage.state === 'waiting' || stage.state === 'skipped' ? stage.state : parts.join(' · ');
 }
 
 function showNotices(run) {
-  const items = [...run.deadJobs.map((job) => node('li', 'dead', `Dead job ${job.key} (${job.attempts} attempts): ${job.reason}`)), ...run.warnings.map((warning) => node('li', '', warning))];
+  const items = [
+    ...run.deadJobs.map((job) => node('li', 'dead', `Dead job ${job.key} (${job.attempts} attempts): ${job.reason}`)),
+    ...run.warnings.map((warning) => node('li', '', warning)),
+  ];
   const list = node('ul');
   list.append(...items);
   $('notices').hidden = items.length === 0;
@@ -157,7 +178,11 @@ function showResults(run) {
   const metrics = [...new Set(run.results.flatMap((model) => model.metrics.map((metric) => metric.metric)))];
   const table = node('table');
   const head = table.createTHead().insertRow();
-  head.append(node('th', '', 'model'), ...metrics.flatMap((metric) => [`${metric} mean`, 'median', 'win rate vs. base'].map((text) => node('th', '', text))), node('th', '', 'images'));
+  head.append(
+    node('th', '', 'model'),
+    ...metrics.flatMap((metric) => [`${metric} mean`, 'median', 'win rate vs. base'].map((text) => node('th', '', text))),
+    node('th', '', 'images'),
+  );
   const body = table.createTBody();
   for (const model of run.results) {
     const row = body.insertRow();
@@ -167,7 +192,13 @@ function showResults(run) {
     row.append(name);
     for (const metric of metrics) {
       const m = model.metrics.find((candidate) => candidate.metric === metric);
-      const texts = m ? [`${m.mean.toFixed(3)} ± ${m.standardError.toFixed(3)}`, m.median.toFixed(3), model === run.results[0] ? '–' : `${(100 * m.winRate).toFixed(1)} %`] : ['', '', ''];
+      const texts = m
+        ? [
+            `${m.mean.toFixed(3)} ± ${m.standardError.toFixed(3)}`,
+            m.median.toFixed(3),
+            model === run.results[0] ? '–' : `${(100 * m.winRate).toFixed(1)} %`,
+          ]
+        : ['', '', ''];
       row.append(...texts.map((text) => node('td', '', text)));
     }
     row.append(node('td', '', String(model.metrics[0]?.n ?? '')));
@@ -194,21 +225,41 @@ function drawTraining() {
   $('legend').replaceChildren(...legend);
   if (models.length === 0) return $('charts').replaceChildren(node('p', 'hint', 'Plots appear with the first optimiser step.'));
   const spin = models.filter(([model]) => model !== 'sft');
-  const series = (list, key, extra = {}) => list.map(([model, steps]) => ({ name: model, model, points: steps.map((step) => [step.step, step[key]]), ...extra }));
+  const series = (list, key, extra = {}) =>
+    list.map(([model, steps]) => ({ name: model, model, points: steps.map((step) => [step.step, step[key]]), ...extra }));
   const host = node('div', 'charts');
   if (spin.length > 0) {
     drawChart(host, { title: 'Loss', series: series(spin, 'loss') });
-    drawChart(host, { title: 'Implicit accuracy (share of pairs with a positive logit)', series: series(spin, 'implicitAccuracy'), low: 0, high: 1 });
-    const gap = spin.map(([model, steps]) => ({ name: model, model, points: steps.map((step) => [step.step, step.errorReal - step.opponentErrorReal]) }));
+    drawChart(host, {
+      title: 'Implicit accuracy (share of pairs with a positive logit)',
+      series: series(spin, 'implicitAccuracy'),
+      low: 0,
+      high: 1,
+    });
+    const gap = spin.map(([model, steps]) => ({
+      name: model,
+      model,
+      points: steps.map((step) => [step.step, step.errorReal - step.opponentErrorReal]),
+    }));
     drawChart(host, { title: "Error on real images minus the opponent's (staying above 0: drifting from the data)", series: gap });
-    const errors = [...series(spin, 'errorReal'), ...series(spin, 'errorGenerated', { dash: true }).map((one) => ({ ...one, name: `${one.name} generated` }))];
+    const errors = [
+      ...series(spin, 'errorReal'),
+      ...series(spin, 'errorGenerated', { dash: true }).map((one) => ({ ...one, name: `${one.name} generated` })),
+    ];
     drawChart(host, { title: 'Error on real (solid) and generated images (dashed)', series: errors });
   }
   const baseline = models.filter(([model]) => model === 'sft');
   if (baseline.length > 0) drawChart(host, { title: 'Baseline: denoising loss', series: series(baseline, 'loss') });
   const [last] = models.slice(-1);
   const step = last?.[1].slice(-1)[0];
-  if (step) host.prepend(node('p', 'hint', `${last[0]} step ${step.step}: loss ${short(step.loss)}, gradient norm ${short(step.gradNorm)}, learning rate ${short(step.learningRate)}`));
+  if (step)
+    host.prepend(
+      node(
+        'p',
+        'hint',
+        `${last[0]} step ${step.step}: loss ${short(step.loss)}, gradient norm ${short(step.gradNorm)}, learning rate ${short(step.learningRate)}`,
+      ),
+    );
   $('charts').replaceChildren(...host.childNodes);
 }
 
@@ -220,7 +271,11 @@ function showWorkers({ workers, queues }) {
   for (const worker of workers) {
     const row = body.insertRow();
     const seen = worker.at ? `${duration((Date.now() - Date.parse(worker.at)) / 1000)} ago` : '';
-    row.append(...[worker.worker ?? worker.key, worker.job || 'idle', worker.jobsDone ?? '', worker.jobsFailed ?? '', seen].map((text) => node('td', '', String(text))));
+    row.append(
+      ...[worker.worker ?? worker.key, worker.job || 'idle', worker.jobsDone ?? '', worker.jobsFailed ?? '', seen].map((text) =>
+        node('td', '', String(text)),
+      ),
+    );
   }
   const lines = Object.entries(queues ?? {}).map(([kind, depth]) => `${kind}: ${depth.pending} waiting, ${depth.inFlight} in hand`);
   const queue = node('p', 'hint', lines.length > 0 ? `Queue — ${lines.join(' · ')}` : 'The queue cannot be reached.');

@@ -44,9 +44,16 @@ describe('a run', () => {
     expect((await stat(join(h.root, 'r1', 'best', 'unet'))).isDirectory()).toBe(true);
     const metrics = (await readFile(join(h.root, 'r1', 'metrics.jsonl'), 'utf8')).trim().split('\n');
     expect(metrics).toHaveLength(3 + 6 + 6);
-    const report = JSON.parse(await readFile(join(h.root, 'r1', 'report.json'), 'utf8')) as { models: string[]; run: { curves: Record<string, unknown[]>; timings: Record<string, number> } };
+    const report = JSON.parse(await readFile(join(h.root, 'r1', 'report.json'), 'utf8')) as {
+      models: string[];
+      run: { curves: Record<string, unknown[]>; timings: Record<string, number> };
+    };
     expect(report.models).toEqual(['base', 'sft', 'spin1', 'spin2']);
-    expect(Object.fromEntries(Object.entries(report.run.curves).map(([model, steps]) => [model, steps.length]))).toEqual({ sft: 3, spin1: 6, spin2: 6 });
+    expect(Object.fromEntries(Object.entries(report.run.curves).map(([model, steps]) => [model, steps.length]))).toEqual({
+      sft: 3,
+      spin1: 6,
+      spin2: 6,
+    });
   });
 
   it('is watched as a stream that ends with it', async () => {
@@ -121,7 +128,9 @@ describe('trouble', () => {
     await h.create({ max_missing: 0.5 });
     const run = await h.finished('r1');
     expect(run.status).toBe(RunStatus.SUCCEEDED);
-    expect(run.deadJobs.map(({ key, reason }) => ({ key, reason }))).toEqual([{ key: 'r1/sample-base/0001', reason: expect.stringContaining('the prompt cannot be drawn') as string }]);
+    expect(run.deadJobs.map(({ key, reason }) => ({ key, reason }))).toEqual([
+      { key: 'r1/sample-base/0001', reason: expect.stringContaining('the prompt cannot be drawn') as string },
+    ]);
     expect(run.warnings.join()).toContain('2 of 6 items are missing');
   });
 

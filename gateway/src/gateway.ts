@@ -28,7 +28,7 @@ export interface Gateway {
   stop(): Promise<void>;
 }
 
-const standard = { rescanMs: 5_000, leaseTtlMs: 10_000, shutdownGraceMs: 2_000 };
+const standard = { rescanMs: 5_000, leaseTtlMs: 5_000, shutdownGraceMs: 2_000 };
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const { bus, store, root, logger } = options;

@@ -13,7 +13,11 @@ const given = Object.entries(gatewayEnvironment).flatMap(([key, name]) => {
 await runService('spindle gateway', async (lifecycle) => {
   const config = parseConfig(gatewayConfigSchema, Object.fromEntries(given), 'environment');
   const logger = createLogger('gateway', { level: config.logLevel });
-  const telemetry = startTelemetry({ service: 'gateway', version: '0.1.0', ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }) });
+  const telemetry = startTelemetry({
+    service: 'gateway',
+    version: '0.1.0',
+    ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }),
+  });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const root = resolve(config.artifacts);
   await mkdir(root, { recursive: true });

@@ -1,15 +1,15 @@
 // The engine itself, its handles, and what is asked of it besides models: what it is, parity, speed, and a look at model files.
 #include <fstream>
 
+#include "bench/bench.h"
 #include "convert.h"
+#include "core/version.h"
 #include "exports.h"
 #include "handles.h"
 
 namespace spindle::addon {
 
 namespace {
-
-constexpr const char* kVersion = "0.1.0";
 
 std::string cpu_name() {
   std::ifstream in("/proc/cpuinfo");
@@ -63,6 +63,26 @@ Napi::Value parity_call(const Napi::CallbackInfo& info) {
       [](Napi::Env env, std::vector<ParityLine>& lines) { return from_parity(env, lines); });
 }
 
+Napi::Value measure_precision_call(const Napi::CallbackInfo& info) {
+  std::shared_ptr<EngineThread> engine = handle<EngineHandle>(info[0]).engine;
+  return enqueue(
+      info.Env(), engine, nullptr, [device = &engine->device()](const CancelToken*) { return measure_precision(*device); },
+      [](Napi::Env env, PrecisionTimes& t) -> Napi::Value { return from_fields(env, {{"float32", from_number(env, t.float32)}, {"bfloat16", from_number(env, t.bfloat16)}}); });
+}
+
+Napi::Value bench_call(const Napi::CallbackInfo& info) {
+  std::shared_ptr<EngineThread> engine = handle<EngineHandle>(info[0]).engine;
+  Fields fields(info[1], "options");
+  BenchOptions options{fields.string("task"), fields.string("model"), to_precision(fields.value("precision"), fields.at("precision")), fields.integer("batch"), fields.integer("steps"), fields.integer("repeat"), fields.integer("warmup")};
+  return enqueue(
+      info.Env(), engine, nullptr, [device = &engine->device(), options = std::move(options)](const CancelToken*) { return run_bench(*device, options); },
+      [](Napi::Env env, Json& result) -> Napi::Value {
+        Napi::Object out = Napi::Object::New(env);
+        for (const auto& [key, value] : result.members()) out.Set(key, value.is_number() ? from_number(env, value.number()) : from_string(env, value.string()));
+        return out;
+      });
+}
+
 // Headers only, so it may run on Node's thread, on a device of its own.
 Napi::Value inspect(const Napi::CallbackInfo& info) {
   Device device({.backend = "reference", .threads = 1});
@@ -79,6 +99,8 @@ void export_engine(Napi::Env env, Napi::Object& exports) {
   add<cancel>(env, exports, "cancel");
   add<release>(env, exports, "release");
   add<parity_call>(env, exports, "parity");
+  add<measure_precision_call>(env, exports, "measurePrecision");
+  add<bench_call>(env, exports, "bench");
   add<inspect>(env, exports, "inspectModel");
 }
 

@@ -135,6 +135,7 @@ class KernelCases {
         backward(true, true, "");
         backward(true, false, " alone");
         backward(false, true, " alone");
+        backward(false, false, "");
       }, norm_tolerance(c.x.numel() / statistics.numel(), c.args.eps));
     }
     for (const cases::LayerNormCase& c : cases::kLayerNorm) {
@@ -152,6 +153,7 @@ class KernelCases {
         backward(true, true, "");
         backward(true, false, " alone");
         backward(false, true, " alone");
+        backward(false, false, "");
       }, norm_tolerance(c.x[-1], 1e-5));
     }
   }
@@ -172,6 +174,7 @@ class KernelCases {
         backward(true, true, true, "");
         backward(true, false, false, " alone");
         backward(false, true, true, " without dq");
+        backward(false, false, false, "");
       });
     }
   }
@@ -231,6 +234,7 @@ class KernelCases {
         k.split_channels(out.slot("da", c.a, dtype, accumulate), out.slot("db", c.b, dtype, accumulate), dy);
         k.split_channels(out.slot("da alone", c.a, dtype, accumulate), {}, dy);
         k.split_channels({}, out.slot("db alone", c.b, dtype, accumulate), dy);
+        k.split_channels({}, {}, dy);
       });
     }
     for (const cases::UpsampleCase& c : cases::kUpsample) {

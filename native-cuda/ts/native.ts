@@ -49,15 +49,31 @@ export interface ModelSourceDto {
 }
 
 /** Opaque handles; freed by garbage collection, or at once by release(). */
-export interface EngineHandle { readonly __engine: unique symbol }
-export interface UnetHandle { readonly __unet: unique symbol }
-export interface VaeHandle { readonly __vae: unique symbol }
-export interface ClipTextHandle { readonly __clipText: unique symbol }
-export interface ClipHandle { readonly __clip: unique symbol }
-export interface AestheticHandle { readonly __aesthetic: unique symbol }
-export interface TrainerHandle { readonly __trainer: unique symbol }
+export interface EngineHandle {
+  readonly __engine: unique symbol;
+}
+export interface UnetHandle {
+  readonly __unet: unique symbol;
+}
+export interface VaeHandle {
+  readonly __vae: unique symbol;
+}
+export interface ClipTextHandle {
+  readonly __clipText: unique symbol;
+}
+export interface ClipHandle {
+  readonly __clip: unique symbol;
+}
+export interface AestheticHandle {
+  readonly __aesthetic: unique symbol;
+}
+export interface TrainerHandle {
+  readonly __trainer: unique symbol;
+}
 /** Cancels the calls it was given to: they reject with code "CANCELLED" between steps. */
-export interface CancelHandle { readonly __cancel: unique symbol }
+export interface CancelHandle {
+  readonly __cancel: unique symbol;
+}
 
 export interface UnetInfoDto {
   parameters: number;
@@ -191,12 +207,21 @@ export interface NativeAddon {
   unetForward(unet: UnetHandle, sample: TensorDto, timesteps: number[], text: TensorDto): Promise<TensorDto>;
   loadVae(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<VaeHandle>;
   /** pixels (B,3,H,W) in [-1,1] -> mean and logvar (B,C,h,w), unscaled. */
-  vaeEncode(vae: VaeHandle, pixels: TensorDto, cancel: CancelHandle | null): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
+  vaeEncode(
+    vae: VaeHandle,
+    pixels: TensorDto,
+    cancel: CancelHandle | null,
+  ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
   /** latents (B,C,h,w), unscaled -> pixels (B,3,H,W), nominally in [-1,1], not clamped. */
   vaeDecode(vae: VaeHandle, latents: TensorDto, cancel: CancelHandle | null): Promise<{ pixels: TensorDto; phases: PhaseDto[] }>;
   loadClipText(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ClipTextHandle>;
   /** ids (B,T) -> last hidden state (B,T,D) after the final norm, penultimate (B,T,D), pooled (B,D). */
-  clipTextEncode(model: ClipTextHandle, ids: Int32Array, batch: number, cancel: CancelHandle | null): Promise<{ lastHiddenState: TensorDto; penultimate: TensorDto; pooled: TensorDto; phases: PhaseDto[] }>;
+  clipTextEncode(
+    model: ClipTextHandle,
+    ids: Int32Array,
+    batch: number,
+    cancel: CancelHandle | null,
+  ): Promise<{ lastHiddenState: TensorDto; penultimate: TensorDto; pooled: TensorDto; phases: PhaseDto[] }>;
   loadClip(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ClipHandle>;
   /** Projected, L2-normalised embeddings (B,P). */
   clipImageEmbed(model: ClipHandle, pixels: TensorDto): Promise<TensorDto>;
@@ -207,13 +232,23 @@ export interface NativeAddon {
   /** embeds (B,P), L2-normalised -> (B). */
   aestheticScore(model: AestheticHandle, embeds: TensorDto): Promise<Float32Array>;
 
-  sample(unet: UnetHandle, request: SampleRequestDto, cancel: CancelHandle | null, onStep: ((done: number, total: number) => void) | null): Promise<SampleResultDto>;
+  sample(
+    unet: UnetHandle,
+    request: SampleRequestDto,
+    cancel: CancelHandle | null,
+    onStep: ((done: number, total: number) => void) | null,
+  ): Promise<SampleResultDto>;
   /** torch.randn(count, generator=Generator().manual_seed(seed)), float32. */
   initialNoise(seed: bigint, count: number): Float32Array;
   /** DDIM etc. timesteps for a scheduler config: for checks. */
   schedulerTimesteps(schedulerConfig: string, steps: number): Float64Array;
 
-  createTrainer(engine: EngineHandle, init: ModelSourceDto, opponent: ModelSourceDto | null, options: TrainerOptionsDto): Promise<TrainerHandle>;
+  createTrainer(
+    engine: EngineHandle,
+    init: ModelSourceDto,
+    opponent: ModelSourceDto | null,
+    options: TrainerOptionsDto,
+  ): Promise<TrainerHandle>;
   trainAccumulate(trainer: TrainerHandle, batch: TrainBatchDto, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
   /** Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate. Rejects with code "DIVERGED" on a non-finite norm and changes nothing. */
   trainApply(trainer: TrainerHandle, step: number): Promise<TrainStepResultDto>;

@@ -112,8 +112,10 @@ it('resolves a scheduler from the pipeline, a class name and overrides', () => {
   const base = { _class_name: 'PNDMScheduler', beta_start: 0.1, lambda_min_clipped: -Infinity };
   expect(resolveScheduler(base, '', '')).toBe('{"_class_name":"PNDMScheduler","beta_start":0.1,"lambda_min_clipped":-Infinity}');
   expect(resolveScheduler(base, 'DDIMScheduler', '{"beta_start":0.2}')).toBe(
-    '{"_class_name":"DDIMScheduler","beta_start":0.2,"lambda_min_clipped":-Infinity}',
+    '{"_class_name":"DDIMScheduler","beta_start":0.2,"lambda_min_clipped":-Infinity,"clip_sample":false}',
   );
+  expect(resolveScheduler({ ...base, clip_sample: true }, 'DDIMScheduler', '')).toContain('"clip_sample":true');
+  expect(resolveScheduler({ _class_name: 'DDIMScheduler' }, 'DDIMScheduler', '')).toBe('{"_class_name":"DDIMScheduler"}');
   expect(() => resolveScheduler(base, 'DDIM', '')).toThrow(/scheduler: _class_name: expected DDIMScheduler.*got "DDIM"/);
   expect(() => resolveScheduler(base, '', '[1]')).toThrow(/scheduler_overrides_json: expected a JSON object/);
 });

@@ -156,7 +156,10 @@ export function resolveScheduler(base: JsonObject, className: string, overridesJ
   const overrides = overridesJson === '' ? {} : parseJson(overridesJson, 'scheduler_overrides_json');
   if (!isObject(overrides)) throw invalid('scheduler_overrides_json', `expected a JSON object, got ${describe(overrides)}`);
   if (className !== '') checkSchedulerClass(className, 'scheduler');
-  return stringifyJson({ ...base, ...(className === '' ? {} : { _class_name: className }), ...overrides });
+  if (className === '' || className === base['_class_name']) return stringifyJson({ ...base, ...overrides });
+  // DDIM was made for pixels and clips to [-1, 1] unless told; a config of another class does not say that latents have no such range.
+  const clipping = className === 'DDIMScheduler' && base['clip_sample'] === undefined ? { clip_sample: false } : {};
+  return stringifyJson({ ...base, ...clipping, _class_name: className, ...overrides });
 }
 
 export function hasPipeline(directory: string): boolean {

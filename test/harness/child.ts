@@ -3,9 +3,9 @@ import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** What a child inherits: no OTLP endpoint, no settings of the machine's own mesh, no test runner's conditions. */
+/** What a child inherits: no OTLP endpoint, no settings of a mesh but which build of the engine, no test runner's conditions. */
 function cleanEnvironment(extra: Record<string, string>): NodeJS.ProcessEnv {
-  const kept = Object.entries(process.env).filter(([name]) => !/^(SPINDLE_|OTEL_|NODE_OPTIONS$|VITEST|NODE_ENV$)/.test(name));
+  const kept = Object.entries(process.env).filter(([name]) => !/^(SPINDLE_(?!ADDON$)|OTEL_|NODE_OPTIONS$|VITEST|NODE_ENV$)/.test(name));
   return { ...Object.fromEntries(kept), ...extra };
 }
 

@@ -39,7 +39,10 @@ export async function gatewayAddress(options: CommonOptions, environment: Enviro
   const folder = artifactsFolder(options, environment);
   const runtime = await readRuntime(folder);
   if (!runtime || !isAlive(runtime.pid)) {
-    throw new SpindleError('FAILED_PRECONDITION', `no mesh is running for ${folder}; start one with "npx spindle up", or name a gateway with --gateway.`);
+    throw new SpindleError(
+      'FAILED_PRECONDITION',
+      `no mesh is running for ${folder}; start one with "npx spindle up", or name a gateway with --gateway.`,
+    );
   }
   return runtime.gateway;
 }

@@ -51,7 +51,11 @@ export function resultsTable(results: ModelStatistics[], best: string): string[]
     ...metrics.flatMap((name) => {
       const m = model.metrics.find((metric) => metric.metric === name);
       if (!m) return ['', '', ''];
-      return [`${m.mean.toFixed(3)} ± ${m.standardError.toFixed(3)}`, m.median.toFixed(3), model.model === results[0]?.model ? '' : `${(100 * m.winRate).toFixed(1)} %`];
+      return [
+        `${m.mean.toFixed(3)} ± ${m.standardError.toFixed(3)}`,
+        m.median.toFixed(3),
+        model.model === results[0]?.model ? '' : `${(100 * m.winRate).toFixed(1)} %`,
+      ];
     }),
     String(model.metrics[0]?.n ?? ''),
   ]);

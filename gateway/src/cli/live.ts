@@ -34,7 +34,11 @@ class TerminalView implements View {
   update(run: Run, losses: Losses | null): void {
     const width = Math.max(20, this.#out.columns);
     // One screen line each, or moving up would miss some.
-    const lines = block(run, losses).map((line) => Array.from(line).slice(0, width - 1).join(''));
+    const lines = block(run, losses).map((line) =>
+      Array.from(line)
+        .slice(0, width - 1)
+        .join(''),
+    );
     const up = this.#drawn > 0 ? `\x1b[${this.#drawn}A` : '';
     this.#out.write(`${up}\r\x1b[J${lines.join('\n')}\n`);
     this.#drawn = lines.length;
@@ -90,7 +94,8 @@ function block(run: Run, losses: Losses | null): string[] {
   const lines = [`${run.runId}  ${statusName(run.status)}  ${since}${left}`];
   for (const stage of run.stages) {
     if (stage.state === 'running') lines.push(`  ${bar(stage)} ${progressText(stage)}`);
-    else if (stage.state !== 'waiting') lines.push(`  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`);
+    else if (stage.state !== 'waiting')
+      lines.push(`  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`);
   }
   if (waiting > 0) lines.push(`  ${waiting} stages to come`);
   if (losses) lines.push(`  ${lossText(losses)}`);
@@ -106,7 +111,11 @@ function bar(stage: StageProgress): string {
 }
 
 function progressText(stage: StageProgress): string {
-  const parts = [`${stage.stage} ${stage.done}/${stage.total}`, rate(stage.rate), stage.etaSeconds >= 0 ? `${duration(stage.etaSeconds)} left` : ''];
+  const parts = [
+    `${stage.stage} ${stage.done}/${stage.total}`,
+    rate(stage.rate),
+    stage.etaSeconds >= 0 ? `${duration(stage.etaSeconds)} left` : '',
+  ];
   return parts.filter((part) => part !== '').join(', ');
 }
 

@@ -25,14 +25,20 @@ export function configPage(schema: JsonSchema): string {
 function sections(path: string, schema: JsonSchema): string[] {
   const required = new Set(schema.required ?? []);
   const own = Object.entries(schema.properties ?? {}).filter(([key]) => key !== '$schema');
-  const rows = own.map(([key, value]) => `| \`${key}\` | ${typeText(value)} | ${defaultText(value, required.has(key))} | ${cell(description(path, key, value))} |`);
+  const rows = own.map(
+    ([key, value]) =>
+      `| \`${key}\` | ${typeText(value)} | ${defaultText(value, required.has(key))} | ${cell(description(path, key, value))} |`,
+  );
   const table = ['| key | type | default | meaning |', '|---|---|---|---|', ...rows].join('\n');
   const heading = path === '' ? '## Top level' : `## ${path}`;
   const text = path !== '' && schema.description ? `${schema.description}\n` : '';
   const nested = own.flatMap(([key, value]) => {
     const inner = objectOf(value);
     if (!inner?.schema.properties) return [];
-    return sections(`${path === '' ? key : `${path}.${key}`}${inner.list ? '[]' : ''}`, { ...inner.schema, ...(value.description && { description: value.description }) });
+    return sections(`${path === '' ? key : `${path}.${key}`}${inner.list ? '[]' : ''}`, {
+      ...inner.schema,
+      ...(value.description && { description: value.description }),
+    });
   });
   return [`${heading}\n`, ...(text ? [text] : []), `${table}\n`, ...nested];
 }
@@ -53,7 +59,10 @@ function description(path: string, key: string, schema: JsonSchema): string {
 
 /** GitHub's heading anchors: lower case, punctuation dropped. */
 function anchor(heading: string): string {
-  return heading.toLowerCase().replaceAll(/[^a-z0-9_ -]/g, '').replaceAll(' ', '-');
+  return heading
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9_ -]/g, '')
+    .replaceAll(' ', '-');
 }
 
 function typeText(schema: JsonSchema): string {
@@ -65,8 +74,10 @@ function typeText(schema: JsonSchema): string {
 }
 
 function bounds(schema: JsonSchema): string {
-  const low = schema.minimum !== undefined ? `≥ ${schema.minimum}` : schema.exclusiveMinimum !== undefined ? `> ${schema.exclusiveMinimum}` : '';
-  const high = schema.maximum !== undefined ? `≤ ${schema.maximum}` : schema.exclusiveMaximum !== undefined ? `< ${schema.exclusiveMaximum}` : '';
+  const low =
+    schema.minimum !== undefined ? `≥ ${schema.minimum}` : schema.exclusiveMinimum !== undefined ? `> ${schema.exclusiveMinimum}` : '';
+  const high =
+    schema.maximum !== undefined ? `≤ ${schema.maximum}` : schema.exclusiveMaximum !== undefined ? `< ${schema.exclusiveMaximum}` : '';
   const both = [low, high].filter((text) => text !== '').join(', ');
   return both === '' ? '' : ` ${both}`;
 }

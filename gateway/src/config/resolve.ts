@@ -15,7 +15,11 @@ export function resolvePaths(config: RunConfig, folder: string): RunConfig {
       evaluation: {
         ...evaluation,
         prompts: at(evaluation.prompts),
-        metrics: evaluation.metrics.map((metric) => ({ ...metric, model: at(metric.model), ...(metric.head !== undefined && { head: at(metric.head) }) })),
+        metrics: evaluation.metrics.map((metric) => ({
+          ...metric,
+          model: at(metric.model),
+          ...(metric.head !== undefined && { head: at(metric.head) }),
+        })),
       },
     }),
   };
@@ -42,7 +46,8 @@ export function checkConfig(config: RunConfig, where: string): void {
   for (const [i, metric] of metrics.entries()) {
     const key = `evaluation.metrics.${i}`;
     if (names.indexOf(metric.name) !== i) fail(`${key}.name: expected a name used once, got "${metric.name}" again.`);
-    if (metric.kind === 'aesthetic' && metric.head === undefined) fail(`${key}.head: expected the folder of the aesthetic head, got nothing.`);
+    if (metric.kind === 'aesthetic' && metric.head === undefined)
+      fail(`${key}.head: expected the folder of the aesthetic head, got nothing.`);
     if (metric.kind === 'clip' && metric.head !== undefined) fail(`${key}.head: expected nothing for kind "clip", got "${metric.head}".`);
   }
   if (config.stop) {

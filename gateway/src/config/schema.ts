@@ -19,7 +19,11 @@ export const metricSchema = z.strictObject({
     .string()
     .regex(/^[a-z0-9][a-z0-9_-]*$/)
     .describe('Name in tables and reports.'),
-  kind: z.enum(['clip', 'aesthetic']).describe('"clip": exp(logit_scale) · cosine of image and caption (the form of PickScore); "aesthetic": an MLP on the CLIP image embedding.'),
+  kind: z
+    .enum(['clip', 'aesthetic'])
+    .describe(
+      '"clip": exp(logit_scale) · cosine of image and caption (the form of PickScore); "aesthetic": an MLP on the CLIP image embedding.',
+    ),
   model: z.string().min(1).describe('Folder of the CLIP model (config.json, safetensors, preprocessor_config.json, tokenizer).'),
   head: z.string().min(1).optional().describe('Folder with the head\'s model.safetensors; needed by "aesthetic", refused by "clip".'),
 });
@@ -34,7 +38,12 @@ export const samplingSchema = z.strictObject({
     .default({})
     .describe('Keys that override scheduler_config.json, e.g. {use_karras_sigmas: true}.'),
   steps: positiveInt.max(1000).default(50).describe('Denoising steps per image.'),
-  guidance_scale: z.number().min(1).max(100).default(7.5).describe('Classifier-free guidance: uncond + scale · (cond − uncond); 1 switches it off.'),
+  guidance_scale: z
+    .number()
+    .min(1)
+    .max(100)
+    .default(7.5)
+    .describe('Classifier-free guidance: uncond + scale · (cond − uncond); 1 switches it off.'),
   eta: rate.default(0).describe("DDIM's eta; 0 is deterministic."),
   images_per_prompt: positiveInt.max(64).default(1).describe('Images the opponent draws per training prompt and iteration.'),
   shard_size: positiveInt.max(4096).default(32).describe('Images per job: what a crash can cost, and the grain of work sharing.'),
@@ -43,16 +52,26 @@ export const samplingSchema = z.strictObject({
 const trainKeys = {
   steps: positiveInt.default(500).describe('Optimiser steps per iteration.'),
   batch_size: positiveInt.default(32).describe('Pairs (SPIN) or images (SFT) per optimiser step.'),
-  gradient_accumulation: positiveInt.default(1).describe('Micro-batches per step; batch_size must be a multiple. More needs less memory and changes nothing else.'),
+  gradient_accumulation: positiveInt
+    .default(1)
+    .describe('Micro-batches per step; batch_size must be a multiple. More needs less memory and changes nothing else.'),
   learning_rate: perIteration(z.number().gt(0).max(1)).default(2e-5).describe('Peak learning rate; a list gives one per iteration.'),
-  schedule: z.enum(['constant', 'linear', 'cosine']).default('linear').describe('Learning rate after the warm-up: constant, linear to 0, or cosine to 0.'),
+  schedule: z
+    .enum(['constant', 'linear', 'cosine'])
+    .default('linear')
+    .describe('Learning rate after the warm-up: constant, linear to 0, or cosine to 0.'),
   warmup_steps: count.default(0).describe('Steps over which the learning rate rises linearly from 0.'),
   weight_decay: z.number().min(0).max(1).default(0.01).describe("AdamW's decoupled weight decay."),
   adam_beta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's β1."),
   adam_beta2: z.number().min(0).lt(1).default(0.999).describe("AdamW's β2."),
   adam_epsilon: z.number().gt(0).max(1).default(1e-8).describe("AdamW's ε."),
   max_grad_norm: z.number().min(0).default(1).describe('Gradients are clipped to this norm; 0 switches clipping off.'),
-  ema_decay: z.number().min(0).lt(1).default(0).describe('Decay of the moving average of the weights that training returns; 0 switches it off.'),
+  ema_decay: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0)
+    .describe('Decay of the moving average of the weights that training returns; 0 switches it off.'),
   caption_dropout: rate.default(0).describe('Share of captions replaced by the empty prompt.'),
   checkpoint_steps: positiveInt.default(50).describe('A checkpoint is written every so many steps, and when training is paused.'),
   keep_checkpoints: z.int().min(2).default(2).describe('Checkpoints kept per training.'),
@@ -80,7 +99,10 @@ const baselinesObject = z.strictObject({
 type Baselines = z.output<typeof baselinesObject>;
 
 /** A list of one-key objects reads well in YAML; it means the same as the merged object. */
-export const baselinesSchema = z.union([baselinesObject, z.array(baselinesObject).transform((list): Baselines => Object.assign({}, ...list) as Baselines)]);
+export const baselinesSchema = z.union([
+  baselinesObject,
+  z.array(baselinesObject).transform((list): Baselines => Object.assign({}, ...list) as Baselines),
+]);
 
 const { scheduler, overrides, steps, guidance_scale, eta } = samplingSchema.shape;
 
@@ -109,38 +131,69 @@ export const runConfigSchema = z
       .regex(/^[a-z0-9][a-z0-9-]{0,39}$/)
       .default('run')
       .describe('Prefix of the run id: lower-case letters, digits and "-".'),
-    model: z.string().min(1).describe('Base model: a Stable Diffusion pipeline in diffusers\' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).'),
-    data: z.strictObject({
-      path: z.string().min(1).describe('Hugging Face image folder: images with metadata.jsonl or metadata.csv (columns file_name and text).'),
-      limit: positiveInt.optional().describe('Use only the first so many rows.'),
-      resolution: positiveInt.max(4096).optional().describe("Pixels per side; images are resized and cropped to it. Default: the model's own."),
-    })
-    .describe('The real images and their captions.'),
+    model: z
+      .string()
+      .min(1)
+      .describe(
+        "Base model: a Stable Diffusion pipeline in diffusers' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).",
+      ),
+    data: z
+      .strictObject({
+        path: z
+          .string()
+          .min(1)
+          .describe('Hugging Face image folder: images with metadata.jsonl or metadata.csv (columns file_name and text).'),
+        limit: positiveInt.optional().describe('Use only the first so many rows.'),
+        resolution: positiveInt
+          .max(4096)
+          .optional()
+          .describe("Pixels per side; images are resized and cropped to it. Default: the model's own."),
+      })
+      .describe('The real images and their captions.'),
     objective: z
       .strictObject({
-        loss: z.enum(['logistic', 'hinge']).default('logistic').describe('Loss on the logit −(β/2)·[(e_real − e_real,opponent) − (e_gen − e_gen,opponent)].'),
-        beta: perIteration(z.number().gt(0)).default(2000).describe('β: how far the model may move from its opponent; larger is more cautious. A list gives one per iteration.'),
+        loss: z
+          .enum(['logistic', 'hinge'])
+          .default('logistic')
+          .describe('Loss on the logit −(β/2)·[(e_real − e_real,opponent) − (e_gen − e_gen,opponent)].'),
+        beta: perIteration(z.number().gt(0))
+          .default(2000)
+          .describe('β: how far the model may move from its opponent; larger is more cautious. A list gives one per iteration.'),
       })
-        .prefault({})
+      .prefault({})
       .describe('What training optimises.'),
     iterations: positiveInt.max(100).default(3).describe('Self-play iterations.'),
     train: trainSchema.prefault({}).describe('Training of every iteration.'),
     sampling: samplingSchema.prefault({}).describe('How the opponent draws its images; evaluation uses the same unless it says otherwise.'),
     baselines: baselinesSchema.prefault({}).describe('Models trained for comparison. Also accepted: a list, `- sft: {…}`.'),
-    evaluation: evaluationSchema.optional().describe('Held-out prompts and judges. Without it nothing is scored and the last iteration counts as best.'),
+    evaluation: evaluationSchema
+      .optional()
+      .describe('Held-out prompts and judges. Without it nothing is scored and the last iteration counts as best.'),
     stop: z
       .strictObject({
         metric: z.string().optional().describe('Metric whose held-out mean must improve. Default: the first one.'),
         patience: positiveInt.default(1).describe('Stop after so many iterations in a row without improvement.'),
       })
       .optional()
-      .describe('Stop before the last iteration when the held-out score no longer improves. Training then waits for the evaluation of its opponent.'),
-    precision: z.enum(['auto', 'float32', 'bfloat16']).default('auto').describe('Arithmetic of the U-Net; "auto" takes the faster one, measured at start-up.'),
+      .describe(
+        'Stop before the last iteration when the held-out score no longer improves. Training then waits for the evaluation of its opponent.',
+      ),
+    precision: z
+      .enum(['auto', 'float32', 'bfloat16'])
+      .default('auto')
+      .describe('Arithmetic of the U-Net; "auto" takes the faster one, measured at start-up.'),
     seed: seed.default(0).describe('Seed of the whole run: noise, shuffling, timesteps.'),
-    max_missing: rate.default(0.05).describe('Share of a stage\'s items that may be lost (broken images, jobs that failed three times) before the run fails.'),
+    max_missing: rate
+      .default(0.05)
+      .describe("Share of a stage's items that may be lost (broken images, jobs that failed three times) before the run fails."),
     resources: z
       .strictObject({
-        shared_device: z.boolean().default(true).describe('Training and sampling use the same device (one machine): training waits until the samplers are done. false: they overlap.'),
+        shared_device: z
+          .boolean()
+          .default(true)
+          .describe(
+            'Training and sampling use the same device (one machine): training waits until the samplers are done. false: they overlap.',
+          ),
         encode_shard_size: positiveInt.max(4096).default(64).describe('Images per encode job.'),
       })
       .prefault({})

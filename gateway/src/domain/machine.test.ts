@@ -34,7 +34,10 @@ function metrics(step: number, overrides: Partial<TrainStepMetrics> = {}): Train
 const unet = { config: { digest: 'sha256:c', bytes: 1, mediaType: '' }, weights: { digest: 'sha256:w', bytes: 1, mediaType: '' } };
 
 function summary(model: string, mean: number): ModelSummary {
-  return { model, metrics: [{ metric: 'pick', mean, median: mean, standardError: 0, winRate: 0.5, differenceLow: 0, differenceHigh: 0, n: 2 }] };
+  return {
+    model,
+    metrics: [{ metric: 'pick', mean, median: mean, standardError: 0, winRate: 0.5, differenceLow: 0, differenceHigh: 0, n: 2 }],
+  };
 }
 
 type Fact = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, 'at'> : never) : never;
@@ -43,7 +46,8 @@ type Fact = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, 'at'> : nev
 function possible(state: RunState, means: Record<string, number>): Fact[] {
   const work = workOf(state);
   const facts: Fact[] = [];
-  for (const [stage, shards] of work.jobs) for (const shard of shards) facts.push({ type: 'job-done', stage, shard, rejected: [], truncated: 0 });
+  for (const [stage, shards] of work.jobs)
+    for (const shard of shards) facts.push({ type: 'job-done', stage, shard, rejected: [], truncated: 0 });
   if (work.training) {
     const model = work.training;
     const step = state.training[model]?.last?.step ?? 0;
@@ -58,7 +62,15 @@ function possible(state: RunState, means: Record<string, number>): Fact[] {
 /** What two orders of events may differ in is when things happened and how often jobs were published. */
 function essence(state: RunState): string {
   const stages = Object.fromEntries(Object.entries(state.stages).map(([name, s]) => [name, { ...s, activeMs: 0, since: 0 }]));
-  return JSON.stringify({ ...state, stages, createdAt: 0, updatedAt: 0, round: 0, results: [...state.results].sort((a, b) => (a.model < b.model ? -1 : 1)), warnings: [...state.warnings].sort() });
+  return JSON.stringify({
+    ...state,
+    stages,
+    createdAt: 0,
+    updatedAt: 0,
+    round: 0,
+    results: [...state.results].sort((a, b) => (a.model < b.model ? -1 : 1)),
+    warnings: [...state.warnings].sort(),
+  });
 }
 
 function expectLegal(before: RunState, after: RunState): void {
@@ -86,7 +98,11 @@ function expectLegal(before: RunState, after: RunState): void {
 }
 
 /** Visits every state that any order of events reaches; returns the ends. `extra` adds events that may come at any time. */
-function explore(start: RunState, means: Record<string, number>, extra: (state: RunState) => Fact[] = () => []): { ends: Map<string, RunState>; visited: number } {
+function explore(
+  start: RunState,
+  means: Record<string, number>,
+  extra: (state: RunState) => Fact[] = () => [],
+): { ends: Map<string, RunState>; visited: number } {
   const seen = new Set<string>();
   const ends = new Map<string, RunState>();
   const open = [start];
@@ -101,7 +117,8 @@ function explore(start: RunState, means: Record<string, number>, extra: (state: 
       const next = transition(state, event);
       expectLegal(state, next);
       // A fact that is told twice changes nothing more.
-      if (fact.type === 'job-done' || fact.type === 'train-finished' || fact.type === 'train-step') expect(essence(transition(next, event))).toBe(essence(next));
+      if (fact.type === 'job-done' || fact.type === 'train-finished' || fact.type === 'train-step')
+        expect(essence(transition(next, event))).toBe(essence(next));
       open.push(next);
     }
   }
@@ -149,7 +166,8 @@ describe('the order of events', () => {
   });
 
   it('ends cancelled from every state, for good', () => {
-    const cancelling = (state: RunState): Fact[] => (state.status === 'running' || state.status === 'paused' ? [{ type: 'cancel', reason: 'c' }] : []);
+    const cancelling = (state: RunState): Fact[] =>
+      state.status === 'running' || state.status === 'paused' ? [{ type: 'cancel', reason: 'c' }] : [];
     const { ends } = explore(started({ iterations: 1 }), rising, cancelling);
     const statuses = new Set([...ends.values()].map((state) => state.status));
     expect([...statuses].sort()).toEqual(['cancelled', 'succeeded']);
@@ -158,7 +176,9 @@ describe('the order of events', () => {
 
   it('leads to the same end when a shard is lost and the rest suffices', () => {
     const losing = (state: RunState): Fact[] => {
-      const lost = workOf(state).jobs.get('sample-base')?.includes(1) ? [{ type: 'job-dead' as const, stage: 'sample-base', shard: 1, reason: 'crashed', attempts: 3 }] : [];
+      const lost = workOf(state).jobs.get('sample-base')?.includes(1)
+        ? [{ type: 'job-dead' as const, stage: 'sample-base', shard: 1, reason: 'crashed', attempts: 3 }]
+        : [];
       return lost;
     };
     const { ends } = explore(started({ iterations: 1, maxMissing: 0.5 }), rising, losing);
@@ -168,7 +188,10 @@ describe('the order of events', () => {
   });
 
   it('fails in every order when more is lost than allowed', () => {
-    const losing = (state: RunState): Fact[] => (state.status === 'running' && !stageOf(state, 'encode').dead.length ? [{ type: 'job-dead', stage: 'encode', shard: 1, reason: 'crashed', attempts: 3 }] : []);
+    const losing = (state: RunState): Fact[] =>
+      state.status === 'running' && !stageOf(state, 'encode').dead.length
+        ? [{ type: 'job-dead', stage: 'encode', shard: 1, reason: 'crashed', attempts: 3 }]
+        : [];
     const reached = explore(started({ iterations: 1 }), rising, losing);
     expect(new Set([...reached.ends.values()].map((state) => state.status))).toEqual(new Set(['failed', 'succeeded']));
     for (const end of reached.ends.values()) if (end.status === 'failed') expect(end.reason).toContain('encode lost 2 of 4 items');
@@ -238,7 +261,12 @@ describe('a run', () => {
   it("warns once when the error on real images stays above the opponent's", () => {
     let state = run(started({ trainSteps: 60 }), rising, (s) => workOf(s).training === 'spin1');
     for (let step = 1; step <= 50; step++) {
-      state = transition(state, { type: 'train-step', model: 'spin1', metrics: metrics(step, { errorReal: 0.11 + (step % 2) * 0.001 }), at: state.updatedAt + 1 });
+      state = transition(state, {
+        type: 'train-step',
+        model: 'spin1',
+        metrics: metrics(step, { errorReal: 0.11 + (step % 2) * 0.001 }),
+        at: state.updatedAt + 1,
+      });
     }
     expect(state.warnings.filter((warning) => warning.includes("above the opponent's"))).toHaveLength(1);
   });
@@ -246,7 +274,12 @@ describe('a run', () => {
   it('does not warn about noise around zero', () => {
     let state = run(started({ trainSteps: 60 }), rising, (s) => workOf(s).training === 'spin1');
     for (let step = 1; step <= 50; step++) {
-      state = transition(state, { type: 'train-step', model: 'spin1', metrics: metrics(step, { errorReal: 0.1 + (step % 2 ? 0.01 : -0.0099) }), at: state.updatedAt + 1 });
+      state = transition(state, {
+        type: 'train-step',
+        model: 'spin1',
+        metrics: metrics(step, { errorReal: 0.1 + (step % 2 ? 0.01 : -0.0099) }),
+        at: state.updatedAt + 1,
+      });
     }
     expect(state.warnings).toEqual([]);
   });

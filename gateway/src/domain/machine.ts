@@ -240,7 +240,8 @@ function complete(next: RunState, stage: Stage, state: StageState, stages: Stage
     if (next.plan.metrics.length === 0) next.bestModel = bestModel(next);
   }
   const missing = missingItems(next, stage, state);
-  if (missing.items > 0) warn(next, `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); the run goes on without them`);
+  if (missing.items > 0)
+    warn(next, `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); the run goes on without them`);
   if (stage.kind === 'encode') {
     if (next.truncated > 0) warn(next, `data: ${next.truncated} captions are longer than the text encoder takes and were cut`);
     const lost = state.dead.flatMap((dead) => rowsOfShard(next, dead.shard));
@@ -248,7 +249,10 @@ function complete(next: RunState, stage: Stage, state: StageState, stages: Stage
   }
   if (stage.kind === 'evaluate' && stopsAfter(next, stage.model)) {
     skipAfter(next, stages, stage.iteration, at);
-    warn(next, `stopped after iteration ${stage.iteration}: ${next.plan.stop?.metric ?? ''} no longer improves; the best model is ${next.bestModel}`);
+    warn(
+      next,
+      `stopped after iteration ${stage.iteration}: ${next.plan.stop?.metric ?? ''} no longer improves; the best model is ${next.bestModel}`,
+    );
   }
 }
 

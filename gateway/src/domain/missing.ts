@@ -17,7 +17,9 @@ export function missingItems(state: RunState, stage: Stage, own: StageState): { 
   if (stage.kind === 'eval-score') {
     // What was never drawn cannot be scored; the loss was counted once, when drawing.
     const undrawn = new Set(stageOf(state, `eval-sample-${stage.model}`).dead.map((dead) => dead.shard));
-    items = own.dead.filter((dead) => !undrawn.has(dead.shard)).reduce((sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected), 0);
+    items = own.dead
+      .filter((dead) => !undrawn.has(dead.shard))
+      .reduce((sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected), 0);
   }
   return { items, why: reasons.join('; ') };
 }

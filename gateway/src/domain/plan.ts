@@ -83,7 +83,15 @@ export function stagesOf(plan: RunPlan): Stage[] {
     add({ name: `evaluate-${model}`, kind: 'evaluate', model, iteration, shards: 1, items: 1, after: [`eval-score-${model}`, ...base] });
   };
 
-  add({ name: 'encode', kind: 'encode', model: '', iteration: 0, shards: shardsFor(plan.rows, plan.encodeShardSize), items: plan.rows, after: [] });
+  add({
+    name: 'encode',
+    kind: 'encode',
+    model: '',
+    iteration: 0,
+    shards: shardsFor(plan.rows, plan.encodeShardSize),
+    items: plan.rows,
+    after: [],
+  });
   if (plan.sft) {
     add({ name: 'train-sft', kind: 'train', model: 'sft', iteration: 0, shards: 1, items: plan.sftSteps, after: ['encode'] });
   }

@@ -31,7 +31,15 @@ export function progressOf(state: RunState, now: number): { stages: StageProgres
     else total += eta;
     // Statistics take no time worth a line.
     if (stage.kind === 'evaluate') continue;
-    stages.push({ stage: stage.name, state: own.status, done: own.items, total: stage.items, rate: rates.get(stage.name) ?? 0, etaSeconds: eta, seconds: activeSeconds(own, now) });
+    stages.push({
+      stage: stage.name,
+      state: own.status,
+      done: own.items,
+      total: stage.items,
+      rate: rates.get(stage.name) ?? 0,
+      etaSeconds: eta,
+      seconds: activeSeconds(own, now),
+    });
   }
   return { stages, etaSeconds: known ? total : -1 };
 }

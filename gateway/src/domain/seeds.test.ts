@@ -47,7 +47,9 @@ it('evaluates every model from the same noise', () => {
 });
 
 it('draws other noise in every iteration, for every copy and for every run seed', () => {
-  const seeds = [...items(plan, 'sample-base'), ...items(plan, 'sample-spin1'), ...items({ ...plan, seed: 4 }, 'sample-base')].map((item) => item.seed);
+  const seeds = [...items(plan, 'sample-base'), ...items(plan, 'sample-spin1'), ...items({ ...plan, seed: 4 }, 'sample-base')].map(
+    (item) => item.seed,
+  );
   expect(new Set(seeds).size).toBe(seeds.length);
 });
 

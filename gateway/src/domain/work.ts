@@ -42,7 +42,8 @@ export function workOf(state: RunState): Work {
     else if (stage.kind === 'report') work.report = true;
     else {
       // A shard is scored as soon as it is drawn.
-      const ready = stage.kind === 'eval-score' ? stageOf(state, `eval-sample-${stage.model}`).done : Array.from({ length: stage.shards }, (_, i) => i);
+      const ready =
+        stage.kind === 'eval-score' ? stageOf(state, `eval-sample-${stage.model}`).done : Array.from({ length: stage.shards }, (_, i) => i);
       const over = new Set([...own.done, ...own.dead.map((dead) => dead.shard)]);
       const open = ready.filter((shard) => !over.has(shard));
       if (open.length > 0) work.jobs.set(stage.name, open);
@@ -60,7 +61,9 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
   const was = before && workOf(before);
   const now = workOf(after);
   const stopped = after.status !== 'running';
-  const skipped = before !== null && Object.entries(after.stages).some(([name, s]) => s.status === 'skipped' && before.stages[name]?.status !== 'skipped');
+  const skipped =
+    before !== null &&
+    Object.entries(after.stages).some(([name, s]) => s.status === 'skipped' && before.stages[name]?.status !== 'skipped');
   if ((stopped && before?.status === 'running') || skipped) commands.push({ type: 'purge' });
 
   const again = before === null || before.round !== after.round;

@@ -31,7 +31,13 @@ export async function sendImage(response: ServerResponse, driver: RunDriver, pat
   const [model, file] = path;
   const index = /^(\d{1,9})\.png$/.exec(file ?? '')?.[1];
   const { plan } = driver.record.state;
-  if (path.length !== 2 || model === undefined || index === undefined || !modelNames(plan).includes(model) || Number(index) >= plan.evaluationPrompts) {
+  if (
+    path.length !== 2 ||
+    model === undefined ||
+    index === undefined ||
+    !modelNames(plan).includes(model) ||
+    Number(index) >= plan.evaluationPrompts
+  ) {
     throw new SpindleError('NOT_FOUND', `image: expected images/<model>/<index>.png of this run, got "${path.join('/')}".`);
   }
   const image = await driver.evaluationImage(model, Number(index));

@@ -39,7 +39,13 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error) => {
       const inUse = 'code' in error && error.code === 'EADDRINUSE';
-      reject(inUse ? new SpindleError('FAILED_PRECONDITION', `http address ${host}:${port}: the port is in use; choose another one.`, { cause: error }) : error);
+      reject(
+        inUse
+          ? new SpindleError('FAILED_PRECONDITION', `http address ${host}:${port}: the port is in use; choose another one.`, {
+              cause: error,
+            })
+          : error,
+      );
     });
     server.listen(port, host, () => resolve());
   });
@@ -64,7 +70,12 @@ async function handle(request: IncomingMessage, response: ServerResponse, option
   }
 }
 
-async function serveApi(path: string[], request: IncomingMessage, response: ServerResponse, { orchestrator, api, bus }: HttpOptions): Promise<void> {
+async function serveApi(
+  path: string[],
+  request: IncomingMessage,
+  response: ServerResponse,
+  { orchestrator, api, bus }: HttpOptions,
+): Promise<void> {
   const [resource, runId, what, ...rest] = path;
   if (resource === 'workers' && runId === undefined) {
     sendJson(response, await workers(bus));
@@ -89,7 +100,10 @@ function notFound(path: string[]): SpindleError {
 /** The names by which a person on this machine reaches us; a wildcard address accepts every name, because someone chose that. */
 function isOwnHost(header: string | undefined, boundHost: string): boolean {
   if (boundHost === '0.0.0.0' || boundHost === '::') return true;
-  const name = (header ?? '').replace(/:\d+$/, '').replace(/^\[|\]$/g, '').toLowerCase();
+  const name = (header ?? '')
+    .replace(/:\d+$/, '')
+    .replace(/^\[|\]$/g, '')
+    .toLowerCase();
   return name === 'localhost' || name === '127.0.0.1' || name === '::1' || name === boundHost;
 }
 

@@ -27,9 +27,15 @@ function factOf(news: Announcement): Event['fact'] {
     case 'run-changed':
       return { case: 'runChanged', value: create(RunChangedSchema, { status: news.status, reason: news.reason }) };
     case 'stage-changed':
-      return { case: 'stageChanged', value: create(StageChangedSchema, { stage: news.stage, state: news.state, done: news.done, total: news.total }) };
+      return {
+        case: 'stageChanged',
+        value: create(StageChangedSchema, { stage: news.stage, state: news.state, done: news.done, total: news.total }),
+      };
     case 'train-step':
-      return { case: 'trainStep', value: create(TrainStepDoneSchema, { model: news.model, steps: news.steps, step: fromMetrics(news.metrics) }) };
+      return {
+        case: 'trainStep',
+        value: create(TrainStepDoneSchema, { model: news.model, steps: news.steps, step: fromMetrics(news.metrics) }),
+      };
     case 'model-evaluated':
       return { case: 'modelEvaluated', value: create(ModelEvaluatedSchema, { statistics: fromSummary(news.summary) }) };
     case 'warning':

@@ -55,7 +55,13 @@ export class RunDriver {
   #dirty = false;
   #onFenced: (error: Error) => void;
 
-  private constructor(record: RunRecord, metrics: MetricsLog, ports: OrchestratorPorts, records: RunRecords, onFenced: (error: Error) => void) {
+  private constructor(
+    record: RunRecord,
+    metrics: MetricsLog,
+    ports: OrchestratorPorts,
+    records: RunRecords,
+    onFenced: (error: Error) => void,
+  ) {
     this.#record = record;
     this.#ports = ports;
     this.#records = records;
@@ -64,18 +70,35 @@ export class RunDriver {
     this.changes.setMaxListeners(0);
     this.#results = new ResultReader(ports.store);
     const { bus, store, logger } = ports;
+    const trace = extractContext(record.trace);
     this.#publisher = new JobPublisher({
-      bus,
+      // Each job continues the run's trace, also after a restart.
+      publish: (job, round, signal) =>
+        inSpan('dispatch job', { 'spindle.job': job.key }, () => bus.publishJob(job, round, { signal }), trace),
       logger,
       signal: this.#stop.signal,
       round: () => this.#record.state.round,
       build: async (stage, shard) => buildJob(this.#record, stage, shard, await this.texts(), this.#results),
-      failed: ({ stage, shard }, error) => void this.#report(this.dispatch({ type: 'job-dead', stage, shard, reason: error.message, attempts: 0 })),
+      failed: ({ stage, shard }, error) =>
+        void this.#report(this.dispatch({ type: 'job-dead', stage, shard, reason: error.message, attempts: 0 })),
     });
-    this.#reconciler = new Reconciler({ bus, store, results: this.#results, logger, publishing: () => this.#publisher.busy, record: () => this.#record, dispatch: (event) => this.dispatch(event) });
+    this.#reconciler = new Reconciler({
+      bus,
+      store,
+      results: this.#results,
+      logger,
+      publishing: () => this.#publisher.busy,
+      record: () => this.#record,
+      dispatch: (event) => this.dispatch(event),
+    });
   }
 
-  static async open(record: RunRecord, ports: OrchestratorPorts, records: RunRecords, onFenced: (error: Error) => void): Promise<RunDriver> {
+  static async open(
+    record: RunRecord,
+    ports: OrchestratorPorts,
+    records: RunRecords,
+    onFenced: (error: Error) => void,
+  ): Promise<RunDriver> {
     return new RunDriver(record, await MetricsLog.open(records.directory(record.runId)), ports, records, onFenced);
   }
 
@@ -192,7 +215,9 @@ export class RunDriver {
         case 'purge':
           this.#publisher.clear();
           // Workers that already hold a job finish it; its result is kept and counts when the run is resumed.
-          await this.#ports.bus.purgeJobs(this.#record.runId).catch((error: unknown) => this.#ports.logger.warn({ err: error }, 'the queue could not be purged'));
+          await this.#ports.bus
+            .purgeJobs(this.#record.runId)
+            .catch((error: unknown) => this.#ports.logger.warn({ err: error }, 'the queue could not be purged'));
           break;
         case 'publish':
           this.#publisher.add(command.stage, command.shards);

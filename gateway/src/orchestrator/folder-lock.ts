@@ -1,4 +1,4 @@
-/** One live gateway per artifacts folder. */
+/** One live owner per artifacts folder: one gateway, and one `spindle up`. */
 import { mkdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -21,9 +21,9 @@ export interface FolderLock {
   release(): Promise<void>;
 }
 
-export async function lockFolder(root: string): Promise<FolderLock> {
+export async function lockFolder(root: string, who: 'gateway' | 'mesh' = 'gateway'): Promise<FolderLock> {
   await mkdir(root, { recursive: true });
-  const file = join(root, 'gateway.lock');
+  const file = join(root, `${who}.lock`);
   const own: Owner = { pid: process.pid, host: hostname(), started: await startTime(process.pid), since: new Date().toISOString() };
   for (let attempt = 0; ; attempt++) {
     try {
@@ -35,7 +35,7 @@ export async function lockFolder(root: string): Promise<FolderLock> {
       if (owner && (await isAlive(owner, file))) {
         throw new SpindleError(
           'FAILED_PRECONDITION',
-          `${root}: this artifacts folder is in use by another gateway (process ${owner.pid} on ${owner.host}, since ${owner.since}); stop it or choose another folder.`,
+          `${root}: this artifacts folder is in use by another ${who} (process ${owner.pid} on ${owner.host}, since ${owner.since}); stop it or choose another folder.`,
         );
       }
       await rm(file, { force: true });

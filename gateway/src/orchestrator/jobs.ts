@@ -62,7 +62,14 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
   const { start, count } = shardRange(record.state.plan, stage, shard);
   switch (stage.kind) {
     case 'encode': {
-      const value = create(EncodeJobSchema, { manifest: toRef(record.manifest), start, count, pipelinePath: config.model, resolution: record.resolution, precision });
+      const value = create(EncodeJobSchema, {
+        manifest: toRef(record.manifest),
+        start,
+        count,
+        pipelinePath: config.model,
+        resolution: record.resolution,
+        precision,
+      });
       return create(JobSchema, { key, runId, work: { case: 'encode', value } });
     }
     case 'sample':

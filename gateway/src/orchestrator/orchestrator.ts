@@ -90,8 +90,10 @@ export class Orchestrator {
     });
     driver.changes.on('news', (news) => {
       this.news.emit('news', news);
-      const freed = news.announcements.some((announcement) => announcement.type === 'run-changed') && news.record.state.status !== 'running';
-      if (freed) void this.#startNext().catch((error: unknown) => this.#options.logger.error({ err: error }, 'the next run could not be started'));
+      const freed =
+        news.announcements.some((announcement) => announcement.type === 'run-changed') && news.record.state.status !== 'running';
+      if (freed)
+        void this.#startNext().catch((error: unknown) => this.#options.logger.error({ err: error }, 'the next run could not be started'));
     });
     this.#drivers.set(record.runId, driver);
     return driver;
@@ -132,7 +134,9 @@ export class Orchestrator {
 
   /** Newest first. */
   list(): RunDriver[] {
-    return [...this.#drivers.values()].sort((a, b) => b.record.state.createdAt - a.record.state.createdAt || (a.record.runId < b.record.runId ? 1 : -1));
+    return [...this.#drivers.values()].sort(
+      (a, b) => b.record.state.createdAt - a.record.state.createdAt || (a.record.runId < b.record.runId ? 1 : -1),
+    );
   }
 
   async pause(runId: string): Promise<RunRecord> {
@@ -147,7 +151,10 @@ export class Orchestrator {
     if (status !== 'paused' && status !== 'failed') throw refuse(driver.record, 'resume');
     const running = this.list().find((other) => other.record.state.status === 'running');
     if (running) {
-      throw new SpindleError('FAILED_PRECONDITION', `run "${runId}" cannot be resumed while run "${running.record.runId}" is running; pause that one first.`);
+      throw new SpindleError(
+        'FAILED_PRECONDITION',
+        `run "${runId}" cannot be resumed while run "${running.record.runId}" is running; pause that one first.`,
+      );
     }
     return driver.resume();
   }
@@ -187,11 +194,13 @@ function expectStatus(record: RunRecord, expected: string[], verb: string): RunR
 }
 
 function refuse(record: RunRecord, verb: string): SpindleError {
-  return new SpindleError('FAILED_PRECONDITION', `run "${record.runId}" is ${record.state.status}; it cannot be ${verb === 'cancel' ? 'cancelled' : `${verb}d`}.`);
+  return new SpindleError(
+    'FAILED_PRECONDITION',
+    `run "${record.runId}" is ${record.state.status}; it cannot be ${verb === 'cancel' ? 'cancelled' : `${verb}d`}.`,
+  );
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }
-

@@ -1,5 +1,5 @@
 /** Puts jobs on the queue in the background: publishing waits while the queue is full, and nothing else may wait for that. */
-import { delay, ensureError, type Bus, type Logger } from '@spindle/kit';
+import { delay, ensureError, type Logger } from '@spindle/kit';
 import type { Job } from '@spindle/proto';
 
 export interface Item {
@@ -8,7 +8,8 @@ export interface Item {
 }
 
 export interface JobPublisherOptions {
-  bus: Bus;
+  /** Queues a job; waits while the queue is full. */
+  publish: (job: Job, round: number, signal: AbortSignal) => Promise<void>;
   build: (stage: string, shard: number) => Promise<Job>;
   round: () => number;
   /** The job cannot be made or is refused for good. */
@@ -46,12 +47,12 @@ export class JobPublisher {
   }
 
   async #drain(): Promise<void> {
-    const { bus, build, round, failed, logger, signal } = this.#options;
+    const { publish, build, round, failed, logger, signal } = this.#options;
     for (let item = this.#queue.shift(); item && !signal.aborted; item = this.#queue.shift()) {
       const generation = this.#generation;
       try {
         const job = await build(item.stage, item.shard);
-        if (generation === this.#generation) await bus.publishJob(job, round(), { signal });
+        if (generation === this.#generation) await publish(job, round(), signal);
       } catch (thrown) {
         if (signal.aborted) return;
         const error = ensureError(thrown);

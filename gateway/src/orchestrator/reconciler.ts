@@ -52,7 +52,11 @@ export class Reconciler {
   async #loop(signal: AbortSignal, turn: () => Promise<void>, pauseMs: number): Promise<void> {
     while (!signal.aborted && !this.#ended) {
       await turn().catch((error: unknown) => {
-        if (!signal.aborted) this.#options.logger.warn({ err: error, run: this.#options.record().runId }, 'comparing the run with its results failed; trying again');
+        if (!signal.aborted)
+          this.#options.logger.warn(
+            { err: error, run: this.#options.record().runId },
+            'comparing the run with its results failed; trying again',
+          );
       });
       if (pauseMs > 0) await delay(pauseMs, signal).catch(() => undefined);
     }
@@ -93,7 +97,13 @@ export class Reconciler {
     if (!result) return;
     const encoded = result.result.case === 'encode' ? result.result.value : null;
     const rejected = encoded?.rejected ?? [];
-    await dispatch({ type: 'job-done', stage: stage.name, shard: job.shard, rejected: rejected.map((row) => row.index), truncated: encoded?.truncatedCaptions ?? 0 });
+    await dispatch({
+      type: 'job-done',
+      stage: stage.name,
+      shard: job.shard,
+      rejected: rejected.map((row) => row.index),
+      truncated: encoded?.truncatedCaptions ?? 0,
+    });
     for (const row of rejected) {
       const named = record().state.warnings.filter((warning) => warning.includes(leftOut)).length;
       if (named < maxNamedRows) await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
@@ -150,4 +160,3 @@ export class Reconciler {
     return byKind;
   }
 }
-

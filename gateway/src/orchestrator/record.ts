@@ -33,7 +33,10 @@ export function parseRecord(json: string, where: string): RunRecord {
   }
   const version = typeof value === 'object' && value !== null && 'schemaVersion' in value ? value.schemaVersion : undefined;
   if (version !== stateSchemaVersion) {
-    throw new SpindleError('FAILED_PRECONDITION', `${where}: schemaVersion: expected ${stateSchemaVersion}, got ${String(version)}; this run was made by another version of Spindle.`);
+    throw new SpindleError(
+      'FAILED_PRECONDITION',
+      `${where}: schemaVersion: expected ${stateSchemaVersion}, got ${String(version)}; this run was made by another version of Spindle.`,
+    );
   }
   return value as RunRecord;
 }

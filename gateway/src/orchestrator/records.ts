@@ -64,7 +64,10 @@ export class RunRecords {
     const json = serializeRecord(record);
     try {
       const revision = this.#revisions.get(record.runId);
-      this.#revisions.set(record.runId, revision === undefined ? await this.#kv.put(record.runId, json) : await this.#kv.update(record.runId, json, revision));
+      this.#revisions.set(
+        record.runId,
+        revision === undefined ? await this.#kv.put(record.runId, json) : await this.#kv.update(record.runId, json, revision),
+      );
     } catch (thrown) {
       const error = ensureError(thrown);
       if (error.code === 'ABORTED') return this.#reconcile(record, json);
@@ -79,7 +82,10 @@ export class RunRecords {
       throw new SpindleError('ABORTED', `run "${record.runId}": another gateway drives it now (version ${record.version} was overtaken).`);
     }
     // The bucket was wiped, or a write whose answer got lost has gone through.
-    this.#revisions.set(record.runId, entry ? await this.#kv.update(record.runId, json, entry.revision) : await this.#kv.put(record.runId, json));
+    this.#revisions.set(
+      record.runId,
+      entry ? await this.#kv.update(record.runId, json, entry.revision) : await this.#kv.put(record.runId, json),
+    );
   }
 
   async delete(runId: string): Promise<void> {

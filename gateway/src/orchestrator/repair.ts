@@ -12,7 +12,8 @@ const pollMs = 200;
 export async function repairInputs(context: TaskContext, request: TrainRequest): Promise<number> {
   const record = context.record();
   const encoded = await damaged(context, 'encode', request.encodedShards);
-  const generated = request.iteration === 0 ? [] : await damaged(context, `sample-${opponentOf(request.iteration)}`, request.generatedShards);
+  const generated =
+    request.iteration === 0 ? [] : await damaged(context, `sample-${opponentOf(request.iteration)}`, request.generatedShards);
   const all = [...encoded, ...generated];
   const texts = await context.texts();
   for (const { stage, shard, ref } of all) {
@@ -26,14 +27,19 @@ export async function repairInputs(context: TaskContext, request: TrainRequest):
     while (!(await context.ports.store.has(ref))) {
       const key = jobKey(record.runId, stage, shard);
       const dead = (await context.ports.bus.deadLetters(record.runId)).find((letter) => letter.key === key);
-      if (dead) throw new SpindleError('DATA_LOSS', `${key}: its data ${ref.digest} is damaged and could not be made again: ${dead.reason}`);
+      if (dead)
+        throw new SpindleError('DATA_LOSS', `${key}: its data ${ref.digest} is damaged and could not be made again: ${dead.reason}`);
       await delay(pollMs, context.signal);
     }
   }
   return all.length;
 }
 
-async function damaged(context: TaskContext, stage: string, refs: ArtifactRef[]): Promise<{ stage: string; shard: number; ref: ArtifactRef }[]> {
+async function damaged(
+  context: TaskContext,
+  stage: string,
+  refs: ArtifactRef[],
+): Promise<{ stage: string; shard: number; ref: ArtifactRef }[]> {
   const record = context.record();
   const bad = new Set<string>();
   for (const ref of refs) {

@@ -16,7 +16,9 @@ export class ResultReader {
     try {
       return fromJsonString(JobResultSchema, json, { ignoreUnknownFields: true });
     } catch (cause) {
-      throw new SpindleError('DATA_LOSS', `result ${key}: expected a JobResult in JSON, got ${json.length} bytes that do not parse.`, { cause });
+      throw new SpindleError('DATA_LOSS', `result ${key}: expected a JobResult in JSON, got ${json.length} bytes that do not parse.`, {
+        cause,
+      });
     }
   }
 

@@ -65,7 +65,12 @@ export async function evaluateModel(context: TaskContext, model: string): Promis
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);
-  const response = await persist(() => ports.evaluator.evaluate({ runId: record.runId, models }, { signal, timeoutMs: callTimeoutMs }), signal, ports.logger, `the evaluation of ${model}`);
+  const response = await persist(
+    () => ports.evaluator.evaluate({ runId: record.runId, models }, { signal, timeoutMs: callTimeoutMs }),
+    signal,
+    ports.logger,
+    `the evaluation of ${model}`,
+  );
   if (response) await dispatch({ type: 'evaluated', model, results: response.models.map(toSummary) });
 }
 
@@ -75,6 +80,11 @@ export async function writeReport(context: TaskContext): Promise<void> {
   const record = context.record();
   const models = modelEvaluations(record, texts);
   const runJson = JSON.stringify(reportData(record, context.curves(), Date.now()));
-  const response = await persist(() => ports.evaluator.writeReport({ runId: record.runId, directory, models, runJson }, { signal, timeoutMs: callTimeoutMs }), signal, ports.logger, 'the report');
+  const response = await persist(
+    () => ports.evaluator.writeReport({ runId: record.runId, directory, models, runJson }, { signal, timeoutMs: callTimeoutMs }),
+    signal,
+    ports.logger,
+    'the report',
+  );
   if (response) await context.dispatch({ type: 'report-written' });
 }

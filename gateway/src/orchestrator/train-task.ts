@@ -85,7 +85,13 @@ async function shardRefs(record: RunRecord, name: string, read: (key: string) =>
 }
 
 /** Resolves with the trained U-Net, or undefined when `signal` aborts; throws what ends the training for good. */
-export async function train(trainer: TrainerPort, request: TrainRequest, listener: TrainListener, signal: AbortSignal, logger: Logger): Promise<UnetRef | undefined> {
+export async function train(
+  trainer: TrainerPort,
+  request: TrainRequest,
+  listener: TrainListener,
+  signal: AbortSignal,
+  logger: Logger,
+): Promise<UnetRef | undefined> {
   let wait = retryMs.first;
   let failures = 0;
   while (!signal.aborted) {

@@ -27,7 +27,10 @@ export function toBlob(ref: ArtifactRef): StoredBlob {
 
 export function toStoredUnet(unet: UnetRef | undefined, where: string): StoredUnet {
   if (!unet?.config || !unet.weights) {
-    throw new SpindleError('INTERNAL', `${where}: expected the trained U-Net's config and weights in the artifact store, got ${unet ? 'only a part' : 'nothing'}.`);
+    throw new SpindleError(
+      'INTERNAL',
+      `${where}: expected the trained U-Net's config and weights in the artifact store, got ${unet ? 'only a part' : 'nothing'}.`,
+    );
   }
   return { config: toBlob(unet.config), weights: toBlob(unet.weights) };
 }
@@ -45,8 +48,31 @@ export function objectiveOf(loss: RunConfig['objective']['loss']): Objective {
 }
 
 export function toMetrics(step: TrainStep): TrainStepMetrics {
-  const { loss, errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated, implicitAccuracy, gradNorm, learningRate, beta, seconds } = step;
-  return { step: step.step, loss, errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated, implicitAccuracy, gradNorm, learningRate, beta, seconds };
+  const {
+    loss,
+    errorReal,
+    errorGenerated,
+    opponentErrorReal,
+    opponentErrorGenerated,
+    implicitAccuracy,
+    gradNorm,
+    learningRate,
+    beta,
+    seconds,
+  } = step;
+  return {
+    step: step.step,
+    loss,
+    errorReal,
+    errorGenerated,
+    opponentErrorReal,
+    opponentErrorGenerated,
+    implicitAccuracy,
+    gradNorm,
+    learningRate,
+    beta,
+    seconds,
+  };
 }
 
 export function fromMetrics(metrics: TrainStepMetrics): TrainStep {
@@ -70,5 +96,8 @@ export function toSummary(model: ModelStatistics): ModelSummary {
 }
 
 export function fromSummary(summary: ModelSummary): ModelStatistics {
-  return create(ModelStatisticsSchema, { model: summary.model, metrics: summary.metrics.map((metric) => create(MetricStatisticsSchema, { ...metric })) });
+  return create(ModelStatisticsSchema, {
+    model: summary.model,
+    metrics: summary.metrics.map((metric) => create(MetricStatisticsSchema, { ...metric })),
+  });
 }

@@ -45,7 +45,9 @@ export async function checkRun(config: RunConfig, runId: string, sampler: Sample
   const plan = planOf(config, runId, data.rows.length, prompts.length);
   const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
   if (config.train.batch_size > data.rows.length) {
-    warnings.push(`train.batch_size: ${config.train.batch_size} is more than the ${data.rows.length} rows of the data set; rows repeat within a batch.`);
+    warnings.push(
+      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows.length} rows of the data set; rows repeat within a batch.`,
+    );
   }
   const checked = { config, plan, resolution, model, data, prompts, warnings };
   return { ...checked, text: describePlan(checked) };
@@ -55,7 +57,8 @@ async function checkMetrics(config: RunConfig, sampler: SamplerPort, signal: Abo
   for (const [i, metric] of (config.evaluation?.metrics ?? []).entries()) {
     const key = `evaluation.metrics.${i}`;
     const clip = await inspect(sampler, metric.model, `${key}.model`, signal);
-    if (clip.kind !== 'CLIPModel') throw new SpindleError('INVALID_ARGUMENT', `${key}.model: ${metric.model}: expected a CLIPModel, got ${clip.kind}.`);
+    if (clip.kind !== 'CLIPModel')
+      throw new SpindleError('INVALID_ARGUMENT', `${key}.model: ${metric.model}: expected a CLIPModel, got ${clip.kind}.`);
     if (metric.head === undefined) continue;
     const weights = join(metric.head, 'model.safetensors');
     await access(weights).catch(() => {
@@ -128,7 +131,10 @@ const reserved = new Set(['store', 'nats', 'logs']);
 export function chooseRunId(asked: string, name: string, inUse: (id: string) => boolean): string {
   if (asked !== '') {
     if (!runIdPattern.test(asked) || reserved.has(asked)) {
-      throw new SpindleError('INVALID_ARGUMENT', `run_id: expected up to 63 lower-case letters, digits and "-"${reserved.has(asked) ? `, none of ${[...reserved].join(', ')}` : ''}, got "${asked}".`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `run_id: expected up to 63 lower-case letters, digits and "-"${reserved.has(asked) ? `, none of ${[...reserved].join(', ')}` : ''}, got "${asked}".`,
+      );
     }
     if (inUse(asked)) throw new SpindleError('ALREADY_EXISTS', `run_id: expected an id that is not in use, got "${asked}".`);
     return asked;
@@ -139,4 +145,3 @@ export function chooseRunId(asked: string, name: string, inUse: (id: string) => 
     if (!inUse(id)) return id;
   }
 }
-

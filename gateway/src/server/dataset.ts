@@ -31,7 +31,9 @@ export async function readDataSet(folder: string, options: { limit?: number | un
     throw new SpindleError('INVALID_ARGUMENT', `data.path: expected metadata.jsonl or metadata.csv in ${folder}, got neither.`);
   }
   const file = join(folder, metadata);
-  const entries = metadata.endsWith('.csv') ? parseCsvRows(await readFile(file, 'utf8'), file) : parseJsonLines(await readFile(file, 'utf8'), file);
+  const entries = metadata.endsWith('.csv')
+    ? parseCsvRows(await readFile(file, 'utf8'), file)
+    : parseJsonLines(await readFile(file, 'utf8'), file);
   if (entries.length === 0) throw new SpindleError('INVALID_ARGUMENT', `${file}: expected at least one row, got an empty data set.`);
 
   const listed = new Set<string>();
@@ -47,19 +49,29 @@ export async function readDataSet(folder: string, options: { limit?: number | un
     throw new SpindleError('INVALID_ARGUMENT', `${file}: expected a file for every row, got none for ${some(missing)}.`);
   }
   const used = rows.slice(0, options.limit ?? rows.length);
-  return { rows: used, warnings: warningsOf(used, [...names].filter((name) => imageSuffixes.has(extname(name).toLowerCase()) && !listed.has(name)), options) };
+  return {
+    rows: used,
+    warnings: warningsOf(
+      used,
+      [...names].filter((name) => imageSuffixes.has(extname(name).toLowerCase()) && !listed.has(name)),
+      options,
+    ),
+  };
 }
 
 function warningsOf(rows: DataRow[], unlisted: string[], options: { limit?: number | undefined; textTokens: number }): string[] {
   const warnings: string[] = [];
-  if (unlisted.length > 0) warnings.push(`data: ${unlisted.length} images have no row in the metadata and are not used: ${some(unlisted.sort())}.`);
+  if (unlisted.length > 0)
+    warnings.push(`data: ${unlisted.length} images have no row in the metadata and are not used: ${some(unlisted.sort())}.`);
   const empty = rows.filter((row) => row.text.trim() === '').length;
   if (empty > 0) warnings.push(`data: ${empty} captions are empty.`);
   // Every word is at least one token; begin and end take two. The exact count is known once the text is encoded.
   const room = options.textTokens - 2;
   const long = room > 0 ? rows.filter((row) => row.text.trim().split(/\s+/).length > room).length : 0;
-  if (long > 0) warnings.push(`data: at least ${long} captions are longer than the text encoder's ${options.textTokens} tokens; they will be cut.`);
-  if (options.limit !== undefined && options.limit > rows.length) warnings.push(`data.limit: ${options.limit} rows were asked for, the data set has ${rows.length}.`);
+  if (long > 0)
+    warnings.push(`data: at least ${long} captions are longer than the text encoder's ${options.textTokens} tokens; they will be cut.`);
+  if (options.limit !== undefined && options.limit > rows.length)
+    warnings.push(`data.limit: ${options.limit} rows were asked for, the data set has ${rows.length}.`);
   return warnings;
 }
 
@@ -87,7 +99,8 @@ function parseCsvRows(text: string, file: string): Entry[] {
   const [header, ...lines] = parseCsv(text, file);
   if (!header) return [];
   for (const column of ['file_name', 'text']) {
-    if (!header.fields.includes(column)) throw new SpindleError('INVALID_ARGUMENT', `${file}:1: expected the columns file_name and text, got ${header.fields.join(', ')}.`);
+    if (!header.fields.includes(column))
+      throw new SpindleError('INVALID_ARGUMENT', `${file}:1: expected the columns file_name and text, got ${header.fields.join(', ')}.`);
   }
   return lines.map(({ fields, line }) => {
     if (fields.length !== header.fields.length) {
@@ -100,7 +113,11 @@ function parseCsvRows(text: string, file: string): Entry[] {
 function entryOf(value: unknown, line: number, file: string): Entry {
   const field = (key: string): string => {
     const got: unknown = typeof value === 'object' && value !== null && key in value ? (value as Record<string, unknown>)[key] : undefined;
-    if (typeof got !== 'string') throw new SpindleError('INVALID_ARGUMENT', `${file}:${line}: ${key}: expected a string, got ${got === undefined ? 'nothing' : JSON.stringify(got)}.`);
+    if (typeof got !== 'string')
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${file}:${line}: ${key}: expected a string, got ${got === undefined ? 'nothing' : JSON.stringify(got)}.`,
+      );
     return got;
   };
   const name = field('file_name');
@@ -125,7 +142,9 @@ async function isFile(path: string): Promise<boolean> {
 
 async function listFiles(root: string): Promise<Set<string>> {
   const entries = await readdir(root, { recursive: true, withFileTypes: true });
-  return new Set(entries.filter((entry) => entry.isFile()).map((entry) => relative(root, join(entry.parentPath, entry.name)).split(sep).join('/')));
+  return new Set(
+    entries.filter((entry) => entry.isFile()).map((entry) => relative(root, join(entry.parentPath, entry.name)).split(sep).join('/')),
+  );
 }
 
 function some(names: string[]): string {

@@ -12,12 +12,17 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const side = resolution / model.vaeScale;
   const shards = (name: string): number => stagesOf(plan).find((stage) => stage.name === name)?.shards ?? 0;
   const sft = sftTraining(config);
-  const evaluation = prompts.length > 0 ? `${prompts.length} prompts × ${plan.iterations + 1 + (sft ? 1 : 0)} models, judged by ${plan.metrics.join(', ') || 'nobody'}` : 'none';
+  const evaluation =
+    prompts.length > 0
+      ? `${prompts.length} prompts × ${plan.iterations + 1 + (sft ? 1 : 0)} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
+      : 'none';
   return [
     `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ${model.predictionType} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
-    ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan.rows * plan.imagesPerPrompt, shards('sample-base'), i + 1)),
+    ...Array.from({ length: plan.iterations }, (_, i) =>
+      iterationText(config, plan.rows * plan.imagesPerPrompt, shards('sample-base'), i + 1),
+    ),
     `evaluation: ${evaluation}.`,
     `memory: training needs about ${size(trainingMemory(run))} plus activations (weights, opponent, gradients, two moments${config.train.ema_decay > 0 ? ', moving average' : ''}).`,
     `disk: about ${size(diskBytes(run))} under the artifacts folder.`,

@@ -6,7 +6,12 @@ export async function readPrompts(file: string, limit: number | undefined): Prom
   const text = await readFile(file, 'utf8').catch(() => {
     throw new SpindleError('INVALID_ARGUMENT', `evaluation.prompts: expected a file, got "${file}", which cannot be read.`);
   });
-  const prompts = file.toLowerCase().endsWith('.json') ? parseJson(text, file) : text.split(/\r?\n/).map((line) => line.trim()).filter((line) => line !== '');
+  const prompts = file.toLowerCase().endsWith('.json')
+    ? parseJson(text, file)
+    : text
+        .split(/\r?\n/)
+        .map((line) => line.trim())
+        .filter((line) => line !== '');
   if (prompts.length === 0) throw new SpindleError('INVALID_ARGUMENT', `${file}: expected at least one prompt, got none.`);
   return prompts.slice(0, limit ?? prompts.length);
 }
@@ -18,10 +23,12 @@ function parseJson(text: string, file: string): string[] {
   } catch {
     throw new SpindleError('INVALID_ARGUMENT', `${file}: expected a JSON array of prompts, got text that does not parse.`);
   }
-  if (!Array.isArray(value)) throw new SpindleError('INVALID_ARGUMENT', `${file}: expected a JSON array of prompts, got ${value === null ? 'null' : typeof value}.`);
+  if (!Array.isArray(value))
+    throw new SpindleError('INVALID_ARGUMENT', `${file}: expected a JSON array of prompts, got ${value === null ? 'null' : typeof value}.`);
   return value.map((entry: unknown, i) => {
     const prompt: unknown = typeof entry === 'object' && entry !== null && 'prompt' in entry ? entry.prompt : entry;
-    if (typeof prompt !== 'string') throw new SpindleError('INVALID_ARGUMENT', `${file}: entry ${i}: expected a string or {prompt}, got ${JSON.stringify(entry)}.`);
+    if (typeof prompt !== 'string')
+      throw new SpindleError('INVALID_ARGUMENT', `${file}: entry ${i}: expected a string or {prompt}, got ${JSON.stringify(entry)}.`);
     return prompt;
   });
 }

@@ -1,7 +1,6 @@
 /** RunService: the public API. */
 import { create, toJsonString } from '@bufbuild/protobuf';
-import type {
-  RunService} from '@spindle/proto';
+import type { RunService } from '@spindle/proto';
 import {
   CreateRunResponseSchema,
   DeleteRunResponseSchema,
@@ -20,7 +19,15 @@ import {
   type WatchRunRequest,
   type WatchRunResponse,
 } from '@spindle/proto';
-import { injectContext, linkedAbort, SpindleError, type ArtifactStore, type Bus, type CallContext, type ServiceHandlers } from '@spindle/kit';
+import {
+  injectContext,
+  linkedAbort,
+  SpindleError,
+  type ArtifactStore,
+  type Bus,
+  type CallContext,
+  type ServiceHandlers,
+} from '@spindle/kit';
 import { parseRunConfig } from '../config/load.js';
 import { isFinal } from '../domain/state.js';
 import type { Orchestrator } from '../orchestrator/orchestrator.js';
@@ -78,7 +85,10 @@ export class RunApi {
     const free = freeBytes(root);
     const needed = neededBytes(checked);
     if (free !== undefined && free < needed) {
-      throw new SpindleError('FAILED_PRECONDITION', `artifacts folder ${root}: expected about ${size(needed)} of free disk space, got ${size(free)}.`);
+      throw new SpindleError(
+        'FAILED_PRECONDITION',
+        `artifacts folder ${root}: expected about ${size(needed)} of free disk space, got ${size(free)}.`,
+      );
     }
     const trace: Record<string, string> = {};
     injectContext(trace);
@@ -94,7 +104,8 @@ export class RunApi {
     const all = this.#options.orchestrator.list();
     const count = Math.min(request.pageSize || pageSize.standard, pageSize.largest);
     const start = request.pageToken === '' ? 0 : all.findIndex((driver) => driver.record.runId === request.pageToken);
-    if (start < 0) throw new SpindleError('INVALID_ARGUMENT', `page_token: expected the token of a page before, got "${request.pageToken}".`);
+    if (start < 0)
+      throw new SpindleError('INVALID_ARGUMENT', `page_token: expected the token of a page before, got "${request.pageToken}".`);
     return create(ListRunsResponseSchema, {
       runs: all.slice(start, start + count).map((driver) => this.view(driver.record)),
       nextPageToken: all[start + count]?.record.runId ?? '',
@@ -136,6 +147,9 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw new SpindleError('INVALID_ARGUMENT', `config_json: expected a run config in JSON, got ${text === '' ? 'nothing' : 'text that does not parse'}.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `config_json: expected a run config in JSON, got ${text === '' ? 'nothing' : 'text that does not parse'}.`,
+    );
   }
 }

@@ -59,7 +59,13 @@ export interface FakeServices {
 }
 
 /** All four services behind one address. */
-export async function startFakes(options: { bus: Bus; store: ArtifactStore; logger: Logger; behaviour?: FakeBehaviour; port?: number }): Promise<FakeServices> {
+export async function startFakes(options: {
+  bus: Bus;
+  store: ArtifactStore;
+  logger: Logger;
+  behaviour?: FakeBehaviour;
+  port?: number;
+}): Promise<FakeServices> {
   const { bus, store, logger } = options;
   const stopping = new AbortController();
   const services: Omit<FakeServices, 'address' | 'stop'> = { worked: [], trained: [], behaviour: options.behaviour ?? {} };
@@ -80,7 +86,11 @@ export async function startFakes(options: { bus: Bus; store: ArtifactStore; logg
   });
   const port = await server.listen(`127.0.0.1:${options.port ?? 0}`);
   const kinds: JobKind[] = ['encode', 'sample', 'score'];
-  const consuming = bus.consumeJobs(kinds, (job) => work(job, bus, store, services), { workerId: 'fake', signal: stopping.signal, retryDelayMs: 20 });
+  const consuming = bus.consumeJobs(kinds, (job) => work(job, bus, store, services), {
+    workerId: 'fake',
+    signal: stopping.signal,
+    retryDelayMs: 20,
+  });
   return {
     ...services,
     worked: services.worked,
@@ -96,9 +106,23 @@ export async function startFakes(options: { bus: Bus; store: ArtifactStore; logg
 }
 
 function inspectAnswer(path: string) {
-  if (path.includes('broken')) throw new SpindleError('INVALID_ARGUMENT', `${path}/unet/diffusion_pytorch_model.safetensors: conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.`);
+  if (path.includes('broken'))
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${path}/unet/diffusion_pytorch_model.safetensors: conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.`,
+    );
   const kind = path.includes('clip') ? 'CLIPModel' : 'StableDiffusionPipeline';
-  return create(InspectModelResponseSchema, { kind, unetParameters: 1_000n, latentChannels: 4, vaeScale: 8, sampleSize: 8, textTokens: 16, textWidth: 8, predictionType: 'epsilon', scheduler: 'DDIMScheduler' });
+  return create(InspectModelResponseSchema, {
+    kind,
+    unetParameters: 1_000n,
+    latentChannels: 4,
+    vaeScale: 8,
+    sampleSize: 8,
+    textTokens: 16,
+    textWidth: 8,
+    predictionType: 'epsilon',
+    scheduler: 'DDIMScheduler',
+  });
 }
 
 async function work(job: Job, bus: Bus, store: ArtifactStore, services: Pick<FakeServices, 'worked' | 'behaviour'>): Promise<void> {
@@ -138,7 +162,9 @@ async function resultOf(job: Job, store: ArtifactStore, behaviour: FakeBehaviour
     }
     case 'score': {
       const { items, metrics } = job.work.value;
-      const scores = metrics.map((metric) => create(MetricScoresSchema, { metric: metric.name, values: items.map((item) => item.image?.digest.length ?? 0) }));
+      const scores = metrics.map((metric) =>
+        create(MetricScoresSchema, { metric: metric.name, values: items.map((item) => item.image?.digest.length ?? 0) }),
+      );
       return create(JobResultSchema, { ...base, result: { case: 'score', value: create(ScoreResultSchema, { scores }) } });
     }
     case undefined:
@@ -147,7 +173,12 @@ async function resultOf(job: Job, store: ArtifactStore, behaviour: FakeBehaviour
 }
 
 /** Checkpoints every `checkpointSteps` and when cancelled, resumes from them, and ends in bytes that depend on the inputs alone. */
-async function* train(request: TrainRequest, signal: AbortSignal, store: ArtifactStore, services: Pick<FakeServices, 'trained' | 'behaviour'>): AsyncGenerator<MessageInitShape<typeof TrainResponseSchema>> {
+async function* train(
+  request: TrainRequest,
+  signal: AbortSignal,
+  store: ArtifactStore,
+  services: Pick<FakeServices, 'trained' | 'behaviour'>,
+): AsyncGenerator<MessageInitShape<typeof TrainResponseSchema>> {
   const steps = request.settings?.steps ?? 0;
   const checkpoint = `${request.key}-checkpoint`;
   const resumedStep = Number((await store.getResult(checkpoint)) ?? '0');
@@ -160,10 +191,28 @@ async function* train(request: TrainRequest, signal: AbortSignal, store: Artifac
       await store.deleteResults(checkpoint);
       await store.commitResult(checkpoint, String(step));
     }
-    const value: Extract<TrainResponse['event'], { case: 'step' }>['value'] | object = { step, loss, errorReal: 0.1, errorGenerated: 0.2, opponentErrorReal: 0.1, opponentErrorGenerated: 0.1, implicitAccuracy: 0.75, gradNorm: 1, learningRate: 1e-4, beta: request.settings?.beta ?? 0, seconds: 0.01 };
+    const value: Extract<TrainResponse['event'], { case: 'step' }>['value'] | object = {
+      step,
+      loss,
+      errorReal: 0.1,
+      errorGenerated: 0.2,
+      opponentErrorReal: 0.1,
+      opponentErrorGenerated: 0.1,
+      implicitAccuracy: 0.75,
+      gradNorm: 1,
+      learningRate: 1e-4,
+      beta: request.settings?.beta ?? 0,
+      seconds: 0.01,
+    };
     yield { event: { case: 'step', value } };
   }
-  const inputs = [request.modelName, request.init?.path ?? '', request.init?.weights?.digest ?? '', ...request.encodedShards.map((r) => r.digest), ...request.generatedShards.map((r) => r.digest)];
+  const inputs = [
+    request.modelName,
+    request.init?.path ?? '',
+    request.init?.weights?.digest ?? '',
+    ...request.encodedShards.map((r) => r.digest),
+    ...request.generatedShards.map((r) => r.digest),
+  ];
   const weights = await store.put(Buffer.from(digest(...inputs, String(request.settings?.seed))), 'application/safetensors');
   const config = await store.put(Buffer.from('{"_class_name":"UNet2DConditionModel"}'), 'application/json');
   yield { event: { case: 'finished', value: { unet: create(UnetRefSchema, { name: request.modelName, config, weights }), steps } } };
@@ -171,6 +220,8 @@ async function* train(request: TrainRequest, signal: AbortSignal, store: Artifac
 
 function statistics(model: ModelEvaluation, behaviour: FakeBehaviour) {
   const mean = behaviour.score?.(model.model) ?? 1;
-  const metrics = [create(MetricStatisticsSchema, { metric: 'pick', mean, median: mean, standardError: 0.1, winRate: 0.5, n: model.items.length })];
+  const metrics = [
+    create(MetricStatisticsSchema, { metric: 'pick', mean, median: mean, standardError: 0.1, winRate: 0.5, n: model.items.length }),
+  ];
   return create(ModelStatisticsSchema, { model: model.model, metrics });
 }

@@ -2,12 +2,21 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { connectBus, createClient, createLogger, openLocalStore, startNatsServer, type ArtifactStore, type Bus, type ServiceClient } from '@spindle/kit';
+import {
+  connectBus,
+  createClient,
+  createLogger,
+  openLocalStore,
+  startNatsServer,
+  type ArtifactStore,
+  type Bus,
+  type ServiceClient,
+} from '@spindle/kit';
 import { RunService, RunStatus, type Run } from '@spindle/proto';
 import { startGateway, type Gateway } from '../gateway.js';
 import { startFakes, type FakeBehaviour, type FakeServices } from './fakes.js';
 
-export const quiet = createLogger('test', { level: process.env['SPINDLE_TEST_LOG'] ?? 'silent' });
+export const quiet = createLogger('test', { level: 'silent' });
 
 export interface Harness {
   folder: string;

@@ -4,6 +4,7 @@ import { totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import { inspectFolder } from '../inspect.js';
 import { defaultAddonPath } from '../loader.js';
+import { faster } from '../precision.js';
 import { backendOption, isaOption, jsonOption, openEngine, threadsOption, type CliContext, type EngineFlags } from './options.js';
 
 interface DoctorFlags extends EngineFlags {
@@ -24,14 +25,14 @@ export function addDoctor(program: Command, context: CliContext): void {
 async function doctor(flags: DoctorFlags, context: CliContext): Promise<void> {
   const engine = openEngine(context, flags);
   const seconds = await engine.measurePrecision();
-  const faster = seconds.bfloat16 < seconds.float32 ? 'bfloat16' : 'float32';
+  const precision = faster(seconds);
   const report = {
     node: process.version,
     addon: typeof context.addon === 'string' ? context.addon : defaultAddonPath(),
     memoryMib: Math.round(totalmem() / 2 ** 20),
     ...engine.info,
     stepSeconds: seconds,
-    precision: faster,
+    precision,
   };
   if (flags.json) {
     context.write(JSON.stringify(report));
@@ -43,7 +44,7 @@ async function doctor(flags: DoctorFlags, context: CliContext): Promise<void> {
     `backend ${report.backend} (built: ${report.backends.join(', ')}) on ${report.cpu}, ${report.isa}, ${report.threads} threads`,
   );
   context.write(
-    `a small training step takes ${seconds.float32.toFixed(3)} s in float32 and ${seconds.bfloat16.toFixed(3)} s in bfloat16: "auto" chooses ${faster}`,
+    `a small training step takes ${seconds.float32.toFixed(3)} s in float32 and ${seconds.bfloat16.toFixed(3)} s in bfloat16: "auto" chooses ${precision}`,
   );
 }
 

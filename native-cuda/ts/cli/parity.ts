@@ -2,7 +2,7 @@
 import { basename, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Engine } from '../engine.js';
-import { toEngineError } from '../errors.js';
+import { toEngineError, type EngineError } from '../errors.js';
 import type { NativePrecision, ParityLineDto } from '../native.js';
 import { nativeKinds, readFixture, statesTolerance } from './fixture.js';
 import {
@@ -40,7 +40,14 @@ export function addParity(program: Command, context: CliContext): void {
 async function parity(directories: readonly string[], flags: ParityFlags, context: CliContext): Promise<void> {
   let engine: Engine | undefined;
   // The tokenizer needs no engine, so a machine without a build can still replay it.
-  const open = (): Engine => (engine ??= openEngine(context, flags));
+  let noEngine: EngineError | undefined;
+  const open = (): Engine => {
+    try {
+      return (engine ??= openEngine(context, flags));
+    } catch (thrown) {
+      throw (noEngine = toEngineError(thrown));
+    }
+  };
   const label = labels(directories);
   let passed = 0;
   let failed = 0;
@@ -51,7 +58,8 @@ async function parity(directories: readonly string[], flags: ParityFlags, contex
       lines = await replayOne(resolve(directory), open, flags, context);
     } catch (thrown) {
       const error = toEngineError(thrown);
-      if (error.code === 'FAILED_PRECONDITION' && engine === undefined) throw error;
+      // Without an engine it is not the fixture that cannot be read.
+      if (error === noEngine) throw error;
       context.warn(`error: ${error.message}`);
       unreadable++;
       continue;

@@ -46,9 +46,19 @@ export class Models {
     const key = `${runId}/precision`;
     const kept = runId === '' ? null : await this.#store.getResult(key);
     if (kept !== null) return parseChoice(kept, key).precision;
-    const choice = await (this.#measured ??= this.#engine.choosePrecision());
+    const choice = await this.#measure();
     if (runId === '' || (await this.#store.commitResult(key, JSON.stringify(choice))) === 'committed') return choice.precision;
     return parseChoice((await this.#store.getResult(key)) ?? '', key).precision;
+  }
+
+  /** Measured once per process; a measurement that failed is not kept. */
+  async #measure(): Promise<PrecisionChoice> {
+    try {
+      return await (this.#measured ??= this.#engine.choosePrecision());
+    } catch (error) {
+      this.#measured = undefined;
+      throw error;
+    }
   }
 
   release(): void {

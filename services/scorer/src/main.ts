@@ -10,6 +10,9 @@ await runService('scorer', async (lifecycle) => {
   const telemetry = startTelemetry({ service: 'spindle-scorer', version: '0.1.0', endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const store = await openLocalStore(env.SPINDLE_ARTIFACTS);
+  const bus = await connectBus({ url: env.SPINDLE_NATS_URL, name: `scorer-${env.SPINDLE_WORKER_ID}`, logger });
+  lifecycle.defer('bus', () => bus.close());
+  await bus.provision();
   const native = Engine.open({
     backend: env.SPINDLE_BACKEND,
     threads: env.SPINDLE_THREADS,
@@ -18,9 +21,6 @@ await runService('scorer', async (lifecycle) => {
   });
   const engine = nativeEngine(native);
   lifecycle.defer('engine', () => engine.close());
-  const bus = await connectBus({ url: env.SPINDLE_NATS_URL, name: `scorer-${env.SPINDLE_WORKER_ID}`, logger });
-  lifecycle.defer('bus', () => bus.close());
-  await bus.provision();
   await startScorer(lifecycle, {
     engine,
     store,

@@ -1,4 +1,4 @@
-import type { SpindleError} from '@spindle/kit';
+import type { SpindleError } from '@spindle/kit';
 import { createClient, Lifecycle, openLocalStore, type ArtifactStore } from '@spindle/kit';
 import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
 import { Objective, Precision, TrainerService, type TrainRequest, type TrainResponse } from '@spindle/proto';

@@ -18,7 +18,9 @@ export function addExport(program: Command, environment: Environment): void {
     program
       .command('export')
       .summary("copy an iteration's model out of a run")
-      .description("Writes a complete pipeline folder: the iteration's unet/ with the base model's other parts. With --unet-only just the U-Net.")
+      .description(
+        "Writes a complete pipeline folder: the iteration's unet/ with the base model's other parts. With --unet-only just the U-Net.",
+      )
       .argument('<run>', 'run id')
       .requiredOption('--iteration <k>', 'iteration number, "best", or "sft" for the baseline', parseIteration)
       .requiredOption('--to <dir>', 'folder to write; must be empty or absent')
@@ -33,16 +35,24 @@ export function addExport(program: Command, environment: Environment): void {
     const model = modelName(options.iteration, state.bestModel);
     const unet = join(directory, unetFolder(model));
     if (model === 'base' || !(await stat(unet).catch(() => null))) {
-      throw new SpindleError('INVALID_ARGUMENT', `run "${runId}": expected a trained model for --iteration ${options.iteration}, got none yet.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `run "${runId}": expected a trained model for --iteration ${options.iteration}, got none yet.`,
+      );
     }
     const to = resolve(options.to);
-    if ((await readdir(to).catch(() => [])).length > 0) throw new SpindleError('INVALID_ARGUMENT', `--to: expected an empty or absent folder, got ${to}, which has files in it.`);
+    if ((await readdir(to).catch(() => [])).length > 0)
+      throw new SpindleError('INVALID_ARGUMENT', `--to: expected an empty or absent folder, got ${to}, which has files in it.`);
     await mkdir(to, { recursive: true });
     if (options.unetOnly) {
       await cp(unet, to, { recursive: true });
     } else {
       const skip = join(config.model, 'unet');
-      await cp(config.model, to, { recursive: true, dereference: true, filter: (source) => source !== skip && !source.startsWith(`${skip}/`) });
+      await cp(config.model, to, {
+        recursive: true,
+        dereference: true,
+        filter: (source) => source !== skip && !source.startsWith(`${skip}/`),
+      });
       await cp(unet, join(to, 'unet'), { recursive: true });
     }
     process.stdout.write(`${options.json ? JSON.stringify({ runId, model, directory: to }) : to}\n`);

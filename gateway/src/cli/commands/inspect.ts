@@ -7,23 +7,29 @@ import { duration, isOver, rate, resultsTable, statusName, table } from '../form
 import { followToExitCode, runObject } from './run.js';
 
 export function addInspect(program: Command, environment: Environment): void {
-  withCommonOptions(program.command('ls').summary('list runs').description('Lists all runs, newest first.')).action(async (options: CommonOptions) => {
-    const runs = await withClient(options, environment, async (client) => {
-      const all: Run[] = [];
-      for (let pageToken = ''; ; ) {
-        const page = await client.listRuns({ pageToken });
-        all.push(...page.runs);
-        pageToken = page.nextPageToken;
-        if (pageToken === '') return all;
-      }
-    });
-    if (options.json) return print(JSON.stringify({ runs: runs.map(runObject) }));
-    if (runs.length === 0) return print('no runs yet; start one with: npx spindle run CONFIG');
-    print(table([['run', 'status', 'created', 'stage', 'best'], ...runs.map(listRow)], 5).join('\n'));
-  });
+  withCommonOptions(program.command('ls').summary('list runs').description('Lists all runs, newest first.')).action(
+    async (options: CommonOptions) => {
+      const runs = await withClient(options, environment, async (client) => {
+        const all: Run[] = [];
+        for (let pageToken = ''; ; ) {
+          const page = await client.listRuns({ pageToken });
+          all.push(...page.runs);
+          pageToken = page.nextPageToken;
+          if (pageToken === '') return all;
+        }
+      });
+      if (options.json) return print(JSON.stringify({ runs: runs.map(runObject) }));
+      if (runs.length === 0) return print('no runs yet; start one with: npx spindle run CONFIG');
+      print(table([['run', 'status', 'created', 'stage', 'best'], ...runs.map(listRow)], 5).join('\n'));
+    },
+  );
 
   withCommonOptions(
-    program.command('status').summary('show one run').description('Shows a run: its stages, results, warnings and dead jobs.').argument('<run>', 'run id'),
+    program
+      .command('status')
+      .summary('show one run')
+      .description('Shows a run: its stages, results, warnings and dead jobs.')
+      .argument('<run>', 'run id'),
   ).action(async (runId: string, options: CommonOptions) => {
     const { run } = await withClient(options, environment, (client) => client.getRun({ runId }));
     if (!run) return;
@@ -34,7 +40,9 @@ export function addInspect(program: Command, environment: Environment): void {
     program
       .command('watch')
       .summary('follow a run')
-      .description('Follows a run until it ends: a live view on a terminal, plain lines otherwise, one event per line with --json. Exit code 0 when the run succeeds, 1 when it does not. Ctrl-C stops watching, not the run.')
+      .description(
+        'Follows a run until it ends: a live view on a terminal, plain lines otherwise, one event per line with --json. Exit code 0 when the run succeeds, 1 when it does not. Ctrl-C stops watching, not the run.',
+      )
       .argument('<run>', 'run id'),
   ).action(async (runId: string, options: CommonOptions) => {
     process.exitCode = await followToExitCode(runId, options, environment);
@@ -51,7 +59,14 @@ function statusLines(run: Run): string[] {
   const eta = !isOver(run) && run.etaSeconds > 0 ? `, about ${duration(run.etaSeconds)} left` : '';
   const lines = [`${run.runId}: ${statusName(run.status)}${eta}`];
   if (run.reason !== '') lines.push(run.reason);
-  const rows = run.stages.map((s) => [s.stage, s.state, `${s.done}/${s.total}`, rate(s.rate), duration(s.seconds), s.state === 'running' ? duration(s.etaSeconds) : '']);
+  const rows = run.stages.map((s) => [
+    s.stage,
+    s.state,
+    `${s.done}/${s.total}`,
+    rate(s.rate),
+    duration(s.seconds),
+    s.state === 'running' ? duration(s.etaSeconds) : '',
+  ]);
   lines.push('', ...table([['stage', 'state', 'done', 'speed', 'time', 'left'], ...rows], 2));
   if (run.results.length > 0) lines.push('', ...resultsTable(run.results, run.bestModel));
   for (const warning of run.warnings) lines.push(`warning: ${warning}`);

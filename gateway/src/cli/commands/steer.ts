@@ -17,15 +17,21 @@ const verbs: { name: string; text: string; call: (client: RunClient, runId: stri
     call: (client, runId) => client.resumeRun({ runId }),
   },
   { name: 'cancel', text: 'Ends a run for good. Its results so far are kept.', call: (client, runId) => client.cancelRun({ runId }) },
-  { name: 'delete', text: 'Removes a run that has ended: its state and its folder.', call: (client, runId) => client.deleteRun({ runId }).then(() => ({})) },
+  {
+    name: 'delete',
+    text: 'Removes a run that has ended: its state and its folder.',
+    call: (client, runId) => client.deleteRun({ runId }).then(() => ({})),
+  },
 ];
 
 export function addSteer(program: Command, environment: Environment): void {
   for (const { name, text, call } of verbs) {
-    withCommonOptions(program.command(name).summary(`${name} a run`).description(text).argument('<run>', 'run id')).action(async (runId: string, options: CommonOptions) => {
-      const { run } = await withClient(options, environment, (client) => call(client, runId));
-      const state = run ? statusName(run.status) : 'deleted';
-      process.stdout.write(`${options.json ? JSON.stringify(run ? runObject(run) : { runId, deleted: true }) : `${runId}: ${state}`}\n`);
-    });
+    withCommonOptions(program.command(name).summary(`${name} a run`).description(text).argument('<run>', 'run id')).action(
+      async (runId: string, options: CommonOptions) => {
+        const { run } = await withClient(options, environment, (client) => call(client, runId));
+        const state = run ? statusName(run.status) : 'deleted';
+        process.stdout.write(`${options.json ? JSON.stringify(run ? runObject(run) : { runId, deleted: true }) : `${runId}: ${state}`}\n`);
+      },
+    );
   }
 }

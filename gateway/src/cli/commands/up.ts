@@ -23,7 +23,9 @@ export function addUp(program: Command, environment: Environment): void {
   program
     .command('up')
     .summary('start NATS and all services on this machine')
-    .description('Starts nats-server, trainer, evaluator, samplers, scorers and gateway, restarts what crashes, and stays until Ctrl-C. Runs that were going on are taken up again.')
+    .description(
+      'Starts nats-server, trainer, evaluator, samplers, scorers and gateway, restarts what crashes, and stays until Ctrl-C. Runs that were going on are taken up again.',
+    )
     .option('--artifacts <dir>', 'artifacts folder (default: SPINDLE_ARTIFACTS, or ./artifacts)')
     .option('--samplers <n>', 'number of sampler processes', wholeNumber(1, 64), 1)
     .option('--scorers <n>', 'number of scorer processes', wholeNumber(1, 64), 1)
@@ -74,7 +76,9 @@ async function serve(mesh: Mesh, config: object | null, options: UpOptions, envi
       return;
     }
     const common: CommonOptions = { ...(options.json && { json: true }), artifacts: environment.artifacts };
-    const { run } = await withClient(common, environment, (client) => client.createRun({ configJson: JSON.stringify(config) }, { timeoutMs: 600_000 }));
+    const { run } = await withClient(common, environment, (client) =>
+      client.createRun({ configJson: JSON.stringify(config) }, { timeoutMs: 600_000 }),
+    );
     const ended = followToExitCode(run?.runId ?? '', common, environment).then((code) => (process.exitCode = code));
     // Ctrl-C ends both; the one that loses the race has nothing to say.
     ended.catch(() => undefined);
@@ -93,7 +97,8 @@ async function serve(mesh: Mesh, config: object | null, options: UpOptions, envi
 function wholeNumber(low: number, high: number): (value: string) => number {
   return (value) => {
     const number = Number(value);
-    if (!Number.isInteger(number) || number < low || number > high) throw new InvalidArgumentError(`expected a whole number from ${low} to ${high}.`);
+    if (!Number.isInteger(number) || number < low || number > high)
+      throw new InvalidArgumentError(`expected a whole number from ${low} to ${high}.`);
     return number;
   };
 }

@@ -53,7 +53,8 @@ export class ServiceChild {
     const exits: string[] = [];
     this.#spawn((reason) => exits.push(reason));
     while (this.ports.length === 0) {
-      if (exits[0] !== undefined) throw new SpindleError('FAILED_PRECONDITION', `${this.name} did not start (${exits[0]}): ${this.#lastLine || 'it wrote nothing'}`);
+      if (exits[0] !== undefined)
+        throw new SpindleError('FAILED_PRECONDITION', `${this.name} did not start (${exits[0]}): ${this.#lastLine || 'it wrote nothing'}`);
       this.ports = await readPorts(this.#options.portFile);
       if (this.ports.length === 0) await delay(25, this.#options.signal);
     }
@@ -81,7 +82,8 @@ export class ServiceChild {
       createInterface({ input: stream }).on('line', (line) => {
         this.#lastLine = line;
         this.#log.write(`${line}\n`);
-        this.#options.onLine(this.name, line);
+        // What a start that fails says last is told with its failure.
+        if (this.ports.length > 0 || line.startsWith('{')) this.#options.onLine(this.name, line);
       });
     }
     this.#ended = new Promise((resolve) => {

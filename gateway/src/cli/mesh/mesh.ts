@@ -2,6 +2,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { checkHealth, createLogger, delay, Lifecycle, SpindleError, startNatsServer } from '@spindle/kit';
+import { lockFolder } from '../../orchestrator/folder-lock.js';
 import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
 import { ServiceChild } from './child.js';
 import { serviceMain } from './packages.js';
@@ -37,15 +38,18 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   const { signal } = lifecycle;
   try {
     await mkdir(join(artifacts, 'logs'), { recursive: true });
+    const lock = await lockFolder(artifacts, 'mesh');
+    lifecycle.defer('lock', () => lock.release());
     await clearLeftovers(artifacts, onNotice);
     const children: ServiceChild[] = [];
-    const nats = options.natsUrl === undefined ? await startNats(options, lifecycle) : { url: options.natsUrl, pid: () => 0 };
+    const nats = options.natsUrl === undefined ? await startNats(options, lifecycle, () => save()) : { url: options.natsUrl, pid: () => 0 };
     const natsUrl = nats.url;
     const runtime: Runtime = { pid: process.pid, natsUrl, natsPid: nats.pid(), gateway: '', http: '', services: [] };
     const save = (): void => {
       runtime.natsPid = nats.pid();
       runtime.services = children.map((child) => ({ name: child.name, pid: child.pid, address: `127.0.0.1:${child.ports[0] ?? 0}` }));
-      if (!signal.aborted) writeRuntime(artifacts, runtime).catch((error: unknown) => onNotice(`runtime.json could not be written: ${String(error)}`));
+      if (!signal.aborted)
+        writeRuntime(artifacts, runtime).catch((error: unknown) => onNotice(`runtime.json could not be written: ${String(error)}`));
     };
     const launch = async (service: ServiceName, name: string, extra: NodeJS.ProcessEnv): Promise<ServiceChild> => {
       const portFile = join(artifacts, 'logs', `${name}.port`);
@@ -97,7 +101,8 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     });
     runtime.gateway = address(gateway);
     runtime.http = `http://127.0.0.1:${gateway.ports[1] ?? 0}`;
-    if (!(await checkHealth(runtime.gateway, 10_000))) throw new SpindleError('UNAVAILABLE', `the gateway at ${runtime.gateway} does not answer.`);
+    if (!(await checkHealth(runtime.gateway, 10_000)))
+      throw new SpindleError('UNAVAILABLE', `the gateway at ${runtime.gateway} does not answer.`);
     save();
     await writeRuntime(artifacts, runtime);
     return {
@@ -114,7 +119,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
 }
 
 /** Restarted on its port and with its data when it ends: every client reconnects by itself. */
-async function startNats(options: MeshOptions, lifecycle: Lifecycle): Promise<{ url: string; pid: () => number }> {
+async function startNats(options: MeshOptions, lifecycle: Lifecycle, onRestart: () => void): Promise<{ url: string; pid: () => number }> {
   const logger = createLogger('nats', { level: 'silent' });
   const dir = join(options.artifacts, 'nats');
   let server = await startNatsServer({ dir, logger });
@@ -129,6 +134,7 @@ async function startNats(options: MeshOptions, lifecycle: Lifecycle): Promise<{ 
         options.onNotice(`nats-server could not be started: ${String(error)}`);
         return server;
       });
+      onRestart();
     }
   };
   void watch();
@@ -136,13 +142,10 @@ async function startNats(options: MeshOptions, lifecycle: Lifecycle): Promise<{ 
   return { url, pid: () => server.pid };
 }
 
-/** Refuses a second mesh in one folder; ends what a killed one left behind. */
+/** Ends what a mesh that was killed left behind; the folder's lock says that its own process is gone. */
 async function clearLeftovers(artifacts: string, onNotice: (text: string) => void): Promise<void> {
   const old = await readRuntime(artifacts);
   if (!old) return;
-  if (old.pid !== process.pid && isAlive(old.pid) && (await commandOf(old.pid)).includes('spindle')) {
-    throw new SpindleError('FAILED_PRECONDITION', `${artifacts}: this artifacts folder is in use by another mesh (process ${old.pid}); stop it or choose another folder with --artifacts.`);
-  }
   // NATS goes last: the others say goodbye through it.
   for (const { name, pid } of [...old.services, { name: 'nats-server', pid: old.natsPid }]) {
     const mark = name === 'nats-server' ? name : join('dist', 'main.js');

@@ -24,10 +24,14 @@ function packageFolder(name: string): string {
     const manifest = join(folder, name, 'package.json');
     if (existsSync(manifest)) return dirname(manifest);
   }
-  throw new SpindleError('FAILED_PRECONDITION', `${name}: expected the package to be installed, found it nowhere; run "npm install" in the project's root folder.`);
+  throw new SpindleError(
+    'FAILED_PRECONDITION',
+    `${name}: expected the package to be installed, found it nowhere; run "npm install" in the project's root folder.`,
+  );
 }
 
 function built(file: string): string {
-  if (!existsSync(file)) throw new SpindleError('FAILED_PRECONDITION', `${file} does not exist; run "npm run build" in the project's root folder.`);
+  if (!existsSync(file))
+    throw new SpindleError('FAILED_PRECONDITION', `${file} does not exist; run "npm run build" in the project's root folder.`);
   return file;
 }

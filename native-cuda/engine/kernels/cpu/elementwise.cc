@@ -126,10 +126,9 @@ void CpuKernels::timestep_embedding(Tensor& y, const float* timesteps, const Tim
   int64_t batch = y.dim(0), dim = y.dim(1), half = dim / 2;
   for (int64_t i = 0; i < batch; ++i)
     for (int64_t j = 0; j < half; ++j) {
-      // As the reference library: the exponent in float32, then sin and cos of a float32 product.
-      float frequency = std::exp(float(-std::log(args.max_period)) * float(j) / float(double(half) - args.freq_shift));
-      float angle = timesteps[i] * frequency;
-      float first = args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle), second = args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle);
+      // In double: at t = 999 a float32 product already moves the sine by 6e-5.
+      double angle = double(timesteps[i]) * std::exp(-std::log(args.max_period) * double(j) / (double(half) - args.freq_shift));
+      float first = float(args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle)), second = float(args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle));
       if (is_bf16(y)) {
         y.data<uint16_t>()[i * dim + j] = spindle::to_bf16(first).bits;
         y.data<uint16_t>()[i * dim + half + j] = spindle::to_bf16(second).bits;

@@ -25,7 +25,7 @@ template <class Rows>
 void CpuKernels::multiply(const Rows& rows, const Packed& b) {
   if (rows.count == 0) return;
   bool bf16 = b.dtype == DType::BF16;
-  auto gemm = bf16 ? simd_.gemm_bf16 : simd_.gemm_f32;
+  auto gemm = bf16 ? simd_.gemm_bf16 : b.taps * b.k * b.n <= kWideElements ? simd_.gemm_f32_wide : simd_.gemm_f32;
   int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
   threads_.run(chunks * panels, [&](int64_t task, int thread) {
     int64_t panel = task / chunks, row0 = task % chunks * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);

@@ -17,6 +17,7 @@ void CpuKernels::concat_channels(Tensor& y, const Tensor& a, const Tensor& b) {
 }
 
 void CpuKernels::split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) {
+  if (!da && !db) return;
   int64_t total = dy.dim(-1);
   int64_t na = da ? da.tensor.dim(-1) : total - db.tensor.dim(-1);
   DType dtype = dy.dtype();

@@ -18,7 +18,7 @@ void CpuKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const
   int64_t blocks = divide_up(pixels, kPixels);
   bool bf16 = is_bf16(x);
   std::vector<double> partial(size_t(batch * blocks * channels));
-  std::vector<float> channel_mean(size_t(batch * channels)), scale(size_t(batch * channels)), shift(size_t(batch * channels));
+  std::vector<float> channel_mean(size_t(batch * channels)), scale(size_t(batch * channels));
   auto block_of = [&](int64_t task, int64_t& image, int64_t& p0, int64_t& count) {
     image = task / blocks;
     p0 = task % blocks * kPixels;
@@ -52,18 +52,15 @@ void CpuKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const
   const float *w = gamma.f32(), *b = beta.f32();
   for (int64_t i = 0; i < batch; ++i)
     for (int64_t g = 0; g < args.groups; ++g) {
-      float m = floats(mean)[i * args.groups + g], r = float(1.0 / std::sqrt(group_total(i, g) / n + args.eps));
+      float r = float(1.0 / std::sqrt(group_total(i, g) / n + args.eps));
       floats(rstd)[i * args.groups + g] = r;
-      for (int64_t c = g * per_group; c < (g + 1) * per_group; ++c) {
-        scale[size_t(i * channels + c)] = r * w[c];
-        shift[size_t(i * channels + c)] = b[c] - m * r * w[c];
-      }
+      for (int64_t c = g * per_group; c < (g + 1) * per_group; ++c) scale[size_t(i * channels + c)] = r * w[c];
     }
   threads_.run(batch * blocks, [&](int64_t task, int) {
     int64_t image, p0, count;
     block_of(task, image, p0, count);
     int64_t first = (image * pixels + p0) * channels;
-    simd_.scale_shift(at(y.raw(), first, y.dtype()), at(x.raw(), first, x.dtype()), scale.data() + image * channels, shift.data() + image * channels, count, channels, args.silu, bf16);
+    simd_.normalize(at(y.raw(), first, y.dtype()), at(x.raw(), first, x.dtype()), channel_mean.data() + image * channels, scale.data() + image * channels, b, count, channels, args.silu, bf16);
   });
 }
 
@@ -73,7 +70,7 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
   bool bf16 = is_bf16(x);
   size_t per_channel = size_t(batch * channels);
   std::vector<double> partial_dz(size_t(batch * blocks * channels)), partial_xhat(partial_dz.size()), sum_dz(per_channel), sum_xhat(per_channel);
-  std::vector<float> m(per_channel), r(per_channel), scale(per_channel), shift(per_channel), c_dz(per_channel), c_x(per_channel), c_1(per_channel);
+  std::vector<float> m(per_channel), r(per_channel), scale(per_channel), c_dz(per_channel), c_x(per_channel), c_1(per_channel);
   const float *w = gamma.f32(), *b = beta.f32(), *mu = mean.f32(), *rs = rstd.f32();
   for (int64_t i = 0; i < batch; ++i)
     for (int64_t c = 0; c < channels; ++c) {
@@ -81,12 +78,11 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
       m[j] = mu[i * args.groups + c / per_group];
       r[j] = rs[i * args.groups + c / per_group];
       scale[j] = r[j] * w[c];
-      shift[j] = b[c] - m[j] * r[j] * w[c];
     }
   threads_.run(batch * blocks, [&](int64_t task, int) {
     int64_t image = task / blocks, p0 = task % blocks * kPixels, count = std::min(kPixels, pixels - p0), first = (image * pixels + p0) * channels, j = image * channels;
     simd_.norm_gradient_sums(partial_dz.data() + task * channels, partial_xhat.data() + task * channels, at(dy.raw(), first, dy.dtype()), at(x.raw(), first, x.dtype()),
-                             scale.data() + j, shift.data() + j, m.data() + j, r.data() + j, count, channels, args.silu, bf16);
+                             scale.data() + j, b, m.data() + j, r.data() + j, count, channels, args.silu, bf16);
   });
   for (int64_t i = 0; i < batch; ++i)
     for (int64_t k = 0; k < blocks; ++k)
@@ -113,18 +109,18 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
         a += double(w[c]) * sum_dz[size_t(i * channels + c)];
         s += double(w[c]) * sum_xhat[size_t(i * channels + c)];
       }
-      // dx = rstd * (gamma * dz - a / n - xhat * s / n), written as dz * c_dz + x * c_x + c_1
-      double rstd_g = rs[i * args.groups + g], mean_g = mu[i * args.groups + g];
+      // dx = rstd * (gamma * dz - a / n - xhat * s / n), written as dz * c_dz + (x - mean) * c_x + c_1
+      double rstd_g = rs[i * args.groups + g];
       for (int64_t c = g * per_group; c < (g + 1) * per_group; ++c) {
         size_t j = size_t(i * channels + c);
         c_dz[j] = float(rstd_g * double(w[c]));
         c_x[j] = float(-rstd_g * rstd_g * s / n);
-        c_1[j] = float(rstd_g * (rstd_g * mean_g * s - a) / n);
+        c_1[j] = float(-rstd_g * a / n);
       }
     }
   threads_.run(batch * blocks, [&](int64_t task, int) {
     int64_t image = task / blocks, p0 = task % blocks * kPixels, count = std::min(kPixels, pixels - p0), first = (image * pixels + p0) * channels, j = image * channels;
-    simd_.norm_gradient_apply(at(dx.tensor.raw(), first, dx.tensor.dtype()), at(dy.raw(), first, dy.dtype()), at(x.raw(), first, x.dtype()), scale.data() + j, shift.data() + j,
+    simd_.norm_gradient_apply(at(dx.tensor.raw(), first, dx.tensor.dtype()), at(dy.raw(), first, dy.dtype()), at(x.raw(), first, x.dtype()), m.data() + j, scale.data() + j, b,
                               c_dz.data() + j, c_x.data() + j, c_1.data() + j, count, channels, args.silu, dx.accumulate, bf16);
   });
 }

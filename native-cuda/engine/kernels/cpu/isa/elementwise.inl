@@ -206,8 +206,9 @@ static double sum_of_square_differences(const void* a, const void* b, int64_t n,
   if (a_bf16) return b_bf16 ? square_differences((const uint16_t*)a, (const uint16_t*)b, n) : square_differences((const uint16_t*)a, (const float*)b, n);
   return b_bf16 ? square_differences((const float*)a, (const uint16_t*)b, n) : square_differences((const float*)a, (const float*)b, n);
 }
-static void adamw(float* w, float* m, float* v, const float* g, int64_t n, float grad_scale, float beta1, float beta2, float step_size, float inv_sqrt_correction, float epsilon, float decay) {
-  V gs = set1(grad_scale), b1 = set1(beta1), c1 = set1(1 - beta1), b2 = set1(beta2), c2 = set1(1 - beta2), ss = set1(step_size), isc = set1(inv_sqrt_correction), e = set1(epsilon), d = set1(decay);
+static void adamw(float* w, float* m, float* v, const float* g, int64_t n, const AdamWCall& call) {
+  V gs = set1(call.grad_scale), b1 = set1(call.beta1), c1 = set1(call.one_minus_beta1), b2 = set1(call.beta2), c2 = set1(call.one_minus_beta2);
+  V ss = set1(call.step_size), isc = set1(call.inv_sqrt_correction), e = set1(call.epsilon), d = set1(call.decay);
   for (int64_t i = 0; i < n; i += V::W) {
     int64_t left = n - i;
     V gv = load_any(g + i, left) * gs;

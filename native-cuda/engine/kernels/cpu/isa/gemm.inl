@@ -1,35 +1,54 @@
 // Register-tile matrix kernels over packed panels. Included once per instruction set.
 
+// A float32 chain longer than this is cut and the pieces are summed in c, which bounds the rounding error of long sums.
+constexpr int64_t kChain = 256;
+
 template <int ROWS, int NV>
 static void gemm_f32_tile(const GemmCall& g) {
   V acc[ROWS][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
+    for (int j = 0; j < NV; ++j) acc[r][j] = zero();
   const float* b = static_cast<const float*>(g.b);
   const int64_t k = g.k, ldb = g.ldb;
   const void* const* rows = g.a;
+  bool stored = g.accumulate;
+  int64_t chain = 0;
+  auto flush = [&] {
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        float* c = g.c + r * g.ldc + j * V::W;
+        store(c, stored ? load(c) + acc[r][j] : acc[r][j]);
+        acc[r][j] = zero();
+      }
+    stored = true;
+    chain = 0;
+  };
   for (int64_t s = 0; s < g.segments; ++s, rows += ROWS) {
     const float* a[ROWS];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) a[r] = static_cast<const float*>(rows[r]);
-    for (int64_t i = 0; i < k; ++i, b += ldb) {
-      V bv[NV];
+    for (int64_t i0 = 0; i0 < k; i0 += kChain) {
+      int64_t i1 = i0 + kChain < k ? i0 + kChain : k;
+      if (chain + (i1 - i0) > kChain) flush();
+      chain += i1 - i0;
+      for (int64_t i = i0; i < i1; ++i, b += ldb) {
+        V bv[NV];
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) bv[j] = load(b + j * V::W);
+        for (int j = 0; j < NV; ++j) bv[j] = load(b + j * V::W);
 #pragma GCC unroll 16
-      for (int r = 0; r < ROWS; ++r) {
-        V av = set1(a[r][i]);
+        for (int r = 0; r < ROWS; ++r) {
+          V av = set1(a[r][i]);
 #pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) acc[r][j] = fma(av, bv[j], acc[r][j]);
+          for (int j = 0; j < NV; ++j) acc[r][j] = fma(av, bv[j], acc[r][j]);
+        }
       }
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) store(g.c + r * g.ldc + j * V::W, acc[r][j]);
+  flush();
 }
 
 static inline uint32_t pair_at(const uint16_t* p) {
@@ -138,6 +157,40 @@ static void interleave(uint16_t* out, const uint16_t* even, const uint16_t* odd,
     out[2 * i + 1] = odd ? odd[i] : uint16_t(0);
   }
   for (i = 2 * n; i < 2 * padded; ++i) out[i] = 0;
+}
+
+// Sums in double, rounded once: for products too small for their time to matter (kWideElements in cpu_kernels.h).
+static void gemm_f32_wide(const GemmCall& g) {
+  const int64_t columns = g.vectors * V::W;
+  for (int64_t r = 0; r < g.rows; ++r) {
+    double acc[4 * 16];
+    float* c = g.c + r * g.ldc;
+    for (int64_t j = 0; j < columns; ++j) acc[j] = g.accumulate ? double(c[j]) : 0.0;
+    const float* b = static_cast<const float*>(g.b);
+    for (int64_t s = 0; s < g.segments; ++s) {
+      const float* a = static_cast<const float*>(g.a[s * g.rows + r]);
+      for (int64_t i = 0; i < g.k; ++i, b += g.ldb) {
+        const double value = double(a[i]);
+        for (int64_t j = 0; j < columns; ++j) acc[j] += value * double(b[j]);
+      }
+    }
+    for (int64_t j = 0; j < columns; ++j) c[j] = float(acc[j]);
+  }
+}
+
+static void outer_f32_wide(const OuterCall& g) {
+  const int64_t columns = g.vectors * V::W;
+  for (int64_t r = 0; r < g.rows; ++r) {
+    double acc[4 * 16];
+    float* c = g.c + r * g.ldc;
+    for (int64_t j = 0; j < columns; ++j) acc[j] = g.accumulate ? double(c[j]) : 0.0;
+    for (int64_t s = 0; s < g.run_count; ++s) {
+      const float *a = g.runs[s].a + r, *b = g.runs[s].b;
+      for (int64_t i = 0; i < g.runs[s].count; ++i, a += g.lda, b += g.ldb)
+        for (int64_t j = 0; j < columns; ++j) acc[j] += double(*a) * double(b[j]);
+    }
+    for (int64_t j = 0; j < columns; ++j) c[j] = float(acc[j]);
+  }
 }
 
 // Dispatch on the tile's rows and vectors.

@@ -63,6 +63,14 @@ struct RowCall {
   bool accumulate;
 };
 
+struct AdamWCall {
+  float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
+  float step_size;            // learning rate / (1 - beta1^step)
+  float inv_sqrt_correction;  // 1 / sqrt(1 - beta2^step)
+  float epsilon;
+  float decay;  // 1 - learning rate * weight decay
+};
+
 enum class Unary : int { None, Silu, Gelu, QuickGelu };
 
 struct Simd {
@@ -71,8 +79,10 @@ struct Simd {
   int max_vectors;  // vectors in a packed panel
   int rows_for[5];  // rows of a tile, by vectors
   void (*gemm_f32)(const GemmCall&);
+  void (*gemm_f32_wide)(const GemmCall&);  // sums in double
   void (*gemm_bf16)(const GemmCall&);
   void (*outer_f32)(const OuterCall&);
+  void (*outer_f32_wide)(const OuterCall&);  // sums in double within a block
   void (*outer_pairs)(const OuterPairsCall&);
   // out[2 i] = even[i], out[2 i + 1] = odd[i] for i < n; zero up to padded. A null row counts as zeros.
   void (*interleave)(uint16_t* out, const uint16_t* even, const uint16_t* odd, int64_t n, int64_t padded);
@@ -85,13 +95,13 @@ struct Simd {
   // Group norm over `pixels` rows of `channels`: per-channel sums, in double, added to what is there.
   void (*channel_sums)(double* sum, const void* x, int64_t pixels, int64_t channels, bool bf16);
   void (*channel_square_sums)(double* sum, const void* x, const float* mean, int64_t pixels, int64_t channels, bool bf16);
-  // y = f(x * scale + shift), f = silu or identity
-  void (*scale_shift)(void* y, const void* x, const float* scale, const float* shift, int64_t pixels, int64_t channels, bool silu, bool bf16);
-  // dz = dy * f'(z), z = x * scale + shift; adds sum(dz) and sum(dz * (x - mean) * rstd) per channel
+  // y = f((x - mean) * scale + shift), f = silu or identity
+  void (*normalize)(void* y, const void* x, const float* mean, const float* scale, const float* shift, int64_t pixels, int64_t channels, bool silu, bool bf16);
+  // dz = dy * f'(z), z = (x - mean) * scale + shift; adds sum(dz) and sum(dz * (x - mean) * rstd) per channel
   void (*norm_gradient_sums)(double* sum_dz, double* sum_dz_xhat, const void* dy, const void* x, const float* scale, const float* shift,
                              const float* mean, const float* rstd, int64_t pixels, int64_t channels, bool silu, bool bf16);
-  // dx (+)= dz * c_dz + x * c_x + c_1, per channel
-  void (*norm_gradient_apply)(void* dx, const void* dy, const void* x, const float* scale, const float* shift, const float* c_dz,
+  // dx (+)= dz * c_dz + (x - mean) * c_x + c_1, per channel
+  void (*norm_gradient_apply)(void* dx, const void* dy, const void* x, const float* mean, const float* scale, const float* shift, const float* c_dz,
                               const float* c_x, const float* c_1, int64_t pixels, int64_t channels, bool silu, bool accumulate, bool bf16);
   // Layer norm of rows.
   void (*layer_norm)(void* y, float* mean, float* rstd, const void* x, const float* gamma, const float* beta, double eps, int64_t rows, int64_t channels, bool bf16);
@@ -117,7 +127,7 @@ struct Simd {
 
   double (*sum_of_squares)(const float* x, int64_t n);
   double (*sum_of_square_differences)(const void* a, const void* b, int64_t n, bool a_bf16, bool b_bf16);
-  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, float grad_scale, float beta1, float beta2, float step_size, float inv_sqrt_correction, float epsilon, float decay);
+  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, const AdamWCall& call);
   void (*lerp)(float* y, const float* x, float weight, int64_t n);
 };
 

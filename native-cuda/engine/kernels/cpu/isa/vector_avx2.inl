@@ -45,6 +45,8 @@ static inline V sign_bits() { return set1(-0.0f); }
 static inline V vabs(V a) { return {_mm256_andnot_ps(sign_bits().r, a.r)}; }
 static inline V vround(V a) { return {_mm256_round_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 static inline V copysign(V magnitude, V sign) { return {_mm256_or_ps(magnitude.r, _mm256_and_ps(sign.r, sign_bits().r))}; }
+// a < b ? yes : no, by element
+static inline V select_less(V a, V b, V yes, V no) { return {_mm256_blendv_ps(no.r, yes.r, _mm256_cmp_ps(a.r, b.r, _CMP_LT_OQ))}; }
 static inline V scale2(V x, V n) {
   __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.r), _mm256_set1_epi32(127)), 23);
   return {_mm256_mul_ps(x.r, _mm256_castsi256_ps(e))};

@@ -43,6 +43,8 @@ static inline V copysign(V magnitude, V sign) {
   __m512i s = _mm512_and_si512(_mm512_castps_si512(sign.r), _mm512_set1_epi32(int(0x80000000u)));
   return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(magnitude.r), s))};
 }
+// a < b ? yes : no, by element
+static inline V select_less(V a, V b, V yes, V no) { return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.r, b.r, _CMP_LT_OQ), no.r, yes.r)}; }
 // x * 2^n for integral n in [-126, 127]
 static inline V scale2(V x, V n) {
   __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127)), 23);

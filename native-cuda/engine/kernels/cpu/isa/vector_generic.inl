@@ -62,6 +62,8 @@ static inline V vround(V a) {  // for |a| < 2^22: adding and taking away 1.5 * 2
   return {shifted - magic};
 }
 static inline V copysign(V magnitude, V sign) { return {(v4f)((v4i)magnitude.r | ((v4i)sign.r & (int32_t)0x80000000))}; }
+// a < b ? yes : no, by element
+static inline V select_less(V a, V b, V yes, V no) { return {a.r < b.r ? yes.r : no.r}; }
 static inline V scale2(V x, V n) {
   v4i e = (__builtin_convertvector(n.r, v4i) + 127) << 23;
   return {x.r * (v4f)e};

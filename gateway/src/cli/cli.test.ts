@@ -1,0 +1,151 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { startHarness, type Harness } from '../testing/harness.js';
+import { duration, table } from './format.js';
+import { logLine } from './log-line.js';
+import { runCommandLine } from './program.js';
+
+let harness: Harness;
+let config: string;
+beforeAll(async () => {
+  harness = await startHarness({ score: (model) => (model === 'spin1' ? 2 : 1) });
+  config = join(harness.folder, 'run.json');
+  await writeFile(config, JSON.stringify(harness.config));
+});
+afterAll(() => harness.stop());
+beforeEach(() => {
+  process.exitCode = undefined;
+});
+
+async function spindle(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  let out = '';
+  let err = '';
+  const stdout = vi.spyOn(process.stdout, 'write').mockImplementation((text) => ((out += String(text)), true));
+  const stderr = vi.spyOn(process.stderr, 'write').mockImplementation((text) => ((err += String(text)), true));
+  try {
+    const gateway = `127.0.0.1:${harness.gateway.grpcPort}`;
+    const code = await runCommandLine(args, { gateway, artifacts: harness.root, otlpEndpoint: undefined, ci: true, all: {} });
+    return { code, out, err };
+  } finally {
+    stdout.mockRestore();
+    stderr.mockRestore();
+    process.exitCode = undefined;
+  }
+}
+
+describe('spindle', () => {
+  it('says what a run would do, without doing it', async () => {
+    const { code, out } = await spindle('run', config, '--dry-run');
+    expect(code).toBe(0);
+    expect(out).toContain('iteration 2: draw 6 images in 3 jobs');
+    expect(out).toMatch(/memory: .*\n.*disk: /);
+    expect((await spindle('ls')).out).toContain('no runs yet');
+  });
+
+  it('follows a run to its results in plain lines', async () => {
+    const { code, out, err } = await spindle('run', config, '--watch', '--run-id', 'r1');
+    expect([code, err]).toEqual([0, '']);
+    expect(out).toMatch(/^r1\n/);
+    expect(out).toContain('train-spin2: done');
+    expect(out).toMatch(/spin1 \*\s+2\.000 ± 0\.100/);
+  });
+
+  it('shows runs to people and to machines', async () => {
+    expect((await spindle('ls')).out).toMatch(/r1\s+succeeded/);
+    const { runs } = JSON.parse((await spindle('ls', '--json')).out) as { runs: { runId: string; config: { name: string } }[] };
+    expect(runs[0]).toMatchObject({ runId: 'r1', config: { name: 'tiny' } });
+    expect((await spindle('status', 'r1')).out).toContain('eval-score-spin2');
+    expect(JSON.parse((await spindle('status', 'r1', '--json')).out)).toMatchObject({ status: 'RUN_STATUS_SUCCEEDED', bestModel: 'spin1' });
+    const lines = (await spindle('watch', 'r1', '--json')).out.trim().split('\n');
+    expect(JSON.parse(lines.at(-1) ?? '')).toMatchObject({ status: 'RUN_STATUS_SUCCEEDED' });
+  });
+
+  it('exports a complete pipeline, or only the U-Net', async () => {
+    await writeFile(join(harness.folder, 'model', 'model_index.json'), '{}');
+    const to = join(harness.folder, 'exported');
+    expect(await spindle('export', 'r1', '--iteration', '2', '--to', to)).toMatchObject({ code: 0, out: `${to}\n` });
+    expect(await readFile(join(to, 'model_index.json'), 'utf8')).toBe('{}');
+    expect(await readFile(join(to, 'unet', 'config.json'), 'utf8')).toContain('UNet2DConditionModel');
+    expect((await spindle('export', 'r1', '--iteration', '2', '--to', to)).err).toContain('expected an empty or absent folder');
+    const only = join(harness.folder, 'only');
+    expect(JSON.parse((await spindle('export', 'r1', '--iteration', 'best', '--to', only, '--unet-only', '--json')).out)).toMatchObject({
+      model: 'spin1',
+    });
+    expect((await readFile(join(only, 'diffusion_pytorch_model.safetensors'))).length).toBeGreaterThan(0);
+  });
+
+  it.each([
+    ['an unknown key', { trian: {} }, 'trian: unknown key; did you mean "train"?'],
+    ['a broken model', { model: '/tmp' }, ''],
+    ['a missing model', { model: '/nowhere' }, 'model: expected a folder, got "/nowhere", which does not exist.'],
+    ['missing data', { data: { path: '/nowhere' } }, 'data.path: expected a folder'],
+  ])('refuses %s with one sentence and exit code 2', async (name, overrides, message) => {
+    if (name === 'a broken model') {
+      const { mkdir } = await import('node:fs/promises');
+      await mkdir(join(harness.folder, 'broken'), { recursive: true });
+      overrides = { model: join(harness.folder, 'broken') };
+      message = 'conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.';
+    }
+    const file = join(harness.folder, 'wrong.json');
+    await writeFile(file, JSON.stringify({ ...harness.config, ...overrides }));
+    const { code, err } = await spindle('run', file, '--dry-run');
+    expect(code).toBe(2);
+    expect(err).toContain(message);
+    expect(err.trim().split('\n')).toHaveLength(1);
+  });
+
+  it.each([
+    [['status', 'none'], 'no run is named "none"'],
+    [['pause', 'r1'], 'run "r1" is succeeded; it cannot be paused.'],
+    [['run', '/nowhere.yaml'], '/nowhere.yaml'],
+    [['export', 'none', '--iteration', '1', '--to', '/tmp/x'], 'no run is named "none"'],
+  ])('refuses %j with exit code 2', async (args, message) => {
+    const { code, err } = await spindle(...args);
+    expect(code).toBe(2);
+    expect(err).toContain(message);
+  });
+
+  it('says how to start a mesh when there is none', async () => {
+    const code = runCommandLine(['ls', '--artifacts', join(harness.folder, 'empty')], {
+      gateway: undefined,
+      artifacts: 'x',
+      otlpEndpoint: undefined,
+      ci: true,
+      all: {},
+    });
+    const stderr = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    expect(await code).toBe(2);
+    expect(stderr.mock.calls.join()).toContain('start one with "npx spindle up"');
+    stderr.mockRestore();
+  });
+
+  it.each(['up', 'run', 'ls', 'status', 'watch', 'pause', 'resume', 'cancel', 'export'])('explains %s', async (command) => {
+    const { code, out } = await spindle(command, '--help');
+    expect(code).toBe(0);
+    expect(out).toContain(`Usage: spindle ${command}`);
+    expect(out).toContain('--json');
+  });
+});
+
+describe('formatting', () => {
+  it('writes durations the way people say them', () => {
+    expect([4, 65, 3_725, -1].map(duration)).toEqual(['4 s', '1 min 05 s', '1 h 02 min', '?']);
+  });
+
+  it('aligns columns', () => {
+    expect(
+      table([
+        ['a', 'b'],
+        ['long', '10'],
+      ]),
+    ).toEqual(['a      b', 'long  10']);
+  });
+
+  it('turns log lines into words and lets last words through', () => {
+    const line = JSON.stringify({ level: 'warn', time: '2026-01-02T03:04:05.000Z', msg: 'it hangs', err: { message: 'timeout' } });
+    expect(logLine('sampler', line, 'info')).toBe('03:04:05 sampler   warn  it hangs: timeout');
+    expect(logLine('sampler', line, 'error')).toBeNull();
+    expect(logLine('sampler', 'Segmentation fault', 'error')).toBe('sampler: Segmentation fault');
+  });
+});

@@ -1,0 +1,107 @@
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { generatedFiles } from './generate.js';
+import { loadRunConfig } from './load.js';
+import { evaluationSampling, forIteration, sftTraining } from './resolve.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'spindle-config-'));
+const smallest = 'model: ./m\ndata:\n  path: ./d\n';
+
+function load(text: string, name = 'run.yaml'): ReturnType<typeof loadRunConfig> {
+  const file = join(folder, name);
+  writeFileSync(file, text);
+  return loadRunConfig(file);
+}
+
+describe('a run config', () => {
+  it('needs a model and data only', () => {
+    const config = load(smallest);
+    expect(config.train).toMatchObject({ steps: 500, batch_size: 32, learning_rate: 2e-5, schedule: 'linear', adam_beta2: 0.999 });
+    expect(config.sampling).toMatchObject({ steps: 50, guidance_scale: 7.5, eta: 0 });
+    expect(config).toMatchObject({ iterations: 3, precision: 'auto', max_missing: 0.05, objective: { loss: 'logistic', beta: 2000 } });
+  });
+
+  it('means paths beside itself', () => {
+    const config = load(`${smallest}evaluation:\n  prompts: p.txt\n  metrics: [{name: pick, kind: clip, model: ../clip}]\n`);
+    expect(config.model).toBe(join(folder, 'm'));
+    expect(config.evaluation?.prompts).toBe(join(folder, 'p.txt'));
+    expect(config.evaluation?.metrics[0]?.model).toBe(join(folder, '..', 'clip'));
+  });
+
+  it('may be JSON', () => {
+    expect(load(JSON.stringify({ model: 'm', data: { path: 'd' }, iterations: 1 }), 'run.json').iterations).toBe(1);
+  });
+
+  it('takes baselines as a list or as an object', () => {
+    const list = load(`${smallest}baselines:\n  - sft:\n      steps: 300\n`);
+    const object = load(`${smallest}baselines:\n  sft:\n    steps: 300\n`);
+    expect(list.baselines).toEqual(object.baselines);
+    expect(sftTraining(list)).toMatchObject({ steps: 300, batch_size: 32 });
+    expect(sftTraining(load(smallest))).toBeUndefined();
+  });
+
+  it('gives one value per iteration, the last one repeating', () => {
+    expect([1, 2, 3].map((k) => forIteration([4, 3], k))).toEqual([4, 3, 3]);
+    expect(forIteration(5, 2)).toBe(5);
+  });
+
+  it('evaluates with its own settings where it has some', () => {
+    const config = load(
+      `${smallest}sampling: {steps: 20, images_per_prompt: 4}\nevaluation: {prompts: p, sampling: {guidance_scale: 3}}\n`,
+    );
+    expect(evaluationSampling(config)).toMatchObject({ steps: 20, guidance_scale: 3, images_per_prompt: 1 });
+  });
+});
+
+describe('a wrong run config is refused in one sentence', () => {
+  it.each([
+    ['an unknown key', `${smallest}train:\n  stepz: 3\n`, 'run.yaml:5: train.stepz: unknown key; did you mean "steps"?'],
+    [
+      'an unknown key in a list',
+      `${smallest}baselines:\n  - sft:\n      learning_rte: 3\n`,
+      'run.yaml:6: baselines[0].sft.learning_rte: unknown key; did you mean "learning_rate"?',
+    ],
+    ['a value out of range', `${smallest}iterations: 0\n`, 'iterations: expected at least 1, got 0'],
+    ['a value of another kind', `${smallest}precision: fp16\n`, 'precision: expected one of "auto", "float32", "bfloat16", got "fp16"'],
+    ['a missing key', 'model: m\n', 'data'],
+    [
+      'warm-up longer than training',
+      `${smallest}train: {warmup_steps: 900}\n`,
+      'train.warmup_steps: expected at most train.steps 500, got 900.',
+    ],
+    [
+      'a batch that does not divide',
+      `${smallest}train: {gradient_accumulation: 5}\n`,
+      'train.gradient_accumulation: expected a divisor of train.batch_size 32, got 5.',
+    ],
+    [
+      'more values than iterations',
+      `${smallest}objective: {beta: [1, 2, 3, 4]}\n`,
+      'objective.beta: expected at most 3 values (iterations), got 4.',
+    ],
+    [
+      'stopping without judges',
+      `${smallest}stop: {patience: 1}\n`,
+      'stop: expected evaluation.metrics to measure improvement with, got none.',
+    ],
+    [
+      'an aesthetic metric without head',
+      `${smallest}evaluation: {prompts: p, metrics: [{name: a, kind: aesthetic, model: c}]}\n`,
+      'evaluation.metrics.0.head: expected the folder of the aesthetic head, got nothing.',
+    ],
+    [
+      'a metric twice',
+      `${smallest}evaluation: {prompts: p, metrics: [{name: a, kind: clip, model: c}, {name: a, kind: clip, model: c}]}\n`,
+      'evaluation.metrics.1.name',
+    ],
+  ])('%s', (_name, text, message) => {
+    expect(() => load(text)).toThrow(message);
+  });
+});
+
+it('has its schema and its page generated from what the program checks', () => {
+  for (const { path, text } of generatedFiles())
+    expect(readFileSync(path, 'utf8'), `${path} is stale; run "npm run generate --workspace @spindle/gateway"`).toBe(text);
+});
