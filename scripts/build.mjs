@@ -6,6 +6,7 @@ import { join } from 'node:path';
 
 export async function build({ tests = false } = {}) {
   runQuietly(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-b']);
+  console.log('building what has changed (the engine takes minutes the first time)');
   // A process of its own: its output is worth seeing while a compiler works for minutes.
   const code = await runAttached(process.execPath, ['scripts/build-native.mjs', ...(tests ? ['--tests'] : [])]);
   if (code !== 0) throw new ScriptError('the native engine could not be built (see above)');

@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { SpindleError } from '@spindle/kit';
@@ -26,6 +26,16 @@ function stage(run: Run, name: string): Run['stages'][number] {
   if (!found) throw new Error(`no stage ${name}`);
   return found;
 }
+
+it('leaves a folder alone that is no run of its own', async () => {
+  const h = await start();
+  const theirs = join(h.root, 'photos');
+  await mkdir(theirs);
+  await writeFile(join(theirs, 'cat.txt'), 'cat');
+  await expect(h.create({}, 'photos')).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
+  expect(await readdir(theirs)).toEqual(['cat.txt']);
+  expect((await h.client.listRuns({})).runs).toEqual([]);
+});
 
 describe('a run', () => {
   it('goes from data to evaluated iterations', async () => {

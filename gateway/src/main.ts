@@ -14,7 +14,7 @@ await runService('spindle gateway', async (lifecycle) => {
   const config = parseConfig(gatewayConfigSchema, Object.fromEntries(given), 'environment');
   const logger = createLogger('gateway', { level: config.logLevel });
   const telemetry = startTelemetry({
-    service: 'gateway',
+    service: 'spindle-gateway',
     version: '0.1.0',
     ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }),
   });

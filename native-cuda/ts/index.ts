@@ -32,7 +32,7 @@ export {
   type DrawOptions,
 } from './text_to_image.js';
 export { aestheticSource, ClipJudge, loadAestheticHead, readClipFolder, type ClipFolder } from './judges.js';
-export { inspectFolder, type ModelReport } from './inspect.js';
+export { inspectFolder, type IntendedSampling, type ModelReport } from './inspect.js';
 export { parseJson, stringifyJson, isObject, type JsonObject, type JsonValue } from './json.js';
 export type {
   BenchOptionsDto,

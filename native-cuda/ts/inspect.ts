@@ -2,10 +2,10 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Engine } from './engine.js';
-import { invalid } from './errors.js';
-import { describe, numberField, readJsonObject, stringField } from './json.js';
-import { aestheticSource, readClipFolder } from './judges.js';
-import { configFile, configOf, hasPipeline, readPipeline, readVaeScaling } from './pipeline.js';
+import { invalid, toEngineError } from './errors.js';
+import { describe, numberField, parseJson, readJsonObject, stringField, stringifyJson, type JsonObject } from './json.js';
+import { aestheticSource, aestheticWidth, readClipFolder } from './judges.js';
+import { configFile, configOf, hasPipeline, readPipeline, readVaeScaling, resolveScheduler } from './pipeline.js';
 import { componentSource, requireDirectory } from './weights.js';
 
 export interface ModelReport {
@@ -20,10 +20,23 @@ export interface ModelReport {
   textWidth: number;
   predictionType: string;
   scheduler: string;
+  /** Width of the image embedding that a CLIP model gives, or that an aesthetic head takes. */
+  embeddingWidth: number;
   warnings: string[];
 }
 
-type Inspector = Pick<Engine, 'inspectModel'>;
+/** How images are to be drawn; empty fields mean the pipeline's own. */
+export interface IntendedSampling {
+  scheduler: string;
+  overridesJson: string;
+  steps: number;
+  eta: number;
+}
+
+type Inspector = Pick<Engine, 'inspectModel' | 'schedulerTimesteps'>;
+
+/** As many as any real schedule has. */
+const fewSteps = 4;
 
 const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
   latentChannels: 0,
@@ -33,12 +46,13 @@ const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
   textWidth: 0,
   predictionType: '',
   scheduler: '',
+  embeddingWidth: 0,
   warnings: [],
 };
 
-export function inspectFolder(engine: Inspector, directory: string): ModelReport {
+export function inspectFolder(engine: Inspector, directory: string, sampling?: IntendedSampling): ModelReport {
   requireDirectory(directory, 'a model folder');
-  if (hasPipeline(directory)) return inspectPipeline(engine, directory);
+  if (hasPipeline(directory)) return inspectPipeline(engine, directory, sampling);
   if (!existsSync(join(directory, 'config.json'))) {
     if (!existsSync(join(directory, 'model.safetensors')))
       throw invalid(directory, 'expected model_index.json, config.json or model.safetensors, got none of them');
@@ -46,15 +60,19 @@ export function inspectFolder(engine: Inspector, directory: string): ModelReport
       ...nothing,
       kind: 'AestheticHead',
       parameters: { head: engine.inspectModel('aesthetic', aestheticSource(directory)).parameters },
+      embeddingWidth: aestheticWidth(directory),
     };
   }
   return inspectComponent(engine, directory);
 }
 
-function inspectPipeline(engine: Inspector, directory: string): ModelReport {
+function inspectPipeline(engine: Inspector, directory: string, sampling?: IntendedSampling): ModelReport {
   const pipeline = readPipeline(directory);
   const file = join(directory, 'scheduler', 'scheduler_config.json');
+  checkSchedule(engine, stringifyJson(pipeline.scheduler), fewSteps, file);
+  if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {
+    ...nothing,
     kind: 'StableDiffusionPipeline',
     parameters: {
       unet: engine.inspectModel('unet', pipeline.unet).parameters,
@@ -70,6 +88,24 @@ function inspectPipeline(engine: Inspector, directory: string): ModelReport {
     scheduler: stringField(pipeline.scheduler, '_class_name', file),
     warnings: pipeline.warnings,
   };
+}
+
+/** The engine refuses what it does not know of a schedule, by name; `where` takes the place of the name it gives the config. */
+function checkSchedule(engine: Inspector, config: string, steps: number, where: string): void {
+  try {
+    engine.schedulerTimesteps(config, steps);
+  } catch (thrown) {
+    const error = toEngineError(thrown);
+    if (error.code !== 'INVALID_ARGUMENT') throw error;
+    throw invalid(where, error.message.replace(/^(scheduler_config\.json: |\[scheduler\] )/, ''));
+  }
+}
+
+function checkSampling(engine: Inspector, base: JsonObject, { scheduler, overridesJson, steps, eta }: IntendedSampling): void {
+  const config = resolveScheduler(base, scheduler, overridesJson);
+  const name = (parseJson(config, 'scheduler') as JsonObject)['_class_name'];
+  checkSchedule(engine, config, steps, String(name));
+  if (eta !== 0 && name !== 'DDIMScheduler') throw invalid(String(name), `eta: expected 0 (only DDIMScheduler takes another), got ${eta}`);
 }
 
 function inspectComponent(engine: Inspector, directory: string): ModelReport {
@@ -122,6 +158,7 @@ function inspectComponent(engine: Inspector, directory: string): ModelReport {
         kind,
         parameters: { clip: engine.inspectModel('clip', folder.source).parameters },
         textTokens: folder.textTokens,
+        embeddingWidth: numberField(config, 'projection_dim', file, 512),
       };
     }
     default:

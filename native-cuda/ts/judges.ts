@@ -1,10 +1,10 @@
 /** Judges of images: CLIP in PickScore's form, and an aesthetic head on CLIP's image embedding. */
-import { existsSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { readImagePreprocess } from './clip_preprocess.js';
 import type { Engine, RgbImage } from './engine.js';
 import { invalid } from './errors.js';
-import { describe, isObject, numberField } from './json.js';
+import { describe, isObject, numberField, parseJson } from './json.js';
 import type { Aesthetic, Clip } from './models.js';
 import type { ImagePreprocessDto, ModelSourceDto, NativePrecision, TensorDto } from './native.js';
 import { configFile, configOf } from './pipeline.js';
@@ -84,6 +84,26 @@ export class ClipJudge {
 export async function loadAestheticHead(engine: Engine, directory: string): Promise<Aesthetic> {
   requireDirectory(directory, "an aesthetic head's folder");
   return engine.loadAesthetic(aestheticSource(directory));
+}
+
+/** Width of the embedding that a head takes, from the header of its weights, which the engine has checked. */
+export function aestheticWidth(directory: string): number {
+  const [file = ''] = aestheticSource(directory).weights;
+  const descriptor = openSync(file, 'r');
+  try {
+    const length = Buffer.alloc(8);
+    readSync(descriptor, length, 0, 8, 0);
+    const text = Buffer.alloc(Number(length.readBigUInt64LE()));
+    readSync(descriptor, text, 0, text.length, 8);
+    const header = parseJson(text.toString(), file);
+    const first = isObject(header) ? header['layers.0.weight'] : undefined;
+    const shape = isObject(first) ? first['shape'] : undefined;
+    if (!Array.isArray(shape) || typeof shape[1] !== 'number')
+      throw invalid(file, `layers.0.weight: expected a matrix, got shape ${describe(shape)}`);
+    return shape[1];
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 export function aestheticSource(directory: string): ModelSourceDto {

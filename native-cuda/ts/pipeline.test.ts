@@ -81,6 +81,12 @@ describe('readPipeline', () => {
       /cross_attention_dim: expected 128 .* got 768/,
     ],
     ['a mismatched channel count', (f) => edit(join(f, 'unet/config.json'), { in_channels: 9 }), /in_channels: expected 4 .* got 9/],
+    ['a U-Net that predicts a variance', (f) => edit(join(f, 'unet/config.json'), { out_channels: 8 }), /out_channels: expected 4 .* got 8/],
+    [
+      'a U-Net that wants more than a text',
+      (f) => edit(join(f, 'unet/config.json'), { addition_embed_type: 'text_time' }),
+      /addition_embed_type: expected null in a StableDiffusionPipeline, got "text_time"/,
+    ],
     ['a broken config', (f) => truncateSync(join(f, 'unet/config.json'), 20), /unet\/config\.json: expected JSON/],
     [
       'pickle files',

@@ -67,6 +67,11 @@ export function readPipeline(directory: string, variant?: string): Pipeline {
   if (channels !== vaeScaling.latentChannels) {
     throw invalid(configFile(unet), `in_channels: expected ${vaeScaling.latentChannels} (the VAE's latent_channels), got ${channels}`);
   }
+  const predicted = numberField(unetConfig, 'out_channels', configFile(unet), 4);
+  if (predicted !== channels) throw invalid(configFile(unet), `out_channels: expected ${channels} (its in_channels), got ${predicted}`);
+  const addition = unetConfig['addition_embed_type'];
+  if (addition !== null && addition !== undefined)
+    throw invalid(configFile(unet), `addition_embed_type: expected null in a StableDiffusionPipeline, got ${describe(addition)}`);
   return {
     directory,
     unet,

@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { NodeChild, root } from '../harness/child.js';
+import { readJson } from '../harness/mesh.js';
+import type { Runtime } from '../harness/up.js';
+import { until } from '../harness/wait.js';
 
 let artifacts: string;
 beforeAll(async () => {
@@ -32,4 +35,15 @@ it('npm start with a config that is not there starts nothing', async () => {
   expect(await child.exited).toBe(2);
   expect(child.stderr).toMatch(/^error: --config: expected a file, got .*none\.yaml/);
   expect(child.stdout).toBe('');
+});
+
+it('npm start that is stopped in the middle ends soon, with an exit code, and leaves no process behind', async () => {
+  const child = new NodeChild(join(root, 'scripts/start.mjs'), ['--exit', '--artifacts', artifacts, '--config', join(root, 'examples/scenes/tiny-run.yaml')]);
+  await until('training', () => child.stdout.includes('train-sft: running') || undefined);
+  const { services } = (await readJson(join(artifacts, 'runtime.json'))) as Runtime;
+  expect(services.length).toBeGreaterThanOrEqual(5);
+  await child.stop('SIGTERM', 30_000);
+  expect(await child.exited).toBe(1);
+  for (const { name, pid } of services) expect(() => process.kill(pid, 0), name).toThrow(/ESRCH/);
+  expect(existsSync(join(artifacts, 'runtime.json'))).toBe(false);
 });

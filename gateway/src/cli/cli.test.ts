@@ -1,4 +1,5 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { startHarness, type Harness } from '../testing/harness.js';
@@ -75,17 +76,40 @@ describe('spindle', () => {
     expect((await readFile(join(only, 'diffusion_pytorch_model.safetensors'))).length).toBeGreaterThan(0);
   });
 
+  it('leaves nothing of an export that fails half-way', async () => {
+    const dangling = join(harness.folder, 'model', 'scheduler');
+    await symlink('/nowhere', dangling);
+    const to = join(harness.folder, 'failed');
+    expect((await spindle('export', 'r1', '--iteration', '2', '--to', to)).code).not.toBe(0);
+    expect(existsSync(to)).toBe(false);
+    await rm(dangling);
+  });
+
   it.each([
     ['an unknown key', { trian: {} }, 'trian: unknown key; did you mean "train"?'],
     ['a broken model', { model: '/tmp' }, ''],
     ['a missing model', { model: '/nowhere' }, 'model: expected a folder, got "/nowhere", which does not exist.'],
+    [
+      'an option that the scheduler does not have',
+      { sampling: { overrides: { karras: true } } },
+      'sampling: DDIMScheduler: karras: expected a known key',
+    ],
+    ['a head of another kind', { evaluation: { head: 'clip' } }, 'evaluation.metrics.0.head: '],
+    ['a head of another width', { evaluation: { head: 'narrow-head' } }, 'expected a head on embeddings of width 8'],
+    ['more steps than can be counted', { train: { steps: 1e12 } }, 'train.steps: expected at most 10000000, got 1000000000000'],
     ['missing data', { data: { path: '/nowhere' } }, 'data.path: expected a folder'],
   ])('refuses %s with one sentence and exit code 2', async (name, overrides, message) => {
     if (name === 'a broken model') {
-      const { mkdir } = await import('node:fs/promises');
       await mkdir(join(harness.folder, 'broken'), { recursive: true });
       overrides = { model: join(harness.folder, 'broken') };
       message = 'conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.';
+    }
+    if (name.startsWith('a head')) {
+      const { head } = (overrides as { evaluation: { head: string } }).evaluation;
+      const folder = join(harness.folder, head);
+      await mkdir(folder, { recursive: true });
+      const metric = { name: 'taste', kind: 'aesthetic', model: join(harness.folder, 'clip'), head: folder };
+      Object.assign(overrides, { evaluation: { prompts: join(harness.folder, 'prompts.txt'), metrics: [metric] } });
     }
     const file = join(harness.folder, 'wrong.json');
     await writeFile(file, JSON.stringify({ ...harness.config, ...overrides }));

@@ -23,13 +23,16 @@ export async function follow(runId: string, options: FollowOptions): Promise<Run
   let latest: Run | null = null;
   let losses: Losses | null = null;
   let sequence = 0n;
+  let ended = false;
   const refresh = setInterval(() => {
     if (!latest || isOver(latest)) return;
     // Counts move with every event; rates and remaining times come with a fresh look.
     withClient(common, environment, (client) => client.getRun({ runId }, { timeoutMs: 2_000 }))
       .then(({ run }) => {
-        if (run) latest = run;
-        if (latest) view.update(latest, losses);
+        // An answer that comes after the end would draw below the results.
+        if (!run || ended) return;
+        latest = run;
+        view.update(latest, losses);
       })
       .catch(() => undefined);
   }, redrawMs);
@@ -47,6 +50,7 @@ export async function follow(runId: string, options: FollowOptions): Promise<Run
           if (latest?.status === RunStatus.PAUSED) break;
         }
         if (latest && (isOver(latest) || latest.status === RunStatus.PAUSED)) {
+          ended = true;
           view.end(latest);
           return latest;
         }

@@ -34,7 +34,7 @@ class TerminalView implements View {
   update(run: Run, losses: Losses | null): void {
     const width = Math.max(20, this.#out.columns);
     // One screen line each, or moving up would miss some.
-    const lines = block(run, losses).map((line) =>
+    const lines = block(run, losses, this.#out.rows).map((line) =>
       Array.from(line)
         .slice(0, width - 1)
         .join(''),
@@ -87,22 +87,29 @@ export class PlainView implements View {
   }
 }
 
-function block(run: Run, losses: Losses | null): string[] {
+/** At most as many lines as the screen has: what scrolled away cannot be redrawn. The stages that ended first are counted, not listed. */
+function block(run: Run, losses: Losses | null, rows: number): string[] {
   const since = run.createdAt ? duration((Date.now() - timestampMs(run.createdAt)) / 1000) : '';
   const left = run.etaSeconds > 0 && statusName(run.status) === 'running' ? `, about ${duration(run.etaSeconds)} left` : '';
   const waiting = run.stages.filter((stage) => stage.state === 'waiting').length;
-  const lines = [`${run.runId}  ${statusName(run.status)}  ${since}${left}`];
+  const head = `${run.runId}  ${statusName(run.status)}  ${since}${left}`;
+  const ended: string[] = [];
+  const lines: string[] = [];
   for (const stage of run.stages) {
     if (stage.state === 'running') lines.push(`  ${bar(stage)} ${progressText(stage)}`);
     else if (stage.state !== 'waiting')
-      lines.push(`  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`);
+      ended.push(`  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`);
   }
   if (waiting > 0) lines.push(`  ${waiting} stages to come`);
   if (losses) lines.push(`  ${lossText(losses)}`);
   if (run.deadJobs.length > 0) lines.push(`  dead jobs: ${run.deadJobs.map((job) => job.key).join(', ')}`);
   const [last] = run.warnings.slice(-1);
   if (last !== undefined) lines.push(`  warning: ${last}`);
-  return lines;
+  // One line is the head's, one the cursor's.
+  const room = Math.max(1, rows - 2 - lines.length);
+  const hidden = ended.length > room ? ended.length - room + 1 : 0;
+  if (hidden > 0) ended.splice(0, hidden, `  ${String(hidden).padStart(barWidth)} stages have ended before`);
+  return [head, ...ended, ...lines];
 }
 
 function bar(stage: StageProgress): string {
@@ -120,7 +127,9 @@ function progressText(stage: StageProgress): string {
 }
 
 function lossText(losses: Losses): string {
-  return `${losses.model} step ${losses.step}/${losses.steps}: loss ${losses.loss.toFixed(4)}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
+  const loss = `${losses.model} step ${losses.step}/${losses.steps}: loss ${losses.loss.toFixed(4)}`;
+  // Plain fine-tuning has no opponent to be told from.
+  return losses.model === 'sft' ? loss : `${loss}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
 }
 
 function summary(run: Run): string[] {

@@ -8,8 +8,8 @@ import { addSteer } from './commands/steer.js';
 import { addUp } from './commands/up.js';
 import type { Environment } from './context.js';
 
-/** What the person can mend by giving other input. */
-const badInput: readonly ErrorCode[] = ['INVALID_ARGUMENT', 'NOT_FOUND', 'ALREADY_EXISTS', 'FAILED_PRECONDITION'];
+/** What the person can mend: by other input, or by making room. */
+const badInput: readonly ErrorCode[] = ['INVALID_ARGUMENT', 'NOT_FOUND', 'ALREADY_EXISTS', 'FAILED_PRECONDITION', 'RESOURCE_EXHAUSTED'];
 
 export function buildProgram(environment: Environment): Command {
   const program = new Command('spindle')

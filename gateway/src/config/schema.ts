@@ -50,8 +50,8 @@ export const samplingSchema = z.strictObject({
 });
 
 const trainKeys = {
-  steps: positiveInt.default(500).describe('Optimiser steps per iteration.'),
-  batch_size: positiveInt.default(32).describe('Pairs (SPIN) or images (SFT) per optimiser step.'),
+  steps: positiveInt.max(10_000_000).default(500).describe('Optimiser steps per iteration.'),
+  batch_size: positiveInt.max(65_536).default(32).describe('Pairs (SPIN) or images (SFT) per optimiser step.'),
   gradient_accumulation: positiveInt
     .default(1)
     .describe('Micro-batches per step; batch_size must be a multiple. More needs less memory and changes nothing else.'),
@@ -73,8 +73,8 @@ const trainKeys = {
     .default(0)
     .describe('Decay of the moving average of the weights that training returns; 0 switches it off.'),
   caption_dropout: rate.default(0).describe('Share of captions replaced by the empty prompt.'),
-  checkpoint_steps: positiveInt.default(50).describe('A checkpoint is written every so many steps, and when training is paused.'),
-  keep_checkpoints: z.int().min(2).default(2).describe('Checkpoints kept per training.'),
+  checkpoint_steps: positiveInt.max(10_000_000).default(50).describe('A checkpoint is written every so many steps, and when training is paused.'),
+  keep_checkpoints: z.int().min(2).max(1000).default(2).describe('Checkpoints kept per training.'),
   sample_posterior: z.boolean().default(false).describe("Draw real latents from the VAE's posterior instead of taking its mean."),
 };
 

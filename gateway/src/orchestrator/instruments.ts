@@ -1,5 +1,6 @@
 /** The gateway's metrics; without an OTLP endpoint they cost nothing. */
 import { meter, type Bus } from '@spindle/kit';
+import { iterationOf } from '../domain/plan.js';
 import type { RunNews } from './driver.js';
 import type { Orchestrator } from './orchestrator.js';
 
@@ -19,7 +20,8 @@ export function registerInstruments(bus: Bus, orchestrator: Orchestrator): { sto
       if (news.type !== 'train-step') continue;
       const attributes = { 'spindle.run': record.runId, 'spindle.model': news.model };
       loss.record(news.metrics.loss, attributes);
-      accuracy.record(news.metrics.implicitAccuracy, attributes);
+      // Plain fine-tuning has no opponent to be told from.
+      if (iterationOf(news.model) > 0) accuracy.record(news.metrics.implicitAccuracy, attributes);
       stepSeconds.record(news.metrics.seconds, attributes);
     }
   };

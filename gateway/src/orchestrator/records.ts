@@ -2,7 +2,7 @@
  * Where records live: the KV bucket (compare-and-set, so that a gateway that lost its lease cannot overwrite its successor)
  * and artifacts/<run>/run.json, from which a wiped bucket is rebuilt. The newer copy wins.
  */
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ensureError, SpindleError, writeFileAtomic, type KvStore, type Logger } from '@spindle/kit';
 import { parseRecord, serializeRecord, type RunRecord } from './record.js';
@@ -52,15 +52,31 @@ export class RunRecords {
     }
   }
 
+  /** Either the run is stored as a whole, or nothing is. Refuses a folder that is there already: it may hold anything. */
   async create(record: RunRecord): Promise<void> {
-    await writeFileAtomic(join(this.directory(record.runId), 'config.json'), `${JSON.stringify(record.config, null, 2)}\n`);
-    await this.#writeFile(record);
-    this.#revisions.set(record.runId, await this.#kv.create(record.runId, serializeRecord(record)));
+    const directory = this.directory(record.runId);
+    await mkdir(directory).catch((thrown: unknown) => {
+      if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'EEXIST')) throw ensureError(thrown);
+      throw new SpindleError('ALREADY_EXISTS', `run_id: expected a name without a folder in ${this.#root}, got "${record.runId}".`);
+    });
+    try {
+      await writeFileAtomic(join(directory, 'config.json'), `${JSON.stringify(record.config, null, 2)}\n`);
+      await this.#writeFile(record);
+      this.#revisions.set(record.runId, await this.#kv.create(record.runId, serializeRecord(record)));
+    } catch (error) {
+      await rm(directory, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   /** Throws ABORTED when another gateway has written a newer version. */
   async save(record: RunRecord): Promise<void> {
-    await this.#writeFile(record);
+    await this.#writeFile(record).catch((thrown: unknown) => {
+      const error = ensureError(thrown);
+      if (error.code !== 'RESOURCE_EXHAUSTED') throw error;
+      // The state says that the run waits for space: not being able to note it down must not keep the run from waiting.
+      this.#logger.warn({ err: error, run: record.runId }, 'the run state could not be written to its file');
+    });
     const json = serializeRecord(record);
     try {
       const revision = this.#revisions.get(record.runId);

@@ -2,13 +2,13 @@
 import { create } from '@bufbuild/protobuf';
 import { randomBytes } from 'node:crypto';
 import { access } from 'node:fs/promises';
-import { join } from 'node:path';
-import { InspectModelRequestSchema, type InspectModelResponse } from '@spindle/proto';
+import { InspectModelRequestSchema, type InspectModelResponse, type SamplingSettings } from '@spindle/proto';
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
-import { sftTraining } from '../config/resolve.js';
+import { evaluationSampling, sftTraining } from '../config/resolve.js';
 import type { RunConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
+import { samplingSettings } from '../orchestrator/jobs.js';
 import type { SamplerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
@@ -39,6 +39,7 @@ export async function checkRun(config: RunConfig, runId: string, sampler: Sample
   if (resolution % model.vaeScale !== 0) {
     throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of the VAE's ${model.vaeScale}, got ${resolution}.`);
   }
+  await checkSampling(config, resolution, sampler, signal);
   const data = await readDataSet(config.data.path, { limit: config.data.limit, textTokens: model.textTokens });
   const prompts = config.evaluation ? await readPrompts(config.evaluation.prompts, config.evaluation.limit) : [];
   await checkMetrics(config, sampler, signal);
@@ -53,6 +54,13 @@ export async function checkRun(config: RunConfig, runId: string, sampler: Sample
   return { ...checked, text: describePlan(checked) };
 }
 
+/** What the model's scheduler cannot do as the config says is refused before the first job. */
+async function checkSampling(config: RunConfig, resolution: number, sampler: SamplerPort, signal: AbortSignal): Promise<void> {
+  await inspect(sampler, config.model, 'sampling', signal, samplingSettings(config.sampling, resolution));
+  if (!config.evaluation) return;
+  await inspect(sampler, config.model, 'evaluation.sampling', signal, samplingSettings(evaluationSampling(config), resolution));
+}
+
 async function checkMetrics(config: RunConfig, sampler: SamplerPort, signal: AbortSignal): Promise<void> {
   for (const [i, metric] of (config.evaluation?.metrics ?? []).entries()) {
     const key = `evaluation.metrics.${i}`;
@@ -60,19 +68,30 @@ async function checkMetrics(config: RunConfig, sampler: SamplerPort, signal: Abo
     if (clip.kind !== 'CLIPModel')
       throw new SpindleError('INVALID_ARGUMENT', `${key}.model: ${metric.model}: expected a CLIPModel, got ${clip.kind}.`);
     if (metric.head === undefined) continue;
-    const weights = join(metric.head, 'model.safetensors');
-    await access(weights).catch(() => {
-      throw new SpindleError('INVALID_ARGUMENT', `${key}.head: expected the file ${weights}, got none.`);
-    });
+    const head = await inspect(sampler, metric.head, `${key}.head`, signal);
+    if (head.kind !== 'AestheticHead')
+      throw new SpindleError('INVALID_ARGUMENT', `${key}.head: ${metric.head}: expected an AestheticHead, got ${head.kind}.`);
+    if (head.embeddingWidth !== clip.embeddingWidth) {
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}.head: ${metric.head}: expected a head on embeddings of width ${clip.embeddingWidth} (those of ${metric.model}), got one of width ${head.embeddingWidth}.`,
+      );
+    }
   }
 }
 
-async function inspect(sampler: SamplerPort, path: string, key: string, signal: AbortSignal): Promise<InspectModelResponse> {
+async function inspect(
+  sampler: SamplerPort,
+  path: string,
+  key: string,
+  signal: AbortSignal,
+  sampling?: SamplingSettings,
+): Promise<InspectModelResponse> {
   await access(path).catch(() => {
     throw new SpindleError('INVALID_ARGUMENT', `${key}: expected a folder, got "${path}", which does not exist.`);
   });
   try {
-    return await sampler.inspectModel(create(InspectModelRequestSchema, { path }), { signal, timeoutMs: inspectTimeoutMs });
+    return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...(sampling && { sampling }) }), { signal, timeoutMs: inspectTimeoutMs });
   } catch (thrown) {
     const error = ensureError(thrown);
     throw new SpindleError(error.code, `${key}: ${error.message}`, { cause: error });

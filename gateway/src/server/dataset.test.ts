@@ -53,6 +53,14 @@ describe('an image folder', () => {
     ]);
   });
 
+  it('refuses a file in the place of the folder', async () => {
+    const file = join(dataFolder({ 'metadata.jsonl': '' }), 'metadata.jsonl');
+    await expect(readDataSet(file, options)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: `data.path: expected a folder, got the file "${file}".`,
+    });
+  });
+
   it.each([
     ['no folder', null, 'which does not exist'],
     ['no metadata', { 'a.png': '' }, 'expected metadata.jsonl or metadata.csv'],

@@ -71,7 +71,7 @@ export async function startFakes(options: {
   const services: Omit<FakeServices, 'address' | 'stop'> = { worked: [], trained: [], behaviour: options.behaviour ?? {} };
   const server = new GrpcServer({ logger });
   server.addService(SamplerService, {
-    inspectModel: async ({ path }) => inspectAnswer(path),
+    inspectModel: async ({ path, sampling }) => inspectAnswer(path, sampling?.schedulerOverridesJson ?? ''),
     sample: async () => ({}),
     getWorker: async () => ({}),
   });
@@ -105,13 +105,15 @@ export async function startFakes(options: {
   };
 }
 
-function inspectAnswer(path: string) {
+function inspectAnswer(path: string, overrides: string) {
+  if (overrides.includes('karras'))
+    throw new SpindleError('INVALID_ARGUMENT', 'DDIMScheduler: karras: expected a known key, got this one with value true');
   if (path.includes('broken'))
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `${path}/unet/diffusion_pytorch_model.safetensors: conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.`,
     );
-  const kind = path.includes('clip') ? 'CLIPModel' : 'StableDiffusionPipeline';
+  const kind = path.includes('clip') ? 'CLIPModel' : path.includes('head') ? 'AestheticHead' : 'StableDiffusionPipeline';
   return create(InspectModelResponseSchema, {
     kind,
     unetParameters: 1_000n,
@@ -122,6 +124,7 @@ function inspectAnswer(path: string) {
     textWidth: 8,
     predictionType: 'epsilon',
     scheduler: 'DDIMScheduler',
+    embeddingWidth: kind === 'CLIPModel' ? 8 : path.includes('narrow') ? 4 : 0,
   });
 }
 

@@ -70,8 +70,6 @@ struct AdamWArgs {
   double grad_scale;   // gradients are multiplied by this first (clipping)
 };
 
-enum class SpinLoss : uint8_t { Logistic, Hinge };
-
 class Kernels {
  public:
   virtual ~Kernels() = default;
@@ -129,7 +127,7 @@ class Kernels {
 
   // --- flat float32 arenas
   virtual double sum_of_squares(const Tensor& x) = 0;
-  // One pass: scale gradient, moments, decoupled weight decay, weight; writes `low` (BF16) too when it is not empty.
+  // One pass: scale the gradient, moments, decoupled weight decay, weight.
   virtual void adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) = 0;
   virtual void lerp(Tensor& y, const Tensor& x, double weight) = 0;  // y += weight * (x - y), for the EMA
 };

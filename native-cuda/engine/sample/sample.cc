@@ -110,7 +110,7 @@ SampleResult sample(Unet& unet, const SampleRequest& request, const CancelToken*
       check_cancelled(cancel);
       input = x;
       scheduler->scale_model_input(input.data(), values, size_t(i));
-      const std::vector<float>& output = clock.time("unet", [&]() -> const std::vector<float>& { return pass.predict(input, scheduler->timesteps()[size_t(i)]); });
+      const std::vector<float>& output = clock.time("unet_steps", [&]() -> const std::vector<float>& { return pass.predict(input, scheduler->timesteps()[size_t(i)]); });
       clock.time("scheduler", [&] { scheduler->step(x.data(), output.data(), values, size_t(i), noise); });
       if (progress) progress(++done, total);
     }

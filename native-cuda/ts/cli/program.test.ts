@@ -136,6 +136,12 @@ describe('bad flags', () => {
   });
 });
 
+it('explains its commands by the name that people call them by', async () => {
+  const { out, code } = await run(['sample', '--help']);
+  expect(out.join('\n')).toContain('Usage: spindle sample [options]');
+  expect(code).toBe(0);
+});
+
 it('scores refuse metadata that leaves the folder', async () => {
   const folder = join(scratch, 'images');
   mkdirSync(folder);

@@ -14,6 +14,7 @@ import {
   toRgb,
   Unet,
   type EngineInfoDto,
+  type IntendedSampling,
   type ModelReport,
   type ModelSourceDto,
   type NativePrecision,
@@ -57,7 +58,8 @@ export interface LoadedPipeline {
 export interface SamplerEngine {
   readonly info: EngineInfoDto;
   choosePrecision(): Promise<PrecisionChoice>;
-  inspect(path: string): ModelReport;
+  /** Throws INVALID_ARGUMENT for a model that cannot be used, or that cannot draw as `sampling` says. */
+  inspect(path: string, sampling?: IntendedSampling): ModelReport;
   /** Decoded, resized and cropped to a square; INVALID_ARGUMENT when the file is no usable image. */
   readImage(file: string, resolution: number): Promise<RgbImage>;
   /** Files of a unet folder. */
@@ -71,7 +73,7 @@ export function nativeEngine(engine: Engine): SamplerEngine {
   return {
     info: engine.info,
     choosePrecision: () => choosePrecision(engine),
-    inspect: (path) => inspectFolder(engine, path),
+    inspect: (path, sampling) => inspectFolder(engine, path, sampling),
     readImage: async (file, resolution) => resizeAndCrop(engine, await decodeImageFile(file), resolution),
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) => new NativePipeline(await TextToImage.load(engine, directory, precision)),

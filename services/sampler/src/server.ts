@@ -8,7 +8,9 @@ import {
   SampleResponseSchema,
   type SamplerService,
 } from '@spindle/proto';
+import { resolveSampling } from './domain/sampling.js';
 import type { SamplerEngine } from './engine.js';
+import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
 import { draw } from './sample.js';
 import type { WorkerState } from './worker_state.js';
@@ -23,9 +25,9 @@ export interface ServerDeps {
 
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof SamplerService> {
   return {
-    async inspectModel({ path }) {
+    async inspectModel({ path, sampling }) {
       if (path === '') throw new SpindleError('INVALID_ARGUMENT', 'path: expected a model folder, got nothing');
-      const report = deps.engine.inspect(path);
+      const report = deps.engine.inspect(path, sampling && invalidIfThrows(() => resolveSampling(sampling)));
       return create(InspectModelResponseSchema, {
         kind: report.kind,
         unetParameters: BigInt(report.parameters['unet'] ?? 0),
@@ -36,6 +38,7 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
         textWidth: report.textWidth,
         predictionType: report.predictionType,
         scheduler: report.scheduler,
+        embeddingWidth: report.embeddingWidth,
         warnings: report.warnings,
       });
     },

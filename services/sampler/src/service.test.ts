@@ -241,7 +241,8 @@ describe('sample jobs', () => {
 
 describe('SamplerService', () => {
   it('answers, is healthy and says its port', async () => {
-    const { port, portFile } = await start();
+    const engine = fakeEngine();
+    const { port, portFile } = await start('w1', engine);
     const address = `127.0.0.1:${port}`;
     expect(Number(await readFile(portFile, 'utf8'))).toBe(port);
     expect(await checkHealth(address, 2_000)).toBe(true);
@@ -252,6 +253,12 @@ describe('SamplerService', () => {
         unetParameters: 7n,
         textTokens: 3,
         warnings: ['w'],
+      });
+      await client.inspectModel({ path: '/p', sampling: { scheduler: 'DDIMScheduler', schedulerOverridesJson: '{"a":1}', steps: 7 } });
+      expect(engine.log).toContain('check DDIMScheduler 7 {"a":1}');
+      await expect(client.inspectModel({ path: '/p', sampling: { eta: 2 } })).rejects.toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        message: 'sampling.eta: expected a number from 0 to 1, got 2',
       });
       await expect(client.inspectModel({ path: '/missing' })).rejects.toMatchObject({
         code: 'INVALID_ARGUMENT',

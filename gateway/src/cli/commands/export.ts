@@ -1,5 +1,5 @@
 /** Copies a model out of a run, as a pipeline that diffusers and `spindle sample` load. Works with the mesh down. */
-import { cp, mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SpindleError } from '@spindle/kit';
 import { InvalidArgumentError, type Command } from 'commander';
@@ -43,20 +43,30 @@ export function addExport(program: Command, environment: Environment): void {
     const to = resolve(options.to);
     if ((await readdir(to).catch(() => [])).length > 0)
       throw new SpindleError('INVALID_ARGUMENT', `--to: expected an empty or absent folder, got ${to}, which has files in it.`);
-    await mkdir(to, { recursive: true });
-    if (options.unetOnly) {
-      await cp(unet, to, { recursive: true });
-    } else {
-      const skip = join(config.model, 'unet');
-      await cp(config.model, to, {
-        recursive: true,
-        dereference: true,
-        filter: (source) => source !== skip && !source.startsWith(`${skip}/`),
-      });
-      await cp(unet, join(to, 'unet'), { recursive: true });
-    }
+    const pipeline = options.unetOnly ? null : config.model;
+    await copyModel(pipeline, unet, to).catch(async (error: unknown) => {
+      // Half a model is worse than none.
+      await rm(to, { recursive: true, force: true });
+      throw error;
+    });
     process.stdout.write(`${options.json ? JSON.stringify({ runId, model, directory: to }) : to}\n`);
   });
+}
+
+/** The U-Net into `to`, or with a pipeline into its unet/, beside everything else of the pipeline. */
+async function copyModel(pipeline: string | null, unet: string, to: string): Promise<void> {
+  await mkdir(to, { recursive: true });
+  if (pipeline === null) {
+    await cp(unet, to, { recursive: true });
+    return;
+  }
+  const skip = join(pipeline, 'unet');
+  await cp(pipeline, to, {
+    recursive: true,
+    dereference: true,
+    filter: (source) => source !== skip && !source.startsWith(`${skip}/`),
+  });
+  await cp(unet, join(to, 'unet'), { recursive: true });
 }
 
 function modelName(iteration: string, best: string): string {

@@ -1,5 +1,5 @@
-import { toJson } from '@bufbuild/protobuf';
-import { RunSchema, RunStatus, type Run } from '@spindle/proto';
+import { toJson, type MessageInitShape } from '@bufbuild/protobuf';
+import { RunSchema, RunStatus, type CreateRunRequestSchema, type CreateRunResponse, type Run } from '@spindle/proto';
 import { inSpan, startTelemetry } from '@spindle/kit';
 import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
@@ -34,16 +34,8 @@ export function addRun(program: Command, environment: Environment): void {
       ),
   ).action(async (file: string, options: RunOptions) => {
     const config = loadRunConfig(file);
-    const telemetry = startTelemetry({
-      service: 'cli',
-      version: '0.1.0',
-      ...(environment.otlpEndpoint !== undefined && { endpoint: environment.otlpEndpoint }),
-    });
     const request = { configJson: JSON.stringify(config), runId: options.runId ?? '', dryRun: options.dryRun ?? false };
-    // The whole run becomes one trace that begins here.
-    const { run, plan } = await inSpan('spindle run', {}, () =>
-      withClient(options, environment, (client) => client.createRun(request, { timeoutMs: createTimeoutMs })),
-    ).finally(() => telemetry.shutdown());
+    const { run, plan } = await createRun(request, options, environment);
     if (options.dryRun || !run) {
       print(options.json ? JSON.stringify({ plan }) : plan.join('\n'));
       return;
@@ -57,11 +49,30 @@ export function addRun(program: Command, environment: Environment): void {
   });
 }
 
+/** The whole run becomes one trace that begins here. */
+export async function createRun(
+  request: MessageInitShape<typeof CreateRunRequestSchema>,
+  common: CommonOptions,
+  environment: Environment,
+): Promise<CreateRunResponse> {
+  const { otlpEndpoint: endpoint } = environment;
+  const telemetry = startTelemetry({ service: 'spindle-cli', version: '0.1.0', endpoint });
+  try {
+    return await inSpan('spindle run', {}, () =>
+      withClient(common, environment, (client) => client.createRun(request, { timeoutMs: createTimeoutMs })),
+    );
+  } finally {
+    await telemetry.shutdown();
+  }
+}
+
 /** 0 for a run that succeeded, 1 for one that did not. */
 export async function followToExitCode(runId: string, options: CommonOptions, environment: Environment): Promise<number> {
   const abort = new AbortController();
   const onInterrupt = (): void => abort.abort();
+  // Without this, following would outlive the gateway: a lost connection is tried again for ever.
   process.once('SIGINT', onInterrupt);
+  process.once('SIGTERM', onInterrupt);
   const silent = { update: () => undefined, end: () => undefined };
   try {
     const run = await follow(runId, {
@@ -75,6 +86,7 @@ export async function followToExitCode(runId: string, options: CommonOptions, en
     return run.status === RunStatus.SUCCEEDED ? 0 : 1;
   } finally {
     process.off('SIGINT', onInterrupt);
+    process.off('SIGTERM', onInterrupt);
   }
 }
 

@@ -1,11 +1,11 @@
 /** `spindle up`: the whole mesh on this machine, in the foreground. */
 import { ensureError } from '@spindle/kit';
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
-import { artifactsFolder, withClient, type CommonOptions, type Environment } from '../context.js';
+import { artifactsFolder, type CommonOptions, type Environment } from '../context.js';
 import { logLine } from '../log-line.js';
 import { startMesh, type Mesh } from '../mesh/mesh.js';
-import { followToExitCode } from './run.js';
+import { createRun, followToExitCode } from './run.js';
 
 interface UpOptions extends CommonOptions {
   samplers: number;
@@ -33,7 +33,11 @@ export function addUp(program: Command, environment: Environment): void {
     .option('--http-port <port>', 'port of the status page on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
     .option('--grpc-port <port>', 'port of the gRPC API on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
     .option('--nats <url>', 'use this NATS server instead of starting one')
-    .option('--log-level <level>', 'debug, info, warn or error; full logs lie in <artifacts>/logs', 'info')
+    .addOption(
+      new Option('--log-level <level>', 'how much services say; full logs lie in <artifacts>/logs')
+        .choices(['debug', 'info', 'warn', 'error'])
+        .default('info'),
+    )
     .option('--run <config>', 'start this run once everything is up, and follow it')
     .option('--exit', 'with --run: stop when the run has ended; exit code 0 if it succeeded, else 1')
     .option('--json', 'print addresses and events as JSON')
@@ -42,7 +46,9 @@ export function addUp(program: Command, environment: Environment): void {
       const config = options.run === undefined ? null : loadRunConfig(options.run);
       const artifacts = artifactsFolder(options, environment);
       const followed = config !== null && !options.json;
-      const mesh = await startMesh({
+      const stop = new AbortController();
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+      const start = startMesh({
         artifacts,
         samplers: options.samplers,
         scorers: options.scorers,
@@ -52,6 +58,7 @@ export function addUp(program: Command, environment: Environment): void {
         httpPort: options.httpPort,
         logLevel: options.logLevel,
         environment: environment.all,
+        signal: stop.signal,
         // The live view of a run has the terminal for itself; trouble is shown anyway.
         onLine: (name, line) => {
           const text = logLine(name, line, followed ? 'error' : 'info');
@@ -59,13 +66,21 @@ export function addUp(program: Command, environment: Environment): void {
         },
         onNotice: (text) => process.stderr.write(`spindle: ${text}\n`),
       });
-      await serve(mesh, config, options, { ...environment, gateway: mesh.runtime.gateway, artifacts });
+      const mesh = await start.catch((error: unknown) => {
+        if (!stop.signal.aborted) throw error;
+        // Ctrl-C before everything was up: all of it has been stopped again.
+        process.exitCode = options.exit ? 1 : 0;
+        return null;
+      });
+      if (mesh === null) return;
+      await serve(mesh, config, options, stop.signal, { ...environment, gateway: mesh.runtime.gateway, artifacts });
     });
 }
 
-async function serve(mesh: Mesh, config: object | null, options: UpOptions, environment: Environment): Promise<void> {
+async function serve(mesh: Mesh, config: object | null, options: UpOptions, stop: AbortSignal, environment: Environment): Promise<void> {
   const stopped = new Promise<void>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+    if (stop.aborted) resolve();
+    stop.addEventListener('abort', () => resolve(), { once: true });
   });
   try {
     const { gateway, http, natsUrl } = mesh.runtime;
@@ -76,14 +91,13 @@ async function serve(mesh: Mesh, config: object | null, options: UpOptions, envi
       return;
     }
     const common: CommonOptions = { ...(options.json && { json: true }), artifacts: environment.artifacts };
-    const { run } = await withClient(common, environment, (client) =>
-      client.createRun({ configJson: JSON.stringify(config) }, { timeoutMs: 600_000 }),
-    );
+    const { run } = await createRun({ configJson: JSON.stringify(config) }, common, environment);
     const ended = followToExitCode(run?.runId ?? '', common, environment).then((code) => (process.exitCode = code));
     // Ctrl-C ends both; the one that loses the race has nothing to say.
     ended.catch(() => undefined);
-    await Promise.race([ended, stopped]);
-    if (options.exit) return;
+    const interrupted = await Promise.race([ended.then(() => false), stopped.then(() => true)]);
+    if (interrupted) process.exitCode = options.exit ? 1 : 0;
+    if (interrupted || options.exit) return;
     if (!options.json) process.stdout.write(`The mesh stays up (status page: ${http}); Ctrl-C ends it.\n`);
     await stopped;
   } catch (thrown) {

@@ -1,7 +1,7 @@
 /** NATS and every service on this machine, as children of this process. */
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { checkHealth, createLogger, delay, Lifecycle, SpindleError, startNatsServer } from '@spindle/kit';
+import { cancelled, checkHealth, createLogger, delay, Lifecycle, SpindleError, startNatsServer } from '@spindle/kit';
 import { lockFolder } from '../../orchestrator/folder-lock.js';
 import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
 import { ServiceChild } from './child.js';
@@ -19,6 +19,8 @@ export interface MeshOptions {
   httpPort: number;
   logLevel: string;
   environment: NodeJS.ProcessEnv;
+  /** Breaks the start off: what was started is stopped, and startMesh throws CANCELLED. */
+  signal?: AbortSignal;
   onLine: (name: string, line: string) => void;
   onNotice: (text: string) => void;
 }
@@ -35,15 +37,17 @@ type ServiceName = 'trainer' | 'evaluator' | 'sampler' | 'scorer' | 'gateway';
 export async function startMesh(options: MeshOptions): Promise<Mesh> {
   const { artifacts, onNotice } = options;
   const lifecycle = new Lifecycle();
-  const { signal } = lifecycle;
+  const signal = AbortSignal.any([lifecycle.signal, ...(options.signal ? [options.signal] : [])]);
   try {
     await mkdir(join(artifacts, 'logs'), { recursive: true });
     const lock = await lockFolder(artifacts, 'mesh');
     lifecycle.defer('lock', () => lock.release());
+    lifecycle.defer('runtime.json', () => removeRuntime(artifacts));
     await clearLeftovers(artifacts, onNotice);
     const children: ServiceChild[] = [];
     const nats = options.natsUrl === undefined ? await startNats(options, lifecycle, () => save()) : { url: options.natsUrl, pid: () => 0 };
     const natsUrl = nats.url;
+    if (signal.aborted) throw cancelled(signal);
     const runtime: Runtime = { pid: process.pid, natsUrl, natsPid: nats.pid(), gateway: '', http: '', services: [] };
     const save = (): void => {
       runtime.natsPid = nats.pid();
@@ -107,10 +111,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     await writeRuntime(artifacts, runtime);
     return {
       runtime,
-      stop: async () => {
-        await lifecycle.shutdown('stop');
-        await removeRuntime(artifacts);
-      },
+      stop: () => lifecycle.shutdown('stop'),
     };
   } catch (error) {
     await lifecycle.shutdown('failed start');

@@ -18,9 +18,9 @@ inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 inline char* at(void* base, int64_t index, DType dtype) { return static_cast<char*>(base) + index * int64_t(dtype_size(dtype)); }
 inline const char* at(const void* base, int64_t index, DType dtype) { return static_cast<const char*>(base) + index * int64_t(dtype_size(dtype)); }
 
-// Weights of up to this many elements (first and last convolutions, the smallest models) have their float32 products summed in
+// Weights of fewer elements than this (first and last convolutions, the smallest models) have their float32 products summed in
 // double. It depends on the weight alone, so an image's bytes still do not depend on its batch.
-constexpr int64_t kWideElements = 16384;
+constexpr int64_t kWideElements = 4096;
 
 // A right-hand side cut into column panels for the tile kernels: panel p holds columns [p * panel, ...) of every tap.
 struct Packed {

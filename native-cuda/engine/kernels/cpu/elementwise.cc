@@ -115,7 +115,8 @@ void CpuKernels::l2_normalize(Tensor& y, const Tensor& x) {
     std::vector<float> row(static_cast<size_t>(n));
     if (is_bf16(x)) simd_.to_f32(row.data(), x.data<uint16_t>() + r * n, n);
     else std::memcpy(row.data(), x.f32() + r * n, size_t(n) * 4);
-    float factor = float(1.0 / std::sqrt(simd_.sum_of_squares(row.data(), n)));
+    double squares = simd_.sum_of_squares(row.data(), n);
+    float factor = squares > 0 ? float(1.0 / std::sqrt(squares)) : 0.0f;
     simd_.scale(row.data(), row.data(), factor, n, false);
     if (is_bf16(y)) simd_.to_bf16(y.data<uint16_t>() + r * n, row.data(), n);
     else std::memcpy(y.f32() + r * n, row.data(), size_t(n) * 4);

@@ -12,6 +12,11 @@ constexpr int64_t kTaskRows = 96;
 // A block of the panel that stays in the second-level cache while a task's rows pass over it.
 constexpr int64_t kBlockBytes = 256 << 10;
 
+// Weights up to this size stay in the second-level cache, so a task takes its rows past all panels while they are warm; larger
+// ones pass panel by panel over all rows. Too few tasks are split by panel.
+constexpr int64_t kCachedWeights = 512 << 10;
+constexpr int64_t kManyChunks = 8;
+
 // What `Rows` offers:
 //   int64_t count                                            rows of y
 //   int64_t taps, k                                          segments per row and their length
@@ -25,10 +30,10 @@ template <class Rows>
 void CpuKernels::multiply(const Rows& rows, const Packed& b) {
   if (rows.count == 0) return;
   bool bf16 = b.dtype == DType::BF16;
-  auto gemm = bf16 ? simd_.gemm_bf16 : b.taps * b.k * b.n <= kWideElements ? simd_.gemm_f32_wide : simd_.gemm_f32;
+  auto gemm = bf16 ? simd_.gemm_bf16 : b.taps * b.k * b.n < kWideElements ? simd_.gemm_f32_wide : simd_.gemm_f32;
   int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
-  threads_.run(chunks * panels, [&](int64_t task, int thread) {
-    int64_t panel = task / chunks, row0 = task % chunks * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);
+  auto work = [&](int64_t panel, int64_t chunk, int thread) {
+    int64_t row0 = chunk * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);
     int64_t width = b.panel_width(panel), vectors = width / simd_.width, tile = simd_.rows_for[vectors];
     int64_t n0 = panel * b.panel, columns = std::min(width, b.n - n0);
     int64_t row_bytes = b.row_bytes(panel), tap_bytes = b.k_rows() * row_bytes;
@@ -64,7 +69,14 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
       }
     }
     if (!one_block) store(row0, row1 - row0, c);
-  });
+  };
+  if (b.bytes() <= kCachedWeights && chunks >= kManyChunks) {
+    threads_.run(chunks, [&](int64_t chunk, int thread) {
+      for (int64_t panel = 0; panel < panels; ++panel) work(panel, chunk, thread);
+    });
+  } else {
+    threads_.run(chunks * panels, [&](int64_t task, int thread) { work(task / chunks, task % chunks, thread); });
+  }
 }
 
 }  // namespace spindle::cpu

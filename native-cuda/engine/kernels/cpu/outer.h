@@ -72,7 +72,7 @@ void CpuKernels::outer_product(const Runs& runs, int64_t m, int64_t n, int64_t t
     outer_product_pairs(runs, m, n, taps, dw, m_stride, tap_stride, n_stride);
     return;
   }
-  auto outer = m * n * taps <= kWideElements ? simd_.outer_f32_wide : simd_.outer_f32;
+  auto outer = m * n * taps < kWideElements ? simd_.outer_f32_wide : simd_.outer_f32;
   bool swap = n < m && n < simd_.width * simd_.max_vectors;  // vectors along m when n is too narrow to fill them
   int64_t rows_total = swap ? n : m, columns_total = swap ? m : n;
   DType row_dtype = swap ? runs.x.dtype() : runs.dy.dtype(), column_dtype = swap ? runs.dy.dtype() : runs.x.dtype();

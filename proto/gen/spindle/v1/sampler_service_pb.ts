@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/sampler_service.proto.
  */
 export const file_spindle_v1_sampler_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3NhbXBsZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSIjChNJbnNwZWN0TW9kZWxSZXF1ZXN0EgwKBHBhdGgYASABKAki5QEKFEluc3BlY3RNb2RlbFJlc3BvbnNlEgwKBGtpbmQYASABKAkSFwoPdW5ldF9wYXJhbWV0ZXJzGAIgASgEEhcKD2xhdGVudF9jaGFubmVscxgDIAEoDRIRCgl2YWVfc2NhbGUYBCABKA0SEwoLc2FtcGxlX3NpemUYBSABKA0SEwoLdGV4dF90b2tlbnMYBiABKA0SEgoKdGV4dF93aWR0aBgHIAEoDRIXCg9wcmVkaWN0aW9uX3R5cGUYCCABKAkSEQoJc2NoZWR1bGVyGAkgASgJEhAKCHdhcm5pbmdzGAogAygJIsoBCg1TYW1wbGVSZXF1ZXN0EhUKDXBpcGVsaW5lX3BhdGgYASABKAkSIQoEdW5ldBgCIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIuCghzYW1wbGluZxgDIAEoCzIcLnNwaW5kbGUudjEuU2FtcGxpbmdTZXR0aW5ncxIlCgVpdGVtcxgEIAMoCzIWLnNwaW5kbGUudjEuUHJvbXB0SXRlbRIoCglwcmVjaXNpb24YBSABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbiJiCg5TYW1wbGVSZXNwb25zZRInCgZpbWFnZXMYASADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEicKBnBoYXNlcxgCIAMoCzIXLnNwaW5kbGUudjEuUGhhc2VUaW1pbmciEgoQR2V0V29ya2VyUmVxdWVzdCK4AQoRR2V0V29ya2VyUmVzcG9uc2USEQoJd29ya2VyX2lkGAEgASgJEg8KB2JhY2tlbmQYAiABKAkSCwoDaXNhGAMgASgJEg8KB3RocmVhZHMYBCABKA0SKAoJcHJlY2lzaW9uGAUgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SDwoHam9iX2tleRgGIAEoCRIRCglqb2JzX2RvbmUYByABKAQSEwoLam9ic19mYWlsZWQYCCABKAQy7gEKDlNhbXBsZXJTZXJ2aWNlElEKDEluc3BlY3RNb2RlbBIfLnNwaW5kbGUudjEuSW5zcGVjdE1vZGVsUmVxdWVzdBogLnNwaW5kbGUudjEuSW5zcGVjdE1vZGVsUmVzcG9uc2USPwoGU2FtcGxlEhkuc3BpbmRsZS52MS5TYW1wbGVSZXF1ZXN0Ghouc3BpbmRsZS52MS5TYW1wbGVSZXNwb25zZRJICglHZXRXb3JrZXISHC5zcGluZGxlLnYxLkdldFdvcmtlclJlcXVlc3QaHS5zcGluZGxlLnYxLkdldFdvcmtlclJlc3BvbnNlYgZwcm90bzM", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3NhbXBsZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSJTChNJbnNwZWN0TW9kZWxSZXF1ZXN0EgwKBHBhdGgYASABKAkSLgoIc2FtcGxpbmcYAiABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3Mi/gEKFEluc3BlY3RNb2RlbFJlc3BvbnNlEgwKBGtpbmQYASABKAkSFwoPdW5ldF9wYXJhbWV0ZXJzGAIgASgEEhcKD2xhdGVudF9jaGFubmVscxgDIAEoDRIRCgl2YWVfc2NhbGUYBCABKA0SEwoLc2FtcGxlX3NpemUYBSABKA0SEwoLdGV4dF90b2tlbnMYBiABKA0SEgoKdGV4dF93aWR0aBgHIAEoDRIXCg9wcmVkaWN0aW9uX3R5cGUYCCABKAkSEQoJc2NoZWR1bGVyGAkgASgJEhAKCHdhcm5pbmdzGAogAygJEhcKD2VtYmVkZGluZ193aWR0aBgLIAEoDSLKAQoNU2FtcGxlUmVxdWVzdBIVCg1waXBlbGluZV9wYXRoGAEgASgJEiEKBHVuZXQYAiABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSLgoIc2FtcGxpbmcYAyABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3MSJQoFaXRlbXMYBCADKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SKAoJcHJlY2lzaW9uGAUgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24iYgoOU2FtcGxlUmVzcG9uc2USJwoGaW1hZ2VzGAEgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZwaGFzZXMYAiADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nIhIKEEdldFdvcmtlclJlcXVlc3QiuAEKEUdldFdvcmtlclJlc3BvbnNlEhEKCXdvcmtlcl9pZBgBIAEoCRIPCgdiYWNrZW5kGAIgASgJEgsKA2lzYRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEigKCXByZWNpc2lvbhgFIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEg8KB2pvYl9rZXkYBiABKAkSEQoJam9ic19kb25lGAcgASgEEhMKC2pvYnNfZmFpbGVkGAggASgEMu4BCg5TYW1wbGVyU2VydmljZRJRCgxJbnNwZWN0TW9kZWwSHy5zcGluZGxlLnYxLkluc3BlY3RNb2RlbFJlcXVlc3QaIC5zcGluZGxlLnYxLkluc3BlY3RNb2RlbFJlc3BvbnNlEj8KBlNhbXBsZRIZLnNwaW5kbGUudjEuU2FtcGxlUmVxdWVzdBoaLnNwaW5kbGUudjEuU2FtcGxlUmVzcG9uc2USSAoJR2V0V29ya2VyEhwuc3BpbmRsZS52MS5HZXRXb3JrZXJSZXF1ZXN0Gh0uc3BpbmRsZS52MS5HZXRXb3JrZXJSZXNwb25zZWIGcHJvdG8z", [file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.InspectModelRequest
@@ -22,6 +22,13 @@ export type InspectModelRequest = Message<"spindle.v1.InspectModelRequest"> & {
    * @generated from field: string path = 1;
    */
   path: string;
+
+  /**
+   * Checks too that a pipeline's scheduler can draw like this; of no meaning for other models.
+   *
+   * @generated from field: spindle.v1.SamplingSettings sampling = 2;
+   */
+  sampling?: SamplingSettings | undefined;
 };
 
 /**
@@ -36,7 +43,7 @@ export const InspectModelRequestSchema: GenMessage<InspectModelRequest> = /*@__P
  */
 export type InspectModelResponse = Message<"spindle.v1.InspectModelResponse"> & {
   /**
-   * "StableDiffusionPipeline", "UNet2DConditionModel", "CLIPModel", ...
+   * "StableDiffusionPipeline", "UNet2DConditionModel", "CLIPModel", "AestheticHead", ...
    *
    * @generated from field: string kind = 1;
    */
@@ -88,6 +95,13 @@ export type InspectModelResponse = Message<"spindle.v1.InspectModelResponse"> & 
    * @generated from field: repeated string warnings = 10;
    */
   warnings: string[];
+
+  /**
+   * Width of the image embedding that a CLIP model gives, or that an aesthetic head takes.
+   *
+   * @generated from field: uint32 embedding_width = 11;
+   */
+  embeddingWidth: number;
 };
 
 /**

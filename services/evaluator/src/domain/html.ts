@@ -115,7 +115,7 @@ function grids(models: readonly ModelReport[], grid: readonly GridRow[]): string
   const rows = grid.map(({ text, seed, images }) => {
     const cells = images.map((src, i) => {
       const alt = escapeHtml(`${models[i]?.name ?? ''}: ${text}`);
-      return src === null ? '<td class="none">–</td>' : `<td><img src="${src}" alt="${alt}" loading="lazy"></td>`;
+      return src === null ? '<td class="none">–</td>' : `<td><img src="${src}" alt="${alt}"></td>`;
     });
     return `<tr><th scope="row">${escapeHtml(text)}<small>seed ${escapeHtml(seed)}</small></th>${cells.join('')}</tr>`;
   });

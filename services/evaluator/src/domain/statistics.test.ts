@@ -39,8 +39,12 @@ describe('statistics', () => {
     expect(statistics(model, base)).toMatchObject({ mean: 3, n: 2, winRate: 0.5 });
   });
 
-  it('refuse what the base has not judged', () => {
-    expect(() => statistics(scores([1, 2]), scores([1]))).toThrow('prompt 1 with seed 1: expected a score of the base too, got none');
+  it('compare what the base was judged on too, and count the rest for the model alone', () => {
+    expect(statistics(scores([2, 4]), scores([1]))).toMatchObject({ mean: 3, n: 2, winRate: 1, differenceLow: 1, differenceHigh: 1 });
+  });
+
+  it('refuse to compare with a base that was judged on none of it', () => {
+    expect(() => statistics(scores([1], 1n), scores([1], 2n))).toThrow('expected a prompt and seed that the base was judged on too, got none');
   });
 
   it('give the same interval every time, around the mean difference', () => {

@@ -20,19 +20,20 @@ export interface Statistics {
 const resamples = 2000;
 const bootstrapSeed = 20_240_210;
 
-/** `base` null: these are the base's own scores. Throws Error when a model and the base did not judge the same prompts and seeds. */
+/**
+ * `base` null: these are the base's own scores. Images that the base lost (a job given up) count for the model's own numbers and not
+ * for the comparison. Throws Error when no prompt and seed is left to compare.
+ */
 export function statistics(scores: readonly Scored[], base: readonly Scored[] | null): Statistics {
   const values = [...byPrompt(scores, (score) => score.value).values()];
   const own = { mean: mean(values), median: median(values), standardError: standardError(values), n: values.length };
   if (base === null) return { ...own, winRate: 0.5, differenceLow: 0, differenceHigh: 0 };
   const other = new Map(base.map((score) => [pairKey(score), score.value]));
-  const opposite = (score: Scored): number => {
-    const value = other.get(pairKey(score));
-    if (value === undefined) throw new Error(`prompt ${score.prompt} with seed ${score.seed}: expected a score of the base too, got none`);
-    return value;
-  };
-  const wins = [...byPrompt(scores, (score) => win(score.value, opposite(score))).values()];
-  const differences = [...byPrompt(scores, (score) => score.value - opposite(score)).values()];
+  const paired = scores.filter((score) => other.has(pairKey(score)));
+  if (paired.length === 0) throw new Error('expected a prompt and seed that the base was judged on too, got none');
+  const opposite = (score: Scored): number => other.get(pairKey(score)) ?? Number.NaN;
+  const wins = [...byPrompt(paired, (score) => win(score.value, opposite(score))).values()];
+  const differences = [...byPrompt(paired, (score) => score.value - opposite(score)).values()];
   const [differenceLow, differenceHigh] = bootstrapInterval(differences);
   return { ...own, winRate: mean(wins), differenceLow, differenceHigh };
 }

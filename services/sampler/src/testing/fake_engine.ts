@@ -35,7 +35,8 @@ export function fakeEngine(): FakeEngine {
       log.push('measure');
       return { precision: 'bfloat16', reason: 'it was faster' };
     },
-    inspect(path): ModelReport {
+    inspect(path, sampling): ModelReport {
+      if (sampling !== undefined) log.push(`check ${sampling.scheduler} ${sampling.steps} ${sampling.overridesJson}`);
       if (path.includes('missing'))
         throw Object.assign(new Error(`${path}/model_index.json: expected a readable file, got no such file`), {
           code: 'INVALID_ARGUMENT',
@@ -50,6 +51,7 @@ export function fakeEngine(): FakeEngine {
         textWidth: width,
         predictionType: 'epsilon',
         scheduler: 'DDIMScheduler',
+        embeddingWidth: 0,
         warnings: ['w'],
       };
     },

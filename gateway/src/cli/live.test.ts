@@ -1,0 +1,47 @@
+import { create } from '@bufbuild/protobuf';
+import { RunSchema, RunStatus, type Run } from '@spindle/proto';
+import { expect, it } from 'vitest';
+import { createView, type Losses } from './live.js';
+
+function screen(rows: number, isTTY = true) {
+  const written: string[] = [];
+  const out = { isTTY, rows, columns: 80, write: (text: string) => written.push(text) > 0 };
+  return { written, view: createView(out as unknown as NodeJS.WriteStream) };
+}
+
+function runWith(ended: number): Run {
+  const stages = Array.from({ length: ended }, (_, i) => ({ stage: `stage-${i}`, state: 'done', done: 1, total: 1 }));
+  const running = { stage: 'train-spin1', state: 'running', done: 1, total: 9, etaSeconds: -1 };
+  return create(RunSchema, { runId: 'r1', status: RunStatus.RUNNING, stages: [...stages, running] });
+}
+
+const losses = (model: string): Losses => ({ model, step: 3, steps: 9, loss: 0.5, implicitAccuracy: 0.75 });
+
+it('never draws more lines than the screen has, and counts the stages it leaves out', () => {
+  const { written, view } = screen(10);
+  view.update(runWith(20), losses('spin1'));
+  const lines = written.join('').trimEnd().split('\n');
+  expect(lines.length).toBeLessThan(10);
+  expect(lines.join('\n')).toMatch(/15 stages have ended before\n.*stage-15.*\n(.*\n)+.*train-spin1 1\/9/);
+});
+
+it('lists every stage where there is room', () => {
+  const { written, view } = screen(40);
+  view.update(runWith(20), null);
+  expect(written.join('')).toContain('stage-0 ');
+  expect(written.join('')).not.toContain('ended before');
+});
+
+it('speaks of implicit accuracy only where there is an opponent', () => {
+  for (const isTTY of [true, false]) {
+    for (const [model, expected] of [
+      ['spin1', true],
+      ['sft', false],
+    ] as const) {
+      const { written, view } = screen(40, isTTY);
+      view.update(runWith(1), losses(model));
+      expect(written.join('')).toContain(`${model} step 3/9: loss 0.5000`);
+      expect(written.join('').includes('implicit accuracy 0.750')).toBe(expected);
+    }
+  }
+});
