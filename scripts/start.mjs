@@ -41,7 +41,9 @@ await main(async () => {
   if (values.artifacts !== undefined) args.push('--artifacts', resolve(values.artifacts));
   if (values['http-port'] !== undefined) args.push('--http-port', values['http-port']);
   const run = performance.now();
-  const code = await runAttached(process.execPath, args, { env: { ...process.env, PATH: `${localBin}:${process.env.PATH ?? ''}:/usr/sbin` } });
+  const code = await runAttached(process.execPath, args, {
+    env: { ...process.env, PATH: `${localBin}:${process.env.PATH ?? ''}:/usr/sbin` },
+  });
   const minutes = (since) => ((performance.now() - since) / 60_000).toFixed(1);
   if (values.exit) console.log(`mesh and run: ${minutes(run)} min, everything: ${minutes(started)} min`);
   return code;

@@ -37,7 +37,12 @@ function ctest(name, buildDir) {
     child.once('exit', (code) => {
       const exitCode = code ?? 1;
       const interesting = exitCode === 0 ? /^\s*\d+\/\d+ Test\s+#/ : /./;
-      console.log(output.split('\n').filter((line) => interesting.test(line)).join('\n'));
+      console.log(
+        output
+          .split('\n')
+          .filter((line) => interesting.test(line))
+          .join('\n'),
+      );
       done({ name, exitCode, ...ctestCounts(output) });
     });
   });
@@ -48,7 +53,8 @@ await main(async () => {
     allowPositionals: true,
     options: { only: { type: 'string' }, sanitize: { type: 'boolean', default: false } },
   });
-  if (values.only !== undefined && !['ctest', 'vitest'].includes(values.only)) throw new ScriptError(`--only: expected ctest or vitest, got ${values.only}`, 2);
+  if (values.only !== undefined && !['ctest', 'vitest'].includes(values.only))
+    throw new ScriptError(`--only: expected ctest or vitest, got ${values.only}`, 2);
   await prepare({ tests: true });
   mkdirSync(results, { recursive: true });
   const runners = [];

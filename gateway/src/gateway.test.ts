@@ -182,6 +182,15 @@ describe('trouble', () => {
     expect(run.reason).toContain('the disk is full');
   });
 
+  it('names the images that it fails for', async () => {
+    const h = await start({ rejected: [1, 2, 3] }, 6);
+    await h.create();
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.FAILED);
+    expect(run.reason).toContain('more than max_missing 0.05 allows');
+    expect(run.warnings.join()).toMatch(/[12]\.png is left out: the image is truncated/);
+  });
+
   it('leaves unreadable images out', async () => {
     const h = await start({ rejected: [3] }, 30);
     await h.create();

@@ -103,9 +103,9 @@ function checkSchedule(engine: Inspector, config: string, steps: number, where: 
 
 function checkSampling(engine: Inspector, base: JsonObject, { scheduler, overridesJson, steps, eta }: IntendedSampling): void {
   const config = resolveScheduler(base, scheduler, overridesJson);
-  const name = (parseJson(config, 'scheduler') as JsonObject)['_class_name'];
-  checkSchedule(engine, config, steps, String(name));
-  if (eta !== 0 && name !== 'DDIMScheduler') throw invalid(String(name), `eta: expected 0 (only DDIMScheduler takes another), got ${eta}`);
+  const name = stringField(parseJson(config, 'scheduler') as JsonObject, '_class_name', 'scheduler');
+  checkSchedule(engine, config, steps, name);
+  if (eta !== 0 && name !== 'DDIMScheduler') throw invalid(name, `eta: expected 0 (only DDIMScheduler takes another), got ${eta}`);
 }
 
 function inspectComponent(engine: Inspector, directory: string): ModelReport {

@@ -81,7 +81,11 @@ describe('readPipeline', () => {
       /cross_attention_dim: expected 128 .* got 768/,
     ],
     ['a mismatched channel count', (f) => edit(join(f, 'unet/config.json'), { in_channels: 9 }), /in_channels: expected 4 .* got 9/],
-    ['a U-Net that predicts a variance', (f) => edit(join(f, 'unet/config.json'), { out_channels: 8 }), /out_channels: expected 4 .* got 8/],
+    [
+      'a U-Net that predicts a variance',
+      (f) => edit(join(f, 'unet/config.json'), { out_channels: 8 }),
+      /out_channels: expected 4 .* got 8/,
+    ],
     [
       'a U-Net that wants more than a text',
       (f) => edit(join(f, 'unet/config.json'), { addition_embed_type: 'text_time' }),

@@ -2,7 +2,9 @@
 
 /** vitest's JSON report. A file that cannot be loaded, or an error outside of any test, is one failure. */
 export function vitestCounts(report) {
-  const failedFiles = report.testResults.filter((file) => file.status === 'failed' && !file.assertionResults.some((test) => test.status === 'failed'));
+  const failedFiles = report.testResults.filter(
+    (file) => file.status === 'failed' && !file.assertionResults.some((test) => test.status === 'failed'),
+  );
   return { passed: report.numPassedTests, failed: report.numFailedTests + failedFiles.length };
 }
 

@@ -5,7 +5,12 @@ const ctest = (lines) => ctestCounts(lines.join('\n'));
 
 describe('counting tests', () => {
   it('sums what the programs under ctest report', () => {
-    const output = ['1: 12 passed, 0 failed', '1/2 Test #1: core_test ........   Passed    0.02 sec', '2: 3 passed, 2 failed', '2/2 Test #2: op_test .......***Failed    0.10 sec'];
+    const output = [
+      '1: 12 passed, 0 failed',
+      '1/2 Test #1: core_test ........   Passed    0.02 sec',
+      '2: 3 passed, 2 failed',
+      '2/2 Test #2: op_test .......***Failed    0.10 sec',
+    ];
     expect(ctest(output)).toEqual({ passed: 15, failed: 2 });
   });
 

@@ -35,7 +35,10 @@ describe('node_modules against the lock file', () => {
   });
 
   it('does not miss the packages of other platforms', async () => {
-    await write({ 'node_modules/a': { version: '1.0.0' }, 'node_modules/mac': { version: '1.0.0', optional: true } }, { 'node_modules/a': { version: '1.0.0' } });
+    await write(
+      { 'node_modules/a': { version: '1.0.0' }, 'node_modules/mac': { version: '1.0.0', optional: true } },
+      { 'node_modules/a': { version: '1.0.0' } },
+    );
     expect(packagesAreFresh(folder)).toBe(true);
   });
 });

@@ -26,7 +26,9 @@ export function runQuietly(command, args, options = {}) {
   const result = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28, ...options });
   if (result.status !== 0) {
     process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
-    throw new ScriptError(`${[command, ...args].join(' ')} failed${result.error ? `: ${result.error.message}` : ` (exit code ${result.status ?? result.signal})`}`);
+    throw new ScriptError(
+      `${[command, ...args].join(' ')} failed${result.error ? `: ${result.error.message}` : ` (exit code ${result.status ?? result.signal})`}`,
+    );
   }
   return result.stdout;
 }

@@ -21,7 +21,10 @@ const browser = { commands: [process.env.SPINDLE_CHROMIUM, 'chromium', 'chromium
 export function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < minimum[0] || (major === minimum[0] && minor < minimum[1])) {
-    throw new ScriptError(`Node ${minimum.join('.')} or newer is needed, this is ${process.versions.node}: install it from https://nodejs.org`, 2);
+    throw new ScriptError(
+      `Node ${minimum.join('.')} or newer is needed, this is ${process.versions.node}: install it from https://nodejs.org`,
+      2,
+    );
   }
 }
 
@@ -36,7 +39,9 @@ function isExecutable(file) {
 
 export function findCommand(commands) {
   // Debian puts servers into sbin, which is not on every user's PATH.
-  const folders = [localBin, ...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin'].filter((folder) => folder !== '');
+  const folders = [localBin, ...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin'].filter(
+    (folder) => folder !== '',
+  );
   for (const command of commands) {
     if (command === undefined || command === '') continue;
     if (command.includes('/')) {
@@ -91,7 +96,13 @@ function withoutServices(prefix, work) {
   if (existsSync(policy)) return work();
   const script = '#!/bin/sh\nexit 101\n';
   if (prefix.length === 0) writeFileSync(policy, script, { mode: 0o755 });
-  else runQuietly(prefix[0], [...prefix.slice(1), 'sh', '-c', `printf '${script.replaceAll('\n', '\\n')}' > ${policy} && chmod 755 ${policy}`]);
+  else
+    runQuietly(prefix[0], [
+      ...prefix.slice(1),
+      'sh',
+      '-c',
+      `printf '${script.replaceAll('\n', '\\n')}' > ${policy} && chmod 755 ${policy}`,
+    ]);
   try {
     return work();
   } finally {

@@ -36,7 +36,10 @@ describe('the status page in a browser', () => {
 
   it('says what to do when there is no run', async () => {
     await page.goto(mesh.pageUrl);
-    await page.getByText(/spindle run/).first().waitFor();
+    await page
+      .getByText(/spindle run/)
+      .first()
+      .waitFor();
     expect(trouble).toEqual([]);
   });
 
@@ -44,14 +47,29 @@ describe('the status page in a browser', () => {
     await mesh.create(tinyConfig(), 'watched');
     await page.goto(mesh.pageUrl);
     await page.getByText('watched').first().waitFor();
-    await page.getByText(/train-spin1/).first().waitFor({ timeout: 120_000 });
+    await page
+      .getByText(/train-spin1/)
+      .first()
+      .waitFor({ timeout: 120_000 });
     expect((await mesh.ended('watched')).status).toBe(RunStatus.SUCCEEDED);
-    await page.getByText(/succeeded/i).first().waitFor({ timeout: 30_000 });
+    await page
+      .getByText(/succeeded/i)
+      .first()
+      .waitFor({ timeout: 30_000 });
     for (const model of ['base', 'sft', 'spin1', 'spin2']) await page.getByText(model, { exact: true }).first().waitFor();
     await page.locator('svg, canvas').first().waitFor();
     await page.locator('img').first().waitFor();
     await page.locator('img').last().scrollIntoViewIfNeeded();
-    const broken = await page.locator('img').evaluateAll((images) => images.filter((image) => (image as unknown as { complete: boolean; naturalWidth: number }).complete && (image as unknown as { naturalWidth: number }).naturalWidth === 0).length);
+    const broken = await page
+      .locator('img')
+      .evaluateAll(
+        (images) =>
+          images.filter(
+            (image) =>
+              (image as unknown as { complete: boolean; naturalWidth: number }).complete &&
+              (image as unknown as { naturalWidth: number }).naturalWidth === 0,
+          ).length,
+      );
     expect(broken).toBe(0);
     await page.evaluate('scrollTo(0, 0)');
     await page.screenshot({ path: join(pictures, 'page.png'), fullPage: true });
@@ -61,7 +79,10 @@ describe('the status page in a browser', () => {
   it('fits a narrow screen and follows a dark system', async () => {
     const narrow = await browser.newPage({ viewport: { width: 390, height: 800 }, colorScheme: 'dark' });
     await narrow.goto(mesh.pageUrl);
-    await narrow.getByText(/succeeded/i).first().waitFor();
+    await narrow
+      .getByText(/succeeded/i)
+      .first()
+      .waitFor();
     await narrow.locator('img').first().waitFor();
     await narrow.screenshot({ path: join(pictures, 'page-narrow-dark.png'), fullPage: true });
     expect(await narrow.evaluate('getComputedStyle(document.documentElement).colorScheme')).toContain('dark');
@@ -73,7 +94,9 @@ describe('the status page in a browser', () => {
   it('is not for web pages of other names', async () => {
     const { request } = await import('node:http');
     const status = await new Promise<number>((resolve, reject) => {
-      request(`${mesh.pageUrl}api/runs`, { headers: { host: 'evil.example' } }, (answer) => resolve(answer.statusCode ?? 0)).on('error', reject).end();
+      request(`${mesh.pageUrl}api/runs`, { headers: { host: 'evil.example' } }, (answer) => resolve(answer.statusCode ?? 0))
+        .on('error', reject)
+        .end();
     });
     expect(status).toBe(403);
   });

@@ -38,7 +38,13 @@ it('npm start with a config that is not there starts nothing', async () => {
 });
 
 it('npm start that is stopped in the middle ends soon, with an exit code, and leaves no process behind', async () => {
-  const child = new NodeChild(join(root, 'scripts/start.mjs'), ['--exit', '--artifacts', artifacts, '--config', join(root, 'examples/scenes/tiny-run.yaml')]);
+  const child = new NodeChild(join(root, 'scripts/start.mjs'), [
+    '--exit',
+    '--artifacts',
+    artifacts,
+    '--config',
+    join(root, 'examples/scenes/tiny-run.yaml'),
+  ]);
   await until('training', () => child.stdout.includes('train-sft: running') || undefined);
   const { services } = (await readJson(join(artifacts, 'runtime.json'))) as Runtime;
   expect(services.length).toBeGreaterThanOrEqual(5);

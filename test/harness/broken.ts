@@ -24,7 +24,9 @@ export async function dropLastTensor(file: string): Promise<void> {
   const bytes = await readFile(file);
   const length = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.subarray(8, 8 + length).toString()) as Header;
-  const [name, entry] = Object.entries(header).filter(([, value]) => Array.isArray(value.data_offsets)).sort(([, x], [, y]) => y.data_offsets[0] - x.data_offsets[0])[0]!;
+  const [name, entry] = Object.entries(header)
+    .filter(([, value]) => Array.isArray(value.data_offsets))
+    .sort(([, x], [, y]) => y.data_offsets[0] - x.data_offsets[0])[0]!;
   Reflect.deleteProperty(header, name);
   await writeFile(file, withHeader(JSON.stringify(header), bytes.subarray(8 + length, 8 + length + entry.data_offsets[0])));
 }
@@ -34,7 +36,10 @@ export async function fillWithInfinity(file: string, name: string): Promise<void
   const bytes = await readFile(file);
   const start = 8 + Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.subarray(8, start).toString()) as Header;
-  const { dtype, data_offsets: [from, to] } = header[name]!;
+  const {
+    dtype,
+    data_offsets: [from, to],
+  } = header[name]!;
   if (dtype !== 'F16') throw new Error(`${name}: expected F16, got ${dtype}`);
   for (let at = start + from; at < start + to; at += 2) bytes.writeUInt16LE(0x7c00, at);
   await writeFile(file, bytes);

@@ -12,7 +12,10 @@ export function startCli(args: readonly string[], options: { env?: Record<string
   return new NodeChild(join(root, 'gateway/bin/spindle.js'), args, options);
 }
 
-export async function cli(args: readonly string[], options: { env?: Record<string, string>; cwd?: string; timeoutMs?: number } = {}): Promise<CliResult> {
+export async function cli(
+  args: readonly string[],
+  options: { env?: Record<string, string>; cwd?: string; timeoutMs?: number } = {},
+): Promise<CliResult> {
   const child = startCli(args, options);
   const timer = setTimeout(() => child.signal('SIGKILL'), options.timeoutMs ?? 120_000);
   try {

@@ -17,6 +17,13 @@ export function weightsOf(runDirectory: string): Record<string, string> {
     return existsSync(folder) ? readdirSync(folder).map((name) => join(kind, name, 'unet')) : [];
   });
   return Object.fromEntries(
-    folders.sort().flatMap((folder) => ['config.json', 'diffusion_pytorch_model.safetensors'].map((name) => [join(folder, name), sha256(join(runDirectory, folder, name))])),
+    folders
+      .sort()
+      .flatMap((folder) =>
+        ['config.json', 'diffusion_pytorch_model.safetensors'].map((name) => [
+          join(folder, name),
+          sha256(join(runDirectory, folder, name)),
+        ]),
+      ),
   );
 }

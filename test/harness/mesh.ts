@@ -170,12 +170,18 @@ export class Mesh {
   /** The run once it is over; calls that fail because the gateway is being restarted are made again. */
   async ended(runId: string, timeoutMs = 240_000): Promise<Run> {
     try {
-      return await until(`the end of run ${runId}`, async () => {
-        const run = await this.run(runId);
-        return final.includes(run.status) ? run : undefined;
-      }, timeoutMs);
+      return await until(
+        `the end of run ${runId}`,
+        async () => {
+          const run = await this.run(runId);
+          return final.includes(run.status) ? run : undefined;
+        },
+        timeoutMs,
+      );
     } catch (error) {
-      const stages = await this.run(runId).then(({ stages }) => stages.map((s) => `${s.stage} ${s.state} ${s.done}/${s.total}`).join(', ')).catch(() => 'gateway not reachable');
+      const stages = await this.run(runId)
+        .then(({ stages }) => stages.map((s) => `${s.stage} ${s.state} ${s.done}/${s.total}`).join(', '))
+        .catch(() => 'gateway not reachable');
       const logs = [...this.#members].map(([name, { child }]) => `--- ${name}\n${child.tail(8)}`).join('\n');
       throw new Error(`${String(error)}\n${stages}\n${logs}`, { cause: error });
     }
@@ -205,10 +211,14 @@ export class Mesh {
 
   async #serving(name: string): Promise<void> {
     const { address, child } = this.#member(name);
-    await until(`${name} at ${address}`, async () => {
-      if (!child.running) throw new Error(`it ended: ${child.tail()}`);
-      return (await checkHealth(address, 1_000)) || undefined;
-    }, startMs);
+    await until(
+      `${name} at ${address}`,
+      async () => {
+        if (!child.running) throw new Error(`it ended: ${child.tail()}`);
+        return (await checkHealth(address, 1_000)) || undefined;
+      },
+      startMs,
+    );
   }
 
   /** Services set the queue up with production's waits whenever they start. */

@@ -13,8 +13,11 @@ export function reached(artifacts: string, runId: string, moment: Moment, timeou
   return until(
     describeMoment(moment),
     async () => {
-      if ('results' in moment) return (await names(join(artifacts, 'store/results', runId, moment.results))).length >= moment.atLeast || undefined;
-      const steps = (await names(join(artifacts, 'store/checkpoints', runId, moment.checkpoint))).map((name) => Number(/^step-(\d+)\.json$/.exec(name)?.[1] ?? -1));
+      if ('results' in moment)
+        return (await names(join(artifacts, 'store/results', runId, moment.results))).length >= moment.atLeast || undefined;
+      const steps = (await names(join(artifacts, 'store/checkpoints', runId, moment.checkpoint))).map((name) =>
+        Number(/^step-(\d+)\.json$/.exec(name)?.[1] ?? -1),
+      );
       return steps.some((step) => step >= moment.step) || undefined;
     },
     timeoutMs,

@@ -1,5 +1,9 @@
 /** Polls until `probe` gives something; the message names what never came. */
-export async function until<T>(what: string, probe: () => Promise<T | undefined | false> | T | undefined | false, timeoutMs = 60_000): Promise<T> {
+export async function until<T>(
+  what: string,
+  probe: () => Promise<T | undefined | false> | T | undefined | false,
+  timeoutMs = 60_000,
+): Promise<T> {
   const end = performance.now() + timeoutMs;
   let last: unknown;
   while (performance.now() < end) {
@@ -12,5 +16,7 @@ export async function until<T>(what: string, probe: () => Promise<T | undefined 
     }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  throw new Error(`${what}: not within ${timeoutMs / 1000} s${last === undefined ? '' : ` (${last instanceof Error ? last.message : JSON.stringify(last)})`}`);
+  throw new Error(
+    `${what}: not within ${timeoutMs / 1000} s${last === undefined ? '' : ` (${last instanceof Error ? last.message : JSON.stringify(last)})`}`,
+  );
 }

@@ -34,15 +34,51 @@ const damagedData =
 
 const convIn = 'conv_in.weight';
 const cases: Case[] = [
-  { about: 'an unknown key, with the nearest valid one', change: (config) => void (config['iteration'] = 3), message: /config\.yaml:\d+: .*iteration.*did you mean.*iterations/ },
-  { about: 'an unknown nested key', change: (config) => void Object.assign(config.train, { stepz: 3 }), message: /config\.yaml:\d+: train.*stepz.*steps/ },
-  { about: 'a value of the wrong type', change: (config) => void Object.assign(config.train, { steps: 'many' }), message: /config\.yaml:\d+: train\.steps: expected .*got "many"/ },
-  { about: 'a value out of range', change: (config) => void Object.assign(config.sampling, { guidance_scale: 0 }), message: /sampling\.guidance_scale: expected .*got 0/ },
-  { about: 'settings that do not fit together', change: (config) => void Object.assign(config.train, { batch_size: 5 }), message: /train\.gradient_accumulation: expected a divisor of train\.batch_size 5, got 2/ },
-  { about: 'a model that is not there', change: (config) => void (config.model = '/nowhere/at-all'), message: /model: expected a folder, got "\/nowhere\/at-all"/ },
-  { about: 'a model folder without weights', change: damagedModel((model) => rm(unetWeights(model))), message: /model\/unet: expected diffusion_pytorch_model\.safetensors/ },
-  { about: 'a truncated file', change: damagedModel((model) => truncate(unetWeights(model), 200_000)), message: /unet\/diffusion_pytorch_model\.safetensors: .*expected .*got/ },
-  { about: 'a missing tensor', change: damagedModel((model) => dropLastTensor(unetWeights(model))), message: /unet.*: .*expected .*\(.*\).*/ },
+  {
+    about: 'an unknown key, with the nearest valid one',
+    change: (config) => void (config['iteration'] = 3),
+    message: /config\.yaml:\d+: .*iteration.*did you mean.*iterations/,
+  },
+  {
+    about: 'an unknown nested key',
+    change: (config) => void Object.assign(config.train, { stepz: 3 }),
+    message: /config\.yaml:\d+: train.*stepz.*steps/,
+  },
+  {
+    about: 'a value of the wrong type',
+    change: (config) => void Object.assign(config.train, { steps: 'many' }),
+    message: /config\.yaml:\d+: train\.steps: expected .*got "many"/,
+  },
+  {
+    about: 'a value out of range',
+    change: (config) => void Object.assign(config.sampling, { guidance_scale: 0 }),
+    message: /sampling\.guidance_scale: expected .*got 0/,
+  },
+  {
+    about: 'settings that do not fit together',
+    change: (config) => void Object.assign(config.train, { batch_size: 5 }),
+    message: /train\.gradient_accumulation: expected a divisor of train\.batch_size 5, got 2/,
+  },
+  {
+    about: 'a model that is not there',
+    change: (config) => void (config.model = '/nowhere/at-all'),
+    message: /model: expected a folder, got "\/nowhere\/at-all"/,
+  },
+  {
+    about: 'a model folder without weights',
+    change: damagedModel((model) => rm(unetWeights(model))),
+    message: /model\/unet: expected diffusion_pytorch_model\.safetensors/,
+  },
+  {
+    about: 'a truncated file',
+    change: damagedModel((model) => truncate(unetWeights(model), 200_000)),
+    message: /unet\/diffusion_pytorch_model\.safetensors: .*expected .*got/,
+  },
+  {
+    about: 'a missing tensor',
+    change: damagedModel((model) => dropLastTensor(unetWeights(model))),
+    message: /unet.*: .*expected .*\(.*\).*/,
+  },
   {
     about: 'a tensor that the config knows nothing of',
     change: damagedModel((model) =>
@@ -65,7 +101,9 @@ const cases: Case[] = [
   },
   {
     about: 'a block that the engine does not have',
-    change: damagedModel((model) => editJson(join(model, 'unet/config.json'), (config) => void ((config['down_block_types'] as string[])[0] = 'SkipDownBlock2D'))),
+    change: damagedModel((model) =>
+      editJson(join(model, 'unet/config.json'), (config) => void ((config['down_block_types'] as string[])[0] = 'SkipDownBlock2D')),
+    ),
     message: /unet.*down_block_types.*SkipDownBlock2D/,
   },
   {
@@ -83,7 +121,8 @@ const cases: Case[] = [
     about: 'a hole between tensors',
     change: damagedModel(async (model) => {
       await rewriteHeader(unetWeights(model), (header) => {
-        for (const entry of Object.values(header)) if (Array.isArray(entry.data_offsets)) entry.data_offsets = [entry.data_offsets[0] + 8, entry.data_offsets[1] + 8];
+        for (const entry of Object.values(header))
+          if (Array.isArray(entry.data_offsets)) entry.data_offsets = [entry.data_offsets[0] + 8, entry.data_offsets[1] + 8];
       });
       await appendFile(unetWeights(model), Buffer.alloc(8));
     }),
@@ -99,19 +138,59 @@ const cases: Case[] = [
     change: damagedModel((model) => writeFile(unetWeights(model), withHeader('{}', new Uint8Array(16), 2 ** 50))),
     message: /diffusion_pytorch_model\.safetensors: .*header/i,
   },
-  { about: 'a header that is no JSON', change: damagedModel((model) => writeFile(unetWeights(model), withHeader('{"a":', new Uint8Array(16)))), message: /diffusion_pytorch_model\.safetensors: / },
+  {
+    about: 'a header that is no JSON',
+    change: damagedModel((model) => writeFile(unetWeights(model), withHeader('{"a":', new Uint8Array(16)))),
+    message: /diffusion_pytorch_model\.safetensors: /,
+  },
   {
     about: 'a shape whose product is astronomic',
-    change: damagedModel((model) => rewriteHeader(unetWeights(model), (header) => void (header[convIn]!.shape = [2 ** 31, 2 ** 31, 2 ** 31, 4]))),
+    change: damagedModel((model) =>
+      rewriteHeader(unetWeights(model), (header) => void (header[convIn]!.shape = [2 ** 31, 2 ** 31, 2 ** 31, 4])),
+    ),
     message: /diffusion_pytorch_model\.safetensors: .*conv_in\.weight/,
   },
-  { about: 'pickled weights', change: damagedModel(async (model) => { await rm(unetWeights(model)); await writeFile(join(model, 'unet/diffusion_pytorch_model.bin'), 'x'); }), message: /pickle files are refused/ },
-  { about: 'a data folder that is not there', change: (config) => void (config.data.path = '/nowhere/data'), message: /data\.path: expected a folder/ },
-  { about: 'a data folder without metadata', change: damagedData((data) => rm(join(data, 'metadata.jsonl'))), message: /data\.path: expected metadata\.jsonl or metadata\.csv/ },
-  { about: 'an empty data set', change: damagedData((data) => writeFile(join(data, 'metadata.jsonl'), '\n')), message: /expected at least one row, got an empty data set/ },
-  { about: 'rows without a file, listed', change: damagedData(async (data) => { await rm(join(data, '0003.png')); await rm(join(data, '0005.png')); }), message: /expected a file for every row, got none for 0003\.png \(line 4\), 0005\.png \(line 6\)/ },
-  { about: 'a row that leaves the data folder', change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), '{"file_name":"../model/x.png","text":"a"}\n')), message: /metadata\.jsonl:9: file_name: expected a path inside the data folder, got "\.\.\/model\/x\.png"/ },
-  { about: 'an absolute path in a row', change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), '{"file_name":"/etc/passwd","text":"a"}\n')), message: /metadata\.jsonl:9: file_name: .*inside the data folder/ },
+  {
+    about: 'pickled weights',
+    change: damagedModel(async (model) => {
+      await rm(unetWeights(model));
+      await writeFile(join(model, 'unet/diffusion_pytorch_model.bin'), 'x');
+    }),
+    message: /pickle files are refused/,
+  },
+  {
+    about: 'a data folder that is not there',
+    change: (config) => void (config.data.path = '/nowhere/data'),
+    message: /data\.path: expected a folder/,
+  },
+  {
+    about: 'a data folder without metadata',
+    change: damagedData((data) => rm(join(data, 'metadata.jsonl'))),
+    message: /data\.path: expected metadata\.jsonl or metadata\.csv/,
+  },
+  {
+    about: 'an empty data set',
+    change: damagedData((data) => writeFile(join(data, 'metadata.jsonl'), '\n')),
+    message: /expected at least one row, got an empty data set/,
+  },
+  {
+    about: 'rows without a file, listed',
+    change: damagedData(async (data) => {
+      await rm(join(data, '0003.png'));
+      await rm(join(data, '0005.png'));
+    }),
+    message: /expected a file for every row, got none for 0003\.png \(line 4\), 0005\.png \(line 6\)/,
+  },
+  {
+    about: 'a row that leaves the data folder',
+    change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), '{"file_name":"../model/x.png","text":"a"}\n')),
+    message: /metadata\.jsonl:9: file_name: expected a path inside the data folder, got "\.\.\/model\/x\.png"/,
+  },
+  {
+    about: 'an absolute path in a row',
+    change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), '{"file_name":"/etc/passwd","text":"a"}\n')),
+    message: /metadata\.jsonl:9: file_name: .*inside the data folder/,
+  },
   {
     about: 'a link out of the data folder',
     change: damagedData(async (data) => {
@@ -120,9 +199,21 @@ const cases: Case[] = [
     }),
     message: /metadata\.jsonl:9: file_name: .*inside the data folder/,
   },
-  { about: 'a row that is no JSON', change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), 'nonsense\n')), message: /metadata\.jsonl:9: expected one JSON object per line/ },
-  { about: 'prompts that are not there', change: (config) => void (config.evaluation.prompts = '/nowhere/prompts.txt'), message: /evaluation\.prompts: expected a file/ },
-  { about: 'a judge that is no CLIP model', change: (config) => void (config.evaluation.metrics[0]!.model = config.model), message: /evaluation\.metrics\.0\.model: .*expected a CLIPModel/ },
+  {
+    about: 'a row that is no JSON',
+    change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), 'nonsense\n')),
+    message: /metadata\.jsonl:9: expected one JSON object per line/,
+  },
+  {
+    about: 'prompts that are not there',
+    change: (config) => void (config.evaluation.prompts = '/nowhere/prompts.txt'),
+    message: /evaluation\.prompts: expected a file/,
+  },
+  {
+    about: 'a judge that is no CLIP model',
+    change: (config) => void (config.evaluation.metrics[0]!.model = config.model),
+    message: /evaluation\.metrics\.0\.model: .*expected a CLIPModel/,
+  },
 ];
 
 describe('bad input: exit code 2, one clear sentence, nothing half-done', () => {

@@ -13,7 +13,10 @@ const source = join(scenes, 'train/0000.png');
 const solid = (width: number, height: number) => sharp({ create: { width, height, channels: 3, background: '#808080' } });
 
 const converted: Record<string, () => Promise<Buffer>> = {
-  'alpha.png': () => sharp({ create: { ...size, channels: 4, background: { r: 255, g: 0, b: 0, alpha: 0.5 } } }).png().toBuffer(),
+  'alpha.png': () =>
+    sharp({ create: { ...size, channels: 4, background: { r: 255, g: 0, b: 0, alpha: 0.5 } } })
+      .png()
+      .toBuffer(),
   'cmyk.jpg': () => sharp(source).toColourspace('cmyk').jpeg().toBuffer(),
   'deep.png': () => sharp(source).toColourspace('rgb16').png().toBuffer(),
   'grey.png': () => sharp(source).greyscale().png().toBuffer(),

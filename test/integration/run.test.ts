@@ -66,7 +66,8 @@ describe('a run from the command line', () => {
       expect(Object.keys(metrics)).toEqual(['pickscore', 'aesthetic']);
       for (const statistics of Object.values(metrics)) {
         expect(statistics.n).toBe(prompts);
-        for (const key of ['mean', 'median', 'standard_error'] as const) expect(statistics[key], `${name} ${key}`).toSatisfy(Number.isFinite);
+        for (const key of ['mean', 'median', 'standard_error'] as const)
+          expect(statistics[key], `${name} ${key}`).toSatisfy(Number.isFinite);
         expect(statistics.win_rate).toBeGreaterThanOrEqual(0);
         expect(statistics.win_rate).toBeLessThanOrEqual(1);
       }
@@ -81,11 +82,19 @@ describe('a run from the command line', () => {
   it('leaves images with their prompts and seeds, the same for every model', async () => {
     const metadata = await Promise.all(models.map((model) => readFile(join(directory, 'images', model, 'metadata.jsonl'), 'utf8')));
     expect(new Set(metadata).size).toBe(1);
-    const rows = metadata[0]!.trim().split('\n').map((line) => JSON.parse(line) as { file_name: string; text: string; seed: number });
+    const rows = metadata[0]!
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { file_name: string; text: string; seed: number });
     const captions = (await readFile(join(scenes, 'prompts-eval.txt'), 'utf8')).split('\n').slice(0, prompts);
     expect(rows.map((row) => row.text)).toEqual(captions);
     for (const { file_name: name } of rows) {
-      expect(await sharp(join(directory, 'images/spin2', name)).metadata()).toMatchObject({ format: 'png', width: 64, height: 64, channels: 3 });
+      expect(await sharp(join(directory, 'images/spin2', name)).metadata()).toMatchObject({
+        format: 'png',
+        width: 64,
+        height: 64,
+        channels: 3,
+      });
     }
   });
 
@@ -135,7 +144,23 @@ describe('a run from the command line', () => {
       expect(readdirSync(to).sort()).toEqual(readdirSync(join(scenes, 'tiny-sd')).sort());
       const png = join(folder, 'image.png');
       const { cli } = await import('../harness/cli.js');
-      const sample = await cli(['sample', '--model', to, '--prompt', 'a small red circle on a white background', '--seed', '1', '--steps', '4', '--cfg', '3', '--scheduler', 'DDIMScheduler', '--out', png]);
+      const sample = await cli([
+        'sample',
+        '--model',
+        to,
+        '--prompt',
+        'a small red circle on a white background',
+        '--seed',
+        '1',
+        '--steps',
+        '4',
+        '--cfg',
+        '3',
+        '--scheduler',
+        'DDIMScheduler',
+        '--out',
+        png,
+      ]);
       expect(sample.stderr).toBe('');
       expect(sample.code).toBe(0);
       expect(await sharp(png).metadata()).toMatchObject({ width: 64, height: 64 });
@@ -151,7 +176,10 @@ describe('a run from the command line', () => {
     expect(weightsOf(second)).toEqual(weightsOf(directory));
     for (const model of models) {
       for (const name of readdirSync(join(directory, 'images', model))) {
-        expect(readFileSync(join(second, 'images', model, name)).equals(readFileSync(join(directory, 'images', model, name))), `${model}/${name}`).toBe(true);
+        expect(
+          readFileSync(join(second, 'images', model, name)).equals(readFileSync(join(directory, 'images', model, name))),
+          `${model}/${name}`,
+        ).toBe(true);
       }
     }
   });

@@ -11,13 +11,17 @@ interface Registry {
 const kinds: Record<string, string> = { Counter: 'counter', Gauge: 'gauge', Histogram: 'histogram', ObservableGauge: 'observable_gauge' };
 
 function instrumentsOf(process: string, folder: string): { name: string; kind: string; process: string }[] {
-  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts') && !name.endsWith('.test.ts'));
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(
+    (name) => name.endsWith('.ts') && !name.endsWith('.test.ts'),
+  );
   return files.flatMap((name) =>
-    [...readFileSync(join(folder, name), 'utf8').matchAll(/\.create(Counter|Gauge|Histogram|ObservableGauge)\(\s*'([^']+)'/g)].map(([, kind = '', metric = '']) => ({
-      name: metric,
-      kind: kinds[kind] ?? '',
-      process,
-    })),
+    [...readFileSync(join(folder, name), 'utf8').matchAll(/\.create(Counter|Gauge|Histogram|ObservableGauge)\(\s*'([^']+)'/g)].map(
+      ([, kind = '', metric = '']) => ({
+        name: metric,
+        kind: kinds[kind] ?? '',
+        process,
+      }),
+    ),
   );
 }
 

@@ -34,7 +34,8 @@ describe('telemetry', () => {
 
   it('reaches down to the phases of the engine', () => {
     const names = new Set(spans.map(({ name }) => name));
-    for (const phase of ['text_encode', 'unet_steps', 'vae_decode', 'forward', 'backward', 'optimizer']) expect([...names]).toContain(phase);
+    for (const phase of ['text_encode', 'unet_steps', 'vae_decode', 'forward', 'backward', 'optimizer'])
+      expect([...names]).toContain(phase);
   });
 
   it('has a parent in the same trace for every span but the first', () => {

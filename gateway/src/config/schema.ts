@@ -73,7 +73,10 @@ const trainKeys = {
     .default(0)
     .describe('Decay of the moving average of the weights that training returns; 0 switches it off.'),
   caption_dropout: rate.default(0).describe('Share of captions replaced by the empty prompt.'),
-  checkpoint_steps: positiveInt.max(10_000_000).default(50).describe('A checkpoint is written every so many steps, and when training is paused.'),
+  checkpoint_steps: positiveInt
+    .max(10_000_000)
+    .default(50)
+    .describe('A checkpoint is written every so many steps, and when training is paused.'),
   keep_checkpoints: z.int().min(2).max(1000).default(2).describe('Checkpoints kept per training.'),
   sample_posterior: z.boolean().default(false).describe("Draw real latents from the VAE's posterior instead of taking its mean."),
 };

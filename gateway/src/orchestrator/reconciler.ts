@@ -97,6 +97,11 @@ export class Reconciler {
     if (!result) return;
     const encoded = result.result.case === 'encode' ? result.result.value : null;
     const rejected = encoded?.rejected ?? [];
+    // Named first: losing them may end the run, which then takes no more warnings.
+    for (const row of rejected) {
+      const named = record().state.warnings.filter((warning) => warning.includes(leftOut)).length;
+      if (named < maxNamedRows) await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
+    }
     await dispatch({
       type: 'job-done',
       stage: stage.name,
@@ -104,10 +109,6 @@ export class Reconciler {
       rejected: rejected.map((row) => row.index),
       truncated: encoded?.truncatedCaptions ?? 0,
     });
-    for (const row of rejected) {
-      const named = record().state.warnings.filter((warning) => warning.includes(leftOut)).length;
-      if (named < maxNamedRows) await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
-    }
   }
 
   async #takeDeadLetters(): Promise<void> {

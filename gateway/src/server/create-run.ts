@@ -91,7 +91,10 @@ async function inspect(
     throw new SpindleError('INVALID_ARGUMENT', `${key}: expected a folder, got "${path}", which does not exist.`);
   });
   try {
-    return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...(sampling && { sampling }) }), { signal, timeoutMs: inspectTimeoutMs });
+    return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...(sampling && { sampling }) }), {
+      signal,
+      timeoutMs: inspectTimeoutMs,
+    });
   } catch (thrown) {
     const error = ensureError(thrown);
     throw new SpindleError(error.code, `${key}: ${error.message}`, { cause: error });

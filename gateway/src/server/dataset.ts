@@ -25,7 +25,8 @@ export async function readDataSet(folder: string, options: { limit?: number | un
   const root = await realpath(folder).catch(() => {
     throw new SpindleError('INVALID_ARGUMENT', `data.path: expected a folder, got "${folder}", which does not exist.`);
   });
-  if (!(await stat(root)).isDirectory()) throw new SpindleError('INVALID_ARGUMENT', `data.path: expected a folder, got the file "${folder}".`);
+  if (!(await stat(root)).isDirectory())
+    throw new SpindleError('INVALID_ARGUMENT', `data.path: expected a folder, got the file "${folder}".`);
   const names = await listFiles(root);
   const metadata = metadataNames.find((name) => names.has(name));
   if (metadata === undefined) {

@@ -142,6 +142,12 @@ it('explains its commands by the name that people call them by', async () => {
   expect(code).toBe(0);
 });
 
+it('sample refuses a place that it could not write to, before it loads anything', async () => {
+  const { err, code } = await run(['sample', '--model', scratch, '--prompt', 'p', '--out', '/nowhere/o.png']);
+  expect(err).toEqual(['error: /nowhere: expected a folder to write --out into, got no such folder']);
+  expect(code).toBe(2);
+});
+
 it('scores refuse metadata that leaves the folder', async () => {
   const folder = join(scratch, 'images');
   mkdirSync(folder);

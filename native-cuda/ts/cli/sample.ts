@@ -1,12 +1,12 @@
 /** `spindle-engine sample`: draws one image outside any run. */
 import { Option, type Command } from 'commander';
 import { writeFile } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { encodePng, toRgb } from '../images.js';
 import type { NativePrecision } from '../native.js';
 import { resolveScheduler } from '../pipeline.js';
 import { TextToImage } from '../text_to_image.js';
-import { componentSource } from '../weights.js';
+import { componentSource, requireDirectory } from '../weights.js';
 import {
   backendOption,
   decimal,
@@ -65,8 +65,14 @@ export function addSample(program: Command, context: CliContext): void {
 
 async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   const started = performance.now();
+  const out = resolve(flags.out);
+  requireDirectory(dirname(out), 'a folder to write --out into');
   const engine = openEngine(context, flags);
   const model = await TextToImage.load(engine, resolve(flags.model), flags.precision);
+  const { tokenizer, textTokens } = model.pipeline;
+  const { truncated } = tokenizer.encode(flags.prompt, textTokens);
+  if (truncated > 0)
+    context.warn(`warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ${truncated} were cut`);
   const source = flags.unet === undefined ? model.pipeline.unet : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
   const unet = await engine.loadUnet(source, flags.precision);
   const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
@@ -79,11 +85,8 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
     batchSize: 1,
   });
   const image = toRgb(await model.decode(latents, 1), 0);
-  await writeFile(flags.out, await encodePng(image));
+  await writeFile(out, await encodePng(image));
   const seconds = (performance.now() - started) / 1000;
-  if (flags.json)
-    context.write(
-      JSON.stringify({ out: resolve(flags.out), width: image.width, height: image.height, seed: flags.seed.toString(), seconds }),
-    );
+  if (flags.json) context.write(JSON.stringify({ out, width: image.width, height: image.height, seed: flags.seed.toString(), seconds }));
   else context.write(`${flags.out}: ${image.width}x${image.height}, seed ${flags.seed}, ${seconds.toFixed(1)} s`);
 }

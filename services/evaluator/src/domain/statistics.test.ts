@@ -44,7 +44,9 @@ describe('statistics', () => {
   });
 
   it('refuse to compare with a base that was judged on none of it', () => {
-    expect(() => statistics(scores([1], 1n), scores([1], 2n))).toThrow('expected a prompt and seed that the base was judged on too, got none');
+    expect(() => statistics(scores([1], 1n), scores([1], 2n))).toThrow(
+      'expected a prompt and seed that the base was judged on too, got none',
+    );
   });
 
   it('give the same interval every time, around the mean difference', () => {

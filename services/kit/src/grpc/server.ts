@@ -7,7 +7,7 @@ import {
   type Message,
   type MessageInitShape,
 } from '@bufbuild/protobuf';
-import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
+import { FileDescriptorProtoSchema, MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import {
   Server,
   ServerCredentials,
@@ -21,6 +21,7 @@ import {
 } from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
 import { context, SpanKind, trace, type Context } from '@opentelemetry/api';
+import { suppressTracing } from '@opentelemetry/core';
 import { HealthImplementation, service as healthService } from 'grpc-health-check';
 import { once } from 'node:events';
 import { ensureError, SpindleError } from '../errors.js';
@@ -114,7 +115,7 @@ export class GrpcServer {
 
   private unary(method: DescMethod, handler: AnyUnary): handleUnaryCall<Message, Message> {
     return (call: ServerUnaryCall<Message, Message>, reply: sendUnaryData<Message>) => {
-      const { callContext, parent, done } = this.begin(call);
+      const { callContext, parent, done } = this.begin(call, method);
       inSpan(
         spanName(method),
         spanAttributes(method),
@@ -130,7 +131,7 @@ export class GrpcServer {
 
   private streaming(method: DescMethod, handler: AnyStreaming): handleServerStreamingCall<Message, Message> {
     return (call: ServerWritableStream<Message, Message>) => {
-      const { callContext, parent, done } = this.begin(call);
+      const { callContext, parent, done } = this.begin(call, method);
       const span = tracer().startSpan(spanName(method), { kind: SpanKind.SERVER, attributes: spanAttributes(method) }, parent);
       void context
         .with(trace.setSpan(parent, span), () => writeAll(call, method, handler(call.request, callContext), callContext.signal))
@@ -147,7 +148,7 @@ export class GrpcServer {
   }
 
   /** Ties the call's cancellation, deadline and the server's shutdown to one signal. */
-  private begin(call: Call): { callContext: CallContext; parent: Context; done: () => void } {
+  private begin(call: Call, method: DescMethod): { callContext: CallContext; parent: Context; done: () => void } {
     const controller = new AbortController();
     this.calls.add(controller);
     const limit = call.getDeadline();
@@ -161,7 +162,10 @@ export class GrpcServer {
       );
     });
     const { metadata } = call;
-    const parent = extractContext({ keys: () => Object.keys(metadata.getMap()), get: (key) => metadata.get(key)[0] });
+    const caller = extractContext({ keys: () => Object.keys(metadata.getMap()), get: (key) => metadata.get(key)[0] });
+    // A look at a run that belongs to no trace would begin one of its own, several times a second while somebody watches.
+    const idle = method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS && !trace.getSpan(caller);
+    const parent = idle ? suppressTracing(caller) : caller;
     const done = (): void => {
       this.calls.delete(controller);
       if (this.calls.size === 0) this.idle?.();

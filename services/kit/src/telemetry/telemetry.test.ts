@@ -1,5 +1,6 @@
 import { SamplerService } from '@spindle/proto';
 import { context, trace } from '@opentelemetry/api';
+import { suppressTracing } from '@opentelemetry/core';
 import { createServer, type Server } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
@@ -125,6 +126,23 @@ test('a failed span says why', async () => {
   ).rejects.toThrow('no luck');
   await telemetry.shutdown();
   expect(spans[0]).toMatchObject({ name: 'work', status: { code: 2, message: 'no luck' } });
+});
+
+test('a call that only looks joins a trace but begins none', async () => {
+  const telemetry = startTelemetry({ service: 'test', version: '0', endpoint });
+  const server = new GrpcServer({ logger });
+  server.addService(SamplerService, { inspectModel: async () => ({}), sample: async () => ({}), getWorker: async () => ({}) });
+  const client = createClient(SamplerService, `127.0.0.1:${await server.listen('127.0.0.1:0')}`);
+  // As a caller that has no telemetry.
+  const untraced = suppressTracing(context.active());
+  await context.with(untraced, () => client.getWorker({}));
+  await context.with(untraced, () => client.inspectModel({ path: 'x' }));
+  await inSpan('look', {}, () => client.getWorker({}));
+  client.close();
+  await server.shutdown(0);
+  await telemetry.shutdown();
+  const names = spans.map(({ name }) => name.replace('spindle.v1.SamplerService/', '')).sort();
+  expect(names).toEqual(['GetWorker', 'GetWorker', 'InspectModel', 'look']);
 });
 
 test('metrics reach the receiver, at the latest on shutdown', async () => {
