@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { RunSchema, RunStatus, type Run } from '@spindle/proto';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { createView, type Losses } from './live.js';
 
 function screen(rows: number, isTTY = true) {
@@ -43,5 +43,19 @@ it('speaks of implicit accuracy only where there is an opponent', () => {
       expect(written.join('')).toContain(`${model} step 3/9: loss 0.5000`);
       expect(written.join('').includes('implicit accuracy 0.750')).toBe(expected);
     }
+  }
+});
+
+it('prints a loss once, however long nothing is trained after it', () => {
+  vi.useFakeTimers();
+  try {
+    const { written, view } = screen(40, false);
+    for (let i = 0; i < 3; i += 1) {
+      view.update(runWith(1), losses('spin1'));
+      vi.advanceTimersByTime(60_000);
+    }
+    expect(written.filter((line) => line.includes('loss 0.5000'))).toHaveLength(1);
+  } finally {
+    vi.useRealTimers();
   }
 });

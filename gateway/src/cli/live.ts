@@ -57,6 +57,7 @@ export class PlainView implements View {
   #warnings = 0;
   #printedAt = 0;
   #status = '';
+  #loss = '';
 
   constructor(print: (line: string) => void) {
     this.#print = print;
@@ -77,7 +78,10 @@ export class PlainView implements View {
     if (Date.now() - this.#printedAt < plainEveryMs) return;
     this.#printedAt = Date.now();
     for (const stage of run.stages.filter((s) => s.state === 'running' && s.done > 0)) this.#print(progressText(stage));
-    if (losses) this.#print(lossText(losses));
+    // Between two trainings the last step stays the last one: said once.
+    const loss = losses ? lossText(losses) : this.#loss;
+    if (loss !== this.#loss) this.#print(loss);
+    this.#loss = loss;
   }
 
   end(run: Run): void {
