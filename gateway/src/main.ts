@@ -27,6 +27,8 @@ await runService('spindle gateway', async (lifecycle) => {
   const store = await openLocalStore(root);
   const gateway = await startGateway({ ...config, bus, store, root, owner: config.workerId, logger });
   lifecycle.defer('gateway', () => gateway.stop());
+  // Queue depths can be looked at only while the gateway is up; a short run may end before the first export.
+  lifecycle.defer('metrics', () => telemetry.flush());
   const { portFile } = config;
   if (portFile !== undefined) {
     await writeFileAtomic(portFile, `${gateway.grpcPort}\n${gateway.httpPort}\n`);

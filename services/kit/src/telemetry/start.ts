@@ -16,12 +16,18 @@ export interface TelemetryOptions {
   metricsIntervalMs?: number;
 }
 
+export interface Telemetry {
+  /** Sends what has been recorded. A process calls it before it lets go of what its observable instruments look at. */
+  flush(): Promise<void>;
+  shutdown(): Promise<void>;
+}
+
 /**
  * Called once per process, before instruments are created (an instrument made earlier stays a no-op). `shutdown` sends what is
  * left; a receiver that is gone costs a few seconds at most and never an error.
  */
-export function startTelemetry(options: TelemetryOptions): { shutdown(): Promise<void> } {
-  if (options.endpoint === undefined || options.endpoint === '') return { shutdown: async () => undefined };
+export function startTelemetry(options: TelemetryOptions): Telemetry {
+  if (options.endpoint === undefined || options.endpoint === '') return { flush: async () => undefined, shutdown: async () => undefined };
   const base = options.endpoint.replace(/\/+$/, '');
   const resource = resourceFromAttributes({
     'service.name': options.service,
@@ -50,6 +56,9 @@ export function startTelemetry(options: TelemetryOptions): { shutdown(): Promise
   trace.setGlobalTracerProvider(tracers);
   metrics.setGlobalMeterProvider(meters);
   return {
+    async flush() {
+      await Promise.allSettled([tracers.forceFlush(), meters.forceFlush()]);
+    },
     async shutdown() {
       // Losing the last spans must not turn a clean exit into a failure.
       await Promise.allSettled([tracers.shutdown(), meters.shutdown()]);
