@@ -20,3 +20,4 @@ export type { KvRecord, KvStore } from './nats/kv.js';
 export { Lease } from './nats/lease.js';
 export { startNatsServer, type NatsServer } from './nats/server.js';
 export { heartbeat, runService, serve, type ServeOptions } from './service.js';
+export { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
