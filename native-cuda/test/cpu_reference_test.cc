@@ -173,27 +173,58 @@ TEST("an image's bytes do not depend on the batch that it is in") {
     }
 }
 
-TEST("a weight that is kept packed is packed again when its version changes") {
+TEST("a weight that a backend keeps needs its values no more, and gives the same bytes") {
   ExactAllocator memory;
-  ThreadPool threads(1);
-  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  ThreadPool threads(2);
+  uint64_t id = 0;
   for (const std::string& isa : available_isas())
     for (DType dtype : {DType::F32, DType::BF16}) {
       std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
-      Tensor x = uniform_tensor(memory, {4, 19}, dtype, 1), y(memory, {4, 21}, dtype), expected(memory, {4, 21}, dtype);
-      Tensor dx(memory, {4, 19}, dtype), expected_dx(memory, {4, 19}, dtype);
-      Weight w{uniform_tensor(memory, {21, 19}, dtype, 2), 9, 0};
-      for (uint64_t version = 1; version <= 3; ++version) {
-        fill_uniform(w.value, 10 + version);
-        w.version = version;
-        kernels->linear_forward(y, x, w, {});
-        reference->linear_forward(expected, x, w, {});
-        kernels->linear_backward_input({dx}, expected, w);
-        reference->linear_backward_input({expected_dx}, expected, w);
-        CHECK_THAT(difference(y, expected).relative < 5e-3, isa, " ", dtype_name(dtype), " version ", version);
-        CHECK_THAT(difference(dx, expected_dx).relative < 5e-3, isa, " ", dtype_name(dtype), " version ", version);
-      }
+      for (const cases::Conv2dCase& c : cases::kConv2d)
+        check::each(cat(isa, ", ", dtype_name(dtype), ", ", c.name()), [&] {
+          Weight w{uniform_tensor(memory, c.w(), DType::F32, ++id), id, c.w()};
+          Tensor x = uniform_tensor(memory, c.x(), dtype, ++id), expected(memory, c.y(), dtype), y(memory, c.y(), dtype);
+          kernels->conv2d_forward(expected, x, w, {}, c.args);
+          CHECK(kernels->keep_weight(w, dtype));
+          w.value = Tensor();
+          kernels->conv2d_forward(y, x, w, {}, c.args);
+          CHECK(same_bytes(y, expected));
+          kernels->forget_weight(w.id);
+          CHECK_THROWS(kernels->conv2d_forward(y, x, w, {}, c.args), Code::Internal);
+        });
+      for (const cases::LinearCase& c : cases::kLinear)
+        check::each(cat(isa, ", ", dtype_name(dtype), ", ", c.name()), [&] {
+          Weight w{uniform_tensor(memory, {c.n, c.k}, DType::F32, ++id), id, {c.n, c.k}};
+          Tensor x = uniform_tensor(memory, {c.m(), c.k}, dtype, ++id), expected(memory, {c.m(), c.n}, dtype), y(memory, {c.m(), c.n}, dtype);
+          kernels->linear_forward(expected, x, w, {});
+          CHECK(kernels->keep_weight(w, dtype));
+          w.value = Tensor();
+          kernels->linear_forward(y, x, w, {});
+          CHECK(same_bytes(y, expected));
+        });
     }
+}
+
+TEST("float32 weights of bfloat16 products are rounded as the reference rounds them") {
+  ExactAllocator memory;
+  ThreadPool threads(1);
+  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  for (const std::string& isa : available_isas()) {
+    std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
+    for (const cases::LinearCase& c : cases::kLinear)
+      check::each(cat(isa, ", ", c.name()), [&] {
+        Tensor master = uniform_tensor(memory, {c.n, c.k}, DType::F32, 7), rounded(memory, {c.n, c.k}, DType::BF16);
+        reference->cast(rounded, master);
+        Tensor x = uniform_tensor(memory, {c.m(), c.k}, DType::BF16, 8), y(memory, {c.m(), c.n}, DType::BF16), expected(memory, y.shape(), DType::BF16);
+        Tensor dx(memory, x.shape(), DType::BF16), expected_dx(memory, x.shape(), DType::BF16);
+        kernels->linear_forward(y, x, {master}, {});
+        kernels->linear_forward(expected, x, {rounded}, {});
+        CHECK(same_bytes(y, expected));
+        kernels->linear_backward_input({dx}, y, {master});
+        kernels->linear_backward_input({expected_dx}, y, {rounded});
+        CHECK(same_bytes(dx, expected_dx));
+      });
+  }
 }
 
 TEST("an instruction set that is not known is refused, auto is the best there is") {

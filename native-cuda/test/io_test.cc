@@ -203,7 +203,7 @@ struct Model {
     matrix = (scope / "linear").parameter("weight", {2, 3}, ParameterKind::Matrix);
     pointwise = (scope / "proj").parameter("weight", {2, 1, 1, 3}, ParameterKind::Filter);
     bias = (scope / "linear").parameter("bias", {2}, ParameterKind::Vector);
-    store.allocate(master, master, false);
+    store.allocate(master, master, true);
   }
   Device device;
   ParameterStore store;

@@ -12,7 +12,7 @@ constexpr int64_t kAlign = 16;
 }  // namespace
 
 Parameter& ParameterStore::add(std::string name, const Shape& shape, ParameterKind kind) {
-  ensure(!master_, "[parameters] ", name, " was added after allocation");
+  ensure(!allocated_, "[parameters] ", name, " was added after allocation");
   ensure(!by_name_.contains(name), "[parameters] ", name, " was added twice");
   Parameter& p = parameters_.emplace_back();
   p.name = std::move(name);
@@ -38,14 +38,18 @@ void ParameterStore::allocate(DType compute, DType master, bool trainable) {
     numel_ += p.shape.numel();
   }
   compute_ = compute;
-  master_ = device_.zeros({size}, master);
-  if (trainable) gradient_ = device_.zeros({size}, master);
-  if (compute == DType::BF16) low_ = device_.zeros({low_size}, DType::BF16);
+  allocated_ = true;
+  bool copies = compute == DType::BF16 && !device_.kernels().rounds_weights();
+  if (trainable) {
+    master_ = device_.zeros({size}, master);
+    gradient_ = device_.zeros({size}, master);
+  }
+  if (copies) low_ = device_.zeros({low_size}, DType::BF16);
   int64_t low_offset = 0;
   for (Parameter& p : parameters_) {
-    p.master = master_.slice(p.offset, p.shape);
+    p.master = trainable ? master_.slice(p.offset, p.shape) : device_.empty(p.shape, master);
     if (trainable) p.grad = gradient_.slice(p.offset, p.shape);
-    if (compute == DType::BF16 && p.kind != ParameterKind::Vector) {
+    if (copies && p.kind != ParameterKind::Vector) {
       p.value = low_.slice(low_offset, p.shape);
       low_offset += (p.shape.numel() + kAlign - 1) / kAlign * kAlign;
     } else {
@@ -54,11 +58,20 @@ void ParameterStore::allocate(DType compute, DType master, bool trainable) {
   }
 }
 
+ParameterStore::~ParameterStore() {
+  for (const Parameter& p : parameters_) device_.kernels().forget_weight(p.id);
+}
+
+void ParameterStore::commit(Parameter& p) {
+  if (!p.master) return;
+  if (p.value.dtype() != p.master.dtype()) device_.kernels().cast(p.value, p.master);
+  if (trainable() || p.kind == ParameterKind::Vector || !device_.kernels().keep_weight(p.weight(), compute_)) return;
+  p.value = p.master = Tensor();
+  device_.pool().trim();  // the next parameters' values come in while these go
+}
+
 void ParameterStore::commit() {
-  for (Parameter& p : parameters_) {
-    if (p.value.dtype() != p.master.dtype()) device_.kernels().cast(p.value, p.master);
-    ++p.version;
-  }
+  for (Parameter& p : parameters_) commit(p);
 }
 
 void ParameterStore::begin_gradients() {

@@ -1,6 +1,7 @@
-// Parameters and the arenas they live in. Float32 masters lie in one flat arena, gradients in another, so that AdamW, clipping,
-// EMA and "opponent <- model" are single passes. In bfloat16, matrices and filters have a bfloat16 copy that the kernels read;
-// biases, norms and embeddings stay float32.
+// Parameters and the arenas they live in. What is trained has its float32 masters in one flat arena and its gradients in
+// another, so that AdamW, clipping and EMA are single passes. What is frozen has a block per parameter, and matrices and filters
+// are handed to the kernels where they keep a form of their own. In bfloat16, matrices and filters are rounded by the kernels as
+// they read them, or have a bfloat16 copy where these cannot; biases, norms and embeddings stay float32.
 #pragma once
 #include <deque>
 #include <string>
@@ -23,13 +24,13 @@ struct Parameter {
   ParameterKind kind = ParameterKind::Vector;
   bool pointwise = false;  // a Matrix that files hold as a 1x1 filter (N, K, 1, 1)
   int64_t offset = 0;  // in the arenas
-  Tensor master;       // F32 (F64 in gradient checks), a slice of the arena
+  Tensor master;       // F32 (F64 in gradient checks), a slice of the arena; empty when frozen and kept by the kernels
   Tensor value;        // what kernels read: `master` itself, or its bfloat16 copy
   Tensor grad;         // slice of the gradient arena; empty when frozen
   bool grad_written = false;
-  uint64_t id = 0, version = 0;
+  uint64_t id = 0;
 
-  Weight weight() const { return {value, id, version}; }
+  Weight weight() const { return {value, id, shape}; }
   // Where a backward writes: the first one of a step stores, later ones add.
   GradSlot grad_slot() {
     if (!grad) return {};
@@ -43,13 +44,16 @@ class ParameterStore {
  public:
   explicit ParameterStore(Device& device) : device_(device) {}
   ParameterStore(const ParameterStore&) = delete;
+  ~ParameterStore();
 
   // Called by modules while they are built; the address stays valid.
   Parameter& add(std::string name, const Shape& shape, ParameterKind kind);
   // Once, after the modules are built. `compute` is BF16 or the master dtype; `master` F32 (F64 for gradient checks).
   void allocate(DType compute, DType master, bool trainable);
-  // After masters changed: refreshes the bfloat16 copies and the versions that packed weights are kept under.
+  // After masters changed: refreshes the bfloat16 copies. A frozen store's matrices and filters go to the kernels where they keep
+  // them; their masters are gone then.
   void commit();
+  void commit(Parameter& parameter);
   // Before a step's first backward: gradients will be stored, not added. Parameters that no backward reaches are zeroed by finish_gradients().
   void begin_gradients();
   void finish_gradients();
@@ -58,7 +62,7 @@ class ParameterStore {
   const std::deque<Parameter>& parameters() const { return parameters_; }
   Parameter* find(const std::string& name);
   int64_t numel() const { return numel_; }        // of the models' parameters, padding left out
-  Tensor& master() { return master_; }
+  Tensor& master() { return master_; }            // the arena; empty when frozen
   Tensor& gradient() { return gradient_; }
   bool trainable() const { return bool(gradient_); }
   Device& device() { return device_; }
@@ -71,6 +75,7 @@ class ParameterStore {
   Tensor master_, low_, gradient_;
   int64_t numel_ = 0;
   DType compute_ = DType::F32;
+  bool allocated_ = false;
 };
 
 // Where a module stands in the tree: scope / "conv1" names its parameters "….conv1.weight".

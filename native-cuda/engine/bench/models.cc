@@ -98,8 +98,11 @@ std::unique_ptr<Vae> bench_vae(Device& device, const std::string& model, const L
 std::unique_ptr<Unet> copy_unet(Unet& unet) {
   auto copy = std::make_unique<Unet>(unet.device, unet.model.config());
   copy->store.allocate(unet.store.compute(), DType::F32, false);
-  std::memcpy(copy->store.master().raw(), unet.store.master().raw(), copy->store.master().bytes());
-  copy->store.commit();
+  for (size_t i = 0; i < copy->store.parameters().size(); ++i) {
+    Parameter& p = copy->store.parameters()[i];
+    std::memcpy(p.master.raw(), unet.store.parameters()[i].master.raw(), p.master.bytes());
+    copy->store.commit(p);
+  }
   return copy;
 }
 

@@ -9,6 +9,8 @@
 namespace spindle {
 
 namespace {
+constexpr size_t kGroupBytes = size_t(256) << 20;
+
 struct Found {
   const SafetensorsFile* file;
   const FileTensor* tensor;
@@ -72,11 +74,16 @@ void load_parameters(ParameterStore& store, const ModelSource& source, const Loa
   Files files;
   std::vector<Found> found = match(store, source, options, files);
   std::deque<Parameter>& parameters = store.parameters();
-  store.device().threads().run(int64_t(found.size()), [&](int64_t i, int) {
-    const Parameter& parameter = parameters[size_t(i)];
-    fill(parameter, found[size_t(i)], parameter.master);
-  });
-  store.commit();
+  // In groups: of a frozen model, the kernels take over one group's values before the next is read.
+  for (size_t first = 0, last = 0; first < found.size(); first = last) {
+    size_t bytes = 0;
+    while (last < found.size() && (last == first || bytes < kGroupBytes)) bytes += parameters[last++].master.bytes();
+    store.device().threads().run(int64_t(last - first), [&](int64_t i, int) {
+      const Parameter& parameter = parameters[first + size_t(i)];
+      fill(parameter, found[first + size_t(i)], parameter.master);
+    });
+    for (size_t i = first; i < last; ++i) store.commit(parameters[i]);
+  }
 }
 
 void save_parameters(const std::string& path, const std::vector<ParameterValues>& values, const std::map<std::string, std::string>& metadata) {

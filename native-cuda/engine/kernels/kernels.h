@@ -23,11 +23,14 @@ struct Conv2dArgs {
   int64_t out_size(int64_t in, int64_t kernel) const { return (in + pad_before + pad_after - kernel) / stride + 1; }
 };
 
-// A weight matrix or filter. `id` and `version` let a backend keep a packed copy: id 0 means "do not keep".
+// A weight matrix or filter. Once a backend keeps the weight of an id in its own form, `value` may be empty; `kept` is its shape then.
 struct Weight {
   Tensor value;
-  uint64_t id = 0;
-  uint64_t version = 0;
+  uint64_t id = 0;  // 0: never kept
+  Shape kept = {};
+
+  const Shape& shape() const { return value ? value.shape() : kept; }
+  Weight reshape(const Shape& shape) const { return {value ? value.reshape(shape) : Tensor(), id, shape}; }
 };
 
 // What a convolution or matmul adds after the sum; empty tensors mean "none".
@@ -74,6 +77,14 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
   virtual const char* name() const = 0;
+
+  // --- weights
+  // True when products of bfloat16 activations take float32 weights, so that nobody has to hold bfloat16 copies of them.
+  virtual bool rounds_weights() const { return false; }
+  // Takes over a frozen weight (Co,R,S,Ci) or (N,K) that only forward products of `compute` activations will read. True: the
+  // backend holds it in its own form until forget_weight(), and the caller may drop the values.
+  virtual bool keep_weight(const Weight&, DType /*compute*/) { return false; }
+  virtual void forget_weight(uint64_t /*id*/) {}
 
   // --- convolution: y (B,Ho,Wo,Co), x (B,H,W,Ci), w (Co,R,S,Ci)
   virtual void conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue, const Conv2dArgs& args) = 0;

@@ -11,11 +11,7 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   Tensor y = device.empty(Shape(dims), x.dtype());
   if (fused.residual) require(fused.residual.numel() == y.numel(), "[linear] ", w.name, ": residual ", fused.residual.shape(), " does not fit output ", y.shape());
   int64_t rows = x.numel() / k;
-  auto matrix = [n, k](Parameter& p) {
-    Weight weight = p.weight();
-    weight.value = weight.value.reshape({n, k});
-    return weight;
-  };
+  auto matrix = [n, k](Parameter& p) { return p.weight().reshape({n, k}); };
   Tensor flat_y = y.reshape({rows, n});
   Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image, fused.residual ? fused.residual.reshape({rows, n}) : Tensor(), Activation::None};
   device.kernels().linear_forward(flat_y, x.reshape({rows, k}), matrix(w), epilogue);

@@ -123,7 +123,7 @@ struct ConvRuns {
 }  // namespace
 
 void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e, const Conv2dArgs& args) {
-  const Shape& f = w.value.shape();
+  const Shape& f = w.shape();
   ConvRows rows{.x = x.raw(), .zeros = zeros_.data(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(),
                 .count = y.dim(0) * y.dim(1) * y.dim(2), .taps = f[1] * f[2], .k = f[3], .height = x.dim(1), .width = x.dim(2),
                 .out_height = y.dim(1), .out_width = y.dim(2), .filter_width = f[2], .stride = args.stride, .pad = args.pad_before, .n = f[0]};
@@ -131,7 +131,7 @@ void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, con
   if (e.per_image) rows.per_image = e.per_image.raw();
   if (e.residual && e.activation == Activation::None) rows.residual = e.residual.raw();
   ensure(size_t(f[3]) * dtype_size(x.dtype()) <= zeros_.size(), "[conv2d] more input channels than the zero row holds: ", f[3]);
-  multiply(rows, packed_weight(w, PackKind::Forward, f[0], f[1] * f[2], f[3]));
+  multiply(rows, packed_weight(w, PackKind::Forward, f[0], f[1] * f[2], f[3], x.dtype()));
   if (e.activation != Activation::None) {
     activation_forward(y, y, e.activation);
     if (e.residual) add(y, y, e.residual);
@@ -139,10 +139,10 @@ void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, con
 }
 
 void CpuKernels::conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) {
-  const Shape& f = w.value.shape();
+  const Shape& f = w.shape();
   const Tensor& out = dx.tensor;
   ensure(size_t(f[0]) * dtype_size(dy.dtype()) <= zeros_.size(), "[conv2d] more output channels than the zero row holds: ", f[0]);
-  Packed packed = packed_weight(w, PackKind::Backward, f[0], f[1] * f[2], f[3]);
+  Packed packed = packed_weight(w, PackKind::Backward, f[0], f[1] * f[2], f[3], dy.dtype());
   for (int64_t cy = 0; cy < std::min(args.stride, out.dim(1)); ++cy)
     for (int64_t cx = 0; cx < std::min(args.stride, out.dim(2)); ++cx) {
       std::vector<int64_t> taps;

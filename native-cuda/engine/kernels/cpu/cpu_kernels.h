@@ -34,9 +34,10 @@ struct Packed {
   int64_t panel_width(int64_t p) const { return std::min(panel, round_up(n - p * panel, width)); }
   int64_t k_rows() const { return dtype == DType::BF16 ? (k + 1) / 2 : k; }             // packed rows of a tap
   int64_t row_bytes(int64_t p) const { return panel_width(p) * 4; }                       // a float, or a pair of bfloat16
+  int64_t panel_offset(int64_t p) const { return p * panel * taps * k_rows() * 4; }       // bytes
   const std::byte* block(int64_t p, int64_t tap, int64_t k0) const {
     int64_t rows = tap * k_rows() + (dtype == DType::BF16 ? k0 / 2 : k0);
-    return data + (p * panel * taps * k_rows()) * 4 + rows * row_bytes(p);
+    return data + panel_offset(p) + rows * row_bytes(p);
   }
   int64_t bytes() const { return round_up(n, width) * taps * k_rows() * 4; }
 };
@@ -53,6 +54,9 @@ class CpuKernels : public Kernels {
  public:
   CpuKernels(ThreadPool& threads, const Simd& simd);
   const char* name() const override { return simd_.name; }
+  bool rounds_weights() const override { return true; }
+  bool keep_weight(const Weight& w, DType compute) override;
+  void forget_weight(uint64_t id) override;
 
   void conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue, const Conv2dArgs& args) override;
   void conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) override;
@@ -99,9 +103,14 @@ class CpuKernels : public Kernels {
   // --- packing (pack.cc)
   enum class PackKind : uint8_t { Forward, Backward };
   Packed layout(int64_t taps, int64_t k, int64_t n, DType dtype) const;
-  void pack_panel(std::byte* data, const Packed& packed, int64_t panel, const PackSource& source) const;
-  // The weight's packed form, kept by id and version. (N, taps, K) forward: columns are N; backward: columns are K.
-  Packed packed_weight(const Weight& w, PackKind kind, int64_t n, int64_t taps, int64_t k);
+  static PackSource pack_source(const Weight& w, PackKind kind, int64_t n, int64_t taps, int64_t k);
+  void pack_panel(std::byte* out, const Packed& packed, int64_t panel, const PackSource& source) const;
+  void pack(std::byte* out, const Packed& packed, const PackSource& source);
+  // The weight's packed form: the kept one, or one that lasts until the next call. A weight under training is read once each
+  // way in a step, so keeping its forms would cost memory and save nothing.
+  Packed packed_weight(const Weight& w, PackKind kind, int64_t n, int64_t taps, int64_t k, DType compute);
+  const std::byte* kept_weight(const Weight& w, PackKind kind) const;
+  std::byte* grown(Tensor& buffer, int64_t bytes);
 
   // --- scratch, one growing buffer per thread (reused, never shared)
   std::byte* scratch(int thread, int64_t bytes);
@@ -125,12 +134,9 @@ class CpuKernels : public Kernels {
   ThreadPool& threads_;
   const Simd& simd_;
   BufferPool packed_pool_;
-  struct CachedPack {
-    uint64_t version;
-    Tensor buffer;
-  };
-  std::unordered_map<uint64_t, CachedPack> packs_;  // by id * 2 + kind
+  std::unordered_map<uint64_t, Tensor> kept_;  // frozen weights packed for forward products, by id
   Tensor temporary_pack_, pairs_buffer_;
+  uint64_t packs_ = 0;  // weights packed since the start
   BufferPool scratch_pool_;
   std::vector<Tensor> scratch_;
   std::vector<std::byte> zeros_;

@@ -57,7 +57,7 @@ struct MatrixRuns {
 }  // namespace
 
 void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e) {
-  int64_t m = x.dim(0), k = x.dim(1), n = w.value.dim(0);
+  int64_t m = x.dim(0), k = x.dim(1), n = w.shape()[0];
   MatrixRows rows{.x = x.raw(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(), .count = m, .k = k, .n = n};
   if (e.bias) rows.bias = e.bias.f32();
   if (e.per_image) {
@@ -65,7 +65,7 @@ void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, con
     rows.rows_per_image = m / e.per_image.dim(0);
   }
   if (e.residual && e.activation == Activation::None) rows.residual = e.residual.raw();
-  multiply(rows, packed_weight(w, PackKind::Forward, n, 1, k));
+  multiply(rows, packed_weight(w, PackKind::Forward, n, 1, k, x.dtype()));
   if (e.activation != Activation::None) {
     activation_forward(y, y, e.activation);
     if (e.residual) add(y, y, e.residual);
@@ -73,9 +73,9 @@ void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, con
 }
 
 void CpuKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
-  int64_t n = w.value.dim(0), k = w.value.dim(1);
+  int64_t n = w.shape()[0], k = w.shape()[1];
   MatrixRows rows{.x = dy.raw(), .y = dx.tensor.raw(), .input_dtype = dy.dtype(), .output_dtype = dx.tensor.dtype(), .count = dy.dim(0), .k = n, .n = k, .accumulate = dx.accumulate};
-  multiply(rows, packed_weight(w, PackKind::Backward, n, 1, k));
+  multiply(rows, packed_weight(w, PackKind::Backward, n, 1, k, dy.dtype()));
 }
 
 void CpuKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {

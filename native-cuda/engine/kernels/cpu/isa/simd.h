@@ -84,6 +84,10 @@ struct Simd {
   void (*outer_f32)(const OuterCall&);
   void (*outer_f32_wide)(const OuterCall&);  // sums in double within a block
   void (*outer_pairs)(const OuterPairsCall&);
+  // Panels of right-hand sides from float32: out[k][width] = x[k * k_stride + n] (rows) or x[n * n_stride + k] (transposed), zero from
+  // `columns` on; with `pairs` as bfloat16, [(k + 1) / 2][width][2], an odd tail padded with zero.
+  void (*pack_rows)(void* out, const float* x, int64_t k_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
+  void (*pack_transposed)(void* out, const float* x, int64_t n_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
   // out[2 i] = even[i], out[2 i + 1] = odd[i] for i < n; zero up to padded. A null row counts as zeros.
   void (*interleave)(uint16_t* out, const uint16_t* even, const uint16_t* odd, int64_t n, int64_t padded);
   void (*store_row)(const RowCall&, bool bf16);

@@ -1,3 +1,4 @@
+#include "kernels/cpu/isa/pack.inl"
 // The table of this instruction set.
 static constexpr Simd make_table(const char* name) {
   return Simd{
@@ -11,6 +12,8 @@ static constexpr Simd make_table(const char* name) {
       .outer_f32 = outer_f32,
       .outer_f32_wide = outer_f32_wide,
       .outer_pairs = outer_pairs,
+      .pack_rows = pack_rows,
+      .pack_transposed = pack_transposed,
       .interleave = interleave,
       .store_row = store_row,
       .to_f32 = to_f32,

@@ -72,6 +72,34 @@ static inline V dot_pair(V acc, uint32_t pair, P b) {
   acc = fma({_mm256_castsi256_ps(_mm256_set1_epi32(int(pair << 16)))}, b.lo, acc);
   return fma({_mm256_castsi256_ps(_mm256_set1_epi32(int(pair & 0xffff0000u)))}, b.hi, acc);
 }
+// Bits of bfloat16 pairs in float lanes: (even[i], odd[i]) by lane, and neighbours of the 16 values of low and high.
+static inline V pair_up(V even, V odd) {
+  __m256i lo = _mm256_cvtepu16_epi32(to_bits(even)), hi = _mm256_slli_epi32(_mm256_cvtepu16_epi32(to_bits(odd)), 16);
+  return {_mm256_castsi256_ps(_mm256_or_si256(lo, hi))};
+}
+static inline V neighbour_pairs(V low, V high) { return {_mm256_castsi256_ps(_mm256_set_m128i(to_bits(high), to_bits(low)))}; }
+// Rows become columns.
+static inline void transpose(V (&m)[8]) {
+  __m256 t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(m[i].r, m[i + 1].r);
+    t[i + 1] = _mm256_unpackhi_ps(m[i].r, m[i + 1].r);
+  }
+  __m256 u[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    m[j].r = _mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
+    m[4 + j].r = _mm256_permute2f128_ps(u[j], u[4 + j], 0x31);
+  }
+}
 static inline void store_interleaved(uint16_t* out, const uint16_t* even, const uint16_t* odd) {
   __m256i lo = even ? _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)even)) : _mm256_setzero_si256();
   __m256i hi = odd ? _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)odd)), 16) : _mm256_setzero_si256();

@@ -72,6 +72,41 @@ static inline V dot_pair(V acc, uint32_t pair, P b) {
   return fma({_mm512_castsi512_ps(_mm512_set1_epi32(int(pair & 0xffff0000u)))}, b.hi, acc);
 }
 #endif
+// Bits of bfloat16 pairs in float lanes: (even[i], odd[i]) by lane, and neighbours of the 32 values of low and high.
+static inline V pair_up(V even, V odd) {
+  __m512i lo = _mm512_cvtepu16_epi32(to_bits(even)), hi = _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bits(odd)), 16);
+  return {_mm512_castsi512_ps(_mm512_or_si512(lo, hi))};
+}
+static inline V neighbour_pairs(V low, V high) { return {_mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(to_bits(low)), to_bits(high), 1))}; }
+// Rows become columns.
+static inline void transpose(V (&m)[16]) {
+  __m512 t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(m[i].r, m[i + 1].r);
+    t[i + 1] = _mm512_unpackhi_ps(m[i].r, m[i + 1].r);
+  }
+  __m512d u[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]), c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
+    u[i] = _mm512_unpacklo_pd(a, c);
+    u[i + 1] = _mm512_unpackhi_pd(a, c);
+    u[i + 2] = _mm512_unpacklo_pd(b, d);
+    u[i + 3] = _mm512_unpackhi_pd(b, d);
+  }
+  // u[4 q + j] holds, in its 128-bit lane l, column 4 l + j of rows 4 q .. 4 q + 3
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    __m512 a = _mm512_castpd_ps(u[j]), b = _mm512_castpd_ps(u[4 + j]), c = _mm512_castpd_ps(u[8 + j]), d = _mm512_castpd_ps(u[12 + j]);
+    __m512 even_ab = _mm512_shuffle_f32x4(a, b, 0x88), odd_ab = _mm512_shuffle_f32x4(a, b, 0xdd);
+    __m512 even_cd = _mm512_shuffle_f32x4(c, d, 0x88), odd_cd = _mm512_shuffle_f32x4(c, d, 0xdd);
+    m[j].r = _mm512_shuffle_f32x4(even_ab, even_cd, 0x88);
+    m[4 + j].r = _mm512_shuffle_f32x4(odd_ab, odd_cd, 0x88);
+    m[8 + j].r = _mm512_shuffle_f32x4(even_ab, even_cd, 0xdd);
+    m[12 + j].r = _mm512_shuffle_f32x4(odd_ab, odd_cd, 0xdd);
+  }
+}
 static inline void store_interleaved(uint16_t* out, const uint16_t* even, const uint16_t* odd) {
   __m512i lo = even ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)even)) : _mm512_setzero_si512();
   __m512i hi = odd ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)odd)), 16) : _mm512_setzero_si512();

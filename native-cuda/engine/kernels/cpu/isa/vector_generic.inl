@@ -89,6 +89,22 @@ static inline V dot_pair(V acc, uint32_t pair, P b) {
   acc = fma(set1(widen(uint16_t(pair))), b.lo, acc);
   return fma(set1(widen(uint16_t(pair >> 16))), b.hi, acc);
 }
+// Bits of bfloat16 pairs in float lanes: (even[i], odd[i]) by lane, and neighbours of the 8 values of low and high.
+static inline V pair_up(V even, V odd) {
+  v4i bits;
+  for (int i = 0; i < 4; ++i) bits[i] = int32_t(uint32_t(narrow(even.r[i])) | uint32_t(narrow(odd.r[i])) << 16);
+  return {(v4f)bits};
+}
+static inline V neighbour_pairs(V low, V high) { return pair_up({v4f{low.r[0], low.r[2], high.r[0], high.r[2]}}, {v4f{low.r[1], low.r[3], high.r[1], high.r[3]}}); }
+// Rows become columns.
+static inline void transpose(V (&m)[4]) {
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < i; ++j) {
+      float other = m[i].r[j];
+      m[i].r[j] = m[j].r[i];
+      m[j].r[i] = other;
+    }
+}
 static inline void store_interleaved(uint16_t* out, const uint16_t* even, const uint16_t* odd) {
   for (int i = 0; i < 4; ++i) {
     out[2 * i] = even ? even[i] : uint16_t(0);
