@@ -38,6 +38,9 @@ inline const std::vector<Conv2dCase> kConv2d = {
     {1, 5, 4, 6, 5, 1, 1, {2, 0, 0}},
     {1, 4, 5, 130, 70, 3, 3, {1, 1, 1}},
     {2, 3, 2, 261, 65, 3, 3, {1, 1, 1}, true, false, true},
+    {2, 9, 8, 37, 42, 3, 3, {1, 1, 1}, true, true, true},   // Winograd, odd on every side
+    {3, 8, 8, 32, 33, 3, 3, {1, 1, 1}, false},
+    {1, 7, 11, 260, 261, 3, 3, {1, 1, 1}, true, true, true},  // Winograd with a filter past the cache
 };
 
 struct LinearCase {

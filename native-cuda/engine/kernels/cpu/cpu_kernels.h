@@ -115,6 +115,20 @@ class CpuKernels : public Kernels {
   // --- scratch, one growing buffer per thread (reused, never shared)
   std::byte* scratch(int thread, int64_t bytes);
 
+  // --- Winograd's convolution (winograd.cc): x (batch, height, width, in) -> y (batch, height, width, out), float32
+  struct WinogradCall {
+    const float* x;
+    float* y;
+    int64_t batch, height, width, in, out;
+    bool backward;  // with the filter turned around, towards the input
+    const float *bias = nullptr, *per_image = nullptr, *residual = nullptr;
+    bool accumulate = false;
+  };
+  struct WinogradWork;
+  static bool winograd_fits(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args);
+  void winograd(const WinogradCall& call, const Weight& w);
+  void winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x);
+
   // y(m, n) (+)= sum over taps, k of rows(m, tap)[k] * b: the one matmul driver. Rows supplies input and output addresses.
   template <class Rows>
   void multiply(const Rows& rows, const Packed& b);
@@ -135,7 +149,7 @@ class CpuKernels : public Kernels {
   const Simd& simd_;
   BufferPool packed_pool_;
   std::unordered_map<uint64_t, Tensor> kept_;  // frozen weights packed for forward products, by id
-  Tensor temporary_pack_, pairs_buffer_;
+  Tensor temporary_pack_, pairs_buffer_, transformed_input_;
   uint64_t packs_ = 0;  // weights packed since the start
   BufferPool scratch_pool_;
   std::vector<Tensor> scratch_;

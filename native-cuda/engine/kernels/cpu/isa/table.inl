@@ -1,4 +1,5 @@
 #include "kernels/cpu/isa/pack.inl"
+#include "kernels/cpu/isa/winograd.inl"
 // The table of this instruction set.
 static constexpr Simd make_table(const char* name) {
   return Simd{
@@ -14,6 +15,11 @@ static constexpr Simd make_table(const char* name) {
       .outer_pairs = outer_pairs,
       .pack_rows = pack_rows,
       .pack_transposed = pack_transposed,
+      .winograd_input = winograd_input,
+      .winograd_filter = winograd_filter,
+      .winograd_output = winograd_output,
+      .winograd_gradient = winograd_gradient,
+      .winograd_filter_gradient = winograd_filter_gradient,
       .interleave = interleave,
       .store_row = store_row,
       .to_f32 = to_f32,

@@ -1,0 +1,176 @@
+// Float32 3x3 convolutions of stride 1 by Winograd's F(2x2, 3x3): 2.25 times fewer multiplications than the direct sum, and an
+// error no larger (its transforms add, and multiply by 0.5 only). In bfloat16 the transformed values would be rounded, so there
+// convolutions stay direct.
+//
+// A tile is 2x2 output pixels. Sums over input channels run in the same order whatever tasks the tiles and columns are cut into.
+#include <algorithm>
+
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace spindle::cpu {
+
+namespace {
+constexpr int64_t kTiles = 48;                   // of a chunk; a multiple of every tile kernel's height
+constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
+constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
+constexpr int64_t kSlices = 16;                  // positions of the transformed 4x4 square
+constexpr int64_t kGradientTiles = 256;          // of a group whose products are added to a filter's gradient
+constexpr int64_t kGradientRows = 48;            // output channels of a task of these
+
+struct Tile {
+  int64_t height, width, image, y0, x0;  // of its first output pixel
+
+  // The pixel's number, or -1 outside of the image.
+  int64_t pixel(int64_t dy, int64_t dx) const {
+    int64_t y = y0 + dy, x = x0 + dx;
+    return y >= 0 && y < height && x >= 0 && x < width ? (image * height + y) * width + x : -1;
+  }
+  // A square of side * side pixels from `first` on; outside of the image they are zeros.
+  void pixels(const float** out, int64_t side, int64_t first, const float* x, int64_t channels, const std::byte* zeros) const {
+    for (int64_t p = 0; p < side * side; ++p) {
+      int64_t at = pixel(first + p / side, first + p % side);
+      out[p] = at >= 0 ? x + at * channels : reinterpret_cast<const float*>(zeros);
+    }
+  }
+};
+
+struct Tiling {
+  int64_t batch, height, width;
+  int64_t rows() const { return (height + 1) / 2; }
+  int64_t columns() const { return (width + 1) / 2; }
+  int64_t tiles() const { return batch * rows() * columns(); }
+  Tile at(int64_t tile) const { return {height, width, tile / (rows() * columns()), tile / columns() % rows() * 2, tile % columns() * 2}; }
+};
+}  // namespace
+
+bool CpuKernels::winograd_fits(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) {
+  return dtype == DType::F32 && filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1 && filter[0] >= 32 && filter[3] >= 32 && height * width >= 64;
+}
+
+// The geometry of one call, and the steps that its tasks are made of.
+struct CpuKernels::WinogradWork {
+  CpuKernels& k;
+  const WinogradCall& c;
+  Packed direct, transformed;
+  const std::byte* kept;
+  PackSource source;
+  Tiling tiling{c.batch, c.height, c.width};
+  int64_t ld = round_up(c.in, direct.width), chunks = divide_up(tiling.tiles(), kTiles);
+
+  int64_t chunk_floats() const { return kSlices * kTiles * ld; }
+  int64_t count(int64_t chunk) const { return std::min(kTiles, tiling.tiles() - chunk * kTiles); }
+  float* panel_of(std::byte* base, int64_t panel) const { return reinterpret_cast<float*>(base + transformed.panel_offset(panel)); }
+  int64_t tap_panel_bytes(int64_t panel) const { return kept ? 0 : direct.taps * direct.k_rows() * direct.row_bytes(panel); }
+
+  // One panel of G g G^T, (16, in, columns of the panel). `taps` has tap_panel_bytes.
+  void transform_filter(float* out, std::byte* taps, int64_t panel) const {
+    const std::byte* from = kept ? kept + direct.panel_offset(panel) : taps;
+    if (!kept) k.pack_panel(taps, direct, panel, source);
+    k.simd_.winograd_filter(out, reinterpret_cast<const float*>(from), c.in * direct.panel_width(panel), c.backward);
+  }
+
+  // B^T d B of a chunk's tiles, (16, kTiles, ld).
+  void transform_input(float* out, int64_t chunk) const {
+    for (int64_t t = 0; t < count(chunk); ++t) {
+      const float* pixels[kSlices];
+      tiling.at(chunk * kTiles + t).pixels(pixels, 4, -1, c.x, c.in, k.zeros_.data());
+      k.simd_.winograd_input(out + t * ld, kTiles * ld, pixels, c.in);
+    }
+  }
+
+  static int64_t product_floats(int64_t width) { return kSlices * kTiles * width + 4 * width; }
+  // Products of a chunk and a panel, transformed back and stored. `memory` has product_floats.
+  void multiply(const float* input, const float* filter, int64_t chunk, int64_t panel, float* memory) const {
+    int64_t width = direct.panel_width(panel), vectors = width / k.simd_.width, height = k.simd_.rows_for[vectors], have = count(chunk);
+    const void* pointers[16];
+    for (int64_t slice = 0; slice < kSlices; ++slice)
+      for (int64_t t = 0; t < have; t += height) {
+        int64_t now = std::min(height, have - t);
+        for (int64_t i = 0; i < now; ++i) pointers[i] = input + (slice * kTiles + t + i) * ld;
+        k.simd_.gemm_f32({pointers, 1, now, c.in, filter + slice * c.in * width, width, vectors, memory + (slice * kTiles + t) * width, width, false});
+      }
+    float* square = memory + kSlices * kTiles * width;
+    int64_t n0 = panel * direct.panel, n = std::min(width, c.out - n0);
+    for (int64_t t = 0; t < have; ++t) {
+      Tile tile = tiling.at(chunk * kTiles + t);
+      k.simd_.winograd_output(square, memory + t * width, kTiles * width, width);
+      for (int64_t p = 0; p < 4; ++p) {
+        int64_t pixel = tile.pixel(p / 2, p % 2);
+        if (pixel < 0) continue;
+        int64_t first = pixel * c.out + n0;
+        k.simd_.store_row({c.y + first, square + p * width, c.bias ? c.bias + n0 : nullptr, c.per_image ? c.per_image + tile.image * c.out + n0 : nullptr, c.residual ? c.residual + first : nullptr, n, c.accumulate}, false);
+      }
+    }
+  }
+};
+
+void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
+  ensure(size_t(call.in) * sizeof(float) <= zeros_.size(), "[conv2d] more channels than the zero row holds: ", call.in);
+  const Shape& f = w.shape();
+  PackKind kind = call.backward ? PackKind::Backward : PackKind::Forward;
+  const std::byte* kept = kept_weight(w, kind);
+  WinogradWork work{*this, call, layout(9, call.in, call.out, DType::F32), layout(kSlices, call.in, call.out, DType::F32), kept, kept ? PackSource{} : pack_source(w, kind, f[0], 9, f[3])};
+  if (!kept) ++packs_;
+  int64_t panels = work.direct.panels(), width = work.direct.panel_width(0), tap_floats = work.tap_panel_bytes(0) / 4, product_floats = work.product_floats(width);
+  if (work.transformed.bytes() <= kSharedFilter) {
+    // Small filters: transformed once; a task takes its tiles past all panels.
+    std::byte* filter = grown(temporary_pack_, work.transformed.bytes());
+    threads_.run(panels, [&](int64_t panel, int thread) { work.transform_filter(work.panel_of(filter, panel), scratch(thread, tap_floats * 4), panel); });
+    threads_.run(work.chunks, [&](int64_t chunk, int thread) {
+      float* input = reinterpret_cast<float*>(scratch(thread, (work.chunk_floats() + product_floats) * 4));
+      work.transform_input(input, chunk);
+      for (int64_t panel = 0; panel < panels; ++panel) work.multiply(input, work.panel_of(filter, panel), chunk, panel, input + work.chunk_floats());
+    });
+    return;
+  }
+  // Large filters: the input is transformed for all; a task takes one panel past its share of the tiles, transforming it on the way.
+  int64_t group = std::max<int64_t>(1, kTransformedInput / (work.chunk_floats() * 4)), filter_floats = kSlices * call.in * width;
+  for (int64_t first = 0; first < work.chunks; first += group) {
+    int64_t last = std::min(work.chunks, first + group), pieces = panels < 8 ? std::min<int64_t>(2, last - first) : 1;
+    float* input = reinterpret_cast<float*>(grown(transformed_input_, group * work.chunk_floats() * 4));
+    threads_.run(last - first, [&](int64_t i, int) { work.transform_input(input + i * work.chunk_floats(), first + i); });
+    threads_.run(panels * pieces, [&](int64_t task, int thread) {
+      int64_t panel = task / pieces, piece = task % pieces;
+      float* filter = reinterpret_cast<float*>(scratch(thread, (filter_floats + product_floats + tap_floats) * 4));
+      float* products = filter + filter_floats;
+      work.transform_filter(filter, reinterpret_cast<std::byte*>(products + product_floats), panel);
+      for (int64_t chunk = first + (last - first) * piece / pieces; chunk < first + (last - first) * (piece + 1) / pieces; ++chunk)
+        work.multiply(input + (chunk - first) * work.chunk_floats(), filter, chunk, panel, products);
+    });
+  }
+}
+
+// dU = sum over tiles of (A dY A^T) * (B^T d B), an outer product in each of the 16 slices; dw = G^T dU G.
+void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x) {
+  int64_t out = dy.dim(3), in = x.dim(3), ld_out = round_up(out, simd_.width), ld_in = round_up(in, simd_.width);
+  Tiling tiling{x.dim(0), x.dim(1), x.dim(2)};
+  int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(in, panel), pieces = divide_up(out, kGradientRows);
+  int64_t slice_rows = out * ld_in, most = std::min(kGradientTiles, tiling.tiles());
+  float* du = reinterpret_cast<float*>(grown(temporary_pack_, kSlices * slice_rows * 4));
+  float* inputs = reinterpret_cast<float*>(grown(transformed_input_, kSlices * most * (ld_in + ld_out) * 4));
+  float* gradients = inputs + kSlices * most * ld_in;
+  for (int64_t first = 0; first < tiling.tiles(); first += most) {
+    int64_t count = std::min(most, tiling.tiles() - first);
+    this->pieces(count, 16, [&](int64_t t0, int64_t t1, int) {
+      for (int64_t t = t0; t < t1; ++t) {
+        Tile tile = tiling.at(first + t);
+        const float* pixels[kSlices];
+        tile.pixels(pixels, 4, -1, x.f32(), in, zeros_.data());
+        simd_.winograd_input(inputs + t * ld_in, most * ld_in, pixels, in);
+        tile.pixels(pixels, 2, 0, dy.f32(), out, zeros_.data());
+        simd_.winograd_gradient(gradients + t * ld_out, most * ld_out, pixels, out);
+      }
+    });
+    threads_.run(kSlices * panels * pieces, [&](int64_t task, int) {
+      int64_t slice = task / (panels * pieces), p = task / pieces % panels, row0 = task % pieces * kGradientRows, row1 = std::min(out, row0 + kGradientRows);
+      int64_t n0 = p * panel, vectors = std::min(panel, ld_in - n0) / simd_.width, height = simd_.rows_for[vectors];
+      for (int64_t row = row0; row < row1; row += height) {
+        OuterRun run{gradients + slice * most * ld_out + row, inputs + slice * most * ld_in + n0, count};
+        simd_.outer_f32({&run, 1, ld_out, ld_in, std::min(height, row1 - row), vectors, du + slice * slice_rows + row * ld_in + n0, ld_in, first > 0});
+      }
+    });
+  }
+  threads_.run(out, [&](int64_t row, int) { simd_.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in, du + row * ld_in, slice_rows, in, dw.accumulate); });
+}
+
+}  // namespace spindle::cpu
