@@ -11,6 +11,7 @@
 namespace spindle::cpu {
 
 constexpr int64_t kOuterPositions = 256;
+constexpr int64_t kDenseFloats = 256;  // a row of more is copied piece by piece
 
 // `count` positions from `m` on the dy side and `n` on the x side of a block.
 struct OuterSpan {
@@ -79,13 +80,15 @@ void CpuKernels::outer_product(const Runs& runs, int64_t m, int64_t n, int64_t t
   int64_t panel = int64_t(simd_.width) * simd_.max_vectors;
   int64_t panels = divide_up(columns_total, panel);
   // Pieces of the row side: enough tasks for balance, tall enough to reuse what was loaded.
-  int64_t row_piece = std::min<int64_t>(rows_total, 48);
+  int64_t row_piece = std::min<int64_t>(rows_total, 192);
+  while (row_piece > 48 && panels * taps * divide_up(rows_total, row_piece) < 8) row_piece /= 2;
   int64_t row_pieces = divide_up(rows_total, row_piece);
   threads_.run(panels * taps * row_pieces, [&](int64_t task, int thread) {
     int64_t p = task / (taps * row_pieces), tap = task / row_pieces % taps, row0 = task % row_pieces * row_piece;
     int64_t rows = std::min(row_piece, rows_total - row0), n0 = p * panel, columns = std::min(panel, columns_total - n0);
     int64_t width = round_up(columns, simd_.width), vectors = width / simd_.width, tile = simd_.rows_for[vectors];
-    bool copy_columns = column_dtype != DType::F32 || width != columns, copy_rows = row_dtype != DType::F32;
+    // Rows that lie far apart share cache sets, and are read once per tile: a dense copy is cheaper.
+    bool copy_columns = column_dtype != DType::F32 || width != columns || columns_total > kDenseFloats, copy_rows = row_dtype != DType::F32 || rows_total > kDenseFloats;
     int64_t most = runs.most_positions();
     int64_t c_floats = rows * width, b_floats = copy_columns ? most * width : 0, a_floats = copy_rows ? most * rows : 0;
     std::byte* memory = scratch(thread, (c_floats + b_floats + a_floats) * 4 + runs.max_runs() * int64_t(sizeof(OuterSpan) + sizeof(OuterRun)) + 64);
@@ -103,7 +106,10 @@ void CpuKernels::outer_product(const Runs& runs, int64_t m, int64_t n, int64_t t
       const float *a = static_cast<const float*>(row_base) + row0, *b = static_cast<const float*>(column_base) + n0;
       int64_t lda = rows_total, ldb = columns_total;
       if (copy_rows) {
-        for (int64_t i = 0; i < row_positions; ++i) simd_.to_f32(a_copy + i * rows, reinterpret_cast<const uint16_t*>(row_base) + i * rows_total + row0, rows);
+        for (int64_t i = 0; i < row_positions; ++i) {
+          if (row_dtype == DType::BF16) simd_.to_f32(a_copy + i * rows, static_cast<const uint16_t*>(row_base) + i * rows_total + row0, rows);
+          else std::memcpy(a_copy + i * rows, static_cast<const float*>(row_base) + i * rows_total + row0, size_t(rows) * 4);
+        }
         a = a_copy;
         lda = rows;
       }
