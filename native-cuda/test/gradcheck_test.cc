@@ -97,15 +97,15 @@ TEST("the activations' gradients are those of finite differences") {
       });
 }
 
-TEST("geglu's gradients are those of finite differences") {
-  for (const Shape& y : cases::kGeglu)
-    check::each(cat("geglu ", y), [&] {
+TEST("linear_geglu's gradients are those of finite differences") {
+  for (const cases::LinearGegluCase& c : cases::kLinearGeglu)
+    check::each(c.name(), [&] {
       GradCheck g;
-      std::vector<int64_t> dims = y.dims();
-      dims.back() *= 2;
-      Tensor x = g.input("x", Shape(dims));
+      Tensor x = g.input("x", {c.rows, c.k});
+      Parameter& w = g.parameter("w", {2 * c.n, c.k}, ParameterKind::Matrix);
+      Parameter* bias = c.bias ? &g.parameter("bias", {2 * c.n}) : nullptr;
       g.allocate();
-      g.check([&](Tape& tape) { return ops::geglu(tape, x); });
+      g.check([&](Tape& tape) { return ops::linear_geglu(tape, x, w, bias); });
     });
 }
 
@@ -155,8 +155,9 @@ TEST("a tensor that is used twice gets the sum of both gradients") {
   check::each("in two shapes", [] {
     GradCheck g;
     Tensor x = g.input("x", {2, 6});
+    Parameter &narrow = g.parameter("narrow", {8, 4}, ParameterKind::Matrix), &wide = g.parameter("wide", {12, 6}, ParameterKind::Matrix);
     g.allocate();
-    g.check([&](Tape& tape) { return ops::add(tape, ops::geglu(tape, x.reshape({3, 4})), ops::geglu(tape, x)); });
+    g.check([&](Tape& tape) { return ops::add(tape, ops::linear_geglu(tape, x.reshape({3, 4}), narrow, nullptr), ops::linear_geglu(tape, x, wide, nullptr)); });
   });
   check::each("as input and as residual", [] {
     GradCheck g;
@@ -219,7 +220,7 @@ TEST("a transformer block's gradients are those of finite differences") {
     Tensor h = ops::layer_norm(tape, x, gamma, beta, 1e-5);
     Tensor a = ops::attention(tape, ops::linear(tape, h, q), ops::linear(tape, context, k), ops::linear(tape, context, v), {.heads = 2});
     h = ops::linear(tape, a, out, {.bias = &bias, .per_image = {}, .residual = x});
-    return ops::linear(tape, ops::geglu(tape, ops::linear(tape, h, up)), down, {.bias = &bias, .per_image = {}, .residual = h});
+    return ops::linear(tape, ops::linear_geglu(tape, h, up, nullptr), down, {.bias = &bias, .per_image = {}, .residual = h});
   });
 }
 

@@ -59,6 +59,7 @@ class KernelCases {
   KernelCases(Allocator& allocator, DType dtype, bool accumulate) : allocator_(allocator), dtype_(dtype), accumulate_(accumulate), reference_(make_reference_kernels()) {
     convolutions();
     linears();
+    gated_linears();
     norms();
     attentions();
     elementwise();
@@ -109,6 +110,14 @@ class KernelCases {
         k.linear_backward_weight(out.slot("dw alone", w.value.shape(), DType::F32, accumulate), {}, dy, x);
         k.linear_backward_weight({}, out.slot("db alone", {c.n}, DType::F32, accumulate), dy, x);
       });
+    }
+  }
+
+  void gated_linears() {
+    for (const cases::LinearGegluCase& c : cases::kLinearGeglu) {
+      Tensor x = values({c.rows, c.k}), bias = c.bias ? floats({2 * c.n}) : Tensor();
+      Weight w = weight({2 * c.n, c.k});
+      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) { k.linear_geglu_forward(out.tensor("y", {c.rows, c.n}, dtype), x, w, bias); });
     }
   }
 

@@ -109,6 +109,13 @@ inline const char* activation_name(Activation kind) {
   return "";
 }
 
+struct LinearGegluCase {
+  int64_t rows, k, n;  // n of the output
+  bool bias = true;
+  std::string name() const { return cat("linear_geglu ", Shape{rows, k}, " * ", Shape{2 * n, k}); }
+};
+inline const std::vector<LinearGegluCase> kLinearGeglu = {{1, 1, 1}, {3, 5, 7, false}, {9, 24, 64}, {97, 17, 128}, {5, 300, 96, false}};
+
 // Shapes of geglu's output.
 inline const std::vector<Shape> kGeglu = {{1, 1}, {3, 5}, {2, 3, 17}, {5, 65}, {2, 9, 160}};
 

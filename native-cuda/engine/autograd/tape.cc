@@ -43,7 +43,24 @@ Tensor Grads::take(const TensorRef& x) {
   return t;
 }
 
+Tensor Saved::get() const {
+  if (!recipe_) return tensor_;
+  Tensor made = recipe_->made ? recipe_->made : recipe_->make();
+  recipe_->made = --recipe_->pending > 0 ? made : Tensor();
+  return made.reshape(shape_);
+}
+
+Saved Tape::save(const Tensor& x) {
+  if (recording_)
+    if (auto it = recipes_.find(x.id()); it != recipes_.end()) {
+      ++it->second->pending;
+      return {it->second, x.shape()};
+    }
+  return x;
+}
+
 Grads Tape::backward(const Tensor& y, const Tensor& dy) {
+  recipes_.clear();  // nodes hold those that are needed
   Grads grads(device_);
   grads.add(TensorRef(y), dy);
   while (!nodes_.empty()) {

@@ -4,10 +4,15 @@
 // slots. The closure's captures are the saved-for-backward list: capture a Tensor when its values are needed, a TensorRef when
 // only its identity is. When the tape does not record, the closure is never stored and inputs can die at once.
 //
+// What is cheap to compute again need not be kept: an op whose output follows from tensors that are kept anyway (norms, gates,
+// concatenations) calls remake() with how. An op that needs its input's values in backward captures `tape.save(x)`, which holds
+// the recipe then instead of the tensor; the first get() computes, the last one that is still to come lets go.
+//
 // Gradients are kept per storage: a tensor and its reshapes share one. `GradSlot slot = grads.slot(x)` is empty when x needs no
 // gradient; otherwise write to it, adding when slot.accumulate says so.
 #pragma once
 #include <functional>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -36,6 +41,27 @@ class Grads {
   std::unordered_map<uint64_t, Tensor> by_storage_;
 };
 
+// A tensor that backward will read, or how to compute it.
+class Saved {
+ public:
+  Saved(Tensor tensor) : tensor_(std::move(tensor)) {}  // NOLINT: implicit on purpose
+  // Once per Saved.
+  Tensor get() const;
+
+ private:
+  friend class Tape;
+  struct Recipe {
+    std::function<Tensor()> make;
+    Shape shape;
+    Tensor made;
+    int pending = 0;  // Saved objects that have not asked yet
+  };
+  Saved(std::shared_ptr<Recipe> recipe, const Shape& shape) : recipe_(std::move(recipe)), shape_(shape) {}
+  Tensor tensor_;
+  std::shared_ptr<Recipe> recipe_;
+  Shape shape_;
+};
+
 class Tape {
  public:
   explicit Tape(Device& device, bool recording) : device_(device), recording_(recording) {}
@@ -52,6 +78,14 @@ class Tape {
     nodes_.push_back({name, TensorRef(y), std::forward<F>(backward)});
   }
 
+  // x for a node's captures: the values themselves, or their recipe.
+  Saved save(const Tensor& x);
+  // `make()` computes y's bytes again.
+  template <class F>
+  void remake(const Tensor& y, F&& make) {
+    if (recording_) recipes_[y.id()] = std::make_shared<Saved::Recipe>(Saved::Recipe{std::forward<F>(make), y.shape(), {}, 0});
+  }
+
   // Runs backward from y with its gradient dy; nodes are popped as they run. Gradients of leaves (inputs with needs_grad set
   // by hand) stay in the returned Grads; parameters' go to their arena.
   Grads backward(const Tensor& y, const Tensor& dy);
@@ -65,6 +99,7 @@ class Tape {
   Device& device_;
   bool recording_;
   std::vector<Node> nodes_;
+  std::unordered_map<uint64_t, std::shared_ptr<Saved::Recipe>> recipes_;  // by storage; forward only
 };
 
 }  // namespace spindle

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <unordered_map>
 #include <vector>
 
 #include "core/tensor.h"
@@ -29,6 +30,7 @@ class BufferPool : public Allocator {
  private:
   static size_t rounded(size_t bytes);
   std::map<size_t, std::vector<void*>> free_;  // by block size
+  std::unordered_map<void*, size_t> sizes_;    // of blocks in use
   Stats stats_;
 };
 

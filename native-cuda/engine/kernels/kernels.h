@@ -93,6 +93,8 @@ class Kernels {
 
   // --- linear: y (M,N), x (M,K), w (N,K). per_image of the epilogue is (B,N) with M a multiple of B.
   virtual void linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue) = 0;
+  // y (M,N/2) = (x w^T + bias), columns [value, gate]: value * gelu(gate); the product itself never reaches memory
+  virtual void linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) = 0;
   virtual void linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) = 0;
   virtual void linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) = 0;
 

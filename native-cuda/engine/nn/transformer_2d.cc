@@ -15,7 +15,7 @@ Tensor BasicTransformerBlock::operator()(Tape& tape, Tensor x, const Tensor& con
   Tensor normed = norm1_(tape, x);
   x = attn1_(tape, normed, normed, x);
   x = attn2_(tape, norm2_(tape, x), context, x);
-  return ff_out_(tape, ops::geglu(tape, ff_in_(tape, norm3_(tape, x))), x);
+  return ff_out_(tape, ops::linear_geglu(tape, norm3_(tape, x), *ff_in_.weight, ff_in_.bias), x);
 }
 
 Transformer2d::Transformer2d(const Scope& scope, const Transformer2dOptions& options)

@@ -11,18 +11,6 @@ Tensor activation(Tape& tape, const Tensor& x, Activation kind) {
   return y;
 }
 
-Tensor geglu(Tape& tape, const Tensor& x) {
-  require(x.dim(-1) % 2 == 0, "[geglu] width ", x.dim(-1), " is odd");
-  std::vector<int64_t> dims = x.shape().dims();
-  dims.back() /= 2;
-  Tensor y = tape.device().empty(Shape(dims), x.dtype());
-  tape.kernels().geglu_forward(y, x);
-  tape.record("geglu", y, [x](Grads& g, const Tensor& dy) {
-    if (GradSlot dx = g.slot(x)) g.kernels().geglu_backward(dx, dy, x);
-  });
-  return y;
-}
-
 Tensor add(Tape& tape, const Tensor& a, const Tensor& b) {
   require(a.numel() == b.numel(), "[add] ", a.shape(), " and ", b.shape(), " do not fit");
   Tensor y = tape.device().empty(a.shape(), a.dtype());

@@ -18,20 +18,51 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   std::vector<TensorRef> per_image, residual;
   if (fused.per_image) per_image.emplace_back(fused.per_image);
   if (fused.residual) residual.emplace_back(fused.residual);
-  tape.record("linear", y, [x, &w, bias = fused.bias, per_image, residual, rows, n, k, matrix](Grads& g, const Tensor& dy) {
+  tape.record("linear", y, [x = tape.save(x), rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, rows, n, k, matrix](Grads& g, const Tensor& dy) {
     Kernels& kernels = g.kernels();
     Tensor flat_dy = dy.reshape({rows, n});
     if (GradSlot dw = w.grad_slot()) {
       dw.tensor = dw.tensor.reshape({n, k});
-      kernels.linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), flat_dy, x.reshape({rows, k}));
+      kernels.linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), flat_dy, x.get().reshape({rows, k}));
     }
-    if (GradSlot dx = g.slot(x)) {
+    if (GradSlot dx = g.slot(rx)) {
       dx.tensor = dx.tensor.reshape({rows, k});
       kernels.linear_backward_input(dx, flat_dy, matrix(w));
     }
     for (const TensorRef& t : per_image)
       if (GradSlot dt = g.slot(t)) kernels.sum_per_image(dt, dy);
     for (const TensorRef& r : residual) g.add(r, dy);
+  });
+  return y;
+}
+
+Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) {
+  int64_t n = w.shape[0], k = w.shape[1], rows = x.numel() / k;
+  require(x.dim(-1) == k && n % 2 == 0, "[linear_geglu] ", w.name, ": input ", x.shape(), " does not fit matrix ", w.shape);
+  Device& device = tape.device();
+  std::vector<int64_t> dims = x.shape().dims();
+  dims.back() = n / 2;
+  Tensor y = device.empty(Shape(dims), x.dtype()), flat_y = y.reshape({rows, n / 2});
+  Tensor b = bias ? bias->value : Tensor();
+  device.kernels().linear_geglu_forward(flat_y, x.reshape({rows, k}), w.weight(), b);
+  tape.remake(y, [&device, x = tape.save(x), &w, b, rows, k, n, shape = y.shape()] {
+    Tensor values = x.get(), again = device.empty({rows, n / 2}, values.dtype());
+    device.kernels().linear_geglu_forward(again, values.reshape({rows, k}), w.weight(), b);
+    return again.reshape(shape);
+  });
+  tape.record("linear_geglu", y, [x = tape.save(x), rx = TensorRef(x), &w, bias, b, rows, k, n](Grads& g, const Tensor& dy) {
+    Device& device = g.device();
+    Tensor values = x.get().reshape({rows, k}), product = device.empty({rows, n}, dy.dtype()), dproduct = device.empty({rows, n}, dy.dtype());
+    Epilogue epilogue;
+    epilogue.bias = b;
+    g.kernels().linear_forward(product, values, w.weight(), epilogue);
+    g.kernels().geglu_backward({dproduct, false}, dy.reshape({rows, n / 2}), product);
+    product = Tensor();
+    if (GradSlot dw = w.grad_slot()) g.kernels().linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dproduct, values);
+    if (GradSlot dx = g.slot(rx)) {
+      dx.tensor = dx.tensor.reshape({rows, k});
+      g.kernels().linear_backward_input(dx, dproduct, w.weight());
+    }
   });
   return y;
 }

@@ -28,8 +28,9 @@ Tensor attention(Tape& tape, const Tensor& q, const Tensor& k, const Tensor& v, 
 
 Tensor activation(Tape& tape, const Tensor& x, Activation kind);
 
-// x (..., 2C) = [value, gate] -> value * gelu(gate)
-Tensor geglu(Tape& tape, const Tensor& x);
+// x (..., K), w (2C, K) -> value * gelu(gate) (..., C), where x w^T + bias = [value, gate]. The product never reaches memory; backward
+// computes it again, since it would be the largest tensor that a block keeps.
+Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias);
 
 Tensor add(Tape& tape, const Tensor& a, const Tensor& b);
 

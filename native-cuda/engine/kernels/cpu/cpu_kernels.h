@@ -22,6 +22,8 @@ inline const char* at(const void* base, int64_t index, DType dtype) { return sta
 // double. It depends on the weight alone, so an image's bytes still do not depend on its batch.
 constexpr int64_t kWideElements = 4096;
 
+constexpr int64_t kMaxTileRows = 32;  // of any instruction set's tile kernels
+
 // A right-hand side cut into column panels for the tile kernels: panel p holds columns [p * panel, ...) of every tap.
 struct Packed {
   const std::byte* data = nullptr;
@@ -62,6 +64,7 @@ class CpuKernels : public Kernels {
   void conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) override;
   void conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) override;
   void linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue) override;
+  void linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override;
   void linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) override;
   void linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) override;
   void group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) override;
@@ -132,6 +135,9 @@ class CpuKernels : public Kernels {
   // y(m, n) (+)= sum over taps, k of rows(m, tap)[k] * b: the one matmul driver. Rows supplies input and output addresses.
   template <class Rows>
   void multiply(const Rows& rows, const Packed& b);
+  template <class Work>
+  void run_products(const Packed& b, int64_t chunks, int64_t panels, Work&& work);
+  int64_t tile_rows(int64_t vectors, bool /*bf16*/) const { return simd_.rows_for[vectors]; }
   // dw(m, n) over positions; see outer.cc
   template <class Runs>
   void outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride);

@@ -72,6 +72,37 @@ void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, con
   }
 }
 
+void CpuKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+  int64_t m = x.dim(0), k = x.dim(1), half = w.shape()[0] / 2;
+  Packed b = packed_weight(w, PackKind::Forward, 2 * half, 1, k, x.dtype());
+  if (half % b.panel != 0) {  // a panel would hold both values and gates
+    Tensor product(scratch_pool_, {m, 2 * half}, x.dtype());
+    MatrixRows rows{.x = x.raw(), .y = product.raw(), .input_dtype = x.dtype(), .output_dtype = x.dtype(), .count = m, .k = k, .n = 2 * half};
+    if (bias) rows.bias = bias.f32();
+    multiply(rows, b);
+    geglu_forward(y, product);
+    return;
+  }
+  bool bf16 = is_bf16(x);
+  int64_t panels = half / b.panel, chunks = divide_up(m, kTaskRows), vectors = simd_.max_vectors, tile = tile_rows(vectors, bf16);
+  auto gemm = bf16 ? simd_.gemm_bf16 : simd_.gemm_f32;
+  auto work = [&](int64_t panel, int64_t chunk, int thread) {
+    float* value = reinterpret_cast<float*>(scratch(thread, 2 * tile * b.panel * 4));
+    float* gate = value + tile * b.panel;
+    const void* pointers[kMaxTileRows];
+    int64_t n0 = panel * b.panel, last = std::min(m, (chunk + 1) * kTaskRows);
+    for (int64_t row = chunk * kTaskRows; row < last; row += tile) {
+      int64_t count = std::min(tile, last - row);
+      for (int64_t i = 0; i < count; ++i) pointers[i] = at(x.raw(), (row + i) * k, x.dtype());
+      gemm({pointers, 1, count, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false});
+      gemm({pointers, 1, count, k, b.block(panels + panel, 0, 0), b.panel, vectors, gate, b.panel, false});
+      for (int64_t i = 0; i < count; ++i)
+        simd_.geglu_row(at(y.raw(), (row + i) * half + n0, y.dtype()), value + i * b.panel, gate + i * b.panel, bias ? bias.f32() + n0 : nullptr, bias ? bias.f32() + half + n0 : nullptr, b.panel, bf16);
+    }
+  };
+  run_products(b, chunks, panels, work);
+}
+
 void CpuKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
   int64_t n = w.shape()[0], k = w.shape()[1];
   MatrixRows rows{.x = dy.raw(), .y = dx.tensor.raw(), .input_dtype = dy.dtype(), .output_dtype = dx.tensor.dtype(), .count = dy.dim(0), .k = n, .n = k, .accumulate = dx.accumulate};

@@ -14,7 +14,7 @@ constexpr int64_t kTiles = 48;                   // of a chunk; a multiple of ev
 constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
 constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
 constexpr int64_t kSlices = 16;                  // positions of the transformed 4x4 square
-constexpr int64_t kGradientTiles = 256;          // of a group whose products are added to a filter's gradient
+constexpr int64_t kGradientTiles = 128;          // of a group whose products are added to a filter's gradient
 constexpr int64_t kGradientRows = 48;            // output channels of a task of these
 
 struct Tile {

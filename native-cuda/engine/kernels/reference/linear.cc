@@ -31,6 +31,19 @@ void ReferenceKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& 
   store(y, vy);
 }
 
+void ReferenceKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+  int64_t n = w.value.dim(0), k = w.value.dim(1), m = x.numel() / k;
+  Values vx = load(x), vw = load(w.value), vb = bias ? load(bias) : Values(size_t(n)), vy(size_t(m * n / 2));
+  auto product = [&](int64_t i, int64_t j) {
+    double sum = vb[size_t(j)];
+    for (int64_t l = 0; l < k; ++l) sum += at(vx, i, l, k) * at(vw, j, l, k);
+    return sum;
+  };
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n / 2; ++j) at(vy, i, j, n / 2) = product(i, j) * activate(product(i, n / 2 + j), Activation::Gelu);
+  store(y, vy);
+}
+
 void ReferenceKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
   if (!dx) return;
   int64_t n = w.value.dim(0), k = w.value.dim(1), m = dy.numel() / n;

@@ -13,6 +13,7 @@ class ReferenceKernels final : public Kernels {
   void conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) override;
 
   void linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue) override;
+  void linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override;
   void linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) override;
   void linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) override;
 

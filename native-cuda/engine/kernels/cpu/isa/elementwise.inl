@@ -47,6 +47,18 @@ static void geglu_typed(T* y, const T* x, int64_t rows, int64_t channels) {
     }
 }
 template <class T>
+static void geglu_row_typed(T* y, const float* value, const float* gate, const float* value_bias, const float* gate_bias, int64_t n) {
+  for (int64_t c = 0; c < n; c += V::W) {
+    V v = load_any(value + c, n - c), g = load_any(gate + c, n - c);
+    if (value_bias) v = v + load_any(value_bias + c, n - c);
+    if (gate_bias) g = g + load_any(gate_bias + c, n - c);
+    store_any(y + c, v * apply_unary(g, Unary::Gelu), n - c);
+  }
+}
+static void geglu_row(void* y, const float* value, const float* gate, const float* value_bias, const float* gate_bias, int64_t n, bool bf16) {
+  bf16 ? geglu_row_typed((uint16_t*)y, value, gate, value_bias, gate_bias, n) : geglu_row_typed((float*)y, value, gate, value_bias, gate_bias, n);
+}
+template <class T>
 static void geglu_backward_typed(T* dx, const T* dy, const T* x, int64_t rows, int64_t channels, bool accumulate) {
   for (int64_t row = 0; row < rows; ++row, dy += channels, x += 2 * channels, dx += 2 * channels)
     for (int64_t c = 0; c < channels; c += V::W) {

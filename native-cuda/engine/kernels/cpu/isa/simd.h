@@ -123,6 +123,8 @@ struct Simd {
 
   void (*unary)(void* y, const void* x, int64_t n, Unary kind, bool bf16);
   void (*unary_backward)(void* dx, const void* dy, const void* x, int64_t n, Unary kind, bool accumulate, bool bf16);
+  // y = (value + bias) * gelu(gate + bias of the gates), of one row; null biases are left out
+  void (*geglu_row)(void* y, const float* value, const float* gate, const float* value_bias, const float* gate_bias, int64_t n, bool bf16);
   void (*geglu)(void* y, const void* x, int64_t rows, int64_t channels, bool bf16);
   void (*geglu_backward)(void* dx, const void* dy, const void* x, int64_t rows, int64_t channels, bool accumulate, bool bf16);
   void (*add)(void* y, const void* a, const void* b, int64_t n, bool bf16);

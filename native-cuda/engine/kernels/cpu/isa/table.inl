@@ -33,6 +33,7 @@ static constexpr Simd make_table(const char* name) {
       .layer_norm_backward = layer_norm_backward,
       .unary = unary,
       .unary_backward = unary_backward,
+      .geglu_row = geglu_row,
       .geglu = geglu,
       .geglu_backward = geglu_backward,
       .add = add,
