@@ -34,7 +34,7 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
   int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
   auto work = [&](int64_t panel, int64_t chunk, int thread) {
     int64_t row0 = chunk * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);
-    int64_t width = b.panel_width(panel), vectors = width / simd_.width, tile = simd_.rows_for[vectors];
+    int64_t width = b.panel_width(panel), vectors = width / simd_.width, tile = (bf16 ? simd_.rows_for_bf16 : simd_.rows_for)[vectors];
     int64_t n0 = panel * b.panel, columns = std::min(width, b.n - n0);
     int64_t row_bytes = b.row_bytes(panel), tap_bytes = b.k_rows() * row_bytes;
     int64_t tap_step = rows.contiguous_taps ? std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(tap_bytes, 1), 1, rows.taps) : 1;
