@@ -4,6 +4,7 @@
 //   n_row(block, position, tap): the x row of a position at a tap, or null outside of the image
 #pragma once
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -13,10 +14,11 @@ namespace spindle::cpu {
 constexpr int64_t kPairsGroup = 512;
 // Rows of a task: each packs x anew, so few tall pieces, but enough tasks for balance. It depends on shapes alone.
 constexpr int64_t kPairsRows = 384;
-constexpr int64_t kPairsTasks = 16;
+constexpr int64_t kPairsTasks = 8;
 
 template <class Runs>
 void CpuKernels::outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride) {
+  ensure(n_stride == 1, "[outer_product_pairs] rows of dw are expected to be contiguous");
   const int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(n, panel);
   const int64_t step = simd_.outer_pairs_step, tile = simd_.outer_pairs_rows, blocks = runs.blocks();
   int64_t most = 0;
@@ -56,12 +58,13 @@ void CpuKernels::outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int
       for (int64_t r = 0; r < rows; r += tile)
         simd_.outer_pairs({a + r * pitch, b, filled / 2, pitch, std::min(tile, rows - r), vectors, c + r * width, width, g > 0});
     }
-    float* out = dw.tensor.f32();
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < columns; ++j) {
-        float& target = out[(row0 + r) * m_stride + tap * tap_stride + (n0 + j) * n_stride];
-        target = dw.accumulate ? target + c[r * width + j] : c[r * width + j];
-      }
+    for (int64_t r = 0; r < rows; ++r) {
+      float* out = dw.tensor.f32() + (row0 + r) * m_stride + tap * tap_stride + n0;
+      const float* from = c + r * width;
+      if (!dw.accumulate) std::memcpy(out, from, size_t(columns) * 4);
+      else
+        for (int64_t j = 0; j < columns; ++j) out[j] += from[j];
+    }
   });
 }
 

@@ -32,13 +32,16 @@ static void outer_pairs(const OuterPairsCall& g) { SPINDLE_TILE(outer_pairs_tile
 
 // Tiles of [pair][kPairsTile rows][2]: what a tile reads lies together, whatever m is.
 static void outer_pairs_pack(uint16_t* out, const uint16_t* dy, int64_t positions, int64_t m, int64_t pitch) {
+  constexpr int64_t kRun = 16 * kPairsTile;  // rows: whole tiles and whole vectors
+  uint16_t pairs[2 * kRun];
   for (int64_t p = 0; p < positions; p += 2, out += 2 * kPairsTile, dy += 2 * m)
-    for (int64_t row = 0; row < m; row += kPairsTile) {
-      uint16_t* tile = out + row * pitch;
-      const int64_t rows = m - row < kPairsTile ? m - row : kPairsTile;
-      for (int64_t r = 0; r < rows; ++r) {
-        tile[2 * r] = dy[row + r];
-        tile[2 * r + 1] = p + 1 < positions ? dy[m + row + r] : uint16_t(0);
+    for (int64_t row = 0; row < m; row += kRun) {
+      const int64_t rows = m - row < kRun ? m - row : kRun;
+      interleave(pairs, dy + row, p + 1 < positions ? dy + m + row : nullptr, rows, rows);
+      for (int64_t r = 0; r < rows; r += kPairsTile) {
+        uint16_t* tile = out + (row + r) * pitch;
+        if (rows - r >= kPairsTile) memcpy(tile, pairs + 2 * r, 4 * kPairsTile);
+        else memcpy(tile, pairs + 2 * r, size_t(4 * (rows - r)));
       }
     }
 }
