@@ -16,7 +16,7 @@ const char* const kHelp =
     "usage: spindle-bench --task unet_forward|spin_step|sample|vae_encode|vae_decode --model sd15|small|DIR\n"
     "  --precision float32|bfloat16   default float32\n"
     "  --backend cpu|reference        default cpu\n"
-    "  --isa auto|avx512|avx2|generic default auto\n"
+    "  --isa auto|amx|avx512_bf16|avx512|avx2|generic   default auto\n"
     "  --batch N                      default 1\n"
     "  --steps N                      of sample, default 20\n"
     "  --threads N                    default: all that this process may use\n"

@@ -5,13 +5,16 @@ using namespace spindle;
 
 namespace {
 
-// Those that this processor has, from the plainest to the best.
+// Those that this processor has, from the plainest to the best, and AMX over emulated tiles.
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16"}) {
-    names.push_back(name);
-    if (names.back() == detect_isa()) break;
-  }
+  ThreadPool threads(1);
+  for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"}) try {
+      make_cpu_kernels(threads, {.isa = name});
+      names.push_back(name);
+    } catch (const Error& error) {
+      std::printf("%s\n", error.what());
+    }
   return names;
 }
 
@@ -61,7 +64,7 @@ TEST("bytes do not depend on the number of threads") {
   ExactAllocator memory;
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
     KernelCases all(memory, dtype, accumulate);
-    for (const std::string& isa : {std::string("generic"), std::string(detect_isa())}) {
+    for (const std::string& isa : available_isas()) {
       ThreadPool one(1), two(2), three(3);
       std::unique_ptr<Kernels> first = make_cpu_kernels(one, {.isa = isa.c_str()});
       std::unique_ptr<Kernels> others[] = {make_cpu_kernels(two, {.isa = isa.c_str()}), make_cpu_kernels(three, {.isa = isa.c_str()})};

@@ -59,7 +59,7 @@ TEST("the reference backend agrees with the smallest fixtures") {
 // spin-logistic and spin-v-prediction are replayed on the processor's own instruction set only (above): one weight's first gradient
 // there is 1e-8 of the whole, so Adam's first step follows the last bit of float32.
 TEST("every instruction set that this processor has agrees with recorded training steps") {
-  for (const char* isa : {"avx2", "avx512", "avx512_bf16"}) {
+  for (const char* isa : {"avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"}) {
     std::unique_ptr<Device> device;
     try {
       device = std::make_unique<Device>(DeviceOptions{.backend = "cpu", .threads = 2, .isa = isa});

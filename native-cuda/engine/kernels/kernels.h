@@ -147,7 +147,7 @@ class Kernels {
 
 std::unique_ptr<Kernels> make_reference_kernels();
 
-// The CPU backend. `isa`: "auto", "avx512", "avx2" or "generic"; more than the processor has is refused.
+// The CPU backend. `isa`: "auto", "amx", "avx512_bf16", "avx512", "avx2" or "generic"; more than the processor has is refused.
 struct CpuOptions {
   const char* isa = "auto";
 };

@@ -14,7 +14,7 @@ export const environmentSchema = z.object({
   SPINDLE_THREADS: z.coerce.number().int().min(0).default(0),
   SPINDLE_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   SPINDLE_BACKEND: z.enum(['cpu', 'cuda', 'reference']).default('cpu'),
-  SPINDLE_ISA: z.enum(['auto', 'avx512', 'avx2', 'generic']).default('auto'),
+  SPINDLE_ISA: z.enum(['auto', 'amx', 'avx512_bf16', 'avx512', 'avx2', 'generic']).default('auto'),
   SPINDLE_ADDON: z.string().optional(),
   OTEL_EXPORTER_OTLP_ENDPOINT: z.string().optional(),
 });

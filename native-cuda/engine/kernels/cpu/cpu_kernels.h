@@ -137,7 +137,7 @@ class CpuKernels : public Kernels {
   void multiply(const Rows& rows, const Packed& b);
   template <class Work>
   void run_products(const Packed& b, int64_t chunks, int64_t panels, Work&& work);
-  int64_t tile_rows(int64_t vectors, bool /*bf16*/) const { return simd_.rows_for[vectors]; }
+  int64_t tile_rows(int64_t vectors, bool bf16) const { return (bf16 ? simd_.rows_for_bf16 : simd_.rows_for)[vectors]; }
   // dw(m, n) over positions; see outer.cc
   template <class Runs>
   void outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride);

@@ -123,32 +123,6 @@ static void outer_f32_tile(const OuterCall& g) {
     for (int j = 0; j < NV; ++j) store(g.c + r * g.ldc + j * V::W, acc[r][j]);
 }
 
-template <int ROWS, int NV>
-static void outer_pairs_tile(const OuterPairsCall& g) {
-  V acc[ROWS][NV];
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
-  const uint16_t *a = g.a, *b = g.b;
-  const int64_t lda = 2 * g.lda;
-  for (int64_t i = 0; i < g.pairs; ++i, a += lda, b += 2 * NV * V::W) {
-    P bv[NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) bv[j] = load_pairs(b + 2 * j * V::W);
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-      uint32_t pair = pair_at(a + 2 * r);
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) acc[r][j] = dot_pair(acc[r][j], pair, bv[j]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) store(g.c + r * g.ldc + j * V::W, acc[r][j]);
-}
-
 static void interleave(uint16_t* out, const uint16_t* even, const uint16_t* odd, int64_t n, int64_t padded) {
   int64_t i = 0;
   for (; i + V::W <= n; i += V::W) store_interleaved(out + 2 * i, even ? even + i : nullptr, odd ? odd + i : nullptr);
@@ -228,7 +202,6 @@ static void outer_f32_wide(const OuterCall& g) {
 static void gemm_f32(const GemmCall& g) { SPINDLE_TILE(gemm_f32_tile) }
 static void gemm_bf16(const GemmCall& g) { SPINDLE_TILE(gemm_bf16_tile) }
 static void outer_f32(const OuterCall& g) { SPINDLE_TILE(outer_f32_tile) }
-static void outer_pairs(const OuterPairsCall& g) { SPINDLE_TILE(outer_pairs_tile) }
 
 template <class T>
 static void store_row_typed(const RowCall& r) {

@@ -12,7 +12,7 @@ namespace spindle::cpu {
 struct GemmCall {
   const void* const* a;
   int64_t segments;
-  int64_t rows;     // 1 .. rows_for[vectors]
+  int64_t rows;     // 1 .. rows_for[vectors], rows_for_bf16[vectors]
   int64_t k;        // elements per segment
   const void* b;
   int64_t ldb;      // columns in a packed row
@@ -39,13 +39,13 @@ struct OuterCall {
   bool accumulate;
 };
 
-// The same from pairs of bfloat16 positions: a[pair][lda][2], b[pair][vectors * width][2].
+// The same from bfloat16 positions in pairs: b[pair][vectors * width][2]; a as outer_pairs_pack left it.
 struct OuterPairsCall {
-  const uint16_t* a;
+  const uint16_t* a;  // a row that is a multiple of outer_pairs_tile
   const uint16_t* b;
-  int64_t pairs;
-  int64_t lda;  // pairs between two rows of a
-  int64_t rows;
+  int64_t pairs;      // whole steps of positions
+  int64_t pitch;      // positions that the packed a has room for
+  int64_t rows;       // 1 .. outer_pairs_rows
   int64_t vectors;
   float* c;
   int64_t ldc;
@@ -78,12 +78,19 @@ struct Simd {
   int width;        // floats in a vector
   int max_vectors;  // vectors in a packed panel
   int rows_for[5];  // rows of a tile, by vectors
+  int rows_for_bf16[5];
   void (*gemm_f32)(const GemmCall&);
   void (*gemm_f32_wide)(const GemmCall&);  // sums in double
   void (*gemm_bf16)(const GemmCall&);
   void (*outer_f32)(const OuterCall&);
   void (*outer_f32_wide)(const OuterCall&);  // sums in double within a block
   void (*outer_pairs)(const OuterPairsCall&);
+  // Packs positions of dy(position, m) for outer_pairs: row r starts at out + r * pitch for r a multiple of outer_pairs_tile, with
+  // room for whole tiles of rows; positions are padded with zeros to whole steps. `out` may start at any step of the pitch.
+  void (*outer_pairs_pack)(uint16_t* out, const uint16_t* dy, int64_t positions, int64_t m, int64_t pitch);
+  int outer_pairs_tile;  // rows packed together
+  int outer_pairs_rows;  // rows of a call at most, a multiple of the tile
+  int outer_pairs_step;  // positions
   // Panels of right-hand sides from float32: out[k][width] = x[k * k_stride + n] (rows) or x[n * n_stride + k] (transposed), zero from
   // `columns` on; with `pairs` as bfloat16, [(k + 1) / 2][width][2], an odd tail padded with zero.
   void (*pack_rows)(void* out, const float* x, int64_t k_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
@@ -149,5 +156,9 @@ const Simd* simd_generic();
 const Simd* simd_avx2();         // null when not built for x86
 const Simd* simd_avx512();
 const Simd* simd_avx512_bf16();
+const Simd* simd_amx();
+const Simd* simd_amx_emulated();  // tiles in memory, on any processor with AVX-512: for tests
+// Whether the processor has AMX for bfloat16 and the system lets this process use it. Asks for that once.
+bool amx_permitted();
 
 }  // namespace spindle::cpu

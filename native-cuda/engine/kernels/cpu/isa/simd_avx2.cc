@@ -11,6 +11,7 @@ namespace {
 namespace isa_avx2 {
 #include "kernels/cpu/isa/vector_avx2.inl"
 #include "kernels/cpu/isa/gemm.inl"
+#include "kernels/cpu/isa/outer_pairs.inl"
 #include "kernels/cpu/isa/norm.inl"
 #include "kernels/cpu/isa/elementwise.inl"
 #include "kernels/cpu/isa/table.inl"

@@ -1,0 +1,108 @@
+// GFLOP/s of the CPU backend's products and of their gradients, by instruction set: `build/native/products-bench [--threads N]
+// [--isa NAME] [--precision float32|bfloat16]`. Without --isa every instruction set that the processor has, in turn.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/device.h"
+
+namespace {
+
+using namespace spindle;
+
+struct Case {
+  const char* what;
+  int64_t batch, size, in, out, kernel;  // kernel 0: a linear layer over batch * size * size rows
+};
+
+// The shapes of the demo's U-Net, of `small` and of Stable Diffusion 1.5.
+constexpr Case kCases[] = {
+    {"demo 16x16, 64, 3x3", 32, 16, 64, 64, 3},     {"demo 8x8, 96, 3x3", 32, 8, 96, 96, 3},     {"small 32x32, 128, 3x3", 4, 32, 128, 128, 3}, {"small 8x8, 512, 3x3", 4, 8, 512, 512, 3},
+    {"sd15 64x64, 320, 3x3", 1, 64, 320, 320, 3}, {"sd15 16x16, 1280, 3x3", 1, 16, 1280, 1280, 3}, {"small linear 256", 4, 16, 256, 256, 0},    {"sd15 linear 320-2560", 1, 64, 320, 2560, 0},
+};
+
+// With one thread, its processor time: on a busy machine the clock on the wall counts other processes.
+double seconds(bool one_thread) {
+  timespec t{};
+  clock_gettime(one_thread ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+// The fastest of some.
+double fastest(Device& device, const std::function<void()>& work) {
+  bool one_thread = device.threads().threads() == 1;
+  double best = 1e30;
+  work();
+  for (int i = 0; i < 15; ++i) {
+    double start = seconds(one_thread);
+    work();
+    best = std::min(best, seconds(one_thread) - start);
+  }
+  return best;
+}
+
+void fill(const Tensor& t) {
+  // small numbers of both signs: sums stay normal numbers
+  for (int64_t i = 0; i < t.numel(); ++i) {
+    float value = float((i * 2654435761 >> 7) % 255 - 127) / 256;
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    if (t.dtype() == DType::F32) static_cast<float*>(t.raw())[i] = value;
+    else static_cast<uint16_t*>(t.raw())[i] = uint16_t(bits >> 16);
+  }
+}
+
+void measure(Device& device, const Case& c, DType dtype) {
+  Kernels& k = device.kernels();
+  bool linear = c.kernel == 0;
+  int64_t rows = c.batch * c.size * c.size, taps = linear ? 1 : c.kernel * c.kernel;
+  Shape xs = linear ? Shape{rows, c.in} : Shape{c.batch, c.size, c.size, c.in}, ys = linear ? Shape{rows, c.out} : Shape{c.batch, c.size, c.size, c.out};
+  Shape ws = linear ? Shape{c.out, c.in} : Shape{c.out, c.kernel, c.kernel, c.in};
+  Tensor x = device.zeros(xs, dtype), y = device.zeros(ys, dtype), w = device.zeros(ws, dtype), dw = device.zeros(ws, DType::F32), dx = device.zeros(xs, dtype);
+  fill(x);
+  fill(y);
+  fill(w);
+  Tensor dy = device.zeros(ys, dtype);
+  fill(dy);
+  Conv2dArgs args{.pad_before = c.kernel / 2, .pad_after = c.kernel / 2};
+  Weight weight{w};  // packed in every call, as in training
+  double gflop = 2.0 * double(rows * c.in * c.out * taps) / 1e9;
+  double forward = fastest(device, [&] { linear ? k.linear_forward(y, x, weight, {}) : k.conv2d_forward(y, x, weight, {}, args); });
+  double to_input = fastest(device, [&] { linear ? k.linear_backward_input({dx}, dy, weight) : k.conv2d_backward_input({dx}, dy, weight, args); });
+  double to_weight = fastest(device, [&] { linear ? k.linear_backward_weight({dw}, {}, dy, x) : k.conv2d_backward_weight({dw}, {}, dy, x, args); });
+  std::printf("%-12s %-9s %-24s %9.1f %9.1f %9.1f\n", device.isa().c_str(), dtype_name(dtype), c.what, gflop / forward, gflop / to_input, gflop / to_weight);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int threads = 0;
+  std::vector<std::string> isas = {"amx", "avx512_bf16", "avx512", "avx2"};
+  std::vector<DType> dtypes = {DType::F32, DType::BF16};
+  for (int i = 1; i + 1 < argc; i += 2) {
+    std::string flag = argv[i], value = argv[i + 1];
+    if (flag == "--threads") threads = std::atoi(value.c_str());
+    else if (flag == "--isa") isas = {value};
+    else if (flag == "--precision") dtypes = {value == "float32" ? DType::F32 : DType::BF16};
+    else return std::fprintf(stderr, "unknown flag %s; see the head of products_bench.cc\n", flag.c_str()), 2;
+  }
+  std::printf("%-12s %-9s %-24s %9s %9s %9s\n", "GFLOP/s", "", "", "forward", "dx", "dw");
+  for (const std::string& isa : isas) {
+    std::unique_ptr<Device> device;
+    try {
+      device = std::make_unique<Device>(DeviceOptions{.threads = threads, .isa = isa});
+    } catch (const Error& error) {
+      std::printf("%s\n", error.what());
+      continue;
+    }
+    for (DType dtype : dtypes)
+      for (const Case& c : kCases) measure(*device, c, dtype);
+  }
+}
