@@ -105,6 +105,9 @@ class CpuKernels : public Kernels {
 
   // --- scratch, one growing buffer per thread (reused, never shared)
   std::byte* scratch(int thread, int64_t bytes);
+  // The same for what the tasks of a call share.
+  std::byte* shared_scratch(int64_t bytes) { return grow(shared_scratch_, bytes); }
+  std::byte* grow(Tensor& buffer, int64_t bytes);
 
   // y(m, n) (+)= sum over taps, k of rows(m, tap)[k] * b: the one matmul driver. Rows supplies input and output addresses.
   template <class Rows>
@@ -133,6 +136,7 @@ class CpuKernels : public Kernels {
   Tensor temporary_pack_, pairs_buffer_;
   BufferPool scratch_pool_;
   std::vector<Tensor> scratch_;
+  Tensor shared_scratch_;
   std::vector<std::byte> zeros_;
 };
 
