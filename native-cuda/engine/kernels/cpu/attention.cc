@@ -11,17 +11,9 @@ namespace spindle::cpu {
 
 namespace {
 
-// Chosen by measuring (SD 1.5's and the demo's shapes); multiples of every tile's rows.
-#ifndef FQ
-#define FQ 96
-#define FK 256
-#define BQ 96
-#define BK 192
-#endif
-constexpr int64_t kQueries = FQ, kKeys = FK;                  // forward
-constexpr int64_t kGradientQueries = BQ, kGradientKeys = BK;  // backward
-
-constexpr double kLog2E = 1.4426950408889634;
+// Chosen by measuring (SD 1.5's and the demo's shapes: speed is flat around them); scores of a block stay in the second-level cache.
+constexpr int64_t kQueries = 96, kKeys = 512;                   // forward
+constexpr int64_t kGradientQueries = 128, kGradientKeys = 192;  // backward
 
 // Carves arrays out of one scratch block; `bytes` is how much they need when there is no block yet.
 struct Carve {
@@ -43,7 +35,6 @@ class AttentionWork {
   AttentionWork(const CpuKernels& kernels, const Tensor& q, const AttentionArgs& args)
       : simd(kernels.simd_), bf16(is_bf16(q)), size(bf16 ? 2 : 4), c(q.dim(2)), d(c / args.heads), ld(round_up(d, simd.width)), panel(int64_t(simd.width) * simd.max_vectors) {
     scale = float(args.scale != 0 ? args.scale : 1.0 / std::sqrt(double(d)));
-    scale2 = float(double(scale) * kLog2E);
   }
   const Simd& simd;
   bool bf16;
@@ -51,7 +42,7 @@ class AttentionWork {
   int64_t c, d;   // width of all heads, of one
   int64_t ld;     // of one, padded
   int64_t panel;  // columns of a full panel
-  float scale, scale2;
+  float scale;
 
   // A row of a (B, T, C) tensor's head.
   char* row(const Tensor& t, int64_t image, int64_t head, int64_t i) const { return at(t.raw(), (image * t.dim(1) + i) * c + head * d, t.dtype()); }
@@ -162,14 +153,14 @@ void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, cons
         const std::byte* packed = a.packed + b * (k_bytes + v_bytes);
         work.multiply(a.s, padded, a.q_rows, count, d, packed, padded, false);
         for (int64_t i = 0; i < count; ++i) a.valid[i] = args.causal ? std::min(keys, q0 + i + 1 - k0) : keys;
-        simd_.softmax_block(a.p, a.s, count, keys, padded, work.scale2, a.max, a.sum, a.correction, a.valid, work.bf16);
+        simd_.softmax_block(a.p, a.s, count, keys, padded, work.scale, a.max, a.sum, a.correction, a.valid, work.bf16);
         if (b > 0) simd_.scale_rows(a.o, a.correction, count, ld, ld);
         work.point(a.p_rows, a.p, padded, count);
         work.multiply(a.o, ld, a.p_rows, count, keys, packed + k_bytes, ld, b > 0);
       }
       for (int64_t i = 0; i < count; ++i) {
         a.correction[i] = 1.0f / a.sum[i];
-        lse.f32()[unit * tq + q0 + i] = float(double(a.max[i]) / kLog2E + std::log(double(a.sum[i])));
+        lse.f32()[unit * tq + q0 + i] = a.max[i] + std::log(a.sum[i]);
       }
       simd_.scale_rows(a.o, a.correction, count, ld, ld);
       work.store({o, false}, a.o, image, head, q0, count);
@@ -190,7 +181,7 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
     auto carve = [&](Carve& from) {
       struct {
         std::byte *packed, *kp, *p, *ds, *dst;
-        float *s, *dp, *dq, *dk, *dv, *lse2, *delta, *row;
+        float *s, *dp, *dq, *dk, *dv, *lse, *delta, *row;
         const void **k_rows, **v_rows, **p_rows, **ds_rows, **dst_rows;
       } a{};
       a.packed = from.take<std::byte>(blocks * block_bytes);
@@ -203,7 +194,7 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
       a.dq = from.take<float>(to_queries ? blocks * kGradientQueries * ld : 0);
       a.dk = from.take<float>(ldk * ld);
       a.dv = from.take<float>(ldk * ld);
-      a.lse2 = from.take<float>(blocks * ldq);
+      a.lse = from.take<float>(blocks * ldq);
       a.delta = from.take<float>(blocks * ldq);
       a.row = from.take<float>(2 * ld);
       a.k_rows = from.take<const void*>(ldk);
@@ -230,9 +221,9 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
         work.pack_rows(to + 2 * t_bytes, q_first, count);
         work.pack_rows(to + 2 * t_bytes + r_bytes, do_first, count);
       }
-      float *lse2 = a.lse2 + b * ldq, *delta = a.delta + b * ldq;
+      float *row_lse = a.lse + b * ldq, *delta = a.delta + b * ldq;
       for (int64_t i = 0; i < ldq; ++i) {
-        lse2[i] = i < count ? float(double(lse.f32()[unit * tq + q0 + i]) * kLog2E) : 1e30f;  // no weight for what pads
+        row_lse[i] = i < count ? lse.f32()[unit * tq + q0 + i] : 1e30f;  // no weight for what pads
         if (i >= count) {
           delta[i] = 0;
         } else if (work.bf16) {
@@ -258,7 +249,7 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
         const std::byte* packed = a.packed + b * block_bytes;
         work.multiply(a.s, ldq, a.k_rows, keys, d, packed, padded, false);
         work.multiply(a.dp, ldq, a.v_rows, keys, d, packed + t_bytes, padded, false);
-        simd_.softmax_gradient(a.p, a.ds, a.s, a.dp, keys, padded, ldq, work.scale2, work.scale, a.lse2 + b * ldq, a.delta + b * ldq, args.causal ? k0 - q0 : -keys, work.bf16);
+        simd_.softmax_gradient(a.p, a.ds, a.s, a.dp, keys, padded, ldq, work.scale, a.lse + b * ldq, a.delta + b * ldq, args.causal ? k0 - q0 : -keys, work.bf16);
         if (to_keys) {
           work.multiply(a.dv, ld, a.p_rows, keys, count, packed + 2 * t_bytes + r_bytes, ld, true);
           work.multiply(a.dk, ld, a.ds_rows, keys, count, packed + 2 * t_bytes, ld, true);

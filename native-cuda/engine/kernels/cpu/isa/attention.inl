@@ -1,26 +1,15 @@
 // Attention pieces: softmax of blocks of scores, its gradient, transposes. Included once per instruction set.
 
-// 2^x for x <= 126: polynomials fitted at Chebyshev nodes on [-0.5, 0.5], relative error 5e-9 for float32 and 4e-6 where the
-// result is rounded to bfloat16 (4e-3). A NaN stays one.
-template <class T>
-static inline V vexp2(V x) {
-  x = vmax(set1(-126.0f), x);
-  V n = vround(x), r = x - n, p;
-  if (sizeof(T) == 2) {
-    p = set1(9.666368515e-03f);
-    p = fma(p, r, set1(5.592197584e-02f));
-    p = fma(p, r, set1(2.402234904e-01f));
-    p = fma(p, r, set1(6.931210452e-01f));
-    p = fma(p, r, set1(1.000000000e+00f));
-  } else {
-    p = set1(1.545316295e-04f);
-    p = fma(p, r, set1(1.339086336e-03f));
-    p = fma(p, r, set1(9.618082557e-03f));
-    p = fma(p, r, set1(5.550357114e-02f));
-    p = fma(p, r, set1(2.402265076e-01f));
-    p = fma(p, r, set1(6.931471880e-01f));
-    p = fma(p, r, set1(1.0f));
-  }
+// e^x, as exact as what it is rounded to: for bfloat16 (4e-3) 2^n times a polynomial fitted at Chebyshev nodes, relative error
+// 4e-6. A NaN stays one.
+static inline V exp_for(V x, const float*) { return vexp(x); }
+static inline V exp_for(V x, const uint16_t*) {
+  x = vmax(set1(-126.0f), x * set1(1.44269504088896341f));
+  V n = vround(x), r = x - n;
+  V p = fma(set1(9.666368515e-03f), r, set1(5.592197584e-02f));
+  p = fma(p, r, set1(2.402234904e-01f));
+  p = fma(p, r, set1(6.931210452e-01f));
+  p = fma(p, r, set1(1.000000000e+00f));
   return scale2(p, n);
 }
 // The first n lanes of v, `fill` in the others.
@@ -52,17 +41,17 @@ static void softmax_block_typed(T* p, const float* s, int64_t rows, int64_t keys
     float row_max = maximum(vmax(m0, m1)), new_max = row_max > max[r] ? row_max : max[r];
     V nm = set1(-new_max), acc = zero();
     for (i = 0; i < full; i += V::W) {
-      V e = vexp2<T>(fma(load(s + i), f, nm));
+      V e = exp_for(fma(load(s + i), f, nm), p);
       store(p + i, e);
       acc = acc + e;
     }
     if (full < n) {
-      V e = first_lanes(vexp2<T>(fma(load_n(s + full, n - full), f, nm)), n - full, 0);
+      V e = first_lanes(exp_for(fma(load_n(s + full, n - full), f, nm), p), n - full, 0);
       store_n(p + full, e, n - full);
       acc = acc + e;
     }
     memset(p + n, 0, size_t(ld - n) * sizeof(T));
-    float c = max[r] == new_max ? 1.0f : max[r] == -__builtin_inff() ? 0.0f : exp2f(max[r] - new_max);
+    float c = max[r] == new_max ? 1.0f : max[r] == -__builtin_inff() ? 0.0f : expf(max[r] - new_max);
     correction[r] = c;
     total[r] = total[r] * c + sum(acc);
     max[r] = new_max;
@@ -73,12 +62,12 @@ static void softmax_block(void* p, const float* s, int64_t rows, int64_t keys, i
 }
 
 template <class T>
-static void softmax_gradient_typed(T* p, T* ds, const float* s, const float* dp, int64_t rows, int64_t columns, int64_t ld, float scale2, float scale, const float* lse2, const float* delta, int64_t first) {
-  const V f2 = set1(scale2), f = set1(scale);
+static void softmax_gradient_typed(T* p, T* ds, const float* s, const float* dp, int64_t rows, int64_t columns, int64_t ld, float scale, const float* lse, const float* delta, int64_t first) {
+  const V f = set1(scale);
   for (int64_t r = 0; r < rows; ++r, s += ld, dp += ld, p += ld, ds += ld) {
     int64_t hidden = first + r < 0 ? 0 : first + r < columns ? first + r : columns;
     for (int64_t i = hidden / V::W * V::W; i < columns; i += V::W) {
-      V e = vexp2<T>(fma(load(s + i), f2, zero() - load(lse2 + i)));
+      V e = exp_for(fma(load(s + i), f, zero() - load(lse + i)), p);
       V g = e * ((load(dp + i) - load(delta + i)) * f);
       store(p + i, e);
       store(ds + i, g);
@@ -87,9 +76,9 @@ static void softmax_gradient_typed(T* p, T* ds, const float* s, const float* dp,
     memset(ds, 0, size_t(hidden) * sizeof(T));
   }
 }
-static void softmax_gradient(void* p, void* ds, const float* s, const float* dp, int64_t rows, int64_t columns, int64_t ld, float scale2, float scale, const float* lse2, const float* delta, int64_t first, bool bf16) {
-  bf16 ? softmax_gradient_typed((uint16_t*)p, (uint16_t*)ds, s, dp, rows, columns, ld, scale2, scale, lse2, delta, first)
-       : softmax_gradient_typed((float*)p, (float*)ds, s, dp, rows, columns, ld, scale2, scale, lse2, delta, first);
+static void softmax_gradient(void* p, void* ds, const float* s, const float* dp, int64_t rows, int64_t columns, int64_t ld, float scale, const float* lse, const float* delta, int64_t first, bool bf16) {
+  bf16 ? softmax_gradient_typed((uint16_t*)p, (uint16_t*)ds, s, dp, rows, columns, ld, scale, lse, delta, first)
+       : softmax_gradient_typed((float*)p, (float*)ds, s, dp, rows, columns, ld, scale, lse, delta, first);
 }
 
 static void transpose_pairs(uint32_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t halves, int64_t padded) {

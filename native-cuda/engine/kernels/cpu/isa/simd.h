@@ -118,13 +118,13 @@ struct Simd {
   void (*column_sums)(float* sum, const void* x, int64_t rows, int64_t n, int64_t ld, bool bf16);  // added
 
   // Attention pieces. Scores are float32, `p` and `ds` of the activations' type (float32 ones may overwrite the scores).
-  // Online softmax over a block of keys; s, p (rows, ld); `scale` includes log2(e), so max is in powers of two:
-  // p = 2^(s * scale - max'), max' = max(max, row max); correction = 2^(max - max'); sum = sum * correction + row sum; keys at and past valid[row] get 0
+  // Online softmax over a block of keys; s, p (rows, ld):
+  // p = exp(s * scale - max'), max' = max(max, row max); correction = exp(max - max'); sum = sum * correction + row sum; keys at and past valid[row] get 0
   void (*softmax_block)(void* p, const float* s, int64_t rows, int64_t keys, int64_t ld, float scale, float* max, float* sum, float* correction, const int64_t* valid, bool bf16);
   void (*scale_rows)(float* o, const float* factor, int64_t rows, int64_t n, int64_t ld);
-  // Transposed: rows are keys, columns (a multiple of the width) are queries. p = 2^(s * scale2 - lse2); ds = p * (dp - delta) * scale;
+  // Transposed: rows are keys, columns (a multiple of the width) are queries. p = exp(s * scale - lse); ds = p * (dp - delta) * scale;
   // row r sees columns from `first` + r on, all when that is negative, and 0 goes to the others.
-  void (*softmax_gradient)(void* p, void* ds, const float* s, const float* dp, int64_t rows, int64_t columns, int64_t ld, float scale2, float scale, const float* lse2, const float* delta, int64_t first, bool bf16);
+  void (*softmax_gradient)(void* p, void* ds, const float* s, const float* dp, int64_t rows, int64_t columns, int64_t ld, float scale, const float* lse, const float* delta, int64_t first, bool bf16);
   // out[pair][row] = in[row][2 pair, 2 pair + 1] for rows of `halves` 16-bit elements; zero up to `padded` (a multiple of the width) and in an odd pair's half.
   // Float32 counts as pairs of halves.
   void (*transpose_pairs)(uint32_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t halves, int64_t padded);
