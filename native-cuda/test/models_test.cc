@@ -1,6 +1,7 @@
 // Models beyond what the golden fixtures hold: options are refused by name, odd sizes work, images do not depend on their batch.
 #include "check.h"
 #include "models/inference.h"
+#include "models/layout.h"
 #include "sample/sample.h"
 #include "tiny_models.h"
 
@@ -85,6 +86,23 @@ TEST("inputs that do not fit the model are refused") {
   CHECK_THROWS(unet_forward(*unet, tiny::random(device, {1, 3, 8, 8}, 0), {1}, text), Code::InvalidArgument);
   CHECK_THROWS(unet_forward(*unet, sample, {1, 2}, text), Code::InvalidArgument);
   CHECK_THROWS(unet_forward(*unet, sample, {1}, tiny::random(device, {1, 5, 8}, 1)), Code::InvalidArgument);
+}
+
+TEST("keys and values of a text that are kept over the steps change no byte, and are not computed again") {
+  Device device({.backend = "cpu", .threads = 2, .isa = "auto"});
+  for (DType compute : {DType::F32, DType::BF16}) {
+    auto unet = tiny::unet(device, {.compute = compute});
+    auto predict = [&](uint32_t step, const Tensor& text, nn::KeysValues* kept, bool recording) {
+      Tape tape(device, recording);
+      Tensor x = to_nhwc(device, tiny::random(device, {2, 4, 8, 8}, step), compute);
+      return tiny::floats(to_nchw(device, unet->model.forward(tape, {.sample = x, .timesteps = {float(step), float(step)}, .text = to_dtype(device, text, compute), .kept = kept})));
+    };
+    Tensor text = tiny::random(device, {2, 5, 12}, 9), other = tiny::random(device, {2, 5, 12}, 10);
+    nn::KeysValues kept;
+    for (uint32_t step : {1, 2, 3}) CHECK(predict(step, text, &kept, false) == predict(step, text, nullptr, false));
+    CHECK(predict(4, other, &kept, false) == predict(4, text, nullptr, false));  // the text is not even looked at
+    CHECK(predict(4, other, &kept, true) == predict(4, other, nullptr, false));  // gradients of the text's layers need it
+  }
 }
 
 TEST("an image depends on its seed and prompt alone, not on its batch") {

@@ -94,6 +94,8 @@ inline const std::vector<AttentionCase> kAttention = {
     {1, 1, 1, 1, 5},    {2, 3, 4, 2, 5},          {1, 6, 6, 3, 8, true},  {2, 7, 7, 2, 40, true}, {1, 16, 77, 2, 80},       {1, 5, 9, 1, 160},
     {2, 4, 130, 2, 24}, {1, 3, 5, 2, 7, false, 0.5}, {1, 9, 300, 1, 40},     {3, 17, 17, 2, 16},     {1, 70, 70, 2, 40},       {1, 77, 77, 1, 16, true},
     {2, 33, 65, 3, 64}, {1, 130, 130, 1, 9},
+    // several blocks of queries and of keys, the text's length, and few heads for the threads
+    {1, 200, 77, 2, 40}, {1, 197, 600, 1, 40}, {1, 203, 203, 1, 40, true}, {1, 100, 530, 3, 7, true}, {1, 290, 33, 1, 144},
 };
 
 // Shapes for what works element by element.

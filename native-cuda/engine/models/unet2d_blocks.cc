@@ -23,7 +23,7 @@ DownBlock::DownBlock(const Scope& scope, const UNetBlockOptions& o) {
 Tensor DownBlock::operator()(const BlockContext& c, Tensor x, std::vector<Tensor>& skips) const {
   for (size_t i = 0; i < resnets_.size(); ++i) {
     x = resnets_[i](c.tape, x, c.temb);
-    if (!attentions_.empty()) x = attentions_[i](c.tape, x, c.context);
+    if (!attentions_.empty()) x = attentions_[i](c.tape, x, c.context, c.kept);
     skips.push_back(x);
   }
   if (downsampler_) {
@@ -37,7 +37,7 @@ MidBlock::MidBlock(const Scope& scope, const UNetBlockOptions& o)
     : resnet_in_(scope / "resnets" / 0, resnet(o, o.in_channels)), attention_(scope / "attentions" / 0, transformer(o)), resnet_out_(scope / "resnets" / 1, resnet(o, o.out_channels)) {}
 
 Tensor MidBlock::operator()(const BlockContext& c, const Tensor& x) const {
-  Tensor h = attention_(c.tape, resnet_in_(c.tape, x, c.temb), c.context);
+  Tensor h = attention_(c.tape, resnet_in_(c.tape, x, c.temb), c.context, c.kept);
   return resnet_out_(c.tape, h, c.temb);
 }
 
@@ -55,7 +55,7 @@ Tensor UpBlock::operator()(const BlockContext& c, Tensor x, std::vector<Tensor>&
     x = ops::concat_channels(c.tape, x, skips.back());
     skips.pop_back();
     x = resnets_[i](c.tape, x, c.temb);
-    if (!attentions_.empty()) x = attentions_[i](c.tape, x, c.context);
+    if (!attentions_.empty()) x = attentions_[i](c.tape, x, c.context, c.kept);
   }
   if (upsampler_) x = (*upsampler_)(c.tape, x, skips.back().dim(1), skips.back().dim(2));
   return x;

@@ -14,6 +14,7 @@ struct BlockContext {
   Tape& tape;
   Tensor temb;     // (B, time_embed_dim), after its SiLU
   Tensor context;  // (B, T, D) text embeddings
+  nn::KeysValues* kept;  // of the context; null: computed anew
 };
 
 struct UNetBlockOptions {

@@ -68,7 +68,7 @@ Tensor UNet2DConditionModel::time_embedding(Tape& tape, const UNetInputs& in) co
 
 Tensor UNet2DConditionModel::forward(Tape& tape, const UNetInputs& in) const {
   check(in);
-  BlockContext c{tape, time_embedding(tape, in), in.text};
+  BlockContext c{tape, time_embedding(tape, in), in.text, in.kept};
   Tensor x = conv_in_(tape, in.sample);
   std::vector<Tensor> skips{x};
   for (const DownBlock& block : down_blocks_) x = block(c, x, skips);

@@ -11,9 +11,11 @@ Attention::Attention(const Scope& scope, const AttentionOptions& options)
   require(options.heads > 0 && options.query_dim % options.heads == 0, "[attention] ", scope.path(), ": width ", options.query_dim, " is not divisible into ", options.heads, " heads");
 }
 
-Tensor Attention::operator()(Tape& tape, const Tensor& x, const Tensor& context, const Tensor& residual) const {
-  Tensor q = to_q_(tape, x), k = to_k_(tape, context), v = to_v_(tape, context);
-  return to_out_(tape, ops::attention(tape, q, k, v, args_), residual);
+Tensor Attention::operator()(Tape& tape, const Tensor& x, const Tensor& context, const Tensor& residual, KeysValues* kept) const {
+  KeysValues::Pair fresh, &pair = kept && !tape.recording() ? kept->of(this) : fresh;
+  Tensor q = to_q_(tape, x);
+  if (!pair.keys) pair = {to_k_(tape, context), to_v_(tape, context)};
+  return to_out_(tape, ops::attention(tape, q, pair.keys, pair.values, args_), residual);
 }
 
 }  // namespace spindle::nn

@@ -1,5 +1,7 @@
 // Multi-head attention of the diffusion models: projections without bias unless asked, output projection with.
 #pragma once
+#include <unordered_map>
+
 #include "nn/linear.h"
 
 namespace spindle::nn {
@@ -11,11 +13,24 @@ struct AttentionOptions {
   bool qkv_bias = false;
 };
 
+// Keys and values by layer of a context that stays the same over many passes: a prompt's over the steps of sampling. The first
+// pass fills it; to be used with one context and unchanged weights, and only where no gradient is needed.
+class KeysValues {
+ public:
+  struct Pair {
+    Tensor keys, values;  // (B, Tk, C)
+  };
+  Pair& of(const void* layer) { return by_layer_[layer]; }
+
+ private:
+  std::unordered_map<const void*, Pair> by_layer_;
+};
+
 class Attention {
  public:
   Attention(const Scope& scope, const AttentionOptions& options);
-  // x (B, Tq, C), context (B, Tk, D) -> (B, Tq, C) + residual
-  Tensor operator()(Tape& tape, const Tensor& x, const Tensor& context, const Tensor& residual) const;
+  // x (B, Tq, C), context (B, Tk, D) -> (B, Tq, C) + residual. `kept` may be null; a tape that records leaves it alone.
+  Tensor operator()(Tape& tape, const Tensor& x, const Tensor& context, const Tensor& residual, KeysValues* kept = nullptr) const;
 
  private:
   Linear to_q_, to_k_, to_v_, to_out_;

@@ -11,10 +11,10 @@ BasicTransformerBlock::BasicTransformerBlock(const Scope& scope, const Transform
       ff_in_(scope / "ff" / "net" / 0 / "proj", options.channels, 8 * options.channels),
       ff_out_(scope / "ff" / "net" / 2, 4 * options.channels, options.channels) {}
 
-Tensor BasicTransformerBlock::operator()(Tape& tape, Tensor x, const Tensor& context) const {
+Tensor BasicTransformerBlock::operator()(Tape& tape, Tensor x, const Tensor& context, KeysValues* kept) const {
   Tensor normed = norm1_(tape, x);
   x = attn1_(tape, normed, normed, x);
-  x = attn2_(tape, norm2_(tape, x), context, x);
+  x = attn2_(tape, norm2_(tape, x), context, x, kept);
   return ff_out_(tape, ops::linear_geglu(tape, norm3_(tape, x), *ff_in_.weight, ff_in_.bias), x);
 }
 
@@ -25,10 +25,10 @@ Transformer2d::Transformer2d(const Scope& scope, const Transformer2dOptions& opt
   for (int64_t i = 0; i < options.layers; ++i) transformer_blocks_.emplace_back(scope / "transformer_blocks" / i, options);
 }
 
-Tensor Transformer2d::operator()(Tape& tape, const Tensor& x, const Tensor& context) const {
+Tensor Transformer2d::operator()(Tape& tape, const Tensor& x, const Tensor& context, KeysValues* kept) const {
   Tensor h = norm_(tape, x).reshape({x.dim(0), x.dim(1) * x.dim(2), x.dim(3)});
   h = proj_in_(tape, h);
-  for (const BasicTransformerBlock& block : transformer_blocks_) h = block(tape, h, context);
+  for (const BasicTransformerBlock& block : transformer_blocks_) h = block(tape, h, context, kept);
   return proj_out_(tape, h, x).reshape(x.shape());
 }
 

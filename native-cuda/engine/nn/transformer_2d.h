@@ -19,8 +19,8 @@ struct Transformer2dOptions {
 class BasicTransformerBlock {
  public:
   BasicTransformerBlock(const Scope& scope, const Transformer2dOptions& options);
-  // x (B, T, C), context (B, Tk, D)
-  Tensor operator()(Tape& tape, Tensor x, const Tensor& context) const;
+  // x (B, T, C), context (B, Tk, D); `kept` of the context, or null
+  Tensor operator()(Tape& tape, Tensor x, const Tensor& context, KeysValues* kept) const;
 
  private:
   LayerNorm norm1_;
@@ -34,8 +34,8 @@ class BasicTransformerBlock {
 class Transformer2d {
  public:
   Transformer2d(const Scope& scope, const Transformer2dOptions& options);
-  // x (B, H, W, C), context (B, Tk, D) -> (B, H, W, C)
-  Tensor operator()(Tape& tape, const Tensor& x, const Tensor& context) const;
+  // x (B, H, W, C), context (B, Tk, D), `kept` of the context or null -> (B, H, W, C)
+  Tensor operator()(Tape& tape, const Tensor& x, const Tensor& context, KeysValues* kept) const;
 
  private:
   GroupNorm norm_;

@@ -48,7 +48,7 @@ class Pass {
     Tensor nchw = device.empty({copies * count_, config.in_channels, r_.height, r_.width}, DType::F32);
     for (int64_t c = 0; c < copies; ++c) std::memcpy(nchw.f32() + c * total, input.data(), size_t(total) * sizeof(float));
     Tape tape(device, false);
-    Tensor output = unet_.model.forward(tape, {.sample = to_nhwc(device, nchw, unet_.store.compute()), .timesteps = std::vector<float>(size_t(copies * count_), float(timestep)), .text = text_});
+    Tensor output = unet_.model.forward(tape, {.sample = to_nhwc(device, nchw, unet_.store.compute()), .timesteps = std::vector<float>(size_t(copies * count_), float(timestep)), .text = text_, .kept = &kept_});
     Tensor values = to_nchw(device, output);
     const float* uncond = values.f32();
     prediction_.assign(uncond, uncond + total);
@@ -79,6 +79,7 @@ class Pass {
   bool guided_;
   std::vector<float> latents_, prediction_;
   Tensor text_;
+  nn::KeysValues kept_;
   std::vector<TorchGenerator> generators_;
 };
 

@@ -6,8 +6,9 @@ namespace spindle::cpu {
 
 CpuKernels::CpuKernels(ThreadPool& threads, const Simd& simd) : threads_(threads), simd_(simd), scratch_(size_t(threads.threads())), zeros_(size_t(64) << 10) {}
 
-std::byte* CpuKernels::scratch(int thread, int64_t bytes) {
-  Tensor& buffer = scratch_[size_t(thread)];
+std::byte* CpuKernels::scratch(int thread, int64_t bytes) { return grow(scratch_[size_t(thread)], bytes); }
+
+std::byte* CpuKernels::grow(Tensor& buffer, int64_t bytes) {
   if (!buffer || int64_t(buffer.bytes()) < bytes) {
     static std::mutex growing;  // the pool serves one thread at a time
     std::lock_guard lock(growing);

@@ -117,6 +117,9 @@ class CpuKernels : public Kernels {
 
   // --- scratch, one growing buffer per thread (reused, never shared)
   std::byte* scratch(int thread, int64_t bytes);
+  // The same for what the tasks of a call share.
+  std::byte* shared_scratch(int64_t bytes) { return grow(shared_scratch_, bytes); }
+  std::byte* grow(Tensor& buffer, int64_t bytes);
 
   // --- Winograd's convolution (winograd.cc): x (batch, height, width, in) -> y (batch, height, width, out), float32
   struct WinogradCall {
@@ -159,6 +162,7 @@ class CpuKernels : public Kernels {
   uint64_t packs_ = 0;  // weights packed since the start
   BufferPool scratch_pool_;
   std::vector<Tensor> scratch_;
+  Tensor shared_scratch_;
   std::vector<std::byte> zeros_;
 };
 

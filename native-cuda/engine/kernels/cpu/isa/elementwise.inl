@@ -1,4 +1,4 @@
-// Elementwise passes, attention pieces and optimiser. Included once per instruction set.
+// Elementwise passes and optimiser. Included once per instruction set.
 
 static void to_f32(float* y, const uint16_t* x, int64_t n) {
   for (int64_t i = 0; i < n; i += V::W) store_any(y + i, load_any(x + i, n - i), n - i);
@@ -120,66 +120,8 @@ static void column_sums(float* s, const void* x, int64_t rows, int64_t n, int64_
   bf16 ? column_sums_typed(s, (const uint16_t*)x, rows, n, ld) : column_sums_typed(s, (const float*)x, rows, n, ld);
 }
 
-static void softmax_block(float* s, int64_t rows, int64_t keys, int64_t ld, float factor, float* max, float* total, float* correction, const int64_t* valid) {
-  for (int64_t r = 0; r < rows; ++r, s += ld) {
-    int64_t n = valid ? valid[r] : keys;
-    if (n > keys) n = keys;
-    if (n <= 0) {  // nothing of this block is visible to the row
-      for (int64_t i = 0; i < ld; ++i) s[i] = 0;
-      correction[r] = 1;
-      continue;
-    }
-    V f = set1(factor), m = set1(-__builtin_inff());
-    for (int64_t i = 0; i < n; i += V::W) {
-      V v = load_any(s + i, n - i) * f;
-      if (n - i < V::W) {
-        float lanes[V::W];
-        store(lanes, v);
-        for (int64_t j = n - i; j < V::W; ++j) lanes[j] = -__builtin_inff();
-        v = load(lanes);
-      }
-      m = vmax(m, v);
-    }
-    float row_max = maximum(m), new_max = row_max > max[r] ? row_max : max[r];
-    V nm = set1(new_max), acc = zero();
-    for (int64_t i = 0; i < n; i += V::W) {
-      V e = vexp(fma(load_any(s + i, n - i), f, zero() - nm));
-      if (n - i < V::W) {
-        float lanes[V::W];
-        store(lanes, e);
-        for (int64_t j = n - i; j < V::W; ++j) lanes[j] = 0;
-        e = load(lanes);
-        store_n(s + i, e, n - i);
-      } else {
-        store(s + i, e);
-      }
-      acc = acc + e;
-    }
-    for (int64_t i = n; i < ld; ++i) s[i] = 0;
-    float c = max[r] == -__builtin_inff() ? 0.0f : expf(max[r] - new_max);
-    correction[r] = c;
-    total[r] = total[r] * c + sum(acc);
-    max[r] = new_max;
-  }
-}
 static void scale_rows(float* o, const float* factor, int64_t rows, int64_t n, int64_t ld) {
   for (int64_t r = 0; r < rows; ++r, o += ld) scale_typed(o, o, factor[r], n);
-}
-static void softmax_gradient(float* s, float* dp, int64_t rows, int64_t keys, int64_t ld, float factor, const float* lse, const float* delta, const int64_t* valid) {
-  for (int64_t r = 0; r < rows; ++r, s += ld, dp += ld) {
-    int64_t n = valid ? valid[r] : keys;
-    if (n > keys) n = keys;
-    if (n < 0) n = 0;
-    V f = set1(factor), l = set1(-lse[r]), d = set1(delta[r]);
-    for (int64_t i = 0; i < n; i += V::W) {
-      int64_t left = n - i;
-      V p = vexp(fma(load_any(s + i, left), f, l));
-      V ds = p * (load_any(dp + i, left) - d) * f;
-      store_any(s + i, p, left);
-      store_any(dp + i, ds, left);
-    }
-    for (int64_t i = n; i < ld; ++i) s[i] = dp[i] = 0;
-  }
 }
 static float dot(const float* a, const float* b, int64_t n) {
   V acc = zero();
@@ -239,3 +181,5 @@ static void lerp(float* y, const float* x, float weight, int64_t n) {
     store_any(y + i, fma(wv, load_any(x + i, n - i) - yv, yv), n - i);
   }
 }
+
+#include "kernels/cpu/isa/attention.inl"

@@ -138,12 +138,19 @@ struct Simd {
   void (*scale)(void* y, const void* x, float factor, int64_t n, bool bf16);
   void (*column_sums)(float* sum, const void* x, int64_t rows, int64_t n, int64_t ld, bool bf16);  // added
 
-  // Attention pieces, float32. s is (rows, ld) scores; online softmax over a block of keys.
-  // s = exp(s * scale - max'), max' = max(max, row max); correction = exp(max - max'); sum = sum * correction + row sum
-  void (*softmax_block)(float* s, int64_t rows, int64_t keys, int64_t ld, float scale, float* max, float* sum, float* correction, const int64_t* valid);
+  // Attention pieces. Scores are float32, `p` and `ds` of the activations' type (float32 ones may overwrite the scores).
+  // Online softmax over a block of keys; s, p (rows, ld):
+  // p = exp(s * scale - max'), max' = max(max, row max); correction = exp(max - max'); sum = sum * correction + row sum; keys at and past valid[row] get 0
+  void (*softmax_block)(void* p, const float* s, int64_t rows, int64_t keys, int64_t ld, float scale, float* max, float* sum, float* correction, const int64_t* valid, bool bf16);
   void (*scale_rows)(float* o, const float* factor, int64_t rows, int64_t n, int64_t ld);
-  // p = exp(s * scale - lse); ds = p * (dp - delta) * scale; written over s (p) and dp (ds); keys at and past valid[row] get 0
-  void (*softmax_gradient)(float* s, float* dp, int64_t rows, int64_t keys, int64_t ld, float scale, const float* lse, const float* delta, const int64_t* valid);
+  // Transposed: rows are keys, columns (a multiple of the width) are queries. p = exp(s * scale - lse); ds = p * (dp - delta) * scale;
+  // row r sees columns from `first` + r on, all when that is negative, and 0 goes to the others.
+  void (*softmax_gradient)(void* p, void* ds, const float* s, const float* dp, int64_t rows, int64_t columns, int64_t ld, float scale, const float* lse, const float* delta, int64_t first, bool bf16);
+  // out[pair][row] = in[row][2 pair, 2 pair + 1] for rows of `halves` 16-bit elements; zero up to `padded` (a multiple of the width) and in an odd pair's half.
+  // Float32 counts as pairs of halves.
+  void (*transpose_pairs)(uint32_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t halves, int64_t padded);
+  // out[column][row] = in[row][column]; rows of `in` are readable, and of `out` written, up to a multiple of the width (of out: twice the width)
+  void (*transpose_bf16)(uint16_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t columns);
   float (*dot)(const float* a, const float* b, int64_t n);
 
   double (*sum_of_squares)(const float* x, int64_t n);

@@ -47,6 +47,8 @@ static constexpr Simd make_table(const char* name) {
       .softmax_block = softmax_block,
       .scale_rows = scale_rows,
       .softmax_gradient = softmax_gradient,
+      .transpose_pairs = transpose_pairs,
+      .transpose_bf16 = transpose_bf16,
       .dot = dot,
       .sum_of_squares = sum_of_squares,
       .sum_of_square_differences = sum_of_square_differences,

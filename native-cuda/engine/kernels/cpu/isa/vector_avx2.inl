@@ -105,5 +105,36 @@ static inline void store_interleaved(uint16_t* out, const uint16_t* even, const 
   __m256i hi = odd ? _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)odd)), 16) : _mm256_setzero_si256();
   _mm256_storeu_si256((__m256i*)out, _mm256_or_si256(lo, hi));
 }
+// out[pair][row] = in[row][pair] for up to 8 rows and pairs; zero past `rows` and `halves`
+static inline void transpose_tile(uint32_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t halves) {
+  uint16_t buffer[8 * 16];
+  if (rows < 8 || halves < 16) {
+    memset(buffer, 0, sizeof(buffer));
+    for (int64_t i = 0; i < rows && i < 8; ++i) memcpy(buffer + 16 * i, in + i * ldi, size_t(halves < 16 ? halves : 16) * 2);
+    in = buffer;
+    ldi = 16;
+  }
+  __m256i r[8], t[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_si256((const __m256i*)(in + i * ldi));
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  const int64_t pairs = (halves + 1) / 2;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    if (j < pairs) _mm256_storeu_si256((__m256i*)(out + j * ldo), _mm256_permute2x128_si256(r[j], r[4 + j], 0x20));
+    if (4 + j < pairs) _mm256_storeu_si256((__m256i*)(out + (4 + j) * ldo), _mm256_permute2x128_si256(r[j], r[4 + j], 0x31));
+  }
+}
 #define SPINDLE_ROWS {0, 6, 6, 0, 0}
 #define SPINDLE_MAX_VECTORS 2

@@ -46,10 +46,7 @@ static inline V copysign(V magnitude, V sign) {
 // a < b ? yes : no, by element
 static inline V select_less(V a, V b, V yes, V no) { return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.r, b.r, _CMP_LT_OQ), no.r, yes.r)}; }
 // x * 2^n for integral n in [-126, 127]
-static inline V scale2(V x, V n) {
-  __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127)), 23);
-  return {_mm512_mul_ps(x.r, _mm512_castsi512_ps(e))};
-}
+static inline V scale2(V x, V n) { return {_mm512_scalef_ps(x.r, n.r)}; }
 static inline float sum(V v) { return _mm512_reduce_add_ps(v.r); }
 static inline float maximum(V v) { return _mm512_reduce_max_ps(v.r); }
 // Pairs of bfloat16 along k, and acc + the products of a broadcast pair with them.
@@ -111,6 +108,35 @@ static inline void store_interleaved(uint16_t* out, const uint16_t* even, const 
   __m512i lo = even ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)even)) : _mm512_setzero_si512();
   __m512i hi = odd ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)odd)), 16) : _mm512_setzero_si512();
   _mm512_storeu_si512(out, _mm512_or_si512(lo, hi));
+}
+// out[pair][row] = in[row][pair] for up to 16 rows and pairs; zero past `rows` and `halves`
+static inline void transpose_tile(uint32_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t halves) {
+  __m512i r[16], t[16];
+  const __mmask32 m = halves >= 32 ? ~__mmask32(0) : (__mmask32(1) << halves) - 1;
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) r[i] = i < rows ? _mm512_maskz_loadu_epi16(m, in + i * ldi) : _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  const int64_t pairs = (halves + 1) / 2;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {  // the 128-bit lane L of r[4 i + j] holds column 4 L + j of rows 4 i ...
+    __m512i a = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88), b = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
+    __m512i c = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd), d = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
+    if (j < pairs) _mm512_storeu_si512(out + j * ldo, _mm512_shuffle_i32x4(a, b, 0x88));
+    if (4 + j < pairs) _mm512_storeu_si512(out + (4 + j) * ldo, _mm512_shuffle_i32x4(c, d, 0x88));
+    if (8 + j < pairs) _mm512_storeu_si512(out + (8 + j) * ldo, _mm512_shuffle_i32x4(a, b, 0xdd));
+    if (12 + j < pairs) _mm512_storeu_si512(out + (12 + j) * ldo, _mm512_shuffle_i32x4(c, d, 0xdd));
+  }
 }
 #define SPINDLE_ROWS {0, 12, 12, 8, 6}
 #define SPINDLE_MAX_VECTORS 4

@@ -111,5 +111,14 @@ static inline void store_interleaved(uint16_t* out, const uint16_t* even, const 
     out[2 * i + 1] = odd ? odd[i] : uint16_t(0);
   }
 }
+// out[pair][row] = in[row][pair] for up to 4 rows and pairs; zero past `rows` and `halves`
+static inline void transpose_tile(uint32_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t halves) {
+  for (int64_t j = 0; 2 * j < halves && j < 4; ++j)
+    for (int64_t i = 0; i < 4; ++i) {
+      uint16_t pair[2] = {};
+      if (i < rows) memcpy(pair, in + i * ldi + 2 * j, 2 * j + 1 < halves ? 4 : 2);
+      memcpy(out + j * ldo + i, pair, 4);
+    }
+}
 #define SPINDLE_ROWS {0, 4, 4, 0, 0}
 #define SPINDLE_MAX_VECTORS 2
