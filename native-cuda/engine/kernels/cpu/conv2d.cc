@@ -124,9 +124,9 @@ struct ConvRuns {
 
 void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e, const Conv2dArgs& args) {
   const Shape& f = w.shape();
-  if (e.activation == Activation::None && winograd_fits(x.dtype(), f, x.dim(1), x.dim(2), args)) {
-    winograd({.x = x.f32(), .y = y.f32(), .batch = x.dim(0), .height = x.dim(1), .width = x.dim(2), .in = f[3], .out = f[0], .backward = false, .bias = e.bias ? e.bias.f32() : nullptr,
-              .per_image = e.per_image ? e.per_image.f32() : nullptr, .residual = e.residual ? e.residual.f32() : nullptr}, w);
+  if (int size = e.activation == Activation::None ? winograd_size(x.dtype(), f, x.dim(1), x.dim(2), args) : 0) {
+    winograd({.x = x.raw(), .y = y.raw(), .dtype = x.dtype(), .size = size, .batch = x.dim(0), .height = x.dim(1), .width = x.dim(2), .in = f[3], .out = f[0], .backward = false, .bias = e.bias ? e.bias.f32() : nullptr,
+              .per_image = e.per_image ? e.per_image.raw() : nullptr, .residual = e.residual ? e.residual.raw() : nullptr}, w);
     return;
   }
   ConvRows rows{.x = x.raw(), .zeros = zeros_.data(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(),
@@ -146,8 +146,8 @@ void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, con
 void CpuKernels::conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) {
   const Shape& f = w.shape();
   const Tensor& out = dx.tensor;
-  if (winograd_fits(dy.dtype(), f, dy.dim(1), dy.dim(2), args)) {
-    winograd({.x = dy.f32(), .y = out.f32(), .batch = dy.dim(0), .height = dy.dim(1), .width = dy.dim(2), .in = f[0], .out = f[3], .backward = true, .accumulate = dx.accumulate}, w);
+  if (int size = winograd_size(dy.dtype(), f, dy.dim(1), dy.dim(2), args)) {
+    winograd({.x = dy.raw(), .y = out.raw(), .dtype = dy.dtype(), .size = size, .batch = dy.dim(0), .height = dy.dim(1), .width = dy.dim(2), .in = f[0], .out = f[3], .backward = true, .accumulate = dx.accumulate}, w);
     return;
   }
   ensure(size_t(f[0]) * dtype_size(dy.dtype()) <= zeros_.size(), "[conv2d] more output channels than the zero row holds: ", f[0]);
@@ -176,8 +176,8 @@ void CpuKernels::conv2d_backward_input(const GradSlot& dx, const Tensor& dy, con
 
 void CpuKernels::conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) {
   const Shape& f = dw.tensor.shape();
-  if (dw && is_bf16(x) == is_bf16(dy) && winograd_fits(x.dtype(), f, x.dim(1), x.dim(2), args)) {
-    winograd_backward_weight(dw, dy, x);
+  if (int size = dw ? winograd_gradient_size(dy, x, f, args) : 0) {
+    winograd_backward_weight(dw, dy, x, size);
   } else if (dw) {
     ConvRuns runs{.dy = dy, .x = x, .filter_height = f[1], .filter_width = f[2], .stride = args.stride, .pad = args.pad_before, .out_height = dy.dim(1), .out_width = dy.dim(2),
                   .height = x.dim(1), .width = x.dim(2), .rows_per_block = std::max<int64_t>(1, kOuterPositions / dy.dim(2))};

@@ -121,19 +121,24 @@ class CpuKernels : public Kernels {
   std::byte* shared_scratch(int64_t bytes) { return grow(shared_scratch_, bytes); }
   std::byte* grow(Tensor& buffer, int64_t bytes);
 
-  // --- Winograd's convolution (winograd.cc): x (batch, height, width, in) -> y (batch, height, width, out), float32
+  // --- Winograd's convolution (winograd.cc): x (batch, height, width, in) -> y (batch, height, width, out)
   struct WinogradCall {
-    const float* x;
-    float* y;
+    const void* x;
+    void* y;
+    DType dtype;
+    int size;  // output pixels of a square: 2 * 2 or 4 * 4
     int64_t batch, height, width, in, out;
     bool backward;  // with the filter turned around, towards the input
-    const float *bias = nullptr, *per_image = nullptr, *residual = nullptr;
+    const float* bias = nullptr;
+    const void *per_image = nullptr, *residual = nullptr;
     bool accumulate = false;
   };
   struct WinogradWork;
-  static bool winograd_fits(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args);
+  // The square's size that suits an image, 0 for a direct convolution.
+  int winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const;
   void winograd(const WinogradCall& call, const Weight& w);
-  void winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x);
+  int winograd_gradient_size(const Tensor& dy, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const;
+  void winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x, int size);
 
   // y(m, n) (+)= sum over taps, k of rows(m, tap)[k] * b: the one matmul driver. Rows supplies input and output addresses.
   template <class Rows>

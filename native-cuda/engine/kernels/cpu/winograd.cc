@@ -1,8 +1,11 @@
-// Float32 3x3 convolutions of stride 1 by Winograd's F(2x2, 3x3): 2.25 times fewer multiplications than the direct sum, and an
-// error no larger (its transforms add, and multiply by 0.5 only). In bfloat16 the transformed values would be rounded, so there
-// convolutions stay direct.
+// 3x3 convolutions of stride 1 by Winograd's F(2x2, 3x3) and F(4x4, 3x3): 2.25 and 4 times fewer multiplications than the direct
+// sum. All arithmetic is float32, also between bfloat16 tensors, whose transformed values bfloat16 could not hold; there four times
+// fewer float32 products beat bfloat16's own, unless the processor has matrix tiles. Between float32 tensors the small square is as
+// exact as the direct sum (relative error 3e-7), the large one ten times less so (3e-6): it makes filters' gradients only, where
+// sums over tiles bring it back to 2e-7.
 //
-// A tile is 2x2 output pixels. Sums over input channels run in the same order whatever tasks the tiles and columns are cut into.
+// A tile is a square of output pixels. Sums over input channels run in the same order whatever tasks the tiles and columns are
+// cut into, and which square suits an image depends on shapes of one image alone.
 #include <algorithm>
 
 #include "kernels/cpu/cpu_kernels.h"
@@ -13,9 +16,10 @@ namespace {
 constexpr int64_t kTiles = 48;                   // of a chunk; a multiple of every tile kernel's height
 constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
 constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
-constexpr int64_t kSlices = 16;                  // positions of the transformed 4x4 square
 constexpr int64_t kGradientTiles = 128;          // of a group whose products are added to a filter's gradient
 constexpr int64_t kGradientRows = 48;            // output channels of a task of these
+constexpr int64_t kMinChannels = 32;
+constexpr int64_t kMostSlices = 36;
 
 struct Tile {
   int64_t height, width, image, y0, x0;  // of its first output pixel
@@ -26,79 +30,99 @@ struct Tile {
     return y >= 0 && y < height && x >= 0 && x < width ? (image * height + y) * width + x : -1;
   }
   // A square of side * side pixels from `first` on; outside of the image they are zeros.
-  void pixels(const float** out, int64_t side, int64_t first, const float* x, int64_t channels, const std::byte* zeros) const {
+  void pixels(const void** out, int64_t side, int64_t first, const void* x, DType dtype, int64_t channels, const std::byte* zeros) const {
     for (int64_t p = 0; p < side * side; ++p) {
-      int64_t at = pixel(first + p / side, first + p % side);
-      out[p] = at >= 0 ? x + at * channels : reinterpret_cast<const float*>(zeros);
+      int64_t number = pixel(first + p / side, first + p % side);
+      out[p] = number >= 0 ? static_cast<const void*>(at(x, number * channels, dtype)) : zeros;
     }
   }
 };
 
 struct Tiling {
-  int64_t batch, height, width;
-  int64_t rows() const { return (height + 1) / 2; }
-  int64_t columns() const { return (width + 1) / 2; }
+  int64_t batch, height, width, size;
+  int64_t rows() const { return divide_up(height, size); }
+  int64_t columns() const { return divide_up(width, size); }
   int64_t tiles() const { return batch * rows() * columns(); }
-  Tile at(int64_t tile) const { return {height, width, tile / (rows() * columns()), tile / columns() % rows() * 2, tile % columns() * 2}; }
+  Tile at(int64_t tile) const { return {height, width, tile / (rows() * columns()), tile / columns() % rows() * size, tile % columns() * size}; }
 };
+
+bool three_by_three(const Shape& filter, const Conv2dArgs& args) {
+  return filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1 && filter[0] >= kMinChannels && filter[3] >= kMinChannels;
+}
+// Many pixels for each weight: the filter of the large square is four times as large as the direct one.
+bool large_square_pays(const Shape& filter, int64_t height, int64_t width) { return height * width >= 256 || filter[0] * filter[3] <= 128 * 128; }
 }  // namespace
 
-bool CpuKernels::winograd_fits(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) {
-  return dtype == DType::F32 && filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1 && filter[0] >= 32 && filter[3] >= 32 && height * width >= 64;
+int CpuKernels::winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const {
+  if (!three_by_three(filter, args) || height * width < 64) return 0;
+  if (dtype == DType::F32) return 2;
+  return simd_.winograd_bf16 && large_square_pays(filter, height, width) ? 4 : 0;
+}
+
+int CpuKernels::winograd_gradient_size(const Tensor& dy, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const {
+  if (x.dtype() != dy.dtype()) return 0;
+  int size = winograd_size(x.dtype(), filter, x.dim(1), x.dim(2), args);
+  // The sums are as large as the transformed filter: enough tiles have to be added to each.
+  bool many = Tiling{x.dim(0), x.dim(1), x.dim(2), 4}.tiles() >= 64;
+  if (size == 2 && many && large_square_pays(filter, x.dim(1), x.dim(2))) return 4;
+  return size == 4 && !many ? 0 : size;
 }
 
 // The geometry of one call, and the steps that its tasks are made of.
 struct CpuKernels::WinogradWork {
   CpuKernels& k;
   const WinogradCall& c;
+  int64_t slices;
   Packed direct, transformed;
   const std::byte* kept;
   PackSource source;
-  Tiling tiling{c.batch, c.height, c.width};
+  Tiling tiling{c.batch, c.height, c.width, c.size};
   int64_t ld = round_up(c.in, direct.width), chunks = divide_up(tiling.tiles(), kTiles);
+  bool bf16 = c.dtype == DType::BF16;
 
-  int64_t chunk_floats() const { return kSlices * kTiles * ld; }
+  int64_t chunk_floats() const { return slices * kTiles * ld; }
   int64_t count(int64_t chunk) const { return std::min(kTiles, tiling.tiles() - chunk * kTiles); }
   float* panel_of(std::byte* base, int64_t panel) const { return reinterpret_cast<float*>(base + transformed.panel_offset(panel)); }
   int64_t tap_panel_bytes(int64_t panel) const { return kept ? 0 : direct.taps * direct.k_rows() * direct.row_bytes(panel); }
 
-  // One panel of G g G^T, (16, in, columns of the panel). `taps` has tap_panel_bytes.
+  // One panel of G g G^T, (slices, in, columns of the panel). `taps` has tap_panel_bytes.
   void transform_filter(float* out, std::byte* taps, int64_t panel) const {
     const std::byte* from = kept ? kept + direct.panel_offset(panel) : taps;
     if (!kept) k.pack_panel(taps, direct, panel, source);
-    k.simd_.winograd_filter(out, reinterpret_cast<const float*>(from), c.in * direct.panel_width(panel), c.backward);
+    k.simd_.winograd_filter(out, from, c.in, direct.panel_width(panel), c.size, c.backward, bf16);
   }
 
-  // B^T d B of a chunk's tiles, (16, kTiles, ld).
+  // B^T d B of a chunk's tiles, (slices, kTiles, ld).
   void transform_input(float* out, int64_t chunk) const {
     for (int64_t t = 0; t < count(chunk); ++t) {
-      const float* pixels[kSlices];
-      tiling.at(chunk * kTiles + t).pixels(pixels, 4, -1, c.x, c.in, k.zeros_.data());
-      k.simd_.winograd_input(out + t * ld, kTiles * ld, pixels, c.in);
+      const void* pixels[kMostSlices];
+      tiling.at(chunk * kTiles + t).pixels(pixels, c.size + 2, -1, c.x, c.dtype, c.in, k.zeros_.data());
+      k.simd_.winograd_input(out + t * ld, kTiles * ld, pixels, c.in, c.size, bf16);
     }
   }
 
-  static int64_t product_floats(int64_t width) { return kSlices * kTiles * width + 4 * width; }
+  int64_t product_floats(int64_t width) const { return slices * kTiles * width + c.size * c.size * width; }
   // Products of a chunk and a panel, transformed back and stored. `memory` has product_floats.
   void multiply(const float* input, const float* filter, int64_t chunk, int64_t panel, float* memory) const {
-    int64_t width = direct.panel_width(panel), vectors = width / k.simd_.width, height = k.simd_.rows_for[vectors], have = count(chunk);
-    const void* pointers[16];
-    for (int64_t slice = 0; slice < kSlices; ++slice)
+    int64_t width = direct.panel_width(panel), vectors = width / k.simd_.width, height = k.tile_rows(vectors, false), have = count(chunk);
+    const void* pointers[kMaxTileRows];
+    for (int64_t slice = 0; slice < slices; ++slice)
       for (int64_t t = 0; t < have; t += height) {
         int64_t now = std::min(height, have - t);
         for (int64_t i = 0; i < now; ++i) pointers[i] = input + (slice * kTiles + t + i) * ld;
         k.simd_.gemm_f32({pointers, 1, now, c.in, filter + slice * c.in * width, width, vectors, memory + (slice * kTiles + t) * width, width, false});
       }
-    float* square = memory + kSlices * kTiles * width;
+    float* square = memory + slices * kTiles * width;
     int64_t n0 = panel * direct.panel, n = std::min(width, c.out - n0);
     for (int64_t t = 0; t < have; ++t) {
       Tile tile = tiling.at(chunk * kTiles + t);
-      k.simd_.winograd_output(square, memory + t * width, kTiles * width, width);
-      for (int64_t p = 0; p < 4; ++p) {
-        int64_t pixel = tile.pixel(p / 2, p % 2);
+      k.simd_.winograd_output(square, memory + t * width, kTiles * width, width, c.size);
+      for (int64_t p = 0; p < c.size * c.size; ++p) {
+        int64_t pixel = tile.pixel(p / c.size, p % c.size);
         if (pixel < 0) continue;
         int64_t first = pixel * c.out + n0;
-        k.simd_.store_row({c.y + first, square + p * width, c.bias ? c.bias + n0 : nullptr, c.per_image ? c.per_image + tile.image * c.out + n0 : nullptr, c.residual ? c.residual + first : nullptr, n, c.accumulate}, false);
+        k.simd_.store_row({at(c.y, first, c.dtype), square + p * width, c.bias ? c.bias + n0 : nullptr, c.per_image ? at(c.per_image, tile.image * c.out + n0, c.dtype) : nullptr,
+                           c.residual ? at(c.residual, first, c.dtype) : nullptr, n, c.accumulate}, bf16);
       }
     }
   }
@@ -109,9 +133,10 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
   const Shape& f = w.shape();
   PackKind kind = call.backward ? PackKind::Backward : PackKind::Forward;
   const std::byte* kept = kept_weight(w, kind);
-  WinogradWork work{*this, call, layout(9, call.in, call.out, DType::F32), layout(kSlices, call.in, call.out, DType::F32), kept, kept ? PackSource{} : pack_source(w, kind, f[0], 9, f[3])};
+  int64_t slices = int64_t(call.size + 2) * (call.size + 2);
+  WinogradWork work{*this, call, slices, layout(9, call.in, call.out, call.dtype), layout(slices, call.in, call.out, DType::F32), kept, kept ? PackSource{} : pack_source(w, kind, f[0], 9, f[3])};
   if (!kept) ++packs_;
-  int64_t panels = work.direct.panels(), width = work.direct.panel_width(0), tap_floats = work.tap_panel_bytes(0) / 4, product_floats = work.product_floats(width);
+  int64_t panels = work.direct.panels(), width = work.direct.panel_width(0), tap_floats = divide_up(work.tap_panel_bytes(0), 4), product_floats = work.product_floats(width);
   if (work.transformed.bytes() <= kSharedFilter) {
     // Small filters: transformed once; a task takes its tiles past all panels.
     std::byte* filter = grown(temporary_pack_, work.transformed.bytes());
@@ -124,7 +149,7 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
     return;
   }
   // Large filters: the input is transformed for all; a task takes one panel past its share of the tiles, transforming it on the way.
-  int64_t group = std::max<int64_t>(1, kTransformedInput / (work.chunk_floats() * 4)), filter_floats = kSlices * call.in * width;
+  int64_t group = std::max<int64_t>(1, kTransformedInput / (work.chunk_floats() * 4)), filter_floats = slices * call.in * width;
   for (int64_t first = 0; first < work.chunks; first += group) {
     int64_t last = std::min(work.chunks, first + group), pieces = panels < 8 ? std::min<int64_t>(2, last - first) : 1;
     float* input = reinterpret_cast<float*>(grown(transformed_input_, group * work.chunk_floats() * 4));
@@ -140,28 +165,28 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
   }
 }
 
-// dU = sum over tiles of (A dY A^T) * (B^T d B), an outer product in each of the 16 slices; dw = G^T dU G.
-void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x) {
-  int64_t out = dy.dim(3), in = x.dim(3), ld_out = round_up(out, simd_.width), ld_in = round_up(in, simd_.width);
-  Tiling tiling{x.dim(0), x.dim(1), x.dim(2)};
+// dU = sum over tiles of (A dY A^T) * (B^T d B), an outer product in each slice; dw = G^T dU G.
+void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x, int size) {
+  int64_t out = dy.dim(3), in = x.dim(3), ld_out = round_up(out, simd_.width), ld_in = round_up(in, simd_.width), slices = int64_t(size + 2) * (size + 2);
+  Tiling tiling{x.dim(0), x.dim(1), x.dim(2), size};
   int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(in, panel), pieces = divide_up(out, kGradientRows);
   int64_t slice_rows = out * ld_in, most = std::min(kGradientTiles, tiling.tiles());
-  float* du = reinterpret_cast<float*>(grown(temporary_pack_, kSlices * slice_rows * 4));
-  float* inputs = reinterpret_cast<float*>(grown(transformed_input_, kSlices * most * (ld_in + ld_out) * 4));
-  float* gradients = inputs + kSlices * most * ld_in;
+  float* du = reinterpret_cast<float*>(grown(temporary_pack_, slices * slice_rows * 4));
+  float* inputs = reinterpret_cast<float*>(grown(transformed_input_, slices * most * (ld_in + ld_out) * 4));
+  float* gradients = inputs + slices * most * ld_in;
   for (int64_t first = 0; first < tiling.tiles(); first += most) {
     int64_t count = std::min(most, tiling.tiles() - first);
     this->pieces(count, 16, [&](int64_t t0, int64_t t1, int) {
       for (int64_t t = t0; t < t1; ++t) {
         Tile tile = tiling.at(first + t);
-        const float* pixels[kSlices];
-        tile.pixels(pixels, 4, -1, x.f32(), in, zeros_.data());
-        simd_.winograd_input(inputs + t * ld_in, most * ld_in, pixels, in);
-        tile.pixels(pixels, 2, 0, dy.f32(), out, zeros_.data());
-        simd_.winograd_gradient(gradients + t * ld_out, most * ld_out, pixels, out);
+        const void* pixels[kMostSlices];
+        tile.pixels(pixels, size + 2, -1, x.raw(), x.dtype(), in, zeros_.data());
+        simd_.winograd_input(inputs + t * ld_in, most * ld_in, pixels, in, size, is_bf16(x));
+        tile.pixels(pixels, size, 0, dy.raw(), dy.dtype(), out, zeros_.data());
+        simd_.winograd_gradient(gradients + t * ld_out, most * ld_out, pixels, out, size, is_bf16(dy));
       }
     });
-    threads_.run(kSlices * panels * pieces, [&](int64_t task, int) {
+    threads_.run(slices * panels * pieces, [&](int64_t task, int) {
       int64_t slice = task / (panels * pieces), p = task / pieces % panels, row0 = task % pieces * kGradientRows, row1 = std::min(out, row0 + kGradientRows);
       int64_t n0 = p * panel, vectors = std::min(panel, ld_in - n0) / simd_.width, height = simd_.rows_for[vectors];
       for (int64_t row = row0; row < row1; row += height) {
@@ -170,7 +195,7 @@ void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, 
       }
     });
   }
-  threads_.run(out, [&](int64_t row, int) { simd_.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in, du + row * ld_in, slice_rows, in, dw.accumulate); });
+  threads_.run(out, [&](int64_t row, int) { simd_.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in, du + row * ld_in, slice_rows, in, size, dw.accumulate); });
 }
 
 }  // namespace spindle::cpu

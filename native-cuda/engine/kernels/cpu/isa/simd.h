@@ -95,14 +95,16 @@ struct Simd {
   // `columns` on; with `pairs` as bfloat16, [(k + 1) / 2][width][2], an odd tail padded with zero.
   void (*pack_rows)(void* out, const float* x, int64_t k_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
   void (*pack_transposed)(void* out, const float* x, int64_t n_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
-  // Winograd's transforms, float32; see winograd.inl. Of a 4x4 square of pixels: out[16][stride], zero up to a multiple of the
-  // width; of nine taps of n elements (n a multiple of the width), turned by 180 degrees when `reversed`: out[16][n]; of 16
-  // products: out[4][n], the 2x2 square. Their adjoints: of a 2x2 square of gradients; to dw[9][n] from du[16][stride].
-  void (*winograd_input)(float* out, int64_t stride, const float* const* pixels, int64_t channels);
-  void (*winograd_filter)(float* out, const float* taps, int64_t n, bool reversed);
-  void (*winograd_output)(float* out, const float* products, int64_t stride, int64_t n);
-  void (*winograd_gradient)(float* out, int64_t stride, const float* const* pixels, int64_t channels);
-  void (*winograd_filter_gradient)(float* dw, const float* du, int64_t stride, int64_t n, bool accumulate);
+  // Winograd's transforms for squares of size * size output pixels, size 2 or 4, s = (size + 2)^2 slices; see winograd.inl. Of a
+  // square of size + 2 pixels: out[s][stride], zero up to a multiple of the width; of a packed panel of nine taps, turned by 180
+  // degrees when `reversed`: out[s][k][width]; of s products: out[size * size][n]. Their adjoints: of a square of gradients;
+  // to dw[9][n] from du[s][stride].
+  void (*winograd_input)(float* out, int64_t stride, const void* const* pixels, int64_t channels, int size, bool bf16);
+  void (*winograd_filter)(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs);
+  void (*winograd_output)(float* out, const float* products, int64_t stride, int64_t n, int size);
+  void (*winograd_gradient)(float* out, int64_t stride, const void* const* pixels, int64_t channels, int size, bool bf16);
+  void (*winograd_filter_gradient)(float* dw, const float* du, int64_t stride, int64_t n, int size, bool accumulate);
+  bool winograd_bf16;  // false where products of bfloat16 are so fast that fewer float32 ones gain nothing
   // out[2 i] = even[i], out[2 i + 1] = odd[i] for i < n; zero up to padded. A null row counts as zeros.
   void (*interleave)(uint16_t* out, const uint16_t* even, const uint16_t* odd, int64_t n, int64_t padded);
   void (*store_row)(const RowCall&, bool bf16);

@@ -25,6 +25,7 @@ static constexpr Simd make_table(const char* name) {
       .winograd_output = winograd_output,
       .winograd_gradient = winograd_gradient,
       .winograd_filter_gradient = winograd_filter_gradient,
+      .winograd_bf16 = true,
       .interleave = interleave,
       .store_row = store_row,
       .to_f32 = to_f32,

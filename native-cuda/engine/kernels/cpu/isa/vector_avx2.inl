@@ -78,6 +78,11 @@ static inline V pair_up(V even, V odd) {
   return {_mm256_castsi256_ps(_mm256_or_si256(lo, hi))};
 }
 static inline V neighbour_pairs(V low, V high) { return {_mm256_castsi256_ps(_mm256_set_m128i(to_bits(high), to_bits(low)))}; }
+static inline void split_pairs(const float* p, V& even, V& odd) {
+  __m256i bits = _mm256_loadu_si256((const __m256i*)p);
+  even = {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))};
+  odd = {_mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(int(0xffff0000u))))};
+}
 // Rows become columns.
 static inline void transpose(V (&m)[8]) {
   __m256 t[8];

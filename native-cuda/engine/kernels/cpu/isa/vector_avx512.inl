@@ -75,6 +75,11 @@ static inline V pair_up(V even, V odd) {
   return {_mm512_castsi512_ps(_mm512_or_si512(lo, hi))};
 }
 static inline V neighbour_pairs(V low, V high) { return {_mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(to_bits(low)), to_bits(high), 1))}; }
+static inline void split_pairs(const float* p, V& even, V& odd) {
+  __m512i bits = _mm512_loadu_si512(p);
+  even = {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))};
+  odd = {_mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(int(0xffff0000u))))};
+}
 // Rows become columns.
 static inline void transpose(V (&m)[16]) {
   __m512 t[16];

@@ -96,6 +96,14 @@ static inline V pair_up(V even, V odd) {
   return {(v4f)bits};
 }
 static inline V neighbour_pairs(V low, V high) { return pair_up({v4f{low.r[0], low.r[2], high.r[0], high.r[2]}}, {v4f{low.r[1], low.r[3], high.r[1], high.r[3]}}); }
+static inline void split_pairs(const float* p, V& even, V& odd) {
+  uint16_t bits[8];
+  memcpy(bits, p, sizeof bits);
+  for (int i = 0; i < 4; ++i) {
+    even.r[i] = widen(bits[2 * i]);
+    odd.r[i] = widen(bits[2 * i + 1]);
+  }
+}
 // Rows become columns.
 static inline void transpose(V (&m)[4]) {
   for (int i = 0; i < 4; ++i)
