@@ -41,6 +41,12 @@ inline const std::vector<Conv2dCase> kConv2d = {
     {2, 9, 8, 37, 42, 3, 3, {1, 1, 1}, true, true, true},   // Winograd, odd on every side
     {3, 8, 8, 32, 33, 3, 3, {1, 1, 1}, false},
     {1, 7, 11, 260, 261, 3, 3, {1, 1, 1}, true, true, true},  // Winograd with a filter past the cache
+    // tiles of 16 and 32 rows and columns, whole and cut; steps of 32 values along k; blocks of positions over images and rows
+    {1, 34, 32, 32, 48, 3, 3, {2, 1, 1}},
+    {3, 8, 8, 64, 96, 3, 3, {1, 1, 1}, true, true, true},
+    {2, 5, 6, 300, 40, 1, 1, {1, 0, 0}},
+    {1, 20, 32, 20, 200, 3, 3, {1, 1, 1}},
+    {5, 4, 4, 33, 18, 3, 3, {1, 1, 1}},
 };
 
 struct LinearCase {
@@ -62,6 +68,8 @@ inline const std::vector<LinearCase> kLinear = {
     {2, 70, 130, 150, true, false, true},
     {1, 100, 1101, 70},
     {1, 3, 2501, 65},
+    {1, 600, 36, 200},
+    {1, 17, 288, 31, false},
 };
 
 struct GroupNormCase {

@@ -104,6 +104,18 @@ struct ConvRuns {
     if (iy < 0 || iy >= height || ix < 0 || ix >= width) return nullptr;
     return x.data<uint16_t>() + ((block / blocks_per_image() * height + iy) * width + ix) * x.dim(3);
   }
+  // See outer_pairs.h: a copy for each filter column and row phase, with the output's width and the rows that the taps reach.
+  int64_t copies() const { return filter_width * std::min(stride, filter_height); }
+  int64_t copy_height() const { return out_height + (filter_height - 1) / stride; }
+  int64_t copy_positions() const { return dy.dim(0) * copy_height() * out_width; }
+  int64_t copy_of(int64_t tap) const { return tap / filter_width % stride * filter_width + tap % filter_width; }
+  int64_t copy_start(int64_t block, int64_t tap) const { return (block / blocks_per_image() * copy_height() + first_row(block) + tap / filter_width / stride) * out_width; }
+  const uint16_t* copied(int64_t copy, int64_t position) const {
+    int64_t row = position / out_width, image = row / copy_height();
+    int64_t iy = row % copy_height() * stride - pad + copy / filter_width, ix = position % out_width * stride - pad + copy % filter_width;
+    if (iy < 0 || iy >= height || ix < 0 || ix >= width) return nullptr;
+    return x.data<uint16_t>() + ((image * height + iy) * width + ix) * x.dim(3);
+  }
   int64_t runs(OuterSpan* out, int64_t block, int64_t tap) const {
     int64_t r = tap / filter_width, s = tap % filter_width, count = 0;
     // ox * stride - pad + s in [0, width)

@@ -44,6 +44,11 @@ struct MatrixRuns {
   const void* n_base(int64_t block) const { return at(x.raw(), block * kOuterPositions * x.dim(1), x.dtype()); }
   int64_t n_positions(int64_t block) const { return positions(block); }
   const uint16_t* n_row(int64_t block, int64_t position, int64_t) const { return x.data<uint16_t>() + (block * kOuterPositions + position) * x.dim(1); }
+  int64_t copies() const { return 1; }
+  int64_t copy_positions() const { return rows; }
+  int64_t copy_of(int64_t) const { return 0; }
+  int64_t copy_start(int64_t block, int64_t) const { return block * kOuterPositions; }
+  const uint16_t* copied(int64_t, int64_t position) const { return x.data<uint16_t>() + position * x.dim(1); }
   int64_t runs(OuterSpan* out, int64_t block, int64_t) const {
     out[0] = {0, 0, positions(block)};
     return 1;

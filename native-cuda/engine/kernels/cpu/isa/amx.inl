@@ -128,10 +128,13 @@ static void outer_block(const OuterPairsCall& g, int64_t column) {
   const Sums sums{g.c, g.ldc, g.rows, g.accumulate};
   load_block<RT, CT>(t, sums, column);
   const int64_t b_stride = g.vectors * 64;
-  const char* b = reinterpret_cast<const char*>(g.b) + column * 4;
   Source a[RT];
   for (int i = 0; i < RT; ++i) a[i] = {reinterpret_cast<const char*>(g.a + i * 16 * g.pitch), 64};
-  for (int64_t i = 0; i < g.pairs; i += 16, b += 16 * b_stride) step<RT, CT>(t, a, 64 * i, b, b_stride);
+  int64_t a_offset = 0;
+  for (int64_t run = 0; run < g.run_count; ++run) {
+    const char* b = reinterpret_cast<const char*>(g.runs[run].b) + column * 4;
+    for (int64_t i = 0; i < g.runs[run].pairs; i += 16, b += 16 * b_stride, a_offset += 1024) step<RT, CT>(t, a, a_offset, b, b_stride);
+  }
   store_block<RT, CT>(t, sums, column);
 }
 

@@ -10,16 +10,19 @@ static void outer_pairs_tile(const OuterPairsCall& g) {
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
-  const uint16_t *a = g.a, *b = g.b;
-  for (int64_t i = 0; i < g.pairs; ++i, a += 2 * kPairsTile, b += 2 * NV * V::W) {
-    P bv[NV];
+  const uint16_t* a = g.a;
+  for (int64_t run = 0; run < g.run_count; ++run) {
+    const uint16_t* b = g.runs[run].b;
+    for (int64_t i = 0; i < g.runs[run].pairs; ++i, a += 2 * kPairsTile, b += 2 * NV * V::W) {
+      P bv[NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) bv[j] = load_pairs(b + 2 * j * V::W);
+      for (int j = 0; j < NV; ++j) bv[j] = load_pairs(b + 2 * j * V::W);
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-      uint32_t pair = pair_at(a + 2 * r);
+      for (int r = 0; r < ROWS; ++r) {
+        uint32_t pair = pair_at(a + 2 * r);
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) acc[r][j] = dot_pair(acc[r][j], pair, bv[j]);
+        for (int j = 0; j < NV; ++j) acc[r][j] = dot_pair(acc[r][j], pair, bv[j]);
+      }
     }
   }
 #pragma GCC unroll 16

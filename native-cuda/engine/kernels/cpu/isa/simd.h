@@ -39,11 +39,15 @@ struct OuterCall {
   bool accumulate;
 };
 
-// The same from bfloat16 positions in pairs: b[pair][vectors * width][2]; a as outer_pairs_pack left it.
-struct OuterPairsCall {
-  const uint16_t* a;  // a row that is a multiple of outer_pairs_tile
+// The same from bfloat16 positions in pairs: b[pair][vectors * width][2], in runs; a as outer_pairs_pack left it.
+struct OuterPairsRun {
   const uint16_t* b;
-  int64_t pairs;      // whole steps of positions
+  int64_t pairs;  // whole steps of positions
+};
+struct OuterPairsCall {
+  const uint16_t* a;  // of a row that is a multiple of outer_pairs_tile: the positions of all runs
+  const OuterPairsRun* runs;
+  int64_t run_count;
   int64_t pitch;      // positions that the packed a has room for
   int64_t rows;       // 1 .. outer_pairs_rows
   int64_t vectors;
