@@ -175,9 +175,12 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
     });
   } else {
     threads_.run(s.batch, [&](int64_t image, int) { start(image); });
-    threads_.run(s.batch * s.blocks, [&](int64_t task, int) { sums(task / s.blocks, task % s.blocks, all_partial + task * 2 * s.channels, nullptr); });
+    // dz waits where dx will be, if it fits there unrounded.
+    bool keep = args.silu && dx && !dx.accumulate && !bf16;
+    auto kept_of = [&](int64_t image, int64_t block) { return keep ? dx.tensor.f32() + s.first(image, block) : nullptr; };
+    threads_.run(s.batch * s.blocks, [&](int64_t task, int) { sums(task / s.blocks, task % s.blocks, all_partial + task * 2 * s.channels, kept_of(task / s.blocks, task % s.blocks)); });
     threads_.run(s.batch, [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
-    if (dx) threads_.run(s.batch * s.blocks, [&](int64_t task, int) { apply(task / s.blocks, task % s.blocks, nullptr); });
+    if (dx) threads_.run(s.batch * s.blocks, [&](int64_t task, int) { apply(task / s.blocks, task % s.blocks, kept_of(task / s.blocks, task % s.blocks)); });
   }
   auto store_sum = [&](const GradSlot& slot, const double* per_image) {
     if (!slot) return;
