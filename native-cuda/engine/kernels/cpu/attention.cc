@@ -47,7 +47,10 @@ class AttentionWork {
   // A row of a (B, T, C) tensor's head.
   char* row(const Tensor& t, int64_t image, int64_t head, int64_t i) const { return at(t.raw(), (image * t.dim(1) + i) * c + head * d, t.dtype()); }
   void point(const void** out, const void* first, int64_t stride, int64_t rows) const {
-    for (int64_t i = 0; i < rows; ++i) out[i] = static_cast<const char*>(first) + i * stride * size;
+    for (int64_t i = 0; i < rows; ++i) {
+      out[i] = static_cast<const char*>(first) + i * stride * size;
+      __builtin_prefetch(out[i]);  // rows of a head lie apart: their misses overlap here
+    }
   }
   // Bytes of a packed right-hand side, k by n.
   int64_t packed(int64_t k, int64_t n) const { return (bf16 ? (k + 1) / 2 : k) * round_up(n, simd.width) * 4; }
