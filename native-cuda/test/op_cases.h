@@ -80,6 +80,7 @@ struct GroupNormCase {
 inline const std::vector<GroupNormCase> kGroupNorm = {
     {{2, 3, 5, 12}, {4, 1e-5}},       {{1, 1, 1, 8}, {2, 1e-5}},        {{1, 1, 1, 4}, {4, 1e-6, true}}, {{2, 7, 15}, {3, 1e-5, true}}, {{3, 4, 4, 32}, {32, 1e-6, true}},
     {{1, 9, 2, 40}, {1, 1e-5}},       {{2, 5, 3, 34}, {2, 1e-5, true}}, {{2, 11, 13, 96}, {32, 1e-5, true}},
+    {{1, 19, 17, 24}, {4, 1e-5, true}}, {{2, 25, 21, 520}, {8, 1e-5, true}},  // two blocks of pixels; more than the cache is counted on for
 };
 
 struct LayerNormCase {
@@ -103,7 +104,7 @@ inline const std::vector<AttentionCase> kAttention = {
     {2, 4, 130, 2, 24}, {1, 3, 5, 2, 7, false, 0.5}, {1, 9, 300, 1, 40},     {3, 17, 17, 2, 16},     {1, 70, 70, 2, 40},       {1, 77, 77, 1, 16, true},
     {2, 33, 65, 3, 64}, {1, 130, 130, 1, 9},
     // several blocks of queries and of keys, the text's length, and few heads for the threads
-    {1, 200, 77, 2, 40}, {1, 197, 600, 1, 40}, {1, 203, 203, 1, 40, true}, {1, 100, 530, 3, 7, true}, {1, 290, 33, 1, 144},
+    {1, 200, 77, 2, 40}, {1, 197, 600, 1, 40}, {1, 203, 203, 1, 40, true}, {1, 540, 530, 1, 7, true}, {1, 290, 33, 1, 144},
 };
 
 // Shapes for what works element by element.

@@ -1,7 +1,7 @@
 // Attention in blocks with an online softmax (the idea of FlashAttention, Dao et al., arXiv 2205.14135): scores of a block live in
 // the cache and never reach memory. Every product runs on the tile kernels in the activations' type and sums in float32; so do
 // the softmax's statistics. Backward works on transposed scores (keys by queries): then K, V, P and dS are left-hand sides as
-// they lie, and dS alone is transposed, for dQ.
+// they lie, and only dS may have to be transposed, for dQ.
 #include <cmath>
 #include <cstring>
 
@@ -47,7 +47,10 @@ class AttentionWork {
   // A row of a (B, T, C) tensor's head.
   char* row(const Tensor& t, int64_t image, int64_t head, int64_t i) const { return at(t.raw(), (image * t.dim(1) + i) * c + head * d, t.dtype()); }
   void point(const void** out, const void* first, int64_t stride, int64_t rows) const {
-    for (int64_t i = 0; i < rows; ++i) out[i] = static_cast<const char*>(first) + i * stride * size;
+    for (int64_t i = 0; i < rows; ++i) {
+      out[i] = static_cast<const char*>(first) + i * stride * size;
+      __builtin_prefetch(out[i]);  // rows of a head lie apart: their misses overlap here
+    }
   }
   // Bytes of a packed right-hand side, k by n.
   int64_t packed(int64_t k, int64_t n) const { return (bf16 ? (k + 1) / 2 : k) * round_up(n, simd.width) * 4; }
@@ -86,10 +89,22 @@ class AttentionWork {
       b += packed(k, width);
     }
   }
-  // dS (keys, ldq) -> (queries, ldk)
-  void transpose_gradient(std::byte* to, int64_t ldk, const std::byte* ds, int64_t ldq, int64_t keys, int64_t queries) const {
-    if (bf16) simd.transpose_bf16(reinterpret_cast<uint16_t*>(to), ldk, reinterpret_cast<const uint16_t*>(ds), ldq, keys, queries);
-    else simd.transpose_pairs(reinterpret_cast<uint32_t*>(to), ldk, reinterpret_cast<const uint16_t*>(ds), ldq * 2, keys, queries * 2, round_up(keys, simd.width));
+  // dq (queries, ld) += dS^T (keys, ldq) transposed * K, packed by rows. Pairs of bfloat16 lie along keys, so dS is transposed for
+  // them, into `t` with its rows at t_rows; float32 is summed key by key as it lies.
+  void add_to_queries(float* dq, const std::byte* ds, int64_t ldq, int64_t keys, int64_t queries, const std::byte* k, std::byte* t, int64_t ldk, const void* const* t_rows) const {
+    if (bf16) {
+      simd.transpose_bf16(reinterpret_cast<uint16_t*>(t), ldk, reinterpret_cast<const uint16_t*>(ds), ldq, keys, queries);
+      multiply(dq, ld, t_rows, queries, keys, k, ld, true);
+      return;
+    }
+    for (int64_t p = 0; p < ld; p += panel) {
+      int64_t width = std::min(panel, ld - p), vectors = width / simd.width, tile = simd.rows_for[vectors];
+      for (int64_t r = 0; r < queries; r += tile) {
+        OuterRun run{reinterpret_cast<const float*>(ds) + r, reinterpret_cast<const float*>(k), keys};
+        simd.outer_f32({&run, 1, ldq, width, std::min(tile, queries - r), vectors, dq + r * ld + p, ld, true});
+      }
+      k += packed(keys, width);
+    }
   }
   void store(const GradSlot& slot, const float* x, int64_t image, int64_t head, int64_t first, int64_t rows) const {
     for (int64_t i = 0; i < rows; ++i) simd.store_row({row(slot.tensor, image, head, first + i), x + i * ld, nullptr, nullptr, nullptr, d, slot.accumulate}, bf16);
@@ -190,7 +205,7 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
       a.dp = from.take<float>(ldk * ldq);
       a.p = work.bf16 ? from.take<std::byte>(ldk * ldq * 2) : reinterpret_cast<std::byte*>(a.s);
       a.ds = work.bf16 ? from.take<std::byte>(ldk * ldq * 2) : reinterpret_cast<std::byte*>(a.dp);
-      a.dst = from.take<std::byte>(ldk * ldq * work.size);
+      a.dst = from.take<std::byte>(work.bf16 ? ldk * ldq * 2 : 0);
       a.dq = from.take<float>(to_queries ? blocks * kGradientQueries * ld : 0);
       a.dk = from.take<float>(ldk * ld);
       a.dv = from.take<float>(ldk * ld);
@@ -254,10 +269,7 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
           work.multiply(a.dv, ld, a.p_rows, keys, count, packed + 2 * t_bytes + r_bytes, ld, true);
           work.multiply(a.dk, ld, a.ds_rows, keys, count, packed + 2 * t_bytes, ld, true);
         }
-        if (to_queries) {
-          work.transpose_gradient(a.dst, ldk, a.ds, ldq, keys, count);
-          work.multiply(a.dq + b * kGradientQueries * ld, ld, a.dst_rows, count, keys, a.kp, ld, true);
-        }
+        if (to_queries) work.add_to_queries(a.dq + b * kGradientQueries * ld, a.ds, ldq, keys, count, a.kp, a.dst, ldk, a.dst_rows);
       }
       if (to_keys && dk) work.store(dk, a.dk, image, head, k0, keys);
       if (to_keys && dv) work.store(dv, a.dv, image, head, k0, keys);

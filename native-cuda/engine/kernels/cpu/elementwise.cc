@@ -56,20 +56,22 @@ void CpuKernels::add_rows(Tensor& y, const Tensor& x, const Tensor& rows) {
 void CpuKernels::sum_to_rows(const GradSlot& drows, const Tensor& dy) {
   int64_t n = drows.tensor.numel(), count = dy.numel() / n;
   bool bf16 = is_bf16(drows.tensor);
-  pieces(n, 1024, [&](int64_t a, int64_t b, int) {
-    std::vector<float> sum(size_t(b - a));
-    simd_.column_sums(sum.data(), at(dy.raw(), a, dy.dtype()), count, b - a, n, is_bf16(dy));
-    RowCall call{at(drows.tensor.raw(), a, drows.tensor.dtype()), sum.data(), nullptr, nullptr, nullptr, b - a, drows.accumulate};
+  pieces(n, 1024, [&](int64_t a, int64_t b, int thread) {
+    float* sum = reinterpret_cast<float*>(scratch(thread, (b - a) * 4));
+    std::fill_n(sum, b - a, 0.0f);
+    simd_.column_sums(sum, at(dy.raw(), a, dy.dtype()), count, b - a, n, is_bf16(dy));
+    RowCall call{at(drows.tensor.raw(), a, drows.tensor.dtype()), sum, nullptr, nullptr, nullptr, b - a, drows.accumulate};
     simd_.store_row(call, bf16);
   });
 }
 
 void CpuKernels::sum_per_image(const GradSlot& dt, const Tensor& dy) {
   int64_t batch = dt.tensor.dim(0), n = dt.tensor.dim(1), pixels = dy.numel() / batch / n;
-  threads_.run(batch, [&](int64_t image, int) {
-    std::vector<float> sum(static_cast<size_t>(n));
-    simd_.column_sums(sum.data(), at(dy.raw(), image * pixels * n, dy.dtype()), pixels, n, n, is_bf16(dy));
-    RowCall call{at(dt.tensor.raw(), image * n, dt.tensor.dtype()), sum.data(), nullptr, nullptr, nullptr, n, dt.accumulate};
+  threads_.run(batch, [&](int64_t image, int thread) {
+    float* sum = reinterpret_cast<float*>(scratch(thread, n * 4));
+    std::fill_n(sum, n, 0.0f);
+    simd_.column_sums(sum, at(dy.raw(), image * pixels * n, dy.dtype()), pixels, n, n, is_bf16(dy));
+    RowCall call{at(dt.tensor.raw(), image * n, dt.tensor.dtype()), sum, nullptr, nullptr, nullptr, n, dt.accumulate};
     simd_.store_row(call, is_bf16(dt.tensor));
   });
 }
@@ -78,12 +80,13 @@ void CpuKernels::bias_gradient(const GradSlot& db, const Tensor& dy, int64_t row
   // Fixed pieces of rows, summed in order.
   constexpr int64_t kPiece = 2048;
   int64_t count = divide_up(rows, kPiece);
-  std::vector<float> partial(size_t(count * n));
-  pieces(rows, kPiece, [&](int64_t a, int64_t b, int) { simd_.column_sums(partial.data() + a / kPiece * n, at(dy.raw(), a * n, dy.dtype()), b - a, n, n, is_bf16(dy)); });
+  float* partial = reinterpret_cast<float*>(shared_scratch(count * n * 4));
+  std::fill_n(partial, count * n, 0.0f);
+  pieces(rows, kPiece, [&](int64_t a, int64_t b, int) { simd_.column_sums(partial + a / kPiece * n, at(dy.raw(), a * n, dy.dtype()), b - a, n, n, is_bf16(dy)); });
   float* out = db.tensor.f32();
   for (int64_t j = 0; j < n; ++j) {
     double total = 0;
-    for (int64_t i = 0; i < count; ++i) total += double(partial[size_t(i * n + j)]);
+    for (int64_t i = 0; i < count; ++i) total += double(partial[i * n + j]);
     out[j] = (db.accumulate ? out[j] : 0.0f) + float(total);
   }
 }

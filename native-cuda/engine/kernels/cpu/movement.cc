@@ -21,18 +21,18 @@ void CpuKernels::split_channels(const GradSlot& da, const GradSlot& db, const Te
   int64_t total = dy.dim(-1);
   int64_t na = da ? da.tensor.dim(-1) : total - db.tensor.dim(-1);
   DType dtype = dy.dtype();
-  auto piece = [&](const GradSlot& to, int64_t offset, int64_t n, int64_t r0, int64_t r1) {
+  auto piece = [&](const GradSlot& to, int64_t offset, int64_t n, int64_t r) {
     if (!to) return;
-    for (int64_t r = r0; r < r1; ++r) {
-      void* out = at(to.tensor.raw(), r * n, dtype);
-      const void* in = at(dy.raw(), r * total + offset, dtype);
-      if (to.accumulate) simd_.add(out, out, in, n, dtype == DType::BF16);
-      else std::memcpy(out, in, size_t(n) * dtype_size(dtype));
-    }
+    void* out = at(to.tensor.raw(), r * n, dtype);
+    const void* in = at(dy.raw(), r * total + offset, dtype);
+    if (to.accumulate) simd_.add(out, out, in, n, dtype == DType::BF16);
+    else std::memcpy(out, in, size_t(n) * dtype_size(dtype));
   };
   pieces(dy.numel() / total, 256, [&](int64_t r0, int64_t r1, int) {
-    piece(da, 0, na, r0, r1);
-    piece(db, na, total - na, r0, r1);
+    for (int64_t r = r0; r < r1; ++r) {
+      piece(da, 0, na, r);
+      piece(db, na, total - na, r);
+    }
   });
 }
 
@@ -51,17 +51,17 @@ void CpuKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy)
   const Tensor& x = dx.tensor;
   int64_t channels = x.dim(3), h = x.dim(1), w = x.dim(2), oh = dy.dim(1), ow = dy.dim(2);
   bool bf16 = is_bf16(x);
-  threads_.run(x.dim(0) * h, [&](int64_t task, int) {
+  threads_.run(x.dim(0) * h, [&](int64_t task, int thread) {
     int64_t image = task / h, iy = task % h;
-    std::vector<float> sum(static_cast<size_t>(channels));
+    float* sum = reinterpret_cast<float*>(scratch(thread, channels * 4));
     // Output row oy reads input row oy * h / oh: the ones of iy are contiguous.
     int64_t y0 = divide_up(iy * oh, h), y1 = std::min(oh, divide_up((iy + 1) * oh, h));
     for (int64_t ix = 0; ix < w; ++ix) {
       int64_t x0 = divide_up(ix * ow, w), x1 = std::min(ow, divide_up((ix + 1) * ow, w));
-      std::fill(sum.begin(), sum.end(), 0.0f);
+      std::fill_n(sum, channels, 0.0f);
       for (int64_t oy = y0; oy < y1; ++oy)
-        simd_.column_sums(sum.data(), at(dy.raw(), ((image * oh + oy) * ow + x0) * channels, dy.dtype()), x1 - x0, channels, channels, is_bf16(dy));
-      RowCall call{at(x.raw(), (task * w + ix) * channels, x.dtype()), sum.data(), nullptr, nullptr, nullptr, channels, dx.accumulate};
+        simd_.column_sums(sum, at(dy.raw(), ((image * oh + oy) * ow + x0) * channels, dy.dtype()), x1 - x0, channels, channels, is_bf16(dy));
+      RowCall call{at(x.raw(), (task * w + ix) * channels, x.dtype()), sum, nullptr, nullptr, nullptr, channels, dx.accumulate};
       simd_.store_row(call, bf16);
     }
   });

@@ -1,17 +1,5 @@
 // Attention pieces: softmax of blocks of scores, its gradient, transposes. Included once per instruction set.
 
-// e^x, as exact as what it is rounded to: for bfloat16 (4e-3) 2^n times a polynomial fitted at Chebyshev nodes, relative error
-// 4e-6. A NaN stays one.
-static inline V exp_for(V x, const float*) { return vexp(x); }
-static inline V exp_for(V x, const uint16_t*) {
-  x = vmax(set1(-126.0f), x * set1(1.44269504088896341f));
-  V n = vround(x), r = x - n;
-  V p = fma(set1(9.666368515e-03f), r, set1(5.592197584e-02f));
-  p = fma(p, r, set1(2.402234904e-01f));
-  p = fma(p, r, set1(6.931210452e-01f));
-  p = fma(p, r, set1(1.000000000e+00f));
-  return scale2(p, n);
-}
 // The first n lanes of v, `fill` in the others.
 static inline V first_lanes(V v, int64_t n, float fill) {
   float lanes[V::W];

@@ -122,11 +122,12 @@ struct Simd {
   void (*channel_square_sums)(double* sum, const void* x, const float* mean, int64_t pixels, int64_t channels, bool bf16);
   // y = f((x - mean) * scale + shift), f = silu or identity
   void (*normalize)(void* y, const void* x, const float* mean, const float* scale, const float* shift, int64_t pixels, int64_t channels, bool silu, bool bf16);
-  // dz = dy * f'(z), z = (x - mean) * scale + shift; adds sum(dz) and sum(dz * (x - mean) * rstd) per channel
-  void (*norm_gradient_sums)(double* sum_dz, double* sum_dz_xhat, const void* dy, const void* x, const float* scale, const float* shift,
+  // dz = dy * f'(z), z = (x - mean) * scale + shift; adds sum(dz) and sum(dz * (x - mean) * rstd) per channel. Where f is silu,
+  // dz goes to `kept_dz` too unless that is null.
+  void (*norm_gradient_sums)(double* sum_dz, double* sum_dz_xhat, float* kept_dz, const void* dy, const void* x, const float* scale, const float* shift,
                              const float* mean, const float* rstd, int64_t pixels, int64_t channels, bool silu, bool bf16);
-  // dx (+)= dz * c_dz + (x - mean) * c_x + c_1, per channel
-  void (*norm_gradient_apply)(void* dx, const void* dy, const void* x, const float* mean, const float* scale, const float* shift, const float* c_dz,
+  // dx (+)= dz * c_dz + (x - mean) * c_x + c_1, per channel; dz is the kept one, unless that is null
+  void (*norm_gradient_apply)(void* dx, const float* kept_dz, const void* dy, const void* x, const float* mean, const float* scale, const float* shift, const float* c_dz,
                               const float* c_x, const float* c_1, int64_t pixels, int64_t channels, bool silu, bool accumulate, bool bf16);
   // Layer norm of rows.
   void (*layer_norm)(void* y, float* mean, float* rstd, const void* x, const float* gamma, const float* beta, double eps, int64_t rows, int64_t channels, bool bf16);
