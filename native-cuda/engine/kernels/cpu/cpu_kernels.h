@@ -53,6 +53,7 @@ class CpuKernels : public Kernels {
  public:
   CpuKernels(ThreadPool& threads, const Simd& simd);
   const char* name() const override { return simd_.name; }
+  KernelCounters counters() const override;
 
   void conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue, const Conv2dArgs& args) override;
   void conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) override;
@@ -134,6 +135,7 @@ class CpuKernels : public Kernels {
   BufferPool scratch_pool_;
   std::vector<Tensor> scratch_;
   std::vector<std::byte> zeros_;
+  uint64_t packs_done_ = 0, packed_bytes_ = 0;  // for counters(); written by the calling thread only
 };
 
 }  // namespace spindle::cpu

@@ -62,7 +62,10 @@ Packed CpuKernels::packed_weight(const Weight& w, PackKind kind, int64_t n, int6
     *buffer = Tensor(packed_pool_, {(packed.bytes() + 3) / 4}, DType::F32);
   }
   std::byte* data = static_cast<std::byte*>(buffer->raw());
-  if (!current) threads_.run(packed.panels(), [&](int64_t panel, int) { pack_panel(data, packed, panel, source); });
+  if (!current) {
+    ++packs_done_, packed_bytes_ += uint64_t(packed.bytes());
+    threads_.run(packed.panels(), [&](int64_t panel, int) { pack_panel(data, packed, panel, source); });
+  }
   packed.data = data;
   return packed;
 }
