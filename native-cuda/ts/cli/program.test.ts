@@ -118,7 +118,16 @@ describe('bench', () => {
       return { values, tables: '' };
     };
     const { out } = await run([...flags, '--precision', 'bfloat16', '--batch', '4', '--json'], { bench });
-    expect(got).toEqual({ task: 'sample', model: 'small', precision: 'bfloat16', batch: 4, steps: 20, repeat: 5, warmup: 2, profile: false });
+    expect(got).toEqual({
+      task: 'sample',
+      model: 'small',
+      precision: 'bfloat16',
+      batch: 4,
+      steps: 20,
+      repeat: 5,
+      warmup: 2,
+      profile: false,
+    });
     expect(out).toEqual(['{"task":"sample","seconds_median":0.5}']);
   });
 
