@@ -71,6 +71,11 @@ std::string to_string(const Napi::Value& value, const std::string& where) {
   return value.As<Napi::String>().Utf8Value();
 }
 
+bool to_boolean(const Napi::Value& value, const std::string& where) {
+  require(value.IsBoolean(), where, ": expected true or false, got something else");
+  return value.As<Napi::Boolean>().Value();
+}
+
 std::vector<double> to_numbers(const Napi::Value& value, const std::string& where) {
   require(value.IsArray(), where, ": expected a list of numbers, got something else");
   std::vector<double> out;
@@ -177,6 +182,21 @@ Napi::Value from_string_map(Napi::Env env, const std::map<std::string, std::stri
   Napi::Object out = Napi::Object::New(env);
   for (const auto& [key, value] : map) out.Set(key, value);
   return out;
+}
+
+Napi::Value from_json(Napi::Env env, const Json& json) {
+  if (json.is_null()) return env.Null();
+  if (json.is_bool()) return Napi::Boolean::New(env, json.boolean());
+  if (json.is_number()) return from_number(env, json.number());
+  if (json.is_string()) return from_string(env, json.string());
+  if (json.is_array()) {
+    Napi::Array array = Napi::Array::New(env, json.items().size());
+    for (size_t i = 0; i < json.items().size(); ++i) array.Set(uint32_t(i), from_json(env, json.items()[i]));
+    return array;
+  }
+  Napi::Object object = Napi::Object::New(env);
+  for (const auto& [key, value] : json.members()) object.Set(key, from_json(env, value));
+  return object;
 }
 
 Napi::Value from_parity(Napi::Env env, const std::vector<ParityLine>& lines) {

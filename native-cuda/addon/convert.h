@@ -8,6 +8,7 @@
 
 #include "autograd/device.h"
 #include "core/phases.h"
+#include "io/json.h"
 #include "io/model_source.h"
 #include "parity/parity.h"
 
@@ -47,6 +48,7 @@ double to_number(const Napi::Value& value, const std::string& where);
 int64_t to_integer(const Napi::Value& value, const std::string& where);
 uint64_t to_uint64(const Napi::Value& value, const std::string& where);
 std::string to_string(const Napi::Value& value, const std::string& where);
+bool to_boolean(const Napi::Value& value, const std::string& where);
 std::vector<double> to_numbers(const Napi::Value& value, const std::string& where);
 std::vector<int32_t> to_ids(const Napi::Value& value, const std::string& where);
 TensorData to_tensor(const Napi::Value& value, const std::string& where, size_t rank);
@@ -62,6 +64,7 @@ Napi::Value from_bytes(Napi::Env env, const std::vector<uint8_t>& values);
 Napi::Value from_tensor(Napi::Env env, const TensorData& tensor);
 Napi::Value from_phases(Napi::Env env, const std::vector<Phase>& phases);
 Napi::Value from_string_map(Napi::Env env, const std::map<std::string, std::string>& map);
+Napi::Value from_json(Napi::Env env, const Json& json);
 Napi::Value from_parity(Napi::Env env, const std::vector<ParityLine>& lines);
 
 // An object of these fields, in this order.

@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "bench/bench.h"
+#include "bench/profile.h"
 #include "convert.h"
 #include "core/version.h"
 #include "exports.h"
@@ -73,13 +74,12 @@ Napi::Value measure_precision_call(const Napi::CallbackInfo& info) {
 Napi::Value bench_call(const Napi::CallbackInfo& info) {
   std::shared_ptr<EngineThread> engine = handle<EngineHandle>(info[0]).engine;
   Fields fields(info[1], "options");
-  BenchOptions options{fields.string("task"), fields.string("model"), to_precision(fields.value("precision"), fields.at("precision")), fields.integer("batch"), fields.integer("steps"), fields.integer("repeat"), fields.integer("warmup")};
+  BenchOptions options{fields.string("task"), fields.string("model"), to_precision(fields.value("precision"), fields.at("precision")), fields.integer("batch"), fields.integer("steps"), fields.integer("repeat"), fields.integer("warmup"), to_boolean(fields.value("profile"), fields.at("profile"))};
   return enqueue(
       info.Env(), engine, nullptr, [device = &engine->device(), options = std::move(options)](const CancelToken*) { return run_bench(*device, options); },
       [](Napi::Env env, Json& result) -> Napi::Value {
-        Napi::Object out = Napi::Object::New(env);
-        for (const auto& [key, value] : result.members()) out.Set(key, value.is_number() ? from_number(env, value.number()) : from_string(env, value.string()));
-        return out;
+        const Json* profile = result.find("profile");
+        return from_fields(env, {{"values", from_json(env, result)}, {"tables", from_string(env, profile ? profile_text(*profile) : "")}});
       });
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bench/bench.h"
+#include "bench/profile.h"
 #include "core/version.h"
 
 using namespace spindle;
@@ -21,6 +22,7 @@ const char* const kHelp =
     "  --steps N                      of sample, default 20\n"
     "  --threads N                    default: all that this process may use\n"
     "  --repeat N, --warmup N         default 5 and 2\n"
+    "  --profile                      time, rates and work of every kernel, beside the machine's measured peak\n"
     "  --json                         one JSON object on a line\n";
 
 struct Arguments {
@@ -51,6 +53,10 @@ Arguments parse(int argc, char** argv) {
     }
     if (flag == "--json") {
       a.json = true;
+      continue;
+    }
+    if (flag == "--profile") {
+      a.bench.profile = true;
       continue;
     }
     const std::map<std::string, std::function<void(const std::string&)>> flags = {
@@ -87,7 +93,9 @@ int main(int argc, char** argv) {
     if (arguments.json) {
       std::cout << result.dump() << "\n";
     } else {
-      for (const auto& [key, value] : result.members()) std::cout << key << ": " << (value.is_string() ? value.string() : value.dump()) << "\n";
+      for (const auto& [key, value] : result.members())
+        if (!value.is_object()) std::cout << key << ": " << (value.is_string() ? value.string() : value.dump()) << "\n";
+      if (const Json* profile = result.find("profile")) std::cout << "\n" << profile_text(*profile);
     }
     return 0;
   } catch (const Error& e) {

@@ -1,25 +1,10 @@
 #include "check.h"
+#include "isas.h"
 #include "kernel_cases.h"
 
 using namespace spindle;
 
 namespace {
-
-// Those that this processor has, from the plainest to the best, and AMX over emulated tiles.
-const std::vector<std::string>& available_isas() {
-  static const std::vector<std::string> available = [] {
-    std::vector<std::string> names;
-    ThreadPool threads(1);
-    for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"}) try {
-        make_cpu_kernels(threads, {.isa = name});
-        names.push_back(name);
-      } catch (const Error& error) {
-        std::printf("%s\n", error.what());
-      }
-    return names;
-  }();
-  return available;
-}
 
 double tolerance_of(const KernelCase& c, DType output) {
   // where an activation is fused, backends round its argument too

@@ -3,6 +3,7 @@ import { loadAddon } from './loader.js';
 import { Aesthetic, call, Clip, ClipText, Trainer, Unet, Vae } from './models.js';
 import type {
   BenchOptionsDto,
+  BenchResultDto,
   EngineHandle,
   EngineInfoDto,
   ImagePreprocessDto,
@@ -92,7 +93,7 @@ export class Engine {
     return call(() => this.#addon.parity(this.#handle, directory, precision));
   }
 
-  bench(options: BenchOptionsDto): Promise<Record<string, string | number>> {
+  bench(options: BenchOptionsDto): Promise<BenchResultDto> {
     return call(() => this.#addon.bench(this.#handle, options));
   }
 

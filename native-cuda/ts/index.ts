@@ -36,6 +36,7 @@ export { inspectFolder, type IntendedSampling, type ModelReport } from './inspec
 export { parseJson, stringifyJson, isObject, type JsonObject, type JsonValue } from './json.js';
 export type {
   BenchOptionsDto,
+  BenchResultDto,
   EngineInfoDto,
   ImagePreprocessDto,
   ModelSourceDto,

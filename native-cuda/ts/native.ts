@@ -182,6 +182,16 @@ export interface BenchOptionsDto {
   steps: number;
   repeat: number;
   warmup: number;
+  profile: boolean;
+}
+
+export type BenchValue = string | number | boolean | null | BenchValue[] | { [key: string]: BenchValue };
+
+export interface BenchResultDto {
+  /** The keys of the PyTorch peer's line, and `profile` when it was asked for. */
+  values: Record<string, BenchValue>;
+  /** The profile for people; empty without one. */
+  tables: string;
 }
 
 /** Kind, sizes and warnings of a model component, read from its header only (no weights loaded). */
@@ -267,7 +277,7 @@ export interface NativeAddon {
   resizeImage(rgb: Uint8Array, width: number, height: number, toWidth: number, toHeight: number, filter: string): Uint8Array;
   /** Kinds unet, vae, clip_text, clip, scheduler, train_step, rng; others are replayed in TypeScript. */
   parity(engine: EngineHandle, directory: string, precision: NativePrecision): Promise<ParityLineDto[]>;
-  bench(engine: EngineHandle, options: BenchOptionsDto): Promise<Record<string, string | number>>;
+  bench(engine: EngineHandle, options: BenchOptionsDto): Promise<BenchResultDto>;
   /** Reads config and safetensors headers: parameter names and shapes against the architecture. Throws what loading would throw. */
   inspectModel(kind: 'unet' | 'vae' | 'clip_text' | 'clip' | 'aesthetic', source: ModelSourceDto): { parameters: number };
 }

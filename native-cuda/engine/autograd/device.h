@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "kernels/kernels.h"
 
@@ -17,6 +18,8 @@ class Device {
  public:
   explicit Device(const DeviceOptions& options);
   Kernels& kernels() { return *kernels_; }
+  // Puts other kernels in place (a decorator around the old ones) and returns the old ones.
+  std::unique_ptr<Kernels> exchange_kernels(std::unique_ptr<Kernels> kernels) { return std::exchange(kernels_, std::move(kernels)); }
   BufferPool& pool() { return pool_; }
   ThreadPool& threads() { return threads_; }
   const std::string& isa() const { return isa_; }

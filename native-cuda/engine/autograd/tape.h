@@ -80,7 +80,7 @@ class Tape {
 
   // x for a node's captures: the values themselves, or their recipe.
   Saved save(const Tensor& x);
-  // `make()` computes y's bytes again.
+  // `make()` computes y again (a fused y may differ in its last bit).
   template <class F>
   void remake(const Tensor& y, F&& make) {
     if (recording_) recipes_[y.id()] = std::make_shared<Saved::Recipe>(Saved::Recipe{std::forward<F>(make), y.shape(), {}, 0});

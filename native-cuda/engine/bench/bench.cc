@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <numeric>
+#include <optional>
 
 #include "bench/models.h"
+#include "bench/profile.h"
 #include "core/rng.h"
 #include "core/version.h"
 #include "models/inference.h"
@@ -103,10 +106,11 @@ Task make_task(Device& device, const BenchOptions& o) {
   return vae_task(device, o, o.task == "vae_encode");
 }
 
-// Sorted, warm-up left out.
-std::vector<double> time_runs(const std::function<void()>& work, int64_t warmup, int64_t repeat) {
+// Sorted, warm-up left out; `warm` is called where it ends.
+std::vector<double> time_runs(const std::function<void()>& work, int64_t warmup, int64_t repeat, const std::function<void()>& warm = nullptr) {
   std::vector<double> seconds;
   for (int64_t i = 0; i < warmup + repeat; ++i) {
+    if (i == warmup && warm) warm();
     auto start = std::chrono::steady_clock::now();
     work();
     if (i >= warmup) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -126,7 +130,12 @@ double peak_mib() {
 Json run_bench(Device& device, const BenchOptions& o) {
   require(o.batch > 0 && o.repeat > 0 && o.warmup >= 0 && o.steps > 0, "[bench] batch, repeat and steps: expected positive numbers, got ", o.batch, ", ", o.repeat, " and ", o.steps);
   Task task = make_task(device, o);
-  std::vector<double> seconds = time_runs(task.work, o.warmup, o.repeat);
+  std::optional<DeviceProfile> profile;
+  if (o.profile) profile.emplace(device);
+  std::vector<double> seconds = time_runs(task.work, o.warmup, o.repeat, [&] {
+    device.pool().reset_peak();
+    if (profile) profile->restart();
+  });
   double median = seconds[seconds.size() / 2];
   Json result = Json::Object{};
   result.set("peer", cat("spindle ", kVersion, " ", device.isa()));
@@ -139,6 +148,8 @@ Json run_bench(Device& device, const BenchOptions& o) {
   result.set("seconds_min", seconds.front());
   result.set(task.unit + "_per_second", double(o.batch) / median);
   result.set("peak_mib", peak_mib());
+  // Last: measuring the machine's peak takes memory of its own.
+  if (profile) result.set("profile", profile->report(o.repeat, std::accumulate(seconds.begin(), seconds.end(), 0.0), o.compute));
   return result;
 }
 

@@ -14,9 +14,11 @@ struct BenchOptions {
   int64_t batch = 1;
   int64_t steps = 20;  // of sample
   int64_t repeat = 5, warmup = 2;
+  bool profile = false;
 };
 
-// One flat object: peer, model, task, dtype, device, batch, seconds_median, seconds_min, <unit>_per_second, peak_mib.
+// One flat object: peer, model, task, dtype, device, batch, seconds_median, seconds_min, <unit>_per_second, peak_mib; and, when
+// asked for, an object: profile (bench/profile.h).
 Json run_bench(Device& device, const BenchOptions& options);
 
 struct PrecisionTimes {

@@ -73,10 +73,18 @@ struct AdamWArgs {
   double grad_scale;   // gradients are multiplied by this first (clipping)
 };
 
+// What a backend did beside computing, since it was made.
+struct KernelCounters {
+  uint64_t packs = 0;               // weights brought into the backend's own layout
+  uint64_t packed_bytes = 0;        // bytes written by that
+  uint64_t system_allocations = 0;  // blocks that it asked of the system for itself
+};
+
 class Kernels {
  public:
   virtual ~Kernels() = default;
   virtual const char* name() const = 0;
+  virtual KernelCounters counters() const { return {}; }
 
   // --- weights
   // True when products of bfloat16 activations take float32 weights, so that nobody has to hold bfloat16 copies of them.

@@ -1,3 +1,5 @@
+#include <memory>
+
 #include "ops/ops.h"
 
 namespace spindle::ops {
@@ -45,19 +47,32 @@ Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) 
   Tensor y = device.empty(Shape(dims), x.dtype()), flat_y = y.reshape({rows, n / 2});
   Tensor b = bias ? bias->value : Tensor();
   device.kernels().linear_geglu_forward(flat_y, x.reshape({rows, k}), w.weight(), b);
-  tape.remake(y, [&device, x = tape.save(x), &w, b, rows, k, n, shape = y.shape()] {
-    Tensor values = x.get(), again = device.empty({rows, n / 2}, values.dtype());
-    device.kernels().linear_geglu_forward(again, values.reshape({rows, k}), w.weight(), b);
-    return again.reshape(shape);
-  });
-  tape.record("linear_geglu", y, [x = tape.save(x), rx = TensorRef(x), &w, bias, b, rows, k, n](Grads& g, const Tensor& dy) {
-    Device& device = g.device();
-    Tensor values = x.get().reshape({rows, k}), product = device.empty({rows, n}, dy.dtype()), dproduct = device.empty({rows, n}, dy.dtype());
+  if (!tape.recording()) return y;
+  // The product, computed once in backward: for y, if a later layer's gradient needs that, and for the gradient here.
+  struct Product {
+    Saved x;
+    Tensor values, value;
+  };
+  auto product = std::make_shared<Product>(Product{tape.save(x), {}, {}});
+  auto compute = [&device, product, &w, b, rows, k, n] {
+    if (product->value) return;
+    product->values = product->x.get().reshape({rows, k});
+    product->value = device.empty({rows, n}, product->values.dtype());
     Epilogue epilogue;
     epilogue.bias = b;
-    g.kernels().linear_forward(product, values, w.weight(), epilogue);
-    g.kernels().geglu_backward({dproduct, false}, dy.reshape({rows, n / 2}), product);
-    product = Tensor();
+    device.kernels().linear_forward(product->value, product->values, w.weight(), epilogue);
+  };
+  tape.remake(y, [&device, product, compute, rows, n, shape = y.shape()] {
+    compute();
+    Tensor again = device.empty({rows, n / 2}, product->value.dtype());
+    device.kernels().geglu_forward(again, product->value);
+    return again.reshape(shape);
+  });
+  tape.record("linear_geglu", y, [product, compute, rx = TensorRef(x), &w, bias, rows, k, n](Grads& g, const Tensor& dy) {
+    compute();
+    Tensor values = product->values, dproduct = g.device().empty({rows, n}, dy.dtype());
+    g.kernels().geglu_backward({dproduct, false}, dy.reshape({rows, n / 2}), product->value);
+    product->value = Tensor();
     if (GradSlot dw = w.grad_slot()) g.kernels().linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dproduct, values);
     if (GradSlot dx = g.slot(rx)) {
       dx.tensor = dx.tensor.reshape({rows, k});

@@ -21,6 +21,7 @@ interface BenchFlags extends EngineFlags {
   steps: number;
   repeat: number;
   warmup: number;
+  profile: boolean;
   json: boolean;
 }
 
@@ -40,6 +41,7 @@ export function addBench(program: Command, context: CliContext): void {
     .option('--steps <n>', 'denoising steps of the task sample', integer(1), 20)
     .option('--repeat <n>', 'timed calls', integer(1), 5)
     .option('--warmup <n>', 'calls before the timed ones', integer(0), 2)
+    .option('--profile', "time, rates and work of every kernel, beside the machine's measured peak", false)
     .addOption(threadsOption())
     .addOption(isaOption())
     .addOption(jsonOption())
@@ -47,8 +49,12 @@ export function addBench(program: Command, context: CliContext): void {
 }
 
 async function bench(flags: BenchFlags, context: CliContext): Promise<void> {
-  const { task, model, precision, batch, steps, repeat, warmup } = flags;
-  const result = await openEngine(context, flags).bench({ task, model, precision, batch, steps, repeat, warmup });
-  if (flags.json) context.write(JSON.stringify(result));
-  else for (const [key, value] of Object.entries(result)) context.write(`${key}: ${value}`);
+  const { task, model, precision, batch, steps, repeat, warmup, profile } = flags;
+  const { values, tables } = await openEngine(context, flags).bench({ task, model, precision, batch, steps, repeat, warmup, profile });
+  if (flags.json) {
+    context.write(JSON.stringify(values));
+    return;
+  }
+  for (const [key, value] of Object.entries(values)) if (typeof value !== 'object') context.write(`${key}: ${value}`);
+  if (tables !== '') context.write(`\n${tables.trimEnd()}`);
 }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { BenchOptionsDto, NativeAddon, NativePrecision, ParityLineDto } from '../native.js';
+import type { BenchOptionsDto, BenchResultDto, NativeAddon, NativePrecision, ParityLineDto } from '../native.js';
 import { compare } from './fixture.js';
 import { runCli } from './program.js';
 
@@ -108,17 +108,38 @@ describe('compare', () => {
 });
 
 describe('bench', () => {
+  const flags = ['bench', '--task', 'sample', '--model', 'small'];
+  const values = { task: 'sample', seconds_median: 0.5 };
+
   it('hands the flags to the engine and prints its result as one JSON object', async () => {
     let got: BenchOptionsDto | undefined;
-    const bench = async (_engine: unknown, options: BenchOptionsDto): Promise<Record<string, string | number>> => {
+    const bench = async (_engine: unknown, options: BenchOptionsDto): Promise<BenchResultDto> => {
       got = options;
-      return { task: options.task, seconds_median: 0.5 };
+      return { values, tables: '' };
     };
-    const { out } = await run(['bench', '--task', 'sample', '--model', 'small', '--precision', 'bfloat16', '--batch', '4', '--json'], {
-      bench,
+    const { out } = await run([...flags, '--precision', 'bfloat16', '--batch', '4', '--json'], { bench });
+    expect(got).toEqual({
+      task: 'sample',
+      model: 'small',
+      precision: 'bfloat16',
+      batch: 4,
+      steps: 20,
+      repeat: 5,
+      warmup: 2,
+      profile: false,
     });
-    expect(got).toEqual({ task: 'sample', model: 'small', precision: 'bfloat16', batch: 4, steps: 20, repeat: 5, warmup: 2 });
     expect(out).toEqual(['{"task":"sample","seconds_median":0.5}']);
+  });
+
+  it('prints the tables of a profile after the values, and its numbers in the JSON object', async () => {
+    const profile = { runs: 5 };
+    const bench = async (_engine: unknown, options: BenchOptionsDto): Promise<BenchResultDto> => {
+      expect(options.profile).toBe(true);
+      return { values: { ...values, profile }, tables: 'kernel calls\nadd 1\n' };
+    };
+    expect((await run([...flags, '--profile'], { bench })).out).toEqual(['task: sample', 'seconds_median: 0.5', '\nkernel calls\nadd 1']);
+    const { out } = await run([...flags, '--profile', '--json'], { bench });
+    expect(out.map((line) => JSON.parse(line) as unknown)).toEqual([{ ...values, profile }]);
   });
 });
 

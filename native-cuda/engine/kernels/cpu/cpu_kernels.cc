@@ -6,6 +6,10 @@ namespace spindle::cpu {
 
 CpuKernels::CpuKernels(ThreadPool& threads, const Simd& simd) : threads_(threads), simd_(simd), scratch_(size_t(threads.threads())), zeros_(size_t(64) << 10) {}
 
+KernelCounters CpuKernels::counters() const {
+  return {.packs = packs_done_, .packed_bytes = packed_bytes_, .system_allocations = packed_pool_.stats().system_allocations + scratch_pool_.stats().system_allocations};
+}
+
 std::byte* CpuKernels::scratch(int thread, int64_t bytes) { return grow(scratch_[size_t(thread)], bytes); }
 
 std::byte* CpuKernels::grow(Tensor& buffer, int64_t bytes) {

@@ -59,6 +59,7 @@ class CpuKernels : public Kernels {
   bool rounds_weights() const override { return true; }
   bool keep_weight(const Weight& w, DType compute) override;
   void forget_weight(uint64_t id) override;
+  KernelCounters counters() const override;
 
   void conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue, const Conv2dArgs& args) override;
   void conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) override;
@@ -164,11 +165,11 @@ class CpuKernels : public Kernels {
   BufferPool packed_pool_;
   std::unordered_map<uint64_t, Tensor> kept_;  // frozen weights packed for forward products, by id
   Tensor temporary_pack_, pairs_buffer_, transformed_input_;
-  uint64_t packs_ = 0;  // weights packed since the start
   BufferPool scratch_pool_;
   std::vector<Tensor> scratch_;
   Tensor shared_scratch_;
   std::vector<std::byte> zeros_;
+  uint64_t packs_done_ = 0, packed_bytes_ = 0;  // for counters(); written by the calling thread only
 };
 
 }  // namespace spindle::cpu

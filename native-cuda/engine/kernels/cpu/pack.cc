@@ -48,7 +48,7 @@ void CpuKernels::pack_panel(std::byte* out, const Packed& packed, int64_t panel,
 }
 
 void CpuKernels::pack(std::byte* out, const Packed& packed, const PackSource& source) {
-  ++packs_;
+  ++packs_done_, packed_bytes_ += uint64_t(packed.bytes());
   threads_.run(packed.panels(), [&](int64_t panel, int) { pack_panel(out + packed.panel_offset(panel), packed, panel, source); });
 }
 

@@ -135,7 +135,7 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
   const std::byte* kept = kept_weight(w, kind);
   int64_t slices = int64_t(call.size + 2) * (call.size + 2);
   WinogradWork work{*this, call, slices, layout(9, call.in, call.out, call.dtype), layout(slices, call.in, call.out, DType::F32), kept, kept ? PackSource{} : pack_source(w, kind, f[0], 9, f[3])};
-  if (!kept) ++packs_;
+  if (!kept) ++packs_done_, packed_bytes_ += uint64_t(work.transformed.bytes());
   int64_t panels = work.direct.panels(), width = work.direct.panel_width(0), tap_floats = divide_up(work.tap_panel_bytes(0), 4), product_floats = work.product_floats(width);
   if (work.transformed.bytes() <= kSharedFilter) {
     // Small filters: transformed once; a task takes its tiles past all panels.
