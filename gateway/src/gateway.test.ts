@@ -182,6 +182,27 @@ describe('trouble', () => {
     expect(run.reason).toContain('the disk is full');
   });
 
+  it('pauses when a job has no room for its result, and draws it after all once there is some', async () => {
+    let full = true;
+    const h = await start({
+      onJob: (job) => {
+        if (full && job.key === 'r1/sample-base/0001') throw new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full: write');
+      },
+    });
+    // Losing the job would be allowed: it is not lost.
+    await h.create({ max_missing: 0.5 });
+    const paused = await h.finished('r1');
+    expect(paused.status).toBe(RunStatus.PAUSED);
+    expect(paused.reason).toContain('sample-base: the disk is full: write (tried 3 times)');
+    full = false;
+    await h.client.resumeRun({ runId: 'r1' });
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.SUCCEEDED);
+    expect(run.deadJobs).toEqual([]);
+    expect(run.warnings).toEqual([]);
+    expect(stage(run, 'sample-base').done).toBe(6);
+  });
+
   it('names the images that it fails for', async () => {
     const h = await start({ rejected: [1, 2, 3] }, 6);
     await h.create();

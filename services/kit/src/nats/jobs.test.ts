@@ -137,7 +137,9 @@ test('the third failure is dead-lettered with its reason, reported and gone from
   await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
   await expect.poll(() => bus.deadLetters('r1'), { timeout: 10_000 }).toHaveLength(1);
   await expect.poll(() => queued(bus)).toBe(0);
-  expect(await bus.deadLetters('r1')).toEqual([{ key: 'r1/sample-base/0', reason: 'no luck (tried 3 times)', attempts: 3 }]);
+  expect(await bus.deadLetters('r1')).toEqual([
+    { key: 'r1/sample-base/0', reason: 'no luck (tried 3 times)', code: 'UNAVAILABLE', attempts: 3 },
+  ]);
   expect(await bus.deadLetters('r2')).toEqual([]);
   expect((await readFailures(bus, 3)).map(({ dead }) => dead)).toEqual([false, false, true]);
 });
@@ -179,7 +181,7 @@ test('a job whose worker died three times is dead-lettered without being run aga
   );
   await expect
     .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
-    .toContainEqual({ key: 'r1/sample-base/0', reason: 'crashed the worker 3 times', attempts: 3 });
+    .toContainEqual({ key: 'r1/sample-base/0', reason: 'crashed the worker 3 times', code: 'INTERNAL', attempts: 3 });
   expect(run).not.toContain('r1/sample-base/0');
 });
 
