@@ -114,16 +114,21 @@ describe('a run', () => {
   });
 
   it('publishes jobs again when the queue has lost them', async () => {
-    let open = false;
+    let taken = false;
+    let open = (): void => undefined;
+    const opened = new Promise<void>((resolve) => (open = resolve));
     const h = await start({
-      onJob: (job) => {
-        if (!open && job.key.includes('sample-base')) throw new SpindleError('UNAVAILABLE', 'not yet');
+      onJob: async (job) => {
+        if (!job.key.includes('/sample-base')) return;
+        taken = true;
+        await opened;
       },
     });
     await h.create();
-    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'sample-base').state === 'running');
+    // One job is in hand, and others wait behind it.
+    await waitFor(async () => taken && (await h.bus.queueDepths()).sample.pending > 0);
     await h.bus.purgeJobs('r1');
-    open = true;
+    open();
     expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
   });
 });
@@ -253,7 +258,10 @@ describe('steering', () => {
     await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').done > 1);
     expect((await h.client.pauseRun({ runId: 'r1' })).run?.status).toBe(RunStatus.PAUSED);
     await h.restartGateway();
-    expect((await h.client.getRun({ runId: 'r1' })).run?.status).toBe(RunStatus.PAUSED);
+    const paused = (await h.client.getRun({ runId: 'r1' })).run!;
+    expect(paused.status).toBe(RunStatus.PAUSED);
+    expect(paused.stages.filter((s) => s.state === 'running')).toEqual([]);
+    expect(paused.stages.some((s) => s.state === 'paused')).toBe(true);
     await h.client.resumeRun({ runId: 'r1' });
     expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
     expect(await weights(h, 'r1', 2)).toBe(await weights(h, 'undisturbed', 2));
@@ -292,7 +300,7 @@ describe('steering', () => {
   it('rebuilds a wiped run bucket from the run folders', async () => {
     const h = await start({ stepMs: 5 });
     await h.create();
-    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').state === 'running');
+    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').state !== 'waiting');
     await h.gateway.stop();
     await h.bus.kv('runs').delete('r1');
     await h.restartGateway();
