@@ -7,7 +7,7 @@ const state = { run: null, training: {}, source: null, runId: '', redraw: false,
 
 /** Older runs are listed by `spindle ls`. */
 const shownRuns = 30;
-const marks = { done: '✓', running: '●', failed: '✕', skipped: '–', waiting: '○' };
+const marks = { done: '✓', running: '●', paused: '‖', stopped: '■', failed: '✕', skipped: '–', waiting: '○' };
 
 setTheme(localStorage.getItem('theme') ?? (window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'));
 $('theme').addEventListener('click', () => setTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'));

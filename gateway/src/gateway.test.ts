@@ -114,16 +114,21 @@ describe('a run', () => {
   });
 
   it('publishes jobs again when the queue has lost them', async () => {
-    let open = false;
+    let taken = false;
+    let open = (): void => undefined;
+    const opened = new Promise<void>((resolve) => (open = resolve));
     const h = await start({
-      onJob: (job) => {
-        if (!open && job.key.includes('sample-base')) throw new SpindleError('UNAVAILABLE', 'not yet');
+      onJob: async (job) => {
+        if (!job.key.includes('/sample-base')) return;
+        taken = true;
+        await opened;
       },
     });
     await h.create();
-    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'sample-base').state === 'running');
+    // One job is in hand, and others wait behind it.
+    await waitFor(async () => taken && (await h.bus.queueDepths()).sample.pending > 0);
     await h.bus.purgeJobs('r1');
-    open = true;
+    open();
     expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
   });
 });
@@ -182,6 +187,27 @@ describe('trouble', () => {
     expect(run.reason).toContain('the disk is full');
   });
 
+  it('pauses when a job has no room for its result, and draws it after all once there is some', async () => {
+    let full = true;
+    const h = await start({
+      onJob: (job) => {
+        if (full && job.key === 'r1/sample-base/0001') throw new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full: write');
+      },
+    });
+    // Losing the job would be allowed: it is not lost.
+    await h.create({ max_missing: 0.5 });
+    const paused = await h.finished('r1');
+    expect(paused.status).toBe(RunStatus.PAUSED);
+    expect(paused.reason).toContain('sample-base: the disk is full: write (tried 3 times)');
+    full = false;
+    await h.client.resumeRun({ runId: 'r1' });
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.SUCCEEDED);
+    expect(run.deadJobs).toEqual([]);
+    expect(run.warnings).toEqual([]);
+    expect(stage(run, 'sample-base').done).toBe(6);
+  });
+
   it('names the images that it fails for', async () => {
     const h = await start({ rejected: [1, 2, 3] }, 6);
     await h.create();
@@ -232,7 +258,10 @@ describe('steering', () => {
     await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').done > 1);
     expect((await h.client.pauseRun({ runId: 'r1' })).run?.status).toBe(RunStatus.PAUSED);
     await h.restartGateway();
-    expect((await h.client.getRun({ runId: 'r1' })).run?.status).toBe(RunStatus.PAUSED);
+    const paused = (await h.client.getRun({ runId: 'r1' })).run!;
+    expect(paused.status).toBe(RunStatus.PAUSED);
+    expect(paused.stages.filter((s) => s.state === 'running')).toEqual([]);
+    expect(paused.stages.some((s) => s.state === 'paused')).toBe(true);
     await h.client.resumeRun({ runId: 'r1' });
     expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
     expect(await weights(h, 'r1', 2)).toBe(await weights(h, 'undisturbed', 2));
@@ -271,7 +300,7 @@ describe('steering', () => {
   it('rebuilds a wiped run bucket from the run folders', async () => {
     const h = await start({ stepMs: 5 });
     await h.create();
-    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').state === 'running');
+    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').state !== 'waiting');
     await h.gateway.stop();
     await h.bus.kv('runs').delete('r1');
     await h.restartGateway();

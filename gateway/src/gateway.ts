@@ -56,7 +56,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const api = new RunApi({ orchestrator, sampler, bus, store, root });
   const server = new GrpcServer({ logger });
   server.addService(RunService, api.handlers());
-  const instruments = registerInstruments(bus, orchestrator);
+  const instruments = registerInstruments(bus);
   try {
     const grpcPort = await server.listen(options.grpcAddress);
     const http = await startHttp({ address: options.httpAddress, orchestrator, api, bus, logger });

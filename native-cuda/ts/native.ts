@@ -25,7 +25,7 @@ export interface EngineOptionsDto {
   backend: string;
   /** 0: all cores this process may use. */
   threads: number;
-  /** Highest instruction set to use: "auto", "avx512", "avx2", "generic". */
+  /** Highest instruction set to use: "auto", "amx", "avx512_bf16", "avx512", "avx2", "generic". */
   isa: string;
 }
 

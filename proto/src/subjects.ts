@@ -41,6 +41,8 @@ export const headers = {
   reason: 'Spindle-Reason',
   /** How often the job was delivered before it was dead-lettered. */
   attempts: 'Spindle-Attempts',
+  /** The error's code: what is not the job's fault (a full disk) is told apart by it. */
+  code: 'Spindle-Code',
 } as const;
 
 const token = /^[A-Za-z0-9_-]+$/;

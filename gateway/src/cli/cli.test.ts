@@ -44,6 +44,15 @@ describe('spindle', () => {
     expect((await spindle('ls')).out).toContain('no runs yet');
   });
 
+  it('warns of held-out prompts that the text encoder will cut', async () => {
+    const prompts = join(harness.folder, 'long.txt');
+    await writeFile(prompts, `short\n${'word '.repeat(20)}\n`);
+    const file = join(harness.folder, 'long.json');
+    await writeFile(file, JSON.stringify({ ...harness.config, evaluation: { prompts } }));
+    const { out } = await spindle('run', file, '--dry-run');
+    expect(out).toContain("warning: evaluation.prompts: at least 1 prompts are longer than the text encoder's 16 tokens");
+  });
+
   it('follows a run to its results in plain lines', async () => {
     const { code, out, err } = await spindle('run', config, '--watch', '--run-id', 'r1');
     expect([code, err]).toEqual([0, '']);

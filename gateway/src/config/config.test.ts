@@ -64,6 +64,7 @@ describe('a wrong run config is refused in one sentence', () => {
       'run.yaml:6: baselines[0].sft.learning_rte: unknown key; did you mean "learning_rate"?',
     ],
     ['a value out of range', `${smallest}iterations: 0\n`, 'iterations: expected at least 1, got 0'],
+    ['an integer that cannot be held exactly', `${smallest}seed: 9007199254740993\n`, /seed: expected at most 9007199254740991, got \d+$/],
     ['a value of another kind', `${smallest}precision: fp16\n`, 'precision: expected one of "auto", "float32", "bfloat16", got "fp16"'],
     ['a missing key', 'model: m\n', 'data'],
     [

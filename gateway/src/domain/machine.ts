@@ -153,9 +153,9 @@ function trainStep(next: RunState, model: string, metrics: TrainStepMetrics, at:
 
 function resume(next: RunState, forgiven: Record<string, number>, at: number): boolean {
   if (next.status !== 'paused' && next.status !== 'failed') return false;
+  next.forgiven = forgiven;
   if (next.status === 'failed') {
     // What failed gets another chance; what is done stays done.
-    next.forgiven = forgiven;
     for (const stage of Object.values(next.stages)) {
       if (stage.status === 'failed') stage.status = 'running';
       if (stage.status === 'running') stage.dead = [];

@@ -1,11 +1,11 @@
 /** Rates and remaining times, from the stages' own clocks. */
 import { stagesOf, type Stage } from './plan.js';
-import { stageOf, type RunState, type StageState } from './state.js';
+import { stageOf, type RunState, type RunStatus, type StageState, type StageStatus } from './state.js';
 import { jobStages } from './work.js';
 
 export interface StageProgress {
   stage: string;
-  state: string;
+  state: StageStatus | 'paused' | 'stopped';
   done: number;
   total: number;
   /** Items per second, 0 while unknown. */
@@ -33,7 +33,7 @@ export function progressOf(state: RunState, now: number): { stages: StageProgres
     if (stage.kind === 'evaluate') continue;
     stages.push({
       stage: stage.name,
-      state: own.status,
+      state: shownState(state.status, own.status),
       done: own.items,
       total: stage.items,
       rate: rates.get(stage.name) ?? 0,
@@ -42,6 +42,12 @@ export function progressOf(state: RunState, now: number): { stages: StageProgres
     });
   }
   return { stages, etaSeconds: known ? total : -1 };
+}
+
+/** In a run that does not run, no stage does, whatever it will go on with. */
+function shownState(run: RunStatus, stage: StageStatus): StageProgress['state'] {
+  if (stage !== 'running' || run === 'running') return stage;
+  return run === 'failed' || run === 'cancelled' ? 'stopped' : 'paused';
 }
 
 function activeSeconds(stage: StageState, now: number): number {

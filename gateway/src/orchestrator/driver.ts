@@ -19,7 +19,7 @@ import type { RunRecord } from './record.js';
 import type { RunRecords } from './records.js';
 import { Reconciler } from './reconciler.js';
 import { ResultReader } from './results.js';
-import { loadTexts } from './texts.js';
+import { loadTexts, roomWanted } from './texts.js';
 
 /** Training steps alone write the state at most this often; they are in metrics.jsonl and the trainer's checkpoint anyway. */
 const stepSaveMs = 1_000;
@@ -275,7 +275,7 @@ export class RunDriver {
     // A full disk is for a person to mend; nothing of the run is wrong.
     const event: NewEvent =
       error.code === 'RESOURCE_EXHAUSTED'
-        ? { type: 'pause', reason: `${stage}: ${error.message} Free some, then resume the run.` }
+        ? { type: 'pause', reason: roomWanted(stage, error.message) }
         : { type: 'failed', stage, reason: `${stage}: ${error.message}` };
     await this.#report(this.dispatch(event));
   }

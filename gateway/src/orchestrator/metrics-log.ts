@@ -38,8 +38,11 @@ export class MetricsLog {
     this.#writing = this.#writing.then(async () => {
       const text = this.#pending;
       this.#pending = '';
-      // A full disk costs lines of the plot, not the run.
-      if (text !== '') await appendFile(this.#file, text).catch(() => undefined);
+      if (text === '') return;
+      await appendFile(this.#file, text).catch(() => {
+        // A full disk must not cost the run: the lines go with the next ones, after what may be a torn one.
+        this.#pending = `\n${text}${this.#pending}`;
+      });
     });
   }
 

@@ -9,6 +9,7 @@ import { isFinal } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
 import type { NewEvent } from './driver.js';
 import { kindOfStage, stageNamed } from './jobs.js';
+import { roomWanted } from './texts.js';
 import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
 
@@ -119,7 +120,9 @@ export class Reconciler {
       seen.set(letter.key, count);
       const job = parseJobKey(letter.key);
       if (!job || count <= (record().state.forgiven[letter.key] ?? 0) || !record().state.stages[job.stage]) continue;
-      await dispatch({ type: 'job-dead', stage: job.stage, shard: job.shard, reason: letter.reason, attempts: letter.attempts });
+      // Nothing is wrong with the job: it is queued again once a person has made room and resumed the run.
+      if (letter.code === 'RESOURCE_EXHAUSTED') await dispatch({ type: 'pause', reason: roomWanted(job.stage, letter.reason) });
+      else await dispatch({ type: 'job-dead', stage: job.stage, shard: job.shard, reason: letter.reason, attempts: letter.attempts });
     }
   }
 

@@ -3,6 +3,11 @@ import type { RunTexts } from './jobs.js';
 import type { RunRecord } from './record.js';
 import { toRef } from './wire.js';
 
+/** Why a run pauses that has run out of disk or memory. */
+export function roomWanted(stage: string, reason: string): string {
+  return `${stage}: ${reason} Free some, then resume the run.`;
+}
+
 export async function loadTexts(store: ArtifactStore, record: RunRecord): Promise<RunTexts> {
   const manifest = (await store.get(toRef(record.manifest))).toString('utf8');
   const captions = manifest

@@ -12,7 +12,7 @@ import { samplingSettings } from '../orchestrator/jobs.js';
 import type { SamplerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
-import { readDataSet, type DataSet } from './dataset.js';
+import { longTexts, readDataSet, type DataSet } from './dataset.js';
 import { describePlan } from './plan-text.js';
 import { readPrompts } from './prompts.js';
 
@@ -48,6 +48,12 @@ export async function checkRun(config: RunConfig, runId: string, sampler: Sample
   if (config.train.batch_size > data.rows.length) {
     warnings.push(
       `train.batch_size: ${config.train.batch_size} is more than the ${data.rows.length} rows of the data set; rows repeat within a batch.`,
+    );
+  }
+  const long = longTexts(prompts, model.textTokens);
+  if (long > 0) {
+    warnings.push(
+      `evaluation.prompts: at least ${long} prompts are longer than the text encoder's ${model.textTokens} tokens; they will be cut.`,
     );
   }
   const checked = { config, plan, resolution, model, data, prompts, warnings };

@@ -33,6 +33,11 @@ describe('an image folder', () => {
     expect((await readDataSet(folder, options)).rows[0]?.text).toBe('said "hi",\nthen left');
   });
 
+  it('may begin with a byte order mark', async () => {
+    const folder = dataFolder({ 'a.png': '', 'metadata.jsonl': `\uFEFF${line('a.png')}` });
+    expect((await readDataSet(folder, options)).rows).toHaveLength(1);
+  });
+
   it('can be cut to its first rows', async () => {
     const folder = dataFolder({ 'a.png': '', 'b.png': '', 'metadata.jsonl': line('a.png') + line('b.png') });
     expect((await readDataSet(folder, { ...options, limit: 1 })).rows).toHaveLength(1);

@@ -67,14 +67,21 @@ function warningsOf(rows: DataRow[], unlisted: string[], options: { limit?: numb
     warnings.push(`data: ${unlisted.length} images have no row in the metadata and are not used: ${some(unlisted.sort())}.`);
   const empty = rows.filter((row) => row.text.trim() === '').length;
   if (empty > 0) warnings.push(`data: ${empty} captions are empty.`);
-  // Every word is at least one token; begin and end take two. The exact count is known once the text is encoded.
-  const room = options.textTokens - 2;
-  const long = room > 0 ? rows.filter((row) => row.text.trim().split(/\s+/).length > room).length : 0;
+  const long = longTexts(
+    rows.map((row) => row.text),
+    options.textTokens,
+  );
   if (long > 0)
     warnings.push(`data: at least ${long} captions are longer than the text encoder's ${options.textTokens} tokens; they will be cut.`);
   if (options.limit !== undefined && options.limit > rows.length)
     warnings.push(`data.limit: ${options.limit} rows were asked for, the data set has ${rows.length}.`);
   return warnings;
+}
+
+/** At least so many will be cut: every word is at least one token; begin and end take two. The exact count is known once the text is encoded. */
+export function longTexts(texts: string[], textTokens: number): number {
+  const room = textTokens - 2;
+  return room > 0 ? texts.filter((text) => text.trim().split(/\s+/).length > room).length : 0;
 }
 
 interface Entry {
@@ -84,17 +91,21 @@ interface Entry {
 }
 
 function parseJsonLines(text: string, file: string): Entry[] {
-  return text.split(/\r?\n/).flatMap((source, i) => {
-    if (source.trim() === '') return [];
-    const line = i + 1;
-    let value: unknown;
-    try {
-      value = JSON.parse(source);
-    } catch {
-      throw new SpindleError('INVALID_ARGUMENT', `${file}:${line}: expected one JSON object per line, got "${source.slice(0, 60)}".`);
-    }
-    return entryOf(value, line, file);
-  });
+  // Editors on Windows begin a file with a byte order mark.
+  return text
+    .replace(/^\uFEFF/, '')
+    .split(/\r?\n/)
+    .flatMap((source, i) => {
+      if (source.trim() === '') return [];
+      const line = i + 1;
+      let value: unknown;
+      try {
+        value = JSON.parse(source);
+      } catch {
+        throw new SpindleError('INVALID_ARGUMENT', `${file}:${line}: expected one JSON object per line, got "${source.slice(0, 60)}".`);
+      }
+      return entryOf(value, line, file);
+    });
 }
 
 function parseCsvRows(text: string, file: string): Entry[] {

@@ -47,7 +47,9 @@ export const backendOption = (): Option =>
 export const threadsOption = (): Option =>
   new Option('--threads <n>', 'threads; 0 takes all cores this process may use').default(0).argParser(integer(0));
 export const isaOption = (): Option =>
-  new Option('--isa <name>', 'highest instruction set to use').choices(['auto', 'avx512', 'avx2', 'generic']).default('auto');
+  new Option('--isa <name>', 'highest instruction set to use')
+    .choices(['auto', 'amx', 'avx512_bf16', 'avx512', 'avx2', 'generic'])
+    .default('auto');
 export const precisionOption = (): Option =>
   new Option('--precision <name>', 'type of weights and activations')
     .choices(['float32', 'bfloat16'] satisfies NativePrecision[])

@@ -73,6 +73,8 @@ function readRows(directory: string): Row[] {
   const file = join(directory, 'metadata.jsonl');
   const rows: Row[] = [];
   readText(file)
+    // Editors on Windows begin a file with a byte order mark.
+    .replace(/^\uFEFF/, '')
     .split('\n')
     .forEach((line, index) => {
       if (line.trim() === '') return;

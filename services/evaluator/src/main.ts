@@ -1,9 +1,9 @@
-import { createLogger, openLocalStore, parseConfig, runService, startTelemetry } from '@spindle/kit';
-import { environmentSchema, pickEnvironment } from './config.js';
+import { createLogger, openLocalStore, parseConfig, pickEnvironment, runService, startTelemetry } from '@spindle/kit';
+import { environmentSchema } from './config.js';
 import { startEvaluator } from './service.js';
 
 await runService('evaluator', async (lifecycle) => {
-  const env = parseConfig(environmentSchema, pickEnvironment(process.env), 'environment');
+  const env = parseConfig(environmentSchema, pickEnvironment(environmentSchema, process.env), 'environment');
   const logger = createLogger('evaluator', { level: env.SPINDLE_LOG_LEVEL });
   const telemetry = startTelemetry({ service: 'spindle-evaluator', version: '0.1.0', endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT });
   lifecycle.defer('telemetry', () => telemetry.shutdown());

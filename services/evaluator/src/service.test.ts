@@ -131,6 +131,18 @@ it('writes the whole report, and the same bytes when called again', async () => 
   expect((await readdir(join(directory, 'images/base'))).sort()).toEqual(['0000.png', '0001.png', 'metadata.jsonl']);
 });
 
+it('writes the report of a run without evaluation: its curves and settings', async () => {
+  const directory = join(root, 'r1');
+  const { files } = await client.writeReport({ runId: 'r1', directory, models: [], runJson });
+  expect(files).toEqual(['report.json', 'report.md', 'report.html']);
+  const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as { models: unknown[]; curves: object };
+  expect(report.models).toEqual([]);
+  expect(Object.keys(report.curves)).toEqual(['spin1']);
+  const html = await readFile(join(directory, 'report.html'), 'utf8');
+  expect(html).toContain('No model was judged.');
+  expect(html).toContain('<svg');
+});
+
 it('refuses what does not fit together, by name', async () => {
   const base = await judged('base', [1, 2, 3]);
   const short = create(ModelEvaluationSchema, { ...base, model: 'spin1', scoreKeys: base.scoreKeys.slice(0, 1) });

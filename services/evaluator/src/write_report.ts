@@ -22,7 +22,8 @@ export async function writeReport(request: WriteReportRequest, store: ArtifactSt
       throw new SpindleError('INVALID_ARGUMENT', `models: expected a name of letters, digits, ".", "_" and "-", got "${model}"`);
   }
   const run = readRunData(request.runJson);
-  const judged = await evaluate(models, store);
+  // A run without held-out prompts still has curves, timings and settings to show.
+  const judged = models.length === 0 ? [] : await evaluate(models, store);
   const images = await Promise.all(models.map((model) => readImages(model, store)));
   const reports: ModelReport[] = [];
   const files: string[] = [];

@@ -35,7 +35,8 @@ function parse<S extends z.ZodType>(schema: S, value: unknown, where: (issue: Co
     const path = formatPath(issue.path);
     return `${where(issue)}: ${path === '' ? '' : `${path}: `}${issue.message}`;
   });
-  throw new SpindleError('INVALID_ARGUMENT', lines.join('\n'), { cause: result.error });
+  // One mistake can break two rules that say the same (an integer that is too large).
+  throw new SpindleError('INVALID_ARGUMENT', [...new Set(lines)].join('\n'), { cause: result.error });
 }
 
 function readText(file: string): string {

@@ -20,4 +20,5 @@ export type { KvRecord, KvStore } from './nats/kv.js';
 export { Lease } from './nats/lease.js';
 export { startNatsServer, type NatsServer } from './nats/server.js';
 export { heartbeat, runService, serve, type ServeOptions } from './service.js';
-export { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
+export { announceWorker, openWorker, takeJobs, WorkerState, type WorkerContext } from './worker.js';
+export { engineOptions, environmentSchema, pickEnvironment, serviceEnvironment, type Environment } from './worker-environment.js';

@@ -1,14 +1,22 @@
 /** Encode and sample jobs from the queue: a stored result is the proof of work done, so a job is done once whatever is redelivered. */
 import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
-import { ensureError, inSpan, SpindleError, type ArtifactStore, type Bus, type JobContext, type Logger } from '@spindle/kit';
+import {
+  ensureError,
+  inSpan,
+  SpindleError,
+  type ArtifactStore,
+  type Bus,
+  type JobContext,
+  type Logger,
+  type WorkerState,
+} from '@spindle/kit';
 import { EventSchema, JobResultSchema, type ArtifactRef, type Job, type JobResult } from '@spindle/proto';
 import { encode } from './encode.js';
 import type { SamplerEngine } from './engine.js';
 import type { Instruments } from './instruments.js';
 import type { Models } from './models.js';
 import { sample } from './sample.js';
-import type { WorkerState } from './worker_state.js';
 
 export interface ConsumerDeps {
   store: ArtifactStore;

@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { SpindleError, type ArtifactStore, type ServiceHandlers } from '@spindle/kit';
+import { SpindleError, type ArtifactStore, type ServiceHandlers, type WorkerState } from '@spindle/kit';
 import {
   GetWorkerResponseSchema,
   InspectModelResponseSchema,
@@ -13,7 +13,6 @@ import type { SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
 import { draw } from './sample.js';
-import type { WorkerState } from './worker_state.js';
 
 export interface ServerDeps {
   store: ArtifactStore;

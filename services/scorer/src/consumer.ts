@@ -1,11 +1,19 @@
 /** Score jobs from the queue: a stored result is the proof of work done, so a job is done once whatever is redelivered. */
 import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
-import { ensureError, inSpan, SpindleError, type ArtifactStore, type Bus, type JobContext, type Logger } from '@spindle/kit';
+import {
+  ensureError,
+  inSpan,
+  SpindleError,
+  type ArtifactStore,
+  type Bus,
+  type JobContext,
+  type Logger,
+  type WorkerState,
+} from '@spindle/kit';
 import { EventSchema, JobResultSchema, ScoreResultSchema, type Job, type JobResult } from '@spindle/proto';
 import type { Instruments } from './instruments.js';
 import type { Scorer } from './score.js';
-import type { WorkerState } from './worker_state.js';
 
 export interface ConsumerDeps {
   store: ArtifactStore;

@@ -1,6 +1,12 @@
 import { meter } from '@spindle/kit';
 import type { StepMetrics } from './domain/metrics.js';
 
+export interface TrainingName {
+  run: string;
+  model: string;
+  objective: string;
+}
+
 /** Created after telemetry has started: an instrument made earlier stays silent. */
 export function createInstruments() {
   const spindle = meter();
@@ -13,12 +19,15 @@ export function createInstruments() {
   });
   const seconds = spindle.createHistogram('spindle.train.step.duration', { unit: 's', description: 'Time of an optimiser step' });
   return {
-    stepDone(metrics: StepMetrics, durationSeconds: number, batchSize: number, objective: string): void {
-      loss.record(metrics.loss, { objective });
-      errorReal.record(metrics.errorReal, { objective });
-      if (objective !== 'sft') accuracy.record(metrics.implicitAccuracy, { objective });
-      pairs.add(batchSize, { objective });
-      seconds.record(durationSeconds, { objective });
+    stepDone(metrics: StepMetrics, durationSeconds: number, batchSize: number, training: TrainingName): void {
+      const { objective } = training;
+      const attributes = { objective, 'spindle.run': training.run, 'spindle.model': training.model };
+      loss.record(metrics.loss, attributes);
+      errorReal.record(metrics.errorReal, attributes);
+      // Plain fine-tuning has no opponent to be told from.
+      if (objective !== 'sft') accuracy.record(metrics.implicitAccuracy, attributes);
+      pairs.add(batchSize, attributes);
+      seconds.record(durationSeconds, attributes);
     },
   };
 }

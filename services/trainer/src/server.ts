@@ -1,10 +1,9 @@
 /** TrainerService: one run at a time in this process, one process at a time per key. */
 import { fromJsonString, type MessageInitShape } from '@bufbuild/protobuf';
-import { inSpan, Lease, linkedAbort, SpindleError, type KvStore, type ServiceHandlers } from '@spindle/kit';
+import { inSpan, Lease, linkedAbort, SpindleError, type KvStore, type ServiceHandlers, type WorkerState } from '@spindle/kit';
 import { TrainFinishedSchema, type TrainerService, type TrainRequest, type TrainResponseSchema } from '@spindle/proto';
 import { Turns } from './turns.js';
 import { train, type TrainingDeps } from './training.js';
-import type { WorkerState } from './worker_state.js';
 
 export interface ServerDeps extends TrainingDeps {
   leases: KvStore;

@@ -1,23 +1,16 @@
 /** The trainer as a whole, over whatever engine, store and bus it is given. */
-import { heartbeat, serve, type ArtifactStore, type Bus, type Lifecycle, type Logger } from '@spindle/kit';
+import { announceWorker, serve, WorkerState, type Bus, type Lifecycle, type WorkerContext } from '@spindle/kit';
 import { TrainerService } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
 import { createHandlers } from './server.js';
-import { WorkerState } from './worker_state.js';
 
-export interface TrainerOptions {
+export interface TrainerOptions extends Omit<WorkerContext, 'bus'> {
   engine: TrainerEngine;
-  store: ArtifactStore;
   bus: Pick<Bus, 'kv'>;
-  logger: Logger;
-  workerId: string;
-  address: string;
-  portFile: string | undefined;
   leaseTtlMs?: number;
 }
 
-const heartbeatMs = 5_000;
 const defaultLeaseTtlMs = 10_000;
 // Long enough to write a checkpoint of a large model.
 const graceMs = 60_000;
@@ -25,21 +18,8 @@ const graceMs = 60_000;
 /** Resolves when it takes calls; returns the port. */
 export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions): Promise<number> {
   const { engine, store, bus, logger, workerId } = options;
-  const { signal } = lifecycle;
   const state = new WorkerState();
-  const { backend, isa, threads } = engine.info;
-  const describe = (): object => ({
-    kind: 'trainer',
-    worker: workerId,
-    job: state.jobKey,
-    jobsDone: state.jobsDone,
-    jobsFailed: state.jobsFailed,
-    backend,
-    isa,
-    threads,
-  });
-  const beating = heartbeat(bus.kv('workers'), `trainer.${workerId}`, describe, { intervalMs: heartbeatMs, signal, logger });
-  lifecycle.defer('heartbeat', () => beating);
+  announceWorker(lifecycle, 'trainer', state, engine.info, options);
   const handlers = createHandlers({
     engine,
     store,
@@ -49,7 +29,7 @@ export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions
     leaseTtlMs: options.leaseTtlMs ?? defaultLeaseTtlMs,
     state,
     workerId,
-    stopping: signal,
+    stopping: lifecycle.signal,
   });
   return serve(lifecycle, { address: options.address, portFile: options.portFile, graceMs, logger }, (server) =>
     server.addService(TrainerService, handlers),

@@ -198,7 +198,11 @@ async function takeStep(step: number, order: DataOrder, run: Prepared, deps: Tra
   if (!Number.isFinite(applied.gradNorm)) throw new SpindleError('DIVERGED', `gradNorm is ${applied.gradNorm}`);
   recordPhases(phases, started);
   const seconds = (nowMs() - started) / 1000;
-  deps.instruments.stepDone(metrics, seconds, settings.batchSize, settings.objective);
+  deps.instruments.stepDone(metrics, seconds, settings.batchSize, {
+    run: run.request.runId,
+    model: run.request.modelName,
+    objective: settings.objective,
+  });
   return {
     ...metrics,
     step: step + 1,

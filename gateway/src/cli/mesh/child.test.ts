@@ -1,4 +1,5 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -26,7 +27,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-async function child(source: string): Promise<{ child: ServiceChild; environment: NodeJS.ProcessEnv }> {
+async function child(source: string, logFile = join(folder, 'log')): Promise<{ child: ServiceChild; environment: NodeJS.ProcessEnv }> {
   const main = join(folder, 'main.mjs');
   await writeFile(main, source);
   const portFile = join(folder, 'port');
@@ -36,7 +37,7 @@ async function child(source: string): Promise<{ child: ServiceChild; environment
     main,
     environment,
     portFile,
-    logFile: join(folder, 'log'),
+    logFile,
     signal: abort.signal,
     onLine: (_name, line) => lines.push(line),
     onRestart: (_name, reason) => restarts.push(reason),
@@ -67,4 +68,15 @@ it('is started again where it was when it is killed', async () => {
 it('says why when it cannot start', async () => {
   const { child: sampler } = await child(`console.error('sampler: no engine here'); process.exit(3);`);
   await expect(sampler.start()).rejects.toThrow('sampler did not start (exit code 3): sampler: no engine here');
+});
+
+it('goes on with its log file once it can be written again', async () => {
+  const { child: sampler } = await child(`${service} setInterval(() => console.error('{"msg":"beat"}'), 5);`, join(folder, 'logs', 'log'));
+  await sampler.start();
+  await until(() => lines.length > 2);
+  // A folder that is not there fails as a full disk does.
+  await mkdir(join(folder, 'logs'));
+  const log = join(folder, 'logs', 'log');
+  await until(() => existsSync(log) && readFileSync(log, 'utf8').includes('beat'));
+  await sampler.stop();
 });

@@ -33,14 +33,11 @@ export class ServiceChild {
   #ended: Promise<void> = Promise.resolve();
   #lastLine = '';
   readonly #options: ChildOptions;
-  readonly #log: WriteStream;
+  #log: WriteStream | undefined;
 
   constructor(options: ChildOptions) {
     this.name = options.name;
     this.#options = options;
-    this.#log = createWriteStream(options.logFile, { flags: 'a' });
-    // A full disk must not take the mesh down with it.
-    this.#log.on('error', () => undefined);
   }
 
   get pid(): number {
@@ -70,7 +67,7 @@ export class ServiceChild {
       await this.#ended;
       clearTimeout(timer);
     }
-    this.#log.end();
+    this.#log?.end();
   }
 
   #spawn(onExit: (reason: string) => void): void {
@@ -81,7 +78,7 @@ export class ServiceChild {
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on('line', (line) => {
         this.#lastLine = line;
-        this.#log.write(`${line}\n`);
+        this.#writeLog(line);
         // What a start that fails says last is told with its failure.
         if (this.ports.length > 0 || line.startsWith('{')) this.#options.onLine(this.name, line);
       });
@@ -97,6 +94,18 @@ export class ServiceChild {
       });
     });
     this.#options.onStart();
+  }
+
+  /** A full disk must not take the mesh down with it: lines are lost, and the file is opened again for the next one. */
+  #writeLog(line: string): void {
+    if (this.#log === undefined) {
+      const log = createWriteStream(this.#options.logFile, { flags: 'a' });
+      log.on('error', () => {
+        if (this.#log === log) this.#log = undefined;
+      });
+      this.#log = log;
+    }
+    this.#log.write(`${line}\n`);
   }
 
   async #watch(): Promise<void> {

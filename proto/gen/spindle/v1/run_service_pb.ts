@@ -28,7 +28,7 @@ export type StageProgress = Message<"spindle.v1.StageProgress"> & {
   stage: string;
 
   /**
-   * "waiting", "running", "done", "failed", "skipped".
+   * "waiting", "running", "done", "failed", "skipped"; a running one of a run that is not running is "paused" or "stopped".
    *
    * @generated from field: string state = 2;
    */

@@ -1,4 +1,5 @@
 import type { BucketName, Event, Job, JobKind } from '@spindle/proto';
+import type { ErrorCode } from '../errors.js';
 import type { KvStore } from './kv.js';
 
 export interface JobContext {
@@ -34,6 +35,7 @@ export interface QueueDepth {
 export interface DeadLetter {
   key: string;
   reason: string;
+  code: ErrorCode;
   attempts: number;
 }
 

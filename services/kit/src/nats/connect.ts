@@ -22,7 +22,7 @@ import {
 import { SpanKind } from '@opentelemetry/api';
 import { connect, Events, headers, type JetStreamClient, type JetStreamManager, type JsMsg, type KV, type NatsConnection } from 'nats';
 import { randomUUID } from 'node:crypto';
-import { SpindleError } from '../errors.js';
+import { isErrorCode, SpindleError } from '../errors.js';
 import type { Logger } from '../logger.js';
 import { injectContext, inSpan } from '../telemetry/spans.js';
 import type { Bus, ConsumeOptions, DeadLetter, JobContext, ProvisionOptions, QueueDepth } from './bus.js';
@@ -202,11 +202,12 @@ class NatsBus implements Bus, JobSink {
     }
   }
 
-  async deadLetter(kind: JobKind, msg: JsMsg, job: Job | undefined, reason: string, attempts: number): Promise<void> {
+  async deadLetter(kind: JobKind, msg: JsMsg, job: Job | undefined, error: SpindleError, attempts: number): Promise<void> {
     const carrier = headers();
     injectContext(carrier);
     // A header is one line.
-    carrier.set(headerNames.reason, reason.replace(/\s+/g, ' ').slice(0, 2_000));
+    carrier.set(headerNames.reason, error.message.replace(/\s+/g, ' ').slice(0, 2_000));
+    carrier.set(headerNames.code, error.code);
     carrier.set(headerNames.attempts, String(attempts));
     const runId = job?.runId ?? msg.subject.split('.').at(-1) ?? 'unknown';
     await publishStored(this.js, {
@@ -271,7 +272,14 @@ function readDeadLetter(msg: JsMsg): DeadLetter {
   } catch {
     // That it cannot be read is why it is here; the subject is all that names it.
   }
-  return { key, reason: msg.headers?.get(headerNames.reason) ?? '', attempts: Number(msg.headers?.get(headerNames.attempts) ?? 0) };
+  const header = (name: string): string => msg.headers?.get(name) ?? '';
+  const code = header(headerNames.code);
+  return {
+    key,
+    reason: header(headerNames.reason),
+    code: isErrorCode(code) ? code : 'INTERNAL',
+    attempts: Number(header(headerNames.attempts)),
+  };
 }
 
 function sleepUnref(ms: number): Promise<false> {

@@ -16,7 +16,7 @@ const pullMs = 1_000;
 /** What the loop needs from the bus beside the connection. */
 export interface JobSink {
   publishEvent(event: Event, msgId: string): Promise<void>;
-  deadLetter(kind: JobKind, msg: JsMsg, job: Job | undefined, reason: string, attempts: number): Promise<void>;
+  deadLetter(kind: JobKind, msg: JsMsg, job: Job | undefined, error: SpindleError, attempts: number): Promise<void>;
   /** Puts the job back as new, so that giving it up in good order does not count as a failure. */
   handBack(msg: JsMsg): Promise<void>;
   provision(): Promise<void>;
@@ -95,9 +95,10 @@ export class JobLoop {
     const attempt = msg.info.deliveryCount;
     const { maxDeliver = 3 } = this.options;
     const job = readJob(msg);
-    if (job instanceof SpindleError) return this.kill(kind, msg, undefined, job.message, attempt);
+    if (job instanceof SpindleError) return this.kill(kind, msg, undefined, job, attempt);
     // No failure was reported for the last delivery, so it ended with the worker: not given a chance to take another one down.
-    if (attempt > maxDeliver) return this.kill(kind, msg, job, `crashed the worker ${maxDeliver} times`, maxDeliver);
+    if (attempt > maxDeliver)
+      return this.kill(kind, msg, job, new SpindleError('INTERNAL', `crashed the worker ${maxDeliver} times`), maxDeliver);
     const heartbeat = setInterval(() => msg.working(), ackWaitMs / 4);
     try {
       await this.runHandler(kind, msg, job, attempt);
@@ -139,17 +140,18 @@ export class JobLoop {
     const { maxDeliver = 3, retryDelayMs = 1_000, signal, workerId } = this.options;
     if (signal.aborted && error.code === 'CANCELLED') return this.sink.handBack(msg);
     this.logger.warn({ err: error, key: job.key, attempt }, 'job failed');
-    if (!error.retryable) return this.kill(kind, msg, job, error.message, attempt);
-    if (attempt >= maxDeliver) return this.kill(kind, msg, job, `${error.message} (tried ${attempt} times)`, attempt);
+    if (!error.retryable) return this.kill(kind, msg, job, error, attempt);
+    if (attempt >= maxDeliver)
+      return this.kill(kind, msg, job, new SpindleError(error.code, `${error.message} (tried ${attempt} times)`), attempt);
     msg.nak(Math.min(60_000, retryDelayMs * 2 ** (attempt - 1)));
     await this.report(msg, job, error.message, attempt, false, workerId);
   }
 
   /** Dead letter, then the news, then the ack: a crash in between repeats steps that are harmless to repeat. */
-  private async kill(kind: JobKind, msg: JsMsg, job: Job | undefined, reason: string, attempts: number): Promise<void> {
-    this.logger.error({ key: job?.key, attempts, reason }, 'job is given up');
-    await this.sink.deadLetter(kind, msg, job, reason, attempts);
-    if (job) await this.report(msg, job, reason, attempts, true, this.options.workerId);
+  private async kill(kind: JobKind, msg: JsMsg, job: Job | undefined, error: SpindleError, attempts: number): Promise<void> {
+    this.logger.error({ key: job?.key, attempts, reason: error.message }, 'job is given up');
+    await this.sink.deadLetter(kind, msg, job, error, attempts);
+    if (job) await this.report(msg, job, error.message, attempts, true, this.options.workerId);
     await msg.ackAck();
   }
 

@@ -43,14 +43,19 @@ test('every job is handled once and leaves the queue, shared by all workers', as
   const done: string[] = [];
   for (let i = 0; i < 20; i++) await bus.publishJob(sampleJob(`r1/sample-spin1/${i}`), 0);
   const handled = { a: 0, b: 0 };
-  work(bus, async (job) => {
-    handled.a++;
-    done.push(job.key);
-  });
-  work(other, async (job) => {
-    handled.b++;
-    done.push(job.key);
-  });
+  let meet = (): void => undefined;
+  const met = new Promise<void>((resolve) => (meet = resolve));
+  const worker =
+    (name: keyof typeof handled) =>
+    async (job: Job): Promise<void> => {
+      handled[name]++;
+      done.push(job.key);
+      // Neither empties the queue before the other one has looked at it.
+      if (handled.a > 0 && handled.b > 0) meet();
+      await met;
+    };
+  work(bus, worker('a'));
+  work(other, worker('b'));
   await expect.poll(() => done.length, { timeout: 10_000 }).toBe(20);
   await expect.poll(() => queued(bus)).toBe(0);
   expect(new Set(done).size).toBe(20);
@@ -137,7 +142,9 @@ test('the third failure is dead-lettered with its reason, reported and gone from
   await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
   await expect.poll(() => bus.deadLetters('r1'), { timeout: 10_000 }).toHaveLength(1);
   await expect.poll(() => queued(bus)).toBe(0);
-  expect(await bus.deadLetters('r1')).toEqual([{ key: 'r1/sample-base/0', reason: 'no luck (tried 3 times)', attempts: 3 }]);
+  expect(await bus.deadLetters('r1')).toEqual([
+    { key: 'r1/sample-base/0', reason: 'no luck (tried 3 times)', code: 'UNAVAILABLE', attempts: 3 },
+  ]);
   expect(await bus.deadLetters('r2')).toEqual([]);
   expect((await readFailures(bus, 3)).map(({ dead }) => dead)).toEqual([false, false, true]);
 });
@@ -179,7 +186,7 @@ test('a job whose worker died three times is dead-lettered without being run aga
   );
   await expect
     .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
-    .toContainEqual({ key: 'r1/sample-base/0', reason: 'crashed the worker 3 times', attempts: 3 });
+    .toContainEqual({ key: 'r1/sample-base/0', reason: 'crashed the worker 3 times', code: 'INTERNAL', attempts: 3 });
   expect(run).not.toContain('r1/sample-base/0');
 });
 

@@ -1,1 +1,0 @@
-export { environmentSchema, pickEnvironment, type Environment } from '@spindle/kit';
