@@ -11,7 +11,7 @@ import { main, root, runAttached, ScriptError } from './lib/phase.mjs';
 
 const help = `usage: npm run bench -- [options]
   --only WORD            tasks whose name has the word ("spin_step small b4 float32"); may be given again: all of the words
-  --quick                one process per program with three timed calls, instead of five processes in turn
+  --quick                one process per program with five timed calls, instead of five processes in turn
   --isa NAME             auto, avx512, avx2 or generic: holds both programs to it; default auto
   --threads N            of both programs; default: all that this process may use
   --peer-python PATH     a Python that has PyTorch and diffusers (or SPINDLE_PEER_PYTHON)
@@ -103,7 +103,7 @@ await main(async () => {
     isa: values.isa,
     threads: Number(values.threads),
     peerScript: values['peer-script'] === undefined ? undefined : resolve(values['peer-script']),
-    ...(values.quick ? { rounds: 1, repeat: 3, warmup: 1 } : { rounds: 5, repeat: 1, warmup: 1 }),
+    ...(values.quick ? { rounds: 1, repeat: 5, warmup: 1 } : { rounds: 5, repeat: 1, warmup: 1 }),
   };
   const records = [];
   let file;
