@@ -133,39 +133,97 @@ static void interleave(uint16_t* out, const uint16_t* even, const uint16_t* odd,
   for (i = 2 * n; i < 2 * padded; ++i) out[i] = 0;
 }
 
-// Sums in double, rounded once: for products too small for their time to matter (kWideElements in cpu_kernels.h).
-static void gemm_f32_wide(const GemmCall& g) {
-  const int64_t columns = g.vectors * V::W;
-  for (int64_t r = 0; r < g.rows; ++r) {
-    double acc[4 * 16];
-    float* c = g.c + r * g.ldc;
-    for (int64_t j = 0; j < columns; ++j) acc[j] = g.accumulate ? double(c[j]) : 0.0;
-    const float* b = static_cast<const float*>(g.b);
-    for (int64_t s = 0; s < g.segments; ++s) {
-      const float* a = static_cast<const float*>(g.a[s * g.rows + r]);
-      for (int64_t i = 0; i < g.k; ++i, b += g.ldb) {
-        const double value = double(a[i]);
-        for (int64_t j = 0; j < columns; ++j) acc[j] += value * double(b[j]);
-      }
-    }
-    for (int64_t j = 0; j < columns; ++j) c[j] = float(acc[j]);
+// Sums in double, rounded once: for products too small for their time to matter much (kWideElements in cpu_kernels.h).
+// Two halves, each a register's width: wider vectors would live in memory.
+typedef float HalfFloats __attribute__((vector_size(2 * V::W)));
+typedef double HalfWide __attribute__((vector_size(4 * V::W)));
+struct Wide {
+  HalfWide half[2];
+};
+
+static inline void load_wide(Wide& out, const float* p) {
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    HalfFloats v;
+    memcpy(&v, p + h * (V::W / 2), sizeof v);
+    out.half[h] = __builtin_convertvector(v, HalfWide);
   }
+}
+static inline void store_wide(float* p, const Wide& v) {
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    HalfFloats narrow = __builtin_convertvector(v.half[h], HalfFloats);
+    memcpy(p + h * (V::W / 2), &narrow, sizeof narrow);
+  }
+}
+static inline void start_wide(Wide& out, const float* c, bool accumulate) {
+  out.half[0] = out.half[1] = HalfWide{};
+  if (accumulate) load_wide(out, c);
 }
 
-static void outer_f32_wide(const OuterCall& g) {
-  const int64_t columns = g.vectors * V::W;
-  for (int64_t r = 0; r < g.rows; ++r) {
-    double acc[4 * 16];
-    float* c = g.c + r * g.ldc;
-    for (int64_t j = 0; j < columns; ++j) acc[j] = g.accumulate ? double(c[j]) : 0.0;
-    for (int64_t s = 0; s < g.run_count; ++s) {
-      const float *a = g.runs[s].a + r, *b = g.runs[s].b;
-      for (int64_t i = 0; i < g.runs[s].count; ++i, a += g.lda, b += g.ldb)
-        for (int64_t j = 0; j < columns; ++j) acc[j] += double(*a) * double(b[j]);
+// One vector of columns, ROWS rows from `row` on.
+template <int ROWS>
+static void gemm_wide_tile(const GemmCall& g, int64_t row, int64_t column) {
+  Wide acc[ROWS];
+  float* c = g.c + row * g.ldc + column;
+#pragma GCC unroll 6
+  for (int r = 0; r < ROWS; ++r) start_wide(acc[r], c + r * g.ldc, g.accumulate);
+  const float* b = static_cast<const float*>(g.b) + column;
+  for (int64_t s = 0; s < g.segments; ++s) {
+    const float* a[ROWS];
+#pragma GCC unroll 6
+    for (int r = 0; r < ROWS; ++r) a[r] = static_cast<const float*>(g.a[s * g.rows + row + r]);
+    for (int64_t i = 0; i < g.k; ++i, b += g.ldb) {
+      Wide bv;
+      load_wide(bv, b);
+#pragma GCC unroll 6
+      for (int r = 0; r < ROWS; ++r) {
+        const double value = double(a[r][i]);
+        acc[r].half[0] += value * bv.half[0];
+        acc[r].half[1] += value * bv.half[1];
+      }
     }
-    for (int64_t j = 0; j < columns; ++j) c[j] = float(acc[j]);
   }
+#pragma GCC unroll 6
+  for (int r = 0; r < ROWS; ++r) store_wide(c + r * g.ldc, acc[r]);
 }
+
+template <int ROWS>
+static void outer_wide_tile(const OuterCall& g, int64_t row, int64_t column) {
+  Wide acc[ROWS];
+  float* c = g.c + row * g.ldc + column;
+#pragma GCC unroll 6
+  for (int r = 0; r < ROWS; ++r) start_wide(acc[r], c + r * g.ldc, g.accumulate);
+  for (int64_t s = 0; s < g.run_count; ++s) {
+    const float *a = g.runs[s].a + row, *b = g.runs[s].b + column;
+    for (int64_t i = 0; i < g.runs[s].count; ++i, a += g.lda, b += g.ldb) {
+      Wide bv;
+      load_wide(bv, b);
+#pragma GCC unroll 6
+      for (int r = 0; r < ROWS; ++r) {
+        const double value = double(a[r]);
+        acc[r].half[0] += value * bv.half[0];
+        acc[r].half[1] += value * bv.half[1];
+      }
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < ROWS; ++r) store_wide(c + r * g.ldc, acc[r]);
+}
+
+#define SPINDLE_WIDE(KERNEL)                                       \
+  for (int64_t column = 0; column < g.vectors * V::W; column += V::W) \
+    for (int64_t row = 0; row < g.rows; row += 6) switch (g.rows - row) { \
+        case 1: KERNEL<1>(g, row, column); break;                  \
+        case 2: KERNEL<2>(g, row, column); break;                  \
+        case 3: KERNEL<3>(g, row, column); break;                  \
+        case 4: KERNEL<4>(g, row, column); break;                  \
+        case 5: KERNEL<5>(g, row, column); break;                  \
+        default: KERNEL<6>(g, row, column); break;                 \
+      }
+static void gemm_f32_wide(const GemmCall& g) { SPINDLE_WIDE(gemm_wide_tile) }
+static void outer_f32_wide(const OuterCall& g) { SPINDLE_WIDE(outer_wide_tile) }
+#undef SPINDLE_WIDE
 
 // Dispatch on the tile's rows and vectors.
 #define SPINDLE_TILE_ROWS(KERNEL, NV)              \
