@@ -114,7 +114,7 @@ class CpuKernels : public Kernels {
   // way in a step, so keeping its forms would cost memory and save nothing.
   Packed packed_weight(const Weight& w, PackKind kind, int64_t n, int64_t taps, int64_t k, DType compute);
   const std::byte* kept_weight(const Weight& w, PackKind kind) const;
-  std::byte* grown(Tensor& buffer, int64_t bytes);
+  std::byte* packing_buffer(Tensor& buffer, int64_t bytes);
 
   // --- scratch, one growing buffer per thread (reused, never shared)
   std::byte* scratch(int thread, int64_t bytes);

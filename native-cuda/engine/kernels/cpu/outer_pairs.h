@@ -49,11 +49,7 @@ void CpuKernels::outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int
   const int64_t dy_group = round_up(m, simd_.outer_pairs_tile) * pitch, dy_elements = round_up(groups * dy_group, 32);
   const int64_t x_positions = round_up(runs.copy_positions(), step), x_copy = x_positions * padded_n;
   const int64_t elements = dy_elements + (shared ? runs.copies() * x_copy : 0);
-  if (!pairs_buffer_ || int64_t(pairs_buffer_.bytes()) < elements * 2) {
-    pairs_buffer_ = Tensor();
-    pairs_buffer_ = Tensor(packed_pool_, {elements}, DType::BF16);
-  }
-  uint16_t *dy_packed = pairs_buffer_.data<uint16_t>(), *x_packed = dy_packed + dy_elements;
+  uint16_t *dy_packed = reinterpret_cast<uint16_t*>(packing_buffer(pairs_buffer_, elements * 2)), *x_packed = dy_packed + dy_elements;
   threads_.run(blocks, [&](int64_t block, int) {
     int64_t before = 0;
     for (int64_t b = block / group * group; b < block; ++b) before += round_up(runs.positions(b), step);

@@ -52,7 +52,7 @@ void CpuKernels::pack(std::byte* out, const Packed& packed, const PackSource& so
   threads_.run(packed.panels(), [&](int64_t panel, int) { pack_panel(out + packed.panel_offset(panel), packed, panel, source); });
 }
 
-std::byte* CpuKernels::grown(Tensor& buffer, int64_t bytes) {
+std::byte* CpuKernels::packing_buffer(Tensor& buffer, int64_t bytes) {
   if (!buffer || int64_t(buffer.bytes()) < bytes) {
     buffer = Tensor();
     packed_pool_.trim();
@@ -68,7 +68,7 @@ Packed CpuKernels::packed_weight(const Weight& w, PackKind kind, int64_t n, int6
     packed.data = kept;
     return packed;
   }
-  std::byte* data = grown(temporary_pack_, packed.bytes());
+  std::byte* data = packing_buffer(temporary_pack_, packed.bytes());
   pack(data, packed, pack_source(w, kind, n, taps, k));
   packed.data = data;
   return packed;
@@ -87,7 +87,7 @@ bool CpuKernels::keep_weight(const Weight& w, DType compute) {
   int64_t taps = s.rank() == 4 ? s[1] * s[2] : 1, k = s[-1];
   Packed packed = layout(taps, k, s[0], compute);
   Tensor& buffer = kept_[w.id];
-  pack(grown(buffer, packed.bytes()), packed, pack_source(w, PackKind::Forward, s[0], taps, k));
+  pack(packing_buffer(buffer, packed.bytes()), packed, pack_source(w, PackKind::Forward, s[0], taps, k));
   return true;
 }
 

@@ -139,7 +139,7 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
   int64_t panels = work.direct.panels(), width = work.direct.panel_width(0), tap_floats = divide_up(work.tap_panel_bytes(0), 4), product_floats = work.product_floats(width);
   if (work.transformed.bytes() <= kSharedFilter) {
     // Small filters: transformed once; a task takes its tiles past all panels.
-    std::byte* filter = grown(temporary_pack_, work.transformed.bytes());
+    std::byte* filter = packing_buffer(temporary_pack_, work.transformed.bytes());
     threads_.run(panels, [&](int64_t panel, int thread) { work.transform_filter(work.panel_of(filter, panel), scratch(thread, tap_floats * 4), panel); });
     threads_.run(work.chunks, [&](int64_t chunk, int thread) {
       float* input = reinterpret_cast<float*>(scratch(thread, (work.chunk_floats() + product_floats) * 4));
@@ -152,7 +152,7 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
   int64_t group = std::max<int64_t>(1, kTransformedInput / (work.chunk_floats() * 4)), filter_floats = slices * call.in * width;
   for (int64_t first = 0; first < work.chunks; first += group) {
     int64_t last = std::min(work.chunks, first + group), pieces = panels < 8 ? std::min<int64_t>(2, last - first) : 1;
-    float* input = reinterpret_cast<float*>(grown(transformed_input_, group * work.chunk_floats() * 4));
+    float* input = reinterpret_cast<float*>(packing_buffer(transformed_input_, group * work.chunk_floats() * 4));
     threads_.run(last - first, [&](int64_t i, int) { work.transform_input(input + i * work.chunk_floats(), first + i); });
     threads_.run(panels * pieces, [&](int64_t task, int thread) {
       int64_t panel = task / pieces, piece = task % pieces;
@@ -171,8 +171,8 @@ void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, 
   Tiling tiling{x.dim(0), x.dim(1), x.dim(2), size};
   int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(in, panel), pieces = divide_up(out, kGradientRows);
   int64_t slice_rows = out * ld_in, most = std::min(kGradientTiles, tiling.tiles());
-  float* du = reinterpret_cast<float*>(grown(temporary_pack_, slices * slice_rows * 4));
-  float* inputs = reinterpret_cast<float*>(grown(transformed_input_, slices * most * (ld_in + ld_out) * 4));
+  float* du = reinterpret_cast<float*>(packing_buffer(temporary_pack_, slices * slice_rows * 4));
+  float* inputs = reinterpret_cast<float*>(packing_buffer(transformed_input_, slices * most * (ld_in + ld_out) * 4));
   float* gradients = inputs + slices * most * ld_in;
   for (int64_t first = 0; first < tiling.tiles(); first += most) {
     int64_t count = std::min(most, tiling.tiles() - first);

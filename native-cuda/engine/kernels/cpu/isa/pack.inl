@@ -1,6 +1,10 @@
 // Panels of right-hand sides. Included once per instruction set, after the vectors.
 
-static V load_up_to(const float* x, int64_t n) { return n >= V::W ? load(x) : n > 0 ? load_n(x, n) : zero(); }
+// Zeros from n on, also when nothing is left.
+template <class T>
+static inline V load_up_to(const T* x, int64_t n) {
+  return n > 0 ? load_any(x, n) : zero();
+}
 
 static void pack_rows(void* out, const float* x, int64_t k_stride, int64_t columns, int64_t k, int64_t width, bool pairs) {
   float* o = static_cast<float*>(out);

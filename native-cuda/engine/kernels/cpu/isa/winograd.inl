@@ -85,8 +85,6 @@ struct Winograd4 {
   }
 };
 
-static V load_up_to(const uint16_t* x, int64_t n) { return n >= V::W ? load(x) : n > 0 ? load_n(x, n) : zero(); }
-
 template <class S, class T>
 static void winograd_input_typed(float* out, int64_t stride, const void* const* pixels, int64_t channels) {
   constexpr int N = S::N;
@@ -189,8 +187,7 @@ static void winograd_filter_gradient_of(float* dw, const float* du, int64_t stri
 #pragma GCC unroll 3
       for (int x = 0; x < 3; ++x) {
         float* to = dw + (3 * y + x) * n + i;
-        if (n - i >= V::W) store(to, accumulate ? load(to) + g[x] : g[x]);
-        else store_n(to, accumulate ? load_n(to, n - i) + g[x] : g[x], n - i);
+        store_any(to, accumulate ? load_any(to, n - i) + g[x] : g[x], n - i);
       }
     }
   }
