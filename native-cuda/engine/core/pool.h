@@ -1,9 +1,15 @@
 // BufferPool: blocks are kept when released and handed out again, so that a step repeats the addresses of the one before and
-// asks the system for nothing. Blocks of 2 MiB and more ask for huge pages. Safe to use from one thread at a time per pool.
+// asks the system for nothing. Safe to use from one thread at a time per pool.
+//
+// Small blocks are kept by size class. Large ones are cut from regions of at least 64 MiB, the smallest piece that fits, and
+// pieces grow together again when their neighbours are free; a region's pages become resident as they are first used. Memory of
+// 2 MiB and more asks for huge pages.
 #pragma once
 #include <cstdint>
 #include <map>
+#include <set>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/tensor.h"
@@ -12,15 +18,16 @@ namespace spindle {
 
 class BufferPool : public Allocator {
  public:
+  BufferPool() = default;
   ~BufferPool() override;
   void* allocate(size_t bytes) override;
   void release(void* data, size_t bytes) noexcept override;
-  // Gives unused blocks back to the system.
+  // Gives unused memory back to the system: free small blocks and free regions, and the pages of free pieces.
   void trim();
 
   struct Stats {
-    uint64_t system_allocations = 0;  // blocks asked of the system since the start
-    size_t held_bytes = 0;            // in use and kept
+    uint64_t system_allocations = 0;  // blocks and regions asked of the system since the start
+    size_t held_bytes = 0;            // in use and kept, free pieces of regions included
     size_t used_bytes = 0;
     size_t peak_bytes = 0;            // highest used_bytes
   };
@@ -28,9 +35,24 @@ class BufferPool : public Allocator {
   void reset_peak() { stats_.peak_bytes = stats_.used_bytes; }
 
  private:
+  struct Piece {
+    size_t size;
+    bool free;
+    bool first;       // starts a region
+    bool fresh;       // free since the region was made or trimmed: none of its pages is resident
+  };
+  using Pieces = std::map<std::byte*, Piece>;
+
   static size_t rounded(size_t bytes);
-  std::map<size_t, std::vector<void*>> free_;  // by block size
-  std::unordered_map<void*, size_t> sizes_;    // of blocks in use
+  void* small_block(size_t size);
+  void* large_block(size_t size);
+  Pieces::iterator add_region(size_t size);
+  void* from_system(size_t size, size_t alignment);
+
+  std::map<size_t, std::vector<void*>> small_free_;   // by size
+  std::unordered_map<void*, size_t> small_sizes_;     // of small blocks in use
+  Pieces pieces_;                                     // of all regions, by address
+  std::set<std::pair<size_t, std::byte*>> free_;      // free pieces, smallest first
   Stats stats_;
 };
 

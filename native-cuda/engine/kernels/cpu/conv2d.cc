@@ -18,6 +18,7 @@ struct ConvRows {
   const void* residual = nullptr;
   bool contiguous_taps = true;
 
+  int64_t positions_per_image() const { return out_height * out_width; }
   int64_t weight_tap(int64_t tap) const { return tap; }
   void pointers(const void** out, int64_t row, int64_t rows, int64_t tap0, int64_t tap1, int64_t k0) const {
     for (int64_t i = 0; i < rows; ++i) {
@@ -54,6 +55,7 @@ struct ConvGradientRows {
   bool accumulate;
   bool contiguous_taps = false;
 
+  int64_t positions_per_image() const { return height * width; }
   int64_t weight_tap(int64_t tap) const { return tap_list[tap]; }
   void place(int64_t row, int64_t& image, int64_t& y, int64_t& x) const {
     x = class_x + row % class_width * stride;
@@ -84,6 +86,7 @@ struct ConvRuns {
   int64_t filter_height, filter_width, stride, pad;
   int64_t out_height, out_width, height, width, rows_per_block;
 
+  int64_t positions_per_image() const { return out_height * out_width; }
   int64_t blocks_per_image() const { return divide_up(out_height, rows_per_block); }
   int64_t blocks() const { return dy.dim(0) * blocks_per_image(); }
   int64_t first_row(int64_t block) const { return block % blocks_per_image() * rows_per_block; }

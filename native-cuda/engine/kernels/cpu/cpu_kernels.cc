@@ -17,7 +17,8 @@ std::byte* CpuKernels::grow(Tensor& buffer, int64_t bytes) {
     static std::mutex growing;  // the pool serves one thread at a time
     std::lock_guard lock(growing);
     buffer = Tensor();
-    buffer = Tensor(scratch_pool_, {round_up(bytes + bytes / 2, 4096) / 4}, DType::F32);
+    scratch_pool_.trim();  // a smaller block would never be used again
+    buffer = Tensor(scratch_pool_, {round_up(bytes, 4096) / 4}, DType::F32);
   }
   return static_cast<std::byte*>(buffer.raw());
 }

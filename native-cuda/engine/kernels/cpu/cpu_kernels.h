@@ -18,9 +18,12 @@ inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 inline char* at(void* base, int64_t index, DType dtype) { return static_cast<char*>(base) + index * int64_t(dtype_size(dtype)); }
 inline const char* at(const void* base, int64_t index, DType dtype) { return static_cast<const char*>(base) + index * int64_t(dtype_size(dtype)); }
 
-// Weights of fewer elements than this (first and last convolutions, the smallest models) have their float32 products summed in
-// double. It depends on the weight alone, so an image's bytes still do not depend on its batch.
+// Float32 products with a weight of fewer elements than this (first and last convolutions, the smallest models) are summed in
+// double, unless one image has so many pixels that it would take long. Weight and image size decide, so an image's bytes do not
+// depend on its batch.
 constexpr int64_t kWideElements = 4096;
+constexpr int64_t kWideProducts = 1 << 20;
+inline bool sums_in_double(int64_t weights, int64_t positions_per_image) { return weights < kWideElements && weights * positions_per_image < kWideProducts; }
 
 constexpr int64_t kMaxTileRows = 32;  // of any instruction set's tile kernels
 

@@ -19,6 +19,7 @@ struct MatrixRows {
   int64_t taps = 1;
   bool contiguous_taps = true;
 
+  int64_t positions_per_image() const { return 1; }
   int64_t weight_tap(int64_t) const { return 0; }
   void pointers(const void** out, int64_t row, int64_t rows, int64_t, int64_t, int64_t k0) const {
     for (int64_t i = 0; i < rows; ++i) out[i] = at(x, (row + i) * k + k0, input_dtype);
@@ -38,6 +39,7 @@ struct MatrixRows {
 struct MatrixRuns {
   const Tensor &dy, &x;
   int64_t rows;
+  int64_t positions_per_image() const { return 1; }
   int64_t blocks() const { return divide_up(rows, kOuterPositions); }
   int64_t positions(int64_t block) const { return std::min(kOuterPositions, rows - block * kOuterPositions); }
   const void* m_base(int64_t block) const { return at(dy.raw(), block * kOuterPositions * dy.dim(1), dy.dtype()); }

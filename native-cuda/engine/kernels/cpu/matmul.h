@@ -19,6 +19,7 @@ constexpr int64_t kManyChunks = 8;
 
 // What `Rows` offers:
 //   int64_t count                                            rows of y
+//   int64_t positions_per_image() const                      rows of an image; 1 where rows are not pixels
 //   int64_t taps, k                                          segments per row and their length
 //   void pointers(const void** out, int64_t row, int64_t n, int64_t tap0, int64_t tap1, int64_t k0) const
 //        out[(tap - tap0) * n + i] = input of row + i at tap, from element k0
@@ -30,7 +31,7 @@ template <class Rows>
 void CpuKernels::multiply(const Rows& rows, const Packed& b) {
   if (rows.count == 0) return;
   bool bf16 = b.dtype == DType::BF16;
-  auto gemm = bf16 ? simd_.gemm_bf16 : b.taps * b.k * b.n < kWideElements ? simd_.gemm_f32_wide : simd_.gemm_f32;
+  auto gemm = bf16 ? simd_.gemm_bf16 : sums_in_double(b.taps * b.k * b.n, rows.positions_per_image()) ? simd_.gemm_f32_wide : simd_.gemm_f32;
   int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
   auto work = [&](int64_t panel, int64_t chunk, int thread) {
     int64_t row0 = chunk * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);

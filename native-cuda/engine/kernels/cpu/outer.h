@@ -19,15 +19,15 @@ struct OuterSpan {
 };
 
 // What `Runs` offers: blocks(); positions(block) and n_positions(block), the rows of both sides that a block touches, and
-// most_positions(), a bound on both; m_base and
-// n_base, where they start; runs(out, block, tap); max_runs(); m_step() and n_step(), positions between two of a run.
+// most_positions(), a bound on both; positions_per_image(), 1 where positions are not pixels; m_base and n_base, where they
+// start; runs(out, block, tap); max_runs(); m_step() and n_step(), positions between two of a run.
 template <class Runs>
 void CpuKernels::outer_product(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride) {
   if (is_bf16(runs.dy) && is_bf16(runs.x) && n >= simd_.width) {
     outer_product_pairs(runs, m, n, taps, dw, m_stride, tap_stride, n_stride);
     return;
   }
-  auto outer = m * n * taps < kWideElements ? simd_.outer_f32_wide : simd_.outer_f32;
+  auto outer = sums_in_double(m * n * taps, runs.positions_per_image()) ? simd_.outer_f32_wide : simd_.outer_f32;
   bool swap = n < m && n < simd_.width * simd_.max_vectors;  // vectors along m when n is too narrow to fill them
   int64_t rows_total = swap ? n : m, columns_total = swap ? m : n;
   DType row_dtype = swap ? runs.x.dtype() : runs.dy.dtype(), column_dtype = swap ? runs.dy.dtype() : runs.x.dtype();
