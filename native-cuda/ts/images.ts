@@ -1,7 +1,7 @@
 /** Image files in and out: whatever a data set holds becomes 8-bit sRGB, or is refused by name. */
 import { readFile, stat } from 'node:fs/promises';
 import sharp from 'sharp';
-import { EngineError, invalid } from './errors.js';
+import { EngineError, invalid, toEngineError } from './errors.js';
 import type { Engine, RgbImage } from './engine.js';
 import type { TensorDto } from './native.js';
 
@@ -18,8 +18,11 @@ export async function decodeImageFile(file: string): Promise<RgbImage> {
     bytes = await readFile(file);
   } catch (cause) {
     if (cause instanceof EngineError) throw cause;
-    const reason = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (cause as Error).message;
-    throw new EngineError('INVALID_ARGUMENT', `${file}: expected an image file, got ${reason}`, { cause });
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR')
+      throw new EngineError('INVALID_ARGUMENT', `${file}: expected an image file, got no such file`, { cause });
+    // The machine's fault, not the image's.
+    throw toEngineError(Object.assign(new Error(`${file}: the file cannot be read: ${message}`, { cause }), { code }));
   }
   return decodeImage(bytes, file);
 }

@@ -11,6 +11,9 @@ export interface Workspace {
   dependencies: readonly string[];
 }
 
+/** Below services/ for their neighbours, and services to nobody. */
+const libraries = new Set(['services/kit', 'services/data']);
+
 /** Outside main.ts only this file may look at the environment: PATH is what it is about. */
 const environmentReaders = new Set(['services/kit/src/nats/find.ts']);
 
@@ -76,7 +79,7 @@ function isTest(path: string): boolean {
 }
 
 function isService(workspace: Workspace | undefined): boolean {
-  return workspace !== undefined && workspace.folder.startsWith('services/') && workspace.folder !== 'services/kit';
+  return workspace !== undefined && workspace.folder.startsWith('services/') && !libraries.has(workspace.folder);
 }
 
 function isBuiltin(specifier: string): boolean {

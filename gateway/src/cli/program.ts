@@ -1,5 +1,6 @@
 import { ensureError, type ErrorCode } from '@spindle/kit';
 import { Command, CommanderError } from 'commander';
+import { addData } from './commands/data.js';
 import { addEngine } from './commands/engine.js';
 import { addExport } from './commands/export.js';
 import { addInspect } from './commands/inspect.js';
@@ -26,8 +27,12 @@ export function buildProgram(environment: Environment): Command {
   addInspect(program, environment);
   addSteer(program, environment);
   addExport(program, environment);
+  addData(program);
   addEngine(program);
-  for (const command of program.commands) command.exitOverride();
+  for (const command of program.commands) {
+    command.exitOverride();
+    for (const inner of command.commands) inner.exitOverride();
+  }
   return program;
 }
 

@@ -1,16 +1,17 @@
 /** Checks between keys, which a schema of single keys cannot state, and the paths' meaning. */
 import { isAbsolute, resolve } from 'node:path';
+import { isRemote } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
 import type { RunConfig, SamplingConfig, TrainConfig } from './schema.js';
 
 /** Relative paths mean "beside the config file". */
 export function resolvePaths(config: RunConfig, folder: string): RunConfig {
-  const at = (path: string): string => (isAbsolute(path) ? path : resolve(folder, path));
+  const at = (path: string): string => (isAbsolute(path) || isRemote(path) ? path : resolve(folder, path));
   const { evaluation } = config;
   return {
     ...config,
     model: at(config.model),
-    data: { ...config.data, path: at(config.data.path) },
+    data: { ...config.data, path: at(config.data.path), ...(config.data.images !== undefined && { images: at(config.data.images) }) },
     ...(evaluation && {
       evaluation: {
         ...evaluation,

@@ -145,7 +145,33 @@ export const runConfigSchema = z
         path: z
           .string()
           .min(1)
-          .describe('Hugging Face image folder: images with metadata.jsonl or metadata.csv (columns file_name and text).'),
+          .describe(
+            'A folder or a file, "*" allowed in its last part: a Hugging Face image folder (metadata.jsonl or metadata.csv with file_name and text), WebDataset tar shards, parquet files (Pick-a-Pic, or any), a CSV or TSV file, or a file of prompts (with data.images).',
+          ),
+        format: z
+          .enum(['auto', 'folder', 'webdataset', 'pickapic', 'parquet', 'csv', 'prompts'])
+          .default('auto')
+          .describe('What lies there; "auto" tells by the names of the files and by the columns.'),
+        image_column: z
+          .string()
+          .min(1)
+          .optional()
+          .describe(
+            'parquet, CSV: column with the (chosen) image, as bytes or as a path; WebDataset: suffix of its members ("chosen.jpg"). Default: the first usual name.',
+          ),
+        rejected_column: z.string().min(1).optional().describe('The same for the image that was not preferred. Default: none.'),
+        caption_column: z
+          .string()
+          .min(1)
+          .optional()
+          .describe('Column with the caption; WebDataset: suffix of its members, or key in their .json. Default: the first usual name.'),
+        images: z
+          .string()
+          .min(1)
+          .optional()
+          .describe(
+            "Folder of images: what paths in a table are relative to (default: the table's own folder), or the image of every prompt of a file of prompts, named by the prompt's number from 0.",
+          ),
         limit: positiveInt.optional().describe('Use only the first so many rows.'),
         resolution: positiveInt
           .max(4096)

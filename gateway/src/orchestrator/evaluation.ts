@@ -18,7 +18,7 @@ export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvalu
     const judged = scored ? stageOf(record.state, `eval-score-${model}`) : drawn;
     if (drawn.status !== 'done' || judged.status !== 'done') return [];
     const shards = drawn.done.filter((shard) => judged.done.includes(shard));
-    const prompts: PromptItem[] = shards.flatMap((shard) => promptItems(record, stage, shard, texts));
+    const prompts: PromptItem[] = shards.flatMap((shard) => promptItems(record, stage, shard, texts.prompts));
     return create(ModelEvaluationSchema, {
       model,
       sampleKeys: shards.map((shard) => jobKey(record.runId, `eval-sample-${model}`, shard)),

@@ -26,9 +26,9 @@ import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
 import { precisionOf, toRef } from './wire.js';
 
-/** Captions of the training rows and held-out prompts, read once per run. */
+/** Captions of the training rows, read where they lie, and held-out prompts. */
 export interface RunTexts {
-  captions: string[];
+  captions(start: number, count: number): Promise<string[]>;
   prompts: string[];
 }
 
@@ -79,7 +79,7 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
         unet: unetRef(record, stage.model),
         pipelinePath: config.model,
         sampling: samplingSettings(evaluating ? evaluationSampling(config) : config.sampling, record.resolution),
-        items: promptItems(record, stage, shard, texts),
+        items: evaluating ? promptItems(record, stage, shard, texts.prompts) : await captionItems(record, stage, shard, texts),
         wantLatents: !evaluating,
         wantImages: evaluating,
         precision,
@@ -89,7 +89,7 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
     case 'eval-score': {
       const sampleKey = jobKey(runId, `eval-sample-${stage.model}`, shard);
       const images = (await results.sample(sampleKey)).images;
-      const items = promptItems(record, stage, shard, texts);
+      const items = promptItems(record, stage, shard, texts.prompts);
       if (images.length !== items.length) {
         throw new SpindleError('DATA_LOSS', `result ${sampleKey}: images: expected ${items.length}, got ${images.length}.`);
       }
@@ -106,10 +106,18 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
   }
 }
 
-export function promptItems(record: RunRecord, stage: Stage, shard: number, texts: RunTexts): PromptItem[] {
-  const lines = stage.kind === 'sample' ? texts.captions : texts.prompts;
+/** Images of a shard of an evaluation; `prompts` are all of the run's. */
+export function promptItems(record: RunRecord, stage: Stage, shard: number, prompts: readonly string[]): PromptItem[] {
+  const items = shardItems(record.state.plan, stage, shard, new Set());
+  return items.map(({ index, seed }) => create(PromptItemSchema, { index, seed, prompt: prompts[index] ?? '' }));
+}
+
+/** Images that the opponent draws for a shard of the training rows. */
+async function captionItems(record: RunRecord, stage: Stage, shard: number, texts: RunTexts): Promise<PromptItem[]> {
+  const { start, count } = shardRange(record.state.plan, stage, shard);
+  const captions = await texts.captions(start, count);
   const items = shardItems(record.state.plan, stage, shard, new Set(record.state.rejected));
-  return items.map(({ index, seed }) => create(PromptItemSchema, { index, seed, prompt: lines[index] ?? '' }));
+  return items.map(({ index, seed }) => create(PromptItemSchema, { index, seed, prompt: captions[index - start] ?? '' }));
 }
 
 /** The U-Net of a model of this run: the pipeline's own for the base, else the two blobs that training left. */

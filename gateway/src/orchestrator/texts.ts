@@ -1,3 +1,4 @@
+import { Manifest } from '@spindle/data';
 import type { ArtifactStore } from '@spindle/kit';
 import type { RunTexts } from './jobs.js';
 import type { RunRecord } from './record.js';
@@ -9,11 +10,8 @@ export function roomWanted(stage: string, reason: string): string {
 }
 
 export async function loadTexts(store: ArtifactStore, record: RunRecord): Promise<RunTexts> {
-  const manifest = (await store.get(toRef(record.manifest))).toString('utf8');
-  const captions = manifest
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => (JSON.parse(line) as { text: string }).text);
+  const manifest = await Manifest.open(await store.localPath(toRef(record.manifest)));
+  const captions = async (start: number, count: number): Promise<string[]> => (await manifest.rows(start, count)).map((row) => row.text);
   const prompts = record.prompts ? (JSON.parse((await store.get(toRef(record.prompts))).toString('utf8')) as string[]) : [];
   return { captions, prompts };
 }

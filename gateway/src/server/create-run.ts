@@ -5,6 +5,7 @@ import { access } from 'node:fs/promises';
 import { InspectModelRequestSchema, type InspectModelResponse, type SamplingSettings } from '@spindle/proto';
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
 import { evaluationSampling, sftTraining } from '../config/resolve.js';
+import type { Files } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
@@ -12,7 +13,7 @@ import { samplingSettings } from '../orchestrator/jobs.js';
 import type { SamplerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
-import { longTexts, readDataSet, type DataSet } from './dataset.js';
+import { dataSpec, longTexts, readDataSet, type DataSet } from './dataset.js';
 import { describePlan } from './plan-text.js';
 import { readPrompts } from './prompts.js';
 
@@ -30,7 +31,15 @@ export interface CheckedRun {
   text: string[];
 }
 
-export async function checkRun(config: RunConfig, runId: string, sampler: SamplerPort, signal: AbortSignal): Promise<CheckedRun> {
+export interface CheckPorts {
+  sampler: SamplerPort;
+  store: ArtifactStore;
+  files: Files;
+}
+
+/** The caller disposes of `data`. */
+export async function checkRun(config: RunConfig, runId: string, ports: CheckPorts, signal: AbortSignal): Promise<CheckedRun> {
+  const { sampler } = ports;
   const model = await inspect(sampler, config.model, 'model', signal);
   if (model.kind !== 'StableDiffusionPipeline') {
     throw new SpindleError('INVALID_ARGUMENT', `model: ${config.model}: expected a StableDiffusionPipeline, got ${model.kind}.`);
@@ -40,14 +49,14 @@ export async function checkRun(config: RunConfig, runId: string, sampler: Sample
     throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of the VAE's ${model.vaeScale}, got ${resolution}.`);
   }
   await checkSampling(config, resolution, sampler, signal);
-  const data = await readDataSet(config.data.path, { limit: config.data.limit, textTokens: model.textTokens });
   const prompts = config.evaluation ? await readPrompts(config.evaluation.prompts, config.evaluation.limit) : [];
   await checkMetrics(config, sampler, signal);
-  const plan = planOf(config, runId, data.rows.length, prompts.length);
+  const data = await readDataSet(dataSpec(config.data), ports, { limit: config.data.limit, textTokens: model.textTokens });
+  const plan = planOf(config, runId, data.rows, prompts.length);
   const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
-  if (config.train.batch_size > data.rows.length) {
+  if (config.train.batch_size > data.rows) {
     warnings.push(
-      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows.length} rows of the data set; rows repeat within a batch.`,
+      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the data set; rows repeat within a batch.`,
     );
   }
   const long = longTexts(prompts, model.textTokens);
@@ -134,8 +143,7 @@ export function planOf(config: RunConfig, runId: string, rows: number, evaluatio
 /** Puts the run's texts into the store and makes the record that the orchestrator drives. */
 export async function buildRecord(checked: CheckedRun, store: ArtifactStore, trace: Record<string, string>): Promise<RunRecord> {
   const { config, plan, resolution, data, prompts, warnings } = checked;
-  const lines = data.rows.map((row) => `${JSON.stringify({ file: row.file, text: row.text })}\n`).join('');
-  const manifest = await store.put(Buffer.from(lines), 'application/jsonl');
+  const manifest = await store.putFile(data.manifest, 'application/jsonl', { move: true });
   const promptBlob = prompts.length > 0 ? await store.put(Buffer.from(JSON.stringify(prompts)), 'application/json') : null;
   const state = initialState(plan, Date.now());
   state.warnings.push(...warnings);

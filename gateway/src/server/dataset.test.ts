@@ -1,7 +1,9 @@
-import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { localFiles, Manifest } from '@spindle/data';
+import { openLocalStore } from '@spindle/kit';
 import { readDataSet } from './dataset.js';
 import { readPrompts } from './prompts.js';
 
@@ -17,85 +19,48 @@ function dataFolder(files: Record<string, string>): string {
 const line = (file_name: string, text = 'a picture'): string => `${JSON.stringify({ file_name, text })}\n`;
 const options = { textTokens: 8 };
 
-describe('an image folder', () => {
-  it('is read in the order of its metadata', async () => {
+async function read(path: string, more: { limit?: number; format?: 'csv' } = {}) {
+  const store = await openLocalStore(mkdtempSync(join(tmpdir(), 'spindle-store-')));
+  return readDataSet({ path, format: more.format ?? 'auto' }, { files: localFiles, store }, { ...options, limit: more.limit });
+}
+
+describe('a data set', () => {
+  it('becomes a manifest of its rows, which is removed when it is no longer needed', async () => {
     const folder = dataFolder({ 'b.png': '', 'sub/a.png': '', 'metadata.jsonl': line('b.png', 'one') + line('sub/a.png', 'two') });
-    const { rows, warnings } = await readDataSet(folder, options);
-    expect(rows).toEqual([
-      { file: join(folder, 'b.png'), text: 'one' },
-      { file: join(folder, 'sub', 'a.png'), text: 'two' },
+    const data = await read(folder);
+    expect(data).toMatchObject({ rows: 2, warnings: [] });
+    expect((await (await Manifest.open(data.manifest)).rows(0, 2)).map(({ image, text }) => [image, text])).toEqual([
+      [{ kind: 'file', file: join(folder, 'b.png') }, 'one'],
+      [{ kind: 'file', file: join(folder, 'sub', 'a.png') }, 'two'],
     ]);
-    expect(warnings).toEqual([]);
-  });
-
-  it('may have its metadata as CSV with quotes and line breaks', async () => {
-    const folder = dataFolder({ 'a.png': '', 'metadata.csv': 'file_name,text\r\na.png,"said ""hi"",\nthen left"\r\n' });
-    expect((await readDataSet(folder, options)).rows[0]?.text).toBe('said "hi",\nthen left');
-  });
-
-  it('may begin with a byte order mark', async () => {
-    const folder = dataFolder({ 'a.png': '', 'metadata.jsonl': `\uFEFF${line('a.png')}` });
-    expect((await readDataSet(folder, options)).rows).toHaveLength(1);
+    await data[Symbol.asyncDispose]();
+    expect(existsSync(data.manifest)).toBe(false);
   });
 
   it('can be cut to its first rows', async () => {
     const folder = dataFolder({ 'a.png': '', 'b.png': '', 'metadata.jsonl': line('a.png') + line('b.png') });
-    expect((await readDataSet(folder, { ...options, limit: 1 })).rows).toHaveLength(1);
+    expect(await read(folder, { limit: 1 })).toMatchObject({ rows: 1, warnings: [] });
+    expect(await read(folder, { limit: 3 })).toMatchObject({
+      rows: 2,
+      warnings: ['data.limit: 3 rows were asked for, the data set has 2.'],
+    });
   });
 
-  it('warns of images without a row, empty captions and captions that are too long', async () => {
+  it('warns of rows it does not use, empty captions and captions that are too long', async () => {
     const folder = dataFolder({
       'a.png': '',
-      'b.png': '',
-      'lost.png': '',
-      'notes.txt': '',
-      'metadata.jsonl': line('a.png', '') + line('b.png', 'one two three four five six seven'),
+      'rows.csv': 'image,text\na.png,\na.png,one two three four five six seven\n,no image\n',
     });
-    expect((await readDataSet(folder, options)).warnings).toEqual([
-      'data: 1 images have no row in the metadata and are not used: lost.png.',
+    expect((await read(join(folder, 'rows.csv'))).warnings).toEqual([
+      'data: 1 rows are not used (no image): rows.csv:4.',
       'data: 1 captions are empty.',
       "data: at least 1 captions are longer than the text encoder's 8 tokens; they will be cut.",
     ]);
   });
 
-  it('refuses a file in the place of the folder', async () => {
-    const file = join(dataFolder({ 'metadata.jsonl': '' }), 'metadata.jsonl');
-    await expect(readDataSet(file, options)).rejects.toMatchObject({
-      code: 'INVALID_ARGUMENT',
-      message: `data.path: expected a folder, got the file "${file}".`,
-    });
-  });
-
-  it.each([
-    ['no folder', null, 'which does not exist'],
-    ['no metadata', { 'a.png': '' }, 'expected metadata.jsonl or metadata.csv'],
-    ['no rows', { 'metadata.jsonl': '\n' }, 'got an empty data set'],
-    ['rows without a file', { 'a.png': '', 'metadata.jsonl': line('a.png') + line('gone.png') }, 'got none for gone.png (line 2)'],
-    [
-      'a row that leaves the folder',
-      { 'metadata.jsonl': line('../secret.png') },
-      'metadata.jsonl:1: file_name: expected a path inside the data folder, got "../secret.png"',
-    ],
-    ['an absolute path', { 'metadata.jsonl': line('/etc/passwd') }, 'expected a path inside the data folder'],
-    ['a row that is no JSON', { 'metadata.jsonl': 'a.png, text\n' }, 'metadata.jsonl:1: expected one JSON object per line'],
-    [
-      'a caption that is no text',
-      { 'a.png': '', 'metadata.jsonl': '{"file_name": "a.png", "text": 3}\n' },
-      'text: expected a string, got 3',
-    ],
-    ['a CSV without the columns', { 'metadata.csv': 'name,text\na.png,x\n' }, 'expected the columns file_name and text, got name, text'],
-    ['a CSV row of another length', { 'metadata.csv': 'file_name,text\na.png,x,y\n' }, 'metadata.csv:2: expected 2 fields, got 3'],
-    ['an open quote', { 'metadata.csv': 'file_name,text\na.png,"x\n' }, 'expected a closing quote'],
-  ])('is refused with %s', async (_name, files, message) => {
-    const folder = files === null ? '/nowhere/at/all' : dataFolder(files);
-    await expect(readDataSet(folder, options)).rejects.toThrow(message);
-  });
-
-  it('is refused when a link leads out of it', async () => {
-    const outside = dataFolder({ 'secret.png': '' });
-    const folder = dataFolder({ 'metadata.jsonl': line('link.png') });
-    symlinkSync(join(outside, 'secret.png'), join(folder, 'link.png'));
-    await expect(readDataSet(folder, options)).rejects.toThrow('expected a path inside the data folder');
+  it('is refused without a row that can be used', async () => {
+    const file = join(dataFolder({ 'rows.csv': 'image,text\n,one\n' }), 'rows.csv');
+    await expect(read(file)).rejects.toThrow(`data.path: ${file}: expected at least one row, got none (1 × no image).`);
   });
 });
 

@@ -28,6 +28,7 @@ import {
   type CallContext,
   type ServiceHandlers,
 } from '@spindle/kit';
+import type { Files } from '@spindle/data';
 import { parseRunConfig } from '../config/load.js';
 import { isFinal } from '../domain/state.js';
 import type { Orchestrator } from '../orchestrator/orchestrator.js';
@@ -40,6 +41,8 @@ import { toRun } from './run-view.js';
 export interface RunServiceOptions {
   orchestrator: Orchestrator;
   sampler: SamplerPort;
+  /** Where data sets lie. */
+  files: Files;
   bus: Bus;
   store: ArtifactStore;
   root: string;
@@ -78,10 +81,11 @@ export class RunApi {
   }
 
   async #create(request: CreateRunRequest, context: CallContext): Promise<CreateRunResponse> {
-    const { orchestrator, sampler, store, root } = this.#options;
+    const { orchestrator, store, root } = this.#options;
     const config = parseRunConfig(parseJson(request.configJson), 'config');
     const runId = chooseRunId(request.runId, config.name, (id) => orchestrator.has(id));
-    const checked = await checkRun(config, runId, sampler, context.signal);
+    const checked = await checkRun(config, runId, this.#options, context.signal);
+    await using _data = checked.data;
     const free = freeBytes(root);
     const needed = neededBytes(checked);
     if (free !== undefined && free < needed) {

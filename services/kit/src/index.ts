@@ -4,7 +4,7 @@ export * from './errors.js';
 export * from './lifecycle.js';
 export * from './logger.js';
 export * from './safetensors.js';
-export { sha256File, writeFileAtomic } from './store/atomic.js';
+export { isCode, sha256File, writeFileAtomic } from './store/atomic.js';
 export { openLocalStore } from './store/local.js';
 export type { ArtifactStore } from './store/store.js';
 export { checkHealth, createClient } from './grpc/client.js';

@@ -1,6 +1,7 @@
 /** Encode and sample jobs from the queue: a stored result is the proof of work done, so a job is done once whatever is redelivered. */
 import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
+import type { ImageReader } from '@spindle/data';
 import {
   ensureError,
   inSpan,
@@ -12,7 +13,7 @@ import {
   type WorkerState,
 } from '@spindle/kit';
 import { EventSchema, JobResultSchema, type ArtifactRef, type Job, type JobResult } from '@spindle/proto';
-import { encode } from './encode.js';
+import { encode, type Manifests } from './encode.js';
 import type { SamplerEngine } from './engine.js';
 import type { Instruments } from './instruments.js';
 import type { Models } from './models.js';
@@ -22,6 +23,8 @@ export interface ConsumerDeps {
   store: ArtifactStore;
   engine: SamplerEngine;
   models: Models;
+  images: ImageReader;
+  manifests: Manifests;
   bus: Pick<Bus, 'publishEvent'>;
   state: WorkerState;
   instruments: Instruments;

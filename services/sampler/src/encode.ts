@@ -1,11 +1,17 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
 import { ensureError, fromFloat32, fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
+import { describeRef, Manifest, type ImageReader, type ManifestRow } from '@spindle/data';
 import type { RgbImage, TensorDto } from '@spindle/native';
-import { EncodeResultSchema, RejectedRowSchema, type EncodeJob, type EncodeResult, type RejectedRow } from '@spindle/proto';
+import {
+  EncodeResultSchema,
+  RejectedRowSchema,
+  type ArtifactRef,
+  type EncodeJob,
+  type EncodeResult,
+  type RejectedRow,
+} from '@spindle/proto';
 import { create } from '@bufbuild/protobuf';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
-import { readManifest, type ManifestRow } from './domain/manifest.js';
-import { invalidIfThrows } from './invalid.js';
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import type { Models } from './models.js';
 
@@ -13,6 +19,23 @@ export interface EncodeDeps {
   store: ArtifactStore;
   engine: SamplerEngine;
   models: Models;
+  images: ImageReader;
+  manifests: Manifests;
+}
+
+/** The manifest of the run that jobs come from: where its lines begin is found once. */
+export class Manifests {
+  #last: { digest: string; manifest: Promise<Manifest> } | undefined;
+
+  constructor(readonly store: ArtifactStore) {}
+
+  get(ref: ArtifactRef): Promise<Manifest> {
+    if (this.#last?.digest === ref.digest) return this.#last.manifest;
+    const manifest = this.store.localPath(ref).then((file) => Manifest.open(file));
+    manifest.catch(() => (this.#last = undefined));
+    this.#last = { digest: ref.digest, manifest };
+    return manifest;
+  }
 }
 
 export const shardMediaType = 'application/safetensors';
@@ -20,8 +43,7 @@ export const shardMediaType = 'application/safetensors';
 export async function encode(job: EncodeJob, runId: string, deps: EncodeDeps, signal: AbortSignal): Promise<EncodeResult> {
   if (job.manifest === undefined) throw new SpindleError('INVALID_ARGUMENT', 'encode.manifest: expected an artifact, got nothing');
   if (job.resolution === 0) throw new SpindleError('INVALID_ARGUMENT', 'encode.resolution: expected a positive number of pixels, got 0');
-  const manifest = (await deps.store.get(job.manifest)).toString('utf8');
-  const rows = invalidIfThrows(() => readManifest(manifest, job.start, job.count));
+  const rows = await (await deps.manifests.get(job.manifest)).rows(job.start, job.count);
   const precision = await deps.models.precision(runId, job.precision);
   return deps.models.withPipeline(job.pipelinePath, precision, (pipeline) => encodeRows(rows, job.resolution, pipeline, deps, signal));
 }
@@ -43,13 +65,13 @@ async function encodeRows(
     const images: RgbImage[] = [];
     for (const row of rows.slice(from, to)) {
       try {
-        images.push(await deps.engine.readImage(row.file, resolution));
+        images.push(await deps.engine.readImage(await deps.images.read(row.image, signal), describeRef(row.image), resolution));
         accepted.push(row);
       } catch (thrown) {
         const error = ensureError(thrown);
-        // Only the file's own fault is skipped; a full disk or a bug is not.
+        // Only the image's own fault is skipped; a full disk, a store that cannot be reached or a bug is not.
         if (error.code !== 'INVALID_ARGUMENT') throw error;
-        rejected.push(create(RejectedRowSchema, { index: row.index, file: row.file, reason: error.message }));
+        rejected.push(create(RejectedRowSchema, { index: row.index, file: describeRef(row.image), reason: error.message }));
       }
     }
     if (accepted.length === 0) continue;

@@ -3,7 +3,7 @@ import type { Engine } from '@spindle/native';
 import {
   choosePrecision,
   componentSource,
-  decodeImageFile,
+  decodeImage,
   encodePng,
   inspectFolder,
   latentSize,
@@ -60,8 +60,8 @@ export interface SamplerEngine {
   choosePrecision(): Promise<PrecisionChoice>;
   /** Throws INVALID_ARGUMENT for a model that cannot be used, or that cannot draw as `sampling` says. */
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
-  /** Decoded, resized and cropped to a square; INVALID_ARGUMENT when the file is no usable image. */
-  readImage(file: string, resolution: number): Promise<RgbImage>;
+  /** Decoded, resized and cropped to a square; INVALID_ARGUMENT, naming `where`, when the bytes are no usable image. */
+  readImage(bytes: Buffer, where: string, resolution: number): Promise<RgbImage>;
   /** Files of a unet folder. */
   unetSource(directory: string): ModelSourceDto;
   loadPipeline(directory: string, precision: NativePrecision): Promise<LoadedPipeline>;
@@ -74,7 +74,7 @@ export function nativeEngine(engine: Engine): SamplerEngine {
     info: engine.info,
     choosePrecision: () => choosePrecision(engine),
     inspect: (path, sampling) => inspectFolder(engine, path, sampling),
-    readImage: async (file, resolution) => resizeAndCrop(engine, await decodeImageFile(file), resolution),
+    readImage: async (bytes, where, resolution) => resizeAndCrop(engine, await decodeImage(bytes, where), resolution),
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) => new NativePipeline(await TextToImage.load(engine, directory, precision)),
     loadUnet: (source, precision) => engine.loadUnet(source, precision),

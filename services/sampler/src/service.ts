@@ -1,7 +1,9 @@
 /** The sampler as a whole, over whatever engine, store and bus it is given. */
+import { ImageReader, localFiles } from '@spindle/data';
 import { announceWorker, serve, takeJobs, WorkerState, type Lifecycle, type WorkerContext } from '@spindle/kit';
 import { SamplerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
+import { Manifests } from './encode.js';
 import type { SamplerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
 import { Models } from './models.js';
@@ -19,7 +21,18 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
   const models = new Models(engine, store);
   lifecycle.defer('models', () => models.release());
   const state = new WorkerState();
-  const handler = createJobHandler({ store, engine, models, bus, state, instruments: createInstruments(), logger, workerId });
+  const handler = createJobHandler({
+    store,
+    engine,
+    models,
+    images: new ImageReader(localFiles),
+    manifests: new Manifests(store),
+    bus,
+    state,
+    instruments: createInstruments(),
+    logger,
+    workerId,
+  });
   takeJobs(lifecycle, ['encode', 'sample'], handler, options);
   announceWorker(lifecycle, 'sampler', state, engine.info, options);
   return serve(lifecycle, { address: options.address, portFile: options.portFile, graceMs, logger }, (server) => {

@@ -22,14 +22,15 @@ export function addEngine(program: Command): void {
       .allowExcessArguments()
       .argument('[arguments...]')
       .action(async (_given: string[], _options: unknown, command: Command) => {
-        process.exitCode = await runEngine([name, ...command.args]);
+        process.exitCode = await runProgram(engineMain(), [name, ...command.args]);
       });
   }
 }
 
-function runEngine(args: string[]): Promise<number> {
-  const child = spawn(process.execPath, [engineMain(), ...args], { stdio: 'inherit' });
-  // The terminal sends Ctrl-C to both; the engine decides how to end.
+/** A program of another workspace in this terminal; its exit code. */
+export function runProgram(main: string, args: string[]): Promise<number> {
+  const child = spawn(process.execPath, [main, ...args], { stdio: 'inherit' });
+  // The terminal sends Ctrl-C to both; the program decides how to end.
   const ignore = (): void => undefined;
   process.on('SIGINT', ignore);
   const terminate = (): void => void child.kill('SIGTERM');

@@ -19,6 +19,11 @@ export function engineMain(): string {
   return built(join(packageFolder('@spindle/native'), 'dist', 'cli', 'main.js'));
 }
 
+/** The program behind `spindle data inspect`. */
+export function inspectMain(): string {
+  return built(join(packageFolder('@spindle/sampler'), 'dist', 'inspect', 'main.js'));
+}
+
 function packageFolder(name: string): string {
   for (const folder of require.resolve.paths(name) ?? []) {
     const manifest = join(folder, name, 'package.json');

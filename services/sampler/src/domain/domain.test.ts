@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { batchesOf, unetBatchSize, vaeBatchSize } from './batches.js';
-import { readManifest } from './manifest.js';
 import { resolveSampling } from './sampling.js';
 
 describe('batches', () => {
@@ -15,21 +14,6 @@ describe('batches', () => {
   it('shrink as images grow and never vanish', () => {
     expect([64, 512, 4096].map((side) => vaeBatchSize(side, side))).toEqual([64, 1, 1]);
     expect([16, 64, 1024].map((side) => unetBatchSize(side, side))).toEqual([64, 4, 1]);
-  });
-});
-
-describe('readManifest', () => {
-  const text = '{"file":"/a.png","text":"a"}\n{"file":"/b.png","text":""}\n\n{"file":"/c.png","text":"c"}\n';
-  it('gives the rows of a range with their positions', () => {
-    expect(readManifest(text, 1, 2)).toEqual([
-      { index: 1, file: '/b.png', text: '' },
-      { index: 2, file: '/c.png', text: 'c' },
-    ]);
-  });
-  it('refuses a range past the end and rows of another form', () => {
-    expect(() => readManifest(text, 2, 2)).toThrow('manifest: expected at least 4 rows, got 3');
-    expect(() => readManifest('{"file":1}', 0, 1)).toThrow(/manifest row 0: expected \{"file": string, "text": string\}/);
-    expect(() => readManifest('x', 0, 1)).toThrow(/manifest row 0: expected JSON/);
   });
 });
 

@@ -1,5 +1,4 @@
 /** An engine of plain arithmetic: the same inputs give the same numbers, and every call is on record. */
-import { readFile } from 'node:fs/promises';
 import { SpindleError } from '@spindle/kit';
 import type { ModelReport, ModelSourceDto, TensorDto } from '@spindle/native';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from '../engine.js';
@@ -55,10 +54,9 @@ export function fakeEngine(): FakeEngine {
         warnings: ['w'],
       };
     },
-    async readImage(file, resolution) {
-      const bytes = await readFile(file);
+    async readImage(bytes, where, resolution) {
       if (bytes.toString().startsWith('broken'))
-        throw Object.assign(new Error(`${file}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
+        throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
       return { rgb: new Uint8Array(resolution * resolution * 3).fill(bytes[0] ?? 0), width: resolution, height: resolution };
     },
     unetSource: (directory): ModelSourceDto => ({ config: '{}', weights: [`${directory}/w`], label: directory }),
