@@ -6,6 +6,7 @@ const size = { width: 560, height: 170, left: 46, right: 10, top: 8, bottom: 22 
 export function colorOf(model) {
   if (model === 'base') return 'var(--m0)';
   if (model === 'sft') return 'var(--m1)';
+  if (model === 'dpo') return 'var(--m7)';
   return `var(--m${2 + ((Number(model.replace('spin', '')) - 1) % 6)})`;
 }
 

@@ -11,8 +11,10 @@ namespace {
 TrainerOptions to_options(const Napi::Value& value) {
   Fields fields(value, "options");
   TrainerOptions options;
-  options.objective = parse_objective(fields.string("objective"));
-  options.beta = fields.number("beta");
+  options.objective.objective = parse_objective(fields.string("objective"));
+  options.objective.beta = fields.number("beta");
+  if (!fields.is_null("safeguard")) options.objective.safeguard = fields.number("safeguard");
+  options.min_snr_gamma = fields.number("minSnrGamma");
   options.scheduler_config = fields.string("schedulerConfig");
   options.compute = to_precision(fields.value("precision"), fields.at("precision"));
   options.learning_rate = {fields.number("learningRate"), parse_schedule(fields.string("schedule")), fields.integer("warmupSteps"), fields.integer("totalSteps")};
@@ -44,13 +46,14 @@ Napi::Value create_trainer(const Napi::CallbackInfo& info) {
 // A TrainBatch as plain data.
 struct Batch {
   int64_t step, offset, step_batch_size;
+  double beta;
   TensorData real, text;
   std::optional<TensorData> generated;
 };
 
 Batch to_batch(const Napi::Value& value) {
   Fields fields(value, "batch");
-  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.tensor("real", 4), fields.tensor("text", 3), {}};
+  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), fields.tensor("real", 4), fields.tensor("text", 3), {}};
   if (!fields.is_null("generated")) batch.generated = fields.tensor("generated", 4);
   return batch;
 }
@@ -66,6 +69,7 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
         b.step = batch.step;
         b.offset = batch.offset;
         b.step_batch_size = batch.step_batch_size;
+        b.beta = batch.beta;
         b.real = batch.real.upload(device);
         if (batch.generated) b.generated = batch.generated->upload(device);
         b.text = batch.text.upload(device);
@@ -73,6 +77,7 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
       },
       [](Napi::Env env, TrainBatchResult& r) -> Napi::Value {
         return from_fields(env, {{"loss", from_number(env, r.loss)},
+                                 {"loserScale", from_number(env, r.loser_scale)},
                                  {"errorReal", errors_to_js(env, r.errors.real)},
                                  {"errorGenerated", errors_to_js(env, r.errors.generated)},
                                  {"opponentErrorReal", errors_to_js(env, r.errors.opponent_real)},
@@ -83,7 +88,7 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
 
 Napi::Value train_apply(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
-      info.Env(), nullptr, [step = to_integer(info[1], "step")](Trainer& trainer, const CancelToken*) { return trainer.apply(step); },
+      info.Env(), nullptr, [step = to_integer(info[1], "step"), scale = to_number(info[2], "learningRateScale")](Trainer& trainer, const CancelToken*) { return trainer.apply(step, scale); },
       [](Napi::Env env, TrainStepResult& r) -> Napi::Value {
         return from_fields(env, {{"gradNorm", from_number(env, r.grad_norm)}, {"learningRate", from_number(env, r.learning_rate)}, {"phases", from_phases(env, r.phases)}});
       });

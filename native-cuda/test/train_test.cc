@@ -1,4 +1,5 @@
 // The trainer beyond what the golden fixtures hold.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -6,6 +7,7 @@
 
 #include "check.h"
 #include "io/safetensors.h"
+#include "models/inference.h"
 #include "tiny_models.h"
 #include "train/trainer.h"
 
@@ -15,7 +17,7 @@ namespace {
 
 TrainerOptions options(Objective objective) {
   TrainerOptions o;
-  o.objective = objective;
+  o.objective.objective = objective;
   o.scheduler_config = tiny::kDdim;
   o.learning_rate = {.base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
   o.ema_decay = 0.9;
@@ -25,7 +27,7 @@ TrainerOptions options(Objective objective) {
 
 std::unique_ptr<Trainer> trainer(Device& device, const TrainerOptions& o) {
   auto unet = tiny::unet(device, {.compute = o.compute, .trainable = true});
-  auto opponent = is_spin(o.objective) ? copy_unet(*unet) : nullptr;
+  auto opponent = is_spin(o.objective.objective) ? copy_unet(*unet) : nullptr;
   return std::make_unique<Trainer>(std::move(unet), std::move(opponent), o);
 }
 
@@ -41,7 +43,7 @@ TrainBatch batch(Device& device, const TrainerOptions& o, int64_t step, int64_t 
     return tiny::random(device, shape, number).slice(offset * size, Shape(dims));
   };
   b.real = rows({whole, 4, 8, 8}, 1);
-  if (is_spin(o.objective)) b.generated = rows({whole, 4, 8, 8}, 2);
+  if (is_spin(o.objective.objective)) b.generated = rows({whole, 4, 8, 8}, 2);
   b.text = rows({whole, 5, 12}, 3);
   return b;
 }
@@ -180,23 +182,188 @@ TEST("learning rates warm up and decay") {
   CHECK_EQUAL(constant.at(90), 3.0);
 }
 
-TEST("slopes of the objectives agree with finite differences") {
-  for (Objective objective : {Objective::SpinLogistic, Objective::SpinHinge, Objective::Sft}) {
-    Errors e{{0.1, 0.9}, {0.3, 0.2}, {0.15, 0.7}, {0.28, 0.4}};
-    LossTerms terms = loss_terms(objective, 30, e, 0.5);
-    const double h = 1e-6;
-    for (size_t i = 0; i < 2; ++i) {
-      Errors up = e, down = e;
-      up.real[i] += h;
-      down.real[i] -= h;
-      double slope = (loss_terms(objective, 30, up, 0.5).loss - loss_terms(objective, 30, down, 0.5).loss) / (2 * h);
-      CHECK_THAT(std::abs(slope - double(terms.weight_real[i])) < 1e-5, slope, " and ", terms.weight_real[i]);
-      if (!is_spin(objective)) continue;
-      up = down = e;
-      up.generated[i] += h;
-      down.generated[i] -= h;
-      slope = (loss_terms(objective, 30, up, 0.5).loss - loss_terms(objective, 30, down, 0.5).loss) / (2 * h);
-      CHECK_THAT(std::abs(slope - double(terms.weight_generated[i])) < 1e-5, slope, " and ", terms.weight_generated[i]);
+namespace {
+
+// The objectives once more, in double and as the papers write them, on whole predictions: a pair's four differences to the targets.
+struct Pair {
+  std::vector<double> real, generated, opponent_real, opponent_generated;
+};
+
+double mean_square(const std::vector<double>& x) {
+  double sum = 0;
+  for (double v : x) sum += v * v;
+  return sum / double(x.size());
+}
+
+double paper_loss(Objective objective, double beta, const Pair& p) {
+  // log-ratio of the winner over the loser, model against opponent
+  double h = 0.5 * ((mean_square(p.opponent_real) - mean_square(p.real)) - (mean_square(p.opponent_generated) - mean_square(p.generated)));
+  switch (objective) {
+    case Objective::SpinLogistic: return -std::log(1 / (1 + std::exp(-beta * h)));
+    case Objective::SpinHinge: return std::max(0.0, 1 - beta * h);
+    case Objective::SpinIpo: return beta * beta * std::pow(h - 1 / (2 * beta), 2);
+    case Objective::Sft: return mean_square(p.real);
+  }
+  return 0;
+}
+
+std::vector<Pair> some_pairs(size_t size) {
+  std::vector<Pair> pairs(3);
+  uint32_t number = 0;
+  for (Pair& p : pairs)
+    for (std::vector<double>* values : {&p.real, &p.generated, &p.opponent_real, &p.opponent_generated}) {
+      std::vector<float> drawn(size);
+      Philox(5, 0).normal(drawn.data(), int64_t(size), ++number, 0, Draw::Test);
+      values->assign(drawn.begin(), drawn.end());
+    }
+  // One pair whose sides point the same way, so that the safeguard has something to do.
+  for (size_t i = 0; i < size; ++i) pairs[0].generated[i] = 1.5 * pairs[0].real[i] + 0.1 * pairs[0].generated[i];
+  return pairs;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+Errors errors_of(const std::vector<Pair>& pairs) {
+  Errors e;
+  for (const Pair& p : pairs) {
+    e.real.push_back(mean_square(p.real));
+    e.generated.push_back(mean_square(p.generated));
+    e.opponent_real.push_back(mean_square(p.opponent_real));
+    e.opponent_generated.push_back(mean_square(p.opponent_generated));
+    e.overlap.push_back(dot(p.real, p.generated) / double(p.real.size()));
+  }
+  return e;
+}
+
+}  // namespace
+
+TEST("losses and gradients of the objectives are those of the papers' formulas") {
+  const size_t size = 6;
+  const double h = 1e-6, scale = 0.25;
+  for (Objective objective : {Objective::SpinLogistic, Objective::SpinHinge, Objective::SpinIpo, Objective::Sft})
+    for (double beta : {0.7, 3.0}) {
+      std::vector<Pair> pairs = some_pairs(size);
+      LossTerms terms = loss_terms({.objective = objective, .beta = beta}, errors_of(pairs), scale);
+      double loss = 0;
+      for (const Pair& p : pairs) loss += scale * paper_loss(objective, beta, p);
+      CHECK_THAT(std::abs(terms.loss - loss) < 1e-9, terms.loss, " and ", loss);
+      for (size_t i = 0; i < pairs.size(); ++i)
+        for (size_t k = 0; k < size; ++k)
+          for (bool real : {true, false}) {
+            if (!real && objective == Objective::Sft) continue;
+            double& x = real ? pairs[i].real[k] : pairs[i].generated[k];
+            double x0 = x;
+            x = x0 + h;
+            double up = paper_loss(objective, beta, pairs[i]);
+            x = x0 - h;
+            double down = paper_loss(objective, beta, pairs[i]);
+            x = x0;
+            double expected = scale * (up - down) / (2 * h);
+            double got = double(real ? terms.weight_real[i] : terms.weight_generated[i]) * 2 / double(size) * x0;
+            CHECK_THAT(std::abs(got - expected) < 1e-6 * (1 + std::abs(expected)), got, " and ", expected);
+          }
+    }
+}
+
+TEST("the safeguard keeps the winner's error from rising, to first order, and no more than that") {
+  const double beta = 1;
+  std::vector<Pair> pairs = some_pairs(16);
+  for (double mu : {0.0, 0.4, 1.0}) {
+    LossTerms with = loss_terms({.objective = Objective::SpinLogistic, .beta = beta, .safeguard = mu}, errors_of(pairs), 1);
+    LossTerms without = loss_terms({.objective = Objective::SpinLogistic, .beta = beta}, errors_of(pairs), 1);
+    CHECK_EQUAL(with.loss, without.loss);
+    double lambdas = 0;
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      // Gradients of the two errors along predictions, in double.
+      const Pair& p = pairs[i];
+      double n = double(p.real.size()), aa = 4 / n / n * dot(p.real, p.real), ab = 4 / n / n * dot(p.real, p.generated);
+      double lambda = ab > 0 ? std::clamp((1 - mu) * aa / ab, 0.0, 1.0) : 1;
+      lambdas += lambda;
+      CHECK(with.weight_real[i] == without.weight_real[i]);
+      CHECK_THAT(std::abs(double(with.weight_generated[i]) - lambda * double(without.weight_generated[i])) < 1e-6, with.weight_generated[i], " and ", lambda, " of ", without.weight_generated[i]);
+      // Rate of the winner's error along the step: -(w_real a + w_generated b) . a
+      double rate = -(double(with.weight_real[i]) * aa + double(with.weight_generated[i]) * ab);
+      CHECK_THAT(rate <= -mu * double(with.weight_real[i]) * aa + 1e-7, rate);
+    }
+    CHECK(std::abs(with.loser_scale - lambdas) < 1e-9);
+    CHECK(std::abs(without.loser_scale - 3) < 1e-12);
+    // Unguarded, the first pair's winner would get worse.
+    double aa = dot(pairs[0].real, pairs[0].real), ab = dot(pairs[0].real, pairs[0].generated);
+    CHECK(-(double(without.weight_real[0]) * aa + double(without.weight_generated[0]) * ab) > 0);
+  }
+}
+
+TEST("a training with the safeguard has the overlap of the model's own predictions") {
+  Device device = cpu();
+  TrainerOptions o = options(Objective::SpinLogistic);
+  o.objective.safeguard = 0.3;
+  auto t = trainer(device, o);
+  TrainBatch b = batch(device, o, 0, 0, 2, 2);
+  b.noise = tiny::random(device, {2, 4, 8, 8}, 9);
+  b.timesteps = {40, 700};
+  Errors errors = t->accumulate(b, nullptr).errors;
+  NoiseSchedule schedule = NoiseSchedule::parse(tiny::kDdim);
+  for (int64_t i = 0; i < 2; ++i) {
+    std::vector<std::vector<double>> differences;
+    for (const Tensor& x : {b.real, b.generated}) {
+      Tensor noisy = device.empty({1, 4, 8, 8}, DType::F32), text = b.text.slice(i * 60, {1, 5, 12});
+      schedule.add_noise(noisy.f32(), x.f32() + i * 256, b.noise.f32() + i * 256, 256, b.timesteps[size_t(i)]);
+      Tensor prediction = unet_forward(t->unet(), noisy, {float(b.timesteps[size_t(i)])}, text);
+      std::vector<double>& d = differences.emplace_back();
+      for (int64_t k = 0; k < 256; ++k) d.push_back(double(prediction.f32()[k]) - double(b.noise.f32()[i * 256 + k]));
+    }
+    double expected = dot(differences[0], differences[1]) / 256;
+    CHECK_THAT(std::abs(errors.overlap[size_t(i)] - expected) < 1e-5, errors.overlap[size_t(i)], " and ", expected);
+  }
+}
+
+TEST("min-SNR weighs images as its paper says, for both kinds of prediction") {
+  Device device = cpu();
+  NoiseSchedule schedule = NoiseSchedule::parse(tiny::kDdim);
+  for (const char* predicts : {"epsilon", "v_prediction"}) {
+    TrainerOptions plain = options(Objective::Sft);
+    std::string config = tiny::kDdim;
+    plain.scheduler_config = config.substr(0, config.size() - 1) + R"(,"prediction_type":")" + predicts + "\"}";
+    TrainerOptions weighed = plain;
+    weighed.min_snr_gamma = 5;
+    auto a = trainer(device, plain), b = trainer(device, weighed);
+    for (int64_t timestep : {0, 300, 999}) {
+      TrainBatch one = batch(device, plain, 0, 0, 1, 1);
+      one.timesteps = {timestep};
+      TrainBatchResult unweighed = a->accumulate(one, nullptr), result = b->accumulate(one, nullptr);
+      double alpha = double(schedule.alphas_cumprod[size_t(timestep)]), snr = alpha / (1 - alpha);
+      double weight = std::string(predicts) == "epsilon" ? std::min(snr, 5.0) / snr : std::min(snr, 5.0) / (snr + 1);
+      CHECK_THAT(std::abs(result.loss - weight * unweighed.loss) < 1e-6, result.loss, " and ", weight, " of ", unweighed.loss);
+      CHECK_EQUAL(result.errors.real[0], unweighed.errors.real[0]);
+      // And so are the gradients, to their rounding.
+      std::vector<float> expected = tiny::floats(a->unet().store.gradient());
+      for (float& g : expected) g *= float(weight);
+      CHECK(distance(tiny::floats(b->unet().store.gradient()), expected) < 1e-4);
+      a->apply(0, 1e-12);
+      b->apply(0, 1e-12);
     }
   }
+  TrainerOptions bad = options(Objective::SpinLogistic);
+  bad.min_snr_gamma = 5;
+  CHECK_THROWS(trainer(device, bad), Code::InvalidArgument);
+}
+
+TEST("a step may have a beta and a share of the learning rate of its own") {
+  Device device = cpu();
+  TrainerOptions o = options(Objective::SpinLogistic);
+  auto configured = trainer(device, o);
+  o.objective.beta = 500;
+  auto other = trainer(device, o);
+  // The opponent is the model itself at first, so that beta shows in the gradient alone.
+  TrainBatch b = batch(device, o, 0, 0, 2, 2);
+  other->accumulate(b, nullptr);
+  b.beta = 500;
+  configured->accumulate(b, nullptr);
+  CHECK(tiny::floats(configured->unet().store.gradient()) == tiny::floats(other->unet().store.gradient()));
+  CHECK_EQUAL(configured->apply(0, 0.5).learning_rate, 0.5 * other->apply(0).learning_rate);
+  CHECK(weights(*configured) != weights(*other));
 }

@@ -127,8 +127,8 @@ export class Trainer extends Model<TrainerHandle> {
     return cancellable(this.addon, signal, (cancel) => this.addon.trainAccumulate(this.handle, batch, cancel));
   }
 
-  apply(step: number): Promise<TrainStepResultDto> {
-    return call(() => this.addon.trainApply(this.handle, step));
+  apply(step: number, learningRateScale = 1): Promise<TrainStepResultDto> {
+    return call(() => this.addon.trainApply(this.handle, step, learningRateScale));
   }
 
   saveState(path: string, metadata: Record<string, string>): Promise<void> {

@@ -108,9 +108,13 @@ export interface SampleResultDto {
 }
 
 export interface TrainerOptionsDto {
-  /** "spin_logistic", "spin_hinge" or "sft". */
+  /** "spin_logistic", "spin_hinge", "spin_ipo" or "sft". */
   objective: string;
   beta: number;
+  /** Share of the winner's improvement that the loser's gradient must leave, 0 to 1; null: no safeguard. */
+  safeguard: number | null;
+  /** SFT only; 0: every timestep weighs the same. */
+  minSnrGamma: number;
   /** scheduler_config.json as JSON text: noise schedule and prediction_type. */
   schedulerConfig: string;
   precision: NativePrecision;
@@ -145,11 +149,15 @@ export interface TrainBatchDto {
   generated: TensorDto | null;
   /** (B, T, D) */
   text: TensorDto;
+  /** Of this step; null: the trainer's. */
+  beta: number | null;
 }
 
 export interface TrainBatchResultDto {
   /** Sum over the micro-batch of per-pair losses divided by stepBatchSize: add over micro-batches. */
   loss: number;
+  /** The same of the safeguard's factor on generated images' gradients: 1 without one, 0 for SFT. */
+  loserScale: number;
   /** Per element, float32; the last three are empty for SFT. */
   errorReal: Float32Array;
   errorGenerated: Float32Array;
@@ -260,8 +268,11 @@ export interface NativeAddon {
     options: TrainerOptionsDto,
   ): Promise<TrainerHandle>;
   trainAccumulate(trainer: TrainerHandle, batch: TrainBatchDto, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
-  /** Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate. Rejects with code "DIVERGED" on a non-finite norm and changes nothing. */
-  trainApply(trainer: TrainerHandle, step: number): Promise<TrainStepResultDto>;
+  /**
+   * Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate, which is multiplied by the scale. Rejects with code
+   * "DIVERGED" on a non-finite norm and changes nothing.
+   */
+  trainApply(trainer: TrainerHandle, step: number, learningRateScale: number): Promise<TrainStepResultDto>;
   /** weights.*, adam_m.*, adam_v.*, ema.* as float32 safetensors with `metadata`; written and fsynced at `path`. */
   trainSaveState(trainer: TrainerHandle, path: string, metadata: Record<string, string>): Promise<void>;
   /** Returns the metadata that was saved. */

@@ -69,6 +69,8 @@ function request(seeds: bigint[], change: Partial<SampleRequestDto> = {}): Sampl
 const trainerOptions: TrainerOptionsDto = {
   objective: 'spin_logistic',
   beta: 4000,
+  safeguard: null,
+  minSnrGamma: 0,
   schedulerConfig,
   precision: 'float32',
   learningRate: 1e-4,
@@ -162,6 +164,7 @@ describe('the addon', () => {
       real: noise(11n, [2, 4, 8, 8]),
       generated: noise(12n, [2, 4, 8, 8]),
       text: noise(13n, [2, 32, 128]),
+      beta: null,
     });
     const state = join(folder, 'state.safetensors');
     const first = await engine.createTrainer(unetSource, null, trainerOptions);

@@ -39,7 +39,7 @@ describe('spindle', () => {
   it('says what a run would do, without doing it', async () => {
     const { code, out } = await spindle('run', config, '--dry-run');
     expect(code).toBe(0);
-    expect(out).toContain('iteration 2: draw 6 images in 3 jobs');
+    expect(out).toContain('iteration 2: against spin1, draw 6 images in 3 jobs');
     expect(out).toMatch(/memory: .*\n.*disk: /);
     expect((await spindle('ls')).out).toContain('no runs yet');
   });

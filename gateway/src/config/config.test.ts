@@ -82,6 +82,13 @@ describe('a wrong run config is refused in one sentence', () => {
       `${smallest}objective: {beta: [1, 2, 3, 4]}\n`,
       'objective.beta: expected at most 3 values (iterations), got 4.',
     ],
+    ['a safeguard above one', `${smallest}objective: {safeguard: 1.5}\n`, 'objective.safeguard: expected at most 1, got 1.5'],
+    ['a slope that no pair has', `${smallest}objective: {auto_beta: 0.5}\n`, 'objective.auto_beta: expected less than 0.5, got 0.5'],
+    [
+      'a baseline whose warm-up is longer than its training',
+      `${smallest}baselines: {dpo: {steps: 5, warmup_steps: 9}}\n`,
+      'baselines.dpo.warmup_steps: expected at most baselines.dpo.steps 5, got 9.',
+    ],
     [
       'stopping without judges',
       `${smallest}stop: {patience: 1}\n`,

@@ -34,6 +34,8 @@ export function checkConfig(config: RunConfig, where: string): void {
   checkTrain(config.train, 'train', fail);
   const sft = sftTraining(config);
   if (sft) checkTrain(sft, 'baselines.sft', fail);
+  const dpo = dpoTraining(config);
+  if (dpo) checkTrain(dpo, 'baselines.dpo', fail);
   for (const [key, value] of [
     ['objective.beta', config.objective.beta],
     ['train.learning_rate', config.train.learning_rate],
@@ -74,15 +76,35 @@ export function forIteration(value: number | number[], k: number): number {
   return value[Math.min(k, value.length) - 1] ?? 0;
 }
 
-/** The baseline's training settings with everything it leaves open taken from `train`. */
-export function sftTraining(config: RunConfig): TrainConfig | undefined {
+export interface SftTraining extends TrainConfig {
+  min_snr_gamma?: number | undefined;
+}
+
+export interface DpoTraining extends TrainConfig {
+  beta: number;
+  auto_beta?: number | undefined;
+  safeguard?: number | undefined;
+}
+
+/** A baseline's training settings with everything it leaves open taken from `train`. */
+export function sftTraining(config: RunConfig): SftTraining | undefined {
   const { sft } = config.baselines;
-  if (!sft) return undefined;
-  const set = Object.fromEntries(Object.entries(sft).filter(([, value]) => value !== undefined));
-  return { ...config.train, learning_rate: forIteration(config.train.learning_rate, 1), ...set };
+  return sft && { ...config.train, learning_rate: forIteration(config.train.learning_rate, 1), ...defined(sft) };
+}
+
+export function dpoTraining(config: RunConfig): DpoTraining | undefined {
+  const { dpo } = config.baselines;
+  const { beta, auto_beta, safeguard } = config.objective;
+  const first = { learning_rate: forIteration(config.train.learning_rate, 1), beta: forIteration(beta, 1) };
+  return dpo && { ...config.train, ...defined({ auto_beta, safeguard }), ...first, ...defined(dpo) };
+}
+
+function defined<T extends object>(keys: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(keys).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>;
+  };
 }
 
 export function evaluationSampling(config: RunConfig): SamplingConfig {
-  const overrides = Object.fromEntries(Object.entries(config.evaluation?.sampling ?? {}).filter(([, value]) => value !== undefined));
-  return { ...config.sampling, ...overrides, images_per_prompt: 1 };
+  return { ...config.sampling, ...defined(config.evaluation?.sampling ?? {}), images_per_prompt: 1 };
 }

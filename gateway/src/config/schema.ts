@@ -83,12 +83,32 @@ const trainKeys = {
 
 export const trainSchema = z.strictObject(trainKeys);
 
-/** The baseline takes what it does not set from `train`. */
-export const sftSchema = z.strictObject(
-  Object.fromEntries(Object.entries(trainKeys).map(([key, schema]) => [key, optionalKey(key, schema)])) as {
-    [K in keyof typeof trainKeys]: z.ZodOptional<(typeof trainKeys)[K] extends z.ZodDefault<infer T> ? T : never>;
-  },
-);
+/** A baseline takes what it does not set from `train`. */
+const baselineKeys = Object.fromEntries(Object.entries(trainKeys).map(([key, schema]) => [key, optionalKey(key, schema)])) as {
+  [K in keyof typeof trainKeys]: z.ZodOptional<(typeof trainKeys)[K] extends z.ZodDefault<infer T> ? T : never>;
+};
+
+export const sftSchema = z.strictObject({
+  ...baselineKeys,
+  min_snr_gamma: z
+    .number()
+    .gt(0)
+    .optional()
+    .describe(
+      'Min-SNR weighting (arXiv 2303.09556): timesteps weigh min(snr, γ)/snr, or /(snr + 1) for v prediction; 5 is usual. Default: off.',
+    ),
+});
+
+const beta = z.number().gt(0);
+const safeguard = rate.optional();
+const autoBeta = z.number().gt(0).lt(0.5).optional();
+
+export const dpoSchema = z.strictObject({
+  ...baselineKeys,
+  beta: beta.optional().describe("Default: objective.beta's first."),
+  safeguard: safeguard.describe('Default: objective.safeguard.'),
+  auto_beta: autoBeta.describe('Default: objective.auto_beta.'),
+});
 
 function optionalKey(key: string, schema: z.ZodDefault): z.ZodOptional {
   const inner = schema.unwrap() as z.ZodType;
@@ -97,6 +117,11 @@ function optionalKey(key: string, schema: z.ZodDefault): z.ZodOptional {
 
 const baselinesObject = z.strictObject({
   sft: sftSchema.optional().describe('Plain fine-tuning on the same images, evaluated beside the iterations. Keys as in `train`.'),
+  dpo: dpoSchema
+    .optional()
+    .describe(
+      "Diffusion-DPO (arXiv 2311.12908) from the base on the data set's preference pairs (rows with a rejected image, docs/DATA.md). Keys as in `train`.",
+    ),
 });
 
 type Baselines = z.output<typeof baselinesObject>;
@@ -182,12 +207,26 @@ export const runConfigSchema = z
     objective: z
       .strictObject({
         loss: z
-          .enum(['logistic', 'hinge'])
+          .enum(['logistic', 'hinge', 'ipo'])
           .default('logistic')
-          .describe('Loss on the logit −(β/2)·[(e_real − e_real,opponent) − (e_gen − e_gen,opponent)].'),
-        beta: perIteration(z.number().gt(0))
+          .describe(
+            'Loss on the logit −(β/2)·[(e_real − e_real,opponent) − (e_gen − e_gen,opponent)]: softplus(−logit), relu(1 − logit) or (logit − ½)².',
+          ),
+        beta: perIteration(beta)
           .default(2000)
           .describe('β: how far the model may move from its opponent; larger is more cautious. A list gives one per iteration.'),
+        auto_beta: autoBeta.describe(
+          'Lowers β while training so that the mean pair keeps at least this slope of the logistic loss (it is ½ at first, and 0 where pairs saturate); 0.2 is a start. Default: off.',
+        ),
+        opponent: z
+          .enum(['previous', 'initial', 'random'])
+          .default('previous')
+          .describe(
+            'Who draws the images and is the reference in iteration k: the model of iteration k − 1, the base, or one of the base and the iterations so far, drawn by the seed.',
+          ),
+        safeguard: safeguard.describe(
+          "Winner safeguard μ (Diffusion-SDPO): scales the generated image's gradient so that, to first order, the real image's error still falls by this share of what it would fall by alone. 0 keeps it from rising. Default: off.",
+        ),
       })
       .prefault({})
       .describe('What training optimises.'),

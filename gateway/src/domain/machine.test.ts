@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { transition, type RunEvent } from './machine.js';
-import { stagesOf, type RunPlan } from './plan.js';
+import { opponentOf, stagesOf, type RunPlan } from './plan.js';
 import { initialState, stageOf, type ModelSummary, type RunState, type TrainStepMetrics } from './state.js';
 import { commandsBetween, workOf } from './work.js';
 
@@ -129,13 +129,37 @@ function started(overrides: Partial<RunPlan> = {}): RunState {
   return transition(initialState(plan(overrides), 0), { type: 'start', at: 1 });
 }
 
-const rising = { base: 1, spin1: 2, spin2: 3, sft: 1.5 };
+const rising = { base: 1, spin1: 2, spin2: 3, sft: 1.5, dpo: 4 };
+
+describe('opponents', () => {
+  it('are the model before, the base, or any of the models so far, by the seed', () => {
+    const opponents = (overrides: Partial<RunPlan>) => [1, 2, 3, 4].map((k) => opponentOf(plan(overrides), k));
+    expect(opponents({})).toEqual(['base', 'spin1', 'spin2', 'spin3']);
+    expect(opponents({ opponent: 'initial' })).toEqual(['base', 'base', 'base', 'base']);
+    const drawn = Array.from({ length: 400 }, (_, seed) => opponents({ opponent: 'random', seed })[3] ?? '');
+    for (const model of ['base', 'spin1', 'spin2', 'spin3']) {
+      const share = drawn.filter((name) => name === model).length / drawn.length;
+      expect(Math.abs(share - 1 / 4), model).toBeLessThan(0.08);
+    }
+    expect(opponents({ opponent: 'random', seed: 3 })).toEqual(opponents({ opponent: 'random', seed: 3 }));
+  });
+
+  it('draw once, however often they play', () => {
+    const names = stagesOf(plan({ opponent: 'initial', iterations: 3 })).map((stage) => stage.name);
+    expect(names.filter((name) => name.startsWith('sample-'))).toEqual(['sample-base']);
+    const third = stagesOf(plan({ opponent: 'initial', iterations: 3 })).find((stage) => stage.name === 'train-spin3');
+    expect(third?.after).toEqual(['sample-base', 'train-spin2']);
+  });
+});
 
 describe('the order of events', () => {
   it.each([
     ['two iterations', {}],
     ['a baseline', { sft: true, iterations: 1 }],
+    ['two baselines', { sft: true, dpo: true, dpoSteps: 1, iterations: 1 }],
     ['a shared device', { sharedDevice: true, sft: true }],
+    ['the base as opponent throughout', { opponent: 'initial' as const }],
+    ['an earlier opponent on a shared device', { opponent: 'random' as const, sharedDevice: true, dpo: true, dpoSteps: 1 }],
     ['no judges', { metrics: [] }],
     ['no evaluation', { evaluationPrompts: 0, metrics: [] }],
     ['stopping allowed', { stop: { metric: 'pick', patience: 1 } }],

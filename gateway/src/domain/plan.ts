@@ -1,4 +1,5 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
+import { draw } from './seeds.js';
 
 export type StageKind = 'encode' | 'sample' | 'train' | 'eval-sample' | 'eval-score' | 'evaluate' | 'report';
 
@@ -8,6 +9,9 @@ export interface RunPlan {
   seed: number;
   iterations: number;
   sft: boolean;
+  /** Absent in the plans of older runs, as is `opponent`. */
+  dpo?: boolean;
+  opponent?: 'previous' | 'initial' | 'random';
   /** Rows of the training set. */
   rows: number;
   imagesPerPrompt: number;
@@ -22,6 +26,7 @@ export interface RunPlan {
   sampleShardSize: number;
   trainSteps: number;
   sftSteps: number;
+  dpoSteps?: number;
   /** Share of a stage's items that may be lost before the run fails. */
   maxMissing: number;
 }
@@ -41,22 +46,44 @@ export interface Stage {
   after: string[];
 }
 
-/** Models in the order of tables: base, sft when asked, spin1 ... spinK. */
-export function modelNames(plan: Pick<RunPlan, 'iterations' | 'sft'>): string[] {
-  return ['base', ...(plan.sft ? ['sft'] : []), ...Array.from({ length: plan.iterations }, (_, i) => `spin${i + 1}`)];
+/** Models trained for comparison, in the order of tables. */
+export function baselines(plan: Pick<RunPlan, 'sft' | 'dpo'>): string[] {
+  return [...(plan.sft ? ['sft'] : []), ...(plan.dpo ? ['dpo'] : [])];
 }
 
-/** The model that plays against `spin<k>`: θ_{k-1}. */
-export function opponentOf(iteration: number): string {
+export function isBaseline(model: string): boolean {
+  return model === 'sft' || model === 'dpo';
+}
+
+/** Models in the order of tables: base, baselines when asked, spin1 ... spinK. */
+export function modelNames(plan: Pick<RunPlan, 'iterations' | 'sft' | 'dpo'>): string[] {
+  return ['base', ...baselines(plan), ...Array.from({ length: plan.iterations }, (_, i) => `spin${i + 1}`)];
+}
+
+/** Where training of `spin<k>` starts: θ_{k-1}. */
+export function initOf(iteration: number): string {
   return iteration === 1 ? 'base' : `spin${iteration - 1}`;
 }
 
-/** 0 for base and sft. */
+/** The model that plays against `spin<k>` and draws its images. */
+export function opponentOf(plan: Pick<RunPlan, 'opponent' | 'seed'>, iteration: number): string {
+  switch (plan.opponent ?? 'previous') {
+    case 'previous':
+      return initOf(iteration);
+    case 'initial':
+      return 'base';
+    case 'random':
+      return initOf(1 + draw(plan.seed, 'opponent', iteration, iteration));
+  }
+}
+
+/** 0 for the base and the baselines. */
 export function iterationOf(model: string): number {
   return model.startsWith('spin') ? Number(model.slice('spin'.length)) : 0;
 }
 
 export function trainingSteps(plan: RunPlan, model: string): number {
+  if (model === 'dpo') return plan.dpoSteps ?? 0;
   return model === 'sft' ? plan.sftSteps : plan.trainSteps;
 }
 
@@ -67,6 +94,7 @@ export function trainingSteps(plan: RunPlan, model: string): number {
 export function stagesOf(plan: RunPlan): Stage[] {
   const stages: Stage[] = [];
   const add = (stage: Stage): void => void stages.push(stage);
+  const isStage = (name: string): boolean => stages.some((stage) => stage.name === name);
   const evaluated = plan.evaluationPrompts > 0;
   const scored = evaluated && plan.metrics.length > 0;
   const shardsFor = (items: number, size: number): number => Math.ceil(items / size);
@@ -92,27 +120,33 @@ export function stagesOf(plan: RunPlan): Stage[] {
     items: plan.rows,
     after: [],
   });
-  if (plan.sft) {
-    add({ name: 'train-sft', kind: 'train', model: 'sft', iteration: 0, shards: 1, items: plan.sftSteps, after: ['encode'] });
+  // The trainer holds one training at a time: each waits for the one before.
+  let trained = 'encode';
+  for (const model of baselines(plan)) {
+    add({ name: `train-${model}`, kind: 'train', model, iteration: 0, shards: 1, items: trainingSteps(plan, model), after: [trained] });
+    trained = `train-${model}`;
   }
-  const samplingStart = plan.sharedDevice ? [plan.sft ? 'train-sft' : 'encode'] : [];
+  const samplingStart = plan.sharedDevice ? [trained] : [];
 
   for (let k = 1; k <= plan.iterations; k++) {
-    const opponent = opponentOf(k);
+    const opponent = opponentOf(plan, k);
     const images = plan.rows * plan.imagesPerPrompt;
-    add({
-      name: `sample-${opponent}`,
-      kind: 'sample',
-      model: opponent,
-      iteration: k,
-      shards: shardsFor(plan.rows, plan.sampleShardSize),
-      items: images,
-      // Rows that encoding rejects are not sampled.
-      after: ['encode', ...(k === 1 ? samplingStart : [`train-${opponent}`])],
-    });
+    // What an opponent has drawn once is there for later iterations too.
+    if (!isStage(`sample-${opponent}`)) {
+      add({
+        name: `sample-${opponent}`,
+        kind: 'sample',
+        model: opponent,
+        iteration: k,
+        shards: shardsFor(plan.rows, plan.sampleShardSize),
+        items: images,
+        // Rows that encoding rejects are not sampled. On a shared device, drawing waits for the training before.
+        after: ['encode', ...(k === 1 ? samplingStart : [`train-${plan.sharedDevice ? initOf(k) : opponent}`].filter(isStage))],
+      });
+    }
     if (k === 1) {
       addEvaluation('base', 0, samplingStart);
-      if (plan.sft) addEvaluation('sft', 0, ['train-sft']);
+      for (const model of baselines(plan)) addEvaluation(model, 0, [`train-${model}`]);
     }
     const waitsForEvaluation = plan.sharedDevice || plan.stop !== null;
     add({
@@ -124,13 +158,13 @@ export function stagesOf(plan: RunPlan): Stage[] {
       items: plan.trainSteps,
       after: [
         `sample-${opponent}`,
-        // The trainer holds one training at a time.
-        ...(k === 1 && plan.sft ? ['train-sft'] : []),
-        ...(waitsForEvaluation ? evaluationEnd(opponent) : []),
-        ...(plan.sharedDevice && k === 1 && plan.sft ? evaluationEnd('sft') : []),
+        ...(trained === 'encode' ? [] : [trained]),
+        ...(waitsForEvaluation ? evaluationEnd(initOf(k)) : []),
+        ...(plan.sharedDevice && k === 1 ? baselines(plan).flatMap(evaluationEnd) : []),
       ],
     });
-    addEvaluation(`spin${k}`, k, [`train-spin${k}`]);
+    trained = `train-spin${k}`;
+    addEvaluation(`spin${k}`, k, [trained]);
   }
   add({ name: 'report', kind: 'report', model: '', iteration: 0, shards: 1, items: 1, after: stages.map((stage) => stage.name) });
   return stages;

@@ -1,5 +1,5 @@
 /** Rates and remaining times, from the stages' own clocks. */
-import { stagesOf, type Stage } from './plan.js';
+import { isBaseline, stagesOf, type Stage } from './plan.js';
 import { stageOf, type RunState, type RunStatus, type StageState, type StageStatus } from './state.js';
 import { jobStages } from './work.js';
 
@@ -73,6 +73,6 @@ function rateOfAlike(all: Stage[], stage: Stage, rates: Map<string, number>): nu
 }
 
 function family(stage: Stage): string {
-  if (stage.kind === 'train') return stage.model === 'sft' ? 'sft' : 'spin';
+  if (stage.kind === 'train') return isBaseline(stage.model) ? stage.model : 'spin';
   return stage.kind === 'eval-sample' ? 'sample' : stage.kind;
 }

@@ -8,6 +8,11 @@ export function imageSeed(runSeed: number, stage: string, index: number, copy = 
   return mix(fnv1a(`${runSeed}/${stage}/${index}/${copy}`)) & 0xffff_ffffn;
 }
 
+/** A number in [0, bound) that is a pure function of the run's seed and what it is for. */
+export function draw(runSeed: number, what: string, index: number, bound: number): number {
+  return Number(imageSeed(runSeed, what, index) % BigInt(bound));
+}
+
 function fnv1a(text: string): bigint {
   let hash = 0xcbf2_9ce4_8422_2325n;
   for (let i = 0; i < text.length; i++) {

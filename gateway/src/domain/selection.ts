@@ -1,8 +1,8 @@
 /** Which model to keep, and when to stop, by the held-out means. */
-import { iterationOf } from './plan.js';
+import { isBaseline, iterationOf } from './plan.js';
 import type { RunState } from './state.js';
 
-/** Base and iterations compete; the baseline is there for comparison. Ties go to the earlier one. */
+/** Base and iterations compete; baselines are there for comparison. Ties go to the earlier one. */
 export function bestModel(state: RunState): string {
   const [metric] = state.plan.metrics;
   if (metric === undefined) {
@@ -13,7 +13,7 @@ export function bestModel(state: RunState): string {
   let bestMean = -Infinity;
   for (const { model } of state.results) {
     const mean = meanOf(state, model, metric);
-    if (model === 'sft' || mean === undefined || mean <= bestMean) continue;
+    if (isBaseline(model) || mean === undefined || mean <= bestMean) continue;
     best = model;
     bestMean = mean;
   }

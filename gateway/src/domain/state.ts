@@ -35,6 +35,8 @@ export interface TrainStepMetrics {
   opponentErrorReal: number;
   opponentErrorGenerated: number;
   implicitAccuracy: number;
+  /** Mean factor that the safeguard left of the generated images' gradients. */
+  loserScale?: number;
   gradNorm: number;
   learningRate: number;
   beta: number;

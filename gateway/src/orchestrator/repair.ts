@@ -13,7 +13,9 @@ export async function repairInputs(context: TaskContext, request: TrainRequest):
   const record = context.record();
   const encoded = await damaged(context, 'encode', request.encodedShards);
   const generated =
-    request.iteration === 0 ? [] : await damaged(context, `sample-${opponentOf(request.iteration)}`, request.generatedShards);
+    request.iteration === 0
+      ? []
+      : await damaged(context, `sample-${opponentOf(record.state.plan, request.iteration)}`, request.generatedShards);
   const all = [...encoded, ...generated];
   const texts = await context.texts();
   for (const { stage, shard, ref } of all) {

@@ -12,6 +12,7 @@ export interface ReportStep {
   opponent_error_real: number;
   opponent_error_generated: number;
   implicit_accuracy: number;
+  loser_scale?: number;
   grad_norm: number;
   learning_rate: number;
   beta: number;
@@ -61,6 +62,7 @@ function toStep(line: MetricsLine): ReportStep {
     opponent_error_real: line.opponentErrorReal,
     opponent_error_generated: line.opponentErrorGenerated,
     implicit_accuracy: line.implicitAccuracy,
+    ...(line.loserScale !== undefined && { loser_scale: line.loserScale }),
     grad_norm: line.gradNorm,
     learning_rate: line.learningRate,
     beta: line.beta,

@@ -2,9 +2,9 @@
 import { create } from '@bufbuild/protobuf';
 import { TrainRequestSchema, TrainSettingsSchema, Objective, type ArtifactRef, type TrainRequest, type UnetRef } from '@spindle/proto';
 import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
-import { forIteration, sftTraining } from '../config/resolve.js';
+import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
-import { iterationOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
+import { initOf, iterationOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
 import { shardSize } from '../domain/shards.js';
 import { stageOf, type TrainStepMetrics } from '../domain/state.js';
 import { stageNamed, unetRef } from './jobs.js';
@@ -28,24 +28,49 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
   const k = iterationOf(model);
   const base = { key: trainKey(runId, model), runId, iteration: k, modelName: model, pipelinePath: config.model };
   const encodedShards = await shardRefs(record, 'encode', async (key) => (await results.encode(key)).shard);
-  const sft = k === 0 ? sftTraining(config) : undefined;
-  if (sft) {
-    const settings = trainSettings(record, sft, forIteration(sft.learning_rate, 1), 0);
-    return create(TrainRequestSchema, { ...base, objective: Objective.SFT, init: unetRef(record, 'base'), encodedShards, settings });
+  if (k === 0) {
+    const init = unetRef(record, 'base');
+    const sft = model === 'sft' ? sftTraining(config) : undefined;
+    if (sft) {
+      const settings = trainSettings(record, sft, {
+        learningRate: forIteration(sft.learning_rate, 1),
+        minSnrGamma: sft.min_snr_gamma ?? 0,
+      });
+      return create(TrainRequestSchema, { ...base, objective: Objective.SFT, init, encodedShards, settings });
+    }
+    const dpo = dpoTraining(config);
+    if (!dpo) throw new SpindleError('INTERNAL', `run "${runId}": expected settings of the baseline ${model}, got none.`);
+    const settings = trainSettings(record, dpo, { learningRate: forIteration(dpo.learning_rate, 1), ...dpo });
+    return create(TrainRequestSchema, { ...base, objective: Objective.DPO, init, opponent: init, encodedShards, settings });
   }
-  const opponent: UnetRef = unetRef(record, opponentOf(k));
+  const opponent = opponentOf(record.state.plan, k);
+  const { loss, beta, auto_beta, safeguard } = config.objective;
   return create(TrainRequestSchema, {
     ...base,
-    objective: objectiveOf(config.objective.loss),
-    init: opponent,
-    opponent,
+    objective: objectiveOf(loss),
+    init: unetRef(record, initOf(k)),
+    opponent: unetRef(record, opponent),
     encodedShards,
-    generatedShards: await shardRefs(record, `sample-${opponentOf(k)}`, async (key) => (await results.sample(key)).latents),
-    settings: trainSettings(record, config.train, forIteration(config.train.learning_rate, k), forIteration(config.objective.beta, k)),
+    generatedShards: await shardRefs(record, `sample-${opponent}`, async (key) => (await results.sample(key)).latents),
+    settings: trainSettings(record, config.train, {
+      learningRate: forIteration(config.train.learning_rate, k),
+      beta: forIteration(beta, k),
+      auto_beta,
+      safeguard,
+    }),
   });
 }
 
-function trainSettings(record: RunRecord, train: TrainConfig, learningRate: number, beta: number) {
+interface Choices {
+  learningRate: number;
+  beta?: number;
+  auto_beta?: number | undefined;
+  safeguard?: number | undefined;
+  minSnrGamma?: number;
+}
+
+function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) {
+  const { learningRate, beta = 0, auto_beta = 0, safeguard, minSnrGamma = 0 } = choices;
   return create(TrainSettingsSchema, {
     steps: train.steps,
     batchSize: train.batch_size,
@@ -66,6 +91,9 @@ function trainSettings(record: RunRecord, train: TrainConfig, learningRate: numb
     seed: BigInt(record.config.seed),
     precision: precisionOf(record.config.precision),
     samplePosterior: train.sample_posterior,
+    ...(safeguard !== undefined && { safeguard }),
+    minSnrGamma,
+    autoBetaSlope: auto_beta,
   });
 }
 

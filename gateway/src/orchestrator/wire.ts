@@ -44,7 +44,7 @@ export function scheduleOf(schedule: TrainConfig['schedule']): LearningRateSched
 }
 
 export function objectiveOf(loss: RunConfig['objective']['loss']): Objective {
-  return { logistic: Objective.SPIN_LOGISTIC, hinge: Objective.SPIN_HINGE }[loss];
+  return { logistic: Objective.SPIN_LOGISTIC, hinge: Objective.SPIN_HINGE, ipo: Objective.SPIN_IPO }[loss];
 }
 
 export function toMetrics(step: TrainStep): TrainStepMetrics {
@@ -55,6 +55,7 @@ export function toMetrics(step: TrainStep): TrainStepMetrics {
     opponentErrorReal,
     opponentErrorGenerated,
     implicitAccuracy,
+    loserScale,
     gradNorm,
     learningRate,
     beta,
@@ -68,6 +69,7 @@ export function toMetrics(step: TrainStep): TrainStepMetrics {
     opponentErrorReal,
     opponentErrorGenerated,
     implicitAccuracy,
+    loserScale,
     gradNorm,
     learningRate,
     beta,

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { access } from 'node:fs/promises';
 import { InspectModelRequestSchema, type InspectModelResponse, type SamplingSettings } from '@spindle/proto';
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
-import { evaluationSampling, sftTraining } from '../config/resolve.js';
+import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
 import type { Files } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
@@ -51,9 +51,15 @@ export async function checkRun(config: RunConfig, runId: string, ports: CheckPor
   await checkSampling(config, resolution, sampler, signal);
   const prompts = config.evaluation ? await readPrompts(config.evaluation.prompts, config.evaluation.limit) : [];
   await checkMetrics(config, sampler, signal);
-  const data = await readDataSet(dataSpec(config.data), ports, { limit: config.data.limit, textTokens: model.textTokens });
+  const data = await readDataSet(dataSpec(config.data), ports, {
+    limit: config.data.limit,
+    textTokens: model.textTokens,
+    // Rejected images are encoded only where something trains on them.
+    pairs: config.baselines.dpo !== undefined,
+  });
   const plan = planOf(config, runId, data.rows, prompts.length);
   const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
+  warnings.push(...checkPairs(config, data));
   if (config.train.batch_size > data.rows) {
     warnings.push(
       `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the data set; rows repeat within a batch.`,
@@ -67,6 +73,14 @@ export async function checkRun(config: RunConfig, runId: string, ports: CheckPor
   }
   const checked = { config, plan, resolution, model, data, prompts, warnings };
   return { ...checked, text: describePlan(checked) };
+}
+
+/** Preference pairs are asked for by the baseline alone. */
+function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
+  if (!config.baselines.dpo) return [];
+  if (pairs === 0)
+    throw new SpindleError('INVALID_ARGUMENT', `baselines.dpo: expected rows with a rejected image in ${config.data.path}, got none.`);
+  return pairs === rows ? [] : [`baselines.dpo: ${rows - pairs} of ${rows} rows have no rejected image; it trains on the other ${pairs}.`];
 }
 
 /** What the model's scheduler cannot do as the config says is refused before the first job. */
@@ -120,11 +134,14 @@ export function planOf(config: RunConfig, runId: string, rows: number, evaluatio
   const metrics = (config.evaluation?.metrics ?? []).map((metric) => metric.name);
   const [first] = metrics;
   const sft = sftTraining(config);
+  const dpo = dpoTraining(config);
   return {
     runId,
     seed: config.seed,
     iterations: config.iterations,
     sft: sft !== undefined,
+    dpo: dpo !== undefined,
+    opponent: config.objective.opponent,
     rows,
     imagesPerPrompt: config.sampling.images_per_prompt,
     evaluationPrompts,
@@ -136,6 +153,7 @@ export function planOf(config: RunConfig, runId: string, rows: number, evaluatio
     sampleShardSize: config.sampling.shard_size,
     trainSteps: config.train.steps,
     sftSteps: sft?.steps ?? 0,
+    dpoSteps: dpo?.steps ?? 0,
     maxMissing: config.max_missing,
   };
 }

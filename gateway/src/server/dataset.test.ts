@@ -19,9 +19,13 @@ function dataFolder(files: Record<string, string>): string {
 const line = (file_name: string, text = 'a picture'): string => `${JSON.stringify({ file_name, text })}\n`;
 const options = { textTokens: 8 };
 
-async function read(path: string, more: { limit?: number; format?: 'csv' } = {}) {
+async function read(path: string, more: { limit?: number; format?: 'csv'; pairs?: boolean } = {}) {
   const store = await openLocalStore(mkdtempSync(join(tmpdir(), 'spindle-store-')));
-  return readDataSet({ path, format: more.format ?? 'auto' }, { files: localFiles, store }, { ...options, limit: more.limit });
+  return readDataSet(
+    { path, format: more.format ?? 'auto' },
+    { files: localFiles, store },
+    { ...options, limit: more.limit, pairs: more.pairs ?? false },
+  );
 }
 
 describe('a data set', () => {
@@ -35,6 +39,18 @@ describe('a data set', () => {
     ]);
     await data[Symbol.asyncDispose]();
     expect(existsSync(data.manifest)).toBe(false);
+  });
+
+  it('keeps rejected images only where they are asked for', async () => {
+    const pair = `${JSON.stringify({ file_name: 'a.png', rejected_file_name: 'worse/a.png', text: 'one' })}\n`;
+    const folder = dataFolder({ 'a.png': '', 'b.png': '', 'worse/a.png': '', 'metadata.jsonl': pair + line('b.png', 'two') });
+    const rejected = async (pairs: boolean) => {
+      const data = await read(folder, { pairs });
+      const rows = await (await Manifest.open(data.manifest)).rows(0, 2);
+      return [data.pairs, data.warnings, rows.map((row) => row.rejected)];
+    };
+    expect(await rejected(true)).toEqual([1, [], [{ kind: 'file', file: join(folder, 'worse', 'a.png') }, undefined]]);
+    expect(await rejected(false)).toEqual([0, [], [undefined, undefined]]);
   });
 
   it('can be cut to its first rows', async () => {

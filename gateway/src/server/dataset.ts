@@ -10,6 +10,8 @@ import type { RunConfig } from '../config/schema.js';
 
 export interface DataSet extends AsyncDisposable {
   rows: number;
+  /** Rows with a rejected image; 0 unless they were asked for. */
+  pairs: number;
   /** JSON lines, one per row; gone once this is disposed of. */
   manifest: string;
   /** One sentence per kind of problem that is no error: rows left out, empty captions, long captions. */
@@ -27,23 +29,31 @@ export function dataSpec(data: RunConfig['data']): DataSpec {
   };
 }
 
+export interface DataSetOptions {
+  limit?: number | undefined;
+  textTokens: number;
+  /** Keep rejected images. */
+  pairs: boolean;
+}
+
 export async function readDataSet(
   spec: DataSpec,
   deps: { files: Files; store: Pick<ArtifactStore, 'tempDir'> },
-  options: { limit?: number | undefined; textTokens: number },
+  options: DataSetOptions,
 ): Promise<DataSet> {
   const source = await openDataSource(spec, deps.files);
   const folder = await deps.store.tempDir();
   const dispose = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
-    const counts = { rows: 0, empty: 0, long: 0 };
+    const counts = { rows: 0, pairs: 0, empty: 0, long: 0 };
     const manifest = join(folder, 'manifest.jsonl');
     await pipeline(Readable.from(linesOf(source, options, counts)), createWriteStream(manifest));
     if (counts.rows === 0) {
       const why = [...source.skipped.reasons].map(([reason, { count }]) => `${count} × ${reason}`).join(', ');
       throw new SpindleError('INVALID_ARGUMENT', `data.path: ${spec.path}: expected at least one row, got none${why && ` (${why})`}.`);
     }
-    return { rows: counts.rows, manifest, warnings: warningsOf(source, options, counts), [Symbol.asyncDispose]: dispose };
+    const { rows, pairs } = counts;
+    return { rows, pairs, manifest, warnings: warningsOf(source, options, counts), [Symbol.asyncDispose]: dispose };
   } catch (error) {
     await dispose();
     throw error;
@@ -52,25 +62,24 @@ export async function readDataSet(
 
 interface Counts {
   rows: number;
+  pairs: number;
   empty: number;
   long: number;
 }
 
-async function* linesOf(
-  source: DataSource,
-  options: { limit?: number | undefined; textTokens: number },
-  counts: Counts,
-): AsyncIterable<string> {
+async function* linesOf(source: DataSource, options: DataSetOptions, counts: Counts): AsyncIterable<string> {
   for await (const row of source.rows()) {
     counts.rows += 1;
     if (row.caption.trim() === '') counts.empty += 1;
     if (isLong(row.caption, options.textTokens)) counts.long += 1;
-    yield manifestLine(row);
+    const { rejected, ...alone } = row;
+    if (options.pairs && rejected) counts.pairs += 1;
+    yield manifestLine(options.pairs && rejected ? row : alone);
     if (counts.rows === options.limit) return;
   }
 }
 
-function warningsOf(source: DataSource, options: { limit?: number | undefined; textTokens: number }, counts: Counts): string[] {
+function warningsOf(source: DataSource, options: DataSetOptions, counts: Counts): string[] {
   const warnings = [...source.warnings];
   for (const [reason, { count, first }] of source.skipped.reasons)
     warnings.push(`data: ${count} rows are not used (${reason}): ${first.join(', ')}${count > first.length ? ', …' : ''}.`);

@@ -1,8 +1,8 @@
 /** What `spindle run --dry-run` prints: what would be done, and what it needs. */
 import { statfsSync } from 'node:fs';
-import { forIteration, sftTraining } from '../config/resolve.js';
+import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
-import { stagesOf } from '../domain/plan.js';
+import { baselines, modelNames, opponentOf, stagesOf, type RunPlan } from '../domain/plan.js';
 import type { CheckedRun } from './create-run.js';
 
 const float = 4;
@@ -12,17 +12,17 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const side = resolution / model.vaeScale;
   const shards = (name: string): number => stagesOf(plan).find((stage) => stage.name === name)?.shards ?? 0;
   const sft = sftTraining(config);
+  const dpo = dpoTraining(config);
   const evaluation =
     prompts.length > 0
-      ? `${prompts.length} prompts × ${plan.iterations + 1 + (sft ? 1 : 0)} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
+      ? `${prompts.length} prompts × ${modelNames(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
       : 'none';
   return [
     `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ${model.predictionType} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
-    ...Array.from({ length: plan.iterations }, (_, i) =>
-      iterationText(config, plan.rows * plan.imagesPerPrompt, shards('sample-base'), i + 1),
-    ),
+    ...(dpo ? [`baseline dpo: ${trainText(dpo, 1)}, β ${dpo.beta}.`] : []),
+    ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, shards('sample-base'), i + 1)),
     `evaluation: ${evaluation}.`,
     `memory: training needs about ${size(trainingMemory(run))} plus activations (weights, opponent, gradients, two moments${config.train.ema_decay > 0 ? ', moving average' : ''}).`,
     `disk: about ${size(diskBytes(run))} under the artifacts folder.`,
@@ -30,11 +30,16 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   ];
 }
 
-function iterationText(config: RunConfig, images: number, jobs: number, k: number): string {
+function iterationText(config: RunConfig, plan: RunPlan, jobs: number, k: number): string {
+  const opponent = opponentOf(plan, k);
+  const images = plan.rows * plan.imagesPerPrompt;
   const { sampling } = config;
   const scheduler = sampling.scheduler ?? "the model's scheduler";
+  const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
+  if (earlier.includes(opponent))
+    return `iteration ${k}: against the images that ${opponent} drew, ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
   const draw = `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ${sampling.guidance_scale})`;
-  return `iteration ${k}: ${draw}, then ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
+  return `iteration ${k}: against ${opponent}, ${draw}, then ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
 }
 
 function trainText(train: TrainConfig, k: number): string {
@@ -48,10 +53,10 @@ function trainingMemory({ model, config }: Omit<CheckedRun, 'text'>): number {
 function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>): number {
   const weights = Number(model.unetParameters) * float;
   const latent = model.latentChannels * (resolution / model.vaeScale) ** 2 * float;
-  const trainings = plan.iterations + (plan.sft ? 1 : 0);
+  const trainings = plan.iterations + baselines(plan).length;
   const checkpoints = trainings * weights * (3 + (config.train.ema_decay > 0 ? 1 : 0)) * config.train.keep_checkpoints;
   const encoded = plan.rows * (2 * latent + model.textTokens * model.textWidth * float);
-  const drawn = plan.iterations * plan.rows * plan.imagesPerPrompt * latent;
+  const drawn = stagesOf(plan).filter((stage) => stage.kind === 'sample').length * plan.rows * plan.imagesPerPrompt * latent;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
   const images = 2 * (trainings + 1) * plan.evaluationPrompts * resolution ** 2 * 2;
   return trainings * weights + checkpoints + encoded + drawn + images;

@@ -10,8 +10,17 @@ namespace spindle {
 namespace {
 
 std::unique_ptr<Unet> make_opponent(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options) {
-  if (!is_spin(options.objective)) return nullptr;
+  if (!is_spin(options.objective.objective)) return nullptr;
   return load_unet(device, opponent ? *opponent : init, {.compute = options.compute});
+}
+
+Predicts predicts(PredictionType type) {
+  switch (type) {
+    case PredictionType::Epsilon: return Predicts::Noise;
+    case PredictionType::Velocity: return Predicts::Velocity;
+    case PredictionType::Sample: return Predicts::Image;
+  }
+  return Predicts::Noise;
 }
 
 void copy(const Tensor& to, const Tensor& from) { std::memcpy(to.raw(), from.raw(), from.bytes()); }
@@ -22,6 +31,7 @@ void copy(const Tensor& to, const Tensor& from) { std::memcpy(to.raw(), from.raw
 struct Trainer::Prepared {
   UNetInputs inputs;
   Tensor target;  // (B or 2B, h, w, C) float32
+  std::vector<double> weight;  // of each image's error; empty: 1
 };
 
 Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options)
@@ -31,8 +41,10 @@ Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, con
     : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw) {
   require(!unet_->model.config().text_time(), "[train] addition_embed_type: expected a model without it, got text_time");
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
+  require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()), "[train] min_snr_gamma: expected 0 or more, and 0 for a spin objective, got ", options.min_snr_gamma);
+  if (options.objective.safeguard) require(plays() && *options.objective.safeguard >= 0 && *options.objective.safeguard <= 1, "[train] safeguard: expected a number from 0 to 1 and a spin objective, got ", *options.objective.safeguard);
   require(options.ema_decay >= 0 && options.ema_decay < 1, "[train] ema_decay: expected 0 or more and below 1, got ", options.ema_decay);
-  ensure(unet_->store.trainable() && bool(opponent_) == is_spin(options.objective), "[train] the models do not suit the objective");
+  ensure(unet_->store.trainable() && bool(opponent_) == plays(), "[train] the models do not suit the objective");
   if (options.ema_decay > 0) {
     ema_ = unet_->device.empty(unet_->store.master().shape(), DType::F32);
     copy(ema_, unet_->store.master());
@@ -45,9 +57,10 @@ void Trainer::check(const TrainBatch& b) const {
   require(b.real.rank() == 4 && b.real.numel() > 0 && b.real.dim(1) == config.in_channels, "[train] real: expected (B, ", config.in_channels, ", h, w), got ", b.real.shape());
   int64_t pairs = b.real.dim(0);
   require(b.offset + pairs <= b.step_batch_size, "[train] step_batch_size: expected at least offset ", b.offset, " + ", pairs, ", got ", b.step_batch_size);
-  require(bool(b.generated) == is_spin(options_.objective), "[train] generated: expected ", is_spin(options_.objective) ? "images for a spin objective, got none" : "none for sft, got images");
+  require(bool(b.generated) == plays(), "[train] generated: expected ", plays() ? "images for a spin objective, got none" : "none for sft, got images");
   if (b.generated) require(b.generated.shape() == b.real.shape(), "[train] generated: expected ", b.real.shape(), ", got ", b.generated.shape());
   require(b.text.rank() == 3 && b.text.dim(0) == pairs && b.text.dim(2) == config.cross_attention_dim, "[train] text: expected (", pairs, ", T, ", config.cross_attention_dim, "), got ", b.text.shape());
+  require(b.beta >= 0, "[train] beta: expected 0 or more, got ", b.beta);
   if (b.noise) require(b.noise.shape() == b.real.shape(), "[train] noise: expected ", b.real.shape(), ", got ", b.noise.shape());
   require(b.timesteps.empty() || int64_t(b.timesteps.size()) == pairs, "[train] timesteps: expected ", pairs, ", got ", b.timesteps.size());
   for (int64_t t : b.timesteps) require(t >= 0 && t < schedule_.num_train_timesteps, "[train] timesteps: expected values below ", schedule_.num_train_timesteps, ", got ", t);
@@ -67,6 +80,7 @@ Trainer::Prepared Trainer::prepare(const TrainBatch& b) const {
     uint32_t position = uint32_t(b.offset + i);
     int64_t timestep = b.timesteps.empty() ? int64_t(philox_.integer(uint32_t(b.step), position, Draw::Timestep, uint32_t(schedule_.num_train_timesteps))) : b.timesteps[size_t(i)];
     const float* noise = b.noise ? b.noise.f32() + i * size : drawn.data();
+    if (options_.min_snr_gamma > 0) prepared.weight.push_back(min_snr_weight(double(schedule_.alphas_cumprod[size_t(timestep)]), options_.min_snr_gamma, predicts(schedule_.prediction_type)));
     if (!b.noise) philox_.normal(drawn.data(), size, uint32_t(b.step), position, Draw::Noise);
     for (int64_t side = 0; side < sides; ++side) {  // both sides share noise and timestep
       int64_t row = side * pairs + i;
@@ -88,6 +102,20 @@ std::vector<double> Trainer::errors(const Tensor& prediction, const Tensor& targ
   Tensor e = unet_->device.empty({prediction.dim(0)}, DType::F64);
   unet_->device.kernels().mse_per_image(e, prediction, target);
   return {e.data<double>(), e.data<double>() + e.numel()};
+}
+
+// a . b = (|a|^2 + |b|^2 - |a - b|^2) / 2, per pair and as a mean over the elements.
+std::vector<double> Trainer::overlap(const Tensor& prediction, const Tensor& target, const Errors& e) const {
+  Device& device = unet_->device;
+  int64_t images = prediction.dim(0), pairs = images / 2, size = prediction.numel() / images;
+  // With these weights the gradient is the difference to the target itself.
+  Tensor difference = device.empty(prediction.shape(), prediction.dtype());
+  device.kernels().mse_backward(difference, prediction, target, from_floats(device, std::vector<float>(size_t(images), 0.5F * float(size)), {images}));
+  std::vector<int64_t> dims = prediction.shape().dims();
+  dims[0] = pairs;
+  std::vector<double> apart = errors(difference.slice(0, Shape(dims)), difference.slice(pairs * size, Shape(dims)));
+  for (size_t i = 0; i < apart.size(); ++i) apart[i] = 0.5 * (e.real[i] + e.generated[i] - apart[i]);
+  return apart;
 }
 
 TrainBatchResult Trainer::accumulate(const TrainBatch& batch, const CancelToken* cancel) {
@@ -117,8 +145,13 @@ TrainBatchResult Trainer::accumulate(const TrainBatch& batch, const CancelToken*
     result.errors.real.assign(e.begin(), e.begin() + pairs);
     result.errors.generated.assign(e.begin() + pairs, e.end());
   });
-  LossTerms terms = loss_terms(options_.objective, options_.beta, result.errors, 1 / double(batch.step_batch_size));
+  ObjectiveOptions objective = options_.objective;
+  if (batch.beta > 0) objective.beta = batch.beta;
+  if (objective.safeguard) result.errors.overlap = overlap(prediction, prepared.target, result.errors);
+  result.errors.weight = prepared.weight;
+  LossTerms terms = loss_terms(objective, result.errors, 1 / double(batch.step_batch_size));
   result.loss = terms.loss;
+  result.loser_scale = terms.loser_scale;
   if (!std::isfinite(result.loss)) throw Error(Code::Diverged, cat("[train] step ", batch.step, ": expected a finite loss, got ", result.loss));
   check_cancelled(cancel);
   clock.time("backward", [&] {
@@ -134,7 +167,8 @@ TrainBatchResult Trainer::accumulate(const TrainBatch& batch, const CancelToken*
   return result;
 }
 
-TrainStepResult Trainer::apply(int64_t step) {
+TrainStepResult Trainer::apply(int64_t step, double learning_rate_scale) {
+  require(learning_rate_scale > 0 && std::isfinite(learning_rate_scale), "[train] learning_rate_scale: expected a positive number, got ", learning_rate_scale);
   require(gathering_ == step, "[train] apply: expected the step that was accumulated, got ", step);
   gathering_.reset();
   ParameterStore& store = unet_->store;
@@ -146,7 +180,7 @@ TrainStepResult Trainer::apply(int64_t step) {
     result.grad_norm = std::sqrt(kernels.sum_of_squares(store.gradient()));
     if (!std::isfinite(result.grad_norm)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite gradient norm, got ", result.grad_norm));
     double scale = options_.max_grad_norm > 0 ? std::min(1.0, options_.max_grad_norm / (result.grad_norm + 1e-6)) : 1.0;
-    result.learning_rate = options_.learning_rate.at(step);
+    result.learning_rate = options_.learning_rate.at(step) * learning_rate_scale;
     adamw_.step(result.learning_rate, step + 1, scale);
     if (ema_) kernels.lerp(ema_, store.master(), 1 - options_.ema_decay);
     store.commit();

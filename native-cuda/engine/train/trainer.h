@@ -21,8 +21,8 @@
 namespace spindle {
 
 struct TrainerOptions {
-  Objective objective = Objective::SpinLogistic;
-  double beta = 2000;
+  ObjectiveOptions objective;
+  double min_snr_gamma = 0;      // sft only; 0: every image weighs 1
   std::string scheduler_config;  // scheduler_config.json: noise schedule and prediction_type
   DType compute = DType::F32;
   LearningRate learning_rate;
@@ -40,13 +40,15 @@ struct TrainBatch {
   Tensor real;                  // (B, C, h, w) float32 latents, scaled
   Tensor generated;             // the same; empty for sft
   Tensor text;                  // (B, T, D) float32
+  double beta = 0;              // of this step; 0: the options'
   // Given instead of drawn, for replays: (B, C, h, w) and B values.
   Tensor noise = {};
   std::vector<int64_t> timesteps = {};
 };
 
 struct TrainBatchResult {
-  double loss = 0;  // adds up to the mean over the step's batch
+  double loss = 0;         // adds up to the mean over the step's batch
+  double loser_scale = 0;  // the same: the safeguard's lambda, 1 without one, 0 for sft
   Errors errors;
   std::vector<Phase> phases;
 };
@@ -65,7 +67,8 @@ class Trainer {
   Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options);
 
   TrainBatchResult accumulate(const TrainBatch& batch, const CancelToken* cancel);
-  TrainStepResult apply(int64_t step);
+  // `learning_rate_scale` multiplies the schedule's rate.
+  TrainStepResult apply(int64_t step, double learning_rate_scale = 1);
 
   // weights.*, adam_m.*, adam_v.*, ema.* with `metadata`.
   void save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const;
@@ -80,6 +83,8 @@ class Trainer {
   void check(const TrainBatch& batch) const;
   std::vector<ParameterValues> state() const;
   std::vector<double> errors(const Tensor& prediction, const Tensor& target) const;
+  std::vector<double> overlap(const Tensor& prediction, const Tensor& target, const Errors& errors) const;
+  bool plays() const { return is_spin(options_.objective.objective); }
 
   TrainerOptions options_;
   NoiseSchedule schedule_;

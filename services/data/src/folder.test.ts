@@ -24,6 +24,34 @@ describe('an image folder', () => {
     expect((await read(folder)).rows[0]?.caption).toBe('said "hi",\nthen left');
   });
 
+  it('may have preference pairs in some rows, as JSON or CSV', async () => {
+    const pair = JSON.stringify({ file_name: 'a.png', rejected_file_name: 'worse/a.png', text: 'one' });
+    for (const [name, text] of [
+      ['metadata.jsonl', `${pair}\n${line('b.png', 'two')}`],
+      ['metadata.csv', 'file_name,rejected_file_name,text\na.png,worse/a.png,one\nb.png,,two\n'],
+    ] as const) {
+      const folder = dataFolder({ 'a.png': '', 'b.png': '', 'worse/a.png': '', [name]: text });
+      const { rows, warnings } = await read(folder);
+      expect(rows.map(({ image, rejected }) => [image, rejected])).toEqual([
+        [
+          { kind: 'file', file: join(folder, 'a.png') },
+          { kind: 'file', file: join(folder, 'worse', 'a.png') },
+        ],
+        [{ kind: 'file', file: join(folder, 'b.png') }, undefined],
+      ]);
+      expect(warnings).toEqual([]);
+    }
+  });
+
+  it.each([
+    ['worse.png', /expected a file for every row, got none for worse\.png \(line 1\)/],
+    ['../worse.png', /metadata\.jsonl:1: rejected_file_name: expected a path inside the data folder, got "\.\.\/worse\.png"/],
+    [7, /metadata\.jsonl:1: rejected_file_name: expected a string, got 7/],
+  ])('refuses the rejected image %s', async (rejected, message) => {
+    const row = JSON.stringify({ file_name: 'a.png', rejected_file_name: rejected, text: 'one' });
+    await expect(read(dataFolder({ 'a.png': '', 'metadata.jsonl': row }))).rejects.toThrow(message);
+  });
+
   it('may begin with a byte order mark', async () => {
     const folder = dataFolder({ 'a.png': '', 'metadata.jsonl': `\uFEFF${line('a.png')}` });
     expect((await read(folder)).rows).toHaveLength(1);

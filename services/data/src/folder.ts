@@ -1,4 +1,4 @@
-/** Hugging Face's image folder: images, and metadata.jsonl or metadata.csv with file_name and text. */
+/** Hugging Face's image folder: images, and metadata.jsonl or metadata.csv with file_name and text; rejected_file_name makes a pair. */
 import { realpath } from 'node:fs/promises';
 import { extname, isAbsolute, resolve, sep } from 'node:path';
 import { SpindleError } from '@spindle/kit';
@@ -16,6 +16,7 @@ export function isImageName(name: string): boolean {
 interface Entry {
   name: string;
   text: string;
+  rejected: string | undefined;
   line: number;
 }
 
@@ -42,15 +43,29 @@ export class ImageFolder implements DataSource {
     const missing: string[] = [];
     const listed = new Set<string>();
     let count = 0;
-    for await (const { name, text, line } of this.metadata.endsWith('.csv')
+    /** Undefined, and noted, where there is no such file. */
+    const locate = async (name: string, line: number, field: string): Promise<{ own: string; path: string } | undefined> => {
+      const path = await inside(root, name, `${file}:${line}`, field);
+      const own = nameBelow(root, path);
+      listed.add(own);
+      if (names.has(own)) return { own, path };
+      missing.push(`${name} (line ${line})`);
+      return undefined;
+    };
+    for await (const { name, text, rejected, line } of this.metadata.endsWith('.csv')
       ? csvEntries(this.store, file)
       : jsonEntries(this.store, file)) {
       count += 1;
-      const path = await inside(root, name, `${file}:${line}`);
-      const own = nameBelow(root, path);
-      listed.add(own);
-      if (!names.has(own)) missing.push(`${name} (line ${line})`);
-      else yield { key: own, caption: text, image: { kind: 'file', file: path }, position: `${this.metadata}:${line}` };
+      const image = await locate(name, line, 'file_name');
+      const other = rejected === undefined ? undefined : await locate(rejected, line, 'rejected_file_name');
+      if (image === undefined || (rejected !== undefined && other === undefined)) continue;
+      yield {
+        key: image.own,
+        caption: text,
+        image: { kind: 'file', file: image.path },
+        ...(other && { rejected: { kind: 'file', file: other.path } }),
+        position: `${this.metadata}:${line}`,
+      };
     }
     if (count === 0) throw new SpindleError('INVALID_ARGUMENT', `${file}: expected at least one row, got an empty data set.`);
     if (missing.length > 0)
@@ -97,7 +112,9 @@ function entryOf(value: unknown, line: number, file: string): Entry {
   };
   const name = field('file_name');
   if (name === '') throw new SpindleError('INVALID_ARGUMENT', `${file}:${line}: file_name: expected a file name, got an empty string.`);
-  return { name, text: field('text'), line };
+  // In a CSV, a row without a rejected image has an empty field.
+  const rejected = (value as Record<string, unknown>)['rejected_file_name'] ?? '';
+  return { name, text: field('text'), rejected: rejected === '' ? undefined : field('rejected_file_name'), line };
 }
 
 /** Refuses names that leave the data folder, by "..", absolute path or symbolic link. */

@@ -63,20 +63,41 @@ async function encodeRows(
     signal.throwIfAborted();
     const accepted: ManifestRow[] = [];
     const images: RgbImage[] = [];
+    /** The less preferred images of pairs, and whose. */
+    const others: { index: number; image: RgbImage }[] = [];
     for (const row of rows.slice(from, to)) {
+      let ref = row.image;
+      const read = async (): Promise<RgbImage> => deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution);
       try {
-        images.push(await deps.engine.readImage(await deps.images.read(row.image, signal), describeRef(row.image), resolution));
+        const image = await read();
+        if (row.rejected !== undefined) {
+          ref = row.rejected;
+          others.push({ index: row.index, image: await read() });
+        }
+        images.push(image);
         accepted.push(row);
       } catch (thrown) {
         const error = ensureError(thrown);
-        // Only the image's own fault is skipped; a full disk, a store that cannot be reached or a bug is not.
+        // Only an image's own fault is skipped, with its whole row, so that all trainings see the same rows; a full disk, a store that
+        // cannot be reached or a bug is not.
         if (error.code !== 'INVALID_ARGUMENT') throw error;
-        rejected.push(create(RejectedRowSchema, { index: row.index, file: describeRef(row.image), reason: error.message }));
+        rejected.push(create(RejectedRowSchema, { index: row.index, file: describeRef(ref), reason: error.message }));
       }
     }
     if (accepted.length === 0) continue;
     const started = nowMs();
     const posterior = await pipeline.encodeImages(images, signal);
+    if (others.length > 0) {
+      const { mean, logvar } = await pipeline.encodeImages(
+        others.map(({ image }) => image),
+        signal,
+      );
+      shard.addRejected(
+        others.map(({ index }) => index),
+        mean,
+        logvar,
+      );
+    }
     const texts = await pipeline.encodeTexts(
       accepted.map((row) => row.text),
       signal,
@@ -100,7 +121,8 @@ async function encodeRows(
 
 class Shard {
   readonly #index: number[] = [];
-  readonly #parts: { mean: TensorDto; logvar: TensorDto; text: TensorDto }[] = [];
+  readonly #rejectedIndex: number[] = [];
+  readonly #columns = new Map<string, TensorDto[]>();
 
   constructor(
     readonly latentShape: readonly number[],
@@ -113,26 +135,44 @@ class Shard {
 
   add(index: readonly number[], mean: TensorDto, logvar: TensorDto, text: TensorDto): void {
     this.#index.push(...index);
-    this.#parts.push({ mean, logvar, text });
+    this.#append({ mean, logvar, text });
+  }
+
+  addRejected(index: readonly number[], mean: TensorDto, logvar: TensorDto): void {
+    this.#rejectedIndex.push(...index);
+    this.#append({ rejected_mean: mean, rejected_logvar: logvar });
   }
 
   bytes(): Buffer {
-    const join = (name: 'mean' | 'logvar' | 'text', shape: readonly number[]) => {
-      const data = new Float32Array(this.count * shape.reduce((product, n) => product * n, 1));
-      let at = 0;
-      for (const part of this.#parts) {
-        data.set(part[name].data, at);
-        at += part[name].data.length;
-      }
-      return fromFloat32([this.count, ...shape], data);
-    };
+    const rejected = this.#rejectedIndex.length;
     return writeSafetensors(
       new Map([
         ['index', fromInt64(this.#index)],
-        ['mean', join('mean', this.latentShape)],
-        ['logvar', join('logvar', this.latentShape)],
-        ['text', join('text', this.textShape)],
+        ['mean', this.#join('mean', this.count, this.latentShape)],
+        ['logvar', this.#join('logvar', this.count, this.latentShape)],
+        ['text', this.#join('text', this.count, this.textShape)],
+        ...(rejected === 0
+          ? []
+          : ([
+              ['rejected_index', fromInt64(this.#rejectedIndex)],
+              ['rejected_mean', this.#join('rejected_mean', rejected, this.latentShape)],
+              ['rejected_logvar', this.#join('rejected_logvar', rejected, this.latentShape)],
+            ] as const)),
       ]),
     );
+  }
+
+  #append(columns: Record<string, TensorDto>): void {
+    for (const [name, part] of Object.entries(columns)) this.#columns.set(name, [...(this.#columns.get(name) ?? []), part]);
+  }
+
+  #join(name: string, rows: number, shape: readonly number[]) {
+    const data = new Float32Array(rows * shape.reduce((product, n) => product * n, 1));
+    let at = 0;
+    for (const part of this.#columns.get(name) ?? []) {
+      data.set(part.data, at);
+      at += part.data.length;
+    }
+    return fromFloat32([rows, ...shape], data);
   }
 }

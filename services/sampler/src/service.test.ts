@@ -78,12 +78,14 @@ function sampleJob(key: string, overrides: object = {}): Job {
   });
 }
 
-async function encodeJob(key: string, rows: { content: string; text: string }[]): Promise<Job> {
+async function encodeJob(key: string, rows: { content: string; text: string; rejected?: string }[]): Promise<Job> {
   const lines = await Promise.all(
-    rows.map(async ({ content, text }, i) => {
+    rows.map(async ({ content, text, rejected }, i) => {
       const file = join(root, `${i}.img`);
       await writeFile(file, content);
-      return JSON.stringify({ file, text });
+      if (rejected === undefined) return JSON.stringify({ file, text });
+      await writeFile(`${file}.rejected`, rejected);
+      return JSON.stringify({ file, text, rejected: { kind: 'file', file: `${file}.rejected` } });
     }),
   );
   const manifest = await store.put(Buffer.from(lines.join('\n')), 'application/jsonl');
@@ -136,6 +138,28 @@ describe('encode jobs', () => {
     expect(tensors.get('text')!.shape).toEqual([2, 3, 2]);
     const events = await eventsUntil((list) => list.length > 0);
     expect(events[0]!.fact).toMatchObject({ case: 'jobDone', value: { key: 'r1/encode/0000', worker: 'w1', items: 2 } });
+  });
+
+  it('leave the rejected images of preference pairs beside the others, and a row out when either image is broken', async () => {
+    await start();
+    const rows = [
+      { content: 'A', text: 'one' },
+      { content: 'B', text: 'two', rejected: 'E' },
+      { content: 'C', text: 'three', rejected: 'broken' },
+      { content: 'D', text: 'four', rejected: 'A' },
+    ];
+    await bus.publishJob(await encodeJob('r1/encode/0000', rows), 0);
+    const { result } = await resultOf('r1/encode/0000');
+    if (result.case !== 'encode') throw new Error('expected an encode result');
+    expect(result.value.rejected).toMatchObject([{ index: 2, file: join(root, '2.img.rejected') }]);
+    const { tensors } = readSafetensors(await store.get(result.value.shard!), 'shard');
+    expect(asNumbers(tensors.get('index')!)).toEqual([0, 1, 3]);
+    expect(asNumbers(tensors.get('rejected_index')!)).toEqual([1, 3]);
+    expect(tensors.get('rejected_mean')!.shape).toEqual([2, 1, 2, 2]);
+    // The fake's mean is the file's first letter: A again for the last row's rejected one.
+    expect(asFloat32(tensors.get('rejected_mean')!)[4]).toBe(asFloat32(tensors.get('mean')!)[0]);
+    expect(asFloat32(tensors.get('rejected_mean')!)[0]).toBeCloseTo(0.69);
+    expect(tensors.get('rejected_logvar')!.shape).toEqual([2, 1, 2, 2]);
   });
 
   it('leave an empty shard when every image is broken', async () => {

@@ -15,7 +15,7 @@ beforeEach(async () => {
 afterEach(() => rm(root, { recursive: true }));
 
 const options: Omit<DatasetOptions, 'encoded' | 'generated'> = {
-  pairs: true,
+  against: 'generated',
   key: { seed: 1n, iteration: 1 },
   scalingFactor: 0.5,
   shiftFactor: 0,
@@ -54,13 +54,37 @@ it('lets several generated images of one prompt take turns by epoch', async () =
   await dataset.close();
 });
 
+it('pairs the rejected images of the encoded shards, each from its own posterior', async () => {
+  const encoded = [await encodedShard(store, [5, 0], [5]), await encodedShard(store, [3, 9], [9, 3]), await encodedShard(store, [2])];
+  const open = (samplePosterior: boolean) =>
+    Dataset.open(store, { ...options, against: 'rejected', samplePosterior, encoded, generated: [] });
+  const dataset = await open(false);
+  expect(dataset.elements.map(({ index }) => index)).toEqual([3, 5, 9]);
+  expect(dataset.unmatched).toBe(2);
+  const batch = await dataset.batch(0, [draw(0), draw(1), draw(2)], 0, 3);
+  // Rejected latents are index + 100, scaled as the real ones are.
+  expect([0, 4, 8].map((i) => batch.generated?.data[i])).toEqual([51.5, 52.5, 54.5]);
+  expect([0, 4, 8].map((i) => batch.real.data[i])).toEqual([1.5, 2.5, 4.5]);
+  await dataset.close();
+  const sampled = await open(true);
+  const drawn = await sampled.batch(0, [draw(0)], 0, 1);
+  const real = (drawn.real.data[0] ?? 0) - 1.5;
+  const rejected = (drawn.generated?.data[0] ?? 0) - 51.5;
+  expect(Math.abs(real)).toBeGreaterThan(1e-3);
+  expect(Math.abs(rejected)).toBeGreaterThan(1e-3);
+  expect(rejected).not.toBeCloseTo(real, 3);
+  await sampled.close();
+  const unpaired = { ...options, against: 'rejected' as const, encoded: [await encodedShard(store, [2])], generated: [] };
+  await expect(Dataset.open(store, unpaired)).rejects.toThrow('expected at least one image that has a rejected one, got none');
+});
+
 it('replaces dropped captions by the empty prompt', async () => {
   const emptyText = { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] };
   const dataset = await Dataset.open(store, {
     ...options,
     encoded: [await encodedShard(store, [0])],
     generated: [],
-    pairs: false,
+    against: null,
     captionDropout: 1,
     emptyText,
   });

@@ -3,6 +3,7 @@ import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { TensorDto, TrainBatchDto } from '@spindle/native';
 import type { ArtifactRef } from '@spindle/proto';
 import { dropsCaption, drawPosterior, type Draw, type DrawKey } from './domain/draws.js';
+import type { opponentImages } from './domain/settings.js';
 import { Shard } from './shards.js';
 
 interface Place {
@@ -13,15 +14,15 @@ interface Place {
 interface Element {
   index: number;
   real: Place;
-  /** Several images of one prompt take turns by epoch; empty without an opponent. */
-  generated: Place[];
+  /** What the real image is told from. Several take turns by epoch; empty without an opponent. */
+  others: Place[];
 }
 
 export interface DatasetOptions {
   encoded: readonly ArtifactRef[];
   generated: readonly ArtifactRef[];
-  /** Every element must have a generated image. */
-  pairs: boolean;
+  /** Which image every element must have beside its own; null: none. */
+  against: ReturnType<typeof opponentImages>;
   key: DrawKey;
   scalingFactor: number;
   shiftFactor: number;
@@ -36,29 +37,34 @@ export class Dataset {
     readonly options: DatasetOptions,
     readonly shards: readonly Shard[],
     readonly elements: readonly Element[],
-    /** Encoded images that no generated one answers. */
+    /** Encoded images that have nothing to be told from. */
     readonly unmatched: number,
   ) {}
 
   static async open(store: ArtifactStore, options: DatasetOptions): Promise<Dataset> {
     const shards: Shard[] = [];
-    const openAll = async (refs: readonly ArtifactRef[], field: string, names: readonly string[]): Promise<Shard[]> => {
+    const openAll = async (refs: readonly ArtifactRef[], field: string, names: readonly string[], index?: string): Promise<Shard[]> => {
       const opened: Shard[] = [];
       for (const [i, ref] of refs.entries()) {
-        const shard = await Shard.open(await store.localPath(ref), names, `${field}[${i}]`);
+        const shard = await Shard.open(await store.localPath(ref), names, `${field}[${i}]`, index);
         shards.push(shard);
         opened.push(shard);
       }
       return opened;
     };
+    const { against } = options;
     try {
       const encoded = await openAll(options.encoded, 'encoded_shards', ['mean', 'logvar', 'text']);
-      const generated = await openAll(options.generated, 'generated_shards', ['latents']);
-      const { elements, unmatched } = match(encoded, generated, options.pairs);
+      const withRejected = options.encoded.filter((_, i) => encoded[i]?.has('rejected_index'));
+      const others =
+        against === 'rejected'
+          ? await openAll(withRejected, 'encoded_shards', ['rejected_mean', 'rejected_logvar'], 'rejected_index')
+          : await openAll(options.generated, 'generated_shards', ['latents']);
+      const { elements, unmatched } = match(encoded, others, against !== null);
       if (elements.length === 0) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `encoded_shards: expected at least one ${options.pairs ? 'image that has a generated one' : 'image'}, got none`,
+          `encoded_shards: expected at least one ${against === null ? 'image' : `image that has a ${against} one`}, got none`,
         );
       }
       return new Dataset(options, shards, elements, unmatched);
@@ -85,16 +91,18 @@ export class Dataset {
         rows.map((row) => row.real),
         latentShape,
       ),
-      generated: this.options.pairs
-        ? stack(
-            rows.map((row) => row.generated),
-            latentShape,
-          )
-        : null,
+      generated:
+        this.options.against === null
+          ? null
+          : stack(
+              rows.map((row) => row.other),
+              latentShape,
+            ),
       text: stack(
         rows.map((row) => row.text),
         first?.rowShape('text') ?? [],
       ),
+      beta: null,
     };
   }
 
@@ -102,25 +110,34 @@ export class Dataset {
     for (const shard of this.shards) await shard.close();
   }
 
-  async #element(draw: Draw): Promise<{ real: Float32Array; generated: Float32Array; text: Float32Array }> {
-    const { key, samplePosterior, captionDropout, emptyText, scalingFactor, shiftFactor } = this.options;
+  async #element(draw: Draw): Promise<{ real: Float32Array; other: Float32Array; text: Float32Array }> {
+    const { key, captionDropout, emptyText } = this.options;
     const element = this.elements[draw.rank];
     if (element === undefined) throw new SpindleError('INTERNAL', `data set: expected a rank below ${this.size}, got ${draw.rank}`);
     const { shard, row } = element.real;
-    const real = await shard.row('mean', row);
-    if (samplePosterior) drawPosterior(key, draw.position, real, await shard.row('logvar', row));
-    for (let i = 0; i < real.length; i++) real[i] = ((real[i] ?? 0) - shiftFactor) * scalingFactor;
+    const real = await this.#encoded(element.real, draw, '');
     const dropped = emptyText !== null && dropsCaption(key, draw.position, captionDropout);
     const text = dropped ? emptyText.data : await shard.row('text', row);
-    const turn = element.generated[draw.epoch % Math.max(1, element.generated.length)];
-    const generated = turn === undefined ? new Float32Array(0) : await turn.shard.row('latents', turn.row);
-    return { real, generated, text };
+    const turn = element.others[draw.epoch % Math.max(1, element.others.length)];
+    if (turn === undefined) return { real, other: new Float32Array(0), text };
+    const rejected = this.options.against === 'rejected';
+    return { real, other: rejected ? await this.#encoded(turn, draw, 'rejected_') : await turn.shard.row('latents', turn.row), text };
+  }
+
+  /** An image's latents as the U-Net takes them, from its posterior. */
+  async #encoded({ shard, row }: Place, draw: Draw, prefix: '' | 'rejected_'): Promise<Float32Array> {
+    const { key, samplePosterior, scalingFactor, shiftFactor } = this.options;
+    const latents = await shard.row(`${prefix}mean`, row);
+    const draws = prefix === '' ? 'posterior' : 'rejectedPosterior';
+    if (samplePosterior) drawPosterior(key, draw.position, latents, await shard.row(`${prefix}logvar`, row), draws);
+    for (let i = 0; i < latents.length; i++) latents[i] = ((latents[i] ?? 0) - shiftFactor) * scalingFactor;
+    return latents;
   }
 }
 
-function match(encoded: readonly Shard[], generated: readonly Shard[], pairs: boolean): { elements: Element[]; unmatched: number } {
+function match(encoded: readonly Shard[], others: readonly Shard[], pairs: boolean): { elements: Element[]; unmatched: number } {
   const images = new Map<number, Place[]>();
-  for (const shard of generated) {
+  for (const shard of others) {
     shard.index.forEach((index, row) => {
       const places = images.get(index);
       if (places === undefined) images.set(index, [{ shard, row }]);
@@ -131,12 +148,12 @@ function match(encoded: readonly Shard[], generated: readonly Shard[], pairs: bo
   for (const shard of encoded) {
     shard.index.forEach((index, row) => {
       if (all.has(index)) throw new SpindleError('INVALID_ARGUMENT', `encoded_shards: expected every index once, got ${index} twice`);
-      all.set(index, { index, real: { shard, row }, generated: images.get(index) ?? [] });
+      all.set(index, { index, real: { shard, row }, others: images.get(index) ?? [] });
     });
   }
   // Sorted by index, so that the order does not depend on how the work was cut into shards.
   const sorted = [...all.values()].sort((a, b) => a.index - b.index);
-  const elements = pairs ? sorted.filter((element) => element.generated.length > 0) : sorted;
+  const elements = pairs ? sorted.filter((element) => element.others.length > 0) : sorted;
   return { elements, unmatched: sorted.length - elements.length };
 }
 

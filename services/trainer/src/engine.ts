@@ -22,7 +22,7 @@ import {
 
 export interface TrainingSession {
   accumulate(batch: TrainBatchDto, signal: AbortSignal): Promise<TrainBatchResultDto>;
-  apply(step: number): Promise<TrainStepResultDto>;
+  apply(step: number, learningRateScale: number): Promise<TrainStepResultDto>;
   /** Weights, both moments and averages, durable at `path`. */
   saveState(path: string, metadata: Record<string, string>): Promise<void>;
   loadState(path: string): Promise<Record<string, string>>;

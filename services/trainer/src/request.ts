@@ -3,13 +3,22 @@ import { createHash } from 'node:crypto';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { ModelSourceDto } from '@spindle/native';
 import { LearningRateSchedule, Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
-import { checkSettings, fingerprint, type Objective as ObjectiveName, type Schedule, type TrainingSettings } from './domain/settings.js';
+import {
+  checkSettings,
+  fingerprint,
+  opponentImages,
+  type Objective as ObjectiveName,
+  type Schedule,
+  type TrainingSettings,
+} from './domain/settings.js';
 import type { TrainerEngine } from './engine.js';
 
 const objectives: Readonly<Partial<Record<Objective, ObjectiveName>>> = {
   [Objective.SPIN_LOGISTIC]: 'spin_logistic',
   [Objective.SPIN_HINGE]: 'spin_hinge',
   [Objective.SFT]: 'sft',
+  [Objective.SPIN_IPO]: 'spin_ipo',
+  [Objective.DPO]: 'dpo',
 };
 const schedules: Readonly<Record<LearningRateSchedule, Schedule>> = {
   [LearningRateSchedule.UNSPECIFIED]: 'constant',
@@ -20,17 +29,19 @@ const schedules: Readonly<Record<LearningRateSchedule, Schedule>> = {
 
 export function readSettings(request: TrainRequest): TrainingSettings {
   const objective = objectives[request.objective];
-  if (objective === undefined) throw invalid('objective: expected spin_logistic, spin_hinge or sft, got nothing');
+  if (objective === undefined) throw invalid('objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing');
   if (request.settings === undefined) throw invalid('settings: expected training settings, got nothing');
   if (request.init === undefined) throw invalid('init: expected a U-Net, got nothing');
   if (request.pipelinePath === '') throw invalid('pipeline_path: expected a folder, got nothing');
   if (request.modelName === '') throw invalid('model_name: expected a name, got nothing');
   if (request.encodedShards.length === 0) throw invalid('encoded_shards: expected at least one, got none');
   if (objective !== 'sft' && request.opponent === undefined) throw invalid('opponent: expected a U-Net, got nothing');
-  if (objective !== 'sft' && request.generatedShards.length === 0) throw invalid('generated_shards: expected at least one, got none');
+  if (opponentImages(objective) === 'generated' && request.generatedShards.length === 0)
+    throw invalid('generated_shards: expected at least one, got none');
   try {
     const { settings } = request;
-    return checkSettings({ ...settings, objective, schedule: schedules[settings.schedule], iteration: request.iteration });
+    const { safeguard = null } = settings;
+    return checkSettings({ ...settings, safeguard, objective, schedule: schedules[settings.schedule], iteration: request.iteration });
   } catch (cause) {
     throw invalid((cause as Error).message, cause);
   }

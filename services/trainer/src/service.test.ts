@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startTrainer } from './service.js';
-import { trainRequest } from './testing/data.js';
+import { encodedShard, trainRequest } from './testing/data.js';
 import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
 
 let nats: TestNats;
@@ -140,6 +140,40 @@ describe('Train', () => {
     expect(engine.log[0]).toBe('session sft float32');
   });
 
+  it('trains on the preference pairs of the encoded shards', async () => {
+    const { client, engine } = await start();
+    const fields = { objective: Objective.DPO, generatedShards: [], encodedShards: [await encodedShard(store, [0, 1, 2, 3], [1, 3])] };
+    const seen: number[] = [];
+    engine.beforeBatch = async ({ real, generated }) => void seen.push((generated?.data[0] ?? 0) - 0.5 * 100, real.shape[0] ?? 0);
+    const request = await trainRequest(store, { fields, steps: 2, batchSize: 2 });
+    request.settings!.samplePosterior = false;
+    const { responses, error } = await run(client, request);
+    expect(error).toBeUndefined();
+    // Two micro-batches of one pair a step; scaled by 0.5.
+    expect(seen.filter((_, i) => i % 2 === 0).every((value) => value === 0.5 || value === 1.5)).toBe(true);
+    expect(responses[1]!.event.value).toMatchObject({ beta: 1000, loserScale: 1 });
+    expect(engine.log[0]).toBe('session spin_logistic float32');
+  });
+
+  it('lowers beta as the pairs come apart, the same after an interruption', async () => {
+    const request = async (other: ArtifactStore) => {
+      const made = await trainRequest(other);
+      made.settings!.autoBetaSlope = 0.2;
+      return made;
+    };
+    const betas = (responses: TrainResponse[]) => responses.flatMap(({ event }) => (event.case === 'step' ? [event.value.beta] : []));
+    const { client } = await start();
+    const first = await run(client, await request(store), 7);
+    const second = await run(client, await request(store));
+    const all = [...betas(first.responses).slice(0, 7), ...betas(second.responses)];
+    // The fake's margin is a tenth of the pair's place, from 1.
+    expect(all[0]).toBe(1000);
+    expect(all.at(-1)).toBeCloseTo(Math.log(4) / 0.15, 6);
+    const other = await openLocalStore(join(root, 'undisturbed'));
+    const undisturbed = await start(fakeEngine(), { store: other });
+    expect(all.slice(-12)).toEqual(betas((await run(undisturbed.client, await request(other))).responses).slice(-12));
+  });
+
   it.each([1, 4, 5, 7, 12, 19])('cancelled after step %i and called again gives the bytes of an undisturbed run', async (stopAfter) => {
     const expected = await undisturbed((other) => trainRequest(other));
     const { client, engine } = await start();
@@ -259,7 +293,7 @@ describe('Train', () => {
 
   it.each<[Parameters<typeof trainRequest>[1], string]>([
     [{ steps: 0 }, 'settings.steps: expected a number of at least 1, got 0'],
-    [{ fields: { objective: Objective.UNSPECIFIED } }, 'objective: expected spin_logistic, spin_hinge or sft, got nothing'],
+    [{ fields: { objective: Objective.UNSPECIFIED } }, 'objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing'],
     [{ fields: { generatedShards: [] } }, 'generated_shards: expected at least one, got none'],
     [{ fields: { key: '' } }, 'key and run_id: expected both, got nothing for one'],
   ])('refuses bad input: %j', async (overrides, message) => {

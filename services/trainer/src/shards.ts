@@ -25,8 +25,8 @@ export class Shard {
     this.#dataStart = dataStart;
   }
 
-  /** `path` is a verified blob; `names` are the F32 tensors that every row must have, beside "index". */
-  static async open(path: string, names: readonly string[], label: string): Promise<Shard> {
+  /** `path` is a verified blob; `names` are the F32 tensors that every row must have, beside `index`: the rows' places in the data set. */
+  static async open(path: string, names: readonly string[], label: string, index = 'index'): Promise<Shard> {
     const file = await open(path, 'r');
     try {
       const prefix = Buffer.alloc(8);
@@ -37,13 +37,17 @@ export class Shard {
       const text = Buffer.alloc(length);
       await file.read(text, 0, length, 8);
       const fields = new Map(Object.entries(JSON.parse(text.toString('utf8')) as Record<string, Field>));
-      const shard = new Shard(path, await readIndex(file, fields.get('index'), 8 + length, label), file, fields, 8 + length);
+      const shard = new Shard(path, await readIndex(file, fields.get(index), 8 + length, label), file, fields, 8 + length);
       for (const name of names) shard.#check(name, label);
       return shard;
     } catch (error) {
       await file.close();
       throw error;
     }
+  }
+
+  has(name: string): boolean {
+    return this.#fields.has(name);
   }
 
   /** Shape of one row. */

@@ -22,8 +22,9 @@ import {
 import { Checkpoints, type CheckpointFacts } from './checkpoints.js';
 import { Dataset } from './dataset.js';
 import { DataOrder, microBatches } from './domain/draws.js';
-import { gatherMetrics, notFinite, type StepErrors } from './domain/metrics.js';
-import { firstDifference, type TrainingSettings } from './domain/settings.js';
+import { autoBeta, noMargins, readMargins, withMargin, writeMargins, type MarginAverage } from './domain/auto_beta.js';
+import { gatherMetrics, meanMargin, notFinite, type StepErrors } from './domain/metrics.js';
+import { firstDifference, opponentImages, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingSession } from './engine.js';
 import type { Instruments } from './instruments.js';
 import { resolvePrecision } from './precision.js';
@@ -47,6 +48,8 @@ interface Prepared {
   session: TrainingSession;
   checkpoints: Checkpoints;
   startStep: number;
+  /** Of the steps so far; what auto-beta goes by. */
+  margins: MarginAverage;
 }
 
 /** `isOwner` says whether this process is still the one that may write checkpoints and the result. */
@@ -96,6 +99,7 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
 
   let facts: CheckpointFacts = { precision: asked.precision, precisionReason: asked.reason, fingerprint };
   let startStep = 0;
+  let margins = noMargins;
   let session: TrainingSession | undefined;
   for await (const { path, manifest } of checkpoints.usable()) {
     const difference = firstDifference(manifest.fingerprint, fingerprint);
@@ -108,7 +112,7 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
     // The precision that training began in stays, whatever a new measurement would say.
     const candidate = await open(manifest.precision);
     try {
-      await candidate.loadState(path);
+      margins = readMargins((await candidate.loadState(path))['margins']);
     } catch (thrown) {
       candidate.release();
       await checkpoints.setAside(manifest.step, ensureError(thrown).message);
@@ -124,7 +128,7 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
     const dataset = await Dataset.open(store, {
       encoded: request.encodedShards,
       generated: request.generatedShards,
-      pairs: settings.objective !== 'sft',
+      against: opponentImages(settings.objective),
       key: { seed: settings.seed, iteration: settings.iteration },
       scalingFactor: pipeline.scalingFactor,
       shiftFactor: pipeline.shiftFactor,
@@ -133,8 +137,8 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
       emptyText: settings.captionDropout > 0 ? await engine.emptyPrompt(request.pipelinePath, facts.precision) : null,
     });
     if (dataset.unmatched > 0)
-      logger.warn({ key: request.key, unmatched: dataset.unmatched }, 'images without a generated one are left out');
-    return { request, settings, facts, init, dataset, session, checkpoints, startStep };
+      logger.warn({ key: request.key, unmatched: dataset.unmatched }, `images without a ${dataset.options.against} one are left out`);
+    return { request, settings, facts, init, dataset, session, checkpoints, startStep, margins };
   } catch (thrown) {
     session.release();
     throw thrown;
@@ -149,7 +153,7 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
   const save = (): Promise<Response> =>
     inSpan('trainer.checkpoint', { 'spindle.train.step': done }, async () => {
       const { manifest } = await checkpoints.save(done, facts, (path) =>
-        session.saveState(path, { step: String(done), precision: facts.precision }),
+        session.saveState(path, { step: String(done), precision: facts.precision, margins: writeMargins(run.margins) }),
       );
       kept = done;
       return { event: { case: 'checkpoint', value: { step: done, bytes: BigInt(manifest.bytes) } } };
@@ -182,8 +186,9 @@ async function takeStep(step: number, order: DataOrder, run: Prepared, deps: Tra
   const keep = (list: readonly PhaseDto[], began: number): void => {
     for (const phase of list) phases.push({ ...phase, startMs: phase.startMs + began - started });
   };
+  const beta = settings.objective === 'sft' ? 0 : autoBeta(settings.beta, settings.autoBetaSlope, run.margins);
   for (const { offset, size } of microBatches(settings.batchSize, settings.gradientAccumulation)) {
-    const batch = await dataset.batch(step, draws, offset, size);
+    const batch = { ...(await dataset.batch(step, draws, offset, size)), beta: beta === 0 ? null : beta };
     const began = nowMs();
     const part = await session.accumulate(batch, signal);
     keep(part.phases, began);
@@ -193,9 +198,10 @@ async function takeStep(step: number, order: DataOrder, run: Prepared, deps: Tra
   const broken = notFinite(metrics);
   if (broken !== null) throw new SpindleError('DIVERGED', broken);
   const began = nowMs();
-  const applied = await session.apply(step);
+  const applied = await session.apply(step, 1);
   keep(applied.phases, began);
   if (!Number.isFinite(applied.gradNorm)) throw new SpindleError('DIVERGED', `gradNorm is ${applied.gradNorm}`);
+  run.margins = withMargin(run.margins, meanMargin(metrics));
   recordPhases(phases, started);
   const seconds = (nowMs() - started) / 1000;
   deps.instruments.stepDone(metrics, seconds, settings.batchSize, {
@@ -208,7 +214,7 @@ async function takeStep(step: number, order: DataOrder, run: Prepared, deps: Tra
     step: step + 1,
     gradNorm: applied.gradNorm,
     learningRate: applied.learningRate,
-    beta: settings.objective === 'sft' ? 0 : settings.beta,
+    beta,
     seconds,
     phases: phases.map((phase) => ({ ...phase, $typeName: 'spindle.v1.PhaseTiming' as const })),
     $typeName: 'spindle.v1.TrainStep',
@@ -234,27 +240,16 @@ async function commit(key: string, finished: TrainFinished, store: ArtifactStore
   return finished;
 }
 
-function engineOptions(settings: TrainingSettings) {
-  const {
-    objective,
-    schedule,
-    beta,
-    learningRate,
-    warmupSteps,
-    steps: totalSteps,
-    adamBeta1,
-    adamBeta2,
-    adamEpsilon,
-    weightDecay,
-    maxGradNorm,
-    emaDecay,
-    seed,
-    iteration,
-  } = settings;
+function engineOptions({ objective, ...settings }: TrainingSettings) {
+  const { schedule, beta, safeguard, minSnrGamma, learningRate, warmupSteps, steps: totalSteps } = settings;
+  const { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, emaDecay, seed, iteration } = settings;
   return {
-    objective,
+    // Diffusion-DPO is the logistic loss on other pairs.
+    objective: objective === 'dpo' ? 'spin_logistic' : objective,
     schedule,
     beta,
+    safeguard,
+    minSnrGamma,
     learningRate,
     warmupSteps,
     totalSteps,

@@ -3,6 +3,7 @@ import { cp, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SpindleError } from '@spindle/kit';
 import { InvalidArgumentError, type Command } from 'commander';
+import { isBaseline } from '../../domain/plan.js';
 import { unetFolder } from '../../orchestrator/export.js';
 import { parseRecord } from '../../orchestrator/record.js';
 import { artifactsFolder, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
@@ -22,7 +23,7 @@ export function addExport(program: Command, environment: Environment): void {
         "Writes a complete pipeline folder: the iteration's unet/ with the base model's other parts. With --unet-only just the U-Net.",
       )
       .argument('<run>', 'run id')
-      .requiredOption('--iteration <k>', 'iteration number, "best", or "sft" for the baseline', parseIteration)
+      .requiredOption('--iteration <k>', 'iteration number, "best", or "sft" or "dpo" for a baseline', parseIteration)
       .requiredOption('--to <dir>', 'folder to write; must be empty or absent')
       .option('--unet-only', 'write config.json and the weights only'),
   ).action(async (runId: string, options: ExportOptions) => {
@@ -71,10 +72,10 @@ async function copyModel(pipeline: string | null, unet: string, to: string): Pro
 
 function modelName(iteration: string, best: string): string {
   if (iteration === 'best') return best === '' ? 'base' : best;
-  return iteration === 'sft' ? 'sft' : `spin${iteration}`;
+  return isBaseline(iteration) ? iteration : `spin${iteration}`;
 }
 
 function parseIteration(value: string): string {
-  if (!/^([1-9]\d*|best|sft)$/.test(value)) throw new InvalidArgumentError('expected a number from 1, "best" or "sft".');
+  if (!/^([1-9]\d*|best|sft|dpo)$/.test(value)) throw new InvalidArgumentError('expected a number from 1, "best", "sft" or "dpo".');
   return value;
 }

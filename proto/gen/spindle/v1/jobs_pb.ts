@@ -70,7 +70,7 @@ export const JobSchema: GenMessage<Job> = /*@__PURE__*/
  */
 export type EncodeJob = Message<"spindle.v1.EncodeJob"> & {
   /**
-   * JSON lines of {"file": absolute path, "text": caption}.
+   * JSON lines of {"file": absolute path, "text": caption} and, for preference pairs, "rejected": absolute path.
    *
    * @generated from field: spindle.v1.ArtifactRef manifest = 1;
    */
@@ -305,7 +305,8 @@ export const JobResultSchema: GenMessage<JobResult> = /*@__PURE__*/
  */
 export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
   /**
-   * safetensors: "index" I64 (N), "mean" and "logvar" F32 (N, C, h, w), "text" F32 (N, T, D).
+   * safetensors: "index" I64 (N), "mean" and "logvar" F32 (N, C, h, w), "text" F32 (N, T, D). Where rows have a rejected image
+   * also "rejected_index" I64 (M) and "rejected_mean" and "rejected_logvar" F32 (M, C, h, w).
    *
    * @generated from field: spindle.v1.ArtifactRef shard = 1;
    */

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/trainer_service.proto.
  */
 export const file_spindle_v1_trainer_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSLuAgoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncyLdAwoNVHJhaW5TZXR0aW5ncxINCgVzdGVwcxgBIAEoDRISCgpiYXRjaF9zaXplGAIgASgNEh0KFWdyYWRpZW50X2FjY3VtdWxhdGlvbhgDIAEoDRIVCg1sZWFybmluZ19yYXRlGAQgASgBEjIKCHNjaGVkdWxlGAUgASgOMiAuc3BpbmRsZS52MS5MZWFybmluZ1JhdGVTY2hlZHVsZRIUCgx3YXJtdXBfc3RlcHMYBiABKA0SDAoEYmV0YRgHIAEoARISCgphZGFtX2JldGExGAggASgBEhIKCmFkYW1fYmV0YTIYCSABKAESFAoMYWRhbV9lcHNpbG9uGAogASgBEhQKDHdlaWdodF9kZWNheRgLIAEoARIVCg1tYXhfZ3JhZF9ub3JtGAwgASgBEhEKCWVtYV9kZWNheRgNIAEoARIXCg9jYXB0aW9uX2Ryb3BvdXQYDiABKAESGAoQY2hlY2twb2ludF9zdGVwcxgPIAEoDRIYChBrZWVwX2NoZWNrcG9pbnRzGBAgASgNEgwKBHNlZWQYESABKAQSKAoJcHJlY2lzaW9uGBIgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQc2FtcGxlX3Bvc3RlcmlvchgTIAEoCCLOAQoNVHJhaW5SZXNwb25zZRIrCgdzdGFydGVkGAEgASgLMhguc3BpbmRsZS52MS5UcmFpblN0YXJ0ZWRIABIlCgRzdGVwGAIgASgLMhUuc3BpbmRsZS52MS5UcmFpblN0ZXBIABIxCgpjaGVja3BvaW50GAMgASgLMhsuc3BpbmRsZS52MS5UcmFpbkNoZWNrcG9pbnRIABItCghmaW5pc2hlZBgEIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5GaW5pc2hlZEgAQgcKBWV2ZW50IncKDFRyYWluU3RhcnRlZBIUCgxyZXN1bWVkX3N0ZXAYASABKA0SDQoFc3RlcHMYAiABKA0SKAoJcHJlY2lzaW9uGAMgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQcHJlY2lzaW9uX3JlYXNvbhgEIAEoCSKgAgoJVHJhaW5TdGVwEgwKBHN0ZXAYASABKA0SDAoEbG9zcxgCIAEoARISCgplcnJvcl9yZWFsGAMgASgBEhcKD2Vycm9yX2dlbmVyYXRlZBgEIAEoARIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAUgASgBEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgGIAEoARIZChFpbXBsaWNpdF9hY2N1cmFjeRgHIAEoARIRCglncmFkX25vcm0YCCABKAESFQoNbGVhcm5pbmdfcmF0ZRgJIAEoARIMCgRiZXRhGAogASgBEg8KB3NlY29uZHMYCyABKAESJwoGcGhhc2VzGAwgAygLMhcuc3BpbmRsZS52MS5QaGFzZVRpbWluZyIuCg9UcmFpbkNoZWNrcG9pbnQSDAoEc3RlcBgBIAEoDRINCgVieXRlcxgCIAEoBCJSCg1UcmFpbkZpbmlzaGVkEiEKBHVuZXQYASABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSDQoFc3RlcHMYAiABKA0SDwoHc2Vjb25kcxgDIAEoASpwCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAyqpAQoUTGVhcm5pbmdSYXRlU2NoZWR1bGUSJgoiTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9VTlNQRUNJRklFRBAAEiMKH0xFQVJOSU5HX1JBVEVfU0NIRURVTEVfQ09OU1RBTlQQARIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0xJTkVBUhACEiEKHUxFQVJOSU5HX1JBVEVfU0NIRURVTEVfQ09TSU5FEAMyUAoOVHJhaW5lclNlcnZpY2USPgoFVHJhaW4SGC5zcGluZGxlLnYxLlRyYWluUmVxdWVzdBoZLnNwaW5kbGUudjEuVHJhaW5SZXNwb25zZTABYgZwcm90bzM", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSLuAgoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncyKzBAoNVHJhaW5TZXR0aW5ncxINCgVzdGVwcxgBIAEoDRISCgpiYXRjaF9zaXplGAIgASgNEh0KFWdyYWRpZW50X2FjY3VtdWxhdGlvbhgDIAEoDRIVCg1sZWFybmluZ19yYXRlGAQgASgBEjIKCHNjaGVkdWxlGAUgASgOMiAuc3BpbmRsZS52MS5MZWFybmluZ1JhdGVTY2hlZHVsZRIUCgx3YXJtdXBfc3RlcHMYBiABKA0SDAoEYmV0YRgHIAEoARISCgphZGFtX2JldGExGAggASgBEhIKCmFkYW1fYmV0YTIYCSABKAESFAoMYWRhbV9lcHNpbG9uGAogASgBEhQKDHdlaWdodF9kZWNheRgLIAEoARIVCg1tYXhfZ3JhZF9ub3JtGAwgASgBEhEKCWVtYV9kZWNheRgNIAEoARIXCg9jYXB0aW9uX2Ryb3BvdXQYDiABKAESGAoQY2hlY2twb2ludF9zdGVwcxgPIAEoDRIYChBrZWVwX2NoZWNrcG9pbnRzGBAgASgNEgwKBHNlZWQYESABKAQSKAoJcHJlY2lzaW9uGBIgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQc2FtcGxlX3Bvc3RlcmlvchgTIAEoCBIWCglzYWZlZ3VhcmQYFCABKAFIAIgBARIVCg1taW5fc25yX2dhbW1hGBUgASgBEhcKD2F1dG9fYmV0YV9zbG9wZRgWIAEoAUIMCgpfc2FmZWd1YXJkIs4BCg1UcmFpblJlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5zcGluZGxlLnYxLlRyYWluU3RhcnRlZEgAEiUKBHN0ZXAYAiABKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcEgAEjEKCmNoZWNrcG9pbnQYAyABKAsyGy5zcGluZGxlLnYxLlRyYWluQ2hlY2twb2ludEgAEi0KCGZpbmlzaGVkGAQgASgLMhkuc3BpbmRsZS52MS5UcmFpbkZpbmlzaGVkSABCBwoFZXZlbnQidwoMVHJhaW5TdGFydGVkEhQKDHJlc3VtZWRfc3RlcBgBIAEoDRINCgVzdGVwcxgCIAEoDRIoCglwcmVjaXNpb24YAyABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBwcmVjaXNpb25fcmVhc29uGAQgASgJIrUCCglUcmFpblN0ZXASDAoEc3RlcBgBIAEoDRIMCgRsb3NzGAIgASgBEhIKCmVycm9yX3JlYWwYAyABKAESFwoPZXJyb3JfZ2VuZXJhdGVkGAQgASgBEhsKE29wcG9uZW50X2Vycm9yX3JlYWwYBSABKAESIAoYb3Bwb25lbnRfZXJyb3JfZ2VuZXJhdGVkGAYgASgBEhkKEWltcGxpY2l0X2FjY3VyYWN5GAcgASgBEhEKCWdyYWRfbm9ybRgIIAEoARIVCg1sZWFybmluZ19yYXRlGAkgASgBEgwKBGJldGEYCiABKAESDwoHc2Vjb25kcxgLIAEoARInCgZwaGFzZXMYDCADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nEhMKC2xvc2VyX3NjYWxlGA0gASgBIi4KD1RyYWluQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg0KBWJ5dGVzGAIgASgEIlIKDVRyYWluRmluaXNoZWQSIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhINCgVzdGVwcxgCIAEoDRIPCgdzZWNvbmRzGAMgASgBKpsBCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAxIWChJPQkpFQ1RJVkVfU1BJTl9JUE8QBBIRCg1PQkpFQ1RJVkVfRFBPEAUqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIjCh9MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPTlNUQU5UEAESIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9MSU5FQVIQAhIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRADMlAKDlRyYWluZXJTZXJ2aWNlEj4KBVRyYWluEhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QaGS5zcGluZGxlLnYxLlRyYWluUmVzcG9uc2UwAWIGcHJvdG8z", [file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.TrainRequest
@@ -31,14 +31,14 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
   runId: string;
 
   /**
-   * 0 for the SFT baseline, k for SPIN iteration k.
+   * 0 for the baselines, k for SPIN iteration k.
    *
    * @generated from field: uint32 iteration = 3;
    */
   iteration: number;
 
   /**
-   * Name of the model that comes out: "sft", "spin1", ...
+   * Name of the model that comes out: "sft", "dpo", "spin1", ...
    *
    * @generated from field: string model_name = 4;
    */
@@ -74,7 +74,7 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
   encodedShards: ArtifactRef[];
 
   /**
-   * Empty for SFT.
+   * Empty for SFT and DPO, whose rejected images are in the encoded shards.
    *
    * @generated from field: repeated spindle.v1.ArtifactRef generated_shards = 10;
    */
@@ -205,6 +205,27 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
    * @generated from field: bool sample_posterior = 19;
    */
   samplePosterior: boolean;
+
+  /**
+   * Share of the real image's improvement that the generated one's gradient must leave, 0 to 1; unset: no safeguard.
+   *
+   * @generated from field: optional double safeguard = 20;
+   */
+  safeguard?: number | undefined;
+
+  /**
+   * SFT only: weighs timesteps by min(snr, gamma); 0: all alike.
+   *
+   * @generated from field: double min_snr_gamma = 21;
+   */
+  minSnrGamma: number;
+
+  /**
+   * Lowers beta so that the mean pair's loss keeps this slope along its logit, between 0 and 0.5; 0: beta stays as it is.
+   *
+   * @generated from field: double auto_beta_slope = 22;
+   */
+  autoBetaSlope: number;
 };
 
 /**
@@ -358,6 +379,13 @@ export type TrainStep = Message<"spindle.v1.TrainStep"> & {
    * @generated from field: repeated spindle.v1.PhaseTiming phases = 12;
    */
   phases: PhaseTiming[];
+
+  /**
+   * Mean factor on the generated images' gradients: below 1 where the safeguard acts; 0 for SFT.
+   *
+   * @generated from field: double loser_scale = 13;
+   */
+  loserScale: number;
 };
 
 /**
@@ -443,6 +471,20 @@ export enum Objective {
    * @generated from enum value: OBJECTIVE_SFT = 3;
    */
   SFT = 3,
+
+  /**
+   * Self-play with IPO's squared loss.
+   *
+   * @generated from enum value: OBJECTIVE_SPIN_IPO = 4;
+   */
+  SPIN_IPO = 4,
+
+  /**
+   * Diffusion-DPO on preference pairs: the logistic loss with the rejected image in the generated one's place.
+   *
+   * @generated from enum value: OBJECTIVE_DPO = 5;
+   */
+  DPO = 5,
 }
 
 /**

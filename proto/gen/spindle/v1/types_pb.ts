@@ -52,7 +52,7 @@ export const ArtifactRefSchema: GenMessage<ArtifactRef> = /*@__PURE__*/
  */
 export type UnetRef = Message<"spindle.v1.UnetRef"> & {
   /**
-   * Name in reports: "base", "sft", "spin1", "spin2", ...
+   * Name in reports: "base", "sft", "dpo", "spin1", "spin2", ...
    *
    * @generated from field: string name = 1;
    */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto_beta.js';
 import { DataOrder, dropsCaption, drawPosterior, epochOrder, microBatches } from './draws.js';
 import { gatherMetrics, notFinite } from './metrics.js';
 import { normals, philox, uniform } from './philox.js';
@@ -80,6 +81,7 @@ it('cuts a batch into even runs', () => {
 it('gathers metrics over micro-batches', () => {
   const part = (loss: number) => ({
     loss,
+    loserScale: loss / 2,
     errorReal: [1, 3],
     errorGenerated: [5, 2],
     opponentErrorReal: [2, 1],
@@ -92,11 +94,40 @@ it('gathers metrics over micro-batches', () => {
     opponentErrorReal: 1.5,
     opponentErrorGenerated: 4,
     implicitAccuracy: 0.5,
+    loserScale: 0.375,
   });
-  const sft = gatherMetrics([{ loss: 1, errorReal: [1], errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] }]);
+  const sft = gatherMetrics([
+    { loss: 1, loserScale: 0, errorReal: [1], errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] },
+  ]);
   expect(sft).toMatchObject({ implicitAccuracy: 0, errorGenerated: 0 });
   expect(notFinite(sft)).toBeNull();
   expect(notFinite({ ...sft, loss: Number.NaN })).toBe('loss is NaN');
+});
+
+describe('auto-beta', () => {
+  const averaged = (margins: readonly number[]) => margins.reduce(withMargin, noMargins);
+
+  it('leaves the mean pair of a steady training the slope that was asked for', () => {
+    const beta = autoBeta(1e6, 0.2, averaged(Array<number>(50).fill(0.004)));
+    // Slope of softplus(-logit) at the logit beta * margin, by differences.
+    const loss = (logit: number) => Math.log1p(Math.exp(-logit));
+    const h = 1e-6;
+    const slope = (loss(beta * 0.004 - h) - loss(beta * 0.004 + h)) / (2 * h);
+    expect(slope).toBeCloseTo(0.2, 6);
+  });
+  it('never raises beta, and waits for a margin', () => {
+    expect(autoBeta(100, 0.2, averaged([1e-9]))).toBe(100);
+    expect(autoBeta(100, 0.2, averaged([-3]))).toBe(100);
+    expect(autoBeta(100, 0.2, noMargins)).toBe(100);
+    expect(autoBeta(100, 0, averaged([3]))).toBe(100);
+  });
+  it('goes by the mean of the steps, late ones a little more, the same after a checkpoint', () => {
+    const average = averaged([0.1, 0.2]);
+    const mean = (0.99 * 0.1 + 0.2) / 1.99;
+    expect(autoBeta(1e6, 0.25, average)).toBeCloseTo(Math.log(3) / mean, 9);
+    expect(readMargins(writeMargins(average))).toEqual(average);
+    expect(readMargins(undefined)).toEqual(noMargins);
+  });
 });
 
 describe('settings', () => {
@@ -121,6 +152,9 @@ describe('settings', () => {
     keepCheckpoints: 0,
     seed: 1n,
     samplePosterior: false,
+    safeguard: null,
+    minSnrGamma: 0,
+    autoBetaSlope: 0,
   };
   it('fill in what is empty and keep two checkpoints at least', () => {
     expect(checkSettings(settings)).toMatchObject({ gradientAccumulation: 1, keepCheckpoints: 2 });
@@ -132,6 +166,10 @@ describe('settings', () => {
     [{ beta: 0 }, 'settings.beta: expected a positive number, got 0'],
     [{ adamBeta2: 1 }, 'settings.adam_beta2: expected a number in [0, 1), got 1'],
     [{ captionDropout: 1.5 }, 'settings.caption_dropout: expected a number from 0 to 1, got 1.5'],
+    [{ safeguard: 2 }, 'settings.safeguard: expected a number from 0 to 1, got 2'],
+    [{ autoBetaSlope: 0.5 }, 'settings.auto_beta_slope: expected a number from 0 to below 0.5, got 0.5'],
+    [{ minSnrGamma: 5 }, 'settings.min_snr_gamma: expected nothing for this objective, got 5'],
+    [{ objective: 'sft', safeguard: 0.5 }, 'settings.safeguard: expected nothing for this objective, got 0.5'],
     [{ weightDecay: Infinity }, 'settings.weight_decay: expected a number of at least 0, got Infinity'],
   ])('refuse %j', (change, message) => {
     expect(() => checkSettings({ ...settings, ...change })).toThrow(message);

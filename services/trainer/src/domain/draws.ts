@@ -7,7 +7,7 @@ export interface DrawKey {
 }
 
 // The counter's last word keeps the kinds of draws apart; the engine keys its noise with words of its own.
-const stream = { order: 1, captionDropout: 2, posterior: 3 } as const;
+const stream = { order: 1, captionDropout: 2, posterior: 3, rejectedPosterior: 4 } as const;
 
 /** A permutation of [0, count) for one epoch. */
 export function epochOrder(key: DrawKey, epoch: number, count: number): Uint32Array {
@@ -62,9 +62,15 @@ export function dropsCaption(key: DrawKey, position: number, share: number): boo
 }
 
 /** mean + exp(logvar / 2) * noise, in place of `mean`. */
-export function drawPosterior(key: DrawKey, position: number, mean: Float32Array, logvar: Float32Array): void {
+export function drawPosterior(
+  key: DrawKey,
+  position: number,
+  mean: Float32Array,
+  logvar: Float32Array,
+  draws: 'posterior' | 'rejectedPosterior' = 'posterior',
+): void {
   for (let i = 0; i < mean.length; i += 2) {
-    const pair = normals(philox(key.seed, [i >>> 1, position, key.iteration, stream.posterior]));
+    const pair = normals(philox(key.seed, [i >>> 1, position, key.iteration, stream[draws]]));
     for (let k = i; k < Math.min(i + 2, mean.length); k++) {
       mean[k] = (mean[k] ?? 0) + Math.exp((logvar[k] ?? 0) / 2) * (pair[k - i] ?? 0);
     }

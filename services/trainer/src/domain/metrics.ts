@@ -1,6 +1,7 @@
 /** Metrics of one optimiser step, gathered over its micro-batches. */
 export interface StepErrors {
   loss: number;
+  loserScale: number;
   errorReal: ArrayLike<number>;
   errorGenerated: ArrayLike<number>;
   opponentErrorReal: ArrayLike<number>;
@@ -15,10 +16,19 @@ export interface StepMetrics {
   opponentErrorGenerated: number;
   /** Share of pairs with a positive logit; 0 where there are no pairs. */
   implicitAccuracy: number;
+  /** Mean factor on the generated images' gradients. */
+  loserScale: number;
+}
+
+/** Mean of logit / beta over the pairs: half of how much better than the opponent the model tells them apart. */
+export function meanMargin(metrics: StepMetrics): number {
+  const gain = metrics.errorReal - metrics.opponentErrorReal - (metrics.errorGenerated - metrics.opponentErrorGenerated);
+  return -0.5 * gain;
 }
 
 export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
   let loss = 0;
+  let loserScale = 0;
   const all = {
     errorReal: [] as number[],
     errorGenerated: [] as number[],
@@ -27,6 +37,7 @@ export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
   };
   for (const part of parts) {
     loss += part.loss;
+    loserScale += part.loserScale;
     for (const key of ['errorReal', 'errorGenerated', 'opponentErrorReal', 'opponentErrorGenerated'] as const)
       all[key].push(...Array.from(part[key]));
   }
@@ -41,6 +52,7 @@ export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
     opponentErrorReal: mean(all.opponentErrorReal),
     opponentErrorGenerated: mean(all.opponentErrorGenerated),
     implicitAccuracy: all.errorGenerated.length === 0 ? 0 : positive.length / all.errorGenerated.length,
+    loserScale,
   };
 }
 

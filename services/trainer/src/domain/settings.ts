@@ -1,5 +1,5 @@
 /** What a training run does, checked; throws Error with a sentence that names field, expected and got. */
-export type Objective = 'spin_logistic' | 'spin_hinge' | 'sft';
+export type Objective = 'spin_logistic' | 'spin_hinge' | 'spin_ipo' | 'dpo' | 'sft';
 export type Schedule = 'constant' | 'linear' | 'cosine';
 
 export interface TrainingSettings {
@@ -24,6 +24,18 @@ export interface TrainingSettings {
   keepCheckpoints: number;
   seed: bigint;
   samplePosterior: boolean;
+  /** Share of the real image's improvement that must remain; null: no safeguard. */
+  safeguard: number | null;
+  /** 0: every timestep weighs the same. */
+  minSnrGamma: number;
+  /** 0: beta stays as it is. */
+  autoBetaSlope: number;
+}
+
+/** What the real images are told from. */
+export function opponentImages(objective: Objective): 'generated' | 'rejected' | null {
+  if (objective === 'sft') return null;
+  return objective === 'dpo' ? 'rejected' : 'generated';
 }
 
 const leastCheckpoints = 2;
@@ -44,14 +56,23 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
   positive('learning_rate', checked.learningRate);
   positive('adam_epsilon', checked.adamEpsilon);
   if (checked.objective !== 'sft') positive('beta', checked.beta);
+  if (checked.objective === 'sft') {
+    nothing('safeguard', checked.safeguard ?? 0);
+    nothing('auto_beta_slope', checked.autoBetaSlope);
+    atLeast('min_snr_gamma', checked.minSnrGamma, 0);
+  } else {
+    nothing('min_snr_gamma', checked.minSnrGamma);
+    fraction('safeguard', checked.safeguard ?? 0);
+    if (!(checked.autoBetaSlope >= 0 && checked.autoBetaSlope < 0.5)) {
+      throw new Error(`settings.auto_beta_slope: expected a number from 0 to below 0.5, got ${checked.autoBetaSlope}`);
+    }
+  }
   share('adam_beta1', checked.adamBeta1);
   share('adam_beta2', checked.adamBeta2);
   share('ema_decay', checked.emaDecay);
   atLeast('weight_decay', checked.weightDecay, 0);
   atLeast('max_grad_norm', checked.maxGradNorm, 0);
-  if (!(checked.captionDropout >= 0 && checked.captionDropout <= 1)) {
-    throw new Error(`settings.caption_dropout: expected a number from 0 to 1, got ${checked.captionDropout}`);
-  }
+  fraction('caption_dropout', checked.captionDropout);
   return checked;
 }
 
@@ -62,6 +83,14 @@ function atLeast(field: string, value: number, minimum: number): void {
 
 function positive(field: string, value: number): void {
   if (!(value > 0 && Number.isFinite(value))) throw new Error(`settings.${field}: expected a positive number, got ${value}`);
+}
+
+function fraction(field: string, value: number): void {
+  if (!(value >= 0 && value <= 1)) throw new Error(`settings.${field}: expected a number from 0 to 1, got ${value}`);
+}
+
+function nothing(field: string, value: number): void {
+  if (value !== 0) throw new Error(`settings.${field}: expected nothing for this objective, got ${value}`);
 }
 
 function share(field: string, value: number): void {

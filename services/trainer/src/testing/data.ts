@@ -3,7 +3,8 @@ import { create } from '@bufbuild/protobuf';
 import { fromFloat32, fromInt64, writeSafetensors, type ArtifactStore } from '@spindle/kit';
 import { LearningRateSchedule, Objective, Precision, TrainRequestSchema, type ArtifactRef, type TrainRequest } from '@spindle/proto';
 
-export function encodedShard(store: ArtifactStore, indices: readonly number[]): Promise<ArtifactRef> {
+/** `rejected` are the rows of preference pairs. */
+export function encodedShard(store: ArtifactStore, indices: readonly number[], rejected: readonly number[] = []): Promise<ArtifactRef> {
   const rows = (size: number, of: (index: number) => number): Float32Array =>
     Float32Array.from(indices.flatMap((index) => Array.from({ length: size }, (_, i) => of(index) + i / 8)));
   const tensors = new Map([
@@ -30,6 +31,19 @@ export function encodedShard(store: ArtifactStore, indices: readonly number[]): 
       ),
     ],
   ]);
+  if (rejected.length > 0) {
+    const latents = (of: (index: number) => number) =>
+      fromFloat32([rejected.length, 1, 2, 2], Float32Array.from(rejected.flatMap((index) => Array.from({ length: 4 }, () => of(index)))));
+    tensors.set('rejected_index', fromInt64([...rejected]));
+    tensors.set(
+      'rejected_mean',
+      latents((index) => index + 100),
+    );
+    tensors.set(
+      'rejected_logvar',
+      latents(() => -1),
+    );
+  }
   return store.put(writeSafetensors(tensors), 'application/safetensors');
 }
 
@@ -52,7 +66,7 @@ export interface RequestOverrides {
   precision?: Precision;
   batchSize?: number;
   /** Whole fields of the request. */
-  fields?: Partial<Pick<TrainRequest, 'key' | 'objective' | 'generatedShards'>>;
+  fields?: Partial<Pick<TrainRequest, 'key' | 'objective' | 'encodedShards' | 'generatedShards'>>;
 }
 
 export async function trainRequest(store: ArtifactStore, overrides: RequestOverrides = {}): Promise<TrainRequest> {

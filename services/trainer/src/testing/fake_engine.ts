@@ -72,6 +72,7 @@ export class FakeSession implements TrainingSession {
     const loss = batch.step >= this.engine.nanFrom ? Number.NaN : size / batch.stepBatchSize;
     return {
       loss,
+      loserScale: pairs ? size / batch.stepBatchSize : 0,
       errorReal: errors(0.1),
       errorGenerated: pairs ? errors(0.4) : new Float32Array(0),
       opponentErrorReal: pairs ? errors(0.2) : new Float32Array(0),
@@ -80,8 +81,8 @@ export class FakeSession implements TrainingSession {
     };
   }
 
-  async apply(step: number): Promise<TrainStepResultDto> {
-    const learningRate = this.options.learningRate * (1 - step / this.options.totalSteps);
+  async apply(step: number, learningRateScale: number): Promise<TrainStepResultDto> {
+    const learningRate = learningRateScale * this.options.learningRate * (1 - step / this.options.totalSteps);
     let squares = 0;
     for (let i = 0; i < parameters; i++) {
       const gradient = this.#gradient[i] ?? 0;
