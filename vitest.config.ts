@@ -34,7 +34,7 @@ export default defineConfig({
         ...shared,
         test: {
           name: 'unit',
-          include: ['{proto,services/*,gateway}/src/**/*.test.ts', 'native-cuda/ts/**/*.test.ts', 'scripts/**/*.test.mjs'],
+          include: ['{proto,services/*,gateway}/src/**/*.test.ts', 'native-cuda/ts/**/*.test.ts', '{scripts,infra}/**/*.test.mjs'],
           pool: 'forks' as const,
           testTimeout: 30_000,
           hookTimeout: 30_000,

@@ -1,6 +1,8 @@
-// Builds the native engine: `node scripts/build-native.mjs [--tests] [--sanitize]`.
+// Builds the native engine: `node scripts/build-native.mjs [--tests] [--sanitize] [--cuda auto|on|off] [--cuda-root DIR]`.
 // Default: the addon and spindle-bench in build/native; --tests adds the engine's tests (run them with ctest);
 // --sanitize builds the tests with AddressSanitizer and UBSan in build/sanitize.
+// The CUDA backend is built too where a toolkit is found: --cuda-root, SPINDLE_CUDA_ROOT, one that infra/cuda/toolkit.mjs brought,
+// or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES (such as "90a") count as they do for cmake.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -9,6 +11,7 @@ import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { ensureToolkit } from '../infra/cuda/toolkit.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const sourceDir = join(root, 'native-cuda');
@@ -43,10 +46,20 @@ function digestOfSources(options) {
       hash.update(`${path}\0${stat.size}\0${stat.mtimeMs}\n`);
     }
   };
-  for (const name of ['CMakeLists.txt', 'engine', 'addon', 'bench', ...(options.tests ? ['test'] : [])]) {
+  for (const name of ['CMakeLists.txt', 'cmake', 'engine', 'addon', 'bench', ...(options.tests ? ['test'] : [])]) {
     if (existsSync(join(sourceDir, name))) visit(join(sourceDir, name));
   }
   return hash.digest('hex');
+}
+
+/** How the CUDA backend is to be built: what was asked for, else the environment, else whatever is found. */
+async function cudaOptions({ cuda, cudaRoot }, sanitize) {
+  const mode = (cuda ?? process.env.SPINDLE_CUDA ?? 'auto').toUpperCase();
+  if (!['AUTO', 'ON', 'OFF'].includes(mode))
+    throw new BuildError(`--cuda: expected auto, on or off, got ${cuda ?? process.env.SPINDLE_CUDA}`);
+  if (mode === 'OFF' || sanitize) return { mode: 'OFF', root: '', architectures: '' };
+  const root = cudaRoot ?? process.env.SPINDLE_CUDA_ROOT ?? (await ensureToolkit({ check: true }).catch(() => ''));
+  return { mode, root: root === '' ? '' : resolve(root), architectures: process.env.SPINDLE_CUDA_ARCHITECTURES ?? '' };
 }
 
 function includeDir(packageName, folder) {
@@ -64,6 +77,7 @@ function run(command, args, what) {
     process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
     throw new BuildError(`${what} failed: ${command} ${args.join(' ')}`);
   }
+  return result.stdout;
 }
 
 function configure(buildDir, options) {
@@ -82,16 +96,24 @@ function configure(buildDir, options) {
     `-DSPINDLE_SANITIZE=${flag(options.sanitize)}`,
     `-DSPINDLE_TESTS=${flag(options.tests)}`,
     `-DSPINDLE_ADDON=${flag(!options.sanitize)}`,
+    `-DSPINDLE_CUDA=${options.cuda.mode}`,
+    `-DSPINDLE_CUDA_ROOT=${options.cuda.root}`,
+    `-DSPINDLE_CUDA_ARCHITECTURES=${options.cuda.architectures.replaceAll(/[\s,]+/g, ';')}`,
   );
   if (!options.sanitize) {
     args.push(`-DSPINDLE_NODE_API_INCLUDE=${includeDir('node-api-headers', 'include')}`);
     args.push(`-DSPINDLE_NODE_ADDON_INCLUDE=${includeDir('node-addon-api', '.')}`);
   }
-  run('cmake', args, 'configuring the native engine');
+  const output = run('cmake', args, 'configuring the native engine');
+  if (options.sanitize) return;
+  const cuda = /^-- (CUDA backend: .*)$/m.exec(output)?.[1] ?? 'CUDA backend: cmake says nothing of it';
+  console.log(cuda);
+  // One of an earlier build would be loaded.
+  if (!cuda.includes(': built')) rmSync(join(buildDir, 'spindle_cuda.so'), { force: true });
 }
 
-export function buildNative({ tests = false, sanitize = false } = {}) {
-  const options = { tests: tests || sanitize, sanitize };
+export async function buildNative({ tests = false, sanitize = false, cuda, cudaRoot } = {}) {
+  const options = { tests: tests || sanitize, sanitize, cuda: await cudaOptions({ cuda, cudaRoot }, sanitize) };
   const buildDir = join(root, 'build', sanitize ? 'sanitize' : 'native');
   const stamp = join(buildDir, 'built.txt');
   const product = join(buildDir, sanitize ? 'core_test' : 'spindle.node');
@@ -117,8 +139,9 @@ export function buildNative({ tests = false, sanitize = false } = {}) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
-    const { values } = parseArgs({ options: { tests: { type: 'boolean' }, sanitize: { type: 'boolean' } } });
-    buildNative({ tests: values.tests ?? false, sanitize: values.sanitize ?? false });
+    const text = { type: 'string' };
+    const { values } = parseArgs({ options: { tests: { type: 'boolean' }, sanitize: { type: 'boolean' }, cuda: text, 'cuda-root': text } });
+    await buildNative({ ...values, cudaRoot: values['cuda-root'] });
   } catch (error) {
     console.error(error instanceof BuildError || error?.code?.startsWith('ERR_PARSE_ARGS') ? `error: ${error.message}` : error);
     process.exitCode = 1;

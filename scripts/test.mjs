@@ -1,11 +1,12 @@
 // `npm test`: installs and builds what is missing, then runs every test of every language.
 // `npm test -- --only ctest|vitest`, `npm test -- --sanitize` (native tests with AddressSanitizer and UBSan as well),
-// `npm test -- <words>` (vitest files whose path has one of the words).
+// `npm test -- <words>` (vitest files whose path has one of the words), `npm test -- --cuda` (fetches a CUDA toolkit if there is none, as CI does).
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { ctestCounts, summarise, vitestCounts } from './lib/counts.mjs';
+import { ensureToolkit } from '../infra/cuda/toolkit.mjs';
+import { ctestCounts, cudaCounts, summarise, vitestCounts } from './lib/counts.mjs';
 import { main, phase, root, runAttached, runQuietly, ScriptError } from './lib/phase.mjs';
 import { prepare } from './lib/prepare.mjs';
 import { findCommand, localBin } from './lib/system.mjs';
@@ -48,16 +49,43 @@ function ctest(name, buildDir) {
   });
 }
 
+/** Gets a compiler for the CUDA sources; without one they are not checked, and that is said. */
+async function cudaToolkit() {
+  // One architecture takes a quarter of the time of all, and has all of the code.
+  process.env.SPINDLE_CUDA_ARCHITECTURES ??= '90a';
+  try {
+    await ensureToolkit();
+  } catch (error) {
+    if (!(error instanceof ScriptError)) throw error;
+    console.error(`cuda: no toolkit: ${error.message}`);
+  }
+}
+
+/** The build has compiled and linked all of them, or failed; nothing is counted where it had no toolkit. */
+function cudaSources() {
+  const { sources, built } = cudaCounts(join(root, 'native-cuda'), join(root, 'build/native'));
+  if (built) return { name: 'cuda sources', exitCode: 0, passed: sources, failed: 0 };
+  console.log(`cuda: no toolkit, ${sources} sources not compiled (npm test -- --cuda fetches one)`);
+  return undefined;
+}
+
 await main(async () => {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { only: { type: 'string' }, sanitize: { type: 'boolean', default: false } },
+    options: {
+      only: { type: 'string' },
+      sanitize: { type: 'boolean', default: false },
+      cuda: { type: 'boolean', default: process.env.CI === 'true' },
+    },
   });
   if (values.only !== undefined && !['ctest', 'vitest'].includes(values.only))
     throw new ScriptError(`--only: expected ctest or vitest, got ${values.only}`, 2);
+  if (values.cuda) await phase('CUDA toolkit', cudaToolkit);
   await prepare({ tests: true });
   mkdirSync(results, { recursive: true });
   const runners = [];
+  const cuda = values.only === 'vitest' || positionals.length > 0 ? undefined : cudaSources();
+  if (cuda !== undefined) runners.push(cuda);
   if (values.only !== 'vitest' && positionals.length === 0) {
     await phase('ctest', async () => runners.push(await ctest('ctest', join(root, 'build/native'))));
     if (values.sanitize) {

@@ -1,4 +1,6 @@
 // How many tests passed and failed, from what the runners print.
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 
 /** vitest's JSON report. A file that cannot be loaded, or an error outside of any test, is one failure. */
 export function vitestCounts(report) {
@@ -26,6 +28,13 @@ export function ctestCounts(output) {
     }
   }
   return counts;
+}
+
+/** How many files the CUDA backend has, and whether the build made it (its sources were compiled with warnings as errors then). */
+export function cudaCounts(sourceDir, buildDir) {
+  const folders = ['engine/kernels/cuda', 'engine/kernels/cuda/library'].map((folder) => join(sourceDir, folder)).filter(existsSync);
+  const sources = folders.flatMap((folder) => readdirSync(folder)).filter((name) => /\.(cu|cc)$/.test(name)).length;
+  return { sources, built: existsSync(join(buildDir, 'spindle_cuda.so')) };
 }
 
 /** The closing line over all runners, and whether the whole may be called good. */

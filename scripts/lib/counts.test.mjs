@@ -1,5 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { ctestCounts, summarise, vitestCounts } from './counts.mjs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ctestCounts, cudaCounts, summarise, vitestCounts } from './counts.mjs';
 
 const ctest = (lines) => ctestCounts(lines.join('\n'));
 
@@ -20,6 +23,20 @@ describe('counting tests', () => {
 
   it('counts a program that failed after a good closing line as one failure', () => {
     expect(ctest(['1: 4 passed, 0 failed', '1/1 Test #1: core_test ........***Failed    0.02 sec'])).toEqual({ passed: 4, failed: 1 });
+  });
+
+  it('counts CUDA sources as checked only when the backend was built', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'spindle-counts-'));
+    try {
+      const kernels = join(folder, 'engine/kernels/cuda');
+      for (const place of ['library', 'plans']) mkdirSync(join(kernels, place), { recursive: true });
+      for (const name of ['a.cu', 'a.h', 'b.cc', 'library/c.cc', 'plans/d.cc']) writeFileSync(join(kernels, name), '');
+      expect(cudaCounts(folder, folder)).toEqual({ sources: 3, built: false });
+      writeFileSync(join(folder, 'spindle_cuda.so'), '');
+      expect(cudaCounts(folder, folder)).toEqual({ sources: 3, built: true });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('counts a file that vitest could not load as one failure', () => {
