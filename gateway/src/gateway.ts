@@ -1,5 +1,5 @@
 /** The whole gateway as one object, so that tests start it beside fakes in one process. */
-import { localFiles } from '@spindle/data';
+import { openFiles } from '@spindle/data';
 import { createClient, GrpcServer, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
 import { EvaluatorService, RunService, SamplerService, TrainerService } from '@spindle/proto';
 import { startHttp } from './http/server.js';
@@ -54,7 +54,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     closeClients();
     throw error;
   });
-  const api = new RunApi({ orchestrator, sampler, files: localFiles, bus, store, root });
+  const api = new RunApi({ orchestrator, sampler, files: openFiles(), bus, store, root });
   const server = new GrpcServer({ logger });
   server.addService(RunService, api.handlers());
   const instruments = registerInstruments(bus);

@@ -1,7 +1,7 @@
 /** The gateway process: reads the environment, connects, serves. */
 import { mkdir, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { connectBus, createLogger, openLocalStore, parseConfig, runService, startTelemetry, writeFileAtomic } from '@spindle/kit';
+import { connectBus, createLogger, openStore, parseConfig, runService, startTelemetry, writeFileAtomic } from '@spindle/kit';
 import { gatewayConfigSchema, gatewayEnvironment } from './config/service.js';
 import { startGateway } from './gateway.js';
 
@@ -24,7 +24,7 @@ await runService('spindle gateway', async (lifecycle) => {
   const bus = await connectBus({ url: config.natsUrl, name: config.workerId, logger });
   lifecycle.defer('bus', () => bus.close());
   await bus.provision();
-  const store = await openLocalStore(root);
+  const store = await openStore(root, config.store);
   const gateway = await startGateway({ ...config, bus, store, root, owner: config.workerId, logger });
   lifecycle.defer('gateway', () => gateway.stop());
   // Queue depths can be looked at only while the gateway is up; a short run may end before the first export.

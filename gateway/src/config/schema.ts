@@ -171,7 +171,7 @@ export const runConfigSchema = z
           .string()
           .min(1)
           .describe(
-            'A folder or a file, "*" allowed in its last part: a Hugging Face image folder (metadata.jsonl or metadata.csv with file_name and text), WebDataset tar shards, parquet files (Pick-a-Pic, or any), a CSV or TSV file, or a file of prompts (with data.images).',
+            'A folder or a file, local or s3://bucket/…, "*" allowed in its last part: a Hugging Face image folder (metadata.jsonl or metadata.csv with file_name and text), WebDataset tar shards, parquet files (Pick-a-Pic, or any), a CSV or TSV file, or a file of prompts (with data.images).',
           ),
         format: z
           .enum(['auto', 'folder', 'webdataset', 'pickapic', 'parquet', 'csv', 'prompts'])

@@ -6,6 +6,8 @@ const address = z.string().regex(/^\[?[A-Za-z0-9.:_-]+\]?:\d{1,5}$/, 'expected h
 export const gatewayConfigSchema = z.strictObject({
   natsUrl: z.string().min(1).default('nats://127.0.0.1:4222'),
   artifacts: z.string().min(1).default('artifacts'),
+  /** s3://bucket/prefix of the artifact store; without it, it lies in the artifacts folder. */
+  store: z.string().optional(),
   grpcAddress: address.default('127.0.0.1:0'),
   httpAddress: address.default('127.0.0.1:0'),
   trainerAddress: address,
@@ -24,6 +26,7 @@ export type GatewayConfig = z.output<typeof gatewayConfigSchema>;
 export const gatewayEnvironment: Record<keyof GatewayConfig, string> = {
   natsUrl: 'SPINDLE_NATS_URL',
   artifacts: 'SPINDLE_ARTIFACTS',
+  store: 'SPINDLE_STORE',
   grpcAddress: 'SPINDLE_GRPC_ADDRESS',
   httpAddress: 'SPINDLE_HTTP_ADDRESS',
   trainerAddress: 'SPINDLE_TRAINER_ADDRESS',

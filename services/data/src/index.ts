@@ -1,5 +1,6 @@
 export { describeRef, Skipped, type DataFormat, type DataRow, type DataSource, type ImageRef } from './rows.js';
 export { isRemote, localFiles, readText, type FileEntry, type Files } from './files.js';
+export { openFiles } from './s3_files.js';
 export { openDataSource, type DataSpec } from './open.js';
 export { ImageReader } from './images.js';
 export { Manifest, manifestLine, parseManifestLine, type ManifestRow } from './manifest.js';

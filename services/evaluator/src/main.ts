@@ -1,4 +1,4 @@
-import { createLogger, openLocalStore, parseConfig, pickEnvironment, runService, startTelemetry } from '@spindle/kit';
+import { createLogger, openStore, parseConfig, pickEnvironment, runService, startTelemetry } from '@spindle/kit';
 import { environmentSchema } from './config.js';
 import { startEvaluator } from './service.js';
 
@@ -7,6 +7,6 @@ await runService('evaluator', async (lifecycle) => {
   const logger = createLogger('evaluator', { level: env.SPINDLE_LOG_LEVEL });
   const telemetry = startTelemetry({ service: 'spindle-evaluator', version: '0.1.0', endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
-  const store = await openLocalStore(env.SPINDLE_ARTIFACTS);
+  const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
   await startEvaluator(lifecycle, { store, logger, address: env.SPINDLE_GRPC_ADDRESS, portFile: env.SPINDLE_PORT_FILE });
 });

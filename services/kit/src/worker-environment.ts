@@ -4,6 +4,8 @@ import { z } from 'zod';
 /** What every service reads from its environment. */
 export const serviceEnvironment = {
   SPINDLE_ARTIFACTS: z.string(),
+  /** s3://bucket/prefix of the artifact store; without it, it lies in the artifacts folder. */
+  SPINDLE_STORE: z.string().optional(),
   SPINDLE_GRPC_ADDRESS: z.string().default('127.0.0.1:0'),
   SPINDLE_PORT_FILE: z.string().optional(),
   SPINDLE_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),

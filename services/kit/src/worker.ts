@@ -6,7 +6,7 @@ import { createLogger, type Logger } from './logger.js';
 import type { Bus, JobContext } from './nats/bus.js';
 import { connectBus } from './nats/connect.js';
 import { heartbeat } from './service.js';
-import { openLocalStore } from './store/local.js';
+import { openStore } from './store/remote.js';
 import type { ArtifactStore } from './store/store.js';
 import { startTelemetry } from './telemetry/start.js';
 import { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
@@ -50,7 +50,7 @@ export async function openWorker(
   const logger = createLogger(name, { level: env.SPINDLE_LOG_LEVEL });
   const telemetry = startTelemetry({ service: `spindle-${name}`, version: '0.1.0', endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
-  const store = await openLocalStore(env.SPINDLE_ARTIFACTS);
+  const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
   const bus = await connectBus({ url: env.SPINDLE_NATS_URL, name: `${name}-${env.SPINDLE_WORKER_ID}`, logger });
   lifecycle.defer('bus', () => bus.close());
   await bus.provision();

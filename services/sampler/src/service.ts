@@ -1,5 +1,5 @@
 /** The sampler as a whole, over whatever engine, store and bus it is given. */
-import { ImageReader, localFiles } from '@spindle/data';
+import { ImageReader, openFiles } from '@spindle/data';
 import { announceWorker, serve, takeJobs, WorkerState, type Lifecycle, type WorkerContext } from '@spindle/kit';
 import { SamplerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
@@ -25,7 +25,7 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
     store,
     engine,
     models,
-    images: new ImageReader(localFiles),
+    images: new ImageReader(openFiles()),
     manifests: new Manifests(store),
     bus,
     state,

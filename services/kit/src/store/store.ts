@@ -1,8 +1,8 @@
 import type { ArtifactRef } from '@spindle/proto';
 
 /**
- * Large, immutable data named by its content, and the results of jobs named by key. Local folder today; an object store fits
- * behind the same interface (localPath then downloads to a cache).
+ * Large, immutable data named by its content, and the results of jobs named by key: in a local folder, or in an
+ * object store with a local folder as its cache.
  */
 export interface ArtifactStore {
   put(data: Uint8Array, mediaType: string): Promise<ArtifactRef>;

@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { ensureError } from '@spindle/kit';
-import { ImageReader, localFiles, openDataSource, type DataSpec } from '@spindle/data';
+import { ImageReader, openDataSource, openFiles, type DataSpec } from '@spindle/data';
 import { decodeImage, readPipeline } from '@spindle/native';
 import { ContactSheet } from './contact_sheet.js';
 import { inspectDataSet, type SeenImage } from './inspect.js';
@@ -30,11 +30,12 @@ async function run(request: Request): Promise<void> {
   const { signal } = new AbortController();
   const model = request.model === null ? null : readPipeline(request.model);
   const { tokenizer = null } = model ?? {};
-  const reader = new ImageReader(localFiles);
+  const files = openFiles();
+  const reader = new ImageReader(files);
   const sheet = new ContactSheet();
   let told = performance.now();
   const report = await inspectDataSet(
-    await openDataSource(request.spec, localFiles),
+    await openDataSource(request.spec, files),
     {
       read: async (row, which) => reader.read(which === 'image' ? row.image : (row.rejected ?? row.image), signal),
       look: async (bytes, where) => {
