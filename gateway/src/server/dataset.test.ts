@@ -60,6 +60,8 @@ describe('a data set', () => {
       rows: 2,
       warnings: ['data.limit: 3 rows were asked for, the data set has 2.'],
     });
+    writeFileSync(join(folder, 'metadata.jsonl'), line('a.png') + line('../secret.png'));
+    await expect(read(folder, { limit: 1 })).rejects.toThrow('metadata.jsonl:2: file_name: expected a path inside the data folder');
   });
 
   it('warns of rows it does not use, empty captions and captions that are too long', async () => {

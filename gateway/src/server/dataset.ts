@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import { manifestLine, openDataSource, type DataSource, type DataSpec, type Files } from '@spindle/data';
+import { manifestLine, openDataSource, type DataFormat, type DataSource, type DataSpec, type Files } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 
 export interface DataSet extends AsyncDisposable {
@@ -60,6 +60,9 @@ export async function readDataSet(
   }
 }
 
+/** Rows past the limit are checked as well where that takes no reading of large files. */
+const readWhole: ReadonlySet<DataFormat> = new Set<DataFormat>(['folder', 'csv', 'prompts']);
+
 interface Counts {
   rows: number;
   pairs: number;
@@ -69,13 +72,16 @@ interface Counts {
 
 async function* linesOf(source: DataSource, options: DataSetOptions, counts: Counts): AsyncIterable<string> {
   for await (const row of source.rows()) {
+    if (counts.rows === options.limit) {
+      if (readWhole.has(source.format)) continue;
+      return;
+    }
     counts.rows += 1;
     if (row.caption.trim() === '') counts.empty += 1;
     if (isLong(row.caption, options.textTokens)) counts.long += 1;
     const { rejected, ...alone } = row;
     if (options.pairs && rejected) counts.pairs += 1;
     yield manifestLine(options.pairs && rejected ? row : alone);
-    if (counts.rows === options.limit) return;
   }
 }
 
