@@ -34,6 +34,10 @@ int64_t Fields::integer(const char* key) const { return to_integer(value(key), a
 uint64_t Fields::bigint(const char* key) const { return to_uint64(value(key), at(key)); }
 std::string Fields::string(const char* key) const { return to_string(value(key), at(key)); }
 TensorData Fields::tensor(const char* key, size_t rank) const { return to_tensor(value(key), at(key), rank); }
+std::optional<TensorData> Fields::optional_tensor(const char* key, size_t rank) const {
+  if (is_null(key)) return {};
+  return tensor(key, rank);
+}
 std::vector<double> Fields::numbers(const char* key) const { return to_numbers(value(key), at(key)); }
 
 std::vector<uint64_t> Fields::bigints(const char* key) const {

@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@ class Fields {
   uint64_t bigint(const char* key) const;
   std::string string(const char* key) const;
   TensorData tensor(const char* key, size_t rank) const;
+  std::optional<TensorData> optional_tensor(const char* key, size_t rank) const;  // empty for null
   std::vector<double> numbers(const char* key) const;
   std::vector<uint64_t> bigints(const char* key) const;
   std::string at(const char* key) const { return where_ + "." + key; }

@@ -13,6 +13,7 @@ namespace {
 // A SampleRequest as plain data.
 struct Request {
   TensorData cond, uncond;
+  std::optional<TensorData> cond_pooled, uncond_pooled;
   SampleRequest rest;
 };
 
@@ -21,6 +22,9 @@ Request to_request(const Napi::Value& value) {
   Request request;
   request.cond = fields.tensor("cond", 3);
   request.uncond = fields.tensor("uncond", 3);
+  request.cond_pooled = fields.optional_tensor("condPooled", 2);
+  request.uncond_pooled = fields.optional_tensor("uncondPooled", 2);
+  for (double id : fields.numbers("timeIds")) request.rest.time_ids.push_back(float(id));
   request.rest.seeds = fields.bigints("seeds");
   request.rest.height = fields.integer("height");
   request.rest.width = fields.integer("width");
@@ -61,6 +65,8 @@ Napi::Value sample_call(const Napi::CallbackInfo& info) {
     SampleRequest r = request.rest;
     r.cond = request.cond.upload(u.device);
     r.uncond = request.uncond.upload(u.device);
+    if (request.cond_pooled) r.cond_pooled = request.cond_pooled->upload(u.device);
+    if (request.uncond_pooled) r.uncond_pooled = request.uncond_pooled->upload(u.device);
     SampleProgress progress;
     if (step) progress = [engine, step](int64_t done, int64_t total) { engine->send(std::make_unique<Progress>(*step, done, total)); };
     SampleResult result = sample(u, r, cancel, progress);

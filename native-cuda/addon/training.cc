@@ -48,13 +48,13 @@ struct Batch {
   int64_t step, offset, step_batch_size;
   double beta;
   TensorData real, text;
-  std::optional<TensorData> generated;
+  std::optional<TensorData> generated, pooled, time_ids;
 };
 
 Batch to_batch(const Napi::Value& value) {
   Fields fields(value, "batch");
-  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), fields.tensor("real", 4), fields.tensor("text", 3), {}};
-  if (!fields.is_null("generated")) batch.generated = fields.tensor("generated", 4);
+  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), fields.tensor("real", 4), fields.tensor("text", 3),
+              fields.optional_tensor("generated", 4), fields.optional_tensor("pooled", 2), fields.optional_tensor("timeIds", 2)};
   return batch;
 }
 
@@ -73,6 +73,8 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
         b.real = batch.real.upload(device);
         if (batch.generated) b.generated = batch.generated->upload(device);
         b.text = batch.text.upload(device);
+        if (batch.pooled) b.pooled = batch.pooled->upload(device);
+        if (batch.time_ids) b.time_ids = batch.time_ids->values;
         return trainer.accumulate(b, cancel);
       },
       [](Napi::Env env, TrainBatchResult& r) -> Napi::Value {

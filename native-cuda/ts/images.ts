@@ -4,6 +4,7 @@ import sharp from 'sharp';
 import { EngineError, invalid, toEngineError } from './errors.js';
 import type { Engine, RgbImage } from './engine.js';
 import type { TensorDto } from './native.js';
+import type { TimeIds } from './text_to_image.js';
 
 export const maxPixels = 64_000_000;
 const maxFileBytes = 512 * 1024 * 1024;
@@ -56,20 +57,29 @@ function firstLine(thrown: unknown): string {
   return (thrown instanceof Error ? thrown.message : String(thrown)).split('\n')[0] ?? '';
 }
 
+/** An image as training sees it, and how it came to be so. */
+export interface PreparedImage extends RgbImage {
+  timeIds: TimeIds;
+}
+
 /** Shorter side to `size` (bilinear, antialiased), then the centre square. */
-export function resizeAndCrop(engine: Pick<Engine, 'resizeImage'>, image: RgbImage, size: number): RgbImage {
+export function resizeAndCrop(engine: Pick<Engine, 'resizeImage'>, image: RgbImage, size: number): PreparedImage {
   const short = Math.min(image.width, image.height);
   // torchvision truncates the longer side.
   const width = image.width === short ? size : Math.trunc((size * image.width) / short);
   const height = image.height === short ? size : Math.trunc((size * image.height) / short);
   const resized = width === image.width && height === image.height ? image : engine.resizeImage(image, width, height, 'bilinear');
-  return centerCrop(resized, size);
+  const { left, top } = centreOf(resized, size);
+  return { ...centerCrop(resized, size), timeIds: [image.height, image.width, top, left, size, size] };
+}
+
+function centreOf(image: RgbImage, size: number): { left: number; top: number } {
+  return { left: Math.round((image.width - size) / 2), top: Math.round((image.height - size) / 2) };
 }
 
 export function centerCrop(image: RgbImage, size: number): RgbImage {
   if (image.width === size && image.height === size) return image;
-  const left = Math.round((image.width - size) / 2);
-  const top = Math.round((image.height - size) / 2);
+  const { left, top } = centreOf(image, size);
   const rgb = new Uint8Array(size * size * 3);
   for (let y = 0; y < size; y++) {
     const from = ((top + y) * image.width + left) * 3;

@@ -12,13 +12,24 @@ export {
   readVaeScaling,
   resolveScheduler,
   schedulerClasses,
+  pipelineKinds,
   type Pipeline,
   type VaeScaling,
 } from './pipeline.js';
 export { ModelCache } from './model_cache.js';
 export { componentSource, findWeights, type WeightsStem } from './weights.js';
 export { ClipTokenizer, type Encoding } from './tokenizer.js';
-export { centerCrop, decodeImage, decodeImageFile, encodePng, maxPixels, resizeAndCrop, toPixels, toRgb } from './images.js';
+export {
+  centerCrop,
+  decodeImage,
+  decodeImageFile,
+  encodePng,
+  maxPixels,
+  resizeAndCrop,
+  toPixels,
+  toRgb,
+  type PreparedImage,
+} from './images.js';
 export { readImagePreprocess } from './clip_preprocess.js';
 export {
   concatRows,
@@ -29,9 +40,15 @@ export {
   TextEncoder,
   TextToImage,
   unscaleLatents,
+  wholeImage,
   type DrawOptions,
+  type TextStates,
+  type TimeIds,
 } from './text_to_image.js';
 export { aestheticSource, ClipJudge, loadAestheticHead, readClipFolder, type ClipFolder } from './judges.js';
+export { releaseConfigs, releases, type Release, type ReleaseConfigs } from './released/configs.js';
+export { parameterCount, textShapes, unetShapes, vaeShapes, type Shapes } from './released/tensors.js';
+export { writeRandomModel, type RandomModelOptions, type WeightDtype } from './released/write.js';
 export { inspectFolder, type IntendedSampling, type ModelReport } from './inspect.js';
 export { parseJson, stringifyJson, isObject, type JsonObject, type JsonValue } from './json.js';
 export type {

@@ -1,6 +1,6 @@
 /** Says what a model folder is and checks its tensors' names and shapes without loading the weights. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Engine } from './engine.js';
 import { invalid, toEngineError } from './errors.js';
 import { describe, numberField, parseJson, readJsonObject, stringField, stringifyJson, type JsonObject } from './json.js';
@@ -9,7 +9,7 @@ import { configFile, configOf, hasPipeline, readPipeline, readVaeScaling, resolv
 import { componentSource, requireDirectory } from './weights.js';
 
 export interface ModelReport {
-  /** "StableDiffusionPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPModel", "AestheticHead". */
+  /** "StableDiffusionPipeline", "StableDiffusionXLPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPModel", "AestheticHead". */
   kind: string;
   /** Parameters of each component by name. */
   parameters: Record<string, number>;
@@ -73,11 +73,13 @@ function inspectPipeline(engine: Inspector, directory: string, sampling?: Intend
   if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {
     ...nothing,
-    kind: 'StableDiffusionPipeline',
+    kind: pipeline.kind,
     parameters: {
       unet: engine.inspectModel('unet', pipeline.unet).parameters,
       vae: engine.inspectModel('vae', pipeline.vae).parameters,
-      text_encoder: engine.inspectModel('clip_text', pipeline.textEncoder).parameters,
+      ...Object.fromEntries(
+        pipeline.textTowers.map(({ source }) => [basename(source.label), engine.inspectModel('clip_text', source).parameters]),
+      ),
     },
     latentChannels: pipeline.vaeScaling.latentChannels,
     vaeScale: pipeline.vaeScaling.scale,
@@ -140,6 +142,7 @@ function inspectComponent(engine: Inspector, directory: string): ModelReport {
         vaeScale: scaling.scale,
       };
     }
+    case 'CLIPTextModelWithProjection':
     case 'CLIPTextModel': {
       const source = componentSource(directory, 'model');
       const text = configOf(source);

@@ -87,6 +87,11 @@ export interface SampleRequestDto {
   /** (B, T, D) text embeddings of the prompts and (1, T, D) of the empty prompt. */
   cond: TensorDto;
   uncond: TensorDto;
+  /** Of models with the text_time embedding (SDXL) alone, null otherwise: pooled embeddings (B, P) and (1, P). */
+  condPooled: TensorDto | null;
+  uncondPooled: TensorDto | null;
+  /** Original height and width, crop's top and left, target height and width that images are drawn for; empty without text_time. */
+  timeIds: number[];
   /** One seed per image (PyTorch's CPU generator). */
   seeds: bigint[];
   /** Latent height and width. */
@@ -151,6 +156,9 @@ export interface TrainBatchDto {
   text: TensorDto;
   /** Of this step; null: the trainer's. */
   beta: number | null;
+  /** Of models with the text_time embedding (SDXL) alone, null otherwise: (B, P), and (B, 6) as in SampleRequestDto.timeIds. */
+  pooled: TensorDto | null;
+  timeIds: TensorDto | null;
 }
 
 export interface TrainBatchResultDto {
@@ -233,7 +241,7 @@ export interface NativeAddon {
   /** latents (B,C,h,w), unscaled -> pixels (B,3,H,W), nominally in [-1,1], not clamped. */
   vaeDecode(vae: VaeHandle, latents: TensorDto, cancel: CancelHandle | null): Promise<{ pixels: TensorDto; phases: PhaseDto[] }>;
   loadClipText(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ClipTextHandle>;
-  /** ids (B,T) -> last hidden state (B,T,D) after the final norm, penultimate (B,T,D), pooled (B,D). */
+  /** ids (B,T) -> last hidden state (B,T,D) after the final norm, penultimate (B,T,D), pooled (B,D), projected where the class is CLIPTextModelWithProjection. */
   clipTextEncode(
     model: ClipTextHandle,
     ids: Int32Array,

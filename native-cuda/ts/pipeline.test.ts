@@ -58,7 +58,7 @@ describe('readPipeline', () => {
     [
       'another pipeline',
       (f) => edit(join(f, 'model_index.json'), { _class_name: 'FluxPipeline' }),
-      /_class_name: expected StableDiffusionPipeline, got "FluxPipeline"/,
+      /_class_name: expected StableDiffusionPipeline or StableDiffusionXLPipeline, got "FluxPipeline"/,
     ],
     [
       'another text encoder',

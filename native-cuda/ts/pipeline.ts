@@ -1,5 +1,5 @@
 /** Reads a diffusers text-to-image folder: model_index.json, component configs, weights, tokenizer, scheduler. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalid } from './errors.js';
 import { describe, numberField, parseJson, readJsonObject, stringField, stringifyJson, isObject, type JsonObject } from './json.js';
@@ -15,19 +15,33 @@ export interface VaeScaling {
   latentChannels: number;
 }
 
+/** A text encoder with its tokenizer. */
+export interface TextTower {
+  source: ModelSourceDto;
+  tokenizer: ClipTokenizer;
+  /** Tokens a prompt is padded and cut to. */
+  tokens: number;
+  width: number;
+}
+
 export interface Pipeline {
   directory: string;
+  kind: PipelineKind;
   unet: ModelSourceDto;
   vae: ModelSourceDto;
-  textEncoder: ModelSourceDto;
+  /** One, or SDXL's two: the U-Net sees their hidden states side by side. */
+  textTowers: readonly TextTower[];
   unetConfig: JsonObject;
   vaeScaling: VaeScaling;
   /** scheduler_config.json with _class_name. */
   scheduler: JsonObject;
-  tokenizer: ClipTokenizer;
   /** Tokens a prompt is padded and cut to. */
   textTokens: number;
   textWidth: number;
+  /** Width of the last tower's projected pooled state, which SDXL's U-Net sees beside sizes and crop; 0 for other models. */
+  pooledWidth: number;
+  /** The empty prompt is all zeros (SDXL) instead of the encoding of "". */
+  zeroEmptyPrompt: boolean;
   /** Latent height and width the U-Net was trained for. */
   sampleSize: number;
   warnings: string[];
@@ -35,32 +49,41 @@ export interface Pipeline {
 
 export const schedulerClasses = ['DDIMScheduler', 'PNDMScheduler', 'DPMSolverMultistepScheduler', 'EulerDiscreteScheduler'] as const;
 
-const classes: Readonly<Record<string, readonly string[]>> = {
+export const pipelineKinds = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline'] as const;
+export type PipelineKind = (typeof pipelineKinds)[number];
+
+const tokenizers = ['CLIPTokenizer', 'CLIPTokenizerFast'];
+const common: Readonly<Record<string, readonly string[]>> = {
   unet: ['UNet2DConditionModel'],
   vae: ['AutoencoderKL'],
   text_encoder: ['CLIPTextModel'],
-  tokenizer: ['CLIPTokenizer', 'CLIPTokenizerFast'],
+  tokenizer: tokenizers,
 };
+const classes: Readonly<Record<PipelineKind, Readonly<Record<string, readonly string[]>>>> = {
+  StableDiffusionPipeline: common,
+  StableDiffusionXLPipeline: { ...common, text_encoder_2: ['CLIPTextModelWithProjection'], tokenizer_2: tokenizers },
+};
+/** Numbers that a text_time embedding takes beside the pooled text: original size, crop, target size. */
+const timeIdCount = 6;
 // Named in model_index.json, but without a part in drawing an image.
 const ignored = ['safety_checker', 'feature_extractor', 'image_encoder'];
+const checkpointFiles = ['.safetensors', '.ckpt', '.pt', '.pth', '.bin'];
 
 /** Reads everything but the weights; `variant` picks e.g. the fp16 files. */
 export function readPipeline(directory: string, variant?: string): Pipeline {
+  refuseSingleFile(directory);
   requireDirectory(directory, 'a pipeline folder in diffusers format');
-  const warnings = checkIndex(directory);
+  const { kind, index, warnings } = checkIndex(directory);
   const unet = componentSource(join(directory, 'unet'), 'diffusion_pytorch_model', variant);
   const vae = componentSource(join(directory, 'vae'), 'diffusion_pytorch_model', variant);
-  const textEncoder = componentSource(join(directory, 'text_encoder'), 'model', variant);
   const unetConfig = configOf(unet);
-  const textConfig = configOf(textEncoder);
-  const textFile = configFile(textEncoder);
-  const tokenizer = ClipTokenizer.load(join(directory, 'tokenizer'));
-  const positions = numberField(textConfig, 'max_position_embeddings', textFile, 77);
-  const textWidth = numberField(textConfig, 'hidden_size', textFile, 512);
-  if (textConfig['use_attention_mask'] === true) throw invalid(textFile, 'use_attention_mask: expected false, got true (not supported)');
+  const textTowers = (kind === 'StableDiffusionXLPipeline' ? ['', '_2'] : ['']).map((suffix) => readTower(directory, suffix, variant));
+  const textTokens = Math.min(...textTowers.map((tower) => tower.tokens));
+  const textWidth = textTowers.reduce((sum, tower) => sum + tower.width, 0);
   const crossWidth = unetConfig['cross_attention_dim'];
   if (typeof crossWidth === 'number' && crossWidth !== textWidth) {
-    throw invalid(configFile(unet), `cross_attention_dim: expected ${textWidth} (the text encoder's hidden_size), got ${crossWidth}`);
+    const whose = textTowers.length > 1 ? "the sum of the text encoders' hidden_size" : "the text encoder's hidden_size";
+    throw invalid(configFile(unet), `cross_attention_dim: expected ${textWidth} (${whose}), got ${crossWidth}`);
   }
   const vaeScaling = readVaeScaling(vae);
   const channels = numberField(unetConfig, 'in_channels', configFile(unet), 4);
@@ -69,40 +92,88 @@ export function readPipeline(directory: string, variant?: string): Pipeline {
   }
   const predicted = numberField(unetConfig, 'out_channels', configFile(unet), 4);
   if (predicted !== channels) throw invalid(configFile(unet), `out_channels: expected ${channels} (its in_channels), got ${predicted}`);
-  const addition = unetConfig['addition_embed_type'];
-  if (addition !== null && addition !== undefined)
-    throw invalid(configFile(unet), `addition_embed_type: expected null in a StableDiffusionPipeline, got ${describe(addition)}`);
   return {
     directory,
+    kind,
     unet,
     vae,
-    textEncoder,
+    textTowers,
     unetConfig,
     vaeScaling,
     scheduler: readScheduler(join(directory, 'scheduler')),
-    tokenizer,
-    textTokens: Math.min(tokenizer.modelMaxLength, positions),
+    textTokens,
     textWidth,
+    pooledWidth: readPooledWidth(kind, unet, textTowers),
+    zeroEmptyPrompt: index['force_zeros_for_empty_prompt'] === true,
     sampleSize: readSampleSize(unetConfig, configFile(unet)),
     warnings,
   };
 }
 
-function checkIndex(directory: string): string[] {
+/** A checkpoint in one file has no configs and no tokenizer: it is converted once, not guessed at on every load. */
+function refuseSingleFile(path: string): void {
+  if (!checkpointFiles.some((extension) => path.endsWith(extension)) || !statSync(path, { throwIfNoEntry: false })?.isFile()) return;
+  throw invalid(
+    path,
+    `expected a pipeline folder in diffusers format, got a file; convert it with: npx spindle convert ${path} --to FOLDER --tokenizer FOLDER`,
+  );
+}
+
+function readTower(directory: string, suffix: string, variant: string | undefined): TextTower {
+  const source = componentSource(join(directory, `text_encoder${suffix}`), 'model', variant);
+  const config = configOf(source);
+  const file = configFile(source);
+  if (config['use_attention_mask'] === true) throw invalid(file, 'use_attention_mask: expected false, got true (not supported)');
+  const tokenizer = ClipTokenizer.load(join(directory, `tokenizer${suffix}`));
+  return {
+    source,
+    tokenizer,
+    tokens: Math.min(tokenizer.modelMaxLength, numberField(config, 'max_position_embeddings', file, 77)),
+    width: numberField(config, 'hidden_size', file, 512),
+  };
+}
+
+function readPooledWidth(kind: PipelineKind, unet: ModelSourceDto, towers: readonly TextTower[]): number {
+  const config = configOf(unet);
+  const file = configFile(unet);
+  const addition = config['addition_embed_type'];
+  const last = towers.at(-1);
+  if (kind === 'StableDiffusionPipeline' || last === undefined) {
+    if (addition !== null && addition !== undefined)
+      throw invalid(file, `addition_embed_type: expected null in a ${kind}, got ${describe(addition)}`);
+    return 0;
+  }
+  if (addition !== 'text_time') throw invalid(file, `addition_embed_type: expected text_time in a ${kind}, got ${describe(addition)}`);
+  const textConfig = configOf(last.source);
+  const architectures = textConfig['architectures'];
+  if (!Array.isArray(architectures) || architectures[0] !== 'CLIPTextModelWithProjection')
+    throw invalid(configFile(last.source), `architectures: expected ["CLIPTextModelWithProjection"], got ${describe(architectures)}`);
+  const pooled = numberField(textConfig, 'projection_dim', configFile(last.source), 512);
+  const expected = pooled + timeIdCount * numberField(config, 'addition_time_embed_dim', file);
+  const got = numberField(config, 'projection_class_embeddings_input_dim', file);
+  if (got !== expected) {
+    throw invalid(
+      file,
+      `projection_class_embeddings_input_dim: expected ${expected} (text_encoder_2's projection_dim and ${timeIdCount} times addition_time_embed_dim), got ${got}`,
+    );
+  }
+  return pooled;
+}
+
+function checkIndex(directory: string): { kind: PipelineKind; index: JsonObject; warnings: string[] } {
   const file = join(directory, 'model_index.json');
   const index = readJsonObject(file);
-  const kind = index['_class_name'];
-  if (kind !== 'StableDiffusionPipeline') throw invalid(file, `_class_name: expected StableDiffusionPipeline, got ${describe(kind)}`);
-  for (const [component, expected] of Object.entries(classes)) {
+  const kind = pipelineKinds.find((name) => name === index['_class_name']);
+  if (kind === undefined) throw invalid(file, `_class_name: expected ${pipelineKinds.join(' or ')}, got ${describe(index['_class_name'])}`);
+  for (const [component, expected] of Object.entries(classes[kind])) {
     const entry = index[component];
     const name = Array.isArray(entry) ? entry[1] : undefined;
     if (typeof name !== 'string' || !expected.includes(name))
       throw invalid(file, `${component}: expected ${expected.join(' or ')}, got ${describe(entry)}`);
   }
-  if (index['force_zeros_for_empty_prompt'] === true)
-    throw invalid(file, 'force_zeros_for_empty_prompt: expected false, got true (not supported)');
   const present = (value: unknown): boolean => Array.isArray(value) && value.some((part) => part !== null);
-  return ignored.filter((component) => present(index[component])).map((component) => `${file}: ${component} is not used`);
+  const warnings = ignored.filter((component) => present(index[component])).map((component) => `${file}: ${component} is not used`);
+  return { kind, index, warnings };
 }
 
 export function configFile(source: ModelSourceDto): string {

@@ -70,34 +70,95 @@ export function shiftPhases(phases: readonly PhaseDto[], offsetMs: number): Phas
   return phases.map((phase) => ({ ...phase, startMs: phase.startMs + offsetMs }));
 }
 
-const maxRemembered = 4;
+/** What a U-Net is told of prompts. */
+export interface TextStates {
+  /** (N, T, D) */
+  text: TensorDto;
+  /** (N, P) for a model with the text_time embedding (SDXL), null for others. */
+  pooled: TensorDto | null;
+}
 
+/**
+ * The pipeline's text encoders. One gives its last hidden state; SDXL's two give their last but one side by side, and the
+ * second's projected pooled state (diffusers' StableDiffusionXLPipeline.encode_prompt).
+ */
 export class TextEncoder {
-  readonly #empty = new Map<string, TensorDto>();
+  #empty: TextStates | undefined;
 
-  constructor(
-    readonly pipeline: Pick<Pipeline, 'tokenizer' | 'textTokens'>,
-    readonly model: ClipText,
+  private constructor(
+    readonly pipeline: Pick<Pipeline, 'textTowers' | 'textTokens' | 'textWidth' | 'pooledWidth' | 'zeroEmptyPrompt'>,
+    readonly models: readonly ClipText[],
   ) {}
 
-  /** (N, T, D) of the prompts, and how many of them were cut. */
-  async encode(prompts: readonly string[], signal?: AbortSignal): Promise<{ text: TensorDto; truncated: number; phases: PhaseDto[] }> {
-    const { tokenizer, textTokens } = this.pipeline;
-    const encodings = prompts.map((prompt) => tokenizer.encode(prompt, textTokens));
-    const ids = Int32Array.from(encodings.flatMap((encoding) => encoding.ids));
-    const { lastHiddenState, phases } = await this.model.encode(ids, prompts.length, signal);
-    return { text: lastHiddenState, truncated: encodings.filter((encoding) => encoding.truncated > 0).length, phases };
+  static async load(engine: Engine, pipeline: TextEncoder['pipeline'], precision: NativePrecision): Promise<TextEncoder> {
+    const models: ClipText[] = [];
+    for (const tower of pipeline.textTowers) models.push(await engine.loadClipText(tower.source, precision));
+    return new TextEncoder(pipeline, models);
   }
 
-  /** (1, T, D) of one prompt that comes again and again, such as the empty one. */
-  async remembered(prompt: string, signal?: AbortSignal): Promise<TensorDto> {
-    const known = this.#empty.get(prompt);
-    if (known !== undefined) return known;
-    const { text } = await this.encode([prompt], signal);
-    if (this.#empty.size >= maxRemembered) this.#empty.clear();
-    this.#empty.set(prompt, text);
-    return text;
+  /** The prompts' states, and how many of them were cut. */
+  async encode(prompts: readonly string[], signal?: AbortSignal): Promise<TextStates & { truncated: number; phases: PhaseDto[] }> {
+    const { textTowers, textTokens, pooledWidth } = this.pipeline;
+    const cut = new Set<number>();
+    const hidden: TensorDto[] = [];
+    const phases: PhaseDto[] = [];
+    let pooled: TensorDto | null = null;
+    const started = performance.now();
+    for (const [n, tower] of textTowers.entries()) {
+      const model = this.models[n];
+      if (model === undefined) throw new EngineError('INTERNAL', `text encoder ${n}: expected a loaded model, got none`);
+      const encodings = prompts.map((prompt) => tower.tokenizer.encode(prompt, textTokens));
+      encodings.forEach((encoding, i) => encoding.truncated > 0 && cut.add(i));
+      const ids = Int32Array.from(encodings.flatMap((encoding) => encoding.ids));
+      const began = performance.now() - started;
+      const states = await model.encode(ids, prompts.length, signal);
+      phases.push(...shiftPhases(states.phases, began));
+      hidden.push(pooledWidth > 0 ? states.penultimate : states.lastHiddenState);
+      if (pooledWidth > 0) pooled = states.pooled;
+    }
+    return { text: concatColumns(hidden), pooled, truncated: cut.size, phases };
   }
+
+  /** What the model knows as "no prompt": the encoding of "", or zeros where its pipeline says so. */
+  async empty(signal?: AbortSignal): Promise<TextStates> {
+    const { textTokens, textWidth, pooledWidth, zeroEmptyPrompt } = this.pipeline;
+    if (this.#empty !== undefined) return this.#empty;
+    if (zeroEmptyPrompt) {
+      const zeros = (...shape: number[]): TensorDto => ({ data: new Float32Array(shape.reduce((product, n) => product * n, 1)), shape });
+      return (this.#empty = { text: zeros(1, textTokens, textWidth), pooled: pooledWidth > 0 ? zeros(1, pooledWidth) : null });
+    }
+    const { text, pooled } = await this.encode([''], signal);
+    return (this.#empty = { text, pooled });
+  }
+
+  release(): void {
+    for (const model of this.models) model.release();
+  }
+}
+
+/** Tensors (N, T, D1), (N, T, D2), … side by side: (N, T, D1 + D2 + …). */
+function concatColumns(tensors: readonly TensorDto[]): TensorDto {
+  const [first] = tensors;
+  if (first === undefined || tensors.length === 1) return first ?? concatRows(tensors);
+  const widths = tensors.map((tensor) => tensor.shape.at(-1) ?? 0);
+  const width = widths.reduce((sum, n) => sum + n, 0);
+  const rowCount = first.data.length / (widths[0] ?? 1);
+  const data = new Float32Array(rowCount * width);
+  let at = 0;
+  for (const [n, { data: from }] of tensors.entries()) {
+    const own = widths[n] ?? 0;
+    for (let row = 0; row < rowCount; row++) data.set(from.subarray(row * own, (row + 1) * own), row * width + at);
+    at += own;
+  }
+  return { data, shape: [...first.shape.slice(0, -1), width] };
+}
+
+/** Original height and width, the crop's top and left, target height and width: what SDXL is told of an image's making. */
+export type TimeIds = [number, number, number, number, number, number];
+
+/** Of an image that is as it was made: not resized, not cropped. */
+export function wholeImage(height: number, width: number): TimeIds {
+  return [height, width, 0, 0, height, width];
 }
 
 export class TextToImage {
@@ -109,8 +170,8 @@ export class TextToImage {
 
   static async load(engine: Engine, directory: string, precision: NativePrecision): Promise<TextToImage> {
     const pipeline = readPipeline(directory);
-    const text = await engine.loadClipText(pipeline.textEncoder, precision);
-    return new TextToImage(pipeline, new TextEncoder(pipeline, text), await engine.loadVae(pipeline.vae, precision));
+    const text = await TextEncoder.load(engine, pipeline, precision);
+    return new TextToImage(pipeline, text, await engine.loadVae(pipeline.vae, precision));
   }
 
   /** Latents (N, C, h, w) after the last step; image n depends on prompts[n] and seeds[n] alone. */
@@ -124,15 +185,20 @@ export class TextToImage {
       throw new EngineError('INVALID_ARGUMENT', `seeds: expected one per prompt (${prompts.length}), got ${seeds.length}`);
     const { signal, onStep } = options;
     const started = performance.now();
-    const { text, phases } = await this.textEncoder.encode(prompts, signal);
-    const uncond = await this.textEncoder.remembered('', signal);
+    const { text, pooled, phases } = await this.textEncoder.encode(prompts, signal);
+    const empty = await this.textEncoder.empty(signal);
     const encoded = performance.now() - started;
+    const size = latentSize(this.pipeline, options.height, options.width);
+    const { scale } = this.pipeline.vaeScaling;
     const result = await unet.sample(
       {
         cond: text,
-        uncond,
+        uncond: empty.text,
+        condPooled: pooled,
+        uncondPooled: empty.pooled,
+        timeIds: pooled === null ? [] : wholeImage(size.height * scale, size.width * scale),
         seeds: [...seeds],
-        ...latentSize(this.pipeline, options.height, options.width),
+        ...size,
         schedulerConfig: options.schedulerConfig,
         steps: options.steps,
         guidanceScale: options.guidanceScale,
@@ -156,7 +222,7 @@ export class TextToImage {
   }
 
   release(): void {
-    this.textEncoder.model.release();
+    this.textEncoder.release();
     this.vae.release();
   }
 }

@@ -23,11 +23,11 @@ interface SpecialToken {
 }
 
 const word = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
-const endOfWord = '</w>';
+export const endOfWord = '</w>';
 const maxRememberedWords = 10_000;
 
 /** GPT-2's printable stand-in for every byte. */
-const byteToUnicode: readonly string[] = (() => {
+export const byteToUnicode: readonly string[] = (() => {
   const printable = (byte: number): boolean => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
   let next = 256;
   return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : next++));

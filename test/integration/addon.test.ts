@@ -54,6 +54,9 @@ function request(seeds: bigint[], change: Partial<SampleRequestDto> = {}): Sampl
   return {
     cond,
     uncond: noise(98n, [1, 32, 128]),
+    condPooled: null,
+    uncondPooled: null,
+    timeIds: [],
     seeds,
     height: 8,
     width: 8,
@@ -165,6 +168,8 @@ describe('the addon', () => {
       generated: noise(12n, [2, 4, 8, 8]),
       text: noise(13n, [2, 32, 128]),
       beta: null,
+      pooled: null,
+      timeIds: null,
     });
     const state = join(folder, 'state.safetensors');
     const first = await engine.createTrainer(unetSource, null, trainerOptions);

@@ -163,7 +163,7 @@ export const runConfigSchema = z
       .string()
       .min(1)
       .describe(
-        "Base model: a Stable Diffusion pipeline in diffusers' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).",
+        "Base model: a Stable Diffusion 1.x, 2.x or XL pipeline in diffusers' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).",
       ),
     data: z
       .strictObject({

@@ -18,6 +18,7 @@ import { describePlan } from './plan-text.js';
 import { readPrompts } from './prompts.js';
 
 const inspectTimeoutMs = 60_000;
+const pipelineKinds = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline'];
 
 export interface CheckedRun {
   config: RunConfig;
@@ -41,8 +42,8 @@ export interface CheckPorts {
 export async function checkRun(config: RunConfig, runId: string, ports: CheckPorts, signal: AbortSignal): Promise<CheckedRun> {
   const { sampler } = ports;
   const model = await inspect(sampler, config.model, 'model', signal);
-  if (model.kind !== 'StableDiffusionPipeline') {
-    throw new SpindleError('INVALID_ARGUMENT', `model: ${config.model}: expected a StableDiffusionPipeline, got ${model.kind}.`);
+  if (!pipelineKinds.includes(model.kind)) {
+    throw new SpindleError('INVALID_ARGUMENT', `model: ${config.model}: expected a ${pipelineKinds.join(' or ')}, got ${model.kind}.`);
   }
   const resolution = config.data.resolution ?? model.sampleSize * model.vaeScale;
   if (resolution % model.vaeScale !== 0) {

@@ -85,10 +85,19 @@ Tensor ClipVisionTower::forward(Tape& tape, const Tensor& pixels) const {
   return post_layernorm_(tape, ops::gather_rows(tape, x, rows));
 }
 
-std::string rename_clip_text_key(const std::string& key) {
-  if (key == "text_projection.weight") return "";  // of CLIPTextModelWithProjection; the hidden states do not pass it
-  return key.starts_with("text_model.") ? key : "text_model." + key;
+ClipTextModel::ClipTextModel(const Scope& scope, const ClipTextConfig& c) : config_(c), text_model_(scope / "text_model", c) {
+  if (c.projection_dim > 0) text_projection_.emplace(scope / "text_projection", c.tower.hidden_size, c.projection_dim, nn::LinearOptions{.bias = false});
 }
+
+ClipTextOutput ClipTextModel::forward(Tape& tape, const std::vector<int32_t>& ids, int64_t batch, DType dtype) const {
+  ClipTextOutput out = text_model_.forward(tape, ids, batch, dtype);
+  if (text_projection_) out.pooled = (*text_projection_)(tape, out.pooled);
+  return out;
+}
+
+std::string rename_clip_text_key(const std::string& key) { return key == "text_projection.weight" ? "" : rename_projected_clip_text_key(key); }
+
+std::string rename_projected_clip_text_key(const std::string& key) { return key.starts_with("text_model.") || key == "text_projection.weight" ? key : "text_model." + key; }
 
 ClipModel::ClipModel(const Scope& scope, const ClipConfig& c)
     : config_(c),

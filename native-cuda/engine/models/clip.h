@@ -1,5 +1,6 @@
 // CLIP of transformers: text tower, vision tower, projections.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "models/clip_config.h"
@@ -27,7 +28,7 @@ class ClipEncoderLayer {
 struct ClipTextOutput {
   Tensor last_hidden_state;  // (B, T, C), after the final norm
   Tensor penultimate;        // (B, T, C), before the last layer
-  Tensor pooled;             // (B, C), last_hidden_state at the end token
+  Tensor pooled;             // (B, C), last_hidden_state at the end token; (B, projection_dim) where the model projects it
 };
 
 class ClipTextTower {
@@ -64,17 +65,20 @@ class ClipVisionTower {
 // A text tower alone, as diffusers pipelines have it.
 class ClipTextModel {
  public:
-  ClipTextModel(const Scope& scope, const ClipTextConfig& config) : config_(config), text_model_(scope / "text_model", config) {}
+  ClipTextModel(const Scope& scope, const ClipTextConfig& config);
   const ClipTextConfig& config() const { return config_; }
-  ClipTextOutput forward(Tape& tape, const std::vector<int32_t>& ids, int64_t batch, DType dtype) const { return text_model_.forward(tape, ids, batch, dtype); }
+  ClipTextOutput forward(Tape& tape, const std::vector<int32_t>& ids, int64_t batch, DType dtype) const;
 
  private:
   ClipTextConfig config_;
   ClipTextTower text_model_;
+  std::optional<nn::Linear> text_projection_;
 };
 
-// Newer libraries save a lone text tower without the prefix "text_model.".
+// Newer libraries save a lone text tower without the prefix "text_model.". Where the pooled state is not projected, a projection
+// in the file is left out.
 std::string rename_clip_text_key(const std::string& key);
+std::string rename_projected_clip_text_key(const std::string& key);
 
 class ClipModel {
  public:

@@ -68,7 +68,13 @@ void check_repeated(const Config& config, const std::string& key, const std::str
 
 }  // namespace
 
-ClipTextConfig parse_clip_text_config(const Config& config) { return text(config); }
+ClipTextConfig parse_clip_text_config(const Config& config) {
+  ClipTextConfig c = text(config);
+  // The lone tower's class alone says whether its pooled state passes the projection.
+  const Json& classes = config.raw("architectures");
+  if (classes.is_array() && classes == Json(Json::Array{"CLIPTextModelWithProjection"})) c.projection_dim = positive(config, "projection_dim", 512);
+  return c;
+}
 
 ClipConfig parse_clip_config(const Config& config) {
   Config text_config = config.has("text_config") ? config.nested("text_config") : Config(Json(Json::Object{}), config.label());

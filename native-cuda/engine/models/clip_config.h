@@ -16,6 +16,7 @@ struct ClipTextConfig {
   int64_t vocab_size = 49408;
   int64_t max_position_embeddings = 77;
   int64_t eos_token_id = 49407;  // 2: an old file, where the largest id marks the end
+  int64_t projection_dim = 0;    // of the pooled state; 0: not projected
 };
 
 struct ClipVisionConfig {

@@ -26,7 +26,7 @@ VaeImages vae_decode(Vae& vae, const Tensor& latents, const CancelToken* cancel)
 
 struct ClipTextStates {
   Tensor last_hidden_state, penultimate;  // (B,T,D)
-  Tensor pooled;                          // (B,D)
+  Tensor pooled;                          // (B,D), or (B,P) where the model projects it
   std::vector<Phase> phases;
 };
 ClipTextStates clip_text_encode(ClipText& model, const std::vector<int32_t>& ids, int64_t batch, const CancelToken* cancel);

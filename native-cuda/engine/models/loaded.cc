@@ -33,6 +33,11 @@ std::unique_ptr<Clip> build(Device& device, const ModelSource& source) {
   return std::make_unique<Clip>(device, parse_clip_config(Config::parse(source.config, source.label)));
 }
 
+LoadOptions clip_text_options(const ModelSource& source) {
+  bool projected = parse_clip_text_config(Config::parse(source.config, source.label)).projection_dim > 0;
+  return renaming(projected ? rename_projected_clip_text_key : rename_clip_text_key);
+}
+
 template <class Model>
 std::unique_ptr<Loaded<Model>> load(Device& device, const ModelSource& source, const LoadPrecision& precision, const LoadOptions& options) {
   auto loaded = build<Model>(device, source);
@@ -56,14 +61,14 @@ int64_t inspect(Device& device, const ModelSource& source, const LoadOptions& op
 std::unique_ptr<Unet> load_unet(Device& device, const ModelSource& source, const LoadPrecision& precision) { return load<UNet2DConditionModel>(device, source, precision, {}); }
 std::unique_ptr<Vae> load_vae(Device& device, const ModelSource& source, const LoadPrecision& precision) { return load<AutoencoderKL>(device, source, precision, renaming(rename_legacy_vae_key)); }
 std::unique_ptr<ClipText> load_clip_text(Device& device, const ModelSource& source, const LoadPrecision& precision) {
-  return load<ClipTextModel>(device, source, precision, renaming(rename_clip_text_key));
+  return load<ClipTextModel>(device, source, precision, clip_text_options(source));
 }
 std::unique_ptr<Clip> load_clip(Device& device, const ModelSource& source, const LoadPrecision& precision) { return load<ClipModel>(device, source, precision, {}); }
 
 int64_t inspect_model(Device& device, const std::string& kind, const ModelSource& source) {
   if (kind == "unet") return inspect<UNet2DConditionModel>(device, source, {});
   if (kind == "vae") return inspect<AutoencoderKL>(device, source, renaming(rename_legacy_vae_key));
-  if (kind == "clip_text") return inspect<ClipTextModel>(device, source, renaming(rename_clip_text_key));
+  if (kind == "clip_text") return inspect<ClipTextModel>(device, source, clip_text_options(source));
   if (kind == "clip") return inspect<ClipModel>(device, source, {});
   require(kind == "aesthetic", "[inspect] kind: expected unet, vae, clip_text, clip or aesthetic, got ", kind);
   return inspect_aesthetic(device, source);

@@ -13,7 +13,6 @@ namespace {
 
 void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
   int64_t images = int64_t(r.seeds.size());
-  require(!config.text_time(), "[sample] addition_embed_type: expected a model without it, got text_time");
   require(config.in_channels == config.out_channels, "[sample] expected a model with as many output as input channels, got ", config.out_channels, " and ", config.in_channels);
   require(images > 0, "[sample] seeds: expected one per image, got none");
   require(r.height > 0 && r.width > 0, "[sample] height and width: expected positive numbers, got ", r.height, " and ", r.width);
@@ -22,13 +21,19 @@ void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
   require(r.cond.rank() == 3 && r.cond.dim(0) == images, "[sample] cond: expected (", images, ", T, D), got ", r.cond.shape());
   if (r.guidance_scale != 1)
     require(r.uncond && r.uncond.shape() == Shape{1, r.cond.dim(1), r.cond.dim(2)}, "[sample] uncond: expected (1, ", r.cond.dim(1), ", ", r.cond.dim(2), "), got ", r.uncond ? r.uncond.shape() : Shape());
+  require(bool(r.cond_pooled) == config.text_time() && r.time_ids.empty() != config.text_time(), "[sample] cond_pooled and time_ids: expected ", config.text_time() ? "both with this model's text_time embedding" : "none with this model");
+  if (!config.text_time()) return;
+  require(r.cond_pooled.rank() == 2 && r.cond_pooled.dim(0) == images, "[sample] cond_pooled: expected (", images, ", P), got ", r.cond_pooled.shape());
+  if (r.guidance_scale != 1) require(r.uncond_pooled && r.uncond_pooled.shape() == Shape{1, r.cond_pooled.dim(1)}, "[sample] uncond_pooled: expected (1, ", r.cond_pooled.dim(1), "), got ", r.uncond_pooled ? r.uncond_pooled.shape() : Shape());
 }
 
 // One pass's images, from noise to latents. Host memory, NCHW: the scheduler works on plain floats.
 class Pass {
  public:
   Pass(Unet& unet, const SampleRequest& r, int64_t first, int64_t count)
-      : unet_(unet), r_(r), count_(count), size_(unet.model.config().in_channels * r.height * r.width), guided_(r.guidance_scale != 1), latents_(size_t(count * size_)), text_(text(first)) {
+      : unet_(unet), r_(r), count_(count), size_(unet.model.config().in_channels * r.height * r.width), guided_(r.guidance_scale != 1), latents_(size_t(count * size_)), text_(rows(r.cond, r.uncond, first)) {
+    if (r.cond_pooled) pooled_ = rows(r.cond_pooled, r.uncond_pooled, first);
+    for (int64_t i = 0; pooled_ && i < pooled_.dim(0); ++i) time_ids_.insert(time_ids_.end(), r.time_ids.begin(), r.time_ids.end());
     for (int64_t i = 0; i < count; ++i) generators_.emplace_back(r.seeds[size_t(first + i)]);
     draw_noise(latents_.data());
   }
@@ -48,7 +53,7 @@ class Pass {
     Tensor nchw = device.empty({copies * count_, config.in_channels, r_.height, r_.width}, DType::F32);
     for (int64_t c = 0; c < copies; ++c) std::memcpy(nchw.f32() + c * total, input.data(), size_t(total) * sizeof(float));
     Tape tape(device, false);
-    Tensor output = unet_.model.forward(tape, {.sample = to_nhwc(device, nchw, unet_.store.compute()), .timesteps = std::vector<float>(size_t(copies * count_), float(timestep)), .text = text_, .kept = &kept_});
+    Tensor output = unet_.model.forward(tape, {.sample = to_nhwc(device, nchw, unet_.store.compute()), .timesteps = std::vector<float>(size_t(copies * count_), float(timestep)), .text = text_, .kept = &kept_, .text_embeds = pooled_, .time_ids = time_ids_});
     Tensor values = to_nchw(device, output);
     const float* uncond = values.f32();
     prediction_.assign(uncond, uncond + total);
@@ -61,15 +66,17 @@ class Pass {
   }
 
  private:
-  // Empty prompts first, then the images' own: (2B, T, D), or (B, T, D) without guidance.
-  Tensor text(int64_t first) const {
+  // Empty prompts first, then the images' own: (2B, …), or (B, …) without guidance.
+  Tensor rows(const Tensor& cond, const Tensor& uncond, int64_t first) const {
     Device& device = unet_.device;
-    int64_t row = r_.cond.dim(1) * r_.cond.dim(2);
-    Tensor all = device.empty({(guided_ ? 2 : 1) * count_, r_.cond.dim(1), r_.cond.dim(2)}, DType::F32);
+    std::vector<int64_t> dims = cond.shape().dims();
+    int64_t row = cond.numel() / dims[0];
+    dims[0] = (guided_ ? 2 : 1) * count_;
+    Tensor all = device.empty(Shape(dims), DType::F32);
     float* out = all.f32();
     if (guided_)
-      for (int64_t i = 0; i < count_; ++i, out += row) std::memcpy(out, r_.uncond.f32(), size_t(row) * sizeof(float));
-    std::memcpy(out, r_.cond.f32() + first * row, size_t(count_ * row) * sizeof(float));
+      for (int64_t i = 0; i < count_; ++i, out += row) std::memcpy(out, uncond.f32(), size_t(row) * sizeof(float));
+    std::memcpy(out, cond.f32() + first * row, size_t(count_ * row) * sizeof(float));
     return to_dtype(device, all, unet_.store.compute());
   }
 
@@ -78,7 +85,8 @@ class Pass {
   int64_t count_, size_;
   bool guided_;
   std::vector<float> latents_, prediction_;
-  Tensor text_;
+  Tensor text_, pooled_;         // pooled: empty without text_time embedding
+  std::vector<float> time_ids_;
   nn::KeysValues kept_;
   std::vector<TorchGenerator> generators_;
 };

@@ -14,6 +14,10 @@ struct SampleRequest {
   Tensor cond;                   // (B, T, D) float32, text embeddings of the prompts
   Tensor uncond;                 // (1, T, D) float32, of the empty prompt
   std::vector<uint64_t> seeds;   // one per image
+  // Of models with the text_time embedding (SDXL) alone: the pooled embeddings (B, P) and (1, P), and the sizes and crop that
+  // every image is drawn for, six numbers as released (original height and width, top, left, target height and width).
+  Tensor cond_pooled = {}, uncond_pooled = {};
+  std::vector<float> time_ids = {};
   int64_t height = 0, width = 0;  // of the latents
   std::string scheduler_config;  // scheduler_config.json with _class_name
   int64_t steps = 20;

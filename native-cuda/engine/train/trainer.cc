@@ -39,7 +39,6 @@ Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opp
 
 Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options)
     : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw) {
-  require(!unet_->model.config().text_time(), "[train] addition_embed_type: expected a model without it, got text_time");
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
   require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()), "[train] min_snr_gamma: expected 0 or more, and 0 for a spin objective, got ", options.min_snr_gamma);
   if (options.objective.safeguard) require(plays() && *options.objective.safeguard >= 0 && *options.objective.safeguard <= 1, "[train] safeguard: expected a number from 0 to 1 and a spin objective, got ", *options.objective.safeguard);
@@ -61,6 +60,8 @@ void Trainer::check(const TrainBatch& b) const {
   if (b.generated) require(b.generated.shape() == b.real.shape(), "[train] generated: expected ", b.real.shape(), ", got ", b.generated.shape());
   require(b.text.rank() == 3 && b.text.dim(0) == pairs && b.text.dim(2) == config.cross_attention_dim, "[train] text: expected (", pairs, ", T, ", config.cross_attention_dim, "), got ", b.text.shape());
   require(b.beta >= 0, "[train] beta: expected 0 or more, got ", b.beta);
+  require(bool(b.pooled) == config.text_time() && b.time_ids.empty() != config.text_time(), "[train] pooled and time_ids: expected ", config.text_time() ? "both with this model's text_time embedding" : "none with this model");
+  if (b.pooled) require(b.pooled.rank() == 2 && b.pooled.dim(0) == pairs && b.time_ids.size() % size_t(pairs) == 0, "[train] pooled and time_ids: expected ", pairs, " rows, got ", b.pooled.shape(), " and ", b.time_ids.size(), " numbers");
   if (b.noise) require(b.noise.shape() == b.real.shape(), "[train] noise: expected ", b.real.shape(), ", got ", b.noise.shape());
   require(b.timesteps.empty() || int64_t(b.timesteps.size()) == pairs, "[train] timesteps: expected ", pairs, ", got ", b.timesteps.size());
   for (int64_t t : b.timesteps) require(t >= 0 && t < schedule_.num_train_timesteps, "[train] timesteps: expected values below ", schedule_.num_train_timesteps, ", got ", t);
@@ -90,10 +91,17 @@ Trainer::Prepared Trainer::prepare(const TrainBatch& b) const {
       prepared.inputs.timesteps[size_t(row)] = float(timestep);
     }
   }
-  Tensor text = device.empty({sides * pairs, b.text.dim(1), b.text.dim(2)}, DType::F32);
-  for (int64_t side = 0; side < sides; ++side) std::memcpy(text.f32() + side * b.text.numel(), b.text.raw(), b.text.bytes());
+  auto both_sides = [&](const Tensor& x) {
+    std::vector<int64_t> rows = x.shape().dims();
+    rows[0] *= sides;
+    Tensor all = device.empty(Shape(rows), DType::F32);
+    for (int64_t side = 0; side < sides; ++side) std::memcpy(all.f32() + side * x.numel(), x.raw(), x.bytes());
+    return to_dtype(device, all, options_.compute);
+  };
+  if (b.pooled) prepared.inputs.text_embeds = both_sides(b.pooled);
+  for (int64_t side = 0; side < sides; ++side) prepared.inputs.time_ids.insert(prepared.inputs.time_ids.end(), b.time_ids.begin(), b.time_ids.end());
   prepared.inputs.sample = to_nhwc(device, noisy, options_.compute);
-  prepared.inputs.text = to_dtype(device, text, options_.compute);
+  prepared.inputs.text = both_sides(b.text);
   prepared.target = to_nhwc(device, target, DType::F32);
   return prepared;
 }

@@ -41,6 +41,9 @@ struct TrainBatch {
   Tensor generated;             // the same; empty for sft
   Tensor text;                  // (B, T, D) float32
   double beta = 0;              // of this step; 0: the options'
+  // Of models with the text_time embedding (SDXL) alone, shared by a pair's two images:
+  Tensor pooled = {};               // (B, P) float32
+  std::vector<float> time_ids = {};  // B rows of original height and width, top, left, target height and width
   // Given instead of drawn, for replays: (B, C, h, w) and B values.
   Tensor noise = {};
   std::vector<int64_t> timesteps = {};

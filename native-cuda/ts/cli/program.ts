@@ -4,6 +4,7 @@ import { addBench } from './bench.js';
 import { addDoctor, addInspect } from './doctor.js';
 import type { CliContext } from './options.js';
 import { addParity } from './parity.js';
+import { addRandomModel } from './random_model.js';
 import { addSample } from './sample.js';
 import { addScore } from './score.js';
 
@@ -20,6 +21,7 @@ export async function runCli(argv: readonly string[], context: CliContext): Prom
   addScore(program, context);
   addDoctor(program, context);
   addInspect(program, context);
+  addRandomModel(program, context);
   // Sub-commands copy these settings when they are added, so they are applied again by hand.
   for (const command of program.commands) command.copyInheritedSettings(program);
   try {

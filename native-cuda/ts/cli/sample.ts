@@ -69,8 +69,8 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   requireDirectory(dirname(out), 'a folder to write --out into');
   const engine = openEngine(context, flags);
   const model = await TextToImage.load(engine, resolve(flags.model), flags.precision);
-  const { tokenizer, textTokens } = model.pipeline;
-  const { truncated } = tokenizer.encode(flags.prompt, textTokens);
+  const { textTowers, textTokens } = model.pipeline;
+  const truncated = Math.max(...textTowers.map(({ tokenizer }) => tokenizer.encode(flags.prompt, textTokens).truncated));
   if (truncated > 0)
     context.warn(`warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ${truncated} were cut`);
   const source = flags.unet === undefined ? model.pipeline.unet : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');

@@ -1,7 +1,7 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
 import { ensureError, fromFloat32, fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
 import { describeRef, Manifest, type ImageReader, type ManifestRow } from '@spindle/data';
-import type { RgbImage, TensorDto } from '@spindle/native';
+import type { PreparedImage, TensorDto } from '@spindle/native';
 import {
   EncodeResultSchema,
   RejectedRowSchema,
@@ -56,18 +56,26 @@ async function encodeRows(
   signal: AbortSignal,
 ): Promise<EncodeResult> {
   const latentShape = pipeline.latentShape(resolution, resolution);
-  const shard = new Shard(latentShape, pipeline.textShape);
+  const { pooledWidth } = pipeline;
+  const shard = new Shard({
+    mean: latentShape,
+    logvar: latentShape,
+    text: pipeline.textShape,
+    // What SDXL's U-Net is told beside the text.
+    ...(pooledWidth > 0 ? { pooled: [pooledWidth], time_ids: [timeIdCount] } : {}),
+  });
   const rejected: RejectedRow[] = [];
   let truncated = 0;
   for (const { from, to } of batchesOf(rows.length, vaeBatchSize(resolution, resolution))) {
     signal.throwIfAborted();
     const accepted: ManifestRow[] = [];
-    const images: RgbImage[] = [];
+    const images: PreparedImage[] = [];
     /** The less preferred images of pairs, and whose. */
-    const others: { index: number; image: RgbImage }[] = [];
+    const others: { index: number; image: PreparedImage }[] = [];
     for (const row of rows.slice(from, to)) {
       let ref = row.image;
-      const read = async (): Promise<RgbImage> => deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution);
+      const read = async (): Promise<PreparedImage> =>
+        deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution);
       try {
         const image = await read();
         if (row.rejected !== undefined) {
@@ -106,9 +114,12 @@ async function encodeRows(
     truncated += texts.truncated;
     shard.add(
       accepted.map((row) => row.index),
-      posterior.mean,
-      posterior.logvar,
-      texts.text,
+      {
+        mean: posterior.mean,
+        logvar: posterior.logvar,
+        text: texts.text,
+        ...(texts.pooled === null ? {} : { pooled: texts.pooled, time_ids: timeIds(images) }),
+      },
     );
   }
   return create(EncodeResultSchema, {
@@ -119,23 +130,27 @@ async function encodeRows(
   });
 }
 
+const timeIdCount = 6;
+
+function timeIds(images: readonly PreparedImage[]): TensorDto {
+  return { data: Float32Array.from(images.flatMap((image) => image.timeIds)), shape: [images.length, timeIdCount] };
+}
+
 class Shard {
   readonly #index: number[] = [];
   readonly #rejectedIndex: number[] = [];
   readonly #columns = new Map<string, TensorDto[]>();
 
-  constructor(
-    readonly latentShape: readonly number[],
-    readonly textShape: readonly number[],
-  ) {}
+  /** Shape of one row by the name of its tensor. */
+  constructor(readonly rowShapes: Readonly<Record<string, readonly number[]>>) {}
 
   get count(): number {
     return this.#index.length;
   }
 
-  add(index: readonly number[], mean: TensorDto, logvar: TensorDto, text: TensorDto): void {
+  add(index: readonly number[], part: Record<string, TensorDto>): void {
     this.#index.push(...index);
-    this.#append({ mean, logvar, text });
+    this.#append(part);
   }
 
   addRejected(index: readonly number[], mean: TensorDto, logvar: TensorDto): void {
@@ -145,18 +160,17 @@ class Shard {
 
   bytes(): Buffer {
     const rejected = this.#rejectedIndex.length;
+    const latentShape = this.rowShapes['mean'] ?? [];
     return writeSafetensors(
       new Map([
         ['index', fromInt64(this.#index)],
-        ['mean', this.#join('mean', this.count, this.latentShape)],
-        ['logvar', this.#join('logvar', this.count, this.latentShape)],
-        ['text', this.#join('text', this.count, this.textShape)],
+        ...Object.entries(this.rowShapes).map(([name, shape]) => [name, this.#join(name, this.count, shape)] as const),
         ...(rejected === 0
           ? []
           : ([
               ['rejected_index', fromInt64(this.#rejectedIndex)],
-              ['rejected_mean', this.#join('rejected_mean', rejected, this.latentShape)],
-              ['rejected_logvar', this.#join('rejected_logvar', rejected, this.latentShape)],
+              ['rejected_mean', this.#join('rejected_mean', rejected, latentShape)],
+              ['rejected_logvar', this.#join('rejected_logvar', rejected, latentShape)],
             ] as const)),
       ]),
     );

@@ -20,8 +20,10 @@ import {
   type NativePrecision,
   type PhaseDto,
   type PrecisionChoice,
+  type PreparedImage,
   type RgbImage,
   type TensorDto,
+  type TextStates,
 } from '@spindle/native';
 import type { Sampling } from './domain/sampling.js';
 import { unetBatchSize, vaeBatchSize } from './domain/batches.js';
@@ -41,7 +43,9 @@ export interface LoadedPipeline {
   latentShape(height: number, width: number): [number, number, number];
   /** (T, D) of one prompt. */
   readonly textShape: [number, number];
-  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<{ text: TensorDto; truncated: number; phases: PhaseDto[] }>;
+  /** P of one prompt's pooled state; 0 for models that take none. */
+  readonly pooledWidth: number;
+  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { truncated: number; phases: PhaseDto[] }>;
   /** Posterior of images of one size. */
   encodeImages(images: readonly RgbImage[], signal: AbortSignal): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
   draw(
@@ -61,7 +65,7 @@ export interface SamplerEngine {
   /** Throws INVALID_ARGUMENT for a model that cannot be used, or that cannot draw as `sampling` says. */
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
   /** Decoded, resized and cropped to a square; INVALID_ARGUMENT, naming `where`, when the bytes are no usable image. */
-  readImage(bytes: Buffer, where: string, resolution: number): Promise<RgbImage>;
+  readImage(bytes: Buffer, where: string, resolution: number): Promise<PreparedImage>;
   /** Files of a unet folder. */
   unetSource(directory: string): ModelSourceDto;
   loadPipeline(directory: string, precision: NativePrecision): Promise<LoadedPipeline>;
@@ -89,12 +93,16 @@ class NativePipeline implements LoadedPipeline {
     return [this.models.pipeline.textTokens, this.models.pipeline.textWidth];
   }
 
+  get pooledWidth(): number {
+    return this.models.pipeline.pooledWidth;
+  }
+
   latentShape(height: number, width: number): [number, number, number] {
     const size = latentSize(this.models.pipeline, height, width);
     return [this.models.pipeline.vaeScaling.latentChannels, size.height, size.width];
   }
 
-  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<{ text: TensorDto; truncated: number; phases: PhaseDto[] }> {
+  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { truncated: number; phases: PhaseDto[] }> {
     return this.models.textEncoder.encode(prompts, signal);
   }
 

@@ -162,6 +162,24 @@ describe('encode jobs', () => {
     expect(tensors.get('rejected_logvar')!.shape).toEqual([2, 1, 2, 2]);
   });
 
+  it('of a model that is told of sizes and crops leave those of every image, and its pooled text', async () => {
+    const engine = fakeEngine();
+    engine.pooledWidth = 5;
+    await start('w1', engine);
+    const rows = [
+      { content: 'a', text: 'red' },
+      { content: 'broken', text: 'x' },
+      { content: 'b', text: 'a star' },
+    ];
+    await bus.publishJob(await encodeJob('r1/encode/0000', rows), 0);
+    const { result } = await resultOf('r1/encode/0000');
+    if (result.case !== 'encode') throw new Error('expected an encode result');
+    const { tensors } = readSafetensors(await store.get(result.value.shard!), 'shard');
+    expect(tensors.get('pooled')!.shape).toEqual([2, 5]);
+    expect([...asFloat32(tensors.get('pooled')!)]).toEqual([3, 3, 3, 3, 3, 6, 6, 6, 6, 6]);
+    expect([...asFloat32(tensors.get('time_ids')!)]).toEqual([30, 20, 1, 2, 8, 8, 30, 20, 1, 2, 8, 8]);
+  });
+
   it('leave an empty shard when every image is broken', async () => {
     await start();
     await bus.publishJob(await encodeJob('r1/encode/0000', [{ content: 'broken', text: 'x' }]), 0);

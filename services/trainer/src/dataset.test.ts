@@ -79,7 +79,7 @@ it('pairs the rejected images of the encoded shards, each from its own posterior
 });
 
 it('replaces dropped captions by the empty prompt', async () => {
-  const emptyText = { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] };
+  const emptyText = { text: { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] }, pooled: null };
   const dataset = await Dataset.open(store, {
     ...options,
     encoded: [await encodedShard(store, [0])],
@@ -91,7 +91,28 @@ it('replaces dropped captions by the empty prompt', async () => {
   const batch = await dataset.batch(0, [draw(0)], 0, 1);
   expect(batch.generated).toBeNull();
   expect([...batch.text.data]).toEqual([-1, -1, -1, -1]);
+  expect([batch.pooled, batch.timeIds]).toEqual([null, null]);
   await dataset.close();
+});
+
+it('hands on pooled texts, sizes and crops where the shards have them; a dropped caption loses the text alone', async () => {
+  const shard = {
+    ...options,
+    encoded: [await encodedShard(store, [4, 7], [], { pooledWidth: 3 })],
+    generated: [],
+    against: null,
+    emptyText: { text: { data: new Float32Array(4), shape: [1, 2, 2] }, pooled: { data: new Float32Array(3), shape: [1, 3] } },
+  };
+  for (const captionDropout of [0, 1]) {
+    const dataset = await Dataset.open(store, { ...shard, captionDropout });
+    const { pooled, timeIds } = await dataset.batch(0, [draw(1), draw(0)], 0, 2);
+    expect(pooled).toEqual({
+      data: Float32Array.from([7, 7.125, 7.25, 4, 4.125, 4.25].map((x) => (captionDropout === 1 ? 0 : x))),
+      shape: [2, 3],
+    });
+    expect(timeIds).toEqual({ data: Float32Array.from([64, 71, 0, 7, 64, 64, 64, 68, 0, 4, 64, 64]), shape: [2, 6] });
+    await dataset.close();
+  }
 });
 
 it('refuses an index twice, no pair at all and a shard of another kind', async () => {

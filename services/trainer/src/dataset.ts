@@ -1,6 +1,6 @@
 /** Real and generated latents and captions, matched by data set index, as the engine takes them. */
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import type { TensorDto, TrainBatchDto } from '@spindle/native';
+import type { TensorDto, TextStates, TrainBatchDto } from '@spindle/native';
 import type { ArtifactRef } from '@spindle/proto';
 import { dropsCaption, drawPosterior, type Draw, type DrawKey } from './domain/draws.js';
 import type { opponentImages } from './domain/settings.js';
@@ -28,8 +28,8 @@ export interface DatasetOptions {
   shiftFactor: number;
   samplePosterior: boolean;
   captionDropout: number;
-  /** (1, T, D); needed when captions are dropped. */
-  emptyText: TensorDto | null;
+  /** One row; needed when captions are dropped. */
+  emptyText: TextStates | null;
 }
 
 export class Dataset {
@@ -103,6 +103,18 @@ export class Dataset {
         first?.rowShape('text') ?? [],
       ),
       beta: null,
+      ...(first?.has('pooled') === true
+        ? {
+            pooled: stack(
+              rows.map((row) => row.pooled),
+              first.rowShape('pooled'),
+            ),
+            timeIds: stack(
+              rows.map((row) => row.timeIds),
+              first.rowShape('time_ids'),
+            ),
+          }
+        : { pooled: null, timeIds: null }),
     };
   }
 
@@ -110,18 +122,21 @@ export class Dataset {
     for (const shard of this.shards) await shard.close();
   }
 
-  async #element(draw: Draw): Promise<{ real: Float32Array; other: Float32Array; text: Float32Array }> {
+  async #element(draw: Draw): Promise<Record<'real' | 'other' | 'text' | 'pooled' | 'timeIds', Float32Array>> {
     const { key, captionDropout, emptyText } = this.options;
     const element = this.elements[draw.rank];
     if (element === undefined) throw new SpindleError('INTERNAL', `data set: expected a rank below ${this.size}, got ${draw.rank}`);
     const { shard, row } = element.real;
     const real = await this.#encoded(element.real, draw, '');
     const dropped = emptyText !== null && dropsCaption(key, draw.position, captionDropout);
-    const text = dropped ? emptyText.data : await shard.row('text', row);
+    const text = dropped ? emptyText.text.data : await shard.row('text', row);
+    const pooled = dropped && emptyText.pooled !== null ? emptyText.pooled.data : await shard.optionalRow('pooled', row);
+    const timeIds = await shard.optionalRow('time_ids', row);
     const turn = element.others[draw.epoch % Math.max(1, element.others.length)];
-    if (turn === undefined) return { real, other: new Float32Array(0), text };
+    if (turn === undefined) return { real, other: new Float32Array(0), text, pooled, timeIds };
     const rejected = this.options.against === 'rejected';
-    return { real, other: rejected ? await this.#encoded(turn, draw, 'rejected_') : await turn.shard.row('latents', turn.row), text };
+    const other = rejected ? await this.#encoded(turn, draw, 'rejected_') : await turn.shard.row('latents', turn.row);
+    return { real, other, text, pooled, timeIds };
   }
 
   /** An image's latents as the U-Net takes them, from its posterior. */

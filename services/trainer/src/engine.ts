@@ -13,7 +13,7 @@ import {
   type ModelSourceDto,
   type NativePrecision,
   type PrecisionChoice,
-  type TensorDto,
+  type TextStates,
   type TrainBatchDto,
   type TrainBatchResultDto,
   type TrainerOptionsDto,
@@ -41,8 +41,8 @@ export interface TrainerEngine {
   readonly info: EngineInfoDto;
   choosePrecision(): Promise<PrecisionChoice>;
   describePipeline(directory: string): TrainingPipeline;
-  /** (1, T, D) of the empty prompt. */
-  emptyPrompt(directory: string, precision: NativePrecision): Promise<TensorDto>;
+  /** One row of what the U-Net is told without a prompt. */
+  emptyPrompt(directory: string, precision: NativePrecision): Promise<TextStates>;
   unetSource(directory: string): ModelSourceDto;
   createSession(init: ModelSourceDto, opponent: ModelSourceDto | null, options: TrainerOptionsDto): Promise<TrainingSession>;
   close(): void;
@@ -57,12 +57,11 @@ export function nativeEngine(engine: Engine): TrainerEngine {
       return { schedulerConfig: stringifyJson(readScheduler(join(directory, 'scheduler'))), scalingFactor, shiftFactor };
     },
     async emptyPrompt(directory, precision) {
-      const pipeline = readPipeline(directory);
-      const model = await engine.loadClipText(pipeline.textEncoder, precision);
+      const encoder = await TextEncoder.load(engine, readPipeline(directory), precision);
       try {
-        return (await new TextEncoder(pipeline, model).encode([''])).text;
+        return await encoder.empty();
       } finally {
-        model.release();
+        encoder.release();
       }
     },
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),

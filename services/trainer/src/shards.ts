@@ -8,6 +8,9 @@ interface Field {
   data_offsets: [number, number];
 }
 
+/** Present together, in shards of models that take them (SDXL). */
+const optional = ['pooled', 'time_ids'];
+
 export class Shard {
   readonly #file: FileHandle;
   readonly #fields: ReadonlyMap<string, Field>;
@@ -38,7 +41,7 @@ export class Shard {
       await file.read(text, 0, length, 8);
       const fields = new Map(Object.entries(JSON.parse(text.toString('utf8')) as Record<string, Field>));
       const shard = new Shard(path, await readIndex(file, fields.get(index), 8 + length, label), file, fields, 8 + length);
-      for (const name of names) shard.#check(name, label);
+      for (const name of [...names, ...optional.filter((each) => fields.has(each))]) shard.#check(name, label);
       return shard;
     } catch (error) {
       await file.close();
@@ -48,6 +51,11 @@ export class Shard {
 
   has(name: string): boolean {
     return this.#fields.has(name);
+  }
+
+  /** Of a tensor that only some models' shards have; empty without it. */
+  optionalRow(name: string, row: number): Promise<Float32Array> {
+    return this.has(name) ? this.row(name, row) : Promise.resolve(new Float32Array(0));
   }
 
   /** Shape of one row. */

@@ -307,6 +307,7 @@ export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
   /**
    * safetensors: "index" I64 (N), "mean" and "logvar" F32 (N, C, h, w), "text" F32 (N, T, D). Where rows have a rejected image
    * also "rejected_index" I64 (M) and "rejected_mean" and "rejected_logvar" F32 (M, C, h, w).
+   * Of SDXL also "pooled" F32 (N, P) and "time_ids" F32 (N, 6): original height and width, crop's top and left, target height and width.
    *
    * @generated from field: spindle.v1.ArtifactRef shard = 1;
    */

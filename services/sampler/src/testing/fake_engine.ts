@@ -1,6 +1,6 @@
 /** An engine of plain arithmetic: the same inputs give the same numbers, and every call is on record. */
 import { SpindleError } from '@spindle/kit';
-import type { ModelReport, ModelSourceDto, TensorDto } from '@spindle/native';
+import type { ModelReport, ModelSourceDto, TensorDto, TextStates } from '@spindle/native';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from '../engine.js';
 
 const tokens = 3;
@@ -22,6 +22,8 @@ export interface FakeEngine extends SamplerEngine {
   readonly log: string[];
   /** Set to make drawing wait until it is cancelled. */
   hang: boolean;
+  /** Above 0: the pipeline is SDXL's. */
+  pooledWidth: number;
 }
 
 export function fakeEngine(): FakeEngine {
@@ -29,6 +31,7 @@ export function fakeEngine(): FakeEngine {
   const engine: FakeEngine = {
     log,
     hang: false,
+    pooledWidth: 0,
     info: { version: '0', backend: 'fake', isa: 'none', threads: 1, cpu: 'none', backends: ['fake'] },
     async choosePrecision() {
       log.push('measure');
@@ -57,7 +60,12 @@ export function fakeEngine(): FakeEngine {
     async readImage(bytes, where, resolution) {
       if (bytes.toString().startsWith('broken'))
         throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
-      return { rgb: new Uint8Array(resolution * resolution * 3).fill(bytes[0] ?? 0), width: resolution, height: resolution };
+      return {
+        rgb: new Uint8Array(resolution * resolution * 3).fill(bytes[0] ?? 0),
+        width: resolution,
+        height: resolution,
+        timeIds: [30, 20, 1, 2, resolution, resolution],
+      };
     },
     unetSource: (directory): ModelSourceDto => ({ config: '{}', weights: [`${directory}/w`], label: directory }),
     async loadPipeline(directory, precision) {
@@ -80,14 +88,25 @@ class FakePipeline implements LoadedPipeline {
 
   constructor(readonly engine: FakeEngine) {}
 
+  get pooledWidth(): number {
+    return this.engine.pooledWidth;
+  }
+
   latentShape(height: number, width_: number): [number, number, number] {
     return [1, (height || 8) / 4, (width_ || 8) / 4];
   }
 
-  async encodeTexts(prompts: readonly string[]): Promise<{ text: TensorDto; truncated: number; phases: [] }> {
+  async encodeTexts(prompts: readonly string[]): Promise<TextStates & { truncated: number; phases: [] }> {
     const data = Float32Array.from(prompts.flatMap((prompt) => Array.from({ length: tokens * width }, (_, i) => prompt.length + i / 10)));
     return {
       text: { data, shape: [prompts.length, tokens, width] },
+      pooled:
+        this.pooledWidth === 0
+          ? null
+          : {
+              data: Float32Array.from(prompts.flatMap((prompt) => new Array<number>(this.pooledWidth).fill(prompt.length))),
+              shape: [prompts.length, this.pooledWidth],
+            },
       truncated: prompts.filter((prompt) => prompt.length > 20).length,
       phases: [],
     };

@@ -3,8 +3,13 @@ import { create } from '@bufbuild/protobuf';
 import { fromFloat32, fromInt64, writeSafetensors, type ArtifactStore } from '@spindle/kit';
 import { LearningRateSchedule, Objective, Precision, TrainRequestSchema, type ArtifactRef, type TrainRequest } from '@spindle/proto';
 
-/** `rejected` are the rows of preference pairs. */
-export function encodedShard(store: ArtifactStore, indices: readonly number[], rejected: readonly number[] = []): Promise<ArtifactRef> {
+/** `rejected` are the rows of preference pairs; with `pooledWidth`, of a model that takes pooled texts, sizes and crops (SDXL). */
+export function encodedShard(
+  store: ArtifactStore,
+  indices: readonly number[],
+  rejected: readonly number[] = [],
+  { pooledWidth = 0 } = {},
+): Promise<ArtifactRef> {
   const rows = (size: number, of: (index: number) => number): Float32Array =>
     Float32Array.from(indices.flatMap((index) => Array.from({ length: size }, (_, i) => of(index) + i / 8)));
   const tensors = new Map([
@@ -43,6 +48,17 @@ export function encodedShard(store: ArtifactStore, indices: readonly number[], r
       'rejected_logvar',
       latents(() => -1),
     );
+  }
+  if (pooledWidth > 0) {
+    tensors.set(
+      'pooled',
+      fromFloat32(
+        [indices.length, pooledWidth],
+        rows(pooledWidth, (index) => index),
+      ),
+    );
+    const timeIds = indices.flatMap((index) => [64, 64 + index, 0, index, 64, 64]);
+    tensors.set('time_ids', fromFloat32([indices.length, 6], Float32Array.from(timeIds)));
   }
   return store.put(writeSafetensors(tensors), 'application/safetensors');
 }

@@ -31,7 +31,7 @@ export function fakeEngine(): FakeEngine {
     },
     describePipeline: () => ({ schedulerConfig: '{}', scalingFactor: 0.5, shiftFactor: 0 }),
     async emptyPrompt() {
-      return { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] };
+      return { text: { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] }, pooled: null };
     },
     unetSource: (directory): ModelSourceDto => ({ config: `{"from":"${directory}"}`, weights: [], label: directory }),
     async createSession(init, _opponent, options) {
