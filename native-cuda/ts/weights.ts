@@ -27,7 +27,7 @@ export function findWeights(directory: string, stem: WeightsStem, variant?: stri
   if (pickle !== undefined) {
     throw invalid(
       join(directory, pickle),
-      `pickle files are refused because they can run code; expected ${expected} (save the model with safe_serialization=True)`,
+      `pickle files are refused because they can run code; expected ${expected}; this makes it, running nothing: npx spindle convert ${directory} --to FOLDER`,
     );
   }
   throw invalid(directory, `expected ${expected} or its index, got neither`);

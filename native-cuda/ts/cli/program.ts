@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { toEngineError } from '../errors.js';
 import { addBench } from './bench.js';
+import { addConvert } from './convert.js';
 import { addDoctor, addInspect } from './doctor.js';
 import type { CliContext } from './options.js';
 import { addParity } from './parity.js';
@@ -21,6 +22,7 @@ export async function runCli(argv: readonly string[], context: CliContext): Prom
   addScore(program, context);
   addDoctor(program, context);
   addInspect(program, context);
+  addConvert(program, context);
   addRandomModel(program, context);
   // Sub-commands copy these settings when they are added, so they are applied again by hand.
   for (const command of program.commands) command.copyInheritedSettings(program);

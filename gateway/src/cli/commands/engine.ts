@@ -9,6 +9,7 @@ const commands: Record<string, string> = {
   doctor: 'check this machine and say what is missing',
   parity: 'replay golden fixtures against the engine',
   bench: 'measure the engine',
+  convert: 'turn single-file checkpoints and pickled weights into a folder that Spindle reads',
   'random-model': 'write a model folder with random weights, as released or reduced',
 };
 

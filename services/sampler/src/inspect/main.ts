@@ -29,7 +29,7 @@ const badInput = ['INVALID_ARGUMENT', 'NOT_FOUND', 'FAILED_PRECONDITION', 'RESOU
 async function run(request: Request): Promise<void> {
   const { signal } = new AbortController();
   const model = request.model === null ? null : readPipeline(request.model);
-  const { tokenizer = null } = model ?? {};
+  const tokenizer = model?.textTowers[0]?.tokenizer ?? null;
   const files = openFiles();
   const reader = new ImageReader(files);
   const sheet = new ContactSheet();
