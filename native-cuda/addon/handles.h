@@ -5,6 +5,7 @@
 
 #include "call.h"
 #include "models/aesthetic.h"
+#include "models/image_reward.h"
 #include "models/loaded.h"
 #include "train/trainer.h"
 
@@ -37,6 +38,7 @@ template <> inline constexpr const char* model_name<Unet> = "a U-Net";
 template <> inline constexpr const char* model_name<Vae> = "a VAE";
 template <> inline constexpr const char* model_name<ClipText> = "a CLIP text encoder";
 template <> inline constexpr const char* model_name<Clip> = "a CLIP model";
+template <> inline constexpr const char* model_name<ImageReward> = "an ImageReward model";
 template <> inline constexpr const char* model_name<Aesthetic> = "an aesthetic head";
 template <> inline constexpr const char* model_name<Trainer> = "a trainer";
 
@@ -65,6 +67,7 @@ using UnetHandle = ModelHandle<Unet>;
 using VaeHandle = ModelHandle<Vae>;
 using ClipTextHandle = ModelHandle<ClipText>;
 using ClipHandle = ModelHandle<Clip>;
+using ImageRewardHandle = ModelHandle<ImageReward>;
 using AestheticHandle = ModelHandle<Aesthetic>;
 using TrainerHandle = ModelHandle<Trainer>;
 

@@ -36,6 +36,9 @@ Napi::Value load_clip_text_model(const Napi::CallbackInfo& info) {
 Napi::Value load_clip_model(const Napi::CallbackInfo& info) {
   return load_model<Clip>(info, [source = to_source(info[1], "source"), precision = inference(info[2])](Device& device) { return load_clip(device, source, precision); });
 }
+Napi::Value load_image_reward_model(const Napi::CallbackInfo& info) {
+  return load_model<ImageReward>(info, [source = to_source(info[1], "source"), precision = inference(info[2])](Device& device) { return load_image_reward(device, source, precision); });
+}
 Napi::Value load_aesthetic_model(const Napi::CallbackInfo& info) {
   return load_model<Aesthetic>(info, [source = to_source(info[1], "source")](Device& device) { return load_aesthetic(device, source); });
 }
@@ -126,6 +129,15 @@ Napi::Value clip_text_embed_call(const Napi::CallbackInfo& info) {
 // Read here, beside calls in flight: weights never change once loaded.
 Napi::Value clip_logit_scale(const Napi::CallbackInfo& info) { return from_number(info.Env(), handle<ClipHandle>(info[0]).model->model.logit_scale()); }
 
+Napi::Value image_reward_score_call(const Napi::CallbackInfo& info) {
+  return handle<ImageRewardHandle>(info[0]).call(
+      info.Env(), nullptr,
+      [pixels = to_tensor(info[1], "pixels", 4), ids = to_ids(info[2], "ids"), mask = to_ids(info[3], "mask")](ImageReward& model, const CancelToken*) {
+        return image_reward(model, pixels.upload(model.device), ids, mask).rewards;
+      },
+      [](Napi::Env env, std::vector<float>& scores) { return from_floats(env, scores); });
+}
+
 Napi::Value aesthetic_score_call(const Napi::CallbackInfo& info) {
   return handle<AestheticHandle>(info[0]).call(
       info.Env(), nullptr, [embeds = to_tensor(info[1], "embeds", 2)](Aesthetic& head, const CancelToken*) { return aesthetic_score(head, embeds.upload(head.device)); },
@@ -147,6 +159,8 @@ void export_models(Napi::Env env, Napi::Object& exports) {
   add<clip_image_embed_call>(env, exports, "clipImageEmbed");
   add<clip_text_embed_call>(env, exports, "clipTextEmbed");
   add<clip_logit_scale>(env, exports, "clipLogitScale");
+  add<load_image_reward_model>(env, exports, "loadImageReward");
+  add<image_reward_score_call>(env, exports, "imageRewardScore");
   add<load_aesthetic_model>(env, exports, "loadAesthetic");
   add<aesthetic_score_call>(env, exports, "aestheticScore");
 }

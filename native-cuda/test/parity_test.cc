@@ -15,7 +15,7 @@ namespace {
 const std::filesystem::path kFixtures = std::filesystem::path(__FILE__).parent_path() / ".." / ".." / "test" / "fixtures";
 
 // The kinds that TypeScript replays.
-const std::vector<std::string> kElsewhere = {"tokenizer", "image_preprocess", "image_reward", "pipeline"};
+const std::vector<std::string> kElsewhere = {"tokenizer", "image_preprocess", "pipeline"};
 
 std::string kind_of(const std::filesystem::path& directory) {
   std::ifstream in(directory / "fixture.json");
@@ -53,7 +53,7 @@ TEST("the cpu backend agrees with every fixture") {
 TEST("the reference backend agrees with the smallest fixtures") {
   Device device({.backend = "reference", .threads = 1, .isa = "auto"});
   for (DType compute : {DType::F32, DType::BF16})
-    for (const char* name : {"unet-sd21", "unet-text", "vae", "clip-model", "clip-text-gelu", "sft", "spin-logistic", "spin-v-prediction"}) replay(kFixtures / name, device, compute);
+    for (const char* name : {"unet-sd21", "unet-text", "vae", "clip-model", "image-reward", "clip-text-gelu", "sft", "spin-logistic", "spin-v-prediction"}) replay(kFixtures / name, device, compute);
 }
 
 // spin-logistic and spin-v-prediction are replayed on the processor's own instruction set only (above): one weight's first gradient
@@ -76,5 +76,5 @@ TEST("every instruction set that this processor has agrees with recorded trainin
 
 TEST("the plainest code of the cpu backend agrees with a fixture of each kind") {
   Device device({.backend = "cpu", .threads = 2, .isa = "generic"});
-  for (const char* name : {"unet-sd21", "vae", "clip-model", "spin-hinge", "sft"}) replay(kFixtures / name, device, DType::F32);
+  for (const char* name : {"unet-sd21", "vae", "clip-model", "image-reward", "spin-hinge", "sft"}) replay(kFixtures / name, device, DType::F32);
 }

@@ -36,6 +36,7 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
     cropWidth: crop.width,
     mean: triple(config['image_mean'] ?? clipMean, 'image_mean', file),
     std: triple(config['image_std'] ?? clipStd, 'image_std', file),
+    method: 'transformers',
   };
 }
 

@@ -1,12 +1,13 @@
 import { toEngineError } from './errors.js';
 import { loadAddon } from './loader.js';
-import { Aesthetic, call, Clip, ClipText, Trainer, Unet, Vae } from './models.js';
+import { Aesthetic, call, Clip, ClipText, ImageReward, Trainer, Unet, Vae } from './models.js';
 import type {
   BenchOptionsDto,
   BenchResultDto,
   EngineHandle,
   EngineInfoDto,
   ImagePreprocessDto,
+  InspectedKind,
   ModelSourceDto,
   NativeAddon,
   NativePrecision,
@@ -77,6 +78,10 @@ export class Engine {
     return new Clip(this.#addon, await call(() => this.#addon.loadClip(this.#handle, source, precision)));
   }
 
+  async loadImageReward(source: ModelSourceDto, precision: NativePrecision): Promise<ImageReward> {
+    return new ImageReward(this.#addon, await call(() => this.#addon.loadImageReward(this.#handle, source, precision)));
+  }
+
   async loadAesthetic(source: ModelSourceDto): Promise<Aesthetic> {
     return new Aesthetic(this.#addon, await call(() => this.#addon.loadAesthetic(this.#handle, source)));
   }
@@ -114,7 +119,7 @@ export class Engine {
     return { rgb: this.#sync(() => this.#addon.resizeImage(image.rgb, image.width, image.height, width, height, filter)), width, height };
   }
 
-  inspectModel(kind: 'unet' | 'vae' | 'clip_text' | 'clip' | 'aesthetic', source: ModelSourceDto): { parameters: number } {
+  inspectModel(kind: InspectedKind, source: ModelSourceDto): { parameters: number } {
     return this.#sync(() => this.#addon.inspectModel(kind, source));
   }
 

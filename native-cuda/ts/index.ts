@@ -2,7 +2,7 @@ export { EngineError, toEngineError, type EngineErrorCode } from './errors.js';
 export { defaultAddonPath, loadAddon } from './loader.js';
 export { choosePrecision, type PrecisionChoice } from './precision.js';
 export { Engine, type EngineOptions, type ResizeFilter, type RgbImage } from './engine.js';
-export { Aesthetic, Clip, ClipText, Trainer, Unet, Vae } from './models.js';
+export { Aesthetic, Clip, ClipText, ImageReward, Trainer, Unet, Vae } from './models.js';
 export {
   checkSchedulerClass,
   configOf,
@@ -45,10 +45,44 @@ export {
   type TextStates,
   type TimeIds,
 } from './text_to_image.js';
-export { aestheticSource, ClipJudge, loadAestheticHead, readClipFolder, type ClipFolder } from './judges.js';
 export { releaseConfigs, releases, type Release, type ReleaseConfigs } from './released/configs.js';
 export { parameterCount, textShapes, unetShapes, vaeShapes, type Shapes } from './released/tensors.js';
 export { writeRandomModel, type RandomModelOptions, type WeightDtype } from './released/write.js';
+export {
+  aestheticShape,
+  aestheticSource,
+  ClipJudge,
+  ImageRewardJudge,
+  loadAestheticHead,
+  readClipFolder,
+  type ClipFolder,
+  type TokenizerPlaces,
+} from './judges.js';
+export {
+  cosineScale,
+  defaultPreprocess,
+  fileDigests,
+  isJudgeKind,
+  isPreprocessMethod,
+  judgeKinds,
+  preprocessMethods,
+  type JudgeFile,
+  type JudgeInfo,
+  type JudgeKind,
+} from './judge_kinds.js';
+export {
+  aestheticInfo,
+  cosineInfo,
+  imageRewardInfo,
+  inspectJudge,
+  judgeSpec,
+  type InspectedJudge,
+  type JudgeNames,
+  loadJudge,
+  type JudgeSpec,
+  type LoadedJudge,
+} from './loaded_judge.js';
+export { WordPieceTokenizer } from './wordpiece.js';
 export { inspectFolder, type IntendedSampling, type ModelReport } from './inspect.js';
 export { parseJson, stringifyJson, isObject, type JsonObject, type JsonValue } from './json.js';
 export type {
@@ -56,11 +90,13 @@ export type {
   BenchResultDto,
   EngineInfoDto,
   ImagePreprocessDto,
+  InspectedKind,
   ModelSourceDto,
   NativeAddon,
   NativePrecision,
   ParityLineDto,
   PhaseDto,
+  PreprocessMethod,
   SampleRequestDto,
   SampleResultDto,
   TensorDto,

@@ -4,12 +4,13 @@ import { basename, join } from 'node:path';
 import type { Engine } from './engine.js';
 import { invalid, toEngineError } from './errors.js';
 import { describe, numberField, parseJson, readJsonObject, stringField, stringifyJson, type JsonObject } from './json.js';
-import { aestheticSource, aestheticWidth, readClipFolder } from './judges.js';
+import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from './judges.js';
+import { openClipSource } from './open_clip.js';
 import { configFile, configOf, hasPipeline, readPipeline, readVaeScaling, resolveScheduler } from './pipeline.js';
 import { componentSource, requireDirectory } from './weights.js';
 
 export interface ModelReport {
-  /** "StableDiffusionPipeline", "StableDiffusionXLPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPModel", "AestheticHead". */
+  /** "StableDiffusionPipeline", "StableDiffusionXLPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPModel", "ImageReward", "AestheticHead". */
   kind: string;
   /** Parameters of each component by name. */
   parameters: Record<string, number>;
@@ -51,19 +52,42 @@ const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
 };
 
 export function inspectFolder(engine: Inspector, directory: string, sampling?: IntendedSampling): ModelReport {
+  if (directory.endsWith('.safetensors')) return inspectFile(engine, directory);
   requireDirectory(directory, 'a model folder');
   if (hasPipeline(directory)) return inspectPipeline(engine, directory, sampling);
   if (!existsSync(join(directory, 'config.json'))) {
     if (!existsSync(join(directory, 'model.safetensors')))
       throw invalid(directory, 'expected model_index.json, config.json or model.safetensors, got none of them');
-    return {
-      ...nothing,
-      kind: 'AestheticHead',
-      parameters: { head: engine.inspectModel('aesthetic', aestheticSource(directory)).parameters },
-      embeddingWidth: aestheticWidth(directory),
-    };
+    return inspectFile(engine, join(directory, 'model.safetensors'));
   }
   return inspectComponent(engine, directory);
+}
+
+/** A judge's weights by themselves. */
+function inspectFile(engine: Inspector, file: string): ModelReport {
+  switch (judgeOfFile(file)) {
+    case 'aesthetic':
+      return {
+        ...nothing,
+        kind: 'AestheticHead',
+        parameters: { head: engine.inspectModel('aesthetic', aestheticSource(file)).parameters },
+        embeddingWidth: aestheticShape(file).width,
+      };
+    case 'open_clip': {
+      const source = openClipSource(file);
+      const width = configOf(source)['projection_dim'];
+      return {
+        ...nothing,
+        kind: 'CLIPModel',
+        parameters: { clip: engine.inspectModel('clip', source).parameters },
+        embeddingWidth: typeof width === 'number' ? width : 0,
+      };
+    }
+    case 'image_reward': {
+      const source = { config: '{}', weights: [file], label: file };
+      return { ...nothing, kind: 'ImageReward', parameters: { image_reward: engine.inspectModel('image_reward', source).parameters } };
+    }
+  }
 }
 
 function inspectPipeline(engine: Inspector, directory: string, sampling?: IntendedSampling): ModelReport {

@@ -1,40 +1,97 @@
-/** Judges of images: CLIP in PickScore's form, and an aesthetic head on CLIP's image embedding. */
-import { closeSync, existsSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
-import { readImagePreprocess } from './clip_preprocess.js';
+/** Judges of images: CLIP in its several uses, aesthetic heads on CLIP's image embedding, and ImageReward. */
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { clipMean, clipStd, readImagePreprocess } from './clip_preprocess.js';
 import type { Engine, RgbImage } from './engine.js';
-import { invalid } from './errors.js';
-import { describe, isObject, numberField, parseJson } from './json.js';
-import type { Aesthetic, Clip } from './models.js';
-import type { ImagePreprocessDto, ModelSourceDto, NativePrecision, TensorDto } from './native.js';
+import { EngineError, invalid } from './errors.js';
+import { describe, isObject, numberField, parseJson, readText, stringifyJson } from './json.js';
+import type { Aesthetic, Clip, ImageReward } from './models.js';
+import type { ImagePreprocessDto, ModelSourceDto, NativePrecision, PreprocessMethod, TensorDto } from './native.js';
+import { isOpenClipHeader, openClipSource } from './open_clip.js';
 import { configFile, configOf } from './pipeline.js';
+import { readSafetensorsHeader } from './safetensors_header.js';
 import { ClipTokenizer } from './tokenizer.js';
-import { componentSource, requireDirectory } from './weights.js';
+import { componentSource, refusePickles, requireDirectory } from './weights.js';
+import { WordPieceTokenizer } from './wordpiece.js';
 
-/** A CLIPModel folder: config.json, weights, preprocessor_config.json, tokenizer (in `tokenizer/` or beside them). */
+/** Where a CLIP judge finds its tokenizer when its own folder has none. */
+export interface TokenizerPlaces {
+  /** Named by the user: used whatever lies beside the weights. */
+  tokenizer?: string | undefined;
+  /** Looked at last, e.g. a Stable Diffusion pipeline's, which has CLIP's vocabulary. */
+  fallback?: string | undefined;
+}
+
+/** A CLIP model's files: a CLIPModel folder of transformers, or weights in open_clip's layout (the file, or a folder with one). */
 export interface ClipFolder {
   source: ModelSourceDto;
+  layout: 'transformers' | 'open_clip';
   tokenizer: ClipTokenizer;
   textTokens: number;
   preprocess: ImagePreprocessDto;
+  embeddingWidth: number;
+  /** E.g. "ViT 1280x32, patch 14, 224 px". */
+  architecture: string;
 }
 
-export function readClipFolder(directory: string): ClipFolder {
-  const source = componentSource(directory, 'model');
+export function readClipFolder(path: string, places: TokenizerPlaces = {}): ClipFolder {
+  const { source, layout } = clipSource(path);
+  const directory = source.label === path && !path.endsWith('.safetensors') ? path : dirname(source.weights[0] ?? path);
   const config = configOf(source);
   const [text, vision] = [config['text_config'], config['vision_config']];
   if (!isObject(text)) throw invalid(configFile(source), `text_config: expected an object, got ${describe(text)}`);
   if (!isObject(vision)) throw invalid(configFile(source), `vision_config: expected an object, got ${describe(vision)}`);
-  const nested = join(directory, 'tokenizer');
-  const tokenizer = ClipTokenizer.load(existsSync(join(nested, 'vocab.json')) ? nested : directory);
+  const tokenizer = loadClipTokenizer(directory, places);
   const positions = numberField(text, 'max_position_embeddings', configFile(source), 77);
   const imageSize = numberField(vision, 'image_size', configFile(source), 224);
+  const number = (key: string, fallback: number): number => numberField(vision, key, configFile(source), fallback);
   return {
     source,
+    layout,
     tokenizer,
     textTokens: Math.min(tokenizer.modelMaxLength, positions),
     preprocess: readImagePreprocess(directory, imageSize),
+    embeddingWidth: numberField(config, 'projection_dim', configFile(source), 512),
+    architecture: `CLIP ViT ${number('hidden_size', 768)}x${number('num_hidden_layers', 12)}, patch ${number('patch_size', 32)}, ${imageSize} px`,
   };
+}
+
+function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder['layout'] } {
+  if (!isFile(path)) {
+    requireDirectory(path, "a CLIP model's folder or safetensors file");
+    if (existsSync(join(path, 'config.json'))) {
+      const source = componentSource(path, 'model');
+      return { source, layout: 'transformers' };
+    }
+  }
+  return { source: openClipSource(weightsFile(path, 'open_clip_model.safetensors')), layout: 'open_clip' };
+}
+
+function loadClipTokenizer(directory: string, places: TokenizerPlaces): ClipTokenizer {
+  if (places.tokenizer !== undefined) return ClipTokenizer.load(places.tokenizer);
+  const found = [join(directory, 'tokenizer'), directory, ...(places.fallback === undefined ? [] : [places.fallback])].find((folder) =>
+    existsSync(join(folder, 'vocab.json')),
+  );
+  return ClipTokenizer.load(found ?? directory);
+}
+
+/** `path` itself when it is a safetensors file; in a folder `preferred`, model.safetensors or the only one there. */
+export function weightsFile(path: string, preferred: string): string {
+  if (isFile(path)) {
+    if (!path.endsWith('.safetensors')) refusePickles(path);
+    return path;
+  }
+  requireDirectory(path, 'a folder with a safetensors file, or the file');
+  const files = readdirSync(path).filter((name) => name.endsWith('.safetensors'));
+  const named = [preferred, 'model.safetensors'].find((name) => files.includes(name));
+  const file = named ?? (files.length === 1 ? files[0] : undefined);
+  if (file !== undefined) return join(path, file);
+  for (const name of readdirSync(path)) if (/\.(pt|pth|bin|ckpt)$/.test(name)) refusePickles(join(path, name));
+  throw invalid(path, `expected ${preferred} or a single safetensors file, got ${files.length === 0 ? 'none' : files.sort().join(', ')}`);
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 }
 
 export class ClipJudge {
@@ -44,18 +101,18 @@ export class ClipJudge {
     readonly clip: Clip,
   ) {}
 
-  static async load(engine: Engine, directory: string, precision: NativePrecision): Promise<ClipJudge> {
-    const folder = readClipFolder(directory);
+  static async load(engine: Engine, path: string, precision: NativePrecision, places: TokenizerPlaces = {}): Promise<ClipJudge> {
+    const folder = readClipFolder(path, places);
     return new ClipJudge(engine, folder, await engine.loadClip(folder.source, precision));
   }
 
+  get logitScale(): number {
+    return this.clip.logitScale;
+  }
+
   /** (N, P), L2-normalised. */
-  async embedImages(images: readonly RgbImage[]): Promise<TensorDto> {
-    const { cropHeight, cropWidth } = this.folder.preprocess;
-    const size = 3 * cropHeight * cropWidth;
-    const data = new Float32Array(images.length * size);
-    images.forEach((image, n) => data.set(this.engine.preprocessImage(image, this.folder.preprocess), n * size));
-    return this.clip.imageEmbed({ data, shape: [images.length, 3, cropHeight, cropWidth] });
+  async embedImages(images: readonly RgbImage[], method?: PreprocessMethod): Promise<TensorDto> {
+    return this.clip.imageEmbed(preprocess(this.engine, images, this.folder.preprocess, method));
   }
 
   embedTexts(texts: readonly string[]): Promise<TensorDto> {
@@ -63,16 +120,21 @@ export class ClipJudge {
     return this.clip.textEmbed(ids, texts.length);
   }
 
-  /** exp(logit_scale) * cos(image, text), pair by pair. */
-  async score(images: TensorDto, texts: readonly string[]): Promise<number[]> {
+  /** cos(image, text), pair by pair. */
+  async cosines(images: TensorDto, texts: readonly string[]): Promise<number[]> {
     const embedded = await this.embedTexts(texts);
-    const scale = this.clip.logitScale;
     const width = images.shape[1] ?? 0;
     return texts.map((_, n) => {
       let dot = 0;
       for (let i = n * width; i < (n + 1) * width; i++) dot += (images.data[i] ?? 0) * (embedded.data[i] ?? 0);
-      return scale * dot;
+      return dot;
     });
+  }
+
+  /** exp(logit_scale) * cos(image, text), pair by pair. */
+  async score(images: TensorDto, texts: readonly string[]): Promise<number[]> {
+    const scale = this.clip.logitScale;
+    return (await this.cosines(images, texts)).map((cosine) => scale * cosine);
   }
 
   release(): void {
@@ -80,34 +142,109 @@ export class ClipJudge {
   }
 }
 
-/** A folder with the head's model.safetensors; a config.json is optional. */
-export async function loadAestheticHead(engine: Engine, directory: string): Promise<Aesthetic> {
-  requireDirectory(directory, "an aesthetic head's folder");
-  return engine.loadAesthetic(aestheticSource(directory));
+/** (N, 3, size, size). The tensor methods know one size only: the model's. */
+function preprocess(engine: Engine, images: readonly RgbImage[], own: ImagePreprocessDto, method = own.method): TensorDto {
+  const tensor = method === 'tensor' || method === 'tensor_antialias';
+  const spec = { ...own, method, ...(tensor && { resize: own.cropHeight }) };
+  const size = 3 * spec.cropHeight * spec.cropWidth;
+  const data = new Float32Array(images.length * size);
+  images.forEach((image, n) => data.set(engine.preprocessImage(image, spec), n * size));
+  return { data, shape: [images.length, 3, spec.cropHeight, spec.cropWidth] };
 }
 
-/** Width of the embedding that a head takes, from the header of its weights, which the engine has checked. */
-export function aestheticWidth(directory: string): number {
-  const [file = ''] = aestheticSource(directory).weights;
-  const descriptor = openSync(file, 'r');
-  try {
-    const length = Buffer.alloc(8);
-    readSync(descriptor, length, 0, 8, 0);
-    const text = Buffer.alloc(Number(length.readBigUInt64LE()));
-    readSync(descriptor, text, 0, text.length, 8);
-    const header = parseJson(text.toString(), file);
-    const first = isObject(header) ? header['layers.0.weight'] : undefined;
-    const shape = isObject(first) ? first['shape'] : undefined;
-    if (!Array.isArray(shape) || typeof shape[1] !== 'number')
-      throw invalid(file, `layers.0.weight: expected a matrix, got shape ${describe(shape)}`);
-    return shape[1];
-  } finally {
-    closeSync(descriptor);
+/** Tokens that ImageReward's prompts are padded and cut to. */
+const imageRewardTokens = 35;
+
+/** ImageReward's files: a safetensors file with the checkpoint's names, vocab.txt beside it, and a config.json where sizes are not the published ones. */
+export interface ImageRewardFolder {
+  source: ModelSourceDto;
+  tokenizer: WordPieceTokenizer;
+  preprocess: ImagePreprocessDto;
+  mean: number;
+  std: number;
+}
+
+export function readImageRewardFolder(path: string, places: TokenizerPlaces = {}): ImageRewardFolder {
+  const file = weightsFile(path, 'ImageReward.safetensors');
+  const directory = dirname(file);
+  const configPath = join(directory, 'config.json');
+  const config = existsSync(configPath) ? parseJson(readText(configPath), configPath) : {};
+  if (!isObject(config)) throw invalid(configPath, `expected a JSON object, got ${describe(config)}`);
+  const header = readSafetensorsHeader(file);
+  if (!header.has('blip.visual_encoder.cls_token'))
+    throw invalid(file, "expected ImageReward's tensors (blip.visual_encoder.cls_token), got none of that name");
+  const vision = isObject(config['vision']) ? config['vision'] : {};
+  const size = numberField(vision, 'image_size', configPath, 224);
+  const tokenizer = WordPieceTokenizer.load(places.tokenizer ?? directory);
+  const words = header.get('blip.text_encoder.embeddings.word_embeddings.weight')?.shape[0];
+  if (words !== undefined && tokenizer.size > words)
+    throw invalid(directory, `vocab.txt: expected at most ${words} tokens (the model's), got ${tokenizer.size}`);
+  return {
+    source: { config: stringifyJson(config), weights: [file], label: file },
+    tokenizer,
+    preprocess: { resize: size, cropHeight: size, cropWidth: size, mean: clipMean, std: clipStd, method: 'torchvision' },
+    mean: numberField(config, 'mean', configPath, 0.16717362830052426),
+    std: numberField(config, 'std', configPath, 1.0333394966054072),
+  };
+}
+
+export class ImageRewardJudge {
+  private constructor(
+    readonly engine: Engine,
+    readonly folder: ImageRewardFolder,
+    readonly model: ImageReward,
+  ) {}
+
+  static async load(engine: Engine, path: string, precision: NativePrecision, places: TokenizerPlaces = {}): Promise<ImageRewardJudge> {
+    const folder = readImageRewardFolder(path, places);
+    return new ImageRewardJudge(engine, folder, await engine.loadImageReward(folder.source, precision));
+  }
+
+  async score(images: readonly RgbImage[], texts: readonly string[], method?: PreprocessMethod): Promise<Float32Array> {
+    const { ids, mask } = this.folder.tokenizer.encode(texts, imageRewardTokens);
+    return this.model.score(preprocess(this.engine, images, this.folder.preprocess, method), ids, mask);
+  }
+
+  release(): void {
+    this.model.release();
   }
 }
 
-export function aestheticSource(directory: string): ModelSourceDto {
-  const file = join(directory, 'model.safetensors');
-  if (!existsSync(file)) throw invalid(directory, 'expected model.safetensors, got no such file');
-  return { config: '{}', weights: [file], label: directory };
+/** A folder with the head's model.safetensors, or the file. */
+export async function loadAestheticHead(engine: Engine, path: string): Promise<Aesthetic> {
+  return engine.loadAesthetic(aestheticSource(path));
+}
+
+export interface AestheticShape {
+  /** Of the embedding that the head takes. */
+  width: number;
+  /** LAION's v1 is a single linear layer, v2 has five. */
+  version: 'v1' | 'v2';
+}
+
+/** From the header of its weights, which the engine has checked. */
+export function aestheticShape(path: string): AestheticShape {
+  const [file = ''] = aestheticSource(path).weights;
+  const header = readSafetensorsHeader(file);
+  const shape = (header.get('layers.0.weight') ?? header.get('weight'))?.shape;
+  if (shape?.[1] === undefined)
+    throw invalid(file, `layers.0.weight: expected a matrix, got ${shape ? `shape ${describe(shape)}` : 'no such tensor'}`);
+  return { width: shape[1], version: shape[0] === 1 ? 'v1' : 'v2' };
+}
+
+export function aestheticSource(path: string): ModelSourceDto {
+  const file = weightsFile(path, 'model.safetensors');
+  return { config: '{}', weights: [file], label: path };
+}
+
+/** What a lone safetensors file holds, from its tensors' names. */
+export function judgeOfFile(file: string): 'open_clip' | 'image_reward' | 'aesthetic' {
+  const header = readSafetensorsHeader(file);
+  if (isOpenClipHeader(header)) return 'open_clip';
+  if (header.has('blip.visual_encoder.cls_token')) return 'image_reward';
+  if (header.has('layers.0.weight') || header.has('weight')) return 'aesthetic';
+  throw new EngineError(
+    'INVALID_ARGUMENT',
+    `${file}: expected a judge's tensors (visual.conv1.weight, blip.visual_encoder.cls_token, layers.0.weight or weight), got none of them`,
+  );
 }

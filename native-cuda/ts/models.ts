@@ -8,6 +8,7 @@ import type {
   CancelHandle,
   ClipHandle,
   ClipTextHandle,
+  ImageRewardHandle,
   NativeAddon,
   PhaseDto,
   SampleRequestDto,
@@ -113,6 +114,13 @@ export class Clip extends Model<ClipHandle> {
 
   textEmbed(ids: Int32Array, batch: number): Promise<TensorDto> {
     return call(() => this.addon.clipTextEmbed(this.handle, ids, batch));
+  }
+}
+
+export class ImageReward extends Model<ImageRewardHandle> {
+  /** pixels (B,3,H,W), ids and mask (B,T) -> rewards (B). */
+  score(pixels: TensorDto, ids: Int32Array, mask: Int32Array): Promise<Float32Array> {
+    return call(() => this.addon.imageRewardScore(this.handle, pixels, ids, mask));
   }
 }
 

@@ -64,6 +64,9 @@ export interface ClipTextHandle {
 export interface ClipHandle {
   readonly __clip: unique symbol;
 }
+export interface ImageRewardHandle {
+  readonly __imageReward: unique symbol;
+}
 export interface AestheticHandle {
   readonly __aesthetic: unique symbol;
 }
@@ -210,15 +213,24 @@ export interface BenchResultDto {
   tables: string;
 }
 
-/** Kind, sizes and warnings of a model component, read from its header only (no weights loaded). */
+/**
+ * How an image comes to a judge's size. "transformers": CLIPImageProcessor, Pillow's bicubic of the shortest edge, centre crop;
+ * "torchvision": the same but for how a crop's odd offset is rounded; "tensor": bicubic of floats without antialiasing, longest edge, padded
+ * with zeros (HPSv2's code under torchvision up to 0.16); "tensor_antialias": the same with antialiasing (torchvision 0.17 and later).
+ */
+export type PreprocessMethod = 'transformers' | 'torchvision' | 'tensor' | 'tensor_antialias';
+
 export interface ImagePreprocessDto {
-  /** Shortest edge after the resize, and the crop (pixels). */
+  /** Shortest edge after the resize (the longest one with the tensor methods), and the crop (pixels). */
   resize: number;
   cropHeight: number;
   cropWidth: number;
   mean: number[];
   std: number[];
+  method: PreprocessMethod;
 }
+
+export type InspectedKind = 'unet' | 'vae' | 'clip_text' | 'clip' | 'image_reward' | 'aesthetic';
 
 export interface NativeAddon {
   createEngine(options: EngineOptionsDto): EngineHandle;
@@ -254,6 +266,9 @@ export interface NativeAddon {
   clipTextEmbed(model: ClipHandle, ids: Int32Array, batch: number): Promise<TensorDto>;
   /** exp(logit_scale). */
   clipLogitScale(model: ClipHandle): number;
+  loadImageReward(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ImageRewardHandle>;
+  /** pixels (B,3,H,W), preprocessed; ids and mask (B,T), the mask ones and then zeros -> rewards (B). */
+  imageRewardScore(model: ImageRewardHandle, pixels: TensorDto, ids: Int32Array, mask: Int32Array): Promise<Float32Array>;
   loadAesthetic(engine: EngineHandle, source: ModelSourceDto): Promise<AestheticHandle>;
   /** embeds (B,P), L2-normalised -> (B). */
   aestheticScore(model: AestheticHandle, embeds: TensorDto): Promise<Float32Array>;
@@ -290,13 +305,13 @@ export interface NativeAddon {
 
   /** Seconds of a small SPIN step per precision, measured now: what "auto" decides from. */
   measurePrecision(engine: EngineHandle): Promise<{ float32: number; bfloat16: number }>;
-  /** RGB bytes (H,W,3) -> (1,3,crop,crop) float32, as CLIPImageProcessor does (PIL's antialiased bicubic). */
+  /** RGB bytes (H,W,3) -> (1,3,crop,crop) float32, as `spec.method` says. */
   preprocessImage(rgb: Uint8Array, width: number, height: number, spec: ImagePreprocessDto): Float32Array;
   /** PIL-compatible antialiased resize: filter "bilinear", "bicubic" or "lanczos"; RGB bytes in and out. */
   resizeImage(rgb: Uint8Array, width: number, height: number, toWidth: number, toHeight: number, filter: string): Uint8Array;
-  /** Kinds unet, vae, clip_text, clip, scheduler, train_step, rng; others are replayed in TypeScript. */
+  /** Kinds unet, vae, clip_text, clip, image_reward, scheduler, train_step, rng; others are replayed in TypeScript. */
   parity(engine: EngineHandle, directory: string, precision: NativePrecision): Promise<ParityLineDto[]>;
   bench(engine: EngineHandle, options: BenchOptionsDto): Promise<BenchResultDto>;
   /** Reads config and safetensors headers: parameter names and shapes against the architecture. Throws what loading would throw. */
-  inspectModel(kind: 'unet' | 'vae' | 'clip_text' | 'clip' | 'aesthetic', source: ModelSourceDto): { parameters: number };
+  inspectModel(kind: InspectedKind, source: ModelSourceDto): { parameters: number };
 }

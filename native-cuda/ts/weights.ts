@@ -33,6 +33,16 @@ export function findWeights(directory: string, stem: WeightsStem, variant?: stri
   throw invalid(directory, `expected ${expected} or its index, got neither`);
 }
 
+/** Throws for a file that is no safetensors. */
+export function refusePickles(file: string): never {
+  throw invalid(
+    file,
+    pickles.some((extension) => file.endsWith(extension))
+      ? 'pickle files are refused because they can run code; expected a .safetensors file'
+      : 'expected a .safetensors file, got another kind',
+  );
+}
+
 function readIndex(directory: string, name: string): string[] {
   const file = join(directory, name);
   const map = readJsonObject(file)['weight_map'];

@@ -20,6 +20,7 @@ export function resolvePaths(config: RunConfig, folder: string): RunConfig {
           ...metric,
           model: at(metric.model),
           ...(metric.head !== undefined && { head: at(metric.head) }),
+          ...(metric.tokenizer !== undefined && { tokenizer: at(metric.tokenizer) }),
         })),
       },
     }),
@@ -51,7 +52,10 @@ export function checkConfig(config: RunConfig, where: string): void {
     if (names.indexOf(metric.name) !== i) fail(`${key}.name: expected a name used once, got "${metric.name}" again.`);
     if (metric.kind === 'aesthetic' && metric.head === undefined)
       fail(`${key}.head: expected the folder of the aesthetic head, got nothing.`);
-    if (metric.kind === 'clip' && metric.head !== undefined) fail(`${key}.head: expected nothing for kind "clip", got "${metric.head}".`);
+    if (metric.kind !== 'aesthetic' && metric.head !== undefined)
+      fail(`${key}.head: expected nothing for kind "${metric.kind}", got "${metric.head}".`);
+    if (metric.scale !== undefined && (metric.kind === 'aesthetic' || metric.kind === 'image_reward'))
+      fail(`${key}.scale: expected nothing for kind "${metric.kind}", which is no cosine, got ${metric.scale}.`);
   }
   if (config.stop) {
     if (names.length === 0) fail('stop: expected evaluation.metrics to measure improvement with, got none.');

@@ -20,12 +20,34 @@ export const metricSchema = z.strictObject({
     .regex(/^[a-z0-9][a-z0-9_-]*$/)
     .describe('Name in tables and reports.'),
   kind: z
-    .enum(['clip', 'aesthetic'])
+    .enum(['clip', 'pickscore', 'hpsv2', 'clip_score', 'image_reward', 'aesthetic'])
     .describe(
-      '"clip": exp(logit_scale) · cosine of image and caption (the form of PickScore); "aesthetic": an MLP on the CLIP image embedding.',
+      '"clip": exp(logit_scale) · cosine of image and caption; "pickscore", "hpsv2", "clip_score": 100 · cosine; "image_reward": BLIP\'s reward; "aesthetic": LAION\'s linear layers (v1 or v2) on the CLIP image embedding.',
     ),
-  model: z.string().min(1).describe('Folder of the CLIP model (config.json, safetensors, preprocessor_config.json, tokenizer).'),
-  head: z.string().min(1).optional().describe('Folder with the head\'s model.safetensors; needed by "aesthetic", refused by "clip".'),
+  model: z
+    .string()
+    .min(1)
+    .describe(
+      'The judge: a CLIPModel folder (config.json, safetensors, preprocessor_config.json, tokenizer), or a safetensors file (or its folder) in open_clip\'s layout; for "image_reward" ImageReward\'s safetensors with vocab.txt beside it.',
+    ),
+  head: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('The aesthetic head\'s safetensors, file or folder; needed by "aesthetic" and by no other kind.'),
+  tokenizer: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Folder of the judge's tokenizer. Default: beside its weights; for CLIP's forms else the base model's tokenizer."),
+  preprocess: z
+    .enum(['transformers', 'torchvision', 'tensor', 'tensor_antialias'])
+    .optional()
+    .describe(
+      'How images come to the judge\'s size. Default: "tensor" (no antialiasing, as torchvision up to 0.16) for "hpsv2", "torchvision" for "image_reward", else "transformers". Scores of different ways do not compare.',
+    ),
+  scale: z.number().gt(0).optional().describe('What cosines are multiplied by. Default: exp(logit_scale) for "clip", else 100.'),
+  variant: z.string().min(1).optional().describe('Name of the variant in reports, e.g. "v2.1". Default: told from the files.'),
 });
 
 export const samplingSchema = z.strictObject({

@@ -142,6 +142,17 @@ export function samplingSettings(sampling: SamplingConfig, resolution: number): 
 
 export function metricSpecs(config: RunConfig) {
   return (config.evaluation?.metrics ?? []).map((metric) =>
-    create(MetricSpecSchema, { name: metric.name, kind: metric.kind, clipPath: metric.model, headPath: metric.head ?? '' }),
+    create(MetricSpecSchema, {
+      name: metric.name,
+      kind: metric.kind,
+      clipPath: metric.model,
+      headPath: metric.head ?? '',
+      tokenizerPath: metric.tokenizer ?? '',
+      // Stable Diffusion's text encoder is a CLIP: its vocabulary is every CLIP judge's.
+      fallbackTokenizerPath: metric.kind === 'image_reward' ? '' : join(config.model, 'tokenizer'),
+      preprocess: metric.preprocess ?? '',
+      scale: metric.scale ?? 0,
+      variant: metric.variant ?? '',
+    }),
   );
 }

@@ -2,14 +2,14 @@
 import { create } from '@bufbuild/protobuf';
 import { randomBytes } from 'node:crypto';
 import { access } from 'node:fs/promises';
-import { InspectModelRequestSchema, type InspectModelResponse, type SamplingSettings } from '@spindle/proto';
+import { InspectModelRequestSchema, type InspectModelResponse, type MetricSpec, type SamplingSettings } from '@spindle/proto';
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
 import type { Files } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
-import { samplingSettings } from '../orchestrator/jobs.js';
+import { metricSpecs, samplingSettings } from '../orchestrator/jobs.js';
 import type { SamplerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
@@ -86,17 +86,25 @@ function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
 
 /** What the model's scheduler cannot do as the config says is refused before the first job. */
 async function checkSampling(config: RunConfig, resolution: number, sampler: SamplerPort, signal: AbortSignal): Promise<void> {
-  await inspect(sampler, config.model, 'sampling', signal, samplingSettings(config.sampling, resolution));
+  await inspect(sampler, config.model, 'sampling', signal, { sampling: samplingSettings(config.sampling, resolution) });
   if (!config.evaluation) return;
-  await inspect(sampler, config.model, 'evaluation.sampling', signal, samplingSettings(evaluationSampling(config), resolution));
+  await inspect(sampler, config.model, 'evaluation.sampling', signal, {
+    sampling: samplingSettings(evaluationSampling(config), resolution),
+  });
 }
 
 async function checkMetrics(config: RunConfig, sampler: SamplerPort, signal: AbortSignal): Promise<void> {
+  const specs = metricSpecs(config);
   for (const [i, metric] of (config.evaluation?.metrics ?? []).entries()) {
     const key = `evaluation.metrics.${i}`;
-    const clip = await inspect(sampler, metric.model, `${key}.model`, signal);
-    if (clip.kind !== 'CLIPModel')
-      throw new SpindleError('INVALID_ARGUMENT', `${key}.model: ${metric.model}: expected a CLIPModel, got ${clip.kind}.`);
+    const spec = specs[i];
+    // The head has a key of its own to be named by.
+    const clip = await inspect(sampler, metric.model, `${key}.model`, signal, {
+      ...(spec && { judge: { ...spec, ...(spec.kind === 'aesthetic' && { kind: 'clip', headPath: '' }) } }),
+    });
+    const expected = metric.kind === 'image_reward' ? 'ImageReward' : 'CLIPModel';
+    if (clip.kind !== expected)
+      throw new SpindleError('INVALID_ARGUMENT', `${key}.model: ${metric.model}: expected a model of kind ${expected}, got ${clip.kind}.`);
     if (metric.head === undefined) continue;
     const head = await inspect(sampler, metric.head, `${key}.head`, signal);
     if (head.kind !== 'AestheticHead')
@@ -115,13 +123,13 @@ async function inspect(
   path: string,
   key: string,
   signal: AbortSignal,
-  sampling?: SamplingSettings,
+  check: { sampling?: SamplingSettings; judge?: MetricSpec } = {},
 ): Promise<InspectModelResponse> {
   await access(path).catch(() => {
     throw new SpindleError('INVALID_ARGUMENT', `${key}: expected a folder, got "${path}", which does not exist.`);
   });
   try {
-    return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...(sampling && { sampling }) }), {
+    return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...check }), {
       signal,
       timeoutMs: inspectTimeoutMs,
     });

@@ -14,7 +14,27 @@ constexpr size_t kGroupBytes = size_t(256) << 20;
 struct Found {
   const SafetensorsFile* file;
   const FileTensor* tensor;
+  size_t part = 0, parts = 1;  // which of how many equal pieces of the tensor's rows
+  bool transposed = false;
 };
+
+FileLayout layout_of(const std::string& name, const LoadOptions& options) {
+  if (options.layout) return options.layout(name);
+  std::string parameter = options.rename ? options.rename(name) : name;
+  return parameter.empty() ? FileLayout{} : FileLayout{{parameter}};
+}
+
+// The shape of the whole tensor in the file.
+std::vector<int64_t> whole_shape(const Parameter& parameter, const Found& found) {
+  std::vector<int64_t> shape = file_shape(parameter);
+  if (found.parts > 1) shape.at(0) *= int64_t(found.parts);
+  if (found.transposed) std::reverse(shape.begin(), shape.end());
+  return shape;
+}
+
+bool fits(const Parameter& parameter, const Found& found) {
+  return found.parts == 1 && !found.transposed ? fits(parameter, found.tensor->shape) : found.tensor->shape == whole_shape(parameter, found);
+}
 
 bool ignored(const std::string& name, const LoadOptions& options) {
   return std::any_of(options.ignored_suffixes.begin(), options.ignored_suffixes.end(), [&](const std::string& suffix) { return name.ends_with(suffix); });
@@ -29,13 +49,17 @@ std::vector<Found> match(ParameterStore& store, const ModelSource& source, const
   for (const std::string& path : source.weights) {
     const SafetensorsFile& file = *files.emplace_back(std::make_unique<SafetensorsFile>(path));
     for (const FileTensor& tensor : file.tensors()) {
-      std::string name = options.rename ? options.rename(tensor.name) : tensor.name;
-      if (name.empty() || ignored(tensor.name, options)) continue;
-      const Parameter* parameter = store.find(name);
-      require(parameter != nullptr, path, ": ", tensor.name, ": expected only tensors that the config asks for, got this one of shape ", shape_text(tensor.shape));
-      require(fits(*parameter, tensor.shape), path, ": ", tensor.name, ": expected shape ", shape_text(file_shape(*parameter)), ", got ", shape_text(tensor.shape));
-      auto [it, fresh] = by_name.emplace(name, Found{&file, &tensor});
-      require(fresh, path, ": ", tensor.name, ": expected one tensor for ", name, ", got another as ", it->second.tensor->name, " in ", it->second.file->path());
+      if (ignored(tensor.name, options)) continue;
+      FileLayout layout = layout_of(tensor.name, options);
+      for (size_t part = 0; part < layout.parameters.size(); ++part) {
+        const std::string& name = layout.parameters[part];
+        const Parameter* parameter = store.find(name);
+        require(parameter != nullptr, path, ": ", tensor.name, ": expected only tensors that the config asks for, got this one of shape ", shape_text(tensor.shape));
+        Found found{&file, &tensor, part, layout.parameters.size(), layout.transposed};
+        require(fits(*parameter, found), path, ": ", tensor.name, ": expected shape ", shape_text(whole_shape(*parameter, found)), ", got ", shape_text(tensor.shape));
+        auto [it, fresh] = by_name.emplace(name, found);
+        require(fresh, path, ": ", tensor.name, ": expected one tensor for ", name, ", got another as ", it->second.tensor->name, " in ", it->second.file->path());
+      }
     }
   }
   std::vector<Found> found;
@@ -50,6 +74,22 @@ std::vector<Found> match(ParameterStore& store, const ModelSource& source, const
 // Into `master`, a block of the arena with the parameter's shape.
 template <class T>
 void fill(const Parameter& parameter, const Found& found, const Tensor& master) {
+  if (found.parts > 1 || found.transposed) {
+    ensure(parameter.kind != ParameterKind::Filter, "[model_source] ", parameter.name, ": filters are neither cut nor transposed");
+    std::vector<T> values(size_t(found.tensor->numel()));
+    found.file->read(*found.tensor, values.data());
+    size_t count = size_t(parameter.shape.numel());
+    const T* from = values.data() + found.part * count;
+    T* to = master.data<T>();
+    if (!found.transposed) {
+      std::copy(from, from + count, to);
+      return;
+    }
+    size_t rows = size_t(parameter.shape[0]), columns = size_t(parameter.shape[1]);
+    for (size_t i = 0; i < rows; ++i)
+      for (size_t j = 0; j < columns; ++j) to[i * columns + j] = from[j * rows + i];
+    return;
+  }
   if (parameter.kind != ParameterKind::Filter) {
     found.file->read(*found.tensor, master.data<T>());
     return;

@@ -15,9 +15,18 @@ struct ModelSource {
   std::string label;                 // named in errors
 };
 
+// How a file holds what parameters need, where that is more than another name.
+struct FileLayout {
+  // The rows of the file's tensor, cut evenly, are these parameters in order; none: the tensor is left out.
+  std::vector<std::string> parameters = {};
+  bool transposed = false;  // a matrix that is (K, N) in the file
+};
+
 struct LoadOptions {
   // From a name in the file to the parameter's; "" leaves the tensor out. Identity when unset.
-  std::function<std::string(const std::string&)> rename;
+  std::function<std::string(const std::string&)> rename = {};
+  // Takes the place of `rename` where set.
+  std::function<FileLayout(const std::string&)> layout = {};
   // Tensors whose name ends so are not parameters: buffers that some library versions save.
   std::vector<std::string> ignored_suffixes = {"position_ids"};
 };

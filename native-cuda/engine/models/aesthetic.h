@@ -1,4 +1,5 @@
 // The aesthetic predictor: linear layers without activations over a CLIP image embedding (the library's dropouts do nothing here).
+// Version 2 has five (layers.0, 2, 4, 6, 7), version 1 a single one.
 #pragma once
 #include <memory>
 #include <vector>

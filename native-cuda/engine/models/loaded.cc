@@ -1,6 +1,8 @@
 #include "models/loaded.h"
 
 #include "models/aesthetic.h"
+#include "models/image_reward.h"
+#include "models/open_clip.h"
 
 namespace spindle {
 
@@ -11,6 +13,14 @@ LoadOptions renaming(std::string (*rename)(const std::string&)) {
   options.rename = rename;
   return options;
 }
+
+LoadOptions laid_out(FileLayout (*layout)(const std::string&)) {
+  LoadOptions options;
+  options.layout = layout;
+  return options;
+}
+
+LoadOptions clip_options(const ModelSource& source) { return is_open_clip(source) ? laid_out(open_clip_layout) : LoadOptions{}; }
 
 // What is particular to each kind: how its config is read and which other names its files may use.
 template <class Model>
@@ -31,6 +41,11 @@ std::unique_ptr<ClipText> build(Device& device, const ModelSource& source) {
 template <>
 std::unique_ptr<Clip> build(Device& device, const ModelSource& source) {
   return std::make_unique<Clip>(device, parse_clip_config(Config::parse(source.config, source.label)));
+}
+
+template <>
+std::unique_ptr<ImageReward> build(Device& device, const ModelSource& source) {
+  return std::make_unique<ImageReward>(device, parse_image_reward_config(Config::parse(source.config, source.label)));
 }
 
 LoadOptions clip_text_options(const ModelSource& source) {
@@ -63,14 +78,18 @@ std::unique_ptr<Vae> load_vae(Device& device, const ModelSource& source, const L
 std::unique_ptr<ClipText> load_clip_text(Device& device, const ModelSource& source, const LoadPrecision& precision) {
   return load<ClipTextModel>(device, source, precision, clip_text_options(source));
 }
-std::unique_ptr<Clip> load_clip(Device& device, const ModelSource& source, const LoadPrecision& precision) { return load<ClipModel>(device, source, precision, {}); }
+std::unique_ptr<Clip> load_clip(Device& device, const ModelSource& source, const LoadPrecision& precision) { return load<ClipModel>(device, source, precision, clip_options(source)); }
+std::unique_ptr<ImageReward> load_image_reward(Device& device, const ModelSource& source, const LoadPrecision& precision) {
+  return load<ImageRewardModel>(device, source, precision, laid_out(image_reward_layout));
+}
 
 int64_t inspect_model(Device& device, const std::string& kind, const ModelSource& source) {
   if (kind == "unet") return inspect<UNet2DConditionModel>(device, source, {});
   if (kind == "vae") return inspect<AutoencoderKL>(device, source, renaming(rename_legacy_vae_key));
   if (kind == "clip_text") return inspect<ClipTextModel>(device, source, clip_text_options(source));
-  if (kind == "clip") return inspect<ClipModel>(device, source, {});
-  require(kind == "aesthetic", "[inspect] kind: expected unet, vae, clip_text, clip or aesthetic, got ", kind);
+  if (kind == "clip") return inspect<ClipModel>(device, source, clip_options(source));
+  if (kind == "image_reward") return inspect<ImageRewardModel>(device, source, laid_out(image_reward_layout));
+  require(kind == "aesthetic", "[inspect] kind: expected unet, vae, clip_text, clip, image_reward or aesthetic, got ", kind);
   return inspect_aesthetic(device, source);
 }
 

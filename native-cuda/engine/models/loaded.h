@@ -34,9 +34,10 @@ struct LoadPrecision {
 std::unique_ptr<Unet> load_unet(Device& device, const ModelSource& source, const LoadPrecision& precision);
 std::unique_ptr<Vae> load_vae(Device& device, const ModelSource& source, const LoadPrecision& precision);
 std::unique_ptr<ClipText> load_clip_text(Device& device, const ModelSource& source, const LoadPrecision& precision);
+// In transformers' layout or in open_clip's.
 std::unique_ptr<Clip> load_clip(Device& device, const ModelSource& source, const LoadPrecision& precision);
 
-// Reads config and headers only, and throws what loading would throw. `kind`: unet, vae, clip_text, clip or aesthetic.
+// Reads config and headers only, and throws what loading would throw. `kind`: unet, vae, clip_text, clip, image_reward or aesthetic.
 // Returns the number of parameters.
 int64_t inspect_model(Device& device, const std::string& kind, const ModelSource& source);
 

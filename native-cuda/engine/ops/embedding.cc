@@ -25,15 +25,16 @@ Tensor token_embedding(Tape& tape, const std::vector<int32_t>& ids, int64_t batc
 
 Tensor image_tokens(Tape& tape, const Tensor& patches, Parameter& class_token, Parameter& positions) {
   int64_t batch = patches.dim(0), count = patches.dim(1) * patches.dim(2), width = patches.dim(3);
-  require(positions.shape[0] == count + 1 && positions.shape[1] == width, "[image_tokens] ", positions.name, ": ", count, " patches of width ", width, " do not fit ", positions.shape);
+  // Some checkpoints have a first dimension of 1.
+  require(positions.shape.numel() == (count + 1) * width && positions.shape[-1] == width, "[image_tokens] ", positions.name, ": ", count, " patches of width ", width, " do not fit ", positions.shape);
   Device& device = tape.device();
   Tensor first = device.empty({batch, width}, patches.dtype());
   std::vector<int32_t> ids(size_t(batch), 0);
   device.kernels().embedding_forward(first, class_token.value.reshape({1, width}), ids.data(), batch);
   Tensor tokens = device.empty({batch, (count + 1) * width}, patches.dtype());
   device.kernels().concat_channels(tokens, first, patches.reshape({batch, count * width}));
-  Tensor rows = device.empty(positions.shape, patches.dtype()), y = device.empty({batch, count + 1, width}, patches.dtype());
-  device.kernels().cast(rows, positions.value);
+  Tensor rows = device.empty({count + 1, width}, patches.dtype()), y = device.empty({batch, count + 1, width}, patches.dtype());
+  device.kernels().cast(rows, positions.value.reshape(rows.shape()));
   device.kernels().add_rows(y, tokens.reshape(y.shape()), rows);
   return y;
 }

@@ -21,6 +21,7 @@ struct Replay {
 constexpr Replay kReplays[] = {
     {"rng", replay_rng, false},   {"scheduler", replay_scheduler, false}, {"unet", replay_unet, true},
     {"vae", replay_vae, true},    {"clip_text", replay_clip_text, true},  {"clip", replay_clip, true},
+    {"image_reward", replay_image_reward, true},
     {"train_step", replay_train_step, true},
 };
 

@@ -70,6 +70,7 @@ void replay_unet(Fixture& fixture, Device& device);
 void replay_vae(Fixture& fixture, Device& device);
 void replay_clip_text(Fixture& fixture, Device& device);
 void replay_clip(Fixture& fixture, Device& device);
+void replay_image_reward(Fixture& fixture, Device& device);
 void replay_train_step(Fixture& fixture, Device& device);
 
 }  // namespace spindle

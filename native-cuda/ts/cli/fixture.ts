@@ -4,7 +4,16 @@ import { invalid } from '../errors.js';
 import { describe, isObject, readJsonObject, stringField, type JsonObject } from '../json.js';
 import type { NativePrecision } from '../native.js';
 
-export const nativeKinds: ReadonlySet<string> = new Set(['unet', 'vae', 'clip_text', 'clip', 'scheduler', 'train_step', 'rng']);
+export const nativeKinds: ReadonlySet<string> = new Set([
+  'unet',
+  'vae',
+  'clip_text',
+  'clip',
+  'image_reward',
+  'scheduler',
+  'train_step',
+  'rng',
+]);
 export const typescriptKinds: ReadonlySet<string> = new Set(['tokenizer', 'image_preprocess', 'pipeline']);
 
 export interface Tolerance {

@@ -60,10 +60,10 @@ describe('parity', () => {
       lineOf(directory, false),
     ];
     expect((await run(['parity', folder], { parity })).code).toBe(1);
-    const judge = fixture('judge', { kind: 'image_reward' });
+    const judge = fixture('judge', { kind: 'fid' });
     const { out, err, code } = await run(['parity', judge, join(scratch, 'none'), folder, '--json'], { parity });
     expect(code).toBe(2);
-    expect(err.join('\n')).toMatch(/judge\/fixture\.json: kind: expected unet, .* got "image_reward"/);
+    expect(err.join('\n')).toMatch(/judge\/fixture\.json: kind: expected unet, .* got "fid"/);
     expect(err.join('\n')).toMatch(/none: expected a fixture's folder, got no such folder/);
     expect(JSON.parse(out.at(-1)!)).toEqual({ passed: 1, failed: 1 });
   });

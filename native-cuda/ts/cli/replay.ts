@@ -78,7 +78,14 @@ async function replayImagePreprocess(fixture: Fixture, engine: Engine): Promise<
   for (const [index, name] of cases(fixture, 'images').entries()) {
     if (typeof name !== 'string') throw invalid(file, `images[${index}]: expected a file name, got ${describe(name)}`);
     const image = await decodeImageFile(join(fixture.directory, name));
-    const got = engine.preprocessImage(image, { resize: size, cropHeight: size, cropWidth: size, mean: clipMean, std: clipStd });
+    const got = engine.preprocessImage(image, {
+      resize: size,
+      cropHeight: size,
+      cropWidth: size,
+      mean: clipMean,
+      std: clipStd,
+      method: 'transformers',
+    });
     const tensor = `${index}.pixel_values`;
     lines.push(line(fixture, tensor, got, take(expected, tensor, fixture), tolerance));
   }

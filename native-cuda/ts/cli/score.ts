@@ -1,11 +1,12 @@
 /** `spindle-engine score`: judges the images of a folder with metadata.jsonl. */
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { basename, join, resolve } from 'node:path';
 import { invalid } from '../errors.js';
 import { decodeImageFile } from '../images.js';
-import { ClipJudge, loadAestheticHead } from '../judges.js';
+import { judgeKinds, preprocessMethods, type JudgeInfo, type JudgeKind } from '../judge_kinds.js';
 import { isObject, parseJson, readText, stringField } from '../json.js';
-import type { NativePrecision } from '../native.js';
+import { loadJudge, type JudgeSpec } from '../loaded_judge.js';
+import type { NativePrecision, PreprocessMethod } from '../native.js';
 import {
   backendOption,
   integer,
@@ -19,8 +20,12 @@ import {
 } from './options.js';
 
 interface ScoreFlags extends EngineFlags {
+  kind: JudgeKind;
   model: string;
   head?: string;
+  tokenizer?: string;
+  preprocess?: PreprocessMethod;
+  scale?: number;
   images: string;
   batch: number;
   precision: NativePrecision;
@@ -35,10 +40,20 @@ interface Row {
 export function addScore(program: Command, context: CliContext): void {
   program
     .command('score')
-    .description('judge images: exp(logit_scale) * cosine with their captions, and an aesthetic head if given')
-    .requiredOption('--model <dir>', 'CLIPModel folder with preprocessor_config.json and tokenizer')
+    .description(
+      'judge images: by CLIP (exp(logit_scale) * cosine with their captions), PickScore, HPSv2, CLIP score, ImageReward, or an aesthetic head',
+    )
+    .requiredOption('--model <path>', "the judge's folder, or its safetensors file (open_clip layout, ImageReward)")
+    .addOption(new Option('--kind <kind>', 'what the model is').choices(judgeKinds).default('clip'))
     .requiredOption('--images <dir>', 'folder of images with a metadata.jsonl (file_name, text)')
-    .option('--head <dir>', "folder of an aesthetic head on the model's image embedding")
+    .option('--head <path>', "an aesthetic head on the model's image embedding; with --kind clip both are scored")
+    .option('--tokenizer <dir>', "tokenizer folder; default: the model's own")
+    .addOption(
+      new Option('--preprocess <method>', "how images come to the model's size; default: as the kind's own code").choices(
+        preprocessMethods,
+      ),
+    )
+    .option('--scale <x>', 'what cosines are multiplied by; default: exp(logit_scale) for clip, else 100', Number)
     .option('--batch <n>', 'images per call', integer(1), 32)
     .addOption(precisionOption())
     .addOption(backendOption())
@@ -52,21 +67,36 @@ async function score(flags: ScoreFlags, context: CliContext): Promise<void> {
   if (flags.batch < 1) throw new InvalidArgumentError('--batch: expected at least 1.');
   const rows = readRows(resolve(flags.images));
   const engine = openEngine(context, flags);
-  const judge = await ClipJudge.load(engine, resolve(flags.model), flags.precision);
-  const head = flags.head === undefined ? undefined : await loadAestheticHead(engine, resolve(flags.head));
-  const scores: Record<string, number[]> = head === undefined ? { clip: [] } : { clip: [], aesthetic: [] };
-  for (let from = 0; from < rows.length; from += flags.batch) {
-    const batch = rows.slice(from, from + flags.batch);
-    const embeds = await judge.embedImages(await Promise.all(batch.map((row) => decodeImageFile(row.file))));
-    scores['clip']?.push(
-      ...(await judge.score(
-        embeds,
-        batch.map((row) => row.text),
-      )),
-    );
-    if (head !== undefined) scores['aesthetic']?.push(...(await head.score(embeds)));
+  const own: JudgeSpec = {
+    kind: flags.kind,
+    model: resolve(flags.model),
+    tokenizer: flags.tokenizer === undefined ? undefined : resolve(flags.tokenizer),
+    preprocess: flags.preprocess,
+    scale: flags.scale,
+  };
+  const head = flags.head === undefined ? undefined : resolve(flags.head);
+  // A head beside a CLIP model asks for both numbers.
+  const specs: JudgeSpec[] =
+    flags.kind === 'aesthetic' ? [{ ...own, head }] : [own, ...(head === undefined ? [] : [{ ...own, kind: 'aesthetic' as const, head }])];
+  const scores: Record<string, number[]> = {};
+  const judges: Record<string, JudgeInfo> = {};
+  for (const spec of specs) {
+    const judge = await loadJudge(engine, spec, flags.precision);
+    judges[spec.kind] = judge.info;
+    const values: number[] = (scores[spec.kind] = []);
+    for (let from = 0; from < rows.length; from += flags.batch) {
+      const batch = rows.slice(from, from + flags.batch);
+      const images = await Promise.all(batch.map((row) => decodeImageFile(row.file)));
+      values.push(
+        ...(await judge.score(
+          images,
+          batch.map((row) => row.text),
+        )),
+      );
+    }
+    judge.release();
   }
-  print(rows, scores, flags.json, context);
+  print(rows, scores, judges, flags.json, context);
 }
 
 function readRows(directory: string): Row[] {
@@ -91,7 +121,13 @@ function readRows(directory: string): Row[] {
   return rows;
 }
 
-function print(rows: readonly Row[], scores: Readonly<Record<string, number[]>>, json: boolean, context: CliContext): void {
+function print(
+  rows: readonly Row[],
+  scores: Readonly<Record<string, number[]>>,
+  judges: Readonly<Record<string, JudgeInfo>>,
+  json: boolean,
+  context: CliContext,
+): void {
   const metrics = Object.entries(scores);
   const summary = Object.fromEntries(metrics.map(([name, values]) => [name, summarise(values)]));
   if (json) {
@@ -100,14 +136,16 @@ function print(rows: readonly Row[], scores: Readonly<Record<string, number[]>>,
       text: row.text,
       ...Object.fromEntries(metrics.map(([name, values]) => [name, values[n]])),
     }));
-    context.write(JSON.stringify({ n: rows.length, metrics: summary, items }));
+    context.write(JSON.stringify({ n: rows.length, metrics: summary, judges, items }));
     return;
   }
   rows.forEach((row, n) =>
     context.write(`${basename(row.file)}  ${metrics.map(([name, values]) => `${name} ${values[n]?.toFixed(4)}`).join('  ')}`),
   );
   for (const [name, { mean, median }] of Object.entries(summary))
-    context.write(`${name}: mean ${mean.toFixed(4)}, median ${median.toFixed(4)}, n ${rows.length}`);
+    context.write(
+      `${name}: mean ${mean.toFixed(4)}, median ${median.toFixed(4)}, n ${rows.length} (${judges[name]?.variant}; ${judges[name]?.scale})`,
+    );
 }
 
 function summarise(values: readonly number[]): { mean: number; median: number } {

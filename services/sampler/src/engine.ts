@@ -6,6 +6,8 @@ import {
   decodeImage,
   encodePng,
   inspectFolder,
+  inspectJudge,
+  judgeSpec,
   latentSize,
   resizeAndCrop,
   resolveScheduler,
@@ -14,7 +16,9 @@ import {
   toRgb,
   Unet,
   type EngineInfoDto,
+  type InspectedJudge,
   type IntendedSampling,
+  type JudgeNames,
   type ModelReport,
   type ModelSourceDto,
   type NativePrecision,
@@ -64,6 +68,8 @@ export interface SamplerEngine {
   choosePrecision(): Promise<PrecisionChoice>;
   /** Throws INVALID_ARGUMENT for a model that cannot be used, or that cannot draw as `sampling` says. */
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
+  /** Throws what loading the judge would throw. */
+  inspectJudge(judge: JudgeNames): InspectedJudge;
   /** Decoded, resized and cropped to a square; INVALID_ARGUMENT, naming `where`, when the bytes are no usable image. */
   readImage(bytes: Buffer, where: string, resolution: number): Promise<PreparedImage>;
   /** Files of a unet folder. */
@@ -78,6 +84,7 @@ export function nativeEngine(engine: Engine): SamplerEngine {
     info: engine.info,
     choosePrecision: () => choosePrecision(engine),
     inspect: (path, sampling) => inspectFolder(engine, path, sampling),
+    inspectJudge: (judge) => inspectJudge(engine, judgeSpec(judge, 'judge')),
     readImage: async (bytes, where, resolution) => resizeAndCrop(engine, await decodeImage(bytes, where), resolution),
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) => new NativePipeline(await TextToImage.load(engine, directory, precision)),

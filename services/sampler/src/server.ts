@@ -24,8 +24,12 @@ export interface ServerDeps {
 
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof SamplerService> {
   return {
-    async inspectModel({ path, sampling }) {
+    async inspectModel({ path, sampling, judge }) {
       if (path === '') throw new SpindleError('INVALID_ARGUMENT', 'path: expected a model folder, got nothing');
+      if (judge !== undefined) {
+        const { kind, embeddingWidth, textTokens } = deps.engine.inspectJudge({ ...judge, clipPath: path });
+        return create(InspectModelResponseSchema, { kind, embeddingWidth, textTokens });
+      }
       const report = deps.engine.inspect(path, sampling && invalidIfThrows(() => resolveSampling(sampling)));
       return create(InspectModelResponseSchema, {
         kind: report.kind,

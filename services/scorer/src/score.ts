@@ -1,19 +1,19 @@
-/** Scores of images by any number of metrics; one CLIP forward per image and CLIP model. */
+/** Scores of images by any number of metrics; one forward per image, model and way of preprocessing. */
 import { create } from '@bufbuild/protobuf';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import { ModelCache, type RgbImage } from '@spindle/native';
 import { MetricScoresSchema, type MetricScores, type MetricSpec, type ScoreItem } from '@spindle/proto';
-import { checkMetrics, groupByClip, type Metric } from './domain/metrics.js';
-import type { LoadedClip, LoadedHead, ScorerEngine } from './engine.js';
+import { checkMetrics, groupByModel, type Metric } from './domain/metrics.js';
+import type { HeadSource, Judged, LoadedHead, LoadedModel, ScorerEngine } from './engine.js';
 
-const clipsKept = 2;
+const modelsKept = 2;
 const headsKept = 4;
 const imagesPerCall = 32;
 
 export class Scorer {
   readonly #engine: ScorerEngine;
   readonly #store: ArtifactStore;
-  readonly #clips = new ModelCache<LoadedClip>(clipsKept);
+  readonly #models = new ModelCache<LoadedModel>(modelsKept);
   readonly #heads = new ModelCache<LoadedHead>(headsKept);
 
   constructor(engine: ScorerEngine, store: ArtifactStore) {
@@ -25,51 +25,47 @@ export class Scorer {
     const metrics = check(specs);
     if (items.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one image, got none');
     const values = new Map<string, number[]>(metrics.map((metric) => [metric.name, []]));
+    const judges = new Map<string, Judged['judge']>();
     for (let from = 0; from < items.length; from += imagesPerCall) {
       const batch = items.slice(from, from + imagesPerCall);
       const images = await Promise.all(batch.map((item, n) => this.#read(item, from + n)));
       const prompts = batch.map((item) => item.prompt?.prompt ?? '');
-      for (const [clipPath, group] of groupByClip(metrics)) {
+      for (const [key, group] of groupByModel(metrics)) {
         signal.throwIfAborted();
-        const scores = await this.#clips.use(
-          clipPath,
-          () => this.#engine.loadClip(clipPath),
-          (clip) => this.#judge(clip, group, images, prompts),
-        );
-        for (const [name, batchValues] of scores) values.get(name)?.push(...batchValues);
+        const judged = await this.#judge(key, group, images, prompts);
+        group.forEach(({ name }, n) => {
+          const one = judged[n];
+          if (one === undefined) return;
+          values.get(name)?.push(...one.values);
+          judges.set(name, one.judge);
+        });
       }
     }
-    return metrics.map((metric) =>
-      create(MetricScoresSchema, { metric: metric.name, values: checkFinite(metric.name, values.get(metric.name) ?? []) }),
-    );
+    return metrics.map(({ name }) => {
+      const judge = judges.get(name);
+      return create(MetricScoresSchema, {
+        metric: name,
+        values: checkFinite(name, values.get(name) ?? []),
+        ...(judge && { judge }),
+      });
+    });
   }
 
   release(): void {
-    this.#clips.clear();
+    this.#models.clear();
     this.#heads.clear();
   }
 
-  async #judge(
-    clip: LoadedClip,
-    metrics: readonly Metric[],
-    images: readonly RgbImage[],
-    prompts: readonly string[],
-  ): Promise<[string, ArrayLike<number> & Iterable<number>][]> {
-    const embeds = await clip.embedImages(images);
-    const scores: [string, ArrayLike<number> & Iterable<number>][] = [];
-    for (const { name, kind, headPath } of metrics) {
-      if (kind === 'clip') scores.push([name, await clip.score(embeds, prompts)]);
-      else
-        scores.push([
-          name,
-          await this.#heads.use(
-            headPath,
-            () => this.#engine.loadHead(headPath),
-            (head) => head.score(embeds),
-          ),
-        ]);
-    }
-    return scores;
+  /** Scores by each metric of a group, whose model is `key`. */
+  #judge(key: string, group: readonly Metric[], images: readonly RgbImage[], prompts: readonly string[]): Promise<Judged[]> {
+    const [first] = group;
+    if (first === undefined) return Promise.resolve([]);
+    const heads: HeadSource = (path, work) => this.#heads.use(path, () => this.#engine.loadHead(path), work);
+    return this.#models.use(
+      key,
+      () => this.#engine.loadModel(first),
+      (model) => model.judge(group, images, prompts, heads),
+    );
   }
 
   async #read(item: ScoreItem, index: number): Promise<RgbImage> {

@@ -39,22 +39,39 @@ function fakeEngine(): ScorerEngine {
         throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
       return { rgb: Uint8Array.from(bytes), width: 1, height: 1 };
     },
-    async loadClip(directory) {
-      if (directory === '/missing')
-        throw Object.assign(new Error(`${directory}: expected a model folder, got no such folder`), { code: 'INVALID_ARGUMENT' });
-      log.push(`clip ${directory}`);
+    async loadModel({ clipPath, kind }) {
+      if (clipPath === '/missing')
+        throw Object.assign(new Error(`${clipPath}: expected a model folder, got no such folder`), { code: 'INVALID_ARGUMENT' });
+      log.push(`model ${clipPath}`);
       return {
-        async embedImages(images) {
+        async judge(group, images, prompts, heads) {
           log.push(`embed ${images.length}`);
-          return { data: Float32Array.from(images, (image) => image.rgb[0] ?? 0), shape: [images.length, 1] };
+          const bytes = images.map((image) => image.rgb[0] ?? 0);
+          const info = (one: (typeof group)[number]) => ({
+            kind: one.kind,
+            files: [{ name: 'w', digest: 'sha256:0' }],
+            variant: kind,
+            scale: 'x',
+            preprocess: 'transformers',
+          });
+          return Promise.all(
+            group.map(async (one) => ({
+              judge: info(one),
+              values:
+                one.kind === 'aesthetic'
+                  ? await heads(one.headPath, (head) => head.score({ data: Float32Array.from(bytes), shape: [bytes.length, 1] }))
+                  : prompts.map((text, n) => (bytes[n] ?? 0) + text.length),
+            })),
+          );
         },
-        score: async (images, texts) => texts.map((text, n) => (images.data[n] ?? 0) + text.length),
         release: () => undefined,
       };
     },
     async loadHead(directory) {
       log.push(`head ${directory}`);
       return {
+        version: 'v2',
+        files: [],
         score: async (images) => images.data.map((value) => (directory === '/nan' ? Number.NaN : value / 2)),
         release: () => undefined,
       };
@@ -107,7 +124,8 @@ it('scores a job by every metric in the order of its items, embedding each image
   expect(result.value.scores.map((scores) => scores.metric)).toEqual(['pick', 'aesthetic']);
   expect(result.value.scores[0]!.values).toEqual(Array.from({ length: 40 }, (_, i) => 65 + i));
   expect(result.value.scores[1]!.values[39]).toBe(32.5);
-  expect(log).toEqual(['clip /clip', 'embed 32', 'head /head', 'embed 8']);
+  expect(result.value.scores[0]!.judge).toMatchObject({ kind: 'clip', files: [{ name: 'w', digest: 'sha256:0' }], scale: 'x' });
+  expect(log).toEqual(['model /clip', 'embed 32', 'head /head', 'embed 8']);
 });
 
 it('answers calls, and refuses bad ones by name', async () => {

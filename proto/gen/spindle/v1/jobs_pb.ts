@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/jobs.proto.
  */
 export const file_spindle_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrIqkBCglFbmNvZGVKb2ISKQoIbWFuaWZlc3QYASABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBXN0YXJ0GAIgASgNEg0KBWNvdW50GAMgASgNEhUKDXBpcGVsaW5lX3BhdGgYBCABKAkSEgoKcmVzb2x1dGlvbhgFIAEoDRIoCglwcmVjaXNpb24YBiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbiLxAQoJU2FtcGxlSm9iEiEKBHVuZXQYASABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSFQoNcGlwZWxpbmVfcGF0aBgCIAEoCRIuCghzYW1wbGluZxgDIAEoCzIcLnNwaW5kbGUudjEuU2FtcGxpbmdTZXR0aW5ncxIlCgVpdGVtcxgEIAMoCzIWLnNwaW5kbGUudjEuUHJvbXB0SXRlbRIUCgx3YW50X2xhdGVudHMYBSABKAgSEwoLd2FudF9pbWFnZXMYBiABKAgSKAoJcHJlY2lzaW9uGAcgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24iTgoKTWV0cmljU3BlYxIMCgRuYW1lGAEgASgJEgwKBGtpbmQYAiABKAkSEQoJY2xpcF9wYXRoGAMgASgJEhEKCWhlYWRfcGF0aBgEIAEoCSJbCglTY29yZUl0ZW0SJgoGcHJvbXB0GAEgASgLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEiYKBWltYWdlGAIgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZiJZCghTY29yZUpvYhInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0ixQEKCUpvYlJlc3VsdBILCgNrZXkYASABKAkSKgoGZW5jb2RlGAIgASgLMhguc3BpbmRsZS52MS5FbmNvZGVSZXN1bHRIABIqCgZzYW1wbGUYAyABKAsyGC5zcGluZGxlLnYxLlNhbXBsZVJlc3VsdEgAEigKBXNjb3JlGAQgASgLMhcuc3BpbmRsZS52MS5TY29yZVJlc3VsdEgAEg8KB3NlY29uZHMYBSABKAESDgoGd29ya2VyGAYgASgJQggKBnJlc3VsdCKMAQoMRW5jb2RlUmVzdWx0EiYKBXNoYXJkGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVjb3VudBgCIAEoDRIpCghyZWplY3RlZBgDIAMoCzIXLnNwaW5kbGUudjEuUmVqZWN0ZWRSb3cSGgoSdHJ1bmNhdGVkX2NhcHRpb25zGAQgASgNIjoKC1JlamVjdGVkUm93Eg0KBWluZGV4GAEgASgNEgwKBGZpbGUYAiABKAkSDgoGcmVhc29uGAMgASgJInAKDFNhbXBsZVJlc3VsdBIoCgdsYXRlbnRzGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZpbWFnZXMYAiADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBWNvdW50GAMgASgNIjcKC1Njb3JlUmVzdWx0EigKBnNjb3JlcxgBIAMoCzIYLnNwaW5kbGUudjEuTWV0cmljU2NvcmVzIi4KDE1ldHJpY1Njb3JlcxIOCgZtZXRyaWMYASABKAkSDgoGdmFsdWVzGAIgAygBYgZwcm90bzM", [file_spindle_v1_types]);
+  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrIqkBCglFbmNvZGVKb2ISKQoIbWFuaWZlc3QYASABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBXN0YXJ0GAIgASgNEg0KBWNvdW50GAMgASgNEhUKDXBpcGVsaW5lX3BhdGgYBCABKAkSEgoKcmVzb2x1dGlvbhgFIAEoDRIoCglwcmVjaXNpb24YBiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbiLxAQoJU2FtcGxlSm9iEiEKBHVuZXQYASABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSFQoNcGlwZWxpbmVfcGF0aBgCIAEoCRIuCghzYW1wbGluZxgDIAEoCzIcLnNwaW5kbGUudjEuU2FtcGxpbmdTZXR0aW5ncxIlCgVpdGVtcxgEIAMoCzIWLnNwaW5kbGUudjEuUHJvbXB0SXRlbRIUCgx3YW50X2xhdGVudHMYBSABKAgSEwoLd2FudF9pbWFnZXMYBiABKAgSKAoJcHJlY2lzaW9uGAcgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24iuwEKCk1ldHJpY1NwZWMSDAoEbmFtZRgBIAEoCRIMCgRraW5kGAIgASgJEhEKCWNsaXBfcGF0aBgDIAEoCRIRCgloZWFkX3BhdGgYBCABKAkSFgoOdG9rZW5pemVyX3BhdGgYBSABKAkSHwoXZmFsbGJhY2tfdG9rZW5pemVyX3BhdGgYBiABKAkSEgoKcHJlcHJvY2VzcxgHIAEoCRINCgVzY2FsZRgIIAEoARIPCgd2YXJpYW50GAkgASgJInMKCUp1ZGdlSW5mbxIMCgRraW5kGAEgASgJEiQKBWZpbGVzGAIgAygLMhUuc3BpbmRsZS52MS5KdWRnZUZpbGUSDwoHdmFyaWFudBgDIAEoCRINCgVzY2FsZRgEIAEoCRISCgpwcmVwcm9jZXNzGAUgASgJIikKCUp1ZGdlRmlsZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCSJbCglTY29yZUl0ZW0SJgoGcHJvbXB0GAEgASgLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEiYKBWltYWdlGAIgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZiJZCghTY29yZUpvYhInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0ixQEKCUpvYlJlc3VsdBILCgNrZXkYASABKAkSKgoGZW5jb2RlGAIgASgLMhguc3BpbmRsZS52MS5FbmNvZGVSZXN1bHRIABIqCgZzYW1wbGUYAyABKAsyGC5zcGluZGxlLnYxLlNhbXBsZVJlc3VsdEgAEigKBXNjb3JlGAQgASgLMhcuc3BpbmRsZS52MS5TY29yZVJlc3VsdEgAEg8KB3NlY29uZHMYBSABKAESDgoGd29ya2VyGAYgASgJQggKBnJlc3VsdCKMAQoMRW5jb2RlUmVzdWx0EiYKBXNoYXJkGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVjb3VudBgCIAEoDRIpCghyZWplY3RlZBgDIAMoCzIXLnNwaW5kbGUudjEuUmVqZWN0ZWRSb3cSGgoSdHJ1bmNhdGVkX2NhcHRpb25zGAQgASgNIjoKC1JlamVjdGVkUm93Eg0KBWluZGV4GAEgASgNEgwKBGZpbGUYAiABKAkSDgoGcmVhc29uGAMgASgJInAKDFNhbXBsZVJlc3VsdBIoCgdsYXRlbnRzGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZpbWFnZXMYAiADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBWNvdW50GAMgASgNIjcKC1Njb3JlUmVzdWx0EigKBnNjb3JlcxgBIAMoCzIYLnNwaW5kbGUudjEuTWV0cmljU2NvcmVzIlQKDE1ldHJpY1Njb3JlcxIOCgZtZXRyaWMYASABKAkSDgoGdmFsdWVzGAIgAygBEiQKBWp1ZGdlGAMgASgLMhUuc3BpbmRsZS52MS5KdWRnZUluZm9iBnByb3RvMw", [file_spindle_v1_types]);
 
 /**
  * One unit of work on the JetStream work queue. Idempotent: `key` names its result; run twice, it leaves the same bytes.
@@ -165,7 +165,8 @@ export const SampleJobSchema: GenMessage<SampleJob> = /*@__PURE__*/
   messageDesc(file_spindle_v1_jobs, 2);
 
 /**
- * A judge. `kind` is "clip" (PickScore's form: exp(logit_scale) * cosine) or "aesthetic" (an MLP on a CLIP image embedding).
+ * A judge. `kind` is "clip" (exp(logit_scale) * cosine), "pickscore", "hpsv2" or "clip_score" (100 * cosine), "image_reward",
+ * or "aesthetic" (linear layers on a CLIP image embedding).
  *
  * @generated from message spindle.v1.MetricSpec
  */
@@ -181,18 +182,51 @@ export type MetricSpec = Message<"spindle.v1.MetricSpec"> & {
   kind: string;
 
   /**
-   * clip: CLIPModel folder with preprocessor_config.json and tokenizer.
+   * The model: a CLIPModel folder with preprocessor_config.json and tokenizer, or weights in open_clip's layout; image_reward: ImageReward's.
    *
    * @generated from field: string clip_path = 3;
    */
   clipPath: string;
 
   /**
-   * aesthetic: folder with the head's model.safetensors.
+   * aesthetic: the head's safetensors file, or its folder.
    *
    * @generated from field: string head_path = 4;
    */
   headPath: string;
+
+  /**
+   * Empty: the model's own folder, then the fallback.
+   *
+   * @generated from field: string tokenizer_path = 5;
+   */
+  tokenizerPath: string;
+
+  /**
+   * @generated from field: string fallback_tokenizer_path = 6;
+   */
+  fallbackTokenizerPath: string;
+
+  /**
+   * "transformers", "torchvision", "tensor" or "tensor_antialias"; empty: as the kind's own code does.
+   *
+   * @generated from field: string preprocess = 7;
+   */
+  preprocess: string;
+
+  /**
+   * What cosines are multiplied by; 0: the kind's own.
+   *
+   * @generated from field: double scale = 8;
+   */
+  scale: number;
+
+  /**
+   * Name of the variant in reports; empty: told from the files.
+   *
+   * @generated from field: string variant = 9;
+   */
+  variant: string;
 };
 
 /**
@@ -201,6 +235,73 @@ export type MetricSpec = Message<"spindle.v1.MetricSpec"> & {
  */
 export const MetricSpecSchema: GenMessage<MetricSpec> = /*@__PURE__*/
   messageDesc(file_spindle_v1_jobs, 3);
+
+/**
+ * What a judge was, so that its numbers can be compared with others'.
+ *
+ * @generated from message spindle.v1.JudgeInfo
+ */
+export type JudgeInfo = Message<"spindle.v1.JudgeInfo"> & {
+  /**
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: repeated spindle.v1.JudgeFile files = 2;
+   */
+  files: JudgeFile[];
+
+  /**
+   * @generated from field: string variant = 3;
+   */
+  variant: string;
+
+  /**
+   * How the number comes about, e.g. "100 · cosine".
+   *
+   * @generated from field: string scale = 4;
+   */
+  scale: string;
+
+  /**
+   * @generated from field: string preprocess = 5;
+   */
+  preprocess: string;
+};
+
+/**
+ * Describes the message spindle.v1.JudgeInfo.
+ * Use `create(JudgeInfoSchema)` to create a new message.
+ */
+export const JudgeInfoSchema: GenMessage<JudgeInfo> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_jobs, 4);
+
+/**
+ * @generated from message spindle.v1.JudgeFile
+ */
+export type JudgeFile = Message<"spindle.v1.JudgeFile"> & {
+  /**
+   * Without folders.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * "sha256:" and hex digits, of the file's bytes.
+   *
+   * @generated from field: string digest = 2;
+   */
+  digest: string;
+};
+
+/**
+ * Describes the message spindle.v1.JudgeFile.
+ * Use `create(JudgeFileSchema)` to create a new message.
+ */
+export const JudgeFileSchema: GenMessage<JudgeFile> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_jobs, 5);
 
 /**
  * @generated from message spindle.v1.ScoreItem
@@ -222,7 +323,7 @@ export type ScoreItem = Message<"spindle.v1.ScoreItem"> & {
  * Use `create(ScoreItemSchema)` to create a new message.
  */
 export const ScoreItemSchema: GenMessage<ScoreItem> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 4);
+  messageDesc(file_spindle_v1_jobs, 6);
 
 /**
  * @generated from message spindle.v1.ScoreJob
@@ -244,7 +345,7 @@ export type ScoreJob = Message<"spindle.v1.ScoreJob"> & {
  * Use `create(ScoreJobSchema)` to create a new message.
  */
 export const ScoreJobSchema: GenMessage<ScoreJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 5);
+  messageDesc(file_spindle_v1_jobs, 7);
 
 /**
  * What a finished job left behind; stored as JSON under the job's key in the artifact store.
@@ -298,7 +399,7 @@ export type JobResult = Message<"spindle.v1.JobResult"> & {
  * Use `create(JobResultSchema)` to create a new message.
  */
 export const JobResultSchema: GenMessage<JobResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 6);
+  messageDesc(file_spindle_v1_jobs, 8);
 
 /**
  * @generated from message spindle.v1.EncodeResult
@@ -336,7 +437,7 @@ export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
  * Use `create(EncodeResultSchema)` to create a new message.
  */
 export const EncodeResultSchema: GenMessage<EncodeResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 7);
+  messageDesc(file_spindle_v1_jobs, 9);
 
 /**
  * @generated from message spindle.v1.RejectedRow
@@ -363,7 +464,7 @@ export type RejectedRow = Message<"spindle.v1.RejectedRow"> & {
  * Use `create(RejectedRowSchema)` to create a new message.
  */
 export const RejectedRowSchema: GenMessage<RejectedRow> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 8);
+  messageDesc(file_spindle_v1_jobs, 10);
 
 /**
  * @generated from message spindle.v1.SampleResult
@@ -394,7 +495,7 @@ export type SampleResult = Message<"spindle.v1.SampleResult"> & {
  * Use `create(SampleResultSchema)` to create a new message.
  */
 export const SampleResultSchema: GenMessage<SampleResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 9);
+  messageDesc(file_spindle_v1_jobs, 11);
 
 /**
  * @generated from message spindle.v1.ScoreResult
@@ -411,7 +512,7 @@ export type ScoreResult = Message<"spindle.v1.ScoreResult"> & {
  * Use `create(ScoreResultSchema)` to create a new message.
  */
 export const ScoreResultSchema: GenMessage<ScoreResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 10);
+  messageDesc(file_spindle_v1_jobs, 12);
 
 /**
  * @generated from message spindle.v1.MetricScores
@@ -428,6 +529,11 @@ export type MetricScores = Message<"spindle.v1.MetricScores"> & {
    * @generated from field: repeated double values = 2;
    */
   values: number[];
+
+  /**
+   * @generated from field: spindle.v1.JudgeInfo judge = 3;
+   */
+  judge?: JudgeInfo | undefined;
 };
 
 /**
@@ -435,5 +541,5 @@ export type MetricScores = Message<"spindle.v1.MetricScores"> & {
  * Use `create(MetricScoresSchema)` to create a new message.
  */
 export const MetricScoresSchema: GenMessage<MetricScores> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 11);
+  messageDesc(file_spindle_v1_jobs, 13);
 

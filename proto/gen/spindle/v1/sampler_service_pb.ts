@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { MetricSpec } from "./jobs_pb.js";
+import { file_spindle_v1_jobs } from "./jobs_pb.js";
 import type { ArtifactRef, PhaseTiming, Precision, PromptItem, SamplingSettings, UnetRef } from "./types_pb.js";
 import { file_spindle_v1_types } from "./types_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -12,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/sampler_service.proto.
  */
 export const file_spindle_v1_sampler_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3NhbXBsZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSJTChNJbnNwZWN0TW9kZWxSZXF1ZXN0EgwKBHBhdGgYASABKAkSLgoIc2FtcGxpbmcYAiABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3Mi/gEKFEluc3BlY3RNb2RlbFJlc3BvbnNlEgwKBGtpbmQYASABKAkSFwoPdW5ldF9wYXJhbWV0ZXJzGAIgASgEEhcKD2xhdGVudF9jaGFubmVscxgDIAEoDRIRCgl2YWVfc2NhbGUYBCABKA0SEwoLc2FtcGxlX3NpemUYBSABKA0SEwoLdGV4dF90b2tlbnMYBiABKA0SEgoKdGV4dF93aWR0aBgHIAEoDRIXCg9wcmVkaWN0aW9uX3R5cGUYCCABKAkSEQoJc2NoZWR1bGVyGAkgASgJEhAKCHdhcm5pbmdzGAogAygJEhcKD2VtYmVkZGluZ193aWR0aBgLIAEoDSLKAQoNU2FtcGxlUmVxdWVzdBIVCg1waXBlbGluZV9wYXRoGAEgASgJEiEKBHVuZXQYAiABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSLgoIc2FtcGxpbmcYAyABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3MSJQoFaXRlbXMYBCADKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SKAoJcHJlY2lzaW9uGAUgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24iYgoOU2FtcGxlUmVzcG9uc2USJwoGaW1hZ2VzGAEgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZwaGFzZXMYAiADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nIhIKEEdldFdvcmtlclJlcXVlc3QiuAEKEUdldFdvcmtlclJlc3BvbnNlEhEKCXdvcmtlcl9pZBgBIAEoCRIPCgdiYWNrZW5kGAIgASgJEgsKA2lzYRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEigKCXByZWNpc2lvbhgFIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEg8KB2pvYl9rZXkYBiABKAkSEQoJam9ic19kb25lGAcgASgEEhMKC2pvYnNfZmFpbGVkGAggASgEMvMBCg5TYW1wbGVyU2VydmljZRJRCgxJbnNwZWN0TW9kZWwSHy5zcGluZGxlLnYxLkluc3BlY3RNb2RlbFJlcXVlc3QaIC5zcGluZGxlLnYxLkluc3BlY3RNb2RlbFJlc3BvbnNlEj8KBlNhbXBsZRIZLnNwaW5kbGUudjEuU2FtcGxlUmVxdWVzdBoaLnNwaW5kbGUudjEuU2FtcGxlUmVzcG9uc2USTQoJR2V0V29ya2VyEhwuc3BpbmRsZS52MS5HZXRXb3JrZXJSZXF1ZXN0Gh0uc3BpbmRsZS52MS5HZXRXb3JrZXJSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3NhbXBsZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSJ6ChNJbnNwZWN0TW9kZWxSZXF1ZXN0EgwKBHBhdGgYASABKAkSLgoIc2FtcGxpbmcYAiABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3MSJQoFanVkZ2UYAyABKAsyFi5zcGluZGxlLnYxLk1ldHJpY1NwZWMi/gEKFEluc3BlY3RNb2RlbFJlc3BvbnNlEgwKBGtpbmQYASABKAkSFwoPdW5ldF9wYXJhbWV0ZXJzGAIgASgEEhcKD2xhdGVudF9jaGFubmVscxgDIAEoDRIRCgl2YWVfc2NhbGUYBCABKA0SEwoLc2FtcGxlX3NpemUYBSABKA0SEwoLdGV4dF90b2tlbnMYBiABKA0SEgoKdGV4dF93aWR0aBgHIAEoDRIXCg9wcmVkaWN0aW9uX3R5cGUYCCABKAkSEQoJc2NoZWR1bGVyGAkgASgJEhAKCHdhcm5pbmdzGAogAygJEhcKD2VtYmVkZGluZ193aWR0aBgLIAEoDSLKAQoNU2FtcGxlUmVxdWVzdBIVCg1waXBlbGluZV9wYXRoGAEgASgJEiEKBHVuZXQYAiABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSLgoIc2FtcGxpbmcYAyABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3MSJQoFaXRlbXMYBCADKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SKAoJcHJlY2lzaW9uGAUgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24iYgoOU2FtcGxlUmVzcG9uc2USJwoGaW1hZ2VzGAEgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZwaGFzZXMYAiADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nIhIKEEdldFdvcmtlclJlcXVlc3QiuAEKEUdldFdvcmtlclJlc3BvbnNlEhEKCXdvcmtlcl9pZBgBIAEoCRIPCgdiYWNrZW5kGAIgASgJEgsKA2lzYRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEigKCXByZWNpc2lvbhgFIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEg8KB2pvYl9rZXkYBiABKAkSEQoJam9ic19kb25lGAcgASgEEhMKC2pvYnNfZmFpbGVkGAggASgEMvMBCg5TYW1wbGVyU2VydmljZRJRCgxJbnNwZWN0TW9kZWwSHy5zcGluZGxlLnYxLkluc3BlY3RNb2RlbFJlcXVlc3QaIC5zcGluZGxlLnYxLkluc3BlY3RNb2RlbFJlc3BvbnNlEj8KBlNhbXBsZRIZLnNwaW5kbGUudjEuU2FtcGxlUmVxdWVzdBoaLnNwaW5kbGUudjEuU2FtcGxlUmVzcG9uc2USTQoJR2V0V29ya2VyEhwuc3BpbmRsZS52MS5HZXRXb3JrZXJSZXF1ZXN0Gh0uc3BpbmRsZS52MS5HZXRXb3JrZXJSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_spindle_v1_jobs, file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.InspectModelRequest
@@ -29,6 +31,13 @@ export type InspectModelRequest = Message<"spindle.v1.InspectModelRequest"> & {
    * @generated from field: spindle.v1.SamplingSettings sampling = 2;
    */
   sampling?: SamplingSettings | undefined;
+
+  /**
+   * Set: `path` is this judge's model, and the whole judge is checked.
+   *
+   * @generated from field: spindle.v1.MetricSpec judge = 3;
+   */
+  judge?: MetricSpec | undefined;
 };
 
 /**
@@ -43,7 +52,7 @@ export const InspectModelRequestSchema: GenMessage<InspectModelRequest> = /*@__P
  */
 export type InspectModelResponse = Message<"spindle.v1.InspectModelResponse"> & {
   /**
-   * "StableDiffusionPipeline", "UNet2DConditionModel", "CLIPModel", "AestheticHead", ...
+   * "StableDiffusionPipeline", "UNet2DConditionModel", "CLIPModel", "ImageReward", "AestheticHead", ...
    *
    * @generated from field: string kind = 1;
    */

@@ -57,6 +57,10 @@ export function fakeEngine(): FakeEngine {
         warnings: ['w'],
       };
     },
+    inspectJudge({ kind, clipPath }) {
+      log.push(`judge ${kind} ${clipPath}`);
+      return { kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel', parameters: 1, embeddingWidth: 8, textTokens: 77 };
+    },
     async readImage(bytes, where, resolution) {
       if (bytes.toString().startsWith('broken'))
         throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });

@@ -1,16 +1,30 @@
+export const metricKinds = ['clip', 'pickscore', 'hpsv2', 'clip_score', 'image_reward', 'aesthetic'] as const;
+export const preprocessMethods = ['transformers', 'torchvision', 'tensor', 'tensor_antialias'] as const;
+
+export type MetricKind = (typeof metricKinds)[number];
+export type Preprocess = (typeof preprocessMethods)[number];
+
+/** Empty paths and texts mean "not given". */
 export interface Metric {
   name: string;
-  kind: 'clip' | 'aesthetic';
+  kind: MetricKind;
   clipPath: string;
   headPath: string;
+  tokenizerPath: string;
+  fallbackTokenizerPath: string;
+  /** Undefined: as the kind's own code does. */
+  preprocess: Preprocess | undefined;
+  /** What cosines are multiplied by; undefined: the kind's own. */
+  scale: number | undefined;
+  variant: string | undefined;
 }
 
-interface Spec {
-  name: string;
+type Spec = Omit<Metric, 'kind' | 'preprocess' | 'scale' | 'variant'> & {
   kind: string;
-  clipPath: string;
-  headPath: string;
-}
+  preprocess: string;
+  scale: number;
+  variant: string;
+};
 
 /** Throws Error with a sentence that names field, expected and got. */
 export function checkMetrics(specs: readonly Spec[]): Metric[] {
@@ -18,19 +32,41 @@ export function checkMetrics(specs: readonly Spec[]): Metric[] {
   const names = new Set<string>();
   return specs.map((spec, index) => {
     const where = `metrics[${index}]`;
-    if (spec.name === '') throw new Error(`${where}.name: expected a name, got nothing`);
-    if (names.has(spec.name)) throw new Error(`${where}.name: expected a name of its own, got "${spec.name}" twice`);
-    names.add(spec.name);
-    if (spec.kind !== 'clip' && spec.kind !== 'aesthetic') throw new Error(`${where}.kind: expected clip or aesthetic, got "${spec.kind}"`);
-    if (spec.clipPath === '') throw new Error(`${where}.clip_path: expected a CLIPModel folder, got nothing`);
-    if (spec.kind === 'aesthetic' && spec.headPath === '') throw new Error(`${where}.head_path: expected the head's folder, got nothing`);
-    return { name: spec.name, kind: spec.kind, clipPath: spec.clipPath, headPath: spec.headPath };
+    const { name, kind, clipPath, headPath, tokenizerPath, fallbackTokenizerPath } = spec;
+    if (name === '') throw new Error(`${where}.name: expected a name, got nothing`);
+    if (names.has(name)) throw new Error(`${where}.name: expected a name of its own, got "${name}" twice`);
+    names.add(name);
+    if (clipPath === '') throw new Error(`${where}.clip_path: expected the model's folder or file, got nothing`);
+    if (kind === 'aesthetic' && headPath === '') throw new Error(`${where}.head_path: expected the head's folder or file, got nothing`);
+    if (spec.scale < 0 || !Number.isFinite(spec.scale)) throw new Error(`${where}.scale: expected a positive number, got ${spec.scale}`);
+    return {
+      name,
+      kind: oneOf(metricKinds, kind, `${where}.kind`),
+      clipPath,
+      headPath,
+      tokenizerPath,
+      fallbackTokenizerPath,
+      preprocess: spec.preprocess === '' ? undefined : oneOf(preprocessMethods, spec.preprocess, `${where}.preprocess`),
+      scale: spec.scale === 0 ? undefined : spec.scale,
+      variant: spec.variant === '' ? undefined : spec.variant,
+    };
   });
 }
 
-/** Metrics that share a CLIP model share its image embeddings. */
-export function groupByClip(metrics: readonly Metric[]): Map<string, Metric[]> {
+function oneOf<T extends string>(allowed: readonly T[], value: string, where: string): T {
+  const found = allowed.find((candidate) => candidate === value);
+  if (found === undefined) throw new Error(`${where}: expected ${allowed.join(', ')}, got "${value}"`);
+  return found;
+}
+
+/** Metrics whose model is loaded once: the same files, read with the same tokenizer. */
+export function groupByModel(metrics: readonly Metric[]): Map<string, Metric[]> {
   const groups = new Map<string, Metric[]>();
-  for (const metric of metrics) groups.set(metric.clipPath, [...(groups.get(metric.clipPath) ?? []), metric]);
+  for (const metric of metrics) {
+    const { clipPath, tokenizerPath, fallbackTokenizerPath } = metric;
+    const family = metric.kind === 'image_reward' ? 'image_reward' : 'clip';
+    const key = JSON.stringify([family, clipPath, tokenizerPath, fallbackTokenizerPath]);
+    groups.set(key, [...(groups.get(key) ?? []), metric]);
+  }
   return groups;
 }
