@@ -69,7 +69,7 @@ export class WordPieceTokenizer {
   }
 
   #pieces(word: string): string[] {
-    const characters = [...word];
+    const characters = Array.from(word);
     if (characters.length > maxWordLength) return [unknown];
     const pieces: string[] = [];
     for (let start = 0; start < characters.length; ) {
@@ -91,7 +91,7 @@ export class WordPieceTokenizer {
 }
 
 function words(text: string): string[] {
-  const clean = [...text.normalize('NFC')]
+  const clean = Array.from(text.normalize('NFC'))
     .filter((c) => c !== '\u0000' && c !== '\uFFFD' && (/\s/u.test(c) || !/^\p{C}$/u.test(c)))
     .map((c) => (isChinese(c) ? ` ${c} ` : /\s/u.test(c) ? ' ' : c))
     .join('');
