@@ -1,27 +1,51 @@
 /** Scores out of the store, statistics out of scores. */
 import { create, fromJsonString } from '@bufbuild/protobuf';
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
+import { best, compare, levelWithItself, SpindleError, summarise, type ArtifactStore, type Comparison, type Scored } from '@spindle/kit';
 import {
   JobResultSchema,
   MetricStatisticsSchema,
   ModelStatisticsSchema,
   type ArtifactRef,
   type JobResult,
+  type JudgeInfo,
   type ModelEvaluation,
   type ModelStatistics,
 } from '@spindle/proto';
-import { statistics, type Scored, type Statistics } from './domain/statistics.js';
+import type { Against, BestAgainst, Judge, Statistics } from './domain/statistics.js';
+
+/** One number of one image. */
+export interface ImageScore extends Scored {
+  category: string;
+}
+
+export interface JudgedMetric {
+  metric: string;
+  statistics: Statistics;
+  /** Per category, in the order in which they first occur; empty for prompts without. */
+  categories: { category: string; statistics: Statistics }[];
+}
 
 export interface JudgedModel {
   name: string;
-  metrics: { metric: string; statistics: Statistics }[];
+  metrics: JudgedMetric[];
 }
 
-export async function evaluate(models: readonly ModelEvaluation[], store: ArtifactStore): Promise<JudgedModel[]> {
+export interface Evaluation {
+  models: JudgedModel[];
+  /** By metric. */
+  judges: Record<string, Judge>;
+  best: BestAgainst[];
+  warnings: string[];
+  /** By model and metric, in the items' order. */
+  scores: Map<string, ImageScore[]>[];
+}
+
+export async function evaluate(models: readonly ModelEvaluation[], store: ArtifactStore): Promise<Evaluation> {
   if (models.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'models: expected at least the base, got none');
-  const scores = await Promise.all(models.map((model) => readScores(model, store)));
-  const base = scores[0] ?? new Map<string, Scored[]>();
-  return models.map((model, position) => ({
+  const read = await Promise.all(models.map((model) => readScores(model, store)));
+  const scores = read.map((one) => one.scores);
+  const base = scores[0] ?? new Map<string, ImageScore[]>();
+  const judged = models.map((model, position) => ({
     name: model.model,
     metrics: [...(scores[position] ?? [])].map(([metric, own]) => {
       const reference = base.get(metric);
@@ -30,28 +54,102 @@ export async function evaluate(models: readonly ModelEvaluation[], store: Artifa
           'INVALID_ARGUMENT',
           `${model.model}: metric ${metric}: expected scores of ${models[0]?.model ?? 'the base'} too, got none`,
         );
-      return { metric, statistics: compare(model.model, metric, own, position === 0 ? null : reference) };
+      return judgedMetric(model.model, metric, own, position === 0 ? null : reference);
     }),
   }));
+  const { judges, warnings } = sameJudges(models, read);
+  return { models: judged, judges, best: bestAgainst(judged, scores), warnings, scores };
 }
 
-function compare(model: string, metric: string, own: readonly Scored[], base: readonly Scored[] | null): Statistics {
-  try {
-    return statistics(own, base);
-  } catch (cause) {
-    throw new SpindleError('INVALID_ARGUMENT', `${model}: metric ${metric}: ${(cause as Error).message}`, { cause });
+function judgedMetric(model: string, metric: string, own: readonly ImageScore[], base: readonly ImageScore[] | null): JudgedMetric {
+  const where = `${model}: metric ${metric}`;
+  const categories = [...new Set(own.map(({ category }) => category))].filter((category) => category !== '');
+  const of = (scores: readonly ImageScore[], category: string): ImageScore[] => scores.filter((score) => score.category === category);
+  return {
+    metric,
+    statistics: statistics(where, own, base),
+    categories: categories.map((category) => ({
+      category,
+      statistics: statistics(`${where}: category ${category}`, of(own, category), base && of(base, category)),
+    })),
+  };
+}
+
+function statistics(where: string, own: readonly ImageScore[], base: readonly ImageScore[] | null): Statistics {
+  const { bestMean, imagesPerPrompt, ...summary } = summarise(own);
+  const against = (of?: typeof best): Against => {
+    if (base === null) return without(levelWithItself(summary.n));
+    try {
+      return without(compare(own, base, of));
+    } catch (cause) {
+      throw new SpindleError('INVALID_ARGUMENT', `${where}: ${(cause as Error).message}`, { cause });
+    }
+  };
+  return {
+    ...summary,
+    ...against(),
+    bestOf: imagesPerPrompt > 1 ? { ...against(best), images: imagesPerPrompt, mean: bestMean } : null,
+  };
+}
+
+/** A comparison's prompts may be fewer than the model's own: n is the latter. */
+function without({ n: _n, ...against }: Comparison): Against {
+  return against;
+}
+
+/** Whether the model that the first judge likes best can be told from each of the others. */
+function bestAgainst(models: readonly JudgedModel[], scores: readonly Map<string, ImageScore[]>[]): BestAgainst[] {
+  const metric = models[0]?.metrics[0]?.metric;
+  if (metric === undefined) return [];
+  const means = models.map((model) => model.metrics.find((one) => one.metric === metric)?.statistics.mean ?? Number.NEGATIVE_INFINITY);
+  const top = means.indexOf(Math.max(...means));
+  const own = scores[top]?.get(metric) ?? [];
+  return models.flatMap((model, position) => {
+    const other = scores[position]?.get(metric) ?? [];
+    const shared = new Set(other.map(({ prompt, seed }) => `${prompt}/${seed}`));
+    if (position === top || !own.some(({ prompt, seed }) => shared.has(`${prompt}/${seed}`))) return [];
+    return { metric, best: models[top]?.name ?? '', model: model.name, ...without(compare(own, other)) };
+  });
+}
+
+/** One judge per metric; scores of different files under one name do not compare, which the report then says. */
+function sameJudges(models: readonly ModelEvaluation[], read: readonly ModelScores[]): Pick<Evaluation, 'judges' | 'warnings'> {
+  const judges: Record<string, Judge> = {};
+  const warnings = new Set<string>();
+  for (const [position, { judges: own }] of read.entries()) {
+    for (const { metric, judge } of own) {
+      const first = (judges[metric] ??= judge);
+      if (JSON.stringify(first) !== JSON.stringify(judge))
+        warnings.add(
+          `metric ${metric}: ${models[position]?.model ?? ''} was judged by ${judgeText(judge)}, others by ${judgeText(first)}: the judge's files changed during the run, so its scores do not compare.`,
+        );
+    }
   }
+  return { judges, warnings: [...warnings] };
 }
 
-async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise<Map<string, Scored[]>> {
+function judgeText({ files, variant }: Judge): string {
+  return `${variant} (${files.map(({ name, digest }) => `${name} ${digest.slice(0, 15)}…`).join(', ')})`;
+}
+
+interface ModelScores {
+  scores: Map<string, ImageScore[]>;
+  judges: { metric: string; judge: Judge }[];
+}
+
+async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise<ModelScores> {
   const values = new Map<string, number[]>();
+  const judges: ModelScores['judges'] = [];
   for (const key of model.scoreKeys) {
     const { result } = await readResult(key, store);
     if (result.case !== 'score')
       throw new SpindleError('INVALID_ARGUMENT', `${key}: expected the result of a score job, got ${result.case ?? 'nothing'}`);
-    for (const { metric, values: shard } of result.value.scores) values.set(metric, [...(values.get(metric) ?? []), ...shard]);
+    for (const { metric, values: shard, judge } of result.value.scores) {
+      values.set(metric, [...(values.get(metric) ?? []), ...shard]);
+      if (judge !== undefined) judges.push({ metric, judge: toJudge(judge) });
+    }
   }
-  const scored = new Map<string, Scored[]>();
+  const scores = new Map<string, ImageScore[]>();
   for (const [metric, list] of values) {
     if (list.length !== model.items.length) {
       throw new SpindleError(
@@ -59,12 +157,19 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
         `${model.model}: metric ${metric}: expected ${model.items.length} scores (one per item), got ${list.length}`,
       );
     }
-    scored.set(
+    scores.set(
       metric,
-      list.map((value, i) => ({ prompt: model.items[i]?.prompt?.index ?? i, seed: model.items[i]?.prompt?.seed ?? 0n, value })),
+      list.map((value, i) => {
+        const item = model.items[i];
+        return { prompt: item?.prompt?.index ?? i, seed: item?.prompt?.seed ?? 0n, category: item?.category ?? '', value };
+      }),
     );
   }
-  return scored;
+  return { scores, judges };
+}
+
+function toJudge({ kind, files, variant, scale, preprocess }: JudgeInfo): Judge {
+  return { kind, files: files.map(({ name, digest }) => ({ name, digest })), variant, scale, preprocess };
 }
 
 /** Images of a model, in the items' order. */
@@ -95,7 +200,18 @@ export function toProto(models: readonly JudgedModel[]): ModelStatistics[] {
   return models.map(({ name, metrics }) =>
     create(ModelStatisticsSchema, {
       model: name,
-      metrics: metrics.map(({ metric, statistics: s }) => create(MetricStatisticsSchema, { metric, ...s })),
+      metrics: metrics.map(({ metric, statistics: s }) =>
+        create(MetricStatisticsSchema, {
+          metric,
+          mean: s.mean,
+          median: s.median,
+          standardError: s.standardError,
+          winRate: s.winRate,
+          differenceLow: s.differenceLow,
+          differenceHigh: s.differenceHigh,
+          n: s.n,
+        }),
+      ),
     }),
   );
 }

@@ -8,7 +8,7 @@ import { writeReport } from './write_report.js';
 export function createHandlers(store: ArtifactStore, instruments: Instruments): ServiceHandlers<typeof EvaluatorService> {
   return {
     async evaluate({ models }) {
-      return create(EvaluateResponseSchema, { models: toProto(await evaluate(models, store)) });
+      return create(EvaluateResponseSchema, { models: toProto((await evaluate(models, store)).models) });
     },
     async writeReport(request) {
       const started = performance.now();

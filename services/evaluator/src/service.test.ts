@@ -32,7 +32,7 @@ afterEach(async () => {
 });
 
 /** Commits one model's results in two shards, as the sampler and the scorer leave them. */
-async function judged(model: string, values: number[]): Promise<ModelEvaluation> {
+async function judged(model: string, values: number[], digest = 'sha256:1'): Promise<ModelEvaluation> {
   const half = Math.ceil(values.length / 2);
   const [sampleKeys, scoreKeys]: [string[], string[]] = [[], []];
   for (const [shard, part] of [values.slice(0, half), values.slice(half)].entries()) {
@@ -46,7 +46,7 @@ async function judged(model: string, values: number[]): Promise<ModelEvaluation>
         case: 'score',
         value: {
           scores: [
-            { metric: 'pick', values: part },
+            { metric: 'pick', values: part, judge: { kind: 'pickscore', files: [{ name: 'w', digest }], variant: 'v1', scale: 's' } },
             { metric: 'aesthetic', values: part.map((value) => -value) },
           ],
         },
@@ -106,6 +106,7 @@ it('writes the whole report, and the same bytes when called again', async () => 
     'report.json',
     'report.md',
     'report.html',
+    'scores.jsonl',
   ]);
   const read = (): Promise<string[]> => Promise.all(files.map((file) => readFile(join(directory, file), 'utf8')));
   const before = await read();
@@ -129,6 +130,51 @@ it('writes the whole report, and the same bytes when called again', async () => 
     models: [{ ...fewer, items: items.slice(0, 2), sampleKeys: fewer.sampleKeys.slice(0, 1), scoreKeys: fewer.scoreKeys.slice(0, 1) }],
   });
   expect((await readdir(join(directory, 'images/base'))).sort()).toEqual(['0000.png', '0001.png', 'metadata.jsonl']);
+});
+
+it('says when a judge was not the same for all models, by digest', async () => {
+  const models = [await judged('base', [1, 2, 3]), await judged('spin1', [2, 2, 5], 'sha256:2')];
+  const directory = join(root, 'r1');
+  await client.writeReport({ runId: 'r1', directory, models, runJson });
+  const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
+    warnings: string[];
+    judges: Record<string, object>;
+  };
+  expect(report.judges['pick']).toMatchObject({ files: [{ digest: 'sha256:1' }], scale: 's' });
+  expect(report.judges['aesthetic']).toBeUndefined();
+  expect(report.warnings).toContainEqual(
+    expect.stringMatching(/metric pick: spin1 was judged by v1 \(w sha256:2…\), others by .* do not compare/),
+  );
+});
+
+it('has statistics per category and the best of several images', async () => {
+  const [base, model] = [await judged('base', [1, 2, 3, 4]), await judged('spin1', [2, 2, 5, 1])];
+  // Two prompts with two images each, one prompt per category.
+  const items = base.items.map((_, i) => ({
+    prompt: { index: i >> 1, prompt: `prompt ${i >> 1}`, seed: BigInt(i) },
+    category: i < 2 ? 'anime' : 'photo',
+  }));
+  const directory = join(root, 'r1');
+  await client.writeReport({
+    runId: 'r1',
+    directory,
+    models: [
+      { ...base, items },
+      { ...model, items },
+    ],
+    runJson,
+  });
+  const { models } = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
+    models: { metrics: Record<string, object> }[];
+  };
+  expect(models[1]!.metrics['pick']).toMatchObject({
+    ...{ mean: 2.5, n: 2, images: 4, win_rate: 0.625, win_rate_ties_lose: 0.5, difference: 0 },
+    best_of: { images: 2, mean: 3.5, difference: 0.5 },
+    categories: { anime: { mean: 2, n: 1, difference: 0.5 }, photo: { mean: 3, n: 1, difference: -0.5 } },
+  });
+  expect(await readFile(join(directory, 'scores.jsonl'), 'utf8')).toContain(
+    '{"model":"spin1","prompt_index":1,"prompt":"prompt 1","category":"photo","seed":2,"scores":{"pick":5,"aesthetic":-5}}\n',
+  );
 });
 
 it('writes the report of a run without evaluation: its curves and settings', async () => {

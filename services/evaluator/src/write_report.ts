@@ -5,8 +5,8 @@ import { SpindleError, writeFileAtomic, type ArtifactStore } from '@spindle/kit'
 import type { ArtifactRef, ModelEvaluation, WriteReportRequest } from '@spindle/proto';
 import { reportHtml, type GridRow } from './domain/html.js';
 import { reportMarkdown } from './domain/markdown.js';
-import { metadataLines, reportJson, type ModelReport, type Report } from './domain/report.js';
-import { evaluate, readImages, type JudgedModel } from './evaluate.js';
+import { metadataLines, reportJson, scoreLines, type ModelReport, type Report } from './domain/report.js';
+import { evaluate, readImages, type Evaluation, type JudgedModel } from './evaluate.js';
 import { readRunData } from './run_data.js';
 
 const gridPrompts = 16;
@@ -23,7 +23,9 @@ export async function writeReport(request: WriteReportRequest, store: ArtifactSt
   }
   const run = readRunData(request.runJson);
   // A run without held-out prompts still has curves, timings and settings to show.
-  const judged = models.length === 0 ? [] : await evaluate(models, store);
+  const evaluation: Evaluation =
+    models.length === 0 ? { models: [], judges: {}, best: [], warnings: [], scores: [] } : await evaluate(models, store);
+  const judged = evaluation.models;
   const images = await Promise.all(models.map((model) => readImages(model, store)));
   const reports: ModelReport[] = [];
   const files: string[] = [];
@@ -32,17 +34,32 @@ export async function writeReport(request: WriteReportRequest, store: ArtifactSt
     files.push(...written.files);
     reports.push({ name: model.model, metrics: judged[position]?.metrics ?? [], images: written.images });
   }
-  const report: Report = { run, models: reports };
+  const { judges, best } = evaluation;
+  const report: Report = { run: { ...run, warnings: [...run.warnings, ...evaluation.warnings] }, models: reports, judges, best };
   const grid = await readGrid(models, images, store);
   for (const [name, text] of [
     ['report.json', reportJson(report)],
     ['report.md', reportMarkdown(report)],
     ['report.html', reportHtml(report, grid)],
+    ...(judged.some((model) => model.metrics.length > 0) ? [['scores.jsonl', scoreLines(imageScores(models, evaluation))] as const] : []),
   ] as const) {
     await writeFileAtomic(join(directory, name), text);
     files.push(name);
   }
   return { files, models: judged };
+}
+
+function imageScores(models: readonly ModelEvaluation[], { scores }: Evaluation) {
+  return models.map((model, position) => ({
+    name: model.model,
+    items: model.items.map(({ prompt, category }, i) => ({
+      prompt: prompt?.index ?? i,
+      text: prompt?.prompt ?? '',
+      category,
+      seed: String(prompt?.seed ?? 0n),
+      scores: Object.fromEntries([...(scores[position] ?? [])].map(([metric, values]) => [metric, values[i]?.value ?? Number.NaN])),
+    })),
+  }));
 }
 
 async function writeImages(

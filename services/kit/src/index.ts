@@ -4,6 +4,7 @@ export * from './errors.js';
 export * from './lifecycle.js';
 export * from './logger.js';
 export * from './safetensors.js';
+export * from './statistics.js';
 export { isCode, sha256File, writeFileAtomic } from './store/atomic.js';
 export { ObjectStore, parseS3Url, type S3Address, type S3Options } from './s3/client.js';
 export { openLocalStore } from './store/local.js';

@@ -1,5 +1,16 @@
 import { describe, expect, it } from 'vitest';
-import { bootstrapInterval, mean, median, standardError, statistics, type Scored } from './statistics.js';
+import {
+  best,
+  bootstrapInterval,
+  compare,
+  levelWithItself,
+  mean,
+  median,
+  signTest,
+  standardError,
+  summarise,
+  type Scored,
+} from './statistics.js';
 
 const scores = (values: number[], seed = 1n): Scored[] => values.map((value, prompt) => ({ prompt, seed, value }));
 
@@ -12,44 +23,13 @@ describe('statistics', () => {
     expect(standardError([5])).toBe(0);
   });
 
-  it('of the base against itself are level', () => {
-    expect(statistics(scores([1, 2, 3]), null)).toEqual({
-      mean: 2,
-      median: 2,
-      standardError: expect.closeTo(Math.sqrt(1 / 3)) as number,
-      winRate: 0.5,
-      differenceLow: 0,
-      differenceHigh: 0,
-      n: 3,
-    });
+  it('of one model count prompts, not images, and say the best of a prompt', () => {
+    const two = [...scores([1, 3], 1n), ...scores([3, 5], 2n)];
+    expect(summarise(two)).toMatchObject({ mean: 3, median: 3, bestMean: 4, imagesPerPrompt: 2, n: 2, images: 4 });
+    expect(summarise(scores([2, 2, 2]))).toMatchObject({ meanLow: 2, meanHigh: 2, standardError: 0, bestMean: 2, imagesPerPrompt: 1 });
   });
 
-  it('count a tie as half a win', () => {
-    expect(statistics(scores([2, 2, 1, 5]), scores([1, 2, 3, 4])).winRate).toBe(0.625);
-  });
-
-  it('pair by prompt and seed, whatever the order', () => {
-    const model = scores([10, 20, 30]);
-    expect(statistics([...model].reverse(), scores([9, 19, 29]))).toMatchObject({ winRate: 1, differenceLow: 1, differenceHigh: 1 });
-  });
-
-  it('average over the seeds of a prompt first', () => {
-    const model = [...scores([1, 3], 1n), ...scores([3, 5], 2n)];
-    const base = [...scores([0, 4], 1n), ...scores([4, 4], 2n)];
-    expect(statistics(model, base)).toMatchObject({ mean: 3, n: 2, winRate: 0.5 });
-  });
-
-  it('compare what the base was judged on too, and count the rest for the model alone', () => {
-    expect(statistics(scores([2, 4]), scores([1]))).toMatchObject({ mean: 3, n: 2, winRate: 1, differenceLow: 1, differenceHigh: 1 });
-  });
-
-  it('refuse to compare with a base that was judged on none of it', () => {
-    expect(() => statistics(scores([1], 1n), scores([1], 2n))).toThrow(
-      'expected a prompt and seed that the base was judged on too, got none',
-    );
-  });
-
-  it('give the same interval every time, around the mean difference', () => {
+  it('give the same interval every time, around the mean', () => {
     const differences = Array.from({ length: 200 }, (_, i) => Math.sin(i) + 0.5);
     const [low, high] = bootstrapInterval(differences);
     expect(bootstrapInterval(differences)).toEqual([low, high]);
@@ -58,5 +38,85 @@ describe('statistics', () => {
     // A normal interval is 1.96 standard errors to each side.
     expect((high - low) / (2 * 1.96 * standardError(differences))).toBeCloseTo(1, 1);
     expect(bootstrapInterval([])).toEqual([0, 0]);
+  });
+});
+
+describe('a comparison', () => {
+  it('counts a tie as half a win, or as lost', () => {
+    const result = compare(scores([2, 2, 1, 5]), scores([1, 2, 3, 4]));
+    expect(result).toMatchObject({ winRate: 0.625, winRateTiesLose: 0.5, n: 4 });
+    expect(levelWithItself(4)).toMatchObject({ winRate: 0.5, winRateTiesLose: 0, pValue: 1, verdict: 'undecided' });
+    expect(compare(scores([1, 2]), scores([1, 2]))).toEqual(levelWithItself(2));
+  });
+
+  it('pairs by prompt and seed, whatever the order', () => {
+    const model = scores([10, 20, 30]);
+    expect(compare([...model].reverse(), scores([9, 19, 29]))).toMatchObject({
+      winRate: 1,
+      difference: 1,
+      differenceLow: 1,
+      differenceHigh: 1,
+    });
+  });
+
+  it('averages over the seeds of a prompt first, or takes the best of them', () => {
+    const model = [...scores([1, 3], 1n), ...scores([3, 9], 2n)];
+    const base = [...scores([0, 4], 1n), ...scores([4, 4], 2n)];
+    expect(compare(model, base)).toMatchObject({ n: 2, winRate: 0.5, difference: 1 });
+    expect(compare(model, base, best)).toMatchObject({ n: 2, winRate: 0.5, difference: 2 });
+  });
+
+  it('leaves out what only one side was judged on, and refuses when nothing is left', () => {
+    expect(compare(scores([2, 4]), scores([1]))).toMatchObject({ n: 1, winRate: 1, difference: 1 });
+    expect(() => compare(scores([1], 1n), scores([1], 2n))).toThrow('expected a prompt and seed that the base was judged on too, got none');
+  });
+
+  it('calls a model better or worse only where the interval and the test both say so', () => {
+    const base = scores(Array.from({ length: 40 }, (_, i) => Math.sin(i)));
+    const moved = (by: (i: number) => number) => base.map((score, i) => ({ ...score, value: score.value + by(i) }));
+    expect(
+      compare(
+        moved(() => 0.1),
+        base,
+      ),
+    ).toMatchObject({ verdict: 'better' });
+    expect(
+      compare(
+        moved((i) => -0.1 + (i % 3) / 100),
+        base,
+      ),
+    ).toMatchObject({ verdict: 'worse' });
+    expect(
+      compare(
+        moved((i) => (i % 2 === 0 ? 1 : -1)),
+        base,
+      ),
+    ).toMatchObject({ verdict: 'undecided', difference: expect.closeTo(0) as number });
+    // Three prompts cannot be significant at 5 %, however clear: 2 of 8 patterns are as extreme.
+    expect(compare(scores([2, 3, 4]), scores([1, 1, 1]))).toMatchObject({
+      pValue: 0.25,
+      verdict: 'undecided',
+      differenceLow: expect.any(Number) as number,
+    });
+  });
+});
+
+describe('the randomisation test', () => {
+  it('is exact for few values', () => {
+    // Sums of ±1 ±2 ±3: only all plus and all minus reach 6.
+    expect(signTest([1, 2, 3])).toBe(2 / 8);
+    expect(signTest([1, 2, -3])).toBe(1);
+    expect(signTest([0, 0])).toBe(1);
+    expect(signTest([0, 1, 2, 3])).toBe(2 / 8);
+  });
+
+  it('agrees with a normal law for many values, and is the same every time', () => {
+    // z = mean / (root mean square / √n) = 2: two-sided 0.0455.
+    const n = 400;
+    const values = Array.from({ length: n }, (_, i) => (i % 2 === 0 ? 1 : -1) + 0.1);
+    const p = signTest(values);
+    expect(Math.abs(p - 0.0466)).toBeLessThan(0.012);
+    expect(signTest(values)).toBe(p);
+    expect(signTest(values.map((value) => -value))).toBe(p);
   });
 });

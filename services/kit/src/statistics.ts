@@ -1,4 +1,7 @@
-/** Statistics of scores, paired with the base by prompt and seed. Pure, and seeded where random: the same scores give the same numbers. */
+/**
+ * Statistics of scores, paired by prompt and seed. Pure, and seeded where random: the same scores give the same numbers.
+ * A prompt is the unit: with several images of one, their mean counts once, so that intervals speak of new prompts.
+ */
 export interface Scored {
   /** Position in the prompt list. */
   prompt: number;
@@ -6,52 +9,163 @@ export interface Scored {
   value: number;
 }
 
-export interface Statistics {
-  mean: number;
-  median: number;
-  standardError: number;
-  winRate: number;
+/** One model against another, prompt by prompt. */
+export interface Comparison {
+  /** Mean difference, and its bootstrap 95 % interval. */
+  difference: number;
   differenceLow: number;
   differenceHigh: number;
-  /** Prompts. */
+  /** Share of images that beat the other's of the same prompt and seed; ties count one half. With its interval. */
+  winRate: number;
+  winRateLow: number;
+  winRateHigh: number;
+  /** The same with ties counted as lost. */
+  winRateTiesLose: number;
+  /** Two-sided paired randomisation test of the mean difference: signs of prompts' differences at random. */
+  pValue: number;
+  verdict: Verdict;
+  /** Prompts that both were judged on. */
   n: number;
 }
 
-const resamples = 2000;
-const bootstrapSeed = 20_240_210;
+/** By the interval and the test together, at 5 %. */
+export type Verdict = 'better' | 'worse' | 'undecided';
 
-/**
- * `base` null: these are the base's own scores. Images that the base lost (a job given up) count for the model's own numbers and not
- * for the comparison. Throws Error when no prompt and seed is left to compare.
- */
-export function statistics(scores: readonly Scored[], base: readonly Scored[] | null): Statistics {
-  const values = [...byPrompt(scores, (score) => score.value).values()];
-  const own = { mean: mean(values), median: median(values), standardError: standardError(values), n: values.length };
-  if (base === null) return { ...own, winRate: 0.5, differenceLow: 0, differenceHigh: 0 };
-  const other = new Map(base.map((score) => [pairKey(score), score.value]));
-  const paired = scores.filter((score) => other.has(pairKey(score)));
-  if (paired.length === 0) throw new Error('expected a prompt and seed that the base was judged on too, got none');
-  const opposite = (score: Scored): number => other.get(pairKey(score)) ?? Number.NaN;
-  const wins = [...byPrompt(paired, (score) => win(score.value, opposite(score))).values()];
-  const differences = [...byPrompt(paired, (score) => score.value - opposite(score)).values()];
-  const [differenceLow, differenceHigh] = bootstrapInterval(differences);
-  return { ...own, winRate: mean(wins), differenceLow, differenceHigh };
+export interface Summary {
+  mean: number;
+  /** Bootstrap 95 % interval of the mean over prompts. */
+  meanLow: number;
+  meanHigh: number;
+  median: number;
+  standardError: number;
+  /** Mean over prompts of the best of a prompt's images. */
+  bestMean: number;
+  /** Images per prompt, the largest there is. */
+  imagesPerPrompt: number;
+  /** Prompts, and images. */
+  n: number;
+  images: number;
 }
 
-/** Mean of `of` over the seeds of each prompt, in the order in which prompts first occur. */
-function byPrompt(scores: readonly Scored[], of: (score: Scored) => number): Map<number, number> {
+const resamples = 2000;
+const signDraws = 4999;
+const exactSigns = 12;
+const seed = 20_240_210;
+const level = 0.05;
+
+export function summarise(scores: readonly Scored[]): Summary {
+  const means = [...byPrompt(scores, mean).values()];
+  const best = [...byPrompt(scores, (values) => Math.max(...values)).values()];
+  const [meanLow, meanHigh] = bootstrapInterval(means);
+  return {
+    mean: mean(means),
+    meanLow,
+    meanHigh,
+    median: median(means),
+    standardError: standardError(means),
+    bestMean: mean(best),
+    imagesPerPrompt: Math.max(0, ...byPrompt(scores, (values) => values.length).values()),
+    n: means.length,
+    images: scores.length,
+  };
+}
+
+/**
+ * Images that either side lost (a job given up) are left out. `of` takes a prompt's values on one side to the one that is compared: their
+ * mean, or e.g. the best. Throws Error when no prompt and seed is left to compare.
+ */
+export function compare(
+  scores: readonly Scored[],
+  others: readonly Scored[],
+  of: (values: readonly number[]) => number = mean,
+): Comparison {
+  const other = new Map(others.map((score) => [pairKey(score), score]));
+  const pairs = scores.flatMap((own) => {
+    const against = other.get(pairKey(own));
+    return against === undefined ? [] : [{ own, against }];
+  });
+  if (pairs.length === 0) throw new Error('expected a prompt and seed that the base was judged on too, got none');
+  const own = byPrompt(
+    pairs.map((pair) => pair.own),
+    of,
+  );
+  const against = byPrompt(
+    pairs.map((pair) => pair.against),
+    of,
+  );
+  const differences = [...own].map(([prompt, value]) => value - (against.get(prompt) ?? Number.NaN));
+  const shares = (tie: number): number[] =>
+    of === mean
+      ? [
+          ...byPrompt(
+            pairs.map(({ own, against }) => ({ ...own, value: win(own.value, against.value, tie) })),
+            mean,
+          ).values(),
+        ]
+      : [...own].map(([prompt, value]) => win(value, against.get(prompt) ?? Number.NaN, tie));
+  const wins = shares(0.5);
+  const [differenceLow, differenceHigh] = bootstrapInterval(differences);
+  const [winRateLow, winRateHigh] = bootstrapInterval(wins);
+  const pValue = signTest(differences);
+  const difference = mean(differences);
+  return {
+    difference,
+    differenceLow,
+    differenceHigh,
+    winRate: mean(wins),
+    winRateLow,
+    winRateHigh,
+    winRateTiesLose: mean(shares(0)),
+    pValue,
+    verdict: verdictOf(differenceLow, differenceHigh, pValue),
+    n: differences.length,
+  };
+}
+
+/** A model against itself. */
+export function levelWithItself(n: number): Comparison {
+  return {
+    difference: 0,
+    differenceLow: 0,
+    differenceHigh: 0,
+    winRate: 0.5,
+    winRateLow: 0.5,
+    winRateHigh: 0.5,
+    winRateTiesLose: 0,
+    pValue: 1,
+    verdict: 'undecided',
+    n,
+  };
+}
+
+export function best(values: readonly number[]): number {
+  return Math.max(...values);
+}
+
+function verdictOf(low: number, high: number, pValue: number): Verdict {
+  if (pValue >= level) return 'undecided';
+  if (low > 0) return 'better';
+  return high < 0 ? 'worse' : 'undecided';
+}
+
+/** `of` of the values of each prompt, in the order in which prompts first occur. */
+function byPrompt(scores: readonly Scored[], of: (values: readonly number[]) => number): Map<number, number> {
   const groups = new Map<number, number[]>();
-  for (const score of scores) groups.set(score.prompt, [...(groups.get(score.prompt) ?? []), of(score)]);
-  return new Map([...groups].map(([prompt, values]) => [prompt, mean(values)]));
+  for (const { prompt, value } of scores) {
+    const group = groups.get(prompt);
+    if (group === undefined) groups.set(prompt, [value]);
+    else group.push(value);
+  }
+  return new Map([...groups].map(([prompt, values]) => [prompt, of(values)]));
 }
 
 function pairKey(score: Scored): string {
   return `${score.prompt}/${score.seed}`;
 }
 
-function win(value: number, base: number): number {
-  if (value === base) return 0.5;
-  return value > base ? 1 : 0;
+function win(value: number, other: number, tie: number): number {
+  if (value === other) return tie;
+  return value > other ? 1 : 0;
 }
 
 export function mean(values: readonly number[]): number {
@@ -77,13 +191,47 @@ export function standardError(values: readonly number[]): number {
 /** 95 % percentile interval of the mean. */
 export function bootstrapInterval(values: readonly number[]): [number, number] {
   if (values.length === 0) return [0, 0];
-  const random = splitMix(bootstrapSeed);
+  const random = splitMix(seed);
+  const sample = Float64Array.from(values);
   const means = Array.from({ length: resamples }, () => {
     let total = 0;
-    for (let i = 0; i < values.length; i++) total += values[Math.floor(random() * values.length)] ?? 0;
-    return total / values.length;
+    for (let i = 0; i < sample.length; i++) total += sample[Math.floor(random() * sample.length)] ?? 0;
+    return total / sample.length;
   }).sort((a, b) => a - b);
   return [quantile(means, 0.025), quantile(means, 0.975)];
+}
+
+/**
+ * Paired randomisation test: were both sides alike, each difference could as well have had the other sign. Share of sign patterns whose mean
+ * is at least as far from 0 as what was seen: all of them for few values, else drawn, the seen one counted among them.
+ */
+export function signTest(differences: readonly number[]): number {
+  const values = differences.filter((value) => value !== 0);
+  if (values.length === 0) return 1;
+  // Sums of the same numbers in another order differ in their last bits.
+  const seen = Math.abs(values.reduce((total, value) => total + value, 0)) * (1 - 1e-12);
+  if (values.length <= exactSigns) {
+    let extreme = 0;
+    for (let signs = 0; signs < 2 ** values.length; signs++) {
+      const total = values.reduce((sum, value, i) => sum + ((signs >> i) & 1 ? value : -value), 0);
+      if (Math.abs(total) >= seen) extreme++;
+    }
+    return extreme / 2 ** values.length;
+  }
+  const random = splitMixBits(seed);
+  const sample = Float64Array.from(values);
+  let extreme = 1;
+  for (let draw = 0; draw < signDraws; draw++) {
+    let total = 0;
+    let bits = 0;
+    for (let i = 0; i < sample.length; i++) {
+      if (i % 32 === 0) bits = random();
+      total += bits & 1 ? (sample[i] ?? 0) : -(sample[i] ?? 0);
+      bits >>>= 1;
+    }
+    if (Math.abs(total) >= seen) extreme++;
+  }
+  return extreme / (signDraws + 1);
 }
 
 function quantile(sorted: readonly number[], share: number): number {
@@ -93,14 +241,19 @@ function quantile(sorted: readonly number[], share: number): number {
   return low + (high - low) * (at - Math.floor(at));
 }
 
-/** SplitMix32: small, and good enough to pick indices. */
-function splitMix(seed: number): () => number {
-  let state = seed >>> 0;
+/** SplitMix32: small, and good enough to pick indices and signs. */
+function splitMixBits(start: number): () => number {
+  let state = start >>> 0;
   return () => {
     state = (state + 0x9e3779b9) >>> 0;
     let z = state;
     z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
     z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
-    return ((z ^ (z >>> 15)) >>> 0) / 4_294_967_296;
+    return (z ^ (z >>> 15)) >>> 0;
   };
+}
+
+function splitMix(start: number): () => number {
+  const bits = splitMixBits(start);
+  return () => bits() / 4_294_967_296;
 }

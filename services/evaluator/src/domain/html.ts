@@ -1,6 +1,7 @@
 /** The report as one self-contained page: no script, no network, light and dark. */
 import { escapeHtml, linePlot, smooth, type Series } from './plot.js';
-import { duration, metricNames, type CurvePoint, type ModelReport, type Report } from './report.js';
+import { bestSentence, duration, judgeLine, metricNames, signed, type CurvePoint, type ModelReport, type Report } from './report.js';
+import { verdictText, type Statistics } from './statistics.js';
 import { style } from './style.js';
 
 /** One prompt's images, model by model; null where a model has none. */
@@ -38,25 +39,43 @@ function header({ run, models }: Report): string {
   return `<header><h1>Run <code>${escapeHtml(run.run_id)}</code></h1><dl>${facts.map(([key = '', value = '']) => `<div><dt>${key}</dt><dd>${escapeHtml(value)}</dd></div>`).join('')}</dl></header>`;
 }
 
-function results({ run, models }: Report): string {
+function results({ run, models, judges, best }: Report): string {
   const tables = metricNames(models).map((metric) => {
-    const rows = models.map((model, position) => {
-      const s = model.metrics.find((entry) => entry.metric === metric)?.statistics;
-      if (s === undefined) return '';
-      const cells = [
-        `<th scope="row">${escapeHtml(model.name)}${model.name === run.best_model ? ' <span class="badge">best</span>' : ''}</th>`,
-        `<td>${s.mean.toFixed(3)} <small>± ${s.standardError.toFixed(3)}</small></td><td>${s.median.toFixed(3)}</td>`,
-        position === 0
-          ? '<td class="none">–</td><td class="none">–</td>'
-          : `<td>${winBar(s.winRate)}</td><td>${signed(s.differenceLow)} to ${signed(s.differenceHigh)}</td>`,
-        `<td>${s.n}</td>`,
+    const rows = models.flatMap((model, position) => {
+      const found = model.metrics.find((entry) => entry.metric === metric);
+      if (found === undefined) return [];
+      const isBest = model.name === run.best_model;
+      return [
+        ...rowsOf(`${escapeHtml(model.name)}${isBest ? ' <span class="badge">best</span>' : ''}`, found.statistics, position, isBest),
+        ...found.categories.flatMap(({ category, statistics }) =>
+          rowsOf(`<small>${escapeHtml(model.name)}, ${escapeHtml(category)}</small>`, statistics, position, false),
+        ),
       ];
-      return `<tr${model.name === run.best_model ? ' class="best"' : ''}>${cells.join('')}</tr>`;
     });
-    return `<h3>${escapeHtml(metric)}</h3><div class="scroll"><table><thead><tr><th>model</th><th>mean ± standard error</th><th>median</th><th>win rate vs base</th><th>difference to base, 95 %</th><th>n</th></tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
+    const judge = judges[metric];
+    const line = judge ? `<p class="note">${escapeHtml(judgeLine(judge))}</p>` : '';
+    return `<h3>${escapeHtml(metric)}</h3>${line}<div class="scroll"><table><thead><tr><th>model</th><th>mean ± standard error</th><th>median</th><th>win rate vs base</th><th>ties as lost</th><th>difference to base, 95 %</th><th></th><th>n</th></tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
   });
-  const note = '<p class="note">Paired by prompt and seed; ties count one half; the interval is a bootstrap of the mean difference.</p>';
-  return `<section><h2>Results</h2>${tables.length === 0 ? '<p class="note">No model was judged.</p>' : tables.join('') + note}</section>`;
+  const note =
+    '<p class="note">Paired by prompt and seed; ties count one half unless said. Intervals are bootstraps over prompts; p is a paired randomisation test of the mean difference, not corrected for the number of comparisons.</p>';
+  const sentence = best.length > 0 ? `<p>${escapeHtml(bestSentence(best))}</p>` : '';
+  return `<section><h2>Results</h2>${sentence}${tables.length === 0 ? '<p class="note">No model was judged.</p>' : tables.join('') + note}</section>`;
+}
+
+function rowsOf(name: string, s: Statistics, position: number, best: boolean): string[] {
+  const row = (label: string, of: Statistics | NonNullable<Statistics['bestOf']>): string => {
+    const percent = (share: number): string => (100 * share).toFixed(1);
+    const versus =
+      position === 0
+        ? '<td class="none">–</td>'.repeat(4)
+        : `<td>${winBar(of.winRate)} <small>${percent(of.winRateLow)} to ${percent(of.winRateHigh)}</small></td><td>${percent(of.winRateTiesLose)} %</td><td>${signed(of.differenceLow)} to ${signed(of.differenceHigh)}</td><td>${escapeHtml(verdictText(of))}</td>`;
+    const mean =
+      'meanLow' in of
+        ? `${of.mean.toFixed(3)} <small>± ${of.standardError.toFixed(3)}, ${of.meanLow.toFixed(3)} to ${of.meanHigh.toFixed(3)}</small>`
+        : of.mean.toFixed(3);
+    return `<tr${best ? ' class="best"' : ''}><th scope="row">${label}</th><td>${mean}</td><td>${'median' in of ? of.median.toFixed(3) : ''}</td>${versus}<td>${s.n}</td></tr>`;
+  };
+  return [row(name, s), ...(s.bestOf ? [row(`${name} <small>best of ${s.bestOf.images}</small>`, s.bestOf)] : [])];
 }
 
 function winBar(rate: number): string {
@@ -131,8 +150,4 @@ function timings(stages: Readonly<Record<string, number>>): string {
     return `<tr><th scope="row">${escapeHtml(stage)}</th><td>${bar}${duration(seconds)}</td></tr>`;
   });
   return `<section><h2>Time</h2><div class="scroll"><table class="narrow"><tbody>${rows.join('')}</tbody></table></div></section>`;
-}
-
-function signed(value: number): string {
-  return `${value >= 0 ? '+' : '−'}${Math.abs(value).toFixed(3)}`;
 }

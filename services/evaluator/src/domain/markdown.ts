@@ -1,6 +1,7 @@
-import { duration, metricNames, type Report } from './report.js';
+import { bestSentence, duration, judgeLine, metricNames, signed, type Report } from './report.js';
+import { verdictText, type Statistics } from './statistics.js';
 
-export function reportMarkdown({ run, models }: Report): string {
+export function reportMarkdown({ run, models, judges, best }: Report): string {
   const metrics = metricNames(models);
   const lines = [
     `# Run ${escape(run.run_id)}`,
@@ -8,22 +9,17 @@ export function reportMarkdown({ run, models }: Report): string {
     `Status: ${escape(run.status)}. Best model: **${escape(run.best_model || 'none')}**.`,
     '',
   ];
+  if (best.length > 0) lines.push(escape(bestSentence(best)), '');
   for (const metric of metrics) {
-    lines.push(
-      `## ${escape(metric)}`,
-      '',
-      '| model | mean ± standard error | median | win rate vs base | difference to base (95 %) | n |',
-      '|---|---|---|---|---|---|',
-    );
+    const judge = judges[metric];
+    lines.push(`## ${escape(metric)}`, '', ...(judge ? [escape(judgeLine(judge)), ''] : []), ...head);
     models.forEach((model, position) => {
-      const s = model.metrics.find((entry) => entry.metric === metric)?.statistics;
-      if (s === undefined) return;
-      const versus =
-        position === 0 ? ['', ''] : [`${(100 * s.winRate).toFixed(1)} %`, `${signed(s.differenceLow)} to ${signed(s.differenceHigh)}`];
+      const found = model.metrics.find((entry) => entry.metric === metric);
+      if (found === undefined) return;
       const name = model.name === run.best_model ? `**${escape(model.name)}**` : escape(model.name);
-      lines.push(
-        `| ${name} | ${s.mean.toFixed(3)} ± ${s.standardError.toFixed(3)} | ${s.median.toFixed(3)} | ${versus[0]} | ${versus[1]} | ${s.n} |`,
-      );
+      lines.push(...rows(name, found.statistics, position));
+      for (const { category, statistics } of found.categories)
+        lines.push(...rows(`${escape(model.name)}, ${escape(category)}`, statistics, position));
     });
     lines.push('');
   }
@@ -43,8 +39,32 @@ export function reportMarkdown({ run, models }: Report): string {
   return lines.join('\n');
 }
 
-function signed(value: number): string {
-  return `${value >= 0 ? '+' : '−'}${Math.abs(value).toFixed(3)}`;
+const head = [
+  '| model | mean (95 %) ± standard error | median | win rate vs base (95 %) | ties as lost | difference to base (95 %) | | n |',
+  '|---|---|---|---|---|---|---|---|',
+];
+
+function rows(name: string, s: Statistics, position: number): string[] {
+  const own = [row(name, s, s, position)];
+  return s.bestOf ? [...own, row(`${name}, best of ${s.bestOf.images}`, s, s.bestOf, position)] : own;
+}
+
+function row(name: string, whole: Statistics, s: Statistics | NonNullable<Statistics['bestOf']>, position: number): string {
+  const percent = (share: number): string => (100 * share).toFixed(1);
+  const versus =
+    position === 0
+      ? ['', '', '', '']
+      : [
+          `${percent(s.winRate)} % (${percent(s.winRateLow)} to ${percent(s.winRateHigh)})`,
+          `${percent(s.winRateTiesLose)} %`,
+          `${signed(s.difference)} (${signed(s.differenceLow)} to ${signed(s.differenceHigh)})`,
+          verdictText(s),
+        ];
+  const mean =
+    'meanLow' in s
+      ? `${s.mean.toFixed(3)} (${s.meanLow.toFixed(3)} to ${s.meanHigh.toFixed(3)}) ± ${s.standardError.toFixed(3)}`
+      : s.mean.toFixed(3);
+  return `| ${name} | ${mean} | ${'median' in s ? s.median.toFixed(3) : ''} | ${versus.join(' | ')} | ${whole.n} |`;
 }
 
 function escape(text: string): string {

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { reportHtml } from './html.js';
 import { reportMarkdown } from './markdown.js';
 import { linePlot, smooth, ticks } from './plot.js';
-import { duration, metadataLines, reportJson, type CurvePoint, type Report } from './report.js';
+import { duration, metadataLines, reportJson, scoreLines, type CurvePoint, type Report } from './report.js';
+import type { Statistics } from './statistics.js';
 
 const point = (step: number, generated = 0.5): CurvePoint => ({
   step,
@@ -15,7 +16,29 @@ const point = (step: number, generated = 0.5): CurvePoint => ({
   grad_norm: 2,
   learning_rate: 1e-5,
 });
-const statistics = { mean: 11.7, median: 13.6, standardError: 0.43, winRate: 0.5, differenceLow: 0, differenceHigh: 0, n: 200 };
+const statistics: Statistics = {
+  mean: 11.7,
+  meanLow: 11.2,
+  meanHigh: 12.1,
+  median: 13.6,
+  standardError: 0.43,
+  winRate: 0.5,
+  winRateLow: 0.5,
+  winRateHigh: 0.5,
+  winRateTiesLose: 0,
+  difference: 0,
+  differenceLow: 0,
+  differenceHigh: 0,
+  pValue: 1,
+  verdict: 'undecided',
+  n: 200,
+  images: 400,
+  bestOf: null,
+};
+const against = {
+  ...{ winRate: 0.625, winRateLow: 0.55, winRateHigh: 0.69, winRateTiesLose: 0.6 },
+  ...{ difference: 0.4, differenceLow: -0.1, differenceHigh: 0.9, pValue: 0.12, verdict: 'undecided' as const },
+};
 const report: Report = {
   run: {
     run_id: 'r1',
@@ -29,15 +52,31 @@ const report: Report = {
   models: [
     {
       name: 'base',
-      metrics: [{ metric: 'pick', statistics }],
+      metrics: [{ metric: 'pick', statistics, categories: [] }],
       images: [{ fileName: '0000.png', text: 'a "red" circle', seed: '18446744073709551615' }],
     },
     {
       name: 'spin1',
-      metrics: [{ metric: 'pick', statistics: { ...statistics, winRate: 0.625, differenceLow: -0.1, differenceHigh: 0.9 } }],
+      metrics: [
+        {
+          metric: 'pick',
+          statistics: { ...statistics, ...against, bestOf: { ...against, images: 2, mean: 12.5, pValue: 0.0002, verdict: 'better' } },
+          categories: [{ category: 'anime', statistics: { ...statistics, n: 50 } }],
+        },
+      ],
       images: [],
     },
   ],
+  judges: {
+    pick: {
+      kind: 'pickscore',
+      files: [{ name: 'model.safetensors', digest: 'sha256:ab' }],
+      variant: 'CLIP ViT 1280x32',
+      scale: '100 · cosine',
+      preprocess: 'transformers',
+    },
+  },
+  best: [{ metric: 'pick', best: 'spin1', model: 'base', ...against }],
 };
 
 describe('the report', () => {
@@ -45,20 +84,37 @@ describe('the report', () => {
     const json = JSON.parse(reportJson(report)) as {
       best_model: string;
       models: { name: string; images: string; metrics: Record<string, object> }[];
+      judges: Record<string, object>;
+      best_against: object[];
     };
     expect(json.best_model).toBe('spin1');
     expect(json.models[1]).toEqual({
       name: 'spin1',
       images: 'images/spin1',
       metrics: {
-        pick: { mean: 11.7, median: 13.6, standard_error: 0.43, win_rate: 0.625, difference_low: -0.1, difference_high: 0.9, n: 200 },
+        pick: {
+          ...{ mean: 11.7, mean_low: 11.2, mean_high: 12.1, median: 13.6, standard_error: 0.43, n: 200, images: 400 },
+          ...{ win_rate: 0.625, win_rate_low: 0.55, win_rate_high: 0.69, win_rate_ties_lose: 0.6 },
+          ...{ difference: 0.4, difference_low: -0.1, difference_high: 0.9, p_value: 0.12, verdict: 'undecided' },
+          best_of: expect.objectContaining({ images: 2, mean: 12.5, verdict: 'better' }) as object,
+          categories: { anime: expect.objectContaining({ n: 50, win_rate: 0.5 }) as object },
+        },
       },
     });
+    expect(json.judges['pick']).toMatchObject({ kind: 'pickscore', files: [{ digest: 'sha256:ab' }], scale: '100 · cosine' });
+    expect(json.best_against).toEqual([expect.objectContaining({ metric: 'pick', best: 'spin1', model: 'base', p_value: 0.12 })]);
   });
 
   it('as Markdown has a table per metric and the warnings', () => {
     const text = reportMarkdown(report);
-    expect(text).toContain('| **spin1** | 11.700 ± 0.430 | 13.600 | 62.5 % | −0.100 to +0.900 | 200 |');
+    expect(text).toContain(
+      '| **spin1** | 11.700 (11.200 to 12.100) ± 0.430 | 13.600 | 62.5 % (55.0 to 69.0) | 60.0 % | +0.400 (−0.100 to +0.900) | not told apart (p = 0.12) | 200 |',
+    );
+    expect(text).toContain('| **spin1**, best of 2 | 12.500 |  | 62.5 %');
+    expect(text).toContain('better (p < 0.001) | 200 |');
+    expect(text).toMatch(/\| spin1, anime \| .* \| 50 \|/);
+    expect(text).toContain('Judge: pickscore; CLIP ViT 1280x32; 100 · cosine; preprocessing: transformers; model.safetensors sha256:ab');
+    expect(text).toContain('By pick, spin1 has the best mean. Against base: +0.400 (95 % −0.100 to +0.900), not told apart (p = 0.12).');
     expect(text).toContain('- error on real images rose \\<fast\\>');
   });
 
@@ -72,10 +128,12 @@ describe('the report', () => {
     expect(html.match(/<svg /g)).toHaveLength(5);
     expect(html).toContain('prefers-color-scheme:dark');
     expect(html).toContain('Denoising errors, spin1');
+    expect(html).toContain('Judge: pickscore; CLIP ViT 1280x32');
+    expect(html).toContain('not told apart (p = 0.12)');
   });
 
   it('stands without curves, images or scores', () => {
-    const empty = { run: { ...report.run, curves: {}, timings: {}, warnings: [] }, models: [] };
+    const empty = { run: { ...report.run, curves: {}, timings: {}, warnings: [] }, models: [], judges: {}, best: [] };
     expect(reportHtml(empty, [])).toContain('No model was judged.');
     expect(reportMarkdown(empty)).toContain('# Run r1');
   });
@@ -83,6 +141,14 @@ describe('the report', () => {
   it('writes seeds of 64 bits digit by digit', () => {
     expect(metadataLines(report.models[0]!.images)).toBe(
       '{"file_name":"0000.png","text":"a \\"red\\" circle","seed":18446744073709551615}\n',
+    );
+  });
+
+  it('writes a line of scores per image', () => {
+    const item = { prompt: 3, text: 'a "b"', category: '', seed: '18446744073709551615', scores: { pick: 1.5, reward: -2 } };
+    expect(scoreLines([{ name: 'base', items: [item, { ...item, category: 'anime', seed: '1' }] }])).toBe(
+      '{"model":"base","prompt_index":3,"prompt":"a \\"b\\"","seed":18446744073709551615,"scores":{"pick":1.5,"reward":-2}}\n' +
+        '{"model":"base","prompt_index":3,"prompt":"a \\"b\\"","category":"anime","seed":1,"scores":{"pick":1.5,"reward":-2}}\n',
     );
   });
 

@@ -1,5 +1,5 @@
 /** A run's report as data: what report.json holds, and what the Markdown and HTML pages are drawn from. */
-import type { Statistics } from './statistics.js';
+import { verdictText, type Against, type BestAgainst, type Judge, type Statistics } from './statistics.js';
 
 export interface CurvePoint {
   step: number;
@@ -26,19 +26,29 @@ export interface RunData {
   curves: Record<string, CurvePoint[]>;
 }
 
+export interface MetricReport {
+  metric: string;
+  statistics: Statistics;
+  categories: { category: string; statistics: Statistics }[];
+}
+
 export interface ModelReport {
   name: string;
-  metrics: { metric: string; statistics: Statistics }[];
+  metrics: MetricReport[];
   images: { fileName: string; text: string; seed: string }[];
 }
 
 export interface Report {
   run: RunData;
   models: ModelReport[];
+  /** By metric; what no scorer described is not there. */
+  judges: Record<string, Judge>;
+  /** The model with the best mean by the first judge against every other. */
+  best: BestAgainst[];
 }
 
 export function reportJson(report: Report): string {
-  const { run, models } = report;
+  const { run, models, judges, best } = report;
   const value = {
     schema_version: 1,
     run_id: run.run_id,
@@ -47,8 +57,10 @@ export function reportJson(report: Report): string {
     models: models.map(({ name, metrics }) => ({
       name,
       images: `images/${name}`,
-      metrics: Object.fromEntries(metrics.map(({ metric, statistics }) => [metric, statisticsJson(statistics)])),
+      metrics: Object.fromEntries(metrics.map((metric) => [metric.metric, metricJson(metric)])),
     })),
+    judges,
+    best_against: best.map(({ metric, best: name, model, ...against }) => ({ metric, best: name, model, ...againstJson(against) })),
     warnings: run.warnings,
     timings: run.timings,
     curves: run.curves,
@@ -57,16 +69,80 @@ export function reportJson(report: Report): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
-function statisticsJson(s: Statistics): Record<string, number> {
+function metricJson({ statistics, categories }: MetricReport): Record<string, unknown> {
+  return {
+    ...statisticsJson(statistics),
+    ...(categories.length > 0 && {
+      categories: Object.fromEntries(categories.map(({ category, statistics: s }) => [category, statisticsJson(s)])),
+    }),
+  };
+}
+
+function statisticsJson(s: Statistics): Record<string, unknown> {
   return {
     mean: s.mean,
+    mean_low: s.meanLow,
+    mean_high: s.meanHigh,
     median: s.median,
     standard_error: s.standardError,
+    ...againstJson(s),
+    n: s.n,
+    images: s.images,
+    ...(s.bestOf && { best_of: { images: s.bestOf.images, mean: s.bestOf.mean, ...againstJson(s.bestOf) } }),
+  };
+}
+
+function againstJson(s: Against): Record<string, number | string> {
+  return {
     win_rate: s.winRate,
+    win_rate_low: s.winRateLow,
+    win_rate_high: s.winRateHigh,
+    win_rate_ties_lose: s.winRateTiesLose,
+    difference: s.difference,
     difference_low: s.differenceLow,
     difference_high: s.differenceHigh,
-    n: s.n,
+    p_value: s.pValue,
+    verdict: s.verdict,
   };
+}
+
+/** "Judge: hpsv2, v2.1, …; 100 · cosine; preprocess tensor; HPS_v2.1.safetensors sha256:…" */
+export function judgeLine({ kind, variant, scale, preprocess, files }: Judge): string {
+  return [`Judge: ${kind}`, variant, scale, `preprocessing: ${preprocess}`, ...files.map(({ name, digest }) => `${name} ${digest}`)].join(
+    '; ',
+  );
+}
+
+/** What the best mean is worth: whether it can be told from the others'. */
+export function bestSentence(best: readonly BestAgainst[]): string {
+  const [first] = best;
+  if (first === undefined) return '';
+  const parts = best.map(
+    (one) =>
+      `${one.model}: ${signed(one.difference)} (95 % ${signed(one.differenceLow)} to ${signed(one.differenceHigh)}), ${verdictText(one)}`,
+  );
+  return `By ${first.metric}, ${first.best} has the best mean. Against ${parts.join('; ')}.`;
+}
+
+export function signed(value: number): string {
+  return `${value >= 0 ? '+' : '−'}${Math.abs(value).toFixed(3)}`;
+}
+
+/** One line per image with every judge's score: what `spindle compare` pairs two runs by. */
+export function scoreLines(
+  models: readonly {
+    name: string;
+    items: readonly { prompt: number; text: string; category: string; seed: string; scores: Record<string, number> }[];
+  }[],
+): string {
+  return models
+    .flatMap(({ name, items }) =>
+      items.map(
+        ({ prompt, text, category, seed, scores }) =>
+          `{"model":${JSON.stringify(name)},"prompt_index":${prompt},"prompt":${JSON.stringify(text)},${category === '' ? '' : `"category":${JSON.stringify(category)},`}"seed":${seed},"scores":${JSON.stringify(scores)}}\n`,
+      ),
+    )
+    .join('');
 }
 
 export function metadataLines(images: readonly { fileName: string; text: string; seed: string }[]): string {
