@@ -154,16 +154,10 @@ it('has statistics per category and the best of several images', async () => {
     prompt: { index: i >> 1, prompt: `prompt ${i >> 1}`, seed: BigInt(i) },
     category: i < 2 ? 'anime' : 'photo',
   }));
+  const of = ({ model: name, sampleKeys, scoreKeys }: ModelEvaluation): ModelEvaluation =>
+    create(ModelEvaluationSchema, { model: name, sampleKeys, scoreKeys, items });
   const directory = join(root, 'r1');
-  await client.writeReport({
-    runId: 'r1',
-    directory,
-    models: [
-      { ...base, items },
-      { ...model, items },
-    ],
-    runJson,
-  });
+  await client.writeReport({ runId: 'r1', directory, models: [base, model].map(of), runJson });
   const { models } = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
     models: { metrics: Record<string, object> }[];
   };
