@@ -9,6 +9,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_sampling(env, exports);
   export_training(env, exports);
   export_images(env, exports);
+  export_gpus(env, exports);
   return exports;
 }
 }  // namespace

@@ -14,5 +14,6 @@ void export_models(Napi::Env env, Napi::Object& exports);
 void export_sampling(Napi::Env env, Napi::Object& exports);
 void export_training(Napi::Env env, Napi::Object& exports);
 void export_images(Napi::Env env, Napi::Object& exports);
+void export_gpus(Napi::Env env, Napi::Object& exports);
 
 }  // namespace spindle::addon

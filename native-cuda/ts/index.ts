@@ -89,6 +89,7 @@ export type {
   BenchOptionsDto,
   BenchResultDto,
   EngineInfoDto,
+  GpusDto,
   ImagePreprocessDto,
   InspectedKind,
   ModelSourceDto,

@@ -40,6 +40,30 @@ export interface EngineInfoDto {
   backends: string[];
 }
 
+/** What GPUs this machine has, whether or not the engine can use them. */
+export interface GpusDto {
+  /** Why no GPU can be used, one sentence. */
+  problem: string | null;
+  /** The driver's version, such as "580.65.06". */
+  driver: string | null;
+  /** The newest CUDA that the driver runs, such as "13.0". */
+  cuda: string | null;
+  devices: {
+    index: number;
+    name: string;
+    computeCapability: string;
+    multiprocessors: number;
+    totalBytes: number;
+    freeBytes: number | null;
+  }[];
+  backend: {
+    /** Why this build has no CUDA backend, one sentence. */
+    problem: string | null;
+    path: string;
+    libraries: { name: string; version: string }[];
+  };
+}
+
 /** A model's files: config.json's text and its safetensors shards (one for a single file), absolute paths. */
 export interface ModelSourceDto {
   config: string;
@@ -235,6 +259,8 @@ export type InspectedKind = 'unet' | 'vae' | 'clip_text' | 'clip' | 'image_rewar
 export interface NativeAddon {
   createEngine(options: EngineOptionsDto): EngineHandle;
   engineInfo(engine: EngineHandle): EngineInfoDto;
+  /** Needs no engine; asks the driver, which may take a second. */
+  gpus(): GpusDto;
   createCancel(): CancelHandle;
   cancel(handle: CancelHandle): void;
   release(handle: object): void;

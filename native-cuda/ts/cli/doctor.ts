@@ -3,8 +3,9 @@ import type { Command } from 'commander';
 import { totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import { inspectFolder } from '../inspect.js';
-import { defaultAddonPath } from '../loader.js';
+import { defaultAddonPath, loadAddon } from '../loader.js';
 import { faster } from '../precision.js';
+import { describeGpus } from './gpus.js';
 import { backendOption, isaOption, jsonOption, openEngine, threadsOption, type CliContext, type EngineFlags } from './options.js';
 
 interface DoctorFlags extends EngineFlags {
@@ -14,7 +15,7 @@ interface DoctorFlags extends EngineFlags {
 export function addDoctor(program: Command, context: CliContext): void {
   program
     .command('doctor')
-    .description('say whether the engine loads here, what it runs on and which precision is faster')
+    .description('say whether the engine loads here, what GPUs there are, what it runs on and which precision is faster')
     .addOption(backendOption())
     .addOption(threadsOption())
     .addOption(isaOption())
@@ -23,6 +24,10 @@ export function addDoctor(program: Command, context: CliContext): void {
 }
 
 async function doctor(flags: DoctorFlags, context: CliContext): Promise<void> {
+  const addon = typeof context.addon === 'object' ? context.addon : loadAddon(context.addon);
+  const gpus = addon.gpus();
+  // First, as they may be why no engine can be opened.
+  if (!flags.json) for (const line of describeGpus(gpus)) context.write(line);
   const engine = openEngine(context, flags);
   const seconds = await engine.measurePrecision();
   const precision = faster(seconds);
@@ -31,6 +36,7 @@ async function doctor(flags: DoctorFlags, context: CliContext): Promise<void> {
     addon: typeof context.addon === 'string' ? context.addon : defaultAddonPath(),
     memoryMib: Math.round(totalmem() / 2 ** 20),
     ...engine.info,
+    gpus,
     stepSeconds: seconds,
     precision,
   };

@@ -23,6 +23,13 @@ async function run(argv: string[], overrides: Partial<NativeAddon> = {}): Promis
   const addon: Partial<NativeAddon> = {
     createEngine: () => ({}) as never,
     engineInfo: () => ({ version: '1', backend: 'cpu', isa: 'avx2', threads: 1, cpu: 'some cpu', backends: ['cpu'] }),
+    gpus: () => ({
+      problem: 'no NVIDIA driver',
+      driver: null,
+      cuda: null,
+      devices: [],
+      backend: { problem: 'none', path: '', libraries: [] },
+    }),
     ...overrides,
   };
   await runCli(argv, {
@@ -185,6 +192,7 @@ it('doctor says what the engine runs on', async () => {
     cpu: 'some cpu',
     precision: 'bfloat16',
     stepSeconds: { float32: 2, bfloat16: 1 },
+    gpus: { problem: 'no NVIDIA driver', devices: [] },
   });
 });
 
@@ -202,4 +210,14 @@ it('inspect reads the header of a component', async () => {
     sampleSize: 16,
     textWidth: 128,
   });
+});
+
+it('doctor speaks of GPUs before it opens an engine that may need one', async () => {
+  const createEngine = () => {
+    throw Object.assign(new Error('no device'), { code: 'INVALID_ARGUMENT' });
+  };
+  const { out, err, code } = await run(['doctor', '--backend', 'cuda'], { createEngine });
+  expect(out).toEqual(['no GPU: no NVIDIA driver', 'no CUDA backend: none ()']);
+  expect(err).toEqual(['error: no device']);
+  expect(code).toBe(2);
 });

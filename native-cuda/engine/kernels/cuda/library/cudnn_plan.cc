@@ -1,5 +1,6 @@
 #include "kernels/cuda/library/cudnn_plan.h"
 
+#include "kernels/cuda/library/cudnn_parts.h"
 #include "kernels/cuda/library/stopwatch.h"
 #include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/plans/plan_keys.h"
@@ -12,6 +13,8 @@ constexpr const char* kUnsupported = "unsupported";
 }  // namespace
 
 CudnnHandle::CudnnHandle(cudaStream_t stream) {
+  static const std::string problem = why_no_cudnn();
+  if (!problem.empty()) throw Error(Code::NotFound, cat("[cuDNN] ", problem));
   SPINDLE_CUDNN(cudnnCreate(&handle_), "this device");
   if (const cudnnStatus_t status = cudnnSetStream(handle_, stream); status != CUDNN_STATUS_SUCCESS) {
     cudnnDestroy(handle_);
