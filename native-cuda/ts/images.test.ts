@@ -99,6 +99,37 @@ describe('resizeAndCrop', () => {
     expect(asked).toEqual([[64, 32]]);
   });
 
+  it('mirrors first and cuts where it is told, up to the last place', () => {
+    const engine = { resizeImage: (): RgbImage => expect.fail('nothing is to be resized') };
+    // Red is the column's number.
+    const rgb = Uint8Array.from({ length: 5 * 2 * 3 }, (_, i) => (i % 3 === 0 ? Math.floor(i / 3) % 5 : 9));
+    const image = { rgb, width: 5, height: 2 };
+    const columns = (x: number, flip: boolean): number[] => {
+      const cut = resizeAndCrop(engine, image, 2, { filter: 'lanczos', flip, at: { x, y: 0.99 } });
+      expect(cut.timeIds).toEqual([2, 5, 0, Math.min(3, Math.floor(x * 4)), 2, 2]);
+      return [0, 3, 6, 9].map((i) => cut.rgb[i] ?? -1);
+    };
+    expect(columns(0, false)).toEqual([0, 1, 0, 1]);
+    expect(columns(0.99999, false)).toEqual([3, 4, 3, 4]);
+    expect(columns(0.3, false)).toEqual([1, 2, 1, 2]);
+    expect(columns(0, true)).toEqual([4, 3, 4, 3]);
+    expect(columns(0.5, true)).toEqual([2, 1, 2, 1]);
+  });
+
+  it('asks for the filter it is told', () => {
+    const asked: string[] = [];
+    const engine = {
+      resizeImage: (_image: RgbImage, width: number, height: number, filter: string): RgbImage => {
+        asked.push(filter);
+        return { rgb: new Uint8Array(width * height * 3), width, height };
+      },
+    };
+    const image = { rgb: new Uint8Array(4 * 4 * 3), width: 4, height: 4 };
+    resizeAndCrop(engine, image, 2);
+    resizeAndCrop(engine, image, 2, { filter: 'lanczos', flip: false, at: null });
+    expect(asked).toEqual(['bilinear', 'lanczos']);
+  });
+
   it('cuts the middle columns', () => {
     const rgb = Uint8Array.from({ length: 4 * 2 * 3 }, (_, i) => Math.floor(i / 3) % 4);
     expect([...centerCrop({ rgb, width: 4, height: 2 }, 2).rgb]).toEqual([1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2]);

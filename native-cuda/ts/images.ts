@@ -2,7 +2,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import sharp from 'sharp';
 import { EngineError, invalid, toEngineError } from './errors.js';
-import type { Engine, RgbImage } from './engine.js';
+import type { Engine, ResizeFilter, RgbImage } from './engine.js';
 import type { TensorDto } from './native.js';
 import type { TimeIds } from './text_to_image.js';
 
@@ -62,15 +62,49 @@ export interface PreparedImage extends RgbImage {
   timeIds: TimeIds;
 }
 
-/** Shorter side to `size` (bilinear, antialiased), then the centre square. */
-export function resizeAndCrop(engine: Pick<Engine, 'resizeImage'>, image: RgbImage, size: number): PreparedImage {
+export interface Framing {
+  filter: ResizeFilter;
+  flip: boolean;
+  /** Where the square is cut, each from 0 (left, top) to below 1 (right, bottom); null: the centre. */
+  at: { x: number; y: number } | null;
+}
+
+const standardFraming: Framing = { filter: 'bilinear', flip: false, at: null };
+
+/** Shorter side to `size` (antialiased), flipped left to right if asked, then a square; the place of the square is that in the flipped image. */
+export function resizeAndCrop(
+  engine: Pick<Engine, 'resizeImage'>,
+  image: RgbImage,
+  size: number,
+  framing: Framing = standardFraming,
+): PreparedImage {
   const short = Math.min(image.width, image.height);
   // torchvision truncates the longer side.
   const width = image.width === short ? size : Math.trunc((size * image.width) / short);
   const height = image.height === short ? size : Math.trunc((size * image.height) / short);
-  const resized = width === image.width && height === image.height ? image : engine.resizeImage(image, width, height, 'bilinear');
-  const { left, top } = centreOf(resized, size);
-  return { ...centerCrop(resized, size), timeIds: [image.height, image.width, top, left, size, size] };
+  const resized = width === image.width && height === image.height ? image : engine.resizeImage(image, width, height, framing.filter);
+  const turned = framing.flip ? flipped(resized) : resized;
+  const { at } = framing;
+  const { left, top } = at === null ? centreOf(turned, size) : { left: placed(at.x, width - size), top: placed(at.y, height - size) };
+  return { ...crop(turned, size, left, top), timeIds: [image.height, image.width, top, left, size, size] };
+}
+
+/** One of the offsets 0 to `room`, all equally likely for a uniform `share` below 1. */
+function placed(share: number, room: number): number {
+  return Math.min(room, Math.floor(share * (room + 1)));
+}
+
+/** The image as a mirror shows it. */
+export function flipped({ rgb, width, height }: RgbImage): RgbImage {
+  const out = new Uint8Array(rgb.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const from = (y * width + x) * 3;
+      const to = (y * width + (width - 1 - x)) * 3;
+      out.set(rgb.subarray(from, from + 3), to);
+    }
+  }
+  return { rgb: out, width, height };
 }
 
 function centreOf(image: RgbImage, size: number): { left: number; top: number } {
@@ -78,8 +112,12 @@ function centreOf(image: RgbImage, size: number): { left: number; top: number } 
 }
 
 export function centerCrop(image: RgbImage, size: number): RgbImage {
-  if (image.width === size && image.height === size) return image;
   const { left, top } = centreOf(image, size);
+  return crop(image, size, left, top);
+}
+
+function crop(image: RgbImage, size: number, left: number, top: number): RgbImage {
+  if (image.width === size && image.height === size) return image;
   const rgb = new Uint8Array(size * size * 3);
   for (let y = 0; y < size; y++) {
     const from = ((top + y) * image.width + left) * 3;

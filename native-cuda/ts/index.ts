@@ -24,6 +24,8 @@ export {
   decodeImage,
   decodeImageFile,
   encodePng,
+  flipped,
+  type Framing,
   maxPixels,
   resizeAndCrop,
   toPixels,

@@ -21,7 +21,7 @@ describe('the project keeps its import rules', () => {
 });
 
 const workspaces: Workspace[] = [
-  { folder: 'services/kit', name: '@spindle/kit', exports: ['.', './testing'], dependencies: ['nats'] },
+  { folder: 'services/kit', name: '@spindle/kit', exports: ['.', './domain', './testing'], dependencies: ['nats'] },
   { folder: 'services/sampler', name: '@spindle/sampler', exports: ['.'], dependencies: ['@spindle/kit', '@spindle/scorer'] },
   { folder: 'services/scorer', name: '@spindle/scorer', exports: ['.'], dependencies: [] },
   { folder: 'native-cuda', name: '@spindle/native', exports: ['.'], dependencies: [] },
@@ -52,6 +52,7 @@ describe('each broken rule is named with its edge', () => {
     ['services/scorer/src/main.ts', `const port = process.env['PORT'];`],
     ['services/scorer/src/domain/x.ts', `import { y } from './y.js'; import { z } from './deep/z.js';`],
     ['services/scorer/src/domain/x.test.ts', `import { test } from 'vitest';`],
+    ['services/sampler/src/domain/x.ts', `import { x } from '@spindle/kit/domain';`],
     ['services/sampler/src/x.ts', `import { x } from '@spindle/kit'; // import { y } from 'nats'`],
     ['services/kit/src/nats/x.ts', `import { connect } from 'nats';`],
   ])('%s may say: %s', (path, text) => {

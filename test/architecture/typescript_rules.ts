@@ -38,7 +38,8 @@ function checkImport(edge: Import, workspaces: readonly Workspace[]): Violation[
   const broken = (rule: string): Violation[] => [{ edge: `${file} -> ${specifier}`, rule }];
   if (specifier.startsWith('.')) return checkRelative(edge, broken);
   const target = workspaces.find(({ name }) => specifier === name || specifier.startsWith(`${name}/`));
-  if (isDomain(file)) return broken('domain/ imports only domain/');
+  // A library's own domain is as pure as ours.
+  if (isDomain(file) && !(target && specifier === `${target.name}/domain`)) return broken('domain/ imports only domain/');
   if (target) {
     if (target === from) return broken('a package does not import itself by name');
     if (isService(from) && isService(target)) return broken('a service never imports another service');

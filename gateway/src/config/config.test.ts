@@ -90,6 +90,12 @@ describe('a wrong run config is refused in one sentence', () => {
       'baselines.dpo.warmup_steps: expected at most baselines.dpo.steps 5, got 9.',
     ],
     [
+      'mirrored images whose pair stays as it is',
+      `${smallest}  flip: true\n`,
+      'data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".',
+    ],
+    ['views that are all alike', `${smallest}  views: 2\n`, 'data.views: expected 1 without data.flip and random data.crop, got 2.'],
+    [
       'stopping without judges',
       `${smallest}stop: {patience: 1}\n`,
       'stop: expected evaluation.metrics to measure improvement with, got none.',

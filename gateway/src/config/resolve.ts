@@ -32,6 +32,10 @@ export function checkConfig(config: RunConfig, where: string): void {
   const fail = (message: string): never => {
     throw new SpindleError('INVALID_ARGUMENT', `${where}: ${message}`);
   };
+  const { flip, crop, views } = config.data;
+  if (flip && config.sampling.generated === 'latents')
+    fail('data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".');
+  if (views > 1 && !flip && crop === 'center') fail(`data.views: expected 1 without data.flip and random data.crop, got ${views}.`);
   checkTrain(config.train, 'train', fail);
   const sft = sftTraining(config);
   if (sft) checkTrain(sft, 'baselines.sft', fail);

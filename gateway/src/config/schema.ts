@@ -67,6 +67,17 @@ export const samplingSchema = z.strictObject({
     .default(7.5)
     .describe('Classifier-free guidance: uncond + scale · (cond − uncond); 1 switches it off.'),
   eta: rate.default(0).describe("DDIM's eta; 0 is deterministic."),
+  generated: z
+    .enum(['latents', 'pixels'])
+    .default('latents')
+    .describe(
+      '"latents": train on what the sampler ends with. "pixels": decode it, round to 8 bits and encode again, as real images are and as the original scripts do; slower.',
+    ),
+  previous_share: rate
+    .default(0)
+    .describe(
+      'Share of the draws, from the second iteration on, whose generated image is one that the opponent of the iteration before drew.',
+    ),
   images_per_prompt: positiveInt.max(64).default(1).describe('Images the opponent draws per training prompt and iteration.'),
   shard_size: positiveInt.max(4096).default(32).describe('Images per job: what a crash can cost, and the grain of work sharing.'),
 });
@@ -219,6 +230,19 @@ export const runConfigSchema = z
           .describe(
             "Folder of images: what paths in a table are relative to (default: the table's own folder), or the image of every prompt of a file of prompts, named by the prompt's number from 0.",
           ),
+        resize: z
+          .enum(['bilinear', 'bicubic', 'lanczos'])
+          .default('bilinear')
+          .describe('Filter that brings the shorter side to the resolution, antialiased; the papers use bilinear.'),
+        crop: z.enum(['center', 'random']).default('center').describe('Which square of the resized image is taken.'),
+        flip: z
+          .boolean()
+          .default(false)
+          .describe('Mirror images left to right at random, both of a pair alike; needs sampling.generated "pixels".'),
+        views: positiveInt
+          .max(64)
+          .default(1)
+          .describe('Differently cropped and mirrored copies of every image, which take turns by epoch; each is encoded and stored.'),
         limit: positiveInt.optional().describe('Use only the first so many rows.'),
         resolution: positiveInt
           .max(4096)

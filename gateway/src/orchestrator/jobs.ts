@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import {
   EncodeJobSchema,
+  ImageTransformSchema,
   JobSchema,
   MetricSpecSchema,
   PromptItemSchema,
@@ -69,6 +70,7 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
         pipelinePath: config.model,
         resolution: record.resolution,
         precision,
+        ...(reframes(config) && { transform: imageTransform(config) }),
       });
       return create(JobSchema, { key, runId, work: { case: 'encode', value } });
     }
@@ -81,6 +83,7 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
         sampling: samplingSettings(evaluating ? evaluationSampling(config) : config.sampling, record.resolution),
         items: evaluating ? promptItems(record, stage, shard, texts.prompts) : await captionItems(record, stage, shard, texts),
         wantLatents: !evaluating,
+        ...(!evaluating && config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
         wantImages: evaluating,
         precision,
       });
@@ -137,6 +140,20 @@ export function samplingSettings(sampling: SamplingConfig, resolution: number): 
     eta: sampling.eta,
     height: resolution,
     width: resolution,
+  });
+}
+
+function reframes({ data }: RunConfig): boolean {
+  return data.resize !== 'bilinear' || data.crop !== 'center' || data.flip || data.views > 1;
+}
+
+function imageTransform({ data, seed }: RunConfig) {
+  return create(ImageTransformSchema, {
+    filter: data.resize,
+    randomCrop: data.crop === 'random',
+    flip: data.flip,
+    views: data.views,
+    seed: BigInt(seed),
   });
 }
 

@@ -44,6 +44,9 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
     return create(TrainRequestSchema, { ...base, objective: Objective.DPO, init, opponent: init, encodedShards, settings });
   }
   const opponent = opponentOf(record.state.plan, k);
+  const before = k > 1 && config.sampling.previous_share > 0 ? opponentOf(record.state.plan, k - 1) : opponent;
+  // The same opponent drew the same images.
+  const previous = before === opponent ? null : before;
   const { loss, beta, auto_beta, safeguard } = config.objective;
   return create(TrainRequestSchema, {
     ...base,
@@ -52,7 +55,11 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
     opponent: unetRef(record, opponent),
     encodedShards,
     generatedShards: await shardRefs(record, `sample-${opponent}`, async (key) => (await results.sample(key)).latents),
+    ...(previous !== null && {
+      previousShards: await shardRefs(record, `sample-${previous}`, async (key) => (await results.sample(key)).latents),
+    }),
     settings: trainSettings(record, config.train, {
+      previousShare: previous === null ? 0 : config.sampling.previous_share,
       learningRate: forIteration(config.train.learning_rate, k),
       beta: forIteration(beta, k),
       auto_beta,
@@ -67,10 +74,11 @@ interface Choices {
   auto_beta?: number | undefined;
   safeguard?: number | undefined;
   minSnrGamma?: number;
+  previousShare?: number;
 }
 
 function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) {
-  const { learningRate, beta = 0, auto_beta = 0, safeguard, minSnrGamma = 0 } = choices;
+  const { learningRate, beta = 0, auto_beta = 0, safeguard, minSnrGamma = 0, previousShare = 0 } = choices;
   return create(TrainSettingsSchema, {
     steps: train.steps,
     batchSize: train.batch_size,
@@ -93,6 +101,7 @@ function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) 
     samplePosterior: train.sample_posterior,
     ...(safeguard !== undefined && { safeguard }),
     minSnrGamma,
+    previousShare,
     autoBetaSlope: auto_beta,
   });
 }

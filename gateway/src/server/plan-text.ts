@@ -55,8 +55,11 @@ function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>
   const latent = model.latentChannels * (resolution / model.vaeScale) ** 2 * float;
   const trainings = plan.iterations + baselines(plan).length;
   const checkpoints = trainings * weights * (3 + (config.train.ema_decay > 0 ? 1 : 0)) * config.train.keep_checkpoints;
-  const encoded = plan.rows * (2 * latent + model.textTokens * model.textWidth * float);
-  const drawn = stagesOf(plan).filter((stage) => stage.kind === 'sample').length * plan.rows * plan.imagesPerPrompt * latent;
+  const { views } = config.data;
+  // A posterior is a mean and a log-variance, for every view.
+  const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;
+  const encoded = plan.rows * views * (2 * latent + model.textTokens * model.textWidth * float);
+  const drawn = stagesOf(plan).filter((stage) => stage.kind === 'sample').length * plan.rows * plan.imagesPerPrompt * latent * copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
   const images = 2 * (trainings + 1) * plan.evaluationPrompts * resolution ** 2 * 2;
   return trainings * weights + checkpoints + encoded + drawn + images;

@@ -14,6 +14,7 @@ import {
 } from '@spindle/kit';
 import { EventSchema, JobResultSchema, type ArtifactRef, type Job, type JobResult } from '@spindle/proto';
 import { encode, type Manifests } from './encode.js';
+import type { EncodeCache } from './encode_cache.js';
 import type { SamplerEngine } from './engine.js';
 import type { Instruments } from './instruments.js';
 import type { Models } from './models.js';
@@ -25,6 +26,7 @@ export interface ConsumerDeps {
   models: Models;
   images: ImageReader;
   manifests: Manifests;
+  cache: EncodeCache;
   bus: Pick<Bus, 'publishEvent'>;
   state: WorkerState;
   instruments: Instruments;

@@ -12,7 +12,10 @@ import {
 } from '@spindle/proto';
 import { create } from '@bufbuild/protobuf';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
+import { resolveTransform, viewOf, type Transform } from './domain/transform.js';
+import type { EncodeCache } from './encode_cache.js';
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
+import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
 
 export interface EncodeDeps {
@@ -21,6 +24,7 @@ export interface EncodeDeps {
   models: Models;
   images: ImageReader;
   manifests: Manifests;
+  cache: EncodeCache;
 }
 
 /** The manifest of the run that jobs come from: where its lines begin is found once. */
@@ -45,12 +49,22 @@ export async function encode(job: EncodeJob, runId: string, deps: EncodeDeps, si
   if (job.resolution === 0) throw new SpindleError('INVALID_ARGUMENT', 'encode.resolution: expected a positive number of pixels, got 0');
   const rows = await (await deps.manifests.get(job.manifest)).rows(job.start, job.count);
   const precision = await deps.models.precision(runId, job.precision);
-  return deps.models.withPipeline(job.pipelinePath, precision, (pipeline) => encodeRows(rows, job.resolution, pipeline, deps, signal));
+  const transform = invalidIfThrows(() => resolveTransform(job.transform));
+  const { resolution, pipelinePath } = job;
+  const key = await deps.cache.key(rows, pipelinePath, { resolution, precision, transform }, signal);
+  const known = key === null ? null : await deps.cache.find(key);
+  if (known !== null) return known;
+  const result = await deps.models.withPipeline(pipelinePath, precision, (pipeline) =>
+    encodeRows(rows, resolution, transform, pipeline, deps, signal),
+  );
+  if (key !== null) await deps.cache.keep(key, result);
+  return result;
 }
 
 async function encodeRows(
   rows: readonly ManifestRow[],
   resolution: number,
+  transform: Transform,
   pipeline: LoadedPipeline,
   deps: EncodeDeps,
   signal: AbortSignal,
@@ -69,18 +83,23 @@ async function encodeRows(
   for (const { from, to } of batchesOf(rows.length, vaeBatchSize(resolution, resolution))) {
     signal.throwIfAborted();
     const accepted: ManifestRow[] = [];
-    const images: PreparedImage[] = [];
+    /** Per accepted row its views. */
+    const images: PreparedImage[][] = [];
     /** The less preferred images of pairs, and whose. */
-    const others: { index: number; image: PreparedImage }[] = [];
+    const others: { index: number; views: PreparedImage[] }[] = [];
     for (const row of rows.slice(from, to)) {
       let ref = row.image;
-      const read = async (): Promise<PreparedImage> =>
-        deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution);
+      const framings = Array.from({ length: transform.views }, (_, view) => ({
+        filter: transform.filter,
+        ...viewOf(transform, row.index, view),
+      }));
+      const read = async (): Promise<PreparedImage[]> =>
+        deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution, framings);
       try {
         const image = await read();
         if (row.rejected !== undefined) {
           ref = row.rejected;
-          others.push({ index: row.index, image: await read() });
+          others.push({ index: row.index, views: await read() });
         }
         images.push(image);
         accepted.push(row);
@@ -94,37 +113,34 @@ async function encodeRows(
     }
     if (accepted.length === 0) continue;
     const started = nowMs();
-    const posterior = await pipeline.encodeImages(images, signal);
-    if (others.length > 0) {
-      const { mean, logvar } = await pipeline.encodeImages(
-        others.map(({ image }) => image),
-        signal,
-      );
-      shard.addRejected(
-        others.map(({ index }) => index),
-        mean,
-        logvar,
-      );
-    }
     const texts = await pipeline.encodeTexts(
       accepted.map((row) => row.text),
       signal,
     );
-    recordPhases(posterior.phases, started);
     truncated += texts.truncated;
-    shard.add(
-      accepted.map((row) => row.index),
-      {
-        mean: posterior.mean,
-        logvar: posterior.logvar,
-        text: texts.text,
-        ...(texts.pooled === null ? {} : { pooled: texts.pooled, time_ids: timeIds(images) }),
-      },
-    );
+    for (let view = 0; view < transform.views; view++) {
+      const seen = images.flatMap((views) => views[view] ?? []);
+      const { mean, logvar, phases } = await pipeline.encodeImages(seen, signal);
+      recordPhases(phases, started);
+      shard.add(
+        accepted.map((row) => row.index),
+        { mean, logvar, text: texts.text, ...(texts.pooled === null ? {} : { pooled: texts.pooled, time_ids: timeIds(seen) }) },
+      );
+      if (others.length === 0) continue;
+      const other = await pipeline.encodeImages(
+        others.flatMap(({ views }) => views[view] ?? []),
+        signal,
+      );
+      shard.addRejected(
+        others.map(({ index }) => index),
+        other.mean,
+        other.logvar,
+      );
+    }
   }
   return create(EncodeResultSchema, {
     shard: await deps.store.put(shard.bytes(), shardMediaType),
-    count: shard.count,
+    count: shard.count / transform.views,
     rejected,
     truncatedCaptions: truncated,
   });

@@ -17,6 +17,7 @@ import {
   Unet,
   type EngineInfoDto,
   type InspectedJudge,
+  type Framing,
   type IntendedSampling,
   type JudgeNames,
   type ModelReport,
@@ -60,6 +61,8 @@ export interface LoadedPipeline {
   ): Promise<{ latents: TensorDto; phases: PhaseDto[] }>;
   /** One PNG per row of latents. */
   decode(latents: TensorDto, signal: AbortSignal): Promise<Uint8Array[]>;
+  /** One image of 8 bits per channel per row of latents. */
+  pixels(latents: TensorDto, signal: AbortSignal): Promise<RgbImage[]>;
   release(): void;
 }
 
@@ -70,8 +73,8 @@ export interface SamplerEngine {
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
   /** Throws what loading the judge would throw. */
   inspectJudge(judge: JudgeNames): InspectedJudge;
-  /** Decoded, resized and cropped to a square; INVALID_ARGUMENT, naming `where`, when the bytes are no usable image. */
-  readImage(bytes: Buffer, where: string, resolution: number): Promise<PreparedImage>;
+  /** Decoded, resized and cropped to squares, one per framing; INVALID_ARGUMENT, naming `where`, when the bytes are no usable image. */
+  readImage(bytes: Buffer, where: string, resolution: number, framings: readonly Framing[]): Promise<PreparedImage[]>;
   /** Files of a unet folder. */
   unetSource(directory: string): ModelSourceDto;
   loadPipeline(directory: string, precision: NativePrecision): Promise<LoadedPipeline>;
@@ -85,7 +88,10 @@ export function nativeEngine(engine: Engine): SamplerEngine {
     choosePrecision: () => choosePrecision(engine),
     inspect: (path, sampling) => inspectFolder(engine, path, sampling),
     inspectJudge: (judge) => inspectJudge(engine, judgeSpec(judge, 'judge')),
-    readImage: async (bytes, where, resolution) => resizeAndCrop(engine, await decodeImage(bytes, where), resolution),
+    readImage: async (bytes, where, resolution, framings) => {
+      const image = await decodeImage(bytes, where);
+      return framings.map((framing) => resizeAndCrop(engine, image, resolution, framing));
+    },
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) => new NativePipeline(await TextToImage.load(engine, directory, precision)),
     loadUnet: (source, precision) => engine.loadUnet(source, precision),
@@ -143,10 +149,14 @@ class NativePipeline implements LoadedPipeline {
   }
 
   async decode(latents: TensorDto, signal: AbortSignal): Promise<Uint8Array[]> {
+    return Promise.all((await this.pixels(latents, signal)).map((image) => encodePng(image)));
+  }
+
+  async pixels(latents: TensorDto, signal: AbortSignal): Promise<RgbImage[]> {
     const [count = 0, , height = 0, width = 0] = latents.shape;
     const { scale } = this.models.pipeline.vaeScaling;
     const pixels = await this.models.decode(latents, vaeBatchSize(height * scale, width * scale), signal);
-    return Promise.all(Array.from({ length: count }, (_, n) => encodePng(toRgb(pixels, n))));
+    return Array.from({ length: count }, (_, n) => toRgb(pixels, n));
   }
 
   release(): void {

@@ -13,9 +13,11 @@ import {
   type UnetRef,
 } from '@spindle/proto';
 import { resolveSampling } from './domain/sampling.js';
+import { resolveTransform, type Transform } from './domain/transform.js';
 import { shardMediaType } from './encode.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
+import { reencode, type Reencoded } from './reencode.js';
 
 export interface SampleDeps {
   store: ArtifactStore;
@@ -32,6 +34,8 @@ export interface DrawRequest {
 
 export interface DrawOptions {
   wantImages: boolean;
+  /** Encode what was drawn again, as pixels. */
+  transform?: Transform;
   runId: string;
   signal: AbortSignal;
   onStep?: (done: number, total: number) => void;
@@ -41,7 +45,7 @@ export async function draw(
   request: DrawRequest,
   deps: SampleDeps,
   options: DrawOptions,
-): Promise<{ latents: TensorDto; images: ArtifactRef[]; phases: PhaseDto[] }> {
+): Promise<{ latents: TensorDto; reencoded: Reencoded | null; images: ArtifactRef[]; phases: PhaseDto[] }> {
   const { signal, onStep } = options;
   if (request.items.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one prompt, got none');
   const sampling = invalidIfThrows(() => resolveSampling(request.sampling));
@@ -60,8 +64,12 @@ export async function draw(
         phases.push({ name: 'vae_decode', startMs: decodeStart, durationMs: nowMs() - started - decodeStart });
         for (const file of files) images.push(await deps.store.put(file, 'image/png'));
       }
+      const reencodeStart = nowMs() - started;
+      const reencoded =
+        options.transform === undefined ? null : await reencode(pipeline, latents, request.items, options.transform, signal);
+      if (reencoded !== null) phases.push({ name: 'reencode', startMs: reencodeStart, durationMs: nowMs() - started - reencodeStart });
       recordPhases(phases, started);
-      return { latents, images, phases };
+      return { latents, reencoded, images, phases };
     }),
   );
 }
@@ -69,17 +77,26 @@ export async function draw(
 export async function sample(job: SampleJob, runId: string, deps: SampleDeps, signal: AbortSignal): Promise<SampleResult> {
   if (!job.wantLatents && !job.wantImages)
     throw new SpindleError('INVALID_ARGUMENT', 'sample: expected want_latents or want_images, got neither');
-  const { latents, images } = await draw({ ...job, unet: job.unet, sampling: job.sampling }, deps, {
+  const transform = job.wantLatents && job.pixels !== undefined ? invalidIfThrows(() => resolveTransform(job.pixels)) : undefined;
+  const { latents, reencoded, images } = await draw({ ...job, unet: job.unet, sampling: job.sampling }, deps, {
     wantImages: job.wantImages,
+    ...(transform && { transform }),
     runId,
     signal,
   });
   const result = create(SampleResultSchema, { images, count: job.items.length });
   if (job.wantLatents) {
-    const shard = new Map([
-      ['index', fromInt64(job.items.map((item) => item.index))],
-      ['latents', fromFloat32(latents.shape, latents.data)],
-    ]);
+    const shard =
+      reencoded === null
+        ? new Map([
+            ['index', fromInt64(job.items.map((item) => item.index))],
+            ['latents', fromFloat32(latents.shape, latents.data)],
+          ])
+        : new Map([
+            ['index', fromInt64(reencoded.index)],
+            ['mean', fromFloat32(reencoded.mean.shape, reencoded.mean.data)],
+            ['logvar', fromFloat32(reencoded.logvar.shape, reencoded.logvar.data)],
+          ]);
     result.latents = await deps.store.put(writeSafetensors(shard), shardMediaType);
   }
   return result;

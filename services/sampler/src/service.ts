@@ -4,6 +4,7 @@ import { announceWorker, serve, takeJobs, WorkerState, type Lifecycle, type Work
 import { SamplerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
 import { Manifests } from './encode.js';
+import { EncodeCache } from './encode_cache.js';
 import type { SamplerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
 import { Models } from './models.js';
@@ -21,11 +22,13 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
   const models = new Models(engine, store);
   lifecycle.defer('models', () => models.release());
   const state = new WorkerState();
+  const images = new ImageReader(openFiles());
   const handler = createJobHandler({
     store,
     engine,
     models,
-    images: new ImageReader(openFiles()),
+    images,
+    cache: new EncodeCache(store, images, engine.info),
     manifests: new Manifests(store),
     bus,
     state,

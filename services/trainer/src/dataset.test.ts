@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Dataset, type DatasetOptions } from './dataset.js';
-import { encodedShard, generatedShard } from './testing/data.js';
+import { encodedShard, generatedShard, posteriorShard } from './testing/data.js';
 
 let root: string;
 let store: ArtifactStore;
@@ -15,6 +15,8 @@ beforeEach(async () => {
 afterEach(() => rm(root, { recursive: true }));
 
 const options: Omit<DatasetOptions, 'encoded' | 'generated'> = {
+  previous: [],
+  previousShare: 0,
   against: 'generated',
   key: { seed: 1n, iteration: 1 },
   scalingFactor: 0.5,
@@ -39,6 +41,57 @@ it('matches real and generated images by index, whatever shard they lie in', asy
   expect([...batch.real.data]).toEqual([3, 3.125, 3.25, 3.375, 5, 5.125, 5.25, 5.375].map((x) => x * 0.5));
   expect([batch.generated?.data[0], batch.generated?.data[4]]).toEqual([3.5, 5.5]);
   expect(batch.text.data[0]).toBe(30);
+  await dataset.close();
+});
+
+it('shows another view of a real image in every epoch, and of its pair the same one', async () => {
+  // Two views of each row; of the generated image two copies in two views.
+  const encoded = [await encodedShard(store, [0, 7, 0, 7], [0, 7, 0, 7])];
+  const generated = [await posteriorShard(store, [0, 0, 0, 0, 7, 7, 7, 7])];
+  const seen = async (against: 'generated' | 'rejected') => {
+    const dataset = await Dataset.open(store, { ...options, scalingFactor: 1, against, encoded, generated });
+    expect(dataset.size).toBe(2);
+    const values: number[] = [];
+    for (const epoch of [0, 1, 2, 3, 4]) values.push((await dataset.batch(0, [draw(1, epoch)], 0, 1)).generated?.data[0] ?? -1);
+    await dataset.close();
+    return values;
+  };
+  expect(await seen('generated')).toEqual([4, 5, 6, 7, 4]);
+  expect(await seen('rejected')).toEqual([107, 107, 107, 107, 107]);
+});
+
+it('draws encoded generated images from their own posterior', async () => {
+  const dataset = await Dataset.open(store, {
+    ...options,
+    samplePosterior: true,
+    encoded: [await encodedShard(store, [0])],
+    generated: [await posteriorShard(store, [0])],
+  });
+  const { real, generated } = await dataset.batch(0, [draw(0)], 0, 1);
+  // Both have mean 0 (+ i/8 of the real one) and logvar -1; the noise is not the same.
+  const noise = [...real.data].map((value, i) => value / 0.5 - i / 8);
+  expect([...(generated?.data ?? [])].map((value) => value / 0.5)).not.toEqual(noise);
+  await dataset.close();
+});
+
+it('takes a share of the generated images from the iteration before', async () => {
+  const dataset = await Dataset.open(store, {
+    ...options,
+    encoded: [await encodedShard(store, [0, 1])],
+    generated: [await generatedShard(store, [0, 1], 0.25)],
+    previous: [await generatedShard(store, [0], 0.75)],
+    previousShare: 0.25,
+  });
+  const of = async (rank: number) => {
+    const draws = Array.from({ length: 400 }, (_, position) => ({ rank, epoch: 0, position }));
+    const { generated } = await dataset.batch(0, draws, 0, 400);
+    return draws.filter((_, i) => generated?.data[i * 4] === rank + 0.75).length;
+  };
+  // Five standard errors of 400 draws with share 1/4.
+  expect(Math.abs((await of(0)) - 100)).toBeLessThan(44);
+  expect(await of(0)).toBe(await of(0));
+  // Nothing was drawn for it then.
+  expect(await of(1)).toBe(0);
   await dataset.close();
 });
 
@@ -118,7 +171,7 @@ it('hands on pooled texts, sizes and crops where the shards have them; a dropped
 it('refuses an index twice, no pair at all and a shard of another kind', async () => {
   const encoded = [await encodedShard(store, [0])];
   await expect(Dataset.open(store, { ...options, encoded: [...encoded, ...encoded], generated: [] })).rejects.toThrow(
-    'encoded_shards: expected every index once, got 0 twice',
+    'encoded_shards: expected every index in one shard, got 0 in two',
   );
   await expect(Dataset.open(store, { ...options, encoded, generated: [await generatedShard(store, [1], 0)] })).rejects.toThrow(
     /expected at least one image that has a generated one/,

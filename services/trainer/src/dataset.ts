@@ -2,9 +2,9 @@
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { TensorDto, TextStates, TrainBatchDto } from '@spindle/native';
 import type { ArtifactRef } from '@spindle/proto';
-import { dropsCaption, drawPosterior, type Draw, type DrawKey } from './domain/draws.js';
+import { dropsCaption, drawPosterior, takesPrevious, type Draw, type DrawKey } from './domain/draws.js';
 import type { opponentImages } from './domain/settings.js';
-import { Shard } from './shards.js';
+import { Shard, type Names } from './shards.js';
 
 interface Place {
   shard: Shard;
@@ -13,14 +13,20 @@ interface Place {
 
 interface Element {
   index: number;
-  real: Place;
-  /** What the real image is told from. Several take turns by epoch; empty without an opponent. */
+  /** Its views, which take turns by epoch. */
+  real: Place[];
+  /** What the real image is told from: images in turn by epoch, of encoded ones the view that the real image shows. Empty without an opponent. */
   others: Place[];
+  /** The same of the iteration before. */
+  previous: Place[];
 }
 
 export interface DatasetOptions {
   encoded: readonly ArtifactRef[];
   generated: readonly ArtifactRef[];
+  /** Images of the iteration before, which `previousShare` of the draws take. */
+  previous: readonly ArtifactRef[];
+  previousShare: number;
   /** Which image every element must have beside its own; null: none. */
   against: ReturnType<typeof opponentImages>;
   key: DrawKey;
@@ -43,7 +49,7 @@ export class Dataset {
 
   static async open(store: ArtifactStore, options: DatasetOptions): Promise<Dataset> {
     const shards: Shard[] = [];
-    const openAll = async (refs: readonly ArtifactRef[], field: string, names: readonly string[], index?: string): Promise<Shard[]> => {
+    const openAll = async (refs: readonly ArtifactRef[], field: string, names: Names, index?: string): Promise<Shard[]> => {
       const opened: Shard[] = [];
       for (const [i, ref] of refs.entries()) {
         const shard = await Shard.open(await store.localPath(ref), names, `${field}[${i}]`, index);
@@ -53,14 +59,17 @@ export class Dataset {
       return opened;
     };
     const { against } = options;
+    // What the sampler ended with, or the posterior of its pixels.
+    const drawn: Names = (has) => (has('mean') && !has('text') ? ['mean', 'logvar'] : ['latents']);
     try {
       const encoded = await openAll(options.encoded, 'encoded_shards', ['mean', 'logvar', 'text']);
       const withRejected = options.encoded.filter((_, i) => encoded[i]?.has('rejected_index'));
       const others =
         against === 'rejected'
           ? await openAll(withRejected, 'encoded_shards', ['rejected_mean', 'rejected_logvar'], 'rejected_index')
-          : await openAll(options.generated, 'generated_shards', ['latents']);
-      const { elements, unmatched } = match(encoded, others, against !== null);
+          : await openAll(options.generated, 'generated_shards', drawn);
+      const previous = await openAll(options.previous, 'previous_shards', drawn);
+      const { elements, unmatched } = match(encoded, others, previous, against !== null);
       if (elements.length === 0) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
@@ -81,7 +90,7 @@ export class Dataset {
   /** Elements [offset, offset + size) of a step's batch. */
   async batch(step: number, draws: readonly Draw[], offset: number, size: number): Promise<TrainBatchDto> {
     const rows = await Promise.all(draws.slice(offset, offset + size).map((draw) => this.#element(draw)));
-    const first = this.elements[0]?.real.shard;
+    const first = this.elements[0]?.real[0]?.shard;
     const latentShape = first?.rowShape('mean') ?? [];
     return {
       step,
@@ -126,44 +135,77 @@ export class Dataset {
     const { key, captionDropout, emptyText } = this.options;
     const element = this.elements[draw.rank];
     if (element === undefined) throw new SpindleError('INTERNAL', `data set: expected a rank below ${this.size}, got ${draw.rank}`);
-    const { shard, row } = element.real;
-    const real = await this.#encoded(element.real, draw, '');
+    const { key: drawKey, previousShare } = this.options;
+    const view = draw.epoch % element.real.length;
+    const place = element.real[view];
+    if (place === undefined) throw new SpindleError('INTERNAL', `data set: expected a view of ${element.index}, got none`);
+    const { shard, row } = place;
+    const real = await this.#encoded(place, draw, '');
     const dropped = emptyText !== null && dropsCaption(key, draw.position, captionDropout);
     const text = dropped ? emptyText.text.data : await shard.row('text', row);
     const pooled = dropped && emptyText.pooled !== null ? emptyText.pooled.data : await shard.optionalRow('pooled', row);
     const timeIds = await shard.optionalRow('time_ids', row);
-    const turn = element.others[draw.epoch % Math.max(1, element.others.length)];
+    const earlier = element.previous.length > 0 && takesPrevious(drawKey, draw.position, previousShare);
+    const turn = turnOf(earlier ? element.previous : element.others, draw.epoch, element.real.length);
     if (turn === undefined) return { real, other: new Float32Array(0), text, pooled, timeIds };
     const rejected = this.options.against === 'rejected';
-    const other = rejected ? await this.#encoded(turn, draw, 'rejected_') : await turn.shard.row('latents', turn.row);
+    const other = turn.shard.has('latents')
+      ? await turn.shard.row('latents', turn.row)
+      : await this.#encoded(turn, draw, rejected ? 'rejected_' : '', 'rejectedPosterior');
     return { real, other, text, pooled, timeIds };
   }
 
   /** An image's latents as the U-Net takes them, from its posterior. */
-  async #encoded({ shard, row }: Place, draw: Draw, prefix: '' | 'rejected_'): Promise<Float32Array> {
+  async #encoded(
+    { shard, row }: Place,
+    draw: Draw,
+    prefix: '' | 'rejected_',
+    draws: 'posterior' | 'rejectedPosterior' = 'posterior',
+  ): Promise<Float32Array> {
     const { key, samplePosterior, scalingFactor, shiftFactor } = this.options;
     const latents = await shard.row(`${prefix}mean`, row);
-    const draws = prefix === '' ? 'posterior' : 'rejectedPosterior';
     if (samplePosterior) drawPosterior(key, draw.position, latents, await shard.row(`${prefix}logvar`, row), draws);
     for (let i = 0; i < latents.length; i++) latents[i] = ((latents[i] ?? 0) - shiftFactor) * scalingFactor;
     return latents;
   }
 }
 
-function match(encoded: readonly Shard[], others: readonly Shard[], pairs: boolean): { elements: Element[]; unmatched: number } {
+/** The image whose turn it is: copies that were encoded like the real image lie view by view, latents of a sampler have no views. */
+function turnOf(places: readonly Place[], epoch: number, views: number): Place | undefined {
+  const first = places[0];
+  if (first === undefined || first.shard.has('latents')) return places[epoch % Math.max(1, places.length)];
+  const copies = Math.max(1, Math.floor(places.length / views));
+  return places[(Math.floor(epoch / views) % copies) * views + (epoch % views)];
+}
+
+function placesOf(shards: readonly Shard[]): Map<number, Place[]> {
   const images = new Map<number, Place[]>();
-  for (const shard of others) {
+  for (const shard of shards) {
     shard.index.forEach((index, row) => {
       const places = images.get(index);
       if (places === undefined) images.set(index, [{ shard, row }]);
       else places.push({ shard, row });
     });
   }
+  return images;
+}
+
+function match(
+  encoded: readonly Shard[],
+  others: readonly Shard[],
+  previous: readonly Shard[],
+  pairs: boolean,
+): { elements: Element[]; unmatched: number } {
+  const images = placesOf(others);
+  const before = placesOf(previous);
   const all = new Map<number, Element>();
   for (const shard of encoded) {
     shard.index.forEach((index, row) => {
-      if (all.has(index)) throw new SpindleError('INVALID_ARGUMENT', `encoded_shards: expected every index once, got ${index} twice`);
-      all.set(index, { index, real: { shard, row }, others: images.get(index) ?? [] });
+      const known = all.get(index);
+      if (known === undefined)
+        all.set(index, { index, real: [{ shard, row }], others: images.get(index) ?? [], previous: before.get(index) ?? [] });
+      else if (known.real[0]?.shard === shard) known.real.push({ shard, row });
+      else throw new SpindleError('INVALID_ARGUMENT', `encoded_shards: expected every index in one shard, got ${index} in two`);
     });
   }
   // Sorted by index, so that the order does not depend on how the work was cut into shards.

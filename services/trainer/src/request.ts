@@ -59,6 +59,7 @@ export function fingerprintOf(request: TrainRequest, settings: TrainingSettings)
     pipelinePath: request.pipelinePath,
     encodedShards: digests(request.encodedShards),
     generatedShards: digests(request.generatedShards),
+    ...(request.previousShards.length > 0 && { previousShards: digests(request.previousShards) }),
   });
 }
 

@@ -11,6 +11,9 @@ interface Field {
 /** Present together, in shards of models that take them (SDXL). */
 const optional = ['pooled', 'time_ids'];
 
+/** Tensors that a shard must have, which may depend on what it has. */
+export type Names = readonly string[] | ((has: (name: string) => boolean) => readonly string[]);
+
 export class Shard {
   readonly #file: FileHandle;
   readonly #fields: ReadonlyMap<string, Field>;
@@ -29,7 +32,7 @@ export class Shard {
   }
 
   /** `path` is a verified blob; `names` are the F32 tensors that every row must have, beside `index`: the rows' places in the data set. */
-  static async open(path: string, names: readonly string[], label: string, index = 'index'): Promise<Shard> {
+  static async open(path: string, names: Names, label: string, index = 'index'): Promise<Shard> {
     const file = await open(path, 'r');
     try {
       const prefix = Buffer.alloc(8);
@@ -41,7 +44,8 @@ export class Shard {
       await file.read(text, 0, length, 8);
       const fields = new Map(Object.entries(JSON.parse(text.toString('utf8')) as Record<string, Field>));
       const shard = new Shard(path, await readIndex(file, fields.get(index), 8 + length, label), file, fields, 8 + length);
-      for (const name of [...names, ...optional.filter((each) => fields.has(each))]) shard.#check(name, label);
+      const needed = typeof names === 'function' ? names((name) => fields.has(name)) : names;
+      for (const name of [...needed, ...optional.filter((each) => fields.has(each))]) shard.#check(name, label);
       return shard;
     } catch (error) {
       await file.close();

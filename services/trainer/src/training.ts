@@ -128,6 +128,8 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
     const dataset = await Dataset.open(store, {
       encoded: request.encodedShards,
       generated: request.generatedShards,
+      previous: request.previousShards,
+      previousShare: settings.previousShare,
       against: opponentImages(settings.objective),
       key: { seed: settings.seed, iteration: settings.iteration },
       scalingFactor: pipeline.scalingFactor,

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/jobs.proto.
  */
 export const file_spindle_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrIqkBCglFbmNvZGVKb2ISKQoIbWFuaWZlc3QYASABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBXN0YXJ0GAIgASgNEg0KBWNvdW50GAMgASgNEhUKDXBpcGVsaW5lX3BhdGgYBCABKAkSEgoKcmVzb2x1dGlvbhgFIAEoDRIoCglwcmVjaXNpb24YBiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbiLxAQoJU2FtcGxlSm9iEiEKBHVuZXQYASABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSFQoNcGlwZWxpbmVfcGF0aBgCIAEoCRIuCghzYW1wbGluZxgDIAEoCzIcLnNwaW5kbGUudjEuU2FtcGxpbmdTZXR0aW5ncxIlCgVpdGVtcxgEIAMoCzIWLnNwaW5kbGUudjEuUHJvbXB0SXRlbRIUCgx3YW50X2xhdGVudHMYBSABKAgSEwoLd2FudF9pbWFnZXMYBiABKAgSKAoJcHJlY2lzaW9uGAcgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24iuwEKCk1ldHJpY1NwZWMSDAoEbmFtZRgBIAEoCRIMCgRraW5kGAIgASgJEhEKCWNsaXBfcGF0aBgDIAEoCRIRCgloZWFkX3BhdGgYBCABKAkSFgoOdG9rZW5pemVyX3BhdGgYBSABKAkSHwoXZmFsbGJhY2tfdG9rZW5pemVyX3BhdGgYBiABKAkSEgoKcHJlcHJvY2VzcxgHIAEoCRINCgVzY2FsZRgIIAEoARIPCgd2YXJpYW50GAkgASgJInMKCUp1ZGdlSW5mbxIMCgRraW5kGAEgASgJEiQKBWZpbGVzGAIgAygLMhUuc3BpbmRsZS52MS5KdWRnZUZpbGUSDwoHdmFyaWFudBgDIAEoCRINCgVzY2FsZRgEIAEoCRISCgpwcmVwcm9jZXNzGAUgASgJIikKCUp1ZGdlRmlsZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCSJbCglTY29yZUl0ZW0SJgoGcHJvbXB0GAEgASgLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEiYKBWltYWdlGAIgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZiJZCghTY29yZUpvYhInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0ixQEKCUpvYlJlc3VsdBILCgNrZXkYASABKAkSKgoGZW5jb2RlGAIgASgLMhguc3BpbmRsZS52MS5FbmNvZGVSZXN1bHRIABIqCgZzYW1wbGUYAyABKAsyGC5zcGluZGxlLnYxLlNhbXBsZVJlc3VsdEgAEigKBXNjb3JlGAQgASgLMhcuc3BpbmRsZS52MS5TY29yZVJlc3VsdEgAEg8KB3NlY29uZHMYBSABKAESDgoGd29ya2VyGAYgASgJQggKBnJlc3VsdCKMAQoMRW5jb2RlUmVzdWx0EiYKBXNoYXJkGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVjb3VudBgCIAEoDRIpCghyZWplY3RlZBgDIAMoCzIXLnNwaW5kbGUudjEuUmVqZWN0ZWRSb3cSGgoSdHJ1bmNhdGVkX2NhcHRpb25zGAQgASgNIjoKC1JlamVjdGVkUm93Eg0KBWluZGV4GAEgASgNEgwKBGZpbGUYAiABKAkSDgoGcmVhc29uGAMgASgJInAKDFNhbXBsZVJlc3VsdBIoCgdsYXRlbnRzGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZpbWFnZXMYAiADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBWNvdW50GAMgASgNIjcKC1Njb3JlUmVzdWx0EigKBnNjb3JlcxgBIAMoCzIYLnNwaW5kbGUudjEuTWV0cmljU2NvcmVzIlQKDE1ldHJpY1Njb3JlcxIOCgZtZXRyaWMYASABKAkSDgoGdmFsdWVzGAIgAygBEiQKBWp1ZGdlGAMgASgLMhUuc3BpbmRsZS52MS5KdWRnZUluZm9iBnByb3RvMw", [file_spindle_v1_types]);
+  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrImAKDkltYWdlVHJhbnNmb3JtEg4KBmZpbHRlchgBIAEoCRITCgtyYW5kb21fY3JvcBgCIAEoCBIMCgRmbGlwGAMgASgIEg0KBXZpZXdzGAQgASgNEgwKBHNlZWQYBSABKAQi2AEKCUVuY29kZUpvYhIpCghtYW5pZmVzdBgBIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSDQoFc3RhcnQYAiABKA0SDQoFY291bnQYAyABKA0SFQoNcGlwZWxpbmVfcGF0aBgEIAEoCRISCgpyZXNvbHV0aW9uGAUgASgNEigKCXByZWNpc2lvbhgGIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEi0KCXRyYW5zZm9ybRgHIAEoCzIaLnNwaW5kbGUudjEuSW1hZ2VUcmFuc2Zvcm0inQIKCVNhbXBsZUpvYhIhCgR1bmV0GAEgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEhUKDXBpcGVsaW5lX3BhdGgYAiABKAkSLgoIc2FtcGxpbmcYAyABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3MSJQoFaXRlbXMYBCADKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SFAoMd2FudF9sYXRlbnRzGAUgASgIEhMKC3dhbnRfaW1hZ2VzGAYgASgIEigKCXByZWNpc2lvbhgHIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEioKBnBpeGVscxgIIAEoCzIaLnNwaW5kbGUudjEuSW1hZ2VUcmFuc2Zvcm0iuwEKCk1ldHJpY1NwZWMSDAoEbmFtZRgBIAEoCRIMCgRraW5kGAIgASgJEhEKCWNsaXBfcGF0aBgDIAEoCRIRCgloZWFkX3BhdGgYBCABKAkSFgoOdG9rZW5pemVyX3BhdGgYBSABKAkSHwoXZmFsbGJhY2tfdG9rZW5pemVyX3BhdGgYBiABKAkSEgoKcHJlcHJvY2VzcxgHIAEoCRINCgVzY2FsZRgIIAEoARIPCgd2YXJpYW50GAkgASgJInMKCUp1ZGdlSW5mbxIMCgRraW5kGAEgASgJEiQKBWZpbGVzGAIgAygLMhUuc3BpbmRsZS52MS5KdWRnZUZpbGUSDwoHdmFyaWFudBgDIAEoCRINCgVzY2FsZRgEIAEoCRISCgpwcmVwcm9jZXNzGAUgASgJIikKCUp1ZGdlRmlsZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCSJbCglTY29yZUl0ZW0SJgoGcHJvbXB0GAEgASgLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEiYKBWltYWdlGAIgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZiJZCghTY29yZUpvYhInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0ixQEKCUpvYlJlc3VsdBILCgNrZXkYASABKAkSKgoGZW5jb2RlGAIgASgLMhguc3BpbmRsZS52MS5FbmNvZGVSZXN1bHRIABIqCgZzYW1wbGUYAyABKAsyGC5zcGluZGxlLnYxLlNhbXBsZVJlc3VsdEgAEigKBXNjb3JlGAQgASgLMhcuc3BpbmRsZS52MS5TY29yZVJlc3VsdEgAEg8KB3NlY29uZHMYBSABKAESDgoGd29ya2VyGAYgASgJQggKBnJlc3VsdCKMAQoMRW5jb2RlUmVzdWx0EiYKBXNoYXJkGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVjb3VudBgCIAEoDRIpCghyZWplY3RlZBgDIAMoCzIXLnNwaW5kbGUudjEuUmVqZWN0ZWRSb3cSGgoSdHJ1bmNhdGVkX2NhcHRpb25zGAQgASgNIjoKC1JlamVjdGVkUm93Eg0KBWluZGV4GAEgASgNEgwKBGZpbGUYAiABKAkSDgoGcmVhc29uGAMgASgJInAKDFNhbXBsZVJlc3VsdBIoCgdsYXRlbnRzGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZpbWFnZXMYAiADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBWNvdW50GAMgASgNIjcKC1Njb3JlUmVzdWx0EigKBnNjb3JlcxgBIAMoCzIYLnNwaW5kbGUudjEuTWV0cmljU2NvcmVzIlQKDE1ldHJpY1Njb3JlcxIOCgZtZXRyaWMYASABKAkSDgoGdmFsdWVzGAIgAygBEiQKBWp1ZGdlGAMgASgLMhUuc3BpbmRsZS52MS5KdWRnZUluZm9iBnByb3RvMw", [file_spindle_v1_types]);
 
 /**
  * One unit of work on the JetStream work queue. Idempotent: `key` names its result; run twice, it leaves the same bytes.
@@ -64,6 +64,53 @@ export const JobSchema: GenMessage<Job> = /*@__PURE__*/
   messageDesc(file_spindle_v1_jobs, 0);
 
 /**
+ * How images become squares of the training resolution. Draws come from (seed, row, view) alone.
+ *
+ * @generated from message spindle.v1.ImageTransform
+ */
+export type ImageTransform = Message<"spindle.v1.ImageTransform"> & {
+  /**
+   * bilinear (also when empty), bicubic or lanczos.
+   *
+   * @generated from field: string filter = 1;
+   */
+  filter: string;
+
+  /**
+   * Cut the square at a place drawn per row and view instead of the centre.
+   *
+   * @generated from field: bool random_crop = 2;
+   */
+  randomCrop: boolean;
+
+  /**
+   * Mirror every second image, by a draw per row and view.
+   *
+   * @generated from field: bool flip = 3;
+   */
+  flip: boolean;
+
+  /**
+   * Differently drawn copies of every image; 0 counts as 1.
+   *
+   * @generated from field: uint32 views = 4;
+   */
+  views: number;
+
+  /**
+   * @generated from field: uint64 seed = 5;
+   */
+  seed: bigint;
+};
+
+/**
+ * Describes the message spindle.v1.ImageTransform.
+ * Use `create(ImageTransformSchema)` to create a new message.
+ */
+export const ImageTransformSchema: GenMessage<ImageTransform> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_jobs, 1);
+
+/**
  * VAE posterior and text embeddings for rows [start, start + count) of a data manifest.
  *
  * @generated from message spindle.v1.EncodeJob
@@ -102,6 +149,13 @@ export type EncodeJob = Message<"spindle.v1.EncodeJob"> & {
    * @generated from field: spindle.v1.Precision precision = 6;
    */
   precision: Precision;
+
+  /**
+   * Unset: bilinear, centre, one view.
+   *
+   * @generated from field: spindle.v1.ImageTransform transform = 7;
+   */
+  transform?: ImageTransform | undefined;
 };
 
 /**
@@ -109,7 +163,7 @@ export type EncodeJob = Message<"spindle.v1.EncodeJob"> & {
  * Use `create(EncodeJobSchema)` to create a new message.
  */
 export const EncodeJobSchema: GenMessage<EncodeJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 1);
+  messageDesc(file_spindle_v1_jobs, 2);
 
 /**
  * Images or latents drawn by one U-Net.
@@ -155,6 +209,14 @@ export type SampleJob = Message<"spindle.v1.SampleJob"> & {
    * @generated from field: spindle.v1.Precision precision = 7;
    */
   precision: Precision;
+
+  /**
+   * With want_latents: decode, round to 8 bits, flip as the real images' views are flipped, and keep the VAE's posterior of that
+   * instead of the sampler's latents.
+   *
+   * @generated from field: spindle.v1.ImageTransform pixels = 8;
+   */
+  pixels?: ImageTransform | undefined;
 };
 
 /**
@@ -162,7 +224,7 @@ export type SampleJob = Message<"spindle.v1.SampleJob"> & {
  * Use `create(SampleJobSchema)` to create a new message.
  */
 export const SampleJobSchema: GenMessage<SampleJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 2);
+  messageDesc(file_spindle_v1_jobs, 3);
 
 /**
  * A judge. `kind` is "clip" (exp(logit_scale) * cosine), "pickscore", "hpsv2" or "clip_score" (100 * cosine), "image_reward",
@@ -234,7 +296,7 @@ export type MetricSpec = Message<"spindle.v1.MetricSpec"> & {
  * Use `create(MetricSpecSchema)` to create a new message.
  */
 export const MetricSpecSchema: GenMessage<MetricSpec> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 3);
+  messageDesc(file_spindle_v1_jobs, 4);
 
 /**
  * What a judge was, so that its numbers can be compared with others'.
@@ -275,7 +337,7 @@ export type JudgeInfo = Message<"spindle.v1.JudgeInfo"> & {
  * Use `create(JudgeInfoSchema)` to create a new message.
  */
 export const JudgeInfoSchema: GenMessage<JudgeInfo> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 4);
+  messageDesc(file_spindle_v1_jobs, 5);
 
 /**
  * @generated from message spindle.v1.JudgeFile
@@ -301,7 +363,7 @@ export type JudgeFile = Message<"spindle.v1.JudgeFile"> & {
  * Use `create(JudgeFileSchema)` to create a new message.
  */
 export const JudgeFileSchema: GenMessage<JudgeFile> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 5);
+  messageDesc(file_spindle_v1_jobs, 6);
 
 /**
  * @generated from message spindle.v1.ScoreItem
@@ -323,7 +385,7 @@ export type ScoreItem = Message<"spindle.v1.ScoreItem"> & {
  * Use `create(ScoreItemSchema)` to create a new message.
  */
 export const ScoreItemSchema: GenMessage<ScoreItem> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 6);
+  messageDesc(file_spindle_v1_jobs, 7);
 
 /**
  * @generated from message spindle.v1.ScoreJob
@@ -345,7 +407,7 @@ export type ScoreJob = Message<"spindle.v1.ScoreJob"> & {
  * Use `create(ScoreJobSchema)` to create a new message.
  */
 export const ScoreJobSchema: GenMessage<ScoreJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 7);
+  messageDesc(file_spindle_v1_jobs, 8);
 
 /**
  * What a finished job left behind; stored as JSON under the job's key in the artifact store.
@@ -399,14 +461,15 @@ export type JobResult = Message<"spindle.v1.JobResult"> & {
  * Use `create(JobResultSchema)` to create a new message.
  */
 export const JobResultSchema: GenMessage<JobResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 8);
+  messageDesc(file_spindle_v1_jobs, 9);
 
 /**
  * @generated from message spindle.v1.EncodeResult
  */
 export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
   /**
-   * safetensors: "index" I64 (N), "mean" and "logvar" F32 (N, C, h, w), "text" F32 (N, T, D). Where rows have a rejected image
+   * safetensors: "index" I64 (N), "mean" and "logvar" F32 (N, C, h, w), "text" F32 (N, T, D). With several views a row comes once per
+   * view, in their order. Where rows have a rejected image
    * also "rejected_index" I64 (M) and "rejected_mean" and "rejected_logvar" F32 (M, C, h, w).
    * Of SDXL also "pooled" F32 (N, P) and "time_ids" F32 (N, 6): original height and width, crop's top and left, target height and width.
    *
@@ -437,7 +500,7 @@ export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
  * Use `create(EncodeResultSchema)` to create a new message.
  */
 export const EncodeResultSchema: GenMessage<EncodeResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 9);
+  messageDesc(file_spindle_v1_jobs, 10);
 
 /**
  * @generated from message spindle.v1.RejectedRow
@@ -464,14 +527,15 @@ export type RejectedRow = Message<"spindle.v1.RejectedRow"> & {
  * Use `create(RejectedRowSchema)` to create a new message.
  */
 export const RejectedRowSchema: GenMessage<RejectedRow> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 10);
+  messageDesc(file_spindle_v1_jobs, 11);
 
 /**
  * @generated from message spindle.v1.SampleResult
  */
 export type SampleResult = Message<"spindle.v1.SampleResult"> & {
   /**
-   * safetensors: "index" I64 (N), "latents" F32 (N, C, h, w); set when latents were asked for.
+   * safetensors: "index" I64 (N), "latents" F32 (N, C, h, w), or with `pixels` "mean" and "logvar" F32 of that shape, every item's views
+   * one after the other; set when latents were asked for.
    *
    * @generated from field: spindle.v1.ArtifactRef latents = 1;
    */
@@ -495,7 +559,7 @@ export type SampleResult = Message<"spindle.v1.SampleResult"> & {
  * Use `create(SampleResultSchema)` to create a new message.
  */
 export const SampleResultSchema: GenMessage<SampleResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 11);
+  messageDesc(file_spindle_v1_jobs, 12);
 
 /**
  * @generated from message spindle.v1.ScoreResult
@@ -512,7 +576,7 @@ export type ScoreResult = Message<"spindle.v1.ScoreResult"> & {
  * Use `create(ScoreResultSchema)` to create a new message.
  */
 export const ScoreResultSchema: GenMessage<ScoreResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 12);
+  messageDesc(file_spindle_v1_jobs, 13);
 
 /**
  * @generated from message spindle.v1.MetricScores
@@ -541,5 +605,5 @@ export type MetricScores = Message<"spindle.v1.MetricScores"> & {
  * Use `create(MetricScoresSchema)` to create a new message.
  */
 export const MetricScoresSchema: GenMessage<MetricScores> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 13);
+  messageDesc(file_spindle_v1_jobs, 14);
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { batchesOf, unetBatchSize, vaeBatchSize } from './batches.js';
 import { resolveSampling } from './sampling.js';
+import { resolveTransform, viewOf } from './transform.js';
 
 describe('batches', () => {
   it('cover everything once', () => {
@@ -28,5 +29,31 @@ describe('resolveSampling', () => {
     expect(() => resolveSampling({ ...empty, guidanceScale: Number.NaN })).not.toThrow();
     expect(() => resolveSampling({ ...empty, guidanceScale: -1 })).toThrow(/guidance_scale/);
     expect(() => resolveSampling({ ...empty, eta: 2 })).toThrow(/eta/);
+  });
+});
+
+describe('views of an image', () => {
+  const transform = { filter: 'bilinear', randomCrop: true, flip: true, views: 2, seed: 11n } as const;
+  it('are a function of seed, row and view', () => {
+    expect(viewOf(transform, 3, 1)).toEqual(viewOf({ ...transform, views: 9 }, 3, 1));
+    const others = [viewOf(transform, 3, 0), viewOf(transform, 4, 1), viewOf({ ...transform, seed: 12n }, 3, 1)];
+    for (const other of others) expect(other.at).not.toEqual(viewOf(transform, 3, 1).at);
+  });
+  it('are spread evenly, and stay as they are where nothing is asked for', () => {
+    const views = Array.from({ length: 2000 }, (_, row) => viewOf(transform, row, 0));
+    const mean = (of: (view: (typeof views)[number]) => number): number => views.reduce((sum, view) => sum + of(view), 0) / views.length;
+    // Five standard errors of 2,000 draws.
+    expect(Math.abs(mean((view) => Number(view.flip)) - 0.5)).toBeLessThan(0.056);
+    expect(Math.abs(mean((view) => view.at?.x ?? 9) - 0.5)).toBeLessThan(0.033);
+    expect(Math.abs(mean((view) => view.at?.y ?? 9) - 0.5)).toBeLessThan(0.033);
+    expect(Math.abs(mean((view) => (view.at ? (view.at.x - 0.5) * (view.at.y - 0.5) : 9)))).toBeLessThan(0.01);
+    expect(viewOf({ ...transform, flip: false, randomCrop: false }, 0, 0)).toEqual({ flip: false, at: null });
+  });
+  it('have defaults, and limits', () => {
+    expect(resolveTransform(undefined)).toEqual({ filter: 'bilinear', randomCrop: false, flip: false, views: 1, seed: 0n });
+    expect(() => resolveTransform({ filter: 'box', randomCrop: false, flip: false, views: 1, seed: 0n })).toThrow('got "box"');
+    expect(() => resolveTransform({ filter: '', randomCrop: false, flip: false, views: 65, seed: 0n })).toThrow(
+      'expected at most 64, got 65',
+    );
   });
 });

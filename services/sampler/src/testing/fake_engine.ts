@@ -1,6 +1,6 @@
 /** An engine of plain arithmetic: the same inputs give the same numbers, and every call is on record. */
 import { SpindleError } from '@spindle/kit';
-import type { ModelReport, ModelSourceDto, TensorDto, TextStates } from '@spindle/native';
+import type { ModelReport, ModelSourceDto, RgbImage, TensorDto, TextStates } from '@spindle/native';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from '../engine.js';
 
 const tokens = 3;
@@ -61,15 +61,17 @@ export function fakeEngine(): FakeEngine {
       log.push(`judge ${kind} ${clipPath}`);
       return { kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel', parameters: 1, embeddingWidth: 8, textTokens: 77 };
     },
-    async readImage(bytes, where, resolution) {
+    async readImage(bytes, where, resolution, framings) {
       if (bytes.toString().startsWith('broken'))
         throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
-      return {
-        rgb: new Uint8Array(resolution * resolution * 3).fill(bytes[0] ?? 0),
+      log.push(`read ${where.split('/').at(-1) ?? ''}`);
+      return framings.map(({ flip, at }) => ({
+        // A flipped image is one brighter, so that tests see it.
+        rgb: new Uint8Array(resolution * resolution * 3).fill((bytes[0] ?? 0) + Number(flip)),
         width: resolution,
         height: resolution,
-        timeIds: [30, 20, 1, 2, resolution, resolution],
-      };
+        timeIds: [30, 20, at ? Math.floor(at.y * 100) : 1, at ? Math.floor(at.x * 100) : 2, resolution, resolution],
+      }));
     },
     unetSource: (directory): ModelSourceDto => ({ config: '{}', weights: [`${directory}/w`], label: directory }),
     async loadPipeline(directory, precision) {
@@ -162,6 +164,17 @@ class FakePipeline implements LoadedPipeline {
     const [count = 0, ...rest] = latents.shape;
     const size = rest.reduce((product, n) => product * n, 1);
     return Array.from({ length: count }, (_, n) => Buffer.from(`png ${[...latents.data.subarray(n * size, (n + 1) * size)].join(' ')}`));
+  }
+
+  async pixels(latents: TensorDto): Promise<RgbImage[]> {
+    const [count = 0, , height = 0, width_ = 0] = latents.shape;
+    const size = latents.data.length / Math.max(1, count);
+    return Array.from({ length: count }, (_, n) => ({
+      // Left and right differ, so that tests see a flip.
+      rgb: Uint8Array.from({ length: height * width_ * 48 }, (__, i) => (i === 0 ? (latents.data[n * size] ?? 0) % 256 : 7)),
+      height: height * 4,
+      width: width_ * 4,
+    }));
   }
 
   release(): void {

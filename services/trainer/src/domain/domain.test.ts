@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto_beta.js';
 import { DataOrder, dropsCaption, drawPosterior, epochOrder, microBatches } from './draws.js';
 import { gatherMetrics, notFinite } from './metrics.js';
-import { normals, philox, uniform } from './philox.js';
+import { normals, philox, uniform } from '@spindle/kit/domain';
 import { checkSettings, fingerprint, firstDifference, type TrainingSettings } from './settings.js';
 
 const key = { seed: 5n, iteration: 1 };
@@ -152,6 +152,7 @@ describe('settings', () => {
     keepCheckpoints: 0,
     seed: 1n,
     samplePosterior: false,
+    previousShare: 0,
     safeguard: null,
     minSnrGamma: 0,
     autoBetaSlope: 0,

@@ -1,5 +1,5 @@
 /** Every random decision about data: which element comes when, which captions are dropped, which latents are drawn. */
-import { normals, philox, uniform } from './philox.js';
+import { normals, philox, uniform } from '@spindle/kit/domain';
 
 export interface DrawKey {
   seed: bigint;
@@ -7,7 +7,7 @@ export interface DrawKey {
 }
 
 // The counter's last word keeps the kinds of draws apart; the engine keys its noise with words of its own.
-const stream = { order: 1, captionDropout: 2, posterior: 3, rejectedPosterior: 4 } as const;
+const stream = { order: 1, captionDropout: 2, posterior: 3, rejectedPosterior: 4, previous: 5 } as const;
 
 /** A permutation of [0, count) for one epoch. */
 export function epochOrder(key: DrawKey, epoch: number, count: number): Uint32Array {
@@ -58,6 +58,13 @@ export class DataOrder {
 export function dropsCaption(key: DrawKey, position: number, share: number): boolean {
   if (share === 0) return false;
   const [high, low] = philox(key.seed, [0, position, key.iteration, stream.captionDropout]);
+  return uniform(high, low) < share;
+}
+
+/** Whether this draw's generated image is one of the iteration before. */
+export function takesPrevious(key: DrawKey, position: number, share: number): boolean {
+  if (share === 0) return false;
+  const [high, low] = philox(key.seed, [0, position, key.iteration, stream.previous]);
   return uniform(high, low) < share;
 }
 

@@ -24,6 +24,8 @@ export interface TrainingSettings {
   keepCheckpoints: number;
   seed: bigint;
   samplePosterior: boolean;
+  /** Share of the draws that take an image of the iteration before. */
+  previousShare: number;
   /** Share of the real image's improvement that must remain; null: no safeguard. */
   safeguard: number | null;
   /** 0: every timestep weighs the same. */

@@ -63,6 +63,18 @@ export function encodedShard(
   return store.put(writeSafetensors(tensors), 'application/safetensors');
 }
 
+/** Generated images that were encoded again: the mean is the row's number in the shard. */
+export function posteriorShard(store: ArtifactStore, indices: readonly number[]): Promise<ArtifactRef> {
+  const rows = (of: (row: number) => number) =>
+    fromFloat32([indices.length, 1, 2, 2], Float32Array.from(indices.flatMap((_, row) => new Array<number>(4).fill(of(row)))));
+  const tensors = new Map([
+    ['index', fromInt64([...indices])],
+    ['mean', rows((row) => row)],
+    ['logvar', rows(() => -1)],
+  ]);
+  return store.put(writeSafetensors(tensors), 'application/safetensors');
+}
+
 export function generatedShard(store: ArtifactStore, indices: readonly number[], offset: number): Promise<ArtifactRef> {
   const data = Float32Array.from(indices.flatMap((index) => Array.from({ length: 4 }, () => index + offset)));
   return store.put(

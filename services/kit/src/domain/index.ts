@@ -1,0 +1,1 @@
+export { normals, philox, uniform, type Words } from './philox.js';

@@ -1,0 +1,226 @@
+import { create } from '@bufbuild/protobuf';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ImageReader, openFiles } from '@spindle/data';
+import { asFloat32, asNumbers, openLocalStore, readSafetensors, type ArtifactStore } from '@spindle/kit';
+import { EncodeJobSchema, ImageTransformSchema, Precision, SampleJobSchema, type ArtifactRef } from '@spindle/proto';
+import { viewOf } from './domain/transform.js';
+import { encode, Manifests, type EncodeDeps } from './encode.js';
+import { EncodeCache } from './encode_cache.js';
+import { Models } from './models.js';
+import { sample } from './sample.js';
+import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
+
+const { signal } = new AbortController();
+const seed = 5n;
+let root: string;
+let store: ArtifactStore;
+let engine: FakeEngine;
+let deps: EncodeDeps;
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'encode-'));
+  store = await openLocalStore(root);
+  await mkdir(join(root, 'p', 'vae'), { recursive: true });
+  await writeFile(join(root, 'p', 'vae', 'weights'), 'one');
+  fresh();
+});
+afterEach(() => rm(root, { recursive: true, force: true }));
+
+/** Another process on the same store. */
+function fresh(): void {
+  engine = fakeEngine();
+  const images = new ImageReader(openFiles(), []);
+  deps = {
+    store,
+    engine,
+    models: new Models(engine, store),
+    images,
+    manifests: new Manifests(store),
+    cache: new EncodeCache(store, images, engine.info),
+  };
+}
+
+interface Row {
+  content: string;
+  text?: string;
+  rejected?: string;
+}
+
+async function run(rows: Row[], transform?: object, runId = 'r1') {
+  const lines = await Promise.all(
+    rows.map(async ({ content, text = 'x', rejected }, i) => {
+      const file = join(root, `${i}.img`);
+      await writeFile(file, content);
+      if (rejected !== undefined) await writeFile(`${file}.other`, rejected);
+      return JSON.stringify({ file, text, ...(rejected !== undefined && { rejected: { kind: 'file', file: `${file}.other` } }) });
+    }),
+  );
+  const manifest = await store.put(Buffer.from(lines.join('\n')), 'application/jsonl');
+  const job = create(EncodeJobSchema, {
+    manifest,
+    start: 0,
+    count: rows.length,
+    pipelinePath: join(root, 'p'),
+    resolution: 8,
+    precision: Precision.FLOAT32,
+    ...(transform && { transform: create(ImageTransformSchema, { seed, ...transform }) }),
+  });
+  return encode(job, runId, deps, signal);
+}
+
+async function tensorsOf(ref: ArtifactRef | undefined) {
+  if (ref === undefined) throw new Error('expected a shard, got none');
+  const { tensors } = readSafetensors(await store.get(ref), 'shard');
+  return {
+    numbers: (name: string) => asNumbers(tensors.get(name)!),
+    /** The first number of every row. */
+    firsts: (name: string) => {
+      const { shape } = tensors.get(name)!;
+      const size = shape.slice(1).reduce((product, n) => product * n, 1);
+      return Array.from({ length: shape[0] ?? 0 }, (_, n) => asFloat32(tensors.get(name)!)[n * size]);
+    },
+    names: [...tensors.keys()],
+  };
+}
+
+const looks = (): number => engine.log.filter((line) => line.startsWith('read ')).length;
+
+describe('views', () => {
+  it('are encoded one after the other, both images of a pair mirrored alike', async () => {
+    const rows: Row[] = ['A', 'B', 'C', 'D'].map((content) => ({ content, rejected: content.toLowerCase() }));
+    const { shard, count } = await run(rows, { flip: true, views: 3 });
+    const { numbers, firsts } = await tensorsOf(shard);
+    expect(count).toBe(4);
+    const index = numbers('index');
+    expect(index).toEqual([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+    expect(numbers('rejected_index')).toEqual(index);
+    // The fake's logvar is minus its image's value, one more where it is mirrored.
+    const flips = index.map((row, i) =>
+      Number(viewOf({ filter: 'bilinear', flip: true, randomCrop: false, views: 3, seed }, row, Math.floor(i / 4)).flip),
+    );
+    expect(new Set(flips).size).toBe(2);
+    expect(firsts('logvar')).toEqual(index.map((row, i) => -(65 + row + (flips[i] ?? 0))));
+    expect(firsts('rejected_logvar')).toEqual(index.map((row, i) => -(97 + row + (flips[i] ?? 0))));
+  });
+
+  it('record the place of every crop for models that are told of it', async () => {
+    engine.pooledWidth = 1;
+    const { shard } = await run([{ content: 'A' }], { randomCrop: true, views: 2 });
+    const { numbers } = await tensorsOf(shard);
+    const places = [0, 1].map((view) => viewOf({ filter: 'bilinear', flip: false, randomCrop: true, views: 2, seed }, 0, view).at);
+    expect(numbers('time_ids')).toEqual(
+      places.flatMap((at) => [30, 20, Math.floor((at?.y ?? 0) * 100), Math.floor((at?.x ?? 0) * 100), 8, 8]),
+    );
+  });
+
+  it('refuse a filter that is none', async () => {
+    await expect(run([{ content: 'A' }], { filter: 'nearest' })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: 'transform.filter: expected bilinear, bicubic, lanczos, got "nearest"',
+    });
+  });
+});
+
+describe('encoded shards', () => {
+  const rows: Row[] = [{ content: 'A' }, { content: 'B', rejected: 'C' }];
+
+  it('serve other runs, and other processes, without decoding an image', async () => {
+    const first = await run(rows);
+    fresh();
+    const again = await run(rows, undefined, 'r2');
+    expect(again.shard).toEqual(first.shard);
+    expect(again.count).toBe(2);
+    expect(engine.log).toEqual([]);
+  });
+
+  it.each<[string, () => Promise<unknown>]>([
+    ['an image', () => run([{ content: 'Z' }, rows[1]!])],
+    ['a rejected image', () => run([rows[0]!, { content: 'B', rejected: 'Z' }])],
+    ['a caption', () => run([{ content: 'A', text: 'y' }, rows[1]!])],
+    ['the transform', () => run(rows, { filter: 'lanczos' })],
+    [
+      'the VAE',
+      async () => {
+        await writeFile(join(root, 'p', 'vae', 'weights'), 'two');
+        return run(rows);
+      },
+    ],
+  ])('are made again when %s has changed', async (_what, change) => {
+    await run(rows);
+    const before = looks();
+    await change();
+    expect(looks()).toBe(before + 3);
+  });
+
+  it('are made again when they are damaged or gone', async () => {
+    const { shard } = await run(rows);
+    const file = await store.localPath(shard!);
+    await writeFile(file, 'damaged');
+    fresh();
+    expect((await run(rows)).shard).toEqual(shard);
+    expect(looks()).toBe(3);
+    expect((await tensorsOf(shard)).numbers('index')).toEqual([0, 1]);
+    await rm(file);
+    fresh();
+    await run(rows);
+    expect(looks()).toBe(3);
+  });
+
+  it('with rejected rows are not kept: a file may be mended', async () => {
+    const broken = await run([{ content: 'broken' }, rows[1]!]);
+    expect(broken.rejected).toHaveLength(1);
+    expect(await store.listResults('cache')).toEqual([]);
+    await rm(join(root, '0.img'));
+    await expect(
+      deps.cache.key(
+        [{ index: 0, text: '', image: { kind: 'file', file: join(root, '0.img') }, position: '' }],
+        join(root, 'p'),
+        {},
+        signal,
+      ),
+    ).resolves.toBeNull();
+  });
+});
+
+describe('generated images as pixels', () => {
+  it('are encoded again, every view mirrored like its real image', async () => {
+    const transform = { seed, flip: true, views: 4 };
+    const items = [
+      { index: 0, prompt: 'a', seed: 1n },
+      { index: 0, prompt: 'a', seed: 2n },
+      { index: 3, prompt: 'ab', seed: 3n },
+    ];
+    const job = create(SampleJobSchema, {
+      pipelinePath: join(root, 'p'),
+      unet: { name: 'base', path: '/u' },
+      sampling: { steps: 2, guidanceScale: 3, height: 8, width: 8 },
+      items,
+      wantLatents: true,
+      precision: Precision.FLOAT32,
+      pixels: transform,
+    });
+    const { latents, count } = await sample(job, 'r1', deps, signal);
+    const { numbers, firsts, names } = await tensorsOf(latents);
+    expect(count).toBe(3);
+    expect(names.sort()).toEqual(['index', 'logvar', 'mean']);
+    expect(numbers('index')).toEqual([0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3]);
+    // The fake draws 2 (U-Net's weight) + prompt's length + seed + steps into the first pixel, which mirroring moves away from the corner.
+    const drawn = items.flatMap((item) =>
+      [0, 1, 2, 3].map((view) =>
+        viewOf({ filter: 'bilinear', randomCrop: false, ...transform }, item.index, view).flip
+          ? -7
+          : -(2 + item.prompt.length + Number(item.seed) + 2),
+      ),
+    );
+    expect(drawn).toContain(-7);
+    expect(firsts('logvar')).toEqual(drawn);
+  });
+});
+
+it('leaves nothing behind in the temporary folder', async () => {
+  await run([{ content: 'A' }]);
+  expect(await readdir(join(root, 'store', 'tmp'))).toEqual([]);
+});
