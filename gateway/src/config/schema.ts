@@ -177,7 +177,24 @@ const evaluationSamplingSchema = z.strictObject({
 });
 
 export const evaluationSchema = z.strictObject({
-  prompts: z.string().min(1).describe('Held-out prompts: a text file with one per line, or a JSON array of strings or of {prompt}.'),
+  prompts: z
+    .string()
+    .min(1)
+    .describe(
+      'Held-out prompts: a text file with one per line; a JSON array of strings or of {prompt, category}, or an object of such lists by category; a CSV, TSV or parquet file with a column prompt, caption or text (a prompt that repeats counts once) and perhaps one of categories.',
+    ),
+  prompt_column: z.string().min(1).optional().describe('CSV, TSV, parquet: column of the prompts. Default: prompt, caption or text.'),
+  category_column: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      'CSV, TSV, parquet: column of the categories, by which results are shown too. Default: category or style, where there is one.',
+    ),
+  images_per_prompt: positiveInt
+    .max(64)
+    .default(1)
+    .describe('Images that every model draws per held-out prompt. Statistics take their mean, and beside it the best of them.'),
   limit: positiveInt.optional().describe('Use only the first so many prompts.'),
   seed: seed.default(0).describe('Seed of the evaluation images; the same for every model, so that scores compare image by image.'),
   metrics: z.array(metricSchema).default([]).describe('Judges. The mean of the first one decides which iteration is best.'),

@@ -18,6 +18,8 @@ export interface RunPlan {
   /** Held-out prompts; 0 without evaluation. */
   evaluationPrompts: number;
   evaluationSeed: number;
+  /** Images per held-out prompt; absent in the plans of older runs: 1. */
+  evaluationImages?: number;
   /** Metric names in the config's order; the first one decides which model is best. */
   metrics: string[];
   stop: { metric: string; patience: number } | null;
@@ -82,6 +84,11 @@ export function iterationOf(model: string): number {
   return model.startsWith('spin') ? Number(model.slice('spin'.length)) : 0;
 }
 
+/** Images of one model's evaluation: those of a prompt lie side by side. */
+export function evaluationItems(plan: Pick<RunPlan, 'evaluationPrompts' | 'evaluationImages'>): number {
+  return plan.evaluationPrompts * (plan.evaluationImages ?? 1);
+}
+
 export function trainingSteps(plan: RunPlan, model: string): number {
   if (model === 'dpo') return plan.dpoSteps ?? 0;
   return model === 'sft' ? plan.sftSteps : plan.trainSteps;
@@ -103,7 +110,7 @@ export function stagesOf(plan: RunPlan): Stage[] {
   const evaluationEnd = (model: string): string[] => (scored ? [`evaluate-${model}`] : evaluated ? [`eval-sample-${model}`] : []);
   const addEvaluation = (model: string, iteration: number, after: string[]): void => {
     if (!evaluated) return;
-    const common = { model, iteration, shards: shardsFor(plan.evaluationPrompts, plan.sampleShardSize), items: plan.evaluationPrompts };
+    const common = { model, iteration, shards: shardsFor(evaluationItems(plan), plan.sampleShardSize), items: evaluationItems(plan) };
     add({ ...common, name: `eval-sample-${model}`, kind: 'eval-sample', after });
     if (!scored) return;
     add({ ...common, name: `eval-score-${model}`, kind: 'eval-score', after });

@@ -41,6 +41,19 @@ it('gives an image the same seed however the work is cut into shards', () => {
   expect(items({ ...plan, sampleShardSize: 3 }, 'sample-base')).toEqual(items(plan, 'sample-base'));
 });
 
+it('draws several images of a held-out prompt side by side, the first one as if it were alone', () => {
+  const base = stagesOf(plan).find((stage) => stage.name === 'eval-sample-base')!;
+  const three = { ...plan, evaluationImages: 3 };
+  const stage = stagesOf(three).find(({ name }) => name === 'eval-sample-base')!;
+  const items = (p: typeof plan, s: typeof stage) =>
+    Array.from({ length: s.shards }, (_, shard) => shardItems(p, s, shard, new Set())).flat();
+  const all = items(three, stage);
+  expect(stage.items).toBe(3 * plan.evaluationPrompts);
+  expect(all.map(({ index }) => index)).toEqual(Array.from({ length: 3 * plan.evaluationPrompts }, (_, i) => Math.floor(i / 3)));
+  expect(all.filter((_, i) => i % 3 === 0)).toEqual(items(plan, base));
+  expect(new Set(all.map(({ seed }) => seed)).size).toBe(all.length);
+});
+
 it('evaluates every model from the same noise', () => {
   expect(items(plan, 'eval-sample-spin2')).toEqual(items(plan, 'eval-sample-base'));
   expect(items(plan, 'eval-sample-sft')).toEqual(items(plan, 'eval-sample-base'));

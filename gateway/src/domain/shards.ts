@@ -1,5 +1,5 @@
 /** Which rows and images a shard holds; pure arithmetic, so that a job can be rebuilt from its key at any time. */
-import type { RunPlan, Stage } from './plan.js';
+import { evaluationItems, type RunPlan, type Stage } from './plan.js';
 import { imageSeed } from './seeds.js';
 
 export interface ShardItem {
@@ -14,7 +14,7 @@ export interface ShardRange {
 
 export function shardRange(plan: RunPlan, stage: Stage, shard: number): ShardRange {
   const size = stage.kind === 'encode' ? plan.encodeShardSize : plan.sampleShardSize;
-  const total = stage.kind === 'encode' || stage.kind === 'sample' ? plan.rows : plan.evaluationPrompts;
+  const total = stage.kind === 'encode' || stage.kind === 'sample' ? plan.rows : evaluationItems(plan);
   const start = shard * size;
   return { start, count: Math.max(0, Math.min(size, total - start)) };
 }
@@ -26,7 +26,9 @@ export function shardItems(plan: RunPlan, stage: Stage, shard: number, rejected:
   for (let index = start; index < start + count; index++) {
     if (stage.kind !== 'sample') {
       // No model name in the hash: every model draws a prompt from the same noise.
-      items.push({ index, seed: imageSeed(plan.evaluationSeed, 'evaluate', index) });
+      const each = plan.evaluationImages ?? 1;
+      const prompt = Math.floor(index / each);
+      items.push({ index: prompt, seed: imageSeed(plan.evaluationSeed, 'evaluate', prompt, index % each) });
       continue;
     }
     if (rejected.has(index)) continue;

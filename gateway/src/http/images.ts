@@ -10,23 +10,27 @@ const shownPrompts = 16;
 
 export interface GridModel {
   model: string;
-  /** Positions in the prompt list that are drawn. */
+  /** Positions in the prompt list whose first image is drawn. */
   indices: number[];
 }
 
 export async function listImages(driver: RunDriver): Promise<{ prompts: { index: number; prompt: string }[]; models: GridModel[] }> {
   const { plan, stages } = driver.record.state;
   if (plan.evaluationPrompts === 0) return { prompts: [], models: [] };
+  const each = plan.evaluationImages ?? 1;
   const { prompts } = await driver.texts();
   const shown = prompts.slice(0, shownPrompts).map((prompt, index) => ({ index, prompt }));
   const models = modelNames(plan).map((model) => {
     const done = new Set(stages[`eval-sample-${model}`]?.done ?? []);
-    return { model, indices: shown.map(({ index }) => index).filter((index) => done.has(Math.floor(index / plan.sampleShardSize))) };
+    return {
+      model,
+      indices: shown.map(({ index }) => index).filter((index) => done.has(Math.floor((index * each) / plan.sampleShardSize))),
+    };
   });
   return { prompts: shown, models: models.filter((model) => model.indices.length > 0) };
 }
 
-/** images/<model>/<index>.png */
+/** images/<model>/<index>.png: the first image of a prompt. */
 export async function sendImage(response: ServerResponse, driver: RunDriver, path: string[]): Promise<void> {
   const [model, file] = path;
   const index = /^(\d{1,9})\.png$/.exec(file ?? '')?.[1];
@@ -40,7 +44,7 @@ export async function sendImage(response: ServerResponse, driver: RunDriver, pat
   ) {
     throw new SpindleError('NOT_FOUND', `image: expected images/<model>/<index>.png of this run, got "${path.join('/')}".`);
   }
-  const image = await driver.evaluationImage(model, Number(index));
+  const image = await driver.evaluationImage(model, Number(index) * (plan.evaluationImages ?? 1));
   response.writeHead(200, { 'Content-Type': 'image/png', 'Cache-Control': 'private, max-age=31536000, immutable' });
   await pipeline(createReadStream(image), response).catch(() => undefined);
 }

@@ -99,7 +99,7 @@ export class RunDriver {
     records: RunRecords,
     onFenced: (error: Error) => void,
   ): Promise<RunDriver> {
-    return new RunDriver(record, await MetricsLog.open(records.directory(record.runId)), ports, records, onFenced);
+    return new RunDriver(record, await MetricsLog.open(records.directory(record.runId), record.state.createdAt), ports, records, onFenced);
   }
 
   get record(): RunRecord {
@@ -255,6 +255,7 @@ export class RunDriver {
         results: this.#results,
         texts: () => this.texts(),
         curves: () => this.metrics.curves(),
+        tensorboard: this.metrics.tensorboard,
         dispatch: (event) => this.dispatch(event),
       };
       await inSpan(name, { 'spindle.run': this.#record.runId }, () => task(context), extractContext(this.#record.trace));

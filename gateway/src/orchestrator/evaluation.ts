@@ -23,7 +23,7 @@ export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvalu
       model,
       sampleKeys: shards.map((shard) => jobKey(record.runId, `eval-sample-${model}`, shard)),
       scoreKeys: scored ? shards.map((shard) => jobKey(record.runId, `eval-score-${model}`, shard)) : [],
-      items: prompts.map((prompt) => create(EvaluationItemSchema, { prompt })),
+      items: prompts.map((prompt) => create(EvaluationItemSchema, { prompt, category: texts.categories[prompt.index] ?? '' })),
     });
   });
 }

@@ -31,6 +31,8 @@ import { precisionOf, toRef } from './wire.js';
 export interface RunTexts {
   captions(start: number, count: number): Promise<string[]>;
   prompts: string[];
+  /** Of the prompts; empty texts without. */
+  categories: string[];
 }
 
 export function kindOfStage(kind: StageKind): JobKind | undefined {

@@ -3,10 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import type { TrainStepMetrics } from '../domain/state.js';
+import { stepOf } from '../tensorboard/event.js';
+import { readRecords } from '../tensorboard/record-file.js';
 import { MetricsLog } from './metrics-log.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'spindle-metrics-'));
 afterAll(() => rm(folder, { recursive: true, force: true }));
+
+const createdAt = 1_700_000_000_000;
 
 const metrics = (step: number): TrainStepMetrics => ({
   step,
@@ -25,7 +29,7 @@ const metrics = (step: number): TrainStepMetrics => ({
 it('keeps what could not be written, and writes it with the next line', async () => {
   // A folder that is not there fails as a full disk does.
   const directory = join(folder, 'later');
-  const log = await MetricsLog.open(directory);
+  const log = await MetricsLog.open(directory, createdAt);
   log.add('spin1', metrics(1));
   await log.flush();
   await mkdir(directory);
@@ -33,5 +37,30 @@ it('keeps what could not be written, and writes it with the next line', async ()
   await log.flush();
   const lines = (await readFile(join(directory, 'metrics.jsonl'), 'utf8')).split('\n').filter((line) => line !== '');
   expect(lines.map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([1, 2]);
-  expect((await MetricsLog.open(directory)).curves()['spin1']?.map(({ step }) => step)).toEqual([1, 2]);
+  expect((await MetricsLog.open(directory, createdAt)).curves()['spin1']?.map(({ step }) => step)).toEqual([1, 2]);
+});
+
+it('writes the same lines as a table and as events, and goes on after a restart', async () => {
+  const directory = join(folder, 'table');
+  await mkdir(directory);
+  const log = await MetricsLog.open(directory, createdAt);
+  log.add('spin1', metrics(1));
+  log.add('spin1', { ...metrics(2), loss: Number.NaN });
+  await log.flush();
+  const again = await MetricsLog.open(directory, createdAt);
+  again.add('spin1', metrics(2));
+  again.add('spin2', metrics(1));
+  await again.flush();
+  expect((await readFile(join(directory, 'metrics.csv'), 'utf8')).split('\n')).toEqual([
+    'model,step,loss,error_real,error_generated,opponent_error_real,opponent_error_generated,implicit_accuracy,loser_scale,grad_norm,learning_rate,beta,seconds',
+    'spin1,1,0.5,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
+    'spin1,2,,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
+    'spin2,1,0.5,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
+    '',
+  ]);
+  const events = async (model: string) =>
+    readRecords(await readFile(join(directory, 'tensorboard', model, 'events.out.tfevents.1700000000.spindle')))
+      .records.slice(1)
+      .map(stepOf);
+  expect([await events('spin1'), await events('spin2')]).toEqual([[1, 2], [1]]);
 });

@@ -1,23 +1,37 @@
-/** artifacts/<run>/metrics.jsonl: one line per optimiser step, for plots here and for any other tool. */
+/**
+ * artifacts/<run>/metrics.jsonl: one line per optimiser step, for plots here and for any other tool; beside it the same as metrics.csv and
+ * as TensorBoard's events.
+ */
 import { appendFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TrainStepMetrics } from '../domain/state.js';
+import { TensorboardLog } from '../tensorboard/run-log.js';
+import { MetricsCsv } from './metrics-csv.js';
 
 export type MetricsLine = { model: string } & TrainStepMetrics;
 
 export class MetricsLog {
+  readonly tensorboard: TensorboardLog;
+  readonly #directory: string;
   readonly #file: string;
   /** Per model, by step. Training that resumes from a checkpoint repeats steps with the same values. */
   readonly #lines = new Map<string, Map<number, MetricsLine>>();
   #pending = '';
   #writing: Promise<void> = Promise.resolve();
+  /** Opened by the first new line. */
+  #csv: MetricsCsv | undefined;
+  /** By model: at first all lines, since what the other files have is known only once they are opened. */
+  readonly #unmirrored = new Map<string, MetricsLine[]>();
 
-  private constructor(file: string) {
-    this.#file = file;
+  private constructor(directory: string, createdAt: number) {
+    this.#directory = directory;
+    this.#file = join(directory, 'metrics.jsonl');
+    this.tensorboard = new TensorboardLog(directory, createdAt);
   }
 
-  static async open(directory: string): Promise<MetricsLog> {
-    const log = new MetricsLog(join(directory, 'metrics.jsonl'));
+  /** `createdAt` of the run, in milliseconds. */
+  static async open(directory: string, createdAt: number): Promise<MetricsLog> {
+    const log = new MetricsLog(directory, createdAt);
     const text = await readFile(log.#file, 'utf8').catch(() => '');
     for (const line of text.split('\n')) {
       try {
@@ -39,15 +53,33 @@ export class MetricsLog {
       const text = this.#pending;
       this.#pending = '';
       if (text === '') return;
-      await appendFile(this.#file, text).catch(() => {
+      try {
+        await appendFile(this.#file, text);
+        await this.#mirror(model);
+      } catch {
         // A full disk must not cost the run: the lines go with the next ones, after what may be a torn one.
         this.#pending = `\n${text}${this.#pending}`;
-      });
+      }
     });
   }
 
-  flush(): Promise<void> {
-    return this.#writing;
+  async flush(): Promise<void> {
+    await this.#writing;
+    await this.tensorboard.flush();
+  }
+
+  /** Everything known of `model` that is not in the other files yet; they may lag behind, and are made whole again at the next opening. */
+  async #mirror(model: string): Promise<void> {
+    const lines = this.#unmirrored.get(model) ?? [];
+    this.#unmirrored.delete(model);
+    try {
+      this.#csv ??= await MetricsCsv.open(this.#directory);
+      await this.#csv.add(lines);
+      await this.tensorboard.steps(model, lines);
+    } catch {
+      this.#csv = undefined;
+      this.#unmirrored.set(model, [...lines, ...(this.#unmirrored.get(model) ?? [])]);
+    }
   }
 
   curves(): Record<string, MetricsLine[]> {
@@ -57,6 +89,9 @@ export class MetricsLog {
   #remember(line: MetricsLine): void {
     const lines = this.#lines.get(line.model) ?? new Map<number, MetricsLine>();
     lines.set(line.step, line);
+    const unmirrored = this.#unmirrored.get(line.model);
+    if (unmirrored) unmirrored.push(line);
+    else this.#unmirrored.set(line.model, [line]);
     this.#lines.set(line.model, lines);
   }
 }

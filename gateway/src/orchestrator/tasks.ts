@@ -1,9 +1,10 @@
 /** The long calls of a run: training, statistics, report. Each ends in an event, or throws what ends the run. */
 import { join } from 'node:path';
-import { type TrainRequest } from '@spindle/proto';
+import type { ModelEvaluation, TrainRequest } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
 import { trainKey } from '../domain/plan.js';
-import type { TrainStepMetrics } from '../domain/state.js';
+import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
+import type { TensorboardLog } from '../tensorboard/run-log.js';
 import type { NewEvent } from './driver.js';
 import { modelEvaluations, persist } from './evaluation.js';
 import { exportUnet, unetFolder } from './export.js';
@@ -17,6 +18,7 @@ import type { ResultReader } from './results.js';
 import { train, trainRequest } from './train-task.js';
 import { toStoredUnet, toSummary } from './wire.js';
 
+const shownImages = 4;
 /** Statistics and reports read every image of a run. */
 const callTimeoutMs = 600_000;
 
@@ -28,6 +30,7 @@ export interface TaskContext {
   results: ResultReader;
   texts: () => Promise<RunTexts>;
   curves: () => Record<string, MetricsLine[]>;
+  tensorboard: TensorboardLog;
   dispatch: (event: NewEvent) => Promise<unknown>;
 }
 
@@ -71,7 +74,23 @@ export async function evaluateModel(context: TaskContext, model: string): Promis
     ports.logger,
     `the evaluation of ${model}`,
   );
-  if (response) await dispatch({ type: 'evaluated', model, results: response.models.map(toSummary) });
+  if (!response) return;
+  const results = response.models.map(toSummary);
+  const summary = results.find((one) => one.model === model);
+  if (summary) await showEvaluation(context, models, summary);
+  await dispatch({ type: 'evaluated', model, results });
+}
+
+/** Scores and the first images, for TensorBoard; a report will have them all, so that nothing here may stop the run. */
+async function showEvaluation({ ports, results, tensorboard }: TaskContext, models: readonly ModelEvaluation[], summary: ModelSummary) {
+  try {
+    const [first] = models.find(({ model }) => model === summary.model)?.sampleKeys ?? [];
+    const refs = first === undefined ? [] : (await results.sample(first)).images.slice(0, shownImages);
+    const images = await Promise.all(refs.map(async (ref, i) => ({ name: String(i), png: await ports.store.get(ref) })));
+    await tensorboard.evaluation(summary, images);
+  } catch (thrown) {
+    ports.logger.warn({ err: ensureError(thrown) }, 'the evaluation was not written for TensorBoard');
+  }
 }
 
 export async function writeReport(context: TaskContext): Promise<void> {

@@ -5,7 +5,7 @@ import { access } from 'node:fs/promises';
 import { InspectModelRequestSchema, type InspectModelResponse, type MetricSpec, type SamplingSettings } from '@spindle/proto';
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
-import type { Files } from '@spindle/data';
+import { readPromptSet, type Files, type HeldOutPrompt } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
@@ -15,7 +15,6 @@ import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
 import { dataSpec, longTexts, readDataSet, type DataSet } from './dataset.js';
 import { describePlan } from './plan-text.js';
-import { readPrompts } from './prompts.js';
 
 const inspectTimeoutMs = 60_000;
 const pipelineKinds = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline'];
@@ -26,7 +25,7 @@ export interface CheckedRun {
   resolution: number;
   model: InspectModelResponse;
   data: DataSet;
-  prompts: string[];
+  prompts: HeldOutPrompt[];
   warnings: string[];
   /** What a dry run prints. */
   text: string[];
@@ -50,7 +49,7 @@ export async function checkRun(config: RunConfig, runId: string, ports: CheckPor
     throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of the VAE's ${model.vaeScale}, got ${resolution}.`);
   }
   await checkSampling(config, resolution, sampler, signal);
-  const prompts = config.evaluation ? await readPrompts(config.evaluation.prompts, config.evaluation.limit) : [];
+  const prompts = await heldOut(config, ports.files);
   await checkMetrics(config, sampler, signal);
   const data = await readDataSet(dataSpec(config.data), ports, {
     limit: config.data.limit,
@@ -66,7 +65,10 @@ export async function checkRun(config: RunConfig, runId: string, ports: CheckPor
       `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the data set; rows repeat within a batch.`,
     );
   }
-  const long = longTexts(prompts, model.textTokens);
+  const long = longTexts(
+    prompts.map(({ prompt }) => prompt),
+    model.textTokens,
+  );
   if (long > 0) {
     warnings.push(
       `evaluation.prompts: at least ${long} prompts are longer than the text encoder's ${model.textTokens} tokens; they will be cut.`,
@@ -82,6 +84,18 @@ function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
   if (pairs === 0)
     throw new SpindleError('INVALID_ARGUMENT', `baselines.dpo: expected rows with a rejected image in ${config.data.path}, got none.`);
   return pairs === rows ? [] : [`baselines.dpo: ${rows - pairs} of ${rows} rows have no rejected image; it trains on the other ${pairs}.`];
+}
+
+async function heldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOutPrompt[]> {
+  if (!evaluation) return [];
+  const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
+  const prompts = await readPromptSet(files, evaluation.prompts, columns);
+  return prompts.slice(0, evaluation.limit ?? prompts.length);
+}
+
+/** A bare string where there is no category, as runs have always had them. */
+function storedPrompt({ prompt, category }: HeldOutPrompt): string | HeldOutPrompt {
+  return category === '' ? prompt : { prompt, category };
 }
 
 /** What the model's scheduler cannot do as the config says is refused before the first job. */
@@ -154,6 +168,7 @@ export function planOf(config: RunConfig, runId: string, rows: number, evaluatio
     rows,
     imagesPerPrompt: config.sampling.images_per_prompt,
     evaluationPrompts,
+    evaluationImages: config.evaluation?.images_per_prompt ?? 1,
     evaluationSeed: config.evaluation?.seed ?? 0,
     metrics,
     stop: config.stop && first !== undefined ? { metric: config.stop.metric ?? first, patience: config.stop.patience } : null,
@@ -171,7 +186,8 @@ export function planOf(config: RunConfig, runId: string, rows: number, evaluatio
 export async function buildRecord(checked: CheckedRun, store: ArtifactStore, trace: Record<string, string>): Promise<RunRecord> {
   const { config, plan, resolution, data, prompts, warnings } = checked;
   const manifest = await store.putFile(data.manifest, 'application/jsonl', { move: true });
-  const promptBlob = prompts.length > 0 ? await store.put(Buffer.from(JSON.stringify(prompts)), 'application/json') : null;
+  const promptBlob =
+    prompts.length > 0 ? await store.put(Buffer.from(JSON.stringify(prompts.map(storedPrompt))), 'application/json') : null;
   const state = initialState(plan, Date.now());
   state.warnings.push(...warnings);
   return {

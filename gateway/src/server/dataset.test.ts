@@ -5,7 +5,6 @@ import { describe, expect, it } from 'vitest';
 import { localFiles, Manifest } from '@spindle/data';
 import { openLocalStore } from '@spindle/kit';
 import { readDataSet } from './dataset.js';
-import { readPrompts } from './prompts.js';
 
 function dataFolder(files: Record<string, string>): string {
   const folder = mkdtempSync(join(tmpdir(), 'spindle-data-'));
@@ -79,17 +78,5 @@ describe('a data set', () => {
   it('is refused without a row that can be used', async () => {
     const file = join(dataFolder({ 'rows.csv': 'image,text\n,one\n' }), 'rows.csv');
     await expect(read(file)).rejects.toThrow(`data.path: ${file}: expected at least one row, got none (1 × no image).`);
-  });
-});
-
-describe('prompts', () => {
-  it('are lines of text, or JSON', async () => {
-    const folder = dataFolder({ 'p.txt': 'one\n\n two \n', 'p.json': '["one", {"prompt": "two"}]', 'bad.json': '[3]', 'empty.txt': '\n' });
-    expect(await readPrompts(join(folder, 'p.txt'), undefined)).toEqual(['one', 'two']);
-    expect(await readPrompts(join(folder, 'p.json'), undefined)).toEqual(['one', 'two']);
-    expect(await readPrompts(join(folder, 'p.txt'), 1)).toEqual(['one']);
-    await expect(readPrompts(join(folder, 'bad.json'), undefined)).rejects.toThrow('entry 0: expected a string or {prompt}, got 3');
-    await expect(readPrompts(join(folder, 'empty.txt'), undefined)).rejects.toThrow('expected at least one prompt');
-    await expect(readPrompts(join(folder, 'none.txt'), undefined)).rejects.toThrow('cannot be read');
   });
 });

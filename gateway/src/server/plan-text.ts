@@ -2,7 +2,7 @@
 import { statfsSync } from 'node:fs';
 import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
-import { baselines, modelNames, opponentOf, stagesOf, type RunPlan } from '../domain/plan.js';
+import { baselines, evaluationItems, modelNames, opponentOf, stagesOf, type RunPlan } from '../domain/plan.js';
 import type { CheckedRun } from './create-run.js';
 
 const float = 4;
@@ -15,7 +15,7 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const dpo = dpoTraining(config);
   const evaluation =
     prompts.length > 0
-      ? `${prompts.length} prompts × ${modelNames(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
+      ? `${prompts.length} prompts${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} × ${modelNames(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
       : 'none';
   return [
     `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ${model.predictionType} prediction).`,
@@ -61,7 +61,7 @@ function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>
   const encoded = plan.rows * views * (2 * latent + model.textTokens * model.textWidth * float);
   const drawn = stagesOf(plan).filter((stage) => stage.kind === 'sample').length * plan.rows * plan.imagesPerPrompt * latent * copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
-  const images = 2 * (trainings + 1) * plan.evaluationPrompts * resolution ** 2 * 2;
+  const images = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
   return trainings * weights + checkpoints + encoded + drawn + images;
 }
 

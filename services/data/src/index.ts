@@ -5,3 +5,4 @@ export { openDataSource, type DataSpec } from './open.js';
 export { ImageReader } from './images.js';
 export { Manifest, manifestLine, parseManifestLine, type ManifestRow } from './manifest.js';
 export { Prompts } from './prompts.js';
+export { readPromptSet, type HeldOutPrompt, type PromptColumns } from './prompt_set.js';

@@ -1,0 +1,57 @@
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { localFiles } from './files.js';
+import { readPromptSet, type PromptColumns } from './prompt_set.js';
+import { dataFolder } from './testing/data.js';
+
+const read = (files: Record<string, string>, columns?: PromptColumns) => {
+  const [name = ''] = Object.keys(files);
+  return readPromptSet(localFiles, join(dataFolder(files), name), columns);
+};
+const plain = (...prompts: string[]) => prompts.map((prompt) => ({ prompt, category: '' }));
+
+describe('prompts', () => {
+  it('are lines of text', async () => {
+    expect(await read({ 'p.txt': '\uFEFFone\n\n two \none\n' })).toEqual(plain('one', 'two', 'one'));
+  });
+
+  it('are JSON: strings, objects with a category, or lists by category', async () => {
+    expect(await read({ 'p.json': '["one", {"prompt": "two", "category": "anime"}]' })).toEqual([
+      ...plain('one'),
+      { prompt: 'two', category: 'anime' },
+    ]);
+    expect(await read({ 'p.json': '{"anime": ["a"], "photo": ["b", "c"]}' })).toEqual([
+      { prompt: 'a', category: 'anime' },
+      { prompt: 'b', category: 'photo' },
+      { prompt: 'c', category: 'photo' },
+    ]);
+  });
+
+  it('are columns of a table, each prompt once', async () => {
+    const tsv = 'Prompt\tCategory\tNote\none\tAnimals\tx\ntwo\tArts\t\none\tArts\ty\n';
+    expect(await read({ 'parti.tsv': tsv })).toEqual([
+      { prompt: 'one', category: 'Animals' },
+      { prompt: 'two', category: 'Arts' },
+    ]);
+    expect(await read({ 'p.csv': 'q,caption\n"a, b",c\n' }, { prompt: 'q', category: 'caption' })).toEqual([
+      { prompt: 'a, b', category: 'c' },
+    ]);
+  });
+
+  it.each([
+    [{ 'p.json': '[3]' }, undefined, 'entry 0: expected a string or {prompt}, got 3'],
+    [{ 'p.json': '{"a": 1}' }, undefined, 'a: expected a list of prompts, got 1'],
+    [{ 'p.json': '{' }, undefined, 'expected a JSON array of prompts, got text that does not parse'],
+    [{ 'p.txt': '\n' }, undefined, 'expected at least one prompt, got none'],
+    [{ 'p.csv': 'a,b\n1,2\n' }, undefined, 'expected a column prompt, caption, text, got a, b'],
+    [{ 'p.csv': 'prompt\nx\n' }, { category: 'style' }, 'evaluation.category_column: expected one of prompt, got "style"'],
+  ] as [Record<string, string>, PromptColumns | undefined, string][])('refuses %j', async (files, columns, message) => {
+    await expect(read(files, columns)).rejects.toThrow(message);
+  });
+
+  it('refuses a file that is not there', async () => {
+    await expect(readPromptSet(localFiles, '/none.txt')).rejects.toThrow(
+      'evaluation.prompts: expected a file, got "/none.txt", which cannot be read.',
+    );
+  });
+});
