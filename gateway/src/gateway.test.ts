@@ -267,6 +267,31 @@ describe('steering', () => {
     expect(await weights(h, 'r1', 2)).toBe(await weights(h, 'undisturbed', 2));
   });
 
+  it('takes on changed settings when it resumes, says which, and refuses those that would make another run', async () => {
+    let broken = true;
+    const h = await start({
+      onJob: (job) => {
+        if (broken && job.key === 'r1/sample-base/0001') throw new SpindleError('INVALID_ARGUMENT', 'the disk is odd');
+      },
+    });
+    await h.create();
+    const failed = await h.finished('r1');
+    const config = JSON.parse(failed.configJson) as { iterations: number; train: { learning_rate: number } };
+    const resume = (change: object) => h.client.resumeRun({ runId: 'r1', configJson: JSON.stringify({ ...config, ...change }) });
+    await expect(resume({ train: { ...config.train, learning_rate: 0.5 } })).rejects.toThrow(/^train\.learning_rate: expected .* got 0\.5/);
+    broken = false;
+    const { changes } = await resume({ iterations: config.iterations + 1, max_missing: 0.25 });
+    expect(changes).toEqual([
+      `iterations: ${config.iterations} → ${config.iterations + 1}`,
+      expect.stringMatching(/^max_missing: .* → 0\.25$/) as string,
+    ]);
+    const run = await h.finished('r1');
+    expect(run.status).toBe(RunStatus.SUCCEEDED);
+    expect(stage(run, `train-spin${config.iterations + 1}`).state).toBe('done');
+    expect(run.warnings.join()).toContain('resumed with changed settings: iterations:');
+    expect(JSON.parse(run.configJson)).toMatchObject({ max_missing: 0.25 });
+  });
+
   it('cancels, refuses what makes no sense, and deletes', async () => {
     const h = await start({ stepMs: 20 });
     await h.create();

@@ -64,7 +64,12 @@ function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder[
       return { source, layout: 'transformers' };
     }
   }
-  return { source: openClipSource(weightsFile(path, 'open_clip_model.safetensors')), layout: 'open_clip' };
+  return {
+    source: openClipSource(
+      weightsFile(path, 'open_clip_model.safetensors', "a CLIPModel folder (config.json) or a safetensors file in open_clip's layout"),
+    ),
+    layout: 'open_clip',
+  };
 }
 
 function loadClipTokenizer(directory: string, places: TokenizerPlaces): ClipTokenizer {
@@ -76,7 +81,7 @@ function loadClipTokenizer(directory: string, places: TokenizerPlaces): ClipToke
 }
 
 /** `path` itself when it is a safetensors file; in a folder `preferred`, model.safetensors or the only one there. */
-export function weightsFile(path: string, preferred: string): string {
+export function weightsFile(path: string, preferred: string, expected: string): string {
   if (isFile(path)) {
     if (!path.endsWith('.safetensors')) refusePickles(path);
     return path;
@@ -87,7 +92,7 @@ export function weightsFile(path: string, preferred: string): string {
   const file = named ?? (files.length === 1 ? files[0] : undefined);
   if (file !== undefined) return join(path, file);
   for (const name of readdirSync(path)) if (/\.(pt|pth|bin|ckpt)$/.test(name)) refusePickles(join(path, name));
-  throw invalid(path, `expected ${preferred} or a single safetensors file, got ${files.length === 0 ? 'none' : files.sort().join(', ')}`);
+  throw invalid(path, `expected ${expected}, got ${files.length === 0 ? 'no such file' : files.sort().join(', ')}`);
 }
 
 function isFile(path: string): boolean {
@@ -165,7 +170,7 @@ export interface ImageRewardFolder {
 }
 
 export function readImageRewardFolder(path: string, places: TokenizerPlaces = {}): ImageRewardFolder {
-  const file = weightsFile(path, 'ImageReward.safetensors');
+  const file = weightsFile(path, 'ImageReward.safetensors', 'ImageReward.safetensors or a single safetensors file');
   const directory = dirname(file);
   const configPath = join(directory, 'config.json');
   const config = existsSync(configPath) ? parseJson(readText(configPath), configPath) : {};
@@ -233,7 +238,7 @@ export function aestheticShape(path: string): AestheticShape {
 }
 
 export function aestheticSource(path: string): ModelSourceDto {
-  const file = weightsFile(path, 'model.safetensors');
+  const file = weightsFile(path, 'model.safetensors', "an aesthetic head's model.safetensors or a single safetensors file");
   return { config: '{}', weights: [file], label: path };
 }
 

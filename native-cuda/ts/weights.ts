@@ -38,7 +38,7 @@ export function refusePickles(file: string): never {
   throw invalid(
     file,
     pickles.some((extension) => file.endsWith(extension))
-      ? 'pickle files are refused because they can run code; expected a .safetensors file'
+      ? `pickle files are refused because they can run code; expected a .safetensors file; this makes it, running nothing: npx spindle convert ${file} --to FOLDER`
       : 'expected a .safetensors file, got another kind',
   );
 }

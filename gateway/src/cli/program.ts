@@ -1,5 +1,6 @@
 import { ensureError, type ErrorCode } from '@spindle/kit';
 import { Command, CommanderError } from 'commander';
+import { addCompare } from './commands/compare.js';
 import { addData } from './commands/data.js';
 import { addEngine } from './commands/engine.js';
 import { addExport } from './commands/export.js';
@@ -27,6 +28,7 @@ export function buildProgram(environment: Environment): Command {
   addInspect(program, environment);
   addSteer(program, environment);
   addExport(program, environment);
+  addCompare(program, environment);
   addData(program);
   addEngine(program);
   for (const command of program.commands) {

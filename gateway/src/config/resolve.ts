@@ -107,6 +107,13 @@ export function dpoTraining(config: RunConfig): DpoTraining | undefined {
   return dpo && { ...config.train, ...defined({ auto_beta, safeguard }), ...first, ...defined(dpo) };
 }
 
+/** What a model of the run is trained with: a baseline's own settings, else `train`. */
+export function trainingOf(config: RunConfig, model: string): TrainConfig {
+  if (model === 'sft') return sftTraining(config) ?? config.train;
+  if (model === 'dpo') return dpoTraining(config) ?? config.train;
+  return config.train;
+}
+
 function defined<T extends object>(keys: T): { [K in keyof T]: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(keys).filter(([, value]) => value !== undefined)) as {
     [K in keyof T]: Exclude<T[K], undefined>;

@@ -5,6 +5,9 @@
 import { EventEmitter } from 'node:events';
 import { ensureError, extractContext, inSpan, linkedAbort, SpindleError } from '@spindle/kit';
 import { jobKey } from '../domain/plan.js';
+import { changesOnResume, differenceText } from '../config/changes.js';
+import type { RunConfig } from '../config/schema.js';
+import { planChange, replanned } from '../domain/replan.js';
 import { isFinal } from '../domain/state.js';
 import { transition, type RunEvent } from '../domain/machine.js';
 import { announcementsBetween, commandsBetween, type Announcement, type Command } from '../domain/work.js';
@@ -133,6 +136,22 @@ export class RunDriver {
 
   dispatch(event: NewEvent): Promise<RunRecord> {
     return this.#serial(() => this.#apply({ ...event, at: Date.now() }));
+  }
+
+  /** Takes on a changed config while the run stands still; what changed, in words. Refuses a change that a run cannot take on. */
+  reconfigure(config: RunConfig): Promise<string[]> {
+    return this.#serial(async () => {
+      const before = this.#record;
+      const changes = changesOnResume(before.config, config).map(differenceText);
+      if (changes.length === 0) return changes;
+      const plan = planChange(before.state.plan, config);
+      const state = replanned(before.state, plan, `resumed with changed settings: ${changes.join('; ')}`);
+      const record = { ...before, config, state, version: before.version + 1 };
+      await this.#save(record);
+      this.#record = record;
+      this.#announce([]);
+      return changes;
+    });
   }
 
   async resume(): Promise<RunRecord> {

@@ -4,6 +4,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { Lease, linkedAbort, SpindleError, delay } from '@spindle/kit';
+import type { RunConfig } from '../config/schema.js';
 import { isFinal } from '../domain/state.js';
 import { RunDriver, type RunNews } from './driver.js';
 import { lockFolder, type FolderLock } from './folder-lock.js';
@@ -145,7 +146,8 @@ export class Orchestrator {
     return expectStatus(record, ['paused'], 'pause');
   }
 
-  async resume(runId: string): Promise<RunRecord> {
+  /** With a config, its changes are taken on first; `changes` says which. */
+  async resume(runId: string, config: RunConfig | null = null): Promise<{ record: RunRecord; changes: string[] }> {
     const driver = this.get(runId);
     const { status } = driver.record.state;
     if (status !== 'paused' && status !== 'failed') throw refuse(driver.record, 'resume');
@@ -156,7 +158,8 @@ export class Orchestrator {
         `run "${runId}" cannot be resumed while run "${running.record.runId}" is running; pause that one first.`,
       );
     }
-    return driver.resume();
+    const changes = config === null ? [] : await driver.reconfigure(config);
+    return { record: await driver.resume(), changes };
   }
 
   async cancel(runId: string): Promise<RunRecord> {

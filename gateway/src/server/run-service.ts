@@ -67,7 +67,11 @@ export class RunApi {
       listRuns: async (request) => this.#list(request),
       watchRun: (request, context) => this.#watch(request, context),
       pauseRun: async ({ runId }) => create(PauseRunResponseSchema, { run: this.view(await orchestrator.pause(runId)) }),
-      resumeRun: async ({ runId }) => create(ResumeRunResponseSchema, { run: this.view(await orchestrator.resume(runId)) }),
+      resumeRun: async ({ runId, configJson }) => {
+        const config = configJson === '' ? null : parseRunConfig(parseJson(configJson), 'config');
+        const { record, changes } = await orchestrator.resume(runId, config);
+        return create(ResumeRunResponseSchema, { run: this.view(record), changes });
+      },
       cancelRun: async ({ runId }) => create(CancelRunResponseSchema, { run: this.view(await orchestrator.cancel(runId)) }),
       deleteRun: async ({ runId }) => {
         await orchestrator.delete(runId);

@@ -1,11 +1,14 @@
 /** Copies a model out of a run, as a pipeline that diffusers and `spindle sample` load. Works with the mesh down. */
-import { cp, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SpindleError } from '@spindle/kit';
 import { InvalidArgumentError, type Command } from 'commander';
 import { isBaseline } from '../../domain/plan.js';
 import { unetFolder } from '../../orchestrator/export.js';
-import { parseRecord } from '../../orchestrator/record.js';
+import { parseRecord, type RunRecord } from '../../orchestrator/record.js';
+import type { RunConfig } from '../../config/schema.js';
+import { configFile, modelCard } from '../../model-card/model-card.js';
+import { readCardReport } from '../../model-card/report.js';
 import { artifactsFolder, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
 
 interface ExportOptions extends CommonOptions {
@@ -20,7 +23,7 @@ export function addExport(program: Command, environment: Environment): void {
       .command('export')
       .summary("copy an iteration's model out of a run")
       .description(
-        "Writes a complete pipeline folder: the iteration's unet/ with the base model's other parts. With --unet-only just the U-Net.",
+        "Writes a complete pipeline folder: the iteration's unet/ with the base model's other parts. With --unet-only just the U-Net. A model card (README.md) and all settings (spindle-config.json) lie beside it.",
       )
       .argument('<run>', 'run id')
       .requiredOption('--iteration <k>', 'iteration number, "best", or "sft" or "dpo" for a baseline', parseIteration)
@@ -32,7 +35,8 @@ export function addExport(program: Command, environment: Environment): void {
     const json = await readFile(file, 'utf8').catch(() => {
       throw new SpindleError('INVALID_ARGUMENT', `no run is named "${runId}" (there is no ${file}).`);
     });
-    const { config, state } = parseRecord(json, file);
+    const record = parseRecord(json, file);
+    const { config, state } = record;
     const model = modelName(options.iteration, state.bestModel);
     const unet = join(directory, unetFolder(model));
     if (model === 'base' || !(await stat(unet).catch(() => null))) {
@@ -45,13 +49,46 @@ export function addExport(program: Command, environment: Environment): void {
     if ((await readdir(to).catch(() => [])).length > 0)
       throw new SpindleError('INVALID_ARGUMENT', `--to: expected an empty or absent folder, got ${to}, which has files in it.`);
     const pipeline = options.unetOnly ? null : config.model;
-    await copyModel(pipeline, unet, to).catch(async (error: unknown) => {
-      // Half a model is worse than none.
-      await rm(to, { recursive: true, force: true });
-      throw error;
-    });
+    const card = await cardOf(record, model, directory, pipeline !== null);
+    await copyModel(pipeline, unet, to)
+      .then(() => writeCard(to, card, config))
+      .catch(async (error: unknown) => {
+        // Half a model is worse than none.
+        await rm(to, { recursive: true, force: true });
+        throw error;
+      });
     process.stdout.write(`${options.json ? JSON.stringify({ runId, model, directory: to }) : to}\n`);
   });
+}
+
+/** The model card and every setting; a pipeline's own README is about the base model and makes way. */
+async function writeCard(to: string, card: string, config: RunConfig): Promise<void> {
+  await writeFile(join(to, 'README.md'), card);
+  await writeFile(join(to, configFile), `${JSON.stringify(config, null, 2)}\n`);
+}
+
+/** With the report's intervals and judges where there is one; before that, with what the run knows so far. */
+async function cardOf(record: RunRecord, model: string, directory: string, whole: boolean): Promise<string> {
+  const { runId, config, resolution, state } = record;
+  const path = join(directory, 'report.json');
+  const text = await readFile(path, 'utf8').catch(() => null);
+  const report = text === null ? null : readCardReport(text, path);
+  const models =
+    report?.models ??
+    state.results.map(({ model: name, metrics }) => ({
+      name,
+      metrics: Object.fromEntries(
+        metrics.map((s) => [
+          s.metric,
+          {
+            ...{ mean: s.mean, median: s.median, standard_error: s.standardError, win_rate: s.winRate, n: s.n },
+            ...{ difference_low: s.differenceLow, difference_high: s.differenceHigh },
+          },
+        ]),
+      ),
+    }));
+  const { plan, warnings } = state;
+  return modelCard({ runId, model, config, plan, resolution, whole, models, judges: report?.judges ?? {}, warnings });
 }
 
 /** The U-Net into `to`, or with a pipeline into its unet/, beside everything else of the pipeline. */
