@@ -77,6 +77,11 @@ describe('spindle', () => {
     expect(await spindle('export', 'r1', '--iteration', '2', '--to', to)).toMatchObject({ code: 0, out: `${to}\n` });
     expect(await readFile(join(to, 'model_index.json'), 'utf8')).toBe('{}');
     expect(await readFile(join(to, 'unet', 'config.json'), 'utf8')).toContain('UNet2DConditionModel');
+    // The report of this mesh's stand-in for an evaluator is none: the card says so, and the model is exported all the same.
+    const card = await readFile(join(to, 'README.md'), 'utf8');
+    expect(card).toContain('Iteration 2 of 2 of self-play');
+    expect(card).toMatch(/\| \*\*spin2\*\* \|.*Without the report's intervals: report\.json: /s);
+    expect(JSON.parse(await readFile(join(to, 'spindle-config.json'), 'utf8'))).toMatchObject({ iterations: 2 });
     expect((await spindle('export', 'r1', '--iteration', '2', '--to', to)).err).toContain('expected an empty or absent folder');
     const only = join(harness.folder, 'only');
     expect(JSON.parse((await spindle('export', 'r1', '--iteration', 'best', '--to', only, '--unet-only', '--json')).out)).toMatchObject({

@@ -1,14 +1,14 @@
 /** Copies a model out of a run, as a pipeline that diffusers and `spindle sample` load. Works with the mesh down. */
 import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { SpindleError } from '@spindle/kit';
+import { ensureError, SpindleError } from '@spindle/kit';
 import { InvalidArgumentError, type Command } from 'commander';
 import { isBaseline } from '../../domain/plan.js';
 import { unetFolder } from '../../orchestrator/export.js';
 import { parseRecord, type RunRecord } from '../../orchestrator/record.js';
 import type { RunConfig } from '../../config/schema.js';
 import { configFile, modelCard } from '../../model-card/model-card.js';
-import { readCardReport } from '../../model-card/report.js';
+import { readCardReport, type CardReport } from '../../model-card/report.js';
 import { artifactsFolder, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
 
 interface ExportOptions extends CommonOptions {
@@ -70,9 +70,15 @@ async function writeCard(to: string, card: string, config: RunConfig): Promise<v
 /** With the report's intervals and judges where there is one; before that, with what the run knows so far. */
 async function cardOf(record: RunRecord, model: string, directory: string, whole: boolean): Promise<string> {
   const { runId, config, resolution, state } = record;
-  const path = join(directory, 'report.json');
-  const text = await readFile(path, 'utf8').catch(() => null);
-  const report = text === null ? null : readCardReport(text, path);
+  const text = await readFile(join(directory, 'report.json'), 'utf8').catch(() => null);
+  let report: CardReport | null = null;
+  const notes: string[] = [];
+  try {
+    if (text !== null) report = readCardReport(text, 'report.json');
+  } catch (thrown) {
+    // A model is worth more than its card: what the report would have added is left out, and said to be.
+    notes.push(`Without the report's intervals: ${ensureError(thrown).message}`);
+  }
   const models =
     report?.models ??
     state.results.map(({ model: name, metrics }) => ({
@@ -87,7 +93,8 @@ async function cardOf(record: RunRecord, model: string, directory: string, whole
         ]),
       ),
     }));
-  const { plan, warnings } = state;
+  const { plan } = state;
+  const warnings = [...state.warnings, ...notes];
   return modelCard({ runId, model, config, plan, resolution, whole, models, judges: report?.judges ?? {}, warnings });
 }
 
