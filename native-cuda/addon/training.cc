@@ -1,4 +1,5 @@
 // Training a U-Net.
+#include "collective/socket_collective.h"
 #include "convert.h"
 #include "exports.h"
 #include "handles.h"
@@ -26,14 +27,22 @@ TrainerOptions to_options(const Napi::Value& value) {
   return options;
 }
 
+// Null: this process trains alone.
+std::optional<RankGroup> to_ranks(const Napi::Value& value) {
+  if (value.IsNull()) return std::nullopt;
+  Fields fields(value, "ranks");
+  return RankGroup{int(fields.integer("rank")), int(fields.integer("worldSize")), fields.string("address"), fields.string("token"), fields.number("timeoutSeconds")};
+}
+
 Napi::Value create_trainer(const Napi::CallbackInfo& info) {
   std::shared_ptr<EngineThread> engine = handle<EngineHandle>(info[0]).engine;
   std::optional<ModelSource> opponent;
   if (!info[2].IsNull()) opponent = to_source(info[2], "opponent");
   return enqueue(
-      info.Env(), engine, nullptr,
-      [device = &engine->device(), init = to_source(info[1], "init"), opponent = std::move(opponent), options = to_options(info[3])](const CancelToken*) {
-        return std::make_shared<Trainer>(*device, init, opponent ? &*opponent : nullptr, options);
+      info.Env(), engine, cancel_token(info[5]),
+      [device = &engine->device(), init = to_source(info[1], "init"), opponent = std::move(opponent), options = to_options(info[3]), ranks = to_ranks(info[4])](const CancelToken* cancel) {
+        std::unique_ptr<Collective> group = ranks ? connect_ranks(*ranks, cancel) : nullptr;
+        return std::make_shared<Trainer>(*device, init, opponent ? &*opponent : nullptr, options, std::move(group));
       },
       [engine](Napi::Env env, std::shared_ptr<Trainer>& trainer) {
         auto made = std::make_unique<TrainerHandle>();
@@ -47,13 +56,14 @@ Napi::Value create_trainer(const Napi::CallbackInfo& info) {
 struct Batch {
   int64_t step, offset, step_batch_size;
   double beta;
+  bool last;
   TensorData real, text;
   std::optional<TensorData> generated, pooled, time_ids;
 };
 
 Batch to_batch(const Napi::Value& value) {
   Fields fields(value, "batch");
-  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), fields.tensor("real", 4), fields.tensor("text", 3),
+  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), to_boolean(fields.value("last"), fields.at("last")), fields.tensor("real", 4), fields.tensor("text", 3),
               fields.optional_tensor("generated", 4), fields.optional_tensor("pooled", 2), fields.optional_tensor("timeIds", 2)};
   return batch;
 }
@@ -70,6 +80,7 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
         b.offset = batch.offset;
         b.step_batch_size = batch.step_batch_size;
         b.beta = batch.beta;
+        b.last = batch.last;
         b.real = batch.real.upload(device);
         if (batch.generated) b.generated = batch.generated->upload(device);
         b.text = batch.text.upload(device);
@@ -90,10 +101,30 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
 
 Napi::Value train_apply(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
-      info.Env(), nullptr, [step = to_integer(info[1], "step"), scale = to_number(info[2], "learningRateScale")](Trainer& trainer, const CancelToken*) { return trainer.apply(step, scale); },
+      info.Env(), cancel_token(info[3]), [step = to_integer(info[1], "step"), scale = to_number(info[2], "learningRateScale")](Trainer& trainer, const CancelToken* cancel) { return trainer.apply(step, scale, cancel); },
       [](Napi::Env env, TrainStepResult& r) -> Napi::Value {
         return from_fields(env, {{"gradNorm", from_number(env, r.grad_norm)}, {"learningRate", from_number(env, r.learning_rate)}, {"phases", from_phases(env, r.phases)}});
       });
+}
+
+Napi::Value train_share_state(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), cancel_token(info[1]),
+      [](Trainer& trainer, const CancelToken* cancel) {
+        trainer.share_state(cancel);
+        return Nothing{};
+      },
+      nothing_to_js);
+}
+
+Napi::Value train_verify_ranks(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), cancel_token(info[1]),
+      [](Trainer& trainer, const CancelToken* cancel) {
+        trainer.verify_ranks(cancel);
+        return Nothing{};
+      },
+      nothing_to_js);
 }
 
 Napi::Value train_save_state(const Napi::CallbackInfo& info) {
@@ -128,6 +159,8 @@ void export_training(Napi::Env env, Napi::Object& exports) {
   add<create_trainer>(env, exports, "createTrainer");
   add<train_accumulate>(env, exports, "trainAccumulate");
   add<train_apply>(env, exports, "trainApply");
+  add<train_share_state>(env, exports, "trainShareState");
+  add<train_verify_ranks>(env, exports, "trainVerifyRanks");
   add<train_save_state>(env, exports, "trainSaveState");
   add<train_load_state>(env, exports, "trainLoadState");
   add<train_export>(env, exports, "trainExport");

@@ -1,6 +1,6 @@
 import { toEngineError } from './errors.js';
 import { loadAddon } from './loader.js';
-import { Aesthetic, call, Clip, ClipText, ImageReward, Trainer, Unet, Vae } from './models.js';
+import { Aesthetic, call, cancellable, Clip, ClipText, ImageReward, Trainer, Unet, Vae } from './models.js';
 import type {
   BenchOptionsDto,
   BenchResultDto,
@@ -12,6 +12,7 @@ import type {
   NativeAddon,
   NativePrecision,
   ParityLineDto,
+  RankGroupDto,
   TrainerOptionsDto,
 } from './native.js';
 
@@ -86,8 +87,18 @@ export class Engine {
     return new Aesthetic(this.#addon, await call(() => this.#addon.loadAesthetic(this.#handle, source)));
   }
 
-  async createTrainer(init: ModelSourceDto, opponent: ModelSourceDto | null, options: TrainerOptionsDto): Promise<Trainer> {
-    return new Trainer(this.#addon, await call(() => this.#addon.createTrainer(this.#handle, init, opponent, options)));
+  /** `ranks` makes this process one of several that train together. */
+  async createTrainer(
+    init: ModelSourceDto,
+    opponent: ModelSourceDto | null,
+    options: TrainerOptionsDto,
+    ranks: RankGroupDto | null = null,
+    signal?: AbortSignal,
+  ): Promise<Trainer> {
+    const handle = await cancellable(this.#addon, signal, (cancel) =>
+      this.#addon.createTrainer(this.#handle, init, opponent, options, ranks, cancel),
+    );
+    return new Trainer(this.#addon, handle);
   }
 
   measurePrecision(): Promise<{ float32: number; bfloat16: number }> {

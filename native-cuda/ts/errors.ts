@@ -7,6 +7,7 @@ export type EngineErrorCode =
   | 'RESOURCE_EXHAUSTED'
   | 'DATA_LOSS'
   | 'DIVERGED'
+  | 'UNAVAILABLE'
   | 'INTERNAL';
 
 const codes: ReadonlySet<string> = new Set<EngineErrorCode>([
@@ -17,6 +18,7 @@ const codes: ReadonlySet<string> = new Set<EngineErrorCode>([
   'RESOURCE_EXHAUSTED',
   'DATA_LOSS',
   'DIVERGED',
+  'UNAVAILABLE',
   'INTERNAL',
 ]);
 

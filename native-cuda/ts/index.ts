@@ -100,6 +100,7 @@ export type {
   ParityLineDto,
   PhaseDto,
   PreprocessMethod,
+  RankGroupDto,
   SampleRequestDto,
   SampleResultDto,
   TensorDto,

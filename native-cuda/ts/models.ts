@@ -135,8 +135,16 @@ export class Trainer extends Model<TrainerHandle> {
     return cancellable(this.addon, signal, (cancel) => this.addon.trainAccumulate(this.handle, batch, cancel));
   }
 
-  apply(step: number, learningRateScale = 1): Promise<TrainStepResultDto> {
-    return call(() => this.addon.trainApply(this.handle, step, learningRateScale));
+  apply(step: number, learningRateScale = 1, signal?: AbortSignal): Promise<TrainStepResultDto> {
+    return cancellable(this.addon, signal, (cancel) => this.addon.trainApply(this.handle, step, learningRateScale, cancel));
+  }
+
+  shareState(signal?: AbortSignal): Promise<void> {
+    return cancellable(this.addon, signal, (cancel) => this.addon.trainShareState(this.handle, cancel));
+  }
+
+  verifyRanks(signal?: AbortSignal): Promise<void> {
+    return cancellable(this.addon, signal, (cancel) => this.addon.trainVerifyRanks(this.handle, cancel));
   }
 
   saveState(path: string, metadata: Record<string, string>): Promise<void> {

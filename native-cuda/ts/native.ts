@@ -167,14 +167,29 @@ export interface TrainerOptionsDto {
   iteration: number;
 }
 
+/** This process's place among the ranks of a data-parallel training. */
+export interface RankGroupDto {
+  /** 0 to worldSize - 1. */
+  rank: number;
+  worldSize: number;
+  /** Where rank 0 listens: "unix:/a/path" or "tcp:host:port". */
+  address: string;
+  /** The group's name; connections of others are refused. */
+  token: string;
+  /** For the whole of connecting; later for a rank that is connected and silent. Then calls reject with "UNAVAILABLE". */
+  timeoutSeconds: number;
+}
+
 /** One micro-batch. Noise and timesteps are drawn inside from (seed, iteration, step, sample index). */
 export interface TrainBatchDto {
   /** Optimiser step this belongs to, from 0. */
   step: number;
   /** Position of the first element in the step's whole batch: with `step` it keys the draws. */
   offset: number;
-  /** Sum over a step's micro-batches of their sizes: the loss is the mean over it. */
+  /** Sum over a step's micro-batches of their sizes, on all ranks: the loss is the mean over it. */
   stepBatchSize: number;
+  /** This rank's last micro-batch of the step: gradients are summed over the ranks during its backward. */
+  last: boolean;
   /** (B, C, h, w), already scaled latents (posterior mean or draw, times scaling_factor). */
   real: TensorDto;
   /** (B, C, h, w) or null for SFT. */
@@ -315,13 +330,20 @@ export interface NativeAddon {
     init: ModelSourceDto,
     opponent: ModelSourceDto | null,
     options: TrainerOptionsDto,
+    /** null: alone. With ranks, resolves once all of them are connected. */
+    ranks: RankGroupDto | null,
+    cancel: CancelHandle | null,
   ): Promise<TrainerHandle>;
   trainAccumulate(trainer: TrainerHandle, batch: TrainBatchDto, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
   /**
    * Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate, which is multiplied by the scale. Rejects with code
    * "DIVERGED" on a non-finite norm and changes nothing.
    */
-  trainApply(trainer: TrainerHandle, step: number, learningRateScale: number): Promise<TrainStepResultDto>;
+  trainApply(trainer: TrainerHandle, step: number, learningRateScale: number, cancel: CancelHandle | null): Promise<TrainStepResultDto>;
+  /** Rank 0's weights, moments and average to all ranks; every rank calls it once before its first step. Alone: nothing. */
+  trainShareState(trainer: TrainerHandle, cancel: CancelHandle | null): Promise<void>;
+  /** Rejects, naming the rank, where one's state is not the same bytes as rank 0's. Alone: nothing. */
+  trainVerifyRanks(trainer: TrainerHandle, cancel: CancelHandle | null): Promise<void>;
   /** weights.*, adam_m.*, adam_v.*, ema.* as float32 safetensors with `metadata`; written and fsynced at `path`. */
   trainSaveState(trainer: TrainerHandle, path: string, metadata: Record<string, string>): Promise<void>;
   /** Returns the metadata that was saved. */

@@ -1,7 +1,7 @@
 import type { SourceFile, Violation } from './sources.js';
 
 /** A layer includes itself and what stands before it. Sampling comes before training, which shares its noise schedule. */
-const layers = ['core', 'kernels', 'autograd', 'io', 'ops', 'nn', 'models', 'sample', 'train', 'top'] as const;
+const layers = ['core', 'collective', 'kernels', 'autograd', 'io', 'ops', 'nn', 'models', 'sample', 'train', 'top'] as const;
 type Layer = (typeof layers)[number];
 
 /** Everything that ends in a program or a library: it may include any layer, and no layer may include it. */

@@ -164,6 +164,7 @@ describe('the addon', () => {
       step,
       offset: 0,
       stepBatchSize: 2,
+      last: true,
       real: noise(11n, [2, 4, 8, 8]),
       generated: noise(12n, [2, 4, 8, 8]),
       text: noise(13n, [2, 32, 128]),

@@ -18,6 +18,7 @@ Parameter& ParameterStore::add(std::string name, const Shape& shape, ParameterKi
   p.name = std::move(name);
   p.shape = shape;
   p.kind = kind;
+  p.place = int64_t(parameters_.size()) - 1;
   p.id = next_parameter_id.fetch_add(1, std::memory_order_relaxed);
   by_name_[p.name] = &p;
   return p;
@@ -76,6 +77,10 @@ void ParameterStore::commit() {
 
 void ParameterStore::begin_gradients() {
   for (Parameter& p : parameters_) p.grad_written = false;
+}
+
+void ParameterStore::watch(std::vector<Parameter*>* uses) {
+  for (Parameter& p : parameters_) p.watcher = uses;
 }
 
 void ParameterStore::finish_gradients() {

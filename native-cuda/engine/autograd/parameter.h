@@ -24,11 +24,13 @@ struct Parameter {
   ParameterKind kind = ParameterKind::Vector;
   bool pointwise = false;  // a Matrix that files hold as a 1x1 filter (N, K, 1, 1)
   int64_t offset = 0;  // in the arenas
+  int64_t place = 0;   // in the store
   Tensor master;       // F32 (F64 in gradient checks), a slice of the arena; empty when frozen and kept by the kernels
   Tensor value;        // what kernels read: `master` itself, or its bfloat16 copy
   Tensor grad;         // slice of the gradient arena; empty when frozen
   bool grad_written = false;
   uint64_t id = 0;
+  std::vector<Parameter*>* watcher = nullptr;  // gets every backward's use of this parameter
 
   Weight weight() const { return {value, id, shape}; }
   // Where a backward writes: the first one of a step stores, later ones add.
@@ -36,6 +38,7 @@ struct Parameter {
     if (!grad) return {};
     GradSlot slot{grad, grad_written};
     grad_written = true;
+    if (watcher) watcher->push_back(this);
     return slot;
   }
 };
@@ -57,6 +60,8 @@ class ParameterStore {
   // Before a step's first backward: gradients will be stored, not added. Parameters that no backward reaches are zeroed by finish_gradients().
   void begin_gradients();
   void finish_gradients();
+  // From now on every gradient that a backward writes to is noted in `uses`; null ends it.
+  void watch(std::vector<Parameter*>* uses);
 
   std::deque<Parameter>& parameters() { return parameters_; }
   const std::deque<Parameter>& parameters() const { return parameters_; }

@@ -59,7 +59,7 @@ Saved Tape::save(const Tensor& x) {
   return x;
 }
 
-Grads Tape::backward(const Tensor& y, const Tensor& dy) {
+Grads Tape::backward(const Tensor& y, const Tensor& dy, const std::function<void()>& node_done) {
   recipes_.clear();  // nodes hold those that are needed
   Grads grads(device_);
   grads.add(TensorRef(y), dy);
@@ -68,6 +68,7 @@ Grads Tape::backward(const Tensor& y, const Tensor& dy) {
     nodes_.pop_back();
     Tensor gradient = grads.take(node.y);
     if (gradient) node.backward(grads, gradient);
+    if (node_done) node_done();
   }
   return grads;
 }

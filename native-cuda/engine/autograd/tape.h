@@ -87,8 +87,8 @@ class Tape {
   }
 
   // Runs backward from y with its gradient dy; nodes are popped as they run. Gradients of leaves (inputs with needs_grad set
-  // by hand) stay in the returned Grads; parameters' go to their arena.
-  Grads backward(const Tensor& y, const Tensor& dy);
+  // by hand) stay in the returned Grads; parameters' go to their arena. `node_done` is called after each node.
+  Grads backward(const Tensor& y, const Tensor& dy, const std::function<void()>& node_done = {});
 
  private:
   struct Node {

@@ -10,6 +10,7 @@ const char* code_name(Code code) {
     case Code::ResourceExhausted: return "RESOURCE_EXHAUSTED";
     case Code::Cancelled: return "CANCELLED";
     case Code::Diverged: return "DIVERGED";
+    case Code::Unavailable: return "UNAVAILABLE";
     case Code::Internal: return "INTERNAL";
   }
   return "INTERNAL";

@@ -6,7 +6,7 @@
 
 namespace spindle {
 
-enum class Code { InvalidArgument, NotFound, DataLoss, ResourceExhausted, Cancelled, Diverged, Internal };
+enum class Code { InvalidArgument, NotFound, DataLoss, ResourceExhausted, Cancelled, Diverged, Unavailable, Internal };
 
 const char* code_name(Code code);
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/digest.h"
 #include "models/layout.h"
 
 namespace spindle {
@@ -34,11 +35,11 @@ struct Trainer::Prepared {
   std::vector<double> weight;  // of each image's error; empty: 1
 };
 
-Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options)
-    : Trainer(load_unet(device, init, {.compute = options.compute, .trainable = true}), make_opponent(device, init, opponent, options), options) {}
+Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
+    : Trainer(load_unet(device, init, {.compute = options.compute, .trainable = true}), make_opponent(device, init, opponent, options), options, std::move(ranks)) {}
 
-Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options)
-    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw) {
+Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
+    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw), shared_(bool(ranks)), ranks_(std::move(ranks)) {
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
   require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()), "[train] min_snr_gamma: expected 0 or more, and 0 for a spin objective, got ", options.min_snr_gamma);
   if (options.objective.safeguard) require(plays() && *options.objective.safeguard >= 0 && *options.objective.safeguard <= 1, "[train] safeguard: expected a number from 0 to 1 and a spin objective, got ", *options.objective.safeguard);
@@ -48,6 +49,7 @@ Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, con
     ema_ = unet_->device.empty(unet_->store.master().shape(), DType::F32);
     copy(ema_, unet_->store.master());
   }
+  if (shared_) buckets_ = std::make_unique<GradientBuckets>(unet_->store, *ranks_, options.bucket_bytes);
 }
 
 void Trainer::check(const TrainBatch& b) const {
@@ -66,6 +68,7 @@ void Trainer::check(const TrainBatch& b) const {
   require(b.timesteps.empty() || int64_t(b.timesteps.size()) == pairs, "[train] timesteps: expected ", pairs, ", got ", b.timesteps.size());
   for (int64_t t : b.timesteps) require(t >= 0 && t < schedule_.num_train_timesteps, "[train] timesteps: expected values below ", schedule_.num_train_timesteps, ", got ", t);
   if (gathering_) require(*gathering_ == b.step, "[train] step: expected a micro-batch of step ", *gathering_, " or its apply, got step ", b.step);
+  require(!shared_ || !gathering_ || !complete_, "[train] last: expected no micro-batch of step ", b.step, " after this rank's last one");
 }
 
 Trainer::Prepared Trainer::prepare(const TrainBatch& b) const {
@@ -126,8 +129,24 @@ std::vector<double> Trainer::overlap(const Tensor& prediction, const Tensor& tar
   return apart;
 }
 
+template <class F>
+auto Trainer::in_group(F&& work) {
+  if (shared_ && !ranks_) throw Error(Code::Unavailable, "[train] ranks: expected a group, got none: this rank left it when a step failed");
+  try {
+    return work();
+  } catch (...) {
+    buckets_.reset();
+    ranks_.reset();
+    throw;
+  }
+}
+
 TrainBatchResult Trainer::accumulate(const TrainBatch& batch, const CancelToken* cancel) {
   check(batch);
+  return in_group([&] { return gather(batch, cancel); });
+}
+
+TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* cancel) {
   std::optional<int64_t> gathering = gathering_;
   gathering_.reset();  // set again only when everything went well
   check_cancelled(cancel);
@@ -168,21 +187,35 @@ TrainBatchResult Trainer::accumulate(const TrainBatch& batch, const CancelToken*
     Tensor gradient = device.empty(prediction.shape(), prediction.dtype());
     device.kernels().mse_backward(gradient, prediction, prepared.target, from_floats(device, weights, {int64_t(weights.size())}));
     if (!gathering) unet_->store.begin_gradients();
-    tape.backward(prediction, gradient);
+    if (!buckets_) {
+      tape.backward(prediction, gradient);
+      return;
+    }
+    buckets_->begin(batch.last);
+    tape.backward(prediction, gradient, [&] { buckets_->node_done(); });
+    if (batch.last) unet_->store.finish_gradients();
+    buckets_->end();
   });
   gathering_ = batch.step;
+  complete_ = batch.last;
   result.phases = clock.phases();
   return result;
 }
 
-TrainStepResult Trainer::apply(int64_t step, double learning_rate_scale) {
+TrainStepResult Trainer::apply(int64_t step, double learning_rate_scale, const CancelToken* cancel) {
   require(learning_rate_scale > 0 && std::isfinite(learning_rate_scale), "[train] learning_rate_scale: expected a positive number, got ", learning_rate_scale);
   require(gathering_ == step, "[train] apply: expected the step that was accumulated, got ", step);
+  require(!shared_ || complete_, "[train] apply: expected this rank's last micro-batch of step ", step, " first, got none marked as the last");
+  return in_group([&] { return update(step, learning_rate_scale, cancel); });
+}
+
+TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const CancelToken* cancel) {
   gathering_.reset();
   ParameterStore& store = unet_->store;
   Kernels& kernels = unet_->device.kernels();
   PhaseClock clock;
   TrainStepResult result;
+  if (ranks_) clock.time("all_reduce", [&] { ranks_->wait(cancel); });  // what backward did not hide
   clock.time("optimizer", [&] {
     store.finish_gradients();
     result.grad_norm = std::sqrt(kernels.sum_of_squares(store.gradient()));
@@ -201,6 +234,29 @@ std::vector<ParameterValues> Trainer::state() const {
   std::vector<ParameterValues> values = {{"weights.", &unet_->store, unet_->store.master()}, {"adam_m.", &unet_->store, adamw_.m()}, {"adam_v.", &unet_->store, adamw_.v()}};
   if (ema_) values.push_back({"ema.", &unet_->store, ema_});
   return values;
+}
+
+void Trainer::share_state(const CancelToken* cancel) {
+  if (!shared_) return;
+  in_group([&] {
+    for (const ParameterValues& values : state()) {
+      Tensor arena = values.arena;
+      ranks_->broadcast({arena.f32(), arena.numel()}, cancel);
+    }
+  });
+  gathering_.reset();
+  unet_->store.commit();
+  verify_ranks(cancel);
+}
+
+void Trainer::verify_ranks(const CancelToken* cancel) {
+  if (!shared_) return;
+  in_group([&] {
+    std::string mine = cat(unet_->store.numel(), " parameters");
+    for (const ParameterValues& values : state()) mine += cat(" ", values.prefix, std::hex, digest_of(values.arena.raw(), values.arena.bytes()));
+    std::vector<std::string> all = ranks_->gather(mine, cancel);
+    for (size_t r = 0; r < all.size(); ++r) ensure(all[r] == all[0], "[train] ranks: expected rank ", r, " of ", all.size(), " to hold the same state as rank 0 (", all[0], "), got ", all[r]);
+  });
 }
 
 void Trainer::save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const { save_parameters(path, state(), metadata); }

@@ -2,6 +2,10 @@
 //
 // Gradients of a step are kept until apply(). When accumulate() throws (cancelled, diverged, bad input), what the step had
 // gathered is dropped and the step must be given again from its first micro-batch; weights and moments are never touched by it.
+//
+// With ranks, a step's batch is shared out: every rank accumulates its own pairs, gradients are summed over the ranks during the
+// backward of each rank's last micro-batch, and every rank applies the same update. A call that throws takes the rank out of its
+// group: what it holds can still be saved, but the next step needs a new group.
 #pragma once
 #include <map>
 #include <memory>
@@ -9,12 +13,14 @@
 #include <string>
 #include <vector>
 
+#include "collective/collective.h"
 #include "core/cancel.h"
 #include "core/phases.h"
 #include "core/rng.h"
 #include "models/loaded.h"
 #include "sample/noise_schedule.h"
 #include "train/adamw.h"
+#include "train/gradient_buckets.h"
 #include "train/objective.h"
 #include "train/schedule.h"
 
@@ -31,12 +37,14 @@ struct TrainerOptions {
   double ema_decay = 0;      // 0: no average
   uint64_t seed = 0;         // with `iteration`, keys noise and timesteps
   int64_t iteration = 0;
+  int64_t bucket_bytes = 32 << 20;  // of gradients that travel together
 };
 
 struct TrainBatch {
   int64_t step = 0;             // optimiser step, from 0
   int64_t offset = 0;           // position of the first pair in the step's whole batch
-  int64_t step_batch_size = 1;  // of all its micro-batches together
+  int64_t step_batch_size = 1;  // of all its micro-batches together, on all ranks
+  bool last = true;             // this rank's last micro-batch of the step; only read with ranks
   Tensor real;                  // (B, C, h, w) float32 latents, scaled
   Tensor generated;             // the same; empty for sft
   Tensor text;                  // (B, T, D) float32
@@ -65,13 +73,18 @@ struct TrainStepResult {
 class Trainer {
  public:
   // Without `opponent`, a spin objective plays against `init` itself.
-  Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options);
+  Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks = nullptr);
   // Plays with the models given (the opponent null for sft); `unet` must be trainable.
-  Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options);
+  Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks = nullptr);
 
   TrainBatchResult accumulate(const TrainBatch& batch, const CancelToken* cancel);
-  // `learning_rate_scale` multiplies the schedule's rate.
-  TrainStepResult apply(int64_t step, double learning_rate_scale = 1);
+  // `learning_rate_scale` multiplies the schedule's rate. With ranks, waits for the others' gradients.
+  TrainStepResult apply(int64_t step, double learning_rate_scale = 1, const CancelToken* cancel = nullptr);
+
+  // Rank 0's weights, moments and average to all ranks, then verify_ranks(). Nothing without ranks.
+  void share_state(const CancelToken* cancel);
+  // Every rank's weights and moments are the same bytes, or Internal, naming the rank. Nothing without ranks.
+  void verify_ranks(const CancelToken* cancel);
 
   // weights.*, adam_m.*, adam_v.*, ema.* with `metadata`.
   void save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const;
@@ -88,6 +101,11 @@ class Trainer {
   std::vector<double> errors(const Tensor& prediction, const Tensor& target) const;
   std::vector<double> overlap(const Tensor& prediction, const Tensor& target, const Errors& errors) const;
   bool plays() const { return is_spin(options_.objective.objective); }
+  TrainBatchResult gather(const TrainBatch& batch, const CancelToken* cancel);
+  TrainStepResult update(int64_t step, double learning_rate_scale, const CancelToken* cancel);
+  // Runs `work` with the group; when it throws, this rank leaves the group.
+  template <class F>
+  auto in_group(F&& work);
 
   TrainerOptions options_;
   NoiseSchedule schedule_;
@@ -96,6 +114,11 @@ class Trainer {
   AdamW adamw_;
   Tensor ema_;                       // empty: none
   std::optional<int64_t> gathering_;  // the step whose gradients the arena holds
+  const bool shared_;                 // with ranks
+  bool complete_ = false;             // this rank's last micro-batch is in
+  // Gone before the arena that they write to.
+  std::unique_ptr<Collective> ranks_;
+  std::unique_ptr<GradientBuckets> buckets_;
 };
 
 }  // namespace spindle

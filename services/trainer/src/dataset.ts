@@ -2,7 +2,7 @@
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { TensorDto, TextStates, TrainBatchDto } from '@spindle/native';
 import type { ArtifactRef } from '@spindle/proto';
-import { dropsCaption, drawPosterior, takesPrevious, type Draw, type DrawKey } from './domain/draws.js';
+import { dropsCaption, drawPosterior, takesPrevious, type Draw, type DrawKey, type MicroBatch } from './domain/draws.js';
 import type { opponentImages } from './domain/settings.js';
 import { Shard, type Names } from './shards.js';
 
@@ -87,8 +87,8 @@ export class Dataset {
     return this.elements.length;
   }
 
-  /** Elements [offset, offset + size) of a step's batch. */
-  async batch(step: number, draws: readonly Draw[], offset: number, size: number): Promise<TrainBatchDto> {
+  /** Elements [offset, offset + size) of a step's batch; `last` says that this process asks for no more of them. */
+  async batch(step: number, draws: readonly Draw[], { offset, size, last }: MicroBatch): Promise<TrainBatchDto> {
     const rows = await Promise.all(draws.slice(offset, offset + size).map((draw) => this.#element(draw)));
     const first = this.elements[0]?.real[0]?.shard;
     const latentShape = first?.rowShape('mean') ?? [];
@@ -96,6 +96,7 @@ export class Dataset {
       step,
       offset,
       stepBatchSize: draws.length,
+      last,
       real: stack(
         rows.map((row) => row.real),
         latentShape,

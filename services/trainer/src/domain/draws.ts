@@ -84,16 +84,33 @@ export function drawPosterior(
   }
 }
 
-/** Cuts a batch into `parts` runs whose sizes differ by one at most; empty ones are left out. */
-export function microBatches(batchSize: number, parts: number): { offset: number; size: number }[] {
-  const base = Math.floor(batchSize / parts);
-  const larger = batchSize % parts;
-  const batches: { offset: number; size: number }[] = [];
-  let offset = 0;
-  for (let i = 0; i < parts && offset < batchSize; i++) {
+export interface Range {
+  offset: number;
+  size: number;
+}
+
+/** Cuts a range into `parts` runs whose sizes differ by one at most; empty ones are left out. */
+function cut({ offset: start, size: whole }: Range, parts: number): Range[] {
+  const base = Math.floor(whole / parts);
+  const larger = whole % parts;
+  const ranges: Range[] = [];
+  let offset = start;
+  for (let i = 0; i < parts; i++) {
     const size = base + (i < larger ? 1 : 0);
-    if (size > 0) batches.push({ offset, size });
+    if (size > 0) ranges.push({ offset, size });
     offset += size;
   }
-  return batches;
+  return ranges;
+}
+
+/** A run of a step's batch; `last` is set on the last one that a rank computes. */
+export interface MicroBatch extends Range {
+  last: boolean;
+}
+
+/** What one of `worldSize` ranks computes of a step's batch, cut into `parts` micro-batches. Empty where there are more ranks than pairs. */
+export function microBatches(batchSize: number, parts: number, rank = 0, worldSize = 1): MicroBatch[] {
+  const share = cut({ offset: 0, size: batchSize }, worldSize)[rank];
+  const batches = share === undefined ? [] : cut(share, parts);
+  return batches.map((range, i) => ({ ...range, last: i === batches.length - 1 }));
 }
