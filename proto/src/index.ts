@@ -1,6 +1,7 @@
 export * from '../gen/spindle/v1/evaluator_service_pb.js';
 export * from '../gen/spindle/v1/events_pb.js';
 export * from '../gen/spindle/v1/jobs_pb.js';
+export * from '../gen/spindle/v1/rank_service_pb.js';
 export * from '../gen/spindle/v1/run_service_pb.js';
 export * from '../gen/spindle/v1/sampler_service_pb.js';
 export * from '../gen/spindle/v1/scorer_service_pb.js';

@@ -35,7 +35,7 @@ it('matches real and generated images by index, whatever shard they lie in', asy
   });
   expect(dataset.size).toBe(3);
   expect(dataset.unmatched).toBe(1);
-  const batch = await dataset.batch(7, [draw(0), draw(1), draw(2)], 1, 2);
+  const batch = await dataset.batch(7, [draw(0), draw(1), draw(2)], { offset: 1, size: 2, last: true });
   expect(batch).toMatchObject({ step: 7, offset: 1, stepBatchSize: 3 });
   expect(batch.real.shape).toEqual([2, 1, 2, 2]);
   expect([...batch.real.data]).toEqual([3, 3.125, 3.25, 3.375, 5, 5.125, 5.25, 5.375].map((x) => x * 0.5));
@@ -102,7 +102,8 @@ it('lets several generated images of one prompt take turns by epoch', async () =
     generated: [await generatedShard(store, [0], 0.25), await generatedShard(store, [0], 0.75)],
   });
   const seen: (number | undefined)[] = [];
-  for (const epoch of [0, 1, 2]) seen.push((await dataset.batch(0, [draw(0, epoch)], 0, 1)).generated?.data[0]);
+  for (const epoch of [0, 1, 2])
+    seen.push((await dataset.batch(0, [draw(0, epoch)], { offset: 0, size: 1, last: true })).generated?.data[0]);
   expect(seen).toEqual([0.25, 0.75, 0.25]);
   await dataset.close();
 });
@@ -141,7 +142,7 @@ it('replaces dropped captions by the empty prompt', async () => {
     captionDropout: 1,
     emptyText,
   });
-  const batch = await dataset.batch(0, [draw(0)], 0, 1);
+  const batch = await dataset.batch(0, [draw(0)], { offset: 0, size: 1, last: true });
   expect(batch.generated).toBeNull();
   expect([...batch.text.data]).toEqual([-1, -1, -1, -1]);
   expect([batch.pooled, batch.timeIds]).toEqual([null, null]);

@@ -13,6 +13,7 @@ import {
   type ModelSourceDto,
   type NativePrecision,
   type PrecisionChoice,
+  type RankGroupDto,
   type TextStates,
   type TrainBatchDto,
   type TrainBatchResultDto,
@@ -22,7 +23,12 @@ import {
 
 export interface TrainingSession {
   accumulate(batch: TrainBatchDto, signal: AbortSignal): Promise<TrainBatchResultDto>;
-  apply(step: number, learningRateScale: number): Promise<TrainStepResultDto>;
+  /** With ranks, waits for the gradients of the others. */
+  apply(step: number, learningRateScale: number, signal: AbortSignal): Promise<TrainStepResultDto>;
+  /** Rank 0's state to all ranks; alone, nothing. */
+  shareState(signal: AbortSignal): Promise<void>;
+  /** Every rank's state is the same; alone, nothing. */
+  verifyRanks(signal: AbortSignal): Promise<void>;
   /** Weights, both moments and averages, durable at `path`. */
   saveState(path: string, metadata: Record<string, string>): Promise<void>;
   loadState(path: string): Promise<Record<string, string>>;
@@ -44,7 +50,14 @@ export interface TrainerEngine {
   /** One row of what the U-Net is told without a prompt. */
   emptyPrompt(directory: string, precision: NativePrecision): Promise<TextStates>;
   unetSource(directory: string): ModelSourceDto;
-  createSession(init: ModelSourceDto, opponent: ModelSourceDto | null, options: TrainerOptionsDto): Promise<TrainingSession>;
+  /** `group`: this process is one of several ranks, and the session is there once all of them are connected. */
+  createSession(
+    init: ModelSourceDto,
+    opponent: ModelSourceDto | null,
+    options: TrainerOptionsDto,
+    group: RankGroupDto | null,
+    signal: AbortSignal,
+  ): Promise<TrainingSession>;
   close(): void;
 }
 
@@ -65,7 +78,7 @@ export function nativeEngine(engine: Engine): TrainerEngine {
       }
     },
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
-    createSession: (init, opponent, options) => engine.createTrainer(init, opponent, options),
+    createSession: (init, opponent, options, group, signal) => engine.createTrainer(init, opponent, options, group, signal),
     close: () => engine.close(),
   };
 }

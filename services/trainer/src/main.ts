@@ -1,11 +1,25 @@
+import { fileURLToPath } from 'node:url';
 import { engineOptions, openWorker, runService } from '@spindle/kit';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from './engine.js';
+import { runMember } from './ranks/member-process.js';
+import { localThreads, startRanks } from './ranks/start.js';
+import { rankPlan } from './ranks/plan.js';
 import { startTrainer } from './service.js';
 
 await runService('trainer', async (lifecycle) => {
+  const plan = rankPlan(process.env);
+  if (plan.kind === 'member') {
+    // Started by rank 0, it ends with it.
+    if (process.connected) process.once('disconnect', () => void lifecycle.shutdown('rank 0 is gone'));
+    return runMember(lifecycle, plan, process.env, process.connected);
+  }
   const { env, context } = await openWorker(lifecycle, 'trainer', process.env);
-  const engine = nativeEngine(Engine.open(engineOptions(env)));
+  const threads = plan.kind === 'local' ? localThreads(env.SPINDLE_THREADS, plan.worldSize) : env.SPINDLE_THREADS;
+  const engine = nativeEngine(Engine.open({ ...engineOptions(env), threads }));
   lifecycle.defer('engine', () => engine.close());
-  await startTrainer(lifecycle, { engine, ...context });
+  const start = { main: fileURLToPath(import.meta.url), variables: process.env, threads, ...context };
+  const ranks = await startRanks(lifecycle, plan, start);
+  const port = await startTrainer(lifecycle, { engine, ranks: ranks?.leader ?? null, ...context });
+  ranks?.launch(port);
 });

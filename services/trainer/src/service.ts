@@ -1,12 +1,15 @@
 /** The trainer as a whole, over whatever engine, store and bus it is given. */
 import { announceWorker, serve, WorkerState, type Bus, type Lifecycle, type WorkerContext } from '@spindle/kit';
-import { TrainerService } from '@spindle/proto';
+import { RankService, TrainerService } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
+import type { RankLeader } from './ranks/leader.js';
 import { createHandlers } from './server.js';
 
 export interface TrainerOptions extends Omit<WorkerContext, 'bus'> {
   engine: TrainerEngine;
+  /** Null, the default: this process trains alone. */
+  ranks?: RankLeader | null;
   bus: Pick<Bus, 'kv'>;
   leaseTtlMs?: number;
 }
@@ -17,11 +20,12 @@ const graceMs = 60_000;
 
 /** Resolves when it takes calls; returns the port. */
 export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions): Promise<number> {
-  const { engine, store, bus, logger, workerId } = options;
+  const { engine, ranks = null, store, bus, logger, workerId } = options;
   const state = new WorkerState();
   announceWorker(lifecycle, 'trainer', state, engine.info, options);
   const handlers = createHandlers({
     engine,
+    ranks,
     store,
     logger,
     instruments: createInstruments(),
@@ -31,7 +35,8 @@ export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions
     workerId,
     stopping: lifecycle.signal,
   });
-  return serve(lifecycle, { address: options.address, portFile: options.portFile, graceMs, logger }, (server) =>
-    server.addService(TrainerService, handlers),
-  );
+  return serve(lifecycle, { address: options.address, portFile: options.portFile, graceMs, logger }, (server) => {
+    server.addService(TrainerService, handlers);
+    if (ranks !== null) server.addService(RankService, ranks.handlers());
+  });
 }

@@ -4,52 +4,76 @@
  * States: resume (load the newest checkpoint that verifies) -> steps (accumulate, apply, report; checkpoint every N) ->
  * export -> commit. A cancelled run checkpoints the steps that are complete and ends with CANCELLED; a step that was cut short
  * left the weights alone and is done again. A NaN or infinite loss or norm ends the run with DIVERGED before anything is applied.
+ *
+ * With ranks, every command goes to all of them, and this process, rank 0, does its share. A rank that is lost costs the step at
+ * hand: what is complete is checkpointed, and training resumes from there once all ranks are back.
  */
 import { join } from 'node:path';
 import { rm } from 'node:fs/promises';
 import { create, toJsonString, type MessageInitShape } from '@bufbuild/protobuf';
 import { ensureError, inSpan, nowMs, recordPhases, SpindleError, type ArtifactStore, type Logger } from '@spindle/kit';
-import type { ModelSourceDto, NativePrecision, PhaseDto } from '@spindle/native';
+import type { ModelSourceDto, NativePrecision, TrainStepResultDto } from '@spindle/native';
 import {
   Precision,
   TrainFinishedSchema,
   UnetRefSchema,
+  type ReportRequest,
   type TrainFinished,
   type TrainRequest,
   type TrainResponseSchema,
   type TrainStep,
 } from '@spindle/proto';
 import { Checkpoints, type CheckpointFacts } from './checkpoints.js';
-import { Dataset } from './dataset.js';
-import { DataOrder, microBatches } from './domain/draws.js';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins, type MarginAverage } from './domain/auto_beta.js';
-import { gatherMetrics, meanMargin, notFinite, type StepErrors } from './domain/metrics.js';
-import { firstDifference, opponentImages, type TrainingSettings } from './domain/settings.js';
+import { gatherMetrics, meanMargin, notFinite } from './domain/metrics.js';
+import { firstDifference, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingSession } from './engine.js';
 import type { Instruments } from './instruments.js';
 import { resolvePrecision } from './precision.js';
-import { fingerprintOf, readSettings, unetSource } from './request.js';
+import { RankLost, type RankCommand, type RankLeader } from './ranks/leader.js';
+import { Share } from './ranks/share.js';
+import { fingerprintOf, readSettings } from './request.js';
+import { openDataset, openSession, readModels } from './setup.js';
 
 export interface TrainingDeps {
+  /** Null: this process trains alone. */
+  ranks: Ranks | null;
   store: ArtifactStore;
   engine: TrainerEngine;
   instruments: Instruments;
   logger: Logger;
 }
 
+type Ranks = Pick<RankLeader, 'worldSize' | 'complete' | 'newGroup' | 'together' | 'release'>;
 type Response = MessageInitShape<typeof TrainResponseSchema>;
+
+/** Losses of ranks in a row without a complete step between them. */
+const maxRankLosses = 3;
+/** Steps after which ranks compare their weights, where no checkpoint makes them do so before. */
+const verifySteps = 100;
 
 interface Prepared {
   request: TrainRequest;
   settings: TrainingSettings;
   facts: CheckpointFacts;
   init: ModelSourceDto;
-  dataset: Dataset;
-  session: TrainingSession;
+  share: Share;
   checkpoints: Checkpoints;
   startStep: number;
   /** Of the steps so far; what auto-beta goes by. */
   margins: MarginAverage;
+}
+
+/** Work that every rank does: `command` for the others, `own` here. */
+type Together = <T>(
+  command: RankCommand,
+  own: (signal: AbortSignal) => Promise<T>,
+  signal: AbortSignal,
+) => Promise<{ own: T; reports: ReportRequest[] }>;
+
+function togetherOf(ranks: Ranks | null): Together {
+  if (ranks !== null) return (command, own, signal) => ranks.together(command, own, signal);
+  return async (_command, own, signal) => ({ own: await own(signal), reports: [] });
 }
 
 /** `isOwner` says whether this process is still the one that may write checkpoints and the result. */
@@ -59,43 +83,112 @@ export async function* train(
   signal: AbortSignal,
   isOwner: () => boolean,
 ): AsyncGenerator<Response> {
-  const started = performance.now();
+  const { ranks, logger } = deps;
   const settings = readSettings(request);
-  const run = await prepare(request, settings, deps);
-  try {
-    yield {
-      event: {
-        case: 'started',
-        value: {
-          resumedStep: run.startStep,
-          steps: settings.steps,
-          precision: run.facts.precision === 'float32' ? Precision.FLOAT32 : Precision.BFLOAT16,
-          precisionReason: run.facts.precisionReason,
-        },
-      },
-    };
-    yield* steps(run, deps, signal, isOwner);
-    const finished = await exportResult(run, deps, (performance.now() - started) / 1000);
-    if (!isOwner()) throw stopped(signal, settings.steps);
-    yield { event: { case: 'finished', value: await commit(request.key, finished, deps.store) } };
-    await run.checkpoints.remove();
-  } finally {
-    run.session.release();
-    await run.dataset.close();
+  if (ranks !== null && ranks.worldSize > settings.batchSize)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `settings.batch_size: expected at least one element for each of ${ranks.worldSize} ranks, got ${settings.batchSize}`,
+    );
+  const started = performance.now();
+  let best = -1;
+  for (let losses = 0; ; ) {
+    let reached = -1;
+    try {
+      for await (const response of attempt(request, settings, deps, signal, isOwner, started)) {
+        if (response.event?.case === 'started') reached = response.event.value.resumedStep ?? 0;
+        if (response.event?.case === 'step') reached = response.event.value.step ?? 0;
+        yield response;
+      }
+      return;
+    } catch (thrown) {
+      if (!(thrown instanceof RankLost) || signal.aborted) throw thrown;
+      losses = reached > best ? 1 : losses + 1;
+      best = Math.max(best, reached);
+      if (losses >= maxRankLosses)
+        throw new SpindleError(
+          'FAILED_PRECONDITION',
+          `training stopped after step ${Math.max(0, best)}: ranks were lost ${losses} times without progress, the last time because ${thrown.message}`,
+          { cause: thrown },
+        );
+      logger.warn({ err: thrown, key: request.key, step: reached }, 'a rank was lost; training resumes from its checkpoint');
+    }
   }
 }
 
-async function prepare(request: TrainRequest, settings: TrainingSettings, deps: TrainingDeps): Promise<Prepared> {
-  const { store, engine, logger } = deps;
+/** Until the result is committed, or a rank is lost. */
+async function* attempt(
+  request: TrainRequest,
+  settings: TrainingSettings,
+  deps: TrainingDeps,
+  signal: AbortSignal,
+  isOwner: () => boolean,
+  started: number,
+): AsyncGenerator<Response> {
+  await deps.ranks?.complete(signal);
+  try {
+    const run = await prepare(request, settings, deps, signal);
+    try {
+      yield {
+        event: {
+          case: 'started',
+          value: {
+            resumedStep: run.startStep,
+            steps: settings.steps,
+            precision: wirePrecision(run.facts.precision),
+            precisionReason: run.facts.precisionReason,
+          },
+        },
+      };
+      yield* steps(run, deps, signal, isOwner);
+      const finished = await exportResult(run, deps, (performance.now() - started) / 1000);
+      if (!isOwner()) throw stopped(signal, settings.steps);
+      yield { event: { case: 'finished', value: await commit(request.key, finished, deps.store) } };
+      await run.checkpoints.remove();
+    } finally {
+      run.share.session.release();
+      await run.share.dataset.close();
+    }
+  } finally {
+    deps.ranks?.release();
+  }
+}
+
+async function prepare(request: TrainRequest, settings: TrainingSettings, deps: TrainingDeps, signal: AbortSignal): Promise<Prepared> {
+  const { store, engine, logger, ranks } = deps;
   const asked = await resolvePrecision(request.settings?.precision ?? Precision.AUTO, request.runId, store, engine);
   const fingerprint = fingerprintOf(request, settings);
   const checkpoints = new Checkpoints(await store.checkpointDir(request.key), settings.keepCheckpoints, logger);
-  const init = await unetSource(request.init ?? create(UnetRefSchema), store, engine);
-  const opponent =
-    request.opponent === undefined || settings.objective === 'sft' ? null : await unetSource(request.opponent, store, engine);
-  const pipeline = engine.describePipeline(request.pipelinePath);
-  const open = (precision: NativePrecision): Promise<TrainingSession> =>
-    engine.createSession(init, opponent, { ...engineOptions(settings), schedulerConfig: pipeline.schedulerConfig, precision });
+  const models = await readModels(request, settings, deps);
+  const together = togetherOf(ranks);
+  const open = async (precision: NativePrecision): Promise<TrainingSession> => {
+    const group = ranks?.newGroup() ?? null;
+    const command: RankCommand = {
+      case: 'open',
+      value: {
+        request,
+        precision: wirePrecision(precision),
+        groupAddress: group?.address ?? '',
+        groupToken: group?.token ?? '',
+        timeoutSeconds: group?.timeoutSeconds ?? 0,
+      },
+    };
+    let session: TrainingSession | undefined;
+    try {
+      await together(
+        command,
+        async (linked) => {
+          session = await openSession(models, settings, precision, engine, group, linked);
+        },
+        signal,
+      );
+    } catch (thrown) {
+      session?.release();
+      throw thrown;
+    }
+    if (session === undefined) throw new SpindleError('INTERNAL', 'the engine opened no session');
+    return session;
+  };
 
   let facts: CheckpointFacts = { precision: asked.precision, precisionReason: asked.reason, fingerprint };
   let startStep = 0;
@@ -115,6 +208,7 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
       margins = readMargins((await candidate.loadState(path))['margins']);
     } catch (thrown) {
       candidate.release();
+      ranks?.release();
       await checkpoints.setAside(manifest.step, ensureError(thrown).message);
       continue;
     }
@@ -123,35 +217,27 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
     startStep = manifest.step;
     break;
   }
-  session ??= await open(facts.precision);
+  const chosen = session ?? (await open(facts.precision));
   try {
-    const dataset = await Dataset.open(store, {
-      encoded: request.encodedShards,
-      generated: request.generatedShards,
-      previous: request.previousShards,
-      previousShare: settings.previousShare,
-      against: opponentImages(settings.objective),
-      key: { seed: settings.seed, iteration: settings.iteration },
-      scalingFactor: pipeline.scalingFactor,
-      shiftFactor: pipeline.shiftFactor,
-      samplePosterior: settings.samplePosterior,
-      captionDropout: settings.captionDropout,
-      emptyText: settings.captionDropout > 0 ? await engine.emptyPrompt(request.pipelinePath, facts.precision) : null,
-    });
+    await together({ case: 'share', value: {} }, (linked) => chosen.shareState(linked), signal);
+    const dataset = await openDataset(request, settings, models.pipeline, facts.precision, deps);
     if (dataset.unmatched > 0)
       logger.warn({ key: request.key, unmatched: dataset.unmatched }, `images without a ${dataset.options.against} one are left out`);
-    return { request, settings, facts, init, dataset, session, checkpoints, startStep, margins };
+    const share = new Share(chosen, dataset, settings, 0, ranks?.worldSize ?? 1);
+    return { request, settings, facts, init: models.init, share, checkpoints, startStep, margins };
   } catch (thrown) {
-    session.release();
+    chosen.release();
     throw thrown;
   }
 }
 
 async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, isOwner: () => boolean): AsyncGenerator<Response> {
-  const { settings, checkpoints, session, facts } = run;
-  const order = new DataOrder({ seed: settings.seed, iteration: settings.iteration }, run.dataset.size, settings.batchSize);
+  const { settings, checkpoints, facts } = run;
+  const { session } = run.share;
+  const together = togetherOf(deps.ranks);
   let done = run.startStep;
   let kept = done;
+  let lost: RankLost | undefined;
   const save = (): Promise<Response> =>
     inSpan('trainer.checkpoint', { 'spindle.train.step': done }, async () => {
       const { manifest } = await checkpoints.save(done, facts, (path) =>
@@ -160,48 +246,60 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
       kept = done;
       return { event: { case: 'checkpoint', value: { step: done, bytes: BigInt(manifest.bytes) } } };
     });
+  const attributes = deps.ranks === null ? {} : { 'spindle.rank': 0, 'spindle.world_size': deps.ranks.worldSize };
   try {
     while (done < settings.steps) {
       signal.throwIfAborted();
-      const value = await inSpan('trainer.step', { 'spindle.train.step': done + 1 }, () => takeStep(done, order, run, deps, signal));
+      const taken = await inSpan('trainer.step', { 'spindle.train.step': done + 1, ...attributes }, () =>
+        takeStep(done, run, deps, signal),
+      );
       done++;
-      yield { event: { case: 'step', value } };
-      if (settings.checkpointSteps > 0 && done % settings.checkpointSteps === 0 && done < settings.steps && !signal.aborted)
-        yield await save();
+      yield { event: { case: 'step', value: taken.step } };
+      if (taken.lost !== undefined) throw taken.lost;
+      const saves = settings.checkpointSteps > 0 && done % settings.checkpointSteps === 0 && done < settings.steps;
+      if ((saves || done % verifySteps === 0 || done === settings.steps) && !signal.aborted)
+        await together({ case: 'verify', value: {} }, (linked) => session.verifyRanks(linked), signal);
+      if (saves && !signal.aborted) yield await save();
     }
   } catch (thrown) {
     const error = ensureError(thrown);
     if (error.code === 'DIVERGED') throw diverged(done, kept, error);
+    if (error instanceof RankLost) lost = error;
     throw signal.aborted ? stopped(signal, done) : error;
   } finally {
     // Also reached when the caller went away and the loop ended at a yield. Whoever lost the lease must not write any more.
-    if (signal.aborted && done > kept && isOwner()) await save();
+    if ((signal.aborted || lost !== undefined) && done > kept && isOwner()) await save();
   }
 }
 
-async function takeStep(step: number, order: DataOrder, run: Prepared, deps: TrainingDeps, signal: AbortSignal): Promise<TrainStep> {
-  const { settings, session, dataset } = run;
+async function takeStep(
+  step: number,
+  run: Prepared,
+  deps: TrainingDeps,
+  signal: AbortSignal,
+): Promise<{ step: TrainStep; lost: RankLost | undefined }> {
+  const { settings, share } = run;
+  const together = togetherOf(deps.ranks);
   const started = nowMs();
-  const draws = order.batch(step);
-  const parts: StepErrors[] = [];
-  const phases: PhaseDto[] = [];
-  const keep = (list: readonly PhaseDto[], began: number): void => {
-    for (const phase of list) phases.push({ ...phase, startMs: phase.startMs + began - started });
-  };
   const beta = settings.objective === 'sft' ? 0 : autoBeta(settings.beta, settings.autoBetaSlope, run.margins);
-  for (const { offset, size } of microBatches(settings.batchSize, settings.gradientAccumulation)) {
-    const batch = { ...(await dataset.batch(step, draws, offset, size)), beta: beta === 0 ? null : beta };
-    const began = nowMs();
-    const part = await session.accumulate(batch, signal);
-    keep(part.phases, began);
-    parts.push(part);
-  }
-  const metrics = gatherMetrics(parts);
+  const { own, reports } = await together({ case: 'gradients', value: { step, beta } }, (linked) => share.gradients(step, beta, linked), signal);
+  const phases = [...own.phases];
+  const metrics = gatherMetrics([...own.parts, ...reports.flatMap(({ parts }) => parts)]);
   const broken = notFinite(metrics);
   if (broken !== null) throw new SpindleError('DIVERGED', broken);
   const began = nowMs();
-  const applied = await session.apply(step, 1);
-  keep(applied.phases, began);
+  let result: TrainStepResultDto | undefined;
+  let lost: RankLost | undefined;
+  try {
+    await together({ case: 'apply', value: { step } }, async (linked) => (result = await share.session.apply(step, 1, linked)), signal);
+  } catch (thrown) {
+    // Rank 0 has taken the step all the same: it counts, and can be kept.
+    if (result === undefined || !(thrown instanceof RankLost)) throw thrown;
+    lost = thrown;
+  }
+  const applied: TrainStepResultDto | undefined = result;
+  if (applied === undefined) throw new SpindleError('INTERNAL', `step ${step + 1}: the engine applied nothing`);
+  for (const phase of applied.phases) phases.push({ ...phase, startMs: phase.startMs + began - started });
   if (!Number.isFinite(applied.gradNorm)) throw new SpindleError('DIVERGED', `gradNorm is ${applied.gradNorm}`);
   run.margins = withMargin(run.margins, meanMargin(metrics));
   recordPhases(phases, started);
@@ -211,7 +309,7 @@ async function takeStep(step: number, order: DataOrder, run: Prepared, deps: Tra
     model: run.request.modelName,
     objective: settings.objective,
   });
-  return {
+  const taken: TrainStep = {
     ...metrics,
     step: step + 1,
     gradNorm: applied.gradNorm,
@@ -221,13 +319,18 @@ async function takeStep(step: number, order: DataOrder, run: Prepared, deps: Tra
     phases: phases.map((phase) => ({ ...phase, $typeName: 'spindle.v1.PhaseTiming' as const })),
     $typeName: 'spindle.v1.TrainStep',
   };
+  return { step: taken, lost };
+}
+
+function wirePrecision(precision: NativePrecision): Precision {
+  return precision === 'float32' ? Precision.FLOAT32 : Precision.BFLOAT16;
 }
 
 async function exportResult(run: Prepared, { store }: TrainingDeps, seconds: number): Promise<TrainFinished> {
   const folder = await store.tempDir();
   try {
     const path = join(folder, 'diffusion_pytorch_model.safetensors');
-    await run.session.export(path);
+    await run.share.session.export(path);
     const weights = await store.putFile(path, 'application/safetensors', { move: true });
     const config = await store.put(Buffer.from(run.init.config, 'utf8'), 'application/json');
     const unet = create(UnetRefSchema, { name: run.request.modelName, config, weights });
@@ -240,30 +343,6 @@ async function exportResult(run: Prepared, { store }: TrainingDeps, seconds: num
 async function commit(key: string, finished: TrainFinished, store: ArtifactStore): Promise<TrainFinished> {
   await store.commitResult(key, toJsonString(TrainFinishedSchema, finished));
   return finished;
-}
-
-function engineOptions({ objective, ...settings }: TrainingSettings) {
-  const { schedule, beta, safeguard, minSnrGamma, learningRate, warmupSteps, steps: totalSteps } = settings;
-  const { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, emaDecay, seed, iteration } = settings;
-  return {
-    // Diffusion-DPO is the logistic loss on other pairs.
-    objective: objective === 'dpo' ? 'spin_logistic' : objective,
-    schedule,
-    beta,
-    safeguard,
-    minSnrGamma,
-    learningRate,
-    warmupSteps,
-    totalSteps,
-    adamBeta1,
-    adamBeta2,
-    adamEpsilon,
-    weightDecay,
-    maxGradNorm,
-    emaDecay,
-    seed,
-    iteration,
-  };
 }
 
 function diverged(step: number, kept: number, error: SpindleError): SpindleError {

@@ -71,11 +71,26 @@ it('draws from a posterior by position alone', () => {
 
 it('cuts a batch into even runs', () => {
   expect(microBatches(7, 3)).toEqual([
-    { offset: 0, size: 3 },
-    { offset: 3, size: 2 },
-    { offset: 5, size: 2 },
+    { offset: 0, size: 3, last: false },
+    { offset: 3, size: 2, last: false },
+    { offset: 5, size: 2, last: true },
   ]);
-  expect(microBatches(4, 1)).toEqual([{ offset: 0, size: 4 }]);
+  expect(microBatches(4, 1)).toEqual([{ offset: 0, size: 4, last: true }]);
+});
+
+it('shares a batch out so that every element is computed once, in order, by one of the ranks', () => {
+  for (let batchSize = 1; batchSize <= 9; batchSize++) {
+    for (let worldSize = 1; worldSize <= 4; worldSize++) {
+      for (let parts = 1; parts <= 3; parts++) {
+        const ranks = Array.from({ length: worldSize }, (_, rank) => microBatches(batchSize, parts, rank, worldSize));
+        const elements = ranks.flat().flatMap(({ offset, size }) => Array.from({ length: size }, (_, i) => offset + i));
+        expect(elements).toEqual(Array.from({ length: batchSize }, (_, i) => i));
+        for (const own of ranks) expect(own.map(({ last }) => last)).toEqual(own.map((_, i) => i === own.length - 1));
+        const sizes = ranks.map((own) => own.reduce((sum, { size }) => sum + size, 0));
+        expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1);
+      }
+    }
+  }
 });
 
 it('gathers metrics over micro-batches', () => {

@@ -34,7 +34,7 @@ export function fakeEngine(): FakeEngine {
       return { text: { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] }, pooled: null };
     },
     unetSource: (directory): ModelSourceDto => ({ config: `{"from":"${directory}"}`, weights: [], label: directory }),
-    async createSession(init, _opponent, options) {
+    async createSession(init, _opponent, options, _group) {
       log.push(`session ${options.objective} ${options.precision}`);
       const session = new FakeSession(engine, init.label.length, options);
       engine.sessions.push(session);
@@ -93,6 +93,9 @@ export class FakeSession implements TrainingSession {
     this.#gradient.fill(0);
     return { gradNorm: Math.sqrt(squares), learningRate, phases: [] };
   }
+
+  async shareState(): Promise<void> {}
+  async verifyRanks(): Promise<void> {}
 
   async saveState(path: string, metadata: Record<string, string>): Promise<void> {
     await this.engine.beforeSave(path);

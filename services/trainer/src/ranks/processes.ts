@@ -1,0 +1,85 @@
+/** The other ranks of this machine as child processes: started, watched, started again when they end. */
+import { fork, type ChildProcess } from 'node:child_process';
+import { delay, type Logger } from '@spindle/kit';
+import type { RankLeader } from './leader.js';
+
+export interface ProcessesOptions {
+  /** The trainer's main module. */
+  main: string;
+  worldSize: number;
+  environment: (rank: number) => Record<string, string | undefined>;
+  logger: Logger;
+  signal: AbortSignal;
+}
+
+const restartMs = { first: 100, longest: 10_000 };
+/** So many ends in a row before a rank has followed: it will not come up by itself. */
+const maxFailedStarts = 3;
+const stopMs = 15_000;
+const endMs = 1_000;
+
+interface Child {
+  process: ChildProcess;
+  ended: Promise<string>;
+}
+
+export class RankProcesses {
+  readonly #children = new Map<number, Child>();
+  readonly #failedStarts = new Map<number, number>();
+  readonly #watching: Promise<void>[] = [];
+
+  constructor(readonly options: ProcessesOptions) {}
+
+  start(leader: Pick<RankLeader, 'unable'>): void {
+    for (let rank = 1; rank < this.options.worldSize; rank++) this.#watching.push(this.#watch(rank, leader));
+  }
+
+  /** It runs, and took its place. */
+  follows(rank: number): void {
+    this.#failedStarts.set(rank, 0);
+  }
+
+  pid(rank: number): number {
+    return this.#children.get(rank)?.process.pid ?? 0;
+  }
+
+  /** In words; undefined when it goes on running. */
+  async howEnded(rank: number): Promise<string | undefined> {
+    const child = this.#children.get(rank);
+    if (child === undefined) return undefined;
+    return Promise.race([child.ended, delay(endMs).then(() => undefined)]);
+  }
+
+  /** After the signal has aborted. */
+  async stop(): Promise<void> {
+    for (const { process } of this.#children.values()) process.kill('SIGTERM');
+    const timer = setTimeout(() => {
+      for (const { process } of this.#children.values()) process.kill('SIGKILL');
+    }, stopMs);
+    await Promise.all(this.#watching);
+    clearTimeout(timer);
+  }
+
+  async #watch(rank: number, leader: Pick<RankLeader, 'unable'>): Promise<void> {
+    const { main, environment, logger, signal } = this.options;
+    let wait = restartMs.first;
+    while (!signal.aborted) {
+      // Its own channel tells it when this process is gone, however it ends.
+      const process = fork(main, [], { env: environment(rank), execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+      const ended = new Promise<string>((resolve) => {
+        process.once('error', (error) => resolve(error.message));
+        process.once('exit', (code, killed) => resolve(killed ? `killed by ${killed}` : `exit code ${code ?? '?'}`));
+      });
+      this.#children.set(rank, { process, ended });
+      const failed = (this.#failedStarts.get(rank) ?? 0) + 1;
+      this.#failedStarts.set(rank, failed);
+      const reason = await ended;
+      if (signal.aborted) return;
+      logger.warn({ rank, reason }, 'a rank ended; it is started again');
+      if (this.#failedStarts.get(rank) === 0) wait = restartMs.first;
+      else if (failed >= maxFailedStarts) leader.unable(rank, reason);
+      await delay(wait, signal).catch(() => undefined);
+      wait = Math.min(wait * 2, restartMs.longest);
+    }
+  }
+}

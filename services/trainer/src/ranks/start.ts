@@ -1,0 +1,73 @@
+/** Rank 0's start: where ranks meet, and the processes that it starts itself. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Lifecycle, Logger } from '@spindle/kit';
+import { RankLeader } from './leader.js';
+import { groupAddress, type RankPlan } from './plan.js';
+import { RankProcesses } from './processes.js';
+
+export interface StartOptions {
+  /** The trainer's main module. */
+  main: string;
+  /** This process's environment, which the other ranks inherit. */
+  variables: Readonly<Record<string, string | undefined>>;
+  /** Of each rank's engine. */
+  threads: number;
+  workerId: string;
+  logger: Logger;
+}
+
+export interface StartedRanks {
+  leader: RankLeader;
+  processes: RankProcesses | undefined;
+  /** Once rank 0 takes calls at this port. */
+  launch(port: number): void;
+}
+
+/** Ranks on one machine share its cores. */
+export function localThreads(asked: number, worldSize: number): number {
+  return asked > 0 ? asked : Math.max(1, Math.floor(availableParallelism() / worldSize));
+}
+
+/** Null where this process trains alone. */
+export async function startRanks(lifecycle: Lifecycle, plan: RankPlan, options: StartOptions): Promise<StartedRanks | null> {
+  const { logger, main, workerId } = options;
+  const stopping = lifecycle.signal;
+  if (plan.kind === 'alone' || plan.kind === 'member') return null;
+  const { worldSize, timeoutSeconds } = plan;
+  if (plan.kind === 'leader') {
+    const leader = new RankLeader({ worldSize, timeoutSeconds, groupAddress: groupAddress(plan.rendezvous), logger, stopping });
+    return { leader, processes: undefined, launch: () => undefined };
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'spindle-ranks-'));
+  lifecycle.defer('ranks folder', () => rm(folder, { recursive: true, force: true }));
+  let rendezvous = '';
+  const environment = (rank: number): Record<string, string | undefined> => ({
+    ...options.variables,
+    SPINDLE_RANKS: '',
+    SPINDLE_RANK: String(rank),
+    SPINDLE_WORLD_SIZE: String(worldSize),
+    SPINDLE_RENDEZVOUS: rendezvous,
+    SPINDLE_THREADS: String(options.threads),
+    SPINDLE_WORKER_ID: `${workerId}-rank${rank}`,
+    SPINDLE_GRPC_ADDRESS: '',
+    SPINDLE_PORT_FILE: '',
+  });
+  const processes = new RankProcesses({ main, worldSize, environment, logger, signal: stopping });
+  lifecycle.defer('ranks', () => processes.stop());
+  const leader = new RankLeader({
+    worldSize,
+    timeoutSeconds,
+    groupAddress: `unix:${join(folder, 'group')}`,
+    logger,
+    stopping,
+    howEnded: (rank) => processes.howEnded(rank),
+    onFollow: (rank) => processes.follows(rank),
+  });
+  const launch = (port: number): void => {
+    rendezvous = `127.0.0.1:${port}`;
+    processes.start(leader);
+  };
+  return { leader, processes, launch };
+}
