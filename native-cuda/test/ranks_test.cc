@@ -21,7 +21,7 @@ struct Plan {
 
 TrainerOptions options(const Plan& plan) {
   TrainerOptions o;
-  o.objective = Objective::SpinLogistic;
+  o.objective.objective = Objective::SpinLogistic;
   o.scheduler_config = tiny::kDdim;
   o.learning_rate = {.base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
   o.max_grad_norm = 0.05;  // clips

@@ -115,13 +115,13 @@ it('pairs the rejected images of the encoded shards, each from its own posterior
   const dataset = await open(false);
   expect(dataset.elements.map(({ index }) => index)).toEqual([3, 5, 9]);
   expect(dataset.unmatched).toBe(2);
-  const batch = await dataset.batch(0, [draw(0), draw(1), draw(2)], 0, 3);
+  const batch = await dataset.batch(0, [draw(0), draw(1), draw(2)], { offset: 0, size: 3, last: true });
   // Rejected latents are index + 100, scaled as the real ones are.
   expect([0, 4, 8].map((i) => batch.generated?.data[i])).toEqual([51.5, 52.5, 54.5]);
   expect([0, 4, 8].map((i) => batch.real.data[i])).toEqual([1.5, 2.5, 4.5]);
   await dataset.close();
   const sampled = await open(true);
-  const drawn = await sampled.batch(0, [draw(0)], 0, 1);
+  const drawn = await sampled.batch(0, [draw(0)], { offset: 0, size: 1, last: true });
   const real = (drawn.real.data[0] ?? 0) - 1.5;
   const rejected = (drawn.generated?.data[0] ?? 0) - 51.5;
   expect(Math.abs(real)).toBeGreaterThan(1e-3);

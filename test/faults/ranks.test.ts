@@ -1,0 +1,135 @@
+import { createLogger, openLocalStore, startNatsServer, type ArtifactStore, type NatsServer } from '@spindle/kit';
+import type { TrainResponse } from '@spindle/proto';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { TrainerProcess, tinyTraining } from '../harness/trainer.js';
+import { freePorts } from '../harness/ports.js';
+import { until } from '../harness/wait.js';
+
+const logger = createLogger('test', { level: 'silent', pretty: false });
+const steps = 6;
+let folder: string;
+let nats: NatsServer;
+let store: ArtifactStore;
+const running: TrainerProcess[] = [];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'spindle-ranks-test-'));
+  nats = await startNatsServer({ dir: join(folder, 'nats'), logger });
+  store = await openLocalStore(join(folder, 'artifacts'));
+});
+afterEach(async () => {
+  await Promise.all(running.splice(0).map((trainer) => trainer.stop()));
+});
+afterAll(async () => {
+  await nats.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function start(env: Record<string, string>): Promise<TrainerProcess> {
+  const trainer = await TrainerProcess.start(join(folder, 'artifacts'), nats.url, env);
+  running.push(trainer);
+  return trainer;
+}
+
+interface Curve {
+  loss: number[];
+  gradNorm: number[];
+  accuracy: number[];
+  errorReal: number[];
+  weights: string;
+  resumed: number[];
+}
+
+function curve(responses: readonly TrainResponse[]): Curve {
+  const events = responses.map(({ event }) => event);
+  const all = events.flatMap((event) => (event.case === 'step' ? [event.value] : []));
+  const last = events.at(-1);
+  return {
+    loss: all.map(({ loss }) => loss),
+    gradNorm: all.map(({ gradNorm }) => gradNorm),
+    accuracy: all.map(({ implicitAccuracy }) => implicitAccuracy),
+    errorReal: all.map(({ errorReal }) => errorReal),
+    weights: last?.case === 'finished' ? (last.value.unet?.weights?.digest ?? '') : '',
+    resumed: events.flatMap((event) => (event.case === 'started' ? [event.value.resumedStep] : [])),
+  };
+}
+
+/** Largest relative difference. */
+function apart(a: readonly number[], b: readonly number[]): number {
+  expect(a).toHaveLength(b.length);
+  return Math.max(...a.map((value, i) => Math.abs(value - (b[i] ?? 0)) / Math.max(1e-3, Math.abs(b[i] ?? 0))));
+}
+
+describe('training on several ranks', () => {
+  let two: Curve;
+
+  it('gives the curves of one rank with the whole batch, whoever starts the ranks', async () => {
+    const alone = await start({});
+    const whole = curve(await alone.train(await tinyTraining(store, 'whole', { steps })));
+    const halves = curve(await alone.train(await tinyTraining(store, 'halves', { steps, gradientAccumulation: 2 })));
+    await alone.stop();
+    const pair = await start({ SPINDLE_RANKS: '2' });
+    two = curve(await pair.train(await tinyTraining(store, 'two', { steps })));
+    await pair.stop();
+    // As a cluster does: every rank is told who it is.
+    const [port] = await freePorts(1);
+    const rendezvous = { SPINDLE_WORLD_SIZE: '2', SPINDLE_RENDEZVOUS: `127.0.0.1:${port}` };
+    const [leader, member] = await Promise.all([
+      start({ ...rendezvous, SPINDLE_RANK: '0', SPINDLE_GRPC_ADDRESS: rendezvous.SPINDLE_RENDEZVOUS }),
+      start({ ...rendezvous, SPINDLE_RANK: '1' }),
+    ]);
+    const cluster = curve(await leader.train(await tinyTraining(store, 'cluster', { steps })));
+    expect(member.child.running).toBe(true);
+    for (const other of [halves, two, cluster]) {
+      expect(other.loss).toHaveLength(steps);
+      expect(apart(other.loss, whole.loss)).toBeLessThan(1e-3);
+      expect(apart(other.gradNorm, whole.gradNorm)).toBeLessThan(1e-3);
+      expect(apart(other.errorReal, whole.errorReal)).toBeLessThan(1e-4);
+      expect(other.accuracy).toEqual(whole.accuracy);
+    }
+    expect(whole.loss[0]).not.toBe(whole.loss[steps - 1]);
+    expect(cluster.weights).toBe(two.weights);
+  });
+
+  it('goes on after a rank was killed, to the same weights', async () => {
+    const trainer = await start({ SPINDLE_RANKS: '2' });
+    let victim = 0;
+    const responses = await trainer.train(await tinyTraining(store, 'killed', { steps }), (step) => {
+      if (step !== 3 || victim !== 0) return;
+      victim = trainer.children()[0] ?? 0;
+      process.kill(victim, 'SIGKILL');
+    });
+    const killed = curve(responses);
+    expect(killed.resumed).toHaveLength(2);
+    expect(killed.resumed[1]).toBeGreaterThanOrEqual(3);
+    expect(killed.weights).toBe(two.weights);
+    expect(trainer.children()).not.toContain(victim);
+    expect(trainer.child.stderr).toContain('rank 1 of 2 ended (killed by SIGKILL)');
+  });
+
+  it('is cancelled and taken up again by another number of ranks, with the same samples', async () => {
+    const trainer = await start({ SPINDLE_RANKS: '2' });
+    const request = await tinyTraining(store, 'cancelled', { steps });
+    const first = curve(await trainer.train(request, (step, stop) => step === 2 && stop()));
+    expect(first.weights).toBe('');
+    await trainer.stop();
+    const alone = await start({});
+    const rest = curve(await alone.train(request));
+    expect(rest.resumed[0]).toBeGreaterThanOrEqual(2);
+    expect(apart(rest.loss, two.loss.slice(rest.resumed[0]))).toBeLessThan(1e-3);
+  });
+
+  it('leaves no process behind when rank 0 is killed, and says when there are fewer pairs than ranks', async () => {
+    const trainer = await start({ SPINDLE_RANKS: '3' });
+    const children = await until('the ranks', () => trainer.children().length === 2 && trainer.children());
+    const request = await tinyTraining(store, 'small', { steps });
+    if (request.settings !== undefined) request.settings.batchSize = 2;
+    await expect(trainer.train(request)).rejects.toThrow('settings.batch_size: expected at least one element for each of 3 ranks, got 2');
+    await trainer.stop('SIGKILL');
+    await until('the end of the ranks', () => children.every((pid) => !existsSync(`/proc/${pid}`)));
+  });
+});
