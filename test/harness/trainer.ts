@@ -21,7 +21,11 @@ function numbers(count: number, seed: number): Float32Array {
 }
 
 /** A short training of the demo's U-Net on made-up latents; key and settings may differ from run to run. */
-export async function tinyTraining(store: ArtifactStore, key: string, settings: { steps: number; gradientAccumulation?: number }): Promise<TrainRequest> {
+export async function tinyTraining(
+  store: ArtifactStore,
+  key: string,
+  settings: { steps: number; gradientAccumulation?: number },
+): Promise<TrainRequest> {
   const index = fromInt64(Array.from({ length: images }, (_, i) => i));
   const shard = (tensors: Record<string, ReturnType<typeof fromFloat32>>) =>
     store.put(writeSafetensors(new Map([['index', index], ...Object.entries(tensors)])), 'application/safetensors');
@@ -118,4 +122,3 @@ export class TrainerProcess {
     await this.child.stop(signal);
   }
 }
-

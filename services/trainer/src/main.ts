@@ -3,6 +3,7 @@ import { engineOptions, openWorker, runService } from '@spindle/kit';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from './engine.js';
 import { runMember } from './ranks/member-process.js';
+import { childFlag } from './ranks/processes.js';
 import { localThreads, startRanks } from './ranks/start.js';
 import { rankPlan } from './ranks/plan.js';
 import { startTrainer } from './service.js';
@@ -10,9 +11,11 @@ import { startTrainer } from './service.js';
 await runService('trainer', async (lifecycle) => {
   const plan = rankPlan(process.env);
   if (plan.kind === 'member') {
-    // Started by rank 0, it ends with it.
-    if (process.connected) process.once('disconnect', () => void lifecycle.shutdown('rank 0 is gone'));
-    return runMember(lifecycle, plan, process.env, process.connected);
+    const once = process.argv.includes(childFlag);
+    // Rank 0 may be gone before its child has come this far.
+    if (once && !process.connected) return;
+    if (once) process.once('disconnect', () => void lifecycle.shutdown('rank 0 is gone'));
+    return runMember(lifecycle, plan, process.env, once);
   }
   const { env, context } = await openWorker(lifecycle, 'trainer', process.env);
   const threads = plan.kind === 'local' ? localThreads(env.SPINDLE_THREADS, plan.worldSize) : env.SPINDLE_THREADS;

@@ -282,7 +282,11 @@ async function takeStep(
   const together = togetherOf(deps.ranks);
   const started = nowMs();
   const beta = settings.objective === 'sft' ? 0 : autoBeta(settings.beta, settings.autoBetaSlope, run.margins);
-  const { own, reports } = await together({ case: 'gradients', value: { step, beta } }, (linked) => share.gradients(step, beta, linked), signal);
+  const { own, reports } = await together(
+    { case: 'gradients', value: { step, beta } },
+    (linked) => share.gradients(step, beta, linked),
+    signal,
+  );
   const phases = [...own.phases];
   const metrics = gatherMetrics([...own.parts, ...reports.flatMap(({ parts }) => parts)]);
   const broken = notFinite(metrics);

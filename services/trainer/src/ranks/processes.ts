@@ -12,6 +12,9 @@ export interface ProcessesOptions {
   signal: AbortSignal;
 }
 
+/** Tells a rank's process that rank 0 started it, and that it ends with it. */
+export const childFlag = '--child';
+
 const restartMs = { first: 100, longest: 10_000 };
 /** So many ends in a row before a rank has followed: it will not come up by itself. */
 const maxFailedStarts = 3;
@@ -65,7 +68,7 @@ export class RankProcesses {
     let wait = restartMs.first;
     while (!signal.aborted) {
       // Its own channel tells it when this process is gone, however it ends.
-      const process = fork(main, [], { env: environment(rank), execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+      const process = fork(main, [childFlag], { env: environment(rank), execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
       const ended = new Promise<string>((resolve) => {
         process.once('error', (error) => resolve(error.message));
         process.once('exit', (code, killed) => resolve(killed ? `killed by ${killed}` : `exit code ${code ?? '?'}`));
