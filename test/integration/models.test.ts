@@ -283,6 +283,7 @@ describe('SDXL', () => {
       step: 0,
       offset: 0,
       stepBatchSize: 2,
+      last: true,
       real: latents(1n),
       generated: latents(2n),
       text,

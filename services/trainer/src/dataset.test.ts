@@ -159,7 +159,7 @@ it('hands on pooled texts, sizes and crops where the shards have them; a dropped
   };
   for (const captionDropout of [0, 1]) {
     const dataset = await Dataset.open(store, { ...shard, captionDropout });
-    const { pooled, timeIds } = await dataset.batch(0, [draw(1), draw(0)], 0, 2);
+    const { pooled, timeIds } = await dataset.batch(0, [draw(1), draw(0)], { offset: 0, size: 2, last: true });
     expect(pooled).toEqual({
       data: Float32Array.from([7, 7.125, 7.25, 4, 4.125, 4.25].map((x) => (captionDropout === 1 ? 0 : x))),
       shape: [2, 3],

@@ -11,6 +11,7 @@ interface UpOptions extends CommonOptions {
   samplers: number;
   scorers: number;
   threads: number;
+  ranks: number;
   httpPort: number;
   grpcPort: number;
   nats?: string;
@@ -30,6 +31,12 @@ export function addUp(program: Command, environment: Environment): void {
     .option('--samplers <n>', 'number of sampler processes', wholeNumber(1, 64), 1)
     .option('--scorers <n>', 'number of scorer processes', wholeNumber(1, 64), 1)
     .option('--threads <n>', 'threads per service; 0: all cores', wholeNumber(0, 4096), 0)
+    .option(
+      '--ranks <n>',
+      'processes that train together, one per device; they share the cores, and batches are shared out among them',
+      wholeNumber(1, 64),
+      1,
+    )
     .option('--http-port <port>', 'port of the status page on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
     .option('--grpc-port <port>', 'port of the gRPC API on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
     .option('--nats <url>', 'use this NATS server instead of starting one')
@@ -53,6 +60,7 @@ export function addUp(program: Command, environment: Environment): void {
         samplers: options.samplers,
         scorers: options.scorers,
         threads: options.threads,
+        ranks: options.ranks,
         natsUrl: options.nats,
         grpcPort: options.grpcPort,
         httpPort: options.httpPort,

@@ -13,6 +13,8 @@ export interface MeshOptions {
   scorers: number;
   /** 0: every service may use all cores. */
   threads: number;
+  /** Processes of the trainer; they share its work. */
+  ranks: number;
   /** An existing server to use instead of an own one. */
   natsUrl?: string | undefined;
   grpcPort: number;
@@ -90,7 +92,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     const numbered = (service: 'sampler' | 'scorer', count: number) =>
       Array.from({ length: count }, (_, i) => launch(service, count === 1 ? service : `${service}-${i + 1}`, {}));
     const [trainer, evaluator, sampler] = await Promise.all([
-      launch('trainer', 'trainer', {}),
+      launch('trainer', 'trainer', options.ranks > 1 ? { SPINDLE_RANKS: String(options.ranks) } : {}),
       launch('evaluator', 'evaluator', {}),
       ...numbered('sampler', options.samplers),
       ...numbered('scorer', options.scorers),

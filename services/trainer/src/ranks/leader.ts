@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { delay, ensureError, injectContext, linkedAbort, SpindleError, type Logger, type ServiceHandlers } from '@spindle/kit';
 import type { RankGroupDto } from '@spindle/native';
-import type { FollowRequest, FollowResponse, FollowResponseSchema, RankService, ReportRequest } from '@spindle/proto';
+import type { FollowRequest, FollowResponseSchema, RankService, ReportRequest } from '@spindle/proto';
 import { Commands } from './commands.js';
 
 export type RankCommand = Exclude<MessageInitShape<typeof FollowResponseSchema>['command'], undefined>;

@@ -11,7 +11,7 @@ const rankEnvironment = z
     SPINDLE_WORLD_SIZE: z.coerce.number().int().min(1).max(4096).optional(),
     SPINDLE_RENDEZVOUS: z
       .string()
-      .regex(/^[^:\s]+:\d+$|^\[[0-9a-fA-F:]+\]:\d+$/, 'expected host:port')
+      .refine((text) => /^([^:\s]+|\[[0-9a-fA-F:]+\]):\d+$/.test(text), 'expected host:port')
       .optional(),
     SPINDLE_RANK_TIMEOUT: z.coerce.number().positive().max(86_400).default(300),
   })
