@@ -52,7 +52,8 @@ it('shows another view of a real image in every epoch, and of its pair the same 
     const dataset = await Dataset.open(store, { ...options, scalingFactor: 1, against, encoded, generated });
     expect(dataset.size).toBe(2);
     const values: number[] = [];
-    for (const epoch of [0, 1, 2, 3, 4]) values.push((await dataset.batch(0, [draw(1, epoch)], 0, 1)).generated?.data[0] ?? -1);
+    for (const epoch of [0, 1, 2, 3, 4])
+      values.push((await dataset.batch(0, [draw(1, epoch)], { offset: 0, size: 1, last: true })).generated?.data[0] ?? -1);
     await dataset.close();
     return values;
   };
@@ -67,7 +68,7 @@ it('draws encoded generated images from their own posterior', async () => {
     encoded: [await encodedShard(store, [0])],
     generated: [await posteriorShard(store, [0])],
   });
-  const { real, generated } = await dataset.batch(0, [draw(0)], 0, 1);
+  const { real, generated } = await dataset.batch(0, [draw(0)], { offset: 0, size: 1, last: true });
   // Both have mean 0 (+ i/8 of the real one) and logvar -1; the noise is not the same.
   const noise = [...real.data].map((value, i) => value / 0.5 - i / 8);
   expect([...(generated?.data ?? [])].map((value) => value / 0.5)).not.toEqual(noise);
@@ -84,7 +85,7 @@ it('takes a share of the generated images from the iteration before', async () =
   });
   const of = async (rank: number) => {
     const draws = Array.from({ length: 400 }, (_, position) => ({ rank, epoch: 0, position }));
-    const { generated } = await dataset.batch(0, draws, 0, 400);
+    const { generated } = await dataset.batch(0, draws, { offset: 0, size: 400, last: true });
     return draws.filter((_, i) => generated?.data[i * 4] === rank + 0.75).length;
   };
   // Five standard errors of 400 draws with share 1/4.
