@@ -93,7 +93,19 @@ function pipDownload(pip, entry, folder) {
   const requirement = join(folder, `${entry.name}.requirement`);
   writeFileSync(requirement, `${entry.name}==${entry.version} --hash=sha256:${entry.sha256}\n`);
   const platforms = ['2_28', '2_27', '2_18', '2_17', '2_12'].flatMap((version) => ['--platform', `manylinux_${version}_x86_64`]);
-  const args = ['download', '--quiet', '--no-deps', '--no-cache-dir', '--only-binary', ':all:', '--require-hashes'];
+  const args = [
+    'download',
+    '--quiet',
+    '--no-deps',
+    '--no-cache-dir',
+    '--retries',
+    '2',
+    '--timeout',
+    '30',
+    '--only-binary',
+    ':all:',
+    '--require-hashes',
+  ];
   const result = spawnSync(pip, [...args, ...platforms, '--python-version', '3.11', '--dest', folder, '--requirement', requirement], {
     encoding: 'utf8',
   });
