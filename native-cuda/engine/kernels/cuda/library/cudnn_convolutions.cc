@@ -39,6 +39,7 @@ class CudnnConvolutions : public Convolutions {
   const char* name() const override { return "cudnn"; }
 
   void forward(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual, const Conv2dArgs& args) override {
+    if (lopsided(args)) return forward(y, padded(x, args), w, bias, residual, unpadded(args));
     const ConvolutionShape shape = shape_of(x, w, args);
     expect(y, {shape.batch, shape.out_height(), shape.out_width(), shape.out_channels}, x.dtype(), "y", shape);
     if (bias) expect(bias, {shape.out_channels}, x.dtype(), "bias", shape);
@@ -53,12 +54,18 @@ class CudnnConvolutions : public Convolutions {
 
   void backward_input(const GradSlot& dx, const Tensor& dy, const Tensor& w, const Conv2dArgs& args) override {
     Tensor target = dx.tensor;
+    if (lopsided(args)) {
+      Tensor whole = around(target, args);
+      backward_input({whole}, dy, w, unpadded(args));
+      return crop_images(target, whole, args.pad_before, dx.accumulate, stream_);
+    }
     const ConvolutionShape shape = shape_of(target, w, args);
     expect(dy, {shape.batch, shape.out_height(), shape.out_width(), shape.out_channels}, target.dtype(), "dy", shape);
     gradient({ConvolutionPass::BackwardInput, shape, &dy, &w}, target, dx.accumulate, {});
   }
 
   void backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) override {
+    if (lopsided(args)) return backward_weight(dw, dy, padded(x, args), unpadded(args));
     Tensor target = dw.tensor;
     ConvolutionShape shape = shape_of(x, target, args);
     expect(dy, {shape.batch, shape.out_height(), shape.out_width(), shape.out_channels}, x.dtype(), "dy", shape);
@@ -73,6 +80,23 @@ class CudnnConvolutions : public Convolutions {
     ConvolutionShape shape;
     const Tensor *first, *second;
   };
+
+  // Few engines pad differently before and after: the zeros are then written out.
+  static bool lopsided(const Conv2dArgs& args) { return args.pad_before != args.pad_after; }
+  static Conv2dArgs unpadded(Conv2dArgs args) {
+    args.pad_before = args.pad_after = 0;
+    return args;
+  }
+  Tensor around(const Tensor& x, const Conv2dArgs& args) {
+    require(x.rank() == 4, "[cuDNN] convolution: expected images (B,H,W,C), got ", x.shape());
+    int64_t more = args.pad_before + args.pad_after;
+    return Tensor(*options_.scratch, {x.dim(0), x.dim(1) + more, x.dim(2) + more, x.dim(3)}, x.dtype());
+  }
+  Tensor padded(const Tensor& x, const Conv2dArgs& args) {
+    Tensor whole = around(x, args);
+    pad_images(whole, x, args.pad_before, stream_);
+    return whole;
+  }
 
   static ConvolutionShape shape_of(const Tensor& x, const Tensor& w, const Conv2dArgs& args) {
     require(x.rank() == 4 && w.rank() == 4 && x.dim(3) == w.dim(3), "[cuDNN] convolution: expected x (B,H,W,Ci) and w (Co,R,S,Ci), got ", x.shape(), " and ", w.shape());

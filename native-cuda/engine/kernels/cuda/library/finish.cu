@@ -6,6 +6,7 @@ namespace spindle::cuda {
 namespace {
 
 constexpr int kBlock = 256;
+unsigned blocks(int64_t count) { return unsigned((count + kBlock - 1) / kBlock); }
 
 __device__ float widen(float x) { return x; }
 __device__ float widen(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
@@ -28,12 +29,65 @@ __global__ void finish_kernel(Y* y, const S* sum, const Y* bias, const Y* addend
 template <class Y, class S>
 void run(Tensor& y, const Tensor& sum, const Tensor& bias, const Tensor& addend, cudaStream_t stream) {
   int64_t count = y.numel();
-  finish_kernel<<<unsigned((count + kBlock - 1) / kBlock), kBlock, 0, stream>>>(y.data<Y>(), static_cast<const S*>(sum.raw()), bias ? static_cast<const Y*>(bias.raw()) : nullptr,
+  finish_kernel<<<blocks(count), kBlock, 0, stream>>>(y.data<Y>(), static_cast<const S*>(sum.raw()), bias ? static_cast<const Y*>(bias.raw()) : nullptr,
                                                                                 addend ? static_cast<const Y*>(addend.raw()) : nullptr, count, y.dim(-1));
   SPINDLE_CUDA_CALL(cudaGetLastError(), cat(y.shape()));
 }
 
+// Images (B,inner_rows,inner_columns,C) that lie at (before, before) in larger ones (B,rows,columns,C).
+struct Window {
+  int64_t rows, columns, inner_rows, inner_columns, channels, before;
+
+  // From an element of the outer images to the inner ones; -1: none of theirs.
+  __device__ int64_t inner(int64_t i) const {
+    int64_t c = i % channels, x = i / channels % columns - before, y = i / channels / columns % rows - before, b = i / channels / columns / rows;
+    return x < 0 || y < 0 || x >= inner_columns || y >= inner_rows ? -1 : ((b * inner_rows + y) * inner_columns + x) * channels + c;
+  }
+  // And back.
+  __device__ int64_t outer(int64_t i) const {
+    int64_t c = i % channels, x = i / channels % inner_columns + before, y = i / channels / inner_columns % inner_rows + before, b = i / channels / inner_columns / inner_rows;
+    return ((b * rows + y) * columns + x) * channels + c;
+  }
+};
+
+template <class T>
+__global__ void pad_kernel(T* y, const T* x, Window window, int64_t count) {
+  int64_t i = int64_t(blockIdx.x) * kBlock + threadIdx.x;
+  if (i >= count) return;
+  int64_t from = window.inner(i);
+  y[i] = from < 0 ? T{} : x[from];
+}
+
+template <class T>
+__global__ void crop_kernel(T* x, const T* y, Window window, int64_t count, bool accumulate) {
+  int64_t i = int64_t(blockIdx.x) * kBlock + threadIdx.x;
+  if (i >= count) return;
+  float value = widen(y[window.outer(i)]);
+  if (accumulate) value += widen(x[i]);
+  store(x[i], value);
+}
+
+Window window_of(const Tensor& outer, const Tensor& inner, int64_t before) {
+  ensure(outer.dtype() == inner.dtype() && outer.dim(0) == inner.dim(0) && outer.dim(3) == inner.dim(3) && outer.dim(1) >= inner.dim(1) + before && outer.dim(2) >= inner.dim(2) + before, "[cuda] window of ",
+         inner.shape(), " in ", outer.shape());
+  return {outer.dim(1), outer.dim(2), inner.dim(1), inner.dim(2), inner.dim(3), before};
+}
+
 }  // namespace
+
+void pad_images(Tensor& y, const Tensor& x, int64_t before, cudaStream_t stream) {
+  Window window = window_of(y, x, before);
+  if (y.dtype() == DType::BF16) pad_kernel<<<blocks(y.numel()), kBlock, 0, stream>>>(y.data<bf16>(), static_cast<const bf16*>(x.raw()), window, y.numel());
+  else pad_kernel<<<blocks(y.numel()), kBlock, 0, stream>>>(y.f32(), static_cast<const float*>(x.raw()), window, y.numel());
+  SPINDLE_CUDA_CALL(cudaGetLastError(), cat(y.shape()));
+}
+
+void crop_images(Tensor& x, const Tensor& y, int64_t before, bool accumulate, cudaStream_t stream) {
+  Window window = window_of(y, x, before);
+  if (x.dtype() == DType::BF16) crop_kernel<<<blocks(x.numel()), kBlock, 0, stream>>>(x.data<bf16>(), static_cast<const bf16*>(y.raw()), window, x.numel(), accumulate);
+  else crop_kernel<<<blocks(x.numel()), kBlock, 0, stream>>>(x.f32(), static_cast<const float*>(y.raw()), window, x.numel(), accumulate);
+  SPINDLE_CUDA_CALL(cudaGetLastError(), cat(x.shape()));
+}
 
 void finish(Tensor& y, const Tensor& sum, const Tensor& bias, const Tensor& addend, cudaStream_t stream) {
   ensure(y.numel() == sum.numel() && y.numel() > 0, "[cuda] finish: ", y.shape(), " from ", sum.shape());
