@@ -1,5 +1,4 @@
 /** A rank above 0: carries out what rank 0 says, one command after the other. */
-import { context } from '@opentelemetry/api';
 import {
   createClient,
   delay,
@@ -101,11 +100,14 @@ class Member {
     const { rank, logger } = this.options;
     const report: Report = { id };
     try {
-      await context.with(extractContext(trace), () =>
-        inSpan(`trainer.rank.${command.case}`, { 'spindle.rank': rank }, async () => {
+      await inSpan(
+        `trainer.rank.${command.case}`,
+        { 'spindle.rank': rank },
+        async () => {
           const parts = await this.#do(command, signal);
           if (parts !== undefined) report.parts = parts.map(toMessage);
-        }),
+        },
+        extractContext(trace),
       );
     } catch (thrown) {
       const { code, message } = ensureError(thrown);
