@@ -5,8 +5,8 @@ import { ParquetFile, type ParquetRow } from './parquet.js';
 import { describeRef, type ImageRef } from './rows.js';
 
 const mostBytes = 512 * 1024 * 1024;
-/** Both columns of one row group: neighbouring rows lie in it. */
-const columnsKept = 2;
+/** Both columns of two row groups: neighbouring rows that are read together lie in them. */
+const columnsKept = 4;
 const filesKept = 8;
 const waitsMs = [200, 1000];
 

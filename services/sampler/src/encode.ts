@@ -11,6 +11,7 @@ import {
   type RejectedRow,
 } from '@spindle/proto';
 import { create } from '@bufbuild/protobuf';
+import { ahead } from './ahead.js';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
 import { resolveTransform, viewOf, type Transform } from './domain/transform.js';
 import type { EncodeCache } from './encode_cache.js';
@@ -41,6 +42,9 @@ export class Manifests {
     return manifest;
   }
 }
+
+/** Images that are read and decoded while others are encoded. */
+export const readAhead = 8;
 
 export const shardMediaType = 'application/safetensors';
 
@@ -80,6 +84,7 @@ async function encodeRows(
   });
   const rejected: RejectedRow[] = [];
   let truncated = 0;
+  const prepared = ahead(rows, readAhead, (row) => prepare(row, resolution, transform, deps, signal));
   for (const { from, to } of batchesOf(rows.length, vaeBatchSize(resolution, resolution))) {
     signal.throwIfAborted();
     const accepted: ManifestRow[] = [];
@@ -87,29 +92,16 @@ async function encodeRows(
     const images: PreparedImage[][] = [];
     /** The less preferred images of pairs, and whose. */
     const others: { index: number; views: PreparedImage[] }[] = [];
-    for (const row of rows.slice(from, to)) {
-      let ref = row.image;
-      const framings = Array.from({ length: transform.views }, (_, view) => ({
-        filter: transform.filter,
-        ...viewOf(transform, row.index, view),
-      }));
-      const read = async (): Promise<PreparedImage[]> =>
-        deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution, framings);
-      try {
-        const image = await read();
-        if (row.rejected !== undefined) {
-          ref = row.rejected;
-          others.push({ index: row.index, views: await read() });
-        }
-        images.push(image);
-        accepted.push(row);
-      } catch (thrown) {
-        const error = ensureError(thrown);
-        // Only an image's own fault is skipped, with its whole row, so that all trainings see the same rows; a full disk, a store that
-        // cannot be reached or a bug is not.
-        if (error.code !== 'INVALID_ARGUMENT') throw error;
-        rejected.push(create(RejectedRowSchema, { index: row.index, file: describeRef(ref), reason: error.message }));
+    for (let n = from; n < to; n++) {
+      const { value } = await prepared.next();
+      if (value === undefined) break;
+      if ('reason' in value) {
+        rejected.push(value);
+        continue;
       }
+      images.push(value.image);
+      accepted.push(value.row);
+      if (value.rejected !== null) others.push({ index: value.row.index, views: value.rejected });
     }
     if (accepted.length === 0) continue;
     const started = nowMs();
@@ -144,6 +136,43 @@ async function encodeRows(
     rejected,
     truncatedCaptions: truncated,
   });
+}
+
+interface PreparedRow {
+  row: ManifestRow;
+  /** Its views. */
+  image: PreparedImage[];
+  rejected: PreparedImage[] | null;
+}
+
+/**
+ * Only an image's own fault is skipped, with its whole row, so that all trainings see the same rows; a full disk, a store that cannot
+ * be reached or a bug is not.
+ */
+async function prepare(
+  row: ManifestRow,
+  resolution: number,
+  transform: Transform,
+  deps: EncodeDeps,
+  signal: AbortSignal,
+): Promise<PreparedRow | RejectedRow> {
+  const framings = Array.from({ length: transform.views }, (_, view) => ({
+    filter: transform.filter,
+    ...viewOf(transform, row.index, view),
+  }));
+  let ref = row.image;
+  const read = async (): Promise<PreparedImage[]> =>
+    deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution, framings);
+  try {
+    const image = await read();
+    if (row.rejected === undefined) return { row, image, rejected: null };
+    ref = row.rejected;
+    return { row, image, rejected: await read() };
+  } catch (thrown) {
+    const error = ensureError(thrown);
+    if (error.code !== 'INVALID_ARGUMENT') throw error;
+    return create(RejectedRowSchema, { index: row.index, file: describeRef(ref), reason: error.message });
+  }
 }
 
 const timeIdCount = 6;

@@ -10,11 +10,14 @@ import { ensureError, isCode, sha256File, type ArtifactStore } from '@spindle/ki
 import type { ImageReader, ImageRef, ManifestRow } from '@spindle/data';
 import type { EngineInfoDto } from '@spindle/native';
 import { EncodeResultSchema, type EncodeResult } from '@spindle/proto';
+import { ahead } from './ahead.js';
 
 /** Parts of a pipeline folder that encoding depends on. */
 const encoders = ['vae', 'text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'];
 /** Raised when the layout or the arithmetic of shards changes. */
 const version = 1;
+/** Images that are read at the same time. */
+const together = 8;
 
 export class EncodeCache {
   readonly #digests = new Map<string, string>();
@@ -35,13 +38,13 @@ export class EncodeCache {
     const { backend, isa, version: engine } = this.engine;
     add({ version, backend, isa, engine, models, settings });
     try {
-      for (const { index, text, image, rejected } of rows)
-        add({
-          index,
-          text,
-          image: await this.#imageDigest(image, signal),
-          rejected: rejected && (await this.#imageDigest(rejected, signal)),
-        });
+      const facts = ahead(rows, together, async ({ index, text, image, rejected }) => ({
+        index,
+        text,
+        image: await this.#imageDigest(image, signal),
+        rejected: rejected && (await this.#imageDigest(rejected, signal)),
+      }));
+      for await (const fact of facts) add(fact);
     } catch (error) {
       if (ensureError(error).code === 'INVALID_ARGUMENT') return null;
       throw error;

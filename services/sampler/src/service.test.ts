@@ -208,9 +208,9 @@ describe('sample jobs', () => {
     const first = await start('w1');
     await bus.publishJob(sampleJob('r1/sample-base/0000'), 0);
     const before = await resultOf('r1/sample-base/0000');
-    await expect.poll(() => first.engine.log.filter((line) => line.startsWith('draw'))).toEqual(['draw 2']);
+    await expect.poll(() => first.engine.log.filter((line) => line.startsWith('draw')), { timeout: 10_000 }).toEqual(['draw 2']);
     await bus.publishJob(sampleJob('r1/sample-base/0000'), 1);
-    await expect.poll(async () => (await bus.queueDepths()).sample).toMatchObject({ pending: 0, inFlight: 0 });
+    await expect.poll(async () => (await bus.queueDepths()).sample, { timeout: 10_000 }).toMatchObject({ pending: 0, inFlight: 0 });
     expect(first.engine.log.filter((line) => line.startsWith('draw'))).toHaveLength(1);
     await store.deleteResults('r1/sample-base');
     await bus.publishJob(sampleJob('r1/sample-base/0000'), 2);

@@ -54,6 +54,11 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
       { reason: 'expected an image, got a file that does not decode', count: 2, first: ['rows.csv:5', 'rows.csv:6'] },
       { reason: 'expected an image file, got no such file', count: 1, first: ['rows.csv:7'] },
     ],
+    rejectedRows: [
+      { position: 'rows.csv:5', message: expect.stringMatching(/cut\.png: expected an image, got a file that does not decode/) as string },
+      { position: 'rows.csv:6' },
+      { position: 'rows.csv:7' },
+    ],
     images: { width: { least: 10, median: 40, most: 40, mean: 30 }, height: { least: 20, most: 20 }, smaller: 1 },
     captions: { empty: 1, tokens: { least: 2, most: 6 }, limit: 5, over: 1 },
     duplicates: { captions: 1, distinctCaptions: 5, images: 1, distinctImages: 2 },

@@ -42,6 +42,8 @@ export interface InspectReport {
   skipped: Reasons[];
   /** Rows whose image cannot be used. */
   rejected: Reasons[];
+  /** The first of them one by one, with the whole message. */
+  rejectedRows: { position: string; message: string }[];
   images: { bytes: number; formats: Record<string, number>; width: Summary; height: Summary; aspect: Summary; smaller: number };
   captions: { empty: number; characters: Summary; tokens: Summary | null; limit: number; over: number };
   duplicates: { captions: number; distinctCaptions: number; images: number; distinctImages: number };
@@ -58,6 +60,8 @@ export interface InspectOptions {
 }
 
 const together = 8;
+/** Rejected rows that a report lists one by one. */
+const mostRows = 1000;
 
 export async function inspectDataSet(source: DataSource, ports: InspectPorts, options: InspectOptions): Promise<InspectReport> {
   const started = performance.now();
@@ -106,6 +110,7 @@ async function look(row: DataRow, ports: InspectPorts): Promise<Seen> {
 
 class Findings {
   readonly #rejected = new Map<string, { count: number; first: string[] }>();
+  readonly #rows: { position: string; message: string }[] = [];
   readonly #formats = new Map<string, number>();
   readonly #width = new Counter();
   readonly #height = new Counter();
@@ -157,6 +162,7 @@ class Findings {
   /** Reasons are grouped without the file's name before and the details in brackets behind. */
   #reject(row: DataRow, message: string): void {
     const reason = message.replace(/^.*?: (?=expected)/, '').replace(/ \(.*$/, '');
+    if (this.#rows.length < mostRows) this.#rows.push({ position: row.position, message });
     const entry = this.#rejected.get(reason) ?? { count: 0, first: [] };
     entry.count += 1;
     if (entry.first.length < 5) entry.first.push(row.position);
@@ -167,6 +173,7 @@ class Findings {
     return {
       usable: this.#usable,
       pairs: this.#pairs,
+      rejectedRows: this.#rows,
       rejected: [...this.#rejected].map(([reason, entry]) => ({ reason, ...entry })),
       images: {
         bytes: this.#bytes,
