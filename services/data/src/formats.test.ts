@@ -36,6 +36,12 @@ describe('Pick-a-Pic', () => {
     expect(warnings).toEqual(['data: 2 rows repeat a prompt of an earlier row (4 distinct prompts).']);
   });
 
+  it('refuses keys that mean nothing to it', async () => {
+    await expect(read(join(fixtures, 'pickapic.parquet'), { imageColumn: 'jpg_1' })).rejects.toThrow(
+      'data.image_column: expected nothing for a data set of format pickapic, got "jpg_1".',
+    );
+  });
+
   it('finds the bytes of every winner and loser by their row', async () => {
     const { rows } = await read(join(fixtures, 'pickapic.parquet'));
     const reader = new ImageReader(localFiles, []);

@@ -28,6 +28,25 @@ const suffixes: Readonly<Partial<Record<DataFormat, readonly string[]>>> = {
   prompts: ['.txt', '.json'],
 };
 
+/** Keys of a spec that mean something to a format, with their names in a config; a run that ignored one would not be what was asked for. */
+const keys = { imageColumn: 'image_column', rejectedColumn: 'rejected_column', captionColumn: 'caption_column', images: 'images' } as const;
+const meaningful: Readonly<Record<DataFormat, readonly (keyof typeof keys)[]>> = {
+  folder: [],
+  pickapic: [],
+  webdataset: ['imageColumn', 'rejectedColumn', 'captionColumn'],
+  parquet: ['imageColumn', 'rejectedColumn', 'captionColumn', 'images'],
+  csv: ['imageColumn', 'rejectedColumn', 'captionColumn', 'images'],
+  prompts: ['images'],
+};
+
+function checkKeys(spec: DataSpec, format: DataFormat): void {
+  for (const key of Object.keys(keys) as (keyof typeof keys)[]) {
+    const value = spec[key];
+    if (value !== undefined && !meaningful[format].includes(key))
+      throw new SpindleError('INVALID_ARGUMENT', `data.${keys[key]}: expected nothing for a data set of format ${format}, got "${value}".`);
+  }
+}
+
 /** Throws INVALID_ARGUMENT with a sentence that names the config's key. */
 export async function openDataSource(spec: DataSpec, store: Files): Promise<DataSource> {
   const { path, format } = spec;
@@ -37,7 +56,9 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
   if (format === 'folder' || (format === 'auto' && kind === 'folder')) {
     if (kind !== 'folder') throw new SpindleError('INVALID_ARGUMENT', `data.path: expected a folder, got the file "${path}".`);
     for (const name of metadataNames) {
-      if ((await store.find(below(path, name)))?.kind === 'file') return new ImageFolder(store, path, name);
+      if ((await store.find(below(path, name)))?.kind !== 'file') continue;
+      checkKeys(spec, 'folder');
+      return new ImageFolder(store, path, name);
     }
     if (format === 'folder')
       throw new SpindleError('INVALID_ARGUMENT', `data.path: expected metadata.jsonl or metadata.csv in ${path}, got neither.`);
@@ -52,6 +73,7 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
     throw new SpindleError('INVALID_ARGUMENT', `data.path: expected ${wanted} in ${path}, got neither.`);
   }
   const chosen = format === 'auto' ? await guess(store, first) : format;
+  checkKeys(spec, chosen);
   const columns = { image: spec.imageColumn, rejected: spec.rejectedColumn, caption: spec.captionColumn, images: spec.images };
   switch (chosen) {
     case 'webdataset':

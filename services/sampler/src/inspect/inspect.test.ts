@@ -84,6 +84,24 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
   ]);
 });
 
+it('tells what it found before a data set that is cut short, and why it ended there', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'inspect-'));
+  writeFileSync(join(folder, 'a.png'), await image(4, 4, 1));
+  writeFileSync(join(folder, 'rows.csv'), 'image,text\na.png,one\na.png,two,three\n');
+  const report = await inspectDataSet(
+    await openDataSource({ path: join(folder, 'rows.csv'), format: 'auto' }, localFiles),
+    {
+      read: (row) => new ImageReader(localFiles).read(row.image, new AbortController().signal),
+      look: async (bytes, where) => ({ ...(await decodeImage(bytes, where)), format: 'png' }),
+      tokens: null,
+      show: async () => undefined,
+      progress: () => undefined,
+    },
+    { limit: undefined, resolution: 4, tokenLimit: 77 },
+  );
+  expect(report).toMatchObject({ rows: 1, usable: 1, error: `${join(folder, 'rows.csv')}:3: expected 2 fields, got 3.` });
+});
+
 it('spreads the sheet over a data set of any length', async () => {
   const sheet = new ContactSheet({ side: 2, columns: 4, rows: 2 });
   const bytes = await image(2, 2, 1);

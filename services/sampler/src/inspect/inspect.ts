@@ -48,6 +48,8 @@ export interface InspectReport {
   captions: { empty: number; characters: Summary; tokens: Summary | null; limit: number; over: number };
   duplicates: { captions: number; distinctCaptions: number; images: number; distinctImages: number };
   warnings: string[];
+  /** Why reading ended before the data set did, or what a run would refuse it for; null when all is well. */
+  error: string | null;
   seconds: number;
 }
 
@@ -74,11 +76,19 @@ export async function inspectDataSet(source: DataSource, ports: InspectPorts, op
     ports.progress(rows);
     batch = [];
   };
-  for await (const row of source.rows()) {
-    batch.push(row);
-    rows += 1;
-    if (batch.length === together) await flush();
-    if (rows === options.limit) break;
+  let error: string | null = null;
+  try {
+    for await (const row of source.rows()) {
+      batch.push(row);
+      rows += 1;
+      if (batch.length === together) await flush();
+      if (rows === options.limit) break;
+    }
+  } catch (thrown) {
+    const fault = ensureError(thrown);
+    // What was found until then is worth telling.
+    if (fault.code !== 'INVALID_ARGUMENT' || rows === 0) throw fault;
+    error = fault.message;
   }
   await flush();
   const skipped = [...source.skipped.reasons].map(([reason, entry]) => ({ reason, ...entry }));
@@ -89,6 +99,7 @@ export async function inspectDataSet(source: DataSource, ports: InspectPorts, op
     ...found.report(),
     skipped,
     warnings: [...source.warnings],
+    error,
     seconds: (performance.now() - started) / 1000,
   };
 }
@@ -169,7 +180,7 @@ class Findings {
     this.#rejected.set(reason, entry);
   }
 
-  report(): Omit<InspectReport, 'format' | 'files' | 'rows' | 'skipped' | 'warnings' | 'seconds'> {
+  report(): Omit<InspectReport, 'format' | 'files' | 'rows' | 'skipped' | 'warnings' | 'error' | 'seconds'> {
     return {
       usable: this.#usable,
       pairs: this.#pairs,

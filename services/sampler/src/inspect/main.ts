@@ -1,7 +1,7 @@
 /** The program behind `spindle data inspect`: one argument, a Request in JSON; needs neither engine nor mesh. */
 import { writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
-import { ensureError } from '@spindle/kit';
+import { ensureError, SpindleError } from '@spindle/kit';
 import { ImageReader, openDataSource, openFiles, type DataSpec } from '@spindle/data';
 import { decodeImage, readPipeline } from '@spindle/native';
 import { ContactSheet } from './contact_sheet.js';
@@ -72,6 +72,7 @@ async function run(request: Request): Promise<void> {
       ? `${JSON.stringify({ ...report, sheet: drawn && { file, cells: drawn.cells } })}\n`
       : `${describeReport(report, file).join('\n')}\n`,
   );
+  if (report.error !== null) throw new SpindleError('INVALID_ARGUMENT', report.error);
 }
 
 async function headerOf(bytes: Buffer, where: string): Promise<Pick<SeenImage, 'width' | 'height'>> {
