@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { generatedFiles } from './generate.js';
 import { loadRunConfig } from './load.js';
@@ -113,6 +114,18 @@ describe('a wrong run config is refused in one sentence', () => {
   ])('%s', (_name, text, message) => {
     expect(() => load(text)).toThrow(message);
   });
+});
+
+it('comes with the published settings as an example that is valid as it stands', () => {
+  const config = loadRunConfig(fileURLToPath(new URL('../../../examples/sd15-pickapic.yaml', import.meta.url)));
+  expect(config).toMatchObject({
+    train: { steps: 500, batch_size: 2048, learning_rate: 2e-5, schedule: 'linear', warmup_steps: 200 },
+    sampling: { steps: 50, guidance_scale: 7.5 },
+    iterations: 3,
+  });
+  expect(config.objective.beta).toBeGreaterThanOrEqual(2000);
+  expect(config.objective.beta).toBeLessThanOrEqual(5000);
+  expect(config.evaluation?.metrics.map(({ kind }) => kind)).toEqual(['pickscore', 'hpsv2', 'image_reward', 'aesthetic', 'clip_score']);
 });
 
 it('has its schema and its page generated from what the program checks', () => {
