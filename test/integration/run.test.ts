@@ -79,6 +79,45 @@ describe('a run from the command line', () => {
     expect(head).toContain('first');
   });
 
+  it('leaves every image’s scores by judges that are named, and training as a table and as events', async () => {
+    const report = (await readJson(join(directory, 'report.json'))) as { judges: Record<string, object>; best_against: object[] };
+    const digest = expect.stringMatching(/^sha256:[0-9a-f]{64}$/) as string;
+    expect(report.judges['pickscore']).toMatchObject({
+      kind: 'clip',
+      files: [{ name: 'model.safetensors', digest }],
+      preprocess: 'transformers',
+    });
+    expect(report.judges['aesthetic']).toMatchObject({
+      kind: 'aesthetic',
+      variant: expect.stringMatching(/^LAION v2, CLIP ViT/) as string,
+    });
+    expect(report.best_against).toHaveLength(models.length - 1);
+    const scores = (await readFile(join(directory, 'scores.jsonl'), 'utf8')).trimEnd().split('\n');
+    expect(scores).toHaveLength(models.length * prompts);
+    const table = (await readFile(join(directory, 'metrics.csv'), 'utf8')).trimEnd().split('\n');
+    expect(table.map((line) => line.split(',')[0])).toEqual([
+      'model',
+      ...Array<string>(2).fill('sft'),
+      ...Array<string>(4).fill('spin1'),
+      ...Array<string>(4).fill('spin2'),
+    ]);
+    for (const folder of ['sft', 'spin1', 'spin2', 'evaluation', 'evaluation-sft'])
+      expect(readdirSync(join(directory, 'tensorboard', folder))).toEqual([expect.stringMatching(/^events\.out\.tfevents\.\d{10}\./)]);
+  });
+
+  it('compares two of its models by the images that both drew', async () => {
+    const { stdout, code } = await mesh.spindle('compare', 'first', 'first', '--model-a', 'base', '--model-b', 'spin2', '--json');
+    expect(code).toBe(0);
+    const comparison = JSON.parse(stdout) as {
+      metrics: { metric: string; b_against_a: { winRate: number; difference: number; n: number } }[];
+    };
+    const report = (await readJson(join(directory, 'report.json'))) as ReportFile;
+    const [pick] = comparison.metrics;
+    expect(comparison).toMatchObject({ paired: prompts, only_a: 0, only_b: 0, settings: [] });
+    expect(pick).toMatchObject({ metric: 'pickscore', b_against_a: { n: prompts } });
+    expect(pick?.b_against_a.winRate).toBe(report.models[3]?.metrics['pickscore']?.win_rate);
+  });
+
   it('leaves images with their prompts and seeds, the same for every model', async () => {
     const metadata = await Promise.all(models.map((model) => readFile(join(directory, 'images', model, 'metadata.jsonl'), 'utf8')));
     expect(new Set(metadata).size).toBe(1);
@@ -141,7 +180,8 @@ describe('a run from the command line', () => {
     try {
       const to = join(folder, 'pipeline');
       expect((await mesh.spindle('export', 'first', '--iteration', '2', '--to', to)).code).toBe(0);
-      expect(readdirSync(to).sort()).toEqual(readdirSync(join(scenes, 'tiny-sd')).sort());
+      expect(readdirSync(to).sort()).toEqual([...readdirSync(join(scenes, 'tiny-sd')), 'README.md', 'spindle-config.json'].sort());
+      expect(await readFile(join(to, 'README.md'), 'utf8')).toMatch(/\| \*\*spin2\*\* \| \S+ \(\S+ to \S+\) \|/);
       const png = join(folder, 'image.png');
       const { cli } = await import('../harness/cli.js');
       const sample = await cli([
