@@ -133,7 +133,14 @@ it('resolves a scheduler from the pipeline, a class name and overrides', () => {
 describe('CLIP folders', () => {
   it("reads the demo's judge", () => {
     const folder = readClipFolder(copy('tiny-pickscore'));
-    expect(folder.preprocess).toEqual({ resize: 64, cropHeight: 64, cropWidth: 64, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] });
+    expect(folder.preprocess).toEqual({
+      resize: 64,
+      cropHeight: 64,
+      cropWidth: 64,
+      mean: [0.5, 0.5, 0.5],
+      std: [0.5, 0.5, 0.5],
+      method: 'transformers',
+    });
     expect(folder.textTokens).toBe(32);
   });
 
