@@ -20,6 +20,8 @@ class Collective {
   virtual ~Collective() = default;
   virtual int rank() const = 0;
   virtual int world_size() const = 0;
+  // How long a silent rank is waited for.
+  virtual double timeout_seconds() const = 0;
 
   // Puts the sum over all ranks in place of the ranges' values; returns at once, and the ranges are the collective's until wait()
   // returns. The sum of one value depends on the ranks' values and their number alone, not on how values are cut into calls.

@@ -41,6 +41,7 @@ class SocketCollective final : public Collective {
 
   int rank() const override { return group_.rank; }
   int world_size() const override { return group_.world_size; }
+  double timeout_seconds() const override { return group_.timeout_seconds; }
 
   void start_all_reduce(const std::vector<FloatRange>& ranges) override {
     start([this, ranges] { all_reduce(ranges); });

@@ -11,6 +11,7 @@ import { fakeEngine, type FakeEngine } from '../testing/fake_engine.js';
 import { RankLeader } from './leader.js';
 import { follow } from './member.js';
 import { groupAddress, rankPlan } from './plan.js';
+import { rankBackend } from './start.js';
 
 describe('the plan', () => {
   const cluster = { SPINDLE_RANK: '1', SPINDLE_WORLD_SIZE: '4', SPINDLE_RENDEZVOUS: 'trainer-0.trainer:7070' };
@@ -33,6 +34,12 @@ describe('the plan', () => {
     [{ ...cluster, SPINDLE_RENDEZVOUS: 'trainer' }, 'SPINDLE_RENDEZVOUS: expected host:port'],
   ])('refuses %j', (variables, message) => {
     expect(() => rankPlan(variables)).toThrow(message);
+  });
+  it('gives every rank of a machine a GPU of its own', () => {
+    expect([0, 1, 2].map((rank) => rankBackend('cuda:1', 'cuda', rank))).toEqual(['cuda:1', 'cuda:2', 'cuda:3']);
+    expect(rankBackend('auto', 'cuda', 1)).toBe('cuda:1');
+    expect(rankBackend(undefined, 'cpu', 1)).toBe('');
+    expect(rankBackend('reference', 'reference', 1)).toBe('reference');
   });
   it('has engines meet at the next port', () => {
     expect(groupAddress('trainer-0.trainer:7070')).toBe('tcp:trainer-0.trainer:7071');

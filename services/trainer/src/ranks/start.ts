@@ -14,6 +14,8 @@ export interface StartOptions {
   variables: Readonly<Record<string, string | undefined>>;
   /** Of each rank's engine. */
   threads: number;
+  /** What rank 0's engine computes on. */
+  backend: string;
   workerId: string;
   logger: Logger;
 }
@@ -28,6 +30,13 @@ export interface StartedRanks {
 /** Ranks on one machine share its cores. */
 export function localThreads(asked: number, worldSize: number): number {
   return asked > 0 ? asked : Math.max(1, Math.floor(availableParallelism() / worldSize));
+}
+
+/** Ranks on one machine take one GPU each, counted from rank 0's. */
+export function rankBackend(asked: string | undefined, backend: string, rank: number): string {
+  if (backend !== 'cuda') return asked ?? '';
+  const first = Number(/^cuda:(\d+)$/.exec(asked ?? '')?.[1] ?? 0);
+  return `cuda:${first + rank}`;
 }
 
 /** Null where this process trains alone. */
@@ -50,6 +59,7 @@ export async function startRanks(lifecycle: Lifecycle, plan: RankPlan, options: 
     SPINDLE_WORLD_SIZE: String(worldSize),
     SPINDLE_RENDEZVOUS: rendezvous,
     SPINDLE_THREADS: String(options.threads),
+    SPINDLE_BACKEND: rankBackend(options.variables['SPINDLE_BACKEND'], options.backend, rank),
     SPINDLE_WORKER_ID: `${workerId}-rank${rank}`,
     SPINDLE_GRPC_ADDRESS: '',
     SPINDLE_PORT_FILE: '',
