@@ -1,6 +1,6 @@
 /** Every kind of judge from files on disk, on the engine. */
 import { createHash } from 'node:crypto';
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -230,6 +230,135 @@ describe('ImageReward', () => {
       /vocab\.txt: expected at most 100 tokens .* got 205/,
     );
     await expect(loadJudge(engine, { ...spec(), model: pick }, 'float32')).rejects.toThrow(/expected ImageReward's tensors/);
+  });
+});
+
+/** A file of these tensors that holds nothing but its header: as large as the real one, without taking room. */
+function writeShapes(file: string, shapes: ReadonlyMap<string, number[]>): void {
+  let offset = 0;
+  const header = Object.fromEntries(
+    [...shapes].map(([name, shape]) => {
+      const begin = offset;
+      offset += 4 * shape.reduce((product, n) => product * n, 1);
+      return [name, { dtype: 'F32', shape, data_offsets: [begin, offset] }];
+    }),
+  );
+  const text = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  writeFileSync(file, Buffer.concat([length, text]));
+  truncateSync(file, 8 + text.length + offset);
+}
+
+describe('the published sizes', () => {
+  it('of ViT-H-14 in open_clip’s layout, as HPSv2 has it, are known without a config', () => {
+    const shapes = new Map<string, number[]>([['logit_scale', []]]);
+    const tower = (prefix: string, width: number, layers: number, mlp: number): void => {
+      for (let i = 0; i < layers; i++) {
+        const block = `${prefix}transformer.resblocks.${i}.`;
+        const parts: [string, number[]][] = [
+          ['ln_1.weight', [width]],
+          ['ln_1.bias', [width]],
+          ['attn.in_proj_weight', [3 * width, width]],
+          ['attn.in_proj_bias', [3 * width]],
+          ['attn.out_proj.weight', [width, width]],
+          ['attn.out_proj.bias', [width]],
+          ['ln_2.weight', [width]],
+          ['ln_2.bias', [width]],
+          ['mlp.c_fc.weight', [mlp, width]],
+          ['mlp.c_fc.bias', [mlp]],
+          ['mlp.c_proj.weight', [width, mlp]],
+          ['mlp.c_proj.bias', [width]],
+        ];
+        for (const [name, shape] of parts) shapes.set(block + name, shape);
+      }
+    };
+    tower('visual.', 1280, 32, 5120);
+    tower('', 1024, 24, 4096);
+    for (const [name, shape] of [
+      ['visual.class_embedding', [1280]],
+      ['visual.positional_embedding', [257, 1280]],
+      ['visual.conv1.weight', [1280, 3, 14, 14]],
+      ['visual.proj', [1280, 1024]],
+      ['positional_embedding', [77, 1024]],
+      ['token_embedding.weight', [49408, 1024]],
+      ['text_projection', [1024, 1024]],
+    ] as [string, number[]][])
+      shapes.set(name, shape);
+    for (const [name, width] of [
+      ['visual.ln_pre', 1280],
+      ['visual.ln_post', 1280],
+      ['ln_final', 1024],
+    ] as [string, number][])
+      for (const kind of ['weight', 'bias']) shapes.set(`${name}.${kind}`, [width]);
+    const file = join(folder, 'HPS_v2_compressed.safetensors');
+    writeShapes(file, shapes);
+    const judge = inspectJudge(engine, { kind: 'hpsv2', model: file, fallback: join(pick, 'tokenizer') });
+    // open_clip's own table of models: 986.11 million.
+    expect(judge).toMatchObject({ kind: 'CLIPModel', embeddingWidth: 1024 });
+    expect(Math.round(judge.parameters / 1e4)).toBe(98611);
+    rmSync(file);
+  });
+
+  it('of ImageReward 1.0 are the defaults, and heads of BLIP’s own training may be there', () => {
+    const shapes = new Map<string, number[]>();
+    const linear = (name: string, out: number, inner: number): void => {
+      shapes.set(`${name}.weight`, [out, inner]);
+      shapes.set(`${name}.bias`, [out]);
+    };
+    const norm = (name: string, width: number): void => {
+      for (const kind of ['weight', 'bias']) shapes.set(`${name}.${kind}`, [width]);
+    };
+    const vision = 'blip.visual_encoder';
+    shapes.set(`${vision}.cls_token`, [1, 1, 1024]);
+    shapes.set(`${vision}.pos_embed`, [1, 197, 1024]);
+    shapes.set(`${vision}.patch_embed.proj.weight`, [1024, 3, 16, 16]);
+    shapes.set(`${vision}.patch_embed.proj.bias`, [1024]);
+    for (let i = 0; i < 24; i++) {
+      const block = `${vision}.blocks.${i}`;
+      norm(`${block}.norm1`, 1024);
+      norm(`${block}.norm2`, 1024);
+      linear(`${block}.attn.qkv`, 3072, 1024);
+      linear(`${block}.attn.proj`, 1024, 1024);
+      linear(`${block}.mlp.fc1`, 4096, 1024);
+      linear(`${block}.mlp.fc2`, 1024, 4096);
+    }
+    norm(`${vision}.norm`, 1024);
+    const text = 'blip.text_encoder';
+    shapes.set(`${text}.embeddings.word_embeddings.weight`, [30524, 768]);
+    shapes.set(`${text}.embeddings.position_embeddings.weight`, [512, 768]);
+    shapes.set(`${text}.embeddings.position_ids`, [1, 512]);
+    norm(`${text}.embeddings.LayerNorm`, 768);
+    for (let i = 0; i < 12; i++) {
+      const layer = `${text}.encoder.layer.${i}`;
+      for (const [part, context] of [
+        ['attention', 768],
+        ['crossattention', 1024],
+      ] as [string, number][]) {
+        linear(`${layer}.${part}.self.query`, 768, 768);
+        linear(`${layer}.${part}.self.key`, 768, context);
+        linear(`${layer}.${part}.self.value`, 768, context);
+        linear(`${layer}.${part}.output.dense`, 768, 768);
+        norm(`${layer}.${part}.output.LayerNorm`, 768);
+      }
+      linear(`${layer}.intermediate.dense`, 3072, 768);
+      linear(`${layer}.output.dense`, 768, 3072);
+      norm(`${layer}.output.LayerNorm`, 768);
+    }
+    linear('blip.vision_proj', 256, 1024);
+    linear('blip.text_proj', 256, 768);
+    const widths = [768, 1024, 128, 64, 16, 1];
+    [0, 2, 4, 6, 7].forEach((index, i) => linear(`mlp.layers.${index}`, widths[i + 1] ?? 0, widths[i] ?? 0));
+    const directory = join(folder, 'released');
+    mkdirSync(directory);
+    writeShapes(join(directory, 'ImageReward.safetensors'), shapes);
+    copyFileSync(join(folder, 'reward', 'vocab.txt'), join(directory, 'vocab.txt'));
+    const judge = inspectJudge(engine, { kind: 'image_reward', model: directory });
+    const count = [...shapes].filter(([name]) => !/_proj\.(weight|bias)$|position_ids/.test(name) || name.includes('encoder.layer'));
+    expect(judge.parameters).toBe(count.reduce((total, [, shape]) => total + shape.reduce((product, n) => product * n, 1), 0));
+    // The published file has 1.79 GB.
+    expect(judge.parameters * 4).toBeGreaterThan(1.7e9);
+    expect(judge.parameters * 4).toBeLessThan(1.8e9);
   });
 });
 

@@ -1,4 +1,5 @@
 /** Scores of images by any number of metrics; one forward per image, model and way of preprocessing. */
+import { totalmem } from 'node:os';
 import { create } from '@bufbuild/protobuf';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import { ModelCache, type RgbImage } from '@spindle/native';
@@ -6,17 +7,21 @@ import { MetricScoresSchema, type MetricScores, type MetricSpec, type ScoreItem 
 import { checkMetrics, groupByModel, type Metric } from './domain/metrics.js';
 import type { HeadSource, Judged, LoadedHead, LoadedModel, ScorerEngine } from './engine.js';
 
-const modelsKept = 2;
+/** Half of the memory in models of the largest kind, a CLIP ViT-H in float32: loading one takes as long as judging hundreds of images. */
+const largestModelBytes = 4 * 1024 ** 3;
+const modelsKept = Math.min(8, Math.max(2, Math.floor(totalmem() / 2 / largestModelBytes)));
 const headsKept = 4;
 const imagesPerCall = 32;
 
 export class Scorer {
   readonly #engine: ScorerEngine;
   readonly #store: ArtifactStore;
-  readonly #models = new ModelCache<LoadedModel>(modelsKept);
+  readonly #models: ModelCache<LoadedModel>;
   readonly #heads = new ModelCache<LoadedHead>(headsKept);
 
-  constructor(engine: ScorerEngine, store: ArtifactStore) {
+  /** `kept`: how many models stay in memory. */
+  constructor(engine: ScorerEngine, store: ArtifactStore, kept = modelsKept) {
+    this.#models = new ModelCache(kept);
     this.#engine = engine;
     this.#store = store;
   }
@@ -26,12 +31,15 @@ export class Scorer {
     if (items.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one image, got none');
     const values = new Map<string, number[]>(metrics.map((metric) => [metric.name, []]));
     const judges = new Map<string, Judged['judge']>();
-    for (let from = 0; from < items.length; from += imagesPerCall) {
-      const batch = items.slice(from, from + imagesPerCall);
-      const images = await Promise.all(batch.map((item, n) => this.#read(item, from + n)));
-      const prompts = batch.map((item) => item.prompt?.prompt ?? '');
-      for (const [key, group] of groupByModel(metrics)) {
+    // Model by model, those in memory first: with more models than there is room for, each is loaded once per job at most.
+    const loaded = new Set(this.#models.keys());
+    const groups = [...groupByModel(metrics)].sort(([a], [b]) => Number(loaded.has(b)) - Number(loaded.has(a)));
+    for (const [key, group] of groups) {
+      for (let from = 0; from < items.length; from += imagesPerCall) {
         signal.throwIfAborted();
+        const batch = items.slice(from, from + imagesPerCall);
+        const images = await Promise.all(batch.map((item, n) => this.#read(item, from + n)));
+        const prompts = batch.map((item) => item.prompt?.prompt ?? '');
         const judged = await this.#judge(key, group, images, prompts);
         group.forEach(({ name }, n) => {
           const one = judged[n];

@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { ScorerEngine } from './engine.js';
+import { Scorer } from './score.js';
 import { startScorer } from './service.js';
 
 let nats: TestNats;
@@ -154,6 +155,25 @@ it('answers calls, and refuses bad ones by name', async () => {
     message: 'metric aesthetic: expected a finite score, got NaN for items[0]',
   });
   client.close();
+});
+
+it('loads every model once per job when there are more than it keeps, those in memory first', async () => {
+  const scorer = new Scorer(fakeEngine(), store, 2);
+  const specs = ['/a', '/b', '/c'].map((clipPath) => create(MetricSpecSchema, { name: clipPath.slice(1), kind: 'pickscore', clipPath }));
+  const items = await Promise.all(Array.from({ length: 40 }, (_, i) => item(i, 'A', 'x')));
+  const { signal } = new AbortController();
+  const loads = () => log.filter((line) => line.startsWith('model'));
+  const scores = await scorer.score(specs, items, signal);
+  expect(scores.map(({ metric, values }) => [metric, values.length])).toEqual([
+    ['a', 40],
+    ['b', 40],
+    ['c', 40],
+  ]);
+  expect(loads()).toEqual(['model /a', 'model /b', 'model /c']);
+  log.length = 0;
+  expect(await scorer.score(specs, items, signal)).toEqual(scores);
+  expect(loads()).toEqual(['model /a']);
+  scorer.release();
 });
 
 it('dead-letters a job whose judge is missing, with the reason', async () => {
