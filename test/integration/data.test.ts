@@ -38,8 +38,8 @@ describe('spindle data inspect, without a mesh', () => {
 
   it('reads Pick-a-Pic from an S3-compatible store', async () => {
     s3.objects.set('bucket/data/train-00000-of-00001.parquet', await readFile(pickapic));
-    const { code, stdout } = await cli(['data', 'inspect', 's3://bucket/data', '--no-sheet'], { env: s3.environment });
-    expect(code).toBe(0);
+    const { code, stdout, stderr } = await cli(['data', 'inspect', 's3://bucket/data', '--no-sheet'], { env: s3.environment });
+    expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toContain('pickapic: 6 rows in 1 file, 6 usable, 6 with a rejected image.');
     expect(stdout).toContain('left out: 2 × tie (train-00000-of-00001.parquet:2, train-00000-of-00001.parquet:7).');
   });

@@ -95,6 +95,11 @@ describe('a wrong run config is refused in one sentence', () => {
       `${smallest}  flip: true\n`,
       'data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".',
     ],
+    [
+      'earlier images of an opponent that never changes',
+      `${smallest}objective: {opponent: initial}\nsampling: {previous_share: 0.5}\n`,
+      'sampling.previous_share: expected 0 with objective.opponent "initial", whose images are always the same, got 0.5.',
+    ],
     ['views that are all alike', `${smallest}  views: 2\n`, 'data.views: expected 1 without data.flip and random data.crop, got 2.'],
     [
       'stopping without judges',

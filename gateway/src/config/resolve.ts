@@ -36,6 +36,9 @@ export function checkConfig(config: RunConfig, where: string): void {
   if (flip && config.sampling.generated === 'latents')
     fail('data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".');
   if (views > 1 && !flip && crop === 'center') fail(`data.views: expected 1 without data.flip and random data.crop, got ${views}.`);
+  const { previous_share: previousShare } = config.sampling;
+  if (previousShare > 0 && config.objective.opponent === 'initial')
+    fail(`sampling.previous_share: expected 0 with objective.opponent "initial", whose images are always the same, got ${previousShare}.`);
   checkTrain(config.train, 'train', fail);
   const sft = sftTraining(config);
   if (sft) checkTrain(sft, 'baselines.sft', fail);

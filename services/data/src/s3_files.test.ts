@@ -44,7 +44,9 @@ it('reads an image folder from a bucket', async () => {
     ['two', { kind: 'file', file: 's3://bucket/set/sub/é.png' }],
   ]);
   expect(warnings).toEqual([]);
+  s3.log.length = 0;
   expect(await text(rows[1])).toBe('E');
+  expect(s3.log).toEqual(['GET /bucket/set/sub/é.png']);
   s3.objects.delete('bucket/set/sub/é.png');
   await expect(text(rows[1])).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(read('s3://bucket/set')).rejects.toThrow('expected a file for every row, got none for sub/é.png (line 2)');
