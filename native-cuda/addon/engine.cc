@@ -74,7 +74,8 @@ Napi::Value measure_precision_call(const Napi::CallbackInfo& info) {
 Napi::Value bench_call(const Napi::CallbackInfo& info) {
   std::shared_ptr<EngineThread> engine = handle<EngineHandle>(info[0]).engine;
   Fields fields(info[1], "options");
-  BenchOptions options{fields.string("task"), fields.string("model"), to_precision(fields.value("precision"), fields.at("precision")), fields.integer("batch"), fields.integer("steps"), fields.integer("repeat"), fields.integer("warmup"), to_boolean(fields.value("profile"), fields.at("profile"))};
+  BenchOptions options{fields.string("task"), fields.string("model"), to_precision(fields.value("precision"), fields.at("precision")), fields.integer("batch"), fields.integer("steps"), fields.integer("repeat"), fields.integer("warmup"),
+                       to_boolean(fields.value("checkpointing"), fields.at("checkpointing")), to_boolean(fields.value("profile"), fields.at("profile"))};
   return enqueue(
       info.Env(), engine, nullptr, [device = &engine->device(), options = std::move(options)](const CancelToken*) { return run_bench(*device, options); },
       [](Napi::Env env, Json& result) -> Napi::Value {

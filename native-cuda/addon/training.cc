@@ -22,6 +22,7 @@ TrainerOptions to_options(const Napi::Value& value) {
   options.adamw = {fields.number("adamBeta1"), fields.number("adamBeta2"), fields.number("adamEpsilon"), fields.number("weightDecay")};
   options.max_grad_norm = fields.number("maxGradNorm");
   options.ema_decay = fields.number("emaDecay");
+  options.activation_checkpointing = to_boolean(fields.value("activationCheckpointing"), fields.at("activationCheckpointing"));
   options.seed = fields.bigint("seed");
   options.iteration = fields.integer("iteration");
   return options;

@@ -22,6 +22,7 @@ const char* const kHelp =
     "  --steps N                      of sample, default 20\n"
     "  --threads N                    default: all that this process may use\n"
     "  --repeat N, --warmup N         default 5 and 2\n"
+    "  --checkpointing                of spin_step: activations are computed again in backward\n"
     "  --profile                      time, rates and work of every kernel, beside the machine's measured peak\n"
     "  --json                         one JSON object on a line\n";
 
@@ -53,6 +54,10 @@ Arguments parse(int argc, char** argv) {
     }
     if (flag == "--json") {
       a.json = true;
+      continue;
+    }
+    if (flag == "--checkpointing") {
+      a.bench.checkpointing = true;
       continue;
     }
     if (flag == "--profile") {

@@ -162,6 +162,8 @@ export interface TrainerOptionsDto {
   maxGradNorm: number;
   /** 0: no EMA. */
   emaDecay: number;
+  /** Less memory for one more forward per step; the same results. */
+  activationCheckpointing: boolean;
   /** Key of the counter-based generator, with the iteration. */
   seed: bigint;
   iteration: number;
@@ -240,6 +242,7 @@ export interface BenchOptionsDto {
   steps: number;
   repeat: number;
   warmup: number;
+  checkpointing: boolean;
   profile: boolean;
 }
 

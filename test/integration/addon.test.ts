@@ -86,6 +86,7 @@ const trainerOptions: TrainerOptionsDto = {
   weightDecay: 0.01,
   maxGradNorm: 1,
   emaDecay: 0.9,
+  activationCheckpointing: false,
   seed: 3n,
   iteration: 1,
 };

@@ -208,6 +208,7 @@ const training = (schedulerConfig: string): TrainerOptionsDto => ({
   weightDecay: 0.01,
   maxGradNorm: 1,
   emaDecay: 0,
+  activationCheckpointing: false,
   seed: 3n,
   iteration: 1,
 });

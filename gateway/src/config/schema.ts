@@ -106,6 +106,10 @@ const trainKeys = {
     .default(0)
     .describe('Decay of the moving average of the weights that training returns; 0 switches it off.'),
   caption_dropout: rate.default(0).describe('Share of captions replaced by the empty prompt.'),
+  activation_checkpointing: z
+    .boolean()
+    .default(false)
+    .describe('Compute activations again in backward instead of keeping them: a fraction of the memory for about a third more time, the same results.'),
   checkpoint_steps: positiveInt
     .max(10_000_000)
     .default(50)

@@ -93,6 +93,7 @@ function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) 
     weightDecay: train.weight_decay,
     maxGradNorm: train.max_grad_norm,
     emaDecay: train.ema_decay,
+    activationCheckpointing: train.activation_checkpointing,
     captionDropout: train.caption_dropout,
     checkpointSteps: train.checkpoint_steps,
     keepCheckpoints: train.keep_checkpoints,

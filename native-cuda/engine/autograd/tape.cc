@@ -60,8 +60,13 @@ Saved Tape::save(const Tensor& x) {
 }
 
 Grads Tape::backward(const Tensor& y, const Tensor& dy, const std::function<void()>& node_done) {
-  recipes_.clear();  // nodes hold those that are needed
   Grads grads(device_);
+  run_backward(grads, y, dy, node_done);
+  return grads;
+}
+
+void Tape::run_backward(Grads& grads, const Tensor& y, const Tensor& dy, const std::function<void()>& node_done) {
+  recipes_.clear();  // nodes hold those that are needed
   grads.add(TensorRef(y), dy);
   while (!nodes_.empty()) {
     Node node = std::move(nodes_.back());
@@ -70,7 +75,6 @@ Grads Tape::backward(const Tensor& y, const Tensor& dy, const std::function<void
     if (gradient) node.backward(grads, gradient);
     if (node_done) node_done();
   }
-  return grads;
 }
 
 }  // namespace spindle

@@ -8,6 +8,10 @@
 // concatenations) calls remake() with how. An op that needs its input's values in backward captures `tape.save(x)`, which holds
 // the recipe then instead of the tensor; the first get() computes, the last one that is still to come lets go.
 //
+// With checkpoints, what a part of the model saved goes as soon as the part is done, and backward runs the part again before its
+// own nodes (Chen et al., arXiv 1604.06174): checkpoint() wraps such a part. The nodes and their order stay what they were, so
+// gradients are the same to the last bit.
+//
 // Gradients are kept per storage: a tensor and its reshapes share one. `GradSlot slot = grads.slot(x)` is empty when x needs no
 // gradient; otherwise write to it, adding when slot.accumulate says so.
 #pragma once
@@ -64,7 +68,7 @@ class Saved {
 
 class Tape {
  public:
-  explicit Tape(Device& device, bool recording) : device_(device), recording_(recording) {}
+  explicit Tape(Device& device, bool recording, bool checkpoints = false) : device_(device), recording_(recording), checkpoints_(checkpoints) {}
   Device& device() { return device_; }
   Kernels& kernels() { return device_.kernels(); }
   bool recording() const { return recording_; }
@@ -86,18 +90,39 @@ class Tape {
     if (recording_) recipes_[y.id()] = std::make_shared<Saved::Recipe>(Saved::Recipe{std::forward<F>(make), y.shape(), {}, 0});
   }
 
+  // y = body(tape, inputs...), a part of the model that is run again in backward when this tape has checkpoints: then the inputs
+  // are all that is kept. Move in what may die as the body goes along.
+  template <class F, class... Inputs>
+  Tensor checkpoint(F body, Inputs... inputs) {
+    if (!recording_ || !checkpoints_) return body(*this, std::move(inputs)...);
+    Tensor y;
+    {
+      Tape forgotten(device_, true);
+      y = body(forgotten, inputs...);
+    }
+    record("checkpoint", y, [&device = device_, body = std::move(body), inputs...](Grads& grads, const Tensor& dy) {
+      Tape again(device, true);
+      Tensor y = body(again, inputs...);
+      again.run_backward(grads, y, dy, {});
+    });
+    return y;
+  }
+
   // Runs backward from y with its gradient dy; nodes are popped as they run. Gradients of leaves (inputs with needs_grad set
-  // by hand) stay in the returned Grads; parameters' go to their arena. `node_done` is called after each node.
+  // by hand) stay in the returned Grads; parameters' go to their arena. `node_done` is called after each node (a
+  // checkpoint counts as one).
   Grads backward(const Tensor& y, const Tensor& dy, const std::function<void()>& node_done = {});
 
  private:
+  void run_backward(Grads& grads, const Tensor& y, const Tensor& dy, const std::function<void()>& node_done);
+
   struct Node {
     const char* name;
     TensorRef y;
     std::function<void(Grads&, const Tensor&)> backward;
   };
   Device& device_;
-  bool recording_;
+  bool recording_, checkpoints_;
   std::vector<Node> nodes_;
   std::unordered_map<uint64_t, std::shared_ptr<Saved::Recipe>> recipes_;  // by storage; forward only
 };

@@ -53,13 +53,14 @@ Task unet_forward_task(Device& device, const BenchOptions& o) {
 }
 
 // A whole optimiser step, as in the peer's benchmark: opponent forward, forward and backward on real and generated, clipping, AdamW.
-std::function<void()> spin_step(std::unique_ptr<Unet> unet, int64_t pairs, int64_t text_length) {
+std::function<void()> spin_step(std::unique_ptr<Unet> unet, int64_t pairs, int64_t text_length, bool checkpointing = false) {
   Device& device = unet->device;
   UNet2DConditionConfig config = unet->model.config();
   TrainerOptions options;
   options.compute = unet->store.compute();
   options.scheduler_config = kDdim;
   options.learning_rate = {.base = 1e-5};
+  options.activation_checkpointing = checkpointing;
   std::unique_ptr<Unet> opponent = copy_unet(*unet);
   auto trainer = std::make_shared<Trainer>(std::move(unet), std::move(opponent), options);
   TrainBatch batch;
@@ -100,7 +101,7 @@ Task vae_task(Device& device, const BenchOptions& o, bool encode) {
 
 Task make_task(Device& device, const BenchOptions& o) {
   if (o.task == "unet_forward") return unet_forward_task(device, o);
-  if (o.task == "spin_step") return {spin_step(bench_unet(device, o.model, {.compute = o.compute, .trainable = true}), o.batch, bench_text_length(o.model)), "pairs"};
+  if (o.task == "spin_step") return {spin_step(bench_unet(device, o.model, {.compute = o.compute, .trainable = true}), o.batch, bench_text_length(o.model), o.checkpointing), "pairs"};
   if (o.task == "sample") return sample_task(device, o);
   require(o.task == "vae_encode" || o.task == "vae_decode", "[bench] task: expected unet_forward, spin_step, sample, vae_encode or vae_decode, got ", o.task);
   return vae_task(device, o, o.task == "vae_encode");

@@ -14,6 +14,7 @@ struct BenchOptions {
   int64_t batch = 1;
   int64_t steps = 20;  // of sample
   int64_t repeat = 5, warmup = 2;
+  bool checkpointing = false;  // of spin_step: activations are computed again in backward
   bool profile = false;
 };
 

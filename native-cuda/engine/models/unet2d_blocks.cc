@@ -22,8 +22,11 @@ DownBlock::DownBlock(const Scope& scope, const UNetBlockOptions& o) {
 
 Tensor DownBlock::operator()(const BlockContext& c, Tensor x, std::vector<Tensor>& skips) const {
   for (size_t i = 0; i < resnets_.size(); ++i) {
-    x = resnets_[i](c.tape, x, c.temb);
-    if (!attentions_.empty()) x = attentions_[i](c.tape, x, c.context, c.kept);
+    auto body = [this, i, kept = c.kept](Tape& tape, Tensor h, const Tensor& temb, const Tensor& context) {
+      h = resnets_[i](tape, h, temb);
+      return attentions_.empty() ? h : attentions_[i](tape, h, context, kept);
+    };
+    x = c.tape.checkpoint(body, std::move(x), c.temb, c.context);
     skips.push_back(x);
   }
   if (downsampler_) {
@@ -37,8 +40,11 @@ MidBlock::MidBlock(const Scope& scope, const UNetBlockOptions& o)
     : resnet_in_(scope / "resnets" / 0, resnet(o, o.in_channels)), attention_(scope / "attentions" / 0, transformer(o)), resnet_out_(scope / "resnets" / 1, resnet(o, o.out_channels)) {}
 
 Tensor MidBlock::operator()(const BlockContext& c, const Tensor& x) const {
-  Tensor h = attention_(c.tape, resnet_in_(c.tape, x, c.temb), c.context, c.kept);
-  return resnet_out_(c.tape, h, c.temb);
+  auto body = [this, kept = c.kept](Tape& tape, const Tensor& in, const Tensor& temb, const Tensor& context) {
+    Tensor h = attention_(tape, resnet_in_(tape, in, temb), context, kept);
+    return resnet_out_(tape, h, temb);
+  };
+  return c.tape.checkpoint(body, x, c.temb, c.context);
 }
 
 UpBlock::UpBlock(const Scope& scope, const UNetBlockOptions& o) {
@@ -52,10 +58,15 @@ UpBlock::UpBlock(const Scope& scope, const UNetBlockOptions& o) {
 
 Tensor UpBlock::operator()(const BlockContext& c, Tensor x, std::vector<Tensor>& skips) const {
   for (size_t i = 0; i < resnets_.size(); ++i) {
-    x = ops::concat_channels(c.tape, x, skips.back());
+    auto body = [this, i, kept = c.kept](Tape& tape, Tensor h, Tensor skip, const Tensor& temb, const Tensor& context) {
+      h = ops::concat_channels(tape, h, skip);
+      skip = Tensor();
+      h = resnets_[i](tape, h, temb);
+      return attentions_.empty() ? h : attentions_[i](tape, h, context, kept);
+    };
+    Tensor skip = std::move(skips.back());
     skips.pop_back();
-    x = resnets_[i](c.tape, x, c.temb);
-    if (!attentions_.empty()) x = attentions_[i](c.tape, x, c.context, c.kept);
+    x = c.tape.checkpoint(body, std::move(x), std::move(skip), c.temb, c.context);
   }
   if (upsampler_) x = (*upsampler_)(c.tape, x, skips.back().dim(1), skips.back().dim(2));
   return x;

@@ -164,7 +164,7 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
     });
     check_cancelled(cancel);
   }
-  Tape tape(device, true);
+  Tape tape(device, true, options_.activation_checkpointing);
   Tensor prediction;
   clock.time("forward", [&] {
     prediction = unet_->model.forward(tape, prepared.inputs);

@@ -35,6 +35,7 @@ struct TrainerOptions {
   AdamWOptions adamw;
   double max_grad_norm = 1;  // 0: no clipping
   double ema_decay = 0;      // 0: no average
+  bool activation_checkpointing = false;  // less memory, one more forward; the same results
   uint64_t seed = 0;         // with `iteration`, keys noise and timesteps
   int64_t iteration = 0;
   int64_t bucket_bytes = 32 << 20;  // of gradients that travel together

@@ -21,6 +21,7 @@ interface BenchFlags extends EngineFlags {
   steps: number;
   repeat: number;
   warmup: number;
+  checkpointing: boolean;
   profile: boolean;
   json: boolean;
 }
@@ -41,6 +42,7 @@ export function addBench(program: Command, context: CliContext): void {
     .option('--steps <n>', 'denoising steps of the task sample', integer(1), 20)
     .option('--repeat <n>', 'timed calls', integer(1), 5)
     .option('--warmup <n>', 'calls before the timed ones', integer(0), 2)
+    .option('--checkpointing', 'of the task spin_step: activations are computed again in backward', false)
     .option('--profile', "time, rates and work of every kernel, beside the machine's measured peak", false)
     .addOption(threadsOption())
     .addOption(isaOption())
@@ -49,8 +51,8 @@ export function addBench(program: Command, context: CliContext): void {
 }
 
 async function bench(flags: BenchFlags, context: CliContext): Promise<void> {
-  const { task, model, precision, batch, steps, repeat, warmup, profile } = flags;
-  const { values, tables } = await openEngine(context, flags).bench({ task, model, precision, batch, steps, repeat, warmup, profile });
+  const { task, model, precision, batch, steps, repeat, warmup, checkpointing, profile } = flags;
+  const { values, tables } = await openEngine(context, flags).bench({ task, model, precision, batch, steps, repeat, warmup, checkpointing, profile });
   if (flags.json) {
     context.write(JSON.stringify(values));
     return;

@@ -162,6 +162,7 @@ describe('settings', () => {
     weightDecay: 0,
     maxGradNorm: 1,
     emaDecay: 0,
+    activationCheckpointing: false,
     captionDropout: 0,
     checkpointSteps: 5,
     keepCheckpoints: 0,

@@ -32,6 +32,8 @@ export interface TrainingSettings {
   minSnrGamma: number;
   /** 0: beta stays as it is. */
   autoBetaSlope: number;
+  /** How memory is used; no result depends on it. */
+  activationCheckpointing: boolean;
 }
 
 /** What the real images are told from. */
@@ -101,7 +103,7 @@ function share(field: string, value: number): void {
 
 /** What must not change between a checkpoint and the run that resumes from it. */
 export function fingerprint(settings: TrainingSettings, data: Readonly<Record<string, string>>): Record<string, string> {
-  const { checkpointSteps: _often, keepCheckpoints: _kept, gradientAccumulation: _pieces, ...fixed } = settings;
+  const { checkpointSteps: _often, keepCheckpoints: _kept, gradientAccumulation: _pieces, activationCheckpointing: _how, ...fixed } = settings;
   return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, String(value)])), ...data };
 }
 
