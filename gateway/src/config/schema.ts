@@ -109,7 +109,9 @@ const trainKeys = {
   activation_checkpointing: z
     .boolean()
     .default(false)
-    .describe('Compute activations again in backward instead of keeping them: a fraction of the memory for about a third more time, the same results.'),
+    .describe(
+      'Compute activations again in backward instead of keeping them: a fraction of the memory for about a third more time, the same results.',
+    ),
   checkpoint_steps: positiveInt
     .max(10_000_000)
     .default(50)

@@ -2,7 +2,7 @@
 import { statfsSync } from 'node:fs';
 import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
-import { baselines, evaluationItems, modelNames, opponentOf, stagesOf, type RunPlan } from '../domain/plan.js';
+import { baselines, evaluationItems, modelNames, opponentOf, stagesOf, type RunPlan, type StageKind } from '../domain/plan.js';
 import type { CheckedRun } from './create-run.js';
 
 const float = 4;
@@ -77,6 +77,12 @@ export function freeBytes(folder: string): number | undefined {
 
 export function neededBytes(run: Omit<CheckedRun, 'text'>): number {
   return diskBytes(run);
+}
+
+export function workOf({ plan, resolution }: Pick<CheckedRun, 'plan' | 'resolution'>) {
+  const items = (kind: StageKind): bigint =>
+    BigInt(stagesOf(plan).reduce((sum, stage) => sum + (stage.kind === kind ? stage.items : 0), 0));
+  return { resolution, rows: BigInt(plan.rows), drawn: items('sample'), evaluated: items('eval-sample') };
 }
 
 function millions(count: bigint): string {

@@ -35,7 +35,7 @@ import type { Orchestrator } from '../orchestrator/orchestrator.js';
 import type { SamplerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { buildRecord, checkRun, chooseRunId } from './create-run.js';
-import { freeBytes, neededBytes, size } from './plan-text.js';
+import { freeBytes, neededBytes, size, workOf } from './plan-text.js';
 import { toRun } from './run-view.js';
 
 export interface RunServiceOptions {
@@ -102,7 +102,7 @@ export class RunApi {
     injectContext(trace);
     if (request.dryRun) {
       // Nothing is stored: the record lives as long as the answer.
-      return create(CreateRunResponseSchema, { plan: checked.text });
+      return create(CreateRunResponseSchema, { plan: checked.text, work: workOf(checked) });
     }
     const record = await orchestrator.create(await buildRecord(checked, store, trace));
     return create(CreateRunResponseSchema, { run: this.view(record), plan: checked.text });

@@ -1,14 +1,16 @@
 import { toJson, type MessageInitShape } from '@bufbuild/protobuf';
 import { RunSchema, RunStatus, type CreateRunRequestSchema, type CreateRunResponse, type Run } from '@spindle/proto';
-import { inSpan, startTelemetry } from '@spindle/kit';
+import { inSpan, SpindleError, startTelemetry } from '@spindle/kit';
 import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
 import { withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
 import { follow } from '../follow.js';
 import { createView } from '../live.js';
+import { describeEstimate, predict } from '../probe.js';
 
 interface RunOptions extends CommonOptions {
   dryRun?: boolean;
+  probe?: boolean;
   watch?: boolean;
   runId?: string;
 }
@@ -26,6 +28,7 @@ export function addRun(program: Command, environment: Environment): void {
       )
       .argument('<config>', 'run config; every key is described in docs/CONFIG.md')
       .option('--dry-run', 'check the config, the models and the data, and print what would be done with memory and disk needed')
+      .option('--probe', 'with --dry-run: take a few steps on made-up data here and predict peak memory and run time from them')
       .option('--watch', 'follow the run until it ends')
       .option('--run-id <id>', 'name of the run: lower-case letters, digits and "-" (default: the config\'s name, the day and four digits)')
       .addHelpText(
@@ -35,9 +38,12 @@ export function addRun(program: Command, environment: Environment): void {
   ).action(async (file: string, options: RunOptions) => {
     const config = loadRunConfig(file);
     const request = { configJson: JSON.stringify(config), runId: options.runId ?? '', dryRun: options.dryRun ?? false };
-    const { run, plan } = await createRun(request, options, environment);
+    if (options.probe && !options.dryRun) throw new SpindleError('INVALID_ARGUMENT', '--probe: expected --dry-run beside it, got none.');
+    const { run, plan, work } = await createRun(request, options, environment);
     if (options.dryRun || !run) {
-      print(options.json ? JSON.stringify({ plan }) : plan.join('\n'));
+      const predicted = options.probe && work ? await predict(config, work) : undefined;
+      const lines = predicted === undefined ? plan : [...plan, ...describeEstimate(predicted)];
+      print(options.json ? JSON.stringify({ plan, ...(predicted && { estimate: predicted }) }) : lines.join('\n'));
       return;
     }
     if (!options.watch) {

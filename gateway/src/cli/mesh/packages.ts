@@ -24,6 +24,11 @@ export function inspectMain(): string {
   return built(join(packageFolder('@spindle/sampler'), 'dist', 'inspect', 'main.js'));
 }
 
+/** The programs behind `spindle run --dry-run --probe`. */
+export function probeMain(service: 'sampler' | 'trainer'): string {
+  return built(join(packageFolder(`@spindle/${service}`), 'dist', 'probe', 'main.js'));
+}
+
 function packageFolder(name: string): string {
   for (const folder of require.resolve.paths(name) ?? []) {
     const manifest = join(folder, name, 'package.json');

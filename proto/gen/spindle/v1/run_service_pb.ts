@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/run_service.proto.
  */
 export const file_spindle_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("ChxzcGluZGxlL3YxL3J1bl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIn4KDVN0YWdlUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDQoFc3RhdGUYAiABKAkSDAoEZG9uZRgDIAEoDRINCgV0b3RhbBgEIAEoDRIMCgRyYXRlGAUgASgBEhMKC2V0YV9zZWNvbmRzGAYgASgBEg8KB3NlY29uZHMYByABKAEiOAoHRGVhZEpvYhILCgNrZXkYASABKAkSDgoGcmVhc29uGAIgASgJEhAKCGF0dGVtcHRzGAMgASgNIpADCgNSdW4SDgoGcnVuX2lkGAEgASgJEiUKBnN0YXR1cxgCIAEoDjIVLnNwaW5kbGUudjEuUnVuU3RhdHVzEg4KBnJlYXNvbhgDIAEoCRIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtjb25maWdfanNvbhgGIAEoCRIpCgZzdGFnZXMYByADKAsyGS5zcGluZGxlLnYxLlN0YWdlUHJvZ3Jlc3MSLAoHcmVzdWx0cxgIIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzEhIKCmJlc3RfbW9kZWwYCSABKAkSEAoId2FybmluZ3MYCiADKAkSJgoJZGVhZF9qb2JzGAsgAygLMhMuc3BpbmRsZS52MS5EZWFkSm9iEhEKCWRpcmVjdG9yeRgMIAEoCRITCgtldGFfc2Vjb25kcxgNIAEoASJIChBDcmVhdGVSdW5SZXF1ZXN0EhMKC2NvbmZpZ19qc29uGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIPCgdkcnlfcnVuGAMgASgIIj8KEUNyZWF0ZVJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuEgwKBHBsYW4YAiADKAkiHwoNR2V0UnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiLgoOR2V0UnVuUmVzcG9uc2USHAoDcnVuGAEgASgLMg8uc3BpbmRsZS52MS5SdW4iOAoPTGlzdFJ1bnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJIkoKEExpc3RSdW5zUmVzcG9uc2USHQoEcnVucxgBIAMoCzIPLnNwaW5kbGUudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI4Cg9XYXRjaFJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEhUKDWZyb21fc2VxdWVuY2UYAiABKAQiVgoQV2F0Y2hSdW5SZXNwb25zZRIQCghzZXF1ZW5jZRgBIAEoBBISCgpldmVudF9qc29uGAIgASgJEhwKA3J1bhgDIAEoCzIPLnNwaW5kbGUudjEuUnVuIiEKD1BhdXNlUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiMAoQUGF1c2VSdW5SZXNwb25zZRIcCgNydW4YASABKAsyDy5zcGluZGxlLnYxLlJ1biI3ChBSZXN1bWVSdW5SZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRITCgtjb25maWdfanNvbhgCIAEoCSJCChFSZXN1bWVSdW5SZXNwb25zZRIcCgNydW4YASABKAsyDy5zcGluZGxlLnYxLlJ1bhIPCgdjaGFuZ2VzGAIgAygJIiIKEENhbmNlbFJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJIjEKEUNhbmNlbFJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuIiIKEERlbGV0ZVJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJIhMKEURlbGV0ZVJ1blJlc3BvbnNlKrgBCglSdW5TdGF0dXMSGgoWUlVOX1NUQVRVU19VTlNQRUNJRklFRBAAEhUKEVJVTl9TVEFUVVNfUVVFVUVEEAESFgoSUlVOX1NUQVRVU19SVU5OSU5HEAISFQoRUlVOX1NUQVRVU19QQVVTRUQQAxIYChRSVU5fU1RBVFVTX1NVQ0NFRURFRBAEEhUKEVJVTl9TVEFUVVNfRkFJTEVEEAUSGAoUUlVOX1NUQVRVU19DQU5DRUxMRUQQBjLbBAoKUnVuU2VydmljZRJICglDcmVhdGVSdW4SHC5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlc3BvbnNlEkQKBkdldFJ1bhIZLnNwaW5kbGUudjEuR2V0UnVuUmVxdWVzdBoaLnNwaW5kbGUudjEuR2V0UnVuUmVzcG9uc2UiA5ACARJKCghMaXN0UnVucxIbLnNwaW5kbGUudjEuTGlzdFJ1bnNSZXF1ZXN0Ghwuc3BpbmRsZS52MS5MaXN0UnVuc1Jlc3BvbnNlIgOQAgESTAoIV2F0Y2hSdW4SGy5zcGluZGxlLnYxLldhdGNoUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuV2F0Y2hSdW5SZXNwb25zZSIDkAIBMAESRQoIUGF1c2VSdW4SGy5zcGluZGxlLnYxLlBhdXNlUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuUGF1c2VSdW5SZXNwb25zZRJICglSZXN1bWVSdW4SHC5zcGluZGxlLnYxLlJlc3VtZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLlJlc3VtZVJ1blJlc3BvbnNlEkgKCUNhbmNlbFJ1bhIcLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVxdWVzdBodLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVzcG9uc2USSAoJRGVsZXRlUnVuEhwuc3BpbmRsZS52MS5EZWxldGVSdW5SZXF1ZXN0Gh0uc3BpbmRsZS52MS5EZWxldGVSdW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_spindle_v1_evaluator_service]);
+  fileDesc("ChxzcGluZGxlL3YxL3J1bl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIn4KDVN0YWdlUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDQoFc3RhdGUYAiABKAkSDAoEZG9uZRgDIAEoDRINCgV0b3RhbBgEIAEoDRIMCgRyYXRlGAUgASgBEhMKC2V0YV9zZWNvbmRzGAYgASgBEg8KB3NlY29uZHMYByABKAEiOAoHRGVhZEpvYhILCgNrZXkYASABKAkSDgoGcmVhc29uGAIgASgJEhAKCGF0dGVtcHRzGAMgASgNIpADCgNSdW4SDgoGcnVuX2lkGAEgASgJEiUKBnN0YXR1cxgCIAEoDjIVLnNwaW5kbGUudjEuUnVuU3RhdHVzEg4KBnJlYXNvbhgDIAEoCRIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtjb25maWdfanNvbhgGIAEoCRIpCgZzdGFnZXMYByADKAsyGS5zcGluZGxlLnYxLlN0YWdlUHJvZ3Jlc3MSLAoHcmVzdWx0cxgIIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzEhIKCmJlc3RfbW9kZWwYCSABKAkSEAoId2FybmluZ3MYCiADKAkSJgoJZGVhZF9qb2JzGAsgAygLMhMuc3BpbmRsZS52MS5EZWFkSm9iEhEKCWRpcmVjdG9yeRgMIAEoCRITCgtldGFfc2Vjb25kcxgNIAEoASJIChBDcmVhdGVSdW5SZXF1ZXN0EhMKC2NvbmZpZ19qc29uGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIPCgdkcnlfcnVuGAMgASgIImIKEUNyZWF0ZVJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuEgwKBHBsYW4YAiADKAkSIQoEd29yaxgDIAEoCzITLnNwaW5kbGUudjEuUnVuV29yayJNCgdSdW5Xb3JrEhIKCnJlc29sdXRpb24YASABKA0SDAoEcm93cxgCIAEoBBINCgVkcmF3bhgDIAEoBBIRCglldmFsdWF0ZWQYBCABKAQiHwoNR2V0UnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiLgoOR2V0UnVuUmVzcG9uc2USHAoDcnVuGAEgASgLMg8uc3BpbmRsZS52MS5SdW4iOAoPTGlzdFJ1bnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJIkoKEExpc3RSdW5zUmVzcG9uc2USHQoEcnVucxgBIAMoCzIPLnNwaW5kbGUudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI4Cg9XYXRjaFJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEhUKDWZyb21fc2VxdWVuY2UYAiABKAQiVgoQV2F0Y2hSdW5SZXNwb25zZRIQCghzZXF1ZW5jZRgBIAEoBBISCgpldmVudF9qc29uGAIgASgJEhwKA3J1bhgDIAEoCzIPLnNwaW5kbGUudjEuUnVuIiEKD1BhdXNlUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiMAoQUGF1c2VSdW5SZXNwb25zZRIcCgNydW4YASABKAsyDy5zcGluZGxlLnYxLlJ1biI3ChBSZXN1bWVSdW5SZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRITCgtjb25maWdfanNvbhgCIAEoCSJCChFSZXN1bWVSdW5SZXNwb25zZRIcCgNydW4YASABKAsyDy5zcGluZGxlLnYxLlJ1bhIPCgdjaGFuZ2VzGAIgAygJIiIKEENhbmNlbFJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJIjEKEUNhbmNlbFJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuIiIKEERlbGV0ZVJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJIhMKEURlbGV0ZVJ1blJlc3BvbnNlKrgBCglSdW5TdGF0dXMSGgoWUlVOX1NUQVRVU19VTlNQRUNJRklFRBAAEhUKEVJVTl9TVEFUVVNfUVVFVUVEEAESFgoSUlVOX1NUQVRVU19SVU5OSU5HEAISFQoRUlVOX1NUQVRVU19QQVVTRUQQAxIYChRSVU5fU1RBVFVTX1NVQ0NFRURFRBAEEhUKEVJVTl9TVEFUVVNfRkFJTEVEEAUSGAoUUlVOX1NUQVRVU19DQU5DRUxMRUQQBjLbBAoKUnVuU2VydmljZRJICglDcmVhdGVSdW4SHC5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlc3BvbnNlEkQKBkdldFJ1bhIZLnNwaW5kbGUudjEuR2V0UnVuUmVxdWVzdBoaLnNwaW5kbGUudjEuR2V0UnVuUmVzcG9uc2UiA5ACARJKCghMaXN0UnVucxIbLnNwaW5kbGUudjEuTGlzdFJ1bnNSZXF1ZXN0Ghwuc3BpbmRsZS52MS5MaXN0UnVuc1Jlc3BvbnNlIgOQAgESTAoIV2F0Y2hSdW4SGy5zcGluZGxlLnYxLldhdGNoUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuV2F0Y2hSdW5SZXNwb25zZSIDkAIBMAESRQoIUGF1c2VSdW4SGy5zcGluZGxlLnYxLlBhdXNlUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuUGF1c2VSdW5SZXNwb25zZRJICglSZXN1bWVSdW4SHC5zcGluZGxlLnYxLlJlc3VtZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLlJlc3VtZVJ1blJlc3BvbnNlEkgKCUNhbmNlbFJ1bhIcLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVxdWVzdBodLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVzcG9uc2USSAoJRGVsZXRlUnVuEhwuc3BpbmRsZS52MS5EZWxldGVSdW5SZXF1ZXN0Gh0uc3BpbmRsZS52MS5EZWxldGVSdW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_spindle_v1_evaluator_service]);
 
 /**
  * One stage of a run: "encode", "sample-spin1", "train-spin1", "train-sft", "eval-sample-spin1", "eval-score-spin1", "report".
@@ -229,6 +229,11 @@ export type CreateRunResponse = Message<"spindle.v1.CreateRunResponse"> & {
    * @generated from field: repeated string plan = 2;
    */
   plan: string[];
+
+  /**
+   * @generated from field: spindle.v1.RunWork work = 3;
+   */
+  work?: RunWork | undefined;
 };
 
 /**
@@ -237,6 +242,44 @@ export type CreateRunResponse = Message<"spindle.v1.CreateRunResponse"> & {
  */
 export const CreateRunResponseSchema: GenMessage<CreateRunResponse> = /*@__PURE__*/
   messageDesc(file_spindle_v1_run_service, 4);
+
+/**
+ * How much a run has to do.
+ *
+ * @generated from message spindle.v1.RunWork
+ */
+export type RunWork = Message<"spindle.v1.RunWork"> & {
+  /**
+   * Pixels per side.
+   *
+   * @generated from field: uint32 resolution = 1;
+   */
+  resolution: number;
+
+  /**
+   * @generated from field: uint64 rows = 2;
+   */
+  rows: bigint;
+
+  /**
+   * Images drawn over the whole run, for training and for evaluation.
+   *
+   * @generated from field: uint64 drawn = 3;
+   */
+  drawn: bigint;
+
+  /**
+   * @generated from field: uint64 evaluated = 4;
+   */
+  evaluated: bigint;
+};
+
+/**
+ * Describes the message spindle.v1.RunWork.
+ * Use `create(RunWorkSchema)` to create a new message.
+ */
+export const RunWorkSchema: GenMessage<RunWork> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_run_service, 5);
 
 /**
  * @generated from message spindle.v1.GetRunRequest
@@ -253,7 +296,7 @@ export type GetRunRequest = Message<"spindle.v1.GetRunRequest"> & {
  * Use `create(GetRunRequestSchema)` to create a new message.
  */
 export const GetRunRequestSchema: GenMessage<GetRunRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 5);
+  messageDesc(file_spindle_v1_run_service, 6);
 
 /**
  * @generated from message spindle.v1.GetRunResponse
@@ -270,7 +313,7 @@ export type GetRunResponse = Message<"spindle.v1.GetRunResponse"> & {
  * Use `create(GetRunResponseSchema)` to create a new message.
  */
 export const GetRunResponseSchema: GenMessage<GetRunResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 6);
+  messageDesc(file_spindle_v1_run_service, 7);
 
 /**
  * @generated from message spindle.v1.ListRunsRequest
@@ -292,7 +335,7 @@ export type ListRunsRequest = Message<"spindle.v1.ListRunsRequest"> & {
  * Use `create(ListRunsRequestSchema)` to create a new message.
  */
 export const ListRunsRequestSchema: GenMessage<ListRunsRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 7);
+  messageDesc(file_spindle_v1_run_service, 8);
 
 /**
  * @generated from message spindle.v1.ListRunsResponse
@@ -314,7 +357,7 @@ export type ListRunsResponse = Message<"spindle.v1.ListRunsResponse"> & {
  * Use `create(ListRunsResponseSchema)` to create a new message.
  */
 export const ListRunsResponseSchema: GenMessage<ListRunsResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 8);
+  messageDesc(file_spindle_v1_run_service, 9);
 
 /**
  * @generated from message spindle.v1.WatchRunRequest
@@ -336,7 +379,7 @@ export type WatchRunRequest = Message<"spindle.v1.WatchRunRequest"> & {
  * Use `create(WatchRunRequestSchema)` to create a new message.
  */
 export const WatchRunRequestSchema: GenMessage<WatchRunRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 9);
+  messageDesc(file_spindle_v1_run_service, 10);
 
 /**
  * @generated from message spindle.v1.WatchRunResponse
@@ -367,7 +410,7 @@ export type WatchRunResponse = Message<"spindle.v1.WatchRunResponse"> & {
  * Use `create(WatchRunResponseSchema)` to create a new message.
  */
 export const WatchRunResponseSchema: GenMessage<WatchRunResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 10);
+  messageDesc(file_spindle_v1_run_service, 11);
 
 /**
  * @generated from message spindle.v1.PauseRunRequest
@@ -384,7 +427,7 @@ export type PauseRunRequest = Message<"spindle.v1.PauseRunRequest"> & {
  * Use `create(PauseRunRequestSchema)` to create a new message.
  */
 export const PauseRunRequestSchema: GenMessage<PauseRunRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 11);
+  messageDesc(file_spindle_v1_run_service, 12);
 
 /**
  * @generated from message spindle.v1.PauseRunResponse
@@ -401,7 +444,7 @@ export type PauseRunResponse = Message<"spindle.v1.PauseRunResponse"> & {
  * Use `create(PauseRunResponseSchema)` to create a new message.
  */
 export const PauseRunResponseSchema: GenMessage<PauseRunResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 12);
+  messageDesc(file_spindle_v1_run_service, 13);
 
 /**
  * @generated from message spindle.v1.ResumeRunRequest
@@ -425,7 +468,7 @@ export type ResumeRunRequest = Message<"spindle.v1.ResumeRunRequest"> & {
  * Use `create(ResumeRunRequestSchema)` to create a new message.
  */
 export const ResumeRunRequestSchema: GenMessage<ResumeRunRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 13);
+  messageDesc(file_spindle_v1_run_service, 14);
 
 /**
  * @generated from message spindle.v1.ResumeRunResponse
@@ -449,7 +492,7 @@ export type ResumeRunResponse = Message<"spindle.v1.ResumeRunResponse"> & {
  * Use `create(ResumeRunResponseSchema)` to create a new message.
  */
 export const ResumeRunResponseSchema: GenMessage<ResumeRunResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 14);
+  messageDesc(file_spindle_v1_run_service, 15);
 
 /**
  * @generated from message spindle.v1.CancelRunRequest
@@ -466,7 +509,7 @@ export type CancelRunRequest = Message<"spindle.v1.CancelRunRequest"> & {
  * Use `create(CancelRunRequestSchema)` to create a new message.
  */
 export const CancelRunRequestSchema: GenMessage<CancelRunRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 15);
+  messageDesc(file_spindle_v1_run_service, 16);
 
 /**
  * @generated from message spindle.v1.CancelRunResponse
@@ -483,7 +526,7 @@ export type CancelRunResponse = Message<"spindle.v1.CancelRunResponse"> & {
  * Use `create(CancelRunResponseSchema)` to create a new message.
  */
 export const CancelRunResponseSchema: GenMessage<CancelRunResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 16);
+  messageDesc(file_spindle_v1_run_service, 17);
 
 /**
  * @generated from message spindle.v1.DeleteRunRequest
@@ -500,7 +543,7 @@ export type DeleteRunRequest = Message<"spindle.v1.DeleteRunRequest"> & {
  * Use `create(DeleteRunRequestSchema)` to create a new message.
  */
 export const DeleteRunRequestSchema: GenMessage<DeleteRunRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 17);
+  messageDesc(file_spindle_v1_run_service, 18);
 
 /**
  * @generated from message spindle.v1.DeleteRunResponse
@@ -513,7 +556,7 @@ export type DeleteRunResponse = Message<"spindle.v1.DeleteRunResponse"> & {
  * Use `create(DeleteRunResponseSchema)` to create a new message.
  */
 export const DeleteRunResponseSchema: GenMessage<DeleteRunResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_run_service, 18);
+  messageDesc(file_spindle_v1_run_service, 19);
 
 /**
  * @generated from enum spindle.v1.RunStatus

@@ -1,0 +1,83 @@
+/** `spindle run --dry-run --probe`: the trainer's and the sampler's probes, one after the other, and what follows from them. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { SpindleError } from '@spindle/kit';
+import type { RunWork } from '@spindle/proto';
+import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
+import type { RunConfig } from '../config/schema.js';
+import { estimate, sftCost, type Estimate, type Probes, type Work } from '../domain/estimate.js';
+import { size } from '../server/plan-text.js';
+import { duration } from './format.js';
+import { probeMain } from './mesh/packages.js';
+
+export async function predict(config: RunConfig, work: Pick<RunWork, 'resolution' | 'rows' | 'drawn' | 'evaluated'>): Promise<Estimate> {
+  const { train, sampling } = config;
+  const common = { model: config.model, resolution: work.resolution, precision: config.precision };
+  const trainer = await probe<Probes['trainer']>('trainer', {
+    ...common,
+    objective: `spin_${config.objective.loss}`,
+    microBatch: Math.ceil(train.batch_size / train.gradient_accumulation),
+    emaDecay: train.ema_decay,
+    activationCheckpointing: train.activation_checkpointing,
+    dropsCaptions: train.caption_dropout > 0,
+  });
+  const sampler = await probe<Probes['sampler']>('sampler', {
+    ...common,
+    scheduler: sampling.scheduler ?? '',
+    overridesJson: Object.keys(sampling.overrides).length > 0 ? JSON.stringify(sampling.overrides) : '',
+    guidanceScale: sampling.guidance_scale,
+    shardSize: sampling.shard_size,
+    // The base, and from the second model on that of another iteration.
+    unets: config.iterations > 1 || config.evaluation !== undefined ? 2 : 1,
+    decodes: work.evaluated > 0n,
+  });
+  return estimate({ trainer, sampler }, workload(config, work));
+}
+
+function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, 'rows' | 'drawn' | 'evaluated'>): Work {
+  const { train } = config;
+  const [sft, dpo] = [sftTraining(config), dpoTraining(config)];
+  // In units of the probed micro-batch's size, which other trainings may not share.
+  const probed = train.batch_size / train.gradient_accumulation;
+  const training = (settings: { steps: number; batch_size: number }, cost: number) => ({
+    steps: settings.steps,
+    microBatches: settings.batch_size / probed,
+    cost,
+  });
+  return {
+    rows: Number(rows),
+    drawn: Number(drawn),
+    evaluated: Number(evaluated),
+    steps: config.sampling.steps,
+    evaluationSteps: evaluationSampling(config).steps,
+    trainings: [
+      ...Array.from({ length: config.iterations }, () => training(train, 1)),
+      ...(sft ? [training(sft, sftCost)] : []),
+      ...(dpo ? [training(dpo, 1)] : []),
+    ],
+  };
+}
+
+export function describeEstimate(predicted: Estimate): string[] {
+  const { trainerBytes, samplerBytes, encodeSeconds, sampleSeconds, trainSeconds, evaluateSeconds, totalSeconds } = predicted;
+  return [
+    `peak memory, measured: trainer ${size(trainerBytes)}, sampler ${size(samplerBytes)}.`,
+    `run time on this machine: about ${duration(totalSeconds)} (encoding ${duration(encodeSeconds)}, drawing ${duration(sampleSeconds)}, training ${duration(trainSeconds)}, images of the evaluation ${duration(evaluateSeconds)}; judges not counted).`,
+  ];
+}
+
+/** A program of its own, so that its peak is that of nothing else. */
+async function probe<T>(service: 'sampler' | 'trainer', request: object): Promise<T> {
+  try {
+    const { stdout } = await promisify(execFile)(process.execPath, [probeMain(service), JSON.stringify(request)]);
+    return JSON.parse(stdout) as T;
+  } catch (thrown) {
+    const said =
+      thrown instanceof Error && 'stderr' in thrown
+        ? String(thrown.stderr)
+            .trim()
+            .replace(/^spindle: /, '')
+        : '';
+    throw new SpindleError('INTERNAL', `probe of the ${service}: ${said === '' ? String(thrown) : said}`, { cause: thrown });
+  }
+}

@@ -1,0 +1,52 @@
+/** From probes of a few steps to the memory and the time of a whole run. */
+
+export interface Probes {
+  /** Bytes at the peak of each process, and seconds of its pieces of work. */
+  trainer: { peakBytes: number; microBatchSeconds: number; applySeconds: number };
+  sampler: { peakBytes: number; encodeSeconds: number; stepSeconds: number; decodeSeconds: number };
+}
+
+export interface Work {
+  /** Images of the data set. */
+  rows: number;
+  /** Drawn for training, and for evaluation, over the whole run. */
+  drawn: number;
+  evaluated: number;
+  /** Denoising steps per image. */
+  steps: number;
+  evaluationSteps: number;
+  trainings: readonly { steps: number; microBatches: number; /** Of the probed micro-batch's cost. */ cost: number }[];
+}
+
+export interface Estimate {
+  trainerBytes: number;
+  samplerBytes: number;
+  encodeSeconds: number;
+  sampleSeconds: number;
+  evaluateSeconds: number;
+  trainSeconds: number;
+  totalSeconds: number;
+}
+
+/** Without overlap: on one device training waits for the samplers. Judges' time is not in it. */
+export function estimate({ trainer, sampler }: Probes, work: Work): Estimate {
+  const encodeSeconds = work.rows * sampler.encodeSeconds;
+  const sampleSeconds = work.drawn * work.steps * sampler.stepSeconds;
+  const evaluateSeconds = work.evaluated * (work.evaluationSteps * sampler.stepSeconds + sampler.decodeSeconds);
+  const trainSeconds = work.trainings.reduce(
+    (sum, training) => sum + training.steps * (training.microBatches * training.cost * trainer.microBatchSeconds + trainer.applySeconds),
+    0,
+  );
+  return {
+    trainerBytes: trainer.peakBytes,
+    samplerBytes: sampler.peakBytes,
+    encodeSeconds,
+    sampleSeconds,
+    evaluateSeconds,
+    trainSeconds,
+    totalSeconds: encodeSeconds + sampleSeconds + evaluateSeconds + trainSeconds,
+  };
+}
+
+/** SFT looks at half the images, and has no opponent's forward: forward and backward (three forwards) of four, for two images. */
+export const sftCost = 3 / 8;

@@ -1,0 +1,78 @@
+/** Times what encode and sample jobs do, through the same calls, on made-up images. */
+import { join } from 'node:path';
+import type { NativePrecision } from '@spindle/native';
+import { unetBatchSize, vaeBatchSize } from '../domain/batches.js';
+import type { Sampling } from '../domain/sampling.js';
+import type { SamplerEngine } from '../engine.js';
+
+export interface ProbeRequest {
+  model: string;
+  resolution: number;
+  precision: 'auto' | NativePrecision;
+  scheduler: string;
+  overridesJson: string;
+  guidanceScale: number;
+  /** Images per job at most. */
+  shardSize: number;
+  /** U-Nets that are in memory together: one, or two once there are trained ones. */
+  unets: number;
+  /** Images are decoded, for evaluation. */
+  decodes: boolean;
+}
+
+export interface SamplingProbe {
+  precision: NativePrecision;
+  /** Seconds per image: its posterior and its text; one denoising step; decoding it to a file. */
+  encodeSeconds: number;
+  stepSeconds: number;
+  decodeSeconds: number;
+}
+
+const steps = 3;
+
+export async function probeSampling(engine: SamplerEngine, request: ProbeRequest): Promise<SamplingProbe> {
+  const { model, resolution } = request;
+  const signal = new AbortController().signal;
+  const precision = request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
+  const pipeline = await engine.loadPipeline(model, precision);
+  const rgb = new Uint8Array(3 * resolution * resolution).map((_, i) => (i * 37) % 256);
+  const images = Array.from({ length: vaeBatchSize(resolution, resolution) }, () => ({ rgb, width: resolution, height: resolution }));
+  const prompts = images.map((_, i) => `a picture of thing number ${i}`);
+  const encodeSeconds = await perImage(images.length, async () => {
+    await pipeline.encodeImages(images, signal);
+    await pipeline.encodeTexts(prompts, signal);
+  });
+  const source = engine.unetSource(join(model, 'unet'));
+  const unet = await engine.loadUnet(source, precision);
+  const other = request.unets > 1 ? await engine.loadUnet(source, precision) : undefined;
+  const [, height, width] = pipeline.latentShape(resolution, resolution);
+  const count = Math.min(request.shardSize, unetBatchSize(height, width));
+  const items = Array.from({ length: count }, (_, i) => ({ prompt: `a picture of thing number ${i}`, seed: BigInt(i) }));
+  const { scheduler, overridesJson, guidanceScale } = request;
+  const sampling: Sampling = { scheduler, overridesJson, steps, guidanceScale, eta: 0, height: resolution, width: resolution };
+  // Some schedulers take more model calls than steps.
+  let calls = steps;
+  const drawn: { latents: Awaited<ReturnType<typeof pipeline.draw>>['latents'] }[] = [];
+  const drawSeconds = await perImage(count, async () => {
+    drawn.push(await pipeline.draw(unet, items, sampling, { signal, onStep: (_done, total) => (calls = total) }));
+  });
+  const latents = drawn.at(-1)?.latents;
+  const decodeSeconds =
+    request.decodes && latents !== undefined
+      ? await perImage(count, async () => {
+          await pipeline.decode(latents, signal);
+        })
+      : 0;
+  unet.release();
+  other?.release();
+  pipeline.release();
+  return { precision, encodeSeconds, stepSeconds: drawSeconds / calls, decodeSeconds };
+}
+
+/** The second time counts: the first one takes memory from the system, which later ones have. */
+async function perImage(count: number, work: () => Promise<void>): Promise<number> {
+  await work();
+  const began = performance.now();
+  await work();
+  return (performance.now() - began) / 1000 / count;
+}

@@ -1,0 +1,101 @@
+/** Times the steps of a training on noise, through the same calls as a real one. */
+import { join } from 'node:path';
+import { readPipeline, wholeImage, type NativePrecision, type TensorDto, type TrainBatchDto } from '@spindle/native';
+import type { TrainerEngine } from '../engine.js';
+
+export interface ProbeRequest {
+  model: string;
+  resolution: number;
+  precision: 'auto' | NativePrecision;
+  /** "spin_logistic", …, "sft". */
+  objective: string;
+  /** Pairs, or images of sft, per micro-batch. */
+  microBatch: number;
+  emaDecay: number;
+  activationCheckpointing: boolean;
+  /** Captions are dropped: the text encoders are in memory for a moment. */
+  dropsCaptions: boolean;
+}
+
+export interface TrainingProbe {
+  precision: NativePrecision;
+  /** Of one micro-batch, and of the optimiser's step. */
+  microBatchSeconds: number;
+  applySeconds: number;
+}
+
+const steps = 3;
+
+export async function probeTraining(
+  engine: TrainerEngine,
+  request: ProbeRequest,
+  noise: (seed: bigint, count: number) => Float32Array,
+): Promise<TrainingProbe> {
+  const { model, resolution, microBatch, objective } = request;
+  const precision = request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
+  const { schedulerConfig } = engine.describePipeline(model);
+  const session = await engine.createSession(engine.unetSource(join(model, 'unet')), null, {
+    objective,
+    beta: 2000,
+    safeguard: null,
+    minSnrGamma: 0,
+    schedulerConfig,
+    precision,
+    learningRate: 1e-6,
+    schedule: 'constant',
+    warmupSteps: 0,
+    totalSteps: steps,
+    adamBeta1: 0.9,
+    adamBeta2: 0.999,
+    adamEpsilon: 1e-8,
+    weightDecay: 0.01,
+    maxGradNorm: 1,
+    emaDecay: request.emaDecay,
+    activationCheckpointing: request.activationCheckpointing,
+    seed: 0n,
+    iteration: 1,
+  });
+  try {
+    if (request.dropsCaptions) await engine.emptyPrompt(model, precision);
+    const { vaeScaling, textTokens, textWidth, pooledWidth } = readPipeline(model);
+    let seed = 0n;
+    const random = (...shape: number[]): TensorDto => ({
+      data: noise(
+        seed++,
+        shape.reduce((product, n) => product * n, 1),
+      ),
+      shape,
+    });
+    const side = resolution / vaeScaling.scale;
+    const latents = (): TensorDto => random(microBatch, vaeScaling.latentChannels, side, side);
+    const batch: Omit<TrainBatchDto, 'step'> = {
+      offset: 0,
+      stepBatchSize: microBatch,
+      real: latents(),
+      generated: objective === 'sft' ? null : latents(),
+      text: random(microBatch, textTokens, textWidth),
+      beta: null,
+      pooled: pooledWidth > 0 ? random(microBatch, pooledWidth) : null,
+      timeIds:
+        pooledWidth > 0
+          ? {
+              data: Float32Array.from(Array.from({ length: microBatch }, () => wholeImage(resolution, resolution)).flat()),
+              shape: [microBatch, 6],
+            }
+          : null,
+    };
+    const times: [number, number][] = [];
+    for (let step = 0; step < steps; step++) {
+      const began = performance.now();
+      await session.accumulate({ ...batch, step }, new AbortController().signal);
+      const between = performance.now();
+      await session.apply(step, 1);
+      times.push([between - began, performance.now() - between]);
+    }
+    // The first step takes memory from the system, which later ones have.
+    const mean = (of: 0 | 1): number => times.slice(1).reduce((sum, pair) => sum + pair[of], 0) / (steps - 1) / 1000;
+    return { precision, microBatchSeconds: mean(0), applySeconds: mean(1) };
+  } finally {
+    session.release();
+  }
+}
