@@ -11,8 +11,11 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
+import { execFile } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   componentSource,
@@ -191,6 +194,12 @@ describe('files', () => {
   });
 });
 
+async function probe(service: 'trainer' | 'sampler', request: object): Promise<Record<string, unknown>> {
+  const program = fileURLToPath(new URL(`../../services/${service}/dist/probe/main.js`, import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, [program, JSON.stringify(request)]);
+  return JSON.parse(stdout) as Record<string, unknown>;
+}
+
 const training = (schedulerConfig: string): TrainerOptionsDto => ({
   objective: 'spin_logistic',
   beta: 2000,
@@ -313,6 +322,27 @@ describe('SDXL', () => {
     trainer.release();
     moved.release();
     model.release();
+  });
+
+  it('is probed for memory and time by the programs that would train it and draw from it', async () => {
+    const common = { model: randomModel('sdxl', { release: 'sdxl' }), resolution: 64, precision: 'float32' };
+    const training = {
+      ...common,
+      objective: 'spin_logistic',
+      microBatch: 2,
+      emaDecay: 0.9,
+      activationCheckpointing: true,
+      dropsCaptions: true,
+    };
+    const sampling = { ...common, scheduler: '', overridesJson: '', guidanceScale: 5, shardSize: 2, unets: 2, decodes: true };
+    const [trainer, sampler] = await Promise.all([probe('trainer', training), probe('sampler', sampling)]);
+    expect(Object.keys(trainer).sort()).toEqual(['applySeconds', 'microBatchSeconds', 'peakBytes', 'precision']);
+    expect(Object.keys(sampler).sort()).toEqual(['decodeSeconds', 'encodeSeconds', 'peakBytes', 'precision', 'stepSeconds']);
+    for (const report of [trainer, sampler]) {
+      const { precision, ...numbers } = report;
+      expect(precision).toBe('float32');
+      expect(Object.values(numbers).every((value) => typeof value === 'number' && value > 0)).toBe(true);
+    }
   });
 
   it('is refused by name where its parts do not fit', () => {

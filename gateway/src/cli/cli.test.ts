@@ -42,6 +42,10 @@ describe('spindle', () => {
     expect(out).toContain('iteration 2: against spin1, draw 6 images in 3 jobs');
     expect(out).toMatch(/memory: .*\n.*disk: /);
     expect((await spindle('ls')).out).toContain('no runs yet');
+    expect(await spindle('run', config, '--probe')).toMatchObject({
+      code: 2,
+      err: 'spindle: --probe: expected --dry-run beside it, got none.\n',
+    });
   });
 
   it('warns of held-out prompts that the text encoder will cut', async () => {

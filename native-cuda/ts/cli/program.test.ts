@@ -133,6 +133,7 @@ describe('bench', () => {
       steps: 20,
       repeat: 5,
       warmup: 2,
+      checkpointing: false,
       profile: false,
     });
     expect(out).toEqual(['{"task":"sample","seconds_median":0.5}']);

@@ -173,6 +173,12 @@ describe('settings', () => {
     minSnrGamma: 0,
     autoBetaSlope: 0,
   };
+  it('may change where no result depends on them, and nowhere else', () => {
+    const kept = fingerprint(settings, {});
+    const elsewhere = { ...settings, activationCheckpointing: true, checkpointSteps: 7, keepCheckpoints: 9 };
+    expect(firstDifference(kept, fingerprint(elsewhere, {}))).toBeNull();
+    expect(firstDifference(kept, fingerprint({ ...elsewhere, emaDecay: 0.9 }, {}))).toBe('emaDecay: expected 0, got 0.9');
+  });
   it('fill in what is empty and keep two checkpoints at least', () => {
     expect(checkSettings(settings)).toMatchObject({ gradientAccumulation: 1, keepCheckpoints: 2 });
   });
