@@ -52,7 +52,17 @@ export function addBench(program: Command, context: CliContext): void {
 
 async function bench(flags: BenchFlags, context: CliContext): Promise<void> {
   const { task, model, precision, batch, steps, repeat, warmup, checkpointing, profile } = flags;
-  const { values, tables } = await openEngine(context, flags).bench({ task, model, precision, batch, steps, repeat, warmup, checkpointing, profile });
+  const { values, tables } = await openEngine(context, flags).bench({
+    task,
+    model,
+    precision,
+    batch,
+    steps,
+    repeat,
+    warmup,
+    checkpointing,
+    profile,
+  });
   if (flags.json) {
     context.write(JSON.stringify(values));
     return;

@@ -103,7 +103,13 @@ function share(field: string, value: number): void {
 
 /** What must not change between a checkpoint and the run that resumes from it. */
 export function fingerprint(settings: TrainingSettings, data: Readonly<Record<string, string>>): Record<string, string> {
-  const { checkpointSteps: _often, keepCheckpoints: _kept, gradientAccumulation: _pieces, activationCheckpointing: _how, ...fixed } = settings;
+  const {
+    checkpointSteps: _often,
+    keepCheckpoints: _kept,
+    gradientAccumulation: _pieces,
+    activationCheckpointing: _how,
+    ...fixed
+  } = settings;
   return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, String(value)])), ...data };
 }
 
