@@ -1,6 +1,13 @@
 /** Times the steps of a training on noise, through the same calls as a real one. */
 import { join } from 'node:path';
-import { readPipeline, wholeImage, type NativePrecision, type TensorDto, type TrainBatchDto } from '@spindle/native';
+import {
+  readPipeline,
+  wholeImage,
+  type NativePrecision,
+  type TensorDto,
+  type TrainBatchDto,
+  type TrainerOptionsDto,
+} from '@spindle/native';
 import type { TrainerEngine } from '../engine.js';
 
 export interface ProbeRequest {
@@ -34,7 +41,7 @@ export async function probeTraining(
   const { model, resolution, microBatch, objective } = request;
   const precision = request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
   const { schedulerConfig } = engine.describePipeline(model);
-  const session = await engine.createSession(engine.unetSource(join(model, 'unet')), null, {
+  const options: TrainerOptionsDto = {
     objective,
     beta: 2000,
     safeguard: null,
@@ -54,7 +61,9 @@ export async function probeTraining(
     activationCheckpointing: request.activationCheckpointing,
     seed: 0n,
     iteration: 1,
-  });
+  };
+  const { signal } = new AbortController();
+  const session = await engine.createSession(engine.unetSource(join(model, 'unet')), null, options, null, signal);
   try {
     if (request.dropsCaptions) await engine.emptyPrompt(model, precision);
     const { vaeScaling, textTokens, textWidth, pooledWidth } = readPipeline(model);
@@ -71,6 +80,7 @@ export async function probeTraining(
     const batch: Omit<TrainBatchDto, 'step'> = {
       offset: 0,
       stepBatchSize: microBatch,
+      last: true,
       real: latents(),
       generated: objective === 'sft' ? null : latents(),
       text: random(microBatch, textTokens, textWidth),
@@ -87,9 +97,9 @@ export async function probeTraining(
     const times: [number, number][] = [];
     for (let step = 0; step < steps; step++) {
       const began = performance.now();
-      await session.accumulate({ ...batch, step }, new AbortController().signal);
+      await session.accumulate({ ...batch, step }, signal);
       const between = performance.now();
-      await session.apply(step, 1);
+      await session.apply(step, 1, signal);
       times.push([between - began, performance.now() - between]);
     }
     // The first step takes memory from the system, which later ones have.
