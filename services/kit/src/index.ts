@@ -24,4 +24,11 @@ export { Lease } from './nats/lease.js';
 export { startNatsServer, type NatsServer } from './nats/server.js';
 export { heartbeat, runService, serve, type ServeOptions } from './service.js';
 export { announceWorker, openWorker, takeJobs, WorkerState, type WorkerContext } from './worker.js';
-export { engineOptions, environmentSchema, pickEnvironment, serviceEnvironment, type Environment } from './worker-environment.js';
+export {
+  engineEnvironmentSchema,
+  engineOptions,
+  environmentSchema,
+  pickEnvironment,
+  serviceEnvironment,
+  type Environment,
+} from './worker-environment.js';

@@ -38,8 +38,21 @@ export function pickEnvironment(schema: z.ZodObject, env: Readonly<Record<string
   return picked;
 }
 
+/** The part that the engine alone needs, for programs outside of a mesh. */
+export const engineEnvironmentSchema = environmentSchema.pick({
+  SPINDLE_THREADS: true,
+  SPINDLE_BACKEND: true,
+  SPINDLE_ISA: true,
+  SPINDLE_ADDON: true,
+});
+
 /** The engine as the environment wants it. */
-export function engineOptions(env: Environment): { backend: string; threads: number; isa: string; addon?: string } {
+export function engineOptions(env: z.output<typeof engineEnvironmentSchema>): {
+  backend: string;
+  threads: number;
+  isa: string;
+  addon?: string;
+} {
   return {
     backend: env.SPINDLE_BACKEND,
     threads: env.SPINDLE_THREADS,
