@@ -50,7 +50,7 @@ void GradientBuckets::end() {
 }
 
 void GradientBuckets::plan() {
-  // By last use, those that no backward reaches at the end.
+  // By last use; those that no backward reaches come last, and leave at the end of it, when they have been zeroed.
   std::vector<Parameter*> done;
   std::vector<int64_t> left(uses_.size());
   for (size_t i = 0; i < uses_.size(); ++i) left[i] = uses_[i].planned = uses_[i].seen;
@@ -74,7 +74,6 @@ void GradientBuckets::plan() {
     for (Parameter* p : group) {
       uses_[size_t(p->place)].bucket = buckets_.size();
       ++bucket.parameters;
-      if (uses_[size_t(p->place)].planned == 0) ++bucket.final;
     }
     std::sort(group.begin(), group.end(), [](const Parameter* a, const Parameter* b) { return a->offset < b->offset; });
     for (Parameter* p : group) {
