@@ -37,7 +37,7 @@ function ctest(name, buildDir) {
     child.once('error', fail);
     child.once('exit', (code) => {
       const exitCode = code ?? 1;
-      const interesting = exitCode === 0 ? /^\s*\d+\/\d+ Test\s+#/ : /./;
+      const interesting = exitCode === 0 ? /^\s*\d+\/\d+ Test\s+#|^\d+: cuda: / : /./;
       console.log(
         output
           .split('\n')

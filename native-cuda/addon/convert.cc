@@ -9,13 +9,13 @@ namespace spindle::addon {
 
 Tensor TensorData::upload(Device& device) const {
   Tensor tensor = device.empty(Shape(shape), DType::F32);
-  std::memcpy(tensor.raw(), values.data(), tensor.bytes());
+  device.upload(tensor, values.data());
   return tensor;
 }
 
-TensorData TensorData::download(const Tensor& tensor) {
+TensorData TensorData::download(Device& device, const Tensor& tensor) {
   ensure(tensor.dtype() == DType::F32, "[addon] expected a float32 result, got ", dtype_name(tensor.dtype()));
-  return {{tensor.f32(), tensor.f32() + tensor.numel()}, tensor.shape().dims()};
+  return {device.download<float>(tensor), tensor.shape().dims()};
 }
 
 Fields::Fields(const Napi::Value& value, std::string where) : where_(std::move(where)) {

@@ -22,7 +22,7 @@ struct TensorData {
 
   // On the engine's thread.
   Tensor upload(Device& device) const;
-  static TensorData download(const Tensor& tensor);
+  static TensorData download(Device& device, const Tensor& tensor);
 };
 
 // An object's fields; every one must be there.

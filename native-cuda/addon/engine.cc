@@ -7,6 +7,7 @@
 #include "core/version.h"
 #include "exports.h"
 #include "handles.h"
+#include "kernels/cuda_loader.h"
 
 namespace spindle::addon {
 
@@ -21,11 +22,13 @@ std::string cpu_name() {
 
 Napi::Value create_engine(const Napi::CallbackInfo& info) {
   Fields fields(info[0], "options");
-  DeviceOptions options{fields.string("backend"), int(fields.integer("threads")), fields.string("isa")};
+  DeviceOptions options;
+  options.backend = fields.string("backend");
+  options.threads = int(fields.integer("threads"));
+  options.isa = fields.string("isa");
   require(options.threads >= 0 && options.threads <= 1024, "options.threads: expected 0 to 1024, got ", options.threads);
   auto made = std::make_unique<EngineHandle>();
   made->engine = std::make_shared<EngineThread>(info.Env(), options);
-  made->backend = options.backend;
   return to_js_handle(info.Env(), std::move(made));
 }
 
@@ -36,8 +39,9 @@ Napi::Value engine_info(const Napi::CallbackInfo& info) {
   Napi::Array backends = Napi::Array::New(env);
   backends.Set(0u, "cpu");
   backends.Set(1u, "reference");
+  if (why_no_cuda().empty()) backends.Set(2u, "cuda");
   return from_fields(env, {{"version", from_string(env, kVersion)},
-                           {"backend", from_string(env, engine.backend)},
+                           {"backend", from_string(env, device.backend())},
                            {"isa", from_string(env, device.isa())},
                            {"threads", from_number(env, device.threads().threads())},
                            {"cpu", from_string(env, cpu_name())},

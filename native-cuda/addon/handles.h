@@ -19,7 +19,6 @@ struct Handle {
 struct EngineHandle : Handle {
   static constexpr const char* kName = "an engine";
   std::shared_ptr<EngineThread> engine;
-  std::string backend;
   bool live() const { return engine != nullptr; }
   void release() override { engine.reset(); }
 };

@@ -62,7 +62,7 @@ Napi::Value unet_forward_call(const Napi::CallbackInfo& info) {
   return unet.call(
       info.Env(), nullptr,
       [sample = to_tensor(info[1], "sample", 4), timesteps = std::vector<float>(t.begin(), t.end()), text = to_tensor(info[3], "text", 3)](Unet& u, const CancelToken*) {
-        return TensorData::download(unet_forward(u, sample.upload(u.device), timesteps, text.upload(u.device)));
+        return TensorData::download(u.device, unet_forward(u, sample.upload(u.device), timesteps, text.upload(u.device)));
       },
       tensor_to_js);
 }
@@ -77,7 +77,7 @@ Napi::Value vae_encode_call(const Napi::CallbackInfo& info) {
       info.Env(), cancel_token(info[2]),
       [pixels = to_tensor(info[1], "pixels", 4)](Vae& vae, const CancelToken* cancel) {
         VaeMoments moments = vae_encode(vae, pixels.upload(vae.device), cancel);
-        return MomentsData{TensorData::download(moments.mean), TensorData::download(moments.logvar), std::move(moments.phases)};
+        return MomentsData{TensorData::download(vae.device, moments.mean), TensorData::download(vae.device, moments.logvar), std::move(moments.phases)};
       },
       [](Napi::Env env, MomentsData& m) -> Napi::Value {
         return from_fields(env, {{"mean", from_tensor(env, m.mean)}, {"logvar", from_tensor(env, m.logvar)}, {"phases", from_phases(env, m.phases)}});
@@ -94,7 +94,7 @@ Napi::Value vae_decode_call(const Napi::CallbackInfo& info) {
       info.Env(), cancel_token(info[2]),
       [latents = to_tensor(info[1], "latents", 4)](Vae& vae, const CancelToken* cancel) {
         VaeImages images = vae_decode(vae, latents.upload(vae.device), cancel);
-        return ImagesData{TensorData::download(images.pixels), std::move(images.phases)};
+        return ImagesData{TensorData::download(vae.device, images.pixels), std::move(images.phases)};
       },
       [](Napi::Env env, ImagesData& i) -> Napi::Value { return from_fields(env, {{"pixels", from_tensor(env, i.pixels)}, {"phases", from_phases(env, i.phases)}}); });
 }
@@ -109,7 +109,7 @@ Napi::Value clip_text_encode_call(const Napi::CallbackInfo& info) {
       info.Env(), cancel_token(info[3]),
       [ids = to_ids(info[1], "ids"), batch = to_integer(info[2], "batch")](ClipText& model, const CancelToken* cancel) {
         ClipTextStates states = clip_text_encode(model, ids, batch, cancel);
-        return TextData{TensorData::download(states.last_hidden_state), TensorData::download(states.penultimate), TensorData::download(states.pooled), std::move(states.phases)};
+        return TextData{TensorData::download(model.device, states.last_hidden_state), TensorData::download(model.device, states.penultimate), TensorData::download(model.device, states.pooled), std::move(states.phases)};
       },
       [](Napi::Env env, TextData& t) -> Napi::Value {
         return from_fields(env, {{"lastHiddenState", from_tensor(env, t.last_hidden_state)}, {"penultimate", from_tensor(env, t.penultimate)}, {"pooled", from_tensor(env, t.pooled)}, {"phases", from_phases(env, t.phases)}});
@@ -118,12 +118,12 @@ Napi::Value clip_text_encode_call(const Napi::CallbackInfo& info) {
 
 Napi::Value clip_image_embed_call(const Napi::CallbackInfo& info) {
   return handle<ClipHandle>(info[0]).call(
-      info.Env(), nullptr, [pixels = to_tensor(info[1], "pixels", 4)](Clip& clip, const CancelToken*) { return TensorData::download(clip_image_embed(clip, pixels.upload(clip.device))); }, tensor_to_js);
+      info.Env(), nullptr, [pixels = to_tensor(info[1], "pixels", 4)](Clip& clip, const CancelToken*) { return TensorData::download(clip.device, clip_image_embed(clip, pixels.upload(clip.device))); }, tensor_to_js);
 }
 
 Napi::Value clip_text_embed_call(const Napi::CallbackInfo& info) {
   return handle<ClipHandle>(info[0]).call(
-      info.Env(), nullptr, [ids = to_ids(info[1], "ids"), batch = to_integer(info[2], "batch")](Clip& clip, const CancelToken*) { return TensorData::download(clip_text_embed(clip, ids, batch)); }, tensor_to_js);
+      info.Env(), nullptr, [ids = to_ids(info[1], "ids"), batch = to_integer(info[2], "batch")](Clip& clip, const CancelToken*) { return TensorData::download(clip.device, clip_text_embed(clip, ids, batch)); }, tensor_to_js);
 }
 
 // Read here, beside calls in flight: weights never change once loaded.

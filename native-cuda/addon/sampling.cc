@@ -70,7 +70,7 @@ Napi::Value sample_call(const Napi::CallbackInfo& info) {
     SampleProgress progress;
     if (step) progress = [engine, step](int64_t done, int64_t total) { engine->send(std::make_unique<Progress>(*step, done, total)); };
     SampleResult result = sample(u, r, cancel, progress);
-    return Latents{TensorData::download(result.latents), std::move(result.phases)};
+    return Latents{TensorData::download(u.device, result.latents), std::move(result.phases)};
   };
   auto to_js = [engine = unet.engine, on_step](Napi::Env env, Latents& l) -> Napi::Value {
     return from_fields(env, {{"latents", from_tensor(env, l.latents)}, {"phases", from_phases(env, l.phases)}});

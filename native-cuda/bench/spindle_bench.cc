@@ -16,7 +16,9 @@ namespace {
 const char* const kHelp =
     "usage: spindle-bench --task unet_forward|spin_step|sample|vae_encode|vae_decode --model sd15|small|DIR\n"
     "  --precision float32|bfloat16   default float32\n"
-    "  --backend cpu|reference        default cpu\n"
+    "  --backend auto|cuda|cuda:N|cpu|reference   default cpu; auto is cuda where it can be used\n"
+    "  --tf32                         of cuda: float32 products may round to TF32\n"
+    "  --plans DIR                    of cuda: where what it learnt about shapes is kept\n"
     "  --isa auto|amx|avx512_bf16|avx512|avx2|generic   default auto\n"
     "  --batch N                      default 1\n"
     "  --steps N                      of sample, default 20\n"
@@ -60,6 +62,10 @@ Arguments parse(int argc, char** argv) {
       a.bench.checkpointing = true;
       continue;
     }
+    if (flag == "--tf32") {
+      a.device.tf32 = true;
+      continue;
+    }
     if (flag == "--profile") {
       a.bench.profile = true;
       continue;
@@ -69,6 +75,7 @@ Arguments parse(int argc, char** argv) {
         {"--model", [&](const std::string& v) { a.bench.model = v; }},
         {"--precision", [&](const std::string& v) { a.bench.compute = precision(v); }},
         {"--backend", [&](const std::string& v) { a.device.backend = v; }},
+        {"--plans", [&](const std::string& v) { a.device.plans = v; }},
         {"--isa", [&](const std::string& v) { a.device.isa = v; }},
         {"--batch", [&](const std::string& v) { a.bench.batch = whole(flag, v); }},
         {"--steps", [&](const std::string& v) { a.bench.steps = whole(flag, v); }},

@@ -27,6 +27,9 @@ struct State {
   std::string current;
   int passed = 0, failed = 0;
   bool failing = false;
+  // Why none of these tests can run here ("no device"), and whose they are ("cuda"); set before main.
+  std::function<std::string()> why_not;
+  std::string whose;
 };
 
 inline State& state() {
@@ -107,6 +110,10 @@ void throws(const char* file, int line, const char* text, spindle::Code code, F&
 
 int main(int argc, char** argv) {
   check::state().words.assign(argv + 1, argv + argc);
+  if (std::string why = check::state().why_not ? check::state().why_not() : std::string(); !why.empty()) {
+    std::printf("%s: %s, %zu cases not run\n0 passed, 0 failed\n", check::state().whose.c_str(), why.c_str(), check::state().tests.size());
+    return 0;
+  }
   for (const check::Test& test : check::state().tests)
     if (check::wanted(test.name)) check::run(test);
   std::printf("%d passed, %d failed\n", check::state().passed, check::state().failed);

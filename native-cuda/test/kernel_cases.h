@@ -270,10 +270,11 @@ class KernelCases {
         k.gather_rows(out.tensor("gathered", y, dtype), x, c.ids.data(), y[0]);
       });
     }
-    static const float kTimesteps[] = {0, 1, 37.5f, 500, 999};
+    Tensor timesteps(allocator_, {5}, DType::F32);
+    reference::store(timesteps, {0, 1, 37.5, 500, 999});
     for (const cases::TimestepCase& c : cases::kTimestep) {
       // frequencies are float32 in the reference library and in backends: an angle of 999 has half of float32's digits left
-      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) { k.timestep_embedding(out.tensor("y", {5, c.width}, dtype), kTimesteps, c.args); }, 1e-4);
+      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) { k.timestep_embedding(out.tensor("y", {5, c.width}, dtype), timesteps, c.args); }, 1e-4);
     }
   }
 

@@ -16,10 +16,13 @@ inline std::unique_ptr<Unet> unet(Device& device, const LoadPrecision& precision
 // Standard normal, the same for the same number.
 inline Tensor random(Device& device, const Shape& shape, uint32_t number) {
   Tensor t = device.empty(shape, DType::F32);
-  Philox(3, 0).normal(t.f32(), t.numel(), number, 0, Draw::Test);
+  std::vector<float> values(size_t(t.numel()));
+  Philox(3, 0).normal(values.data(), t.numel(), number, 0, Draw::Test);
+  device.upload(t, values.data());
   return t;
 }
 
 inline std::vector<float> floats(const Tensor& t) { return {t.f32(), t.f32() + t.numel()}; }
+inline std::vector<float> floats(Device& device, const Tensor& t) { return device.download<float>(t); }
 
 }  // namespace tiny

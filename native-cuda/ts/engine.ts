@@ -17,7 +17,7 @@ import type {
 } from './native.js';
 
 export interface EngineOptions {
-  /** "cpu" unless told; "reference" is slow and for checks. */
+  /** "cpu" unless told; "cuda" or "cuda:1" (its second device), "auto" (cuda where it can be used, else cpu); "reference" is slow and for checks. */
   backend?: string;
   /** 0, the default: all cores this process may use. */
   threads?: number;

@@ -21,7 +21,7 @@ export interface PhaseDto {
 export type NativePrecision = 'float32' | 'bfloat16';
 
 export interface EngineOptionsDto {
-  /** "cpu" or "reference" (plain loops, slow; the oracle of the tests). */
+  /** "cpu", "cuda", "cuda:N", "auto" or "reference" (plain loops, slow; the oracle of the tests). */
   backend: string;
   /** 0: all cores this process may use. */
   threads: number;
@@ -32,7 +32,7 @@ export interface EngineOptionsDto {
 export interface EngineInfoDto {
   version: string;
   backend: string;
-  /** Instruction set in use, e.g. "avx512_bf16". */
+  /** What computes: the instruction set, e.g. "avx512_bf16", or the GPU, e.g. "NVIDIA H200". */
   isa: string;
   threads: number;
   cpu: string;

@@ -153,7 +153,7 @@ describe('the addon', () => {
         message: expect.stringMatching(message) as string,
       });
     }
-    expect(() => Engine.open({ backend: 'abacus' })).toThrow(/backend: expected cpu or reference, got abacus/);
+    expect(() => Engine.open({ backend: 'abacus' })).toThrow(/backend: expected auto, cuda, cuda:N, cpu or reference, got abacus/);
     const addon = loadAddon();
     const cancel = addon.createCancel();
     expect(() => addon.unetInfo(cancel as never)).toThrow(/expected a U-Net, got another kind of handle/);

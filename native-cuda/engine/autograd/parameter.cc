@@ -1,7 +1,6 @@
 #include "autograd/parameter.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace spindle {
 
@@ -30,12 +29,11 @@ Parameter* ParameterStore::find(const std::string& name) {
 }
 
 void ParameterStore::allocate(DType compute, DType master, bool trainable) {
-  int64_t size = 0, low_size = 0;
+  int64_t size = 0;
   numel_ = 0;
   for (Parameter& p : parameters_) {
     p.offset = size;
     size += (p.shape.numel() + kAlign - 1) / kAlign * kAlign;
-    if (p.kind != ParameterKind::Vector) low_size += (p.shape.numel() + kAlign - 1) / kAlign * kAlign;
     numel_ += p.shape.numel();
   }
   compute_ = compute;
@@ -44,15 +42,13 @@ void ParameterStore::allocate(DType compute, DType master, bool trainable) {
   if (trainable) {
     master_ = device_.zeros({size}, master);
     gradient_ = device_.zeros({size}, master);
+    if (copies) low_ = device_.zeros({size}, DType::BF16);
   }
-  if (copies) low_ = device_.zeros({low_size}, DType::BF16);
-  int64_t low_offset = 0;
   for (Parameter& p : parameters_) {
     p.master = trainable ? master_.slice(p.offset, p.shape) : device_.empty(p.shape, master);
     if (trainable) p.grad = gradient_.slice(p.offset, p.shape);
     if (copies && p.kind != ParameterKind::Vector) {
-      p.value = low_.slice(low_offset, p.shape);
-      low_offset += (p.shape.numel() + kAlign - 1) / kAlign * kAlign;
+      p.value = trainable ? low_.slice(p.offset, p.shape) : device_.empty(p.shape, DType::BF16);
     } else {
       p.value = p.master;
     }
@@ -83,10 +79,20 @@ void ParameterStore::watch(std::vector<Parameter*>* uses) {
   for (Parameter& p : parameters_) p.watcher = uses;
 }
 
+std::vector<bool> ParameterStore::written() const {
+  std::vector<bool> written;
+  for (const Parameter& p : parameters_) written.push_back(p.grad_written);
+  return written;
+}
+
+void ParameterStore::set_written(const std::vector<bool>& written) {
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].grad_written = written[i];
+}
+
 void ParameterStore::finish_gradients() {
   for (Parameter& p : parameters_)
     if (p.grad && !p.grad_written) {
-      std::memset(p.grad.raw(), 0, p.grad.bytes());
+      device_.kernels().clear(p.grad);
       p.grad_written = true;
     }
 }

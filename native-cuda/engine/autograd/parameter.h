@@ -62,6 +62,9 @@ class ParameterStore {
   void finish_gradients();
   // From now on every gradient that a backward writes to is noted in `uses`; null ends it.
   void watch(std::vector<Parameter*>* uses);
+  // Which gradients have been written since begin_gradients(), in the order of the parameters.
+  std::vector<bool> written() const;
+  void set_written(const std::vector<bool>& written);
 
   std::deque<Parameter>& parameters() { return parameters_; }
   const std::deque<Parameter>& parameters() const { return parameters_; }
@@ -69,8 +72,9 @@ class ParameterStore {
   int64_t numel() const { return numel_; }        // of the models' parameters, padding left out
   Tensor& master() { return master_; }            // the arena; empty when frozen
   Tensor& gradient() { return gradient_; }
+  Tensor& low() { return low_; }                  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
   bool trainable() const { return bool(gradient_); }
-  Device& device() { return device_; }
+  Device& device() const { return device_; }
   DType compute() const { return compute_; }
 
  private:

@@ -1,7 +1,5 @@
 #include "autograd/tape.h"
 
-#include <cstring>
-
 namespace spindle {
 
 GradSlot Grads::slot(const TensorRef& x) {
@@ -14,7 +12,7 @@ GradSlot Grads::slot(const TensorRef& x) {
   }
   if (!it->second.unique()) {  // shared by add(): copy before it is written to
     Tensor copy = device_.empty(x.shape, x.dtype);
-    std::memcpy(copy.raw(), it->second.raw(), copy.bytes());
+    device_.kernels().copy(copy, it->second);
     it->second = copy;
   }
   return {it->second.reshape(x.shape), true};

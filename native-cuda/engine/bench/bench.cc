@@ -31,7 +31,9 @@ struct Task {
 
 Tensor random_tensor(Device& device, const Shape& shape, uint32_t which) {
   Tensor t = device.empty(shape, DType::F32);
-  Philox(1, 0).normal(t.f32(), t.numel(), which, 0, Draw::Test);
+  std::vector<float> values(size_t(t.numel()));
+  Philox(1, 0).normal(values.data(), t.numel(), which, 0, Draw::Test);
+  device.upload(t, values.data());
   return t;
 }
 
@@ -143,7 +145,7 @@ Json run_bench(Device& device, const BenchOptions& o) {
   result.set("model", o.model);
   result.set("task", o.task);
   result.set("dtype", dtype_name(o.compute));
-  result.set("device", "cpu");
+  result.set("device", device.backend());
   result.set("batch", o.batch);
   result.set("seconds_median", median);
   result.set("seconds_min", seconds.front());

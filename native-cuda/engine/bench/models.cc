@@ -1,7 +1,6 @@
 #include "bench/models.h"
 
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -47,9 +46,9 @@ ModelSource read_folder(const std::string& folder) {
 void randomise(ParameterStore& store) {
   Philox philox(0, 0);
   std::deque<Parameter>& parameters = store.parameters();
-  store.device().threads().run(int64_t(parameters.size()), [&](int64_t i, int) {
-    const Parameter& p = parameters[size_t(i)];
-    float* w = p.master.f32();
+  Device& device = store.device();
+  auto values_of = [&](size_t i, float* w) {
+    const Parameter& p = parameters[i];
     int64_t count = p.shape.numel();
     if (p.kind == ParameterKind::Vector) {
       std::fill(w, w + count, p.name.ends_with("weight") ? 1.0f : 0.0f);
@@ -60,7 +59,16 @@ void randomise(ParameterStore& store) {
       std::array<uint32_t, 4> bits = philox.block(0, uint32_t(i), Draw::Test, uint32_t(j / 4));
       for (int64_t k = 0; k < 4 && j + k < count; ++k) w[j + k] = bound * (float(bits[size_t(k)]) * 0x1p-31f - 1.0f);
     }
-  });
+  };
+  if (device.host_visible()) {
+    device.threads().run(int64_t(parameters.size()), [&](int64_t i, int) { values_of(size_t(i), parameters[size_t(i)].master.f32()); });
+  } else {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      std::vector<float> values(size_t(parameters[i].shape.numel()));
+      values_of(i, values.data());
+      device.upload(parameters[i].master, values.data());
+    }
+  }
   store.commit();
 }
 
@@ -100,7 +108,7 @@ std::unique_ptr<Unet> copy_unet(Unet& unet) {
   copy->store.allocate(unet.store.compute(), DType::F32, false);
   for (size_t i = 0; i < copy->store.parameters().size(); ++i) {
     Parameter& p = copy->store.parameters()[i];
-    std::memcpy(p.master.raw(), unet.store.parameters()[i].master.raw(), p.master.bytes());
+    unet.device.kernels().copy(p.master, unet.store.parameters()[i].master);
     copy->store.commit(p);
   }
   return copy;

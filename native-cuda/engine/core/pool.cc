@@ -11,11 +11,28 @@ namespace spindle {
 namespace {
 constexpr size_t kHugePage = size_t(2) << 20;
 constexpr size_t kSmall = size_t(256) << 10;   // blocks below have classes, others come from regions
-constexpr size_t kRegion = size_t(64) << 20;
 constexpr size_t kPage = 4096;                 // pieces of regions are multiples of it
 
 size_t round_to(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
+
+class HostBlocks : public BlockSource {
+ public:
+  void* allocate(size_t bytes, bool region, size_t held) override {
+    size_t alignment = region ? kHugePage : 64;
+    void* data = std::aligned_alloc(alignment, round_to(bytes, alignment));
+    if (!data) throw Error(Code::ResourceExhausted, cat("out of memory: asked for ", bytes >> 20, " MiB with ", held >> 20, " MiB held; lower the batch size or the resolution"));
+    if (region) madvise(data, bytes, MADV_HUGEPAGE);
+    return data;
+  }
+  void free(void* data) noexcept override { std::free(data); }
+  bool discard(void* data, size_t bytes) noexcept override { return madvise(data, bytes, MADV_DONTNEED) == 0; }
+};
 }  // namespace
+
+std::shared_ptr<BlockSource> host_blocks() {
+  static std::shared_ptr<BlockSource> blocks = std::make_shared<HostBlocks>();
+  return blocks;
+}
 
 // Small blocks: steps of a thirty-second of the size, so that little is lost and blocks of similar size are shared.
 size_t BufferPool::rounded(size_t bytes) {
@@ -43,7 +60,7 @@ void* BufferPool::small_block(size_t size) {
     stats_.used_bytes += it->first;
     return data;
   }
-  void* data = from_system(size, 64);
+  void* data = from_source(size, false);
   small_sizes_[data] = size;
   stats_.used_bytes += size;
   return data;
@@ -64,18 +81,20 @@ void* BufferPool::large_block(size_t size) {
 }
 
 BufferPool::Pieces::iterator BufferPool::add_region(size_t size) {
-  size = round_to(std::max(size, kRegion), kHugePage);
-  auto* data = static_cast<std::byte*>(from_system(size, kHugePage));
-  madvise(data, size, MADV_HUGEPAGE);
+  size = round_to(std::max(size, source_->region_bytes()), source_->region_bytes() < kHugePage ? kPage : kHugePage);
+  auto* data = static_cast<std::byte*>(from_source(size, true));
   free_.insert({size, data});
   return pieces_.insert({data, {size, true, true, true}}).first;
 }
 
-void* BufferPool::from_system(size_t size, size_t alignment) {
-  void* data = std::aligned_alloc(alignment, round_to(size, alignment));
-  if (!data) {
-    throw Error(Code::ResourceExhausted, cat("out of memory: asked for ", size >> 20, " MiB with ", stats_.held_bytes >> 20,
-                                             " MiB held; lower the batch size or the resolution"));
+void* BufferPool::from_source(size_t size, bool region) {
+  void* data;
+  try {
+    data = source_->allocate(size, region, stats_.held_bytes);
+  } catch (const Error& error) {
+    if (error.code() != Code::ResourceExhausted || stats_.held_bytes == stats_.used_bytes) throw;
+    trim();  // what is kept for later may be all that is missing
+    data = source_->allocate(size, region, stats_.held_bytes);
   }
   ++stats_.system_allocations;
   stats_.held_bytes += size;
@@ -113,7 +132,7 @@ void BufferPool::release(void* data, size_t) noexcept {
 
 void BufferPool::trim() {
   for (auto& [size, blocks] : small_free_) {
-    for (void* block : blocks) std::free(block);
+    for (void* block : blocks) source_->free(block);
     stats_.held_bytes -= size * blocks.size();
     blocks.clear();
   }
@@ -123,11 +142,10 @@ void BufferPool::trim() {
     if (p.free && p.first && (next == pieces_.end() || next->second.first)) {
       free_.erase({p.size, data});
       stats_.held_bytes -= p.size;
-      std::free(data);
+      source_->free(data);
       pieces_.erase(piece);
     } else if (p.free && !p.fresh) {
-      madvise(data, p.size, MADV_DONTNEED);
-      p.fresh = true;
+      p.fresh = source_->discard(data, p.size);
     }
     piece = next;
   }

@@ -7,6 +7,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -16,9 +17,23 @@
 
 namespace spindle {
 
+// Where a pool's blocks come from: the system's memory, or a device's.
+class BlockSource {
+ public:
+  virtual ~BlockSource() = default;
+  // Aligned to 64 bytes, a region to 2 MiB where that means anything. Throws Error(ResourceExhausted); `held` is what the pool has already.
+  virtual void* allocate(size_t bytes, bool region, size_t held) = 0;
+  virtual void free(void* data) noexcept = 0;
+  // The values in there are not needed any more; true when that gave pages back to the system.
+  virtual bool discard(void* /*data*/, size_t /*bytes*/) noexcept { return false; }
+  // Smallest region that large blocks are cut from.
+  virtual size_t region_bytes() const { return size_t(64) << 20; }
+};
+std::shared_ptr<BlockSource> host_blocks();
+
 class BufferPool : public Allocator {
  public:
-  BufferPool() = default;
+  explicit BufferPool(std::shared_ptr<BlockSource> source = host_blocks()) : source_(std::move(source)) {}
   ~BufferPool() override;
   void* allocate(size_t bytes) override;
   void release(void* data, size_t bytes) noexcept override;
@@ -47,8 +62,9 @@ class BufferPool : public Allocator {
   void* small_block(size_t size);
   void* large_block(size_t size);
   Pieces::iterator add_region(size_t size);
-  void* from_system(size_t size, size_t alignment);
+  void* from_source(size_t size, bool region);
 
+  std::shared_ptr<BlockSource> source_;
   std::map<size_t, std::vector<void*>> small_free_;   // by size
   std::unordered_map<void*, size_t> small_sizes_;     // of small blocks in use
   Pieces pieces_;                                     // of all regions, by address

@@ -40,6 +40,8 @@ class Philox {
   // `count` standard normal values.
   void normal(float* out, int64_t count, uint32_t step, uint32_t sample, Draw draw) const;
 
+  std::array<uint32_t, 2> key() const { return key_; }
+
   // The bare function, for its published test vectors.
   static std::array<uint32_t, 4> rounds(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 

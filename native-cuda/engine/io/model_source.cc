@@ -71,16 +71,16 @@ std::vector<Found> match(ParameterStore& store, const ModelSource& source, const
   return found;
 }
 
-// Into `master`, a block of the arena with the parameter's shape.
+// Into `out`, as many values as the parameter has, in its shape.
 template <class T>
-void fill(const Parameter& parameter, const Found& found, const Tensor& master) {
+void fill(const Parameter& parameter, const Found& found, T* out) {
   if (found.parts > 1 || found.transposed) {
     ensure(parameter.kind != ParameterKind::Filter, "[model_source] ", parameter.name, ": filters are neither cut nor transposed");
     std::vector<T> values(size_t(found.tensor->numel()));
     found.file->read(*found.tensor, values.data());
     size_t count = size_t(parameter.shape.numel());
     const T* from = values.data() + found.part * count;
-    T* to = master.data<T>();
+    T* to = out;
     if (!found.transposed) {
       std::copy(from, from + count, to);
       return;
@@ -91,18 +91,34 @@ void fill(const Parameter& parameter, const Found& found, const Tensor& master) 
     return;
   }
   if (parameter.kind != ParameterKind::Filter) {
-    found.file->read(*found.tensor, master.data<T>());
+    found.file->read(*found.tensor, out);
     return;
   }
   std::vector<T> values(size_t(parameter.shape.numel()));
   found.file->read(*found.tensor, values.data());
-  from_file_layout(parameter, values.data(), master.data<T>());
+  from_file_layout(parameter, values.data(), out);
 }
 
-void fill(const Parameter& parameter, const Found& found, const Tensor& master) {
-  if (master.dtype() == DType::F64) fill<double>(parameter, found, master);
-  else fill<float>(parameter, found, master);
-}
+// A block of memory that the host can write: the arena's own, or one that is copied there afterwards.
+class Block {
+ public:
+  Block(Device& device, const Tensor& master) : device_(device), master_(master) {
+    if (!device.host_visible()) values_.resize(master.bytes());
+  }
+  void read(const Parameter& parameter, const Found& found) {
+    void* out = values_.empty() ? master_.raw() : values_.data();
+    if (master_.dtype() == DType::F64) fill(parameter, found, static_cast<double*>(out));
+    else fill(parameter, found, static_cast<float*>(out));
+  }
+  void send() {
+    if (!values_.empty()) device_.kernels().upload(master_, values_.data());
+  }
+
+ private:
+  Device& device_;
+  Tensor master_;
+  std::vector<std::byte> values_;
+};
 }  // namespace
 
 void check_parameters(ParameterStore& store, const ModelSource& source, const LoadOptions& options) {
@@ -118,10 +134,11 @@ void load_parameters(ParameterStore& store, const ModelSource& source, const Loa
   for (size_t first = 0, last = 0; first < found.size(); first = last) {
     size_t bytes = 0;
     while (last < found.size() && (last == first || bytes < kGroupBytes)) bytes += parameters[last++].master.bytes();
-    store.device().threads().run(int64_t(last - first), [&](int64_t i, int) {
-      const Parameter& parameter = parameters[first + size_t(i)];
-      fill(parameter, found[first + size_t(i)], parameter.master);
-    });
+    std::vector<Block> blocks;
+    for (size_t i = first; i < last; ++i) blocks.emplace_back(store.device(), parameters[i].master);
+    store.device().threads().run(int64_t(last - first), [&](int64_t i, int) { blocks[size_t(i)].read(parameters[first + size_t(i)], found[first + size_t(i)]); });
+    for (Block& block : blocks) block.send();
+    blocks.clear();
     for (size_t i = first; i < last; ++i) store.commit(parameters[i]);
   }
 }
@@ -130,13 +147,17 @@ void save_parameters(const std::string& path, const std::vector<ParameterValues>
   std::vector<TensorToWrite> tensors;
   for (const ParameterValues& v : values) {
     for (const Parameter& parameter : v.store->parameters()) {
-      auto write = [&parameter, arena = v.arena](const ByteSink& sink) {
+      auto write = [&parameter, arena = v.arena, &device = v.store->device()](const ByteSink& sink) {
         size_t count = size_t(parameter.shape.numel());
         Tensor block = arena.slice(parameter.offset, parameter.shape);
         std::vector<float> native, out(count);
         const float* from = nullptr;
         if (arena.dtype() == DType::F64) {
-          native.assign(block.data<double>(), block.data<double>() + count);
+          std::vector<double> wide = device.download<double>(block);
+          native.assign(wide.begin(), wide.end());
+          from = native.data();
+        } else if (!device.host_visible()) {
+          native = device.download<float>(block);
           from = native.data();
         } else {
           from = block.f32();
@@ -164,8 +185,11 @@ std::map<std::string, std::string> load_saved_parameters(const std::string& path
   }
   require(file.tensors().size() == expected, path, ": expected ", expected, " tensors, got ", file.tensors().size());
   for (const ParameterValues& v : values)
-    for (const Parameter& parameter : v.store->parameters())
-      fill(parameter, {&file, &file.at(v.prefix + parameter.name)}, v.arena.slice(parameter.offset, parameter.shape));
+    for (const Parameter& parameter : v.store->parameters()) {
+      Block block(v.store->device(), v.arena.slice(parameter.offset, parameter.shape));
+      block.read(parameter, {&file, &file.at(v.prefix + parameter.name)});
+      block.send();
+    }
   return file.metadata();
 }
 

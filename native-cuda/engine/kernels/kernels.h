@@ -1,14 +1,18 @@
 // The device contract: everything the engine computes, as one list. Pure virtual, so that a backend that lacks a kernel does
 // not compile. Outputs come first, then inputs, then arguments. A kernel allocates nothing but scratch and records nothing.
 //
-// Backends: `reference` (plain loops, any of F32, BF16, F64; the oracle of every test) and `cpu` (threads and vector units).
+// Backends: `reference` (plain loops, any of F32, BF16, F64; the oracle of every test), `cpu` (threads and vector units) and
+// `cuda`. Tensors lie in the backend's memory (memory()), which the host may not touch unless host_visible(): upload() and
+// download() go between. What a device computes for itself later (errors, clipping, scalars of a step) stays in its memory.
 // Images are (B, H, W, C), convolution weights (Co, R, S, Ci), linear weights (N, K). Statistics, losses, parameter gradients
 // and optimiser state are float32 (F64 in the reference kernels when the input is F64), whatever the activations are.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "core/pool.h"
+#include "core/rng.h"
 #include "core/tensor.h"
 #include "core/thread_pool.h"
 
@@ -73,6 +77,26 @@ struct AdamWArgs {
   double grad_scale;   // gradients are multiplied by this first (clipping)
 };
 
+// The scalars of one optimiser step, a float64 tensor in the backend's memory. The host writes the first ones before the step,
+// clip_gradient() the others.
+enum StepScalar : int64_t { kLearningRate, kStep, kCorrection1, kCorrection2, kEmaWeight, kNorm, kFactor, kFinite, kStepScalars };
+
+// Flat arenas of one store: weights, moments, gradient (float32); empty or as large: the average, the bfloat16 copy.
+struct OptimizerArenas {
+  Tensor w, m, v, grad;
+  Tensor ema = {}, low = {};
+};
+
+// Losses of train/objective.h that a backend may compute in its own memory.
+enum class PairLoss : uint8_t { Logistic, Hinge, Ipo, Plain };
+
+// Work that was captured, to be done again.
+class Captured {
+ public:
+  virtual ~Captured() = default;
+  virtual void launch() = 0;
+};
+
 // What a backend did beside computing, since it was made.
 struct KernelCounters {
   uint64_t packs = 0;               // weights brought into the backend's own layout
@@ -85,6 +109,21 @@ class Kernels {
   virtual ~Kernels() = default;
   virtual const char* name() const = 0;
   virtual KernelCounters counters() const { return {}; }
+
+  // --- memory
+  virtual std::shared_ptr<BlockSource> memory() { return host_blocks(); }
+  virtual bool host_visible() const { return true; }
+  // All of y's bytes; `host` may change once this returns.
+  virtual void upload(const Tensor& y, const void* host) = 0;
+  // All of x's bytes, once all work before is done.
+  virtual void download(void* host, const Tensor& x) = 0;
+  virtual void copy(const Tensor& y, const Tensor& x) = 0;
+  virtual void clear(const Tensor& y) = 0;  // zeros
+  // Waits until all that was asked for is done.
+  virtual void finish() {}
+  // Captures what `work` asks for, without doing it, and gives it as one. Tensors that it takes must stay; it may not download.
+  // Null where a backend does not capture: nothing was called then.
+  virtual std::unique_ptr<Captured> capture(const std::function<void()>& /*work*/) { return nullptr; }
 
   // --- weights
   // True when products of bfloat16 activations take float32 weights, so that nobody has to hold bfloat16 copies of them.
@@ -133,21 +172,35 @@ class Kernels {
   virtual void upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) = 0;
   virtual void embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) = 0;  // y (count, C)
   virtual void gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) = 0;           // y (count, C) = x (N, C)[rows]
-  virtual void timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) = 0;       // y (B, dim)
+  virtual void timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) = 0;      // y (B, dim), timesteps (B) float32
   virtual void l2_normalize(Tensor& y, const Tensor& x) = 0;                                              // rows
   virtual void nchw_to_nhwc(Tensor& y, const Tensor& x) = 0;  // dtypes may differ: also the cast
   virtual void nhwc_to_nchw(Tensor& y, const Tensor& x) = 0;
   virtual void cast(Tensor& y, const Tensor& x) = 0;
   virtual void fill(Tensor& y, double value) = 0;
 
+  // --- noise
+  // Row i of noise (B, ...) float32: the standard normal values of `philox` for sample places[1] + i at step places[0]; places (2) float64.
+  virtual void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) = 0;
+  // noisy = c[0] x + c[1] noise, target = c[2] x + c[3] noise, with c the image's row of coefficients (B, 4); all float32
+  virtual void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) = 0;
+
   // --- losses: prediction and target (B,...), errors (B) = mean of squares per image, float64: beta
   // multiplies small differences of them
   virtual void mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) = 0;
   // dprediction[i] = weight[i] * 2 / n * (prediction - target), n = elements per image
   virtual void mse_backward(Tensor& dprediction, const Tensor& prediction, const Tensor& target, const Tensor& weights) = 0;
+  // loss (1) float64 and weights (2B) float32 = d loss / d error from errors (2B), real ones first, and the opponent's; of Plain, B and
+  // no opponent. settings (2) float64: beta and the scale of every term. False: this backend leaves it to the host (train/objective.h).
+  virtual bool pair_loss(Tensor& /*weights*/, Tensor& /*loss*/, const Tensor& /*errors*/, const Tensor& /*opponent_errors*/, const Tensor& /*settings*/, PairLoss /*kind*/) { return false; }
 
   // --- flat float32 arenas
   virtual double sum_of_squares(const Tensor& x) = 0;
+  // scalars[kNorm] = |gradient|, [kFactor] = min(1, max_norm / (norm + 1e-6)) (1 when max_norm is 0), [kFinite] = norm is finite
+  virtual void clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) = 0;
+  // One pass over all: AdamW with the gradient times scalars[kFactor], the average, the rounded copy; nothing when not scalars[kFinite].
+  // Of `args`, only betas, epsilon and weight_decay count.
+  virtual void optimizer_step(const OptimizerArenas& arenas, const Tensor& scalars, const AdamWArgs& args) = 0;
   // One pass: scale the gradient, moments, decoupled weight decay, weight.
   virtual void adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) = 0;
   virtual void lerp(Tensor& y, const Tensor& x, double weight) = 0;  // y += weight * (x - y), for the EMA
@@ -159,6 +212,14 @@ std::unique_ptr<Kernels> make_reference_kernels();
 struct CpuOptions {
   const char* isa = "auto";
 };
+// The CUDA backend lies in a shared object of its own (kernels/cuda), so that one package runs with and without a GPU.
+struct CudaOptions {
+  int device = 0;
+  bool tf32 = false;           // float32 products may round their operands to 10 bits of mantissa
+  bool deterministic = true;   // the same bytes every time
+  const char* plans = nullptr;  // folder of what was learnt about shapes; null: none
+};
+
 std::unique_ptr<Kernels> make_cpu_kernels(ThreadPool& threads, const CpuOptions& options);
 // The instruction set that the cpu kernels would use, e.g. "avx512_bf16".
 const char* detect_isa();

@@ -113,6 +113,6 @@ Tensor ClipModel::text_embeds(Tape& tape, const std::vector<int32_t>& ids, int64
   return ops::l2_normalize(tape, text_projection_(tape, text_model_.forward(tape, ids, batch, dtype).pooled));
 }
 
-double ClipModel::logit_scale() const { return std::exp(double(*logit_scale_->master.f32())); }
+void ClipModel::loaded(Device& device) { logit_scale_value_ = std::exp(double(device.download<float>(logit_scale_->master)[0])); }
 
 }  // namespace spindle

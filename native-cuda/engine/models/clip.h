@@ -87,8 +87,10 @@ class ClipModel {
   // Projected and L2-normalised, float32 (B, projection_dim).
   Tensor image_embeds(Tape& tape, const Tensor& pixels) const;
   Tensor text_embeds(Tape& tape, const std::vector<int32_t>& ids, int64_t batch, DType dtype) const;
+  // Once, when the weights are there.
+  void loaded(Device& device);
   // exp(logit_scale)
-  double logit_scale() const;
+  double logit_scale() const { return logit_scale_value_; }
 
  private:
   ClipConfig config_;
@@ -96,6 +98,7 @@ class ClipModel {
   ClipVisionTower vision_model_;
   nn::Linear text_projection_, visual_projection_;
   Parameter* logit_scale_;
+  double logit_scale_value_ = 1;
 };
 
 }  // namespace spindle

@@ -118,10 +118,10 @@ ImageRewards image_reward(ImageReward& model, const Tensor& pixels, const std::v
     }
     Tensor seen = ops::gather_rows(tape, images, rows).reshape({int64_t(texts.size()), tokens, images.dim(2)});
     Tensor feature = model.model.text_feature(tape, group, seen);
-    Tensor features = to_float(device, feature), scores = to_float(device, model.model.score(tape, feature));
+    std::vector<float> feature_values = to_floats(device, feature), score_values = to_floats(device, model.model.score(tape, feature));
     for (size_t i = 0; i < texts.size(); ++i) {
-      std::copy_n(features.f32() + int64_t(i) * width, width, out.features.begin() + texts[i] * width);
-      out.rewards[size_t(texts[i])] = float((double(scores.f32()[i]) - model.model.config().mean) / model.model.config().std);
+      std::copy_n(feature_values.begin() + int64_t(i) * width, width, out.features.begin() + texts[i] * width);
+      out.rewards[size_t(texts[i])] = float((double(score_values[i]) - model.model.config().mean) / model.model.config().std);
     }
   }
   return out;

@@ -1,7 +1,6 @@
 #include "models/inference.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "models/layout.h"
 
@@ -57,11 +56,12 @@ VaeMoments vae_encode(Vae& vae, const Tensor& pixels, const CancelToken* cancel)
     in_passes(batch, pixels.dim(2) * pixels.dim(3), cancel, [&](int64_t first, int64_t count) {
       Tape tape(device, false);
       Tensor moments = to_nchw(device, vae.model.encode(tape, to_nhwc(device, rows(pixels, first, count), vae.store.compute())));
+      std::vector<float> values = device.download<float>(moments), logvar(static_cast<size_t>(half));
       for (int64_t i = 0; i < count; ++i) {
-        const float* from = moments.f32() + i * 2 * half;
-        std::memcpy(out.mean.f32() + (first + i) * half, from, size_t(half) * sizeof(float));
-        float* logvar = out.logvar.f32() + (first + i) * half;
-        for (int64_t j = 0; j < half; ++j) logvar[j] = std::clamp(from[half + j], -30.0f, 20.0f);
+        const float* from = values.data() + i * 2 * half;
+        device.upload(out.mean.slice((first + i) * half, {half}), from);
+        for (int64_t j = 0; j < half; ++j) logvar[size_t(j)] = std::clamp(from[half + j], -30.0f, 20.0f);
+        device.upload(out.logvar.slice((first + i) * half, {half}), logvar.data());
       }
     });
   });
@@ -119,7 +119,7 @@ Tensor clip_text_embed(Clip& model, const std::vector<int32_t>& ids, int64_t bat
 std::vector<float> aesthetic_score(Aesthetic& model, const Tensor& embeds) {
   Tape tape(model.device, false);
   Tensor scores = model.model.forward(tape, embeds);
-  return {scores.f32(), scores.f32() + scores.numel()};
+  return model.device.download<float>(scores);
 }
 
 }  // namespace spindle

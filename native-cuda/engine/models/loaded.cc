@@ -78,7 +78,11 @@ std::unique_ptr<Vae> load_vae(Device& device, const ModelSource& source, const L
 std::unique_ptr<ClipText> load_clip_text(Device& device, const ModelSource& source, const LoadPrecision& precision) {
   return load<ClipTextModel>(device, source, precision, clip_text_options(source));
 }
-std::unique_ptr<Clip> load_clip(Device& device, const ModelSource& source, const LoadPrecision& precision) { return load<ClipModel>(device, source, precision, clip_options(source)); }
+std::unique_ptr<Clip> load_clip(Device& device, const ModelSource& source, const LoadPrecision& precision) {
+  auto clip = load<ClipModel>(device, source, precision, clip_options(source));
+  clip->model.loaded(device);
+  return clip;
+}
 std::unique_ptr<ImageReward> load_image_reward(Device& device, const ModelSource& source, const LoadPrecision& precision) {
   return load<ImageRewardModel>(device, source, precision, laid_out(image_reward_layout));
 }

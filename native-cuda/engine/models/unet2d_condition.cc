@@ -43,21 +43,23 @@ UNet2DConditionModel::UNet2DConditionModel(const Scope& scope, const UNet2DCondi
 void UNet2DConditionModel::check(const UNetInputs& in) const {
   int64_t batch = in.sample.dim(0);
   require(in.sample.rank() == 4 && in.sample.dim(3) == config_.in_channels, "[unet] sample: expected (B, H, W, ", config_.in_channels, "), got ", in.sample.shape());
-  require(int64_t(in.timesteps.size()) == batch, "[unet] timesteps: expected ", batch, ", got ", in.timesteps.size());
+  int64_t timesteps = in.timestep_values ? in.timestep_values.numel() : int64_t(in.timesteps.size());
+  require(timesteps == batch, "[unet] timesteps: expected ", batch, ", got ", timesteps);
   require(in.text.rank() == 3 && in.text.dim(0) == batch && in.text.dim(2) == config_.cross_attention_dim, "[unet] text: expected (", batch, ", T, ", config_.cross_attention_dim, "), got ", in.text.shape());
   if (!config_.text_time()) return;
-  require(bool(in.text_embeds) && !in.time_ids.empty(), "[unet] text_embeds and time_ids: expected with this model's text_time embedding, got none");
+  int64_t ids = in.time_id_values ? in.time_id_values.numel() : int64_t(in.time_ids.size());
+  require(bool(in.text_embeds) && ids > 0, "[unet] text_embeds and time_ids: expected with this model's text_time embedding, got none");
   require(in.text_embeds.rank() == 2 && in.text_embeds.dim(0) == batch, "[unet] text_embeds: expected (", batch, ", P), got ", in.text_embeds.shape());
-  require(in.time_ids.size() % size_t(batch) == 0, "[unet] time_ids: expected ", batch, " rows, got ", in.time_ids.size(), " values");
+  require(ids % batch == 0, "[unet] time_ids: expected ", batch, " rows, got ", ids, " values");
 }
 
 Tensor UNet2DConditionModel::time_embedding(Tape& tape, const UNetInputs& in) const {
   TimestepArgs args{.flip_sin_to_cos = config_.flip_sin_to_cos, .freq_shift = config_.freq_shift};
   DType dtype = in.sample.dtype();
-  Tensor emb = time_embedding_(tape, ops::timestep_embedding(tape, in.timesteps, config_.block_out_channels.front(), args, dtype));
+  Tensor emb = time_embedding_(tape, in.timestep_values ? ops::timestep_embedding(tape, in.timestep_values, config_.block_out_channels.front(), args, dtype) : ops::timestep_embedding(tape, in.timesteps, config_.block_out_channels.front(), args, dtype));
   if (add_embedding_) {
     int64_t batch = in.sample.dim(0);
-    Tensor ids = ops::timestep_embedding(tape, in.time_ids, config_.addition_time_embed_dim, args, dtype);
+    Tensor ids = in.time_id_values ? ops::timestep_embedding(tape, in.time_id_values, config_.addition_time_embed_dim, args, dtype) : ops::timestep_embedding(tape, in.time_ids, config_.addition_time_embed_dim, args, dtype);
     ids = ids.reshape({batch, ids.numel() / batch});
     require(in.text_embeds.dim(1) + ids.dim(1) == config_.projection_class_embeddings_input_dim, "[unet] text_embeds and time_ids: expected ", config_.projection_class_embeddings_input_dim,
             " columns together, got ", in.text_embeds.dim(1), " + ", ids.dim(1));

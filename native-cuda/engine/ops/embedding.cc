@@ -2,11 +2,17 @@
 
 namespace spindle::ops {
 
-Tensor timestep_embedding(Tape& tape, const std::vector<float>& timesteps, int64_t dim, const TimestepArgs& args, DType dtype) {
+Tensor timestep_embedding(Tape& tape, const Tensor& timesteps, int64_t dim, const TimestepArgs& args, DType dtype) {
   require(dim >= 4 && dim % 2 == 0, "[timestep_embedding] width: expected an even number of at least 4, got ", dim);
-  Tensor y = tape.device().empty({int64_t(timesteps.size()), dim}, dtype);
-  tape.kernels().timestep_embedding(y, timesteps.data(), args);
+  Tensor y = tape.device().empty({timesteps.numel(), dim}, dtype);
+  tape.kernels().timestep_embedding(y, timesteps, args);
   return y;
+}
+
+Tensor timestep_embedding(Tape& tape, const std::vector<float>& timesteps, int64_t dim, const TimestepArgs& args, DType dtype) {
+  Tensor values = tape.device().empty({int64_t(timesteps.size())}, DType::F32);
+  tape.device().upload(values, timesteps.data());
+  return timestep_embedding(tape, values, dim, args, dtype);
 }
 
 Tensor token_embedding(Tape& tape, const std::vector<int32_t>& ids, int64_t batch, Parameter& tokens, Parameter& positions, DType dtype) {

@@ -41,6 +41,7 @@ Tensor concat_channels(Tape& tape, const Tensor& a, const Tensor& b);
 Tensor upsample_nearest(Tape& tape, const Tensor& x, int64_t height, int64_t width);
 
 // Sinusoidal embedding of B timesteps, (B, dim). No gradient.
+Tensor timestep_embedding(Tape& tape, const Tensor& timesteps, int64_t dim, const TimestepArgs& args, DType dtype);
 Tensor timestep_embedding(Tape& tape, const std::vector<float>& timesteps, int64_t dim, const TimestepArgs& args, DType dtype);
 
 // Token and position embedding of ids (B, T) -> (B, T, C). No gradient: text towers are frozen.

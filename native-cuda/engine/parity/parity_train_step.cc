@@ -69,7 +69,7 @@ void replay_train_step(Fixture& fixture, Device& device) {
     compare("implicit_accuracy", {float(wins / double(e.real.size()))});
   }
   for (const Parameter& p : trainer.unet().store.parameters())
-    if (fixture.expected().find("weights." + p.name)) fixture.compare("weights." + p.name, in_file_layout(p, p.master));
+    if (fixture.expected().find("weights." + p.name)) fixture.compare("weights." + p.name, in_file_layout(device, p, p.master));
 }
 
 }  // namespace spindle

@@ -21,16 +21,16 @@ void replay_unet(Fixture& fixture, Device& device) {
 
   Tape tape(device, true);
   Tensor output = unet->model.forward(tape, in);
-  compare_tensor(fixture, "output", to_nchw(device, output));
+  compare_tensor(fixture, device, "output", to_nchw(device, output));
 
   unet->store.begin_gradients();
   Grads grads = tape.backward(output, to_nhwc(device, read_tensor(device, inputs, "grad_output"), output.dtype()));
   unet->store.finish_gradients();
   // A pass that is given no gradient for an input leaves it out of `expected`.
-  if (fixture.expected().find("grad.sample")) compare_tensor(fixture, "grad.sample", to_nchw(device, grads.get(in.sample)));
-  if (fixture.expected().find("grad.encoder_hidden_states")) compare_tensor(fixture, "grad.encoder_hidden_states", to_float(device, grads.get(in.text)));
+  if (fixture.expected().find("grad.sample")) compare_tensor(fixture, device, "grad.sample", to_nchw(device, grads.get(in.sample)));
+  if (fixture.expected().find("grad.encoder_hidden_states")) compare_tensor(fixture, device, "grad.encoder_hidden_states", to_float(device, grads.get(in.text)));
   for (const Parameter& p : unet->store.parameters())
-    if (fixture.expected().find("grad." + p.name)) fixture.compare("grad." + p.name, in_file_layout(p, p.grad));
+    if (fixture.expected().find("grad." + p.name)) fixture.compare("grad." + p.name, in_file_layout(device, p, p.grad));
 }
 
 }  // namespace spindle

@@ -17,13 +17,13 @@ std::vector<T> read_integers_as(const SafetensorsFile& file, const std::string& 
 }
 
 // A parameter-shaped tensor as a file would hold it.
-inline std::vector<float> in_file_layout(const Parameter& p, const Tensor& values) {
+inline std::vector<float> in_file_layout(Device& device, const Parameter& p, const Tensor& values) {
   std::vector<float> out(size_t(p.shape.numel()));
-  to_file_layout(p, values.f32(), out.data());
+  to_file_layout(p, device.download<float>(values).data(), out.data());
   return out;
 }
 
-inline void compare_tensor(Fixture& fixture, const std::string& name, const Tensor& got) { fixture.compare(name, got.f32(), got.numel()); }
+inline void compare_tensor(Fixture& fixture, Device& device, const std::string& name, const Tensor& got) { fixture.compare(name, device.download<float>(got)); }
 
 inline ModelSource fixture_model(const Fixture& fixture, const std::string& file = "weights.safetensors") { return {fixture.config(), {fixture.path(file)}, fixture.directory()}; }
 

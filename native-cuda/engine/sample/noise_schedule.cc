@@ -82,6 +82,17 @@ NoiseSchedule NoiseSchedule::parse(const std::string& scheduler_config) {
   return from_config(Config::parse(scheduler_config, "scheduler_config.json"));
 }
 
+std::array<float, 4> NoiseSchedule::coefficients(int64_t timestep) const {
+  require(timestep >= 0 && timestep < num_train_timesteps, "[noise] timestep: expected 0 to ", num_train_timesteps - 1, ", got ", timestep);
+  float signal = std::sqrt(alphas_cumprod[size_t(timestep)]), sigma = std::sqrt(1 - alphas_cumprod[size_t(timestep)]);
+  switch (prediction_type) {
+    case PredictionType::Epsilon: return {signal, sigma, 0, 1};
+    case PredictionType::Velocity: return {signal, sigma, -sigma, signal};
+    case PredictionType::Sample: return {signal, sigma, 1, 0};
+  }
+  return {};
+}
+
 void NoiseSchedule::add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const {
   require(timestep >= 0 && timestep < num_train_timesteps, "[add_noise] timestep: expected 0 to ", num_train_timesteps - 1, ", got ", timestep);
   float signal = std::sqrt(alphas_cumprod[size_t(timestep)]), sigma = std::sqrt(1 - alphas_cumprod[size_t(timestep)]);

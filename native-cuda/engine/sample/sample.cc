@@ -1,8 +1,8 @@
 #include "sample/sample.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "autograd/repeated.h"
 #include "core/rng.h"
 #include "models/layout.h"
 #include "sample/scheduler.h"
@@ -31,9 +31,11 @@ void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
 class Pass {
  public:
   Pass(Unet& unet, const SampleRequest& r, int64_t first, int64_t count)
-      : unet_(unet), r_(r), count_(count), size_(unet.model.config().in_channels * r.height * r.width), guided_(r.guidance_scale != 1), latents_(size_t(count * size_)), text_(rows(r.cond, r.uncond, first)) {
+      : unet_(unet), r_(r), count_(count), size_(unet.model.config().in_channels * r.height * r.width), guided_(r.guidance_scale != 1), latents_(size_t(count * size_)), repeated_(unet.device), text_(rows(r.cond, r.uncond, first)) {
     if (r.cond_pooled) pooled_ = rows(r.cond_pooled, r.uncond_pooled, first);
-    for (int64_t i = 0; pooled_ && i < pooled_.dim(0); ++i) time_ids_.insert(time_ids_.end(), r.time_ids.begin(), r.time_ids.end());
+    std::vector<float> time_ids;
+    for (int64_t i = 0; pooled_ && i < pooled_.dim(0); ++i) time_ids.insert(time_ids.end(), r.time_ids.begin(), r.time_ids.end());
+    if (!time_ids.empty()) time_ids_ = from_floats(unet.device, time_ids, {int64_t(time_ids.size())});
     for (int64_t i = 0; i < count; ++i) generators_.emplace_back(r.seeds[size_t(first + i)]);
     draw_noise(latents_.data());
   }
@@ -50,12 +52,21 @@ class Pass {
     Device& device = unet_.device;
     const UNet2DConditionConfig& config = unet_.model.config();
     int64_t copies = guided_ ? 2 : 1, total = count_ * size_;
-    Tensor nchw = device.empty({copies * count_, config.in_channels, r_.height, r_.width}, DType::F32);
-    for (int64_t c = 0; c < copies; ++c) std::memcpy(nchw.f32() + c * total, input.data(), size_t(total) * sizeof(float));
-    Tape tape(device, false);
-    Tensor output = unet_.model.forward(tape, {.sample = to_nhwc(device, nchw, unet_.store.compute()), .timesteps = std::vector<float>(size_t(copies * count_), float(timestep)), .text = text_, .kept = &kept_, .text_embeds = pooled_, .time_ids = time_ids_});
-    Tensor values = to_nchw(device, output);
-    const float* uncond = values.f32();
+    // Kept from step to step: what a device captured has their addresses.
+    Shape shape{copies * count_, config.in_channels, r_.height, r_.width};
+    if (!input_) {
+      input_ = device.empty(shape, DType::F32);
+      timesteps_ = device.empty({copies * count_}, DType::F32);
+      output_ = device.empty(shape, DType::F32);
+    }
+    for (int64_t c = 0; c < copies; ++c) device.upload(input_.slice(c * total, {total}), input.data());
+    device.upload(timesteps_, std::vector<float>(size_t(copies * count_), float(timestep)).data());
+    repeated_.run("step", [&] {
+      Tape tape(device, false);
+      device.kernels().nhwc_to_nchw(output_, unet_.model.forward(tape, {.sample = to_nhwc(device, input_, unet_.store.compute()), .timestep_values = timesteps_, .text = text_, .kept = &kept_, .text_embeds = pooled_, .time_id_values = time_ids_}));
+    });
+    std::vector<float> host = device.download<float>(output_);
+    const float* uncond = host.data();
     prediction_.assign(uncond, uncond + total);
     if (guided_) {
       const float* cond = uncond + total;
@@ -73,10 +84,10 @@ class Pass {
     int64_t row = cond.numel() / dims[0];
     dims[0] = (guided_ ? 2 : 1) * count_;
     Tensor all = device.empty(Shape(dims), DType::F32);
-    float* out = all.f32();
+    int64_t out = 0;
     if (guided_)
-      for (int64_t i = 0; i < count_; ++i, out += row) std::memcpy(out, uncond.f32(), size_t(row) * sizeof(float));
-    std::memcpy(out, cond.f32() + first * row, size_t(count_ * row) * sizeof(float));
+      for (int64_t i = 0; i < count_; ++i, out += row) device.kernels().copy(all.slice(out, {row}), uncond.slice(0, {row}));
+    device.kernels().copy(all.slice(out, {count_ * row}), cond.slice(first * row, {count_ * row}));
     return to_dtype(device, all, unet_.store.compute());
   }
 
@@ -85,8 +96,9 @@ class Pass {
   int64_t count_, size_;
   bool guided_;
   std::vector<float> latents_, prediction_;
-  Tensor text_, pooled_;         // pooled: empty without text_time embedding
-  std::vector<float> time_ids_;
+  Repeated repeated_;  // the first step fills kept_, the second is captured
+  Tensor text_, pooled_, time_ids_;  // pooled and its ids: empty without text_time embedding
+  Tensor input_, timesteps_, output_;
   nn::KeysValues kept_;
   std::vector<TorchGenerator> generators_;
 };
@@ -123,7 +135,7 @@ SampleResult sample(Unet& unet, const SampleRequest& request, const CancelToken*
       clock.time("scheduler", [&] { scheduler->step(x.data(), output.data(), values, size_t(i), noise); });
       if (progress) progress(++done, total);
     }
-    std::memcpy(result.latents.f32() + first * size, x.data(), size_t(values) * sizeof(float));
+    unet.device.upload(result.latents.slice(first * size, {values}), x.data());
   }
   result.phases = clock.phases();
   return result;

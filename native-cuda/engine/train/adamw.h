@@ -1,5 +1,8 @@
 // AdamW over a store's flat arena: two moments of its size.
 #pragma once
+#include <array>
+#include <cmath>
+
 #include "autograd/parameter.h"
 
 namespace spindle {
@@ -14,10 +17,21 @@ class AdamW {
   AdamW(ParameterStore& store, const AdamWOptions& options)
       : store_(store), options_(options), m_(store.device().zeros(store.master().shape(), DType::F32)), v_(store.device().zeros(store.master().shape(), DType::F32)) {}
 
-  // One update of every weight; the caller commits. `step` from 1; `grad_scale` multiplies the gradient first.
-  void step(double learning_rate, int64_t step, double grad_scale) {
-    store_.device().kernels().adamw(store_.master(), m_, v_, store_.gradient(),
-                                    {.learning_rate = learning_rate, .beta1 = options_.beta1, .beta2 = options_.beta2, .epsilon = options_.epsilon, .weight_decay = options_.weight_decay, .step = step, .grad_scale = grad_scale});
+  // What a step's scalars are before clipping; `step` from 1, `ema_weight` of the new weights in their average.
+  std::array<double, kStepScalars> scalars(double learning_rate, int64_t step, double ema_weight) const {
+    std::array<double, kStepScalars> s{};
+    s[kLearningRate] = learning_rate;
+    s[kStep] = double(step);
+    s[kCorrection1] = 1 - std::pow(options_.beta1, double(step));
+    s[kCorrection2] = 1 - std::pow(options_.beta2, double(step));
+    s[kEmaWeight] = ema_weight;
+    return s;
+  }
+  // One update of every weight, of their average (empty: none) and of their rounded copies, unless the gradient is not finite;
+  // `scalars` after clip_gradient().
+  void step(const Tensor& scalars, const Tensor& ema) {
+    AdamWArgs args{.learning_rate = 0, .beta1 = options_.beta1, .beta2 = options_.beta2, .epsilon = options_.epsilon, .weight_decay = options_.weight_decay, .step = 0, .grad_scale = 0};
+    store_.device().kernels().optimizer_step({store_.master(), m_, v_, store_.gradient(), ema, store_.low()}, scalars, args);
   }
   const Tensor& m() const { return m_; }
   const Tensor& v() const { return v_; }

@@ -75,6 +75,17 @@ LossTerms loss_terms(const ObjectiveOptions& options, const Errors& errors, doub
   return terms;
 }
 
+std::optional<PairLoss> pair_loss_of(const ObjectiveOptions& options, const std::vector<double>& weights) {
+  if (options.safeguard || !weights.empty()) return std::nullopt;
+  switch (options.objective) {
+    case Objective::SpinLogistic: return PairLoss::Logistic;
+    case Objective::SpinHinge: return PairLoss::Hinge;
+    case Objective::SpinIpo: return PairLoss::Ipo;
+    case Objective::Sft: return PairLoss::Plain;
+  }
+  return std::nullopt;
+}
+
 double min_snr_weight(double alpha_cumprod, double gamma, Predicts predicts) {
   double snr = alpha_cumprod / (1 - alpha_cumprod);
   switch (predicts) {

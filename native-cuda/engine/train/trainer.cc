@@ -1,7 +1,6 @@
 #include "train/trainer.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "core/digest.h"
 #include "models/layout.h"
@@ -24,22 +23,32 @@ Predicts predicts(PredictionType type) {
   return Predicts::Noise;
 }
 
-void copy(const Tensor& to, const Tensor& from) { std::memcpy(to.raw(), from.raw(), from.bytes()); }
+// A tensor of this shape: the one that is there, or a new one.
+Tensor& shaped(Device& device, Tensor& t, const Shape& shape, DType dtype) {
+  if (!t || !(t.shape() == shape) || t.dtype() != dtype) t = device.empty(shape, dtype);
+  return t;
+}
+
+std::vector<double> pieces(const std::vector<double>& all, int64_t first, int64_t count) { return {all.begin() + first, all.begin() + first + count}; }
 
 }  // namespace
 
-// Real images, then generated ones, in one batch.
+// Real images, then generated ones, in one batch. float32 where nothing else is said.
 struct Trainer::Prepared {
   UNetInputs inputs;
-  Tensor target;  // (B or 2B, h, w, C) float32
+  Tensor target;  // (B or 2B, h, w, C)
   std::vector<double> weight;  // of each image's error; empty: 1
+  Tensor errors, opponent_errors;  // (B or 2B) float64
+  Tensor loss, settings;           // (1) and (2) float64: Kernels::pair_loss
+  Tensor weights;                  // (B or 2B): d loss / d error
+  Tensor places, coefficients, noise, noisy, clean_target, text, pooled;  // on the way there
 };
 
 Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
     : Trainer(load_unet(device, init, {.compute = options.compute, .trainable = true}), make_opponent(device, init, opponent, options), options, std::move(ranks)) {}
 
 Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
-    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw), shared_(bool(ranks)), ranks_(std::move(ranks)) {
+    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw), shared_(bool(ranks)), ranks_(std::move(ranks)), repeated_(unet_->device) {
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
   require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()), "[train] min_snr_gamma: expected 0 or more, and 0 for a spin objective, got ", options.min_snr_gamma);
   if (options.objective.safeguard) require(plays() && *options.objective.safeguard >= 0 && *options.objective.safeguard <= 1, "[train] safeguard: expected a number from 0 to 1 and a spin objective, got ", *options.objective.safeguard);
@@ -47,10 +56,13 @@ Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, con
   ensure(unet_->store.trainable() && bool(opponent_) == plays(), "[train] the models do not suit the objective");
   if (options.ema_decay > 0) {
     ema_ = unet_->device.empty(unet_->store.master().shape(), DType::F32);
-    copy(ema_, unet_->store.master());
+    unet_->device.kernels().copy(ema_, unet_->store.master());
   }
+  require(!shared_ || unet_->device.host_visible(), "[train] ranks: expected backend cpu, as ranks exchange host memory, got ", unet_->device.backend());
   if (shared_) buckets_ = std::make_unique<GradientBuckets>(unet_->store, *ranks_, options.bucket_bytes);
 }
+
+Trainer::~Trainer() = default;
 
 void Trainer::check(const TrainBatch& b) const {
   const UNet2DConditionConfig& config = unet_->model.config();
@@ -71,48 +83,63 @@ void Trainer::check(const TrainBatch& b) const {
   require(!shared_ || !gathering_ || !complete_, "[train] last: expected no micro-batch of step ", b.step, " after this rank's last one");
 }
 
-Trainer::Prepared Trainer::prepare(const TrainBatch& b) const {
+void Trainer::prepare(const TrainBatch& b, Prepared& p) const {
   Device& device = unet_->device;
-  int64_t pairs = b.real.dim(0), size = b.real.numel() / pairs, sides = b.generated ? 2 : 1;
-  std::vector<int64_t> dims = b.real.shape().dims();
-  dims[0] = sides * pairs;
-  Tensor noisy = device.empty(Shape(dims), DType::F32), target = device.empty(Shape(dims), DType::F32);
-  Prepared prepared;
-  std::vector<float> drawn(static_cast<size_t>(size));
-  prepared.inputs.timesteps.resize(size_t(sides * pairs));
+  Kernels& kernels = device.kernels();
+  int64_t pairs = b.real.dim(0), sides = b.generated ? 2 : 1, images = sides * pairs;
+  std::vector<float> coefficients, timesteps(static_cast<size_t>(images));
+  p.weight.clear();
   for (int64_t i = 0; i < pairs; ++i) {
     uint32_t position = uint32_t(b.offset + i);
     int64_t timestep = b.timesteps.empty() ? int64_t(philox_.integer(uint32_t(b.step), position, Draw::Timestep, uint32_t(schedule_.num_train_timesteps))) : b.timesteps[size_t(i)];
-    const float* noise = b.noise ? b.noise.f32() + i * size : drawn.data();
-    if (options_.min_snr_gamma > 0) prepared.weight.push_back(min_snr_weight(double(schedule_.alphas_cumprod[size_t(timestep)]), options_.min_snr_gamma, predicts(schedule_.prediction_type)));
-    if (!b.noise) philox_.normal(drawn.data(), size, uint32_t(b.step), position, Draw::Noise);
-    for (int64_t side = 0; side < sides; ++side) {  // both sides share noise and timestep
-      int64_t row = side * pairs + i;
-      const float* x = (side == 0 ? b.real : b.generated).f32() + i * size;
-      schedule_.add_noise(noisy.f32() + row * size, x, noise, size, timestep);
-      schedule_.target(target.f32() + row * size, x, noise, size, timestep);
-      prepared.inputs.timesteps[size_t(row)] = float(timestep);
-    }
+    if (options_.min_snr_gamma > 0) p.weight.push_back(min_snr_weight(double(schedule_.alphas_cumprod[size_t(timestep)]), options_.min_snr_gamma, predicts(schedule_.prediction_type)));
+    std::array<float, 4> c = schedule_.coefficients(timestep);
+    coefficients.insert(coefficients.end(), c.begin(), c.end());
+    for (int64_t side = 0; side < sides; ++side) timesteps[size_t(side * pairs + i)] = float(timestep);
   }
-  auto both_sides = [&](const Tensor& x) {
+  device.upload(shaped(device, p.coefficients, {pairs, 4}, DType::F32), coefficients.data());
+  Tensor noise = b.noise;
+  if (!noise) {
+    double places[] = {double(b.step), double(b.offset)};
+    device.upload(shaped(device, p.places, {2}, DType::F64), places);
+    noise = shaped(device, p.noise, b.real.shape(), DType::F32);
+    kernels.normal_noise(noise, philox_, Draw::Noise, p.places);
+  }
+  std::vector<int64_t> dims = b.real.shape().dims();
+  dims[0] = images;
+  shaped(device, p.noisy, Shape(dims), DType::F32);
+  shaped(device, p.clean_target, Shape(dims), DType::F32);
+  for (int64_t side = 0; side < sides; ++side) {  // both sides share noise and timestep
+    int64_t first = side * b.real.numel();
+    Tensor noisy = p.noisy.slice(first, b.real.shape()), target = p.clean_target.slice(first, b.real.shape());
+    kernels.diffuse(noisy, target, side == 0 ? b.real : b.generated, noise, p.coefficients);
+  }
+  Shape nhwc{images, dims[2], dims[3], dims[1]};
+  kernels.nchw_to_nhwc(shaped(device, p.inputs.sample, nhwc, options_.compute), p.noisy);
+  kernels.nchw_to_nhwc(shaped(device, p.target, nhwc, DType::F32), p.clean_target);
+  // Both sides have the prompt in common.
+  auto both_sides = [&](Tensor& wide, Tensor& out, const Tensor& x) {
     std::vector<int64_t> rows = x.shape().dims();
-    rows[0] *= sides;
-    Tensor all = device.empty(Shape(rows), DType::F32);
-    for (int64_t side = 0; side < sides; ++side) std::memcpy(all.f32() + side * x.numel(), x.raw(), x.bytes());
-    return to_dtype(device, all, options_.compute);
+    rows[0] = images;
+    shaped(device, wide, Shape(rows), DType::F32);
+    for (int64_t side = 0; side < sides; ++side) kernels.copy(wide.slice(side * x.numel(), x.shape()), x);
+    if (options_.compute == DType::F32) out = wide;
+    else kernels.cast(shaped(device, out, wide.shape(), options_.compute), wide);
   };
-  if (b.pooled) prepared.inputs.text_embeds = both_sides(b.pooled);
-  for (int64_t side = 0; side < sides; ++side) prepared.inputs.time_ids.insert(prepared.inputs.time_ids.end(), b.time_ids.begin(), b.time_ids.end());
-  prepared.inputs.sample = to_nhwc(device, noisy, options_.compute);
-  prepared.inputs.text = both_sides(b.text);
-  prepared.target = to_nhwc(device, target, DType::F32);
-  return prepared;
-}
-
-std::vector<double> Trainer::errors(const Tensor& prediction, const Tensor& target) const {
-  Tensor e = unet_->device.empty({prediction.dim(0)}, DType::F64);
-  unet_->device.kernels().mse_per_image(e, prediction, target);
-  return {e.data<double>(), e.data<double>() + e.numel()};
+  both_sides(p.text, p.inputs.text, b.text);
+  if (b.pooled) {
+    both_sides(p.pooled, p.inputs.text_embeds, b.pooled);
+    std::vector<float> ids = b.time_ids;
+    if (sides == 2) ids.insert(ids.end(), b.time_ids.begin(), b.time_ids.end());
+    device.upload(shaped(device, p.inputs.time_id_values, {int64_t(ids.size())}, DType::F32), ids.data());
+  }
+  device.upload(shaped(device, p.inputs.timestep_values, {images}, DType::F32), timesteps.data());
+  double settings[] = {b.beta > 0 ? b.beta : options_.objective.beta, 1 / double(b.step_batch_size)};
+  device.upload(shaped(device, p.settings, {2}, DType::F64), settings);
+  shaped(device, p.errors, {images}, DType::F64);
+  shaped(device, p.opponent_errors, {images}, DType::F64);
+  shaped(device, p.loss, {1}, DType::F64);
+  shaped(device, p.weights, {images}, DType::F32);
 }
 
 // a . b = (|a|^2 + |b|^2 - |a - b|^2) / 2, per pair and as a mean over the elements.
@@ -124,7 +151,9 @@ std::vector<double> Trainer::overlap(const Tensor& prediction, const Tensor& tar
   device.kernels().mse_backward(difference, prediction, target, from_floats(device, std::vector<float>(size_t(images), 0.5F * float(size)), {images}));
   std::vector<int64_t> dims = prediction.shape().dims();
   dims[0] = pairs;
-  std::vector<double> apart = errors(difference.slice(0, Shape(dims)), difference.slice(pairs * size, Shape(dims)));
+  Tensor e_apart = device.empty({pairs}, DType::F64);
+  device.kernels().mse_per_image(e_apart, difference.slice(0, Shape(dims)), difference.slice(pairs * size, Shape(dims)));
+  std::vector<double> apart = device.download<double>(e_apart);
   for (size_t i = 0; i < apart.size(); ++i) apart[i] = 0.5 * (e.real[i] + e.generated[i] - apart[i]);
   return apart;
 }
@@ -151,51 +180,90 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
   gathering_.reset();  // set again only when everything went well
   check_cancelled(cancel);
   Device& device = unet_->device;
+  Kernels& kernels = device.kernels();
   PhaseClock clock;
   TrainBatchResult result;
   auto pairs = batch.real.dim(0);
-  Prepared prepared = prepare(batch);
-  if (opponent_) {
-    clock.time("opponent_forward", [&] {
-      Tape tape(device, false);
-      std::vector<double> e = errors(opponent_->model.forward(tape, prepared.inputs), prepared.target);
-      result.errors.opponent_real.assign(e.begin(), e.begin() + pairs);
-      result.errors.opponent_generated.assign(e.begin() + pairs, e.end());
+  Prepared here;
+  if (!device.host_visible()) {
+    // What was captured has the addresses of the tensors of its shapes.
+    if (kept_ && !(kept_->noisy.dim(0) == (plays() ? 2 : 1) * pairs && kept_->noisy.dim(2) == batch.real.dim(2) && kept_->noisy.dim(3) == batch.real.dim(3) && kept_->text.dim(1) == batch.text.dim(1))) {
+      repeated_.forget();
+      kept_.reset();
+    }
+    if (!kept_) kept_ = std::make_unique<Prepared>();
+  }
+  Prepared& prepared = kept_ ? *kept_ : here;
+  prepare(batch, prepared);
+  // The loss as a kernel, with nothing read before the end; or on the host, between forward and backward.
+  std::optional<PairLoss> loss_kernel = device.host_visible() ? std::nullopt : pair_loss_of(options_.objective, prepared.weight);
+  auto read_errors = [&](std::vector<double>& real, std::vector<double>& generated, const Tensor& tensor) {
+    std::vector<double> e = device.download<double>(tensor);
+    real = pieces(e, 0, pairs);
+    generated = pieces(e, pairs, int64_t(e.size()) - pairs);
+  };
+  auto read_loss = [&](double loss) {
+    result.loss = loss;
+    if (!std::isfinite(loss)) throw Error(Code::Diverged, cat("[train] step ", batch.step, ": expected a finite loss, got ", loss));
+  };
+  auto work = [&] {
+    if (opponent_) {
+      clock.time("opponent_forward", [&] {
+        Tape tape(device, false);
+        kernels.mse_per_image(prepared.opponent_errors, opponent_->model.forward(tape, prepared.inputs), prepared.target);
+      });
+      check_cancelled(cancel);
+    }
+    Tape tape(device, true, options_.activation_checkpointing);
+    Tensor prediction;
+    clock.time("forward", [&] {
+      prediction = unet_->model.forward(tape, prepared.inputs);
+      kernels.mse_per_image(prepared.errors, prediction, prepared.target);
+    });
+    if (loss_kernel) {
+      ensure(kernels.pair_loss(prepared.weights, prepared.loss, prepared.errors, prepared.opponent_errors, prepared.settings, *loss_kernel), "[train] the backend computes no loss");
+    } else {
+      read_errors(result.errors.real, result.errors.generated, prepared.errors);
+      if (opponent_) read_errors(result.errors.opponent_real, result.errors.opponent_generated, prepared.opponent_errors);
+      ObjectiveOptions objective = options_.objective;
+      if (batch.beta > 0) objective.beta = batch.beta;
+      if (objective.safeguard) result.errors.overlap = overlap(prediction, prepared.target, result.errors);
+      result.errors.weight = prepared.weight;
+      LossTerms terms = loss_terms(objective, result.errors, 1 / double(batch.step_batch_size));
+      result.loser_scale = terms.loser_scale;
+      read_loss(terms.loss);
+      terms.weight_real.insert(terms.weight_real.end(), terms.weight_generated.begin(), terms.weight_generated.end());
+      device.upload(prepared.weights, terms.weight_real.data());
+    }
+    check_cancelled(cancel);
+    clock.time("backward", [&] {
+      Tensor gradient = device.empty(prediction.shape(), prediction.dtype());
+      kernels.mse_backward(gradient, prediction, prepared.target, prepared.weights);
+      if (!gathering) unet_->store.begin_gradients();
+      if (!buckets_) {
+        tape.backward(prediction, gradient);
+        return;
+      }
+      buckets_->begin(batch.last);
+      tape.backward(prediction, gradient, [&] { buckets_->node_done(); });
+      if (batch.last) unet_->store.finish_gradients();
+      buckets_->end();
+    });
+  };
+  if (loss_kernel) {
+    // One stay on the device: how long its parts take is for a profiler of the device to say.
+    clock.time("micro_batch", [&] {
+      if (repeated_.run(gathering ? "adds" : "stores", work)) written_ = unet_->store.written();
+      else unet_->store.set_written(written_);
+      read_errors(result.errors.real, result.errors.generated, prepared.errors);
+      if (opponent_) read_errors(result.errors.opponent_real, result.errors.opponent_generated, prepared.opponent_errors);
+      read_loss(device.download<double>(prepared.loss)[0]);
+      if (plays()) result.loser_scale = double(pairs) / double(batch.step_batch_size);
     });
     check_cancelled(cancel);
+  } else {
+    work();
   }
-  Tape tape(device, true, options_.activation_checkpointing);
-  Tensor prediction;
-  clock.time("forward", [&] {
-    prediction = unet_->model.forward(tape, prepared.inputs);
-    std::vector<double> e = errors(prediction, prepared.target);
-    result.errors.real.assign(e.begin(), e.begin() + pairs);
-    result.errors.generated.assign(e.begin() + pairs, e.end());
-  });
-  ObjectiveOptions objective = options_.objective;
-  if (batch.beta > 0) objective.beta = batch.beta;
-  if (objective.safeguard) result.errors.overlap = overlap(prediction, prepared.target, result.errors);
-  result.errors.weight = prepared.weight;
-  LossTerms terms = loss_terms(objective, result.errors, 1 / double(batch.step_batch_size));
-  result.loss = terms.loss;
-  result.loser_scale = terms.loser_scale;
-  if (!std::isfinite(result.loss)) throw Error(Code::Diverged, cat("[train] step ", batch.step, ": expected a finite loss, got ", result.loss));
-  check_cancelled(cancel);
-  clock.time("backward", [&] {
-    std::vector<float> weights = terms.weight_real;
-    weights.insert(weights.end(), terms.weight_generated.begin(), terms.weight_generated.end());
-    Tensor gradient = device.empty(prediction.shape(), prediction.dtype());
-    device.kernels().mse_backward(gradient, prediction, prepared.target, from_floats(device, weights, {int64_t(weights.size())}));
-    if (!gathering) unet_->store.begin_gradients();
-    if (!buckets_) {
-      tape.backward(prediction, gradient);
-      return;
-    }
-    buckets_->begin(batch.last);
-    tape.backward(prediction, gradient, [&] { buckets_->node_done(); });
-    if (batch.last) unet_->store.finish_gradients();
-    buckets_->end();
-  });
   gathering_ = batch.step;
   complete_ = batch.last;
   result.phases = clock.phases();
@@ -218,13 +286,13 @@ TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const 
   if (ranks_) clock.time("all_reduce", [&] { ranks_->wait(cancel); });  // what backward did not hide
   clock.time("optimizer", [&] {
     store.finish_gradients();
-    result.grad_norm = std::sqrt(kernels.sum_of_squares(store.gradient()));
-    if (!std::isfinite(result.grad_norm)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite gradient norm, got ", result.grad_norm));
-    double scale = options_.max_grad_norm > 0 ? std::min(1.0, options_.max_grad_norm / (result.grad_norm + 1e-6)) : 1.0;
     result.learning_rate = options_.learning_rate.at(step) * learning_rate_scale;
-    adamw_.step(result.learning_rate, step + 1, scale);
-    if (ema_) kernels.lerp(ema_, store.master(), 1 - options_.ema_decay);
-    store.commit();
+    Device& device = unet_->device;
+    device.upload(shaped(device, scalars_, {kStepScalars}, DType::F64), adamw_.scalars(result.learning_rate, step + 1, 1 - options_.ema_decay).data());
+    kernels.clip_gradient(scalars_, store.gradient(), options_.max_grad_norm);
+    adamw_.step(scalars_, ema_);
+    result.grad_norm = device.download<double>(scalars_)[kNorm];
+    if (!std::isfinite(result.grad_norm)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite gradient norm, got ", result.grad_norm));
   });
   result.phases = clock.phases();
   return result;

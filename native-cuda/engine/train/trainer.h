@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/repeated.h"
 #include "collective/collective.h"
 #include "core/cancel.h"
 #include "core/phases.h"
@@ -78,6 +79,8 @@ class Trainer {
   // Plays with the models given (the opponent null for sft); `unet` must be trainable.
   Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks = nullptr);
 
+  ~Trainer();
+
   TrainBatchResult accumulate(const TrainBatch& batch, const CancelToken* cancel);
   // `learning_rate_scale` multiplies the schedule's rate. With ranks, waits for the others' gradients.
   TrainStepResult apply(int64_t step, double learning_rate_scale = 1, const CancelToken* cancel = nullptr);
@@ -95,11 +98,11 @@ class Trainer {
   Unet& unet() { return *unet_; }
 
  private:
+  // What a micro-batch computes from and what comes out. On a device they stay where they are, as captured work has their addresses.
   struct Prepared;
-  Prepared prepare(const TrainBatch& batch) const;
+  void prepare(const TrainBatch& batch, Prepared& prepared) const;
   void check(const TrainBatch& batch) const;
   std::vector<ParameterValues> state() const;
-  std::vector<double> errors(const Tensor& prediction, const Tensor& target) const;
   std::vector<double> overlap(const Tensor& prediction, const Tensor& target, const Errors& errors) const;
   bool plays() const { return is_spin(options_.objective.objective); }
   TrainBatchResult gather(const TrainBatch& batch, const CancelToken* cancel);
@@ -120,6 +123,10 @@ class Trainer {
   // Gone before the arena that they write to.
   std::unique_ptr<Collective> ranks_;
   std::unique_ptr<GradientBuckets> buckets_;
+  std::unique_ptr<Prepared> kept_;    // on a device
+  Repeated repeated_;
+  std::vector<bool> written_;         // parameters whose gradient a replayed micro-batch writes
+  Tensor scalars_;                    // StepScalar
 };
 
 }  // namespace spindle

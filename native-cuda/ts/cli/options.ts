@@ -43,7 +43,16 @@ export function seed(text: string): bigint {
 }
 
 export const backendOption = (): Option =>
-  new Option('--backend <name>', 'device to compute on').choices(['cpu', 'cuda', 'reference']).default('cpu');
+  new Option(
+    '--backend <name>',
+    'device to compute on: auto, cpu, cuda, cuda:N (its device N) or reference; auto is cuda where it can be used',
+  )
+    .default('cpu')
+    .argParser((text) => {
+      if (!/^(auto|cpu|cuda|cuda:\d{1,3}|reference)$/.test(text))
+        throw new InvalidArgumentError(`expected auto, cpu, cuda, cuda:N or reference, got ${JSON.stringify(text)}.`);
+      return text;
+    });
 export const threadsOption = (): Option =>
   new Option('--threads <n>', 'threads; 0 takes all cores this process may use').default(0).argParser(integer(0));
 export const isaOption = (): Option =>

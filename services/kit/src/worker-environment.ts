@@ -21,7 +21,10 @@ export const environmentSchema = z.object({
     .regex(/^[A-Za-z0-9_-]+$/, 'expected letters, digits, "-" and "_"')
     .default(`${hostname().replace(/[^A-Za-z0-9_-]/g, '-')}-${process.pid}`),
   SPINDLE_THREADS: z.coerce.number().int().min(0).default(0),
-  SPINDLE_BACKEND: z.enum(['cpu', 'cuda', 'reference']).default('cpu'),
+  SPINDLE_BACKEND: z
+    .string()
+    .regex(/^(auto|cpu|cuda|cuda:\d{1,3}|reference)$/, 'expected auto, cpu, cuda, cuda:N or reference')
+    .default('cpu'),
   SPINDLE_ISA: z.enum(['auto', 'amx', 'avx512_bf16', 'avx512', 'avx2', 'generic']).default('auto'),
   SPINDLE_ADDON: z.string().optional(),
 });

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/cpu/isa/simd.h"
-#include "kernels/kernels.h"
+#include "kernels/host_kernels.h"
 
 namespace spindle::cpu {
 
@@ -55,7 +55,7 @@ struct PackSource {
   int64_t tap_stride, k_stride, n_stride;
 };
 
-class CpuKernels : public Kernels {
+class CpuKernels : public HostKernels {
  public:
   CpuKernels(ThreadPool& threads, const Simd& simd);
   const char* name() const override { return simd_.name; }
@@ -93,7 +93,7 @@ class CpuKernels : public Kernels {
   void upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) override;
   void embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) override;
   void gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) override;
-  void timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) override;
+  void timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) override;
   void l2_normalize(Tensor& y, const Tensor& x) override;
   void nchw_to_nhwc(Tensor& y, const Tensor& x) override;
   void nhwc_to_nchw(Tensor& y, const Tensor& x) override;

@@ -126,12 +126,12 @@ void CpuKernels::l2_normalize(Tensor& y, const Tensor& x) {
   }
 }
 
-void CpuKernels::timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) {
+void CpuKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
   int64_t batch = y.dim(0), dim = y.dim(1), half = dim / 2;
   for (int64_t i = 0; i < batch; ++i)
     for (int64_t j = 0; j < half; ++j) {
       // In double: at t = 999 a float32 product already moves the sine by 6e-5.
-      double angle = double(timesteps[i]) * std::exp(-std::log(args.max_period) * double(j) / (double(half) - args.freq_shift));
+      double angle = double(timesteps.f32()[i]) * std::exp(-std::log(args.max_period) * double(j) / (double(half) - args.freq_shift));
       float first = float(args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle)), second = float(args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle));
       if (is_bf16(y)) {
         y.data<uint16_t>()[i * dim + j] = spindle::to_bf16(first).bits;

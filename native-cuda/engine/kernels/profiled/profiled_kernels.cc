@@ -176,7 +176,7 @@ void ProfiledKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* row
   timed(key_of("gather_rows", y), 0, bytes_of(y, y), [&] { inner_->gather_rows(y, x, rows, count); });
 }
 
-void ProfiledKernels::timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) {
+void ProfiledKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
   timed(key_of("timestep_embedding", y), 0, bytes_of(y), [&] { inner_->timestep_embedding(y, timesteps, args); });
 }
 
@@ -212,6 +212,14 @@ void ProfiledKernels::mse_backward(Tensor& dprediction, const Tensor& prediction
 
 double ProfiledKernels::sum_of_squares(const Tensor& x) {
   return timed(key_of("sum_of_squares", x), 0, bytes_of(x), [&] { return inner_->sum_of_squares(x); });
+}
+
+void ProfiledKernels::clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) {
+  timed(key_of("sum_of_squares", gradient), 0, bytes_of(gradient), [&] { inner_->clip_gradient(scalars, gradient, max_norm); });
+}
+
+void ProfiledKernels::optimizer_step(const OptimizerArenas& a, const Tensor& scalars, const AdamWArgs& args) {
+  timed(key_of("adamw", a.w), 0, bytes_of(a.w, a.w, a.m, a.m, a.v, a.v, a.grad, a.ema, a.ema, a.low), [&] { inner_->optimizer_step(a, scalars, args); });
 }
 
 void ProfiledKernels::adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) {

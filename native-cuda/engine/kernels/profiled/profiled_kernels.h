@@ -11,6 +11,15 @@ class ProfiledKernels : public Kernels {
   explicit ProfiledKernels(std::unique_ptr<Kernels> inner) : inner_(std::move(inner)) {}
   const char* name() const override { return inner_->name(); }
   KernelCounters counters() const override { return inner_->counters(); }
+  std::shared_ptr<BlockSource> memory() override { return inner_->memory(); }
+  bool host_visible() const override { return inner_->host_visible(); }
+  void upload(const Tensor& y, const void* host) override { inner_->upload(y, host); }
+  void download(void* host, const Tensor& x) override { inner_->download(host, x); }
+  void copy(const Tensor& y, const Tensor& x) override { inner_->copy(y, x); }
+  void clear(const Tensor& y) override { inner_->clear(y); }
+  void finish() override { inner_->finish(); }
+  // What a replay does cannot be told apart, so nothing is captured while profiling.
+  std::unique_ptr<Captured> capture(const std::function<void()>&) override { return nullptr; }
   bool rounds_weights() const override { return inner_->rounds_weights(); }
   bool keep_weight(const Weight& w, DType compute) override { return inner_->keep_weight(w, compute); }
   void forget_weight(uint64_t id) override {
@@ -50,7 +59,7 @@ class ProfiledKernels : public Kernels {
   void upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) override;
   void embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) override;
   void gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) override;
-  void timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) override;
+  void timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) override;
   void l2_normalize(Tensor& y, const Tensor& x) override;
   void nchw_to_nhwc(Tensor& y, const Tensor& x) override;
   void nhwc_to_nchw(Tensor& y, const Tensor& x) override;
@@ -58,6 +67,11 @@ class ProfiledKernels : public Kernels {
   void fill(Tensor& y, double value) override;
   void mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) override;
   void mse_backward(Tensor& dprediction, const Tensor& prediction, const Tensor& target, const Tensor& weights) override;
+  void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) override { inner_->normal_noise(noise, philox, draw, places); }
+  void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) override { inner_->diffuse(noisy, target, x, noise, coefficients); }
+  bool pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) override { return inner_->pair_loss(weights, loss, errors, opponent_errors, settings, kind); }
+  void clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) override;
+  void optimizer_step(const OptimizerArenas& arenas, const Tensor& scalars, const AdamWArgs& args) override;
   double sum_of_squares(const Tensor& x) override;
   void adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) override;
   void lerp(Tensor& y, const Tensor& x, double weight) override;

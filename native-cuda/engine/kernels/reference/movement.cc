@@ -73,12 +73,12 @@ void ReferenceKernels::embedding_forward(Tensor& y, const Tensor& table, const i
 
 void ReferenceKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) { store(y, take_rows(x, rows, count)); }
 
-void ReferenceKernels::timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) {
+void ReferenceKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
   int64_t batch = y.dim(0), width = y.dim(1), half = width / 2;
   Values vy(size_t(y.numel()));
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t i = 0; i < half; ++i) {
-      double angle = double(timesteps[b]) * std::exp(-std::log(args.max_period) * double(i) / (double(half) - args.freq_shift));
+      double angle = double(timesteps.f32()[b]) * std::exp(-std::log(args.max_period) * double(i) / (double(half) - args.freq_shift));
       at(vy, b, args.flip_sin_to_cos ? half + i : i, width) = std::sin(angle);
       at(vy, b, args.flip_sin_to_cos ? i : half + i, width) = std::cos(angle);
     }

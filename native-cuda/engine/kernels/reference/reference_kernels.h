@@ -1,10 +1,10 @@
 // The oracle: every kernel as plain loops in double. One file per family beside this one.
 #pragma once
-#include "kernels/kernels.h"
+#include "kernels/host_kernels.h"
 
 namespace spindle::reference {
 
-class ReferenceKernels final : public Kernels {
+class ReferenceKernels final : public HostKernels {
  public:
   const char* name() const override { return "reference"; }
 
@@ -42,7 +42,7 @@ class ReferenceKernels final : public Kernels {
   void upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) override;
   void embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) override;
   void gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) override;
-  void timestep_embedding(Tensor& y, const float* timesteps, const TimestepArgs& args) override;
+  void timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) override;
   void nchw_to_nhwc(Tensor& y, const Tensor& x) override;
   void nhwc_to_nchw(Tensor& y, const Tensor& x) override;
   void cast(Tensor& y, const Tensor& x) override;

@@ -1,0 +1,183 @@
+// Where values go to other places: concatenation, resampling, tables, layouts.
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/map.h"
+
+namespace spindle::cuda {
+
+namespace {
+
+// rows of (ca + cb) units, a unit being N elements
+template <class T, int N>
+__global__ void concat_kernel(Pack<T, N>* y, const Pack<T, N>* a, const Pack<T, N>* b, int64_t n, int64_t ca, int64_t cb) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  int64_t row = i / (ca + cb), c = i - row * (ca + cb);
+  y[i] = c < ca ? a[row * ca + c] : b[row * cb + c - ca];
+}
+
+template <class T, int N>
+__device__ __forceinline__ void put(Pack<T, N>* to, Pack<T, N> from, bool accumulate) {
+  if (accumulate)
+    for (int k = 0; k < N; ++k) from.values[k] = narrow<T>(widen(to->values[k]) + widen(from.values[k]));
+  *to = from;
+}
+
+template <class T, int N>
+__global__ void split_kernel(Pack<T, N>* a, Pack<T, N>* b, const Pack<T, N>* y, int64_t n, int64_t ca, int64_t cb, bool add_a, bool add_b) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  int64_t row = i / (ca + cb), c = i - row * (ca + cb);
+  if (c < ca) {
+    if (a) put(a + row * ca + c, y[i], add_a);
+  } else if (b) {
+    put(b + row * cb + c - ca, y[i], add_b);
+  }
+}
+
+// Calls f with a null pointer to the unit: 8 elements where widths and addresses allow it.
+template <class T, class F>
+void with_unit(int64_t ca, int64_t cb, bool aligned, F&& f) {
+  if (aligned && ca % kMapWidth == 0 && cb % kMapWidth == 0) f(static_cast<Pack<T, kMapWidth>*>(nullptr), int64_t(kMapWidth));
+  else f(static_cast<Pack<T, 1>*>(nullptr), int64_t(1));
+}
+
+struct Sizes {
+  int64_t height, width, channels, to_height, to_width;
+};
+
+template <class T>
+__global__ void upsample_kernel(T* y, const T* x, int64_t n, Sizes s) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  int64_t c = i % s.channels, pixel = i / s.channels, w = pixel % s.to_width, line = pixel / s.to_width, h = line % s.to_height, b = line / s.to_height;
+  y[i] = x[((b * s.height + h * s.height / s.to_height) * s.width + w * s.width / s.to_width) * s.channels + c];
+}
+
+// Every element of dx adds up those of dy that came from it, in their order.
+template <class T>
+__global__ void upsample_backward_kernel(T* dx, const T* dy, int64_t n, Sizes s, bool accumulate) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  int64_t c = i % s.channels, pixel = i / s.channels, w = pixel % s.width, line = pixel / s.width, h = line % s.height, b = line / s.height;
+  // h2 * height / to_height == h for h2 from ceil(h * to_height / height)
+  int64_t h0 = (h * s.to_height + s.height - 1) / s.height, h1 = ((h + 1) * s.to_height + s.height - 1) / s.height;
+  int64_t w0 = (w * s.to_width + s.width - 1) / s.width, w1 = ((w + 1) * s.to_width + s.width - 1) / s.width;
+  float sum = 0;
+  for (int64_t y = h0; y < h1; ++y)
+    for (int64_t x = w0; x < w1; ++x) sum += widen(dy[((b * s.to_height + y) * s.to_width + x) * s.channels + c]);
+  dx[i] = narrow<T>(accumulate ? widen(dx[i]) + sum : sum);
+}
+
+template <class T, class X>
+__global__ void take_rows_kernel(T* y, const X* table, const int32_t* rows, int64_t n, int64_t width) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i < n) y[i] = narrow<T>(widen(table[int64_t(rows[i / width]) * width + i % width]));
+}
+
+template <class T>
+__global__ void timestep_kernel(T* y, const float* timesteps, int64_t n, int64_t half, TimestepArgs args) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  int64_t b = i / (2 * half), c = i % (2 * half), k = c % half;
+  // double: an angle of 999 has few digits left in float32
+  double angle = double(timesteps[b]) * exp(-log(args.max_period) * double(k) / (double(half) - args.freq_shift));
+  bool sine = (c >= half) == args.flip_sin_to_cos;
+  y[i] = narrow<T>(float(sine ? sin(angle) : cos(angle)));
+}
+
+// (b, p, c) -> (b, c, p), read in the order of the output
+template <class T, class X>
+__global__ void swap_kernel(T* y, const X* x, int64_t n, int64_t p, int64_t c) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  int64_t b = i / (p * c), rest = i - b * p * c, ic = rest / p, ip = rest - ic * p;
+  y[i] = narrow<T>(widen(x[(b * p + ip) * c + ic]));
+}
+
+void swap_inner(Stream stream, const Tensor& y, const Tensor& x, int64_t p, int64_t c) {
+  with_type(y, [&]<class T>(T*) {
+    with_type(x, [&]<class X>(X*) { launch("swap", swap_kernel<T, X>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream, y.data<T>(), x.data<X>(), y.numel(), p, c); });
+  });
+}
+
+}  // namespace
+
+void CudaKernels::concat_channels(Tensor& y, const Tensor& a, const Tensor& b) {
+  Call call("concat_channels", a, b);
+  int64_t ca = a.dim(-1), cb = b.dim(-1);
+  with_type(y, [&]<class T>(T*) {
+    bool aligned = aligned_for_pack(y.data<T>()) && aligned_for_pack(a.data<T>()) && aligned_for_pack(b.data<T>());
+    with_unit<T>(ca, cb, aligned, [&]<class U, int N>(Pack<U, N>*, int64_t unit) {
+      int64_t n = y.numel() / unit;
+      launch("concat", concat_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, y.data<Pack<T, N>>(), a.data<Pack<T, N>>(), b.data<Pack<T, N>>(), n, ca / unit, cb / unit);
+    });
+  });
+}
+
+void CudaKernels::split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) {
+  if (!da && !db) return;
+  Call call("split_channels", dy);
+  int64_t c = dy.dim(-1), ca = da ? da.tensor.dim(-1) : c - db.tensor.dim(-1), cb = c - ca;
+  with_type(dy, [&]<class T>(T*) {
+    auto start = [](const GradSlot& slot) { return slot ? slot.tensor.data<T>() : nullptr; };
+    bool aligned = aligned_for_pack(dy.data<T>()) && aligned_for_pack(start(da)) && aligned_for_pack(start(db));
+    with_unit<T>(ca, cb, aligned, [&]<class U, int N>(Pack<U, N>*, int64_t unit) {
+      int64_t n = dy.numel() / unit;
+      launch("split", split_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, reinterpret_cast<Pack<T, N>*>(start(da)), reinterpret_cast<Pack<T, N>*>(start(db)), dy.data<Pack<T, N>>(), n, ca / unit,
+             cb / unit, da.accumulate, db.accumulate);
+    });
+  });
+}
+
+void CudaKernels::upsample_nearest_forward(Tensor& y, const Tensor& x) {
+  Call call("upsample_nearest_forward", x);
+  Sizes s{x.dim(1), x.dim(2), x.dim(3), y.dim(1), y.dim(2)};
+  with_type(y, [&]<class T>(T*) { launch("upsample", upsample_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), x.data<T>(), y.numel(), s); });
+}
+
+void CudaKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) {
+  if (!dx) return;
+  Call call("upsample_nearest_backward", dy);
+  const Tensor& to = dx.tensor;
+  Sizes s{to.dim(1), to.dim(2), to.dim(3), dy.dim(1), dy.dim(2)};
+  with_type(dy, [&]<class T>(T*) {
+    launch("upsample_backward", upsample_backward_kernel<T>, {blocks_for(to.numel(), kMapBlock)}, kMapBlock, 0, stream_, to.data<T>(), dy.data<T>(), to.numel(), s, dx.accumulate);
+  });
+}
+
+void CudaKernels::take_rows(Tensor& y, const Tensor& table, const int32_t* rows, int64_t count) {
+  Tensor ids(scratch_, {count}, DType::F32);  // of four bytes, like the ids
+  upload(ids, rows);
+  with_type(y, [&]<class T>(T*) {
+    with_type(table, [&]<class X>(X*) {
+      launch("take_rows", take_rows_kernel<T, X>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), table.data<X>(), ids.data<int32_t>(), y.numel(), table.dim(-1));
+    });
+  });
+}
+
+void CudaKernels::embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) {
+  Call call("embedding_forward", y, table);
+  take_rows(y, table, ids, count);
+}
+
+void CudaKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) {
+  Call call("gather_rows", y, x);
+  take_rows(y, x, rows, count);
+}
+
+void CudaKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
+  Call call("timestep_embedding", y);
+  with_type(y, [&]<class T>(T*) { launch("timestep", timestep_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), timesteps.f32(), y.numel(), y.dim(1) / 2, args); });
+}
+
+void CudaKernels::nchw_to_nhwc(Tensor& y, const Tensor& x) {
+  Call call("nchw_to_nhwc", x);
+  swap_inner(stream_, y, x, y.dim(3), y.dim(1) * y.dim(2));
+}
+
+void CudaKernels::nhwc_to_nchw(Tensor& y, const Tensor& x) {
+  Call call("nhwc_to_nchw", x);
+  swap_inner(stream_, y, x, x.dim(1) * x.dim(2), x.dim(3));
+}
+
+}  // namespace spindle::cuda

@@ -1,0 +1,160 @@
+// What a training step computes beside the model: noise, noisy images, the loss of pairs, clipping and AdamW. Scalars of a step stay
+// in device memory, so that it never waits for the host.
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/map.h"
+
+namespace spindle::cuda {
+
+namespace {
+
+struct PhiloxWords {
+  uint32_t of[4];
+};
+
+// Philox4x32-10, as core/rng.cc.
+__device__ __forceinline__ PhiloxWords philox_rounds(PhiloxWords c, uint32_t key0, uint32_t key1) {
+  for (int round = 0; round < 10; ++round) {
+    uint32_t low0 = 0xd2511f53u * c.of[0], high0 = __umulhi(0xd2511f53u, c.of[0]);
+    uint32_t low1 = 0xcd9e8d57u * c.of[2], high1 = __umulhi(0xcd9e8d57u, c.of[2]);
+    c = {{high1 ^ c.of[1] ^ key0, low1, high0 ^ c.of[3] ^ key1, low0}};
+    key0 += 0x9e3779b9u;
+    key1 += 0xbb67ae85u;
+  }
+  return c;
+}
+
+// A thread makes the four values of a block; blockIdx.y is the image.
+__global__ void normal_kernel(float* noise, int64_t size, uint32_t key0, uint32_t key1, uint32_t draw, const double* places) {
+  constexpr double kTwoPi = 6.283185307179586476925286766559;
+  int64_t block = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (block * 4 >= size) return;
+  uint32_t step = uint32_t(int64_t(places[0])), sample = uint32_t(int64_t(places[1]) + blockIdx.y);
+  PhiloxWords words = philox_rounds({{uint32_t(block), sample, step, draw}}, key0, key1);
+  float* out = noise + blockIdx.y * size + block * 4;
+  for (int pair = 0; pair < 2; ++pair) {
+    double u = (double(words.of[2 * pair]) + 1) * 0x1p-32, v = double(words.of[2 * pair + 1]) * 0x1p-32;
+    double radius = sqrt(-2 * log(u));
+    if (block * 4 + 2 * pair < size) out[2 * pair] = float(radius * cos(kTwoPi * v));
+    if (block * 4 + 2 * pair + 1 < size) out[2 * pair + 1] = float(radius * sin(kTwoPi * v));
+  }
+}
+
+__global__ void diffuse_kernel(float* noisy, float* target, const float* x, const float* noise, const float* coefficients, int64_t n, int64_t size) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  const float* c = coefficients + i / size * 4;
+  noisy[i] = c[0] * x[i] + c[1] * noise[i];
+  // a coefficient of 0 keeps what is not finite out of the target
+  target[i] = (c[2] == 0 ? 0.0f : c[2] * x[i]) + (c[3] == 0 ? 0.0f : c[3] * noise[i]);
+}
+
+// One block. Formulas: train/objective.cc, of which this has the ones that PairLoss names.
+__global__ void pair_loss_kernel(float* weights, double* loss, const double* errors, const double* opponent, int64_t pairs, const double* settings, PairLoss kind) {
+  __shared__ double warps[kMapBlock / kWarp];
+  double sum = 0, beta = settings[0], scale = settings[1];
+  for (int64_t i = threadIdx.x; i < pairs; i += kMapBlock) {
+    if (kind == PairLoss::Plain) {
+      sum += scale * errors[i];
+      weights[i] = float(scale);
+      continue;
+    }
+    double gain = (errors[i] - opponent[i]) - (errors[pairs + i] - opponent[pairs + i]), logit = -0.5 * beta * gain, term, slope;
+    if (kind == PairLoss::Logistic) {
+      double tail = exp(-fabs(logit));
+      term = (logit < 0 ? -logit : 0.0) + log1p(tail);
+      slope = logit >= 0 ? -tail / (1 + tail) : -1 / (1 + tail);
+    } else if (kind == PairLoss::Ipo) {
+      term = (logit - 0.5) * (logit - 0.5);
+      slope = 2 * (logit - 0.5);
+    } else {
+      term = logit < 1 ? 1 - logit : 0;
+      slope = logit < 1 ? -1 : 0;
+    }
+    if (isnan(logit)) term = logit;  // comparisons would hide it
+    sum += scale * term;
+    weights[i] = float(scale * slope * -0.5 * beta);
+    weights[pairs + i] = float(scale * slope * 0.5 * beta);
+  }
+  sum = block_sum(sum, warps);
+  if (threadIdx.x == 0) *loss = sum;
+}
+
+__global__ void clip_kernel(double* scalars, double max_norm) {
+  double norm = sqrt(scalars[kNorm]);  // holds the sum of squares
+  scalars[kNorm] = norm;
+  double factor = max_norm / (norm + 1e-6);
+  scalars[kFactor] = max_norm > 0 && factor < 1 ? factor : 1.0;
+  scalars[kFinite] = isfinite(norm) ? 1.0 : 0.0;
+}
+
+struct AdamWConstants {
+  float beta1, beta2, one_minus_beta1, one_minus_beta2, epsilon, weight_decay;
+};
+
+// A thread has four neighbours of the arenas (which are padded to 16).
+__global__ void optimizer_kernel(float* w, float* m, float* v, const float* grad, float* ema, bf16* low, int64_t n, const double* scalars, AdamWConstants c) {
+  if (scalars[kFinite] == 0) return;
+  float rate = float(scalars[kLearningRate]), factor = float(scalars[kFactor]), ema_weight = float(scalars[kEmaWeight]);
+  float correction1 = float(1 / scalars[kCorrection1]), correction2 = float(1 / scalars[kCorrection2]);
+  int64_t first = (int64_t(blockIdx.x) * kMapBlock + threadIdx.x) * 4;
+  for (int64_t i = first; i < first + 4 && i < n; ++i) {
+    float g = grad[i] * factor;
+    float mi = c.beta1 * m[i] + c.one_minus_beta1 * g, vi = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
+    float step = mi * correction1 / (sqrtf(vi * correction2) + c.epsilon), wi = w[i];
+    wi -= rate * (c.weight_decay * wi + step);
+    m[i] = mi;
+    v[i] = vi;
+    w[i] = wi;
+    if (ema) ema[i] += ema_weight * (wi - ema[i]);
+    if (low) low[i] = narrow<bf16>(wi);
+  }
+}
+
+}  // namespace
+
+void CudaKernels::normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) {
+  Call call("normal_noise", noise);
+  int64_t images = noise.dim(0), size = noise.numel() / images;
+  std::array<uint32_t, 2> key = philox.key();
+  launch("normal", normal_kernel, {blocks_for((size + 3) / 4, kMapBlock), unsigned(images)}, kMapBlock, 0, stream_, noise.f32(), size, key[0], key[1], uint32_t(draw), places.data<double>());
+}
+
+void CudaKernels::diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) {
+  Call call("diffuse", x);
+  int64_t n = x.numel();
+  launch("diffuse", diffuse_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, noisy.f32(), target.f32(), x.f32(), noise.f32(), coefficients.f32(), n, n / coefficients.dim(0));
+}
+
+bool CudaKernels::pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) {
+  Call call("pair_loss", errors);
+  bool plain = kind == PairLoss::Plain;
+  launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, weights.f32(), loss.data<double>(), errors.data<double>(), plain ? nullptr : opponent_errors.data<double>(), errors.numel() / (plain ? 1 : 2), settings.data<double>(), kind);
+  return true;
+}
+
+void CudaKernels::clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) {
+  Call call("clip_gradient", gradient);
+  sum_squares_into(scalars.data<double>() + kNorm, gradient);
+  launch("clip", clip_kernel, {1}, 1, 0, stream_, scalars.data<double>(), max_norm);
+}
+
+void CudaKernels::optimizer_step(const OptimizerArenas& a, const Tensor& scalars, const AdamWArgs& args) {
+  Call call("optimizer_step", a.w);
+  AdamWConstants c{float(args.beta1), float(args.beta2), float(1 - args.beta1), float(1 - args.beta2), float(args.epsilon), float(args.weight_decay)};
+  launch("optimizer", optimizer_kernel, {blocks_for(a.w.numel(), kMapBlock * 4)}, kMapBlock, 0, stream_, a.w.f32(), a.m.f32(), a.v.f32(), a.grad.f32(), a.ema ? a.ema.f32() : nullptr, a.low ? a.low.data<bf16>() : nullptr, a.w.numel(),
+         scalars.data<double>(), c);
+}
+
+void CudaKernels::adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) {
+  double host[kStepScalars] = {};
+  host[kLearningRate] = args.learning_rate;
+  host[kCorrection1] = 1 - std::pow(args.beta1, double(args.step));
+  host[kCorrection2] = 1 - std::pow(args.beta2, double(args.step));
+  host[kFactor] = args.grad_scale;
+  host[kFinite] = 1;
+  Tensor scalars(scratch_, {kStepScalars}, DType::F64);
+  upload(scalars, host);
+  optimizer_step({w, m, v, grad}, scalars, args);
+}
+
+}  // namespace spindle::cuda

@@ -1,0 +1,193 @@
+// kernels/cuda/runtime.h in host memory. Fresh "device" memory holds NaN; it can only be touched by what runs in a stream
+// (anything else faults), and writes past a block's end are found when it is given back.
+#include "kernels/cuda/runtime.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "cuda_emulator/device.h"
+#include "cuda_emulator/memory.h"
+
+struct CUstream_st {
+  std::vector<std::function<void()>>* captured = nullptr;
+};
+struct CUevent_st {};
+
+namespace spindle::emulator {
+
+namespace {
+
+constexpr size_t kReserved = size_t(8) << 30, kAlign = 256, kGuard = 256;
+constexpr unsigned char kGuardByte = 0xa5;
+
+struct Memory {
+  std::byte* base = nullptr;
+  size_t top = 0, used = 0, total = size_t(4) << 30;
+  int open = 0;
+  std::unordered_map<void*, std::pair<size_t, size_t>> blocks;  // in use: bytes asked for, whole size
+  std::map<size_t, std::vector<std::byte*>> free;               // by whole size
+
+  Memory() {
+    void* data = mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ensure(data != MAP_FAILED, "[emulator] no address space");
+    base = static_cast<std::byte*>(data);
+  }
+  void protect(int how) { ensure(top == 0 || mprotect(base, top, how) == 0, "[emulator] mprotect failed"); }
+};
+
+Memory& memory() {
+  static Memory* m = new Memory;  // outlives static objects that hold tensors
+  return *m;
+}
+
+}  // namespace
+
+DeviceAccess::DeviceAccess() {
+  if (memory().open++ == 0) memory().protect(PROT_READ | PROT_WRITE);
+}
+DeviceAccess::~DeviceAccess() {
+  if (--memory().open == 0) memory().protect(PROT_NONE);
+}
+
+void enqueue(cuda::Stream stream, std::function<void()> work) {
+  ensure(stream != nullptr, "[emulator] no stream");
+  if (stream->captured) {
+    stream->captured->push_back(std::move(work));
+    return;
+  }
+  DeviceAccess access;
+  work();
+}
+
+}  // namespace spindle::emulator
+
+extern "C" __attribute__((visibility("default"))) void spindle_emulator_set_memory(size_t bytes) { spindle::emulator::memory().total = bytes; }
+
+namespace spindle::cuda {
+
+using emulator::DeviceAccess;
+using emulator::enqueue;
+using emulator::memory;
+
+std::string why_no_device() { return {}; }
+int device_count() { return 1; }
+void use_device(int index) { require(index == 0, "[cuda] device: expected 0, the only one, got ", index); }
+
+DeviceInfo device_info(int) {
+  DeviceInfo info;
+  info.name = "emulated device";
+  info.major = 9;
+  info.multiprocessors = 1;
+  info.total_bytes = memory().total;
+  info.free_bytes = memory().total - std::min(memory().total, memory().used);
+  return info;
+}
+
+void* device_allocate(size_t bytes) {
+  using namespace emulator;
+  auto& m = memory();
+  size_t whole = (bytes + kAlign - 1) / kAlign * kAlign + kGuard;
+  if (m.used + bytes > m.total) out_of_memory(bytes, m.total - std::min(m.total, m.used), m.total);
+  std::byte* data = nullptr;
+  DeviceAccess access;
+  if (auto it = m.free.find(whole); it != m.free.end() && !it->second.empty()) {
+    data = it->second.back();
+    it->second.pop_back();
+  } else {
+    ensure(m.top + whole <= kReserved, "[emulator] address space used up");
+    data = m.base + m.top;
+    m.top += whole;
+    m.protect(PROT_READ | PROT_WRITE);
+  }
+  std::memset(data, 0xff, whole - kGuard);
+  std::memset(data + bytes, kGuardByte, whole - bytes);
+  m.blocks[data] = {bytes, whole};
+  m.used += bytes;
+  return data;
+}
+
+void device_free(void* data) noexcept {
+  using namespace emulator;
+  auto& m = memory();
+  auto it = m.blocks.find(data);
+  if (it == m.blocks.end()) std::abort();
+  auto [bytes, whole] = it->second;
+  DeviceAccess access;
+  auto* block = static_cast<std::byte*>(data);
+  for (size_t i = bytes; i < whole; ++i)
+    if (block[i] != std::byte{kGuardByte}) {
+      std::fprintf(stderr, "[emulator] a kernel wrote past the end of a block of %zu bytes\n", bytes);
+      std::abort();
+    }
+  m.used -= bytes;
+  m.blocks.erase(it);
+  m.free[whole].push_back(block);
+}
+
+size_t region_bytes() { return size_t(1) << 20; }
+
+void* pinned_allocate(size_t bytes) {
+  void* data = std::malloc(bytes);
+  if (!data) throw Error(Code::ResourceExhausted, cat("[cuda] out of memory: asked for ", bytes, " bytes of pinned memory"));
+  return data;
+}
+void pinned_free(void* data) noexcept { std::free(data); }
+
+Stream create_stream() { return new CUstream_st; }
+void destroy_stream(Stream stream) noexcept { delete stream; }
+void synchronize(Stream stream) { ensure(!stream->captured, "[cuda] synchronised while capturing", in_operation()); }
+
+void copy_to_device(void* device, const void* host, size_t bytes, Stream stream) {
+  enqueue(stream, [=] { std::memcpy(device, host, bytes); });
+}
+void copy_to_host(void* host, const void* device, size_t bytes, Stream stream) {
+  enqueue(stream, [=] { std::memcpy(host, device, bytes); });
+}
+void copy_on_device(void* to, const void* from, size_t bytes, Stream stream) {
+  enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+}
+void zero(void* device, size_t bytes, Stream stream) {
+  enqueue(stream, [=] { std::memset(device, 0, bytes); });
+}
+
+Event create_event() { return new CUevent_st; }
+void destroy_event(Event event) noexcept { delete event; }
+void record(Event, Stream) {}
+void synchronize(Event) {}
+void wait(Stream, Event) {}
+
+namespace {
+class EmulatedGraph : public Graph {
+ public:
+  explicit EmulatedGraph(std::vector<std::function<void()>> work) : work_(std::move(work)) {}
+  void launch(Stream stream) override {
+    for (const auto& each : work_) enqueue(stream, each);
+  }
+  size_t nodes() const override { return work_.size(); }
+
+ private:
+  std::vector<std::function<void()>> work_;
+};
+}  // namespace
+
+void begin_capture(Stream stream) {
+  ensure(!stream->captured, "[cuda] a capture within a capture");
+  stream->captured = new std::vector<std::function<void()>>;
+}
+std::unique_ptr<Graph> end_capture(Stream stream) {
+  ensure(stream->captured, "[cuda] no capture to end");
+  std::unique_ptr<std::vector<std::function<void()>>> work(std::exchange(stream->captured, nullptr));
+  return std::make_unique<EmulatedGraph>(std::move(*work));
+}
+void abandon_capture(Stream stream) noexcept { delete std::exchange(stream->captured, nullptr); }
+bool capturing(Stream stream) { return stream->captured != nullptr; }
+
+}  // namespace spindle::cuda

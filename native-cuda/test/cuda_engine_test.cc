@@ -1,0 +1,206 @@
+// Whole models on the CUDA backend: fixtures, training, sampling; as it is the first time, captured and replayed.
+#include <cstring>
+#include <filesystem>
+
+#include "bench/profile.h"
+#include "check.h"
+#include "cuda_device.h"
+#include "models/inference.h"
+#include "parity/parity.h"
+#include "sample/sample.h"
+#include "tiny_models.h"
+#include "train/trainer.h"
+
+using namespace spindle;
+
+namespace {
+
+TrainerOptions options(Objective objective, DType compute) {
+  TrainerOptions o;
+  o.objective.objective = objective;
+  o.compute = compute;
+  o.scheduler_config = tiny::kDdim;
+  o.learning_rate = {.base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
+  o.ema_decay = 0.9;
+  o.seed = 11;
+  return o;
+}
+
+std::unique_ptr<Trainer> trainer(Device& device, const TrainerOptions& o) {
+  auto unet = tiny::unet(device, {.compute = o.compute, .trainable = true});
+  auto opponent = is_spin(o.objective.objective) ? copy_unet(*unet) : nullptr;
+  return std::make_unique<Trainer>(std::move(unet), std::move(opponent), o);
+}
+
+TrainBatch batch(Device& device, const TrainerOptions& o, int64_t step, int64_t offset, int64_t pairs, int64_t whole) {
+  TrainBatch b;
+  b.step = step;
+  b.offset = offset;
+  b.step_batch_size = whole;
+  auto rows = [&](const Shape& shape, uint32_t number) {
+    std::vector<int64_t> dims = shape.dims();
+    int64_t size = shape.numel() / dims[0];
+    dims[0] = pairs;
+    return tiny::random(device, shape, number).slice(offset * size, Shape(dims));
+  };
+  b.real = rows({whole, 4, 8, 8}, uint32_t(10 * step + 1));
+  if (is_spin(o.objective.objective)) b.generated = rows({whole, 4, 8, 8}, uint32_t(10 * step + 2));
+  b.text = rows({whole, 5, 12}, uint32_t(10 * step + 3));
+  return b;
+}
+
+// The sizes of a step's micro-batches.
+using Cut = std::vector<int64_t>;
+
+TrainBatchResult step(Trainer& t, Device& device, const TrainerOptions& o, int64_t k, const Cut& cut) {
+  int64_t whole = 0, offset = 0;
+  for (int64_t n : cut) whole += n;
+  TrainBatchResult sum;
+  for (int64_t n : cut) {
+    TrainBatchResult r = t.accumulate(batch(device, o, k, offset, n, whole), nullptr);
+    sum.loss += r.loss;
+    sum.errors.real.insert(sum.errors.real.end(), r.errors.real.begin(), r.errors.real.end());
+    offset += n;
+  }
+  t.apply(k);
+  return sum;
+}
+
+std::vector<float> weights(Trainer& t) { return tiny::floats(t.unet().device, t.unet().store.master()); }
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += std::pow(double(a[i]) - double(b[i]), 2);
+    norm += std::pow(double(b[i]), 2);
+  }
+  return std::sqrt(difference / norm);
+}
+
+SampleRequest sample_request(Device& device, int64_t steps) {
+  SampleRequest r;
+  r.cond = tiny::random(device, {3, 7, 12}, 1);
+  r.uncond = tiny::random(device, {1, 7, 12}, 2);
+  r.seeds = {1, 2, 3};
+  r.height = r.width = 8;
+  r.scheduler_config = tiny::kDdim;
+  r.steps = steps;
+  r.guidance_scale = 3;
+  r.batch_size = 2;
+  return r;
+}
+
+}  // namespace
+
+TEST("fixtures agree") {
+  Device device(cuda_options());
+  std::filesystem::path fixtures = std::filesystem::path(__FILE__).parent_path() / ".." / ".." / "test" / "fixtures";
+  for (DType compute : {DType::F32, DType::BF16})
+    for (const char* name : {"unet-sd15", "unet-text", "vae", "clip-model", "clip-text-gelu", "sft", "spin-hinge", "spin-logistic", "spin-v-prediction"})
+      check::each(cat(name, " in ", dtype_name(compute)), [&] {
+        std::vector<ParityLine> lines = run_parity((fixtures / name).string(), device, compute);
+        if (lines.empty()) std::printf("%s states no bounds in %s: skipped\n", name, dtype_name(compute));
+        for (const ParityLine& line : lines) CHECK_THAT(line.ok, line.tensor, ": relative error ", line.relL2, ", largest difference ", line.maxAbs);
+      });
+}
+
+// Steps 0 and 1 are done as they are and captured; then shapes change to and fro, and a step has several micro-batches.
+const std::vector<Cut> kSteps = {{2}, {2}, {2}, {1}, {2}, {2, 2}, {2, 2}, {1, 1, 1}};
+
+TEST("training that is captured and replayed gives the bytes of training that is not") {
+  for (DType compute : {DType::F32, DType::BF16})
+    for (Objective objective : {Objective::SpinLogistic, Objective::Sft})
+      check::each(cat(dtype_name(compute), ", objective ", int(objective)), [&] {
+        TrainerOptions o = options(objective, compute);
+        Device device(cuda_options()), plain(cuda_options());
+        auto captured = trainer(device, o), eager = trainer(plain, o);
+        DeviceProfile profile(plain);  // nothing is captured while it lives
+        for (size_t k = 0; k < kSteps.size(); ++k) {
+          TrainBatchResult a = step(*captured, device, o, int64_t(k), kSteps[k]), b = step(*eager, plain, o, int64_t(k), kSteps[k]);
+          CHECK_THAT(a.loss == b.loss && a.errors.real == b.errors.real, "step ", k, ": losses ", a.loss, " and ", b.loss);
+        }
+        CHECK(weights(*captured) == weights(*eager));
+      });
+}
+
+TEST("training agrees with the cpu's") {
+  for (Objective objective : {Objective::SpinLogistic, Objective::SpinIpo, Objective::Sft})
+    check::each(cat("objective ", int(objective)), [&] {
+      TrainerOptions o = options(objective, DType::F32);
+      Device device(cuda_options()), cpu({.backend = "cpu", .threads = 2, .isa = "auto"});
+      auto t = trainer(device, o), expected = trainer(cpu, o);
+      std::vector<float> before = weights(*t);
+      CHECK(before == weights(*expected));
+      for (int64_t k = 0; k < 4; ++k) {
+        double loss = step(*t, device, o, k, {2, 1}).loss, same = step(*expected, cpu, o, k, {2, 1}).loss;
+        CHECK_THAT(std::abs(loss - same) < 1e-3 * std::max(1.0, std::abs(same)), "step ", k, ": ", loss, " and ", same);
+      }
+      CHECK_THAT(distance(weights(*t), weights(*expected)) < 2e-4, distance(weights(*t), weights(*expected)));
+      CHECK(distance(weights(*t), before) > 1e-3);
+    });
+}
+
+TEST("an objective without a kernel of its own is computed between forward and backward") {
+  TrainerOptions o = options(Objective::SpinLogistic, DType::F32);
+  o.objective.safeguard = 0.5;
+  Device device(cuda_options()), cpu({.backend = "cpu", .threads = 2, .isa = "auto"});
+  auto t = trainer(device, o), expected = trainer(cpu, o);
+  for (int64_t k = 0; k < 2; ++k) {
+    step(*t, device, o, k, {2});
+    step(*expected, cpu, o, k, {2});
+  }
+  CHECK_THAT(distance(weights(*t), weights(*expected)) < 2e-4, distance(weights(*t), weights(*expected)));
+}
+
+TEST("training resumed from a saved state is bit for bit the undisturbed one") {
+  struct TemporaryFile {
+    std::string path = (std::filesystem::temp_directory_path() / cat("spindle-cuda-test-", std::rand(), ".safetensors")).string();
+    ~TemporaryFile() { std::filesystem::remove(path); }
+  };
+  for (DType compute : {DType::F32, DType::BF16}) {
+    TrainerOptions o = options(Objective::SpinLogistic, compute);
+    Device device(cuda_options());
+    auto undisturbed = trainer(device, o), stopped = trainer(device, o), resumed = trainer(device, o);
+    TemporaryFile state;
+    for (int64_t k = 0; k < 5; ++k) step(*undisturbed, device, o, k, {2});
+    for (int64_t k = 0; k < 3; ++k) step(*stopped, device, o, k, {2});
+    stopped->save_state(state.path, {{"step", "3"}});
+    CHECK_EQUAL(resumed->load_state(state.path).at("step"), std::string("3"));
+    for (int64_t k = 3; k < 5; ++k) step(*resumed, device, o, k, {2});
+    CHECK(weights(*resumed) == weights(*undisturbed));
+  }
+}
+
+TEST("what is not finite stops the step and leaves the weights as they were") {
+  TrainerOptions o = options(Objective::SpinLogistic, DType::F32);
+  Device device(cuda_options());
+  auto t = trainer(device, o);
+  for (int64_t k = 0; k < 3; ++k) step(*t, device, o, k, {2});
+  std::vector<float> before = weights(*t);
+  TrainBatch broken = batch(device, o, 3, 0, 2, 2);
+  float nan = NAN;
+  device.upload(broken.real.slice(5, {1}), &nan);
+  CHECK_THROWS(t->accumulate(broken, nullptr), Code::Diverged);
+  CHECK_THROWS(t->apply(3), Code::InvalidArgument);
+  CHECK(weights(*t) == before);
+  t->accumulate(batch(device, o, 3, 0, 2, 2), nullptr);
+  float infinite = INFINITY;
+  device.upload(t->unet().store.gradient().slice(0, {1}), &infinite);
+  CHECK_THROWS(t->apply(3), Code::Diverged);
+  CHECK(weights(*t) == before);
+  step(*t, device, o, 3, {2});
+  CHECK(weights(*t) != before);
+}
+
+TEST("sampling that is captured and replayed gives the bytes of sampling that is not, and agrees with the cpu's") {
+  for (DType compute : {DType::F32, DType::BF16})
+    check::each(dtype_name(compute), [&] {
+      Device device(cuda_options()), cpu({.backend = "cpu", .threads = 2, .isa = "auto"});
+      auto unet = tiny::unet(device, {.compute = compute}), same = tiny::unet(cpu, {.compute = compute});
+      std::vector<float> captured = tiny::floats(device, sample(*unet, sample_request(device, 5), nullptr, nullptr).latents);
+      std::vector<float> expected = tiny::floats(cpu, sample(*same, sample_request(cpu, 5), nullptr, nullptr).latents);
+      DeviceProfile profile(device);
+      CHECK(captured == tiny::floats(device, sample(*unet, sample_request(device, 5), nullptr, nullptr).latents));
+      CHECK_THAT(distance(captured, expected) < (compute == DType::F32 ? 1e-4 : 3e-2), distance(captured, expected));
+    });
+}

@@ -1,0 +1,216 @@
+// The CUDA backend's kernels against the reference, through the tables that every backend goes through.
+#include <dlfcn.h>
+
+#include <cstdio>
+
+#include "check.h"
+#include "cuda_device.h"
+#include "kernel_cases.h"
+#include "kernels/cuda/runtime.h"
+#include "through_device.h"
+#include "train/objective.h"
+
+using namespace spindle;
+
+namespace {
+
+double tolerance_of(const KernelCase& c, DType output) {
+  // Products round biases to bfloat16, and a sum before what is added behind it: one more rounding than the reference's.
+  return output == DType::BF16 ? 1e-2 : c.float32_tolerance;
+}
+
+void compare(const KernelCase& c, const Outputs& got, const Outputs& expected) {
+  for (size_t i = 0; i < expected.list().size(); ++i) {
+    const Tensor &a = got.list()[i]->tensor, &b = expected.list()[i]->tensor;
+    Difference d = difference(a, b);
+    CHECK_THAT(d.relative <= tolerance_of(c, b.dtype()) && d.largest <= 20 * tolerance_of(c, b.dtype()), expected.list()[i]->name, ": relative error ", d.relative, ", largest ", d.largest);
+  }
+}
+
+template <class F>
+void for_each_type(F&& f) {
+  for (DType dtype : {DType::F32, DType::BF16})
+    for (bool accumulate : {false, true}) f(dtype, accumulate, cat(dtype_name(dtype), accumulate ? ", adding, " : ", "));
+}
+
+// Heads that are too odd for tensor cores are for the emulated device only.
+bool takes(const Device& device, DType dtype, const KernelCase& c) {
+  (void)device;
+  if (!on_real_device() || dtype == DType::F32 || !c.name.starts_with("attention")) return true;
+  for (const cases::AttentionCase& a : cases::kAttention)
+    if (a.name() == c.name) return a.width % 8 == 0;
+  return true;
+}
+
+}  // namespace
+
+TEST("the kernels give what the reference gives") {
+  Device device(cuda_options());
+  ThroughDevice kernels(device);
+  ExactAllocator memory;
+  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
+    KernelCases all(memory, dtype, accumulate);
+    for (const KernelCase& c : all.list()) {
+      if (!takes(device, dtype, c)) continue;
+      check::each(cat(type, c.name), [&] {
+        Outputs expected(memory), got(memory);
+        c.run(*reference, expected);
+        c.run(kernels, got);
+        compare(c, got, expected);
+      });
+    }
+  });
+}
+
+TEST("the same call gives the same bytes") {
+  Device device(cuda_options());
+  ThroughDevice kernels(device);
+  ExactAllocator memory;
+  KernelCases all(memory, DType::BF16, true);
+  for (const KernelCase& c : all.list()) {
+    if (c.name.starts_with("conv2d") || !takes(device, DType::BF16, c)) continue;  // the port's; slow on the emulated device
+    check::each(c.name, [&] {
+      Outputs first(memory), second(memory);
+      c.run(kernels, first);
+      c.run(kernels, second);
+      for (size_t i = 0; i < first.list().size(); ++i) CHECK_THAT(same_bytes(first.list()[i]->tensor, second.list()[i]->tensor), first.list()[i]->name);
+    });
+  }
+}
+
+TEST("noise is the host's, to the last bits of its logarithm") {
+  Device device(cuda_options());
+  Philox philox(7, 3);
+  Tensor noise = device.empty({3, 4, 5, 5}, DType::F32), places = device.empty({2}, DType::F64);
+  double at[2] = {11, 6};
+  device.upload(places, at);
+  device.kernels().normal_noise(noise, philox, Draw::Noise, places);
+  std::vector<float> got = device.download<float>(noise), expected(100);
+  for (uint32_t i = 0; i < 3; ++i) {
+    philox.normal(expected.data(), 100, 11, 6 + i, Draw::Noise);
+    for (size_t k = 0; k < 100; ++k) CHECK_THAT(std::abs(got[i * 100 + k] - expected[k]) <= 2e-7f * std::max(1.0f, std::abs(expected[k])), "value ", k, " of image ", i, ": ", got[i * 100 + k], " and ", expected[k]);
+  }
+}
+
+TEST("the loss of pairs and its weights are those of the host") {
+  Device device(cuda_options());
+  constexpr size_t kPairs = 300;  // more than a block has threads
+  Errors e;
+  std::vector<double> own, opponent;
+  for (size_t i = 0; i < kPairs; ++i) {
+    e.real.push_back(0.1 + 0.001 * uniform(1, i));
+    e.generated.push_back(0.2 + 0.001 * uniform(2, i));
+    e.opponent_real.push_back(0.1 + 0.001 * uniform(3, i));
+    e.opponent_generated.push_back(0.2 + 0.001 * uniform(4, i));
+  }
+  for (Objective objective : {Objective::SpinLogistic, Objective::SpinHinge, Objective::SpinIpo, Objective::Sft})
+    check::each(cat("objective ", int(objective)), [&] {
+      bool spin = is_spin(objective);
+      own = e.real;
+      opponent = e.opponent_real;
+      if (spin) own.insert(own.end(), e.generated.begin(), e.generated.end());
+      opponent.insert(opponent.end(), e.opponent_generated.begin(), e.opponent_generated.end());
+      Tensor errors = device.empty({int64_t(own.size())}, DType::F64), others = device.empty({int64_t(opponent.size())}, DType::F64), weights = device.empty({int64_t(own.size())}, DType::F32), loss = device.empty({1}, DType::F64);
+      device.upload(errors, own.data());
+      device.upload(others, opponent.data());
+      Tensor settings = device.empty({2}, DType::F64);
+      double beta_and_scale[] = {2000, 1.0 / kPairs};
+      device.upload(settings, beta_and_scale);
+      CHECK(device.kernels().pair_loss(weights, loss, errors, others, settings, *pair_loss_of({.objective = objective}, {})));
+      LossTerms expected = loss_terms({.objective = objective, .beta = 2000}, e, 1.0 / kPairs);
+      double got = device.download<double>(loss)[0];
+      CHECK_THAT(std::abs(got - expected.loss) < 1e-12, got, " and ", expected.loss);
+      std::vector<float> w = device.download<float>(weights), all = expected.weight_real;
+      all.insert(all.end(), expected.weight_generated.begin(), expected.weight_generated.end());
+      for (size_t i = 0; i < all.size(); ++i) CHECK_THAT(std::abs(w[i] - all[i]) <= 2e-7f * std::abs(all[i]), "weight ", i, ": ", w[i], " and ", all[i]);
+    });
+}
+
+TEST("clipping, average and rounded copy in one pass are those of the reference") {
+  Device device(cuda_options());
+  ThroughDevice kernels(device);
+  ExactAllocator memory;
+  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  for (double max_norm : {0.0, 1.0, 1e9})
+    for (bool finite : {true, false})
+      check::each(cat("max_norm ", max_norm, finite ? "" : ", not finite"), [&] {
+        auto run = [&](Kernels& k) {
+          Outputs out(memory);
+          constexpr int64_t n = 1040;
+          Tensor grad = uniform_tensor(memory, {n}, DType::F32, 1);
+          if (!finite) grad.f32()[5] = INFINITY;
+          OptimizerArenas a{uniform_tensor(memory, {n}, DType::F32, 2), uniform_tensor(memory, {n}, DType::F32, 3, 0.1), uniform_tensor(memory, {n}, DType::F32, 4, 0.01, 0.011), grad, uniform_tensor(memory, {n}, DType::F32, 5),
+                            uniform_tensor(memory, {n}, DType::BF16, 6)};
+          Tensor scalars(memory, {kStepScalars}, DType::F64);
+          reference::store(scalars, {0.1, 3, 1 - 0.9 * 0.9 * 0.9, 1 - 0.999 * 0.999 * 0.999, 0.25, 0, 0, 0});
+          k.clip_gradient(scalars, grad, max_norm);
+          k.optimizer_step(a, scalars, {.learning_rate = 0, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .step = 0, .grad_scale = 0});
+          return std::vector<Tensor>{a.w, a.m, a.v, a.ema, a.low, scalars};
+        };
+        std::vector<Tensor> got = run(kernels), expected = run(*reference);
+        for (size_t i = 0; i + 1 < got.size(); ++i) {
+          if (!finite) CHECK_THAT(same_bytes(got[i], expected[i]), "arena ", i, " changed");
+          else CHECK_THAT(difference(got[i], expected[i]).relative < (got[i].dtype() == DType::BF16 ? 5e-3 : 1e-6), "arena ", i);
+        }
+        CHECK_EQUAL(reference::load(got.back())[kFinite], finite ? 1.0 : 0.0);
+        if (finite) CHECK(std::abs(reference::load(got.back())[kFactor] - reference::load(expected.back())[kFactor]) < 1e-9);
+      });
+}
+
+TEST("captured work is done again with what its inputs hold then, and waits for nobody meanwhile") {
+  Device device(cuda_options());
+  Kernels& k = device.kernels();
+  Tensor x = from_values(device, {1, 2, 3}), y = from_values(device, {0, 0, 0});
+  std::unique_ptr<Captured> replay = k.capture([&] {
+    k.scale(y, x, 2);
+    k.accumulate(y, x);
+  });
+  CHECK(device.download<float>(y) == (std::vector<float>{0, 0, 0}));  // capturing does nothing
+  replay->launch();
+  CHECK(device.download<float>(y) == (std::vector<float>{3, 6, 9}));
+  float other[] = {10, 20, 30};
+  device.upload(x, other);
+  replay->launch();
+  CHECK(device.download<float>(y) == (std::vector<float>{30, 60, 90}));
+  CHECK_THROWS(k.capture([&] { device.download<float>(y); }), Code::Internal);
+  CHECK_THROWS(k.capture([&] { device.upload(x, other); }), Code::Internal);
+  k.scale(y, x, 1);  // the stream is whole again
+  CHECK(device.download<float>(y) == (std::vector<float>{10, 20, 30}));
+}
+
+TEST("running out of memory says what was asked for, free and needed, and what to lower") {
+  if (on_real_device()) return;  // shares its memory with other programs
+  Device device(cuda_options());
+  void* handle = dlopen(cuda_library().c_str(), RTLD_NOW | RTLD_NOLOAD);
+  auto* set_memory = reinterpret_cast<void (*)(size_t)>(dlsym(handle, "spindle_emulator_set_memory"));
+  set_memory(size_t(64) << 20);
+  std::string message;
+  try {
+    device.empty({48, 1 << 20}, DType::F32);
+  } catch (const Error& e) {
+    CHECK(e.code() == Code::ResourceExhausted);
+    message = e.what();
+  }
+  set_memory(size_t(4) << 30);
+  for (const char* part : {"asked for 192 MiB", "of 64 MiB free", "MiB more are needed", "lower the micro-batch"}) CHECK_THAT(message.find(part) != std::string::npos, part, " in: ", message);
+}
+
+TEST("a file that is not there, or is something else, is refused in one sentence") {
+  CHECK(why_no_cuda("/nowhere/spindle_cuda.so").find("this build has no CUDA backend") == 0);
+  CHECK(why_no_cuda("/proc/self/exe").find("cannot be loaded") != std::string::npos);
+  CHECK(why_no_cuda(cuda_library()).empty());
+  DeviceOptions options = cuda_options();
+  options.cuda_library = "/nowhere/spindle_cuda.so";
+  CHECK_THROWS(Device(options), Code::InvalidArgument);
+  options.backend = "auto";
+  CHECK_EQUAL(Device(options).backend(), std::string("cpu"));
+  options.cuda_library = cuda_library();
+  CHECK_EQUAL(Device(options).backend(), std::string("cuda"));
+  for (const char* wrong : {"cuda:99", "cuda:", "cuda:x", "gpu"}) {
+    options.backend = wrong;
+    CHECK_THROWS(Device(options), Code::InvalidArgument);
+  }
+  options.backend = "cuda:0";
+  CHECK_EQUAL(Device(options).backend(), std::string("cuda"));
+}
