@@ -1,6 +1,8 @@
 // The device that CUDA tests run on. Each test program runs twice: on the emulated device, and, with SPINDLE_TEST_CUDA=device (label
 // `cuda`), on a real one if there is one.
 #pragma once
+#include <dlfcn.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <string>
@@ -32,6 +34,12 @@ inline const bool skipping_registered = [] {
 }();
 
 inline DeviceOptions cuda_options() { return {.backend = "cuda", .threads = 2, .isa = "auto", .cuda_library = cuda_library()}; }
+
+// A function that only the emulated device has.
+template <class F>
+F emulator_function(const char* name) {
+  return reinterpret_cast<F>(dlsym(dlopen(cuda_library().c_str(), RTLD_NOW | RTLD_NOLOAD), name));
+}
 
 // Float32 values there.
 inline Tensor from_values(Device& device, const std::vector<float>& values) {

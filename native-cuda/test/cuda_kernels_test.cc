@@ -1,6 +1,4 @@
 // The CUDA backend's kernels against the reference, through the tables that every backend goes through.
-#include <dlfcn.h>
-
 #include <cstdio>
 
 #include "check.h"
@@ -182,8 +180,7 @@ TEST("captured work is done again with what its inputs hold then, and waits for 
 TEST("running out of memory says what was asked for, free and needed, and what to lower") {
   if (on_real_device()) return;  // shares its memory with other programs
   Device device(cuda_options());
-  void* handle = dlopen(cuda_library().c_str(), RTLD_NOW | RTLD_NOLOAD);
-  auto* set_memory = reinterpret_cast<void (*)(size_t)>(dlsym(handle, "spindle_emulator_set_memory"));
+  auto* set_memory = emulator_function<void (*)(size_t)>("spindle_emulator_set_memory");
   set_memory(size_t(64) << 20);
   std::string message;
   try {

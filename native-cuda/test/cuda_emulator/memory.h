@@ -1,4 +1,4 @@
-// Emulated device memory can be read and written only while one of these lives.
+// While emulated device memory is guarded, it can be read and written only as long as one of these lives.
 #pragma once
 
 namespace spindle::emulator {

@@ -1,5 +1,5 @@
-// kernels/cuda/runtime.h in host memory. Fresh "device" memory holds NaN; it can only be touched by what runs in a stream
-// (anything else faults), and writes past a block's end are found when it is given back.
+// kernels/cuda/runtime.h in host memory. Fresh "device" memory holds NaN, and writes past a block's end are found when it is given
+// back. While it is guarded, it can only be touched by what runs in a stream; anything else faults (slow: two system calls per launch).
 #include "kernels/cuda/runtime.h"
 
 #include <sys/mman.h>
@@ -32,6 +32,7 @@ struct Memory {
   std::byte* base = nullptr;
   size_t top = 0, used = 0, total = size_t(4) << 30;
   int open = 0;
+  bool guarded = false;
   std::unordered_map<void*, std::pair<size_t, size_t>> blocks;  // in use: bytes asked for, whole size
   std::map<size_t, std::vector<std::byte*>> free;               // by whole size
 
@@ -51,10 +52,10 @@ Memory& memory() {
 }  // namespace
 
 DeviceAccess::DeviceAccess() {
-  if (memory().open++ == 0) memory().protect(PROT_READ | PROT_WRITE);
+  if (memory().open++ == 0 && memory().guarded) memory().protect(PROT_READ | PROT_WRITE);
 }
 DeviceAccess::~DeviceAccess() {
-  if (--memory().open == 0) memory().protect(PROT_NONE);
+  if (--memory().open == 0 && memory().guarded) memory().protect(PROT_NONE);
 }
 
 void enqueue(cuda::Stream stream, std::function<void()> work) {
@@ -70,6 +71,11 @@ void enqueue(cuda::Stream stream, std::function<void()> work) {
 }  // namespace spindle::emulator
 
 extern "C" __attribute__((visibility("default"))) void spindle_emulator_set_memory(size_t bytes) { spindle::emulator::memory().total = bytes; }
+
+extern "C" __attribute__((visibility("default"))) void spindle_emulator_guard(bool on) {
+  spindle::emulator::memory().guarded = on;
+  spindle::emulator::memory().protect(on ? PROT_NONE : PROT_READ | PROT_WRITE);
+}
 
 namespace spindle::cuda {
 
