@@ -8,7 +8,12 @@ type Layer = (typeof layers)[number];
 const top = ['addon', 'bench', 'parity', 'test'];
 
 const restricted: readonly { headers: RegExp; name: string; folders: RegExp }[] = [
-  { name: 'CUDA', headers: /^(cuda|cudnn|cublas|cutlass|cute|curand|nvml|nvrtc|thrust|cub\/|mma\.h)/, folders: /\/kernels\/cuda\// },
+  {
+    name: 'CUDA',
+    headers:
+      /^(cuda(_runtime(_api)?|_bf16|_fp16|_fp8|_profiler_api)?\.h|cuda\/|cudnn|cublas|cutlass|cute|curand|nvml|nvrtc|thrust|cub\/|mma\.h)/,
+    folders: /\/kernels\/cuda\//,
+  },
   { name: 'oneDNN', headers: /^(dnnl|oneapi\/dnnl)/, folders: /\/(kernels\/cpu|bench)\// },
   { name: 'Node-API', headers: /^(napi|node_api|js_native_api)/, folders: /^native-cuda\/addon\// },
 ];

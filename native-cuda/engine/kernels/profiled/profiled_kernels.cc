@@ -40,12 +40,20 @@ const Tensor& either(const GradSlot& a, const GradSlot& b) { return a ? a.tensor
 template <class F>
 auto ProfiledKernels::timed(const KernelKey& key, double flop, double bytes, F&& call) {
   struct Note {
+    Kernels& kernels;
     KernelProfile& profile;
     const KernelKey& key;
     double flop, bytes;
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
-    ~Note() { profile.add(key, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), flop, bytes); }
-  } note{profile_, key, flop, bytes};
+    ~Note() {
+      // Otherwise the time is what asking for the work took; what goes wrong comes up again at the next call.
+      if (!kernels.host_visible()) try {
+          kernels.finish();
+        } catch (const Error&) {
+        }
+      profile.add(key, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), flop, bytes);
+    }
+  } note{*inner_, profile_, key, flop, bytes};
   return call();
 }
 
