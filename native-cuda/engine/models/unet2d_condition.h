@@ -9,13 +9,13 @@ namespace spindle {
 struct UNetInputs {
   Tensor sample;                 // (B, H, W, in_channels) in the compute precision
   std::vector<float> timesteps = {};  // B
-  Tensor timestep_values = {};        // (B) float32, in the place of `timesteps`: a captured pass reads them anew
   Tensor text;                   // (B, T, cross_attention_dim) in the compute precision
   nn::KeysValues* kept = nullptr;  // of the text, for passes without gradients that have it in common
   // Only models with the text_time embedding (SDXL):
   Tensor text_embeds = {};            // (B, P) in the compute precision
   std::vector<float> time_ids = {};   // B rows of sizes and crops
-  Tensor time_id_values = {};         // the same, in the place of `time_ids`
+  // (B) and B rows, float32, in the place of `timesteps` and `time_ids`: a captured pass reads them anew
+  Tensor timestep_values = {}, time_id_values = {};
 };
 
 class UNet2DConditionModel {

@@ -63,7 +63,7 @@ class Pass {
     device.upload(timesteps_, std::vector<float>(size_t(copies * count_), float(timestep)).data());
     repeated_.run("step", [&] {
       Tape tape(device, false);
-      device.kernels().nhwc_to_nchw(output_, unet_.model.forward(tape, {.sample = to_nhwc(device, input_, unet_.store.compute()), .timestep_values = timesteps_, .text = text_, .kept = &kept_, .text_embeds = pooled_, .time_id_values = time_ids_}));
+      device.kernels().nhwc_to_nchw(output_, unet_.model.forward(tape, {.sample = to_nhwc(device, input_, unet_.store.compute()), .text = text_, .kept = &kept_, .text_embeds = pooled_, .timestep_values = timesteps_, .time_id_values = time_ids_}));
     });
     std::vector<float> host = device.download<float>(output_);
     const float* uncond = host.data();
