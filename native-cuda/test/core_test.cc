@@ -249,7 +249,7 @@ TEST("a cancelled token ends the call that checks it") {
 TEST("a device refuses a backend that it does not know") {
   CHECK_THROWS(Device({.backend = "abacus", .threads = 1, .isa = "auto"}), Code::InvalidArgument);
   std::string message = message_of([] { Device({.backend = "abacus", .threads = 1, .isa = "auto"}); });
-  CHECK_EQUAL(message, "[device] backend: expected cpu or reference, got abacus");
+  CHECK_EQUAL(message, "[device] backend: expected auto, cuda, cuda:N, cpu or reference, got abacus");
 }
 
 TEST("a tape that does not record keeps nothing alive") {
