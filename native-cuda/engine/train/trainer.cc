@@ -11,8 +11,22 @@ namespace spindle {
 namespace {
 
 std::unique_ptr<Unet> make_opponent(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options) {
-  if (!is_spin(options.objective.objective)) return nullptr;
+  if (!is_spin(options.objective.objective) || options.lora) return nullptr;
   return load_unet(device, opponent ? *opponent : init, {.compute = options.compute});
+}
+
+std::unique_ptr<Unet> make_unet(Device& device, const ModelSource& init, const TrainerOptions& options) {
+  if (!options.lora) return load_unet(device, init, {.compute = options.compute, .trainable = true});
+  ModelSource base = init;
+  base.adapters.clear();
+  return load_unet(device, base, {.compute = options.compute, .pass_through = true});
+}
+
+// A source's only adapter file, as it is; "" for none.
+std::string adapter_of(const ModelSource& source) {
+  if (source.adapters.empty()) return "";
+  require(source.adapters.size() == 1 && source.adapters[0].scale == 1, source.label, ": expected one adapter with scale 1 to train on, got ", source.adapters.size(), ", the first with scale ", source.adapters[0].scale);
+  return source.adapters[0].path;
 }
 
 Predicts predicts(PredictionType type) {
@@ -36,20 +50,36 @@ struct Trainer::Prepared {
 };
 
 Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
-    : Trainer(load_unet(device, init, {.compute = options.compute, .trainable = true}), make_opponent(device, init, opponent, options), options, std::move(ranks)) {}
+    : Trainer(make_unet(device, init, options), make_opponent(device, init, opponent, options), options, std::move(ranks)) {
+  if (!adapters_) return;
+  if (std::string path = adapter_of(init); !path.empty()) adapters_->load(path);
+  if (ema_) copy(ema_, trained().master());
+  if (!plays()) return;
+  const ModelSource& other = opponent ? *opponent : init;
+  require(other.weights == init.weights, "[train] opponent: expected the weights that the adapters lie on (", init.label, "), got ", other.label);
+  if (std::string path = adapter_of(other); !path.empty()) {
+    opponent_adapters_ = std::make_unique<Adapters>(*unet_, *options_.lora, WeightUse::Frozen);
+    opponent_adapters_->load(path);
+  }
+}
 
 Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
-    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw), shared_(bool(ranks)), ranks_(std::move(ranks)) {
+    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), shared_(bool(ranks)), ranks_(std::move(ranks)) {
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
   require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()), "[train] min_snr_gamma: expected 0 or more, and 0 for a spin objective, got ", options.min_snr_gamma);
   if (options.objective.safeguard) require(plays() && *options.objective.safeguard >= 0 && *options.objective.safeguard <= 1, "[train] safeguard: expected a number from 0 to 1 and a spin objective, got ", *options.objective.safeguard);
   require(options.ema_decay >= 0 && options.ema_decay < 1, "[train] ema_decay: expected 0 or more and below 1, got ", options.ema_decay);
-  ensure(unet_->store.trainable() && bool(opponent_) == plays(), "[train] the models do not suit the objective");
-  if (options.ema_decay > 0) {
-    ema_ = unet_->device.empty(unet_->store.master().shape(), DType::F32);
-    copy(ema_, unet_->store.master());
+  ensure(unet_->store.trainable() == !options.lora && bool(opponent_) == (plays() && !options.lora), "[train] the models do not suit the objective");
+  if (options.lora) {
+    adapters_ = std::make_unique<Adapters>(*unet_, *options.lora, WeightUse::Trained);
+    adapters_->initialise(philox_);
   }
-  if (shared_) buckets_ = std::make_unique<GradientBuckets>(unet_->store, *ranks_, options.bucket_bytes);
+  adamw_.emplace(trained(), options.adamw);
+  if (options.ema_decay > 0) {
+    ema_ = unet_->device.empty(trained().master().shape(), DType::F32);
+    copy(ema_, trained().master());
+  }
+  if (shared_) buckets_ = std::make_unique<GradientBuckets>(trained(), *ranks_, options.bucket_bytes);
 }
 
 void Trainer::check(const TrainBatch& b) const {
@@ -129,6 +159,13 @@ std::vector<double> Trainer::overlap(const Tensor& prediction, const Tensor& tar
   return apart;
 }
 
+Tensor Trainer::opponent_forward(Tape& tape, const UNetInputs& inputs) const {
+  if (opponent_) return opponent_->model.forward(tape, inputs);
+  if (opponent_adapters_) opponent_adapters_->activate();
+  else Adapters::deactivate(*unet_);
+  return unet_->model.forward(tape, inputs);
+}
+
 template <class F>
 auto Trainer::in_group(F&& work) {
   if (shared_ && !ranks_) throw Error(Code::Unavailable, "[train] ranks: expected a group, got none: this rank left it when a step failed");
@@ -155,10 +192,10 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
   TrainBatchResult result;
   auto pairs = batch.real.dim(0);
   Prepared prepared = prepare(batch);
-  if (opponent_) {
+  if (plays()) {
     clock.time("opponent_forward", [&] {
       Tape tape(device, false);
-      std::vector<double> e = errors(opponent_->model.forward(tape, prepared.inputs), prepared.target);
+      std::vector<double> e = errors(opponent_forward(tape, prepared.inputs), prepared.target);
       result.errors.opponent_real.assign(e.begin(), e.begin() + pairs);
       result.errors.opponent_generated.assign(e.begin() + pairs, e.end());
     });
@@ -167,6 +204,7 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
   Tape tape(device, true, options_.activation_checkpointing);
   Tensor prediction;
   clock.time("forward", [&] {
+    if (adapters_) adapters_->activate();
     prediction = unet_->model.forward(tape, prepared.inputs);
     std::vector<double> e = errors(prediction, prepared.target);
     result.errors.real.assign(e.begin(), e.begin() + pairs);
@@ -186,14 +224,14 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
     weights.insert(weights.end(), terms.weight_generated.begin(), terms.weight_generated.end());
     Tensor gradient = device.empty(prediction.shape(), prediction.dtype());
     device.kernels().mse_backward(gradient, prediction, prepared.target, from_floats(device, weights, {int64_t(weights.size())}));
-    if (!gathering) unet_->store.begin_gradients();
+    if (!gathering) trained().begin_gradients();
     if (!buckets_) {
       tape.backward(prediction, gradient);
       return;
     }
     buckets_->begin(batch.last);
     tape.backward(prediction, gradient, [&] { buckets_->node_done(); });
-    if (batch.last) unet_->store.finish_gradients();
+    if (batch.last) trained().finish_gradients();
     buckets_->end();
   });
   gathering_ = batch.step;
@@ -211,7 +249,7 @@ TrainStepResult Trainer::apply(int64_t step, double learning_rate_scale, const C
 
 TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const CancelToken* cancel) {
   gathering_.reset();
-  ParameterStore& store = unet_->store;
+  ParameterStore& store = trained();
   Kernels& kernels = unet_->device.kernels();
   PhaseClock clock;
   TrainStepResult result;
@@ -222,7 +260,7 @@ TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const 
     if (!std::isfinite(result.grad_norm)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite gradient norm, got ", result.grad_norm));
     double scale = options_.max_grad_norm > 0 ? std::min(1.0, options_.max_grad_norm / (result.grad_norm + 1e-6)) : 1.0;
     result.learning_rate = options_.learning_rate.at(step) * learning_rate_scale;
-    adamw_.step(result.learning_rate, step + 1, scale);
+    adamw_->step(result.learning_rate, step + 1, scale);
     if (ema_) kernels.lerp(ema_, store.master(), 1 - options_.ema_decay);
     store.commit();
   });
@@ -231,8 +269,9 @@ TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const 
 }
 
 std::vector<ParameterValues> Trainer::state() const {
-  std::vector<ParameterValues> values = {{"weights.", &unet_->store, unet_->store.master()}, {"adam_m.", &unet_->store, adamw_.m()}, {"adam_v.", &unet_->store, adamw_.v()}};
-  if (ema_) values.push_back({"ema.", &unet_->store, ema_});
+  const ParameterStore& store = trained();
+  std::vector<ParameterValues> values = {{"weights.", &store, store.master()}, {"adam_m.", &store, adamw_->m()}, {"adam_v.", &store, adamw_->v()}};
+  if (ema_) values.push_back({"ema.", &store, ema_});
   return values;
 }
 
@@ -245,14 +284,14 @@ void Trainer::share_state(const CancelToken* cancel) {
     }
   });
   gathering_.reset();
-  unet_->store.commit();
+  trained().commit();
   verify_ranks(cancel);
 }
 
 void Trainer::verify_ranks(const CancelToken* cancel) {
   if (!shared_) return;
   in_group([&] {
-    std::string mine = cat(unet_->store.numel(), " parameters");
+    std::string mine = cat(trained().numel(), " parameters");
     for (const ParameterValues& values : state()) mine += cat(" ", values.prefix, std::hex, digest_of(values.arena.raw(), values.arena.bytes()));
     std::vector<std::string> all = ranks_->gather(mine, cancel);
     for (size_t r = 0; r < all.size(); ++r) ensure(all[r] == all[0], "[train] ranks: expected rank ", r, " of ", all.size(), " to hold the same state as rank 0 (", all[0], "), got ", all[r]);
@@ -264,10 +303,23 @@ void Trainer::save_state(const std::string& path, const std::map<std::string, st
 std::map<std::string, std::string> Trainer::load_state(const std::string& path) {
   gathering_.reset();
   std::map<std::string, std::string> metadata = load_saved_parameters(path, state());
-  unet_->store.commit();
+  trained().commit();
   return metadata;
 }
 
-void Trainer::export_weights(const std::string& path) const { save_parameters(path, {{"", &unet_->store, ema_ ? ema_ : unet_->store.master()}}); }
+Tensor Trainer::exported(bool averaged) const {
+  require(!averaged || ema_, "[train] averaged: expected a training with ema_decay, got one without");
+  return averaged ? ema_ : trained().master();
+}
+
+void Trainer::export_weights(const std::string& path, bool averaged) const {
+  if (adapters_) adapters_->save_merged(path, exported(averaged));
+  else save_parameters(path, {{"", &unet_->store, exported(averaged)}});
+}
+
+void Trainer::export_adapters(const std::string& path, bool averaged) const {
+  require(adapters_ != nullptr, "[train] export_adapters: expected a training of adapters, got one of the weights");
+  adapters_->save(path, exported(averaged));
+}
 
 }  // namespace spindle
