@@ -135,6 +135,7 @@ describe('opponents', () => {
   it('are the model before, the base, or any of the models so far, by the seed', () => {
     const opponents = (overrides: Partial<RunPlan>) => [1, 2, 3, 4].map((k) => opponentOf(plan(overrides), k));
     expect(opponents({})).toEqual(['base', 'spin1', 'spin2', 'spin3']);
+    expect(opponents({ opponent: 'ema' })).toEqual(['base', 'ema1', 'ema2', 'ema3']);
     expect(opponents({ opponent: 'initial' })).toEqual(['base', 'base', 'base', 'base']);
     const drawn = Array.from({ length: 400 }, (_, seed) => opponents({ opponent: 'random', seed })[3] ?? '');
     for (const model of ['base', 'spin1', 'spin2', 'spin3']) {
@@ -158,6 +159,7 @@ describe('the order of events', () => {
     ['a baseline', { sft: true, iterations: 1 }],
     ['two baselines', { sft: true, dpo: true, dpoSteps: 1, iterations: 1 }],
     ['a shared device', { sharedDevice: true, sft: true }],
+    ['the average as opponent', { opponent: 'ema' as const }],
     ['the base as opponent throughout', { opponent: 'initial' as const }],
     ['an earlier opponent on a shared device', { opponent: 'random' as const, sharedDevice: true, dpo: true, dpoSteps: 1 }],
     ['no judges', { metrics: [] }],

@@ -31,7 +31,7 @@ export type RunEvent = { at: number } & (
   | { type: 'job-dead'; stage: string; shard: number; reason: string; attempts: number }
   | { type: 'train-started'; model: string; resumedStep: number }
   | { type: 'train-step'; model: string; metrics: TrainStepMetrics }
-  | { type: 'train-finished'; model: string; unet: StoredUnet }
+  | { type: 'train-finished'; model: string; unet: StoredUnet; average?: StoredUnet | undefined }
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
   | { type: 'report-written' }
   | { type: 'failed'; stage: string; reason: string }
@@ -94,6 +94,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       const training = trainingOf(next, event.model);
       if (training.unet) return false;
       training.unet = event.unet;
+      if (event.average) training.average = event.average;
       return true;
     }
     case 'evaluated':

@@ -50,12 +50,16 @@ export interface TrainingState {
   warned: boolean;
   /** Set when training has ended: where the U-Net lies. */
   unet: StoredUnet | null;
+  /** Its moving average, where that is kept beside it. */
+  average?: StoredUnet;
 }
 
-/** The two blobs of a trained U-Net. */
+/** The blobs of a trained U-Net. */
 export interface StoredUnet {
   config: StoredBlob;
   weights: StoredBlob;
+  /** With LoRA: what was added to the base's weights. */
+  adapter?: StoredBlob;
 }
 
 export interface StoredBlob {

@@ -41,7 +41,9 @@ export function readSettings(request: TrainRequest): TrainingSettings {
   try {
     const { settings } = request;
     const { safeguard = null } = settings;
-    return checkSettings({ ...settings, safeguard, objective, schedule: schedules[settings.schedule], iteration: request.iteration });
+    const { rank, alpha, targets } = settings.lora ?? {};
+    const lora = rank === undefined || alpha === undefined || targets === undefined ? null : { rank, alpha, targets };
+    return checkSettings({ ...settings, safeguard, lora, objective, schedule: schedules[settings.schedule], iteration: request.iteration });
   } catch (cause) {
     throw invalid((cause as Error).message, cause);
   }
@@ -66,7 +68,9 @@ export function fingerprintOf(request: TrainRequest, settings: TrainingSettings)
 export async function unetSource(ref: UnetRef, store: ArtifactStore, engine: TrainerEngine): Promise<ModelSourceDto> {
   if (ref.config === undefined || ref.weights === undefined) {
     if (ref.path === '') throw invalid(`U-Net ${ref.name}: expected a path or config and weights, got neither`);
-    return engine.unetSource(ref.path);
+    const source = engine.unetSource(ref.path);
+    if (ref.adapter === undefined) return source;
+    return { ...source, adapters: [{ path: await store.localPath(ref.adapter), scale: 1 }] };
   }
   const config = (await store.get(ref.config)).toString('utf8');
   return { config, weights: [await store.localPath(ref.weights)], label: `U-Net ${ref.name} (${ref.weights.digest})` };
@@ -74,7 +78,8 @@ export async function unetSource(ref: UnetRef, store: ArtifactStore, engine: Tra
 
 function describe(ref: UnetRef | undefined): string {
   if (ref === undefined) return 'none';
-  return ref.weights === undefined ? ref.path : `${ref.config?.digest ?? ''} ${ref.weights.digest}`;
+  const base = ref.adapter === undefined ? ref.path : `${ref.path} ${ref.adapter.digest}`;
+  return ref.weights === undefined ? base : `${ref.config?.digest ?? ''} ${ref.weights.digest}`;
 }
 
 function invalid(message: string, cause?: unknown): SpindleError {

@@ -1,7 +1,8 @@
 import type { SpindleError } from '@spindle/kit';
-import { createClient, Lifecycle, openLocalStore, type ArtifactStore } from '@spindle/kit';
+import { create } from '@bufbuild/protobuf';
+import { createClient, Lifecycle, openLocalStore, readSafetensors, type ArtifactStore } from '@spindle/kit';
 import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
-import { Objective, Precision, TrainerService, type TrainRequest, type TrainResponse } from '@spindle/proto';
+import { LoraSettingsSchema, Objective, Precision, TrainerService, type TrainRequest, type TrainResponse } from '@spindle/proto';
 import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -153,6 +154,29 @@ describe('Train', () => {
     expect(seen.filter((_, i) => i % 2 === 0).every((value) => value === 0.5 || value === 1.5)).toBe(true);
     expect(responses[1]!.event.value).toMatchObject({ beta: 1000, loserScale: 1 });
     expect(engine.log[0]).toBe('session spin_logistic float32');
+  });
+
+  it('trains adapters from those of the last iteration, and leaves them beside the whole U-Net and the average', async () => {
+    const { client, engine } = await start();
+    const request = await trainRequest(store, { steps: 2 });
+    const adapter = await store.put(Buffer.from('adapter'), 'application/safetensors');
+    request.init!.adapter = adapter;
+    const settings = request.settings!;
+    Object.assign(settings, { emaDecay: 0.9, emaApart: true });
+    settings.lora = create(LoraSettingsSchema, { rank: 4, alpha: 8, targets: ['to_q'] });
+    const { responses, error } = await run(client, request);
+    expect(error).toBeUndefined();
+    expect(engine.log[0]).toBe(`session spin_logistic float32 lora 4 on ${await store.localPath(adapter)}`);
+    expect(engine.log.slice(1)).toEqual(['export', 'export average']);
+    const finished = responses.at(-1)!.event;
+    if (finished.case !== 'finished') throw new Error('not finished');
+    const { unet, average, adapter: trained, averageAdapter } = finished.value;
+    const names = await Promise.all(
+      [unet?.weights, trained, average?.weights, averageAdapter].map(async (ref) => [
+        ...readSafetensors(await store.get(ref!), 'result').tensors.keys(),
+      ]),
+    );
+    expect(names).toEqual([['weights'], ['adapter'], ['average'], ['average adapter']]);
   });
 
   it('lowers beta as the pairs come apart, the same after an interruption', async () => {

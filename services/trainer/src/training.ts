@@ -17,6 +17,7 @@ import {
   Precision,
   TrainFinishedSchema,
   UnetRefSchema,
+  type ArtifactRef,
   type ReportRequest,
   type TrainFinished,
   type TrainRequest,
@@ -331,14 +332,34 @@ function wirePrecision(precision: NativePrecision): Precision {
 }
 
 async function exportResult(run: Prepared, { store }: TrainingDeps, seconds: number): Promise<TrainFinished> {
+  const { settings, request } = run;
+  const { session } = run.share;
   const folder = await store.tempDir();
+  const put = async (name: string, write: (path: string) => Promise<void>): Promise<ArtifactRef> => {
+    const path = join(folder, name);
+    await write(path);
+    return store.putFile(path, 'application/safetensors', { move: true });
+  };
   try {
-    const path = join(folder, 'diffusion_pytorch_model.safetensors');
-    await run.share.session.export(path);
-    const weights = await store.putFile(path, 'application/safetensors', { move: true });
     const config = await store.put(Buffer.from(run.init.config, 'utf8'), 'application/json');
-    const unet = create(UnetRefSchema, { name: run.request.modelName, config, weights });
-    return create(TrainFinishedSchema, { unet, steps: run.settings.steps, seconds });
+    const exported = async (name: string, averaged: boolean) => ({
+      unet: create(UnetRefSchema, {
+        name,
+        config,
+        weights: await put('diffusion_pytorch_model.safetensors', (path) => session.export(path, averaged)),
+      }),
+      ...(settings.lora && {
+        adapter: await put('pytorch_lora_weights.safetensors', (path) => session.exportAdapters(path, averaged)),
+      }),
+    });
+    const result = await exported(request.modelName, settings.emaDecay > 0 && !settings.emaApart);
+    const average = settings.emaApart ? await exported(request.modelName, true) : undefined;
+    return create(TrainFinishedSchema, {
+      ...result,
+      steps: settings.steps,
+      seconds,
+      ...(average && { average: average.unet, ...(average.adapter && { averageAdapter: average.adapter }) }),
+    });
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

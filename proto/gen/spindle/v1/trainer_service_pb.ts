@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/trainer_service.proto.
  */
 export const file_spindle_v1_trainer_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSKgAwoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIu0ECg1UcmFpblNldHRpbmdzEg0KBXN0ZXBzGAEgASgNEhIKCmJhdGNoX3NpemUYAiABKA0SHQoVZ3JhZGllbnRfYWNjdW11bGF0aW9uGAMgASgNEhUKDWxlYXJuaW5nX3JhdGUYBCABKAESMgoIc2NoZWR1bGUYBSABKA4yIC5zcGluZGxlLnYxLkxlYXJuaW5nUmF0ZVNjaGVkdWxlEhQKDHdhcm11cF9zdGVwcxgGIAEoDRIMCgRiZXRhGAcgASgBEhIKCmFkYW1fYmV0YTEYCCABKAESEgoKYWRhbV9iZXRhMhgJIAEoARIUCgxhZGFtX2Vwc2lsb24YCiABKAESFAoMd2VpZ2h0X2RlY2F5GAsgASgBEhUKDW1heF9ncmFkX25vcm0YDCABKAESEQoJZW1hX2RlY2F5GA0gASgBEhcKD2NhcHRpb25fZHJvcG91dBgOIAEoARIYChBjaGVja3BvaW50X3N0ZXBzGA8gASgNEhgKEGtlZXBfY2hlY2twb2ludHMYECABKA0SDAoEc2VlZBgRIAEoBBIoCglwcmVjaXNpb24YEiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBzYW1wbGVfcG9zdGVyaW9yGBMgASgIEhYKCXNhZmVndWFyZBgUIAEoAUgAiAEBEhUKDW1pbl9zbnJfZ2FtbWEYFSABKAESFwoPYXV0b19iZXRhX3Nsb3BlGBYgASgBEhYKDnByZXZpb3VzX3NoYXJlGBcgASgBEiAKGGFjdGl2YXRpb25fY2hlY2twb2ludGluZxgeIAEoCEIMCgpfc2FmZWd1YXJkIs4BCg1UcmFpblJlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5zcGluZGxlLnYxLlRyYWluU3RhcnRlZEgAEiUKBHN0ZXAYAiABKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcEgAEjEKCmNoZWNrcG9pbnQYAyABKAsyGy5zcGluZGxlLnYxLlRyYWluQ2hlY2twb2ludEgAEi0KCGZpbmlzaGVkGAQgASgLMhkuc3BpbmRsZS52MS5UcmFpbkZpbmlzaGVkSABCBwoFZXZlbnQidwoMVHJhaW5TdGFydGVkEhQKDHJlc3VtZWRfc3RlcBgBIAEoDRINCgVzdGVwcxgCIAEoDRIoCglwcmVjaXNpb24YAyABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBwcmVjaXNpb25fcmVhc29uGAQgASgJIrUCCglUcmFpblN0ZXASDAoEc3RlcBgBIAEoDRIMCgRsb3NzGAIgASgBEhIKCmVycm9yX3JlYWwYAyABKAESFwoPZXJyb3JfZ2VuZXJhdGVkGAQgASgBEhsKE29wcG9uZW50X2Vycm9yX3JlYWwYBSABKAESIAoYb3Bwb25lbnRfZXJyb3JfZ2VuZXJhdGVkGAYgASgBEhkKEWltcGxpY2l0X2FjY3VyYWN5GAcgASgBEhEKCWdyYWRfbm9ybRgIIAEoARIVCg1sZWFybmluZ19yYXRlGAkgASgBEgwKBGJldGEYCiABKAESDwoHc2Vjb25kcxgLIAEoARInCgZwaGFzZXMYDCADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nEhMKC2xvc2VyX3NjYWxlGA0gASgBIi4KD1RyYWluQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg0KBWJ5dGVzGAIgASgEIlIKDVRyYWluRmluaXNoZWQSIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhINCgVzdGVwcxgCIAEoDRIPCgdzZWNvbmRzGAMgASgBKpsBCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAxIWChJPQkpFQ1RJVkVfU1BJTl9JUE8QBBIRCg1PQkpFQ1RJVkVfRFBPEAUqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIjCh9MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPTlNUQU5UEAESIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9MSU5FQVIQAhIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRADMlAKDlRyYWluZXJTZXJ2aWNlEj4KBVRyYWluEhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QaGS5zcGluZGxlLnYxLlRyYWluUmVzcG9uc2UwAWIGcHJvdG8z", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSKgAwoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIqgFCg1UcmFpblNldHRpbmdzEg0KBXN0ZXBzGAEgASgNEhIKCmJhdGNoX3NpemUYAiABKA0SHQoVZ3JhZGllbnRfYWNjdW11bGF0aW9uGAMgASgNEhUKDWxlYXJuaW5nX3JhdGUYBCABKAESMgoIc2NoZWR1bGUYBSABKA4yIC5zcGluZGxlLnYxLkxlYXJuaW5nUmF0ZVNjaGVkdWxlEhQKDHdhcm11cF9zdGVwcxgGIAEoDRIMCgRiZXRhGAcgASgBEhIKCmFkYW1fYmV0YTEYCCABKAESEgoKYWRhbV9iZXRhMhgJIAEoARIUCgxhZGFtX2Vwc2lsb24YCiABKAESFAoMd2VpZ2h0X2RlY2F5GAsgASgBEhUKDW1heF9ncmFkX25vcm0YDCABKAESEQoJZW1hX2RlY2F5GA0gASgBEhcKD2NhcHRpb25fZHJvcG91dBgOIAEoARIYChBjaGVja3BvaW50X3N0ZXBzGA8gASgNEhgKEGtlZXBfY2hlY2twb2ludHMYECABKA0SDAoEc2VlZBgRIAEoBBIoCglwcmVjaXNpb24YEiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBzYW1wbGVfcG9zdGVyaW9yGBMgASgIEhYKCXNhZmVndWFyZBgUIAEoAUgAiAEBEhUKDW1pbl9zbnJfZ2FtbWEYFSABKAESFwoPYXV0b19iZXRhX3Nsb3BlGBYgASgBEhYKDnByZXZpb3VzX3NoYXJlGBcgASgBEiAKGGFjdGl2YXRpb25fY2hlY2twb2ludGluZxgeIAEoCBImCgRsb3JhGBggASgLMhguc3BpbmRsZS52MS5Mb3JhU2V0dGluZ3MSEQoJZW1hX2FwYXJ0GBkgASgIQgwKCl9zYWZlZ3VhcmQiPAoMTG9yYVNldHRpbmdzEgwKBHJhbmsYASABKA0SDQoFYWxwaGEYAiABKAESDwoHdGFyZ2V0cxgDIAMoCSLOAQoNVHJhaW5SZXNwb25zZRIrCgdzdGFydGVkGAEgASgLMhguc3BpbmRsZS52MS5UcmFpblN0YXJ0ZWRIABIlCgRzdGVwGAIgASgLMhUuc3BpbmRsZS52MS5UcmFpblN0ZXBIABIxCgpjaGVja3BvaW50GAMgASgLMhsuc3BpbmRsZS52MS5UcmFpbkNoZWNrcG9pbnRIABItCghmaW5pc2hlZBgEIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5GaW5pc2hlZEgAQgcKBWV2ZW50IncKDFRyYWluU3RhcnRlZBIUCgxyZXN1bWVkX3N0ZXAYASABKA0SDQoFc3RlcHMYAiABKA0SKAoJcHJlY2lzaW9uGAMgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQcHJlY2lzaW9uX3JlYXNvbhgEIAEoCSK1AgoJVHJhaW5TdGVwEgwKBHN0ZXAYASABKA0SDAoEbG9zcxgCIAEoARISCgplcnJvcl9yZWFsGAMgASgBEhcKD2Vycm9yX2dlbmVyYXRlZBgEIAEoARIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAUgASgBEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgGIAEoARIZChFpbXBsaWNpdF9hY2N1cmFjeRgHIAEoARIRCglncmFkX25vcm0YCCABKAESFQoNbGVhcm5pbmdfcmF0ZRgJIAEoARIMCgRiZXRhGAogASgBEg8KB3NlY29uZHMYCyABKAESJwoGcGhhc2VzGAwgAygLMhcuc3BpbmRsZS52MS5QaGFzZVRpbWluZxITCgtsb3Nlcl9zY2FsZRgNIAEoASIuCg9UcmFpbkNoZWNrcG9pbnQSDAoEc3RlcBgBIAEoDRINCgVieXRlcxgCIAEoBCLUAQoNVHJhaW5GaW5pc2hlZBIhCgR1bmV0GAEgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEg0KBXN0ZXBzGAIgASgNEg8KB3NlY29uZHMYAyABKAESKAoHYWRhcHRlchgEIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSJAoHYXZlcmFnZRgFIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIwCg9hdmVyYWdlX2FkYXB0ZXIYBiABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmKpsBCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAxIWChJPQkpFQ1RJVkVfU1BJTl9JUE8QBBIRCg1PQkpFQ1RJVkVfRFBPEAUqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIjCh9MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPTlNUQU5UEAESIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9MSU5FQVIQAhIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRADMlAKDlRyYWluZXJTZXJ2aWNlEj4KBVRyYWluEhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QaGS5zcGluZGxlLnYxLlRyYWluUmVzcG9uc2UwAWIGcHJvdG8z", [file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.TrainRequest
@@ -247,6 +247,20 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
    * @generated from field: bool activation_checkpointing = 30;
    */
   activationCheckpointing: boolean;
+
+  /**
+   * Train low-rank adapters on the frozen weights; `init` and `opponent` then have a path in common and may have adapters.
+   *
+   * @generated from field: spindle.v1.LoraSettings lora = 24;
+   */
+  lora?: LoraSettings | undefined;
+
+  /**
+   * The moving average is a result of its own, beside the weights, instead of the one that training returns.
+   *
+   * @generated from field: bool ema_apart = 25;
+   */
+  emaApart: boolean;
 };
 
 /**
@@ -255,6 +269,37 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
  */
 export const TrainSettingsSchema: GenMessage<TrainSettings> = /*@__PURE__*/
   messageDesc(file_spindle_v1_trainer_service, 1);
+
+/**
+ * @generated from message spindle.v1.LoraSettings
+ */
+export type LoraSettings = Message<"spindle.v1.LoraSettings"> & {
+  /**
+   * @generated from field: uint32 rank = 1;
+   */
+  rank: number;
+
+  /**
+   * The adapters' product is scaled by alpha / rank.
+   *
+   * @generated from field: double alpha = 2;
+   */
+  alpha: number;
+
+  /**
+   * Names of linear layers, whole or their end: "to_q", "ff.net.2", ...
+   *
+   * @generated from field: repeated string targets = 3;
+   */
+  targets: string[];
+};
+
+/**
+ * Describes the message spindle.v1.LoraSettings.
+ * Use `create(LoraSettingsSchema)` to create a new message.
+ */
+export const LoraSettingsSchema: GenMessage<LoraSettings> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 2);
 
 /**
  * @generated from message spindle.v1.TrainResponse
@@ -295,7 +340,7 @@ export type TrainResponse = Message<"spindle.v1.TrainResponse"> & {
  * Use `create(TrainResponseSchema)` to create a new message.
  */
 export const TrainResponseSchema: GenMessage<TrainResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 2);
+  messageDesc(file_spindle_v1_trainer_service, 3);
 
 /**
  * @generated from message spindle.v1.TrainStarted
@@ -329,7 +374,7 @@ export type TrainStarted = Message<"spindle.v1.TrainStarted"> & {
  * Use `create(TrainStartedSchema)` to create a new message.
  */
 export const TrainStartedSchema: GenMessage<TrainStarted> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 3);
+  messageDesc(file_spindle_v1_trainer_service, 4);
 
 /**
  * Metrics of one optimiser step. Errors are means over the batch of e = mean over C, H, W of (prediction - target)^2.
@@ -414,7 +459,7 @@ export type TrainStep = Message<"spindle.v1.TrainStep"> & {
  * Use `create(TrainStepSchema)` to create a new message.
  */
 export const TrainStepSchema: GenMessage<TrainStep> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 4);
+  messageDesc(file_spindle_v1_trainer_service, 5);
 
 /**
  * @generated from message spindle.v1.TrainCheckpoint
@@ -436,7 +481,7 @@ export type TrainCheckpoint = Message<"spindle.v1.TrainCheckpoint"> & {
  * Use `create(TrainCheckpointSchema)` to create a new message.
  */
 export const TrainCheckpointSchema: GenMessage<TrainCheckpoint> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 5);
+  messageDesc(file_spindle_v1_trainer_service, 6);
 
 /**
  * @generated from message spindle.v1.TrainFinished
@@ -456,6 +501,25 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
    * @generated from field: double seconds = 3;
    */
   seconds: number;
+
+  /**
+   * With LoRA: the adapters that are added up in `unet`, and those of `average`.
+   *
+   * @generated from field: spindle.v1.ArtifactRef adapter = 4;
+   */
+  adapter?: ArtifactRef | undefined;
+
+  /**
+   * With ema_apart: the moving average of the weights.
+   *
+   * @generated from field: spindle.v1.UnetRef average = 5;
+   */
+  average?: UnetRef | undefined;
+
+  /**
+   * @generated from field: spindle.v1.ArtifactRef average_adapter = 6;
+   */
+  averageAdapter?: ArtifactRef | undefined;
 };
 
 /**
@@ -463,7 +527,7 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
  * Use `create(TrainFinishedSchema)` to create a new message.
  */
 export const TrainFinishedSchema: GenMessage<TrainFinished> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 6);
+  messageDesc(file_spindle_v1_trainer_service, 7);
 
 /**
  * @generated from enum spindle.v1.Objective

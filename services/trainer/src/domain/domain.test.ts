@@ -172,6 +172,8 @@ describe('settings', () => {
     safeguard: null,
     minSnrGamma: 0,
     autoBetaSlope: 0,
+    lora: null,
+    emaApart: false,
   };
   it('may change where no result depends on them, and nowhere else', () => {
     const kept = fingerprint(settings, {});
@@ -193,6 +195,10 @@ describe('settings', () => {
     [{ autoBetaSlope: 0.5 }, 'settings.auto_beta_slope: expected a number from 0 to below 0.5, got 0.5'],
     [{ minSnrGamma: 5 }, 'settings.min_snr_gamma: expected nothing for this objective, got 5'],
     [{ objective: 'sft', safeguard: 0.5 }, 'settings.safeguard: expected nothing for this objective, got 0.5'],
+    [{ emaApart: true }, 'settings.ema_apart: expected an ema_decay, got 0'],
+    [{ lora: { rank: 0, alpha: 1, targets: ['to_q'] } }, 'settings.lora.rank: expected a number of at least 1, got 0'],
+    [{ lora: { rank: 4, alpha: 0, targets: ['to_q'] } }, 'settings.lora.alpha: expected a positive number, got 0'],
+    [{ lora: { rank: 4, alpha: 4, targets: [] } }, 'settings.lora.targets: expected at least one layer, got none'],
     [{ weightDecay: Infinity }, 'settings.weight_decay: expected a number of at least 0, got Infinity'],
   ])('refuse %j', (change, message) => {
     expect(() => checkSettings({ ...settings, ...change })).toThrow(message);

@@ -35,7 +35,8 @@ export function fakeEngine(): FakeEngine {
     },
     unetSource: (directory): ModelSourceDto => ({ config: `{"from":"${directory}"}`, weights: [], label: directory }),
     async createSession(init, _opponent, options, _group) {
-      log.push(`session ${options.objective} ${options.precision}`);
+      const lora = options.lora && ` lora ${options.lora.rank} on ${init.adapters?.map(({ path }) => path).join() ?? 'nothing'}`;
+      log.push(`session ${options.objective} ${options.precision}${lora ?? ''}`);
       const session = new FakeSession(engine, init.label.length, options);
       engine.sessions.push(session);
       return session;
@@ -120,9 +121,15 @@ export class FakeSession implements TrainingSession {
     return metadata;
   }
 
-  async export(path: string): Promise<void> {
+  async export(path: string, averaged: boolean): Promise<void> {
     await this.engine.beforeSave(path);
-    await writeFile(path, writeSafetensors(new Map([['weights', fromFloat32([parameters], this.#weights)]])));
+    this.engine.log.push(averaged ? 'export average' : 'export');
+    await writeFile(path, writeSafetensors(new Map([[averaged ? 'average' : 'weights', fromFloat32([parameters], this.#weights)]])));
+  }
+
+  async exportAdapters(path: string, averaged: boolean): Promise<void> {
+    const name = averaged ? 'average adapter' : 'adapter';
+    await writeFile(path, writeSafetensors(new Map([[name, fromFloat32([parameters], this.#weights)]])));
   }
 
   release(): void {
