@@ -125,6 +125,13 @@ const trainKeys = {
     .default(50)
     .describe('A checkpoint is written every so many steps, and when training is paused.'),
   keep_checkpoints: z.int().min(2).max(1000).default(2).describe('Checkpoints kept per training.'),
+  on_divergence: z
+    .enum(['warn', 'stop', 'rollback'])
+    .default('warn')
+    .describe(
+      "What an alarm leads to (loss of exactly 0, saturated logits, a spike of the loss or the gradient norm, the error on real images above the opponent's for long): a warning; the end of the run, with the last good checkpoint kept; or that checkpoint again, at half the learning rate. Numbers that are not finite end the run, or are rolled back.",
+    ),
+  max_rollbacks: count.max(100).default(3).describe('Rollbacks per training before it ends the run after all.'),
   sample_posterior: z.boolean().default(false).describe("Draw real latents from the VAE's posterior instead of taking its mean."),
 };
 

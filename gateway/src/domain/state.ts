@@ -45,9 +45,8 @@ export interface TrainStepMetrics {
 
 export interface TrainingState {
   last: TrainStepMetrics | null;
-  /** error on real images minus the opponent's, of the last steps, newest last. */
-  recent: { step: number; gap: number; seconds: number }[];
-  warned: boolean;
+  /** The last steps, newest last. */
+  recent: { step: number; seconds: number }[];
   /** Set when training has ended: where the U-Net lies. */
   unet: StoredUnet | null;
   /** Its moving average, where that is kept beside it. */

@@ -63,6 +63,12 @@ export class MetricsLog {
     });
   }
 
+  /** Steps after this one come again with other numbers; of two lines of a step in the file, the later one counts. */
+  rewind(model: string, step: number): void {
+    const lines = this.#lines.get(model);
+    for (const late of [...(lines?.keys() ?? [])]) if (late > step) lines?.delete(late);
+  }
+
   async flush(): Promise<void> {
     await this.#writing;
     await this.tensorboard.flush();

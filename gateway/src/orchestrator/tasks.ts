@@ -40,6 +40,9 @@ export async function trainModel(context: TaskContext, model: string): Promise<v
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
     step: (metrics: TrainStepMetrics) => dispatch({ type: 'train-step', model, metrics }),
+    alarm: (step: number, message: string) => dispatch({ type: 'train-alarm', model, step, message }),
+    rolledBack: (back: { step: number; reason: string; learningRateScale: number }) =>
+      dispatch({ type: 'train-rolled-back', model, ...back }),
     waiting: () => undefined,
   };
   const result = await withRepair(context, request, () => train(ports.trainer, request, listener, signal, ports.logger));

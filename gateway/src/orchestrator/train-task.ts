@@ -6,6 +6,7 @@ import {
   TrainRequestSchema,
   TrainSettingsSchema,
   Objective,
+  OnDivergence,
   type ArtifactRef,
   type TrainFinished,
   type TrainRequest,
@@ -29,6 +30,8 @@ const maxFailures = 3;
 export interface TrainListener {
   started(resumedStep: number): Promise<unknown>;
   step(metrics: TrainStepMetrics): Promise<unknown>;
+  alarm(step: number, message: string): Promise<unknown>;
+  rolledBack(back: { step: number; reason: string; learningRateScale: number }): Promise<unknown>;
   waiting(reason: string): void;
 }
 
@@ -121,6 +124,8 @@ function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) 
     previousShare,
     autoBetaSlope: auto_beta,
     ...(train.lora && { lora: { rank: train.lora.rank, alpha: train.lora.alpha ?? train.lora.rank, targets: train.lora.targets } }),
+    onDivergence: { warn: OnDivergence.WARN, stop: OnDivergence.STOP, rollback: OnDivergence.ROLLBACK }[train.on_divergence],
+    maxRollbacks: train.max_rollbacks,
     emaApart: train.ema_decay > 0 && averageApart(record.config),
   });
 }
@@ -157,7 +162,11 @@ export async function train(
         failures = 0;
         if (event.case === 'started') await listener.started(event.value.resumedStep);
         else if (event.case === 'step') await listener.step(toMetrics(event.value));
-        else if (event.case === 'finished') return event.value;
+        else if (event.case === 'alarm') await listener.alarm(event.value.step, event.value.message);
+        else if (event.case === 'rolledBack') {
+          const { step, reason, learningRateScale } = event.value;
+          await listener.rolledBack({ step, reason, learningRateScale });
+        } else if (event.case === 'finished') return event.value;
         if (signal.aborted) return undefined;
       }
       throw new SpindleError('UNAVAILABLE', 'the trainer ended the call without a result');

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { ModelSourceDto } from '@spindle/native';
-import { LearningRateSchedule, Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
+import { LearningRateSchedule, Objective, OnDivergence, type TrainRequest, type UnetRef } from '@spindle/proto';
 import {
   checkSettings,
   fingerprint,
@@ -27,6 +27,13 @@ const schedules: Readonly<Record<LearningRateSchedule, Schedule>> = {
   [LearningRateSchedule.COSINE]: 'cosine',
 };
 
+const actions: Readonly<Record<OnDivergence, TrainingSettings['onDivergence']>> = {
+  [OnDivergence.UNSPECIFIED]: 'warn',
+  [OnDivergence.WARN]: 'warn',
+  [OnDivergence.STOP]: 'stop',
+  [OnDivergence.ROLLBACK]: 'rollback',
+};
+
 export function readSettings(request: TrainRequest): TrainingSettings {
   const objective = objectives[request.objective];
   if (objective === undefined) throw invalid('objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing');
@@ -43,7 +50,16 @@ export function readSettings(request: TrainRequest): TrainingSettings {
     const { safeguard = null } = settings;
     const { rank, alpha, targets } = settings.lora ?? {};
     const lora = rank === undefined || alpha === undefined || targets === undefined ? null : { rank, alpha, targets };
-    return checkSettings({ ...settings, safeguard, lora, objective, schedule: schedules[settings.schedule], iteration: request.iteration });
+    const onDivergence = actions[settings.onDivergence];
+    return checkSettings({
+      ...settings,
+      safeguard,
+      lora,
+      onDivergence,
+      objective,
+      schedule: schedules[settings.schedule],
+      iteration: request.iteration,
+    });
   } catch (cause) {
     throw invalid((cause as Error).message, cause);
   }

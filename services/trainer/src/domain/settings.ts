@@ -38,6 +38,8 @@ export interface TrainingSettings {
   lora: { rank: number; alpha: number; targets: string[] } | null;
   /** The moving average is a result beside the weights. */
   emaApart: boolean;
+  onDivergence: 'warn' | 'stop' | 'rollback';
+  maxRollbacks: number;
 }
 
 /** What the real images are told from. */
@@ -118,6 +120,8 @@ export function fingerprint(settings: TrainingSettings, data: Readonly<Record<st
     keepCheckpoints: _kept,
     gradientAccumulation: _pieces,
     activationCheckpointing: _how,
+    onDivergence: _do,
+    maxRollbacks: _most,
     ...fixed
   } = settings;
   return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, text(value)])), ...data };
