@@ -20,17 +20,9 @@ afterAll(async () => {
 
 it('goes back at half the learning rate as often as it may, says so everywhere, and ends when that does not help', async () => {
   const { baselines: _none, evaluation: _no, train, ...config } = tinyConfig();
-  // Weights beyond every number after the first step.
-  const diverging = {
-    ...train,
-    learning_rate: 1,
-    weight_decay: 1,
-    max_grad_norm: 0,
-    adam_epsilon: 1e-30,
-    warmup_steps: 0,
-    checkpoint_steps: 1,
-  };
-  const run = { ...config, objective: { beta: 1e30 }, train: { ...diverging, on_divergence: 'rollback', max_rollbacks: 2 } };
+  // Every weight moves by the learning rate at the first step: no pair has a slope left at the second one, or a number at all.
+  const diverging = { ...train, learning_rate: 1, warmup_steps: 0, checkpoint_steps: 1 };
+  const run = { ...config, objective: { beta: 1e6 }, train: { ...diverging, on_divergence: 'rollback', max_rollbacks: 2 } };
   await mesh.create(run, 'rolled-back');
   const ended = await mesh.ended('rolled-back');
   expect(ended.status).toBe(RunStatus.FAILED);
