@@ -127,7 +127,7 @@ export function fingerprint(settings: TrainingSettings, data: Readonly<Record<st
   return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, text(value)])), ...data };
 }
 
-function text(value: unknown): string {
+function text(value: TrainingSettings[keyof TrainingSettings]): string {
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
