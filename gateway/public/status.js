@@ -140,7 +140,7 @@ function groupOf(stage) {
   if (stage === 'report') return 'Report';
   if (stage.endsWith('sft') || stage.endsWith('dpo')) return 'Baseline';
   const model = stage.slice(stage.lastIndexOf('-') + 1);
-  if (stage.startsWith('sample-')) return `Iteration ${model === 'base' ? 1 : Number(model.replace('spin', '')) + 1}`;
+  if (stage.startsWith('sample-')) return `Iteration ${model === 'base' ? 1 : Number(model.replace(/spin|ema/, '')) + 1}`;
   return model === 'base' ? 'Base model' : `Iteration ${model.replace('spin', '')}`;
 }
 

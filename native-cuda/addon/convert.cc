@@ -116,11 +116,25 @@ TensorData to_tensor(const Napi::Value& value, const std::string& where, size_t 
 ModelSource to_source(const Napi::Value& value, const std::string& where) {
   Fields fields(value, where);
   ModelSource source{fields.string("config"), {}, fields.string("label")};
-  Napi::Value weights = fields.value("weights");
-  require(weights.IsArray(), fields.at("weights"), ": expected a list of paths, got something else");
-  Napi::Array array = weights.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); ++i) source.weights.push_back(to_string(array.Get(i), cat(fields.at("weights"), "[", i, "]")));
+  source.weights = to_strings(fields.value("weights"), fields.at("weights"));
+  // The one field that may be left out: most models have none.
+  Napi::Value adapters = value.As<Napi::Object>().Get("adapters");
+  if (adapters.IsUndefined()) return source;
+  require(adapters.IsArray(), fields.at("adapters"), ": expected a list, got something else");
+  Napi::Array array = adapters.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    Fields adapter(array.Get(i), cat(fields.at("adapters"), "[", i, "]"));
+    source.adapters.push_back({adapter.string("path"), adapter.number("scale")});
+  }
   return source;
+}
+
+std::vector<std::string> to_strings(const Napi::Value& value, const std::string& where) {
+  require(value.IsArray(), where, ": expected a list of strings, got something else");
+  Napi::Array array = value.As<Napi::Array>();
+  std::vector<std::string> out;
+  for (uint32_t i = 0; i < array.Length(); ++i) out.push_back(to_string(array.Get(i), cat(where, "[", i, "]")));
+  return out;
 }
 
 DType to_precision(const Napi::Value& value, const std::string& where) {

@@ -51,6 +51,7 @@ int64_t to_integer(const Napi::Value& value, const std::string& where);
 uint64_t to_uint64(const Napi::Value& value, const std::string& where);
 std::string to_string(const Napi::Value& value, const std::string& where);
 bool to_boolean(const Napi::Value& value, const std::string& where);
+std::vector<std::string> to_strings(const Napi::Value& value, const std::string& where);
 std::vector<double> to_numbers(const Napi::Value& value, const std::string& where);
 std::vector<int32_t> to_ids(const Napi::Value& value, const std::string& where);
 TensorData to_tensor(const Napi::Value& value, const std::string& where, size_t rank);

@@ -23,6 +23,10 @@ TrainerOptions to_options(const Napi::Value& value) {
   options.max_grad_norm = fields.number("maxGradNorm");
   options.ema_decay = fields.number("emaDecay");
   options.activation_checkpointing = to_boolean(fields.value("activationCheckpointing"), fields.at("activationCheckpointing"));
+  if (!fields.is_null("lora")) {
+    Fields lora(fields.value("lora"), fields.at("lora"));
+    options.lora = {lora.integer("rank"), lora.number("alpha"), to_strings(lora.value("targets"), lora.at("targets"))};
+  }
   options.seed = fields.bigint("seed");
   options.iteration = fields.integer("iteration");
   return options;
@@ -147,8 +151,18 @@ Napi::Value train_load_state(const Napi::CallbackInfo& info) {
 Napi::Value train_export(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), nullptr,
-      [path = to_string(info[1], "path")](Trainer& trainer, const CancelToken*) {
-        trainer.export_weights(path);
+      [path = to_string(info[1], "path"), averaged = to_boolean(info[2], "averaged")](Trainer& trainer, const CancelToken*) {
+        trainer.export_weights(path, averaged);
+        return Nothing{};
+      },
+      nothing_to_js);
+}
+
+Napi::Value train_export_adapters(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), nullptr,
+      [path = to_string(info[1], "path"), averaged = to_boolean(info[2], "averaged")](Trainer& trainer, const CancelToken*) {
+        trainer.export_adapters(path, averaged);
         return Nothing{};
       },
       nothing_to_js);
@@ -165,6 +179,7 @@ void export_training(Napi::Env env, Napi::Object& exports) {
   add<train_save_state>(env, exports, "trainSaveState");
   add<train_load_state>(env, exports, "trainLoadState");
   add<train_export>(env, exports, "trainExport");
+  add<train_export_adapters>(env, exports, "trainExportAdapters");
 }
 
 }  // namespace spindle::addon

@@ -155,7 +155,12 @@ export class Trainer extends Model<TrainerHandle> {
     return call(() => this.addon.trainLoadState(this.handle, path));
   }
 
-  export(path: string): Promise<void> {
-    return call(() => this.addon.trainExport(this.handle, path));
+  /** `averaged`: the moving average instead of the weights. */
+  export(path: string, averaged: boolean): Promise<void> {
+    return call(() => this.addon.trainExport(this.handle, path, averaged));
+  }
+
+  exportAdapters(path: string, averaged: boolean): Promise<void> {
+    return call(() => this.addon.trainExportAdapters(this.handle, path, averaged));
   }
 }

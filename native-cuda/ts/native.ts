@@ -70,6 +70,8 @@ export interface ModelSourceDto {
   weights: string[];
   /** Named in errors, e.g. ".../unet". */
   label: string;
+  /** LoRA files that loading adds to the weights, each times its scale; a trainer with `lora` goes on from the only one. */
+  adapters?: { path: string; scale: number }[];
 }
 
 /** Opaque handles; freed by garbage collection, or at once by release(). */
@@ -164,6 +166,8 @@ export interface TrainerOptionsDto {
   emaDecay: number;
   /** Less memory for one more forward per step; the same results. */
   activationCheckpointing: boolean;
+  /** Train adapters of these linear layers (names, whole or their end) on the frozen weights; null: train the weights. */
+  lora: { rank: number; alpha: number; targets: string[] } | null;
   /** Key of the counter-based generator, with the iteration. */
   seed: bigint;
   iteration: number;
@@ -351,8 +355,13 @@ export interface NativeAddon {
   trainSaveState(trainer: TrainerHandle, path: string, metadata: Record<string, string>): Promise<void>;
   /** Returns the metadata that was saved. */
   trainLoadState(trainer: TrainerHandle, path: string): Promise<Record<string, string>>;
-  /** The weights that training returns (EMA when on) as diffusers' diffusion_pytorch_model.safetensors, float32, written and fsynced at `path`. */
-  trainExport(trainer: TrainerHandle, path: string): Promise<void>;
+  /**
+   * The whole U-Net, adapters added up, or its moving average, as diffusers' diffusion_pytorch_model.safetensors, float32, written and
+   * fsynced at `path`.
+   */
+  trainExport(trainer: TrainerHandle, path: string, averaged: boolean): Promise<void>;
+  /** The adapters of a trainer with `lora`, as diffusers' pytorch_lora_weights.safetensors. */
+  trainExportAdapters(trainer: TrainerHandle, path: string, averaged: boolean): Promise<void>;
 
   /** Seconds of a small SPIN step per precision, measured now: what "auto" decides from. */
   measurePrecision(engine: EngineHandle): Promise<{ float32: number; bfloat16: number }>;

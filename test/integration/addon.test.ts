@@ -87,6 +87,7 @@ const trainerOptions: TrainerOptionsDto = {
   maxGradNorm: 1,
   emaDecay: 0.9,
   activationCheckpointing: false,
+  lora: null,
   seed: 3n,
   iteration: 1,
 };
@@ -182,13 +183,13 @@ describe('the addon', () => {
     await first.saveState(state, { step: '1' });
     await first.accumulate(batch(1));
     await first.apply(1);
-    await first.export(join(folder, 'a.safetensors'));
+    await first.export(join(folder, 'a.safetensors'), true);
 
     const second = await engine.createTrainer(unetSource, null, trainerOptions);
     expect(await second.loadState(state)).toEqual({ step: '1' });
     await second.accumulate(batch(1));
     await second.apply(1);
-    await second.export(join(folder, 'b.safetensors'));
+    await second.export(join(folder, 'b.safetensors'), true);
     expect(readFileSync(join(folder, 'b.safetensors')).equals(readFileSync(join(folder, 'a.safetensors')))).toBe(true);
     // What was exported loads as a U-Net again.
     const trained = await engine.loadUnet({ ...unetSource, weights: [join(folder, 'a.safetensors')] }, 'float32');

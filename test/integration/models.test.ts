@@ -218,6 +218,7 @@ const training = (schedulerConfig: string): TrainerOptionsDto => ({
   maxGradNorm: 1,
   emaDecay: 0,
   activationCheckpointing: false,
+  lora: null,
   seed: 3n,
   iteration: 1,
 });
@@ -316,7 +317,7 @@ describe('SDXL', () => {
     await expect(moved.accumulate({ ...batch, pooled: null })).rejects.toThrow(/pooled and time_ids: expected both/);
     const out = join(scratch, 'sdxl-trained');
     mkdirSync(out, { recursive: true });
-    await trainer.export(join(out, 'diffusion_pytorch_model.safetensors'));
+    await trainer.export(join(out, 'diffusion_pytorch_model.safetensors'), false);
     writeFileSync(join(out, 'config.json'), readFileSync(join(folder, 'unet/config.json')));
     expect(inspectFolder(engine, out)).toMatchObject({ kind: 'UNet2DConditionModel', parameters: { unet: expect.any(Number) as number } });
     trainer.release();

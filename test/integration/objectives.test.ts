@@ -1,10 +1,16 @@
+import { asFloat32, readSafetensors } from '@spindle/kit';
 import { RunStatus } from '@spindle/proto';
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
+import sharp from 'sharp';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tinyConfig } from '../harness/config.js';
-import { scenes } from '../harness/files.js';
+import { scenes, sha256 } from '../harness/files.js';
+import { root } from '../harness/child.js';
 import { Mesh, readJson } from '../harness/mesh.js';
 
 let mesh: Mesh;
@@ -67,6 +73,77 @@ it('compares base, SFT, Diffusion-DPO and iterations of self-play in one run', a
   }
   expect(steps).toHaveLength(8);
   expect(report.warnings).toContain('baselines.dpo: 1 of 4 rows have no rejected image; it trains on the other 3.');
+});
+
+it('trains adapters that play against the average of the last ones, and leaves them beside whole U-Nets', async () => {
+  const { evaluation: _none, baselines: _no, train, sampling, ...config } = tinyConfig();
+  const run = {
+    ...config,
+    data: { path: data },
+    objective: { opponent: 'ema' },
+    train: { ...train, steps: 2, batch_size: 2, learning_rate: 1e-3, ema_decay: 0.5, lora: { rank: 2, alpha: 4 } },
+    sampling: { ...sampling, ema: true },
+  };
+  await mesh.create(run, 'adapters');
+  const ended = await mesh.ended('adapters');
+  expect(ended.reason).toBe('');
+  expect(ended.status).toBe(RunStatus.SUCCEEDED);
+  const directory = mesh.runDirectory('adapters');
+  const losses = (await readFile(join(directory, 'metrics.jsonl'), 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { model: string; step: number; loss: number });
+  const first = (model: string) => losses.find((line) => line.model === model && line.step === 1)?.loss;
+  expect(first('spin1')).toBeCloseTo(Math.log(2), 6);
+  // spin2 begins at spin1, and plays against its average.
+  expect(Math.abs((first('spin2') ?? 0) - Math.log(2))).toBeGreaterThan(1e-6);
+
+  const unet = join(directory, 'iterations/1/unet/diffusion_pytorch_model.safetensors');
+  const tensors = (file: string) => readSafetensors(readFileSync(file), file).tensors;
+  const base = tensors(join(scenes, 'tiny-sd/unet/diffusion_pytorch_model.safetensors'));
+  const adapters = tensors(join(directory, 'iterations/1/pytorch_lora_weights.safetensors'));
+  const merged = tensors(unet);
+  expect([...merged.keys()].sort()).toEqual([...base.keys()].sort());
+  let changed = 0;
+  for (const [name, tensor] of merged) {
+    const before = asFloat32(base.get(name)!);
+    const after = asFloat32(tensor);
+    const layer = name.replace(/\.weight$/, '');
+    const [a, b] = [adapters.get(`unet.${layer}.lora_A.weight`), adapters.get(`unet.${layer}.lora_B.weight`)];
+    if (!a || !b) {
+      expect(after, name).toEqual(before);
+      continue;
+    }
+    const [rank = 0, width = 0] = a.shape;
+    const [left, right] = [asFloat32(b), asFloat32(a)];
+    for (let i = 0; i < after.length; i++) {
+      let sum = before[i] ?? 0;
+      for (let r = 0; r < rank; r++) sum += (left[Math.floor(i / width) * rank + r] ?? 0) * (right[r * width + (i % width)] ?? 0);
+      expect(Math.abs((after[i] ?? 0) - sum), name).toBeLessThan(1e-6);
+      if (after[i] !== before[i]) changed++;
+    }
+  }
+  expect(changed).toBeGreaterThan(0);
+  expect(adapters.size % 2).toBe(0);
+  const average = join(directory, 'iterations/1/ema/unet/diffusion_pytorch_model.safetensors');
+  expect(sha256(average)).not.toBe(sha256(unet));
+
+  // Adapters on the base draw what the whole U-Net draws.
+  const draw = async (name: string, ...flags: string[]) => {
+    const out = join(data, name);
+    const common = ['sample', '--model', join(scenes, 'tiny-sd'), '--prompt', 'a star', '--steps', '2', '--out', out];
+    await promisify(execFile)(process.execPath, [join(root, 'native-cuda/bin/spindle-engine.js'), ...common, ...flags]);
+    return sharp(out).raw().toBuffer();
+  };
+  const [whole, added, halved, plain] = [
+    await draw('whole.png', '--unet', join(directory, 'iterations/1/unet')),
+    await draw('added.png', '--lora', join(directory, 'iterations/1/pytorch_lora_weights.safetensors')),
+    await draw('halved.png', '--lora', `${join(directory, 'iterations/1/pytorch_lora_weights.safetensors')}:-20`),
+    await draw('plain.png'),
+  ];
+  const apart = (a: Buffer, b: Buffer) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? 0))), 0);
+  expect(apart(whole, added)).toBeLessThanOrEqual(1);
+  expect(apart(halved, plain)).toBeGreaterThan(1);
 });
 
 it('refuses the baseline on data without pairs before anything runs', async () => {

@@ -38,7 +38,7 @@ const compatible = [
   /^max_missing$/,
   /^stop(\.|$)/,
   /^resources\.shared_device$/,
-  /^(train|baselines\.(sft|dpo))\.(checkpoint_steps|keep_checkpoints|gradient_accumulation)$/,
+  /^(train|baselines\.(sft|dpo))\.(checkpoint_steps|keep_checkpoints|gradient_accumulation|on_divergence|max_rollbacks)$/,
 ];
 
 /**

@@ -84,6 +84,12 @@ describe('a wrong run config is refused in one sentence', () => {
       'objective.beta: expected at most 3 values (iterations), got 4.',
     ],
     ['a safeguard above one', `${smallest}objective: {safeguard: 1.5}\n`, 'objective.safeguard: expected at most 1, got 1.5'],
+    [
+      'a moving average that is not kept',
+      `${smallest}sampling: {ema: true}\n`,
+      'sampling.ema: expected a train.ema_decay above 0 for a moving average, got 0.',
+    ],
+    ['a rank of nothing', `${smallest}train: {lora: {rank: 0}}\n`, 'train.lora.rank: expected at least 1, got 0'],
     ['a slope that no pair has', `${smallest}objective: {auto_beta: 0.5}\n`, 'objective.auto_beta: expected less than 0.5, got 0.5'],
     [
       'a baseline whose warm-up is longer than its training',

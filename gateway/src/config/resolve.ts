@@ -52,6 +52,10 @@ export function checkConfig(config: RunConfig, where: string): void {
       fail(`${key}: expected at most ${config.iterations} values (iterations), got ${value.length}.`);
     }
   }
+  if (averageApart(config) && config.train.ema_decay === 0) {
+    const key = config.sampling.ema ? 'sampling.ema' : 'objective.opponent';
+    fail(`${key}: expected a train.ema_decay above 0 for a moving average, got 0.`);
+  }
   const metrics = config.evaluation?.metrics ?? [];
   const names = metrics.map((metric) => metric.name);
   for (const [i, metric] of metrics.entries()) {
@@ -79,6 +83,11 @@ function checkTrain(train: TrainConfig, key: string, fail: (message: string) => 
   if (train.warmup_steps > train.steps) {
     fail(`${key}.warmup_steps: expected at most ${key}.steps ${train.steps}, got ${train.warmup_steps}.`);
   }
+}
+
+/** The moving average is kept beside the weights, because something asks for it. */
+export function averageApart(config: RunConfig): boolean {
+  return config.sampling.ema || config.objective.opponent === 'ema';
 }
 
 /** The value for iteration k (from 1); a list's last value repeats. */

@@ -78,6 +78,12 @@ export const samplingSchema = z.strictObject({
     .describe(
       'Share of the draws, from the second iteration on, whose generated image is one that the opponent of the iteration before drew.',
     ),
+  ema: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Draw all images of trained models by the moving average of their weights (needs train.ema_decay), while iterations go on from the weights.',
+    ),
   images_per_prompt: positiveInt.max(64).default(1).describe('Images the opponent draws per training prompt and iteration.'),
   shard_size: positiveInt.max(4096).default(32).describe('Images per job: what a crash can cost, and the grain of work sharing.'),
 });
@@ -104,7 +110,9 @@ const trainKeys = {
     .min(0)
     .lt(1)
     .default(0)
-    .describe('Decay of the moving average of the weights that training returns; 0 switches it off.'),
+    .describe(
+      'Decay of the moving average of the weights; 0 switches it off. The average is what training returns, unless `sampling.ema` or `objective.opponent: ema` keep it beside the weights.',
+    ),
   caption_dropout: rate.default(0).describe('Share of captions replaced by the empty prompt.'),
   activation_checkpointing: z
     .boolean()
@@ -117,10 +125,33 @@ const trainKeys = {
     .default(50)
     .describe('A checkpoint is written every so many steps, and when training is paused.'),
   keep_checkpoints: z.int().min(2).max(1000).default(2).describe('Checkpoints kept per training.'),
+  on_divergence: z
+    .enum(['warn', 'stop', 'rollback'])
+    .default('warn')
+    .describe(
+      "What an alarm leads to (loss of exactly 0, saturated logits, a spike of the loss or the gradient norm, the error on real images above the opponent's for long): a warning; the end of the run, with the last good checkpoint kept; or that checkpoint again, at half the learning rate. Numbers that are not finite end the run, or are rolled back.",
+    ),
+  max_rollbacks: count.max(100).default(3).describe('Rollbacks per training before it ends the run after all.'),
   sample_posterior: z.boolean().default(false).describe("Draw real latents from the VAE's posterior instead of taking its mean."),
 };
 
-export const trainSchema = z.strictObject(trainKeys);
+const loraSchema = z.strictObject({
+  rank: positiveInt.max(1024).default(8).describe('Rank of the adapters.'),
+  alpha: z.number().gt(0).optional().describe("The adapters' product is scaled by alpha / rank. Default: the rank."),
+  targets: z
+    .array(z.string().min(1))
+    .min(1)
+    .default(['to_q', 'to_k', 'to_v', 'to_out.0'])
+    .describe("Linear layers, by their whole name or its end. Default: the attentions' projections."),
+});
+
+const lora = loraSchema
+  .optional()
+  .describe(
+    'Train low-rank adapters (LoRA) on the frozen base instead of its weights: an opponent is the base with other adapters or none, in the same memory. Default: off.',
+  );
+
+export const trainSchema = z.strictObject({ ...trainKeys, lora });
 
 /** A baseline takes what it does not set from `train`. */
 const baselineKeys = Object.fromEntries(Object.entries(trainKeys).map(([key, schema]) => [key, optionalKey(key, schema)])) as {
@@ -129,6 +160,7 @@ const baselineKeys = Object.fromEntries(Object.entries(trainKeys).map(([key, sch
 
 export const sftSchema = z.strictObject({
   ...baselineKeys,
+  lora: loraSchema.optional().describe('Default: train.lora.'),
   min_snr_gamma: z
     .number()
     .gt(0)
@@ -144,6 +176,7 @@ const autoBeta = z.number().gt(0).lt(0.5).optional();
 
 export const dpoSchema = z.strictObject({
   ...baselineKeys,
+  lora: loraSchema.optional().describe('Default: train.lora.'),
   beta: beta.optional().describe("Default: objective.beta's first."),
   safeguard: safeguard.describe('Default: objective.safeguard.'),
   auto_beta: autoBeta.describe('Default: objective.auto_beta.'),
@@ -288,10 +321,10 @@ export const runConfigSchema = z
           'Lowers β while training so that the mean pair keeps at least this slope of the logistic loss (it is ½ at first, and 0 where pairs saturate); 0.2 is a start. Default: off.',
         ),
         opponent: z
-          .enum(['previous', 'initial', 'random'])
+          .enum(['previous', 'initial', 'random', 'ema'])
           .default('previous')
           .describe(
-            'Who draws the images and is the reference in iteration k: the model of iteration k − 1, the base, or one of the base and the iterations so far, drawn by the seed.',
+            'Who draws the images and is the reference in iteration k: the model of iteration k − 1, the base, one of the base and the iterations so far, drawn by the seed, or the moving average of iteration k − 1 (needs train.ema_decay).',
           ),
         safeguard: safeguard.describe(
           "Winner safeguard μ (Diffusion-SDPO): scales the generated image's gradient so that, to first order, the real image's error still falls by this share of what it would fall by alone. 0 keeps it from rising. Default: off.",

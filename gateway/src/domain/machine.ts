@@ -16,7 +16,7 @@ import { bestModel, stopsAfter } from './selection.js';
 import { shardSize } from './shards.js';
 import { isFinal, stageOf, type ModelSummary, type RunState, type StageState, type StoredUnet, type TrainStepMetrics } from './state.js';
 import { missingItems } from './missing.js';
-import { recordStep, trainingOf } from './training.js';
+import { recordStep, rewind, trainingOf } from './training.js';
 
 export type RunEvent = { at: number } & (
   | { type: 'start' }
@@ -30,8 +30,11 @@ export type RunEvent = { at: number } & (
   | { type: 'job-done'; stage: string; shard: number; rejected: number[]; truncated: number }
   | { type: 'job-dead'; stage: string; shard: number; reason: string; attempts: number }
   | { type: 'train-started'; model: string; resumedStep: number }
+  | { type: 'train-alarm'; model: string; step: number; message: string }
+  /** Steps after this one come again, with other numbers. */
+  | { type: 'train-rolled-back'; model: string; step: number; reason: string; learningRateScale: number }
   | { type: 'train-step'; model: string; metrics: TrainStepMetrics }
-  | { type: 'train-finished'; model: string; unet: StoredUnet }
+  | { type: 'train-finished'; model: string; unet: StoredUnet; average?: StoredUnet | undefined }
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
   | { type: 'report-written' }
   | { type: 'failed'; stage: string; reason: string }
@@ -82,10 +85,18 @@ function apply(next: RunState, event: RunEvent): boolean {
     case 'job-dead':
       return jobDead(next, event);
     case 'train-started': {
-      const training = trainingOf(next, event.model);
-      training.recent = training.recent.filter((entry) => entry.step <= event.resumedStep);
-      if (training.last && training.last.step > event.resumedStep) training.last = null;
+      rewind(next, event.model, event.resumedStep);
       stageOf(next, `train-${event.model}`).items = event.resumedStep;
+      return true;
+    }
+    case 'train-alarm':
+      return warn(next, `train-${event.model}: at step ${event.step} ${event.message}`);
+    case 'train-rolled-back': {
+      const { model, step, reason, learningRateScale } = event;
+      rewind(next, model, step);
+      stageOf(next, `train-${model}`).items = step;
+      const where = step === 0 ? 'starts over' : `goes back to step ${step}`;
+      warn(next, `train-${model}: ${where} at ${learningRateScale} times the learning rate (${reason})`);
       return true;
     }
     case 'train-step':
@@ -94,6 +105,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       const training = trainingOf(next, event.model);
       if (training.unet) return false;
       training.unet = event.unet;
+      if (event.average) training.average = event.average;
       return true;
     }
     case 'evaluated':
@@ -144,10 +156,8 @@ function trainStep(next: RunState, model: string, metrics: TrainStepMetrics, at:
     fail(next, name, `training of ${model} diverged at step ${metrics.step}: ${what}; the last good checkpoint is kept`, at);
     return true;
   }
-  const { changed, warning } = recordStep(next, model, metrics);
-  if (!changed) return false;
+  if (!recordStep(next, model, metrics)) return false;
   stage.items = metrics.step;
-  if (warning) warn(next, warning);
   return true;
 }
 

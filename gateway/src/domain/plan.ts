@@ -11,7 +11,7 @@ export interface RunPlan {
   sft: boolean;
   /** Absent in the plans of older runs, as is `opponent`. */
   dpo?: boolean;
-  opponent?: 'previous' | 'initial' | 'random';
+  opponent?: 'previous' | 'initial' | 'random' | 'ema';
   /** Rows of the training set. */
   rows: number;
   imagesPerPrompt: number;
@@ -76,7 +76,14 @@ export function opponentOf(plan: Pick<RunPlan, 'opponent' | 'seed'>, iteration: 
       return 'base';
     case 'random':
       return initOf(1 + draw(plan.seed, 'opponent', iteration, iteration));
+    case 'ema':
+      return iteration === 1 ? 'base' : `ema${iteration - 1}`;
   }
+}
+
+/** The training that a model comes from: `ema<k>` is the moving average of `spin<k>`. */
+export function trainedAs(model: string): string {
+  return model.startsWith('ema') ? `spin${model.slice('ema'.length)}` : model;
 }
 
 /** 0 for the base and the baselines. */
@@ -148,7 +155,7 @@ export function stagesOf(plan: RunPlan): Stage[] {
         shards: shardsFor(plan.rows, plan.sampleShardSize),
         items: images,
         // Rows that encoding rejects are not sampled. On a shared device, drawing waits for the training before.
-        after: ['encode', ...(k === 1 ? samplingStart : [`train-${plan.sharedDevice ? initOf(k) : opponent}`].filter(isStage))],
+        after: ['encode', ...(k === 1 ? samplingStart : [`train-${plan.sharedDevice ? initOf(k) : trainedAs(opponent)}`].filter(isStage))],
       });
     }
     if (k === 1) {

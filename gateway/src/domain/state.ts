@@ -45,17 +45,20 @@ export interface TrainStepMetrics {
 
 export interface TrainingState {
   last: TrainStepMetrics | null;
-  /** error on real images minus the opponent's, of the last steps, newest last. */
-  recent: { step: number; gap: number; seconds: number }[];
-  warned: boolean;
+  /** The last steps, newest last. */
+  recent: { step: number; seconds: number }[];
   /** Set when training has ended: where the U-Net lies. */
   unet: StoredUnet | null;
+  /** Its moving average, where that is kept beside it. */
+  average?: StoredUnet;
 }
 
-/** The two blobs of a trained U-Net. */
+/** The blobs of a trained U-Net. */
 export interface StoredUnet {
   config: StoredBlob;
   weights: StoredBlob;
+  /** With LoRA: what was added to the base's weights. */
+  adapter?: StoredBlob;
 }
 
 export interface StoredBlob {

@@ -1,36 +1,24 @@
-import { iterationOf } from './plan.js';
 import type { RunState, TrainingState, TrainStepMetrics } from './state.js';
 
-/** Steps over which the errors on real images are compared. */
-export const gapWindow = 20;
+/** Steps that a training's speed is measured over. */
+export const recentSteps = 20;
 
 export function trainingOf(state: RunState, model: string): TrainingState {
-  return (state.training[model] ??= { last: null, recent: [], warned: false, unet: null });
+  return (state.training[model] ??= { last: null, recent: [], unet: null });
 }
 
-/** Takes a step in; a step that was seen already (training resumed from a checkpoint before it) changes nothing. */
-export function recordStep(state: RunState, model: string, metrics: TrainStepMetrics): { changed: boolean; warning: string | null } {
+/** Takes a step in; false when it was seen already (training resumed from a checkpoint before it). */
+export function recordStep(state: RunState, model: string, metrics: TrainStepMetrics): boolean {
   const training = trainingOf(state, model);
-  if (training.last && metrics.step <= training.last.step) return { changed: false, warning: null };
+  if (training.last && metrics.step <= training.last.step) return false;
   training.last = metrics;
-  const gap = metrics.errorReal - metrics.opponentErrorReal;
-  training.recent = [...training.recent, { step: metrics.step, gap, seconds: metrics.seconds }].slice(-gapWindow);
-  if (training.warned || iterationOf(model) === 0 || !staysAbove(training.recent.map((entry) => entry.gap))) {
-    return { changed: true, warning: null };
-  }
-  training.warned = true;
-  return {
-    changed: true,
-    warning:
-      `train-${model}: at step ${metrics.step} the error on real images has been above the opponent's over the last ${gapWindow} steps; ` +
-      'the model is drifting from the data (a lower learning rate or a larger β helps)',
-  };
+  training.recent = [...training.recent, { step: metrics.step, seconds: metrics.seconds }].slice(-recentSteps);
+  return true;
 }
 
-/** The mean of the window lies above zero by more than two standard errors, so that noise around zero does not count. */
-function staysAbove(gaps: number[]): boolean {
-  if (gaps.length < gapWindow) return false;
-  const mean = gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length;
-  const variance = gaps.reduce((sum, gap) => sum + (gap - mean) ** 2, 0) / (gaps.length - 1);
-  return mean > 2 * Math.sqrt(variance / gaps.length);
+/** Goes back to a step: what lies after it comes again. */
+export function rewind(state: RunState, model: string, step: number): void {
+  const training = trainingOf(state, model);
+  training.recent = training.recent.filter((entry) => entry.step <= step);
+  if (training.last && training.last.step > step) training.last = null;
 }

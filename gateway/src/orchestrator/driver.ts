@@ -194,6 +194,7 @@ export class RunDriver {
     this.#record = record;
     if (before.state.bestModel !== state.bestModel) await pointBest(this.directory, state.bestModel).catch(() => undefined);
     if (this.#live) await this.#carryOut(commands);
+    if (event.type === 'train-rolled-back') this.metrics.rewind(event.model, event.step);
     this.#announce(announcements);
     if (isFinal(state.status)) {
       this.#live?.abort();

@@ -12,10 +12,19 @@ export function unetFolder(model: string): string {
   return iteration > 0 ? join('iterations', String(iteration), 'unet') : join('baselines', model, 'unet');
 }
 
+/** Beside the U-Net's: "iterations/2/ema/unet". */
+export function averageFolder(unet: string): string {
+  return join(dirname(unet), 'ema', 'unet');
+}
+
+/** diffusers' name for adapters, in the folder above the U-Net's. */
+export const adapterFile = 'pytorch_lora_weights.safetensors';
+
 export async function exportUnet(store: ArtifactStore, unet: StoredUnet, folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   await place(store, unet.config, join(folder, 'config.json'), 'copy');
   await place(store, unet.weights, join(folder, 'diffusion_pytorch_model.safetensors'), 'link');
+  if (unet.adapter) await place(store, unet.adapter, join(dirname(folder), adapterFile), 'link');
 }
 
 async function place(store: ArtifactStore, blob: StoredBlob, target: string, how: 'link' | 'copy'): Promise<void> {

@@ -21,8 +21,9 @@ import {
 import { SpindleError } from '@spindle/kit';
 import { evaluationSampling } from '../config/resolve.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
-import { jobKey, stagesOf, type Stage, type StageKind } from '../domain/plan.js';
+import { jobKey, stagesOf, trainedAs, type Stage, type StageKind } from '../domain/plan.js';
 import { shardItems, shardRange } from '../domain/shards.js';
+import type { StoredUnet } from '../domain/state.js';
 import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
 import { precisionOf, toRef } from './wire.js';
@@ -80,7 +81,7 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
     case 'eval-sample': {
       const evaluating = stage.kind === 'eval-sample';
       const value = create(SampleJobSchema, {
-        unet: unetRef(record, stage.model),
+        unet: drawingRef(record, stage.model),
         pipelinePath: config.model,
         sampling: samplingSettings(evaluating ? evaluationSampling(config) : config.sampling, record.resolution),
         items: evaluating ? promptItems(record, stage, shard, texts.prompts) : await captionItems(record, stage, shard, texts),
@@ -128,9 +129,24 @@ async function captionItems(record: RunRecord, stage: Stage, shard: number, text
 /** The U-Net of a model of this run: the pipeline's own for the base, else the two blobs that training left. */
 export function unetRef(record: RunRecord, model: string): UnetRef {
   if (model === 'base') return create(UnetRefSchema, { name: 'base', path: join(record.config.model, 'unet') });
-  const unet = record.state.training[model]?.unet;
-  if (!unet) throw new SpindleError('INTERNAL', `run "${record.runId}": model "${model}" is not trained yet.`);
+  const unet = storedUnet(record, model);
   return create(UnetRefSchema, { name: model, config: toRef(unet.config), weights: toRef(unet.weights) });
+}
+
+/** What training left of a model; `ema<k>` is the moving average of `spin<k>`. */
+export function storedUnet(record: RunRecord, model: string): StoredUnet {
+  const training = record.state.training[trainedAs(model)];
+  const unet = trainedAs(model) === model ? training?.unet : training?.average;
+  if (!unet) throw new SpindleError('INTERNAL', `run "${record.runId}": model "${model}" is not trained yet.`);
+  return unet;
+}
+
+/** Who draws the images of a model: the moving average of its weights where the config asks for that. */
+function drawingRef(record: RunRecord, model: string): UnetRef {
+  const average = record.config.sampling.ema ? record.state.training[model]?.average : undefined;
+  return average
+    ? create(UnetRefSchema, { name: model, config: toRef(average.config), weights: toRef(average.weights) })
+    : unetRef(record, model);
 }
 
 export function samplingSettings(sampling: SamplingConfig, resolution: number): SamplingSettings {

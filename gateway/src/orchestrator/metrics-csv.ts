@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';
 import type { MetricsLine } from './metrics-log.js';
 
+export const metricsCsv = 'metrics.csv';
+
 const columns = [
   'model',
   'step',
@@ -39,7 +41,7 @@ export class MetricsCsv {
 
   /** A last line that a crash tore off is dropped. */
   static async open(directory: string): Promise<MetricsCsv> {
-    const file = join(directory, 'metrics.csv');
+    const file = join(directory, metricsCsv);
     const text = await readFile(file, 'utf8').catch(() => '');
     const lines = text.split('\n').slice(1, -1);
     if (!text.endsWith('\n')) await writeFileAtomic(file, [header, ...lines, ''].join('\n'));

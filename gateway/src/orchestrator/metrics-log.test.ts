@@ -64,3 +64,26 @@ it('writes the same lines as a table and as events, and goes on after a restart'
       .map(stepOf);
   expect([await events('spin1'), await events('spin2')]).toEqual([[1, 2], [1]]);
 });
+
+it('has the later numbers of steps that a rollback took again, in every table', async () => {
+  const directory = join(folder, 'rewound');
+  await mkdir(directory);
+  const log = await MetricsLog.open(directory, createdAt);
+  for (const step of [1, 2, 3]) log.add('spin1', metrics(step));
+  log.rewind('spin1', 1);
+  expect(log.curves()['spin1']?.map(({ step }) => step)).toEqual([1]);
+  log.add('spin1', { ...metrics(2), loss: 0.25 });
+  await log.flush();
+  expect((await readFile(join(directory, 'metrics.csv'), 'utf8')).split('\n').map((line) => line.split(',').slice(0, 3).join())).toEqual([
+    'model,step,loss',
+    'spin1,1,0.5',
+    'spin1,2,0.25',
+    '',
+  ]);
+  // The file that only grows: a later line of a step counts.
+  expect((await MetricsLog.open(directory, createdAt)).curves()['spin1']?.map(({ step, loss }) => [step, loss])).toEqual([
+    [1, 0.5],
+    [2, 0.25],
+    [3, 0.5],
+  ]);
+});

@@ -2,11 +2,11 @@
  * artifacts/<run>/metrics.jsonl: one line per optimiser step, for plots here and for any other tool; beside it the same as metrics.csv and
  * as TensorBoard's events.
  */
-import { appendFile, readFile } from 'node:fs/promises';
+import { appendFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TrainStepMetrics } from '../domain/state.js';
 import { TensorboardLog } from '../tensorboard/run-log.js';
-import { MetricsCsv } from './metrics-csv.js';
+import { MetricsCsv, metricsCsv } from './metrics-csv.js';
 
 export type MetricsLine = { model: string } & TrainStepMetrics;
 
@@ -60,6 +60,19 @@ export class MetricsLog {
         // A full disk must not cost the run: the lines go with the next ones, after what may be a torn one.
         this.#pending = `\n${text}${this.#pending}`;
       }
+    });
+  }
+
+  /** Steps after this one come again with other numbers; of two lines of a step in the file, the later one counts. */
+  rewind(model: string, step: number): void {
+    const lines = this.#lines.get(model);
+    for (const late of [...(lines?.keys() ?? [])]) if (late > step) lines?.delete(late);
+    // The table has one line per step: it is written anew.
+    this.#writing = this.#writing.then(async () => {
+      await rm(join(this.#directory, metricsCsv), { force: true }).catch(() => undefined);
+      this.#csv = undefined;
+      for (const [name, all] of this.#lines) this.#unmirrored.set(name, [...all.values()]);
+      for (const name of this.#lines.keys()) await this.#mirror(name);
     });
   }
 

@@ -7,7 +7,7 @@ import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
 import type { TensorboardLog } from '../tensorboard/run-log.js';
 import type { NewEvent } from './driver.js';
 import { modelEvaluations, persist } from './evaluation.js';
-import { exportUnet, unetFolder } from './export.js';
+import { averageFolder, exportUnet, unetFolder } from './export.js';
 import type { RunTexts } from './jobs.js';
 import type { MetricsLine } from './metrics-log.js';
 import type { OrchestratorPorts } from './ports.js';
@@ -40,14 +40,21 @@ export async function trainModel(context: TaskContext, model: string): Promise<v
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
     step: (metrics: TrainStepMetrics) => dispatch({ type: 'train-step', model, metrics }),
+    alarm: (step: number, message: string) => dispatch({ type: 'train-alarm', model, step, message }),
+    rolledBack: (back: { step: number; reason: string; learningRateScale: number }) =>
+      dispatch({ type: 'train-rolled-back', model, ...back }),
     waiting: () => undefined,
   };
   const result = await withRepair(context, request, () => train(ports.trainer, request, listener, signal, ports.logger));
   if (signal.aborted) return;
-  const unet = toStoredUnet(result, `training ${trainKey(request.runId, model)}`);
-  // Before the state says "trained", so that the folder is there whenever it does.
-  await exportUnet(ports.store, unet, join(context.directory, unetFolder(model)));
-  await dispatch({ type: 'train-finished', model, unet });
+  const where = `training ${trainKey(request.runId, model)}`;
+  const unet = toStoredUnet(result?.unet, result?.adapter, where);
+  const average = result?.average && toStoredUnet(result.average, result.averageAdapter, where);
+  // Before the state says "trained", so that the folders are there whenever it does.
+  const folder = join(context.directory, unetFolder(model));
+  await exportUnet(ports.store, unet, folder);
+  if (average) await exportUnet(ports.store, average, averageFolder(folder));
+  await dispatch({ type: 'train-finished', model, unet, average });
 }
 
 /** A damaged shard is made again from its job: the same bytes, so that training goes on as if nothing had happened. */

@@ -1,17 +1,27 @@
 /** One training, as seen from the gateway: a call that is repeated until the trainer has said how it ends. */
 import { create } from '@bufbuild/protobuf';
-import { TrainRequestSchema, TrainSettingsSchema, Objective, type ArtifactRef, type TrainRequest, type UnetRef } from '@spindle/proto';
+import {
+  UnetRefSchema,
+  type UnetRef,
+  TrainRequestSchema,
+  TrainSettingsSchema,
+  Objective,
+  OnDivergence,
+  type ArtifactRef,
+  type TrainFinished,
+  type TrainRequest,
+} from '@spindle/proto';
 import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
-import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
+import { averageApart, dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
 import { initOf, iterationOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
 import { shardSize } from '../domain/shards.js';
 import { stageOf, type TrainStepMetrics } from '../domain/state.js';
-import { stageNamed, unetRef } from './jobs.js';
+import { stageNamed, storedUnet, unetRef } from './jobs.js';
 import type { TrainerPort } from './ports.js';
 import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
-import { objectiveOf, precisionOf, scheduleOf, toMetrics } from './wire.js';
+import { objectiveOf, precisionOf, scheduleOf, toMetrics, toRef } from './wire.js';
 
 const retryMs = { first: 250, longest: 5_000 };
 /** Failures that may be a passing one are tried so often; an unreachable trainer is awaited for ever. */
@@ -20,6 +30,8 @@ const maxFailures = 3;
 export interface TrainListener {
   started(resumedStep: number): Promise<unknown>;
   step(metrics: TrainStepMetrics): Promise<unknown>;
+  alarm(step: number, message: string): Promise<unknown>;
+  rolledBack(back: { step: number; reason: string; learningRateScale: number }): Promise<unknown>;
   waiting(reason: string): void;
 }
 
@@ -51,8 +63,8 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
   return create(TrainRequestSchema, {
     ...base,
     objective: objectiveOf(loss),
-    init: unetRef(record, initOf(k)),
-    opponent: unetRef(record, opponent),
+    init: trainingRef(record, initOf(k), config.train),
+    opponent: trainingRef(record, opponent, config.train),
     encodedShards,
     generatedShards: await shardRefs(record, `sample-${opponent}`, async (key) => (await results.sample(key)).latents),
     ...(previous !== null && {
@@ -66,6 +78,13 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
       safeguard,
     }),
   });
+}
+
+/** With LoRA, models are the base and what was added to it: one copy of its weights serves them all. */
+function trainingRef(record: RunRecord, model: string, train: TrainConfig): UnetRef {
+  const ref = unetRef(record, model);
+  const adapter = model === 'base' ? undefined : storedUnet(record, model).adapter;
+  return train.lora && adapter ? create(UnetRefSchema, { name: model, path: unetRef(record, 'base').path, adapter: toRef(adapter) }) : ref;
 }
 
 interface Choices {
@@ -104,6 +123,10 @@ function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) 
     minSnrGamma,
     previousShare,
     autoBetaSlope: auto_beta,
+    ...(train.lora && { lora: { rank: train.lora.rank, alpha: train.lora.alpha ?? train.lora.rank, targets: train.lora.targets } }),
+    onDivergence: { warn: OnDivergence.WARN, stop: OnDivergence.STOP, rollback: OnDivergence.ROLLBACK }[train.on_divergence],
+    maxRollbacks: train.max_rollbacks,
+    emaApart: train.ema_decay > 0 && averageApart(record.config),
   });
 }
 
@@ -122,14 +145,14 @@ async function shardRefs(record: RunRecord, name: string, read: (key: string) =>
   return refs;
 }
 
-/** Resolves with the trained U-Net, or undefined when `signal` aborts; throws what ends the training for good. */
+/** Resolves with what training left, or undefined when `signal` aborts; throws what ends the training for good. */
 export async function train(
   trainer: TrainerPort,
   request: TrainRequest,
   listener: TrainListener,
   signal: AbortSignal,
   logger: Logger,
-): Promise<UnetRef | undefined> {
+): Promise<TrainFinished | undefined> {
   let wait = retryMs.first;
   let failures = 0;
   while (!signal.aborted) {
@@ -139,7 +162,11 @@ export async function train(
         failures = 0;
         if (event.case === 'started') await listener.started(event.value.resumedStep);
         else if (event.case === 'step') await listener.step(toMetrics(event.value));
-        else if (event.case === 'finished') return event.value.unet;
+        else if (event.case === 'alarm') await listener.alarm(event.value.step, event.value.message);
+        else if (event.case === 'rolledBack') {
+          const { step, reason, learningRateScale } = event.value;
+          await listener.rolledBack({ step, reason, learningRateScale });
+        } else if (event.case === 'finished') return event.value;
         if (signal.aborted) return undefined;
       }
       throw new SpindleError('UNAVAILABLE', 'the trainer ended the call without a result');

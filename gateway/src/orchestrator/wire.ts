@@ -25,14 +25,14 @@ export function toBlob(ref: ArtifactRef): StoredBlob {
   return { digest: ref.digest, bytes: Number(ref.bytes), mediaType: ref.mediaType };
 }
 
-export function toStoredUnet(unet: UnetRef | undefined, where: string): StoredUnet {
+export function toStoredUnet(unet: UnetRef | undefined, adapter: ArtifactRef | undefined, where: string): StoredUnet {
   if (!unet?.config || !unet.weights) {
     throw new SpindleError(
       'INTERNAL',
       `${where}: expected the trained U-Net's config and weights in the artifact store, got ${unet ? 'only a part' : 'nothing'}.`,
     );
   }
-  return { config: toBlob(unet.config), weights: toBlob(unet.weights) };
+  return { config: toBlob(unet.config), weights: toBlob(unet.weights), ...(adapter && { adapter: toBlob(adapter) }) };
 }
 
 export function precisionOf(precision: RunConfig['precision']): Precision {

@@ -24,7 +24,7 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
     ...(dpo ? [`baseline dpo: ${trainText(dpo, 1)}, β ${dpo.beta}.`] : []),
     ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, shards('sample-base'), i + 1)),
     `evaluation: ${evaluation}.`,
-    `memory: training needs about ${size(trainingMemory(run))} plus activations (weights, opponent, gradients, two moments${config.train.ema_decay > 0 ? ', moving average' : ''}).`,
+    `memory: training needs about ${size(trainingMemory(run))} plus activations (${memoryText(config)}).`,
     `disk: about ${size(diskBytes(run))} under the artifacts folder.`,
     ...warnings.map((warning) => `warning: ${warning}`),
   ];
@@ -46,15 +46,23 @@ function trainText(train: TrainConfig, k: number): string {
   return `train ${train.steps} steps of ${train.batch_size} at learning rate ${forIteration(train.learning_rate, k)} (${train.schedule}, ${train.warmup_steps} warm-up steps)`;
 }
 
+function memoryText({ train }: RunConfig): string {
+  if (train.lora) return 'the base once; adapters, their gradients and moments are small beside it';
+  return `weights, opponent, gradients, two moments${train.ema_decay > 0 ? ', moving average' : ''}`;
+}
+
 function trainingMemory({ model, config }: Omit<CheckedRun, 'text'>): number {
-  return Number(model.unetParameters) * float * (5 + (config.train.ema_decay > 0 ? 1 : 0));
+  const copies = config.train.lora ? 1 : 5 + (config.train.ema_decay > 0 ? 1 : 0);
+  return Number(model.unetParameters) * float * copies;
 }
 
 function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>): number {
   const weights = Number(model.unetParameters) * float;
   const latent = model.latentChannels * (resolution / model.vaeScale) ** 2 * float;
   const trainings = plan.iterations + baselines(plan).length;
-  const checkpoints = trainings * weights * (3 + (config.train.ema_decay > 0 ? 1 : 0)) * config.train.keep_checkpoints;
+  // Checkpoints of adapters hold the adapters alone.
+  const state = config.train.lora ? 0 : weights * (3 + (config.train.ema_decay > 0 ? 1 : 0));
+  const checkpoints = trainings * state * config.train.keep_checkpoints;
   const { views } = config.data;
   // A posterior is a mean and a log-variance, for every view.
   const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;

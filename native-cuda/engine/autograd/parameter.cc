@@ -28,7 +28,9 @@ Parameter* ParameterStore::find(const std::string& name) {
   return it == by_name_.end() ? nullptr : it->second;
 }
 
-void ParameterStore::allocate(DType compute, DType master, bool trainable) {
+void ParameterStore::allocate(DType compute, DType master, WeightUse use) {
+  bool trainable = use == WeightUse::Trained;
+  use_ = use;
   int64_t size = 0;
   numel_ = 0;
   for (Parameter& p : parameters_) {
@@ -62,7 +64,7 @@ ParameterStore::~ParameterStore() {
 void ParameterStore::commit(Parameter& p) {
   if (!p.master) return;
   if (p.value.dtype() != p.master.dtype()) device_.kernels().cast(p.value, p.master);
-  if (trainable() || p.kind == ParameterKind::Vector || !device_.kernels().keep_weight(p.weight(), compute_)) return;
+  if (use_ != WeightUse::Frozen || p.kind == ParameterKind::Vector || !device_.kernels().keep_weight(p.weight(), compute_)) return;
   p.value = p.master = Tensor();
   device_.pool().trim();  // the next parameters' values come in while these go
 }

@@ -18,6 +18,22 @@ enum class ParameterKind : uint8_t {
   Filter,  // convolution, kept (Co, R, S, Ci); PyTorch's files have (Co, Ci, R, S)
 };
 
+struct Parameter;
+
+// A low-rank addition to a matrix (LoRA, arXiv 2106.09685): x W^T + scale * (x A^T) B^T with A (r, K) and B (N, r).
+struct LowRank {
+  Parameter* a = nullptr;
+  Parameter* b = nullptr;
+  double scale = 1;
+};
+
+// What a store's weights are for.
+enum class WeightUse : uint8_t {
+  Frozen,       // forward only: the kernels may keep matrices in a form of their own
+  PassThrough,  // frozen, but gradients of inputs go through them: adapters are trained on top
+  Trained,
+};
+
 struct Parameter {
   std::string name;  // the checkpoint's key
   Shape shape;       // as computed with; a Filter's is (Co, R, S, Ci)
@@ -31,6 +47,7 @@ struct Parameter {
   bool grad_written = false;
   uint64_t id = 0;
   std::vector<Parameter*>* watcher = nullptr;  // gets every backward's use of this parameter
+  const LowRank* low_rank = nullptr;  // of a Matrix: added by the ops that multiply with it
 
   Weight weight() const { return {value, id, shape}; }
   // Where a backward writes: the first one of a step stores, later ones add.
@@ -52,7 +69,8 @@ class ParameterStore {
   // Called by modules while they are built; the address stays valid.
   Parameter& add(std::string name, const Shape& shape, ParameterKind kind);
   // Once, after the modules are built. `compute` is BF16 or the master dtype; `master` F32 (F64 for gradient checks).
-  void allocate(DType compute, DType master, bool trainable);
+  void allocate(DType compute, DType master, WeightUse use);
+  void allocate(DType compute, DType master, bool trainable) { allocate(compute, master, trainable ? WeightUse::Trained : WeightUse::Frozen); }
   // After masters changed: refreshes the bfloat16 copies. A frozen store's matrices and filters go to the kernels where they keep
   // them; their masters are gone then.
   void commit();
@@ -71,11 +89,13 @@ class ParameterStore {
   Parameter* find(const std::string& name);
   int64_t numel() const { return numel_; }        // of the models' parameters, padding left out
   Tensor& master() { return master_; }            // the arena; empty when frozen
+  const Tensor& master() const { return master_; }
   Tensor& gradient() { return gradient_; }
   Tensor& low() { return low_; }                  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
   bool trainable() const { return bool(gradient_); }
   Device& device() const { return device_; }
   DType compute() const { return compute_; }
+  WeightUse use() const { return use_; }
 
  private:
   Device& device_;
@@ -84,6 +104,7 @@ class ParameterStore {
   Tensor master_, low_, gradient_;
   int64_t numel_ = 0;
   DType compute_ = DType::F32;
+  WeightUse use_ = WeightUse::Frozen;
   bool allocated_ = false;
 };
 

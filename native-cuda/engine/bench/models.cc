@@ -75,7 +75,7 @@ void randomise(ParameterStore& store) {
 template <class Model, class ModelConfig>
 std::unique_ptr<Loaded<Model>> random_model(Device& device, const ModelConfig& config, const LoadPrecision& precision) {
   auto made = std::make_unique<Loaded<Model>>(device, config);
-  made->store.allocate(precision.compute, DType::F32, precision.trainable);
+  made->store.allocate(precision.compute, DType::F32, precision.use());
   randomise(made->store);
   return made;
 }

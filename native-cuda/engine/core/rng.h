@@ -26,7 +26,7 @@ class TorchGenerator {
 };
 
 // What a draw is for; part of its coordinates.
-enum class Draw : uint32_t { Timestep = 1, Noise = 2, Posterior = 3, CaptionDropout = 4, Test = 5 };
+enum class Draw : uint32_t { Timestep = 1, Noise = 2, Posterior = 3, CaptionDropout = 4, Test = 5, Adapter = 6 };
 
 // Philox4x32-10, keyed by (seed, iteration), with counter (step, sample, draw, block).
 class Philox {

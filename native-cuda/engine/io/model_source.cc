@@ -1,8 +1,10 @@
 #include "io/model_source.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
+#include "io/lora_file.h"
 #include "io/safetensors.h"
 #include "io/weight_layout.h"
 
@@ -71,9 +73,29 @@ std::vector<Found> match(ParameterStore& store, const ModelSource& source, const
   return found;
 }
 
+// What adapters add to a model's weights.
+class Additions {
+ public:
+  Additions() = default;
+  Additions(ParameterStore& store, const std::vector<AdapterSource>& adapters) {
+    for (const AdapterSource& adapter : adapters) {
+      require(std::isfinite(adapter.scale), adapter.path, ": scale: expected a number, got ", adapter.scale);
+      files_.push_back({std::make_unique<LoraFile>(adapter.path, store), adapter.scale});
+    }
+  }
+  template <class T>
+  void add_to(const Parameter& parameter, T* values) const {
+    for (const auto& [file, scale] : files_)
+      if (const LoraLayer* layer = file->find(parameter.name)) file->add_to(*layer, scale, values, parameter.shape.numel());
+  }
+
+ private:
+  std::vector<std::pair<std::unique_ptr<LoraFile>, double>> files_;
+};
+
 // Into `out`, as many values as the parameter has, in its shape.
 template <class T>
-void fill(const Parameter& parameter, const Found& found, T* out) {
+void fill(const Parameter& parameter, const Found& found, const Additions& additions, T* out) {
   if (found.parts > 1 || found.transposed) {
     ensure(parameter.kind != ParameterKind::Filter, "[model_source] ", parameter.name, ": filters are neither cut nor transposed");
     std::vector<T> values(size_t(found.tensor->numel()));
@@ -83,19 +105,23 @@ void fill(const Parameter& parameter, const Found& found, T* out) {
     T* to = out;
     if (!found.transposed) {
       std::copy(from, from + count, to);
+      additions.add_to(parameter, to);
       return;
     }
     size_t rows = size_t(parameter.shape[0]), columns = size_t(parameter.shape[1]);
     for (size_t i = 0; i < rows; ++i)
       for (size_t j = 0; j < columns; ++j) to[i * columns + j] = from[j * rows + i];
+    additions.add_to(parameter, to);
     return;
   }
   if (parameter.kind != ParameterKind::Filter) {
     found.file->read(*found.tensor, out);
+    additions.add_to(parameter, out);
     return;
   }
   std::vector<T> values(size_t(parameter.shape.numel()));
   found.file->read(*found.tensor, values.data());
+  additions.add_to(parameter, values.data());
   from_file_layout(parameter, values.data(), out);
 }
 
@@ -105,10 +131,10 @@ class Block {
   Block(Device& device, const Tensor& master) : device_(device), master_(master) {
     if (!device.host_visible()) values_.resize(master.bytes());
   }
-  void read(const Parameter& parameter, const Found& found) {
+  void read(const Parameter& parameter, const Found& found, const Additions& additions) {
     void* out = values_.empty() ? master_.raw() : values_.data();
-    if (master_.dtype() == DType::F64) fill(parameter, found, static_cast<double*>(out));
-    else fill(parameter, found, static_cast<float*>(out));
+    if (master_.dtype() == DType::F64) fill(parameter, found, additions, static_cast<double*>(out));
+    else fill(parameter, found, additions, static_cast<float*>(out));
   }
   void send() {
     if (!values_.empty()) device_.kernels().upload(master_, values_.data());
@@ -124,11 +150,13 @@ class Block {
 void check_parameters(ParameterStore& store, const ModelSource& source, const LoadOptions& options) {
   Files files;
   match(store, source, options, files);
+  Additions(store, source.adapters);
 }
 
 void load_parameters(ParameterStore& store, const ModelSource& source, const LoadOptions& options) {
   Files files;
   std::vector<Found> found = match(store, source, options, files);
+  Additions additions(store, source.adapters);
   std::deque<Parameter>& parameters = store.parameters();
   // In groups: of a frozen model, the kernels take over one group's values before the next is read.
   for (size_t first = 0, last = 0; first < found.size(); first = last) {
@@ -136,7 +164,7 @@ void load_parameters(ParameterStore& store, const ModelSource& source, const Loa
     while (last < found.size() && (last == first || bytes < kGroupBytes)) bytes += parameters[last++].master.bytes();
     std::vector<Block> blocks;
     for (size_t i = first; i < last; ++i) blocks.emplace_back(store.device(), parameters[i].master);
-    store.device().threads().run(int64_t(last - first), [&](int64_t i, int) { blocks[size_t(i)].read(parameters[first + size_t(i)], found[first + size_t(i)]); });
+    store.device().threads().run(int64_t(last - first), [&](int64_t i, int) { blocks[size_t(i)].read(parameters[first + size_t(i)], found[first + size_t(i)], additions); });
     for (Block& block : blocks) block.send();
     blocks.clear();
     for (size_t i = first; i < last; ++i) store.commit(parameters[i]);
@@ -184,10 +212,11 @@ std::map<std::string, std::string> load_saved_parameters(const std::string& path
     }
   }
   require(file.tensors().size() == expected, path, ": expected ", expected, " tensors, got ", file.tensors().size());
+  const Additions none;
   for (const ParameterValues& v : values)
     for (const Parameter& parameter : v.store->parameters()) {
       Block block(v.store->device(), v.arena.slice(parameter.offset, parameter.shape));
-      block.read(parameter, {&file, &file.at(v.prefix + parameter.name)});
+      block.read(parameter, {&file, &file.at(v.prefix + parameter.name)}, none);
       block.send();
     }
   return file.metadata();

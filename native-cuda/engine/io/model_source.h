@@ -9,10 +9,17 @@
 
 namespace spindle {
 
+// A LoRA file (io/lora_file.h) on top of a model.
+struct AdapterSource {
+  std::string path;
+  double scale = 1;  // multiplies alpha / rank
+};
+
 struct ModelSource {
   std::string config;                // config.json's text
   std::vector<std::string> weights;  // safetensors shards
   std::string label;                 // named in errors
+  std::vector<AdapterSource> adapters = {};  // loading adds them to the weights
 };
 
 // How a file holds what parameters need, where that is more than another name.

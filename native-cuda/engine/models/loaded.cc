@@ -57,7 +57,7 @@ template <class Model>
 std::unique_ptr<Loaded<Model>> load(Device& device, const ModelSource& source, const LoadPrecision& precision, const LoadOptions& options) {
   auto loaded = build<Model>(device, source);
   check_parameters(loaded->store, source, options);  // before memory is taken
-  loaded->store.allocate(precision.compute, precision.compute == DType::F64 ? DType::F64 : DType::F32, precision.trainable);
+  loaded->store.allocate(precision.compute, precision.compute == DType::F64 ? DType::F64 : DType::F32, precision.use());
   load_parameters(loaded->store, source, options);
   return loaded;
 }

@@ -29,6 +29,9 @@ using Clip = Loaded<ClipModel>;
 struct LoadPrecision {
   DType compute = DType::F32;
   bool trainable = false;
+  bool pass_through = false;  // frozen, but gradients go through: the base of adapters
+
+  WeightUse use() const { return trainable ? WeightUse::Trained : pass_through ? WeightUse::PassThrough : WeightUse::Frozen; }
 };
 
 std::unique_ptr<Unet> load_unet(Device& device, const ModelSource& source, const LoadPrecision& precision);

@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "ops/ops.h"
 
 namespace spindle::ops {
@@ -14,9 +16,12 @@ Tensor conv2d(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused, con
   std::vector<TensorRef> per_image, residual;
   if (fused.per_image) per_image.emplace_back(fused.per_image);
   if (fused.residual) residual.emplace_back(fused.residual);
-  tape.record("conv2d", y, [x = tape.save(x), rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, args](Grads& g, const Tensor& dy) {
+  // A frozen filter does not need its input again.
+  std::optional<Saved> saved;
+  if (w.grad) saved = tape.save(x);
+  tape.record("conv2d", y, [saved, rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, args](Grads& g, const Tensor& dy) {
     Kernels& k = g.kernels();
-    if (GradSlot dw = w.grad_slot()) k.conv2d_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dy, x.get(), args);
+    if (GradSlot dw = w.grad_slot()) k.conv2d_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dy, saved->get(), args);
     if (GradSlot dx = g.slot(rx)) k.conv2d_backward_input(dx, dy, w.weight(), args);
     for (const TensorRef& t : per_image)
       if (GradSlot dt = g.slot(t)) k.sum_per_image(dt, dy);

@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 
 #include "ops/ops.h"
 
@@ -20,12 +21,15 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   std::vector<TensorRef> per_image, residual;
   if (fused.per_image) per_image.emplace_back(fused.per_image);
   if (fused.residual) residual.emplace_back(fused.residual);
-  tape.record("linear", y, [x = tape.save(x), rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, rows, n, k, matrix](Grads& g, const Tensor& dy) {
+  // A frozen matrix does not need its input again.
+  std::optional<Saved> saved;
+  if (w.grad) saved = tape.save(x);
+  tape.record("linear", y, [saved, rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, rows, n, k, matrix](Grads& g, const Tensor& dy) {
     Kernels& kernels = g.kernels();
     Tensor flat_dy = dy.reshape({rows, n});
     if (GradSlot dw = w.grad_slot()) {
       dw.tensor = dw.tensor.reshape({n, k});
-      kernels.linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), flat_dy, x.get().reshape({rows, k}));
+      kernels.linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), flat_dy, saved->get().reshape({rows, k}));
     }
     if (GradSlot dx = g.slot(rx)) {
       dx.tensor = dx.tensor.reshape({rows, k});
@@ -35,12 +39,13 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
       if (GradSlot dt = g.slot(t)) kernels.sum_per_image(dt, dy);
     for (const TensorRef& r : residual) g.add(r, dy);
   });
-  return y;
+  return w.low_rank ? low_rank(tape, x, *w.low_rank, y) : y;
 }
 
 Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) {
   int64_t n = w.shape[0], k = w.shape[1], rows = x.numel() / k;
   require(x.dim(-1) == k && n % 2 == 0, "[linear_geglu] ", w.name, ": input ", x.shape(), " does not fit matrix ", w.shape);
+  if (w.low_rank) return geglu(tape, linear(tape, x, w, {.bias = bias, .per_image = {}, .residual = {}}));
   Device& device = tape.device();
   std::vector<int64_t> dims = x.shape().dims();
   dims.back() = n / 2;

@@ -17,6 +17,12 @@ Tensor conv2d(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused, con
 // x (..., K), w (N, K) -> (..., N). `activation` only where no gradient is needed or it can be recomputed (see linear.cc).
 Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused = {});
 
+// base (..., N) + scale * (x A^T) B^T, x (..., K): what ops::linear and ops::linear_geglu add where the matrix has a LowRank.
+Tensor low_rank(Tape& tape, const Tensor& x, const LowRank& adapter, const Tensor& base);
+
+// x (..., 2C) = [value, gate] -> value * gelu(gate) (..., C)
+Tensor geglu(Tape& tape, const Tensor& x);
+
 // x (B, ..., C) in groups of channels; silu(norm(x)) in one pass when args.silu.
 Tensor group_norm(Tape& tape, const Tensor& x, Parameter& gamma, Parameter& beta, const GroupNormArgs& args);
 

@@ -10,8 +10,22 @@ namespace spindle {
 namespace {
 
 std::unique_ptr<Unet> make_opponent(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options) {
-  if (!is_spin(options.objective.objective)) return nullptr;
+  if (!is_spin(options.objective.objective) || options.lora) return nullptr;
   return load_unet(device, opponent ? *opponent : init, {.compute = options.compute});
+}
+
+std::unique_ptr<Unet> make_unet(Device& device, const ModelSource& init, const TrainerOptions& options) {
+  if (!options.lora) return load_unet(device, init, {.compute = options.compute, .trainable = true});
+  ModelSource base = init;
+  base.adapters.clear();
+  return load_unet(device, base, {.compute = options.compute, .pass_through = true});
+}
+
+// A source's only adapter file, as it is; "" for none.
+std::string adapter_of(const ModelSource& source) {
+  if (source.adapters.empty()) return "";
+  require(source.adapters.size() == 1 && source.adapters[0].scale == 1, source.label, ": expected one adapter with scale 1 to train on, got ", source.adapters.size(), ", the first with scale ", source.adapters[0].scale);
+  return source.adapters[0].path;
 }
 
 Predicts predicts(PredictionType type) {
@@ -45,21 +59,38 @@ struct Trainer::Prepared {
 };
 
 Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
-    : Trainer(load_unet(device, init, {.compute = options.compute, .trainable = true}), make_opponent(device, init, opponent, options), options, std::move(ranks)) {}
+    : Trainer(make_unet(device, init, options), make_opponent(device, init, opponent, options), options, std::move(ranks)) {
+  if (!adapters_) return;
+  if (std::string path = adapter_of(init); !path.empty()) adapters_->load(path);
+  if (ema_) device.kernels().copy(ema_, trained().master());
+  if (!plays()) return;
+  const ModelSource& other = opponent ? *opponent : init;
+  require(other.weights == init.weights, "[train] opponent: expected the weights that the adapters lie on (", init.label, "), got ", other.label);
+  if (std::string path = adapter_of(other); !path.empty()) {
+    opponent_adapters_ = std::make_unique<Adapters>(*unet_, *options_.lora, WeightUse::Frozen);
+    opponent_adapters_->load(path);
+  }
+}
 
 Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
-    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), adamw_(unet_->store, options.adamw), shared_(bool(ranks)), ranks_(std::move(ranks)), repeated_(unet_->device) {
+    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), shared_(bool(ranks)), ranks_(std::move(ranks)), repeated_(unet_->device) {
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
   require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()), "[train] min_snr_gamma: expected 0 or more, and 0 for a spin objective, got ", options.min_snr_gamma);
   if (options.objective.safeguard) require(plays() && *options.objective.safeguard >= 0 && *options.objective.safeguard <= 1, "[train] safeguard: expected a number from 0 to 1 and a spin objective, got ", *options.objective.safeguard);
   require(options.ema_decay >= 0 && options.ema_decay < 1, "[train] ema_decay: expected 0 or more and below 1, got ", options.ema_decay);
-  ensure(unet_->store.trainable() && bool(opponent_) == plays(), "[train] the models do not suit the objective");
+  ensure(unet_->store.trainable() == !options.lora && bool(opponent_) == (plays() && !options.lora), "[train] the models do not suit the objective");
+  require(!options.lora || unet_->device.host_visible(), "[train] lora: expected backend cpu, got ", unet_->device.backend());
+  if (options.lora) {
+    adapters_ = std::make_unique<Adapters>(*unet_, *options.lora, WeightUse::Trained);
+    adapters_->initialise(philox_);
+  }
+  adamw_.emplace(trained(), options.adamw);
   if (options.ema_decay > 0) {
-    ema_ = unet_->device.empty(unet_->store.master().shape(), DType::F32);
-    unet_->device.kernels().copy(ema_, unet_->store.master());
+    ema_ = unet_->device.empty(trained().master().shape(), DType::F32);
+    unet_->device.kernels().copy(ema_, trained().master());
   }
   require(!shared_ || unet_->device.host_visible(), "[train] ranks: expected backend cpu, as ranks exchange host memory, got ", unet_->device.backend());
-  if (shared_) buckets_ = std::make_unique<GradientBuckets>(unet_->store, *ranks_, options.bucket_bytes);
+  if (shared_) buckets_ = std::make_unique<GradientBuckets>(trained(), *ranks_, options.bucket_bytes);
 }
 
 Trainer::~Trainer() = default;
@@ -158,6 +189,13 @@ std::vector<double> Trainer::overlap(const Tensor& prediction, const Tensor& tar
   return apart;
 }
 
+Tensor Trainer::opponent_forward(Tape& tape, const UNetInputs& inputs) const {
+  if (opponent_) return opponent_->model.forward(tape, inputs);
+  if (opponent_adapters_) opponent_adapters_->activate();
+  else Adapters::deactivate(*unet_);
+  return unet_->model.forward(tape, inputs);
+}
+
 template <class F>
 auto Trainer::in_group(F&& work) {
   if (shared_ && !ranks_) throw Error(Code::Unavailable, "[train] ranks: expected a group, got none: this rank left it when a step failed");
@@ -207,16 +245,17 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
     if (!std::isfinite(loss)) throw Error(Code::Diverged, cat("[train] step ", batch.step, ": expected a finite loss, got ", loss));
   };
   auto work = [&] {
-    if (opponent_) {
+    if (plays()) {
       clock.time("opponent_forward", [&] {
         Tape tape(device, false);
-        kernels.mse_per_image(prepared.opponent_errors, opponent_->model.forward(tape, prepared.inputs), prepared.target);
+        kernels.mse_per_image(prepared.opponent_errors, opponent_forward(tape, prepared.inputs), prepared.target);
       });
       check_cancelled(cancel);
     }
     Tape tape(device, true, options_.activation_checkpointing);
     Tensor prediction;
     clock.time("forward", [&] {
+      if (adapters_) adapters_->activate();
       prediction = unet_->model.forward(tape, prepared.inputs);
       kernels.mse_per_image(prepared.errors, prediction, prepared.target);
     });
@@ -224,7 +263,7 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
       ensure(kernels.pair_loss(prepared.weights, prepared.loss, prepared.errors, prepared.opponent_errors, prepared.settings, *loss_kernel), "[train] the backend computes no loss");
     } else {
       read_errors(result.errors.real, result.errors.generated, prepared.errors);
-      if (opponent_) read_errors(result.errors.opponent_real, result.errors.opponent_generated, prepared.opponent_errors);
+      if (plays()) read_errors(result.errors.opponent_real, result.errors.opponent_generated, prepared.opponent_errors);
       ObjectiveOptions objective = options_.objective;
       if (batch.beta > 0) objective.beta = batch.beta;
       if (objective.safeguard) result.errors.overlap = overlap(prediction, prepared.target, result.errors);
@@ -239,24 +278,24 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
     clock.time("backward", [&] {
       Tensor gradient = device.empty(prediction.shape(), prediction.dtype());
       kernels.mse_backward(gradient, prediction, prepared.target, prepared.weights);
-      if (!gathering) unet_->store.begin_gradients();
+      if (!gathering) trained().begin_gradients();
       if (!buckets_) {
         tape.backward(prediction, gradient);
         return;
       }
       buckets_->begin(batch.last);
       tape.backward(prediction, gradient, [&] { buckets_->node_done(); });
-      if (batch.last) unet_->store.finish_gradients();
+      if (batch.last) trained().finish_gradients();
       buckets_->end();
     });
   };
   if (loss_kernel) {
     // One stay on the device: how long its parts take is for a profiler of the device to say.
     clock.time("micro_batch", [&] {
-      if (repeated_.run(gathering ? "adds" : "stores", work)) written_ = unet_->store.written();
-      else unet_->store.set_written(written_);
+      if (repeated_.run(gathering ? "adds" : "stores", work)) written_ = trained().written();
+      else trained().set_written(written_);
       read_errors(result.errors.real, result.errors.generated, prepared.errors);
-      if (opponent_) read_errors(result.errors.opponent_real, result.errors.opponent_generated, prepared.opponent_errors);
+      if (plays()) read_errors(result.errors.opponent_real, result.errors.opponent_generated, prepared.opponent_errors);
       read_loss(device.download<double>(prepared.loss)[0]);
       if (plays()) result.loser_scale = double(pairs) / double(batch.step_batch_size);
     });
@@ -279,7 +318,7 @@ TrainStepResult Trainer::apply(int64_t step, double learning_rate_scale, const C
 
 TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const CancelToken* cancel) {
   gathering_.reset();
-  ParameterStore& store = unet_->store;
+  ParameterStore& store = trained();
   Kernels& kernels = unet_->device.kernels();
   PhaseClock clock;
   TrainStepResult result;
@@ -288,9 +327,9 @@ TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const 
     store.finish_gradients();
     result.learning_rate = options_.learning_rate.at(step) * learning_rate_scale;
     Device& device = unet_->device;
-    device.upload(shaped(device, scalars_, {kStepScalars}, DType::F64), adamw_.scalars(result.learning_rate, step + 1, 1 - options_.ema_decay).data());
+    device.upload(shaped(device, scalars_, {kStepScalars}, DType::F64), adamw_->scalars(result.learning_rate, step + 1, 1 - options_.ema_decay).data());
     kernels.clip_gradient(scalars_, store.gradient(), options_.max_grad_norm);
-    adamw_.step(scalars_, ema_);
+    adamw_->step(scalars_, ema_);
     result.grad_norm = device.download<double>(scalars_)[kNorm];
     if (!std::isfinite(result.grad_norm)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite gradient norm, got ", result.grad_norm));
   });
@@ -299,8 +338,9 @@ TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const 
 }
 
 std::vector<ParameterValues> Trainer::state() const {
-  std::vector<ParameterValues> values = {{"weights.", &unet_->store, unet_->store.master()}, {"adam_m.", &unet_->store, adamw_.m()}, {"adam_v.", &unet_->store, adamw_.v()}};
-  if (ema_) values.push_back({"ema.", &unet_->store, ema_});
+  const ParameterStore& store = trained();
+  std::vector<ParameterValues> values = {{"weights.", &store, store.master()}, {"adam_m.", &store, adamw_->m()}, {"adam_v.", &store, adamw_->v()}};
+  if (ema_) values.push_back({"ema.", &store, ema_});
   return values;
 }
 
@@ -313,14 +353,14 @@ void Trainer::share_state(const CancelToken* cancel) {
     }
   });
   gathering_.reset();
-  unet_->store.commit();
+  trained().commit();
   verify_ranks(cancel);
 }
 
 void Trainer::verify_ranks(const CancelToken* cancel) {
   if (!shared_) return;
   in_group([&] {
-    std::string mine = cat(unet_->store.numel(), " parameters");
+    std::string mine = cat(trained().numel(), " parameters");
     for (const ParameterValues& values : state()) mine += cat(" ", values.prefix, std::hex, digest_of(values.arena.raw(), values.arena.bytes()));
     std::vector<std::string> all = ranks_->gather(mine, cancel);
     for (size_t r = 0; r < all.size(); ++r) ensure(all[r] == all[0], "[train] ranks: expected rank ", r, " of ", all.size(), " to hold the same state as rank 0 (", all[0], "), got ", all[r]);
@@ -332,10 +372,23 @@ void Trainer::save_state(const std::string& path, const std::map<std::string, st
 std::map<std::string, std::string> Trainer::load_state(const std::string& path) {
   gathering_.reset();
   std::map<std::string, std::string> metadata = load_saved_parameters(path, state());
-  unet_->store.commit();
+  trained().commit();
   return metadata;
 }
 
-void Trainer::export_weights(const std::string& path) const { save_parameters(path, {{"", &unet_->store, ema_ ? ema_ : unet_->store.master()}}); }
+Tensor Trainer::exported(bool averaged) const {
+  require(!averaged || ema_, "[train] averaged: expected a training with ema_decay, got one without");
+  return averaged ? ema_ : trained().master();
+}
+
+void Trainer::export_weights(const std::string& path, bool averaged) const {
+  if (adapters_) adapters_->save_merged(path, exported(averaged));
+  else save_parameters(path, {{"", &unet_->store, exported(averaged)}});
+}
+
+void Trainer::export_adapters(const std::string& path, bool averaged) const {
+  require(adapters_ != nullptr, "[train] export_adapters: expected a training of adapters, got one of the weights");
+  adapters_->save(path, exported(averaged));
+}
 
 }  // namespace spindle

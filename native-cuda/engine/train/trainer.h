@@ -21,6 +21,7 @@
 #include "models/loaded.h"
 #include "sample/noise_schedule.h"
 #include "train/adamw.h"
+#include "train/adapters.h"
 #include "train/gradient_buckets.h"
 #include "train/objective.h"
 #include "train/schedule.h"
@@ -37,6 +38,7 @@ struct TrainerOptions {
   double max_grad_norm = 1;  // 0: no clipping
   double ema_decay = 0;      // 0: no average
   bool activation_checkpointing = false;  // less memory, one more forward; the same results
+  std::optional<LoraOptions> lora = {};  // train adapters on the frozen weights; unset: train the weights
   uint64_t seed = 0;         // with `iteration`, keys noise and timesteps
   int64_t iteration = 0;
   int64_t bucket_bytes = 32 << 20;  // of gradients that travel together
@@ -74,9 +76,11 @@ struct TrainStepResult {
 
 class Trainer {
  public:
-  // Without `opponent`, a spin objective plays against `init` itself.
+  // Without `opponent`, a spin objective plays against `init` itself. With LoRA both must be the same weights with or without one
+  // adapter file: they share them, and an opponent without adapters is the base with adapters off.
   Trainer(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks = nullptr);
-  // Plays with the models given (the opponent null for sft); `unet` must be trainable.
+  // Plays with the models given (the opponent null for sft and with LoRA, where it is the base); `unet` must be trainable, or with
+  // LoRA one that gradients pass through.
   Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks = nullptr);
 
   ~Trainer();
@@ -90,12 +94,17 @@ class Trainer {
   // Every rank's weights and moments are the same bytes, or Internal, naming the rank. Nothing without ranks.
   void verify_ranks(const CancelToken* cancel);
 
-  // weights.*, adam_m.*, adam_v.*, ema.* with `metadata`.
+  // weights.*, adam_m.*, adam_v.*, ema.* of what is trained, with `metadata`.
   void save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const;
   std::map<std::string, std::string> load_state(const std::string& path);
-  // The weights that training returns: the average when there is one.
-  void export_weights(const std::string& path) const;
+  // A whole U-Net: adapters are added to the weights. `averaged`: the moving average.
+  void export_weights(const std::string& path, bool averaged) const;
+  // With LoRA: the adapters alone.
+  void export_adapters(const std::string& path, bool averaged) const;
   Unet& unet() { return *unet_; }
+  // What the optimiser moves.
+  ParameterStore& trained() { return adapters_ ? adapters_->store() : unet_->store; }
+  const ParameterStore& trained() const { return adapters_ ? adapters_->store() : unet_->store; }
 
  private:
   // What a micro-batch computes from and what comes out. On a device they stay where they are, as captured work has their addresses.
@@ -114,8 +123,12 @@ class Trainer {
   TrainerOptions options_;
   NoiseSchedule schedule_;
   Philox philox_;
+  Tensor exported(bool averaged) const;
+  Tensor opponent_forward(Tape& tape, const UNetInputs& inputs) const;
+
   std::unique_ptr<Unet> unet_, opponent_;
-  AdamW adamw_;
+  std::unique_ptr<Adapters> adapters_, opponent_adapters_;  // on unet_
+  std::optional<AdamW> adamw_;
   Tensor ema_;                       // empty: none
   std::optional<int64_t> gathering_;  // the step whose gradients the arena holds
   const bool shared_;                 // with ranks

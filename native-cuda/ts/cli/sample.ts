@@ -24,6 +24,7 @@ import {
 interface SampleFlags extends EngineFlags {
   model: string;
   unet?: string;
+  lora: { path: string; scale: number }[];
   prompt: string;
   seed: bigint;
   steps: number;
@@ -45,6 +46,12 @@ export function addSample(program: Command, context: CliContext): void {
     .requiredOption('--prompt <text>', 'what to draw')
     .requiredOption('--out <file.png>', 'where to write the image')
     .option('--unet <dir>', "unet folder to use instead of the pipeline's own")
+    .option(
+      '--lora <file[:scale]>',
+      'adapters to add to the U-Net (diffusers, PEFT or kohya names); may be given more than once',
+      adapter,
+      [],
+    )
     .addOption(new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'))
     .option('--steps <n>', 'denoising steps', integer(1), 50)
     .option('--cfg <x>', 'guidance scale; 1 switches guidance off', decimal, 7.5)
@@ -63,6 +70,12 @@ export function addSample(program: Command, context: CliContext): void {
     .action((flags: SampleFlags) => sample(flags, context));
 }
 
+/** "FILE" or "FILE:SCALE", added to those before. */
+function adapter(text: string, before: { path: string; scale: number }[]): { path: string; scale: number }[] {
+  const [, path = text, scale = '1'] = /^(.+):(-?[\d.]+(?:e-?\d+)?)$/.exec(text) ?? [];
+  return [...before, { path: resolve(path), scale: decimal(scale) }];
+}
+
 async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   const started = performance.now();
   const out = resolve(flags.out);
@@ -74,7 +87,7 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   if (truncated > 0)
     context.warn(`warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ${truncated} were cut`);
   const source = flags.unet === undefined ? model.pipeline.unet : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
-  const unet = await engine.loadUnet(source, flags.precision);
+  const unet = await engine.loadUnet({ ...source, adapters: flags.lora }, flags.precision);
   const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
     schedulerConfig: resolveScheduler(model.pipeline.scheduler, flags.scheduler ?? '', ''),
     steps: flags.steps,

@@ -25,6 +25,11 @@ export interface Checkpoint {
   manifest: CheckpointManifest;
 }
 
+const rollbacksSchema = z.object({ count: z.number().int().min(0), learningRateScale: z.number().positive() });
+/** How often training has gone back to a checkpoint, and what its learning rates are multiplied by since. */
+export type Rollbacks = z.output<typeof rollbacksSchema>;
+const rollbacksFile = 'rollbacks.json';
+
 const manifestName = /^step-(\d{8})\.json$/;
 
 export class Checkpoints {
@@ -82,6 +87,29 @@ export class Checkpoints {
     for (const extension of ['json', 'safetensors']) {
       const path = join(this.directory, `${stem(step)}.${extension}`);
       await rename(path, `${path}.damaged`).catch(() => undefined);
+    }
+  }
+
+  async rollbacks(): Promise<Rollbacks> {
+    const text = await readFile(join(this.directory, rollbacksFile), 'utf8').catch(() => null);
+    return text === null ? { count: 0, learningRateScale: 1 } : rollbacksSchema.parse(JSON.parse(text));
+  }
+
+  async noteRollbacks(rollbacks: Rollbacks): Promise<void> {
+    await writeFileAtomic(join(this.directory, rollbacksFile), JSON.stringify(rollbacks));
+  }
+
+  /** Step of the newest one, verified or not; 0 without any. */
+  async newest(): Promise<number> {
+    return (await this.#steps())[0] ?? 0;
+  }
+
+  /** Forgets checkpoints of this step and later ones: what is wrong is in them. */
+  async dropFrom(step: number): Promise<void> {
+    for (const late of (await this.#steps()).filter((other) => other >= step)) {
+      // Manifest first: without it the checkpoint is gone, whatever happens next.
+      await rm(join(this.directory, `${stem(late)}.json`), { force: true });
+      await rm(join(this.directory, `${stem(late)}.safetensors`), { force: true });
     }
   }
 

@@ -32,8 +32,10 @@ export interface TrainingSession {
   /** Weights, both moments and averages, durable at `path`. */
   saveState(path: string, metadata: Record<string, string>): Promise<void>;
   loadState(path: string): Promise<Record<string, string>>;
-  /** What training returns, as diffusers loads it, durable at `path`. */
-  export(path: string): Promise<void>;
+  /** The whole U-Net or its moving average, as diffusers loads it, durable at `path`. */
+  export(path: string, averaged: boolean): Promise<void>;
+  /** With LoRA: the adapters alone. */
+  exportAdapters(path: string, averaged: boolean): Promise<void>;
   release(): void;
 }
 

@@ -18,7 +18,11 @@ export function createInstruments() {
     description: 'Pairs (or images, without an opponent) trained on',
   });
   const seconds = spindle.createHistogram('spindle.train.step.duration', { unit: 's', description: 'Time of an optimiser step' });
+  const alarms = spindle.createCounter('spindle.train.alarms', { unit: '{alarm}', description: 'Signs that a training goes wrong' });
   return {
+    alarm(kind: string, training: Omit<TrainingName, 'objective'>): void {
+      alarms.add(1, { kind, 'spindle.run': training.run, 'spindle.model': training.model });
+    },
     stepDone(metrics: StepMetrics, durationSeconds: number, batchSize: number, training: TrainingName): void {
       const { objective } = training;
       const attributes = { objective, 'spindle.run': training.run, 'spindle.model': training.model };

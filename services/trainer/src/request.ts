@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { ModelSourceDto } from '@spindle/native';
-import { LearningRateSchedule, Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
+import { LearningRateSchedule, Objective, OnDivergence, type TrainRequest, type UnetRef } from '@spindle/proto';
 import {
   checkSettings,
   fingerprint,
@@ -27,6 +27,13 @@ const schedules: Readonly<Record<LearningRateSchedule, Schedule>> = {
   [LearningRateSchedule.COSINE]: 'cosine',
 };
 
+const actions: Readonly<Record<OnDivergence, TrainingSettings['onDivergence']>> = {
+  [OnDivergence.UNSPECIFIED]: 'warn',
+  [OnDivergence.WARN]: 'warn',
+  [OnDivergence.STOP]: 'stop',
+  [OnDivergence.ROLLBACK]: 'rollback',
+};
+
 export function readSettings(request: TrainRequest): TrainingSettings {
   const objective = objectives[request.objective];
   if (objective === undefined) throw invalid('objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing');
@@ -41,7 +48,18 @@ export function readSettings(request: TrainRequest): TrainingSettings {
   try {
     const { settings } = request;
     const { safeguard = null } = settings;
-    return checkSettings({ ...settings, safeguard, objective, schedule: schedules[settings.schedule], iteration: request.iteration });
+    const { rank, alpha, targets } = settings.lora ?? {};
+    const lora = rank === undefined || alpha === undefined || targets === undefined ? null : { rank, alpha, targets };
+    const onDivergence = actions[settings.onDivergence];
+    return checkSettings({
+      ...settings,
+      safeguard,
+      lora,
+      onDivergence,
+      objective,
+      schedule: schedules[settings.schedule],
+      iteration: request.iteration,
+    });
   } catch (cause) {
     throw invalid((cause as Error).message, cause);
   }
@@ -66,7 +84,9 @@ export function fingerprintOf(request: TrainRequest, settings: TrainingSettings)
 export async function unetSource(ref: UnetRef, store: ArtifactStore, engine: TrainerEngine): Promise<ModelSourceDto> {
   if (ref.config === undefined || ref.weights === undefined) {
     if (ref.path === '') throw invalid(`U-Net ${ref.name}: expected a path or config and weights, got neither`);
-    return engine.unetSource(ref.path);
+    const source = engine.unetSource(ref.path);
+    if (ref.adapter === undefined) return source;
+    return { ...source, adapters: [{ path: await store.localPath(ref.adapter), scale: 1 }] };
   }
   const config = (await store.get(ref.config)).toString('utf8');
   return { config, weights: [await store.localPath(ref.weights)], label: `U-Net ${ref.name} (${ref.weights.digest})` };
@@ -74,7 +94,8 @@ export async function unetSource(ref: UnetRef, store: ArtifactStore, engine: Tra
 
 function describe(ref: UnetRef | undefined): string {
   if (ref === undefined) return 'none';
-  return ref.weights === undefined ? ref.path : `${ref.config?.digest ?? ''} ${ref.weights.digest}`;
+  const base = ref.adapter === undefined ? ref.path : `${ref.path} ${ref.adapter.digest}`;
+  return ref.weights === undefined ? base : `${ref.config?.digest ?? ''} ${ref.weights.digest}`;
 }
 
 function invalid(message: string, cause?: unknown): SpindleError {

@@ -61,6 +61,8 @@ async function committed(key: string, { store }: ServerDeps): Promise<Response |
   const finished = fromJsonString(TrainFinishedSchema, json);
   const { config, weights } = finished.unet ?? {};
   // A result whose blobs are gone is trained again; the same bytes come out.
-  if (config === undefined || weights === undefined || !(await store.has(config)) || !(await store.has(weights))) return null;
+  const { adapter, average, averageAdapter } = finished;
+  if (config === undefined || weights === undefined) return null;
+  for (const ref of [config, weights, adapter, average?.weights, averageAdapter]) if (ref && !(await store.has(ref))) return null;
   return inSpan('trainer.known', { 'spindle.job.key': key }, async () => ({ event: { case: 'finished', value: finished } }));
 }

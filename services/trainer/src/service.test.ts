@@ -1,7 +1,16 @@
 import type { SpindleError } from '@spindle/kit';
-import { createClient, Lifecycle, openLocalStore, type ArtifactStore } from '@spindle/kit';
+import { create } from '@bufbuild/protobuf';
+import { createClient, Lifecycle, openLocalStore, readSafetensors, type ArtifactStore } from '@spindle/kit';
 import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
-import { Objective, Precision, TrainerService, type TrainRequest, type TrainResponse } from '@spindle/proto';
+import {
+  LoraSettingsSchema,
+  Objective,
+  OnDivergence,
+  Precision,
+  TrainerService,
+  type TrainRequest,
+  type TrainResponse,
+} from '@spindle/proto';
 import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -155,6 +164,29 @@ describe('Train', () => {
     expect(engine.log[0]).toBe('session spin_logistic float32');
   });
 
+  it('trains adapters from those of the last iteration, and leaves them beside the whole U-Net and the average', async () => {
+    const { client, engine } = await start();
+    const request = await trainRequest(store, { steps: 2 });
+    const adapter = await store.put(Buffer.from('adapter'), 'application/safetensors');
+    request.init!.adapter = adapter;
+    const settings = request.settings!;
+    Object.assign(settings, { emaDecay: 0.9, emaApart: true });
+    settings.lora = create(LoraSettingsSchema, { rank: 4, alpha: 8, targets: ['to_q'] });
+    const { responses, error } = await run(client, request);
+    expect(error).toBeUndefined();
+    expect(engine.log[0]).toBe(`session spin_logistic float32 lora 4 on ${await store.localPath(adapter)}`);
+    expect(engine.log.slice(1)).toEqual(['export', 'export average']);
+    const finished = responses.at(-1)!.event;
+    if (finished.case !== 'finished') throw new Error('not finished');
+    const { unet, average, adapter: trained, averageAdapter } = finished.value;
+    const names = await Promise.all(
+      [unet?.weights, trained, average?.weights, averageAdapter].map(async (ref) => [
+        ...readSafetensors(await store.get(ref!), 'result').tensors.keys(),
+      ]),
+    );
+    expect(names).toEqual([['weights'], ['adapter'], ['average'], ['average adapter']]);
+  });
+
   it('lowers beta as the pairs come apart, the same after an interruption', async () => {
     const request = async (other: ArtifactStore) => {
       const made = await trainRequest(other);
@@ -166,9 +198,9 @@ describe('Train', () => {
     const first = await run(client, await request(store), 7);
     const second = await run(client, await request(store));
     const all = [...betas(first.responses).slice(0, 7), ...betas(second.responses)];
-    // The fake's margin is a tenth of the pair's place, from 1.
+    // The fake's margins are 0.005 times the pair's place, from 1, in micro-batches of two.
     expect(all[0]).toBe(1000);
-    expect(all.at(-1)).toBeCloseTo(Math.log(4) / 0.15, 6);
+    expect(all.at(-1)).toBeCloseTo(Math.log(4) / 0.0075, 3);
     const other = await openLocalStore(join(root, 'undisturbed'));
     const undisturbed = await start(fakeEngine(), { store: other });
     expect(all.slice(-12)).toEqual(betas((await run(undisturbed.client, await request(other))).responses).slice(-12));
@@ -234,7 +266,7 @@ describe('Train', () => {
 
   it('stops with DIVERGED, naming the step and the kept checkpoint, before anything is applied', async () => {
     const engine = fakeEngine();
-    engine.nanFrom = 12;
+    engine.lossOf = (step) => (step >= 12 ? Number.NaN : 1);
     const { client } = await start(engine);
     const { error } = await run(client, await trainRequest(store));
     expect(error).toMatchObject({
@@ -243,6 +275,88 @@ describe('Train', () => {
     });
     expect(await checkpointSteps()).toEqual(['step-00000005.json', 'step-00000010.json']);
     expect(await store.getResult('r1/train-spin1')).toBeNull();
+  });
+
+  /** The run's rollbacks, as [step, scale], and its learning rates by step, the last one of each. */
+  const seen = (responses: TrainResponse[]) => ({
+    back: responses.flatMap(({ event }) => (event.case === 'rolledBack' ? [[event.value.step, event.value.learningRateScale]] : [])),
+    rates: new Map(
+      responses.flatMap(({ event }) => (event.case === 'step' ? [[event.value.step, event.value.learningRate] as const] : [])),
+    ),
+    alarms: responses.flatMap(({ event }) => (event.case === 'alarm' ? [[event.value.kind, event.value.step]] : [])),
+  });
+  const guarded = async (onDivergence: OnDivergence, maxRollbacks = 3, checkpointSteps = 5): Promise<TrainRequest> => {
+    const request = await trainRequest(store, { checkpointSteps });
+    Object.assign(request.settings!, { onDivergence, maxRollbacks });
+    return request;
+  };
+
+  it('goes back to a good checkpoint at half the learning rate, also after an interruption', async () => {
+    const engine = fakeEngine();
+    // Heals once it has gone back.
+    engine.lossOf = (step, scale) => (step >= 12 && scale === 1 ? Number.NaN : 1);
+    const { client } = await start(engine);
+    const request = await guarded(OnDivergence.ROLLBACK);
+    const first = await run(client, request, 7);
+    expect(seen(first.responses).back).toEqual([]);
+    await expect.poll(() => engine.sessions.every((session) => session.released)).toBe(true);
+    const { responses, error } = await run(client, request);
+    expect(error).toBeUndefined();
+    const { back, rates } = seen(responses);
+    expect(back).toEqual([[10, 0.5]]);
+    expect(rates.get(11)).toBeCloseTo(0.5 * 1e-3 * (1 - 10 / 20), 12);
+    expect(rates.get(20)).toBeCloseTo(0.5 * 1e-3 * (1 - 19 / 20), 12);
+  });
+
+  it('remembers after a crash that it has gone back', async () => {
+    const engine = fakeEngine();
+    engine.lossOf = (step, scale) => (step >= 12 && scale === 1 ? Number.NaN : 1);
+    engine.beforeBatch = async ({ step }) => {
+      if (engine.log.includes('load 10') && step === 11) throw new Error('killed');
+    };
+    const first = await start(engine);
+    const request = await guarded(OnDivergence.ROLLBACK);
+    expect((await run(first.client, request)).error).toMatchObject({ message: 'killed' });
+    await first.lifecycle.shutdown('killed');
+    const healthy = fakeEngine();
+    healthy.lossOf = engine.lossOf;
+    const second = await start(healthy);
+    const { responses } = await run(second.client, request);
+    expect(responses[0]!.event.value).toMatchObject({ resumedStep: 10 });
+    expect(seen(responses).back).toEqual([]);
+    expect(seen(responses).rates.get(11)).toBeCloseTo(0.5 * 1e-3 * 0.5, 12);
+  });
+
+  it('goes back so often and no more, to the start where there is no checkpoint', async () => {
+    const engine = fakeEngine();
+    engine.lossOf = (step) => (step >= 3 ? Number.NaN : 1);
+    const { client } = await start(engine);
+    const { responses, error } = await run(client, await guarded(OnDivergence.ROLLBACK, 2));
+    expect(seen(responses).back).toEqual([
+      [0, 0.5],
+      [0, 0.25],
+    ]);
+    expect(error).toMatchObject({
+      code: 'DIVERGED',
+      message: expect.stringContaining('at step 4, after 2 rollbacks: loss is NaN') as string,
+    });
+  });
+
+  it.each([
+    [OnDivergence.WARN, [] as number[][], undefined],
+    [OnDivergence.STOP, [] as number[][], 'training diverged at step 13: the loss is exactly 0'],
+    [OnDivergence.ROLLBACK, [[10, 0.5]], undefined],
+  ])('raises alarms and acts as it is told: %s', async (action, back, message) => {
+    const engine = fakeEngine();
+    engine.lossOf = (step, scale) => (step === 12 && scale === 1 ? 0 : 1);
+    const { client } = await start(engine);
+    const { responses, error } = await run(client, await guarded(action));
+    expect(seen(responses)).toMatchObject({ alarms: [['loss_zero', 13]], back });
+    if (message === undefined) expect(error).toBeUndefined();
+    else {
+      expect(error?.message).toContain(message);
+      expect(error?.message).toContain('the checkpoint of step 10 is kept');
+    }
   });
 
   it('says that the disk is full and leaves nothing half-done', async () => {

@@ -17,15 +17,17 @@ import {
   Precision,
   TrainFinishedSchema,
   UnetRefSchema,
+  type ArtifactRef,
   type ReportRequest,
   type TrainFinished,
   type TrainRequest,
   type TrainResponseSchema,
   type TrainStep,
 } from '@spindle/proto';
-import { Checkpoints, type CheckpointFacts } from './checkpoints.js';
+import { Checkpoints, type CheckpointFacts, type Rollbacks } from './checkpoints.js';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins, type MarginAverage } from './domain/auto_beta.js';
-import { gatherMetrics, meanMargin, notFinite } from './domain/metrics.js';
+import { Guard, saturatedLogit, type Alarm } from './domain/guard.js';
+import { gatherMetrics, meanMargin, notFinite, saturatedShare } from './domain/metrics.js';
 import { firstDifference, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingSession } from './engine.js';
 import type { Instruments } from './instruments.js';
@@ -62,7 +64,21 @@ interface Prepared {
   startStep: number;
   /** Of the steps so far; what auto-beta goes by. */
   margins: MarginAverage;
+  rollbacks: Rollbacks;
 }
+
+/** Training goes wrong and may try again from before that: ends an attempt. */
+class RollBack extends Error {
+  constructor(
+    readonly badSince: number,
+    readonly rollbacks: Rollbacks,
+    reason: string,
+  ) {
+    super(reason);
+  }
+}
+
+const learningRateCut = 0.5;
 
 /** Work that every rank does: `command` for the others, `own` here. */
 type Together = <T>(
@@ -102,6 +118,10 @@ export async function* train(
       }
       return;
     } catch (thrown) {
+      if (thrown instanceof RollBack && isOwner()) {
+        yield await goBack(thrown, request, settings, deps);
+        continue;
+      }
       if (!(thrown instanceof RankLost) || signal.aborted) throw thrown;
       losses = reached > best ? 1 : losses + 1;
       best = Math.max(best, reached);
@@ -116,7 +136,23 @@ export async function* train(
   }
 }
 
-/** Until the result is committed, or a rank is lost. */
+/** Forgets what has the trouble in it, and notes the cut first: a crash in between must not forget that. */
+async function goBack(
+  { badSince, rollbacks, message }: RollBack,
+  request: TrainRequest,
+  settings: TrainingSettings,
+  { store, logger }: TrainingDeps,
+): Promise<Response> {
+  const checkpoints = new Checkpoints(await store.checkpointDir(request.key), settings.keepCheckpoints, logger);
+  const next = { count: rollbacks.count + 1, learningRateScale: rollbacks.learningRateScale * learningRateCut };
+  await checkpoints.noteRollbacks(next);
+  await checkpoints.dropFrom(badSince);
+  const step = await checkpoints.newest();
+  logger.warn({ key: request.key, step, ...next, reason: message }, 'training goes back to a good checkpoint');
+  return { event: { case: 'rolledBack', value: { step, reason: message, learningRateScale: next.learningRateScale } } };
+}
+
+/** Until the result is committed, a rank is lost, or training goes wrong. */
 async function* attempt(
   request: TrainRequest,
   settings: TrainingSettings,
@@ -224,7 +260,8 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
     if (dataset.unmatched > 0)
       logger.warn({ key: request.key, unmatched: dataset.unmatched }, `images without a ${dataset.options.against} one are left out`);
     const share = new Share(chosen, dataset, settings, 0, ranks?.worldSize ?? 1);
-    return { request, settings, facts, init: models.init, share, checkpoints, startStep, margins };
+    const rollbacks = await checkpoints.rollbacks();
+    return { request, settings, facts, init: models.init, share, checkpoints, startStep, margins, rollbacks };
   } catch (thrown) {
     chosen.release();
     throw thrown;
@@ -246,6 +283,15 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
       kept = done;
       return { event: { case: 'checkpoint', value: { step: done, bytes: BigInt(manifest.bytes) } } };
     });
+  const guard = new Guard(settings.objective);
+  let ended: Error | undefined;
+  /** What ends the attempt: a rollback while that is asked for and of use, else the training. */
+  const wentWrong = async (badSince: number, step: number, reason: string, cause?: SpindleError): Promise<Error> => {
+    const again = settings.onDivergence === 'rollback' && run.rollbacks.count < settings.maxRollbacks && done > 0;
+    if (again) return new RollBack(badSince, run.rollbacks, `step ${step}: ${reason}`);
+    if (cause === undefined && isOwner()) await checkpoints.dropFrom(badSince);
+    return diverged(step, await checkpoints.newest(), run.rollbacks.count, reason, cause);
+  };
   const attributes = deps.ranks === null ? {} : { 'spindle.rank': 0, 'spindle.world_size': deps.ranks.worldSize };
   try {
     while (done < settings.steps) {
@@ -255,6 +301,10 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
       );
       done++;
       yield { event: { case: 'step', value: taken.step } };
+      const alarms = guard.observe({ ...taken.step, saturated: taken.saturated });
+      for (const alarm of alarms) yield raise(alarm, run, deps);
+      const [worst] = [...alarms].sort((a, b) => a.badSince - b.badSince);
+      if (worst && settings.onDivergence !== 'warn') throw (ended = await wentWrong(worst.badSince, worst.step, worst.message));
       if (taken.lost !== undefined) throw taken.lost;
       const saves = settings.checkpointSteps > 0 && done % settings.checkpointSteps === 0 && done < settings.steps;
       if ((saves || done % verifySteps === 0 || done === settings.steps) && !signal.aborted)
@@ -263,7 +313,8 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
     }
   } catch (thrown) {
     const error = ensureError(thrown);
-    if (error.code === 'DIVERGED') throw diverged(done, kept, error);
+    if (thrown === ended) throw thrown;
+    if (error.code === 'DIVERGED') throw await wentWrong(done, done + 1, error.message, error);
     if (error instanceof RankLost) lost = error;
     throw signal.aborted ? stopped(signal, done) : error;
   } finally {
@@ -272,12 +323,18 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
   }
 }
 
+function raise({ kind, step, message }: Alarm, { request }: Prepared, { logger, instruments }: TrainingDeps): Response {
+  logger.warn({ key: request.key, step, kind }, `alarm: ${message}`);
+  instruments.alarm(kind, { run: request.runId, model: request.modelName });
+  return { event: { case: 'alarm', value: { step, kind, message } } };
+}
+
 async function takeStep(
   step: number,
   run: Prepared,
   deps: TrainingDeps,
   signal: AbortSignal,
-): Promise<{ step: TrainStep; lost: RankLost | undefined }> {
+): Promise<{ step: TrainStep; saturated: number; lost: RankLost | undefined }> {
   const { settings, share } = run;
   const together = togetherOf(deps.ranks);
   const started = nowMs();
@@ -288,14 +345,20 @@ async function takeStep(
     signal,
   );
   const phases = [...own.phases];
-  const metrics = gatherMetrics([...own.parts, ...reports.flatMap(({ parts }) => parts)]);
+  const parts = [...own.parts, ...reports.flatMap((report) => report.parts)];
+  const metrics = gatherMetrics(parts);
   const broken = notFinite(metrics);
   if (broken !== null) throw new SpindleError('DIVERGED', broken);
   const began = nowMs();
   let result: TrainStepResultDto | undefined;
   let lost: RankLost | undefined;
   try {
-    await together({ case: 'apply', value: { step } }, async (linked) => (result = await share.session.apply(step, 1, linked)), signal);
+    const { learningRateScale } = run.rollbacks;
+    await together(
+      { case: 'apply', value: { step, learningRateScale } },
+      async (linked) => (result = await share.session.apply(step, learningRateScale, linked)),
+      signal,
+    );
   } catch (thrown) {
     // Rank 0 has taken the step all the same: it counts, and can be kept.
     if (result === undefined || !(thrown instanceof RankLost)) throw thrown;
@@ -323,7 +386,7 @@ async function takeStep(
     phases: phases.map((phase) => ({ ...phase, $typeName: 'spindle.v1.PhaseTiming' as const })),
     $typeName: 'spindle.v1.TrainStep',
   };
-  return { step: taken, lost };
+  return { step: taken, saturated: saturatedShare(parts, beta, saturatedLogit), lost };
 }
 
 function wirePrecision(precision: NativePrecision): Precision {
@@ -331,14 +394,34 @@ function wirePrecision(precision: NativePrecision): Precision {
 }
 
 async function exportResult(run: Prepared, { store }: TrainingDeps, seconds: number): Promise<TrainFinished> {
+  const { settings, request } = run;
+  const { session } = run.share;
   const folder = await store.tempDir();
+  const put = async (name: string, write: (path: string) => Promise<void>): Promise<ArtifactRef> => {
+    const path = join(folder, name);
+    await write(path);
+    return store.putFile(path, 'application/safetensors', { move: true });
+  };
   try {
-    const path = join(folder, 'diffusion_pytorch_model.safetensors');
-    await run.share.session.export(path);
-    const weights = await store.putFile(path, 'application/safetensors', { move: true });
     const config = await store.put(Buffer.from(run.init.config, 'utf8'), 'application/json');
-    const unet = create(UnetRefSchema, { name: run.request.modelName, config, weights });
-    return create(TrainFinishedSchema, { unet, steps: run.settings.steps, seconds });
+    const exported = async (name: string, averaged: boolean) => ({
+      unet: create(UnetRefSchema, {
+        name,
+        config,
+        weights: await put('diffusion_pytorch_model.safetensors', (path) => session.export(path, averaged)),
+      }),
+      ...(settings.lora && {
+        adapter: await put('pytorch_lora_weights.safetensors', (path) => session.exportAdapters(path, averaged)),
+      }),
+    });
+    const result = await exported(request.modelName, settings.emaDecay > 0 && !settings.emaApart);
+    const average = settings.emaApart ? await exported(request.modelName, true) : undefined;
+    return create(TrainFinishedSchema, {
+      ...result,
+      steps: settings.steps,
+      seconds,
+      ...(average && { average: average.unet, ...(average.adapter && { averageAdapter: average.adapter }) }),
+    });
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -349,9 +432,10 @@ async function commit(key: string, finished: TrainFinished, store: ArtifactStore
   return finished;
 }
 
-function diverged(step: number, kept: number, error: SpindleError): SpindleError {
+function diverged(step: number, kept: number, rollbacks: number, reason: string, cause?: SpindleError): SpindleError {
   const where = kept > 0 ? `the checkpoint of step ${kept} is kept` : 'there is no checkpoint yet';
-  return new SpindleError('DIVERGED', `training diverged at step ${step + 1}: ${error.message}; ${where}`, { cause: error });
+  const after = rollbacks > 0 ? `, after ${rollbacks} rollbacks` : '';
+  return new SpindleError('DIVERGED', `training diverged at step ${step}${after}: ${reason}; ${where}`, { cause });
 }
 
 function stopped(signal: AbortSignal, step: number): SpindleError {

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { ensureError, SpindleError } from '@spindle/kit';
 import { InvalidArgumentError, type Command } from 'commander';
 import { isBaseline } from '../../domain/plan.js';
-import { unetFolder } from '../../orchestrator/export.js';
+import { adapterFile, unetFolder } from '../../orchestrator/export.js';
 import { parseRecord, type RunRecord } from '../../orchestrator/record.js';
 import type { RunConfig } from '../../config/schema.js';
 import { configFile, modelCard } from '../../model-card/model-card.js';
@@ -50,7 +50,7 @@ export function addExport(program: Command, environment: Environment): void {
       throw new SpindleError('INVALID_ARGUMENT', `--to: expected an empty or absent folder, got ${to}, which has files in it.`);
     const pipeline = options.unetOnly ? null : config.model;
     const card = await cardOf(record, model, directory, pipeline !== null);
-    await copyModel(pipeline, unet, to)
+    await copyModel(pipeline, unet, to, state.training[model]?.unet?.adapter !== undefined)
       .then(() => writeCard(to, card, config))
       .catch(async (error: unknown) => {
         // Half a model is worse than none.
@@ -99,8 +99,9 @@ async function cardOf(record: RunRecord, model: string, directory: string, whole
 }
 
 /** The U-Net into `to`, or with a pipeline into its unet/, beside everything else of the pipeline. */
-async function copyModel(pipeline: string | null, unet: string, to: string): Promise<void> {
+async function copyModel(pipeline: string | null, unet: string, to: string, adapters: boolean): Promise<void> {
   await mkdir(to, { recursive: true });
+  if (adapters) await cp(join(unet, '..', adapterFile), join(to, adapterFile));
   if (pipeline === null) {
     await cp(unet, to, { recursive: true });
     return;

@@ -41,7 +41,7 @@ export function addSteer(program: Command, environment: Environment): void {
     if (name === 'resume')
       command.option(
         '--config <file>',
-        'the run config with changes: more iterations, stop, max_missing, checkpoint_steps, keep_checkpoints, gradient_accumulation, resources.shared_device',
+        'the run config with changes: more iterations, stop, max_missing, checkpoint_steps, keep_checkpoints, gradient_accumulation, on_divergence, max_rollbacks, resources.shared_device',
       );
     command.action(async (runId: string, options: SteerOptions) => {
       const { run, changes = [] } = await withClient(options, environment, (client) => call(client, runId, options));

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/trainer_service.proto.
  */
 export const file_spindle_v1_trainer_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSKgAwoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIu0ECg1UcmFpblNldHRpbmdzEg0KBXN0ZXBzGAEgASgNEhIKCmJhdGNoX3NpemUYAiABKA0SHQoVZ3JhZGllbnRfYWNjdW11bGF0aW9uGAMgASgNEhUKDWxlYXJuaW5nX3JhdGUYBCABKAESMgoIc2NoZWR1bGUYBSABKA4yIC5zcGluZGxlLnYxLkxlYXJuaW5nUmF0ZVNjaGVkdWxlEhQKDHdhcm11cF9zdGVwcxgGIAEoDRIMCgRiZXRhGAcgASgBEhIKCmFkYW1fYmV0YTEYCCABKAESEgoKYWRhbV9iZXRhMhgJIAEoARIUCgxhZGFtX2Vwc2lsb24YCiABKAESFAoMd2VpZ2h0X2RlY2F5GAsgASgBEhUKDW1heF9ncmFkX25vcm0YDCABKAESEQoJZW1hX2RlY2F5GA0gASgBEhcKD2NhcHRpb25fZHJvcG91dBgOIAEoARIYChBjaGVja3BvaW50X3N0ZXBzGA8gASgNEhgKEGtlZXBfY2hlY2twb2ludHMYECABKA0SDAoEc2VlZBgRIAEoBBIoCglwcmVjaXNpb24YEiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBzYW1wbGVfcG9zdGVyaW9yGBMgASgIEhYKCXNhZmVndWFyZBgUIAEoAUgAiAEBEhUKDW1pbl9zbnJfZ2FtbWEYFSABKAESFwoPYXV0b19iZXRhX3Nsb3BlGBYgASgBEhYKDnByZXZpb3VzX3NoYXJlGBcgASgBEiAKGGFjdGl2YXRpb25fY2hlY2twb2ludGluZxgeIAEoCEIMCgpfc2FmZWd1YXJkIs4BCg1UcmFpblJlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5zcGluZGxlLnYxLlRyYWluU3RhcnRlZEgAEiUKBHN0ZXAYAiABKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcEgAEjEKCmNoZWNrcG9pbnQYAyABKAsyGy5zcGluZGxlLnYxLlRyYWluQ2hlY2twb2ludEgAEi0KCGZpbmlzaGVkGAQgASgLMhkuc3BpbmRsZS52MS5UcmFpbkZpbmlzaGVkSABCBwoFZXZlbnQidwoMVHJhaW5TdGFydGVkEhQKDHJlc3VtZWRfc3RlcBgBIAEoDRINCgVzdGVwcxgCIAEoDRIoCglwcmVjaXNpb24YAyABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBwcmVjaXNpb25fcmVhc29uGAQgASgJIrUCCglUcmFpblN0ZXASDAoEc3RlcBgBIAEoDRIMCgRsb3NzGAIgASgBEhIKCmVycm9yX3JlYWwYAyABKAESFwoPZXJyb3JfZ2VuZXJhdGVkGAQgASgBEhsKE29wcG9uZW50X2Vycm9yX3JlYWwYBSABKAESIAoYb3Bwb25lbnRfZXJyb3JfZ2VuZXJhdGVkGAYgASgBEhkKEWltcGxpY2l0X2FjY3VyYWN5GAcgASgBEhEKCWdyYWRfbm9ybRgIIAEoARIVCg1sZWFybmluZ19yYXRlGAkgASgBEgwKBGJldGEYCiABKAESDwoHc2Vjb25kcxgLIAEoARInCgZwaGFzZXMYDCADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nEhMKC2xvc2VyX3NjYWxlGA0gASgBIi4KD1RyYWluQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg0KBWJ5dGVzGAIgASgEIlIKDVRyYWluRmluaXNoZWQSIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhINCgVzdGVwcxgCIAEoDRIPCgdzZWNvbmRzGAMgASgBKpsBCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAxIWChJPQkpFQ1RJVkVfU1BJTl9JUE8QBBIRCg1PQkpFQ1RJVkVfRFBPEAUqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIjCh9MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPTlNUQU5UEAESIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9MSU5FQVIQAhIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRADMlAKDlRyYWluZXJTZXJ2aWNlEj4KBVRyYWluEhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QaGS5zcGluZGxlLnYxLlRyYWluUmVzcG9uc2UwAWIGcHJvdG8z", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSKgAwoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIvAFCg1UcmFpblNldHRpbmdzEg0KBXN0ZXBzGAEgASgNEhIKCmJhdGNoX3NpemUYAiABKA0SHQoVZ3JhZGllbnRfYWNjdW11bGF0aW9uGAMgASgNEhUKDWxlYXJuaW5nX3JhdGUYBCABKAESMgoIc2NoZWR1bGUYBSABKA4yIC5zcGluZGxlLnYxLkxlYXJuaW5nUmF0ZVNjaGVkdWxlEhQKDHdhcm11cF9zdGVwcxgGIAEoDRIMCgRiZXRhGAcgASgBEhIKCmFkYW1fYmV0YTEYCCABKAESEgoKYWRhbV9iZXRhMhgJIAEoARIUCgxhZGFtX2Vwc2lsb24YCiABKAESFAoMd2VpZ2h0X2RlY2F5GAsgASgBEhUKDW1heF9ncmFkX25vcm0YDCABKAESEQoJZW1hX2RlY2F5GA0gASgBEhcKD2NhcHRpb25fZHJvcG91dBgOIAEoARIYChBjaGVja3BvaW50X3N0ZXBzGA8gASgNEhgKEGtlZXBfY2hlY2twb2ludHMYECABKA0SDAoEc2VlZBgRIAEoBBIoCglwcmVjaXNpb24YEiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBzYW1wbGVfcG9zdGVyaW9yGBMgASgIEhYKCXNhZmVndWFyZBgUIAEoAUgAiAEBEhUKDW1pbl9zbnJfZ2FtbWEYFSABKAESFwoPYXV0b19iZXRhX3Nsb3BlGBYgASgBEhYKDnByZXZpb3VzX3NoYXJlGBcgASgBEiAKGGFjdGl2YXRpb25fY2hlY2twb2ludGluZxgeIAEoCBImCgRsb3JhGBggASgLMhguc3BpbmRsZS52MS5Mb3JhU2V0dGluZ3MSEQoJZW1hX2FwYXJ0GBkgASgIEi8KDW9uX2RpdmVyZ2VuY2UYGiABKA4yGC5zcGluZGxlLnYxLk9uRGl2ZXJnZW5jZRIVCg1tYXhfcm9sbGJhY2tzGBsgASgNQgwKCl9zYWZlZ3VhcmQiPAoMTG9yYVNldHRpbmdzEgwKBHJhbmsYASABKA0SDQoFYWxwaGEYAiABKAESDwoHdGFyZ2V0cxgDIAMoCSKrAgoNVHJhaW5SZXNwb25zZRIrCgdzdGFydGVkGAEgASgLMhguc3BpbmRsZS52MS5UcmFpblN0YXJ0ZWRIABIlCgRzdGVwGAIgASgLMhUuc3BpbmRsZS52MS5UcmFpblN0ZXBIABIxCgpjaGVja3BvaW50GAMgASgLMhsuc3BpbmRsZS52MS5UcmFpbkNoZWNrcG9pbnRIABItCghmaW5pc2hlZBgEIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5GaW5pc2hlZEgAEicKBWFsYXJtGAUgASgLMhYuc3BpbmRsZS52MS5UcmFpbkFsYXJtSAASMgoLcm9sbGVkX2JhY2sYBiABKAsyGy5zcGluZGxlLnYxLlRyYWluUm9sbGVkQmFja0gAQgcKBWV2ZW50IncKDFRyYWluU3RhcnRlZBIUCgxyZXN1bWVkX3N0ZXAYASABKA0SDQoFc3RlcHMYAiABKA0SKAoJcHJlY2lzaW9uGAMgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQcHJlY2lzaW9uX3JlYXNvbhgEIAEoCSK1AgoJVHJhaW5TdGVwEgwKBHN0ZXAYASABKA0SDAoEbG9zcxgCIAEoARISCgplcnJvcl9yZWFsGAMgASgBEhcKD2Vycm9yX2dlbmVyYXRlZBgEIAEoARIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAUgASgBEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgGIAEoARIZChFpbXBsaWNpdF9hY2N1cmFjeRgHIAEoARIRCglncmFkX25vcm0YCCABKAESFQoNbGVhcm5pbmdfcmF0ZRgJIAEoARIMCgRiZXRhGAogASgBEg8KB3NlY29uZHMYCyABKAESJwoGcGhhc2VzGAwgAygLMhcuc3BpbmRsZS52MS5QaGFzZVRpbWluZxITCgtsb3Nlcl9zY2FsZRgNIAEoASI5CgpUcmFpbkFsYXJtEgwKBHN0ZXAYASABKA0SDAoEa2luZBgCIAEoCRIPCgdtZXNzYWdlGAMgASgJIkwKD1RyYWluUm9sbGVkQmFjaxIMCgRzdGVwGAEgASgNEg4KBnJlYXNvbhgCIAEoCRIbChNsZWFybmluZ19yYXRlX3NjYWxlGAMgASgBIi4KD1RyYWluQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg0KBWJ5dGVzGAIgASgEItQBCg1UcmFpbkZpbmlzaGVkEiEKBHVuZXQYASABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSDQoFc3RlcHMYAiABKA0SDwoHc2Vjb25kcxgDIAEoARIoCgdhZGFwdGVyGAQgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIkCgdhdmVyYWdlGAUgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEjAKD2F2ZXJhZ2VfYWRhcHRlchgGIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYqmwEKCU9iamVjdGl2ZRIZChVPQkpFQ1RJVkVfVU5TUEVDSUZJRUQQABIbChdPQkpFQ1RJVkVfU1BJTl9MT0dJU1RJQxABEhgKFE9CSkVDVElWRV9TUElOX0hJTkdFEAISEQoNT0JKRUNUSVZFX1NGVBADEhYKEk9CSkVDVElWRV9TUElOX0lQTxAEEhEKDU9CSkVDVElWRV9EUE8QBSqpAQoUTGVhcm5pbmdSYXRlU2NoZWR1bGUSJgoiTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9VTlNQRUNJRklFRBAAEiMKH0xFQVJOSU5HX1JBVEVfU0NIRURVTEVfQ09OU1RBTlQQARIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0xJTkVBUhACEiEKHUxFQVJOSU5HX1JBVEVfU0NIRURVTEVfQ09TSU5FEAMqeQoMT25EaXZlcmdlbmNlEh0KGU9OX0RJVkVSR0VOQ0VfVU5TUEVDSUZJRUQQABIWChJPTl9ESVZFUkdFTkNFX1dBUk4QARIWChJPTl9ESVZFUkdFTkNFX1NUT1AQAhIaChZPTl9ESVZFUkdFTkNFX1JPTExCQUNLEAMyUAoOVHJhaW5lclNlcnZpY2USPgoFVHJhaW4SGC5zcGluZGxlLnYxLlRyYWluUmVxdWVzdBoZLnNwaW5kbGUudjEuVHJhaW5SZXNwb25zZTABYgZwcm90bzM", [file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.TrainRequest
@@ -247,6 +247,34 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
    * @generated from field: bool activation_checkpointing = 30;
    */
   activationCheckpointing: boolean;
+
+  /**
+   * Train low-rank adapters on the frozen weights; `init` and `opponent` then have a path in common and may have adapters.
+   *
+   * @generated from field: spindle.v1.LoraSettings lora = 24;
+   */
+  lora?: LoraSettings | undefined;
+
+  /**
+   * The moving average is a result of its own, beside the weights, instead of the one that training returns.
+   *
+   * @generated from field: bool ema_apart = 25;
+   */
+  emaApart: boolean;
+
+  /**
+   * What an alarm leads to; a loss or gradient norm that is no number stops training unless it is rolled back.
+   *
+   * @generated from field: spindle.v1.OnDivergence on_divergence = 26;
+   */
+  onDivergence: OnDivergence;
+
+  /**
+   * Rollbacks before training stops after all.
+   *
+   * @generated from field: uint32 max_rollbacks = 27;
+   */
+  maxRollbacks: number;
 };
 
 /**
@@ -255,6 +283,37 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
  */
 export const TrainSettingsSchema: GenMessage<TrainSettings> = /*@__PURE__*/
   messageDesc(file_spindle_v1_trainer_service, 1);
+
+/**
+ * @generated from message spindle.v1.LoraSettings
+ */
+export type LoraSettings = Message<"spindle.v1.LoraSettings"> & {
+  /**
+   * @generated from field: uint32 rank = 1;
+   */
+  rank: number;
+
+  /**
+   * The adapters' product is scaled by alpha / rank.
+   *
+   * @generated from field: double alpha = 2;
+   */
+  alpha: number;
+
+  /**
+   * Names of linear layers, whole or their end: "to_q", "ff.net.2", ...
+   *
+   * @generated from field: repeated string targets = 3;
+   */
+  targets: string[];
+};
+
+/**
+ * Describes the message spindle.v1.LoraSettings.
+ * Use `create(LoraSettingsSchema)` to create a new message.
+ */
+export const LoraSettingsSchema: GenMessage<LoraSettings> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 2);
 
 /**
  * @generated from message spindle.v1.TrainResponse
@@ -287,6 +346,18 @@ export type TrainResponse = Message<"spindle.v1.TrainResponse"> & {
      */
     value: TrainFinished;
     case: "finished";
+  } | {
+    /**
+     * @generated from field: spindle.v1.TrainAlarm alarm = 5;
+     */
+    value: TrainAlarm;
+    case: "alarm";
+  } | {
+    /**
+     * @generated from field: spindle.v1.TrainRolledBack rolled_back = 6;
+     */
+    value: TrainRolledBack;
+    case: "rolledBack";
   } | { case: undefined; value?: undefined };
 };
 
@@ -295,7 +366,7 @@ export type TrainResponse = Message<"spindle.v1.TrainResponse"> & {
  * Use `create(TrainResponseSchema)` to create a new message.
  */
 export const TrainResponseSchema: GenMessage<TrainResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 2);
+  messageDesc(file_spindle_v1_trainer_service, 3);
 
 /**
  * @generated from message spindle.v1.TrainStarted
@@ -329,7 +400,7 @@ export type TrainStarted = Message<"spindle.v1.TrainStarted"> & {
  * Use `create(TrainStartedSchema)` to create a new message.
  */
 export const TrainStartedSchema: GenMessage<TrainStarted> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 3);
+  messageDesc(file_spindle_v1_trainer_service, 4);
 
 /**
  * Metrics of one optimiser step. Errors are means over the batch of e = mean over C, H, W of (prediction - target)^2.
@@ -414,7 +485,69 @@ export type TrainStep = Message<"spindle.v1.TrainStep"> & {
  * Use `create(TrainStepSchema)` to create a new message.
  */
 export const TrainStepSchema: GenMessage<TrainStep> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 4);
+  messageDesc(file_spindle_v1_trainer_service, 5);
+
+/**
+ * A sign that training goes wrong.
+ *
+ * @generated from message spindle.v1.TrainAlarm
+ */
+export type TrainAlarm = Message<"spindle.v1.TrainAlarm"> & {
+  /**
+   * @generated from field: uint32 step = 1;
+   */
+  step: number;
+
+  /**
+   * "loss_zero", "saturated", "winner_worse", "loss_spike" or "norm_spike".
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string message = 3;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message spindle.v1.TrainAlarm.
+ * Use `create(TrainAlarmSchema)` to create a new message.
+ */
+export const TrainAlarmSchema: GenMessage<TrainAlarm> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 6);
+
+/**
+ * Steps after this one are done again.
+ *
+ * @generated from message spindle.v1.TrainRolledBack
+ */
+export type TrainRolledBack = Message<"spindle.v1.TrainRolledBack"> & {
+  /**
+   * @generated from field: uint32 step = 1;
+   */
+  step: number;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * What the schedule's learning rate is multiplied by from now on.
+   *
+   * @generated from field: double learning_rate_scale = 3;
+   */
+  learningRateScale: number;
+};
+
+/**
+ * Describes the message spindle.v1.TrainRolledBack.
+ * Use `create(TrainRolledBackSchema)` to create a new message.
+ */
+export const TrainRolledBackSchema: GenMessage<TrainRolledBack> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 7);
 
 /**
  * @generated from message spindle.v1.TrainCheckpoint
@@ -436,7 +569,7 @@ export type TrainCheckpoint = Message<"spindle.v1.TrainCheckpoint"> & {
  * Use `create(TrainCheckpointSchema)` to create a new message.
  */
 export const TrainCheckpointSchema: GenMessage<TrainCheckpoint> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 5);
+  messageDesc(file_spindle_v1_trainer_service, 8);
 
 /**
  * @generated from message spindle.v1.TrainFinished
@@ -456,6 +589,25 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
    * @generated from field: double seconds = 3;
    */
   seconds: number;
+
+  /**
+   * With LoRA: the adapters that are added up in `unet`, and those of `average`.
+   *
+   * @generated from field: spindle.v1.ArtifactRef adapter = 4;
+   */
+  adapter?: ArtifactRef | undefined;
+
+  /**
+   * With ema_apart: the moving average of the weights.
+   *
+   * @generated from field: spindle.v1.UnetRef average = 5;
+   */
+  average?: UnetRef | undefined;
+
+  /**
+   * @generated from field: spindle.v1.ArtifactRef average_adapter = 6;
+   */
+  averageAdapter?: ArtifactRef | undefined;
 };
 
 /**
@@ -463,7 +615,7 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
  * Use `create(TrainFinishedSchema)` to create a new message.
  */
 export const TrainFinishedSchema: GenMessage<TrainFinished> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 6);
+  messageDesc(file_spindle_v1_trainer_service, 9);
 
 /**
  * @generated from enum spindle.v1.Objective
@@ -544,6 +696,41 @@ export enum LearningRateSchedule {
  */
 export const LearningRateScheduleSchema: GenEnum<LearningRateSchedule> = /*@__PURE__*/
   enumDesc(file_spindle_v1_trainer_service, 1);
+
+/**
+ * @generated from enum spindle.v1.OnDivergence
+ */
+export enum OnDivergence {
+  /**
+   * Means warn.
+   *
+   * @generated from enum value: ON_DIVERGENCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: ON_DIVERGENCE_WARN = 1;
+   */
+  WARN = 1,
+
+  /**
+   * @generated from enum value: ON_DIVERGENCE_STOP = 2;
+   */
+  STOP = 2,
+
+  /**
+   * Goes on from the last checkpoint before what the alarm saw, at half the learning rate.
+   *
+   * @generated from enum value: ON_DIVERGENCE_ROLLBACK = 3;
+   */
+  ROLLBACK = 3,
+}
+
+/**
+ * Describes the enum spindle.v1.OnDivergence.
+ */
+export const OnDivergenceSchema: GenEnum<OnDivergence> = /*@__PURE__*/
+  enumDesc(file_spindle_v1_trainer_service, 2);
 
 /**
  * Trains one U-Net at a time. Idempotent by `key`: calling again after a lost connection resumes from the newest checkpoint,

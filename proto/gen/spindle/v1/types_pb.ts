@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/types.proto.
  */
 export const file_spindle_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChZzcGluZGxlL3YxL3R5cGVzLnByb3RvEgpzcGluZGxlLnYxIkAKC0FydGlmYWN0UmVmEg4KBmRpZ2VzdBgBIAEoCRINCgVieXRlcxgCIAEoBBISCgptZWRpYV90eXBlGAMgASgJIngKB1VuZXRSZWYSDAoEbmFtZRgBIAEoCRIMCgRwYXRoGAIgASgJEicKBmNvbmZpZxgDIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSKAoHd2VpZ2h0cxgEIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYimgEKEFNhbXBsaW5nU2V0dGluZ3MSEQoJc2NoZWR1bGVyGAEgASgJEiAKGHNjaGVkdWxlcl9vdmVycmlkZXNfanNvbhgCIAEoCRINCgVzdGVwcxgDIAEoDRIWCg5ndWlkYW5jZV9zY2FsZRgEIAEoARILCgNldGEYBSABKAESDgoGaGVpZ2h0GAYgASgNEg0KBXdpZHRoGAcgASgNIkIKC1BoYXNlVGltaW5nEgwKBG5hbWUYASABKAkSEAoIc3RhcnRfbXMYAiABKAESEwoLZHVyYXRpb25fbXMYAyABKAEiOQoKUHJvbXB0SXRlbRINCgVpbmRleBgBIAEoDRIOCgZwcm9tcHQYAiABKAkSDAoEc2VlZBgDIAEoBCppCglQcmVjaXNpb24SGQoVUFJFQ0lTSU9OX1VOU1BFQ0lGSUVEEAASEgoOUFJFQ0lTSU9OX0FVVE8QARIVChFQUkVDSVNJT05fRkxPQVQzMhACEhYKElBSRUNJU0lPTl9CRkxPQVQxNhADYgZwcm90bzM");
+  fileDesc("ChZzcGluZGxlL3YxL3R5cGVzLnByb3RvEgpzcGluZGxlLnYxIkAKC0FydGlmYWN0UmVmEg4KBmRpZ2VzdBgBIAEoCRINCgVieXRlcxgCIAEoBBISCgptZWRpYV90eXBlGAMgASgJIqIBCgdVbmV0UmVmEgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRInCgZjb25maWcYAyABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB3dlaWdodHMYBCABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB2FkYXB0ZXIYBSABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIpoBChBTYW1wbGluZ1NldHRpbmdzEhEKCXNjaGVkdWxlchgBIAEoCRIgChhzY2hlZHVsZXJfb3ZlcnJpZGVzX2pzb24YAiABKAkSDQoFc3RlcHMYAyABKA0SFgoOZ3VpZGFuY2Vfc2NhbGUYBCABKAESCwoDZXRhGAUgASgBEg4KBmhlaWdodBgGIAEoDRINCgV3aWR0aBgHIAEoDSJCCgtQaGFzZVRpbWluZxIMCgRuYW1lGAEgASgJEhAKCHN0YXJ0X21zGAIgASgBEhMKC2R1cmF0aW9uX21zGAMgASgBIjkKClByb21wdEl0ZW0SDQoFaW5kZXgYASABKA0SDgoGcHJvbXB0GAIgASgJEgwKBHNlZWQYAyABKAQqaQoJUHJlY2lzaW9uEhkKFVBSRUNJU0lPTl9VTlNQRUNJRklFRBAAEhIKDlBSRUNJU0lPTl9BVVRPEAESFQoRUFJFQ0lTSU9OX0ZMT0FUMzIQAhIWChJQUkVDSVNJT05fQkZMT0FUMTYQA2IGcHJvdG8z");
 
 /**
  * An immutable blob in the artifact store, named by its content.
@@ -76,6 +76,13 @@ export type UnetRef = Message<"spindle.v1.UnetRef"> & {
    * @generated from field: spindle.v1.ArtifactRef weights = 4;
    */
   weights?: ArtifactRef | undefined;
+
+  /**
+   * A LoRA file that lies on `path`; only trainings take it.
+   *
+   * @generated from field: spindle.v1.ArtifactRef adapter = 5;
+   */
+  adapter?: ArtifactRef | undefined;
 };
 
 /**

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto_beta.js';
 import { DataOrder, dropsCaption, drawPosterior, epochOrder, microBatches } from './draws.js';
-import { gatherMetrics, notFinite } from './metrics.js';
 import { normals, philox, uniform } from '@spindle/kit/domain';
-import { checkSettings, fingerprint, firstDifference, type TrainingSettings } from './settings.js';
+import { Guard, saturatedLogit, type WatchedStep } from './guard.js';
+import { gatherMetrics, notFinite, saturatedShare } from './metrics.js';
+import { checkSettings, fingerprint, firstDifference, type Objective, type TrainingSettings } from './settings.js';
 
 const key = { seed: 5n, iteration: 1 };
 
@@ -145,6 +146,65 @@ describe('auto-beta', () => {
   });
 });
 
+describe('the guard', () => {
+  const calm = (step: number, change: Partial<WatchedStep> = {}): WatchedStep => ({
+    step,
+    loss: 0.6 + (step % 3) / 50,
+    gradNorm: 1 + (step % 4) / 10,
+    errorReal: 0.1 + (step % 2 ? 0.01 : -0.0099),
+    opponentErrorReal: 0.1,
+    saturated: 0,
+    ...change,
+  });
+  const watch = (objective: Objective, steps: readonly WatchedStep[]) => {
+    const guard = new Guard(objective);
+    return steps.flatMap((step) => guard.observe(step));
+  };
+  const calmSteps = (count: number) => Array.from({ length: count }, (_, i) => calm(i + 1));
+  const kinds = (alarms: readonly { kind: string; step: number; badSince: number }[]) =>
+    alarms.map(({ kind, step, badSince }) => [kind, step, badSince]);
+
+  it('is silent while all is well', () => {
+    expect(watch('spin_logistic', calmSteps(60))).toEqual([]);
+  });
+  it('raises an alarm once, and again when its cause comes back', () => {
+    const zero = { loss: 0 };
+    const alarms = watch('spin_hinge', [calm(1), calm(2, zero), calm(3, zero), calm(4), calm(5, zero)]);
+    expect(kinds(alarms)).toEqual([
+      ['loss_zero', 2, 1],
+      ['loss_zero', 5, 4],
+    ]);
+  });
+  it('sees spikes against the steps before, once there are enough of them', () => {
+    expect(watch('sft', [...calmSteps(5), calm(6, { loss: 60, gradNorm: 90 })])).toEqual([]);
+    const alarms = watch('sft', [...calmSteps(12), calm(13, { loss: 60 }), calm(14, { gradNorm: 90 }), calm(15)]);
+    expect(kinds(alarms)).toEqual([
+      ['loss_spike', 13, 12],
+      ['norm_spike', 14, 13],
+    ]);
+    expect(alarms[0]?.message).toMatch(/^the loss is 9\d\.\d times the median of the 12 steps before$/);
+  });
+  it('sees saturated pairs where that means something', () => {
+    const steps = [calm(1), calm(2, { saturated: 0.95 })];
+    expect(kinds(watch('spin_logistic', steps))).toEqual([['saturated', 2, 1]]);
+    expect(kinds(watch('dpo', steps))).toEqual([['saturated', 2, 1]]);
+    expect(watch('spin_ipo', steps)).toEqual([]);
+  });
+  it("sees the error on real images stay above the opponent's, and lays the blame on the first of those steps", () => {
+    const worse = Array.from({ length: 50 }, (_, i) => calm(i + 1, { errorReal: 0.11 + (i % 2) * 0.001 }));
+    expect(kinds(watch('spin_logistic', worse))).toEqual([['winner_worse', 20, 0]]);
+    expect(watch('sft', worse)).toEqual([]);
+  });
+  it('counts pairs whose logit is past the limit', () => {
+    const part = { loss: 1, loserScale: 1, errorReal: [0.1, 0.1], errorGenerated: [0.2, 0.12] };
+    const step = [{ ...part, opponentErrorReal: [0.1, 0.1], opponentErrorGenerated: [0.1, 0.1] }];
+    // Logits of beta / 2 times 0.1 and 0.02.
+    expect(saturatedShare(step, 600, saturatedLogit)).toBe(0.5);
+    expect(saturatedShare(step, 300, saturatedLogit)).toBe(0);
+    expect(saturatedShare([{ ...part, errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] }], 300, 20)).toBe(0);
+  });
+});
+
 describe('settings', () => {
   const settings: TrainingSettings = {
     objective: 'spin_logistic',
@@ -172,6 +232,10 @@ describe('settings', () => {
     safeguard: null,
     minSnrGamma: 0,
     autoBetaSlope: 0,
+    lora: null,
+    emaApart: false,
+    onDivergence: 'warn',
+    maxRollbacks: 3,
   };
   it('may change where no result depends on them, and nowhere else', () => {
     const kept = fingerprint(settings, {});
@@ -193,6 +257,10 @@ describe('settings', () => {
     [{ autoBetaSlope: 0.5 }, 'settings.auto_beta_slope: expected a number from 0 to below 0.5, got 0.5'],
     [{ minSnrGamma: 5 }, 'settings.min_snr_gamma: expected nothing for this objective, got 5'],
     [{ objective: 'sft', safeguard: 0.5 }, 'settings.safeguard: expected nothing for this objective, got 0.5'],
+    [{ emaApart: true }, 'settings.ema_apart: expected an ema_decay, got 0'],
+    [{ lora: { rank: 0, alpha: 1, targets: ['to_q'] } }, 'settings.lora.rank: expected a number of at least 1, got 0'],
+    [{ lora: { rank: 4, alpha: 0, targets: ['to_q'] } }, 'settings.lora.alpha: expected a positive number, got 0'],
+    [{ lora: { rank: 4, alpha: 4, targets: [] } }, 'settings.lora.targets: expected at least one layer, got none'],
     [{ weightDecay: Infinity }, 'settings.weight_decay: expected a number of at least 0, got Infinity'],
   ])('refuse %j', (change, message) => {
     expect(() => checkSettings({ ...settings, ...change })).toThrow(message);

@@ -20,6 +20,20 @@ export interface StepMetrics {
   loserScale: number;
 }
 
+/** Share of pairs whose logit lies beyond ±limit. */
+export function saturatedShare(parts: readonly StepErrors[], beta: number, limit: number): number {
+  let pairs = 0;
+  let beyond = 0;
+  for (const { errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated } of parts) {
+    for (let i = 0; i < errorGenerated.length; i++, pairs++) {
+      const real = (errorReal[i] ?? 0) - (opponentErrorReal[i] ?? 0);
+      const gain = real - ((errorGenerated[i] ?? 0) - (opponentErrorGenerated[i] ?? 0));
+      if (Math.abs(0.5 * beta * gain) > limit) beyond++;
+    }
+  }
+  return pairs === 0 ? 0 : beyond / pairs;
+}
+
 /** Mean of logit / beta over the pairs: half of how much better than the opponent the model tells them apart. */
 export function meanMargin(metrics: StepMetrics): number {
   const gain = metrics.errorReal - metrics.opponentErrorReal - (metrics.errorGenerated - metrics.opponentErrorGenerated);

@@ -34,6 +34,12 @@ export interface TrainingSettings {
   autoBetaSlope: number;
   /** How memory is used; no result depends on it. */
   activationCheckpointing: boolean;
+  /** Null: the weights themselves are trained. */
+  lora: { rank: number; alpha: number; targets: string[] } | null;
+  /** The moving average is a result beside the weights. */
+  emaApart: boolean;
+  onDivergence: 'warn' | 'stop' | 'rollback';
+  maxRollbacks: number;
 }
 
 /** What the real images are told from. */
@@ -71,6 +77,12 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
       throw new Error(`settings.auto_beta_slope: expected a number from 0 to below 0.5, got ${checked.autoBetaSlope}`);
     }
   }
+  if (checked.lora !== null) {
+    atLeast('lora.rank', checked.lora.rank, 1);
+    positive('lora.alpha', checked.lora.alpha);
+    if (checked.lora.targets.length === 0) throw new Error('settings.lora.targets: expected at least one layer, got none');
+  }
+  if (checked.emaApart && checked.emaDecay === 0) throw new Error('settings.ema_apart: expected an ema_decay, got 0');
   share('adam_beta1', checked.adamBeta1);
   share('adam_beta2', checked.adamBeta2);
   share('ema_decay', checked.emaDecay);
@@ -108,9 +120,15 @@ export function fingerprint(settings: TrainingSettings, data: Readonly<Record<st
     keepCheckpoints: _kept,
     gradientAccumulation: _pieces,
     activationCheckpointing: _how,
+    onDivergence: _do,
+    maxRollbacks: _most,
     ...fixed
   } = settings;
-  return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, String(value)])), ...data };
+  return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, text(value)])), ...data };
+}
+
+function text(value: TrainingSettings[keyof TrainingSettings]): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
 /** The first field in which two fingerprints differ, in words; null when they agree. */

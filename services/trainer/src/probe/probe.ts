@@ -46,6 +46,7 @@ export async function probeTraining(
     beta: 2000,
     safeguard: null,
     minSnrGamma: 0,
+    lora: null,
     schedulerConfig,
     precision,
     learningRate: 1e-6,

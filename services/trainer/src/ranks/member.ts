@@ -136,7 +136,7 @@ class Member {
       }
       case 'apply': {
         const began = nowMs();
-        recordPhases((await this.#opened().session.apply(command.value.step, 1, signal)).phases, began);
+        recordPhases((await this.#opened().session.apply(command.value.step, command.value.learningRateScale, signal)).phases, began);
         return undefined;
       }
       case 'verify':

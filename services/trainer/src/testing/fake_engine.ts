@@ -12,8 +12,8 @@ export interface FakeEngine extends TrainerEngine {
   /** Runs before every micro-batch; may wait or throw. */
   beforeBatch: (batch: TrainBatchDto, signal: AbortSignal) => Promise<void>;
   beforeSave: (path: string) => Promise<void>;
-  /** From this step on the loss is NaN. */
-  nanFrom: number;
+  /** The loss of a whole step, from 0; `scale` is what the learning rate was multiplied by last. */
+  lossOf: (step: number, scale: number) => number;
 }
 
 export function fakeEngine(): FakeEngine {
@@ -23,7 +23,7 @@ export function fakeEngine(): FakeEngine {
     sessions: [],
     beforeBatch: async () => undefined,
     beforeSave: async () => undefined,
-    nanFrom: Number.POSITIVE_INFINITY,
+    lossOf: () => 1,
     info: { version: '0', backend: 'fake', isa: 'none', threads: 1, cpu: 'none', backends: ['fake'] },
     async choosePrecision() {
       log.push('measure');
@@ -35,7 +35,8 @@ export function fakeEngine(): FakeEngine {
     },
     unetSource: (directory): ModelSourceDto => ({ config: `{"from":"${directory}"}`, weights: [], label: directory }),
     async createSession(init, _opponent, options, _group) {
-      log.push(`session ${options.objective} ${options.precision}`);
+      const lora = options.lora && ` lora ${options.lora.rank} on ${init.adapters?.map(({ path }) => path).join() ?? 'nothing'}`;
+      log.push(`session ${options.objective} ${options.precision}${lora ?? ''}`);
       const session = new FakeSession(engine, init.label.length, options);
       engine.sessions.push(session);
       return session;
@@ -49,6 +50,8 @@ export class FakeSession implements TrainingSession {
   #weights: Float32Array;
   #momentum: Float32Array = new Float32Array(parameters);
   #gradient = new Float32Array(parameters);
+  /** Kept by the engine in tests of rollbacks: the scale is the caller's to remember. */
+  #scale = 1;
   released = false;
 
   constructor(
@@ -69,19 +72,20 @@ export class FakeSession implements TrainingSession {
     }
     const errors = (scale: number): Float32Array => Float32Array.from({ length: size }, (_, i) => scale * (1 + i));
     const pairs = batch.generated !== null;
-    const loss = batch.step >= this.engine.nanFrom ? Number.NaN : size / batch.stepBatchSize;
+    const loss = (this.engine.lossOf(batch.step, this.#scale) * size) / batch.stepBatchSize;
     return {
       loss,
       loserScale: pairs ? size / batch.stepBatchSize : 0,
-      errorReal: errors(0.1),
-      errorGenerated: pairs ? errors(0.4) : new Float32Array(0),
-      opponentErrorReal: pairs ? errors(0.2) : new Float32Array(0),
-      opponentErrorGenerated: pairs ? errors(0.3) : new Float32Array(0),
+      errorReal: errors(0.005),
+      errorGenerated: pairs ? errors(0.02) : new Float32Array(0),
+      opponentErrorReal: pairs ? errors(0.01) : new Float32Array(0),
+      opponentErrorGenerated: pairs ? errors(0.015) : new Float32Array(0),
       phases: [{ name: 'forward', startMs: 0, durationMs: 1 }],
     };
   }
 
   async apply(step: number, learningRateScale: number): Promise<TrainStepResultDto> {
+    this.#scale = learningRateScale;
     const learningRate = learningRateScale * this.options.learningRate * (1 - step / this.options.totalSteps);
     let squares = 0;
     for (let i = 0; i < parameters; i++) {
@@ -120,9 +124,15 @@ export class FakeSession implements TrainingSession {
     return metadata;
   }
 
-  async export(path: string): Promise<void> {
+  async export(path: string, averaged: boolean): Promise<void> {
     await this.engine.beforeSave(path);
-    await writeFile(path, writeSafetensors(new Map([['weights', fromFloat32([parameters], this.#weights)]])));
+    this.engine.log.push(averaged ? 'export average' : 'export');
+    await writeFile(path, writeSafetensors(new Map([[averaged ? 'average' : 'weights', fromFloat32([parameters], this.#weights)]])));
+  }
+
+  async exportAdapters(path: string, averaged: boolean): Promise<void> {
+    const name = averaged ? 'average adapter' : 'adapter';
+    await writeFile(path, writeSafetensors(new Map([[name, fromFloat32([parameters], this.#weights)]])));
   }
 
   release(): void {

@@ -1,0 +1,101 @@
+/**
+ * Watches a training for signs that it goes wrong. Each alarm is raised once and again only after its cause has gone away. The
+ * watch keeps the last steps only, so it begins anew after a resume or a rollback.
+ */
+import type { Objective } from './settings.js';
+
+export type AlarmKind = 'loss_zero' | 'saturated' | 'winner_worse' | 'loss_spike' | 'norm_spike';
+
+export interface Alarm {
+  kind: AlarmKind;
+  step: number;
+  message: string;
+  /** Checkpoints of this step and later ones have what is wrong in them. */
+  badSince: number;
+}
+
+export interface WatchedStep {
+  /** 1 after the first optimiser step. */
+  step: number;
+  loss: number;
+  gradNorm: number;
+  errorReal: number;
+  opponentErrorReal: number;
+  /** Share of pairs that have no slope left. */
+  saturated: number;
+}
+
+/** Steps that the errors on real images are compared over. */
+export const gapWindow = 20;
+/** A spike is so many times the median of the steps before; of at least so many. */
+const spike = { loss: 5, norm: 20, history: 10 };
+const mostSaturated = 0.9;
+
+/** A pair whose logit is past this has a slope of 2e-9 of the logistic loss: it teaches nothing, or everything. */
+export const saturatedLogit = 20;
+
+export class Guard {
+  readonly #raised = new Set<AlarmKind>();
+  #steps: WatchedStep[] = [];
+
+  constructor(readonly objective: Objective) {}
+
+  /** The alarms that this step raises. */
+  observe(step: WatchedStep): Alarm[] {
+    const before = this.#steps;
+    this.#steps = [...before, step].slice(-gapWindow);
+    const found = new Map<AlarmKind, Omit<Alarm, 'kind' | 'step'>>();
+    // The loss tells of the weights before the step's update.
+    const badSince = step.step - 1;
+    const see = (kind: AlarmKind, message: string, since = badSince): void => void found.set(kind, { message, badSince: since });
+    if (step.loss === 0) see('loss_zero', 'the loss is exactly 0: nothing is learnt any more (a smaller β or learning rate helps)');
+    if (step.saturated >= mostSaturated && (this.objective === 'spin_logistic' || this.objective === 'dpo')) {
+      const share = Math.round(100 * step.saturated);
+      see('saturated', `the logits of ${share} % of the pairs are saturated (beyond ±${saturatedLogit}): β is too large for these errors`);
+    }
+    if (this.objective !== 'sft' && staysAbove(this.#steps.map(({ errorReal, opponentErrorReal }) => errorReal - opponentErrorReal))) {
+      see(
+        'winner_worse',
+        `the error on real images has been above the opponent's over the last ${gapWindow} steps: the model is drifting from the data ` +
+          '(a lower learning rate, a larger β or objective.safeguard helps)',
+        step.step - gapWindow,
+      );
+    }
+    const times = (key: 'loss' | 'gradNorm'): number =>
+      ratio(
+        step[key],
+        before.map((earlier) => earlier[key]),
+      );
+    const losses = times('loss');
+    if (losses > spike.loss) see('loss_spike', `the loss is ${losses.toFixed(1)} times the median of the ${before.length} steps before`);
+    const norms = times('gradNorm');
+    if (norms > spike.norm)
+      see('norm_spike', `the gradient norm is ${norms.toFixed(1)} times the median of the ${before.length} steps before`);
+    const alarms: Alarm[] = [];
+    for (const [kind, alarm] of found) if (!this.#raised.has(kind)) alarms.push({ kind, step: step.step, ...alarm });
+    this.#raised.clear();
+    for (const kind of found.keys()) this.#raised.add(kind);
+    return alarms;
+  }
+
+  restart(): void {
+    this.#steps = [];
+    this.#raised.clear();
+  }
+}
+
+/** How often the median of `before` goes into `value`; 0 without enough of them. */
+function ratio(value: number, before: readonly number[]): number {
+  if (before.length < spike.history) return 0;
+  const sorted = [...before].sort((a, b) => a - b);
+  const median = sorted[Math.floor(sorted.length / 2)] ?? 0;
+  return median > 0 ? value / median : 0;
+}
+
+/** The mean of the window lies above zero by more than two standard errors, so that noise around zero does not count. */
+function staysAbove(gaps: readonly number[]): boolean {
+  if (gaps.length < gapWindow) return false;
+  const mean = gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length;
+  const variance = gaps.reduce((sum, gap) => sum + (gap - mean) ** 2, 0) / (gaps.length - 1);
+  return mean > 2 * Math.sqrt(variance / gaps.length);
+}
