@@ -176,14 +176,18 @@ TEST("training resumed from a saved state is bit for bit the undisturbed one") {
   };
   for (DType compute : {DType::F32, DType::BF16}) {
     TrainerOptions o = options(Objective::SpinLogistic, compute);
-    Device device(cuda_options());
-    auto undisturbed = trainer(device, o), stopped = trainer(device, o), resumed = trainer(device, o);
+    Device device(cuda_options()), later(cuda_options());
+    auto undisturbed = trainer(device, o), stopped = trainer(device, o), resumed = trainer(later, o);
     TemporaryFile state;
     for (int64_t k = 0; k < 5; ++k) step(*undisturbed, device, o, k, {2});
     for (int64_t k = 0; k < 3; ++k) step(*stopped, device, o, k, {2});
     stopped->save_state(state.path, {{"step", "3"}});
-    CHECK_EQUAL(resumed->load_state(state.path).at("step"), std::string("3"));
-    for (int64_t k = 3; k < 5; ++k) step(*resumed, device, o, k, {2});
+    std::string algorithms = device.kernels().algorithms();
+    CHECK(!algorithms.empty());
+    std::map<std::string, std::string> metadata = resumed->load_state(state.path);
+    CHECK(metadata == (std::map<std::string, std::string>{{"step", "3"}}));
+    CHECK_EQUAL(later.kernels().algorithms(), algorithms);
+    for (int64_t k = 3; k < 5; ++k) step(*resumed, later, o, k, {2});
     CHECK(weights(*resumed) == weights(*undisturbed));
   }
 }

@@ -31,15 +31,6 @@ void for_each_type(F&& f) {
     for (bool accumulate : {false, true}) f(dtype, accumulate, cat(dtype_name(dtype), accumulate ? ", adding, " : ", "));
 }
 
-// Heads that are too odd for tensor cores are for the emulated device only.
-bool takes(const Device& device, DType dtype, const KernelCase& c) {
-  (void)device;
-  if (!on_real_device() || dtype == DType::F32 || !c.name.starts_with("attention")) return true;
-  for (const cases::AttentionCase& a : cases::kAttention)
-    if (a.name() == c.name) return a.width % 8 == 0;
-  return true;
-}
-
 }  // namespace
 
 TEST("the kernels give what the reference gives") {
@@ -50,7 +41,6 @@ TEST("the kernels give what the reference gives") {
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
     KernelCases all(memory, dtype, accumulate);
     for (const KernelCase& c : all.list()) {
-      if (!takes(device, dtype, c)) continue;
       check::each(cat(type, c.name), [&] {
         Outputs expected(memory), got(memory);
         c.run(*reference, expected);
@@ -67,7 +57,7 @@ TEST("the same call gives the same bytes") {
   ExactAllocator memory;
   KernelCases all(memory, DType::BF16, true);
   for (const KernelCase& c : all.list()) {
-    if (c.name.starts_with("conv2d") || !takes(device, DType::BF16, c)) continue;  // the port's; slow on the emulated device
+    if (c.name.starts_with("conv2d")) continue;  // the port's; slow on the emulated device
     check::each(c.name, [&] {
       Outputs first(memory), second(memory);
       c.run(kernels, first);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "core/pool.h"
 #include "core/rng.h"
@@ -109,6 +110,11 @@ class Kernels {
   virtual ~Kernels() = default;
   virtual const char* name() const = 0;
   virtual KernelCounters counters() const { return {}; }
+  // Which of several algorithms the backend's libraries took so far, as text for a checkpoint; empty: it has no choice.
+  virtual std::string algorithms() const { return {}; }
+  // Takes those of a checkpoint from now on. Returns why that cannot be done here (another GPU or library: the bytes will differ), or
+  // an empty text; throws Error(DataLoss) when the text is damaged.
+  virtual std::string pin_algorithms(const std::string& /*text*/) { return {}; }
 
   // --- memory
   virtual std::shared_ptr<BlockSource> memory() { return host_blocks(); }

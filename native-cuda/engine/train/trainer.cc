@@ -9,6 +9,9 @@ namespace spindle {
 
 namespace {
 
+// Key of a saved state: what the libraries chose, so that resuming repeats it.
+const char* const kAlgorithms = "algorithms";
+
 std::unique_ptr<Unet> make_opponent(Device& device, const ModelSource& init, const ModelSource* opponent, const TrainerOptions& options) {
   if (!is_spin(options.objective.objective) || options.lora) return nullptr;
   return load_unet(device, opponent ? *opponent : init, {.compute = options.compute});
@@ -367,12 +370,18 @@ void Trainer::verify_ranks(const CancelToken* cancel) {
   });
 }
 
-void Trainer::save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const { save_parameters(path, state(), metadata); }
+void Trainer::save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const {
+  std::map<std::string, std::string> all = metadata;
+  if (std::string algorithms = unet_->device.kernels().algorithms(); !algorithms.empty()) all[kAlgorithms] = algorithms;
+  save_parameters(path, state(), all);
+}
 
 std::map<std::string, std::string> Trainer::load_state(const std::string& path) {
   gathering_.reset();
   std::map<std::string, std::string> metadata = load_saved_parameters(path, state());
   trained().commit();
+  if (auto algorithms = metadata.extract(kAlgorithms))
+    if (std::string why = unet_->device.kernels().pin_algorithms(algorithms.mapped()); !why.empty()) metadata["warning"] = cat("the same bytes as before cannot be promised: ", why);
   return metadata;
 }
 

@@ -96,6 +96,7 @@ class Trainer {
 
   // weights.*, adam_m.*, adam_v.*, ema.* of what is trained, with `metadata`.
   void save_state(const std::string& path, const std::map<std::string, std::string>& metadata) const;
+  // Returns the metadata, with a sentence under "warning" if resuming here cannot give the same bytes.
   std::map<std::string, std::string> load_state(const std::string& path);
   // A whole U-Net: adapters are added to the weights. `averaged`: the moving average.
   void export_weights(const std::string& path, bool averaged) const;

@@ -241,7 +241,9 @@ async function prepare(request: TrainRequest, settings: TrainingSettings, deps: 
     // The precision that training began in stays, whatever a new measurement would say.
     const candidate = await open(manifest.precision);
     try {
-      margins = readMargins((await candidate.loadState(path))['margins']);
+      const state = await candidate.loadState(path);
+      margins = readMargins(state['margins']);
+      if (state['warning'] !== undefined) logger.warn({ key: request.key, path }, state['warning']);
     } catch (thrown) {
       candidate.release();
       ranks?.release();

@@ -35,9 +35,12 @@ CudaKernels::CudaKernels(const CudaOptions& options) : device_(options.device), 
   require(problem.empty(), "[cuda] ", problem);
   require(options.device >= 0 && options.device < device_count(), "[cuda] device: expected 0 to ", device_count() - 1, ", got ", options.device);
   bind();
-  name_ = device_info(device_).name;
+  const DeviceInfo info = device_info(device_);
+  name_ = info.name;
+  const LibraryVersions versions = library_versions();
+  plans_ = std::make_unique<PlanCache>(options.plans ? options.plans : "", PlanEnvironment{info.name, info.major, info.minor, info.multiprocessors, info.driver, info.runtime, versions.cublaslt, versions.cudnn});
   stream_ = create_stream();
-  libraries_ = make_libraries({.stream = stream_, .scratch = &scratch_, .tf32 = options.tf32, .deterministic = options.deterministic, .plans = nullptr});
+  libraries_ = make_libraries({.stream = stream_, .scratch = &scratch_, .tf32 = options.tf32, .deterministic = options.deterministic, .plans = plans_.get()});
 }
 
 CudaKernels::~CudaKernels() {

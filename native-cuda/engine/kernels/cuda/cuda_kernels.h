@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/convolutions.h"
 #include "kernels/cuda/fused_attention.h"
+#include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/products.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/staging.h"
@@ -25,6 +26,11 @@ struct Libraries {
   std::vector<std::unique_ptr<FusedAttention>> attention;  // the first that takes a shape is asked
 };
 Libraries make_libraries(const LibraryOptions& options);
+// What plans depend on beside the device; 0: no such library. Throws Error(NotFound) when a library is not all there.
+struct LibraryVersions {
+  uint64_t cublaslt = 0, cudnn = 0;
+};
+LibraryVersions library_versions();
 
 // A kernel call, for errors: its name and the shapes of its main operands.
 class Call : public Operation {
@@ -45,6 +51,8 @@ class CudaKernels : public Kernels {
   ~CudaKernels() override;
   const char* name() const override { return name_.c_str(); }
   KernelCounters counters() const override;
+  std::string algorithms() const override { return plans_->pins(); }
+  std::string pin_algorithms(const std::string& text) override { return plans_->pin(text); }
 
   std::shared_ptr<BlockSource> memory() override { return blocks_; }
   bool host_visible() const override { return false; }
@@ -125,6 +133,7 @@ class CudaKernels : public Kernels {
   Stream stream_ = nullptr;
   BufferPool scratch_;  // what lasts for one call; never trimmed, since captures hold its addresses
   Staging staging_;
+  std::unique_ptr<PlanCache> plans_;
   Libraries libraries_;
   std::unordered_map<uint64_t, Tensor> kept_;  // frozen weights, by id
 };

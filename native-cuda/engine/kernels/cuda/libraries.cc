@@ -1,7 +1,17 @@
 // The libraries of a real device.
+#include <cublasLt.h>
+#include <cudnn.h>
+
 #include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/library/cudnn_parts.h"
 
 namespace spindle::cuda {
+
+LibraryVersions library_versions() {
+  static const std::string problem = why_no_cudnn();
+  if (!problem.empty()) throw Error(Code::NotFound, cat("[cuda] ", problem));
+  return {cublasLtGetVersion(), cudnnGetVersion()};
+}
 
 Libraries make_libraries(const LibraryOptions& options) {
   Libraries libraries;
@@ -9,6 +19,7 @@ Libraries make_libraries(const LibraryOptions& options) {
   libraries.convolutions = make_cudnn_convolutions(options);
   // What cuDNN takes first, then our own.
   libraries.attention.push_back(make_cudnn_attention(options));
+  libraries.attention.push_back(make_own_attention(options));
   return libraries;
 }
 

@@ -11,6 +11,8 @@ class ProfiledKernels : public Kernels {
   explicit ProfiledKernels(std::unique_ptr<Kernels> inner) : inner_(std::move(inner)) {}
   const char* name() const override { return inner_->name(); }
   KernelCounters counters() const override { return inner_->counters(); }
+  std::string algorithms() const override { return inner_->algorithms(); }
+  std::string pin_algorithms(const std::string& text) override { return inner_->pin_algorithms(text); }
   std::shared_ptr<BlockSource> memory() override { return inner_->memory(); }
   bool host_visible() const override { return inner_->host_visible(); }
   void upload(const Tensor& y, const void* host) override { inner_->upload(y, host); }

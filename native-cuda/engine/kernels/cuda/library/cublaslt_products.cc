@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/library/check.h"
 #include "kernels/cuda/library/stopwatch.h"
+#include "kernels/cuda/plans/drop_old.h"
 #include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/plans/plan_keys.h"
 #include "kernels/cuda/products.h"
@@ -85,6 +86,7 @@ class CublasLtProducts : public Products {
     require(p.input == p.output || (p.input == DType::BF16 && p.output == DType::F32), "[cuBLASLt] a product of ", product_text(p), ": expected equal types, or bfloat16 to float32");
     require(fuses(p), "[cuBLASLt] a product of ", product_text(p), ": this activation is not fused; ask fuses() first");
     std::string key = product_key(p, options_.tf32, options_.deterministic);
+    drop_old(plans_, options_, generation_);
     auto it = plans_.find(key);
     if (it == plans_.end()) it = plans_.emplace(key, make_plan(p, key)).first;
     run(*it->second, it->second->algorithm, it->second->workspace, p, p.y);
@@ -192,6 +194,7 @@ class CublasLtProducts : public Products {
   cudaStream_t stream_;
   cublasLtHandle_t handle_ = nullptr;
   std::unordered_map<std::string, std::unique_ptr<Plan>> plans_;
+  uint64_t generation_ = 0;
 };
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/library/cudnn_plan.h"
 #include "kernels/cuda/library/finish.h"
+#include "kernels/cuda/plans/drop_old.h"
+#include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/plans/plan_keys.h"
 
 namespace spindle::cuda {
@@ -71,6 +73,7 @@ class CudnnAttention : public FusedAttention {
   const CudnnPlan* plan(const AttentionShape& s, const AttentionArgs& args, bool backward) {
     double scale = scale_of(s, args);
     std::string key = attention_key(s, scale, backward, options_.deterministic);
+    drop_old(plans_, options_, generation_);
     auto it = plans_.find(key);
     // Engines differ little here, and trying them needs tensors that are not at hand when takes() asks: the first one is taken.
     if (it == plans_.end()) it = plans_.emplace(key, make_cudnn_plan(handle_.get(), options_, {key, text(s, args), false, {}}, backward ? backward_graph(s, scale) : forward_graph(s, scale))).first;
@@ -109,6 +112,7 @@ class CudnnAttention : public FusedAttention {
   LibraryOptions options_;
   CudnnHandle handle_;
   std::unordered_map<std::string, std::unique_ptr<CudnnPlan>> plans_;
+  uint64_t generation_ = 0;
 };
 
 }  // namespace

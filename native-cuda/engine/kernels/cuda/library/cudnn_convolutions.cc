@@ -4,6 +4,8 @@
 #include "kernels/cuda/convolutions.h"
 #include "kernels/cuda/library/cudnn_plan.h"
 #include "kernels/cuda/library/finish.h"
+#include "kernels/cuda/plans/drop_old.h"
+#include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/plans/plan_keys.h"
 
 namespace spindle::cuda {
@@ -134,6 +136,7 @@ class CudnnConvolutions : public Convolutions {
       if (addend) p[Addend] = addend.raw();
       return p;
     };
+    drop_old(plans_, options_, generation_);
     auto it = plans_.find(key);
     if (it == plans_.end()) {
       Tensor target;
@@ -177,6 +180,7 @@ class CudnnConvolutions : public Convolutions {
   cudaStream_t stream_;
   CudnnHandle handle_;
   std::unordered_map<std::string, std::unique_ptr<CudnnPlan>> plans_;
+  uint64_t generation_ = 0;
 };
 
 }  // namespace

@@ -152,14 +152,22 @@ bool PlanCache::save() {
   return true;
 }
 
-std::string PlanCache::pins() const { return format(used_); }
+std::string PlanCache::pins() const {
+  Choices all = used_;
+  all.insert(pinned_.begin(), pinned_.end());
+  return all.empty() ? std::string() : format(all);
+}
 
-void PlanCache::pin(const std::string& text) {
+std::string PlanCache::pin(const std::string& text) {
   try {
     pinned_ = parse(text, environment_.text());
   } catch (const Error& error) {
+    if (error.code() == Code::InvalidArgument) return error.what();
     throw Error(error.code(), cat("[plans] the checkpoint's algorithms cannot be used: ", error.what()));
   }
+  used_.clear();
+  ++generation_;
+  return {};
 }
 
 }  // namespace spindle::cuda

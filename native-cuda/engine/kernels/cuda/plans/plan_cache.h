@@ -41,11 +41,13 @@ class PlanCache {
   // Atomically, with what other processes have written in the meantime. Returns false when the folder cannot be written.
   bool save();
 
-  // The choices that this process has used so far, for a checkpoint.
+  // The choices that are pinned or were used so far, for a checkpoint; empty: none.
   std::string pins() const;
-  // Takes a checkpoint's choices over everything else. Throws Error(DataLoss) if the text is damaged, and
-  // Error(InvalidArgument) that names both if it comes from another environment: its bytes cannot be repeated here then.
-  void pin(const std::string& text);
+  // Takes a checkpoint's choices over everything else. Returns an empty text, or, if they come from another environment, a sentence
+  // that names both: its bytes cannot be repeated here, and nothing is pinned then. Throws Error(DataLoss) if the text is damaged.
+  std::string pin(const std::string& text);
+  // Counts calls of pin() that changed something: plans made before then are to be made again.
+  uint64_t generation() const { return generation_; }
 
   const std::string& path() const { return path_; }  // empty: none
   const std::string& note() const { return note_; }
@@ -62,6 +64,7 @@ class PlanCache {
   std::string path_, note_;
   Choices choices_, pinned_, used_;
   bool changed_ = false;
+  uint64_t generation_ = 0;
 };
 
 }  // namespace spindle::cuda
