@@ -34,6 +34,7 @@ void for_each_type(F&& f) {
 }  // namespace
 
 TEST("the kernels give what the reference gives") {
+  setenv("SPINDLE_EMULATED_ATTENTION", "own", 1);
   Device device(cuda_options());
   ThroughDevice kernels(device);
   ExactAllocator memory;

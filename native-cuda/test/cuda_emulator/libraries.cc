@@ -1,5 +1,7 @@
-// The ports of kernels/cuda as plain loops on the emulated device; attention is the backend's own.
+// The ports of kernels/cuda as plain loops on the emulated device. Attention is the backend's own where a test asks for it.
 #include <cmath>
+#include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "cuda_emulator/device.h"
@@ -149,6 +151,95 @@ class PlainConvolutions : public Convolutions {
   Stream stream_;
 };
 
+class PlainAttention : public FusedAttention {
+ public:
+  explicit PlainAttention(const LibraryOptions& o) : stream_(static_cast<Stream>(o.stream)) {}
+  const char* name() const override { return "plain loops"; }
+  bool takes(const AttentionShape&, bool) override { return true; }
+
+  void forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+    AttentionShape s(q, k, args);
+    Sizes z(s, args.scale);
+    const void *pq = q.raw(), *pk = k.raw(), *pv = v.raw();
+    void* po = o.raw();
+    float* plse = lse.f32();
+    emulator::enqueue(stream_, [=] {
+      std::vector<float> vq = widened(pq, s.dtype, z.query_count()), vk = widened(pk, s.dtype, z.key_count()), vv = widened(pv, s.dtype, z.key_count());
+      std::vector<double> scores(static_cast<size_t>(s.keys)), out(static_cast<size_t>(s.width));
+      z.for_each([&](int64_t iq, int64_t row, auto key, int64_t seen) {
+        double highest = -INFINITY, sum = 0;
+        for (int64_t j = 0; j < seen; ++j) highest = std::max(highest, scores[size_t(j)] = z.scale * dot(&vq[size_t(iq)], &vk[size_t(key(j))], s.width));
+        for (int64_t j = 0; j < seen; ++j) sum += scores[size_t(j)] = std::exp(scores[size_t(j)] - highest);
+        out.assign(out.size(), 0);
+        for (int64_t j = 0; j < seen; ++j)
+          for (int64_t c = 0; c < s.width; ++c) out[size_t(c)] += scores[size_t(j)] / sum * double(vv[size_t(key(j) + c)]);
+        for (int64_t c = 0; c < s.width; ++c) put(po, s.dtype, iq + c, float(out[size_t(c)]));
+        plse[row] = float(highest + std::log(sum));
+      });
+    });
+  }
+
+  void backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+    AttentionShape s(q, k, args);
+    Sizes z(s, args.scale);
+    const void *pq = q.raw(), *pk = k.raw(), *pv = v.raw(), *po = o.raw(), *pdo = d_o.raw();
+    const float* plse = lse.f32();
+    struct To {
+      void* data;
+      bool accumulate;
+    };
+    auto to = [](const GradSlot& slot) { return To{slot ? slot.tensor.raw() : nullptr, slot.accumulate}; };
+    To tq = to(dq), tk = to(dk), tv = to(dv);
+    emulator::enqueue(stream_, [=] {
+      std::vector<float> vq = widened(pq, s.dtype, z.query_count()), vk = widened(pk, s.dtype, z.key_count()), vv = widened(pv, s.dtype, z.key_count()), vo = widened(po, s.dtype, z.query_count()), vdo = widened(pdo, s.dtype, z.query_count());
+      std::vector<double> gq(vq.size()), gk(vk.size()), gv(vk.size());
+      z.for_each([&](int64_t iq, int64_t row, auto key, int64_t seen) {
+        double delta = dot(&vdo[size_t(iq)], &vo[size_t(iq)], s.width);
+        for (int64_t j = 0; j < seen; ++j) {
+          int64_t ik = key(j);
+          double p = std::exp(z.scale * dot(&vq[size_t(iq)], &vk[size_t(ik)], s.width) - double(plse[row]));
+          double ds = p * (dot(&vdo[size_t(iq)], &vv[size_t(ik)], s.width) - delta) * z.scale;
+          for (int64_t c = 0; c < s.width; ++c) {
+            gv[size_t(ik + c)] += p * double(vdo[size_t(iq + c)]);
+            gq[size_t(iq + c)] += ds * double(vk[size_t(ik + c)]);
+            gk[size_t(ik + c)] += ds * double(vq[size_t(iq + c)]);
+          }
+        }
+      });
+      auto give = [&](const To& slot, const std::vector<double>& g) {
+        if (slot.data)
+          for (size_t i = 0; i < g.size(); ++i) put(slot.data, s.dtype, int64_t(i), float(g[i] + (slot.accumulate ? double(at(slot.data, s.dtype, int64_t(i))) : 0)));
+      };
+      give(tq, gq);
+      give(tk, gk);
+      give(tv, gv);
+    });
+  }
+
+ private:
+  struct Sizes {
+    AttentionShape s;
+    double scale;
+    Sizes(const AttentionShape& shape, double given) : s(shape), scale(given != 0 ? given : 1 / std::sqrt(double(shape.width))) {}
+    int64_t query_count() const { return s.batch * s.queries * s.heads * s.width; }
+    int64_t key_count() const { return s.batch * s.keys * s.heads * s.width; }
+    template <class F>
+    void for_each(F&& f) const {
+      int64_t c = s.heads * s.width;
+      for (int64_t b = 0; b < s.batch; ++b)
+        for (int64_t head = 0; head < s.heads; ++head)
+          for (int64_t i = 0; i < s.queries; ++i)
+            f((b * s.queries + i) * c + head * s.width, (b * s.heads + head) * s.queries + i, [this, b, head, c](int64_t j) { return (b * s.keys + j) * c + head * s.width; }, s.causal ? std::min(i + 1, s.keys) : s.keys);
+    }
+  };
+  static double dot(const float* a, const float* b, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += double(a[i]) * double(b[i]);
+    return sum;
+  }
+  Stream stream_;
+};
+
 }  // namespace
 
 LibraryVersions library_versions() { return {}; }
@@ -157,7 +248,10 @@ Libraries make_libraries(const LibraryOptions& options) {
   Libraries libraries;
   libraries.products = std::make_unique<PlainProducts>(options);
   libraries.convolutions = std::make_unique<PlainConvolutions>(options);
-  libraries.attention.push_back(make_own_attention(options));
+  // Whole models compute with plain loops: emulated tensor cores take a hundred times as long.
+  const char* own = std::getenv("SPINDLE_EMULATED_ATTENTION");
+  if (own && std::string(own) == "own") libraries.attention.push_back(make_own_attention(options));
+  else libraries.attention.push_back(std::make_unique<PlainAttention>(options));
   return libraries;
 }
 
