@@ -63,7 +63,8 @@ export async function openDataset(
 
 function engineOptions({ objective, ...settings }: TrainingSettings) {
   const { schedule, beta, safeguard, minSnrGamma, learningRate, warmupSteps, steps: totalSteps } = settings;
-  const { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, emaDecay, activationCheckpointing, lora, seed, iteration } = settings;
+  const { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, emaDecay, activationCheckpointing, lora, seed, iteration } =
+    settings;
   return {
     // Diffusion-DPO is the logistic loss on other pairs.
     objective: objective === 'dpo' ? 'spin_logistic' : objective,
