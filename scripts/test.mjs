@@ -3,6 +3,7 @@
 // `npm test -- <words>` (vitest files whose path has one of the words), `npm test -- --cuda` (fetches a CUDA toolkit if there is none, as CI does).
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureToolkit } from '../infra/cuda/toolkit.mjs';
@@ -27,7 +28,9 @@ function ctest(name, buildDir) {
   return new Promise((done, fail) => {
     const command = findCommand(['ctest']);
     if (command === undefined) throw new ScriptError('ctest is missing: it comes with cmake');
-    const child = spawn(command, ['--test-dir', buildDir, '--verbose', '--timeout', '1200'], { cwd: root });
+    const child = spawn(command, ['--test-dir', buildDir, '--parallel', String(availableParallelism()), '--verbose', '--timeout', '1200'], {
+      cwd: root,
+    });
     let output = '';
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => {
