@@ -83,6 +83,19 @@ void throws(const char* file, int line, const char* text, spindle::Code code, F&
   fail(file, line, std::string(text) + ": expected " + code_name(code) + ", got no error");
 }
 
+// The message of the error that f throws.
+template <class F>
+std::string message(F&& f) {
+  try {
+    f();
+  } catch (const spindle::Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
 }  // namespace check
 
 #define CHECK_JOIN2(a, b) a##b

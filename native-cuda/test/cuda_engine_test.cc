@@ -8,10 +8,14 @@
 #include "models/inference.h"
 #include "parity/parity.h"
 #include "sample/sample.h"
+#include "temporary.h"
 #include "tiny_models.h"
+#include "tiny_training.h"
 #include "train/trainer.h"
 
 using namespace spindle;
+using tiny::distance;
+using tiny::trainer;
 
 namespace {
 
@@ -26,27 +30,9 @@ TrainerOptions options(Objective objective, DType compute) {
   return o;
 }
 
-std::unique_ptr<Trainer> trainer(Device& device, const TrainerOptions& o) {
-  auto unet = tiny::unet(device, {.compute = o.compute, .trainable = true});
-  auto opponent = is_spin(o.objective.objective) ? copy_unet(*unet) : nullptr;
-  return std::make_unique<Trainer>(std::move(unet), std::move(opponent), o);
-}
-
+// Every step has values of its own, so that a replay of the step before would show.
 TrainBatch batch(Device& device, const TrainerOptions& o, int64_t step, int64_t offset, int64_t pairs, int64_t whole) {
-  TrainBatch b;
-  b.step = step;
-  b.offset = offset;
-  b.step_batch_size = whole;
-  auto rows = [&](const Shape& shape, uint32_t number) {
-    std::vector<int64_t> dims = shape.dims();
-    int64_t size = shape.numel() / dims[0];
-    dims[0] = pairs;
-    return tiny::random(device, shape, number).slice(offset * size, Shape(dims));
-  };
-  b.real = rows({whole, 4, 8, 8}, uint32_t(10 * step + 1));
-  if (is_spin(o.objective.objective)) b.generated = rows({whole, 4, 8, 8}, uint32_t(10 * step + 2));
-  b.text = rows({whole, 5, 12}, uint32_t(10 * step + 3));
-  return b;
+  return tiny::batch(device, o, step, offset, pairs, whole, uint32_t(10 * step + 1));
 }
 
 // The sizes of a step's micro-batches.
@@ -67,15 +53,6 @@ TrainBatchResult step(Trainer& t, Device& device, const TrainerOptions& o, int64
 }
 
 std::vector<float> weights(Trainer& t) { return tiny::floats(t.unet().device, t.unet().store.master()); }
-
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += std::pow(double(a[i]) - double(b[i]), 2);
-    norm += std::pow(double(b[i]), 2);
-  }
-  return std::sqrt(difference / norm);
-}
 
 SampleRequest sample_request(Device& device, int64_t steps) {
   SampleRequest r;
@@ -170,10 +147,6 @@ TEST("an objective without a kernel of its own is computed between forward and b
 }
 
 TEST("training resumed from a saved state is bit for bit the undisturbed one") {
-  struct TemporaryFile {
-    std::string path = (std::filesystem::temp_directory_path() / cat("spindle-cuda-test-", std::rand(), ".safetensors")).string();
-    ~TemporaryFile() { std::filesystem::remove(path); }
-  };
   for (DType compute : {DType::F32, DType::BF16}) {
     TrainerOptions o = options(Objective::SpinLogistic, compute);
     Device device(cuda_options()), later(cuda_options());

@@ -9,20 +9,12 @@
 #include "check.h"
 #include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/plans/plan_keys.h"
+#include "temporary.h"
 
 using namespace spindle;
 using namespace spindle::cuda;
 
 namespace {
-
-struct Folder {
-  std::string path;
-  Folder() {
-    char name[] = "/tmp/spindle-plans-XXXXXX";
-    path = mkdtemp(name);
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-};
 
 PlanEnvironment h200() { return {"NVIDIA H200", 9, 0, 132, 13000, 13000, 130002, 91501}; }
 
@@ -48,7 +40,7 @@ Product product() {
 }  // namespace
 
 TEST("plans: what one process chose, the next one finds") {
-  Folder folder;
+  TemporaryFolder folder;
   {
     PlanCache cache(folder.path + "/new", h200());
     CHECK(!cache.find("a"));
@@ -62,7 +54,7 @@ TEST("plans: what one process chose, the next one finds") {
 }
 
 TEST("plans: another GPU, driver or library has its own file") {
-  Folder folder;
+  TemporaryFolder folder;
   PlanCache(folder.path, h200()).remember("a", "engine 1");
   std::set<std::string> names{h200().file_name()};
   auto other = [&](auto change) {
@@ -83,7 +75,7 @@ TEST("plans: another GPU, driver or library has its own file") {
 }
 
 TEST("plans: a damaged file is said to be damaged, counts as empty and is written anew") {
-  Folder folder;
+  TemporaryFolder folder;
   std::string path;
   {
     PlanCache cache(folder.path, h200());
@@ -115,7 +107,7 @@ TEST("plans: a damaged file is said to be damaged, counts as empty and is writte
 }
 
 TEST("plans: processes that share a folder keep each other's plans; a folder that cannot be written is no error") {
-  Folder folder;
+  TemporaryFolder folder;
   {
     PlanCache one(folder.path, h200()), two(folder.path, h200());
     one.remember("a", "engine 1");
@@ -131,7 +123,7 @@ TEST("plans: processes that share a folder keep each other's plans; a folder tha
 }
 
 TEST("plans: a checkpoint pins what its process used, over what the file says") {
-  Folder folder;
+  TemporaryFolder folder;
   std::string pins;
   {
     PlanCache cache("", h200());

@@ -14,22 +14,11 @@
 #include "io/json.h"
 #include "io/model_source.h"
 #include "io/safetensors.h"
+#include "temporary.h"
 
 using namespace spindle;
 
 namespace {
-// A folder that is gone after the test.
-struct Folder {
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "spindle-io-XXXXXX").string();
-    CHECK(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string operator/(const std::string& file) const { return path + "/" + file; }
-  std::string path;
-};
-
 void write_file(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
 
 std::string read_file(const std::string& path) {
@@ -82,7 +71,7 @@ TEST("config: fields of the wrong type, closed sets and unread keys are refused 
 }
 
 TEST("safetensors: the writer's bytes are the reference library's") {
-  Folder folder;
+  TemporaryFolder folder;
   uint16_t half = 0x3c00;
   int64_t whole = 5;
   write_safetensors(folder / "a.safetensors",
@@ -137,7 +126,7 @@ TEST("safetensors: a header that lies is refused with the file, the tensor, the 
       {"no JSON", "{", 0, "header: expected JSON, got the end of the text"},
       {"no UTF-8", "{\"\xff\":1}", 0, "header: expected JSON, got text that is not UTF-8"},
   };
-  Folder folder;
+  TemporaryFolder folder;
   for (const Row& row : rows)
     check::each(row.name, [&] {
       write_file(folder / "x.safetensors", with_length(row.header, row.data_bytes));
@@ -148,7 +137,7 @@ TEST("safetensors: a header that lies is refused with the file, the tensor, the 
 }
 
 TEST("safetensors: a file too short for its header and an endless header are refused") {
-  Folder folder;
+  TemporaryFolder folder;
   std::string path = folder / "x.safetensors";
   for (const std::string& bytes : {std::string(), std::string("abc"), std::string("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10), std::string("\x40\0\0\0\0\0\0\0{}", 10), std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10)}) {
     write_file(path, bytes);
@@ -159,7 +148,7 @@ TEST("safetensors: a file too short for its header and an endless header are ref
 }
 
 TEST("safetensors: every type is read as float") {
-  Folder folder;
+  TemporaryFolder folder;
   double d = -1.5;
   uint16_t half = 0x0001, brain = 0xc020;
   int32_t i = -7;
@@ -177,7 +166,7 @@ TEST("safetensors: every type is read as float") {
 
 TEST("safetensors: a full disk is reported as such and leaves nothing behind") {
   // Every write to /dev/full fails like a full disk; the file beside it must not stay.
-  Folder folder;
+  TemporaryFolder folder;
   std::string target = folder / "x.safetensors", partial = cat(target, ".partial-", ::getpid());
   CHECK(::symlink("/dev/full", partial.c_str()) == 0);
   CHECK_THROWS(write_safetensors(target, {floats("w", {2}, {1, 2})}, {}), Code::ResourceExhausted);
@@ -186,7 +175,7 @@ TEST("safetensors: a full disk is reported as such and leaves nothing behind") {
 }
 
 TEST("safetensors: a write that fails midway keeps the old file") {
-  Folder folder;
+  TemporaryFolder folder;
   std::string path = folder / "x.safetensors";
   write_safetensors(path, {floats("w", {1}, {1})}, {});
   TensorToWrite bad{"w", FileType::F32, {1}, [](const ByteSink&) { throw Error(Code::Cancelled, "stopped"); }};
@@ -218,7 +207,7 @@ std::vector<TensorToWrite> good_tensors() {
 }  // namespace
 
 TEST("parameters: PyTorch's layout is taken apart and put together again") {
-  Folder folder;
+  TemporaryFolder folder;
   write_safetensors(folder / "m", good_tensors(), {});
   for (DType master : {DType::F32, DType::F64}) {
     Model model(master);
@@ -244,7 +233,7 @@ TEST("parameters: PyTorch's layout is taken apart and put together again") {
 }
 
 TEST("parameters: missing, unexpected, doubled and mis-shaped tensors are refused by name") {
-  Folder folder;
+  TemporaryFolder folder;
   std::string path = folder / "m";
   Model model;
   auto message = [&](std::vector<TensorToWrite> tensors, const LoadOptions& options = {}) {

@@ -14,24 +14,16 @@
 #include "models/inference.h"
 #include "models/open_clip.h"
 #include "models/layout.h"
+#include "temporary.h"
 #include "tiny_models.h"
 
 using namespace spindle;
+using check::contains;
+using check::message;
 
 namespace {
 
 const std::filesystem::path kFixtures = std::filesystem::path(__FILE__).parent_path() / ".." / ".." / "test" / "fixtures";
-
-struct Folder {
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "spindle-judges-XXXXXX").string();
-    CHECK(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string operator/(const std::string& file) const { return path + "/" + file; }
-  std::string path;
-};
 
 TensorToWrite tensor(const std::string& name, const std::vector<int64_t>& shape, std::vector<float> values) {
   return {name, FileType::F32, shape, [values = std::move(values)](const ByteSink& sink) { sink(values.data(), values.size() * 4); }};
@@ -92,17 +84,6 @@ std::string read(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 double cubic(double x, double a) {
   x = std::abs(x);
   if (x <= 1) return (a + 2) * x * x * x - (a + 3) * x * x + 1;
@@ -128,7 +109,7 @@ double resized(const std::vector<float>& plane, int64_t height, int64_t width, i
 
 TEST("weights in open_clip's layout give the golden embeddings, to the bit") {
   Device device({.backend = "cpu", .threads = 2, .isa = "auto"});
-  Folder folder;
+  TemporaryFolder folder;
   std::string weights = (kFixtures / "clip-model" / "weights.safetensors").string();
   SafetensorsFile file(weights), inputs((kFixtures / "clip-model" / "inputs.safetensors").string()), expected((kFixtures / "clip-model" / "expected.safetensors").string());
   write_safetensors(folder / "open_clip.safetensors", as_open_clip(file, 2), {});
@@ -151,7 +132,7 @@ TEST("weights in open_clip's layout give the golden embeddings, to the bit") {
 
 TEST("an open_clip checkpoint with a tensor too many, too few or of another shape is refused by the file's own name") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
-  Folder folder;
+  TemporaryFolder folder;
   SafetensorsFile file((kFixtures / "clip-model" / "weights.safetensors").string());
   std::string config = Json::parse(read(kFixtures / "clip-model" / "fixture.json"), "fixture").find("config")->dump();
   auto said = [&](const std::function<void(std::vector<TensorToWrite>&)>& change) {
@@ -171,7 +152,7 @@ TEST("an open_clip checkpoint with a tensor too many, too few or of another shap
 
 TEST("an aesthetic head of version 1 is one linear layer, of version 2 five") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
-  Folder folder;
+  TemporaryFolder folder;
   write_safetensors(folder / "v1.safetensors", {tensor("weight", {1, 4}, {1, -2, 0.5, 3}), tensor("bias", {1}, {0.25})}, {});
   ModelSource v1{"{}", {folder / "v1.safetensors"}, "v1"};
   CHECK_EQUAL(inspect_aesthetic(device, v1), 5);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 
+#include "check.h"
 #include "op_cases.h"
 #include "tensors.h"
 
@@ -308,5 +309,22 @@ class KernelCases {
   uint64_t seed_ = 0;
   std::vector<KernelCase> list_;
 };
+
+// Every output within the case's tolerance for float32, or the backend's for bfloat16.
+inline void compare(const KernelCase& c, const Outputs& got, const Outputs& expected, double bfloat16_tolerance) {
+  for (size_t i = 0; i < expected.list().size(); ++i) {
+    const Tensor &a = got.list()[i]->tensor, &b = expected.list()[i]->tensor;
+    double tolerance = b.dtype() == DType::BF16 ? bfloat16_tolerance : c.float32_tolerance;
+    Difference d = difference(a, b);
+    CHECK_THAT(d.relative <= tolerance && d.largest <= 20 * tolerance, expected.list()[i]->name, ": relative error ", d.relative, ", largest ", d.largest);
+  }
+}
+
+// f(dtype, accumulate, "F32, adding, ")
+template <class F>
+void for_each_type(F&& f) {
+  for (DType dtype : {DType::F32, DType::BF16})
+    for (bool accumulate : {false, true}) f(dtype, accumulate, cat(dtype_name(dtype), accumulate ? ", adding, " : ", "));
+}
 
 }  // namespace spindle

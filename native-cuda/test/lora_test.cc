@@ -9,17 +9,16 @@
 #include "io/safetensors.h"
 #include "models/inference.h"
 #include "ops/ops.h"
+#include "temporary.h"
 #include "tiny_models.h"
+#include "tiny_training.h"
 #include "train/trainer.h"
 
 using namespace spindle;
+using tiny::distance;
 
 namespace {
 
-struct TemporaryFile {
-  std::string path = (std::filesystem::temp_directory_path() / cat("spindle-lora-test-", std::rand(), ".safetensors")).string();
-  ~TemporaryFile() { std::filesystem::remove(path); }
-};
 
 Device cpu() { return Device({.backend = "cpu", .threads = 2, .isa = "auto"}); }
 
@@ -56,15 +55,6 @@ struct BaseFiles {
 std::vector<float> forward(Unet& unet) {
   Device& device = unet.device;
   return tiny::floats(unet_forward(unet, tiny::random(device, {1, 4, 8, 8}, 4), {300}, tiny::random(device, {1, 5, 12}, 5)));
-}
-
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += std::pow(double(a[i]) - double(b[i]), 2);
-    norm += std::pow(double(b[i]), 2);
-  }
-  return std::sqrt(difference / norm);
 }
 
 void step(Trainer& t, int64_t k) {

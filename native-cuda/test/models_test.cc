@@ -6,21 +6,10 @@
 #include "tiny_models.h"
 
 using namespace spindle;
+using check::contains;
+using check::message;
 
 namespace {
-
-// The message of the error that f throws.
-template <class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::string with(const char* config, const std::string& key, Json value) {
   Json json = Json::parse(config, "test");

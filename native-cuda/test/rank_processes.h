@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "collective/socket_collective.h"
+#include "temporary.h"
 
 namespace ranks {
 
@@ -20,17 +21,6 @@ using namespace spindle;
 struct Outcome {
   std::string text;  // what it returned, or "CODE: message" of what it threw
   int status = 0;    // of the process: 0, or the signal that ended it
-};
-
-// A folder that goes with its owner.
-struct TemporaryFolder {
-  std::string path;
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "spindle-ranks-XXXXXX").string();
-    ensure(mkdtemp(name.data()) != nullptr, "no temporary folder");
-    path = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path); }
 };
 
 inline RankGroup group(const std::string& folder, int rank, int world, double timeout_seconds = 20) { return {.rank = rank, .world_size = world, .address = "unix:" + folder + "/group", .token = "test", .timeout_seconds = timeout_seconds}; }

@@ -8,10 +8,15 @@
 #include "check.h"
 #include "io/safetensors.h"
 #include "models/inference.h"
+#include "temporary.h"
 #include "tiny_models.h"
+#include "tiny_training.h"
 #include "train/trainer.h"
 
 using namespace spindle;
+using tiny::batch;
+using tiny::distance;
+using tiny::trainer;
 
 namespace {
 
@@ -25,45 +30,8 @@ TrainerOptions options(Objective objective) {
   return o;
 }
 
-std::unique_ptr<Trainer> trainer(Device& device, const TrainerOptions& o) {
-  auto unet = tiny::unet(device, {.compute = o.compute, .trainable = true});
-  auto opponent = is_spin(o.objective.objective) ? copy_unet(*unet) : nullptr;
-  return std::make_unique<Trainer>(std::move(unet), std::move(opponent), o);
-}
-
-TrainBatch batch(Device& device, const TrainerOptions& o, int64_t step, int64_t offset, int64_t pairs, int64_t whole) {
-  TrainBatch b;
-  b.step = step;
-  b.offset = offset;
-  b.step_batch_size = whole;
-  auto rows = [&](const Shape& shape, uint32_t number) {
-    std::vector<int64_t> dims = shape.dims();
-    int64_t size = shape.numel() / dims[0];
-    dims[0] = pairs;
-    return tiny::random(device, shape, number).slice(offset * size, Shape(dims));
-  };
-  b.real = rows({whole, 4, 8, 8}, 1);
-  if (is_spin(o.objective.objective)) b.generated = rows({whole, 4, 8, 8}, 2);
-  b.text = rows({whole, 5, 12}, 3);
-  return b;
-}
-
 std::vector<float> weights(Trainer& t) { return tiny::floats(t.unet().store.master()); }
 
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += std::pow(double(a[i]) - double(b[i]), 2);
-    norm += std::pow(double(b[i]), 2);
-  }
-  return std::sqrt(difference / norm);
-}
-
-// A file name that is removed at the end.
-struct TemporaryFile {
-  std::string path = (std::filesystem::temp_directory_path() / cat("spindle-train-test-", std::rand(), ".safetensors")).string();
-  ~TemporaryFile() { std::filesystem::remove(path); }
-};
 
 Device cpu() { return Device({.backend = "cpu", .threads = 2, .isa = "auto"}); }
 
