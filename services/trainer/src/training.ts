@@ -8,22 +8,10 @@
  * With ranks, every command goes to all of them, and this process, rank 0, does its share. A rank that is lost costs the step at
  * hand: what is complete is checkpointed, and training resumes from there once all ranks are back.
  */
-import { join } from 'node:path';
-import { rm } from 'node:fs/promises';
-import { create, toJsonString, type MessageInitShape } from '@bufbuild/protobuf';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import { ensureError, inSpan, nowMs, recordPhases, SpindleError, type ArtifactStore, type Logger } from '@spindle/kit';
 import type { ModelSourceDto, NativePrecision, TrainStepResultDto } from '@spindle/native';
-import {
-  Precision,
-  TrainFinishedSchema,
-  UnetRefSchema,
-  type ArtifactRef,
-  type ReportRequest,
-  type TrainFinished,
-  type TrainRequest,
-  type TrainResponseSchema,
-  type TrainStep,
-} from '@spindle/proto';
+import { Precision, type ReportRequest, type TrainRequest, type TrainResponseSchema, type TrainStep } from '@spindle/proto';
 import { Checkpoints, type CheckpointFacts, type Rollbacks } from './checkpoints.js';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins, type MarginAverage } from './domain/auto_beta.js';
 import { Guard, saturatedLogit, type Alarm } from './domain/guard.js';
@@ -35,6 +23,7 @@ import { resolvePrecision } from './precision.js';
 import { RankLost, type RankCommand, type RankLeader } from './ranks/leader.js';
 import { Share } from './ranks/share.js';
 import { fingerprintOf, readSettings } from './request.js';
+import { commit, exportResult } from './result.js';
 import { openDataset, openSession, readModels } from './setup.js';
 
 export interface TrainingDeps {
@@ -177,7 +166,7 @@ async function* attempt(
         },
       };
       yield* steps(run, deps, signal, isOwner);
-      const finished = await exportResult(run, deps, (performance.now() - started) / 1000);
+      const finished = await exportResult({ ...run, store: deps.store, session: run.share.session }, (performance.now() - started) / 1000);
       if (!isOwner()) throw stopped(signal, settings.steps);
       yield { event: { case: 'finished', value: await commit(request.key, finished, deps.store) } };
       await run.checkpoints.remove();
@@ -393,45 +382,6 @@ async function takeStep(
 
 function wirePrecision(precision: NativePrecision): Precision {
   return precision === 'float32' ? Precision.FLOAT32 : Precision.BFLOAT16;
-}
-
-async function exportResult(run: Prepared, { store }: TrainingDeps, seconds: number): Promise<TrainFinished> {
-  const { settings, request } = run;
-  const { session } = run.share;
-  const folder = await store.tempDir();
-  const put = async (name: string, write: (path: string) => Promise<void>): Promise<ArtifactRef> => {
-    const path = join(folder, name);
-    await write(path);
-    return store.putFile(path, 'application/safetensors', { move: true });
-  };
-  try {
-    const config = await store.put(Buffer.from(run.init.config, 'utf8'), 'application/json');
-    const exported = async (name: string, averaged: boolean) => ({
-      unet: create(UnetRefSchema, {
-        name,
-        config,
-        weights: await put('diffusion_pytorch_model.safetensors', (path) => session.export(path, averaged)),
-      }),
-      ...(settings.lora && {
-        adapter: await put('pytorch_lora_weights.safetensors', (path) => session.exportAdapters(path, averaged)),
-      }),
-    });
-    const result = await exported(request.modelName, settings.emaDecay > 0 && !settings.emaApart);
-    const average = settings.emaApart ? await exported(request.modelName, true) : undefined;
-    return create(TrainFinishedSchema, {
-      ...result,
-      steps: settings.steps,
-      seconds,
-      ...(average && { average: average.unet, ...(average.adapter && { averageAdapter: average.adapter }) }),
-    });
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-async function commit(key: string, finished: TrainFinished, store: ArtifactStore): Promise<TrainFinished> {
-  await store.commitResult(key, toJsonString(TrainFinishedSchema, finished));
-  return finished;
 }
 
 function diverged(step: number, kept: number, rollbacks: number, reason: string, cause?: SpindleError): SpindleError {

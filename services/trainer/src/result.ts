@@ -1,0 +1,56 @@
+/** What a finished training leaves: weights, their average and adapters as artifacts, and the committed result that names them. */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { create, toJsonString } from '@bufbuild/protobuf';
+import type { ArtifactStore } from '@spindle/kit';
+import type { ModelSourceDto } from '@spindle/native';
+import { TrainFinishedSchema, UnetRefSchema, type ArtifactRef, type TrainFinished, type TrainRequest } from '@spindle/proto';
+import type { TrainingSettings } from './domain/settings.js';
+import type { TrainingSession } from './engine.js';
+
+interface Outcome {
+  store: ArtifactStore;
+  session: TrainingSession;
+  settings: TrainingSettings;
+  request: TrainRequest;
+  /** What training began from: its config is the result's. */
+  init: ModelSourceDto;
+}
+
+export async function exportResult({ store, session, settings, request, init }: Outcome, seconds: number): Promise<TrainFinished> {
+  const folder = await store.tempDir();
+  const put = async (name: string, write: (path: string) => Promise<void>): Promise<ArtifactRef> => {
+    const path = join(folder, name);
+    await write(path);
+    return store.putFile(path, 'application/safetensors', { move: true });
+  };
+  try {
+    const config = await store.put(Buffer.from(init.config, 'utf8'), 'application/json');
+    const exported = async (name: string, averaged: boolean) => ({
+      unet: create(UnetRefSchema, {
+        name,
+        config,
+        weights: await put('diffusion_pytorch_model.safetensors', (path) => session.export(path, averaged)),
+      }),
+      ...(settings.lora && {
+        adapter: await put('pytorch_lora_weights.safetensors', (path) => session.exportAdapters(path, averaged)),
+      }),
+    });
+    const result = await exported(request.modelName, settings.emaDecay > 0 && !settings.emaApart);
+    const average = settings.emaApart ? await exported(request.modelName, true) : undefined;
+    return create(TrainFinishedSchema, {
+      ...result,
+      steps: settings.steps,
+      seconds,
+      ...(average && { average: average.unet, ...(average.adapter && { averageAdapter: average.adapter }) }),
+    });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The last word on a training: whoever asks for this key again gets it. */
+export async function commit(key: string, finished: TrainFinished, store: ArtifactStore): Promise<TrainFinished> {
+  await store.commitResult(key, toJsonString(TrainFinishedSchema, finished));
+  return finished;
+}
