@@ -1,5 +1,5 @@
 // GFLOP/s of the CPU backend's products and of their gradients, by instruction set: `build/native/products-bench [--threads N]
-// [--isa NAME] [--precision float32|bfloat16]`. Without --isa every instruction set that the processor has, in turn.
+// [--isa NAME] [--precision float32|bfloat16] [--only WORD]`. Of attention the second column is its whole backward. Without --isa every instruction set that the processor has, in turn.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -58,6 +58,30 @@ void fill(const Tensor& t) {
   }
 }
 
+struct AttentionCase {
+  const char* what;
+  int64_t batch, queries, keys, width, heads;
+};
+constexpr AttentionCase kAttentions[] = {
+    {"demo 256 x 256, 4 x 16", 32, 256, 256, 64, 4}, {"demo 256 x 32, 4 x 16", 32, 256, 32, 64, 4},   {"small 1024 x 1024, 8 x 16", 2, 1024, 1024, 128, 8},
+    {"sd15 4096 x 4096, 8 x 40", 1, 4096, 4096, 320, 8}, {"sd15 4096 x 77, 8 x 40", 1, 4096, 77, 320, 8}, {"sd15 256 x 256, 8 x 160", 4, 256, 256, 1280, 8},
+};
+
+// Nominal operations as spindle-bench --profile counts them: two products forward, five backward.
+void measure(Device& device, const AttentionCase& c, DType dtype) {
+  Kernels& kernels = device.kernels();
+  Shape qs{c.batch, c.queries, c.width}, ks{c.batch, c.keys, c.width};
+  Tensor q = device.zeros(qs, dtype), k = device.zeros(ks, dtype), v = device.zeros(ks, dtype), o = device.zeros(qs, dtype), d_o = device.zeros(qs, dtype);
+  Tensor dq = device.zeros(qs, dtype), dk = device.zeros(ks, dtype), dv = device.zeros(ks, dtype), lse = device.zeros({c.batch, c.heads, c.queries}, DType::F32);
+  for (const Tensor& t : {q, k, v, d_o}) fill(t);
+  AttentionArgs args{.heads = c.heads};
+  double gflop = 2.0 * double(c.batch * c.queries * c.keys * c.width) / 1e9;
+  double forward = fastest(device, [&] { kernels.attention_forward(o, lse, q, k, v, args); });
+  double backward = fastest(device, [&] { kernels.attention_backward({dq}, {dk}, {dv}, d_o, o, lse, q, k, v, args); });
+  std::printf("%-12s %-9s %-24s %9.1f %9.1f\n", device.isa().c_str(), dtype_name(dtype), c.what, 2 * gflop / forward, 5 * gflop / backward);
+  std::fflush(stdout);
+}
+
 void measure(Device& device, const Case& c, DType dtype) {
   Kernels& k = device.kernels();
   bool linear = c.kernel == 0;
@@ -84,11 +108,13 @@ void measure(Device& device, const Case& c, DType dtype) {
 
 int main(int argc, char** argv) {
   int threads = 0;
+  std::string only;
   std::vector<std::string> isas = {"amx", "avx512_bf16", "avx512", "avx2"};
   std::vector<DType> dtypes = {DType::F32, DType::BF16};
   for (int i = 1; i + 1 < argc; i += 2) {
     std::string flag = argv[i], value = argv[i + 1];
     if (flag == "--threads") threads = std::atoi(value.c_str());
+    else if (flag == "--only") only = value;
     else if (flag == "--isa") isas = {value};
     else if (flag == "--precision") dtypes = {value == "float32" ? DType::F32 : DType::BF16};
     else return std::fprintf(stderr, "unknown flag %s; see the head of products_bench.cc\n", flag.c_str()), 2;
@@ -102,7 +128,13 @@ int main(int argc, char** argv) {
       std::printf("%s\n", error.what());
       continue;
     }
-    for (DType dtype : dtypes)
-      for (const Case& c : kCases) measure(*device, c, dtype);
+    auto measure_wanted = [&](const auto& cases, DType dtype) {
+      for (const auto& c : cases)
+        if (std::strstr(c.what, only.c_str())) measure(*device, c, dtype);
+    };
+    for (DType dtype : dtypes) {
+      measure_wanted(kCases, dtype);
+      measure_wanted(kAttentions, dtype);
+    }
   }
 }

@@ -14,6 +14,7 @@ namespace spindle::cpu {
 
 namespace {
 constexpr int64_t kTiles = 48;                   // of a chunk; a multiple of every tile kernel's height
+constexpr int64_t kColumns = 64;                 // of products that are transformed back together
 constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
 constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
 constexpr int64_t kGradientTiles = 128;          // of a group whose products are added to a filter's gradient
@@ -49,6 +50,8 @@ struct Tiling {
 bool three_by_three(const Shape& filter, const Conv2dArgs& args) {
   return filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1 && filter[0] >= kMinChannels && filter[3] >= kMinChannels;
 }
+// Floats between rows of n: where a column of them would fall into few of the cache's sets, an odd number of lines.
+int64_t spread_rows(int64_t n) { return n < 256 ? round_up(n, 16) : (divide_up(n, 16) | 1) * 16; }
 // Many pixels for each weight: the filter of the large square is four times as large as the direct one.
 bool large_square_pays(const Shape& filter, int64_t height, int64_t width) { return height * width >= 256 || filter[0] * filter[3] <= 128 * 128; }
 }  // namespace
@@ -101,19 +104,31 @@ struct CpuKernels::WinogradWork {
     }
   }
 
+  // Panels whose products are transformed back and stored together: rows of fewer columns cost more calls than arithmetic.
+  int64_t together = std::max<int64_t>(1, kColumns / direct.panel), groups = divide_up(direct.panels(), together);
+  int64_t first_panel(int64_t group) const { return group * together; }
+  int64_t end_panel(int64_t group) const { return std::min(direct.panels(), (group + 1) * together); }
+  int64_t columns(int64_t group) const { return (end_panel(group) - 1 - first_panel(group)) * direct.panel + direct.panel_width(end_panel(group) - 1); }
+  float* filter_of(std::byte* base, int64_t group) const { return reinterpret_cast<float*>(base + transformed.panel_offset(first_panel(group))); }
+  void transform_filters(float* out, std::byte* taps, int64_t group) const {
+    for (int64_t panel = first_panel(group); panel < end_panel(group); ++panel, out += slices * c.in * direct.panel) transform_filter(out, taps, panel);
+  }
+
   int64_t product_floats(int64_t width) const { return slices * kTiles * width + c.size * c.size * width; }
-  // Products of a chunk and a panel, transformed back and stored. `memory` has product_floats.
-  void multiply(const float* input, const float* filter, int64_t chunk, int64_t panel, float* memory) const {
-    int64_t width = direct.panel_width(panel), vectors = width / k.simd_.width, height = k.tile_rows(vectors, false), have = count(chunk);
+  // Products of a chunk and a group of panels, transformed back and stored. `memory` has product_floats.
+  void multiply(const float* input, const float* filter, int64_t chunk, int64_t group, float* memory) const {
+    int64_t width = columns(group), have = count(chunk), n0 = first_panel(group) * direct.panel, n = std::min(width, c.out - n0);
     const void* pointers[kMaxTileRows];
-    for (int64_t slice = 0; slice < slices; ++slice)
-      for (int64_t t = 0; t < have; t += height) {
-        int64_t now = std::min(height, have - t);
-        for (int64_t i = 0; i < now; ++i) pointers[i] = input + (slice * kTiles + t + i) * ld;
-        k.simd_.gemm_f32({pointers, 1, now, c.in, filter + slice * c.in * width, width, vectors, memory + (slice * kTiles + t) * width, width, false});
-      }
+    for (int64_t j = 0; j < width; j += direct.panel) {
+      int64_t panel_width = std::min(direct.panel, width - j), vectors = panel_width / k.simd_.width, height = k.tile_rows(vectors, false);
+      for (int64_t slice = 0; slice < slices; ++slice, filter += c.in * panel_width)
+        for (int64_t t = 0; t < have; t += height) {
+          int64_t now = std::min(height, have - t);
+          for (int64_t i = 0; i < now; ++i) pointers[i] = input + (slice * kTiles + t + i) * ld;
+          k.simd_.gemm_f32({pointers, 1, now, c.in, filter, panel_width, vectors, memory + (slice * kTiles + t) * width + j, width, false});
+        }
+    }
     float* square = memory + slices * kTiles * width;
-    int64_t n0 = panel * direct.panel, n = std::min(width, c.out - n0);
     for (int64_t t = 0; t < have; ++t) {
       Tile tile = tiling.at(chunk * kTiles + t);
       k.simd_.winograd_output(square, memory + t * width, kTiles * width, width, c.size);
@@ -136,7 +151,7 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
   int64_t slices = int64_t(call.size + 2) * (call.size + 2);
   WinogradWork work{*this, call, slices, layout(9, call.in, call.out, call.dtype), layout(slices, call.in, call.out, DType::F32), kept, kept ? PackSource{} : pack_source(w, kind, f[0], 9, f[3])};
   if (!kept) ++packs_done_, packed_bytes_ += uint64_t(work.transformed.bytes());
-  int64_t panels = work.direct.panels(), width = work.direct.panel_width(0), tap_floats = divide_up(work.tap_panel_bytes(0), 4), product_floats = work.product_floats(width);
+  int64_t panels = work.direct.panels(), groups = work.groups, width = work.columns(0), tap_floats = divide_up(work.tap_panel_bytes(0), 4), product_floats = work.product_floats(width);
   if (work.transformed.bytes() <= kSharedFilter) {
     // Small filters: transformed once; a task takes its tiles past all panels.
     std::byte* filter = packing_buffer(temporary_pack_, work.transformed.bytes());
@@ -144,30 +159,30 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
     threads_.run(work.chunks, [&](int64_t chunk, int thread) {
       float* input = reinterpret_cast<float*>(scratch(thread, (work.chunk_floats() + product_floats) * 4));
       work.transform_input(input, chunk);
-      for (int64_t panel = 0; panel < panels; ++panel) work.multiply(input, work.panel_of(filter, panel), chunk, panel, input + work.chunk_floats());
+      for (int64_t group = 0; group < groups; ++group) work.multiply(input, work.filter_of(filter, group), chunk, group, input + work.chunk_floats());
     });
     return;
   }
-  // Large filters: the input is transformed for all; a task takes one panel past its share of the tiles, transforming it on the way.
-  int64_t group = std::max<int64_t>(1, kTransformedInput / (work.chunk_floats() * 4)), filter_floats = slices * call.in * width;
-  for (int64_t first = 0; first < work.chunks; first += group) {
-    int64_t last = std::min(work.chunks, first + group), pieces = panels < 8 ? std::min<int64_t>(2, last - first) : 1;
-    float* input = reinterpret_cast<float*>(packing_buffer(transformed_input_, group * work.chunk_floats() * 4));
+  // Large filters: the input is transformed for all; a task takes one group of panels past its share of the tiles, transforming it on the way.
+  int64_t span = std::max<int64_t>(1, kTransformedInput / (work.chunk_floats() * 4)), filter_floats = slices * call.in * width;
+  for (int64_t first = 0; first < work.chunks; first += span) {
+    int64_t last = std::min(work.chunks, first + span), pieces = groups < 8 ? std::min<int64_t>(2, last - first) : 1;
+    float* input = reinterpret_cast<float*>(packing_buffer(transformed_input_, span * work.chunk_floats() * 4));
     threads_.run(last - first, [&](int64_t i, int) { work.transform_input(input + i * work.chunk_floats(), first + i); });
-    threads_.run(panels * pieces, [&](int64_t task, int thread) {
-      int64_t panel = task / pieces, piece = task % pieces;
+    threads_.run(groups * pieces, [&](int64_t task, int thread) {
+      int64_t group = task / pieces, piece = task % pieces;
       float* filter = reinterpret_cast<float*>(scratch(thread, (filter_floats + product_floats + tap_floats) * 4));
       float* products = filter + filter_floats;
-      work.transform_filter(filter, reinterpret_cast<std::byte*>(products + product_floats), panel);
+      work.transform_filters(filter, reinterpret_cast<std::byte*>(products + product_floats), group);
       for (int64_t chunk = first + (last - first) * piece / pieces; chunk < first + (last - first) * (piece + 1) / pieces; ++chunk)
-        work.multiply(input + (chunk - first) * work.chunk_floats(), filter, chunk, panel, products);
+        work.multiply(input + (chunk - first) * work.chunk_floats(), filter, chunk, group, products);
     });
   }
 }
 
 // dU = sum over tiles of (A dY A^T) * (B^T d B), an outer product in each slice; dw = G^T dU G.
 void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x, int size) {
-  int64_t out = dy.dim(3), in = x.dim(3), ld_out = round_up(out, simd_.width), ld_in = round_up(in, simd_.width), slices = int64_t(size + 2) * (size + 2);
+  int64_t out = dy.dim(3), in = x.dim(3), ld_out = spread_rows(out), ld_in = spread_rows(in), padded_in = round_up(in, simd_.width), slices = int64_t(size + 2) * (size + 2);
   Tiling tiling{x.dim(0), x.dim(1), x.dim(2), size};
   int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(in, panel), pieces = divide_up(out, kGradientRows);
   int64_t slice_rows = out * ld_in, most = std::min(kGradientTiles, tiling.tiles());
@@ -188,7 +203,7 @@ void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, 
     });
     threads_.run(slices * panels * pieces, [&](int64_t task, int) {
       int64_t slice = task / (panels * pieces), p = task / pieces % panels, row0 = task % pieces * kGradientRows, row1 = std::min(out, row0 + kGradientRows);
-      int64_t n0 = p * panel, vectors = std::min(panel, ld_in - n0) / simd_.width, height = simd_.rows_for[vectors];
+      int64_t n0 = p * panel, vectors = std::min(panel, padded_in - n0) / simd_.width, height = simd_.rows_for[vectors];
       for (int64_t row = row0; row < row1; row += height) {
         OuterRun run{gradients + slice * most * ld_out + row, inputs + slice * most * ld_in + n0, count};
         simd_.outer_f32({&run, 1, ld_out, ld_in, std::min(height, row1 - row), vectors, du + slice * slice_rows + row * ld_in + n0, ld_in, first > 0});
