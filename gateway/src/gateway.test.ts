@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { SpindleError } from '@spindle/kit';
-import { RunStatus, type Run } from '@spindle/proto';
+import { RunStatus, type Job, type Run } from '@spindle/proto';
 import { startHarness, type Harness } from './testing/harness.js';
 import type { FakeBehaviour } from './testing/fakes.js';
 
@@ -224,6 +224,67 @@ describe('trouble', () => {
     expect(run.status).toBe(RunStatus.SUCCEEDED);
     expect(stage(run, 'sample-base').done).toBe(29);
     expect(run.warnings.join()).toContain('3.png is left out: the image is truncated');
+  });
+
+  it('draws every image at the size that encoding gave its row, and evaluates squares', async () => {
+    const jobs = new Map<string, Job>();
+    const h = await start({ onJob: (job) => void jobs.set(job.key, job) });
+    const { data } = h.config as { data: object };
+    await h.create({ data: { ...data, buckets: { step: 16 } } });
+    const run = await h.finished('r1');
+    expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+    const work = (key: string) => jobs.get(`r1/${key}`)?.work;
+    const sizes = [
+      { height: 80, width: 48 },
+      { height: 64, width: 64 },
+      { height: 48, width: 80 },
+    ];
+    expect(work('encode/0001')?.value).toMatchObject({ resolution: 64, sizes });
+    // Of three rows per encode job and two per sample job.
+    expect([0, 1, 2].map((shard) => work(`sample-spin1/000${shard}`)?.value)).toMatchObject([
+      {
+        sampling: { height: 64, width: 64 },
+        items: [
+          { index: 0, ...sizes[0] },
+          { index: 1, ...sizes[1] },
+        ],
+      },
+      {
+        items: [
+          { index: 2, ...sizes[2] },
+          { index: 3, ...sizes[0] },
+        ],
+      },
+      {
+        items: [
+          { index: 4, ...sizes[1] },
+          { index: 5, ...sizes[2] },
+        ],
+      },
+    ]);
+    expect(work('eval-sample-spin1/0000')?.value).toMatchObject({
+      items: [
+        { height: 0, width: 0 },
+        { height: 0, width: 0 },
+      ],
+    });
+  });
+
+  it('says which buckets there are, and refuses such as the models cannot halve', async () => {
+    const h = await start();
+    const { data } = h.config as { data: object };
+    const check = async (more: object) =>
+      (await h.client.createRun({ configJson: JSON.stringify({ ...h.config, data: { ...data, ...more } }), runId: 'r1', dryRun: true }))
+        .plan;
+    expect(await check({ buckets: { step: 16 } })).toContain(
+      'buckets: 3 sizes from 48×80 to 80×48 pixels; the largest, 64×64, decides on memory.',
+    );
+    await expect(check({ buckets: {}, resolution: 96 })).rejects.toThrow(
+      'data.resolution: expected a multiple of data.buckets.step 64, got 96.',
+    );
+    await expect(check({ buckets: { step: 24 } })).rejects.toThrow(
+      "data.buckets.step: expected a multiple of 16 (the VAE's 8 times the U-Net's 2), got 24.",
+    );
   });
 
   it('makes a damaged shard again before training', async () => {

@@ -116,6 +116,56 @@ describe('resizeAndCrop', () => {
     expect(columns(0.5, true)).toEqual([2, 1, 2, 1]);
   });
 
+  it('covers a size that is no square, and cuts what stands over', () => {
+    const asked: number[][] = [];
+    const engine = {
+      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => {
+        asked.push([width, height]);
+        return { rgb: new Uint8Array(width * height * 3), width, height };
+      },
+    };
+    const prepare = (width: number, height: number, at: { x: number; y: number } | null = null) =>
+      resizeAndCrop(
+        engine,
+        { rgb: new Uint8Array(width * height * 3), width, height },
+        { height: 8, width: 12 },
+        { filter: 'bilinear', flip: false, at },
+      );
+    // Too wide, too high, as wide as it should be, and of the size already.
+    const cut = [prepare(40, 20), prepare(30, 60), prepare(30, 20), prepare(12, 8), prepare(40, 20, { x: 0.99, y: 0.99 })];
+    expect(asked).toEqual([
+      [16, 8],
+      [12, 24],
+      [12, 8],
+      [16, 8],
+    ]);
+    for (const { width, height, rgb } of cut) expect([width, height, rgb.length]).toEqual([12, 8, 12 * 8 * 3]);
+    expect(cut.map(({ timeIds }) => timeIds)).toEqual([
+      [20, 40, 0, 2, 8, 12],
+      [60, 30, 8, 0, 8, 12],
+      [20, 30, 0, 0, 8, 12],
+      [8, 12, 0, 0, 8, 12],
+      [20, 40, 0, 4, 8, 12],
+    ]);
+  });
+
+  it('never leaves a gap where rounding down would', () => {
+    const engine = {
+      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => ({
+        rgb: new Uint8Array(width * height * 3),
+        width,
+        height,
+      }),
+    };
+    for (let width = 1; width <= 40; width++) {
+      for (let height = 1; height <= 40; height++) {
+        const image = { rgb: new Uint8Array(width * height * 3), width, height };
+        const { timeIds, rgb } = resizeAndCrop(engine, image, { height: 6, width: 10 });
+        expect([rgb.length, Math.min(...timeIds) >= 0]).toEqual([180, true]);
+      }
+    }
+  });
+
   it('asks for the filter it is told', () => {
     const asked: string[] = [];
     const engine = {

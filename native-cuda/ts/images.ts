@@ -65,28 +65,37 @@ export interface PreparedImage extends RgbImage {
 export interface Framing {
   filter: ResizeFilter;
   flip: boolean;
-  /** Where the square is cut, each from 0 (left, top) to below 1 (right, bottom); null: the centre. */
+  /** Where the image is cut, each from 0 (left, top) to below 1 (right, bottom); null: the centre. */
   at: { x: number; y: number } | null;
 }
 
 const standardFraming: Framing = { filter: 'bilinear', flip: false, at: null };
 
-/** Shorter side to `size` (antialiased), flipped left to right if asked, then a square; the place of the square is that in the flipped image. */
+/** A square of so many pixels per side, or a size of its own. */
+export type TargetSize = number | { height: number; width: number };
+
+/**
+ * Resized (antialiased) until it just covers the target, flipped left to right if asked, then cut to it; the place of the cut is that in
+ * the flipped image. Time ids are the image's own size, the cut's place and the target.
+ */
 export function resizeAndCrop(
   engine: Pick<Engine, 'resizeImage'>,
   image: RgbImage,
-  size: number,
+  target: TargetSize,
   framing: Framing = standardFraming,
 ): PreparedImage {
-  const short = Math.min(image.width, image.height);
+  const size = typeof target === 'number' ? { height: target, width: target } : target;
+  const narrow = image.width * size.height <= image.height * size.width;
+  const high = image.height * size.width <= image.width * size.height;
   // torchvision truncates the longer side.
-  const width = image.width === short ? size : Math.trunc((size * image.width) / short);
-  const height = image.height === short ? size : Math.trunc((size * image.height) / short);
+  const width = narrow ? size.width : Math.max(size.width, Math.trunc((size.height * image.width) / image.height));
+  const height = high ? size.height : Math.max(size.height, Math.trunc((size.width * image.height) / image.width));
   const resized = width === image.width && height === image.height ? image : engine.resizeImage(image, width, height, framing.filter);
   const turned = framing.flip ? flipped(resized) : resized;
   const { at } = framing;
-  const { left, top } = at === null ? centreOf(turned, size) : { left: placed(at.x, width - size), top: placed(at.y, height - size) };
-  return { ...crop(turned, size, left, top), timeIds: [image.height, image.width, top, left, size, size] };
+  const { left, top } =
+    at === null ? centreOf(turned, size) : { left: placed(at.x, width - size.width), top: placed(at.y, height - size.height) };
+  return { ...crop(turned, size, left, top), timeIds: [image.height, image.width, top, left, size.height, size.width] };
 }
 
 /** One of the offsets 0 to `room`, all equally likely for a uniform `share` below 1. */
@@ -107,23 +116,30 @@ export function flipped({ rgb, width, height }: RgbImage): RgbImage {
   return { rgb: out, width, height };
 }
 
-function centreOf(image: RgbImage, size: number): { left: number; top: number } {
-  return { left: Math.round((image.width - size) / 2), top: Math.round((image.height - size) / 2) };
+interface Size {
+  height: number;
+  width: number;
 }
 
-export function centerCrop(image: RgbImage, size: number): RgbImage {
+function centreOf(image: RgbImage, { height, width }: Size): { left: number; top: number } {
+  return { left: Math.round((image.width - width) / 2), top: Math.round((image.height - height) / 2) };
+}
+
+/** A square out of the middle. */
+export function centerCrop(image: RgbImage, side: number): RgbImage {
+  const size = { height: side, width: side };
   const { left, top } = centreOf(image, size);
   return crop(image, size, left, top);
 }
 
-function crop(image: RgbImage, size: number, left: number, top: number): RgbImage {
-  if (image.width === size && image.height === size) return image;
-  const rgb = new Uint8Array(size * size * 3);
-  for (let y = 0; y < size; y++) {
+function crop(image: RgbImage, { height, width }: Size, left: number, top: number): RgbImage {
+  if (image.width === width && image.height === height) return image;
+  const rgb = new Uint8Array(height * width * 3);
+  for (let y = 0; y < height; y++) {
     const from = ((top + y) * image.width + left) * 3;
-    rgb.set(image.rgb.subarray(from, from + size * 3), y * size * 3);
+    rgb.set(image.rgb.subarray(from, from + width * 3), y * width * 3);
   }
-  return { rgb, width: size, height: size };
+  return { rgb, width, height };
 }
 
 /** (N, 3, H, W) in [-1, 1] of images of one size. */

@@ -26,7 +26,9 @@ const sampling: IntendedSampling = { scheduler: 'DDIMScheduler', overridesJson: 
 
 it("asks the engine about a pipeline's own schedule and about the intended one", () => {
   const fake = engine();
-  expect(inspectFolder(fake, model, sampling)).toMatchObject({ kind: 'StableDiffusionPipeline', scheduler: 'PNDMScheduler' });
+  // Three levels of the U-Net, two halvings; the same of the VAE.
+  const halved = { vaeScale: 4, unetScale: 4 };
+  expect(inspectFolder(fake, model, sampling)).toMatchObject({ kind: 'StableDiffusionPipeline', scheduler: 'PNDMScheduler', ...halved });
   expect(fake.asked.map(({ config, steps }) => [config.includes('"_class_name":"DDIMScheduler"'), steps])).toEqual([
     [false, 4],
     [true, 20],

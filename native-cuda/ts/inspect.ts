@@ -16,6 +16,8 @@ export interface ModelReport {
   parameters: Record<string, number>;
   latentChannels: number;
   vaeScale: number;
+  /** Latent pixels per pixel of the U-Net's coarsest level: latents whose sides are multiples of it go through it evenly. */
+  unetScale: number;
   sampleSize: number;
   textTokens: number;
   textWidth: number;
@@ -42,6 +44,7 @@ const fewSteps = 4;
 const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
   latentChannels: 0,
   vaeScale: 0,
+  unetScale: 0,
   sampleSize: 0,
   textTokens: 0,
   textWidth: 0,
@@ -107,6 +110,7 @@ function inspectPipeline(engine: Inspector, directory: string, sampling?: Intend
     },
     latentChannels: pipeline.vaeScaling.latentChannels,
     vaeScale: pipeline.vaeScaling.scale,
+    unetScale: unetScaleOf(pipeline.unetConfig),
     sampleSize: pipeline.sampleSize,
     textTokens: pipeline.textTokens,
     textWidth: pipeline.textWidth,
@@ -114,6 +118,13 @@ function inspectPipeline(engine: Inspector, directory: string, sampling?: Intend
     scheduler: stringField(pipeline.scheduler, '_class_name', file),
     warnings: pipeline.warnings,
   };
+}
+
+/** Every level but the last halves the sides. */
+function unetScaleOf(config: JsonObject): number {
+  const levels = config['block_out_channels'];
+  // What the engine takes where the config does not say.
+  return 2 ** ((Array.isArray(levels) ? levels.length : 4) - 1);
 }
 
 /** The engine refuses what it does not know of a schedule, by name; `where` takes the place of the name it gives the config. */
@@ -151,6 +162,7 @@ function inspectComponent(engine: Inspector, directory: string): ModelReport {
         kind,
         parameters: { unet: engine.inspectModel('unet', source).parameters },
         latentChannels: numberField(config, 'in_channels', file, 4),
+        unetScale: unetScaleOf(config),
         sampleSize: typeof config['sample_size'] === 'number' ? config['sample_size'] : 0,
         textWidth: typeof width === 'number' ? width : 0,
       };

@@ -1,8 +1,9 @@
-import { asFloat32, readSafetensors } from '@spindle/kit';
-import { RunStatus } from '@spindle/proto';
+import { fromJsonString } from '@bufbuild/protobuf';
+import { asFloat32, asNumbers, openLocalStore, readSafetensors } from '@spindle/kit';
+import { JobResultSchema, RunStatus, type ArtifactRef } from '@spindle/proto';
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -144,6 +145,66 @@ it('trains adapters that play against the average of the last ones, and leaves t
   const apart = (a: Buffer, b: Buffer) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? 0))), 0);
   expect(apart(whole, added)).toBeLessThanOrEqual(1);
   expect(apart(halved, plain)).toBeGreaterThan(1);
+});
+
+it('trains on images of several aspect ratios at their own sizes', async () => {
+  const folder = join(data, 'ratios');
+  await mkdir(folder);
+  // Upright, square and wide ones, pairs of two ratios among them.
+  const sizes = [
+    [60, 100],
+    [70, 70],
+    [150, 90],
+    [90, 64],
+    [64, 66],
+  ] as const;
+  const rows = await Promise.all(
+    sizes.map(async ([width, height], i) => {
+      const source = sharp(join(scenes, `train/000${i}.png`));
+      await source
+        .clone()
+        .resize(width, height, { fit: 'fill' })
+        .toFile(join(folder, `${i}.png`));
+      await source
+        .clone()
+        .negate()
+        .toFile(join(folder, `worse-${i}.png`));
+      return JSON.stringify({ file_name: `${i}.png`, text: `a scene ${i}`, ...(i < 3 && { rejected_file_name: `worse-${i}.png` }) });
+    }),
+  );
+  await writeFile(join(folder, 'metadata.jsonl'), rows.join('\n'));
+  const { evaluation: _none, train, sampling, ...config } = tinyConfig();
+  const run = {
+    ...config,
+    data: { path: folder, buckets: { step: 16 }, flip: true, views: 2 },
+    iterations: 2,
+    train: { ...train, steps: 2, batch_size: 4, gradient_accumulation: 2 },
+    sampling: { ...sampling, generated: 'pixels', previous_share: 0.5 },
+    baselines: { sft: {}, dpo: {} },
+  };
+  await mesh.create(run, 'ratios');
+  const ended = await mesh.ended('ratios');
+  expect([ended.reason, ended.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  const store = await openLocalStore(mesh.artifacts);
+  const shapesIn = async (stage: string, field: 'shard' | 'latents') => {
+    const found: [number, string][] = [];
+    for (const key of await store.listResults(`ratios/${stage}`)) {
+      const { result } = fromJsonString(JobResultSchema, (await store.getResult(key)) ?? '');
+      const ref = (result.value as Record<string, unknown> | undefined)?.[field] as ArtifactRef;
+      const { tensors } = readSafetensors(await store.get(ref), key);
+      const [index, shape] = ['index', 'shape'].map((name) => asNumbers(tensors.get(name)!));
+      index?.forEach((row, n) => found.push([row, shape?.slice(3 * n, 3 * n + 3).join('×') ?? '']));
+    }
+    return Object.fromEntries(found);
+  };
+  // At a quarter of the pixels' sides: 48×80, 64×64, 80×48.
+  const expected = { 0: '4×20×12', 1: '4×16×16', 2: '4×12×20', 3: '4×12×20', 4: '4×16×16' };
+  expect(await shapesIn('encode', 'shard')).toEqual(expected);
+  for (const model of ['base', 'spin1']) expect(await shapesIn(`sample-${model}`, 'latents')).toEqual(expected);
+  const lines = (await readFile(join(mesh.runDirectory('ratios'), 'metrics.jsonl'), 'utf8')).trim().split('\n');
+  const steps = lines.map((line) => JSON.parse(line) as { model: string; step: number; loss: number });
+  expect(steps).toHaveLength(8);
+  for (const { model, step, loss } of steps) if (step === 1 && model !== 'sft') expect(loss, model).toBeCloseTo(Math.log(2), 6);
 });
 
 it('refuses the baseline on data without pairs before anything runs', async () => {

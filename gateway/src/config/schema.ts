@@ -240,6 +240,21 @@ export const evaluationSchema = z.strictObject({
   sampling: evaluationSamplingSchema.default({}).describe('Overrides of `sampling` for evaluation.'),
 });
 
+export const bucketsSchema = z.strictObject({
+  step: positiveInt
+    .max(1024)
+    .default(64)
+    .describe(
+      'Pixels of which sides are multiples. The VAE and the U-Net must halve such sides evenly: for Stable Diffusion 1.x and 2.x it is a multiple of 64, for XL of 32; data.resolution must be a multiple of it.',
+    ),
+  max_ratio: z
+    .number()
+    .gt(1)
+    .max(16)
+    .default(2)
+    .describe('Longer side by shorter one, at most; what is beyond it is cut to the last size.'),
+});
+
 export const runConfigSchema = z
   .strictObject({
     $schema: z.string().optional().describe('Ignored; lets editors find the schema.'),
@@ -290,7 +305,15 @@ export const runConfigSchema = z
           .enum(['bilinear', 'bicubic', 'lanczos'])
           .default('bilinear')
           .describe('Filter that brings the shorter side to the resolution, antialiased; the papers use bilinear.'),
-        crop: z.enum(['center', 'random']).default('center').describe('Which square of the resized image is taken.'),
+        crop: z
+          .enum(['center', 'random'])
+          .default('center')
+          .describe("Which square, or part of a bucket's size, of the resized image is taken."),
+        buckets: bucketsSchema
+          .optional()
+          .describe(
+            'Aspect-ratio buckets instead of squares: every image, and what is drawn against it, has the size whose aspect ratio is nearest to its own, of about resolution² pixels and never more. Default: off.',
+          ),
         flip: z
           .boolean()
           .default(false)

@@ -18,12 +18,13 @@ import {
   type SamplingSettings,
   type UnetRef,
 } from '@spindle/proto';
+import { bucketTable, type ImageSize } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
 import { evaluationSampling } from '../config/resolve.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import { jobKey, stagesOf, trainedAs, type Stage, type StageKind } from '../domain/plan.js';
 import { shardItems, shardRange } from '../domain/shards.js';
-import type { StoredUnet } from '../domain/state.js';
+import { stageOf, type StoredUnet } from '../domain/state.js';
 import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
 import { precisionOf, toRef } from './wire.js';
@@ -74,6 +75,7 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
         resolution: record.resolution,
         precision,
         ...(reframes(config) && { transform: imageTransform(config) }),
+        sizes: bucketSizes(config.data.buckets, record.resolution),
       });
       return create(JobSchema, { key, runId, work: { case: 'encode', value } });
     }
@@ -84,7 +86,7 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
         unet: drawingRef(record, stage.model),
         pipelinePath: config.model,
         sampling: samplingSettings(evaluating ? evaluationSampling(config) : config.sampling, record.resolution),
-        items: evaluating ? promptItems(record, stage, shard, texts.prompts) : await captionItems(record, stage, shard, texts),
+        items: evaluating ? promptItems(record, stage, shard, texts.prompts) : await captionItems(record, stage, shard, texts, results),
         wantLatents: !evaluating,
         ...(!evaluating && config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
         wantImages: evaluating,
@@ -119,11 +121,32 @@ export function promptItems(record: RunRecord, stage: Stage, shard: number, prom
 }
 
 /** Images that the opponent draws for a shard of the training rows. */
-async function captionItems(record: RunRecord, stage: Stage, shard: number, texts: RunTexts): Promise<PromptItem[]> {
-  const { start, count } = shardRange(record.state.plan, stage, shard);
+async function captionItems(record: RunRecord, stage: Stage, shard: number, texts: RunTexts, results: ResultReader): Promise<PromptItem[]> {
+  const { plan, rejected } = record.state;
+  const { start, count } = shardRange(plan, stage, shard);
   const captions = await texts.captions(start, count);
-  const items = shardItems(record.state.plan, stage, shard, new Set(record.state.rejected));
-  return items.map(({ index, seed }) => create(PromptItemSchema, { index, seed, prompt: captions[index - start] ?? '' }));
+  const sizes = record.config.data.buckets ? await rowSizes(record, start, count, results) : new Map<number, ImageSize>();
+  return shardItems(plan, stage, shard, new Set(rejected)).map(({ index, seed }) =>
+    create(PromptItemSchema, { index, seed, prompt: captions[index - start] ?? '', ...sizes.get(index) }),
+  );
+}
+
+/** What encoding made of the images of rows [start, start + count): what is drawn against an image has its size. */
+async function rowSizes(record: RunRecord, start: number, count: number, results: ResultReader): Promise<Map<number, ImageSize>> {
+  const { encodeShardSize } = record.state.plan;
+  const encoded = new Set(stageOf(record.state, 'encode').done);
+  const sizes = new Map<number, ImageSize>();
+  for (let shard = Math.floor(start / encodeShardSize); shard * encodeShardSize < start + count; shard++) {
+    if (!encoded.has(shard)) continue;
+    const result = await results.encode(jobKey(record.runId, 'encode', shard));
+    for (const { index, height, width } of result.sizes) sizes.set(index, { height, width });
+  }
+  return sizes;
+}
+
+/** The sizes of a config's buckets; none without. */
+export function bucketSizes(buckets: RunConfig['data']['buckets'], resolution: number): ImageSize[] {
+  return buckets ? bucketTable(resolution, { step: buckets.step, maxRatio: buckets.max_ratio }) : [];
 }
 
 /** The U-Net of a model of this run: the pipeline's own for the base, else the two blobs that training left. */

@@ -1,6 +1,6 @@
 /** Makes damaged inputs of a training again. Jobs are deterministic, so the blob comes back under its own digest. */
 import { delay, SpindleError } from '@spindle/kit';
-import type { ArtifactRef, TrainRequest } from '@spindle/proto';
+import type { ArtifactRef, Job, TrainRequest } from '@spindle/proto';
 import { jobKey, opponentOf } from '../domain/plan.js';
 import { stageOf } from '../domain/state.js';
 import { buildJob } from './jobs.js';
@@ -18,12 +18,14 @@ export async function repairInputs(context: TaskContext, request: TrainRequest):
       : await damaged(context, `sample-${opponentOf(record.state.plan, request.iteration)}`, request.generatedShards);
   const all = [...encoded, ...generated];
   const texts = await context.texts();
-  for (const { stage, shard, ref } of all) {
-    const key = jobKey(record.runId, stage, shard);
-    context.ports.logger.warn({ key, digest: ref.digest }, 'a damaged shard is made again');
-    await context.ports.store.deleteResults(key);
+  // Before any result goes: sampling is told by encoding how large its images are.
+  const jobs: Job[] = [];
+  for (const { stage, shard } of all) jobs.push(await buildJob(record, stage, shard, texts, context.results));
+  for (const [i, job] of jobs.entries()) {
+    context.ports.logger.warn({ key: job.key, digest: all[i]?.ref.digest }, 'a damaged shard is made again');
+    await context.ports.store.deleteResults(job.key);
     // A round of its own gets past the queue's de-duplication.
-    await context.ports.bus.publishJob(await buildJob(record, stage, shard, texts, context.results), Date.now());
+    await context.ports.bus.publishJob(job, Date.now());
   }
   for (const { stage, shard, ref } of all) {
     while (!(await context.ports.store.has(ref))) {

@@ -5,11 +5,11 @@ import { access } from 'node:fs/promises';
 import { InspectModelRequestSchema, type InspectModelResponse, type MetricSpec, type SamplingSettings } from '@spindle/proto';
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
-import { readPromptSet, type Files, type HeldOutPrompt } from '@spindle/data';
+import { readPromptSet, type Files, type HeldOutPrompt, type ImageSize } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
-import { metricSpecs, samplingSettings } from '../orchestrator/jobs.js';
+import { bucketSizes, metricSpecs, samplingSettings } from '../orchestrator/jobs.js';
 import type { SamplerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
@@ -23,6 +23,8 @@ export interface CheckedRun {
   config: RunConfig;
   plan: RunPlan;
   resolution: number;
+  /** Sizes of training images; empty: squares of the resolution. */
+  sizes: ImageSize[];
   model: InspectModelResponse;
   data: DataSet;
   prompts: HeldOutPrompt[];
@@ -48,6 +50,7 @@ export async function checkRun(config: RunConfig, runId: string, ports: CheckPor
   if (resolution % model.vaeScale !== 0) {
     throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of the VAE's ${model.vaeScale}, got ${resolution}.`);
   }
+  const sizes = checkBuckets(config, resolution, model);
   await checkSampling(config, resolution, sampler, signal);
   const prompts = await heldOut(config, ports.files);
   await checkMetrics(config, sampler, signal);
@@ -74,8 +77,23 @@ export async function checkRun(config: RunConfig, runId: string, ports: CheckPor
       `evaluation.prompts: at least ${long} prompts are longer than the text encoder's ${model.textTokens} tokens; they will be cut.`,
     );
   }
-  const checked = { config, plan, resolution, model, data, prompts, warnings };
+  const checked = { config, plan, resolution, sizes, model, data, prompts, warnings };
   return { ...checked, text: describePlan(checked) };
+}
+
+/** The buckets' sizes: such as pass through every level of the models evenly. */
+function checkBuckets({ data }: RunConfig, resolution: number, { vaeScale, unetScale }: InspectModelResponse): ImageSize[] {
+  if (!data.buckets) return [];
+  const { step } = data.buckets;
+  const least = vaeScale * unetScale;
+  if (least === 0 || step % least !== 0)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `data.buckets.step: expected a multiple of ${least} (the VAE's ${vaeScale} times the U-Net's ${unetScale}), got ${step}.`,
+    );
+  if (resolution % step !== 0)
+    throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of data.buckets.step ${step}, got ${resolution}.`);
+  return bucketSizes(data.buckets, resolution);
 }
 
 /** Preference pairs are asked for by the baseline alone. */

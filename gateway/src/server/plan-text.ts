@@ -1,5 +1,6 @@
 /** What `spindle run --dry-run` prints: what would be done, and what it needs. */
 import { statfsSync } from 'node:fs';
+import { sizeName, type ImageSize } from '@spindle/data';
 import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
 import { baselines, evaluationItems, modelNames, opponentOf, stagesOf, type RunPlan, type StageKind } from '../domain/plan.js';
@@ -8,7 +9,7 @@ import type { CheckedRun } from './create-run.js';
 const float = 4;
 
 export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
-  const { config, plan, model, resolution, prompts, warnings } = run;
+  const { config, plan, model, resolution, sizes, prompts, warnings } = run;
   const side = resolution / model.vaeScale;
   const shards = (name: string): number => stagesOf(plan).find((stage) => stage.name === name)?.shards ?? 0;
   const sft = sftTraining(config);
@@ -20,6 +21,7 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   return [
     `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ${model.predictionType} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
+    ...bucketText(sizes),
     ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
     ...(dpo ? [`baseline dpo: ${trainText(dpo, 1)}, β ${dpo.beta}.`] : []),
     ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, shards('sample-base'), i + 1)),
@@ -27,6 +29,18 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
     `memory: training needs about ${size(trainingMemory(run))} plus activations (${memoryText(config)}).`,
     `disk: about ${size(diskBytes(run))} under the artifacts folder.`,
     ...warnings.map((warning) => `warning: ${warning}`),
+  ];
+}
+
+/** None has more pixels than the square, which memory and disk are counted with. */
+function bucketText(sizes: readonly ImageSize[]): string[] {
+  const [first] = sizes;
+  const last = sizes.at(-1);
+  if (first === undefined || last === undefined) return [];
+  const largest = Math.max(...sizes.map(({ height, width }) => height * width));
+  const names = sizes.filter(({ height, width }) => height * width === largest).map(sizeName);
+  return [
+    `buckets: ${sizes.length} sizes from ${sizeName(first)} to ${sizeName(last)} pixels; the largest, ${names.join(' and ')}, decides on memory.`,
   ];
 }
 

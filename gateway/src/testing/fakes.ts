@@ -15,6 +15,7 @@ import {
   MetricStatisticsSchema,
   ModelStatisticsSchema,
   RejectedRowSchema,
+  RowSizeSchema,
   SampleResultSchema,
   SamplerService,
   ScoreResultSchema,
@@ -119,6 +120,7 @@ function inspectAnswer(path: string, overrides: string) {
     unetParameters: 1_000n,
     latentChannels: 4,
     vaeScale: 8,
+    unetScale: 2,
     sampleSize: 8,
     textTokens: 16,
     textWidth: 8,
@@ -143,12 +145,17 @@ async function resultOf(job: Job, store: ArtifactStore, behaviour: FakeBehaviour
   const base = { key: job.key, seconds: 0, worker: 'fake' };
   switch (job.work.case) {
     case 'encode': {
-      const { start, count } = job.work.value;
+      const { start, count, sizes } = job.work.value;
       const rejected = (behaviour.rejected ?? []).filter((index) => index >= start && index < start + count);
       const value = create(EncodeResultSchema, {
         shard: await blob(`encode ${start} ${count}`, 'application/safetensors'),
         count: count - rejected.length,
         rejected: rejected.map((index) => create(RejectedRowSchema, { index, file: `${index}.png`, reason: 'the image is truncated' })),
+        // Rows take turns in the sizes.
+        sizes: Array.from({ length: sizes.length > 0 ? count : 0 }, (_, i) => ({
+          ...sizes[(start + i) % sizes.length],
+          index: start + i,
+        })).map(({ index, height, width }) => create(RowSizeSchema, { index, height: height ?? 0, width: width ?? 0 })),
       });
       return create(JobResultSchema, { ...base, result: { case: 'encode', value } });
     }

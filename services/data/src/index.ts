@@ -6,3 +6,4 @@ export { ImageReader } from './images.js';
 export { Manifest, manifestLine, parseManifestLine, type ManifestRow } from './manifest.js';
 export { Prompts } from './prompts.js';
 export { readPromptSet, type HeldOutPrompt, type PromptColumns } from './prompt_set.js';
+export { bucketTable, nearestSize, sizeName, type BucketSettings, type ImageSize } from './buckets.js';

@@ -49,7 +49,7 @@ interface Row {
   rejected?: string;
 }
 
-async function run(rows: Row[], transform?: object, runId = 'r1') {
+async function run(rows: Row[], transform?: object, runId = 'r1', sizes: { height: number; width: number }[] = []) {
   const lines = await Promise.all(
     rows.map(async ({ content, text = 'x', rejected }, i) => {
       const file = join(root, `${i}.img`);
@@ -67,6 +67,7 @@ async function run(rows: Row[], transform?: object, runId = 'r1') {
     resolution: 8,
     precision: Precision.FLOAT32,
     ...(transform && { transform: create(ImageTransformSchema, { seed, ...transform }) }),
+    sizes,
   });
   return encode(job, runId, deps, signal);
 }
@@ -121,6 +122,117 @@ describe('views', () => {
       code: 'INVALID_ARGUMENT',
       message: 'transform.filter: expected bilinear, bicubic, lanczos, got "nearest"',
     });
+  });
+});
+
+describe('aspect-ratio buckets', () => {
+  const sizes = [
+    { height: 12, width: 4 },
+    { height: 8, width: 8 },
+    { height: 4, width: 12 },
+  ];
+  // Values are the first letters' codes, sizes the fake's.
+  const rows: Row[] = [
+    { content: 'A 30x10', rejected: 'a 10x10' },
+    { content: 'B' },
+    { content: 'broken' },
+    { content: 'C 29x10', text: 'xyz' },
+    { content: 'D 1x9' },
+  ];
+
+  it('bring every image to the nearest size, pairs alike, and say which', async () => {
+    engine.pooledWidth = 1;
+    const { shard, count, sizes: named } = await run(rows, { flip: true, views: 2 }, 'r1', sizes);
+    expect(count).toBe(4);
+    expect(named.map(({ index, height, width }) => [index, height, width])).toEqual([
+      [0, 4, 12],
+      [1, 8, 8],
+      [3, 4, 12],
+      [4, 12, 4],
+    ]);
+    const { numbers, names } = await tensorsOf(shard);
+    expect(numbers('index')).toEqual([0, 1, 3, 4, 0, 1, 3, 4]);
+    const shapes = [
+      [1, 1, 3],
+      [1, 2, 2],
+      [1, 1, 3],
+      [1, 3, 1],
+    ].flat();
+    expect(numbers('shape')).toEqual([...shapes, ...shapes]);
+    expect([numbers('rejected_index'), numbers('rejected_shape')]).toEqual([
+      [0, 0],
+      [1, 1, 3, 1, 1, 3],
+    ]);
+    const flips = (view: number) =>
+      [0, 1, 3, 4].map((row) => Number(viewOf({ filter: 'bilinear', flip: true, randomCrop: false, views: 2, seed }, row, view).flip));
+    const values = [0, 1].flatMap((view) =>
+      [65, 66, 67, 68].flatMap((value, n) => new Array<number>([3, 4, 3, 3][n] ?? 0).fill(-(value + (flips(view)[n] ?? 0)))),
+    );
+    expect(numbers('logvar')).toEqual(values);
+    expect(numbers('rejected_logvar')).toEqual([0, 1].flatMap((view) => new Array<number>(3).fill(-(97 + (flips(view)[0] ?? 0)))));
+    expect(numbers('time_ids').slice(0, 12)).toEqual([30, 20, 1, 2, 4, 12, 30, 20, 1, 2, 8, 8]);
+    expect(names).toContain('pooled');
+  });
+
+  it('are part of what a kept shard is named by', async () => {
+    const whole = rows.filter(({ content }) => content !== 'broken');
+    await run(whole);
+    const before = looks();
+    const first = await run(whole, undefined, 'r1', sizes);
+    expect(looks()).toBe(before + 5);
+    const again = await run(whole, undefined, 'r2', sizes);
+    expect([looks(), again.shard, again.sizes]).toEqual([before + 5, first.shard, first.sizes]);
+  });
+
+  it('refuse a size that is none', async () => {
+    await expect(run(rows, undefined, 'r1', [{ height: 0, width: 8 }])).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: 'encode.sizes: expected positive numbers of pixels, got 0',
+    });
+  });
+});
+
+describe('generated images of several sizes', () => {
+  const items = [
+    { index: 4, prompt: 'a', seed: 1n, height: 12, width: 4 },
+    { index: 2, prompt: 'a', seed: 2n },
+    { index: 7, prompt: 'ab', seed: 3n, height: 12, width: 4 },
+  ];
+  const job = (fields: object) =>
+    create(SampleJobSchema, {
+      pipelinePath: join(root, 'p'),
+      unet: { name: 'base', path: '/u' },
+      sampling: { steps: 2, guidanceScale: 3, height: 8, width: 8 },
+      items,
+      precision: Precision.FLOAT32,
+      ...fields,
+    });
+
+  it('are drawn and kept at their own', async () => {
+    const { latents, images, count } = await sample(job({ wantLatents: true, wantImages: true }), 'r1', deps, signal);
+    expect(count).toBe(3);
+    const { numbers } = await tensorsOf(latents);
+    expect(numbers('index')).toEqual([4, 7, 2]);
+    expect(numbers('shape')).toEqual(
+      [
+        [1, 3, 1],
+        [1, 3, 1],
+        [1, 2, 2],
+      ].flat(),
+    );
+    const firsts = [6, 9, 7].map((first, n) => Array.from({ length: [3, 3, 4][n] ?? 0 }, (_, i) => first + i));
+    expect(numbers('latents')).toEqual(firsts.flat());
+    // In the items' order.
+    const files = await Promise.all(images.map(async (ref) => (await store.get(ref)).toString()));
+    expect(files).toEqual([firsts[0], firsts[2], firsts[1]].map((values) => `png ${values?.join(' ')}`));
+  });
+
+  it('are encoded again as pixels of their own size', async () => {
+    const { latents } = await sample(job({ wantLatents: true, pixels: { seed, flip: true, views: 2 } }), 'r1', deps, signal);
+    const { numbers, names } = await tensorsOf(latents);
+    expect(names.sort()).toEqual(['index', 'logvar', 'mean', 'shape']);
+    expect(numbers('index')).toEqual([4, 4, 7, 7, 2, 2]);
+    expect(numbers('shape').filter((_, i) => i % 3 === 1)).toEqual([3, 3, 3, 3, 2, 2]);
   });
 });
 

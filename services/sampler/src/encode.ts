@@ -1,10 +1,11 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
-import { ensureError, fromFloat32, fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
-import { describeRef, Manifest, type ImageReader, type ManifestRow } from '@spindle/data';
-import type { PreparedImage, TensorDto } from '@spindle/native';
+import { ensureError, fromFloat32, fromInt64, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
+import { describeRef, Manifest, type ImageReader, type ImageSize, type ManifestRow } from '@spindle/data';
+import type { PreparedImage } from '@spindle/native';
 import {
   EncodeResultSchema,
   RejectedRowSchema,
+  RowSizeSchema,
   type ArtifactRef,
   type EncodeJob,
   type EncodeResult,
@@ -15,9 +16,11 @@ import { ahead } from './ahead.js';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
 import { resolveTransform, viewOf, type Transform } from './domain/transform.js';
 import type { EncodeCache } from './encode_cache.js';
+import { RowEncoder, type EncodedRow, type Posterior, type PreparedRow } from './encode_rows.js';
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
+import { concatenated, latentTensors } from './shard.js';
 
 export interface EncodeDeps {
   store: ArtifactStore;
@@ -55,94 +58,55 @@ export async function encode(job: EncodeJob, runId: string, deps: EncodeDeps, si
   const precision = await deps.models.precision(runId, job.precision);
   const transform = invalidIfThrows(() => resolveTransform(job.transform));
   const { resolution, pipelinePath } = job;
-  const key = await deps.cache.key(rows, pipelinePath, { resolution, precision, transform }, signal);
+  if (job.sizes.some(({ height, width }) => height === 0 || width === 0))
+    throw new SpindleError('INVALID_ARGUMENT', 'encode.sizes: expected positive numbers of pixels, got 0');
+  const bucketed = job.sizes.length > 0;
+  const sizes = (bucketed ? job.sizes : [{ height: resolution, width: resolution }]).map(({ height, width }) => ({ height, width }));
+  const settings = { resolution, precision, transform, ...(bucketed && { sizes }) };
+  const key = await deps.cache.key(rows, pipelinePath, settings, signal);
   const known = key === null ? null : await deps.cache.find(key);
   if (known !== null) return known;
-  const result = await deps.models.withPipeline(pipelinePath, precision, (pipeline) =>
-    encodeRows(rows, resolution, transform, pipeline, deps, signal),
-  );
+  const result = await deps.models.withPipeline(pipelinePath, precision, async (pipeline) => {
+    // What the VAE cannot halve evenly is no row's fault.
+    for (const { height, width } of sizes) pipeline.latentShape(height, width);
+    return encodeRows(rows, { resolution, sizes, bucketed, transform }, pipeline, deps, signal);
+  });
   if (key !== null) await deps.cache.keep(key, result);
   return result;
 }
 
+interface EncodePlan {
+  resolution: number;
+  /** Sizes that images may have; without buckets the square of the resolution. */
+  sizes: readonly ImageSize[];
+  bucketed: boolean;
+  transform: Transform;
+}
+
 async function encodeRows(
   rows: readonly ManifestRow[],
-  resolution: number,
-  transform: Transform,
+  plan: EncodePlan,
   pipeline: LoadedPipeline,
   deps: EncodeDeps,
   signal: AbortSignal,
 ): Promise<EncodeResult> {
-  const latentShape = pipeline.latentShape(resolution, resolution);
-  const { pooledWidth } = pipeline;
-  const shard = new Shard({
-    mean: latentShape,
-    logvar: latentShape,
-    text: pipeline.textShape,
-    // What SDXL's U-Net is told beside the text.
-    ...(pooledWidth > 0 ? { pooled: [pooledWidth], time_ids: [timeIdCount] } : {}),
-  });
   const rejected: RejectedRow[] = [];
-  let truncated = 0;
-  const prepared = ahead(rows, readAhead, (row) => prepare(row, resolution, transform, deps, signal));
-  for (const { from, to } of batchesOf(rows.length, vaeBatchSize(resolution, resolution))) {
-    signal.throwIfAborted();
-    const accepted: ManifestRow[] = [];
-    /** Per accepted row its views. */
-    const images: PreparedImage[][] = [];
-    /** The less preferred images of pairs, and whose. */
-    const others: { index: number; views: PreparedImage[] }[] = [];
-    for (let n = from; n < to; n++) {
-      const { value } = await prepared.next();
-      if (value === undefined) break;
-      if ('reason' in value) {
-        rejected.push(value);
-        continue;
-      }
-      images.push(value.image);
-      accepted.push(value.row);
-      if (value.rejected !== null) others.push({ index: value.row.index, views: value.rejected });
-    }
-    if (accepted.length === 0) continue;
-    const started = nowMs();
-    const texts = await pipeline.encodeTexts(
-      accepted.map((row) => row.text),
-      signal,
-    );
-    truncated += texts.truncated;
-    for (let view = 0; view < transform.views; view++) {
-      const seen = images.flatMap((views) => views[view] ?? []);
-      const { mean, logvar, phases } = await pipeline.encodeImages(seen, signal);
-      recordPhases(phases, started);
-      shard.add(
-        accepted.map((row) => row.index),
-        { mean, logvar, text: texts.text, ...(texts.pooled === null ? {} : { pooled: texts.pooled, time_ids: timeIds(seen) }) },
-      );
-      if (others.length === 0) continue;
-      const other = await pipeline.encodeImages(
-        others.flatMap(({ views }) => views[view] ?? []),
-        signal,
-      );
-      shard.addRejected(
-        others.map(({ index }) => index),
-        other.mean,
-        other.logvar,
-      );
-    }
+  const encoder = new RowEncoder(pipeline, signal);
+  for await (const prepared of ahead(rows, readAhead, (row) => prepare(row, plan, deps, signal))) {
+    if ('reason' in prepared) rejected.push(prepared);
+    else await encoder.add(prepared);
   }
+  await encoder.finish();
+  const { encoded, truncated } = encoder;
   return create(EncodeResultSchema, {
-    shard: await deps.store.put(shard.bytes(), shardMediaType),
-    count: shard.count / transform.views,
+    shard: await deps.store.put(shardOf(rows, encoded, plan, pipeline), shardMediaType),
+    count: encoded.length,
     rejected,
     truncatedCaptions: truncated,
+    ...(plan.bucketed && {
+      sizes: [...encoded].sort((x, y) => x.index - y.index).map(({ index, size }) => create(RowSizeSchema, { index, ...size })),
+    }),
   });
-}
-
-interface PreparedRow {
-  row: ManifestRow;
-  /** Its views. */
-  image: PreparedImage[];
-  rejected: PreparedImage[] | null;
 }
 
 /**
@@ -151,8 +115,7 @@ interface PreparedRow {
  */
 async function prepare(
   row: ManifestRow,
-  resolution: number,
-  transform: Transform,
+  { sizes, transform }: EncodePlan,
   deps: EncodeDeps,
   signal: AbortSignal,
 ): Promise<PreparedRow | RejectedRow> {
@@ -161,13 +124,14 @@ async function prepare(
     ...viewOf(transform, row.index, view),
   }));
   let ref = row.image;
-  const read = async (): Promise<PreparedImage[]> =>
-    deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), resolution, framings);
+  const read = async (into: readonly ImageSize[]): Promise<PreparedImage[]> =>
+    deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), into, framings);
   try {
-    const image = await read();
+    const image = await read(sizes);
     if (row.rejected === undefined) return { row, image, rejected: null };
     ref = row.rejected;
-    return { row, image, rejected: await read() };
+    // Both images of a pair have the size of the preferred one.
+    return { row, image, rejected: await read(image.slice(0, 1)) };
   } catch (thrown) {
     const error = ensureError(thrown);
     if (error.code !== 'INVALID_ARGUMENT') throw error;
@@ -177,61 +141,52 @@ async function prepare(
 
 const timeIdCount = 6;
 
-function timeIds(images: readonly PreparedImage[]): TensorDto {
-  return { data: Float32Array.from(images.flatMap((image) => image.timeIds)), shape: [images.length, timeIdCount] };
+/** Rows in the order of blocks; in a block view by view. */
+function shardOf(rows: readonly ManifestRow[], encoded: readonly EncodedRow[], plan: EncodePlan, pipeline: LoadedPipeline): Buffer {
+  const { resolution, transform, bucketed } = plan;
+  const byIndex = new Map(encoded.map((row) => [row.index, row]));
+  const all: EncodedView[] = [];
+  const others: EncodedView[] = [];
+  for (const { from, to } of batchesOf(rows.length, vaeBatchSize(resolution, resolution))) {
+    const block = rows.slice(from, to).flatMap((row) => byIndex.get(row.index) ?? []);
+    for (let view = 0; view < transform.views; view++) {
+      for (const row of block) {
+        const own = row.image[view];
+        const other = row.rejected?.[view];
+        if (own !== undefined) all.push({ row, view, ...own });
+        if (other !== undefined) others.push({ row, view, ...other });
+      }
+    }
+  }
+  const rowShape = bucketed ? null : pipeline.latentShape(resolution, resolution);
+  const latents = (views: readonly EncodedView[], prefix: '' | 'rejected_') =>
+    latentTensors(
+      { [`${prefix}mean`]: views.map((view) => view.mean), [`${prefix}logvar`]: views.map((view) => view.logvar) },
+      rowShape,
+      `${prefix}shape`,
+    );
+  const perRow = (shape: readonly number[], of: (view: EncodedView) => Float32Array) =>
+    fromFloat32([all.length, ...shape], concatenated(all.map(of)));
+  return writeSafetensors(
+    new Map([
+      ['index', fromInt64(all.map(({ row }) => row.index))],
+      ...latents(all, ''),
+      ['text', perRow(pipeline.textShape, ({ row }) => row.text)],
+      ...(pipeline.pooledWidth > 0
+        ? ([
+            // What SDXL's U-Net is told beside the text.
+            ['pooled', perRow([pipeline.pooledWidth], ({ row }) => row.pooled ?? new Float32Array(0))],
+            ['time_ids', perRow([timeIdCount], ({ row, view }) => Float32Array.from(row.timeIds[view] ?? []))],
+          ] as const)
+        : []),
+      ...(others.length > 0
+        ? ([['rejected_index', fromInt64(others.map(({ row }) => row.index))], ...latents(others, 'rejected_')] as const)
+        : []),
+    ]),
+  );
 }
 
-class Shard {
-  readonly #index: number[] = [];
-  readonly #rejectedIndex: number[] = [];
-  readonly #columns = new Map<string, TensorDto[]>();
-
-  /** Shape of one row by the name of its tensor. */
-  constructor(readonly rowShapes: Readonly<Record<string, readonly number[]>>) {}
-
-  get count(): number {
-    return this.#index.length;
-  }
-
-  add(index: readonly number[], part: Record<string, TensorDto>): void {
-    this.#index.push(...index);
-    this.#append(part);
-  }
-
-  addRejected(index: readonly number[], mean: TensorDto, logvar: TensorDto): void {
-    this.#rejectedIndex.push(...index);
-    this.#append({ rejected_mean: mean, rejected_logvar: logvar });
-  }
-
-  bytes(): Buffer {
-    const rejected = this.#rejectedIndex.length;
-    const latentShape = this.rowShapes['mean'] ?? [];
-    return writeSafetensors(
-      new Map([
-        ['index', fromInt64(this.#index)],
-        ...Object.entries(this.rowShapes).map(([name, shape]) => [name, this.#join(name, this.count, shape)] as const),
-        ...(rejected === 0
-          ? []
-          : ([
-              ['rejected_index', fromInt64(this.#rejectedIndex)],
-              ['rejected_mean', this.#join('rejected_mean', rejected, latentShape)],
-              ['rejected_logvar', this.#join('rejected_logvar', rejected, latentShape)],
-            ] as const)),
-      ]),
-    );
-  }
-
-  #append(columns: Record<string, TensorDto>): void {
-    for (const [name, part] of Object.entries(columns)) this.#columns.set(name, [...(this.#columns.get(name) ?? []), part]);
-  }
-
-  #join(name: string, rows: number, shape: readonly number[]) {
-    const data = new Float32Array(rows * shape.reduce((product, n) => product * n, 1));
-    let at = 0;
-    for (const part of this.#columns.get(name) ?? []) {
-      data.set(part.data, at);
-      at += part.data.length;
-    }
-    return fromFloat32([rows, ...shape], data);
-  }
+interface EncodedView extends Posterior {
+  row: EncodedRow;
+  view: number;
 }

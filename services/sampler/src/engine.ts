@@ -1,4 +1,5 @@
 /** The sampler's port to the engine, and the adapter that the process runs on; tests bring a port of their own. */
+import { nearestSize, type ImageSize } from '@spindle/data';
 import type { Engine } from '@spindle/native';
 import {
   choosePrecision,
@@ -73,8 +74,11 @@ export interface SamplerEngine {
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
   /** Throws what loading the judge would throw. */
   inspectJudge(judge: JudgeNames): InspectedJudge;
-  /** Decoded, resized and cropped to squares, one per framing; INVALID_ARGUMENT, naming `where`, when the bytes are no usable image. */
-  readImage(bytes: Buffer, where: string, resolution: number, framings: readonly Framing[]): Promise<PreparedImage[]>;
+  /**
+   * Decoded, resized and cut to the nearest of `sizes`, once per framing; INVALID_ARGUMENT, naming `where`, when the bytes are no usable
+   * image.
+   */
+  readImage(bytes: Buffer, where: string, sizes: readonly ImageSize[], framings: readonly Framing[]): Promise<PreparedImage[]>;
   /** Files of a unet folder. */
   unetSource(directory: string): ModelSourceDto;
   loadPipeline(directory: string, precision: NativePrecision): Promise<LoadedPipeline>;
@@ -88,9 +92,10 @@ export function nativeEngine(engine: Engine): SamplerEngine {
     choosePrecision: () => choosePrecision(engine),
     inspect: (path, sampling) => inspectFolder(engine, path, sampling),
     inspectJudge: (judge) => inspectJudge(engine, judgeSpec(judge, 'judge')),
-    readImage: async (bytes, where, resolution, framings) => {
+    readImage: async (bytes, where, sizes, framings) => {
       const image = await decodeImage(bytes, where);
-      return framings.map((framing) => resizeAndCrop(engine, image, resolution, framing));
+      const size = nearestSize(sizes, image);
+      return framings.map((framing) => resizeAndCrop(engine, image, size, framing));
     },
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) => new NativePipeline(await TextToImage.load(engine, directory, precision)),

@@ -12,7 +12,7 @@ export interface Reencoded {
 }
 
 /**
- * A generated image has the training resolution already, so nothing is cut from it; it is mirrored where its real image is.
+ * A generated image has the size of its real image already, so nothing is cut from it; it is mirrored where its real image is.
  * `items` gives the data set index of every row of `latents`.
  */
 export async function reencode(

@@ -1,6 +1,6 @@
 /** A sample job: images drawn by one U-Net, as latents (for training), PNG files (for evaluation), or both. */
 import { create } from '@bufbuild/protobuf';
-import { fromFloat32, fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
+import { fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
 import type { PhaseDto, TensorDto } from '@spindle/native';
 import {
   SampleResultSchema,
@@ -12,12 +12,13 @@ import {
   type SamplingSettings,
   type UnetRef,
 } from '@spindle/proto';
-import { resolveSampling } from './domain/sampling.js';
+import { resolveSampling, type Sampling } from './domain/sampling.js';
 import { resolveTransform, type Transform } from './domain/transform.js';
 import { shardMediaType } from './encode.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
 import { reencode, type Reencoded } from './reencode.js';
+import { latentsOf, latentTensors } from './shard.js';
 
 export interface SampleDeps {
   store: ArtifactStore;
@@ -41,11 +42,19 @@ export interface DrawOptions {
   onStep?: (done: number, total: number) => void;
 }
 
+/** Items of one size, and what was drawn for them. */
+export interface Drawn {
+  items: readonly PromptItem[];
+  latents: TensorDto;
+  reencoded: Reencoded | null;
+}
+
+/** Images are in the items' order. */
 export async function draw(
   request: DrawRequest,
   deps: SampleDeps,
   options: DrawOptions,
-): Promise<{ latents: TensorDto; reencoded: Reencoded | null; images: ArtifactRef[]; phases: PhaseDto[] }> {
+): Promise<{ drawn: Drawn[]; images: ArtifactRef[]; phases: PhaseDto[] }> {
   const { signal, onStep } = options;
   if (request.items.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one prompt, got none');
   const sampling = invalidIfThrows(() => resolveSampling(request.sampling));
@@ -53,51 +62,78 @@ export async function draw(
   return deps.models.withPipeline(request.pipelinePath, precision, (pipeline) =>
     deps.models.withUnet(request.unet, request.pipelinePath, precision, async (unet) => {
       const started = nowMs();
-      const { latents, phases } = await pipeline.draw(unet, request.items, sampling, {
-        signal,
-        ...(onStep === undefined ? {} : { onStep }),
-      });
-      const images: ArtifactRef[] = [];
-      if (options.wantImages) {
-        const decodeStart = nowMs() - started;
-        const files = await pipeline.decode(latents, signal);
-        phases.push({ name: 'vae_decode', startMs: decodeStart, durationMs: nowMs() - started - decodeStart });
-        for (const file of files) images.push(await deps.store.put(file, 'image/png'));
+      const phases: PhaseDto[] = [];
+      const drawn: Drawn[] = [];
+      const images = new Map<PromptItem, ArtifactRef>();
+      for (const { items, height, width } of bySize(request.items, sampling)) {
+        const drawStart = nowMs() - started;
+        const { latents, phases: own } = await pipeline.draw(
+          unet,
+          items,
+          { ...sampling, height, width },
+          {
+            signal,
+            ...(onStep === undefined ? {} : { onStep }),
+          },
+        );
+        phases.push(...own.map((phase) => ({ ...phase, startMs: phase.startMs + drawStart })));
+        if (options.wantImages) {
+          const decodeStart = nowMs() - started;
+          const files = await pipeline.decode(latents, signal);
+          phases.push({ name: 'vae_decode', startMs: decodeStart, durationMs: nowMs() - started - decodeStart });
+          for (const [n, item] of items.entries()) {
+            const file = files[n];
+            if (file !== undefined) images.set(item, await deps.store.put(file, 'image/png'));
+          }
+        }
+        const reencodeStart = nowMs() - started;
+        const reencoded = options.transform === undefined ? null : await reencode(pipeline, latents, items, options.transform, signal);
+        if (reencoded !== null) phases.push({ name: 'reencode', startMs: reencodeStart, durationMs: nowMs() - started - reencodeStart });
+        drawn.push({ items, latents, reencoded });
       }
-      const reencodeStart = nowMs() - started;
-      const reencoded =
-        options.transform === undefined ? null : await reencode(pipeline, latents, request.items, options.transform, signal);
-      if (reencoded !== null) phases.push({ name: 'reencode', startMs: reencodeStart, durationMs: nowMs() - started - reencodeStart });
       recordPhases(phases, started);
-      return { latents, reencoded, images, phases };
+      return { drawn, images: request.items.flatMap((item) => images.get(item) ?? []), phases };
     }),
   );
+}
+
+/** Items that are drawn together; an item without a size has that of the settings. */
+function bySize(items: readonly PromptItem[], sampling: Sampling): { items: PromptItem[]; height: number; width: number }[] {
+  const groups = new Map<string, { items: PromptItem[]; height: number; width: number }>();
+  for (const item of items) {
+    const [height, width] = [item.height || sampling.height, item.width || sampling.width];
+    const key = `${height} ${width}`;
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, { items: [item], height, width });
+    else group.items.push(item);
+  }
+  return [...groups.values()];
 }
 
 export async function sample(job: SampleJob, runId: string, deps: SampleDeps, signal: AbortSignal): Promise<SampleResult> {
   if (!job.wantLatents && !job.wantImages)
     throw new SpindleError('INVALID_ARGUMENT', 'sample: expected want_latents or want_images, got neither');
   const transform = job.wantLatents && job.pixels !== undefined ? invalidIfThrows(() => resolveTransform(job.pixels)) : undefined;
-  const { latents, reencoded, images } = await draw({ ...job, unet: job.unet, sampling: job.sampling }, deps, {
+  const { drawn, images } = await draw({ ...job, unet: job.unet, sampling: job.sampling }, deps, {
     wantImages: job.wantImages,
     ...(transform && { transform }),
     runId,
     signal,
   });
   const result = create(SampleResultSchema, { images, count: job.items.length });
-  if (job.wantLatents) {
-    const shard =
-      reencoded === null
-        ? new Map([
-            ['index', fromInt64(job.items.map((item) => item.index))],
-            ['latents', fromFloat32(latents.shape, latents.data)],
-          ])
-        : new Map([
-            ['index', fromInt64(reencoded.index)],
-            ['mean', fromFloat32(reencoded.mean.shape, reencoded.mean.data)],
-            ['logvar', fromFloat32(reencoded.logvar.shape, reencoded.logvar.data)],
-          ]);
-    result.latents = await deps.store.put(writeSafetensors(shard), shardMediaType);
-  }
+  if (job.wantLatents) result.latents = await deps.store.put(shardOf(job, drawn), shardMediaType);
   return result;
+}
+
+function shardOf(job: SampleJob, drawn: readonly Drawn[]): Buffer {
+  const reencoded = drawn.flatMap((group) => group.reencoded ?? []);
+  const index =
+    reencoded.length > 0 ? reencoded.flatMap((group) => group.index) : drawn.flatMap(({ items }) => items.map((item) => item.index));
+  const columns =
+    reencoded.length > 0
+      ? { mean: reencoded.flatMap(({ mean }) => latentsOf(mean)), logvar: reencoded.flatMap(({ logvar }) => latentsOf(logvar)) }
+      : { latents: drawn.flatMap(({ latents }) => latentsOf(latents)) };
+  const sized = job.items.some((item) => item.height > 0 || item.width > 0);
+  const rowShape = sized ? null : (drawn[0]?.latents.shape.slice(1) ?? []);
+  return writeSafetensors(new Map([['index', fromInt64(index)], ...latentTensors(columns, rowShape, 'shape')]));
 }

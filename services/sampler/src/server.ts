@@ -36,6 +36,7 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
         unetParameters: BigInt(report.parameters['unet'] ?? 0),
         latentChannels: report.latentChannels,
         vaeScale: report.vaeScale,
+        unetScale: report.unetScale,
         sampleSize: report.sampleSize,
         textTokens: report.textTokens,
         textWidth: report.textWidth,

@@ -2,9 +2,10 @@ import { openLocalStore, type ArtifactStore } from '@spindle/kit';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Dataset, type DatasetOptions } from './dataset.js';
-import { encodedShard, generatedShard, posteriorShard } from './testing/data.js';
+import { byShape, microBatches } from './domain/draws.js';
+import { encodedShard, generatedShard, posteriorShard, raggedShard } from './testing/data.js';
 
 let root: string;
 let store: ArtifactStore;
@@ -168,6 +169,98 @@ it('hands on pooled texts, sizes and crops where the shards have them; a dropped
     expect(timeIds).toEqual({ data: Float32Array.from([64, 71, 0, 7, 64, 64, 64, 68, 0, 4, 64, 64]), shape: [2, 6] });
     await dataset.close();
   }
+});
+
+describe('images of several shapes', () => {
+  const wide = [1, 2, 6];
+  const high = [1, 6, 2];
+  const square = [1, 2, 2];
+
+  it('are batched by shape, with what they are told from and their texts', async () => {
+    const dataset = await Dataset.open(store, {
+      ...options,
+      scalingFactor: 1,
+      encoded: [
+        await raggedShard(store, 'encoded', [
+          [5, wide],
+          [0, square],
+          [3, high],
+        ]),
+        await raggedShard(store, 'encoded', [
+          [8, wide],
+          [9, square],
+        ]),
+      ],
+      generated: [
+        await raggedShard(store, 'latents', [
+          [9, square],
+          [8, wide],
+        ]),
+        await raggedShard(store, 'latents', [
+          [3, high],
+          [0, square],
+          [5, wide],
+        ]),
+      ],
+    });
+    expect(dataset.shapes).toEqual([square, wide, high]);
+    const { draws, shapes } = byShape(
+      [0, 1, 2, 3, 4].map((rank) => draw(rank)),
+      (each) => dataset.shapeOf(each),
+    );
+    expect(shapes).toEqual([0, 0, 1, 1, 2]);
+    const batches = await Promise.all(microBatches(shapes, 1).map((micro) => dataset.batch(0, draws, micro)));
+    expect(
+      batches.map(({ offset, stepBatchSize, last, real, generated }) => [offset, stepBatchSize, last, real.shape, generated?.shape]),
+    ).toEqual([
+      [0, 5, false, [2, ...square], [2, ...square]],
+      [2, 5, false, [2, ...wide], [2, ...wide]],
+      [4, 5, true, [1, ...high], [1, ...high]],
+    ]);
+    // Rows hold their index, and their place in the row in eighths.
+    const first = (batch: (typeof batches)[number], size: number) =>
+      [batch.real, batch.generated].map((of) => [of?.data[0], of?.data[size], of?.data.at(-1)]);
+    expect(first(batches[0]!, 4)).toEqual([
+      [0, 9, 9 + 3 / 8],
+      [0, 9, 9 + 3 / 8],
+    ]);
+    expect(first(batches[1]!, 12)).toEqual([
+      [5, 8, 8 + 11 / 8],
+      [5, 8, 8 + 11 / 8],
+    ]);
+    expect(batches.map(({ text }) => [...text.data].filter((_, i) => i % 4 === 0))).toEqual([[0, 90], [50, 80], [30]]);
+    await dataset.close();
+  });
+
+  it('are paired with rejected images of their shapes', async () => {
+    const encoded = [
+      await raggedShard(
+        store,
+        'encoded',
+        [
+          [5, wide],
+          [0, square],
+          [3, high],
+        ],
+        [
+          [3, high],
+          [5, wide],
+        ],
+      ),
+    ];
+    const dataset = await Dataset.open(store, { ...options, scalingFactor: 1, against: 'rejected', encoded, generated: [] });
+    expect(dataset.elements.map(({ index }) => index)).toEqual([3, 5]);
+    const batch = await dataset.batch(0, [draw(1)], { offset: 0, size: 1, last: true });
+    expect([batch.real.shape, batch.generated?.shape, batch.generated?.data[0]]).toEqual([[1, ...wide], [1, ...wide], 105]);
+    await dataset.close();
+  });
+
+  it('are refused where a pair has two, in one sentence', async () => {
+    const generated = [await raggedShard(store, 'latents', [[5, high]])];
+    await expect(
+      Dataset.open(store, { ...options, encoded: [await raggedShard(store, 'encoded', [[5, wide]])], generated }),
+    ).rejects.toThrow('shards: expected all latents of image 5 to be [1, 2, 6], got [1, 6, 2]');
+  });
 });
 
 it('refuses an index twice, no pair at all and a shard of another kind', async () => {

@@ -13,6 +13,8 @@ interface Place {
 
 interface Element {
   index: number;
+  /** Number of its latents' shape among the data set's shapes. */
+  shape: number;
   /** Its views, which take turns by epoch. */
   real: Place[];
   /** What the real image is told from: images in turn by epoch, of encoded ones the view that the real image shows. Empty without an opponent. */
@@ -43,6 +45,8 @@ export class Dataset {
     readonly options: DatasetOptions,
     readonly shards: readonly Shard[],
     readonly elements: readonly Element[],
+    /** (C, h, w) of latents: one, or with aspect-ratio buckets several. */
+    readonly shapes: readonly (readonly number[])[],
     /** Encoded images that have nothing to be told from. */
     readonly unmatched: number,
   ) {}
@@ -69,14 +73,14 @@ export class Dataset {
           ? await openAll(withRejected, 'encoded_shards', ['rejected_mean', 'rejected_logvar'], 'rejected_index')
           : await openAll(options.generated, 'generated_shards', drawn);
       const previous = await openAll(options.previous, 'previous_shards', drawn);
-      const { elements, unmatched } = match(encoded, others, previous, against !== null);
+      const { elements, shapes, unmatched } = match(encoded, others, previous, against !== null);
       if (elements.length === 0) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
           `encoded_shards: expected at least one ${against === null ? 'image' : `image that has a ${against} one`}, got none`,
         );
       }
-      return new Dataset(options, shards, elements, unmatched);
+      return new Dataset(options, shards, elements, shapes, unmatched);
     } catch (error) {
       for (const shard of shards) await shard.close();
       throw error;
@@ -87,11 +91,18 @@ export class Dataset {
     return this.elements.length;
   }
 
-  /** Elements [offset, offset + size) of a step's batch; `last` says that this process asks for no more of them. */
+  /** Number of the shape of a draw's latents. */
+  shapeOf(draw: Draw): number {
+    return this.elements[draw.rank]?.shape ?? 0;
+  }
+
+  /** Elements [offset, offset + size) of a step's batch, all of one shape; `last` says that this process asks for no more of them. */
   async batch(step: number, draws: readonly Draw[], { offset, size, last }: MicroBatch): Promise<TrainBatchDto> {
-    const rows = await Promise.all(draws.slice(offset, offset + size).map((draw) => this.#element(draw)));
+    const own = draws.slice(offset, offset + size);
+    const rows = await Promise.all(own.map((draw) => this.#element(draw)));
     const first = this.elements[0]?.real[0]?.shard;
-    const latentShape = first?.rowShape('mean') ?? [];
+    const [shape = 0] = own.map((draw) => this.shapeOf(draw));
+    const latentShape = this.shapes[shape] ?? [];
     return {
       step,
       offset,
@@ -110,18 +121,18 @@ export class Dataset {
             ),
       text: stack(
         rows.map((row) => row.text),
-        first?.rowShape('text') ?? [],
+        first?.rowShape('text', 0) ?? [],
       ),
       beta: null,
       ...(first?.has('pooled') === true
         ? {
             pooled: stack(
               rows.map((row) => row.pooled),
-              first.rowShape('pooled'),
+              first.rowShape('pooled', 0),
             ),
             timeIds: stack(
               rows.map((row) => row.timeIds),
-              first.rowShape('time_ids'),
+              first.rowShape('time_ids', 0),
             ),
           }
         : { pooled: null, timeIds: null }),
@@ -196,10 +207,10 @@ function match(
   others: readonly Shard[],
   previous: readonly Shard[],
   pairs: boolean,
-): { elements: Element[]; unmatched: number } {
+): { elements: Element[]; shapes: number[][]; unmatched: number } {
   const images = placesOf(others);
   const before = placesOf(previous);
-  const all = new Map<number, Element>();
+  const all = new Map<number, Omit<Element, 'shape'>>();
   for (const shard of encoded) {
     shard.index.forEach((index, row) => {
       const known = all.get(index);
@@ -211,8 +222,42 @@ function match(
   }
   // Sorted by index, so that the order does not depend on how the work was cut into shards.
   const sorted = [...all.values()].sort((a, b) => a.index - b.index);
-  const elements = pairs ? sorted.filter((element) => element.others.length > 0) : sorted;
-  return { elements, unmatched: sorted.length - elements.length };
+  const matched = pairs ? sorted.filter((element) => element.others.length > 0) : sorted;
+  return { ...withShapes(matched), unmatched: sorted.length - matched.length };
+}
+
+/** Shapes are numbered by their size, not by where they were met; an element's images are all of one. */
+function withShapes(elements: readonly Omit<Element, 'shape'>[]): { elements: Element[]; shapes: number[][] } {
+  const found = new Map<string, number[]>();
+  const names = elements.map(({ index, real, others, previous }) => {
+    const [first = [], ...rest] = [...real, ...others, ...previous].map(shapeOf);
+    const name = first.join(', ');
+    for (const shape of rest) {
+      if (shape.join(', ') !== name)
+        throw new SpindleError(
+          'INVALID_ARGUMENT',
+          `shards: expected all latents of image ${index} to be [${name}], got [${shape.join(', ')}]`,
+        );
+    }
+    found.set(name, [...first]);
+    return name;
+  });
+  const sorted = [...found].sort(([, a], [, b]) => compare(a, b));
+  const numbers = new Map(sorted.map(([name], number) => [name, number]));
+  return {
+    elements: elements.map((element, i) => ({ ...element, shape: numbers.get(names[i] ?? '') ?? 0 })),
+    shapes: sorted.map(([, shape]) => shape),
+  };
+}
+
+function shapeOf({ shard, row }: Place): readonly number[] {
+  const name = ['latents', 'mean', 'rejected_mean'].find((each) => shard.has(each)) ?? '';
+  return shard.rowShape(name, row);
+}
+
+function compare(a: readonly number[], b: readonly number[]): number {
+  const at = a.findIndex((n, i) => n !== b[i]);
+  return at === -1 ? a.length - b.length : (a[at] ?? 0) - (b[at] ?? 0);
 }
 
 function stack(rows: readonly Float32Array[], shape: readonly number[]): TensorDto {

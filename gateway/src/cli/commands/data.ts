@@ -2,8 +2,9 @@
 import { readFileSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { isRemote, type DataFormat } from '@spindle/data';
+import { isRemote, type BucketSettings, type DataFormat } from '@spindle/data';
 import { loadRunConfig } from '../../config/load.js';
+import { bucketsSchema, type RunConfig } from '../../config/schema.js';
 import { dataSpec } from '../../server/dataset.js';
 import { inspectMain } from '../mesh/packages.js';
 import { runProgram } from './engine.js';
@@ -17,6 +18,7 @@ interface InspectOptions {
   images?: string;
   limit?: number;
   resolution?: number;
+  buckets?: boolean;
   sheet: string | false;
   quick?: boolean;
   json?: boolean;
@@ -41,6 +43,7 @@ export function addData(program: Command): void {
     .option('--images <dir>', 'as in data.images')
     .option('--limit <n>', 'look at the first so many rows only', positive)
     .option('--resolution <pixels>', "count images whose shorter side is below this (default: the config's, the model's, or 512)", positive)
+    .option('--buckets', "count images per aspect-ratio bucket (default: the config's data.buckets)")
     .option('--sheet <file.png>', 'where the contact sheet goes', 'contact-sheet.png')
     .option('--no-sheet', 'draw no contact sheet')
     .option('--quick', "read the images' headers only: faster, and finds fewer broken ones")
@@ -72,10 +75,17 @@ function requestOf(path: string, options: InspectOptions): object {
     model: model ?? null,
     limit: options.limit ?? config?.data.limit ?? null,
     resolution: options.resolution ?? config?.data.resolution ?? null,
+    buckets: bucketsOf(options, config),
     sheet: options.sheet === false ? null : resolve(options.sheet),
     quick: options.quick ?? false,
     json: options.json ?? false,
   };
+}
+
+/** With the flag alone, those of a config that says no more than `buckets: {}`. */
+function bucketsOf(options: InspectOptions, config: RunConfig | undefined): BucketSettings | null {
+  const buckets = config?.data.buckets ?? (options.buckets ? bucketsSchema.parse({}) : undefined);
+  return buckets ? { step: buckets.step, maxRatio: buckets.max_ratio } : null;
 }
 
 /** Prompts may be JSON too, but they are an array. */

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/jobs.proto.
  */
 export const file_spindle_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrImAKDkltYWdlVHJhbnNmb3JtEg4KBmZpbHRlchgBIAEoCRITCgtyYW5kb21fY3JvcBgCIAEoCBIMCgRmbGlwGAMgASgIEg0KBXZpZXdzGAQgASgNEgwKBHNlZWQYBSABKAQi2AEKCUVuY29kZUpvYhIpCghtYW5pZmVzdBgBIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSDQoFc3RhcnQYAiABKA0SDQoFY291bnQYAyABKA0SFQoNcGlwZWxpbmVfcGF0aBgEIAEoCRISCgpyZXNvbHV0aW9uGAUgASgNEigKCXByZWNpc2lvbhgGIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEi0KCXRyYW5zZm9ybRgHIAEoCzIaLnNwaW5kbGUudjEuSW1hZ2VUcmFuc2Zvcm0inQIKCVNhbXBsZUpvYhIhCgR1bmV0GAEgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEhUKDXBpcGVsaW5lX3BhdGgYAiABKAkSLgoIc2FtcGxpbmcYAyABKAsyHC5zcGluZGxlLnYxLlNhbXBsaW5nU2V0dGluZ3MSJQoFaXRlbXMYBCADKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SFAoMd2FudF9sYXRlbnRzGAUgASgIEhMKC3dhbnRfaW1hZ2VzGAYgASgIEigKCXByZWNpc2lvbhgHIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEioKBnBpeGVscxgIIAEoCzIaLnNwaW5kbGUudjEuSW1hZ2VUcmFuc2Zvcm0iuwEKCk1ldHJpY1NwZWMSDAoEbmFtZRgBIAEoCRIMCgRraW5kGAIgASgJEhEKCWNsaXBfcGF0aBgDIAEoCRIRCgloZWFkX3BhdGgYBCABKAkSFgoOdG9rZW5pemVyX3BhdGgYBSABKAkSHwoXZmFsbGJhY2tfdG9rZW5pemVyX3BhdGgYBiABKAkSEgoKcHJlcHJvY2VzcxgHIAEoCRINCgVzY2FsZRgIIAEoARIPCgd2YXJpYW50GAkgASgJInMKCUp1ZGdlSW5mbxIMCgRraW5kGAEgASgJEiQKBWZpbGVzGAIgAygLMhUuc3BpbmRsZS52MS5KdWRnZUZpbGUSDwoHdmFyaWFudBgDIAEoCRINCgVzY2FsZRgEIAEoCRISCgpwcmVwcm9jZXNzGAUgASgJIikKCUp1ZGdlRmlsZRIMCgRuYW1lGAEgASgJEg4KBmRpZ2VzdBgCIAEoCSJbCglTY29yZUl0ZW0SJgoGcHJvbXB0GAEgASgLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEiYKBWltYWdlGAIgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZiJZCghTY29yZUpvYhInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0ixQEKCUpvYlJlc3VsdBILCgNrZXkYASABKAkSKgoGZW5jb2RlGAIgASgLMhguc3BpbmRsZS52MS5FbmNvZGVSZXN1bHRIABIqCgZzYW1wbGUYAyABKAsyGC5zcGluZGxlLnYxLlNhbXBsZVJlc3VsdEgAEigKBXNjb3JlGAQgASgLMhcuc3BpbmRsZS52MS5TY29yZVJlc3VsdEgAEg8KB3NlY29uZHMYBSABKAESDgoGd29ya2VyGAYgASgJQggKBnJlc3VsdCKMAQoMRW5jb2RlUmVzdWx0EiYKBXNoYXJkGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVjb3VudBgCIAEoDRIpCghyZWplY3RlZBgDIAMoCzIXLnNwaW5kbGUudjEuUmVqZWN0ZWRSb3cSGgoSdHJ1bmNhdGVkX2NhcHRpb25zGAQgASgNIjoKC1JlamVjdGVkUm93Eg0KBWluZGV4GAEgASgNEgwKBGZpbGUYAiABKAkSDgoGcmVhc29uGAMgASgJInAKDFNhbXBsZVJlc3VsdBIoCgdsYXRlbnRzGAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhInCgZpbWFnZXMYAiADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBWNvdW50GAMgASgNIjcKC1Njb3JlUmVzdWx0EigKBnNjb3JlcxgBIAMoCzIYLnNwaW5kbGUudjEuTWV0cmljU2NvcmVzIlQKDE1ldHJpY1Njb3JlcxIOCgZtZXRyaWMYASABKAkSDgoGdmFsdWVzGAIgAygBEiQKBWp1ZGdlGAMgASgLMhUuc3BpbmRsZS52MS5KdWRnZUluZm9iBnByb3RvMw", [file_spindle_v1_types]);
+  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrImAKDkltYWdlVHJhbnNmb3JtEg4KBmZpbHRlchgBIAEoCRITCgtyYW5kb21fY3JvcBgCIAEoCBIMCgRmbGlwGAMgASgIEg0KBXZpZXdzGAQgASgNEgwKBHNlZWQYBSABKAQiKgoJSW1hZ2VTaXplEg4KBmhlaWdodBgBIAEoDRINCgV3aWR0aBgCIAEoDSI3CgdSb3dTaXplEg0KBWluZGV4GAEgASgNEg4KBmhlaWdodBgCIAEoDRINCgV3aWR0aBgDIAEoDSL+AQoJRW5jb2RlSm9iEikKCG1hbmlmZXN0GAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVzdGFydBgCIAEoDRINCgVjb3VudBgDIAEoDRIVCg1waXBlbGluZV9wYXRoGAQgASgJEhIKCnJlc29sdXRpb24YBSABKA0SKAoJcHJlY2lzaW9uGAYgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SLQoJdHJhbnNmb3JtGAcgASgLMhouc3BpbmRsZS52MS5JbWFnZVRyYW5zZm9ybRIkCgVzaXplcxgIIAMoCzIVLnNwaW5kbGUudjEuSW1hZ2VTaXplIp0CCglTYW1wbGVKb2ISIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAIgASgJEi4KCHNhbXBsaW5nGAMgASgLMhwuc3BpbmRsZS52MS5TYW1wbGluZ1NldHRpbmdzEiUKBWl0ZW1zGAQgAygLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEhQKDHdhbnRfbGF0ZW50cxgFIAEoCBITCgt3YW50X2ltYWdlcxgGIAEoCBIoCglwcmVjaXNpb24YByABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIqCgZwaXhlbHMYCCABKAsyGi5zcGluZGxlLnYxLkltYWdlVHJhbnNmb3JtIrsBCgpNZXRyaWNTcGVjEgwKBG5hbWUYASABKAkSDAoEa2luZBgCIAEoCRIRCgljbGlwX3BhdGgYAyABKAkSEQoJaGVhZF9wYXRoGAQgASgJEhYKDnRva2VuaXplcl9wYXRoGAUgASgJEh8KF2ZhbGxiYWNrX3Rva2VuaXplcl9wYXRoGAYgASgJEhIKCnByZXByb2Nlc3MYByABKAkSDQoFc2NhbGUYCCABKAESDwoHdmFyaWFudBgJIAEoCSJzCglKdWRnZUluZm8SDAoEa2luZBgBIAEoCRIkCgVmaWxlcxgCIAMoCzIVLnNwaW5kbGUudjEuSnVkZ2VGaWxlEg8KB3ZhcmlhbnQYAyABKAkSDQoFc2NhbGUYBCABKAkSEgoKcHJlcHJvY2VzcxgFIAEoCSIpCglKdWRnZUZpbGUSDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAkiWwoJU2NvcmVJdGVtEiYKBnByb21wdBgBIAEoCzIWLnNwaW5kbGUudjEuUHJvbXB0SXRlbRImCgVpbWFnZRgCIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYiWQoIU2NvcmVKb2ISJwoHbWV0cmljcxgBIAMoCzIWLnNwaW5kbGUudjEuTWV0cmljU3BlYxIkCgVpdGVtcxgCIAMoCzIVLnNwaW5kbGUudjEuU2NvcmVJdGVtIsUBCglKb2JSZXN1bHQSCwoDa2V5GAEgASgJEioKBmVuY29kZRgCIAEoCzIYLnNwaW5kbGUudjEuRW5jb2RlUmVzdWx0SAASKgoGc2FtcGxlGAMgASgLMhguc3BpbmRsZS52MS5TYW1wbGVSZXN1bHRIABIoCgVzY29yZRgEIAEoCzIXLnNwaW5kbGUudjEuU2NvcmVSZXN1bHRIABIPCgdzZWNvbmRzGAUgASgBEg4KBndvcmtlchgGIAEoCUIICgZyZXN1bHQisAEKDEVuY29kZVJlc3VsdBImCgVzaGFyZBgBIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSDQoFY291bnQYAiABKA0SKQoIcmVqZWN0ZWQYAyADKAsyFy5zcGluZGxlLnYxLlJlamVjdGVkUm93EhoKEnRydW5jYXRlZF9jYXB0aW9ucxgEIAEoDRIiCgVzaXplcxgFIAMoCzITLnNwaW5kbGUudjEuUm93U2l6ZSI6CgtSZWplY3RlZFJvdxINCgVpbmRleBgBIAEoDRIMCgRmaWxlGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJwCgxTYW1wbGVSZXN1bHQSKAoHbGF0ZW50cxgBIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSJwoGaW1hZ2VzGAIgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVjb3VudBgDIAEoDSI3CgtTY29yZVJlc3VsdBIoCgZzY29yZXMYASADKAsyGC5zcGluZGxlLnYxLk1ldHJpY1Njb3JlcyJUCgxNZXRyaWNTY29yZXMSDgoGbWV0cmljGAEgASgJEg4KBnZhbHVlcxgCIAMoARIkCgVqdWRnZRgDIAEoCzIVLnNwaW5kbGUudjEuSnVkZ2VJbmZvYgZwcm90bzM", [file_spindle_v1_types]);
 
 /**
  * One unit of work on the JetStream work queue. Idempotent: `key` names its result; run twice, it leaves the same bytes.
@@ -64,7 +64,7 @@ export const JobSchema: GenMessage<Job> = /*@__PURE__*/
   messageDesc(file_spindle_v1_jobs, 0);
 
 /**
- * How images become squares of the training resolution. Draws come from (seed, row, view) alone.
+ * How images are resized and cut to the training resolution, or to one of several sizes. Draws come from (seed, row, view) alone.
  *
  * @generated from message spindle.v1.ImageTransform
  */
@@ -77,7 +77,7 @@ export type ImageTransform = Message<"spindle.v1.ImageTransform"> & {
   filter: string;
 
   /**
-   * Cut the square at a place drawn per row and view instead of the centre.
+   * Cut at a place drawn per row and view instead of the centre.
    *
    * @generated from field: bool random_crop = 2;
    */
@@ -109,6 +109,59 @@ export type ImageTransform = Message<"spindle.v1.ImageTransform"> & {
  */
 export const ImageTransformSchema: GenMessage<ImageTransform> = /*@__PURE__*/
   messageDesc(file_spindle_v1_jobs, 1);
+
+/**
+ * Pixels.
+ *
+ * @generated from message spindle.v1.ImageSize
+ */
+export type ImageSize = Message<"spindle.v1.ImageSize"> & {
+  /**
+   * @generated from field: uint32 height = 1;
+   */
+  height: number;
+
+  /**
+   * @generated from field: uint32 width = 2;
+   */
+  width: number;
+};
+
+/**
+ * Describes the message spindle.v1.ImageSize.
+ * Use `create(ImageSizeSchema)` to create a new message.
+ */
+export const ImageSizeSchema: GenMessage<ImageSize> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_jobs, 2);
+
+/**
+ * The size of a row's image once it was resized and cut.
+ *
+ * @generated from message spindle.v1.RowSize
+ */
+export type RowSize = Message<"spindle.v1.RowSize"> & {
+  /**
+   * @generated from field: uint32 index = 1;
+   */
+  index: number;
+
+  /**
+   * @generated from field: uint32 height = 2;
+   */
+  height: number;
+
+  /**
+   * @generated from field: uint32 width = 3;
+   */
+  width: number;
+};
+
+/**
+ * Describes the message spindle.v1.RowSize.
+ * Use `create(RowSizeSchema)` to create a new message.
+ */
+export const RowSizeSchema: GenMessage<RowSize> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_jobs, 3);
 
 /**
  * VAE posterior and text embeddings for rows [start, start + count) of a data manifest.
@@ -156,6 +209,13 @@ export type EncodeJob = Message<"spindle.v1.EncodeJob"> & {
    * @generated from field: spindle.v1.ImageTransform transform = 7;
    */
   transform?: ImageTransform | undefined;
+
+  /**
+   * Aspect-ratio buckets: an image is brought to the size whose aspect ratio is nearest to its own. Empty: squares of `resolution`.
+   *
+   * @generated from field: repeated spindle.v1.ImageSize sizes = 8;
+   */
+  sizes: ImageSize[];
 };
 
 /**
@@ -163,7 +223,7 @@ export type EncodeJob = Message<"spindle.v1.EncodeJob"> & {
  * Use `create(EncodeJobSchema)` to create a new message.
  */
 export const EncodeJobSchema: GenMessage<EncodeJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 2);
+  messageDesc(file_spindle_v1_jobs, 4);
 
 /**
  * Images or latents drawn by one U-Net.
@@ -224,7 +284,7 @@ export type SampleJob = Message<"spindle.v1.SampleJob"> & {
  * Use `create(SampleJobSchema)` to create a new message.
  */
 export const SampleJobSchema: GenMessage<SampleJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 3);
+  messageDesc(file_spindle_v1_jobs, 5);
 
 /**
  * A judge. `kind` is "clip" (exp(logit_scale) * cosine), "pickscore", "hpsv2" or "clip_score" (100 * cosine), "image_reward",
@@ -296,7 +356,7 @@ export type MetricSpec = Message<"spindle.v1.MetricSpec"> & {
  * Use `create(MetricSpecSchema)` to create a new message.
  */
 export const MetricSpecSchema: GenMessage<MetricSpec> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 4);
+  messageDesc(file_spindle_v1_jobs, 6);
 
 /**
  * What a judge was, so that its numbers can be compared with others'.
@@ -337,7 +397,7 @@ export type JudgeInfo = Message<"spindle.v1.JudgeInfo"> & {
  * Use `create(JudgeInfoSchema)` to create a new message.
  */
 export const JudgeInfoSchema: GenMessage<JudgeInfo> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 5);
+  messageDesc(file_spindle_v1_jobs, 7);
 
 /**
  * @generated from message spindle.v1.JudgeFile
@@ -363,7 +423,7 @@ export type JudgeFile = Message<"spindle.v1.JudgeFile"> & {
  * Use `create(JudgeFileSchema)` to create a new message.
  */
 export const JudgeFileSchema: GenMessage<JudgeFile> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 6);
+  messageDesc(file_spindle_v1_jobs, 8);
 
 /**
  * @generated from message spindle.v1.ScoreItem
@@ -385,7 +445,7 @@ export type ScoreItem = Message<"spindle.v1.ScoreItem"> & {
  * Use `create(ScoreItemSchema)` to create a new message.
  */
 export const ScoreItemSchema: GenMessage<ScoreItem> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 7);
+  messageDesc(file_spindle_v1_jobs, 9);
 
 /**
  * @generated from message spindle.v1.ScoreJob
@@ -407,7 +467,7 @@ export type ScoreJob = Message<"spindle.v1.ScoreJob"> & {
  * Use `create(ScoreJobSchema)` to create a new message.
  */
 export const ScoreJobSchema: GenMessage<ScoreJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 8);
+  messageDesc(file_spindle_v1_jobs, 10);
 
 /**
  * What a finished job left behind; stored as JSON under the job's key in the artifact store.
@@ -461,7 +521,7 @@ export type JobResult = Message<"spindle.v1.JobResult"> & {
  * Use `create(JobResultSchema)` to create a new message.
  */
 export const JobResultSchema: GenMessage<JobResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 9);
+  messageDesc(file_spindle_v1_jobs, 11);
 
 /**
  * @generated from message spindle.v1.EncodeResult
@@ -471,6 +531,8 @@ export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
    * safetensors: "index" I64 (N), "mean" and "logvar" F32 (N, C, h, w), "text" F32 (N, T, D). With several views a row comes once per
    * view, in their order. Where rows have a rejected image
    * also "rejected_index" I64 (M) and "rejected_mean" and "rejected_logvar" F32 (M, C, h, w).
+   * With `sizes` latents are of several shapes: "mean" and "logvar" are F32 of one dimension, row after row, and "shape" I64 (N, 3) has every
+   * row's C, h, w; "rejected_shape" (M, 3) those of the rejected ones.
    * Of SDXL also "pooled" F32 (N, P) and "time_ids" F32 (N, 6): original height and width, crop's top and left, target height and width.
    *
    * @generated from field: spindle.v1.ArtifactRef shard = 1;
@@ -493,6 +555,13 @@ export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
    * @generated from field: uint32 truncated_captions = 4;
    */
   truncatedCaptions: number;
+
+  /**
+   * With `sizes`: of every row that was not rejected.
+   *
+   * @generated from field: repeated spindle.v1.RowSize sizes = 5;
+   */
+  sizes: RowSize[];
 };
 
 /**
@@ -500,7 +569,7 @@ export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
  * Use `create(EncodeResultSchema)` to create a new message.
  */
 export const EncodeResultSchema: GenMessage<EncodeResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 10);
+  messageDesc(file_spindle_v1_jobs, 12);
 
 /**
  * @generated from message spindle.v1.RejectedRow
@@ -527,7 +596,7 @@ export type RejectedRow = Message<"spindle.v1.RejectedRow"> & {
  * Use `create(RejectedRowSchema)` to create a new message.
  */
 export const RejectedRowSchema: GenMessage<RejectedRow> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 11);
+  messageDesc(file_spindle_v1_jobs, 13);
 
 /**
  * @generated from message spindle.v1.SampleResult
@@ -535,7 +604,8 @@ export const RejectedRowSchema: GenMessage<RejectedRow> = /*@__PURE__*/
 export type SampleResult = Message<"spindle.v1.SampleResult"> & {
   /**
    * safetensors: "index" I64 (N), "latents" F32 (N, C, h, w), or with `pixels` "mean" and "logvar" F32 of that shape, every item's views
-   * one after the other; set when latents were asked for.
+   * one after the other; set when latents were asked for. Where items have sizes of their own, of one dimension and with "shape" I64 (N, 3),
+   * as in EncodeResult.
    *
    * @generated from field: spindle.v1.ArtifactRef latents = 1;
    */
@@ -559,7 +629,7 @@ export type SampleResult = Message<"spindle.v1.SampleResult"> & {
  * Use `create(SampleResultSchema)` to create a new message.
  */
 export const SampleResultSchema: GenMessage<SampleResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 12);
+  messageDesc(file_spindle_v1_jobs, 14);
 
 /**
  * @generated from message spindle.v1.ScoreResult
@@ -576,7 +646,7 @@ export type ScoreResult = Message<"spindle.v1.ScoreResult"> & {
  * Use `create(ScoreResultSchema)` to create a new message.
  */
 export const ScoreResultSchema: GenMessage<ScoreResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 13);
+  messageDesc(file_spindle_v1_jobs, 15);
 
 /**
  * @generated from message spindle.v1.MetricScores
@@ -605,5 +675,5 @@ export type MetricScores = Message<"spindle.v1.MetricScores"> & {
  * Use `create(MetricScoresSchema)` to create a new message.
  */
 export const MetricScoresSchema: GenMessage<MetricScores> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 14);
+  messageDesc(file_spindle_v1_jobs, 16);
 

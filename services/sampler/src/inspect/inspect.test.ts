@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { expect, it } from 'vitest';
-import { ImageReader, localFiles, openDataSource } from '@spindle/data';
+import { bucketTable, ImageReader, localFiles, openDataSource } from '@spindle/data';
 import { decodeImage } from '@spindle/native';
 import { ContactSheet } from './contact_sheet.js';
 import { Counter } from './counter.js';
@@ -42,7 +42,7 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
       show: (bytes, row, index) => sheet.offer(bytes, { index, position: row.position, caption: row.caption }),
       progress: () => undefined,
     },
-    { limit: undefined, resolution: 16, tokenLimit: 5 },
+    { limit: undefined, resolution: 16, tokenLimit: 5, buckets: bucketTable(16, { step: 4, maxRatio: 2.5 }) },
   );
   expect(report).toMatchObject({
     format: 'csv',
@@ -60,6 +60,11 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
       { position: 'rows.csv:7' },
     ],
     images: { width: { least: 10, median: 40, most: 40, mean: 30 }, height: { least: 20, most: 20 }, smaller: 1 },
+    buckets: [
+      { width: 12, height: 20, images: 1 },
+      { width: 16, height: 16, images: 0 },
+      { width: 20, height: 12, images: 2 },
+    ],
     captions: { empty: 1, tokens: { least: 2, most: 6 }, limit: 5, over: 1 },
     duplicates: { captions: 1, distinctCaptions: 5, images: 1, distinctImages: 2 },
   });
@@ -67,6 +72,7 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
   expect(lines).toContain('csv: 6 rows in 1 file, 3 usable, 3 rejected.');
   expect(lines).toContain('rejected: 2 × expected an image, got a file that does not decode (rows.csv:5, rows.csv:6).');
   expect(lines).toContain('tokens, 1 over 5; 1 empty.');
+  expect(lines).toContain('buckets: 12×20 × 1, 16×16 × 0, 20×12 × 2.');
 
   const drawn = await sheet.render();
   expect(drawn?.cells.map((cell) => cell.position)).toEqual(['rows.csv:2', 'rows.csv:3', 'rows.csv:4']);
@@ -97,7 +103,7 @@ it('tells what it found before a data set that is cut short, and why it ended th
       show: async () => undefined,
       progress: () => undefined,
     },
-    { limit: undefined, resolution: 4, tokenLimit: 77 },
+    { limit: undefined, resolution: 4, tokenLimit: 77, buckets: null },
   );
   expect(report).toMatchObject({ rows: 1, usable: 1, error: `${join(folder, 'rows.csv')}:3: expected 2 fields, got 3.` });
 });

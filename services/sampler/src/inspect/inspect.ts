@@ -1,7 +1,7 @@
 /** What a data set holds and what is wrong with it, found by reading all of it as encoding would. */
 import { createHash } from 'node:crypto';
 import { ensureError } from '@spindle/kit';
-import { describeRef, Prompts, type DataRow, type DataSource } from '@spindle/data';
+import { describeRef, nearestSize, Prompts, type DataRow, type DataSource, type ImageSize } from '@spindle/data';
 import { Counter, type Summary } from './counter.js';
 
 /** An image as far as it was looked at. */
@@ -45,6 +45,8 @@ export interface InspectReport {
   /** The first of them one by one, with the whole message. */
   rejectedRows: { position: string; message: string }[];
   images: { bytes: number; formats: Record<string, number>; width: Summary; height: Summary; aspect: Summary; smaller: number };
+  /** Usable images by the size that buckets bring them to, from the most upright to the widest; null without buckets. */
+  buckets: { width: number; height: number; images: number }[] | null;
   captions: { empty: number; characters: Summary; tokens: Summary | null; limit: number; over: number };
   duplicates: { captions: number; distinctCaptions: number; images: number; distinctImages: number };
   warnings: string[];
@@ -59,6 +61,8 @@ export interface InspectOptions {
   resolution: number;
   /** Tokens that the text encoder takes. */
   tokenLimit: number;
+  /** Aspect-ratio buckets; null: none are asked for. */
+  buckets: readonly ImageSize[] | null;
 }
 
 const together = 8;
@@ -130,6 +134,7 @@ class Findings {
   readonly #tokens = new Counter();
   readonly #captions = new Prompts();
   readonly #digests = new Prompts();
+  readonly #buckets = new Map<ImageSize, number>();
   #count = 0;
   #usable = 0;
   #pairs = 0;
@@ -159,6 +164,10 @@ class Findings {
     this.#height.add(height);
     this.#aspect.add(Math.round((width / height) * 100) / 100);
     if (Math.min(width, height) < this.options.resolution) this.#smaller += 1;
+    if (this.options.buckets) {
+      const size = nearestSize(this.options.buckets, seen.image);
+      this.#buckets.set(size, (this.#buckets.get(size) ?? 0) + 1);
+    }
     this.#digests.add(createHash('sha1').update(seen.bytes).digest('base64'));
     await this.ports.show(seen.bytes, row, index);
   }
@@ -194,6 +203,8 @@ class Findings {
         aspect: this.#aspect.summary(),
         smaller: this.#smaller,
       },
+      buckets:
+        this.options.buckets?.map((size) => ({ width: size.width, height: size.height, images: this.#buckets.get(size) ?? 0 })) ?? null,
       captions: {
         empty: this.#empty,
         characters: this.#characters.summary(),

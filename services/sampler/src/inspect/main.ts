@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { ensureError, SpindleError } from '@spindle/kit';
-import { ImageReader, openDataSource, openFiles, type DataSpec } from '@spindle/data';
+import { bucketTable, ImageReader, openDataSource, openFiles, type BucketSettings, type DataSpec } from '@spindle/data';
 import { decodeImage, readPipeline } from '@spindle/native';
 import { ContactSheet } from './contact_sheet.js';
 import { inspectDataSet, type SeenImage } from './inspect.js';
@@ -15,6 +15,7 @@ interface Request {
   limit: number | null;
   /** null: the model's own, or 512. */
   resolution: number | null;
+  buckets: BucketSettings | null;
   /** Where the contact sheet goes. */
   sheet: string | null;
   /** Read the images' headers only. */
@@ -34,6 +35,7 @@ async function run(request: Request): Promise<void> {
   const reader = new ImageReader(files);
   const sheet = new ContactSheet();
   let told = performance.now();
+  const resolution = request.resolution ?? (model === null ? defaultResolution : model.sampleSize * model.vaeScaling.scale);
   const report = await inspectDataSet(
     await openDataSource(request.spec, files),
     {
@@ -59,7 +61,8 @@ async function run(request: Request): Promise<void> {
     },
     {
       limit: request.limit ?? undefined,
-      resolution: request.resolution ?? (model === null ? defaultResolution : model.sampleSize * model.vaeScaling.scale),
+      resolution,
+      buckets: request.buckets && bucketTable(resolution, request.buckets),
       tokenLimit: model?.textTokens ?? defaultTokens,
     },
   );
@@ -77,8 +80,8 @@ async function run(request: Request): Promise<void> {
 
 async function headerOf(bytes: Buffer, where: string): Promise<Pick<SeenImage, 'width' | 'height'>> {
   try {
-    const { width, height } = await sharp(bytes).metadata();
-    return { width, height };
+    const { autoOrient } = await sharp(bytes).metadata();
+    return { width: autoOrient.width, height: autoOrient.height };
   } catch (cause) {
     throw Object.assign(new Error(`${where}: expected an image, got a header that does not read`, { cause }), { code: 'INVALID_ARGUMENT' });
   }

@@ -1,9 +1,10 @@
 /** An inspection in words. */
+import { sizeName } from '@spindle/data';
 import type { InspectReport } from './inspect.js';
 import type { Summary } from './counter.js';
 
 export function describeReport(report: InspectReport, sheet: string | null): string[] {
-  const { images, captions, duplicates } = report;
+  const { images, buckets, captions, duplicates } = report;
   const formats = Object.entries(images.formats).map(([name, count]) => `${count} ${name}`);
   const lost = report.rows - report.usable;
   return [
@@ -16,6 +17,7 @@ export function describeReport(report: InspectReport, sheet: string | null): str
           `images: ${formats.join(', ')}; ${(images.bytes / 1e6).toFixed(1)} MB; width ${range(images.width)}, height ${range(images.height)}, width / height ${range(images.aspect)}.`,
           ...(images.smaller > 0 ? [`images: ${images.smaller} are smaller than the training resolution and would be enlarged.`] : []),
         ]),
+    ...(buckets === null ? [] : [`buckets: ${buckets.map((bucket) => `${sizeName(bucket)} × ${bucket.images}`).join(', ')}.`]),
     `captions: ${captions.tokens === null ? `${range(captions.characters)} characters (tokens are counted with --model)` : `${range(captions.tokens)} tokens, ${captions.over} over ${captions.limit}`}; ${captions.empty} empty.`,
     `duplicates: ${duplicates.captions} rows repeat a caption (${duplicates.distinctCaptions} distinct), ${duplicates.images} repeat an image (${duplicates.distinctImages} distinct).`,
     ...report.warnings.map((warning) => `warning: ${warning}`),

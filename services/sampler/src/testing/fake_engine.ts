@@ -1,5 +1,6 @@
 /** An engine of plain arithmetic: the same inputs give the same numbers, and every call is on record. */
 import { SpindleError } from '@spindle/kit';
+import { nearestSize } from '@spindle/data';
 import type { ModelReport, ModelSourceDto, RgbImage, TensorDto, TextStates } from '@spindle/native';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from '../engine.js';
 
@@ -48,6 +49,7 @@ export function fakeEngine(): FakeEngine {
         parameters: { unet: 7 },
         latentChannels: 4,
         vaeScale: 4,
+        unetScale: 2,
         sampleSize: 16,
         textTokens: tokens,
         textWidth: width,
@@ -61,16 +63,19 @@ export function fakeEngine(): FakeEngine {
       log.push(`judge ${kind} ${clipPath}`);
       return { kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel', parameters: 1, embeddingWidth: 8, textTokens: 77 };
     },
-    async readImage(bytes, where, resolution, framings) {
+    async readImage(bytes, where, sizes, framings) {
       if (bytes.toString().startsWith('broken'))
         throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
       log.push(`read ${where.split('/').at(-1) ?? ''}`);
+      // Its aspect ratio is that of the size in its bytes, "…10x30", 1 without.
+      const [, across = '1', down = '1'] = /(\d+)x(\d+)/.exec(bytes.toString()) ?? [];
+      const { height, width: side } = nearestSize(sizes, { height: Number(down), width: Number(across) });
       return framings.map(({ flip, at }) => ({
         // A flipped image is one brighter, so that tests see it.
-        rgb: new Uint8Array(resolution * resolution * 3).fill((bytes[0] ?? 0) + Number(flip)),
-        width: resolution,
-        height: resolution,
-        timeIds: [30, 20, at ? Math.floor(at.y * 100) : 1, at ? Math.floor(at.x * 100) : 2, resolution, resolution],
+        rgb: new Uint8Array(height * side * 3).fill((bytes[0] ?? 0) + Number(flip)),
+        width: side,
+        height,
+        timeIds: [30, 20, at ? Math.floor(at.y * 100) : 1, at ? Math.floor(at.x * 100) : 2, height, side],
       }));
     },
     unetSource: (directory): ModelSourceDto => ({ config: '{}', weights: [`${directory}/w`], label: directory }),

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto_beta.js';
-import { DataOrder, dropsCaption, drawPosterior, epochOrder, microBatches } from './draws.js';
+import { byShape, DataOrder, dropsCaption, drawPosterior, epochOrder, microBatches } from './draws.js';
 import { normals, philox, uniform } from '@spindle/kit/domain';
 import { Guard, saturatedLogit, type WatchedStep } from './guard.js';
 import { gatherMetrics, notFinite, saturatedShare } from './metrics.js';
@@ -71,19 +71,73 @@ it('draws from a posterior by position alone', () => {
 });
 
 it('cuts a batch into even runs', () => {
-  expect(microBatches(7, 3)).toEqual([
+  expect(microBatches(alike(7), 3)).toEqual([
     { offset: 0, size: 3, last: false },
     { offset: 3, size: 2, last: false },
     { offset: 5, size: 2, last: true },
   ]);
-  expect(microBatches(4, 1)).toEqual([{ offset: 0, size: 4, last: true }]);
+  expect(microBatches(alike(4), 1)).toEqual([{ offset: 0, size: 4, last: true }]);
+  expect(microBatches(alike(5), 4).map(({ size }) => size)).toEqual([2, 1, 1, 1]);
+});
+
+const alike = (count: number): number[] => new Array<number>(count).fill(0);
+
+describe('a batch of several shapes', () => {
+  it('is cut between shapes, into pieces no larger than alike ones would be', () => {
+    const sizes = (shapes: number[], parts: number, ...of: number[]) => microBatches(shapes, parts, ...of).map(({ size }) => size);
+    expect(sizes([0, 0, 0, 0, 0, 1, 2, 2], 2)).toEqual([3, 2, 1, 2]);
+    expect(sizes([0, 0, 0, 0, 0, 1, 2, 2], 1)).toEqual([5, 1, 2]);
+    expect(microBatches([0, 0, 0, 1, 1, 1], 3, 0, 2)).toEqual([
+      { offset: 0, size: 1, last: false },
+      { offset: 1, size: 1, last: false },
+      { offset: 2, size: 1, last: true },
+    ]);
+    // The second rank's share begins within a shape.
+    expect(microBatches([0, 0, 0, 1, 1, 1], 1, 1, 3)).toEqual([
+      { offset: 2, size: 1, last: false },
+      { offset: 3, size: 1, last: true },
+    ]);
+  });
+
+  it('shows every element once, on one rank, in a micro-batch of its shape', () => {
+    for (const shapes of [
+      [0, 0, 1, 1, 1, 2, 5],
+      [0, 1, 2, 3],
+      [0, 0, 0, 0, 0, 0, 0, 0, 7],
+    ]) {
+      for (const worldSize of [1, 2, 3]) {
+        for (const parts of [1, 2, 4]) {
+          const ranks = Array.from({ length: worldSize }, (_, rank) => microBatches(shapes, parts, rank, worldSize));
+          const elements = ranks.flat().flatMap(({ offset, size }) => Array.from({ length: size }, (_, i) => offset + i));
+          expect(elements).toEqual(shapes.map((_, i) => i));
+          for (const { offset, size } of ranks.flat()) expect(new Set(shapes.slice(offset, offset + size)).size).toBe(1);
+          for (const own of ranks) {
+            const share = own.reduce((sum, { size }) => sum + size, 0);
+            for (const { size } of own) expect(size).toBeLessThanOrEqual(Math.ceil(share / parts));
+            expect(own.filter(({ last }) => last)).toEqual(own.slice(-1));
+          }
+        }
+      }
+    }
+  });
+
+  it('has its draws side by side by shape, and is otherwise the same batch', () => {
+    const draws = new DataOrder(key, 7, 7).batch(0);
+    const shapeOf = ({ rank }: { rank: number }) => rank % 3;
+    const sorted = byShape(draws, shapeOf);
+    expect(sorted.shapes).toEqual([0, 0, 0, 1, 1, 2, 2]);
+    expect(sorted.draws.map(shapeOf)).toEqual(sorted.shapes);
+    expect(sorted.draws.filter((draw) => shapeOf(draw) === 0)).toEqual(draws.filter((draw) => shapeOf(draw) === 0));
+    expect([...sorted.draws].sort((a, b) => a.position - b.position)).toEqual(draws);
+    expect(byShape(draws, () => 0).draws).toEqual(draws);
+  });
 });
 
 it('shares a batch out so that every element is computed once, in order, by one of the ranks', () => {
   for (let batchSize = 1; batchSize <= 9; batchSize++) {
     for (let worldSize = 1; worldSize <= 4; worldSize++) {
       for (let parts = 1; parts <= 3; parts++) {
-        const ranks = Array.from({ length: worldSize }, (_, rank) => microBatches(batchSize, parts, rank, worldSize));
+        const ranks = Array.from({ length: worldSize }, (_, rank) => microBatches(alike(batchSize), parts, rank, worldSize));
         const elements = ranks.flat().flatMap(({ offset, size }) => Array.from({ length: size }, (_, i) => offset + i));
         expect(elements).toEqual(Array.from({ length: batchSize }, (_, i) => i));
         for (const own of ranks) expect(own.map(({ last }) => last)).toEqual(own.map((_, i) => i === own.length - 1));

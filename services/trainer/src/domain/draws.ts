@@ -108,9 +108,36 @@ export interface MicroBatch extends Range {
   last: boolean;
 }
 
-/** What one of `worldSize` ranks computes of a step's batch, cut into `parts` micro-batches. Empty where there are more ranks than pairs. */
-export function microBatches(batchSize: number, parts: number, rank = 0, worldSize = 1): MicroBatch[] {
-  const share = cut({ offset: 0, size: batchSize }, worldSize)[rank];
-  const batches = share === undefined ? [] : cut(share, parts);
+/**
+ * What one of `worldSize` ranks computes of a step's batch, cut into `parts` micro-batches. Empty where there are more ranks than pairs.
+ * `shapes` are those of the batch's elements, equal ones side by side: where a rank's share has several, a micro-batch has one of them and
+ * there are as many as it takes to have none larger than with `parts` alike ones.
+ */
+export function microBatches(shapes: readonly number[], parts: number, rank = 0, worldSize = 1): MicroBatch[] {
+  const share = cut({ offset: 0, size: shapes.length }, worldSize)[rank];
+  if (share === undefined) return [];
+  const runs = runsOf(shapes, share);
+  const most = Math.ceil(share.size / parts);
+  const batches = runs.flatMap((run) => cut(run, runs.length === 1 ? parts : Math.ceil(run.size / most)));
   return batches.map((range, i) => ({ ...range, last: i === batches.length - 1 }));
+}
+
+/** The parts of a range with one shape each. */
+function runsOf(shapes: readonly number[], { offset, size }: Range): Range[] {
+  const runs: Range[] = [];
+  for (let i = offset; i < offset + size; i++) {
+    const run = runs.at(-1);
+    if (run !== undefined && shapes[i] === shapes[i - 1]) run.size++;
+    else runs.push({ offset: i, size: 1 });
+  }
+  return runs;
+}
+
+/**
+ * A step's draws with those of one shape side by side, smaller shape numbers first, else in their order: what a place in the batch keys does not
+ * depend on how the batch is cut.
+ */
+export function byShape(draws: readonly Draw[], shapeOf: (draw: Draw) => number): { draws: Draw[]; shapes: number[] } {
+  const sorted = draws.map((draw) => ({ draw, shape: shapeOf(draw) })).sort((a, b) => a.shape - b.shape);
+  return { draws: sorted.map(({ draw }) => draw), shapes: sorted.map(({ shape }) => shape) };
 }

@@ -2,7 +2,7 @@
 import { nowMs } from '@spindle/kit';
 import type { PhaseDto } from '@spindle/native';
 import type { Dataset } from '../dataset.js';
-import { DataOrder, microBatches } from '../domain/draws.js';
+import { byShape, DataOrder, microBatches } from '../domain/draws.js';
 import type { StepErrors } from '../domain/metrics.js';
 import type { TrainingSettings } from '../domain/settings.js';
 import type { TrainingSession } from '../engine.js';
@@ -24,10 +24,10 @@ export class Share {
   async gradients(step: number, beta: number, signal: AbortSignal): Promise<{ parts: StepErrors[]; phases: PhaseDto[] }> {
     const { settings, session, dataset } = this;
     const started = nowMs();
-    const draws = this.#order.batch(step);
+    const { draws, shapes } = byShape(this.#order.batch(step), (draw) => dataset.shapeOf(draw));
     const parts: StepErrors[] = [];
     const phases: PhaseDto[] = [];
-    for (const micro of microBatches(settings.batchSize, settings.gradientAccumulation, this.rank, this.worldSize)) {
+    for (const micro of microBatches(shapes, settings.gradientAccumulation, this.rank, this.worldSize)) {
       const batch = { ...(await dataset.batch(step, draws, micro)), beta: beta === 0 ? null : beta };
       const began = nowMs();
       const part = await session.accumulate(batch, signal);

@@ -88,6 +88,51 @@ export function generatedShard(store: ArtifactStore, indices: readonly number[],
   );
 }
 
+type RaggedRow = readonly [index: number, shape: readonly number[]];
+
+/** Latents of several shapes, each counting up from its index in eighths; rejected ones from 100 more. */
+export function raggedShard(
+  store: ArtifactStore,
+  kind: 'encoded' | 'latents',
+  rows: readonly RaggedRow[],
+  rejected: readonly RaggedRow[] = [],
+): Promise<ArtifactRef> {
+  const size = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1);
+  const flat = (of: readonly RaggedRow[], value: (index: number, i: number) => number) => {
+    const data = Float32Array.from(of.flatMap(([index, shape]) => Array.from({ length: size(shape) }, (_, i) => value(index, i))));
+    return fromFloat32([data.length], data);
+  };
+  const shapes = (of: readonly RaggedRow[]) => ({ ...fromInt64(of.flatMap(([, shape]) => [...shape])), shape: [of.length, 3] });
+  const tensors = new Map([
+    ['index', fromInt64(rows.map(([index]) => index))],
+    ['shape', shapes(rows)],
+    [kind === 'encoded' ? 'mean' : 'latents', flat(rows, (index, i) => index + i / 8)],
+  ]);
+  if (kind === 'encoded') {
+    tensors.set(
+      'logvar',
+      flat(rows, () => -1),
+    );
+    tensors.set(
+      'text',
+      fromFloat32([rows.length, 2, 2], Float32Array.from(rows.flatMap(([index]) => new Array<number>(4).fill(index * 10)))),
+    );
+  }
+  if (rejected.length > 0) {
+    tensors.set('rejected_index', fromInt64(rejected.map(([index]) => index)));
+    tensors.set('rejected_shape', shapes(rejected));
+    tensors.set(
+      'rejected_mean',
+      flat(rejected, (index, i) => index + 100 + i / 8),
+    );
+    tensors.set(
+      'rejected_logvar',
+      flat(rejected, () => -1),
+    );
+  }
+  return store.put(writeSafetensors(tensors), 'application/safetensors');
+}
+
 export interface RequestOverrides {
   steps?: number;
   checkpointSteps?: number;
