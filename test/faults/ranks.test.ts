@@ -71,9 +71,13 @@ describe('training on several ranks', () => {
     const alone = await start({});
     const whole = curve(await alone.train(await tinyTraining(store, 'whole', { steps })));
     const halves = curve(await alone.train(await tinyTraining(store, 'halves', { steps, gradientAccumulation: 2 })));
+    const ratios = curve(await alone.train(await tinyTraining(store, 'ratios', { steps }, { bucketed: true })));
     await alone.stop();
     const pair = await start({ SPINDLE_RANKS: '2' });
     two = curve(await pair.train(await tinyTraining(store, 'two', { steps })));
+    const twoRatios = curve(
+      await pair.train(await tinyTraining(store, 'two-ratios', { steps, gradientAccumulation: 2 }, { bucketed: true })),
+    );
     await pair.stop();
     // As a cluster does: every rank is told who it is.
     const [port] = await freePorts(1);
@@ -84,13 +88,20 @@ describe('training on several ranks', () => {
     ]);
     const cluster = curve(await leader.train(await tinyTraining(store, 'cluster', { steps })));
     expect(member.child.running).toBe(true);
-    for (const other of [halves, two, cluster]) {
+    for (const [other, same] of [
+      [halves, whole],
+      [two, whole],
+      [cluster, whole],
+      // Images of several aspect ratios, in more micro-batches.
+      [twoRatios, ratios],
+    ] as const) {
       expect(other.loss).toHaveLength(steps);
-      expect(apart(other.loss, whole.loss)).toBeLessThan(1e-3);
-      expect(apart(other.gradNorm, whole.gradNorm)).toBeLessThan(1e-3);
-      expect(apart(other.errorReal, whole.errorReal)).toBeLessThan(1e-4);
-      expect(other.accuracy).toEqual(whole.accuracy);
+      expect(apart(other.loss, same.loss)).toBeLessThan(1e-3);
+      expect(apart(other.gradNorm, same.gradNorm)).toBeLessThan(1e-3);
+      expect(apart(other.errorReal, same.errorReal)).toBeLessThan(1e-4);
+      expect(other.accuracy).toEqual(same.accuracy);
     }
+    expect(ratios.errorReal).not.toEqual(whole.errorReal);
     expect(whole.loss[0]).not.toBe(whole.loss[steps - 1]);
     expect(cluster.weights).toBe(two.weights);
   });

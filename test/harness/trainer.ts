@@ -20,17 +20,30 @@ function numbers(count: number, seed: number): Float32Array {
   });
 }
 
-/** A short training of the demo's U-Net on made-up latents; key and settings may differ from run to run. */
+/** Heights and widths of latents of one area, as aspect-ratio buckets give them. */
+const ratios = [
+  [4, 16],
+  [8, 8],
+  [16, 4],
+] as const;
+
+/**
+ * A short training of the demo's U-Net on made-up latents; key and settings may differ from run to run. `bucketed`: the images are of three
+ * shapes.
+ */
 export async function tinyTraining(
   store: ArtifactStore,
   key: string,
   settings: { steps: number; gradientAccumulation?: number },
+  { bucketed = false } = {},
 ): Promise<TrainRequest> {
   const index = fromInt64(Array.from({ length: images }, (_, i) => i));
+  const shapes = { ...fromInt64(Array.from({ length: images }, (_, i) => [4, ...(ratios[i % 3] ?? [])]).flat()), shape: [images, 3] };
+  const own = { index, ...(bucketed && { shape: shapes }) };
   const shard = (tensors: Record<string, ReturnType<typeof fromFloat32>>) =>
-    store.put(writeSafetensors(new Map([['index', index], ...Object.entries(tensors)])), 'application/safetensors');
-  const latents = [images, 4, 8, 8];
+    store.put(writeSafetensors(new Map(Object.entries({ ...own, ...tensors }))), 'application/safetensors');
   const size = images * 4 * 8 * 8;
+  const latents = bucketed ? [size] : [images, 4, 8, 8];
   const unet = { name: 'base', path: join(pipeline, 'unet') };
   return create(TrainRequestSchema, {
     key,

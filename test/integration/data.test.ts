@@ -22,7 +22,8 @@ afterAll(async () => {
 describe('spindle data inspect, without a mesh', () => {
   it("counts a run config's data with its model's tokenizer, and draws a sheet", async () => {
     const sheet = join(folder, 'sheet.png');
-    const { code, stdout, stderr } = await cli(['data', 'inspect', join(scenes, 'run.yaml'), '--limit', '20', '--sheet', sheet, '--json']);
+    const flags = ['--limit', '20', '--sheet', sheet, '--buckets', '--json'];
+    const { code, stdout, stderr } = await cli(['data', 'inspect', join(scenes, 'run.yaml'), ...flags]);
     expect([code, stderr]).toEqual([0, '']);
     expect(JSON.parse(stdout)).toMatchObject({
       format: 'folder',
@@ -31,6 +32,8 @@ describe('spindle data inspect, without a mesh', () => {
       rejected: [],
       images: { formats: { png: 20 }, width: { least: 64, most: 64 }, smaller: 0 },
       captions: { limit: 32, over: 0, tokens: { least: expect.any(Number) as number } },
+      // At 64 pixels a step of 64 leaves the square alone.
+      buckets: [{ width: 64, height: 64, images: 20 }],
       sheet: { file: sheet },
     });
     expect((await stat(sheet)).size).toBeGreaterThan(1000);
