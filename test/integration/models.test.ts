@@ -334,11 +334,29 @@ describe('SDXL', () => {
       emaDecay: 0.9,
       activationCheckpointing: true,
       dropsCaptions: true,
+      folder: tmpdir(),
+      saves: true,
     };
     const sampling = { ...common, scheduler: '', overridesJson: '', guidanceScale: 5, shardSize: 2, unets: 2, decodes: true };
     const [trainer, sampler] = await Promise.all([probe('trainer', training), probe('sampler', sampling)]);
-    expect(Object.keys(trainer).sort()).toEqual(['applySeconds', 'microBatchSeconds', 'peakBytes', 'precision']);
-    expect(Object.keys(sampler).sort()).toEqual(['decodeSeconds', 'encodeSeconds', 'peakBytes', 'precision', 'stepSeconds']);
+    expect(Object.keys(trainer).sort()).toEqual([
+      'applySeconds',
+      'checkpointSeconds',
+      'exportSeconds',
+      'loadSeconds',
+      'microBatchSeconds',
+      'peakBytes',
+      'precision',
+    ]);
+    expect(Object.keys(sampler).sort()).toEqual([
+      'decodeSeconds',
+      'encodeSeconds',
+      'peakBytes',
+      'pipelineLoadSeconds',
+      'precision',
+      'stepSeconds',
+      'unetLoadSeconds',
+    ]);
     for (const report of [trainer, sampler]) {
       const { precision, ...numbers } = report;
       expect(precision).toBe('float32');

@@ -1,5 +1,6 @@
 /** `spindle run --dry-run --probe`: the trainer's and the sampler's probes, one after the other, and what follows from them. */
 import { execFile } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { SpindleError } from '@spindle/kit';
 import type { RunWork } from '@spindle/proto';
@@ -10,7 +11,14 @@ import { size } from '../server/plan-text.js';
 import { duration } from './format.js';
 import { probeMain } from './mesh/packages.js';
 
-export async function predict(config: RunConfig, work: Pick<RunWork, 'resolution' | 'rows' | 'drawn' | 'evaluated'>): Promise<Estimate> {
+/** `folder`: where the run's files will be; what is written there to be timed goes again. */
+export async function predict(
+  config: RunConfig,
+  work: Pick<RunWork, 'resolution' | 'rows' | 'drawn' | 'evaluated'>,
+  folder: string,
+): Promise<Estimate> {
+  await mkdir(folder, { recursive: true });
+  const planned = workload(config, work);
   const { train, sampling } = config;
   const common = { model: config.model, resolution: work.resolution, precision: config.precision };
   const trainer = await probe<Probes['trainer']>('trainer', {
@@ -20,6 +28,8 @@ export async function predict(config: RunConfig, work: Pick<RunWork, 'resolution
     emaDecay: train.ema_decay,
     activationCheckpointing: train.activation_checkpointing,
     dropsCaptions: train.caption_dropout > 0,
+    folder,
+    saves: planned.trainings.some(({ checkpoints }) => checkpoints > 0),
   });
   const sampler = await probe<Probes['sampler']>('sampler', {
     ...common,
@@ -31,7 +41,7 @@ export async function predict(config: RunConfig, work: Pick<RunWork, 'resolution
     unets: config.iterations > 1 || config.evaluation !== undefined ? 2 : 1,
     decodes: work.evaluated > 0n,
   });
-  return estimate({ trainer, sampler }, workload(config, work));
+  return estimate({ trainer, sampler }, planned);
 }
 
 function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, 'rows' | 'drawn' | 'evaluated'>): Work {
@@ -43,6 +53,8 @@ function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, '
     steps: settings.steps,
     microBatches: settings.batch_size / probed,
     cost,
+    // The last step's is the result itself.
+    checkpoints: train.checkpoint_steps > 0 ? Math.floor((settings.steps - 1) / train.checkpoint_steps) : 0,
   });
   return {
     rows: Number(rows),
@@ -50,6 +62,8 @@ function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, '
     evaluated: Number(evaluated),
     steps: config.sampling.steps,
     evaluationSteps: evaluationSampling(config).steps,
+    // The base; what is trained last is drawn with for evaluation only.
+    models: 1 + (evaluated > 0n ? config.iterations + (sft ? 1 : 0) + (dpo ? 1 : 0) : config.iterations - 1),
     trainings: [
       ...Array.from({ length: config.iterations }, () => training(train, 1)),
       ...(sft ? [training(sft, sftCost)] : []),

@@ -2,8 +2,22 @@
 
 export interface Probes {
   /** Bytes at the peak of each process, and seconds of its pieces of work. */
-  trainer: { peakBytes: number; microBatchSeconds: number; applySeconds: number };
-  sampler: { peakBytes: number; encodeSeconds: number; stepSeconds: number; decodeSeconds: number };
+  trainer: {
+    peakBytes: number;
+    microBatchSeconds: number;
+    applySeconds: number;
+    loadSeconds: number;
+    exportSeconds: number;
+    checkpointSeconds: number;
+  };
+  sampler: {
+    peakBytes: number;
+    encodeSeconds: number;
+    stepSeconds: number;
+    decodeSeconds: number;
+    unetLoadSeconds: number;
+    pipelineLoadSeconds: number;
+  };
 }
 
 export interface Work {
@@ -15,7 +29,15 @@ export interface Work {
   /** Denoising steps per image. */
   steps: number;
   evaluationSteps: number;
-  trainings: readonly { steps: number; microBatches: number; /** Of the probed micro-batch's cost. */ cost: number }[];
+  /** U-Nets that images are drawn with. */
+  models: number;
+  trainings: readonly {
+    steps: number;
+    microBatches: number;
+    /** Of the probed micro-batch's cost. */
+    cost: number;
+    checkpoints: number;
+  }[];
 }
 
 export interface Estimate {
@@ -28,13 +50,18 @@ export interface Estimate {
   totalSeconds: number;
 }
 
-/** Without overlap: on one device training waits for the samplers. Judges' time is not in it. */
+/** Without overlap: on one device training waits for the samplers. Loading and saving count; judges' time does not. */
 export function estimate({ trainer, sampler }: Probes, work: Work): Estimate {
-  const encodeSeconds = work.rows * sampler.encodeSeconds;
-  const sampleSeconds = work.drawn * work.steps * sampler.stepSeconds;
+  const encodeSeconds = sampler.pipelineLoadSeconds + work.rows * sampler.encodeSeconds;
+  const sampleSeconds = work.models * sampler.unetLoadSeconds + work.drawn * work.steps * sampler.stepSeconds;
   const evaluateSeconds = work.evaluated * (work.evaluationSteps * sampler.stepSeconds + sampler.decodeSeconds);
   const trainSeconds = work.trainings.reduce(
-    (sum, training) => sum + training.steps * (training.microBatches * training.cost * trainer.microBatchSeconds + trainer.applySeconds),
+    (sum, { steps, microBatches, cost, checkpoints }) =>
+      sum +
+      trainer.loadSeconds +
+      steps * (microBatches * cost * trainer.microBatchSeconds + trainer.applySeconds) +
+      checkpoints * trainer.checkpointSeconds +
+      trainer.exportSeconds,
     0,
   );
   return {

@@ -171,8 +171,21 @@ const FileTensor& SafetensorsFile::at(const std::string& name) const {
   return *tensor;
 }
 
-void SafetensorsFile::read(const FileTensor& tensor, float* out) const { convert(data(tensor), tensor, out); }
-void SafetensorsFile::read(const FileTensor& tensor, double* out) const { convert(data(tensor), tensor, out); }
+void SafetensorsFile::read(const FileTensor& tensor, float* out) const {
+  convert(data(tensor), tensor, out);
+  let_go(tensor);
+}
+void SafetensorsFile::read(const FileTensor& tensor, double* out) const {
+  convert(data(tensor), tensor, out);
+  let_go(tensor);
+}
+
+// Whole pages of the tensor leave this process' memory, where a model's file would count beside the model; read again, they come back.
+void SafetensorsFile::let_go(const FileTensor& tensor) const {
+  const uintptr_t page = uintptr_t(::sysconf(_SC_PAGESIZE)), begin = reinterpret_cast<uintptr_t>(data(tensor));
+  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + (tensor.end - tensor.begin)) / page * page;
+  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
 
 std::vector<float> SafetensorsFile::floats(const std::string& name) const {
   const FileTensor& tensor = at(name);

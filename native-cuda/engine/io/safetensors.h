@@ -48,6 +48,7 @@ class SafetensorsFile {
 
  private:
   void parse_header(const char* text, size_t length, uint64_t data_bytes);
+  void let_go(const FileTensor& tensor) const;
   std::string path_;
   void* map_ = nullptr;
   size_t map_bytes_ = 0;

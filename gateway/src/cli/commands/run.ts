@@ -3,7 +3,7 @@ import { RunSchema, RunStatus, type CreateRunRequestSchema, type CreateRunRespon
 import { inSpan, SpindleError, startTelemetry } from '@spindle/kit';
 import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
-import { withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
+import { artifactsFolder, withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
 import { follow } from '../follow.js';
 import { createView } from '../live.js';
 import { describeEstimate, predict } from '../probe.js';
@@ -41,7 +41,7 @@ export function addRun(program: Command, environment: Environment): void {
     if (options.probe && !options.dryRun) throw new SpindleError('INVALID_ARGUMENT', '--probe: expected --dry-run beside it, got none.');
     const { run, plan, work } = await createRun(request, options, environment);
     if (options.dryRun || !run) {
-      const predicted = options.probe && work ? await predict(config, work) : undefined;
+      const predicted = options.probe && work ? await predict(config, work, artifactsFolder(options, environment)) : undefined;
       const lines = predicted === undefined ? plan : [...plan, ...describeEstimate(predicted)];
       print(options.json ? JSON.stringify({ plan, ...(predicted && { estimate: predicted }) }) : lines.join('\n'));
       return;

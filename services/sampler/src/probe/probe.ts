@@ -26,6 +26,9 @@ export interface SamplingProbe {
   encodeSeconds: number;
   stepSeconds: number;
   decodeSeconds: number;
+  /** Of a U-Net, and of everything else a model has. */
+  unetLoadSeconds: number;
+  pipelineLoadSeconds: number;
 }
 
 const steps = 3;
@@ -34,7 +37,7 @@ export async function probeSampling(engine: SamplerEngine, request: ProbeRequest
   const { model, resolution } = request;
   const signal = new AbortController().signal;
   const precision = request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
-  const pipeline = await engine.loadPipeline(model, precision);
+  const { result: pipeline, seconds: pipelineLoadSeconds } = await timed(() => engine.loadPipeline(model, precision));
   const rgb = new Uint8Array(3 * resolution * resolution).map((_, i) => (i * 37) % 256);
   const images = Array.from({ length: vaeBatchSize(resolution, resolution) }, () => ({ rgb, width: resolution, height: resolution }));
   const prompts = images.map((_, i) => `a picture of thing number ${i}`);
@@ -43,7 +46,7 @@ export async function probeSampling(engine: SamplerEngine, request: ProbeRequest
     await pipeline.encodeTexts(prompts, signal);
   });
   const source = engine.unetSource(join(model, 'unet'));
-  const unet = await engine.loadUnet(source, precision);
+  const { result: unet, seconds: unetLoadSeconds } = await timed(() => engine.loadUnet(source, precision));
   const other = request.unets > 1 ? await engine.loadUnet(source, precision) : undefined;
   const [, height, width] = pipeline.latentShape(resolution, resolution);
   const count = Math.min(request.shardSize, unetBatchSize(height, width));
@@ -66,13 +69,17 @@ export async function probeSampling(engine: SamplerEngine, request: ProbeRequest
   unet.release();
   other?.release();
   pipeline.release();
-  return { precision, encodeSeconds, stepSeconds: drawSeconds / calls, decodeSeconds };
+  return { precision, encodeSeconds, stepSeconds: drawSeconds / calls, decodeSeconds, unetLoadSeconds, pipelineLoadSeconds };
 }
 
 /** The second time counts: the first one takes memory from the system, which later ones have. */
 async function perImage(count: number, work: () => Promise<void>): Promise<number> {
   await work();
+  return (await timed(work)).seconds / count;
+}
+
+async function timed<T>(work: () => Promise<T>): Promise<{ result: T; seconds: number }> {
   const began = performance.now();
-  await work();
-  return (performance.now() - began) / 1000 / count;
+  const result = await work();
+  return { result, seconds: (performance.now() - began) / 1000 };
 }

@@ -1,5 +1,7 @@
 /** Times the steps of a training on noise, through the same calls as a real one. */
+import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { createLogger, sha256File } from '@spindle/kit';
 import {
   readPipeline,
   wholeImage,
@@ -8,7 +10,8 @@ import {
   type TrainBatchDto,
   type TrainerOptionsDto,
 } from '@spindle/native';
-import type { TrainerEngine } from '../engine.js';
+import { Checkpoints } from '../checkpoints.js';
+import type { TrainerEngine, TrainingSession } from '../engine.js';
 
 export interface ProbeRequest {
   model: string;
@@ -22,6 +25,10 @@ export interface ProbeRequest {
   activationCheckpointing: boolean;
   /** Captions are dropped: the text encoders are in memory for a moment. */
   dropsCaptions: boolean;
+  /** Where files are written to be timed, and removed again. */
+  folder: string;
+  /** Training will write checkpoints. */
+  saves: boolean;
 }
 
 export interface TrainingProbe {
@@ -29,6 +36,10 @@ export interface TrainingProbe {
   /** Of one micro-batch, and of the optimiser's step. */
   microBatchSeconds: number;
   applySeconds: number;
+  /** Of what a training does once, and of one checkpoint (0 if none is written). */
+  loadSeconds: number;
+  exportSeconds: number;
+  checkpointSeconds: number;
 }
 
 const steps = 3;
@@ -64,7 +75,9 @@ export async function probeTraining(
     iteration: 1,
   };
   const { signal } = new AbortController();
+  const loading = performance.now();
   const session = await engine.createSession(engine.unetSource(join(model, 'unet')), null, options, null, signal);
+  const loadSeconds = (performance.now() - loading) / 1000;
   try {
     if (request.dropsCaptions) await engine.emptyPrompt(model, precision);
     const { vaeScaling, textTokens, textWidth, pooledWidth } = readPipeline(model);
@@ -105,8 +118,37 @@ export async function probeTraining(
     }
     // The first step takes memory from the system, which later ones have.
     const mean = (of: 0 | 1): number => times.slice(1).reduce((sum, pair) => sum + pair[of], 0) / (steps - 1) / 1000;
-    return { precision, microBatchSeconds: mean(0), applySeconds: mean(1) };
+    const written = await timeFiles(session, request, precision);
+    return { precision, microBatchSeconds: mean(0), applySeconds: mean(1), loadSeconds, ...written };
   } finally {
     session.release();
+  }
+}
+
+/** Seconds of writing, digesting and verifying what a training leaves. */
+async function timeFiles(
+  session: TrainingSession,
+  { folder, saves }: ProbeRequest,
+  precision: NativePrecision,
+): Promise<Pick<TrainingProbe, 'exportSeconds' | 'checkpointSeconds'>> {
+  const temporary = await mkdtemp(join(folder, '.probe-'));
+  const seconds = async (work: () => Promise<unknown>): Promise<number> => {
+    const began = performance.now();
+    await work();
+    return (performance.now() - began) / 1000;
+  };
+  try {
+    const exported = join(temporary, 'unet.safetensors');
+    const exportSeconds = await seconds(async () => {
+      await session.export(exported, false);
+      await sha256File(exported);
+    });
+    await rm(exported);
+    const checkpoints = new Checkpoints(temporary, 1, createLogger('probe', { level: 'silent', pretty: false }));
+    const facts = { precision, precisionReason: '', fingerprint: {} };
+    const save = () => checkpoints.save(steps, facts, (path) => session.saveState(path, {}));
+    return { exportSeconds, checkpointSeconds: saves ? await seconds(save) : 0 };
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
   }
 }
