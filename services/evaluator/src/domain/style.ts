@@ -9,7 +9,7 @@ main{max-width:1120px;margin:0 auto;padding:32px 20px 64px}h1{font-size:28px;mar
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}h1 code{font-size:.85em}
 header dl{display:flex;flex-wrap:wrap;gap:12px 32px;margin:0 0 8px}dt{color:var(--soft);font-size:12px}dd{margin:0;font-size:17px;font-weight:600}
 section{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:20px;margin-top:20px}.warnings{background:var(--warn);border-color:var(--warn-rule)}.warnings ul{margin:0;padding-left:18px}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:7px 12px 7px 0;text-align:left;border-bottom:1px solid var(--rule);white-space:nowrap}
+.scroll{overflow-x:auto}.scroll td{font-size:14px}.scroll td small{display:block;line-height:1.3}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:7px 12px 7px 0;text-align:left;border-bottom:1px solid var(--rule);white-space:nowrap}
 thead th{color:var(--soft);font-size:12px;font-weight:500}tbody th{font-weight:600}tbody tr:last-child>*{border-bottom:0}tr.best{background:var(--best)}tr.best>:first-child{padding-left:8px}small,.note,.none{color:var(--soft)}.note{font-size:13px;margin:12px 0 0;max-width:75ch}
 .badge{background:var(--accent);color:var(--card);border-radius:99px;padding:1px 8px;font-size:11px;font-weight:600;vertical-align:1px}
 .bar{display:inline-block;width:64px;height:8px;border-radius:4px;margin-right:8px;background:linear-gradient(90deg,var(--accent) var(--share),var(--rule) 0)}.bar.wide{width:200px}table.narrow{width:auto}
