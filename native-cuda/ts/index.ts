@@ -16,8 +16,9 @@ export {
   type Pipeline,
   type VaeScaling,
 } from './pipeline.js';
+export { modelPath, type ModelPath } from './model_path.js';
 export { ModelCache } from './model_cache.js';
-export { componentSource, findWeights, type WeightsStem } from './weights.js';
+export { componentSource, findWeights, partSource, type WeightsStem } from './weights.js';
 export { ClipTokenizer, type Encoding } from './tokenizer.js';
 export {
   centerCrop,

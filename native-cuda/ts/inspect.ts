@@ -5,6 +5,7 @@ import type { Engine } from './engine.js';
 import { invalid, toEngineError } from './errors.js';
 import { describe, numberField, parseJson, readJsonObject, stringField, stringifyJson, type JsonObject } from './json.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from './judges.js';
+import { modelPath } from './model_path.js';
 import { openClipSource } from './open_clip.js';
 import { configFile, configOf, hasPipeline, readPipeline, readVaeScaling, resolveScheduler } from './pipeline.js';
 import { componentSource, requireDirectory } from './weights.js';
@@ -54,16 +55,18 @@ const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
   warnings: [],
 };
 
-export function inspectFolder(engine: Inspector, directory: string, sampling?: IntendedSampling): ModelReport {
-  if (directory.endsWith('.safetensors')) return inspectFile(engine, directory);
+/** `path`: a folder, perhaps with a variant (`modelPath`), or a judge's file. */
+export function inspectFolder(engine: Inspector, path: string, sampling?: IntendedSampling): ModelReport {
+  if (path.endsWith('.safetensors')) return inspectFile(engine, path);
+  const { directory } = modelPath(path);
   requireDirectory(directory, 'a model folder');
-  if (hasPipeline(directory)) return inspectPipeline(engine, directory, sampling);
+  if (hasPipeline(path)) return inspectPipeline(engine, path, sampling);
   if (!existsSync(join(directory, 'config.json'))) {
     if (!existsSync(join(directory, 'model.safetensors')))
       throw invalid(directory, 'expected model_index.json, config.json or model.safetensors, got none of them');
     return inspectFile(engine, join(directory, 'model.safetensors'));
   }
-  return inspectComponent(engine, directory);
+  return inspectComponent(engine, path);
 }
 
 /** A judge's weights by themselves. */
@@ -93,9 +96,9 @@ function inspectFile(engine: Inspector, file: string): ModelReport {
   }
 }
 
-function inspectPipeline(engine: Inspector, directory: string, sampling?: IntendedSampling): ModelReport {
-  const pipeline = readPipeline(directory);
-  const file = join(directory, 'scheduler', 'scheduler_config.json');
+function inspectPipeline(engine: Inspector, path: string, sampling?: IntendedSampling): ModelReport {
+  const pipeline = readPipeline(path);
+  const file = join(pipeline.directory, 'scheduler', 'scheduler_config.json');
   checkSchedule(engine, stringifyJson(pipeline.scheduler), fewSteps, file);
   if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {
@@ -145,8 +148,8 @@ function checkSampling(engine: Inspector, base: JsonObject, { scheduler, overrid
   if (eta !== 0 && name !== 'DDIMScheduler') throw invalid(name, `eta: expected 0 (only DDIMScheduler takes another), got ${eta}`);
 }
 
-function inspectComponent(engine: Inspector, directory: string): ModelReport {
-  const file = join(directory, 'config.json');
+function inspectComponent(engine: Inspector, path: string): ModelReport {
+  const file = join(modelPath(path).directory, 'config.json');
   const config = readJsonObject(file);
   const architectures = config['architectures'];
   const kind =
@@ -155,7 +158,7 @@ function inspectComponent(engine: Inspector, directory: string): ModelReport {
     (config['model_type'] === 'clip' ? 'CLIPModel' : undefined);
   switch (kind) {
     case 'UNet2DConditionModel': {
-      const source = componentSource(directory, 'diffusion_pytorch_model');
+      const source = componentSource(path, 'diffusion_pytorch_model');
       const width = config['cross_attention_dim'];
       return {
         ...nothing,
@@ -168,7 +171,7 @@ function inspectComponent(engine: Inspector, directory: string): ModelReport {
       };
     }
     case 'AutoencoderKL': {
-      const source = componentSource(directory, 'diffusion_pytorch_model');
+      const source = componentSource(path, 'diffusion_pytorch_model');
       const scaling = readVaeScaling(source);
       return {
         ...nothing,
@@ -180,7 +183,7 @@ function inspectComponent(engine: Inspector, directory: string): ModelReport {
     }
     case 'CLIPTextModelWithProjection':
     case 'CLIPTextModel': {
-      const source = componentSource(directory, 'model');
+      const source = componentSource(path, 'model');
       const text = configOf(source);
       return {
         ...nothing,
@@ -191,7 +194,7 @@ function inspectComponent(engine: Inspector, directory: string): ModelReport {
       };
     }
     case 'CLIPModel': {
-      const folder = readClipFolder(directory);
+      const folder = readClipFolder(path);
       return {
         ...nothing,
         kind,

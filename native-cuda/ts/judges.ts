@@ -5,6 +5,7 @@ import { clipMean, clipStd, readImagePreprocess } from './clip_preprocess.js';
 import type { Engine, RgbImage } from './engine.js';
 import { EngineError, invalid } from './errors.js';
 import { describe, isObject, numberField, parseJson, readText, stringifyJson } from './json.js';
+import { modelPath } from './model_path.js';
 import type { Aesthetic, Clip, ImageReward } from './models.js';
 import type { ImagePreprocessDto, ModelSourceDto, NativePrecision, PreprocessMethod, TensorDto } from './native.js';
 import { isOpenClipHeader, openClipSource } from './open_clip.js';
@@ -36,7 +37,7 @@ export interface ClipFolder {
 
 export function readClipFolder(path: string, places: TokenizerPlaces = {}): ClipFolder {
   const { source, layout } = clipSource(path);
-  const directory = source.label === path && !path.endsWith('.safetensors') ? path : dirname(source.weights[0] ?? path);
+  const directory = layout === 'transformers' ? source.label : dirname(source.weights[0] ?? path);
   const config = configOf(source);
   const [text, vision] = [config['text_config'], config['vision_config']];
   if (!isObject(text)) throw invalid(configFile(source), `text_config: expected an object, got ${describe(text)}`);
@@ -58,8 +59,9 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
 
 function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder['layout'] } {
   if (!isFile(path)) {
-    requireDirectory(path, "a CLIP model's folder or safetensors file");
-    if (existsSync(join(path, 'config.json'))) {
+    const { directory } = modelPath(path);
+    requireDirectory(directory, "a CLIP model's folder or safetensors file");
+    if (existsSync(join(directory, 'config.json'))) {
       const source = componentSource(path, 'model');
       return { source, layout: 'transformers' };
     }
@@ -74,9 +76,11 @@ function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder[
 
 function loadClipTokenizer(directory: string, places: TokenizerPlaces): ClipTokenizer {
   if (places.tokenizer !== undefined) return ClipTokenizer.load(places.tokenizer);
-  const found = [join(directory, 'tokenizer'), directory, ...(places.fallback === undefined ? [] : [places.fallback])].find((folder) =>
-    existsSync(join(folder, 'vocab.json')),
-  );
+  const found = [
+    join(directory, 'tokenizer'),
+    directory,
+    ...(places.fallback === undefined ? [] : [modelPath(places.fallback).directory]),
+  ].find((folder) => existsSync(join(folder, 'vocab.json')));
   return ClipTokenizer.load(found ?? directory);
 }
 

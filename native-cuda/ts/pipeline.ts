@@ -3,9 +3,10 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalid } from './errors.js';
 import { describe, numberField, parseJson, readJsonObject, stringField, stringifyJson, isObject, type JsonObject } from './json.js';
+import { modelPath } from './model_path.js';
 import type { ModelSourceDto } from './native.js';
 import { ClipTokenizer } from './tokenizer.js';
-import { componentSource, requireDirectory } from './weights.js';
+import { componentSource, partSource, requireDirectory } from './weights.js';
 
 export interface VaeScaling {
   scalingFactor: number;
@@ -69,15 +70,20 @@ const timeIdCount = 6;
 const ignored = ['safety_checker', 'feature_extractor', 'image_encoder'];
 const checkpointFiles = ['.safetensors', '.ckpt', '.pt', '.pth', '.bin'];
 
-/** Reads everything but the weights; `variant` picks e.g. the fp16 files. */
-export function readPipeline(directory: string, variant?: string): Pipeline {
+/**
+ * Reads everything but the weights. After "@" `path` may name a variant (`modelPath`): the U-Net must have it, other parts without
+ * it give their plain files and a warning.
+ */
+export function readPipeline(path: string): Pipeline {
+  const { directory } = modelPath(path);
   refuseSingleFile(directory);
   requireDirectory(directory, 'a pipeline folder in diffusers format');
   const { kind, index, warnings } = checkIndex(directory);
-  const unet = componentSource(join(directory, 'unet'), 'diffusion_pytorch_model', variant);
-  const vae = componentSource(join(directory, 'vae'), 'diffusion_pytorch_model', variant);
+  const warn = (message: string): void => void warnings.push(message);
+  const unet = componentSource(join(path, 'unet'), 'diffusion_pytorch_model');
+  const vae = partSource(join(path, 'vae'), 'diffusion_pytorch_model', warn);
   const unetConfig = configOf(unet);
-  const textTowers = (kind === 'StableDiffusionXLPipeline' ? ['', '_2'] : ['']).map((suffix) => readTower(directory, suffix, variant));
+  const textTowers = (kind === 'StableDiffusionXLPipeline' ? ['', '_2'] : ['']).map((suffix) => readTower(path, suffix, warn));
   const textTokens = Math.min(...textTowers.map((tower) => tower.tokens));
   const textWidth = textTowers.reduce((sum, tower) => sum + tower.width, 0);
   const crossWidth = unetConfig['cross_attention_dim'];
@@ -119,12 +125,12 @@ function refuseSingleFile(path: string): void {
   );
 }
 
-function readTower(directory: string, suffix: string, variant: string | undefined): TextTower {
-  const source = componentSource(join(directory, `text_encoder${suffix}`), 'model', variant);
+function readTower(path: string, suffix: string, warn: (message: string) => void): TextTower {
+  const source = partSource(join(path, `text_encoder${suffix}`), 'model', warn);
   const config = configOf(source);
   const file = configFile(source);
   if (config['use_attention_mask'] === true) throw invalid(file, 'use_attention_mask: expected false, got true (not supported)');
-  const tokenizer = ClipTokenizer.load(join(directory, `tokenizer${suffix}`));
+  const tokenizer = ClipTokenizer.load(join(modelPath(path).directory, `tokenizer${suffix}`));
   return {
     source,
     tokenizer,
@@ -214,8 +220,8 @@ function readSampleSize(config: JsonObject, file: string): number {
 }
 
 /** The scheduler's folder (or its file). */
-export function readScheduler(directory: string): JsonObject {
-  const file = join(directory, 'scheduler_config.json');
+export function readScheduler(path: string): JsonObject {
+  const file = join(modelPath(path).directory, 'scheduler_config.json');
   const config = readJsonObject(file);
   checkSchedulerClass(stringField(config, '_class_name', file), file);
   return config;
@@ -238,6 +244,6 @@ export function resolveScheduler(base: JsonObject, className: string, overridesJ
   return stringifyJson({ ...base, ...clipping, _class_name: className, ...overrides });
 }
 
-export function hasPipeline(directory: string): boolean {
-  return existsSync(join(directory, 'model_index.json'));
+export function hasPipeline(path: string): boolean {
+  return existsSync(join(modelPath(path).directory, 'model_index.json'));
 }

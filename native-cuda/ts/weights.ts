@@ -3,6 +3,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { EngineError, invalid } from './errors.js';
 import { describe, isObject, readJsonObject, readText } from './json.js';
+import { modelPath } from './model_path.js';
 import type { ModelSourceDto } from './native.js';
 
 const pickles = ['.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'];
@@ -11,18 +12,15 @@ const variants = ['fp16', 'bf16', 'non_ema', 'ema'];
 
 export type WeightsStem = 'diffusion_pytorch_model' | 'model';
 
+/** The files of `variant`, or where none is asked for the plain ones, or any variant's. */
 export function findWeights(directory: string, stem: WeightsStem, variant?: string): string[] {
   const candidates = variant === undefined ? [undefined, ...variants] : [variant];
   for (const candidate of candidates) {
-    const suffix = candidate === undefined ? '' : `.${candidate}`;
-    const single = join(directory, `${stem}${suffix}.safetensors`);
-    if (existsSync(single)) return [single];
-    // diffusers puts the variant before ".json", older transformers before ".safetensors".
-    for (const index of [`${stem}.safetensors.index${suffix}.json`, `${stem}${suffix}.safetensors.index.json`]) {
-      if (existsSync(join(directory, index))) return readIndex(directory, index);
-    }
+    const found = variantWeights(directory, stem, candidate);
+    if (found !== null) return found;
   }
-  const expected = variant === undefined ? `${stem}.safetensors` : `${stem}.${variant}.safetensors`;
+  if (variant !== undefined) throw invalid(directory, missingVariant(directory, stem, variant));
+  const expected = `${stem}.safetensors`;
   const pickle = readdirSync(directory).find((name) => pickles.some((extension) => name.endsWith(extension)));
   if (pickle !== undefined) {
     throw invalid(
@@ -31,6 +29,24 @@ export function findWeights(directory: string, stem: WeightsStem, variant?: stri
     );
   }
   throw invalid(directory, `expected ${expected} or its index, got neither`);
+}
+
+/** Throws only for an index that does not read. */
+function variantWeights(directory: string, stem: WeightsStem, variant: string | undefined): string[] | null {
+  const suffix = variant === undefined ? '' : `.${variant}`;
+  const single = join(directory, `${stem}${suffix}.safetensors`);
+  if (existsSync(single)) return [single];
+  // diffusers puts the variant before ".json", older transformers before ".safetensors".
+  for (const index of [`${stem}.safetensors.index${suffix}.json`, `${stem}${suffix}.safetensors.index.json`]) {
+    if (existsSync(join(directory, index))) return readIndex(directory, index);
+  }
+  return null;
+}
+
+function missingVariant(directory: string, stem: WeightsStem, variant: string): string {
+  const there = readdirSync(directory).filter((name) => name.endsWith('.safetensors') || name.includes('.safetensors.index'));
+  const got = there.length === 0 ? 'no safetensors' : there.sort().join(', ');
+  return `expected ${stem}.${variant}.safetensors or its index (variant ${JSON.stringify(variant)}), got ${got}`;
 }
 
 /** Throws for a file that is no safetensors. */
@@ -67,8 +83,21 @@ export function requireDirectory(directory: string, what: string): void {
   }
 }
 
-/** A component folder: config.json and its weights. */
-export function componentSource(directory: string, stem: WeightsStem, variant?: string): ModelSourceDto {
+/** A component folder, perhaps with a variant (`modelPath`): config.json and its weights. */
+export function componentSource(path: string, stem: WeightsStem): ModelSourceDto {
+  const { directory, variant } = modelPath(path);
   requireDirectory(directory, 'a model folder');
   return { config: readText(join(directory, 'config.json')), weights: findWeights(directory, stem, variant), label: directory };
+}
+
+/** The same, but the plain files where the part has none of the variant, as diffusers does; `fallback` hears of it. */
+export function partSource(path: string, stem: WeightsStem, fallback: (message: string) => void): ModelSourceDto {
+  const { directory, variant } = modelPath(path);
+  if (variant === undefined || !existsSync(directory) || variantWeights(directory, stem, variant) !== null)
+    return componentSource(path, stem);
+  const source = componentSource(directory, stem);
+  fallback(
+    `${directory}: no weights of variant ${JSON.stringify(variant)}; ${source.weights.map((file) => basename(file)).join(', ')} is used`,
+  );
+  return source;
 }

@@ -174,8 +174,15 @@ describe('files', () => {
     const folder = randomModel('both');
     writeRandomModel(folder, { release: 'sd15', reduced: true, dtype: 'F16', variant: 'fp16', shardBytes: 1e9, seed: 1 });
     expect(readPipeline(folder).unet.weights[0]).toMatch(/unet\/diffusion_pytorch_model\.safetensors$/);
-    expect(readPipeline(folder, 'fp16').textTowers[0]?.source.weights[0]).toMatch(/text_encoder\/model\.fp16\.safetensors$/);
-    expect(() => readPipeline(folder, 'bf16')).toThrow(/unet: expected diffusion_pytorch_model\.bf16\.safetensors or its index/);
+    expect(readPipeline(`${folder}@fp16`).textTowers[0]?.source.weights[0]).toMatch(/text_encoder\/model\.fp16\.safetensors$/);
+    expect(() => readPipeline(`${folder}@bf16`)).toThrow(
+      /both\/unet: expected diffusion_pytorch_model\.bf16\.safetensors or its index \(variant "bf16"\), got diffusion_pytorch_model\.fp16\.safetensors, diffusion_pytorch_model\.safetensors$/,
+    );
+    expect(inspectFolder(engine, `${folder}@fp16`).warnings).toHaveLength(2);
+    rmSync(join(folder, 'vae/diffusion_pytorch_model.fp16.safetensors'));
+    expect(inspectFolder(engine, `${folder}@fp16`).warnings).toContainEqual(
+      expect.stringMatching(/both\/vae: no weights of variant "fp16"; diffusion_pytorch_model\.safetensors is used$/),
+    );
   });
 
   it('ignores the safety checker and the feature extractor with a word', () => {

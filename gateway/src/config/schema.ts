@@ -14,6 +14,23 @@ function perIteration(value: z.ZodNumber) {
   return z.union([value, z.array(value).min(1)]);
 }
 
+/** "FOLDER@VARIANT" and {path, variant} are the same; the former is what everything behind the config reads. */
+function modelFolder(description: string) {
+  return z
+    .union([z.string().min(1), variantFolder.transform(({ path, variant }) => `${path.replace(/\/+$/, '')}@${variant}`)])
+    .describe(`${description} FOLDER@fp16, or {path, variant}, takes the weights of a variant.`);
+}
+
+const variantFolder = z.strictObject({
+  path: z.string().min(1).describe('The folder.'),
+  variant: z
+    .string()
+    .regex(/^[A-Za-z0-9_.-]+$/)
+    .describe(
+      'Which of several weights files, by the word in their names, e.g. "fp16" for diffusion_pytorch_model.fp16.safetensors. The U-Net must have it; other parts without it give their plain files.',
+    ),
+});
+
 export const metricSchema = z.strictObject({
   name: z
     .string()
@@ -24,12 +41,9 @@ export const metricSchema = z.strictObject({
     .describe(
       '"clip": exp(logit_scale) · cosine of image and caption; "pickscore", "hpsv2", "clip_score": 100 · cosine; "image_reward": BLIP\'s reward; "aesthetic": LAION\'s linear layers (v1 or v2) on the CLIP image embedding.',
     ),
-  model: z
-    .string()
-    .min(1)
-    .describe(
-      'The judge: a CLIPModel folder (config.json, safetensors, preprocessor_config.json, tokenizer), or a safetensors file (or its folder) in open_clip\'s layout; for "image_reward" ImageReward\'s safetensors with vocab.txt beside it.',
-    ),
+  model: modelFolder(
+    'The judge: a CLIPModel folder (config.json, safetensors, preprocessor_config.json, tokenizer), or a safetensors file (or its folder) in open_clip\'s layout; for "image_reward" ImageReward\'s safetensors with vocab.txt beside it.',
+  ),
   head: z
     .string()
     .min(1)
@@ -263,12 +277,9 @@ export const runConfigSchema = z
       .regex(/^[a-z0-9][a-z0-9-]{0,39}$/)
       .default('run')
       .describe('Prefix of the run id: lower-case letters, digits and "-".'),
-    model: z
-      .string()
-      .min(1)
-      .describe(
-        "Base model: a Stable Diffusion 1.x, 2.x or XL pipeline in diffusers' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).",
-      ),
+    model: modelFolder(
+      "Base model: a Stable Diffusion 1.x, 2.x or XL pipeline in diffusers' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).",
+    ),
     data: z
       .strictObject({
         path: z

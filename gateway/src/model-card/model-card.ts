@@ -1,6 +1,7 @@
 /** README.md of an exported model, as the hub and diffusers have it: what it is, how it came about, what it scores, how to load it. */
 import { basename } from 'node:path';
 import { forIteration, trainingOf } from '../config/resolve.js';
+import { modelName } from '../config/model-path.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
 import { iterationOf, opponentOf, type RunPlan } from '../domain/plan.js';
 
@@ -66,7 +67,7 @@ function frontMatter({ config, model }: CardInput): string {
   ];
   return [
     '---',
-    `base_model: ${JSON.stringify(nameOf(config.model))}`,
+    `base_model: ${JSON.stringify(modelName(config.model).name)}`,
     'library_name: diffusers',
     'pipeline_tag: text-to-image',
     'tags:',
@@ -77,7 +78,7 @@ function frontMatter({ config, model }: CardInput): string {
 
 function about({ config, plan, model }: CardInput): string {
   const k = iterationOf(model);
-  const base = `\`${nameOf(config.model)}\``;
+  const base = `\`${modelName(config.model).name}\``;
   if (k === 0)
     return `${base}, ${model === 'dpo' ? 'trained on preference pairs (Diffusion-DPO)' : 'fine-tuned on the images alone (SFT)'}: a baseline of a Spindle run.`;
   const opponent = opponentOf(plan, k);
@@ -85,13 +86,15 @@ function about({ config, plan, model }: CardInput): string {
 }
 
 function loading({ whole, resolution, config }: CardInput): string {
+  const base = modelName(config.model);
+  const variant = base.variant === undefined ? '' : `variant=${JSON.stringify(base.variant)}, `;
   const lines = whole
     ? ['from diffusers import DiffusionPipeline', '', 'pipe = DiffusionPipeline.from_pretrained("path/to/this/folder")']
     : [
         'from diffusers import DiffusionPipeline, UNet2DConditionModel',
         '',
         'unet = UNet2DConditionModel.from_pretrained("path/to/this/folder")',
-        `pipe = DiffusionPipeline.from_pretrained("path/to/${nameOf(config.model)}", unet=unet)`,
+        `pipe = DiffusionPipeline.from_pretrained("path/to/${base.name}", ${variant}unet=unet)`,
       ];
   const { steps, guidance_scale: guidance } = config.sampling;
   const call = `pipe("a caption", num_inference_steps=${steps}, guidance_scale=${guidance}, height=${resolution}, width=${resolution}).images[0]`;
@@ -105,8 +108,9 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
   const k = iterationOf(model);
   const train: TrainConfig = trainingOf(config, model);
   const objective = config.objective;
+  const base = modelName(config.model);
   const rows: [string, string][] = [
-    ['base model', nameOf(config.model)],
+    ['base model', base.variant === undefined ? base.name : `${base.name}, variant ${base.variant}`],
     ['data', `${nameOf(config.data.path)}: ${plan.rows} images, ${resolution} × ${resolution}`],
     ...(k > 0
       ? ([

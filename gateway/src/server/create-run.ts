@@ -6,6 +6,7 @@ import { InspectModelRequestSchema, type InspectModelResponse, type MetricSpec, 
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
 import { readPromptSet, type Files, type HeldOutPrompt, type ImageSize } from '@spindle/data';
+import { modelPath } from '../config/model-path.js';
 import type { RunConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
@@ -157,8 +158,9 @@ async function inspect(
   signal: AbortSignal,
   check: { sampling?: SamplingSettings; judge?: MetricSpec } = {},
 ): Promise<InspectModelResponse> {
-  await access(path).catch(() => {
-    throw new SpindleError('INVALID_ARGUMENT', `${key}: expected a folder, got "${path}", which does not exist.`);
+  const { directory } = modelPath(path);
+  await access(directory).catch(() => {
+    throw new SpindleError('INVALID_ARGUMENT', `${key}: expected a folder, got "${directory}", which does not exist.`);
   });
   try {
     return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...check }), {

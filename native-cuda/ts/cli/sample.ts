@@ -42,7 +42,7 @@ export function addSample(program: Command, context: CliContext): void {
   program
     .command('sample')
     .description('draw one image from a prompt')
-    .requiredOption('--model <dir>', 'pipeline folder in diffusers format')
+    .requiredOption('--model <dir>', 'pipeline folder in diffusers format; DIR@fp16 takes the weights of a variant')
     .requiredOption('--prompt <text>', 'what to draw')
     .requiredOption('--out <file.png>', 'where to write the image')
     .option('--unet <dir>', "unet folder to use instead of the pipeline's own")

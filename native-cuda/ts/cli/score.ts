@@ -43,7 +43,10 @@ export function addScore(program: Command, context: CliContext): void {
     .description(
       'judge images: by CLIP (exp(logit_scale) * cosine with their captions), PickScore, HPSv2, CLIP score, ImageReward, or an aesthetic head',
     )
-    .requiredOption('--model <path>', "the judge's folder, or its safetensors file (open_clip layout, ImageReward)")
+    .requiredOption(
+      '--model <path>',
+      "the judge's folder (DIR@fp16: weights of a variant), or its safetensors file (open_clip layout, ImageReward)",
+    )
     .addOption(new Option('--kind <kind>', 'what the model is').choices(judgeKinds).default('clip'))
     .requiredOption('--images <dir>', 'folder of images with a metadata.jsonl (file_name, text)')
     .option('--head <path>', "an aesthetic head on the model's image embedding; with --kind clip both are scored")

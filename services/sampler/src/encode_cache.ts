@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { ensureError, isCode, sha256File, type ArtifactStore } from '@spindle/kit';
 import type { ImageReader, ImageRef, ManifestRow } from '@spindle/data';
-import type { EngineInfoDto } from '@spindle/native';
+import { modelPath, type EngineInfoDto } from '@spindle/native';
 import { EncodeResultSchema, type EncodeResult } from '@spindle/proto';
 import { ahead } from './ahead.js';
 
@@ -36,7 +36,8 @@ export class EncodeCache {
     const models = await this.#encoderDigests(pipeline);
     if (models.length === 0) return null;
     const { backend, isa, version: engine } = this.engine;
-    add({ version, backend, isa, engine, models, settings });
+    const { variant } = modelPath(pipeline);
+    add({ version, backend, isa, engine, models, settings, variant });
     try {
       const facts = ahead(rows, together, async ({ index, text, image, rejected }) => ({
         index,
@@ -85,7 +86,7 @@ export class EncodeCache {
   async #encoderDigests(pipeline: string): Promise<[string, string][]> {
     const digests: [string, string][] = [];
     for (const part of encoders) {
-      const folder = join(pipeline, part);
+      const folder = join(modelPath(pipeline).directory, part);
       const names = await readdir(folder).catch((error: unknown) => {
         if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return [];
         throw error;

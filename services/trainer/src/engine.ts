@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import {
   choosePrecision,
   componentSource,
+  partSource,
   readPipeline,
   readScheduler,
   readVaeScaling,
@@ -68,7 +69,7 @@ export function nativeEngine(engine: Engine): TrainerEngine {
     info: engine.info,
     choosePrecision: () => choosePrecision(engine),
     describePipeline(directory) {
-      const { scalingFactor, shiftFactor } = readVaeScaling(componentSource(join(directory, 'vae'), 'diffusion_pytorch_model'));
+      const { scalingFactor, shiftFactor } = readVaeScaling(partSource(join(directory, 'vae'), 'diffusion_pytorch_model', () => undefined));
       return { schedulerConfig: stringifyJson(readScheduler(join(directory, 'scheduler'))), scalingFactor, shiftFactor };
     },
     async emptyPrompt(directory, precision) {

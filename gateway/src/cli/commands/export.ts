@@ -9,6 +9,7 @@ import { parseRecord, type RunRecord } from '../../orchestrator/record.js';
 import type { RunConfig } from '../../config/schema.js';
 import { configFile, modelCard } from '../../model-card/model-card.js';
 import { readCardReport, type CardReport } from '../../model-card/report.js';
+import { copyParts } from '../copy-parts.js';
 import { artifactsFolder, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
 
 interface ExportOptions extends CommonOptions {
@@ -106,12 +107,7 @@ async function copyModel(pipeline: string | null, unet: string, to: string, adap
     await cp(unet, to, { recursive: true });
     return;
   }
-  const skip = join(pipeline, 'unet');
-  await cp(pipeline, to, {
-    recursive: true,
-    dereference: true,
-    filter: (source) => source !== skip && !source.startsWith(`${skip}/`),
-  });
+  await copyParts(pipeline, to);
   await cp(unet, join(to, 'unet'), { recursive: true });
 }
 

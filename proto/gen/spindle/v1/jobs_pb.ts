@@ -187,7 +187,7 @@ export type EncodeJob = Message<"spindle.v1.EncodeJob"> & {
   count: number;
 
   /**
-   * The pipeline folder: vae, text_encoder and tokenizer are read from it.
+   * The pipeline folder, "@VARIANT" after it where a variant's weights are asked for: vae, text_encoder and tokenizer are read from it.
    *
    * @generated from field: string pipeline_path = 4;
    */
