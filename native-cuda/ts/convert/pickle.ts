@@ -1,7 +1,8 @@
 /**
- * Reads the pickles that torch.save writes for plain tensors, and nothing else. No class is ever looked up and no function
- * called: opcodes and globals come from two short lists, and whatever is on neither is refused by name. What comes out is data:
- * numbers, strings, lists, tuples, dictionaries, and descriptions of tensors.
+ * Reads the pickles that torch.save writes for tensors and plain values, and nothing else. No class is ever looked up and no function
+ * called: opcodes come from a short list, and so do the names that are understood when something is to be made with them. Any other name
+ * is kept as a name, which can lie somewhere (Lightning's checkpoints have classes as keys) but not be called, built or given attributes:
+ * that is refused. What comes out is data: numbers, strings, lists, tuples, dictionaries, and descriptions of tensors.
  */
 import { invalid, type EngineError } from '../errors.js';
 
@@ -16,7 +17,10 @@ export type PickleValue =
   | PickleDict
   | PickleGlobal
   | StorageRef
-  | PickledTensor;
+  | PickledTensor
+  | PickledBytes
+  | NumpyDtype
+  | NumpyScalar;
 
 export class PickleTuple {
   constructor(readonly items: readonly PickleValue[]) {}
@@ -24,14 +28,31 @@ export class PickleTuple {
 export class PickleDict {
   readonly entries = new Map<PickleValue, PickleValue>();
 }
-/** One of the allowed names; a name only. */
+/** Of a class or function; nothing stands behind it. */
 export class PickleGlobal {
-  constructor(readonly name: AllowedGlobal) {}
+  constructor(readonly name: string) {}
+}
+export class PickledBytes {
+  constructor(readonly bytes: Buffer) {}
+}
+/** A numpy type such as "f8": numbers of `bytes` bytes. */
+export class NumpyDtype {
+  constructor(
+    readonly code: string,
+    readonly bytes: number,
+  ) {}
+}
+/** A number among a training's settings. */
+export class NumpyScalar {
+  constructor(
+    readonly dtype: NumpyDtype,
+    readonly bytes: Buffer,
+  ) {}
 }
 /** Raw numbers that lie elsewhere in the archive. */
 export class StorageRef {
   constructor(
-    readonly type: AllowedGlobal,
+    readonly type: string,
     readonly key: string,
     readonly elements: number,
     /** First element within the storage named `key`: views of older files. */
@@ -51,21 +72,39 @@ export class PickledTensor {
 const storages = ['Float', 'Half', 'BFloat16', 'Double', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool'].map(
   (type) => `torch.${type}Storage`,
 );
-const functions = ['torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter', 'collections.OrderedDict', 'torch.Size'];
-const allowed: ReadonlySet<string> = new Set([...storages, ...functions]);
-export type AllowedGlobal = string;
+const functions = [
+  'torch._utils._rebuild_tensor_v2',
+  'torch._utils._rebuild_parameter',
+  'collections.OrderedDict',
+  'torch.Size',
+  // Numbers that numpy made: learning rates, scores.
+  'numpy.dtype',
+  'numpy.core.multiarray.scalar',
+  'numpy._core.multiarray.scalar',
+  // How protocol 2 writes bytes.
+  '_codecs.encode',
+];
 
 const mark = Symbol('mark');
 type Slot = PickleValue | typeof mark;
 
-/** One pickle of `bytes` from `start`: its value, and where the next one begins. */
-export function readPickle(bytes: Buffer, start: number, where: string): { value: PickleValue; end: number } {
+export interface Pickle {
+  value: PickleValue;
+  /** Where the next pickle begins. */
+  end: number;
+  /** All that are named anywhere in it. */
+  storages: readonly StorageRef[];
+}
+
+/** One pickle of `bytes` from `start`. */
+export function readPickle(bytes: Buffer, start: number, where: string): Pickle {
   return new Machine(bytes, start, where).run();
 }
 
 class Machine {
   readonly #stack: Slot[] = [];
   readonly #memo = new Map<number, PickleValue>();
+  readonly #storages: StorageRef[] = [];
   #at: number;
   /** Offset of the opcode that is being carried out. */
   #opcodeAt = 0;
@@ -78,14 +117,14 @@ class Machine {
     this.#at = start;
   }
 
-  run(): { value: PickleValue; end: number } {
+  run(): Pickle {
     for (;;) {
       this.#opcodeAt = this.#at;
       const opcode = this.#take(1)[0] ?? 0;
       if (opcode === 0x2e) {
         const value = this.#pop();
         if (this.#stack.length > 0) throw this.#bad('expected nothing beside the result on the stack, got more');
-        return { value, end: this.#at };
+        return { value, end: this.#at, storages: this.#storages };
       }
       this.#step(opcode);
     }
@@ -129,6 +168,12 @@ class Machine {
         return;
       case 0x58: // BINUNICODE
         stack.push(this.#text(this.#uint(4)));
+        return;
+      case 0x42: // BINBYTES
+        stack.push(new PickledBytes(this.#take(this.#uint(4))));
+        return;
+      case 0x43: // SHORT_BINBYTES
+        stack.push(new PickledBytes(this.#take(this.#uint(1))));
         return;
       case 0x8c: // SHORT_BINUNICODE
         stack.push(this.#text(this.#uint(1)));
@@ -208,9 +253,13 @@ class Machine {
         stack.push(this.#global(module, name));
         return;
       }
-      case 0x51: // BINPERSID
-        stack.push(this.#storage(this.#pop()));
+      case 0x51: {
+        // BINPERSID
+        const storage = this.#storage(this.#pop());
+        this.#storages.push(storage);
+        stack.push(storage);
         return;
+      }
       case 0x52: {
         // REDUCE
         const given = this.#pop();
@@ -220,22 +269,49 @@ class Machine {
       }
       case 0x62: {
         // BUILD: attributes of a dictionary (a state dict's _metadata) have no bearing on its tensors
-        this.#pop();
-        this.#dict();
+        const state = this.#pop();
+        const object = this.#top();
+        if (object instanceof PickleGlobal) throw this.#refused(`BUILD: attributes for ${quoted(object.name)}`);
+        if (object instanceof NumpyDtype) this.#checkDtypeState(state);
+        else this.#dict();
         return;
       }
+      case 0x69: // INST
+        throw this.#refused(`INST: an instance of ${quoted(`${this.#line()}.${this.#line()}`)}`);
+      case 0x6f: // OBJ
+        throw this.#refused(`OBJ: an instance of ${this.#classAt(stack.lastIndexOf(mark) + 1)}`);
+      case 0x81: // NEWOBJ
+        throw this.#refused(`NEWOBJ: an instance of ${this.#classAt(stack.length - 2)}`);
+      case 0x92: // NEWOBJ_EX
+        throw this.#refused(`NEWOBJ_EX: an instance of ${this.#classAt(stack.length - 3)}`);
       default:
         throw this.#bad(`opcode ${describeOpcode(opcode)}: expected one that plain tensor archives use; it is refused`);
     }
   }
 
   #global(module: string, name: string): PickleGlobal {
-    const full = `${module}.${name}`;
-    if (!allowed.has(full))
-      throw this.#bad(
-        `the name ${JSON.stringify(full.slice(0, 100))} is refused: a tensor archive may name ${[...functions].join(', ')} and torch's storages only`,
-      );
-    return new PickleGlobal(full);
+    return new PickleGlobal(`${module}.${name}`);
+  }
+
+  #classAt(index: number): string {
+    const value = this.#stack[index];
+    return value instanceof PickleGlobal ? quoted(value.name) : 'something else';
+  }
+
+  #refused(what: string): EngineError {
+    return this.#bad(`${what} is refused: what comes of a pickle here is ${functions.join(', ')} and torch's storages only`);
+  }
+
+  /** As dtype's __reduce__ gives it: (version, byte order, and what structures and arrays need). */
+  #checkDtypeState(state: PickleValue): void {
+    const [version, order, ...rest] = state instanceof PickleTuple ? state.items : [];
+    if (
+      (version !== 3 && version !== 4) ||
+      typeof order !== 'string' ||
+      !['<', '|', '='].includes(order) ||
+      rest.slice(0, 3).some((part) => part !== null)
+    )
+      throw this.#bad('BUILD: expected the state of a little-endian number type of numpy, got something else');
   }
 
   #storage(id: PickleValue): StorageRef {
@@ -260,6 +336,7 @@ class Machine {
     const name = callee instanceof PickleGlobal ? callee.name : undefined;
     const args = given instanceof PickleTuple ? given.items : undefined;
     if (name === undefined || args === undefined) throw this.#bad('REDUCE: expected an allowed name and a tuple, got something else');
+    if (!functions.includes(name)) throw this.#refused(`REDUCE: a call of ${quoted(name)}`);
     switch (name) {
       case 'torch._utils._rebuild_tensor_v2': {
         const [storage, offset, shape, stride] = args;
@@ -284,8 +361,28 @@ class Machine {
       }
       case 'torch.Size':
         return new PickleTuple(this.#counts(args[0], 'size'));
+      case '_codecs.encode': {
+        const [text, encoding] = args;
+        if (typeof text !== 'string' || encoding !== 'latin1' || args.length !== 2)
+          throw this.#bad('_codecs.encode: expected a string and "latin1", got something else');
+        return new PickledBytes(Buffer.from(text, 'latin1'));
+      }
+      case 'numpy.dtype': {
+        const [code] = args;
+        const bytes = typeof code === 'string' && /^([fiu][1248]|b1)$/.test(code) ? Number(code[1]) : undefined;
+        if (typeof code !== 'string' || bytes === undefined)
+          throw this.#bad("numpy.dtype: expected a number's type, such as f8, got something else");
+        return new NumpyDtype(code, bytes);
+      }
+      case 'numpy.core.multiarray.scalar':
+      case 'numpy._core.multiarray.scalar': {
+        const [dtype, bytes] = args;
+        if (!(dtype instanceof NumpyDtype) || !(bytes instanceof PickledBytes) || bytes.bytes.length !== dtype.bytes)
+          throw this.#bad("a numpy scalar: expected a number's type and as many bytes, got something else");
+        return new NumpyScalar(dtype, bytes.bytes);
+      }
       default:
-        throw this.#bad(`REDUCE: ${name} is refused: it is no function of a tensor archive`);
+        throw this.#refused(`REDUCE: a call of ${quoted(name)}`);
     }
   }
 
@@ -373,13 +470,13 @@ function isCount(value: PickleValue | undefined): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 
+function quoted(name: string): string {
+  return JSON.stringify(name.slice(0, 100));
+}
+
 function describeOpcode(opcode: number): string {
   const hex = `0x${opcode.toString(16).padStart(2, '0')}`;
   const names: Readonly<Record<number, string>> = {
-    0x69: 'INST',
-    0x6f: 'OBJ',
-    0x81: 'NEWOBJ',
-    0x92: 'NEWOBJ_EX',
     0x82: 'EXT1',
     0x83: 'EXT2',
     0x84: 'EXT4',

@@ -77,6 +77,36 @@ describe('a tensor archive', () => {
     expect(read(torchZip(body, { 0: six })).tensors.map(({ name }) => name)).toEqual(['w']);
   });
 
+  it("may have Lightning's classes and numpy's numbers beside its weights", () => {
+    const reduce = (module: string, name: string, ...parts: Buffer[]): Buffer =>
+      Buffer.concat([op.global(module, name), op.mark, ...parts, op.tuple, op.reduce]);
+    const state = [op.mark, op.int(3), op.text('<'), op.none, op.none, op.none, op.int(-1), op.int(-1), op.int(0), op.tuple, op.build];
+    const dtype = Buffer.concat([reduce('numpy', 'dtype', op.text('f8'), op.int(0), op.int(1)), ...state]);
+    const eight = reduce('_codecs', 'encode', op.text('\x00\x00\x00\x00\x00\x00\xf0?'), op.text('latin1'));
+    const score = reduce('numpy.core.multiarray', 'scalar', dtype, eight);
+    const kept = Buffer.concat([op.emptyDict, op.text('best_model_score'), score, op.setItem]);
+    const callbacks = Buffer.concat([
+      op.emptyDict,
+      op.global('pytorch_lightning.callbacks.model_checkpoint', 'ModelCheckpoint'),
+      kept,
+      op.setItem,
+    ]);
+    const moments = Buffer.concat([op.emptyList, op.mark, tensorPickle(tensor({ key: '7' }), true), op.appends]);
+    const body = Buffer.concat([
+      op.emptyDict,
+      op.mark,
+      ...[op.text('callbacks'), callbacks, op.text('optimizer_states'), moments],
+      ...[op.text('state_dict'), dictPickle([['w', tensorPickle(tensor(), true)]])],
+      op.setItems,
+    ]);
+    expect(read(torchZip(body, { 0: six, 7: six })).tensors).toEqual([{ name: 'w', dtype: 'F32', shape: [2, 3], bytes: six }]);
+    const legacy = torchLegacy(body, [
+      ['7', 6, floats(0, 0, 0, 0, 0, 0)],
+      ['0', 6, six],
+    ]);
+    expect(read(legacy).tensors).toEqual([{ name: 'w', dtype: 'F32', shape: [2, 3], bytes: six }]);
+  });
+
   it('may be in the older format', () => {
     const body = dictPickle([
       ['w', tensorPickle(tensor(), true)],
@@ -98,30 +128,82 @@ describe('nothing in a pickle is run', () => {
   const call = (callee: Buffer, argument: Buffer): Buffer => Buffer.concat([callee, op.mark, argument, op.tuple, op.reduce]);
   const command = op.text('touch /tmp/owned');
   it.each<[string, Buffer, RegExp]>([
-    ['os.system', call(op.global('os', 'system'), command), /data\.pkl, byte \d+: the name "os\.system" is refused/],
+    ['os.system', call(op.global('os', 'system'), command), /data\.pkl, byte \d+: REDUCE: a call of "os\.system" is refused/],
     ['posix.system', call(op.global('posix', 'system'), command), /"posix\.system" is refused/],
     ['builtins.eval', call(op.global('builtins', 'eval'), command), /"builtins\.eval" is refused/],
     [
       'a name from the stack',
-      Buffer.concat([op.text('subprocess'), op.text('Popen'), Buffer.from([0x93])]),
-      /"subprocess\.Popen" is refused/,
+      call(Buffer.concat([op.text('subprocess'), op.text('Popen'), Buffer.from([0x93])]), command),
+      /a call of "subprocess\.Popen" is refused/,
+    ],
+    [
+      'a name that was kept and is fetched',
+      Buffer.concat([op.emptyList, op.mark, op.global('os', 'system'), op.put(9), call(op.get(9), command), op.appends]),
+      /a call of "os\.system" is refused/,
+    ],
+    [
+      'a call within what is called with',
+      call(op.global('collections', 'OrderedDict'), Buffer.concat([call(op.global('builtins', 'exec'), command)])),
+      /a call of "builtins\.exec" is refused/,
+    ],
+    [
+      'a call as a key',
+      Buffer.concat([op.emptyDict, call(op.global('builtins', 'eval'), command), op.none, op.setItem]),
+      /a call of "builtins\.eval" is refused/,
+    ],
+    [
+      "a call within a numpy number's type",
+      call(op.global('numpy', 'dtype'), call(op.global('os', 'system'), command)),
+      /a call of "os\.system" is refused/,
     ],
     ["torch's own loaders", call(op.global('torch.storage', '_load_from_bytes'), command), /"torch\.storage\._load_from_bytes" is refused/],
-    ['a name that only looks allowed', op.global('torch._utils', '_rebuild_tensor_v2.__globals__'), /is refused/],
-    ['a dotted module', op.global('collections.OrderedDict', '__init__'), /is refused/],
+    ['a name that only looks allowed', call(op.global('torch._utils', '_rebuild_tensor_v2.__globals__'), command), /is refused/],
+    ['a dotted module', call(op.global('collections.OrderedDict', '__init__'), command), /is refused/],
+    ['a codec that runs', call(op.global('_codecs', 'encode'), Buffer.concat([command, op.text('zip')])), /expected a string and "latin1"/],
+    ['a type of objects', call(op.global('numpy', 'dtype'), op.text('O8')), /numpy\.dtype: expected a number's type, such as f8/],
     [
-      'a class of the library',
-      op.global('pytorch_lightning.callbacks', 'ModelCheckpoint'),
-      /"pytorch_lightning\.callbacks\.ModelCheckpoint" is refused/,
+      'a numpy number of another length',
+      call(
+        op.global('numpy.core.multiarray', 'scalar'),
+        Buffer.concat([call(op.global('numpy', 'dtype'), op.text('f8')), Buffer.from('C\x01x')]),
+      ),
+      /a numpy scalar: expected a number's type and as many bytes/,
     ],
-    ['INST', Buffer.from('(ios\nsystem\n'), /opcode 0x69 \(INST\)/],
-    ['OBJ', Buffer.concat([op.mark, op.global('collections', 'OrderedDict'), Buffer.from('o')]), /opcode 0x6f \(OBJ\)/],
-    ['NEWOBJ', Buffer.concat([op.global('collections', 'OrderedDict'), op.emptyTuple, Buffer.from([0x81])]), /opcode 0x81 \(NEWOBJ\)/],
+    [
+      "numpy's arrays",
+      call(op.global('numpy.core.multiarray', '_reconstruct'), command),
+      /"numpy\.core\.multiarray\._reconstruct" is refused/,
+    ],
+    [
+      'an object of a library',
+      call(op.global('pytorch_lightning.callbacks', 'ModelCheckpoint'), op.none),
+      /a call of "pytorch_lightning\.callbacks\.ModelCheckpoint" is refused/,
+    ],
+    ['INST', Buffer.from('(ios\nsystem\n'), /INST: an instance of "os\.system" is refused/],
+    [
+      'OBJ',
+      Buffer.concat([op.mark, op.global('collections', 'OrderedDict'), Buffer.from('o')]),
+      /OBJ: an instance of "collections\.OrderedDict"/,
+    ],
+    [
+      'NEWOBJ',
+      Buffer.concat([op.global('os', 'system'), op.emptyTuple, Buffer.from([0x81])]),
+      /NEWOBJ: an instance of "os\.system" is refused/,
+    ],
+    [
+      'NEWOBJ_EX',
+      Buffer.concat([op.global('os', 'system'), op.emptyTuple, op.emptyDict, Buffer.from([0x92])]),
+      /NEWOBJ_EX: an instance of "os\.system" is refused/,
+    ],
     ['an extension registry', Buffer.from([0x82, 1]), /opcode 0x82 \(EXT1\)/],
     ['an unknown opcode', Buffer.from([0xff]), /opcode 0xff/],
-    ['a call of a storage', call(op.global('torch', 'FloatStorage'), command), /REDUCE: torch\.FloatStorage is refused/],
+    ['a call of a storage', call(op.global('torch', 'FloatStorage'), command), /REDUCE: a call of "torch\.FloatStorage" is refused/],
     ['a call of a string', call(op.text('os.system'), command), /REDUCE: expected an allowed name/],
-    ['attributes of a name', Buffer.concat([op.global('torch', 'Size'), op.emptyDict, op.build]), /expected a dictionary on the stack/],
+    [
+      'attributes of a name',
+      Buffer.concat([op.global('torch', 'Size'), op.emptyDict, op.build]),
+      /BUILD: attributes for "torch\.Size" is refused/,
+    ],
   ])('%s', (_name, body, message) => {
     expect(() => read(torchZip(dictPickle([['w', body]]), { 0: six }))).toThrow(message);
   });

@@ -5,7 +5,7 @@
 import { invalid } from '../errors.js';
 import { dtypeBytes, tensorBytes, type FileDtype, type TensorSource } from '../safetensors_writer.js';
 import type { RandomFile } from './files.js';
-import { PickleDict, PickledTensor, readPickle, type PickleValue } from './pickle.js';
+import { PickleDict, PickledTensor, readPickle, type Pickle, type PickleValue } from './pickle.js';
 import { zipMembers } from './zip.js';
 
 const dtypes: Readonly<Record<string, FileDtype>> = {
@@ -94,25 +94,24 @@ function readZip(file: RandomFile): { value: PickleValue; storage: (key: string)
 function readLegacy(file: RandomFile): { value: PickleValue; storage: (key: string) => Extent | undefined } {
   const head = file.read(0, Math.min(file.size, maxPickleBytes));
   let at = 0;
-  const next = (): PickleValue => {
-    const { value, end } = readPickle(head, at, file.path);
-    at = end;
-    return value;
+  const nextPickle = (): Pickle => {
+    const pickle = readPickle(head, at, file.path);
+    at = pickle.end;
+    return pickle;
   };
+  const next = (): PickleValue => nextPickle().value;
   if (head[0] !== 0x80 || next() !== legacyMagic)
     throw invalid(file.path, "expected a file of torch.save (a zip archive, or PyTorch's older format), got neither");
   if (next() !== legacyProtocol) throw invalid(file.path, `expected torch.save's protocol ${legacyProtocol}, got another`);
   const system = next();
   if (system instanceof PickleDict && system.entries.get('little_endian') === false)
     throw invalid(file.path, 'little_endian: expected true, got false');
-  const value = next();
+  const { value, storages } = nextPickle();
   const keys = next();
   if (!Array.isArray(keys)) throw invalid(file.path, 'expected a list of storage keys, got something else');
-  // Sizes in bytes are known from the tensors alone: the file gives numbers of elements.
+  // Sizes in bytes are known from the types alone: the file gives numbers of elements.
   const widths = new Map<string, number>();
-  const { dict } = stateDict(value, file.path);
-  for (const entry of dict.entries.values())
-    if (entry instanceof PickledTensor) widths.set(entry.storage.key, dtypeBytes[dtypes[entry.storage.type] ?? 'U8']);
+  for (const { key, type } of storages) widths.set(key, dtypeBytes[dtypes[type] ?? 'U8']);
   const extents = new Map<string, Extent>();
   for (const key of keys) {
     const width = typeof key === 'string' ? widths.get(key) : undefined;
