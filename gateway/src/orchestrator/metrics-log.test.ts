@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import type { TrainStepMetrics } from '../domain/state.js';
-import { stepOf } from '../tensorboard/event.js';
+import { readEvent } from '../tensorboard/event.js';
 import { readRecords } from '../tensorboard/record-file.js';
 import { MetricsLog } from './metrics-log.js';
 
@@ -61,7 +61,7 @@ it('writes the same lines as a table and as events, and goes on after a restart'
   const events = async (model: string) =>
     readRecords(await readFile(join(directory, 'tensorboard', model, 'events.out.tfevents.1700000000.spindle')))
       .records.slice(1)
-      .map(stepOf);
+      .map((event) => readEvent(event).step);
   expect([await events('spin1'), await events('spin2')]).toEqual([[1, 2], [1]]);
 });
 
@@ -79,6 +79,11 @@ it('has the later numbers of steps that a rollback took again, in every table', 
     'spin1,1,0.5',
     'spin1,2,0.25',
     '',
+  ]);
+  const { records } = readRecords(await readFile(join(directory, 'tensorboard/spin1/events.out.tfevents.1700000000.spindle')));
+  expect(records.slice(-2).map(readEvent)).toEqual([
+    { step: 2, restart: true },
+    { step: 2, restart: false },
   ]);
   // The file that only grows: a later line of a step counts.
   expect((await MetricsLog.open(directory, createdAt)).curves()['spin1']?.map(({ step, loss }) => [step, loss])).toEqual([

@@ -67,10 +67,11 @@ export class MetricsLog {
   rewind(model: string, step: number): void {
     const lines = this.#lines.get(model);
     for (const late of [...(lines?.keys() ?? [])]) if (late > step) lines?.delete(late);
-    // The table has one line per step: it is written anew.
+    // The table has one line per step: it is written anew. TensorBoard's files are only ever added to.
     this.#writing = this.#writing.then(async () => {
       await rm(join(this.#directory, metricsCsv), { force: true }).catch(() => undefined);
       this.#csv = undefined;
+      await this.tensorboard.rewind(model, step).catch(() => undefined);
       for (const [name, all] of this.#lines) this.#unmirrored.set(name, [...all.values()]);
       for (const name of this.#lines.keys()) await this.#mirror(name);
     });

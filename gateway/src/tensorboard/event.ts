@@ -21,6 +21,8 @@ export interface TensorboardEvent {
 }
 
 const versionText = 'brain.Event:2';
+/** Field of an event; the only session log that we write is a restart. */
+const sessionLog = 7;
 
 /** The record that every event file begins with. */
 export function versionEvent(wallTime: number): Buffer {
@@ -30,6 +32,12 @@ export function versionEvent(wallTime: number): Buffer {
 export function encodeEvent({ wallTime, step, values }: TensorboardEvent): Buffer {
   const summary = Buffer.concat(values.map((value) => bytes(1, encodeValue(value))));
   return Buffer.concat([double(1, wallTime), varint(2, step), bytes(5, summary)]);
+}
+
+/** SessionLog START: on reading it TensorBoard forgets what the file has said of this step and later ones. */
+export function encodeRestart(wallTime: number, step: number): Buffer {
+  const start = 1;
+  return Buffer.concat([double(1, wallTime), varint(2, step), bytes(sessionLog, varint(1, start))]);
 }
 
 function encodeValue(value: SummaryValue): Buffer {
@@ -72,15 +80,16 @@ function bytes(field: number, value: Uint8Array): Buffer {
   return Buffer.concat([key(field, 2), plainVarint(value.length), value]);
 }
 
-/** The step of an encoded event; 0 for one without, such as the version's. */
-export function stepOf(event: Buffer): number {
+/** Of an encoded event of ours: its step (0 for one without, such as the version's), and whether it is a restart at that step. */
+export function readEvent(event: Buffer): { step: number; restart: boolean } {
   // wall_time is 9 bytes; field 2 follows where there is a step.
-  if (event[9] !== 0x10) return 0;
+  if (event[9] !== 0x10) return { step: 0, restart: false };
   let step = 0n;
-  for (let at = 10, shift = 0n; at < event.length; at++, shift += 7n) {
-    const byte = event[at] ?? 0;
+  let at = 10;
+  for (let shift = 0n; at < event.length; shift += 7n) {
+    const byte = event[at++] ?? 0;
     step |= BigInt(byte & 127) << shift;
     if (byte < 128) break;
   }
-  return Number(step);
+  return { step: Number(step), restart: event[at] === key(sessionLog, 2)[0] };
 }

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { iterationOf, isBaseline } from '../domain/plan.js';
 import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
-import { encodeEvent, stepOf, versionEvent, type SummaryValue } from './event.js';
+import { encodeEvent, encodeRestart, readEvent, versionEvent, type SummaryValue } from './event.js';
 import { RecordFile } from './record-file.js';
 
 export interface SampleImage {
@@ -50,6 +50,15 @@ export class TensorboardLog {
     await writer.file.flush();
   }
 
+  /** Steps after this one come again with other numbers: viewers drop what the file has of them. */
+  async rewind(model: string, step: number): Promise<void> {
+    const writer = await this.#writer(model);
+    if (writer.lastStep <= step) return;
+    writer.file.append(encodeRestart(Date.now() / 1000, step + 1));
+    writer.lastStep = step;
+    await writer.file.flush();
+  }
+
   async evaluation(summary: ModelSummary, images: readonly SampleImage[]): Promise<void> {
     const { model, metrics } = summary;
     const writer = await this.#writer(isBaseline(model) ? `evaluation-${model}` : 'evaluation');
@@ -85,8 +94,12 @@ export class TensorboardLog {
       join(this.#directory, folder, `events.out.tfevents.${String(seconds).padStart(10, '0')}.spindle`),
     );
     if (records.length === 0) file.append(versionEvent(this.#createdAt / 1000));
-    return { file, lastStep: records.reduce((last, record) => Math.max(last, stepOf(record)), 0) };
+    return { file, lastStep: lastStepOf(records) };
   }
+}
+
+function lastStepOf(records: readonly Buffer[]): number {
+  return records.map(readEvent).reduce((last, { step, restart }) => (restart ? Math.min(last, step - 1) : Math.max(last, step)), 0);
 }
 
 function append(writer: Writer, step: number, values: readonly SummaryValue[]): void {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { TrainStepMetrics } from '../domain/state.js';
 import { crc32c, maskedCrc32c } from './crc32c.js';
-import { encodeEvent, stepOf, versionEvent } from './event.js';
+import { encodeEvent, encodeRestart, readEvent, versionEvent } from './event.js';
 import { frame, readRecords, RecordFile } from './record-file.js';
 import { TensorboardLog } from './run-log.js';
 
@@ -40,6 +40,8 @@ const field = (message: Buffer, number: number) =>
   fields(message)
     .filter((one) => one.field === number)
     .map((one) => one.value);
+
+const stepOf = (event: Buffer): number => readEvent(event).step;
 
 const metrics = (step: number, loss = 0.5): TrainStepMetrics => ({
   step,
@@ -150,6 +152,36 @@ describe('events', () => {
     const values = field(field(records[4]!, 5)[0] as Buffer, 1) as Buffer[];
     expect(values.map((value) => String(field(value, 1)[0]))).toContain('train/implicit_accuracy');
     expect(field(values[0]!, 2)).toEqual([4]);
+  });
+
+  it('after a rollback begin anew where it went back to, also for a log that is opened later', async () => {
+    const directory = join(folder, 'rolled-back');
+    const log = new TensorboardLog(directory, 1_700_000_000_000);
+    await log.steps(
+      'spin1',
+      [1, 2, 3, 200].map((step) => metrics(step)),
+    );
+    await log.rewind('spin1', 2);
+    const later = new TensorboardLog(directory, 1_700_000_000_000);
+    await later.steps(
+      'spin1',
+      [1, 2, 3].map((step) => metrics(step, 9)),
+    );
+    // Nothing to take back.
+    await later.rewind('spin1', 3);
+    const { records } = readRecords(await readFile(join(directory, 'tensorboard/spin1/events.out.tfevents.1700000000.spindle')));
+    expect(records.slice(1).map(stepOf)).toEqual([1, 2, 3, 200, 3, 3]);
+    const restart = records[5]!;
+    expect(fields(restart).map(({ field: number, wire }) => [number, wire])).toEqual([
+      [1, 1],
+      [2, 0],
+      [7, 2],
+    ]);
+    // SessionLog.status = START
+    expect(fields(field(restart, 7)[0] as Buffer)).toEqual([{ field: 1, wire: 0, value: 1n }]);
+    expect(records.map(readEvent).filter((event) => event.restart)).toEqual([{ step: 3, restart: true }]);
+    expect(readEvent(encodeRestart(0, 300))).toEqual({ step: 300, restart: true });
+    expect(field((field(field(records[6]!, 5)[0] as Buffer, 1) as Buffer[])[0]!, 2)).toEqual([9]);
   });
 
   it('of evaluations lie over the iterations, with images; a baseline has its own folder', async () => {
