@@ -1,9 +1,11 @@
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { localFiles } from './files.js';
 import { readPromptSet, type PromptColumns } from './prompt_set.js';
 import { dataFolder } from './testing/data.js';
 
+const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
 const read = (files: Record<string, string>, columns?: PromptColumns) => {
   const [name = ''] = Object.keys(files);
   return readPromptSet(localFiles, join(dataFolder(files), name), columns);
@@ -38,11 +40,26 @@ describe('prompts', () => {
     ]);
   });
 
+  it('are a column of a parquet file, over its row groups, each prompt once and empty ones left out', async () => {
+    const captions = ['a red fox', 'a tie', 'a house by the sea', 'ein Fahrrad, größer als ein Haus', 'nobody looked', 'another tie'];
+    const last = 'last row of the third group';
+    const file = join(fixtures, 'pickapic.parquet');
+    expect(await readPromptSet(localFiles, file)).toEqual(plain(...captions, last));
+    const named = await readPromptSet(localFiles, file, { prompt: 'model_1', category: 'caption' });
+    expect(named).toEqual([{ prompt: 'stabilityai/stable-diffusion-2-1', category: 'a red fox' }]);
+    // Its column is called prompt.
+    expect(await readPromptSet(localFiles, join(fixtures, 'paths.parquet'))).toEqual(plain('one', 'two', 'three'));
+    await expect(readPromptSet(localFiles, join(fixtures, 'paths.parquet'), { prompt: 'caption' })).rejects.toThrow(
+      'paths.parquet: evaluation.prompt_column: expected one of file_name, prompt, got "caption".',
+    );
+  });
+
   it.each([
     [{ 'p.json': '[3]' }, undefined, 'entry 0: expected a string or {prompt}, got 3'],
     [{ 'p.json': '{"a": 1}' }, undefined, 'a: expected a list of prompts, got 1'],
     [{ 'p.json': '{' }, undefined, 'expected a JSON array of prompts, got text that does not parse'],
     [{ 'p.txt': '\n' }, undefined, 'expected at least one prompt, got none'],
+    [{ 'p.parquet': 'PAR' }, undefined, 'p.parquet: expected a parquet file, got one that does not decode'],
     [{ 'p.csv': 'a,b\n1,2\n' }, undefined, 'expected a column prompt, caption, text, got a, b'],
     [{ 'p.csv': 'prompt\nx\n' }, { category: 'style' }, 'evaluation.category_column: expected one of prompt, got "style"'],
   ] as [Record<string, string>, PromptColumns | undefined, string][])('refuses %j', async (files, columns, message) => {
