@@ -96,8 +96,8 @@ export class TextEncoder {
     return new TextEncoder(pipeline, models);
   }
 
-  /** The prompts' states, and how many of them were cut. */
-  async encode(prompts: readonly string[], signal?: AbortSignal): Promise<TextStates & { truncated: number; phases: PhaseDto[] }> {
+  /** The prompts' states, and the places of those that were cut. */
+  async encode(prompts: readonly string[], signal?: AbortSignal): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }> {
     const { textTowers, textTokens, pooledWidth } = this.pipeline;
     const cut = new Set<number>();
     const hidden: TensorDto[] = [];
@@ -116,7 +116,7 @@ export class TextEncoder {
       hidden.push(pooledWidth > 0 ? states.penultimate : states.lastHiddenState);
       if (pooledWidth > 0) pooled = states.pooled;
     }
-    return { text: concatColumns(hidden), pooled, truncated: cut.size, phases };
+    return { text: concatColumns(hidden), pooled, cut, phases };
   }
 
   /** What the model knows as "no prompt": the encoding of "", or zeros where its pipeline says so. */

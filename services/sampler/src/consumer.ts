@@ -18,6 +18,7 @@ import type { EncodeCache } from './encode_cache.js';
 import type { SamplerEngine } from './engine.js';
 import type { Instruments } from './instruments.js';
 import type { Models } from './models.js';
+import type { RowCache } from './row_cache.js';
 import { sample } from './sample.js';
 
 export interface ConsumerDeps {
@@ -27,6 +28,7 @@ export interface ConsumerDeps {
   images: ImageReader;
   manifests: Manifests;
   cache: EncodeCache;
+  rows: RowCache;
   bus: Pick<Bus, 'publishEvent'>;
   state: WorkerState;
   instruments: Instruments;

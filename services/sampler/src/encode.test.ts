@@ -10,6 +10,7 @@ import { viewOf } from './domain/transform.js';
 import { encode, Manifests, type EncodeDeps } from './encode.js';
 import { EncodeCache } from './encode_cache.js';
 import { Models } from './models.js';
+import { RowCache } from './row_cache.js';
 import { sample } from './sample.js';
 import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
 
@@ -40,6 +41,7 @@ function fresh(): void {
     images,
     manifests: new Manifests(store),
     cache: new EncodeCache(store, images, engine.info),
+    rows: new RowCache(store),
   };
 }
 
@@ -248,23 +250,37 @@ describe('encoded shards', () => {
     expect(engine.log).toEqual([]);
   });
 
-  it.each<[string, () => Promise<unknown>]>([
-    ['an image', () => run([{ content: 'Z' }, rows[1]!])],
-    ['a rejected image', () => run([rows[0]!, { content: 'B', rejected: 'Z' }])],
-    ['a caption', () => run([{ content: 'A', text: 'y' }, rows[1]!])],
-    ['the transform', () => run(rows, { filter: 'lanczos' })],
+  // What is read and encoded again: images by name, captions.
+  it.each<[string, () => Promise<unknown>, string[], string[]]>([
+    ['an image', () => run([{ content: 'Z' }, rows[1]!]), ['0.img'], []],
+    ['a rejected image', () => run([rows[0]!, { content: 'B', rejected: 'Z' }]), ['1.img', '1.img.other'], []],
+    ['a caption', () => run([{ content: 'A', text: 'y' }, rows[1]!]), [], ['y']],
+    ['the transform', () => run(rows, { filter: 'lanczos' }), ['0.img', '1.img', '1.img.other'], []],
     [
       'the VAE',
       async () => {
         await writeFile(join(root, 'p', 'vae', 'weights'), 'two');
         return run(rows);
       },
+      ['0.img', '1.img', '1.img.other'],
+      [],
     ],
-  ])('are made again when %s has changed', async (_what, change) => {
+    [
+      'the text encoder',
+      async () => {
+        await mkdir(join(root, 'p', 'text_encoder'));
+        await writeFile(join(root, 'p', 'text_encoder', 'weights'), 'two');
+        return run(rows);
+      },
+      [],
+      ['x x'],
+    ],
+  ])('are made again when %s has changed, of what it touches', async (_what, change, images, texts) => {
     await run(rows);
-    const before = looks();
+    fresh();
     await change();
-    expect(looks()).toBe(before + 3);
+    expect(engine.log.filter((line) => line.startsWith('read ')).sort()).toEqual(images.map((name) => `read ${name}`));
+    expect(engine.log.filter((line) => line.startsWith('texts '))).toEqual(texts.map((text) => `texts ${text}`));
   });
 
   it('are made again when they are damaged or gone', async () => {
@@ -284,16 +300,114 @@ describe('encoded shards', () => {
   it('with rejected rows are not kept: a file may be mended', async () => {
     const broken = await run([{ content: 'broken' }, rows[1]!]);
     expect(broken.rejected).toHaveLength(1);
-    expect(await store.listResults('cache')).toEqual([]);
+    expect(await store.listResults('cache/encode')).toEqual([]);
     await rm(join(root, '0.img'));
-    await expect(
-      deps.cache.key(
-        [{ index: 0, text: '', image: { kind: 'file', file: join(root, '0.img') }, position: '' }],
-        join(root, 'p'),
-        {},
-        signal,
-      ),
-    ).resolves.toBeNull();
+    const gone = [{ index: 0, text: '', image: { kind: 'file' as const, file: join(root, '0.img') }, position: '' }];
+    expect(await deps.cache.facts(gone, signal)).toEqual([null]);
+  });
+});
+
+describe('rows of encoded shards', () => {
+  const sizes = [
+    { height: 12, width: 4 },
+    { height: 8, width: 8 },
+    { height: 4, width: 12 },
+  ];
+  const rows: Row[] = [
+    { content: 'A 3x1', text: 'one' },
+    { content: 'B', text: 'a caption that is longer than twenty letters', rejected: 'b' },
+    { content: 'C 1x3', text: 'three', rejected: 'c 1x3' },
+    { content: 'D', text: 'one' },
+  ];
+
+  /** What a store that knows nothing gives. */
+  async function anew(...args: Parameters<typeof run>) {
+    const known = { store, root };
+    root = await mkdtemp(join(tmpdir(), 'encode-'));
+    try {
+      store = await openLocalStore(root);
+      await mkdir(join(root, 'p', 'vae'), { recursive: true });
+      await writeFile(join(root, 'p', 'vae', 'weights'), 'one');
+      fresh();
+      engine.pooledWidth = 2;
+      return await run(...args);
+    } finally {
+      await rm(root, { recursive: true, force: true });
+      ({ store, root } = known);
+      fresh();
+      engine.pooledWidth = 2;
+    }
+  }
+
+  it.each([
+    ['squares', []],
+    ['several sizes', sizes],
+  ])('that have moved are not encoded again, and the bytes are as if they had been: %s', async (_what, own) => {
+    const moved = [{ content: 'N', text: 'new' }, ...rows.slice(1), { content: 'broken' }, rows[0]!];
+    const expected = await anew(moved, undefined, 'r1', own);
+    await run(rows, undefined, 'r1', own);
+    fresh();
+    engine.pooledWidth = 2;
+    const result = await run(moved, undefined, 'r2', own);
+    expect(engine.log.filter((line) => /^(read|texts) /.test(line))).toEqual(['read 0.img', 'texts new']);
+    expect([result.shard, result.sizes, result.truncatedCaptions]).toEqual([expected.shard, expected.sizes, 1]);
+    expect([result.count, result.rejected.map(({ index }) => index)]).toEqual([5, [4]]);
+  });
+
+  it('come from another shard of another process in the same run, view by view', async () => {
+    const settings = { flip: true, views: 2 };
+    const expected = await anew([...rows, { content: 'E' }], settings);
+    await run(rows, settings);
+    fresh();
+    engine.pooledWidth = 2;
+    // Flips are drawn by the row's number, which these keep.
+    expect((await run([...rows, { content: 'E' }], settings)).shard).toEqual(expected.shard);
+    expect(engine.log.filter((line) => line.startsWith('read '))).toEqual(['read 4.img']);
+    // Of another number only those whose draws happen to be the same.
+    fresh();
+    engine.pooledWidth = 2;
+    await run([{ content: 'F' }, ...rows], settings);
+    const flips = (row: number) =>
+      [0, 1].map((view) => viewOf({ filter: 'bilinear', randomCrop: false, ...settings, seed }, row, view).flip);
+    const redrawn = rows.flatMap((row, n) =>
+      flips(n).join() === flips(n + 1).join()
+        ? []
+        : [`read ${n + 1}.img`, ...(row.rejected === undefined ? [] : [`read ${n + 1}.img.other`])],
+    );
+    expect(engine.log.filter((line) => line.startsWith('read ')).sort()).toEqual(['read 0.img', ...redrawn].sort());
+  });
+
+  it('are computed again where their shard is damaged, gone or no longer what its index says', async () => {
+    engine.pooledWidth = 2;
+    const { shard } = await run(rows);
+    const changed = [...rows.slice(0, 3), { content: 'Z' }];
+    const expected = await anew(changed);
+    const [name] = await store.listResults('cache/rows');
+    const index = (await store.getResult(name!))!;
+    const replace = async (json: string) => {
+      await store.deleteResults(name!);
+      await store.commitResult(name!, json);
+    };
+    const spoil: (() => Promise<unknown>)[] = [
+      async () => writeFile(await store.localPath(shard!), 'damaged'),
+      async () => rm(await store.localPath(shard!)),
+      () => replace('{}'),
+      () => replace('no JSON'),
+      () => replace(index.replaceAll('"views":[', '"views":[99,')),
+    ];
+    for (const how of spoil) {
+      await store.deleteResults('cache');
+      fresh();
+      engine.pooledWidth = 2;
+      await run(rows);
+      await how();
+      fresh();
+      engine.pooledWidth = 2;
+      expect((await run(changed, undefined, 'r2')).shard).toEqual(expected.shard);
+      expect(looks()).toBe(6);
+      // The bad index is gone.
+      expect(await store.listResults('cache/rows')).not.toContain(name);
+    }
   });
 });
 

@@ -1,7 +1,7 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
 import { ensureError, fromFloat32, fromInt64, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
 import { describeRef, Manifest, type ImageReader, type ImageSize, type ManifestRow } from '@spindle/data';
-import type { PreparedImage } from '@spindle/native';
+import type { Framing, PreparedImage } from '@spindle/native';
 import {
   EncodeResultSchema,
   RejectedRowSchema,
@@ -20,6 +20,7 @@ import { RowEncoder, type EncodedRow, type Posterior, type PreparedRow } from '.
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
+import type { IndexedRow, RowCache, RowKeys } from './row_cache.js';
 import { concatenated, latentTensors } from './shard.js';
 
 export interface EncodeDeps {
@@ -29,6 +30,7 @@ export interface EncodeDeps {
   images: ImageReader;
   manifests: Manifests;
   cache: EncodeCache;
+  rows: RowCache;
 }
 
 /** The manifest of the run that jobs come from: where its lines begin is found once. */
@@ -63,13 +65,22 @@ export async function encode(job: EncodeJob, runId: string, deps: EncodeDeps, si
   const bucketed = job.sizes.length > 0;
   const sizes = (bucketed ? job.sizes : [{ height: resolution, width: resolution }]).map(({ height, width }) => ({ height, width }));
   const settings = { resolution, precision, transform, ...(bucketed && { sizes }) };
-  const key = await deps.cache.key(rows, pipelinePath, settings, signal);
+  const encoders = await deps.cache.encoders(pipelinePath);
+  const facts = encoders === null ? [] : await deps.cache.facts(rows, signal);
+  const key = encoders && deps.cache.key(facts, encoders, settings);
   const known = key === null ? null : await deps.cache.find(key);
   if (known !== null) return known;
+  const plan: EncodePlan = { resolution, sizes, bucketed, transform, keys: new Map() };
+  for (const fact of facts) {
+    if (fact === null || encoders === null) continue;
+    const framing = { sizes, views: framingsOf(transform, fact.row.index) };
+    plan.keys.set(fact.row.index, deps.cache.rowKeys(fact, encoders, precision, framing));
+  }
+  await deps.rows.refresh(runId);
   const result = await deps.models.withPipeline(pipelinePath, precision, async (pipeline) => {
     // What the VAE cannot halve evenly is no row's fault.
     for (const { height, width } of sizes) pipeline.latentShape(height, width);
-    return encodeRows(rows, { resolution, sizes, bucketed, transform }, pipeline, deps, signal);
+    return encodeRows(rows, plan, pipeline, deps, signal);
   });
   if (key !== null) await deps.cache.keep(key, result);
   return result;
@@ -81,6 +92,13 @@ interface EncodePlan {
   sizes: readonly ImageSize[];
   bucketed: boolean;
   transform: Transform;
+  /** By row, of those whose images can be read. */
+  keys: Map<number, RowKeys>;
+}
+
+/** How a row's images are framed, view by view. */
+function framingsOf(transform: Transform, row: number): Framing[] {
+  return Array.from({ length: transform.views }, (_, view) => ({ filter: transform.filter, ...viewOf(transform, row, view) }));
 }
 
 async function encodeRows(
@@ -92,46 +110,58 @@ async function encodeRows(
 ): Promise<EncodeResult> {
   const rejected: RejectedRow[] = [];
   const encoder = new RowEncoder(pipeline, signal);
-  for await (const prepared of ahead(rows, readAhead, (row) => prepare(row, plan, deps, signal))) {
+  for await (const prepared of ahead(rows, readAhead, (row) => prepare(row, plan, pipeline, deps, signal))) {
     if ('reason' in prepared) rejected.push(prepared);
     else await encoder.add(prepared);
   }
   await encoder.finish();
-  const { encoded, truncated } = encoder;
+  const { encoded } = encoder;
+  const views = inOrder(rows, encoded, plan);
+  const shard = await deps.store.put(shardOf(views, plan, pipeline), shardMediaType);
+  await deps.rows.keep(shard, indexOf(views, plan));
   return create(EncodeResultSchema, {
-    shard: await deps.store.put(shardOf(rows, encoded, plan, pipeline), shardMediaType),
+    shard,
     count: encoded.length,
     rejected,
-    truncatedCaptions: truncated,
+    truncatedCaptions: encoded.filter(({ text }) => text.cut).length,
     ...(plan.bucketed && {
-      sizes: [...encoded].sort((x, y) => x.index - y.index).map(({ index, size }) => create(RowSizeSchema, { index, ...size })),
+      sizes: encoded
+        .map(({ row, image: { size } }) => create(RowSizeSchema, { index: row.index, ...size }))
+        .sort((x, y) => x.index - y.index),
     }),
   });
 }
 
 /**
+ * A row as far as it is known, else with its images decoded.
  * Only an image's own fault is skipped, with its whole row, so that all trainings see the same rows; a full disk, a store that cannot
  * be reached or a bug is not.
  */
 async function prepare(
   row: ManifestRow,
-  { sizes, transform }: EncodePlan,
+  { sizes, transform, keys }: EncodePlan,
+  pipeline: LoadedPipeline,
   deps: EncodeDeps,
   signal: AbortSignal,
 ): Promise<PreparedRow | RejectedRow> {
-  const framings = Array.from({ length: transform.views }, (_, view) => ({
-    filter: transform.filter,
-    ...viewOf(transform, row.index, view),
-  }));
+  const framings = framingsOf(transform, row.index);
+  const key = keys.get(row.index);
+  const sdxl = pipeline.pooledWidth > 0;
+  const text = key === undefined ? null : await deps.rows.text(key.text, sdxl);
+  const encoded = key === undefined ? null : await deps.rows.image(key.image, sdxl);
+  if (encoded !== null) return { row, image: { encoded }, text };
   let ref = row.image;
   const read = async (into: readonly ImageSize[]): Promise<PreparedImage[]> =>
     deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), into, framings);
   try {
-    const image = await read(sizes);
-    if (row.rejected === undefined) return { row, image, rejected: null };
-    ref = row.rejected;
-    // Both images of a pair have the size of the preferred one.
-    return { row, image, rejected: await read(image.slice(0, 1)) };
+    const views = await read(sizes);
+    let rejected: PreparedImage[] | null = null;
+    if (row.rejected !== undefined) {
+      ref = row.rejected;
+      // Both images of a pair have the size of the preferred one.
+      rejected = await read(views.slice(0, 1));
+    }
+    return { row, image: { decoded: { views, rejected } }, text };
   } catch (thrown) {
     const error = ensureError(thrown);
     if (error.code !== 'INVALID_ARGUMENT') throw error;
@@ -141,23 +171,51 @@ async function prepare(
 
 const timeIdCount = 6;
 
+interface EncodedView extends Posterior {
+  row: EncodedRow;
+  view: number;
+}
+
+/** A shard's rows, and those of its rejected images. */
+interface Views {
+  all: EncodedView[];
+  others: EncodedView[];
+}
+
 /** Rows in the order of blocks; in a block view by view. */
-function shardOf(rows: readonly ManifestRow[], encoded: readonly EncodedRow[], plan: EncodePlan, pipeline: LoadedPipeline): Buffer {
-  const { resolution, transform, bucketed } = plan;
-  const byIndex = new Map(encoded.map((row) => [row.index, row]));
+function inOrder(rows: readonly ManifestRow[], encoded: readonly EncodedRow[], { resolution, transform }: EncodePlan): Views {
+  const byIndex = new Map(encoded.map((each) => [each.row.index, each]));
   const all: EncodedView[] = [];
   const others: EncodedView[] = [];
   for (const { from, to } of batchesOf(rows.length, vaeBatchSize(resolution, resolution))) {
     const block = rows.slice(from, to).flatMap((row) => byIndex.get(row.index) ?? []);
     for (let view = 0; view < transform.views; view++) {
       for (const row of block) {
-        const own = row.image[view];
-        const other = row.rejected?.[view];
+        const own = row.image.views[view];
+        const other = row.image.rejected?.[view];
         if (own !== undefined) all.push({ row, view, ...own });
         if (other !== undefined) others.push({ row, view, ...other });
       }
     }
   }
+  return { all, others };
+}
+
+/** Where every row's values lie, under the names of what they follow from. */
+function indexOf({ all, others }: Views, { keys }: EncodePlan): IndexedRow[] {
+  const rows = new Map<number, IndexedRow>();
+  all.forEach(({ row: { row, image, text } }, n) => {
+    const key = keys.get(row.index);
+    if (key === undefined) return;
+    const known = rows.get(row.index) ?? { ...key, views: [], rejected: [], size: image.size, cut: text.cut };
+    known.views.push(n);
+    rows.set(row.index, known);
+  });
+  others.forEach(({ row: { row } }, n) => rows.get(row.index)?.rejected.push(n));
+  return [...rows.values()];
+}
+
+function shardOf({ all, others }: Views, { resolution, bucketed }: EncodePlan, pipeline: LoadedPipeline): Buffer {
   const rowShape = bucketed ? null : pipeline.latentShape(resolution, resolution);
   const latents = (views: readonly EncodedView[], prefix: '' | 'rejected_') =>
     latentTensors(
@@ -169,24 +227,19 @@ function shardOf(rows: readonly ManifestRow[], encoded: readonly EncodedRow[], p
     fromFloat32([all.length, ...shape], concatenated(all.map(of)));
   return writeSafetensors(
     new Map([
-      ['index', fromInt64(all.map(({ row }) => row.index))],
+      ['index', fromInt64(all.map(({ row }) => row.row.index))],
       ...latents(all, ''),
-      ['text', perRow(pipeline.textShape, ({ row }) => row.text)],
+      ['text', perRow(pipeline.textShape, ({ row }) => row.text.text)],
       ...(pipeline.pooledWidth > 0
         ? ([
             // What SDXL's U-Net is told beside the text.
-            ['pooled', perRow([pipeline.pooledWidth], ({ row }) => row.pooled ?? new Float32Array(0))],
-            ['time_ids', perRow([timeIdCount], ({ row, view }) => Float32Array.from(row.timeIds[view] ?? []))],
+            ['pooled', perRow([pipeline.pooledWidth], ({ row }) => row.text.pooled ?? new Float32Array(0))],
+            ['time_ids', perRow([timeIdCount], ({ row, view }) => Float32Array.from(row.image.timeIds[view] ?? []))],
           ] as const)
         : []),
       ...(others.length > 0
-        ? ([['rejected_index', fromInt64(others.map(({ row }) => row.index))], ...latents(others, 'rejected_')] as const)
+        ? ([['rejected_index', fromInt64(others.map(({ row }) => row.row.index))], ...latents(others, 'rejected_')] as const)
         : []),
     ]),
   );
-}
-
-interface EncodedView extends Posterior {
-  row: EncodedRow;
-  view: number;
 }

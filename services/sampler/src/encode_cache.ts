@@ -1,6 +1,6 @@
 /**
- * Encoded shards that other runs can use: named by everything that their bytes follow from (the images' bytes, captions,
- * transform, encoders, arithmetic), so what has changed is encoded again and what has not is not.
+ * Names of encoded shards, and of single rows in them, that other runs can use: made of everything that their bytes follow from (the
+ * images' bytes, captions, transform, encoders, arithmetic), so what has changed is encoded again and what has not is not.
  */
 import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
@@ -11,6 +11,7 @@ import type { ImageReader, ImageRef, ManifestRow } from '@spindle/data';
 import { modelPath, type EngineInfoDto } from '@spindle/native';
 import { EncodeResultSchema, type EncodeResult } from '@spindle/proto';
 import { ahead } from './ahead.js';
+import type { RowKeys } from './row_cache.js';
 
 /** Parts of a pipeline folder that encoding depends on. */
 const encoders = ['vae', 'text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'];
@@ -18,6 +19,21 @@ const encoders = ['vae', 'text_encoder', 'text_encoder_2', 'tokenizer', 'tokeniz
 const version = 1;
 /** Images that are read at the same time. */
 const together = 8;
+
+/** A row, and the digests of its images' bytes. */
+export interface RowFacts {
+  row: ManifestRow;
+  image: string;
+  rejected: string | undefined;
+}
+
+/** What encoders and arithmetic there are; digests of files by their names. */
+export interface Encoders {
+  arithmetic: { backend: string; isa: string; engine: string };
+  models: [string, string][];
+  /** Which of a component's files are read. */
+  variant: ReturnType<typeof modelPath>['variant'];
+}
 
 export class EncodeCache {
   readonly #digests = new Map<string, string>();
@@ -28,30 +44,49 @@ export class EncodeCache {
     readonly engine: EngineInfoDto,
   ) {}
 
-  /** Name of the shard of these rows; null when an image cannot be read or the pipeline is not there: whoever encodes says why. */
-  async key(rows: readonly ManifestRow[], pipeline: string, settings: object, signal: AbortSignal): Promise<string | null> {
-    const hash = createHash('sha256');
-    const add = (value: object): void =>
-      void hash.update(`${JSON.stringify(value, (_key, v: unknown) => (typeof v === 'bigint' ? String(v) : v))}\n`);
+  /** Of every row; null for one with an image that cannot be read. */
+  async facts(rows: readonly ManifestRow[], signal: AbortSignal): Promise<(RowFacts | null)[]> {
+    const facts: (RowFacts | null)[] = [];
+    const read = async (row: ManifestRow): Promise<RowFacts | null> => {
+      try {
+        const rejected = row.rejected && (await this.#imageDigest(row.rejected, signal));
+        return { row, image: await this.#imageDigest(row.image, signal), rejected };
+      } catch (error) {
+        if (ensureError(error).code === 'INVALID_ARGUMENT') return null;
+        throw error;
+      }
+    };
+    for await (const fact of ahead(rows, together, read)) facts.push(fact);
+    return facts;
+  }
+
+  /** Null when the pipeline is not there: whoever encodes says why. */
+  async encoders(pipeline: string): Promise<Encoders | null> {
     const models = await this.#encoderDigests(pipeline);
-    if (models.length === 0) return null;
     const { backend, isa, version: engine } = this.engine;
-    const { variant } = modelPath(pipeline);
-    add({ version, backend, isa, engine, models, settings, variant });
-    try {
-      const facts = ahead(rows, together, async ({ index, text, image, rejected }) => ({
-        index,
-        text,
-        image: await this.#imageDigest(image, signal),
-        rejected: rejected && (await this.#imageDigest(rejected, signal)),
-      }));
-      for await (const fact of facts) add(fact);
-    } catch (error) {
-      if (ensureError(error).code === 'INVALID_ARGUMENT') return null;
-      throw error;
+    return models.length === 0 ? null : { arithmetic: { backend, isa, engine }, models, variant: modelPath(pipeline).variant };
+  }
+
+  /** Name of the shard of these rows; null where one of them cannot be read. */
+  key(facts: readonly (RowFacts | null)[], { arithmetic, models, variant }: Encoders, settings: object): string | null {
+    const lines: object[] = [{ version, ...arithmetic, models, settings, variant }];
+    for (const fact of facts) {
+      if (fact === null) return null;
+      const { row, image, rejected } = fact;
+      lines.push({ index: row.index, text: row.text, image, rejected });
     }
-    const hex = hash.digest('hex');
+    const hex = digestOf(lines);
     return `cache/encode/${hex.slice(0, 2)}/${hex}`;
+  }
+
+  /** Names of a row's latents and of its text embedding: `framing` is how its images are brought to the encoder. */
+  rowKeys({ row, image, rejected }: RowFacts, { arithmetic, models, variant }: Encoders, precision: string, framing: object): RowKeys {
+    const isVae = ([name]: [string, string]): boolean => name.startsWith('vae/');
+    const common = { version, ...arithmetic, precision, variant };
+    return {
+      image: short(digestOf([{ ...common, models: models.filter(isVae), framing, image, rejected }])),
+      text: short(digestOf([{ ...common, models: models.filter((model) => !isVae(model)), text: row.text }])),
+    };
   }
 
   /** The result under `key`, its shard verified; one whose shard is damaged or gone is forgotten. */
@@ -103,4 +138,16 @@ export class EncodeCache {
     }
     return digests;
   }
+}
+
+function digestOf(lines: readonly object[]): string {
+  const hash = createHash('sha256');
+  for (const line of lines)
+    hash.update(`${JSON.stringify(line, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}\n`);
+  return hash.digest('hex');
+}
+
+/** 128 bits: there is one name per row, of which an index holds many. */
+function short(hex: string): string {
+  return Buffer.from(hex.slice(0, 32), 'hex').toString('base64url');
 }

@@ -1,4 +1,4 @@
-/** Rows of a data set through the encoders, in batches of images of one size. */
+/** Rows of a data set through the encoders, in batches of images of one size; what is known of a row already is not computed again. */
 import { nowMs, recordPhases } from '@spindle/kit';
 import { sizeName, type ImageSize, type ManifestRow } from '@spindle/data';
 import { rows as tensorRows, type PreparedImage, type TensorDto } from '@spindle/native';
@@ -6,10 +6,9 @@ import { vaeBatchSize } from './domain/batches.js';
 import type { LoadedPipeline } from './engine.js';
 import { latentsOf, type Latents } from './shard.js';
 
-export interface PreparedRow {
-  row: ManifestRow;
-  /** Its views. */
-  image: PreparedImage[];
+/** Decoded images, view by view. */
+export interface DecodedImage {
+  views: PreparedImage[];
   rejected: PreparedImage[] | null;
 }
 
@@ -18,24 +17,39 @@ export interface Posterior {
   logvar: Latents;
 }
 
-export interface EncodedRow {
-  index: number;
+export interface EncodedImage {
   size: ImageSize;
   /** View by view. */
-  image: Posterior[];
+  views: Posterior[];
   rejected: Posterior[] | null;
-  /** What SDXL's U-Net is told of every view. */
-  timeIds: PreparedImage['timeIds'][];
+  /** What SDXL's U-Net is told of every view; empty for models that are told nothing. */
+  timeIds: readonly (readonly number[])[];
+}
+
+export interface EncodedText {
   /** (T, D) */
   text: Float32Array;
   /** (P); null for models that take none. */
   pooled: Float32Array | null;
+  /** The caption was longer than the text encoder takes. */
+  cut: boolean;
+}
+
+export interface PreparedRow {
+  row: ManifestRow;
+  image: { decoded: DecodedImage } | { encoded: EncodedImage };
+  /** Null: not known yet. */
+  text: EncodedText | null;
+}
+
+export interface EncodedRow {
+  row: ManifestRow;
+  image: EncodedImage;
+  text: EncodedText;
 }
 
 export class RowEncoder {
   readonly encoded: EncodedRow[] = [];
-  /** Captions that were cut. */
-  truncated = 0;
   /** Prepared rows by the size of their images. */
   readonly #waiting = new Map<string, PreparedRow[]>();
 
@@ -46,6 +60,11 @@ export class RowEncoder {
 
   /** Encodes a batch as soon as one is full. */
   async add(prepared: PreparedRow): Promise<void> {
+    const { row, image, text } = prepared;
+    if ('encoded' in image && text !== null) {
+      this.encoded.push({ row, image: image.encoded, text });
+      return;
+    }
     const size = sizeOf(prepared);
     const name = sizeName(size);
     const batch = [...(this.#waiting.get(name) ?? []), prepared];
@@ -61,28 +80,35 @@ export class RowEncoder {
   }
 
   async #encode(batch: readonly PreparedRow[]): Promise<void> {
-    const { pipeline, signal } = this;
-    signal.throwIfAborted();
-    const texts = await pipeline.encodeTexts(
-      batch.map(({ row }) => row.text),
-      signal,
-    );
-    this.truncated += texts.truncated;
-    const images = await this.#posteriors(batch.map(({ image }) => image));
-    const pairs = batch.flatMap(({ rejected }) => (rejected === null ? [] : [rejected]));
-    const rejected = await this.#posteriors(pairs);
-    let pair = 0;
-    batch.forEach((prepared, n) => {
+    this.signal.throwIfAborted();
+    const texts = await this.#texts(batch.flatMap(({ row, text }) => (text === null ? [row.text] : [])));
+    const decoded = batch.flatMap(({ image }) => ('decoded' in image ? [image.decoded] : []));
+    const views = await this.#posteriors(decoded.map((image) => image.views));
+    const rejected = await this.#posteriors(decoded.flatMap((image) => (image.rejected === null ? [] : [image.rejected])));
+    for (const prepared of batch) {
+      const { row, image } = prepared;
+      const text = prepared.text ?? texts.shift();
+      if (text === undefined) continue;
       this.encoded.push({
-        index: prepared.row.index,
-        size: sizeOf(prepared),
-        image: images[n] ?? [],
-        rejected: prepared.rejected === null ? null : (rejected[pair++] ?? []),
-        timeIds: prepared.image.map((view) => view.timeIds),
-        text: rowOf(texts.text, n),
-        pooled: texts.pooled === null ? null : rowOf(texts.pooled, n),
+        row,
+        text,
+        image:
+          'encoded' in image
+            ? image.encoded
+            : {
+                size: sizeOf(prepared),
+                views: views.shift() ?? [],
+                rejected: image.decoded.rejected === null ? null : (rejected.shift() ?? []),
+                timeIds: image.decoded.views.map((view) => view.timeIds),
+              },
       });
-    });
+    }
+  }
+
+  async #texts(captions: readonly string[]): Promise<EncodedText[]> {
+    if (captions.length === 0) return [];
+    const { text, pooled, cut } = await this.pipeline.encodeTexts(captions, this.signal);
+    return captions.map((_, n) => ({ text: rowOf(text, n), pooled: pooled === null ? null : rowOf(pooled, n), cut: cut.has(n) }));
   }
 
   /** Of every image its views. */
@@ -105,7 +131,9 @@ export class RowEncoder {
   }
 }
 
-function sizeOf({ image: [first] }: PreparedRow): ImageSize {
+function sizeOf({ image }: PreparedRow): ImageSize {
+  if ('encoded' in image) return image.encoded.size;
+  const [first] = image.decoded.views;
   return { height: first?.height ?? 0, width: first?.width ?? 0 };
 }
 

@@ -51,7 +51,8 @@ export interface LoadedPipeline {
   readonly textShape: [number, number];
   /** P of one prompt's pooled state; 0 for models that take none. */
   readonly pooledWidth: number;
-  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { truncated: number; phases: PhaseDto[] }>;
+  /** `cut`: places of prompts that are longer than the text encoder takes. */
+  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }>;
   /** Posterior of images of one size. */
   encodeImages(images: readonly RgbImage[], signal: AbortSignal): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
   draw(
@@ -120,7 +121,7 @@ class NativePipeline implements LoadedPipeline {
     return [this.models.pipeline.vaeScaling.latentChannels, size.height, size.width];
   }
 
-  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { truncated: number; phases: PhaseDto[] }> {
+  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }> {
     return this.models.textEncoder.encode(prompts, signal);
   }
 

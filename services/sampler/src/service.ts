@@ -8,6 +8,7 @@ import { EncodeCache } from './encode_cache.js';
 import type { SamplerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
 import { Models } from './models.js';
+import { RowCache } from './row_cache.js';
 import { createHandlers } from './server.js';
 
 export interface SamplerOptions extends WorkerContext {
@@ -29,6 +30,7 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
     models,
     images,
     cache: new EncodeCache(store, images, engine.info),
+    rows: new RowCache(store),
     manifests: new Manifests(store),
     bus,
     state,

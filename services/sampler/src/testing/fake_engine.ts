@@ -107,7 +107,8 @@ class FakePipeline implements LoadedPipeline {
     return [1, (height || 8) / 4, (width_ || 8) / 4];
   }
 
-  async encodeTexts(prompts: readonly string[]): Promise<TextStates & { truncated: number; phases: [] }> {
+  async encodeTexts(prompts: readonly string[]): Promise<TextStates & { cut: Set<number>; phases: [] }> {
+    this.engine.log.push(`texts ${prompts.join(' ')}`);
     const data = Float32Array.from(prompts.flatMap((prompt) => Array.from({ length: tokens * width }, (_, i) => prompt.length + i / 10)));
     return {
       text: { data, shape: [prompts.length, tokens, width] },
@@ -118,7 +119,7 @@ class FakePipeline implements LoadedPipeline {
               data: Float32Array.from(prompts.flatMap((prompt) => new Array<number>(this.pooledWidth).fill(prompt.length))),
               shape: [prompts.length, this.pooledWidth],
             },
-      truncated: prompts.filter((prompt) => prompt.length > 20).length,
+      cut: new Set([...prompts.keys()].filter((n) => (prompts[n]?.length ?? 0) > 20)),
       phases: [],
     };
   }

@@ -1,0 +1,141 @@
+/** Single rows of a shard that was verified, read where they lie. */
+import { open, type FileHandle } from 'node:fs/promises';
+import { SpindleError } from '@spindle/kit';
+import type { EncodedImage, EncodedText } from './encode_rows.js';
+import type { IndexedRow } from './row_cache.js';
+import type { Latents } from './shard.js';
+
+interface Field {
+  dtype: string;
+  shape: number[];
+  data_offsets: [number, number];
+}
+
+interface Rows {
+  /** (C, h, w) of every row. */
+  shapes: readonly (readonly number[])[];
+  /** First element of every row, and the end of the last one. */
+  starts: readonly number[];
+}
+
+const none: Rows = { shapes: [], starts: [0] };
+
+/** What an index says and the shard has not throws DATA_LOSS. */
+export class Pack {
+  private constructor(
+    readonly path: string,
+    readonly fields: ReadonlyMap<string, Field>,
+    readonly dataStart: number,
+    /** Latents of the images, and of the rejected ones. */
+    readonly latents: { all: Rows; rejected: Rows },
+  ) {}
+
+  static async open(path: string): Promise<Pack> {
+    const file = await open(path, 'r');
+    try {
+      const length = Number((await bytesAt(file, path, 0, 8)).readBigUInt64LE(0));
+      const text = await bytesAt(file, path, 8, 8 + length);
+      const fields = new Map(Object.entries(JSON.parse(text.toString('utf8')) as Record<string, Field>));
+      const dataStart = 8 + length;
+      const rows = async (name: string, shapeName: string): Promise<Rows> => {
+        const field = fields.get(name);
+        const own = fields.get(shapeName);
+        if (field === undefined) return none;
+        if (own === undefined) {
+          const [count = 0, ...shape] = field.shape;
+          return startsOf(Array.from({ length: count }, () => shape));
+        }
+        const [count = 0, width = 0] = own.shape;
+        const values = await bytesAt(file, path, dataStart + own.data_offsets[0], dataStart + own.data_offsets[1]);
+        const at = (n: number): number => Number(values.readBigInt64LE(n * 8));
+        return startsOf(Array.from({ length: count }, (_, n) => Array.from({ length: width }, (__, i) => at(n * width + i))));
+      };
+      return new Pack(path, fields, dataStart, {
+        all: await rows('mean', 'shape'),
+        rejected: await rows('rejected_mean', 'rejected_shape'),
+      });
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** `timeIds`: they are needed; null where the shard has none. */
+  async image({ views, rejected, size }: IndexedRow, timeIds: boolean): Promise<EncodedImage | null> {
+    if (timeIds && !this.fields.has('time_ids')) return null;
+    return this.#reading(async (file) => {
+      const posterior = async (prefix: '' | 'rejected_', view: number) => ({
+        mean: await this.#latents(file, `${prefix}mean`, prefix === '' ? this.latents.all : this.latents.rejected, view),
+        logvar: await this.#latents(file, `${prefix}logvar`, prefix === '' ? this.latents.all : this.latents.rejected, view),
+      });
+      const image: EncodedImage = { size, views: [], rejected: rejected.length === 0 ? null : [], timeIds: [] };
+      const ids: number[][] = [];
+      for (const view of views) {
+        image.views.push(await posterior('', view));
+        if (timeIds) ids.push([...(await this.#values(file, 'time_ids', view))]);
+      }
+      for (const view of rejected) image.rejected?.push(await posterior('rejected_', view));
+      return { ...image, timeIds: ids };
+    });
+  }
+
+  /** The same of the pooled state. */
+  async text({ views: [first = -1], cut }: IndexedRow, pooled: boolean): Promise<EncodedText | null> {
+    if (pooled && !this.fields.has('pooled')) return null;
+    return this.#reading(async (file) => ({
+      text: await this.#values(file, 'text', first),
+      pooled: pooled ? await this.#values(file, 'pooled', first) : null,
+      cut,
+    }));
+  }
+
+  async #reading<T>(read: (file: FileHandle) => Promise<T>): Promise<T> {
+    const file = await open(this.path, 'r');
+    try {
+      return await read(file);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #latents(file: FileHandle, name: string, { shapes, starts }: Rows, n: number): Promise<Latents> {
+    return { data: await this.#floats(file, name, starts[n], starts[n + 1]), shape: shapes[n] ?? [] };
+  }
+
+  /** Row `n` of a tensor whose rows are all alike. */
+  #values(file: FileHandle, name: string, n: number): Promise<Float32Array> {
+    const size = elementsOf(this.fields.get(name)?.shape.slice(1) ?? []);
+    return this.#floats(file, name, n * size, (n + 1) * size);
+  }
+
+  async #floats(file: FileHandle, name: string, from = -1, to = -1): Promise<Float32Array> {
+    const field = this.fields.get(name);
+    const count = elementsOf(field?.shape ?? [0]);
+    if (field?.dtype !== 'F32' || from < 0 || to < from || to > count)
+      throw new SpindleError('DATA_LOSS', `${this.path}: ${name}: expected elements [${from}, ${to}), got ${count}`);
+    const start = this.dataStart + field.data_offsets[0];
+    const width = Float32Array.BYTES_PER_ELEMENT;
+    const bytes = await bytesAt(file, this.path, start + from * width, start + to * width);
+    return new Float32Array(bytes.buffer, bytes.byteOffset, to - from);
+  }
+}
+
+function startsOf(shapes: readonly (readonly number[])[]): Rows {
+  const starts = [0];
+  for (const shape of shapes) starts.push((starts.at(-1) ?? 0) + elementsOf(shape));
+  return { shapes, starts };
+}
+
+/** In memory of their own, aligned for any type. */
+async function bytesAt(file: FileHandle, path: string, from: number, to: number): Promise<Buffer> {
+  const bytes = Buffer.from(new ArrayBuffer(to - from));
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await file.read(bytes, done, bytes.length - done, from + done);
+    if (bytesRead === 0) throw new SpindleError('DATA_LOSS', `${path}: expected ${to} bytes, got ${from + done}`);
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+function elementsOf(shape: readonly number[]): number {
+  return shape.reduce((product, n) => product * n, 1);
+}
