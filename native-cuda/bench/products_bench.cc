@@ -24,6 +24,7 @@ struct Case {
 // The shapes of the demo's U-Net, of `small` and of Stable Diffusion 1.5.
 constexpr Case kCases[] = {
     {"demo 16x16, 64, 3x3", 32, 16, 64, 64, 3},     {"demo 8x8, 96, 3x3", 32, 8, 96, 96, 3},     {"small 32x32, 128, 3x3", 4, 32, 128, 128, 3}, {"small 8x8, 512, 3x3", 4, 8, 512, 512, 3},
+    {"demo linear 64", 64, 16, 64, 64, 0},          {"demo linear 64-512", 64, 16, 64, 512, 0},
     {"sd15 64x64, 320, 3x3", 1, 64, 320, 320, 3}, {"sd15 16x16, 1280, 3x3", 1, 16, 1280, 1280, 3}, {"small linear 256", 4, 16, 256, 256, 0},    {"sd15 linear 320-2560", 1, 64, 320, 2560, 0},
 };
 

@@ -202,6 +202,29 @@ TEST("float32 weights of bfloat16 products are rounded as the reference rounds t
   }
 }
 
+TEST("an output that is stored past the caches has the bytes of its parts, which are not") {
+  ExactAllocator memory;
+  ThreadPool threads(2);
+  for (const std::string& isa : available_isas())
+    for (DType dtype : {DType::F32, DType::BF16})
+      // whole lines, and rows that are none
+      for (int64_t n : {320, 330})
+        check::each(cat(isa, ", ", dtype_name(dtype), ", ", n), [&] {
+          std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
+          int64_t rows = 14001, k = 24, piece = 4667;
+          Weight w{uniform_tensor(memory, {n, k}, DType::F32, 1)};
+          Tensor x = uniform_tensor(memory, {rows, k}, dtype, 2), bias = uniform_tensor(memory, {n}, DType::F32, 3), residual = uniform_tensor(memory, {rows, n}, dtype, 4);
+          Tensor whole(memory, {rows, n}, dtype), parts(memory, {rows, n}, dtype);
+          CHECK(whole.bytes() >= size_t(8) << 20 && whole.bytes() / 3 < size_t(8) << 20);
+          kernels->linear_forward(whole, x, w, {bias, {}, residual});
+          for (int64_t row = 0; row < rows; row += piece) {
+            Tensor y = parts.slice(row * n, {piece, n});
+            kernels->linear_forward(y, x.slice(row * k, {piece, k}), w, {bias, {}, residual.slice(row * n, {piece, n})});
+          }
+          CHECK(same_bytes(whole, parts));
+        });
+}
+
 TEST("an instruction set that is not known is refused, auto is the best there is") {
   ThreadPool threads(1);
   CHECK_THROWS(make_cpu_kernels(threads, {.isa = "sse9"}), Code::InvalidArgument);

@@ -18,6 +18,7 @@ struct ConvRows {
   const void* residual = nullptr;
   bool contiguous_taps = true;
 
+  static constexpr bool accumulate = false;
   int64_t positions_per_image() const { return out_height * out_width; }
   int64_t weight_tap(int64_t tap) const { return tap; }
   void pointers(const void** out, int64_t row, int64_t rows, int64_t tap0, int64_t tap1, int64_t k0) const {

@@ -2,6 +2,7 @@
 // convolution: no im2col buffer), linear layers one pointer per row.
 #pragma once
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/cpu/cpu_kernels.h"
 
@@ -16,6 +17,9 @@ constexpr int64_t kBlockBytes = 256 << 10;
 // ones pass panel by panel over all rows. Too few tasks are split by panel.
 constexpr int64_t kCachedWeights = 512 << 10;
 constexpr int64_t kManyChunks = 8;
+// Outputs from this size on leave the caches before anybody reads them: they are stored past them, which saves reading what is overwritten.
+constexpr int64_t kStreamedBytes = 8 << 20;
+constexpr int64_t kLineBytes = 64;
 
 // What `Rows` offers:
 //   int64_t count                                            rows of y
@@ -27,12 +31,16 @@ constexpr int64_t kManyChunks = 8;
 //   bool contiguous_taps                                     weight_tap(t) == weight_tap(0) + t
 //   RowCall output(int64_t row, int64_t n0) const            c is filled in by the driver
 //   DType output_dtype
+//   bool accumulate                                          y is added to
 template <class Rows>
 void CpuKernels::multiply(const Rows& rows, const Packed& b) {
   if (rows.count == 0) return;
   bool bf16 = b.dtype == DType::BF16;
   auto gemm = bf16 ? simd_.gemm_bf16 : sums_in_double(b.taps * b.k * b.n, rows.positions_per_image()) ? simd_.gemm_f32_wide : simd_.gemm_f32;
   int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
+  // In whole lines alone: a part of one would be a write of its own.
+  int64_t row_size = b.n * int64_t(dtype_size(rows.output_dtype)), panel_size = b.panel * int64_t(dtype_size(rows.output_dtype));
+  bool stream = !rows.accumulate && rows.count * row_size >= kStreamedBytes && row_size % kLineBytes == 0 && panel_size % kLineBytes == 0;
   auto work = [&](int64_t panel, int64_t chunk, int thread) {
     int64_t row0 = chunk * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);
     int64_t width = b.panel_width(panel), vectors = width / simd_.width, tile = tile_rows(vectors, bf16);
@@ -50,6 +58,7 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
         RowCall call = rows.output(row + i, n0);
         call.c = from + i * width;
         call.n = columns;
+        call.stream = stream;
         simd_.store_row(call, rows.output_dtype == DType::BF16);
       }
     };
@@ -70,6 +79,7 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
       }
     }
     if (!one_block) store(row0, row1 - row0, c);
+    if (stream) std::atomic_thread_fence(std::memory_order_seq_cst);  // such stores are not ordered by what tells other threads that the task is done
   };
   run_products(b, chunks, panels, work);
 }

@@ -265,6 +265,7 @@ template <class T>
 static void store_row_typed(const RowCall& r) {
   T* y = static_cast<T*>(r.y);
   const T *per_image = static_cast<const T*>(r.per_image), *residual = static_cast<const T*>(r.residual);
+  const bool stream = r.stream && reinterpret_cast<uintptr_t>(y) % (V::W * sizeof(T)) == 0;
   for (int64_t i = 0; i < r.n; i += V::W) {
     int64_t left = r.n - i;
     if (left >= V::W) {
@@ -273,7 +274,8 @@ static void store_row_typed(const RowCall& r) {
       if (per_image) v = v + load(per_image + i);
       if (residual) v = v + load(residual + i);
       if (r.accumulate) v = load(y + i) + v;
-      store(y + i, v);
+      if (stream) store_past(y + i, v);
+      else store(y + i, v);
     } else {
       V v = load_n(r.c + i, left);
       if (r.bias) v = v + load_n(r.bias + i, left);

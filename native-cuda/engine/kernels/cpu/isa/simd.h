@@ -65,6 +65,7 @@ struct RowCall {
   const void* residual;
   int64_t n;
   bool accumulate;
+  bool stream = false;  // past the caches: the output is larger than they are
 };
 
 struct AdamWCall {

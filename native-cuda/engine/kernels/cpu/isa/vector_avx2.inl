@@ -9,6 +9,7 @@ static inline V zero() { return {_mm256_setzero_ps()}; }
 static inline V set1(float x) { return {_mm256_set1_ps(x)}; }
 static inline V load(const float* p) { return {_mm256_loadu_ps(p)}; }
 static inline void store(float* p, V v) { _mm256_storeu_ps(p, v.r); }
+static inline void store_past(float* p, V v) { _mm256_stream_ps(p, v.r); }
 static inline __m256i lanes(int64_t n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 static inline V load_n(const float* p, int64_t n) { return {_mm256_maskload_ps(p, lanes(n))}; }
 static inline void store_n(float* p, V v, int64_t n) { _mm256_maskstore_ps(p, lanes(n), v.r); }
@@ -28,6 +29,7 @@ static inline __m128i to_bits(V v) {
   return _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
 }
 static inline void store(uint16_t* p, V v) { _mm_storeu_si128((__m128i*)p, to_bits(v)); }
+static inline void store_past(uint16_t* p, V v) { _mm_stream_si128((__m128i*)p, to_bits(v)); }
 static inline void store_n(uint16_t* p, V v, int64_t n) {
   uint16_t buffer[8];
   store(buffer, v);

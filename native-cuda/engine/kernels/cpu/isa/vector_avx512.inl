@@ -9,6 +9,7 @@ static inline V zero() { return {_mm512_setzero_ps()}; }
 static inline V set1(float x) { return {_mm512_set1_ps(x)}; }
 static inline V load(const float* p) { return {_mm512_loadu_ps(p)}; }
 static inline void store(float* p, V v) { _mm512_storeu_ps(p, v.r); }
+static inline void store_past(float* p, V v) { _mm512_stream_ps(p, v.r); }
 static inline __mmask16 mask(int64_t n) { return __mmask16((1u << n) - 1); }
 static inline V load_n(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(mask(n), p)}; }
 static inline void store_n(float* p, V v, int64_t n) { _mm512_mask_storeu_ps(p, mask(n), v.r); }
@@ -28,6 +29,7 @@ static inline __m256i to_bits(V v) {
 #endif
 }
 static inline void store(uint16_t* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bits(v)); }
+static inline void store_past(uint16_t* p, V v) { _mm256_stream_si256((__m256i*)p, to_bits(v)); }
 static inline void store_n(uint16_t* p, V v, int64_t n) { _mm256_mask_storeu_epi16(p, mask(n), to_bits(v)); }
 static inline V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.r, b.r, c.r)}; }
 static inline V operator+(V a, V b) { return {_mm512_add_ps(a.r, b.r)}; }

@@ -14,6 +14,7 @@ static inline V load(const float* p) {
   return v;
 }
 static inline void store(float* p, V v) { memcpy(p, &v.r, 16); }
+static inline void store_past(float* p, V v) { store(p, v); }
 static inline V load_n(const float* p, int64_t n) {
   V v = zero();
   for (int64_t i = 0; i < n; ++i) v.r[i] = p[i];
@@ -44,6 +45,7 @@ static inline void store_n(uint16_t* p, V v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = narrow(v.r[i]);
 }
 static inline void store(uint16_t* p, V v) { store_n(p, v, 4); }
+static inline void store_past(uint16_t* p, V v) { store(p, v); }
 static inline V fma(V a, V b, V c) { return {a.r * b.r + c.r}; }
 static inline V operator+(V a, V b) { return {a.r + b.r}; }
 static inline V operator-(V a, V b) { return {a.r - b.r}; }
