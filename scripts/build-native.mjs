@@ -2,7 +2,7 @@
 // Default: the addon and spindle-bench in build/native; --tests adds the engine's tests (run them with ctest);
 // --sanitize builds the tests with AddressSanitizer and UBSan in build/sanitize.
 // The CUDA backend is built too where a toolkit is found: --cuda-root, SPINDLE_CUDA_ROOT, one that infra/cuda/toolkit.mjs brought,
-// or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES (such as "90a") count as they do for cmake.
+// or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES (such as "90a") count as they do for cmake, and are kept as cmake's are.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -52,14 +52,25 @@ function digestOfSources(options) {
   return hash.digest('hex');
 }
 
-/** How the CUDA backend is to be built: what was asked for, else the environment, else whatever is found. */
-async function cudaOptions({ cuda, cudaRoot }, sanitize) {
-  const mode = (cuda ?? process.env.SPINDLE_CUDA ?? 'auto').toUpperCase();
-  if (!['AUTO', 'ON', 'OFF'].includes(mode))
-    throw new BuildError(`--cuda: expected auto, on or off, got ${cuda ?? process.env.SPINDLE_CUDA}`);
-  if (mode === 'OFF' || sanitize) return { mode: 'OFF', root: '', architectures: '' };
+/**
+ * How the CUDA backend is to be built: what was asked for, else the environment, else what this build folder was last told (as
+ * cmake keeps it, so that a program that builds on its way does not build another backend), else whatever is found.
+ */
+async function cudaOptions({ cuda, cudaRoot }, sanitize, buildDir) {
+  if (sanitize) return { mode: 'OFF', root: '', architectures: '' };
+  const file = join(buildDir, 'cuda.json');
+  const told = { mode: cuda ?? process.env.SPINDLE_CUDA, architectures: process.env.SPINDLE_CUDA_ARCHITECTURES };
+  const kept = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {};
+  const chosen = { mode: told.mode ?? kept.mode, architectures: told.architectures ?? kept.architectures };
+  const mode = (chosen.mode ?? 'auto').toUpperCase();
+  if (!['AUTO', 'ON', 'OFF'].includes(mode)) throw new BuildError(`--cuda: expected auto, on or off, got ${chosen.mode}`);
+  mkdirSync(buildDir, { recursive: true });
+  writeFileSync(file, JSON.stringify(chosen));
+  if (told.mode === undefined && mode === 'OFF')
+    console.log('CUDA backend: off, as this build folder was told before (--cuda auto looks again)');
+  if (mode === 'OFF') return { mode, root: '', architectures: '' };
   const root = cudaRoot ?? process.env.SPINDLE_CUDA_ROOT ?? (await ensureToolkit({ check: true }).catch(() => ''));
-  return { mode, root: root === '' ? '' : resolve(root), architectures: process.env.SPINDLE_CUDA_ARCHITECTURES ?? '' };
+  return { mode, root: root === '' ? '' : resolve(root), architectures: chosen.architectures ?? '' };
 }
 
 function includeDir(packageName, folder) {
@@ -113,8 +124,8 @@ function configure(buildDir, options) {
 }
 
 export async function buildNative({ tests = false, sanitize = false, cuda, cudaRoot } = {}) {
-  const options = { tests: tests || sanitize, sanitize, cuda: await cudaOptions({ cuda, cudaRoot }, sanitize) };
   const buildDir = join(root, 'build', sanitize ? 'sanitize' : 'native');
+  const options = { tests: tests || sanitize, sanitize, cuda: await cudaOptions({ cuda, cudaRoot }, sanitize, buildDir) };
   const stamp = join(buildDir, 'built.txt');
   const product = join(buildDir, sanitize ? 'core_test' : 'spindle.node');
   const digest = digestOfSources(options);
