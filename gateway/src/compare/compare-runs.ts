@@ -1,5 +1,6 @@
 /** Two models, of one run or of two, by the prompts and seeds that both were judged on. */
 import { best, compare, SpindleError, summarise, type Comparison, type Scored, type Summary } from '@spindle/kit';
+import { correctTogether } from '@spindle/kit/domain';
 import { configDifferences, type Difference } from '../config/changes.js';
 import type { ImageScores, Judge, RunFiles } from './run-files.js';
 
@@ -53,6 +54,10 @@ export function compareRuns(a: RunFiles, b: RunFiles, models: { a?: string | und
     }
     return compareMetric(metric, imagesA, imagesB);
   });
+  for (const table of [metrics.filter(({ category }) => category === ''), metrics.filter(({ category }) => category !== '')]) {
+    correctTogether(table.map((one) => one.b_against_a));
+    correctTogether(table.flatMap((one) => one.best_of ?? []));
+  }
   for (const metric of metricsOf(imagesB))
     if (!metricsOf(imagesA).includes(metric)) skipped.push({ metric, reason: `${a.runId} has no such metric` });
   return {

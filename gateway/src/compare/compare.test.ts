@@ -65,7 +65,7 @@ describe('a comparison of runs', () => {
     expect(anime).toMatchObject({ category: 'anime', b_against_a: { n: 8 } });
     const text = comparisonText(comparison).join('\n');
     expect(text).toContain('16 images of the same prompt and seed; 4 of A and 0 of B have no counterpart');
-    expect(text).toMatch(/pick +\S+ +\S+ +\+0\.500 \(\+0\.500 to \+0\.500\) +100\.0 % .* better, p < 0\.001 +16/);
+    expect(text).toMatch(/pick +\S+ +\S+ +\+0\.500 \(\+0\.500 to \+0\.500\) +100\.0 % .* better \(p < 0\.001\) +16/);
     expect(text).toContain('  objective.beta: 2000 → 5000');
   });
 

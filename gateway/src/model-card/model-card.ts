@@ -16,6 +16,7 @@ export interface CardStatistics {
   difference_low: number;
   difference_high: number;
   p_value?: number | undefined;
+  p_corrected?: number | undefined;
   n: number;
 }
 
@@ -144,6 +145,12 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
   ].join('\n');
 }
 
+/** Reports of before have no corrected values. */
+function pText({ p_value: p, p_corrected: corrected }: CardStatistics): string {
+  if (p === undefined) return '';
+  return corrected === undefined || corrected === p ? p.toPrecision(2) : `${p.toPrecision(2)} (corrected ${corrected.toPrecision(2)})`;
+}
+
 function scores({ models, judges, model, config, plan }: CardInput): string {
   const metrics = [...new Set(models.flatMap((one) => Object.keys(one.metrics)))];
   if (metrics.length === 0) return '## Scores\n\nThe run had no judges: nothing is known of how this model compares.';
@@ -156,7 +163,7 @@ function scores({ models, judges, model, config, plan }: CardInput): string {
       const versus =
         position === 0
           ? ' | |'
-          : `${(100 * s.win_rate).toFixed(1)} % | ${s.difference_low.toFixed(3)} to ${s.difference_high.toFixed(3)} | ${s.p_value === undefined ? '' : s.p_value.toPrecision(2)}`;
+          : `${(100 * s.win_rate).toFixed(1)} % | ${s.difference_low.toFixed(3)} to ${s.difference_high.toFixed(3)} | ${pText(s)}`;
       return `| ${name === model ? `**${name}**` : name} | ${s.mean.toFixed(3)}${interval} | ${s.median.toFixed(3)} | ${position === 0 ? ' | | ' : versus} | ${s.n} |`;
     });
     const judge = judges[metric];

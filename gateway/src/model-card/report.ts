@@ -18,6 +18,7 @@ const reportSchema = z.object({
           difference_low: z.number(),
           difference_high: z.number(),
           p_value: z.number().optional(),
+          p_corrected: z.number().optional(),
           n: z.number(),
         }),
       ),

@@ -11,7 +11,8 @@ import {
   type ModelEvaluation,
   type ModelStatistics,
 } from '@spindle/proto';
-import type { Against, BestAgainst, Judge, Statistics } from './domain/statistics.js';
+import { correctTogether, type Against } from '@spindle/kit/domain';
+import type { BestAgainst, Judge, Statistics } from './domain/statistics.js';
 
 /** One number of one image. */
 export interface ImageScore extends Scored {
@@ -57,6 +58,7 @@ export async function evaluate(models: readonly ModelEvaluation[], store: Artifa
       return judgedMetric(model.model, metric, own, position === 0 ? null : reference);
     }),
   }));
+  correct(judged);
   const { judges, warnings } = sameJudges(models, read);
   return { models: judged, judges, best: bestAgainst(judged, scores), warnings, scores };
 }
@@ -73,6 +75,15 @@ function judgedMetric(model: string, metric: string, own: readonly ImageScore[],
       statistics: statistics(`${where}: category ${category}`, of(own, category), base && of(base, category)),
     })),
   };
+}
+
+/** A report says many things at once: each of its tables answers for all that it says. */
+function correct([, ...models]: readonly JudgedModel[]): void {
+  const metrics = models.flatMap((model) => model.metrics);
+  for (const table of [metrics, metrics.flatMap(({ categories }) => categories)]) {
+    correctTogether(table.map(({ statistics }) => statistics));
+    correctTogether(table.flatMap(({ statistics }) => statistics.bestOf ?? []));
+  }
 }
 
 function statistics(where: string, own: readonly ImageScore[], base: readonly ImageScore[] | null): Statistics {
@@ -104,12 +115,14 @@ function bestAgainst(models: readonly JudgedModel[], scores: readonly Map<string
   const means = models.map((model) => model.metrics.find((one) => one.metric === metric)?.statistics.mean ?? Number.NEGATIVE_INFINITY);
   const top = means.indexOf(Math.max(...means));
   const own = scores[top]?.get(metric) ?? [];
-  return models.flatMap((model, position) => {
+  const against = models.flatMap((model, position) => {
     const other = scores[position]?.get(metric) ?? [];
     const shared = new Set(other.map(({ prompt, seed }) => `${prompt}/${seed}`));
     if (position === top || !own.some(({ prompt, seed }) => shared.has(`${prompt}/${seed}`))) return [];
     return { metric, best: models[top]?.name ?? '', model: model.name, ...without(compare(own, other)) };
   });
+  correctTogether(against);
+  return against;
 }
 
 /** One judge per metric; scores of different files under one name do not compare, which the report then says. */

@@ -171,6 +171,33 @@ it('has statistics per category and the best of several images', async () => {
   );
 });
 
+it('corrects the tests for all that the report compares, and calls a model better by the corrected ones', async () => {
+  const values = [1, 2, 3, 4, 5, 6, 7];
+  // Two models and two metrics; all seven prompts are won: 2 of 128 patterns are as extreme.
+  const models = [
+    await judged('base', values),
+    await judged(
+      'spin1',
+      values.map((value) => value + 1),
+    ),
+    await judged('spin2', values),
+  ];
+  const directory = join(root, 'r1');
+  await client.writeReport({ runId: 'r1', directory, models, runJson });
+  const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
+    models: { metrics: Record<string, object> }[];
+    best_against: object[];
+  };
+  expect(report.models.map(({ metrics }) => metrics['pick'])).toMatchObject([
+    { p_value: 1, p_corrected: 1, verdict: 'undecided' },
+    { p_value: 1 / 64, p_corrected: 1 / 16, verdict: 'undecided' },
+    { p_value: 1, p_corrected: 1, verdict: 'undecided' },
+  ]);
+  expect(report.best_against).toMatchObject(
+    ['base', 'spin2'].map((model) => ({ best: 'spin1', model, p_value: 1 / 64, p_corrected: 1 / 32, verdict: 'better' })),
+  );
+});
+
 it('writes the report of a run without evaluation: its curves and settings', async () => {
   const directory = join(root, 'r1');
   const { files } = await client.writeReport({ runId: 'r1', directory, models: [], runJson });

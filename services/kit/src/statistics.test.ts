@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { correctTogether, holm, verdictText } from './domain/comparison.js';
 import {
   best,
   bootstrapInterval,
@@ -98,6 +99,27 @@ describe('a comparison', () => {
       verdict: 'undecided',
       differenceLow: expect.any(Number) as number,
     });
+  });
+});
+
+describe('several comparisons together', () => {
+  it("are corrected by Holm's steps, in the order given", () => {
+    // Holm (1979), example in every textbook: 0.01, 0.04, 0.03, 0.005 of four tests.
+    expect(holm([0.01, 0.04, 0.03, 0.005]).map((p) => Number(p.toFixed(12)))).toEqual([0.03, 0.06, 0.06, 0.02]);
+    expect(holm([0.5, 0.9])).toEqual([1, 1]);
+    expect(holm([0.02])).toEqual([0.02]);
+    expect(holm([])).toEqual([]);
+  });
+
+  it('lose their verdict where one alone would have had it', () => {
+    // Six prompts, all better: 2 of 64 patterns are as extreme.
+    const one = () => compare(scores([2, 3, 4, 5, 6, 7]), scores([1, 1, 1, 1, 1, 1]));
+    const alone = one();
+    expect(alone).toMatchObject({ pValue: 1 / 32, pCorrected: 1 / 32, verdict: 'better' });
+    const [first, second] = [one(), one()];
+    correctTogether([first, second]);
+    expect(first).toMatchObject({ pValue: 1 / 32, pCorrected: 1 / 16, verdict: 'undecided' });
+    expect([verdictText(alone), verdictText(second)]).toEqual(['better (p = 0.031)', 'not told apart (p = 0.031, corrected 0.063)']);
   });
 });
 

@@ -2,6 +2,8 @@
  * Statistics of scores, paired by prompt and seed. Pure, and seeded where random: the same scores give the same numbers.
  * A prompt is the unit: with several images of one, their mean counts once, so that intervals speak of new prompts.
  */
+import { verdictOf, type Against } from './domain/comparison.js';
+
 export interface Scored {
   /** Position in the prompt list. */
   prompt: number;
@@ -10,26 +12,10 @@ export interface Scored {
 }
 
 /** One model against another, prompt by prompt. */
-export interface Comparison {
-  /** Mean difference, and its bootstrap 95 % interval. */
-  difference: number;
-  differenceLow: number;
-  differenceHigh: number;
-  /** Share of images that beat the other's of the same prompt and seed; ties count one half. With its interval. */
-  winRate: number;
-  winRateLow: number;
-  winRateHigh: number;
-  /** The same with ties counted as lost. */
-  winRateTiesLose: number;
-  /** Two-sided paired randomisation test of the mean difference: signs of prompts' differences at random. */
-  pValue: number;
-  verdict: Verdict;
+export interface Comparison extends Against {
   /** Prompts that both were judged on. */
   n: number;
 }
-
-/** By the interval and the test together, at 5 %. */
-export type Verdict = 'better' | 'worse' | 'undecided';
 
 export interface Summary {
   mean: number;
@@ -51,7 +37,6 @@ const resamples = 2000;
 const signDraws = 4999;
 const exactSigns = 12;
 const seed = 20_240_210;
-const level = 0.05;
 
 export function summarise(scores: readonly Scored[]): Summary {
   const means = [...byPrompt(scores, mean).values()];
@@ -107,9 +92,8 @@ export function compare(
   const [differenceLow, differenceHigh] = bootstrapInterval(differences);
   const [winRateLow, winRateHigh] = bootstrapInterval(wins);
   const pValue = signTest(differences);
-  const difference = mean(differences);
-  return {
-    difference,
+  const result = {
+    difference: mean(differences),
     differenceLow,
     differenceHigh,
     winRate: mean(wins),
@@ -117,9 +101,9 @@ export function compare(
     winRateHigh,
     winRateTiesLose: mean(shares(0)),
     pValue,
-    verdict: verdictOf(differenceLow, differenceHigh, pValue),
-    n: differences.length,
+    pCorrected: pValue,
   };
+  return { ...result, verdict: verdictOf(result), n: differences.length };
 }
 
 /** A model against itself. */
@@ -133,6 +117,7 @@ export function levelWithItself(n: number): Comparison {
     winRateHigh: 0.5,
     winRateTiesLose: 0,
     pValue: 1,
+    pCorrected: 1,
     verdict: 'undecided',
     n,
   };
@@ -140,12 +125,6 @@ export function levelWithItself(n: number): Comparison {
 
 export function best(values: readonly number[]): number {
   return Math.max(...values);
-}
-
-function verdictOf(low: number, high: number, pValue: number): Verdict {
-  if (pValue >= level) return 'undecided';
-  if (low > 0) return 'better';
-  return high < 0 ? 'worse' : 'undecided';
 }
 
 /** `of` of the values of each prompt, in the order in which prompts first occur. */

@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Comparison } from '@spindle/kit';
+import { verdictText } from '@spindle/kit/domain';
 import { differenceText } from '../../config/changes.js';
 import { compareRuns, type RunComparison } from '../../compare/compare-runs.js';
 import { readRunFiles, type RunFiles } from '../../compare/run-files.js';
@@ -53,7 +54,7 @@ export function comparisonText(comparison: RunComparison): string[] {
       `${signed(against.difference)} (${signed(against.differenceLow)} to ${signed(against.differenceHigh)})`,
       `${percent(against.winRate)} (${percent(against.winRateLow)} to ${percent(against.winRateHigh)})`,
       percent(against.winRateTiesLose),
-      verdict(against),
+      verdictText(against),
       String(against.n),
     ];
     return [
@@ -67,6 +68,7 @@ export function comparisonText(comparison: RunComparison): string[] {
     `${paired} images of the same prompt and seed${onlyA + onlyB > 0 ? `; ${onlyA} of A and ${onlyB} of B have no counterpart` : ''}`,
     '',
     ...table([['', 'A', 'B', 'B − A (95 %)', 'B wins (95 %)', 'ties lost', 'B is', 'prompts'], ...rows]),
+    'Corrected: by Holm, for the metrics (categories among themselves). Better and worse hold at 5 % after it.',
     '',
     ...skipped.map(({ metric, reason }) => `${metric} is not compared: ${reason}.`),
     settings.length === 0 ? 'The settings are the same.' : 'Settings, A → B:',
@@ -80,8 +82,4 @@ function signed(value: number): string {
 
 function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
-}
-
-function verdict({ verdict: word, pValue }: Comparison): string {
-  return `${word === 'undecided' ? 'not told apart' : word}, p ${pValue < 0.001 ? '< 0.001' : `= ${pValue.toPrecision(2)}`}`;
 }

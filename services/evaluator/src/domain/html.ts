@@ -1,7 +1,18 @@
 /** The report as one self-contained page: no script, no network, light and dark. */
 import { escapeHtml, linePlot, smooth, type Series } from './plot.js';
-import { bestSentence, duration, judgeLine, metricNames, signed, type CurvePoint, type ModelReport, type Report } from './report.js';
-import { verdictText, type Statistics } from './statistics.js';
+import {
+  bestSentence,
+  duration,
+  judgeLine,
+  metricNames,
+  signed,
+  testNote,
+  type CurvePoint,
+  type ModelReport,
+  type Report,
+} from './report.js';
+import { verdictText } from '@spindle/kit/domain';
+import type { Statistics } from './statistics.js';
 import { style } from './style.js';
 
 /** One prompt's images, model by model; null where a model has none. */
@@ -56,8 +67,7 @@ function results({ run, models, judges, best }: Report): string {
     const line = judge ? `<p class="note">${escapeHtml(judgeLine(judge))}</p>` : '';
     return `<h3>${escapeHtml(metric)}</h3>${line}<div class="scroll"><table><thead><tr><th>model</th><th>mean ± standard error</th><th>median</th><th>win rate vs base</th><th>ties as lost</th><th>difference to base, 95 %</th><th></th><th>n</th></tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
   });
-  const note =
-    '<p class="note">Paired by prompt and seed; ties count one half unless said. Intervals are bootstraps over prompts; p is a paired randomisation test of the mean difference, not corrected for the number of comparisons.</p>';
+  const note = `<p class="note">Paired by prompt and seed; ties count one half unless said. Intervals are bootstraps over prompts; ${testNote}</p>`;
   const sentence = best.length > 0 ? `<p>${escapeHtml(bestSentence(best))}</p>` : '';
   return `<section><h2>Results</h2>${sentence}${tables.length === 0 ? '<p class="note">No model was judged.</p>' : tables.join('') + note}</section>`;
 }

@@ -1,5 +1,6 @@
-import { bestSentence, duration, judgeLine, metricNames, signed, type Report } from './report.js';
-import { verdictText, type Statistics } from './statistics.js';
+import { bestSentence, duration, judgeLine, metricNames, signed, testNote, type Report } from './report.js';
+import { verdictText } from '@spindle/kit/domain';
+import type { Statistics } from './statistics.js';
 
 export function reportMarkdown({ run, models, judges, best }: Report): string {
   const metrics = metricNames(models);
@@ -23,6 +24,7 @@ export function reportMarkdown({ run, models, judges, best }: Report): string {
     });
     lines.push('');
   }
+  if (metrics.length > 0) lines.push(escape(testNote), '');
   if (run.warnings.length > 0) lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
   const timings = Object.entries(run.timings);
   if (timings.length > 0)

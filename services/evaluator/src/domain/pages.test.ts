@@ -30,6 +30,7 @@ const statistics: Statistics = {
   differenceLow: 0,
   differenceHigh: 0,
   pValue: 1,
+  pCorrected: 1,
   verdict: 'undecided',
   n: 200,
   images: 400,
@@ -37,7 +38,7 @@ const statistics: Statistics = {
 };
 const against = {
   ...{ winRate: 0.625, winRateLow: 0.55, winRateHigh: 0.69, winRateTiesLose: 0.6 },
-  ...{ difference: 0.4, differenceLow: -0.1, differenceHigh: 0.9, pValue: 0.12, verdict: 'undecided' as const },
+  ...{ difference: 0.4, differenceLow: -0.1, differenceHigh: 0.9, pValue: 0.12, pCorrected: 0.24, verdict: 'undecided' as const },
 };
 const report: Report = {
   run: {
@@ -60,7 +61,11 @@ const report: Report = {
       metrics: [
         {
           metric: 'pick',
-          statistics: { ...statistics, ...against, bestOf: { ...against, images: 2, mean: 12.5, pValue: 0.0002, verdict: 'better' } },
+          statistics: {
+            ...statistics,
+            ...against,
+            bestOf: { ...against, images: 2, mean: 12.5, pValue: 0.0002, pCorrected: 0.0002, verdict: 'better' },
+          },
           categories: [{ category: 'anime', statistics: { ...statistics, n: 50 } }],
         },
       ],
@@ -95,7 +100,7 @@ describe('the report', () => {
         pick: {
           ...{ mean: 11.7, mean_low: 11.2, mean_high: 12.1, median: 13.6, standard_error: 0.43, n: 200, images: 400 },
           ...{ win_rate: 0.625, win_rate_low: 0.55, win_rate_high: 0.69, win_rate_ties_lose: 0.6 },
-          ...{ difference: 0.4, difference_low: -0.1, difference_high: 0.9, p_value: 0.12, verdict: 'undecided' },
+          ...{ difference: 0.4, difference_low: -0.1, difference_high: 0.9, p_value: 0.12, p_corrected: 0.24, verdict: 'undecided' },
           best_of: expect.objectContaining({ images: 2, mean: 12.5, verdict: 'better' }) as object,
           categories: { anime: expect.objectContaining({ n: 50, win_rate: 0.5 }) as object },
         },
@@ -108,13 +113,16 @@ describe('the report', () => {
   it('as Markdown has a table per metric and the warnings', () => {
     const text = reportMarkdown(report);
     expect(text).toContain(
-      '| **spin1** | 11.700 (11.200 to 12.100) ± 0.430 | 13.600 | 62.5 % (55.0 to 69.0) | 60.0 % | +0.400 (−0.100 to +0.900) | not told apart (p = 0.12) | 200 |',
+      '| **spin1** | 11.700 (11.200 to 12.100) ± 0.430 | 13.600 | 62.5 % (55.0 to 69.0) | 60.0 % | +0.400 (−0.100 to +0.900) | not told apart (p = 0.12, corrected 0.24) | 200 |',
     );
     expect(text).toContain('| **spin1**, best of 2 | 12.500 |  | 62.5 %');
     expect(text).toContain('better (p < 0.001) | 200 |');
     expect(text).toMatch(/\| spin1, anime \| .* \| 50 \|/);
     expect(text).toContain('Judge: pickscore; CLIP ViT 1280x32; 100 · cosine; preprocessing: transformers; model.safetensors sha256:ab');
-    expect(text).toContain('By pick, spin1 has the best mean. Against base: +0.400 (95 % −0.100 to +0.900), not told apart (p = 0.12).');
+    expect(text).toContain(
+      'By pick, spin1 has the best mean. Against base: +0.400 (95 % −0.100 to +0.900), not told apart (p = 0.12, corrected 0.24).',
+    );
+    expect(text).toContain('Better and worse hold at 5 % after it.');
     expect(text).toContain('- error on real images rose \\<fast\\>');
   });
 
@@ -129,7 +137,7 @@ describe('the report', () => {
     expect(html).toContain('prefers-color-scheme:dark');
     expect(html).toContain('Denoising errors, spin1');
     expect(html).toContain('Judge: pickscore; CLIP ViT 1280x32');
-    expect(html).toContain('not told apart (p = 0.12)');
+    expect(html).toContain('not told apart (p = 0.12, corrected 0.24)');
   });
 
   it('stands without curves, images or scores', () => {

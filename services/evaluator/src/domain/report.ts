@@ -1,5 +1,6 @@
 /** A run's report as data: what report.json holds, and what the Markdown and HTML pages are drawn from. */
-import { verdictText, type Against, type BestAgainst, type Judge, type Statistics } from './statistics.js';
+import { verdictText, type Against } from '@spindle/kit/domain';
+import type { BestAgainst, Judge, Statistics } from './statistics.js';
 
 export interface CurvePoint {
   step: number;
@@ -102,6 +103,7 @@ function againstJson(s: Against): Record<string, number | string> {
     difference_low: s.differenceLow,
     difference_high: s.differenceHigh,
     p_value: s.pValue,
+    p_corrected: s.pCorrected,
     verdict: s.verdict,
   };
 }
@@ -112,6 +114,10 @@ export function judgeLine({ kind, variant, scale, preprocess, files }: Judge): s
     '; ',
   );
 }
+
+/** Under every table of results. */
+export const testNote =
+  "p is a paired randomisation test of the mean difference; corrected is Holm's correction for the models and judges that it is shown with (categories, and the best of several images, each among themselves). Better and worse hold at 5 % after it.";
 
 /** What the best mean is worth: whether it can be told from the others'. */
 export function bestSentence(best: readonly BestAgainst[]): string {

@@ -1,17 +1,5 @@
 /** What is said of a model's scores by one judge. Numbers come from @spindle/kit's statistics. */
-export type Verdict = 'better' | 'worse' | 'undecided';
-
-export interface Against {
-  difference: number;
-  differenceLow: number;
-  differenceHigh: number;
-  winRate: number;
-  winRateLow: number;
-  winRateHigh: number;
-  winRateTiesLose: number;
-  pValue: number;
-  verdict: Verdict;
-}
+import type { Against } from '@spindle/kit/domain';
 
 export interface Statistics extends Against {
   mean: number;
@@ -40,10 +28,4 @@ export interface BestAgainst extends Against {
   metric: string;
   best: string;
   model: string;
-}
-
-/** "better (p = 0.002)", "not told apart (p = 0.31)". */
-export function verdictText({ verdict, pValue }: Pick<Against, 'verdict' | 'pValue'>): string {
-  const p = pValue < 0.001 ? 'p < 0.001' : `p = ${pValue.toPrecision(2)}`;
-  return `${verdict === 'undecided' ? 'not told apart' : verdict} (${p})`;
 }
