@@ -184,6 +184,28 @@ TEST("training of adapters lowers its loss, resumes bit for bit, and in bfloat16
   }
 }
 
+TEST("adapters trained with activation checkpointing are the same bytes") {
+  Device device = cpu();
+  BaseFiles files(device);
+  std::vector<std::vector<float>> trained;
+  size_t peaks[2] = {0, 0};
+  for (bool checkpointing : {false, true}) {
+    TrainerOptions o = options(true);
+    o.activation_checkpointing = checkpointing;
+    Trainer trainer(device, files.source(), nullptr, o);
+    device.pool().reset_peak();
+    for (int64_t k = 0; k < 3; ++k) step(trainer, k);
+    peaks[checkpointing] = device.pool().stats().peak_bytes;
+    TemporaryFile adapters;
+    trainer.export_adapters(adapters.path, false);
+    trained.push_back(forward(*load_unet(device, files.source({{adapters.path}}), {})));
+  }
+  CHECK(trained[0] == trained[1]);
+  CHECK(peaks[1] < peaks[0]);
+  auto base = load_unet(device, files.source(), {});
+  CHECK(distance(forward(*base), trained[0]) > 1e-3);
+}
+
 TEST("exported adapters on the base, merged weights and the trained model are one") {
   Device device = cpu();
   BaseFiles files(device);

@@ -1,16 +1,25 @@
-import { createLogger, openLocalStore, startNatsServer, type ArtifactStore, type NatsServer } from '@spindle/kit';
-import type { TrainResponse } from '@spindle/proto';
+import {
+  asFloat32,
+  createLogger,
+  openLocalStore,
+  readSafetensors,
+  startNatsServer,
+  type ArtifactStore,
+  type NatsServer,
+} from '@spindle/kit';
+import type { ArtifactRef, TrainResponse } from '@spindle/proto';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { TrainerProcess, tinyTraining } from '../harness/trainer.js';
-import { freePorts } from '../harness/ports.js';
+import { freePortPair } from '../harness/ports.js';
 import { until } from '../harness/wait.js';
 
 const logger = createLogger('test', { level: 'silent', pretty: false });
 const steps = 6;
+const lora = { rank: 2, alpha: 4, targets: ['to_q', 'to_k', 'to_v', 'to_out.0'] };
 let folder: string;
 let nats: NatsServer;
 let store: ArtifactStore;
@@ -41,6 +50,7 @@ interface Curve {
   accuracy: number[];
   errorReal: number[];
   weights: string;
+  adapter: ArtifactRef | undefined;
   resumed: number[];
 }
 
@@ -54,8 +64,19 @@ function curve(responses: readonly TrainResponse[]): Curve {
     accuracy: all.map(({ implicitAccuracy }) => implicitAccuracy),
     errorReal: all.map(({ errorReal }) => errorReal),
     weights: last?.case === 'finished' ? (last.value.unet?.weights?.digest ?? '') : '',
+    adapter: last?.case === 'finished' ? last.value.adapter : undefined,
     resumed: events.flatMap((event) => (event.case === 'started' ? [event.value.resumedStep] : [])),
   };
+}
+
+async function tensorsOf(ref: ArtifactRef | undefined): Promise<Map<string, Float32Array>> {
+  if (ref === undefined) throw new Error('expected adapters, got none');
+  const { tensors } = readSafetensors(await store.get(ref), 'adapters');
+  return new Map([...tensors].map(([name, tensor]) => [name, asFloat32(tensor)]));
+}
+
+function furthest(a: ArrayLike<number>, b: Float32Array): number {
+  return b.reduce((most, value, i) => Math.max(most, Math.abs(value - (a[i] ?? Number.NaN))), 0);
 }
 
 /** Largest relative difference. */
@@ -72,15 +93,17 @@ describe('training on several ranks', () => {
     const whole = curve(await alone.train(await tinyTraining(store, 'whole', { steps })));
     const halves = curve(await alone.train(await tinyTraining(store, 'halves', { steps, gradientAccumulation: 2 })));
     const ratios = curve(await alone.train(await tinyTraining(store, 'ratios', { steps }, { bucketed: true })));
+    const adapters = curve(await alone.train(await tinyTraining(store, 'adapters', { steps, lora })));
     await alone.stop();
     const pair = await start({ SPINDLE_RANKS: '2' });
     two = curve(await pair.train(await tinyTraining(store, 'two', { steps })));
     const twoRatios = curve(
       await pair.train(await tinyTraining(store, 'two-ratios', { steps, gradientAccumulation: 2 }, { bucketed: true })),
     );
+    const twoAdapters = curve(await pair.train(await tinyTraining(store, 'two-adapters', { steps, lora })));
     await pair.stop();
     // As a cluster does: every rank is told who it is.
-    const [port] = await freePorts(1);
+    const port = await freePortPair();
     const rendezvous = { SPINDLE_WORLD_SIZE: '2', SPINDLE_RENDEZVOUS: `127.0.0.1:${port}` };
     const [leader, member] = await Promise.all([
       start({ ...rendezvous, SPINDLE_RANK: '0', SPINDLE_GRPC_ADDRESS: rendezvous.SPINDLE_RENDEZVOUS }),
@@ -94,6 +117,8 @@ describe('training on several ranks', () => {
       [cluster, whole],
       // Images of several aspect ratios, in more micro-batches.
       [twoRatios, ratios],
+      // Gradients of adapters alone.
+      [twoAdapters, adapters],
     ] as const) {
       expect(other.loss).toHaveLength(steps);
       expect(apart(other.loss, same.loss)).toBeLessThan(1e-3);
@@ -101,6 +126,11 @@ describe('training on several ranks', () => {
       expect(apart(other.errorReal, same.errorReal)).toBeLessThan(1e-4);
       expect(other.accuracy).toEqual(same.accuracy);
     }
+    expect(adapters.loss[steps - 1]).not.toBe(whole.loss[steps - 1]);
+    const [one, both] = [await tensorsOf(adapters.adapter), await tensorsOf(twoAdapters.adapter)];
+    expect([...both.keys()]).toEqual([...one.keys()]);
+    expect([...one.keys()]).toContainEqual(expect.stringMatching(/^unet\..*\.attn1\.to_q\.lora_A\.weight$/));
+    for (const [name, values] of one) expect(furthest(both.get(name) ?? [], values), name).toBeLessThan(1e-5);
     expect(ratios.errorReal).not.toEqual(whole.errorReal);
     expect(whole.loss[0]).not.toBe(whole.loss[steps - 1]);
     expect(cluster.weights).toBe(two.weights);

@@ -34,7 +34,7 @@ const ratios = [
 export async function tinyTraining(
   store: ArtifactStore,
   key: string,
-  settings: { steps: number; gradientAccumulation?: number },
+  settings: { steps: number; gradientAccumulation?: number; lora?: { rank: number; alpha: number; targets: string[] } },
   { bucketed = false } = {},
 ): Promise<TrainRequest> {
   const index = fromInt64(Array.from({ length: images }, (_, i) => i));

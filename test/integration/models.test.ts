@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readSafetensors } from '@spindle/kit';
 import {
   componentSource,
   Engine,
@@ -33,6 +34,7 @@ import {
   vaeShapes,
   writeRandomModel,
   type DrawOptions,
+  type ModelSourceDto,
   type RandomModelOptions,
   type Shapes,
   type TensorDto,
@@ -330,6 +332,74 @@ describe('SDXL', () => {
     trainer.release();
     moved.release();
     model.release();
+  });
+
+  it('trains adapters, with their layers computed again in backward, which load on the base under the names of PEFT', async () => {
+    const folder = randomModel('sdxl', { release: 'sdxl' });
+    const { unet, scheduler, textTokens, textWidth, pooledWidth } = readPipeline(folder);
+    const noise = (seed: bigint, ...shape: number[]): TensorDto => ({
+      data: engine.initialNoise(
+        seed,
+        shape.reduce((product, n) => product * n, 1),
+      ),
+      shape,
+    });
+    const timeIds = { data: Float32Array.from([480, 640, 0, 11, 64, 64, 64, 64, 0, 0, 64, 64]), shape: [2, 6] };
+    const batch: Omit<TrainBatchDto, 'step'> = {
+      ...{ offset: 0, stepBatchSize: 2, last: true, beta: null, timeIds },
+      ...{ real: noise(1n, 2, 4, 8, 8), generated: noise(2n, 2, 4, 8, 8), text: noise(3n, 2, textTokens, textWidth) },
+      pooled: noise(4n, 2, pooledWidth),
+    };
+    const lora = { rank: 2, alpha: 2, targets: ['to_q', 'to_k', 'to_v', 'to_out.0', 'proj_in'] };
+    const files: Buffer[] = [];
+    const path = join(scratch, 'sdxl-adapters.safetensors');
+    for (const activationCheckpointing of [false, true]) {
+      const options = { ...training(stringifyJson(scheduler)), lora, activationCheckpointing, learningRate: 1e-2 };
+      const trainer = await engine.createTrainer(unet, null, options);
+      expect((await trainer.accumulate({ ...batch, step: 0 })).loss).toBeCloseTo(Math.log(2), 5);
+      await trainer.apply(0);
+      expect((await trainer.accumulate({ ...batch, step: 1 })).loss).not.toBeCloseTo(Math.log(2), 4);
+      await trainer.exportAdapters(path, false);
+      files.push(readFileSync(path));
+      trainer.release();
+    }
+    expect(files[1]).toEqual(files[0]);
+    const names = [...readSafetensors(readFileSync(path), path).tensors.keys()];
+    // SDXL's transformers have linear projections, and several blocks each.
+    expect(names).toContain('unet.down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k.lora_A.weight');
+    expect(names).toContain('unet.mid_block.attentions.0.proj_in.lora_B.weight');
+    // A second iteration begins where the first one ended, and plays against it.
+    const again = await engine.createTrainer(
+      { ...unet, adapters: [{ path, scale: 1 }] },
+      { ...unet, adapters: [{ path, scale: 1 }] },
+      { ...training(stringifyJson(scheduler)), lora },
+    );
+    expect((await again.accumulate({ ...batch, step: 0 })).loss).toBeCloseTo(Math.log(2), 5);
+    again.release();
+    const text = await TextToImage.load(engine, folder, 'float32');
+    const drawWith = async (source: ModelSourceDto): Promise<TensorDto> => {
+      const loaded = await engine.loadUnet(source, 'float32');
+      const { latents } = await text.latents(loaded, ['a red dog'], [1n], {
+        ...{ schedulerConfig: stringifyJson(scheduler), steps: 2, guidanceScale: 3, eta: 0, height: 64, width: 64, batchSize: 1 },
+      });
+      loaded.release();
+      return latents;
+    };
+    const merged = join(scratch, 'sdxl-merged.safetensors');
+    const trainer = await engine.createTrainer({ ...unet, adapters: [{ path, scale: 1 }] }, null, {
+      ...training(stringifyJson(scheduler)),
+      lora,
+    });
+    await trainer.export(merged, false);
+    trainer.release();
+    const [base, added, whole] = [
+      await drawWith(unet),
+      await drawWith({ ...unet, adapters: [{ path, scale: 1 }] }),
+      await drawWith({ ...unet, weights: [merged] }),
+    ];
+    expect(distance(added, base)).toBeGreaterThan(1e-3);
+    expect(distance(added, whole)).toBeLessThan(1e-4);
+    text.release();
   });
 
   it('is probed for memory and time by the programs that would train it and draw from it', async () => {
