@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { SpindleError } from '@spindle/kit';
@@ -287,26 +287,30 @@ describe('trouble', () => {
     );
   });
 
-  it('makes a damaged shard again before training', async () => {
+  it('makes damaged shards again before training: encoded ones, and those drawn for this iteration and the one before', async () => {
     const h = await start();
-    let damaged = false;
-    h.fakes.behaviour.onStep = async (request) => {
-      const ref = request.generatedShards[0];
-      if (!ref || request.iteration !== 1) return 1;
-      if (!damaged) {
-        damaged = true;
-        const { writeFile, chmod } = await import('node:fs/promises');
+    const damaged = new Set<number>();
+    h.fakes.behaviour.onStep = async ({ iteration, encodedShards, generatedShards, previousShards }) => {
+      const refs = [encodedShards[0], (iteration === 2 ? previousShards : generatedShards)[0]];
+      if (iteration === 0) return 1;
+      for (const ref of refs) {
+        if (ref === undefined) throw new Error('expected a shard, got none');
+        if (damaged.has(iteration)) continue;
         const path = await h.store.localPath(ref);
         await chmod(path, 0o644);
         await writeFile(path, 'damaged');
       }
-      await h.store.get(ref);
+      damaged.add(iteration);
+      for (const ref of refs) await h.store.get(ref!);
       return 1;
     };
-    await h.create();
+    // With buckets, what is drawn is told its size by what was encoded.
+    const { data, sampling } = h.config as { data: object; sampling: object };
+    await h.create({ data: { ...data, buckets: { step: 16 } }, sampling: { ...sampling, previous_share: 0.5 } });
     const run = await h.finished('r1');
     expect(run.reason).toBe('');
     expect(run.status).toBe(RunStatus.SUCCEEDED);
+    expect([...damaged]).toEqual([1, 2]);
   });
 });
 

@@ -16,7 +16,11 @@ export async function repairInputs(context: TaskContext, request: TrainRequest):
     request.iteration === 0
       ? []
       : await damaged(context, `sample-${opponentOf(record.state.plan, request.iteration)}`, request.generatedShards);
-  const all = [...encoded, ...generated];
+  const previous =
+    request.iteration < 2
+      ? []
+      : await damaged(context, `sample-${opponentOf(record.state.plan, request.iteration - 1)}`, request.previousShards);
+  const all = [...encoded, ...generated, ...previous];
   const texts = await context.texts();
   // Before any result goes: sampling is told by encoding how large its images are.
   const jobs: Job[] = [];
