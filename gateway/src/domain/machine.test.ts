@@ -312,6 +312,20 @@ describe('a run', () => {
     expect(run(state, rising).status).toBe('succeeded');
   });
 
+  it('is not paused or told of a loss by a dead letter that a resume has forgiven, but by a new one', () => {
+    const key = 'r1/encode/0000';
+    const pause = (count: number, at: number) => ({ type: 'pause', reason: 'the disk is full', letter: { key, count }, at }) as const;
+    const dead = (count: number, at: number) =>
+      ({ type: 'job-dead', stage: 'encode', shard: 0, reason: 'crashed', attempts: 3, letter: { key, count }, at }) as const;
+    let state = transition(started(), pause(1, 2));
+    expect(state.status).toBe('paused');
+    state = transition(state, { type: 'resume', forgiven: { [key]: 1 }, at: 3 });
+    expect(transition(state, pause(1, 4))).toBe(state);
+    expect(transition(state, dead(1, 4))).toBe(state);
+    expect(transition(state, pause(2, 5)).status).toBe('paused');
+    expect(transition(state, dead(2, 5)).status).toBe('failed');
+  });
+
   it('leaves rejected rows out of sampling', () => {
     let state = started({ rows: 40, encodeShardSize: 40, maxMissing: 0.1 });
     state = transition(state, { type: 'job-done', stage: 'encode', shard: 0, rejected: [2, 3], truncated: 0, at: 2 });

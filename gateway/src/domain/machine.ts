@@ -18,9 +18,15 @@ import { isFinal, stageOf, type ModelSummary, type RunState, type StageState, ty
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
 
+/** The dead letter that an event was read from: the how manyth of its key. */
+export interface Letter {
+  key: string;
+  count: number;
+}
+
 export type RunEvent = { at: number } & (
   | { type: 'start' }
-  | { type: 'pause'; reason: string }
+  | { type: 'pause'; reason: string; letter?: Letter }
   | { type: 'resume'; forgiven: Record<string, number> }
   | { type: 'cancel'; reason: string }
   /** A gateway took the run over: the time in between counts for no stage. */
@@ -28,7 +34,7 @@ export type RunEvent = { at: number } & (
   /** The queue no longer holds jobs that it should. */
   | { type: 'jobs-lost' }
   | { type: 'job-done'; stage: string; shard: number; rejected: number[]; truncated: number }
-  | { type: 'job-dead'; stage: string; shard: number; reason: string; attempts: number }
+  | { type: 'job-dead'; stage: string; shard: number; reason: string; attempts: number; letter?: Letter }
   | { type: 'train-started'; model: string; resumedStep: number }
   | { type: 'train-alarm'; model: string; step: number; message: string }
   /** Steps after this one come again, with other numbers. */
@@ -59,7 +65,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       next.status = 'running';
       return true;
     case 'pause':
-      if (next.status !== 'queued' && next.status !== 'running') return false;
+      if ((next.status !== 'queued' && next.status !== 'running') || isForgiven(next, event.letter)) return false;
       stopClocks(next, event.at);
       next.status = 'paused';
       next.reason = event.reason;
@@ -137,9 +143,14 @@ function jobDone(next: RunState, event: { stage: string; shard: number; rejected
   return true;
 }
 
-function jobDead(next: RunState, event: { stage: string; shard: number; reason: string; attempts: number }): boolean {
+/** It was read before a resume that forgave it, and comes after. */
+function isForgiven(next: RunState, letter: Letter | undefined): boolean {
+  return letter !== undefined && letter.count <= (next.forgiven[letter.key] ?? 0);
+}
+
+function jobDead(next: RunState, event: Extract<RunEvent, { type: 'job-dead' }>): boolean {
   const stage = stageOf(next, event.stage);
-  const known = stage.done.includes(event.shard) || stage.dead.some((dead) => dead.shard === event.shard);
+  const known = isForgiven(next, event.letter) || stage.done.includes(event.shard) || stage.dead.some((dead) => dead.shard === event.shard);
   if (known || stage.status === 'done' || stage.status === 'skipped') return false;
   const dead = { shard: event.shard, reason: event.reason, attempts: event.attempts };
   stage.dead = [...stage.dead, dead].sort((a, b) => a.shard - b.shard);

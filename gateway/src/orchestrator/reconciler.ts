@@ -121,8 +121,9 @@ export class Reconciler {
       const job = parseJobKey(letter.key);
       if (!job || count <= (record().state.forgiven[letter.key] ?? 0) || !record().state.stages[job.stage]) continue;
       // Nothing is wrong with the job: it is queued again once a person has made room and resumed the run.
-      if (letter.code === 'RESOURCE_EXHAUSTED') await dispatch({ type: 'pause', reason: roomWanted(job.stage, letter.reason) });
-      else await dispatch({ type: 'job-dead', stage: job.stage, shard: job.shard, reason: letter.reason, attempts: letter.attempts });
+      const { key, code, reason, attempts } = letter;
+      if (code === 'RESOURCE_EXHAUSTED') await dispatch({ type: 'pause', reason: roomWanted(job.stage, reason), letter: { key, count } });
+      else await dispatch({ type: 'job-dead', stage: job.stage, shard: job.shard, reason, attempts, letter: { key, count } });
     }
   }
 
