@@ -410,12 +410,18 @@ describe('SDXL', () => {
       microBatch: 2,
       emaDecay: 0.9,
       activationCheckpointing: true,
+      lora: null,
       dropsCaptions: true,
       folder: tmpdir(),
       saves: true,
     };
     const sampling = { ...common, scheduler: '', overridesJson: '', guidanceScale: 5, shardSize: 2, unets: 2, decodes: true };
-    const [trainer, sampler] = await Promise.all([probe('trainer', training), probe('sampler', sampling)]);
+    const lora = { rank: 2, alpha: 2, targets: ['to_q', 'to_k', 'to_v', 'to_out.0'] };
+    const [trainer, sampler, adapters] = await Promise.all([
+      probe('trainer', training),
+      probe('sampler', sampling),
+      probe('trainer', { ...training, lora }),
+    ]);
     expect(Object.keys(trainer).sort()).toEqual([
       'applySeconds',
       'checkpointSeconds',
@@ -434,7 +440,9 @@ describe('SDXL', () => {
       'stepSeconds',
       'unetLoadSeconds',
     ]);
-    for (const report of [trainer, sampler]) {
+    // No gradients, moments, average and opponent of the whole U-Net.
+    expect(adapters['peakBytes']).toBeLessThan(Number(trainer['peakBytes']));
+    for (const report of [trainer, sampler, adapters]) {
       const { precision, ...numbers } = report;
       expect(precision).toBe('float32');
       expect(Object.values(numbers).every((value) => typeof value === 'number' && value > 0)).toBe(true);

@@ -27,6 +27,7 @@ export async function predict(
     microBatch: Math.ceil(train.batch_size / train.gradient_accumulation),
     emaDecay: train.ema_decay,
     activationCheckpointing: train.activation_checkpointing,
+    lora: train.lora ? { rank: train.lora.rank, alpha: train.lora.alpha ?? train.lora.rank, targets: train.lora.targets } : null,
     dropsCaptions: train.caption_dropout > 0,
     folder,
     saves: planned.trainings.some(({ checkpoints }) => checkpoints > 0),

@@ -23,6 +23,7 @@ export interface ProbeRequest {
   microBatch: number;
   emaDecay: number;
   activationCheckpointing: boolean;
+  lora: TrainerOptionsDto['lora'];
   /** Captions are dropped: the text encoders are in memory for a moment. */
   dropsCaptions: boolean;
   /** Where files are written to be timed, and removed again. */
@@ -57,7 +58,7 @@ export async function probeTraining(
     beta: 2000,
     safeguard: null,
     minSnrGamma: 0,
-    lora: null,
+    lora: request.lora,
     schedulerConfig,
     precision,
     learningRate: 1e-6,
@@ -128,7 +129,7 @@ export async function probeTraining(
 /** Seconds of writing, digesting and verifying what a training leaves. */
 async function timeFiles(
   session: TrainingSession,
-  { folder, saves }: ProbeRequest,
+  { folder, saves, lora }: ProbeRequest,
   precision: NativePrecision,
 ): Promise<Pick<TrainingProbe, 'exportSeconds' | 'checkpointSeconds'>> {
   const temporary = await mkdtemp(join(folder, '.probe-'));
@@ -142,6 +143,7 @@ async function timeFiles(
     const exportSeconds = await seconds(async () => {
       await session.export(exported, false);
       await sha256File(exported);
+      if (lora !== null) await session.exportAdapters(join(temporary, 'adapters.safetensors'), false);
     });
     await rm(exported);
     const checkpoints = new Checkpoints(temporary, 1, createLogger('probe', { level: 'silent', pretty: false }));
