@@ -9,7 +9,7 @@ export { isCode, sha256File, writeFileAtomic } from './store/atomic.js';
 export { ObjectStore, parseS3Url, type S3Address, type S3Options } from './s3/client.js';
 export { openLocalStore } from './store/local.js';
 export { openStore } from './store/remote.js';
-export type { ArtifactStore } from './store/store.js';
+export type { ArtifactStore, CheckpointMirror } from './store/store.js';
 export { checkHealth, createClient } from './grpc/client.js';
 export { toGrpcJs } from './grpc/definition.js';
 export type { CallContext, CallOptions, ServiceClient, ServiceHandlers } from './grpc/handlers.js';

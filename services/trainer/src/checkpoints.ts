@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { ensureError, sha256File, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
 import { z } from 'zod';
+import type { CheckpointCopies } from './checkpoint_copies.js';
 
 const manifestSchema = z.object({
   schemaVersion: z.literal(1),
@@ -37,6 +38,8 @@ export class Checkpoints {
     readonly directory: string,
     readonly keep: number,
     readonly logger: Logger,
+    /** Beyond this machine; null without. */
+    readonly copies: CheckpointCopies | null = null,
   ) {}
 
   /** `write` leaves a durable file at the path it is given. */
@@ -58,12 +61,22 @@ export class Checkpoints {
       const checkpoint = { path, manifest };
       await verify(checkpoint);
       await this.#prune();
+      this.copies?.add(stem(step));
       return checkpoint;
     } catch (thrown) {
       await rm(temporary, { force: true });
       const error = ensureError(thrown);
       throw new SpindleError(error.code, `checkpoint of step ${step} could not be written: ${error.message}`, { cause: thrown });
     }
+  }
+
+  /** Takes what another machine has left of this training, where that is newer. Throws when the store of copies does not answer. */
+  async fetch(): Promise<void> {
+    if (this.copies === null) return;
+    await this.copies.fetch(await this.newest());
+    const before = await this.rollbacks();
+    if (!(await this.copies.bring(rollbacksFile))) return;
+    if ((await this.rollbacks()).count < before.count) await this.noteRollbacks(before);
   }
 
   /** Newest first, verified one by one as they are asked for; a damaged one is set aside and the next older one comes. */
@@ -88,6 +101,8 @@ export class Checkpoints {
       const path = join(this.directory, `${stem(step)}.${extension}`);
       await rename(path, `${path}.damaged`).catch(() => undefined);
     }
+    // Else it comes back with the next resume.
+    await this.copies?.remove((other) => other === step);
   }
 
   async rollbacks(): Promise<Rollbacks> {
@@ -96,7 +111,9 @@ export class Checkpoints {
   }
 
   async noteRollbacks(rollbacks: Rollbacks): Promise<void> {
-    await writeFileAtomic(join(this.directory, rollbacksFile), JSON.stringify(rollbacks));
+    const text = JSON.stringify(rollbacks);
+    await writeFileAtomic(join(this.directory, rollbacksFile), text);
+    await this.copies?.mirror.write(rollbacksFile, Buffer.from(text));
   }
 
   /** Step of the newest one, verified or not; 0 without any. */
@@ -106,15 +123,29 @@ export class Checkpoints {
 
   /** Forgets checkpoints of this step and later ones: what is wrong is in them. */
   async dropFrom(step: number): Promise<void> {
+    await this.settled();
     for (const late of (await this.#steps()).filter((other) => other >= step)) {
       // Manifest first: without it the checkpoint is gone, whatever happens next.
       await rm(join(this.directory, `${stem(late)}.json`), { force: true });
       await rm(join(this.directory, `${stem(late)}.safetensors`), { force: true });
     }
+    if (this.copies === null) return;
+    await this.copies.remove((other) => other >= step);
+    const newest = await this.newest();
+    if (newest > 0) this.copies.add(stem(newest));
+  }
+
+  /** Copies that are on their way have arrived, or failed to. */
+  async settled(): Promise<void> {
+    await this.copies?.settled();
   }
 
   async remove(): Promise<void> {
     await rm(this.directory, { recursive: true, force: true });
+    await this.copies?.clear().catch((error: unknown) => {
+      // The result is committed: what is left there is never read.
+      this.logger.warn({ reason: ensureError(error).message }, 'copies of checkpoints could not be removed from the artifact store');
+    });
   }
 
   async #steps(): Promise<number[]> {

@@ -1,7 +1,7 @@
 import type { SpindleError } from '@spindle/kit';
 import { create } from '@bufbuild/protobuf';
-import { createClient, Lifecycle, openLocalStore, readSafetensors, type ArtifactStore } from '@spindle/kit';
-import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
+import { createClient, Lifecycle, openLocalStore, openStore, readSafetensors, type ArtifactStore } from '@spindle/kit';
+import { logger, startTestNats, startTestS3, type TestNats } from '@spindle/kit/testing';
 import {
   LoraSettingsSchema,
   Objective,
@@ -14,7 +14,7 @@ import {
 import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { startTrainer } from './service.js';
 import { encodedShard, trainRequest } from './testing/data.js';
 import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
@@ -240,6 +240,31 @@ describe('Train', () => {
       expect(weightsOf(responses)).toBe(expected);
       await second.lifecycle.shutdown('done');
       await store.deleteResults('r1');
+    }
+  });
+
+  it('resumes on a machine without its folder from the copy in the artifact store, to the same weights', async () => {
+    const s3 = await startTestS3();
+    try {
+      for (const [name, value] of Object.entries(s3.environment)) vi.stubEnv(name, value);
+      const expected = await undisturbed(trainRequest);
+      const [here, elsewhere] = [
+        await openStore(join(root, 'a'), 's3://bucket/runs'),
+        await openStore(join(root, 'b'), 's3://bucket/runs'),
+      ];
+      const request = await trainRequest(here);
+      const first = await start(fakeEngine(), { store: here });
+      expect((await run(first.client, request, 12)).error).toMatchObject({ code: 'CANCELLED' });
+      // Waits for the training to end, and with it for the copy.
+      await first.lifecycle.shutdown('moved away');
+      const second = await start(fakeEngine(), { store: elsewhere });
+      const { responses } = await run(second.client, request);
+      expect(responses[0]!.event.value).toMatchObject({ resumedStep: expect.toSatisfy((step: number) => step >= 12) as number });
+      expect(weightsOf(responses)).toBe(expected);
+      expect([...s3.objects.keys()].filter((name) => name.includes('/checkpoints/'))).toEqual([]);
+    } finally {
+      vi.unstubAllEnvs();
+      await s3.close();
     }
   });
 

@@ -12,6 +12,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { ensureError, inSpan, nowMs, recordPhases, SpindleError, type ArtifactStore, type Logger } from '@spindle/kit';
 import type { ModelSourceDto, NativePrecision, TrainStepResultDto } from '@spindle/native';
 import { Precision, type ReportRequest, type TrainRequest, type TrainResponseSchema, type TrainStep } from '@spindle/proto';
+import { CheckpointCopies } from './checkpoint_copies.js';
 import { Checkpoints, type CheckpointFacts, type Rollbacks } from './checkpoints.js';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins, type MarginAverage } from './domain/auto_beta.js';
 import { Guard, saturatedLogit, type Alarm } from './domain/guard.js';
@@ -95,12 +96,13 @@ export async function* train(
       'INVALID_ARGUMENT',
       `settings.batch_size: expected at least one element for each of ${ranks.worldSize} ranks, got ${settings.batchSize}`,
     );
+  const checkpoints = await openCheckpoints(request.key, settings, deps);
   const started = performance.now();
   let best = -1;
   for (let losses = 0; ; ) {
     let reached = -1;
     try {
-      for await (const response of attempt(request, settings, deps, signal, isOwner, started)) {
+      for await (const response of attempt(request, settings, checkpoints, deps, signal, isOwner, started)) {
         if (response.event?.case === 'started') reached = response.event.value.resumedStep ?? 0;
         if (response.event?.case === 'step') reached = response.event.value.step ?? 0;
         yield response;
@@ -108,7 +110,7 @@ export async function* train(
       return;
     } catch (thrown) {
       if (thrown instanceof RollBack && isOwner()) {
-        yield await goBack(thrown, request, settings, deps);
+        yield await goBack(thrown, request, checkpoints, logger);
         continue;
       }
       if (!(thrown instanceof RankLost) || signal.aborted) throw thrown;
@@ -129,10 +131,9 @@ export async function* train(
 async function goBack(
   { badSince, rollbacks, message }: RollBack,
   request: TrainRequest,
-  settings: TrainingSettings,
-  { store, logger }: TrainingDeps,
+  checkpoints: Checkpoints,
+  logger: Logger,
 ): Promise<Response> {
-  const checkpoints = new Checkpoints(await store.checkpointDir(request.key), settings.keepCheckpoints, logger);
   const next = { count: rollbacks.count + 1, learningRateScale: rollbacks.learningRateScale * learningRateCut };
   await checkpoints.noteRollbacks(next);
   await checkpoints.dropFrom(badSince);
@@ -141,10 +142,18 @@ async function goBack(
   return { event: { case: 'rolledBack', value: { step, reason: message, learningRateScale: next.learningRateScale } } };
 }
 
+async function openCheckpoints(key: string, settings: TrainingSettings, { store, logger }: TrainingDeps): Promise<Checkpoints> {
+  const directory = await store.checkpointDir(key);
+  const mirror = store.checkpointMirror(key);
+  const copies = mirror === null ? null : new CheckpointCopies(mirror, directory, logger);
+  return new Checkpoints(directory, settings.keepCheckpoints, logger, copies);
+}
+
 /** Until the result is committed, a rank is lost, or training goes wrong. */
 async function* attempt(
   request: TrainRequest,
   settings: TrainingSettings,
+  checkpoints: Checkpoints,
   deps: TrainingDeps,
   signal: AbortSignal,
   isOwner: () => boolean,
@@ -152,7 +161,7 @@ async function* attempt(
 ): AsyncGenerator<Response> {
   await deps.ranks?.complete(signal);
   try {
-    const run = await prepare(request, settings, deps, signal);
+    const run = await prepare(request, settings, checkpoints, deps, signal);
     try {
       yield {
         event: {
@@ -179,11 +188,17 @@ async function* attempt(
   }
 }
 
-async function prepare(request: TrainRequest, settings: TrainingSettings, deps: TrainingDeps, signal: AbortSignal): Promise<Prepared> {
+async function prepare(
+  request: TrainRequest,
+  settings: TrainingSettings,
+  checkpoints: Checkpoints,
+  deps: TrainingDeps,
+  signal: AbortSignal,
+): Promise<Prepared> {
   const { store, engine, logger, ranks } = deps;
   const asked = await resolvePrecision(request.settings?.precision ?? Precision.AUTO, request.runId, store, engine);
   const fingerprint = fingerprintOf(request, settings);
-  const checkpoints = new Checkpoints(await store.checkpointDir(request.key), settings.keepCheckpoints, logger);
+  await checkpoints.fetch();
   const models = await readModels(request, settings, deps);
   const together = togetherOf(ranks);
   const open = async (precision: NativePrecision): Promise<TrainingSession> => {
@@ -311,6 +326,8 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
   } finally {
     // Also reached when the caller went away and the loop ended at a yield. Whoever lost the lease must not write any more.
     if ((signal.aborted || lost !== undefined) && done > kept && isOwner()) await save();
+    // A machine that goes away takes its folder with it.
+    if (signal.aborted) await checkpoints.settled();
   }
 }
 

@@ -159,6 +159,10 @@ class LocalStore implements ArtifactStore {
     return path;
   }
 
+  checkpointMirror(): null {
+    return null;
+  }
+
   async tempDir(): Promise<string> {
     return mkdtemp(join(this.temporary, `.${process.pid}.`));
   }

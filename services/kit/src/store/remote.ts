@@ -1,7 +1,7 @@
 /**
  * The artifact store of a cluster: blobs and results in an S3-compatible store, with a local folder as cache. What is in the
- * object store is the truth; the cache may vanish at any time. Checkpoints stay local: they are the trainer's own, and its folder
- * has to outlive its process.
+ * object store is the truth; the cache may vanish at any time. Checkpoints are written to the local folder, and copied from there by
+ * the trainer.
  */
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { ensureError, SpindleError } from '../errors.js';
 import { ObjectStore, parseS3Url, type S3Address } from '../s3/client.js';
 import { digestHex, keyPath } from './keys.js';
 import { openLocalStore } from './local.js';
-import type { ArtifactStore } from './store.js';
+import type { ArtifactStore, CheckpointMirror } from './store.js';
 
 const chunkBytes = 16 * 1024 * 1024;
 
@@ -98,6 +98,27 @@ class RemoteStore implements ArtifactStore {
     return this.cache.checkpointDir(key);
   }
 
+  checkpointMirror(key: string): CheckpointMirror {
+    // Refuses what is no key, as the local store does.
+    keyPath(this.root, key);
+    const prefix = this.at(`checkpoints/${key}/`);
+    const address = (name: string): S3Address => ({ bucket: this.bucket, key: `${prefix}${name}` });
+    return {
+      list: async () => {
+        const names: string[] = [];
+        for await (const { key: found } of this.objects.list({ bucket: this.bucket, key: prefix })) names.push(found.slice(prefix.length));
+        return names;
+      },
+      upload: (name, path) => this.objects.putFile(address(name), path),
+      write: async (name, data) => void (await this.objects.put(address(name), data)),
+      download: async (name, path) => {
+        const bytes = await this.objects.head(address(name));
+        return bytes !== null && (await this.download(address(name), bytes, path)) !== null;
+      },
+      remove: (name) => this.objects.delete(address(name)),
+    };
+  }
+
   tempDir(): Promise<string> {
     return this.cache.tempDir();
   }
@@ -106,26 +127,33 @@ class RemoteStore implements ArtifactStore {
   private async fetch(ref: ArtifactRef): Promise<void> {
     const address = this.blob(ref);
     const path = join(await this.cache.tempDir(), 'blob');
-    const hash = createHash('sha256');
-    const file = await open(path, 'wx');
-    try {
-      const bytes = Number(ref.bytes);
-      for (let offset = 0; offset < bytes; offset += chunkBytes) {
-        const piece = await this.objects.read(address, offset, Math.min(chunkBytes, bytes - offset));
-        if (piece === null || piece.length === 0) throw this.absent(ref);
-        hash.update(piece);
-        await file.write(piece, 0, piece.length, offset);
-      }
-      if (bytes === 0 && (await this.objects.head(address)) === null) throw this.absent(ref);
-    } finally {
-      await file.close();
-    }
-    if (hash.digest('hex') !== digestHex(ref)) {
+    const bytes = Number(ref.bytes);
+    const hex = await this.download(address, bytes, path);
+    if (hex === null || (bytes === 0 && (await this.objects.head(address)) === null)) throw this.absent(ref);
+    if (hex !== digestHex(ref)) {
       // Whoever puts it again finds no blob of that name and so heals the store.
       await this.objects.delete(address);
       throw new SpindleError('DATA_LOSS', `artifact ${ref.digest}: the stored bytes have another digest; the object was removed`);
     }
     await this.cache.putFile(path, ref.mediaType, { move: true });
+  }
+
+  /** Into a new file, in pieces: its digest in hex; null when the object is not there, or shorter. */
+  private async download(address: S3Address, bytes: number, path: string): Promise<string | null> {
+    const hash = createHash('sha256');
+    const file = await open(path, 'wx');
+    try {
+      for (let offset = 0; offset < bytes; offset += chunkBytes) {
+        const piece = await this.objects.read(address, offset, Math.min(chunkBytes, bytes - offset));
+        if (piece === null || piece.length === 0) return null;
+        hash.update(piece);
+        await file.write(piece, 0, piece.length, offset);
+      }
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    return hash.digest('hex');
   }
 
   /** A blob that the cache lacks or has damaged comes from the object store. */

@@ -20,8 +20,20 @@ export interface ArtifactStore {
   listResults(prefix: string): Promise<string[]>;
   /** Deletes what listResults lists. */
   deleteResults(prefix: string): Promise<void>;
-  /** A folder of its own for a key, which survives restarts. */
+  /** A folder of its own for a key, which survives restarts of the process on this machine. */
   checkpointDir(key: string): Promise<string>;
+  /** Where copies of a key's checkpoints outlive the machine; null where the store is its folder. */
+  checkpointMirror(key: string): CheckpointMirror | null;
   /** A fresh folder on the store's file system; the caller removes it, or a later start does. */
   tempDir(): Promise<string>;
+}
+
+/** Files of one key, by name. */
+export interface CheckpointMirror {
+  list(): Promise<string[]>;
+  upload(name: string, path: string): Promise<void>;
+  write(name: string, data: Uint8Array): Promise<void>;
+  /** Into a file that is not there yet; false when there is none of the name. */
+  download(name: string, path: string): Promise<boolean>;
+  remove(name: string): Promise<void>;
 }

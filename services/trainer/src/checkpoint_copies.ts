@@ -1,0 +1,91 @@
+/**
+ * The newest checkpoint once more, in the artifact store of a cluster, so that training resumes where the trainer's folder is not: on
+ * another machine, or in a pod that came back without its volume. Copies are made in the background and cost no step; one that fails is a
+ * warning, and the next checkpoint is the next try. Data goes up before its manifest, and older copies go after both: at every moment the
+ * store has a whole checkpoint or none.
+ */
+import { readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ensureError, isCode, type CheckpointMirror, type Logger } from '@spindle/kit';
+
+const fileName = /^step-(\d{8})\.(json|safetensors)$/;
+
+export class CheckpointCopies {
+  #busy: Promise<void> = Promise.resolve();
+  /** Stem of what goes up next; of several that wait, the newest. */
+  #next: string | undefined;
+
+  constructor(
+    readonly mirror: CheckpointMirror,
+    readonly directory: string,
+    readonly logger: Logger,
+  ) {}
+
+  /** In the background: of the checkpoint `stem`, which is whole. */
+  add(stem: string): void {
+    const waits = this.#next !== undefined;
+    this.#next = stem;
+    if (!waits) this.#busy = this.#busy.then(() => this.#upload());
+  }
+
+  /** Resolves when everything that was added is in the store, or has failed to get there. */
+  settled(): Promise<void> {
+    return this.#busy;
+  }
+
+  /** Brings a checkpoint that is newer than `newest` here; it is not verified yet. Throws when the store does not answer. */
+  async fetch(newest: number): Promise<void> {
+    const names = await this.mirror.list();
+    const step = Math.max(0, ...names.filter((name) => name.endsWith('.json')).map(stepOf));
+    if (step <= newest) return;
+    const stem = `step-${String(step).padStart(8, '0')}`;
+    // As when it is written: the manifest comes last.
+    for (const name of [`${stem}.safetensors`, `${stem}.json`]) await this.bring(name);
+    this.logger.info({ step }, 'a checkpoint came from the artifact store');
+  }
+
+  /** Whether there was such a file. */
+  async bring(name: string): Promise<boolean> {
+    const temporary = join(this.directory, `.${name}.${process.pid}.tmp`);
+    try {
+      if (!(await this.mirror.download(name, temporary))) return false;
+      await rename(temporary, join(this.directory, name));
+      return true;
+    } finally {
+      await rm(temporary, { force: true });
+    }
+  }
+
+  async remove(which: (step: number) => boolean): Promise<void> {
+    for (const name of await this.mirror.list()) if (fileName.test(name) && which(stepOf(name))) await this.mirror.remove(name);
+  }
+
+  /** All of them, once training is done with them. */
+  async clear(): Promise<void> {
+    this.#next = undefined;
+    await this.#busy;
+    for (const name of await this.mirror.list()) await this.mirror.remove(name);
+  }
+
+  async #upload(): Promise<void> {
+    const stem = this.#next;
+    this.#next = undefined;
+    if (stem === undefined) return;
+    try {
+      const manifest = await readFile(join(this.directory, `${stem}.json`));
+      await this.mirror.upload(`${stem}.safetensors`, join(this.directory, `${stem}.safetensors`));
+      await this.mirror.write(`${stem}.json`, manifest);
+      const step = stepOf(`${stem}.json`);
+      await this.remove((other) => other < step);
+    } catch (thrown) {
+      // Pruned before its turn came: a newer one is on its way.
+      if (isCode(thrown, 'ENOENT')) return;
+      this.logger.warn({ checkpoint: stem, reason: ensureError(thrown).message }, 'a checkpoint could not be copied to the artifact store');
+    }
+  }
+}
+
+/** 0 for names of other files. */
+function stepOf(name: string): number {
+  return Number(fileName.exec(name)?.[1] ?? 0);
+}
