@@ -110,7 +110,9 @@ class RemoteStore implements ArtifactStore {
         return names;
       },
       upload: (name, path) => this.objects.putFile(address(name), path),
-      write: async (name, data) => void (await this.objects.put(address(name), data)),
+      write: async (name, data) => {
+        await this.objects.put(address(name), data);
+      },
       download: async (name, path) => {
         const bytes = await this.objects.head(address(name));
         return bytes !== null && (await this.download(address(name), bytes, path)) !== null;
