@@ -1,6 +1,7 @@
 /** Judges of images: CLIP in its several uses, aesthetic heads on CLIP's image embedding, and ImageReward. */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { cleanCaption } from './caption_cleaning.js';
 import { clipMean, clipStd, readImagePreprocess } from './clip_preprocess.js';
 import type { Engine, RgbImage } from './engine.js';
 import { EngineError, invalid } from './errors.js';
@@ -125,7 +126,10 @@ export class ClipJudge {
   }
 
   embedTexts(texts: readonly string[]): Promise<TensorDto> {
-    const ids = Int32Array.from(texts.flatMap((text) => this.folder.tokenizer.encode(text, this.folder.textTokens).ids));
+    const { tokenizer, textTokens, layout } = this.folder;
+    // transformers' tokenizer does none of this.
+    const clean = layout === 'open_clip' ? cleanCaption : (text: string): string => text;
+    const ids = Int32Array.from(texts.flatMap((text) => tokenizer.encode(clean(text), textTokens).ids));
     return this.clip.textEmbed(ids, texts.length);
   }
 
