@@ -14,7 +14,7 @@ using namespace spindle;
 namespace {
 
 const char* const kHelp =
-    "usage: spindle-bench --task unet_forward|spin_step|sample|vae_encode|vae_decode --model sd15|small|DIR\n"
+    "usage: spindle-bench --task unet_forward|spin_step|sample|vae_encode|vae_decode --model sd15|sdxl|small|DIR\n"
     "  --precision float32|bfloat16   default float32\n"
     "  --backend auto|cuda|cuda:N|cpu|reference   default cpu; auto is cuda where it can be used\n"
     "  --tf32                         of cuda: float32 products may round to TF32\n"

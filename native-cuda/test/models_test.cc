@@ -1,4 +1,5 @@
 // Models beyond what the golden fixtures hold: options are refused by name, odd sizes work, images do not depend on their batch.
+#include "bench/models.h"
 #include "check.h"
 #include "models/inference.h"
 #include "models/layout.h"
@@ -129,4 +130,15 @@ TEST("guidance 1 does not need the empty prompt") {
   CHECK_EQUAL(sample(*unet, r, nullptr, nullptr).latents.shape(), (Shape{2, 4, 8, 12}));
   r.guidance_scale = 2;
   CHECK_THROWS(sample(*unet, r, nullptr, nullptr), Code::InvalidArgument);
+}
+
+TEST("the shapes that benchmarks know by name are the published ones") {
+  Device device({.backend = "reference", .threads = 1, .isa = "auto"});
+  for (auto [model, parameters, size] : {std::tuple("sd15", int64_t{859'520'964}, int64_t{64}), {"sdxl", int64_t{2'567'463'684}, int64_t{128}}}) {
+    Loaded<UNet2DConditionModel> unet(device, parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model)));
+    int64_t count = 0;
+    for (const Parameter& p : unet.store.parameters()) count += p.shape.numel();
+    CHECK_EQUAL(count, parameters);
+    CHECK_EQUAL(bench_latent_size(model), size);
+  }
 }

@@ -402,6 +402,14 @@ describe('SDXL', () => {
     text.release();
   });
 
+  it.each(['unet_forward', 'spin_step', 'sample'])('is timed by bench: %s', async (task) => {
+    const { values } = await engine.bench({
+      ...{ task, model: randomModel('sdxl', { release: 'sdxl' }), precision: 'float32', batch: 2, steps: 2 },
+      ...{ repeat: 1, warmup: 0, checkpointing: false, profile: false },
+    });
+    expect(values['seconds_median']).toBeGreaterThan(0);
+  });
+
   it('is probed for memory and time by the programs that would train it and draw from it', async () => {
     const common = { model: randomModel('sdxl', { release: 'sdxl' }), resolution: 64, precision: 'float32' };
     const training = {

@@ -45,12 +45,26 @@ std::vector<int64_t> random_timesteps(int64_t count) {
 
 Shape latent_shape(const UNet2DConditionConfig& config, int64_t batch) { return {batch, config.in_channels, config.sample_size, config.sample_size}; }
 
+// What the text_time embedding (SDXL) takes beside the timestep: the pooled prompts, and a whole picture's sizes and crop for every image.
+int64_t pooled_width(const UNet2DConditionConfig& config) { return config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim; }
+
+Tensor random_pooled(Device& device, const UNet2DConditionConfig& config, int64_t rows, uint32_t which) {
+  return config.text_time() ? random_tensor(device, {rows, pooled_width(config)}, which) : Tensor();
+}
+
+std::vector<float> whole_picture(const UNet2DConditionConfig& config, int64_t images) {
+  float side = float(8 * config.sample_size);
+  std::vector<float> ids;
+  for (int64_t i = 0; config.text_time() && i < images; ++i) ids.insert(ids.end(), {side, side, 0, 0, side, side});
+  return ids;
+}
+
 Task unet_forward_task(Device& device, const BenchOptions& o) {
   std::shared_ptr<Unet> unet = bench_unet(device, o.model, {.compute = o.compute});
   const UNet2DConditionConfig& config = unet->model.config();
   std::vector<int64_t> t = random_timesteps(o.batch);
   return {[unet, sample = random_tensor(device, latent_shape(config, o.batch), 0), text = random_tensor(device, {o.batch, bench_text_length(o.model), config.cross_attention_dim}, 1),
-           timesteps = std::vector<float>(t.begin(), t.end())] { unet_forward(*unet, sample, timesteps, text); },
+           timesteps = std::vector<float>(t.begin(), t.end()), pooled = random_pooled(device, config, o.batch, 2), ids = whole_picture(config, o.batch)] { unet_forward(*unet, sample, timesteps, text, pooled, ids); },
           "forwards"};
 }
 
@@ -72,6 +86,8 @@ std::function<void()> spin_step(std::unique_ptr<Unet> unet, int64_t pairs, int64
   batch.noise = random_tensor(device, latent_shape(config, pairs), 2);
   batch.text = random_tensor(device, {pairs, text_length, config.cross_attention_dim}, 3);
   batch.timesteps = random_timesteps(pairs);
+  batch.pooled = random_pooled(device, config, pairs, 4);
+  batch.time_ids = whole_picture(config, pairs);
   return [trainer, batch]() mutable {
     trainer->accumulate(batch, nullptr);
     trainer->apply(batch.step++);
@@ -84,6 +100,9 @@ Task sample_task(Device& device, const BenchOptions& o) {
   SampleRequest request;
   request.cond = random_tensor(device, {o.batch, bench_text_length(o.model), config.cross_attention_dim}, 0);
   request.uncond = random_tensor(device, {1, bench_text_length(o.model), config.cross_attention_dim}, 1);
+  request.cond_pooled = random_pooled(device, config, o.batch, 2);
+  request.uncond_pooled = random_pooled(device, config, 1, 3);
+  request.time_ids = whole_picture(config, 1);
   for (int64_t i = 0; i < o.batch; ++i) request.seeds.push_back(uint64_t(i));
   request.height = request.width = config.sample_size;
   request.scheduler_config = kDdim;

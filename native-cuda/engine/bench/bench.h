@@ -9,7 +9,7 @@ namespace spindle {
 
 struct BenchOptions {
   std::string task = "spin_step";  // unet_forward, spin_step, sample, vae_encode, vae_decode
-  std::string model = "sd15";      // sd15, small or a pipeline folder
+  std::string model = "sd15";      // sd15, sdxl, small or a pipeline folder
   DType compute = DType::F32;
   int64_t batch = 1;
   int64_t steps = 20;  // of sample

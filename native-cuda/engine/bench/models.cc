@@ -3,6 +3,7 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <set>
 
 #include "core/rng.h"
@@ -12,12 +13,17 @@ namespace spindle {
 namespace {
 
 const char* const kSd15 = R"({"sample_size":64,"in_channels":4,"out_channels":4,"block_out_channels":[320,640,1280,1280],"layers_per_block":2,"cross_attention_dim":768,"attention_head_dim":8})";
+const char* const kSdxl = R"({"sample_size":128,"in_channels":4,"out_channels":4,"block_out_channels":[320,640,1280],"layers_per_block":2,"cross_attention_dim":2048,"attention_head_dim":[5,10,20],
+  "transformer_layers_per_block":[1,2,10],"use_linear_projection":true,"addition_embed_type":"text_time","addition_time_embed_dim":256,"projection_class_embeddings_input_dim":2816,
+  "down_block_types":["DownBlock2D","CrossAttnDownBlock2D","CrossAttnDownBlock2D"],"up_block_types":["CrossAttnUpBlock2D","CrossAttnUpBlock2D","UpBlock2D"]})";
 const char* const kSmall = R"({"sample_size":32,"in_channels":4,"out_channels":4,"block_out_channels":[128,256,512,512],"layers_per_block":2,"cross_attention_dim":256,"attention_head_dim":8})";
 const char* const kSdVae = R"({"block_out_channels":[128,256,512,512],"layers_per_block":2,"latent_channels":4,"sample_size":512,
   "down_block_types":["DownEncoderBlock2D","DownEncoderBlock2D","DownEncoderBlock2D","DownEncoderBlock2D"],
   "up_block_types":["UpDecoderBlock2D","UpDecoderBlock2D","UpDecoderBlock2D","UpDecoderBlock2D"]})";
 
-bool is_named(const std::string& model) { return model == "sd15" || model == "small"; }
+const std::map<std::string, const char*> kNamed = {{"sd15", kSd15}, {"sdxl", kSdxl}, {"small", kSmall}};
+
+bool is_named(const std::string& model) { return kNamed.contains(model); }
 
 std::string read_text(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -84,9 +90,13 @@ std::unique_ptr<Loaded<Model>> random_model(Device& device, const ModelConfig& c
 
 int64_t bench_text_length(const std::string& model) { return is_named(model) ? 77 : 32; }
 
+std::string bench_unet_config(const std::string& model) {
+  auto named = kNamed.find(model);
+  return named == kNamed.end() ? read_text(model + "/unet/config.json") : named->second;
+}
+
 int64_t bench_latent_size(const std::string& model) {
-  std::string config = model == "sd15" ? kSd15 : model == "small" ? kSmall : read_text(model + "/unet/config.json");
-  return parse_unet2d_condition_config(Config::parse(config, model)).sample_size;
+  return parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model)).sample_size;
 }
 
 std::unique_ptr<Unet> random_unet(Device& device, const std::string& config, const LoadPrecision& precision) {
@@ -94,7 +104,7 @@ std::unique_ptr<Unet> random_unet(Device& device, const std::string& config, con
 }
 
 std::unique_ptr<Unet> bench_unet(Device& device, const std::string& model, const LoadPrecision& precision) {
-  if (is_named(model)) return random_unet(device, model == "sd15" ? kSd15 : kSmall, precision);
+  if (is_named(model)) return random_unet(device, bench_unet_config(model), precision);
   return load_unet(device, read_folder(model + "/unet"), precision);
 }
 

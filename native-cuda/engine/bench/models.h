@@ -1,4 +1,4 @@
-// The models that benchmarks run: two published shapes with random weights, or a pipeline folder.
+// The models that benchmarks run: shapes that are published, and one smaller, with random weights, or a pipeline folder.
 #pragma once
 #include <string>
 
@@ -10,7 +10,9 @@ namespace spindle {
 int64_t bench_text_length(const std::string& model);
 // Height and width of the latents that the model was made for.
 int64_t bench_latent_size(const std::string& model);
-// "sd15", "small" or a diffusers folder with unet/ (and vae/).
+// config.json of the U-Net.
+std::string bench_unet_config(const std::string& model);
+// "sd15", "sdxl", "small" or a diffusers folder with unet/ (and vae/).
 std::unique_ptr<Unet> bench_unet(Device& device, const std::string& model, const LoadPrecision& precision);
 std::unique_ptr<Vae> bench_vae(Device& device, const std::string& model, const LoadPrecision& precision);
 // A U-Net of this config with random weights, the same for the same config.

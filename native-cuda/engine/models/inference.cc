@@ -35,11 +35,11 @@ void in_passes(int64_t batch, int64_t pixels, const CancelToken* cancel, F&& pas
 
 }  // namespace
 
-Tensor unet_forward(Unet& unet, const Tensor& sample, const std::vector<float>& timesteps, const Tensor& text) {
+Tensor unet_forward(Unet& unet, const Tensor& sample, const std::vector<float>& timesteps, const Tensor& text, const Tensor& pooled, const std::vector<float>& time_ids) {
   Device& device = unet.device;
   DType dtype = unet.store.compute();
   Tape tape(device, false);
-  return to_nchw(device, unet.model.forward(tape, {.sample = to_nhwc(device, sample, dtype), .timesteps = timesteps, .text = to_dtype(device, text, dtype)}));
+  return to_nchw(device, unet.model.forward(tape, {.sample = to_nhwc(device, sample, dtype), .timesteps = timesteps, .text = to_dtype(device, text, dtype), .text_embeds = pooled, .time_ids = time_ids}));
 }
 
 VaeMoments vae_encode(Vae& vae, const Tensor& pixels, const CancelToken* cancel) {

@@ -7,8 +7,8 @@
 
 namespace spindle {
 
-// sample (B,C,h,w), timesteps (B), text (B,T,D) -> (B,C,h,w)
-Tensor unet_forward(Unet& unet, const Tensor& sample, const std::vector<float>& timesteps, const Tensor& text);
+// sample (B,C,h,w), timesteps (B), text (B,T,D) -> (B,C,h,w); of models with the text_time embedding (SDXL) also pooled (B,P) and time_ids, B rows
+Tensor unet_forward(Unet& unet, const Tensor& sample, const std::vector<float>& timesteps, const Tensor& text, const Tensor& pooled = {}, const std::vector<float>& time_ids = {});
 
 struct VaeMoments {
   Tensor mean, logvar;  // (B,C,h,w), unscaled; logvar within [-30, 20]

@@ -35,7 +35,7 @@ export function addBench(program: Command, context: CliContext): void {
         .choices(['unet_forward', 'spin_step', 'sample', 'vae_encode', 'vae_decode'])
         .makeOptionMandatory(),
     )
-    .requiredOption('--model <dir>', 'pipeline folder, or random weights of a known configuration: sd15, small')
+    .requiredOption('--model <dir>', 'pipeline folder, or random weights of a known configuration: sd15, sdxl, small')
     .addOption(precisionOption())
     .addOption(backendOption())
     .option('--batch <n>', 'images or pairs per call', integer(1), 1)
