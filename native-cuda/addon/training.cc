@@ -61,19 +61,28 @@ Napi::Value create_trainer(const Napi::CallbackInfo& info) {
 struct Batch {
   int64_t step, offset, step_batch_size;
   double beta;
-  bool last;
+  bool last, later;
   TensorData real, text;
   std::optional<TensorData> generated, pooled, time_ids;
 };
 
 Batch to_batch(const Napi::Value& value) {
   Fields fields(value, "batch");
-  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), to_boolean(fields.value("last"), fields.at("last")), fields.tensor("real", 4), fields.tensor("text", 3),
+  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), to_boolean(fields.value("last"), fields.at("last")), to_boolean(fields.value("later"), fields.at("later")), fields.tensor("real", 4), fields.tensor("text", 3),
               fields.optional_tensor("generated", 4), fields.optional_tensor("pooled", 2), fields.optional_tensor("timeIds", 2)};
   return batch;
 }
 
 Napi::Value errors_to_js(Napi::Env env, const std::vector<double>& errors) { return from_floats(env, {errors.begin(), errors.end()}); }
+
+Napi::Value result_to_js(Napi::Env env, const TrainBatchResult& r) {
+  return from_fields(env, {{"loss", from_number(env, r.loss)},
+                           {"loserScale", from_number(env, r.loser_scale)},
+                           {"errorReal", errors_to_js(env, r.errors.real)},
+                           {"errorGenerated", errors_to_js(env, r.errors.generated)},
+                           {"opponentErrorReal", errors_to_js(env, r.errors.opponent_real)},
+                           {"opponentErrorGenerated", errors_to_js(env, r.errors.opponent_generated)}});
+}
 
 Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
@@ -86,6 +95,7 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
         b.step_batch_size = batch.step_batch_size;
         b.beta = batch.beta;
         b.last = batch.last;
+        b.later = batch.later;
         b.real = batch.real.upload(device);
         if (batch.generated) b.generated = batch.generated->upload(device);
         b.text = batch.text.upload(device);
@@ -94,13 +104,7 @@ Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
         return trainer.accumulate(b, cancel);
       },
       [](Napi::Env env, TrainBatchResult& r) -> Napi::Value {
-        return from_fields(env, {{"loss", from_number(env, r.loss)},
-                                 {"loserScale", from_number(env, r.loser_scale)},
-                                 {"errorReal", errors_to_js(env, r.errors.real)},
-                                 {"errorGenerated", errors_to_js(env, r.errors.generated)},
-                                 {"opponentErrorReal", errors_to_js(env, r.errors.opponent_real)},
-                                 {"opponentErrorGenerated", errors_to_js(env, r.errors.opponent_generated)},
-                                 {"phases", from_phases(env, r.phases)}});
+        return from_fields(env, {{"errors", r.later ? env.Null() : result_to_js(env, r)}, {"phases", from_phases(env, r.phases)}});
       });
 }
 
@@ -108,7 +112,9 @@ Napi::Value train_apply(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), cancel_token(info[3]), [step = to_integer(info[1], "step"), scale = to_number(info[2], "learningRateScale")](Trainer& trainer, const CancelToken* cancel) { return trainer.apply(step, scale, cancel); },
       [](Napi::Env env, TrainStepResult& r) -> Napi::Value {
-        return from_fields(env, {{"gradNorm", from_number(env, r.grad_norm)}, {"learningRate", from_number(env, r.learning_rate)}, {"phases", from_phases(env, r.phases)}});
+        Napi::Array errors = Napi::Array::New(env, r.batches.size());
+        for (uint32_t i = 0; i < r.batches.size(); ++i) errors[i] = result_to_js(env, r.batches[i]);
+        return from_fields(env, {{"gradNorm", from_number(env, r.grad_norm)}, {"learningRate", from_number(env, r.learning_rate)}, {"errors", errors}, {"phases", from_phases(env, r.phases)}});
       });
 }
 

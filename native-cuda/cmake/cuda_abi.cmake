@@ -1,7 +1,7 @@
 # A digest of the contract between the engine and the CUDA backend's shared object: both are compiled with it, and the engine
 # refuses a shared object with another one (kernels/cuda_loader.cc).
 set(contract "")
-foreach(header kernels/kernels.h core/tensor.h core/pool.h core/dtype.h core/rng.h core/error.h core/version.h)
+foreach(header kernels/kernels.h collective/collective.h core/cancel.h core/tensor.h core/pool.h core/dtype.h core/rng.h core/error.h core/version.h)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/engine/${header})
   file(READ ${CMAKE_CURRENT_SOURCE_DIR}/engine/${header} text)
   string(APPEND contract "${text}")

@@ -107,6 +107,7 @@ export type {
   TensorDto,
   TrainBatchDto,
   TrainBatchResultDto,
+  TrainErrorsDto,
   TrainerOptionsDto,
   TrainStepResultDto,
   UnetInfoDto,

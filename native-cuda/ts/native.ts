@@ -196,6 +196,8 @@ export interface TrainBatchDto {
   stepBatchSize: number;
   /** This rank's last micro-batch of the step: gradients are summed over the ranks during its backward. */
   last: boolean;
+  /** Do not wait for a device: what the micro-batch gives is told by trainApply() where that saves time. */
+  later: boolean;
   /** (B, C, h, w), already scaled latents (posterior mean or draw, times scaling_factor). */
   real: TensorDto;
   /** (B, C, h, w) or null for SFT. */
@@ -209,7 +211,7 @@ export interface TrainBatchDto {
   timeIds: TensorDto | null;
 }
 
-export interface TrainBatchResultDto {
+export interface TrainErrorsDto {
   /** Sum over the micro-batch of per-pair losses divided by stepBatchSize: add over micro-batches. */
   loss: number;
   /** The same of the safeguard's factor on generated images' gradients: 1 without one, 0 for SFT. */
@@ -219,12 +221,19 @@ export interface TrainBatchResultDto {
   errorGenerated: Float32Array;
   opponentErrorReal: Float32Array;
   opponentErrorGenerated: Float32Array;
+}
+
+export interface TrainBatchResultDto {
+  /** Null: told later, by trainApply(). */
+  errors: TrainErrorsDto | null;
   phases: PhaseDto[];
 }
 
 export interface TrainStepResultDto {
   gradNorm: number;
   learningRate: number;
+  /** Of the step's micro-batches that were told later, in their order. */
+  errors: TrainErrorsDto[];
   phases: PhaseDto[];
 }
 
@@ -344,7 +353,7 @@ export interface NativeAddon {
   trainAccumulate(trainer: TrainerHandle, batch: TrainBatchDto, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
   /**
    * Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate, which is multiplied by the scale. Rejects with code
-   * "DIVERGED" on a non-finite norm and changes nothing.
+   * "DIVERGED" on a non-finite norm or a loss told later, and changes nothing.
    */
   trainApply(trainer: TrainerHandle, step: number, learningRateScale: number, cancel: CancelHandle | null): Promise<TrainStepResultDto>;
   /** Rank 0's weights, moments and average to all ranks; every rank calls it once before its first step. Alone: nothing. */

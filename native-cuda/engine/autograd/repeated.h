@@ -35,6 +35,14 @@ class Repeated {
     return true;
   }
 
+  // Work that is not to be captured, with the memory of that which is.
+  template <class F>
+  void plainly(F&& work) {
+    if (device_.host_visible()) return work();
+    PoolScope scope(device_, pool_);
+    work();
+  }
+
   // Where shapes or tensors changed: the next runs begin anew.
   void forget() {
     if (known_.empty()) return;

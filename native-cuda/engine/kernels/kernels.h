@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "collective/collective.h"
 #include "core/pool.h"
 #include "core/rng.h"
 #include "core/tensor.h"
@@ -130,6 +131,9 @@ class Kernels {
   // Captures what `work` asks for, without doing it, and gives it as one. Tensors that it takes must stay; it may not download.
   // Null where a backend does not capture: nothing was called then.
   virtual std::unique_ptr<Captured> capture(const std::function<void()>& /*work*/) { return nullptr; }
+
+  // What connects ranks over this backend's memory, from what connects them over the host's. To be used by the thread that computes.
+  virtual std::unique_ptr<Collective> connect_memory(std::unique_ptr<Collective> hosts) { return hosts; }
 
   // --- weights
   // True when products of bfloat16 activations take float32 weights, so that nobody has to hold bfloat16 copies of them.

@@ -1,7 +1,6 @@
 #include "train/adapters.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "io/lora_file.h"
 #include "io/weight_layout.h"
@@ -47,11 +46,13 @@ Adapters::~Adapters() { deactivate(base_); }
 void Adapters::initialise(const Philox& philox) {
   uint32_t number = 0;
   for (Layer& layer : layers_) {
-    Tensor &a = layer.low_rank.a->master, &b = layer.low_rank.b->master;
-    philox.normal(a.f32(), a.numel(), 0, number++, Draw::Adapter);
+    const Tensor& a = layer.low_rank.a->master;
+    std::vector<float> values(size_t(a.numel()));
+    philox.normal(values.data(), a.numel(), 0, number++, Draw::Adapter);
     float deviation = 1 / float(layer.low_rank.a->shape[0]);
-    for (int64_t i = 0; i < a.numel(); ++i) a.f32()[i] *= deviation;
-    std::memset(b.raw(), 0, b.bytes());
+    for (float& value : values) value *= deviation;
+    base_.device.upload(a, values.data());
+    base_.device.kernels().clear(layer.low_rank.b->master);
   }
   store_.commit();
 }
@@ -62,12 +63,12 @@ void Adapters::load(const std::string& path) {
   for (Layer& layer : layers_) {
     const LoraLayer* found = file.find(layer.weight->name);
     require(found != nullptr, path, ": ", layer.weight->name, ": expected an adapter, got none");
-    Tensor &a = layer.low_rank.a->master, &b = layer.low_rank.b->master;
     require(found->rank() == layer.low_rank.a->shape[0], path, ": ", found->down->name, ": expected rank ", layer.low_rank.a->shape[0], ", got ", found->rank());
     std::vector<float> down = file.read(*found->down), up = file.read(*found->up);
     double ratio = found->alpha / double(found->rank()) / scale_;
-    std::memcpy(a.raw(), down.data(), a.bytes());
-    for (int64_t i = 0; i < b.numel(); ++i) b.f32()[i] = float(ratio * double(up[size_t(i)]));
+    for (float& value : up) value = float(ratio * double(value));
+    base_.device.upload(layer.low_rank.a->master, down.data());
+    base_.device.upload(layer.low_rank.b->master, up.data());
   }
   store_.commit();
 }
@@ -77,10 +78,9 @@ void Adapters::save(const std::string& path, const Tensor& arena) const {
   for (const Layer& layer : layers_)
     for (const Parameter* p : {layer.low_rank.a, layer.low_rank.b}) {
       double factor = p == layer.low_rank.b ? scale_ : 1;
-      tensors.push_back({"unet." + p->name, FileType::F32, file_shape(*p), [p, arena, factor](const ByteSink& sink) {
-                           Tensor block = arena.slice(p->offset, p->shape);
-                           std::vector<float> values(size_t(block.numel()));
-                           for (size_t i = 0; i < values.size(); ++i) values[i] = float(factor * double(block.f32()[i]));
+      tensors.push_back({"unet." + p->name, FileType::F32, file_shape(*p), [this, p, arena, factor](const ByteSink& sink) {
+                           std::vector<float> values = base_.device.download<float>(arena.slice(p->offset, p->shape));
+                           for (float& value : values) value = float(factor * double(value));
                            sink(values.data(), values.size() * sizeof(float));
                          }});
     }
@@ -93,16 +93,17 @@ void Adapters::save_merged(const std::string& path, const Tensor& arena) const {
     const LowRank* low_rank = nullptr;
     for (const Layer& layer : layers_)
       if (layer.weight == &p) low_rank = &layer.low_rank;
-    tensors.push_back({p.name, FileType::F32, file_shape(p), [&p, low_rank, arena](const ByteSink& sink) {
+    tensors.push_back({p.name, FileType::F32, file_shape(p), [this, &p, low_rank, arena](const ByteSink& sink) {
                          std::vector<float> out(size_t(p.shape.numel()));
-                         to_file_layout(p, p.master.f32(), out.data());
+                         to_file_layout(p, base_.device.download<float>(p.master).data(), out.data());
                          if (low_rank) {
-                           Tensor a = arena.slice(low_rank->a->offset, low_rank->a->shape), b = arena.slice(low_rank->b->offset, low_rank->b->shape);
-                           int64_t rank = a.dim(0), k = a.dim(1), n = b.dim(0);
+                           auto values = [&](const Parameter& part) { return base_.device.download<float>(arena.slice(part.offset, part.shape)); };
+                           std::vector<float> a = values(*low_rank->a), b = values(*low_rank->b);
+                           int64_t rank = low_rank->a->shape[0], k = low_rank->a->shape[1], n = low_rank->b->shape[0];
                            for (int64_t i = 0; i < n; ++i)
                              for (int64_t j = 0; j < k; ++j) {
                                double sum = 0;
-                               for (int64_t r = 0; r < rank; ++r) sum += double(b.f32()[i * rank + r]) * double(a.f32()[r * k + j]);
+                               for (int64_t r = 0; r < rank; ++r) sum += double(b[size_t(i * rank + r)]) * double(a[size_t(r * k + j)]);
                                out[size_t(i * k + j)] = float(double(out[size_t(i * k + j)]) + low_rank->scale * sum);
                              }
                          }

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "core/digest.h"
 #include "models/layout.h"
+#include "train/rank_state.h"
 
 namespace spindle {
 
@@ -46,6 +46,10 @@ Tensor& shaped(Device& device, Tensor& t, const Shape& shape, DType dtype) {
   return t;
 }
 
+void expect_finite(int64_t step, const char* what, double value) {
+  if (!std::isfinite(value)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite ", what, ", got ", value));
+}
+
 std::vector<double> pieces(const std::vector<double>& all, int64_t first, int64_t count) { return {all.begin() + first, all.begin() + first + count}; }
 
 }  // namespace
@@ -76,13 +80,12 @@ Trainer::Trainer(Device& device, const ModelSource& init, const ModelSource* opp
 }
 
 Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, const TrainerOptions& options, std::unique_ptr<Collective> ranks)
-    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), shared_(bool(ranks)), ranks_(std::move(ranks)), repeated_(unet_->device) {
+    : options_(options), schedule_(NoiseSchedule::parse(options.scheduler_config)), philox_(options.seed, uint32_t(options.iteration)), unet_(std::move(unet)), opponent_(std::move(opponent)), shared_(bool(ranks)), ranks_(ranks ? unet_->device.kernels().connect_memory(std::move(ranks)) : nullptr), repeated_(unet_->device), results_(unet_->device) {
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
   require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()), "[train] min_snr_gamma: expected 0 or more, and 0 for a spin objective, got ", options.min_snr_gamma);
   if (options.objective.safeguard) require(plays() && *options.objective.safeguard >= 0 && *options.objective.safeguard <= 1, "[train] safeguard: expected a number from 0 to 1 and a spin objective, got ", *options.objective.safeguard);
   require(options.ema_decay >= 0 && options.ema_decay < 1, "[train] ema_decay: expected 0 or more and below 1, got ", options.ema_decay);
   ensure(unet_->store.trainable() == !options.lora && bool(opponent_) == (plays() && !options.lora), "[train] the models do not suit the objective");
-  require(!options.lora || unet_->device.host_visible(), "[train] lora: expected backend cpu, got ", unet_->device.backend());
   if (options.lora) {
     adapters_ = std::make_unique<Adapters>(*unet_, *options.lora, WeightUse::Trained);
     adapters_->initialise(philox_);
@@ -92,7 +95,6 @@ Trainer::Trainer(std::unique_ptr<Unet> unet, std::unique_ptr<Unet> opponent, con
     ema_ = unet_->device.empty(trained().master().shape(), DType::F32);
     unet_->device.kernels().copy(ema_, trained().master());
   }
-  require(!shared_ || unet_->device.host_visible(), "[train] ranks: expected backend cpu, as ranks exchange host memory, got ", unet_->device.backend());
   if (shared_) buckets_ = std::make_unique<GradientBuckets>(trained(), *ranks_, options.bucket_bytes);
 }
 
@@ -245,8 +247,9 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
   };
   auto read_loss = [&](double loss) {
     result.loss = loss;
-    if (!std::isfinite(loss)) throw Error(Code::Diverged, cat("[train] step ", batch.step, ": expected a finite loss, got ", loss));
+    expect_finite(batch.step, "loss", loss);
   };
+  if (!gathering) results_.begin();
   auto work = [&] {
     if (plays()) {
       clock.time("opponent_forward", [&] {
@@ -295,12 +298,16 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
   if (loss_kernel) {
     // One stay on the device: how long its parts take is for a profiler of the device to say.
     clock.time("micro_batch", [&] {
-      if (repeated_.run(gathering ? "adds" : "stores", work)) written_ = trained().written();
+      // What sends gradients on their way is not captured: the group may break off, and a capture of its sums would outlive it.
+      if (buckets_ && batch.last) repeated_.plainly(work);
+      else if (repeated_.run(gathering ? "adds" : "stores", work)) written_ = trained().written();
       else trained().set_written(written_);
+      if (plays()) result.loser_scale = double(pairs) / double(batch.step_batch_size);
+      result.later = batch.later;
+      if (batch.later) return results_.keep(prepared.loss, prepared.errors, plays() ? prepared.opponent_errors : Tensor(), result.loser_scale);
       read_errors(result.errors.real, result.errors.generated, prepared.errors);
       if (plays()) read_errors(result.errors.opponent_real, result.errors.opponent_generated, prepared.opponent_errors);
       read_loss(device.download<double>(prepared.loss)[0]);
-      if (plays()) result.loser_scale = double(pairs) / double(batch.step_batch_size);
     });
     check_cancelled(cancel);
   } else {
@@ -333,8 +340,14 @@ TrainStepResult Trainer::update(int64_t step, double learning_rate_scale, const 
     device.upload(shaped(device, scalars_, {kStepScalars}, DType::F64), adamw_->scalars(result.learning_rate, step + 1, 1 - options_.ema_decay).data());
     kernels.clip_gradient(scalars_, store.gradient(), options_.max_grad_norm);
     adamw_->step(scalars_, ema_);
-    result.grad_norm = device.download<double>(scalars_)[kNorm];
-    if (!std::isfinite(result.grad_norm)) throw Error(Code::Diverged, cat("[train] step ", step, ": expected a finite gradient norm, got ", result.grad_norm));
+  });
+  // All of the step was asked for. A loss that is not finite has such gradients, and those were not applied.
+  clock.time("results", [&] {
+    std::vector<double> values;
+    result.batches = results_.read(scalars_, values);
+    result.grad_norm = values[kNorm];
+    for (const TrainBatchResult& batch : result.batches) expect_finite(step, "loss", batch.loss);
+    expect_finite(step, "gradient norm", result.grad_norm);
   });
   result.phases = clock.phases();
   return result;
@@ -350,10 +363,7 @@ std::vector<ParameterValues> Trainer::state() const {
 void Trainer::share_state(const CancelToken* cancel) {
   if (!shared_) return;
   in_group([&] {
-    for (const ParameterValues& values : state()) {
-      Tensor arena = values.arena;
-      ranks_->broadcast({arena.f32(), arena.numel()}, cancel);
-    }
+    share_values(*ranks_, state(), cancel);
   });
   gathering_.reset();
   trained().commit();
@@ -363,10 +373,7 @@ void Trainer::share_state(const CancelToken* cancel) {
 void Trainer::verify_ranks(const CancelToken* cancel) {
   if (!shared_) return;
   in_group([&] {
-    std::string mine = cat(trained().numel(), " parameters");
-    for (const ParameterValues& values : state()) mine += cat(" ", values.prefix, std::hex, digest_of(values.arena.raw(), values.arena.bytes()));
-    std::vector<std::string> all = ranks_->gather(mine, cancel);
-    for (size_t r = 0; r < all.size(); ++r) ensure(all[r] == all[0], "[train] ranks: expected rank ", r, " of ", all.size(), " to hold the same state as rank 0 (", all[0], "), got ", all[r]);
+    verify_values(*ranks_, state(), cancel);
   });
 }
 

@@ -3,6 +3,9 @@
 // Gradients of a step are kept until apply(). When accumulate() throws (cancelled, diverged, bad input), what the step had
 // gathered is dropped and the step must be given again from its first micro-batch; weights and moments are never touched by it.
 //
+// A step may be asked of a device without waiting for it in between (TrainBatch::later). What its micro-batches gave is then told by
+// apply(), which throws Diverged, with the weights as they were, where accumulate() would have.
+//
 // With ranks, a step's batch is shared out: every rank accumulates its own pairs, gradients are summed over the ranks during the
 // backward of each rank's last micro-batch, and every rank applies the same update. A call that throws takes the rank out of its
 // group: what it holds can still be saved, but the next step needs a new group.
@@ -25,6 +28,7 @@
 #include "train/gradient_buckets.h"
 #include "train/objective.h"
 #include "train/schedule.h"
+#include "train/step_results.h"
 
 namespace spindle {
 
@@ -56,21 +60,17 @@ struct TrainBatch {
   // Of models with the text_time embedding (SDXL) alone, shared by a pair's two images:
   Tensor pooled = {};               // (B, P) float32
   std::vector<float> time_ids = {};  // B rows of original height and width, top, left, target height and width
+  // On a device, do not wait for what this micro-batch gives (TrainBatchResult::later), where the objective has a kernel.
+  bool later = false;
   // Given instead of drawn, for replays: (B, C, h, w) and B values.
   Tensor noise = {};
   std::vector<int64_t> timesteps = {};
 };
 
-struct TrainBatchResult {
-  double loss = 0;         // adds up to the mean over the step's batch
-  double loser_scale = 0;  // the same: the safeguard's lambda, 1 without one, 0 for sft
-  Errors errors;
-  std::vector<Phase> phases;
-};
-
 struct TrainStepResult {
   double grad_norm = 0;  // before clipping
   double learning_rate = 0;
+  std::vector<TrainBatchResult> batches;  // of the step's micro-batches that left theirs for later, in their order
   std::vector<Phase> phases;
 };
 
@@ -139,6 +139,7 @@ class Trainer {
   std::unique_ptr<GradientBuckets> buckets_;
   std::unique_ptr<Prepared> kept_;    // on a device
   Repeated repeated_;
+  StepResults results_;
   std::vector<bool> written_;         // parameters whose gradient a replayed micro-batch writes
   Tensor scalars_;                    // StepScalar
 };

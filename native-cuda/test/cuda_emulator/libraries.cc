@@ -244,6 +244,8 @@ class PlainAttention : public FusedAttention {
 
 LibraryVersions library_versions() { return {}; }
 
+std::unique_ptr<RankLink> make_rank_link(Collective& hosts) { return make_staged_link(hosts); }
+
 Libraries make_libraries(const LibraryOptions& options) {
   Libraries libraries;
   libraries.products = std::make_unique<PlainProducts>(options);

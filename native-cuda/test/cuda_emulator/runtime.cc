@@ -77,6 +77,10 @@ extern "C" __attribute__((visibility("default"))) void spindle_emulator_guard(bo
   spindle::emulator::memory().protect(on ? PROT_NONE : PROT_READ | PROT_WRITE);
 }
 
+// How often the host waited for the device.
+static int64_t waits = 0;
+extern "C" __attribute__((visibility("default"))) int64_t spindle_emulator_waits() { return waits; }
+
 namespace spindle::cuda {
 
 using emulator::DeviceAccess;
@@ -149,7 +153,10 @@ void pinned_free(void* data) noexcept { std::free(data); }
 
 Stream create_stream() { return new CUstream_st; }
 void destroy_stream(Stream stream) noexcept { delete stream; }
-void synchronize(Stream stream) { ensure(!stream->captured, "[cuda] synchronised while capturing", in_operation()); }
+void synchronize(Stream stream) {
+  ++waits;
+  ensure(!stream->captured, "[cuda] synchronised while capturing", in_operation());
+}
 
 void copy_to_device(void* device, const void* host, size_t bytes, Stream stream) {
   enqueue(stream, [=] { std::memcpy(device, host, bytes); });
@@ -167,8 +174,10 @@ void zero(void* device, size_t bytes, Stream stream) {
 Event create_event() { return new CUevent_st; }
 void destroy_event(Event event) noexcept { delete event; }
 void record(Event, Stream) {}
-void synchronize(Event) {}
+void synchronize(Event) { ++waits; }
 void wait(Stream, Event) {}
+bool reached(Event) { return true; }
+void call_host(std::function<void()> work, Stream stream) { enqueue(stream, std::move(work)); }
 
 namespace {
 class EmulatedGraph : public Graph {

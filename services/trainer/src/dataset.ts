@@ -108,6 +108,7 @@ export class Dataset {
       offset,
       stepBatchSize: draws.length,
       last,
+      later: true,
       real: stack(
         rows.map((row) => row.real),
         latentShape,

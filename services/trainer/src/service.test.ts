@@ -141,6 +141,22 @@ describe('Train', () => {
     expect(engine.sessions).toHaveLength(1);
   });
 
+  it('reports of each step what it does on a CPU where a device tells errors with the step', async () => {
+    const request = await trainRequest(store, { steps: 3 });
+    const steps = async (tellsLater: boolean): Promise<unknown[]> => {
+      const { client, engine } = await start();
+      engine.tellsLater = tellsLater;
+      const { responses, error } = await run(client, { ...request, key: `${request.key}-${String(tellsLater)}` });
+      expect(error).toBeUndefined();
+      return responses
+        .flatMap(({ event }) => (event.case === 'step' ? [event.value] : []))
+        .map(({ seconds: _seconds, phases: _phases, ...rest }) => rest);
+    };
+    const told = await steps(false);
+    expect(told).toHaveLength(3);
+    expect(await steps(true)).toEqual(told);
+  });
+
   it('trains plain denoising without generated images', async () => {
     const { client, engine } = await start();
     const request = await trainRequest(store, { fields: { objective: Objective.SFT, generatedShards: [] }, steps: 2 });
@@ -289,18 +305,25 @@ describe('Train', () => {
     expect((await run(second.client, request)).responses[0]!.event.value).toMatchObject({ resumedStep: 7 });
   });
 
-  it('stops with DIVERGED, naming the step and the kept checkpoint, before anything is applied', async () => {
-    const engine = fakeEngine();
-    engine.lossOf = (step) => (step >= 12 ? Number.NaN : 1);
-    const { client } = await start(engine);
-    const { error } = await run(client, await trainRequest(store));
-    expect(error).toMatchObject({
-      code: 'DIVERGED',
-      message: 'training diverged at step 13: loss is NaN; the checkpoint of step 10 is kept',
-    });
-    expect(await checkpointSteps()).toEqual(['step-00000005.json', 'step-00000010.json']);
-    expect(await store.getResult('r1/train-spin1')).toBeNull();
-  });
+  it.each([
+    [false, 'loss is NaN'],
+    [true, 'expected a finite loss, got NaN'],
+  ])(
+    'stops with DIVERGED, naming the step and the kept checkpoint, before anything is applied; errors told with the step: %s',
+    async (tellsLater, reason) => {
+      const engine = fakeEngine();
+      engine.tellsLater = tellsLater;
+      engine.lossOf = (step) => (step >= 12 ? Number.NaN : 1);
+      const { client } = await start(engine);
+      const { error } = await run(client, await trainRequest(store));
+      expect(error).toMatchObject({
+        code: 'DIVERGED',
+        message: `training diverged at step 13: ${reason}; the checkpoint of step 10 is kept`,
+      });
+      expect(await checkpointSteps()).toEqual(['step-00000005.json', 'step-00000010.json']);
+      expect(await store.getResult('r1/train-spin1')).toBeNull();
+    },
+  );
 
   /** The run's rollbacks, as [step, scale], and its learning rates by step, the last one of each. */
   const seen = (responses: TrainResponse[]) => ({
@@ -316,22 +339,26 @@ describe('Train', () => {
     return request;
   };
 
-  it('goes back to a good checkpoint at half the learning rate, also after an interruption', async () => {
-    const engine = fakeEngine();
-    // Heals once it has gone back.
-    engine.lossOf = (step, scale) => (step >= 12 && scale === 1 ? Number.NaN : 1);
-    const { client } = await start(engine);
-    const request = await guarded(OnDivergence.ROLLBACK);
-    const first = await run(client, request, 7);
-    expect(seen(first.responses).back).toEqual([]);
-    await expect.poll(() => engine.sessions.every((session) => session.released)).toBe(true);
-    const { responses, error } = await run(client, request);
-    expect(error).toBeUndefined();
-    const { back, rates } = seen(responses);
-    expect(back).toEqual([[10, 0.5]]);
-    expect(rates.get(11)).toBeCloseTo(0.5 * 1e-3 * (1 - 10 / 20), 12);
-    expect(rates.get(20)).toBeCloseTo(0.5 * 1e-3 * (1 - 19 / 20), 12);
-  });
+  it.each([false, true])(
+    'goes back to a good checkpoint at half the learning rate, also after an interruption; errors told with the step: %s',
+    async (tellsLater) => {
+      const engine = fakeEngine();
+      engine.tellsLater = tellsLater;
+      // Heals once it has gone back.
+      engine.lossOf = (step, scale) => (step >= 12 && scale === 1 ? Number.NaN : 1);
+      const { client } = await start(engine);
+      const request = await guarded(OnDivergence.ROLLBACK);
+      const first = await run(client, request, 7);
+      expect(seen(first.responses).back).toEqual([]);
+      await expect.poll(() => engine.sessions.every((session) => session.released)).toBe(true);
+      const { responses, error } = await run(client, request);
+      expect(error).toBeUndefined();
+      const { back, rates } = seen(responses);
+      expect(back).toEqual([[10, 0.5]]);
+      expect(rates.get(11)).toBeCloseTo(0.5 * 1e-3 * (1 - 10 / 20), 12);
+      expect(rates.get(20)).toBeCloseTo(0.5 * 1e-3 * (1 - 19 / 20), 12);
+    },
+  );
 
   it('remembers after a crash that it has gone back', async () => {
     const engine = fakeEngine();

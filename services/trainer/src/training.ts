@@ -16,7 +16,7 @@ import { CheckpointCopies } from './checkpoint_copies.js';
 import { Checkpoints, type CheckpointFacts, type Rollbacks } from './checkpoints.js';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins, type MarginAverage } from './domain/auto_beta.js';
 import { Guard, saturatedLogit, type Alarm } from './domain/guard.js';
-import { gatherMetrics, meanMargin, notFinite, saturatedShare } from './domain/metrics.js';
+import { gatherMetrics, meanMargin, notFinite, saturatedShare, type StepMetrics } from './domain/metrics.js';
 import { firstDifference, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingSession } from './engine.js';
 import type { Instruments } from './instruments.js';
@@ -353,20 +353,24 @@ async function takeStep(
     signal,
   );
   const phases = [...own.phases];
+  // On a device they come with the step, and a step whose numbers are not finite changes nothing there.
   const parts = [...own.parts, ...reports.flatMap((report) => report.parts)];
-  const metrics = gatherMetrics(parts);
-  const broken = notFinite(metrics);
-  if (broken !== null) throw new SpindleError('DIVERGED', broken);
+  expectFinite(gatherMetrics(parts));
   const began = nowMs();
   let result: TrainStepResultDto | undefined;
   let lost: RankLost | undefined;
   try {
     const { learningRateScale } = run.rollbacks;
-    await together(
+    const { reports: applied } = await together(
       { case: 'apply', value: { step, learningRateScale } },
-      async (linked) => (result = await share.session.apply(step, learningRateScale, linked)),
+      async (linked) => {
+        await share.readAhead(step + 1);
+        result = await share.session.apply(step, learningRateScale, linked);
+        parts.push(...result.errors);
+      },
       signal,
     );
+    parts.push(...applied.flatMap((report) => report.parts));
   } catch (thrown) {
     // Rank 0 has taken the step all the same: it counts, and can be kept.
     if (result === undefined || !(thrown instanceof RankLost)) throw thrown;
@@ -374,6 +378,8 @@ async function takeStep(
   }
   const applied: TrainStepResultDto | undefined = result;
   if (applied === undefined) throw new SpindleError('INTERNAL', `step ${step + 1}: the engine applied nothing`);
+  const metrics = gatherMetrics(parts);
+  expectFinite(metrics);
   for (const phase of applied.phases) phases.push({ ...phase, startMs: phase.startMs + began - started });
   if (!Number.isFinite(applied.gradNorm)) throw new SpindleError('DIVERGED', `gradNorm is ${applied.gradNorm}`);
   run.margins = withMargin(run.margins, meanMargin(metrics));
@@ -395,6 +401,11 @@ async function takeStep(
     $typeName: 'spindle.v1.TrainStep',
   };
   return { step: taken, saturated: saturatedShare(parts, beta, saturatedLogit), lost };
+}
+
+function expectFinite(metrics: StepMetrics): void {
+  const broken = notFinite(metrics);
+  if (broken !== null) throw new SpindleError('DIVERGED', broken);
 }
 
 function wirePrecision(precision: NativePrecision): Precision {

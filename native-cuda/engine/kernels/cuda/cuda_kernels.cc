@@ -1,5 +1,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 
+#include "kernels/cuda/device_collective.h"
+
 namespace spindle::cuda {
 
 namespace {
@@ -93,6 +95,12 @@ std::unique_ptr<Captured> CudaKernels::capture(const std::function<void()>& work
     throw;
   }
   return std::make_unique<CudaCaptured>(end_capture(stream_), stream_);
+}
+
+std::unique_ptr<Collective> CudaKernels::connect_memory(std::unique_ptr<Collective> hosts) {
+  bind();
+  std::unique_ptr<RankLink> link = make_rank_link(*hosts);
+  return make_device_collective(std::move(hosts), std::move(link), stream_);
 }
 
 bool CudaKernels::keep_weight(const Weight& w, DType compute) {

@@ -13,6 +13,7 @@
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/products.h"
+#include "kernels/cuda/rank_link.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/staging.h"
 #include "kernels/kernels.h"
@@ -62,6 +63,7 @@ class CudaKernels : public Kernels {
   void clear(const Tensor& y) override;
   void finish() override;
   std::unique_ptr<Captured> capture(const std::function<void()>& work) override;
+  std::unique_ptr<Collective> connect_memory(std::unique_ptr<Collective> hosts) override;
   bool keep_weight(const Weight& w, DType compute) override;
   void forget_weight(uint64_t id) override;
 

@@ -13,6 +13,11 @@ LibraryVersions library_versions() {
   return {cublasLtGetVersion(), cudnnGetVersion()};
 }
 
+std::unique_ptr<RankLink> make_rank_link(Collective& hosts) {
+  std::unique_ptr<RankLink> nccl = make_nccl_link(hosts);
+  return nccl ? std::move(nccl) : make_staged_link(hosts);
+}
+
 Libraries make_libraries(const LibraryOptions& options) {
   Libraries libraries;
   libraries.products = make_cublaslt_products(options);

@@ -101,6 +101,19 @@ void destroy_event(Event event) noexcept { cudaEventDestroy(event); }
 void record(Event event, Stream stream) { SPINDLE_CHECK(cudaEventRecord(event, stream)); }
 void synchronize(Event event) { SPINDLE_CHECK(cudaEventSynchronize(event)); }
 void wait(Stream stream, Event event) { SPINDLE_CHECK(cudaStreamWaitEvent(stream, event, 0)); }
+bool reached(Event event) {
+  cudaError_t status = cudaEventQuery(event);
+  if (status == cudaErrorNotReady) return false;
+  check(status, "cudaEventQuery(event)");
+  return true;
+}
+
+void call_host(std::function<void()> work, Stream stream) {
+  auto kept = std::make_unique<std::function<void()>>(std::move(work));
+  auto call = [](void* data) { (*std::unique_ptr<std::function<void()>>(static_cast<std::function<void()>*>(data)))(); };
+  SPINDLE_CHECK(cudaLaunchHostFunc(stream, call, kept.get()));
+  kept.release();
+}
 
 namespace {
 class RuntimeGraph : public Graph {

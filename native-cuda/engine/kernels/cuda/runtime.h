@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,6 +55,10 @@ void destroy_event(Event event) noexcept;
 void record(Event event, Stream stream);
 void synchronize(Event event);
 void wait(Stream stream, Event event);
+// Whether all that it was recorded behind is done; never waits.
+bool reached(Event event);
+// Calls `work` on a thread of the runtime, in the stream's order. It may block, but ask nothing of the device.
+void call_host(std::function<void()> work, Stream stream);
 
 // What was put into a stream between begin_capture and end_capture, to be done again as often as asked. Addresses and
 // arguments are those of the capture; while capturing nothing runs and nothing may synchronise.

@@ -20,6 +20,7 @@ class ProfiledKernels : public Kernels {
   void copy(const Tensor& y, const Tensor& x) override { inner_->copy(y, x); }
   void clear(const Tensor& y) override { inner_->clear(y); }
   void finish() override { inner_->finish(); }
+  std::unique_ptr<Collective> connect_memory(std::unique_ptr<Collective> hosts) override { return inner_->connect_memory(std::move(hosts)); }
   // What a replay does cannot be told apart, so nothing is captured while profiling.
   std::unique_ptr<Captured> capture(const std::function<void()>&) override { return nullptr; }
   bool rounds_weights() const override { return inner_->rounds_weights(); }

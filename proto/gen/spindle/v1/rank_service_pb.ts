@@ -263,7 +263,7 @@ export type ReportRequest = Message<"spindle.v1.ReportRequest"> & {
   id: bigint;
 
   /**
-   * Of RankGradients: this rank's micro-batches.
+   * Of this rank's micro-batches: with RankGradients, or with RankApply where a device tells them at the end of a step.
    *
    * @generated from field: repeated spindle.v1.RankErrors parts = 3;
    */

@@ -100,6 +100,7 @@ export async function probeTraining(
       generated: objective === 'sft' ? null : latents(),
       text: random(microBatch, textTokens, textWidth),
       beta: null,
+      later: false,
       pooled: pooledWidth > 0 ? random(microBatch, pooledWidth) : null,
       timeIds:
         pooledWidth > 0

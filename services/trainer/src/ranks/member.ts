@@ -136,8 +136,10 @@ class Member {
       }
       case 'apply': {
         const began = nowMs();
-        recordPhases((await this.#opened().session.apply(command.value.step, command.value.learningRateScale, signal)).phases, began);
-        return undefined;
+        await this.#opened().readAhead(command.value.step + 1);
+        const { errors, phases } = await this.#opened().session.apply(command.value.step, command.value.learningRateScale, signal);
+        recordPhases(phases, began);
+        return errors;
       }
       case 'verify':
         await this.#opened().session.verifyRanks(signal);

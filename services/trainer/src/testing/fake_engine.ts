@@ -1,7 +1,14 @@
 /** An engine whose "U-Net" is four numbers trained by momentum: real state, real files, deterministic arithmetic. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { asFloat32, fromFloat32, readSafetensors, writeSafetensors } from '@spindle/kit';
-import type { ModelSourceDto, TrainBatchDto, TrainBatchResultDto, TrainerOptionsDto, TrainStepResultDto } from '@spindle/native';
+import type {
+  ModelSourceDto,
+  TrainBatchDto,
+  TrainBatchResultDto,
+  TrainErrorsDto,
+  TrainerOptionsDto,
+  TrainStepResultDto,
+} from '@spindle/native';
 import type { TrainerEngine, TrainingSession } from '../engine.js';
 
 const parameters = 4;
@@ -9,6 +16,8 @@ const parameters = 4;
 export interface FakeEngine extends TrainerEngine {
   readonly log: string[];
   readonly sessions: FakeSession[];
+  /** As a device does: micro-batches' errors come with the step. */
+  tellsLater: boolean;
   /** Runs before every micro-batch; may wait or throw. */
   beforeBatch: (batch: TrainBatchDto, signal: AbortSignal) => Promise<void>;
   beforeSave: (path: string) => Promise<void>;
@@ -21,6 +30,7 @@ export function fakeEngine(): FakeEngine {
   const engine: FakeEngine = {
     log,
     sessions: [],
+    tellsLater: false,
     beforeBatch: async () => undefined,
     beforeSave: async () => undefined,
     lossOf: () => 1,
@@ -52,6 +62,7 @@ export class FakeSession implements TrainingSession {
   #gradient = new Float32Array(parameters);
   /** Kept by the engine in tests of rollbacks: the scale is the caller's to remember. */
   #scale = 1;
+  #told: TrainErrorsDto[] = [];
   released = false;
 
   constructor(
@@ -73,19 +84,26 @@ export class FakeSession implements TrainingSession {
     const errors = (scale: number): Float32Array => Float32Array.from({ length: size }, (_, i) => scale * (1 + i));
     const pairs = batch.generated !== null;
     const loss = (this.engine.lossOf(batch.step, this.#scale) * size) / batch.stepBatchSize;
-    return {
+    const told: TrainErrorsDto = {
       loss,
       loserScale: pairs ? size / batch.stepBatchSize : 0,
       errorReal: errors(0.005),
       errorGenerated: pairs ? errors(0.02) : new Float32Array(0),
       opponentErrorReal: pairs ? errors(0.01) : new Float32Array(0),
       opponentErrorGenerated: pairs ? errors(0.015) : new Float32Array(0),
-      phases: [{ name: 'forward', startMs: 0, durationMs: 1 }],
     };
+    const later = batch.later && this.engine.tellsLater;
+    if (later) this.#told.push(told);
+    return { errors: later ? null : told, phases: [{ name: 'forward', startMs: 0, durationMs: 1 }] };
   }
 
   async apply(step: number, learningRateScale: number): Promise<TrainStepResultDto> {
     this.#scale = learningRateScale;
+    const errors = this.#told;
+    this.#told = [];
+    for (const { loss } of errors) {
+      if (!Number.isFinite(loss)) throw Object.assign(new Error(`expected a finite loss, got ${loss}`), { code: 'DIVERGED' });
+    }
     const learningRate = learningRateScale * this.options.learningRate * (1 - step / this.options.totalSteps);
     let squares = 0;
     for (let i = 0; i < parameters; i++) {
@@ -95,7 +113,7 @@ export class FakeSession implements TrainingSession {
       this.#weights[i] = (this.#weights[i] ?? 0) - learningRate * (this.#momentum[i] ?? 0);
     }
     this.#gradient.fill(0);
-    return { gradNorm: Math.sqrt(squares), learningRate, phases: [] };
+    return { gradNorm: Math.sqrt(squares), learningRate, errors, phases: [] };
   }
 
   async shareState(): Promise<void> {}
