@@ -30,6 +30,12 @@ struct CancelHandle : Handle {
   void release() override { token.reset(); }
 };
 
+// With the micro-batch that came early.
+struct StagedTrainer : Trainer {
+  using Trainer::Trainer;
+  std::optional<TrainBatch> staged;
+};
+
 // For errors.
 template <class Model>
 inline constexpr const char* model_name = nullptr;
@@ -39,7 +45,7 @@ template <> inline constexpr const char* model_name<ClipText> = "a CLIP text enc
 template <> inline constexpr const char* model_name<Clip> = "a CLIP model";
 template <> inline constexpr const char* model_name<ImageReward> = "an ImageReward model";
 template <> inline constexpr const char* model_name<Aesthetic> = "an aesthetic head";
-template <> inline constexpr const char* model_name<Trainer> = "a trainer";
+template <> inline constexpr const char* model_name<StagedTrainer> = "a trainer";
 
 // A model of one engine; its last reference goes on the engine's thread.
 template <class Model>
@@ -68,7 +74,7 @@ using ClipTextHandle = ModelHandle<ClipText>;
 using ClipHandle = ModelHandle<Clip>;
 using ImageRewardHandle = ModelHandle<ImageReward>;
 using AestheticHandle = ModelHandle<Aesthetic>;
-using TrainerHandle = ModelHandle<Trainer>;
+using TrainerHandle = ModelHandle<StagedTrainer>;
 
 // Marks externals as ours, so that another addon's is refused and not misread.
 inline constexpr napi_type_tag kHandleTag = {0x5b1e6f0c2a9d4873, 0x91c7d4e8b3a2065f};

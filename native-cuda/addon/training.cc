@@ -47,9 +47,9 @@ Napi::Value create_trainer(const Napi::CallbackInfo& info) {
       info.Env(), engine, cancel_token(info[5]),
       [device = &engine->device(), init = to_source(info[1], "init"), opponent = std::move(opponent), options = to_options(info[3]), ranks = to_ranks(info[4])](const CancelToken* cancel) {
         std::unique_ptr<Collective> group = ranks ? connect_ranks(*ranks, cancel) : nullptr;
-        return std::make_shared<Trainer>(*device, init, opponent ? &*opponent : nullptr, options, std::move(group));
+        return std::make_shared<StagedTrainer>(*device, init, opponent ? &*opponent : nullptr, options, std::move(group));
       },
-      [engine](Napi::Env env, std::shared_ptr<Trainer>& trainer) {
+      [engine](Napi::Env env, std::shared_ptr<StagedTrainer>& trainer) {
         auto made = std::make_unique<TrainerHandle>();
         made->engine = engine;
         made->model = std::move(trainer);
@@ -84,28 +84,52 @@ Napi::Value result_to_js(Napi::Env env, const TrainBatchResult& r) {
                            {"opponentErrorGenerated", errors_to_js(env, r.errors.opponent_generated)}});
 }
 
+// On the engine's thread.
+TrainBatch upload(Device& device, const Batch& batch) {
+  TrainBatch b;
+  b.step = batch.step;
+  b.offset = batch.offset;
+  b.step_batch_size = batch.step_batch_size;
+  b.beta = batch.beta;
+  b.last = batch.last;
+  b.later = batch.later;
+  b.real = batch.real.upload(device);
+  if (batch.generated) b.generated = batch.generated->upload(device);
+  b.text = batch.text.upload(device);
+  if (batch.pooled) b.pooled = batch.pooled->upload(device);
+  if (batch.time_ids) b.time_ids = batch.time_ids->values;
+  return b;
+}
+
+Napi::Value batch_result_to_js(Napi::Env env, TrainBatchResult& r) {
+  return from_fields(env, {{"errors", r.later ? env.Null() : result_to_js(env, r)}, {"phases", from_phases(env, r.phases)}});
+}
+
 Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
-      info.Env(), cancel_token(info[2]),
-      [batch = to_batch(info[1])](Trainer& trainer, const CancelToken* cancel) {
-        Device& device = trainer.unet().device;
-        TrainBatch b;
-        b.step = batch.step;
-        b.offset = batch.offset;
-        b.step_batch_size = batch.step_batch_size;
-        b.beta = batch.beta;
-        b.last = batch.last;
-        b.later = batch.later;
-        b.real = batch.real.upload(device);
-        if (batch.generated) b.generated = batch.generated->upload(device);
-        b.text = batch.text.upload(device);
-        if (batch.pooled) b.pooled = batch.pooled->upload(device);
-        if (batch.time_ids) b.time_ids = batch.time_ids->values;
-        return trainer.accumulate(b, cancel);
+      info.Env(), cancel_token(info[2]), [batch = to_batch(info[1])](StagedTrainer& trainer, const CancelToken* cancel) { return trainer.accumulate(upload(trainer.unet().device, batch), cancel); }, batch_result_to_js);
+}
+
+Napi::Value train_stage(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), nullptr,
+      [batch = to_batch(info[1])](StagedTrainer& trainer, const CancelToken*) {
+        trainer.staged = upload(trainer.unet().device, batch);
+        return Nothing{};
       },
-      [](Napi::Env env, TrainBatchResult& r) -> Napi::Value {
-        return from_fields(env, {{"errors", r.later ? env.Null() : result_to_js(env, r)}, {"phases", from_phases(env, r.phases)}});
-      });
+      nothing_to_js);
+}
+
+Napi::Value train_accumulate_staged(const Napi::CallbackInfo& info) {
+  return handle<TrainerHandle>(info[0]).call(
+      info.Env(), cancel_token(info[2]),
+      [beta = info[1].IsNull() ? 0 : to_number(info[1], "beta")](StagedTrainer& trainer, const CancelToken* cancel) {
+        require(trainer.staged.has_value(), "[train] staged: expected a micro-batch that was staged, got none");
+        TrainBatch batch = *std::exchange(trainer.staged, std::nullopt);
+        batch.beta = beta;
+        return trainer.accumulate(batch, cancel);
+      },
+      batch_result_to_js);
 }
 
 Napi::Value train_apply(const Napi::CallbackInfo& info) {
@@ -179,6 +203,8 @@ Napi::Value train_export_adapters(const Napi::CallbackInfo& info) {
 void export_training(Napi::Env env, Napi::Object& exports) {
   add<create_trainer>(env, exports, "createTrainer");
   add<train_accumulate>(env, exports, "trainAccumulate");
+  add<train_stage>(env, exports, "trainStage");
+  add<train_accumulate_staged>(env, exports, "trainAccumulateStaged");
   add<train_apply>(env, exports, "trainApply");
   add<train_share_state>(env, exports, "trainShareState");
   add<train_verify_ranks>(env, exports, "trainVerifyRanks");

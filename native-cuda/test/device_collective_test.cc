@@ -2,51 +2,11 @@
 // are made up here; they write down what they are asked.
 #include "kernels/cuda/device_collective.h"
 
+#include "asked_streams.h"
 #include "check.h"
 
-struct CUstream_st {
-  std::string name;
-};
-struct CUevent_st {
-  std::string behind;  // the stream's name, once recorded
-};
-
 using namespace spindle;
-
-namespace {
-
-std::vector<std::string> asked;
-bool pending = false;  // the last event is never reached
-
-std::string joined(const std::vector<std::string>& lines) {
-  std::string text;
-  for (const std::string& line : lines) text += line + "\n";
-  return text;
-}
-
-}  // namespace
-
-namespace spindle::cuda {
-
-Stream create_stream() { return new CUstream_st{"sums"}; }
-void destroy_stream(Stream stream) noexcept {
-  asked.push_back("destroy " + stream->name);
-  delete stream;
-}
-void synchronize(Stream stream) { asked.push_back("synchronize " + stream->name); }
-Event create_event() { return new CUevent_st; }
-void destroy_event(Event event) noexcept { delete event; }
-void record(Event event, Stream stream) {
-  event->behind = stream->name;
-  asked.push_back("record " + stream->name);
-}
-void wait(Stream stream, Event event) { asked.push_back(stream->name + " waits for " + event->behind); }
-bool reached(Event event) {
-  asked.push_back("look at " + event->behind);
-  return !pending;
-}
-
-}  // namespace spindle::cuda
+using namespace asked_streams;
 
 namespace {
 
@@ -96,14 +56,14 @@ TEST("a bucket is summed behind the gradients it has, and what comes after wait(
   Group g;
   g.ranks->start_all_reduce({{g.values, 2}, {g.values + 3, 1}});
   g.ranks->start_all_reduce({{g.values + 2, 1}});
-  g.expect({"record compute", "sums waits for compute", "sum of 2 on sums", "record compute", "sums waits for compute", "sum of 1 on sums"});
+  g.expect({"record compute", "new waits for compute", "sum of 2 on new", "record compute", "new waits for compute", "sum of 1 on new"});
   g.ranks->wait(nullptr);
-  g.expect({"record sums", "look at sums", "compute waits for sums"});
+  g.expect({"record new", "look at new", "compute waits for new"});
   g.ranks->broadcast({g.values, 4}, nullptr);
-  g.expect({"record compute", "sums waits for compute", "broadcast of 4 on sums", "record sums", "look at sums", "compute waits for sums"});
+  g.expect({"record compute", "new waits for compute", "broadcast of 4 on new", "record new", "look at new", "compute waits for new"});
   CHECK_EQUAL(g.ranks->gather("second", nullptr)[1], std::string("second"));
   g.ranks.reset();
-  g.expect({"abort", "synchronize sums", "link gone", "destroy sums"});
+  g.expect({"abort", "synchronize new", "link gone", "destroy new"});
 }
 
 TEST("a lost rank, silence and a cancelled call break the group off before the device is waited for") {
@@ -119,8 +79,8 @@ TEST("a lost rank, silence and a cancelled call break the group off before the d
       CHECK_THROWS(g.ranks->wait(&token), std::string(how) == "cancelled" ? Code::Cancelled : Code::Unavailable);
       // The computing stream never comes behind sums that are not there.
       std::vector<std::string> end(asked.end() - 3, asked.end());
-      CHECK_EQUAL(joined(end), joined({"abort", "synchronize sums", "link gone"}));
-      for (const std::string& each : asked) CHECK(each != "compute waits for sums");
+      CHECK_EQUAL(joined(end), joined({"abort", "synchronize new", "link gone"}));
+      for (const std::string& each : asked) CHECK(each != "compute waits for new");
       CHECK_THROWS(g.ranks->start_all_reduce({{g.values, 4}}), Code::Unavailable);
       CHECK_THROWS(g.ranks->wait(nullptr), Code::Unavailable);
     });
@@ -131,5 +91,5 @@ TEST("a sum that ended with a failure is none") {
   g.ranks->start_all_reduce({{g.values, 4}});
   g.lost = true;
   CHECK_THROWS(g.ranks->wait(nullptr), Code::Unavailable);
-  for (const std::string& each : asked) CHECK(each != "compute waits for sums");
+  for (const std::string& each : asked) CHECK(each != "compute waits for new");
 }

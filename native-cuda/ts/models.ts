@@ -131,7 +131,20 @@ export class Aesthetic extends Model<AestheticHandle> {
 }
 
 export class Trainer extends Model<TrainerHandle> {
+  #staged: TrainBatchDto | undefined;
+
+  /** Brings a micro-batch to the device early; accumulate() of one with the same tensors finds it there. One at a time. */
+  stage(batch: TrainBatchDto): Promise<void> {
+    this.#staged = batch;
+    return call(() => this.addon.trainStage(this.handle, batch));
+  }
+
   accumulate(batch: TrainBatchDto, signal?: AbortSignal): Promise<TrainBatchResultDto> {
+    const staged = this.#staged;
+    if (staged?.step === batch.step && staged.offset === batch.offset && staged.real === batch.real) {
+      this.#staged = undefined;
+      return cancellable(this.addon, signal, (cancel) => this.addon.trainAccumulateStaged(this.handle, batch.beta, cancel));
+    }
     return cancellable(this.addon, signal, (cancel) => this.addon.trainAccumulate(this.handle, batch, cancel));
   }
 

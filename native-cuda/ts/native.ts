@@ -351,6 +351,9 @@ export interface NativeAddon {
     cancel: CancelHandle | null,
   ): Promise<TrainerHandle>;
   trainAccumulate(trainer: TrainerHandle, batch: TrainBatchDto, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
+  /** Takes a micro-batch to the device while it is at work; the next trainAccumulateStaged() computes it, with its own beta. */
+  trainStage(trainer: TrainerHandle, batch: TrainBatchDto): Promise<void>;
+  trainAccumulateStaged(trainer: TrainerHandle, beta: number | null, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
   /**
    * Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate, which is multiplied by the scale. Rejects with code
    * "DIVERGED" on a non-finite norm or a loss told later, and changes nothing.

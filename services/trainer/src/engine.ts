@@ -24,6 +24,8 @@ import {
 
 export interface TrainingSession {
   accumulate(batch: TrainBatchDto, signal: AbortSignal): Promise<TrainBatchResultDto>;
+  /** Brings a micro-batch to the device while it is at work; accumulate() of the same one finds it there. */
+  stage(batch: TrainBatchDto): Promise<void>;
   /** With ranks, waits for the gradients of the others. */
   apply(step: number, learningRateScale: number, signal: AbortSignal): Promise<TrainStepResultDto>;
   /** Rank 0's state to all ranks; alone, nothing. */

@@ -364,7 +364,7 @@ async function takeStep(
     const { reports: applied } = await together(
       { case: 'apply', value: { step, learningRateScale } },
       async (linked) => {
-        await share.readAhead(step + 1);
+        await share.stage(step + 1);
         result = await share.session.apply(step, learningRateScale, linked);
         parts.push(...result.errors);
       },

@@ -9,7 +9,10 @@ Staging::~Staging() {
   for (Buffer& b : buffers_) {
     if (b.copied) destroy_event(b.copied);
     if (b.data) pinned_free(b.data);
+    if (b.device) device_free(b.device);
   }
+  if (crossed_) destroy_event(crossed_);
+  if (aside_) destroy_stream(aside_);
 }
 
 // The other buffer, once its copies are done.
@@ -38,7 +41,17 @@ void Staging::upload(void* device, const void* host, size_t bytes, Stream stream
     }
     size_t piece = std::min(bytes, kBytes - first);
     std::memcpy(b->data + first, from, piece);
-    copy_to_device(to, b->data + first, piece, stream);
+    if (piece < kAside) {
+      copy_to_device(to, b->data + first, piece, stream);
+    } else {
+      if (!aside_) aside_ = create_stream();
+      if (!crossed_) crossed_ = create_event();
+      if (!b->device) b->device = static_cast<std::byte*>(device_allocate(kBytes));
+      copy_to_device(b->device + first, b->data + first, piece, aside_);
+      record(crossed_, aside_);
+      wait(stream, crossed_);
+      copy_on_device(to, b->device + first, piece, stream);
+    }
     record(b->copied, stream);
     b->used = first + piece;
     to += piece;

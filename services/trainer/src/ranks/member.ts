@@ -136,7 +136,7 @@ class Member {
       }
       case 'apply': {
         const began = nowMs();
-        await this.#opened().readAhead(command.value.step + 1);
+        await this.#opened().stage(command.value.step + 1);
         const { errors, phases } = await this.#opened().session.apply(command.value.step, command.value.learningRateScale, signal);
         recordPhases(phases, began);
         return errors;

@@ -18,6 +18,7 @@ function share(fails: number[] = []) {
     },
   } as unknown as Dataset;
   const session = {
+    stage: async ({ step, offset }: TrainBatchDto) => void log.push(`stage ${step}:${offset}`),
     accumulate: async ({ step, offset, beta }: TrainBatchDto) => {
       log.push(`train ${step}:${offset} ${beta ?? 'null'}`);
       return { errors: null, phases: [] };
@@ -31,16 +32,16 @@ const signal = new AbortController().signal;
 it('reads the first micro-batch of the next step ahead, once, and none behind the last step', async () => {
   const { log, share: own } = share();
   await own.gradients(0, 5, signal);
-  await own.readAhead(1);
-  expect(log.splice(0)).toEqual(['read 0:0', 'train 0:0 5', 'read 0:2', 'train 0:2 5', 'read 1:0']);
+  await own.stage(1);
+  expect(log.splice(0)).toEqual(['read 0:0', 'train 0:0 5', 'read 0:2', 'train 0:2 5', 'read 1:0', 'stage 1:0']);
   await own.gradients(1, 6, signal);
-  await own.readAhead(2);
+  await own.stage(2);
   expect(log).toEqual(['train 1:0 6', 'read 1:2', 'train 1:2 6']);
 });
 
 it('reads again, and says so, what could not be read ahead', async () => {
   const { log, share: own } = share([1, 1]);
-  await own.readAhead(1);
+  await own.stage(1);
   await expect(own.gradients(1, 0, signal)).rejects.toThrow('the shard is gone');
   expect(log).toEqual(['read 1:0', 'read 1:0']);
 });

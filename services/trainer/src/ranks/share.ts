@@ -42,14 +42,15 @@ export class Share {
     return { parts, phases };
   }
 
-  /** To be called while a device is at the step before. What cannot be read is tried again, and reported, when its turn comes. */
-  async readAhead(step: number): Promise<void> {
+  /** Reads a step's first micro-batch, and brings it to the device, while that is at the step before. What cannot be read is tried again, and reported, when its turn comes. */
+  async stage(step: number): Promise<void> {
     if (step >= this.settings.steps) return;
     const { draws, micros } = this.#cut(step);
     const first = micros[0];
     if (first === undefined) return;
     const batch = await this.dataset.batch(step, draws, first).catch(() => undefined);
     this.#ahead = batch && { step, batch };
+    if (batch !== undefined) await this.session.stage(batch);
   }
 
   #cut(step: number): { draws: readonly Draw[]; micros: MicroBatch[] } {

@@ -97,6 +97,8 @@ export class FakeSession implements TrainingSession {
     return { errors: later ? null : told, phases: [{ name: 'forward', startMs: 0, durationMs: 1 }] };
   }
 
+  async stage(): Promise<void> {}
+
   async apply(step: number, learningRateScale: number): Promise<TrainStepResultDto> {
     this.#scale = learningRateScale;
     const errors = this.#told;
