@@ -6,6 +6,7 @@ import { startHarness, type Harness } from '../testing/harness.js';
 import { duration, table } from './format.js';
 import { logLine } from './log-line.js';
 import { runCommandLine } from './program.js';
+import { writeRuntime } from './runtime.js';
 
 let harness: Harness;
 let config: string;
@@ -148,18 +149,24 @@ describe('spindle', () => {
     expect(err).toContain(message);
   });
 
-  it('says how to start a mesh when there is none', async () => {
-    const code = runCommandLine(['ls', '--artifacts', join(harness.folder, 'empty')], {
-      gateway: undefined,
-      artifacts: 'x',
-      otlpEndpoint: undefined,
-      ci: true,
-      all: {},
-    });
-    const stderr = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
-    expect(await code).toBe(2);
-    expect(stderr.mock.calls.join()).toContain('start one with "npx spindle up"');
-    stderr.mockRestore();
+  it('says how to start a mesh when there is none, and to wait for one that is starting', async () => {
+    const ls = async (folder: string) => {
+      const stderr = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+      const environment = { gateway: undefined, artifacts: 'x', otlpEndpoint: undefined, ci: true, all: {} };
+      const code = await runCommandLine(['ls', '--artifacts', folder], environment);
+      const said = stderr.mock.calls.join();
+      stderr.mockRestore();
+      return { code, said };
+    };
+    const empty = await ls(join(harness.folder, 'empty'));
+    expect(empty.code).toBe(2);
+    expect(empty.said).toContain('start one with "npx spindle up"');
+    const starting = join(harness.folder, 'starting');
+    await mkdir(starting);
+    await writeRuntime(starting, { pid: process.pid, natsUrl: '', natsPid: 0, gateway: '', http: '', services: [] });
+    const early = await ls(starting);
+    expect(early.code).toBe(1);
+    expect(early.said).toContain('is still starting');
   });
 
   it.each(['up', 'run', 'ls', 'status', 'watch', 'pause', 'resume', 'cancel', 'export'])('explains %s', async (command) => {

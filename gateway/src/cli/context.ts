@@ -44,6 +44,8 @@ export async function gatewayAddress(options: CommonOptions, environment: Enviro
       `no mesh is running for ${folder}; start one with "npx spindle up", or name a gateway with --gateway.`,
     );
   }
+  if (runtime.gateway === '')
+    throw new SpindleError('UNAVAILABLE', `the mesh of ${folder} is still starting; try again once it has said its gRPC address.`);
   return runtime.gateway;
 }
 

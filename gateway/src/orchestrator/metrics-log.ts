@@ -4,6 +4,7 @@
  */
 import { appendFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { writeFileAtomic } from '@spindle/kit';
 import type { TrainStepMetrics } from '../domain/state.js';
 import { TensorboardLog } from '../tensorboard/run-log.js';
 import { MetricsCsv, metricsCsv } from './metrics-csv.js';
@@ -63,18 +64,25 @@ export class MetricsLog {
     });
   }
 
-  /** Steps after this one come again with other numbers; of two lines of a step in the file, the later one counts. */
+  /** Steps after this one come again with other numbers. */
   rewind(model: string, step: number): void {
     const lines = this.#lines.get(model);
     for (const late of [...(lines?.keys() ?? [])]) if (late > step) lines?.delete(late);
-    // The table has one line per step: it is written anew. TensorBoard's files are only ever added to.
+    // Lines and table are written anew, so that who opens them next knows no other numbers. TensorBoard's files are only ever added to.
     this.#writing = this.#writing.then(async () => {
+      await this.#rewrite().catch(() => undefined);
       await rm(join(this.#directory, metricsCsv), { force: true }).catch(() => undefined);
       this.#csv = undefined;
       await this.tensorboard.rewind(model, step).catch(() => undefined);
       for (const [name, all] of this.#lines) this.#unmirrored.set(name, [...all.values()]);
       for (const name of this.#lines.keys()) await this.#mirror(name);
     });
+  }
+
+  async #rewrite(): Promise<void> {
+    const lines = [...this.#lines.values()].flatMap((steps) => [...steps.values()]);
+    await writeFileAtomic(this.#file, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+    this.#pending = '';
   }
 
   async flush(): Promise<void> {
