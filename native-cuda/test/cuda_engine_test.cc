@@ -5,6 +5,7 @@
 #include "bench/profile.h"
 #include "check.h"
 #include "cuda_device.h"
+#include "cuda_emulator/memory.h"
 #include "models/inference.h"
 #include "parity/parity.h"
 #include "sample/sample.h"
@@ -56,14 +57,21 @@ std::vector<float> weights(Trainer& t) { return tiny::floats(t.unet().device, t.
 
 SampleRequest sample_request(Device& device, int64_t steps) {
   SampleRequest r;
-  r.cond = tiny::random(device, {3, 7, 12}, 1);
+  r.cond = tiny::random(device, {5, 7, 12}, 1);
   r.uncond = tiny::random(device, {1, 7, 12}, 2);
-  r.seeds = {1, 2, 3};
-  r.height = r.width = 8;
+  r.seeds = {1, 2, 3, 4, 5};  // two passes of the same shape and one of another
+  r.height = r.width = 4;
   r.scheduler_config = tiny::kDdim;
   r.steps = steps;
   r.guidance_scale = 3;
   r.batch_size = 2;
+  return r;
+}
+
+SampleRequest one_image(Device& device, int64_t steps) {
+  SampleRequest r = sample_request(device, steps);
+  r.cond = r.cond.slice(0, {1, 7, 12});
+  r.seeds = {1};
   return r;
 }
 
@@ -127,10 +135,7 @@ TEST("the host touches no device memory") {
   TrainerOptions o = options(Objective::SpinLogistic, DType::BF16);
   auto t = trainer(device, o);
   for (int64_t k = 0; k < 3; ++k) step(*t, device, o, k, {1});
-  SampleRequest request = sample_request(device, 3);
-  request.seeds = {1};
-  request.cond = request.cond.slice(0, {1, 7, 12});
-  sample(t->unet(), request, nullptr, nullptr);
+  sample(t->unet(), one_image(device, 3), nullptr, nullptr);
   guard(false);
 }
 
@@ -197,4 +202,80 @@ TEST("sampling that is captured and replayed gives the bytes of sampling that is
       CHECK(captured == tiny::floats(device, sample(*unet, sample_request(device, 5), nullptr, nullptr).latents));
       CHECK_THAT(distance(captured, expected) < (compute == DType::F32 ? 1e-4 : 3e-2), distance(captured, expected));
     });
+}
+
+namespace {
+std::string scheduler_config(const char* name, const char* more) {
+  return cat(R"({"_class_name":")", name, R"(","num_train_timesteps":1000,"beta_start":0.00085,"beta_end":0.012,"beta_schedule":"scaled_linear",)", more, "}");
+}
+}  // namespace
+
+TEST("every scheduler's steps give the same bytes captured and not, and agree with the cpu's") {
+  struct Row {
+    const char *name, *more;
+    double eta = 0;
+    int64_t steps = 4;
+  };
+  Device device(cuda_options()), cpu({.backend = "cpu", .threads = 2, .isa = "auto"});
+  auto unet = tiny::unet(device, {}), same = tiny::unet(cpu, {});
+  for (const Row& row : std::initializer_list<Row>{{"DDIMScheduler", R"("clip_sample":true)", 0.7},
+                                                   {"DDIMScheduler", R"("clip_sample":false,"prediction_type":"v_prediction")"},
+                                                   {"PNDMScheduler", R"("skip_prk_steps":true)", 0, 7},
+                                                   {"PNDMScheduler", R"("skip_prk_steps":false,"prediction_type":"v_prediction")", 0, 5},
+                                                   {"DPMSolverMultistepScheduler", R"("solver_order":2)"},
+                                                   {"DPMSolverMultistepScheduler", R"("solver_type":"heun","use_karras_sigmas":true,"prediction_type":"v_prediction")"},
+                                                   {"EulerDiscreteScheduler", R"("timestep_spacing":"leading")"},
+                                                   {"EulerDiscreteScheduler", R"("use_karras_sigmas":true,"prediction_type":"v_prediction")"}})
+    check::each(cat(row.name, " ", row.more), [&] {
+      auto run = [&](Device& d, Unet& model) {
+        SampleRequest r = one_image(d, row.steps);
+        r.scheduler_config = scheduler_config(row.name, row.more);
+        r.eta = row.eta;
+        return tiny::floats(d, sample(model, r, nullptr, nullptr).latents);
+      };
+      std::vector<float> captured = run(device, *unet), expected = run(cpu, *same);
+      CHECK_THAT(distance(captured, expected) < 2e-4, distance(captured, expected));
+      DeviceProfile profile(device);
+      CHECK(captured == run(device, *unet));
+    });
+}
+
+TEST("a step of sampling is one replay, with nothing of the host's in between") {
+  if (on_real_device()) return;  // counted by the emulated one
+  Device device(cuda_options());
+  auto unet = tiny::unet(device, {});
+  auto* counts = emulator_function<void (*)(emulator::Counts*)>("spindle_emulator_counts");
+  constexpr int64_t kSteps = 7;
+  std::vector<emulator::Counts> between;
+  SampleRequest r = sample_request(device, kSteps);
+  sample(*unet, r, nullptr, [&](int64_t done, int64_t total) {
+    CHECK_EQUAL(total, 3 * kSteps);
+    CHECK_EQUAL(done, int64_t(between.size()) + 1);
+    between.emplace_back();
+    counts(&between.back());
+  });
+  CHECK_EQUAL(int64_t(between.size()), 3 * kSteps);
+  // A step's report comes when two more are under way; in each pass, the first such report has the beginning before it and the last
+  // two steps have none behind them.
+  for (int64_t pass = 0; pass < 3; ++pass)
+    for (int64_t i = 1; i < kSteps; ++i) {
+      const emulator::Counts& c = between[size_t(pass * kSteps + i)];
+      CHECK_THAT(c.replays == (i < kSteps - 2 ? 1 : 0) && c.others == 0 && c.waits == 0, "pass ", pass, ", step ", i, ": ", c.replays, " replays, ", c.others, " others, ", c.waits, " waits");
+    }
+}
+
+TEST("sampling is cancelled between steps, and what comes after is whole") {
+  Device device(cuda_options());
+  auto unet = tiny::unet(device, {});
+  std::vector<float> expected = tiny::floats(device, sample(*unet, one_image(device, 6), nullptr, nullptr).latents);
+  for (int64_t last : {1, 3, 5}) {
+    CancelToken cancel;
+    int64_t reported = 0;
+    CHECK_THROWS(sample(*unet, one_image(device, 6), &cancel, [&](int64_t done, int64_t) {
+      reported = done;
+      if (done == last) cancel.cancel();
+    }), Code::Cancelled);
+    CHECK_EQUAL(reported, last);
+  }
+  CHECK(expected == tiny::floats(device, sample(*unet, one_image(device, 6), nullptr, nullptr).latents));
 }

@@ -66,6 +66,40 @@ TEST("noise is the host's, to the last bits of its logarithm") {
   }
 }
 
+TEST("a sampler's steps are those of the reference") {
+  Device device(cuda_options());
+  ThroughDevice kernels(device);
+  ExactAllocator memory;
+  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  for (bool guided : {false, true})
+    for (bool noisy : {false, true})
+      check::each(cat(guided ? "guided" : "plain", noisy ? ", noise" : ""), [&] {
+        constexpr int64_t n = 333, steps = 3;  // more than a block has threads
+        auto run = [&](Kernels& k) {
+          SamplerTensors s{uniform_tensor(memory, {kSamplerRows, n}, DType::F32, 1), uniform_tensor(memory, {steps, kSamplerColumns}, DType::F32, 2), Tensor(memory, {1}, DType::F64)};
+          reference::store(s.at, {0});
+          // Of the steps, one stores and pushes, one has no limit, and one takes nothing of what is not finite.
+          float* t = s.table.f32();
+          for (int64_t i = 0; i < steps; ++i) t[i * kSamplerColumns + kLimit] = i == 1 ? INFINITY : 0.3f, t[i * kSamplerColumns + kStore] = t[i * kSamplerColumns + kPush] = float(i % 2);
+          t[kNextH3] = 0;
+          s.memory.f32()[kHistory3 * n + 7] = NAN;
+          Tensor input(memory, {guided ? 2 : 1, n}, DType::F32), timesteps(memory, {5}, DType::F32), output = uniform_tensor(memory, {guided ? 2 : 1, n}, DType::F32, 3), noise;
+          if (noisy) noise = uniform_tensor(memory, {n}, DType::F32, 4);
+          std::vector<std::vector<double>> all;
+          for (int64_t i = 0; i < steps; ++i) {
+            k.sampler_input(input, timesteps, s);
+            k.sampler_step(s, output, noise);
+            for (const Tensor& x : {input, timesteps, s.memory, s.at}) all.push_back(reference::load(x));
+          }
+          return all;
+        };
+        std::vector<std::vector<double>> got = run(kernels), expected = run(*reference);
+        for (size_t i = 0; i < got.size(); ++i)
+          for (size_t k = 0; k < got[i].size(); ++k) CHECK_THAT(std::abs(got[i][k] - expected[i][k]) <= 1e-5 || (std::isnan(got[i][k]) && std::isnan(expected[i][k])), "tensor ", i, ", value ", k, ": ", got[i][k], " and ", expected[i][k]);
+        for (size_t k = 0; k < size_t(n); ++k) CHECK(std::isfinite(expected[2][k]));
+      });
+}
+
 TEST("the loss of pairs and its weights are those of the host") {
   Device device(cuda_options());
   constexpr size_t kPairs = 300;  // more than a block has threads

@@ -2,7 +2,10 @@
 #include <cmath>
 
 #include "check.h"
+#include "core/rng.h"
+#include "kernels/kernels.h"
 #include "sample/scheduler.h"
+#include "sample/step_table.h"
 
 using namespace spindle;
 
@@ -80,6 +83,76 @@ TEST("schedulers: with a perfect model every configuration arrives at the data, 
       sample_point(*scheduler, 10);
       CHECK(sample_point(*scheduler, 25) == first);
     });
+}
+
+// Step by step as a backend does it that keeps all of it in its own memory.
+std::vector<float> sample_by_table(Scheduler& scheduler, int64_t steps, double guidance, const std::function<float(size_t, size_t, float)>& model, std::vector<float> x, const NoiseSource& noise) {
+  std::unique_ptr<Kernels> kernels = make_reference_kernels();
+  BufferPool pool;
+  scheduler.set_timesteps(steps);
+  std::vector<float> table = step_table(scheduler, guidance);
+  int64_t n = int64_t(x.size()), calls = int64_t(scheduler.timesteps().size());
+  SamplerTensors s{Tensor(pool, {kSamplerRows, n}, DType::F32), Tensor(pool, {calls, kSamplerColumns}, DType::F32), Tensor(pool, {1}, DType::F64)};
+  std::copy(table.begin(), table.end(), s.table.f32());
+  std::fill(s.memory.f32(), s.memory.f32() + s.memory.numel(), NAN);  // what no step left may not be read
+  std::copy(x.begin(), x.end(), s.memory.f32());
+  *s.at.data<double>() = 0;
+  Tensor input(pool, {2, n}, DType::F32), timesteps(pool, {4}, DType::F32), output(pool, {2, n}, DType::F32), z(pool, {n}, DType::F32);
+  for (size_t i = 0; i < size_t(calls); ++i) {
+    kernels->sampler_input(input, timesteps, s);
+    for (int64_t k = 0; k < 4; ++k) CHECK_EQUAL(timesteps.f32()[k], float(scheduler.timesteps()[i]));
+    for (int64_t k = 0; k < 2 * n; ++k) output.f32()[k] = model(i, size_t(k), input.f32()[k]);
+    if (table[i * kSamplerColumns + kNextNoise] != 0) noise(z.f32(), n);
+    kernels->sampler_step(s, output, z);
+  }
+  CHECK_EQUAL(*s.at.data<double>(), double(calls));
+  return {s.memory.f32(), s.memory.f32() + n};
+}
+
+TEST("schedulers: every step as sums of products gives what the step gives") {
+  std::vector<std::pair<Json, double>> configs;
+  for (const char* spacing : {"leading", "trailing", "linspace"})
+    for (const char* prediction : {"epsilon", "v_prediction", "sample"}) {
+      auto with = [&](const char* name, Json::Object more, double eta = 0) {
+        more.insert(more.end(), {{"timestep_spacing", spacing}, {"prediction_type", prediction}, {"steps_offset", std::string(spacing) == "leading" ? 1 : 0}});
+        configs.push_back({config(name, more), eta});
+      };
+      with("DDIMScheduler", {});
+      with("DDIMScheduler", {{"clip_sample", true}, {"clip_sample_range", 0.8}, {"set_alpha_to_one", false}}, 0.6);
+      for (const char* solver : {"midpoint", "heun"})
+        for (bool karras : {false, true}) with("DPMSolverMultistepScheduler", {{"solver_type", solver}, {"use_karras_sigmas", karras}, {"final_sigmas_type", karras ? "sigma_min" : "zero"}});
+      with("DPMSolverMultistepScheduler", {{"solver_order", 1}});
+      if (std::string(prediction) == "sample") continue;
+      for (bool skip : {false, true}) with("PNDMScheduler", {{"skip_prk_steps", skip}});
+      with("EulerDiscreteScheduler", {});
+      with("EulerDiscreteScheduler", {{"use_karras_sigmas", true}, {"final_sigmas_type", "sigma_min"}});
+    }
+  // Of the step, of the value (the second half are the conditional ones), of the input.
+  auto model = [](size_t i, size_t k, float input) { return std::sin(float(3 * i + k)) * 0.3f + 0.5f * std::tanh(input); };
+  constexpr double kGuidanceScale = 2.5;
+  for (auto& [json, eta] : configs)
+    for (int64_t steps : {1, 2, 7, 20})
+      check::each(cat(json.dump(), ", eta ", eta, ", ", steps, " steps"), [&, json = json, eta = eta] {
+        std::unique_ptr<Scheduler> scheduler = make_scheduler(json, eta);
+        if (json.dump().find("\"skip_prk_steps\":false") != std::string::npos && steps < 4) return;
+        TorchGenerator first(5), second(5);
+        scheduler->set_timesteps(steps);
+        std::vector<float> x = {1.3f, -0.4f, 0.2f, 2.0f, -1.1f}, start;
+        size_t n = x.size();
+        for (float& value : x) value *= float(scheduler->init_noise_sigma());
+        start = x;
+        for (size_t i = 0; i < scheduler->timesteps().size(); ++i) {
+          std::vector<float> input = x, output(n);
+          scheduler->scale_model_input(input.data(), int64_t(n), i);
+          for (size_t k = 0; k < n; ++k) {
+            float uncond = model(i, k, input[k]), cond = model(i, n + k, input[k]);
+            output[k] = uncond + float(kGuidanceScale) * (cond - uncond);
+          }
+          scheduler->step(x.data(), output.data(), int64_t(n), i, [&](float* out, int64_t count) { first.randn(out, count); });
+        }
+        std::vector<float> got = sample_by_table(*scheduler, steps, kGuidanceScale, model, start, [&](float* out, int64_t count) { second.randn(out, count); });
+        for (size_t k = 0; k < n; ++k) CHECK_THAT(std::abs(got[k] - x[k]) <= 2e-5f * std::max(1.0f, std::abs(x[k])), "value ", k, ": ", got[k], ", expected ", x[k]);
+      });
 }
 
 TEST("ddim: eta adds noise of the right size and clipping clips") {

@@ -182,6 +182,14 @@ class ThroughDevice : public Kernels {
     Over o(*this);
     k_.diffuse(o.out(noisy), o.out(target), o(x), o(noise), o(coefficients));
   }
+  void sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& s) override {
+    Over o(*this);
+    k_.sampler_input(o.out(input), o.out(timesteps), {o(s.memory), o(s.table), o(s.at)});
+  }
+  void sampler_step(const SamplerTensors& s, const Tensor& output, const Tensor& noise) override {
+    Over o(*this);
+    k_.sampler_step({o.out(s.memory), o(s.table), o.out(s.at)}, o(output), o(noise));
+  }
   void mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) override {
     Over o(*this);
     k_.mse_per_image(o.out(errors), o(prediction), o(target));

@@ -32,6 +32,42 @@ void HostKernels::diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const 
   }
 }
 
+namespace {
+const float* sampler_row(const SamplerTensors& s) {
+  int64_t row = int64_t(*s.at.data<double>());
+  ensure(row >= 0 && row < s.table.dim(0), "[sampler] step ", row, " of ", s.table.dim(0));
+  return s.table.f32() + row * kSamplerColumns;
+}
+}  // namespace
+
+void HostKernels::sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& s) {
+  const float *row = sampler_row(s), *x = s.memory.f32();
+  int64_t n = s.memory.dim(1);
+  for (int64_t i = 0; i < input.numel(); ++i) input.f32()[i] = row[kInputScale] * x[i % n];
+  for (int64_t i = 0; i < timesteps.numel(); ++i) timesteps.f32()[i] = row[kTimestep];
+}
+
+void HostKernels::sampler_step(const SamplerTensors& s, const Tensor& output, const Tensor& noise) {
+  const float* row = sampler_row(s);
+  int64_t n = s.memory.dim(1);
+  auto times = [&](SamplerColumn column, float value) { return row[column] == 0 ? 0.0f : row[column] * value; };
+  for (int64_t i = 0; i < n; ++i) {
+    auto memory = [&](SamplerRow r) -> float& { return s.memory.f32()[r * n + i]; };
+    float x = memory(kLatents), m = output.f32()[i];
+    if (output.numel() > n) m += row[kGuidance] * (output.f32()[n + i] - m);
+    float v = std::clamp(times(kValueX, x) + times(kValueM, m), -row[kLimit], row[kLimit]);
+    memory(kLatents) = times(kNextX, x) + times(kNextStart, memory(kStart)) + times(kNextM, m) + times(kNextValue, v) + times(kNextH1, memory(kHistory1)) + times(kNextH2, memory(kHistory2)) + times(kNextH3, memory(kHistory3)) +
+                       times(kNextSum, memory(kSum)) + (noise ? times(kNextNoise, noise.f32()[i]) : 0.0f);
+    memory(kSum) = times(kSumKeep, memory(kSum)) + times(kSumM, m);
+    if (row[kStore] != 0) memory(kStart) = x;
+    if (row[kPush] == 0) continue;
+    memory(kHistory3) = memory(kHistory2);
+    memory(kHistory2) = memory(kHistory1);
+    memory(kHistory1) = v;
+  }
+  *s.at.data<double>() += 1;
+}
+
 void HostKernels::clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) {
   double* s = scalars.data<double>();
   s[kNorm] = std::sqrt(sum_of_squares(gradient));

@@ -12,6 +12,8 @@ class HostKernels : public Kernels {
   void clear(const Tensor& y) override;
   void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) override;
   void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) override;
+  void sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& sampler) override;
+  void sampler_step(const SamplerTensors& sampler, const Tensor& output, const Tensor& noise) override;
   void clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) override;
   void optimizer_step(const OptimizerArenas& arenas, const Tensor& scalars, const AdamWArgs& args) override;
 };

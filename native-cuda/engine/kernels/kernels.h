@@ -89,6 +89,24 @@ struct OptimizerArenas {
   Tensor ema = {}, low = {};
 };
 
+// One step of a sampler, whichever it is, as a row of float32 coefficients (sample/step_table.h): with x the latents, m the model's guided
+// output (uncond + kGuidance (cond - uncond)), z noise, and start, h1, h2, h3 (newest first) and sum what earlier steps left,
+//   v = clamp(kValueX x + kValueM m, -kLimit, kLimit)
+//   next x = kNextX x + kNextStart start + kNextM m + kNextValue v + kNextH1 h1 + kNextH2 h2 + kNextH3 h3 + kNextSum sum + kNextNoise z
+//   next sum = kSumKeep sum + kSumM m;  start = x where kStore;  h3 = h2, h2 = h1, h1 = v where kPush
+// A coefficient of 0 keeps what it is of out altogether, finite or not. The model is called with kInputScale x at kTimestep.
+enum SamplerColumn : int64_t {
+  kTimestep, kInputScale, kGuidance, kValueX, kValueM, kLimit, kNextX, kNextStart, kNextM, kNextValue, kNextH1, kNextH2, kNextH3, kNextSum, kNextNoise,
+  kSumKeep, kSumM, kStore, kPush, kSamplerColumns
+};
+// Rows of a sampler's memory, all of as many values as the latents.
+enum SamplerRow : int64_t { kLatents, kStart, kHistory1, kHistory2, kHistory3, kSum, kSamplerRows };
+struct SamplerTensors {
+  Tensor memory;  // (kSamplerRows, n) float32
+  Tensor table;   // (steps, kSamplerColumns) float32
+  Tensor at;      // (1) float64: the row of the table that is next
+};
+
 // Losses of train/objective.h that a backend may compute in its own memory.
 enum class PairLoss : uint8_t { Logistic, Hinge, Ipo, Plain };
 
@@ -97,6 +115,13 @@ class Captured {
  public:
   virtual ~Captured() = default;
   virtual void launch() = 0;
+};
+
+// A point in the order of a backend's work.
+class Mark {
+ public:
+  virtual ~Mark() = default;
+  virtual void wait() = 0;  // until all that was asked for before it is done
 };
 
 // What a backend did beside computing, since it was made.
@@ -128,6 +153,8 @@ class Kernels {
   virtual void clear(const Tensor& y) = 0;  // zeros
   // Waits until all that was asked for is done.
   virtual void finish() {}
+  // Here; null where calls return when their work is done.
+  virtual std::unique_ptr<Mark> mark() { return nullptr; }
   // Captures what `work` asks for, without doing it, and gives it as one. Tensors that it takes must stay; it may not download.
   // Null where a backend does not capture: nothing was called then.
   virtual std::unique_ptr<Captured> capture(const std::function<void()>& /*work*/) { return nullptr; }
@@ -194,6 +221,13 @@ class Kernels {
   virtual void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) = 0;
   // noisy = c[0] x + c[1] noise, target = c[2] x + c[3] noise, with c the image's row of coefficients (B, 4); all float32
   virtual void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) = 0;
+
+  // --- sampling: SamplerColumn has the formulas
+  // Every copy in input (copies, n) becomes the latents for the model, and all of timesteps (B) the row's, float32.
+  virtual void sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& sampler) = 0;
+  // The step from the model's output: (2, n) is uncond and cond, (1, n) cond alone; noise (n) float32, or empty where no row has any.
+  // Then the next row is the next.
+  virtual void sampler_step(const SamplerTensors& sampler, const Tensor& output, const Tensor& noise) = 0;
 
   // --- losses: prediction and target (B,...), errors (B) = mean of squares per image, float64: beta
   // multiplies small differences of them

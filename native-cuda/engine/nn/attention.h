@@ -21,6 +21,14 @@ class KeysValues {
     Tensor keys, values;  // (B, Tk, C)
   };
   Pair& of(const void* layer) { return by_layer_[layer]; }
+  // The values of another context of the same shapes, in the tensors that are here.
+  void replace(Kernels& kernels, const KeysValues& other) {
+    for (auto& [layer, pair] : by_layer_) {
+      const Pair& from = other.by_layer_.at(layer);
+      kernels.copy(pair.keys, from.keys);
+      kernels.copy(pair.values, from.values);
+    }
+  }
 
  private:
   std::unordered_map<const void*, Pair> by_layer_;

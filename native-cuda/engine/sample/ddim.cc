@@ -20,18 +20,37 @@ class Ddim : public Scheduler {
     clip_range_ = config.number("clip_sample_range", 1.0);
   }
 
+  LinearStep linear_step(size_t i) const override {
+    Coefficients c = coefficients(i);
+    LinearStep step{.limit = clip_ ? clip_range_ : std::numeric_limits<double>::infinity(), .next_value = c.to_x0, .next_noise = c.sigma};
+    switch (schedule_.prediction_type) {  // v is x0, and what is left of the noise comes from x and m
+      case PredictionType::Epsilon: step.value_x = 1 / c.sa, step.value_m = -c.sb / c.sa, step.next_m = c.to_eps; break;
+      case PredictionType::Sample: step.value_m = 1, step.next_x = c.to_eps / c.sb, step.next_m = -c.to_eps * c.sa / c.sb; break;
+      case PredictionType::Velocity: step.value_x = c.sa, step.value_m = -c.sb, step.next_x = c.to_eps * c.sb, step.next_m = c.to_eps * c.sa; break;
+    }
+    return step;
+  }
+
  private:
+  // x0 and eps of x = sa x0 + sb eps, and the next x = to_x0 x0 + to_eps eps + sigma noise.
+  struct Coefficients {
+    double sa, sb, to_x0, to_eps, sigma;
+  };
+  Coefficients coefficients(size_t i) const {
+    int64_t t = int64_t(timesteps_[i]), previous = t - schedule_.num_train_timesteps / steps_;
+    double a = double(schedule_.alphas_cumprod[size_t(t)]), a_prev = previous >= 0 ? double(schedule_.alphas_cumprod[size_t(previous)]) : final_alpha_;
+    double variance = (1 - a_prev) / (1 - a) * (1 - a / a_prev), sigma = eta_ * std::sqrt(variance);
+    return {std::sqrt(a), std::sqrt(1 - a), std::sqrt(a_prev), std::sqrt(std::max(0.0, 1 - a_prev - sigma * sigma)), sigma};
+  }
+
   void plan(int64_t steps) override {
     int64_t n = schedule_.num_train_timesteps;
     timesteps_ = spacing_ == "linspace" ? linspace_timesteps(n, steps, true) : spacing_ == "leading" ? leading_timesteps(n / steps, steps, offset_) : trailing_timesteps(n, n, steps);
   }
 
   void advance(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource& noise) override {
-    int64_t t = int64_t(timesteps_[i]), previous = t - schedule_.num_train_timesteps / steps_;
-    double a = double(schedule_.alphas_cumprod[size_t(t)]), a_prev = previous >= 0 ? double(schedule_.alphas_cumprod[size_t(previous)]) : final_alpha_;
-    double variance = (1 - a_prev) / (1 - a) * (1 - a / a_prev), sigma = eta_ * std::sqrt(variance);
-    float sa = float(std::sqrt(a)), sb = float(std::sqrt(1 - a));
-    float to_x0 = float(std::sqrt(a_prev)), to_eps = float(std::sqrt(std::max(0.0, 1 - a_prev - sigma * sigma)));
+    Coefficients c = coefficients(i);
+    float sa = float(c.sa), sb = float(c.sb), to_x0 = float(c.to_x0), to_eps = float(c.to_eps);
     for (int64_t k = 0; k < count; ++k) {
       float x0 = 0, eps = 0, m = model_output[k];
       switch (schedule_.prediction_type) {
@@ -45,7 +64,7 @@ class Ddim : public Scheduler {
     if (eta_ > 0) {
       std::vector<float> draw(static_cast<size_t>(count));
       noise(draw.data(), count);
-      for (int64_t k = 0; k < count; ++k) x[k] += float(sigma) * draw[size_t(k)];
+      for (int64_t k = 0; k < count; ++k) x[k] += float(c.sigma) * draw[size_t(k)];
     }
   }
 

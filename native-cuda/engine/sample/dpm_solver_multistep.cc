@@ -35,6 +35,17 @@ class DpmSolverMultistep : public Scheduler {
     schedule_.add_noise(out, x, noise, count, schedule_.num_train_timesteps - 1 - timestep);
   }
 
+  LinearStep linear_step(size_t i) const override {
+    Coefficients c = coefficients(i);
+    LinearStep step{.next_x = c.keep, .next_value = c.gain + c.slope, .next_h1 = -c.slope, .push = true};  // v is x0
+    switch (schedule_.prediction_type) {
+      case PredictionType::Epsilon: step.value_x = 1 / c.a, step.value_m = -c.b / c.a; break;
+      case PredictionType::Sample: step.value_m = 1; break;
+      case PredictionType::Velocity: step.value_x = c.a, step.value_m = -c.b; break;
+    }
+    return step;
+  }
+
  private:
   void plan(int64_t steps) override {
     int64_t n = schedule_.num_train_timesteps;
@@ -68,25 +79,36 @@ class DpmSolverMultistep : public Scheduler {
   static double alpha(double sigma) { return 1 / std::sqrt(sigma * sigma + 1); }
   static double lambda(double sigma) { return -std::log(sigma); }  // log(alpha) - log(alpha sigma)
 
-  void advance(float* x, const float* model_output, int64_t size, size_t i, const NoiseSource&) override {
-    size_t count = size_t(size), last = timesteps_.size() - 1;
+  // x = a x0 + b noise, and the next x = keep x + gain x0 + slope (x0 - the last step's x0).
+  struct Coefficients {
+    double a, b, keep, gain, slope;
+  };
+  Coefficients coefficients(size_t i) const {
     double s = sigmas_[i], next = sigmas_[i + 1], a = alpha(s), b = s * a, a_next = alpha(next);
+    double h = lambda(next) - lambda(s);
+    Coefficients c{a, b, next * a_next / b, a_next * (1 - std::exp(-h)), 0};
+    bool first_order_end = i + 1 == timesteps_.size() && (euler_at_final_ || (lower_order_final_ && timesteps_.size() < 15) || final_zero_);
+    if (order_ == 1 || i == 0 || first_order_end || h == 0) return c;  // Karras' last sigma may be sigma_min: no way to go, and 0 / 0 for Heun
+    double r = (lambda(s) - lambda(sigmas_[i - 1])) / h;
+    c.slope = (heun_ ? a_next * ((std::exp(-h) - 1) / h + 1) : 0.5 * a_next * (1 - std::exp(-h))) / r;
+    return c;
+  }
+
+  void advance(float* x, const float* model_output, int64_t size, size_t i, const NoiseSource&) override {
+    size_t count = size_t(size);
+    Coefficients c = coefficients(i);
+    float a = float(c.a), b = float(c.b), keep = float(c.keep), gain = float(c.gain), slope = float(c.slope);
     std::vector<float> x0(count);
     for (size_t k = 0; k < count; ++k) {
       switch (schedule_.prediction_type) {
-        case PredictionType::Epsilon: x0[k] = (x[k] - float(b) * model_output[k]) / float(a); break;
+        case PredictionType::Epsilon: x0[k] = (x[k] - b * model_output[k]) / a; break;
         case PredictionType::Sample: x0[k] = model_output[k]; break;
-        case PredictionType::Velocity: x0[k] = float(a) * x[k] - float(b) * model_output[k]; break;
+        case PredictionType::Velocity: x0[k] = a * x[k] - b * model_output[k]; break;
       }
     }
-    bool first_order_end = i == last && (euler_at_final_ || (lower_order_final_ && timesteps_.size() < 15) || final_zero_);
-    double h = lambda(next) - lambda(s);
-    float keep = float(next * a_next / b), gain = float(a_next * (1 - std::exp(-h)));
-    if (order_ == 1 || previous_x0_.empty() || first_order_end) {
+    if (slope == 0) {
       for (size_t k = 0; k < count; ++k) x[k] = keep * x[k] + gain * x0[k];
     } else {
-      double r = (lambda(s) - lambda(sigmas_[i - 1])) / h;
-      float slope = float((heun_ ? a_next * ((std::exp(-h) - 1) / h + 1) : 0.5 * a_next * (1 - std::exp(-h))) / r);
       for (size_t k = 0; k < count; ++k) x[k] = keep * x[k] + gain * x0[k] + slope * (x0[k] - previous_x0_[k]);
     }
     previous_x0_ = std::move(x0);

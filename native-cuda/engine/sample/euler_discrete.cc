@@ -34,6 +34,13 @@ class EulerDiscrete : public Scheduler {
     for (int64_t k = 0; k < count; ++k) x[k] /= scale;
   }
 
+  LinearStep linear_step(size_t i) const override {
+    double sigma = sigmas_[i], dt = sigmas_[i + 1] - sigma, q = sigma * sigma + 1;
+    LinearStep step{.input_scale = 1 / std::sqrt(q), .next_x = 1, .next_m = dt};
+    if (schedule_.prediction_type == PredictionType::Velocity) step.next_x = 1 + dt / sigma * (1 - 1 / q), step.next_m = dt / std::sqrt(q);
+    return step;
+  }
+
   void add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const override {
     require(timestep >= 0 && timestep < schedule_.num_train_timesteps, "[add_noise] timestep: expected 0 to ", schedule_.num_train_timesteps - 1, ", got ", timestep);
     float sigma = float(training_sigmas(schedule_.alphas_cumprod)[size_t(timestep)]);

@@ -2,6 +2,7 @@
 // in any layout and hold any number of images, as long as they stay the same from step to step.
 #pragma once
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,16 @@ namespace spindle {
 
 // Fills `count` standard normal values, in the layout of the latents.
 using NoiseSource = std::function<void(float* out, int64_t count)>;
+
+// A step as sums of products, for backends that compute it in their own memory: kernels.h has the formulas (SamplerColumn). It gives
+// what scale_model_input() and step() give, but for roundings; scheduler_test holds them against each other.
+struct LinearStep {
+  double input_scale = 1;
+  double value_x = 0, value_m = 0, limit = std::numeric_limits<double>::infinity();
+  double next_x = 0, next_start = 0, next_m = 0, next_value = 0, next_h1 = 0, next_h2 = 0, next_h3 = 0, next_sum = 0, next_noise = 0;
+  double sum_keep = 0, sum_m = 0;
+  bool store = false, push = false;
+};
 
 class Scheduler {
  public:
@@ -27,6 +38,9 @@ class Scheduler {
   virtual void scale_model_input(float* /*x*/, int64_t /*count*/, size_t /*i*/) const {}
   // x becomes the next sample, from the model's output at call i. Calls come in order, i = 0, 1, ...
   void step(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource& noise);
+
+  // Model call i; valid after set_timesteps, in any order.
+  virtual LinearStep linear_step(size_t i) const = 0;
 
   // The scheduler's own: Euler's is not the plain one.
   virtual void add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const {

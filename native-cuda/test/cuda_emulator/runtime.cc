@@ -58,12 +58,18 @@ DeviceAccess::~DeviceAccess() {
   if (--memory().open == 0 && memory().guarded) memory().protect(PROT_NONE);
 }
 
+namespace {
+Counts counts;
+bool replaying = false;
+}  // namespace
+
 void enqueue(cuda::Stream stream, std::function<void()> work) {
   ensure(stream != nullptr, "[emulator] no stream");
   if (stream->captured) {
     stream->captured->push_back(std::move(work));
     return;
   }
+  if (!replaying) ++counts.others;
   DeviceAccess access;
   work();
 }
@@ -71,6 +77,8 @@ void enqueue(cuda::Stream stream, std::function<void()> work) {
 }  // namespace spindle::emulator
 
 extern "C" __attribute__((visibility("default"))) void spindle_emulator_set_memory(size_t bytes) { spindle::emulator::memory().total = bytes; }
+
+extern "C" __attribute__((visibility("default"))) void spindle_emulator_counts(spindle::emulator::Counts* since) { *since = std::exchange(spindle::emulator::counts, {}); }
 
 extern "C" __attribute__((visibility("default"))) void spindle_emulator_guard(bool on) {
   spindle::emulator::memory().guarded = on;
@@ -156,6 +164,7 @@ void destroy_stream(Stream stream) noexcept { delete stream; }
 void synchronize(Stream stream) {
   ++waits;
   ensure(!stream->captured, "[cuda] synchronised while capturing", in_operation());
+  ++emulator::counts.waits;
 }
 
 void copy_to_device(void* device, const void* host, size_t bytes, Stream stream) {
@@ -184,7 +193,10 @@ class EmulatedGraph : public Graph {
  public:
   explicit EmulatedGraph(std::vector<std::function<void()>> work) : work_(std::move(work)) {}
   void launch(Stream stream) override {
+    ++emulator::counts.replays;
+    emulator::replaying = true;
     for (const auto& each : work_) enqueue(stream, each);
+    emulator::replaying = false;
   }
   size_t nodes() const override { return work_.size(); }
 

@@ -30,6 +30,16 @@ class CudaCaptured : public Captured {
   Stream stream_;
 };
 
+class EventMark : public Mark {
+ public:
+  explicit EventMark(Stream stream) : event_(create_event()) { record(event_, stream); }
+  ~EventMark() override { destroy_event(event_); }
+  void wait() override { synchronize(event_); }
+
+ private:
+  Event event_;
+};
+
 }  // namespace
 
 CudaKernels::CudaKernels(const CudaOptions& options) : device_(options.device), blocks_(std::make_shared<DeviceBlocks>(options.device)), scratch_(blocks_) {
@@ -83,6 +93,12 @@ void CudaKernels::clear(const Tensor& y) { zero(y.raw(), y.bytes(), stream_); }
 void CudaKernels::finish() {
   bind();
   synchronize(stream_);
+}
+
+std::unique_ptr<Mark> CudaKernels::mark() {
+  bind();
+  ensure(!capturing(stream_), "[cuda] a mark while capturing");
+  return std::make_unique<EventMark>(stream_);
 }
 
 std::unique_ptr<Captured> CudaKernels::capture(const std::function<void()>& work) {

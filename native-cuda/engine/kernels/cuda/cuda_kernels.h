@@ -62,6 +62,7 @@ class CudaKernels : public Kernels {
   void copy(const Tensor& y, const Tensor& x) override;
   void clear(const Tensor& y) override;
   void finish() override;
+  std::unique_ptr<Mark> mark() override;
   std::unique_ptr<Captured> capture(const std::function<void()>& work) override;
   std::unique_ptr<Collective> connect_memory(std::unique_ptr<Collective> hosts) override;
   bool keep_weight(const Weight& w, DType compute) override;
@@ -104,6 +105,8 @@ class CudaKernels : public Kernels {
   void fill(Tensor& y, double value) override;
   void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) override;
   void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) override;
+  void sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& sampler) override;
+  void sampler_step(const SamplerTensors& sampler, const Tensor& output, const Tensor& noise) override;
   void mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) override;
   void mse_backward(Tensor& dprediction, const Tensor& prediction, const Tensor& target, const Tensor& weights) override;
   bool pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) override;

@@ -21,6 +21,7 @@ class ProfiledKernels : public Kernels {
   void clear(const Tensor& y) override { inner_->clear(y); }
   void finish() override { inner_->finish(); }
   std::unique_ptr<Collective> connect_memory(std::unique_ptr<Collective> hosts) override { return inner_->connect_memory(std::move(hosts)); }
+  std::unique_ptr<Mark> mark() override { return inner_->mark(); }
   // What a replay does cannot be told apart, so nothing is captured while profiling.
   std::unique_ptr<Captured> capture(const std::function<void()>&) override { return nullptr; }
   bool rounds_weights() const override { return inner_->rounds_weights(); }
@@ -72,6 +73,8 @@ class ProfiledKernels : public Kernels {
   void mse_backward(Tensor& dprediction, const Tensor& prediction, const Tensor& target, const Tensor& weights) override;
   void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) override { inner_->normal_noise(noise, philox, draw, places); }
   void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) override { inner_->diffuse(noisy, target, x, noise, coefficients); }
+  void sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& sampler) override { inner_->sampler_input(input, timesteps, sampler); }
+  void sampler_step(const SamplerTensors& sampler, const Tensor& output, const Tensor& noise) override { inner_->sampler_step(sampler, output, noise); }
   bool pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) override { return inner_->pair_loss(weights, loss, errors, opponent_errors, settings, kind); }
   void clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) override;
   void optimizer_step(const OptimizerArenas& arenas, const Tensor& scalars, const AdamWArgs& args) override;
