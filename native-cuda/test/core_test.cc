@@ -1,4 +1,5 @@
 #include <atomic>
+#include <map>
 #include <numeric>
 
 #include "autograd/tape.h"
@@ -351,4 +352,55 @@ TEST("scopes spell the checkpoint's names") {
   ParameterStore store(device);
   Parameter* p = (Scope(store) / "down_blocks" / 0 / "resnets" / 1).parameter("conv1.weight", {1}, ParameterKind::Vector);
   CHECK_EQUAL(p->name, "down_blocks.0.resnets.1.conv1.weight");
+}
+
+namespace {
+// A device's memory: so much of it, in blocks that begin at multiples of 256 like the runtime's.
+class SmallDevice : public BlockSource {
+ public:
+  void* allocate(size_t bytes, bool, size_t) override {
+    if (used + bytes > (size_t(4) << 20)) throw Error(Code::ResourceExhausted, "out of device memory");
+    void* data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    blocks[data] = bytes;
+    used += bytes;
+    return data;
+  }
+  void free(void* data) noexcept override {
+    used -= blocks[data];
+    blocks.erase(data);
+    std::free(data);
+  }
+  size_t region_bytes() const override { return size_t(1) << 20; }
+
+  std::map<void*, size_t> blocks;
+  size_t used = 0;
+};
+}  // namespace
+
+TEST("a pool on a device's memory: addresses are aligned and come again; what is kept makes room, unless captures have its addresses") {
+  auto source = std::make_shared<SmallDevice>();
+  BufferPool pool(source);
+  std::vector<std::pair<void*, size_t>> taken;
+  for (int round = 0; round < 2; ++round) {
+    std::vector<std::pair<void*, size_t>> now;
+    for (size_t bytes : {1, 100, 5000, 300000, 400000, 70000}) {
+      now.push_back({pool.allocate(bytes), bytes});
+      CHECK_THAT(reinterpret_cast<uintptr_t>(now.back().first) % 256 == 0, bytes, " bytes at ", now.back().first);
+    }
+    // Given back in the same order, as a stream's work is, they are handed out again in it.
+    for (auto [data, bytes] : now) pool.release(data, bytes);
+    if (round > 0) CHECK(now == taken);
+    taken = now;
+  }
+  CHECK_EQUAL(pool.stats().system_allocations, uint64_t(5));  // four small ones and a region
+  // Two megabytes more than there are beside what is kept.
+  void* whole = pool.allocate(size_t(4) << 20);
+  CHECK_EQUAL(source->blocks.size(), size_t(1));
+  pool.release(whole, size_t(4) << 20);
+  pool.hold();
+  CHECK_THROWS(pool.allocate(size_t(5) << 20), Code::ResourceExhausted);
+  CHECK_EQUAL(source->blocks.size(), size_t(1));
+  pool.hold(false);
+  CHECK_THROWS(pool.allocate(size_t(5) << 20), Code::ResourceExhausted);
+  CHECK(source->blocks.empty());
 }

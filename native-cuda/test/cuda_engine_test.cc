@@ -248,6 +248,8 @@ TEST("a step of sampling is one replay, with nothing of the host's in between") 
   constexpr int64_t kSteps = 7;
   std::vector<emulator::Counts> between;
   SampleRequest r = sample_request(device, kSteps);
+  emulator::Counts before;
+  counts(&before);
   sample(*unet, r, nullptr, [&](int64_t done, int64_t total) {
     CHECK_EQUAL(total, 3 * kSteps);
     CHECK_EQUAL(done, int64_t(between.size()) + 1);
@@ -255,6 +257,10 @@ TEST("a step of sampling is one replay, with nothing of the host's in between") 
     counts(&between.back());
   });
   CHECK_EQUAL(int64_t(between.size()), 3 * kSteps);
+  // Passes of one shape share the captured step; the last one has another.
+  uint64_t captures = 0;
+  for (const emulator::Counts& c : between) captures += c.captures;
+  CHECK_EQUAL(captures, uint64_t(2));
   // A step's report comes when two more are under way; in each pass, the first such report has the beginning before it and the last
   // two steps have none behind them.
   for (int64_t pass = 0; pass < 3; ++pass)

@@ -1,6 +1,8 @@
 // The CUDA backend's kernels against the reference, through the tables that every backend goes through.
 #include <cstdio>
+#include <thread>
 
+#include "autograd/repeated.h"
 #include "check.h"
 #include "cuda_device.h"
 #include "kernel_cases.h"
@@ -14,6 +16,16 @@ namespace {
 
 // Products round biases to bfloat16, and a sum before what is added behind it: one more rounding than the reference's.
 constexpr double kBfloat16Tolerance = 1e-2;
+
+template <class F>
+std::string message_of(F&& work) {
+  try {
+    work();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -186,6 +198,72 @@ TEST("captured work is done again with what its inputs hold then, and waits for 
   CHECK(device.download<float>(y) == (std::vector<float>{10, 20, 30}));
 }
 
+TEST("any thread may compute, on whichever device") {
+  if (on_real_device()) return;  // may have one alone
+  DeviceOptions options = cuda_options();
+  options.backend = "cuda:1";
+  Device second(options), first(cuda_options());
+  auto work = [](Device& device) {  // nothing but these says which device the thread is for
+    Tensor x = device.zeros({64}, DType::F32), y = device.empty({64}, DType::F32), noise = device.empty({1, 64}, DType::F32);
+    device.kernels().fill(y, 2);
+    device.kernels().copy(x, y);
+    device.kernels().accumulate(x, y);
+    CHECK(device.download<float>(x) == std::vector<float>(64, 4));
+  };
+  for (Device* device : {&second, &first, &second}) {
+    work(*device);
+    std::exception_ptr failure;
+    std::thread([&] {
+      try {
+        work(*device);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+    }).join();
+    CHECK(!failure);
+  }
+}
+
+TEST("what is repeated is captured the second time, per key, until it is forgotten; running out of memory takes nothing from it") {
+  Device device(cuda_options());
+  Repeated repeated(device);
+  Tensor x = from_values(device, {1, 2, 3}), y = device.zeros({3}, DType::F32);
+  auto doubled = [&] {
+    Tensor between = device.empty({1 << 17}, DType::F32), part = between.slice(0, {3});
+    device.kernels().scale(part, x, 2);
+    device.kernels().accumulate(y, part);
+  };
+  auto tripled = [&] {
+    Tensor between = device.empty({3}, DType::F32);
+    device.kernels().scale(between, x, 3);
+    device.kernels().accumulate(y, between);
+  };
+  CHECK(repeated.run("twice", doubled));
+  CHECK(repeated.run("twice", doubled));
+  CHECK(!repeated.run("twice", doubled));
+  CHECK(repeated.run("three times", tripled));
+  CHECK(repeated.run("three times", tripled));
+  CHECK(!repeated.run("twice", doubled));
+  CHECK(!repeated.run("three times", tripled));
+  CHECK(device.download<float>(y) == (std::vector<float>{17, 34, 51}));
+  if (!on_real_device()) {
+    // Work of the same pool that there is no room for. What the graphs write to must not be given away.
+    auto* set_memory = emulator_function<void (*)(size_t)>("spindle_emulator_set_memory");
+    set_memory(size_t(64) << 20);
+    CHECK_THROWS(repeated.plainly([&] { device.empty({48, 1 << 20}, DType::F32); }), Code::ResourceExhausted);
+    set_memory(size_t(4) << 30);
+    Tensor other = device.empty({1 << 18}, DType::F32), kept = device.empty({3}, DType::F32);
+    device.kernels().fill(other, 7);
+    device.kernels().fill(kept, 7);
+    CHECK(!repeated.run("twice", doubled));
+    CHECK(!repeated.run("three times", tripled));
+    CHECK(device.download<float>(other) == std::vector<float>(1 << 18, 7));
+    CHECK(device.download<float>(kept) == std::vector<float>(3, 7));
+  }
+  repeated.forget();
+  CHECK(repeated.run("twice", doubled));
+}
+
 TEST("running out of memory says what was asked for, free and needed, and what to lower") {
   if (on_real_device()) return;  // shares its memory with other programs
   Device device(cuda_options());
@@ -200,6 +278,14 @@ TEST("running out of memory says what was asked for, free and needed, and what t
   }
   set_memory(size_t(4) << 30);
   for (const char* part : {"asked for 192 MiB", "of 64 MiB free", "MiB more are needed", "lower the micro-batch"}) CHECK_THAT(message.find(part) != std::string::npos, part, " in: ", message);
+}
+
+TEST("a backend that was built with another contract is refused, and says of which build it is") {
+  std::string path = (std::filesystem::path(cuda_library()).parent_path() / "other_backend.so").string();
+  CHECK_EQUAL(why_no_cuda(path), cat(path, ": expected a CUDA backend of this build (", cuda_abi(), "), got one of another (0123abcd); build both again"));
+  DeviceOptions options = cuda_options();
+  options.cuda_library = path;
+  CHECK_EQUAL(message_of([&] { Device device(options); }), cat("[device] backend cuda: ", why_no_cuda(path)));
 }
 
 TEST("a file that is not there, or is something else, is refused in one sentence") {
@@ -217,6 +303,8 @@ TEST("a file that is not there, or is something else, is refused in one sentence
     options.backend = wrong;
     CHECK_THROWS(Device(options), Code::InvalidArgument);
   }
+  options.backend = "cuda:99";
+  if (!on_real_device()) CHECK_EQUAL(message_of([&] { Device device(options); }), std::string("[cuda] device: expected 0 to 1, got 99"));
   options.backend = "cuda:0";
   CHECK_EQUAL(Device(options).backend(), std::string("cuda"));
 }

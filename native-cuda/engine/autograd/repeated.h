@@ -29,7 +29,10 @@ class Repeated {
       return false;
     }
     PoolScope scope(device_, pool_);
-    if (known.runs++ > 0) known.captured = device_.kernels().capture(work);
+    if (known.runs++ > 0) {
+      pool_.hold();
+      known.captured = device_.kernels().capture(work);
+    }
     if (known.captured) known.captured->launch();
     else work();
     return true;
@@ -48,6 +51,7 @@ class Repeated {
     if (known_.empty()) return;
     device_.kernels().finish();
     known_.clear();
+    pool_.hold(false);
     pool_.trim();
   }
 

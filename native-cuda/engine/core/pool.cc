@@ -92,7 +92,7 @@ void* BufferPool::from_source(size_t size, bool region) {
   try {
     data = source_->allocate(size, region, stats_.held_bytes);
   } catch (const Error& error) {
-    if (error.code() != Code::ResourceExhausted || stats_.held_bytes == stats_.used_bytes) throw;
+    if (held_ || error.code() != Code::ResourceExhausted || stats_.held_bytes == stats_.used_bytes) throw;
     trim();  // what is kept for later may be all that is missing
     data = source_->allocate(size, region, stats_.held_bytes);
   }

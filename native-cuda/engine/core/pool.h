@@ -39,6 +39,8 @@ class BufferPool : public Allocator {
   void release(void* data, size_t bytes) noexcept override;
   // Gives unused memory back to the system: free small blocks and free regions, and the pages of free pieces.
   void trim();
+  // From now on, running out of memory is no reason to trim: captured work has addresses of what is kept here.
+  void hold(bool on = true) { held_ = on; }
 
   struct Stats {
     uint64_t system_allocations = 0;  // blocks and regions asked of the system since the start
@@ -70,6 +72,7 @@ class BufferPool : public Allocator {
   Pieces pieces_;                                     // of all regions, by address
   std::set<std::pair<size_t, std::byte*>> free_;      // free pieces, smallest first
   Stats stats_;
+  bool held_ = false;
 };
 
 }  // namespace spindle

@@ -53,9 +53,7 @@ class PlainProducts : public Products {
  public:
   explicit PlainProducts(const LibraryOptions& o) : stream_(static_cast<Stream>(o.stream)), plans_(o.plans) {}
   const char* name() const override { return "plain loops"; }
-  bool fuses(const Product&) const override { return false; }
   void multiply(const Product& p) override {
-    require(p.activation == Activation::None, "[emulator] products fuse no activation");
     // As a library with a choice would: what is remembered has to be what is done.
     std::string key = product_key(p, false, true);
     if (std::optional<std::string> known = plans_->find(key)) ensure(*known == name(), "[emulator] ", key, ": no such algorithm: ", *known);

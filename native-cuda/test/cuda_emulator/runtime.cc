@@ -17,9 +17,14 @@
 #include "cuda_emulator/memory.h"
 
 struct CUstream_st {
+  int device = 0;
   std::vector<std::function<void()>>* captured = nullptr;
 };
 struct CUevent_st {};
+
+namespace spindle::cuda {
+int used_device();
+}
 
 namespace spindle::emulator {
 
@@ -65,6 +70,7 @@ bool replaying = false;
 
 void enqueue(cuda::Stream stream, std::function<void()> work) {
   ensure(stream != nullptr, "[emulator] no stream");
+  ensure(stream->device == cuda::used_device(), "[emulator] work for a stream of device ", stream->device, " from a thread that uses device ", cuda::used_device());
   if (stream->captured) {
     stream->captured->push_back(std::move(work));
     return;
@@ -96,8 +102,16 @@ using emulator::enqueue;
 using emulator::memory;
 
 std::string why_no_device() { return {}; }
-int device_count() { return 1; }
-void use_device(int index) { require(index == 0, "[cuda] device: expected 0, the only one, got ", index); }
+namespace {
+constexpr int kDevices = 2;  // of one memory
+thread_local int current_device = 0;
+}  // namespace
+int device_count() { return kDevices; }
+void use_device(int index) {
+  require(index >= 0 && index < kDevices, "[cuda] device: expected 0 or 1, got ", index);
+  current_device = index;
+}
+int used_device() { return current_device; }
 
 DeviceInfo device_info(int) {
   DeviceInfo info;
@@ -159,7 +173,7 @@ void* pinned_allocate(size_t bytes) {
 }
 void pinned_free(void* data) noexcept { std::free(data); }
 
-Stream create_stream() { return new CUstream_st; }
+Stream create_stream() { return new CUstream_st{.device = current_device}; }
 void destroy_stream(Stream stream) noexcept { delete stream; }
 void synchronize(Stream stream) {
   ++waits;
@@ -207,6 +221,7 @@ class EmulatedGraph : public Graph {
 
 void begin_capture(Stream stream) {
   ensure(!stream->captured, "[cuda] a capture within a capture");
+  ++emulator::counts.captures;
   stream->captured = new std::vector<std::function<void()>>;
 }
 std::unique_ptr<Graph> end_capture(Stream stream) {

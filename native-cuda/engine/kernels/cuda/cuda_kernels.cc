@@ -22,12 +22,16 @@ class DeviceBlocks : public BlockSource {
 
 class CudaCaptured : public Captured {
  public:
-  CudaCaptured(std::unique_ptr<Graph> graph, Stream stream) : graph_(std::move(graph)), stream_(stream) {}
-  void launch() override { graph_->launch(stream_); }
+  CudaCaptured(std::unique_ptr<Graph> graph, Stream stream, int device) : graph_(std::move(graph)), stream_(stream), device_(device) {}
+  void launch() override {
+    use_device(device_);
+    graph_->launch(stream_);
+  }
 
  private:
   std::unique_ptr<Graph> graph_;
   Stream stream_;
+  int device_;
 };
 
 class EventMark : public Mark {
@@ -84,11 +88,15 @@ void CudaKernels::download(void* host, const Tensor& x) {
 }
 
 void CudaKernels::copy(const Tensor& y, const Tensor& x) {
+  bind();
   ensure(y.bytes() == x.bytes(), "[copy] ", x.shape(), " does not fit ", y.shape());
   copy_on_device(y.raw(), x.raw(), x.bytes(), stream_);
 }
 
-void CudaKernels::clear(const Tensor& y) { zero(y.raw(), y.bytes(), stream_); }
+void CudaKernels::clear(const Tensor& y) {
+  bind();
+  zero(y.raw(), y.bytes(), stream_);
+}
 
 void CudaKernels::finish() {
   bind();
@@ -103,6 +111,7 @@ std::unique_ptr<Mark> CudaKernels::mark() {
 
 std::unique_ptr<Captured> CudaKernels::capture(const std::function<void()>& work) {
   bind();
+  scratch_.hold();
   begin_capture(stream_);
   try {
     work();
@@ -110,7 +119,7 @@ std::unique_ptr<Captured> CudaKernels::capture(const std::function<void()>& work
     abandon_capture(stream_);
     throw;
   }
-  return std::make_unique<CudaCaptured>(end_capture(stream_), stream_);
+  return std::make_unique<CudaCaptured>(end_capture(stream_), stream_, device_);
 }
 
 std::unique_ptr<Collective> CudaKernels::connect_memory(std::unique_ptr<Collective> hosts) {
@@ -143,16 +152,9 @@ Tensor CudaKernels::as_type(const Tensor& bias, DType dtype) {
 
 // --- products
 
-// With the activation in the product where it goes, behind it otherwise.
-void CudaKernels::multiply(Product product, Activation activation) {
-  bind();
-  libraries_.products->multiply(product);
-  (void)activation;
-}
-
 void CudaKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& weight, const Epilogue& e) {
   const Tensor& w = values_of(weight);
-  Call call("linear_forward", x, weight.shape());
+  Call call(device_, "linear_forward", x, weight.shape());
   int64_t n = weight.shape()[0], k = weight.shape()[1], m = x.numel() / k;
   ensure(x.dtype() == w.dtype(), "[cuda] linear: ", dtype_name(x.dtype()), " activations and a ", dtype_name(w.dtype()), " weight");
   bool behind = e.per_image || e.activation != Activation::None;  // done by a kernel of its own, residual included
@@ -160,7 +162,7 @@ void CudaKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& weigh
   Product p{.m = m, .n = n, .k = k, .a = {x.raw()}, .b = {w.raw(), true}, .input = x.dtype(), .y = y.raw(), .output = y.dtype()};
   if (bias) p.bias = bias.raw();
   if (e.residual && !behind) p.addend = e.residual.raw();
-  multiply(p, Activation::None);
+  libraries_.products->multiply(p);
   if (behind) add_epilogue(y, n, {Tensor(), e.per_image, e.residual, e.activation});
 }
 
@@ -175,20 +177,20 @@ void CudaKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight&
 void CudaKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& weight) {
   if (!dx) return;
   const Tensor& w = values_of(weight);
-  Call call("linear_backward_input", dy, weight.shape());
+  Call call(device_, "linear_backward_input", dy, weight.shape());
   int64_t n = weight.shape()[0], k = weight.shape()[1], m = dy.numel() / n;
   Product p{.m = m, .n = k, .k = n, .a = {dy.raw()}, .b = {w.raw()}, .input = dy.dtype(), .y = dx.tensor.raw(), .output = dx.tensor.dtype()};
   if (dx.accumulate) p.addend = p.y;
-  multiply(p, Activation::None);
+  libraries_.products->multiply(p);
 }
 
 void CudaKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {
-  Call call("linear_backward_weight", dy, x);
+  Call call(device_, "linear_backward_weight", dy, x);
   int64_t n = dy.dim(-1), k = x.dim(-1), m = dy.numel() / n;
   if (dw) {
     Product p{.m = n, .n = k, .k = m, .a = {dy.raw(), true}, .b = {x.raw()}, .input = dy.dtype(), .y = dw.tensor.raw(), .output = dw.tensor.dtype()};
     if (dw.accumulate) p.addend = p.y;
-    multiply(p, Activation::None);
+    libraries_.products->multiply(p);
   }
   if (db) sum_columns(db, dy, 1);
 }
@@ -196,8 +198,7 @@ void CudaKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db,
 // --- convolutions
 
 void CudaKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& weight, const Epilogue& e, const Conv2dArgs& args) {
-  bind();
-  Call call("conv2d_forward", x, weight.shape());
+  Call call(device_, "conv2d_forward", x, weight.shape());
   bool behind = e.per_image || e.activation != Activation::None;
   libraries_.convolutions->forward(y, x, values_of(weight), as_type(e.bias, y.dtype()), behind ? Tensor() : e.residual, args);
   if (behind) add_epilogue(y, y.dim(-1), {Tensor(), e.per_image, e.residual, e.activation});
@@ -205,14 +206,12 @@ void CudaKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& weigh
 
 void CudaKernels::conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& weight, const Conv2dArgs& args) {
   if (!dx) return;
-  bind();
-  Call call("conv2d_backward_input", dy, weight.shape());
+  Call call(device_, "conv2d_backward_input", dy, weight.shape());
   libraries_.convolutions->backward_input(dx, dy, values_of(weight), args);
 }
 
 void CudaKernels::conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) {
-  bind();
-  Call call("conv2d_backward_weight", dy, x);
+  Call call(device_, "conv2d_backward_weight", dy, x);
   if (dw) libraries_.convolutions->backward_weight(dw, dy, x, args);
   if (db) sum_columns(db, dy, 1);
 }
@@ -220,7 +219,6 @@ void CudaKernels::conv2d_backward_weight(const GradSlot& dw, const GradSlot& db,
 // --- attention
 
 FusedAttention& CudaKernels::attention_for(const Tensor& q, const Tensor& k, const AttentionArgs& args, bool gradients) {
-  bind();
   AttentionShape shape(q, k, args);
   for (auto& each : libraries_.attention)
     if (each->takes(shape, gradients)) return *each;
@@ -228,13 +226,13 @@ FusedAttention& CudaKernels::attention_for(const Tensor& q, const Tensor& k, con
 }
 
 void CudaKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
-  Call call("attention_forward", q, k);
+  Call call(device_, "attention_forward", q, k);
   attention_for(q, k, args, false).forward(o, lse, q, k, v, args);
 }
 
 void CudaKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
   if (!dq && !dk && !dv) return;
-  Call call("attention_backward", q, k);
+  Call call(device_, "attention_backward", q, k);
   attention_for(q, k, args, true).backward(dq, dk, dv, d_o, o, lse, q, k, v, args);
 }
 

@@ -33,12 +33,13 @@ struct LibraryVersions {
 };
 LibraryVersions library_versions();
 
-// A kernel call, for errors: its name and the shapes of its main operands.
+// A kernel call: the thread's device from then on is the backend's (the thread that computes may be another one than made it), and
+// errors have its name and the shapes of its main operands.
 class Call : public Operation {
  public:
-  Call(const char* name, const Tensor& a) : name_(name), a_(a.shape()) {}
-  Call(const char* name, const Tensor& a, const Tensor& b) : name_(name), a_(a.shape()), b_(b ? b.shape() : Shape()) {}
-  Call(const char* name, const Tensor& a, const Shape& b) : name_(name), a_(a.shape()), b_(b) {}
+  Call(int device, const char* name, const Tensor& a) : Call(device, name, a, Shape()) {}
+  Call(int device, const char* name, const Tensor& a, const Tensor& b) : Call(device, name, a, b ? b.shape() : Shape()) {}
+  Call(int device, const char* name, const Tensor& a, const Shape& b) : name_(name), a_(a.shape()), b_(b) { use_device(device); }
   std::string describe() const override { return b_.rank() > 0 ? cat(name_, " ", a_, ", ", b_) : cat(name_, " ", a_); }
 
  private:
@@ -121,7 +122,6 @@ class CudaKernels : public Kernels {
   const Tensor& values_of(const Weight& w) const;
   // `bias` in the activations' type: itself, or a rounded copy in scratch.
   Tensor as_type(const Tensor& bias, DType dtype);
-  void multiply(Product product, Activation activation);
   // y += bias and so on, in place (elementwise.cu)
   void add_epilogue(const Tensor& y, int64_t channels, const Epilogue& epilogue);
   // y (segments, columns) [+]= sums down the columns of x (segments, rows, columns) (sums.cu)
@@ -136,7 +136,7 @@ class CudaKernels : public Kernels {
   std::string name_;
   std::shared_ptr<BlockSource> blocks_;
   Stream stream_ = nullptr;
-  BufferPool scratch_;  // what lasts for one call; never trimmed, since captures hold its addresses
+  BufferPool scratch_;  // what lasts for one call; held once there are captures, which have its addresses
   Staging staging_;
   std::unique_ptr<PlanCache> plans_;
   Libraries libraries_;

@@ -79,25 +79,25 @@ __global__ void epilogue_kernel(T* y, const B* bias, const T* per_image, const T
 }  // namespace
 
 void CudaKernels::activation_forward(Tensor& y, const Tensor& x, Activation kind) {
-  Call call("activation_forward", x);
+  Call call(device_, "activation_forward", x);
   with_type(x, [&]<class T>(T*) { map("activation", stream_, Activate{kind}, y.numel(), y.data<T>(), static_cast<const T*>(x.data<T>())); });
 }
 
 void CudaKernels::activation_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x, Activation kind) {
   if (!dx) return;
-  Call call("activation_backward", x);
+  Call call(device_, "activation_backward", x);
   with_type(x, [&]<class T>(T*) { map_into("activation_backward", stream_, ActivateBackward{kind}, dx.accumulate, x.numel(), dx.tensor.data<T>(), static_cast<const T*>(dy.data<T>()), static_cast<const T*>(x.data<T>())); });
 }
 
 void CudaKernels::geglu_forward(Tensor& y, const Tensor& x) {
-  Call call("geglu_forward", x);
+  Call call(device_, "geglu_forward", x);
   int64_t c = y.dim(-1);
   with_type(x, [&]<class T>(T*) { launch("geglu", geglu_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), x.data<T>(), y.numel() / c, c); });
 }
 
 void CudaKernels::geglu_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x) {
   if (!dx) return;
-  Call call("geglu_backward", x);
+  Call call(device_, "geglu_backward", x);
   int64_t c = dy.dim(-1);
   with_type(x, [&]<class T>(T*) {
     launch("geglu_backward", geglu_backward_kernel<T>, {blocks_for(dy.numel(), kMapBlock)}, kMapBlock, 0, stream_, dx.tensor.data<T>(), dy.data<T>(), x.data<T>(), dy.numel() / c, c, dx.accumulate);
@@ -105,41 +105,41 @@ void CudaKernels::geglu_backward(const GradSlot& dx, const Tensor& dy, const Ten
 }
 
 void CudaKernels::add(Tensor& y, const Tensor& a, const Tensor& b) {
-  Call call("add", a);
+  Call call(device_, "add", a);
   with_type(y, [&]<class T>(T*) { map("add", stream_, Add{}, y.numel(), y.data<T>(), static_cast<const T*>(a.data<T>()), static_cast<const T*>(b.data<T>())); });
 }
 
 void CudaKernels::add_rows(Tensor& y, const Tensor& x, const Tensor& rows) {
-  Call call("add_rows", x, rows);
+  Call call(device_, "add_rows", x, rows);
   with_type(y, [&]<class T>(T*) { launch("add_rows", add_rows_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), x.data<T>(), rows.data<T>(), y.numel(), rows.numel()); });
 }
 
 void CudaKernels::scale(Tensor& y, const Tensor& x, double factor) {
-  Call call("scale", x);
+  Call call(device_, "scale", x);
   with_type(y, [&]<class T>(T*) { map("scale", stream_, Scale{float(factor)}, y.numel(), y.data<T>(), static_cast<const T*>(x.data<T>())); });
 }
 
 void CudaKernels::accumulate(Tensor& y, const Tensor& x) {
-  Call call("accumulate", x);
+  Call call(device_, "accumulate", x);
   with_type(y, [&]<class T>(T*) {
     with_type(x, [&]<class X>(X*) { map_into("accumulate", stream_, Copy{}, true, y.numel(), y.data<T>(), static_cast<const X*>(x.data<X>())); });
   });
 }
 
 void CudaKernels::cast(Tensor& y, const Tensor& x) {
-  Call call("cast", x);
+  Call call(device_, "cast", x);
   with_type(y, [&]<class T>(T*) {
     with_type(x, [&]<class X>(X*) { map("cast", stream_, Copy{}, y.numel(), y.data<T>(), static_cast<const X*>(x.data<X>())); });
   });
 }
 
 void CudaKernels::fill(Tensor& y, double value) {
-  Call call("fill", y);
+  Call call(device_, "fill", y);
   with_type(y, [&]<class T>(T*) { map("fill", stream_, Constant{float(value)}, y.numel(), y.data<T>()); });
 }
 
 void CudaKernels::lerp(Tensor& y, const Tensor& x, double weight) {
-  Call call("lerp", y);
+  Call call(device_, "lerp", y);
   map("lerp", stream_, Lerp{float(weight)}, y.numel(), y.f32(), static_cast<const float*>(y.f32()), static_cast<const float*>(x.f32()));
 }
 

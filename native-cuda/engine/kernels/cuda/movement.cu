@@ -103,7 +103,7 @@ void swap_inner(Stream stream, const Tensor& y, const Tensor& x, int64_t p, int6
 }  // namespace
 
 void CudaKernels::concat_channels(Tensor& y, const Tensor& a, const Tensor& b) {
-  Call call("concat_channels", a, b);
+  Call call(device_, "concat_channels", a, b);
   int64_t ca = a.dim(-1), cb = b.dim(-1);
   with_type(y, [&]<class T>(T*) {
     bool aligned = aligned_for_pack(y.data<T>()) && aligned_for_pack(a.data<T>()) && aligned_for_pack(b.data<T>());
@@ -116,7 +116,7 @@ void CudaKernels::concat_channels(Tensor& y, const Tensor& a, const Tensor& b) {
 
 void CudaKernels::split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) {
   if (!da && !db) return;
-  Call call("split_channels", dy);
+  Call call(device_, "split_channels", dy);
   int64_t c = dy.dim(-1), ca = da ? da.tensor.dim(-1) : c - db.tensor.dim(-1), cb = c - ca;
   with_type(dy, [&]<class T>(T*) {
     auto start = [](const GradSlot& slot) { return slot ? slot.tensor.data<T>() : nullptr; };
@@ -130,14 +130,14 @@ void CudaKernels::split_channels(const GradSlot& da, const GradSlot& db, const T
 }
 
 void CudaKernels::upsample_nearest_forward(Tensor& y, const Tensor& x) {
-  Call call("upsample_nearest_forward", x);
+  Call call(device_, "upsample_nearest_forward", x);
   Sizes s{x.dim(1), x.dim(2), x.dim(3), y.dim(1), y.dim(2)};
   with_type(y, [&]<class T>(T*) { launch("upsample", upsample_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), x.data<T>(), y.numel(), s); });
 }
 
 void CudaKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) {
   if (!dx) return;
-  Call call("upsample_nearest_backward", dy);
+  Call call(device_, "upsample_nearest_backward", dy);
   const Tensor& to = dx.tensor;
   Sizes s{to.dim(1), to.dim(2), to.dim(3), dy.dim(1), dy.dim(2)};
   with_type(dy, [&]<class T>(T*) {
@@ -156,27 +156,27 @@ void CudaKernels::take_rows(Tensor& y, const Tensor& table, const int32_t* rows,
 }
 
 void CudaKernels::embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) {
-  Call call("embedding_forward", y, table);
+  Call call(device_, "embedding_forward", y, table);
   take_rows(y, table, ids, count);
 }
 
 void CudaKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) {
-  Call call("gather_rows", y, x);
+  Call call(device_, "gather_rows", y, x);
   take_rows(y, x, rows, count);
 }
 
 void CudaKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
-  Call call("timestep_embedding", y);
+  Call call(device_, "timestep_embedding", y);
   with_type(y, [&]<class T>(T*) { launch("timestep", timestep_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), timesteps.f32(), y.numel(), y.dim(1) / 2, args); });
 }
 
 void CudaKernels::nchw_to_nhwc(Tensor& y, const Tensor& x) {
-  Call call("nchw_to_nhwc", x);
+  Call call(device_, "nchw_to_nhwc", x);
   swap_inner(stream_, y, x, y.dim(3), y.dim(1) * y.dim(2));
 }
 
 void CudaKernels::nhwc_to_nchw(Tensor& y, const Tensor& x) {
-  Call call("nhwc_to_nchw", x);
+  Call call(device_, "nhwc_to_nchw", x);
   swap_inner(stream_, y, x, x.dim(1) * x.dim(2), x.dim(3));
 }
 

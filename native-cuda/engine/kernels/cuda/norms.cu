@@ -237,7 +237,7 @@ __global__ void l2_normalize_kernel(T* y, const T* x, int64_t rows, int64_t c) {
 }  // namespace
 
 void CudaKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
-  Call call("group_norm_forward", x);
+  Call call(device_, "group_norm_forward", x);
   int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c), width = c / args.groups;
   Chunks chunks(pixels);
   Tensor partial(scratch_, {images * chunks.count * c * 2}, DType::F32), line(scratch_, {2 * images * c}, DType::F32);
@@ -263,7 +263,7 @@ void CudaKernels::norm_parameters(const GradSlot& dgamma, const GradSlot& dbeta,
 
 void CudaKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
   if (!dx && !dgamma && !dbeta) return;
-  Call call("group_norm_backward", x);
+  Call call(device_, "group_norm_backward", x);
   int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c), width = c / args.groups;
   Chunks chunks(pixels);
   Tensor partial(scratch_, {images * chunks.count * c * 2}, DType::F32);
@@ -280,7 +280,7 @@ void CudaKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma
 }
 
 void CudaKernels::layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
-  Call call("layer_norm_forward", x);
+  Call call(device_, "layer_norm_forward", x);
   int64_t c = x.dim(-1), rows = x.numel() / c;
   with_type(x, [&]<class T>(T*) {
     launch("layer_norm", layer_norm_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp, 0, stream_, y.data<T>(), mean.f32(), rstd.f32(), x.data<T>(), gamma.f32(), beta.f32(), rows, c, float(eps));
@@ -289,7 +289,7 @@ void CudaKernels::layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, cons
 
 void CudaKernels::layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma) {
   if (!dx && !dgamma && !dbeta) return;
-  Call call("layer_norm_backward", x);
+  Call call(device_, "layer_norm_backward", x);
   int64_t c = x.dim(-1), rows = x.numel() / c;
   with_type(x, [&]<class T>(T*) {
     if (dx)
@@ -303,7 +303,7 @@ void CudaKernels::layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma
 }
 
 void CudaKernels::l2_normalize(Tensor& y, const Tensor& x) {
-  Call call("l2_normalize", x);
+  Call call(device_, "l2_normalize", x);
   int64_t c = x.dim(-1), rows = x.numel() / c;
   with_type(x, [&]<class T>(T*) { launch("l2_normalize", l2_normalize_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp, 0, stream_, y.data<T>(), x.data<T>(), rows, c); });
 }

@@ -15,7 +15,8 @@ struct Operand {
   int64_t row_stride = 0;  // elements from one row in memory to the next; 0: rows lie end to end
 };
 
-// y (m,n) = activation(op(a) (m,k) · op(b) (k,n) + bias (n)) + addend (m,n), sums in float32, rounded to `output` once.
+// y (m,n) = op(a) (m,k) · op(b) (k,n) + bias (n) + addend (m,n), sums in float32, rounded to `output` once. Activations come behind it:
+// cuBLASLt's epilogues have ReLU and the tanh form of GELU, and every model here has SiLU, the exact GELU or QuickGELU.
 //
 //   forward           x (M,K), w (N,K):     m M, n N, k K, a x,              b w transposed
 //   gradient to x     dy (M,N), w (N,K):    m M, n K, k N, a dy,             b w
@@ -28,18 +29,12 @@ struct Product {
   DType output = DType::F32;  // of y, bias and addend: F32, or BF16 when `input` is BF16
   const void* bias = nullptr;    // (n); null: none
   const void* addend = nullptr;  // (m,n), rows end to end; may be y itself (gradients accumulate so); null: none
-  // None, or Gelu where fuses() says so, without an addend then.
-  Activation activation = Activation::None;
-  // Gelu by its tanh approximation (at most 5e-4 from the exact one), the only one that cuBLASLt has in an epilogue.
-  bool approximate = false;
 };
 
 class Products {
  public:
   virtual ~Products() = default;
   virtual const char* name() const = 0;
-  // Whether multiply() applies this product's activation; if not, the caller does that in a kernel of its own.
-  virtual bool fuses(const Product& product) const = 0;
   // m, n, k > 0. Throws Error(Internal) with the expression and the shapes when the library refuses,
   // Error(InvalidArgument) for what the comments above rule out.
   virtual void multiply(const Product& product) = 0;

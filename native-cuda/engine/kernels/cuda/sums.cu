@@ -70,18 +70,18 @@ void CudaKernels::sum_columns(const GradSlot& y, const Tensor& x, int64_t segmen
 
 void CudaKernels::sum_to_rows(const GradSlot& drows, const Tensor& dy) {
   if (!drows) return;
-  Call call("sum_to_rows", dy);
+  Call call(device_, "sum_to_rows", dy);
   sum_columns(drows, dy, 1);
 }
 
 void CudaKernels::sum_per_image(const GradSlot& dt, const Tensor& dy) {
   if (!dt) return;
-  Call call("sum_per_image", dy);
+  Call call(device_, "sum_per_image", dy);
   sum_columns(dt, dy, dt.tensor.numel() / dt.tensor.dim(-1));
 }
 
 void CudaKernels::mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) {
-  Call call("mse_per_image", prediction);
+  Call call(device_, "mse_per_image", prediction);
   int64_t images = errors.numel(), n = prediction.numel() / images, chunks = (n + kSumChunk - 1) / kSumChunk;
   ensure(errors.dtype() == DType::F64, "[cuda] mse_per_image: expected float64 errors, got ", dtype_name(errors.dtype()));
   Tensor partial(scratch_, {images * chunks}, DType::F64);
@@ -92,7 +92,7 @@ void CudaKernels::mse_per_image(Tensor& errors, const Tensor& prediction, const 
 }
 
 void CudaKernels::mse_backward(Tensor& d, const Tensor& prediction, const Tensor& target, const Tensor& weights) {
-  Call call("mse_backward", prediction);
+  Call call(device_, "mse_backward", prediction);
   int64_t n = prediction.numel();
   with_type(d, [&]<class T>(T*) {
     with_type(target, [&]<class U>(U*) {
@@ -109,7 +109,7 @@ void CudaKernels::sum_squares_into(double* y, const Tensor& x) {
 }
 
 double CudaKernels::sum_of_squares(const Tensor& x) {
-  Call call("sum_of_squares", x);
+  Call call(device_, "sum_of_squares", x);
   Tensor sum(scratch_, {1}, DType::F64);
   sum_squares_into(sum.data<double>(), x);
   double host = 0;

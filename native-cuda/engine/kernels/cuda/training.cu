@@ -113,33 +113,33 @@ __global__ void optimizer_kernel(float* w, float* m, float* v, const float* grad
 }  // namespace
 
 void CudaKernels::normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) {
-  Call call("normal_noise", noise);
+  Call call(device_, "normal_noise", noise);
   int64_t images = noise.dim(0), size = noise.numel() / images;
   std::array<uint32_t, 2> key = philox.key();
   launch("normal", normal_kernel, {blocks_for((size + 3) / 4, kMapBlock), unsigned(images)}, kMapBlock, 0, stream_, noise.f32(), size, key[0], key[1], uint32_t(draw), places.data<double>());
 }
 
 void CudaKernels::diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) {
-  Call call("diffuse", x);
+  Call call(device_, "diffuse", x);
   int64_t n = x.numel();
   launch("diffuse", diffuse_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, noisy.f32(), target.f32(), x.f32(), noise.f32(), coefficients.f32(), n, n / coefficients.dim(0));
 }
 
 bool CudaKernels::pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) {
-  Call call("pair_loss", errors);
+  Call call(device_, "pair_loss", errors);
   bool plain = kind == PairLoss::Plain;
   launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, weights.f32(), loss.data<double>(), errors.data<double>(), plain ? nullptr : opponent_errors.data<double>(), errors.numel() / (plain ? 1 : 2), settings.data<double>(), kind);
   return true;
 }
 
 void CudaKernels::clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) {
-  Call call("clip_gradient", gradient);
+  Call call(device_, "clip_gradient", gradient);
   sum_squares_into(scalars.data<double>() + kNorm, gradient);
   launch("clip", clip_kernel, {1}, 1, 0, stream_, scalars.data<double>(), max_norm);
 }
 
 void CudaKernels::optimizer_step(const OptimizerArenas& a, const Tensor& scalars, const AdamWArgs& args) {
-  Call call("optimizer_step", a.w);
+  Call call(device_, "optimizer_step", a.w);
   AdamWConstants c{float(args.beta1), float(args.beta2), float(1 - args.beta1), float(1 - args.beta2), float(args.epsilon), float(args.weight_decay)};
   launch("optimizer", optimizer_kernel, {blocks_for(a.w.numel(), kMapBlock * 4)}, kMapBlock, 0, stream_, a.w.f32(), a.m.f32(), a.v.f32(), a.grad.f32(), a.ema ? a.ema.f32() : nullptr, a.low ? a.low.data<bf16>() : nullptr, a.w.numel(),
          scalars.data<double>(), c);

@@ -79,12 +79,9 @@ class CublasLtProducts : public Products {
 
   const char* name() const override { return "cublaslt"; }
 
-  bool fuses(const Product& p) const override { return p.activation == Activation::None || (p.activation == Activation::Gelu && p.approximate && !p.addend); }
-
   void multiply(const Product& p) override {
     require(p.m > 0 && p.n > 0 && p.k > 0, "[cuBLASLt] a product of ", product_text(p), ": expected sizes above 0");
     require(p.input == p.output || (p.input == DType::BF16 && p.output == DType::F32), "[cuBLASLt] a product of ", product_text(p), ": expected equal types, or bfloat16 to float32");
-    require(fuses(p), "[cuBLASLt] a product of ", product_text(p), ": this activation is not fused; ask fuses() first");
     std::string key = product_key(p, options_.tf32, options_.deterministic);
     drop_old(plans_, options_, generation_);
     auto it = plans_.find(key);
@@ -112,8 +109,7 @@ class CublasLtProducts : public Products {
     const cublasOperation_t keep = CUBLAS_OP_N, turn = CUBLAS_OP_T;
     set(CUBLASLT_MATMUL_DESC_TRANSA, p.b.transposed ? turn : keep);
     set(CUBLASLT_MATMUL_DESC_TRANSB, p.a.transposed ? turn : keep);
-    bool gelu = p.activation == Activation::Gelu;
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, p.bias ? (gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS) : (gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT));
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
     if (p.bias) {
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type(p.output));
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);

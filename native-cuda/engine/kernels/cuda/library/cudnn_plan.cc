@@ -23,6 +23,8 @@ CudnnHandle::CudnnHandle(cudaStream_t stream) {
 }
 
 void CudnnPlan::run(cudnnHandle_t handle, Allocator& scratch, Pointers pointers, const std::string& what) const {
+  // Engines were chosen for addresses like these; another would end the process's work on this device, not just the call.
+  for (const auto& [uid, data] : pointers) ensure(reinterpret_cast<uintptr_t>(data) % 16 == 0, "[cuDNN] tensor ", uid, " of ", what, ": expected an address that is a multiple of 16, got ", data);
   Tensor workspace;
   if (workspace_ > 0) workspace = Tensor(scratch, {(workspace_ + 3) / 4}, DType::F32);
   fe::error_t status = graph_->execute_plan_at_index(handle, pointers, workspace ? workspace.raw() : nullptr, index_);

@@ -31,7 +31,7 @@ std::string product_key(const Product& p, bool tf32, bool deterministic) {
   // An addend that is y itself is another plan: the library then works in place.
   const char* addend = !p.addend ? "" : p.addend == p.y ? " in-place" : " addend";
   return cat("product ", short_name(p.input, tf32), ">", short_name(p.output), " m", p.m, " n", p.n, " k", p.k, " a", p.a.transposed ? "T" : "N", stride(p.a), " b", p.b.transposed ? "T" : "N", stride(p.b), p.bias ? " bias" : "",
-             p.activation == Activation::Gelu ? " gelu" : "", addend, " align ", pointer_alignment(p.a.data), ",", pointer_alignment(p.b.data), ",", pointer_alignment(p.y), ",",
+             addend, " align ", pointer_alignment(p.a.data), ",", pointer_alignment(p.b.data), ",", pointer_alignment(p.y), ",",
              p.bias ? pointer_alignment(p.bias) : 256, ",", p.addend ? pointer_alignment(p.addend) : 256, mode(deterministic));
 }
 
