@@ -363,7 +363,9 @@ describe('steering', () => {
     await expect(h.client.deleteRun({ runId: 'r1' })).rejects.toThrow('run "r1" is running; it cannot be deleted.');
     expect((await h.client.cancelRun({ runId: 'r1' })).run?.status).toBe(RunStatus.CANCELLED);
     await expect(h.client.resumeRun({ runId: 'r1' })).rejects.toThrow('run "r1" is cancelled; it cannot be resumed.');
+    const checkpoints = await h.store.checkpointDir('r1/train-spin1');
     await h.client.deleteRun({ runId: 'r1' });
+    await expect(stat(checkpoints)).rejects.toThrow();
     await expect(h.client.getRun({ runId: 'r1' })).rejects.toThrow('no run is named "r1"');
     await expect(stat(join(h.root, 'r1'))).rejects.toThrow();
   });

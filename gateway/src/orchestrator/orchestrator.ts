@@ -175,6 +175,7 @@ export class Orchestrator {
     this.#drivers.delete(runId);
     await this.#options.bus.purgeRun(runId);
     await this.#options.store.deleteResults(runId);
+    await this.#options.store.deleteCheckpoints(runId);
     await this.#records.delete(runId);
   }
 

@@ -159,6 +159,10 @@ class LocalStore implements ArtifactStore {
     return path;
   }
 
+  async deleteCheckpoints(prefix: string): Promise<void> {
+    await rm(keyPath(this.checkpoints, prefix), { recursive: true, force: true });
+  }
+
   checkpointMirror(): null {
     return null;
   }

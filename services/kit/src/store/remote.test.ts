@@ -175,6 +175,15 @@ describe('an artifact store in S3', () => {
     await expect(one.getResult('../secret')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
+  it('deletes checkpoints here and in the object store, of the keys below a prefix alone', async () => {
+    const store = await open();
+    for (const key of ['r1/train-spin1', 'r10/train-spin1'])
+      await store.checkpointMirror(key)?.write('step-00000001.json', Buffer.from('{}'));
+    await store.deleteCheckpoints('r1');
+    expect(await store.checkpointMirror('r1/train-spin1')?.list()).toEqual([]);
+    expect(await store.checkpointMirror('r10/train-spin1')?.list()).toEqual(['step-00000001.json']);
+  });
+
   it('wants an address', async () => {
     await expect(openStore(folder(), 'https://bucket/x')).rejects.toThrow('expected s3://bucket/key, got "https://bucket/x"');
   });

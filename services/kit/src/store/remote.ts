@@ -98,6 +98,12 @@ class RemoteStore implements ArtifactStore {
     return this.cache.checkpointDir(key);
   }
 
+  async deleteCheckpoints(prefix: string): Promise<void> {
+    await this.cache.deleteCheckpoints(prefix);
+    for await (const { key } of this.objects.list({ bucket: this.bucket, key: this.at(`checkpoints/${prefix}/`) }))
+      await this.objects.delete({ bucket: this.bucket, key });
+  }
+
   checkpointMirror(key: string): CheckpointMirror {
     // Refuses what is no key, as the local store does.
     keyPath(this.root, key);

@@ -129,6 +129,14 @@ test('results are listed and deleted by whole segments of their keys', async () 
   expect(await store.commitResult('r1/train-spin1', '{}')).toBe('committed');
 });
 
+test('checkpoints are deleted with the keys below a prefix, and no others', async () => {
+  const [gone, other] = [await store.checkpointDir('r1/train-spin1'), await store.checkpointDir('r10/train-spin1')];
+  await store.deleteCheckpoints('r1');
+  await expect(stat(gone)).rejects.toMatchObject({ code: 'ENOENT' });
+  expect((await stat(other)).isDirectory()).toBe(true);
+  await store.deleteCheckpoints('r1');
+});
+
 test.each(['', '/', '..', '../x', 'a/../../x', 'a//b', '/etc/passwd', 'a/.hidden', 'a\0b', 'a b', 'a/b\\c', 'x'.repeat(200)])(
   'the key "%s" is refused',
   async (key) => {

@@ -24,6 +24,8 @@ export interface ArtifactStore {
   checkpointDir(key: string): Promise<string>;
   /** Where copies of a key's checkpoints outlive the machine; null where the store is its folder. */
   checkpointMirror(key: string): CheckpointMirror | null;
+  /** Deletes the checkpoints of all keys equal to the prefix or below it, here and in the object store. */
+  deleteCheckpoints(prefix: string): Promise<void>;
   /** A fresh folder on the store's file system; the caller removes it, or a later start does. */
   tempDir(): Promise<string>;
 }
