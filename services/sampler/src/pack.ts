@@ -1,54 +1,38 @@
 /** Single rows of a shard that was verified, read where they lie. */
 import { open, type FileHandle } from 'node:fs/promises';
-import { SpindleError } from '@spindle/kit';
+import { bytesAt, elementsOf, layoutOf, readFields, SpindleError, type RowLayout, type TensorField } from '@spindle/kit';
 import type { EncodedImage, EncodedText } from './encode_rows.js';
 import type { IndexedRow } from './row_cache.js';
 import type { Latents } from './shard.js';
 
-interface Field {
-  dtype: string;
-  shape: number[];
-  data_offsets: [number, number];
-}
-
-interface Rows {
-  /** (C, h, w) of every row. */
-  shapes: readonly (readonly number[])[];
-  /** First element of every row, and the end of the last one. */
-  starts: readonly number[];
-}
-
-const none: Rows = { shapes: [], starts: [0] };
+const none: RowLayout = layoutOf([]);
 
 /** What an index says and the shard has not throws DATA_LOSS. */
 export class Pack {
   private constructor(
     readonly path: string,
-    readonly fields: ReadonlyMap<string, Field>,
+    readonly fields: ReadonlyMap<string, TensorField>,
     readonly dataStart: number,
     /** Latents of the images, and of the rejected ones. */
-    readonly latents: { all: Rows; rejected: Rows },
+    readonly latents: { all: RowLayout; rejected: RowLayout },
   ) {}
 
   static async open(path: string): Promise<Pack> {
     const file = await open(path, 'r');
     try {
-      const length = Number((await bytesAt(file, path, 0, 8)).readBigUInt64LE(0));
-      const text = await bytesAt(file, path, 8, 8 + length);
-      const fields = new Map(Object.entries(JSON.parse(text.toString('utf8')) as Record<string, Field>));
-      const dataStart = 8 + length;
-      const rows = async (name: string, shapeName: string): Promise<Rows> => {
+      const { fields, dataStart } = await readFields(file, path, 'DATA_LOSS');
+      const rows = async (name: string, shapeName: string): Promise<RowLayout> => {
         const field = fields.get(name);
         const own = fields.get(shapeName);
         if (field === undefined) return none;
         if (own === undefined) {
           const [count = 0, ...shape] = field.shape;
-          return startsOf(Array.from({ length: count }, () => shape));
+          return layoutOf(Array.from({ length: count }, () => shape));
         }
         const [count = 0, width = 0] = own.shape;
         const values = await bytesAt(file, path, dataStart + own.data_offsets[0], dataStart + own.data_offsets[1]);
         const at = (n: number): number => Number(values.readBigInt64LE(n * 8));
-        return startsOf(Array.from({ length: count }, (_, n) => Array.from({ length: width }, (__, i) => at(n * width + i))));
+        return layoutOf(Array.from({ length: count }, (_, n) => Array.from({ length: width }, (__, i) => at(n * width + i))));
       };
       return new Pack(path, fields, dataStart, {
         all: await rows('mean', 'shape'),
@@ -97,7 +81,7 @@ export class Pack {
     }
   }
 
-  async #latents(file: FileHandle, name: string, { shapes, starts }: Rows, n: number): Promise<Latents> {
+  async #latents(file: FileHandle, name: string, { shapes, starts }: RowLayout, n: number): Promise<Latents> {
     return { data: await this.#floats(file, name, starts[n], starts[n + 1]), shape: shapes[n] ?? [] };
   }
 
@@ -117,25 +101,4 @@ export class Pack {
     const bytes = await bytesAt(file, this.path, start + from * width, start + to * width);
     return new Float32Array(bytes.buffer, bytes.byteOffset, to - from);
   }
-}
-
-function startsOf(shapes: readonly (readonly number[])[]): Rows {
-  const starts = [0];
-  for (const shape of shapes) starts.push((starts.at(-1) ?? 0) + elementsOf(shape));
-  return { shapes, starts };
-}
-
-/** In memory of their own, aligned for any type. */
-async function bytesAt(file: FileHandle, path: string, from: number, to: number): Promise<Buffer> {
-  const bytes = Buffer.from(new ArrayBuffer(to - from));
-  for (let done = 0; done < bytes.length; ) {
-    const { bytesRead } = await file.read(bytes, done, bytes.length - done, from + done);
-    if (bytesRead === 0) throw new SpindleError('DATA_LOSS', `${path}: expected ${to} bytes, got ${from + done}`);
-    done += bytesRead;
-  }
-  return bytes;
-}
-
-function elementsOf(shape: readonly number[]): number {
-  return shape.reduce((product, n) => product * n, 1);
 }

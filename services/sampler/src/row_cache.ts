@@ -4,7 +4,7 @@
  * its rows' keys beside it, so there are no more files than twice the shards. A pack that is damaged or gone is forgotten.
  */
 import { create } from '@bufbuild/protobuf';
-import { ensureError, type ArtifactStore } from '@spindle/kit';
+import { digestHex, ensureError, type ArtifactStore } from '@spindle/kit';
 import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
 import { ahead } from './ahead.js';
 import type { EncodedImage, EncodedText } from './encode_rows.js';
@@ -78,12 +78,12 @@ export class RowCache {
     return this.#find(this.#texts.get(key), (pack, row) => pack.text(row, pooled));
   }
 
-  async keep({ digest, bytes, mediaType }: ArtifactRef, rows: IndexedRow[]): Promise<void> {
+  async keep(shard: ArtifactRef, rows: IndexedRow[]): Promise<void> {
     if (rows.length === 0 || rows.length >= mostRows) return;
-    const name = nameOf(digest);
+    const { digest, bytes, mediaType } = shard;
     const index: Index = { shard: { digest, bytes: Number(bytes), mediaType }, rows };
     // Later runs read it; this one does not come back to its rows.
-    await this.store.commitResult(name, JSON.stringify(index));
+    await this.store.commitResult(nameOf(shard), JSON.stringify(index));
   }
 
   async #load(): Promise<void> {
@@ -176,7 +176,7 @@ function parseIndex(json: string): Index | null {
   }
 }
 
-function nameOf(digest: string): string {
-  const hex = digest.replace(/^sha256:/, '');
+function nameOf(shard: ArtifactRef): string {
+  const hex = digestHex(shard);
   return `${prefix}/${hex.slice(0, 2)}/${hex}`;
 }

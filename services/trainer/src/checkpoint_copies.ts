@@ -7,13 +7,12 @@
 import { readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ensureError, isCode, type CheckpointMirror, type Logger } from '@spindle/kit';
-
-const fileName = /^step-(\d{8})\.(json|safetensors)$/;
+import { manifestSteps, parseName, stem } from './checkpoint_names.js';
 
 export class CheckpointCopies {
   #busy: Promise<void> = Promise.resolve();
-  /** Stem of what goes up next; of several that wait, the newest. */
-  #next: string | undefined;
+  /** Step of what goes up next; of several that wait, the newest. */
+  #next: number | undefined;
 
   constructor(
     readonly mirror: CheckpointMirror,
@@ -21,10 +20,10 @@ export class CheckpointCopies {
     readonly logger: Logger,
   ) {}
 
-  /** In the background: of the checkpoint `stem`, which is whole. */
-  add(stem: string): void {
+  /** In the background: of the checkpoint of `step`, which is whole. */
+  add(step: number): void {
     const waits = this.#next !== undefined;
-    this.#next = stem;
+    this.#next = step;
     if (!waits) this.#busy = this.#busy.then(() => this.#upload());
   }
 
@@ -35,12 +34,10 @@ export class CheckpointCopies {
 
   /** Brings a checkpoint that is newer than `newest` here; it is not verified yet. Throws when the store does not answer. */
   async fetch(newest: number): Promise<void> {
-    const names = await this.mirror.list();
-    const step = Math.max(0, ...names.filter((name) => name.endsWith('.json')).map(stepOf));
+    const step = Math.max(0, ...manifestSteps(await this.mirror.list()));
     if (step <= newest) return;
-    const stem = `step-${String(step).padStart(8, '0')}`;
     // As when it is written: the manifest comes last.
-    for (const name of [`${stem}.safetensors`, `${stem}.json`]) await this.bring(name);
+    for (const name of [`${stem(step)}.safetensors`, `${stem(step)}.json`]) await this.bring(name);
     this.logger.info({ step }, 'a checkpoint came from the artifact store');
   }
 
@@ -57,7 +54,10 @@ export class CheckpointCopies {
   }
 
   async remove(which: (step: number) => boolean): Promise<void> {
-    for (const name of await this.mirror.list()) if (fileName.test(name) && which(stepOf(name))) await this.mirror.remove(name);
+    for (const name of await this.mirror.list()) {
+      const file = parseName(name);
+      if (file !== null && which(file.step)) await this.mirror.remove(name);
+    }
   }
 
   /** All of them, once training is done with them. */
@@ -68,24 +68,19 @@ export class CheckpointCopies {
   }
 
   async #upload(): Promise<void> {
-    const stem = this.#next;
+    const step = this.#next;
     this.#next = undefined;
-    if (stem === undefined) return;
+    if (step === undefined) return;
+    const name = stem(step);
     try {
-      const manifest = await readFile(join(this.directory, `${stem}.json`));
-      await this.mirror.upload(`${stem}.safetensors`, join(this.directory, `${stem}.safetensors`));
-      await this.mirror.write(`${stem}.json`, manifest);
-      const step = stepOf(`${stem}.json`);
+      const manifest = await readFile(join(this.directory, `${name}.json`));
+      await this.mirror.upload(`${name}.safetensors`, join(this.directory, `${name}.safetensors`));
+      await this.mirror.write(`${name}.json`, manifest);
       await this.remove((other) => other < step);
     } catch (thrown) {
       // Pruned before its turn came: a newer one is on its way.
       if (isCode(thrown, 'ENOENT')) return;
-      this.logger.warn({ checkpoint: stem, reason: ensureError(thrown).message }, 'a checkpoint could not be copied to the artifact store');
+      this.logger.warn({ checkpoint: name, reason: ensureError(thrown).message }, 'a checkpoint could not be copied to the artifact store');
     }
   }
-}
-
-/** 0 for names of other files. */
-function stepOf(name: string): number {
-  return Number(fileName.exec(name)?.[1] ?? 0);
 }

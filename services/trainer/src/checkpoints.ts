@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { ensureError, sha256File, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
 import { z } from 'zod';
 import type { CheckpointCopies } from './checkpoint_copies.js';
+import { manifestSteps, stem } from './checkpoint_names.js';
 
 const manifestSchema = z.object({
   schemaVersion: z.literal(1),
@@ -30,8 +31,6 @@ const rollbacksSchema = z.object({ count: z.number().int().min(0), learningRateS
 /** How often training has gone back to a checkpoint, and what its learning rates are multiplied by since. */
 export type Rollbacks = z.output<typeof rollbacksSchema>;
 const rollbacksFile = 'rollbacks.json';
-
-const manifestName = /^step-(\d{8})\.json$/;
 
 export class Checkpoints {
   constructor(
@@ -61,7 +60,7 @@ export class Checkpoints {
       const checkpoint = { path, manifest };
       await verify(checkpoint);
       await this.#prune();
-      this.copies?.add(stem(step));
+      this.copies?.add(step);
       return checkpoint;
     } catch (thrown) {
       await rm(temporary, { force: true });
@@ -132,7 +131,7 @@ export class Checkpoints {
     if (this.copies === null) return;
     await this.copies.remove((other) => other >= step);
     const newest = await this.newest();
-    if (newest > 0) this.copies.add(stem(newest));
+    if (newest > 0) this.copies.add(newest);
   }
 
   /** Copies that are on their way have arrived, or failed to. */
@@ -149,12 +148,7 @@ export class Checkpoints {
   }
 
   async #steps(): Promise<number[]> {
-    const names = await readdir(this.directory);
-    return names
-      .map((name) => manifestName.exec(name)?.[1])
-      .filter((digits) => digits !== undefined)
-      .map(Number)
-      .sort((a, b) => b - a);
+    return manifestSteps(await readdir(this.directory)).sort((a, b) => b - a);
   }
 
   async #prune(): Promise<void> {
@@ -175,8 +169,4 @@ async function verify({ path, manifest }: Checkpoint): Promise<void> {
   if (size !== manifest.bytes) throw new SpindleError('DATA_LOSS', `${path}: expected ${manifest.bytes} bytes, got ${size}`);
   const digest = await sha256File(path);
   if (digest !== manifest.sha256) throw new SpindleError('DATA_LOSS', `${path}: expected sha256 ${manifest.sha256}, got ${digest}`);
-}
-
-function stem(step: number): string {
-  return `step-${String(step).padStart(8, '0')}`;
 }
