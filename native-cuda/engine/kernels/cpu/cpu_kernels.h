@@ -155,6 +155,9 @@ class CpuKernels : public HostKernels {
   void outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride);
   template <class Runs>
   void outer_product(const Runs& runs, int64_t m, int64_t n, int64_t taps, const GradSlot& dw, int64_t m_stride, int64_t tap_stride, int64_t n_stride);
+  // The same of a matrix, with the bias; see matrix_gradient.cc
+  struct MatrixGradient;
+  void matrix_gradient(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x);
   void bias_gradient(const GradSlot& db, const Tensor& dy, int64_t rows, int64_t n);
 
   // Runs f(begin, end, thread) over [0, n) in pieces of `grain`.

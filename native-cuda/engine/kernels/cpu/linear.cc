@@ -21,6 +21,7 @@ struct MatrixRows {
 
   int64_t positions_per_image() const { return 1; }
   int64_t weight_tap(int64_t) const { return 0; }
+  bool dense() const { return true; }
   void pointers(const void** out, int64_t row, int64_t rows, int64_t, int64_t, int64_t k0) const {
     for (int64_t i = 0; i < rows; ++i) out[i] = at(x, (row + i) * k + k0, input_dtype);
   }
@@ -101,7 +102,9 @@ void CpuKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& 
     for (int64_t row = chunk * kTaskRows; row < last; row += tile) {
       int64_t count = std::min(tile, last - row);
       for (int64_t i = 0; i < count; ++i) pointers[i] = at(x.raw(), (row + i) * k, x.dtype());
-      gemm({pointers, 1, count, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false});
+      // The rows of the next tile follow these ones.
+      Fetch next = row + tile < last ? Fetch{static_cast<const char*>(pointers[count - 1]) + k * (bf16 ? 2 : 4), tile * 4} : Fetch{};
+      gemm({pointers, 1, count, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false, next});
       gemm({pointers, 1, count, k, b.block(panels + panel, 0, 0), b.panel, vectors, gate, b.panel, false});
       for (int64_t i = 0; i < count; ++i)
         simd_.geglu_row(at(y.raw(), (row + i) * half + n0, y.dtype()), value + i * b.panel, gate + i * b.panel, bias ? bias.f32() + n0 : nullptr, bias ? bias.f32() + half + n0 : nullptr, b.panel, bf16);
@@ -118,6 +121,7 @@ void CpuKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, con
 
 void CpuKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {
   int64_t n = dy.dim(1), k = x.dim(1);
+  if (dw && dy.dtype() == x.dtype() && k >= simd_.width && (is_bf16(dy) || !sums_in_double(n * k, 1))) return matrix_gradient(dw, db, dy, x);
   if (dw) outer_product(MatrixRuns{dy, x, dy.dim(0)}, n, k, 1, dw, k, 0, 1);
   if (db) bias_gradient(db, dy, dy.dim(0), n);
 }

@@ -30,13 +30,17 @@ constexpr int64_t kLineBytes = 64;
 //   int64_t weight_tap(int64_t tap) const                    where the tap lies in the packed panels
 //   bool contiguous_taps                                     weight_tap(t) == weight_tap(0) + t
 //   RowCall output(int64_t row, int64_t n0) const            c is filled in by the driver
+//   bool dense() const                                       row i + 1 of y lies right after row i
 //   DType output_dtype
 //   bool accumulate                                          y is added to
 template <class Rows>
 void CpuKernels::multiply(const Rows& rows, const Packed& b) {
   if (rows.count == 0) return;
   bool bf16 = b.dtype == DType::BF16;
-  auto gemm = bf16 ? simd_.gemm_bf16 : sums_in_double(b.taps * b.k * b.n, rows.positions_per_image()) ? simd_.gemm_f32_wide : simd_.gemm_f32;
+  bool wide = !bf16 && sums_in_double(b.taps * b.k * b.n, rows.positions_per_image());
+  auto gemm = bf16 ? simd_.gemm_bf16 : wide ? simd_.gemm_f32_wide : simd_.gemm_f32;
+  // Whole tiles go from registers to where they belong, where rows of y follow one another.
+  auto gemm_store = rows.output_dtype != b.dtype || wide || !rows.dense() ? nullptr : bf16 ? simd_.gemm_bf16_store : simd_.gemm_f32_store;
   int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
   // In whole lines alone: a part of one would be a write of its own.
   int64_t row_size = b.n * int64_t(dtype_size(rows.output_dtype)), panel_size = b.panel * int64_t(dtype_size(rows.output_dtype));
@@ -62,6 +66,7 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
         simd_.store_row(call, rows.output_dtype == DType::BF16);
       }
     };
+    const int64_t row_input = rows.k * (bf16 ? 2 : 4);
     bool first = true;
     for (int64_t tap0 = 0; tap0 < rows.taps; tap0 += tap_step) {
       int64_t tap1 = std::min(rows.taps, tap0 + tap_step);
@@ -72,6 +77,12 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
           rows.pointers(pointers, row, count, tap0, tap1, k0);
           GemmCall call{pointers, tap1 - tap0, count, k1 - k0, b.block(panel, rows.weight_tap(tap0), k0), width, vectors,
                         c + (one_block ? 0 : (row - row0) * width), width, !first};
+          if (RowCall first_row = rows.output(row, n0); one_block && gemm_store && count == tile && first_row.per_image == rows.output(row + count - 1, n0).per_image) {
+            // The rows of the next tile follow these ones.
+            if (rows.taps == 1 && row + tile < row1) call.fetch = {static_cast<const char*>(pointers[count - 1]) + row_input, tile * 4};
+            gemm_store(call, {first_row.y, b.n, first_row.bias, first_row.per_image, first_row.residual, columns, first_row.accumulate, stream});
+            continue;
+          }
           gemm(call);
           if (one_block) store(row, count, c);
         }

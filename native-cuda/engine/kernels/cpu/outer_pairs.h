@@ -53,7 +53,7 @@ void CpuKernels::outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int
   threads_.run(blocks, [&](int64_t block, int) {
     int64_t before = 0;
     for (int64_t b = block / group * group; b < block; ++b) before += round_up(runs.positions(b), step);
-    simd_.outer_pairs_pack(dy_packed + block / group * dy_group + before * simd_.outer_pairs_tile, static_cast<const uint16_t*>(runs.m_base(block)), runs.positions(block), m, pitch);
+    simd_.outer_pairs_pack(dy_packed + block / group * dy_group + before * simd_.outer_pairs_tile, static_cast<const uint16_t*>(runs.m_base(block)), runs.positions(block), m, m, pitch);
   });
   if (shared) {
     const int64_t pieces_of_copy = divide_up(x_positions / 2, kPackedPairs);
@@ -95,7 +95,7 @@ void CpuKernels::outer_product_pairs(const Runs& runs, int64_t m, int64_t n, int
         }
       }
       const uint16_t* a = dy_packed + g * dy_group + row0 * pitch;
-      for (int64_t r = 0; r < rows; r += tile) simd_.outer_pairs({a + r * pitch, b, count, pitch, std::min(tile, rows - r), vectors, c + r * width, width, g > 0});
+      for (int64_t r = 0; r < rows; r += tile) simd_.outer_pairs({a + r * pitch, 2 * simd_.outer_pairs_tile, b, count, pitch, std::min(tile, rows - r), vectors, c + r * width, width, g > 0});
     }
     for (int64_t r = 0; r < rows; ++r) {
       float* out = dw.tensor.f32() + (row0 + r) * m_stride + tap * tap_stride + n0;

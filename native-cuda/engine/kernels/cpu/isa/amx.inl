@@ -169,16 +169,16 @@ static inline void transpose_pairs(__m512i (&r)[16]) {
   }
 }
 // Tiles of [16 rows][32 positions], one after the other along the positions: what a tile of a is.
-static void outer_pairs_pack_amx(uint16_t* out, const uint16_t* dy, int64_t positions, int64_t m, int64_t pitch) {
+static void outer_pairs_pack_amx(uint16_t* out, const uint16_t* dy, int64_t positions, int64_t m, int64_t stride, int64_t pitch) {
   for (int64_t row = 0; row < m; row += 16) {
     const __mmask16 some = m - row >= 16 ? __mmask16(-1) : mask(m - row);
     for (int64_t p0 = 0; p0 < positions; p0 += 32) {
       __m512i pairs[16];
       for (int64_t i = 0; i < 16; ++i) {
         const int64_t p = p0 + 2 * i;
-        const uint16_t* at = dy + p * m + row;
+        const uint16_t* at = dy + p * stride + row;
         __m512i even = p < positions ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, at)) : _mm512_setzero_si512();
-        __m512i odd = p + 1 < positions ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, at + m)), 16) : _mm512_setzero_si512();
+        __m512i odd = p + 1 < positions ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, at + stride)), 16) : _mm512_setzero_si512();
         pairs[i] = _mm512_or_si512(even, odd);
       }
       transpose_pairs(pairs);
@@ -192,6 +192,7 @@ static constexpr Simd make_amx_table(const char* name) {
   Simd table = make_table(name);
   for (int vectors = 1; vectors <= 4; ++vectors) table.rows_for_bf16[vectors] = 32;
   table.gemm_bf16 = gemm_bf16_amx;
+  table.gemm_bf16_store = nullptr;
   table.winograd_bf16 = false;
   table.outer_pairs_tile = 16;
   table.outer_pairs_rows = 32;

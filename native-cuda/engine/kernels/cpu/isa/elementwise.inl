@@ -7,20 +7,24 @@ static void to_bf16(uint16_t* y, const float* x, int64_t n) {
   for (int64_t i = 0; i < n; i += V::W) store_any(y + i, load_any(x + i, n - i), n - i);
 }
 
-static inline V apply_unary(V x, Unary kind) {
+template <class T>
+static inline V gelu_for(V x, const T* rounded) { return x * normal_cdf_for(x, rounded); }
+template <class T>
+static inline V apply_unary(V x, Unary kind, const T* rounded) {
   switch (kind) {
-    case Unary::Silu: return x * sigmoid(x);
-    case Unary::Gelu: return x * normal_cdf(x);
-    case Unary::QuickGelu: return x * sigmoid(set1(1.702f) * x);
+    case Unary::Silu: return x * sigmoid_for(x, rounded);
+    case Unary::Gelu: return gelu_for(x, rounded);
+    case Unary::QuickGelu: return x * sigmoid_for(set1(1.702f) * x, rounded);
     default: return x;
   }
 }
-static inline V unary_gradient(V x, Unary kind) {
+template <class T>
+static inline V unary_gradient(V x, Unary kind, const T* rounded) {
   switch (kind) {
-    case Unary::Silu: return silu_gradient(x);
-    case Unary::Gelu: return gelu_gradient(x);
+    case Unary::Silu: return silu_gradient_for(x, rounded);
+    case Unary::Gelu: return gelu_gradient_for(x, rounded);
     case Unary::QuickGelu: {
-      V s = sigmoid(set1(1.702f) * x);
+      V s = sigmoid_for(set1(1.702f) * x, rounded);
       return s * (set1(1.0f) + set1(1.702f) * x * (set1(1.0f) - s));
     }
     default: return set1(1.0f);
@@ -28,12 +32,12 @@ static inline V unary_gradient(V x, Unary kind) {
 }
 template <class T>
 static void unary_typed(T* y, const T* x, int64_t n, Unary kind) {
-  for (int64_t i = 0; i < n; i += V::W) store_any(y + i, apply_unary(load_any(x + i, n - i), kind), n - i);
+  for (int64_t i = 0; i < n; i += V::W) store_any(y + i, apply_unary(load_any(x + i, n - i), kind, x), n - i);
 }
 template <class T>
 static void unary_backward_typed(T* dx, const T* dy, const T* x, int64_t n, Unary kind, bool accumulate) {
   for (int64_t i = 0; i < n; i += V::W) {
-    V v = load_any(dy + i, n - i) * unary_gradient(load_any(x + i, n - i), kind);
+    V v = load_any(dy + i, n - i) * unary_gradient(load_any(x + i, n - i), kind, x);
     if (accumulate) v = load_any(dx + i, n - i) + v;
     store_any(dx + i, v, n - i);
   }
@@ -43,7 +47,7 @@ static void geglu_typed(T* y, const T* x, int64_t rows, int64_t channels) {
   for (int64_t row = 0; row < rows; ++row, y += channels, x += 2 * channels)
     for (int64_t c = 0; c < channels; c += V::W) {
       int64_t n = channels - c;
-      store_any(y + c, load_any(x + c, n) * apply_unary(load_any(x + channels + c, n), Unary::Gelu), n);
+      store_any(y + c, load_any(x + c, n) * gelu_for(load_any(x + channels + c, n), x), n);
     }
 }
 template <class T>
@@ -52,7 +56,7 @@ static void geglu_row_typed(T* y, const float* value, const float* gate, const f
     V v = load_any(value + c, n - c), g = load_any(gate + c, n - c);
     if (value_bias) v = v + load_any(value_bias + c, n - c);
     if (gate_bias) g = g + load_any(gate_bias + c, n - c);
-    store_any(y + c, v * apply_unary(g, Unary::Gelu), n - c);
+    store_any(y + c, v * gelu_for(g, y), n - c);
   }
 }
 static void geglu_row(void* y, const float* value, const float* gate, const float* value_bias, const float* gate_bias, int64_t n, bool bf16) {
@@ -64,7 +68,7 @@ static void geglu_backward_typed(T* dx, const T* dy, const T* x, int64_t rows, i
     for (int64_t c = 0; c < channels; c += V::W) {
       int64_t n = channels - c;
       V d = load_any(dy + c, n), value = load_any(x + c, n), gate = load_any(x + channels + c, n);
-      V dv = d * gate * normal_cdf(gate), dg = d * value * gelu_gradient(gate);
+      V dv = d * gate * normal_cdf_for(gate, x), dg = d * value * gelu_gradient_for(gate, x);
       if (accumulate) {
         dv = load_any(dx + c, n) + dv;
         dg = load_any(dx + channels + c, n) + dg;

@@ -3,15 +3,19 @@
 // A float32 chain longer than this is cut and the pieces are summed in c, which bounds the rounding error of long sums.
 constexpr int64_t kChain = 256;
 
+// Where nothing is wanted, what is at hand anyway: asking for no address at all is slow.
+static inline const char* fetched(const Fetch& fetch, const void* at_hand) { return fetch.from ? fetch.from : static_cast<const char*>(at_hand); }
+
+// Sums of a tile. Pieces of a cut chain are in c; whether there are any is returned.
 template <int ROWS, int NV>
-static void gemm_f32_tile(const GemmCall& g) {
-  V acc[ROWS][NV];
+static inline __attribute__((always_inline)) bool sum_f32(const GemmCall& g, V (&acc)[ROWS][NV]) {
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) acc[r][j] = zero();
   const float* b = static_cast<const float*>(g.b);
-  const int64_t k = g.k, ldb = g.ldb;
+  const int64_t k = g.k, ldb = g.ldb, step = g.fetch.step;
+  const char* fetch = fetched(g.fetch, g.b);
   const void* const* rows = g.a;
   bool stored = g.accumulate;
   int64_t chain = 0;
@@ -35,7 +39,8 @@ static void gemm_f32_tile(const GemmCall& g) {
       int64_t i1 = i0 + kChain < k ? i0 + kChain : k;
       if (chain + (i1 - i0) > kChain) flush();
       chain += i1 - i0;
-      for (int64_t i = i0; i < i1; ++i, b += ldb) {
+      for (int64_t i = i0; i < i1; ++i, b += ldb, fetch += step) {
+        __builtin_prefetch(fetch);
         V bv[NV];
 #pragma GCC unroll 4
         for (int j = 0; j < NV; ++j) bv[j] = load(b + j * V::W);
@@ -48,7 +53,20 @@ static void gemm_f32_tile(const GemmCall& g) {
       }
     }
   }
-  flush();
+  return stored;
+}
+
+template <int ROWS, int NV>
+static void gemm_f32_tile(const GemmCall& g) {
+  V acc[ROWS][NV];
+  const bool stored = sum_f32<ROWS, NV>(g, acc);
+#pragma GCC unroll 16
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      float* c = g.c + r * g.ldc + j * V::W;
+      store(c, stored ? load(c) + acc[r][j] : acc[r][j]);
+    }
 }
 
 static inline uint32_t pair_at(const uint16_t* p) {
@@ -58,20 +76,21 @@ static inline uint32_t pair_at(const uint16_t* p) {
 }
 
 template <int ROWS, int NV>
-static void gemm_bf16_tile(const GemmCall& g) {
-  V acc[ROWS][NV];
+static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g, V (&acc)[ROWS][NV]) {
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
   const uint16_t* b = static_cast<const uint16_t*>(g.b);
-  const int64_t pairs = g.k / 2, ldb = 2 * g.ldb;
+  const int64_t pairs = g.k / 2, ldb = 2 * g.ldb, step = g.fetch.step;
+  const char* fetch = fetched(g.fetch, g.b);
   const void* const* rows = g.a;
   for (int64_t s = 0; s < g.segments; ++s, rows += ROWS) {
     const uint16_t* a[ROWS];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) a[r] = static_cast<const uint16_t*>(rows[r]);
-    for (int64_t i = 0; i < pairs; ++i, b += ldb) {
+    for (int64_t i = 0; i < pairs; ++i, b += ldb, fetch += step) {
+      __builtin_prefetch(fetch);
       P bv[NV];
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) bv[j] = load_pairs(b + 2 * j * V::W);
@@ -89,10 +108,55 @@ static void gemm_bf16_tile(const GemmCall& g) {
       b += ldb;
     }
   }
+}
+
+template <int ROWS, int NV>
+static void gemm_bf16_tile(const GemmCall& g) {
+  V acc[ROWS][NV];
+  sum_bf16<ROWS, NV>(g, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) store(g.c + r * g.ldc + j * V::W, acc[r][j]);
+}
+
+// What is left of an output row once its sums are there, a vector at a time: see RowCall.
+template <bool WHOLE, class T>
+static inline __attribute__((always_inline)) void finish(V v, T* y, const float* bias, const T* per_image, const T* residual, int64_t n, bool accumulate, bool stream) {
+  if (bias) v = v + (WHOLE ? load(bias) : load_n(bias, n));
+  if (per_image) v = v + (WHOLE ? load(per_image) : load_n(per_image, n));
+  if (residual) v = v + (WHOLE ? load(residual) : load_n(residual, n));
+  if (accumulate) v = (WHOLE ? load(y) : load_n(y, n)) + v;
+  if (!WHOLE) store_n(y, v, n);
+  else if (stream) store_past(y, v);
+  else store(y, v);
+}
+
+// The sums of a whole tile, finished in registers. T is the type of both sides.
+template <int ROWS, int NV, class T>
+static void gemm_store_tile(const GemmCall& g, const TileStore& t) {
+  T* const y = static_cast<T*>(t.y);
+#pragma GCC unroll 16
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j)
+      if ((j * V::W * sizeof(T)) % 64 == 0) __builtin_prefetch(y + r * t.ld + j * V::W, 1);
+  V acc[ROWS][NV];
+  bool stored = false;
+  if constexpr (sizeof(T) == 2) sum_bf16<ROWS, NV>(g, acc);
+  else stored = sum_f32<ROWS, NV>(g, acc);
+  const bool stream = t.stream && reinterpret_cast<uintptr_t>(y) % 64 == 0;
+  const T *per_image = static_cast<const T*>(t.per_image), *residual = static_cast<const T*>(t.residual);
+#pragma GCC unroll 16
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      const int64_t column = j * V::W, at = r * t.ld + column, left = t.n - column;
+      V v = stored ? load(g.c + r * g.ldc + column) + acc[r][j] : acc[r][j];
+      const float* bias = t.bias ? t.bias + column : nullptr;
+      if (left >= V::W) finish<true>(v, y + at, bias, per_image ? per_image + column : nullptr, residual ? residual + at : nullptr, left, t.accumulate, stream);
+      else finish<false>(v, y + at, bias, per_image ? per_image + column : nullptr, residual ? residual + at : nullptr, left, t.accumulate, stream);
+    }
 }
 
 template <int ROWS, int NV>
@@ -102,10 +166,12 @@ static void outer_f32_tile(const OuterCall& g) {
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
-  const int64_t lda = g.lda, ldb = g.ldb;
+  const int64_t lda = g.lda, ldb = g.ldb, step = g.fetch.step;
+  const char* fetch = fetched(g.fetch, g.c);
   for (int64_t s = 0; s < g.run_count; ++s) {
     const float *a = g.runs[s].a, *b = g.runs[s].b;
-    for (int64_t i = 0; i < g.runs[s].count; ++i, a += lda, b += ldb) {
+    for (int64_t i = 0; i < g.runs[s].count; ++i, a += lda, b += ldb, fetch += step) {
+      __builtin_prefetch(fetch, 0, 2);
       V bv[NV];
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) bv[j] = load(b + j * V::W);
@@ -286,4 +352,17 @@ static void store_row_typed(const RowCall& r) {
     }
   }
 }
+constexpr int kTileRows[] = SPINDLE_ROWS;
+template <class T>
+static void gemm_store(const GemmCall& g, const TileStore& t) {
+  switch (g.vectors) {
+    case 1: return gemm_store_tile<kTileRows[1], 1, T>(g, t);
+#if SPINDLE_MAX_VECTORS == 4
+    case 2: return gemm_store_tile<kTileRows[2], 2, T>(g, t);
+    case 3: return gemm_store_tile<kTileRows[3], 3, T>(g, t);
+#endif
+    default: return gemm_store_tile<kTileRows[SPINDLE_MAX_VECTORS], SPINDLE_MAX_VECTORS, T>(g, t);
+  }
+}
+
 static void store_row(const RowCall& r, bool bf16) { bf16 ? store_row_typed<uint16_t>(r) : store_row_typed<float>(r); }

@@ -7,6 +7,12 @@
 
 namespace spindle::cpu {
 
+// Memory that is wanted soon: `from` + i * step, asked for beside the i-th product.
+struct Fetch {
+  const char* from = nullptr;
+  int64_t step = 0;
+};
+
 // c[rows][columns] (+)= sum over segments and k of a[segment * rows + row][k] * b. `b` is packed:
 // float32: [segment][k][ldb]; bfloat16: [segment][(k + 1) / 2][ldb][2] (pairs along k, an odd tail padded with zero).
 struct GemmCall {
@@ -20,6 +26,7 @@ struct GemmCall {
   float* c;
   int64_t ldc;
   bool accumulate;
+  Fetch fetch = {};
 };
 
 // A run of `count` positions: c[m][n] += a[position][m] * b[position][n], for gradients of weights.
@@ -37,6 +44,7 @@ struct OuterCall {
   float* c;
   int64_t ldc;
   bool accumulate;
+  Fetch fetch = {};
 };
 
 // The same from bfloat16 positions in pairs: b[pair][vectors * width][2], in runs; a as outer_pairs_pack left it.
@@ -46,6 +54,7 @@ struct OuterPairsRun {
 };
 struct OuterPairsCall {
   const uint16_t* a;  // of a row that is a multiple of outer_pairs_tile: the positions of all runs
+  int64_t a_step;     // elements between its pairs: 2 * outer_pairs_tile as outer_pairs_pack left them. Without tile registers, others as well
   const OuterPairsRun* runs;
   int64_t run_count;
   int64_t pitch;      // positions that the packed a has room for
@@ -54,6 +63,7 @@ struct OuterPairsCall {
   float* c;
   int64_t ldc;
   bool accumulate;
+  Fetch fetch = {};
 };
 
 // One output row: y = (accumulate ? y : 0) + c + bias + per_image + residual. Null pointers are left out.
@@ -66,6 +76,17 @@ struct RowCall {
   int64_t n;
   bool accumulate;
   bool stream = false;  // past the caches: the output is larger than they are
+};
+
+// The rows of a whole tile, `ld` elements apart, finished as a RowCall says.
+struct TileStore {
+  void* y;
+  int64_t ld;
+  const float* bias;
+  const void* per_image;  // of all rows
+  const void* residual;   // rows as far apart as those of y
+  int64_t n;
+  bool accumulate, stream;
 };
 
 struct AdamWCall {
@@ -87,12 +108,16 @@ struct Simd {
   void (*gemm_f32)(const GemmCall&);
   void (*gemm_f32_wide)(const GemmCall&);  // sums in double
   void (*gemm_bf16)(const GemmCall&);
+  // Sums of rows_for[vectors] (rows_for_bf16) rows that are finished and stored without leaving registers; c is room for them, and
+  // `accumulate` of the call is not looked at. Null where another kernel makes the sums.
+  void (*gemm_f32_store)(const GemmCall&, const TileStore&);
+  void (*gemm_bf16_store)(const GemmCall&, const TileStore&);
   void (*outer_f32)(const OuterCall&);
   void (*outer_f32_wide)(const OuterCall&);  // sums in double within a block
   void (*outer_pairs)(const OuterPairsCall&);
-  // Packs positions of dy(position, m) for outer_pairs: row r starts at out + r * pitch for r a multiple of outer_pairs_tile, with
+  // Packs positions of dy, rows [0, m) of `stride`, for outer_pairs: row r starts at out + r * pitch for r a multiple of outer_pairs_tile, with
   // room for whole tiles of rows; positions are padded with zeros to whole steps. `out` may start at any step of the pitch.
-  void (*outer_pairs_pack)(uint16_t* out, const uint16_t* dy, int64_t positions, int64_t m, int64_t pitch);
+  void (*outer_pairs_pack)(uint16_t* out, const uint16_t* dy, int64_t positions, int64_t m, int64_t stride, int64_t pitch);
   int outer_pairs_tile;  // rows packed together
   int outer_pairs_rows;  // rows of a call at most, a multiple of the tile
   int outer_pairs_step;  // positions
