@@ -70,6 +70,8 @@ inline const std::vector<LinearCase> kLinear = {
     {1, 3, 2501, 65},
     {1, 600, 36, 200},
     {1, 17, 288, 31, false},
+    {1, 530, 70, 200},
+    {1, 300, 270, 65},
 };
 
 struct GroupNormCase {

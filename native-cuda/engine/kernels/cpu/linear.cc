@@ -84,11 +84,16 @@ void CpuKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& 
   int64_t m = x.dim(0), k = x.dim(1), half = w.shape()[0] / 2;
   Packed b = packed_weight(w, PackKind::Forward, 2 * half, 1, k, x.dtype());
   if (half % b.panel != 0) {  // a panel would hold both values and gates
-    Tensor product(scratch_pool_, {m, 2 * half}, x.dtype());
-    MatrixRows rows{.x = x.raw(), .y = product.raw(), .input_dtype = x.dtype(), .output_dtype = x.dtype(), .count = m, .k = k, .n = 2 * half};
+    Tensor product(scratch_pool_, {m, 2 * half}, DType::F32);
+    MatrixRows rows{.x = x.raw(), .y = product.raw(), .input_dtype = x.dtype(), .output_dtype = DType::F32, .count = m, .k = k, .n = 2 * half};
     if (bias) rows.bias = bias.f32();
     multiply(rows, b);
-    geglu_forward(y, product);
+    pieces(m, kTaskRows, [&](int64_t row0, int64_t row1, int) {
+      for (int64_t row = row0; row < row1; ++row) {
+        const float* value = product.f32() + row * 2 * half;
+        simd_.geglu_row(at(y.raw(), row * half, y.dtype()), value, value + half, nullptr, nullptr, half, is_bf16(y));
+      }
+    });
     return;
   }
   bool bf16 = is_bf16(x);

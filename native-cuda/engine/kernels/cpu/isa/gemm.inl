@@ -140,7 +140,10 @@ static void gemm_store_tile(const GemmCall& g, const TileStore& t) {
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j)
-      if ((j * V::W * sizeof(T)) % 64 == 0) __builtin_prefetch(y + r * t.ld + j * V::W, 1);
+      if ((j * V::W * sizeof(T)) % 64 == 0) {
+        if (!t.stream) __builtin_prefetch(y + r * t.ld + j * V::W, 1);
+        if (t.residual) __builtin_prefetch(static_cast<const T*>(t.residual) + r * t.ld + j * V::W);
+      }
   V acc[ROWS][NV];
   bool stored = false;
   if constexpr (sizeof(T) == 2) sum_bf16<ROWS, NV>(g, acc);
