@@ -35,7 +35,17 @@ struct CpuKernels::MatrixGradient {
   int64_t span = kGroupBytes / size, groups = divide_up(positions, span);
   int64_t shares = std::min(groups, divide_up(kFewestTasks, row_pieces * column_pieces));
   bool a_in_place = !pairs && m <= kDenseFloats, b_in_place = !pairs && n <= kDenseFloats && n % width == 0;
-  int64_t a_step = a_in_place ? m : spread(row_piece * 4) / size;  // elements between packed positions, or pairs of them
+  int64_t a_step = a_in_place ? m : spread(round_up(row_piece, width) * 4) / size;  // elements between packed positions, or pairs of them
+
+  // A task's piece of dw and groups of positions.
+  struct Task {
+    int64_t share, row0, rows, n0, columns, first, last;
+  };
+  int64_t tasks() const { return shares * row_pieces * column_pieces; }
+  Task task(int64_t i) const {
+    int64_t share = i / (row_pieces * column_pieces), row0 = i / column_pieces % row_pieces * row_piece, n0 = i % column_pieces * together * panel;
+    return {share, row0, std::min(row_piece, m - row0), n0, std::min(together * panel, n - n0), groups * share / shares, groups * (share + 1) / shares};
+  }
 
   int64_t c_floats() const { return row_piece * column_piece; }
   int64_t a_bytes() const { return tiles ? row_piece * span * 2 : divide_up(span, pairs ? 2 : 1) * a_step * size; }
@@ -67,14 +77,13 @@ struct CpuKernels::MatrixGradient {
       b += wide * span * size;
     }
   }
-  // What of the next group, from position `next` on, the products of one tile ask memory for: one line of every position (or of
-  // the first or second of every pair). Tiles share out the lines of both sides.
-  Fetch fetch(int64_t next, int64_t row0, int64_t rows, int64_t n0, int64_t columns, int64_t part) const {
+  // What of a group that comes next the products of one tile ask memory for: one line of every position (or of the first or second
+  // of every pair). Tiles share out the lines of both sides.
+  Fetch fetch(const Task& t, int64_t group, int64_t part) const {
     int64_t phases = pairs ? 2 : 1, phase = part % phases, line = part / phases;
-    if (next < 0) return {};
-    for (auto [t, first, count] : {Side{dy, row0, rows}, Side{x, n0, columns}}) {
-      const char* from = at(t.raw(), (next + phase) * t.dim(1) + first, t.dtype());
-      if (int64_t lines = divide_up(count * size, kLine); line < lines) return {from + line * kLine, phases * t.dim(1) * size};
+    for (auto [side, first, count] : {Side{dy, t.row0, t.rows}, Side{x, t.n0, t.columns}}) {
+      const char* from = at(side.raw(), (group * span + phase) * side.dim(1) + first, side.dtype());
+      if (int64_t lines = divide_up(count * size, kLine); line < lines) return {from + line * kLine, phases * side.dim(1) * size};
       else line -= lines;
     }
     return {};
@@ -83,15 +92,17 @@ struct CpuKernels::MatrixGradient {
     const Tensor& t;
     int64_t first, count;
   };
-  void multiply(float* c, int64_t ldc, const std::byte* a, const std::byte* b, int64_t p0, int64_t row0, int64_t n0, int64_t count, int64_t rows, int64_t columns, bool first, int64_t next) const {
-    int64_t part = 0;
+  void multiply(float* c, int64_t ldc, const std::byte* a, const std::byte* b, const Task& now, int64_t group, const Task& next, int64_t next_group) const {
+    int64_t p0 = group * span, count = std::min(span, positions - p0), part = 0;
+    auto [share, row0, rows, n0, columns, first_group, last_group] = now;
+    bool first = group == first_group;
     for (int64_t j = 0; j < columns; j += panel) {
       int64_t wide = std::min(panel, round_up(columns - j, width)), vectors = wide / width;
       OuterRun run{nullptr, reinterpret_cast<const float*>(b), count};
       OuterPairsRun pairs_run{reinterpret_cast<const uint16_t*>(b), round_up(count, step) / 2};
       for (int64_t r = 0; r < rows; r += tile, ++part) {
         int64_t height = std::min(tile, rows - r);
-        Fetch wanted = fetch(next, row0, rows, n0, columns, part);
+        Fetch wanted = fetch(next, next_group, part);
         if (pairs) {
           k.simd_.outer_pairs({reinterpret_cast<const uint16_t*>(a) + r * (tiles ? span : 2), a_step, &pairs_run, 1, span, height, vectors, c + r * ldc + j, ldc, !first, wanted});
         } else {
@@ -111,9 +122,10 @@ void CpuKernels::matrix_gradient(const GradSlot& dw, const GradSlot& db, const T
   int64_t share_floats = g.shares > 1 ? g.row_pieces * g.row_piece * g.ldn : 0, bias_sums = db ? g.m : 0;
   double* bias = reinterpret_cast<double*>(shared_scratch(g.shares * (bias_sums * 8 + share_floats * 4)));
   float* sums = reinterpret_cast<float*>(bias + g.shares * bias_sums);
-  threads_.run(g.shares * g.row_pieces * g.column_pieces, [&](int64_t task, int thread) {
-    int64_t share = task / (g.row_pieces * g.column_pieces), row0 = task / g.column_pieces % g.row_pieces * g.row_piece, rows = std::min(g.row_piece, g.m - row0);
-    int64_t n0 = task % g.column_pieces * g.together * g.panel, columns = std::min(g.together * g.panel, g.n - n0);
+  threads_.run(g.tasks(), [&](int64_t i, int thread) {
+    // While threads are equally fast, the thread's next task is as many on as there are threads.
+    auto task = g.task(i), after = g.task(std::min(i + threads_.threads(), g.tasks() - 1));
+    auto [share, row0, rows, n0, columns, first, last] = task;
     bool with_bias = db && n0 == 0;
     std::byte* memory = scratch(thread, g.a_bytes() + g.b_bytes() + (g.shares > 1 ? 0 : g.c_floats() * 4) + g.row_piece * 4);
     std::byte* b = memory + g.a_bytes();
@@ -121,17 +133,18 @@ void CpuKernels::matrix_gradient(const GradSlot& dw, const GradSlot& db, const T
     float* c = g.shares > 1 ? sums + share * share_floats + row0 * g.ldn + n0 : column_sums + g.row_piece;
     int64_t ldc = g.shares > 1 ? g.ldn : g.column_piece;
     if (with_bias) std::fill_n(bias + share * g.m + row0, rows, 0.0);
-    int64_t first = g.groups * share / g.shares, last = g.groups * (share + 1) / g.shares;
     for (int64_t group = first; group < last; ++group) {
       int64_t p0 = group * g.span, count = std::min(g.span, g.positions - p0);
       g.pack_rows(memory, p0, count, row0, rows);
       g.pack_columns(b, p0, count, n0, columns);
       if (with_bias) {
         std::fill_n(column_sums, rows, 0.0f);
-        simd_.column_sums(column_sums, at(dy.raw(), p0 * g.m + row0, dy.dtype()), count, rows, g.m, g.pairs);
+        if (g.pairs && !g.tiles) simd_.pair_sums(column_sums, reinterpret_cast<const uint16_t*>(memory), divide_up(count, 2), rows, g.a_step);
+        else simd_.column_sums(column_sums, at(dy.raw(), p0 * g.m + row0, dy.dtype()), count, rows, g.m, g.pairs);
         for (int64_t r = 0; r < rows; ++r) bias[share * g.m + row0 + r] += double(column_sums[r]);
       }
-      g.multiply(c, ldc, memory, b, p0, row0, n0, count, rows, columns, group == first, group + 1 < last ? p0 + g.span : -1);
+      if (group + 1 < last) g.multiply(c, ldc, memory, b, task, group, task, group + 1);
+      else g.multiply(c, ldc, memory, b, task, group, after, after.first);
     }
     if (g.shares > 1) return;
     for (int64_t r = 0; r < rows; ++r) {

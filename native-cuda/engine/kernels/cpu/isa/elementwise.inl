@@ -99,6 +99,24 @@ static void column_sums_typed(float* s, const T* x, int64_t rows, int64_t n, int
     store_any(s + c, total, n - c);
   }
 }
+template <int NV>
+static void pair_sums_of(float* sum, const uint16_t* pairs, int64_t count, int64_t rows, int64_t step) {
+  V acc[NV];
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; ++j) acc[j] = zero();
+  for (int64_t i = 0; i < count; ++i, pairs += step)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) acc[j] = dot_pair(acc[j], 0x3f803f80u, load_pairs(pairs + 2 * j * V::W));  // a pair of ones
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; ++j)
+    if (int64_t left = rows - j * V::W; left > 0) store_any(sum + j * V::W, load_any(sum + j * V::W, left) + acc[j], left);
+}
+// Whole vectors are read.
+static void pair_sums(float* sum, const uint16_t* pairs, int64_t count, int64_t rows, int64_t step) {
+  int64_t r = 0;
+  for (; r + 3 * V::W < rows; r += 4 * V::W) pair_sums_of<4>(sum + r, pairs + 2 * r, count, rows - r, step);
+  for (; r < rows; r += V::W) pair_sums_of<1>(sum + r, pairs + 2 * r, count, rows - r, step);
+}
 
 static void unary(void* y, const void* x, int64_t n, Unary kind, bool bf16) {
   bf16 ? unary_typed((uint16_t*)y, (const uint16_t*)x, n, kind) : unary_typed((float*)y, (const float*)x, n, kind);

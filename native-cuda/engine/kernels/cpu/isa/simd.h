@@ -115,6 +115,8 @@ struct Simd {
   void (*outer_f32)(const OuterCall&);
   void (*outer_f32_wide)(const OuterCall&);  // sums in double within a block
   void (*outer_pairs)(const OuterPairsCall&);
+  // sum[r] += the values of row r in `count` pairs of positions, [pair][rows][2] and `step` elements from one to the next.
+  void (*pair_sums)(float* sum, const uint16_t* pairs, int64_t count, int64_t rows, int64_t step);
   // Packs positions of dy, rows [0, m) of `stride`, for outer_pairs: row r starts at out + r * pitch for r a multiple of outer_pairs_tile, with
   // room for whole tiles of rows; positions are padded with zeros to whole steps. `out` may start at any step of the pitch.
   void (*outer_pairs_pack)(uint16_t* out, const uint16_t* dy, int64_t positions, int64_t m, int64_t stride, int64_t pitch);

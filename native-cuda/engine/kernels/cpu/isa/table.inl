@@ -16,6 +16,7 @@ static constexpr Simd make_table(const char* name) {
       .outer_f32 = outer_f32,
       .outer_f32_wide = outer_f32_wide,
       .outer_pairs = outer_pairs,
+      .pair_sums = pair_sums,
       .outer_pairs_pack = outer_pairs_pack,
       .outer_pairs_tile = kPairsTile,
       .outer_pairs_rows = kPairsTile,

@@ -42,6 +42,7 @@ static inline V operator*(V a, V b) { return {_mm256_mul_ps(a.r, b.r)}; }
 static inline V operator/(V a, V b) { return {_mm256_div_ps(a.r, b.r)}; }
 static inline V vmax(V a, V b) { return {_mm256_max_ps(a.r, b.r)}; }
 static inline V vmin(V a, V b) { return {_mm256_min_ps(a.r, b.r)}; }
+static inline V reciprocal_estimate(V a) { return {_mm256_rcp_ps(a.r)}; }  // relative error 4e-4
 static inline V vsqrt(V a) { return {_mm256_sqrt_ps(a.r)}; }
 static inline V sign_bits() { return set1(-0.0f); }
 static inline V vabs(V a) { return {_mm256_andnot_ps(sign_bits().r, a.r)}; }

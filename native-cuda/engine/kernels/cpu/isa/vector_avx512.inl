@@ -38,6 +38,7 @@ static inline V operator*(V a, V b) { return {_mm512_mul_ps(a.r, b.r)}; }
 static inline V operator/(V a, V b) { return {_mm512_div_ps(a.r, b.r)}; }
 static inline V vmax(V a, V b) { return {_mm512_max_ps(a.r, b.r)}; }
 static inline V vmin(V a, V b) { return {_mm512_min_ps(a.r, b.r)}; }
+static inline V reciprocal_estimate(V a) { return {_mm512_maskz_rcp14_ps(__mmask16(-1), a.r)}; }  // relative error 6e-5
 static inline V vsqrt(V a) { return {_mm512_maskz_sqrt_ps(__mmask16(-1), a.r)}; }
 static inline V vabs(V a) { return {_mm512_abs_ps(a.r)}; }
 static inline V vround(V a) { return {_mm512_roundscale_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }

@@ -53,6 +53,7 @@ static inline V operator*(V a, V b) { return {a.r * b.r}; }
 static inline V operator/(V a, V b) { return {a.r / b.r}; }
 static inline V vmax(V a, V b) { return {a.r > b.r ? a.r : b.r}; }
 static inline V vmin(V a, V b) { return {a.r < b.r ? a.r : b.r}; }
+static inline V reciprocal_estimate(V a) { return set1(1.0f) / a; }
 static inline V vsqrt(V a) {
   for (int i = 0; i < 4; ++i) a.r[i] = sqrtf(a.r[i]);
   return a;
