@@ -22,6 +22,7 @@ struct ConvRows {
   int64_t positions_per_image() const { return out_height * out_width; }
   int64_t weight_tap(int64_t tap) const { return tap; }
   bool dense() const { return true; }
+  bool contiguous_rows() const { return stride == 1 && pad == 0; }
   void pointers(const void** out, int64_t row, int64_t rows, int64_t tap0, int64_t tap1, int64_t k0) const {
     for (int64_t i = 0; i < rows; ++i) {
       int64_t pixel = row + i, ox = pixel % out_width, oy = pixel / out_width % out_height, image = pixel / (out_width * out_height);
@@ -60,6 +61,7 @@ struct ConvGradientRows {
   int64_t positions_per_image() const { return height * width; }
   int64_t weight_tap(int64_t tap) const { return tap_list[tap]; }
   bool dense() const { return stride == 1; }
+  bool contiguous_rows() const { return stride == 1 && pad == 0; }
   void place(int64_t row, int64_t& image, int64_t& y, int64_t& x) const {
     x = class_x + row % class_width * stride;
     y = class_y + row / class_width % class_height * stride;

@@ -22,6 +22,7 @@ struct MatrixRows {
   int64_t positions_per_image() const { return 1; }
   int64_t weight_tap(int64_t) const { return 0; }
   bool dense() const { return true; }
+  bool contiguous_rows() const { return true; }
   void pointers(const void** out, int64_t row, int64_t rows, int64_t, int64_t, int64_t k0) const {
     for (int64_t i = 0; i < rows; ++i) out[i] = at(x, (row + i) * k + k0, input_dtype);
   }

@@ -31,6 +31,7 @@ constexpr int64_t kLineBytes = 64;
 //   bool contiguous_taps                                     weight_tap(t) == weight_tap(0) + t
 //   RowCall output(int64_t row, int64_t n0) const            c is filled in by the driver
 //   bool dense() const                                       row i + 1 of y lies right after row i
+//   bool contiguous_rows() const                             so does the input of row i + 1
 //   DType output_dtype
 //   bool accumulate                                          y is added to
 template <class Rows>
@@ -77,11 +78,17 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
           rows.pointers(pointers, row, count, tap0, tap1, k0);
           GemmCall call{pointers, tap1 - tap0, count, k1 - k0, b.block(panel, rows.weight_tap(tap0), k0), width, vectors,
                         c + (one_block ? 0 : (row - row0) * width), width, !first};
-          if (RowCall first_row = rows.output(row, n0); one_block && gemm_store && count == tile && first_row.per_image == rows.output(row + count - 1, n0).per_image) {
-            // The rows of the next tile follow these ones.
-            if (rows.taps == 1 && row + tile < row1) call.fetch = {static_cast<const char*>(pointers[count - 1]) + row_input, tile * 4};
-            gemm_store(call, {first_row.y, b.n, first_row.bias, first_row.per_image, first_row.residual, columns, first_row.accumulate, stream});
-            continue;
+          if (one_block && gemm_store && count == tile) {
+            RowCall out = rows.output(row, n0);
+            // Rows of a matrix follow one another: all whole tiles of an image in one call, which fetches the rows of the next tile.
+            int64_t tiles = rows.taps == 1 && rows.contiguous_rows() ? (row1 - row) / tile : 1;
+            while (tiles > 0 && out.per_image != rows.output(row + tiles * tile - 1, n0).per_image) --tiles;
+            if (tiles > 0) {
+              if (rows.taps == 1) call.fetch = {static_cast<const char*>(pointers[count - 1]) + row_input, tile * 4};
+              gemm_store(call, {out.y, b.n, out.bias, out.per_image, out.residual, columns, out.accumulate, stream, tiles, tile * row_input});
+              row += (tiles - 1) * tile;
+              continue;
+            }
           }
           gemm(call);
           if (one_block) store(row, count, c);

@@ -6,9 +6,9 @@ constexpr int64_t kChain = 256;
 // Where nothing is wanted, what is at hand anyway: asking for no address at all is slow.
 static inline const char* fetched(const Fetch& fetch, const void* at_hand) { return fetch.from ? fetch.from : static_cast<const char*>(at_hand); }
 
-// Sums of a tile. Pieces of a cut chain are in c; whether there are any is returned.
+// Sums of a tile whose rows lie `offset` bytes past the call's. Pieces of a cut chain are in c; whether there are any is returned.
 template <int ROWS, int NV>
-static inline __attribute__((always_inline)) bool sum_f32(const GemmCall& g, V (&acc)[ROWS][NV]) {
+static inline __attribute__((always_inline)) bool sum_f32(const GemmCall& g, V (&acc)[ROWS][NV], int64_t offset = 0) {
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
@@ -34,7 +34,7 @@ static inline __attribute__((always_inline)) bool sum_f32(const GemmCall& g, V (
   for (int64_t s = 0; s < g.segments; ++s, rows += ROWS) {
     const float* a[ROWS];
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) a[r] = static_cast<const float*>(rows[r]);
+    for (int r = 0; r < ROWS; ++r) a[r] = reinterpret_cast<const float*>(static_cast<const char*>(rows[r]) + offset);
     for (int64_t i0 = 0; i0 < k; i0 += kChain) {
       int64_t i1 = i0 + kChain < k ? i0 + kChain : k;
       if (chain + (i1 - i0) > kChain) flush();
@@ -76,7 +76,7 @@ static inline uint32_t pair_at(const uint16_t* p) {
 }
 
 template <int ROWS, int NV>
-static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g, V (&acc)[ROWS][NV]) {
+static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g, V (&acc)[ROWS][NV], int64_t offset = 0) {
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
@@ -88,7 +88,7 @@ static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g, V 
   for (int64_t s = 0; s < g.segments; ++s, rows += ROWS) {
     const uint16_t* a[ROWS];
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) a[r] = static_cast<const uint16_t*>(rows[r]);
+    for (int r = 0; r < ROWS; ++r) a[r] = reinterpret_cast<const uint16_t*>(static_cast<const char*>(rows[r]) + offset);
     for (int64_t i = 0; i < pairs; ++i, b += ldb, fetch += step) {
       __builtin_prefetch(fetch);
       P bv[NV];
@@ -134,22 +134,24 @@ static inline __attribute__((always_inline)) void finish(V v, T* y, const float*
 
 // The sums of a whole tile, finished in registers. T is the type of both sides.
 template <int ROWS, int NV, class T>
-static void gemm_store_tile(const GemmCall& g, const TileStore& t) {
-  T* const y = static_cast<T*>(t.y);
+static inline __attribute__((always_inline)) void gemm_store_tile(const GemmCall& g, const TileStore& t, int64_t tile) {
+  const int64_t first = tile * ROWS * t.ld;
+  T* const y = static_cast<T*>(t.y) + first;
+  const T* const residual = t.residual ? static_cast<const T*>(t.residual) + first : nullptr;
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j)
       if ((j * V::W * sizeof(T)) % 64 == 0) {
         if (!t.stream) __builtin_prefetch(y + r * t.ld + j * V::W, 1);
-        if (t.residual) __builtin_prefetch(static_cast<const T*>(t.residual) + r * t.ld + j * V::W);
+        if (residual) __builtin_prefetch(residual + r * t.ld + j * V::W);
       }
   V acc[ROWS][NV];
   bool stored = false;
-  if constexpr (sizeof(T) == 2) sum_bf16<ROWS, NV>(g, acc);
-  else stored = sum_f32<ROWS, NV>(g, acc);
+  if constexpr (sizeof(T) == 2) sum_bf16<ROWS, NV>(g, acc, tile * t.tile_bytes);
+  else stored = sum_f32<ROWS, NV>(g, acc, tile * t.tile_bytes);
   const bool stream = t.stream && reinterpret_cast<uintptr_t>(y) % 64 == 0;
-  const T *per_image = static_cast<const T*>(t.per_image), *residual = static_cast<const T*>(t.residual);
+  const T* per_image = static_cast<const T*>(t.per_image);
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
@@ -355,16 +357,24 @@ static void store_row_typed(const RowCall& r) {
     }
   }
 }
+template <int ROWS, int NV, class T>
+static void gemm_store_tiles(const GemmCall& g, const TileStore& t) {
+  GemmCall call = g;
+  for (int64_t tile = 0; tile < t.tiles; ++tile) {
+    if (g.fetch.from) call.fetch.from = g.fetch.from + tile * t.tile_bytes;
+    gemm_store_tile<ROWS, NV, T>(call, t, tile);
+  }
+}
 constexpr int kTileRows[] = SPINDLE_ROWS;
 template <class T>
 static void gemm_store(const GemmCall& g, const TileStore& t) {
   switch (g.vectors) {
-    case 1: return gemm_store_tile<kTileRows[1], 1, T>(g, t);
+    case 1: return gemm_store_tiles<kTileRows[1], 1, T>(g, t);
 #if SPINDLE_MAX_VECTORS == 4
-    case 2: return gemm_store_tile<kTileRows[2], 2, T>(g, t);
-    case 3: return gemm_store_tile<kTileRows[3], 3, T>(g, t);
+    case 2: return gemm_store_tiles<kTileRows[2], 2, T>(g, t);
+    case 3: return gemm_store_tiles<kTileRows[3], 3, T>(g, t);
 #endif
-    default: return gemm_store_tile<kTileRows[SPINDLE_MAX_VECTORS], SPINDLE_MAX_VECTORS, T>(g, t);
+    default: return gemm_store_tiles<kTileRows[SPINDLE_MAX_VECTORS], SPINDLE_MAX_VECTORS, T>(g, t);
   }
 }
 

@@ -78,7 +78,7 @@ struct RowCall {
   bool stream = false;  // past the caches: the output is larger than they are
 };
 
-// The rows of a whole tile, `ld` elements apart, finished as a RowCall says.
+// The rows of whole tiles, `ld` elements apart, finished as a RowCall says. Each tile's inputs lie tile_bytes after those of the one before.
 struct TileStore {
   void* y;
   int64_t ld;
@@ -87,6 +87,7 @@ struct TileStore {
   const void* residual;   // rows as far apart as those of y
   int64_t n;
   bool accumulate, stream;
+  int64_t tiles = 1, tile_bytes = 0;
 };
 
 struct AdamWCall {
