@@ -100,17 +100,23 @@ void CpuKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& 
   bool bf16 = is_bf16(x);
   int64_t panels = half / b.panel, chunks = divide_up(m, kTaskRows), vectors = simd_.max_vectors, tile = tile_rows(vectors, bf16);
   auto gemm = bf16 ? simd_.gemm_bf16 : simd_.gemm_f32;
+  auto gemm_geglu = bf16 ? simd_.gemm_bf16_geglu : simd_.gemm_f32_geglu;
+  const int64_t row_bytes = k * (bf16 ? 2 : 4);
   auto work = [&](int64_t panel, int64_t chunk, int thread) {
     float* value = reinterpret_cast<float*>(scratch(thread, 2 * tile * b.panel * 4));
     float* gate = value + tile * b.panel;
     const void* pointers[kMaxTileRows];
-    int64_t n0 = panel * b.panel, last = std::min(m, (chunk + 1) * kTaskRows);
-    for (int64_t row = chunk * kTaskRows; row < last; row += tile) {
+    int64_t n0 = panel * b.panel, first = chunk * kTaskRows, last = std::min(m, first + kTaskRows);
+    if (int64_t tiles = gemm_geglu ? (last - first) / tile : 0) {
+      for (int64_t i = 0; i < tile; ++i) pointers[i] = at(x.raw(), (first + i) * k, x.dtype());
+      gemm_geglu({pointers, 1, tile, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false, {static_cast<const char*>(pointers[0]) + tile * row_bytes, tile * 4}}, b.block(panels + panel, 0, 0), bias ? bias.f32() + half + n0 : nullptr,
+                 {.y = at(y.raw(), first * half + n0, y.dtype()), .ld = half, .bias = bias ? bias.f32() + n0 : nullptr, .per_image = nullptr, .residual = nullptr, .n = b.panel, .accumulate = false, .stream = false, .tiles = tiles, .tile_bytes = tile * row_bytes});
+      first += tiles * tile;
+    }
+    for (int64_t row = first; row < last; row += tile) {
       int64_t count = std::min(tile, last - row);
       for (int64_t i = 0; i < count; ++i) pointers[i] = at(x.raw(), (row + i) * k, x.dtype());
-      // The rows of the next tile follow these ones.
-      Fetch next = row + tile < last ? Fetch{static_cast<const char*>(pointers[count - 1]) + k * (bf16 ? 2 : 4), tile * 4} : Fetch{};
-      gemm({pointers, 1, count, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false, next});
+      gemm({pointers, 1, count, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false});
       gemm({pointers, 1, count, k, b.block(panels + panel, 0, 0), b.panel, vectors, gate, b.panel, false});
       for (int64_t i = 0; i < count; ++i)
         simd_.geglu_row(at(y.raw(), (row + i) * half + n0, y.dtype()), value + i * b.panel, gate + i * b.panel, bias ? bias.f32() + n0 : nullptr, bias ? bias.f32() + half + n0 : nullptr, b.panel, bf16);

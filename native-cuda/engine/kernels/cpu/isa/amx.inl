@@ -193,6 +193,7 @@ static constexpr Simd make_amx_table(const char* name) {
   for (int vectors = 1; vectors <= 4; ++vectors) table.rows_for_bf16[vectors] = 32;
   table.gemm_bf16 = gemm_bf16_amx;
   table.gemm_bf16_store = nullptr;
+  table.gemm_bf16_geglu = nullptr;
   table.winograd_bf16 = false;
   table.outer_pairs_tile = 16;
   table.outer_pairs_rows = 32;

@@ -62,6 +62,53 @@ static void geglu_row_typed(T* y, const float* value, const float* gate, const f
 static void geglu_row(void* y, const float* value, const float* gate, const float* value_bias, const float* gate_bias, int64_t n, bool bf16) {
   bf16 ? geglu_row_typed((uint16_t*)y, value, gate, value_bias, gate_bias, n) : geglu_row_typed((float*)y, value, gate, value_bias, gate_bias, n);
 }
+// Tiles of values and of gates, y = (value + bias) * gelu(gate + bias of the gates). Values wait in c.
+template <int ROWS, int NV, class T>
+static void gemm_geglu_tiles(const GemmCall& g, const void* gates, const float* gate_bias, const TileStore& t) {
+  GemmCall values = g, gated = g;
+  gated.b = gates;
+  for (int64_t tile = 0; tile < t.tiles; ++tile) {
+    T* const y = static_cast<T*>(t.y) + tile * ROWS * t.ld;
+    V acc[ROWS][NV];
+    bool stored = false;
+    auto sum = [&](const GemmCall& call) __attribute__((always_inline)) {
+      if constexpr (sizeof(T) == 2) sum_bf16<ROWS, NV>(call, acc, tile * t.tile_bytes);
+      else stored = sum_f32<ROWS, NV>(call, acc, tile * t.tile_bytes);
+    };
+    // The next tile's rows are fetched beside the values, this tile's outputs beside the gates.
+    if (g.fetch.from) values.fetch.from = g.fetch.from + tile * t.tile_bytes;
+    sum(values);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        float* c = g.c + r * g.ldc + j * V::W;
+        store(c, stored ? load(c) + acc[r][j] : acc[r][j]);
+        if ((j * V::W * sizeof(T)) % 64 == 0) __builtin_prefetch(y + r * t.ld + j * V::W, 1);
+      }
+    gated.c = g.c + ROWS * g.ldc;
+    gated.fetch = {};
+    sum(gated);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        float* c = gated.c + r * g.ldc + j * V::W;
+        store(c, stored ? load(c) + acc[r][j] : acc[r][j]);
+      }
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        const int64_t column = j * V::W;
+        V value = load(g.c + r * g.ldc + column), gate = load(gated.c + r * g.ldc + column);
+        if (t.bias) value = value + load(t.bias + column);
+        if (gate_bias) gate = gate + load(gate_bias + column);
+        store(y + r * t.ld + column, value * gelu_for(gate, y));
+      }
+  }
+}
+template <class T>
+static void gemm_geglu(const GemmCall& g, const void* gates, const float* gate_bias, const TileStore& t) { gemm_geglu_tiles<kTileRows[SPINDLE_MAX_VECTORS], SPINDLE_MAX_VECTORS, T>(g, gates, gate_bias, t); }
 template <class T>
 static void geglu_backward_typed(T* dx, const T* dy, const T* x, int64_t rows, int64_t channels, bool accumulate) {
   for (int64_t row = 0; row < rows; ++row, dy += channels, x += 2 * channels, dx += 2 * channels)

@@ -113,6 +113,10 @@ struct Simd {
   // `accumulate` of the call is not looked at. Null where another kernel makes the sums.
   void (*gemm_f32_store)(const GemmCall&, const TileStore&);
   void (*gemm_bf16_store)(const GemmCall&, const TileStore&);
+  // The same for full panels of values, and of gates in a panel of their own: y = (value + bias) * gelu(gate + gate_bias); c has room
+  // for both.
+  void (*gemm_f32_geglu)(const GemmCall& values, const void* gates, const float* gate_bias, const TileStore&);
+  void (*gemm_bf16_geglu)(const GemmCall& values, const void* gates, const float* gate_bias, const TileStore&);
   void (*outer_f32)(const OuterCall&);
   void (*outer_f32_wide)(const OuterCall&);  // sums in double within a block
   void (*outer_pairs)(const OuterPairsCall&);

@@ -13,6 +13,8 @@ static constexpr Simd make_table(const char* name) {
       .gemm_bf16 = gemm_bf16,
       .gemm_f32_store = gemm_store<float>,
       .gemm_bf16_store = gemm_store<uint16_t>,
+      .gemm_f32_geglu = gemm_geglu<float>,
+      .gemm_bf16_geglu = gemm_geglu<uint16_t>,
       .outer_f32 = outer_f32,
       .outer_f32_wide = outer_f32_wide,
       .outer_pairs = outer_pairs,
