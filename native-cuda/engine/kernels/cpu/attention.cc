@@ -112,6 +112,7 @@ class AttentionWork {
 };
 
 void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
+  if (attention_in_lanes(q, args)) return attention_forward_in_lanes(o, lse, q, k, v, args);
   int64_t batch = q.dim(0), tq = q.dim(1), tk = k.dim(1), heads = args.heads, units = batch * heads;
   AttentionWork work(*this, q, args);
   int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kKeys), query_blocks = divide_up(tq, kQueries);

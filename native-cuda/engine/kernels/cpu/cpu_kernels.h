@@ -160,6 +160,10 @@ class CpuKernels : public HostKernels {
   void matrix_gradient(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x);
   void bias_gradient(const GradSlot& db, const Tensor& dy, int64_t rows, int64_t n);
 
+  // --- attention: queries in lanes (attention_lanes.cc), or products of blocks (attention.cc)
+  bool attention_in_lanes(const Tensor& q, const AttentionArgs& args) const;
+  void attention_forward_in_lanes(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args);
+
   // Runs f(begin, end, thread) over [0, n) in pieces of `grain`.
   template <class F>
   void pieces(int64_t n, int64_t grain, F&& f) {

@@ -195,6 +195,7 @@ static constexpr Simd make_amx_table(const char* name) {
   table.gemm_bf16_store = nullptr;
   table.gemm_bf16_geglu = nullptr;
   table.winograd_bf16 = false;
+  table.attention_lanes = false;
   table.outer_pairs_tile = 16;
   table.outer_pairs_rows = 32;
   table.outer_pairs_step = 32;

@@ -98,6 +98,20 @@ struct AdamWCall {
   float decay;  // 1 - learning rate * weight decay
 };
 
+// Attention of a block of queries of one head, in lanes: see attention_lanes.inl.
+struct AttentionForward {
+  const uint16_t* q;   // the first query; o has the same stride
+  uint16_t* o;
+  float* lse;
+  int64_t stride, queries, d;  // elements between rows; 1 .. attention_queries
+  int64_t first;      // index of the first query: matters where `causal`
+  const float *k, *v;  // all keys by attention_rows, values by attention_row_pairs with ld = d
+  int64_t keys;
+  float scale;        // above zero
+  bool causal;
+  float* scratch;     // attention_queries * (2 d + attention_keys) floats, on a cache line
+};
+
 enum class Unary : int { None, Silu, Gelu, QuickGelu };
 
 struct Simd {
@@ -192,6 +206,15 @@ struct Simd {
   // out[column][row] = in[row][column]; rows of `in` are readable, and of `out` written, up to a multiple of the width (of out: twice the width)
   void (*transpose_bf16)(uint16_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t columns);
   float (*dot)(const float* a, const float* b, int64_t n);
+
+  // Attention of bfloat16 tensors with queries in lanes (attention_lanes.inl). Packed elements are floats, or pairs of bfloat16 if attention_pairs.
+  int attention_queries;      // of a call
+  int attention_keys;         // of a block
+  bool attention_pairs;
+  bool attention_lanes;       // false where products of bfloat16 are so fast that the pieces above serve better
+  void (*attention_rows)(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d);
+  void (*attention_row_pairs)(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d, int64_t ld);
+  void (*attention_forward)(const AttentionForward&);
 
   double (*sum_of_squares)(const float* x, int64_t n);
   double (*sum_of_square_differences)(const void* a, const void* b, int64_t n, bool a_bf16, bool b_bf16);

@@ -54,6 +54,10 @@ static inline V scale2(V x, V n) {
   __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.r), _mm256_set1_epi32(127)), 23);
   return {_mm256_mul_ps(x.r, _mm256_castsi256_ps(e))};
 }
+// log2 x within 0.09 for normal x > 0: the bits as a number
+static inline V log2_of_bits(V x) { return {_mm256_fmsub_ps(_mm256_cvtepi32_ps(_mm256_castps_si256(x.r)), _mm256_set1_ps(1.0f / (1 << 23)), _mm256_set1_ps(127.0f))}; }
+// n may be any number: it saturates near 2^-126 and 2^127. A NaN in x stays one.
+static inline V scale2_any(V x, V n) { return scale2(x, vmin(set1(127.0f), vmax(set1(-126.0f), n))); }
 static inline float sum(V v) {
   __m128 h = _mm_add_ps(_mm256_castps256_ps128(v.r), _mm256_extractf128_ps(v.r, 1));
   h = _mm_add_ps(h, _mm_movehl_ps(h, h));

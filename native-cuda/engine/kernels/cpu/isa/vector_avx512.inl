@@ -50,6 +50,10 @@ static inline V copysign(V magnitude, V sign) {
 static inline V select_less(V a, V b, V yes, V no) { return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.r, b.r, _CMP_LT_OQ), no.r, yes.r)}; }
 // x * 2^n for integral n in [-126, 127]
 static inline V scale2(V x, V n) { return {_mm512_scalef_ps(x.r, n.r)}; }
+// log2 x within 0.09 for normal x > 0: the bits as a number
+static inline V log2_of_bits(V x) { return {_mm512_fmsub_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(x.r)), _mm512_set1_ps(1.0f / (1 << 23)), _mm512_set1_ps(127.0f))}; }
+// n may be any number: it saturates.
+static inline V scale2_any(V x, V n) { return scale2(x, n); }
 static inline float sum(V v) { return _mm512_reduce_add_ps(v.r); }
 static inline float maximum(V v) { return _mm512_reduce_max_ps(v.r); }
 // Pairs of bfloat16 along k, and acc + the products of a broadcast pair with them.
@@ -74,8 +78,13 @@ static inline V dot_pair(V acc, uint32_t pair, P b) {
 #endif
 // Bits of bfloat16 pairs in float lanes: (even[i], odd[i]) by lane, and neighbours of the 32 values of low and high.
 static inline V pair_up(V even, V odd) {
+#ifdef __AVX512BF16__
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd.r, even.r)))};
+#else
   __m512i lo = _mm512_cvtepu16_epi32(to_bits(even)), hi = _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bits(odd)), 16);
   return {_mm512_castsi512_ps(_mm512_or_si512(lo, hi))};
+#endif
 }
 static inline V neighbour_pairs(V low, V high) { return {_mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(to_bits(low)), to_bits(high), 1))}; }
 static inline void split_pairs(const float* p, V& even, V& odd) {

@@ -71,6 +71,10 @@ static inline V scale2(V x, V n) {
   v4i e = (__builtin_convertvector(n.r, v4i) + 127) << 23;
   return {x.r * (v4f)e};
 }
+// log2 x within 0.09 for normal x > 0: the bits as a number
+static inline V log2_of_bits(V x) { return {__builtin_convertvector((v4i)x.r, v4f) * (1.0f / (1 << 23)) - 127.0f}; }
+// n may be any number: it saturates near 2^-126 and 2^127. A NaN in x stays one.
+static inline V scale2_any(V x, V n) { return scale2(x, vmin(set1(127.0f), vmax(set1(-126.0f), n))); }
 static inline float sum(V v) { return (v.r[0] + v.r[2]) + (v.r[1] + v.r[3]); }
 static inline float maximum(V v) {
   float m = v.r[0];
