@@ -186,6 +186,7 @@ void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, cons
 
 void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
   if (!dq && !dk && !dv) return;
+  if (attention_in_lanes(q, args)) return attention_backward_in_lanes(dq, dk, dv, d_o, o, lse, q, k, v, args);
   int64_t batch = q.dim(0), tq = q.dim(1), tk = k.dim(1), heads = args.heads, units = batch * heads;
   AttentionWork work(*this, q, args);
   int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kGradientKeys), query_blocks = divide_up(tq, kGradientQueries);

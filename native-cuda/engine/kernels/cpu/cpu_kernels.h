@@ -163,6 +163,7 @@ class CpuKernels : public HostKernels {
   // --- attention: queries in lanes (attention_lanes.cc), or products of blocks (attention.cc)
   bool attention_in_lanes(const Tensor& q, const AttentionArgs& args) const;
   void attention_forward_in_lanes(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args);
+  void attention_backward_in_lanes(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args);
 
   // Runs f(begin, end, thread) over [0, n) in pieces of `grain`.
   template <class F>

@@ -112,6 +112,29 @@ struct AttentionForward {
   float* scratch;     // attention_queries * (2 d + attention_keys) floats, on a cache line
 };
 
+// What attention_gradient wants of a block of queries; `buffer` holds width * d floats. q_rows may be null: no gradients of keys.
+struct AttentionQueries {
+  const uint16_t *q, *o, *d_o;  // the first query
+  const float* lse;
+  int64_t stride, queries, d, ld;
+  float *q_lanes, *do_lanes;  // [pair of d][queries up to whole vectors]
+  float *q_rows, *do_rows;    // [pair of queries][ld]
+  float *lse_lanes, *delta;   // in base 2; the sum of o * d_o
+  float* buffer;
+};
+// A block of keys and a block of queries. Gradients are added to, without the factor `scale` in dq and dk.
+struct AttentionGradient {
+  const float *q, *d_o, *q_rows, *do_rows, *lse, *delta;  // of attention_gradient_queries
+  int64_t queries;
+  const float *k, *v, *k_pairs;  // attention_rows, and attention_row_pairs with ld = d
+  int64_t keys, d, ld;           // 1 .. attention_keys; d up to whole vectors
+  int64_t visible;               // query i sees key r where i >= visible + r
+  float scale;
+  float* dq;        // [d][queries up to whole vectors], or null
+  float *dk, *dv;   // [keys][ld], or null both
+  float* scratch;   // attention_queries * attention_keys * 2 floats
+};
+
 enum class Unary : int { None, Silu, Gelu, QuickGelu };
 
 struct Simd {
@@ -215,6 +238,11 @@ struct Simd {
   void (*attention_rows)(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d);
   void (*attention_row_pairs)(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d, int64_t ld);
   void (*attention_forward)(const AttentionForward&);
+  void (*attention_gradient_queries)(const AttentionQueries&);
+  void (*attention_gradient)(const AttentionGradient&);
+  // y[row] (+)= x[row] * factor, of x[row][ld] or of x[d][queries up to whole vectors]
+  void (*attention_store_rows)(uint16_t* y, int64_t stride, const float* x, int64_t ld, int64_t rows, int64_t d, float factor, bool accumulate);
+  void (*attention_store_lanes)(uint16_t* y, int64_t stride, const float* x, int64_t queries, int64_t d, float factor, bool accumulate);
 
   double (*sum_of_squares)(const float* x, int64_t n);
   double (*sum_of_square_differences)(const void* a, const void* b, int64_t n, bool a_bf16, bool b_bf16);

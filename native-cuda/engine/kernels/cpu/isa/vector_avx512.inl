@@ -86,7 +86,11 @@ static inline V pair_up(V even, V odd) {
   return {_mm512_castsi512_ps(_mm512_or_si512(lo, hi))};
 #endif
 }
+#ifdef __AVX512BF16__
+static inline V neighbour_pairs(V low, V high) { return {_mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high.r, low.r))}; }
+#else
 static inline V neighbour_pairs(V low, V high) { return {_mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(to_bits(low)), to_bits(high), 1))}; }
+#endif
 static inline void split_pairs(const float* p, V& even, V& odd) {
   __m512i bits = _mm512_loadu_si512(p);
   even = {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))};
