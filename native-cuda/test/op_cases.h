@@ -41,6 +41,20 @@ inline const std::vector<Conv2dCase> kConv2d = {
     {2, 9, 8, 37, 42, 3, 3, {1, 1, 1}, true, true, true},   // Winograd, odd on every side
     {3, 8, 8, 32, 33, 3, 3, {1, 1, 1}, false},
     {1, 7, 11, 260, 261, 3, 3, {1, 1, 1}, true, true, true},  // Winograd with a filter past the cache
+    {2, 22, 23, 16, 20, 3, 3, {1, 1, 1}, true, true, true},   // few channels, images too large for sums in double
+    {1, 27, 26, 24, 17, 3, 3, {1, 1, 1}},
+    // few inputs: copied rows, whole tiles of outputs and cut ones, panels of columns, long chains
+    {1, 50, 49, 3, 16, 3, 3, {1, 1, 1}},
+    {2, 19, 18, 3, 130, 3, 3, {1, 1, 1}, true, true, true},
+    {1, 40, 39, 16, 20, 3, 3, {2, 0, 1}, true, false, true},
+    {2, 17, 18, 33, 34, 3, 3, {2, 1, 1}, false},
+    {1, 18, 17, 64, 40, 3, 3, {2, 1, 1}, true, true, false},
+    {1, 10, 9, 4, 6, 5, 3, {1, 1, 2}},
+    // few outputs: nine filters as one product, rows shorter and longer than its tiles
+    {1, 49, 50, 16, 3, 3, 3, {1, 1, 1}, true, true, true},
+    {2, 9, 11, 64, 8, 3, 3, {1, 1, 1}, true, false, true},
+    {1, 9, 8, 300, 4, 3, 3, {1, 1, 1}, false, true, false},
+    {2, 4, 67, 130, 5, 3, 3, {1, 1, 1}},
     // tiles of 16 and 32 rows and columns, whole and cut; steps of 32 values along k; blocks of positions over images and rows
     {1, 34, 32, 32, 48, 3, 3, {2, 1, 1}},
     {3, 8, 8, 64, 96, 3, 3, {1, 1, 1}, true, true, true},

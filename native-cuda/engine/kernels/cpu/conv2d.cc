@@ -149,6 +149,7 @@ void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, con
               .per_image = e.per_image ? e.per_image.raw() : nullptr, .residual = e.residual ? e.residual.raw() : nullptr}, w);
     return;
   }
+  if (Narrow kind = e.activation == Activation::None ? narrow_kind(y, x, f, args) : Narrow::No; kind != Narrow::No) return narrow(y, x, w, e, args, kind);
   ConvRows rows{.x = x.raw(), .zeros = zeros_.data(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(),
                 .count = y.dim(0) * y.dim(1) * y.dim(2), .taps = f[1] * f[2], .k = f[3], .height = x.dim(1), .width = x.dim(2),
                 .out_height = y.dim(1), .out_width = y.dim(2), .filter_width = f[2], .stride = args.stride, .pad = args.pad_before, .n = f[0]};

@@ -144,6 +144,12 @@ class CpuKernels : public HostKernels {
   int winograd_gradient_size(const Tensor& dy, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const;
   void winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x, int size);
 
+  // --- convolutions of few channels (conv2d_narrow.cc)
+  enum class Narrow : uint8_t { No, Inputs, Outputs };
+  struct NarrowWork;
+  Narrow narrow_kind(const Tensor& y, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const;
+  void narrow(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e, const Conv2dArgs& args, Narrow kind);
+
   // y(m, n) (+)= sum over taps, k of rows(m, tap)[k] * b: the one matmul driver. Rows supplies input and output addresses.
   template <class Rows>
   void multiply(const Rows& rows, const Packed& b);

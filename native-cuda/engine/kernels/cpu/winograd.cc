@@ -14,28 +14,27 @@ namespace spindle::cpu {
 
 namespace {
 constexpr int64_t kTiles = 48;                   // of a chunk; a multiple of every tile kernel's height
+constexpr int64_t kLargeTiles = 24;              // large ones, where the filter is in the second-level cache with them
+constexpr int64_t kCachedFilter = 1 << 20;
 constexpr int64_t kColumns = 64;                 // of products that are transformed back together
 constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
 constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
 constexpr int64_t kGradientTiles = 128;          // of a group whose products are added to a filter's gradient
 constexpr int64_t kGradientRows = 48;            // output channels of a task of these
-constexpr int64_t kMinChannels = 32;
-constexpr int64_t kMostSlices = 36;
+constexpr int64_t kMinChannels = 16;
+constexpr int64_t kMinGradientChannels = 32;
+constexpr int64_t kLineFloats = 16;
 
 struct Tile {
   int64_t height, width, image, y0, x0;  // of its first output pixel
 
-  // The pixel's number, or -1 outside of the image.
-  int64_t pixel(int64_t dy, int64_t dx) const {
-    int64_t y = y0 + dy, x = x0 + dx;
-    return y >= 0 && y < height && x >= 0 && x < width ? (image * height + y) * width + x : -1;
-  }
-  // A square of side * side pixels from `first` on; outside of the image they are zeros.
-  void pixels(const void** out, int64_t side, int64_t first, const void* x, DType dtype, int64_t channels, const std::byte* zeros) const {
-    for (int64_t p = 0; p < side * side; ++p) {
-      int64_t number = pixel(first + p / side, first + p % side);
-      out[p] = number >= 0 ? static_cast<const void*>(at(x, number * channels, dtype)) : zeros;
-    }
+  // The element of its first pixel, moved by `shift` both ways; may lie outside of the image.
+  int64_t first(int64_t shift, int64_t channels) const { return ((image * height + y0 + shift) * width + x0 + shift) * channels; }
+  // A square of side * side pixels from `shift` on.
+  Square square(int64_t side, int64_t shift, const void* x, DType dtype, int64_t channels) const {
+    return {.first = at(x, first(shift, channels), dtype), .row = width * channels, .pixel = channels,
+            .top = int(std::max<int64_t>(0, -(y0 + shift))), .bottom = int(std::min(side, height - y0 - shift)),
+            .left = int(std::max<int64_t>(0, -(x0 + shift))), .right = int(std::min(side, width - x0 - shift))};
   }
 };
 
@@ -58,12 +57,12 @@ bool large_square_pays(const Shape& filter, int64_t height, int64_t width) { ret
 
 int CpuKernels::winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const {
   if (!three_by_three(filter, args) || height * width < 64) return 0;
-  if (dtype == DType::F32) return 2;
+  if (dtype == DType::F32) return sums_in_double(filter.numel(), height * width) ? 0 : 2;
   return simd_.winograd_bf16 && large_square_pays(filter, height, width) ? 4 : 0;
 }
 
 int CpuKernels::winograd_gradient_size(const Tensor& dy, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const {
-  if (x.dtype() != dy.dtype()) return 0;
+  if (x.dtype() != dy.dtype() || std::min(filter[0], filter[3]) < kMinGradientChannels) return 0;
   int size = winograd_size(x.dtype(), filter, x.dim(1), x.dim(2), args);
   // The sums are as large as the transformed filter: enough tiles have to be added to each.
   bool many = Tiling{x.dim(0), x.dim(1), x.dim(2), 4}.tiles() >= 64;
@@ -80,11 +79,13 @@ struct CpuKernels::WinogradWork {
   const std::byte* kept;
   PackSource source;
   Tiling tiling{c.batch, c.height, c.width, c.size};
-  int64_t ld = round_up(c.in, direct.width), chunks = divide_up(tiling.tiles(), kTiles);
+  int64_t ld = round_up(c.in, direct.width), tiles = c.size == 4 && transformed.bytes() <= kCachedFilter ? kLargeTiles : kTiles, chunks = divide_up(tiling.tiles(), tiles);
   bool bf16 = c.dtype == DType::BF16;
 
-  int64_t chunk_floats() const { return slices * kTiles * ld; }
-  int64_t count(int64_t chunk) const { return std::min(kTiles, tiling.tiles() - chunk * kTiles); }
+  // Slices lie a line further apart than their rows need: else they would all fall into one set of the cache.
+  int64_t chunk_slice() const { return tiles * ld + kLineFloats; }
+  int64_t chunk_floats() const { return slices * chunk_slice(); }
+  int64_t count(int64_t chunk) const { return std::min(tiles, tiling.tiles() - chunk * tiles); }
   float* panel_of(std::byte* base, int64_t panel) const { return reinterpret_cast<float*>(base + transformed.panel_offset(panel)); }
   int64_t tap_panel_bytes(int64_t panel) const { return kept ? 0 : direct.taps * direct.k_rows() * direct.row_bytes(panel); }
 
@@ -95,13 +96,10 @@ struct CpuKernels::WinogradWork {
     k.simd_.winograd_filter(out, from, c.in, direct.panel_width(panel), c.size, c.backward, bf16);
   }
 
-  // B^T d B of a chunk's tiles, (slices, kTiles, ld).
+  // B^T d B of a chunk's tiles, (slices, tiles, ld).
   void transform_input(float* out, int64_t chunk) const {
-    for (int64_t t = 0; t < count(chunk); ++t) {
-      const void* pixels[kMostSlices];
-      tiling.at(chunk * kTiles + t).pixels(pixels, c.size + 2, -1, c.x, c.dtype, c.in, k.zeros_.data());
-      k.simd_.winograd_input(out + t * ld, kTiles * ld, pixels, c.in, c.size, bf16);
-    }
+    for (int64_t t = 0; t < count(chunk); ++t)
+      k.simd_.winograd_input(out + t * ld, chunk_slice(), tiling.at(chunk * tiles + t).square(c.size + 2, -1, c.x, c.dtype, c.in), c.in, c.size, bf16);
   }
 
   // Panels whose products are transformed back and stored together: rows of fewer columns cost more calls than arithmetic.
@@ -114,37 +112,29 @@ struct CpuKernels::WinogradWork {
     for (int64_t panel = first_panel(group); panel < end_panel(group); ++panel, out += slices * c.in * direct.panel) transform_filter(out, taps, panel);
   }
 
-  int64_t product_floats(int64_t width) const { return slices * kTiles * width + c.size * c.size * width; }
+  int64_t product_slice(int64_t width) const { return tiles * width + kLineFloats; }
+  int64_t product_floats(int64_t width) const { return slices * product_slice(width); }
   // Products of a chunk and a group of panels, transformed back and stored. `memory` has product_floats.
   void multiply(const float* input, const float* filter, int64_t chunk, int64_t group, float* memory) const {
-    int64_t width = columns(group), have = count(chunk), n0 = first_panel(group) * direct.panel, n = std::min(width, c.out - n0);
-    const void* pointers[kMaxTileRows];
+    int64_t width = columns(group), have = count(chunk), n0 = first_panel(group) * direct.panel;
     for (int64_t j = 0; j < width; j += direct.panel) {
-      int64_t panel_width = std::min(direct.panel, width - j), vectors = panel_width / k.simd_.width, height = k.tile_rows(vectors, false);
-      for (int64_t slice = 0; slice < slices; ++slice, filter += c.in * panel_width)
-        for (int64_t t = 0; t < have; t += height) {
-          int64_t now = std::min(height, have - t);
-          for (int64_t i = 0; i < now; ++i) pointers[i] = input + (slice * kTiles + t + i) * ld;
-          k.simd_.gemm_f32({pointers, 1, now, c.in, filter, panel_width, vectors, memory + (slice * kTiles + t) * width + j, width, false});
-        }
+      int64_t panel_width = std::min(direct.panel, width - j);
+      k.simd_.winograd_products({input, chunk_slice(), ld, filter, panel_width, c.in, memory + j, product_slice(width), width, slices, have, panel_width / k.simd_.width});
+      filter += slices * c.in * panel_width;
     }
-    float* square = memory + slices * kTiles * width;
     for (int64_t t = 0; t < have; ++t) {
-      Tile tile = tiling.at(chunk * kTiles + t);
-      k.simd_.winograd_output(square, memory + t * width, kTiles * width, width, c.size);
-      for (int64_t p = 0; p < c.size * c.size; ++p) {
-        int64_t pixel = tile.pixel(p / c.size, p % c.size);
-        if (pixel < 0) continue;
-        int64_t first = pixel * c.out + n0;
-        k.simd_.store_row({at(c.y, first, c.dtype), square + p * width, c.bias ? c.bias + n0 : nullptr, c.per_image ? at(c.per_image, tile.image * c.out + n0, c.dtype) : nullptr,
-                           c.residual ? at(c.residual, first, c.dtype) : nullptr, n, c.accumulate}, bf16);
-      }
+      Tile tile = tiling.at(chunk * tiles + t);
+      int64_t first = tile.first(0, c.out) + n0;
+      k.simd_.winograd_output(memory + t * width, product_slice(width),
+                              {.y = at(c.y, first, c.dtype), .residual = c.residual ? at(c.residual, first, c.dtype) : nullptr, .row = c.width * c.out, .pixel = c.out,
+                               .rows = int(std::min<int64_t>(c.size, c.height - tile.y0)), .columns = int(std::min<int64_t>(c.size, c.width - tile.x0)), .bias = c.bias ? c.bias + n0 : nullptr,
+                               .per_image = c.per_image ? at(c.per_image, tile.image * c.out + n0, c.dtype) : nullptr, .n = std::min(width, c.out - n0), .accumulate = c.accumulate},
+                              c.size, bf16);
     }
   }
 };
 
 void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
-  ensure(size_t(call.in) * sizeof(float) <= zeros_.size(), "[conv2d] more channels than the zero row holds: ", call.in);
   const Shape& f = w.shape();
   PackKind kind = call.backward ? PackKind::Backward : PackKind::Forward;
   const std::byte* kept = kept_weight(w, kind);
@@ -194,11 +184,8 @@ void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, 
     this->pieces(count, 16, [&](int64_t t0, int64_t t1, int) {
       for (int64_t t = t0; t < t1; ++t) {
         Tile tile = tiling.at(first + t);
-        const void* pixels[kMostSlices];
-        tile.pixels(pixels, size + 2, -1, x.raw(), x.dtype(), in, zeros_.data());
-        simd_.winograd_input(inputs + t * ld_in, most * ld_in, pixels, in, size, is_bf16(x));
-        tile.pixels(pixels, size, 0, dy.raw(), dy.dtype(), out, zeros_.data());
-        simd_.winograd_gradient(gradients + t * ld_out, most * ld_out, pixels, out, size, is_bf16(dy));
+        simd_.winograd_input(inputs + t * ld_in, most * ld_in, tile.square(size + 2, -1, x.raw(), x.dtype(), in), in, size, is_bf16(x));
+        simd_.winograd_gradient(gradients + t * ld_out, most * ld_out, tile.square(size, 0, dy.raw(), dy.dtype(), out), out, size, is_bf16(dy));
       }
     });
     threads_.run(slices * panels * pieces, [&](int64_t task, int) {

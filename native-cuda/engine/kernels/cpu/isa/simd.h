@@ -90,6 +90,61 @@ struct TileStore {
   int64_t tiles = 1, tile_bytes = 0;
 };
 
+// Pixels of a square image part: (r, c) lies at first + r * row + c * pixel (elements), and counts as zeros outside of
+// [top, bottom) x [left, right), where `first` itself may lie outside of the image.
+struct Square {
+  const void* first;
+  int64_t row, pixel;
+  int top, bottom, left, right;
+};
+// Where a square of outputs goes, the first `rows` and `columns` of it: n channels of each as in RowCall.
+struct OutputSquare {
+  void* y;
+  const void* residual;
+  int64_t row, pixel;
+  int rows, columns;
+  const float* bias;
+  const void* per_image;
+  int64_t n;
+  bool accumulate;
+};
+// c[slice][row][column] = sum over k of a[slice][row][k] * b[slice][k][column]. Rows of a and c are readable, and of c written, up
+// to a multiple of rows_for[vectors].
+struct SliceProducts {
+  const float* a;
+  int64_t a_slice, lda;
+  const float* b;  // slices follow one another
+  int64_t ldb, k;
+  float* c;
+  int64_t c_slice, ldc;
+  int64_t slices, rows, vectors;
+};
+
+// A run of outputs of a convolution: y[i][column] = sum over tap rows and k of x[i * pixel + tap row * row + k] * b, with b as in
+// GemmCall, plus bias, per_image and residual. x is readable up to a multiple of narrow_rows[vectors] outputs; k of bfloat16 is even.
+struct NarrowCall {
+  const void* x;
+  int64_t pixel, row, tap_rows, k;
+  const void* b;
+  int64_t ldb, vectors;  // 1 or 2
+  int64_t count;
+  void* y;
+  int64_t ldy, n;  // columns to store
+  const float* bias;
+  const void* per_image;
+  const void* residual;
+};
+// A row of `width` outputs of n <= 8 channels from products of three input rows (null: outside) with all nine taps,
+// z[pixel + 1][ldz], columns in the order (tap, channel): y = add + the nine neighbours' columns + residual.
+struct ShiftedCall {
+  const float* z[3];
+  int64_t ldz, n, width;
+  const float* add;  // 8 of them
+  float* sums;       // width * n and 8 more
+  void* y;
+  const void* residual;
+};
+
 struct AdamWCall {
   float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
   float step_size;            // learning rate / (1 - beta1^step)
@@ -169,16 +224,21 @@ struct Simd {
   // `columns` on; with `pairs` as bfloat16, [(k + 1) / 2][width][2], an odd tail padded with zero.
   void (*pack_rows)(void* out, const float* x, int64_t k_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
   void (*pack_transposed)(void* out, const float* x, int64_t n_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
-  // Winograd's transforms for squares of size * size output pixels, size 2 or 4, s = (size + 2)^2 slices; see winograd.inl. Of a
-  // square of size + 2 pixels: out[s][stride], zero up to a multiple of the width; of a packed panel of nine taps, turned by 180
-  // degrees when `reversed`: out[s][k][width]; of s products: out[size * size][n]. Their adjoints: of a square of gradients;
-  // to dw[9][n] from du[s][stride].
-  void (*winograd_input)(float* out, int64_t stride, const void* const* pixels, int64_t channels, int size, bool bf16);
+  // Winograd's convolution of squares of size * size output pixels, size 2 or 4, s = (size + 2)^2 slices; see winograd.inl. The
+  // transforms: of a square of size + 2 pixels: out[s][stride], zero up to a multiple of the width; of a packed panel of nine taps,
+  // turned by 180 degrees when `reversed`: out[s][k][width]; of s products to the square they make. Their adjoints: of a square of
+  // gradients; to dw[9][n] from du[s][stride].
+  void (*winograd_input)(float* out, int64_t stride, const Square& square, int64_t channels, int size, bool bf16);
   void (*winograd_filter)(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs);
-  void (*winograd_output)(float* out, const float* products, int64_t stride, int64_t n, int size);
-  void (*winograd_gradient)(float* out, int64_t stride, const void* const* pixels, int64_t channels, int size, bool bf16);
+  void (*winograd_products)(const SliceProducts&);
+  void (*winograd_output)(const float* products, int64_t stride, const OutputSquare& square, int size, bool bf16);
+  void (*winograd_gradient)(float* out, int64_t stride, const Square& square, int64_t channels, int size, bool bf16);
   void (*winograd_filter_gradient)(float* dw, const float* du, int64_t stride, int64_t n, int size, bool accumulate);
   bool winograd_bf16;  // false where products of bfloat16 are so fast that fewer float32 ones gain nothing
+  // Convolutions of few channels; see narrow.inl.
+  void (*narrow)(const NarrowCall&, bool from_bf16, bool to_bf16);
+  void (*shifted)(const ShiftedCall&, bool bf16);
+  int narrow_rows[3];  // outputs of a tile, by vectors
   // out[2 i] = even[i], out[2 i + 1] = odd[i] for i < n; zero up to padded. A null row counts as zeros.
   void (*interleave)(uint16_t* out, const uint16_t* even, const uint16_t* odd, int64_t n, int64_t padded);
   void (*store_row)(const RowCall&, bool bf16);

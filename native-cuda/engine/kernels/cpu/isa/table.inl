@@ -1,5 +1,6 @@
 #include "kernels/cpu/isa/pack.inl"
 #include "kernels/cpu/isa/winograd.inl"
+#include "kernels/cpu/isa/narrow.inl"
 // The table of this instruction set.
 static constexpr Simd make_table(const char* name) {
   return Simd{
@@ -27,10 +28,14 @@ static constexpr Simd make_table(const char* name) {
       .pack_transposed = pack_transposed,
       .winograd_input = winograd_input,
       .winograd_filter = winograd_filter,
+      .winograd_products = winograd_products,
       .winograd_output = winograd_output,
       .winograd_gradient = winograd_gradient,
       .winograd_filter_gradient = winograd_filter_gradient,
       .winograd_bf16 = true,
+      .narrow = narrow,
+      .shifted = shifted,
+      .narrow_rows = {0, kNarrowRows[1], kNarrowRows[2]},
       .interleave = interleave,
       .store_row = store_row,
       .to_f32 = to_f32,

@@ -2,14 +2,14 @@
 // Y = A^T [(G g G^T) * (B^T d B)] A, element by element over channels; gradients go through the adjoints. Arithmetic is float32
 // whatever the tensors are. Included once per instruction set.
 
-// The matrices along one axis. `in` and `out` are `step` apart.
+// The matrices along one axis. Inputs are `from` apart, outputs `to`.
 struct Winograd2 {
   static constexpr int M = 2, N = 4;
-  static void input(const V* d, V* t, int step) {
-    t[0] = d[0] - d[2 * step];
-    t[step] = d[step] + d[2 * step];
-    t[2 * step] = d[2 * step] - d[step];
-    t[3 * step] = d[step] - d[3 * step];
+  static void input(const V* d, int from, V* t, int to) {
+    t[0] = d[0] - d[2 * from];
+    t[to] = d[from] + d[2 * from];
+    t[2 * to] = d[2 * from] - d[from];
+    t[3 * to] = d[from] - d[3 * from];
   }
   static void filter(const V* g, int from, V* t, int to) {
     V outer = (g[0] + g[2 * from]) * set1(0.5f), middle = g[from] * set1(0.5f);
@@ -39,16 +39,16 @@ struct Winograd2 {
 // Points 0, 1, -1, 2, -2 and infinity.
 struct Winograd4 {
   static constexpr int M = 4, N = 6;
-  static void input(const V* d, V* t, int step) {
+  static void input(const V* d, int from, V* t, int to) {
     const V two = set1(2), four = set1(4), five = set1(5);
-    V d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    V d0 = d[0], d1 = d[from], d2 = d[2 * from], d3 = d[3 * from], d4 = d[4 * from], d5 = d[5 * from];
     V a = d4 - four * d2, b = d3 - four * d1, c = d4 - d2, e = two * (d3 - d1);
     t[0] = four * d0 - five * d2 + d4;
-    t[step] = a + b;
-    t[2 * step] = a - b;
-    t[3 * step] = c + e;
-    t[4 * step] = c - e;
-    t[5 * step] = four * d1 - five * d3 + d5;
+    t[to] = a + b;
+    t[2 * to] = a - b;
+    t[3 * to] = c + e;
+    t[4 * to] = c - e;
+    t[5 * to] = four * d1 - five * d3 + d5;
   }
   static void filter(const V* g, int from, V* t, int to) {
     V g0 = g[0], g1 = g[from], g2 = g[2 * from];
@@ -85,33 +85,58 @@ struct Winograd4 {
   }
 };
 
-template <class S, class T>
-static void winograd_input_typed(float* out, int64_t stride, const void* const* pixels, int64_t channels) {
-  constexpr int N = S::N;
-  for (int64_t i = 0; i < channels; i += V::W) {
-    V d[N * N], t[N * N];
-    for (int p = 0; p < N * N; ++p) d[p] = load_up_to(static_cast<const T*>(pixels[p]) + i, channels - i);
+// A column of a square, from its first row on; zeros outside of the image.
+template <int COUNT, class T>
+static inline void load_pixels(V* d, const Square& q, const T* first, int column, bool whole, int64_t n) {
+  if (whole && n >= V::W) {
 #pragma GCC unroll 6
-    for (int x = 0; x < N; ++x) S::input(d + x, t + x, N);
-#pragma GCC unroll 6
-    for (int y = 0; y < N; ++y) S::input(t + N * y, d + N * y, 1);
-    for (int p = 0; p < N * N; ++p) store(out + p * stride + i, d[p]);
+    for (int r = 0; r < COUNT; ++r) d[r] = load(first + r * q.row);
+  } else {
+    for (int r = 0; r < COUNT; ++r) d[r] = r >= q.top && r < q.bottom && column >= q.left && column < q.right ? load_up_to(first + r * q.row, n) : zero();
   }
 }
 
 template <class S, class T>
-static void winograd_gradient_typed(float* out, int64_t stride, const void* const* pixels, int64_t channels) {
-  constexpr int M = S::M, N = S::N;
+static void winograd_input_typed(float* out, int64_t stride, const Square& q, int64_t channels) {
+  constexpr int N = S::N;
+  const T* x = static_cast<const T*>(q.first);
+  const bool whole = q.top == 0 && q.left == 0 && q.bottom == N && q.right == N;
   for (int64_t i = 0; i < channels; i += V::W) {
-    V d[M * M], t[N * M], u[N];
-    for (int p = 0; p < M * M; ++p) d[p] = load_up_to(static_cast<const T*>(pixels[p]) + i, channels - i);
+    V t[N * N];
+#pragma GCC unroll 6
+    for (int c = 0; c < N; ++c) {
+      V d[N];
+      load_pixels<N>(d, q, x + c * q.pixel + i, c, whole, channels - i);
+      S::input(d, 1, t + c, N);
+    }
+#pragma GCC unroll 6
+    for (int y = 0; y < N; ++y) {
+      V u[N];
+      S::input(t + N * y, 1, u, 1);
+#pragma GCC unroll 6
+      for (int c = 0; c < N; ++c) store(out + (N * y + c) * stride + i, u[c]);
+    }
+  }
+}
+
+template <class S, class T>
+static void winograd_gradient_typed(float* out, int64_t stride, const Square& q, int64_t channels) {
+  constexpr int M = S::M, N = S::N;
+  const T* x = static_cast<const T*>(q.first);
+  const bool whole = q.top == 0 && q.left == 0 && q.bottom == M && q.right == M;
+  for (int64_t i = 0; i < channels; i += V::W) {
+    V t[N * M], u[N];
 #pragma GCC unroll 4
-    for (int x = 0; x < M; ++x) S::gradient(d + x, M, t + x, M);
+    for (int c = 0; c < M; ++c) {
+      V d[M];
+      load_pixels<M>(d, q, x + c * q.pixel + i, c, whole, channels - i);
+      S::gradient(d, 1, t + c, M);
+    }
 #pragma GCC unroll 6
     for (int y = 0; y < N; ++y) {
       S::gradient(t + M * y, 1, u, 1);
 #pragma GCC unroll 6
-      for (int x = 0; x < N; ++x) store(out + (N * y + x) * stride + i, u[x]);
+      for (int c = 0; c < N; ++c) store(out + (N * y + c) * stride + i, u[c]);
     }
   }
 }
@@ -148,11 +173,68 @@ static void winograd_filter_of(float* out, const void* taps, int64_t k, int64_t 
     }
 }
 
-template <class S>
-static void winograd_output_of(float* out, const float* products, int64_t stride, int64_t n) {
+// Products of every slice, kChain values of k at a time: rows of tiles against columns of the filter.
+template <int ROWS, int NV>
+static void slice_tile(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc) {
+  for (int64_t i0 = 0; i0 < k; i0 += kChain) {
+    const int64_t steps = k - i0 < kChain ? k - i0 : kChain;
+    V acc[ROWS][NV];
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[r][j] = zero();
+    const float* row[ROWS];
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; ++r) row[r] = a + r * lda + i0;
+    for (int64_t i = 0; i < steps; ++i, b += ldb) {
+      V bv[NV];
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) bv[j] = load(b + j * V::W);
+#pragma GCC unroll 12
+      for (int r = 0; r < ROWS; ++r) {
+        V av = set1(row[r][i]);
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) acc[r][j] = fma(av, bv[j], acc[r][j]);
+      }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        float* to = c + r * ldc + j * V::W;
+        store(to, i0 ? load(to) + acc[r][j] : acc[r][j]);
+      }
+  }
+}
+template <int ROWS, int NV>
+static void slice_products(const SliceProducts& p) {
+  for (int64_t slice = 0; slice < p.slices; ++slice) {
+    const float *a = p.a + slice * p.a_slice, *b = p.b + slice * p.k * p.ldb;
+    float* c = p.c + slice * p.c_slice;
+    for (int64_t row = 0; row < p.rows; row += ROWS) {
+      if (p.rows - row > ROWS / 2) slice_tile<ROWS, NV>(a + row * p.lda, p.lda, b, p.ldb, p.k, c + row * p.ldc, p.ldc);
+      else slice_tile<ROWS / 2, NV>(a + row * p.lda, p.lda, b, p.ldb, p.k, c + row * p.ldc, p.ldc);
+    }
+  }
+}
+static void winograd_products(const SliceProducts& p) {
+  switch (p.vectors) {
+    case 1: return slice_products<kRowsFor[1], 1>(p);
+    case 2: return slice_products<kRowsFor[2], 2>(p);
+#if SPINDLE_MAX_VECTORS == 4
+    case 3: return slice_products<kRowsFor[3], 3>(p);
+    case 4: return slice_products<kRowsFor[4], 4>(p);
+#endif
+  }
+}
+
+template <class S, class T>
+static void winograd_output_of(const float* products, int64_t stride, const OutputSquare& q) {
   constexpr int M = S::M, N = S::N;
-  for (int64_t i = 0; i < n; i += V::W) {
-    V t[M * N], y[M];
+  const T *per_image = static_cast<const T*>(q.per_image), *residual = static_cast<const T*>(q.residual);
+  for (int64_t i = 0; i < q.n; i += V::W) {
+    const int64_t n = q.n - i;
+    V t[M * N];
 #pragma GCC unroll 6
     for (int x = 0; x < N; ++x) {
       V m[N];
@@ -160,11 +242,23 @@ static void winograd_output_of(float* out, const float* products, int64_t stride
       for (int p = 0; p < N; ++p) m[p] = load(products + (N * p + x) * stride + i);
       S::output(m, 1, t + x, N);
     }
+    const V bias = q.bias ? load_any(q.bias + i, n) : zero(), image = per_image ? load_any(per_image + i, n) : zero();
 #pragma GCC unroll 4
     for (int row = 0; row < M; ++row) {
+      V y[M];
       S::output(t + N * row, 1, y, 1);
+      if (row >= q.rows) break;
+      const int64_t at = row * q.row + i;
+      T* to = static_cast<T*>(q.y) + at;
 #pragma GCC unroll 4
-      for (int x = 0; x < M; ++x) store(out + (M * row + x) * n + i, y[x]);
+      for (int x = 0; x < M; ++x) {
+        if (x >= q.columns) break;
+        V v = y[x] + bias;
+        if (per_image) v = v + image;
+        if (residual) v = v + load_any(residual + at + x * q.pixel, n);
+        if (q.accumulate) v = load_any(to + x * q.pixel, n) + v;
+        store_any(to + x * q.pixel, v, n);
+      }
     }
   }
 }
@@ -194,19 +288,14 @@ static void winograd_filter_gradient_of(float* dw, const float* du, int64_t stri
 }
 
 // Run-time choice of size and type.
-static void winograd_input(float* out, int64_t stride, const void* const* pixels, int64_t channels, int size, bool bf16) {
-  if (size == 2) bf16 ? winograd_input_typed<Winograd2, uint16_t>(out, stride, pixels, channels) : winograd_input_typed<Winograd2, float>(out, stride, pixels, channels);
-  else bf16 ? winograd_input_typed<Winograd4, uint16_t>(out, stride, pixels, channels) : winograd_input_typed<Winograd4, float>(out, stride, pixels, channels);
-}
-static void winograd_gradient(float* out, int64_t stride, const void* const* pixels, int64_t channels, int size, bool bf16) {
-  if (size == 2) bf16 ? winograd_gradient_typed<Winograd2, uint16_t>(out, stride, pixels, channels) : winograd_gradient_typed<Winograd2, float>(out, stride, pixels, channels);
-  else bf16 ? winograd_gradient_typed<Winograd4, uint16_t>(out, stride, pixels, channels) : winograd_gradient_typed<Winograd4, float>(out, stride, pixels, channels);
-}
+#define SPINDLE_WINOGRAD(KERNEL, ...) \
+  size == 2 ? bf16 ? KERNEL<Winograd2, uint16_t>(__VA_ARGS__) : KERNEL<Winograd2, float>(__VA_ARGS__) : bf16 ? KERNEL<Winograd4, uint16_t>(__VA_ARGS__) : KERNEL<Winograd4, float>(__VA_ARGS__)
+static void winograd_input(float* out, int64_t stride, const Square& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_input_typed, out, stride, q, channels); }
+static void winograd_gradient(float* out, int64_t stride, const Square& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_gradient_typed, out, stride, q, channels); }
+static void winograd_output(const float* products, int64_t stride, const OutputSquare& q, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_output_of, products, stride, q); }
+#undef SPINDLE_WINOGRAD
 static void winograd_filter(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs) {
   size == 2 ? winograd_filter_of<Winograd2>(out, taps, k, width, reversed, pairs) : winograd_filter_of<Winograd4>(out, taps, k, width, reversed, pairs);
-}
-static void winograd_output(float* out, const float* products, int64_t stride, int64_t n, int size) {
-  size == 2 ? winograd_output_of<Winograd2>(out, products, stride, n) : winograd_output_of<Winograd4>(out, products, stride, n);
 }
 static void winograd_filter_gradient(float* dw, const float* du, int64_t stride, int64_t n, int size, bool accumulate) {
   size == 2 ? winograd_filter_gradient_of<Winograd2>(dw, du, stride, n, accumulate) : winograd_filter_gradient_of<Winograd4>(dw, du, stride, n, accumulate);
