@@ -22,14 +22,28 @@ export async function* readEvents(
     const stop = (): void => messages?.stop();
     signal.addEventListener('abort', stop, { once: true });
     // The client would make its consumer again by itself, at the sequence it knew; the stream may be another one by now.
-    const forget = onReconnect(stop);
+    let interrupt: (error: Error) => void = () => undefined;
+    const interrupted = new Promise<never>((_, reject) => (interrupt = reject));
+    interrupted.catch(() => undefined);
+    const forget = onReconnect(() => {
+      interrupt(new Error('the connection was lost and is back'));
+      stop();
+    });
     try {
       // A stream that was lost and made again begins at 1.
       const { created, state } = await jsm.streams.info(streams.events);
       if ((stream !== undefined && created !== stream) || state.last_seq < next - 1) next = 1;
       stream = created;
       const consumer = await js.consumers.get(streams.events, { filterSubjects: eventFilter(runId), opt_start_seq: next });
-      messages = await consumer.consume({ max_messages: 100, abort_on_missing_resource: true });
+      // A server that goes down while it makes the consumer leaves the client waiting for its answer, for ever.
+      const begun = consumer.consume({ max_messages: 100, abort_on_missing_resource: true });
+      messages = await Promise.race([begun, interrupted]).catch((error: unknown) => {
+        void begun.then(
+          (late) => late.stop(),
+          () => undefined,
+        );
+        throw error;
+      });
       // Aborted while the consumer was being made: `stop` found nothing to stop.
       if (signal.aborted) return;
       for await (const msg of messages) {
