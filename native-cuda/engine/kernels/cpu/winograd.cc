@@ -30,11 +30,10 @@ struct Tile {
 
   // The element of its first pixel, moved by `shift` both ways; may lie outside of the image.
   int64_t first(int64_t shift, int64_t channels) const { return ((image * height + y0 + shift) * width + x0 + shift) * channels; }
-  // A square of side * side pixels from `shift` on.
-  Square square(int64_t side, int64_t shift, const void* x, DType dtype, int64_t channels) const {
-    return {.first = at(x, first(shift, channels), dtype), .row = width * channels, .pixel = channels,
-            .top = int(std::max<int64_t>(0, -(y0 + shift))), .bottom = int(std::min(side, height - y0 - shift)),
-            .left = int(std::max<int64_t>(0, -(x0 + shift))), .right = int(std::min(side, width - x0 - shift))};
+  // Its square of side * side pixels from `shift` on and those of the tiles to its right, `size` apart.
+  SquareRow squares(int64_t side, int64_t shift, int64_t count, const void* x, DType dtype, int64_t channels) const {
+    return {.first = at(x, first(shift, channels), dtype), .row = width * channels, .pixel = channels, .squares = count,
+            .top = int(std::max<int64_t>(0, -(y0 + shift))), .bottom = int(std::min(side, height - y0 - shift)), .left = -(x0 + shift), .right = width - x0 - shift};
   }
 };
 
@@ -43,6 +42,17 @@ struct Tiling {
   int64_t rows() const { return divide_up(height, size); }
   int64_t columns() const { return divide_up(width, size); }
   int64_t tiles() const { return batch * rows() * columns(); }
+  // Runs f(tile, t, n) over the tiles [first + t, first + t + n) that are neighbours in a row, for t in [0, count).
+  template <class F>
+  void runs(int64_t first, int64_t count, F&& f) const {
+    Tile tile = at(first);
+    for (int64_t t = 0, n; t < count; t += n) {
+      n = std::min(count - t, columns() - tile.x0 / size);
+      f(tile, t, n);
+      tile.x0 = 0;
+      if ((tile.y0 += size) >= height) tile.y0 = 0, ++tile.image;
+    }
+  }
   Tile at(int64_t tile) const { return {height, width, tile / (rows() * columns()), tile / columns() % rows() * size, tile % columns() * size}; }
 };
 
@@ -98,8 +108,9 @@ struct CpuKernels::WinogradWork {
 
   // B^T d B of a chunk's tiles, (slices, tiles, ld).
   void transform_input(float* out, int64_t chunk) const {
-    for (int64_t t = 0; t < count(chunk); ++t)
-      k.simd_.winograd_input(out + t * ld, chunk_slice(), tiling.at(chunk * tiles + t).square(c.size + 2, -1, c.x, c.dtype, c.in), c.in, c.size, bf16);
+    tiling.runs(chunk * tiles, count(chunk), [&](const Tile& tile, int64_t t, int64_t n) {
+      k.simd_.winograd_input(out + t * ld, chunk_slice(), ld, tile.squares(c.size + 2, -1, n, c.x, c.dtype, c.in), c.in, c.size, bf16);
+    });
   }
 
   // Panels whose products are transformed back and stored together: rows of fewer columns cost more calls than arithmetic.
@@ -122,15 +133,14 @@ struct CpuKernels::WinogradWork {
       k.simd_.winograd_products({input, chunk_slice(), ld, filter, panel_width, c.in, memory + j, product_slice(width), width, slices, have, panel_width / k.simd_.width});
       filter += slices * c.in * panel_width;
     }
-    for (int64_t t = 0; t < have; ++t) {
-      Tile tile = tiling.at(chunk * tiles + t);
+    tiling.runs(chunk * tiles, have, [&](const Tile& tile, int64_t t, int64_t n) {
       int64_t first = tile.first(0, c.out) + n0;
-      k.simd_.winograd_output(memory + t * width, product_slice(width),
+      k.simd_.winograd_output(memory + t * width, product_slice(width), width,
                               {.y = at(c.y, first, c.dtype), .residual = c.residual ? at(c.residual, first, c.dtype) : nullptr, .row = c.width * c.out, .pixel = c.out,
-                               .rows = int(std::min<int64_t>(c.size, c.height - tile.y0)), .columns = int(std::min<int64_t>(c.size, c.width - tile.x0)), .bias = c.bias ? c.bias + n0 : nullptr,
+                               .rows = std::min<int64_t>(c.size, c.height - tile.y0), .columns = std::min(n * c.size, c.width - tile.x0), .bias = c.bias ? c.bias + n0 : nullptr,
                                .per_image = c.per_image ? at(c.per_image, tile.image * c.out + n0, c.dtype) : nullptr, .n = std::min(width, c.out - n0), .accumulate = c.accumulate},
                               c.size, bf16);
-    }
+    });
   }
 };
 
@@ -182,11 +192,10 @@ void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, 
   for (int64_t first = 0; first < tiling.tiles(); first += most) {
     int64_t count = std::min(most, tiling.tiles() - first);
     this->pieces(count, 16, [&](int64_t t0, int64_t t1, int) {
-      for (int64_t t = t0; t < t1; ++t) {
-        Tile tile = tiling.at(first + t);
-        simd_.winograd_input(inputs + t * ld_in, most * ld_in, tile.square(size + 2, -1, x.raw(), x.dtype(), in), in, size, is_bf16(x));
-        simd_.winograd_gradient(gradients + t * ld_out, most * ld_out, tile.square(size, 0, dy.raw(), dy.dtype(), out), out, size, is_bf16(dy));
-      }
+      tiling.runs(first + t0, t1 - t0, [&](const Tile& tile, int64_t t, int64_t n) {
+        simd_.winograd_input(inputs + (t0 + t) * ld_in, most * ld_in, ld_in, tile.squares(size + 2, -1, n, x.raw(), x.dtype(), in), in, size, is_bf16(x));
+        simd_.winograd_gradient(gradients + (t0 + t) * ld_out, most * ld_out, ld_out, tile.squares(size, 0, n, dy.raw(), dy.dtype(), out), out, size, is_bf16(dy));
+      });
     });
     threads_.run(slices * panels * pieces, [&](int64_t task, int) {
       int64_t slice = task / (panels * pieces), p = task / pieces % panels, row0 = task % pieces * kGradientRows, row1 = std::min(out, row0 + kGradientRows);

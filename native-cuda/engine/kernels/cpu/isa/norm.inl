@@ -33,6 +33,8 @@ static inline V sigmoid_for(V x, const uint16_t* rounded) {
   V d = set1(1.0f) + exp_for(zero() - x, rounded), r = reciprocal_estimate(d);
   return r * (set1(2.0f) - d * r);  // one step of Newton's: error below 2e-7
 }
+static inline V silu_for(V x, const float* exact) { return quotient(x, set1(1.0f) + exp_for(zero() - x, exact)); }
+static inline V silu_for(V x, const uint16_t* rounded) { return x * sigmoid_for(x, rounded); }
 // erf from two polynomials fitted at Chebyshev nodes, relative error 2e-9 before rounding: x P(x^2) below 1,
 // 1 - e^(-x^2) Q(1 / (1 + x / 2)) above.
 static inline V verf(V x) {
@@ -92,31 +94,52 @@ constexpr int64_t kPartial = 32;
 static inline void add_to_double(double* sum, V v, int64_t n) {
   float lanes[V::W];
   store(lanes, v);
-  for (int64_t i = 0; i < n && i < V::W; ++i) sum[i] += double(lanes[i]);
+  if (n < V::W) {
+    for (int64_t i = 0; i < n; ++i) sum[i] += double(lanes[i]);
+    return;
+  }
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    HalfFloats half;
+    HalfWide total;
+    memcpy(&half, lanes + h * (V::W / 2), sizeof half);
+    memcpy(&total, sum + h * (V::W / 2), sizeof total);
+    total += __builtin_convertvector(half, HalfWide);
+    memcpy(sum + h * (V::W / 2), &total, sizeof total);
+  }
+}
+// f(x, sum) over pixels in four chains.
+template <class T, class F>
+static inline V pixel_sums(const T* x, int64_t pixels, int64_t channels, int64_t n, F&& f) {
+  V sums[4] = {zero(), zero(), zero(), zero()};
+  int64_t p = 0;
+  if (n >= V::W)
+    for (; p + 4 <= pixels; p += 4)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) sums[j] = f(load(x + (p + j) * channels), sums[j]);
+  for (; p < pixels; ++p) sums[0] = f(load_any(x + p * channels, n), sums[0]);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 template <class T>
 static void channel_sums_typed(double* sum, const T* x, int64_t pixels, int64_t channels) {
   for (int64_t p0 = 0; p0 < pixels; p0 += kPartial) {
-    int64_t p1 = p0 + kPartial < pixels ? p0 + kPartial : pixels;
-    for (int64_t c = 0; c < channels; c += V::W) {
-      V acc = zero();
-      for (int64_t p = p0; p < p1; ++p) acc = acc + load_any(x + p * channels + c, channels - c);
-      add_to_double(sum + c, acc, channels - c);
-    }
+    int64_t count = p0 + kPartial < pixels ? kPartial : pixels - p0;
+    for (int64_t c = 0; c < channels; c += V::W)
+      add_to_double(sum + c, pixel_sums(x + p0 * channels + c, count, channels, channels - c, [](V v, V s) { return s + v; }), channels - c);
   }
 }
 template <class T>
 static void channel_square_sums_typed(double* sum, const T* x, const float* mean, int64_t pixels, int64_t channels) {
   for (int64_t p0 = 0; p0 < pixels; p0 += kPartial) {
-    int64_t p1 = p0 + kPartial < pixels ? p0 + kPartial : pixels;
+    int64_t count = p0 + kPartial < pixels ? kPartial : pixels - p0;
     for (int64_t c = 0; c < channels; c += V::W) {
-      V acc = zero(), m = load_any(mean + c, channels - c);
-      for (int64_t p = p0; p < p1; ++p) {
-        V d = load_any(x + p * channels + c, channels - c) - m;
-        acc = fma(d, d, acc);
-      }
-      add_to_double(sum + c, acc, channels - c);
+      V m = load_any(mean + c, channels - c);
+      V squares = pixel_sums(x + p0 * channels + c, count, channels, channels - c, [m](V v, V s) {
+        V d = v - m;
+        return fma(d, d, s);
+      });
+      add_to_double(sum + c, squares, channels - c);
     }
   }
 }
@@ -129,7 +152,7 @@ static void normalize_typed(T* y, const T* x, const float* mean, const float* sc
       V m = load_any(mean + c, n), a = load_any(scale + c, n), b = load_any(shift + c, n);
       for (int64_t p = p0; p < p1; ++p) {
         V z = fma(load_any(x + p * channels + c, n) - m, a, b);
-        if (SILU) z = z * sigmoid_for(z, x);
+        if (SILU) z = silu_for(z, x);
         store_any(y + p * channels + c, z, n);
       }
     }

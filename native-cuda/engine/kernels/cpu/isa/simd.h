@@ -90,19 +90,20 @@ struct TileStore {
   int64_t tiles = 1, tile_bytes = 0;
 };
 
-// Pixels of a square image part: (r, c) lies at first + r * row + c * pixel (elements), and counts as zeros outside of
-// [top, bottom) x [left, right), where `first` itself may lie outside of the image.
-struct Square {
+// Neighbouring squares of an image's pixels, `size` apart: pixel (r, c) lies at first + r * row + c * pixel (elements) and counts as
+// zeros outside of [top, bottom) x [left, right); `first` itself may lie outside of the image.
+struct SquareRow {
   const void* first;
-  int64_t row, pixel;
-  int top, bottom, left, right;
+  int64_t row, pixel, squares;
+  int top, bottom;
+  int64_t left, right;
 };
-// Where a square of outputs goes, the first `rows` and `columns` of it: n channels of each as in RowCall.
-struct OutputSquare {
+// Where neighbouring squares of outputs go, the first `rows` and `columns` of their pixels: n channels of each as in RowCall.
+struct OutputRow {
   void* y;
   const void* residual;
   int64_t row, pixel;
-  int rows, columns;
+  int64_t rows, columns;
   const float* bias;
   const void* per_image;
   int64_t n;
@@ -225,14 +226,14 @@ struct Simd {
   void (*pack_rows)(void* out, const float* x, int64_t k_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
   void (*pack_transposed)(void* out, const float* x, int64_t n_stride, int64_t columns, int64_t k, int64_t width, bool pairs);
   // Winograd's convolution of squares of size * size output pixels, size 2 or 4, s = (size + 2)^2 slices; see winograd.inl. The
-  // transforms: of a square of size + 2 pixels: out[s][stride], zero up to a multiple of the width; of a packed panel of nine taps,
-  // turned by 180 degrees when `reversed`: out[s][k][width]; of s products to the square they make. Their adjoints: of a square of
-  // gradients; to dw[9][n] from du[s][stride].
-  void (*winograd_input)(float* out, int64_t stride, const Square& square, int64_t channels, int size, bool bf16);
+  // transforms: of squares of size + 2 pixels: out[s][stride], a square's channels `ld` after the last one's, zero up to a multiple of
+  // the width; of a packed panel of nine taps, turned by 180 degrees when `reversed`: out[s][k][width]; of s products to the squares
+  // they make. Their adjoints: of squares of gradients; to dw[9][n] from du[s][stride].
+  void (*winograd_input)(float* out, int64_t stride, int64_t ld, const SquareRow& squares, int64_t channels, int size, bool bf16);
   void (*winograd_filter)(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs);
   void (*winograd_products)(const SliceProducts&);
-  void (*winograd_output)(const float* products, int64_t stride, const OutputSquare& square, int size, bool bf16);
-  void (*winograd_gradient)(float* out, int64_t stride, const Square& square, int64_t channels, int size, bool bf16);
+  void (*winograd_output)(const float* products, int64_t stride, int64_t ld, const OutputRow& squares, int size, bool bf16);
+  void (*winograd_gradient)(float* out, int64_t stride, int64_t ld, const SquareRow& squares, int64_t channels, int size, bool bf16);
   void (*winograd_filter_gradient)(float* dw, const float* du, int64_t stride, int64_t n, int size, bool accumulate);
   bool winograd_bf16;  // false where products of bfloat16 are so fast that fewer float32 ones gain nothing
   // Convolutions of few channels; see narrow.inl.

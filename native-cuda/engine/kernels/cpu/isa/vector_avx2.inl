@@ -40,6 +40,7 @@ static inline V operator+(V a, V b) { return {_mm256_add_ps(a.r, b.r)}; }
 static inline V operator-(V a, V b) { return {_mm256_sub_ps(a.r, b.r)}; }
 static inline V operator*(V a, V b) { return {_mm256_mul_ps(a.r, b.r)}; }
 static inline V operator/(V a, V b) { return {_mm256_div_ps(a.r, b.r)}; }
+static inline V quotient(V a, V b) { return a / b; }
 static inline V vmax(V a, V b) { return {_mm256_max_ps(a.r, b.r)}; }
 static inline V vmin(V a, V b) { return {_mm256_min_ps(a.r, b.r)}; }
 static inline V reciprocal_estimate(V a) { return {_mm256_rcp_ps(a.r)}; }  // relative error 4e-4

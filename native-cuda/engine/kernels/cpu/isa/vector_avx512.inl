@@ -36,6 +36,11 @@ static inline V operator+(V a, V b) { return {_mm512_add_ps(a.r, b.r)}; }
 static inline V operator-(V a, V b) { return {_mm512_sub_ps(a.r, b.r)}; }
 static inline V operator*(V a, V b) { return {_mm512_mul_ps(a.r, b.r)}; }
 static inline V operator/(V a, V b) { return {_mm512_div_ps(a.r, b.r)}; }
+// a / b for b from 1 on: an estimate, corrected to 0.6 ulp in less time than a division takes.
+static inline V quotient(V a, V b) {
+  __m512 r = _mm512_maskz_rcp14_ps(__mmask16(-1), b.r), q = _mm512_mul_ps(a.r, r);
+  return {_mm512_fmadd_ps(_mm512_fnmadd_ps(b.r, q, a.r), r, q)};
+}
 static inline V vmax(V a, V b) { return {_mm512_max_ps(a.r, b.r)}; }
 static inline V vmin(V a, V b) { return {_mm512_min_ps(a.r, b.r)}; }
 static inline V reciprocal_estimate(V a) { return {_mm512_maskz_rcp14_ps(__mmask16(-1), a.r)}; }  // relative error 6e-5

@@ -51,6 +51,7 @@ static inline V operator+(V a, V b) { return {a.r + b.r}; }
 static inline V operator-(V a, V b) { return {a.r - b.r}; }
 static inline V operator*(V a, V b) { return {a.r * b.r}; }
 static inline V operator/(V a, V b) { return {a.r / b.r}; }
+static inline V quotient(V a, V b) { return a / b; }
 static inline V vmax(V a, V b) { return {a.r > b.r ? a.r : b.r}; }
 static inline V vmin(V a, V b) { return {a.r < b.r ? a.r : b.r}; }
 static inline V reciprocal_estimate(V a) { return set1(1.0f) / a; }

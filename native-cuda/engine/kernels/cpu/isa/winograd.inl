@@ -85,58 +85,63 @@ struct Winograd4 {
   }
 };
 
-// A column of a square, from its first row on; zeros outside of the image.
+// A column of squares, from the first row on; zeros outside of the image.
 template <int COUNT, class T>
-static inline void load_pixels(V* d, const Square& q, const T* first, int column, bool whole, int64_t n) {
+static inline void load_column(V* d, const SquareRow& q, const T* x, int64_t column, bool whole, int64_t n) {
+  const T* from = x + column * q.pixel;
   if (whole && n >= V::W) {
 #pragma GCC unroll 6
-    for (int r = 0; r < COUNT; ++r) d[r] = load(first + r * q.row);
+    for (int r = 0; r < COUNT; ++r) d[r] = load(from + r * q.row);
   } else {
-    for (int r = 0; r < COUNT; ++r) d[r] = r >= q.top && r < q.bottom && column >= q.left && column < q.right ? load_up_to(first + r * q.row, n) : zero();
+    for (int r = 0; r < COUNT; ++r) d[r] = r >= q.top && r < q.bottom && column >= q.left && column < q.right ? load_up_to(from + r * q.row, n) : zero();
   }
 }
+template <int SIDE>
+static inline bool whole_square(const SquareRow& q, int64_t column) { return q.top == 0 && q.bottom == SIDE && column >= q.left && column + SIDE <= q.right; }
 
 template <class S, class T>
-static void winograd_input_typed(float* out, int64_t stride, const Square& q, int64_t channels) {
-  constexpr int N = S::N;
-  const T* x = static_cast<const T*>(q.first);
-  const bool whole = q.top == 0 && q.left == 0 && q.bottom == N && q.right == N;
-  for (int64_t i = 0; i < channels; i += V::W) {
-    V t[N * N];
-#pragma GCC unroll 6
-    for (int c = 0; c < N; ++c) {
-      V d[N];
-      load_pixels<N>(d, q, x + c * q.pixel + i, c, whole, channels - i);
-      S::input(d, 1, t + c, N);
-    }
-#pragma GCC unroll 6
-    for (int y = 0; y < N; ++y) {
-      V u[N];
-      S::input(t + N * y, 1, u, 1);
-#pragma GCC unroll 6
-      for (int c = 0; c < N; ++c) store(out + (N * y + c) * stride + i, u[c]);
-    }
-  }
-}
-
-template <class S, class T>
-static void winograd_gradient_typed(float* out, int64_t stride, const Square& q, int64_t channels) {
+static void winograd_input_typed(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels) {
   constexpr int M = S::M, N = S::N;
-  const T* x = static_cast<const T*>(q.first);
-  const bool whole = q.top == 0 && q.left == 0 && q.bottom == M && q.right == M;
-  for (int64_t i = 0; i < channels; i += V::W) {
-    V t[N * M], u[N];
-#pragma GCC unroll 4
-    for (int c = 0; c < M; ++c) {
-      V d[M];
-      load_pixels<M>(d, q, x + c * q.pixel + i, c, whole, channels - i);
-      S::gradient(d, 1, t + c, M);
+  for (int64_t square = 0; square < q.squares; ++square, out += ld) {
+    const bool whole = whole_square<N>(q, square * M);
+    for (int64_t i = 0; i < channels; i += V::W) {
+      V t[N * N];
+#pragma GCC unroll 6
+      for (int c = 0; c < N; ++c) {
+        V d[N];
+        load_column<N>(d, q, static_cast<const T*>(q.first) + i, square * M + c, whole, channels - i);
+        S::input(d, 1, t + c, N);
+      }
+#pragma GCC unroll 6
+      for (int y = 0; y < N; ++y) {
+        V u[N];
+        S::input(t + N * y, 1, u, 1);
+#pragma GCC unroll 6
+        for (int c = 0; c < N; ++c) store(out + (N * y + c) * stride + i, u[c]);
+      }
     }
+  }
+}
+
+template <class S, class T>
+static void winograd_gradient_typed(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels) {
+  constexpr int M = S::M, N = S::N;
+  for (int64_t square = 0; square < q.squares; ++square, out += ld) {
+    const bool whole = whole_square<M>(q, square * M);
+    for (int64_t i = 0; i < channels; i += V::W) {
+      V t[N * M], u[N];
+#pragma GCC unroll 4
+      for (int c = 0; c < M; ++c) {
+        V d[M];
+        load_column<M>(d, q, static_cast<const T*>(q.first) + i, square * M + c, whole, channels - i);
+        S::gradient(d, 1, t + c, M);
+      }
 #pragma GCC unroll 6
-    for (int y = 0; y < N; ++y) {
-      S::gradient(t + M * y, 1, u, 1);
+      for (int y = 0; y < N; ++y) {
+        S::gradient(t + M * y, 1, u, 1);
 #pragma GCC unroll 6
-      for (int c = 0; c < N; ++c) store(out + (N * y + c) * stride + i, u[c]);
+        for (int c = 0; c < N; ++c) store(out + (N * y + c) * stride + i, u[c]);
+      }
     }
   }
 }
@@ -229,38 +234,48 @@ static void winograd_products(const SliceProducts& p) {
 }
 
 template <class S, class T>
-static void winograd_output_of(const float* products, int64_t stride, const OutputSquare& q) {
+static void winograd_output_of(const float* products, int64_t stride, int64_t ld, const OutputRow& q) {
   constexpr int M = S::M, N = S::N;
   const T *per_image = static_cast<const T*>(q.per_image), *residual = static_cast<const T*>(q.residual);
-  for (int64_t i = 0; i < q.n; i += V::W) {
-    const int64_t n = q.n - i;
-    V t[M * N];
+  for (int64_t square = 0; square * M < q.columns; ++square)
+    for (int64_t i = 0; i < q.n; i += V::W) {
+      const int64_t n = q.n - i;
+      V add = q.bias ? load_any(q.bias + i, n) : zero();
+      if (per_image) add = add + load_any(per_image + i, n);
+      const float* from = products + square * ld + i;
+      V t[M * N];
 #pragma GCC unroll 6
-    for (int x = 0; x < N; ++x) {
-      V m[N];
+      for (int x = 0; x < N; ++x) {
+        V m[N];
 #pragma GCC unroll 6
-      for (int p = 0; p < N; ++p) m[p] = load(products + (N * p + x) * stride + i);
-      S::output(m, 1, t + x, N);
-    }
-    const V bias = q.bias ? load_any(q.bias + i, n) : zero(), image = per_image ? load_any(per_image + i, n) : zero();
+        for (int p = 0; p < N; ++p) m[p] = load(from + (N * p + x) * stride);
+        S::output(m, 1, t + x, N);
+      }
+      const int64_t columns = q.columns - square * M;
 #pragma GCC unroll 4
-    for (int row = 0; row < M; ++row) {
-      V y[M];
-      S::output(t + N * row, 1, y, 1);
-      if (row >= q.rows) break;
-      const int64_t at = row * q.row + i;
-      T* to = static_cast<T*>(q.y) + at;
+      for (int row = 0; row < M; ++row) {
+        V y[M];
+        S::output(t + N * row, 1, y, 1);
+        if (row >= q.rows) break;
+        const int64_t at = row * q.row + square * M * q.pixel + i;
+        T* to = static_cast<T*>(q.y) + at;
+        if (columns >= M && n >= V::W && !q.accumulate) {
 #pragma GCC unroll 4
-      for (int x = 0; x < M; ++x) {
-        if (x >= q.columns) break;
-        V v = y[x] + bias;
-        if (per_image) v = v + image;
-        if (residual) v = v + load_any(residual + at + x * q.pixel, n);
-        if (q.accumulate) v = load_any(to + x * q.pixel, n) + v;
-        store_any(to + x * q.pixel, v, n);
+          for (int x = 0; x < M; ++x) {
+            V v = y[x] + add;
+            if (residual) v = v + load(residual + at + x * q.pixel);
+            store(to + x * q.pixel, v);
+          }
+          continue;
+        }
+        for (int x = 0; x < M && x < columns; ++x) {
+          V v = y[x] + add;
+          if (residual) v = v + load_any(residual + at + x * q.pixel, n);
+          if (q.accumulate) v = load_any(to + x * q.pixel, n) + v;
+          store_any(to + x * q.pixel, v, n);
+        }
       }
     }
-  }
 }
 
 template <class S>
@@ -290,9 +305,9 @@ static void winograd_filter_gradient_of(float* dw, const float* du, int64_t stri
 // Run-time choice of size and type.
 #define SPINDLE_WINOGRAD(KERNEL, ...) \
   size == 2 ? bf16 ? KERNEL<Winograd2, uint16_t>(__VA_ARGS__) : KERNEL<Winograd2, float>(__VA_ARGS__) : bf16 ? KERNEL<Winograd4, uint16_t>(__VA_ARGS__) : KERNEL<Winograd4, float>(__VA_ARGS__)
-static void winograd_input(float* out, int64_t stride, const Square& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_input_typed, out, stride, q, channels); }
-static void winograd_gradient(float* out, int64_t stride, const Square& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_gradient_typed, out, stride, q, channels); }
-static void winograd_output(const float* products, int64_t stride, const OutputSquare& q, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_output_of, products, stride, q); }
+static void winograd_input(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_input_typed, out, stride, ld, q, channels); }
+static void winograd_gradient(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_gradient_typed, out, stride, ld, q, channels); }
+static void winograd_output(const float* products, int64_t stride, int64_t ld, const OutputRow& q, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_output_of, products, stride, ld, q); }
 #undef SPINDLE_WINOGRAD
 static void winograd_filter(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs) {
   size == 2 ? winograd_filter_of<Winograd2>(out, taps, k, width, reversed, pairs) : winograd_filter_of<Winograd4>(out, taps, k, width, reversed, pairs);
