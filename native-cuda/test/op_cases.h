@@ -121,7 +121,7 @@ inline const std::vector<AttentionCase> kAttention = {
     {2, 33, 65, 3, 64}, {1, 130, 130, 1, 9},
     // several blocks of queries and of keys, the text's length, and few heads for the threads
     {1, 200, 77, 2, 40}, {1, 197, 600, 1, 40}, {1, 203, 203, 1, 40, true}, {1, 540, 530, 1, 7, true}, {1, 290, 33, 1, 144},
-    {1, 70, 150, 2, 16, false, 20},  // late keys that outweigh the first by far
+    {1, 140, 150, 2, 16, false, 20},  // late keys that outweigh the first by far
 };
 
 // Shapes for what works element by element.

@@ -1,4 +1,4 @@
-// Attention in bfloat16 with queries in vector lanes (isa/attention_lanes.inl): every block of queries meets all keys of its head while
+// Attention with queries in vector lanes (isa/attention_lanes.inl): every block of queries meets all keys of its head while
 // scores and weights stay in the first-level cache. Keys and values are packed once per head.
 #include <cmath>
 
@@ -10,25 +10,31 @@ namespace {
 
 struct Heads {
   int64_t heads, units, tq, tk, c, d;  // units: heads of all images
+  bool bf16;
+  int64_t size;         // bytes of an element
   int64_t pair, depth;                 // elements of a packed one; packed elements of a row
   float scale;
 
   Heads(const Tensor& q, const Tensor& k, const AttentionArgs& args, const Simd& simd)
-      : heads(args.heads), units(q.dim(0) * heads), tq(q.dim(1)), tk(k.dim(1)), c(q.dim(2)), d(c / heads), pair(simd.attention_pairs ? 2 : 1), depth(divide_up(d, pair)),
+      : heads(args.heads), units(q.dim(0) * heads), tq(q.dim(1)), tk(k.dim(1)), c(q.dim(2)), d(c / heads), bf16(is_bf16(q)), size(bf16 ? 2 : 4), pair(bf16 && simd.attention_pairs ? 2 : 1), depth(divide_up(d, pair)),
         scale(float(args.scale != 0 ? args.scale : 1.0 / std::sqrt(double(d)))) {}
   // Row i of a head.
-  uint16_t* row(const Tensor& t, int64_t unit, int64_t i) const { return static_cast<uint16_t*>(t.raw()) + (unit / heads * t.dim(1) + i) * c + unit % heads * d; }
+  char* row(const Tensor& t, int64_t unit, int64_t i) const { return static_cast<char*>(t.raw()) + ((unit / heads * t.dim(1) + i) * c + unit % heads * d) * size; }
   // Heads of a task: rows of neighbours that share a cache line belong to one thread.
   int64_t together(int64_t threads) const {
-    const int64_t n = 2 * d < 64 && 64 % (2 * d) == 0 ? 64 / (2 * d) : 1;
+    const int64_t bytes = d * size, n = bytes < 64 && 64 % bytes == 0 ? 64 / bytes : 1;
     return heads % n == 0 && units / n >= 4 * threads ? n : 1;
   }
 };
 
 }  // namespace
 
-// Float32 stays with products of blocks: recorded training steps follow the last bit of its sums.
-bool CpuKernels::attention_in_lanes(const Tensor& q, const AttentionArgs& args) const { return is_bf16(q) && simd_.attention_lanes && args.scale >= 0; }
+// In float32 few queries stay with products of blocks: there is little to gain, and a recorded training step of a tiny model, where
+// Adam divides gradients of rounding errors by their size, follows the last bit of those sums. So do heads as wide as the VAE's one,
+// whose products are nearly all of the time.
+static constexpr int64_t kFloatQueries = 128, kFloatWidth = 256;
+
+bool CpuKernels::attention_in_lanes(const Tensor& q, const AttentionArgs& args) const { return args.scale >= 0 && (is_bf16(q) ? simd_.attention_lanes : q.dim(1) >= kFloatQueries && q.dim(2) / args.heads <= kFloatWidth); }
 
 void CpuKernels::attention_forward_in_lanes(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
   const Heads at(q, k, args, simd_);
@@ -37,8 +43,8 @@ void CpuKernels::attention_forward_in_lanes(Tensor& o, Tensor& lse, const Tensor
   // A task has all queries of its heads, unless heads are too few to share out: then keys and values are packed for all of a head's tasks.
   const int64_t pieces = units >= 2 * threads_.threads() ? 1 : std::min(blocks, 4 * int64_t(threads_.threads())), together = pieces > 1 ? 1 : at.together(threads_.threads());
   auto pack = [&](float* to, int64_t unit) {
-    simd_.attention_rows(to, at.row(k, unit, 0), c, tk, d);
-    simd_.attention_row_pairs(to + k_floats, at.row(v, unit, 0), c, tk, d, d);
+    simd_.attention_rows(to, at.row(k, unit, 0), c, tk, d, at.bf16);
+    simd_.attention_row_pairs(to + k_floats, at.row(v, unit, 0), c, tk, d, d, at.bf16);
   };
   float* shared = nullptr;
   if (pieces > 1) {
@@ -53,7 +59,7 @@ void CpuKernels::attention_forward_in_lanes(Tensor& o, Tensor& lse, const Tensor
       if (!shared) pack(memory, unit);
       for (int64_t first = blocks * piece / pieces * most, end = std::min(tq, blocks * (piece + 1) / pieces * most); first < end; first += most)
         simd_.attention_forward({.q = at.row(q, unit, first), .o = at.row(o, unit, first), .lse = lse.f32() + unit * tq + first, .stride = c, .queries = std::min(most, end - first), .d = d,
-                                 .first = first, .k = packed, .v = packed + k_floats, .keys = tk, .scale = at.scale, .causal = args.causal, .scratch = memory + own});
+                                 .first = first, .k = packed, .v = packed + k_floats, .keys = tk, .scale = at.scale, .causal = args.causal, .scratch = memory + own}, at.bf16);
     }
   });
 }
@@ -87,14 +93,14 @@ void CpuKernels::attention_backward_in_lanes(const GradSlot& dq, const GradSlot&
       auto to = queries(b);
       simd_.attention_gradient_queries({.q = at.row(q, unit, first), .o = at.row(o, unit, first), .d_o = at.row(d_o, unit, first), .lse = lse.f32() + unit * tq + first, .stride = c,
                                         .queries = std::min(lanes, tq - first), .d = d, .ld = ld, .q_lanes = to.q, .do_lanes = to.d_o, .q_rows = to_keys ? to.q_rows : nullptr,
-                                        .do_rows = to.do_rows, .lse_lanes = to.lse, .delta = to.delta, .buffer = buffer});
+                                        .do_rows = to.do_rows, .lse_lanes = to.lse, .delta = to.delta, .buffer = buffer}, at.bf16);
     }
     if (to_queries) std::fill_n(dq_lanes, blocks * lanes * d, 0.0f);
     for (int64_t kb = kb0; kb < kb1; ++kb) {
       const int64_t k0 = kb * most_keys, keys = std::min(most_keys, tk - k0);
-      simd_.attention_rows(key_rows, at.row(k, unit, k0), c, keys, d);
-      simd_.attention_rows(value_rows, at.row(v, unit, k0), c, keys, d);
-      if (to_queries) simd_.attention_row_pairs(key_pairs, at.row(k, unit, k0), c, keys, d, d);
+      simd_.attention_rows(key_rows, at.row(k, unit, k0), c, keys, d, at.bf16);
+      simd_.attention_rows(value_rows, at.row(v, unit, k0), c, keys, d, at.bf16);
+      if (to_queries) simd_.attention_row_pairs(key_pairs, at.row(k, unit, k0), c, keys, d, d, at.bf16);
       if (to_keys) std::fill_n(dk_rows, 2 * sums, 0.0f);
       for (int64_t b = 0; b < blocks; ++b) {
         const int64_t first = (qb0 + b) * lanes, count = std::min(lanes, tq - first);
@@ -102,15 +108,15 @@ void CpuKernels::attention_backward_in_lanes(const GradSlot& dq, const GradSlot&
         auto block = queries(b);
         simd_.attention_gradient({.q = block.q, .d_o = block.d_o, .q_rows = block.q_rows, .do_rows = block.do_rows, .lse = block.lse, .delta = block.delta, .queries = count, .k = key_rows,
                                   .v = value_rows, .k_pairs = key_pairs, .keys = keys, .d = d, .ld = ld, .visible = args.causal ? k0 - first : -most_keys, .scale = at.scale,
-                                  .dq = to_queries ? dq_lanes + b * lanes * d : nullptr, .dk = to_keys ? dk_rows : nullptr, .dv = dv_rows, .scratch = work});
+                                  .dq = to_queries ? dq_lanes + b * lanes * d : nullptr, .dk = to_keys ? dk_rows : nullptr, .dv = dv_rows, .scratch = work}, at.bf16);
       }
-      if (to_keys && dk) simd_.attention_store_rows(at.row(dk.tensor, unit, k0), c, dk_rows, ld, keys, d, at.scale, dk.accumulate);
-      if (to_keys && dv) simd_.attention_store_rows(at.row(dv.tensor, unit, k0), c, dv_rows, ld, keys, d, 1, dv.accumulate);
+      if (to_keys && dk) simd_.attention_store_rows(at.row(dk.tensor, unit, k0), c, dk_rows, ld, keys, d, at.scale, dk.accumulate, at.bf16);
+      if (to_keys && dv) simd_.attention_store_rows(at.row(dv.tensor, unit, k0), c, dv_rows, ld, keys, d, 1, dv.accumulate, at.bf16);
     }
     if (to_queries)
       for (int64_t b = 0; b < blocks; ++b) {
         const int64_t first = (qb0 + b) * lanes;
-        simd_.attention_store_lanes(at.row(dq.tensor, unit, first), c, dq_lanes + b * lanes * d, std::min(lanes, tq - first), d, at.scale, dq.accumulate);
+        simd_.attention_store_lanes(at.row(dq.tensor, unit, first), c, dq_lanes + b * lanes * d, std::min(lanes, tq - first), d, at.scale, dq.accumulate, at.bf16);
       }
   };
   const bool to_keys = dk || dv, to_queries = bool(dq);

@@ -1,6 +1,6 @@
 // Attention's output for a block of queries; see attention_lanes.inl. Included once per instruction set, after it.
 //
-// Weights are 2^(s f - m), made from the scores in registers, where m is the largest score of the first keys. Any m serves that
+// Weights are e^(s f - m), or powers of 2 for bfloat16, made from the scores in registers, where m is the largest score of the first keys. Any m serves that
 // keeps weights from overflowing; so it is moved, and a block of keys done again, only where weights add up to more than kHeadroom.
 constexpr float kHeadroom = 1 << 30;
 
@@ -44,12 +44,12 @@ static void see_tile(const float* k, const float* qt, int64_t n, float* seen, in
 }
 
 // p[key pair][query] of R keys at once. `start`: the largest of these scores is what weights are taken from.
-template <int R, int NV, bool PAIRS>
+template <int R, int NV, class T>
 static void weight_tile(float* p, const float* k, const float* qt, int64_t n, float scale, Statistics<NV * V::W>& stats, int64_t visible, bool start) {
   constexpr int64_t L = NV * V::W;
   V acc[R][NV];
   clear(acc);
-  add_products<R, NV, PAIRS, false>(acc, k, n, qt, L, n);
+  add_products<R, NV, kPaired<T>, false>(acc, k, n, qt, L, n);
   hide(acc, visible);
   if (start) {
     see(acc, stats.seen);
@@ -62,8 +62,8 @@ static void weight_tile(float* p, const float* k, const float* qt, int64_t n, fl
     V total = load(stats.added + j * V::W);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r += 2) {
-      V even = exp2_short(fma(acc[r][j], f, low)), odd = r + 1 < R ? exp2_short(fma(acc[r + 1 < R ? r + 1 : r][j], f, low)) : zero();
-      if (PAIRS) {
+      V even = weight_for(fma(acc[r][j], f, low), (const T*)nullptr), odd = r + 1 < R ? weight_for(fma(acc[r + 1 < R ? r + 1 : r][j], f, low), (const T*)nullptr) : zero();
+      if (kPaired<T>) {
         store(p + r / 2 * L + j * V::W, pair_up(even, odd));
       } else {
         store(p + r * L + j * V::W, even);
@@ -95,16 +95,16 @@ static void output_tile(float* o, const float* v, int64_t d, const float* p, int
   }
 }
 
-template <int NV>
+template <class T, int NV>
 static void attend(const AttentionForward& g) {
-  constexpr bool PAIRS = kAttentionPairs;
+  constexpr bool PAIRS = kPaired<T>;
   constexpr int64_t L = NV * V::W;
   constexpr int R = kLaneRows<NV>;
   const int64_t d = g.d, n = PAIRS ? (d + 1) / 2 : d;
   float *qt = g.scratch, *o = qt + n * L, *p = o + d * L;
   Statistics<L> stats{};
-  lanes_of(qt, L, g.q, g.stride, g.queries, d, o);
-  const float f = g.scale * kLog2E;
+  lanes_of(qt, L, (const T*)g.q, g.stride, g.queries, d, o);
+  const float f = g.scale / kUnit<T>;
   for (int64_t k0 = 0; k0 < g.keys; k0 += kAttentionKeys) {
     const int64_t keys = g.keys - k0 < kAttentionKeys ? g.keys - k0 : kAttentionKeys, visible = g.causal ? k0 - g.first : -keys;
     if (visible >= g.queries) break;
@@ -112,7 +112,7 @@ static void attend(const AttentionForward& g) {
     auto make_weights = [&](bool start) {
       for (int64_t i = 0; i < L; ++i) stats.added[i] = 0;
       for_tiles<R>(keys, [&](int64_t r, auto rows) {
-        weight_tile<decltype(rows)::value, NV, PAIRS>(p + (PAIRS ? r / 2 : r) * L, g.k + (k0 + r) * n, qt, n, f, stats, visible + r, start && r == 0);
+        weight_tile<decltype(rows)::value, NV, T>(p + (PAIRS ? r / 2 : r) * L, g.k + (k0 + r) * n, qt, n, f, stats, visible + r, start && r == 0);
       });
     };
     make_weights(k0 == 0);
@@ -122,7 +122,7 @@ static void attend(const AttentionForward& g) {
     if (over) {  // or not a number: that stays
       for_tiles<R>(keys, [&](int64_t r, auto rows) { see_tile<decltype(rows)::value, NV, PAIRS>(g.k + (k0 + r) * n, qt, n, stats.seen, visible + r); });
       for (int64_t i = 0; i < L; i += V::W) {
-        V old = load(stats.max + i), now = vmax(old, load(stats.seen + i) * set1(f)), c = vexp((old - now) * set1(kLn2));
+        V old = load(stats.max + i), now = vmax(old, load(stats.seen + i) * set1(f)), c = vexp((old - now) * set1(kUnit<T>));
         store(stats.max + i, now);
         store(stats.correction + i, c);
         store(stats.sum + i, load(stats.sum + i) * c);
@@ -136,19 +136,21 @@ static void attend(const AttentionForward& g) {
   }
   for (int64_t i = 0; i < g.queries; i += V::W) {
     V total = load(stats.sum + i);
-    store_any(g.lse + i, fma(load(stats.max + i), set1(kLn2), vlog(total)), g.queries - i);
+    store_any(g.lse + i, fma(load(stats.max + i), set1(kUnit<T>), vlog(total)), g.queries - i);
     store(stats.correction + i, set1(1.0f) / total);
   }
-  rows_of(g.o, g.stride, o, L, g.queries, d, stats.correction, false);
+  rows_of((T*)g.o, g.stride, o, L, g.queries, d, stats.correction, false);
 }
 
-static void attention_forward(const AttentionForward& g) {
+template <class T>
+static void attend_typed(const AttentionForward& g) {
   switch ((g.queries + V::W - 1) / V::W) {
-    case 1: return attend<1>(g);
+    case 1: return attend<T, 1>(g);
 #if SPINDLE_MAX_VECTORS == 4
-    case 2: return attend<2>(g);
-    case 3: return attend<3>(g);
+    case 2: return attend<T, 2>(g);
+    case 3: return attend<T, 3>(g);
 #endif
-    default: return attend<SPINDLE_MAX_VECTORS>(g);
+    default: return attend<T, SPINDLE_MAX_VECTORS>(g);
   }
 }
+static void attention_forward(const AttentionForward& g, bool bf16) { bf16 ? attend_typed<uint16_t>(g) : attend_typed<float>(g); }

@@ -10,6 +10,11 @@ constexpr bool kAttentionPairs = true;
 #else
 constexpr bool kAttentionPairs = false;
 #endif
+// Whether tensors of T are packed in pairs, and the unit of the exponents of their weights: powers of e, or of 2.
+template <class T>
+constexpr bool kPaired = sizeof(T) == 2 && kAttentionPairs;
+template <class T>
+constexpr float kUnit = sizeof(T) == 2 ? 0.69314718055994531f : 1.0f;
 constexpr int64_t kAttentionQueries = SPINDLE_MAX_VECTORS * V::W;
 // Scores of a block take half of the first-level cache.
 constexpr int64_t kAttentionKeys = 4096 / kAttentionQueries;
@@ -102,15 +107,19 @@ static inline V vlog(V x) {
   }
   return y;
 }
-constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.69314718055994531f;
+static inline V weight_for(V x, const float*) { return vexp(x); }
+static inline V weight_for(V x, const uint16_t*) { return exp2_short(x); }
+static inline void as_floats(float* out, const uint16_t* x, int64_t n) { to_f32(out, x, n); }
+static inline void as_floats(float* out, const float* x, int64_t n) { memcpy(out, x, size_t(n) * 4); }
 
 // Rows of d elements as they lie, densely: out[row][(d + 1) / 2] pairs, or d floats.
-static void attention_rows(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d) {
-  if (!kAttentionPairs) {
-    for (int64_t r = 0; r < rows; ++r, out += d) to_f32(out, x + r * stride, d);
+template <class T>
+static void attention_rows_typed(float* out, const T* x, int64_t stride, int64_t rows, int64_t d) {
+  if (!kPaired<T>) {
+    for (int64_t r = 0; r < rows; ++r, out += d) as_floats(out, x + r * stride, d);
     return;
   }
-  uint16_t* o = (uint16_t*)out;
+  T* o = (T*)out;
   for (int64_t r = 0; r < rows; ++r, x += stride, o += (d + 1) / 2 * 2) {
     int64_t i = 0;
     for (; i + 8 <= d; i += 8) memcpy(o + i, x + i, 16);
@@ -119,10 +128,11 @@ static void attention_rows(float* out, const uint16_t* x, int64_t stride, int64_
   }
 }
 // Pairs of rows, or rows of floats: out[row pair][ld], zero from d on.
-static void attention_row_pairs(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d, int64_t ld) {
-  for (int64_t r = 0; r < rows; r += kAttentionPairs ? 2 : 1, out += ld) {
-    const uint16_t *even = x + r * stride, *odd = r + 1 < rows ? even + stride : nullptr;
-    if (!kAttentionPairs) to_f32(out, even, d);
+template <class T>
+static void attention_row_pairs_typed(float* out, const T* x, int64_t stride, int64_t rows, int64_t d, int64_t ld) {
+  for (int64_t r = 0; r < rows; r += kPaired<T> ? 2 : 1, out += ld) {
+    const uint16_t *even = (const uint16_t*)(x + r * stride), *odd = r + 1 < rows ? even + stride : nullptr;
+    if (!kPaired<T>) as_floats(out, x + r * stride, d);
     else if (d < V::W) interleave((uint16_t*)out, even, odd, d, d);
     else
       for (int64_t i = 0; i < d; i += V::W) {
@@ -132,17 +142,26 @@ static void attention_row_pairs(float* out, const uint16_t* x, int64_t stride, i
     for (int64_t i = d; i < ld; ++i) out[i] = 0;
   }
 }
+static void attention_rows(float* out, const void* x, int64_t stride, int64_t rows, int64_t d, bool bf16) {
+  bf16 ? attention_rows_typed(out, (const uint16_t*)x, stride, rows, d) : attention_rows_typed(out, (const float*)x, stride, rows, d);
+}
+static void attention_row_pairs(float* out, const void* x, int64_t stride, int64_t rows, int64_t d, int64_t ld, bool bf16) {
+  bf16 ? attention_row_pairs_typed(out, (const uint16_t*)x, stride, rows, d, ld) : attention_row_pairs_typed(out, (const float*)x, stride, rows, d, ld);
+}
 // Rows become lanes: out[pair][lanes], zero in lanes past the rows. `buffer` holds V::W * d floats.
-static void lanes_of(float* out, int64_t lanes, const uint16_t* x, int64_t stride, int64_t rows, int64_t d, float* buffer) {
-  if (kAttentionPairs) return transpose_pairs((uint32_t*)out, lanes, x, stride, rows, d, lanes);
+template <class T>
+static void lanes_of(float* out, int64_t lanes, const T* x, int64_t stride, int64_t rows, int64_t d, float* buffer) {
+  constexpr int64_t halves = sizeof(T) / 2;
+  if (kPaired<T> || sizeof(T) == 4) return transpose_pairs((uint32_t*)out, lanes, (const uint16_t*)x, stride * halves, rows, d * halves, lanes);
   for (int64_t r = 0; r < lanes; r += V::W) {
     int64_t left = rows - r;
-    for (int64_t i = 0; i < V::W && i < left; ++i) to_f32(buffer + i * d, x + (r + i) * stride, d);
+    for (int64_t i = 0; i < V::W && i < left; ++i) as_floats(buffer + i * d, x + (r + i) * stride, d);
     transpose_pairs((uint32_t*)out + r, lanes, (const uint16_t*)buffer, 2 * d, left, 2 * d, V::W);
   }
 }
 // Lanes become rows: y[row][i] (+)= x[i][row] * factor[row].
-static void rows_of(uint16_t* y, int64_t stride, const float* x, int64_t lanes, int64_t rows, int64_t d, const float* factor, bool accumulate) {
+template <class T>
+static void rows_of(T* y, int64_t stride, const float* x, int64_t lanes, int64_t rows, int64_t d, const float* factor, bool accumulate) {
   for (int64_t r = 0; r < rows; r += V::W)
     for (int64_t c = 0; c < d; c += V::W) {
       V square[V::W];
@@ -151,7 +170,7 @@ static void rows_of(uint16_t* y, int64_t stride, const float* x, int64_t lanes, 
       for (int i = 0; i < V::W; ++i) square[i] = c + i < d ? load(x + (c + i) * lanes + r) * f : zero();
       transpose(square);
       for (int i = 0; i < V::W && r + i < rows; ++i) {
-        uint16_t* to = y + (r + i) * stride + c;
+        T* to = y + (r + i) * stride + c;
         store_any(to, accumulate ? load_any(to, d - c) + square[i] : square[i], d - c);
       }
     }

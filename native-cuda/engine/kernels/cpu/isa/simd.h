@@ -156,8 +156,8 @@ struct AdamWCall {
 
 // Attention of a block of queries of one head, in lanes: see attention_lanes.inl.
 struct AttentionForward {
-  const uint16_t* q;   // the first query; o has the same stride
-  uint16_t* o;
+  const void* q;       // the first query; o has the same stride
+  void* o;
   float* lse;
   int64_t stride, queries, d;  // elements between rows; 1 .. attention_queries
   int64_t first;      // index of the first query: matters where `causal`
@@ -170,12 +170,12 @@ struct AttentionForward {
 
 // What attention_gradient wants of a block of queries; `buffer` holds width * d floats. q_rows may be null: no gradients of keys.
 struct AttentionQueries {
-  const uint16_t *q, *o, *d_o;  // the first query
+  const void *q, *o, *d_o;  // the first query
   const float* lse;
   int64_t stride, queries, d, ld;
   float *q_lanes, *do_lanes;  // [pair of d][queries up to whole vectors]
   float *q_rows, *do_rows;    // [pair of queries][ld]
-  float *lse_lanes, *delta;   // in base 2; the sum of o * d_o
+  float *lse_lanes, *delta;   // for bfloat16 in base 2; the sum of o * d_o
   float* buffer;
 };
 // A block of keys and a block of queries. Gradients are added to, without the factor `scale` in dq and dk.
@@ -291,19 +291,19 @@ struct Simd {
   void (*transpose_bf16)(uint16_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t columns);
   float (*dot)(const float* a, const float* b, int64_t n);
 
-  // Attention of bfloat16 tensors with queries in lanes (attention_lanes.inl). Packed elements are floats, or pairs of bfloat16 if attention_pairs.
+  // Attention with queries in lanes (attention_lanes.inl). Packed elements are floats, or pairs of bfloat16 for tensors of those if attention_pairs.
   int attention_queries;      // of a call
   int attention_keys;         // of a block
   bool attention_pairs;
-  bool attention_lanes;       // false where products of bfloat16 are so fast that the pieces above serve better
-  void (*attention_rows)(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d);
-  void (*attention_row_pairs)(float* out, const uint16_t* x, int64_t stride, int64_t rows, int64_t d, int64_t ld);
-  void (*attention_forward)(const AttentionForward&);
-  void (*attention_gradient_queries)(const AttentionQueries&);
-  void (*attention_gradient)(const AttentionGradient&);
+  bool attention_lanes;       // for bfloat16; false where products of bfloat16 are so fast that the pieces above serve better
+  void (*attention_rows)(float* out, const void* x, int64_t stride, int64_t rows, int64_t d, bool bf16);
+  void (*attention_row_pairs)(float* out, const void* x, int64_t stride, int64_t rows, int64_t d, int64_t ld, bool bf16);
+  void (*attention_forward)(const AttentionForward&, bool bf16);
+  void (*attention_gradient_queries)(const AttentionQueries&, bool bf16);
+  void (*attention_gradient)(const AttentionGradient&, bool bf16);
   // y[row] (+)= x[row] * factor, of x[row][ld] or of x[d][queries up to whole vectors]
-  void (*attention_store_rows)(uint16_t* y, int64_t stride, const float* x, int64_t ld, int64_t rows, int64_t d, float factor, bool accumulate);
-  void (*attention_store_lanes)(uint16_t* y, int64_t stride, const float* x, int64_t queries, int64_t d, float factor, bool accumulate);
+  void (*attention_store_rows)(void* y, int64_t stride, const float* x, int64_t ld, int64_t rows, int64_t d, float factor, bool accumulate, bool bf16);
+  void (*attention_store_lanes)(void* y, int64_t stride, const float* x, int64_t queries, int64_t d, float factor, bool accumulate, bool bf16);
 
   double (*sum_of_squares)(const float* x, int64_t n);
   double (*sum_of_square_differences)(const void* a, const void* b, int64_t n, bool a_bf16, bool b_bf16);
