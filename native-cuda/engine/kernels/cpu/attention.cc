@@ -1,7 +1,7 @@
-// Attention by products of blocks, where queries are not kept in lanes (attention_lanes.cc): with an online softmax (the idea of FlashAttention, Dao et al., arXiv 2205.14135): scores of a block live in
-// the cache and never reach memory. Every product runs on the tile kernels in the activations' type and sums in float32; so do
-// the softmax's statistics. Backward works on transposed scores (keys by queries): then K, V, P and dS are left-hand sides as
-// they lie, and only dS may have to be transposed, for dQ.
+// Attention by products of blocks, where queries are not kept in lanes (attention_lanes.cc), with an online softmax (the idea of
+// FlashAttention, Dao et al., arXiv 2205.14135): scores of a block live in the cache and never reach memory. Every product runs on
+// the tile kernels in the activations' type and sums in float32; so do the softmax's statistics. Backward works on transposed scores
+// (keys by queries): then K, V, P and dS are left-hand sides as they lie, and only dS may have to be transposed, for dQ.
 #include <cmath>
 #include <cstring>
 
