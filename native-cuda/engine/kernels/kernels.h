@@ -46,6 +46,7 @@ struct Epilogue {
   Tensor per_image;  // (B, Co): the time embedding of a resnet block
   Tensor residual;   // shape of y
   Activation activation = Activation::None;
+  int64_t positions_per_image = 1;  // of a linear layer over pixels: how exact a sum has to be may depend on it
 };
 
 // Where a gradient goes. An empty tensor means "not needed"; `accumulate` adds to what is there.

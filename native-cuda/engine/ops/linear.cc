@@ -16,7 +16,7 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   int64_t rows = x.numel() / k;
   auto matrix = [n, k](Parameter& p) { return p.weight().reshape({n, k}); };
   Tensor flat_y = y.reshape({rows, n});
-  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image, fused.residual ? fused.residual.reshape({rows, n}) : Tensor(), Activation::None};
+  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image, fused.residual ? fused.residual.reshape({rows, n}) : Tensor(), Activation::None, x.shape().rank() == 4 ? x.dim(1) * x.dim(2) : 1};
   device.kernels().linear_forward(flat_y, x.reshape({rows, k}), matrix(w), epilogue);
   std::vector<TensorRef> per_image, residual;
   if (fused.per_image) per_image.emplace_back(fused.per_image);

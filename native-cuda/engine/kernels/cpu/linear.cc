@@ -19,7 +19,9 @@ struct MatrixRows {
   int64_t taps = 1;
   bool contiguous_taps = true;
 
-  int64_t positions_per_image() const { return 1; }
+  int64_t image_positions = 1;
+
+  int64_t positions_per_image() const { return image_positions; }
   int64_t weight_tap(int64_t) const { return 0; }
   bool dense() const { return true; }
   bool contiguous_rows() const { return true; }
@@ -68,6 +70,7 @@ struct MatrixRuns {
 void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e) {
   int64_t m = x.dim(0), k = x.dim(1), n = w.shape()[0];
   MatrixRows rows{.x = x.raw(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(), .count = m, .k = k, .n = n};
+  rows.image_positions = e.positions_per_image;
   if (e.bias) rows.bias = e.bias.f32();
   if (e.per_image) {
     rows.per_image = e.per_image.raw();
