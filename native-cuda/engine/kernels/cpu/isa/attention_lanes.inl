@@ -87,15 +87,11 @@ static inline __attribute__((always_inline)) void for_tiles(int64_t total, F f) 
 template <int NV>
 constexpr int kLaneRows = NV == 1 && kRowsFor[1] == 12 ? 16 : kRowsFor[NV];
 
-// 2^x for weights that are rounded to bfloat16 (2^n times a polynomial fitted at Chebyshev nodes, relative error 4e-6). Far below
-// -126 it is nothing or nearly, above 127 infinity or nearly; a NaN stays one.
+// 2^x for weights that are rounded to bfloat16, of any x: far below -126 it is nothing or nearly, above 127 infinity or nearly; a NaN
+// stays one.
 static inline V exp2_short(V x) {
-  V n = vround(x), r = x - n;
-  V p = fma(set1(9.666368515e-03f), r, set1(5.592197584e-02f));
-  p = fma(p, r, set1(2.402234904e-01f));
-  p = fma(p, r, set1(6.931210452e-01f));
-  p = fma(p, r, set1(1.000000000e+00f));
-  return scale2_any(p, n);
+  V n = vround(x);
+  return scale2_any(exp2_fraction(x - n), n);
 }
 // ln x for normal x > 0: two of Halley's steps for e^y = x, error e^3 / 12 each, from the number's bits.
 static inline V vlog(V x) {

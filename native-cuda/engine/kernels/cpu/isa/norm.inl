@@ -19,13 +19,15 @@ static inline V vexp(V x) {
 // e^x, as exact as what it is rounded to: for bfloat16 (4e-3) 2^n times a polynomial fitted at Chebyshev nodes, relative error
 // 4e-6. A NaN stays one.
 static inline V exp_for(V x, const float*) { return vexp(x); }
-static inline V exp2_rounded(V x) {  // of -126 .. 126
-  V n = vround(x), r = x - n;
+static inline V exp2_fraction(V r) {
   V p = fma(set1(9.666368515e-03f), r, set1(5.592197584e-02f));
   p = fma(p, r, set1(2.402234904e-01f));
   p = fma(p, r, set1(6.931210452e-01f));
-  p = fma(p, r, set1(1.000000000e+00f));
-  return scale2(p, n);
+  return fma(p, r, set1(1.000000000e+00f));
+}
+static inline V exp2_rounded(V x) {  // of -126 .. 126
+  V n = vround(x);
+  return scale2(exp2_fraction(x - n), n);
 }
 static inline V exp_for(V x, const uint16_t*) { return exp2_rounded(vmin(set1(126.0f), vmax(set1(-126.0f), x * set1(1.44269504088896341f)))); }
 static inline V sigmoid_for(V x, const float* exact) { return set1(1.0f) / (set1(1.0f) + exp_for(zero() - x, exact)); }
