@@ -28,6 +28,8 @@ inline TrainerOptions options(const Plan& plan) {
   o.scheduler_config = tiny::kDdim;
   o.learning_rate = {.base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
   o.max_grad_norm = 0.05;  // clips
+  // A weight whose gradient is rounding only stays where it is; Adam would move it by a part of the learning rate, one way or the other.
+  o.adamw.epsilon = 1e-6;
   o.ema_decay = 0.9;
   o.seed = 11;
   o.compute = plan.compute;
