@@ -138,6 +138,7 @@ class CpuKernels : public HostKernels {
     bool accumulate = false;
   };
   struct WinogradWork;
+  struct WinogradGradient;  // winograd_gradient.cc
   // The square's size that suits an image, 0 for a direct convolution.
   int winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const;
   void winograd(const WinogradCall& call, const Weight& w);

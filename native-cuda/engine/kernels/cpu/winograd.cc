@@ -8,7 +8,7 @@
 // cut into, and which square suits an image depends on shapes of one image alone.
 #include <algorithm>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/winograd_tiles.h"
 
 namespace spindle::cpu {
 
@@ -19,65 +19,17 @@ constexpr int64_t kCachedFilter = 1 << 20;
 constexpr int64_t kColumns = 64;                 // of products that are transformed back together
 constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
 constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
-constexpr int64_t kGradientTiles = 128;          // of a group whose products are added to a filter's gradient
-constexpr int64_t kGradientRows = 48;            // output channels of a task of these
 constexpr int64_t kMinChannels = 16;
-constexpr int64_t kMinGradientChannels = 32;
-constexpr int64_t kLineFloats = 16;
-
-struct Tile {
-  int64_t height, width, image, y0, x0;  // of its first output pixel
-
-  // The element of its first pixel, moved by `shift` both ways; may lie outside of the image.
-  int64_t first(int64_t shift, int64_t channels) const { return ((image * height + y0 + shift) * width + x0 + shift) * channels; }
-  // Its square of side * side pixels from `shift` on and those of the tiles to its right, `size` apart.
-  SquareRow squares(int64_t side, int64_t shift, int64_t count, const void* x, DType dtype, int64_t channels) const {
-    return {.first = at(x, first(shift, channels), dtype), .row = width * channels, .pixel = channels, .squares = count,
-            .top = int(std::max<int64_t>(0, -(y0 + shift))), .bottom = int(std::min(side, height - y0 - shift)), .left = -(x0 + shift), .right = width - x0 - shift};
-  }
-};
-
-struct Tiling {
-  int64_t batch, height, width, size;
-  int64_t rows() const { return divide_up(height, size); }
-  int64_t columns() const { return divide_up(width, size); }
-  int64_t tiles() const { return batch * rows() * columns(); }
-  // Runs f(tile, t, n) over the tiles [first + t, first + t + n) that are neighbours in a row, for t in [0, count).
-  template <class F>
-  void runs(int64_t first, int64_t count, F&& f) const {
-    Tile tile = at(first);
-    for (int64_t t = 0, n; t < count; t += n) {
-      n = std::min(count - t, columns() - tile.x0 / size);
-      f(tile, t, n);
-      tile.x0 = 0;
-      if ((tile.y0 += size) >= height) tile.y0 = 0, ++tile.image;
-    }
-  }
-  Tile at(int64_t tile) const { return {height, width, tile / (rows() * columns()), tile / columns() % rows() * size, tile % columns() * size}; }
-};
 
 bool three_by_three(const Shape& filter, const Conv2dArgs& args) {
   return filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1 && filter[0] >= kMinChannels && filter[3] >= kMinChannels;
 }
-// Floats between rows of n: where a column of them would fall into few of the cache's sets, an odd number of lines.
-int64_t spread_rows(int64_t n) { return n < 256 ? round_up(n, 16) : (divide_up(n, 16) | 1) * 16; }
-// Many pixels for each weight: the filter of the large square is four times as large as the direct one.
-bool large_square_pays(const Shape& filter, int64_t height, int64_t width) { return height * width >= 256 || filter[0] * filter[3] <= 128 * 128; }
 }  // namespace
 
 int CpuKernels::winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const {
   if (!three_by_three(filter, args) || height * width < 64) return 0;
   if (dtype == DType::F32) return sums_in_double(filter.numel(), height * width) ? 0 : 2;
   return simd_.winograd_bf16 && large_square_pays(filter, height, width) ? 4 : 0;
-}
-
-int CpuKernels::winograd_gradient_size(const Tensor& dy, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const {
-  if (x.dtype() != dy.dtype() || std::min(filter[0], filter[3]) < kMinGradientChannels) return 0;
-  int size = winograd_size(x.dtype(), filter, x.dim(1), x.dim(2), args);
-  // The sums are as large as the transformed filter: enough tiles have to be added to each.
-  bool many = Tiling{x.dim(0), x.dim(1), x.dim(2), 4}.tiles() >= 64;
-  if (size == 2 && many && large_square_pays(filter, x.dim(1), x.dim(2))) return 4;
-  return size == 4 && !many ? 0 : size;
 }
 
 // The geometry of one call, and the steps that its tasks are made of.
@@ -178,35 +130,6 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
         work.multiply(input + (chunk - first) * work.chunk_floats(), filter, chunk, group, products);
     });
   }
-}
-
-// dU = sum over tiles of (A dY A^T) * (B^T d B), an outer product in each slice; dw = G^T dU G.
-void CpuKernels::winograd_backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x, int size) {
-  int64_t out = dy.dim(3), in = x.dim(3), ld_out = spread_rows(out), ld_in = spread_rows(in), padded_in = round_up(in, simd_.width), slices = int64_t(size + 2) * (size + 2);
-  Tiling tiling{x.dim(0), x.dim(1), x.dim(2), size};
-  int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(in, panel), pieces = divide_up(out, kGradientRows);
-  int64_t slice_rows = out * ld_in, most = std::min(kGradientTiles, tiling.tiles());
-  float* du = reinterpret_cast<float*>(packing_buffer(temporary_pack_, slices * slice_rows * 4));
-  float* inputs = reinterpret_cast<float*>(packing_buffer(transformed_input_, slices * most * (ld_in + ld_out) * 4));
-  float* gradients = inputs + slices * most * ld_in;
-  for (int64_t first = 0; first < tiling.tiles(); first += most) {
-    int64_t count = std::min(most, tiling.tiles() - first);
-    this->pieces(count, 16, [&](int64_t t0, int64_t t1, int) {
-      tiling.runs(first + t0, t1 - t0, [&](const Tile& tile, int64_t t, int64_t n) {
-        simd_.winograd_input(inputs + (t0 + t) * ld_in, most * ld_in, ld_in, tile.squares(size + 2, -1, n, x.raw(), x.dtype(), in), in, size, is_bf16(x));
-        simd_.winograd_gradient(gradients + (t0 + t) * ld_out, most * ld_out, ld_out, tile.squares(size, 0, n, dy.raw(), dy.dtype(), out), out, size, is_bf16(dy));
-      });
-    });
-    threads_.run(slices * panels * pieces, [&](int64_t task, int) {
-      int64_t slice = task / (panels * pieces), p = task / pieces % panels, row0 = task % pieces * kGradientRows, row1 = std::min(out, row0 + kGradientRows);
-      int64_t n0 = p * panel, vectors = std::min(panel, padded_in - n0) / simd_.width, height = simd_.rows_for[vectors];
-      for (int64_t row = row0; row < row1; row += height) {
-        OuterRun run{gradients + slice * most * ld_out + row, inputs + slice * most * ld_in + n0, count};
-        simd_.outer_f32({&run, 1, ld_out, ld_in, std::min(height, row1 - row), vectors, du + slice * slice_rows + row * ld_in + n0, ld_in, first > 0});
-      }
-    });
-  }
-  threads_.run(out, [&](int64_t row, int) { simd_.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in, du + row * ld_in, slice_rows, in, size, dw.accumulate); });
 }
 
 }  // namespace spindle::cpu

@@ -90,6 +90,13 @@ struct TileStore {
   int64_t tiles = 1, tile_bytes = 0;
 };
 
+// Gradients of a transformed filter: [part][slice][n], the sum of all parts.
+struct FilterSums {
+  const float* from;
+  int64_t slice, part;  // elements between them
+  int64_t parts;
+};
+
 // Neighbouring squares of an image's pixels, `size` apart: pixel (r, c) lies at first + r * row + c * pixel (elements) and counts as
 // zeros outside of [top, bottom) x [left, right); `first` itself may lie outside of the image.
 struct SquareRow {
@@ -228,13 +235,13 @@ struct Simd {
   // Winograd's convolution of squares of size * size output pixels, size 2 or 4, s = (size + 2)^2 slices; see winograd.inl. The
   // transforms: of squares of size + 2 pixels: out[s][stride], a square's channels `ld` after the last one's, zero up to a multiple of
   // the width; of a packed panel of nine taps, turned by 180 degrees when `reversed`: out[s][k][width]; of s products to the squares
-  // they make. Their adjoints: of squares of gradients; to dw[9][n] from du[s][stride].
+  // they make. Their adjoints: of squares of gradients; to dw[9][ld] from the sums of a filter.
   void (*winograd_input)(float* out, int64_t stride, int64_t ld, const SquareRow& squares, int64_t channels, int size, bool bf16);
   void (*winograd_filter)(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs);
   void (*winograd_products)(const SliceProducts&);
   void (*winograd_output)(const float* products, int64_t stride, int64_t ld, const OutputRow& squares, int size, bool bf16);
   void (*winograd_gradient)(float* out, int64_t stride, int64_t ld, const SquareRow& squares, int64_t channels, int size, bool bf16);
-  void (*winograd_filter_gradient)(float* dw, const float* du, int64_t stride, int64_t n, int size, bool accumulate);
+  void (*winograd_filter_gradient)(float* dw, int64_t ld, const FilterSums& sums, int64_t n, int size, bool accumulate);
   bool winograd_bf16;  // false where products of bfloat16 are so fast that fewer float32 ones gain nothing
   // Convolutions of few channels; see narrow.inl.
   void (*narrow)(const NarrowCall&, bool from_bf16, bool to_bf16);

@@ -279,7 +279,7 @@ static void winograd_output_of(const float* products, int64_t stride, int64_t ld
 }
 
 template <class S>
-static void winograd_filter_gradient_of(float* dw, const float* du, int64_t stride, int64_t n, bool accumulate) {
+static void winograd_filter_gradient_of(float* dw, int64_t ld, const FilterSums& sums, int64_t n, bool accumulate) {
   constexpr int N = S::N;
   for (int64_t i = 0; i < n; i += V::W) {
     V t[3 * N], g[3];
@@ -287,7 +287,11 @@ static void winograd_filter_gradient_of(float* dw, const float* du, int64_t stri
     for (int x = 0; x < N; ++x) {
       V u[N];
 #pragma GCC unroll 6
-      for (int p = 0; p < N; ++p) u[p] = load(du + (N * p + x) * stride + i);
+      for (int p = 0; p < N; ++p) {
+        const float* from = sums.from + (N * p + x) * sums.slice + i;
+        u[p] = load(from);
+        for (int64_t part = 1; part < sums.parts; ++part) u[p] = u[p] + load(from + part * sums.part);
+      }
       S::filter_gradient(u, 1, t + x, N);
     }
 #pragma GCC unroll 3
@@ -295,7 +299,7 @@ static void winograd_filter_gradient_of(float* dw, const float* du, int64_t stri
       S::filter_gradient(t + N * y, 1, g, 1);
 #pragma GCC unroll 3
       for (int x = 0; x < 3; ++x) {
-        float* to = dw + (3 * y + x) * n + i;
+        float* to = dw + (3 * y + x) * ld + i;
         store_any(to, accumulate ? load_any(to, n - i) + g[x] : g[x], n - i);
       }
     }
@@ -312,6 +316,6 @@ static void winograd_output(const float* products, int64_t stride, int64_t ld, c
 static void winograd_filter(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs) {
   size == 2 ? winograd_filter_of<Winograd2>(out, taps, k, width, reversed, pairs) : winograd_filter_of<Winograd4>(out, taps, k, width, reversed, pairs);
 }
-static void winograd_filter_gradient(float* dw, const float* du, int64_t stride, int64_t n, int size, bool accumulate) {
-  size == 2 ? winograd_filter_gradient_of<Winograd2>(dw, du, stride, n, accumulate) : winograd_filter_gradient_of<Winograd4>(dw, du, stride, n, accumulate);
+static void winograd_filter_gradient(float* dw, int64_t ld, const FilterSums& sums, int64_t n, int size, bool accumulate) {
+  size == 2 ? winograd_filter_gradient_of<Winograd2>(dw, ld, sums, n, accumulate) : winograd_filter_gradient_of<Winograd4>(dw, ld, sums, n, accumulate);
 }
