@@ -25,6 +25,7 @@ struct Plan {
 inline TrainerOptions options(const Plan& plan) {
   TrainerOptions o;
   o.objective.objective = Objective::SpinLogistic;
+  o.objective.beta = 200;  // ten times that makes a last bit of a weight 1e-4 of a loss
   o.scheduler_config = tiny::kDdim;
   o.learning_rate = {.base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
   o.max_grad_norm = 0.05;  // clips

@@ -19,15 +19,10 @@ constexpr int64_t kCachedFilter = 1 << 20;
 constexpr int64_t kColumns = 64;                 // of products that are transformed back together
 constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
 constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
-constexpr int64_t kMinChannels = 16;
-
-bool three_by_three(const Shape& filter, const Conv2dArgs& args) {
-  return filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1 && filter[0] >= kMinChannels && filter[3] >= kMinChannels;
-}
 }  // namespace
 
 int CpuKernels::winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const {
-  if (!three_by_three(filter, args) || height * width < 64) return 0;
+  if (!winograd_filter(filter, args) || height * width < 64) return 0;
   if (dtype == DType::F32) return sums_in_double(filter.numel(), height * width) ? 0 : 2;
   return simd_.winograd_bf16 && large_square_pays(filter, height, width) ? 4 : 0;
 }

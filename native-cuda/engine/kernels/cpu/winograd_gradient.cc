@@ -14,10 +14,10 @@ namespace spindle::cpu {
 namespace {
 constexpr int64_t kMinChannels = 32;
 constexpr int64_t kBlockBytes = 704 << 10;  // of a task's sums
-constexpr int64_t kBlockTiles = 16;         // transformed at a time
+constexpr int64_t kBlockTiles = 24;  // transformed at a time
 constexpr int64_t kMostBlocks = 4;
-constexpr int64_t kTasks = 8;
-constexpr int64_t kPartTiles = 128;  // at least; each part costs another pass over the sums
+constexpr int64_t kTasks = 16;  // at most, where a block is cut into parts
+constexpr int64_t kPartTiles = 256;  // at least; each part costs another pass over the sums
 constexpr int64_t kGroupTiles = 128;  // of a group that is transformed for all
 constexpr int64_t kPieceRows = 48;    // output channels of a task then
 
@@ -41,12 +41,14 @@ Blocks blocks_of(int64_t out, int64_t in, int64_t slices, int64_t width) {
 }  // namespace
 
 int CpuKernels::winograd_gradient_size(const Tensor& dy, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const {
-  if (x.dtype() != dy.dtype() || std::min(filter[0], filter[3]) < kMinChannels) return 0;
-  int size = winograd_size(x.dtype(), filter, x.dim(1), x.dim(2), args);
+  int64_t height = x.dim(1), width = x.dim(2);
+  bool float32 = x.dtype() == DType::F32;
+  if (x.dtype() != dy.dtype() || !winograd_filter(filter, args) || std::min(filter[0], filter[3]) < kMinChannels) return 0;
+  if (float32 ? sums_in_double(filter.numel(), height * width) : !simd_.winograd_bf16) return 0;
   // Enough tiles have to be added to each sum.
-  bool many = Tiling{x.dim(0), x.dim(1), x.dim(2), 4}.tiles() >= 64;
-  if (size == 2 && many && large_square_pays(filter, x.dim(1), x.dim(2))) return 4;
-  return size == 4 && !many ? 0 : size;
+  bool many = Tiling{x.dim(0), height, width, 4}.tiles() >= 64;
+  if (many && height * width >= 16 && large_square_pays(filter, height, width)) return 4;
+  return float32 && height * width >= 64 ? 2 : 0;
 }
 
 // One call's tensors, and the two ways to its sums.
