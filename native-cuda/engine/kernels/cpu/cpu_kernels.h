@@ -22,7 +22,7 @@ inline const char* at(const void* base, int64_t index, DType dtype) { return sta
 // double, unless one image has so many pixels that it would take long. Weight and image size decide, so an image's bytes do not
 // depend on its batch.
 constexpr int64_t kWideElements = 4096;
-constexpr int64_t kWideProducts = 1 << 20;
+constexpr int64_t kWideProducts = 1 << 19;
 inline bool sums_in_double(int64_t weights, int64_t positions_per_image) { return weights < kWideElements && weights * positions_per_image < kWideProducts; }
 
 constexpr int64_t kMaxTileRows = 32;  // of any instruction set's tile kernels

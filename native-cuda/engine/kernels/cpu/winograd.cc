@@ -22,7 +22,8 @@ constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose t
 }  // namespace
 
 int CpuKernels::winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const {
-  if (!winograd_filter(filter, args) || height * width < 64) return 0;
+  // A filter is transformed in every call: a single image of 4 x 4 alone would rather not, but batches of them gain more than it loses.
+  if (!winograd_filter(filter, args) || height * width < (dtype == DType::F32 ? 16 : 64)) return 0;
   if (dtype == DType::F32) return sums_in_double(filter.numel(), height * width) ? 0 : 2;
   return simd_.winograd_bf16 && large_square_pays(filter, height, width) ? 4 : 0;
 }
