@@ -63,6 +63,15 @@ inline const std::vector<Conv2dCase> kConv2d = {
     {5, 4, 4, 33, 18, 3, 3, {1, 1, 1}},
 };
 
+// Enough tiles that a filter's gradient takes Winograd's large squares: one block of sums, two parts of the tiles, four blocks over
+// small images, and more blocks than are worth it. Each has channels that fill no vector.
+inline const std::vector<Conv2dCase> kFilterGradients = {
+    {3, 33, 31, 40, 70, 3, 3, {1, 1, 1}},
+    {1, 93, 91, 33, 34, 3, 3, {1, 1, 1}},
+    {64, 4, 4, 110, 130, 3, 3, {1, 1, 1}},
+    {1, 33, 32, 162, 138, 3, 3, {1, 1, 1}},
+};
+
 struct LinearCase {
   int64_t batch, rows, k, n;  // rows per image
   bool bias = true, per_image = false, residual = false;
