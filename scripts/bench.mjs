@@ -1,7 +1,7 @@
 // `npm run bench`: the tasks of docs/PERFORMANCE.md, beside PyTorch where that is at hand. Prints a Markdown table and appends
 // one JSON object per task to bench/results/<date>-<instruction set>.jsonl.
 import { spawn } from 'node:child_process';
-import { appendFileSync, existsSync, mkdirSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -55,6 +55,16 @@ function measure(program, args, environment = {}) {
   });
 }
 
+/** With family and model where Linux tells: a virtual machine's name may say neither ("AMD EPYC"). */
+function processorName() {
+  const name = cpus()[0]?.model ?? 'unknown';
+  if (!existsSync('/proc/cpuinfo')) return name;
+  const [family, model] = ['cpu family', 'model'].map(
+    (field) => new RegExp(`^${field}\\s*: (\\d+)$`, 'm').exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1],
+  );
+  return family === undefined ? name : `${name}, family ${family}, model ${model ?? 'unknown'}`;
+}
+
 /** Both programs in turn, so that a change of the machine's mood meets both. */
 async function compare(one, settings, spindle, peer) {
   const sides = [spindle, ...(peer === undefined ? [] : [peer])].map((side) => ({
@@ -105,7 +115,7 @@ await main(async () => {
     peerScript: values['peer-script'] === undefined ? undefined : resolve(values['peer-script']),
     ...(values.quick ? { rounds: 1, repeat: 5, warmup: 1 } : { rounds: 5, repeat: 1, warmup: 1 }),
   };
-  const records = [];
+  const [records, processor] = [[], processorName()];
   let file;
   for (const one of wanted) {
     console.error(caseName(one));
@@ -115,7 +125,7 @@ await main(async () => {
     const isa = record.spindle.program === undefined ? values.isa : isaOf(record.spindle.program);
     file = join(values.results, `${date.slice(0, 10)}-${isa}.jsonl`);
     mkdirSync(values.results, { recursive: true });
-    const machine = { date, processor: cpus()[0]?.model ?? 'unknown', isa, threads: settings.threads };
+    const machine = { date, processor, isa, threads: settings.threads };
     appendFileSync(file, `${JSON.stringify({ ...machine, ...record })}\n`); // at once: a run takes long and may be stopped
   }
   console.log(`\n${markdownTable(records)}`);
