@@ -59,10 +59,9 @@ function measure(program, args, environment = {}) {
 function processorName() {
   const name = cpus()[0]?.model ?? 'unknown';
   if (!existsSync('/proc/cpuinfo')) return name;
-  const [family, model] = ['cpu family', 'model'].map(
-    (field) => new RegExp(`^${field}\\s*: (\\d+)$`, 'm').exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1],
-  );
-  return family === undefined ? name : `${name}, family ${family}, model ${model ?? 'unknown'}`;
+  const text = readFileSync('/proc/cpuinfo', 'utf8');
+  const numbers = ['cpu family', 'model'].flatMap((field) => new RegExp(`^${field}\\s*: \\d+$`, 'm').exec(text) ?? []);
+  return [name, ...numbers.map((line) => line.replace(/\s*:/, ''))].join(', ');
 }
 
 /** Both programs in turn, so that a change of the machine's mood meets both. */

@@ -153,22 +153,22 @@ TEST("filters' gradients of many tiles are the reference's, with the same bytes 
   ThreadPool one(1), three(3);
   std::unique_ptr<Kernels> reference = make_reference_kernels();
   uint64_t seed = 0;
-  for (const cases::Conv2dCase& c : cases::kFilterGradients)
-    for (DType dtype : {DType::F32, DType::BF16})
-      for (bool accumulate : {false, true}) {
-        Tensor x = uniform_tensor(memory, c.x(), dtype, ++seed), dy = uniform_tensor(memory, c.y(), dtype, ++seed);
-        KernelCase gradient{c.name(), [&](Kernels& k, Outputs& out) { k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate), {}, dy, x, c.args); }};
-        Outputs expected(memory);
-        gradient.run(*reference, expected);
-        for (const std::string& isa : available_isas())
-          check::each(cat(isa, ", ", dtype_name(dtype), accumulate ? ", added, " : ", ", c.name()), [&] {
-            Outputs got(memory), threaded(memory);
-            gradient.run(*make_cpu_kernels(one, {.isa = isa.c_str()}), got);
-            gradient.run(*make_cpu_kernels(three, {.isa = isa.c_str()}), threaded);
-            compare(gradient, got, expected, kBfloat16Tolerance);
-            CHECK(same_bytes(threaded.list()[0]->tensor, got.list()[0]->tensor));
-          });
-      }
+  for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
+    for (const cases::Conv2dCase& c : cases::kFilterGradients) {
+      Tensor x = uniform_tensor(memory, c.x(), dtype, ++seed), dy = uniform_tensor(memory, c.y(), dtype, ++seed);
+      KernelCase gradient{c.name(), [&](Kernels& k, Outputs& out) { k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate), {}, dy, x, c.args); }};
+      Outputs expected(memory);
+      gradient.run(*reference, expected);
+      for (const std::string& isa : available_isas())
+        check::each(cat(isa, ", ", type, c.name()), [&] {
+          Outputs got(memory), threaded(memory);
+          gradient.run(*make_cpu_kernels(one, {.isa = isa.c_str()}), got);
+          gradient.run(*make_cpu_kernels(three, {.isa = isa.c_str()}), threaded);
+          compare(gradient, got, expected, kBfloat16Tolerance);
+          CHECK(same_bytes(threaded.list()[0]->tensor, got.list()[0]->tensor));
+        });
+    }
+  });
 }
 
 TEST("a weight that a backend keeps needs its values no more, and gives the same bytes") {

@@ -32,11 +32,11 @@ struct Heads {
 // In float32 few queries of narrow heads stay with products of blocks: there is nothing to gain, and a recorded training step of a
 // tiny model, where Adam divides gradients of rounding errors by their size, follows the last bit of those sums. So do heads as
 // wide as the VAE's one, whose products are nearly all of the time.
-static constexpr int64_t kFloatQueries = 512, kFloatWidth = 256;  // elements of a head's queries; of one query
+static constexpr int64_t kFewestFloats = 512, kWidestHead = 256;  // elements of all queries of a head; of one
 
 bool CpuKernels::attention_in_lanes(const Tensor& q, const AttentionArgs& args) const {
   const int64_t width = q.dim(2) / args.heads;
-  return args.scale >= 0 && (is_bf16(q) ? simd_.attention_lanes : q.dim(1) * width >= kFloatQueries && width <= kFloatWidth);
+  return args.scale >= 0 && (is_bf16(q) ? simd_.attention_lanes : q.dim(1) * width >= kFewestFloats && width <= kWidestHead);
 }
 
 void CpuKernels::attention_forward_in_lanes(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {

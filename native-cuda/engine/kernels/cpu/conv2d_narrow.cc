@@ -143,9 +143,8 @@ struct CpuKernels::NarrowWork {
 CpuKernels::Narrow CpuKernels::narrow_kind(const Tensor& y, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const {
   int64_t positions = y.dim(1) * y.dim(2);
   if (x.dtype() != y.dtype() || filter[1] * filter[2] == 1 || positions < kMinPixels) return Narrow::No;
-  if (is_bf16(x) ? !simd_.winograd_bf16 : sums_in_double(filter.numel(), positions)) return Narrow::No;
-  bool same = filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1;
-  if (same && filter[0] <= kFewOutputs && filter[3] > kFewOutputs && filter[3] % 2 == 0) return Narrow::Outputs;
+  if (!float32_serves(x.dtype(), filter, positions)) return Narrow::No;
+  if (same_3x3(filter, args) && filter[0] <= kFewOutputs && filter[3] > kFewOutputs && filter[3] % 2 == 0) return Narrow::Outputs;
   if (filter[3] <= kFewInputs || (filter[3] <= kMostInputs && filter[0] <= kMostOutputs)) return Narrow::Inputs;
   return Narrow::No;
 }

@@ -25,6 +25,9 @@ constexpr int64_t kWideElements = 4096;
 constexpr int64_t kWideProducts = 1 << 19;
 inline bool sums_in_double(int64_t weights, int64_t positions_per_image) { return weights < kWideElements && weights * positions_per_image < kWideProducts; }
 
+// A 3x3 convolution whose output has the pixels of its input.
+inline bool same_3x3(const Shape& filter, const Conv2dArgs& args) { return filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1; }
+
 constexpr int64_t kMaxTileRows = 32;  // of any instruction set's tile kernels
 
 // A right-hand side cut into column panels for the tile kernels: panel p holds columns [p * panel, ...) of every tap.
@@ -124,6 +127,10 @@ class CpuKernels : public HostKernels {
   // The same for what the tasks of a call share.
   std::byte* shared_scratch(int64_t bytes) { return grow(shared_scratch_, bytes); }
   std::byte* grow(Tensor& buffer, int64_t bytes);
+
+  // Whether convolutions may leave the direct sum for float32 arithmetic of their own: not where they are summed in double, nor where
+  // bfloat16 products are faster.
+  bool float32_serves(DType dtype, const Shape& filter, int64_t pixels) const { return dtype == DType::BF16 ? simd_.winograd_bf16 : !sums_in_double(filter.numel(), pixels); }
 
   // --- Winograd's convolution (winograd.cc): x (batch, height, width, in) -> y (batch, height, width, out)
   struct WinogradCall {

@@ -19,13 +19,15 @@ constexpr int64_t kCachedFilter = 1 << 20;
 constexpr int64_t kColumns = 64;                 // of products that are transformed back together
 constexpr int64_t kSharedFilter = 4 << 20;       // transformed filters up to this size stay in the last-level cache
 constexpr int64_t kTransformedInput = 16 << 20;  // of a group of chunks whose transformed input is shared
+constexpr int64_t kMinChannels = 16;             // fewer are not worth the transforms
 }  // namespace
 
 int CpuKernels::winograd_size(DType dtype, const Shape& filter, int64_t height, int64_t width, const Conv2dArgs& args) const {
+  bool float32 = dtype == DType::F32;
   // A filter is transformed in every call: a single image of 4 x 4 alone would rather not, but batches of them gain more than it loses.
-  if (!winograd_filter(filter, args) || height * width < (dtype == DType::F32 ? 16 : 64)) return 0;
-  if (dtype == DType::F32) return sums_in_double(filter.numel(), height * width) ? 0 : 2;
-  return simd_.winograd_bf16 && large_square_pays(filter, height, width) ? 4 : 0;
+  if (!same_3x3(filter, args) || std::min(filter[0], filter[3]) < kMinChannels || height * width < (float32 ? 16 : 64) || !float32_serves(dtype, filter, height * width)) return 0;
+  if (float32) return 2;
+  return large_square_pays(filter, height, width) ? 4 : 0;
 }
 
 // The geometry of one call, and the steps that its tasks are made of.

@@ -42,13 +42,11 @@ Blocks blocks_of(int64_t out, int64_t in, int64_t slices, int64_t width) {
 
 int CpuKernels::winograd_gradient_size(const Tensor& dy, const Tensor& x, const Shape& filter, const Conv2dArgs& args) const {
   int64_t height = x.dim(1), width = x.dim(2);
-  bool float32 = x.dtype() == DType::F32;
-  if (x.dtype() != dy.dtype() || !winograd_filter(filter, args) || std::min(filter[0], filter[3]) < kMinChannels) return 0;
-  if (float32 ? sums_in_double(filter.numel(), height * width) : !simd_.winograd_bf16) return 0;
+  if (x.dtype() != dy.dtype() || !same_3x3(filter, args) || std::min(filter[0], filter[3]) < kMinChannels || !float32_serves(x.dtype(), filter, height * width)) return 0;
   // Enough tiles have to be added to each sum.
   bool many = Tiling{x.dim(0), height, width, 4}.tiles() >= 64;
   if (many && height * width >= 16 && large_square_pays(filter, height, width)) return 4;
-  return float32 && height * width >= 64 ? 2 : 0;
+  return x.dtype() == DType::F32 && height * width >= 64 ? 2 : 0;
 }
 
 // One call's tensors, and the two ways to its sums.

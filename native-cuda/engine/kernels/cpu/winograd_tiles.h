@@ -39,10 +39,6 @@ struct Tiling {
   Tile at(int64_t tile) const { return {height, width, tile / (rows() * columns()), tile / columns() % rows() * size, tile % columns() * size}; }
 };
 
-// Fewer channels are not worth the transforms.
-inline bool winograd_filter(const Shape& filter, const Conv2dArgs& args) {
-  return filter[1] == 3 && filter[2] == 3 && args.stride == 1 && args.pad_before == 1 && args.pad_after == 1 && std::min(filter[0], filter[3]) >= 16;
-}
 // Many pixels for each weight: the filter of the large square is four times as large as the direct one.
 inline bool large_square_pays(const Shape& filter, int64_t height, int64_t width) { return height * width >= 256 || filter[0] * filter[3] <= 128 * 128; }
 
