@@ -12,12 +12,20 @@ namespace spindle::addon {
 struct Nothing {};
 inline Napi::Value nothing_to_js(Napi::Env env, Nothing&) { return env.Undefined(); }
 
-// `Work` is called with the token on the engine's thread and returns plain data; `ToJs` makes a value of it on Node's.
+// `Work` is called with the token on the engine's thread and returns plain data; `ToJs` makes a
+// value of it on Node's.
 template <class Work, class ToJs>
 class Call final : public Job {
  public:
-  Call(Napi::Env env, std::shared_ptr<EngineThread> engine, std::shared_ptr<CancelToken> token_, Work work, ToJs to_js)
-      : deferred_(env), engine_(std::move(engine)), work_(std::move(work)), to_js_(std::move(to_js)) {
+  Call(Napi::Env env,
+       std::shared_ptr<EngineThread> engine,
+       std::shared_ptr<CancelToken> token_,
+       Work work,
+       ToJs to_js)
+      : deferred_(env),
+        engine_(std::move(engine)),
+        work_(std::move(work)),
+        to_js_(std::move(to_js)) {
     token = std::move(token_);
   }
   Napi::Value promise() const { return deferred_.Promise(); }
@@ -35,8 +43,10 @@ class Call final : public Job {
 
   void on_node(Napi::Env env) override {
     try {
-      if (failure_) deferred_.Reject(to_js_error(env, *failure_).Value());
-      else deferred_.Resolve(to_js_(env, *result_));
+      if (failure_)
+        deferred_.Reject(to_js_error(env, *failure_).Value());
+      else
+        deferred_.Resolve(to_js_(env, *result_));
     } catch (const Napi::Error& e) {
       deferred_.Reject(e.Value());
     }
@@ -54,9 +64,14 @@ class Call final : public Job {
 
 // Without a token of the caller's, the call gets one of its own: shutting down cancels it.
 template <class Work, class ToJs>
-Napi::Value enqueue(Napi::Env env, const std::shared_ptr<EngineThread>& engine, std::shared_ptr<CancelToken> token, Work work, ToJs to_js) {
+Napi::Value enqueue(Napi::Env env,
+                    const std::shared_ptr<EngineThread>& engine,
+                    std::shared_ptr<CancelToken> token,
+                    Work work,
+                    ToJs to_js) {
   if (!token) token = std::make_shared<CancelToken>();
-  auto call = std::make_unique<Call<Work, ToJs>>(env, engine, std::move(token), std::move(work), std::move(to_js));
+  auto call = std::make_unique<Call<Work, ToJs>>(env, engine, std::move(token), std::move(work),
+                                                 std::move(to_js));
   Napi::Value promise = call->promise();
   engine->enqueue(env, std::move(call));
   return promise;

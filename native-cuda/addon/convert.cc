@@ -14,7 +14,8 @@ Tensor TensorData::upload(Device& device) const {
 }
 
 TensorData TensorData::download(Device& device, const Tensor& tensor) {
-  ensure(tensor.dtype() == DType::F32, "[addon] expected a float32 result, got ", dtype_name(tensor.dtype()));
+  ensure(tensor.dtype() == DType::F32, "[addon] expected a float32 result, got ",
+         dtype_name(tensor.dtype()));
   return {device.download<float>(tensor), tensor.shape().dims()};
 }
 
@@ -33,19 +34,24 @@ double Fields::number(const char* key) const { return to_number(value(key), at(k
 int64_t Fields::integer(const char* key) const { return to_integer(value(key), at(key)); }
 uint64_t Fields::bigint(const char* key) const { return to_uint64(value(key), at(key)); }
 std::string Fields::string(const char* key) const { return to_string(value(key), at(key)); }
-TensorData Fields::tensor(const char* key, size_t rank) const { return to_tensor(value(key), at(key), rank); }
+TensorData Fields::tensor(const char* key, size_t rank) const {
+  return to_tensor(value(key), at(key), rank);
+}
 std::optional<TensorData> Fields::optional_tensor(const char* key, size_t rank) const {
   if (is_null(key)) return {};
   return tensor(key, rank);
 }
-std::vector<double> Fields::numbers(const char* key) const { return to_numbers(value(key), at(key)); }
+std::vector<double> Fields::numbers(const char* key) const {
+  return to_numbers(value(key), at(key));
+}
 
 std::vector<uint64_t> Fields::bigints(const char* key) const {
   Napi::Value list = value(key);
   require(list.IsArray(), at(key), ": expected a list of bigints, got something else");
   std::vector<uint64_t> out;
   Napi::Array array = list.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); ++i) out.push_back(to_uint64(array.Get(i), cat(at(key), "[", i, "]")));
+  for (uint32_t i = 0; i < array.Length(); ++i)
+    out.push_back(to_uint64(array.Get(i), cat(at(key), "[", i, "]")));
   return out;
 }
 
@@ -84,12 +90,14 @@ std::vector<double> to_numbers(const Napi::Value& value, const std::string& wher
   require(value.IsArray(), where, ": expected a list of numbers, got something else");
   std::vector<double> out;
   Napi::Array array = value.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); ++i) out.push_back(to_number(array.Get(i), cat(where, "[", i, "]")));
+  for (uint32_t i = 0; i < array.Length(); ++i)
+    out.push_back(to_number(array.Get(i), cat(where, "[", i, "]")));
   return out;
 }
 
 std::vector<int32_t> to_ids(const Napi::Value& value, const std::string& where) {
-  require(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array, where, ": expected an Int32Array, got something else");
+  require(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array,
+          where, ": expected an Int32Array, got something else");
   Napi::Int32Array array = value.As<Napi::Int32Array>();
   return {array.Data(), array.Data() + array.ElementLength()};
 }
@@ -98,17 +106,22 @@ TensorData to_tensor(const Napi::Value& value, const std::string& where, size_t 
   Fields fields(value, where);
   TensorData tensor;
   Napi::Value data = fields.value("data");
-  require(data.IsTypedArray() && data.As<Napi::TypedArray>().TypedArrayType() == napi_float32_array, where, ".data: expected a Float32Array, got something else");
+  require(data.IsTypedArray() && data.As<Napi::TypedArray>().TypedArrayType() == napi_float32_array,
+          where, ".data: expected a Float32Array, got something else");
   uint64_t count = 1;
   for (double d : fields.numbers("shape")) {
-    require(d >= 1 && d == std::floor(d) && d < 0x1p31, where, ".shape: expected positive integers, got ", d);
+    require(d >= 1 && d == std::floor(d) && d < 0x1p31, where,
+            ".shape: expected positive integers, got ", d);
     tensor.shape.push_back(int64_t(d));
     count *= uint64_t(d);
-    require(count < uint64_t(1) << 40, where, ".shape: expected fewer than 2^40 elements, got more");
+    require(count < uint64_t(1) << 40, where,
+            ".shape: expected fewer than 2^40 elements, got more");
   }
-  require(tensor.shape.size() == rank, where, ".shape: expected ", rank, " dimensions, got ", tensor.shape.size());
+  require(tensor.shape.size() == rank, where, ".shape: expected ", rank, " dimensions, got ",
+          tensor.shape.size());
   Napi::Float32Array array = data.As<Napi::Float32Array>();
-  require(array.ElementLength() == count, where, ".data: expected the ", count, " values of its shape, got ", array.ElementLength());
+  require(array.ElementLength() == count, where, ".data: expected the ", count,
+          " values of its shape, got ", array.ElementLength());
   tensor.values.assign(array.Data(), array.Data() + count);
   return tensor;
 }
@@ -133,17 +146,20 @@ std::vector<std::string> to_strings(const Napi::Value& value, const std::string&
   require(value.IsArray(), where, ": expected a list of strings, got something else");
   Napi::Array array = value.As<Napi::Array>();
   std::vector<std::string> out;
-  for (uint32_t i = 0; i < array.Length(); ++i) out.push_back(to_string(array.Get(i), cat(where, "[", i, "]")));
+  for (uint32_t i = 0; i < array.Length(); ++i)
+    out.push_back(to_string(array.Get(i), cat(where, "[", i, "]")));
   return out;
 }
 
 DType to_precision(const Napi::Value& value, const std::string& where) {
   std::string name = to_string(value, where);
-  require(name == "float32" || name == "bfloat16", where, ": expected float32 or bfloat16, got ", name);
+  require(name == "float32" || name == "bfloat16", where, ": expected float32 or bfloat16, got ",
+          name);
   return name == "bfloat16" ? DType::BF16 : DType::F32;
 }
 
-std::map<std::string, std::string> to_string_map(const Napi::Value& value, const std::string& where) {
+std::map<std::string, std::string> to_string_map(const Napi::Value& value,
+                                                 const std::string& where) {
   require(value.IsObject(), where, ": expected an object of strings, got something else");
   Napi::Object object = value.As<Napi::Object>();
   Napi::Array keys = object.GetPropertyNames();
@@ -156,10 +172,13 @@ std::map<std::string, std::string> to_string_map(const Napi::Value& value, const
 }
 
 const uint8_t* to_rgb(const Napi::Value& value, int64_t width, int64_t height) {
-  require(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array, "rgb: expected a Uint8Array, got something else");
-  require(width >= 1 && height >= 1 && width < (1 << 16) && height < (1 << 16), "image: expected edges of 1 to 65535 pixels, got ", width, " x ", height);
+  require(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array,
+          "rgb: expected a Uint8Array, got something else");
+  require(width >= 1 && height >= 1 && width < (1 << 16) && height < (1 << 16),
+          "image: expected edges of 1 to 65535 pixels, got ", width, " x ", height);
   Napi::Uint8Array array = value.As<Napi::Uint8Array>();
-  require(array.ElementLength() == size_t(width * height * 3), "rgb: expected ", width, " x ", height, " x 3 bytes, got ", array.ElementLength());
+  require(array.ElementLength() == size_t(width * height * 3), "rgb: expected ", width, " x ",
+          height, " x 3 bytes, got ", array.ElementLength());
   return array.Data();
 }
 
@@ -191,7 +210,9 @@ Napi::Value from_phases(Napi::Env env, const std::vector<Phase>& phases) {
   Napi::Array out = Napi::Array::New(env, phases.size());
   for (size_t i = 0; i < phases.size(); ++i) {
     const Phase& phase = phases[i];
-    out.Set(uint32_t(i), from_fields(env, {{"name", from_string(env, phase.name)}, {"startMs", from_number(env, phase.start_ms)}, {"durationMs", from_number(env, phase.duration_ms)}}));
+    out.Set(uint32_t(i), from_fields(env, {{"name", from_string(env, phase.name)},
+                                           {"startMs", from_number(env, phase.start_ms)},
+                                           {"durationMs", from_number(env, phase.duration_ms)}}));
   }
   return out;
 }
@@ -209,7 +230,8 @@ Napi::Value from_json(Napi::Env env, const Json& json) {
   if (json.is_string()) return from_string(env, json.string());
   if (json.is_array()) {
     Napi::Array array = Napi::Array::New(env, json.items().size());
-    for (size_t i = 0; i < json.items().size(); ++i) array.Set(uint32_t(i), from_json(env, json.items()[i]));
+    for (size_t i = 0; i < json.items().size(); ++i)
+      array.Set(uint32_t(i), from_json(env, json.items()[i]));
     return array;
   }
   Napi::Object object = Napi::Object::New(env);

@@ -57,7 +57,8 @@ std::vector<int32_t> to_ids(const Napi::Value& value, const std::string& where);
 TensorData to_tensor(const Napi::Value& value, const std::string& where, size_t rank);
 ModelSource to_source(const Napi::Value& value, const std::string& where);
 DType to_precision(const Napi::Value& value, const std::string& where);
-std::map<std::string, std::string> to_string_map(const Napi::Value& value, const std::string& where);
+std::map<std::string, std::string> to_string_map(const Napi::Value& value,
+                                                 const std::string& where);
 // RGB bytes of width * height pixels.
 const uint8_t* to_rgb(const Napi::Value& value, int64_t width, int64_t height);
 
@@ -81,6 +82,8 @@ inline Napi::Object from_fields(Napi::Env env, std::initializer_list<Field> fiel
   return object;
 }
 inline Napi::Value from_number(Napi::Env env, double x) { return Napi::Number::New(env, x); }
-inline Napi::Value from_string(Napi::Env env, const std::string& s) { return Napi::String::New(env, s); }
+inline Napi::Value from_string(Napi::Env env, const std::string& s) {
+  return Napi::String::New(env, s);
+}
 
 }  // namespace spindle::addon

@@ -4,10 +4,12 @@ namespace spindle::addon {
 
 void EngineThread::on_exit(void* self) { static_cast<EngineThread*>(self)->shutdown(); }
 
-EngineThread::EngineThread(Napi::Env env, const DeviceOptions& options) : device_(options), env_(env) {
+EngineThread::EngineThread(Napi::Env env, const DeviceOptions& options)
+    : device_(options), env_(env) {
   to_node_ = ToNode::New(env, "spindle engine", 0, 1);
   to_node_.Unref(env);
-  // Hooks run last in, first out: ours comes before the function's own, so that the thread is gone when the function goes.
+  // Hooks run last in, first out: ours comes before the function's own, so that the thread is gone
+  // when the function goes.
   napi_add_env_cleanup_hook(env_, on_exit, this);
   thread_ = std::thread([this] { work(); });
 }

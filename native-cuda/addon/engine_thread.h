@@ -1,7 +1,9 @@
-// One device and the thread that computes on it. Calls wait in a queue; what they give is handed back to Node's event loop.
+// One device and the thread that computes on it. Calls wait in a queue; what they give is handed
+// back to Node's event loop.
 //
-// Rule of the house: models and tensors live and die on the engine's thread, JavaScript values on Node's. An EngineThread is
-// owned by handles and by calls in flight, so its last owner goes on Node's thread, when the queue is empty.
+// Rule of the house: models and tensors live and die on the engine's thread, JavaScript values on
+// Node's. An EngineThread is owned by handles and by calls in flight, so its last owner goes on
+// Node's thread, when the queue is empty.
 #pragma once
 #include <napi.h>
 

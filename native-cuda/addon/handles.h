@@ -1,4 +1,5 @@
-// Opaque handles: externals that own a C++ object. Freed by garbage collection, or at once by release().
+// Opaque handles: externals that own a C++ object. Freed by garbage collection, or at once by
+// release().
 #pragma once
 #include <memory>
 #include <string>
@@ -39,13 +40,20 @@ struct StagedTrainer : Trainer {
 // For errors.
 template <class Model>
 inline constexpr const char* model_name = nullptr;
-template <> inline constexpr const char* model_name<Unet> = "a U-Net";
-template <> inline constexpr const char* model_name<Vae> = "a VAE";
-template <> inline constexpr const char* model_name<ClipText> = "a CLIP text encoder";
-template <> inline constexpr const char* model_name<Clip> = "a CLIP model";
-template <> inline constexpr const char* model_name<ImageReward> = "an ImageReward model";
-template <> inline constexpr const char* model_name<Aesthetic> = "an aesthetic head";
-template <> inline constexpr const char* model_name<StagedTrainer> = "a trainer";
+template <>
+inline constexpr const char* model_name<Unet> = "a U-Net";
+template <>
+inline constexpr const char* model_name<Vae> = "a VAE";
+template <>
+inline constexpr const char* model_name<ClipText> = "a CLIP text encoder";
+template <>
+inline constexpr const char* model_name<Clip> = "a CLIP model";
+template <>
+inline constexpr const char* model_name<ImageReward> = "an ImageReward model";
+template <>
+inline constexpr const char* model_name<Aesthetic> = "an aesthetic head";
+template <>
+inline constexpr const char* model_name<StagedTrainer> = "a trainer";
 
 // A model of one engine; its last reference goes on the engine's thread.
 template <class Model>
@@ -64,7 +72,12 @@ struct ModelHandle : Handle {
   // Queues work(model, token) on the model's engine.
   template <class Work, class ToJs>
   Napi::Value call(Napi::Env env, std::shared_ptr<CancelToken> token, Work work, ToJs to_js) {
-    return enqueue(env, engine, std::move(token), [model = model, work = std::move(work)](const CancelToken* t) mutable { return work(*model, t); }, std::move(to_js));
+    return enqueue(
+        env, engine, std::move(token),
+        [model = model, work = std::move(work)](const CancelToken* t) mutable {
+          return work(*model, t);
+        },
+        std::move(to_js));
   }
 };
 
@@ -81,7 +94,8 @@ inline constexpr napi_type_tag kHandleTag = {0x5b1e6f0c2a9d4873, 0x91c7d4e8b3a20
 
 template <class H>
 Napi::Value to_js_handle(Napi::Env env, std::unique_ptr<H> handle) {
-  auto external = Napi::External<Handle>::New(env, handle.release(), [](Napi::BasicEnv, Handle* h) { delete h; });
+  auto external = Napi::External<Handle>::New(env, handle.release(),
+                                              [](Napi::BasicEnv, Handle* h) { delete h; });
   external.TypeTag(&kHandleTag);
   return external;
 }

@@ -17,7 +17,10 @@ Napi::Value preprocess(const Napi::CallbackInfo& info) {
   int64_t width = to_integer(info[1], "width"), height = to_integer(info[2], "height");
   const uint8_t* rgb = to_rgb(info[0], width, height);
   Fields fields(info[3], "spec");
-  ImagePreprocess spec{fields.integer("resize"), fields.integer("cropHeight"), fields.integer("cropWidth"), to_channels(fields, "mean"), to_channels(fields, "std"), parse_preprocess_method(fields.string("method"))};
+  ImagePreprocess spec{
+      fields.integer("resize"),    fields.integer("cropHeight"),
+      fields.integer("cropWidth"), to_channels(fields, "mean"),
+      to_channels(fields, "std"),  parse_preprocess_method(fields.string("method"))};
   return from_floats(info.Env(), preprocess_image(rgb, width, height, spec));
 }
 
@@ -25,7 +28,9 @@ Napi::Value resize(const Napi::CallbackInfo& info) {
   int64_t width = to_integer(info[1], "width"), height = to_integer(info[2], "height");
   const uint8_t* rgb = to_rgb(info[0], width, height);
   ResizeFilter filter = parse_resize_filter(to_string(info[5], "filter"));
-  return from_bytes(info.Env(), resize_image(rgb, width, height, to_integer(info[3], "toWidth"), to_integer(info[4], "toHeight"), filter).pixels);
+  return from_bytes(info.Env(), resize_image(rgb, width, height, to_integer(info[3], "toWidth"),
+                                             to_integer(info[4], "toHeight"), filter)
+                                    .pixels);
 }
 
 }  // namespace

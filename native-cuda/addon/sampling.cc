@@ -36,9 +36,11 @@ Request to_request(const Napi::Value& value) {
   return request;
 }
 
-// One call of the caller's onStep. The function outlives it: messages arrive before the call that they belong to settles.
+// One call of the caller's onStep. The function outlives it: messages arrive before the call that
+// they belong to settles.
 struct Progress : Message {
-  Progress(Napi::FunctionReference& on_step, int64_t done, int64_t total) : on_step(on_step), done(done), total(total) {}
+  Progress(Napi::FunctionReference& on_step, int64_t done, int64_t total)
+      : on_step(on_step), done(done), total(total) {}
   void on_node(Napi::Env env) override {
     Napi::HandleScope scope(env);
     try {
@@ -59,21 +61,29 @@ struct Latents {
 Napi::Value sample_call(const Napi::CallbackInfo& info) {
   UnetHandle& unet = handle<UnetHandle>(info[0]);
   std::shared_ptr<Napi::FunctionReference> on_step;
-  if (info[3].IsFunction()) on_step = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[3].As<Napi::Function>()));
-  // Raw pointers on the engine's thread; the settling function, which dies on Node's thread, keeps them alive.
-  auto work = [request = to_request(info[1]), engine = unet.engine.get(), step = on_step.get()](Unet& u, const CancelToken* cancel) {
+  if (info[3].IsFunction())
+    on_step =
+        std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[3].As<Napi::Function>()));
+  // Raw pointers on the engine's thread; the settling function, which dies on Node's thread, keeps
+  // them alive.
+  auto work = [request = to_request(info[1]), engine = unet.engine.get(), step = on_step.get()](
+                  Unet& u, const CancelToken* cancel) {
     SampleRequest r = request.rest;
     r.cond = request.cond.upload(u.device);
     r.uncond = request.uncond.upload(u.device);
     if (request.cond_pooled) r.cond_pooled = request.cond_pooled->upload(u.device);
     if (request.uncond_pooled) r.uncond_pooled = request.uncond_pooled->upload(u.device);
     SampleProgress progress;
-    if (step) progress = [engine, step](int64_t done, int64_t total) { engine->send(std::make_unique<Progress>(*step, done, total)); };
+    if (step)
+      progress = [engine, step](int64_t done, int64_t total) {
+        engine->send(std::make_unique<Progress>(*step, done, total));
+      };
     SampleResult result = sample(u, r, cancel, progress);
     return Latents{TensorData::download(u.device, result.latents), std::move(result.phases)};
   };
   auto to_js = [engine = unet.engine, on_step](Napi::Env env, Latents& l) -> Napi::Value {
-    return from_fields(env, {{"latents", from_tensor(env, l.latents)}, {"phases", from_phases(env, l.phases)}});
+    return from_fields(
+        env, {{"latents", from_tensor(env, l.latents)}, {"phases", from_phases(env, l.phases)}});
   };
   return unet.call(info.Env(), cancel_token(info[2]), std::move(work), std::move(to_js));
 }

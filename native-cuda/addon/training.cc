@@ -18,14 +18,18 @@ TrainerOptions to_options(const Napi::Value& value) {
   options.min_snr_gamma = fields.number("minSnrGamma");
   options.scheduler_config = fields.string("schedulerConfig");
   options.compute = to_precision(fields.value("precision"), fields.at("precision"));
-  options.learning_rate = {fields.number("learningRate"), parse_schedule(fields.string("schedule")), fields.integer("warmupSteps"), fields.integer("totalSteps")};
-  options.adamw = {fields.number("adamBeta1"), fields.number("adamBeta2"), fields.number("adamEpsilon"), fields.number("weightDecay")};
+  options.learning_rate = {fields.number("learningRate"), parse_schedule(fields.string("schedule")),
+                           fields.integer("warmupSteps"), fields.integer("totalSteps")};
+  options.adamw = {fields.number("adamBeta1"), fields.number("adamBeta2"),
+                   fields.number("adamEpsilon"), fields.number("weightDecay")};
   options.max_grad_norm = fields.number("maxGradNorm");
   options.ema_decay = fields.number("emaDecay");
-  options.activation_checkpointing = to_boolean(fields.value("activationCheckpointing"), fields.at("activationCheckpointing"));
+  options.activation_checkpointing =
+      to_boolean(fields.value("activationCheckpointing"), fields.at("activationCheckpointing"));
   if (!fields.is_null("lora")) {
     Fields lora(fields.value("lora"), fields.at("lora"));
-    options.lora = {lora.integer("rank"), lora.number("alpha"), to_strings(lora.value("targets"), lora.at("targets"))};
+    options.lora = {lora.integer("rank"), lora.number("alpha"),
+                    to_strings(lora.value("targets"), lora.at("targets"))};
   }
   options.seed = fields.bigint("seed");
   options.iteration = fields.integer("iteration");
@@ -36,7 +40,9 @@ TrainerOptions to_options(const Napi::Value& value) {
 std::optional<RankGroup> to_ranks(const Napi::Value& value) {
   if (value.IsNull()) return std::nullopt;
   Fields fields(value, "ranks");
-  return RankGroup{int(fields.integer("rank")), int(fields.integer("worldSize")), fields.string("address"), fields.string("token"), fields.number("timeoutSeconds")};
+  return RankGroup{int(fields.integer("rank")), int(fields.integer("worldSize")),
+                   fields.string("address"), fields.string("token"),
+                   fields.number("timeoutSeconds")};
 }
 
 Napi::Value create_trainer(const Napi::CallbackInfo& info) {
@@ -45,9 +51,12 @@ Napi::Value create_trainer(const Napi::CallbackInfo& info) {
   if (!info[2].IsNull()) opponent = to_source(info[2], "opponent");
   return enqueue(
       info.Env(), engine, cancel_token(info[5]),
-      [device = &engine->device(), init = to_source(info[1], "init"), opponent = std::move(opponent), options = to_options(info[3]), ranks = to_ranks(info[4])](const CancelToken* cancel) {
+      [device = &engine->device(), init = to_source(info[1], "init"),
+       opponent = std::move(opponent), options = to_options(info[3]),
+       ranks = to_ranks(info[4])](const CancelToken* cancel) {
         std::unique_ptr<Collective> group = ranks ? connect_ranks(*ranks, cancel) : nullptr;
-        return std::make_shared<StagedTrainer>(*device, init, opponent ? &*opponent : nullptr, options, std::move(group));
+        return std::make_shared<StagedTrainer>(*device, init, opponent ? &*opponent : nullptr,
+                                               options, std::move(group));
       },
       [engine](Napi::Env env, std::shared_ptr<StagedTrainer>& trainer) {
         auto made = std::make_unique<TrainerHandle>();
@@ -68,20 +77,32 @@ struct Batch {
 
 Batch to_batch(const Napi::Value& value) {
   Fields fields(value, "batch");
-  Batch batch{fields.integer("step"), fields.integer("offset"), fields.integer("stepBatchSize"), fields.is_null("beta") ? 0 : fields.number("beta"), to_boolean(fields.value("last"), fields.at("last")), to_boolean(fields.value("later"), fields.at("later")), fields.tensor("real", 4), fields.tensor("text", 3),
-              fields.optional_tensor("generated", 4), fields.optional_tensor("pooled", 2), fields.optional_tensor("timeIds", 2)};
+  Batch batch{fields.integer("step"),
+              fields.integer("offset"),
+              fields.integer("stepBatchSize"),
+              fields.is_null("beta") ? 0 : fields.number("beta"),
+              to_boolean(fields.value("last"), fields.at("last")),
+              to_boolean(fields.value("later"), fields.at("later")),
+              fields.tensor("real", 4),
+              fields.tensor("text", 3),
+              fields.optional_tensor("generated", 4),
+              fields.optional_tensor("pooled", 2),
+              fields.optional_tensor("timeIds", 2)};
   return batch;
 }
 
-Napi::Value errors_to_js(Napi::Env env, const std::vector<double>& errors) { return from_floats(env, {errors.begin(), errors.end()}); }
+Napi::Value errors_to_js(Napi::Env env, const std::vector<double>& errors) {
+  return from_floats(env, {errors.begin(), errors.end()});
+}
 
 Napi::Value result_to_js(Napi::Env env, const TrainBatchResult& r) {
-  return from_fields(env, {{"loss", from_number(env, r.loss)},
-                           {"loserScale", from_number(env, r.loser_scale)},
-                           {"errorReal", errors_to_js(env, r.errors.real)},
-                           {"errorGenerated", errors_to_js(env, r.errors.generated)},
-                           {"opponentErrorReal", errors_to_js(env, r.errors.opponent_real)},
-                           {"opponentErrorGenerated", errors_to_js(env, r.errors.opponent_generated)}});
+  return from_fields(env,
+                     {{"loss", from_number(env, r.loss)},
+                      {"loserScale", from_number(env, r.loser_scale)},
+                      {"errorReal", errors_to_js(env, r.errors.real)},
+                      {"errorGenerated", errors_to_js(env, r.errors.generated)},
+                      {"opponentErrorReal", errors_to_js(env, r.errors.opponent_real)},
+                      {"opponentErrorGenerated", errors_to_js(env, r.errors.opponent_generated)}});
 }
 
 // On the engine's thread.
@@ -102,12 +123,17 @@ TrainBatch upload(Device& device, const Batch& batch) {
 }
 
 Napi::Value batch_result_to_js(Napi::Env env, TrainBatchResult& r) {
-  return from_fields(env, {{"errors", r.later ? env.Null() : result_to_js(env, r)}, {"phases", from_phases(env, r.phases)}});
+  return from_fields(env, {{"errors", r.later ? env.Null() : result_to_js(env, r)},
+                           {"phases", from_phases(env, r.phases)}});
 }
 
 Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
-      info.Env(), cancel_token(info[2]), [batch = to_batch(info[1])](StagedTrainer& trainer, const CancelToken* cancel) { return trainer.accumulate(upload(trainer.unet().device, batch), cancel); }, batch_result_to_js);
+      info.Env(), cancel_token(info[2]),
+      [batch = to_batch(info[1])](StagedTrainer& trainer, const CancelToken* cancel) {
+        return trainer.accumulate(upload(trainer.unet().device, batch), cancel);
+      },
+      batch_result_to_js);
 }
 
 Napi::Value train_stage(const Napi::CallbackInfo& info) {
@@ -123,8 +149,10 @@ Napi::Value train_stage(const Napi::CallbackInfo& info) {
 Napi::Value train_accumulate_staged(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), cancel_token(info[2]),
-      [beta = info[1].IsNull() ? 0 : to_number(info[1], "beta")](StagedTrainer& trainer, const CancelToken* cancel) {
-        require(trainer.staged.has_value(), "[train] staged: expected a micro-batch that was staged, got none");
+      [beta = info[1].IsNull() ? 0 : to_number(info[1], "beta")](StagedTrainer& trainer,
+                                                                 const CancelToken* cancel) {
+        require(trainer.staged.has_value(),
+                "[train] staged: expected a micro-batch that was staged, got none");
         TrainBatch batch = *std::exchange(trainer.staged, std::nullopt);
         batch.beta = beta;
         return trainer.accumulate(batch, cancel);
@@ -134,11 +162,18 @@ Napi::Value train_accumulate_staged(const Napi::CallbackInfo& info) {
 
 Napi::Value train_apply(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
-      info.Env(), cancel_token(info[3]), [step = to_integer(info[1], "step"), scale = to_number(info[2], "learningRateScale")](Trainer& trainer, const CancelToken* cancel) { return trainer.apply(step, scale, cancel); },
+      info.Env(), cancel_token(info[3]),
+      [step = to_integer(info[1], "step"), scale = to_number(info[2], "learningRateScale")](
+          Trainer& trainer, const CancelToken* cancel) {
+        return trainer.apply(step, scale, cancel);
+      },
       [](Napi::Env env, TrainStepResult& r) -> Napi::Value {
         Napi::Array errors = Napi::Array::New(env, r.batches.size());
         for (uint32_t i = 0; i < r.batches.size(); ++i) errors[i] = result_to_js(env, r.batches[i]);
-        return from_fields(env, {{"gradNorm", from_number(env, r.grad_norm)}, {"learningRate", from_number(env, r.learning_rate)}, {"errors", errors}, {"phases", from_phases(env, r.phases)}});
+        return from_fields(env, {{"gradNorm", from_number(env, r.grad_norm)},
+                                 {"learningRate", from_number(env, r.learning_rate)},
+                                 {"errors", errors},
+                                 {"phases", from_phases(env, r.phases)}});
       });
 }
 
@@ -165,7 +200,8 @@ Napi::Value train_verify_ranks(const Napi::CallbackInfo& info) {
 Napi::Value train_save_state(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), nullptr,
-      [path = to_string(info[1], "path"), metadata = to_string_map(info[2], "metadata")](Trainer& trainer, const CancelToken*) {
+      [path = to_string(info[1], "path"), metadata = to_string_map(info[2], "metadata")](
+          Trainer& trainer, const CancelToken*) {
         trainer.save_state(path, metadata);
         return Nothing{};
       },
@@ -174,14 +210,20 @@ Napi::Value train_save_state(const Napi::CallbackInfo& info) {
 
 Napi::Value train_load_state(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
-      info.Env(), nullptr, [path = to_string(info[1], "path")](Trainer& trainer, const CancelToken*) { return trainer.load_state(path); },
-      [](Napi::Env env, std::map<std::string, std::string>& metadata) { return from_string_map(env, metadata); });
+      info.Env(), nullptr,
+      [path = to_string(info[1], "path")](Trainer& trainer, const CancelToken*) {
+        return trainer.load_state(path);
+      },
+      [](Napi::Env env, std::map<std::string, std::string>& metadata) {
+        return from_string_map(env, metadata);
+      });
 }
 
 Napi::Value train_export(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), nullptr,
-      [path = to_string(info[1], "path"), averaged = to_boolean(info[2], "averaged")](Trainer& trainer, const CancelToken*) {
+      [path = to_string(info[1], "path"), averaged = to_boolean(info[2], "averaged")](
+          Trainer& trainer, const CancelToken*) {
         trainer.export_weights(path, averaged);
         return Nothing{};
       },
@@ -191,7 +233,8 @@ Napi::Value train_export(const Napi::CallbackInfo& info) {
 Napi::Value train_export_adapters(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), nullptr,
-      [path = to_string(info[1], "path"), averaged = to_boolean(info[2], "averaged")](Trainer& trainer, const CancelToken*) {
+      [path = to_string(info[1], "path"), averaged = to_boolean(info[2], "averaged")](
+          Trainer& trainer, const CancelToken*) {
         trainer.export_adapters(path, averaged);
         return Nothing{};
       },

@@ -14,7 +14,8 @@ using namespace spindle;
 namespace {
 
 const char* const kHelp =
-    "usage: spindle-bench --task unet_forward|spin_step|sample|vae_encode|vae_decode --model sd15|sdxl|small|DIR\n"
+    "usage: spindle-bench --task unet_forward|spin_step|sample|vae_encode|vae_decode --model "
+    "sd15|sdxl|small|DIR\n"
     "  --precision float32|bfloat16   default float32\n"
     "  --backend auto|cuda|cuda:N|cpu|reference   default cpu; auto is cuda where it can be used\n"
     "  --tf32                         of cuda: float32 products may round to TF32\n"
@@ -25,7 +26,8 @@ const char* const kHelp =
     "  --threads N                    default: all that this process may use\n"
     "  --repeat N, --warmup N         default 5 and 2\n"
     "  --checkpointing                of spin_step: activations are computed again in backward\n"
-    "  --profile                      time, rates and work of every kernel, beside the machine's measured peak\n"
+    "  --profile                      time, rates and work of every kernel, beside the machine's "
+    "measured peak\n"
     "  --json                         one JSON object on a line\n";
 
 struct Arguments {
@@ -37,12 +39,14 @@ struct Arguments {
 int64_t whole(const std::string& flag, const std::string& text) {
   char* end = nullptr;
   long long value = std::strtoll(text.c_str(), &end, 10);
-  require(!text.empty() && *end == '\0' && value >= 0 && value <= 1'000'000, flag, ": expected a whole number, got ", text);
+  require(!text.empty() && *end == '\0' && value >= 0 && value <= 1'000'000, flag,
+          ": expected a whole number, got ", text);
   return value;
 }
 
 DType precision(const std::string& text) {
-  require(text == "float32" || text == "bfloat16", "--precision: expected float32 or bfloat16, got ", text);
+  require(text == "float32" || text == "bfloat16",
+          "--precision: expected float32 or bfloat16, got ", text);
   return text == "float32" ? DType::F32 : DType::BF16;
 }
 
@@ -106,13 +110,17 @@ int main(int argc, char** argv) {
       std::cout << result.dump() << "\n";
     } else {
       for (const auto& [key, value] : result.members())
-        if (!value.is_object()) std::cout << key << ": " << (value.is_string() ? value.string() : value.dump()) << "\n";
+        if (!value.is_object())
+          std::cout << key << ": " << (value.is_string() ? value.string() : value.dump()) << "\n";
       if (const Json* profile = result.find("profile")) std::cout << "\n" << profile_text(*profile);
     }
     return 0;
   } catch (const Error& e) {
     std::cerr << "spindle-bench: " << e.what() << "\n";
-    return e.code() == Code::InvalidArgument || e.code() == Code::NotFound || e.code() == Code::DataLoss ? 2 : 1;
+    return e.code() == Code::InvalidArgument || e.code() == Code::NotFound ||
+                   e.code() == Code::DataLoss
+               ? 2
+               : 1;
   } catch (const std::exception& e) {
     std::cerr << "spindle-bench: " << e.what() << "\n";
     return 1;

@@ -1,4 +1,5 @@
-// kernels/cuda/runtime.h's streams and events for one test program, which write down what they are asked.
+// kernels/cuda/runtime.h's streams and events for one test program, which write down what they are
+// asked.
 #pragma once
 #include <string>
 #include <vector>
@@ -41,7 +42,9 @@ void record(Event event, Stream stream) {
   event->behind = stream->name;
   asked.push_back("record " + stream->name);
 }
-void wait(Stream stream, Event event) { asked.push_back(stream->name + " waits for " + event->behind); }
+void wait(Stream stream, Event event) {
+  asked.push_back(stream->name + " waits for " + event->behind);
+}
 bool reached(Event event) {
   asked.push_back("look at " + event->behind);
   return !asked_streams::pending;

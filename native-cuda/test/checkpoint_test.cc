@@ -1,4 +1,5 @@
-// Activations that are computed again in backward: the same gradients to the last bit, for less memory.
+// Activations that are computed again in backward: the same gradients to the last bit, for less
+// memory.
 #include <cmath>
 #include <cstring>
 
@@ -10,8 +11,10 @@ using namespace spindle;
 
 namespace {
 
-// Two resnets with transformers per level and SDXL's extra embedding, so that every kind of input crosses a checkpoint.
-const char* const kDeep = R"({"sample_size":16,"block_out_channels":[16,32],"layers_per_block":2,"cross_attention_dim":12,"attention_head_dim":2,"norm_num_groups":4,
+// Two resnets with transformers per level and SDXL's extra embedding, so that every kind of input
+// crosses a checkpoint.
+const char* const kDeep =
+    R"({"sample_size":16,"block_out_channels":[16,32],"layers_per_block":2,"cross_attention_dim":12,"attention_head_dim":2,"norm_num_groups":4,
   "down_block_types":["CrossAttnDownBlock2D","CrossAttnDownBlock2D"],"up_block_types":["CrossAttnUpBlock2D","CrossAttnUpBlock2D"],"transformer_layers_per_block":[1,2],
   "addition_embed_type":"text_time","addition_time_embed_dim":8,"projection_class_embeddings_input_dim":58})";
 
@@ -50,7 +53,9 @@ Outcome steps(const char* backend, DType compute, bool checkpointing) {
   return outcome;
 }
 
-bool same_bytes(const std::vector<float>& a, const std::vector<float>& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0; }
+bool same_bytes(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
 
 }  // namespace
 
@@ -70,8 +75,14 @@ TEST("checkpoints nest in the order of the tape: an input used twice gets both g
     Tensor x = tiny::random(device, {1, 2, 2, 4}, 1);
     x.set_needs_grad(true);
     Tape tape(device, true, checkpoints);
-    Tensor y = tape.checkpoint([](Tape& t, const Tensor& in) { return ops::activation(t, ops::activation(t, in, Activation::Silu), Activation::Silu); }, x);
-    Tensor z = tape.checkpoint([](Tape& t, const Tensor& a, const Tensor& b) { return ops::concat_channels(t, a, b); }, y, x);
+    Tensor y = tape.checkpoint(
+        [](Tape& t, const Tensor& in) {
+          return ops::activation(t, ops::activation(t, in, Activation::Silu), Activation::Silu);
+        },
+        x);
+    Tensor z = tape.checkpoint(
+        [](Tape& t, const Tensor& a, const Tensor& b) { return ops::concat_channels(t, a, b); }, y,
+        x);
     CHECK_EQUAL(tape.size(), checkpoints ? size_t(2) : size_t(3));
     Tensor dz = device.empty(z.shape(), DType::F32);
     for (int64_t i = 0; i < dz.numel(); ++i) dz.f32()[i] = 1;

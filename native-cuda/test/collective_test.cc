@@ -32,7 +32,9 @@ void each_is_refused(const std::vector<ranks::Outcome>& outcomes, const std::str
 
 }  // namespace
 
-TEST("sums over ranks are those of the values, however many ranks there are and however the values are cut") {
+TEST(
+    "sums over ranks are those of the values, however many ranks there are and however the values "
+    "are cut") {
   constexpr int64_t kCount = 100'003;
   for (int world : {1, 2, 3, 5})
     check::each(cat(world, " ranks"), [&] {
@@ -59,14 +61,19 @@ TEST("sums over ranks are those of the values, however many ranks there are and 
 }
 
 TEST("broadcasts and gathered texts arrive, over TCP too") {
-  // Rank 0 asks for any free port first; the probing socket is closed again before the group uses the port.
+  // Rank 0 asks for any free port first; the probing socket is closed again before the group uses
+  // the port.
   std::string address = listen_at(Address::parse("tcp:127.0.0.1:0")).address.text();
   auto outcomes = ranks::run(3, [&](int rank) {
-    auto c = connect_ranks({.rank = rank, .world_size = 3, .address = address, .token = "t", .timeout_seconds = 20}, nullptr);
+    auto c = connect_ranks(
+        {.rank = rank, .world_size = 3, .address = address, .token = "t", .timeout_seconds = 20},
+        nullptr);
     std::vector<float> values = values_of(rank, 1000);
     c->broadcast({values.data(), 1000}, nullptr);
     std::string text;
-    for (const std::string& said : c->gather(std::string(size_t(rank), 'x') + std::to_string(rank), nullptr)) text += said + ",";
+    for (const std::string& said :
+         c->gather(std::string(size_t(rank), 'x') + std::to_string(rank), nullptr))
+      text += said + ",";
     return text + (values == values_of(0, 1000) ? "same" : "different");
   });
   for (const ranks::Outcome& o : outcomes) CHECK_EQUAL(o.text, std::string("0,x1,xx2,same"));
@@ -85,25 +92,38 @@ TEST("a rank that is killed is named to the others at once") {
   });
   CHECK_EQUAL(outcomes[1].status, SIGKILL);
   // Rank 1's end ends the group; whoever hears of it second may hear it from the other survivor.
-  for (int r : {0, 2}) CHECK_THAT(outcomes[size_t(r)].text.starts_with("UNAVAILABLE: [ranks] ") && outcomes[size_t(r)].text.find("rank ") != std::string::npos, outcomes[size_t(r)].text);
-  CHECK_THAT((outcomes[0].text + outcomes[2].text).find("rank 1 of 3") != std::string::npos, outcomes[0].text, outcomes[2].text);
+  for (int r : {0, 2})
+    CHECK_THAT(outcomes[size_t(r)].text.starts_with("UNAVAILABLE: [ranks] ") &&
+                   outcomes[size_t(r)].text.find("rank ") != std::string::npos,
+               outcomes[size_t(r)].text);
+  CHECK_THAT((outcomes[0].text + outcomes[2].text).find("rank 1 of 3") != std::string::npos,
+             outcomes[0].text, outcomes[2].text);
 }
 
 TEST("a rank that does not come, or comes and is silent, is waited for only so long") {
   ranks::TemporaryFolder folder;
-  auto absent = ranks::run(1, [&](int) { return connect_ranks(ranks::group(folder.path, 0, 2, 0.2), nullptr) ? "met" : ""; });
-  CHECK_EQUAL(absent[0].text, std::string("UNAVAILABLE: [ranks] rank 1 of 2: expected within 0.2 s, did not come"));
-  auto leaderless = ranks::run(1, [&](int) { return connect_ranks(ranks::group(folder.path, 1, 2, 0.2), nullptr) ? "met" : ""; });
-  CHECK_EQUAL(leaderless[0].text, cat("UNAVAILABLE: [ranks] rank 0 of 2 at unix:", folder.path, "/group: expected it within 0.2 s, got no answer"));
+  auto absent = ranks::run(1, [&](int) {
+    return connect_ranks(ranks::group(folder.path, 0, 2, 0.2), nullptr) ? "met" : "";
+  });
+  CHECK_EQUAL(absent[0].text,
+              std::string("UNAVAILABLE: [ranks] rank 1 of 2: expected within 0.2 s, did not come"));
+  auto leaderless = ranks::run(1, [&](int) {
+    return connect_ranks(ranks::group(folder.path, 1, 2, 0.2), nullptr) ? "met" : "";
+  });
+  CHECK_EQUAL(leaderless[0].text, cat("UNAVAILABLE: [ranks] rank 0 of 2 at unix:", folder.path,
+                                      "/group: expected it within 0.2 s, got no answer"));
   // Rank 1 waits for rank 0's connection to end, and says nothing meanwhile.
   auto silent = ranks::run(2, [&](int rank) -> std::string {
     std::vector<Socket> sockets = meet(ranks::group(folder.path, rank, 2, 0.3), nullptr);
     char byte;
-    std::vector<Transfer> transfers = {{&sockets[size_t(1 - rank)], cat("rank ", 1 - rank, " of 2"), nullptr, 0, &byte, 1}};
+    std::vector<Transfer> transfers = {
+        {&sockets[size_t(1 - rank)], cat("rank ", 1 - rank, " of 2"), nullptr, 0, &byte, 1}};
     exchange(transfers, Patience(rank == 0 ? 0.3 : 20, nullptr));
     return "heard";
   });
-  CHECK_EQUAL(silent[0].text, std::string("UNAVAILABLE: [ranks] rank 1 of 2: expected an answer within 0.3 s, got none"));
+  CHECK_EQUAL(
+      silent[0].text,
+      std::string("UNAVAILABLE: [ranks] rank 1 of 2: expected an answer within 0.3 s, got none"));
   CHECK_EQUAL(silent[1].text, std::string("UNAVAILABLE: [ranks] rank 0 of 2 ended its connection"));
 }
 
@@ -142,7 +162,8 @@ TEST("waiting ends when it is cancelled") {
     if (rank == 1) {  // comes, and then only listens until rank 0 goes
       std::vector<Socket> sockets = meet(ranks::group(folder.path, 1, 2), nullptr);
       std::string heard(1 << 20, ' ');
-      std::vector<Transfer> transfers = {{&sockets[0], "rank 0 of 2", nullptr, 0, heard.data(), heard.size()}};
+      std::vector<Transfer> transfers = {
+          {&sockets[0], "rank 0 of 2", nullptr, 0, heard.data(), heard.size()}};
       exchange(transfers, Patience(20, nullptr));
       return "heard all";
     }
@@ -161,11 +182,15 @@ TEST("waiting ends when it is cancelled") {
     return text;
   });
   CHECK_EQUAL(outcomes[0].text, std::string("CANCELLED"));
-  CHECK_EQUAL(outcomes[1].text, std::string("UNAVAILABLE: [ranks] rank 0 of 2 ended its connection"));
+  CHECK_EQUAL(outcomes[1].text,
+              std::string("UNAVAILABLE: [ranks] rank 0 of 2 ended its connection"));
 }
 
 TEST("addresses are refused in one sentence") {
-  for (const char* text : {"", "unix:relative", "tcp:", "tcp:host", "tcp:host:", "127.0.0.1:80"}) CHECK_THROWS(Address::parse(text), Code::InvalidArgument);
+  for (const char* text : {"", "unix:relative", "tcp:", "tcp:host", "tcp:host:", "127.0.0.1:80"})
+    CHECK_THROWS(Address::parse(text), Code::InvalidArgument);
   CHECK_EQUAL(Address::parse("tcp:[::1]:80").text(), std::string("tcp:[::1]:80"));
-  CHECK_THROWS(connect_ranks({.rank = 2, .world_size = 2, .address = "unix:/x", .token = "t"}, nullptr), Code::InvalidArgument);
+  CHECK_THROWS(
+      connect_ranks({.rank = 2, .world_size = 2, .address = "unix:/x", .token = "t"}, nullptr),
+      Code::InvalidArgument);
 }

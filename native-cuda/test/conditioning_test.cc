@@ -1,4 +1,5 @@
-// What a U-Net is told beside timestep and text (SDXL): pooled text, sizes and crop, in sampling and in training.
+// What a U-Net is told beside timestep and text (SDXL): pooled text, sizes and crop, in sampling
+// and in training.
 #include <cmath>
 #include <cstring>
 
@@ -13,7 +14,8 @@ using namespace spindle;
 
 namespace {
 
-const char* const kTextTime = R"({"sample_size":8,"block_out_channels":[8,16],"layers_per_block":1,"cross_attention_dim":12,"attention_head_dim":2,"norm_num_groups":4,
+const char* const kTextTime =
+    R"({"sample_size":8,"block_out_channels":[8,16],"layers_per_block":1,"cross_attention_dim":12,"attention_head_dim":2,"norm_num_groups":4,
   "down_block_types":["DownBlock2D","CrossAttnDownBlock2D"],"up_block_types":["CrossAttnUpBlock2D","UpBlock2D"],"transformer_layers_per_block":[1,2],"use_linear_projection":true,
   "addition_embed_type":"text_time","addition_time_embed_dim":8,"projection_class_embeddings_input_dim":58})";
 constexpr int64_t kPooled = 10;
@@ -25,7 +27,8 @@ std::vector<double> mean_squares(const Tensor& prediction, const Tensor& target)
   std::vector<double> out;
   for (int64_t i = 0; i < images; ++i) {
     double sum = 0;
-    for (int64_t j = i * size; j < (i + 1) * size; ++j) sum += std::pow(double(prediction.f32()[j]) - double(target.f32()[j]), 2);
+    for (int64_t j = i * size; j < (i + 1) * size; ++j)
+      sum += std::pow(double(prediction.f32()[j]) - double(target.f32()[j]), 2);
     out.push_back(sum / double(size));
   }
   return out;
@@ -67,8 +70,14 @@ TEST("a training step tells both images of a pair the pair's own pooled text, si
       schedule.add_noise(noisy.f32(), x.f32(), noise.f32(), x.numel(), b.timesteps[size_t(i)]);
       Tape tape(device, false);
       std::vector<float> ids(b.time_ids.begin() + 6 * i, b.time_ids.begin() + 6 * (i + 1));
-      Tensor out = to_nchw(device, alone->model.forward(tape, {.sample = to_nhwc(device, noisy, DType::F32), .timesteps = {float(b.timesteps[size_t(i)])}, .text = row(b.text, i), .text_embeds = row(b.pooled, i), .time_ids = ids}));
-      double expected = mean_squares(out, noise)[0], got = real ? e.real[size_t(i)] : e.generated[size_t(i)];
+      Tensor out =
+          to_nchw(device, alone->model.forward(tape, {.sample = to_nhwc(device, noisy, DType::F32),
+                                                      .timesteps = {float(b.timesteps[size_t(i)])},
+                                                      .text = row(b.text, i),
+                                                      .text_embeds = row(b.pooled, i),
+                                                      .time_ids = ids}));
+      double expected = mean_squares(out, noise)[0],
+             got = real ? e.real[size_t(i)] : e.generated[size_t(i)];
       CHECK_THAT(std::abs(got - expected) < 1e-6 * expected, got, " and ", expected);
     }
   }
@@ -103,7 +112,8 @@ TEST("a sampling step guides between the empty prompt's pooled text and the imag
   r.time_ids = {64, 64, 0, 0, 64, 64};
   r.seeds = {7, 8};
   r.height = r.width = 8;
-  // One step of DDIM from the last timestep: x0 = (x - sqrt(1 - a) e) / sqrt(a), and the step ends at alpha 0's own.
+  // One step of DDIM from the last timestep: x0 = (x - sqrt(1 - a) e) / sqrt(a), and the step ends
+  // at alpha 0's own.
   r.scheduler_config = tiny::kDdim;
   r.steps = 1;
   r.guidance_scale = 3;
@@ -117,13 +127,21 @@ TEST("a sampling step guides between the empty prompt's pooled text and the imag
     std::memcpy(noisy.raw(), x.data(), noisy.bytes());
     auto predict = [&](const Tensor& text, const Tensor& pooled) {
       Tape tape(device, false);
-      return tiny::floats(to_nchw(device, unet->model.forward(tape, {.sample = to_nhwc(device, noisy, DType::F32), .timesteps = {1}, .text = text, .text_embeds = pooled, .time_ids = r.time_ids})));
+      return tiny::floats(
+          to_nchw(device, unet->model.forward(tape, {.sample = to_nhwc(device, noisy, DType::F32),
+                                                     .timesteps = {1},
+                                                     .text = text,
+                                                     .text_embeds = pooled,
+                                                     .time_ids = r.time_ids})));
     };
-    std::vector<float> empty = predict(r.uncond, r.uncond_pooled), own = predict(row(r.cond, i), row(r.cond_pooled, i));
+    std::vector<float> empty = predict(r.uncond, r.uncond_pooled),
+                       own = predict(row(r.cond, i), row(r.cond_pooled, i));
     double a = schedule.alphas_cumprod[1], last = schedule.alphas_cumprod[0], worst = 0;
     for (size_t j = 0; j < 256; ++j) {
-      double e = empty[j] + 3.0 * (double(own[j]) - empty[j]), x0 = (x[j] - std::sqrt(1 - a) * e) / std::sqrt(a);
-      worst = std::max(worst, std::abs(std::sqrt(last) * x0 + std::sqrt(1 - last) * e - double(latents.f32()[i * 256 + int64_t(j)])));
+      double e = empty[j] + 3.0 * (double(own[j]) - empty[j]),
+             x0 = (x[j] - std::sqrt(1 - a) * e) / std::sqrt(a);
+      worst = std::max(worst, std::abs(std::sqrt(last) * x0 + std::sqrt(1 - last) * e -
+                                       double(latents.f32()[i * 256 + int64_t(j)])));
     }
     CHECK_THAT(worst < 1e-4, "image ", i, " differs by ", worst);
   }

@@ -101,7 +101,8 @@ TEST("the pool's blocks are aligned, large enough and apart from each other") {
     std::memset(tensors.back().raw(), int(tensors.size()), tensors.back().bytes());
   }
   for (size_t i = 0; i < tensors.size(); ++i)
-    for (size_t j = 0; j < tensors[i].bytes(); j += 997) CHECK_EQUAL(int(tensors[i].data<uint8_t>()[j]), int(i + 1));
+    for (size_t j = 0; j < tensors[i].bytes(); j += 997)
+      CHECK_EQUAL(int(tensors[i].data<uint8_t>()[j]), int(i + 1));
 }
 
 TEST("the pool counts bytes in use, its peak and what it holds") {
@@ -131,7 +132,8 @@ TEST("free pieces of the pool grow together, so that other sizes fit where they 
     first = pieces[0].raw();
     for (int i : {1, 3, 2}) pieces[size_t(i)] = Tensor();  // neighbours, the middle one last
     Tensor three(pool, {3 * mib}, DType::F32);
-    CHECK_EQUAL(three.raw(), static_cast<const void*>(static_cast<const std::byte*>(first) + 4 * mib));
+    CHECK_EQUAL(three.raw(),
+                static_cast<const void*>(static_cast<const std::byte*>(first) + 4 * mib));
     Tensor one(pool, {mib}, DType::F32);
     CHECK(one.raw() > pieces.back().raw());
   }
@@ -226,7 +228,8 @@ TEST("an exception of a task is thrown again by run, and the pool goes on") {
   for (int threads : {1, 3}) {
     ThreadPool pool(threads);
     for (int round = 0; round < 20; ++round) {
-      CHECK_THROWS(pool.run(100, [](int64_t i, int) { require(i != 37, "[task] 37 is refused"); }), Code::InvalidArgument);
+      CHECK_THROWS(pool.run(100, [](int64_t i, int) { require(i != 37, "[task] 37 is refused"); }),
+                   Code::InvalidArgument);
       std::atomic<int> done{0};
       pool.run(50, [&](int64_t, int) { ++done; });
       CHECK_EQUAL(done.load(), 50);
@@ -249,8 +252,10 @@ TEST("a cancelled token ends the call that checks it") {
 
 TEST("a device refuses a backend that it does not know") {
   CHECK_THROWS(Device({.backend = "abacus", .threads = 1, .isa = "auto"}), Code::InvalidArgument);
-  std::string message = message_of([] { Device({.backend = "abacus", .threads = 1, .isa = "auto"}); });
-  CHECK_EQUAL(message, "[device] backend: expected auto, cuda, cuda:N, cpu or reference, got abacus");
+  std::string message =
+      message_of([] { Device({.backend = "abacus", .threads = 1, .isa = "auto"}); });
+  CHECK_EQUAL(message,
+              "[device] backend: expected auto, cuda, cuda:N, cpu or reference, got abacus");
 }
 
 TEST("a tape that does not record keeps nothing alive") {
@@ -278,7 +283,8 @@ TEST("backward pops the tape and frees what its nodes saved") {
 
 TEST("a gradient shared by add is copied before it is written to") {
   Device device(reference_device());
-  Tensor a = device.zeros({3}, DType::F32), b = device.zeros({3}, DType::F32), dy = device.empty({3}, DType::F32);
+  Tensor a = device.zeros({3}, DType::F32), b = device.zeros({3}, DType::F32),
+         dy = device.empty({3}, DType::F32);
   a.set_needs_grad(true);
   b.set_needs_grad(true);
   device.kernels().fill(dy, 2);
@@ -325,14 +331,16 @@ TEST("a slot of a reshaped tensor is that of the tensor, in its shape") {
 TEST("bfloat16 parameters have float32 masters; vectors have no copy") {
   Device device(reference_device());
   ParameterStore store(device);
-  Parameter &matrix = store.add("m.weight", {3, 5}, ParameterKind::Matrix), &bias = store.add("m.bias", {3}, ParameterKind::Vector);
+  Parameter &matrix = store.add("m.weight", {3, 5}, ParameterKind::Matrix),
+            &bias = store.add("m.bias", {3}, ParameterKind::Vector);
   store.allocate(DType::BF16, DType::F32, true);
   fill_uniform(matrix.master, 1);
   store.commit();
   CHECK_EQUAL(int(matrix.value.dtype()), int(DType::BF16));
   CHECK_EQUAL(bias.value.raw(), bias.master.raw());
   CHECK_EQUAL(store.numel(), 18);
-  for (int i = 0; i < 15; ++i) CHECK_EQUAL(matrix.value.data<bf16>()[i].bits, to_bf16(matrix.master.f32()[i]).bits);
+  for (int i = 0; i < 15; ++i)
+    CHECK_EQUAL(matrix.value.data<bf16>()[i].bits, to_bf16(matrix.master.f32()[i]).bits);
   CHECK_EQUAL(store.find("m.bias"), &bias);
   CHECK_EQUAL(store.find("m.other"), static_cast<Parameter*>(nullptr));
 }
@@ -350,7 +358,8 @@ TEST("a parameter cannot be added twice or after allocation") {
 TEST("scopes spell the checkpoint's names") {
   Device device(reference_device());
   ParameterStore store(device);
-  Parameter* p = (Scope(store) / "down_blocks" / 0 / "resnets" / 1).parameter("conv1.weight", {1}, ParameterKind::Vector);
+  Parameter* p = (Scope(store) / "down_blocks" / 0 / "resnets" / 1)
+                     .parameter("conv1.weight", {1}, ParameterKind::Vector);
   CHECK_EQUAL(p->name, "down_blocks.0.resnets.1.conv1.weight");
 }
 
@@ -359,7 +368,8 @@ namespace {
 class SmallDevice : public BlockSource {
  public:
   void* allocate(size_t bytes, bool, size_t) override {
-    if (used + bytes > (size_t(4) << 20)) throw Error(Code::ResourceExhausted, "out of device memory");
+    if (used + bytes > (size_t(4) << 20))
+      throw Error(Code::ResourceExhausted, "out of device memory");
     void* data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     blocks[data] = bytes;
     used += bytes;
@@ -377,7 +387,9 @@ class SmallDevice : public BlockSource {
 };
 }  // namespace
 
-TEST("a pool on a device's memory: addresses are aligned and come again; what is kept makes room, unless captures have its addresses") {
+TEST(
+    "a pool on a device's memory: addresses are aligned and come again; what is kept makes room, "
+    "unless captures have its addresses") {
   auto source = std::make_shared<SmallDevice>();
   BufferPool pool(source);
   std::vector<std::pair<void*, size_t>> taken;
@@ -385,7 +397,8 @@ TEST("a pool on a device's memory: addresses are aligned and come again; what is
     std::vector<std::pair<void*, size_t>> now;
     for (size_t bytes : {1, 100, 5000, 300000, 400000, 70000}) {
       now.push_back({pool.allocate(bytes), bytes});
-      CHECK_THAT(reinterpret_cast<uintptr_t>(now.back().first) % 256 == 0, bytes, " bytes at ", now.back().first);
+      CHECK_THAT(reinterpret_cast<uintptr_t>(now.back().first) % 256 == 0, bytes, " bytes at ",
+                 now.back().first);
     }
     // Given back in the same order, as a stream's work is, they are handed out again in it.
     for (auto [data, bytes] : now) pool.release(data, bytes);

@@ -18,7 +18,8 @@ TEST("the cpu kernels give what the reference gives") {
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
     KernelCases all(memory, dtype, accumulate);
     std::vector<std::unique_ptr<Kernels>> backends;
-    for (const std::string& isa : available_isas()) backends.push_back(make_cpu_kernels(threads, {.isa = isa.c_str()}));
+    for (const std::string& isa : available_isas())
+      backends.push_back(make_cpu_kernels(threads, {.isa = isa.c_str()}));
     for (const KernelCase& c : all.list()) {
       Outputs expected(memory);
       c.run(*reference, expected);
@@ -39,7 +40,8 @@ TEST("bytes do not depend on the number of threads") {
     for (const std::string& isa : available_isas()) {
       ThreadPool one(1), two(2), three(3);
       std::unique_ptr<Kernels> first = make_cpu_kernels(one, {.isa = isa.c_str()});
-      std::unique_ptr<Kernels> others[] = {make_cpu_kernels(two, {.isa = isa.c_str()}), make_cpu_kernels(three, {.isa = isa.c_str()})};
+      std::unique_ptr<Kernels> others[] = {make_cpu_kernels(two, {.isa = isa.c_str()}),
+                                           make_cpu_kernels(three, {.isa = isa.c_str()})};
       for (const KernelCase& c : all.list())
         check::each(cat(isa, ", ", type, c.name), [&] {
           Outputs expected(memory);
@@ -47,7 +49,9 @@ TEST("bytes do not depend on the number of threads") {
           for (auto& kernels : others) {
             Outputs got(memory);
             c.run(*kernels, got);
-            for (size_t i = 0; i < expected.list().size(); ++i) CHECK_THAT(same_bytes(got.list()[i]->tensor, expected.list()[i]->tensor), expected.list()[i]->name);
+            for (size_t i = 0; i < expected.list().size(); ++i)
+              CHECK_THAT(same_bytes(got.list()[i]->tensor, expected.list()[i]->tensor),
+                         expected.list()[i]->name);
           }
         });
     }
@@ -57,7 +61,11 @@ TEST("bytes do not depend on the number of threads") {
 namespace {
 
 // Runs f on batches of `batch` images and on each image alone; the outputs' bytes must be the same.
-void check_alone(Allocator& memory, const Shape& y_shape, DType dtype, const std::vector<Tensor>& inputs, const std::function<void(Tensor& y, const std::vector<Tensor>& inputs)>& f) {
+void check_alone(Allocator& memory,
+                 const Shape& y_shape,
+                 DType dtype,
+                 const std::vector<Tensor>& inputs,
+                 const std::function<void(Tensor& y, const std::vector<Tensor>& inputs)>& f) {
   Tensor y = Outputs(memory).tensor("y", y_shape, dtype);
   f(y, inputs);
   for (int64_t image = 0; image < y_shape[0]; ++image) {
@@ -87,76 +95,106 @@ TEST("an image's bytes do not depend on the batch that it is in") {
         dims[0] = kBatch;
         return Shape(dims);
       };
-      auto floats = [&](const Shape& shape) { return uniform_tensor(memory, shape, DType::F32, ++seed); };
-      auto named = [&](const std::string& name) { return cat(isa, ", ", dtype_name(dtype), ", ", name); };
+      auto floats = [&](const Shape& shape) {
+        return uniform_tensor(memory, shape, DType::F32, ++seed);
+      };
+      auto named = [&](const std::string& name) {
+        return cat(isa, ", ", dtype_name(dtype), ", ", name);
+      };
       for (const cases::Conv2dCase& c : cases::kConv2d)
         check::each(named(c.name()), [&] {
           Weight w{uniform_tensor(memory, c.w(), dtype, ++seed)};
           Tensor bias = floats({c.out});
-          check_alone(memory, batched(c.y().dims()), dtype, {values(c.x().dims()), values({c.batch, c.out}), values(c.y().dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
-            kernels->conv2d_forward(y, in[0], w, {bias, in[1], in[2], c.activation}, c.args);
-          });
+          check_alone(memory, batched(c.y().dims()), dtype,
+                      {values(c.x().dims()), values({c.batch, c.out}), values(c.y().dims())},
+                      [&](Tensor& y, const std::vector<Tensor>& in) {
+                        kernels->conv2d_forward(y, in[0], w, {bias, in[1], in[2], c.activation},
+                                                c.args);
+                      });
         });
       for (const cases::LinearCase& c : cases::kLinear)
         check::each(named(c.name()), [&] {
           Weight w{uniform_tensor(memory, {c.n, c.k}, dtype, ++seed)};
           Tensor bias = floats({c.n});
-          check_alone(memory, {kBatch, c.rows, c.n}, dtype, {values({0, c.rows, c.k}), values({0, c.n}), values({0, c.rows, c.n})}, [&](Tensor& y, const std::vector<Tensor>& in) {
-            int64_t m = in[0].dim(0) * c.rows;
-            Tensor flat = y.reshape({m, c.n});
-            kernels->linear_forward(flat, in[0].reshape({m, c.k}), w, {bias, in[1], in[2].reshape({m, c.n}), c.activation});
-          });
+          check_alone(memory, {kBatch, c.rows, c.n}, dtype,
+                      {values({0, c.rows, c.k}), values({0, c.n}), values({0, c.rows, c.n})},
+                      [&](Tensor& y, const std::vector<Tensor>& in) {
+                        int64_t m = in[0].dim(0) * c.rows;
+                        Tensor flat = y.reshape({m, c.n});
+                        kernels->linear_forward(
+                            flat, in[0].reshape({m, c.k}), w,
+                            {bias, in[1], in[2].reshape({m, c.n}), c.activation});
+                      });
         });
       for (const cases::GroupNormCase& c : cases::kGroupNorm)
         check::each(named(c.name()), [&] {
           Tensor gamma = floats({c.x[-1]}), beta = floats({c.x[-1]});
-          check_alone(memory, batched(c.x.dims()), dtype, {values(c.x.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
-            Tensor mean = floats({y.dim(0), c.args.groups}), rstd = floats(mean.shape());
-            kernels->group_norm_forward(y, mean, rstd, in[0], gamma, beta, c.args);
-          });
+          check_alone(memory, batched(c.x.dims()), dtype, {values(c.x.dims())},
+                      [&](Tensor& y, const std::vector<Tensor>& in) {
+                        Tensor mean = floats({y.dim(0), c.args.groups}),
+                               rstd = floats(mean.shape());
+                        kernels->group_norm_forward(y, mean, rstd, in[0], gamma, beta, c.args);
+                      });
         });
       for (const cases::LayerNormCase& c : cases::kLayerNorm)
         check::each(named(c.name()), [&] {
           Tensor gamma = floats({c.x[-1]}), beta = floats({c.x[-1]});
-          check_alone(memory, batched(c.x.dims()), dtype, {values(c.x.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
-            Tensor mean = floats({y.numel() / c.x[-1]}), rstd = floats(mean.shape());
-            kernels->layer_norm_forward(y, mean, rstd, in[0], gamma, beta, 1e-5);
-          });
+          check_alone(memory, batched(c.x.dims()), dtype, {values(c.x.dims())},
+                      [&](Tensor& y, const std::vector<Tensor>& in) {
+                        Tensor mean = floats({y.numel() / c.x[-1]}), rstd = floats(mean.shape());
+                        kernels->layer_norm_forward(y, mean, rstd, in[0], gamma, beta, 1e-5);
+                      });
         });
       for (const cases::AttentionCase& c : cases::kAttention)
         check::each(named(c.name()), [&] {
-          check_alone(memory, batched(c.q().dims()), dtype, {values(c.q().dims()), values(c.k().dims()), values(c.k().dims())}, [&](Tensor& y, const std::vector<Tensor>& in) {
-            Tensor lse = floats({y.dim(0), c.heads, c.queries});
-            kernels->attention_forward(y, lse, in[0], in[1], in[2], c.args());
-          });
+          check_alone(memory, batched(c.q().dims()), dtype,
+                      {values(c.q().dims()), values(c.k().dims()), values(c.k().dims())},
+                      [&](Tensor& y, const std::vector<Tensor>& in) {
+                        Tensor lse = floats({y.dim(0), c.heads, c.queries});
+                        kernels->attention_forward(y, lse, in[0], in[1], in[2], c.args());
+                      });
         });
       for (const Shape& y_shape : cases::kGeglu)
         check::each(named(cat("geglu ", y_shape)), [&] {
           std::vector<int64_t> dims = y_shape.dims();
           dims.back() *= 2;
-          check_alone(memory, batched(y_shape.dims()), dtype, {values(dims)}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->geglu_forward(y, in[0]); });
+          check_alone(
+              memory, batched(y_shape.dims()), dtype, {values(dims)},
+              [&](Tensor& y, const std::vector<Tensor>& in) { kernels->geglu_forward(y, in[0]); });
         });
       for (const Shape& shape : cases::kElementwise)
         for (Activation kind : cases::kActivations)
           check::each(named(cat(cases::activation_name(kind), " ", shape)), [&] {
-            check_alone(memory, batched(shape.dims()), dtype, {values(shape.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->activation_forward(y, in[0], kind); });
+            check_alone(memory, batched(shape.dims()), dtype, {values(shape.dims())},
+                        [&](Tensor& y, const std::vector<Tensor>& in) {
+                          kernels->activation_forward(y, in[0], kind);
+                        });
           });
       for (const Shape& shape : cases::kLoss)
         check::each(named(cat("mse ", shape)), [&] {
-          check_alone(memory, {kBatch}, DType::F64, {values(shape.dims()), values(shape.dims())}, [&](Tensor& y, const std::vector<Tensor>& in) { kernels->mse_per_image(y, in[0], in[1]); });
+          check_alone(memory, {kBatch}, DType::F64, {values(shape.dims()), values(shape.dims())},
+                      [&](Tensor& y, const std::vector<Tensor>& in) {
+                        kernels->mse_per_image(y, in[0], in[1]);
+                      });
         });
     }
 }
 
-TEST("filters' gradients of many tiles are the reference's, with the same bytes for any number of threads") {
+TEST(
+    "filters' gradients of many tiles are the reference's, with the same bytes for any number of "
+    "threads") {
   ExactAllocator memory;
   ThreadPool one(1), three(3);
   std::unique_ptr<Kernels> reference = make_reference_kernels();
   uint64_t seed = 0;
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
     for (const cases::Conv2dCase& c : cases::kFilterGradients) {
-      Tensor x = uniform_tensor(memory, c.x(), dtype, ++seed), dy = uniform_tensor(memory, c.y(), dtype, ++seed);
-      KernelCase gradient{c.name(), [&](Kernels& k, Outputs& out) { k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate), {}, dy, x, c.args); }};
+      Tensor x = uniform_tensor(memory, c.x(), dtype, ++seed),
+             dy = uniform_tensor(memory, c.y(), dtype, ++seed);
+      KernelCase gradient{c.name(), [&](Kernels& k, Outputs& out) {
+                            k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate),
+                                                     {}, dy, x, c.args);
+                          }};
       Outputs expected(memory);
       gradient.run(*reference, expected);
       for (const std::string& isa : available_isas())
@@ -181,7 +219,8 @@ TEST("a weight that a backend keeps needs its values no more, and gives the same
       for (const cases::Conv2dCase& c : cases::kConv2d)
         check::each(cat(isa, ", ", dtype_name(dtype), ", ", c.name()), [&] {
           Weight w{uniform_tensor(memory, c.w(), DType::F32, ++id), id, c.w()};
-          Tensor x = uniform_tensor(memory, c.x(), dtype, ++id), expected(memory, c.y(), dtype), y(memory, c.y(), dtype);
+          Tensor x = uniform_tensor(memory, c.x(), dtype, ++id), expected(memory, c.y(), dtype),
+                 y(memory, c.y(), dtype);
           kernels->conv2d_forward(expected, x, w, {}, c.args);
           CHECK(kernels->keep_weight(w, dtype));
           w.value = Tensor();
@@ -193,7 +232,8 @@ TEST("a weight that a backend keeps needs its values no more, and gives the same
       for (const cases::LinearCase& c : cases::kLinear)
         check::each(cat(isa, ", ", dtype_name(dtype), ", ", c.name()), [&] {
           Weight w{uniform_tensor(memory, {c.n, c.k}, DType::F32, ++id), id, {c.n, c.k}};
-          Tensor x = uniform_tensor(memory, {c.m(), c.k}, dtype, ++id), expected(memory, {c.m(), c.n}, dtype), y(memory, {c.m(), c.n}, dtype);
+          Tensor x = uniform_tensor(memory, {c.m(), c.k}, dtype, ++id),
+                 expected(memory, {c.m(), c.n}, dtype), y(memory, {c.m(), c.n}, dtype);
           kernels->linear_forward(expected, x, w, {});
           CHECK(kernels->keep_weight(w, dtype));
           w.value = Tensor();
@@ -211,9 +251,11 @@ TEST("float32 weights of bfloat16 products are rounded as the reference rounds t
     std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
     for (const cases::LinearCase& c : cases::kLinear)
       check::each(cat(isa, ", ", c.name()), [&] {
-        Tensor master = uniform_tensor(memory, {c.n, c.k}, DType::F32, 7), rounded(memory, {c.n, c.k}, DType::BF16);
+        Tensor master = uniform_tensor(memory, {c.n, c.k}, DType::F32, 7),
+               rounded(memory, {c.n, c.k}, DType::BF16);
         reference->cast(rounded, master);
-        Tensor x = uniform_tensor(memory, {c.m(), c.k}, DType::BF16, 8), y(memory, {c.m(), c.n}, DType::BF16), expected(memory, y.shape(), DType::BF16);
+        Tensor x = uniform_tensor(memory, {c.m(), c.k}, DType::BF16, 8),
+               y(memory, {c.m(), c.n}, DType::BF16), expected(memory, y.shape(), DType::BF16);
         Tensor dx(memory, x.shape(), DType::BF16), expected_dx(memory, x.shape(), DType::BF16);
         kernels->linear_forward(y, x, {master}, {});
         kernels->linear_forward(expected, x, {rounded}, {});
@@ -236,13 +278,16 @@ TEST("an output that is stored past the caches has the bytes of its parts, which
           std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
           int64_t rows = 14001, k = 24, piece = 4667;
           Weight w{uniform_tensor(memory, {n, k}, DType::F32, 1)};
-          Tensor x = uniform_tensor(memory, {rows, k}, dtype, 2), bias = uniform_tensor(memory, {n}, DType::F32, 3), residual = uniform_tensor(memory, {rows, n}, dtype, 4);
+          Tensor x = uniform_tensor(memory, {rows, k}, dtype, 2),
+                 bias = uniform_tensor(memory, {n}, DType::F32, 3),
+                 residual = uniform_tensor(memory, {rows, n}, dtype, 4);
           Tensor whole(memory, {rows, n}, dtype), parts(memory, {rows, n}, dtype);
           CHECK(whole.bytes() >= size_t(8) << 20 && whole.bytes() / 3 < size_t(8) << 20);
           kernels->linear_forward(whole, x, w, {bias, {}, residual});
           for (int64_t row = 0; row < rows; row += piece) {
             Tensor y = parts.slice(row * n, {piece, n});
-            kernels->linear_forward(y, x.slice(row * k, {piece, k}), w, {bias, {}, residual.slice(row * n, {piece, n})});
+            kernels->linear_forward(y, x.slice(row * k, {piece, k}), w,
+                                    {bias, {}, residual.slice(row * n, {piece, n})});
           }
           CHECK(same_bytes(whole, parts));
         });
@@ -251,5 +296,6 @@ TEST("an output that is stored past the caches has the bytes of its parts, which
 TEST("an instruction set that is not known is refused, auto is the best there is") {
   ThreadPool threads(1);
   CHECK_THROWS(make_cpu_kernels(threads, {.isa = "sse9"}), Code::InvalidArgument);
-  CHECK_EQUAL(std::string(make_cpu_kernels(threads, {.isa = "auto"})->name()), std::string(detect_isa()));
+  CHECK_EQUAL(std::string(make_cpu_kernels(threads, {.isa = "auto"})->name()),
+              std::string(detect_isa()));
 }

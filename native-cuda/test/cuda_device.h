@@ -1,5 +1,5 @@
-// The device that CUDA tests run on. Each test program runs twice: on the emulated device, and, with SPINDLE_TEST_CUDA=device (label
-// `cuda`), on a real one if there is one.
+// The device that CUDA tests run on. Each test program runs twice: on the emulated device, and,
+// with SPINDLE_TEST_CUDA=device (label `cuda`), on a real one if there is one.
 #pragma once
 #include <dlfcn.h>
 
@@ -33,7 +33,9 @@ inline const bool skipping_registered = [] {
   return true;
 }();
 
-inline DeviceOptions cuda_options() { return {.backend = "cuda", .threads = 2, .isa = "auto", .cuda_library = cuda_library()}; }
+inline DeviceOptions cuda_options() {
+  return {.backend = "cuda", .threads = 2, .isa = "auto", .cuda_library = cuda_library()};
+}
 
 // A function that only the emulated device has.
 template <class F>

@@ -1,4 +1,5 @@
-// The CUDA backend's kernels against the reference, through the tables that every backend goes through.
+// The CUDA backend's kernels against the reference, through the tables that every backend goes
+// through.
 #include <cstdio>
 #include <thread>
 
@@ -14,7 +15,8 @@ using namespace spindle;
 
 namespace {
 
-// Products round biases to bfloat16, and a sum before what is added behind it: one more rounding than the reference's.
+// Products round biases to bfloat16, and a sum before what is added behind it: one more rounding
+// than the reference's.
 constexpr double kBfloat16Tolerance = 1e-2;
 
 template <class F>
@@ -59,7 +61,9 @@ TEST("the same call gives the same bytes") {
       Outputs first(memory), second(memory);
       c.run(kernels, first);
       c.run(kernels, second);
-      for (size_t i = 0; i < first.list().size(); ++i) CHECK_THAT(same_bytes(first.list()[i]->tensor, second.list()[i]->tensor), first.list()[i]->name);
+      for (size_t i = 0; i < first.list().size(); ++i)
+        CHECK_THAT(same_bytes(first.list()[i]->tensor, second.list()[i]->tensor),
+                   first.list()[i]->name);
     });
   }
 }
@@ -74,7 +78,10 @@ TEST("noise is the host's, to the last bits of its logarithm") {
   std::vector<float> got = device.download<float>(noise), expected(100);
   for (uint32_t i = 0; i < 3; ++i) {
     philox.normal(expected.data(), 100, 11, 6 + i, Draw::Noise);
-    for (size_t k = 0; k < 100; ++k) CHECK_THAT(std::abs(got[i * 100 + k] - expected[k]) <= 2e-7f * std::max(1.0f, std::abs(expected[k])), "value ", k, " of image ", i, ": ", got[i * 100 + k], " and ", expected[k]);
+    for (size_t k = 0; k < 100; ++k)
+      CHECK_THAT(
+          std::abs(got[i * 100 + k] - expected[k]) <= 2e-7f * std::max(1.0f, std::abs(expected[k])),
+          "value ", k, " of image ", i, ": ", got[i * 100 + k], " and ", expected[k]);
   }
 }
 
@@ -88,26 +95,37 @@ TEST("a sampler's steps are those of the reference") {
       check::each(cat(guided ? "guided" : "plain", noisy ? ", noise" : ""), [&] {
         constexpr int64_t n = 333, steps = 3;  // more than a block has threads
         auto run = [&](Kernels& k) {
-          SamplerTensors s{uniform_tensor(memory, {kSamplerRows, n}, DType::F32, 1), uniform_tensor(memory, {steps, kSamplerColumns}, DType::F32, 2), Tensor(memory, {1}, DType::F64)};
+          SamplerTensors s{uniform_tensor(memory, {kSamplerRows, n}, DType::F32, 1),
+                           uniform_tensor(memory, {steps, kSamplerColumns}, DType::F32, 2),
+                           Tensor(memory, {1}, DType::F64)};
           reference::store(s.at, {0});
-          // Of the steps, one stores and pushes, one has no limit, and one takes nothing of what is not finite.
+          // Of the steps, one stores and pushes, one has no limit, and one takes nothing of what is
+          // not finite.
           float* t = s.table.f32();
-          for (int64_t i = 0; i < steps; ++i) t[i * kSamplerColumns + kLimit] = i == 1 ? INFINITY : 0.3f, t[i * kSamplerColumns + kStore] = t[i * kSamplerColumns + kPush] = float(i % 2);
+          for (int64_t i = 0; i < steps; ++i)
+            t[i * kSamplerColumns + kLimit] = i == 1 ? INFINITY : 0.3f,
+                                    t[i * kSamplerColumns + kStore] =
+                                        t[i * kSamplerColumns + kPush] = float(i % 2);
           t[kNextH3] = 0;
           s.memory.f32()[kHistory3 * n + 7] = NAN;
-          Tensor input(memory, {guided ? 2 : 1, n}, DType::F32), timesteps(memory, {5}, DType::F32), output = uniform_tensor(memory, {guided ? 2 : 1, n}, DType::F32, 3), noise;
+          Tensor input(memory, {guided ? 2 : 1, n}, DType::F32), timesteps(memory, {5}, DType::F32),
+              output = uniform_tensor(memory, {guided ? 2 : 1, n}, DType::F32, 3), noise;
           if (noisy) noise = uniform_tensor(memory, {n}, DType::F32, 4);
           std::vector<std::vector<double>> all;
           for (int64_t i = 0; i < steps; ++i) {
             k.sampler_input(input, timesteps, s);
             k.sampler_step(s, output, noise);
-            for (const Tensor& x : {input, timesteps, s.memory, s.at}) all.push_back(reference::load(x));
+            for (const Tensor& x : {input, timesteps, s.memory, s.at})
+              all.push_back(reference::load(x));
           }
           return all;
         };
         std::vector<std::vector<double>> got = run(kernels), expected = run(*reference);
         for (size_t i = 0; i < got.size(); ++i)
-          for (size_t k = 0; k < got[i].size(); ++k) CHECK_THAT(std::abs(got[i][k] - expected[i][k]) <= 1e-5 || (std::isnan(got[i][k]) && std::isnan(expected[i][k])), "tensor ", i, ", value ", k, ": ", got[i][k], " and ", expected[i][k]);
+          for (size_t k = 0; k < got[i].size(); ++k)
+            CHECK_THAT(std::abs(got[i][k] - expected[i][k]) <= 1e-5 ||
+                           (std::isnan(got[i][k]) && std::isnan(expected[i][k])),
+                       "tensor ", i, ", value ", k, ": ", got[i][k], " and ", expected[i][k]);
         for (size_t k = 0; k < size_t(n); ++k) CHECK(std::isfinite(expected[2][k]));
       });
 }
@@ -123,26 +141,33 @@ TEST("the loss of pairs and its weights are those of the host") {
     e.opponent_real.push_back(0.1 + 0.001 * uniform(3, i));
     e.opponent_generated.push_back(0.2 + 0.001 * uniform(4, i));
   }
-  for (Objective objective : {Objective::SpinLogistic, Objective::SpinHinge, Objective::SpinIpo, Objective::Sft})
+  for (Objective objective :
+       {Objective::SpinLogistic, Objective::SpinHinge, Objective::SpinIpo, Objective::Sft})
     check::each(cat("objective ", int(objective)), [&] {
       bool spin = is_spin(objective);
       own = e.real;
       opponent = e.opponent_real;
       if (spin) own.insert(own.end(), e.generated.begin(), e.generated.end());
       opponent.insert(opponent.end(), e.opponent_generated.begin(), e.opponent_generated.end());
-      Tensor errors = device.empty({int64_t(own.size())}, DType::F64), others = device.empty({int64_t(opponent.size())}, DType::F64), weights = device.empty({int64_t(own.size())}, DType::F32), loss = device.empty({1}, DType::F64);
+      Tensor errors = device.empty({int64_t(own.size())}, DType::F64),
+             others = device.empty({int64_t(opponent.size())}, DType::F64),
+             weights = device.empty({int64_t(own.size())}, DType::F32),
+             loss = device.empty({1}, DType::F64);
       device.upload(errors, own.data());
       device.upload(others, opponent.data());
       Tensor settings = device.empty({2}, DType::F64);
       double beta_and_scale[] = {2000, 1.0 / kPairs};
       device.upload(settings, beta_and_scale);
-      CHECK(device.kernels().pair_loss(weights, loss, errors, others, settings, *pair_loss_of({.objective = objective}, {})));
+      CHECK(device.kernels().pair_loss(weights, loss, errors, others, settings,
+                                       *pair_loss_of({.objective = objective}, {})));
       LossTerms expected = loss_terms({.objective = objective, .beta = 2000}, e, 1.0 / kPairs);
       double got = device.download<double>(loss)[0];
       CHECK_THAT(std::abs(got - expected.loss) < 1e-12, got, " and ", expected.loss);
       std::vector<float> w = device.download<float>(weights), all = expected.weight_real;
       all.insert(all.end(), expected.weight_generated.begin(), expected.weight_generated.end());
-      for (size_t i = 0; i < all.size(); ++i) CHECK_THAT(std::abs(w[i] - all[i]) <= 2e-7f * std::abs(all[i]), "weight ", i, ": ", w[i], " and ", all[i]);
+      for (size_t i = 0; i < all.size(); ++i)
+        CHECK_THAT(std::abs(w[i] - all[i]) <= 2e-7f * std::abs(all[i]), "weight ", i, ": ", w[i],
+                   " and ", all[i]);
     });
 }
 
@@ -159,21 +184,39 @@ TEST("clipping, average and rounded copy in one pass are those of the reference"
           constexpr int64_t n = 1040;
           Tensor grad = uniform_tensor(memory, {n}, DType::F32, 1);
           if (!finite) grad.f32()[5] = INFINITY;
-          OptimizerArenas a{uniform_tensor(memory, {n}, DType::F32, 2), uniform_tensor(memory, {n}, DType::F32, 3, 0.1), uniform_tensor(memory, {n}, DType::F32, 4, 0.01, 0.011), grad, uniform_tensor(memory, {n}, DType::F32, 5),
+          OptimizerArenas a{uniform_tensor(memory, {n}, DType::F32, 2),
+                            uniform_tensor(memory, {n}, DType::F32, 3, 0.1),
+                            uniform_tensor(memory, {n}, DType::F32, 4, 0.01, 0.011),
+                            grad,
+                            uniform_tensor(memory, {n}, DType::F32, 5),
                             uniform_tensor(memory, {n}, DType::BF16, 6)};
           Tensor scalars(memory, {kStepScalars}, DType::F64);
-          reference::store(scalars, {0.1, 3, 1 - 0.9 * 0.9 * 0.9, 1 - 0.999 * 0.999 * 0.999, 0.25, 0, 0, 0});
+          reference::store(scalars,
+                           {0.1, 3, 1 - 0.9 * 0.9 * 0.9, 1 - 0.999 * 0.999 * 0.999, 0.25, 0, 0, 0});
           k.clip_gradient(scalars, grad, max_norm);
-          k.optimizer_step(a, scalars, {.learning_rate = 0, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .step = 0, .grad_scale = 0});
+          k.optimizer_step(a, scalars,
+                           {.learning_rate = 0,
+                            .beta1 = 0.9,
+                            .beta2 = 0.999,
+                            .epsilon = 1e-8,
+                            .weight_decay = 0.01,
+                            .step = 0,
+                            .grad_scale = 0});
           return std::vector<Tensor>{a.w, a.m, a.v, a.ema, a.low, scalars};
         };
         std::vector<Tensor> got = run(kernels), expected = run(*reference);
         for (size_t i = 0; i + 1 < got.size(); ++i) {
-          if (!finite) CHECK_THAT(same_bytes(got[i], expected[i]), "arena ", i, " changed");
-          else CHECK_THAT(difference(got[i], expected[i]).relative < (got[i].dtype() == DType::BF16 ? 5e-3 : 1e-6), "arena ", i);
+          if (!finite)
+            CHECK_THAT(same_bytes(got[i], expected[i]), "arena ", i, " changed");
+          else
+            CHECK_THAT(difference(got[i], expected[i]).relative <
+                           (got[i].dtype() == DType::BF16 ? 5e-3 : 1e-6),
+                       "arena ", i);
         }
         CHECK_EQUAL(reference::load(got.back())[kFinite], finite ? 1.0 : 0.0);
-        if (finite) CHECK(std::abs(reference::load(got.back())[kFactor] - reference::load(expected.back())[kFactor]) < 1e-9);
+        if (finite)
+          CHECK(std::abs(reference::load(got.back())[kFactor] -
+                         reference::load(expected.back())[kFactor]) < 1e-9);
       });
 }
 
@@ -204,7 +247,8 @@ TEST("any thread may compute, on whichever device") {
   options.backend = "cuda:1";
   Device second(options), first(cuda_options());
   auto work = [](Device& device) {  // nothing but these says which device the thread is for
-    Tensor x = device.zeros({64}, DType::F32), y = device.empty({64}, DType::F32), noise = device.empty({1, 64}, DType::F32);
+    Tensor x = device.zeros({64}, DType::F32), y = device.empty({64}, DType::F32),
+           noise = device.empty({1, 64}, DType::F32);
     device.kernels().fill(y, 2);
     device.kernels().copy(x, y);
     device.kernels().accumulate(x, y);
@@ -224,7 +268,9 @@ TEST("any thread may compute, on whichever device") {
   }
 }
 
-TEST("what is repeated is captured the second time, per key, until it is forgotten; running out of memory takes nothing from it") {
+TEST(
+    "what is repeated is captured the second time, per key, until it is forgotten; running out of "
+    "memory takes nothing from it") {
   Device device(cuda_options());
   Repeated repeated(device);
   Tensor x = from_values(device, {1, 2, 3}), y = device.zeros({3}, DType::F32);
@@ -247,10 +293,12 @@ TEST("what is repeated is captured the second time, per key, until it is forgott
   CHECK(!repeated.run("three times", tripled));
   CHECK(device.download<float>(y) == (std::vector<float>{17, 34, 51}));
   if (!on_real_device()) {
-    // Work of the same pool that there is no room for. What the graphs write to must not be given away.
+    // Work of the same pool that there is no room for. What the graphs write to must not be given
+    // away.
     auto* set_memory = emulator_function<void (*)(size_t)>("spindle_emulator_set_memory");
     set_memory(size_t(64) << 20);
-    CHECK_THROWS(repeated.plainly([&] { device.empty({48, 1 << 20}, DType::F32); }), Code::ResourceExhausted);
+    CHECK_THROWS(repeated.plainly([&] { device.empty({48, 1 << 20}, DType::F32); }),
+                 Code::ResourceExhausted);
     set_memory(size_t(4) << 30);
     Tensor other = device.empty({1 << 18}, DType::F32), kept = device.empty({3}, DType::F32);
     device.kernels().fill(other, 7);
@@ -277,15 +325,20 @@ TEST("running out of memory says what was asked for, free and needed, and what t
     message = e.what();
   }
   set_memory(size_t(4) << 30);
-  for (const char* part : {"asked for 192 MiB", "of 64 MiB free", "MiB more are needed", "lower the micro-batch"}) CHECK_THAT(message.find(part) != std::string::npos, part, " in: ", message);
+  for (const char* part :
+       {"asked for 192 MiB", "of 64 MiB free", "MiB more are needed", "lower the micro-batch"})
+    CHECK_THAT(message.find(part) != std::string::npos, part, " in: ", message);
 }
 
 TEST("a backend that was built with another contract is refused, and says of which build it is") {
-  std::string path = (std::filesystem::path(cuda_library()).parent_path() / "other_backend.so").string();
-  CHECK_EQUAL(why_no_cuda(path), cat(path, ": expected a CUDA backend of this build (", cuda_abi(), "), got one of another (0123abcd); build both again"));
+  std::string path =
+      (std::filesystem::path(cuda_library()).parent_path() / "other_backend.so").string();
+  CHECK_EQUAL(why_no_cuda(path), cat(path, ": expected a CUDA backend of this build (", cuda_abi(),
+                                     "), got one of another (0123abcd); build both again"));
   DeviceOptions options = cuda_options();
   options.cuda_library = path;
-  CHECK_EQUAL(message_of([&] { Device device(options); }), cat("[device] backend cuda: ", why_no_cuda(path)));
+  CHECK_EQUAL(message_of([&] { Device device(options); }),
+              cat("[device] backend cuda: ", why_no_cuda(path)));
 }
 
 TEST("a file that is not there, or is something else, is refused in one sentence") {
@@ -304,7 +357,9 @@ TEST("a file that is not there, or is something else, is refused in one sentence
     CHECK_THROWS(Device(options), Code::InvalidArgument);
   }
   options.backend = "cuda:99";
-  if (!on_real_device()) CHECK_EQUAL(message_of([&] { Device device(options); }), std::string("[cuda] device: expected 0 to 1, got 99"));
+  if (!on_real_device())
+    CHECK_EQUAL(message_of([&] { Device device(options); }),
+                std::string("[cuda] device: expected 0 to 1, got 99"));
   options.backend = "cuda:0";
   CHECK_EQUAL(Device(options).backend(), std::string("cuda"));
 }

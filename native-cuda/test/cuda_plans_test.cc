@@ -1,4 +1,5 @@
-// The CUDA backend's host logic around library plans: keys, choice, the file of plans, a checkpoint's pins. Needs no CUDA.
+// The CUDA backend's host logic around library plans: keys, choice, the file of plans, a
+// checkpoint's pins. Needs no CUDA.
 #include <unistd.h>
 
 #include <filesystem>
@@ -25,7 +26,9 @@ std::string contents(const std::string& path) {
   return text.str();
 }
 
-void replace(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary | std::ios::trunc) << text; }
+void replace(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
+}
 
 alignas(256) char memory[2048];
 
@@ -106,7 +109,9 @@ TEST("plans: a damaged file is said to be damaged, counts as empty and is writte
   refused("not text", std::string("\0\xff\n", 3));
 }
 
-TEST("plans: processes that share a folder keep each other's plans; a folder that cannot be written is no error") {
+TEST(
+    "plans: processes that share a folder keep each other's plans; a folder that cannot be written "
+    "is no error") {
   TemporaryFolder folder;
   {
     PlanCache one(folder.path, h200()), two(folder.path, h200());
@@ -155,7 +160,9 @@ TEST("plans: pins that are damaged, or of another GPU, are not used") {
   other.driver = 12090;
   PlanCache there("", other);
   std::string why = there.pin(pins);
-  CHECK_THAT(why.find("driver 13000") != std::string::npos && why.find("driver 12090") != std::string::npos, why);
+  CHECK_THAT(why.find("driver 13000") != std::string::npos &&
+                 why.find("driver 12090") != std::string::npos,
+             why);
   CHECK(!there.find("a"));
   CHECK_EQUAL(there.generation(), uint64_t(0));
   pins[pins.size() / 2] ^= 1;
@@ -210,10 +217,12 @@ TEST("plans: keys of convolutions and of attention") {
   ConvolutionShape shape{2, 64, 64, 320, 640, 3, 3, {}, DType::BF16};
   CHECK_EQUAL(shape.out_height(), 64);
   std::set<std::string> keys;
-  for (ConvolutionPass pass : {ConvolutionPass::Forward, ConvolutionPass::BackwardInput, ConvolutionPass::BackwardWeight})
+  for (ConvolutionPass pass :
+       {ConvolutionPass::Forward, ConvolutionPass::BackwardInput, ConvolutionPass::BackwardWeight})
     for (bool bias : {false, true})
       for (bool addend : {false, true})
-        for (DType output : {DType::F32, DType::BF16}) keys.insert(convolution_key(pass, shape, {bias, addend, output}, false, true));
+        for (DType output : {DType::F32, DType::BF16})
+          keys.insert(convolution_key(pass, shape, {bias, addend, output}, false, true));
   shape.args.pad_before = 0;
   keys.insert(convolution_key(ConvolutionPass::Forward, shape, {}, false, true));
   shape.args.stride = 2;
@@ -223,9 +232,11 @@ TEST("plans: keys of convolutions and of attention") {
   BufferPool pool;
   Tensor q(pool, {2, 64, 320}, DType::BF16), k(pool, {2, 77, 320}, DType::BF16);
   AttentionShape attention(q, k, {.heads = 8});
-  CHECK_EQUAL(attention_key(attention, 0.25, false, true), "attention forward bf16 b2 h8 d40 q64 k77 scale 0.25 det");
+  CHECK_EQUAL(attention_key(attention, 0.25, false, true),
+              "attention forward bf16 b2 h8 d40 q64 k77 scale 0.25 det");
   CHECK(attention_key(attention, 0.25, true, true) != attention_key(attention, 0.25, false, true));
-  CHECK(attention_key(attention, 0.1234567, false, true) != attention_key(attention, 0.1234568, false, true));
+  CHECK(attention_key(attention, 0.1234567, false, true) !=
+        attention_key(attention, 0.1234568, false, true));
 }
 
 TEST("plans: deterministic mode takes the best ranked repeatable plan and measures nothing") {

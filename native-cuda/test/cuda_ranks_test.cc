@@ -1,5 +1,6 @@
-// Data-parallel training in device memory: the Trainer's ranks on the emulated device, whose values go through pinned memory and
-// sockets. Processes fork, which a real driver does not survive: there, `spindle up --ranks N` is the check.
+// Data-parallel training in device memory: the Trainer's ranks on the emulated device, whose values
+// go through pinned memory and sockets. Processes fork, which a real driver does not survive:
+// there, `spindle up --ranks N` is the check.
 #include "cuda_device.h"
 #include "rank_training.h"
 
@@ -17,21 +18,29 @@ Plan on_device(Plan plan) {
 
 }  // namespace
 
-TEST("1 rank x 4 pairs, 2 x 2 and 1 x 2 x 2 in device memory have the same curves, and they are the cpu's") {
+TEST(
+    "1 rank x 4 pairs, 2 x 2 and 1 x 2 x 2 in device memory have the same curves, and they are the "
+    "cpu's") {
   Result host = together(run({.ranks = 2, .steps = 3}), 3);
   Result whole = together(run(on_device({.ranks = 1})), 3);
   CHECK(whole.losses[0] != whole.losses[2]);
   auto agrees = [](const Result& got, const Result& expected, double tolerance) {
-    double losses = largest_difference(got.losses, expected.losses), norms = largest_difference(got.norms, expected.norms), weights = largest_difference(got.weights, expected.weights);
+    double losses = largest_difference(got.losses, expected.losses),
+           norms = largest_difference(got.norms, expected.norms),
+           weights = largest_difference(got.weights, expected.weights);
     CHECK_THAT(losses < tolerance && norms < tolerance, losses, " and ", norms);
     CHECK_THAT(weights < 10 * tolerance, weights);
   };
   check::each("the cpu's", [&] { agrees(whole, host, 1e-3); });
   check::each("2 ranks", [&] { agrees(together(run(on_device({.ranks = 2})), 3), whole, 1e-4); });
-  // The first of two micro-batches is captured in the second step and replayed in the third, the last is not.
-  check::each("1 rank, 2 micro-batches", [&] { agrees(together(run(on_device({.ranks = 1, .micro_batches = 2})), 3), whole, 1e-4); });
+  // The first of two micro-batches is captured in the second step and replayed in the third, the
+  // last is not.
+  check::each("1 rank, 2 micro-batches", [&] {
+    agrees(together(run(on_device({.ranks = 1, .micro_batches = 2})), 3), whole, 1e-4);
+  });
   check::each("2 ranks, 2 micro-batches, bfloat16, the same bytes again whatever the buckets", [&] {
-    Plan plan = on_device({.ranks = 2, .micro_batches = 2, .compute = DType::BF16}), alone = on_device({.ranks = 1, .compute = DType::BF16});
+    Plan plan = on_device({.ranks = 2, .micro_batches = 2, .compute = DType::BF16}),
+         alone = on_device({.ranks = 1, .compute = DType::BF16});
     plan.steps = alone.steps = 2;
     Result first = together(run(plan), 2);
     agrees(first, together(run(alone), 2), 5e-2);
@@ -44,7 +53,11 @@ TEST("ranks whose weights went apart in device memory say so") {
   auto outcomes = run(on_device({.ranks = 2}), [](Trainer& t, int rank, int64_t k) {
     if (rank == 1 && k == 1) t.unet().device.kernels().clear(t.unet().store.master().slice(0, {1}));
   });
-  for (const ranks::Outcome& o : outcomes) CHECK_THAT(o.text.starts_with("INTERNAL: [train] ranks: expected rank 1 of 2 to hold the same state as rank 0"), o.text);
+  for (const ranks::Outcome& o : outcomes)
+    CHECK_THAT(
+        o.text.starts_with(
+            "INTERNAL: [train] ranks: expected rank 1 of 2 to hold the same state as rank 0"),
+        o.text);
 }
 
 TEST("a rank that is killed costs a step: the other keeps the weights of the last one") {
@@ -67,5 +80,6 @@ TEST("a rank that is killed costs a step: the other keeps the weights of the las
     return cat(what, kept ? "" : ", and the weights moved");
   });
   CHECK_EQUAL(outcomes[1].status, SIGKILL);
-  CHECK_EQUAL(outcomes[0].text, std::string("UNAVAILABLE: [ranks] rank 1 of 2 ended its connection"));
+  CHECK_EQUAL(outcomes[0].text,
+              std::string("UNAVAILABLE: [ranks] rank 1 of 2 ended its connection"));
 }

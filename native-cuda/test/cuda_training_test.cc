@@ -1,4 +1,5 @@
-// Training on the device beyond its steps' values: adapters, how often the host waits, batches that come early.
+// Training on the device beyond its steps' values: adapters, how often the host waits, batches that
+// come early.
 #include "bench/profile.h"
 #include "check.h"
 #include "cuda_device.h"
@@ -38,21 +39,29 @@ struct BaseFile {
     auto unet = tiny::unet(device, {.trainable = true});
     save_parameters(file.path, {{"", &unet->store, unet->store.master()}});
   }
-  ModelSource source(const std::vector<AdapterSource>& adapters = {}) const { return {tiny::kUnet, {file.path}, "tiny", adapters}; }
+  ModelSource source(const std::vector<AdapterSource>& adapters = {}) const {
+    return {tiny::kUnet, {file.path}, "tiny", adapters};
+  }
   TemporaryFile file;
 };
 
-void step(Trainer& t, const TrainerOptions& o, int64_t k, const std::vector<int64_t>& cut = {2, 1}) {
+void step(Trainer& t,
+          const TrainerOptions& o,
+          int64_t k,
+          const std::vector<int64_t>& cut = {2, 1}) {
   int64_t whole = 0, offset = 0;
   for (int64_t n : cut) whole += n;
   for (int64_t n : cut) {
-    t.accumulate(tiny::batch(t.unet().device, o, k, offset, n, whole, uint32_t(10 * k + 1)), nullptr);
+    t.accumulate(tiny::batch(t.unet().device, o, k, offset, n, whole, uint32_t(10 * k + 1)),
+                 nullptr);
     offset += n;
   }
   t.apply(k);
 }
 
-std::vector<float> trained(Trainer& t) { return tiny::floats(t.unet().device, t.trained().master()); }
+std::vector<float> trained(Trainer& t) {
+  return tiny::floats(t.unet().device, t.trained().master());
+}
 
 }  // namespace
 
@@ -67,7 +76,8 @@ TEST("adapters trained on the device are the cpu's, and what is exported is too"
     step(t, o, k);
     step(expected, o, k);
   }
-  CHECK_THAT(distance(trained(t), trained(expected)) < 1e-3, distance(trained(t), trained(expected)));
+  CHECK_THAT(distance(trained(t), trained(expected)) < 1e-3,
+             distance(trained(t), trained(expected)));
   CHECK(distance(trained(t), before) > 1e-2);
   // The next iteration goes on from the file that this one left, and plays against it.
   TemporaryFile ours, theirs, merged, same;
@@ -84,16 +94,23 @@ TEST("adapters trained on the device are the cpu's, and what is exported is too"
   // The whole U-Net with the adapters added.
   t.export_weights(merged.path, false);
   expected.export_weights(same.path, false);
-  auto whole = [&](const std::string& path) { return tiny::floats(load_unet(host, {tiny::kUnet, {path}, "merged", {}}, {.trainable = true})->store.master()); };
-  CHECK_THAT(distance(whole(merged.path), whole(same.path)) < 1e-4, distance(whole(merged.path), whole(same.path)));
+  auto whole = [&](const std::string& path) {
+    return tiny::floats(
+        load_unet(host, {tiny::kUnet, {path}, "merged", {}}, {.trainable = true})->store.master());
+  };
+  CHECK_THAT(distance(whole(merged.path), whole(same.path)) < 1e-4,
+             distance(whole(merged.path), whole(same.path)));
   CHECK(distance(whole(merged.path), whole(base.file.path)) > 1e-3);
 }
 
-TEST("adapters that are captured and replayed have the bytes of those that are not, and resume to the same bytes") {
+TEST(
+    "adapters that are captured and replayed have the bytes of those that are not, and resume to "
+    "the same bytes") {
   BaseFile base;
   TrainerOptions o = adapters(Objective::SpinLogistic, DType::BF16);
   Device device(cuda_options()), plain(cuda_options()), later(cuda_options());
-  Trainer captured(device, base.source(), nullptr, o), eager(plain, base.source(), nullptr, o), resumed(later, base.source(), nullptr, o);
+  Trainer captured(device, base.source(), nullptr, o), eager(plain, base.source(), nullptr, o),
+      resumed(later, base.source(), nullptr, o);
   {
     DeviceProfile profile(plain);  // nothing is captured while it lives
     for (int64_t k = 0; k < 4; ++k) step(eager, o, k, {1, 1});
@@ -127,13 +144,16 @@ std::vector<TrainBatchResult> told(Trainer& t, const TrainerOptions& o, int64_t 
 
 }  // namespace
 
-TEST("a step that is told at its end gives what one does that is told at once, and waits for the device once") {
+TEST(
+    "a step that is told at its end gives what one does that is told at once, and waits for the "
+    "device once") {
   for (Objective objective : {Objective::SpinLogistic, Objective::Sft})
     check::each(cat("objective ", int(objective)), [&] {
       TrainerOptions o = options(objective, DType::F32);
       Device device(cuda_options()), other(cuda_options());
       auto t = tiny::trainer(device, o), now = tiny::trainer(other, o);
-      auto* waits = on_real_device() ? nullptr : emulator_function<int64_t (*)()>("spindle_emulator_waits");
+      auto* waits =
+          on_real_device() ? nullptr : emulator_function<int64_t (*)()>("spindle_emulator_waits");
       for (int64_t k = 0; k < 3; ++k) {
         int64_t before = waits ? waits() : 0;
         std::vector<TrainBatchResult> a = told(*t, o, k, true);
@@ -141,8 +161,10 @@ TEST("a step that is told at its end gives what one does that is told at once, a
         std::vector<TrainBatchResult> b = told(*now, o, k, false);
         for (size_t i = 0; i < a.size(); ++i) {
           CHECK(a[i].loss == b[i].loss && a[i].loser_scale == b[i].loser_scale);
-          CHECK(a[i].errors.real == b[i].errors.real && a[i].errors.generated == b[i].errors.generated);
-          CHECK(a[i].errors.opponent_real == b[i].errors.opponent_real && a[i].errors.opponent_generated == b[i].errors.opponent_generated);
+          CHECK(a[i].errors.real == b[i].errors.real &&
+                a[i].errors.generated == b[i].errors.generated);
+          CHECK(a[i].errors.opponent_real == b[i].errors.opponent_real &&
+                a[i].errors.opponent_generated == b[i].errors.opponent_generated);
         }
       }
       CHECK(trained(*t) == trained(*now));
@@ -160,7 +182,8 @@ TEST("what is not finite is told at the step's end, which leaves the weights as 
   float nan = NAN;
   device.upload(broken.real.slice(5, {1}), &nan);
   CHECK(t->accumulate(broken, nullptr).later);
-  CHECK(check::contains(check::message([&] { t->apply(1); }), "[train] step 1: expected a finite loss, got "));
+  CHECK(check::contains(check::message([&] { t->apply(1); }),
+                        "[train] step 1: expected a finite loss, got "));
   CHECK(trained(*t) == before);
   told(*t, o, 1, true);
   CHECK(trained(*t) != before);

@@ -1,5 +1,5 @@
-// When ranks' values travel between devices: what is asked of the streams, in which order. Streams, events and the link (NCCL's place)
-// are made up here; they write down what they are asked.
+// When ranks' values travel between devices: what is asked of the streams, in which order. Streams,
+// events and the link (NCCL's place) are made up here; they write down what they are asked.
 #include "kernels/cuda/device_collective.h"
 
 #include "asked_streams.h"
@@ -18,15 +18,21 @@ struct FakeHosts : Collective {
   void start_all_reduce(const std::vector<FloatRange>&) override { asked.push_back("hosts sum"); }
   void wait(const CancelToken*) override { asked.push_back("hosts wait"); }
   void broadcast(FloatRange, const CancelToken*) override { asked.push_back("hosts broadcast"); }
-  std::vector<std::string> gather(std::string_view mine, const CancelToken*) override { return {"first", std::string(mine)}; }
+  std::vector<std::string> gather(std::string_view mine, const CancelToken*) override {
+    return {"first", std::string(mine)};
+  }
   double timeout;
 };
 
 struct FakeLink : cuda::RankLink {
   explicit FakeLink(const bool& lost) : lost(lost) {}
   ~FakeLink() override { asked.push_back("link gone"); }
-  void all_reduce(const std::vector<FloatRange>& ranges, cuda::Stream stream) override { asked.push_back(cat("sum of ", ranges.size(), " on ", stream->name)); }
-  void broadcast(FloatRange range, cuda::Stream stream) override { asked.push_back(cat("broadcast of ", range.count, " on ", stream->name)); }
+  void all_reduce(const std::vector<FloatRange>& ranges, cuda::Stream stream) override {
+    asked.push_back(cat("sum of ", ranges.size(), " on ", stream->name));
+  }
+  void broadcast(FloatRange range, cuda::Stream stream) override {
+    asked.push_back(cat("broadcast of ", range.count, " on ", stream->name));
+  }
   void check() override {
     if (lost) throw Error(Code::Unavailable, "rank 0 is lost");
   }
@@ -38,7 +44,8 @@ struct Group {
   explicit Group(double timeout = 5) {
     asked.clear();
     pending = false;
-    ranks = cuda::make_device_collective(std::make_unique<FakeHosts>(timeout), std::make_unique<FakeLink>(lost), &compute);
+    ranks = cuda::make_device_collective(std::make_unique<FakeHosts>(timeout),
+                                         std::make_unique<FakeLink>(lost), &compute);
   }
   void expect(const std::vector<std::string>& expected) {
     CHECK_EQUAL(joined(asked), joined(expected));
@@ -56,17 +63,21 @@ TEST("a bucket is summed behind the gradients it has, and what comes after wait(
   Group g;
   g.ranks->start_all_reduce({{g.values, 2}, {g.values + 3, 1}});
   g.ranks->start_all_reduce({{g.values + 2, 1}});
-  g.expect({"record compute", "new waits for compute", "sum of 2 on new", "record compute", "new waits for compute", "sum of 1 on new"});
+  g.expect({"record compute", "new waits for compute", "sum of 2 on new", "record compute",
+            "new waits for compute", "sum of 1 on new"});
   g.ranks->wait(nullptr);
   g.expect({"record new", "look at new", "compute waits for new"});
   g.ranks->broadcast({g.values, 4}, nullptr);
-  g.expect({"record compute", "new waits for compute", "broadcast of 4 on new", "record new", "look at new", "compute waits for new"});
+  g.expect({"record compute", "new waits for compute", "broadcast of 4 on new", "record new",
+            "look at new", "compute waits for new"});
   CHECK_EQUAL(g.ranks->gather("second", nullptr)[1], std::string("second"));
   g.ranks.reset();
   g.expect({"abort", "synchronize new", "link gone", "destroy new"});
 }
 
-TEST("a lost rank, silence and a cancelled call break the group off before the device is waited for") {
+TEST(
+    "a lost rank, silence and a cancelled call break the group off before the device is waited "
+    "for") {
   for (const char* how : {"lost", "silent", "cancelled"})
     check::each(how, [&] {
       Group g(std::string(how) == "silent" ? 0 : 1e9);
@@ -76,7 +87,8 @@ TEST("a lost rank, silence and a cancelled call break the group off before the d
       CancelToken token;
       if (std::string(how) == "lost") g.lost = true;
       if (std::string(how) == "cancelled") token.cancel();
-      CHECK_THROWS(g.ranks->wait(&token), std::string(how) == "cancelled" ? Code::Cancelled : Code::Unavailable);
+      CHECK_THROWS(g.ranks->wait(&token),
+                   std::string(how) == "cancelled" ? Code::Cancelled : Code::Unavailable);
       // The computing stream never comes behind sums that are not there.
       std::vector<std::string> end(asked.end() - 3, asked.end());
       CHECK_EQUAL(joined(end), joined({"abort", "synchronize new", "link gone"}));

@@ -1,5 +1,6 @@
-// Gradient checks: what the tape computes for L = <y, dy> is compared with central differences of L in double, on the reference
-// kernels; along dense random directions, which reach every element, and along single elements.
+// Gradient checks: what the tape computes for L = <y, dy> is compared with central differences of L
+// in double, on the reference kernels; along dense random directions, which reach every element,
+// and along single elements.
 #pragma once
 #include <functional>
 
@@ -12,7 +13,8 @@ namespace spindle {
 class GradCheck {
  public:
   using Function = std::function<Tensor(Tape&)>;
-  GradCheck() : device(DeviceOptions{.backend = "reference", .threads = 1, .isa = "auto"}), store(device) {}
+  GradCheck()
+      : device(DeviceOptions{.backend = "reference", .threads = 1, .isa = "auto"}), store(device) {}
 
   Tensor input(const std::string& name, const Shape& shape) {
     Tensor x = uniform_tensor(device.pool(), shape, DType::F64, ++seed_);
@@ -20,7 +22,11 @@ class GradCheck {
     inputs_.push_back({name, x});
     return x;
   }
-  Parameter& parameter(const std::string& name, const Shape& shape, ParameterKind kind = ParameterKind::Vector) { return store.add(name, shape, kind); }
+  Parameter& parameter(const std::string& name,
+                       const Shape& shape,
+                       ParameterKind kind = ParameterKind::Vector) {
+    return store.add(name, shape, kind);
+  }
 
   // Once, when all parameters are there.
   void allocate(bool trainable = true) {
@@ -59,7 +65,9 @@ class GradCheck {
     Tensor tensor;
   };
 
-  Tensor dy_of(const Tensor& y) { return uniform_tensor(device.pool(), y.shape(), y.dtype(), 1000); }
+  Tensor dy_of(const Tensor& y) {
+    return uniform_tensor(device.pool(), y.shape(), y.dtype(), 1000);
+  }
 
   double loss(const Function& f) {
     Tape tape(device, false);
@@ -70,14 +78,19 @@ class GradCheck {
     return sum;
   }
 
-  void compare(const std::string& name, const Tensor& x, const reference::Values& gradient, const Function& f) {
+  void compare(const std::string& name,
+               const Tensor& x,
+               const reference::Values& gradient,
+               const Function& f) {
     constexpr double kStep = 1e-5, kTolerance = 1e-6;
     constexpr int kDirections = 3, kElements = 6;
     reference::Values values = reference::load(x);
     for (int trial = 0; trial < kDirections + kElements; ++trial) {
       reference::Values direction(values.size());
-      for (size_t i = 0; i < direction.size() && trial < kDirections; ++i) direction[i] = uniform(uint64_t(5000 + trial), i);
-      if (trial >= kDirections) direction[size_t((uniform(6000, uint64_t(trial)) + 1) / 2 * double(values.size()))] = 1;
+      for (size_t i = 0; i < direction.size() && trial < kDirections; ++i)
+        direction[i] = uniform(uint64_t(5000 + trial), i);
+      if (trial >= kDirections)
+        direction[size_t((uniform(6000, uint64_t(trial)) + 1) / 2 * double(values.size()))] = 1;
       double expected = 0, size = 0;
       for (size_t i = 0; i < values.size(); ++i) {
         expected += gradient[i] * direction[i];
@@ -90,7 +103,8 @@ class GradCheck {
         return loss(f);
       };
       double numeric = (shifted(kStep) - shifted(-kStep)) / (2 * kStep);
-      CHECK_THAT(std::abs(numeric - expected) <= kTolerance * (1 + size), "gradient of ", name, ": differences give ", numeric, ", backward ", expected);
+      CHECK_THAT(std::abs(numeric - expected) <= kTolerance * (1 + size), "gradient of ", name,
+                 ": differences give ", numeric, ", backward ", expected);
     }
     reference::store(x, values);
   }

@@ -5,7 +5,8 @@
 using namespace spindle;
 
 namespace {
-// The larger sizes of the tables are there for the vector kernels' blocks; differences of the reference gain nothing from them.
+// The larger sizes of the tables are there for the vector kernels' blocks; differences of the
+// reference gain nothing from them.
 constexpr int64_t kLargest = 400000;
 }  // namespace
 
@@ -49,7 +50,9 @@ TEST("linear takes a 1x1 filter for a matrix") {
   Parameter& w = g.parameter("w", {4, 1, 1, 5}, ParameterKind::Filter);
   Parameter& bias = g.parameter("bias", {4});
   g.allocate();
-  g.check([&](Tape& tape) { return ops::linear(tape, x, w, {.bias = &bias, .per_image = {}, .residual = {}}); });
+  g.check([&](Tape& tape) {
+    return ops::linear(tape, x, w, {.bias = &bias, .per_image = {}, .residual = {}});
+  });
 }
 
 TEST("group_norm's gradients are those of finite differences") {
@@ -144,7 +147,8 @@ TEST("a tensor that is used twice gets the sum of both gradients") {
     GradCheck g;
     Tensor x = g.input("x", {2, 3, 4});
     g.allocate();
-    g.check([&](Tape& tape) { return ops::add(tape, ops::activation(tape, x, Activation::Silu), x); });
+    g.check(
+        [&](Tape& tape) { return ops::add(tape, ops::activation(tape, x, Activation::Silu), x); });
   });
   check::each("by add with itself", [] {
     GradCheck g;
@@ -155,22 +159,30 @@ TEST("a tensor that is used twice gets the sum of both gradients") {
   check::each("in two shapes", [] {
     GradCheck g;
     Tensor x = g.input("x", {2, 6});
-    Parameter &narrow = g.parameter("narrow", {8, 4}, ParameterKind::Matrix), &wide = g.parameter("wide", {12, 6}, ParameterKind::Matrix);
+    Parameter &narrow = g.parameter("narrow", {8, 4}, ParameterKind::Matrix),
+              &wide = g.parameter("wide", {12, 6}, ParameterKind::Matrix);
     g.allocate();
-    g.check([&](Tape& tape) { return ops::add(tape, ops::linear_geglu(tape, x.reshape({3, 4}), narrow, nullptr), ops::linear_geglu(tape, x, wide, nullptr)); });
+    g.check([&](Tape& tape) {
+      return ops::add(tape, ops::linear_geglu(tape, x.reshape({3, 4}), narrow, nullptr),
+                      ops::linear_geglu(tape, x, wide, nullptr));
+    });
   });
   check::each("as input and as residual", [] {
     GradCheck g;
     Tensor x = g.input("x", {2, 3, 5});
     Parameter& w = g.parameter("w", {5, 5}, ParameterKind::Matrix);
     g.allocate();
-    g.check([&](Tape& tape) { return ops::linear(tape, x, w, {.bias = nullptr, .per_image = {}, .residual = x}); });
+    g.check([&](Tape& tape) {
+      return ops::linear(tape, x, w, {.bias = nullptr, .per_image = {}, .residual = x});
+    });
   });
   check::each("as residual of a resnet block whose input is normalised", [] {
     GradCheck g;
     Tensor x = g.input("x", {2, 3, 2, 4}), t = g.input("t", {2, 4});
     Parameter &gamma = g.parameter("gamma", {4}), &beta = g.parameter("beta", {4});
-    Parameter &w1 = g.parameter("w1", {4, 3, 3, 4}, ParameterKind::Filter), &w2 = g.parameter("w2", {4, 3, 3, 4}, ParameterKind::Filter), &bias = g.parameter("bias", {4});
+    Parameter &w1 = g.parameter("w1", {4, 3, 3, 4}, ParameterKind::Filter),
+              &w2 = g.parameter("w2", {4, 3, 3, 4}, ParameterKind::Filter),
+              &bias = g.parameter("bias", {4});
     g.allocate();
     g.check([&](Tape& tape) {
       Tensor h = ops::group_norm(tape, x, gamma, beta, {2, 1e-5, true});
@@ -201,10 +213,13 @@ TEST("a tensor that is used twice gets the sum of both gradients") {
 TEST("a parameter that is used twice gets the sum of both gradients") {
   GradCheck g;
   Tensor x = g.input("x", {2, 3, 5});
-  Parameter &w = g.parameter("w", {5, 5}, ParameterKind::Matrix), &gamma = g.parameter("gamma", {5}), &beta = g.parameter("beta", {5});
+  Parameter &w = g.parameter("w", {5, 5}, ParameterKind::Matrix),
+            &gamma = g.parameter("gamma", {5}), &beta = g.parameter("beta", {5});
   g.allocate();
   g.check([&](Tape& tape) {
-    Tensor h = ops::layer_norm(tape, ops::linear(tape, x, w, {.bias = &beta, .per_image = {}, .residual = {}}), gamma, beta, 1e-5);
+    Tensor h = ops::layer_norm(
+        tape, ops::linear(tape, x, w, {.bias = &beta, .per_image = {}, .residual = {}}), gamma,
+        beta, 1e-5);
     return ops::layer_norm(tape, ops::linear(tape, h, w), gamma, beta, 1e-5);
   });
 }
@@ -213,20 +228,28 @@ TEST("a transformer block's gradients are those of finite differences") {
   GradCheck g;
   Tensor x = g.input("x", {2, 4, 6}), context = g.input("context", {2, 3, 5});
   Parameter &gamma = g.parameter("gamma", {6}), &beta = g.parameter("beta", {6});
-  Parameter &q = g.parameter("q", {6, 6}, ParameterKind::Matrix), &k = g.parameter("k", {6, 5}, ParameterKind::Matrix), &v = g.parameter("v", {6, 5}, ParameterKind::Matrix);
-  Parameter &out = g.parameter("out", {6, 6}, ParameterKind::Matrix), &bias = g.parameter("bias", {6}), &up = g.parameter("up", {16, 6}, ParameterKind::Matrix), &down = g.parameter("down", {6, 8}, ParameterKind::Matrix);
+  Parameter &q = g.parameter("q", {6, 6}, ParameterKind::Matrix),
+            &k = g.parameter("k", {6, 5}, ParameterKind::Matrix),
+            &v = g.parameter("v", {6, 5}, ParameterKind::Matrix);
+  Parameter &out = g.parameter("out", {6, 6}, ParameterKind::Matrix),
+            &bias = g.parameter("bias", {6}),
+            &up = g.parameter("up", {16, 6}, ParameterKind::Matrix),
+            &down = g.parameter("down", {6, 8}, ParameterKind::Matrix);
   g.allocate();
   g.check([&](Tape& tape) {
     Tensor h = ops::layer_norm(tape, x, gamma, beta, 1e-5);
-    Tensor a = ops::attention(tape, ops::linear(tape, h, q), ops::linear(tape, context, k), ops::linear(tape, context, v), {.heads = 2});
+    Tensor a = ops::attention(tape, ops::linear(tape, h, q), ops::linear(tape, context, k),
+                              ops::linear(tape, context, v), {.heads = 2});
     h = ops::linear(tape, a, out, {.bias = &bias, .per_image = {}, .residual = x});
-    return ops::linear(tape, ops::linear_geglu(tape, h, up, nullptr), down, {.bias = &bias, .per_image = {}, .residual = h});
+    return ops::linear(tape, ops::linear_geglu(tape, h, up, nullptr), down,
+                       {.bias = &bias, .per_image = {}, .residual = h});
   });
 }
 
 TEST("frozen inputs get no gradient, and the others the same as before") {
   GradCheck g;
-  Tensor q = g.input("q", {1, 3, 4}), k = g.input("k", {1, 5, 4}), v = g.input("v", {1, 5, 4}), t = g.input("t", {1, 4}), residual = g.input("residual", {1, 3, 4});
+  Tensor q = g.input("q", {1, 3, 4}), k = g.input("k", {1, 5, 4}), v = g.input("v", {1, 5, 4}),
+         t = g.input("t", {1, 4}), residual = g.input("residual", {1, 3, 4});
   Parameter& w = g.parameter("w", {4, 4}, ParameterKind::Matrix);
   g.allocate();
   auto f = [&](Tape& tape) {
@@ -240,8 +263,11 @@ TEST("frozen inputs get no gradient, and the others the same as before") {
     Grads some = g.backward(f);
     for (size_t i = 0; i < std::size(inputs); ++i) {
       Tensor gradient = some.get(inputs[i]);
-      if (i == frozen) CHECK_THAT(!gradient, "input ", i, " is frozen");
-      else CHECK_THAT(gradient && same_bytes(gradient, all.get(inputs[i])), "input ", i, " with ", frozen, " frozen");
+      if (i == frozen)
+        CHECK_THAT(!gradient, "input ", i, " is frozen");
+      else
+        CHECK_THAT(gradient && same_bytes(gradient, all.get(inputs[i])), "input ", i, " with ",
+                   frozen, " frozen");
     }
     inputs[frozen].set_needs_grad(true);
   }
@@ -250,11 +276,15 @@ TEST("frozen inputs get no gradient, and the others the same as before") {
 TEST("frozen parameters get no gradient, and gradients pass through them") {
   GradCheck g;
   Tensor x = g.input("x", {2, 4, 3, 5});
-  Parameter &w = g.parameter("w", {5, 3, 3, 5}, ParameterKind::Filter), &bias = g.parameter("bias", {5}), &gamma = g.parameter("gamma", {5}), &beta = g.parameter("beta", {5});
+  Parameter &w = g.parameter("w", {5, 3, 3, 5}, ParameterKind::Filter),
+            &bias = g.parameter("bias", {5}), &gamma = g.parameter("gamma", {5}),
+            &beta = g.parameter("beta", {5});
   Parameter& m = g.parameter("m", {3, 5}, ParameterKind::Matrix);
   g.allocate(false);
   auto f = [&](Tape& tape) {
-    Tensor h = ops::group_norm(tape, ops::conv2d(tape, x, w, {.bias = &bias, .per_image = {}, .residual = {}}, {}), gamma, beta, {1, 1e-5, true});
+    Tensor h = ops::group_norm(
+        tape, ops::conv2d(tape, x, w, {.bias = &bias, .per_image = {}, .residual = {}}, {}), gamma,
+        beta, {1, 1e-5, true});
     return ops::linear(tape, ops::layer_norm(tape, h, gamma, beta, 1e-5), m);
   };
   Grads grads = g.backward(f);
@@ -287,13 +317,18 @@ TEST("token_embedding adds the rows of both tables") {
   g.allocate(false);
   Tape tape(g.device, false);
   std::vector<int32_t> ids = {5, 0, 2, 2};
-  reference::Values y = reference::load(ops::token_embedding(tape, ids, 2, tokens, positions, DType::F64));
+  reference::Values y =
+      reference::load(ops::token_embedding(tape, ids, 2, tokens, positions, DType::F64));
   reference::Values t = reference::load(tokens.value), p = reference::load(positions.value);
   for (size_t i = 0; i < 4; ++i)
-    for (size_t c = 0; c < 3; ++c) CHECK_EQUAL(y[i * 3 + c], t[size_t(ids[i]) * 3 + c] + p[(i % 2) * 3 + c]);
-  CHECK_THROWS(ops::token_embedding(tape, {6}, 1, tokens, positions, DType::F64), Code::InvalidArgument);
-  CHECK_THROWS(ops::token_embedding(tape, {-1}, 1, tokens, positions, DType::F64), Code::InvalidArgument);
-  CHECK_THROWS(ops::token_embedding(tape, {1, 2, 3, 4, 5}, 1, tokens, positions, DType::F64), Code::InvalidArgument);
+    for (size_t c = 0; c < 3; ++c)
+      CHECK_EQUAL(y[i * 3 + c], t[size_t(ids[i]) * 3 + c] + p[(i % 2) * 3 + c]);
+  CHECK_THROWS(ops::token_embedding(tape, {6}, 1, tokens, positions, DType::F64),
+               Code::InvalidArgument);
+  CHECK_THROWS(ops::token_embedding(tape, {-1}, 1, tokens, positions, DType::F64),
+               Code::InvalidArgument);
+  CHECK_THROWS(ops::token_embedding(tape, {1, 2, 3, 4, 5}, 1, tokens, positions, DType::F64),
+               Code::InvalidArgument);
 }
 
 TEST("timestep_embedding has cosines first when flipped") {
@@ -301,14 +336,17 @@ TEST("timestep_embedding has cosines first when flipped") {
   g.allocate(false);
   Tape tape(g.device, false);
   reference::Values y = reference::load(ops::timestep_embedding(tape, {0, 3}, 4, {}, DType::F64));
-  const double expected[] = {1, 1, 0, 0, std::cos(3), std::cos(3 * 0.01), std::sin(3), std::sin(3 * 0.01)};
+  const double expected[] = {
+      1, 1, 0, 0, std::cos(3), std::cos(3 * 0.01), std::sin(3), std::sin(3 * 0.01)};
   for (size_t i = 0; i < 8; ++i) CHECK(std::abs(y[i] - expected[i]) < 1e-12);
 }
 
 TEST("ops refuse shapes that do not fit") {
   GradCheck g;
   Tensor x = g.input("x", {2, 4, 4, 6});
-  Parameter &w = g.parameter("w", {5, 3, 3, 7}, ParameterKind::Filter), &gamma = g.parameter("gamma", {6}), &m = g.parameter("m", {5, 7}, ParameterKind::Matrix);
+  Parameter &w = g.parameter("w", {5, 3, 3, 7}, ParameterKind::Filter),
+            &gamma = g.parameter("gamma", {6}),
+            &m = g.parameter("m", {5, 7}, ParameterKind::Matrix);
   g.allocate();
   Tape tape(g.device, true);
   CHECK_THROWS(ops::conv2d(tape, x, w, {}, {}), Code::InvalidArgument);

@@ -13,7 +13,8 @@ inline const std::vector<std::string>& available_isas() {
   static const std::vector<std::string> available = [] {
     std::vector<std::string> names;
     ThreadPool threads(1);
-    for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"}) try {
+    for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"})
+      try {
         make_cpu_kernels(threads, {.isa = name});
         names.push_back(name);
       } catch (const Error& error) {

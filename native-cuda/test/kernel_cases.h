@@ -1,5 +1,5 @@
-// Every kernel on every case of the tables, as functions of a backend: the same call on two backends, or twice on one, can then
-// be compared output by output.
+// Every kernel on every case of the tables, as functions of a backend: the same call on two
+// backends, or twice on one, can then be compared output by output.
 #pragma once
 #include <functional>
 #include <memory>
@@ -31,7 +31,9 @@ class Outputs {
     if (accumulate) fill_uniform(t, 400 + list_.size());
     return {t, accumulate};
   }
-  void number(const std::string& name, double value) { *tensor(name, {1}, DType::F64).data<double>() = value; }
+  void number(const std::string& name, double value) {
+    *tensor(name, {1}, DType::F64).data<double>() = value;
+  }
 
   struct Output {
     std::string name;
@@ -57,7 +59,11 @@ struct KernelCase {
 // The cases of one activation type; gradients are stored, or added to what is there.
 class KernelCases {
  public:
-  KernelCases(Allocator& allocator, DType dtype, bool accumulate) : allocator_(allocator), dtype_(dtype), accumulate_(accumulate), reference_(make_reference_kernels()) {
+  KernelCases(Allocator& allocator, DType dtype, bool accumulate)
+      : allocator_(allocator),
+        dtype_(dtype),
+        accumulate_(accumulate),
+        reference_(make_reference_kernels()) {
     convolutions();
     linears();
     gated_linears();
@@ -72,13 +78,21 @@ class KernelCases {
   const std::vector<KernelCase>& list() const { return list_; }
 
  private:
-  Tensor values(const Shape& shape, double scale = 1) { return uniform_tensor(allocator_, shape, dtype_, ++seed_, scale); }
+  Tensor values(const Shape& shape, double scale = 1) {
+    return uniform_tensor(allocator_, shape, dtype_, ++seed_, scale);
+  }
   // Biases, norms' parameters, statistics.
-  Tensor floats(const Shape& shape, double scale = 1, double shift = 0) { return uniform_tensor(allocator_, shape, DType::F32, ++seed_, scale, shift); }
+  Tensor floats(const Shape& shape, double scale = 1, double shift = 0) {
+    return uniform_tensor(allocator_, shape, DType::F32, ++seed_, scale, shift);
+  }
   // The statistics of a single value amplify what rounding leaves of x - mean.
-  static double norm_tolerance(int64_t values, double eps) { return values > 1 ? 1e-5 : 1e-5 / std::sqrt(eps); }
+  static double norm_tolerance(int64_t values, double eps) {
+    return values > 1 ? 1e-5 : 1e-5 / std::sqrt(eps);
+  }
   Weight weight(const Shape& shape) { return {values(shape, 0.3)}; }
-  void add(std::string name, std::function<void(Kernels&, Outputs&)> run, double float32_tolerance = 1e-5) {
+  void add(std::string name,
+           std::function<void(Kernels&, Outputs&)> run,
+           double float32_tolerance = 1e-5) {
     list_.push_back({std::move(name), std::move(run), float32_tolerance});
   }
 
@@ -86,14 +100,19 @@ class KernelCases {
     for (const cases::Conv2dCase& c : cases::kConv2d) {
       Tensor x = values(c.x()), dy = values(c.y());
       Weight w = weight(c.w());
-      Epilogue e{c.bias ? floats({c.out}) : Tensor(), c.per_image ? values({c.batch, c.out}) : Tensor(), c.residual ? values(c.y()) : Tensor(), c.activation};
+      Epilogue e{c.bias ? floats({c.out}) : Tensor(),
+                 c.per_image ? values({c.batch, c.out}) : Tensor(),
+                 c.residual ? values(c.y()) : Tensor(), c.activation};
       add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
         k.conv2d_forward(out.tensor("y", c.y(), dtype), x, w, e, c.args);
         k.conv2d_forward(out.tensor("y again", c.y(), dtype), x, w, e, c.args);
         k.conv2d_backward_input(out.slot("dx", c.x(), dtype, accumulate), dy, w, c.args);
-        k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate), out.slot("db", {c.out}, DType::F32, accumulate), dy, x, c.args);
-        k.conv2d_backward_weight(out.slot("dw alone", c.w(), DType::F32, accumulate), {}, dy, x, c.args);
-        k.conv2d_backward_weight({}, out.slot("db alone", {c.out}, DType::F32, accumulate), dy, x, c.args);
+        k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate),
+                                 out.slot("db", {c.out}, DType::F32, accumulate), dy, x, c.args);
+        k.conv2d_backward_weight(out.slot("dw alone", c.w(), DType::F32, accumulate), {}, dy, x,
+                                 c.args);
+        k.conv2d_backward_weight({}, out.slot("db alone", {c.out}, DType::F32, accumulate), dy, x,
+                                 c.args);
       });
     }
   }
@@ -102,13 +121,16 @@ class KernelCases {
     for (const cases::LinearCase& c : cases::kLinear) {
       Tensor x = values({c.m(), c.k}), dy = values({c.m(), c.n});
       Weight w = weight({c.n, c.k});
-      Epilogue e{c.bias ? floats({c.n}) : Tensor(), c.per_image ? values({c.batch, c.n}) : Tensor(), c.residual ? values({c.m(), c.n}) : Tensor(), c.activation};
+      Epilogue e{c.bias ? floats({c.n}) : Tensor(), c.per_image ? values({c.batch, c.n}) : Tensor(),
+                 c.residual ? values({c.m(), c.n}) : Tensor(), c.activation};
       add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
         k.linear_forward(out.tensor("y", dy.shape(), dtype), x, w, e);
         k.linear_forward(out.tensor("y again", dy.shape(), dtype), x, w, e);
         k.linear_backward_input(out.slot("dx", x.shape(), dtype, accumulate), dy, w);
-        k.linear_backward_weight(out.slot("dw", w.value.shape(), DType::F32, accumulate), out.slot("db", {c.n}, DType::F32, accumulate), dy, x);
-        k.linear_backward_weight(out.slot("dw alone", w.value.shape(), DType::F32, accumulate), {}, dy, x);
+        k.linear_backward_weight(out.slot("dw", w.value.shape(), DType::F32, accumulate),
+                                 out.slot("db", {c.n}, DType::F32, accumulate), dy, x);
+        k.linear_backward_weight(out.slot("dw alone", w.value.shape(), DType::F32, accumulate), {},
+                                 dy, x);
         k.linear_backward_weight({}, out.slot("db alone", {c.n}, DType::F32, accumulate), dy, x);
       });
     }
@@ -118,56 +140,82 @@ class KernelCases {
     for (const cases::LinearGegluCase& c : cases::kLinearGeglu) {
       Tensor x = values({c.rows, c.k}), bias = c.bias ? floats({2 * c.n}) : Tensor();
       Weight w = weight({2 * c.n, c.k});
-      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) { k.linear_geglu_forward(out.tensor("y", {c.rows, c.n}, dtype), x, w, bias); });
+      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) {
+        k.linear_geglu_forward(out.tensor("y", {c.rows, c.n}, dtype), x, w, bias);
+      });
     }
   }
 
   void norms() {
     for (const cases::GroupNormCase& c : cases::kGroupNorm) {
       Shape parameters{c.x[-1]}, statistics{c.x[0], c.args.groups};
-      Tensor x = values(c.x), dy = values(c.x), gamma = floats(parameters, 0.5, 1), beta = floats(parameters), y = values(c.x), mean = floats(statistics), rstd = floats(statistics);
+      Tensor x = values(c.x), dy = values(c.x), gamma = floats(parameters, 0.5, 1),
+             beta = floats(parameters), y = values(c.x), mean = floats(statistics),
+             rstd = floats(statistics);
       reference_->group_norm_forward(y, mean, rstd, x, gamma, beta, c.args);
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.group_norm_forward(out.tensor("y", c.x, dtype), out.tensor("mean", statistics, DType::F32), out.tensor("rstd", statistics, DType::F32), x, gamma, beta, c.args);
-        auto backward = [&](bool to_x, bool to_parameters, const std::string& which) {
-          GradSlot dx = to_x ? out.slot("dx" + which, c.x, dtype, accumulate) : GradSlot();
-          GradSlot dgamma = to_parameters ? out.slot("dgamma" + which, parameters, DType::F32, accumulate) : GradSlot();
-          GradSlot dbeta = to_parameters ? out.slot("dbeta" + which, parameters, DType::F32, accumulate) : GradSlot();
-          k.group_norm_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, beta, c.args);
-        };
-        backward(true, true, "");
-        backward(true, false, " alone");
-        backward(false, true, " alone");
-        backward(false, false, "");
-      }, norm_tolerance(c.x.numel() / statistics.numel(), c.args.eps));
+      add(
+          c.name(),
+          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
+            k.group_norm_forward(
+                out.tensor("y", c.x, dtype), out.tensor("mean", statistics, DType::F32),
+                out.tensor("rstd", statistics, DType::F32), x, gamma, beta, c.args);
+            auto backward = [&](bool to_x, bool to_parameters, const std::string& which) {
+              GradSlot dx = to_x ? out.slot("dx" + which, c.x, dtype, accumulate) : GradSlot();
+              GradSlot dgamma = to_parameters
+                                    ? out.slot("dgamma" + which, parameters, DType::F32, accumulate)
+                                    : GradSlot();
+              GradSlot dbeta = to_parameters
+                                   ? out.slot("dbeta" + which, parameters, DType::F32, accumulate)
+                                   : GradSlot();
+              k.group_norm_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, beta, c.args);
+            };
+            backward(true, true, "");
+            backward(true, false, " alone");
+            backward(false, true, " alone");
+            backward(false, false, "");
+          },
+          norm_tolerance(c.x.numel() / statistics.numel(), c.args.eps));
     }
     for (const cases::LayerNormCase& c : cases::kLayerNorm) {
       Shape parameters{c.x[-1]}, statistics{c.x.numel() / c.x[-1]};
-      Tensor x = values(c.x), dy = values(c.x), gamma = floats(parameters, 0.5, 1), beta = floats(parameters), y = values(c.x), mean = floats(statistics), rstd = floats(statistics);
+      Tensor x = values(c.x), dy = values(c.x), gamma = floats(parameters, 0.5, 1),
+             beta = floats(parameters), y = values(c.x), mean = floats(statistics),
+             rstd = floats(statistics);
       reference_->layer_norm_forward(y, mean, rstd, x, gamma, beta, 1e-5);
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.layer_norm_forward(out.tensor("y", c.x, dtype), out.tensor("mean", statistics, DType::F32), out.tensor("rstd", statistics, DType::F32), x, gamma, beta, 1e-5);
-        auto backward = [&](bool to_x, bool to_parameters, const std::string& which) {
-          GradSlot dx = to_x ? out.slot("dx" + which, c.x, dtype, accumulate) : GradSlot();
-          GradSlot dgamma = to_parameters ? out.slot("dgamma" + which, parameters, DType::F32, accumulate) : GradSlot();
-          GradSlot dbeta = to_parameters ? out.slot("dbeta" + which, parameters, DType::F32, accumulate) : GradSlot();
-          k.layer_norm_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
-        };
-        backward(true, true, "");
-        backward(true, false, " alone");
-        backward(false, true, " alone");
-        backward(false, false, "");
-      }, norm_tolerance(c.x[-1], 1e-5));
+      add(
+          c.name(),
+          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
+            k.layer_norm_forward(out.tensor("y", c.x, dtype),
+                                 out.tensor("mean", statistics, DType::F32),
+                                 out.tensor("rstd", statistics, DType::F32), x, gamma, beta, 1e-5);
+            auto backward = [&](bool to_x, bool to_parameters, const std::string& which) {
+              GradSlot dx = to_x ? out.slot("dx" + which, c.x, dtype, accumulate) : GradSlot();
+              GradSlot dgamma = to_parameters
+                                    ? out.slot("dgamma" + which, parameters, DType::F32, accumulate)
+                                    : GradSlot();
+              GradSlot dbeta = to_parameters
+                                   ? out.slot("dbeta" + which, parameters, DType::F32, accumulate)
+                                   : GradSlot();
+              k.layer_norm_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
+            };
+            backward(true, true, "");
+            backward(true, false, " alone");
+            backward(false, true, " alone");
+            backward(false, false, "");
+          },
+          norm_tolerance(c.x[-1], 1e-5));
     }
   }
 
   void attentions() {
     for (const cases::AttentionCase& c : cases::kAttention) {
       Shape statistics{c.batch, c.heads, c.queries};
-      Tensor q = values(c.q()), k = values(c.k()), v = values(c.k()), d_o = values(c.q()), o = values(c.q()), lse = floats(statistics);
+      Tensor q = values(c.q()), k = values(c.k()), v = values(c.k()), d_o = values(c.q()),
+             o = values(c.q()), lse = floats(statistics);
       reference_->attention_forward(o, lse, q, k, v, c.args());
       add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& kernels, Outputs& out) {
-        kernels.attention_forward(out.tensor("o", c.q(), dtype), out.tensor("lse", statistics, DType::F32), q, k, v, c.args());
+        kernels.attention_forward(out.tensor("o", c.q(), dtype),
+                                  out.tensor("lse", statistics, DType::F32), q, k, v, c.args());
         auto backward = [&](bool to_q, bool to_k, bool to_v, const std::string& which) {
           GradSlot dq = to_q ? out.slot("dq" + which, c.q(), dtype, accumulate) : GradSlot();
           GradSlot dk = to_k ? out.slot("dk" + which, c.k(), dtype, accumulate) : GradSlot();
@@ -186,12 +234,13 @@ class KernelCases {
     for (const Shape& shape : cases::kElementwise) {
       Tensor a = values(shape, 4), b = values(shape), dy = values(shape);
       for (Activation kind : cases::kActivations)
-        add(cat(cases::activation_name(kind), " ", shape), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-          k.activation_forward(out.tensor("y", shape, dtype), a, kind);
-          Tensor& in_place = out.copy_of("in place", a);
-          k.activation_forward(in_place, in_place, kind);
-          k.activation_backward(out.slot("dx", shape, dtype, accumulate), dy, a, kind);
-        });
+        add(cat(cases::activation_name(kind), " ", shape),
+            [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
+              k.activation_forward(out.tensor("y", shape, dtype), a, kind);
+              Tensor& in_place = out.copy_of("in place", a);
+              k.activation_forward(in_place, in_place, kind);
+              k.activation_backward(out.slot("dx", shape, dtype, accumulate), dy, a, kind);
+            });
       add(cat("add, scale and accumulate ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) {
         k.add(out.tensor("sum", shape, dtype), a, b);
         Tensor& in_place = out.copy_of("sum in place", a);
@@ -206,10 +255,11 @@ class KernelCases {
       std::vector<int64_t> dims = y.dims();
       dims.back() *= 2;
       Tensor x = values(Shape(dims), 3), dy = values(y);
-      add(cat("geglu ", y), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.geglu_forward(out.tensor("y", y, dtype), x);
-        k.geglu_backward(out.slot("dx", x.shape(), dtype, accumulate), dy, x);
-      });
+      add(cat("geglu ", y),
+          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
+            k.geglu_forward(out.tensor("y", y, dtype), x);
+            k.geglu_backward(out.slot("dx", x.shape(), dtype, accumulate), dy, x);
+          });
     }
     for (const cases::RowsCase& c : cases::kRows) {
       Tensor x = values(c.x), rows = values(c.rows);
@@ -221,11 +271,16 @@ class KernelCases {
     }
     for (const Shape& shape : cases::kPerImage) {
       Tensor dy = values(shape);
-      add(cat("sum_per_image ", shape), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) { k.sum_per_image(out.slot("dt", {shape[0], shape[-1]}, dtype, accumulate), dy); });
+      add(cat("sum_per_image ", shape),
+          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
+            k.sum_per_image(out.slot("dt", {shape[0], shape[-1]}, dtype, accumulate), dy);
+          });
     }
     for (const Shape& shape : cases::kL2Normalize) {
       Tensor x = values(shape);
-      add(cat("l2_normalize ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) { k.l2_normalize(out.tensor("y", shape, dtype), x); });
+      add(cat("l2_normalize ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) {
+        k.l2_normalize(out.tensor("y", shape, dtype), x);
+      });
     }
   }
 
@@ -234,7 +289,8 @@ class KernelCases {
       Tensor a = values(c.a), b = values(c.b), dy = values(c.y());
       add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
         k.concat_channels(out.tensor("y", c.y(), dtype), a, b);
-        k.split_channels(out.slot("da", c.a, dtype, accumulate), out.slot("db", c.b, dtype, accumulate), dy);
+        k.split_channels(out.slot("da", c.a, dtype, accumulate),
+                         out.slot("db", c.b, dtype, accumulate), dy);
         k.split_channels(out.slot("da alone", c.a, dtype, accumulate), {}, dy);
         k.split_channels({}, out.slot("db alone", c.b, dtype, accumulate), dy);
         k.split_channels({}, {}, dy);
@@ -274,29 +330,46 @@ class KernelCases {
     Tensor timesteps(allocator_, {5}, DType::F32);
     reference::store(timesteps, {0, 1, 37.5, 500, 999});
     for (const cases::TimestepCase& c : cases::kTimestep) {
-      // frequencies are float32 in the reference library and in backends: an angle of 999 has half of float32's digits left
-      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) { k.timestep_embedding(out.tensor("y", {5, c.width}, dtype), timesteps, c.args); }, 1e-4);
+      // frequencies are float32 in the reference library and in backends: an angle of 999 has half
+      // of float32's digits left
+      add(
+          c.name(),
+          [=, dtype = dtype_](Kernels& k, Outputs& out) {
+            k.timestep_embedding(out.tensor("y", {5, c.width}, dtype), timesteps, c.args);
+          },
+          1e-4);
     }
   }
 
   void losses() {
     for (const Shape& shape : cases::kLoss) {
-      Tensor prediction = values(shape), target = values(shape), float_target = floats(shape), weights = floats({shape[0]});
+      Tensor prediction = values(shape), target = values(shape), float_target = floats(shape),
+             weights = floats({shape[0]});
       add(cat("mse ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) {
         k.mse_per_image(out.tensor("errors", {shape[0]}, DType::F64), prediction, target);
-        k.mse_per_image(out.tensor("errors of float32", {shape[0]}, DType::F64), prediction, float_target);
+        k.mse_per_image(out.tensor("errors of float32", {shape[0]}, DType::F64), prediction,
+                        float_target);
         k.mse_backward(out.tensor("dprediction", shape, dtype), prediction, target, weights);
-        k.mse_backward(out.tensor("dprediction to float32", shape, dtype), prediction, float_target, weights);
+        k.mse_backward(out.tensor("dprediction to float32", shape, dtype), prediction, float_target,
+                       weights);
       });
     }
   }
 
   void flat() {
     for (int64_t n : cases::kFlat) {
-      Tensor w = floats({n}), m = floats({n}, 0.1), v = floats({n}, 0.01, 0.011), grad = floats({n}, 3), x = floats({n});
+      Tensor w = floats({n}), m = floats({n}, 0.1), v = floats({n}, 0.01, 0.011),
+             grad = floats({n}, 3), x = floats({n});
       add(cat("flat passes over ", n), [=](Kernels& k, Outputs& out) {
         out.number("sum of squares", k.sum_of_squares(x));
-        k.adamw(out.copy_of("w", w), out.copy_of("m", m), out.copy_of("v", v), grad, {.learning_rate = 0.1, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .step = 3, .grad_scale = 0.25});
+        k.adamw(out.copy_of("w", w), out.copy_of("m", m), out.copy_of("v", v), grad,
+                {.learning_rate = 0.1,
+                 .beta1 = 0.9,
+                 .beta2 = 0.999,
+                 .epsilon = 1e-8,
+                 .weight_decay = 0.01,
+                 .step = 3,
+                 .grad_scale = 0.25});
         k.lerp(out.copy_of("y", w), x, 0.125);
       });
     }
@@ -311,12 +384,16 @@ class KernelCases {
 };
 
 // Every output within the case's tolerance for float32, or the backend's for bfloat16.
-inline void compare(const KernelCase& c, const Outputs& got, const Outputs& expected, double bfloat16_tolerance) {
+inline void compare(const KernelCase& c,
+                    const Outputs& got,
+                    const Outputs& expected,
+                    double bfloat16_tolerance) {
   for (size_t i = 0; i < expected.list().size(); ++i) {
     const Tensor &a = got.list()[i]->tensor, &b = expected.list()[i]->tensor;
     double tolerance = b.dtype() == DType::BF16 ? bfloat16_tolerance : c.float32_tolerance;
     Difference d = difference(a, b);
-    CHECK_THAT(d.relative <= tolerance && d.largest <= 20 * tolerance, expected.list()[i]->name, ": relative error ", d.relative, ", largest ", d.largest);
+    CHECK_THAT(d.relative <= tolerance && d.largest <= 20 * tolerance, expected.list()[i]->name,
+               ": relative error ", d.relative, ", largest ", d.largest);
   }
 }
 
@@ -324,7 +401,8 @@ inline void compare(const KernelCase& c, const Outputs& got, const Outputs& expe
 template <class F>
 void for_each_type(F&& f) {
   for (DType dtype : {DType::F32, DType::BF16})
-    for (bool accumulate : {false, true}) f(dtype, accumulate, cat(dtype_name(dtype), accumulate ? ", adding, " : ", "));
+    for (bool accumulate : {false, true})
+      f(dtype, accumulate, cat(dtype_name(dtype), accumulate ? ", adding, " : ", "));
 }
 
 }  // namespace spindle

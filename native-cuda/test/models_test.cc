@@ -1,4 +1,5 @@
-// Models beyond what the golden fixtures hold: options are refused by name, odd sizes work, images do not depend on their batch.
+// Models beyond what the golden fixtures hold: options are refused by name, odd sizes work, images
+// do not depend on their batch.
 #include "bench/models.h"
 #include "check.h"
 #include "models/inference.h"
@@ -36,36 +37,76 @@ SampleRequest request(Device& device, int64_t images, int64_t batch_size) {
 }  // namespace
 
 TEST("an option of a U-Net that is not supported is refused by name and value") {
-  const std::pair<const char*, Json> options[] = {{"class_embed_type", "timestep"}, {"resnet_time_scale_shift", "scale_shift"}, {"dropout", 0.1}, {"center_input_sample", true}, {"num_attention_heads", 8},
-                                                  {"mid_block_type", "UNetMidBlock2D"}, {"act_fn", "gelu"}, {"encoder_hid_dim", 16}, {"time_cond_proj_dim", 256}, {"no_such_option", 1}};
+  const std::pair<const char*, Json> options[] = {{"class_embed_type", "timestep"},
+                                                  {"resnet_time_scale_shift", "scale_shift"},
+                                                  {"dropout", 0.1},
+                                                  {"center_input_sample", true},
+                                                  {"num_attention_heads", 8},
+                                                  {"mid_block_type", "UNetMidBlock2D"},
+                                                  {"act_fn", "gelu"},
+                                                  {"encoder_hid_dim", 16},
+                                                  {"time_cond_proj_dim", 256},
+                                                  {"no_such_option", 1}};
   for (const auto& [key, value] : options) {
-    std::string said = message([&, k = std::string(key), v = value] { parse_unet2d_condition_config(Config::parse(with(tiny::kUnet, k, v), "unet")); });
+    std::string said = message([&, k = std::string(key), v = value] {
+      parse_unet2d_condition_config(Config::parse(with(tiny::kUnet, k, v), "unet"));
+    });
     CHECK_THAT(contains(said, key), said);
   }
-  CHECK(contains(message([&] { parse_unet2d_condition_config(Config::parse(with(tiny::kUnet, "layers_per_block", Json::Array{1, 2, 3}), "unet")); }), "layers_per_block"));
-  CHECK(contains(message([&] { parse_unet2d_condition_config(Config::parse(with(tiny::kUnet, "attention_head_dim", 0), "unet")); }), "attention_head_dim"));
+  CHECK(contains(message([&] {
+                   parse_unet2d_condition_config(Config::parse(
+                       with(tiny::kUnet, "layers_per_block", Json::Array{1, 2, 3}), "unet"));
+                 }),
+                 "layers_per_block"));
+  CHECK(contains(message([&] {
+                   parse_unet2d_condition_config(
+                       Config::parse(with(tiny::kUnet, "attention_head_dim", 0), "unet"));
+                 }),
+                 "attention_head_dim"));
 }
 
 TEST("an option of an autoencoder or of CLIP that is not supported is refused by name") {
-  CHECK(contains(message([] { parse_autoencoder_kl_config(Config::parse(R"({"shift_factor":0.1})", "vae")); }), "shift_factor"));
-  CHECK(contains(message([] { parse_autoencoder_kl_config(Config::parse(R"({"down_block_types":["AttnDownEncoderBlock2D"]})", "vae")); }), "down_block_types"));
-  CHECK(contains(message([] { parse_clip_text_config(Config::parse(R"({"hidden_act":"relu"})", "clip")); }), "hidden_act"));
-  CHECK(contains(message([] { parse_clip_text_config(Config::parse(R"({"rotary":true})", "clip")); }), "rotary"));
-  CHECK(contains(message([] { parse_clip_config(Config::parse(R"({"text_config":{"hidden_size":64},"text_config_dict":{"hidden_size":128}})", "clip")); }), "text_config_dict"));
+  CHECK(contains(
+      message([] { parse_autoencoder_kl_config(Config::parse(R"({"shift_factor":0.1})", "vae")); }),
+      "shift_factor"));
+  CHECK(contains(message([] {
+                   parse_autoencoder_kl_config(
+                       Config::parse(R"({"down_block_types":["AttnDownEncoderBlock2D"]})", "vae"));
+                 }),
+                 "down_block_types"));
+  CHECK(contains(
+      message([] { parse_clip_text_config(Config::parse(R"({"hidden_act":"relu"})", "clip")); }),
+      "hidden_act"));
+  CHECK(
+      contains(message([] { parse_clip_text_config(Config::parse(R"({"rotary":true})", "clip")); }),
+               "rotary"));
+  CHECK(
+      contains(message([] {
+                 parse_clip_config(Config::parse(
+                     R"({"text_config":{"hidden_size":64},"text_config_dict":{"hidden_size":128}})",
+                     "clip"));
+               }),
+               "text_config_dict"));
 }
 
 TEST("keys of older autoencoder and text checkpoints become the current ones") {
-  CHECK_EQUAL(rename_legacy_vae_key("encoder.mid_block.attentions.0.query.weight"), std::string("encoder.mid_block.attentions.0.to_q.weight"));
-  CHECK_EQUAL(rename_legacy_vae_key("decoder.mid_block.attentions.0.proj_attn.bias"), std::string("decoder.mid_block.attentions.0.to_out.0.bias"));
-  CHECK_EQUAL(rename_legacy_vae_key("decoder.conv_in.weight"), std::string("decoder.conv_in.weight"));
-  CHECK_EQUAL(rename_clip_text_key("final_layer_norm.bias"), std::string("text_model.final_layer_norm.bias"));
-  CHECK_EQUAL(rename_clip_text_key("text_model.final_layer_norm.bias"), std::string("text_model.final_layer_norm.bias"));
+  CHECK_EQUAL(rename_legacy_vae_key("encoder.mid_block.attentions.0.query.weight"),
+              std::string("encoder.mid_block.attentions.0.to_q.weight"));
+  CHECK_EQUAL(rename_legacy_vae_key("decoder.mid_block.attentions.0.proj_attn.bias"),
+              std::string("decoder.mid_block.attentions.0.to_out.0.bias"));
+  CHECK_EQUAL(rename_legacy_vae_key("decoder.conv_in.weight"),
+              std::string("decoder.conv_in.weight"));
+  CHECK_EQUAL(rename_clip_text_key("final_layer_norm.bias"),
+              std::string("text_model.final_layer_norm.bias"));
+  CHECK_EQUAL(rename_clip_text_key("text_model.final_layer_norm.bias"),
+              std::string("text_model.final_layer_norm.bias"));
 }
 
 TEST("a U-Net takes images whose sizes are odd") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
   auto unet = tiny::unet(device);
-  Tensor y = unet_forward(*unet, tiny::random(device, {1, 4, 7, 9}, 0), {10}, tiny::random(device, {1, 5, 12}, 1));
+  Tensor y = unet_forward(*unet, tiny::random(device, {1, 4, 7, 9}, 0), {10},
+                          tiny::random(device, {1, 5, 12}, 1));
   CHECK_EQUAL(y.shape(), (Shape{1, 4, 7, 9}));
 }
 
@@ -73,25 +114,36 @@ TEST("inputs that do not fit the model are refused") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
   auto unet = tiny::unet(device);
   Tensor sample = tiny::random(device, {1, 4, 8, 8}, 0), text = tiny::random(device, {1, 5, 12}, 1);
-  CHECK_THROWS(unet_forward(*unet, tiny::random(device, {1, 3, 8, 8}, 0), {1}, text), Code::InvalidArgument);
+  CHECK_THROWS(unet_forward(*unet, tiny::random(device, {1, 3, 8, 8}, 0), {1}, text),
+               Code::InvalidArgument);
   CHECK_THROWS(unet_forward(*unet, sample, {1, 2}, text), Code::InvalidArgument);
-  CHECK_THROWS(unet_forward(*unet, sample, {1}, tiny::random(device, {1, 5, 8}, 1)), Code::InvalidArgument);
+  CHECK_THROWS(unet_forward(*unet, sample, {1}, tiny::random(device, {1, 5, 8}, 1)),
+               Code::InvalidArgument);
 }
 
-TEST("keys and values of a text that are kept over the steps change no byte, and are not computed again") {
+TEST(
+    "keys and values of a text that are kept over the steps change no byte, and are not computed "
+    "again") {
   Device device({.backend = "cpu", .threads = 2, .isa = "auto"});
   for (DType compute : {DType::F32, DType::BF16}) {
     auto unet = tiny::unet(device, {.compute = compute});
     auto predict = [&](uint32_t step, const Tensor& text, nn::KeysValues* kept, bool recording) {
       Tape tape(device, recording);
       Tensor x = to_nhwc(device, tiny::random(device, {2, 4, 8, 8}, step), compute);
-      return tiny::floats(to_nchw(device, unet->model.forward(tape, {.sample = x, .timesteps = {float(step), float(step)}, .text = to_dtype(device, text, compute), .kept = kept})));
+      return tiny::floats(
+          to_nchw(device, unet->model.forward(tape, {.sample = x,
+                                                     .timesteps = {float(step), float(step)},
+                                                     .text = to_dtype(device, text, compute),
+                                                     .kept = kept})));
     };
     Tensor text = tiny::random(device, {2, 5, 12}, 9), other = tiny::random(device, {2, 5, 12}, 10);
     nn::KeysValues kept;
-    for (uint32_t step : {1, 2, 3}) CHECK(predict(step, text, &kept, false) == predict(step, text, nullptr, false));
-    CHECK(predict(4, other, &kept, false) == predict(4, text, nullptr, false));  // the text is not even looked at
-    CHECK(predict(4, other, &kept, true) == predict(4, other, nullptr, false));  // gradients of the text's layers need it
+    for (uint32_t step : {1, 2, 3})
+      CHECK(predict(step, text, &kept, false) == predict(step, text, nullptr, false));
+    CHECK(predict(4, other, &kept, false) ==
+          predict(4, text, nullptr, false));  // the text is not even looked at
+    CHECK(predict(4, other, &kept, true) ==
+          predict(4, other, nullptr, false));  // gradients of the text's layers need it
   }
 }
 
@@ -99,9 +151,12 @@ TEST("an image depends on its seed and prompt alone, not on its batch") {
   Device device({.backend = "cpu", .threads = 2, .isa = "auto"});
   for (DType compute : {DType::F32, DType::BF16}) {
     auto unet = tiny::unet(device, {.compute = compute});
-    std::vector<float> together = tiny::floats(sample(*unet, request(device, 3, 3), nullptr, nullptr).latents);
-    std::vector<float> pairs = tiny::floats(sample(*unet, request(device, 3, 2), nullptr, nullptr).latents);
-    std::vector<float> alone = tiny::floats(sample(*unet, request(device, 3, 1), nullptr, nullptr).latents);
+    std::vector<float> together =
+        tiny::floats(sample(*unet, request(device, 3, 3), nullptr, nullptr).latents);
+    std::vector<float> pairs =
+        tiny::floats(sample(*unet, request(device, 3, 2), nullptr, nullptr).latents);
+    std::vector<float> alone =
+        tiny::floats(sample(*unet, request(device, 3, 1), nullptr, nullptr).latents);
     CHECK(together == pairs);
     CHECK(together == alone);
   }
@@ -111,14 +166,19 @@ TEST("sampling tells its progress and stops when it is cancelled") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
   auto unet = tiny::unet(device);
   std::vector<int64_t> seen;
-  SampleResult result = sample(*unet, request(device, 3, 2), nullptr, [&](int64_t done, int64_t total) {
-    CHECK_EQUAL(total, 8);
-    seen.push_back(done);
-  });
+  SampleResult result =
+      sample(*unet, request(device, 3, 2), nullptr, [&](int64_t done, int64_t total) {
+        CHECK_EQUAL(total, 8);
+        seen.push_back(done);
+      });
   CHECK_EQUAL(seen.size(), size_t(8));
   CHECK_EQUAL(result.phases.size(), size_t(2));
   CancelToken token;
-  CHECK_THROWS(sample(*unet, request(device, 3, 2), &token, [&](int64_t done, int64_t) { if (done == 3) token.cancel(); }), Code::Cancelled);
+  CHECK_THROWS(sample(*unet, request(device, 3, 2), &token,
+                      [&](int64_t done, int64_t) {
+                        if (done == 3) token.cancel();
+                      }),
+               Code::Cancelled);
 }
 
 TEST("guidance 1 does not need the empty prompt") {
@@ -134,8 +194,10 @@ TEST("guidance 1 does not need the empty prompt") {
 
 TEST("the shapes that benchmarks know by name are the published ones") {
   Device device({.backend = "reference", .threads = 1, .isa = "auto"});
-  for (auto [model, parameters, size] : {std::tuple("sd15", int64_t{859'520'964}, int64_t{64}), {"sdxl", int64_t{2'567'463'684}, int64_t{128}}}) {
-    Loaded<UNet2DConditionModel> unet(device, parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model)));
+  for (auto [model, parameters, size] : {std::tuple("sd15", int64_t{859'520'964}, int64_t{64}),
+                                         {"sdxl", int64_t{2'567'463'684}, int64_t{128}}}) {
+    Loaded<UNet2DConditionModel> unet(
+        device, parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model)));
     int64_t count = 0;
     for (const Parameter& p : unet.store.parameters()) count += p.shape.numel();
     CHECK_EQUAL(count, parameters);

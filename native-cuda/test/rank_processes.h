@@ -23,7 +23,16 @@ struct Outcome {
   int status = 0;    // of the process: 0, or the signal that ended it
 };
 
-inline RankGroup group(const std::string& folder, int rank, int world, double timeout_seconds = 20) { return {.rank = rank, .world_size = world, .address = "unix:" + folder + "/group", .token = "test", .timeout_seconds = timeout_seconds}; }
+inline RankGroup group(const std::string& folder,
+                       int rank,
+                       int world,
+                       double timeout_seconds = 20) {
+  return {.rank = rank,
+          .world_size = world,
+          .address = "unix:" + folder + "/group",
+          .token = "test",
+          .timeout_seconds = timeout_seconds};
+}
 
 // The caller must not have threads of its own yet: they are not there in a forked process.
 inline std::vector<Outcome> run(int world, const std::function<std::string(int rank)>& work) {
@@ -60,7 +69,8 @@ inline std::vector<Outcome> run(int world, const std::function<std::string(int r
   for (int rank = 0; rank < world; ++rank) {
     Outcome outcome;
     char buffer[1 << 14];
-    for (ssize_t n; (n = read(pipes[size_t(rank)], buffer, sizeof buffer)) > 0;) outcome.text.append(buffer, size_t(n));
+    for (ssize_t n; (n = read(pipes[size_t(rank)], buffer, sizeof buffer)) > 0;)
+      outcome.text.append(buffer, size_t(n));
     close(pipes[size_t(rank)]);
     int status = 0;
     waitpid(processes[size_t(rank)], &status, 0);
@@ -70,7 +80,9 @@ inline std::vector<Outcome> run(int world, const std::function<std::string(int r
   return outcomes;
 }
 
-inline std::string bytes_of(const std::vector<float>& values) { return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)}; }
+inline std::string bytes_of(const std::vector<float>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+}
 inline std::vector<float> floats_of(const std::string& bytes) {
   std::vector<float> values(bytes.size() / sizeof(float));
   std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));

@@ -1,4 +1,5 @@
-// Trainings of the tiny U-Net by several processes, for tests: each rank's part of four pairs, on any device.
+// Trainings of the tiny U-Net by several processes, for tests: each rank's part of four pairs, on
+// any device.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -27,9 +28,11 @@ inline TrainerOptions options(const Plan& plan) {
   o.objective.objective = Objective::SpinLogistic;
   o.objective.beta = 200;  // ten times that makes a last bit of a weight 1e-4 of a loss
   o.scheduler_config = tiny::kDdim;
-  o.learning_rate = {.base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
+  o.learning_rate = {
+      .base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
   o.max_grad_norm = 0.05;  // clips
-  // A weight whose gradient is rounding only stays where it is; Adam would move it by a part of the learning rate, one way or the other.
+  // A weight whose gradient is rounding only stays where it is; Adam would move it by a part of the
+  // learning rate, one way or the other.
   o.adamw.epsilon = 1e-6;
   o.ema_decay = 0.9;
   o.seed = 11;
@@ -40,10 +43,13 @@ inline TrainerOptions options(const Plan& plan) {
 
 inline DeviceOptions cpu_options() { return {.backend = "cpu", .threads = 1, .isa = "auto"}; }
 
-inline std::unique_ptr<Trainer> trainer(Device& device, const Plan& plan, std::unique_ptr<Collective> ranks) {
+inline std::unique_ptr<Trainer> trainer(Device& device,
+                                        const Plan& plan,
+                                        std::unique_ptr<Collective> ranks) {
   auto unet = tiny::unet(device, {.compute = plan.compute, .trainable = true});
   auto opponent = copy_unet(*unet);
-  return std::make_unique<Trainer>(std::move(unet), std::move(opponent), options(plan), std::move(ranks));
+  return std::make_unique<Trainer>(std::move(unet), std::move(opponent), options(plan),
+                                   std::move(ranks));
 }
 
 inline TrainBatch batch(Device& device, int64_t step, int64_t offset, int64_t pairs, bool last) {
@@ -51,9 +57,16 @@ inline TrainBatch batch(Device& device, int64_t step, int64_t offset, int64_t pa
     std::vector<int64_t> dims = shape.dims();
     int64_t size = shape.numel() / dims[0];
     dims[0] = pairs;
-    return tiny::random(device, shape, number + 10 * uint32_t(step)).slice(offset * size, Shape(dims));
+    return tiny::random(device, shape, number + 10 * uint32_t(step))
+        .slice(offset * size, Shape(dims));
   };
-  return {.step = step, .offset = offset, .step_batch_size = kPairs, .last = last, .real = rows({kPairs, 4, 8, 8}, 1), .generated = rows({kPairs, 4, 8, 8}, 2), .text = rows({kPairs, 5, 12}, 3)};
+  return {.step = step,
+          .offset = offset,
+          .step_batch_size = kPairs,
+          .last = last,
+          .real = rows({kPairs, 4, 8, 8}, 1),
+          .generated = rows({kPairs, 4, 8, 8}, 2),
+          .text = rows({kPairs, 5, 12}, 3)};
 }
 
 // This rank's part of a step's loss and the whole step's gradient norm.
@@ -61,7 +74,8 @@ inline std::pair<float, float> step(Trainer& t, const Plan& plan, int rank, int6
   int64_t share = kPairs / plan.ranks, size = share / plan.micro_batches;
   double loss = 0;
   for (int m = 0; m < plan.micro_batches; ++m) {
-    TrainBatch b = batch(t.unet().device, k, rank * share + m * size, size, m + 1 == plan.micro_batches);
+    TrainBatch b =
+        batch(t.unet().device, k, rank * share + m * size, size, m + 1 == plan.micro_batches);
     b.later = true;  // as the services ask for it
     TrainBatchResult result = t.accumulate(b, nullptr);
     if (!result.later) loss += result.loss;
@@ -76,11 +90,14 @@ struct Result {
   std::vector<float> losses, norms, weights;
 };
 
-inline std::vector<ranks::Outcome> run(const Plan& plan, const std::function<void(Trainer&, int rank, int64_t step)>& before = {}) {
+inline std::vector<ranks::Outcome> run(
+    const Plan& plan,
+    const std::function<void(Trainer&, int rank, int64_t step)>& before = {}) {
   ranks::TemporaryFolder folder;
   return ranks::run(plan.ranks, [&](int rank) {
     Device device(plan.device);
-    auto t = trainer(device, plan, connect_ranks(ranks::group(folder.path, rank, plan.ranks), nullptr));
+    auto t =
+        trainer(device, plan, connect_ranks(ranks::group(folder.path, rank, plan.ranks), nullptr));
     t->share_state(nullptr);
     std::vector<float> losses, norms;
     for (int64_t k = 0; k < plan.steps; ++k) {
@@ -90,7 +107,8 @@ inline std::vector<ranks::Outcome> run(const Plan& plan, const std::function<voi
       norms.push_back(norm);
     }
     t->verify_ranks(nullptr);
-    return ranks::bytes_of(losses) + ranks::bytes_of(norms) + ranks::bytes_of(tiny::floats(device, t->unet().store.master()));
+    return ranks::bytes_of(losses) + ranks::bytes_of(norms) +
+           ranks::bytes_of(tiny::floats(device, t->unet().store.master()));
   });
 }
 
@@ -101,7 +119,8 @@ inline Result together(const std::vector<ranks::Outcome>& outcomes, int steps = 
     std::vector<float> values = ranks::floats_of(o.text);
     if (values.size() < size_t(2 * steps)) throw Error(Code::Internal, o.text);
     auto at = values.begin();
-    std::vector<float> losses(at, at + steps), norms(at + steps, at + 2 * steps), weights(at + 2 * steps, values.end());
+    std::vector<float> losses(at, at + steps), norms(at + steps, at + 2 * steps),
+        weights(at + 2 * steps, values.end());
     if (result.losses.empty()) {
       result = {losses, norms, weights};
       continue;
@@ -115,7 +134,9 @@ inline Result together(const std::vector<ranks::Outcome>& outcomes, int steps = 
 
 inline double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
   double largest = a.size() == b.size() ? 0 : INFINITY;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) largest = std::max(largest, std::abs(double(a[i]) - double(b[i])) / std::max(1e-2, std::abs(double(b[i]))));
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    largest = std::max(
+        largest, std::abs(double(a[i]) - double(b[i])) / std::max(1e-2, std::abs(double(b[i]))));
   return largest;
 }
 

@@ -18,7 +18,9 @@ TEST("1 rank x 4 pairs, 2 x 2, 1 x 2 x 2, 2 x 2 x 1 and 4 x 1 have the same curv
     for (auto [world, micro] : std::vector<std::pair<int, int>>{{2, 1}, {1, 2}, {2, 2}, {4, 1}})
       check::each(cat(dtype_name(compute), " ", world, " ranks, ", micro, " micro-batches"), [&] {
         Result got = together(run({.ranks = world, .micro_batches = micro, .compute = compute}));
-        double losses = largest_difference(got.losses, whole.losses), norms = largest_difference(got.norms, whole.norms), weights = largest_difference(got.weights, whole.weights);
+        double losses = largest_difference(got.losses, whole.losses),
+               norms = largest_difference(got.norms, whole.norms),
+               weights = largest_difference(got.weights, whole.weights);
         double tolerance = compute == DType::F32 ? 1e-4 : 5e-2;
         CHECK_THAT(losses < tolerance && norms < tolerance, losses, " and ", norms);
         CHECK_THAT(weights < 10 * tolerance, weights);
@@ -45,7 +47,8 @@ TEST("gradients leave while backward goes on, and cover every weight") {
     std::string text;
     for (int pass = 0; pass < 2; ++pass) {
       Tape tape(device, true);
-      UNetInputs inputs{tiny::random(device, {1, 8, 8, 4}, 1), {10}, tiny::random(device, {1, 5, 12}, 2)};
+      UNetInputs inputs{
+          tiny::random(device, {1, 8, 8, 4}, 1), {10}, tiny::random(device, {1, 5, 12}, 2)};
       Tensor y = unet->model.forward(tape, inputs);
       unet->store.begin_gradients();
       buckets.begin(true);
@@ -53,17 +56,24 @@ TEST("gradients leave while backward goes on, and cover every weight") {
       std::vector<float> own = tiny::floats(unet->store.gradient());
       buckets.end();
       ranks->wait(nullptr);
-      // Both ranks had the same gradients: each sum is twice its own. What had left by then may be summed already.
+      // Both ranks had the same gradients: each sum is twice its own. What had left by then may be
+      // summed already.
       std::vector<float> sums = tiny::floats(unet->store.gradient());
-      bool twice = pass == 1 || std::equal(own.begin(), own.end(), sums.begin(), [](float a, float b) { return 2 * a == b; });
-      text += cat(pass, ": ", buckets.overlapped() > buckets.count() / 2 ? "overlapped" : "not overlapped", twice ? "" : ", not summed", "; ");
+      bool twice = pass == 1 || std::equal(own.begin(), own.end(), sums.begin(),
+                                           [](float a, float b) { return 2 * a == b; });
+      text += cat(pass, ": ",
+                  buckets.overlapped() > buckets.count() / 2 ? "overlapped" : "not overlapped",
+                  twice ? "" : ", not summed", "; ");
       static std::vector<float> first;
-      if (pass == 0) first = sums;
-      else text += sums == first ? "same sums" : "other sums";
+      if (pass == 0)
+        first = sums;
+      else
+        text += sums == first ? "same sums" : "other sums";
     }
     return text;
   });
-  for (const ranks::Outcome& o : outcomes) CHECK_EQUAL(o.text, std::string("0: not overlapped; 1: overlapped; same sums"));
+  for (const ranks::Outcome& o : outcomes)
+    CHECK_EQUAL(o.text, std::string("0: not overlapped; 1: overlapped; same sums"));
 }
 
 TEST("state loaded by rank 0 is every rank's, also with another number of ranks") {
@@ -73,7 +83,8 @@ TEST("state loaded by rank 0 is every rank's, also with another number of ranks"
     Plan plan{.ranks = world};
     return ranks::run(world, [&, plan](int rank) {
       Device device = cpu();
-      auto t = trainer(device, plan, connect_ranks(ranks::group(folder.path, rank, world), nullptr));
+      auto t =
+          trainer(device, plan, connect_ranks(ranks::group(folder.path, rank, world), nullptr));
       if (load && rank == 0) t->load_state(state);
       t->share_state(nullptr);
       for (int64_t k = from; k < to; ++k) step(*t, plan, rank, k);
@@ -93,9 +104,14 @@ TEST("state loaded by rank 0 is every rank's, also with another number of ranks"
 
 TEST("ranks whose weights went apart say so") {
   auto outcomes = run({.ranks = 2}, [](Trainer& t, int rank, int64_t k) {
-    if (rank == 1 && k == 3) t.unet().store.master().f32()[0] = std::nextafter(t.unet().store.master().f32()[0], 1.0f);
+    if (rank == 1 && k == 3)
+      t.unet().store.master().f32()[0] = std::nextafter(t.unet().store.master().f32()[0], 1.0f);
   });
-  for (const ranks::Outcome& o : outcomes) CHECK_THAT(o.text.starts_with("INTERNAL: [train] ranks: expected rank 1 of 2 to hold the same state as rank 0"), o.text);
+  for (const ranks::Outcome& o : outcomes)
+    CHECK_THAT(
+        o.text.starts_with(
+            "INTERNAL: [train] ranks: expected rank 1 of 2 to hold the same state as rank 0"),
+        o.text);
 }
 
 TEST("a rank that fails takes no step, and neither do the others") {
@@ -107,7 +123,8 @@ TEST("a rank that fails takes no step, and neither do the others") {
     }
   });
   CHECK_THAT(outcomes[1].text.starts_with("DIVERGED: [train] step 2"), outcomes[1].text);
-  CHECK_EQUAL(outcomes[0].text, std::string("UNAVAILABLE: [ranks] rank 1 of 2 ended its connection"));
+  CHECK_EQUAL(outcomes[0].text,
+              std::string("UNAVAILABLE: [ranks] rank 1 of 2 ended its connection"));
 }
 
 TEST("a step is applied once its last micro-batch is in, and takes none after it") {
@@ -116,7 +133,8 @@ TEST("a step is applied once its last micro-batch is in, and takes none after it
     t.accumulate(batch(t.unet().device, 0, 0, 2, false), nullptr);
     CHECK_THROWS(t.apply(0), Code::InvalidArgument);
     t.accumulate(batch(t.unet().device, 0, 2, 2, true), nullptr);
-    CHECK_THROWS(t.accumulate(batch(t.unet().device, 0, 0, 2, true), nullptr), Code::InvalidArgument);
+    CHECK_THROWS(t.accumulate(batch(t.unet().device, 0, 0, 2, true), nullptr),
+                 Code::InvalidArgument);
     if (check::state().failing) throw Error(Code::Internal, "a check failed");
     t.apply(0);
   });

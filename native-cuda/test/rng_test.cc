@@ -1,4 +1,5 @@
-// The counter-based generator. PyTorch's is checked against PyTorch's own draws by the golden fixtures.
+// The counter-based generator. PyTorch's is checked against PyTorch's own draws by the golden
+// fixtures.
 #include <cmath>
 #include <set>
 
@@ -9,9 +10,13 @@ using namespace spindle;
 
 TEST("philox: the published vectors of Random123") {
   using Words = std::array<uint32_t, 4>;
-  CHECK(Philox::rounds({0, 0, 0, 0}, {0, 0}) == (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  CHECK(Philox::rounds({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}) == (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  CHECK(Philox::rounds({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) == (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  CHECK(Philox::rounds({0, 0, 0, 0}, {0, 0}) ==
+        (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  CHECK(Philox::rounds({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}) ==
+        (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  CHECK(
+      Philox::rounds({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) ==
+      (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
 TEST("philox: a draw depends on each of its coordinates and on nothing else") {
@@ -20,7 +25,8 @@ TEST("philox: a draw depends on each of its coordinates and on nothing else") {
     for (uint32_t iteration : {0, 1})
       for (uint32_t step : {0, 1})
         for (uint32_t sample : {0, 1})
-          for (Draw draw : {Draw::Noise, Draw::Timestep}) blocks.insert(Philox(seed, iteration).block(step, sample, draw, 0));
+          for (Draw draw : {Draw::Noise, Draw::Timestep})
+            blocks.insert(Philox(seed, iteration).block(step, sample, draw, 0));
   CHECK_EQUAL(blocks.size(), size_t(32));
   float a[7], b[7];
   Philox(3, 1).normal(a, 7, 5, 6, Draw::Noise);

@@ -5,9 +5,10 @@
 
 namespace spindle {
 
-// Wide enough for several column panels and many blocks of rows, so that threads do share the work of one kernel; the smaller
-// layers of tiny::kUnet would all be one task.
-inline const char* const kStepUnet = R"({"sample_size":16,"block_out_channels":[32,96],"layers_per_block":1,"cross_attention_dim":24,"attention_head_dim":2,"norm_num_groups":8,
+// Wide enough for several column panels and many blocks of rows, so that threads do share the work
+// of one kernel; the smaller layers of tiny::kUnet would all be one task.
+inline const char* const kStepUnet =
+    R"({"sample_size":16,"block_out_channels":[32,96],"layers_per_block":1,"cross_attention_dim":24,"attention_head_dim":2,"norm_num_groups":8,
   "down_block_types":["CrossAttnDownBlock2D","DownBlock2D"],"up_block_types":["UpBlock2D","CrossAttnUpBlock2D"]})";
 
 class SpinSteps {

@@ -1,4 +1,5 @@
-// How values reach the device: what is asked of the stream, and of the one beside it. The runtime is made up here.
+// How values reach the device: what is asked of the stream, and of the one beside it. The runtime
+// is made up here.
 #include "kernels/cuda/staging.h"
 
 #include <cstdlib>
@@ -47,13 +48,17 @@ std::vector<unsigned char> bytes(size_t count) {
 
 }  // namespace
 
-TEST("large values cross beside the stream's work and are put in place in its order; small ones go the short way") {
+TEST(
+    "large values cross beside the stream's work and are put in place in its order; small ones go "
+    "the short way") {
   CUstream_st compute{"compute"};
   cuda::Staging staging;
-  std::vector<unsigned char> large = bytes(cuda::Staging::kAside), small = bytes(100), to(large.size()), too(small.size());
+  std::vector<unsigned char> large = bytes(cuda::Staging::kAside), small = bytes(100),
+                             to(large.size()), too(small.size());
   asked.clear();
   staging.upload(to.data(), large.data(), large.size(), &compute);
-  expect({"bring 65536 on new", "record new", "compute waits for new", "place 65536 on compute", "record compute"});
+  expect({"bring 65536 on new", "record new", "compute waits for new", "place 65536 on compute",
+          "record compute"});
   staging.upload(too.data(), small.data(), small.size(), &compute);
   expect({"bring 100 on compute", "record compute"});
   CHECK(to == large && too == small);

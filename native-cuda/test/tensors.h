@@ -8,12 +8,14 @@
 
 namespace spindle {
 
-// Blocks of exactly the size asked for, so that AddressSanitizer sees the first byte read or written past a tensor's end.
+// Blocks of exactly the size asked for, so that AddressSanitizer sees the first byte read or
+// written past a tensor's end.
 class ExactAllocator : public Allocator {
  public:
   void* allocate(size_t bytes) override {
     void* data = nullptr;
-    if (posix_memalign(&data, 64, std::max<size_t>(bytes, 1)) != 0) throw Error(Code::ResourceExhausted, cat("out of memory: asked for ", bytes, " bytes"));
+    if (posix_memalign(&data, 64, std::max<size_t>(bytes, 1)) != 0)
+      throw Error(Code::ResourceExhausted, cat("out of memory: asked for ", bytes, " bytes"));
     return data;
   }
   void release(void* data, size_t) noexcept override { std::free(data); }
@@ -33,7 +35,12 @@ inline void fill_uniform(const Tensor& t, uint64_t seed, double scale = 1, doubl
   reference::store(t, values);
 }
 
-inline Tensor uniform_tensor(Allocator& allocator, const Shape& shape, DType dtype, uint64_t seed, double scale = 1, double shift = 0) {
+inline Tensor uniform_tensor(Allocator& allocator,
+                             const Shape& shape,
+                             DType dtype,
+                             uint64_t seed,
+                             double scale = 1,
+                             double shift = 0) {
   Tensor t(allocator, shape, dtype);
   fill_uniform(t, seed, scale, shift);
   return t;
@@ -41,11 +48,12 @@ inline Tensor uniform_tensor(Allocator& allocator, const Shape& shape, DType dty
 
 struct Difference {
   double relative;  // |a - b| / |b|
-  double largest;   // of single elements, in units of b's root mean square: one element gone wrong shows in large tensors too
+  double largest;   // of single elements, in units of b's root mean square: one element gone wrong
+                    // shows in large tensors too
 };
 
-// Infinite when either has a value that is not finite. Inputs of tests are about 1: a result that cancels to nothing is held to
-// what rounding leaves of 0.01.
+// Infinite when either has a value that is not finite. Inputs of tests are about 1: a result that
+// cancels to nothing is held to what rounding leaves of 0.01.
 inline Difference difference(const Tensor& a, const Tensor& b) {
   reference::Values va = reference::load(a), vb = reference::load(b);
   double squares = 0, size = 0, largest = 0, n = double(vb.size());
@@ -60,7 +68,8 @@ inline Difference difference(const Tensor& a, const Tensor& b) {
 }
 
 inline bool same_bytes(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.numel() == b.numel() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+  return a.dtype() == b.dtype() && a.numel() == b.numel() &&
+         std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
 }
 
 // Image `index` of (B, ...), as a batch of one.

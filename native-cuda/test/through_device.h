@@ -1,5 +1,6 @@
-// A backend whose tensors lie in a device's memory, for tests whose tensors lie in the host's: every call brings its operands over and
-// its outputs back. Outputs are brought over too, so that elements that a kernel leaves out, or adds to, are what the test put there.
+// A backend whose tensors lie in a device's memory, for tests whose tensors lie in the host's:
+// every call brings its operands over and its outputs back. Outputs are brought over too, so that
+// elements that a kernel leaves out, or adds to, are what the test put there.
 #pragma once
 #include <list>
 
@@ -34,15 +35,26 @@ class ThroughDevice : public Kernels {
   }
   void forget_weight(uint64_t id) override { k_.forget_weight(id); }
 
-  void conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e, const Conv2dArgs& args) override {
+  void conv2d_forward(Tensor& y,
+                      const Tensor& x,
+                      const Weight& w,
+                      const Epilogue& e,
+                      const Conv2dArgs& args) override {
     Over o(*this);
     k_.conv2d_forward(o.out(y), o(x), o(w), o(e), args);
   }
-  void conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) override {
+  void conv2d_backward_input(const GradSlot& dx,
+                             const Tensor& dy,
+                             const Weight& w,
+                             const Conv2dArgs& args) override {
     Over o(*this);
     k_.conv2d_backward_input(o.out(dx), o(dy), o(w), args);
   }
-  void conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) override {
+  void conv2d_backward_weight(const GradSlot& dw,
+                              const GradSlot& db,
+                              const Tensor& dy,
+                              const Tensor& x,
+                              const Conv2dArgs& args) override {
     Over o(*this);
     k_.conv2d_backward_weight(o.out(dw), o.out(db), o(dy), o(x), args);
   }
@@ -50,7 +62,10 @@ class ThroughDevice : public Kernels {
     Over o(*this);
     k_.linear_forward(o.out(y), o(x), o(w), o(e));
   }
-  void linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override {
+  void linear_geglu_forward(Tensor& y,
+                            const Tensor& x,
+                            const Weight& w,
+                            const Tensor& bias) override {
     Over o(*this);
     k_.linear_geglu_forward(o.out(y), o(x), o(w), o(bias));
   }
@@ -58,39 +73,90 @@ class ThroughDevice : public Kernels {
     Over o(*this);
     k_.linear_backward_input(o.out(dx), o(dy), o(w));
   }
-  void linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) override {
+  void linear_backward_weight(const GradSlot& dw,
+                              const GradSlot& db,
+                              const Tensor& dy,
+                              const Tensor& x) override {
     Over o(*this);
     k_.linear_backward_weight(o.out(dw), o.out(db), o(dy), o(x));
   }
-  void group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) override {
+  void group_norm_forward(Tensor& y,
+                          Tensor& mean,
+                          Tensor& rstd,
+                          const Tensor& x,
+                          const Tensor& gamma,
+                          const Tensor& beta,
+                          const GroupNormArgs& args) override {
     Over o(*this);
     k_.group_norm_forward(o.out(y), o.out(mean), o.out(rstd), o(x), o(gamma), o(beta), args);
   }
-  void group_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) override {
+  void group_norm_backward(const GradSlot& dx,
+                           const GradSlot& dgamma,
+                           const GradSlot& dbeta,
+                           const Tensor& dy,
+                           const Tensor& x,
+                           const Tensor& mean,
+                           const Tensor& rstd,
+                           const Tensor& gamma,
+                           const Tensor& beta,
+                           const GroupNormArgs& args) override {
     Over o(*this);
-    k_.group_norm_backward(o.out(dx), o.out(dgamma), o.out(dbeta), o(dy), o(x), o(mean), o(rstd), o(gamma), o(beta), args);
+    k_.group_norm_backward(o.out(dx), o.out(dgamma), o.out(dbeta), o(dy), o(x), o(mean), o(rstd),
+                           o(gamma), o(beta), args);
   }
-  void layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) override {
+  void layer_norm_forward(Tensor& y,
+                          Tensor& mean,
+                          Tensor& rstd,
+                          const Tensor& x,
+                          const Tensor& gamma,
+                          const Tensor& beta,
+                          double eps) override {
     Over o(*this);
     k_.layer_norm_forward(o.out(y), o.out(mean), o.out(rstd), o(x), o(gamma), o(beta), eps);
   }
-  void layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma) override {
+  void layer_norm_backward(const GradSlot& dx,
+                           const GradSlot& dgamma,
+                           const GradSlot& dbeta,
+                           const Tensor& dy,
+                           const Tensor& x,
+                           const Tensor& mean,
+                           const Tensor& rstd,
+                           const Tensor& gamma) override {
     Over o(*this);
-    k_.layer_norm_backward(o.out(dx), o.out(dgamma), o.out(dbeta), o(dy), o(x), o(mean), o(rstd), o(gamma));
+    k_.layer_norm_backward(o.out(dx), o.out(dgamma), o.out(dbeta), o(dy), o(x), o(mean), o(rstd),
+                           o(gamma));
   }
-  void attention_forward(Tensor& out, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void attention_forward(Tensor& out,
+                         Tensor& lse,
+                         const Tensor& q,
+                         const Tensor& k,
+                         const Tensor& v,
+                         const AttentionArgs& args) override {
     Over o(*this);
     k_.attention_forward(o.out(out), o.out(lse), o(q), o(k), o(v), args);
   }
-  void attention_backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void attention_backward(const GradSlot& dq,
+                          const GradSlot& dk,
+                          const GradSlot& dv,
+                          const Tensor& d_o,
+                          const Tensor& out,
+                          const Tensor& lse,
+                          const Tensor& q,
+                          const Tensor& k,
+                          const Tensor& v,
+                          const AttentionArgs& args) override {
     Over o(*this);
-    k_.attention_backward(o.out(dq), o.out(dk), o.out(dv), o(d_o), o(out), o(lse), o(q), o(k), o(v), args);
+    k_.attention_backward(o.out(dq), o.out(dk), o.out(dv), o(d_o), o(out), o(lse), o(q), o(k), o(v),
+                          args);
   }
   void activation_forward(Tensor& y, const Tensor& x, Activation kind) override {
     Over o(*this);
     k_.activation_forward(o.out(y), o(x), kind);
   }
-  void activation_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x, Activation kind) override {
+  void activation_backward(const GradSlot& dx,
+                           const Tensor& dy,
+                           const Tensor& x,
+                           Activation kind) override {
     Over o(*this);
     k_.activation_backward(o.out(dx), o(dy), o(x), kind);
   }
@@ -142,7 +208,10 @@ class ThroughDevice : public Kernels {
     Over o(*this);
     k_.upsample_nearest_backward(o.out(dx), o(dy));
   }
-  void embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) override {
+  void embedding_forward(Tensor& y,
+                         const Tensor& table,
+                         const int32_t* ids,
+                         int64_t count) override {
     Over o(*this);
     k_.embedding_forward(o.out(y), o(table), ids, count);
   }
@@ -178,7 +247,11 @@ class ThroughDevice : public Kernels {
     Over o(*this);
     k_.normal_noise(o.out(noise), philox, draw, o(places));
   }
-  void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) override {
+  void diffuse(Tensor& noisy,
+               Tensor& target,
+               const Tensor& x,
+               const Tensor& noise,
+               const Tensor& coefficients) override {
     Over o(*this);
     k_.diffuse(o.out(noisy), o.out(target), o(x), o(noise), o(coefficients));
   }
@@ -194,13 +267,22 @@ class ThroughDevice : public Kernels {
     Over o(*this);
     k_.mse_per_image(o.out(errors), o(prediction), o(target));
   }
-  void mse_backward(Tensor& d, const Tensor& prediction, const Tensor& target, const Tensor& weights) override {
+  void mse_backward(Tensor& d,
+                    const Tensor& prediction,
+                    const Tensor& target,
+                    const Tensor& weights) override {
     Over o(*this);
     k_.mse_backward(o.out(d), o(prediction), o(target), o(weights));
   }
-  bool pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) override {
+  bool pair_loss(Tensor& weights,
+                 Tensor& loss,
+                 const Tensor& errors,
+                 const Tensor& opponent_errors,
+                 const Tensor& settings,
+                 PairLoss kind) override {
     Over o(*this);
-    return k_.pair_loss(o.out(weights), o.out(loss), o(errors), o(opponent_errors), o(settings), kind);
+    return k_.pair_loss(o.out(weights), o.out(loss), o(errors), o(opponent_errors), o(settings),
+                        kind);
   }
   double sum_of_squares(const Tensor& x) override {
     Over o(*this);
@@ -210,9 +292,12 @@ class ThroughDevice : public Kernels {
     Over o(*this);
     k_.clip_gradient(o.out(scalars), o(gradient), max_norm);
   }
-  void optimizer_step(const OptimizerArenas& a, const Tensor& scalars, const AdamWArgs& args) override {
+  void optimizer_step(const OptimizerArenas& a,
+                      const Tensor& scalars,
+                      const AdamWArgs& args) override {
     Over o(*this);
-    k_.optimizer_step({o.out(a.w), o.out(a.m), o.out(a.v), o(a.grad), o.out(a.ema), o.out(a.low)}, o(scalars), args);
+    k_.optimizer_step({o.out(a.w), o.out(a.m), o.out(a.v), o(a.grad), o.out(a.ema), o.out(a.low)},
+                      o(scalars), args);
   }
   void adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) override {
     Over o(*this);
@@ -245,9 +330,13 @@ class ThroughDevice : public Kernels {
       p.output = true;
       return p.device;
     }
-    GradSlot out(const GradSlot& slot) { return {slot ? out(slot.tensor) : Tensor(), slot.accumulate}; }
+    GradSlot out(const GradSlot& slot) {
+      return {slot ? out(slot.tensor) : Tensor(), slot.accumulate};
+    }
     Weight operator()(const Weight& w) { return {(*this)(w.value), w.id, w.kept}; }
-    Epilogue operator()(const Epilogue& e) { return {(*this)(e.bias), (*this)(e.per_image), (*this)(e.residual), e.activation}; }
+    Epilogue operator()(const Epilogue& e) {
+      return {(*this)(e.bias), (*this)(e.per_image), (*this)(e.residual), e.activation};
+    }
 
    private:
     struct Pair {

@@ -13,8 +13,15 @@ inline std::unique_ptr<Trainer> trainer(Device& device, const TrainerOptions& o)
   return std::make_unique<Trainer>(std::move(unet), std::move(opponent), o);
 }
 
-// Pairs [offset, offset + pairs) of a step of `whole`. The values are those of `first` and the two numbers after it.
-inline TrainBatch batch(Device& device, const TrainerOptions& o, int64_t step, int64_t offset, int64_t pairs, int64_t whole, uint32_t first = 1) {
+// Pairs [offset, offset + pairs) of a step of `whole`. The values are those of `first` and the two
+// numbers after it.
+inline TrainBatch batch(Device& device,
+                        const TrainerOptions& o,
+                        int64_t step,
+                        int64_t offset,
+                        int64_t pairs,
+                        int64_t whole,
+                        uint32_t first = 1) {
   TrainBatch b;
   b.step = step;
   b.offset = offset;

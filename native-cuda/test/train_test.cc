@@ -24,14 +24,14 @@ TrainerOptions options(Objective objective) {
   TrainerOptions o;
   o.objective.objective = objective;
   o.scheduler_config = tiny::kDdim;
-  o.learning_rate = {.base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
+  o.learning_rate = {
+      .base = 1e-3, .kind = ScheduleKind::Linear, .warmup_steps = 2, .total_steps = 8};
   o.ema_decay = 0.9;
   o.seed = 11;
   return o;
 }
 
 std::vector<float> weights(Trainer& t) { return tiny::floats(t.unet().store.master()); }
-
 
 Device cpu() { return Device({.backend = "cpu", .threads = 2, .isa = "auto"}); }
 
@@ -43,9 +43,11 @@ TEST("micro-batches add up to the whole batch") {
     TrainerOptions o = options(objective);
     auto whole = trainer(device, o), pieces = trainer(device, o);
     double loss = whole->accumulate(batch(device, o, 0, 0, 4, 4), nullptr).loss;
-    double sum = pieces->accumulate(batch(device, o, 0, 0, 3, 4), nullptr).loss + pieces->accumulate(batch(device, o, 0, 3, 1, 4), nullptr).loss;
+    double sum = pieces->accumulate(batch(device, o, 0, 0, 3, 4), nullptr).loss +
+                 pieces->accumulate(batch(device, o, 0, 3, 1, 4), nullptr).loss;
     CHECK_THAT(std::abs(loss - sum) < 1e-6, loss, " and ", sum);
-    CHECK(distance(tiny::floats(pieces->unet().store.gradient()), tiny::floats(whole->unet().store.gradient())) < 1e-5);
+    CHECK(distance(tiny::floats(pieces->unet().store.gradient()),
+                   tiny::floats(whole->unet().store.gradient())) < 1e-5);
     double norm = whole->apply(0).grad_norm, norm_of_pieces = pieces->apply(0).grad_norm;
     CHECK(std::abs(norm - norm_of_pieces) < 1e-5 * norm);
   }
@@ -56,7 +58,8 @@ TEST("training resumed from a saved state is bit for bit the undisturbed one") {
   for (DType compute : {DType::F32, DType::BF16}) {
     TrainerOptions o = options(Objective::SpinLogistic);
     o.compute = compute;
-    auto undisturbed = trainer(device, o), stopped = trainer(device, o), resumed = trainer(device, o);
+    auto undisturbed = trainer(device, o), stopped = trainer(device, o),
+         resumed = trainer(device, o);
     auto step = [&](Trainer& t, int64_t k) {
       t.accumulate(batch(device, o, k, 0, 2, 2), nullptr);
       t.apply(k);
@@ -72,8 +75,10 @@ TEST("training resumed from a saved state is bit for bit the undisturbed one") {
     resumed->export_weights(got.path, true);
     SafetensorsFile a(expected.path), b(got.path);
     CHECK_EQUAL(a.tensors().size(), b.tensors().size());
-    for (const FileTensor& t : a.tensors()) CHECK_THAT(a.floats(t.name) == b.floats(t.name), t.name);
-    CHECK(a.at("down_blocks.0.attentions.0.proj_in.weight").shape == (std::vector<int64_t>{8, 8, 1, 1}));
+    for (const FileTensor& t : a.tensors())
+      CHECK_THAT(a.floats(t.name) == b.floats(t.name), t.name);
+    CHECK(a.at("down_blocks.0.attentions.0.proj_in.weight").shape ==
+          (std::vector<int64_t>{8, 8, 1, 1}));
     CHECK(a.at("conv_in.weight").shape == (std::vector<int64_t>{8, 4, 3, 3}));
   }
 }
@@ -137,22 +142,26 @@ TEST("batches that do not fit are refused") {
 }
 
 TEST("learning rates warm up and decay") {
-  LearningRate linear{.base = 1, .kind = ScheduleKind::Linear, .warmup_steps = 10, .total_steps = 100};
+  LearningRate linear{
+      .base = 1, .kind = ScheduleKind::Linear, .warmup_steps = 10, .total_steps = 100};
   CHECK(std::abs(linear.at(0) - 0.1) < 1e-12);
   CHECK(std::abs(linear.at(9) - 1) < 1e-12);
   CHECK(std::abs(linear.at(99) - 1.0 / 90) < 1e-12);
   CHECK_EQUAL(linear.at(100), 0.0);
-  LearningRate cosine{.base = 2, .kind = ScheduleKind::Cosine, .warmup_steps = 0, .total_steps = 100};
+  LearningRate cosine{
+      .base = 2, .kind = ScheduleKind::Cosine, .warmup_steps = 0, .total_steps = 100};
   CHECK_EQUAL(cosine.at(0), 2.0);
   CHECK(std::abs(cosine.at(50) - 1) < 1e-12);
-  LearningRate constant{.base = 3, .kind = ScheduleKind::Constant, .warmup_steps = 4, .total_steps = 100};
+  LearningRate constant{
+      .base = 3, .kind = ScheduleKind::Constant, .warmup_steps = 4, .total_steps = 100};
   CHECK_EQUAL(constant.at(1), 1.5);
   CHECK_EQUAL(constant.at(90), 3.0);
 }
 
 namespace {
 
-// The objectives once more, in double and as the papers write them, on whole predictions: a pair's four differences to the targets.
+// The objectives once more, in double and as the papers write them, on whole predictions: a pair's
+// four differences to the targets.
 struct Pair {
   std::vector<double> real, generated, opponent_real, opponent_generated;
 };
@@ -165,12 +174,17 @@ double mean_square(const std::vector<double>& x) {
 
 double paper_loss(Objective objective, double beta, const Pair& p) {
   // log-ratio of the winner over the loser, model against opponent
-  double h = 0.5 * ((mean_square(p.opponent_real) - mean_square(p.real)) - (mean_square(p.opponent_generated) - mean_square(p.generated)));
+  double h = 0.5 * ((mean_square(p.opponent_real) - mean_square(p.real)) -
+                    (mean_square(p.opponent_generated) - mean_square(p.generated)));
   switch (objective) {
-    case Objective::SpinLogistic: return -std::log(1 / (1 + std::exp(-beta * h)));
-    case Objective::SpinHinge: return std::max(0.0, 1 - beta * h);
-    case Objective::SpinIpo: return beta * beta * std::pow(h - 1 / (2 * beta), 2);
-    case Objective::Sft: return mean_square(p.real);
+    case Objective::SpinLogistic:
+      return -std::log(1 / (1 + std::exp(-beta * h)));
+    case Objective::SpinHinge:
+      return std::max(0.0, 1 - beta * h);
+    case Objective::SpinIpo:
+      return beta * beta * std::pow(h - 1 / (2 * beta), 2);
+    case Objective::Sft:
+      return mean_square(p.real);
   }
   return 0;
 }
@@ -179,13 +193,15 @@ std::vector<Pair> some_pairs(size_t size) {
   std::vector<Pair> pairs(3);
   uint32_t number = 0;
   for (Pair& p : pairs)
-    for (std::vector<double>* values : {&p.real, &p.generated, &p.opponent_real, &p.opponent_generated}) {
+    for (std::vector<double>* values :
+         {&p.real, &p.generated, &p.opponent_real, &p.opponent_generated}) {
       std::vector<float> drawn(size);
       Philox(5, 0).normal(drawn.data(), int64_t(size), ++number, 0, Draw::Test);
       values->assign(drawn.begin(), drawn.end());
     }
   // One pair whose sides point the same way, so that the safeguard has something to do.
-  for (size_t i = 0; i < size; ++i) pairs[0].generated[i] = 1.5 * pairs[0].real[i] + 0.1 * pairs[0].generated[i];
+  for (size_t i = 0; i < size; ++i)
+    pairs[0].generated[i] = 1.5 * pairs[0].real[i] + 0.1 * pairs[0].generated[i];
   return pairs;
 }
 
@@ -212,7 +228,8 @@ Errors errors_of(const std::vector<Pair>& pairs) {
 TEST("losses and gradients of the objectives are those of the papers' formulas") {
   const size_t size = 6;
   const double h = 1e-6, scale = 0.25;
-  for (Objective objective : {Objective::SpinLogistic, Objective::SpinHinge, Objective::SpinIpo, Objective::Sft})
+  for (Objective objective :
+       {Objective::SpinLogistic, Objective::SpinHinge, Objective::SpinIpo, Objective::Sft})
     for (double beta : {0.7, 3.0}) {
       std::vector<Pair> pairs = some_pairs(size);
       LossTerms terms = loss_terms({.objective = objective, .beta = beta}, errors_of(pairs), scale);
@@ -231,8 +248,10 @@ TEST("losses and gradients of the objectives are those of the papers' formulas")
             double down = paper_loss(objective, beta, pairs[i]);
             x = x0;
             double expected = scale * (up - down) / (2 * h);
-            double got = double(real ? terms.weight_real[i] : terms.weight_generated[i]) * 2 / double(size) * x0;
-            CHECK_THAT(std::abs(got - expected) < 1e-6 * (1 + std::abs(expected)), got, " and ", expected);
+            double got = double(real ? terms.weight_real[i] : terms.weight_generated[i]) * 2 /
+                         double(size) * x0;
+            CHECK_THAT(std::abs(got - expected) < 1e-6 * (1 + std::abs(expected)), got, " and ",
+                       expected);
           }
     }
 }
@@ -241,18 +260,23 @@ TEST("the safeguard keeps the winner's error from rising, to first order, and no
   const double beta = 1;
   std::vector<Pair> pairs = some_pairs(16);
   for (double mu : {0.0, 0.4, 1.0}) {
-    LossTerms with = loss_terms({.objective = Objective::SpinLogistic, .beta = beta, .safeguard = mu}, errors_of(pairs), 1);
-    LossTerms without = loss_terms({.objective = Objective::SpinLogistic, .beta = beta}, errors_of(pairs), 1);
+    LossTerms with = loss_terms(
+        {.objective = Objective::SpinLogistic, .beta = beta, .safeguard = mu}, errors_of(pairs), 1);
+    LossTerms without =
+        loss_terms({.objective = Objective::SpinLogistic, .beta = beta}, errors_of(pairs), 1);
     CHECK_EQUAL(with.loss, without.loss);
     double lambdas = 0;
     for (size_t i = 0; i < pairs.size(); ++i) {
       // Gradients of the two errors along predictions, in double.
       const Pair& p = pairs[i];
-      double n = double(p.real.size()), aa = 4 / n / n * dot(p.real, p.real), ab = 4 / n / n * dot(p.real, p.generated);
+      double n = double(p.real.size()), aa = 4 / n / n * dot(p.real, p.real),
+             ab = 4 / n / n * dot(p.real, p.generated);
       double lambda = ab > 0 ? std::clamp((1 - mu) * aa / ab, 0.0, 1.0) : 1;
       lambdas += lambda;
       CHECK(with.weight_real[i] == without.weight_real[i]);
-      CHECK_THAT(std::abs(double(with.weight_generated[i]) - lambda * double(without.weight_generated[i])) < 1e-6, with.weight_generated[i], " and ", lambda, " of ", without.weight_generated[i]);
+      CHECK_THAT(std::abs(double(with.weight_generated[i]) -
+                          lambda * double(without.weight_generated[i])) < 1e-6,
+                 with.weight_generated[i], " and ", lambda, " of ", without.weight_generated[i]);
       // Rate of the winner's error along the step: -(w_real a + w_generated b) . a
       double rate = -(double(with.weight_real[i]) * aa + double(with.weight_generated[i]) * ab);
       CHECK_THAT(rate <= -mu * double(with.weight_real[i]) * aa + 1e-7, rate);
@@ -278,14 +302,18 @@ TEST("a training with the safeguard has the overlap of the model's own predictio
   for (int64_t i = 0; i < 2; ++i) {
     std::vector<std::vector<double>> differences;
     for (const Tensor& x : {b.real, b.generated}) {
-      Tensor noisy = device.empty({1, 4, 8, 8}, DType::F32), text = b.text.slice(i * 60, {1, 5, 12});
-      schedule.add_noise(noisy.f32(), x.f32() + i * 256, b.noise.f32() + i * 256, 256, b.timesteps[size_t(i)]);
+      Tensor noisy = device.empty({1, 4, 8, 8}, DType::F32),
+             text = b.text.slice(i * 60, {1, 5, 12});
+      schedule.add_noise(noisy.f32(), x.f32() + i * 256, b.noise.f32() + i * 256, 256,
+                         b.timesteps[size_t(i)]);
       Tensor prediction = unet_forward(t->unet(), noisy, {float(b.timesteps[size_t(i)])}, text);
       std::vector<double>& d = differences.emplace_back();
-      for (int64_t k = 0; k < 256; ++k) d.push_back(double(prediction.f32()[k]) - double(b.noise.f32()[i * 256 + k]));
+      for (int64_t k = 0; k < 256; ++k)
+        d.push_back(double(prediction.f32()[k]) - double(b.noise.f32()[i * 256 + k]));
     }
     double expected = dot(differences[0], differences[1]) / 256;
-    CHECK_THAT(std::abs(errors.overlap[size_t(i)] - expected) < 1e-5, errors.overlap[size_t(i)], " and ", expected);
+    CHECK_THAT(std::abs(errors.overlap[size_t(i)] - expected) < 1e-5, errors.overlap[size_t(i)],
+               " and ", expected);
   }
 }
 
@@ -295,17 +323,21 @@ TEST("min-SNR weighs images as its paper says, for both kinds of prediction") {
   for (const char* predicts : {"epsilon", "v_prediction"}) {
     TrainerOptions plain = options(Objective::Sft);
     std::string config = tiny::kDdim;
-    plain.scheduler_config = config.substr(0, config.size() - 1) + R"(,"prediction_type":")" + predicts + "\"}";
+    plain.scheduler_config =
+        config.substr(0, config.size() - 1) + R"(,"prediction_type":")" + predicts + "\"}";
     TrainerOptions weighed = plain;
     weighed.min_snr_gamma = 5;
     auto a = trainer(device, plain), b = trainer(device, weighed);
     for (int64_t timestep : {0, 300, 999}) {
       TrainBatch one = batch(device, plain, 0, 0, 1, 1);
       one.timesteps = {timestep};
-      TrainBatchResult unweighed = a->accumulate(one, nullptr), result = b->accumulate(one, nullptr);
+      TrainBatchResult unweighed = a->accumulate(one, nullptr),
+                       result = b->accumulate(one, nullptr);
       double alpha = double(schedule.alphas_cumprod[size_t(timestep)]), snr = alpha / (1 - alpha);
-      double weight = std::string(predicts) == "epsilon" ? std::min(snr, 5.0) / snr : std::min(snr, 5.0) / (snr + 1);
-      CHECK_THAT(std::abs(result.loss - weight * unweighed.loss) < 1e-6, result.loss, " and ", weight, " of ", unweighed.loss);
+      double weight = std::string(predicts) == "epsilon" ? std::min(snr, 5.0) / snr
+                                                         : std::min(snr, 5.0) / (snr + 1);
+      CHECK_THAT(std::abs(result.loss - weight * unweighed.loss) < 1e-6, result.loss, " and ",
+                 weight, " of ", unweighed.loss);
       CHECK_EQUAL(result.errors.real[0], unweighed.errors.real[0]);
       // And so are the gradients, to their rounding.
       std::vector<float> expected = tiny::floats(a->unet().store.gradient());
@@ -331,7 +363,8 @@ TEST("a step may have a beta and a share of the learning rate of its own") {
   other->accumulate(b, nullptr);
   b.beta = 500;
   configured->accumulate(b, nullptr);
-  CHECK(tiny::floats(configured->unet().store.gradient()) == tiny::floats(other->unet().store.gradient()));
+  CHECK(tiny::floats(configured->unet().store.gradient()) ==
+        tiny::floats(other->unet().store.gradient()));
   CHECK_EQUAL(configured->apply(0, 0.5).learning_rate, 0.5 * other->apply(0).learning_rate);
   CHECK(weights(*configured) != weights(*other));
 }

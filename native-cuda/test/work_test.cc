@@ -1,7 +1,9 @@
-// What a warm step may do, counted instead of timed: it holds on a busy machine, and fails when work comes in unnoticed.
+// What a warm step may do, counted instead of timed: it holds on a busy machine, and fails when
+// work comes in unnoticed.
 //
-// When a change is meant to alter the work: run `build/native/work_test`, whose failures say what was counted, put that number
-// into the table, and say in the commit why. A number that fell is put in too; otherwise the gain can be lost unseen.
+// When a change is meant to alter the work: run `build/native/work_test`, whose failures say what
+// was counted, put that number into the table, and say in the commit why. A number that fell is put
+// in too; otherwise the gain can be lost unseen.
 #include "bench/profile.h"
 #include "check.h"
 #include "sample/sample.h"
@@ -21,7 +23,8 @@ struct Bounds {
 WorkCounters spin_step_work(Device& device, DType compute) {
   SpinSteps training(device, compute);
   DeviceProfile profile(device);
-  // The first step makes buffers; the second one's releases come in the order that later ones repeat.
+  // The first step makes buffers; the second one's releases come in the order that later ones
+  // repeat.
   training.step();
   training.step();
   profile.restart();
@@ -54,14 +57,19 @@ WorkCounters sampling_step_work(Device& device, DType compute) {
   };
   work(3);
   WorkCounters three = work(3), four = work(4);
-  return {.launches = four.launches - three.launches, .reorders = four.reorders - three.reorders, .bytes = four.bytes - three.bytes, .packs = four.packs - three.packs,
-          .packed_bytes = four.packed_bytes - three.packed_bytes, .system_allocations = four.system_allocations};  // of the whole call: it is warm
+  return {.launches = four.launches - three.launches,
+          .reorders = four.reorders - three.reorders,
+          .bytes = four.bytes - three.bytes,
+          .packs = four.packs - three.packs,
+          .packed_bytes = four.packed_bytes - three.packed_bytes,
+          .system_allocations = four.system_allocations};  // of the whole call: it is warm
 }
 
 Device cpu() { return Device({.backend = "cpu", .threads = 2, .isa = "auto"}); }
 
-// Matrices and filters of the model, each packed once forward. Backward needs the ones through which a gradient goes on:
-// not the first convolution, the first time embedding layer or what projects the text, as their inputs are given.
+// Matrices and filters of the model, each packed once forward. Backward needs the ones through
+// which a gradient goes on: not the first convolution, the first time embedding layer or what
+// projects the text, as their inputs are given.
 struct WeightCounts {
   uint64_t forward = 0, backward = 0, gated = 0;
 };
@@ -71,7 +79,8 @@ WeightCounts weight_counts(Device& device) {
   for (const Parameter& p : unet->store.parameters()) {
     if (p.kind == ParameterKind::Vector) continue;
     ++counts.forward;
-    bool given = p.name == "conv_in.weight" || p.name == "time_embedding.linear_1.weight" || p.name.ends_with("attn2.to_k.weight") || p.name.ends_with("attn2.to_v.weight");
+    bool given = p.name == "conv_in.weight" || p.name == "time_embedding.linear_1.weight" ||
+                 p.name.ends_with("attn2.to_k.weight") || p.name.ends_with("attn2.to_v.weight");
     if (!given) ++counts.backward;
     if (p.name.ends_with("ff.net.0.proj.weight")) ++counts.gated;
   }
@@ -79,30 +88,40 @@ WeightCounts weight_counts(Device& device) {
 }
 
 void check_bounds(const WorkCounters& work, const Bounds& bounds) {
-  CHECK_THAT(work.launches <= bounds.launches, work.launches, " kernel launches, recorded are ", bounds.launches);
-  CHECK_THAT(work.bytes <= bounds.bytes, uint64_t(work.bytes), " bytes, recorded are ", uint64_t(bounds.bytes));
+  CHECK_THAT(work.launches <= bounds.launches, work.launches, " kernel launches, recorded are ",
+             bounds.launches);
+  CHECK_THAT(work.bytes <= bounds.bytes, uint64_t(work.bytes), " bytes, recorded are ",
+             uint64_t(bounds.bytes));
 }
 
 }  // namespace
 
-TEST("a warm spin step asks the system for nothing, packs every weight once and does no more than recorded") {
-  for (const Bounds& bounds : {Bounds{DType::F32, 534, 249'650'816}, Bounds{DType::BF16, 535, 151'641'152}})
+TEST(
+    "a warm spin step asks the system for nothing, packs every weight once and does no more than "
+    "recorded") {
+  for (const Bounds& bounds :
+       {Bounds{DType::F32, 534, 249'650'816}, Bounds{DType::BF16, 535, 151'641'152}})
     check::each(dtype_name(bounds.compute), [&] {
       Device device = cpu();
       WorkCounters work = spin_step_work(device, bounds.compute);
-      // Memory asked for in every step is never warm: page faults cost more than the kernel that fills it.
+      // Memory asked for in every step is never warm: page faults cost more than the kernel that
+      // fills it.
       CHECK_EQUAL(work.system_allocations, uint64_t(0));
       // The noisy images and the targets come in once; the layout in between is one and the same.
       CHECK_EQUAL(work.reorders, uint64_t(2));
-      // Once each way, and once more where backward computes the product before a gate again; the kernels keep the opponent's.
+      // Once each way, and once more where backward computes the product before a gate again; the
+      // kernels keep the opponent's.
       WeightCounts weights = weight_counts(device);
       CHECK_EQUAL(work.packs, weights.forward + weights.backward + weights.gated);
       check_bounds(work, bounds);
     });
 }
 
-TEST("a warm sampling step asks the system for nothing, packs nothing and does no more than recorded") {
-  for (const Bounds& bounds : {Bounds{DType::F32, 126, 43'429'392}, Bounds{DType::BF16, 126, 21'818'896}})
+TEST(
+    "a warm sampling step asks the system for nothing, packs nothing and does no more than "
+    "recorded") {
+  for (const Bounds& bounds :
+       {Bounds{DType::F32, 126, 43'429'392}, Bounds{DType::BF16, 126, 21'818'896}})
     check::each(dtype_name(bounds.compute), [&] {
       Device device = cpu();
       WorkCounters work = sampling_step_work(device, bounds.compute);
@@ -129,7 +148,8 @@ TEST("the counters see what they guard") {
   profile.restart();
   sample(*trained, sample_request(device, 1), nullptr, nullptr);
   CHECK_EQUAL(profile.work().packs, weights);
-  // Bytes and operations of one product by hand: 2 · 3·4·5 operations, 4 bytes for each element of y (3,4), x (3,5), w (4,5).
+  // Bytes and operations of one product by hand: 2 · 3·4·5 operations, 4 bytes for each element of
+  // y (3,4), x (3,5), w (4,5).
   profile.restart();
   Tensor x = device.zeros({3, 5}, DType::F32), y = device.empty({3, 4}, DType::F32);
   device.kernels().linear_forward(y, x, {device.zeros({4, 5}, DType::F32)}, {});

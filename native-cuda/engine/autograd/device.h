@@ -10,12 +10,13 @@
 namespace spindle {
 
 struct DeviceOptions {
-  std::string backend = "cpu";  // "cpu", "cuda", "cuda:1" (its second device), "auto" (cuda where it can be used, else cpu) or "reference"
-  int threads = 0;              // 0: all available
-  std::string isa = "auto";     // of cpu
+  std::string backend = "cpu";    // "cpu", "cuda", "cuda:1" (its second device), "auto" (cuda where
+                                  // it can be used, else cpu) or "reference"
+  int threads = 0;                // 0: all available
+  std::string isa = "auto";       // of cpu
   std::string cuda_library = {};  // file of the CUDA backend; empty: beside the engine
-  std::string plans = {};       // folder where cuda keeps what it learnt about shapes; empty: none
-  bool tf32 = false;            // of cuda, for float32
+  std::string plans = {};  // folder where cuda keeps what it learnt about shapes; empty: none
+  bool tf32 = false;       // of cuda, for float32
 };
 
 class Device {
@@ -23,7 +24,9 @@ class Device {
   explicit Device(const DeviceOptions& options);
   Kernels& kernels() { return *kernels_; }
   // Puts other kernels in place (a decorator around the old ones) and returns the old ones.
-  std::unique_ptr<Kernels> exchange_kernels(std::unique_ptr<Kernels> kernels) { return std::exchange(kernels_, std::move(kernels)); }
+  std::unique_ptr<Kernels> exchange_kernels(std::unique_ptr<Kernels> kernels) {
+    return std::exchange(kernels_, std::move(kernels));
+  }
   // Where new tensors come from: the device's own pool, or a PoolScope's.
   BufferPool& pool() { return *active_pool_; }
   ThreadPool& threads() { return threads_; }
@@ -37,12 +40,14 @@ class Device {
   // Between the host's values and a tensor's; as many as the tensor has.
   template <class T>
   void upload(const Tensor& to, const T* values) {
-    ensure(sizeof(T) == dtype_size(to.dtype()), "[device] values of ", sizeof(T), " bytes for ", dtype_name(to.dtype()));
+    ensure(sizeof(T) == dtype_size(to.dtype()), "[device] values of ", sizeof(T), " bytes for ",
+           dtype_name(to.dtype()));
     kernels_->upload(to, values);
   }
   template <class T>
   std::vector<T> download(const Tensor& from) {
-    ensure(sizeof(T) == dtype_size(from.dtype()), "[device] values of ", sizeof(T), " bytes from ", dtype_name(from.dtype()));
+    ensure(sizeof(T) == dtype_size(from.dtype()), "[device] values of ", sizeof(T), " bytes from ",
+           dtype_name(from.dtype()));
     std::vector<T> values(size_t(from.numel()));
     kernels_->download(values.data(), from);
     return values;
@@ -63,7 +68,8 @@ class Device {
 // While it lives, new tensors come from another pool of the same device's memory.
 class PoolScope {
  public:
-  PoolScope(Device& device, BufferPool& pool) : device_(device), before_(std::exchange(device.active_pool_, &pool)) {}
+  PoolScope(Device& device, BufferPool& pool)
+      : device_(device), before_(std::exchange(device.active_pool_, &pool)) {}
   ~PoolScope() { device_.active_pool_ = before_; }
   PoolScope(const PoolScope&) = delete;
 

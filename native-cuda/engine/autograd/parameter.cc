@@ -6,7 +6,8 @@ namespace spindle {
 
 namespace {
 std::atomic<uint64_t> next_parameter_id{1};
-// Parameters start on cache lines; padding stays zero in every arena, so that flat passes may run over it.
+// Parameters start on cache lines; padding stays zero in every arena, so that flat passes may run
+// over it.
 constexpr int64_t kAlign = 16;
 }  // namespace
 
@@ -64,7 +65,9 @@ ParameterStore::~ParameterStore() {
 void ParameterStore::commit(Parameter& p) {
   if (!p.master) return;
   if (p.value.dtype() != p.master.dtype()) device_.kernels().cast(p.value, p.master);
-  if (use_ != WeightUse::Frozen || p.kind == ParameterKind::Vector || !device_.kernels().keep_weight(p.weight(), compute_)) return;
+  if (use_ != WeightUse::Frozen || p.kind == ParameterKind::Vector ||
+      !device_.kernels().keep_weight(p.weight(), compute_))
+    return;
   p.value = p.master = Tensor();
   device_.pool().trim();  // the next parameters' values come in while these go
 }

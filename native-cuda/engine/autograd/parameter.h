@@ -1,7 +1,8 @@
-// Parameters and the arenas they live in. What is trained has its float32 masters in one flat arena and its gradients in
-// another, so that AdamW, clipping and EMA are single passes. What is frozen has a block per parameter, and matrices and filters
-// are handed to the kernels where they keep a form of their own. In bfloat16, matrices and filters are rounded by the kernels as
-// they read them, or have a bfloat16 copy where these cannot; biases, norms and embeddings stay float32.
+// Parameters and the arenas they live in. What is trained has its float32 masters in one flat arena
+// and its gradients in another, so that AdamW, clipping and EMA are single passes. What is frozen
+// has a block per parameter, and matrices and filters are handed to the kernels where they keep a
+// form of their own. In bfloat16, matrices and filters are rounded by the kernels as they read
+// them, or have a bfloat16 copy where these cannot; biases, norms and embeddings stay float32.
 #pragma once
 #include <deque>
 #include <string>
@@ -20,7 +21,8 @@ enum class ParameterKind : uint8_t {
 
 struct Parameter;
 
-// A low-rank addition to a matrix (LoRA, arXiv 2106.09685): x W^T + scale * (x A^T) B^T with A (r, K) and B (N, r).
+// A low-rank addition to a matrix (LoRA, arXiv 2106.09685): x W^T + scale * (x A^T) B^T with A (r,
+// K) and B (N, r).
 struct LowRank {
   Parameter* a = nullptr;
   Parameter* b = nullptr;
@@ -39,11 +41,12 @@ struct Parameter {
   Shape shape;       // as computed with; a Filter's is (Co, R, S, Ci)
   ParameterKind kind = ParameterKind::Vector;
   bool pointwise = false;  // a Matrix that files hold as a 1x1 filter (N, K, 1, 1)
-  int64_t offset = 0;  // in the arenas
-  int64_t place = 0;   // in the store
-  Tensor master;       // F32 (F64 in gradient checks), a slice of the arena; empty when frozen and kept by the kernels
-  Tensor value;        // what kernels read: `master` itself, or its bfloat16 copy
-  Tensor grad;         // slice of the gradient arena; empty when frozen
+  int64_t offset = 0;      // in the arenas
+  int64_t place = 0;       // in the store
+  Tensor master;  // F32 (F64 in gradient checks), a slice of the arena; empty when frozen and kept
+                  // by the kernels
+  Tensor value;   // what kernels read: `master` itself, or its bfloat16 copy
+  Tensor grad;    // slice of the gradient arena; empty when frozen
   bool grad_written = false;
   uint64_t id = 0;
   std::vector<Parameter*>* watcher = nullptr;  // gets every backward's use of this parameter
@@ -68,14 +71,18 @@ class ParameterStore {
 
   // Called by modules while they are built; the address stays valid.
   Parameter& add(std::string name, const Shape& shape, ParameterKind kind);
-  // Once, after the modules are built. `compute` is BF16 or the master dtype; `master` F32 (F64 for gradient checks).
+  // Once, after the modules are built. `compute` is BF16 or the master dtype; `master` F32 (F64 for
+  // gradient checks).
   void allocate(DType compute, DType master, WeightUse use);
-  void allocate(DType compute, DType master, bool trainable) { allocate(compute, master, trainable ? WeightUse::Trained : WeightUse::Frozen); }
-  // After masters changed: refreshes the bfloat16 copies. A frozen store's matrices and filters go to the kernels where they keep
-  // them; their masters are gone then.
+  void allocate(DType compute, DType master, bool trainable) {
+    allocate(compute, master, trainable ? WeightUse::Trained : WeightUse::Frozen);
+  }
+  // After masters changed: refreshes the bfloat16 copies. A frozen store's matrices and filters go
+  // to the kernels where they keep them; their masters are gone then.
   void commit();
   void commit(Parameter& parameter);
-  // Before a step's first backward: gradients will be stored, not added. Parameters that no backward reaches are zeroed by finish_gradients().
+  // Before a step's first backward: gradients will be stored, not added. Parameters that no
+  // backward reaches are zeroed by finish_gradients().
   void begin_gradients();
   void finish_gradients();
   // From now on every gradient that a backward writes to is noted in `uses`; null ends it.
@@ -87,11 +94,13 @@ class ParameterStore {
   std::deque<Parameter>& parameters() { return parameters_; }
   const std::deque<Parameter>& parameters() const { return parameters_; }
   Parameter* find(const std::string& name);
-  int64_t numel() const { return numel_; }        // of the models' parameters, padding left out
-  Tensor& master() { return master_; }            // the arena; empty when frozen
+  int64_t numel() const { return numel_; }  // of the models' parameters, padding left out
+  Tensor& master() { return master_; }      // the arena; empty when frozen
   const Tensor& master() const { return master_; }
   Tensor& gradient() { return gradient_; }
-  Tensor& low() { return low_; }                  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
+  Tensor& low() {
+    return low_;
+  }  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
   bool trainable() const { return bool(gradient_); }
   Device& device() const { return device_; }
   DType compute() const { return compute_; }
@@ -112,7 +121,9 @@ class ParameterStore {
 class Scope {
  public:
   Scope(ParameterStore& store, std::string path = {}) : store_(&store), path_(std::move(path)) {}
-  Scope operator/(const std::string& name) const { return {*store_, path_.empty() ? name : path_ + "." + name}; }
+  Scope operator/(const std::string& name) const {
+    return {*store_, path_.empty() ? name : path_ + "." + name};
+  }
   Scope operator/(int64_t index) const { return *this / std::to_string(index); }
   Parameter* parameter(const std::string& name, const Shape& shape, ParameterKind kind) const {
     return &store_->add(path_.empty() ? name : path_ + "." + name, shape, kind);

@@ -1,5 +1,6 @@
-// Work that is asked for again and again with the same shapes and the same tensors: done as it is the first time, when libraries
-// choose their plans, captured the second time, and replayed from then on. On the host's backends it is just done.
+// Work that is asked for again and again with the same shapes and the same tensors: done as it is
+// the first time, when libraries choose their plans, captured the second time, and replayed from
+// then on. On the host's backends it is just done.
 #pragma once
 #include <map>
 #include <string>
@@ -14,9 +15,10 @@ class Repeated {
   ~Repeated() { forget(); }
   Repeated(const Repeated&) = delete;
 
-  // `work` may not read device memory, and everything that it reads from or leaves to outside lies in tensors that stay. Tensors that
-  // it makes come from a pool that only this work uses. Works of different keys are done one after another, never mixed.
-  // Returns false when it was replayed: nothing was called then.
+  // `work` may not read device memory, and everything that it reads from or leaves to outside lies
+  // in tensors that stay. Tensors that it makes come from a pool that only this work uses. Works of
+  // different keys are done one after another, never mixed. Returns false when it was replayed:
+  // nothing was called then.
   template <class F>
   bool run(const std::string& key, F&& work) {
     if (device_.host_visible()) {
@@ -33,8 +35,10 @@ class Repeated {
       pool_.hold();
       known.captured = device_.kernels().capture(work);
     }
-    if (known.captured) known.captured->launch();
-    else work();
+    if (known.captured)
+      known.captured->launch();
+    else
+      work();
     return true;
   }
 

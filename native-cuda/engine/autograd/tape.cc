@@ -63,7 +63,10 @@ Grads Tape::backward(const Tensor& y, const Tensor& dy, const std::function<void
   return grads;
 }
 
-void Tape::run_backward(Grads& grads, const Tensor& y, const Tensor& dy, const std::function<void()>& node_done) {
+void Tape::run_backward(Grads& grads,
+                        const Tensor& y,
+                        const Tensor& dy,
+                        const std::function<void()>& node_done) {
   recipes_.clear();  // nodes hold those that are needed
   grads.add(TensorRef(y), dy);
   while (!nodes_.empty()) {

@@ -18,8 +18,8 @@ struct BenchOptions {
   bool profile = false;
 };
 
-// One flat object: peer, model, task, dtype, device, batch, seconds_median, seconds_min, <unit>_per_second, peak_mib; and, when
-// asked for, an object: profile (bench/profile.h).
+// One flat object: peer, model, task, dtype, device, batch, seconds_median, seconds_min,
+// <unit>_per_second, peak_mib; and, when asked for, an object: profile (bench/profile.h).
 Json run_bench(Device& device, const BenchOptions& options);
 
 struct PrecisionTimes {

@@ -24,7 +24,8 @@ Json line_of(const KernelProfile::Line& l, double runs, double seconds_per_run, 
   line.set("op", l.op);
   line.set("dtype", dtype_name(l.dtype));
   if (!l.shapes.empty()) line.set("shapes", l.shapes);
-  double seconds = std::max(l.cost.seconds, 1e-12), gflops = l.cost.flop / seconds / 1e9, gigabytes = l.cost.bytes / seconds / 1e9;
+  double seconds = std::max(l.cost.seconds, 1e-12), gflops = l.cost.flop / seconds / 1e9,
+         gigabytes = l.cost.bytes / seconds / 1e9;
   line.set("calls", double(l.cost.calls) / runs);
   line.set("seconds", l.cost.seconds / runs);
   line.set("share", l.cost.seconds / runs / seconds_per_run);
@@ -43,16 +44,20 @@ Peak measure_device_peak(Device& device, DType compute) {
       auto start = std::chrono::steady_clock::now();
       work();
       k.finish();
-      double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       if (i > 0) best = std::min(best, seconds);  // the first one chooses plans
     }
     return best;
   };
   constexpr int64_t n = 8192, bytes = int64_t(1) << 30;
-  Tensor x = device.zeros({n, n}, compute), w = device.zeros({n, n}, compute), y = device.empty({n, n}, compute), from = device.zeros({bytes / 4}, DType::F32), to = device.empty(from.shape(), DType::F32);
+  Tensor x = device.zeros({n, n}, compute), w = device.zeros({n, n}, compute),
+         y = device.empty({n, n}, compute), from = device.zeros({bytes / 4}, DType::F32),
+         to = device.empty(from.shape(), DType::F32);
   Peak peak{};
   peak.instruction = "cuBLASLt, 8192 x 8192 x 8192";
-  peak.gflops = 2e-9 * double(n) * double(n) * double(n) / fastest([&] { k.linear_forward(y, x, {w}, {}); });
+  peak.gflops =
+      2e-9 * double(n) * double(n) * double(n) / fastest([&] { k.linear_forward(y, x, {w}, {}); });
   peak.gigabytes = 2e-9 * double(bytes) / fastest([&] { k.copy(to, from); });
   return peak;
 }
@@ -68,7 +73,9 @@ DeviceProfile::DeviceProfile(Device& device) : device_(device) {
 
 DeviceProfile::~DeviceProfile() { device_.exchange_kernels(kernels_->release()); }
 
-uint64_t DeviceProfile::allocations() const { return device_.pool().stats().system_allocations + kernels_->counters().system_allocations; }
+uint64_t DeviceProfile::allocations() const {
+  return device_.pool().stats().system_allocations + kernels_->counters().system_allocations;
+}
 
 void DeviceProfile::restart() {
   kernels_->profile().clear();
@@ -79,15 +86,22 @@ void DeviceProfile::restart() {
 WorkCounters DeviceProfile::work() const {
   KernelCost total = kernels_->profile().total();
   KernelCounters now = kernels_->counters();
-  return {.launches = total.calls, .reorders = kernels_->profile().reorders(), .flop = total.flop, .bytes = total.bytes, .packs = now.packs - before_.packs,
-          .packed_bytes = now.packed_bytes - before_.packed_bytes, .system_allocations = allocations() - allocations_before_};
+  return {.launches = total.calls,
+          .reorders = kernels_->profile().reorders(),
+          .flop = total.flop,
+          .bytes = total.bytes,
+          .packs = now.packs - before_.packs,
+          .packed_bytes = now.packed_bytes - before_.packed_bytes,
+          .system_allocations = allocations() - allocations_before_};
 }
 
 Json DeviceProfile::report(int64_t runs, double seconds, DType compute) const {
   WorkCounters work = this->work();  // before the peak is measured
   double n = double(runs), per_run = seconds / n;
-  Peak peak = device_.host_visible() ? measure_peak(device_.threads(), device_.isa(), compute) : measure_device_peak(device_, compute);
-  Json report = Json::Object{}, machine = Json::Object{}, totals = Json::Object{}, outside = Json::Object{};
+  Peak peak = device_.host_visible() ? measure_peak(device_.threads(), device_.isa(), compute)
+                                     : measure_device_peak(device_, compute);
+  Json report = Json::Object{}, machine = Json::Object{}, totals = Json::Object{},
+       outside = Json::Object{};
   report.set("runs", runs);
   report.set("seconds", per_run);
   machine.set("instruction", peak.instruction);
@@ -108,7 +122,8 @@ Json DeviceProfile::report(int64_t runs, double seconds, DType compute) const {
   outside.set("share", (per_run - inside) / per_run);
   report.set("outside_of_kernels", outside);
   Json::Array ops, shapes;
-  for (const KernelProfile::Line& line : kernels_->profile().by_op()) ops.push_back(line_of(line, n, per_run, peak));
+  for (const KernelProfile::Line& line : kernels_->profile().by_op())
+    ops.push_back(line_of(line, n, per_run, peak));
   for (const KernelProfile::Line& line : kernels_->profile().by_shape())
     if (shapes.size() < kShapeLines) shapes.push_back(line_of(line, n, per_run, peak));
   report.set("kernels", ops);

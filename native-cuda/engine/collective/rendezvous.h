@@ -1,5 +1,5 @@
-// How the ranks of a group find each other: rank 0 listens at the group's address, the others tell it where they listen, and it
-// tells everybody; then each connects with those below it.
+// How the ranks of a group find each other: rank 0 listens at the group's address, the others tell
+// it where they listen, and it tells everybody; then each connects with those below it.
 #pragma once
 #include <vector>
 

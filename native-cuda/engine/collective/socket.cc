@@ -20,7 +20,9 @@ namespace {
 constexpr int kTickMs = 50;  // how often waiting looks at what may end it
 constexpr uint32_t kLongestText = 1 << 20;
 
-[[noreturn]] void failed(const char* what, const std::string& where) { throw Error(Code::Unavailable, cat("[ranks] ", what, " ", where, ": ", std::strerror(errno))); }
+[[noreturn]] void failed(const char* what, const std::string& where) {
+  throw Error(Code::Unavailable, cat("[ranks] ", what, " ", where, ": ", std::strerror(errno)));
+}
 
 void make_ready(int fd, bool local) {
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
@@ -38,7 +40,8 @@ void make_ready(int fd, bool local) {
 sockaddr_un unix_address(const std::string& path) {
   sockaddr_un a{};
   a.sun_family = AF_UNIX;
-  require(path.size() < sizeof a.sun_path, "[ranks] address: expected a path of less than ", sizeof a.sun_path, " bytes, got ", path);
+  require(path.size() < sizeof a.sun_path, "[ranks] address: expected a path of less than ",
+          sizeof a.sun_path, " bytes, got ", path);
   std::memcpy(a.sun_path, path.c_str(), path.size() + 1);
   return a;
 }
@@ -64,7 +67,11 @@ bool wait_for(int fd, short events, const Patience& patience) {
   return false;
 }
 
-Socket connect_one(int family, const sockaddr* a, socklen_t size, bool local, const Patience& patience) {
+Socket connect_one(int family,
+                   const sockaddr* a,
+                   socklen_t size,
+                   bool local,
+                   const Patience& patience) {
   Socket s(socket(family, SOCK_STREAM, 0));
   if (!s) failed("opening a socket for", "a connection");
   make_ready(s.fd(), local);
@@ -72,11 +79,15 @@ Socket connect_one(int family, const sockaddr* a, socklen_t size, bool local, co
   if (errno != EINPROGRESS) return {};
   int error = 0;
   socklen_t length = sizeof error;
-  if (!wait_for(s.fd(), POLLOUT, patience) || getsockopt(s.fd(), SOL_SOCKET, SO_ERROR, &error, &length) != 0 || error != 0) return {};
+  if (!wait_for(s.fd(), POLLOUT, patience) ||
+      getsockopt(s.fd(), SOL_SOCKET, SO_ERROR, &error, &length) != 0 || error != 0)
+    return {};
   return s;
 }
 
-[[noreturn]] void gone(const std::string& peer) { throw Error(Code::Unavailable, cat("[ranks] ", peer, " ended its connection")); }
+[[noreturn]] void gone(const std::string& peer) {
+  throw Error(Code::Unavailable, cat("[ranks] ", peer, " ended its connection"));
+}
 
 // A peer that ends with our words unread resets the connection instead of closing it.
 bool was_reset() { return errno == ECONNRESET || errno == EPIPE; }
@@ -118,22 +129,27 @@ Address Address::parse(const std::string& text) {
     return a;
   }
   size_t colon = text.rfind(':');
-  require(text.starts_with("tcp:") && colon > 4 && colon + 1 < text.size(), "[ranks] address: expected unix:/path or tcp:host:port, got ", text);
+  require(text.starts_with("tcp:") && colon > 4 && colon + 1 < text.size(),
+          "[ranks] address: expected unix:/path or tcp:host:port, got ", text);
   a.host = text.substr(4, colon - 4);
   a.port = text.substr(colon + 1);
-  if (a.host.size() > 2 && a.host.front() == '[' && a.host.back() == ']') a.host = a.host.substr(1, a.host.size() - 2);
+  if (a.host.size() > 2 && a.host.front() == '[' && a.host.back() == ']')
+    a.host = a.host.substr(1, a.host.size() - 2);
   return a;
 }
 
 std::string Address::text() const {
   if (local) return "unix:" + host;
-  return host.find(':') == std::string::npos ? cat("tcp:", host, ":", port) : cat("tcp:[", host, "]:", port);
+  return host.find(':') == std::string::npos ? cat("tcp:", host, ":", port)
+                                             : cat("tcp:[", host, "]:", port);
 }
 
 bool Patience::left() const {
   check_cancelled(cancel_);
-  if (closing_ && closing_->load(std::memory_order_relaxed)) throw Error(Code::Cancelled, "[ranks] the group was closed");
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - since_).count() < seconds_;
+  if (closing_ && closing_->load(std::memory_order_relaxed))
+    throw Error(Code::Cancelled, "[ranks] the group was closed");
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - since_).count() <
+         seconds_;
 }
 
 Listener listen_at(const Address& address) {
@@ -141,21 +157,27 @@ Listener listen_at(const Address& address) {
     sockaddr_un a = unix_address(address.host);
     unlink(address.host.c_str());
     Socket s(socket(AF_UNIX, SOCK_STREAM, 0));
-    if (!s || bind(s.fd(), reinterpret_cast<sockaddr*>(&a), sizeof a) != 0 || listen(s.fd(), 64) != 0) failed("listening at", address.text());
+    if (!s || bind(s.fd(), reinterpret_cast<sockaddr*>(&a), sizeof a) != 0 ||
+        listen(s.fd(), 64) != 0)
+      failed("listening at", address.text());
     make_ready(s.fd(), true);
     return {std::move(s), address};
   }
   Found found = look_up(address, AI_PASSIVE);
-  if (!found) throw Error(Code::Unavailable, cat("[ranks] listening at ", address.text(), ": the host's name is not known"));
+  if (!found)
+    throw Error(Code::Unavailable,
+                cat("[ranks] listening at ", address.text(), ": the host's name is not known"));
   Socket s(socket(found->ai_family, SOCK_STREAM, 0));
   int on = 1;
   if (s) setsockopt(s.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (!s || bind(s.fd(), found->ai_addr, found->ai_addrlen) != 0 || listen(s.fd(), 64) != 0) failed("listening at", address.text());
+  if (!s || bind(s.fd(), found->ai_addr, found->ai_addrlen) != 0 || listen(s.fd(), 64) != 0)
+    failed("listening at", address.text());
   make_ready(s.fd(), false);
   sockaddr_storage bound{};
   socklen_t size = sizeof bound;
   getsockname(s.fd(), reinterpret_cast<sockaddr*>(&bound), &size);
-  int port = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+  int port = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                               : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
   return {std::move(s), {false, address.host, std::to_string(port)}};
 }
 
@@ -191,13 +213,16 @@ void exchange(std::vector<Transfer>& transfers, Patience patience) {
   for (;;) {
     polls.clear();
     for (const Transfer& t : transfers)
-      if (t.out_left || t.in_left) polls.push_back({t.socket->fd(), short((t.out_left ? POLLOUT : 0) | (t.in_left ? POLLIN : 0)), 0});
+      if (t.out_left || t.in_left)
+        polls.push_back(
+            {t.socket->fd(), short((t.out_left ? POLLOUT : 0) | (t.in_left ? POLLIN : 0)), 0});
     if (polls.empty()) return;
     if (!patience.left()) {
       std::string silent;
       for (const Transfer& t : transfers)
         if (t.out_left || t.in_left) silent += (silent.empty() ? "" : ", ") + t.peer;
-      throw Error(Code::Unavailable, cat("[ranks] ", silent, ": expected an answer within ", patience.seconds(), " s, got none"));
+      throw Error(Code::Unavailable, cat("[ranks] ", silent, ": expected an answer within ",
+                                         patience.seconds(), " s, got none"));
     }
     if (poll(polls.data(), polls.size(), kTickMs) <= 0) continue;
     for (Transfer& t : transfers) {
@@ -207,7 +232,10 @@ void exchange(std::vector<Transfer>& transfers, Patience patience) {
   }
 }
 
-void send_text(const Socket& socket, const std::string& peer, const std::string& text, const Patience& patience) {
+void send_text(const Socket& socket,
+               const std::string& peer,
+               const std::string& text,
+               const Patience& patience) {
   uint32_t length = uint32_t(text.size());
   std::string message(reinterpret_cast<const char*>(&length), sizeof length);
   message += text;
@@ -217,9 +245,11 @@ void send_text(const Socket& socket, const std::string& peer, const std::string&
 
 std::string receive_text(const Socket& socket, const std::string& peer, const Patience& patience) {
   uint32_t length = 0;
-  std::vector<Transfer> transfers = {{&socket, peer, nullptr, 0, reinterpret_cast<char*>(&length), sizeof length}};
+  std::vector<Transfer> transfers = {
+      {&socket, peer, nullptr, 0, reinterpret_cast<char*>(&length), sizeof length}};
   exchange(transfers, patience);
-  if (length > kLongestText) throw Error(Code::Unavailable, cat("[ranks] ", peer, " does not speak as a rank does"));
+  if (length > kLongestText)
+    throw Error(Code::Unavailable, cat("[ranks] ", peer, " does not speak as a rank does"));
   std::string text(length, '\0');
   transfers = {{&socket, peer, nullptr, 0, text.data(), text.size()}};
   exchange(transfers, patience);

@@ -1,4 +1,5 @@
-// Stream sockets as the ranks of a group use them: non-blocking, with everything that waits bounded and cancellable.
+// Stream sockets as the ranks of a group use them: non-blocking, with everything that waits bounded
+// and cancellable.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -39,7 +40,10 @@ struct Address {
 // How long to wait for something, and what ends the waiting.
 class Patience {
  public:
-  Patience(double seconds, const CancelToken* cancel, const std::atomic<bool>* closing = nullptr) : seconds_(seconds), cancel_(cancel), closing_(closing) { progress(); }
+  Patience(double seconds, const CancelToken* cancel, const std::atomic<bool>* closing = nullptr)
+      : seconds_(seconds), cancel_(cancel), closing_(closing) {
+    progress();
+  }
   void progress() { since_ = std::chrono::steady_clock::now(); }
   // Throws when the caller cancelled or the group closes; false when the time is over.
   bool left() const;
@@ -74,11 +78,15 @@ struct Transfer {
   char* in = nullptr;
   size_t in_left = 0;
 };
-// Until all of it is through. Unavailable when a peer closes its end or nothing moves for as long as `patience` says.
+// Until all of it is through. Unavailable when a peer closes its end or nothing moves for as long
+// as `patience` says.
 void exchange(std::vector<Transfer>& transfers, Patience patience);
 
 // Short texts, length first.
-void send_text(const Socket& socket, const std::string& peer, const std::string& text, const Patience& patience);
+void send_text(const Socket& socket,
+               const std::string& peer,
+               const std::string& text,
+               const Patience& patience);
 std::string receive_text(const Socket& socket, const std::string& peer, const Patience& patience);
 
 }  // namespace spindle

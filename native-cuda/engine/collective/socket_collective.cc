@@ -27,7 +27,8 @@ struct Header {
 
 class SocketCollective final : public Collective {
  public:
-  SocketCollective(const RankGroup& group, const CancelToken* cancel) : group_(group), sockets_(meet(group, cancel)), thread_([this] { work(); }) {}
+  SocketCollective(const RankGroup& group, const CancelToken* cancel)
+      : group_(group), sockets_(meet(group, cancel)), thread_([this] { work(); }) {}
 
   ~SocketCollective() override {
     closing_ = true;
@@ -101,7 +102,8 @@ class SocketCollective final : public Collective {
       lock.lock();
       busy_ = false;
       if (failure) {
-        // Nobody knows where the others are now: the group is over, and they are told by the end of their connections.
+        // Nobody knows where the others are now: the group is over, and they are told by the end of
+        // their connections.
         failure_ = failure;
         queue_.clear();
         sockets_.clear();
@@ -124,13 +126,18 @@ class SocketCollective final : public Collective {
     Header mine{uint32_t(kind), uint32_t(group_.world_size), number_++, size};
     std::vector<Header> theirs(size_t(group_.world_size), mine);
     std::vector<Transfer> transfers;
-    for_others([&](int r) { transfers.push_back({&sockets_[size_t(r)], name(r), reinterpret_cast<const char*>(&mine), sizeof mine, reinterpret_cast<char*>(&theirs[size_t(r)]), sizeof mine}); });
+    for_others([&](int r) {
+      transfers.push_back({&sockets_[size_t(r)], name(r), reinterpret_cast<const char*>(&mine),
+                           sizeof mine, reinterpret_cast<char*>(&theirs[size_t(r)]), sizeof mine});
+    });
     exchange(transfers, patience());
     std::vector<uint64_t> sizes(size_t(group_.world_size), size);
     for_others([&](int r) {
       const Header& h = theirs[size_t(r)];
-      ensure(h.kind == mine.kind && h.world_size == mine.world_size && h.number == mine.number && (kind == Kind::Gather || h.size == size), "[ranks] ", name(r), ": expected operation ", mine.number, " of kind ", mine.kind, " over ", size,
-             " values, got ", h.number, " of kind ", h.kind, " over ", h.size);
+      ensure(h.kind == mine.kind && h.world_size == mine.world_size && h.number == mine.number &&
+                 (kind == Kind::Gather || h.size == size),
+             "[ranks] ", name(r), ": expected operation ", mine.number, " of kind ", mine.kind,
+             " over ", size, " values, got ", h.number, " of kind ", h.kind, " over ", h.size);
       sizes[size_t(r)] = h.size;
     });
     return sizes;
@@ -148,7 +155,10 @@ class SocketCollective final : public Collective {
     incoming_.resize(size_t(part * world));
     std::vector<Transfer> transfers;
     for_others([&](int r) {
-      transfers.push_back({&sockets_[size_t(r)], name(r), reinterpret_cast<const char*>(values + begin(r)), size_t(begin(r + 1) - begin(r)) * sizeof(float), reinterpret_cast<char*>(incoming_.data() + r * part), size_t(part) * sizeof(float)});
+      transfers.push_back(
+          {&sockets_[size_t(r)], name(r), reinterpret_cast<const char*>(values + begin(r)),
+           size_t(begin(r + 1) - begin(r)) * sizeof(float),
+           reinterpret_cast<char*>(incoming_.data() + r * part), size_t(part) * sizeof(float)});
     });
     exchange(transfers, patience());
     std::memcpy(incoming_.data() + group_.rank * part, values + mine, size_t(part) * sizeof(float));
@@ -159,7 +169,10 @@ class SocketCollective final : public Collective {
     }
     transfers.clear();
     for_others([&](int r) {
-      transfers.push_back({&sockets_[size_t(r)], name(r), reinterpret_cast<const char*>(values + mine), size_t(part) * sizeof(float), reinterpret_cast<char*>(values + begin(r)), size_t(begin(r + 1) - begin(r)) * sizeof(float)});
+      transfers.push_back({&sockets_[size_t(r)], name(r),
+                           reinterpret_cast<const char*>(values + mine),
+                           size_t(part) * sizeof(float), reinterpret_cast<char*>(values + begin(r)),
+                           size_t(begin(r + 1) - begin(r)) * sizeof(float)});
     });
     exchange(transfers, patience());
     if (ranges.size() > 1) unpack(ranges);
@@ -185,8 +198,10 @@ class SocketCollective final : public Collective {
     size_t bytes = size_t(range.count) * sizeof(float);
     char* data = reinterpret_cast<char*>(range.data);
     std::vector<Transfer> transfers;
-    if (group_.rank == 0) for_others([&](int r) { transfers.push_back({&sockets_[size_t(r)], name(r), data, bytes}); });
-    else transfers.push_back({&sockets_[0], name(0), nullptr, 0, data, bytes});
+    if (group_.rank == 0)
+      for_others([&](int r) { transfers.push_back({&sockets_[size_t(r)], name(r), data, bytes}); });
+    else
+      transfers.push_back({&sockets_[0], name(0), nullptr, 0, data, bytes});
     exchange(transfers, patience());
   }
 
@@ -197,7 +212,8 @@ class SocketCollective final : public Collective {
     for_others([&](int r) {
       std::string& text = texts[size_t(r)];
       text.resize(sizes[size_t(r)]);
-      transfers.push_back({&sockets_[size_t(r)], name(r), mine.data(), mine.size(), text.data(), text.size()});
+      transfers.push_back(
+          {&sockets_[size_t(r)], name(r), mine.data(), mine.size(), text.data(), text.size()});
     });
     exchange(transfers, patience());
     return texts;
@@ -220,6 +236,8 @@ class SocketCollective final : public Collective {
 
 }  // namespace
 
-std::unique_ptr<Collective> connect_ranks(const RankGroup& group, const CancelToken* cancel) { return std::make_unique<SocketCollective>(group, cancel); }
+std::unique_ptr<Collective> connect_ranks(const RankGroup& group, const CancelToken* cancel) {
+  return std::make_unique<SocketCollective>(group, cancel);
+}
 
 }  // namespace spindle

@@ -6,7 +6,8 @@
 namespace spindle {
 
 inline uint64_t digest_of(const void* data, size_t bytes) {
-  constexpr uint64_t kPrime = 0x9e3779b97f4a7c15;  // odd, so that each step is a bijection of the lane
+  constexpr uint64_t kPrime =
+      0x9e3779b97f4a7c15;  // odd, so that each step is a bijection of the lane
   const char* at = static_cast<const char*>(data);
   uint64_t lanes[4] = {1, 2, 3, 4};
   size_t i = 0;

@@ -1,4 +1,5 @@
-// Element types. bfloat16 is stored as its 16 bits; arithmetic is always done in float (or double in the reference kernels).
+// Element types. bfloat16 is stored as its 16 bits; arithmetic is always done in float (or double
+// in the reference kernels).
 #pragma once
 #include <bit>
 #include <cstddef>
@@ -8,8 +9,12 @@ namespace spindle {
 
 enum class DType : uint8_t { F32, BF16, F64 };
 
-constexpr size_t dtype_size(DType dtype) { return dtype == DType::F32 ? 4 : dtype == DType::BF16 ? 2 : 8; }
-constexpr const char* dtype_name(DType dtype) { return dtype == DType::F32 ? "float32" : dtype == DType::BF16 ? "bfloat16" : "float64"; }
+constexpr size_t dtype_size(DType dtype) {
+  return dtype == DType::F32 ? 4 : dtype == DType::BF16 ? 2 : 8;
+}
+constexpr const char* dtype_name(DType dtype) {
+  return dtype == DType::F32 ? "float32" : dtype == DType::BF16 ? "bfloat16" : "float64";
+}
 
 struct bf16 {
   uint16_t bits;

@@ -1,4 +1,5 @@
-// Typed errors. Everything the engine refuses is an Error with a code and one sentence; nothing exits or aborts.
+// Typed errors. Everything the engine refuses is an Error with a code and one sentence; nothing
+// exits or aborts.
 #pragma once
 #include <sstream>
 #include <stdexcept>
@@ -6,7 +7,16 @@
 
 namespace spindle {
 
-enum class Code { InvalidArgument, NotFound, DataLoss, ResourceExhausted, Cancelled, Diverged, Unavailable, Internal };
+enum class Code {
+  InvalidArgument,
+  NotFound,
+  DataLoss,
+  ResourceExhausted,
+  Cancelled,
+  Diverged,
+  Unavailable,
+  Internal
+};
 
 const char* code_name(Code code);
 
@@ -30,13 +40,15 @@ std::string cat(const Args&... args) {
 // Refuses bad input: the message says where, what was expected and what was got.
 template <class... Args>
 void require(bool condition, const Args&... message) {
-  if (!condition) [[unlikely]] throw Error(Code::InvalidArgument, cat(message...));
+  if (!condition) [[unlikely]]
+    throw Error(Code::InvalidArgument, cat(message...));
 }
 
 // For bugs of ours, not for inputs.
 template <class... Args>
 void ensure(bool condition, const Args&... message) {
-  if (!condition) [[unlikely]] throw Error(Code::Internal, cat(message...));
+  if (!condition) [[unlikely]]
+    throw Error(Code::Internal, cat(message...));
 }
 
 }  // namespace spindle

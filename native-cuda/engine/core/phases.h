@@ -15,7 +15,8 @@ struct Phase {
 // Started when built; phases are in the order in which they began.
 class PhaseClock {
  public:
-  // Runs `work` as one phase and returns what it returns. A name that comes again adds to its first phase.
+  // Runs `work` as one phase and returns what it returns. A name that comes again adds to its first
+  // phase.
   template <class F>
   decltype(auto) time(const char* name, F&& work) {
     Stop stop{*this, name, now_ms()};
@@ -30,7 +31,10 @@ class PhaseClock {
     double start_ms;
     ~Stop() { clock.add(name, start_ms, clock.now_ms() - start_ms); }
   };
-  double now_ms() const { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count(); }
+  double now_ms() const {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_)
+        .count();
+  }
   void add(const char* name, double start_ms, double duration_ms) {
     for (Phase& phase : phases_)
       if (phase.name == name) {

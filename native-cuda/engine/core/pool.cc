@@ -10,8 +10,8 @@ namespace spindle {
 
 namespace {
 constexpr size_t kHugePage = size_t(2) << 20;
-constexpr size_t kSmall = size_t(256) << 10;   // blocks below have classes, others come from regions
-constexpr size_t kPage = 4096;                 // pieces of regions are multiples of it
+constexpr size_t kSmall = size_t(256) << 10;  // blocks below have classes, others come from regions
+constexpr size_t kPage = 4096;                // pieces of regions are multiples of it
 
 size_t round_to(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 
@@ -20,12 +20,17 @@ class HostBlocks : public BlockSource {
   void* allocate(size_t bytes, bool region, size_t held) override {
     size_t alignment = region ? kHugePage : 64;
     void* data = std::aligned_alloc(alignment, round_to(bytes, alignment));
-    if (!data) throw Error(Code::ResourceExhausted, cat("out of memory: asked for ", bytes >> 20, " MiB with ", held >> 20, " MiB held; lower the batch size or the resolution"));
+    if (!data)
+      throw Error(Code::ResourceExhausted,
+                  cat("out of memory: asked for ", bytes >> 20, " MiB with ", held >> 20,
+                      " MiB held; lower the batch size or the resolution"));
     if (region) madvise(data, bytes, MADV_HUGEPAGE);
     return data;
   }
   void free(void* data) noexcept override { std::free(data); }
-  bool discard(void* data, size_t bytes) noexcept override { return madvise(data, bytes, MADV_DONTNEED) == 0; }
+  bool discard(void* data, size_t bytes) noexcept override {
+    return madvise(data, bytes, MADV_DONTNEED) == 0;
+  }
 };
 }  // namespace
 
@@ -34,7 +39,8 @@ std::shared_ptr<BlockSource> host_blocks() {
   return blocks;
 }
 
-// Small blocks: steps of a thirty-second of the size, so that little is lost and blocks of similar size are shared.
+// Small blocks: steps of a thirty-second of the size, so that little is lost and blocks of similar
+// size are shared.
 size_t BufferPool::rounded(size_t bytes) {
   if (bytes >= kSmall) return round_to(bytes, kPage);
   bytes = std::max<size_t>(bytes, 64);
@@ -52,7 +58,8 @@ void* BufferPool::allocate(size_t bytes) {
 
 void* BufferPool::small_block(size_t size) {
   // The smallest free block that is not much too large.
-  for (auto it = small_free_.lower_bound(size); it != small_free_.end() && it->first <= size + size / 2; ++it) {
+  for (auto it = small_free_.lower_bound(size);
+       it != small_free_.end() && it->first <= size + size / 2; ++it) {
     if (it->second.empty()) continue;
     void* data = it->second.back();
     it->second.pop_back();
@@ -73,7 +80,8 @@ void* BufferPool::large_block(size_t size) {
   free_.erase({whole.size, data});
   piece->second = {size, false, whole.first, false};
   if (whole.size > size) {
-    pieces_.emplace_hint(std::next(piece), data + size, Piece{whole.size - size, true, false, whole.fresh});
+    pieces_.emplace_hint(std::next(piece), data + size,
+                         Piece{whole.size - size, true, false, whole.fresh});
     free_.insert({whole.size - size, data + size});
   }
   stats_.used_bytes += size;
@@ -81,7 +89,8 @@ void* BufferPool::large_block(size_t size) {
 }
 
 BufferPool::Pieces::iterator BufferPool::add_region(size_t size) {
-  size = round_to(std::max(size, source_->region_bytes()), source_->region_bytes() < kHugePage ? kPage : kHugePage);
+  size = round_to(std::max(size, source_->region_bytes()),
+                  source_->region_bytes() < kHugePage ? kPage : kHugePage);
   auto* data = static_cast<std::byte*>(from_source(size, true));
   free_.insert({size, data});
   return pieces_.insert({data, {size, true, true, true}}).first;
@@ -92,7 +101,8 @@ void* BufferPool::from_source(size_t size, bool region) {
   try {
     data = source_->allocate(size, region, stats_.held_bytes);
   } catch (const Error& error) {
-    if (held_ || error.code() != Code::ResourceExhausted || stats_.held_bytes == stats_.used_bytes) throw;
+    if (held_ || error.code() != Code::ResourceExhausted || stats_.held_bytes == stats_.used_bytes)
+      throw;
     trim();  // what is kept for later may be all that is missing
     data = source_->allocate(size, region, stats_.held_bytes);
   }
@@ -117,7 +127,8 @@ void BufferPool::release(void* data, size_t) noexcept {
     pieces_.erase(right);
     return left;
   };
-  if (auto next = std::next(piece); next != pieces_.end() && next->second.free && !next->second.first) {
+  if (auto next = std::next(piece);
+      next != pieces_.end() && next->second.free && !next->second.first) {
     free_.erase({next->second.size, next->first});
     join(piece, next);
   }

@@ -8,7 +8,8 @@ namespace spindle {
 namespace {
 constexpr double kTwoPi = 2 * std::numbers::pi;
 
-// PyTorch's normal_fill_16: the first half gives radii, the second angles. Double inside, so that every libm gives the same floats.
+// PyTorch's normal_fill_16: the first half gives radii, the second angles. Double inside, so that
+// every libm gives the same floats.
 void box_muller_16(float* data) {
   for (int j = 0; j < 8; ++j) {
     double radius = std::sqrt(-2 * std::log(1.0 - double(data[j])));
@@ -73,14 +74,18 @@ Philox::Philox(uint64_t seed, uint32_t iteration) {
 std::array<uint32_t, 4> Philox::rounds(std::array<uint32_t, 4> c, std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     uint64_t p0 = uint64_t(0xd2511f53u) * c[0], p1 = uint64_t(0xcd9e8d57u) * c[2];
-    c = {uint32_t(p1 >> 32) ^ c[1] ^ key[0], uint32_t(p1), uint32_t(p0 >> 32) ^ c[3] ^ key[1], uint32_t(p0)};
+    c = {uint32_t(p1 >> 32) ^ c[1] ^ key[0], uint32_t(p1), uint32_t(p0 >> 32) ^ c[3] ^ key[1],
+         uint32_t(p0)};
     key[0] += 0x9e3779b9u;
     key[1] += 0xbb67ae85u;
   }
   return c;
 }
 
-std::array<uint32_t, 4> Philox::block(uint32_t step, uint32_t sample, Draw draw, uint32_t index) const {
+std::array<uint32_t, 4> Philox::block(uint32_t step,
+                                      uint32_t sample,
+                                      Draw draw,
+                                      uint32_t index) const {
   return rounds({index, sample, step, uint32_t(draw)}, key_);
 }
 
@@ -90,7 +95,11 @@ double Philox::uniform(uint32_t step, uint32_t sample, Draw draw, uint32_t index
 }
 
 // 64 random bits against a 32-bit bound: the bias is below 2^-32.
-uint32_t Philox::integer(uint32_t step, uint32_t sample, Draw draw, uint32_t bound, uint32_t index) const {
+uint32_t Philox::integer(uint32_t step,
+                         uint32_t sample,
+                         Draw draw,
+                         uint32_t bound,
+                         uint32_t index) const {
   auto words = block(step, sample, draw, index);
   uint64_t low = uint64_t(words[1]) * bound;
   return uint32_t((uint64_t(words[0]) * bound + (low >> 32)) >> 32);
@@ -102,7 +111,8 @@ void Philox::normal(float* out, int64_t count, uint32_t step, uint32_t sample, D
     float four[4];
     for (int pair = 0; pair < 2; ++pair) {
       // (0, 1], so that the logarithm is finite
-      double u = (double(words[size_t(2 * pair)]) + 1) * 0x1p-32, v = double(words[size_t(2 * pair + 1)]) * 0x1p-32;
+      double u = (double(words[size_t(2 * pair)]) + 1) * 0x1p-32,
+             v = double(words[size_t(2 * pair + 1)]) * 0x1p-32;
       double radius = std::sqrt(-2 * std::log(u));
       four[2 * pair] = float(radius * std::cos(kTwoPi * v));
       four[2 * pair + 1] = float(radius * std::sin(kTwoPi * v));

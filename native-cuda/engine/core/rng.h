@@ -1,5 +1,6 @@
-// Two sources of random numbers. TorchGenerator repeats PyTorch's CPU generator, so that a seed gives the image that diffusers
-// gives. Philox is counter-based: a draw depends on its coordinates alone, so that resuming or re-sharding changes nothing.
+// Two sources of random numbers. TorchGenerator repeats PyTorch's CPU generator, so that a seed
+// gives the image that diffusers gives. Philox is counter-based: a draw depends on its coordinates
+// alone, so that resuming or re-sharding changes nothing.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -26,7 +27,14 @@ class TorchGenerator {
 };
 
 // What a draw is for; part of its coordinates.
-enum class Draw : uint32_t { Timestep = 1, Noise = 2, Posterior = 3, CaptionDropout = 4, Test = 5, Adapter = 6 };
+enum class Draw : uint32_t {
+  Timestep = 1,
+  Noise = 2,
+  Posterior = 3,
+  CaptionDropout = 4,
+  Test = 5,
+  Adapter = 6
+};
 
 // Philox4x32-10, keyed by (seed, iteration), with counter (step, sample, draw, block).
 class Philox {
@@ -36,14 +44,19 @@ class Philox {
   // In [0, 1).
   double uniform(uint32_t step, uint32_t sample, Draw draw, uint32_t index = 0) const;
   // In [0, bound).
-  uint32_t integer(uint32_t step, uint32_t sample, Draw draw, uint32_t bound, uint32_t index = 0) const;
+  uint32_t integer(uint32_t step,
+                   uint32_t sample,
+                   Draw draw,
+                   uint32_t bound,
+                   uint32_t index = 0) const;
   // `count` standard normal values.
   void normal(float* out, int64_t count, uint32_t step, uint32_t sample, Draw draw) const;
 
   std::array<uint32_t, 2> key() const { return key_; }
 
   // The bare function, for its published test vectors.
-  static std::array<uint32_t, 4> rounds(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
+  static std::array<uint32_t, 4> rounds(std::array<uint32_t, 4> counter,
+                                        std::array<uint32_t, 2> key);
 
  private:
   std::array<uint32_t, 2> key_;

@@ -1,5 +1,5 @@
-// Tensor: reference-counted storage, shape, dtype; always dense, row-major. Images are (B, H, W, C), tokens (B, T, C):
-// reshaping between the two is free and shares the storage.
+// Tensor: reference-counted storage, shape, dtype; always dense, row-major. Images are (B, H, W,
+// C), tokens (B, T, C): reshaping between the two is free and shares the storage.
 #pragma once
 #include <array>
 #include <atomic>
@@ -49,7 +49,8 @@ class Storage {
   Storage& operator=(const Storage&) = delete;
   std::byte* data() { return static_cast<std::byte*>(data_); }
   size_t bytes() const { return bytes_; }
-  // Unique over the process: gradients are kept per storage, so a reshaped tensor shares its gradient.
+  // Unique over the process: gradients are kept per storage, so a reshaped tensor shares its
+  // gradient.
   uint64_t id() const { return id_; }
   bool needs_grad = false;
 
@@ -100,7 +101,11 @@ class Tensor {
 
 // What a tape node keeps of a tensor whose values it does not need.
 struct TensorRef {
-  TensorRef(const Tensor& t) : id(t.id()), shape(t.shape()), dtype(t.dtype()), needs_grad(t.needs_grad()) {}  // NOLINT: implicit on purpose
+  TensorRef(const Tensor& t)
+      : id(t.id()),
+        shape(t.shape()),
+        dtype(t.dtype()),
+        needs_grad(t.needs_grad()) {}  // NOLINT: implicit on purpose
   uint64_t id;
   Shape shape;
   DType dtype;

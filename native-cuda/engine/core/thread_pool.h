@@ -1,5 +1,6 @@
-// A fixed set of threads that run numbered tasks. What a task computes depends on its number alone, never on the thread that
-// runs it or on how many there are: so results do not depend on the number of threads.
+// A fixed set of threads that run numbered tasks. What a task computes depends on its number alone,
+// never on the thread that runs it or on how many there are: so results do not depend on the number
+// of threads.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -21,7 +22,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return int(workers_.size()) + 1; }
-  // Runs task(i, thread) for i in [0, count); returns when all are done. The first exception is thrown again here.
+  // Runs task(i, thread) for i in [0, count); returns when all are done. The first exception is
+  // thrown again here.
   template <class F>
   void run(int64_t count, F&& task) {
     if (count <= 0) return;
@@ -30,7 +32,9 @@ class ThreadPool {
       return;
     }
     using Fn = std::remove_reference_t<F>;
-    run_erased(count, [](void* f, int64_t i, int thread) { (*static_cast<Fn*>(f))(i, thread); }, const_cast<void*>(static_cast<const void*>(&task)));
+    run_erased(
+        count, [](void* f, int64_t i, int thread) { (*static_cast<Fn*>(f))(i, thread); },
+        const_cast<void*>(static_cast<const void*>(&task)));
   }
 
   static int available_processors();

@@ -6,15 +6,21 @@
 
 namespace spindle {
 
-Config::Config(Json object, std::string label) : json_(std::move(object)), label_(std::move(label)) {
-  if (!json_.is_object()) throw Error(Code::InvalidArgument, cat(label_, ": expected a JSON object, got ", json_.describe()));
+Config::Config(Json object, std::string label)
+    : json_(std::move(object)), label_(std::move(label)) {
+  if (!json_.is_object())
+    throw Error(Code::InvalidArgument,
+                cat(label_, ": expected a JSON object, got ", json_.describe()));
 }
 
-Config Config::parse(const std::string& text, const std::string& label) { return {Json::parse(text, label), label}; }
+Config Config::parse(const std::string& text, const std::string& label) {
+  return {Json::parse(text, label), label};
+}
 
 void Config::refuse(const std::string& key, const std::string& expected) const {
   const Json* got = json_.find(key);
-  throw Error(Code::InvalidArgument, cat(label_, ": ", key, ": expected ", expected, ", got ", got ? got->describe() : "nothing"));
+  throw Error(Code::InvalidArgument, cat(label_, ": ", key, ": expected ", expected, ", got ",
+                                         got ? got->describe() : "nothing"));
 }
 
 const Json* Config::field(const std::string& key, bool needed, const char* expected) const {
@@ -42,7 +48,9 @@ int64_t Config::integer(const std::string& key, std::optional<int64_t> fallback)
   if (!value) return *fallback;
   if (value->is_integer()) return value->integer();
   // 1.0 is an integer to Python too.
-  if (!value->is_number() || value->number() != double(int32_t(std::clamp(value->number(), -2e9, 2e9)))) refuse(key, "an integer");
+  if (!value->is_number() ||
+      value->number() != double(int32_t(std::clamp(value->number(), -2e9, 2e9))))
+    refuse(key, "an integer");
   return int64_t(value->number());
 }
 
@@ -60,11 +68,14 @@ std::string Config::string(const std::string& key, std::optional<std::string> fa
   return value->string();
 }
 
-std::string Config::choice(const std::string& key, const std::vector<std::string>& allowed, std::optional<std::string> fallback) const {
+std::string Config::choice(const std::string& key,
+                           const std::vector<std::string>& allowed,
+                           std::optional<std::string> fallback) const {
   std::string value = string(key, std::move(fallback));
   if (std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
     std::string expected;
-    for (size_t i = 0; i < allowed.size(); ++i) expected += (i == 0 ? "" : i + 1 == allowed.size() ? " or " : ", ") + allowed[i];
+    for (size_t i = 0; i < allowed.size(); ++i)
+      expected += (i == 0 ? "" : i + 1 == allowed.size() ? " or " : ", ") + allowed[i];
     refuse(key, expected);
   }
   return value;
@@ -72,7 +83,11 @@ std::string Config::choice(const std::string& key, const std::vector<std::string
 
 namespace {
 template <class T, class Convert>
-std::vector<T> list(const Config& config, const std::string& key, const Json* value, const char* expected, Convert convert) {
+std::vector<T> list(const Config& config,
+                    const std::string& key,
+                    const Json* value,
+                    const char* expected,
+                    Convert convert) {
   if (!value->is_array()) config.refuse(key, expected);
   std::vector<T> out;
   for (const Json& item : value->items())
@@ -83,26 +98,29 @@ std::vector<T> list(const Config& config, const std::string& key, const Json* va
 
 std::vector<int64_t> Config::integers(const std::string& key) const {
   constexpr const char* expected = "a list of integers";
-  return list<int64_t>(*this, key, field(key, true, expected), expected, [](const Json& item, auto& out) {
-    if (item.is_integer()) out.push_back(item.integer());
-    return item.is_integer();
-  });
+  return list<int64_t>(*this, key, field(key, true, expected), expected,
+                       [](const Json& item, auto& out) {
+                         if (item.is_integer()) out.push_back(item.integer());
+                         return item.is_integer();
+                       });
 }
 
 std::vector<double> Config::numbers(const std::string& key) const {
   constexpr const char* expected = "a list of numbers";
-  return list<double>(*this, key, field(key, true, expected), expected, [](const Json& item, auto& out) {
-    if (item.is_number()) out.push_back(item.number());
-    return item.is_number();
-  });
+  return list<double>(*this, key, field(key, true, expected), expected,
+                      [](const Json& item, auto& out) {
+                        if (item.is_number()) out.push_back(item.number());
+                        return item.is_number();
+                      });
 }
 
 std::vector<std::string> Config::strings(const std::string& key) const {
   constexpr const char* expected = "a list of strings";
-  return list<std::string>(*this, key, field(key, true, expected), expected, [](const Json& item, auto& out) {
-    if (item.is_string()) out.push_back(item.string());
-    return item.is_string();
-  });
+  return list<std::string>(*this, key, field(key, true, expected), expected,
+                           [](const Json& item, auto& out) {
+                             if (item.is_string()) out.push_back(item.string());
+                             return item.is_string();
+                           });
 }
 
 Config Config::nested(const std::string& key) const {
@@ -128,7 +146,9 @@ void Config::only(const std::string& key, const std::vector<Json>& supported) co
 void Config::refuse_unread() const {
   for (const auto& [key, value] : json_.members())
     if (!key.starts_with('_') && !read_.contains(key))
-      throw Error(Code::InvalidArgument, cat(label_, ": ", key, ": expected a known key, got this one with value ", value.describe()));
+      throw Error(Code::InvalidArgument,
+                  cat(label_, ": ", key, ": expected a known key, got this one with value ",
+                      value.describe()));
 }
 
 }  // namespace spindle

@@ -1,5 +1,6 @@
-// A config.json being read: typed fields with errors that name file, field, expected and got. Keys are remembered as they are
-// read, so that whoever builds a model from it can refuse the ones that nobody read. null counts as absent.
+// A config.json being read: typed fields with errors that name file, field, expected and got. Keys
+// are remembered as they are read, so that whoever builds a model from it can refuse the ones that
+// nobody read. null counts as absent.
 #pragma once
 #include <optional>
 #include <set>
@@ -22,7 +23,9 @@ class Config {
   bool boolean(const std::string& key, std::optional<bool> fallback = {}) const;
   std::string string(const std::string& key, std::optional<std::string> fallback = {}) const;
   // A string out of a closed set.
-  std::string choice(const std::string& key, const std::vector<std::string>& allowed, std::optional<std::string> fallback = {}) const;
+  std::string choice(const std::string& key,
+                     const std::vector<std::string>& allowed,
+                     std::optional<std::string> fallback = {}) const;
   std::vector<int64_t> integers(const std::string& key) const;
   std::vector<double> numbers(const std::string& key) const;
   std::vector<std::string> strings(const std::string& key) const;
@@ -34,7 +37,8 @@ class Config {
   void only(const std::string& key, const std::vector<Json>& supported) const;
   // A key that has no bearing on what is computed.
   void ignore(const std::string& key) const { read_.insert(key); }
-  // Refuses, by name, the first key that was not read. Keys that start with "_" are the library's own notes.
+  // Refuses, by name, the first key that was not read. Keys that start with "_" are the library's
+  // own notes.
   void refuse_unread() const;
 
   const Json& json() const { return json_; }

@@ -9,9 +9,16 @@ namespace spindle {
 
 namespace {
 template <class T>
-const T& get(const std::variant<std::monostate, bool, int64_t, double, std::string, Json::Array, Json::Object>& value, const Json& json, const char* expected) {
+const T& get(
+    const std::
+        variant<std::monostate, bool, int64_t, double, std::string, Json::Array, Json::Object>&
+            value,
+    const Json& json,
+    const char* expected) {
   const T* got = std::get_if<T>(&value);
-  if (!got) throw Error(Code::InvalidArgument, cat("[json] expected ", expected, ", got ", json.describe()));
+  if (!got)
+    throw Error(Code::InvalidArgument,
+                cat("[json] expected ", expected, ", got ", json.describe()));
   return *got;
 }
 
@@ -24,14 +31,17 @@ void write(std::string& out, const Json& json) {
     out += std::to_string(json.integer());
   } else if (json.is_number()) {
     double x = json.number();
-    if (std::isnan(x)) out += "NaN";
-    else if (std::isinf(x)) out += x < 0 ? "-Infinity" : "Infinity";
+    if (std::isnan(x))
+      out += "NaN";
+    else if (std::isinf(x))
+      out += x < 0 ? "-Infinity" : "Infinity";
     else {
       char text[40];
       auto end = std::to_chars(text, text + sizeof(text), x).ptr;
       std::string_view digits(text, size_t(end - text));
       out += digits;
-      if (digits.find_first_of(".e") == std::string_view::npos) out += ".0";  // stays a float when read again
+      if (digits.find_first_of(".e") == std::string_view::npos)
+        out += ".0";  // stays a float when read again
     }
   } else if (json.is_string()) {
     out += json_quote(json.string());
@@ -61,7 +71,9 @@ void write(std::string& out, const Json& json) {
 
 bool Json::boolean() const { return get<bool>(value_, *this, "true or false"); }
 int64_t Json::integer() const { return get<int64_t>(value_, *this, "an integer"); }
-double Json::number() const { return is_integer() ? double(integer()) : get<double>(value_, *this, "a number"); }
+double Json::number() const {
+  return is_integer() ? double(integer()) : get<double>(value_, *this, "a number");
+}
 const std::string& Json::string() const { return get<std::string>(value_, *this, "a string"); }
 const Json::Array& Json::items() const { return get<Array>(value_, *this, "a list"); }
 const Json::Object& Json::members() const { return get<Object>(value_, *this, "an object"); }
@@ -106,13 +118,27 @@ std::string json_quote(std::string_view text) {
   std::string out = "\"";
   for (char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
       default:
         if (uint8_t(c) < 0x20) {
           const char* hex = "0123456789abcdef";

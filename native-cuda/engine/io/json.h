@@ -1,5 +1,6 @@
-// JSON values, a strict parser and a writer. The parser refuses duplicate keys, trailing text, invalid UTF-8 and deep nesting;
-// it takes NaN, Infinity and -Infinity, which Python (and so diffusers' configs) write.
+// JSON values, a strict parser and a writer. The parser refuses duplicate keys, trailing text,
+// invalid UTF-8 and deep nesting; it takes NaN, Infinity and -Infinity, which Python (and so
+// diffusers' configs) write.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -16,15 +17,15 @@ class Json {
   using Object = std::vector<std::pair<std::string, Json>>;  // in the text's order
 
   Json() = default;
-  Json(std::nullptr_t) {}                                          // NOLINT: implicit on purpose, as the next ones
-  Json(bool value) : value_(value) {}                              // NOLINT
-  Json(double value) : value_(value) {}                            // NOLINT
-  Json(int value) : value_(int64_t(value)) {}                      // NOLINT
-  Json(int64_t value) : value_(value) {}                           // NOLINT
-  Json(const char* value) : value_(std::string(value)) {}          // NOLINT
-  Json(std::string value) : value_(std::move(value)) {}            // NOLINT
-  Json(Array value) : value_(std::move(value)) {}                  // NOLINT
-  Json(Object value) : value_(std::move(value)) {}                 // NOLINT
+  Json(std::nullptr_t) {}                      // NOLINT: implicit on purpose, as the next ones
+  Json(bool value) : value_(value) {}          // NOLINT
+  Json(double value) : value_(value) {}        // NOLINT
+  Json(int value) : value_(int64_t(value)) {}  // NOLINT
+  Json(int64_t value) : value_(value) {}       // NOLINT
+  Json(const char* value) : value_(std::string(value)) {}  // NOLINT
+  Json(std::string value) : value_(std::move(value)) {}    // NOLINT
+  Json(Array value) : value_(std::move(value)) {}          // NOLINT
+  Json(Object value) : value_(std::move(value)) {}         // NOLINT
 
   // `where` (a file, usually) starts every error message.
   static Json parse(std::string_view text, const std::string& where);

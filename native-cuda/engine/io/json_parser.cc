@@ -26,11 +26,14 @@ class Parser {
 
  private:
   [[noreturn]] void fail(size_t position, const std::string& got) const {
-    throw Error(Code::InvalidArgument, cat(where_, ": expected JSON, got ", got, " at byte ", position));
+    throw Error(Code::InvalidArgument,
+                cat(where_, ": expected JSON, got ", got, " at byte ", position));
   }
 
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) ++at_;
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r'))
+      ++at_;
   }
 
   char peek() const {
@@ -55,10 +58,14 @@ class Parser {
     if (depth > kMaxDepth) fail(at_, cat("lists and objects nested deeper than ", kMaxDepth));
     skip_space();
     switch (peek()) {
-      case '{': return object(depth);
-      case '[': return array(depth);
-      case '"': return string();
-      default: break;
+      case '{':
+        return object(depth);
+      case '[':
+        return array(depth);
+      case '"':
+        return string();
+      default:
+        break;
     }
     if (take("null")) return {};
     if (take("true")) return true;
@@ -131,7 +138,9 @@ class Parser {
       if (std::from_chars(begin, end, whole).ec == std::errc()) return whole;
     }
     double x = 0;
-    if (std::from_chars(begin, end, x).ec == std::errc::result_out_of_range) fail(start, cat("a number out of range, ", text_.substr(start, std::min<size_t>(at_ - start, 40))));
+    if (std::from_chars(begin, end, x).ec == std::errc::result_out_of_range)
+      fail(start,
+           cat("a number out of range, ", text_.substr(start, std::min<size_t>(at_ - start, 40))));
     return x;
   }
 
@@ -139,7 +148,8 @@ class Parser {
     uint32_t code = 0;
     if (at_ + 4 > text_.size()) fail(at_, "an unfinished \\u escape");
     auto [end, error] = std::from_chars(text_.data() + at_, text_.data() + at_ + 4, code, 16);
-    if (error != std::errc() || end != text_.data() + at_ + 4) fail(at_, "a \\u escape without four hex digits");
+    if (error != std::errc() || end != text_.data() + at_ + 4)
+      fail(at_, "a \\u escape without four hex digits");
     at_ += 4;
     return code;
   }
@@ -152,7 +162,8 @@ class Parser {
     } else if (code < 0x10000) {
       out += {char(0xe0 | code >> 12), char(0x80 | (code >> 6 & 0x3f)), char(0x80 | (code & 0x3f))};
     } else {
-      out += {char(0xf0 | code >> 18), char(0x80 | (code >> 12 & 0x3f)), char(0x80 | (code >> 6 & 0x3f)), char(0x80 | (code & 0x3f))};
+      out += {char(0xf0 | code >> 18), char(0x80 | (code >> 12 & 0x3f)),
+              char(0x80 | (code >> 6 & 0x3f)), char(0x80 | (code & 0x3f))};
     }
   }
 
@@ -161,14 +172,30 @@ class Parser {
     char c = peek();
     ++at_;
     switch (c) {
-      case '"': case '\\': case '/': out += c; return;
-      case 'n': out += '\n'; return;
-      case 't': out += '\t'; return;
-      case 'r': out += '\r'; return;
-      case 'b': out += '\b'; return;
-      case 'f': out += '\f'; return;
-      case 'u': break;
-      default: fail(start, "an unknown escape");
+      case '"':
+      case '\\':
+      case '/':
+        out += c;
+        return;
+      case 'n':
+        out += '\n';
+        return;
+      case 't':
+        out += '\t';
+        return;
+      case 'r':
+        out += '\r';
+        return;
+      case 'b':
+        out += '\b';
+        return;
+      case 'f':
+        out += '\f';
+        return;
+      case 'u':
+        break;
+      default:
+        fail(start, "an unknown escape");
     }
     uint32_t code = hex4();
     if (code >= 0xd800 && code < 0xdc00) {
@@ -190,8 +217,10 @@ class Parser {
       if (uint8_t(c) < 0x20) fail(at_, "a control character in a string");
       ++at_;
       if (c == '"') return out;
-      if (c == '\\') escape(out);
-      else out += c;
+      if (c == '\\')
+        escape(out);
+      else
+        out += c;
     }
   }
 
@@ -201,6 +230,8 @@ class Parser {
 };
 }  // namespace
 
-Json Json::parse(std::string_view text, const std::string& where) { return Parser(text, where).document(); }
+Json Json::parse(std::string_view text, const std::string& where) {
+  return Parser(text, where).document();
+}
 
 }  // namespace spindle

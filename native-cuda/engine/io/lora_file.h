@@ -1,7 +1,10 @@
-// Low-rank adapters in safetensors files, under the names that diffusers, PEFT and kohya's scripts use:
-//   unet.<layer>.lora_A.weight and .lora_B.weight (PEFT), .lora.down.weight and .lora.up.weight, <attention>.processor.<layer>_lora.down.weight
-//   (older diffusers), lora_unet_<layer with underscores>.lora_down.weight (kohya); <layer>.alpha where alpha is not the rank.
-// A layer is that of diffusers' U-Net. What a layer's weight gains is alpha / rank * up (N, r) * down (r, K...).
+// Low-rank adapters in safetensors files, under the names that diffusers, PEFT and kohya's scripts
+// use:
+//   unet.<layer>.lora_A.weight and .lora_B.weight (PEFT), .lora.down.weight and .lora.up.weight,
+//   <attention>.processor.<layer>_lora.down.weight (older diffusers), lora_unet_<layer with
+//   underscores>.lora_down.weight (kohya); <layer>.alpha where alpha is not the rank.
+// A layer is that of diffusers' U-Net. What a layer's weight gains is alpha / rank * up (N, r) *
+// down (r, K...).
 #pragma once
 #include <map>
 #include <memory>
@@ -22,7 +25,8 @@ struct LoraLayer {
 
 class LoraFile {
  public:
-  // Checks names and shapes against the model's parameters: an adapter of something else is refused by name.
+  // Checks names and shapes against the model's parameters: an adapter of something else is refused
+  // by name.
   LoraFile(const std::string& path, ParameterStore& model);
   const std::string& path() const { return file_->path(); }
   // By the parameter's name.

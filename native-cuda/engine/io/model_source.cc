@@ -35,18 +35,26 @@ std::vector<int64_t> whole_shape(const Parameter& parameter, const Found& found)
 }
 
 bool fits(const Parameter& parameter, const Found& found) {
-  return found.parts == 1 && !found.transposed ? fits(parameter, found.tensor->shape) : found.tensor->shape == whole_shape(parameter, found);
+  return found.parts == 1 && !found.transposed
+             ? fits(parameter, found.tensor->shape)
+             : found.tensor->shape == whole_shape(parameter, found);
 }
 
 bool ignored(const std::string& name, const LoadOptions& options) {
-  return std::any_of(options.ignored_suffixes.begin(), options.ignored_suffixes.end(), [&](const std::string& suffix) { return name.ends_with(suffix); });
+  return std::any_of(options.ignored_suffixes.begin(), options.ignored_suffixes.end(),
+                     [&](const std::string& suffix) { return name.ends_with(suffix); });
 }
 
 using Files = std::vector<std::unique_ptr<SafetensorsFile>>;
 
-// The tensor of every parameter, in the store's order; anything missing, left over or of another shape is refused.
-std::vector<Found> match(ParameterStore& store, const ModelSource& source, const LoadOptions& options, Files& files) {
-  require(!source.weights.empty(), source.label, ": expected at least one safetensors file, got none");
+// The tensor of every parameter, in the store's order; anything missing, left over or of another
+// shape is refused.
+std::vector<Found> match(ParameterStore& store,
+                         const ModelSource& source,
+                         const LoadOptions& options,
+                         Files& files) {
+  require(!source.weights.empty(), source.label,
+          ": expected at least one safetensors file, got none");
   std::unordered_map<std::string, Found> by_name;
   for (const std::string& path : source.weights) {
     const SafetensorsFile& file = *files.emplace_back(std::make_unique<SafetensorsFile>(path));
@@ -56,18 +64,24 @@ std::vector<Found> match(ParameterStore& store, const ModelSource& source, const
       for (size_t part = 0; part < layout.parameters.size(); ++part) {
         const std::string& name = layout.parameters[part];
         const Parameter* parameter = store.find(name);
-        require(parameter != nullptr, path, ": ", tensor.name, ": expected only tensors that the config asks for, got this one of shape ", shape_text(tensor.shape));
+        require(parameter != nullptr, path, ": ", tensor.name,
+                ": expected only tensors that the config asks for, got this one of shape ",
+                shape_text(tensor.shape));
         Found found{&file, &tensor, part, layout.parameters.size(), layout.transposed};
-        require(fits(*parameter, found), path, ": ", tensor.name, ": expected shape ", shape_text(whole_shape(*parameter, found)), ", got ", shape_text(tensor.shape));
+        require(fits(*parameter, found), path, ": ", tensor.name, ": expected shape ",
+                shape_text(whole_shape(*parameter, found)), ", got ", shape_text(tensor.shape));
         auto [it, fresh] = by_name.emplace(name, found);
-        require(fresh, path, ": ", tensor.name, ": expected one tensor for ", name, ", got another as ", it->second.tensor->name, " in ", it->second.file->path());
+        require(fresh, path, ": ", tensor.name, ": expected one tensor for ", name,
+                ", got another as ", it->second.tensor->name, " in ", it->second.file->path());
       }
     }
   }
   std::vector<Found> found;
   for (const Parameter& parameter : store.parameters()) {
     auto it = by_name.find(parameter.name);
-    require(it != by_name.end(), source.weights.size() == 1 ? source.weights[0] : source.label, ": ", parameter.name, ": expected a tensor of shape ", shape_text(file_shape(parameter)), ", got none");
+    require(it != by_name.end(), source.weights.size() == 1 ? source.weights[0] : source.label,
+            ": ", parameter.name, ": expected a tensor of shape ",
+            shape_text(file_shape(parameter)), ", got none");
     found.push_back(it->second);
   }
   return found;
@@ -79,14 +93,16 @@ class Additions {
   Additions() = default;
   Additions(ParameterStore& store, const std::vector<AdapterSource>& adapters) {
     for (const AdapterSource& adapter : adapters) {
-      require(std::isfinite(adapter.scale), adapter.path, ": scale: expected a number, got ", adapter.scale);
+      require(std::isfinite(adapter.scale), adapter.path, ": scale: expected a number, got ",
+              adapter.scale);
       files_.push_back({std::make_unique<LoraFile>(adapter.path, store), adapter.scale});
     }
   }
   template <class T>
   void add_to(const Parameter& parameter, T* values) const {
     for (const auto& [file, scale] : files_)
-      if (const LoraLayer* layer = file->find(parameter.name)) file->add_to(*layer, scale, values, parameter.shape.numel());
+      if (const LoraLayer* layer = file->find(parameter.name))
+        file->add_to(*layer, scale, values, parameter.shape.numel());
   }
 
  private:
@@ -97,7 +113,8 @@ class Additions {
 template <class T>
 void fill(const Parameter& parameter, const Found& found, const Additions& additions, T* out) {
   if (found.parts > 1 || found.transposed) {
-    ensure(parameter.kind != ParameterKind::Filter, "[model_source] ", parameter.name, ": filters are neither cut nor transposed");
+    ensure(parameter.kind != ParameterKind::Filter, "[model_source] ", parameter.name,
+           ": filters are neither cut nor transposed");
     std::vector<T> values(size_t(found.tensor->numel()));
     found.file->read(*found.tensor, values.data());
     size_t count = size_t(parameter.shape.numel());
@@ -125,7 +142,8 @@ void fill(const Parameter& parameter, const Found& found, const Additions& addit
   from_file_layout(parameter, values.data(), out);
 }
 
-// A block of memory that the host can write: the arena's own, or one that is copied there afterwards.
+// A block of memory that the host can write: the arena's own, or one that is copied there
+// afterwards.
 class Block {
  public:
   Block(Device& device, const Tensor& master) : device_(device), master_(master) {
@@ -133,8 +151,10 @@ class Block {
   }
   void read(const Parameter& parameter, const Found& found, const Additions& additions) {
     void* out = values_.empty() ? master_.raw() : values_.data();
-    if (master_.dtype() == DType::F64) fill(parameter, found, additions, static_cast<double*>(out));
-    else fill(parameter, found, additions, static_cast<float*>(out));
+    if (master_.dtype() == DType::F64)
+      fill(parameter, found, additions, static_cast<double*>(out));
+    else
+      fill(parameter, found, additions, static_cast<float*>(out));
   }
   void send() {
     if (!values_.empty()) device_.kernels().upload(master_, values_.data());
@@ -147,7 +167,9 @@ class Block {
 };
 }  // namespace
 
-void check_parameters(ParameterStore& store, const ModelSource& source, const LoadOptions& options) {
+void check_parameters(ParameterStore& store,
+                      const ModelSource& source,
+                      const LoadOptions& options) {
   Files files;
   match(store, source, options, files);
   Additions(store, source.adapters);
@@ -161,21 +183,27 @@ void load_parameters(ParameterStore& store, const ModelSource& source, const Loa
   // In groups: of a frozen model, the kernels take over one group's values before the next is read.
   for (size_t first = 0, last = 0; first < found.size(); first = last) {
     size_t bytes = 0;
-    while (last < found.size() && (last == first || bytes < kGroupBytes)) bytes += parameters[last++].master.bytes();
+    while (last < found.size() && (last == first || bytes < kGroupBytes))
+      bytes += parameters[last++].master.bytes();
     std::vector<Block> blocks;
     for (size_t i = first; i < last; ++i) blocks.emplace_back(store.device(), parameters[i].master);
-    store.device().threads().run(int64_t(last - first), [&](int64_t i, int) { blocks[size_t(i)].read(parameters[first + size_t(i)], found[first + size_t(i)], additions); });
+    store.device().threads().run(int64_t(last - first), [&](int64_t i, int) {
+      blocks[size_t(i)].read(parameters[first + size_t(i)], found[first + size_t(i)], additions);
+    });
     for (Block& block : blocks) block.send();
     blocks.clear();
     for (size_t i = first; i < last; ++i) store.commit(parameters[i]);
   }
 }
 
-void save_parameters(const std::string& path, const std::vector<ParameterValues>& values, const std::map<std::string, std::string>& metadata) {
+void save_parameters(const std::string& path,
+                     const std::vector<ParameterValues>& values,
+                     const std::map<std::string, std::string>& metadata) {
   std::vector<TensorToWrite> tensors;
   for (const ParameterValues& v : values) {
     for (const Parameter& parameter : v.store->parameters()) {
-      auto write = [&parameter, arena = v.arena, &device = v.store->device()](const ByteSink& sink) {
+      auto write = [&parameter, arena = v.arena,
+                    &device = v.store->device()](const ByteSink& sink) {
         size_t count = size_t(parameter.shape.numel());
         Tensor block = arena.slice(parameter.offset, parameter.shape);
         std::vector<float> native, out(count);
@@ -199,7 +227,9 @@ void save_parameters(const std::string& path, const std::vector<ParameterValues>
   write_safetensors(path, std::move(tensors), metadata);
 }
 
-std::map<std::string, std::string> load_saved_parameters(const std::string& path, const std::vector<ParameterValues>& values) {
+std::map<std::string, std::string> load_saved_parameters(
+    const std::string& path,
+    const std::vector<ParameterValues>& values) {
   SafetensorsFile file(path);
   size_t expected = 0;
   // All is checked before anything is changed.
@@ -207,11 +237,13 @@ std::map<std::string, std::string> load_saved_parameters(const std::string& path
     for (const Parameter& parameter : v.store->parameters()) {
       std::string name = v.prefix + parameter.name;
       const FileTensor& tensor = file.at(name);
-      require(fits(parameter, tensor.shape), path, ": ", name, ": expected shape ", shape_text(file_shape(parameter)), ", got ", shape_text(tensor.shape));
+      require(fits(parameter, tensor.shape), path, ": ", name, ": expected shape ",
+              shape_text(file_shape(parameter)), ", got ", shape_text(tensor.shape));
       ++expected;
     }
   }
-  require(file.tensors().size() == expected, path, ": expected ", expected, " tensors, got ", file.tensors().size());
+  require(file.tensors().size() == expected, path, ": expected ", expected, " tensors, got ",
+          file.tensors().size());
   const Additions none;
   for (const ParameterValues& v : values)
     for (const Parameter& parameter : v.store->parameters()) {

@@ -23,7 +23,8 @@ struct TypeRow {
   size_t size;
 };
 // By FileType.
-constexpr TypeRow kTypes[] = {{"I64", 8}, {"F64", 8}, {"F32", 4}, {"I32", 4}, {"BF16", 2}, {"F16", 2}, {"U8", 1}};
+constexpr TypeRow kTypes[] = {{"I64", 8},  {"F64", 8}, {"F32", 4}, {"I32", 4},
+                              {"BF16", 2}, {"F16", 2}, {"U8", 1}};
 
 template <class T>
 T load(const std::byte* p) {  // tensors need not be aligned
@@ -34,13 +35,20 @@ T load(const std::byte* p) {  // tensors need not be aligned
 
 double to_real(const std::byte* p, FileType type, int64_t i) {
   switch (type) {
-    case FileType::F64: return load<double>(p + 8 * i);
-    case FileType::F32: return double(load<float>(p + 4 * i));
-    case FileType::F16: return double(half_to_float(load<uint16_t>(p + 2 * i)));
-    case FileType::BF16: return double(to_float(bf16{load<uint16_t>(p + 2 * i)}));
-    case FileType::I64: return double(load<int64_t>(p + 8 * i));
-    case FileType::I32: return double(load<int32_t>(p + 4 * i));
-    case FileType::U8: return double(load<uint8_t>(p + i));
+    case FileType::F64:
+      return load<double>(p + 8 * i);
+    case FileType::F32:
+      return double(load<float>(p + 4 * i));
+    case FileType::F16:
+      return double(half_to_float(load<uint16_t>(p + 2 * i)));
+    case FileType::BF16:
+      return double(to_float(bf16{load<uint16_t>(p + 2 * i)}));
+    case FileType::I64:
+      return double(load<int64_t>(p + 8 * i));
+    case FileType::I32:
+      return double(load<int32_t>(p + 4 * i));
+    case FileType::U8:
+      return double(load<uint8_t>(p + i));
   }
   return 0;
 }
@@ -55,7 +63,8 @@ void convert(const std::byte* p, const FileTensor& tensor, T* out) {
 }
 
 uint64_t unsigned_value(const Json& json, const std::string& where, const char* what) {
-  require(json.is_integer() && json.integer() >= 0, where, ": ", what, ": expected a non-negative integer, got ", json.describe());
+  require(json.is_integer() && json.integer() >= 0, where, ": ", what,
+          ": expected a non-negative integer, got ", json.describe());
   return uint64_t(json.integer());
 }
 }  // namespace
@@ -73,9 +82,10 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     Code code = errno == ENOENT ? Code::NotFound : Code::InvalidArgument;
-    throw Error(code, cat(path, ": expected a readable safetensors file, got ", std::strerror(errno)));
+    throw Error(code,
+                cat(path, ": expected a readable safetensors file, got ", std::strerror(errno)));
   }
-  struct stat info {};
+  struct stat info{};
   bool regular = ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
   uint64_t bytes = regular ? uint64_t(info.st_size) : 0;
   if (regular && bytes >= 8) {
@@ -87,12 +97,15 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   require(bytes >= 8, path, ": expected a safetensors file of at least 8 bytes, got ", bytes);
   if (map_ == MAP_FAILED) {
     map_ = nullptr;
-    throw Error(Code::ResourceExhausted, cat(path, ": cannot map ", bytes, " bytes: ", std::strerror(errno)));
+    throw Error(Code::ResourceExhausted,
+                cat(path, ": cannot map ", bytes, " bytes: ", std::strerror(errno)));
   }
   try {
     uint64_t header = load<uint64_t>(static_cast<const std::byte*>(map_));
-    require(header <= kMaxHeader, path, ": header length: expected at most ", kMaxHeader, " bytes, got ", header);
-    require(header <= bytes - 8, path, ": header length: expected at most the ", bytes - 8, " bytes that follow, got ", header);
+    require(header <= kMaxHeader, path, ": header length: expected at most ", kMaxHeader,
+            " bytes, got ", header);
+    require(header <= bytes - 8, path, ": header length: expected at most the ", bytes - 8,
+            " bytes that follow, got ", header);
     data_ = static_cast<const std::byte*>(map_) + 8 + header;
     parse_header(static_cast<const char*>(map_) + 8, size_t(header), bytes - 8 - header);
   } catch (...) {
@@ -107,7 +120,9 @@ SafetensorsFile::~SafetensorsFile() {
 
 void SafetensorsFile::parse_header(const char* text, size_t length, uint64_t data_bytes) {
   Json header = Json::parse({text, length}, path_ + ": header");
-  if (!header.is_object()) throw Error(Code::InvalidArgument, cat(path_, ": header: expected an object, got ", header.describe()));
+  if (!header.is_object())
+    throw Error(Code::InvalidArgument,
+                cat(path_, ": header: expected an object, got ", header.describe()));
   for (const auto& [name, entry] : header.members()) {
     std::string where = cat(path_, ": ", name);
     require(entry.is_object(), where, ": expected an object, got ", entry.describe());
@@ -119,14 +134,21 @@ void SafetensorsFile::parse_header(const char* text, size_t length, uint64_t dat
       continue;
     }
     for (const auto& [key, value] : entry.members())
-      require(key == "dtype" || key == "shape" || key == "data_offsets", where, ": expected dtype, shape and data_offsets, got ", key);
-    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *offsets = entry.find("data_offsets");
-    require(dtype && shape && offsets, where, ": expected dtype, shape and data_offsets, got no ", !dtype ? "dtype" : !shape ? "shape" : "data_offsets");
+      require(key == "dtype" || key == "shape" || key == "data_offsets", where,
+              ": expected dtype, shape and data_offsets, got ", key);
+    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"),
+               *offsets = entry.find("data_offsets");
+    require(dtype && shape && offsets, where, ": expected dtype, shape and data_offsets, got no ",
+            !dtype   ? "dtype"
+            : !shape ? "shape"
+                     : "data_offsets");
     FileTensor tensor;
     tensor.name = name;
     require(dtype->is_string(), where, ": dtype: expected a string, got ", dtype->describe());
-    auto row = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeRow& r) { return dtype->string() == r.name; });
-    require(row != std::end(kTypes), where, ": dtype: expected F64, F32, F16, BF16, I64, I32 or U8, got ", dtype->describe());
+    auto row = std::find_if(std::begin(kTypes), std::end(kTypes),
+                            [&](const TypeRow& r) { return dtype->string() == r.name; });
+    require(row != std::end(kTypes), where,
+            ": dtype: expected F64, F32, F16, BF16, I64, I32 or U8, got ", dtype->describe());
     tensor.type = FileType(row - std::begin(kTypes));
     require(shape->is_array(), where, ": shape: expected a list, got ", shape->describe());
     uint64_t size = row->size;
@@ -136,28 +158,37 @@ void SafetensorsFile::parse_header(const char* text, size_t length, uint64_t dat
       empty |= d == 0;
       tensor.shape.push_back(int64_t(d));
       // Beyond 2^62 no product overflows and no file is that large.
-      require(d == 0 || size <= (uint64_t(1) << 62) / d, where, ": shape: expected a size that fits in memory, got ", shape->describe());
+      require(d == 0 || size <= (uint64_t(1) << 62) / d, where,
+              ": shape: expected a size that fits in memory, got ", shape->describe());
       if (d != 0) size *= d;
     }
     if (empty) size = 0;
-    require(offsets->is_array() && offsets->items().size() == 2, where, ": data_offsets: expected two integers, got ", offsets->describe());
+    require(offsets->is_array() && offsets->items().size() == 2, where,
+            ": data_offsets: expected two integers, got ", offsets->describe());
     tensor.begin = unsigned_value(offsets->items()[0], where, "data_offsets");
     tensor.end = unsigned_value(offsets->items()[1], where, "data_offsets");
-    require(tensor.begin <= tensor.end, where, ": data_offsets: expected begin <= end, got ", offsets->describe());
-    require(tensor.end <= data_bytes, where, ": data_offsets: expected an end within the file's ", data_bytes, " bytes of data, got ", tensor.end);
-    require(tensor.end - tensor.begin == size, where, ": data_offsets: expected ", size, " bytes for ", row->name, " ", shape->describe(), ", got ", tensor.end - tensor.begin);
+    require(tensor.begin <= tensor.end, where, ": data_offsets: expected begin <= end, got ",
+            offsets->describe());
+    require(tensor.end <= data_bytes, where, ": data_offsets: expected an end within the file's ",
+            data_bytes, " bytes of data, got ", tensor.end);
+    require(tensor.end - tensor.begin == size, where, ": data_offsets: expected ", size,
+            " bytes for ", row->name, " ", shape->describe(), ", got ", tensor.end - tensor.begin);
     tensors_.push_back(std::move(tensor));
   }
-  std::stable_sort(tensors_.begin(), tensors_.end(), [](const FileTensor& a, const FileTensor& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
+  std::stable_sort(tensors_.begin(), tensors_.end(), [](const FileTensor& a, const FileTensor& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+  });
   uint64_t at = 0;
   for (size_t i = 0; i < tensors_.size(); ++i) {
     const FileTensor& tensor = tensors_[i];
-    require(tensor.begin == at, path_, ": ", tensor.name, ": data_offsets: expected to begin at ", at, ", where the tensor before it ends, got ", tensor.begin,
+    require(tensor.begin == at, path_, ": ", tensor.name, ": data_offsets: expected to begin at ",
+            at, ", where the tensor before it ends, got ", tensor.begin,
             tensor.begin < at ? " (an overlap)" : " (a hole)");
     at = tensor.end;
     by_name_[tensor.name] = i;
   }
-  require(at == data_bytes, path_, ": expected ", at, " bytes of data as the header says, got ", data_bytes);
+  require(at == data_bytes, path_, ": expected ", at, " bytes of data as the header says, got ",
+          data_bytes);
 }
 
 const FileTensor* SafetensorsFile::find(const std::string& name) const {
@@ -180,10 +211,13 @@ void SafetensorsFile::read(const FileTensor& tensor, double* out) const {
   let_go(tensor);
 }
 
-// Whole pages of the tensor leave this process' memory, where a model's file would count beside the model; read again, they come back.
+// Whole pages of the tensor leave this process' memory, where a model's file would count beside the
+// model; read again, they come back.
 void SafetensorsFile::let_go(const FileTensor& tensor) const {
-  const uintptr_t page = uintptr_t(::sysconf(_SC_PAGESIZE)), begin = reinterpret_cast<uintptr_t>(data(tensor));
-  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + (tensor.end - tensor.begin)) / page * page;
+  const uintptr_t page = uintptr_t(::sysconf(_SC_PAGESIZE)),
+                  begin = reinterpret_cast<uintptr_t>(data(tensor));
+  const uintptr_t first = (begin + page - 1) / page * page,
+                  last = (begin + (tensor.end - tensor.begin)) / page * page;
   if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
@@ -200,10 +234,19 @@ std::vector<int64_t> SafetensorsFile::integers(const std::string& name) const {
   const std::byte* p = data(tensor);
   for (size_t i = 0; i < out.size(); ++i) {
     switch (tensor.type) {
-      case FileType::I64: out[i] = load<int64_t>(p + 8 * i); break;
-      case FileType::I32: out[i] = load<int32_t>(p + 4 * i); break;
-      case FileType::U8: out[i] = load<uint8_t>(p + i); break;
-      default: throw Error(Code::InvalidArgument, cat(path_, ": ", name, ": dtype: expected I64, I32 or U8, got ", file_type_name(tensor.type)));
+      case FileType::I64:
+        out[i] = load<int64_t>(p + 8 * i);
+        break;
+      case FileType::I32:
+        out[i] = load<int32_t>(p + 4 * i);
+        break;
+      case FileType::U8:
+        out[i] = load<uint8_t>(p + i);
+        break;
+      default:
+        throw Error(Code::InvalidArgument,
+                    cat(path_, ": ", name, ": dtype: expected I64, I32 or U8, got ",
+                        file_type_name(tensor.type)));
     }
   }
   return out;

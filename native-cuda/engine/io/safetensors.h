@@ -1,5 +1,6 @@
-// The safetensors format: u64 header length, JSON header, tensors without gaps. The reader maps the file and checks every claim
-// of the header before anything is read; the writer leaves either a whole, synced file or none.
+// The safetensors format: u64 header length, JSON header, tensors without gaps. The reader maps the
+// file and checks every claim of the header before anything is read; the writer leaves either a
+// whole, synced file or none.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -65,12 +66,16 @@ struct TensorToWrite {
   std::string name;
   FileType type = FileType::F32;
   std::vector<int64_t> shape;
-  // Called once, in the file's order; hands the tensor's bytes to the sink in as many pieces as it likes.
+  // Called once, in the file's order; hands the tensor's bytes to the sink in as many pieces as it
+  // likes.
   std::function<void(const ByteSink& sink)> write;
 };
 
-// Writes the layout of the reference library: metadata first, then tensors by type and by name, header padded
-// with spaces to a multiple of 8. Goes to a temporary name beside `path`, is synced, then renamed.
-void write_safetensors(const std::string& path, std::vector<TensorToWrite> tensors, const std::map<std::string, std::string>& metadata);
+// Writes the layout of the reference library: metadata first, then tensors by type and by name,
+// header padded with spaces to a multiple of 8. Goes to a temporary name beside `path`, is synced,
+// then renamed.
+void write_safetensors(const std::string& path,
+                       std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata);
 
 }  // namespace spindle

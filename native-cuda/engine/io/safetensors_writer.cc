@@ -15,7 +15,8 @@ namespace {
 // A file under a temporary name; removed unless it was committed.
 class PartialFile {
  public:
-  explicit PartialFile(const std::string& path) : path_(path), partial_(cat(path, ".partial-", ::getpid())) {
+  explicit PartialFile(const std::string& path)
+      : path_(path), partial_(cat(path, ".partial-", ::getpid())) {
     fd_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd_ < 0) fail("create");
     buffer_.reserve(kBuffer);
@@ -30,8 +31,10 @@ class PartialFile {
   void append(const void* data, size_t bytes) {
     const char* p = static_cast<const char*>(data);
     if (buffer_.size() + bytes > kBuffer) flush();
-    if (bytes >= kBuffer) write_all(p, bytes);
-    else buffer_.insert(buffer_.end(), p, p + bytes);
+    if (bytes >= kBuffer)
+      write_all(p, bytes);
+    else
+      buffer_.insert(buffer_.end(), p, p + bytes);
   }
 
   void commit() {
@@ -50,8 +53,12 @@ class PartialFile {
 
   [[noreturn]] void fail(const char* what) const {
     bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
-    Code code = full ? Code::ResourceExhausted : errno == ENOENT || errno == EACCES || errno == ENOTDIR || errno == EISDIR ? Code::InvalidArgument : Code::Internal;
-    throw Error(code, cat(path_, ": cannot ", what, " the file: ", std::strerror(errno), full ? "; free some space and try again" : ""));
+    Code code = full ? Code::ResourceExhausted
+                : errno == ENOENT || errno == EACCES || errno == ENOTDIR || errno == EISDIR
+                    ? Code::InvalidArgument
+                    : Code::Internal;
+    throw Error(code, cat(path_, ": cannot ", what, " the file: ", std::strerror(errno),
+                          full ? "; free some space and try again" : ""));
   }
 
   void flush() {
@@ -72,7 +79,9 @@ class PartialFile {
   // So that the name survives a power cut too.
   void sync_directory() const {
     size_t slash = path_.rfind('/');
-    std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path_.substr(0, slash);
+    std::string directory = slash == std::string::npos ? "."
+                            : slash == 0               ? "/"
+                                                       : path_.substr(0, slash);
     int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return;  // a folder that may not be read can still be written to
     ::fsync(fd);
@@ -91,17 +100,20 @@ uint64_t byte_size(const TensorToWrite& tensor) {
   return bytes;
 }
 
-std::string header_text(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
+std::string header_text(const std::vector<TensorToWrite>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
   std::string out = "{";
   if (!metadata.empty()) {
     out += "\"__metadata__\":{";
-    for (const auto& [key, value] : metadata) out += (out.back() == '{' ? "" : ",") + json_quote(key) + ":" + json_quote(value);
+    for (const auto& [key, value] : metadata)
+      out += (out.back() == '{' ? "" : ",") + json_quote(key) + ":" + json_quote(value);
     out += "}";
   }
   uint64_t at = 0;
   for (const TensorToWrite& tensor : tensors) {
     if (out.size() > 1) out += ',';
-    out += json_quote(tensor.name) + cat(":{\"dtype\":\"", file_type_name(tensor.type), "\",\"shape\":[");
+    out += json_quote(tensor.name) +
+           cat(":{\"dtype\":\"", file_type_name(tensor.type), "\",\"shape\":[");
     for (size_t i = 0; i < tensor.shape.size(); ++i) out += cat(i ? "," : "", tensor.shape[i]);
     uint64_t end = at + byte_size(tensor);
     out += cat("],\"data_offsets\":[", at, ",", end, "]}");
@@ -113,11 +125,15 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const std::ma
 }
 }  // namespace
 
-void write_safetensors(const std::string& path, std::vector<TensorToWrite> tensors, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::string& path,
+                       std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata) {
   std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
     return a.type != b.type ? a.type < b.type : a.name < b.name;
   });
-  for (size_t i = 1; i < tensors.size(); ++i) ensure(tensors[i].name != tensors[i - 1].name, path, ": ", tensors[i].name, " would be written twice");
+  for (size_t i = 1; i < tensors.size(); ++i)
+    ensure(tensors[i].name != tensors[i - 1].name, path, ": ", tensors[i].name,
+           " would be written twice");
   std::string header = header_text(tensors, metadata);
   PartialFile file(path);
   uint64_t length = header.size();
@@ -129,7 +145,8 @@ void write_safetensors(const std::string& path, std::vector<TensorToWrite> tenso
       written += bytes;
       file.append(data, bytes);
     });
-    ensure(written == byte_size(tensor), path, ": ", tensor.name, ": expected ", byte_size(tensor), " bytes, got ", written);
+    ensure(written == byte_size(tensor), path, ": ", tensor.name, ": expected ", byte_size(tensor),
+           " bytes, got ", written);
   }
   file.commit();
 }

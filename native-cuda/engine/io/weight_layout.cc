@@ -14,8 +14,12 @@ std::vector<int64_t> file_shape(const Parameter& p) {
 bool fits(const Parameter& p, const std::vector<int64_t>& shape) {
   std::vector<int64_t> expected = file_shape(p);
   if (shape == expected) return true;
-  if (p.kind == ParameterKind::Matrix) return shape == (p.pointwise ? std::vector<int64_t>{expected[0], expected[1]} : std::vector<int64_t>{expected[0], expected[1], 1, 1});
-  if (p.kind == ParameterKind::Filter) return expected[2] == 1 && expected[3] == 1 && shape == std::vector<int64_t>{expected[0], expected[1]};
+  if (p.kind == ParameterKind::Matrix)
+    return shape == (p.pointwise ? std::vector<int64_t>{expected[0], expected[1]}
+                                 : std::vector<int64_t>{expected[0], expected[1], 1, 1});
+  if (p.kind == ParameterKind::Filter)
+    return expected[2] == 1 && expected[3] == 1 &&
+           shape == std::vector<int64_t>{expected[0], expected[1]};
   return shape.empty() && expected == std::vector<int64_t>{1};
 }
 
@@ -37,14 +41,18 @@ void swap_inner(const T* x, T* y, int64_t outer, int64_t a, int64_t b) {
 
 template <class T>
 void from_file_layout(const Parameter& p, const T* values, T* out) {
-  if (p.kind == ParameterKind::Filter) swap_inner(values, out, p.shape[0], p.shape[3], p.shape[1] * p.shape[2]);
-  else std::memcpy(out, values, size_t(p.shape.numel()) * sizeof(T));
+  if (p.kind == ParameterKind::Filter)
+    swap_inner(values, out, p.shape[0], p.shape[3], p.shape[1] * p.shape[2]);
+  else
+    std::memcpy(out, values, size_t(p.shape.numel()) * sizeof(T));
 }
 
 template <class T>
 void to_file_layout(const Parameter& p, const T* values, T* out) {
-  if (p.kind == ParameterKind::Filter) swap_inner(values, out, p.shape[0], p.shape[1] * p.shape[2], p.shape[3]);
-  else std::memcpy(out, values, size_t(p.shape.numel()) * sizeof(T));
+  if (p.kind == ParameterKind::Filter)
+    swap_inner(values, out, p.shape[0], p.shape[1] * p.shape[2], p.shape[3]);
+  else
+    std::memcpy(out, values, size_t(p.shape.numel()) * sizeof(T));
 }
 
 template void from_file_layout(const Parameter&, const float*, float*);

@@ -22,7 +22,8 @@ const char* const kName = "spindle_cuda.so";
 
 std::string beside_the_engine() {
   Dl_info info;
-  if (dladdr(reinterpret_cast<void*>(&beside_the_engine), &info) == 0 || !info.dli_fname) return kName;
+  if (dladdr(reinterpret_cast<void*>(&beside_the_engine), &info) == 0 || !info.dli_fname)
+    return kName;
   std::string path = info.dli_fname;
   size_t slash = path.rfind('/');
   return slash == std::string::npos ? cat("./", kName) : path.substr(0, slash + 1) + kName;
@@ -40,14 +41,20 @@ bool find(void* handle, const char* name, F& function) {
 }
 
 Loaded load(const std::string& path) {
-  if (::access(path.c_str(), R_OK) != 0) return {{}, cat("this build has no CUDA backend: expected ", path, ", got no such file")};
+  if (::access(path.c_str(), R_OK) != 0)
+    return {{}, cat("this build has no CUDA backend: expected ", path, ", got no such file")};
   // Never closed: its memory may be held until the process ends.
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!handle) return {{}, cat("the CUDA backend cannot be loaded: ", dlerror())};
   Loaded loaded;
-  if (!find(handle, "spindle_cuda_abi", loaded.exports.abi) || !find(handle, "spindle_cuda_why_not", loaded.exports.why_not) || !find(handle, "spindle_cuda_make", loaded.exports.make))
+  if (!find(handle, "spindle_cuda_abi", loaded.exports.abi) ||
+      !find(handle, "spindle_cuda_why_not", loaded.exports.why_not) ||
+      !find(handle, "spindle_cuda_make", loaded.exports.make))
     return {{}, cat(path, ": expected Spindle's CUDA backend, got another library")};
-  if (std::string(loaded.exports.abi()) != cuda_abi()) return {{}, cat(path, ": expected a CUDA backend of this build (", cuda_abi(), "), got one of another (", loaded.exports.abi(), "); build both again")};
+  if (std::string(loaded.exports.abi()) != cuda_abi())
+    return {{},
+            cat(path, ": expected a CUDA backend of this build (", cuda_abi(),
+                "), got one of another (", loaded.exports.abi(), "); build both again")};
   loaded.problem = loaded.exports.why_not();
   return loaded;
 }

@@ -1,4 +1,5 @@
-// Finds and loads the CUDA backend: a shared object beside the engine's own file, made from the same sources.
+// Finds and loads the CUDA backend: a shared object beside the engine's own file, made from the
+// same sources.
 #pragma once
 #include <memory>
 #include <string>
@@ -13,9 +14,11 @@ namespace spindle {
 std::string why_no_cuda(const std::string& library = {});
 
 // Throws Error(InvalidArgument) with that sentence, or for a device that is not there.
-std::unique_ptr<Kernels> make_cuda_kernels(const CudaOptions& options, const std::string& library = {});
+std::unique_ptr<Kernels> make_cuda_kernels(const CudaOptions& options,
+                                           const std::string& library = {});
 
-// What the shared object exports, by C names: spindle_cuda_abi, spindle_cuda_why_not, spindle_cuda_make.
+// What the shared object exports, by C names: spindle_cuda_abi, spindle_cuda_why_not,
+// spindle_cuda_make.
 struct CudaExports {
   const char* (*abi)();
   const char* (*why_not)();

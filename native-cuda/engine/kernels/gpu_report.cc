@@ -51,21 +51,30 @@ struct NvmlMemory {
   unsigned long long total = 0, free = 0, used = 0;
 };
 
-// NVML knows what the driver's library does not say without making a context: its version and the free memory.
+// NVML knows what the driver's library does not say without making a context: its version and the
+// free memory.
 class Management {
  public:
-  explicit Management(const std::string& file) : library_(file), open_(library_.call(kSignature<>, "nvmlInit_v2")) {}
+  explicit Management(const std::string& file)
+      : library_(file), open_(library_.call(kSignature<>, "nvmlInit_v2")) {}
   ~Management() {
     if (open_) library_.call(kSignature<>, "nvmlShutdown");
   }
   std::string driver_version() const {
     char text[96] = {};
-    return open_ && library_.call(kSignature<char*, unsigned>, "nvmlSystemGetDriverVersion", text, unsigned(sizeof text)) ? text : "";
+    return open_ && library_.call(kSignature<char*, unsigned>, "nvmlSystemGetDriverVersion", text,
+                                  unsigned(sizeof text))
+               ? text
+               : "";
   }
   int64_t free_bytes(const char* bus_id) const {
     void* device = nullptr;
     NvmlMemory memory;
-    if (!open_ || !library_.call(kSignature<const char*, void**>, "nvmlDeviceGetHandleByPciBusId_v2", bus_id, &device) || !library_.call(kSignature<void*, NvmlMemory*>, "nvmlDeviceGetMemoryInfo", device, &memory)) return -1;
+    if (!open_ ||
+        !library_.call(kSignature<const char*, void**>, "nvmlDeviceGetHandleByPciBusId_v2", bus_id,
+                       &device) ||
+        !library_.call(kSignature<void*, NvmlMemory*>, "nvmlDeviceGetMemoryInfo", device, &memory))
+      return -1;
     return int64_t(memory.free);
   }
 
@@ -77,7 +86,8 @@ class Management {
 std::string beside_the_engine() {
   const char* name = "spindle_cuda.so";
   Dl_info info;
-  if (dladdr(reinterpret_cast<void*>(&beside_the_engine), &info) == 0 || !info.dli_fname) return name;
+  if (dladdr(reinterpret_cast<void*>(&beside_the_engine), &info) == 0 || !info.dli_fname)
+    return name;
   std::string path = info.dli_fname;
   size_t slash = path.rfind('/');
   return (slash == std::string::npos ? "./" : path.substr(0, slash + 1)) + name;
@@ -106,7 +116,10 @@ GpuReport read_gpus(const std::string& driver, const std::string& management) {
   if (status != 0) {
     const char* text = nullptr;
     cuda.call(kSignature<int, const char**>, "cuGetErrorString", status, &text);
-    report.problem = status == kNoDevice ? std::string("the NVIDIA driver sees no device") : cat("the NVIDIA driver does not start: ", text ? text : "error", " (", status, ")");
+    report.problem =
+        status == kNoDevice
+            ? std::string("the NVIDIA driver sees no device")
+            : cat("the NVIDIA driver does not start: ", text ? text : "error", " (", status, ")");
     return report;
   }
   int count = 0;
@@ -121,13 +134,20 @@ GpuReport read_gpus(const std::string& driver, const std::string& management) {
     if (!cuda.call(kSignature<int*, int>, "cuDeviceGet", &device, i)) continue;
     GpuDevice gpu;
     gpu.index = i;
-    if (cuda.call(kSignature<char*, int, int>, "cuDeviceGetName", name, int(sizeof name) - 1, device)) gpu.name = name;
-    auto attribute = [&](int& value, Attribute which) { cuda.call(kSignature<int*, int, int>, "cuDeviceGetAttribute", &value, int(which), device); };
+    if (cuda.call(kSignature<char*, int, int>, "cuDeviceGetName", name, int(sizeof name) - 1,
+                  device))
+      gpu.name = name;
+    auto attribute = [&](int& value, Attribute which) {
+      cuda.call(kSignature<int*, int, int>, "cuDeviceGetAttribute", &value, int(which), device);
+    };
     attribute(gpu.major, kMajor);
     attribute(gpu.minor, kMinor);
     attribute(gpu.multiprocessors, kMultiprocessors);
-    if (cuda.call(kSignature<size_t*, int>, "cuDeviceTotalMem_v2", &bytes, device)) gpu.total_bytes = bytes;
-    if (cuda.call(kSignature<char*, int, int>, "cuDeviceGetPCIBusId", bus_id, int(sizeof bus_id) - 1, device)) gpu.free_bytes = nvml.free_bytes(bus_id);
+    if (cuda.call(kSignature<size_t*, int>, "cuDeviceTotalMem_v2", &bytes, device))
+      gpu.total_bytes = bytes;
+    if (cuda.call(kSignature<char*, int, int>, "cuDeviceGetPCIBusId", bus_id,
+                  int(sizeof bus_id) - 1, device))
+      gpu.free_bytes = nvml.free_bytes(bus_id);
     report.devices.push_back(std::move(gpu));
   }
   return report;
@@ -154,7 +174,8 @@ CudaBackendReport read_cuda_backend(const std::string& path) {
   }
   std::istringstream lines(versions());
   for (std::string line; std::getline(lines, line);)
-    if (size_t tab = line.find('\t'); tab != std::string::npos) report.libraries.push_back({line.substr(0, tab), line.substr(tab + 1)});
+    if (size_t tab = line.find('\t'); tab != std::string::npos)
+      report.libraries.push_back({line.substr(0, tab), line.substr(tab + 1)});
   return report;
 }
 

@@ -1,5 +1,6 @@
-// What NVIDIA GPUs this machine has and what the CUDA backend beside the engine was built with, for `doctor`: asked of the driver's own
-// library when it is called, so that the engine needs nothing of CUDA to say it.
+// What NVIDIA GPUs this machine has and what the CUDA backend beside the engine was built with, for
+// `doctor`: asked of the driver's own library when it is called, so that the engine needs nothing
+// of CUDA to say it.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -24,7 +25,8 @@ struct GpuReport {
 };
 
 // `driver` and `management` are the files of the driver's and of NVML's libraries. Never throws.
-GpuReport read_gpus(const std::string& driver = "libcuda.so.1", const std::string& management = "libnvidia-ml.so.1");
+GpuReport read_gpus(const std::string& driver = "libcuda.so.1",
+                    const std::string& management = "libnvidia-ml.so.1");
 
 struct CudaBackendReport {
   std::string problem;  // why there is no backend, one sentence; empty: there is one

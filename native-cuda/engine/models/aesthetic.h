@@ -1,5 +1,6 @@
-// The aesthetic predictor: linear layers without activations over a CLIP image embedding (the library's dropouts do nothing here).
-// Version 2 has five (layers.0, 2, 4, 6, 7), version 1 a single one.
+// The aesthetic predictor: linear layers without activations over a CLIP image embedding (the
+// library's dropouts do nothing here). Version 2 has five (layers.0, 2, 4, 6, 7), version 1 a
+// single one.
 #pragma once
 #include <memory>
 #include <vector>
@@ -23,14 +24,16 @@ class AestheticModel {
 };
 
 struct Aesthetic {
-  Aesthetic(Device& device, const std::vector<int64_t>& widths) : device(device), store(device), model(Scope(store), widths) {}
+  Aesthetic(Device& device, const std::vector<int64_t>& widths)
+      : device(device), store(device), model(Scope(store), widths) {}
 
   Device& device;
   ParameterStore store;
   AestheticModel model;
 };
 
-// Always float32: the head is tiny. Widths come from the tensors' shapes; config.json, if any, is not read.
+// Always float32: the head is tiny. Widths come from the tensors' shapes; config.json, if any, is
+// not read.
 std::unique_ptr<Aesthetic> load_aesthetic(Device& device, const ModelSource& source);
 // Headers only; the number of parameters.
 int64_t inspect_aesthetic(Device& device, const ModelSource& source);

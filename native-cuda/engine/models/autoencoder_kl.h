@@ -1,4 +1,5 @@
-// AutoencoderKL of diffusers: images to the mean and log variance of latents, and latents back to images. No scaling factor here.
+// AutoencoderKL of diffusers: images to the mean and log variance of latents, and latents back to
+// images. No scaling factor here.
 #pragma once
 #include <optional>
 #include <vector>
@@ -75,9 +76,10 @@ class VaeDecoder {
 
 class AutoencoderKL {
  public:
-    AutoencoderKL(const Scope& scope, const AutoencoderKLConfig& config);
+  AutoencoderKL(const Scope& scope, const AutoencoderKLConfig& config);
   const AutoencoderKLConfig& config() const { return config_; }
-  // (B, H, W, in_channels) -> (B, H / reduction, W / reduction, 2 * latent_channels): mean, then log variance, not clamped
+  // (B, H, W, in_channels) -> (B, H / reduction, W / reduction, 2 * latent_channels): mean, then
+  // log variance, not clamped
   Tensor encode(Tape& tape, const Tensor& image) const;
   // (B, h, w, latent_channels) -> (B, H, W, out_channels)
   Tensor decode(Tape& tape, const Tensor& latent) const;

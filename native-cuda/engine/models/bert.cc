@@ -11,7 +11,8 @@ BertAttention::BertAttention(const Scope& scope, const BertConfig& c, int64_t co
       args_{.heads = c.heads} {}
 
 Tensor BertAttention::operator()(Tape& tape, const Tensor& x, const Tensor& context) const {
-  Tensor h = ops::attention(tape, query_(tape, x), key_(tape, context), value_(tape, context), args_);
+  Tensor h =
+      ops::attention(tape, query_(tape, x), key_(tape, context), value_(tape, context), args_);
   return norm_(tape, dense_(tape, h, x));
 }
 
@@ -24,18 +25,25 @@ BertLayer::BertLayer(const Scope& scope, const BertConfig& c)
 
 Tensor BertLayer::operator()(Tape& tape, const Tensor& x, const Tensor& image) const {
   Tensor h = crossattention_(tape, attention_(tape, x, x), image);
-  return norm_(tape, output_(tape, ops::activation(tape, intermediate_(tape, h), Activation::Gelu), h));
+  return norm_(tape,
+               output_(tape, ops::activation(tape, intermediate_(tape, h), Activation::Gelu), h));
 }
 
 BertModel::BertModel(const Scope& scope, const BertConfig& c)
-    : word_embeddings_((scope / "embeddings" / "word_embeddings").parameter("weight", {c.vocab_size, c.hidden_size}, ParameterKind::Vector)),
-      position_embeddings_((scope / "embeddings" / "position_embeddings").parameter("weight", {c.max_position_embeddings, c.hidden_size}, ParameterKind::Vector)),
+    : word_embeddings_(
+          (scope / "embeddings" / "word_embeddings")
+              .parameter("weight", {c.vocab_size, c.hidden_size}, ParameterKind::Vector)),
+      position_embeddings_((scope / "embeddings" / "position_embeddings")
+                               .parameter("weight",
+                                          {c.max_position_embeddings, c.hidden_size},
+                                          ParameterKind::Vector)),
       norm_(scope / "embeddings" / "LayerNorm", c.hidden_size, c.layer_norm_eps) {
   for (int64_t i = 0; i < c.layers; ++i) layers_.emplace_back(scope / "encoder" / "layer" / i, c);
 }
 
 Tensor BertModel::forward(Tape& tape, const std::vector<int32_t>& ids, const Tensor& image) const {
-  Tensor x = norm_(tape, ops::token_embedding(tape, ids, image.dim(0), *word_embeddings_, *position_embeddings_, image.dtype()));
+  Tensor x = norm_(tape, ops::token_embedding(tape, ids, image.dim(0), *word_embeddings_,
+                                              *position_embeddings_, image.dtype()));
   for (const BertLayer& layer : layers_) x = layer(tape, x, image);
   return x;
 }

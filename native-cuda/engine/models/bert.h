@@ -1,4 +1,5 @@
-// BERT as BLIP uses it: post-norm layers, each of which also attends to an image's tokens. No token types, no pooler.
+// BERT as BLIP uses it: post-norm layers, each of which also attends to an image's tokens. No token
+// types, no pooler.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -46,8 +47,9 @@ class BertLayer {
 class BertModel {
  public:
   BertModel(const Scope& scope, const BertConfig& config);
-  // Texts of one length: ids (B * T), image (B, Tk, encoder_width) -> last hidden state (B, T, C). Padding does not come here: what a
-  // mask would hide is left out by the caller, which gives the same states for the rest.
+  // Texts of one length: ids (B * T), image (B, Tk, encoder_width) -> last hidden state (B, T, C).
+  // Padding does not come here: what a mask would hide is left out by the caller, which gives the
+  // same states for the rest.
   Tensor forward(Tape& tape, const std::vector<int32_t>& ids, const Tensor& image) const;
 
  private:

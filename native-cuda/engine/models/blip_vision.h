@@ -1,4 +1,5 @@
-// The vision tower of BLIP (a ViT as timm writes it): class token, patches with bias, pre-norm layers, a norm over all tokens.
+// The vision tower of BLIP (a ViT as timm writes it): class token, patches with bias, pre-norm
+// layers, a norm over all tokens.
 #pragma once
 #include <string>
 #include <vector>

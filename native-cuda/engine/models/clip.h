@@ -28,13 +28,17 @@ class ClipEncoderLayer {
 struct ClipTextOutput {
   Tensor last_hidden_state;  // (B, T, C), after the final norm
   Tensor penultimate;        // (B, T, C), before the last layer
-  Tensor pooled;             // (B, C), last_hidden_state at the end token; (B, projection_dim) where the model projects it
+  Tensor pooled;  // (B, C), last_hidden_state at the end token; (B, projection_dim) where the model
+                  // projects it
 };
 
 class ClipTextTower {
  public:
   ClipTextTower(const Scope& scope, const ClipTextConfig& config);
-  ClipTextOutput forward(Tape& tape, const std::vector<int32_t>& ids, int64_t batch, DType dtype) const;
+  ClipTextOutput forward(Tape& tape,
+                         const std::vector<int32_t>& ids,
+                         int64_t batch,
+                         DType dtype) const;
 
  private:
   std::vector<int32_t> end_rows(const std::vector<int32_t>& ids, int64_t batch) const;
@@ -67,7 +71,10 @@ class ClipTextModel {
  public:
   ClipTextModel(const Scope& scope, const ClipTextConfig& config);
   const ClipTextConfig& config() const { return config_; }
-  ClipTextOutput forward(Tape& tape, const std::vector<int32_t>& ids, int64_t batch, DType dtype) const;
+  ClipTextOutput forward(Tape& tape,
+                         const std::vector<int32_t>& ids,
+                         int64_t batch,
+                         DType dtype) const;
 
  private:
   ClipTextConfig config_;
@@ -75,8 +82,8 @@ class ClipTextModel {
   std::optional<nn::Linear> text_projection_;
 };
 
-// Newer libraries save a lone text tower without the prefix "text_model.". Where the pooled state is not projected, a projection
-// in the file is left out.
+// Newer libraries save a lone text tower without the prefix "text_model.". Where the pooled state
+// is not projected, a projection in the file is left out.
 std::string rename_clip_text_key(const std::string& key);
 std::string rename_projected_clip_text_key(const std::string& key);
 

@@ -1,4 +1,5 @@
-// Options of transformers' CLIP configs that are supported; the rest is refused when the config is read.
+// Options of transformers' CLIP configs that are supported; the rest is refused when the config is
+// read.
 #pragma once
 #include "io/config.h"
 #include "kernels/kernels.h"

@@ -8,7 +8,8 @@ namespace spindle {
 
 namespace {
 
-// Image pixels per pass of the autoencoder: bounds memory and how long a cancel waits. Results do not depend on it.
+// Image pixels per pass of the autoencoder: bounds memory and how long a cancel waits. Results do
+// not depend on it.
 constexpr int64_t kPixelsPerPass = 512 * 512;
 
 // `count` entries of the first dimension, from `first`.
@@ -20,7 +21,9 @@ Tensor rows(const Tensor& x, int64_t first, int64_t count) {
 }
 
 void check_images(const char* what, const Tensor& x, int64_t channels) {
-  require(x.rank() == 4 && x.numel() > 0 && x.dim(1) == channels && x.dtype() == DType::F32, "[", what, "] expected float32 (B, ", channels, ", H, W), got ", dtype_name(x.dtype()), " ", x.shape());
+  require(x.rank() == 4 && x.numel() > 0 && x.dim(1) == channels && x.dtype() == DType::F32, "[",
+          what, "] expected float32 (B, ", channels, ", H, W), got ", dtype_name(x.dtype()), " ",
+          x.shape());
 }
 
 // Calls pass(first, count) over the batch.
@@ -35,18 +38,28 @@ void in_passes(int64_t batch, int64_t pixels, const CancelToken* cancel, F&& pas
 
 }  // namespace
 
-Tensor unet_forward(Unet& unet, const Tensor& sample, const std::vector<float>& timesteps, const Tensor& text, const Tensor& pooled, const std::vector<float>& time_ids) {
+Tensor unet_forward(Unet& unet,
+                    const Tensor& sample,
+                    const std::vector<float>& timesteps,
+                    const Tensor& text,
+                    const Tensor& pooled,
+                    const std::vector<float>& time_ids) {
   Device& device = unet.device;
   DType dtype = unet.store.compute();
   Tape tape(device, false);
-  return to_nchw(device, unet.model.forward(tape, {.sample = to_nhwc(device, sample, dtype), .timesteps = timesteps, .text = to_dtype(device, text, dtype), .text_embeds = pooled, .time_ids = time_ids}));
+  return to_nchw(device, unet.model.forward(tape, {.sample = to_nhwc(device, sample, dtype),
+                                                   .timesteps = timesteps,
+                                                   .text = to_dtype(device, text, dtype),
+                                                   .text_embeds = pooled,
+                                                   .time_ids = time_ids}));
 }
 
 VaeMoments vae_encode(Vae& vae, const Tensor& pixels, const CancelToken* cancel) {
   Device& device = vae.device;
   const AutoencoderKLConfig& config = vae.model.config();
   check_images("vae_encode", pixels, config.in_channels);
-  int64_t batch = pixels.dim(0), channels = config.latent_channels, step = config.reduction(), height = pixels.dim(2) / step, width = pixels.dim(3) / step;
+  int64_t batch = pixels.dim(0), channels = config.latent_channels, step = config.reduction(),
+          height = pixels.dim(2) / step, width = pixels.dim(3) / step;
   VaeMoments out;
   out.mean = device.empty({batch, channels, height, width}, DType::F32);
   out.logvar = device.empty(out.mean.shape(), DType::F32);
@@ -55,12 +68,16 @@ VaeMoments vae_encode(Vae& vae, const Tensor& pixels, const CancelToken* cancel)
   clock.time("vae_encode", [&] {
     in_passes(batch, pixels.dim(2) * pixels.dim(3), cancel, [&](int64_t first, int64_t count) {
       Tape tape(device, false);
-      Tensor moments = to_nchw(device, vae.model.encode(tape, to_nhwc(device, rows(pixels, first, count), vae.store.compute())));
-      std::vector<float> values = device.download<float>(moments), logvar(static_cast<size_t>(half));
+      Tensor moments = to_nchw(
+          device,
+          vae.model.encode(tape, to_nhwc(device, rows(pixels, first, count), vae.store.compute())));
+      std::vector<float> values = device.download<float>(moments),
+                         logvar(static_cast<size_t>(half));
       for (int64_t i = 0; i < count; ++i) {
         const float* from = values.data() + i * 2 * half;
         device.upload(out.mean.slice((first + i) * half, {half}), from);
-        for (int64_t j = 0; j < half; ++j) logvar[size_t(j)] = std::clamp(from[half + j], -30.0f, 20.0f);
+        for (int64_t j = 0; j < half; ++j)
+          logvar[size_t(j)] = std::clamp(from[half + j], -30.0f, 20.0f);
         device.upload(out.logvar.slice((first + i) * half, {half}), logvar.data());
       }
     });
@@ -73,14 +90,16 @@ VaeImages vae_decode(Vae& vae, const Tensor& latents, const CancelToken* cancel)
   Device& device = vae.device;
   const AutoencoderKLConfig& config = vae.model.config();
   check_images("vae_decode", latents, config.latent_channels);
-  int64_t batch = latents.dim(0), step = config.reduction(), height = latents.dim(2) * step, width = latents.dim(3) * step;
+  int64_t batch = latents.dim(0), step = config.reduction(), height = latents.dim(2) * step,
+          width = latents.dim(3) * step;
   VaeImages out;
   out.pixels = device.empty({batch, config.out_channels, height, width}, DType::F32);
   PhaseClock clock;
   clock.time("vae_decode", [&] {
     in_passes(batch, height * width, cancel, [&](int64_t first, int64_t count) {
       Tape tape(device, false);
-      Tensor images = vae.model.decode(tape, to_nhwc(device, rows(latents, first, count), vae.store.compute()));
+      Tensor images =
+          vae.model.decode(tape, to_nhwc(device, rows(latents, first, count), vae.store.compute()));
       Tensor destination = rows(out.pixels, first, count);
       device.kernels().nhwc_to_nchw(destination, images);
     });
@@ -89,7 +108,10 @@ VaeImages vae_decode(Vae& vae, const Tensor& latents, const CancelToken* cancel)
   return out;
 }
 
-ClipTextStates clip_text_encode(ClipText& model, const std::vector<int32_t>& ids, int64_t batch, const CancelToken* cancel) {
+ClipTextStates clip_text_encode(ClipText& model,
+                                const std::vector<int32_t>& ids,
+                                int64_t batch,
+                                const CancelToken* cancel) {
   check_cancelled(cancel);
   Device& device = model.device;
   PhaseClock clock;

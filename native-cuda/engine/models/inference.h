@@ -7,8 +7,14 @@
 
 namespace spindle {
 
-// sample (B,C,h,w), timesteps (B), text (B,T,D) -> (B,C,h,w); of models with the text_time embedding (SDXL) also pooled (B,P) and time_ids, B rows
-Tensor unet_forward(Unet& unet, const Tensor& sample, const std::vector<float>& timesteps, const Tensor& text, const Tensor& pooled = {}, const std::vector<float>& time_ids = {});
+// sample (B,C,h,w), timesteps (B), text (B,T,D) -> (B,C,h,w); of models with the text_time
+// embedding (SDXL) also pooled (B,P) and time_ids, B rows
+Tensor unet_forward(Unet& unet,
+                    const Tensor& sample,
+                    const std::vector<float>& timesteps,
+                    const Tensor& text,
+                    const Tensor& pooled = {},
+                    const std::vector<float>& time_ids = {});
 
 struct VaeMoments {
   Tensor mean, logvar;  // (B,C,h,w), unscaled; logvar within [-30, 20]
@@ -29,7 +35,10 @@ struct ClipTextStates {
   Tensor pooled;                          // (B,D), or (B,P) where the model projects it
   std::vector<Phase> phases;
 };
-ClipTextStates clip_text_encode(ClipText& model, const std::vector<int32_t>& ids, int64_t batch, const CancelToken* cancel);
+ClipTextStates clip_text_encode(ClipText& model,
+                                const std::vector<int32_t>& ids,
+                                int64_t batch,
+                                const CancelToken* cancel);
 
 // Projected, L2-normalised (B,P).
 Tensor clip_image_embed(Clip& model, const Tensor& pixels);

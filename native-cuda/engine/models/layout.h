@@ -32,13 +32,16 @@ inline Tensor to_float(Device& device, const Tensor& x) { return to_dtype(device
 
 // A float32 tensor of these values.
 inline Tensor from_floats(Device& device, const std::vector<float>& values, const Shape& shape) {
-  require(int64_t(values.size()) == shape.numel(), "[layout] ", values.size(), " values do not fit ", shape);
+  require(int64_t(values.size()) == shape.numel(), "[layout] ", values.size(),
+          " values do not fit ", shape);
   Tensor t = device.empty(shape, DType::F32);
   device.upload(t, values.data());
   return t;
 }
 
 // The values of a tensor as float32, whatever its type.
-inline std::vector<float> to_floats(Device& device, const Tensor& x) { return device.download<float>(to_float(device, x)); }
+inline std::vector<float> to_floats(Device& device, const Tensor& x) {
+  return device.download<float>(to_float(device, x));
+}
 
 }  // namespace spindle

@@ -22,8 +22,13 @@ FileLayout block(const std::string& layers, const std::string& key) {
   std::string layer = layers + key.substr(0, dot + 1), rest = key.substr(dot + 1);
   for (const char* kind : {"weight", "bias"})
     if (rest == std::string("attn.in_proj_") + kind)
-      return {{layer + "self_attn.q_proj." + kind, layer + "self_attn.k_proj." + kind, layer + "self_attn.v_proj." + kind}};
-  for (const auto& [from, to] : {std::pair{"ln_1.", "layer_norm1."}, {"ln_2.", "layer_norm2."}, {"attn.out_proj.", "self_attn.out_proj."}, {"mlp.c_fc.", "mlp.fc1."}, {"mlp.c_proj.", "mlp.fc2."}})
+      return {{layer + "self_attn.q_proj." + kind, layer + "self_attn.k_proj." + kind,
+               layer + "self_attn.v_proj." + kind}};
+  for (const auto& [from, to] : {std::pair{"ln_1.", "layer_norm1."},
+                                 {"ln_2.", "layer_norm2."},
+                                 {"attn.out_proj.", "self_attn.out_proj."},
+                                 {"mlp.c_fc.", "mlp.fc1."},
+                                 {"mlp.c_proj.", "mlp.fc2."}})
     if (rest.starts_with(from)) return {{layer + to + rest.substr(std::string(from).size())}};
   return {{layer + rest}};
 }

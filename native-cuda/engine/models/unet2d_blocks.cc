@@ -4,17 +4,28 @@ namespace spindle {
 
 namespace {
 
-nn::ResnetBlock2dOptions resnet(const UNetBlockOptions& o, int64_t in) { return {.in_channels = in, .out_channels = o.out_channels, .time_embed_dim = o.time_embed_dim, .norm = o.norm}; }
+nn::ResnetBlock2dOptions resnet(const UNetBlockOptions& o, int64_t in) {
+  return {.in_channels = in,
+          .out_channels = o.out_channels,
+          .time_embed_dim = o.time_embed_dim,
+          .norm = o.norm};
+}
 
 nn::Transformer2dOptions transformer(const UNetBlockOptions& o) {
-  return {.channels = o.out_channels, .heads = o.heads, .layers = o.transformer_layers, .cross_attention_dim = o.cross_attention_dim, .norm_num_groups = o.norm.groups, .use_linear_projection = o.use_linear_projection};
+  return {.channels = o.out_channels,
+          .heads = o.heads,
+          .layers = o.transformer_layers,
+          .cross_attention_dim = o.cross_attention_dim,
+          .norm_num_groups = o.norm.groups,
+          .use_linear_projection = o.use_linear_projection};
 }
 
 }  // namespace
 
 DownBlock::DownBlock(const Scope& scope, const UNetBlockOptions& o) {
   for (int64_t i = 0; i < o.layers; ++i) {
-    resnets_.emplace_back(scope / "resnets" / i, resnet(o, i == 0 ? o.in_channels : o.out_channels));
+    resnets_.emplace_back(scope / "resnets" / i,
+                          resnet(o, i == 0 ? o.in_channels : o.out_channels));
     if (o.cross_attention) attentions_.emplace_back(scope / "attentions" / i, transformer(o));
   }
   if (o.resample) downsampler_.emplace(scope / "downsamplers" / 0, o.out_channels, 1);
@@ -22,7 +33,8 @@ DownBlock::DownBlock(const Scope& scope, const UNetBlockOptions& o) {
 
 Tensor DownBlock::operator()(const BlockContext& c, Tensor x, std::vector<Tensor>& skips) const {
   for (size_t i = 0; i < resnets_.size(); ++i) {
-    auto body = [this, i, kept = c.kept](Tape& tape, Tensor h, const Tensor& temb, const Tensor& context) {
+    auto body = [this, i, kept = c.kept](Tape& tape, Tensor h, const Tensor& temb,
+                                         const Tensor& context) {
       h = resnets_[i](tape, h, temb);
       return attentions_.empty() ? h : attentions_[i](tape, h, context, kept);
     };
@@ -37,10 +49,13 @@ Tensor DownBlock::operator()(const BlockContext& c, Tensor x, std::vector<Tensor
 }
 
 MidBlock::MidBlock(const Scope& scope, const UNetBlockOptions& o)
-    : resnet_in_(scope / "resnets" / 0, resnet(o, o.in_channels)), attention_(scope / "attentions" / 0, transformer(o)), resnet_out_(scope / "resnets" / 1, resnet(o, o.out_channels)) {}
+    : resnet_in_(scope / "resnets" / 0, resnet(o, o.in_channels)),
+      attention_(scope / "attentions" / 0, transformer(o)),
+      resnet_out_(scope / "resnets" / 1, resnet(o, o.out_channels)) {}
 
 Tensor MidBlock::operator()(const BlockContext& c, const Tensor& x) const {
-  auto body = [this, kept = c.kept](Tape& tape, const Tensor& in, const Tensor& temb, const Tensor& context) {
+  auto body = [this, kept = c.kept](Tape& tape, const Tensor& in, const Tensor& temb,
+                                    const Tensor& context) {
     Tensor h = attention_(tape, resnet_in_(tape, in, temb), context, kept);
     return resnet_out_(tape, h, temb);
   };
@@ -50,7 +65,8 @@ Tensor MidBlock::operator()(const BlockContext& c, const Tensor& x) const {
 UpBlock::UpBlock(const Scope& scope, const UNetBlockOptions& o) {
   for (int64_t i = 0; i < o.layers; ++i) {
     int64_t skip = i == o.layers - 1 ? o.in_channels : o.out_channels;
-    resnets_.emplace_back(scope / "resnets" / i, resnet(o, (i == 0 ? o.previous_channels : o.out_channels) + skip));
+    resnets_.emplace_back(scope / "resnets" / i,
+                          resnet(o, (i == 0 ? o.previous_channels : o.out_channels) + skip));
     if (o.cross_attention) attentions_.emplace_back(scope / "attentions" / i, transformer(o));
   }
   if (o.resample) upsampler_.emplace(scope / "upsamplers" / 0, o.out_channels);
@@ -58,7 +74,8 @@ UpBlock::UpBlock(const Scope& scope, const UNetBlockOptions& o) {
 
 Tensor UpBlock::operator()(const BlockContext& c, Tensor x, std::vector<Tensor>& skips) const {
   for (size_t i = 0; i < resnets_.size(); ++i) {
-    auto body = [this, i, kept = c.kept](Tape& tape, Tensor h, Tensor skip, const Tensor& temb, const Tensor& context) {
+    auto body = [this, i, kept = c.kept](Tape& tape, Tensor h, Tensor skip, const Tensor& temb,
+                                         const Tensor& context) {
       h = ops::concat_channels(tape, h, skip);
       skip = Tensor();
       h = resnets_[i](tape, h, temb);

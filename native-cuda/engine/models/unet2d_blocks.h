@@ -12,8 +12,8 @@ namespace spindle {
 // What every block of a pass is given beside its input.
 struct BlockContext {
   Tape& tape;
-  Tensor temb;     // (B, time_embed_dim), after its SiLU
-  Tensor context;  // (B, T, D) text embeddings
+  Tensor temb;           // (B, time_embed_dim), after its SiLU
+  Tensor context;        // (B, T, D) text embeddings
   nn::KeysValues* kept;  // of the context; null: computed anew
 };
 

@@ -1,4 +1,5 @@
-// UNet2DConditionModel of diffusers: predicts noise (or velocity) from a noisy image, a timestep and text embeddings.
+// UNet2DConditionModel of diffusers: predicts noise (or velocity) from a noisy image, a timestep
+// and text embeddings.
 #pragma once
 #include "models/unet2d_blocks.h"
 #include "models/unet2d_condition_config.h"
@@ -7,14 +8,16 @@
 namespace spindle {
 
 struct UNetInputs {
-  Tensor sample;                 // (B, H, W, in_channels) in the compute precision
+  Tensor sample;                      // (B, H, W, in_channels) in the compute precision
   std::vector<float> timesteps = {};  // B
-  Tensor text;                   // (B, T, cross_attention_dim) in the compute precision
-  nn::KeysValues* kept = nullptr;  // of the text, for passes without gradients that have it in common
+  Tensor text;                        // (B, T, cross_attention_dim) in the compute precision
+  nn::KeysValues* kept =
+      nullptr;  // of the text, for passes without gradients that have it in common
   // Only models with the text_time embedding (SDXL):
-  Tensor text_embeds = {};            // (B, P) in the compute precision
-  std::vector<float> time_ids = {};   // B rows of sizes and crops
-  // (B) and B rows, float32, in the place of `timesteps` and `time_ids`: a captured pass reads them anew
+  Tensor text_embeds = {};           // (B, P) in the compute precision
+  std::vector<float> time_ids = {};  // B rows of sizes and crops
+  // (B) and B rows, float32, in the place of `timesteps` and `time_ids`: a captured pass reads them
+  // anew
   Tensor timestep_values = {}, time_id_values = {};
 };
 

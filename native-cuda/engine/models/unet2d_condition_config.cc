@@ -6,25 +6,38 @@ namespace spindle {
 
 namespace {
 
-std::vector<bool> cross_attention(const Config& config, const std::string& key, const std::string& direction, const std::vector<std::string>& fallback, size_t levels) {
+std::vector<bool> cross_attention(const Config& config,
+                                  const std::string& key,
+                                  const std::string& direction,
+                                  const std::vector<std::string>& fallback,
+                                  size_t levels) {
   std::string plain = direction + "Block2D", crossing = "CrossAttn" + plain;
   std::vector<std::string> types = config.has(key) ? config.strings(key) : fallback;
   std::vector<bool> cross;
   for (const std::string& type : types) {
-    if (type != crossing && type != plain) config.refuse(key, cat(crossing, " or ", plain, " in every place"));
+    if (type != crossing && type != plain)
+      config.refuse(key, cat(crossing, " or ", plain, " in every place"));
     cross.push_back(type == crossing);
   }
-  if (cross.size() != levels) config.refuse(key, cat(levels, " values, one per entry of block_out_channels"));
+  if (cross.size() != levels)
+    config.refuse(key, cat(levels, " values, one per entry of block_out_channels"));
   return cross;
 }
 
 void refuse_unsupported(const Config& config) {
   config.only("_class_name", {"UNet2DConditionModel"});
-  for (const char* key : {"num_attention_heads", "encoder_hid_dim", "encoder_hid_dim_type", "class_embed_type", "num_class_embeds", "reverse_transformer_layers_per_block", "time_embedding_act_fn",
-                          "timestep_post_act", "time_cond_proj_dim", "mid_block_only_cross_attention", "cross_attention_norm"})
+  for (const char* key :
+       {"num_attention_heads", "encoder_hid_dim", "encoder_hid_dim_type", "class_embed_type",
+        "num_class_embeds", "reverse_transformer_layers_per_block", "time_embedding_act_fn",
+        "timestep_post_act", "time_cond_proj_dim", "mid_block_only_cross_attention",
+        "cross_attention_norm"})
     config.only(key, {});
-  for (const char* key : {"center_input_sample", "only_cross_attention", "dual_cross_attention", "resnet_skip_time_act", "class_embeddings_concat"}) config.only(key, {false});
-  for (const char* key : {"downsample_padding", "mid_block_scale_factor", "resnet_out_scale_factor"}) config.only(key, {1, 1.0});
+  for (const char* key : {"center_input_sample", "only_cross_attention", "dual_cross_attention",
+                          "resnet_skip_time_act", "class_embeddings_concat"})
+    config.only(key, {false});
+  for (const char* key :
+       {"downsample_padding", "mid_block_scale_factor", "resnet_out_scale_factor"})
+    config.only(key, {1, 1.0});
   config.only("dropout", {0, 0.0});
   config.only("conv_in_kernel", {3});
   config.only("conv_out_kernel", {3});
@@ -43,15 +56,22 @@ void refuse_unsupported(const Config& config) {
 
 UNet2DConditionConfig parse_unet2d_condition_config(const Config& config) {
   UNet2DConditionConfig c;
-  c.block_out_channels = config.has("block_out_channels") ? per_level(config, "block_out_channels", 0, 0) : std::vector<int64_t>{320, 640, 1280, 1280};
+  c.block_out_channels = config.has("block_out_channels")
+                             ? per_level(config, "block_out_channels", 0, 0)
+                             : std::vector<int64_t>{320, 640, 1280, 1280};
   size_t levels = c.levels();
   c.sample_size = positive(config, "sample_size", 64);
   c.in_channels = positive(config, "in_channels", 4);
   c.out_channels = positive(config, "out_channels", 4);
   c.flip_sin_to_cos = config.boolean("flip_sin_to_cos", true);
   c.freq_shift = config.number("freq_shift", 0.0);
-  c.down_cross_attention = cross_attention(config, "down_block_types", "Down", {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"}, levels);
-  c.up_cross_attention = cross_attention(config, "up_block_types", "Up", {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"}, levels);
+  c.down_cross_attention = cross_attention(
+      config, "down_block_types", "Down",
+      {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"},
+      levels);
+  c.up_cross_attention = cross_attention(
+      config, "up_block_types", "Up",
+      {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"}, levels);
   c.layers_per_block = per_level(config, "layers_per_block", levels, 2);
   c.norm_num_groups = positive(config, "norm_num_groups", 32);
   c.norm_eps = config.number("norm_eps", 1e-5);
@@ -65,7 +85,8 @@ UNet2DConditionConfig parse_unet2d_condition_config(const Config& config) {
     for (const char* key : {"addition_time_embed_dim", "projection_class_embeddings_input_dim"})
       if (!config.has(key)) config.refuse(key, "a number, as addition_embed_type is text_time");
     c.addition_time_embed_dim = positive(config, "addition_time_embed_dim", 1);
-    c.projection_class_embeddings_input_dim = positive(config, "projection_class_embeddings_input_dim", 1);
+    c.projection_class_embeddings_input_dim =
+        positive(config, "projection_class_embeddings_input_dim", 1);
   } else {
     config.only("addition_time_embed_dim", {});
     config.only("projection_class_embeddings_input_dim", {});

@@ -1,4 +1,5 @@
-// Options of diffusers' UNet2DConditionModel that are supported; the rest is refused when the config is read.
+// Options of diffusers' UNet2DConditionModel that are supported; the rest is refused when the
+// config is read.
 #pragma once
 #include <string>
 #include <vector>
@@ -19,10 +20,11 @@ struct UNet2DConditionConfig {
   double norm_eps = 1e-5;
   int64_t cross_attention_dim = 1280;
   std::vector<int64_t> transformer_layers_per_block;  // per down block
-  std::vector<int64_t> attention_heads;               // the file's attention_head_dim, which is the number of heads
+  std::vector<int64_t>
+      attention_heads;  // the file's attention_head_dim, which is the number of heads
   bool use_linear_projection = false;
   int64_t time_embedding_dim = 0;
-  int64_t addition_time_embed_dim = 0;                // 0: no text_time embedding
+  int64_t addition_time_embed_dim = 0;  // 0: no text_time embedding
   int64_t projection_class_embeddings_input_dim = 0;
 
   bool text_time() const { return addition_time_embed_dim > 0; }

@@ -8,10 +8,15 @@ Attention::Attention(const Scope& scope, const AttentionOptions& options)
       to_v_(scope / "to_v", options.context_dim, options.query_dim, {.bias = options.qkv_bias}),
       to_out_(scope / "to_out" / 0, options.query_dim, options.query_dim),
       args_{.heads = options.heads} {
-  require(options.heads > 0 && options.query_dim % options.heads == 0, "[attention] ", scope.path(), ": width ", options.query_dim, " is not divisible into ", options.heads, " heads");
+  require(options.heads > 0 && options.query_dim % options.heads == 0, "[attention] ", scope.path(),
+          ": width ", options.query_dim, " is not divisible into ", options.heads, " heads");
 }
 
-Tensor Attention::operator()(Tape& tape, const Tensor& x, const Tensor& context, const Tensor& residual, KeysValues* kept) const {
+Tensor Attention::operator()(Tape& tape,
+                             const Tensor& x,
+                             const Tensor& context,
+                             const Tensor& residual,
+                             KeysValues* kept) const {
   KeysValues::Pair fresh, &pair = kept && !tape.recording() ? kept->of(this) : fresh;
   Tensor q = to_q_(tape, x);
   if (!pair.keys) pair = {to_k_(tape, context), to_v_(tape, context)};

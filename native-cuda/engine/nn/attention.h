@@ -1,4 +1,5 @@
-// Multi-head attention of the diffusion models: projections without bias unless asked, output projection with.
+// Multi-head attention of the diffusion models: projections without bias unless asked, output
+// projection with.
 #pragma once
 #include <unordered_map>
 
@@ -13,8 +14,9 @@ struct AttentionOptions {
   bool qkv_bias = false;
 };
 
-// Keys and values by layer of a context that stays the same over many passes: a prompt's over the steps of sampling. The first
-// pass fills it; to be used with one context and unchanged weights, and only where no gradient is needed.
+// Keys and values by layer of a context that stays the same over many passes: a prompt's over the
+// steps of sampling. The first pass fills it; to be used with one context and unchanged weights,
+// and only where no gradient is needed.
 class KeysValues {
  public:
   struct Pair {
@@ -37,8 +39,13 @@ class KeysValues {
 class Attention {
  public:
   Attention(const Scope& scope, const AttentionOptions& options);
-  // x (B, Tq, C), context (B, Tk, D) -> (B, Tq, C) + residual. `kept` may be null; a tape that records leaves it alone.
-  Tensor operator()(Tape& tape, const Tensor& x, const Tensor& context, const Tensor& residual, KeysValues* kept = nullptr) const;
+  // x (B, Tq, C), context (B, Tk, D) -> (B, Tq, C) + residual. `kept` may be null; a tape that
+  // records leaves it alone.
+  Tensor operator()(Tape& tape,
+                    const Tensor& x,
+                    const Tensor& context,
+                    const Tensor& residual,
+                    KeysValues* kept = nullptr) const;
 
  private:
   Linear to_q_, to_k_, to_v_, to_out_;

@@ -18,13 +18,17 @@ struct Conv2dExtras {
 
 struct Conv2d {
   Conv2d(const Scope& scope, int64_t in, int64_t out, const Conv2dOptions& options = {})
-      : weight(scope.parameter("weight", {out, options.kernel, options.kernel, in}, ParameterKind::Filter)),
+      : weight(scope.parameter("weight",
+                               {out, options.kernel, options.kernel, in},
+                               ParameterKind::Filter)),
         bias(options.bias ? scope.parameter("bias", {out}, ParameterKind::Vector) : nullptr),
         args(options.args) {}
 
   // x (B, H, W, Ci) -> (B, Ho, Wo, Co)
   Tensor operator()(Tape& tape, const Tensor& x, const Conv2dExtras& extras = {}) const {
-    return ops::conv2d(tape, x, *weight, {.bias = bias, .per_image = extras.per_image, .residual = extras.residual}, args);
+    return ops::conv2d(tape, x, *weight,
+                       {.bias = bias, .per_image = extras.per_image, .residual = extras.residual},
+                       args);
   }
 
   Parameter* weight;

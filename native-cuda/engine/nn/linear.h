@@ -11,7 +11,8 @@ struct LinearOptions {
 
 struct Linear {
   Linear(const Scope& scope, int64_t in, int64_t out, const LinearOptions& options = {})
-      : weight(options.pointwise ? scope.pointwise("weight", out, in) : scope.parameter("weight", {out, in}, ParameterKind::Matrix)),
+      : weight(options.pointwise ? scope.pointwise("weight", out, in)
+                                 : scope.parameter("weight", {out, in}, ParameterKind::Matrix)),
         bias(options.bias ? scope.parameter("bias", {out}, ParameterKind::Vector) : nullptr) {}
 
   // x (..., in) -> (..., out), plus `residual` of the output's size

@@ -14,8 +14,11 @@ ResnetBlock2d::ResnetBlock2d(const Scope& scope, const ResnetBlock2dOptions& opt
       conv1_(scope / "conv1", options.in_channels, options.out_channels),
       norm2_(scope / "norm2", options.out_channels, with_silu(options.norm)),
       conv2_(scope / "conv2", options.out_channels, options.out_channels) {
-  if (options.time_embed_dim > 0) time_emb_proj_.emplace(scope / "time_emb_proj", options.time_embed_dim, options.out_channels);
-  if (options.in_channels != options.out_channels) conv_shortcut_.emplace(scope / "conv_shortcut", options.in_channels, options.out_channels, LinearOptions{.pointwise = true});
+  if (options.time_embed_dim > 0)
+    time_emb_proj_.emplace(scope / "time_emb_proj", options.time_embed_dim, options.out_channels);
+  if (options.in_channels != options.out_channels)
+    conv_shortcut_.emplace(scope / "conv_shortcut", options.in_channels, options.out_channels,
+                           LinearOptions{.pointwise = true});
 }
 
 Tensor ResnetBlock2d::operator()(Tape& tape, const Tensor& x, const Tensor& temb) const {

@@ -1,4 +1,5 @@
-// ResnetBlock2D: two convolutions with group norm and SiLU, the time embedding added between, and a shortcut.
+// ResnetBlock2D: two convolutions with group norm and SiLU, the time embedding added between, and a
+// shortcut.
 #pragma once
 #include <optional>
 
@@ -17,7 +18,8 @@ struct ResnetBlock2dOptions {
 class ResnetBlock2d {
  public:
   ResnetBlock2d(const Scope& scope, const ResnetBlock2dOptions& options);
-  // x (B, H, W, Ci); temb (B, time_embed_dim) after its SiLU, empty where the block has none -> (B, H, W, Co)
+  // x (B, H, W, Ci); temb (B, time_embed_dim) after its SiLU, empty where the block has none -> (B,
+  // H, W, Co)
   Tensor operator()(Tape& tape, const Tensor& x, const Tensor& temb = {}) const;
 
  private:

@@ -5,7 +5,8 @@
 namespace spindle::nn {
 
 struct TimestepEmbedding {
-  TimestepEmbedding(const Scope& scope, int64_t in, int64_t width) : linear_1(scope / "linear_1", in, width), linear_2(scope / "linear_2", width, width) {}
+  TimestepEmbedding(const Scope& scope, int64_t in, int64_t width)
+      : linear_1(scope / "linear_1", in, width), linear_2(scope / "linear_2", width, width) {}
   // x (B, in), plus `residual` (B, width) -> (B, width)
   Tensor operator()(Tape& tape, const Tensor& x, const Tensor& residual = {}) const {
     return linear_2(tape, ops::activation(tape, linear_1(tape, x), Activation::Silu), residual);

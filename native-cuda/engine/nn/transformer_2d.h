@@ -1,4 +1,5 @@
-// Transformer2DModel: norm, projection in, blocks of self-attention, cross-attention and gated feed-forward, projection out.
+// Transformer2DModel: norm, projection in, blocks of self-attention, cross-attention and gated
+// feed-forward, projection out.
 #pragma once
 #include <vector>
 

@@ -2,16 +2,24 @@
 
 namespace spindle::ops {
 
-Tensor attention(Tape& tape, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
-  require(q.rank() == 3 && k.rank() == 3 && k.shape() == v.shape() && q.dim(0) == k.dim(0) && q.dim(2) == k.dim(2), "[attention] q ", q.shape(), ", k ", k.shape(), " and v ", v.shape(), " do not fit");
-  require(args.heads > 0 && q.dim(2) % args.heads == 0, "[attention] width ", q.dim(2), " is not divisible into ", args.heads, " heads");
+Tensor attention(Tape& tape,
+                 const Tensor& q,
+                 const Tensor& k,
+                 const Tensor& v,
+                 const AttentionArgs& args) {
+  require(q.rank() == 3 && k.rank() == 3 && k.shape() == v.shape() && q.dim(0) == k.dim(0) &&
+              q.dim(2) == k.dim(2),
+          "[attention] q ", q.shape(), ", k ", k.shape(), " and v ", v.shape(), " do not fit");
+  require(args.heads > 0 && q.dim(2) % args.heads == 0, "[attention] width ", q.dim(2),
+          " is not divisible into ", args.heads, " heads");
   Device& device = tape.device();
   Tensor o = device.empty(q.shape(), q.dtype());
   Tensor lse = device.empty({q.dim(0), args.heads, q.dim(1)}, Device::stat_dtype(q.dtype()));
   device.kernels().attention_forward(o, lse, q, k, v, args);
   tape.record("attention", o, [q, k, v, o, lse, args](Grads& g, const Tensor& d_o) {
     bool shared = q.id() == k.id() || q.id() == v.id() || k.id() == v.id();
-    GradSlot dq = shared ? g.separate(q) : g.slot(q), dk = shared ? g.separate(k) : g.slot(k), dv = shared ? g.separate(v) : g.slot(v);
+    GradSlot dq = shared ? g.separate(q) : g.slot(q), dk = shared ? g.separate(k) : g.slot(k),
+             dv = shared ? g.separate(v) : g.slot(v);
     g.kernels().attention_backward(dq, dk, dv, d_o, o, lse, q, k, v, args);
     if (!shared) return;
     g.add(q, dq.tensor);

@@ -3,20 +3,26 @@
 namespace spindle::ops {
 
 Tensor layer_norm(Tape& tape, const Tensor& x, Parameter& gamma, Parameter& beta, double eps) {
-  require(gamma.shape[0] == x.dim(-1), "[layer_norm] ", gamma.name, ": input ", x.shape(), " does not fit ", gamma.shape);
+  require(gamma.shape[0] == x.dim(-1), "[layer_norm] ", gamma.name, ": input ", x.shape(),
+          " does not fit ", gamma.shape);
   Device& device = tape.device();
   Tensor y = device.empty(x.shape(), x.dtype());
-  Tensor mean = device.empty({x.numel() / x.dim(-1)}, Device::stat_dtype(x.dtype())), rstd = device.empty(mean.shape(), mean.dtype());
+  Tensor mean = device.empty({x.numel() / x.dim(-1)}, Device::stat_dtype(x.dtype())),
+         rstd = device.empty(mean.shape(), mean.dtype());
   device.kernels().layer_norm_forward(y, mean, rstd, x, gamma.value, beta.value, eps);
   tape.remake(y, [&device, x = tape.save(x), &gamma, &beta, eps, stats = mean.shape()] {
     Tensor values = x.get(), again = device.empty(values.shape(), values.dtype());
-    Tensor mean = device.empty(stats, Device::stat_dtype(values.dtype())), rstd = device.empty(stats, mean.dtype());
+    Tensor mean = device.empty(stats, Device::stat_dtype(values.dtype())),
+           rstd = device.empty(stats, mean.dtype());
     device.kernels().layer_norm_forward(again, mean, rstd, values, gamma.value, beta.value, eps);
     return again;
   });
-  tape.record("layer_norm", y, [x = tape.save(x), rx = TensorRef(x), mean, rstd, &gamma, &beta](Grads& g, const Tensor& dy) {
-    g.kernels().layer_norm_backward(g.slot(rx), gamma.grad_slot(), beta.grad_slot(), dy, x.get(), mean, rstd, gamma.value);
-  });
+  tape.record(
+      "layer_norm", y,
+      [x = tape.save(x), rx = TensorRef(x), mean, rstd, &gamma, &beta](Grads& g, const Tensor& dy) {
+        g.kernels().layer_norm_backward(g.slot(rx), gamma.grad_slot(), beta.grad_slot(), dy,
+                                        x.get(), mean, rstd, gamma.value);
+      });
   return y;
 }
 

@@ -7,16 +7,21 @@ namespace spindle::ops {
 
 Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   int64_t n = w.shape[0], k = w.shape.numel() / n;  // a 1x1 filter (N,1,1,K) is a matrix too
-  require(x.dim(-1) == k, "[linear] ", w.name, ": input ", x.shape(), " does not fit matrix ", w.shape);
+  require(x.dim(-1) == k, "[linear] ", w.name, ": input ", x.shape(), " does not fit matrix ",
+          w.shape);
   Device& device = tape.device();
   std::vector<int64_t> dims = x.shape().dims();
   dims.back() = n;
   Tensor y = device.empty(Shape(dims), x.dtype());
-  if (fused.residual) require(fused.residual.numel() == y.numel(), "[linear] ", w.name, ": residual ", fused.residual.shape(), " does not fit output ", y.shape());
+  if (fused.residual)
+    require(fused.residual.numel() == y.numel(), "[linear] ", w.name, ": residual ",
+            fused.residual.shape(), " does not fit output ", y.shape());
   int64_t rows = x.numel() / k;
   auto matrix = [n, k](Parameter& p) { return p.weight().reshape({n, k}); };
   Tensor flat_y = y.reshape({rows, n});
-  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image, fused.residual ? fused.residual.reshape({rows, n}) : Tensor(), Activation::None, x.shape().rank() == 4 ? x.dim(1) * x.dim(2) : 1};
+  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image,
+                    fused.residual ? fused.residual.reshape({rows, n}) : Tensor(), Activation::None,
+                    x.shape().rank() == 4 ? x.dim(1) * x.dim(2) : 1};
   device.kernels().linear_forward(flat_y, x.reshape({rows, k}), matrix(w), epilogue);
   std::vector<TensorRef> per_image, residual;
   if (fused.per_image) per_image.emplace_back(fused.per_image);
@@ -24,28 +29,33 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   // A frozen matrix does not need its input again.
   std::optional<Saved> saved;
   if (w.grad) saved = tape.save(x);
-  tape.record("linear", y, [saved, rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, rows, n, k, matrix](Grads& g, const Tensor& dy) {
-    Kernels& kernels = g.kernels();
-    Tensor flat_dy = dy.reshape({rows, n});
-    if (GradSlot dw = w.grad_slot()) {
-      dw.tensor = dw.tensor.reshape({n, k});
-      kernels.linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), flat_dy, saved->get().reshape({rows, k}));
-    }
-    if (GradSlot dx = g.slot(rx)) {
-      dx.tensor = dx.tensor.reshape({rows, k});
-      kernels.linear_backward_input(dx, flat_dy, matrix(w));
-    }
-    for (const TensorRef& t : per_image)
-      if (GradSlot dt = g.slot(t)) kernels.sum_per_image(dt, dy);
-    for (const TensorRef& r : residual) g.add(r, dy);
-  });
+  tape.record("linear", y,
+              [saved, rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, rows, n, k,
+               matrix](Grads& g, const Tensor& dy) {
+                Kernels& kernels = g.kernels();
+                Tensor flat_dy = dy.reshape({rows, n});
+                if (GradSlot dw = w.grad_slot()) {
+                  dw.tensor = dw.tensor.reshape({n, k});
+                  kernels.linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), flat_dy,
+                                                 saved->get().reshape({rows, k}));
+                }
+                if (GradSlot dx = g.slot(rx)) {
+                  dx.tensor = dx.tensor.reshape({rows, k});
+                  kernels.linear_backward_input(dx, flat_dy, matrix(w));
+                }
+                for (const TensorRef& t : per_image)
+                  if (GradSlot dt = g.slot(t)) kernels.sum_per_image(dt, dy);
+                for (const TensorRef& r : residual) g.add(r, dy);
+              });
   return w.low_rank ? low_rank(tape, x, *w.low_rank, y) : y;
 }
 
 Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) {
   int64_t n = w.shape[0], k = w.shape[1], rows = x.numel() / k;
-  require(x.dim(-1) == k && n % 2 == 0, "[linear_geglu] ", w.name, ": input ", x.shape(), " does not fit matrix ", w.shape);
-  if (w.low_rank) return geglu(tape, linear(tape, x, w, {.bias = bias, .per_image = {}, .residual = {}}));
+  require(x.dim(-1) == k && n % 2 == 0, "[linear_geglu] ", w.name, ": input ", x.shape(),
+          " does not fit matrix ", w.shape);
+  if (w.low_rank)
+    return geglu(tape, linear(tape, x, w, {.bias = bias, .per_image = {}, .residual = {}}));
   Device& device = tape.device();
   std::vector<int64_t> dims = x.shape().dims();
   dims.back() = n / 2;
@@ -53,7 +63,8 @@ Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) 
   Tensor b = bias ? bias->value : Tensor();
   device.kernels().linear_geglu_forward(flat_y, x.reshape({rows, k}), w.weight(), b);
   if (!tape.recording()) return y;
-  // The product, computed once in backward: for y, if a later layer's gradient needs that, and for the gradient here.
+  // The product, computed once in backward: for y, if a later layer's gradient needs that, and for
+  // the gradient here.
   struct Product {
     Saved x;
     Tensor values, value;
@@ -73,17 +84,21 @@ Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) 
     device.kernels().geglu_forward(again, product->value);
     return again.reshape(shape);
   });
-  tape.record("linear_geglu", y, [product, compute, rx = TensorRef(x), &w, bias, rows, k, n](Grads& g, const Tensor& dy) {
-    compute();
-    Tensor values = product->values, dproduct = g.device().empty({rows, n}, dy.dtype());
-    g.kernels().geglu_backward({dproduct, false}, dy.reshape({rows, n / 2}), product->value);
-    product->value = Tensor();
-    if (GradSlot dw = w.grad_slot()) g.kernels().linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dproduct, values);
-    if (GradSlot dx = g.slot(rx)) {
-      dx.tensor = dx.tensor.reshape({rows, k});
-      g.kernels().linear_backward_input(dx, dproduct, w.weight());
-    }
-  });
+  tape.record(
+      "linear_geglu", y,
+      [product, compute, rx = TensorRef(x), &w, bias, rows, k, n](Grads& g, const Tensor& dy) {
+        compute();
+        Tensor values = product->values, dproduct = g.device().empty({rows, n}, dy.dtype());
+        g.kernels().geglu_backward({dproduct, false}, dy.reshape({rows, n / 2}), product->value);
+        product->value = Tensor();
+        if (GradSlot dw = w.grad_slot())
+          g.kernels().linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dproduct,
+                                             values);
+        if (GradSlot dx = g.slot(rx)) {
+          dx.tensor = dx.tensor.reshape({rows, k});
+          g.kernels().linear_backward_input(dx, dproduct, w.weight());
+        }
+      });
   return y;
 }
 

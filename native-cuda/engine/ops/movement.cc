@@ -3,7 +3,8 @@
 namespace spindle::ops {
 
 Tensor concat_channels(Tape& tape, const Tensor& a, const Tensor& b) {
-  require(a.rank() == b.rank() && a.numel() / a.dim(-1) == b.numel() / b.dim(-1), "[concat_channels] ", a.shape(), " and ", b.shape(), " do not fit");
+  require(a.rank() == b.rank() && a.numel() / a.dim(-1) == b.numel() / b.dim(-1),
+          "[concat_channels] ", a.shape(), " and ", b.shape(), " do not fit");
   std::vector<int64_t> dims = a.shape().dims();
   dims.back() += b.dim(-1);
   Tensor y = tape.device().empty(Shape(dims), a.dtype());
@@ -13,13 +14,14 @@ Tensor concat_channels(Tape& tape, const Tensor& a, const Tensor& b) {
     device.kernels().concat_channels(again, first, second);
     return again;
   });
-  tape.record("concat_channels", y, [ra = TensorRef(a), rb = TensorRef(b)](Grads& g, const Tensor& dy) {
-    if (ra.id != rb.id) return g.kernels().split_channels(g.slot(ra), g.slot(rb), dy);
-    GradSlot da = g.separate(ra), db = g.separate(rb);
-    g.kernels().split_channels(da, db, dy);
-    g.add(ra, da.tensor);
-    g.add(rb, db.tensor);
-  });
+  tape.record("concat_channels", y,
+              [ra = TensorRef(a), rb = TensorRef(b)](Grads& g, const Tensor& dy) {
+                if (ra.id != rb.id) return g.kernels().split_channels(g.slot(ra), g.slot(rb), dy);
+                GradSlot da = g.separate(ra), db = g.separate(rb);
+                g.kernels().split_channels(da, db, dy);
+                g.add(ra, da.tensor);
+                g.add(rb, db.tensor);
+              });
   return y;
 }
 

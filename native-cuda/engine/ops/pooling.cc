@@ -4,7 +4,8 @@ namespace spindle::ops {
 
 Tensor gather_rows(Tape& tape, const Tensor& x, const std::vector<int32_t>& rows) {
   int64_t width = x.dim(-1), count = x.numel() / width;
-  for (int32_t row : rows) require(row >= 0 && row < count, "[gather_rows] expected rows below ", count, ", got ", row);
+  for (int32_t row : rows)
+    require(row >= 0 && row < count, "[gather_rows] expected rows below ", count, ", got ", row);
   Tensor y = tape.device().empty({int64_t(rows.size()), width}, x.dtype());
   tape.kernels().gather_rows(y, x.reshape({count, width}), rows.data(), int64_t(rows.size()));
   return y;

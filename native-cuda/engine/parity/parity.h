@@ -1,4 +1,5 @@
-// Replays golden fixtures: recorded inputs and outputs of PyTorch, diffusers and transformers, and says how far off we are.
+// Replays golden fixtures: recorded inputs and outputs of PyTorch, diffusers and transformers, and
+// says how far off we are.
 #pragma once
 #include <map>
 #include <memory>
@@ -20,8 +21,9 @@ struct ParityLine {
   bool ok = false;
 };
 
-// Replays the fixture in `directory`; `compute` is F32 or BF16. No lines: the fixture states no bounds for this precision and
-// was skipped. Throws when the fixture cannot be read or is of a kind that is not replayed here.
+// Replays the fixture in `directory`; `compute` is F32 or BF16. No lines: the fixture states no
+// bounds for this precision and was skipped. Throws when the fixture cannot be read or is of a kind
+// that is not replayed here.
 std::vector<ParityLine> run_parity(const std::string& directory, Device& device, DType compute);
 
 // One fixture being replayed.
@@ -29,8 +31,8 @@ class Fixture {
  public:
   Fixture(const std::string& directory, DType compute);
 
-  const Json& settings() const { return settings_; }       // fixture.json
-  const Json& at(const std::string& key) const;            // a field of it that must be there
+  const Json& settings() const { return settings_; }  // fixture.json
+  const Json& at(const std::string& key) const;       // a field of it that must be there
   std::string config() const { return at("config").dump(); }
   const std::string& directory() const { return directory_; }
   DType compute() const { return compute_; }
@@ -45,11 +47,14 @@ class Fixture {
   // A bound of `tolerance` for the precision at hand; negative when it is not stated.
   double tolerance(const std::string& name) const;
 
-  // Compares one expected tensor and records a line. The bound: `grad_rel_l2` for grad.*, `weights_rel_l2` for weights.*,
-  // else rel_l2 and max_abs, whichever are stated.
+  // Compares one expected tensor and records a line. The bound: `grad_rel_l2` for grad.*,
+  // `weights_rel_l2` for weights.*, else rel_l2 and max_abs, whichever are stated.
   void compare(const std::string& tensor, const float* got, int64_t count);
-  void compare(const std::string& tensor, const std::vector<float>& got) { compare(tensor, got.data(), int64_t(got.size())); }
-  // Adds the line of grad_global_rel_l2, if stated, and refuses expected tensors that were never compared.
+  void compare(const std::string& tensor, const std::vector<float>& got) {
+    compare(tensor, got.data(), int64_t(got.size()));
+  }
+  // Adds the line of grad_global_rel_l2, if stated, and refuses expected tensors that were never
+  // compared.
   std::vector<ParityLine> finish();
 
  private:

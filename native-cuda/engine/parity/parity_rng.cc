@@ -8,7 +8,9 @@ namespace spindle {
 namespace {
 uint64_t number_in(const std::string& name, size_t begin, size_t end) {
   std::string digits = name.substr(begin, end - begin);
-  require(!digits.empty() && digits.size() <= 19 && digits.find_first_not_of("0123456789") == std::string::npos, name, ": expected randn.SEED.COUNT or sequence.SEED, got this name");
+  require(!digits.empty() && digits.size() <= 19 &&
+              digits.find_first_not_of("0123456789") == std::string::npos,
+          name, ": expected randn.SEED.COUNT or sequence.SEED, got this name");
   return std::stoull(digits);
 }
 }  // namespace
@@ -22,7 +24,8 @@ void replay_rng(Fixture& fixture, Device&) {
       got.insert(got.end(), second.begin(), second.end());
       fixture.compare(name, got);
     } else {
-      require(name.starts_with("randn."), name, ": expected randn.SEED.COUNT or sequence.SEED, got this name");
+      require(name.starts_with("randn."), name,
+              ": expected randn.SEED.COUNT or sequence.SEED, got this name");
       TorchGenerator generator(number_in(name, 6, name.find('.', 6)));
       fixture.compare(name, generator.randn(tensor.numel()));
     }

@@ -1,4 +1,5 @@
-// Kind scheduler: trajectories with the stand-in model eps(x, t) = 0.6 x - 0.3 roll(x, +1 along width) + 0.1 sin(3 x) t / 1000.
+// Kind scheduler: trajectories with the stand-in model eps(x, t) = 0.6 x - 0.3 roll(x, +1 along
+// width) + 0.1 sin(3 x) t / 1000.
 #include <cmath>
 
 #include "core/error.h"
@@ -13,19 +14,24 @@ std::vector<float> stand_in(const std::vector<float>& x, size_t width, double t)
   for (size_t row = 0; row < x.size(); row += width)
     for (size_t c = 0; c < width; ++c) {
       float left = x[row + (c + width - 1) % width];
-      out[row + c] = 0.6f * x[row + c] - 0.3f * left + 0.1f * std::sin(3 * x[row + c]) * float(t) / 1000;
+      out[row + c] =
+          0.6f * x[row + c] - 0.3f * left + 0.1f * std::sin(3 * x[row + c]) * float(t) / 1000;
     }
   return out;
 }
 
-std::vector<float> trajectory(Scheduler& scheduler, std::vector<float> x, size_t width, const NoiseSource& noise) {
+std::vector<float> trajectory(Scheduler& scheduler,
+                              std::vector<float> x,
+                              size_t width,
+                              const NoiseSource& noise) {
   int64_t count = int64_t(x.size());
   for (float& value : x) value *= float(scheduler.init_noise_sigma());
   std::vector<float> all;
   for (size_t i = 0; i < scheduler.timesteps().size(); ++i) {
     std::vector<float> input = x;
     scheduler.scale_model_input(input.data(), count, i);
-    scheduler.step(x.data(), stand_in(input, width, scheduler.timesteps()[i]).data(), count, i, noise);
+    scheduler.step(x.data(), stand_in(input, width, scheduler.timesteps()[i]).data(), count, i,
+                   noise);
     all.insert(all.end(), x.begin(), x.end());
   }
   return all;
@@ -38,21 +44,27 @@ void replay_scheduler(Fixture& fixture, Device&) {
   std::unique_ptr<Scheduler> scheduler = make_scheduler(config);
   fixture.compare("alphas_cumprod", scheduler->schedule().alphas_cumprod);
 
-  std::vector<float> initial = fixture.inputs().floats("initial_noise"), noise = fixture.inputs().floats("noise");
+  std::vector<float> initial = fixture.inputs().floats("initial_noise"),
+                     noise = fixture.inputs().floats("noise");
   const std::vector<int64_t>& shape = fixture.inputs().at("initial_noise").shape;
-  require(!shape.empty() && shape.back() > 0, fixture.path("inputs.safetensors"), ": initial_noise: expected a width, got none");
-  auto no_noise = [](float*, int64_t) { throw Error(Code::Internal, "[parity] a deterministic scheduler asked for noise"); };
+  require(!shape.empty() && shape.back() > 0, fixture.path("inputs.safetensors"),
+          ": initial_noise: expected a width, got none");
+  auto no_noise = [](float*, int64_t) {
+    throw Error(Code::Internal, "[parity] a deterministic scheduler asked for noise");
+  };
   for (const Json& steps : fixture.at("steps").items()) {
     scheduler->set_timesteps(steps.integer());
     std::string suffix = "." + std::to_string(steps.integer());
     const std::vector<double>& timesteps = scheduler->timesteps();
     fixture.compare("timesteps" + suffix, {timesteps.begin(), timesteps.end()});
-    fixture.compare("trajectory" + suffix, trajectory(*scheduler, initial, size_t(shape.back()), no_noise));
+    fixture.compare("trajectory" + suffix,
+                    trajectory(*scheduler, initial, size_t(shape.back()), no_noise));
   }
   for (const FileTensor& tensor : fixture.expected().tensors()) {
     if (!tensor.name.starts_with("add_noise.t")) continue;
     std::vector<float> out(initial.size());
-    scheduler->add_noise(out.data(), initial.data(), noise.data(), int64_t(out.size()), std::stoll(tensor.name.substr(11)));
+    scheduler->add_noise(out.data(), initial.data(), noise.data(), int64_t(out.size()),
+                         std::stoll(tensor.name.substr(11)));
     fixture.compare(tensor.name, out);
   }
 }

@@ -8,7 +8,9 @@
 namespace spindle {
 
 // Float32, in the file's shape.
-inline Tensor read_tensor(Device& device, const SafetensorsFile& file, const std::string& name) { return from_floats(device, file.floats(name), Shape(file.at(name).shape)); }
+inline Tensor read_tensor(Device& device, const SafetensorsFile& file, const std::string& name) {
+  return from_floats(device, file.floats(name), Shape(file.at(name).shape));
+}
 
 template <class T>
 std::vector<T> read_integers_as(const SafetensorsFile& file, const std::string& name) {
@@ -23,8 +25,16 @@ inline std::vector<float> in_file_layout(Device& device, const Parameter& p, con
   return out;
 }
 
-inline void compare_tensor(Fixture& fixture, Device& device, const std::string& name, const Tensor& got) { fixture.compare(name, device.download<float>(got)); }
+inline void compare_tensor(Fixture& fixture,
+                           Device& device,
+                           const std::string& name,
+                           const Tensor& got) {
+  fixture.compare(name, device.download<float>(got));
+}
 
-inline ModelSource fixture_model(const Fixture& fixture, const std::string& file = "weights.safetensors") { return {fixture.config(), {fixture.path(file)}, fixture.directory()}; }
+inline ModelSource fixture_model(const Fixture& fixture,
+                                 const std::string& file = "weights.safetensors") {
+  return {fixture.config(), {fixture.path(file)}, fixture.directory()};
+}
 
 }  // namespace spindle

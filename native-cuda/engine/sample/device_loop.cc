@@ -5,15 +5,25 @@
 
 namespace spindle {
 
-DeviceLoop::DeviceLoop(Unet& unet, const SampleRequest& request, const Scheduler& scheduler, int64_t count)
-    : unet_(unet), scheduler_(scheduler), calls_(int64_t(scheduler.timesteps().size())), values_(count * unet.model.config().in_channels * request.height * request.width), repeated_(unet.device), model_(unet, request, count) {
+DeviceLoop::DeviceLoop(Unet& unet,
+                       const SampleRequest& request,
+                       const Scheduler& scheduler,
+                       int64_t count)
+    : unet_(unet),
+      scheduler_(scheduler),
+      calls_(int64_t(scheduler.timesteps().size())),
+      values_(count * unet.model.config().in_channels * request.height * request.width),
+      repeated_(unet.device),
+      model_(unet, request, count) {
   Device& device = unet.device;
   std::vector<float> table = step_table(scheduler, request.guidance_scale);
   sampler_.table = from_floats(device, table, {calls_, kSamplerColumns});
   sampler_.memory = device.empty({kSamplerRows, values_}, DType::F32);
   sampler_.at = device.empty({1}, DType::F64);
-  for (int64_t i = 0; i < calls_; ++i) noisy_.push_back(table[size_t(i * kSamplerColumns + kNextNoise)] != 0);
-  if (std::find(noisy_.begin(), noisy_.end(), true) != noisy_.end()) noise_ = device.empty({values_}, DType::F32);
+  for (int64_t i = 0; i < calls_; ++i)
+    noisy_.push_back(table[size_t(i * kSamplerColumns + kNextNoise)] != 0);
+  if (std::find(noisy_.begin(), noisy_.end(), true) != noisy_.end())
+    noise_ = device.empty({values_}, DType::F32);
 }
 
 void DeviceLoop::step(nn::KeysValues& kept) {
@@ -23,12 +33,17 @@ void DeviceLoop::step(nn::KeysValues& kept) {
   kernels.sampler_step(sampler_, model_.output(), noise_);
 }
 
-void DeviceLoop::run(int64_t first, std::vector<TorchGenerator>& generators, const Tensor& latents, const CancelToken* cancel, const std::function<void()>& done) {
+void DeviceLoop::run(int64_t first,
+                     std::vector<TorchGenerator>& generators,
+                     const Tensor& latents,
+                     const CancelToken* cancel,
+                     const std::function<void()>& done) {
   Device& device = unet_.device;
   int64_t size = values_ / int64_t(generators.size());
   std::vector<float> host(static_cast<size_t>(values_));
   auto draw = [&] {
-    for (size_t i = 0; i < generators.size(); ++i) generators[i].randn(host.data() + int64_t(i) * size, size);
+    for (size_t i = 0; i < generators.size(); ++i)
+      generators[i].randn(host.data() + int64_t(i) * size, size);
   };
   draw();
   for (float& value : host) value *= float(scheduler_.init_noise_sigma());
@@ -46,7 +61,8 @@ void DeviceLoop::run(int64_t first, std::vector<TorchGenerator>& generators, con
   };
   for (int64_t i = 0; i < calls_; ++i) {
     check_cancelled(cancel);
-    if (noisy_[size_t(i)]) {  // PyTorch's generators are the host's; staged, while the device is busy with steps before
+    if (noisy_[size_t(i)]) {  // PyTorch's generators are the host's; staged, while the device is
+                              // busy with steps before
       draw();
       device.upload(noise_, host.data());
     }

@@ -1,5 +1,6 @@
-// The sampling loop where tensors lie in a device's memory: a step (input, model, guidance, the scheduler's step) is one piece of work
-// whose scalars are the device's own, so that it is captured once and replayed, without a word from the host in between.
+// The sampling loop where tensors lie in a device's memory: a step (input, model, guidance, the
+// scheduler's step) is one piece of work whose scalars are the device's own, so that it is captured
+// once and replayed, without a word from the host in between.
 #pragma once
 #include <deque>
 
@@ -15,9 +16,14 @@ class DeviceLoop {
  public:
   // Timesteps are set.
   DeviceLoop(Unet& unet, const SampleRequest& request, const Scheduler& scheduler, int64_t count);
-  // Images `first` and on, from their generators' noise to latents (count, C, h, w). `done` is called after every step that the
-  // device has finished; it and `cancel` are looked at while at most kAhead further steps are under way.
-  void run(int64_t first, std::vector<TorchGenerator>& generators, const Tensor& latents, const CancelToken* cancel, const std::function<void()>& done);
+  // Images `first` and on, from their generators' noise to latents (count, C, h, w). `done` is
+  // called after every step that the device has finished; it and `cancel` are looked at while at
+  // most kAhead further steps are under way.
+  void run(int64_t first,
+           std::vector<TorchGenerator>& generators,
+           const Tensor& latents,
+           const CancelToken* cancel,
+           const std::function<void()>& done);
 
   static constexpr size_t kAhead = 2;
 
@@ -30,7 +36,7 @@ class DeviceLoop {
   Repeated repeated_;  // before the tensors that come from its pool
   GuidedModel model_;
   SamplerTensors sampler_;
-  Tensor noise_;  // empty where the scheduler adds none
+  Tensor noise_;             // empty where the scheduler adds none
   std::vector<bool> noisy_;  // steps that add some
   nn::KeysValues kept_;
   bool began_ = false;

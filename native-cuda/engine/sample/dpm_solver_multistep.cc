@@ -10,13 +10,17 @@ namespace spindle {
 namespace {
 class DpmSolverMultistep : public Scheduler {
  public:
-  explicit DpmSolverMultistep(const Config& config) : Scheduler(NoiseSchedule::from_config(config)) {
+  explicit DpmSolverMultistep(const Config& config)
+      : Scheduler(NoiseSchedule::from_config(config)) {
     config.only("thresholding", {false});
     config.only("algorithm_type", {"dpmsolver++"});
-    for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting"}) config.only(key, {false});
+    for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
+                            "use_flow_sigmas", "use_dynamic_shifting"})
+      config.only(key, {false});
     config.only("variance_type", {});
     double clipped = config.number("lambda_min_clipped", -HUGE_VAL);
-    if (clipped != -HUGE_VAL) config.refuse("lambda_min_clipped", "-Infinity (other values are not supported)");
+    if (clipped != -HUGE_VAL)
+      config.refuse("lambda_min_clipped", "-Infinity (other values are not supported)");
     order_ = config.integer("solver_order", 2);
     if (order_ < 1 || order_ > 2) config.refuse("solver_order", "1 or 2");
     heun_ = config.choice("solver_type", {"midpoint", "heun"}, "midpoint") == "heun";
@@ -27,21 +31,36 @@ class DpmSolverMultistep : public Scheduler {
     spacing_ = config.choice("timestep_spacing", {"leading", "trailing", "linspace"}, "linspace");
     offset_ = config.integer("steps_offset", 0);
     rounds_karras_timesteps_ = config.string("beta_schedule", "linear") != "squaredcos_cap_v2";
-    if (config.boolean("rescale_betas_zero_snr", false)) schedule_.alphas_cumprod.back() = 0x1p-24f;  // keeps sigma finite
+    if (config.boolean("rescale_betas_zero_snr", false))
+      schedule_.alphas_cumprod.back() = 0x1p-24f;  // keeps sigma finite
   }
 
-  // diffusers finds the timestep's position in its falling list and takes the sigma there from a rising one: as if at N - 1 - t.
-  void add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const override {
+  // diffusers finds the timestep's position in its falling list and takes the sigma there from a
+  // rising one: as if at N - 1 - t.
+  void add_noise(float* out,
+                 const float* x,
+                 const float* noise,
+                 int64_t count,
+                 int64_t timestep) const override {
     schedule_.add_noise(out, x, noise, count, schedule_.num_train_timesteps - 1 - timestep);
   }
 
   LinearStep linear_step(size_t i) const override {
     Coefficients c = coefficients(i);
-    LinearStep step{.next_x = c.keep, .next_value = c.gain + c.slope, .next_h1 = -c.slope, .push = true};  // v is x0
+    LinearStep step{.next_x = c.keep,
+                    .next_value = c.gain + c.slope,
+                    .next_h1 = -c.slope,
+                    .push = true};  // v is x0
     switch (schedule_.prediction_type) {
-      case PredictionType::Epsilon: step.value_x = 1 / c.a, step.value_m = -c.b / c.a; break;
-      case PredictionType::Sample: step.value_m = 1; break;
-      case PredictionType::Velocity: step.value_x = c.a, step.value_m = -c.b; break;
+      case PredictionType::Epsilon:
+        step.value_x = 1 / c.a, step.value_m = -c.b / c.a;
+        break;
+      case PredictionType::Sample:
+        step.value_m = 1;
+        break;
+      case PredictionType::Velocity:
+        step.value_x = c.a, step.value_m = -c.b;
+        break;
     }
     return step;
   }
@@ -87,29 +106,45 @@ class DpmSolverMultistep : public Scheduler {
     double s = sigmas_[i], next = sigmas_[i + 1], a = alpha(s), b = s * a, a_next = alpha(next);
     double h = lambda(next) - lambda(s);
     Coefficients c{a, b, next * a_next / b, a_next * (1 - std::exp(-h)), 0};
-    bool first_order_end = i + 1 == timesteps_.size() && (euler_at_final_ || (lower_order_final_ && timesteps_.size() < 15) || final_zero_);
-    if (order_ == 1 || i == 0 || first_order_end || h == 0) return c;  // Karras' last sigma may be sigma_min: no way to go, and 0 / 0 for Heun
+    bool first_order_end =
+        i + 1 == timesteps_.size() &&
+        (euler_at_final_ || (lower_order_final_ && timesteps_.size() < 15) || final_zero_);
+    if (order_ == 1 || i == 0 || first_order_end || h == 0)
+      return c;  // Karras' last sigma may be sigma_min: no way to go, and 0 / 0 for Heun
     double r = (lambda(s) - lambda(sigmas_[i - 1])) / h;
-    c.slope = (heun_ ? a_next * ((std::exp(-h) - 1) / h + 1) : 0.5 * a_next * (1 - std::exp(-h))) / r;
+    c.slope =
+        (heun_ ? a_next * ((std::exp(-h) - 1) / h + 1) : 0.5 * a_next * (1 - std::exp(-h))) / r;
     return c;
   }
 
-  void advance(float* x, const float* model_output, int64_t size, size_t i, const NoiseSource&) override {
+  void advance(float* x,
+               const float* model_output,
+               int64_t size,
+               size_t i,
+               const NoiseSource&) override {
     size_t count = size_t(size);
     Coefficients c = coefficients(i);
-    float a = float(c.a), b = float(c.b), keep = float(c.keep), gain = float(c.gain), slope = float(c.slope);
+    float a = float(c.a), b = float(c.b), keep = float(c.keep), gain = float(c.gain),
+          slope = float(c.slope);
     std::vector<float> x0(count);
     for (size_t k = 0; k < count; ++k) {
       switch (schedule_.prediction_type) {
-        case PredictionType::Epsilon: x0[k] = (x[k] - b * model_output[k]) / a; break;
-        case PredictionType::Sample: x0[k] = model_output[k]; break;
-        case PredictionType::Velocity: x0[k] = a * x[k] - b * model_output[k]; break;
+        case PredictionType::Epsilon:
+          x0[k] = (x[k] - b * model_output[k]) / a;
+          break;
+        case PredictionType::Sample:
+          x0[k] = model_output[k];
+          break;
+        case PredictionType::Velocity:
+          x0[k] = a * x[k] - b * model_output[k];
+          break;
       }
     }
     if (slope == 0) {
       for (size_t k = 0; k < count; ++k) x[k] = keep * x[k] + gain * x0[k];
     } else {
-      for (size_t k = 0; k < count; ++k) x[k] = keep * x[k] + gain * x0[k] + slope * (x0[k] - previous_x0_[k]);
+      for (size_t k = 0; k < count; ++k)
+        x[k] = keep * x[k] + gain * x0[k] + slope * (x0[k] - previous_x0_[k]);
     }
     previous_x0_ = std::move(x0);
   }
@@ -122,6 +157,8 @@ class DpmSolverMultistep : public Scheduler {
 };
 }  // namespace
 
-std::unique_ptr<Scheduler> make_dpm_solver_multistep(const Config& config) { return std::make_unique<DpmSolverMultistep>(config); }
+std::unique_ptr<Scheduler> make_dpm_solver_multistep(const Config& config) {
+  return std::make_unique<DpmSolverMultistep>(config);
+}
 
 }  // namespace spindle

@@ -1,4 +1,5 @@
-// Euler's method on dx/dsigma (arXiv 2206.00364, algorithm 2 without churn). Latents are x0 + sigma noise here.
+// Euler's method on dx/dsigma (arXiv 2206.00364, algorithm 2 without churn). Latents are x0 + sigma
+// noise here.
 #include <algorithm>
 #include <cmath>
 
@@ -12,7 +13,8 @@ namespace {
 class EulerDiscrete : public Scheduler {
  public:
   explicit EulerDiscrete(const Config& config) : Scheduler(NoiseSchedule::from_config(config)) {
-    if (schedule_.prediction_type == PredictionType::Sample) config.refuse("prediction_type", "epsilon or v_prediction for EulerDiscreteScheduler");
+    if (schedule_.prediction_type == PredictionType::Sample)
+      config.refuse("prediction_type", "epsilon or v_prediction for EulerDiscreteScheduler");
     config.only("interpolation_type", {"linear"});
     config.only("timestep_type", {"discrete"});
     for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas"}) config.only(key, {false});
@@ -21,7 +23,8 @@ class EulerDiscrete : public Scheduler {
     final_zero_ = config.choice("final_sigmas_type", {"zero", "sigma_min"}, "zero") == "zero";
     spacing_ = config.choice("timestep_spacing", {"leading", "trailing", "linspace"}, "linspace");
     offset_ = config.integer("steps_offset", 0);
-    if (config.boolean("rescale_betas_zero_snr", false)) schedule_.alphas_cumprod.back() = 0x1p-24f;  // keeps sigma finite
+    if (config.boolean("rescale_betas_zero_snr", false))
+      schedule_.alphas_cumprod.back() = 0x1p-24f;  // keeps sigma finite
   }
 
   double init_noise_sigma() const override {
@@ -37,12 +40,19 @@ class EulerDiscrete : public Scheduler {
   LinearStep linear_step(size_t i) const override {
     double sigma = sigmas_[i], dt = sigmas_[i + 1] - sigma, q = sigma * sigma + 1;
     LinearStep step{.input_scale = 1 / std::sqrt(q), .next_x = 1, .next_m = dt};
-    if (schedule_.prediction_type == PredictionType::Velocity) step.next_x = 1 + dt / sigma * (1 - 1 / q), step.next_m = dt / std::sqrt(q);
+    if (schedule_.prediction_type == PredictionType::Velocity)
+      step.next_x = 1 + dt / sigma * (1 - 1 / q), step.next_m = dt / std::sqrt(q);
     return step;
   }
 
-  void add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const override {
-    require(timestep >= 0 && timestep < schedule_.num_train_timesteps, "[add_noise] timestep: expected 0 to ", schedule_.num_train_timesteps - 1, ", got ", timestep);
+  void add_noise(float* out,
+                 const float* x,
+                 const float* noise,
+                 int64_t count,
+                 int64_t timestep) const override {
+    require(timestep >= 0 && timestep < schedule_.num_train_timesteps,
+            "[add_noise] timestep: expected 0 to ", schedule_.num_train_timesteps - 1, ", got ",
+            timestep);
     float sigma = float(training_sigmas(schedule_.alphas_cumprod)[size_t(timestep)]);
     for (int64_t k = 0; k < count; ++k) out[k] = x[k] + sigma * noise[k];
   }
@@ -50,7 +60,9 @@ class EulerDiscrete : public Scheduler {
  private:
   void plan(int64_t steps) override {
     int64_t n = schedule_.num_train_timesteps;
-    timesteps_ = spacing_ == "linspace" ? linspace_timesteps(n, steps, false) : spacing_ == "leading" ? leading_timesteps(n / steps, steps, offset_) : trailing_timesteps(n, n, steps);
+    timesteps_ = spacing_ == "linspace"  ? linspace_timesteps(n, steps, false)
+                 : spacing_ == "leading" ? leading_timesteps(n / steps, steps, offset_)
+                                         : trailing_timesteps(n, n, steps);
     std::vector<double> training = training_sigmas(schedule_.alphas_cumprod);
     sigmas_.clear();
     for (double& t : timesteps_) {
@@ -59,15 +71,21 @@ class EulerDiscrete : public Scheduler {
     }
     if (karras_) {
       sigmas_ = karras_sigmas(sigmas_.front(), sigmas_.back(), steps);
-      for (size_t i = 0; i < sigmas_.size(); ++i) timesteps_[i] = double(float(sigma_to_timestep(sigmas_[i], training)));
+      for (size_t i = 0; i < sigmas_.size(); ++i)
+        timesteps_[i] = double(float(sigma_to_timestep(sigmas_[i], training)));
     }
     sigmas_.push_back(final_zero_ ? 0 : training.front());
     for (double& sigma : sigmas_) sigma = double(float(sigma));
   }
 
-  void advance(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource&) override {
+  void advance(float* x,
+               const float* model_output,
+               int64_t count,
+               size_t i,
+               const NoiseSource&) override {
     double sigma = sigmas_[i], dt = sigmas_[i + 1] - sigma, q = sigma * sigma + 1;
-    if (schedule_.prediction_type == PredictionType::Epsilon) {  // the derivative is the noise itself
+    if (schedule_.prediction_type ==
+        PredictionType::Epsilon) {  // the derivative is the noise itself
       for (int64_t k = 0; k < count; ++k) x[k] += float(dt) * model_output[k];
       return;
     }
@@ -84,6 +102,8 @@ class EulerDiscrete : public Scheduler {
 };
 }  // namespace
 
-std::unique_ptr<Scheduler> make_euler_discrete(const Config& config) { return std::make_unique<EulerDiscrete>(config); }
+std::unique_ptr<Scheduler> make_euler_discrete(const Config& config) {
+  return std::make_unique<EulerDiscrete>(config);
+}
 
 }  // namespace spindle

@@ -4,11 +4,13 @@
 
 namespace spindle {
 
-GuidedModel::GuidedModel(Unet& unet, const SampleRequest& r, int64_t count) : unet_(unet), r_(r), count_(count), guided_(r.guidance_scale != 1) {
+GuidedModel::GuidedModel(Unet& unet, const SampleRequest& r, int64_t count)
+    : unet_(unet), r_(r), count_(count), guided_(r.guidance_scale != 1) {
   Device& device = unet.device;
   if (r.cond_pooled) {
     std::vector<float> ids;
-    for (int64_t i = 0; i < copies() * count; ++i) ids.insert(ids.end(), r.time_ids.begin(), r.time_ids.end());
+    for (int64_t i = 0; i < copies() * count; ++i)
+      ids.insert(ids.end(), r.time_ids.begin(), r.time_ids.end());
     time_ids_ = from_floats(device, ids, {int64_t(ids.size())});
   }
   Shape shape{copies() * count, unet.model.config().in_channels, r.height, r.width};
@@ -31,17 +33,26 @@ void GuidedModel::set(Tensor& rows, const Tensor& cond, const Tensor& uncond, in
   Tensor all = device.empty(Shape(dims), DType::F32);
   int64_t out = 0;
   if (guided_)
-    for (int64_t i = 0; i < count_; ++i, out += row) device.kernels().copy(all.slice(out, {row}), uncond.slice(0, {row}));
+    for (int64_t i = 0; i < count_; ++i, out += row)
+      device.kernels().copy(all.slice(out, {row}), uncond.slice(0, {row}));
   device.kernels().copy(all.slice(out, {count_ * row}), cond.slice(first * row, {count_ * row}));
   Tensor values = to_dtype(device, all, unet_.store.compute());
-  if (rows) device.kernels().copy(rows, values);
-  else rows = values;
+  if (rows)
+    device.kernels().copy(rows, values);
+  else
+    rows = values;
 }
 
 void GuidedModel::forward(nn::KeysValues& kept) {
   Device& device = unet_.device;
   Tape tape(device, false);
-  device.kernels().nhwc_to_nchw(output_, unet_.model.forward(tape, {.sample = to_nhwc(device, input_, unet_.store.compute()), .text = text_, .kept = &kept, .text_embeds = pooled_, .timestep_values = timesteps_, .time_id_values = time_ids_}));
+  device.kernels().nhwc_to_nchw(
+      output_, unet_.model.forward(tape, {.sample = to_nhwc(device, input_, unet_.store.compute()),
+                                          .text = text_,
+                                          .kept = &kept,
+                                          .text_embeds = pooled_,
+                                          .timestep_values = timesteps_,
+                                          .time_id_values = time_ids_}));
 }
 
 }  // namespace spindle

@@ -1,5 +1,6 @@
-// The model's side of a sampling pass: its inputs for `count` images, twice as many with guidance (empty prompts first), and its output.
-// All tensors keep their addresses from step to step and from pass to pass: what a device captured has them.
+// The model's side of a sampling pass: its inputs for `count` images, twice as many with guidance
+// (empty prompts first), and its output. All tensors keep their addresses from step to step and
+// from pass to pass: what a device captured has them.
 #pragma once
 #include "sample/sample.h"
 
@@ -14,8 +15,8 @@ class GuidedModel {
   void forward(nn::KeysValues& kept);
 
   int64_t copies() const { return guided_ ? 2 : 1; }
-  Tensor& input() { return input_; }            // (copies * count, C, h, w) float32, scaled for the model
-  Tensor& timesteps() { return timesteps_; }    // (copies * count) float32
+  Tensor& input() { return input_; }  // (copies * count, C, h, w) float32, scaled for the model
+  Tensor& timesteps() { return timesteps_; }        // (copies * count) float32
   const Tensor& output() const { return output_; }  // as input
 
  private:

@@ -13,18 +13,31 @@ namespace {
 
 void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
   int64_t images = int64_t(r.seeds.size());
-  require(config.in_channels == config.out_channels, "[sample] expected a model with as many output as input channels, got ", config.out_channels, " and ", config.in_channels);
+  require(config.in_channels == config.out_channels,
+          "[sample] expected a model with as many output as input channels, got ",
+          config.out_channels, " and ", config.in_channels);
   require(images > 0, "[sample] seeds: expected one per image, got none");
-  require(r.height > 0 && r.width > 0, "[sample] height and width: expected positive numbers, got ", r.height, " and ", r.width);
+  require(r.height > 0 && r.width > 0, "[sample] height and width: expected positive numbers, got ",
+          r.height, " and ", r.width);
   require(r.steps > 0, "[sample] steps: expected a positive number, got ", r.steps);
   require(r.batch_size > 0, "[sample] batch_size: expected a positive number, got ", r.batch_size);
-  require(r.cond.rank() == 3 && r.cond.dim(0) == images, "[sample] cond: expected (", images, ", T, D), got ", r.cond.shape());
+  require(r.cond.rank() == 3 && r.cond.dim(0) == images, "[sample] cond: expected (", images,
+          ", T, D), got ", r.cond.shape());
   if (r.guidance_scale != 1)
-    require(r.uncond && r.uncond.shape() == Shape{1, r.cond.dim(1), r.cond.dim(2)}, "[sample] uncond: expected (1, ", r.cond.dim(1), ", ", r.cond.dim(2), "), got ", r.uncond ? r.uncond.shape() : Shape());
-  require(bool(r.cond_pooled) == config.text_time() && r.time_ids.empty() != config.text_time(), "[sample] cond_pooled and time_ids: expected ", config.text_time() ? "both with this model's text_time embedding" : "none with this model");
+    require(r.uncond && r.uncond.shape() == Shape{1, r.cond.dim(1), r.cond.dim(2)},
+            "[sample] uncond: expected (1, ", r.cond.dim(1), ", ", r.cond.dim(2), "), got ",
+            r.uncond ? r.uncond.shape() : Shape());
+  require(
+      bool(r.cond_pooled) == config.text_time() && r.time_ids.empty() != config.text_time(),
+      "[sample] cond_pooled and time_ids: expected ",
+      config.text_time() ? "both with this model's text_time embedding" : "none with this model");
   if (!config.text_time()) return;
-  require(r.cond_pooled.rank() == 2 && r.cond_pooled.dim(0) == images, "[sample] cond_pooled: expected (", images, ", P), got ", r.cond_pooled.shape());
-  if (r.guidance_scale != 1) require(r.uncond_pooled && r.uncond_pooled.shape() == Shape{1, r.cond_pooled.dim(1)}, "[sample] uncond_pooled: expected (1, ", r.cond_pooled.dim(1), "), got ", r.uncond_pooled ? r.uncond_pooled.shape() : Shape());
+  require(r.cond_pooled.rank() == 2 && r.cond_pooled.dim(0) == images,
+          "[sample] cond_pooled: expected (", images, ", P), got ", r.cond_pooled.shape());
+  if (r.guidance_scale != 1)
+    require(r.uncond_pooled && r.uncond_pooled.shape() == Shape{1, r.cond_pooled.dim(1)},
+            "[sample] uncond_pooled: expected (1, ", r.cond_pooled.dim(1), "), got ",
+            r.uncond_pooled ? r.uncond_pooled.shape() : Shape());
 }
 
 std::vector<TorchGenerator> generators_of(const SampleRequest& r, int64_t first, int64_t count) {
@@ -33,18 +46,26 @@ std::vector<TorchGenerator> generators_of(const SampleRequest& r, int64_t first,
   return generators;
 }
 
-// One pass's images, from noise to latents, in host memory, NCHW: the scheduler works on plain floats.
+// One pass's images, from noise to latents, in host memory, NCHW: the scheduler works on plain
+// floats.
 class HostPass {
  public:
   HostPass(Unet& unet, const SampleRequest& r, int64_t first, int64_t count)
-      : unet_(unet), r_(r), count_(count), size_(unet.model.config().in_channels * r.height * r.width), latents_(size_t(count * size_)), model_(unet, r, count), generators_(generators_of(r, first, count)) {
+      : unet_(unet),
+        r_(r),
+        count_(count),
+        size_(unet.model.config().in_channels * r.height * r.width),
+        latents_(size_t(count * size_)),
+        model_(unet, r, count),
+        generators_(generators_of(r, first, count)) {
     model_.take(first);
     draw_noise(latents_.data());
   }
 
   std::vector<float>& latents() { return latents_; }
 
-  // Every image's noise comes from its own generator, in the order in which the library would draw it.
+  // Every image's noise comes from its own generator, in the order in which the library would draw
+  // it.
   void draw_noise(float* out) {
     for (int64_t i = 0; i < count_; ++i) generators_[size_t(i)].randn(out + i * size_, size_);
   }
@@ -53,8 +74,10 @@ class HostPass {
   const std::vector<float>& predict(const std::vector<float>& input, double timestep) {
     Device& device = unet_.device;
     int64_t copies = model_.copies(), total = count_ * size_;
-    for (int64_t c = 0; c < copies; ++c) device.upload(model_.input().slice(c * total, {total}), input.data());
-    device.upload(model_.timesteps(), std::vector<float>(size_t(copies * count_), float(timestep)).data());
+    for (int64_t c = 0; c < copies; ++c)
+      device.upload(model_.input().slice(c * total, {total}), input.data());
+    device.upload(model_.timesteps(),
+                  std::vector<float>(size_t(copies * count_), float(timestep)).data());
     model_.forward(kept_);
     std::vector<float> host = device.download<float>(model_.output());
     const float* uncond = host.data();
@@ -62,7 +85,8 @@ class HostPass {
     if (copies == 2) {
       const float* cond = uncond + total;
       float scale = float(r_.guidance_scale);
-      for (int64_t i = 0; i < total; ++i) prediction_[size_t(i)] = uncond[i] + scale * (cond[i] - uncond[i]);
+      for (int64_t i = 0; i < total; ++i)
+        prediction_[size_t(i)] = uncond[i] + scale * (cond[i] - uncond[i]);
     }
     return prediction_;
   }
@@ -84,7 +108,13 @@ struct Watch {
   std::function<void()> done;  // after every model call
 };
 
-void host_pass(Unet& unet, const SampleRequest& request, Scheduler& scheduler, int64_t first, int64_t count, const Tensor& latents, const Watch& watch) {
+void host_pass(Unet& unet,
+               const SampleRequest& request,
+               Scheduler& scheduler,
+               int64_t first,
+               int64_t count,
+               const Tensor& latents,
+               const Watch& watch) {
   int64_t values = latents.numel();
   HostPass pass(unet, request, first, count);
   std::vector<float>& x = pass.latents();
@@ -98,8 +128,12 @@ void host_pass(Unet& unet, const SampleRequest& request, Scheduler& scheduler, i
     check_cancelled(watch.cancel);
     input = x;
     scheduler.scale_model_input(input.data(), values, i);
-    const std::vector<float>& output = watch.clock.time("unet_steps", [&]() -> const std::vector<float>& { return pass.predict(input, scheduler.timesteps()[i]); });
-    watch.clock.time("scheduler", [&] { scheduler.step(x.data(), output.data(), values, i, noise); });
+    const std::vector<float>& output =
+        watch.clock.time("unet_steps", [&]() -> const std::vector<float>& {
+          return pass.predict(input, scheduler.timesteps()[i]);
+        });
+    watch.clock.time("scheduler",
+                     [&] { scheduler.step(x.data(), output.data(), values, i, noise); });
     watch.done();
   }
   unet.device.upload(latents, x.data());
@@ -107,7 +141,10 @@ void host_pass(Unet& unet, const SampleRequest& request, Scheduler& scheduler, i
 
 }  // namespace
 
-SampleResult sample(Unet& unet, const SampleRequest& request, const CancelToken* cancel, const SampleProgress& progress) {
+SampleResult sample(Unet& unet,
+                    const SampleRequest& request,
+                    const CancelToken* cancel,
+                    const SampleProgress& progress) {
   const UNet2DConditionConfig& config = unet.model.config();
   check(config, request);
   std::unique_ptr<Scheduler> scheduler = make_scheduler(request.scheduler_config, request.eta);
@@ -116,7 +153,8 @@ SampleResult sample(Unet& unet, const SampleRequest& request, const CancelToken*
   int64_t total = (images + request.batch_size - 1) / request.batch_size * calls, done = 0;
   int64_t size = config.in_channels * request.height * request.width;
   SampleResult result;
-  result.latents = unet.device.empty({images, config.in_channels, request.height, request.width}, DType::F32);
+  result.latents =
+      unet.device.empty({images, config.in_channels, request.height, request.width}, DType::F32);
   PhaseClock clock;
   Watch watch{clock, cancel, [&] {
                 if (progress) progress(++done, total);

@@ -1,4 +1,5 @@
-// Text-to-image sampling in latent space: initial noise from PyTorch's generator, classifier-free guidance, any scheduler.
+// Text-to-image sampling in latent space: initial noise from PyTorch's generator, classifier-free
+// guidance, any scheduler.
 #pragma once
 #include <functional>
 #include <string>
@@ -11,15 +12,16 @@
 namespace spindle {
 
 struct SampleRequest {
-  Tensor cond;                   // (B, T, D) float32, text embeddings of the prompts
-  Tensor uncond;                 // (1, T, D) float32, of the empty prompt
-  std::vector<uint64_t> seeds;   // one per image
-  // Of models with the text_time embedding (SDXL) alone: the pooled embeddings (B, P) and (1, P), and the sizes and crop that
-  // every image is drawn for, six numbers as released (original height and width, top, left, target height and width).
+  Tensor cond;                  // (B, T, D) float32, text embeddings of the prompts
+  Tensor uncond;                // (1, T, D) float32, of the empty prompt
+  std::vector<uint64_t> seeds;  // one per image
+  // Of models with the text_time embedding (SDXL) alone: the pooled embeddings (B, P) and (1, P),
+  // and the sizes and crop that every image is drawn for, six numbers as released (original height
+  // and width, top, left, target height and width).
   Tensor cond_pooled = {}, uncond_pooled = {};
   std::vector<float> time_ids = {};
   int64_t height = 0, width = 0;  // of the latents
-  std::string scheduler_config;  // scheduler_config.json with _class_name
+  std::string scheduler_config;   // scheduler_config.json with _class_name
   int64_t steps = 20;
   double guidance_scale = 1;  // 1: no guidance, and `uncond` is not used
   double eta = 0;
@@ -34,6 +36,9 @@ struct SampleResult {
 // After every model call: how many are done, of how many.
 using SampleProgress = std::function<void(int64_t done, int64_t total)>;
 
-SampleResult sample(Unet& unet, const SampleRequest& request, const CancelToken* cancel, const SampleProgress& progress);
+SampleResult sample(Unet& unet,
+                    const SampleRequest& request,
+                    const CancelToken* cancel,
+                    const SampleProgress& progress);
 
 }  // namespace spindle

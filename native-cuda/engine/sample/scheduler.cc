@@ -6,47 +6,96 @@
 namespace spindle {
 
 void Scheduler::set_timesteps(int64_t steps) {
-  require(steps >= 1 && steps <= schedule_.num_train_timesteps, "[scheduler] steps: expected 1 to num_train_timesteps = ", schedule_.num_train_timesteps, ", got ", steps);
+  require(steps >= 1 && steps <= schedule_.num_train_timesteps,
+          "[scheduler] steps: expected 1 to num_train_timesteps = ", schedule_.num_train_timesteps,
+          ", got ", steps);
   steps_ = steps;
   next_ = 0;
   timesteps_.clear();
   plan(steps);
   // steps_offset and spacings can run past either end.
   for (double t : timesteps_)
-    require(t >= 0 && t <= double(schedule_.num_train_timesteps - 1), "[scheduler] steps: ", steps, " steps with this timestep_spacing and steps_offset need timestep ", t, ", expected 0 to ", schedule_.num_train_timesteps - 1);
+    require(t >= 0 && t <= double(schedule_.num_train_timesteps - 1), "[scheduler] steps: ", steps,
+            " steps with this timestep_spacing and steps_offset need timestep ", t,
+            ", expected 0 to ", schedule_.num_train_timesteps - 1);
 }
 
-void Scheduler::step(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource& noise) {
-  ensure(i == next_ && i < timesteps_.size(), "[scheduler] step ", i, " was called in the place of ", next_, " of ", timesteps_.size());
+void Scheduler::step(float* x,
+                     const float* model_output,
+                     int64_t count,
+                     size_t i,
+                     const NoiseSource& noise) {
+  ensure(i == next_ && i < timesteps_.size(), "[scheduler] step ", i,
+         " was called in the place of ", next_, " of ", timesteps_.size());
   advance(x, model_output, count, i, noise);
   ++next_;
 }
 
 namespace {
-// Keys of the other schedulers: diffusers hands a config from class to class and each reads its own.
-constexpr const char* kKnownKeys[] = {
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "timestep_spacing", "steps_offset", "rescale_betas_zero_snr",
-    "clip_sample", "clip_sample_range", "set_alpha_to_one", "thresholding", "dynamic_thresholding_ratio", "sample_max_value", "skip_prk_steps",
-    "solver_order", "solver_type", "algorithm_type", "lower_order_final", "euler_at_final", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
-    "use_lu_lambdas", "use_flow_sigmas", "flow_shift", "final_sigmas_type", "lambda_min_clipped", "variance_type", "use_dynamic_shifting", "time_shift_type",
-    "interpolation_type", "sigma_min", "sigma_max", "timestep_type"};
+// Keys of the other schedulers: diffusers hands a config from class to class and each reads its
+// own.
+constexpr const char* kKnownKeys[] = {"num_train_timesteps",
+                                      "beta_start",
+                                      "beta_end",
+                                      "beta_schedule",
+                                      "trained_betas",
+                                      "prediction_type",
+                                      "timestep_spacing",
+                                      "steps_offset",
+                                      "rescale_betas_zero_snr",
+                                      "clip_sample",
+                                      "clip_sample_range",
+                                      "set_alpha_to_one",
+                                      "thresholding",
+                                      "dynamic_thresholding_ratio",
+                                      "sample_max_value",
+                                      "skip_prk_steps",
+                                      "solver_order",
+                                      "solver_type",
+                                      "algorithm_type",
+                                      "lower_order_final",
+                                      "euler_at_final",
+                                      "use_karras_sigmas",
+                                      "use_exponential_sigmas",
+                                      "use_beta_sigmas",
+                                      "use_lu_lambdas",
+                                      "use_flow_sigmas",
+                                      "flow_shift",
+                                      "final_sigmas_type",
+                                      "lambda_min_clipped",
+                                      "variance_type",
+                                      "use_dynamic_shifting",
+                                      "time_shift_type",
+                                      "interpolation_type",
+                                      "sigma_min",
+                                      "sigma_max",
+                                      "timestep_type"};
 }  // namespace
 
 std::unique_ptr<Scheduler> make_scheduler(const Json& json, double eta) {
   Config config(json, "scheduler_config.json");
-  std::string name = config.choice("_class_name", {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"});
+  std::string name = config.choice(
+      "_class_name",
+      {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"});
   require(eta >= 0 && eta <= 1, "[scheduler] eta: expected 0 to 1, got ", eta);
-  require(eta == 0 || name == "DDIMScheduler", "[scheduler] eta: expected 0 for ", name, " (only DDIMScheduler takes another), got ", eta);
+  require(eta == 0 || name == "DDIMScheduler", "[scheduler] eta: expected 0 for ", name,
+          " (only DDIMScheduler takes another), got ", eta);
   std::unique_ptr<Scheduler> scheduler;
-  if (name == "DDIMScheduler") scheduler = make_ddim(config, eta);
-  else if (name == "PNDMScheduler") scheduler = make_pndm(config);
-  else if (name == "DPMSolverMultistepScheduler") scheduler = make_dpm_solver_multistep(config);
-  else scheduler = make_euler_discrete(config);
+  if (name == "DDIMScheduler")
+    scheduler = make_ddim(config, eta);
+  else if (name == "PNDMScheduler")
+    scheduler = make_pndm(config);
+  else if (name == "DPMSolverMultistepScheduler")
+    scheduler = make_dpm_solver_multistep(config);
+  else
+    scheduler = make_euler_discrete(config);
   for (const char* key : kKnownKeys) config.ignore(key);
   config.refuse_unread();
   return scheduler;
 }
 
-std::unique_ptr<Scheduler> make_scheduler(const std::string& config, double eta) { return make_scheduler(Json::parse(config, "scheduler_config.json"), eta); }
+std::unique_ptr<Scheduler> make_scheduler(const std::string& config, double eta) {
+  return make_scheduler(Json::parse(config, "scheduler_config.json"), eta);
+}
 
 }  // namespace spindle

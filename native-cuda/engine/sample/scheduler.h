@@ -1,5 +1,6 @@
-// The reverse process: one class per diffusers scheduler, configured by the same keys. Steps are elementwise, so latents may be
-// in any layout and hold any number of images, as long as they stay the same from step to step.
+// The reverse process: one class per diffusers scheduler, configured by the same keys. Steps are
+// elementwise, so latents may be in any layout and hold any number of images, as long as they stay
+// the same from step to step.
 #pragma once
 #include <functional>
 #include <limits>
@@ -15,12 +16,14 @@ namespace spindle {
 // Fills `count` standard normal values, in the layout of the latents.
 using NoiseSource = std::function<void(float* out, int64_t count)>;
 
-// A step as sums of products, for backends that compute it in their own memory: kernels.h has the formulas (SamplerColumn). It gives
-// what scale_model_input() and step() give, but for roundings; scheduler_test holds them against each other.
+// A step as sums of products, for backends that compute it in their own memory: kernels.h has the
+// formulas (SamplerColumn). It gives what scale_model_input() and step() give, but for roundings;
+// scheduler_test holds them against each other.
 struct LinearStep {
   double input_scale = 1;
   double value_x = 0, value_m = 0, limit = std::numeric_limits<double>::infinity();
-  double next_x = 0, next_start = 0, next_m = 0, next_value = 0, next_h1 = 0, next_h2 = 0, next_h3 = 0, next_sum = 0, next_noise = 0;
+  double next_x = 0, next_start = 0, next_m = 0, next_value = 0, next_h1 = 0, next_h2 = 0,
+         next_h3 = 0, next_sum = 0, next_noise = 0;
   double sum_keep = 0, sum_m = 0;
   bool store = false, push = false;
 };
@@ -36,14 +39,19 @@ class Scheduler {
   virtual double init_noise_sigma() const { return 1; }
   // In place, before model call i.
   virtual void scale_model_input(float* /*x*/, int64_t /*count*/, size_t /*i*/) const {}
-  // x becomes the next sample, from the model's output at call i. Calls come in order, i = 0, 1, ...
+  // x becomes the next sample, from the model's output at call i. Calls come in order, i = 0, 1,
+  // ...
   void step(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource& noise);
 
   // Model call i; valid after set_timesteps, in any order.
   virtual LinearStep linear_step(size_t i) const = 0;
 
   // The scheduler's own: Euler's is not the plain one.
-  virtual void add_noise(float* out, const float* x, const float* noise, int64_t count, int64_t timestep) const {
+  virtual void add_noise(float* out,
+                         const float* x,
+                         const float* noise,
+                         int64_t count,
+                         int64_t timestep) const {
     schedule_.add_noise(out, x, noise, count, timestep);
   }
   const NoiseSchedule& schedule() const { return schedule_; }
@@ -51,7 +59,11 @@ class Scheduler {
  protected:
   explicit Scheduler(NoiseSchedule schedule) : schedule_(std::move(schedule)) {}
   virtual void plan(int64_t steps) = 0;  // sets timesteps_, resets state
-  virtual void advance(float* x, const float* model_output, int64_t count, size_t i, const NoiseSource& noise) = 0;
+  virtual void advance(float* x,
+                       const float* model_output,
+                       int64_t count,
+                       size_t i,
+                       const NoiseSource& noise) = 0;
 
   NoiseSchedule schedule_;
   std::vector<double> timesteps_;
@@ -59,8 +71,9 @@ class Scheduler {
   size_t next_ = 0;
 };
 
-// From a scheduler_config.json with _class_name. Keys of other schedulers have no effect, as in diffusers; keys that no scheduler
-// has and values that are not supported are refused by name. `eta` is DDIM's; the others take 0 only.
+// From a scheduler_config.json with _class_name. Keys of other schedulers have no effect, as in
+// diffusers; keys that no scheduler has and values that are not supported are refused by name.
+// `eta` is DDIM's; the others take 0 only.
 std::unique_ptr<Scheduler> make_scheduler(const Json& config, double eta = 0);
 std::unique_ptr<Scheduler> make_scheduler(const std::string& config, double eta = 0);
 

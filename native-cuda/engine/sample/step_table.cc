@@ -9,7 +9,9 @@ std::vector<float> step_table(const Scheduler& scheduler, double guidance_scale)
   std::vector<float> table(calls * kSamplerColumns);
   for (size_t i = 0; i < calls; ++i) {
     const LinearStep s = scheduler.linear_step(i);
-    auto set = [&](SamplerColumn column, double value) { table[i * kSamplerColumns + size_t(column)] = float(value); };
+    auto set = [&](SamplerColumn column, double value) {
+      table[i * kSamplerColumns + size_t(column)] = float(value);
+    };
     set(kTimestep, scheduler.timesteps()[i]);
     set(kInputScale, s.input_scale);
     set(kGuidance, guidance_scale);

@@ -1,4 +1,5 @@
-// A sampling loop's scalars as one table, for backends that keep them in their own memory (SamplerColumn in kernels.h).
+// A sampling loop's scalars as one table, for backends that keep them in their own memory
+// (SamplerColumn in kernels.h).
 #pragma once
 #include <vector>
 

@@ -10,7 +10,8 @@ std::vector<double> linspace_timesteps(int64_t last, int64_t steps, bool rounded
   double step = steps > 1 ? double(last - 1) / double(steps - 1) : 0;
   for (int64_t i = 0; i < steps; ++i) {
     double t = i == steps - 1 && steps > 1 ? double(last - 1) : double(i) * step;
-    out[size_t(steps - 1 - i)] = rounded ? std::nearbyint(t) : t;  // halves to even, as numpy rounds
+    out[size_t(steps - 1 - i)] =
+        rounded ? std::nearbyint(t) : t;  // halves to even, as numpy rounds
   }
   return out;
 }
@@ -24,9 +25,11 @@ std::vector<double> leading_timesteps(int64_t ratio, int64_t steps, int64_t offs
 std::vector<double> trailing_timesteps(int64_t last, int64_t num_train_timesteps, int64_t steps) {
   double ratio = double(num_train_timesteps) / double(steps);
   int64_t count = int64_t(std::ceil(double(last) / ratio));
-  double delta = (double(last) - ratio) - double(last);  // numpy.arange steps by the difference of its first two values
+  double delta = (double(last) - ratio) -
+                 double(last);  // numpy.arange steps by the difference of its first two values
   std::vector<double> out;
-  for (int64_t i = 0; i < count; ++i) out.push_back(std::nearbyint(double(last) + double(i) * delta) - 1);
+  for (int64_t i = 0; i < count; ++i)
+    out.push_back(std::nearbyint(double(last) + double(i) * delta) - 1);
   return out;
 }
 
@@ -47,7 +50,8 @@ double interpolate(double x, const std::vector<double>& values) {
 double sigma_to_timestep(double sigma, const std::vector<double>& sigmas) {
   size_t above = size_t(std::upper_bound(sigmas.begin(), sigmas.end(), sigma) - sigmas.begin());
   size_t low = std::min(above == 0 ? 0 : above - 1, sigmas.size() - 2);
-  double log_low = std::log(sigmas[low]), log_high = std::log(sigmas[low + 1]), log_sigma = std::log(std::max(sigma, 1e-10));
+  double log_low = std::log(sigmas[low]), log_high = std::log(sigmas[low + 1]),
+         log_sigma = std::log(std::max(sigma, 1e-10));
   double w = std::clamp((log_low - log_sigma) / (log_low - log_high), 0.0, 1.0);
   return (1 - w) * double(low) + w * double(low + 1);
 }
@@ -56,7 +60,9 @@ std::vector<double> karras_sigmas(double sigma_max, double sigma_min, int64_t st
   constexpr double rho = 7;
   double low = std::pow(sigma_min, 1 / rho), high = std::pow(sigma_max, 1 / rho);
   std::vector<double> out;
-  for (int64_t i = 0; i < steps; ++i) out.push_back(std::pow(high + (steps > 1 ? double(i) / double(steps - 1) : 0) * (low - high), rho));
+  for (int64_t i = 0; i < steps; ++i)
+    out.push_back(
+        std::pow(high + (steps > 1 ? double(i) / double(steps - 1) : 0) * (low - high), rho));
   return out;
 }
 

@@ -1,4 +1,5 @@
-// Which training timesteps a sampler visits, and the interpolations over them, as numpy computes them for diffusers.
+// Which training timesteps a sampler visits, and the interpolations over them, as numpy computes
+// them for diffusers.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -6,8 +7,8 @@
 
 namespace spindle {
 
-// Falling. "linspace": `steps` values from last - 1 to 0, rounded unless told otherwise. "leading": multiples of a whole ratio,
-// plus offset. "trailing": from last - 1 downwards.
+// Falling. "linspace": `steps` values from last - 1 to 0, rounded unless told otherwise. "leading":
+// multiples of a whole ratio, plus offset. "trailing": from last - 1 downwards.
 std::vector<double> linspace_timesteps(int64_t last, int64_t steps, bool rounded);
 std::vector<double> leading_timesteps(int64_t ratio, int64_t steps, int64_t offset);
 std::vector<double> trailing_timesteps(int64_t last, int64_t num_train_timesteps, int64_t steps);

@@ -15,10 +15,16 @@ class AdamW {
  public:
   // Moments are zero.
   AdamW(ParameterStore& store, const AdamWOptions& options)
-      : store_(store), options_(options), m_(store.device().zeros(store.master().shape(), DType::F32)), v_(store.device().zeros(store.master().shape(), DType::F32)) {}
+      : store_(store),
+        options_(options),
+        m_(store.device().zeros(store.master().shape(), DType::F32)),
+        v_(store.device().zeros(store.master().shape(), DType::F32)) {}
 
-  // What a step's scalars are before clipping; `step` from 1, `ema_weight` of the new weights in their average.
-  std::array<double, kStepScalars> scalars(double learning_rate, int64_t step, double ema_weight) const {
+  // What a step's scalars are before clipping; `step` from 1, `ema_weight` of the new weights in
+  // their average.
+  std::array<double, kStepScalars> scalars(double learning_rate,
+                                           int64_t step,
+                                           double ema_weight) const {
     std::array<double, kStepScalars> s{};
     s[kLearningRate] = learning_rate;
     s[kStep] = double(step);
@@ -27,11 +33,18 @@ class AdamW {
     s[kEmaWeight] = ema_weight;
     return s;
   }
-  // One update of every weight, of their average (empty: none) and of their rounded copies, unless the gradient is not finite;
-  // `scalars` after clip_gradient().
+  // One update of every weight, of their average (empty: none) and of their rounded copies, unless
+  // the gradient is not finite; `scalars` after clip_gradient().
   void step(const Tensor& scalars, const Tensor& ema) {
-    AdamWArgs args{.learning_rate = 0, .beta1 = options_.beta1, .beta2 = options_.beta2, .epsilon = options_.epsilon, .weight_decay = options_.weight_decay, .step = 0, .grad_scale = 0};
-    store_.device().kernels().optimizer_step({store_.master(), m_, v_, store_.gradient(), ema, store_.low()}, scalars, args);
+    AdamWArgs args{.learning_rate = 0,
+                   .beta1 = options_.beta1,
+                   .beta2 = options_.beta2,
+                   .epsilon = options_.epsilon,
+                   .weight_decay = options_.weight_decay,
+                   .step = 0,
+                   .grad_scale = 0};
+    store_.device().kernels().optimizer_step(
+        {store_.master(), m_, v_, store_.gradient(), ema, store_.low()}, scalars, args);
   }
   const Tensor& m() const { return m_; }
   const Tensor& v() const { return v_; }

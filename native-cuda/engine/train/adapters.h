@@ -1,5 +1,6 @@
-// LoRA adapters of a U-Net in training (arXiv 2106.09685): matrices A (r, K) and B (N, r) beside frozen weights W, as
-// x W^T + alpha / r * (x A^T) B^T. Several sets may lie on one base; the one that is active counts.
+// LoRA adapters of a U-Net in training (arXiv 2106.09685): matrices A (r, K) and B (N, r) beside
+// frozen weights W, as x W^T + alpha / r * (x A^T) B^T. Several sets may lie on one base; the one
+// that is active counts.
 #pragma once
 #include <deque>
 #include <string>
@@ -13,7 +14,8 @@ namespace spindle {
 struct LoraOptions {
   int64_t rank = 8;
   double alpha = 8;
-  // Names of linear layers: the whole one or its end, e.g. "to_q" or "mid_block.attentions.0.proj_in".
+  // Names of linear layers: the whole one or its end, e.g. "to_q" or
+  // "mid_block.attentions.0.proj_in".
   std::vector<std::string> targets = {"to_q", "to_k", "to_v", "to_out.0"};
 };
 
@@ -28,8 +30,9 @@ class Adapters {
   void initialise(const Philox& philox);
   // From a file with the same layers and rank; alpha may differ, B takes the ratio.
   void load(const std::string& path);
-  // PEFT's names, as diffusers' load_lora_weights reads them. B takes alpha / rank, so that alpha is the rank for every reader:
-  // diffusers ignores alpha beside PEFT's names. `arena`: the masters' or one like it.
+  // PEFT's names, as diffusers' load_lora_weights reads them. B takes alpha / rank, so that alpha
+  // is the rank for every reader: diffusers ignores alpha beside PEFT's names. `arena`: the
+  // masters' or one like it.
   void save(const std::string& path, const Tensor& arena) const;
   // The base's weights with these added, float32.
   void save_merged(const std::string& path, const Tensor& arena) const;

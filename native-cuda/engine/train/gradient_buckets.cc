@@ -4,7 +4,8 @@
 
 namespace spindle {
 
-GradientBuckets::GradientBuckets(ParameterStore& store, Collective& ranks, int64_t bucket_bytes) : store_(store), ranks_(ranks), bucket_bytes_(bucket_bytes), uses_(store.parameters().size()) {
+GradientBuckets::GradientBuckets(ParameterStore& store, Collective& ranks, int64_t bucket_bytes)
+    : store_(store), ranks_(ranks), bucket_bytes_(bucket_bytes), uses_(store.parameters().size()) {
   require(bucket_bytes > 0, "[train] bucket_bytes: expected more than 0, got ", bucket_bytes);
   store_.watch(&touched_);
 }
@@ -28,7 +29,8 @@ void GradientBuckets::node_done() {
       order_.push_back(p);
       continue;
     }
-    ensure(use.seen <= use.planned, "[train] ", p->name, ": its gradient was written after it had been sent to the other ranks");
+    ensure(use.seen <= use.planned, "[train] ", p->name,
+           ": its gradient was written after it had been sent to the other ranks");
     if (use.seen == use.planned) ++buckets_[use.bucket].final;
   }
   touched_.clear();
@@ -50,7 +52,8 @@ void GradientBuckets::end() {
 }
 
 void GradientBuckets::plan() {
-  // By last use; those that no backward reaches come last, and leave at the end of it, when they have been zeroed.
+  // By last use; those that no backward reaches come last, and leave at the end of it, when they
+  // have been zeroed.
   std::vector<Parameter*> done;
   std::vector<int64_t> left(uses_.size());
   for (size_t i = 0; i < uses_.size(); ++i) left[i] = uses_[i].planned = uses_[i].seen;
@@ -75,12 +78,16 @@ void GradientBuckets::plan() {
       uses_[size_t(p->place)].bucket = buckets_.size();
       ++bucket.parameters;
     }
-    std::sort(group.begin(), group.end(), [](const Parameter* a, const Parameter* b) { return a->offset < b->offset; });
+    std::sort(group.begin(), group.end(),
+              [](const Parameter* a, const Parameter* b) { return a->offset < b->offset; });
     for (Parameter* p : group) {
       float* data = p->grad.f32();
       // Neighbours in the arena travel together; the few zeros between them do not matter.
-      if (!bucket.ranges.empty() && data - (bucket.ranges.back().data + bucket.ranges.back().count) < 16) bucket.ranges.back().count = data + p->grad.numel() - bucket.ranges.back().data;
-      else bucket.ranges.push_back({data, p->grad.numel()});
+      if (!bucket.ranges.empty() &&
+          data - (bucket.ranges.back().data + bucket.ranges.back().count) < 16)
+        bucket.ranges.back().count = data + p->grad.numel() - bucket.ranges.back().data;
+      else
+        bucket.ranges.push_back({data, p->grad.numel()});
     }
     buckets_.push_back(std::move(bucket));
   }

@@ -1,6 +1,7 @@
-// Sums gradients over the ranks while backward goes on. Buckets hold parameters in the order in which backward is done with them,
-// which the first backward teaches; a bucket goes out when its last gradient is final. Where a parameter is used several times, its
-// gradient is final after as many uses as it had then.
+// Sums gradients over the ranks while backward goes on. Buckets hold parameters in the order in
+// which backward is done with them, which the first backward teaches; a bucket goes out when its
+// last gradient is final. Where a parameter is used several times, its gradient is final after as
+// many uses as it had then.
 #pragma once
 #include <vector>
 
@@ -11,12 +12,14 @@ namespace spindle {
 
 class GradientBuckets {
  public:
-  // A bucket holds at least `bucket_bytes` of gradients, but for the last one. Every rank needs the same size.
+  // A bucket holds at least `bucket_bytes` of gradients, but for the last one. Every rank needs the
+  // same size.
   GradientBuckets(ParameterStore& store, Collective& ranks, int64_t bucket_bytes);
   ~GradientBuckets();
   GradientBuckets(const GradientBuckets&) = delete;
 
-  // Around each backward. `last`: gradients leave as they become final; the caller waits for the collective.
+  // Around each backward. `last`: gradients leave as they become final; the caller waits for the
+  // collective.
   void begin(bool last);
   void node_done();
   void end();

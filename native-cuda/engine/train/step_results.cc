@@ -13,14 +13,18 @@ void StepResults::append(const Tensor& values) {
   used_ += count;
 }
 
-void StepResults::keep(const Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, double loser_scale) {
+void StepResults::keep(const Tensor& loss,
+                       const Tensor& errors,
+                       const Tensor& opponent_errors,
+                       double loser_scale) {
   append(loss);
   append(errors);
   if (opponent_errors) append(opponent_errors);
   batches_.push_back({errors.numel(), bool(opponent_errors), loser_scale});
 }
 
-std::vector<TrainBatchResult> StepResults::read(const Tensor& scalars, std::vector<double>& scalar_values) {
+std::vector<TrainBatchResult> StepResults::read(const Tensor& scalars,
+                                                std::vector<double>& scalar_values) {
   append(scalars);
   std::vector<double> all = device_.download<double>(values_.slice(0, {used_}));
   auto at = all.begin();

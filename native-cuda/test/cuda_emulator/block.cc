@@ -55,7 +55,8 @@ void entry() {
 void wait_at(State barrier) {
   Running& r = running();
   r.met_others = true;
-  ensure(r.current != nullptr, "[emulator] ", r.name, ": a thread waits for others that its first thread did not wait for");
+  ensure(r.current != nullptr, "[emulator] ", r.name,
+         ": a thread waits for others that its first thread did not wait for");
   r.current->state = barrier;
   r.current->fiber.yield();
 }
@@ -76,9 +77,11 @@ void run_warp(unsigned first, unsigned last) {
     for (unsigned i = first; i < last; ++i)
       if (r.threads[i].state == State::Ready) resume(i);
     unsigned at_warp = 0, others = 0;
-    for (unsigned i = first; i < last; ++i) (r.threads[i].state == State::AtWarpBarrier ? at_warp : others) += 1;
+    for (unsigned i = first; i < last; ++i)
+      (r.threads[i].state == State::AtWarpBarrier ? at_warp : others) += 1;
     if (at_warp == 0) return;
-    ensure(others == 0, "[emulator] ", r.name, ": ", at_warp, " threads of a warp exchange values without the other ", others);
+    ensure(others == 0, "[emulator] ", r.name, ": ", at_warp,
+           " threads of a warp exchange values without the other ", others);
     for (unsigned i = first; i < last; ++i) r.threads[i].state = State::Ready;
   }
 }
@@ -91,11 +94,13 @@ void run_fibers(unsigned count) {
     r.threads[i].state = State::Ready;
   }
   for (;;) {
-    for (unsigned first = 0; first < count; first += kLanes) run_warp(first, std::min(count, first + kLanes));
+    for (unsigned first = 0; first < count; first += kLanes)
+      run_warp(first, std::min(count, first + kLanes));
     unsigned done = 0;
     for (unsigned i = 0; i < count; ++i) done += r.threads[i].state == State::Done;
     if (done == count) return;
-    ensure(done == 0, "[emulator] ", r.name, ": ", count - done, " threads of a block wait at a barrier that ", done, " never reach");
+    ensure(done == 0, "[emulator] ", r.name, ": ", count - done,
+           " threads of a block wait at a barrier that ", done, " never reach");
     for (unsigned i = 0; i < count; ++i) r.threads[i].state = State::Ready;
   }
 }
@@ -107,13 +112,24 @@ void warp_barrier() { wait_at(State::AtWarpBarrier); }
 void* dynamic_shared() { return running().shared; }
 Slot* warp_slots() { return running().slots.data() + thread_index.x / kLanes * kLanes; }
 
-void check_launch(const char* name, unsigned x, unsigned y, unsigned z, unsigned block, size_t shared_bytes) {
-  ensure(x >= 1 && x <= 0x7fffffffu && y >= 1 && y <= 65535 && z >= 1 && z <= 65535, "[emulator] ", name, ": a grid of ", x, " x ", y, " x ", z, " blocks");
+void check_launch(const char* name,
+                  unsigned x,
+                  unsigned y,
+                  unsigned z,
+                  unsigned block,
+                  size_t shared_bytes) {
+  ensure(x >= 1 && x <= 0x7fffffffu && y >= 1 && y <= 65535 && z >= 1 && z <= 65535, "[emulator] ",
+         name, ": a grid of ", x, " x ", y, " x ", z, " blocks");
   ensure(block >= 1 && block <= 1024, "[emulator] ", name, ": a block of ", block, " threads");
-  ensure(shared_bytes <= kMaxShared, "[emulator] ", name, ": ", shared_bytes, " bytes of shared memory");
+  ensure(shared_bytes <= kMaxShared, "[emulator] ", name, ": ", shared_bytes,
+         " bytes of shared memory");
 }
 
-void run(const char* name, const Dim& grid, unsigned block, size_t shared_bytes, const std::function<void()>& thread) {
+void run(const char* name,
+         const Dim& grid,
+         unsigned block,
+         size_t shared_bytes,
+         const std::function<void()>& thread) {
   Running& r = running();
   ensure(r.thread == nullptr, "[emulator] ", name, ": a launch within a launch");
   struct Clear {
@@ -148,7 +164,9 @@ void run(const char* name, const Dim& grid, unsigned block, size_t shared_bytes,
 namespace spindle::cuda {
 
 namespace {
-float element(uint32_t pair, unsigned which) { return to_float(bf16{uint16_t(which ? pair >> 16 : pair)}); }
+float element(uint32_t pair, unsigned which) {
+  return to_float(bf16{uint16_t(which ? pair >> 16 : pair)});
+}
 }  // namespace
 
 void mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -169,7 +187,8 @@ void mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     float sum = d[i];
     for (unsigned k = 0; k < 16; ++k) {
       Operands from_a = of(row % 8 * 4 + k % 8 / 2), from_b = of(column * 4 + k % 8 / 2);
-      sum += element(from_a.a[(row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0)], k % 2) * element(from_b.b[k >= 8 ? 1 : 0], k % 2);
+      sum += element(from_a.a[(row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0)], k % 2) *
+             element(from_b.b[k >= 8 ? 1 : 0], k % 2);
     }
     d[i] = sum;
   }
@@ -179,7 +198,8 @@ void mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 namespace {
 void load(uint32_t (&r)[4], const void* row, bool transposed) {
   using namespace emulator;
-  ensure(reinterpret_cast<uintptr_t>(row) % 16 == 0, "[emulator] load_matrices: a row that is not 16-byte aligned");
+  ensure(reinterpret_cast<uintptr_t>(row) % 16 == 0,
+         "[emulator] load_matrices: a row that is not 16-byte aligned");
   Slot* slots = warp_slots();
   std::memcpy(&slots[lane()], &row, sizeof row);
   warp_barrier();

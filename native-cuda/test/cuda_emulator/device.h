@@ -1,6 +1,7 @@
-// CUDA's device language for a plain C++ compiler, enough of it for kernels/cuda. Blocks run one after another; the threads of a
-// block are fibers once the first of them meets a barrier or a warp exchange, and a plain loop if it meets none.
-// A kernel whose threads wait for different barriers, or leave without the others, is refused.
+// CUDA's device language for a plain C++ compiler, enough of it for kernels/cuda. Blocks run one
+// after another; the threads of a block are fibers once the first of them meets a barrier or a warp
+// exchange, and a plain loop if it meets none. A kernel whose threads wait for different barriers,
+// or leave without the others, is refused.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -31,10 +32,20 @@ Slot* warp_slots();
 inline unsigned lane() { return thread_index.x % 32; }
 
 // What a device would refuse.
-void check_launch(const char* name, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block, size_t shared_bytes);
+void check_launch(const char* name,
+                  unsigned grid_x,
+                  unsigned grid_y,
+                  unsigned grid_z,
+                  unsigned block,
+                  size_t shared_bytes);
 // All threads of a grid, now.
-void run(const char* name, const Dim& grid, unsigned block, size_t shared_bytes, const std::function<void()>& thread);
-// Puts work into a stream: it runs at once, or is kept for the graph that the stream captures. Device memory can be touched inside.
+void run(const char* name,
+         const Dim& grid,
+         unsigned block,
+         size_t shared_bytes,
+         const std::function<void()>& thread);
+// Puts work into a stream: it runs at once, or is kept for the graph that the stream captures.
+// Device memory can be touched inside.
 void enqueue(cuda::Stream stream, std::function<void()> work);
 
 template <class T>
@@ -56,7 +67,8 @@ T exchange(T value, unsigned from) {
 #define __shared__ static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(::spindle::emulator::dynamic_shared())
+#define DYNAMIC_SHARED(type, name) \
+  type* name = static_cast<type*>(::spindle::emulator::dynamic_shared())
 #define threadIdx ::spindle::emulator::thread_index
 #define blockIdx ::spindle::emulator::block_index
 #define blockDim ::spindle::emulator::block_size

@@ -7,7 +7,8 @@
 namespace spindle::emulator {
 
 Fiber::Fiber() {
-  void* data = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  void* data = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (data == MAP_FAILED) throw std::bad_alloc();
   stack_ = static_cast<std::byte*>(data);
 }
@@ -16,8 +17,9 @@ Fiber::~Fiber() { munmap(stack_, kStackBytes); }
 
 #if defined(__x86_64__)
 
-// swap(from, to): keeps what a callee has to keep on the stack, notes its top in *from and goes on from `to`. (swapcontext asks
-// the system for signal masks, which would be most of the emulator's time.)
+// swap(from, to): keeps what a callee has to keep on the stack, notes its top in *from and goes on
+// from `to`. (swapcontext asks the system for signal masks, which would be most of the emulator's
+// time.)
 extern "C" void spindle_emulator_swap(void** from, void* to);
 asm(R"(
 .text
@@ -43,7 +45,8 @@ spindle_emulator_swap:
 
 void Fiber::prepare(void (*entry)()) {
   void** top = reinterpret_cast<void**>(stack_ + kStackBytes);
-  top[-2] = reinterpret_cast<void*>(entry);  // where `ret` goes; the stack is then aligned as after a call
+  top[-2] = reinterpret_cast<void*>(
+      entry);  // where `ret` goes; the stack is then aligned as after a call
   top[-1] = nullptr;
   for (int i = 3; i <= 8; ++i) top[-i] = nullptr;
   own_ = top - 8;

@@ -9,7 +9,8 @@
 
 namespace spindle::emulator {
 
-// A function that runs on a stack of its own until it calls yield() or returns. Used again for other functions, one at a time.
+// A function that runs on a stack of its own until it calls yield() or returns. Used again for
+// other functions, one at a time.
 class Fiber {
  public:
   static constexpr size_t kStackBytes = size_t(256) << 10;

@@ -1,4 +1,5 @@
-// The ports of kernels/cuda as plain loops on the emulated device. Attention is the backend's own where a test asks for it.
+// The ports of kernels/cuda as plain loops on the emulated device. Attention is the backend's own
+// where a test asks for it.
 #include <cmath>
 #include <cstdlib>
 #include <string>
@@ -13,10 +14,15 @@ namespace spindle::cuda {
 namespace {
 
 // Element i of device memory, read or written inside of a stream's work only.
-float at(const void* data, DType dtype, int64_t i) { return dtype == DType::F32 ? static_cast<const float*>(data)[i] : to_float(static_cast<const bf16*>(data)[i]); }
+float at(const void* data, DType dtype, int64_t i) {
+  return dtype == DType::F32 ? static_cast<const float*>(data)[i]
+                             : to_float(static_cast<const bf16*>(data)[i]);
+}
 void put(void* data, DType dtype, int64_t i, float x) {
-  if (dtype == DType::F32) static_cast<float*>(data)[i] = x;
-  else static_cast<bf16*>(data)[i] = to_bf16(x);
+  if (dtype == DType::F32)
+    static_cast<float*>(data)[i] = x;
+  else
+    static_cast<bf16*>(data)[i] = to_bf16(x);
 }
 std::vector<float> widened(const void* data, DType dtype, int64_t n) {
   std::vector<float> values(static_cast<size_t>(n));
@@ -30,7 +36,9 @@ void multiply_now(const Product& p) {
     std::vector<float> out(static_cast<size_t>(count * p.k));
     int64_t stride = o.row_stride ? o.row_stride : k_is_inner ? p.k : count;
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t l = 0; l < p.k; ++l) out[size_t(i * p.k + l)] = at(o.data, p.input, k_is_inner ? i * stride + l : l * stride + i);
+      for (int64_t l = 0; l < p.k; ++l)
+        out[size_t(i * p.k + l)] =
+            at(o.data, p.input, k_is_inner ? i * stride + l : l * stride + i);
     return out;
   };
   std::vector<float> a = rows(p.a, p.m, !p.a.transposed), b = rows(p.b, p.n, p.b.transposed);
@@ -41,7 +49,8 @@ void multiply_now(const Product& p) {
       int64_t l = 0;
       for (; l + 8 <= p.k; l += 8)
         for (int64_t q = 0; q < 8; ++q) lanes[q] += x[l + q] * y[l + q];
-      float sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+      float sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
+                  ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
       for (; l < p.k; ++l) sum += x[l] * y[l];
       if (p.bias) sum += at(p.bias, p.output, j);
       if (p.addend) sum += at(p.addend, p.output, i * p.n + j);
@@ -51,13 +60,16 @@ void multiply_now(const Product& p) {
 
 class PlainProducts : public Products {
  public:
-  explicit PlainProducts(const LibraryOptions& o) : stream_(static_cast<Stream>(o.stream)), plans_(o.plans) {}
+  explicit PlainProducts(const LibraryOptions& o)
+      : stream_(static_cast<Stream>(o.stream)), plans_(o.plans) {}
   const char* name() const override { return "plain loops"; }
   void multiply(const Product& p) override {
     // As a library with a choice would: what is remembered has to be what is done.
     std::string key = product_key(p, false, true);
-    if (std::optional<std::string> known = plans_->find(key)) ensure(*known == name(), "[emulator] ", key, ": no such algorithm: ", *known);
-    else plans_->remember(key, name());
+    if (std::optional<std::string> known = plans_->find(key))
+      ensure(*known == name(), "[emulator] ", key, ": no such algorithm: ", *known);
+    else
+      plans_->remember(key, name());
     emulator::enqueue(stream_, [p] { multiply_now(p); });
   }
 
@@ -71,8 +83,19 @@ struct ConvolutionSizes {
   Conv2dArgs args;
 
   ConvolutionSizes(const Tensor& x, const Tensor& y, const Tensor& w, const Conv2dArgs& a)
-      : batch(x.dim(0)), height(x.dim(1)), width(x.dim(2)), in(x.dim(3)), out_height(y.dim(1)), out_width(y.dim(2)), out(y.dim(3)), filter_height(w.dim(1)), filter_width(w.dim(2)), args(a) {
-    ensure(y.dim(0) == batch && w.dim(0) == out && w.dim(3) == in, "[emulator] convolution: ", x.shape(), ", ", w.shape(), " and ", y.shape(), " do not fit");
+      : batch(x.dim(0)),
+        height(x.dim(1)),
+        width(x.dim(2)),
+        in(x.dim(3)),
+        out_height(y.dim(1)),
+        out_width(y.dim(2)),
+        out(y.dim(3)),
+        filter_height(w.dim(1)),
+        filter_width(w.dim(2)),
+        args(a) {
+    ensure(y.dim(0) == batch && w.dim(0) == out && w.dim(3) == in,
+           "[emulator] convolution: ", x.shape(), ", ", w.shape(), " and ", y.shape(),
+           " do not fit");
   }
   int64_t filter() const { return filter_height * filter_width * in; }
   // f(first element in y, in x, in w) for every filter tap of every pixel
@@ -83,9 +106,11 @@ struct ConvolutionSizes {
         for (int64_t ow = 0; ow < out_width; ++ow)
           for (int64_t r = 0; r < filter_height; ++r)
             for (int64_t q = 0; q < filter_width; ++q) {
-              int64_t h = oh * args.stride + r - args.pad_before, w = ow * args.stride + q - args.pad_before;
+              int64_t h = oh * args.stride + r - args.pad_before,
+                      w = ow * args.stride + q - args.pad_before;
               if (h < 0 || h >= height || w < 0 || w >= width) continue;
-              f(((b * out_height + oh) * out_width + ow) * out, ((b * height + h) * width + w) * in, (r * filter_width + q) * in);
+              f(((b * out_height + oh) * out_width + ow) * out, ((b * height + h) * width + w) * in,
+                (r * filter_width + q) * in);
             }
   }
 };
@@ -95,53 +120,82 @@ class PlainConvolutions : public Convolutions {
   explicit PlainConvolutions(const LibraryOptions& o) : stream_(static_cast<Stream>(o.stream)) {}
   const char* name() const override { return "plain loops"; }
 
-  void forward(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual, const Conv2dArgs& args) override {
+  void forward(Tensor& y,
+               const Tensor& x,
+               const Tensor& w,
+               const Tensor& bias,
+               const Tensor& residual,
+               const Conv2dArgs& args) override {
     ConvolutionSizes s(x, y, w, args);
-    ensure(w.dtype() == x.dtype() && (!bias || bias.dtype() == x.dtype()) && (!residual || residual.dtype() == x.dtype()), "[emulator] convolution: operands of several types");
+    ensure(w.dtype() == x.dtype() && (!bias || bias.dtype() == x.dtype()) &&
+               (!residual || residual.dtype() == x.dtype()),
+           "[emulator] convolution: operands of several types");
     void* to = y.raw();
-    const void *from = x.raw(), *filter = w.raw(), *add = bias ? bias.raw() : nullptr, *rest = residual ? residual.raw() : nullptr;
+    const void *from = x.raw(), *filter = w.raw(), *add = bias ? bias.raw() : nullptr,
+               *rest = residual ? residual.raw() : nullptr;
     DType dtype = x.dtype();
     emulator::enqueue(stream_, [=] {
-      std::vector<float> vx = widened(from, dtype, s.batch * s.height * s.width * s.in), vw = widened(filter, dtype, s.out * s.filter()), vy(size_t(s.batch * s.out_height * s.out_width * s.out));
+      std::vector<float> vx = widened(from, dtype, s.batch * s.height * s.width * s.in),
+                         vw = widened(filter, dtype, s.out * s.filter()),
+                         vy(size_t(s.batch * s.out_height * s.out_width * s.out));
       s.for_each([&](int64_t iy, int64_t ix, int64_t iw) {
         for (int64_t co = 0; co < s.out; ++co) {
           float sum = 0;
-          for (int64_t ci = 0; ci < s.in; ++ci) sum += vx[size_t(ix + ci)] * vw[size_t(co * s.filter() + iw + ci)];
+          for (int64_t ci = 0; ci < s.in; ++ci)
+            sum += vx[size_t(ix + ci)] * vw[size_t(co * s.filter() + iw + ci)];
           vy[size_t(iy + co)] += sum;
         }
       });
-      for (int64_t i = 0; i < int64_t(vy.size()); ++i) put(to, dtype, i, vy[size_t(i)] + (add ? at(add, dtype, i % s.out) : 0) + (rest ? at(rest, dtype, i) : 0));
+      for (int64_t i = 0; i < int64_t(vy.size()); ++i)
+        put(to, dtype, i,
+            vy[size_t(i)] + (add ? at(add, dtype, i % s.out) : 0) +
+                (rest ? at(rest, dtype, i) : 0));
     });
   }
 
-  void backward_input(const GradSlot& dx, const Tensor& dy, const Tensor& w, const Conv2dArgs& args) override {
+  void backward_input(const GradSlot& dx,
+                      const Tensor& dy,
+                      const Tensor& w,
+                      const Conv2dArgs& args) override {
     ConvolutionSizes s(dx.tensor, dy, w, args);
     void* to = dx.tensor.raw();
     const void *from = dy.raw(), *filter = w.raw();
     DType dtype = dy.dtype();
     emulator::enqueue(stream_, [=, accumulate = dx.accumulate] {
-      std::vector<float> vdy = widened(from, dtype, s.batch * s.out_height * s.out_width * s.out), vw = widened(filter, dtype, s.out * s.filter()), vdx(size_t(s.batch * s.height * s.width * s.in));
+      std::vector<float> vdy = widened(from, dtype, s.batch * s.out_height * s.out_width * s.out),
+                         vw = widened(filter, dtype, s.out * s.filter()),
+                         vdx(size_t(s.batch * s.height * s.width * s.in));
       s.for_each([&](int64_t iy, int64_t ix, int64_t iw) {
         for (int64_t co = 0; co < s.out; ++co)
-          for (int64_t ci = 0; ci < s.in; ++ci) vdx[size_t(ix + ci)] += vdy[size_t(iy + co)] * vw[size_t(co * s.filter() + iw + ci)];
+          for (int64_t ci = 0; ci < s.in; ++ci)
+            vdx[size_t(ix + ci)] += vdy[size_t(iy + co)] * vw[size_t(co * s.filter() + iw + ci)];
       });
-      for (int64_t i = 0; i < int64_t(vdx.size()); ++i) put(to, dtype, i, vdx[size_t(i)] + (accumulate ? at(to, dtype, i) : 0));
+      for (int64_t i = 0; i < int64_t(vdx.size()); ++i)
+        put(to, dtype, i, vdx[size_t(i)] + (accumulate ? at(to, dtype, i) : 0));
     });
   }
 
-  void backward_weight(const GradSlot& dw, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) override {
+  void backward_weight(const GradSlot& dw,
+                       const Tensor& dy,
+                       const Tensor& x,
+                       const Conv2dArgs& args) override {
     ConvolutionSizes s(x, dy, dw.tensor, args);
-    ensure(dw.tensor.dtype() == DType::F32, "[emulator] convolution: a weight's gradient in ", dtype_name(dw.tensor.dtype()));
+    ensure(dw.tensor.dtype() == DType::F32, "[emulator] convolution: a weight's gradient in ",
+           dtype_name(dw.tensor.dtype()));
     float* to = dw.tensor.f32();
     const void *from = dy.raw(), *values = x.raw();
     DType dtype = dy.dtype();
     emulator::enqueue(stream_, [=, accumulate = dw.accumulate] {
-      std::vector<float> vdy = widened(from, dtype, s.batch * s.out_height * s.out_width * s.out), vx = widened(values, dtype, s.batch * s.height * s.width * s.in), vdw(size_t(s.out * s.filter()));
+      std::vector<float> vdy = widened(from, dtype, s.batch * s.out_height * s.out_width * s.out),
+                         vx = widened(values, dtype, s.batch * s.height * s.width * s.in),
+                         vdw(size_t(s.out * s.filter()));
       s.for_each([&](int64_t iy, int64_t ix, int64_t iw) {
         for (int64_t co = 0; co < s.out; ++co)
-          for (int64_t ci = 0; ci < s.in; ++ci) vdw[size_t(co * s.filter() + iw + ci)] += vdy[size_t(iy + co)] * vx[size_t(ix + ci)];
+          for (int64_t ci = 0; ci < s.in; ++ci)
+            vdw[size_t(co * s.filter() + iw + ci)] += vdy[size_t(iy + co)] * vx[size_t(ix + ci)];
       });
-      for (int64_t i = 0; i < int64_t(vdw.size()); ++i) to[i] = accumulate ? to[i] + vdw[size_t(i)] : vdw[size_t(i)];
+      for (int64_t i = 0; i < int64_t(vdw.size()); ++i)
+        to[i] = accumulate ? to[i] + vdw[size_t(i)] : vdw[size_t(i)];
     });
   }
 
@@ -155,29 +209,50 @@ class PlainAttention : public FusedAttention {
   const char* name() const override { return "plain loops"; }
   bool takes(const AttentionShape&, bool) override { return true; }
 
-  void forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void forward(Tensor& o,
+               Tensor& lse,
+               const Tensor& q,
+               const Tensor& k,
+               const Tensor& v,
+               const AttentionArgs& args) override {
     AttentionShape s(q, k, args);
     Sizes z(s, args.scale);
     const void *pq = q.raw(), *pk = k.raw(), *pv = v.raw();
     void* po = o.raw();
     float* plse = lse.f32();
     emulator::enqueue(stream_, [=] {
-      std::vector<float> vq = widened(pq, s.dtype, z.query_count()), vk = widened(pk, s.dtype, z.key_count()), vv = widened(pv, s.dtype, z.key_count());
+      std::vector<float> vq = widened(pq, s.dtype, z.query_count()),
+                         vk = widened(pk, s.dtype, z.key_count()),
+                         vv = widened(pv, s.dtype, z.key_count());
       std::vector<double> scores(static_cast<size_t>(s.keys)), out(static_cast<size_t>(s.width));
       z.for_each([&](int64_t iq, int64_t row, auto key, int64_t seen) {
         double highest = -INFINITY, sum = 0;
-        for (int64_t j = 0; j < seen; ++j) highest = std::max(highest, scores[size_t(j)] = z.scale * dot(&vq[size_t(iq)], &vk[size_t(key(j))], s.width));
-        for (int64_t j = 0; j < seen; ++j) sum += scores[size_t(j)] = std::exp(scores[size_t(j)] - highest);
+        for (int64_t j = 0; j < seen; ++j)
+          highest =
+              std::max(highest, scores[size_t(j)] =
+                                    z.scale * dot(&vq[size_t(iq)], &vk[size_t(key(j))], s.width));
+        for (int64_t j = 0; j < seen; ++j)
+          sum += scores[size_t(j)] = std::exp(scores[size_t(j)] - highest);
         out.assign(out.size(), 0);
         for (int64_t j = 0; j < seen; ++j)
-          for (int64_t c = 0; c < s.width; ++c) out[size_t(c)] += scores[size_t(j)] / sum * double(vv[size_t(key(j) + c)]);
+          for (int64_t c = 0; c < s.width; ++c)
+            out[size_t(c)] += scores[size_t(j)] / sum * double(vv[size_t(key(j) + c)]);
         for (int64_t c = 0; c < s.width; ++c) put(po, s.dtype, iq + c, float(out[size_t(c)]));
         plse[row] = float(highest + std::log(sum));
       });
     });
   }
 
-  void backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void backward(const GradSlot& dq,
+                const GradSlot& dk,
+                const GradSlot& dv,
+                const Tensor& d_o,
+                const Tensor& o,
+                const Tensor& lse,
+                const Tensor& q,
+                const Tensor& k,
+                const Tensor& v,
+                const AttentionArgs& args) override {
     AttentionShape s(q, k, args);
     Sizes z(s, args.scale);
     const void *pq = q.raw(), *pk = k.raw(), *pv = v.raw(), *po = o.raw(), *pdo = d_o.raw();
@@ -186,16 +261,23 @@ class PlainAttention : public FusedAttention {
       void* data;
       bool accumulate;
     };
-    auto to = [](const GradSlot& slot) { return To{slot ? slot.tensor.raw() : nullptr, slot.accumulate}; };
+    auto to = [](const GradSlot& slot) {
+      return To{slot ? slot.tensor.raw() : nullptr, slot.accumulate};
+    };
     To tq = to(dq), tk = to(dk), tv = to(dv);
     emulator::enqueue(stream_, [=] {
-      std::vector<float> vq = widened(pq, s.dtype, z.query_count()), vk = widened(pk, s.dtype, z.key_count()), vv = widened(pv, s.dtype, z.key_count()), vo = widened(po, s.dtype, z.query_count()), vdo = widened(pdo, s.dtype, z.query_count());
+      std::vector<float> vq = widened(pq, s.dtype, z.query_count()),
+                         vk = widened(pk, s.dtype, z.key_count()),
+                         vv = widened(pv, s.dtype, z.key_count()),
+                         vo = widened(po, s.dtype, z.query_count()),
+                         vdo = widened(pdo, s.dtype, z.query_count());
       std::vector<double> gq(vq.size()), gk(vk.size()), gv(vk.size());
       z.for_each([&](int64_t iq, int64_t row, auto key, int64_t seen) {
         double delta = dot(&vdo[size_t(iq)], &vo[size_t(iq)], s.width);
         for (int64_t j = 0; j < seen; ++j) {
           int64_t ik = key(j);
-          double p = std::exp(z.scale * dot(&vq[size_t(iq)], &vk[size_t(ik)], s.width) - double(plse[row]));
+          double p = std::exp(z.scale * dot(&vq[size_t(iq)], &vk[size_t(ik)], s.width) -
+                              double(plse[row]));
           double ds = p * (dot(&vdo[size_t(iq)], &vv[size_t(ik)], s.width) - delta) * z.scale;
           for (int64_t c = 0; c < s.width; ++c) {
             gv[size_t(ik + c)] += p * double(vdo[size_t(iq + c)]);
@@ -206,7 +288,9 @@ class PlainAttention : public FusedAttention {
       });
       auto give = [&](const To& slot, const std::vector<double>& g) {
         if (slot.data)
-          for (size_t i = 0; i < g.size(); ++i) put(slot.data, s.dtype, int64_t(i), float(g[i] + (slot.accumulate ? double(at(slot.data, s.dtype, int64_t(i))) : 0)));
+          for (size_t i = 0; i < g.size(); ++i)
+            put(slot.data, s.dtype, int64_t(i),
+                float(g[i] + (slot.accumulate ? double(at(slot.data, s.dtype, int64_t(i))) : 0)));
       };
       give(tq, gq);
       give(tk, gk);
@@ -218,7 +302,8 @@ class PlainAttention : public FusedAttention {
   struct Sizes {
     AttentionShape s;
     double scale;
-    Sizes(const AttentionShape& shape, double given) : s(shape), scale(given != 0 ? given : 1 / std::sqrt(double(shape.width))) {}
+    Sizes(const AttentionShape& shape, double given)
+        : s(shape), scale(given != 0 ? given : 1 / std::sqrt(double(shape.width))) {}
     int64_t query_count() const { return s.batch * s.queries * s.heads * s.width; }
     int64_t key_count() const { return s.batch * s.keys * s.heads * s.width; }
     template <class F>
@@ -227,7 +312,9 @@ class PlainAttention : public FusedAttention {
       for (int64_t b = 0; b < s.batch; ++b)
         for (int64_t head = 0; head < s.heads; ++head)
           for (int64_t i = 0; i < s.queries; ++i)
-            f((b * s.queries + i) * c + head * s.width, (b * s.heads + head) * s.queries + i, [this, b, head, c](int64_t j) { return (b * s.keys + j) * c + head * s.width; }, s.causal ? std::min(i + 1, s.keys) : s.keys);
+            f((b * s.queries + i) * c + head * s.width, (b * s.heads + head) * s.queries + i,
+              [this, b, head, c](int64_t j) { return (b * s.keys + j) * c + head * s.width; },
+              s.causal ? std::min(i + 1, s.keys) : s.keys);
     }
   };
   static double dot(const float* a, const float* b, int64_t n) {
@@ -250,8 +337,10 @@ Libraries make_libraries(const LibraryOptions& options) {
   libraries.convolutions = std::make_unique<PlainConvolutions>(options);
   // Whole models compute with plain loops: emulated tensor cores take a hundred times as long.
   const char* own = std::getenv("SPINDLE_EMULATED_ATTENTION");
-  if (own && std::string(own) == "own") libraries.attention.push_back(make_own_attention(options));
-  else libraries.attention.push_back(std::make_unique<PlainAttention>(options));
+  if (own && std::string(own) == "own")
+    libraries.attention.push_back(make_own_attention(options));
+  else
+    libraries.attention.push_back(std::make_unique<PlainAttention>(options));
   return libraries;
 }
 

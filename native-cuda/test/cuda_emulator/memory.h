@@ -1,4 +1,5 @@
-// While emulated device memory is guarded, it can be read and written only as long as one of these lives.
+// While emulated device memory is guarded, it can be read and written only as long as one of these
+// lives.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,8 @@ namespace spindle::emulator {
 
 // What was asked of streams since the last call of spindle_emulator_counts().
 struct Counts {
-  uint64_t captures = 0, replays = 0, others = 0, waits = 0;  // captured work, work outside of it, waits for a stream
+  uint64_t captures = 0, replays = 0, others = 0,
+           waits = 0;  // captured work, work outside of it, waits for a stream
 };
 
 struct DeviceAccess {

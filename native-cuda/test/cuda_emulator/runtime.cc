@@ -1,5 +1,6 @@
-// kernels/cuda/runtime.h in host memory. Fresh "device" memory holds NaN, and writes past a block's end are found when it is given
-// back. While it is guarded, it can only be touched by what runs in a stream; anything else faults (slow: two system calls per launch).
+// kernels/cuda/runtime.h in host memory. Fresh "device" memory holds NaN, and writes past a block's
+// end are found when it is given back. While it is guarded, it can only be touched by what runs in
+// a stream; anything else faults (slow: two system calls per launch).
 #include "kernels/cuda/runtime.h"
 
 #include <sys/mman.h>
@@ -38,15 +39,19 @@ struct Memory {
   size_t top = 0, used = 0, total = size_t(4) << 30;
   int open = 0;
   bool guarded = false;
-  std::unordered_map<void*, std::pair<size_t, size_t>> blocks;  // in use: bytes asked for, whole size
-  std::map<size_t, std::vector<std::byte*>> free;               // by whole size
+  std::unordered_map<void*, std::pair<size_t, size_t>>
+      blocks;                                      // in use: bytes asked for, whole size
+  std::map<size_t, std::vector<std::byte*>> free;  // by whole size
 
   Memory() {
-    void* data = mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* data =
+        mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ensure(data != MAP_FAILED, "[emulator] no address space");
     base = static_cast<std::byte*>(data);
   }
-  void protect(int how) { ensure(top == 0 || mprotect(base, top, how) == 0, "[emulator] mprotect failed"); }
+  void protect(int how) {
+    ensure(top == 0 || mprotect(base, top, how) == 0, "[emulator] mprotect failed");
+  }
 };
 
 Memory& memory() {
@@ -70,7 +75,8 @@ bool replaying = false;
 
 void enqueue(cuda::Stream stream, std::function<void()> work) {
   ensure(stream != nullptr, "[emulator] no stream");
-  ensure(stream->device == cuda::used_device(), "[emulator] work for a stream of device ", stream->device, " from a thread that uses device ", cuda::used_device());
+  ensure(stream->device == cuda::used_device(), "[emulator] work for a stream of device ",
+         stream->device, " from a thread that uses device ", cuda::used_device());
   if (stream->captured) {
     stream->captured->push_back(std::move(work));
     return;
@@ -82,9 +88,14 @@ void enqueue(cuda::Stream stream, std::function<void()> work) {
 
 }  // namespace spindle::emulator
 
-extern "C" __attribute__((visibility("default"))) void spindle_emulator_set_memory(size_t bytes) { spindle::emulator::memory().total = bytes; }
+extern "C" __attribute__((visibility("default"))) void spindle_emulator_set_memory(size_t bytes) {
+  spindle::emulator::memory().total = bytes;
+}
 
-extern "C" __attribute__((visibility("default"))) void spindle_emulator_counts(spindle::emulator::Counts* since) { *since = std::exchange(spindle::emulator::counts, {}); }
+extern "C" __attribute__((visibility("default"))) void spindle_emulator_counts(
+    spindle::emulator::Counts* since) {
+  *since = std::exchange(spindle::emulator::counts, {});
+}
 
 extern "C" __attribute__((visibility("default"))) void spindle_emulator_guard(bool on) {
   spindle::emulator::memory().guarded = on;
@@ -156,7 +167,8 @@ void device_free(void* data) noexcept {
   auto* block = static_cast<std::byte*>(data);
   for (size_t i = bytes; i < whole; ++i)
     if (block[i] != std::byte{kGuardByte}) {
-      std::fprintf(stderr, "[emulator] a kernel wrote past the end of a block of %zu bytes\n", bytes);
+      std::fprintf(stderr, "[emulator] a kernel wrote past the end of a block of %zu bytes\n",
+                   bytes);
       std::abort();
     }
   m.used -= bytes;
@@ -168,7 +180,9 @@ size_t region_bytes() { return size_t(1) << 20; }
 
 void* pinned_allocate(size_t bytes) {
   void* data = std::malloc(bytes);
-  if (!data) throw Error(Code::ResourceExhausted, cat("[cuda] out of memory: asked for ", bytes, " bytes of pinned memory"));
+  if (!data)
+    throw Error(Code::ResourceExhausted,
+                cat("[cuda] out of memory: asked for ", bytes, " bytes of pinned memory"));
   return data;
 }
 void pinned_free(void* data) noexcept { std::free(data); }
@@ -226,7 +240,8 @@ void begin_capture(Stream stream) {
 }
 std::unique_ptr<Graph> end_capture(Stream stream) {
   ensure(stream->captured, "[cuda] no capture to end");
-  std::unique_ptr<std::vector<std::function<void()>>> work(std::exchange(stream->captured, nullptr));
+  std::unique_ptr<std::vector<std::function<void()>>> work(
+      std::exchange(stream->captured, nullptr));
   return std::make_unique<EmulatedGraph>(std::move(*work));
 }
 void abandon_capture(Stream stream) noexcept { delete std::exchange(stream->captured, nullptr); }

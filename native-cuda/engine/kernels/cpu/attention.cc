@@ -1,7 +1,9 @@
-// Attention by products of blocks, where queries are not kept in lanes (attention_lanes.cc), with an online softmax (the idea of
-// FlashAttention, Dao et al., arXiv 2205.14135): scores of a block live in the cache and never reach memory. Every product runs on
-// the tile kernels in the activations' type and sums in float32; so do the softmax's statistics. Backward works on transposed scores
-// (keys by queries): then K, V, P and dS are left-hand sides as they lie, and only dS may have to be transposed, for dQ.
+// Attention by products of blocks, where queries are not kept in lanes (attention_lanes.cc), with
+// an online softmax (the idea of FlashAttention, Dao et al., arXiv 2205.14135): scores of a block
+// live in the cache and never reach memory. Every product runs on the tile kernels in the
+// activations' type and sums in float32; so do the softmax's statistics. Backward works on
+// transposed scores (keys by queries): then K, V, P and dS are left-hand sides as they lie, and
+// only dS may have to be transposed, for dQ.
 #include <cmath>
 #include <cstring>
 
@@ -11,7 +13,8 @@ namespace spindle::cpu {
 
 namespace {
 
-// Chosen by measuring (SD 1.5's and the demo's shapes: speed is flat around them); scores of a block stay in the second-level cache.
+// Chosen by measuring (SD 1.5's and the demo's shapes: speed is flat around them); scores of a
+// block stay in the second-level cache.
 constexpr int64_t kQueries = 96, kKeys = 512;                   // forward
 constexpr int64_t kGradientQueries = 128, kGradientKeys = 192;  // backward
 
@@ -33,7 +36,13 @@ struct Carve {
 class AttentionWork {
  public:
   AttentionWork(const CpuKernels& kernels, const Tensor& q, const AttentionArgs& args)
-      : simd(kernels.simd_), bf16(is_bf16(q)), size(bf16 ? 2 : 4), c(q.dim(2)), d(c / args.heads), ld(round_up(d, simd.width)), panel(int64_t(simd.width) * simd.max_vectors) {
+      : simd(kernels.simd_),
+        bf16(is_bf16(q)),
+        size(bf16 ? 2 : 4),
+        c(q.dim(2)),
+        d(c / args.heads),
+        ld(round_up(d, simd.width)),
+        panel(int64_t(simd.width) * simd.max_vectors) {
     scale = float(args.scale != 0 ? args.scale : 1.0 / std::sqrt(double(d)));
   }
   const Simd& simd;
@@ -45,7 +54,9 @@ class AttentionWork {
   float scale;
 
   // A row of a (B, T, C) tensor's head.
-  char* row(const Tensor& t, int64_t image, int64_t head, int64_t i) const { return at(t.raw(), (image * t.dim(1) + i) * c + head * d, t.dtype()); }
+  char* row(const Tensor& t, int64_t image, int64_t head, int64_t i) const {
+    return at(t.raw(), (image * t.dim(1) + i) * c + head * d, t.dtype());
+  }
   void point(const void** out, const void* first, int64_t stride, int64_t rows) const {
     for (int64_t i = 0; i < rows; ++i) {
       out[i] = static_cast<const char*>(first) + i * stride * size;
@@ -53,7 +64,9 @@ class AttentionWork {
     }
   }
   // Bytes of a packed right-hand side, k by n.
-  int64_t packed(int64_t k, int64_t n) const { return (bf16 ? (k + 1) / 2 : k) * round_up(n, simd.width) * 4; }
+  int64_t packed(int64_t k, int64_t n) const {
+    return (bf16 ? (k + 1) / 2 : k) * round_up(n, simd.width) * 4;
+  }
   // Rows of a head as the right-hand side whose k is the rows.
   void pack_rows(std::byte* to, const char* x, int64_t rows) const {
     for (int64_t p = 0; p < ld; p += panel) {
@@ -61,7 +74,8 @@ class AttentionWork {
       if (bf16) {
         for (int64_t i = 0; i < rows; i += 2, to += width * 4) {
           const uint16_t* even = reinterpret_cast<const uint16_t*>(x) + i * c + p;
-          simd.interleave(reinterpret_cast<uint16_t*>(to), even, i + 1 < rows ? even + c : nullptr, n, width);
+          simd.interleave(reinterpret_cast<uint16_t*>(to), even, i + 1 < rows ? even + c : nullptr,
+                          n, width);
         }
       } else {
         for (int64_t i = 0; i < rows; ++i, to += width * 4) {
@@ -76,51 +90,94 @@ class AttentionWork {
     int64_t padded = round_up(rows, simd.width), halves = size / 2;
     for (int64_t p = 0; p < padded; p += panel) {
       int64_t width = std::min(panel, padded - p);
-      simd.transpose_pairs(reinterpret_cast<uint32_t*>(to), width, reinterpret_cast<const uint16_t*>(x) + p * c * halves, c * halves, std::min(width, rows - p), d * halves, width);
+      simd.transpose_pairs(reinterpret_cast<uint32_t*>(to), width,
+                           reinterpret_cast<const uint16_t*>(x) + p * c * halves, c * halves,
+                           std::min(width, rows - p), d * halves, width);
       to += packed(d, width);
     }
   }
   // out (rows, ldc) (+)= a (rows of pointers to k elements) * b, packed
-  void multiply(float* out, int64_t ldc, const void* const* a, int64_t rows, int64_t k, const std::byte* b, int64_t columns, bool accumulate) const {
+  void multiply(float* out,
+                int64_t ldc,
+                const void* const* a,
+                int64_t rows,
+                int64_t k,
+                const std::byte* b,
+                int64_t columns,
+                bool accumulate) const {
     auto gemm = bf16 ? simd.gemm_bf16 : simd.gemm_f32;
     for (int64_t p = 0; p < columns; p += panel) {
-      int64_t width = std::min(panel, columns - p), vectors = width / simd.width, tile = simd.rows_for[vectors];
-      for (int64_t r = 0; r < rows; r += tile) gemm({a + r, 1, std::min(tile, rows - r), k, b, width, vectors, out + r * ldc + p, ldc, accumulate});
+      int64_t width = std::min(panel, columns - p), vectors = width / simd.width,
+              tile = simd.rows_for[vectors];
+      for (int64_t r = 0; r < rows; r += tile)
+        gemm({a + r, 1, std::min(tile, rows - r), k, b, width, vectors, out + r * ldc + p, ldc,
+              accumulate});
       b += packed(k, width);
     }
   }
-  // dq (queries, ld) += dS^T (keys, ldq) transposed * K, packed by rows. Pairs of bfloat16 lie along keys, so dS is transposed for
-  // them, into `t` with its rows at t_rows; float32 is summed key by key as it lies.
-  void add_to_queries(float* dq, const std::byte* ds, int64_t ldq, int64_t keys, int64_t queries, const std::byte* k, std::byte* t, int64_t ldk, const void* const* t_rows) const {
+  // dq (queries, ld) += dS^T (keys, ldq) transposed * K, packed by rows. Pairs of bfloat16 lie
+  // along keys, so dS is transposed for them, into `t` with its rows at t_rows; float32 is summed
+  // key by key as it lies.
+  void add_to_queries(float* dq,
+                      const std::byte* ds,
+                      int64_t ldq,
+                      int64_t keys,
+                      int64_t queries,
+                      const std::byte* k,
+                      std::byte* t,
+                      int64_t ldk,
+                      const void* const* t_rows) const {
     if (bf16) {
-      simd.transpose_bf16(reinterpret_cast<uint16_t*>(t), ldk, reinterpret_cast<const uint16_t*>(ds), ldq, keys, queries);
+      simd.transpose_bf16(reinterpret_cast<uint16_t*>(t), ldk,
+                          reinterpret_cast<const uint16_t*>(ds), ldq, keys, queries);
       multiply(dq, ld, t_rows, queries, keys, k, ld, true);
       return;
     }
     for (int64_t p = 0; p < ld; p += panel) {
-      int64_t width = std::min(panel, ld - p), vectors = width / simd.width, tile = simd.rows_for[vectors];
+      int64_t width = std::min(panel, ld - p), vectors = width / simd.width,
+              tile = simd.rows_for[vectors];
       for (int64_t r = 0; r < queries; r += tile) {
-        OuterRun run{reinterpret_cast<const float*>(ds) + r, reinterpret_cast<const float*>(k), keys};
-        simd.outer_f32({&run, 1, ldq, width, std::min(tile, queries - r), vectors, dq + r * ld + p, ld, true});
+        OuterRun run{reinterpret_cast<const float*>(ds) + r, reinterpret_cast<const float*>(k),
+                     keys};
+        simd.outer_f32(
+            {&run, 1, ldq, width, std::min(tile, queries - r), vectors, dq + r * ld + p, ld, true});
       }
       k += packed(keys, width);
     }
   }
-  void store(const GradSlot& slot, const float* x, int64_t image, int64_t head, int64_t first, int64_t rows) const {
-    for (int64_t i = 0; i < rows; ++i) simd.store_row({row(slot.tensor, image, head, first + i), x + i * ld, nullptr, nullptr, nullptr, d, slot.accumulate}, bf16);
+  void store(const GradSlot& slot,
+             const float* x,
+             int64_t image,
+             int64_t head,
+             int64_t first,
+             int64_t rows) const {
+    for (int64_t i = 0; i < rows; ++i)
+      simd.store_row({row(slot.tensor, image, head, first + i), x + i * ld, nullptr, nullptr,
+                      nullptr, d, slot.accumulate},
+                     bf16);
   }
 };
 
-void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
+void CpuKernels::attention_forward(Tensor& o,
+                                   Tensor& lse,
+                                   const Tensor& q,
+                                   const Tensor& k,
+                                   const Tensor& v,
+                                   const AttentionArgs& args) {
   if (attention_in_lanes(q, args)) return attention_forward_in_lanes(o, lse, q, k, v, args);
   int64_t batch = q.dim(0), tq = q.dim(1), tk = k.dim(1), heads = args.heads, units = batch * heads;
   AttentionWork work(*this, q, args);
-  int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kKeys), query_blocks = divide_up(tq, kQueries);
-  int64_t block = std::min(kKeys, round_up(tk, 2 * simd_.width)), k_bytes = work.packed(d, block), v_bytes = work.packed(block, ld);
-  // A task has all queries of a head, unless heads are too few to share out: then K and V are packed once for all of its tasks.
-  int64_t pieces = units >= 2 * threads_.threads() ? 1 : std::min(query_blocks, 4 * int64_t(threads_.threads()));
+  int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kKeys),
+          query_blocks = divide_up(tq, kQueries);
+  int64_t block = std::min(kKeys, round_up(tk, 2 * simd_.width)), k_bytes = work.packed(d, block),
+          v_bytes = work.packed(block, ld);
+  // A task has all queries of a head, unless heads are too few to share out: then K and V are
+  // packed once for all of its tasks.
+  int64_t pieces =
+      units >= 2 * threads_.threads() ? 1 : std::min(query_blocks, 4 * int64_t(threads_.threads()));
   auto pack = [&](std::byte* to, int64_t unit, int64_t b) {
-    int64_t head = unit % heads, image = unit / heads, k0 = b * kKeys, keys = std::min(kKeys, tk - k0);
+    int64_t head = unit % heads, image = unit / heads, k0 = b * kKeys,
+            keys = std::min(kKeys, tk - k0);
     work.pack_transposed(to + b * (k_bytes + v_bytes), work.row(k, image, head, k0), keys);
     work.pack_rows(to + b * (k_bytes + v_bytes) + k_bytes, work.row(v, image, head, k0), keys);
   };
@@ -128,7 +185,9 @@ void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, cons
   std::byte* shared = nullptr;
   if (pieces > 1) {
     shared = shared_scratch(units * head_bytes);
-    threads_.run(units * key_blocks, [&](int64_t task, int) { pack(shared + task / key_blocks * head_bytes, task / key_blocks, task % key_blocks); });
+    threads_.run(units * key_blocks, [&](int64_t task, int) {
+      pack(shared + task / key_blocks * head_bytes, task / key_blocks, task % key_blocks);
+    });
   }
   threads_.run(units * pieces, [&](int64_t task, int thread) {
     int64_t unit = task / pieces, piece = task % pieces, head = unit % heads, image = unit / heads;
@@ -141,7 +200,8 @@ void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, cons
       } a{};
       a.packed = from.take<std::byte>(shared ? 0 : head_bytes);
       a.s = from.take<float>(kQueries * block);
-      a.p = work.bf16 ? from.take<std::byte>(kQueries * block * 2) : reinterpret_cast<std::byte*>(a.s);
+      a.p = work.bf16 ? from.take<std::byte>(kQueries * block * 2)
+                      : reinterpret_cast<std::byte*>(a.s);
       a.o = from.take<float>(kQueries * ld);
       a.max = from.take<float>(kQueries);
       a.sum = from.take<float>(kQueries);
@@ -155,21 +215,26 @@ void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, cons
     carve(needed);
     Carve memory{scratch(thread, needed.bytes)};
     auto a = carve(memory);
-    if (shared) a.packed = shared + unit * head_bytes;
+    if (shared)
+      a.packed = shared + unit * head_bytes;
     else
       for (int64_t b = 0; b < key_blocks; ++b) pack(a.packed, unit, b);
-    for (int64_t qb = query_blocks * piece / pieces; qb < query_blocks * (piece + 1) / pieces; ++qb) {
+    for (int64_t qb = query_blocks * piece / pieces; qb < query_blocks * (piece + 1) / pieces;
+         ++qb) {
       int64_t q0 = qb * kQueries, count = std::min(kQueries, tq - q0);
       work.point(a.q_rows, work.row(q, image, head, q0), work.c, count);
       std::fill_n(a.max, count, -INFINITY);
       std::fill_n(a.sum, count, 0.0f);
       for (int64_t b = 0; b < key_blocks; ++b) {
-        int64_t k0 = b * kKeys, keys = std::min(kKeys, tk - k0), padded = round_up(keys, simd_.width);
+        int64_t k0 = b * kKeys, keys = std::min(kKeys, tk - k0),
+                padded = round_up(keys, simd_.width);
         if (args.causal && k0 > q0 + count - 1) break;
         const std::byte* packed = a.packed + b * (k_bytes + v_bytes);
         work.multiply(a.s, padded, a.q_rows, count, d, packed, padded, false);
-        for (int64_t i = 0; i < count; ++i) a.valid[i] = args.causal ? std::min(keys, q0 + i + 1 - k0) : keys;
-        simd_.softmax_block(a.p, a.s, count, keys, padded, work.scale, a.max, a.sum, a.correction, a.valid, work.bf16);
+        for (int64_t i = 0; i < count; ++i)
+          a.valid[i] = args.causal ? std::min(keys, q0 + i + 1 - k0) : keys;
+        simd_.softmax_block(a.p, a.s, count, keys, padded, work.scale, a.max, a.sum, a.correction,
+                            a.valid, work.bf16);
         if (b > 0) simd_.scale_rows(a.o, a.correction, count, ld, ld);
         work.point(a.p_rows, a.p, padded, count);
         work.multiply(a.o, ld, a.p_rows, count, keys, packed + k_bytes, ld, b > 0);
@@ -184,16 +249,31 @@ void CpuKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, cons
   });
 }
 
-void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
+void CpuKernels::attention_backward(const GradSlot& dq,
+                                    const GradSlot& dk,
+                                    const GradSlot& dv,
+                                    const Tensor& d_o,
+                                    const Tensor& o,
+                                    const Tensor& lse,
+                                    const Tensor& q,
+                                    const Tensor& k,
+                                    const Tensor& v,
+                                    const AttentionArgs& args) {
   if (!dq && !dk && !dv) return;
-  if (attention_in_lanes(q, args)) return attention_backward_in_lanes(dq, dk, dv, d_o, o, lse, q, k, v, args);
+  if (attention_in_lanes(q, args))
+    return attention_backward_in_lanes(dq, dk, dv, d_o, o, lse, q, k, v, args);
   int64_t batch = q.dim(0), tq = q.dim(1), tk = k.dim(1), heads = args.heads, units = batch * heads;
   AttentionWork work(*this, q, args);
-  int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kGradientKeys), query_blocks = divide_up(tq, kGradientQueries);
-  int64_t ldq = std::min(kGradientQueries, round_up(tq, simd_.width)), ldk = std::min(kGradientKeys, round_up(tk, 2 * simd_.width));
-  int64_t t_bytes = work.packed(d, ldq), r_bytes = work.packed(ldq, ld), block_bytes = 2 * (t_bytes + r_bytes);
-  // The gradients of a range of keys and of a range of queries. Every block's products are added in the same order, however ranges are cut.
-  auto gradients = [&](int64_t unit, int64_t kb0, int64_t kb1, int64_t qb0, int64_t qb1, bool to_keys, bool to_queries, int thread) {
+  int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kGradientKeys),
+          query_blocks = divide_up(tq, kGradientQueries);
+  int64_t ldq = std::min(kGradientQueries, round_up(tq, simd_.width)),
+          ldk = std::min(kGradientKeys, round_up(tk, 2 * simd_.width));
+  int64_t t_bytes = work.packed(d, ldq), r_bytes = work.packed(ldq, ld),
+          block_bytes = 2 * (t_bytes + r_bytes);
+  // The gradients of a range of keys and of a range of queries. Every block's products are added in
+  // the same order, however ranges are cut.
+  auto gradients = [&](int64_t unit, int64_t kb0, int64_t kb1, int64_t qb0, int64_t qb1,
+                       bool to_keys, bool to_queries, int thread) {
     int64_t head = unit % heads, image = unit / heads, blocks = qb1 - qb0;
     auto carve = [&](Carve& from) {
       struct {
@@ -230,7 +310,8 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
     work.point(a.dst_rows, a.dst, ldk, ldq);
     for (int64_t b = 0; b < blocks; ++b) {
       int64_t q0 = (qb0 + b) * kGradientQueries, count = std::min(kGradientQueries, tq - q0);
-      const char *q_first = work.row(q, image, head, q0), *do_first = work.row(d_o, image, head, q0);
+      const char *q_first = work.row(q, image, head, q0),
+                 *do_first = work.row(d_o, image, head, q0);
       std::byte* to = a.packed + b * block_bytes;
       work.pack_transposed(to, q_first, count);
       work.pack_transposed(to + t_bytes, do_first, count);
@@ -245,10 +326,12 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
           delta[i] = 0;
         } else if (work.bf16) {
           simd_.to_f32(a.row, reinterpret_cast<const uint16_t*>(do_first) + i * work.c, d);
-          simd_.to_f32(a.row + ld, reinterpret_cast<const uint16_t*>(work.row(o, image, head, q0 + i)), d);
+          simd_.to_f32(a.row + ld,
+                       reinterpret_cast<const uint16_t*>(work.row(o, image, head, q0 + i)), d);
           delta[i] = simd_.dot(a.row, a.row + ld, d);
         } else {
-          delta[i] = simd_.dot(reinterpret_cast<const float*>(do_first) + i * work.c, reinterpret_cast<const float*>(work.row(o, image, head, q0 + i)), d);
+          delta[i] = simd_.dot(reinterpret_cast<const float*>(do_first) + i * work.c,
+                               reinterpret_cast<const float*>(work.row(o, image, head, q0 + i)), d);
         }
       }
     }
@@ -261,35 +344,51 @@ void CpuKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, cons
       std::fill_n(a.dk, keys * ld, 0.0f);
       std::fill_n(a.dv, keys * ld, 0.0f);
       for (int64_t b = 0; b < blocks; ++b) {
-        int64_t q0 = (qb0 + b) * kGradientQueries, count = std::min(kGradientQueries, tq - q0), padded = round_up(count, simd_.width);
+        int64_t q0 = (qb0 + b) * kGradientQueries, count = std::min(kGradientQueries, tq - q0),
+                padded = round_up(count, simd_.width);
         if (args.causal && k0 > q0 + count - 1) continue;
         const std::byte* packed = a.packed + b * block_bytes;
         work.multiply(a.s, ldq, a.k_rows, keys, d, packed, padded, false);
         work.multiply(a.dp, ldq, a.v_rows, keys, d, packed + t_bytes, padded, false);
-        simd_.softmax_gradient(a.p, a.ds, a.s, a.dp, keys, padded, ldq, work.scale, a.lse + b * ldq, a.delta + b * ldq, args.causal ? k0 - q0 : -keys, work.bf16);
+        simd_.softmax_gradient(a.p, a.ds, a.s, a.dp, keys, padded, ldq, work.scale, a.lse + b * ldq,
+                               a.delta + b * ldq, args.causal ? k0 - q0 : -keys, work.bf16);
         if (to_keys) {
           work.multiply(a.dv, ld, a.p_rows, keys, count, packed + 2 * t_bytes + r_bytes, ld, true);
           work.multiply(a.dk, ld, a.ds_rows, keys, count, packed + 2 * t_bytes, ld, true);
         }
-        if (to_queries) work.add_to_queries(a.dq + b * kGradientQueries * ld, a.ds, ldq, keys, count, a.kp, a.dst, ldk, a.dst_rows);
+        if (to_queries)
+          work.add_to_queries(a.dq + b * kGradientQueries * ld, a.ds, ldq, keys, count, a.kp, a.dst,
+                              ldk, a.dst_rows);
       }
       if (to_keys && dk) work.store(dk, a.dk, image, head, k0, keys);
       if (to_keys && dv) work.store(dv, a.dv, image, head, k0, keys);
     }
-    if (to_queries) work.store(dq, a.dq, image, head, qb0 * kGradientQueries, std::min(tq, qb1 * kGradientQueries) - qb0 * kGradientQueries);
+    if (to_queries)
+      work.store(dq, a.dq, image, head, qb0 * kGradientQueries,
+                 std::min(tq, qb1 * kGradientQueries) - qb0 * kGradientQueries);
   };
   bool to_keys = dk || dv, to_queries = bool(dq);
   int64_t threads = threads_.threads();
-  // Too few heads for the threads: keys and queries are shared out apart, which computes the scores twice but adds nothing up across tasks.
-  if (units * 10 < divide_up(units, threads) * threads * 7 && std::max(key_blocks, query_blocks) > 1) {
-    int64_t k_pieces = to_keys ? std::min(key_blocks, 2 * threads) : 0, q_pieces = to_queries ? std::min(query_blocks, 2 * threads) : 0, pieces = k_pieces + q_pieces;
+  // Too few heads for the threads: keys and queries are shared out apart, which computes the scores
+  // twice but adds nothing up across tasks.
+  if (units * 10 < divide_up(units, threads) * threads * 7 &&
+      std::max(key_blocks, query_blocks) > 1) {
+    int64_t k_pieces = to_keys ? std::min(key_blocks, 2 * threads) : 0,
+            q_pieces = to_queries ? std::min(query_blocks, 2 * threads) : 0,
+            pieces = k_pieces + q_pieces;
     threads_.run(units * pieces, [&](int64_t task, int thread) {
       int64_t piece = task % pieces, i = piece - k_pieces;
-      if (i < 0) gradients(task / pieces, key_blocks * piece / k_pieces, key_blocks * (piece + 1) / k_pieces, 0, query_blocks, true, false, thread);
-      else gradients(task / pieces, 0, key_blocks, query_blocks * i / q_pieces, query_blocks * (i + 1) / q_pieces, false, true, thread);
+      if (i < 0)
+        gradients(task / pieces, key_blocks * piece / k_pieces, key_blocks * (piece + 1) / k_pieces,
+                  0, query_blocks, true, false, thread);
+      else
+        gradients(task / pieces, 0, key_blocks, query_blocks * i / q_pieces,
+                  query_blocks * (i + 1) / q_pieces, false, true, thread);
     });
   } else {
-    threads_.run(units, [&](int64_t unit, int thread) { gradients(unit, 0, key_blocks, 0, query_blocks, to_keys, to_queries, thread); });
+    threads_.run(units, [&](int64_t unit, int thread) {
+      gradients(unit, 0, key_blocks, 0, query_blocks, to_keys, to_queries, thread);
+    });
   }
 }
 

@@ -5,7 +5,8 @@ namespace spindle::cpu {
 
 namespace {
 
-// Output pixels of a convolution, one pointer per filter tap; taps outside of the image point at zeros.
+// Output pixels of a convolution, one pointer per filter tap; taps outside of the image point at
+// zeros.
 struct ConvRows {
   const void* x;
   const std::byte* zeros;
@@ -23,14 +24,19 @@ struct ConvRows {
   int64_t weight_tap(int64_t tap) const { return tap; }
   bool dense() const { return true; }
   bool contiguous_rows() const { return stride == 1 && pad == 0; }
-  void pointers(const void** out, int64_t row, int64_t rows, int64_t tap0, int64_t tap1, int64_t k0) const {
+  void pointers(const void** out, int64_t row, int64_t rows, int64_t tap0, int64_t tap1, int64_t k0)
+      const {
     for (int64_t i = 0; i < rows; ++i) {
-      int64_t pixel = row + i, ox = pixel % out_width, oy = pixel / out_width % out_height, image = pixel / (out_width * out_height);
+      int64_t pixel = row + i, ox = pixel % out_width, oy = pixel / out_width % out_height,
+              image = pixel / (out_width * out_height);
       int64_t y0 = oy * stride - pad, x0 = ox * stride - pad;
       for (int64_t tap = tap0; tap < tap1; ++tap) {
         int64_t iy = y0 + tap / filter_width, ix = x0 + tap % filter_width;
         bool inside = iy >= 0 && iy < height && ix >= 0 && ix < width;
-        out[(tap - tap0) * rows + i] = inside ? static_cast<const void*>(at(x, ((image * height + iy) * width + ix) * k + k0, input_dtype)) : zeros;
+        out[(tap - tap0) * rows + i] =
+            inside ? static_cast<const void*>(
+                         at(x, ((image * height + iy) * width + ix) * k + k0, input_dtype))
+                   : zeros;
       }
     }
   }
@@ -38,14 +44,17 @@ struct ConvRows {
     return {.y = at(y, row * n + n0, output_dtype),
             .c = nullptr,
             .bias = bias ? bias + n0 : nullptr,
-            .per_image = per_image ? at(per_image, row / (out_height * out_width) * n + n0, output_dtype) : nullptr,
+            .per_image = per_image
+                             ? at(per_image, row / (out_height * out_width) * n + n0, output_dtype)
+                             : nullptr,
             .residual = residual ? at(residual, row * n + n0, output_dtype) : nullptr,
             .n = 0,
             .accumulate = false};
   }
 };
 
-// Input pixels of one parity class (stride 1 has one class): every pixel of the class sees the same taps of dy.
+// Input pixels of one parity class (stride 1 has one class): every pixel of the class sees the same
+// taps of dy.
 struct ConvGradientRows {
   const void* dy;
   const std::byte* zeros;
@@ -67,25 +76,40 @@ struct ConvGradientRows {
     y = class_y + row / class_width % class_height * stride;
     image = row / (class_width * class_height);
   }
-  void pointers(const void** out, int64_t row, int64_t rows, int64_t tap0, int64_t tap1, int64_t k0) const {
+  void pointers(const void** out, int64_t row, int64_t rows, int64_t tap0, int64_t tap1, int64_t k0)
+      const {
     for (int64_t i = 0; i < rows; ++i) {
       int64_t image, y, x;
       place(row + i, image, y, x);
       for (int64_t tap = tap0; tap < tap1; ++tap) {
-        int64_t sy = y + pad - tap_list[tap] / filter_width, sx = x + pad - tap_list[tap] % filter_width;  // divisible by the stride in this class
+        int64_t sy = y + pad - tap_list[tap] / filter_width,
+                sx = x + pad -
+                     tap_list[tap] % filter_width;  // divisible by the stride in this class
         bool inside = sy >= 0 && sx >= 0 && sy / stride < out_height && sx / stride < out_width;
-        out[(tap - tap0) * rows + i] = inside ? static_cast<const void*>(at(dy, ((image * out_height + sy / stride) * out_width + sx / stride) * k + k0, input_dtype)) : zeros;
+        out[(tap - tap0) * rows + i] =
+            inside
+                ? static_cast<const void*>(at(
+                      dy, ((image * out_height + sy / stride) * out_width + sx / stride) * k + k0,
+                      input_dtype))
+                : zeros;
       }
     }
   }
   RowCall output(int64_t row, int64_t n0) const {
     int64_t image, py, px;
     place(row, image, py, px);
-    return {.y = at(dx, ((image * height + py) * width + px) * n + n0, output_dtype), .c = nullptr, .bias = nullptr, .per_image = nullptr, .residual = nullptr, .n = 0, .accumulate = accumulate};
+    return {.y = at(dx, ((image * height + py) * width + px) * n + n0, output_dtype),
+            .c = nullptr,
+            .bias = nullptr,
+            .per_image = nullptr,
+            .residual = nullptr,
+            .n = 0,
+            .accumulate = accumulate};
   }
 };
 
-// Positions of a filter's gradient, image rows in blocks: for each tap, one run per output row, cut to where the tap is inside.
+// Positions of a filter's gradient, image rows in blocks: for each tap, one run per output row, cut
+// to where the tap is inside.
 struct ConvRuns {
   const Tensor &dy, &x;
   int64_t filter_height, filter_width, stride, pad;
@@ -95,32 +119,63 @@ struct ConvRuns {
   int64_t blocks_per_image() const { return divide_up(out_height, rows_per_block); }
   int64_t blocks() const { return dy.dim(0) * blocks_per_image(); }
   int64_t first_row(int64_t block) const { return block % blocks_per_image() * rows_per_block; }
-  int64_t last_row(int64_t block) const { return std::min(out_height, first_row(block) + rows_per_block); }
+  int64_t last_row(int64_t block) const {
+    return std::min(out_height, first_row(block) + rows_per_block);
+  }
   // Input rows that the block's taps reach.
-  int64_t first_input(int64_t block) const { return std::clamp<int64_t>(first_row(block) * stride - pad, 0, height); }
-  int64_t last_input(int64_t block) const { return std::clamp<int64_t>((last_row(block) - 1) * stride - pad + filter_height, 0, height); }
-  int64_t positions(int64_t block) const { return (last_row(block) - first_row(block)) * out_width; }
-  int64_t n_positions(int64_t block) const { return std::max<int64_t>(0, last_input(block) - first_input(block)) * width; }
-  const void* m_base(int64_t block) const { return at(dy.raw(), (block / blocks_per_image() * out_height + first_row(block)) * out_width * dy.dim(3), dy.dtype()); }
-  const void* n_base(int64_t block) const { return at(x.raw(), (block / blocks_per_image() * height + first_input(block)) * width * x.dim(3), x.dtype()); }
+  int64_t first_input(int64_t block) const {
+    return std::clamp<int64_t>(first_row(block) * stride - pad, 0, height);
+  }
+  int64_t last_input(int64_t block) const {
+    return std::clamp<int64_t>((last_row(block) - 1) * stride - pad + filter_height, 0, height);
+  }
+  int64_t positions(int64_t block) const {
+    return (last_row(block) - first_row(block)) * out_width;
+  }
+  int64_t n_positions(int64_t block) const {
+    return std::max<int64_t>(0, last_input(block) - first_input(block)) * width;
+  }
+  const void* m_base(int64_t block) const {
+    return at(dy.raw(),
+              (block / blocks_per_image() * out_height + first_row(block)) * out_width * dy.dim(3),
+              dy.dtype());
+  }
+  const void* n_base(int64_t block) const {
+    return at(x.raw(),
+              (block / blocks_per_image() * height + first_input(block)) * width * x.dim(3),
+              x.dtype());
+  }
   int64_t max_runs() const { return rows_per_block; }
-  int64_t most_positions() const { return std::max(rows_per_block * out_width, ((rows_per_block - 1) * stride + filter_height) * width); }
+  int64_t most_positions() const {
+    return std::max(rows_per_block * out_width,
+                    ((rows_per_block - 1) * stride + filter_height) * width);
+  }
   int64_t m_step() const { return 1; }
   int64_t n_step() const { return stride; }
   const uint16_t* n_row(int64_t block, int64_t position, int64_t tap) const {
-    int64_t iy = (first_row(block) + position / out_width) * stride - pad + tap / filter_width, ix = position % out_width * stride - pad + tap % filter_width;
+    int64_t iy = (first_row(block) + position / out_width) * stride - pad + tap / filter_width,
+            ix = position % out_width * stride - pad + tap % filter_width;
     if (iy < 0 || iy >= height || ix < 0 || ix >= width) return nullptr;
-    return x.data<uint16_t>() + ((block / blocks_per_image() * height + iy) * width + ix) * x.dim(3);
+    return x.data<uint16_t>() +
+           ((block / blocks_per_image() * height + iy) * width + ix) * x.dim(3);
   }
-  // See outer_pairs.h: a copy for each filter column and row phase, with the output's width and the rows that the taps reach.
+  // See outer_pairs.h: a copy for each filter column and row phase, with the output's width and the
+  // rows that the taps reach.
   int64_t copies() const { return filter_width * std::min(stride, filter_height); }
   int64_t copy_height() const { return out_height + (filter_height - 1) / stride; }
   int64_t copy_positions() const { return dy.dim(0) * copy_height() * out_width; }
-  int64_t copy_of(int64_t tap) const { return tap / filter_width % stride * filter_width + tap % filter_width; }
-  int64_t copy_start(int64_t block, int64_t tap) const { return (block / blocks_per_image() * copy_height() + first_row(block) + tap / filter_width / stride) * out_width; }
+  int64_t copy_of(int64_t tap) const {
+    return tap / filter_width % stride * filter_width + tap % filter_width;
+  }
+  int64_t copy_start(int64_t block, int64_t tap) const {
+    return (block / blocks_per_image() * copy_height() + first_row(block) +
+            tap / filter_width / stride) *
+           out_width;
+  }
   const uint16_t* copied(int64_t copy, int64_t position) const {
     int64_t row = position / out_width, image = row / copy_height();
-    int64_t iy = row % copy_height() * stride - pad + copy / filter_width, ix = position % out_width * stride - pad + copy % filter_width;
+    int64_t iy = row % copy_height() * stride - pad + copy / filter_width,
+            ix = position % out_width * stride - pad + copy % filter_width;
     if (iy < 0 || iy >= height || ix < 0 || ix >= width) return nullptr;
     return x.data<uint16_t>() + ((image * height + iy) * width + ix) * x.dim(3);
   }
@@ -134,7 +189,8 @@ struct ConvRuns {
     for (int64_t oy = first_row(block); oy < last_row(block); ++oy) {
       int64_t iy = oy * stride - pad + r;
       if (iy < 0 || iy >= height) continue;
-      out[count++] = {(oy - first_row(block)) * out_width + ox0, (iy - first_input(block)) * width + ox0 * stride - pad + s, ox1 - ox0};
+      out[count++] = {(oy - first_row(block)) * out_width + ox0,
+                      (iy - first_input(block)) * width + ox0 * stride - pad + s, ox1 - ox0};
     }
     return count;
   }
@@ -142,21 +198,55 @@ struct ConvRuns {
 
 }  // namespace
 
-void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e, const Conv2dArgs& args) {
+void CpuKernels::conv2d_forward(Tensor& y,
+                                const Tensor& x,
+                                const Weight& w,
+                                const Epilogue& e,
+                                const Conv2dArgs& args) {
   const Shape& f = w.shape();
-  if (int size = e.activation == Activation::None ? winograd_size(x.dtype(), f, x.dim(1), x.dim(2), args) : 0) {
-    winograd({.x = x.raw(), .y = y.raw(), .dtype = x.dtype(), .size = size, .batch = x.dim(0), .height = x.dim(1), .width = x.dim(2), .in = f[3], .out = f[0], .backward = false, .bias = e.bias ? e.bias.f32() : nullptr,
-              .per_image = e.per_image ? e.per_image.raw() : nullptr, .residual = e.residual ? e.residual.raw() : nullptr}, w);
+  if (int size = e.activation == Activation::None
+                     ? winograd_size(x.dtype(), f, x.dim(1), x.dim(2), args)
+                     : 0) {
+    winograd({.x = x.raw(),
+              .y = y.raw(),
+              .dtype = x.dtype(),
+              .size = size,
+              .batch = x.dim(0),
+              .height = x.dim(1),
+              .width = x.dim(2),
+              .in = f[3],
+              .out = f[0],
+              .backward = false,
+              .bias = e.bias ? e.bias.f32() : nullptr,
+              .per_image = e.per_image ? e.per_image.raw() : nullptr,
+              .residual = e.residual ? e.residual.raw() : nullptr},
+             w);
     return;
   }
-  if (Narrow kind = e.activation == Activation::None ? narrow_kind(y, x, f, args) : Narrow::No; kind != Narrow::No) return narrow(y, x, w, e, args, kind);
-  ConvRows rows{.x = x.raw(), .zeros = zeros_.data(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(),
-                .count = y.dim(0) * y.dim(1) * y.dim(2), .taps = f[1] * f[2], .k = f[3], .height = x.dim(1), .width = x.dim(2),
-                .out_height = y.dim(1), .out_width = y.dim(2), .filter_width = f[2], .stride = args.stride, .pad = args.pad_before, .n = f[0]};
+  if (Narrow kind = e.activation == Activation::None ? narrow_kind(y, x, f, args) : Narrow::No;
+      kind != Narrow::No)
+    return narrow(y, x, w, e, args, kind);
+  ConvRows rows{.x = x.raw(),
+                .zeros = zeros_.data(),
+                .y = y.raw(),
+                .input_dtype = x.dtype(),
+                .output_dtype = y.dtype(),
+                .count = y.dim(0) * y.dim(1) * y.dim(2),
+                .taps = f[1] * f[2],
+                .k = f[3],
+                .height = x.dim(1),
+                .width = x.dim(2),
+                .out_height = y.dim(1),
+                .out_width = y.dim(2),
+                .filter_width = f[2],
+                .stride = args.stride,
+                .pad = args.pad_before,
+                .n = f[0]};
   if (e.bias) rows.bias = e.bias.f32();
   if (e.per_image) rows.per_image = e.per_image.raw();
   if (e.residual && e.activation == Activation::None) rows.residual = e.residual.raw();
-  ensure(size_t(f[3]) * dtype_size(x.dtype()) <= zeros_.size(), "[conv2d] more input channels than the zero row holds: ", f[3]);
+  ensure(size_t(f[3]) * dtype_size(x.dtype()) <= zeros_.size(),
+         "[conv2d] more input channels than the zero row holds: ", f[3]);
   multiply(rows, packed_weight(w, PackKind::Forward, f[0], f[1] * f[2], f[3], x.dtype()));
   if (e.activation != Activation::None) {
     activation_forward(y, y, e.activation);
@@ -164,44 +254,95 @@ void CpuKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, con
   }
 }
 
-void CpuKernels::conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) {
+void CpuKernels::conv2d_backward_input(const GradSlot& dx,
+                                       const Tensor& dy,
+                                       const Weight& w,
+                                       const Conv2dArgs& args) {
   const Shape& f = w.shape();
   const Tensor& out = dx.tensor;
   if (int size = winograd_size(dy.dtype(), f, dy.dim(1), dy.dim(2), args)) {
-    winograd({.x = dy.raw(), .y = out.raw(), .dtype = dy.dtype(), .size = size, .batch = dy.dim(0), .height = dy.dim(1), .width = dy.dim(2), .in = f[0], .out = f[3], .backward = true, .accumulate = dx.accumulate}, w);
+    winograd({.x = dy.raw(),
+              .y = out.raw(),
+              .dtype = dy.dtype(),
+              .size = size,
+              .batch = dy.dim(0),
+              .height = dy.dim(1),
+              .width = dy.dim(2),
+              .in = f[0],
+              .out = f[3],
+              .backward = true,
+              .accumulate = dx.accumulate},
+             w);
     return;
   }
-  ensure(size_t(f[0]) * dtype_size(dy.dtype()) <= zeros_.size(), "[conv2d] more output channels than the zero row holds: ", f[0]);
+  ensure(size_t(f[0]) * dtype_size(dy.dtype()) <= zeros_.size(),
+         "[conv2d] more output channels than the zero row holds: ", f[0]);
   Packed packed = packed_weight(w, PackKind::Backward, f[0], f[1] * f[2], f[3], dy.dtype());
   for (int64_t cy = 0; cy < std::min(args.stride, out.dim(1)); ++cy)
     for (int64_t cx = 0; cx < std::min(args.stride, out.dim(2)); ++cx) {
       std::vector<int64_t> taps;
       for (int64_t tap = 0; tap < f[1] * f[2]; ++tap) {
         int64_t sy = cy + args.pad_before - tap / f[2], sx = cx + args.pad_before - tap % f[2];
-        if ((sy % args.stride + args.stride) % args.stride == 0 && (sx % args.stride + args.stride) % args.stride == 0) taps.push_back(tap);
+        if ((sy % args.stride + args.stride) % args.stride == 0 &&
+            (sx % args.stride + args.stride) % args.stride == 0)
+          taps.push_back(tap);
       }
       if (taps.empty()) taps.push_back(0);  // no tap reaches the class: all pointers are zeros
-      int64_t ch = divide_up(out.dim(1) - cy, args.stride), cw = divide_up(out.dim(2) - cx, args.stride);
-      ConvGradientRows rows{.dy = dy.raw(), .zeros = zeros_.data(), .dx = out.raw(), .input_dtype = dy.dtype(), .output_dtype = out.dtype(),
-                            .count = out.dim(0) * ch * cw, .taps = int64_t(taps.size()), .k = f[0], .height = out.dim(1), .width = out.dim(2),
-                            .out_height = dy.dim(1), .out_width = dy.dim(2), .filter_width = f[2], .stride = args.stride, .pad = args.pad_before, .n = f[3],
-                            .class_y = cy, .class_x = cx, .class_height = ch, .class_width = cw, .tap_list = taps.data(), .accumulate = dx.accumulate,
+      int64_t ch = divide_up(out.dim(1) - cy, args.stride),
+              cw = divide_up(out.dim(2) - cx, args.stride);
+      ConvGradientRows rows{.dy = dy.raw(),
+                            .zeros = zeros_.data(),
+                            .dx = out.raw(),
+                            .input_dtype = dy.dtype(),
+                            .output_dtype = out.dtype(),
+                            .count = out.dim(0) * ch * cw,
+                            .taps = int64_t(taps.size()),
+                            .k = f[0],
+                            .height = out.dim(1),
+                            .width = out.dim(2),
+                            .out_height = dy.dim(1),
+                            .out_width = dy.dim(2),
+                            .filter_width = f[2],
+                            .stride = args.stride,
+                            .pad = args.pad_before,
+                            .n = f[3],
+                            .class_y = cy,
+                            .class_x = cx,
+                            .class_height = ch,
+                            .class_width = cw,
+                            .tap_list = taps.data(),
+                            .accumulate = dx.accumulate,
                             .contiguous_taps = args.stride == 1};
-      if (int64_t sy = cy + args.pad_before - taps[0] / f[2], sx = cx + args.pad_before - taps[0] % f[2];
-          (sy % args.stride + args.stride) % args.stride != 0 || (sx % args.stride + args.stride) % args.stride != 0) {
+      if (int64_t sy = cy + args.pad_before - taps[0] / f[2],
+          sx = cx + args.pad_before - taps[0] % f[2];
+          (sy % args.stride + args.stride) % args.stride != 0 ||
+          (sx % args.stride + args.stride) % args.stride != 0) {
         rows.out_height = rows.out_width = 0;
       }
       multiply(rows, packed);
     }
 }
 
-void CpuKernels::conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) {
+void CpuKernels::conv2d_backward_weight(const GradSlot& dw,
+                                        const GradSlot& db,
+                                        const Tensor& dy,
+                                        const Tensor& x,
+                                        const Conv2dArgs& args) {
   const Shape& f = dw.tensor.shape();
   if (int size = dw ? winograd_gradient_size(dy, x, f, args) : 0) {
     winograd_backward_weight(dw, dy, x, size);
   } else if (dw) {
-    ConvRuns runs{.dy = dy, .x = x, .filter_height = f[1], .filter_width = f[2], .stride = args.stride, .pad = args.pad_before, .out_height = dy.dim(1), .out_width = dy.dim(2),
-                  .height = x.dim(1), .width = x.dim(2), .rows_per_block = std::max<int64_t>(1, kOuterPositions / dy.dim(2))};
+    ConvRuns runs{.dy = dy,
+                  .x = x,
+                  .filter_height = f[1],
+                  .filter_width = f[2],
+                  .stride = args.stride,
+                  .pad = args.pad_before,
+                  .out_height = dy.dim(1),
+                  .out_width = dy.dim(2),
+                  .height = x.dim(1),
+                  .width = x.dim(2),
+                  .rows_per_block = std::max<int64_t>(1, kOuterPositions / dy.dim(2))};
     outer_product(runs, f[0], f[3], f[1] * f[2], dw, f[1] * f[2] * f[3], f[3], 1);
   }
   if (db) bias_gradient(db, dy, dy.numel() / dy.dim(3), dy.dim(3));

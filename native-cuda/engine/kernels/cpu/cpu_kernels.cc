@@ -4,13 +4,22 @@
 
 namespace spindle::cpu {
 
-CpuKernels::CpuKernels(ThreadPool& threads, const Simd& simd) : threads_(threads), simd_(simd), scratch_(size_t(threads.threads())), zeros_(size_t(64) << 10) {}
+CpuKernels::CpuKernels(ThreadPool& threads, const Simd& simd)
+    : threads_(threads),
+      simd_(simd),
+      scratch_(size_t(threads.threads())),
+      zeros_(size_t(64) << 10) {}
 
 KernelCounters CpuKernels::counters() const {
-  return {.packs = packs_done_, .packed_bytes = packed_bytes_, .system_allocations = packed_pool_.stats().system_allocations + scratch_pool_.stats().system_allocations};
+  return {.packs = packs_done_,
+          .packed_bytes = packed_bytes_,
+          .system_allocations =
+              packed_pool_.stats().system_allocations + scratch_pool_.stats().system_allocations};
 }
 
-std::byte* CpuKernels::scratch(int thread, int64_t bytes) { return grow(scratch_[size_t(thread)], bytes); }
+std::byte* CpuKernels::scratch(int thread, int64_t bytes) {
+  return grow(scratch_[size_t(thread)], bytes);
+}
 
 std::byte* CpuKernels::grow(Tensor& buffer, int64_t bytes) {
   if (!buffer || int64_t(buffer.bytes()) < bytes) {
@@ -25,12 +34,13 @@ std::byte* CpuKernels::grow(Tensor& buffer, int64_t bytes) {
 
 namespace {
 
-
 bool has(const char* feature) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!std::strcmp(feature, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (!std::strcmp(feature, "avx2"))
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (!std::strcmp(feature, "avx512")) return avx512;
   bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
   if (!std::strcmp(feature, "avx512_bf16")) return avx512_bf16;
@@ -66,8 +76,10 @@ const char* detect_isa() {
 std::unique_ptr<Kernels> make_cpu_kernels(ThreadPool& threads, const CpuOptions& options) {
   const char* name = std::strcmp(options.isa, "auto") ? options.isa : detect_isa();
   const cpu::Simd* simd = cpu::table(name);
-  require(simd != nullptr, "[cpu] isa: expected auto, amx, avx512_bf16, avx512, avx2 or generic, got ", options.isa);
-  require(cpu::has(name), "[cpu] isa: this processor, or its system, has no ", name, "; the best it has is ", detect_isa());
+  require(simd != nullptr,
+          "[cpu] isa: expected auto, amx, avx512_bf16, avx512, avx2 or generic, got ", options.isa);
+  require(cpu::has(name), "[cpu] isa: this processor, or its system, has no ", name,
+          "; the best it has is ", detect_isa());
   return std::make_unique<cpu::CpuKernels>(threads, *simd);
 }
 

@@ -32,7 +32,8 @@ struct MatrixRows {
     return {.y = at(y, row * n + n0, output_dtype),
             .c = nullptr,
             .bias = bias ? bias + n0 : nullptr,
-            .per_image = per_image ? at(per_image, row / rows_per_image * n + n0, output_dtype) : nullptr,
+            .per_image =
+                per_image ? at(per_image, row / rows_per_image * n + n0, output_dtype) : nullptr,
             .residual = residual ? at(residual, row * n + n0, output_dtype) : nullptr,
             .n = 0,
             .accumulate = accumulate};
@@ -45,16 +46,26 @@ struct MatrixRuns {
   int64_t rows;
   int64_t positions_per_image() const { return 1; }
   int64_t blocks() const { return divide_up(rows, kOuterPositions); }
-  int64_t positions(int64_t block) const { return std::min(kOuterPositions, rows - block * kOuterPositions); }
-  const void* m_base(int64_t block) const { return at(dy.raw(), block * kOuterPositions * dy.dim(1), dy.dtype()); }
-  const void* n_base(int64_t block) const { return at(x.raw(), block * kOuterPositions * x.dim(1), x.dtype()); }
+  int64_t positions(int64_t block) const {
+    return std::min(kOuterPositions, rows - block * kOuterPositions);
+  }
+  const void* m_base(int64_t block) const {
+    return at(dy.raw(), block * kOuterPositions * dy.dim(1), dy.dtype());
+  }
+  const void* n_base(int64_t block) const {
+    return at(x.raw(), block * kOuterPositions * x.dim(1), x.dtype());
+  }
   int64_t n_positions(int64_t block) const { return positions(block); }
-  const uint16_t* n_row(int64_t block, int64_t position, int64_t) const { return x.data<uint16_t>() + (block * kOuterPositions + position) * x.dim(1); }
+  const uint16_t* n_row(int64_t block, int64_t position, int64_t) const {
+    return x.data<uint16_t>() + (block * kOuterPositions + position) * x.dim(1);
+  }
   int64_t copies() const { return 1; }
   int64_t copy_positions() const { return rows; }
   int64_t copy_of(int64_t) const { return 0; }
   int64_t copy_start(int64_t block, int64_t) const { return block * kOuterPositions; }
-  const uint16_t* copied(int64_t, int64_t position) const { return x.data<uint16_t>() + position * x.dim(1); }
+  const uint16_t* copied(int64_t, int64_t position) const {
+    return x.data<uint16_t>() + position * x.dim(1);
+  }
   int64_t runs(OuterSpan* out, int64_t block, int64_t) const {
     out[0] = {0, 0, positions(block)};
     return 1;
@@ -69,7 +80,13 @@ struct MatrixRuns {
 
 void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e) {
   int64_t m = x.dim(0), k = x.dim(1), n = w.shape()[0];
-  MatrixRows rows{.x = x.raw(), .y = y.raw(), .input_dtype = x.dtype(), .output_dtype = y.dtype(), .count = m, .k = k, .n = n};
+  MatrixRows rows{.x = x.raw(),
+                  .y = y.raw(),
+                  .input_dtype = x.dtype(),
+                  .output_dtype = y.dtype(),
+                  .count = m,
+                  .k = k,
+                  .n = n};
   rows.image_positions = e.positions_per_image;
   if (e.bias) rows.bias = e.bias.f32();
   if (e.per_image) {
@@ -84,24 +101,35 @@ void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, con
   }
 }
 
-void CpuKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+void CpuKernels::linear_geglu_forward(Tensor& y,
+                                      const Tensor& x,
+                                      const Weight& w,
+                                      const Tensor& bias) {
   int64_t m = x.dim(0), k = x.dim(1), half = w.shape()[0] / 2;
   Packed b = packed_weight(w, PackKind::Forward, 2 * half, 1, k, x.dtype());
   if (half % b.panel != 0) {  // a panel would hold both values and gates
     Tensor product(scratch_pool_, {m, 2 * half}, DType::F32);
-    MatrixRows rows{.x = x.raw(), .y = product.raw(), .input_dtype = x.dtype(), .output_dtype = DType::F32, .count = m, .k = k, .n = 2 * half};
+    MatrixRows rows{.x = x.raw(),
+                    .y = product.raw(),
+                    .input_dtype = x.dtype(),
+                    .output_dtype = DType::F32,
+                    .count = m,
+                    .k = k,
+                    .n = 2 * half};
     if (bias) rows.bias = bias.f32();
     multiply(rows, b);
     pieces(m, kTaskRows, [&](int64_t row0, int64_t row1, int) {
       for (int64_t row = row0; row < row1; ++row) {
         const float* value = product.f32() + row * 2 * half;
-        simd_.geglu_row(at(y.raw(), row * half, y.dtype()), value, value + half, nullptr, nullptr, half, is_bf16(y));
+        simd_.geglu_row(at(y.raw(), row * half, y.dtype()), value, value + half, nullptr, nullptr,
+                        half, is_bf16(y));
       }
     });
     return;
   }
   bool bf16 = is_bf16(x);
-  int64_t panels = half / b.panel, chunks = divide_up(m, kTaskRows), vectors = simd_.max_vectors, tile = tile_rows(vectors, bf16);
+  int64_t panels = half / b.panel, chunks = divide_up(m, kTaskRows), vectors = simd_.max_vectors,
+          tile = tile_rows(vectors, bf16);
   auto gemm = bf16 ? simd_.gemm_bf16 : simd_.gemm_f32;
   auto gemm_geglu = bf16 ? simd_.gemm_bf16_geglu : simd_.gemm_f32_geglu;
   const int64_t row_bytes = k * (bf16 ? 2 : 4);
@@ -112,17 +140,40 @@ void CpuKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& 
     int64_t n0 = panel * b.panel, first = chunk * kTaskRows, last = std::min(m, first + kTaskRows);
     if (int64_t tiles = gemm_geglu ? (last - first) / tile : 0) {
       for (int64_t i = 0; i < tile; ++i) pointers[i] = at(x.raw(), (first + i) * k, x.dtype());
-      gemm_geglu({pointers, 1, tile, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false, {static_cast<const char*>(pointers[0]) + tile * row_bytes, tile * 4}}, b.block(panels + panel, 0, 0), bias ? bias.f32() + half + n0 : nullptr,
-                 {.y = at(y.raw(), first * half + n0, y.dtype()), .ld = half, .bias = bias ? bias.f32() + n0 : nullptr, .per_image = nullptr, .residual = nullptr, .n = b.panel, .accumulate = false, .stream = false, .tiles = tiles, .tile_bytes = tile * row_bytes});
+      gemm_geglu({pointers,
+                  1,
+                  tile,
+                  k,
+                  b.block(panel, 0, 0),
+                  b.panel,
+                  vectors,
+                  value,
+                  b.panel,
+                  false,
+                  {static_cast<const char*>(pointers[0]) + tile * row_bytes, tile * 4}},
+                 b.block(panels + panel, 0, 0), bias ? bias.f32() + half + n0 : nullptr,
+                 {.y = at(y.raw(), first * half + n0, y.dtype()),
+                  .ld = half,
+                  .bias = bias ? bias.f32() + n0 : nullptr,
+                  .per_image = nullptr,
+                  .residual = nullptr,
+                  .n = b.panel,
+                  .accumulate = false,
+                  .stream = false,
+                  .tiles = tiles,
+                  .tile_bytes = tile * row_bytes});
       first += tiles * tile;
     }
     for (int64_t row = first; row < last; row += tile) {
       int64_t count = std::min(tile, last - row);
       for (int64_t i = 0; i < count; ++i) pointers[i] = at(x.raw(), (row + i) * k, x.dtype());
       gemm({pointers, 1, count, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false});
-      gemm({pointers, 1, count, k, b.block(panels + panel, 0, 0), b.panel, vectors, gate, b.panel, false});
+      gemm({pointers, 1, count, k, b.block(panels + panel, 0, 0), b.panel, vectors, gate, b.panel,
+            false});
       for (int64_t i = 0; i < count; ++i)
-        simd_.geglu_row(at(y.raw(), (row + i) * half + n0, y.dtype()), value + i * b.panel, gate + i * b.panel, bias ? bias.f32() + n0 : nullptr, bias ? bias.f32() + half + n0 : nullptr, b.panel, bf16);
+        simd_.geglu_row(at(y.raw(), (row + i) * half + n0, y.dtype()), value + i * b.panel,
+                        gate + i * b.panel, bias ? bias.f32() + n0 : nullptr,
+                        bias ? bias.f32() + half + n0 : nullptr, b.panel, bf16);
     }
   };
   run_products(b, chunks, panels, work);
@@ -130,13 +181,25 @@ void CpuKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& 
 
 void CpuKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
   int64_t n = w.shape()[0], k = w.shape()[1];
-  MatrixRows rows{.x = dy.raw(), .y = dx.tensor.raw(), .input_dtype = dy.dtype(), .output_dtype = dx.tensor.dtype(), .count = dy.dim(0), .k = n, .n = k, .accumulate = dx.accumulate};
+  MatrixRows rows{.x = dy.raw(),
+                  .y = dx.tensor.raw(),
+                  .input_dtype = dy.dtype(),
+                  .output_dtype = dx.tensor.dtype(),
+                  .count = dy.dim(0),
+                  .k = n,
+                  .n = k,
+                  .accumulate = dx.accumulate};
   multiply(rows, packed_weight(w, PackKind::Backward, n, 1, k, dy.dtype()));
 }
 
-void CpuKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {
+void CpuKernels::linear_backward_weight(const GradSlot& dw,
+                                        const GradSlot& db,
+                                        const Tensor& dy,
+                                        const Tensor& x) {
   int64_t n = dy.dim(1), k = x.dim(1);
-  if (dw && dy.dtype() == x.dtype() && k >= simd_.width && (is_bf16(dy) || !sums_in_double(n * k, 1))) return matrix_gradient(dw, db, dy, x);
+  if (dw && dy.dtype() == x.dtype() && k >= simd_.width &&
+      (is_bf16(dy) || !sums_in_double(n * k, 1)))
+    return matrix_gradient(dw, db, dy, x);
   if (dw) outer_product(MatrixRuns{dy, x, dy.dim(0)}, n, k, 1, dw, k, 0, 1);
   if (db) bias_gradient(db, dy, dy.dim(0), n);
 }

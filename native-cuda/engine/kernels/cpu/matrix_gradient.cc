@@ -1,9 +1,11 @@
-// Gradients of a linear layer's weight and bias: dw[m][n] = sum over positions of dy[position][m] * x[position][n], db = sum of dy.
+// Gradients of a linear layer's weight and bias: dw[m][n] = sum over positions of dy[position][m] *
+// x[position][n], db = sum of dy.
 //
-// A task has a piece of dw and a share of the positions, which it walks in groups: both sides of a group are packed into the
-// second-level cache, for this piece alone, and multiplied from there, while the next group is fetched from memory. So packed forms
-// never leave the cache. Where dw has too few pieces for the threads, positions are shared out too, and the shares' sums are added
-// in their order. Pieces and shares depend on shapes alone, and so do the bytes.
+// A task has a piece of dw and a share of the positions, which it walks in groups: both sides of a
+// group are packed into the second-level cache, for this piece alone, and multiplied from there,
+// while the next group is fetched from memory. So packed forms never leave the cache. Where dw has
+// too few pieces for the threads, positions are shared out too, and the shares' sums are added in
+// their order. Pieces and shares depend on shapes alone, and so do the bytes.
 #include <cstring>
 
 #include "kernels/cpu/cpu_kernels.h"
@@ -17,7 +19,8 @@ constexpr int64_t kGroupBytes = 1024;  // of one row or column of a packed side
 constexpr int64_t kFewestTasks = 16;
 constexpr int64_t kLine = 64;
 constexpr int64_t kDenseFloats = 256;  // shorter rows of float32 are read where they lie
-// Bytes between packed positions: an odd number of lines, so that a column of them lies in all sets of the first-level cache.
+// Bytes between packed positions: an odd number of lines, so that a column of them lies in all sets
+// of the first-level cache.
 int64_t spread(int64_t bytes) { return (divide_up(bytes, kLine) | 1) * kLine; }
 }  // namespace
 
@@ -25,17 +28,27 @@ struct CpuKernels::MatrixGradient {
   CpuKernels& k;
   const Tensor &dy, &x;
   bool pairs = is_bf16(dy), tiles = pairs && k.simd_.outer_pairs_step > 2;
-  int64_t size = pairs ? 2 : 4, step = pairs ? k.simd_.outer_pairs_step : 1;  // positions that are multiplied together
+  int64_t size = pairs ? 2 : 4,
+          step = pairs ? k.simd_.outer_pairs_step : 1;  // positions that are multiplied together
   int64_t positions = dy.dim(0), m = dy.dim(1), n = x.dim(1);
   int64_t width = k.simd_.width, panel = width * k.simd_.max_vectors, ldn = round_up(n, width);
-  int64_t tile = pairs ? k.simd_.outer_pairs_rows : k.simd_.rows_for[std::min<int64_t>(k.simd_.max_vectors, divide_up(n, width))];
-  int64_t row_piece = round_up(divide_up(m, divide_up(m, kPieceRows)), tile), row_pieces = divide_up(m, row_piece);
-  int64_t panels = divide_up(n, panel), together = divide_up(panels, divide_up(panels, std::max<int64_t>(1, kPieceColumns / panel))), column_pieces = divide_up(panels, together);
-  int64_t column_piece = std::min(ldn, together * panel);
+  int64_t tile =
+      pairs ? k.simd_.outer_pairs_rows
+            : k.simd_.rows_for[std::min<int64_t>(k.simd_.max_vectors, divide_up(n, width))];
+  int64_t row_piece = round_up(divide_up(m, divide_up(m, kPieceRows)), tile),
+          row_pieces = divide_up(m, row_piece);
+  int64_t panels = divide_up(n, panel),
+          together =
+              divide_up(panels, divide_up(panels, std::max<int64_t>(1, kPieceColumns / panel))),
+          column_pieces = divide_up(panels, together);
+  int64_t column_piece = std::min(ldn, together* panel);
   int64_t span = kGroupBytes / size, groups = divide_up(positions, span);
-  int64_t shares = std::min(groups, divide_up(kFewestTasks, row_pieces * column_pieces));
-  bool a_in_place = !pairs && m <= kDenseFloats, b_in_place = !pairs && n <= kDenseFloats && n % width == 0;
-  int64_t a_step = a_in_place ? m : spread(round_up(row_piece, width) * 4) / size;  // elements between packed positions, or pairs of them
+  int64_t shares = std::min(groups, divide_up(kFewestTasks, row_pieces* column_pieces));
+  bool a_in_place = !pairs && m <= kDenseFloats,
+       b_in_place = !pairs && n <= kDenseFloats && n % width == 0;
+  int64_t a_step = a_in_place ? m
+                              : spread(round_up(row_piece, width) * 4) /
+                                    size;  // elements between packed positions, or pairs of them
 
   // A task's piece of dw and groups of positions.
   struct Task {
@@ -43,25 +56,49 @@ struct CpuKernels::MatrixGradient {
   };
   int64_t tasks() const { return shares * row_pieces * column_pieces; }
   Task task(int64_t i) const {
-    int64_t share = i / (row_pieces * column_pieces), row0 = i / column_pieces % row_pieces * row_piece, n0 = i % column_pieces * together * panel;
-    return {share, row0, std::min(row_piece, m - row0), n0, std::min(together * panel, n - n0), groups * share / shares, groups * (share + 1) / shares};
+    int64_t share = i / (row_pieces * column_pieces),
+            row0 = i / column_pieces % row_pieces * row_piece,
+            n0 = i % column_pieces * together * panel;
+    return {share,
+            row0,
+            std::min(row_piece, m - row0),
+            n0,
+            std::min(together * panel, n - n0),
+            groups * share / shares,
+            groups * (share + 1) / shares};
   }
 
   int64_t c_floats() const { return row_piece * column_piece; }
-  int64_t a_bytes() const { return tiles ? row_piece * span * 2 : divide_up(span, pairs ? 2 : 1) * a_step * size; }
+  int64_t a_bytes() const {
+    return tiles ? row_piece * span * 2 : divide_up(span, pairs ? 2 : 1) * a_step * size;
+  }
   int64_t b_bytes() const { return column_piece * span * size; }
 
   void pack_rows(std::byte* a, int64_t p0, int64_t count, int64_t row0, int64_t rows) const {
     const char* from = at(dy.raw(), p0 * m + row0, dy.dtype());
     if (a_in_place) return;
-    if (tiles) return k.simd_.outer_pairs_pack(reinterpret_cast<uint16_t*>(a), reinterpret_cast<const uint16_t*>(from), count, rows, m, span);
+    if (tiles)
+      return k.simd_.outer_pairs_pack(reinterpret_cast<uint16_t*>(a),
+                                      reinterpret_cast<const uint16_t*>(from), count, rows, m,
+                                      span);
     pack(a, a_step * size, from, m * size, count, rows, rows);
   }
-  // Positions one after the other, or pairs of them element by element, zero up to `padded` columns.
-  void pack(std::byte* to, int64_t step_bytes, const char* from, int64_t stride, int64_t count, int64_t columns, int64_t padded) const {
+  // Positions one after the other, or pairs of them element by element, zero up to `padded`
+  // columns.
+  void pack(std::byte* to,
+            int64_t step_bytes,
+            const char* from,
+            int64_t stride,
+            int64_t count,
+            int64_t columns,
+            int64_t padded) const {
     if (pairs) {
       for (int64_t i = 0; i < round_up(count, step); i += 2, from += 2 * stride, to += step_bytes)
-        k.simd_.interleave(reinterpret_cast<uint16_t*>(to), reinterpret_cast<const uint16_t*>(i < count ? from : nullptr), reinterpret_cast<const uint16_t*>(i + 1 < count ? from + stride : nullptr), columns, padded);
+        k.simd_.interleave(
+            reinterpret_cast<uint16_t*>(to),
+            reinterpret_cast<const uint16_t*>(i < count ? from : nullptr),
+            reinterpret_cast<const uint16_t*>(i + 1 < count ? from + stride : nullptr), columns,
+            padded);
       return;
     }
     for (int64_t i = 0; i < count; ++i, from += stride, to += step_bytes) {
@@ -77,14 +114,16 @@ struct CpuKernels::MatrixGradient {
       b += wide * span * size;
     }
   }
-  // What of a group that comes next the products of one tile ask memory for: one line of every position (or of the first or second
-  // of every pair). Tiles share out the lines of both sides.
+  // What of a group that comes next the products of one tile ask memory for: one line of every
+  // position (or of the first or second of every pair). Tiles share out the lines of both sides.
   Fetch fetch(const Task& t, int64_t group, int64_t part) const {
     int64_t phases = pairs ? 2 : 1, phase = part % phases, line = part / phases;
     for (auto [side, first, count] : {Side{dy, t.row0, t.rows}, Side{x, t.n0, t.columns}}) {
       const char* from = at(side.raw(), (group * span + phase) * side.dim(1) + first, side.dtype());
-      if (int64_t lines = divide_up(count * size, kLine); line < lines) return {from + line * kLine, phases * side.dim(1) * size};
-      else line -= lines;
+      if (int64_t lines = divide_up(count * size, kLine); line < lines)
+        return {from + line * kLine, phases * side.dim(1) * size};
+      else
+        line -= lines;
     }
     return {};
   }
@@ -92,7 +131,14 @@ struct CpuKernels::MatrixGradient {
     const Tensor& t;
     int64_t first, count;
   };
-  void multiply(float* c, int64_t ldc, const std::byte* a, const std::byte* b, const Task& now, int64_t group, const Task& next, int64_t next_group) const {
+  void multiply(float* c,
+                int64_t ldc,
+                const std::byte* a,
+                const std::byte* b,
+                const Task& now,
+                int64_t group,
+                const Task& next,
+                int64_t next_group) const {
     int64_t p0 = group * span, count = std::min(span, positions - p0), part = 0;
     auto [share, row0, rows, n0, columns, first_group, last_group] = now;
     bool first = group == first_group;
@@ -104,11 +150,14 @@ struct CpuKernels::MatrixGradient {
         int64_t height = std::min(tile, rows - r);
         Fetch wanted = fetch(next, next_group, part);
         if (pairs) {
-          k.simd_.outer_pairs({reinterpret_cast<const uint16_t*>(a) + r * (tiles ? span : 2), a_step, &pairs_run, 1, span, height, vectors, c + r * ldc + j, ldc, !first, wanted});
+          k.simd_.outer_pairs({reinterpret_cast<const uint16_t*>(a) + r * (tiles ? span : 2),
+                               a_step, &pairs_run, 1, span, height, vectors, c + r * ldc + j, ldc,
+                               !first, wanted});
         } else {
           run.a = a_in_place ? dy.f32() + p0 * m + row0 + r : reinterpret_cast<const float*>(a) + r;
           if (b_in_place) run.b = x.f32() + p0 * n + n0 + j;
-          k.simd_.outer_f32({&run, 1, a_step, b_in_place ? n : wide, height, vectors, c + r * ldc + j, ldc, !first, wanted});
+          k.simd_.outer_f32({&run, 1, a_step, b_in_place ? n : wide, height, vectors,
+                             c + r * ldc + j, ldc, !first, wanted});
         }
       }
       b += wide * span * size;
@@ -116,21 +165,29 @@ struct CpuKernels::MatrixGradient {
   }
 };
 
-void CpuKernels::matrix_gradient(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {
+void CpuKernels::matrix_gradient(const GradSlot& dw,
+                                 const GradSlot& db,
+                                 const Tensor& dy,
+                                 const Tensor& x) {
   MatrixGradient g{*this, dy, x};
   // Sums of the shares: of dw unless there is one share alone, and of db.
-  int64_t share_floats = g.shares > 1 ? g.row_pieces * g.row_piece * g.ldn : 0, bias_sums = db ? g.m : 0;
-  double* bias = reinterpret_cast<double*>(shared_scratch(g.shares * (bias_sums * 8 + share_floats * 4)));
+  int64_t share_floats = g.shares > 1 ? g.row_pieces * g.row_piece * g.ldn : 0,
+          bias_sums = db ? g.m : 0;
+  double* bias =
+      reinterpret_cast<double*>(shared_scratch(g.shares * (bias_sums * 8 + share_floats * 4)));
   float* sums = reinterpret_cast<float*>(bias + g.shares * bias_sums);
   threads_.run(g.tasks(), [&](int64_t i, int thread) {
     // While threads are equally fast, the thread's next task is as many on as there are threads.
     auto task = g.task(i), after = g.task(std::min(i + threads_.threads(), g.tasks() - 1));
     auto [share, row0, rows, n0, columns, first, last] = task;
     bool with_bias = db && n0 == 0;
-    std::byte* memory = scratch(thread, g.a_bytes() + g.b_bytes() + (g.shares > 1 ? 0 : g.c_floats() * 4) + g.row_piece * 4);
+    std::byte* memory =
+        scratch(thread, g.a_bytes() + g.b_bytes() + (g.shares > 1 ? 0 : g.c_floats() * 4) +
+                            g.row_piece * 4);
     std::byte* b = memory + g.a_bytes();
     float* column_sums = reinterpret_cast<float*>(b + g.b_bytes());
-    float* c = g.shares > 1 ? sums + share * share_floats + row0 * g.ldn + n0 : column_sums + g.row_piece;
+    float* c =
+        g.shares > 1 ? sums + share * share_floats + row0 * g.ldn + n0 : column_sums + g.row_piece;
     int64_t ldc = g.shares > 1 ? g.ldn : g.column_piece;
     if (with_bias) std::fill_n(bias + share * g.m + row0, rows, 0.0);
     for (int64_t group = first; group < last; ++group) {
@@ -139,27 +196,38 @@ void CpuKernels::matrix_gradient(const GradSlot& dw, const GradSlot& db, const T
       g.pack_columns(b, p0, count, n0, columns);
       if (with_bias) {
         std::fill_n(column_sums, rows, 0.0f);
-        if (g.pairs && !g.tiles) simd_.pair_sums(column_sums, reinterpret_cast<const uint16_t*>(memory), divide_up(count, 2), rows, g.a_step);
-        else simd_.column_sums(column_sums, at(dy.raw(), p0 * g.m + row0, dy.dtype()), count, rows, g.m, g.pairs);
+        if (g.pairs && !g.tiles)
+          simd_.pair_sums(column_sums, reinterpret_cast<const uint16_t*>(memory),
+                          divide_up(count, 2), rows, g.a_step);
+        else
+          simd_.column_sums(column_sums, at(dy.raw(), p0 * g.m + row0, dy.dtype()), count, rows,
+                            g.m, g.pairs);
         for (int64_t r = 0; r < rows; ++r) bias[share * g.m + row0 + r] += double(column_sums[r]);
       }
-      if (group + 1 < last) g.multiply(c, ldc, memory, b, task, group, task, group + 1);
-      else g.multiply(c, ldc, memory, b, task, group, after, after.first);
+      if (group + 1 < last)
+        g.multiply(c, ldc, memory, b, task, group, task, group + 1);
+      else
+        g.multiply(c, ldc, memory, b, task, group, after, after.first);
     }
     if (g.shares > 1) return;
     for (int64_t r = 0; r < rows; ++r) {
       float* out = dw.tensor.f32() + (row0 + r) * g.n + n0;
-      if (dw.accumulate) simd_.add(out, out, c + r * ldc, columns, false);
-      else std::memcpy(out, c + r * ldc, size_t(columns) * 4);
+      if (dw.accumulate)
+        simd_.add(out, out, c + r * ldc, columns, false);
+      else
+        std::memcpy(out, c + r * ldc, size_t(columns) * 4);
     }
   });
   if (g.shares > 1)
     pieces(g.m, 16, [&](int64_t row0, int64_t row1, int) {
       for (int64_t row = row0; row < row1; ++row) {
         float *out = dw.tensor.f32() + row * g.n, *from = sums + row * g.ldn;
-        for (int64_t share = 1; share < g.shares; ++share) simd_.add(from, from, from + share * share_floats, g.n, false);
-        if (dw.accumulate) simd_.add(out, out, from, g.n, false);
-        else std::memcpy(out, from, size_t(g.n) * 4);
+        for (int64_t share = 1; share < g.shares; ++share)
+          simd_.add(from, from, from + share * share_floats, g.n, false);
+        if (dw.accumulate)
+          simd_.add(out, out, from, g.n, false);
+        else
+          std::memcpy(out, from, size_t(g.n) * 4);
       }
     });
   if (!db) return;

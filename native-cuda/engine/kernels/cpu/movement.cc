@@ -25,8 +25,10 @@ void CpuKernels::split_channels(const GradSlot& da, const GradSlot& db, const Te
     if (!to) return;
     void* out = at(to.tensor.raw(), r * n, dtype);
     const void* in = at(dy.raw(), r * total + offset, dtype);
-    if (to.accumulate) simd_.add(out, out, in, n, dtype == DType::BF16);
-    else std::memcpy(out, in, size_t(n) * dtype_size(dtype));
+    if (to.accumulate)
+      simd_.add(out, out, in, n, dtype == DType::BF16);
+    else
+      std::memcpy(out, in, size_t(n) * dtype_size(dtype));
   };
   pieces(dy.numel() / total, 256, [&](int64_t r0, int64_t r1, int) {
     for (int64_t r = r0; r < r1; ++r) {
@@ -43,7 +45,8 @@ void CpuKernels::upsample_nearest_forward(Tensor& y, const Tensor& x) {
     int64_t image = task / oh, oy = task % oh, iy = oy * h / oh;
     char* out = y.data<char>() + size_t(task * ow) * row;
     const char* in = x.data<char>() + size_t((image * h + iy) * w) * row;
-    for (int64_t ox = 0; ox < ow; ++ox) std::memcpy(out + size_t(ox) * row, in + size_t(ox * w / ow) * row, row);
+    for (int64_t ox = 0; ox < ow; ++ox)
+      std::memcpy(out + size_t(ox) * row, in + size_t(ox * w / ow) * row, row);
   });
 }
 
@@ -60,42 +63,71 @@ void CpuKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy)
       int64_t x0 = divide_up(ix * ow, w), x1 = std::min(ow, divide_up((ix + 1) * ow, w));
       std::fill_n(sum, channels, 0.0f);
       for (int64_t oy = y0; oy < y1; ++oy)
-        simd_.column_sums(sum, at(dy.raw(), ((image * oh + oy) * ow + x0) * channels, dy.dtype()), x1 - x0, channels, channels, is_bf16(dy));
-      RowCall call{at(x.raw(), (task * w + ix) * channels, x.dtype()), sum, nullptr, nullptr, nullptr, channels, dx.accumulate};
+        simd_.column_sums(sum, at(dy.raw(), ((image * oh + oy) * ow + x0) * channels, dy.dtype()),
+                          x1 - x0, channels, channels, is_bf16(dy));
+      RowCall call{at(x.raw(), (task * w + ix) * channels, x.dtype()),
+                   sum,
+                   nullptr,
+                   nullptr,
+                   nullptr,
+                   channels,
+                   dx.accumulate};
       simd_.store_row(call, bf16);
     }
   });
 }
 
-void CpuKernels::embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) {
+void CpuKernels::embedding_forward(Tensor& y,
+                                   const Tensor& table,
+                                   const int32_t* ids,
+                                   int64_t count) {
   int64_t n = y.dim(-1);
   for (int64_t i = 0; i < count; ++i) {
     const void* from = at(table.raw(), ids[i] * n, table.dtype());
     void* to = at(y.raw(), i * n, y.dtype());
-    if (table.dtype() == y.dtype()) std::memcpy(to, from, size_t(n) * dtype_size(y.dtype()));
-    else if (is_bf16(y)) simd_.to_bf16(static_cast<uint16_t*>(to), static_cast<const float*>(from), n);
-    else simd_.to_f32(static_cast<float*>(to), static_cast<const uint16_t*>(from), n);
+    if (table.dtype() == y.dtype())
+      std::memcpy(to, from, size_t(n) * dtype_size(y.dtype()));
+    else if (is_bf16(y))
+      simd_.to_bf16(static_cast<uint16_t*>(to), static_cast<const float*>(from), n);
+    else
+      simd_.to_f32(static_cast<float*>(to), static_cast<const uint16_t*>(from), n);
   }
 }
 
-void CpuKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) { embedding_forward(y, x, rows, count); }
+void CpuKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) {
+  embedding_forward(y, x, rows, count);
+}
 
 // (B, P, Q) -> (B, Q, P), with a cast when the dtypes differ.
-static void transpose_planes(Tensor& y, const Tensor& x, int64_t batch, int64_t p, int64_t q, ThreadPool& threads) {
-  auto read = [&](int64_t i) { return x.dtype() == DType::F32 ? x.f32()[i] : spindle::to_float(x.data<bf16>()[i]); };
+static void transpose_planes(Tensor& y,
+                             const Tensor& x,
+                             int64_t batch,
+                             int64_t p,
+                             int64_t q,
+                             ThreadPool& threads) {
+  auto read = [&](int64_t i) {
+    return x.dtype() == DType::F32 ? x.f32()[i] : spindle::to_float(x.data<bf16>()[i]);
+  };
   threads.run(batch * divide_up(q, 64), [&](int64_t task, int) {
-    int64_t image = task / divide_up(q, 64), q0 = task % divide_up(q, 64) * 64, q1 = std::min(q, q0 + 64);
+    int64_t image = task / divide_up(q, 64), q0 = task % divide_up(q, 64) * 64,
+            q1 = std::min(q, q0 + 64);
     for (int64_t j = q0; j < q1; ++j)
       for (int64_t i = 0; i < p; ++i) {
         float v = read((image * p + i) * q + j);
         int64_t to = (image * q + j) * p + i;
-        if (y.dtype() == DType::F32) y.f32()[to] = v;
-        else y.data<bf16>()[to] = spindle::to_bf16(v);
+        if (y.dtype() == DType::F32)
+          y.f32()[to] = v;
+        else
+          y.data<bf16>()[to] = spindle::to_bf16(v);
       }
   });
 }
 
-void CpuKernels::nchw_to_nhwc(Tensor& y, const Tensor& x) { transpose_planes(y, x, x.dim(0), x.dim(1), x.dim(2) * x.dim(3), threads_); }
-void CpuKernels::nhwc_to_nchw(Tensor& y, const Tensor& x) { transpose_planes(y, x, x.dim(0), x.dim(1) * x.dim(2), x.dim(3), threads_); }
+void CpuKernels::nchw_to_nhwc(Tensor& y, const Tensor& x) {
+  transpose_planes(y, x, x.dim(0), x.dim(1), x.dim(2) * x.dim(3), threads_);
+}
+void CpuKernels::nhwc_to_nchw(Tensor& y, const Tensor& x) {
+  transpose_planes(y, x, x.dim(0), x.dim(1) * x.dim(2), x.dim(3), threads_);
+}
 
 }  // namespace spindle::cpu

@@ -1,5 +1,6 @@
-// Group norm and layer norm. An image that fits the cache is a task of its own: read from memory once, its sums, squares and
-// result are made while it is there. Larger ones are cut into blocks of pixels: statistics of a block in one pass, then the result.
+// Group norm and layer norm. An image that fits the cache is a task of its own: read from memory
+// once, its sums, squares and result are made while it is there. Larger ones are cut into blocks of
+// pixels: statistics of a block in one pass, then the result.
 #include <cmath>
 
 #include "kernels/cpu/cpu_kernels.h"
@@ -17,29 +18,48 @@ constexpr int64_t kRows = 64;
 
 // Sizes of a group norm, and where its pieces lie.
 struct GroupShape {
-  GroupShape(const Tensor& x, int64_t groups) : batch(x.dim(0)), channels(x.dim(-1)), pixels(x.numel() / batch / channels), groups(groups), per_group(channels / groups), blocks(divide_up(pixels, kPixels)), n(double(pixels * per_group)), dtype(x.dtype()) {}
+  GroupShape(const Tensor& x, int64_t groups)
+      : batch(x.dim(0)),
+        channels(x.dim(-1)),
+        pixels(x.numel() / batch / channels),
+        groups(groups),
+        per_group(channels / groups),
+        blocks(divide_up(pixels, kPixels)),
+        n(double(pixels * per_group)),
+        dtype(x.dtype()) {}
   int64_t batch, channels, pixels, groups, per_group, blocks;
   double n;  // values of a group
   DType dtype;
   bool cached() const { return pixels * channels * int64_t(dtype_size(dtype)) <= kCachedImage; }
   int64_t count(int64_t block) const { return std::min(kPixels, pixels - block * kPixels); }
-  int64_t first(int64_t image, int64_t block) const { return (image * pixels + block * kPixels) * channels; }
+  int64_t first(int64_t image, int64_t block) const {
+    return (image * pixels + block * kPixels) * channels;
+  }
   // Sum of a group's values in per-block, per-channel partial sums, in a fixed order.
   double group_total(const double* partial, int64_t group) const {
     double total = 0;
     for (int64_t b = 0; b < blocks; ++b)
-      for (int64_t c = 0; c < per_group; ++c) total += partial[b * channels + group * per_group + c];
+      for (int64_t c = 0; c < per_group; ++c)
+        total += partial[b * channels + group * per_group + c];
     return total;
   }
 };
 
 }  // namespace
 
-void CpuKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
+void CpuKernels::group_norm_forward(Tensor& y,
+                                    Tensor& mean,
+                                    Tensor& rstd,
+                                    const Tensor& x,
+                                    const Tensor& gamma,
+                                    const Tensor& beta,
+                                    const GroupNormArgs& args) {
   GroupShape s(x, args.groups);
   bool bf16 = is_bf16(x);
   const float* w = gamma.f32();
-  auto input = [&](int64_t image, int64_t block) { return at(x.raw(), s.first(image, block), s.dtype); };
+  auto input = [&](int64_t image, int64_t block) {
+    return at(x.raw(), s.first(image, block), s.dtype);
+  };
   auto store_mean = [&](int64_t image, int64_t group, double total, float* channel_mean) {
     float m = float(total / s.n);
     mean.f32()[image * s.groups + group] = m;
@@ -50,39 +70,53 @@ void CpuKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const
     rstd.f32()[image * s.groups + group] = r;
     for (int64_t c = group * s.per_group; c < (group + 1) * s.per_group; ++c) scale[c] = r * w[c];
   };
-  auto normalize = [&](int64_t image, int64_t block, const float* channel_mean, const float* scale) {
-    simd_.normalize(at(y.raw(), s.first(image, block), s.dtype), input(image, block), channel_mean, scale, beta.f32(), s.count(block), s.channels, args.silu, bf16);
+  auto normalize = [&](int64_t image, int64_t block, const float* channel_mean,
+                       const float* scale) {
+    simd_.normalize(at(y.raw(), s.first(image, block), s.dtype), input(image, block), channel_mean,
+                    scale, beta.f32(), s.count(block), s.channels, args.silu, bf16);
   };
   int64_t partials = s.blocks * s.channels;  // of an image
   if (s.cached()) {
     threads_.run(s.batch, [&](int64_t image, int thread) {
       double* partial = reinterpret_cast<double*>(scratch(thread, partials * 8 + s.channels * 8));
-      float *channel_mean = reinterpret_cast<float*>(partial + partials), *scale = channel_mean + s.channels;
+      float *channel_mean = reinterpret_cast<float*>(partial + partials),
+            *scale = channel_mean + s.channels;
       std::fill_n(partial, partials, 0.0);
-      for (int64_t b = 0; b < s.blocks; ++b) simd_.channel_sums(partial + b * s.channels, input(image, b), s.count(b), s.channels, bf16);
-      for (int64_t g = 0; g < s.groups; ++g) store_mean(image, g, s.group_total(partial, g), channel_mean);
+      for (int64_t b = 0; b < s.blocks; ++b)
+        simd_.channel_sums(partial + b * s.channels, input(image, b), s.count(b), s.channels, bf16);
+      for (int64_t g = 0; g < s.groups; ++g)
+        store_mean(image, g, s.group_total(partial, g), channel_mean);
       std::fill_n(partial, partials, 0.0);
-      for (int64_t b = 0; b < s.blocks; ++b) simd_.channel_square_sums(partial + b * s.channels, input(image, b), channel_mean, s.count(b), s.channels, bf16);
+      for (int64_t b = 0; b < s.blocks; ++b)
+        simd_.channel_square_sums(partial + b * s.channels, input(image, b), channel_mean,
+                                  s.count(b), s.channels, bf16);
       for (int64_t g = 0; g < s.groups; ++g) store_rstd(image, g, s.group_total(partial, g), scale);
       for (int64_t b = 0; b < s.blocks; ++b) normalize(image, b, channel_mean, scale);
     });
     return;
   }
-  // Squares are taken about a mean of the block's channel (as accurate as about the group's), and moved to the group's afterwards.
-  double* sums = reinterpret_cast<double*>(shared_scratch(s.batch * (2 * partials * 8 + partials * 4 + s.channels * 8)));
+  // Squares are taken about a mean of the block's channel (as accurate as about the group's), and
+  // moved to the group's afterwards.
+  double* sums = reinterpret_cast<double*>(
+      shared_scratch(s.batch * (2 * partials * 8 + partials * 4 + s.channels * 8)));
   double* squares = sums + s.batch * partials;
-  float *centres = reinterpret_cast<float*>(squares + s.batch * partials), *channel_mean = centres + s.batch * partials, *scale = channel_mean + s.batch * s.channels;
+  float *centres = reinterpret_cast<float*>(squares + s.batch * partials),
+        *channel_mean = centres + s.batch * partials, *scale = channel_mean + s.batch * s.channels;
   threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
-    int64_t image = task / s.blocks, block = task % s.blocks, count = s.count(block), first = task * s.channels;
+    int64_t image = task / s.blocks, block = task % s.blocks, count = s.count(block),
+            first = task * s.channels;
     std::fill_n(sums + first, s.channels, 0.0);
     std::fill_n(squares + first, s.channels, 0.0);
     simd_.channel_sums(sums + first, input(image, block), count, s.channels, bf16);
-    for (int64_t c = 0; c < s.channels; ++c) centres[first + c] = float(sums[first + c] / double(count));
-    simd_.channel_square_sums(squares + first, input(image, block), centres + first, count, s.channels, bf16);
+    for (int64_t c = 0; c < s.channels; ++c)
+      centres[first + c] = float(sums[first + c] / double(count));
+    simd_.channel_square_sums(squares + first, input(image, block), centres + first, count,
+                              s.channels, bf16);
   });
   threads_.run(s.batch * s.groups, [&](int64_t task, int) {
     int64_t image = task / s.groups, group = task % s.groups;
-    store_mean(image, group, s.group_total(sums + image * partials, group), channel_mean + image * s.channels);
+    store_mean(image, group, s.group_total(sums + image * partials, group),
+               channel_mean + image * s.channels);
     double m = double(mean.f32()[task]);
     for (int64_t b = 0; b < s.blocks; ++b)
       for (int64_t c = group * s.per_group; c < (group + 1) * s.per_group; ++c) {
@@ -90,15 +124,26 @@ void CpuKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const
         double centre = double(centres[i]), moved = centre - m, n = double(s.count(b));
         squares[i] += 2 * moved * (sums[i] - n * centre) + n * moved * moved;
       }
-    store_rstd(image, group, s.group_total(squares + image * partials, group), scale + image * s.channels);
+    store_rstd(image, group, s.group_total(squares + image * partials, group),
+               scale + image * s.channels);
   });
   threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
     int64_t image = task / s.blocks;
-    normalize(image, task % s.blocks, channel_mean + image * s.channels, scale + image * s.channels);
+    normalize(image, task % s.blocks, channel_mean + image * s.channels,
+              scale + image * s.channels);
   });
 }
 
-void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
+void CpuKernels::group_norm_backward(const GradSlot& dx,
+                                     const GradSlot& dgamma,
+                                     const GradSlot& dbeta,
+                                     const Tensor& dy,
+                                     const Tensor& x,
+                                     const Tensor& mean,
+                                     const Tensor& rstd,
+                                     const Tensor& gamma,
+                                     const Tensor& beta,
+                                     const GroupNormArgs& args) {
   GroupShape s(x, args.groups);
   bool bf16 = is_bf16(x);
   const float *w = gamma.f32(), *shift = beta.f32();
@@ -109,13 +154,21 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
   constexpr int64_t kCoefficients = 6;
   int64_t partials = s.blocks * s.channels;
   // Sums of every image first: the parameters' gradients need them together.
-  double* sum_dz = reinterpret_cast<double*>(shared_scratch(s.batch * s.channels * (16 + kCoefficients * 4) + (s.cached() ? 0 : s.batch * partials * 16)));
+  double* sum_dz =
+      reinterpret_cast<double*>(shared_scratch(s.batch * s.channels * (16 + kCoefficients * 4) +
+                                               (s.cached() ? 0 : s.batch * partials * 16)));
   double* sum_xhat = sum_dz + s.batch * s.channels;
   double* all_partial = sum_xhat + s.batch * s.channels;
-  float* all_coefficients = reinterpret_cast<float*>(all_partial + (s.cached() ? 0 : s.batch * partials * 2));
+  float* all_coefficients =
+      reinterpret_cast<float*>(all_partial + (s.cached() ? 0 : s.batch * partials * 2));
   auto coefficients = [&](int64_t image) {
     float* p = all_coefficients + image * s.channels * kCoefficients;
-    return Coefficients{p, p + s.channels, p + 2 * s.channels, p + 3 * s.channels, p + 4 * s.channels, p + 5 * s.channels};
+    return Coefficients{p,
+                        p + s.channels,
+                        p + 2 * s.channels,
+                        p + 3 * s.channels,
+                        p + 4 * s.channels,
+                        p + 5 * s.channels};
   };
   auto start = [&](int64_t image) {
     Coefficients k = coefficients(image);
@@ -128,7 +181,10 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
   auto sums = [&](int64_t image, int64_t block, double* partial, float* kept_dz) {
     Coefficients k = coefficients(image);
     std::fill_n(partial, 2 * s.channels, 0.0);
-    simd_.norm_gradient_sums(partial, partial + s.channels, kept_dz, at(dy.raw(), s.first(image, block), s.dtype), at(x.raw(), s.first(image, block), s.dtype), k.scale, shift, k.mean, k.rstd, s.count(block), s.channels, args.silu, bf16);
+    simd_.norm_gradient_sums(partial, partial + s.channels, kept_dz,
+                             at(dy.raw(), s.first(image, block), s.dtype),
+                             at(x.raw(), s.first(image, block), s.dtype), k.scale, shift, k.mean,
+                             k.rstd, s.count(block), s.channels, args.silu, bf16);
   };
   // From a block's partial sums, [block][dz, dz * xhat][channel], in the order of blocks.
   auto finish = [&](int64_t image, const double* partial) {
@@ -147,7 +203,8 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
         a += double(w[c]) * dz[c];
         t += double(w[c]) * xhat[c];
       }
-      // dx = rstd * (gamma * dz - a / n - xhat * t / n), written as dz * c_dz + (x - mean) * c_x + c_1
+      // dx = rstd * (gamma * dz - a / n - xhat * t / n), written as dz * c_dz + (x - mean) * c_x +
+      // c_1
       double r = double(rstd.f32()[image * s.groups + g]);
       for (int64_t c = g * s.per_group; c < (g + 1) * s.per_group; ++c) {
         k.c_dz[c] = float(r * double(w[c]));
@@ -159,16 +216,23 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
   auto apply = [&](int64_t image, int64_t block, const float* kept_dz) {
     Coefficients k = coefficients(image);
     int64_t first = s.first(image, block);
-    simd_.norm_gradient_apply(at(dx.tensor.raw(), first, s.dtype), kept_dz, at(dy.raw(), first, s.dtype), at(x.raw(), first, s.dtype), k.mean, k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block), s.channels, args.silu, dx.accumulate, bf16);
+    simd_.norm_gradient_apply(at(dx.tensor.raw(), first, s.dtype), kept_dz,
+                              at(dy.raw(), first, s.dtype), at(x.raw(), first, s.dtype), k.mean,
+                              k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block), s.channels,
+                              args.silu, dx.accumulate, bf16);
   };
   if (s.cached()) {
     bool keep = args.silu && dx;  // silu's derivative is dearer than a pass over the cache
     threads_.run(s.batch, [&](int64_t image, int thread) {
-      double* partial = reinterpret_cast<double*>(scratch(thread, partials * 16 + (keep ? s.pixels * s.channels * 4 : 0)));
+      double* partial = reinterpret_cast<double*>(
+          scratch(thread, partials * 16 + (keep ? s.pixels * s.channels * 4 : 0)));
       float* kept = keep ? reinterpret_cast<float*>(partial + 2 * partials) : nullptr;
-      auto kept_of = [&](int64_t block) { return kept ? kept + block * kPixels * s.channels : nullptr; };
+      auto kept_of = [&](int64_t block) {
+        return kept ? kept + block * kPixels * s.channels : nullptr;
+      };
       start(image);
-      for (int64_t b = 0; b < s.blocks; ++b) sums(image, b, partial + b * 2 * s.channels, kept_of(b));
+      for (int64_t b = 0; b < s.blocks; ++b)
+        sums(image, b, partial + b * 2 * s.channels, kept_of(b));
       finish(image, partial);
       if (!dx) return;
       for (int64_t b = 0; b < s.blocks; ++b) apply(image, b, kept_of(b));
@@ -177,10 +241,19 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
     threads_.run(s.batch, [&](int64_t image, int) { start(image); });
     // dz waits where dx will be, if it fits there unrounded.
     bool keep = args.silu && dx && !dx.accumulate && !bf16;
-    auto kept_of = [&](int64_t image, int64_t block) { return keep ? dx.tensor.f32() + s.first(image, block) : nullptr; };
-    threads_.run(s.batch * s.blocks, [&](int64_t task, int) { sums(task / s.blocks, task % s.blocks, all_partial + task * 2 * s.channels, kept_of(task / s.blocks, task % s.blocks)); });
-    threads_.run(s.batch, [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
-    if (dx) threads_.run(s.batch * s.blocks, [&](int64_t task, int) { apply(task / s.blocks, task % s.blocks, kept_of(task / s.blocks, task % s.blocks)); });
+    auto kept_of = [&](int64_t image, int64_t block) {
+      return keep ? dx.tensor.f32() + s.first(image, block) : nullptr;
+    };
+    threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+      sums(task / s.blocks, task % s.blocks, all_partial + task * 2 * s.channels,
+           kept_of(task / s.blocks, task % s.blocks));
+    });
+    threads_.run(s.batch,
+                 [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
+    if (dx)
+      threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+        apply(task / s.blocks, task % s.blocks, kept_of(task / s.blocks, task % s.blocks));
+      });
   }
   auto store_sum = [&](const GradSlot& slot, const double* per_image) {
     if (!slot) return;
@@ -194,21 +267,41 @@ void CpuKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma,
   store_sum(dbeta, sum_dz);
 }
 
-void CpuKernels::layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+void CpuKernels::layer_norm_forward(Tensor& y,
+                                    Tensor& mean,
+                                    Tensor& rstd,
+                                    const Tensor& x,
+                                    const Tensor& gamma,
+                                    const Tensor& beta,
+                                    double eps) {
   int64_t channels = x.dim(-1), rows = x.numel() / channels;
   pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
-    simd_.layer_norm(at(y.raw(), r0 * channels, y.dtype()), mean.f32() + r0, rstd.f32() + r0, at(x.raw(), r0 * channels, x.dtype()), gamma.f32(), beta.f32(), eps, r1 - r0, channels, is_bf16(x));
+    simd_.layer_norm(at(y.raw(), r0 * channels, y.dtype()), mean.f32() + r0, rstd.f32() + r0,
+                     at(x.raw(), r0 * channels, x.dtype()), gamma.f32(), beta.f32(), eps, r1 - r0,
+                     channels, is_bf16(x));
   });
 }
 
-void CpuKernels::layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma) {
+void CpuKernels::layer_norm_backward(const GradSlot& dx,
+                                     const GradSlot& dgamma,
+                                     const GradSlot& dbeta,
+                                     const Tensor& dy,
+                                     const Tensor& x,
+                                     const Tensor& mean,
+                                     const Tensor& rstd,
+                                     const Tensor& gamma) {
   int64_t channels = x.dim(-1), rows = x.numel() / channels, tasks = divide_up(rows, kRows);
-  float* partial = dgamma || dbeta ? reinterpret_cast<float*>(shared_scratch(2 * tasks * channels * 4)) : nullptr;
+  float* partial = dgamma || dbeta
+                       ? reinterpret_cast<float*>(shared_scratch(2 * tasks * channels * 4))
+                       : nullptr;
   if (partial) std::fill_n(partial, 2 * tasks * channels, 0.0f);
   pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
     float* p = partial ? partial + r0 / kRows * 2 * channels : nullptr;
-    simd_.layer_norm_backward(dx ? at(dx.tensor.raw(), r0 * channels, dx.tensor.dtype()) : nullptr, p, p ? p + channels : nullptr, at(dy.raw(), r0 * channels, dy.dtype()),
-                              at(x.raw(), r0 * channels, x.dtype()), mean.f32() + r0, rstd.f32() + r0, gamma.f32(), r1 - r0, channels, dx.accumulate, is_bf16(x));
+    simd_.layer_norm_backward(
+        dx ? at(dx.tensor.raw(), r0 * channels, dx.tensor.dtype()) : nullptr, p,
+        p ? p + channels : nullptr, at(dy.raw(), r0 * channels, dy.dtype()),
+        at(x.raw(), r0 * channels, x.dtype()), mean.f32() + r0, rstd.f32() + r0, gamma.f32(),
+        r1 - r0, channels, dx.accumulate, is_bf16(x));
   });
   auto store_sum = [&](const GradSlot& slot, int64_t offset) {
     if (!slot) return;

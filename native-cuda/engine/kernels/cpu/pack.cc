@@ -16,22 +16,34 @@ Packed CpuKernels::layout(int64_t taps, int64_t k, int64_t n, DType dtype) const
   return p;
 }
 
-// A weight (N, taps, K) as the right-hand side of a forward product (columns N) or of one with the gradient (columns K).
-PackSource CpuKernels::pack_source(const Weight& w, PackKind kind, int64_t n, int64_t taps, int64_t k) {
-  if (kind == PackKind::Forward) return {w.value.raw(), w.value.dtype(), taps, k, n, k, 1, taps * k};
+// A weight (N, taps, K) as the right-hand side of a forward product (columns N) or of one with the
+// gradient (columns K).
+PackSource CpuKernels::pack_source(const Weight& w,
+                                   PackKind kind,
+                                   int64_t n,
+                                   int64_t taps,
+                                   int64_t k) {
+  if (kind == PackKind::Forward)
+    return {w.value.raw(), w.value.dtype(), taps, k, n, k, 1, taps * k};
   return {w.value.raw(), w.value.dtype(), taps, n, k, k, taps * k, 1};
 }
 
-void CpuKernels::pack_panel(std::byte* out, const Packed& packed, int64_t panel, const PackSource& source) const {
-  int64_t width = packed.panel_width(panel), n0 = panel * packed.panel, columns = std::min(width, packed.n - n0);
+void CpuKernels::pack_panel(std::byte* out,
+                            const Packed& packed,
+                            int64_t panel,
+                            const PackSource& source) const {
+  int64_t width = packed.panel_width(panel), n0 = panel * packed.panel,
+          columns = std::min(width, packed.n - n0);
   bool pairs = packed.dtype == DType::BF16;
   int64_t tap_bytes = packed.k_rows() * packed.row_bytes(panel);
   for (int64_t tap = 0; tap < packed.taps; ++tap, out += tap_bytes) {
     int64_t first = n0 * source.n_stride + tap * source.tap_stride;
     if (source.dtype == DType::F32) {
       const float* from = static_cast<const float*>(source.base) + first;
-      if (source.k_stride == 1) simd_.pack_transposed(out, from, source.n_stride, columns, packed.k, width, pairs);
-      else simd_.pack_rows(out, from, source.k_stride, columns, packed.k, width, pairs);
+      if (source.k_stride == 1)
+        simd_.pack_transposed(out, from, source.n_stride, columns, packed.k, width, pairs);
+      else
+        simd_.pack_rows(out, from, source.k_stride, columns, packed.k, width, pairs);
       continue;
     }
     const uint16_t* from = static_cast<const uint16_t*>(source.base) + first;
@@ -49,7 +61,9 @@ void CpuKernels::pack_panel(std::byte* out, const Packed& packed, int64_t panel,
 
 void CpuKernels::pack(std::byte* out, const Packed& packed, const PackSource& source) {
   ++packs_done_, packed_bytes_ += uint64_t(packed.bytes());
-  threads_.run(packed.panels(), [&](int64_t panel, int) { pack_panel(out + packed.panel_offset(panel), packed, panel, source); });
+  threads_.run(packed.panels(), [&](int64_t panel, int) {
+    pack_panel(out + packed.panel_offset(panel), packed, panel, source);
+  });
 }
 
 std::byte* CpuKernels::packing_buffer(Tensor& buffer, int64_t bytes) {
@@ -61,7 +75,12 @@ std::byte* CpuKernels::packing_buffer(Tensor& buffer, int64_t bytes) {
   return static_cast<std::byte*>(buffer.raw());
 }
 
-Packed CpuKernels::packed_weight(const Weight& w, PackKind kind, int64_t n, int64_t taps, int64_t k, DType compute) {
+Packed CpuKernels::packed_weight(const Weight& w,
+                                 PackKind kind,
+                                 int64_t n,
+                                 int64_t taps,
+                                 int64_t k,
+                                 DType compute) {
   bool forward = kind == PackKind::Forward;
   Packed packed = layout(taps, forward ? k : n, forward ? n : k, compute);
   if (const std::byte* kept = kept_weight(w, kind)) {
@@ -77,17 +96,21 @@ Packed CpuKernels::packed_weight(const Weight& w, PackKind kind, int64_t n, int6
 const std::byte* CpuKernels::kept_weight(const Weight& w, PackKind kind) const {
   if (w.value) return nullptr;
   auto it = kept_.find(w.id);
-  ensure(it != kept_.end() && kind == PackKind::Forward, "[cpu] a weight of ", w.shape(), " has no values");
+  ensure(it != kept_.end() && kind == PackKind::Forward, "[cpu] a weight of ", w.shape(),
+         " has no values");
   return static_cast<const std::byte*>(it->second.raw());
 }
 
 bool CpuKernels::keep_weight(const Weight& w, DType compute) {
-  if (w.id == 0 || !w.value || w.value.dtype() != DType::F32 || (compute != DType::F32 && compute != DType::BF16)) return false;
+  if (w.id == 0 || !w.value || w.value.dtype() != DType::F32 ||
+      (compute != DType::F32 && compute != DType::BF16))
+    return false;
   const Shape& s = w.shape();
   int64_t taps = s.rank() == 4 ? s[1] * s[2] : 1, k = s[-1];
   Packed packed = layout(taps, k, s[0], compute);
   Tensor& buffer = kept_[w.id];
-  pack(packing_buffer(buffer, packed.bytes()), packed, pack_source(w, PackKind::Forward, s[0], taps, k));
+  pack(packing_buffer(buffer, packed.bytes()), packed,
+       pack_source(w, PackKind::Forward, s[0], taps, k));
   return true;
 }
 

@@ -12,11 +12,25 @@ struct Tile {
   int64_t height, width, image, y0, x0;  // of its first output pixel
 
   // The element of its first pixel, moved by `shift` both ways; may lie outside of the image.
-  int64_t first(int64_t shift, int64_t channels) const { return ((image * height + y0 + shift) * width + x0 + shift) * channels; }
-  // Its square of side * side pixels from `shift` on and those of the tiles to its right, `size` apart.
-  SquareRow squares(int64_t side, int64_t shift, int64_t count, const void* x, DType dtype, int64_t channels) const {
-    return {.first = at(x, first(shift, channels), dtype), .row = width * channels, .pixel = channels, .squares = count,
-            .top = int(std::max<int64_t>(0, -(y0 + shift))), .bottom = int(std::min(side, height - y0 - shift)), .left = -(x0 + shift), .right = width - x0 - shift};
+  int64_t first(int64_t shift, int64_t channels) const {
+    return ((image * height + y0 + shift) * width + x0 + shift) * channels;
+  }
+  // Its square of side * side pixels from `shift` on and those of the tiles to its right, `size`
+  // apart.
+  SquareRow squares(int64_t side,
+                    int64_t shift,
+                    int64_t count,
+                    const void* x,
+                    DType dtype,
+                    int64_t channels) const {
+    return {.first = at(x, first(shift, channels), dtype),
+            .row = width * channels,
+            .pixel = channels,
+            .squares = count,
+            .top = int(std::max<int64_t>(0, -(y0 + shift))),
+            .bottom = int(std::min(side, height - y0 - shift)),
+            .left = -(x0 + shift),
+            .right = width - x0 - shift};
   }
 };
 
@@ -25,7 +39,8 @@ struct Tiling {
   int64_t rows() const { return divide_up(height, size); }
   int64_t columns() const { return divide_up(width, size); }
   int64_t tiles() const { return batch * rows() * columns(); }
-  // Runs f(tile, t, n) over the tiles [first + t, first + t + n) that are neighbours in a row, for t in [0, count).
+  // Runs f(tile, t, n) over the tiles [first + t, first + t + n) that are neighbours in a row, for
+  // t in [0, count).
   template <class F>
   void runs(int64_t first, int64_t count, F&& f) const {
     Tile tile = at(first);
@@ -36,10 +51,16 @@ struct Tiling {
       if ((tile.y0 += size) >= height) tile.y0 = 0, ++tile.image;
     }
   }
-  Tile at(int64_t tile) const { return {height, width, tile / (rows() * columns()), tile / columns() % rows() * size, tile % columns() * size}; }
+  Tile at(int64_t tile) const {
+    return {height, width, tile / (rows() * columns()), tile / columns() % rows() * size,
+            tile % columns() * size};
+  }
 };
 
-// Many pixels for each weight: the filter of the large square is four times as large as the direct one.
-inline bool large_square_pays(const Shape& filter, int64_t height, int64_t width) { return height * width >= 256 || filter[0] * filter[3] <= 128 * 128; }
+// Many pixels for each weight: the filter of the large square is four times as large as the direct
+// one.
+inline bool large_square_pays(const Shape& filter, int64_t height, int64_t width) {
+  return height * width >= 256 || filter[0] * filter[3] <= 128 * 128;
+}
 
 }  // namespace spindle::cpu

@@ -1,6 +1,6 @@
-// Sums down the columns of (segments, rows, columns): gradients of biases and norms, statistics of group norms. Rows are cut into
-// chunks by the shape alone, every chunk is summed by one block in a fixed order, and chunks are added in their order: no atomics,
-// the same bytes every time.
+// Sums down the columns of (segments, rows, columns): gradients of biases and norms, statistics of
+// group norms. Rows are cut into chunks by the shape alone, every chunk is summed by one block in a
+// fixed order, and chunks are added in their order: no atomics, the same bytes every time.
 #pragma once
 #include "kernels/cuda/map.h"
 
@@ -22,9 +22,14 @@ struct Sums {
   float of[N];
 };
 
-// Terms: `auto at = terms.column(segment, column)`, then `terms.add(sums, at, row)` for rows of the segment.
+// Terms: `auto at = terms.column(segment, column)`, then `terms.add(sums, at, row)` for rows of the
+// segment.
 template <int N, class Terms>
-__global__ void column_sums_kernel(Terms terms, int64_t rows, int64_t columns, int64_t chunk_rows, Sums<N>* partial) {
+__global__ void column_sums_kernel(Terms terms,
+                                   int64_t rows,
+                                   int64_t columns,
+                                   int64_t chunk_rows,
+                                   Sums<N>* partial) {
   __shared__ Sums<N> block[kRowLanes][kColumns];
   int x = int(threadIdx.x) % kColumns, y = int(threadIdx.x) / kColumns;
   int64_t column = int64_t(blockIdx.x) * kColumns + x, chunk = blockIdx.y, segment = blockIdx.z;
@@ -32,7 +37,8 @@ __global__ void column_sums_kernel(Terms terms, int64_t rows, int64_t columns, i
   if (column < columns) {
     auto at = terms.column(segment, column);
     int64_t last = (chunk + 1) * chunk_rows < rows ? (chunk + 1) * chunk_rows : rows;
-    for (int64_t row = chunk * chunk_rows + y; row < last; row += kRowLanes) terms.add(sums, at, row);
+    for (int64_t row = chunk * chunk_rows + y; row < last; row += kRowLanes)
+      terms.add(sums, at, row);
   }
   block[y][x] = sums;
   __syncthreads();
@@ -44,9 +50,17 @@ __global__ void column_sums_kernel(Terms terms, int64_t rows, int64_t columns, i
 
 // partial (segments, chunks.count, columns)
 template <int N, class Terms>
-void column_sums(const char* name, Stream stream, const Terms& terms, int64_t segments, int64_t rows, int64_t columns, const Chunks& chunks, Sums<N>* partial) {
+void column_sums(const char* name,
+                 Stream stream,
+                 const Terms& terms,
+                 int64_t segments,
+                 int64_t rows,
+                 int64_t columns,
+                 const Chunks& chunks,
+                 Sums<N>* partial) {
   void (*kernel)(Terms, int64_t, int64_t, int64_t, Sums<N>*) = column_sums_kernel<N, Terms>;
-  launch(name, kernel, {blocks_for(columns, kColumns), unsigned(chunks.count), unsigned(segments)}, kColumns * kRowLanes, 0, stream, terms, rows, columns, chunks.rows, partial);
+  launch(name, kernel, {blocks_for(columns, kColumns), unsigned(chunks.count), unsigned(segments)},
+         kColumns * kRowLanes, 0, stream, terms, rows, columns, chunks.rows, partial);
 }
 
 // x (segments, rows, columns) itself
@@ -54,8 +68,12 @@ template <class T>
 struct PlainTerms {
   const T* x;
   int64_t rows, columns;
-  __device__ const T* column(int64_t segment, int64_t column) const { return x + segment * rows * columns + column; }
-  __device__ void add(Sums<1>& sums, const T* at, int64_t row) const { sums.of[0] += widen(at[row * columns]); }
+  __device__ const T* column(int64_t segment, int64_t column) const {
+    return x + segment * rows * columns + column;
+  }
+  __device__ void add(Sums<1>& sums, const T* at, int64_t row) const {
+    sums.of[0] += widen(at[row * columns]);
+  }
 };
 
 }  // namespace spindle::cuda

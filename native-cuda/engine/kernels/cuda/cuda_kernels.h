@@ -1,9 +1,11 @@
-// The CUDA backend: one stream, in whose order everything happens. Activations are float32 or bfloat16 with float32 statistics,
-// sums and gradients of parameters. Products, convolutions and attention go through ports (products.h, convolutions.h,
-// fused_attention.h); the rest is in the .cu files beside this one.
+// The CUDA backend: one stream, in whose order everything happens. Activations are float32 or
+// bfloat16 with float32 statistics, sums and gradients of parameters. Products, convolutions and
+// attention go through ports (products.h, convolutions.h, fused_attention.h); the rest is in the
+// .cu files beside this one.
 //
-// Rules of the house: a sum's order depends on shapes alone, there are no float atomics, and nothing waits for the device but
-// download(), finish() and sum_of_squares(). So steps repeat byte for byte and can be captured.
+// Rules of the house: a sum's order depends on shapes alone, there are no float atomics, and
+// nothing waits for the device but download(), finish() and sum_of_squares(). So steps repeat byte
+// for byte and can be captured.
 #pragma once
 #include <string>
 #include <unordered_map>
@@ -27,20 +29,27 @@ struct Libraries {
   std::vector<std::unique_ptr<FusedAttention>> attention;  // the first that takes a shape is asked
 };
 Libraries make_libraries(const LibraryOptions& options);
-// What plans depend on beside the device; 0: no such library. Throws Error(NotFound) when a library is not all there.
+// What plans depend on beside the device; 0: no such library. Throws Error(NotFound) when a library
+// is not all there.
 struct LibraryVersions {
   uint64_t cublaslt = 0, cudnn = 0;
 };
 LibraryVersions library_versions();
 
-// A kernel call: the thread's device from then on is the backend's (the thread that computes may be another one than made it), and
-// errors have its name and the shapes of its main operands.
+// A kernel call: the thread's device from then on is the backend's (the thread that computes may be
+// another one than made it), and errors have its name and the shapes of its main operands.
 class Call : public Operation {
  public:
   Call(int device, const char* name, const Tensor& a) : Call(device, name, a, Shape()) {}
-  Call(int device, const char* name, const Tensor& a, const Tensor& b) : Call(device, name, a, b ? b.shape() : Shape()) {}
-  Call(int device, const char* name, const Tensor& a, const Shape& b) : name_(name), a_(a.shape()), b_(b) { use_device(device); }
-  std::string describe() const override { return b_.rank() > 0 ? cat(name_, " ", a_, ", ", b_) : cat(name_, " ", a_); }
+  Call(int device, const char* name, const Tensor& a, const Tensor& b)
+      : Call(device, name, a, b ? b.shape() : Shape()) {}
+  Call(int device, const char* name, const Tensor& a, const Shape& b)
+      : name_(name), a_(a.shape()), b_(b) {
+    use_device(device);
+  }
+  std::string describe() const override {
+    return b_.rank() > 0 ? cat(name_, " ", a_, ", ", b_) : cat(name_, " ", a_);
+  }
 
  private:
   const char* name_;
@@ -69,21 +78,86 @@ class CudaKernels : public Kernels {
   bool keep_weight(const Weight& w, DType compute) override;
   void forget_weight(uint64_t id) override;
 
-  void conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue, const Conv2dArgs& args) override;
-  void conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) override;
-  void conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) override;
-  void linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue) override;
-  void linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) override;
+  void conv2d_forward(Tensor& y,
+                      const Tensor& x,
+                      const Weight& w,
+                      const Epilogue& epilogue,
+                      const Conv2dArgs& args) override;
+  void conv2d_backward_input(const GradSlot& dx,
+                             const Tensor& dy,
+                             const Weight& w,
+                             const Conv2dArgs& args) override;
+  void conv2d_backward_weight(const GradSlot& dw,
+                              const GradSlot& db,
+                              const Tensor& dy,
+                              const Tensor& x,
+                              const Conv2dArgs& args) override;
+  void linear_forward(Tensor& y,
+                      const Tensor& x,
+                      const Weight& w,
+                      const Epilogue& epilogue) override;
+  void linear_geglu_forward(Tensor& y,
+                            const Tensor& x,
+                            const Weight& w,
+                            const Tensor& bias) override;
   void linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) override;
-  void linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) override;
-  void group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) override;
-  void group_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) override;
-  void layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) override;
-  void layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma) override;
-  void attention_forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override;
-  void attention_backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override;
+  void linear_backward_weight(const GradSlot& dw,
+                              const GradSlot& db,
+                              const Tensor& dy,
+                              const Tensor& x) override;
+  void group_norm_forward(Tensor& y,
+                          Tensor& mean,
+                          Tensor& rstd,
+                          const Tensor& x,
+                          const Tensor& gamma,
+                          const Tensor& beta,
+                          const GroupNormArgs& args) override;
+  void group_norm_backward(const GradSlot& dx,
+                           const GradSlot& dgamma,
+                           const GradSlot& dbeta,
+                           const Tensor& dy,
+                           const Tensor& x,
+                           const Tensor& mean,
+                           const Tensor& rstd,
+                           const Tensor& gamma,
+                           const Tensor& beta,
+                           const GroupNormArgs& args) override;
+  void layer_norm_forward(Tensor& y,
+                          Tensor& mean,
+                          Tensor& rstd,
+                          const Tensor& x,
+                          const Tensor& gamma,
+                          const Tensor& beta,
+                          double eps) override;
+  void layer_norm_backward(const GradSlot& dx,
+                           const GradSlot& dgamma,
+                           const GradSlot& dbeta,
+                           const Tensor& dy,
+                           const Tensor& x,
+                           const Tensor& mean,
+                           const Tensor& rstd,
+                           const Tensor& gamma) override;
+  void attention_forward(Tensor& o,
+                         Tensor& lse,
+                         const Tensor& q,
+                         const Tensor& k,
+                         const Tensor& v,
+                         const AttentionArgs& args) override;
+  void attention_backward(const GradSlot& dq,
+                          const GradSlot& dk,
+                          const GradSlot& dv,
+                          const Tensor& d_o,
+                          const Tensor& o,
+                          const Tensor& lse,
+                          const Tensor& q,
+                          const Tensor& k,
+                          const Tensor& v,
+                          const AttentionArgs& args) override;
   void activation_forward(Tensor& y, const Tensor& x, Activation kind) override;
-  void activation_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x, Activation kind) override;
+  void activation_backward(const GradSlot& dx,
+                           const Tensor& dy,
+                           const Tensor& x,
+                           Activation kind) override;
   void geglu_forward(Tensor& y, const Tensor& x) override;
   void geglu_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x) override;
   void add(Tensor& y, const Tensor& a, const Tensor& b) override;
@@ -96,7 +170,10 @@ class CudaKernels : public Kernels {
   void split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) override;
   void upsample_nearest_forward(Tensor& y, const Tensor& x) override;
   void upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) override;
-  void embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) override;
+  void embedding_forward(Tensor& y,
+                         const Tensor& table,
+                         const int32_t* ids,
+                         int64_t count) override;
   void gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) override;
   void timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) override;
   void l2_normalize(Tensor& y, const Tensor& x) override;
@@ -105,15 +182,31 @@ class CudaKernels : public Kernels {
   void cast(Tensor& y, const Tensor& x) override;
   void fill(Tensor& y, double value) override;
   void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) override;
-  void diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) override;
+  void diffuse(Tensor& noisy,
+               Tensor& target,
+               const Tensor& x,
+               const Tensor& noise,
+               const Tensor& coefficients) override;
   void sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& sampler) override;
-  void sampler_step(const SamplerTensors& sampler, const Tensor& output, const Tensor& noise) override;
+  void sampler_step(const SamplerTensors& sampler,
+                    const Tensor& output,
+                    const Tensor& noise) override;
   void mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) override;
-  void mse_backward(Tensor& dprediction, const Tensor& prediction, const Tensor& target, const Tensor& weights) override;
-  bool pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) override;
+  void mse_backward(Tensor& dprediction,
+                    const Tensor& prediction,
+                    const Tensor& target,
+                    const Tensor& weights) override;
+  bool pair_loss(Tensor& weights,
+                 Tensor& loss,
+                 const Tensor& errors,
+                 const Tensor& opponent_errors,
+                 const Tensor& settings,
+                 PairLoss kind) override;
   double sum_of_squares(const Tensor& x) override;
   void clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) override;
-  void optimizer_step(const OptimizerArenas& arenas, const Tensor& scalars, const AdamWArgs& args) override;
+  void optimizer_step(const OptimizerArenas& arenas,
+                      const Tensor& scalars,
+                      const AdamWArgs& args) override;
   void adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) override;
   void lerp(Tensor& y, const Tensor& x, double weight) override;
 
@@ -127,16 +220,24 @@ class CudaKernels : public Kernels {
   // y (segments, columns) [+]= sums down the columns of x (segments, rows, columns) (sums.cu)
   void sum_columns(const GradSlot& y, const Tensor& x, int64_t segments);
   void sum_squares_into(double* y, const Tensor& x);
-  void norm_parameters(const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& partial, int64_t c, int64_t count);
+  void norm_parameters(const GradSlot& dgamma,
+                       const GradSlot& dbeta,
+                       const Tensor& partial,
+                       int64_t c,
+                       int64_t count);
   void take_rows(Tensor& y, const Tensor& table, const int32_t* rows, int64_t count);
-  FusedAttention& attention_for(const Tensor& q, const Tensor& k, const AttentionArgs& args, bool gradients);
+  FusedAttention& attention_for(const Tensor& q,
+                                const Tensor& k,
+                                const AttentionArgs& args,
+                                bool gradients);
   void bind() const;
 
   int device_;
   std::string name_;
   std::shared_ptr<BlockSource> blocks_;
   Stream stream_ = nullptr;
-  BufferPool scratch_;  // what lasts for one call; held once there are captures, which have its addresses
+  BufferPool
+      scratch_;  // what lasts for one call; held once there are captures, which have its addresses
   Staging staging_;
   std::unique_ptr<PlanCache> plans_;
   Libraries libraries_;

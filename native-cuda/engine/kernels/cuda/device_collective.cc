@@ -12,7 +12,10 @@ namespace {
 
 class DeviceCollective final : public Collective {
  public:
-  DeviceCollective(std::unique_ptr<Collective> hosts, std::unique_ptr<RankLink> link, Stream compute) : hosts_(std::move(hosts)), link_(std::move(link)), compute_(compute) {
+  DeviceCollective(std::unique_ptr<Collective> hosts,
+                   std::unique_ptr<RankLink> link,
+                   Stream compute)
+      : hosts_(std::move(hosts)), link_(std::move(link)), compute_(compute) {
     stream_ = create_stream();
     try {
       event_ = create_event();
@@ -50,8 +53,11 @@ class DeviceCollective final : public Collective {
       while (!reached(event_)) {
         check_cancelled(cancel);
         link_->check();
-        if (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() > timeout_seconds())
-          throw Error(Code::Unavailable, cat("[ranks] ", name(), ": expected the others' values within ", timeout_seconds(), " s, got none"));
+        if (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() >
+            timeout_seconds())
+          throw Error(Code::Unavailable,
+                      cat("[ranks] ", name(), ": expected the others' values within ",
+                          timeout_seconds(), " s, got none"));
         std::this_thread::yield();
       }
       link_->check();
@@ -62,13 +68,17 @@ class DeviceCollective final : public Collective {
     }
   }
 
-  std::vector<std::string> gather(std::string_view mine, const CancelToken* cancel) override { return hosts_->gather(mine, cancel); }
+  std::vector<std::string> gather(std::string_view mine, const CancelToken* cancel) override {
+    return hosts_->gather(mine, cancel);
+  }
 
  private:
   std::string name() const { return cat("rank ", rank(), " of ", world_size()); }
 
   void expect_group() const {
-    if (!link_) throw Error(Code::Unavailable, cat("[ranks] ", name(), ": expected a group, got one that was broken off"));
+    if (!link_)
+      throw Error(Code::Unavailable,
+                  cat("[ranks] ", name(), ": expected a group, got one that was broken off"));
   }
 
   void follow_compute() {
@@ -97,7 +107,9 @@ class DeviceCollective final : public Collective {
 
 }  // namespace
 
-std::unique_ptr<Collective> make_device_collective(std::unique_ptr<Collective> hosts, std::unique_ptr<RankLink> link, Stream compute) {
+std::unique_ptr<Collective> make_device_collective(std::unique_ptr<Collective> hosts,
+                                                   std::unique_ptr<RankLink> link,
+                                                   Stream compute) {
   return std::make_unique<DeviceCollective>(std::move(hosts), std::move(link), compute);
 }
 

@@ -1,5 +1,6 @@
-// y[i] = op(x[i]...) over dense tensors of as many elements: the shape of every elementwise kernel. Operands are widened to
-// float, the result is rounded once. Eight elements per thread where all addresses allow it.
+// y[i] = op(x[i]...) over dense tensors of as many elements: the shape of every elementwise kernel.
+// Operands are widened to float, the result is rounded once. Eight elements per thread where all
+// addresses allow it.
 #pragma once
 #include "core/tensor.h"
 #include "kernels/cuda/device_code.h"
@@ -42,18 +43,21 @@ void map(const char* name, Stream stream, const Op& op, int64_t n, Y* y, const X
   if (n == 0) return;
   if (aligned_for_pack(y) && (aligned_for_pack(x) && ...)) {
     void (*kernel)(Op, int64_t, Y*, const X*...) = map_kernel<kMapWidth, Op, Y, X...>;
-    launch(name, kernel, {blocks_for(n, int64_t(kMapBlock) * kMapWidth)}, kMapBlock, 0, stream, op, n, y, x...);
+    launch(name, kernel, {blocks_for(n, int64_t(kMapBlock) * kMapWidth)}, kMapBlock, 0, stream, op,
+           n, y, x...);
   } else {
     void (*kernel)(Op, int64_t, Y*, const X*...) = map_kernel<1, Op, Y, X...>;
     launch(name, kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream, op, n, y, x...);
   }
 }
 
-// Calls f with a null pointer of the element type; activations are float32 or bfloat16 on this backend.
+// Calls f with a null pointer of the element type; activations are float32 or bfloat16 on this
+// backend.
 template <class F>
 void with_type(const Tensor& t, F&& f) {
   if (t.dtype() == DType::F32) return f(static_cast<float*>(nullptr));
-  ensure(t.dtype() == DType::BF16, "[cuda] expected float32 or bfloat16, got ", dtype_name(t.dtype()), in_operation());
+  ensure(t.dtype() == DType::BF16, "[cuda] expected float32 or bfloat16, got ",
+         dtype_name(t.dtype()), in_operation());
   f(static_cast<bf16*>(nullptr));
 }
 
@@ -69,9 +73,17 @@ struct Added {
 
 // Into a gradient slot: stored or added.
 template <class Op, class Y, class... X>
-void map_into(const char* name, Stream stream, const Op& op, bool accumulate, int64_t n, Y* y, const X*... x) {
-  if (accumulate) map(name, stream, Added<Op>{op}, n, y, static_cast<const Y*>(y), x...);
-  else map(name, stream, op, n, y, x...);
+void map_into(const char* name,
+              Stream stream,
+              const Op& op,
+              bool accumulate,
+              int64_t n,
+              Y* y,
+              const X*... x) {
+  if (accumulate)
+    map(name, stream, Added<Op>{op}, n, y, static_cast<const Y*>(y), x...);
+  else
+    map(name, stream, op, n, y, x...);
 }
 
 }  // namespace spindle::cuda

@@ -8,7 +8,12 @@ namespace {
 
 // rows of (ca + cb) units, a unit being N elements
 template <class T, int N>
-__global__ void concat_kernel(Pack<T, N>* y, const Pack<T, N>* a, const Pack<T, N>* b, int64_t n, int64_t ca, int64_t cb) {
+__global__ void concat_kernel(Pack<T, N>* y,
+                              const Pack<T, N>* a,
+                              const Pack<T, N>* b,
+                              int64_t n,
+                              int64_t ca,
+                              int64_t cb) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= n) return;
   int64_t row = i / (ca + cb), c = i - row * (ca + cb);
@@ -18,12 +23,20 @@ __global__ void concat_kernel(Pack<T, N>* y, const Pack<T, N>* a, const Pack<T, 
 template <class T, int N>
 __device__ __forceinline__ void put(Pack<T, N>* to, Pack<T, N> from, bool accumulate) {
   if (accumulate)
-    for (int k = 0; k < N; ++k) from.values[k] = narrow<T>(widen(to->values[k]) + widen(from.values[k]));
+    for (int k = 0; k < N; ++k)
+      from.values[k] = narrow<T>(widen(to->values[k]) + widen(from.values[k]));
   *to = from;
 }
 
 template <class T, int N>
-__global__ void split_kernel(Pack<T, N>* a, Pack<T, N>* b, const Pack<T, N>* y, int64_t n, int64_t ca, int64_t cb, bool add_a, bool add_b) {
+__global__ void split_kernel(Pack<T, N>* a,
+                             Pack<T, N>* b,
+                             const Pack<T, N>* y,
+                             int64_t n,
+                             int64_t ca,
+                             int64_t cb,
+                             bool add_a,
+                             bool add_b) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= n) return;
   int64_t row = i / (ca + cb), c = i - row * (ca + cb);
@@ -37,8 +50,10 @@ __global__ void split_kernel(Pack<T, N>* a, Pack<T, N>* b, const Pack<T, N>* y, 
 // Calls f with a null pointer to the unit: 8 elements where widths and addresses allow it.
 template <class T, class F>
 void with_unit(int64_t ca, int64_t cb, bool aligned, F&& f) {
-  if (aligned && ca % kMapWidth == 0 && cb % kMapWidth == 0) f(static_cast<Pack<T, kMapWidth>*>(nullptr), int64_t(kMapWidth));
-  else f(static_cast<Pack<T, 1>*>(nullptr), int64_t(1));
+  if (aligned && ca % kMapWidth == 0 && cb % kMapWidth == 0)
+    f(static_cast<Pack<T, kMapWidth>*>(nullptr), int64_t(kMapWidth));
+  else
+    f(static_cast<Pack<T, 1>*>(nullptr), int64_t(1));
 }
 
 struct Sizes {
@@ -49,8 +64,11 @@ template <class T>
 __global__ void upsample_kernel(T* y, const T* x, int64_t n, Sizes s) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= n) return;
-  int64_t c = i % s.channels, pixel = i / s.channels, w = pixel % s.to_width, line = pixel / s.to_width, h = line % s.to_height, b = line / s.to_height;
-  y[i] = x[((b * s.height + h * s.height / s.to_height) * s.width + w * s.width / s.to_width) * s.channels + c];
+  int64_t c = i % s.channels, pixel = i / s.channels, w = pixel % s.to_width,
+          line = pixel / s.to_width, h = line % s.to_height, b = line / s.to_height;
+  y[i] = x[((b * s.height + h * s.height / s.to_height) * s.width + w * s.width / s.to_width) *
+               s.channels +
+           c];
 }
 
 // Every element of dx adds up those of dy that came from it, in their order.
@@ -58,29 +76,42 @@ template <class T>
 __global__ void upsample_backward_kernel(T* dx, const T* dy, int64_t n, Sizes s, bool accumulate) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= n) return;
-  int64_t c = i % s.channels, pixel = i / s.channels, w = pixel % s.width, line = pixel / s.width, h = line % s.height, b = line / s.height;
+  int64_t c = i % s.channels, pixel = i / s.channels, w = pixel % s.width, line = pixel / s.width,
+          h = line % s.height, b = line / s.height;
   // h2 * height / to_height == h for h2 from ceil(h * to_height / height)
-  int64_t h0 = (h * s.to_height + s.height - 1) / s.height, h1 = ((h + 1) * s.to_height + s.height - 1) / s.height;
-  int64_t w0 = (w * s.to_width + s.width - 1) / s.width, w1 = ((w + 1) * s.to_width + s.width - 1) / s.width;
+  int64_t h0 = (h * s.to_height + s.height - 1) / s.height,
+          h1 = ((h + 1) * s.to_height + s.height - 1) / s.height;
+  int64_t w0 = (w * s.to_width + s.width - 1) / s.width,
+          w1 = ((w + 1) * s.to_width + s.width - 1) / s.width;
   float sum = 0;
   for (int64_t y = h0; y < h1; ++y)
-    for (int64_t x = w0; x < w1; ++x) sum += widen(dy[((b * s.to_height + y) * s.to_width + x) * s.channels + c]);
+    for (int64_t x = w0; x < w1; ++x)
+      sum += widen(dy[((b * s.to_height + y) * s.to_width + x) * s.channels + c]);
   dx[i] = narrow<T>(accumulate ? widen(dx[i]) + sum : sum);
 }
 
 template <class T, class X>
-__global__ void take_rows_kernel(T* y, const X* table, const int32_t* rows, int64_t n, int64_t width) {
+__global__ void take_rows_kernel(T* y,
+                                 const X* table,
+                                 const int32_t* rows,
+                                 int64_t n,
+                                 int64_t width) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i < n) y[i] = narrow<T>(widen(table[int64_t(rows[i / width]) * width + i % width]));
 }
 
 template <class T>
-__global__ void timestep_kernel(T* y, const float* timesteps, int64_t n, int64_t half, TimestepArgs args) {
+__global__ void timestep_kernel(T* y,
+                                const float* timesteps,
+                                int64_t n,
+                                int64_t half,
+                                TimestepArgs args) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= n) return;
   int64_t b = i / (2 * half), c = i % (2 * half), k = c % half;
   // double: an angle of 999 has few digits left in float32
-  double angle = double(timesteps[b]) * exp(-log(args.max_period) * double(k) / (double(half) - args.freq_shift));
+  double angle = double(timesteps[b]) *
+                 exp(-log(args.max_period) * double(k) / (double(half) - args.freq_shift));
   bool sine = (c >= half) == args.flip_sin_to_cos;
   y[i] = narrow<T>(float(sine ? sin(angle) : cos(angle)));
 }
@@ -96,7 +127,10 @@ __global__ void swap_kernel(T* y, const X* x, int64_t n, int64_t p, int64_t c) {
 
 void swap_inner(Stream stream, const Tensor& y, const Tensor& x, int64_t p, int64_t c) {
   with_type(y, [&]<class T>(T*) {
-    with_type(x, [&]<class X>(X*) { launch("swap", swap_kernel<T, X>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream, y.data<T>(), x.data<X>(), y.numel(), p, c); });
+    with_type(x, [&]<class X>(X*) {
+      launch("swap", swap_kernel<T, X>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream,
+             y.data<T>(), x.data<X>(), y.numel(), p, c);
+    });
   });
 }
 
@@ -106,10 +140,13 @@ void CudaKernels::concat_channels(Tensor& y, const Tensor& a, const Tensor& b) {
   Call call(device_, "concat_channels", a, b);
   int64_t ca = a.dim(-1), cb = b.dim(-1);
   with_type(y, [&]<class T>(T*) {
-    bool aligned = aligned_for_pack(y.data<T>()) && aligned_for_pack(a.data<T>()) && aligned_for_pack(b.data<T>());
+    bool aligned = aligned_for_pack(y.data<T>()) && aligned_for_pack(a.data<T>()) &&
+                   aligned_for_pack(b.data<T>());
     with_unit<T>(ca, cb, aligned, [&]<class U, int N>(Pack<U, N>*, int64_t unit) {
       int64_t n = y.numel() / unit;
-      launch("concat", concat_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, y.data<Pack<T, N>>(), a.data<Pack<T, N>>(), b.data<Pack<T, N>>(), n, ca / unit, cb / unit);
+      launch("concat", concat_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
+             y.data<Pack<T, N>>(), a.data<Pack<T, N>>(), b.data<Pack<T, N>>(), n, ca / unit,
+             cb / unit);
     });
   });
 }
@@ -120,11 +157,13 @@ void CudaKernels::split_channels(const GradSlot& da, const GradSlot& db, const T
   int64_t c = dy.dim(-1), ca = da ? da.tensor.dim(-1) : c - db.tensor.dim(-1), cb = c - ca;
   with_type(dy, [&]<class T>(T*) {
     auto start = [](const GradSlot& slot) { return slot ? slot.tensor.data<T>() : nullptr; };
-    bool aligned = aligned_for_pack(dy.data<T>()) && aligned_for_pack(start(da)) && aligned_for_pack(start(db));
+    bool aligned = aligned_for_pack(dy.data<T>()) && aligned_for_pack(start(da)) &&
+                   aligned_for_pack(start(db));
     with_unit<T>(ca, cb, aligned, [&]<class U, int N>(Pack<U, N>*, int64_t unit) {
       int64_t n = dy.numel() / unit;
-      launch("split", split_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, reinterpret_cast<Pack<T, N>*>(start(da)), reinterpret_cast<Pack<T, N>*>(start(db)), dy.data<Pack<T, N>>(), n, ca / unit,
-             cb / unit, da.accumulate, db.accumulate);
+      launch("split", split_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
+             reinterpret_cast<Pack<T, N>*>(start(da)), reinterpret_cast<Pack<T, N>*>(start(db)),
+             dy.data<Pack<T, N>>(), n, ca / unit, cb / unit, da.accumulate, db.accumulate);
     });
   });
 }
@@ -132,7 +171,10 @@ void CudaKernels::split_channels(const GradSlot& da, const GradSlot& db, const T
 void CudaKernels::upsample_nearest_forward(Tensor& y, const Tensor& x) {
   Call call(device_, "upsample_nearest_forward", x);
   Sizes s{x.dim(1), x.dim(2), x.dim(3), y.dim(1), y.dim(2)};
-  with_type(y, [&]<class T>(T*) { launch("upsample", upsample_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), x.data<T>(), y.numel(), s); });
+  with_type(y, [&]<class T>(T*) {
+    launch("upsample", upsample_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0,
+           stream_, y.data<T>(), x.data<T>(), y.numel(), s);
+  });
 }
 
 void CudaKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) {
@@ -141,7 +183,8 @@ void CudaKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy
   const Tensor& to = dx.tensor;
   Sizes s{to.dim(1), to.dim(2), to.dim(3), dy.dim(1), dy.dim(2)};
   with_type(dy, [&]<class T>(T*) {
-    launch("upsample_backward", upsample_backward_kernel<T>, {blocks_for(to.numel(), kMapBlock)}, kMapBlock, 0, stream_, to.data<T>(), dy.data<T>(), to.numel(), s, dx.accumulate);
+    launch("upsample_backward", upsample_backward_kernel<T>, {blocks_for(to.numel(), kMapBlock)},
+           kMapBlock, 0, stream_, to.data<T>(), dy.data<T>(), to.numel(), s, dx.accumulate);
   });
 }
 
@@ -150,12 +193,16 @@ void CudaKernels::take_rows(Tensor& y, const Tensor& table, const int32_t* rows,
   upload(ids, rows);
   with_type(y, [&]<class T>(T*) {
     with_type(table, [&]<class X>(X*) {
-      launch("take_rows", take_rows_kernel<T, X>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), table.data<X>(), ids.data<int32_t>(), y.numel(), table.dim(-1));
+      launch("take_rows", take_rows_kernel<T, X>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0,
+             stream_, y.data<T>(), table.data<X>(), ids.data<int32_t>(), y.numel(), table.dim(-1));
     });
   });
 }
 
-void CudaKernels::embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) {
+void CudaKernels::embedding_forward(Tensor& y,
+                                    const Tensor& table,
+                                    const int32_t* ids,
+                                    int64_t count) {
   Call call(device_, "embedding_forward", y, table);
   take_rows(y, table, ids, count);
 }
@@ -167,7 +214,10 @@ void CudaKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, i
 
 void CudaKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
   Call call(device_, "timestep_embedding", y);
-  with_type(y, [&]<class T>(T*) { launch("timestep", timestep_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_, y.data<T>(), timesteps.f32(), y.numel(), y.dim(1) / 2, args); });
+  with_type(y, [&]<class T>(T*) {
+    launch("timestep", timestep_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0,
+           stream_, y.data<T>(), timesteps.f32(), y.numel(), y.dim(1) / 2, args);
+  });
 }
 
 void CudaKernels::nchw_to_nhwc(Tensor& y, const Tensor& x) {

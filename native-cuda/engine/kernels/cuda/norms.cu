@@ -1,6 +1,7 @@
-// Group norm (+ SiLU) and layer norm. A group norm is three passes: sums per channel in chunks of pixels, one warp per image and
-// group that turns them into a line per channel, and the line applied. Statistics are taken around a value of the channel itself, so that a mean
-// far from zero costs no digits.
+// Group norm (+ SiLU) and layer norm. A group norm is three passes: sums per channel in chunks of
+// pixels, one warp per image and group that turns them into a line per channel, and the line
+// applied. Statistics are taken around a value of the channel itself, so that a mean far from zero
+// costs no digits.
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/cuda_kernels.h"
@@ -32,8 +33,20 @@ struct StatisticsTerms {
 
 // One warp per image and group. line[0] and line[1] (images, c): y = x * line[0] + line[1].
 template <class T>
-__global__ void group_statistics_kernel(float* mean, float* rstd, float* line, const Sums<2>* partial, const T* x, const float* gamma, const float* beta, int64_t pixels, int64_t c, int64_t width, int64_t chunks, double eps) {
-  int64_t groups = c / width, image = blockIdx.x / groups, group = blockIdx.x % groups, first = group * width;
+__global__ void group_statistics_kernel(float* mean,
+                                        float* rstd,
+                                        float* line,
+                                        const Sums<2>* partial,
+                                        const T* x,
+                                        const float* gamma,
+                                        const float* beta,
+                                        int64_t pixels,
+                                        int64_t c,
+                                        int64_t width,
+                                        int64_t chunks,
+                                        double eps) {
+  int64_t groups = c / width, image = blockIdx.x / groups, group = blockIdx.x % groups,
+          first = group * width;
   double n = double(pixels), sum = 0, squares = 0;
   auto channel_sums = [&](int64_t channel, double& s, double& q) {
     s = q = 0;
@@ -43,7 +56,9 @@ __global__ void group_statistics_kernel(float* mean, float* rstd, float* line, c
       q += double(p.of[1]);
     }
   };
-  auto channel_mean = [&](int64_t channel, double s) { return double(widen(x[image * pixels * c + channel])) + s / n; };
+  auto channel_mean = [&](int64_t channel, double s) {
+    return double(widen(x[image * pixels * c + channel])) + s / n;
+  };
   for (int64_t i = threadIdx.x; i < width; i += kWarp) {
     double s, q;
     channel_sums(first + i, s, q);
@@ -107,9 +122,19 @@ struct BackwardTerms {
   }
 };
 
-// One warp per image and group. lines (3, images, c): dx = d * lines[0] + x * lines[1] + lines[2], with d = dy, after SiLU's derivative.
-__global__ void group_backward_lines_kernel(float* lines, const Sums<2>* partial, const float* mean, const float* rstd, const float* gamma, int64_t pixels, int64_t c, int64_t width, int64_t chunks) {
-  int64_t groups = c / width, images = gridDim.x / groups, image = blockIdx.x / groups, first = blockIdx.x % groups * width;
+// One warp per image and group. lines (3, images, c): dx = d * lines[0] + x * lines[1] + lines[2],
+// with d = dy, after SiLU's derivative.
+__global__ void group_backward_lines_kernel(float* lines,
+                                            const Sums<2>* partial,
+                                            const float* mean,
+                                            const float* rstd,
+                                            const float* gamma,
+                                            int64_t pixels,
+                                            int64_t c,
+                                            int64_t width,
+                                            int64_t chunks) {
+  int64_t groups = c / width, images = gridDim.x / groups, image = blockIdx.x / groups,
+          first = blockIdx.x % groups * width;
   double sum = 0, product = 0;
   for (int64_t i = threadIdx.x; i < width; i += kWarp) {
     double s = 0, p = 0;
@@ -121,7 +146,8 @@ __global__ void group_backward_lines_kernel(float* lines, const Sums<2>* partial
     sum += s * double(gamma[first + i]);
     product += p * double(gamma[first + i]);
   }
-  double n = double(pixels) * double(width), mu = double(mean[blockIdx.x]), scale = double(rstd[blockIdx.x]);
+  double n = double(pixels) * double(width), mu = double(mean[blockIdx.x]),
+         scale = double(rstd[blockIdx.x]);
   sum = warp_sum(sum) / n;
   product = warp_sum(product) / n;
   for (int64_t i = threadIdx.x; i < width; i += kWarp) {
@@ -133,7 +159,19 @@ __global__ void group_backward_lines_kernel(float* lines, const Sums<2>* partial
 }
 
 template <class T>
-__global__ void group_backward_kernel(T* dx, const T* dy, const T* x, const float* lines, const float* mean, const float* rstd, const float* gamma, const float* beta, int64_t size, int c, int width, bool silu, bool accumulate) {
+__global__ void group_backward_kernel(T* dx,
+                                      const T* dy,
+                                      const T* x,
+                                      const float* lines,
+                                      const float* mean,
+                                      const float* rstd,
+                                      const float* gamma,
+                                      const float* beta,
+                                      int64_t size,
+                                      int c,
+                                      int width,
+                                      bool silu,
+                                      bool accumulate) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= size) return;
   int64_t image = blockIdx.y, images = gridDim.y;
@@ -142,7 +180,8 @@ __global__ void group_backward_kernel(T* dx, const T* dy, const T* x, const floa
   float value = widen(x[image * size + i]), d = widen(dy[image * size + i]);
   if (silu) {
     int64_t group = image * (c / width) + channel / width;
-    d *= activate_derivative((value - mean[group]) * rstd[group] * gamma[channel] + beta[channel], Activation::Silu);
+    d *= activate_derivative((value - mean[group]) * rstd[group] * gamma[channel] + beta[channel],
+                             Activation::Silu);
   }
   float out = d * at[0] + value * at[images * c] + at[2 * images * c];
   T* to = dx + image * size + i;
@@ -150,7 +189,13 @@ __global__ void group_backward_kernel(T* dx, const T* dy, const T* x, const floa
 }
 
 // dgamma = sum of the second sums, dbeta of the first, over images and chunks in their order
-__global__ void norm_parameters_kernel(float* dgamma, float* dbeta, const Sums<2>* partial, int64_t c, int64_t count, bool add_gamma, bool add_beta) {
+__global__ void norm_parameters_kernel(float* dgamma,
+                                       float* dbeta,
+                                       const Sums<2>* partial,
+                                       int64_t c,
+                                       int64_t count,
+                                       bool add_gamma,
+                                       bool add_beta) {
   int64_t channel = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (channel >= c) return;
   float s = 0, p = 0;
@@ -166,10 +211,20 @@ __global__ void norm_parameters_kernel(float* dgamma, float* dbeta, const Sums<2
 
 constexpr int kRowWarps = 4;
 
-__device__ __forceinline__ int64_t row_of_warp() { return int64_t(blockIdx.x) * kRowWarps + threadIdx.x / kWarp; }
+__device__ __forceinline__ int64_t row_of_warp() {
+  return int64_t(blockIdx.x) * kRowWarps + threadIdx.x / kWarp;
+}
 
 template <class T>
-__global__ void layer_norm_kernel(T* y, float* mean, float* rstd, const T* x, const float* gamma, const float* beta, int64_t rows, int64_t c, float eps) {
+__global__ void layer_norm_kernel(T* y,
+                                  float* mean,
+                                  float* rstd,
+                                  const T* x,
+                                  const float* gamma,
+                                  const float* beta,
+                                  int64_t rows,
+                                  int64_t c,
+                                  float eps) {
   int64_t row = row_of_warp();
   if (row >= rows) return;
   int lane = int(threadIdx.x) % kWarp;
@@ -186,11 +241,20 @@ __global__ void layer_norm_kernel(T* y, float* mean, float* rstd, const T* x, co
     mean[row] = mu;
     rstd[row] = scale;
   }
-  for (int64_t i = lane; i < c; i += kWarp) y[row * c + i] = narrow<T>((widen(from[i]) - mu) * scale * gamma[i] + beta[i]);
+  for (int64_t i = lane; i < c; i += kWarp)
+    y[row * c + i] = narrow<T>((widen(from[i]) - mu) * scale * gamma[i] + beta[i]);
 }
 
 template <class T>
-__global__ void layer_norm_backward_kernel(T* dx, const T* dy, const T* x, const float* mean, const float* rstd, const float* gamma, int64_t rows, int64_t c, bool accumulate) {
+__global__ void layer_norm_backward_kernel(T* dx,
+                                           const T* dy,
+                                           const T* x,
+                                           const float* mean,
+                                           const float* rstd,
+                                           const float* gamma,
+                                           int64_t rows,
+                                           int64_t c,
+                                           bool accumulate) {
   int64_t row = row_of_warp();
   if (row >= rows) return;
   int lane = int(threadIdx.x) % kWarp;
@@ -203,7 +267,8 @@ __global__ void layer_norm_backward_kernel(T* dx, const T* dy, const T* x, const
   sum = warp_sum(sum) / float(c);
   product = warp_sum(product) / float(c);
   for (int64_t i = lane; i < c; i += kWarp) {
-    float normal = (widen(x[row * c + i]) - mu) * scale, out = scale * (widen(dy[row * c + i]) * gamma[i] - sum - normal * product);
+    float normal = (widen(x[row * c + i]) - mu) * scale,
+          out = scale * (widen(dy[row * c + i]) * gamma[i] - sum - normal * product);
     T* to = dx + row * c + i;
     *to = narrow<T>(accumulate ? widen(*to) + out : out);
   }
@@ -228,76 +293,137 @@ __global__ void l2_normalize_kernel(T* y, const T* x, int64_t rows, int64_t c) {
   if (row >= rows) return;
   int lane = int(threadIdx.x) % kWarp;
   float squares = 0;
-  for (int64_t i = lane; i < c; i += kWarp) squares += widen(x[row * c + i]) * widen(x[row * c + i]);
+  for (int64_t i = lane; i < c; i += kWarp)
+    squares += widen(x[row * c + i]) * widen(x[row * c + i]);
   squares = warp_sum(squares);
-  float factor = squares > 0 ? 1 / sqrtf(squares) : 0;  // a row of zeros has no direction and stays as it is
-  for (int64_t i = lane; i < c; i += kWarp) y[row * c + i] = narrow<T>(widen(x[row * c + i]) * factor);
+  float factor =
+      squares > 0 ? 1 / sqrtf(squares) : 0;  // a row of zeros has no direction and stays as it is
+  for (int64_t i = lane; i < c; i += kWarp)
+    y[row * c + i] = narrow<T>(widen(x[row * c + i]) * factor);
 }
 
 }  // namespace
 
-void CudaKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
+void CudaKernels::group_norm_forward(Tensor& y,
+                                     Tensor& mean,
+                                     Tensor& rstd,
+                                     const Tensor& x,
+                                     const Tensor& gamma,
+                                     const Tensor& beta,
+                                     const GroupNormArgs& args) {
   Call call(device_, "group_norm_forward", x);
-  int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c), width = c / args.groups;
+  int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c),
+          width = c / args.groups;
   Chunks chunks(pixels);
-  Tensor partial(scratch_, {images * chunks.count * c * 2}, DType::F32), line(scratch_, {2 * images * c}, DType::F32);
+  Tensor partial(scratch_, {images * chunks.count * c * 2}, DType::F32),
+      line(scratch_, {2 * images * c}, DType::F32);
   with_type(x, [&]<class T>(T*) {
-    column_sums("group_sums", stream_, StatisticsTerms<T>{x.data<T>(), pixels, c}, images, pixels, c, chunks, partial.data<Sums<2>>());
-    launch("group_statistics", group_statistics_kernel<T>, {unsigned(images * args.groups)}, kWarp, 0, stream_, mean.f32(), rstd.f32(), line.f32(), partial.data<Sums<2>>(), x.data<T>(), gamma.f32(), beta.f32(), pixels, c, width,
-           chunks.count, args.eps);
+    column_sums("group_sums", stream_, StatisticsTerms<T>{x.data<T>(), pixels, c}, images, pixels,
+                c, chunks, partial.data<Sums<2>>());
+    launch("group_statistics", group_statistics_kernel<T>, {unsigned(images * args.groups)}, kWarp,
+           0, stream_, mean.f32(), rstd.f32(), line.f32(), partial.data<Sums<2>>(), x.data<T>(),
+           gamma.f32(), beta.f32(), pixels, c, width, chunks.count, args.eps);
     int64_t size = pixels * c;
-    auto apply = [&](auto kernel, int64_t n) { launch("group_apply", kernel, {blocks_for(size, kMapBlock * n), unsigned(images)}, kMapBlock, 0, stream_, y.data<T>(), x.data<T>(), line.f32(), size, int(c)); };
-    bool packs = c % kMapWidth == 0 && aligned_for_pack(x.data<T>()) && aligned_for_pack(y.data<T>());
-    if (packs && args.silu) apply(group_apply_kernel<T, kMapWidth, true>, kMapWidth);
-    else if (packs) apply(group_apply_kernel<T, kMapWidth, false>, kMapWidth);
-    else if (args.silu) apply(group_apply_kernel<T, 1, true>, 1);
-    else apply(group_apply_kernel<T, 1, false>, 1);
+    auto apply = [&](auto kernel, int64_t n) {
+      launch("group_apply", kernel, {blocks_for(size, kMapBlock * n), unsigned(images)}, kMapBlock,
+             0, stream_, y.data<T>(), x.data<T>(), line.f32(), size, int(c));
+    };
+    bool packs =
+        c % kMapWidth == 0 && aligned_for_pack(x.data<T>()) && aligned_for_pack(y.data<T>());
+    if (packs && args.silu)
+      apply(group_apply_kernel<T, kMapWidth, true>, kMapWidth);
+    else if (packs)
+      apply(group_apply_kernel<T, kMapWidth, false>, kMapWidth);
+    else if (args.silu)
+      apply(group_apply_kernel<T, 1, true>, 1);
+    else
+      apply(group_apply_kernel<T, 1, false>, 1);
   });
 }
 
-void CudaKernels::norm_parameters(const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& partial, int64_t c, int64_t count) {
+void CudaKernels::norm_parameters(const GradSlot& dgamma,
+                                  const GradSlot& dbeta,
+                                  const Tensor& partial,
+                                  int64_t c,
+                                  int64_t count) {
   if (!dgamma && !dbeta) return;
-  launch("norm_parameters", norm_parameters_kernel, {blocks_for(c, kMapBlock)}, kMapBlock, 0, stream_, dgamma ? dgamma.tensor.f32() : nullptr, dbeta ? dbeta.tensor.f32() : nullptr, partial.data<Sums<2>>(), c, count,
-         dgamma.accumulate, dbeta.accumulate);
+  launch("norm_parameters", norm_parameters_kernel, {blocks_for(c, kMapBlock)}, kMapBlock, 0,
+         stream_, dgamma ? dgamma.tensor.f32() : nullptr, dbeta ? dbeta.tensor.f32() : nullptr,
+         partial.data<Sums<2>>(), c, count, dgamma.accumulate, dbeta.accumulate);
 }
 
-void CudaKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
+void CudaKernels::group_norm_backward(const GradSlot& dx,
+                                      const GradSlot& dgamma,
+                                      const GradSlot& dbeta,
+                                      const Tensor& dy,
+                                      const Tensor& x,
+                                      const Tensor& mean,
+                                      const Tensor& rstd,
+                                      const Tensor& gamma,
+                                      const Tensor& beta,
+                                      const GroupNormArgs& args) {
   if (!dx && !dgamma && !dbeta) return;
   Call call(device_, "group_norm_backward", x);
-  int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c), width = c / args.groups;
+  int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c),
+          width = c / args.groups;
   Chunks chunks(pixels);
   Tensor partial(scratch_, {images * chunks.count * c * 2}, DType::F32);
   with_type(x, [&]<class T>(T*) {
-    BackwardTerms<T> terms{dy.data<T>(), x.data<T>(), mean.f32(), rstd.f32(), gamma.f32(), beta.f32(), pixels, c, width, args.silu};
-    column_sums("group_backward_sums", stream_, terms, images, pixels, c, chunks, partial.data<Sums<2>>());
+    BackwardTerms<T> terms{dy.data<T>(), x.data<T>(), mean.f32(), rstd.f32(), gamma.f32(),
+                           beta.f32(),   pixels,      c,          width,      args.silu};
+    column_sums("group_backward_sums", stream_, terms, images, pixels, c, chunks,
+                partial.data<Sums<2>>());
     if (!dx) return;
     Tensor lines(scratch_, {3 * images * c}, DType::F32);
-    launch("group_backward_lines", group_backward_lines_kernel, {unsigned(images * args.groups)}, kWarp, 0, stream_, lines.f32(), partial.data<Sums<2>>(), mean.f32(), rstd.f32(), gamma.f32(), pixels, c, width, chunks.count);
-    launch("group_backward", group_backward_kernel<T>, {blocks_for(pixels * c, kMapBlock), unsigned(images)}, kMapBlock, 0, stream_, dx.tensor.data<T>(), dy.data<T>(), x.data<T>(), lines.f32(), mean.f32(), rstd.f32(), gamma.f32(),
-           beta.f32(), pixels * c, int(c), int(width), args.silu, dx.accumulate);
+    launch("group_backward_lines", group_backward_lines_kernel, {unsigned(images * args.groups)},
+           kWarp, 0, stream_, lines.f32(), partial.data<Sums<2>>(), mean.f32(), rstd.f32(),
+           gamma.f32(), pixels, c, width, chunks.count);
+    launch("group_backward", group_backward_kernel<T>,
+           {blocks_for(pixels * c, kMapBlock), unsigned(images)}, kMapBlock, 0, stream_,
+           dx.tensor.data<T>(), dy.data<T>(), x.data<T>(), lines.f32(), mean.f32(), rstd.f32(),
+           gamma.f32(), beta.f32(), pixels * c, int(c), int(width), args.silu, dx.accumulate);
   });
   norm_parameters(dgamma, dbeta, partial, c, images * chunks.count);
 }
 
-void CudaKernels::layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+void CudaKernels::layer_norm_forward(Tensor& y,
+                                     Tensor& mean,
+                                     Tensor& rstd,
+                                     const Tensor& x,
+                                     const Tensor& gamma,
+                                     const Tensor& beta,
+                                     double eps) {
   Call call(device_, "layer_norm_forward", x);
   int64_t c = x.dim(-1), rows = x.numel() / c;
   with_type(x, [&]<class T>(T*) {
-    launch("layer_norm", layer_norm_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp, 0, stream_, y.data<T>(), mean.f32(), rstd.f32(), x.data<T>(), gamma.f32(), beta.f32(), rows, c, float(eps));
+    launch("layer_norm", layer_norm_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp, 0,
+           stream_, y.data<T>(), mean.f32(), rstd.f32(), x.data<T>(), gamma.f32(), beta.f32(), rows,
+           c, float(eps));
   });
 }
 
-void CudaKernels::layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma) {
+void CudaKernels::layer_norm_backward(const GradSlot& dx,
+                                      const GradSlot& dgamma,
+                                      const GradSlot& dbeta,
+                                      const Tensor& dy,
+                                      const Tensor& x,
+                                      const Tensor& mean,
+                                      const Tensor& rstd,
+                                      const Tensor& gamma) {
   if (!dx && !dgamma && !dbeta) return;
   Call call(device_, "layer_norm_backward", x);
   int64_t c = x.dim(-1), rows = x.numel() / c;
   with_type(x, [&]<class T>(T*) {
     if (dx)
-      launch("layer_norm_backward", layer_norm_backward_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp, 0, stream_, dx.tensor.data<T>(), dy.data<T>(), x.data<T>(), mean.f32(), rstd.f32(), gamma.f32(), rows, c, dx.accumulate);
+      launch("layer_norm_backward", layer_norm_backward_kernel<T>, {blocks_for(rows, kRowWarps)},
+             kRowWarps * kWarp, 0, stream_, dx.tensor.data<T>(), dy.data<T>(), x.data<T>(),
+             mean.f32(), rstd.f32(), gamma.f32(), rows, c, dx.accumulate);
     if (!dgamma && !dbeta) return;
     Chunks chunks(rows);
     Tensor partial(scratch_, {chunks.count * c * 2}, DType::F32);
-    column_sums("layer_parameters", stream_, LayerTerms<T>{dy.data<T>(), x.data<T>(), mean.f32(), rstd.f32(), c}, 1, rows, c, chunks, partial.data<Sums<2>>());
+    column_sums("layer_parameters", stream_,
+                LayerTerms<T>{dy.data<T>(), x.data<T>(), mean.f32(), rstd.f32(), c}, 1, rows, c,
+                chunks, partial.data<Sums<2>>());
     norm_parameters(dgamma, dbeta, partial, c, chunks.count);
   });
 }
@@ -305,7 +431,10 @@ void CudaKernels::layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma
 void CudaKernels::l2_normalize(Tensor& y, const Tensor& x) {
   Call call(device_, "l2_normalize", x);
   int64_t c = x.dim(-1), rows = x.numel() / c;
-  with_type(x, [&]<class T>(T*) { launch("l2_normalize", l2_normalize_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp, 0, stream_, y.data<T>(), x.data<T>(), rows, c); });
+  with_type(x, [&]<class T>(T*) {
+    launch("l2_normalize", l2_normalize_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp,
+           0, stream_, y.data<T>(), x.data<T>(), rows, c);
+  });
 }
 
 }  // namespace spindle::cuda

@@ -1,4 +1,5 @@
-// Attention by kernels of our own, for the shapes that cuDNN does not take: which of them a call goes to.
+// Attention by kernels of our own, for the shapes that cuDNN does not take: which of them a call
+// goes to.
 #include "kernels/cuda/own_attention.h"
 
 #include <cmath>
@@ -22,34 +23,55 @@ Operands<T> operands(const Tensor& q, const Tensor& k, const Tensor& v, const Si
 
 class OwnAttention : public FusedAttention {
  public:
-  explicit OwnAttention(const LibraryOptions& options) : options_(options), stream_(static_cast<Stream>(options.stream)) {}
+  explicit OwnAttention(const LibraryOptions& options)
+      : options_(options), stream_(static_cast<Stream>(options.stream)) {}
 
   const char* name() const override { return "own"; }
 
   bool takes(const AttentionShape& s, bool) override {
-    return (s.dtype == DType::F32 || s.dtype == DType::BF16) && s.width >= 1 && s.width <= kMaxWidth && s.batch <= 65535 && s.heads <= 65535 && s.queries < (int64_t(1) << 30) && s.keys < (int64_t(1) << 30);
+    return (s.dtype == DType::F32 || s.dtype == DType::BF16) && s.width >= 1 &&
+           s.width <= kMaxWidth && s.batch <= 65535 && s.heads <= 65535 &&
+           s.queries < (int64_t(1) << 30) && s.keys < (int64_t(1) << 30);
   }
 
-  void forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void forward(Tensor& o,
+               Tensor& lse,
+               const Tensor& q,
+               const Tensor& k,
+               const Tensor& v,
+               const AttentionArgs& args) override {
     const Sizes s = sizes(q, k, args);
     typed(q.dtype(), [&]<class T>(T*) {
       const Operands<T> in = operands<T>(q, k, v, s);
       if constexpr (std::is_same_v<T, bf16>)
-        if (tensor_cores(s, {o.raw(), q.raw(), k.raw(), v.raw()})) return tensor_forward(stream_, q.dim(0), o.data<T>(), lse.f32(), in);
+        if (tensor_cores(s, {o.raw(), q.raw(), k.raw(), v.raw()}))
+          return tensor_forward(stream_, q.dim(0), o.data<T>(), lse.f32(), in);
       plain_forward(stream_, q.dim(0), o.data<T>(), lse.f32(), in);
     });
   }
 
-  void backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void backward(const GradSlot& dq,
+                const GradSlot& dk,
+                const GradSlot& dv,
+                const Tensor& d_o,
+                const Tensor& o,
+                const Tensor& lse,
+                const Tensor& q,
+                const Tensor& k,
+                const Tensor& v,
+                const AttentionArgs& args) override {
     const Sizes s = sizes(q, k, args);
     Tensor delta(*options_.scratch, lse.shape(), DType::F32);
     typed(q.dtype(), [&]<class T>(T*) {
       output_products<T>(stream_, q.dim(0), delta.f32(), d_o.data<T>(), o.data<T>(), s);
       auto start = [](const GradSlot& slot) { return slot ? slot.tensor.data<T>() : nullptr; };
       const Operands<T> in = operands<T>(q, k, v, s);
-      const Gradients<T> gradients{d_o.data<T>(), lse.f32(), delta.f32(), start(dq), start(dk), start(dv), int(dq.accumulate), int(dk.accumulate), int(dv.accumulate)};
+      const Gradients<T> gradients{d_o.data<T>(),      lse.f32(),          delta.f32(),
+                                   start(dq),          start(dk),          start(dv),
+                                   int(dq.accumulate), int(dk.accumulate), int(dv.accumulate)};
       if constexpr (std::is_same_v<T, bf16>)
-        if (tensor_cores(s, {q.raw(), k.raw(), v.raw(), d_o.raw()})) return tensor_backward(stream_, q.dim(0), in, gradients);
+        if (tensor_cores(s, {q.raw(), k.raw(), v.raw(), d_o.raw()}))
+          return tensor_backward(stream_, q.dim(0), in, gradients);
       plain_backward(stream_, q.dim(0), in, gradients);
     });
   }
@@ -57,16 +79,29 @@ class OwnAttention : public FusedAttention {
  private:
   Sizes sizes(const Tensor& q, const Tensor& k, const AttentionArgs& args) {
     AttentionShape shape(q, k, args);
-    require(takes(shape, true) && shape.width * shape.heads == q.dim(2), "[cuda] attention: expected float32 or bfloat16 and heads of 1 to ", kMaxWidth, " columns, got q ", q.shape(), " ", dtype_name(q.dtype()), " in ", args.heads, " heads");
-    return {int(shape.heads), int(shape.width), int(shape.queries), int(shape.keys), int(shape.causal), float(args.scale != 0 ? args.scale : 1 / std::sqrt(double(shape.width))), q.dim(2)};
+    require(takes(shape, true) && shape.width * shape.heads == q.dim(2),
+            "[cuda] attention: expected float32 or bfloat16 and heads of 1 to ", kMaxWidth,
+            " columns, got q ", q.shape(), " ", dtype_name(q.dtype()), " in ", args.heads,
+            " heads");
+    return {int(shape.heads),
+            int(shape.width),
+            int(shape.queries),
+            int(shape.keys),
+            int(shape.causal),
+            float(args.scale != 0 ? args.scale : 1 / std::sqrt(double(shape.width))),
+            q.dim(2)};
   }
 
-  static bool tensor_cores(const Sizes& s, std::initializer_list<const void*> pointers) { return s.width % 8 == 0 && s.width <= kMaxTensorWidth && aligned(pointers); }
+  static bool tensor_cores(const Sizes& s, std::initializer_list<const void*> pointers) {
+    return s.width % 8 == 0 && s.width <= kMaxTensorWidth && aligned(pointers);
+  }
 
   template <class F>
   static void typed(DType dtype, F&& f) {
-    if (dtype == DType::BF16) f(static_cast<bf16*>(nullptr));
-    else f(static_cast<float*>(nullptr));
+    if (dtype == DType::BF16)
+      f(static_cast<bf16*>(nullptr));
+    else
+      f(static_cast<float*>(nullptr));
   }
 
   LibraryOptions options_;
@@ -75,6 +110,8 @@ class OwnAttention : public FusedAttention {
 
 }  // namespace
 
-std::unique_ptr<FusedAttention> make_own_attention(const LibraryOptions& options) { return std::make_unique<OwnAttention>(options); }
+std::unique_ptr<FusedAttention> make_own_attention(const LibraryOptions& options) {
+  return std::make_unique<OwnAttention>(options);
+}
 
 }  // namespace spindle::cuda

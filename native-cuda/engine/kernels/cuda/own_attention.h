@@ -1,4 +1,5 @@
-// What the kernels of own_attention_tensor.cu and own_attention_plain.cu have in common, and how they are started.
+// What the kernels of own_attention_tensor.cu and own_attention_plain.cu have in common, and how
+// they are started.
 #pragma once
 #include "kernels/cuda/device_code.h"
 #include "kernels/cuda/fused_attention.h"
@@ -15,13 +16,22 @@ struct Sizes {
   float scale;
   int64_t channels;
 
-  __device__ int64_t query(int64_t b, int h, int64_t i) const { return (b * queries + i) * channels + int64_t(h) * width; }
-  __device__ int64_t key(int64_t b, int h, int64_t j) const { return (b * keys + j) * channels + int64_t(h) * width; }
-  __device__ int64_t row(int64_t b, int h, int64_t i) const { return (b * heads + h) * queries + i; }
-  __device__ bool sees(int i, int j) const { return i < queries && j < keys && (!causal || j <= i); }
+  __device__ int64_t query(int64_t b, int h, int64_t i) const {
+    return (b * queries + i) * channels + int64_t(h) * width;
+  }
+  __device__ int64_t key(int64_t b, int h, int64_t j) const {
+    return (b * keys + j) * channels + int64_t(h) * width;
+  }
+  __device__ int64_t row(int64_t b, int h, int64_t i) const {
+    return (b * heads + h) * queries + i;
+  }
+  __device__ bool sees(int i, int j) const {
+    return i < queries && j < keys && (!causal || j <= i);
+  }
 };
 
-// One call's operands, as fused_attention.h says; T is their type. In backward, o is not read, delta (B,heads,Tq) is.
+// One call's operands, as fused_attention.h says; T is their type. In backward, o is not read,
+// delta (B,heads,Tq) is.
 template <class T>
 struct Operands {
   const T *q, *k, *v;
@@ -35,19 +45,33 @@ struct Gradients {
   int accumulate_q, accumulate_k, accumulate_v;
 };
 
-inline unsigned blocks(int64_t rows, int64_t per_block) { return unsigned((rows + per_block - 1) / per_block); }
+inline unsigned blocks(int64_t rows, int64_t per_block) {
+  return unsigned((rows + per_block - 1) / per_block);
+}
 
-// On tensor cores: bfloat16, widths of at most kMaxTensorWidth that are multiples of 8, addresses that are multiples of 16.
+// On tensor cores: bfloat16, widths of at most kMaxTensorWidth that are multiples of 8, addresses
+// that are multiples of 16.
 void tensor_forward(Stream stream, int64_t images, bf16* o, float* lse, const Operands<bf16>& in);
-void tensor_backward(Stream stream, int64_t images, const Operands<bf16>& in, const Gradients<bf16>& gradients);
+void tensor_backward(Stream stream,
+                     int64_t images,
+                     const Operands<bf16>& in,
+                     const Gradients<bf16>& gradients);
 
 // Plain loops: float or bf16, widths of at most kMaxWidth.
 template <class T>
 void plain_forward(Stream stream, int64_t images, T* o, float* lse, const Operands<T>& in);
 template <class T>
-void plain_backward(Stream stream, int64_t images, const Operands<T>& in, const Gradients<T>& gradients);
+void plain_backward(Stream stream,
+                    int64_t images,
+                    const Operands<T>& in,
+                    const Gradients<T>& gradients);
 // delta (B,heads,Tq) = sum over the head's columns of d_o * o, for both.
 template <class T>
-void output_products(Stream stream, int64_t images, float* delta, const T* d_o, const T* o, const Sizes& s);
+void output_products(Stream stream,
+                     int64_t images,
+                     float* delta,
+                     const T* d_o,
+                     const T* o,
+                     const Sizes& s);
 
 }  // namespace spindle::cuda::own_attention

@@ -1,4 +1,5 @@
-// Attention by plain loops, for float32 and odd widths: a warp per row, a lane per key of 32, and per 32nd column of the sums.
+// Attention by plain loops, for float32 and odd widths: a warp per row, a lane per key of 32, and
+// per 32nd column of the sums.
 #include "kernels/cuda/own_attention.h"
 
 namespace spindle::cuda::own_attention {
@@ -15,7 +16,11 @@ __device__ float dot(const T* a, const T* b, int n) {
 }
 
 template <class T>
-__device__ void store_columns(T* to, const float (&sum)[kColumns], float factor, int width, bool accumulate) {
+__device__ void store_columns(T* to,
+                              const float (&sum)[kColumns],
+                              float factor,
+                              int width,
+                              bool accumulate) {
   const int lane = int(threadIdx.x) % kWarp;
   for (int n = 0; n < kColumns; ++n) {
     int c = n * kWarp + lane;
@@ -28,7 +33,12 @@ __device__ void store_columns(T* to, const float (&sum)[kColumns], float factor,
 
 // sum += weight of lane j times row j, for 32 rows from `rows` on
 template <class T>
-__device__ void add_rows(float (&sum)[kColumns], float weight, const T* rows, int64_t channels, int count, int width) {
+__device__ void add_rows(float (&sum)[kColumns],
+                         float weight,
+                         const T* rows,
+                         int64_t channels,
+                         int count,
+                         int width) {
   const int lane = int(threadIdx.x) % kWarp;
   for (int j = 0; j < kWarp; ++j) {
     float w = __shfl_sync(kAllLanes, weight, j);
@@ -41,23 +51,32 @@ __device__ void add_rows(float (&sum)[kColumns], float weight, const T* rows, in
 }
 
 __device__ __forceinline__ float warp_max(float x) {
-  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, lanes));
+  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2)
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, lanes));
   return x;
 }
 
 __device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
 
 template <class T>
-__global__ void plain_forward_kernel(T* o, float* lse, const T* q, const T* k, const T* v, Sizes s) {
-  const int lane = int(threadIdx.x) % kWarp, i = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
+__global__ void plain_forward_kernel(T* o,
+                                     float* lse,
+                                     const T* q,
+                                     const T* k,
+                                     const T* v,
+                                     Sizes s) {
+  const int lane = int(threadIdx.x) % kWarp,
+            i = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
   const int64_t image = blockIdx.z;
   if (i >= s.queries) return;  // a whole warp
   const T* row = q + s.query(image, head, i);
   float sum[kColumns] = {}, highest = kMinusInfinity, total = 0;
   const int last = s.causal ? smaller(s.keys, i + 1) : s.keys;
   for (int j = 0; j < last; j += kWarp) {
-    float score = j + lane < last ? s.scale * dot(row, k + s.key(image, head, j + lane), s.width) : kMinusInfinity;
-    float best = fmaxf(highest, warp_max(score)), before = expf(highest - best), p = expf(score - best);
+    float score = j + lane < last ? s.scale * dot(row, k + s.key(image, head, j + lane), s.width)
+                                  : kMinusInfinity;
+    float best = fmaxf(highest, warp_max(score)), before = expf(highest - best),
+          p = expf(score - best);
     total = total * before + warp_sum(p);
     highest = best;
     for (int n = 0; n < kColumns; ++n) sum[n] *= before;
@@ -70,7 +89,8 @@ __global__ void plain_forward_kernel(T* o, float* lse, const T* q, const T* k, c
 template <class T>
 __global__ void plain_backward_query_kernel(Operands<T> in, Gradients<T> g) {
   const Sizes& s = in.s;
-  const int lane = int(threadIdx.x) % kWarp, i = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
+  const int lane = int(threadIdx.x) % kWarp,
+            i = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
   const int64_t image = blockIdx.z;
   if (i >= s.queries) return;
   const T *row = in.q + s.query(image, head, i), *out = g.d_o + s.query(image, head, i);
@@ -79,8 +99,10 @@ __global__ void plain_backward_query_kernel(Operands<T> in, Gradients<T> g) {
   for (int j = 0; j < last; j += kWarp) {
     float ds = 0;
     if (j + lane < last) {
-      float p = expf(s.scale * dot(row, in.k + s.key(image, head, j + lane), s.width) - g.lse[s.row(image, head, i)]);
-      ds = p * (dot(out, in.v + s.key(image, head, j + lane), s.width) - g.delta[s.row(image, head, i)]);
+      float p = expf(s.scale * dot(row, in.k + s.key(image, head, j + lane), s.width) -
+                     g.lse[s.row(image, head, i)]);
+      ds = p * (dot(out, in.v + s.key(image, head, j + lane), s.width) -
+                g.delta[s.row(image, head, i)]);
     }
     add_rows(sum, ds, in.k + s.key(image, head, j), s.channels, smaller(kWarp, last - j), s.width);
   }
@@ -90,7 +112,8 @@ __global__ void plain_backward_query_kernel(Operands<T> in, Gradients<T> g) {
 template <class T>
 __global__ void plain_backward_key_kernel(Operands<T> in, Gradients<T> g) {
   const Sizes& s = in.s;
-  const int lane = int(threadIdx.x) % kWarp, j = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
+  const int lane = int(threadIdx.x) % kWarp,
+            j = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
   const int64_t image = blockIdx.z;
   if (j >= s.keys) return;
   const T *key = in.k + s.key(image, head, j), *value = in.v + s.key(image, head, j);
@@ -98,8 +121,10 @@ __global__ void plain_backward_key_kernel(Operands<T> in, Gradients<T> g) {
   for (int i = s.causal ? j : 0; i < s.queries; i += kWarp) {
     float p = 0, ds = 0;
     if (i + lane < s.queries) {
-      p = expf(s.scale * dot(in.q + s.query(image, head, i + lane), key, s.width) - g.lse[s.row(image, head, i + lane)]);
-      ds = p * (dot(g.d_o + s.query(image, head, i + lane), value, s.width) - g.delta[s.row(image, head, i + lane)]);
+      p = expf(s.scale * dot(in.q + s.query(image, head, i + lane), key, s.width) -
+               g.lse[s.row(image, head, i + lane)]);
+      ds = p * (dot(g.d_o + s.query(image, head, i + lane), value, s.width) -
+                g.delta[s.row(image, head, i + lane)]);
     }
     int count = smaller(kWarp, s.queries - i);
     add_rows(sum_v, p, g.d_o + s.query(image, head, i), s.channels, count, s.width);
@@ -111,7 +136,8 @@ __global__ void plain_backward_key_kernel(Operands<T> in, Gradients<T> g) {
 
 template <class T>
 __global__ void delta_kernel(float* delta, const T* d_o, const T* o, Sizes s) {
-  const int lane = int(threadIdx.x) % kWarp, i = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
+  const int lane = int(threadIdx.x) % kWarp,
+            i = int(blockIdx.x) * kWarps + int(threadIdx.x) / kWarp, head = int(blockIdx.y);
   const int64_t image = blockIdx.z;
   if (i >= s.queries) return;
   const T *a = d_o + s.query(image, head, i), *b = o + s.query(image, head, i);
@@ -121,28 +147,41 @@ __global__ void delta_kernel(float* delta, const T* d_o, const T* o, Sizes s) {
   if (lane == 0) delta[s.row(image, head, i)] = sum;
 }
 
-Grid rows_of(int64_t rows, const Sizes& s, int64_t images) { return {blocks(rows, kWarps), unsigned(s.heads), unsigned(images)}; }
+Grid rows_of(int64_t rows, const Sizes& s, int64_t images) {
+  return {blocks(rows, kWarps), unsigned(s.heads), unsigned(images)};
+}
 
 }  // namespace
 
 template <class T>
 void plain_forward(Stream stream, int64_t images, T* o, float* lse, const Operands<T>& in) {
-  launch("attention_forward_plain", plain_forward_kernel<T>, rows_of(in.s.queries, in.s, images), kThreads, 0, stream, o, lse, in.q, in.k, in.v, in.s);
+  launch("attention_forward_plain", plain_forward_kernel<T>, rows_of(in.s.queries, in.s, images),
+         kThreads, 0, stream, o, lse, in.q, in.k, in.v, in.s);
 }
 
 template <class T>
 void plain_backward(Stream stream, int64_t images, const Operands<T>& in, const Gradients<T>& g) {
-  if (g.dq) launch("attention_backward_query_plain", plain_backward_query_kernel<T>, rows_of(in.s.queries, in.s, images), kThreads, 0, stream, in, g);
-  if (g.dk || g.dv) launch("attention_backward_key_plain", plain_backward_key_kernel<T>, rows_of(in.s.keys, in.s, images), kThreads, 0, stream, in, g);
+  if (g.dq)
+    launch("attention_backward_query_plain", plain_backward_query_kernel<T>,
+           rows_of(in.s.queries, in.s, images), kThreads, 0, stream, in, g);
+  if (g.dk || g.dv)
+    launch("attention_backward_key_plain", plain_backward_key_kernel<T>,
+           rows_of(in.s.keys, in.s, images), kThreads, 0, stream, in, g);
 }
 
 template <class T>
-void output_products(Stream stream, int64_t images, float* delta, const T* d_o, const T* o, const Sizes& s) {
-  launch("attention_delta", delta_kernel<T>, rows_of(s.queries, s, images), kThreads, 0, stream, delta, d_o, o, s);
+void output_products(Stream stream,
+                     int64_t images,
+                     float* delta,
+                     const T* d_o,
+                     const T* o,
+                     const Sizes& s) {
+  launch("attention_delta", delta_kernel<T>, rows_of(s.queries, s, images), kThreads, 0, stream,
+         delta, d_o, o, s);
 }
 
-#define FOR_TYPE(T)                                                                     \
-  template void plain_forward(Stream, int64_t, T*, float*, const Operands<T>&);         \
+#define FOR_TYPE(T)                                                                       \
+  template void plain_forward(Stream, int64_t, T*, float*, const Operands<T>&);           \
   template void plain_backward(Stream, int64_t, const Operands<T>&, const Gradients<T>&); \
   template void output_products(Stream, int64_t, float*, const T*, const T*, const Sizes&);
 FOR_TYPE(float)

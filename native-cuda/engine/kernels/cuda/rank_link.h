@@ -1,5 +1,5 @@
-// What carries values between the ranks' device memory: NCCL, or the host's sockets through pinned memory. device_collective.h says
-// when; every rank makes the same calls in the same order.
+// What carries values between the ranks' device memory: NCCL, or the host's sockets through pinned
+// memory. device_collective.h says when; every rank makes the same calls in the same order.
 #pragma once
 #include <memory>
 #include <vector>
@@ -21,7 +21,8 @@ class RankLink {
   virtual void abort() noexcept = 0;
 };
 
-// `hosts` connects the same ranks over host memory and outlives the link; the calling thread's device is the rank's.
+// `hosts` connects the same ranks over host memory and outlives the link; the calling thread's
+// device is the rank's.
 std::unique_ptr<RankLink> make_staged_link(Collective& hosts);
 // Null where this build has no NCCL (library/nccl_link.cc).
 std::unique_ptr<RankLink> make_nccl_link(Collective& hosts);

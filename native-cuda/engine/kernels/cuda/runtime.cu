@@ -9,7 +9,9 @@ namespace {
 void check(cudaError_t status, const char* expression) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // what can be forgotten is
-  throw Error(status == cudaErrorMemoryAllocation ? Code::ResourceExhausted : Code::Internal, cat("[cuda] ", expression, " failed", in_operation(), ": ", cudaGetErrorString(status)));
+  throw Error(
+      status == cudaErrorMemoryAllocation ? Code::ResourceExhausted : Code::Internal,
+      cat("[cuda] ", expression, " failed", in_operation(), ": ", cudaGetErrorString(status)));
 }
 #define SPINDLE_CHECK(expression) check((expression), #expression)
 
@@ -27,9 +29,12 @@ std::string why_no_device() {
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  if (status == cudaErrorInsufficientDriver && driver > 0) return cat("expected a driver for CUDA ", runtime / 1000, ".", runtime % 1000 / 10, ", got one for ", driver / 1000, ".", driver % 1000 / 10);
+  if (status == cudaErrorInsufficientDriver && driver > 0)
+    return cat("expected a driver for CUDA ", runtime / 1000, ".", runtime % 1000 / 10,
+               ", got one for ", driver / 1000, ".", driver % 1000 / 10);
   if (driver == 0) return "expected an NVIDIA driver, got none";
-  return cat("expected an NVIDIA GPU that this process may use, got none (", cudaGetErrorString(status), ")");
+  return cat("expected an NVIDIA GPU that this process may use, got none (",
+             cudaGetErrorString(status), ")");
 }
 
 int device_count() {
@@ -87,10 +92,18 @@ Stream create_stream() {
 void destroy_stream(Stream stream) noexcept { cudaStreamDestroy(stream); }
 void synchronize(Stream stream) { SPINDLE_CHECK(cudaStreamSynchronize(stream)); }
 
-void copy_to_device(void* device, const void* host, size_t bytes, Stream stream) { SPINDLE_CHECK(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream)); }
-void copy_to_host(void* host, const void* device, size_t bytes, Stream stream) { SPINDLE_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream)); }
-void copy_on_device(void* to, const void* from, size_t bytes, Stream stream) { SPINDLE_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream)); }
-void zero(void* device, size_t bytes, Stream stream) { SPINDLE_CHECK(cudaMemsetAsync(device, 0, bytes, stream)); }
+void copy_to_device(void* device, const void* host, size_t bytes, Stream stream) {
+  SPINDLE_CHECK(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream));
+}
+void copy_to_host(void* host, const void* device, size_t bytes, Stream stream) {
+  SPINDLE_CHECK(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream));
+}
+void copy_on_device(void* to, const void* from, size_t bytes, Stream stream) {
+  SPINDLE_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream));
+}
+void zero(void* device, size_t bytes, Stream stream) {
+  SPINDLE_CHECK(cudaMemsetAsync(device, 0, bytes, stream));
+}
 
 Event create_event() {
   cudaEvent_t event = nullptr;
@@ -110,7 +123,9 @@ bool reached(Event event) {
 
 void call_host(std::function<void()> work, Stream stream) {
   auto kept = std::make_unique<std::function<void()>>(std::move(work));
-  auto call = [](void* data) { (*std::unique_ptr<std::function<void()>>(static_cast<std::function<void()>*>(data)))(); };
+  auto call = [](void* data) {
+    (*std::unique_ptr<std::function<void()>>(static_cast<std::function<void()>*>(data)))();
+  };
   SPINDLE_CHECK(cudaLaunchHostFunc(stream, call, kept.get()));
   kept.release();
 }
@@ -135,7 +150,9 @@ class RuntimeGraph : public Graph {
 }  // namespace
 
 // Relaxed: the pool may ask for memory meanwhile, which is no work of the stream.
-void begin_capture(Stream stream) { SPINDLE_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed)); }
+void begin_capture(Stream stream) {
+  SPINDLE_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+}
 
 std::unique_ptr<Graph> end_capture(Stream stream) {
   cudaGraph_t graph = nullptr;

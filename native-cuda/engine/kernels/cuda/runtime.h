@@ -1,6 +1,7 @@
-// The CUDA runtime as the backend uses it: devices, memory, streams, events, graphs. Two implementations: runtime.cu on
-// NVIDIA's runtime, and test/cuda_emulator/ in host memory. Every failure is an Error with the expression that failed and
-// the kernel call (with its shapes) that it happened in.
+// The CUDA runtime as the backend uses it: devices, memory, streams, events, graphs. Two
+// implementations: runtime.cu on NVIDIA's runtime, and test/cuda_emulator/ in host memory. Every
+// failure is an Error with the expression that failed and the kernel call (with its shapes) that it
+// happened in.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -23,10 +24,10 @@ int device_count();
 
 struct DeviceInfo {
   std::string name;
-  int major = 0, minor = 0;        // compute capability
+  int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   size_t total_bytes = 0, free_bytes = 0;
-  int driver = 0, runtime = 0;     // as CUDA numbers them: 12040 is 12.4
+  int driver = 0, runtime = 0;  // as CUDA numbers them: 12040 is 12.4
 };
 DeviceInfo device_info(int index);
 // Of the calling thread, from now on.
@@ -57,11 +58,13 @@ void synchronize(Event event);
 void wait(Stream stream, Event event);
 // Whether all that it was recorded behind is done; never waits.
 bool reached(Event event);
-// Calls `work` on a thread of the runtime, in the stream's order. It may block, but ask nothing of the device.
+// Calls `work` on a thread of the runtime, in the stream's order. It may block, but ask nothing of
+// the device.
 void call_host(std::function<void()> work, Stream stream);
 
-// What was put into a stream between begin_capture and end_capture, to be done again as often as asked. Addresses and
-// arguments are those of the capture; while capturing nothing runs and nothing may synchronise.
+// What was put into a stream between begin_capture and end_capture, to be done again as often as
+// asked. Addresses and arguments are those of the capture; while capturing nothing runs and nothing
+// may synchronise.
 class Graph {
  public:
   virtual ~Graph() = default;
@@ -74,7 +77,8 @@ std::unique_ptr<Graph> end_capture(Stream stream);
 void abandon_capture(Stream stream) noexcept;
 bool capturing(Stream stream);
 
-// The kernel call that errors are reported with, innermost last. `describe` is called only when something went wrong.
+// The kernel call that errors are reported with, innermost last. `describe` is called only when
+// something went wrong.
 class Operation {
  public:
   virtual std::string describe() const = 0;

@@ -1,4 +1,5 @@
-// Ranks whose values go through pinned host memory and the host's own connections: where there is no NCCL, and on the emulated device.
+// Ranks whose values go through pinned host memory and the host's own connections: where there is
+// no NCCL, and on the emulated device.
 #include <algorithm>
 #include <exception>
 #include <mutex>
@@ -30,7 +31,8 @@ class StagedLink final : public RankLink {
   void broadcast(FloatRange range, Stream stream) override {
     for (int64_t first = 0; first < range.count; first += kBroadcastValues) {
       int64_t count = std::min(kBroadcastValues, range.count - first);
-      through_host({{range.data + first, count}}, count, stream, [this, count] { hosts_.broadcast({pinned_, count}, &aborted_); });
+      through_host({{range.data + first, count}}, count, stream,
+                   [this, count] { hosts_.broadcast({pinned_, count}, &aborted_); });
     }
   }
 
@@ -42,9 +44,13 @@ class StagedLink final : public RankLink {
   void abort() noexcept override { aborted_.cancel(); }
 
  private:
-  // One buffer serves all: the stream brings its values, exchanges them and takes them away before it comes to the next ones.
+  // One buffer serves all: the stream brings its values, exchanges them and takes them away before
+  // it comes to the next ones.
   template <class F>
-  void through_host(const std::vector<FloatRange>& ranges, int64_t count, Stream stream, F&& exchange) {
+  void through_host(const std::vector<FloatRange>& ranges,
+                    int64_t count,
+                    Stream stream,
+                    F&& exchange) {
     if (count > held_) {
       synchronize(stream);
       if (pinned_) pinned_free(pinned_);
@@ -59,9 +65,13 @@ class StagedLink final : public RankLink {
         at += range.count;
       }
     };
-    each([&](float* host, float* device, size_t bytes) { copy_to_host(host, device, bytes, stream); });
+    each([&](float* host, float* device, size_t bytes) {
+      copy_to_host(host, device, bytes, stream);
+    });
     call_host([this, exchange] { guarded(exchange); }, stream);
-    each([&](float* host, float* device, size_t bytes) { copy_to_device(device, host, bytes, stream); });
+    each([&](float* host, float* device, size_t bytes) {
+      copy_to_device(device, host, bytes, stream);
+    });
   }
 
   // After a failure the values mean nothing, and the group is of no use.
@@ -89,6 +99,8 @@ class StagedLink final : public RankLink {
 
 }  // namespace
 
-std::unique_ptr<RankLink> make_staged_link(Collective& hosts) { return std::make_unique<StagedLink>(hosts); }
+std::unique_ptr<RankLink> make_staged_link(Collective& hosts) {
+  return std::make_unique<StagedLink>(hosts);
+}
 
 }  // namespace spindle::cuda

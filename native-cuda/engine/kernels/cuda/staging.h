@@ -1,6 +1,7 @@
-// Pinned host memory between the caller's and the device's: an upload returns when the values are out of the caller's memory, and
-// the copy to the device runs beside what the host does next. Large ones also run beside what the stream was given before: they cross
-// on a stream of their own, into memory that nothing else uses, and are put in place in the stream's order.
+// Pinned host memory between the caller's and the device's: an upload returns when the values are
+// out of the caller's memory, and the copy to the device runs beside what the host does next. Large
+// ones also run beside what the stream was given before: they cross on a stream of their own, into
+// memory that nothing else uses, and are put in place in the stream's order.
 #pragma once
 #include <array>
 
@@ -21,8 +22,8 @@ class Staging {
   struct Buffer {
     std::byte* data = nullptr;
     std::byte* device = nullptr;  // as large, once something crossed aside
-    size_t used = 0;        // bytes that may not be in place yet
-    Event copied = nullptr;  // after the last of them, in the stream
+    size_t used = 0;              // bytes that may not be in place yet
+    Event copied = nullptr;       // after the last of them, in the stream
   };
   Buffer& next();
   std::array<Buffer, 2> buffers_;

@@ -1,4 +1,5 @@
-// Sums: gradients of biases and broadcast rows, errors per image, norms of arenas. In an order fixed by shapes (column_sums.h).
+// Sums: gradients of biases and broadcast rows, errors per image, norms of arenas. In an order
+// fixed by shapes (column_sums.h).
 #include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/cuda_kernels.h"
 
@@ -10,7 +11,12 @@ constexpr unsigned kSumBlock = 256;
 constexpr int64_t kSumChunk = 16384;  // values that one block sums in double
 
 template <class T>
-__global__ void add_chunks_kernel(T* y, const Sums<1>* partial, int64_t n, int64_t chunks, int64_t columns, bool accumulate) {
+__global__ void add_chunks_kernel(T* y,
+                                  const Sums<1>* partial,
+                                  int64_t n,
+                                  int64_t chunks,
+                                  int64_t columns,
+                                  bool accumulate) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= n) return;
   const Sums<1>* from = partial + i / columns * chunks * columns + i % columns;
@@ -23,7 +29,8 @@ __global__ void add_chunks_kernel(T* y, const Sums<1>* partial, int64_t n, int64
 template <class A, class B>
 __global__ void squares_kernel(double* partial, const A* a, const B* b, int64_t n) {
   __shared__ double warps[kSumBlock / kWarp];
-  int64_t image = blockIdx.y, first = int64_t(blockIdx.x) * kSumChunk, last = first + kSumChunk < n ? first + kSumChunk : n;
+  int64_t image = blockIdx.y, first = int64_t(blockIdx.x) * kSumChunk,
+          last = first + kSumChunk < n ? first + kSumChunk : n;
   double sum = 0;
   for (int64_t i = first + threadIdx.x; i < last; i += kSumBlock) {
     double d = double(widen(a[image * n + i])) - (b ? double(widen(b[image * n + i])) : 0.0);
@@ -33,7 +40,11 @@ __global__ void squares_kernel(double* partial, const A* a, const B* b, int64_t 
   if (threadIdx.x == 0) partial[image * gridDim.x + blockIdx.x] = sum;
 }
 
-__global__ void add_doubles_kernel(double* y, const double* partial, int64_t images, int64_t chunks, double divisor) {
+__global__ void add_doubles_kernel(double* y,
+                                   const double* partial,
+                                   int64_t images,
+                                   int64_t chunks,
+                                   double divisor) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= images) return;
   double sum = 0;
@@ -51,9 +62,16 @@ __global__ void add_all_kernel(double* y, const double* partial, int64_t chunks)
 }
 
 template <class T, class U>
-__global__ void mse_backward_kernel(T* d, const T* prediction, const U* target, const float* weights, int64_t n, int64_t size) {
+__global__ void mse_backward_kernel(T* d,
+                                    const T* prediction,
+                                    const U* target,
+                                    const float* weights,
+                                    int64_t n,
+                                    int64_t size) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
-  if (i < n) d[i] = narrow<T>(weights[i / size] * 2 / float(size) * (widen(prediction[i]) - widen(target[i])));
+  if (i < n)
+    d[i] =
+        narrow<T>(weights[i / size] * 2 / float(size) * (widen(prediction[i]) - widen(target[i])));
 }
 
 }  // namespace
@@ -62,9 +80,13 @@ void CudaKernels::sum_columns(const GradSlot& y, const Tensor& x, int64_t segmen
   int64_t n = y.tensor.numel(), columns = n / segments, rows = x.numel() / n;
   Chunks chunks(rows);
   Tensor partial(scratch_, {segments * chunks.count * columns}, DType::F32);
-  with_type(x, [&]<class T>(T*) { column_sums("column_sums", stream_, PlainTerms<T>{x.data<T>(), rows, columns}, segments, rows, columns, chunks, partial.data<Sums<1>>()); });
+  with_type(x, [&]<class T>(T*) {
+    column_sums("column_sums", stream_, PlainTerms<T>{x.data<T>(), rows, columns}, segments, rows,
+                columns, chunks, partial.data<Sums<1>>());
+  });
   with_type(y.tensor, [&]<class T>(T*) {
-    launch("add_chunks", add_chunks_kernel<T>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, y.tensor.data<T>(), partial.data<Sums<1>>(), n, chunks.count, columns, y.accumulate);
+    launch("add_chunks", add_chunks_kernel<T>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
+           y.tensor.data<T>(), partial.data<Sums<1>>(), n, chunks.count, columns, y.accumulate);
   });
 }
 
@@ -82,21 +104,32 @@ void CudaKernels::sum_per_image(const GradSlot& dt, const Tensor& dy) {
 
 void CudaKernels::mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) {
   Call call(device_, "mse_per_image", prediction);
-  int64_t images = errors.numel(), n = prediction.numel() / images, chunks = (n + kSumChunk - 1) / kSumChunk;
-  ensure(errors.dtype() == DType::F64, "[cuda] mse_per_image: expected float64 errors, got ", dtype_name(errors.dtype()));
+  int64_t images = errors.numel(), n = prediction.numel() / images,
+          chunks = (n + kSumChunk - 1) / kSumChunk;
+  ensure(errors.dtype() == DType::F64, "[cuda] mse_per_image: expected float64 errors, got ",
+         dtype_name(errors.dtype()));
   Tensor partial(scratch_, {images * chunks}, DType::F64);
   with_type(prediction, [&]<class A>(A*) {
-    with_type(target, [&]<class B>(B*) { launch("squares", squares_kernel<A, B>, {unsigned(chunks), unsigned(images)}, kSumBlock, 0, stream_, partial.data<double>(), prediction.data<A>(), target.data<B>(), n); });
+    with_type(target, [&]<class B>(B*) {
+      launch("squares", squares_kernel<A, B>, {unsigned(chunks), unsigned(images)}, kSumBlock, 0,
+             stream_, partial.data<double>(), prediction.data<A>(), target.data<B>(), n);
+    });
   });
-  launch("add_doubles", add_doubles_kernel, {blocks_for(images, kMapBlock)}, kMapBlock, 0, stream_, errors.data<double>(), partial.data<double>(), images, chunks, double(n));
+  launch("add_doubles", add_doubles_kernel, {blocks_for(images, kMapBlock)}, kMapBlock, 0, stream_,
+         errors.data<double>(), partial.data<double>(), images, chunks, double(n));
 }
 
-void CudaKernels::mse_backward(Tensor& d, const Tensor& prediction, const Tensor& target, const Tensor& weights) {
+void CudaKernels::mse_backward(Tensor& d,
+                               const Tensor& prediction,
+                               const Tensor& target,
+                               const Tensor& weights) {
   Call call(device_, "mse_backward", prediction);
   int64_t n = prediction.numel();
   with_type(d, [&]<class T>(T*) {
     with_type(target, [&]<class U>(U*) {
-      launch("mse_backward", mse_backward_kernel<T, U>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, d.data<T>(), prediction.data<T>(), target.data<U>(), weights.f32(), n, n / weights.numel());
+      launch("mse_backward", mse_backward_kernel<T, U>, {blocks_for(n, kMapBlock)}, kMapBlock, 0,
+             stream_, d.data<T>(), prediction.data<T>(), target.data<U>(), weights.f32(), n,
+             n / weights.numel());
     });
   });
 }
@@ -104,7 +137,8 @@ void CudaKernels::mse_backward(Tensor& d, const Tensor& prediction, const Tensor
 void CudaKernels::sum_squares_into(double* y, const Tensor& x) {
   int64_t chunks = (x.numel() + kSumChunk - 1) / kSumChunk;
   Tensor partial(scratch_, {chunks}, DType::F64);
-  launch("squares", squares_kernel<float, float>, {unsigned(chunks)}, kSumBlock, 0, stream_, partial.data<double>(), x.f32(), static_cast<const float*>(nullptr), x.numel());
+  launch("squares", squares_kernel<float, float>, {unsigned(chunks)}, kSumBlock, 0, stream_,
+         partial.data<double>(), x.f32(), static_cast<const float*>(nullptr), x.numel());
   launch("add_all", add_all_kernel, {1}, kSumBlock, 0, stream_, y, partial.data<double>(), chunks);
 }
 

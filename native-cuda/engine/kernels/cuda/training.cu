@@ -1,5 +1,5 @@
-// What a training step computes beside the model: noise, noisy images, the loss of pairs, clipping and AdamW. Scalars of a step stay
-// in device memory, so that it never waits for the host.
+// What a training step computes beside the model: noise, noisy images, the loss of pairs, clipping
+// and AdamW. Scalars of a step stay in device memory, so that it never waits for the host.
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/map.h"
 
@@ -24,7 +24,12 @@ __device__ __forceinline__ PhiloxWords philox_rounds(PhiloxWords c, uint32_t key
 }
 
 // A thread makes the four values of a block; blockIdx.y is the image.
-__global__ void normal_kernel(float* noise, int64_t size, uint32_t key0, uint32_t key1, uint32_t draw, const double* places) {
+__global__ void normal_kernel(float* noise,
+                              int64_t size,
+                              uint32_t key0,
+                              uint32_t key1,
+                              uint32_t draw,
+                              const double* places) {
   constexpr double kTwoPi = 6.283185307179586476925286766559;
   int64_t block = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (block * 4 >= size) return;
@@ -32,14 +37,21 @@ __global__ void normal_kernel(float* noise, int64_t size, uint32_t key0, uint32_
   PhiloxWords words = philox_rounds({{uint32_t(block), sample, step, draw}}, key0, key1);
   float* out = noise + blockIdx.y * size + block * 4;
   for (int pair = 0; pair < 2; ++pair) {
-    double u = (double(words.of[2 * pair]) + 1) * 0x1p-32, v = double(words.of[2 * pair + 1]) * 0x1p-32;
+    double u = (double(words.of[2 * pair]) + 1) * 0x1p-32,
+           v = double(words.of[2 * pair + 1]) * 0x1p-32;
     double radius = sqrt(-2 * log(u));
     if (block * 4 + 2 * pair < size) out[2 * pair] = float(radius * cos(kTwoPi * v));
     if (block * 4 + 2 * pair + 1 < size) out[2 * pair + 1] = float(radius * sin(kTwoPi * v));
   }
 }
 
-__global__ void diffuse_kernel(float* noisy, float* target, const float* x, const float* noise, const float* coefficients, int64_t n, int64_t size) {
+__global__ void diffuse_kernel(float* noisy,
+                               float* target,
+                               const float* x,
+                               const float* noise,
+                               const float* coefficients,
+                               int64_t n,
+                               int64_t size) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
   if (i >= n) return;
   const float* c = coefficients + i / size * 4;
@@ -49,7 +61,13 @@ __global__ void diffuse_kernel(float* noisy, float* target, const float* x, cons
 }
 
 // One block. Formulas: train/objective.cc, of which this has the ones that PairLoss names.
-__global__ void pair_loss_kernel(float* weights, double* loss, const double* errors, const double* opponent, int64_t pairs, const double* settings, PairLoss kind) {
+__global__ void pair_loss_kernel(float* weights,
+                                 double* loss,
+                                 const double* errors,
+                                 const double* opponent,
+                                 int64_t pairs,
+                                 const double* settings,
+                                 PairLoss kind) {
   __shared__ double warps[kMapBlock / kWarp];
   double sum = 0, beta = settings[0], scale = settings[1];
   for (int64_t i = threadIdx.x; i < pairs; i += kMapBlock) {
@@ -58,7 +76,8 @@ __global__ void pair_loss_kernel(float* weights, double* loss, const double* err
       weights[i] = float(scale);
       continue;
     }
-    double gain = (errors[i] - opponent[i]) - (errors[pairs + i] - opponent[pairs + i]), logit = -0.5 * beta * gain, term, slope;
+    double gain = (errors[i] - opponent[i]) - (errors[pairs + i] - opponent[pairs + i]),
+           logit = -0.5 * beta * gain, term, slope;
     if (kind == PairLoss::Logistic) {
       double tail = exp(-fabs(logit));
       term = (logit < 0 ? -logit : 0.0) + log1p(tail);
@@ -92,14 +111,25 @@ struct AdamWConstants {
 };
 
 // A thread has four neighbours of the arenas (which are padded to 16).
-__global__ void optimizer_kernel(float* w, float* m, float* v, const float* grad, float* ema, bf16* low, int64_t n, const double* scalars, AdamWConstants c) {
+__global__ void optimizer_kernel(float* w,
+                                 float* m,
+                                 float* v,
+                                 const float* grad,
+                                 float* ema,
+                                 bf16* low,
+                                 int64_t n,
+                                 const double* scalars,
+                                 AdamWConstants c) {
   if (scalars[kFinite] == 0) return;
-  float rate = float(scalars[kLearningRate]), factor = float(scalars[kFactor]), ema_weight = float(scalars[kEmaWeight]);
-  float correction1 = float(1 / scalars[kCorrection1]), correction2 = float(1 / scalars[kCorrection2]);
+  float rate = float(scalars[kLearningRate]), factor = float(scalars[kFactor]),
+        ema_weight = float(scalars[kEmaWeight]);
+  float correction1 = float(1 / scalars[kCorrection1]),
+        correction2 = float(1 / scalars[kCorrection2]);
   int64_t first = (int64_t(blockIdx.x) * kMapBlock + threadIdx.x) * 4;
   for (int64_t i = first; i < first + 4 && i < n; ++i) {
     float g = grad[i] * factor;
-    float mi = c.beta1 * m[i] + c.one_minus_beta1 * g, vi = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
+    float mi = c.beta1 * m[i] + c.one_minus_beta1 * g,
+          vi = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
     float step = mi * correction1 / (sqrtf(vi * correction2) + c.epsilon), wi = w[i];
     wi -= rate * (c.weight_decay * wi + step);
     m[i] = mi;
@@ -112,23 +142,41 @@ __global__ void optimizer_kernel(float* w, float* m, float* v, const float* grad
 
 }  // namespace
 
-void CudaKernels::normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) {
+void CudaKernels::normal_noise(Tensor& noise,
+                               const Philox& philox,
+                               Draw draw,
+                               const Tensor& places) {
   Call call(device_, "normal_noise", noise);
   int64_t images = noise.dim(0), size = noise.numel() / images;
   std::array<uint32_t, 2> key = philox.key();
-  launch("normal", normal_kernel, {blocks_for((size + 3) / 4, kMapBlock), unsigned(images)}, kMapBlock, 0, stream_, noise.f32(), size, key[0], key[1], uint32_t(draw), places.data<double>());
+  launch("normal", normal_kernel, {blocks_for((size + 3) / 4, kMapBlock), unsigned(images)},
+         kMapBlock, 0, stream_, noise.f32(), size, key[0], key[1], uint32_t(draw),
+         places.data<double>());
 }
 
-void CudaKernels::diffuse(Tensor& noisy, Tensor& target, const Tensor& x, const Tensor& noise, const Tensor& coefficients) {
+void CudaKernels::diffuse(Tensor& noisy,
+                          Tensor& target,
+                          const Tensor& x,
+                          const Tensor& noise,
+                          const Tensor& coefficients) {
   Call call(device_, "diffuse", x);
   int64_t n = x.numel();
-  launch("diffuse", diffuse_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, noisy.f32(), target.f32(), x.f32(), noise.f32(), coefficients.f32(), n, n / coefficients.dim(0));
+  launch("diffuse", diffuse_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, noisy.f32(),
+         target.f32(), x.f32(), noise.f32(), coefficients.f32(), n, n / coefficients.dim(0));
 }
 
-bool CudaKernels::pair_loss(Tensor& weights, Tensor& loss, const Tensor& errors, const Tensor& opponent_errors, const Tensor& settings, PairLoss kind) {
+bool CudaKernels::pair_loss(Tensor& weights,
+                            Tensor& loss,
+                            const Tensor& errors,
+                            const Tensor& opponent_errors,
+                            const Tensor& settings,
+                            PairLoss kind) {
   Call call(device_, "pair_loss", errors);
   bool plain = kind == PairLoss::Plain;
-  launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, weights.f32(), loss.data<double>(), errors.data<double>(), plain ? nullptr : opponent_errors.data<double>(), errors.numel() / (plain ? 1 : 2), settings.data<double>(), kind);
+  launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, weights.f32(),
+         loss.data<double>(), errors.data<double>(),
+         plain ? nullptr : opponent_errors.data<double>(), errors.numel() / (plain ? 1 : 2),
+         settings.data<double>(), kind);
   return true;
 }
 
@@ -138,14 +186,22 @@ void CudaKernels::clip_gradient(Tensor& scalars, const Tensor& gradient, double 
   launch("clip", clip_kernel, {1}, 1, 0, stream_, scalars.data<double>(), max_norm);
 }
 
-void CudaKernels::optimizer_step(const OptimizerArenas& a, const Tensor& scalars, const AdamWArgs& args) {
+void CudaKernels::optimizer_step(const OptimizerArenas& a,
+                                 const Tensor& scalars,
+                                 const AdamWArgs& args) {
   Call call(device_, "optimizer_step", a.w);
-  AdamWConstants c{float(args.beta1), float(args.beta2), float(1 - args.beta1), float(1 - args.beta2), float(args.epsilon), float(args.weight_decay)};
-  launch("optimizer", optimizer_kernel, {blocks_for(a.w.numel(), kMapBlock * 4)}, kMapBlock, 0, stream_, a.w.f32(), a.m.f32(), a.v.f32(), a.grad.f32(), a.ema ? a.ema.f32() : nullptr, a.low ? a.low.data<bf16>() : nullptr, a.w.numel(),
-         scalars.data<double>(), c);
+  AdamWConstants c{float(args.beta1),     float(args.beta2),   float(1 - args.beta1),
+                   float(1 - args.beta2), float(args.epsilon), float(args.weight_decay)};
+  launch("optimizer", optimizer_kernel, {blocks_for(a.w.numel(), kMapBlock * 4)}, kMapBlock, 0,
+         stream_, a.w.f32(), a.m.f32(), a.v.f32(), a.grad.f32(), a.ema ? a.ema.f32() : nullptr,
+         a.low ? a.low.data<bf16>() : nullptr, a.w.numel(), scalars.data<double>(), c);
 }
 
-void CudaKernels::adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) {
+void CudaKernels::adamw(Tensor& w,
+                        Tensor& m,
+                        Tensor& v,
+                        const Tensor& grad,
+                        const AdamWArgs& args) {
   double host[kStepScalars] = {};
   host[kLearningRate] = args.learning_rate;
   host[kCorrection1] = 1 - std::pow(args.beta1, double(args.step));

@@ -10,8 +10,12 @@ namespace spindle {
 namespace {
 
 void sort_by_time(std::vector<KernelProfile::Line>& lines) {
-  // Equal times (a clock's tick) are told apart by name, so that the order is the same on every run.
-  std::sort(lines.begin(), lines.end(), [](const auto& a, const auto& b) { return a.cost.seconds != b.cost.seconds ? a.cost.seconds > b.cost.seconds : a.op + a.shapes < b.op + b.shapes; });
+  // Equal times (a clock's tick) are told apart by name, so that the order is the same on every
+  // run.
+  std::sort(lines.begin(), lines.end(), [](const auto& a, const auto& b) {
+    return a.cost.seconds != b.cost.seconds ? a.cost.seconds > b.cost.seconds
+                                            : a.op + a.shapes < b.op + b.shapes;
+  });
 }
 
 }  // namespace
@@ -24,9 +28,14 @@ KernelCost& KernelCost::operator+=(const KernelCost& other) {
   return *this;
 }
 
-KernelCost KernelCost::operator-(const KernelCost& before) const { return {calls - before.calls, seconds - before.seconds, flop - before.flop, bytes - before.bytes}; }
+KernelCost KernelCost::operator-(const KernelCost& before) const {
+  return {calls - before.calls, seconds - before.seconds, flop - before.flop, bytes - before.bytes};
+}
 
-bool KernelKey::operator==(const KernelKey& other) const { return std::string_view(op) == other.op && dtype == other.dtype && shapes == other.shapes && detail == other.detail; }
+bool KernelKey::operator==(const KernelKey& other) const {
+  return std::string_view(op) == other.op && dtype == other.dtype && shapes == other.shapes &&
+         detail == other.detail;
+}
 
 std::string KernelKey::describe() const {
   std::ostringstream out;
@@ -41,7 +50,9 @@ std::string KernelKey::describe() const {
 
 size_t KernelKeyHash::operator()(const KernelKey& key) const {
   uint64_t hash = std::hash<std::string_view>()(key.op);
-  auto mix = [&](int64_t value) { hash = (hash ^ uint64_t(value)) * 0x9e3779b97f4a7c15ull, hash ^= hash >> 29; };
+  auto mix = [&](int64_t value) {
+    hash = (hash ^ uint64_t(value)) * 0x9e3779b97f4a7c15ull, hash ^= hash >> 29;
+  };
   mix(int64_t(key.dtype));
   mix(key.detail);
   for (const Shape& shape : key.shapes) {
@@ -51,7 +62,9 @@ size_t KernelKeyHash::operator()(const KernelKey& key) const {
   return size_t(hash);
 }
 
-void KernelProfile::add(const KernelKey& key, double seconds, double flop, double bytes) { costs_[key] += {1, seconds, flop, bytes}; }
+void KernelProfile::add(const KernelKey& key, double seconds, double flop, double bytes) {
+  costs_[key] += {1, seconds, flop, bytes};
+}
 
 std::vector<KernelProfile::Line> KernelProfile::by_op() const {
   std::map<std::pair<std::string, DType>, KernelCost> sums;
@@ -78,7 +91,8 @@ KernelCost KernelProfile::total() const {
 uint64_t KernelProfile::reorders() const {
   uint64_t calls = 0;
   for (const auto& [key, cost] : costs_)
-    if (std::string_view(key.op) == "nchw_to_nhwc" || std::string_view(key.op) == "nhwc_to_nchw") calls += cost.calls;
+    if (std::string_view(key.op) == "nchw_to_nhwc" || std::string_view(key.op) == "nhwc_to_nchw")
+      calls += cost.calls;
   return calls;
 }
 

@@ -10,8 +10,9 @@
 
 namespace spindle {
 
-// Nominal work: operations of the products (a multiply and an add are two; zeros of a convolution's padding count), and the
-// bytes of inputs and outputs, each counted once per call however often a cache serves it.
+// Nominal work: operations of the products (a multiply and an add are two; zeros of a convolution's
+// padding count), and the bytes of inputs and outputs, each counted once per call however often a
+// cache serves it.
 struct KernelCost {
   uint64_t calls = 0;
   double seconds = 0;
@@ -22,7 +23,8 @@ struct KernelCost {
   KernelCost operator-(const KernelCost& before) const;
 };
 
-// A call's kind: the kernel's name (a string literal), the type of its activations, and the shapes that decide its cost.
+// A call's kind: the kernel's name (a string literal), the type of its activations, and the shapes
+// that decide its cost.
 struct KernelKey {
   const char* op = "";
   DType dtype = DType::F32;

@@ -18,7 +18,8 @@ namespace {
 
 constexpr int kChains = 12;  // independent sums: latency 4 to 6 times two or three units
 
-// Runs `rounds` rounds and returns how many operations that was. The sums are given away, so that no compiler drops them.
+// Runs `rounds` rounds and returns how many operations that was. The sums are given away, so that
+// no compiler drops them.
 using Work = double (*)(int64_t rounds, float* sums);
 
 // What the "generic" set compiles to: the compiler's own vectors, multiply and add apart.
@@ -118,15 +119,21 @@ struct Choice {
 
 Choice choose([[maybe_unused]] const std::string& isa, [[maybe_unused]] DType dtype) {
 #if defined(__x86_64__)
-  if (dtype == DType::BF16 && isa.find("amx") != std::string::npos && may_use_amx()) return {"AMX bfloat16 tiles", amx_bf16};
-  if (dtype == DType::BF16 && (isa.find("bf16") != std::string::npos || isa.find("amx") != std::string::npos)) return {"AVX-512 bfloat16 dot products", avx512_bf16};
-  if (isa.starts_with("avx512") || isa.find("amx") != std::string::npos) return {"AVX-512 float32 multiply-adds", avx512_f32};
+  if (dtype == DType::BF16 && isa.find("amx") != std::string::npos && may_use_amx())
+    return {"AMX bfloat16 tiles", amx_bf16};
+  if (dtype == DType::BF16 &&
+      (isa.find("bf16") != std::string::npos || isa.find("amx") != std::string::npos))
+    return {"AVX-512 bfloat16 dot products", avx512_bf16};
+  if (isa.starts_with("avx512") || isa.find("amx") != std::string::npos)
+    return {"AVX-512 float32 multiply-adds", avx512_f32};
   if (isa.starts_with("avx2")) return {"AVX2 float32 multiply-adds", avx2_f32};
 #endif
   return {"float32 multiplies and adds of 16 bytes", plain_f32};
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 double operations_per_second(ThreadPool& threads, Work work) {
   struct alignas(64) Part {
@@ -139,7 +146,9 @@ double operations_per_second(ThreadPool& threads, Work work) {
   // Rounds grow until a run takes some 10 ms: a shorter one is all wake-up.
   for (int measured = 0; measured < 5;) {
     auto start = std::chrono::steady_clock::now();
-    threads.run(int64_t(parts.size()), [&](int64_t i, int) { parts[size_t(i)].operations = work(rounds, parts[size_t(i)].sums); });
+    threads.run(int64_t(parts.size()), [&](int64_t i, int) {
+      parts[size_t(i)].operations = work(rounds, parts[size_t(i)].sums);
+    });
     double seconds = seconds_since(start), operations = 0;
     for (const Part& part : parts) operations += part.operations;
     if (seconds < 0.01) {
@@ -160,7 +169,9 @@ double bytes_per_second(ThreadPool& threads) {
   double best = 0;
   for (int i = 0; i < 5; ++i) {
     auto start = std::chrono::steady_clock::now();
-    threads.run(int64_t(kBytes / kPart), [&](int64_t part, int) { std::memcpy(to.get() + size_t(part) * kPart, from.get() + size_t(part) * kPart, kPart); });
+    threads.run(int64_t(kBytes / kPart), [&](int64_t part, int) {
+      std::memcpy(to.get() + size_t(part) * kPart, from.get() + size_t(part) * kPart, kPart);
+    });
     best = std::max(best, 2 * double(kBytes) / seconds_since(start));
   }
   return best;
@@ -170,7 +181,8 @@ double bytes_per_second(ThreadPool& threads) {
 
 Peak measure_peak(ThreadPool& threads, const std::string& isa, DType dtype) {
   Choice choice = choose(isa, dtype);
-  return {choice.instruction, operations_per_second(threads, choice.work) / 1e9, bytes_per_second(threads) / 1e9};
+  return {choice.instruction, operations_per_second(threads, choice.work) / 1e9,
+          bytes_per_second(threads) / 1e9};
 }
 
 }  // namespace spindle

@@ -10,12 +10,25 @@ struct Sizes {
   bool causal;
 
   Sizes(const Shape& q, const Shape& k, const AttentionArgs& args)
-      : batch(q[0]), queries(q[1]), keys(k[1]), channels(q[2]), heads(args.heads), width(q[2] / args.heads), scale(args.scale != 0 ? args.scale : 1 / std::sqrt(double(width))), causal(args.causal) {}
+      : batch(q[0]),
+        queries(q[1]),
+        keys(k[1]),
+        channels(q[2]),
+        heads(args.heads),
+        width(q[2] / args.heads),
+        scale(args.scale != 0 ? args.scale : 1 / std::sqrt(double(width))),
+        causal(args.causal) {}
   // How many keys query i sees.
   int64_t seen(int64_t i) const { return causal ? std::min(i + 1, keys) : keys; }
-  size_t query(int64_t b, int64_t head, int64_t i) const { return size_t((b * queries + i) * channels + head * width); }
-  size_t key(int64_t b, int64_t head, int64_t j) const { return size_t((b * keys + j) * channels + head * width); }
-  size_t row(int64_t b, int64_t head, int64_t i) const { return size_t((b * heads + head) * queries + i); }
+  size_t query(int64_t b, int64_t head, int64_t i) const {
+    return size_t((b * queries + i) * channels + head * width);
+  }
+  size_t key(int64_t b, int64_t head, int64_t j) const {
+    return size_t((b * keys + j) * channels + head * width);
+  }
+  size_t row(int64_t b, int64_t head, int64_t i) const {
+    return size_t((b * heads + head) * queries + i);
+  }
 };
 
 double dot(const Values& a, size_t ia, const Values& b, size_t ib, int64_t n) {
@@ -36,7 +49,12 @@ void for_each_query(const Sizes& s, F&& f) {
 }
 }  // namespace
 
-void ReferenceKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
+void ReferenceKernels::attention_forward(Tensor& o,
+                                         Tensor& lse,
+                                         const Tensor& q,
+                                         const Tensor& k,
+                                         const Tensor& v,
+                                         const AttentionArgs& args) {
   Sizes s(q.shape(), k.shape(), args);
   Values vq = load(q), vk = load(k), vv = load(v), vo(vq.size()), vlse(size_t(lse.numel()));
   Values scores(size_t(s.keys), 0.0);
@@ -48,14 +66,25 @@ void ReferenceKernels::attention_forward(Tensor& o, Tensor& lse, const Tensor& q
     }
     for (int64_t j = 0; j < s.seen(i); ++j) sum += std::exp(scores[size_t(j)] - highest);
     double total = highest + std::log(sum);
-    for (int64_t j = 0; j < s.seen(i); ++j) axpy(vo, s.query(b, head, i), std::exp(scores[size_t(j)] - total), vv, s.key(b, head, j), s.width);
+    for (int64_t j = 0; j < s.seen(i); ++j)
+      axpy(vo, s.query(b, head, i), std::exp(scores[size_t(j)] - total), vv, s.key(b, head, j),
+           s.width);
     vlse[s.row(b, head, i)] = total;
   });
   store(o, vo);
   store(lse, vlse);
 }
 
-void ReferenceKernels::attention_backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) {
+void ReferenceKernels::attention_backward(const GradSlot& dq,
+                                          const GradSlot& dk,
+                                          const GradSlot& dv,
+                                          const Tensor& d_o,
+                                          const Tensor& o,
+                                          const Tensor& lse,
+                                          const Tensor& q,
+                                          const Tensor& k,
+                                          const Tensor& v,
+                                          const AttentionArgs& args) {
   Sizes s(q.shape(), k.shape(), args);
   Values vq = load(q), vk = load(k), vv = load(v), vo = load(o), vdo = load(d_o), vlse = load(lse);
   Values vdq(vq.size()), vdk(vk.size()), vdv(vv.size());

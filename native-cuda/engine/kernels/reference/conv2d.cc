@@ -10,11 +10,14 @@ struct Sizes {
 
 // x (B,H,W,Ci), y (B,Ho,Wo,Co), w (Co,R,S,Ci)
 Sizes sizes_of(const Shape& x, const Shape& y, const Shape& w) {
-  ensure(x.rank() == 4 && y.rank() == 4 && w.rank() == 4 && x[0] == y[0] && x[3] == w[3] && y[3] == w[0], "[conv2d] shapes ", x, ", ", y, ", ", w, " do not fit");
+  ensure(x.rank() == 4 && y.rank() == 4 && w.rank() == 4 && x[0] == y[0] && x[3] == w[3] &&
+             y[3] == w[0],
+         "[conv2d] shapes ", x, ", ", y, ", ", w, " do not fit");
   return {x[0], x[1], x[2], x[3], y[1], y[2], y[3], w[1], w[2]};
 }
 
-// Calls f(index in y of channel 0, index in x of channel 0, index in w of (co 0, r, s, ci 0)) for all that a filter meets.
+// Calls f(index in y of channel 0, index in x of channel 0, index in w of (co 0, r, s, ci 0)) for
+// all that a filter meets.
 template <class F>
 void for_each_tap(const Sizes& s, const Conv2dArgs& args, F&& f) {
   for (int64_t b = 0; b < s.batch; ++b)
@@ -22,38 +25,53 @@ void for_each_tap(const Sizes& s, const Conv2dArgs& args, F&& f) {
       for (int64_t ow = 0; ow < s.out_width; ++ow)
         for (int64_t r = 0; r < s.filter_height; ++r)
           for (int64_t q = 0; q < s.filter_width; ++q) {
-            int64_t h = oh * args.stride + r - args.pad_before, w = ow * args.stride + q - args.pad_before;
+            int64_t h = oh * args.stride + r - args.pad_before,
+                    w = ow * args.stride + q - args.pad_before;
             if (h < 0 || h >= s.height || w < 0 || w >= s.width) continue;
-            f(((b * s.out_height + oh) * s.out_width + ow) * s.out, ((b * s.height + h) * s.width + w) * s.in, (r * s.filter_width + q) * s.in);
+            f(((b * s.out_height + oh) * s.out_width + ow) * s.out,
+              ((b * s.height + h) * s.width + w) * s.in, (r * s.filter_width + q) * s.in);
           }
 }
 }  // namespace
 
-void ReferenceKernels::conv2d_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue, const Conv2dArgs& args) {
+void ReferenceKernels::conv2d_forward(Tensor& y,
+                                      const Tensor& x,
+                                      const Weight& w,
+                                      const Epilogue& epilogue,
+                                      const Conv2dArgs& args) {
   Sizes s = sizes_of(x.shape(), y.shape(), w.value.shape());
   Values vx = load(x), vw = load(w.value), vy(size_t(y.numel()));
   int64_t filter = s.filter_height * s.filter_width * s.in;
   for_each_tap(s, args, [&](int64_t iy, int64_t ix, int64_t iw) {
     for (int64_t co = 0; co < s.out; ++co)
-      for (int64_t ci = 0; ci < s.in; ++ci) vy[size_t(iy + co)] += vx[size_t(ix + ci)] * vw[size_t(co * filter + iw + ci)];
+      for (int64_t ci = 0; ci < s.in; ++ci)
+        vy[size_t(iy + co)] += vx[size_t(ix + ci)] * vw[size_t(co * filter + iw + ci)];
   });
   apply_epilogue(vy, s.out, epilogue);
   store(y, vy);
 }
 
-void ReferenceKernels::conv2d_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w, const Conv2dArgs& args) {
+void ReferenceKernels::conv2d_backward_input(const GradSlot& dx,
+                                             const Tensor& dy,
+                                             const Weight& w,
+                                             const Conv2dArgs& args) {
   if (!dx) return;
   Sizes s = sizes_of(dx.tensor.shape(), dy.shape(), w.value.shape());
   Values vdy = load(dy), vw = load(w.value), vdx(size_t(dx.tensor.numel()));
   int64_t filter = s.filter_height * s.filter_width * s.in;
   for_each_tap(s, args, [&](int64_t iy, int64_t ix, int64_t iw) {
     for (int64_t co = 0; co < s.out; ++co)
-      for (int64_t ci = 0; ci < s.in; ++ci) vdx[size_t(ix + ci)] += vdy[size_t(iy + co)] * vw[size_t(co * filter + iw + ci)];
+      for (int64_t ci = 0; ci < s.in; ++ci)
+        vdx[size_t(ix + ci)] += vdy[size_t(iy + co)] * vw[size_t(co * filter + iw + ci)];
   });
   store(dx, std::move(vdx));
 }
 
-void ReferenceKernels::conv2d_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x, const Conv2dArgs& args) {
+void ReferenceKernels::conv2d_backward_weight(const GradSlot& dw,
+                                              const GradSlot& db,
+                                              const Tensor& dy,
+                                              const Tensor& x,
+                                              const Conv2dArgs& args) {
   Values vdy = load(dy), vx = load(x);
   if (dw) {
     Sizes s = sizes_of(x.shape(), dy.shape(), dw.tensor.shape());
@@ -61,7 +79,8 @@ void ReferenceKernels::conv2d_backward_weight(const GradSlot& dw, const GradSlot
     int64_t filter = s.filter_height * s.filter_width * s.in;
     for_each_tap(s, args, [&](int64_t iy, int64_t ix, int64_t iw) {
       for (int64_t co = 0; co < s.out; ++co)
-        for (int64_t ci = 0; ci < s.in; ++ci) vdw[size_t(co * filter + iw + ci)] += vdy[size_t(iy + co)] * vx[size_t(ix + ci)];
+        for (int64_t ci = 0; ci < s.in; ++ci)
+          vdw[size_t(co * filter + iw + ci)] += vdy[size_t(iy + co)] * vx[size_t(ix + ci)];
     });
     store(dw, std::move(vdw));
   }

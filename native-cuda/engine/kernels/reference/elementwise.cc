@@ -14,20 +14,28 @@ constexpr double kQuickGelu = 1.702;
 
 double activate(double x, Activation kind) {
   switch (kind) {
-    case Activation::None: return x;
-    case Activation::Silu: return x * sigmoid(x);
-    case Activation::Gelu: return x * normal_cdf(x);
-    case Activation::QuickGelu: return x * sigmoid(kQuickGelu * x);
+    case Activation::None:
+      return x;
+    case Activation::Silu:
+      return x * sigmoid(x);
+    case Activation::Gelu:
+      return x * normal_cdf(x);
+    case Activation::QuickGelu:
+      return x * sigmoid(kQuickGelu * x);
   }
   return x;
 }
 
 double activate_derivative(double x, Activation kind) {
   switch (kind) {
-    case Activation::None: return 1;
-    case Activation::Silu: return sigmoid(x) * (1 + x * (1 - sigmoid(x)));
-    case Activation::Gelu: return normal_cdf(x) + x * normal_density(x);
-    case Activation::QuickGelu: return sigmoid(kQuickGelu * x) * (1 + kQuickGelu * x * (1 - sigmoid(kQuickGelu * x)));
+    case Activation::None:
+      return 1;
+    case Activation::Silu:
+      return sigmoid(x) * (1 + x * (1 - sigmoid(x)));
+    case Activation::Gelu:
+      return normal_cdf(x) + x * normal_density(x);
+    case Activation::QuickGelu:
+      return sigmoid(kQuickGelu * x) * (1 + kQuickGelu * x * (1 - sigmoid(kQuickGelu * x)));
   }
   return 1;
 }
@@ -38,7 +46,10 @@ void ReferenceKernels::activation_forward(Tensor& y, const Tensor& x, Activation
   store(y, values);
 }
 
-void ReferenceKernels::activation_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x, Activation kind) {
+void ReferenceKernels::activation_backward(const GradSlot& dx,
+                                           const Tensor& dy,
+                                           const Tensor& x,
+                                           Activation kind) {
   Values vx = load(x), vdy = load(dy);
   for (size_t i = 0; i < vx.size(); ++i) vdy[i] *= activate_derivative(vx[i], kind);
   store(dx, std::move(vdy));
@@ -49,7 +60,9 @@ void ReferenceKernels::geglu_forward(Tensor& y, const Tensor& x) {
   int64_t c = y.dim(-1), rows = y.numel() / c;
   Values vx = load(x), vy(size_t(y.numel()));
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t i = 0; i < c; ++i) at(vy, row, i, c) = at(vx, row, i, 2 * c) * activate(at(vx, row, c + i, 2 * c), Activation::Gelu);
+    for (int64_t i = 0; i < c; ++i)
+      at(vy, row, i, c) =
+          at(vx, row, i, 2 * c) * activate(at(vx, row, c + i, 2 * c), Activation::Gelu);
   store(y, vy);
 }
 
@@ -58,7 +71,8 @@ void ReferenceKernels::geglu_backward(const GradSlot& dx, const Tensor& dy, cons
   Values vx = load(x), vdy = load(dy), vdx(vx.size());
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < c; ++i) {
-      double value = at(vx, row, i, 2 * c), gate = at(vx, row, c + i, 2 * c), d = at(vdy, row, i, c);
+      double value = at(vx, row, i, 2 * c), gate = at(vx, row, c + i, 2 * c),
+             d = at(vdy, row, i, c);
       at(vdx, row, i, 2 * c) = d * activate(gate, Activation::Gelu);
       at(vdx, row, c + i, 2 * c) = d * value * activate_derivative(gate, Activation::Gelu);
     }

@@ -9,9 +9,14 @@ double ReferenceKernels::sum_of_squares(const Tensor& x) {
   return sum;
 }
 
-void ReferenceKernels::adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) {
+void ReferenceKernels::adamw(Tensor& w,
+                             Tensor& m,
+                             Tensor& v,
+                             const Tensor& grad,
+                             const AdamWArgs& args) {
   Values vw = load(w), vm = load(m), vv = load(v), vg = load(grad);
-  double correction1 = 1 - std::pow(args.beta1, double(args.step)), correction2 = 1 - std::pow(args.beta2, double(args.step));
+  double correction1 = 1 - std::pow(args.beta1, double(args.step)),
+         correction2 = 1 - std::pow(args.beta2, double(args.step));
   for (size_t i = 0; i < vw.size(); ++i) {
     double g = vg[i] * args.grad_scale;
     vm[i] = args.beta1 * vm[i] + (1 - args.beta1) * g;

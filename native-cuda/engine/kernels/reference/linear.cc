@@ -4,7 +4,8 @@
 namespace spindle::reference {
 
 void apply_epilogue(Values& y, int64_t channels, const Epilogue& epilogue) {
-  Values bias = load(epilogue.bias), per_image = load(epilogue.per_image), residual = load(epilogue.residual);
+  Values bias = load(epilogue.bias), per_image = load(epilogue.per_image),
+         residual = load(epilogue.residual);
   int64_t rows = int64_t(y.size()) / channels, images = int64_t(per_image.size()) / channels;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t c = 0; c < channels; ++c) {
@@ -18,7 +19,10 @@ void apply_epilogue(Values& y, int64_t channels, const Epilogue& epilogue) {
 }
 
 // y (M,N), x (M,K), w (N,K)
-void ReferenceKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& epilogue) {
+void ReferenceKernels::linear_forward(Tensor& y,
+                                      const Tensor& x,
+                                      const Weight& w,
+                                      const Epilogue& epilogue) {
   int64_t n = w.value.dim(0), k = w.value.dim(1), m = x.numel() / k;
   Values vx = load(x), vw = load(w.value), vy(size_t(m * n));
   for (int64_t i = 0; i < m; ++i)
@@ -31,20 +35,27 @@ void ReferenceKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& 
   store(y, vy);
 }
 
-void ReferenceKernels::linear_geglu_forward(Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias) {
+void ReferenceKernels::linear_geglu_forward(Tensor& y,
+                                            const Tensor& x,
+                                            const Weight& w,
+                                            const Tensor& bias) {
   int64_t n = w.value.dim(0), k = w.value.dim(1), m = x.numel() / k;
-  Values vx = load(x), vw = load(w.value), vb = bias ? load(bias) : Values(size_t(n)), vy(size_t(m * n / 2));
+  Values vx = load(x), vw = load(w.value), vb = bias ? load(bias) : Values(size_t(n)),
+         vy(size_t(m * n / 2));
   auto product = [&](int64_t i, int64_t j) {
     double sum = vb[size_t(j)];
     for (int64_t l = 0; l < k; ++l) sum += at(vx, i, l, k) * at(vw, j, l, k);
     return sum;
   };
   for (int64_t i = 0; i < m; ++i)
-    for (int64_t j = 0; j < n / 2; ++j) at(vy, i, j, n / 2) = product(i, j) * activate(product(i, n / 2 + j), Activation::Gelu);
+    for (int64_t j = 0; j < n / 2; ++j)
+      at(vy, i, j, n / 2) = product(i, j) * activate(product(i, n / 2 + j), Activation::Gelu);
   store(y, vy);
 }
 
-void ReferenceKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
+void ReferenceKernels::linear_backward_input(const GradSlot& dx,
+                                             const Tensor& dy,
+                                             const Weight& w) {
   if (!dx) return;
   int64_t n = w.value.dim(0), k = w.value.dim(1), m = dy.numel() / n;
   Values vdy = load(dy), vw = load(w.value), vdx(size_t(m * k));
@@ -54,7 +65,10 @@ void ReferenceKernels::linear_backward_input(const GradSlot& dx, const Tensor& d
   store(dx, std::move(vdx));
 }
 
-void ReferenceKernels::linear_backward_weight(const GradSlot& dw, const GradSlot& db, const Tensor& dy, const Tensor& x) {
+void ReferenceKernels::linear_backward_weight(const GradSlot& dw,
+                                              const GradSlot& db,
+                                              const Tensor& dy,
+                                              const Tensor& x) {
   int64_t n = dy.dim(-1), k = x.dim(-1), m = dy.numel() / n;
   Values vdy = load(dy), vx = load(x);
   if (dw) {

@@ -20,7 +20,8 @@ void for_each_nearest(const Shape& y, const Shape& x, F&& f) {
       for (int64_t w = 0; w < y[2]; ++w)
         for (int64_t c = 0; c < y[3]; ++c) {
           int64_t from_h = h * x[1] / y[1], from_w = w * x[2] / y[2];
-          f(size_t(((b * y[1] + h) * y[2] + w) * y[3] + c), size_t(((b * x[1] + from_h) * x[2] + from_w) * x[3] + c));
+          f(size_t(((b * y[1] + h) * y[2] + w) * y[3] + c),
+            size_t(((b * x[1] + from_h) * x[2] + from_w) * x[3] + c));
         }
 }
 
@@ -30,7 +31,8 @@ void for_each_transposed(const Shape& nhwc, F&& f) {
   int64_t channels = nhwc[3], pixels = nhwc[1] * nhwc[2];
   for (int64_t b = 0; b < nhwc[0]; ++b)
     for (int64_t p = 0; p < pixels; ++p)
-      for (int64_t c = 0; c < channels; ++c) f(size_t((b * pixels + p) * channels + c), size_t((b * channels + c) * pixels + p));
+      for (int64_t c = 0; c < channels; ++c)
+        f(size_t((b * pixels + p) * channels + c), size_t((b * channels + c) * pixels + p));
 }
 }  // namespace
 
@@ -65,20 +67,31 @@ void ReferenceKernels::upsample_nearest_forward(Tensor& y, const Tensor& x) {
 void ReferenceKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) {
   if (!dx) return;
   Values vdy = load(dy), vdx(size_t(dx.tensor.numel()));
-  for_each_nearest(dy.shape(), dx.tensor.shape(), [&](size_t to, size_t from) { vdx[from] += vdy[to]; });
+  for_each_nearest(dy.shape(), dx.tensor.shape(),
+                   [&](size_t to, size_t from) { vdx[from] += vdy[to]; });
   store(dx, std::move(vdx));
 }
 
-void ReferenceKernels::embedding_forward(Tensor& y, const Tensor& table, const int32_t* ids, int64_t count) { store(y, take_rows(table, ids, count)); }
+void ReferenceKernels::embedding_forward(Tensor& y,
+                                         const Tensor& table,
+                                         const int32_t* ids,
+                                         int64_t count) {
+  store(y, take_rows(table, ids, count));
+}
 
-void ReferenceKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) { store(y, take_rows(x, rows, count)); }
+void ReferenceKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) {
+  store(y, take_rows(x, rows, count));
+}
 
-void ReferenceKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
+void ReferenceKernels::timestep_embedding(Tensor& y,
+                                          const Tensor& timesteps,
+                                          const TimestepArgs& args) {
   int64_t batch = y.dim(0), width = y.dim(1), half = width / 2;
   Values vy(size_t(y.numel()));
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t i = 0; i < half; ++i) {
-      double angle = double(timesteps.f32()[b]) * std::exp(-std::log(args.max_period) * double(i) / (double(half) - args.freq_shift));
+      double angle = double(timesteps.f32()[b]) * std::exp(-std::log(args.max_period) * double(i) /
+                                                           (double(half) - args.freq_shift));
       at(vy, b, args.flip_sin_to_cos ? half + i : i, width) = std::sin(angle);
       at(vy, b, args.flip_sin_to_cos ? i : half + i, width) = std::cos(angle);
     }

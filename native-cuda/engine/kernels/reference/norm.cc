@@ -4,8 +4,8 @@
 namespace spindle::reference {
 
 namespace {
-// One set of values that share a mean: `rows` rows of `width` neighbouring channels. A group norm has one per image and group,
-// a layer norm one per row.
+// One set of values that share a mean: `rows` rows of `width` neighbouring channels. A group norm
+// has one per image and group, a layer norm one per row.
 struct Block {
   int64_t first, rows, width, stride, channel;
 };
@@ -13,25 +13,37 @@ struct Block {
 template <class F>
 void for_each(const Block& block, F&& f) {
   for (int64_t row = 0; row < block.rows; ++row)
-    for (int64_t i = 0; i < block.width; ++i) f(size_t(block.first + row * block.stride + i), size_t(block.channel + i));
+    for (int64_t i = 0; i < block.width; ++i)
+      f(size_t(block.first + row * block.stride + i), size_t(block.channel + i));
 }
 
 std::vector<Block> group_blocks(const Shape& x, int64_t groups) {
-  int64_t batch = x[0], channels = x[-1], width = channels / groups, pixels = x.numel() / (batch * channels);
+  int64_t batch = x[0], channels = x[-1], width = channels / groups,
+          pixels = x.numel() / (batch * channels);
   std::vector<Block> blocks;
   for (int64_t b = 0; b < batch; ++b)
-    for (int64_t g = 0; g < groups; ++g) blocks.push_back({b * pixels * channels + g * width, pixels, width, channels, g * width});
+    for (int64_t g = 0; g < groups; ++g)
+      blocks.push_back({b * pixels * channels + g * width, pixels, width, channels, g * width});
   return blocks;
 }
 
 std::vector<Block> row_blocks(const Shape& x) {
   int64_t channels = x[-1];
   std::vector<Block> blocks;
-  for (int64_t row = 0; row < x.numel() / channels; ++row) blocks.push_back({row * channels, 1, channels, channels, 0});
+  for (int64_t row = 0; row < x.numel() / channels; ++row)
+    blocks.push_back({row * channels, 1, channels, channels, 0});
   return blocks;
 }
 
-void forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps, bool silu, const std::vector<Block>& blocks) {
+void forward(Tensor& y,
+             Tensor& mean,
+             Tensor& rstd,
+             const Tensor& x,
+             const Tensor& gamma,
+             const Tensor& beta,
+             double eps,
+             bool silu,
+             const std::vector<Block>& blocks) {
   Values vx = load(x), vgamma = load(gamma), vbeta = load(beta), vy(vx.size()), vmean, vrstd;
   for (const Block& block : blocks) {
     double n = double(block.rows * block.width), sum = 0, squares = 0;
@@ -55,12 +67,19 @@ struct NormInputs {
   const Tensor &dy, &x, &mean, &rstd, &gamma, &beta;  // beta is empty without silu
 };
 
-void backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const NormInputs& in, bool silu, const std::vector<Block>& blocks) {
-  Values vdy = load(in.dy), vx = load(in.x), vmean = load(in.mean), vrstd = load(in.rstd), vgamma = load(in.gamma), vbeta = load(in.beta);
+void backward(const GradSlot& dx,
+              const GradSlot& dgamma,
+              const GradSlot& dbeta,
+              const NormInputs& in,
+              bool silu,
+              const std::vector<Block>& blocks) {
+  Values vdy = load(in.dy), vx = load(in.x), vmean = load(in.mean), vrstd = load(in.rstd),
+         vgamma = load(in.gamma), vbeta = load(in.beta);
   Values vdx(vx.size()), vdgamma(vgamma.size()), vdbeta(vgamma.size());
   for (size_t block_index = 0; block_index < blocks.size(); ++block_index) {
     const Block& block = blocks[block_index];
-    double mu = vmean[block_index], scale = vrstd[block_index], n = double(block.rows * block.width), sum = 0, product = 0;
+    double mu = vmean[block_index], scale = vrstd[block_index],
+           n = double(block.rows * block.width), sum = 0, product = 0;
     for_each(block, [&](size_t i, size_t c) {
       double normal = (vx[i] - mu) * scale;
       if (silu) vdy[i] *= activate_derivative(normal * vgamma[c] + vbeta[c], Activation::Silu);
@@ -69,7 +88,9 @@ void backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta,
       sum += vdy[i] * vgamma[c];
       product += vdy[i] * vgamma[c] * normal;
     });
-    for_each(block, [&](size_t i, size_t c) { vdx[i] = scale * (vdy[i] * vgamma[c] - sum / n - (vx[i] - mu) * scale * product / n); });
+    for_each(block, [&](size_t i, size_t c) {
+      vdx[i] = scale * (vdy[i] * vgamma[c] - sum / n - (vx[i] - mu) * scale * product / n);
+    });
   }
   store(dx, std::move(vdx));
   store(dgamma, std::move(vdgamma));
@@ -77,19 +98,48 @@ void backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta,
 }
 }  // namespace
 
-void ReferenceKernels::group_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
+void ReferenceKernels::group_norm_forward(Tensor& y,
+                                          Tensor& mean,
+                                          Tensor& rstd,
+                                          const Tensor& x,
+                                          const Tensor& gamma,
+                                          const Tensor& beta,
+                                          const GroupNormArgs& args) {
   forward(y, mean, rstd, x, gamma, beta, args.eps, args.silu, group_blocks(x.shape(), args.groups));
 }
 
-void ReferenceKernels::group_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const GroupNormArgs& args) {
-  backward(dx, dgamma, dbeta, {dy, x, mean, rstd, gamma, beta}, args.silu, group_blocks(x.shape(), args.groups));
+void ReferenceKernels::group_norm_backward(const GradSlot& dx,
+                                           const GradSlot& dgamma,
+                                           const GradSlot& dbeta,
+                                           const Tensor& dy,
+                                           const Tensor& x,
+                                           const Tensor& mean,
+                                           const Tensor& rstd,
+                                           const Tensor& gamma,
+                                           const Tensor& beta,
+                                           const GroupNormArgs& args) {
+  backward(dx, dgamma, dbeta, {dy, x, mean, rstd, gamma, beta}, args.silu,
+           group_blocks(x.shape(), args.groups));
 }
 
-void ReferenceKernels::layer_norm_forward(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+void ReferenceKernels::layer_norm_forward(Tensor& y,
+                                          Tensor& mean,
+                                          Tensor& rstd,
+                                          const Tensor& x,
+                                          const Tensor& gamma,
+                                          const Tensor& beta,
+                                          double eps) {
   forward(y, mean, rstd, x, gamma, beta, eps, false, row_blocks(x.shape()));
 }
 
-void ReferenceKernels::layer_norm_backward(const GradSlot& dx, const GradSlot& dgamma, const GradSlot& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma) {
+void ReferenceKernels::layer_norm_backward(const GradSlot& dx,
+                                           const GradSlot& dgamma,
+                                           const GradSlot& dbeta,
+                                           const Tensor& dy,
+                                           const Tensor& x,
+                                           const Tensor& mean,
+                                           const Tensor& rstd,
+                                           const Tensor& gamma) {
   backward(dx, dgamma, dbeta, {dy, x, mean, rstd, gamma, Tensor()}, false, row_blocks(x.shape()));
 }
 
@@ -98,7 +148,8 @@ void ReferenceKernels::l2_normalize(Tensor& y, const Tensor& x) {
   Values values = load(x);
   for (int64_t row = 0; row < rows; ++row) {
     double squares = 0;
-    for (int64_t i = 0; i < width; ++i) squares += at(values, row, i, width) * at(values, row, i, width);
+    for (int64_t i = 0; i < width; ++i)
+      squares += at(values, row, i, width) * at(values, row, i, width);
     // a row of zeros has no direction and stays as it is
     double factor = squares > 0 ? 1 / std::sqrt(squares) : 0;
     for (int64_t i = 0; i < width; ++i) at(values, row, i, width) *= factor;

@@ -2,6 +2,8 @@
 
 namespace spindle {
 
-std::unique_ptr<Kernels> make_reference_kernels() { return std::make_unique<reference::ReferenceKernels>(); }
+std::unique_ptr<Kernels> make_reference_kernels() {
+  return std::make_unique<reference::ReferenceKernels>();
+}
 
 }  // namespace spindle

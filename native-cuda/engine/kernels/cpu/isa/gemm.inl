@@ -1,14 +1,20 @@
 // Register-tile matrix kernels over packed panels. Included once per instruction set.
 
-// A float32 chain longer than this is cut and the pieces are summed in c, which bounds the rounding error of long sums.
+// A float32 chain longer than this is cut and the pieces are summed in c, which bounds the rounding
+// error of long sums.
 constexpr int64_t kChain = 256;
 
 // Where nothing is wanted, what is at hand anyway: asking for no address at all is slow.
-static inline const char* fetched(const Fetch& fetch, const void* at_hand) { return fetch.from ? fetch.from : static_cast<const char*>(at_hand); }
+static inline const char* fetched(const Fetch& fetch, const void* at_hand) {
+  return fetch.from ? fetch.from : static_cast<const char*>(at_hand);
+}
 
-// Sums of a tile whose rows lie `offset` bytes past the call's. Pieces of a cut chain are in c; whether there are any is returned.
+// Sums of a tile whose rows lie `offset` bytes past the call's. Pieces of a cut chain are in c;
+// whether there are any is returned.
 template <int ROWS, int NV>
-static inline __attribute__((always_inline)) bool sum_f32(const GemmCall& g, V (&acc)[ROWS][NV], int64_t offset = 0) {
+static inline __attribute__((always_inline)) bool sum_f32(const GemmCall& g,
+                                                          V (&acc)[ROWS][NV],
+                                                          int64_t offset = 0) {
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
@@ -34,7 +40,8 @@ static inline __attribute__((always_inline)) bool sum_f32(const GemmCall& g, V (
   for (int64_t s = 0; s < g.segments; ++s, rows += ROWS) {
     const float* a[ROWS];
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) a[r] = reinterpret_cast<const float*>(static_cast<const char*>(rows[r]) + offset);
+    for (int r = 0; r < ROWS; ++r)
+      a[r] = reinterpret_cast<const float*>(static_cast<const char*>(rows[r]) + offset);
     for (int64_t i0 = 0; i0 < k; i0 += kChain) {
       int64_t i1 = i0 + kChain < k ? i0 + kChain : k;
       if (chain + (i1 - i0) > kChain) flush();
@@ -76,11 +83,14 @@ static inline uint32_t pair_at(const uint16_t* p) {
 }
 
 template <int ROWS, int NV>
-static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g, V (&acc)[ROWS][NV], int64_t offset = 0) {
+static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g,
+                                                           V (&acc)[ROWS][NV],
+                                                           int64_t offset = 0) {
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
+    for (int j = 0; j < NV; ++j)
+      acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
   const uint16_t* b = static_cast<const uint16_t*>(g.b);
   const int64_t pairs = g.k / 2, ldb = 2 * g.ldb, step = g.fetch.step;
   const char* fetch = fetched(g.fetch, g.b);
@@ -88,7 +98,8 @@ static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g, V 
   for (int64_t s = 0; s < g.segments; ++s, rows += ROWS) {
     const uint16_t* a[ROWS];
 #pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) a[r] = reinterpret_cast<const uint16_t*>(static_cast<const char*>(rows[r]) + offset);
+    for (int r = 0; r < ROWS; ++r)
+      a[r] = reinterpret_cast<const uint16_t*>(static_cast<const char*>(rows[r]) + offset);
     for (int64_t i = 0; i < pairs; ++i, b += ldb, fetch += step) {
       __builtin_prefetch(fetch);
       P bv[NV];
@@ -104,7 +115,8 @@ static inline __attribute__((always_inline)) void sum_bf16(const GemmCall& g, V 
     if (g.k & 1) {
       for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) acc[r][j] = dot_pair(acc[r][j], a[r][g.k - 1], load_pairs(b + 2 * j * V::W));
+        for (int j = 0; j < NV; ++j)
+          acc[r][j] = dot_pair(acc[r][j], a[r][g.k - 1], load_pairs(b + 2 * j * V::W));
       b += ldb;
     }
   }
@@ -122,19 +134,31 @@ static void gemm_bf16_tile(const GemmCall& g) {
 
 // What is left of an output row once its sums are there, a vector at a time: see RowCall.
 template <bool WHOLE, class T>
-static inline __attribute__((always_inline)) void finish(V v, T* y, const float* bias, const T* per_image, const T* residual, int64_t n, bool accumulate, bool stream) {
+static inline __attribute__((always_inline)) void finish(V v,
+                                                         T* y,
+                                                         const float* bias,
+                                                         const T* per_image,
+                                                         const T* residual,
+                                                         int64_t n,
+                                                         bool accumulate,
+                                                         bool stream) {
   if (bias) v = v + (WHOLE ? load(bias) : load_n(bias, n));
   if (per_image) v = v + (WHOLE ? load(per_image) : load_n(per_image, n));
   if (residual) v = v + (WHOLE ? load(residual) : load_n(residual, n));
   if (accumulate) v = (WHOLE ? load(y) : load_n(y, n)) + v;
-  if (!WHOLE) store_n(y, v, n);
-  else if (stream) store_past(y, v);
-  else store(y, v);
+  if (!WHOLE)
+    store_n(y, v, n);
+  else if (stream)
+    store_past(y, v);
+  else
+    store(y, v);
 }
 
 // The sums of a whole tile, finished in registers. T is the type of both sides.
 template <int ROWS, int NV, class T>
-static inline __attribute__((always_inline)) void gemm_store_tile(const GemmCall& g, const TileStore& t, int64_t tile) {
+static inline __attribute__((always_inline)) void gemm_store_tile(const GemmCall& g,
+                                                                  const TileStore& t,
+                                                                  int64_t tile) {
   const int64_t first = tile * ROWS * t.ld;
   T* const y = static_cast<T*>(t.y) + first;
   const T* const residual = t.residual ? static_cast<const T*>(t.residual) + first : nullptr;
@@ -148,8 +172,10 @@ static inline __attribute__((always_inline)) void gemm_store_tile(const GemmCall
       }
   V acc[ROWS][NV];
   bool stored = false;
-  if constexpr (sizeof(T) == 2) sum_bf16<ROWS, NV>(g, acc, tile * t.tile_bytes);
-  else stored = sum_f32<ROWS, NV>(g, acc, tile * t.tile_bytes);
+  if constexpr (sizeof(T) == 2)
+    sum_bf16<ROWS, NV>(g, acc, tile * t.tile_bytes);
+  else
+    stored = sum_f32<ROWS, NV>(g, acc, tile * t.tile_bytes);
   const bool stream = t.stream && reinterpret_cast<uintptr_t>(y) % 64 == 0;
   const T* per_image = static_cast<const T*>(t.per_image);
 #pragma GCC unroll 16
@@ -159,8 +185,12 @@ static inline __attribute__((always_inline)) void gemm_store_tile(const GemmCall
       const int64_t column = j * V::W, at = r * t.ld + column, left = t.n - column;
       V v = stored ? load(g.c + r * g.ldc + column) + acc[r][j] : acc[r][j];
       const float* bias = t.bias ? t.bias + column : nullptr;
-      if (left >= V::W) finish<true>(v, y + at, bias, per_image ? per_image + column : nullptr, residual ? residual + at : nullptr, left, t.accumulate, stream);
-      else finish<false>(v, y + at, bias, per_image ? per_image + column : nullptr, residual ? residual + at : nullptr, left, t.accumulate, stream);
+      if (left >= V::W)
+        finish<true>(v, y + at, bias, per_image ? per_image + column : nullptr,
+                     residual ? residual + at : nullptr, left, t.accumulate, stream);
+      else
+        finish<false>(v, y + at, bias, per_image ? per_image + column : nullptr,
+                      residual ? residual + at : nullptr, left, t.accumulate, stream);
     }
 }
 
@@ -170,7 +200,8 @@ static void outer_f32_tile(const OuterCall& g) {
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
+    for (int j = 0; j < NV; ++j)
+      acc[r][j] = g.accumulate ? load(g.c + r * g.ldc + j * V::W) : zero();
   const int64_t lda = g.lda, ldb = g.ldb, step = g.fetch.step;
   const char* fetch = fetched(g.fetch, g.c);
   for (int64_t s = 0; s < g.run_count; ++s) {
@@ -194,9 +225,14 @@ static void outer_f32_tile(const OuterCall& g) {
     for (int j = 0; j < NV; ++j) store(g.c + r * g.ldc + j * V::W, acc[r][j]);
 }
 
-static void interleave(uint16_t* out, const uint16_t* even, const uint16_t* odd, int64_t n, int64_t padded) {
+static void interleave(uint16_t* out,
+                       const uint16_t* even,
+                       const uint16_t* odd,
+                       int64_t n,
+                       int64_t padded) {
   int64_t i = 0;
-  for (; i + V::W <= n; i += V::W) store_interleaved(out + 2 * i, even ? even + i : nullptr, odd ? odd + i : nullptr);
+  for (; i + V::W <= n; i += V::W)
+    store_interleaved(out + 2 * i, even ? even + i : nullptr, odd ? odd + i : nullptr);
   for (; i < n; ++i) {
     out[2 * i] = even ? even[i] : uint16_t(0);
     out[2 * i + 1] = odd ? odd[i] : uint16_t(0);
@@ -204,8 +240,8 @@ static void interleave(uint16_t* out, const uint16_t* even, const uint16_t* odd,
   for (i = 2 * n; i < 2 * padded; ++i) out[i] = 0;
 }
 
-// Sums in double, rounded once: for products too small for their time to matter much (kWideElements in cpu_kernels.h).
-// Two halves, each a register's width: wider vectors would live in memory.
+// Sums in double, rounded once: for products too small for their time to matter much (kWideElements
+// in cpu_kernels.h). Two halves, each a register's width: wider vectors would live in memory.
 typedef float HalfFloats __attribute__((vector_size(2 * V::W)));
 typedef double HalfWide __attribute__((vector_size(4 * V::W)));
 struct Wide {
@@ -282,60 +318,93 @@ static void outer_wide_tile(const OuterCall& g, int64_t row, int64_t column) {
   for (int r = 0; r < ROWS; ++r) store_wide(c + r * g.ldc, acc[r]);
 }
 
-#define SPINDLE_WIDE(KERNEL)                                       \
-  for (int64_t column = 0; column < g.vectors * V::W; column += V::W) \
+#define SPINDLE_WIDE(KERNEL)                                              \
+  for (int64_t column = 0; column < g.vectors * V::W; column += V::W)     \
     for (int64_t row = 0; row < g.rows; row += 6) switch (g.rows - row) { \
-        case 1: KERNEL<1>(g, row, column); break;                  \
-        case 2: KERNEL<2>(g, row, column); break;                  \
-        case 3: KERNEL<3>(g, row, column); break;                  \
-        case 4: KERNEL<4>(g, row, column); break;                  \
-        case 5: KERNEL<5>(g, row, column); break;                  \
-        default: KERNEL<6>(g, row, column); break;                 \
+        case 1:                                                           \
+          KERNEL<1>(g, row, column);                                      \
+          break;                                                          \
+        case 2:                                                           \
+          KERNEL<2>(g, row, column);                                      \
+          break;                                                          \
+        case 3:                                                           \
+          KERNEL<3>(g, row, column);                                      \
+          break;                                                          \
+        case 4:                                                           \
+          KERNEL<4>(g, row, column);                                      \
+          break;                                                          \
+        case 5:                                                           \
+          KERNEL<5>(g, row, column);                                      \
+          break;                                                          \
+        default:                                                          \
+          KERNEL<6>(g, row, column);                                      \
+          break;                                                          \
       }
 static void gemm_f32_wide(const GemmCall& g) { SPINDLE_WIDE(gemm_wide_tile) }
-static void outer_f32_wide(const OuterCall& g) { SPINDLE_WIDE(outer_wide_tile) }
+static void outer_f32_wide(const OuterCall& g){SPINDLE_WIDE(outer_wide_tile)}
 #undef SPINDLE_WIDE
 
 // Dispatch on the tile's rows and vectors.
-#define SPINDLE_TILE_ROWS(KERNEL, NV)              \
-  switch (g.rows) {                                \
-    case 1: return KERNEL<1, NV>(g);               \
-    case 2: return KERNEL<2, NV>(g);               \
-    case 3: return KERNEL<3, NV>(g);               \
-    case 4: return KERNEL<4, NV>(g);               \
-    case 5: return KERNEL<5, NV>(g);               \
-    case 6: return KERNEL<6, NV>(g);               \
-    case 7: return KERNEL<7, NV>(g);               \
-    case 8: return KERNEL<8, NV>(g);               \
-    case 9: return KERNEL<9, NV>(g);               \
-    case 10: return KERNEL<10, NV>(g);             \
-    case 11: return KERNEL<11, NV>(g);             \
-    default: return KERNEL<12, NV>(g);             \
+#define SPINDLE_TILE_ROWS(KERNEL, NV) \
+  switch (g.rows) {                   \
+    case 1:                           \
+      return KERNEL<1, NV>(g);        \
+    case 2:                           \
+      return KERNEL<2, NV>(g);        \
+    case 3:                           \
+      return KERNEL<3, NV>(g);        \
+    case 4:                           \
+      return KERNEL<4, NV>(g);        \
+    case 5:                           \
+      return KERNEL<5, NV>(g);        \
+    case 6:                           \
+      return KERNEL<6, NV>(g);        \
+    case 7:                           \
+      return KERNEL<7, NV>(g);        \
+    case 8:                           \
+      return KERNEL<8, NV>(g);        \
+    case 9:                           \
+      return KERNEL<9, NV>(g);        \
+    case 10:                          \
+      return KERNEL<10, NV>(g);       \
+    case 11:                          \
+      return KERNEL<11, NV>(g);       \
+    default:                          \
+      return KERNEL<12, NV>(g);       \
   }
 #if SPINDLE_MAX_VECTORS == 4
-#define SPINDLE_TILE(KERNEL)                 \
-  switch (g.vectors) {                       \
-    case 1: SPINDLE_TILE_ROWS(KERNEL, 1)     \
-    case 2: SPINDLE_TILE_ROWS(KERNEL, 2)     \
-    case 3: SPINDLE_TILE_ROWS(KERNEL, 3)     \
-    default: SPINDLE_TILE_ROWS(KERNEL, 4)    \
+#define SPINDLE_TILE(KERNEL)       \
+  switch (g.vectors) {             \
+    case 1:                        \
+      SPINDLE_TILE_ROWS(KERNEL, 1) \
+    case 2:                        \
+      SPINDLE_TILE_ROWS(KERNEL, 2) \
+    case 3:                        \
+      SPINDLE_TILE_ROWS(KERNEL, 3) \
+    default:                       \
+      SPINDLE_TILE_ROWS(KERNEL, 4) \
   }
 #else
-#define SPINDLE_TILE(KERNEL)                 \
-  switch (g.vectors) {                       \
-    case 1: SPINDLE_TILE_ROWS(KERNEL, 1)     \
-    default: SPINDLE_TILE_ROWS(KERNEL, 2)    \
+#define SPINDLE_TILE(KERNEL)       \
+  switch (g.vectors) {             \
+    case 1:                        \
+      SPINDLE_TILE_ROWS(KERNEL, 1) \
+    default:                       \
+      SPINDLE_TILE_ROWS(KERNEL, 2) \
   }
 #endif
 
-static void gemm_f32(const GemmCall& g) { SPINDLE_TILE(gemm_f32_tile) }
+static void gemm_f32(const GemmCall& g) {
+  SPINDLE_TILE(gemm_f32_tile)
+}
 static void gemm_bf16(const GemmCall& g) { SPINDLE_TILE(gemm_bf16_tile) }
 static void outer_f32(const OuterCall& g) { SPINDLE_TILE(outer_f32_tile) }
 
 template <class T>
 static void store_row_typed(const RowCall& r) {
   T* y = static_cast<T*>(r.y);
-  const T *per_image = static_cast<const T*>(r.per_image), *residual = static_cast<const T*>(r.residual);
+  const T *per_image = static_cast<const T*>(r.per_image),
+          *residual = static_cast<const T*>(r.residual);
   const bool stream = r.stream && reinterpret_cast<uintptr_t>(y) % (V::W * sizeof(T)) == 0;
   for (int64_t i = 0; i < r.n; i += V::W) {
     int64_t left = r.n - i;
@@ -345,8 +414,10 @@ static void store_row_typed(const RowCall& r) {
       if (per_image) v = v + load(per_image + i);
       if (residual) v = v + load(residual + i);
       if (r.accumulate) v = load(y + i) + v;
-      if (stream) store_past(y + i, v);
-      else store(y + i, v);
+      if (stream)
+        store_past(y + i, v);
+      else
+        store(y + i, v);
     } else {
       V v = load_n(r.c + i, left);
       if (r.bias) v = v + load_n(r.bias + i, left);
@@ -369,13 +440,19 @@ constexpr int kTileRows[] = SPINDLE_ROWS;
 template <class T>
 static void gemm_store(const GemmCall& g, const TileStore& t) {
   switch (g.vectors) {
-    case 1: return gemm_store_tiles<kTileRows[1], 1, T>(g, t);
+    case 1:
+      return gemm_store_tiles<kTileRows[1], 1, T>(g, t);
 #if SPINDLE_MAX_VECTORS == 4
-    case 2: return gemm_store_tiles<kTileRows[2], 2, T>(g, t);
-    case 3: return gemm_store_tiles<kTileRows[3], 3, T>(g, t);
+    case 2:
+      return gemm_store_tiles<kTileRows[2], 2, T>(g, t);
+    case 3:
+      return gemm_store_tiles<kTileRows[3], 3, T>(g, t);
 #endif
-    default: return gemm_store_tiles<kTileRows[SPINDLE_MAX_VECTORS], SPINDLE_MAX_VECTORS, T>(g, t);
+    default:
+      return gemm_store_tiles<kTileRows[SPINDLE_MAX_VECTORS], SPINDLE_MAX_VECTORS, T>(g, t);
   }
 }
 
-static void store_row(const RowCall& r, bool bf16) { bf16 ? store_row_typed<uint16_t>(r) : store_row_typed<float>(r); }
+static void store_row(const RowCall& r, bool bf16) {
+  bf16 ? store_row_typed<uint16_t>(r) : store_row_typed<float>(r);
+}

@@ -1,7 +1,8 @@
-// Convolutions of few channels, along runs of output pixels whose taps lie at fixed distances: no addresses to look up, and sums
-// leave the registers as outputs. Included once per instruction set.
+// Convolutions of few channels, along runs of output pixels whose taps lie at fixed distances: no
+// addresses to look up, and sums leave the registers as outputs. Included once per instruction set.
 
-constexpr int kNarrowRows[] = {0, V::W == 16 ? 16 : 8, V::W == 16 ? 8 : 4};  // outputs of a tile, by vectors
+constexpr int kNarrowRows[] = {0, V::W == 16 ? 16 : 8,
+                               V::W == 16 ? 8 : 4};  // outputs of a tile, by vectors
 
 // One step along k: a float, or a pair of bfloat16.
 template <int ROWS, int NV>
@@ -17,7 +18,10 @@ static inline void narrow_step(V (&acc)[ROWS][NV], const float* x, int64_t pixel
   }
 }
 template <int ROWS, int NV>
-static inline void narrow_step(V (&acc)[ROWS][NV], const uint16_t* x, int64_t pixel, const float* b) {
+static inline void narrow_step(V (&acc)[ROWS][NV],
+                               const uint16_t* x,
+                               int64_t pixel,
+                               const float* b) {
   P bv[NV];
 #pragma GCC unroll 2
   for (int j = 0; j < NV; ++j) bv[j] = load_pairs(reinterpret_cast<const uint16_t*>(b + j * V::W));
@@ -54,12 +58,14 @@ static void narrow_tile(const NarrowCall& c, int64_t first) {
         chain = 0;
       }
       chain += i1 - i0;
-      for (int64_t i = i0; i < i1; i += kStep, b += c.ldb) narrow_step<ROWS, NV>(acc, x + i, c.pixel, b);
+      for (int64_t i = i0; i < i1; i += kStep, b += c.ldb)
+        narrow_step<ROWS, NV>(acc, x + i, c.pixel, b);
     }
   if (cut)
     for (int r = 0; r < ROWS; ++r)
       for (int j = 0; j < NV; ++j) acc[r][j] = total[r][j] + acc[r][j];
-  const O *per_image = static_cast<const O*>(c.per_image), *residual = static_cast<const O*>(c.residual);
+  const O *per_image = static_cast<const O*>(c.per_image),
+          *residual = static_cast<const O*>(c.residual);
 #pragma GCC unroll 2
   for (int j = 0; j < NV; ++j) {
     const int64_t n = c.n - j * V::W;
@@ -79,17 +85,23 @@ static void narrow_tile(const NarrowCall& c, int64_t first) {
 template <class T, class O>
 static void narrow_typed(const NarrowCall& c) {
   if (c.vectors == 1)
-    for (int64_t first = 0; first < c.count; first += kNarrowRows[1]) narrow_tile<T, O, kNarrowRows[1], 1>(c, first);
+    for (int64_t first = 0; first < c.count; first += kNarrowRows[1])
+      narrow_tile<T, O, kNarrowRows[1], 1>(c, first);
   else
-    for (int64_t first = 0; first < c.count; first += kNarrowRows[2]) narrow_tile<T, O, kNarrowRows[2], 2>(c, first);
+    for (int64_t first = 0; first < c.count; first += kNarrowRows[2])
+      narrow_tile<T, O, kNarrowRows[2], 2>(c, first);
 }
 static void narrow(const NarrowCall& c, bool from_bf16, bool to_bf16) {
-  if (!from_bf16) narrow_typed<float, float>(c);
-  else if (to_bf16) narrow_typed<uint16_t, uint16_t>(c);
-  else narrow_typed<uint16_t, float>(c);
+  if (!from_bf16)
+    narrow_typed<float, float>(c);
+  else if (to_bf16)
+    narrow_typed<uint16_t, uint16_t>(c);
+  else
+    narrow_typed<uint16_t, float>(c);
 }
 
-// Four channels at a time, so that what follows a pixel's channels is overwritten by the next pixel.
+// Four channels at a time, so that what follows a pixel's channels is overwritten by the next
+// pixel.
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 template <int FOURS>
 static void shifted_sums(const ShiftedCall& c) {

@@ -1,4 +1,5 @@
-// What simd_amx_emulated.cc has, over emulated tiles, so that tests reach its code on processors without AMX.
+// What simd_amx_emulated.cc has, over emulated tiles, so that tests reach its code on processors
+// without AMX.
 #include "kernels/cpu/isa/simd.h"
 #if defined(__x86_64__)
 // GCC 12 warns about its own intrinsics (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593).
@@ -12,14 +13,14 @@
 namespace spindle::cpu {
 namespace {
 namespace isa_amx_emulated {
-#include "kernels/cpu/isa/vector_avx512.inl"
-#include "kernels/cpu/isa/gemm.inl"
-#include "kernels/cpu/isa/outer_pairs.inl"
-#include "kernels/cpu/isa/norm.inl"
+#include "kernels/cpu/isa/amx.inl"
 #include "kernels/cpu/isa/elementwise.inl"
+#include "kernels/cpu/isa/gemm.inl"
+#include "kernels/cpu/isa/norm.inl"
+#include "kernels/cpu/isa/outer_pairs.inl"
 #include "kernels/cpu/isa/table.inl"
 #include "kernels/cpu/isa/tiles_emulated.inl"
-#include "kernels/cpu/isa/amx.inl"
+#include "kernels/cpu/isa/vector_avx512.inl"
 }  // namespace isa_amx_emulated
 }  // namespace
 const Simd* simd_amx_emulated() {

@@ -4,16 +4,15 @@
 #include <cmath>
 #include <cstring>
 
-
 namespace spindle::cpu {
 namespace {
 namespace isa_generic {
-#include "kernels/cpu/isa/vector_generic.inl"
-#include "kernels/cpu/isa/gemm.inl"
-#include "kernels/cpu/isa/outer_pairs.inl"
-#include "kernels/cpu/isa/norm.inl"
 #include "kernels/cpu/isa/elementwise.inl"
+#include "kernels/cpu/isa/gemm.inl"
+#include "kernels/cpu/isa/norm.inl"
+#include "kernels/cpu/isa/outer_pairs.inl"
 #include "kernels/cpu/isa/table.inl"
+#include "kernels/cpu/isa/vector_generic.inl"
 }  // namespace isa_generic
 }  // namespace
 const Simd* simd_generic() {
@@ -21,4 +20,3 @@ const Simd* simd_generic() {
   return &table;
 }
 }  // namespace spindle::cpu
-

@@ -1,5 +1,5 @@
-// Tile registers in memory, for tests on processors without them: what Intel's manual says of LDTILECFG with 16 rows of 64 bytes,
-// TILEZERO, TILELOADD, TILESTORED and TDPBF16PS.
+// Tile registers in memory, for tests on processors without them: what Intel's manual says of
+// LDTILECFG with 16 rows of 64 bytes, TILEZERO, TILELOADD, TILESTORED and TDPBF16PS.
 
 struct Tiles {
   // What was there before a call is nothing to build on: NaN in either type.
@@ -10,13 +10,16 @@ struct Tiles {
   }
   template <int T>
   void fetch(const void* from, int64_t stride) {
-    for (int64_t row = 0; row < 16; ++row) memcpy(tiles_[T][row], static_cast<const char*>(from) + row * stride, 64);
+    for (int64_t row = 0; row < 16; ++row)
+      memcpy(tiles_[T][row], static_cast<const char*>(from) + row * stride, 64);
   }
   template <int T>
   void put(void* to, int64_t stride) {
-    for (int64_t row = 0; row < 16; ++row) memcpy(static_cast<char*>(to) + row * stride, tiles_[T][row], 64);
+    for (int64_t row = 0; row < 16; ++row)
+      memcpy(static_cast<char*>(to) + row * stride, tiles_[T][row], 64);
   }
-  // The sums of even and of odd products start at zero and are chains of fused multiply-adds; then their sum is added to c.
+  // The sums of even and of odd products start at zero and are chains of fused multiply-adds; then
+  // their sum is added to c.
   template <int C, int A, int B>
   void dot() {
     for (int m = 0; m < 16; ++m) {

@@ -60,12 +60,15 @@ static inline V vsqrt(V a) {
   return a;
 }
 static inline V vabs(V a) { return {(v4f)((v4i)a.r & 0x7fffffff)}; }
-static inline V vround(V a) {  // for |a| < 2^22: adding and taking away 1.5 * 2^23 rounds to nearest even
+static inline V vround(
+    V a) {  // for |a| < 2^22: adding and taking away 1.5 * 2^23 rounds to nearest even
   volatile v4f magic = v4f{12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f};
   v4f shifted = a.r + magic;
   return {shifted - magic};
 }
-static inline V copysign(V magnitude, V sign) { return {(v4f)((v4i)magnitude.r | ((v4i)sign.r & (int32_t)0x80000000))}; }
+static inline V copysign(V magnitude, V sign) {
+  return {(v4f)((v4i)magnitude.r | ((v4i)sign.r & (int32_t)0x80000000))};
+}
 // a < b ? yes : no, by element
 static inline V select_less(V a, V b, V yes, V no) { return {a.r < b.r ? yes.r : no.r}; }
 static inline V scale2(V x, V n) {
@@ -73,9 +76,13 @@ static inline V scale2(V x, V n) {
   return {x.r * (v4f)e};
 }
 // log2 x within 0.09 for normal x > 0: the bits as a number
-static inline V log2_of_bits(V x) { return {__builtin_convertvector((v4i)x.r, v4f) * (1.0f / (1 << 23)) - 127.0f}; }
+static inline V log2_of_bits(V x) {
+  return {__builtin_convertvector((v4i)x.r, v4f) * (1.0f / (1 << 23)) - 127.0f};
+}
 // n may be any number: it saturates near 2^-126 and 2^127. A NaN in x stays one.
-static inline V scale2_any(V x, V n) { return scale2(x, vmin(set1(127.0f), vmax(set1(-126.0f), n))); }
+static inline V scale2_any(V x, V n) {
+  return scale2(x, vmin(set1(127.0f), vmax(set1(-126.0f), n)));
+}
 static inline float sum(V v) { return (v.r[0] + v.r[2]) + (v.r[1] + v.r[3]); }
 static inline float maximum(V v) {
   float m = v.r[0];
@@ -97,13 +104,18 @@ static inline V dot_pair(V acc, uint32_t pair, P b) {
   acc = fma(set1(widen(uint16_t(pair))), b.lo, acc);
   return fma(set1(widen(uint16_t(pair >> 16))), b.hi, acc);
 }
-// Bits of bfloat16 pairs in float lanes: (even[i], odd[i]) by lane, and neighbours of the 8 values of low and high.
+// Bits of bfloat16 pairs in float lanes: (even[i], odd[i]) by lane, and neighbours of the 8 values
+// of low and high.
 static inline V pair_up(V even, V odd) {
   v4i bits;
-  for (int i = 0; i < 4; ++i) bits[i] = int32_t(uint32_t(narrow(even.r[i])) | uint32_t(narrow(odd.r[i])) << 16);
+  for (int i = 0; i < 4; ++i)
+    bits[i] = int32_t(uint32_t(narrow(even.r[i])) | uint32_t(narrow(odd.r[i])) << 16);
   return {(v4f)bits};
 }
-static inline V neighbour_pairs(V low, V high) { return pair_up({v4f{low.r[0], low.r[2], high.r[0], high.r[2]}}, {v4f{low.r[1], low.r[3], high.r[1], high.r[3]}}); }
+static inline V neighbour_pairs(V low, V high) {
+  return pair_up({v4f{low.r[0], low.r[2], high.r[0], high.r[2]}},
+                 {v4f{low.r[1], low.r[3], high.r[1], high.r[3]}});
+}
 static inline void split_pairs(const float* p, V& even, V& odd) {
   uint16_t bits[8];
   memcpy(bits, p, sizeof bits);
@@ -128,7 +140,12 @@ static inline void store_interleaved(uint16_t* out, const uint16_t* even, const 
   }
 }
 // out[pair][row] = in[row][pair] for up to 4 rows and pairs; zero past `rows` and `halves`
-static inline void transpose_tile(uint32_t* out, int64_t ldo, const uint16_t* in, int64_t ldi, int64_t rows, int64_t halves) {
+static inline void transpose_tile(uint32_t* out,
+                                  int64_t ldo,
+                                  const uint16_t* in,
+                                  int64_t ldi,
+                                  int64_t rows,
+                                  int64_t halves) {
   for (int64_t j = 0; 2 * j < halves && j < 4; ++j)
     for (int64_t i = 0; i < 4; ++i) {
       uint16_t pair[2] = {};

@@ -1,6 +1,7 @@
-// Winograd's F(m x m, 3x3): m * m output pixels of a 3x3 convolution from (m + 2)^2 products (Lavin and Gray, arXiv 1509.09308).
-// Y = A^T [(G g G^T) * (B^T d B)] A, element by element over channels; gradients go through the adjoints. Arithmetic is float32
-// whatever the tensors are. Included once per instruction set.
+// Winograd's F(m x m, 3x3): m * m output pixels of a 3x3 convolution from (m + 2)^2 products (Lavin
+// and Gray, arXiv 1509.09308). Y = A^T [(G g G^T) * (B^T d B)] A, element by element over channels;
+// gradients go through the adjoints. Arithmetic is float32 whatever the tensors are. Included once
+// per instruction set.
 
 // The matrices along one axis. Inputs are `from` apart, outputs `to`.
 struct Winograd2 {
@@ -41,7 +42,8 @@ struct Winograd4 {
   static constexpr int M = 4, N = 6;
   static void input(const V* d, int from, V* t, int to) {
     const V two = set1(2), four = set1(4), five = set1(5);
-    V d0 = d[0], d1 = d[from], d2 = d[2 * from], d3 = d[3 * from], d4 = d[4 * from], d5 = d[5 * from];
+    V d0 = d[0], d1 = d[from], d2 = d[2 * from], d3 = d[3 * from], d4 = d[4 * from],
+      d5 = d[5 * from];
     V a = d4 - four * d2, b = d3 - four * d1, c = d4 - d2, e = two * (d3 - d1);
     t[0] = four * d0 - five * d2 + d4;
     t[to] = a + b;
@@ -52,7 +54,8 @@ struct Winograd4 {
   }
   static void filter(const V* g, int from, V* t, int to) {
     V g0 = g[0], g1 = g[from], g2 = g[2 * from];
-    V a = (g0 + g2) * set1(-1.0f / 6), b = g1 * set1(-1.0f / 6), c = g0 * set1(1.0f / 24) + g2 * set1(1.0f / 6), e = g1 * set1(1.0f / 12);
+    V a = (g0 + g2) * set1(-1.0f / 6), b = g1 * set1(-1.0f / 6),
+      c = g0 * set1(1.0f / 24) + g2 * set1(1.0f / 6), e = g1 * set1(1.0f / 12);
     t[0] = g0 * set1(0.25f);
     t[to] = a + b;
     t[2 * to] = a - b;
@@ -61,7 +64,8 @@ struct Winograd4 {
     t[5 * to] = g2;
   }
   static void output(const V* m, int from, V* y, int to) {
-    V a = m[from] + m[2 * from], b = m[from] - m[2 * from], c = m[3 * from] + m[4 * from], e = m[3 * from] - m[4 * from];
+    V a = m[from] + m[2 * from], b = m[from] - m[2 * from], c = m[3 * from] + m[4 * from],
+      e = m[3 * from] - m[4 * from];
     y[0] = m[0] + a + c;
     y[to] = b + set1(2) * e;
     y[2 * to] = a + set1(4) * c;
@@ -69,7 +73,8 @@ struct Winograd4 {
   }
   static void gradient(const V* y, int from, V* t, int to) {
     V y0 = y[0], y1 = y[from], y2 = y[2 * from], y3 = y[3 * from];
-    V even = y0 + y2, odd = y1 + y3, far_even = y0 + set1(4) * y2, far_odd = set1(2) * y1 + set1(8) * y3;
+    V even = y0 + y2, odd = y1 + y3, far_even = y0 + set1(4) * y2,
+      far_odd = set1(2) * y1 + set1(8) * y3;
     t[0] = y0;
     t[to] = even + odd;
     t[2 * to] = even - odd;
@@ -80,27 +85,42 @@ struct Winograd4 {
   static void filter_gradient(const V* u, int from, V* g, int to) {
     V near = (u[from] + u[2 * from]) * set1(-1.0f / 6), far = u[3 * from] + u[4 * from];
     g[0] = u[0] * set1(0.25f) + near + far * set1(1.0f / 24);
-    g[to] = (u[from] - u[2 * from]) * set1(-1.0f / 6) + (u[3 * from] - u[4 * from]) * set1(1.0f / 12);
+    g[to] =
+        (u[from] - u[2 * from]) * set1(-1.0f / 6) + (u[3 * from] - u[4 * from]) * set1(1.0f / 12);
     g[2 * to] = near + far * set1(1.0f / 6) + u[5 * from];
   }
 };
 
 // A column of squares, from the first row on; zeros outside of the image.
 template <int COUNT, class T>
-static inline void load_column(V* d, const SquareRow& q, const T* x, int64_t column, bool whole, int64_t n) {
+static inline void load_column(V* d,
+                               const SquareRow& q,
+                               const T* x,
+                               int64_t column,
+                               bool whole,
+                               int64_t n) {
   const T* from = x + column * q.pixel;
   if (whole && n >= V::W) {
 #pragma GCC unroll 6
     for (int r = 0; r < COUNT; ++r) d[r] = load(from + r * q.row);
   } else {
-    for (int r = 0; r < COUNT; ++r) d[r] = r >= q.top && r < q.bottom && column >= q.left && column < q.right ? load_up_to(from + r * q.row, n) : zero();
+    for (int r = 0; r < COUNT; ++r)
+      d[r] = r >= q.top && r < q.bottom && column >= q.left && column < q.right
+                 ? load_up_to(from + r * q.row, n)
+                 : zero();
   }
 }
 template <int SIDE>
-static inline bool whole_square(const SquareRow& q, int64_t column) { return q.top == 0 && q.bottom == SIDE && column >= q.left && column + SIDE <= q.right; }
+static inline bool whole_square(const SquareRow& q, int64_t column) {
+  return q.top == 0 && q.bottom == SIDE && column >= q.left && column + SIDE <= q.right;
+}
 
 template <class S, class T>
-static void winograd_input_typed(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels) {
+static void winograd_input_typed(float* out,
+                                 int64_t stride,
+                                 int64_t ld,
+                                 const SquareRow& q,
+                                 int64_t channels) {
   constexpr int M = S::M, N = S::N;
   for (int64_t square = 0; square < q.squares; ++square, out += ld) {
     const bool whole = whole_square<N>(q, square * M);
@@ -109,7 +129,8 @@ static void winograd_input_typed(float* out, int64_t stride, int64_t ld, const S
 #pragma GCC unroll 6
       for (int c = 0; c < N; ++c) {
         V d[N];
-        load_column<N>(d, q, static_cast<const T*>(q.first) + i, square * M + c, whole, channels - i);
+        load_column<N>(d, q, static_cast<const T*>(q.first) + i, square * M + c, whole,
+                       channels - i);
         S::input(d, 1, t + c, N);
       }
 #pragma GCC unroll 6
@@ -124,7 +145,11 @@ static void winograd_input_typed(float* out, int64_t stride, int64_t ld, const S
 }
 
 template <class S, class T>
-static void winograd_gradient_typed(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels) {
+static void winograd_gradient_typed(float* out,
+                                    int64_t stride,
+                                    int64_t ld,
+                                    const SquareRow& q,
+                                    int64_t channels) {
   constexpr int M = S::M, N = S::N;
   for (int64_t square = 0; square < q.squares; ++square, out += ld) {
     const bool whole = whole_square<M>(q, square * M);
@@ -133,7 +158,8 @@ static void winograd_gradient_typed(float* out, int64_t stride, int64_t ld, cons
 #pragma GCC unroll 4
       for (int c = 0; c < M; ++c) {
         V d[M];
-        load_column<M>(d, q, static_cast<const T*>(q.first) + i, square * M + c, whole, channels - i);
+        load_column<M>(d, q, static_cast<const T*>(q.first) + i, square * M + c, whole,
+                       channels - i);
         S::gradient(d, 1, t + c, M);
       }
 #pragma GCC unroll 6
@@ -161,7 +187,12 @@ static void winograd_filter_square(float* out, int64_t stride, const V* g) {
 }
 
 template <class S>
-static void winograd_filter_of(float* out, const void* taps, int64_t k, int64_t width, bool reversed, bool pairs) {
+static void winograd_filter_of(float* out,
+                               const void* taps,
+                               int64_t k,
+                               int64_t width,
+                               bool reversed,
+                               bool pairs) {
   const float* from = static_cast<const float*>(taps);
   const int64_t rows = pairs ? (k + 1) / 2 : k, stride = k * width;
   for (int64_t row = 0; row < rows; ++row)
@@ -170,17 +201,27 @@ static void winograd_filter_of(float* out, const void* taps, int64_t k, int64_t 
 #pragma GCC unroll 9
       for (int p = 0; p < 9; ++p) {
         const float* at = from + ((reversed ? 8 - p : p) * rows + row) * width + n;
-        if (pairs) split_pairs(at, g[p], odd[p]);
-        else g[p] = load(at);
+        if (pairs)
+          split_pairs(at, g[p], odd[p]);
+        else
+          g[p] = load(at);
       }
       winograd_filter_square<S>(out + (pairs ? 2 * row : row) * width + n, stride, g);
-      if (pairs && 2 * row + 1 < k) winograd_filter_square<S>(out + (2 * row + 1) * width + n, stride, odd);
+      if (pairs && 2 * row + 1 < k)
+        winograd_filter_square<S>(out + (2 * row + 1) * width + n, stride, odd);
     }
 }
 
-// Products of every slice, kChain values of k at a time: rows of tiles against columns of the filter.
+// Products of every slice, kChain values of k at a time: rows of tiles against columns of the
+// filter.
 template <int ROWS, int NV>
-static void slice_tile(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc) {
+static void slice_tile(const float* a,
+                       int64_t lda,
+                       const float* b,
+                       int64_t ldb,
+                       int64_t k,
+                       float* c,
+                       int64_t ldc) {
   for (int64_t i0 = 0; i0 < k; i0 += kChain) {
     const int64_t steps = k - i0 < kChain ? k - i0 : kChain;
     V acc[ROWS][NV];
@@ -217,26 +258,36 @@ static void slice_products(const SliceProducts& p) {
     const float *a = p.a + slice * p.a_slice, *b = p.b + slice * p.k * p.ldb;
     float* c = p.c + slice * p.c_slice;
     for (int64_t row = 0; row < p.rows; row += ROWS) {
-      if (p.rows - row > ROWS / 2) slice_tile<ROWS, NV>(a + row * p.lda, p.lda, b, p.ldb, p.k, c + row * p.ldc, p.ldc);
-      else slice_tile<ROWS / 2, NV>(a + row * p.lda, p.lda, b, p.ldb, p.k, c + row * p.ldc, p.ldc);
+      if (p.rows - row > ROWS / 2)
+        slice_tile<ROWS, NV>(a + row * p.lda, p.lda, b, p.ldb, p.k, c + row * p.ldc, p.ldc);
+      else
+        slice_tile<ROWS / 2, NV>(a + row * p.lda, p.lda, b, p.ldb, p.k, c + row * p.ldc, p.ldc);
     }
   }
 }
 static void winograd_products(const SliceProducts& p) {
   switch (p.vectors) {
-    case 1: return slice_products<kRowsFor[1], 1>(p);
-    case 2: return slice_products<kRowsFor[2], 2>(p);
+    case 1:
+      return slice_products<kRowsFor[1], 1>(p);
+    case 2:
+      return slice_products<kRowsFor[2], 2>(p);
 #if SPINDLE_MAX_VECTORS == 4
-    case 3: return slice_products<kRowsFor[3], 3>(p);
-    case 4: return slice_products<kRowsFor[4], 4>(p);
+    case 3:
+      return slice_products<kRowsFor[3], 3>(p);
+    case 4:
+      return slice_products<kRowsFor[4], 4>(p);
 #endif
   }
 }
 
 template <class S, class T>
-static void winograd_output_of(const float* products, int64_t stride, int64_t ld, const OutputRow& q) {
+static void winograd_output_of(const float* products,
+                               int64_t stride,
+                               int64_t ld,
+                               const OutputRow& q) {
   constexpr int M = S::M, N = S::N;
-  const T *per_image = static_cast<const T*>(q.per_image), *residual = static_cast<const T*>(q.residual);
+  const T *per_image = static_cast<const T*>(q.per_image),
+          *residual = static_cast<const T*>(q.residual);
   for (int64_t square = 0; square * M < q.columns; ++square)
     for (int64_t i = 0; i < q.n; i += V::W) {
       const int64_t n = q.n - i;
@@ -279,7 +330,11 @@ static void winograd_output_of(const float* products, int64_t stride, int64_t ld
 }
 
 template <class S>
-static void winograd_filter_gradient_of(float* dw, int64_t ld, const FilterSums& sums, int64_t n, bool accumulate) {
+static void winograd_filter_gradient_of(float* dw,
+                                        int64_t ld,
+                                        const FilterSums& sums,
+                                        int64_t n,
+                                        bool accumulate) {
   constexpr int N = S::N;
   for (int64_t i = 0; i < n; i += V::W) {
     V t[3 * N], g[3];
@@ -290,7 +345,8 @@ static void winograd_filter_gradient_of(float* dw, int64_t ld, const FilterSums&
       for (int p = 0; p < N; ++p) {
         const float* from = sums.from + (N * p + x) * sums.slice + i;
         u[p] = load(from);
-        for (int64_t part = 1; part < sums.parts; ++part) u[p] = u[p] + load(from + part * sums.part);
+        for (int64_t part = 1; part < sums.parts; ++part)
+          u[p] = u[p] + load(from + part * sums.part);
       }
       S::filter_gradient(u, 1, t + x, N);
     }
@@ -307,15 +363,54 @@ static void winograd_filter_gradient_of(float* dw, int64_t ld, const FilterSums&
 }
 
 // Run-time choice of size and type.
-#define SPINDLE_WINOGRAD(KERNEL, ...) \
-  size == 2 ? bf16 ? KERNEL<Winograd2, uint16_t>(__VA_ARGS__) : KERNEL<Winograd2, float>(__VA_ARGS__) : bf16 ? KERNEL<Winograd4, uint16_t>(__VA_ARGS__) : KERNEL<Winograd4, float>(__VA_ARGS__)
-static void winograd_input(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_input_typed, out, stride, ld, q, channels); }
-static void winograd_gradient(float* out, int64_t stride, int64_t ld, const SquareRow& q, int64_t channels, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_gradient_typed, out, stride, ld, q, channels); }
-static void winograd_output(const float* products, int64_t stride, int64_t ld, const OutputRow& q, int size, bool bf16) { SPINDLE_WINOGRAD(winograd_output_of, products, stride, ld, q); }
-#undef SPINDLE_WINOGRAD
-static void winograd_filter(float* out, const void* taps, int64_t k, int64_t width, int size, bool reversed, bool pairs) {
-  size == 2 ? winograd_filter_of<Winograd2>(out, taps, k, width, reversed, pairs) : winograd_filter_of<Winograd4>(out, taps, k, width, reversed, pairs);
+#define SPINDLE_WINOGRAD(KERNEL, ...)                                                           \
+  size == 2                                                                                     \
+      ? bf16 ? KERNEL<Winograd2, uint16_t>(__VA_ARGS__) : KERNEL<Winograd2, float>(__VA_ARGS__) \
+  : bf16 ? KERNEL<Winograd4, uint16_t>(__VA_ARGS__)                                             \
+         : KERNEL<Winograd4, float>(__VA_ARGS__)
+static void winograd_input(float* out,
+                           int64_t stride,
+                           int64_t ld,
+                           const SquareRow& q,
+                           int64_t channels,
+                           int size,
+                           bool bf16) {
+  SPINDLE_WINOGRAD(winograd_input_typed, out, stride, ld, q, channels);
 }
-static void winograd_filter_gradient(float* dw, int64_t ld, const FilterSums& sums, int64_t n, int size, bool accumulate) {
-  size == 2 ? winograd_filter_gradient_of<Winograd2>(dw, ld, sums, n, accumulate) : winograd_filter_gradient_of<Winograd4>(dw, ld, sums, n, accumulate);
+static void winograd_gradient(float* out,
+                              int64_t stride,
+                              int64_t ld,
+                              const SquareRow& q,
+                              int64_t channels,
+                              int size,
+                              bool bf16) {
+  SPINDLE_WINOGRAD(winograd_gradient_typed, out, stride, ld, q, channels);
+}
+static void winograd_output(const float* products,
+                            int64_t stride,
+                            int64_t ld,
+                            const OutputRow& q,
+                            int size,
+                            bool bf16) {
+  SPINDLE_WINOGRAD(winograd_output_of, products, stride, ld, q);
+}
+#undef SPINDLE_WINOGRAD
+static void winograd_filter(float* out,
+                            const void* taps,
+                            int64_t k,
+                            int64_t width,
+                            int size,
+                            bool reversed,
+                            bool pairs) {
+  size == 2 ? winograd_filter_of<Winograd2>(out, taps, k, width, reversed, pairs)
+            : winograd_filter_of<Winograd4>(out, taps, k, width, reversed, pairs);
+}
+static void winograd_filter_gradient(float* dw,
+                                     int64_t ld,
+                                     const FilterSums& sums,
+                                     int64_t n,
+                                     int size,
+                                     bool accumulate) {
+  size == 2 ? winograd_filter_gradient_of<Winograd2>(dw, ld, sums, n, accumulate)
+            : winograd_filter_gradient_of<Winograd4>(dw, ld, sums, n, accumulate);
 }

@@ -1,5 +1,6 @@
-// Matrix products by cuBLASLt. It thinks in columns: a row-major matrix is its transpose there, so that y = a b becomes
-// y^T = b^T a^T, with b as its first operand and a as its second, and the bias along its rows.
+// Matrix products by cuBLASLt. It thinks in columns: a row-major matrix is its transpose there, so
+// that y = a b becomes y^T = b^T a^T, with b as its first operand and a as its second, and the bias
+// along its rows.
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -74,14 +75,20 @@ bool algorithm_of(const std::string& text, cublasLtMatmulAlgo_t& algorithm) {
 
 class CublasLtProducts : public Products {
  public:
-  explicit CublasLtProducts(const LibraryOptions& options) : options_(options), stream_(static_cast<cudaStream_t>(options.stream)) { SPINDLE_CUBLAS(cublasLtCreate(&handle_), "this device"); }
+  explicit CublasLtProducts(const LibraryOptions& options)
+      : options_(options), stream_(static_cast<cudaStream_t>(options.stream)) {
+    SPINDLE_CUBLAS(cublasLtCreate(&handle_), "this device");
+  }
   ~CublasLtProducts() override { cublasLtDestroy(handle_); }
 
   const char* name() const override { return "cublaslt"; }
 
   void multiply(const Product& p) override {
-    require(p.m > 0 && p.n > 0 && p.k > 0, "[cuBLASLt] a product of ", product_text(p), ": expected sizes above 0");
-    require(p.input == p.output || (p.input == DType::BF16 && p.output == DType::F32), "[cuBLASLt] a product of ", product_text(p), ": expected equal types, or bfloat16 to float32");
+    require(p.m > 0 && p.n > 0 && p.k > 0, "[cuBLASLt] a product of ", product_text(p),
+            ": expected sizes above 0");
+    require(p.input == p.output || (p.input == DType::BF16 && p.output == DType::F32),
+            "[cuBLASLt] a product of ", product_text(p),
+            ": expected equal types, or bfloat16 to float32");
     std::string key = product_key(p, options_.tf32, options_.deterministic);
     drop_old(plans_, options_, generation_);
     auto it = plans_.find(key);
@@ -90,22 +97,45 @@ class CublasLtProducts : public Products {
   }
 
  private:
-  void run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, size_t workspace, const Product& p, void* y) {
+  void run(const Plan& plan,
+           const cublasLtMatmulAlgo_t& algorithm,
+           size_t workspace,
+           const Product& p,
+           void* y) {
     const float one = 1, beta = p.addend ? 1 : 0;
-    if (p.bias) SPINDLE_CUBLAS(cublasLtMatmulDescSetAttribute(plan.descriptors.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias), product_text(p));
+    if (p.bias)
+      SPINDLE_CUBLAS(
+          cublasLtMatmulDescSetAttribute(plan.descriptors.product,
+                                         CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias),
+          product_text(p));
     Tensor scratch;
-    if (workspace > 0) scratch = Tensor(*options_.scratch, {int64_t((workspace + 3) / 4)}, DType::F32);
-    SPINDLE_CUBLAS(cublasLtMatmul(handle_, plan.descriptors.product, &one, p.b.data, plan.descriptors.first, p.a.data, plan.descriptors.second, &beta, p.addend ? p.addend : y, plan.descriptors.addend, y,
-                                  plan.descriptors.y, &algorithm, scratch ? scratch.raw() : nullptr, workspace, stream_),
-                   product_text(p));
+    if (workspace > 0)
+      scratch = Tensor(*options_.scratch, {int64_t((workspace + 3) / 4)}, DType::F32);
+    SPINDLE_CUBLAS(
+        cublasLtMatmul(handle_, plan.descriptors.product, &one, p.b.data, plan.descriptors.first,
+                       p.a.data, plan.descriptors.second, &beta, p.addend ? p.addend : y,
+                       plan.descriptors.addend, y, plan.descriptors.y, &algorithm,
+                       scratch ? scratch.raw() : nullptr, workspace, stream_),
+        product_text(p));
   }
 
   void describe(Descriptors& d, const Product& p) const {
-    auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) { SPINDLE_CUBLAS(cublasLtMatmulDescSetAttribute(d.product, attribute, &value, sizeof value), product_text(p)); };
-    auto layout = [&](cublasLtMatrixLayout_t& made, DType dtype, int64_t rows, int64_t columns, int64_t stride) {
-      SPINDLE_CUBLAS(cublasLtMatrixLayoutCreate(&made, data_type(dtype), uint64_t(rows), uint64_t(columns), stride), product_text(p));
+    auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+      SPINDLE_CUBLAS(cublasLtMatmulDescSetAttribute(d.product, attribute, &value, sizeof value),
+                     product_text(p));
     };
-    SPINDLE_CUBLAS(cublasLtMatmulDescCreate(&d.product, p.input == DType::F32 && options_.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F), product_text(p));
+    auto layout = [&](cublasLtMatrixLayout_t& made, DType dtype, int64_t rows, int64_t columns,
+                      int64_t stride) {
+      SPINDLE_CUBLAS(cublasLtMatrixLayoutCreate(&made, data_type(dtype), uint64_t(rows),
+                                                uint64_t(columns), stride),
+                     product_text(p));
+    };
+    SPINDLE_CUBLAS(cublasLtMatmulDescCreate(&d.product,
+                                            p.input == DType::F32 && options_.tf32
+                                                ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                : CUBLAS_COMPUTE_32F,
+                                            CUDA_R_32F),
+                   product_text(p));
     const cublasOperation_t keep = CUBLAS_OP_N, turn = CUBLAS_OP_T;
     set(CUBLASLT_MATMUL_DESC_TRANSA, p.b.transposed ? turn : keep);
     set(CUBLASLT_MATMUL_DESC_TRANSB, p.a.transposed ? turn : keep);
@@ -115,29 +145,38 @@ class CublasLtProducts : public Products {
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
     }
     // As memory holds them, in columns.
-    int64_t b_rows = p.b.transposed ? p.k : p.n, b_columns = p.b.transposed ? p.n : p.k, a_rows = p.a.transposed ? p.m : p.k, a_columns = p.a.transposed ? p.k : p.m;
+    int64_t b_rows = p.b.transposed ? p.k : p.n, b_columns = p.b.transposed ? p.n : p.k,
+            a_rows = p.a.transposed ? p.m : p.k, a_columns = p.a.transposed ? p.k : p.m;
     layout(d.first, p.input, b_rows, b_columns, p.b.row_stride ? p.b.row_stride : b_rows);
     layout(d.second, p.input, a_rows, a_columns, p.a.row_stride ? p.a.row_stride : a_rows);
     layout(d.addend, p.output, p.n, p.m, p.n);
     layout(d.y, p.output, p.n, p.m, p.n);
   }
 
-  std::vector<cublasLtMatmulHeuristicResult_t> candidates(const Descriptors& d, const Product& p) const {
+  std::vector<cublasLtMatmulHeuristicResult_t> candidates(const Descriptors& d,
+                                                          const Product& p) const {
     Preference preference;
     SPINDLE_CUBLAS(cublasLtMatmulPreferenceCreate(&preference.handle), product_text(p));
     auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-      SPINDLE_CUBLAS(cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &value, sizeof value), product_text(p));
+      SPINDLE_CUBLAS(
+          cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &value, sizeof value),
+          product_text(p));
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
     // Parts of a sum that was split are added in float32 and in a fixed order.
-    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        uint32_t(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, uint32_t(pointer_alignment(p.b.data)));
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, uint32_t(pointer_alignment(p.a.data)));
-    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, uint32_t(pointer_alignment(p.addend ? p.addend : p.y)));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+        uint32_t(pointer_alignment(p.addend ? p.addend : p.y)));
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, uint32_t(pointer_alignment(p.y)));
     std::vector<cublasLtMatmulHeuristicResult_t> found(kCandidates);
     int count = 0;
-    SPINDLE_CUBLAS(cublasLtMatmulAlgoGetHeuristic(handle_, d.product, d.first, d.second, d.addend, d.y, preference.handle, kCandidates, found.data(), &count), product_text(p));
+    SPINDLE_CUBLAS(
+        cublasLtMatmulAlgoGetHeuristic(handle_, d.product, d.first, d.second, d.addend, d.y,
+                                       preference.handle, kCandidates, found.data(), &count),
+        product_text(p));
     found.resize(size_t(count));
     return found;
   }
@@ -145,14 +184,23 @@ class CublasLtProducts : public Products {
   static bool repeatable(const cublasLtMatmulAlgo_t& algorithm) {
     uint32_t scheme = 0;
     size_t written = 0;
-    if (cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme, &written) != CUBLAS_STATUS_SUCCESS) return false;
-    return scheme == CUBLASLT_REDUCTION_SCHEME_NONE || scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    if (cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                                             &scheme, sizeof scheme,
+                                             &written) != CUBLAS_STATUS_SUCCESS)
+      return false;
+    return scheme == CUBLASLT_REDUCTION_SCHEME_NONE ||
+           scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   }
 
   // Whether the library still takes an algorithm, and the workspace that it needs then.
-  bool accepted(const Descriptors& d, const cublasLtMatmulAlgo_t& algorithm, size_t& workspace) const {
+  bool accepted(const Descriptors& d,
+                const cublasLtMatmulAlgo_t& algorithm,
+                size_t& workspace) const {
     cublasLtMatmulHeuristicResult_t result{};
-    if (cublasLtMatmulAlgoCheck(handle_, d.product, d.first, d.second, d.addend, d.y, &algorithm, &result) != CUBLAS_STATUS_SUCCESS || result.state != CUBLAS_STATUS_SUCCESS) return false;
+    if (cublasLtMatmulAlgoCheck(handle_, d.product, d.first, d.second, d.addend, d.y, &algorithm,
+                                &result) != CUBLAS_STATUS_SUCCESS ||
+        result.state != CUBLAS_STATUS_SUCCESS)
+      return false;
     workspace = result.workspaceSize;
     return workspace <= kWorkspaceBytes;
   }
@@ -160,14 +208,20 @@ class CublasLtProducts : public Products {
   std::unique_ptr<Plan> make_plan(const Product& p, const std::string& key) {
     auto plan = std::make_unique<Plan>();
     describe(plan->descriptors, p);
-    if (std::optional<std::string> known = options_.plans ? options_.plans->find(key) : std::nullopt) {
-      if (algorithm_of(*known, plan->algorithm) && accepted(plan->descriptors, plan->algorithm, plan->workspace)) return plan;
+    if (std::optional<std::string> known =
+            options_.plans ? options_.plans->find(key) : std::nullopt) {
+      if (algorithm_of(*known, plan->algorithm) &&
+          accepted(plan->descriptors, plan->algorithm, plan->workspace))
+        return plan;
       options_.plans->forget(key, "cuBLASLt does not take it");
     }
     std::vector<cublasLtMatmulHeuristicResult_t> found = candidates(plan->descriptors, p);
     Selection selection;
     selection.candidates = int64_t(found.size());
-    selection.usable = [&](int64_t i) { return found[size_t(i)].state == CUBLAS_STATUS_SUCCESS && found[size_t(i)].workspaceSize <= kWorkspaceBytes; };
+    selection.usable = [&](int64_t i) {
+      return found[size_t(i)].state == CUBLAS_STATUS_SUCCESS &&
+             found[size_t(i)].workspaceSize <= kWorkspaceBytes;
+    };
     selection.repeatable = [&](int64_t i) { return repeatable(found[size_t(i)].algo); };
     // Measured into memory of its own: y may be what is accumulated to.
     Tensor target;
@@ -175,11 +229,14 @@ class CublasLtProducts : public Products {
       target = Tensor(*options_.scratch, {p.m, p.n}, p.output);
       selection.seconds = [&](int64_t i) {
         const auto& candidate = found[size_t(i)];
-        return Stopwatch(stream_).measure([&] { run(*plan, candidate.algo, candidate.workspaceSize, p, target.raw()); });
+        return Stopwatch(stream_).measure(
+            [&] { run(*plan, candidate.algo, candidate.workspaceSize, p, target.raw()); });
       };
     }
     int64_t chosen = select_plan(selection, options_.deterministic);
-    if (chosen < 0) library_failed("cuBLASLt", "cublasLtMatmulAlgoGetHeuristic", "no algorithm for it", product_text(p));
+    if (chosen < 0)
+      library_failed("cuBLASLt", "cublasLtMatmulAlgoGetHeuristic", "no algorithm for it",
+                     product_text(p));
     plan->algorithm = found[size_t(chosen)].algo;
     plan->workspace = found[size_t(chosen)].workspaceSize;
     if (options_.plans) options_.plans->remember(key, text_of(plan->algorithm));
@@ -195,6 +252,8 @@ class CublasLtProducts : public Products {
 
 }  // namespace
 
-std::unique_ptr<Products> make_cublaslt_products(const LibraryOptions& options) { return std::make_unique<CublasLtProducts>(options); }
+std::unique_ptr<Products> make_cublaslt_products(const LibraryOptions& options) {
+  return std::make_unique<CublasLtProducts>(options);
+}
 
 }  // namespace spindle::cuda

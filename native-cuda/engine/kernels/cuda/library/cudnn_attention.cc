@@ -1,5 +1,5 @@
-// Attention by cuDNN's flash attention. Our tensors are (B, T, C) with the heads side by side in C, which it takes as
-// (B, heads, T, width) by their strides.
+// Attention by cuDNN's flash attention. Our tensors are (B, T, C) with the heads side by side in C,
+// which it takes as (B, heads, T, width) by their strides.
 #include <unordered_map>
 
 #include "kernels/cuda/fused_attention.h"
@@ -18,36 +18,68 @@ enum Uid : int64_t { Q = 1, K, V, O, Lse, DO, DQ, DK, DV };
 using Graph = fe::graph::Graph;
 using GraphTensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
-double scale_of(const AttentionShape& shape, const AttentionArgs& args) { return args.scale != 0 ? args.scale : 1 / std::sqrt(double(shape.width)); }
+double scale_of(const AttentionShape& shape, const AttentionArgs& args) {
+  return args.scale != 0 ? args.scale : 1 / std::sqrt(double(shape.width));
+}
 
 class CudnnAttention : public FusedAttention {
  public:
-  explicit CudnnAttention(const LibraryOptions& options) : options_(options), handle_(static_cast<cudaStream_t>(options.stream)) {}
+  explicit CudnnAttention(const LibraryOptions& options)
+      : options_(options), handle_(static_cast<cudaStream_t>(options.stream)) {}
 
   const char* name() const override { return "cudnn"; }
 
   bool takes(const AttentionShape& shape, bool gradients) override {
     // The scale is a constant of the graph and decides nothing.
     AttentionArgs args{.heads = shape.heads, .causal = shape.causal};
-    return shape.dtype == DType::BF16 && shape.width % 8 == 0 && plan(shape, args, false) && (!gradients || plan(shape, args, true));
+    return shape.dtype == DType::BF16 && shape.width % 8 == 0 && plan(shape, args, false) &&
+           (!gradients || plan(shape, args, true));
   }
 
-  void forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void forward(Tensor& o,
+               Tensor& lse,
+               const Tensor& q,
+               const Tensor& k,
+               const Tensor& v,
+               const AttentionArgs& args) override {
     AttentionShape shape(q, k, args);
     const CudnnPlan* p = plan(shape, args, false);
     if (!p) refuse(shape, args);
-    p->run(handle_.get(), *options_.scratch, {{Q, q.raw()}, {K, k.raw()}, {V, v.raw()}, {O, o.raw()}, {Lse, lse.raw()}}, text(shape, args));
+    p->run(handle_.get(), *options_.scratch,
+           {{Q, q.raw()}, {K, k.raw()}, {V, v.raw()}, {O, o.raw()}, {Lse, lse.raw()}},
+           text(shape, args));
   }
 
-  void backward(const GradSlot& dq, const GradSlot& dk, const GradSlot& dv, const Tensor& d_o, const Tensor& o, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionArgs& args) override {
+  void backward(const GradSlot& dq,
+                const GradSlot& dk,
+                const GradSlot& dv,
+                const Tensor& d_o,
+                const Tensor& o,
+                const Tensor& lse,
+                const Tensor& q,
+                const Tensor& k,
+                const Tensor& v,
+                const AttentionArgs& args) override {
     AttentionShape shape(q, k, args);
     const CudnnPlan* p = plan(shape, args, true);
     if (!p) refuse(shape, args);
     // It writes all three and adds to none.
-    auto target = [&](const GradSlot& slot, const Tensor& like) { return slot && !slot.accumulate ? slot.tensor : Tensor(*options_.scratch, like.shape(), like.dtype()); };
+    auto target = [&](const GradSlot& slot, const Tensor& like) {
+      return slot && !slot.accumulate ? slot.tensor
+                                      : Tensor(*options_.scratch, like.shape(), like.dtype());
+    };
     Tensor tq = target(dq, q), tk = target(dk, k), tv = target(dv, v);
     p->run(handle_.get(), *options_.scratch,
-           {{Q, q.raw()}, {K, k.raw()}, {V, v.raw()}, {O, o.raw()}, {Lse, lse.raw()}, {DO, d_o.raw()}, {DQ, tq.raw()}, {DK, tk.raw()}, {DV, tv.raw()}}, text(shape, args));
+           {{Q, q.raw()},
+            {K, k.raw()},
+            {V, v.raw()},
+            {O, o.raw()},
+            {Lse, lse.raw()},
+            {DO, d_o.raw()},
+            {DQ, tq.raw()},
+            {DK, tk.raw()},
+            {DV, tv.raw()}},
+           text(shape, args));
     auto add = [&](const GradSlot& slot, const Tensor& sum) {
       if (!slot || !slot.accumulate) return;
       Tensor y = slot.tensor;
@@ -59,15 +91,32 @@ class CudnnAttention : public FusedAttention {
   }
 
  private:
-  static std::string text(const AttentionShape& s, const AttentionArgs& args) { return attention_key(s, scale_of(s, args), false, true); }
-  [[noreturn]] static void refuse(const AttentionShape& s, const AttentionArgs& args) { library_failed("cuDNN", "create_execution_plans", "no engine for it; ask takes() first", text(s, args)); }
+  static std::string text(const AttentionShape& s, const AttentionArgs& args) {
+    return attention_key(s, scale_of(s, args), false, true);
+  }
+  [[noreturn]] static void refuse(const AttentionShape& s, const AttentionArgs& args) {
+    library_failed("cuDNN", "create_execution_plans", "no engine for it; ask takes() first",
+                   text(s, args));
+  }
 
   // (B,T,C)
-  static GraphTensor tokens(Graph& graph, Uid uid, const char* name, const AttentionShape& s, int64_t length) {
-    return graph.tensor(fe::graph::Tensor_attributes().set_uid(uid).set_name(name).set_dim({s.batch, s.heads, length, s.width}).set_stride({length * s.heads * s.width, s.width, s.heads * s.width, 1}));
+  static GraphTensor tokens(Graph& graph,
+                            Uid uid,
+                            const char* name,
+                            const AttentionShape& s,
+                            int64_t length) {
+    return graph.tensor(
+        fe::graph::Tensor_attributes()
+            .set_uid(uid)
+            .set_name(name)
+            .set_dim({s.batch, s.heads, length, s.width})
+            .set_stride({length * s.heads * s.width, s.width, s.heads * s.width, 1}));
   }
   static void output(const GraphTensor& t, Uid uid, const AttentionShape& s, int64_t length) {
-    t->set_output(true).set_uid(uid).set_dim({s.batch, s.heads, length, s.width}).set_stride({length * s.heads * s.width, s.width, s.heads * s.width, 1});
+    t->set_output(true)
+        .set_uid(uid)
+        .set_dim({s.batch, s.heads, length, s.width})
+        .set_stride({length * s.heads * s.width, s.width, s.heads * s.width, 1});
   }
 
   const CudnnPlan* plan(const AttentionShape& s, const AttentionArgs& args, bool backward) {
@@ -75,34 +124,65 @@ class CudnnAttention : public FusedAttention {
     std::string key = attention_key(s, scale, backward, options_.deterministic);
     drop_old(plans_, options_, generation_);
     auto it = plans_.find(key);
-    // Engines differ little here, and trying them needs tensors that are not at hand when takes() asks: the first one is taken.
-    if (it == plans_.end()) it = plans_.emplace(key, make_cudnn_plan(handle_.get(), options_, {key, text(s, args), false, {}}, backward ? backward_graph(s, scale) : forward_graph(s, scale))).first;
+    // Engines differ little here, and trying them needs tensors that are not at hand when takes()
+    // asks: the first one is taken.
+    if (it == plans_.end())
+      it = plans_
+               .emplace(key, make_cudnn_plan(
+                                 handle_.get(), options_, {key, text(s, args), false, {}},
+                                 backward ? backward_graph(s, scale) : forward_graph(s, scale)))
+               .first;
     return it->second.get();
   }
 
   static std::shared_ptr<Graph> new_graph() {
     auto graph = std::make_shared<Graph>();
-    graph->set_io_data_type(fe::DataType_t::BFLOAT16).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
+    graph->set_io_data_type(fe::DataType_t::BFLOAT16)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
     return graph;
   }
 
   static std::shared_ptr<Graph> forward_graph(const AttentionShape& s, double scale) {
     auto graph = new_graph();
-    auto options = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(true).set_attn_scale(float(scale));
-    if (s.causal) options.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT).set_diagonal_band_right_bound(0);
-    auto [o, lse] = graph->sdpa(tokens(*graph, Q, "q", s, s.queries), tokens(*graph, K, "k", s, s.keys), tokens(*graph, V, "v", s, s.keys), options);
+    auto options = fe::graph::SDPA_attributes()
+                       .set_name("attention")
+                       .set_generate_stats(true)
+                       .set_attn_scale(float(scale));
+    if (s.causal)
+      options.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT)
+          .set_diagonal_band_right_bound(0);
+    auto [o, lse] =
+        graph->sdpa(tokens(*graph, Q, "q", s, s.queries), tokens(*graph, K, "k", s, s.keys),
+                    tokens(*graph, V, "v", s, s.keys), options);
     output(o, O, s, s.queries);
-    lse->set_output(true).set_uid(Lse).set_data_type(fe::DataType_t::FLOAT).set_dim({s.batch, s.heads, s.queries, 1}).set_stride({s.heads * s.queries, s.queries, 1, 1});
+    lse->set_output(true)
+        .set_uid(Lse)
+        .set_data_type(fe::DataType_t::FLOAT)
+        .set_dim({s.batch, s.heads, s.queries, 1})
+        .set_stride({s.heads * s.queries, s.queries, 1, 1});
     return graph;
   }
 
   std::shared_ptr<Graph> backward_graph(const AttentionShape& s, double scale) const {
     auto graph = new_graph();
-    auto options = fe::graph::SDPA_backward_attributes().set_name("attention_backward").set_attn_scale(float(scale)).set_deterministic_algorithm(options_.deterministic);
-    if (s.causal) options.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT).set_diagonal_band_right_bound(0);
-    auto lse = graph->tensor(fe::graph::Tensor_attributes().set_uid(Lse).set_name("lse").set_data_type(fe::DataType_t::FLOAT).set_dim({s.batch, s.heads, s.queries, 1}).set_stride({s.heads * s.queries, s.queries, 1, 1}));
-    auto [dq, dk, dv] = graph->sdpa_backward(tokens(*graph, Q, "q", s, s.queries), tokens(*graph, K, "k", s, s.keys), tokens(*graph, V, "v", s, s.keys), tokens(*graph, O, "o", s, s.queries),
-                                             tokens(*graph, DO, "d_o", s, s.queries), lse, options);
+    auto options = fe::graph::SDPA_backward_attributes()
+                       .set_name("attention_backward")
+                       .set_attn_scale(float(scale))
+                       .set_deterministic_algorithm(options_.deterministic);
+    if (s.causal)
+      options.set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT)
+          .set_diagonal_band_right_bound(0);
+    auto lse = graph->tensor(fe::graph::Tensor_attributes()
+                                 .set_uid(Lse)
+                                 .set_name("lse")
+                                 .set_data_type(fe::DataType_t::FLOAT)
+                                 .set_dim({s.batch, s.heads, s.queries, 1})
+                                 .set_stride({s.heads * s.queries, s.queries, 1, 1}));
+    auto [dq, dk, dv] = graph->sdpa_backward(
+        tokens(*graph, Q, "q", s, s.queries), tokens(*graph, K, "k", s, s.keys),
+        tokens(*graph, V, "v", s, s.keys), tokens(*graph, O, "o", s, s.queries),
+        tokens(*graph, DO, "d_o", s, s.queries), lse, options);
     output(dq, DQ, s, s.queries);
     output(dk, DK, s, s.keys);
     output(dv, DV, s, s.keys);
@@ -117,6 +197,8 @@ class CudnnAttention : public FusedAttention {
 
 }  // namespace
 
-std::unique_ptr<FusedAttention> make_cudnn_attention(const LibraryOptions& options) { return std::make_unique<CudnnAttention>(options); }
+std::unique_ptr<FusedAttention> make_cudnn_attention(const LibraryOptions& options) {
+  return std::make_unique<CudnnAttention>(options);
+}
 
 }  // namespace spindle::cuda

@@ -1,4 +1,5 @@
-// A plan of cuDNN's graph API: made from a graph, chosen among the library's candidates, remembered by the name of its engine.
+// A plan of cuDNN's graph API: made from a graph, chosen among the library's candidates, remembered
+// by the name of its engine.
 #pragma once
 #include <cudnn_frontend.h>
 
@@ -30,8 +31,12 @@ using Pointers = std::unordered_map<int64_t, void*>;
 
 class CudnnPlan {
  public:
-  CudnnPlan(std::shared_ptr<fe::graph::Graph> graph, int64_t index, int64_t workspace) : graph_(std::move(graph)), index_(index), workspace_(workspace) {}
-  void run(cudnnHandle_t handle, Allocator& scratch, Pointers pointers, const std::string& what) const;
+  CudnnPlan(std::shared_ptr<fe::graph::Graph> graph, int64_t index, int64_t workspace)
+      : graph_(std::move(graph)), index_(index), workspace_(workspace) {}
+  void run(cudnnHandle_t handle,
+           Allocator& scratch,
+           Pointers pointers,
+           const std::string& what) const;
 
  private:
   std::shared_ptr<fe::graph::Graph> graph_;
@@ -39,15 +44,21 @@ class CudnnPlan {
 };
 
 struct PlanRequest {
-  std::string key;                          // from plan_keys.h
-  std::string what;                         // shapes, for messages
-  bool exact_float32 = false;               // no TF32: engines that use tensor cores are left out
-  std::function<Pointers()> measured_with;  // tensors to measure candidates with; nothing that matters is written to
+  std::string key;             // from plan_keys.h
+  std::string what;            // shapes, for messages
+  bool exact_float32 = false;  // no TF32: engines that use tensor cores are left out
+  std::function<Pointers()>
+      measured_with;  // tensors to measure candidates with; nothing that matters is written to
 };
 
 // Null when the library takes no such graph; that is remembered too.
-std::unique_ptr<CudnnPlan> make_cudnn_plan(cudnnHandle_t handle, const LibraryOptions& options, const PlanRequest& request, std::shared_ptr<fe::graph::Graph> graph);
+std::unique_ptr<CudnnPlan> make_cudnn_plan(cudnnHandle_t handle,
+                                           const LibraryOptions& options,
+                                           const PlanRequest& request,
+                                           std::shared_ptr<fe::graph::Graph> graph);
 
-inline fe::DataType_t data_type(DType dtype) { return dtype == DType::BF16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::FLOAT; }
+inline fe::DataType_t data_type(DType dtype) {
+  return dtype == DType::BF16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::FLOAT;
+}
 
 }  // namespace spindle::cuda

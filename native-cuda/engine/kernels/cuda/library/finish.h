@@ -1,4 +1,5 @@
-// What a library could not do: y = sum + bias + addend, and padding that is not the same before and after.
+// What a library could not do: y = sum + bias + addend, and padding that is not the same before and
+// after.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -6,8 +7,13 @@
 
 namespace spindle::cuda {
 
-// sum and y (rows, C) of types of their own; bias (C) and addend (rows, C) of y's type, or empty. y may be `sum` or `addend`.
-void finish(Tensor& y, const Tensor& sum, const Tensor& bias, const Tensor& addend, cudaStream_t stream);
+// sum and y (rows, C) of types of their own; bias (C) and addend (rows, C) of y's type, or empty. y
+// may be `sum` or `addend`.
+void finish(Tensor& y,
+            const Tensor& sum,
+            const Tensor& bias,
+            const Tensor& addend,
+            cudaStream_t stream);
 
 // y (B,H',W',C) = x (B,H,W,C) at (before, before), zeros around it
 void pad_images(Tensor& y, const Tensor& x, int64_t before, cudaStream_t stream);

@@ -1,4 +1,5 @@
-// How long work takes on the device, for choosing between plans. Waits for the device: never while a stream is captured.
+// How long work takes on the device, for choosing between plans. Waits for the device: never while
+// a stream is captured.
 #pragma once
 #include <functional>
 

@@ -10,16 +10,25 @@
 
 namespace {
 
-std::string three(size_t version) { return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100); }
+std::string three(size_t version) {
+  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
+         std::to_string(version % 100);
+}
 
 std::string all() {
   int runtime = 0;
   cudaRuntimeGetVersion(&runtime);
-  std::string text = "CUDA runtime\t" + std::to_string(runtime / 1000) + "." + std::to_string(runtime % 1000 / 10) + "\ncuBLASLt\t" + three(cublasLtGetVersion()) + "\n";
+  std::string text = "CUDA runtime\t" + std::to_string(runtime / 1000) + "." +
+                     std::to_string(runtime % 1000 / 10) + "\ncuBLASLt\t" +
+                     three(cublasLtGetVersion()) + "\n";
   const std::string no_cudnn = spindle::cuda::why_no_cudnn();
-  text += "cuDNN\t" + (no_cudnn.empty() ? three(cudnnGetVersion()) : three(CUDNN_VERSION) + " (" + no_cudnn + ")") + "\n";
+  text +=
+      "cuDNN\t" +
+      (no_cudnn.empty() ? three(cudnnGetVersion()) : three(CUDNN_VERSION) + " (" + no_cudnn + ")") +
+      "\n";
 #if defined(SPINDLE_NCCL)
-  if (int nccl = 0; ncclGetVersion(&nccl) == ncclSuccess) text += "NCCL\t" + three(size_t(nccl)) + "\n";
+  if (int nccl = 0; ncclGetVersion(&nccl) == ncclSuccess)
+    text += "NCCL\t" + three(size_t(nccl)) + "\n";
 #endif
   return text;
 }

@@ -29,7 +29,9 @@ std::string hex(uint64_t value) {
   return text;
 }
 
-bool is_line(const std::string& text) { return !text.empty() && text.find_first_of("\t\n\r") == std::string::npos; }
+bool is_line(const std::string& text) {
+  return !text.empty() && text.find_first_of("\t\n\r") == std::string::npos;
+}
 
 }  // namespace
 
@@ -37,20 +39,24 @@ std::string PlanEnvironment::text() const {
   std::string name = gpu;
   for (char& c : name)
     if (c == '\t' || c == '\n' || c == '\r') c = ' ';
-  return cat(name, ", sm ", major, ".", minor, ", ", multiprocessors, " multiprocessors, driver ", driver, ", runtime ", runtime, ", cublaslt ", cublaslt, ", cudnn ", cudnn);
+  return cat(name, ", sm ", major, ".", minor, ", ", multiprocessors, " multiprocessors, driver ",
+             driver, ", runtime ", runtime, ", cublaslt ", cublaslt, ", cudnn ", cudnn);
 }
 
 std::string PlanEnvironment::file_name() const {
   std::string name;
   for (char c : gpu) {
     bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (plain) name += c;
-    else if (!name.empty() && name.back() != '-') name += '-';
+    if (plain)
+      name += c;
+    else if (!name.empty() && name.back() != '-')
+      name += '-';
   }
   return cat(name.empty() ? "gpu" : name, "-", hex(digest(text())), ".plans");
 }
 
-PlanCache::PlanCache(std::string directory, PlanEnvironment environment) : environment_(std::move(environment)) {
+PlanCache::PlanCache(std::string directory, PlanEnvironment environment)
+    : environment_(std::move(environment)) {
   if (directory.empty()) return;
   path_ = (std::filesystem::path(directory) / environment_.file_name()).string();
   try {
@@ -82,7 +88,8 @@ std::optional<std::string> PlanCache::find(const std::string& key) {
 void PlanCache::remember(const std::string& key, const std::string& choice) {
   ensure(is_line(key) && is_line(choice), "[plans] a key or choice is not one line: ", key);
   auto it = pinned_.find(key);
-  ensure(it == pinned_.end() || it->second == choice, "[plans] ", key, ": chose ", choice, ", but the checkpoint pins another algorithm");
+  ensure(it == pinned_.end() || it->second == choice, "[plans] ", key, ": chose ", choice,
+         ", but the checkpoint pins another algorithm");
   used_[key] = choice;
   auto [entry, added] = choices_.try_emplace(key, choice);
   if (added || entry->second != choice) changed_ = true;
@@ -91,7 +98,9 @@ void PlanCache::remember(const std::string& key, const std::string& choice) {
 
 void PlanCache::forget(const std::string& key, const std::string& why) {
   if (pinned_.count(key))
-    throw Error(Code::DataLoss, cat("[plans] ", key, ": the algorithm that the checkpoint pins cannot be used (", why, "): resume with the same GPU, driver and libraries, or begin again"));
+    throw Error(Code::DataLoss,
+                cat("[plans] ", key, ": the algorithm that the checkpoint pins cannot be used (",
+                    why, "): resume with the same GPU, driver and libraries, or begin again"));
   used_.erase(key);
   if (choices_.erase(key)) changed_ = true;
 }
@@ -105,13 +114,18 @@ std::string PlanCache::format(const Choices& choices) const {
 PlanCache::Choices PlanCache::parse(const std::string& text, const std::string& environment) {
   auto refuse = [](const std::string& why) { throw Error(Code::DataLoss, why); };
   size_t end = text.rfind("end ");
-  if (text.compare(0, std::string(kFormat).size() + 1, cat(kFormat, "\n")) != 0) refuse("not a file of plans of this format");
-  if (end == std::string::npos || text.substr(end) != cat("end ", hex(digest(text.substr(0, end))), "\n")) refuse("the plans are damaged");
+  if (text.compare(0, std::string(kFormat).size() + 1, cat(kFormat, "\n")) != 0)
+    refuse("not a file of plans of this format");
+  if (end == std::string::npos ||
+      text.substr(end) != cat("end ", hex(digest(text.substr(0, end))), "\n"))
+    refuse("the plans are damaged");
   std::istringstream lines(text.substr(0, end));
   std::string line;
   std::getline(lines, line);
   std::getline(lines, line);
-  if (line != environment) throw Error(Code::InvalidArgument, cat("the plans are those of ", line, "; this is ", environment));
+  if (line != environment)
+    throw Error(Code::InvalidArgument,
+                cat("the plans are those of ", line, "; this is ", environment));
   Choices choices;
   while (std::getline(lines, line)) {
     size_t tab = line.find('\t');
@@ -163,7 +177,8 @@ std::string PlanCache::pin(const std::string& text) {
     pinned_ = parse(text, environment_.text());
   } catch (const Error& error) {
     if (error.code() == Code::InvalidArgument) return error.what();
-    throw Error(error.code(), cat("[plans] the checkpoint's algorithms cannot be used: ", error.what()));
+    throw Error(error.code(),
+                cat("[plans] the checkpoint's algorithms cannot be used: ", error.what()));
   }
   used_.clear();
   ++generation_;
