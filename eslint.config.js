@@ -3,7 +3,17 @@ import { defineConfig, globalIgnores } from 'eslint/config';
 import tseslint from 'typescript-eslint';
 
 export default defineConfig(
-  globalIgnores(['**/dist/', '**/build/', '**/coverage/', '.cache/', '.venv/', 'artifacts/', 'proto/gen/', 'examples/', '**/vendor/']),
+  globalIgnores([
+    '**/dist/',
+    '**/build/',
+    '**/coverage/',
+    '.cache/',
+    '.venv/',
+    'artifacts/',
+    'proto/gen/',
+    'examples/',
+    '**/vendor/',
+  ]),
   js.configs.recommended,
   {
     files: ['**/*.ts'],
@@ -18,16 +28,30 @@ export default defineConfig(
       '@typescript-eslint/no-explicit-any': 'error',
       '@typescript-eslint/no-floating-promises': 'error',
       '@typescript-eslint/no-misused-promises': 'error',
-      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      '@typescript-eslint/switch-exhaustiveness-check': [
+        'error',
+        { considerDefaultExhaustiveForUnions: true },
+      ],
       '@typescript-eslint/consistent-type-imports': 'error',
       // Numbers in messages are the point of the messages.
-      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
-      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
+      '@typescript-eslint/no-unused-vars': [
+        'error',
+        { argsIgnorePattern: '^_', varsIgnorePattern: '^_' },
+      ],
       '@typescript-eslint/no-confusing-void-expression': [
         'error',
-        { ignoreArrowShorthand: true, ignoreVoidOperator: true, ignoreVoidReturningFunctions: true },
+        {
+          ignoreArrowShorthand: true,
+          ignoreVoidOperator: true,
+          ignoreVoidReturningFunctions: true,
+        },
       ],
-      // Handlers and ports are async by contract even where one implementation has nothing to wait for.
+      // Handlers and ports are async by contract even where one implementation has nothing to wait
+      // for.
       '@typescript-eslint/require-await': 'off',
       '@typescript-eslint/no-non-null-assertion': 'error',
       // It believes that an AbortSignal seen as not aborted stays so across an await.
@@ -74,7 +98,9 @@ export default defineConfig(
   {
     // Not part of any workspace's build, so no workspace's tsconfig.json knows them.
     files: ['**/*.test.ts', 'test/**/*.ts', 'vitest.config.ts'],
-    languageOptions: { parserOptions: { projectService: false, project: ['./tsconfig.test.json'] } },
+    languageOptions: {
+      parserOptions: { projectService: false, project: ['./tsconfig.test.json'] },
+    },
   },
   {
     files: ['**/*.test.ts', '**/testing/**/*.ts', 'test/**/*.ts'],

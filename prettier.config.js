@@ -1,6 +1,7 @@
 /** @type {import('prettier').Config} */
 export default {
-  printWidth: 140,
+  printWidth: 100,
   singleQuote: true,
   trailingComma: 'all',
+  proseWrap: 'always',
 };

@@ -1,9 +1,10 @@
 import { defineConfig } from 'vitest/config';
 
 /*
- * How workspaces find each other: every library's package.json offers its TypeScript entry under the export condition
- * "@spindle/source" and its compiled one otherwise. vitest (here) and `tsx --conditions=@spindle/source` run from sources,
- * so a test never sees a stale build; production and child processes started from dist/ never set the condition.
+ * How workspaces find each other: every library's package.json offers its TypeScript entry under
+ * the export condition "@spindle/source" and its compiled one otherwise. vitest (here) and `tsx
+ * --conditions=@spindle/source` run from sources, so a test never sees a stale build; production
+ * and child processes started from dist/ never set the condition.
  */
 const conditions = ['@spindle/source', 'node', 'development|production'];
 const shared = {
@@ -12,10 +13,16 @@ const shared = {
 };
 
 /**
- * Tests that cross packages: real servers, child processes, the addon. Each file in its own process; those whose processes keep to
- * one thread and often wait run two at a time.
+ * Tests that cross packages: real servers, child processes, the addon. Each file in its own
+ * process; those whose processes keep to one thread and often wait run two at a time.
  */
-function crossPackage(name: string, folder: string, groupOrder: number, minutes: number, maxWorkers = 1) {
+function crossPackage(
+  name: string,
+  folder: string,
+  groupOrder: number,
+  minutes: number,
+  maxWorkers = 1,
+) {
   return {
     ...shared,
     test: {
@@ -37,7 +44,11 @@ export default defineConfig({
         ...shared,
         test: {
           name: 'unit',
-          include: ['{proto,services/*,gateway}/src/**/*.test.ts', 'native-cuda/ts/**/*.test.ts', '{scripts,infra}/**/*.test.mjs'],
+          include: [
+            '{proto,services/*,gateway}/src/**/*.test.ts',
+            'native-cuda/ts/**/*.test.ts',
+            '{scripts,infra}/**/*.test.mjs',
+          ],
           pool: 'forks' as const,
           testTimeout: 30_000,
           hookTimeout: 30_000,

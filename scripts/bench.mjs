@@ -1,11 +1,19 @@
-// `npm run bench`: the tasks of docs/PERFORMANCE.md, beside PyTorch where that is at hand. Prints a Markdown table and appends
+// `npm run bench`: the tasks of docs/PERFORMANCE.md, beside PyTorch where that is at hand. Prints a
+// Markdown table and appends
 // one JSON object per task to bench/results/<date>-<instruction set>.jsonl.
 import { spawn } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { caseName, cases, peerArguments, peerEnvironment, shownCommand, spindleArguments } from './lib/bench-cases.mjs';
+import {
+  caseName,
+  cases,
+  peerArguments,
+  peerEnvironment,
+  shownCommand,
+  spindleArguments,
+} from './lib/bench-cases.mjs';
 import { isaOf, markdownTable, parseResult, ratios, summarise } from './lib/bench-results.mjs';
 import { main, root, runAttached, ScriptError } from './lib/phase.mjs';
 
@@ -36,16 +44,25 @@ const { values } = parseArgs({
   strict: true,
 });
 
-/** The whole output of a program, or why there is none: one that is killed for its memory is a result too. */
+/**
+ * The whole output of a program, or why there is none: one that is killed for its memory is a
+ * result too.
+ */
 function measure(program, args, environment = {}) {
   return new Promise((done) => {
-    const child = spawn(program, args, { cwd: root, env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(program, args, {
+      cwd: root,
+      env: { ...process.env, ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     const out = { stdout: '', stderr: '' };
-    for (const stream of ['stdout', 'stderr']) child[stream].setEncoding('utf8').on('data', (text) => (out[stream] += text));
+    for (const stream of ['stdout', 'stderr'])
+      child[stream].setEncoding('utf8').on('data', (text) => (out[stream] += text));
     child.once('error', (error) => done({ failed: error.message }));
     child.once('close', (code, signal) => {
       const lastWords = out.stderr.trim().split('\n').at(-1);
-      if (code !== 0) return done({ failed: signal === null ? lastWords || `exit code ${code}` : signal });
+      if (code !== 0)
+        return done({ failed: signal === null ? lastWords || `exit code ${code}` : signal });
       try {
         done(parseResult(out.stdout));
       } catch (error) {
@@ -55,12 +72,16 @@ function measure(program, args, environment = {}) {
   });
 }
 
-/** With family and model where Linux tells: a virtual machine's name may say neither ("AMD EPYC"). */
+/**
+ * With family and model where Linux tells: a virtual machine's name may say neither ("AMD EPYC").
+ */
 function processorName() {
   const name = cpus()[0]?.model ?? 'unknown';
   if (!existsSync('/proc/cpuinfo')) return name;
   const text = readFileSync('/proc/cpuinfo', 'utf8');
-  const numbers = ['cpu family', 'model'].flatMap((field) => new RegExp(`^${field}\\s*: \\d+$`, 'm').exec(text) ?? []);
+  const numbers = ['cpu family', 'model'].flatMap(
+    (field) => new RegExp(`^${field}\\s*: \\d+$`, 'm').exec(text) ?? [],
+  );
   return [name, ...numbers.map((line) => line.replace(/\s*:/, ''))].join(', ');
 }
 
@@ -77,15 +98,19 @@ async function compare(one, settings, spindle, peer) {
       side.runs.push(await measure(side.program, side.args, side.environment));
     }
   }
-  const [ours, theirs = null] = sides.map((side) => summarise(shownCommand(side.program, side.args, side.environment), side.runs));
+  const [ours, theirs = null] = sides.map((side) =>
+    summarise(shownCommand(side.program, side.args, side.environment), side.runs),
+  );
   return { ...one, spindle: ours, peer: theirs, ...ratios(ours, theirs) };
 }
 
 function findPeer() {
   const [python, script] = [values['peer-python'], values['peer-script']];
   if (python === undefined && script === undefined) return undefined;
-  if (python === undefined || script === undefined) throw new ScriptError('--peer-python and --peer-script belong together', 2);
-  if (!existsSync(script)) throw new ScriptError(`--peer-script: expected a file, got ${script}`, 2);
+  if (python === undefined || script === undefined)
+    throw new ScriptError('--peer-python and --peer-script belong together', 2);
+  if (!existsSync(script))
+    throw new ScriptError(`--peer-script: expected a file, got ${script}`, 2);
   return { program: python, arguments: peerArguments, environment: peerEnvironment(values.isa) };
 }
 
@@ -94,16 +119,25 @@ async function findSpindle() {
     const code = await runAttached(process.execPath, ['scripts/build-native.mjs']);
     if (code !== 0) throw new ScriptError('the native engine could not be built (see above)');
   }
-  return { program: resolve(values.program ?? join(root, 'build/native/spindle-bench')), arguments: spindleArguments, environment: {} };
+  return {
+    program: resolve(values.program ?? join(root, 'build/native/spindle-bench')),
+    arguments: spindleArguments,
+    environment: {},
+  };
 }
 
 await main(async () => {
   if (values.help) return console.log(help);
   if (!['auto', 'avx512', 'avx2', 'generic'].includes(values.isa))
     throw new ScriptError(`--isa: expected auto, avx512, avx2 or generic, got ${values.isa}`, 2);
-  if (!/^[1-9]\d*$/.test(values.threads)) throw new ScriptError(`--threads: expected a number, got ${values.threads}`, 2);
+  if (!/^[1-9]\d*$/.test(values.threads))
+    throw new ScriptError(`--threads: expected a number, got ${values.threads}`, 2);
   const wanted = cases.filter((one) => values.only.every((word) => caseName(one).includes(word)));
-  if (wanted.length === 0) throw new ScriptError(`--only: no task has ${values.only.join(' and ')} in its name; --list has all`, 2);
+  if (wanted.length === 0)
+    throw new ScriptError(
+      `--only: no task has ${values.only.join(' and ')} in its name; --list has all`,
+      2,
+    );
   if (values.list) return console.log(wanted.map(caseName).join('\n'));
   const peer = findPeer();
   const spindle = await findSpindle();

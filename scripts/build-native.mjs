@@ -1,11 +1,21 @@
-// Builds the native engine: `node scripts/build-native.mjs [--tests] [--sanitize] [--cuda auto|on|off] [--cuda-root DIR]`.
-// Default: the addon and spindle-bench in build/native; --tests adds the engine's tests (run them with ctest);
+// Builds the native engine: `node scripts/build-native.mjs [--tests] [--sanitize] [--cuda
+// auto|on|off] [--cuda-root DIR]`. Default: the addon and spindle-bench in build/native; --tests
+// adds the engine's tests (run them with ctest);
 // --sanitize builds the tests with AddressSanitizer and UBSan in build/sanitize.
-// The CUDA backend is built too where a toolkit is found: --cuda-root, SPINDLE_CUDA_ROOT, one that infra/cuda/toolkit.mjs brought,
-// or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES (such as "90a") count as they do for cmake, and are kept as cmake's are.
+// The CUDA backend is built too where a toolkit is found: --cuda-root, SPINDLE_CUDA_ROOT, one that
+// infra/cuda/toolkit.mjs brought, or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES
+// (such as "90a") count as they do for cmake, and are kept as cmake's are.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -30,12 +40,17 @@ function requireTools() {
   const ninja = available('ninja');
   if (!ninja && !available('make')) missing.push('ninja-build');
   if (missing.length > 0) {
-    throw new BuildError(`building the native engine needs ${missing.join(' and ')}: run \`sudo apt-get install -y ${missing.join(' ')}\``);
+    throw new BuildError(
+      `building the native engine needs ${missing.join(' and ')}: run \`sudo apt-get install -y ${missing.join(' ')}\``,
+    );
   }
   return { generator: ninja ? 'Ninja' : 'Unix Makefiles' };
 }
 
-/** Names, sizes and times of all that goes into the build: equal digests mean that nothing has to be done. */
+/**
+ * Names, sizes and times of all that goes into the build: equal digests mean that nothing has to be
+ * done.
+ */
 function digestOfSources(options) {
   const hash = createHash('sha256').update(JSON.stringify(options)).update(sourceDir);
   const visit = (path) => {
@@ -46,31 +61,55 @@ function digestOfSources(options) {
       hash.update(`${path}\0${stat.size}\0${stat.mtimeMs}\n`);
     }
   };
-  for (const name of ['CMakeLists.txt', 'cmake', 'engine', 'addon', 'bench', ...(options.tests ? ['test'] : [])]) {
+  for (const name of [
+    'CMakeLists.txt',
+    'cmake',
+    'engine',
+    'addon',
+    'bench',
+    ...(options.tests ? ['test'] : []),
+  ]) {
     if (existsSync(join(sourceDir, name))) visit(join(sourceDir, name));
   }
   return hash.digest('hex');
 }
 
 /**
- * How the CUDA backend is to be built: what was asked for, else the environment, else what this build folder was last told (as
- * cmake keeps it, so that a program that builds on its way does not build another backend), else whatever is found.
+ * How the CUDA backend is to be built: what was asked for, else the environment, else what this
+ * build folder was last told (as cmake keeps it, so that a program that builds on its way does not
+ * build another backend), else whatever is found.
  */
 async function cudaOptions({ cuda, cudaRoot }, sanitize, buildDir) {
   if (sanitize) return { mode: 'OFF', root: '', architectures: '' };
   const file = join(buildDir, 'cuda.json');
-  const told = { mode: cuda ?? process.env.SPINDLE_CUDA, architectures: process.env.SPINDLE_CUDA_ARCHITECTURES };
+  const told = {
+    mode: cuda ?? process.env.SPINDLE_CUDA,
+    architectures: process.env.SPINDLE_CUDA_ARCHITECTURES,
+  };
   const kept = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {};
-  const chosen = { mode: told.mode ?? kept.mode, architectures: told.architectures ?? kept.architectures };
+  const chosen = {
+    mode: told.mode ?? kept.mode,
+    architectures: told.architectures ?? kept.architectures,
+  };
   const mode = (chosen.mode ?? 'auto').toUpperCase();
-  if (!['AUTO', 'ON', 'OFF'].includes(mode)) throw new BuildError(`--cuda: expected auto, on or off, got ${chosen.mode}`);
+  if (!['AUTO', 'ON', 'OFF'].includes(mode))
+    throw new BuildError(`--cuda: expected auto, on or off, got ${chosen.mode}`);
   mkdirSync(buildDir, { recursive: true });
   writeFileSync(file, JSON.stringify(chosen));
   if (told.mode === undefined && mode === 'OFF')
-    console.log('CUDA backend: off, as this build folder was told before (--cuda auto looks again)');
+    console.log(
+      'CUDA backend: off, as this build folder was told before (--cuda auto looks again)',
+    );
   if (mode === 'OFF') return { mode, root: '', architectures: '' };
-  const root = cudaRoot ?? process.env.SPINDLE_CUDA_ROOT ?? (await ensureToolkit({ check: true }).catch(() => ''));
-  return { mode, root: root === '' ? '' : resolve(root), architectures: chosen.architectures ?? '' };
+  const root =
+    cudaRoot ??
+    process.env.SPINDLE_CUDA_ROOT ??
+    (await ensureToolkit({ check: true }).catch(() => ''));
+  return {
+    mode,
+    root: root === '' ? '' : resolve(root),
+    architectures: chosen.architectures ?? '',
+  };
 }
 
 function includeDir(packageName, folder) {
@@ -78,7 +117,9 @@ function includeDir(packageName, folder) {
     const require = createRequire(join(sourceDir, 'package.json'));
     return join(dirname(require.resolve(`${packageName}/package.json`)), folder);
   } catch {
-    throw new BuildError(`building the addon needs the package ${packageName}: run \`npm ci\` in ${root}`);
+    throw new BuildError(
+      `building the addon needs the package ${packageName}: run \`npm ci\` in ${root}`,
+    );
   }
 }
 
@@ -95,9 +136,12 @@ function configure(buildDir, options) {
   const { generator } = requireTools();
   const cache = join(buildDir, 'CMakeCache.txt');
   if (existsSync(cache)) {
-    // A cache of another generator, or one that was copied here from elsewhere, is refused by cmake.
+    // A cache of another generator, or one that was copied here from elsewhere, is refused by
+    // cmake.
     const text = readFileSync(cache, 'utf8');
-    const fits = text.includes(`CMAKE_GENERATOR:INTERNAL=${generator}\n`) && text.includes(`CMAKE_CACHEFILE_DIR:INTERNAL=${buildDir}\n`);
+    const fits =
+      text.includes(`CMAKE_GENERATOR:INTERNAL=${generator}\n`) &&
+      text.includes(`CMAKE_CACHEFILE_DIR:INTERNAL=${buildDir}\n`);
     if (!fits) rmSync(buildDir, { recursive: true });
   }
   mkdirSync(buildDir, { recursive: true });
@@ -117,7 +161,8 @@ function configure(buildDir, options) {
   }
   const output = run('cmake', args, 'configuring the native engine');
   if (options.sanitize) return;
-  const cuda = /^-- (CUDA backend: .*)$/m.exec(output)?.[1] ?? 'CUDA backend: cmake says nothing of it';
+  const cuda =
+    /^-- (CUDA backend: .*)$/m.exec(output)?.[1] ?? 'CUDA backend: cmake says nothing of it';
   console.log(cuda);
   // One of an earlier build would be loaded.
   if (!cuda.includes(': built')) rmSync(join(buildDir, 'spindle_cuda.so'), { force: true });
@@ -125,7 +170,11 @@ function configure(buildDir, options) {
 
 export async function buildNative({ tests = false, sanitize = false, cuda, cudaRoot } = {}) {
   const buildDir = join(root, 'build', sanitize ? 'sanitize' : 'native');
-  const options = { tests: tests || sanitize, sanitize, cuda: await cudaOptions({ cuda, cudaRoot }, sanitize, buildDir) };
+  const options = {
+    tests: tests || sanitize,
+    sanitize,
+    cuda: await cudaOptions({ cuda, cudaRoot }, sanitize, buildDir),
+  };
   const stamp = join(buildDir, 'built.txt');
   const product = join(buildDir, sanitize ? 'core_test' : 'spindle.node');
   const digest = digestOfSources(options);
@@ -140,7 +189,11 @@ export async function buildNative({ tests = false, sanitize = false, cuda, cudaR
   }
   const started = performance.now();
   configure(buildDir, options);
-  run('cmake', ['--build', buildDir, '--parallel', String(availableParallelism())], `building the ${name}`);
+  run(
+    'cmake',
+    ['--build', buildDir, '--parallel', String(availableParallelism())],
+    `building the ${name}`,
+  );
   const digests = [digest];
   if (options.tests && !sanitize) digests.push(digestOfSources({ ...options, tests: false }));
   writeFileSync(stamp, `${digests.join('\n')}\n`);
@@ -151,10 +204,21 @@ export async function buildNative({ tests = false, sanitize = false, cuda, cudaR
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
     const text = { type: 'string' };
-    const { values } = parseArgs({ options: { tests: { type: 'boolean' }, sanitize: { type: 'boolean' }, cuda: text, 'cuda-root': text } });
+    const { values } = parseArgs({
+      options: {
+        tests: { type: 'boolean' },
+        sanitize: { type: 'boolean' },
+        cuda: text,
+        'cuda-root': text,
+      },
+    });
     await buildNative({ ...values, cudaRoot: values['cuda-root'] });
   } catch (error) {
-    console.error(error instanceof BuildError || error?.code?.startsWith('ERR_PARSE_ARGS') ? `error: ${error.message}` : error);
+    console.error(
+      error instanceof BuildError || error?.code?.startsWith('ERR_PARSE_ARGS')
+        ? `error: ${error.message}`
+        : error,
+    );
     process.exitCode = 1;
   }
 }

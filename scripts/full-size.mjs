@@ -1,5 +1,7 @@
-// `npm run full-size`: a model of a published size, with random weights, through the whole mesh: encode, draw, one step, decode,
-// export. Prints the peak memory of every process and the seconds of every stage. SD 1.5 wants 24 GiB and 20 GB of disk.
+// `npm run full-size`: a model of a published size, with random weights, through the whole mesh:
+// encode, draw, one step, decode,
+// export. Prints the peak memory of every process and the seconds of every stage. SD 1.5 wants 24
+// GiB and 20 GB of disk.
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -35,7 +37,9 @@ await main(async () => {
     return 0;
   }
   const folder = resolve(values.folder);
-  const [model, artifacts, exported] = ['model', 'artifacts', 'exported'].map((name) => join(folder, name));
+  const [model, artifacts, exported] = ['model', 'artifacts', 'exported'].map((name) =>
+    join(folder, name),
+  );
   for (const path of [artifacts, exported]) rmSync(path, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const seconds = {};
@@ -44,7 +48,17 @@ await main(async () => {
     const size = values.reduced ? ['--reduced'] : [];
     execFileSync(
       process.execPath,
-      [spindle, 'random-model', '--out', model, '--release', values.release, '--dtype', values.dtype, ...size],
+      [
+        spindle,
+        'random-model',
+        '--out',
+        model,
+        '--release',
+        values.release,
+        '--dtype',
+        values.dtype,
+        ...size,
+      ],
       { stdio: 'inherit' },
     );
   });
@@ -57,16 +71,35 @@ await main(async () => {
   const peaks = await runMesh(join(folder, 'run.yaml'), artifacts);
   const report = JSON.parse(readFileSync(join(peaks.run, 'report.json'), 'utf8'));
   timed(seconds, 'export', () => {
-    execFileSync(process.execPath, [spindle, 'export', peaks.runId, '--iteration', '1', '--to', exported, '--artifacts', artifacts], {
-      stdio: 'inherit',
-    });
+    execFileSync(
+      process.execPath,
+      [
+        spindle,
+        'export',
+        peaks.runId,
+        '--iteration',
+        '1',
+        '--to',
+        exported,
+        '--artifacts',
+        artifacts,
+      ],
+      {
+        stdio: 'inherit',
+      },
+    );
   });
   if (!existsSync(join(exported, 'unet/diffusion_pytorch_model.safetensors')))
     throw new ScriptError(`${exported}: expected an exported U-Net, got none`, 1);
-  for (const [stage, value] of Object.entries({ ...report.timings, ...seconds })) console.log(`${stage}: ${Number(value).toFixed(1)} s`);
-  for (const [name, bytes] of Object.entries(peaks.processes)) console.log(`peak memory of ${name}: ${(bytes / 2 ** 20).toFixed(0)} MiB`);
-  console.log(`most memory at one moment, all processes: ${(peaks.together / 2 ** 20).toFixed(0)} MiB`);
-  if (!values.keep) for (const path of [model, artifacts, exported]) rmSync(path, { recursive: true, force: true });
+  for (const [stage, value] of Object.entries({ ...report.timings, ...seconds }))
+    console.log(`${stage}: ${Number(value).toFixed(1)} s`);
+  for (const [name, bytes] of Object.entries(peaks.processes))
+    console.log(`peak memory of ${name}: ${(bytes / 2 ** 20).toFixed(0)} MiB`);
+  console.log(
+    `most memory at one moment, all processes: ${(peaks.together / 2 ** 20).toFixed(0)} MiB`,
+  );
+  if (!values.keep)
+    for (const path of [model, artifacts, exported]) rmSync(path, { recursive: true, force: true });
   return 0;
 });
 
@@ -76,12 +109,19 @@ function timed(seconds, name, work) {
   seconds[name] = (performance.now() - began) / 1000;
 }
 
-/** Until the run has ended; the highest resident memory of each process, and of all of them in one look. */
+/**
+ * Until the run has ended; the highest resident memory of each process, and of all of them in one
+ * look.
+ */
 async function runMesh(config, artifacts) {
-  const child = spawn(process.execPath, [spindle, 'up', '--run', config, '--exit', '--artifacts', artifacts], {
-    stdio: 'inherit',
-    env: { ...process.env, PATH: `${localBin}:${process.env.PATH ?? ''}:/usr/sbin` },
-  });
+  const child = spawn(
+    process.execPath,
+    [spindle, 'up', '--run', config, '--exit', '--artifacts', artifacts],
+    {
+      stdio: 'inherit',
+      env: { ...process.env, PATH: `${localBin}:${process.env.PATH ?? ''}:/usr/sbin` },
+    },
+  );
   const peaks = { processes: {}, together: 0 };
   const look = () => {
     const runtime = join(artifacts, 'runtime.json');
@@ -100,8 +140,14 @@ async function runMesh(config, artifacts) {
     child.once('close', done);
   });
   clearInterval(timer);
-  if (code !== 0) throw new ScriptError(`the run ended with exit code ${code}; logs lie in ${join(artifacts, 'logs')}`, 1);
-  const runs = readdirSync(artifacts).filter((name) => existsSync(join(artifacts, name, 'report.json')));
+  if (code !== 0)
+    throw new ScriptError(
+      `the run ended with exit code ${code}; logs lie in ${join(artifacts, 'logs')}`,
+      1,
+    );
+  const runs = readdirSync(artifacts).filter((name) =>
+    existsSync(join(artifacts, name, 'report.json')),
+  );
   return { ...peaks, runId: runs[0], run: join(artifacts, runs[0]) };
 }
 
@@ -109,7 +155,12 @@ async function runMesh(config, artifacts) {
 function readStatus(pid) {
   try {
     const text = readFileSync(`/proc/${pid}/status`, 'utf8');
-    return Object.fromEntries([...text.matchAll(/^(Vm\w+):\s+(\d+) kB$/gm)].map(([, name, kib]) => [name, Number(kib) * 1024]));
+    return Object.fromEntries(
+      [...text.matchAll(/^(Vm\w+):\s+(\d+) kB$/gm)].map(([, name, kib]) => [
+        name,
+        Number(kib) * 1024,
+      ]),
+    );
   } catch {
     return {};
   }

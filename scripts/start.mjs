@@ -1,5 +1,7 @@
-// `npm start`: from a bare clone to the demo. Needs Node and npm only; what else is missing is installed where this is allowed.
-// `npm start -- --exit` (or CI=true) stops once the run has ended; `--config FILE` runs another config.
+// `npm start`: from a bare clone to the demo. Needs Node and npm only; what else is missing is
+// installed where this is allowed.
+// `npm start -- --exit` (or CI=true) stops once the run has ended; `--config FILE` runs another
+// config.
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -33,7 +35,8 @@ await main(async () => {
     return 0;
   }
   const config = resolve(values.config);
-  if (!existsSync(config)) throw new ScriptError(`--config: expected a file, got ${config}, which does not exist`, 2);
+  if (!existsSync(config))
+    throw new ScriptError(`--config: expected a file, got ${config}, which does not exist`, 2);
   await prepare();
   if (values['prepare-only']) return 0;
   const args = [join(root, 'gateway/bin/spindle.js'), 'up', '--run', config];
@@ -45,6 +48,7 @@ await main(async () => {
     env: { ...process.env, PATH: `${localBin}:${process.env.PATH ?? ''}:/usr/sbin` },
   });
   const minutes = (since) => ((performance.now() - since) / 60_000).toFixed(1);
-  if (values.exit) console.log(`mesh and run: ${minutes(run)} min, everything: ${minutes(started)} min`);
+  if (values.exit)
+    console.log(`mesh and run: ${minutes(run)} min, everything: ${minutes(started)} min`);
   return code;
 });

@@ -1,6 +1,8 @@
 // `npm test`: installs and builds what is missing, then runs every test of every language.
-// `npm test -- --only ctest|vitest`, `npm test -- --sanitize` (native tests with AddressSanitizer and UBSan as well),
-// `npm test -- <words>` (vitest files whose path has one of the words), `npm test -- --cuda` (fetches a CUDA toolkit if there is none, as CI does).
+// `npm test -- --only ctest|vitest`, `npm test -- --sanitize` (native tests with AddressSanitizer
+// and UBSan as well),
+// `npm test -- <words>` (vitest files whose path has one of the words), `npm test -- --cuda`
+// (fetches a CUDA toolkit if there is none, as CI does).
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -17,10 +19,19 @@ const results = join(root, '.cache', 'test');
 async function vitest(words) {
   const report = join(results, 'vitest.json');
   rmSync(report, { force: true });
-  const args = ['node_modules/vitest/vitest.mjs', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...words];
+  const args = [
+    'node_modules/vitest/vitest.mjs',
+    'run',
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+    ...words,
+  ];
   const env = { ...process.env, PATH: `${localBin}:${process.env.PATH ?? ''}`, NO_COLOR: '1' };
   const exitCode = await runAttached(process.execPath, args, { env });
-  const counts = existsSync(report) ? vitestCounts(JSON.parse(readFileSync(report, 'utf8'))) : { passed: 0, failed: 0 };
+  const counts = existsSync(report)
+    ? vitestCounts(JSON.parse(readFileSync(report, 'utf8')))
+    : { passed: 0, failed: 0 };
   return { name: 'vitest', exitCode, ...counts };
 }
 
@@ -28,9 +39,21 @@ function ctest(name, buildDir) {
   return new Promise((done, fail) => {
     const command = findCommand(['ctest']);
     if (command === undefined) throw new ScriptError('ctest is missing: it comes with cmake');
-    const child = spawn(command, ['--test-dir', buildDir, '--parallel', String(availableParallelism()), '--verbose', '--timeout', '1200'], {
-      cwd: root,
-    });
+    const child = spawn(
+      command,
+      [
+        '--test-dir',
+        buildDir,
+        '--parallel',
+        String(availableParallelism()),
+        '--verbose',
+        '--timeout',
+        '1200',
+      ],
+      {
+        cwd: root,
+      },
+    );
     let output = '';
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => {
@@ -64,7 +87,10 @@ async function cudaToolkit() {
   }
 }
 
-/** The build has compiled and linked all of them, or failed; nothing is counted where it had no toolkit. */
+/**
+ * The build has compiled and linked all of them, or failed; nothing is counted where it had no
+ * toolkit.
+ */
 function cudaSources() {
   const { sources, built } = cudaCounts(join(root, 'native-cuda'), join(root, 'build/native'));
   if (built) return { name: 'cuda sources', exitCode: 0, passed: sources, failed: 0 };
@@ -90,13 +116,21 @@ await main(async () => {
   const cuda = values.only === 'vitest' || positionals.length > 0 ? undefined : cudaSources();
   if (cuda !== undefined) runners.push(cuda);
   if (values.only !== 'vitest' && positionals.length === 0) {
-    await phase('ctest', async () => runners.push(await ctest('ctest', join(root, 'build/native'))));
+    await phase('ctest', async () =>
+      runners.push(await ctest('ctest', join(root, 'build/native'))),
+    );
     if (values.sanitize) {
-      await phase('build with sanitizers', () => void runQuietly(process.execPath, ['scripts/build-native.mjs', '--sanitize']));
-      await phase('ctest with sanitizers', async () => runners.push(await ctest('ctest with sanitizers', join(root, 'build/sanitize'))));
+      await phase(
+        'build with sanitizers',
+        () => void runQuietly(process.execPath, ['scripts/build-native.mjs', '--sanitize']),
+      );
+      await phase('ctest with sanitizers', async () =>
+        runners.push(await ctest('ctest with sanitizers', join(root, 'build/sanitize'))),
+      );
     }
   }
-  if (values.only !== 'ctest') await phase('vitest', async () => runners.push(await vitest(positionals)));
+  if (values.only !== 'ctest')
+    await phase('vitest', async () => runners.push(await vitest(positionals)));
   const { line, problems, ok } = summarise(runners);
   for (const problem of problems) console.error(`error: ${problem}`);
   console.log(line);

@@ -12,15 +12,22 @@ export function colorOf(model) {
 
 /**
  * @param {HTMLElement} host
- * @param {{title: string, series: {name: string, model: string, dash?: boolean, points: [number, number][]}[], low?: number, high?: number}} plot
+ * @param {{title: string, series: {name: string, model: string, dash?: boolean, points: [number,
+ * number][]}[], low?: number, high?: number}} plot
  */
 export function drawChart(host, plot) {
   const figure = document.createElement('figure');
   figure.className = 'chart';
   const caption = document.createElement('figcaption');
   caption.textContent = plot.title;
-  const svg = element('svg', { viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': plot.title });
-  const points = plot.series.flatMap((series) => series.points).filter(([, y]) => Number.isFinite(y));
+  const svg = element('svg', {
+    viewBox: `0 0 ${size.width} ${size.height}`,
+    role: 'img',
+    'aria-label': plot.title,
+  });
+  const points = plot.series
+    .flatMap((series) => series.points)
+    .filter(([, y]) => Number.isFinite(y));
   if (points.length > 0) drawLines(svg, plot, points);
   figure.append(caption, svg);
   host.append(figure);
@@ -30,17 +37,33 @@ export function drawChart(host, plot) {
 function drawLines(svg, plot, points) {
   const { x, y, ticks, maxX } = scales(plot, points);
   for (const tick of ticks) {
-    svg.append(element('line', { class: 'axis', x1: size.left, x2: size.width - size.right, y1: y(tick), y2: y(tick) }));
+    svg.append(
+      element('line', {
+        class: 'axis',
+        x1: size.left,
+        x2: size.width - size.right,
+        y1: y(tick),
+        y2: y(tick),
+      }),
+    );
     svg.append(text(size.left - 6, y(tick) + 4, short(tick), 'end'));
   }
-  svg.append(text(size.left, size.height - 6, '1', 'start'), text(size.width - size.right, size.height - 6, `step ${maxX}`, 'end'));
+  svg.append(
+    text(size.left, size.height - 6, '1', 'start'),
+    text(size.width - size.right, size.height - 6, `step ${maxX}`, 'end'),
+  );
   for (const series of plot.series) {
     const color = colorOf(series.model);
     const finite = series.points.filter(([, value]) => Number.isFinite(value));
     const raw = path(finite, x, y);
     const smooth = path(smoothed(finite), x, y);
     // The measured values stay visible behind their moving average.
-    const faint = element('path', { d: raw, fill: 'none', 'stroke-width': 1, opacity: series.dash ? 0 : 0.28 });
+    const faint = element('path', {
+      d: raw,
+      fill: 'none',
+      'stroke-width': 1,
+      opacity: series.dash ? 0 : 0.28,
+    });
     const line = element('path', {
       d: smooth,
       fill: 'none',
@@ -72,9 +95,12 @@ function scales(plot, points) {
 function ticksOf(low, high) {
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough) ?? rough;
+  const step =
+    [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= rough) ??
+    rough;
   const ticks = [];
-  for (let tick = Math.ceil(low / step) * step; tick <= high + step * 1e-6; tick += step) ticks.push(tick);
+  for (let tick = Math.ceil(low / step) * step; tick <= high + step * 1e-6; tick += step)
+    ticks.push(tick);
   return ticks;
 }
 
@@ -88,7 +114,9 @@ function smoothed(points) {
 }
 
 function path(points, x, y) {
-  return points.map(([step, value], i) => `${i === 0 ? 'M' : 'L'}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join('');
+  return points
+    .map(([step, value], i) => `${i === 0 ? 'M' : 'L'}${x(step).toFixed(1)} ${y(value).toFixed(1)}`)
+    .join('');
 }
 
 function addTip(figure, svg, plot) {
@@ -103,7 +131,8 @@ function addTip(figure, svg, plot) {
     const step = 1 + ((at - size.left) / (size.width - size.left - size.right)) * (maxX - 1);
     const parts = plot.series.flatMap((series) => {
       const nearest = series.points.reduce(
-        (best, point) => (best === null || Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best),
+        (best, point) =>
+          best === null || Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best,
         null,
       );
       return nearest ? [`${series.name} ${short(nearest[1])}`] : [];

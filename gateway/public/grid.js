@@ -19,7 +19,9 @@ export async function updateGrid(host, runId) {
     const hint = document.createElement('p');
     hint.className = 'hint';
     hint.textContent =
-      prompts.length === 0 ? 'This run has no evaluation prompts.' : 'Images appear as soon as the first model is evaluated.';
+      prompts.length === 0
+        ? 'This run has no evaluation prompts.'
+        : 'Images appear as soon as the first model is evaluated.';
     host.replaceChildren(hint);
     return;
   }
@@ -31,7 +33,10 @@ export async function updateGrid(host, runId) {
     const row = document.createElement('div');
     row.append(
       ...models.map(({ model, indices }) =>
-        labelled(model, indices.includes(index) ? picture(runId, model, index, prompt) : placeholder()),
+        labelled(
+          model,
+          indices.includes(index) ? picture(runId, model, index, prompt) : placeholder(),
+        ),
       ),
     );
     card.append(caption, row);

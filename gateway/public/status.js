@@ -7,10 +7,23 @@ const state = { run: null, training: {}, source: null, runId: '', redraw: false,
 
 /** Older runs are listed by `spindle ls`. */
 const shownRuns = 30;
-const marks = { done: '✓', running: '●', paused: '‖', stopped: '■', failed: '✕', skipped: '–', waiting: '○' };
+const marks = {
+  done: '✓',
+  running: '●',
+  paused: '‖',
+  stopped: '■',
+  failed: '✕',
+  skipped: '–',
+  waiting: '○',
+};
 
-setTheme(localStorage.getItem('theme') ?? (window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'));
-$('theme').addEventListener('click', () => setTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'));
+setTheme(
+  localStorage.getItem('theme') ??
+    (window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'),
+);
+$('theme').addEventListener('click', () =>
+  setTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'),
+);
 window.addEventListener('hashchange', () => open(location.hash.slice(1)));
 await listRuns();
 setInterval(listRuns, 5000);
@@ -27,7 +40,8 @@ async function listRuns() {
   $('empty').hidden = runs.length > 0;
   $('main').hidden = runs.length === 0;
   const wanted = location.hash.slice(1);
-  if (state.runId === '' && runs.length > 0) open(runs.some((run) => run.runId === wanted) ? wanted : runs[0].runId);
+  if (state.runId === '' && runs.length > 0)
+    open(runs.some((run) => run.runId === wanted) ? wanted : runs[0].runId);
   $('runs').replaceChildren(...runs.slice(0, shownRuns).map(runLink));
 }
 
@@ -44,7 +58,8 @@ async function open(runId) {
   state.source?.close();
   Object.assign(state, { runId, run: null, training: {}, imagesAt: '' });
   history.replaceState(null, '', `#${runId}`);
-  for (const link of $('runs').children) link.setAttribute('aria-current', String(link.textContent === runId));
+  for (const link of $('runs').children)
+    link.setAttribute('aria-current', String(link.textContent === runId));
   const response = await fetch(`/api/runs/${encodeURIComponent(runId)}`).catch(() => null);
   if (!response?.ok || state.runId !== runId) return;
   const details = await response.json();
@@ -118,7 +133,12 @@ function showStages(run) {
     bar.append(fill);
     const mark = node('span', 'mark', marks[stage.state] ?? '');
     mark.title = stage.state;
-    row.append(mark, node('span', 'name', labelOf(stage.stage)), bar, node('span', 'numbers', numbersOf(stage)));
+    row.append(
+      mark,
+      node('span', 'name', labelOf(stage.stage)),
+      bar,
+      node('span', 'numbers', numbersOf(stage)),
+    );
     rows.push(row);
   }
   $('stages').replaceChildren(...rows);
@@ -128,9 +148,14 @@ function showStages(run) {
 /** Everything of a model together, in the order in which models come. */
 function inGroups(stages) {
   const place = (group) =>
-    ['Data', 'Baseline', 'Base model'].indexOf(group) + 1 || (group === 'Report' ? 1e6 : 10 + Number(group.replace('Iteration ', '')));
+    ['Data', 'Baseline', 'Base model'].indexOf(group) + 1 ||
+    (group === 'Report' ? 1e6 : 10 + Number(group.replace('Iteration ', '')));
   return stages
-    .map((stage, i) => ({ stage, at: place(groupOf(stage.stage)), own: stage.stage.startsWith('sample') ? -1 : i }))
+    .map((stage, i) => ({
+      stage,
+      at: place(groupOf(stage.stage)),
+      own: stage.stage.startsWith('sample') ? -1 : i,
+    }))
     .sort((a, b) => a.at - b.at || a.own - b.own)
     .map(({ stage }) => stage);
 }
@@ -140,7 +165,8 @@ function groupOf(stage) {
   if (stage === 'report') return 'Report';
   if (stage.endsWith('sft') || stage.endsWith('dpo')) return 'Baseline';
   const model = stage.slice(stage.lastIndexOf('-') + 1);
-  if (stage.startsWith('sample-')) return `Iteration ${model === 'base' ? 1 : Number(model.replace(/spin|ema/, '')) + 1}`;
+  if (stage.startsWith('sample-'))
+    return `Iteration ${model === 'base' ? 1 : Number(model.replace(/spin|ema/, '')) + 1}`;
   return model === 'base' ? 'Base model' : `Iteration ${model.replace('spin', '')}`;
 }
 
@@ -156,15 +182,20 @@ function labelOf(stage) {
 function numbersOf(stage) {
   const parts = [`${stage.done}/${stage.total}`];
   if (stage.state === 'running' && stage.rate > 0)
-    parts.push(stage.rate >= 1 ? `${stage.rate.toFixed(1)}/s` : `${(1 / stage.rate).toFixed(1)} s each`);
-  if (stage.state === 'running' && stage.etaSeconds >= 0) parts.push(`${duration(stage.etaSeconds)} left`);
+    parts.push(
+      stage.rate >= 1 ? `${stage.rate.toFixed(1)}/s` : `${(1 / stage.rate).toFixed(1)} s each`,
+    );
+  if (stage.state === 'running' && stage.etaSeconds >= 0)
+    parts.push(`${duration(stage.etaSeconds)} left`);
   if (stage.state === 'done') parts.push(duration(stage.seconds));
   return stage.state === 'waiting' || stage.state === 'skipped' ? stage.state : parts.join(' · ');
 }
 
 function showNotices(run) {
   const items = [
-    ...run.deadJobs.map((job) => node('li', 'dead', `Dead job ${job.key} (${job.attempts} attempts): ${job.reason}`)),
+    ...run.deadJobs.map((job) =>
+      node('li', 'dead', `Dead job ${job.key} (${job.attempts} attempts): ${job.reason}`),
+    ),
     ...run.warnings.map((warning) => node('li', '', warning)),
   ];
   const list = node('ul');
@@ -174,13 +205,20 @@ function showNotices(run) {
 }
 
 function showResults(run) {
-  if (run.results.length === 0) return $('results').replaceChildren(node('p', 'hint', 'Scores appear once the first model is evaluated.'));
-  const metrics = [...new Set(run.results.flatMap((model) => model.metrics.map((metric) => metric.metric)))];
+  if (run.results.length === 0)
+    return $('results').replaceChildren(
+      node('p', 'hint', 'Scores appear once the first model is evaluated.'),
+    );
+  const metrics = [
+    ...new Set(run.results.flatMap((model) => model.metrics.map((metric) => metric.metric))),
+  ];
   const table = node('table');
   const head = table.createTHead().insertRow();
   head.append(
     node('th', '', 'model'),
-    ...metrics.flatMap((metric) => [`${metric} mean`, 'median', 'win rate vs. base'].map((text) => node('th', '', text))),
+    ...metrics.flatMap((metric) =>
+      [`${metric} mean`, 'median', 'win rate vs. base'].map((text) => node('th', '', text)),
+    ),
     node('th', '', 'images'),
   );
   const body = table.createTBody();
@@ -223,10 +261,18 @@ function drawTraining() {
     return entry;
   });
   $('legend').replaceChildren(...legend);
-  if (models.length === 0) return $('charts').replaceChildren(node('p', 'hint', 'Plots appear with the first optimiser step.'));
+  if (models.length === 0)
+    return $('charts').replaceChildren(
+      node('p', 'hint', 'Plots appear with the first optimiser step.'),
+    );
   const spin = models.filter(([model]) => model !== 'sft');
   const series = (list, key, extra = {}) =>
-    list.map(([model, steps]) => ({ name: model, model, points: steps.map((step) => [step.step, step[key]]), ...extra }));
+    list.map(([model, steps]) => ({
+      name: model,
+      model,
+      points: steps.map((step) => [step.step, step[key]]),
+      ...extra,
+    }));
   const host = node('div', 'charts');
   if (spin.length > 0) {
     drawChart(host, { title: 'Loss', series: series(spin, 'loss') });
@@ -241,15 +287,25 @@ function drawTraining() {
       model,
       points: steps.map((step) => [step.step, step.errorReal - step.opponentErrorReal]),
     }));
-    drawChart(host, { title: "Error on real images minus the opponent's (staying above 0: drifting from the data)", series: gap });
+    drawChart(host, {
+      title: "Error on real images minus the opponent's (staying above 0: drifting from the data)",
+      series: gap,
+    });
     const errors = [
       ...series(spin, 'errorReal'),
-      ...series(spin, 'errorGenerated', { dash: true }).map((one) => ({ ...one, name: `${one.name} generated` })),
+      ...series(spin, 'errorGenerated', { dash: true }).map((one) => ({
+        ...one,
+        name: `${one.name} generated`,
+      })),
     ];
-    drawChart(host, { title: 'Error on real (solid) and generated images (dashed)', series: errors });
+    drawChart(host, {
+      title: 'Error on real (solid) and generated images (dashed)',
+      series: errors,
+    });
   }
   const baseline = models.filter(([model]) => model === 'sft');
-  if (baseline.length > 0) drawChart(host, { title: 'Baseline: denoising loss', series: series(baseline, 'loss') });
+  if (baseline.length > 0)
+    drawChart(host, { title: 'Baseline: denoising loss', series: series(baseline, 'loss') });
   const [last] = models.slice(-1);
   const step = last?.[1].slice(-1)[0];
   if (step)
@@ -266,20 +322,35 @@ function drawTraining() {
 function showWorkers({ workers, queues }) {
   const table = node('table');
   const head = table.createTHead().insertRow();
-  head.append(...['worker', 'job in hand', 'done', 'failed', 'seen'].map((text) => node('th', '', text)));
+  head.append(
+    ...['worker', 'job in hand', 'done', 'failed', 'seen'].map((text) => node('th', '', text)),
+  );
   const body = table.createTBody();
   for (const worker of workers) {
     const row = body.insertRow();
     const seen = worker.at ? `${duration((Date.now() - Date.parse(worker.at)) / 1000)} ago` : '';
     row.append(
-      ...[worker.worker ?? worker.key, worker.job || 'idle', worker.jobsDone ?? '', worker.jobsFailed ?? '', seen].map((text) =>
-        node('td', '', String(text)),
-      ),
+      ...[
+        worker.worker ?? worker.key,
+        worker.job || 'idle',
+        worker.jobsDone ?? '',
+        worker.jobsFailed ?? '',
+        seen,
+      ].map((text) => node('td', '', String(text))),
     );
   }
-  const lines = Object.entries(queues ?? {}).map(([kind, depth]) => `${kind}: ${depth.pending} waiting, ${depth.inFlight} in hand`);
-  const queue = node('p', 'hint', lines.length > 0 ? `Queue — ${lines.join(' · ')}` : 'The queue cannot be reached.');
-  $('workers').replaceChildren(...(workers.length > 0 ? [table] : [node('p', 'hint', 'No worker has been seen.')]), queue);
+  const lines = Object.entries(queues ?? {}).map(
+    ([kind, depth]) => `${kind}: ${depth.pending} waiting, ${depth.inFlight} in hand`,
+  );
+  const queue = node(
+    'p',
+    'hint',
+    lines.length > 0 ? `Queue — ${lines.join(' · ')}` : 'The queue cannot be reached.',
+  );
+  $('workers').replaceChildren(
+    ...(workers.length > 0 ? [table] : [node('p', 'hint', 'No worker has been seen.')]),
+    queue,
+  );
 }
 
 function swatch(model) {

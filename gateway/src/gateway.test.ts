@@ -18,7 +18,10 @@ async function start(behaviour: FakeBehaviour = {}, rows?: number): Promise<Harn
 }
 
 async function weights(h: Harness, runId: string, k: number): Promise<string> {
-  return readFile(join(h.root, runId, 'iterations', String(k), 'unet', 'diffusion_pytorch_model.safetensors'), 'utf8');
+  return readFile(
+    join(h.root, runId, 'iterations', String(k), 'unet', 'diffusion_pytorch_model.safetensors'),
+    'utf8',
+  );
 }
 
 function stage(run: Run, name: string): Run['stages'][number] {
@@ -39,7 +42,9 @@ it('leaves a folder alone that is no run of its own', async () => {
 
 describe('a run', () => {
   it('goes from data to evaluated iterations', async () => {
-    const h = await start({ score: (model) => ({ base: 1, sft: 3, spin1: 2, spin2: 1.5 })[model] ?? 0 });
+    const h = await start({
+      score: (model) => ({ base: 1, sft: 3, spin1: 2, spin2: 1.5 })[model] ?? 0,
+    });
     await h.create();
     const run = await h.finished('r1');
     expect(run.reason).toBe('');
@@ -50,16 +55,24 @@ describe('a run', () => {
     expect(new Set(h.fakes.worked).size).toBe(h.fakes.worked.length);
 
     const unet = join(h.root, 'r1', 'iterations', '2', 'unet');
-    expect(JSON.parse(await readFile(join(unet, 'config.json'), 'utf8'))).toHaveProperty('_class_name');
+    expect(JSON.parse(await readFile(join(unet, 'config.json'), 'utf8'))).toHaveProperty(
+      '_class_name',
+    );
     expect((await stat(join(h.root, 'r1', 'best', 'unet'))).isDirectory()).toBe(true);
-    const metrics = (await readFile(join(h.root, 'r1', 'metrics.jsonl'), 'utf8')).trim().split('\n');
+    const metrics = (await readFile(join(h.root, 'r1', 'metrics.jsonl'), 'utf8'))
+      .trim()
+      .split('\n');
     expect(metrics).toHaveLength(3 + 6 + 6);
     const report = JSON.parse(await readFile(join(h.root, 'r1', 'report.json'), 'utf8')) as {
       models: string[];
       run: { curves: Record<string, unknown[]>; timings: Record<string, number> };
     };
     expect(report.models).toEqual(['base', 'sft', 'spin1', 'spin2']);
-    expect(Object.fromEntries(Object.entries(report.run.curves).map(([model, steps]) => [model, steps.length]))).toEqual({
+    expect(
+      Object.fromEntries(
+        Object.entries(report.run.curves).map(([model, steps]) => [model, steps.length]),
+      ),
+    ).toEqual({
       sft: 3,
       spin1: 6,
       spin2: 6,
@@ -72,11 +85,13 @@ describe('a run', () => {
     const types = new Set<string>();
     let last: Run | undefined;
     for await (const { eventJson, run } of h.client.watchRun({ runId: 'r1' })) {
-      if (eventJson !== '') for (const key of Object.keys(JSON.parse(eventJson) as object)) types.add(key);
+      if (eventJson !== '')
+        for (const key of Object.keys(JSON.parse(eventJson) as object)) types.add(key);
       last = run;
     }
     expect(last?.status).toBe(RunStatus.SUCCEEDED);
-    for (const type of ['runChanged', 'stageChanged', 'trainStep', 'modelEvaluated', 'jobDone']) expect(types).toContain(type);
+    for (const type of ['runChanged', 'stageChanged', 'trainStep', 'modelEvaluated', 'jobDone'])
+      expect(types).toContain(type);
   });
 
   it('ends in the same bytes when the gateway is killed and started again at many points', async () => {
@@ -85,10 +100,21 @@ describe('a run', () => {
     await h.finished('undisturbed');
     const expected = await weights(h, 'undisturbed', 2);
     await h.create({}, 'r1');
-    for (const until of ['encode', 'train-sft', 'sample-base', 'train-spin1', 'sample-spin1', 'train-spin2', 'report']) {
+    for (const until of [
+      'encode',
+      'train-sft',
+      'sample-base',
+      'train-spin1',
+      'sample-spin1',
+      'train-spin2',
+      'report',
+    ]) {
       await waitFor(async () => {
         const { run } = await h.client.getRun({ runId: 'r1' });
-        return run !== undefined && (run.status === RunStatus.SUCCEEDED || stage(run, until).state !== 'waiting');
+        return (
+          run !== undefined &&
+          (run.status === RunStatus.SUCCEEDED || stage(run, until).state !== 'waiting')
+        );
       });
       await h.restartGateway();
     }
@@ -102,12 +128,15 @@ describe('a run', () => {
     let broken = true;
     const h = await start({
       onStep: (request, step) => {
-        if (broken && request.iteration === 1 && step === 5) throw new SpindleError('UNAVAILABLE', 'the process ended');
+        if (broken && request.iteration === 1 && step === 5)
+          throw new SpindleError('UNAVAILABLE', 'the process ended');
         return 1;
       },
     });
     await h.create();
-    await waitFor(async () => h.fakes.trained.filter((entry) => entry === 'r1/train-spin1@4').length > 0);
+    await waitFor(
+      async () => h.fakes.trained.filter((entry) => entry === 'r1/train-spin1@4').length > 0,
+    );
     broken = false;
     expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
     expect(h.fakes.trained.filter((entry) => entry === 'r1/train-spin1@4')).toHaveLength(1);
@@ -137,14 +166,18 @@ describe('trouble', () => {
   it('goes on without a few lost items and names the dead jobs', async () => {
     const h = await start({
       onJob: (job) => {
-        if (job.key === 'r1/sample-base/0001') throw new SpindleError('INVALID_ARGUMENT', 'the prompt cannot be drawn');
+        if (job.key === 'r1/sample-base/0001')
+          throw new SpindleError('INVALID_ARGUMENT', 'the prompt cannot be drawn');
       },
     });
     await h.create({ max_missing: 0.5 });
     const run = await h.finished('r1');
     expect(run.status).toBe(RunStatus.SUCCEEDED);
     expect(run.deadJobs.map(({ key, reason }) => ({ key, reason }))).toEqual([
-      { key: 'r1/sample-base/0001', reason: expect.stringContaining('the prompt cannot be drawn') as string },
+      {
+        key: 'r1/sample-base/0001',
+        reason: expect.stringContaining('the prompt cannot be drawn') as string,
+      },
     ]);
     expect(run.warnings.join()).toContain('2 of 6 items are missing');
   });
@@ -153,7 +186,8 @@ describe('trouble', () => {
     let broken = true;
     const h = await start({
       onJob: (job) => {
-        if (broken && job.key === 'r1/sample-base/0001') throw new SpindleError('INVALID_ARGUMENT', 'the disk is odd');
+        if (broken && job.key === 'r1/sample-base/0001')
+          throw new SpindleError('INVALID_ARGUMENT', 'the disk is odd');
       },
     });
     await h.create();
@@ -166,7 +200,9 @@ describe('trouble', () => {
   });
 
   it('fails with the step when training diverges', async () => {
-    const h = await start({ onStep: (request, step) => (request.iteration === 2 && step === 3 ? Number.NaN : 1) });
+    const h = await start({
+      onStep: (request, step) => (request.iteration === 2 && step === 3 ? Number.NaN : 1),
+    });
     await h.create();
     const run = await h.finished('r1');
     expect(run.status).toBe(RunStatus.FAILED);
@@ -191,7 +227,8 @@ describe('trouble', () => {
     let full = true;
     const h = await start({
       onJob: (job) => {
-        if (full && job.key === 'r1/sample-base/0001') throw new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full: write');
+        if (full && job.key === 'r1/sample-base/0001')
+          throw new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full: write');
       },
     });
     // Losing the job would be allowed: it is not lost.
@@ -274,8 +311,13 @@ describe('trouble', () => {
     const h = await start();
     const { data } = h.config as { data: object };
     const check = async (more: object) =>
-      (await h.client.createRun({ configJson: JSON.stringify({ ...h.config, data: { ...data, ...more } }), runId: 'r1', dryRun: true }))
-        .plan;
+      (
+        await h.client.createRun({
+          configJson: JSON.stringify({ ...h.config, data: { ...data, ...more } }),
+          runId: 'r1',
+          dryRun: true,
+        })
+      ).plan;
     expect(await check({ buckets: { step: 16 } })).toContain(
       'buckets: 3 sizes from 48×80 to 80×48 pixels; the largest, 64×64, decides on memory.',
     );
@@ -290,7 +332,12 @@ describe('trouble', () => {
   it('makes damaged shards again before training: encoded ones, and those drawn for this iteration and the one before', async () => {
     const h = await start();
     const damaged = new Set<number>();
-    h.fakes.behaviour.onStep = async ({ iteration, encodedShards, generatedShards, previousShards }) => {
+    h.fakes.behaviour.onStep = async ({
+      iteration,
+      encodedShards,
+      generatedShards,
+      previousShards,
+    }) => {
       const refs = [encodedShards[0], (iteration === 2 ? previousShards : generatedShards)[0]];
       if (iteration === 0) return 1;
       for (const ref of refs) {
@@ -306,7 +353,10 @@ describe('trouble', () => {
     };
     // With buckets, what is drawn is told its size by what was encoded.
     const { data, sampling } = h.config as { data: object; sampling: object };
-    await h.create({ data: { ...data, buckets: { step: 16 } }, sampling: { ...sampling, previous_share: 0.5 } });
+    await h.create({
+      data: { ...data, buckets: { step: 16 } },
+      sampling: { ...sampling, previous_share: 0.5 },
+    });
     const run = await h.finished('r1');
     expect(run.reason).toBe('');
     expect(run.status).toBe(RunStatus.SUCCEEDED);
@@ -320,7 +370,9 @@ describe('steering', () => {
     await h.create({}, 'undisturbed');
     await h.finished('undisturbed');
     await h.create();
-    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').done > 1);
+    await waitFor(
+      async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').done > 1,
+    );
     expect((await h.client.pauseRun({ runId: 'r1' })).run?.status).toBe(RunStatus.PAUSED);
     await h.restartGateway();
     const paused = (await h.client.getRun({ runId: 'r1' })).run!;
@@ -336,14 +388,21 @@ describe('steering', () => {
     let broken = true;
     const h = await start({
       onJob: (job) => {
-        if (broken && job.key === 'r1/sample-base/0001') throw new SpindleError('INVALID_ARGUMENT', 'the disk is odd');
+        if (broken && job.key === 'r1/sample-base/0001')
+          throw new SpindleError('INVALID_ARGUMENT', 'the disk is odd');
       },
     });
     await h.create();
     const failed = await h.finished('r1');
-    const config = JSON.parse(failed.configJson) as { iterations: number; train: { learning_rate: number } };
-    const resume = (change: object) => h.client.resumeRun({ runId: 'r1', configJson: JSON.stringify({ ...config, ...change }) });
-    await expect(resume({ train: { ...config.train, learning_rate: 0.5 } })).rejects.toThrow(/^train\.learning_rate: expected .* got 0\.5/);
+    const config = JSON.parse(failed.configJson) as {
+      iterations: number;
+      train: { learning_rate: number };
+    };
+    const resume = (change: object) =>
+      h.client.resumeRun({ runId: 'r1', configJson: JSON.stringify({ ...config, ...change }) });
+    await expect(resume({ train: { ...config.train, learning_rate: 0.5 } })).rejects.toThrow(
+      /^train\.learning_rate: expected .* got 0\.5/,
+    );
     broken = false;
     const { changes } = await resume({ iterations: config.iterations + 1, max_missing: 0.25 });
     expect(changes).toEqual([
@@ -360,9 +419,13 @@ describe('steering', () => {
   it('cancels, refuses what makes no sense, and deletes', async () => {
     const h = await start({ stepMs: 20 });
     await h.create();
-    await expect(h.client.deleteRun({ runId: 'r1' })).rejects.toThrow('run "r1" is running; it cannot be deleted.');
+    await expect(h.client.deleteRun({ runId: 'r1' })).rejects.toThrow(
+      'run "r1" is running; it cannot be deleted.',
+    );
     expect((await h.client.cancelRun({ runId: 'r1' })).run?.status).toBe(RunStatus.CANCELLED);
-    await expect(h.client.resumeRun({ runId: 'r1' })).rejects.toThrow('run "r1" is cancelled; it cannot be resumed.');
+    await expect(h.client.resumeRun({ runId: 'r1' })).rejects.toThrow(
+      'run "r1" is cancelled; it cannot be resumed.',
+    );
     const checkpoints = await h.store.checkpointDir('r1/train-spin1');
     await h.client.deleteRun({ runId: 'r1' });
     await expect(stat(checkpoints)).rejects.toThrow();
@@ -392,7 +455,10 @@ describe('steering', () => {
   it('rebuilds a wiped run bucket from the run folders', async () => {
     const h = await start({ stepMs: 5 });
     await h.create();
-    await waitFor(async () => stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').state !== 'waiting');
+    await waitFor(
+      async () =>
+        stage((await h.client.getRun({ runId: 'r1' })).run!, 'train-spin1').state !== 'waiting',
+    );
     await h.gateway.stop();
     await h.bus.kv('runs').delete('r1');
     await h.restartGateway();

@@ -1,7 +1,15 @@
 /** The gateway process: reads the environment, connects, serves. */
 import { mkdir, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { connectBus, createLogger, openStore, parseConfig, runService, startTelemetry, writeFileAtomic } from '@spindle/kit';
+import {
+  connectBus,
+  createLogger,
+  openStore,
+  parseConfig,
+  runService,
+  startTelemetry,
+  writeFileAtomic,
+} from '@spindle/kit';
 import { gatewayConfigSchema, gatewayEnvironment } from './config/service.js';
 import { startGateway } from './gateway.js';
 
@@ -25,14 +33,25 @@ await runService('spindle gateway', async (lifecycle) => {
   lifecycle.defer('bus', () => bus.close());
   await bus.provision();
   const store = await openStore(root, config.store);
-  const gateway = await startGateway({ ...config, bus, store, root, owner: config.workerId, logger });
+  const gateway = await startGateway({
+    ...config,
+    bus,
+    store,
+    root,
+    owner: config.workerId,
+    logger,
+  });
   lifecycle.defer('gateway', () => gateway.stop());
-  // Queue depths can be looked at only while the gateway is up; a short run may end before the first export.
+  // Queue depths can be looked at only while the gateway is up; a short run may end before the
+  // first export.
   lifecycle.defer('metrics', () => telemetry.flush());
   const { portFile } = config;
   if (portFile !== undefined) {
     await writeFileAtomic(portFile, `${gateway.grpcPort}\n${gateway.httpPort}\n`);
     lifecycle.defer('port file', () => rm(portFile, { force: true }));
   }
-  logger.info({ grpc: gateway.grpcPort, http: `http://127.0.0.1:${gateway.httpPort}` }, 'the gateway is ready');
+  logger.info(
+    { grpc: gateway.grpcPort, http: `http://127.0.0.1:${gateway.httpPort}` },
+    'the gateway is ready',
+  );
 });

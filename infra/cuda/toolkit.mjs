@@ -1,8 +1,10 @@
-// Brings a private CUDA toolkit from Python wheels, for machines that compile the CUDA backend and have none. No Python is needed.
+// Brings a private CUDA toolkit from Python wheels, for machines that compile the CUDA backend and
+// have none. No Python is needed.
 //
 //   node infra/cuda/toolkit.mjs [--cache DIR] [--wheels DIR] [--runtime]
 //
-// The last line of its output is the toolkit's folder, for `SPINDLE_CUDA_ROOT` or `scripts/build-native.mjs --cuda-root`.
+// The last line of its output is the toolkit's folder, for `SPINDLE_CUDA_ROOT` or
+// `scripts/build-native.mjs --cuda-root`.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -37,22 +39,28 @@ What is there already is not fetched again.
   --check       fetch nothing: print the folder if the toolkit is there, else fail
 `;
 
-/** [{ name, version, sha256 }] of a file in pip's requirements format, with exact versions and one hash each. */
+/**
+ * [{ name, version, sha256 }] of a file in pip's requirements format, with exact versions and one
+ * hash each.
+ */
 export function parseLock(text) {
   return text
     .split('\n')
     .filter((line) => line.trim() !== '' && !line.startsWith('#'))
     .map((line) => {
       const match = /^([a-z0-9-]+)==(\S+) --hash=sha256:([0-9a-f]{64})$/.exec(line.trim());
-      if (match === null) throw new ScriptError(`toolkit.lock: expected "name==version --hash=sha256:...", got "${line}"`);
+      if (match === null)
+        throw new ScriptError(
+          `toolkit.lock: expected "name==version --hash=sha256:...", got "${line}"`,
+        );
       const [, name, version, sha256] = match;
       return { name, version, sha256 };
     });
 }
 
 /**
- * Where a file of a wheel goes in the toolkit; undefined: it is not needed. Wheels hold `nvidia/<part>/{bin,include,lib,nvvm}`,
- * cuDNN's frontend `include/`.
+ * Where a file of a wheel goes in the toolkit; undefined: it is not needed. Wheels hold
+ * `nvidia/<part>/{bin,include,lib,nvvm}`, cuDNN's frontend `include/`.
  */
 export function placeOf(wheel, name, { runtime = false } = {}) {
   const licence = /\.dist-info\/(?:licenses\/)?(LICEN[CS]E[^/]*|License\.txt)$/i.exec(name);
@@ -62,7 +70,9 @@ export function placeOf(wheel, name, { runtime = false } = {}) {
   if (!inside.startsWith('lib/')) return inside;
   if (/^lib\/lib(cudart|cublasLt|cudnn|nccl)\.so\.\d+$|\.a$/.test(inside)) return inside;
   // cuDNN loads its parts, and they NVRTC, when a program runs.
-  return runtime && /^lib\/lib(cudnn_\w+|nvrtc(-builtins)?|cublas)\.so\.[\d.]+$/.test(inside) ? inside : undefined;
+  return runtime && /^lib\/lib(cudnn_\w+|nvrtc(-builtins)?|cublas)\.so\.[\d.]+$/.test(inside)
+    ? inside
+    : undefined;
 }
 
 export function defaultCache(env) {
@@ -76,12 +86,16 @@ async function sha256Of(path) {
   return hash.digest('hex');
 }
 
-/** The wheel of `entry` in one of the folders, by its name; its content is checked by whoever asks. */
+/**
+ * The wheel of `entry` in one of the folders, by its name; its content is checked by whoever asks.
+ */
 function wheelIn(folders, entry) {
   const start = `${entry.name.replaceAll('-', '_')}-${entry.version}-`;
   for (const folder of folders) {
     if (!existsSync(folder)) continue;
-    const file = readdirSync(folder).find((name) => name.startsWith(start) && name.endsWith('.whl'));
+    const file = readdirSync(folder).find(
+      (name) => name.startsWith(start) && name.endsWith('.whl'),
+    );
     if (file !== undefined) return join(folder, file);
   }
   return undefined;
@@ -92,7 +106,10 @@ function pipDownload(pip, entry, folder) {
   if (pip === null) return false;
   const requirement = join(folder, `${entry.name}.requirement`);
   writeFileSync(requirement, `${entry.name}==${entry.version} --hash=sha256:${entry.sha256}\n`);
-  const platforms = ['2_28', '2_27', '2_18', '2_17', '2_12'].flatMap((version) => ['--platform', `manylinux_${version}_x86_64`]);
+  const platforms = ['2_28', '2_27', '2_18', '2_17', '2_12'].flatMap((version) => [
+    '--platform',
+    `manylinux_${version}_x86_64`,
+  ]);
   const args = [
     'download',
     '--quiet',
@@ -106,9 +123,22 @@ function pipDownload(pip, entry, folder) {
     ':all:',
     '--require-hashes',
   ];
-  const result = spawnSync(pip, [...args, ...platforms, '--python-version', '3.11', '--dest', folder, '--requirement', requirement], {
-    encoding: 'utf8',
-  });
+  const result = spawnSync(
+    pip,
+    [
+      ...args,
+      ...platforms,
+      '--python-version',
+      '3.11',
+      '--dest',
+      folder,
+      '--requirement',
+      requirement,
+    ],
+    {
+      encoding: 'utf8',
+    },
+  );
   rmSync(requirement, { force: true });
   return result.status === 0 ? true : result.stderr.trim().split('\n').at(-1);
 }
@@ -117,7 +147,9 @@ async function obtain(entry, { cache, folders, env, pip }) {
   const found = wheelIn(folders, entry);
   if (found !== undefined) {
     if ((await sha256Of(found)) === entry.sha256) return { path: found, ours: false };
-    console.error(`${found} is not the wheel that toolkit.lock names (another SHA-256): fetching it`);
+    console.error(
+      `${found} is not the wheel that toolkit.lock names (another SHA-256): fetching it`,
+    );
   }
   const downloads = join(cache, 'wheels');
   mkdirSync(downloads, { recursive: true });
@@ -148,7 +180,8 @@ async function unpack(entry, wheel, target, options) {
   for (const file of files) {
     const place = placeOf(entry.name, file.name, options);
     if (place === undefined) continue;
-    if (place.split('/').includes('..')) throw new ScriptError(`${wheel}: ${file.name} points out of its folder`);
+    if (place.split('/').includes('..'))
+      throw new ScriptError(`${wheel}: ${file.name} points out of its folder`);
     const program = /^(bin|nvvm\/bin)\/[^/.]+$/.test(place) || place === 'bin/cudafe++';
     await extract(wheel, file, join(target, place), program ? 0o755 : 0o644);
   }
@@ -185,9 +218,11 @@ export async function ensureToolkit({
     .digest('hex')
     .slice(0, 12);
   const named = (kind) => join(cache, `toolkit-${digest}${kind}`);
-  for (const folder of [named('-runtime'), ...(runtime ? [] : [named('')])]) if (existsSync(folder)) return folder;
+  for (const folder of [named('-runtime'), ...(runtime ? [] : [named('')])])
+    if (existsSync(folder)) return folder;
   const folder = named(runtime ? '-runtime' : '');
-  if (check) throw new ScriptError(`no private CUDA toolkit in ${cache}: run node infra/cuda/toolkit.mjs`);
+  if (check)
+    throw new ScriptError(`no private CUDA toolkit in ${cache}: run node infra/cuda/toolkit.mjs`);
   // What is half done keeps its name and is thrown away; only a whole toolkit gets its own.
   const work = `${folder}.${process.pid}.part`;
   rmSync(work, { recursive: true, force: true });

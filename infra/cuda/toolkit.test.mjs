@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -73,9 +82,21 @@ async function serve({ content = wheel, cut = 0, json = true, ranges = true } = 
     requests.push(`${request.url} ${request.headers.range ?? ''}`.trim());
     if (request.url === '/simple/nvidia-cuda-nvcc/') {
       const page = json
-        ? JSON.stringify({ files: [{ filename: wheelName, url: `../../files/${wheelName}`, hashes: { sha256: entry.sha256 } }] })
+        ? JSON.stringify({
+            files: [
+              {
+                filename: wheelName,
+                url: `../../files/${wheelName}`,
+                hashes: { sha256: entry.sha256 },
+              },
+            ],
+          })
         : `<a href="../../files/${wheelName}#sha256=${entry.sha256}">${wheelName}</a>`;
-      response.writeHead(200, { 'content-type': json ? 'application/vnd.pypi.simple.v1+json' : 'text/html' }).end(page);
+      response
+        .writeHead(200, {
+          'content-type': json ? 'application/vnd.pypi.simple.v1+json' : 'text/html',
+        })
+        .end(page);
     } else if (request.url === `/files/${wheelName}`) {
       const from = ranges ? Number(/bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0) : 0;
       response.writeHead(from > 0 ? 206 : 200, { 'content-length': content.length - from });
@@ -121,18 +142,25 @@ describe('the private CUDA toolkit', () => {
     mkdirSync(wheels);
     writeFileSync(join(wheels, wheelName), wheel);
     const env = { PIP_INDEX_URL: 'http://127.0.0.1:9/simple' };
-    expect(existsSync(join(await ensureToolkit({ cache: join(folder, 'a'), wheels: [wheels], env, pip: null, lock }), 'bin/nvcc'))).toBe(
-      true,
-    );
+    expect(
+      existsSync(
+        join(
+          await ensureToolkit({ cache: join(folder, 'a'), wheels: [wheels], env, pip: null, lock }),
+          'bin/nvcc',
+        ),
+      ),
+    ).toBe(true);
     writeFileSync(join(wheels, wheelName), 'another file');
-    await expect(ensureToolkit({ cache: join(folder, 'b'), wheels: [wheels], env, pip: null, lock })).rejects.toThrow(
-      'the package index cannot be reached',
-    );
+    await expect(
+      ensureToolkit({ cache: join(folder, 'b'), wheels: [wheels], env, pip: null, lock }),
+    ).rejects.toThrow('the package index cannot be reached');
     expect(readdirSync(join(folder, 'b'))).toEqual(['wheels']);
   });
 
   it('fetches nothing when only asked whether it is there', async () => {
-    await expect(ensureToolkit({ cache: folder, check: true, env: {}, lock })).rejects.toThrow('no private CUDA toolkit');
+    await expect(ensureToolkit({ cache: folder, check: true, env: {}, lock })).rejects.toThrow(
+      'no private CUDA toolkit',
+    );
   });
 
   it('says which line of the lock it does not understand', () => {
@@ -165,7 +193,9 @@ describe('the package index', () => {
 
   it('begins again where the server cannot continue', async () => {
     const { index } = await serve({ cut: 100, ranges: false });
-    expect(readFileSync(await fetchWheel(index, entry, folder, { pauseMs: 1 })).equals(wheel)).toBe(true);
+    expect(readFileSync(await fetchWheel(index, entry, folder, { pauseMs: 1 })).equals(wheel)).toBe(
+      true,
+    );
   });
 
   it('reads HTML pages too', async () => {
@@ -175,28 +205,43 @@ describe('the package index', () => {
 
   it('refuses a file of another content and keeps nothing of it', async () => {
     const { index } = await serve({ content: Buffer.from('something else') });
-    await expect(fetchWheel(index, entry, folder)).rejects.toThrow(`expected SHA-256 ${entry.sha256}, got`);
+    await expect(fetchWheel(index, entry, folder)).rejects.toThrow(
+      `expected SHA-256 ${entry.sha256}, got`,
+    );
     expect(readdirSync(folder)).toEqual([]);
   });
 
   it('says what an index does not have', async () => {
     const { index } = await serve();
-    await expect(fetchWheel(index, { ...entry, name: 'nvidia-other' }, folder)).rejects.toThrow('has no nvidia-other');
-    await expect(fetchWheel(index, { ...entry, sha256: '0'.repeat(64) }, folder)).rejects.toThrow('no file of nvidia-cuda-nvcc 13.0.1');
+    await expect(fetchWheel(index, { ...entry, name: 'nvidia-other' }, folder)).rejects.toThrow(
+      'has no nvidia-other',
+    );
+    await expect(fetchWheel(index, { ...entry, sha256: '0'.repeat(64) }, folder)).rejects.toThrow(
+      'no file of nvidia-cuda-nvcc 13.0.1',
+    );
   });
 
   it('is the one that pip is set to', () => {
     const home = join(folder, 'home');
     mkdirSync(join(home, '.config/pip'), { recursive: true });
-    writeFileSync(join(home, '.config/pip/pip.conf'), '[global]\nindex-url = https://mirror.example/simple/\nfind-links = /a\n');
+    writeFileSync(
+      join(home, '.config/pip/pip.conf'),
+      '[global]\nindex-url = https://mirror.example/simple/\nfind-links = /a\n',
+    );
     expect(indexUrl({ HOME: home })).toBe('https://mirror.example/simple');
     expect(findLinks({ HOME: home })).toEqual(['/a']);
-    expect(indexUrl({ HOME: home, PIP_INDEX_URL: 'https://other.example/simple' })).toBe('https://other.example/simple');
-    expect(findLinks({ HOME: home, PIP_FIND_LINKS: '/b file:///c https://far.example/d' })).toEqual(['/b', '/c']);
+    expect(indexUrl({ HOME: home, PIP_INDEX_URL: 'https://other.example/simple' })).toBe(
+      'https://other.example/simple',
+    );
+    expect(findLinks({ HOME: home, PIP_FIND_LINKS: '/b file:///c https://far.example/d' })).toEqual(
+      ['/b', '/c'],
+    );
   });
 
   it('is followed to relative links', () => {
     const page = JSON.stringify({ files: [{ url: '/files/x.whl', hashes: { sha256: 'ab' } }] });
-    expect(linkOf(page, 'application/json', 'https://h.example/simple/x/', { sha256: 'ab' })).toBe('https://h.example/files/x.whl');
+    expect(linkOf(page, 'application/json', 'https://h.example/simple/x/', { sha256: 'ab' })).toBe(
+      'https://h.example/files/x.whl',
+    );
   });
 });

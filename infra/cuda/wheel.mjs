@@ -11,11 +11,15 @@ const localHeader = 0x04034b50;
 
 function read(fd, position, length) {
   const buffer = Buffer.alloc(length);
-  if (readSync(fd, buffer, 0, length, position) !== length) throw new Error('the archive ends too early');
+  if (readSync(fd, buffer, 0, length, position) !== length)
+    throw new Error('the archive ends too early');
   return buffer;
 }
 
-/** The files of a zip archive: [{ name, method, compressed, size, offset }]. Throws a plain Error when it is none. */
+/**
+ * The files of a zip archive: [{ name, method, compressed, size, offset }]. Throws a plain Error
+ * when it is none.
+ */
 export function readDirectory(path) {
   const fd = openSync(path, 'r');
   try {
@@ -28,8 +32,11 @@ export function readDirectory(path) {
     const directory = read(fd, tail.readUInt32LE(end + 16), tail.readUInt32LE(end + 12));
     const files = [];
     for (let at = 0, index = 0; index < count; index++) {
-      if (directory.readUInt32LE(at) !== directoryEntry) throw new Error('its table of contents is damaged');
-      const [nameLength, extraLength, commentLength] = [28, 30, 32].map((field) => directory.readUInt16LE(at + field));
+      if (directory.readUInt32LE(at) !== directoryEntry)
+        throw new Error('its table of contents is damaged');
+      const [nameLength, extraLength, commentLength] = [28, 30, 32].map((field) =>
+        directory.readUInt16LE(at + field),
+      );
       const name = directory.toString('utf8', at + 46, at + 46 + nameLength);
       files.push({
         name,
@@ -48,12 +55,14 @@ export function readDirectory(path) {
 
 /** Writes one file of the archive to `target`; folders are made. */
 export async function extract(path, file, target, mode) {
-  if (file.method !== 0 && file.method !== 8) throw new Error(`${file.name} is packed in a way (${file.method}) that is not supported`);
+  if (file.method !== 0 && file.method !== 8)
+    throw new Error(`${file.name} is packed in a way (${file.method}) that is not supported`);
   const fd = openSync(path, 'r');
   let start;
   try {
     const header = read(fd, file.offset, 30);
-    if (header.readUInt32LE(0) !== localHeader) throw new Error(`the header of ${file.name} is damaged`);
+    if (header.readUInt32LE(0) !== localHeader)
+      throw new Error(`the header of ${file.name} is damaged`);
     start = file.offset + 30 + header.readUInt16LE(26) + header.readUInt16LE(28);
   } finally {
     closeSync(fd);
@@ -65,5 +74,6 @@ export async function extract(path, file, target, mode) {
     const packed = createReadStream(path, { start, end: start + file.compressed - 1 });
     await (file.method === 0 ? pipeline(packed, out) : pipeline(packed, createInflateRaw(), out));
   }
-  if (out.bytesWritten !== file.size) throw new Error(`${file.name} has ${out.bytesWritten} bytes, its archive says ${file.size}`);
+  if (out.bytesWritten !== file.size)
+    throw new Error(`${file.name} has ${out.bytesWritten} bytes, its archive says ${file.size}`);
 }

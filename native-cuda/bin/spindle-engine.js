@@ -6,6 +6,8 @@ const main = new URL('../dist/cli/main.js', import.meta.url);
 if (existsSync(main)) {
   await import(main.href);
 } else {
-  console.error('spindle-engine: not built yet; run "npm run build" in the project\'s root folder first.');
+  console.error(
+    'spindle-engine: not built yet; run "npm run build" in the project\'s root folder first.',
+  );
   process.exitCode = 1;
 }

@@ -8,10 +8,18 @@ describe('a caption', () => {
   it.each([
     ['plain text', 'a red fox, 35mm', 'a red fox, 35mm'],
     ['white space', '  a\tred\n\n fox\u00a0! ', 'a red fox !'],
-    ['entities', 'Tom &amp; Jerry &lt;3 &quot;x&quot; &#39;y&#x27; caf&eacute;', `Tom & Jerry <3 "x" 'y' café`],
+    [
+      'entities',
+      'Tom &amp; Jerry &lt;3 &quot;x&quot; &#39;y&#x27; caf&eacute;',
+      `Tom & Jerry <3 "x" 'y' café`,
+    ],
     ['entities twice over', 'Tom &amp;amp; Jerry', 'Tom & Jerry'],
     ['entities beside a tag', '<b>&amp;lt;', '<b><'],
-    ['old names without a semicolon, but no others', '&copy 2020 &ampersand &hellip x', '© 2020 &ersand &hellip x'],
+    [
+      'old names without a semicolon, but no others',
+      '&copy 2020 &ampersand &hellip x',
+      '© 2020 &ersand &hellip x',
+    ],
     ['unknown names', 'AT&T &unknown; &', 'AT&T &unknown; &'],
     // &#150; is a dash of Windows-1252, as HTML 5 reads it.
     ['numbers beyond Latin-1', '&#8212; &#x1F98A; &#150; &#0;', '— 🦊 – \ufffd'],
@@ -36,7 +44,15 @@ describe('UTF-8 that was read as Windows-1252', () => {
     expect(cleanCaption(text)).toBe(expected);
   });
 
-  it.each(['CAFÉ NÃO', 'âge, Ève, ÉTÉ', 'naïve façade – 30 °C', '½ × ¼', 'рыжая лиса', '赤い狐', 'Ünïcödé'])('leaves %s', (text) => {
+  it.each([
+    'CAFÉ NÃO',
+    'âge, Ève, ÉTÉ',
+    'naïve façade – 30 °C',
+    '½ × ¼',
+    'рыжая лиса',
+    '赤い狐',
+    'Ünïcödé',
+  ])('leaves %s', (text) => {
     expect(cleanCaption(text)).toBe(text);
   });
 

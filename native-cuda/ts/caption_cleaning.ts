@@ -1,13 +1,18 @@
 /**
- * What open_clip does to a text before its tokenizer sees it: ftfy's repairs, HTML entities twice, white space to single spaces. Judges in
- * open_clip's layout (HPSv2) were trained on captions that went through it.
+ * What open_clip does to a text before its tokenizer sees it: ftfy's repairs, HTML entities twice,
+ * white space to single spaces. Judges in open_clip's layout (HPSv2) were trained on captions that
+ * went through it.
  *
- * Of ftfy this has what captions meet: UTF-8 that was read as Windows-1252 (once or several times over), C1 controls, curly quotes,
- * ligatures, full-width letters, control characters, NFC. It does not repair other encodings, nor a text in which mojibake of other than
- * Latin letters and punctuation is mixed with whole letters beyond ASCII. Entities are HTML 4's Latin-1 and its punctuation, and numbers.
+ * Of ftfy this has what captions meet: UTF-8 that was read as Windows-1252 (once or several times
+ * over), C1 controls, curly quotes, ligatures, full-width letters, control characters, NFC. It does
+ * not repair other encodings, nor a text in which mojibake of other than Latin letters and
+ * punctuation is mixed with whole letters beyond ASCII. Entities are HTML 4's Latin-1 and its
+ * punctuation, and numbers.
  */
 
-/** Windows-1252 for bytes 80 to 9F; where it has none, Python's "sloppy" form keeps the C1 control. */
+/**
+ * Windows-1252 for bytes 80 to 9F; where it has none, Python's "sloppy" form keeps the C1 control.
+ */
 const windows1252 = '€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ';
 
 export function cleanCaption(text: string): string {
@@ -49,8 +54,9 @@ const byteOf = new Map<string, number>([
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
- * Sequences of characters whose bytes are a UTF-8 character. All kinds of them where everything beyond ASCII is one; else those that begin
- * as Latin letters, punctuation and emoji do, whose first characters hardly ever stand before such others.
+ * Sequences of characters whose bytes are a UTF-8 character. All kinds of them where everything
+ * beyond ASCII is one; else those that begin as Latin letters, punctuation and emoji do, whose
+ * first characters hardly ever stand before such others.
  */
 function repairMojibake(text: string): string {
   const characters = Array.from(text);
@@ -83,7 +89,9 @@ function sequenceLength(lead: number): number {
 
 function decode(characters: readonly string[]): string | null {
   // A space is what became of a no-break space, byte A0, on the way.
-  const bytes = characters.map((c, i) => byteOf.get(c) ?? (c === ' ' && i > 0 && characters[0] === 'Ã' ? 0xa0 : undefined));
+  const bytes = characters.map(
+    (c, i) => byteOf.get(c) ?? (c === ' ' && i > 0 && characters[0] === 'Ã' ? 0xa0 : undefined),
+  );
   if (bytes.some((byte) => byte === undefined)) return null;
   try {
     return strict.decode(Uint8Array.from(bytes as number[]));
@@ -99,32 +107,104 @@ const latin1 =
   'agrave aacute acirc atilde auml aring aelig ccedil egrave eacute ecirc euml igrave iacute icirc iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave uacute ucirc uuml yacute thorn yuml';
 const withoutSemicolon = new Map<string, string>([
   ...latin1.split(' ').map((name, i) => [name, String.fromCharCode(0xa0 + i)] as const),
-  ...Object.entries({ amp: '&', AMP: '&', lt: '<', LT: '<', gt: '>', GT: '>', quot: '"', QUOT: '"' }),
+  ...Object.entries({
+    amp: '&',
+    AMP: '&',
+    lt: '<',
+    LT: '<',
+    gt: '>',
+    GT: '>',
+    quot: '"',
+    QUOT: '"',
+  }),
 ]);
 const named = new Map<string, string>([
   ...withoutSemicolon,
   ...Object.entries({
-    ...{ apos: "'", ndash: '–', mdash: '—', lsquo: '‘', rsquo: '’', sbquo: '‚', ldquo: '“', rdquo: '”', bdquo: '„', hellip: '…' },
-    ...{ bull: '•', dagger: '†', Dagger: '‡', permil: '‰', prime: '′', Prime: '″', lsaquo: '‹', rsaquo: '›', euro: '€', trade: '™' },
-    ...{ larr: '←', uarr: '↑', rarr: '→', darr: '↓', harr: '↔', hearts: '♥', spades: '♠', clubs: '♣', diams: '♦', star: '☆' },
-    ...{ infin: '∞', ne: '≠', le: '≤', ge: '≥', asymp: '≈', minus: '−', ensp: '\u2002', emsp: '\u2003', thinsp: '\u2009' },
-    ...{ OElig: 'Œ', oelig: 'œ', Scaron: 'Š', scaron: 'š', Yuml: 'Ÿ', fnof: 'ƒ', circ: 'ˆ', tilde: '˜', zwnj: '\u200c', zwj: '\u200d' },
+    ...{
+      apos: "'",
+      ndash: '–',
+      mdash: '—',
+      lsquo: '‘',
+      rsquo: '’',
+      sbquo: '‚',
+      ldquo: '“',
+      rdquo: '”',
+      bdquo: '„',
+      hellip: '…',
+    },
+    ...{
+      bull: '•',
+      dagger: '†',
+      Dagger: '‡',
+      permil: '‰',
+      prime: '′',
+      Prime: '″',
+      lsaquo: '‹',
+      rsaquo: '›',
+      euro: '€',
+      trade: '™',
+    },
+    ...{
+      larr: '←',
+      uarr: '↑',
+      rarr: '→',
+      darr: '↓',
+      harr: '↔',
+      hearts: '♥',
+      spades: '♠',
+      clubs: '♣',
+      diams: '♦',
+      star: '☆',
+    },
+    ...{
+      infin: '∞',
+      ne: '≠',
+      le: '≤',
+      ge: '≥',
+      asymp: '≈',
+      minus: '−',
+      ensp: '\u2002',
+      emsp: '\u2003',
+      thinsp: '\u2009',
+    },
+    ...{
+      OElig: 'Œ',
+      oelig: 'œ',
+      Scaron: 'Š',
+      scaron: 'š',
+      Yuml: 'Ÿ',
+      fnof: 'ƒ',
+      circ: 'ˆ',
+      tilde: '˜',
+      zwnj: '\u200c',
+      zwj: '\u200d',
+    },
   }),
 ]);
 
-/** As Python's html.unescape, for the names above: numbers by the rules of HTML 5, old names without semicolon by their longest beginning. */
+/**
+ * As Python's html.unescape, for the names above: numbers by the rules of HTML 5, old names without
+ * semicolon by their longest beginning.
+ */
 function unescapeHtml(text: string): string {
-  return text.replace(/&(?:#(\d+);?|#[xX]([0-9a-fA-F]+);?|([A-Za-z][A-Za-z0-9]{0,31})(;?))/gu, (all, decimal, hex, name, semicolon) => {
-    if (name === undefined) return numbered(Number.parseInt((decimal ?? hex) as string, decimal === undefined ? 16 : 10));
-    const word = name as string;
-    const exact = semicolon === ';' ? named.get(word) : undefined;
-    if (exact !== undefined) return exact;
-    for (let length = word.length; length > 1; length--) {
-      const found = withoutSemicolon.get(word.slice(0, length));
-      if (found !== undefined) return `${found}${word.slice(length)}${semicolon as string}`;
-    }
-    return all;
-  });
+  return text.replace(
+    /&(?:#(\d+);?|#[xX]([0-9a-fA-F]+);?|([A-Za-z][A-Za-z0-9]{0,31})(;?))/gu,
+    (all, decimal, hex, name, semicolon) => {
+      if (name === undefined)
+        return numbered(
+          Number.parseInt((decimal ?? hex) as string, decimal === undefined ? 16 : 10),
+        );
+      const word = name as string;
+      const exact = semicolon === ';' ? named.get(word) : undefined;
+      if (exact !== undefined) return exact;
+      for (let length = word.length; length > 1; length--) {
+        const found = withoutSemicolon.get(word.slice(0, length));
+        if (found !== undefined) return `${found}${word.slice(length)}${semicolon as string}`;
+      }
+      return all;
+    },
+  );
 }
 
 function numbered(code: number): string {
@@ -132,5 +212,10 @@ function numbered(code: number): string {
   if (code === 0 || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) return '\ufffd';
   const control = code < 0x20 && ![0x9, 0xa, 0xc, 0xd].includes(code);
   // Not characters, by Unicode.
-  return control || code === 0x7f || (code >= 0xfdd0 && code <= 0xfdef) || (code & 0xfffe) === 0xfffe ? '' : String.fromCodePoint(code);
+  return control ||
+    code === 0x7f ||
+    (code >= 0xfdd0 && code <= 0xfdef) ||
+    (code & 0xfffe) === 0xfffe
+    ? ''
+    : String.fromCodePoint(code);
 }

@@ -14,21 +14,31 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
   const file = join(directory, 'preprocessor_config.json');
   const config: JsonObject = existsSync(file) ? readJsonObject(file) : {};
   for (const step of ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize']) {
-    if (config[step] === false) throw invalid(file, `${step}: expected true, got false (not supported)`);
+    if (config[step] === false)
+      throw invalid(file, `${step}: expected true, got false (not supported)`);
   }
   if ((config['resample'] ?? bicubic) !== bicubic)
-    throw invalid(file, `resample: expected ${bicubic} (bicubic), got ${describe(config['resample'])}`);
+    throw invalid(
+      file,
+      `resample: expected ${bicubic} (bicubic), got ${describe(config['resample'])}`,
+    );
   const rescale = config['rescale_factor'] ?? 1 / 255;
   if (typeof rescale !== 'number' || Math.abs(rescale - 1 / 255) > 1e-6)
     throw invalid(file, `rescale_factor: expected 1/255, got ${describe(rescale)}`);
   const crop = sizeOf(config['crop_size'] ?? imageSize, `crop_size`, file);
   if (crop.height !== imageSize || crop.width !== imageSize) {
-    throw invalid(file, `crop_size: expected ${imageSize}x${imageSize} (the model's image_size), got ${crop.height}x${crop.width}`);
+    throw invalid(
+      file,
+      `crop_size: expected ${imageSize}x${imageSize} (the model's image_size), got ${crop.height}x${crop.width}`,
+    );
   }
   const size = config['size'] ?? imageSize;
   const resize = isObject(size) ? size['shortest_edge'] : size;
   if (typeof resize !== 'number' || !Number.isInteger(resize) || resize < imageSize) {
-    throw invalid(file, `size: expected {"shortest_edge": N} with N at least ${imageSize}, got ${describe(size)}`);
+    throw invalid(
+      file,
+      `size: expected {"shortest_edge": N} with N at least ${imageSize}, got ${describe(size)}`,
+    );
   }
   return {
     resize,

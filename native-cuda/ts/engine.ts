@@ -1,6 +1,16 @@
 import { toEngineError } from './errors.js';
 import { loadAddon } from './loader.js';
-import { Aesthetic, call, cancellable, Clip, ClipText, ImageReward, Trainer, Unet, Vae } from './models.js';
+import {
+  Aesthetic,
+  call,
+  cancellable,
+  Clip,
+  ClipText,
+  ImageReward,
+  Trainer,
+  Unet,
+  Vae,
+} from './models.js';
 import type {
   BenchOptionsDto,
   BenchResultDto,
@@ -17,7 +27,10 @@ import type {
 } from './native.js';
 
 export interface EngineOptions {
-  /** "cpu" unless told; "cuda" or "cuda:1" (its second device), "auto" (cuda where it can be used, else cpu); "reference" is slow and for checks. */
+  /**
+   * "cpu" unless told; "cuda" or "cuda:1" (its second device), "auto" (cuda where it can be used,
+   * else cpu); "reference" is slow and for checks.
+   */
   backend?: string;
   /** 0, the default: all cores this process may use. */
   threads?: number;
@@ -48,11 +61,18 @@ export class Engine {
   }
 
   static open(options: EngineOptions = {}): Engine {
-    const addon = options.addon === undefined || typeof options.addon === 'string' ? loadAddon(options.addon) : options.addon;
+    const addon =
+      options.addon === undefined || typeof options.addon === 'string'
+        ? loadAddon(options.addon)
+        : options.addon;
     try {
       return new Engine(
         addon,
-        addon.createEngine({ backend: options.backend ?? 'cpu', threads: options.threads ?? 0, isa: options.isa ?? 'auto' }),
+        addon.createEngine({
+          backend: options.backend ?? 'cpu',
+          threads: options.threads ?? 0,
+          isa: options.isa ?? 'auto',
+        }),
       );
     } catch (thrown) {
       throw toEngineError(thrown);
@@ -64,27 +84,45 @@ export class Engine {
   }
 
   async loadUnet(source: ModelSourceDto, precision: NativePrecision): Promise<Unet> {
-    return new Unet(this.#addon, await call(() => this.#addon.loadUnet(this.#handle, source, precision)));
+    return new Unet(
+      this.#addon,
+      await call(() => this.#addon.loadUnet(this.#handle, source, precision)),
+    );
   }
 
   async loadVae(source: ModelSourceDto, precision: NativePrecision): Promise<Vae> {
-    return new Vae(this.#addon, await call(() => this.#addon.loadVae(this.#handle, source, precision)));
+    return new Vae(
+      this.#addon,
+      await call(() => this.#addon.loadVae(this.#handle, source, precision)),
+    );
   }
 
   async loadClipText(source: ModelSourceDto, precision: NativePrecision): Promise<ClipText> {
-    return new ClipText(this.#addon, await call(() => this.#addon.loadClipText(this.#handle, source, precision)));
+    return new ClipText(
+      this.#addon,
+      await call(() => this.#addon.loadClipText(this.#handle, source, precision)),
+    );
   }
 
   async loadClip(source: ModelSourceDto, precision: NativePrecision): Promise<Clip> {
-    return new Clip(this.#addon, await call(() => this.#addon.loadClip(this.#handle, source, precision)));
+    return new Clip(
+      this.#addon,
+      await call(() => this.#addon.loadClip(this.#handle, source, precision)),
+    );
   }
 
   async loadImageReward(source: ModelSourceDto, precision: NativePrecision): Promise<ImageReward> {
-    return new ImageReward(this.#addon, await call(() => this.#addon.loadImageReward(this.#handle, source, precision)));
+    return new ImageReward(
+      this.#addon,
+      await call(() => this.#addon.loadImageReward(this.#handle, source, precision)),
+    );
   }
 
   async loadAesthetic(source: ModelSourceDto): Promise<Aesthetic> {
-    return new Aesthetic(this.#addon, await call(() => this.#addon.loadAesthetic(this.#handle, source)));
+    return new Aesthetic(
+      this.#addon,
+      await call(() => this.#addon.loadAesthetic(this.#handle, source)),
+    );
   }
 
   /** `ranks` makes this process one of several that train together. */
@@ -123,11 +161,19 @@ export class Engine {
   }
 
   preprocessImage(image: RgbImage, spec: ImagePreprocessDto): Float32Array {
-    return this.#sync(() => this.#addon.preprocessImage(image.rgb, image.width, image.height, spec));
+    return this.#sync(() =>
+      this.#addon.preprocessImage(image.rgb, image.width, image.height, spec),
+    );
   }
 
   resizeImage(image: RgbImage, width: number, height: number, filter: ResizeFilter): RgbImage {
-    return { rgb: this.#sync(() => this.#addon.resizeImage(image.rgb, image.width, image.height, width, height, filter)), width, height };
+    return {
+      rgb: this.#sync(() =>
+        this.#addon.resizeImage(image.rgb, image.width, image.height, width, height, filter),
+      ),
+      width,
+      height,
+    };
   }
 
   inspectModel(kind: InspectedKind, source: ModelSourceDto): { parameters: number } {

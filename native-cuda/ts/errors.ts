@@ -1,4 +1,7 @@
-/** What the engine, its models and its readers throw: `code` is one of the closed set that the services map to gRPC. */
+/**
+ * What the engine, its models and its readers throw: `code` is one of the closed set that the
+ * services map to gRPC.
+ */
 export type EngineErrorCode =
   | 'INVALID_ARGUMENT'
   | 'NOT_FOUND'
@@ -36,13 +39,17 @@ export function isEngineErrorCode(code: unknown): code is EngineErrorCode {
   return typeof code === 'string' && codes.has(code);
 }
 
-/** Gives whatever the addon threw a code: its own where it has one, RESOURCE_EXHAUSTED for a full disk, INTERNAL otherwise. */
+/**
+ * Gives whatever the addon threw a code: its own where it has one, RESOURCE_EXHAUSTED for a full
+ * disk, INTERNAL otherwise.
+ */
 export function toEngineError(thrown: unknown): EngineError {
   if (thrown instanceof EngineError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);
   const code: unknown = thrown instanceof Error && 'code' in thrown ? thrown.code : undefined;
   if (isEngineErrorCode(code)) return new EngineError(code, message, { cause: thrown });
-  if (code === 'ENOSPC' || code === 'EDQUOT') return new EngineError('RESOURCE_EXHAUSTED', message, { cause: thrown });
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return new EngineError('RESOURCE_EXHAUSTED', message, { cause: thrown });
   return new EngineError('INTERNAL', message, { cause: thrown });
 }
 

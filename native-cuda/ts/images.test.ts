@@ -3,7 +3,15 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { centerCrop, decodeImage, decodeImageFile, encodePng, resizeAndCrop, toPixels, toRgb } from './images.js';
+import {
+  centerCrop,
+  decodeImage,
+  decodeImageFile,
+  encodePng,
+  resizeAndCrop,
+  toPixels,
+  toRgb,
+} from './images.js';
 import type { RgbImage } from './engine.js';
 
 const red = { r: 255, g: 0, b: 0 };
@@ -38,7 +46,10 @@ describe('decodeImage', () => {
   it('converts palette, grey, 16-bit and CMYK images', async () => {
     const palette = await canvas(4, 4, red).png({ palette: true }).toBuffer();
     expect(pixel(await decodeImage(palette, 'a.png'), 3, 3)).toEqual([255, 0, 0]);
-    const grey = await canvas(4, 4, { r: 128, g: 128, b: 128 }).toColourspace('b-w').png().toBuffer();
+    const grey = await canvas(4, 4, { r: 128, g: 128, b: 128 })
+      .toColourspace('b-w')
+      .png()
+      .toBuffer();
     expect(pixel(await decodeImage(grey, 'a.png'), 0, 0)).toEqual([128, 128, 128]);
     const deep = await canvas(4, 4, red).toColourspace('rgb16').png().toBuffer();
     expect(pixel(await decodeImage(deep, 'a.png'), 0, 0)).toEqual([255, 0, 0]);
@@ -60,26 +71,38 @@ describe('decodeImage', () => {
   });
 
   it('refuses what is empty, broken, truncated, enormous or no picture, and names it', async () => {
-    await expect(decodeImage(Buffer.alloc(0), 'a.png')).rejects.toThrow('a.png: expected an image, got an empty file');
+    await expect(decodeImage(Buffer.alloc(0), 'a.png')).rejects.toThrow(
+      'a.png: expected an image, got an empty file',
+    );
     await expect(decodeImage(Buffer.from('not an image'), 'a.png')).rejects.toThrow(
       /^a\.png: expected an image, got a file that does not decode/,
     );
     const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * i * 31) % 251);
     const png = await encodePng({ rgb: noise, width: 64, height: 64 });
-    await expect(decodeImage(png.subarray(0, png.length >> 1), 'cut.png')).rejects.toThrow(/^cut\.png: /);
+    await expect(decodeImage(png.subarray(0, png.length >> 1), 'cut.png')).rejects.toThrow(
+      /^cut\.png: /,
+    );
     const jpeg = await sharp(png).jpeg().toBuffer();
-    await expect(decodeImage(jpeg.subarray(0, jpeg.length >> 1), 'cut.jpg')).rejects.toThrow(/^cut\.jpg: /);
+    await expect(decodeImage(jpeg.subarray(0, jpeg.length >> 1), 'cut.jpg')).rejects.toThrow(
+      /^cut\.jpg: /,
+    );
     const svg = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>');
     await expect(decodeImage(svg, 'a.svg')).rejects.toThrow(/got svg/);
     const bomb = await canvas(9000, 8000, red).png().toBuffer();
-    await expect(decodeImage(bomb, 'big.png')).rejects.toThrow('big.png: expected at most 64 megapixels, got 9000x8000');
+    await expect(decodeImage(bomb, 'big.png')).rejects.toThrow(
+      'big.png: expected at most 64 megapixels, got 9000x8000',
+    );
   });
 
   it('names a missing file', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'images-'));
-    await expect(decodeImageFile(join(folder, 'none.png'))).rejects.toThrow(/none\.png: expected an image file, got no such file/);
+    await expect(decodeImageFile(join(folder, 'none.png'))).rejects.toThrow(
+      /none\.png: expected an image file, got no such file/,
+    );
     await writeFile(join(folder, 'empty.png'), '');
-    await expect(decodeImageFile(join(folder, 'empty.png'))).rejects.toThrow(/empty\.png: expected an image, got an empty file/);
+    await expect(decodeImageFile(join(folder, 'empty.png'))).rejects.toThrow(
+      /empty\.png: expected an image, got an empty file/,
+    );
     await rm(folder, { recursive: true });
   });
 });
@@ -102,7 +125,9 @@ describe('resizeAndCrop', () => {
   it('mirrors first and cuts where it is told, up to the last place', () => {
     const engine = { resizeImage: (): RgbImage => expect.fail('nothing is to be resized') };
     // Red is the column's number.
-    const rgb = Uint8Array.from({ length: 5 * 2 * 3 }, (_, i) => (i % 3 === 0 ? Math.floor(i / 3) % 5 : 9));
+    const rgb = Uint8Array.from({ length: 5 * 2 * 3 }, (_, i) =>
+      i % 3 === 0 ? Math.floor(i / 3) % 5 : 9,
+    );
     const image = { rgb, width: 5, height: 2 };
     const columns = (x: number, flip: boolean): number[] => {
       const cut = resizeAndCrop(engine, image, 2, { filter: 'lanczos', flip, at: { x, y: 0.99 } });
@@ -132,14 +157,21 @@ describe('resizeAndCrop', () => {
         { filter: 'bilinear', flip: false, at },
       );
     // Too wide, too high, as wide as it should be, and of the size already.
-    const cut = [prepare(40, 20), prepare(30, 60), prepare(30, 20), prepare(12, 8), prepare(40, 20, { x: 0.99, y: 0.99 })];
+    const cut = [
+      prepare(40, 20),
+      prepare(30, 60),
+      prepare(30, 20),
+      prepare(12, 8),
+      prepare(40, 20, { x: 0.99, y: 0.99 }),
+    ];
     expect(asked).toEqual([
       [16, 8],
       [12, 24],
       [12, 8],
       [16, 8],
     ]);
-    for (const { width, height, rgb } of cut) expect([width, height, rgb.length]).toEqual([12, 8, 12 * 8 * 3]);
+    for (const { width, height, rgb } of cut)
+      expect([width, height, rgb.length]).toEqual([12, 8, 12 * 8 * 3]);
     expect(cut.map(({ timeIds }) => timeIds)).toEqual([
       [20, 40, 0, 2, 8, 12],
       [60, 30, 8, 0, 8, 12],
@@ -182,12 +214,18 @@ describe('resizeAndCrop', () => {
 
   it('cuts the middle columns', () => {
     const rgb = Uint8Array.from({ length: 4 * 2 * 3 }, (_, i) => Math.floor(i / 3) % 4);
-    expect([...centerCrop({ rgb, width: 4, height: 2 }, 2).rgb]).toEqual([1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2]);
+    expect([...centerCrop({ rgb, width: 4, height: 2 }, 2).rgb]).toEqual([
+      1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2,
+    ]);
   });
 });
 
 it('maps bytes to [-1, 1] and back, clamping what lies outside', () => {
-  const image = { rgb: Uint8Array.from({ length: 256 * 3 }, (_, i) => i % 256), width: 16, height: 16 };
+  const image = {
+    rgb: Uint8Array.from({ length: 256 * 3 }, (_, i) => i % 256),
+    width: 16,
+    height: 16,
+  };
   const pixels = toPixels([image, image]);
   expect(pixels.shape).toEqual([2, 3, 16, 16]);
   expect(toRgb(pixels, 1).rgb).toEqual(image.rgb);

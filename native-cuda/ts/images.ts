@@ -8,48 +8,87 @@ import type { TimeIds } from './text_to_image.js';
 
 export const maxPixels = 64_000_000;
 const maxFileBytes = 512 * 1024 * 1024;
-const formats: ReadonlySet<string> = new Set(['png', 'jpeg', 'jpg', 'webp', 'gif', 'tiff', 'heif', 'avif']);
+const formats: ReadonlySet<string> = new Set([
+  'png',
+  'jpeg',
+  'jpg',
+  'webp',
+  'gif',
+  'tiff',
+  'heif',
+  'avif',
+]);
 
 export async function decodeImageFile(file: string): Promise<RgbImage> {
   let bytes: Buffer;
   try {
     const info = await stat(file);
     if (!info.isFile()) throw invalid(file, 'expected an image file, got something else');
-    if (info.size > maxFileBytes) throw invalid(file, `expected an image file of at most ${maxFileBytes} bytes, got ${info.size}`);
+    if (info.size > maxFileBytes)
+      throw invalid(
+        file,
+        `expected an image file of at most ${maxFileBytes} bytes, got ${info.size}`,
+      );
     bytes = await readFile(file);
   } catch (cause) {
     if (cause instanceof EngineError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR')
-      throw new EngineError('INVALID_ARGUMENT', `${file}: expected an image file, got no such file`, { cause });
+      throw new EngineError(
+        'INVALID_ARGUMENT',
+        `${file}: expected an image file, got no such file`,
+        { cause },
+      );
     // The machine's fault, not the image's.
-    throw toEngineError(Object.assign(new Error(`${file}: the file cannot be read: ${message}`, { cause }), { code }));
+    throw toEngineError(
+      Object.assign(new Error(`${file}: the file cannot be read: ${message}`, { cause }), { code }),
+    );
   }
   return decodeImage(bytes, file);
 }
 
-/** EXIF rotation applied, alpha over white, palette, grey, 16-bit and CMYK converted, first frame of an animation. */
+/**
+ * EXIF rotation applied, alpha over white, palette, grey, 16-bit and CMYK converted, first frame of
+ * an animation.
+ */
 export async function decodeImage(bytes: Buffer, where: string): Promise<RgbImage> {
   if (bytes.length === 0) throw invalid(where, 'expected an image, got an empty file');
   try {
     const header = await sharp(bytes, { limitInputPixels: false, failOn: 'error' }).metadata();
-    if (!formats.has(header.format)) throw invalid(where, `expected an image (${[...formats].join(', ')}), got ${header.format}`);
+    if (!formats.has(header.format))
+      throw invalid(where, `expected an image (${[...formats].join(', ')}), got ${header.format}`);
     if (header.width * header.height > maxPixels) {
-      throw invalid(where, `expected at most ${maxPixels / 1e6} megapixels, got ${header.width}x${header.height}`);
+      throw invalid(
+        where,
+        `expected at most ${maxPixels / 1e6} megapixels, got ${header.width}x${header.height}`,
+      );
     }
-    const { data, info } = await sharp(bytes, { limitInputPixels: maxPixels, failOn: 'error', sequentialRead: true })
+    const { data, info } = await sharp(bytes, {
+      limitInputPixels: maxPixels,
+      failOn: 'error',
+      sequentialRead: true,
+    })
       .rotate()
       .toColourspace('srgb')
       .flatten({ background: '#ffffff' })
       .raw({ depth: 'uchar' })
       .toBuffer({ resolveWithObject: true });
-    if (info.channels !== 3) throw invalid(where, `expected an image that converts to RGB, got ${info.channels} channels`);
-    return { rgb: new Uint8Array(data.buffer, data.byteOffset, data.byteLength), width: info.width, height: info.height };
+    if (info.channels !== 3)
+      throw invalid(where, `expected an image that converts to RGB, got ${info.channels} channels`);
+    return {
+      rgb: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+      width: info.width,
+      height: info.height,
+    };
   } catch (cause) {
     if (cause instanceof EngineError) throw cause;
-    throw new EngineError('INVALID_ARGUMENT', `${where}: expected an image, got a file that does not decode (${firstLine(cause)})`, {
-      cause,
-    });
+    throw new EngineError(
+      'INVALID_ARGUMENT',
+      `${where}: expected an image, got a file that does not decode (${firstLine(cause)})`,
+      {
+        cause,
+      },
+    );
   }
 }
 
@@ -65,7 +104,9 @@ export interface PreparedImage extends RgbImage {
 export interface Framing {
   filter: ResizeFilter;
   flip: boolean;
-  /** Where the image is cut, each from 0 (left, top) to below 1 (right, bottom); null: the centre. */
+  /**
+   * Where the image is cut, each from 0 (left, top) to below 1 (right, bottom); null: the centre.
+   */
   at: { x: number; y: number } | null;
 }
 
@@ -75,8 +116,9 @@ const standardFraming: Framing = { filter: 'bilinear', flip: false, at: null };
 export type TargetSize = number | { height: number; width: number };
 
 /**
- * Resized (antialiased) until it just covers the target, flipped left to right if asked, then cut to it; the place of the cut is that in
- * the flipped image. Time ids are the image's own size, the cut's place and the target.
+ * Resized (antialiased) until it just covers the target, flipped left to right if asked, then cut
+ * to it; the place of the cut is that in the flipped image. Time ids are the image's own size, the
+ * cut's place and the target.
  */
 export function resizeAndCrop(
   engine: Pick<Engine, 'resizeImage'>,
@@ -88,14 +130,26 @@ export function resizeAndCrop(
   const narrow = image.width * size.height <= image.height * size.width;
   const high = image.height * size.width <= image.width * size.height;
   // torchvision truncates the longer side.
-  const width = narrow ? size.width : Math.max(size.width, Math.trunc((size.height * image.width) / image.height));
-  const height = high ? size.height : Math.max(size.height, Math.trunc((size.width * image.height) / image.width));
-  const resized = width === image.width && height === image.height ? image : engine.resizeImage(image, width, height, framing.filter);
+  const width = narrow
+    ? size.width
+    : Math.max(size.width, Math.trunc((size.height * image.width) / image.height));
+  const height = high
+    ? size.height
+    : Math.max(size.height, Math.trunc((size.width * image.height) / image.width));
+  const resized =
+    width === image.width && height === image.height
+      ? image
+      : engine.resizeImage(image, width, height, framing.filter);
   const turned = framing.flip ? flipped(resized) : resized;
   const { at } = framing;
   const { left, top } =
-    at === null ? centreOf(turned, size) : { left: placed(at.x, width - size.width), top: placed(at.y, height - size.height) };
-  return { ...crop(turned, size, left, top), timeIds: [image.height, image.width, top, left, size.height, size.width] };
+    at === null
+      ? centreOf(turned, size)
+      : { left: placed(at.x, width - size.width), top: placed(at.y, height - size.height) };
+  return {
+    ...crop(turned, size, left, top),
+    timeIds: [image.height, image.width, top, left, size.height, size.width],
+  };
 }
 
 /** One of the offsets 0 to `room`, all equally likely for a uniform `share` below 1. */
@@ -122,7 +176,10 @@ interface Size {
 }
 
 function centreOf(image: RgbImage, { height, width }: Size): { left: number; top: number } {
-  return { left: Math.round((image.width - width) / 2), top: Math.round((image.height - height) / 2) };
+  return {
+    left: Math.round((image.width - width) / 2),
+    top: Math.round((image.height - height) / 2),
+  };
 }
 
 /** A square out of the middle. */
@@ -150,7 +207,8 @@ export function toPixels(images: readonly RgbImage[]): TensorDto {
   const data = new Float32Array(images.length * 3 * plane);
   images.forEach((image, n) => {
     for (let i = 0; i < plane; i++) {
-      for (let c = 0; c < 3; c++) data[(n * 3 + c) * plane + i] = (image.rgb[i * 3 + c] ?? 0) / 127.5 - 1;
+      for (let c = 0; c < 3; c++)
+        data[(n * 3 + c) * plane + i] = (image.rgb[i * 3 + c] ?? 0) / 127.5 - 1;
     }
   });
   return { data, shape: [images.length, 3, first.height, first.width] };

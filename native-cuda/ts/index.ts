@@ -49,7 +49,13 @@ export {
   type TimeIds,
 } from './text_to_image.js';
 export { releaseConfigs, releases, type Release, type ReleaseConfigs } from './released/configs.js';
-export { parameterCount, textShapes, unetShapes, vaeShapes, type Shapes } from './released/tensors.js';
+export {
+  parameterCount,
+  textShapes,
+  unetShapes,
+  vaeShapes,
+  type Shapes,
+} from './released/tensors.js';
 export { writeRandomModel, type RandomModelOptions, type WeightDtype } from './released/write.js';
 export {
   aestheticShape,

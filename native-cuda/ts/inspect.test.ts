@@ -14,7 +14,8 @@ function engine() {
     schedulerTimesteps: (config: string, steps: number): Float64Array => {
       asked.push({ config, steps });
       if (config.includes('"thresholding":true')) {
-        const message = 'scheduler_config.json: thresholding: expected false (other values are not supported), got true';
+        const message =
+          'scheduler_config.json: thresholding: expected false (other values are not supported), got true';
         throw Object.assign(new Error(message), { code: 'INVALID_ARGUMENT' });
       }
       return new Float64Array();
@@ -22,23 +23,37 @@ function engine() {
   };
 }
 
-const sampling: IntendedSampling = { scheduler: 'DDIMScheduler', overridesJson: '', steps: 20, eta: 0.5 };
+const sampling: IntendedSampling = {
+  scheduler: 'DDIMScheduler',
+  overridesJson: '',
+  steps: 20,
+  eta: 0.5,
+};
 
 it("asks the engine about a pipeline's own schedule and about the intended one", () => {
   const fake = engine();
   // Three levels of the U-Net, two halvings; the same of the VAE.
   const halved = { vaeScale: 4, unetScale: 4 };
-  expect(inspectFolder(fake, model, sampling)).toMatchObject({ kind: 'StableDiffusionPipeline', scheduler: 'PNDMScheduler', ...halved });
-  expect(fake.asked.map(({ config, steps }) => [config.includes('"_class_name":"DDIMScheduler"'), steps])).toEqual([
+  expect(inspectFolder(fake, model, sampling)).toMatchObject({
+    kind: 'StableDiffusionPipeline',
+    scheduler: 'PNDMScheduler',
+    ...halved,
+  });
+  expect(
+    fake.asked.map(({ config, steps }) => [
+      config.includes('"_class_name":"DDIMScheduler"'),
+      steps,
+    ]),
+  ).toEqual([
     [false, 4],
     [true, 20],
   ]);
 });
 
 it('refuses a scheduler option that the engine does not have, naming the scheduler', () => {
-  expect(() => inspectFolder(engine(), model, { ...sampling, overridesJson: '{"thresholding":true}' })).toThrow(
-    /^DDIMScheduler: thresholding: expected false .*, got true$/,
-  );
+  expect(() =>
+    inspectFolder(engine(), model, { ...sampling, overridesJson: '{"thresholding":true}' }),
+  ).toThrow(/^DDIMScheduler: thresholding: expected false .*, got true$/);
 });
 
 it("refuses eta for a scheduler that has none, the pipeline's own too", () => {

@@ -1,23 +1,46 @@
-/** Says what a model folder is and checks its tensors' names and shapes without loading the weights. */
+/**
+ * Says what a model folder is and checks its tensors' names and shapes without loading the weights.
+ */
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Engine } from './engine.js';
 import { invalid, toEngineError } from './errors.js';
-import { describe, numberField, parseJson, readJsonObject, stringField, stringifyJson, type JsonObject } from './json.js';
+import {
+  describe,
+  numberField,
+  parseJson,
+  readJsonObject,
+  stringField,
+  stringifyJson,
+  type JsonObject,
+} from './json.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from './judges.js';
 import { modelPath } from './model_path.js';
 import { openClipSource } from './open_clip.js';
-import { configFile, configOf, hasPipeline, readPipeline, readVaeScaling, resolveScheduler } from './pipeline.js';
+import {
+  configFile,
+  configOf,
+  hasPipeline,
+  readPipeline,
+  readVaeScaling,
+  resolveScheduler,
+} from './pipeline.js';
 import { componentSource, requireDirectory } from './weights.js';
 
 export interface ModelReport {
-  /** "StableDiffusionPipeline", "StableDiffusionXLPipeline", "UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPModel", "ImageReward", "AestheticHead". */
+  /**
+   * "StableDiffusionPipeline", "StableDiffusionXLPipeline", "UNet2DConditionModel",
+   * "AutoencoderKL", "CLIPTextModel", "CLIPModel", "ImageReward", "AestheticHead".
+   */
   kind: string;
   /** Parameters of each component by name. */
   parameters: Record<string, number>;
   latentChannels: number;
   vaeScale: number;
-  /** Latent pixels per pixel of the U-Net's coarsest level: latents whose sides are multiples of it go through it evenly. */
+  /**
+   * Latent pixels per pixel of the U-Net's coarsest level: latents whose sides are multiples of it
+   * go through it evenly.
+   */
   unetScale: number;
   sampleSize: number;
   textTokens: number;
@@ -56,14 +79,21 @@ const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
 };
 
 /** `path`: a folder, perhaps with a variant (`modelPath`), or a judge's file. */
-export function inspectFolder(engine: Inspector, path: string, sampling?: IntendedSampling): ModelReport {
+export function inspectFolder(
+  engine: Inspector,
+  path: string,
+  sampling?: IntendedSampling,
+): ModelReport {
   if (path.endsWith('.safetensors')) return inspectFile(engine, path);
   const { directory } = modelPath(path);
   requireDirectory(directory, 'a model folder');
   if (hasPipeline(path)) return inspectPipeline(engine, path, sampling);
   if (!existsSync(join(directory, 'config.json'))) {
     if (!existsSync(join(directory, 'model.safetensors')))
-      throw invalid(directory, 'expected model_index.json, config.json or model.safetensors, got none of them');
+      throw invalid(
+        directory,
+        'expected model_index.json, config.json or model.safetensors, got none of them',
+      );
     return inspectFile(engine, join(directory, 'model.safetensors'));
   }
   return inspectComponent(engine, path);
@@ -91,12 +121,20 @@ function inspectFile(engine: Inspector, file: string): ModelReport {
     }
     case 'image_reward': {
       const source = { config: '{}', weights: [file], label: file };
-      return { ...nothing, kind: 'ImageReward', parameters: { image_reward: engine.inspectModel('image_reward', source).parameters } };
+      return {
+        ...nothing,
+        kind: 'ImageReward',
+        parameters: { image_reward: engine.inspectModel('image_reward', source).parameters },
+      };
     }
   }
 }
 
-function inspectPipeline(engine: Inspector, path: string, sampling?: IntendedSampling): ModelReport {
+function inspectPipeline(
+  engine: Inspector,
+  path: string,
+  sampling?: IntendedSampling,
+): ModelReport {
   const pipeline = readPipeline(path);
   const file = join(pipeline.directory, 'scheduler', 'scheduler_config.json');
   checkSchedule(engine, stringifyJson(pipeline.scheduler), fewSteps, file);
@@ -108,7 +146,10 @@ function inspectPipeline(engine: Inspector, path: string, sampling?: IntendedSam
       unet: engine.inspectModel('unet', pipeline.unet).parameters,
       vae: engine.inspectModel('vae', pipeline.vae).parameters,
       ...Object.fromEntries(
-        pipeline.textTowers.map(({ source }) => [basename(source.label), engine.inspectModel('clip_text', source).parameters]),
+        pipeline.textTowers.map(({ source }) => [
+          basename(source.label),
+          engine.inspectModel('clip_text', source).parameters,
+        ]),
       ),
     },
     latentChannels: pipeline.vaeScaling.latentChannels,
@@ -130,7 +171,10 @@ function unetScaleOf(config: JsonObject): number {
   return 2 ** ((Array.isArray(levels) ? levels.length : 4) - 1);
 }
 
-/** The engine refuses what it does not know of a schedule, by name; `where` takes the place of the name it gives the config. */
+/**
+ * The engine refuses what it does not know of a schedule, by name; `where` takes the place of the
+ * name it gives the config.
+ */
 function checkSchedule(engine: Inspector, config: string, steps: number, where: string): void {
   try {
     engine.schedulerTimesteps(config, steps);
@@ -141,11 +185,20 @@ function checkSchedule(engine: Inspector, config: string, steps: number, where: 
   }
 }
 
-function checkSampling(engine: Inspector, base: JsonObject, { scheduler, overridesJson, steps, eta }: IntendedSampling): void {
+function checkSampling(
+  engine: Inspector,
+  base: JsonObject,
+  { scheduler, overridesJson, steps, eta }: IntendedSampling,
+): void {
   const config = resolveScheduler(base, scheduler, overridesJson);
-  const name = stringField(parseJson(config, 'scheduler') as JsonObject, '_class_name', 'scheduler');
+  const name = stringField(
+    parseJson(config, 'scheduler') as JsonObject,
+    '_class_name',
+    'scheduler',
+  );
   checkSchedule(engine, config, steps, name);
-  if (eta !== 0 && name !== 'DDIMScheduler') throw invalid(name, `eta: expected 0 (only DDIMScheduler takes another), got ${eta}`);
+  if (eta !== 0 && name !== 'DDIMScheduler')
+    throw invalid(name, `eta: expected 0 (only DDIMScheduler takes another), got ${eta}`);
 }
 
 function inspectComponent(engine: Inspector, path: string): ModelReport {
@@ -204,6 +257,9 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
       };
     }
     default:
-      throw invalid(file, `_class_name: expected UNet2DConditionModel, AutoencoderKL, CLIPTextModel or CLIPModel, got ${describe(kind)}`);
+      throw invalid(
+        file,
+        `_class_name: expected UNet2DConditionModel, AutoencoderKL, CLIPTextModel or CLIPModel, got ${describe(kind)}`,
+      );
   }
 }

@@ -1,6 +1,6 @@
 /**
- * JSON as Python's json module writes it: `Infinity`, `-Infinity` and `NaN` stand for themselves (diffusers' scheduler
- * configs hold them), which JSON.parse refuses.
+ * JSON as Python's json module writes it: `Infinity`, `-Infinity` and `NaN` stand for themselves
+ * (diffusers' scheduler configs hold them), which JSON.parse refuses.
  */
 import { readFileSync } from 'node:fs';
 import { EngineError, invalid } from './errors.js';
@@ -15,20 +15,29 @@ const stringOrConstant = /"(?:[^"\\]|\\.)*"|-?Infinity\b|NaN\b/g;
 const marker = '\u0000spindle:';
 
 export function parseJson(text: string, where: string): JsonValue {
-  const quoted = text.replace(stringOrConstant, (match) => (match.startsWith('"') ? match : JSON.stringify(marker + match)));
+  const quoted = text.replace(stringOrConstant, (match) =>
+    match.startsWith('"') ? match : JSON.stringify(marker + match),
+  );
   try {
     return JSON.parse(quoted, (_key, value: unknown) =>
-      typeof value === 'string' && value.startsWith(marker) ? Number(value.slice(marker.length)) : value,
+      typeof value === 'string' && value.startsWith(marker)
+        ? Number(value.slice(marker.length))
+        : value,
     ) as JsonValue;
   } catch (cause) {
-    throw new EngineError('INVALID_ARGUMENT', `${where}: expected JSON, got text that does not parse (${(cause as Error).message})`, {
-      cause,
-    });
+    throw new EngineError(
+      'INVALID_ARGUMENT',
+      `${where}: expected JSON, got text that does not parse (${(cause as Error).message})`,
+      {
+        cause,
+      },
+    );
   }
 }
 
 export function stringifyJson(value: JsonValue): string {
-  if (typeof value === 'number') return Number.isFinite(value) ? JSON.stringify(value) : String(value);
+  if (typeof value === 'number')
+    return Number.isFinite(value) ? JSON.stringify(value) : String(value);
   if (Array.isArray(value)) return `[${value.map(stringifyJson).join(',')}]`;
   if (value !== null && typeof value === 'object') {
     return `{${Object.entries(value)
@@ -47,8 +56,13 @@ export function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {
-    const reason = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (cause as Error).message;
-    throw new EngineError('INVALID_ARGUMENT', `${path}: expected a readable file, got ${reason}`, { cause });
+    const reason =
+      (cause as NodeJS.ErrnoException).code === 'ENOENT'
+        ? 'no such file'
+        : (cause as Error).message;
+    throw new EngineError('INVALID_ARGUMENT', `${path}: expected a readable file, got ${reason}`, {
+      cause,
+    });
   }
 }
 
@@ -64,14 +78,26 @@ export function describe(value: JsonValue | undefined): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
-export function numberField(config: JsonObject, key: string, where: string, fallback?: number): number {
+export function numberField(
+  config: JsonObject,
+  key: string,
+  where: string,
+  fallback?: number,
+): number {
   const value = config[key] ?? fallback;
-  if (typeof value !== 'number') throw invalid(where, `${key}: expected a number, got ${describe(value)}`);
+  if (typeof value !== 'number')
+    throw invalid(where, `${key}: expected a number, got ${describe(value)}`);
   return value;
 }
 
-export function stringField(config: JsonObject, key: string, where: string, fallback?: string): string {
+export function stringField(
+  config: JsonObject,
+  key: string,
+  where: string,
+  fallback?: string,
+): string {
   const value = config[key] ?? fallback;
-  if (typeof value !== 'string') throw invalid(where, `${key}: expected a string, got ${describe(value)}`);
+  if (typeof value !== 'string')
+    throw invalid(where, `${key}: expected a string, got ${describe(value)}`);
   return value;
 }

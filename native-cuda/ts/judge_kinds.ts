@@ -7,29 +7,49 @@ import { pipeline } from 'node:stream/promises';
 import type { PreprocessMethod } from './native.js';
 
 /**
- * clip: exp(logit_scale) · cosine of any CLIP model. pickscore, hpsv2, clip_score: 100 · cosine, as published tables have it.
- * image_reward: BLIP's reward. aesthetic: a head on a CLIP model's image embedding.
+ * clip: exp(logit_scale) · cosine of any CLIP model. pickscore, hpsv2, clip_score: 100 · cosine, as
+ * published tables have it. image_reward: BLIP's reward. aesthetic: a head on a CLIP model's image
+ * embedding.
  */
-export const judgeKinds = ['clip', 'pickscore', 'hpsv2', 'clip_score', 'image_reward', 'aesthetic'] as const;
+export const judgeKinds = [
+  'clip',
+  'pickscore',
+  'hpsv2',
+  'clip_score',
+  'image_reward',
+  'aesthetic',
+] as const;
 export type JudgeKind = (typeof judgeKinds)[number];
 
 export function isJudgeKind(kind: string): kind is JudgeKind {
   return (judgeKinds as readonly string[]).includes(kind);
 }
 
-export const preprocessMethods: readonly PreprocessMethod[] = ['transformers', 'torchvision', 'tensor', 'tensor_antialias'];
+export const preprocessMethods: readonly PreprocessMethod[] = [
+  'transformers',
+  'torchvision',
+  'tensor',
+  'tensor_antialias',
+];
 
 export function isPreprocessMethod(method: string): method is PreprocessMethod {
   return (preprocessMethods as readonly string[]).includes(method);
 }
 
-/** The preprocessing of a kind's own code; undefined: the model's (preprocessor_config.json, ImageReward's torchvision). */
+/**
+ * The preprocessing of a kind's own code; undefined: the model's (preprocessor_config.json,
+ * ImageReward's torchvision).
+ */
 export function defaultPreprocess(kind: JudgeKind): PreprocessMethod | undefined {
   return kind === 'hpsv2' ? 'tensor' : undefined;
 }
 
 /** What cosines are multiplied by; `asked` 0 or undefined: the kind's own. */
-export function cosineScale(kind: JudgeKind, logitScale: number, asked: number | undefined): number {
+export function cosineScale(
+  kind: JudgeKind,
+  logitScale: number,
+  asked: number | undefined,
+): number {
   if (asked !== undefined && asked !== 0) return asked;
   return kind === 'clip' ? logitScale : 100;
 }

@@ -1,4 +1,7 @@
-/** Judges of images: CLIP in its several uses, aesthetic heads on CLIP's image embedding, and ImageReward. */
+/**
+ * Judges of images: CLIP in its several uses, aesthetic heads on CLIP's image embedding, and
+ * ImageReward.
+ */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { cleanCaption } from './caption_cleaning.js';
@@ -8,7 +11,13 @@ import { EngineError, invalid } from './errors.js';
 import { describe, isObject, numberField, parseJson, readText, stringifyJson } from './json.js';
 import { modelPath } from './model_path.js';
 import type { Aesthetic, Clip, ImageReward } from './models.js';
-import type { ImagePreprocessDto, ModelSourceDto, NativePrecision, PreprocessMethod, TensorDto } from './native.js';
+import type {
+  ImagePreprocessDto,
+  ModelSourceDto,
+  NativePrecision,
+  PreprocessMethod,
+  TensorDto,
+} from './native.js';
 import { isOpenClipHeader, openClipSource } from './open_clip.js';
 import { configFile, configOf } from './pipeline.js';
 import { readSafetensorsHeader } from './safetensors_header.js';
@@ -24,7 +33,10 @@ export interface TokenizerPlaces {
   fallback?: string | undefined;
 }
 
-/** A CLIP model's files: a CLIPModel folder of transformers, or weights in open_clip's layout (the file, or a folder with one). */
+/**
+ * A CLIP model's files: a CLIPModel folder of transformers, or weights in open_clip's layout (the
+ * file, or a folder with one).
+ */
 export interface ClipFolder {
   source: ModelSourceDto;
   layout: 'transformers' | 'open_clip';
@@ -41,12 +53,15 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
   const directory = layout === 'transformers' ? source.label : dirname(source.weights[0] ?? path);
   const config = configOf(source);
   const [text, vision] = [config['text_config'], config['vision_config']];
-  if (!isObject(text)) throw invalid(configFile(source), `text_config: expected an object, got ${describe(text)}`);
-  if (!isObject(vision)) throw invalid(configFile(source), `vision_config: expected an object, got ${describe(vision)}`);
+  if (!isObject(text))
+    throw invalid(configFile(source), `text_config: expected an object, got ${describe(text)}`);
+  if (!isObject(vision))
+    throw invalid(configFile(source), `vision_config: expected an object, got ${describe(vision)}`);
   const tokenizer = loadClipTokenizer(directory, places);
   const positions = numberField(text, 'max_position_embeddings', configFile(source), 77);
   const imageSize = numberField(vision, 'image_size', configFile(source), 224);
-  const number = (key: string, fallback: number): number => numberField(vision, key, configFile(source), fallback);
+  const number = (key: string, fallback: number): number =>
+    numberField(vision, key, configFile(source), fallback);
   return {
     source,
     layout,
@@ -69,7 +84,11 @@ function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder[
   }
   return {
     source: openClipSource(
-      weightsFile(path, 'open_clip_model.safetensors', "a CLIPModel folder (config.json) or a safetensors file in open_clip's layout"),
+      weightsFile(
+        path,
+        'open_clip_model.safetensors',
+        "a CLIPModel folder (config.json) or a safetensors file in open_clip's layout",
+      ),
     ),
     layout: 'open_clip',
   };
@@ -85,7 +104,10 @@ function loadClipTokenizer(directory: string, places: TokenizerPlaces): ClipToke
   return ClipTokenizer.load(found ?? directory);
 }
 
-/** `path` itself when it is a safetensors file; in a folder `preferred`, model.safetensors or the only one there. */
+/**
+ * `path` itself when it is a safetensors file; in a folder `preferred`, model.safetensors or the
+ * only one there.
+ */
 export function weightsFile(path: string, preferred: string, expected: string): string {
   if (isFile(path)) {
     if (!path.endsWith('.safetensors')) refusePickles(path);
@@ -96,8 +118,12 @@ export function weightsFile(path: string, preferred: string, expected: string): 
   const named = [preferred, 'model.safetensors'].find((name) => files.includes(name));
   const file = named ?? (files.length === 1 ? files[0] : undefined);
   if (file !== undefined) return join(path, file);
-  for (const name of readdirSync(path)) if (/\.(pt|pth|bin|ckpt)$/.test(name)) refusePickles(join(path, name));
-  throw invalid(path, `expected ${expected}, got ${files.length === 0 ? 'no such file' : files.sort().join(', ')}`);
+  for (const name of readdirSync(path))
+    if (/\.(pt|pth|bin|ckpt)$/.test(name)) refusePickles(join(path, name));
+  throw invalid(
+    path,
+    `expected ${expected}, got ${files.length === 0 ? 'no such file' : files.sort().join(', ')}`,
+  );
 }
 
 function isFile(path: string): boolean {
@@ -111,7 +137,12 @@ export class ClipJudge {
     readonly clip: Clip,
   ) {}
 
-  static async load(engine: Engine, path: string, precision: NativePrecision, places: TokenizerPlaces = {}): Promise<ClipJudge> {
+  static async load(
+    engine: Engine,
+    path: string,
+    precision: NativePrecision,
+    places: TokenizerPlaces = {},
+  ): Promise<ClipJudge> {
     const folder = readClipFolder(path, places);
     return new ClipJudge(engine, folder, await engine.loadClip(folder.source, precision));
   }
@@ -129,7 +160,9 @@ export class ClipJudge {
     const { tokenizer, textTokens, layout } = this.folder;
     // transformers' tokenizer does none of this.
     const clean = layout === 'open_clip' ? cleanCaption : (text: string): string => text;
-    const ids = Int32Array.from(texts.flatMap((text) => tokenizer.encode(clean(text), textTokens).ids));
+    const ids = Int32Array.from(
+      texts.flatMap((text) => tokenizer.encode(clean(text), textTokens).ids),
+    );
     return this.clip.textEmbed(ids, texts.length);
   }
 
@@ -139,7 +172,8 @@ export class ClipJudge {
     const width = images.shape[1] ?? 0;
     return texts.map((_, n) => {
       let dot = 0;
-      for (let i = n * width; i < (n + 1) * width; i++) dot += (images.data[i] ?? 0) * (embedded.data[i] ?? 0);
+      for (let i = n * width; i < (n + 1) * width; i++)
+        dot += (images.data[i] ?? 0) * (embedded.data[i] ?? 0);
       return dot;
     });
   }
@@ -156,7 +190,12 @@ export class ClipJudge {
 }
 
 /** (N, 3, size, size). The tensor methods know one size only: the model's. */
-function preprocess(engine: Engine, images: readonly RgbImage[], own: ImagePreprocessDto, method = own.method): TensorDto {
+function preprocess(
+  engine: Engine,
+  images: readonly RgbImage[],
+  own: ImagePreprocessDto,
+  method = own.method,
+): TensorDto {
   const tensor = method === 'tensor' || method === 'tensor_antialias';
   const spec = { ...own, method, ...(tensor && { resize: own.cropHeight }) };
   const size = 3 * spec.cropHeight * spec.cropWidth;
@@ -168,7 +207,10 @@ function preprocess(engine: Engine, images: readonly RgbImage[], own: ImagePrepr
 /** Tokens that ImageReward's prompts are padded and cut to. */
 const imageRewardTokens = 35;
 
-/** ImageReward's files: a safetensors file with the checkpoint's names, vocab.txt beside it, and a config.json where sizes are not the published ones. */
+/**
+ * ImageReward's files: a safetensors file with the checkpoint's names, vocab.txt beside it, and a
+ * config.json where sizes are not the published ones.
+ */
 export interface ImageRewardFolder {
   source: ModelSourceDto;
   tokenizer: WordPieceTokenizer;
@@ -177,25 +219,46 @@ export interface ImageRewardFolder {
   std: number;
 }
 
-export function readImageRewardFolder(path: string, places: TokenizerPlaces = {}): ImageRewardFolder {
-  const file = weightsFile(path, 'ImageReward.safetensors', 'ImageReward.safetensors or a single safetensors file');
+export function readImageRewardFolder(
+  path: string,
+  places: TokenizerPlaces = {},
+): ImageRewardFolder {
+  const file = weightsFile(
+    path,
+    'ImageReward.safetensors',
+    'ImageReward.safetensors or a single safetensors file',
+  );
   const directory = dirname(file);
   const configPath = join(directory, 'config.json');
   const config = existsSync(configPath) ? parseJson(readText(configPath), configPath) : {};
-  if (!isObject(config)) throw invalid(configPath, `expected a JSON object, got ${describe(config)}`);
+  if (!isObject(config))
+    throw invalid(configPath, `expected a JSON object, got ${describe(config)}`);
   const header = readSafetensorsHeader(file);
   if (!header.has('blip.visual_encoder.cls_token'))
-    throw invalid(file, "expected ImageReward's tensors (blip.visual_encoder.cls_token), got none of that name");
+    throw invalid(
+      file,
+      "expected ImageReward's tensors (blip.visual_encoder.cls_token), got none of that name",
+    );
   const vision = isObject(config['vision']) ? config['vision'] : {};
   const size = numberField(vision, 'image_size', configPath, 224);
   const tokenizer = WordPieceTokenizer.load(places.tokenizer ?? directory);
   const words = header.get('blip.text_encoder.embeddings.word_embeddings.weight')?.shape[0];
   if (words !== undefined && tokenizer.size > words)
-    throw invalid(directory, `vocab.txt: expected at most ${words} tokens (the model's), got ${tokenizer.size}`);
+    throw invalid(
+      directory,
+      `vocab.txt: expected at most ${words} tokens (the model's), got ${tokenizer.size}`,
+    );
   return {
     source: { config: stringifyJson(config), weights: [file], label: file },
     tokenizer,
-    preprocess: { resize: size, cropHeight: size, cropWidth: size, mean: clipMean, std: clipStd, method: 'torchvision' },
+    preprocess: {
+      resize: size,
+      cropHeight: size,
+      cropWidth: size,
+      mean: clipMean,
+      std: clipStd,
+      method: 'torchvision',
+    },
     mean: numberField(config, 'mean', configPath, 0.16717362830052426),
     std: numberField(config, 'std', configPath, 1.0333394966054072),
   };
@@ -208,14 +271,31 @@ export class ImageRewardJudge {
     readonly model: ImageReward,
   ) {}
 
-  static async load(engine: Engine, path: string, precision: NativePrecision, places: TokenizerPlaces = {}): Promise<ImageRewardJudge> {
+  static async load(
+    engine: Engine,
+    path: string,
+    precision: NativePrecision,
+    places: TokenizerPlaces = {},
+  ): Promise<ImageRewardJudge> {
     const folder = readImageRewardFolder(path, places);
-    return new ImageRewardJudge(engine, folder, await engine.loadImageReward(folder.source, precision));
+    return new ImageRewardJudge(
+      engine,
+      folder,
+      await engine.loadImageReward(folder.source, precision),
+    );
   }
 
-  async score(images: readonly RgbImage[], texts: readonly string[], method?: PreprocessMethod): Promise<Float32Array> {
+  async score(
+    images: readonly RgbImage[],
+    texts: readonly string[],
+    method?: PreprocessMethod,
+  ): Promise<Float32Array> {
     const { ids, mask } = this.folder.tokenizer.encode(texts, imageRewardTokens);
-    return this.model.score(preprocess(this.engine, images, this.folder.preprocess, method), ids, mask);
+    return this.model.score(
+      preprocess(this.engine, images, this.folder.preprocess, method),
+      ids,
+      mask,
+    );
   }
 
   release(): void {
@@ -241,12 +321,19 @@ export function aestheticShape(path: string): AestheticShape {
   const header = readSafetensorsHeader(file);
   const shape = (header.get('layers.0.weight') ?? header.get('weight'))?.shape;
   if (shape?.[1] === undefined)
-    throw invalid(file, `layers.0.weight: expected a matrix, got ${shape ? `shape ${describe(shape)}` : 'no such tensor'}`);
+    throw invalid(
+      file,
+      `layers.0.weight: expected a matrix, got ${shape ? `shape ${describe(shape)}` : 'no such tensor'}`,
+    );
   return { width: shape[1], version: shape[0] === 1 ? 'v1' : 'v2' };
 }
 
 export function aestheticSource(path: string): ModelSourceDto {
-  const file = weightsFile(path, 'model.safetensors', "an aesthetic head's model.safetensors or a single safetensors file");
+  const file = weightsFile(
+    path,
+    'model.safetensors',
+    "an aesthetic head's model.safetensors or a single safetensors file",
+  );
   return { config: '{}', weights: [file], label: path };
 }
 

@@ -46,7 +46,11 @@ export interface LoadedJudge {
   release(): void;
 }
 
-export async function loadJudge(engine: Engine, spec: JudgeSpec, precision: NativePrecision): Promise<LoadedJudge> {
+export async function loadJudge(
+  engine: Engine,
+  spec: JudgeSpec,
+  precision: NativePrecision,
+): Promise<LoadedJudge> {
   checkHead(spec);
   const method = spec.preprocess ?? defaultPreprocess(spec.kind);
   if (spec.kind === 'image_reward') {
@@ -63,7 +67,10 @@ export async function loadJudge(engine: Engine, spec: JudgeSpec, precision: Nati
     const scale = cosineScale(spec.kind, clip.logitScale, spec.scale);
     return {
       info: cosineInfo(spec, clip.folder, files, clip.logitScale),
-      score: async (images, texts) => (await clip.cosines(await clip.embedImages(images, method), texts)).map((cosine) => scale * cosine),
+      score: async (images, texts) =>
+        (await clip.cosines(await clip.embedImages(images, method), texts)).map(
+          (cosine) => scale * cosine,
+        ),
       release: () => clip.release(),
     };
   }
@@ -71,7 +78,10 @@ export async function loadJudge(engine: Engine, spec: JudgeSpec, precision: Nati
   const head = await loadAestheticHead(engine, headPath);
   const headFiles = await fileDigests(aestheticSource(headPath).weights);
   return {
-    info: aestheticInfo(spec, clip.folder, aestheticShape(headPath).version, [...files, ...headFiles]),
+    info: aestheticInfo(spec, clip.folder, aestheticShape(headPath).version, [
+      ...files,
+      ...headFiles,
+    ]),
     score: async (images) => [...(await head.score(await clip.embedImages(images, method)))],
     release: () => {
       head.release();
@@ -83,25 +93,39 @@ export async function loadJudge(engine: Engine, spec: JudgeSpec, precision: Nati
 function checkHead({ kind, head }: JudgeSpec): void {
   if (kind === 'aesthetic' && head === undefined)
     throw invalid('head', "expected the head's folder or file for kind aesthetic, got nothing");
-  if (kind !== 'aesthetic' && head !== undefined) throw invalid('head', `expected nothing for kind ${kind}, got "${head}"`);
+  if (kind !== 'aesthetic' && head !== undefined)
+    throw invalid('head', `expected nothing for kind ${kind}, got "${head}"`);
 }
 
 type Described = Pick<JudgeSpec, 'kind' | 'preprocess' | 'scale' | 'variant'>;
 
-export function cosineInfo(spec: Described, folder: ClipFolder, files: JudgeFile[], logitScale: number): JudgeInfo {
+export function cosineInfo(
+  spec: Described,
+  folder: ClipFolder,
+  files: JudgeFile[],
+  logitScale: number,
+): JudgeInfo {
   const scale = cosineScale(spec.kind, logitScale, spec.scale);
   const own = spec.kind === 'clip' && scale === logitScale;
-  const version = spec.variant ?? (spec.kind === 'hpsv2' ? hpsVersion(folder.source.weights[0] ?? '') : '');
+  const version =
+    spec.variant ?? (spec.kind === 'hpsv2' ? hpsVersion(folder.source.weights[0] ?? '') : '');
   return {
     kind: spec.kind,
     files,
     variant: [version, folder.architecture].filter((part) => part !== '').join(', '),
-    scale: own ? `exp(logit_scale) = ${Number(scale.toPrecision(6))} · cosine` : `${scale} · cosine`,
+    scale: own
+      ? `exp(logit_scale) = ${Number(scale.toPrecision(6))} · cosine`
+      : `${scale} · cosine`,
     preprocess: spec.preprocess ?? defaultPreprocess(spec.kind) ?? folder.preprocess.method,
   };
 }
 
-export function aestheticInfo(spec: Described, folder: ClipFolder, version: string, files: JudgeFile[]): JudgeInfo {
+export function aestheticInfo(
+  spec: Described,
+  folder: ClipFolder,
+  version: string,
+  files: JudgeFile[],
+): JudgeInfo {
   return {
     kind: spec.kind,
     files,
@@ -111,7 +135,11 @@ export function aestheticInfo(spec: Described, folder: ClipFolder, version: stri
   };
 }
 
-export function imageRewardInfo(spec: Described, folder: ImageRewardFolder, files: JudgeFile[]): JudgeInfo {
+export function imageRewardInfo(
+  spec: Described,
+  folder: ImageRewardFolder,
+  files: JudgeFile[],
+): JudgeInfo {
   return {
     kind: spec.kind,
     files,
@@ -130,7 +158,10 @@ export interface InspectedJudge {
 }
 
 /** Throws what loading the judge would throw, from configs and headers alone. */
-export function inspectJudge(engine: Pick<Engine, 'inspectModel'>, spec: JudgeSpec): InspectedJudge {
+export function inspectJudge(
+  engine: Pick<Engine, 'inspectModel'>,
+  spec: JudgeSpec,
+): InspectedJudge {
   checkHead(spec);
   if (spec.kind === 'image_reward') {
     const folder = readImageRewardFolder(spec.model, spec);
@@ -152,7 +183,12 @@ export function inspectJudge(engine: Pick<Engine, 'inspectModel'>, spec: JudgeSp
         `expected a head on embeddings of width ${folder.embeddingWidth} (those of ${spec.model}), got one of width ${width}`,
       );
   }
-  return { kind: 'CLIPModel', parameters, embeddingWidth: folder.embeddingWidth, textTokens: folder.textTokens };
+  return {
+    kind: 'CLIPModel',
+    parameters,
+    embeddingWidth: folder.embeddingWidth,
+    textTokens: folder.textTokens,
+  };
 }
 
 /** A judge as messages name it; empty fields mean "not given". */
@@ -169,9 +205,16 @@ export interface JudgeNames {
 
 export function judgeSpec(names: JudgeNames, where: string): JudgeSpec {
   const { kind, preprocess } = names;
-  if (!isJudgeKind(kind)) throw invalid(`${where}.kind`, `expected ${judgeKinds.join(', ')}, got ${JSON.stringify(kind)}`);
+  if (!isJudgeKind(kind))
+    throw invalid(
+      `${where}.kind`,
+      `expected ${judgeKinds.join(', ')}, got ${JSON.stringify(kind)}`,
+    );
   if (preprocess !== '' && !isPreprocessMethod(preprocess))
-    throw invalid(`${where}.preprocess`, `expected ${preprocessMethods.join(', ')}, got ${JSON.stringify(preprocess)}`);
+    throw invalid(
+      `${where}.preprocess`,
+      `expected ${preprocessMethods.join(', ')}, got ${JSON.stringify(preprocess)}`,
+    );
   const given = (text: string): string | undefined => (text === '' ? undefined : text);
   return {
     kind,

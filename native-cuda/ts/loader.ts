@@ -4,7 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { EngineError } from './errors.js';
 import type { NativeAddon } from './native.js';
 
-/** Where `npm run build` leaves the addon; this file lies two levels below the project's root, as source and as build output. */
+/**
+ * Where `npm run build` leaves the addon; this file lies two levels below the project's root, as
+ * source and as build output.
+ */
 export function defaultAddonPath(): string {
   return fileURLToPath(new URL('../../build/native/spindle.node', import.meta.url));
 }

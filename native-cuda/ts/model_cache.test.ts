@@ -44,7 +44,10 @@ it('loads once for two users and forgets a failed load', async () => {
   const log: string[] = [];
   const cache = new ModelCache<ReturnType<typeof model>>(1);
   const load = async (): Promise<ReturnType<typeof model>> => model('a', log);
-  await Promise.all([cache.use('a', load, async () => undefined), cache.use('a', load, async () => undefined)]);
+  await Promise.all([
+    cache.use('a', load, async () => undefined),
+    cache.use('a', load, async () => undefined),
+  ]);
   expect(log).toEqual(['load a']);
   await expect(
     cache.use(

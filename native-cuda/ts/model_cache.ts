@@ -5,8 +5,9 @@ interface Entry<V> {
 }
 
 /**
- * Keeps the values used last, and frees the others: at once, or when their last user is done. A value that is being
- * loaded is loaded once however many ask for it; one that failed to load is forgotten.
+ * Keeps the values used last, and frees the others: at once, or when their last user is done. A
+ * value that is being loaded is loaded once however many ask for it; one that failed to load is
+ * forgotten.
  */
 export class ModelCache<V extends { release(): void }> {
   readonly #entries = new Map<string, Entry<V>>();

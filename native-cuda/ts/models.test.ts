@@ -2,25 +2,42 @@ import { expect, it } from 'vitest';
 import { Engine } from './engine.js';
 import { EngineError, toEngineError } from './errors.js';
 import { loadAddon } from './loader.js';
-import type { CancelHandle, NativeAddon, SampleRequestDto, SampleResultDto, UnetHandle } from './native.js';
+import type {
+  CancelHandle,
+  NativeAddon,
+  SampleRequestDto,
+  SampleResultDto,
+  UnetHandle,
+} from './native.js';
 
 interface Cancel {
   cancelled: () => void;
 }
 
 /** An addon whose sample() runs until it is cancelled. */
-function fakeAddon(overrides: Partial<NativeAddon> = {}): { addon: NativeAddon; released: object[] } {
+function fakeAddon(overrides: Partial<NativeAddon> = {}): {
+  addon: NativeAddon;
+  released: object[];
+} {
   const released: object[] = [];
   const addon: Partial<NativeAddon> = {
     createEngine: () => ({}) as never,
-    engineInfo: () => ({ version: '1', backend: 'cpu', isa: 'avx2', threads: 1, cpu: 'x', backends: ['cpu'] }),
+    engineInfo: () => ({
+      version: '1',
+      backend: 'cpu',
+      isa: 'avx2',
+      threads: 1,
+      cpu: 'x',
+      backends: ['cpu'],
+    }),
     createCancel: () => ({ cancelled: () => undefined }) as unknown as CancelHandle,
     cancel: (handle) => (handle as unknown as Cancel).cancelled(),
     release: (handle) => released.push(handle),
     loadUnet: async () => ({ name: 'unet' }) as unknown as UnetHandle,
     sample: (_unet, _request, cancel) =>
       new Promise<SampleResultDto>((_resolve, reject) => {
-        (cancel as unknown as Cancel).cancelled = () => reject(Object.assign(new Error('stopped after step 3'), { code: 'CANCELLED' }));
+        (cancel as unknown as Cancel).cancelled = () =>
+          reject(Object.assign(new Error('stopped after step 3'), { code: 'CANCELLED' }));
       }),
     ...overrides,
   };
@@ -29,13 +46,22 @@ function fakeAddon(overrides: Partial<NativeAddon> = {}): { addon: NativeAddon; 
 
 it('turns an abort into a cancelled engine call and frees the cancel handle', async () => {
   const { addon, released } = fakeAddon();
-  const unet = await Engine.open({ addon }).loadUnet({ config: '{}', weights: [], label: 'x' }, 'float32');
+  const unet = await Engine.open({ addon }).loadUnet(
+    { config: '{}', weights: [], label: 'x' },
+    'float32',
+  );
   const controller = new AbortController();
   const call = unet.sample({} as SampleRequestDto, { signal: controller.signal });
   controller.abort();
-  await expect(call).rejects.toMatchObject({ name: 'EngineError', code: 'CANCELLED', message: 'stopped after step 3' });
+  await expect(call).rejects.toMatchObject({
+    name: 'EngineError',
+    code: 'CANCELLED',
+    message: 'stopped after step 3',
+  });
   expect(released).toHaveLength(1);
-  await expect(unet.sample({} as SampleRequestDto, { signal: controller.signal })).rejects.toMatchObject({ code: 'CANCELLED' });
+  await expect(
+    unet.sample({} as SampleRequestDto, { signal: controller.signal }),
+  ).rejects.toMatchObject({ code: 'CANCELLED' });
   unet.release();
   unet.release();
   expect(released).toHaveLength(2);
@@ -45,16 +71,24 @@ it('gives what the addon throws a code', async () => {
   const { addon } = fakeAddon({
     loadUnet: () => Promise.reject(new Error('boom')),
     initialNoise: () => {
-      throw Object.assign(new Error('count: expected a positive number'), { code: 'INVALID_ARGUMENT' });
+      throw Object.assign(new Error('count: expected a positive number'), {
+        code: 'INVALID_ARGUMENT',
+      });
     },
   });
   const engine = Engine.open({ addon });
-  await expect(engine.loadUnet({ config: '{}', weights: [], label: 'x' }, 'float32')).rejects.toMatchObject({
+  await expect(
+    engine.loadUnet({ config: '{}', weights: [], label: 'x' }, 'float32'),
+  ).rejects.toMatchObject({
     code: 'INTERNAL',
     message: 'boom',
   });
-  expect(() => engine.initialNoise(1n, -1)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }) as Error);
-  expect(toEngineError(Object.assign(new Error('write'), { code: 'ENOSPC' })).code).toBe('RESOURCE_EXHAUSTED');
+  expect(() => engine.initialNoise(1n, -1)).toThrow(
+    expect.objectContaining({ code: 'INVALID_ARGUMENT' }) as Error,
+  );
+  expect(toEngineError(Object.assign(new Error('write'), { code: 'ENOSPC' })).code).toBe(
+    'RESOURCE_EXHAUSTED',
+  );
   expect(toEngineError('text').message).toBe('text');
 });
 

@@ -1,6 +1,6 @@
 /**
- * Typed handles over the addon's: every call turns an AbortSignal into the addon's cancel handle and every failure into
- * an EngineError. A handle is freed by release() or by garbage collection.
+ * Typed handles over the addon's: every call turns an AbortSignal into the addon's cancel handle
+ * and every failure into an EngineError. A handle is freed by release() or by garbage collection.
  */
 import { EngineError, toEngineError } from './errors.js';
 import type {
@@ -38,7 +38,10 @@ export async function cancellable<T>(
   work: (cancel: CancelHandle | null) => Promise<T>,
 ): Promise<T> {
   if (signal === undefined) return call(() => work(null));
-  if (signal.aborted) throw new EngineError('CANCELLED', 'cancelled before the engine call started', { cause: signal.reason });
+  if (signal.aborted)
+    throw new EngineError('CANCELLED', 'cancelled before the engine call started', {
+      cause: signal.reason,
+    });
   const handle = addon.createCancel();
   const onAbort = (): void => addon.cancel(handle);
   signal.addEventListener('abort', onAbort, { once: true });
@@ -79,17 +82,29 @@ export class Unet extends Model<UnetHandle> {
     request: SampleRequestDto,
     options: { signal?: AbortSignal; onStep?: (done: number, total: number) => void } = {},
   ): Promise<SampleResultDto> {
-    return cancellable(this.addon, options.signal, (cancel) => this.addon.sample(this.handle, request, cancel, options.onStep ?? null));
+    return cancellable(this.addon, options.signal, (cancel) =>
+      this.addon.sample(this.handle, request, cancel, options.onStep ?? null),
+    );
   }
 }
 
 export class Vae extends Model<VaeHandle> {
-  encode(pixels: TensorDto, signal?: AbortSignal): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }> {
-    return cancellable(this.addon, signal, (cancel) => this.addon.vaeEncode(this.handle, pixels, cancel));
+  encode(
+    pixels: TensorDto,
+    signal?: AbortSignal,
+  ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }> {
+    return cancellable(this.addon, signal, (cancel) =>
+      this.addon.vaeEncode(this.handle, pixels, cancel),
+    );
   }
 
-  decode(latents: TensorDto, signal?: AbortSignal): Promise<{ pixels: TensorDto; phases: PhaseDto[] }> {
-    return cancellable(this.addon, signal, (cancel) => this.addon.vaeDecode(this.handle, latents, cancel));
+  decode(
+    latents: TensorDto,
+    signal?: AbortSignal,
+  ): Promise<{ pixels: TensorDto; phases: PhaseDto[] }> {
+    return cancellable(this.addon, signal, (cancel) =>
+      this.addon.vaeDecode(this.handle, latents, cancel),
+    );
   }
 }
 
@@ -98,8 +113,15 @@ export class ClipText extends Model<ClipTextHandle> {
     ids: Int32Array,
     batch: number,
     signal?: AbortSignal,
-  ): Promise<{ lastHiddenState: TensorDto; penultimate: TensorDto; pooled: TensorDto; phases: PhaseDto[] }> {
-    return cancellable(this.addon, signal, (cancel) => this.addon.clipTextEncode(this.handle, ids, batch, cancel));
+  ): Promise<{
+    lastHiddenState: TensorDto;
+    penultimate: TensorDto;
+    pooled: TensorDto;
+    phases: PhaseDto[];
+  }> {
+    return cancellable(this.addon, signal, (cancel) =>
+      this.addon.clipTextEncode(this.handle, ids, batch, cancel),
+    );
   }
 }
 
@@ -133,7 +155,10 @@ export class Aesthetic extends Model<AestheticHandle> {
 export class Trainer extends Model<TrainerHandle> {
   #staged: TrainBatchDto | undefined;
 
-  /** Brings a micro-batch to the device early; accumulate() of one with the same tensors finds it there. One at a time. */
+  /**
+   * Brings a micro-batch to the device early; accumulate() of one with the same tensors finds it
+   * there. One at a time.
+   */
   stage(batch: TrainBatchDto): Promise<void> {
     this.#staged = batch;
     return call(() => this.addon.trainStage(this.handle, batch));
@@ -141,23 +166,37 @@ export class Trainer extends Model<TrainerHandle> {
 
   accumulate(batch: TrainBatchDto, signal?: AbortSignal): Promise<TrainBatchResultDto> {
     const staged = this.#staged;
-    if (staged?.step === batch.step && staged.offset === batch.offset && staged.real === batch.real) {
+    if (
+      staged?.step === batch.step &&
+      staged.offset === batch.offset &&
+      staged.real === batch.real
+    ) {
       this.#staged = undefined;
-      return cancellable(this.addon, signal, (cancel) => this.addon.trainAccumulateStaged(this.handle, batch.beta, cancel));
+      return cancellable(this.addon, signal, (cancel) =>
+        this.addon.trainAccumulateStaged(this.handle, batch.beta, cancel),
+      );
     }
-    return cancellable(this.addon, signal, (cancel) => this.addon.trainAccumulate(this.handle, batch, cancel));
+    return cancellable(this.addon, signal, (cancel) =>
+      this.addon.trainAccumulate(this.handle, batch, cancel),
+    );
   }
 
   apply(step: number, learningRateScale = 1, signal?: AbortSignal): Promise<TrainStepResultDto> {
-    return cancellable(this.addon, signal, (cancel) => this.addon.trainApply(this.handle, step, learningRateScale, cancel));
+    return cancellable(this.addon, signal, (cancel) =>
+      this.addon.trainApply(this.handle, step, learningRateScale, cancel),
+    );
   }
 
   shareState(signal?: AbortSignal): Promise<void> {
-    return cancellable(this.addon, signal, (cancel) => this.addon.trainShareState(this.handle, cancel));
+    return cancellable(this.addon, signal, (cancel) =>
+      this.addon.trainShareState(this.handle, cancel),
+    );
   }
 
   verifyRanks(signal?: AbortSignal): Promise<void> {
-    return cancellable(this.addon, signal, (cancel) => this.addon.trainVerifyRanks(this.handle, cancel));
+    return cancellable(this.addon, signal, (cancel) =>
+      this.addon.trainVerifyRanks(this.handle, cancel),
+    );
   }
 
   saveState(path: string, metadata: Record<string, string>): Promise<void> {

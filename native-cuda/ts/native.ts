@@ -1,8 +1,9 @@
 /**
- * Every function and plain-data type that crosses into the C++ addon, in one place.
- * Rules of this boundary: plain data and opaque handles only; every field present (`T | null`, no defaults here);
- * tensors are dense Float32Array in PyTorch's layout (NCHW, OIHW) with an explicit shape; every call that computes
- * runs on the engine's own thread and returns a promise; a rejected promise carries an Error with a `code`.
+ * Every function and plain-data type that crosses into the C++ addon, in one place. Rules of this
+ * boundary: plain data and opaque handles only; every field present (`T | null`, no defaults here);
+ * tensors are dense Float32Array in PyTorch's layout (NCHW, OIHW) with an explicit shape; every
+ * call that computes runs on the engine's own thread and returns a promise; a rejected promise
+ * carries an Error with a `code`.
  */
 
 /** Dense float32 tensor, row-major, PyTorch layout. */
@@ -21,7 +22,9 @@ export interface PhaseDto {
 export type NativePrecision = 'float32' | 'bfloat16';
 
 export interface EngineOptionsDto {
-  /** "cpu", "cuda", "cuda:N", "auto" or "reference" (plain loops, slow; the oracle of the tests). */
+  /**
+   * "cpu", "cuda", "cuda:N", "auto" or "reference" (plain loops, slow; the oracle of the tests).
+   */
   backend: string;
   /** 0: all cores this process may use. */
   threads: number;
@@ -64,13 +67,19 @@ export interface GpusDto {
   };
 }
 
-/** A model's files: config.json's text and its safetensors shards (one for a single file), absolute paths. */
+/**
+ * A model's files: config.json's text and its safetensors shards (one for a single file), absolute
+ * paths.
+ */
 export interface ModelSourceDto {
   config: string;
   weights: string[];
   /** Named in errors, e.g. ".../unet". */
   label: string;
-  /** LoRA files that loading adds to the weights, each times its scale; a trainer with `lora` goes on from the only one. */
+  /**
+   * LoRA files that loading adds to the weights, each times its scale; a trainer with `lora` goes
+   * on from the only one.
+   */
   adapters?: { path: string; scale: number }[];
 }
 
@@ -116,10 +125,16 @@ export interface SampleRequestDto {
   /** (B, T, D) text embeddings of the prompts and (1, T, D) of the empty prompt. */
   cond: TensorDto;
   uncond: TensorDto;
-  /** Of models with the text_time embedding (SDXL) alone, null otherwise: pooled embeddings (B, P) and (1, P). */
+  /**
+   * Of models with the text_time embedding (SDXL) alone, null otherwise: pooled embeddings (B, P)
+   * and (1, P).
+   */
   condPooled: TensorDto | null;
   uncondPooled: TensorDto | null;
-  /** Original height and width, crop's top and left, target height and width that images are drawn for; empty without text_time. */
+  /**
+   * Original height and width, crop's top and left, target height and width that images are drawn
+   * for; empty without text_time.
+   */
   timeIds: number[];
   /** One seed per image (PyTorch's CPU generator). */
   seeds: bigint[];
@@ -145,7 +160,10 @@ export interface TrainerOptionsDto {
   /** "spin_logistic", "spin_hinge", "spin_ipo" or "sft". */
   objective: string;
   beta: number;
-  /** Share of the winner's improvement that the loser's gradient must leave, 0 to 1; null: no safeguard. */
+  /**
+   * Share of the winner's improvement that the loser's gradient must leave, 0 to 1; null: no
+   * safeguard.
+   */
   safeguard: number | null;
   /** SFT only; 0: every timestep weighs the same. */
   minSnrGamma: number;
@@ -166,7 +184,10 @@ export interface TrainerOptionsDto {
   emaDecay: number;
   /** Less memory for one more forward per step; the same results. */
   activationCheckpointing: boolean;
-  /** Train adapters of these linear layers (names, whole or their end) on the frozen weights; null: train the weights. */
+  /**
+   * Train adapters of these linear layers (names, whole or their end) on the frozen weights; null:
+   * train the weights.
+   */
   lora: { rank: number; alpha: number; targets: string[] } | null;
   /** Key of the counter-based generator, with the iteration. */
   seed: bigint;
@@ -182,11 +203,16 @@ export interface RankGroupDto {
   address: string;
   /** The group's name; connections of others are refused. */
   token: string;
-  /** For the whole of connecting; later for a rank that is connected and silent. Then calls reject with "UNAVAILABLE". */
+  /**
+   * For the whole of connecting; later for a rank that is connected and silent. Then calls reject
+   * with "UNAVAILABLE".
+   */
   timeoutSeconds: number;
 }
 
-/** One micro-batch. Noise and timesteps are drawn inside from (seed, iteration, step, sample index). */
+/**
+ * One micro-batch. Noise and timesteps are drawn inside from (seed, iteration, step, sample index).
+ */
 export interface TrainBatchDto {
   /** Optimiser step this belongs to, from 0. */
   step: number;
@@ -194,9 +220,15 @@ export interface TrainBatchDto {
   offset: number;
   /** Sum over a step's micro-batches of their sizes, on all ranks: the loss is the mean over it. */
   stepBatchSize: number;
-  /** This rank's last micro-batch of the step: gradients are summed over the ranks during its backward. */
+  /**
+   * This rank's last micro-batch of the step: gradients are summed over the ranks during its
+   * backward.
+   */
   last: boolean;
-  /** Do not wait for a device: what the micro-batch gives is told by trainApply() where that saves time. */
+  /**
+   * Do not wait for a device: what the micro-batch gives is told by trainApply() where that saves
+   * time.
+   */
   later: boolean;
   /** (B, C, h, w), already scaled latents (posterior mean or draw, times scaling_factor). */
   real: TensorDto;
@@ -206,15 +238,22 @@ export interface TrainBatchDto {
   text: TensorDto;
   /** Of this step; null: the trainer's. */
   beta: number | null;
-  /** Of models with the text_time embedding (SDXL) alone, null otherwise: (B, P), and (B, 6) as in SampleRequestDto.timeIds. */
+  /**
+   * Of models with the text_time embedding (SDXL) alone, null otherwise: (B, P), and (B, 6) as in
+   * SampleRequestDto.timeIds.
+   */
   pooled: TensorDto | null;
   timeIds: TensorDto | null;
 }
 
 export interface TrainErrorsDto {
-  /** Sum over the micro-batch of per-pair losses divided by stepBatchSize: add over micro-batches. */
+  /**
+   * Sum over the micro-batch of per-pair losses divided by stepBatchSize: add over micro-batches.
+   */
   loss: number;
-  /** The same of the safeguard's factor on generated images' gradients: 1 without one, 0 for SFT. */
+  /**
+   * The same of the safeguard's factor on generated images' gradients: 1 without one, 0 for SFT.
+   */
   loserScale: number;
   /** Per element, float32; the last three are empty for SFT. */
   errorReal: Float32Array;
@@ -259,7 +298,13 @@ export interface BenchOptionsDto {
   profile: boolean;
 }
 
-export type BenchValue = string | number | boolean | null | BenchValue[] | { [key: string]: BenchValue };
+export type BenchValue =
+  | string
+  | number
+  | boolean
+  | null
+  | BenchValue[]
+  | { [key: string]: BenchValue };
 
 export interface BenchResultDto {
   /** The keys of the PyTorch peer's line, and `profile` when it was asked for. */
@@ -269,14 +314,19 @@ export interface BenchResultDto {
 }
 
 /**
- * How an image comes to a judge's size. "transformers": CLIPImageProcessor, Pillow's bicubic of the shortest edge, centre crop;
- * "torchvision": the same but for how a crop's odd offset is rounded; "tensor": bicubic of floats without antialiasing, longest edge, padded
- * with zeros (HPSv2's code under torchvision up to 0.16); "tensor_antialias": the same with antialiasing (torchvision 0.17 and later).
+ * How an image comes to a judge's size. "transformers": CLIPImageProcessor, Pillow's bicubic of the
+ * shortest edge, centre crop; "torchvision": the same but for how a crop's odd offset is rounded;
+ * "tensor": bicubic of floats without antialiasing, longest edge, padded with zeros (HPSv2's code
+ * under torchvision up to 0.16); "tensor_antialias": the same with antialiasing (torchvision 0.17
+ * and later).
  */
 export type PreprocessMethod = 'transformers' | 'torchvision' | 'tensor' | 'tensor_antialias';
 
 export interface ImagePreprocessDto {
-  /** Shortest edge after the resize (the longest one with the tensor methods), and the crop (pixels). */
+  /**
+   * Shortest edge after the resize (the longest one with the tensor methods), and the crop
+   * (pixels).
+   */
   resize: number;
   cropHeight: number;
   cropWidth: number;
@@ -296,11 +346,24 @@ export interface NativeAddon {
   cancel(handle: CancelHandle): void;
   release(handle: object): void;
 
-  loadUnet(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<UnetHandle>;
+  loadUnet(
+    engine: EngineHandle,
+    source: ModelSourceDto,
+    precision: NativePrecision,
+  ): Promise<UnetHandle>;
   unetInfo(unet: UnetHandle): UnetInfoDto;
   /** One forward: sample (B,C,h,w), timesteps (B), text (B,T,D) -> (B,C,h,w). */
-  unetForward(unet: UnetHandle, sample: TensorDto, timesteps: number[], text: TensorDto): Promise<TensorDto>;
-  loadVae(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<VaeHandle>;
+  unetForward(
+    unet: UnetHandle,
+    sample: TensorDto,
+    timesteps: number[],
+    text: TensorDto,
+  ): Promise<TensorDto>;
+  loadVae(
+    engine: EngineHandle,
+    source: ModelSourceDto,
+    precision: NativePrecision,
+  ): Promise<VaeHandle>;
   /** pixels (B,3,H,W) in [-1,1] -> mean and logvar (B,C,h,w), unscaled. */
   vaeEncode(
     vae: VaeHandle,
@@ -308,24 +371,56 @@ export interface NativeAddon {
     cancel: CancelHandle | null,
   ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
   /** latents (B,C,h,w), unscaled -> pixels (B,3,H,W), nominally in [-1,1], not clamped. */
-  vaeDecode(vae: VaeHandle, latents: TensorDto, cancel: CancelHandle | null): Promise<{ pixels: TensorDto; phases: PhaseDto[] }>;
-  loadClipText(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ClipTextHandle>;
-  /** ids (B,T) -> last hidden state (B,T,D) after the final norm, penultimate (B,T,D), pooled (B,D), projected where the class is CLIPTextModelWithProjection. */
+  vaeDecode(
+    vae: VaeHandle,
+    latents: TensorDto,
+    cancel: CancelHandle | null,
+  ): Promise<{ pixels: TensorDto; phases: PhaseDto[] }>;
+  loadClipText(
+    engine: EngineHandle,
+    source: ModelSourceDto,
+    precision: NativePrecision,
+  ): Promise<ClipTextHandle>;
+  /**
+   * ids (B,T) -> last hidden state (B,T,D) after the final norm, penultimate (B,T,D), pooled (B,D),
+   * projected where the class is CLIPTextModelWithProjection.
+   */
   clipTextEncode(
     model: ClipTextHandle,
     ids: Int32Array,
     batch: number,
     cancel: CancelHandle | null,
-  ): Promise<{ lastHiddenState: TensorDto; penultimate: TensorDto; pooled: TensorDto; phases: PhaseDto[] }>;
-  loadClip(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ClipHandle>;
+  ): Promise<{
+    lastHiddenState: TensorDto;
+    penultimate: TensorDto;
+    pooled: TensorDto;
+    phases: PhaseDto[];
+  }>;
+  loadClip(
+    engine: EngineHandle,
+    source: ModelSourceDto,
+    precision: NativePrecision,
+  ): Promise<ClipHandle>;
   /** Projected, L2-normalised embeddings (B,P). */
   clipImageEmbed(model: ClipHandle, pixels: TensorDto): Promise<TensorDto>;
   clipTextEmbed(model: ClipHandle, ids: Int32Array, batch: number): Promise<TensorDto>;
   /** exp(logit_scale). */
   clipLogitScale(model: ClipHandle): number;
-  loadImageReward(engine: EngineHandle, source: ModelSourceDto, precision: NativePrecision): Promise<ImageRewardHandle>;
-  /** pixels (B,3,H,W), preprocessed; ids and mask (B,T), the mask ones and then zeros -> rewards (B). */
-  imageRewardScore(model: ImageRewardHandle, pixels: TensorDto, ids: Int32Array, mask: Int32Array): Promise<Float32Array>;
+  loadImageReward(
+    engine: EngineHandle,
+    source: ModelSourceDto,
+    precision: NativePrecision,
+  ): Promise<ImageRewardHandle>;
+  /**
+   * pixels (B,3,H,W), preprocessed; ids and mask (B,T), the mask ones and then zeros -> rewards
+   * (B).
+   */
+  imageRewardScore(
+    model: ImageRewardHandle,
+    pixels: TensorDto,
+    ids: Int32Array,
+    mask: Int32Array,
+  ): Promise<Float32Array>;
   loadAesthetic(engine: EngineHandle, source: ModelSourceDto): Promise<AestheticHandle>;
   /** embeds (B,P), L2-normalised -> (B). */
   aestheticScore(model: AestheticHandle, embeds: TensorDto): Promise<Float32Array>;
@@ -350,26 +445,55 @@ export interface NativeAddon {
     ranks: RankGroupDto | null,
     cancel: CancelHandle | null,
   ): Promise<TrainerHandle>;
-  trainAccumulate(trainer: TrainerHandle, batch: TrainBatchDto, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
-  /** Takes a micro-batch to the device while it is at work; the next trainAccumulateStaged() computes it, with its own beta. */
-  trainStage(trainer: TrainerHandle, batch: TrainBatchDto): Promise<void>;
-  trainAccumulateStaged(trainer: TrainerHandle, beta: number | null, cancel: CancelHandle | null): Promise<TrainBatchResultDto>;
+  trainAccumulate(
+    trainer: TrainerHandle,
+    batch: TrainBatchDto,
+    cancel: CancelHandle | null,
+  ): Promise<TrainBatchResultDto>;
   /**
-   * Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate, which is multiplied by the scale. Rejects with code
-   * "DIVERGED" on a non-finite norm or a loss told later, and changes nothing.
+   * Takes a micro-batch to the device while it is at work; the next trainAccumulateStaged()
+   * computes it, with its own beta.
    */
-  trainApply(trainer: TrainerHandle, step: number, learningRateScale: number, cancel: CancelHandle | null): Promise<TrainStepResultDto>;
-  /** Rank 0's weights, moments and average to all ranks; every rank calls it once before its first step. Alone: nothing. */
+  trainStage(trainer: TrainerHandle, batch: TrainBatchDto): Promise<void>;
+  trainAccumulateStaged(
+    trainer: TrainerHandle,
+    beta: number | null,
+    cancel: CancelHandle | null,
+  ): Promise<TrainBatchResultDto>;
+  /**
+   * Clip, AdamW, EMA, zero gradients; `step` from 0 gives the learning rate, which is multiplied by
+   * the scale. Rejects with code "DIVERGED" on a non-finite norm or a loss told later, and changes
+   * nothing.
+   */
+  trainApply(
+    trainer: TrainerHandle,
+    step: number,
+    learningRateScale: number,
+    cancel: CancelHandle | null,
+  ): Promise<TrainStepResultDto>;
+  /**
+   * Rank 0's weights, moments and average to all ranks; every rank calls it once before its first
+   * step. Alone: nothing.
+   */
   trainShareState(trainer: TrainerHandle, cancel: CancelHandle | null): Promise<void>;
-  /** Rejects, naming the rank, where one's state is not the same bytes as rank 0's. Alone: nothing. */
+  /**
+   * Rejects, naming the rank, where one's state is not the same bytes as rank 0's. Alone: nothing.
+   */
   trainVerifyRanks(trainer: TrainerHandle, cancel: CancelHandle | null): Promise<void>;
-  /** weights.*, adam_m.*, adam_v.*, ema.* as float32 safetensors with `metadata`; written and fsynced at `path`. */
-  trainSaveState(trainer: TrainerHandle, path: string, metadata: Record<string, string>): Promise<void>;
+  /**
+   * weights.*, adam_m.*, adam_v.*, ema.* as float32 safetensors with `metadata`; written and
+   * fsynced at `path`.
+   */
+  trainSaveState(
+    trainer: TrainerHandle,
+    path: string,
+    metadata: Record<string, string>,
+  ): Promise<void>;
   /** Returns the metadata that was saved. */
   trainLoadState(trainer: TrainerHandle, path: string): Promise<Record<string, string>>;
   /**
-   * The whole U-Net, adapters added up, or its moving average, as diffusers' diffusion_pytorch_model.safetensors, float32, written and
-   * fsynced at `path`.
+   * The whole U-Net, adapters added up, or its moving average, as diffusers'
+   * diffusion_pytorch_model.safetensors, float32, written and fsynced at `path`.
    */
   trainExport(trainer: TrainerHandle, path: string, averaged: boolean): Promise<void>;
   /** The adapters of a trainer with `lora`, as diffusers' pytorch_lora_weights.safetensors. */
@@ -378,12 +502,37 @@ export interface NativeAddon {
   /** Seconds of a small SPIN step per precision, measured now: what "auto" decides from. */
   measurePrecision(engine: EngineHandle): Promise<{ float32: number; bfloat16: number }>;
   /** RGB bytes (H,W,3) -> (1,3,crop,crop) float32, as `spec.method` says. */
-  preprocessImage(rgb: Uint8Array, width: number, height: number, spec: ImagePreprocessDto): Float32Array;
-  /** PIL-compatible antialiased resize: filter "bilinear", "bicubic" or "lanczos"; RGB bytes in and out. */
-  resizeImage(rgb: Uint8Array, width: number, height: number, toWidth: number, toHeight: number, filter: string): Uint8Array;
-  /** Kinds unet, vae, clip_text, clip, image_reward, scheduler, train_step, rng; others are replayed in TypeScript. */
-  parity(engine: EngineHandle, directory: string, precision: NativePrecision): Promise<ParityLineDto[]>;
+  preprocessImage(
+    rgb: Uint8Array,
+    width: number,
+    height: number,
+    spec: ImagePreprocessDto,
+  ): Float32Array;
+  /**
+   * PIL-compatible antialiased resize: filter "bilinear", "bicubic" or "lanczos"; RGB bytes in and
+   * out.
+   */
+  resizeImage(
+    rgb: Uint8Array,
+    width: number,
+    height: number,
+    toWidth: number,
+    toHeight: number,
+    filter: string,
+  ): Uint8Array;
+  /**
+   * Kinds unet, vae, clip_text, clip, image_reward, scheduler, train_step, rng; others are replayed
+   * in TypeScript.
+   */
+  parity(
+    engine: EngineHandle,
+    directory: string,
+    precision: NativePrecision,
+  ): Promise<ParityLineDto[]>;
   bench(engine: EngineHandle, options: BenchOptionsDto): Promise<BenchResultDto>;
-  /** Reads config and safetensors headers: parameter names and shapes against the architecture. Throws what loading would throw. */
+  /**
+   * Reads config and safetensors headers: parameter names and shapes against the architecture.
+   * Throws what loading would throw.
+   */
   inspectModel(kind: InspectedKind, source: ModelSourceDto): { parameters: number };
 }

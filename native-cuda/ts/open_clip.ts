@@ -1,4 +1,7 @@
-/** Checkpoints in open_clip's layout (HPSv2, LAION's CLIP): what transformers' config would say, told from shapes and open_clip_config.json. */
+/**
+ * Checkpoints in open_clip's layout (HPSv2, LAION's CLIP): what transformers' config would say,
+ * told from shapes and open_clip_config.json.
+ */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { invalid } from './errors.js';
@@ -13,12 +16,17 @@ export function isOpenClipHeader(header: ReadonlyMap<string, HeaderTensor>): boo
 }
 
 /**
- * A config of transformers' CLIPModel with which the engine loads `file`. Heads and activation are in no tensor: they come from
- * open_clip_config.json beside the file, and are known without it for ViT-H-14 alone (HPSv2, LAION-2B).
+ * A config of transformers' CLIPModel with which the engine loads `file`. Heads and activation are
+ * in no tensor: they come from open_clip_config.json beside the file, and are known without it for
+ * ViT-H-14 alone (HPSv2, LAION-2B).
  */
 export function openClipSource(file: string): ModelSourceDto {
   const header = readSafetensorsHeader(file);
-  if (!isOpenClipHeader(header)) throw invalid(file, `expected open_clip's tensors (visual.conv1.weight), got none of that name`);
+  if (!isOpenClipHeader(header))
+    throw invalid(
+      file,
+      `expected open_clip's tensors (visual.conv1.weight), got none of that name`,
+    );
   const prefix = header.has(marks[1] ?? '') ? 'module.' : '';
   const shape = (name: string): number[] => {
     const found = header.get(`${prefix}${name}`) ?? header.get(`${prefix}text.${name}`);
@@ -27,7 +35,11 @@ export function openClipSource(file: string): ModelSourceDto {
   };
   const dimension = (name: string, index: number): number => {
     const value = shape(name)[index];
-    if (value === undefined) throw invalid(file, `${name}: expected at least ${index + 1} dimensions, got shape ${describe(shape(name))}`);
+    if (value === undefined)
+      throw invalid(
+        file,
+        `${name}: expected at least ${index + 1} dimensions, got shape ${describe(shape(name))}`,
+      );
     return value;
   };
   const layers = (part: string): number => {
@@ -43,7 +55,12 @@ export function openClipSource(file: string): ModelSourceDto {
   const patch = dimension('visual.conv1.weight', 2);
   const textWidth = dimension('token_embedding.weight', 1);
   const side = Math.round(Math.sqrt(dimension('visual.positional_embedding', 0) - 1));
-  const { visionHeads, textHeads, activation } = readSettings(file, width, layers('visual.'), textWidth);
+  const { visionHeads, textHeads, activation } = readSettings(
+    file,
+    width,
+    layers('visual.'),
+    textWidth,
+  );
   const config = {
     model_type: 'clip',
     projection_dim: dimension('text_projection', 1),
@@ -78,10 +95,16 @@ interface Settings {
   activation: 'gelu' | 'quick_gelu';
 }
 
-function readSettings(file: string, width: number, visionLayers: number, textWidth: number): Settings {
+function readSettings(
+  file: string,
+  width: number,
+  visionLayers: number,
+  textWidth: number,
+): Settings {
   const settingsFile = join(dirname(file), 'open_clip_config.json');
   if (existsSync(settingsFile)) return readOpenClipConfig(settingsFile, width);
-  if (width === 1280 && visionLayers === 32 && textWidth === 1024) return { visionHeads: 16, textHeads: 16, activation: 'gelu' };
+  if (width === 1280 && visionLayers === 32 && textWidth === 1024)
+    return { visionHeads: 16, textHeads: 16, activation: 'gelu' };
   throw invalid(
     file,
     `expected open_clip_config.json beside it, since tensors do not say how many heads a model has (known without it: ViT-H-14), got none`,
@@ -101,7 +124,15 @@ function readOpenClipConfig(file: string, width: number): Settings {
   const headWidth = vision['head_width'] ?? 64;
   const heads = text['heads'] ?? 8;
   if (typeof headWidth !== 'number' || headWidth < 1 || width % headWidth !== 0)
-    throw invalid(file, `vision_cfg.head_width: expected a divisor of the width ${width}, got ${describe(headWidth)}`);
-  if (typeof heads !== 'number') throw invalid(file, `text_cfg.heads: expected a number, got ${describe(heads)}`);
-  return { visionHeads: width / headWidth, textHeads: heads, activation: model['quick_gelu'] === true ? 'quick_gelu' : 'gelu' };
+    throw invalid(
+      file,
+      `vision_cfg.head_width: expected a divisor of the width ${width}, got ${describe(headWidth)}`,
+    );
+  if (typeof heads !== 'number')
+    throw invalid(file, `text_cfg.heads: expected a number, got ${describe(heads)}`);
+  return {
+    visionHeads: width / headWidth,
+    textHeads: heads,
+    activation: model['quick_gelu'] === true ? 'quick_gelu' : 'gelu',
+  };
 }

@@ -1,4 +1,12 @@
-import { cpSync, mkdtempSync, renameSync, rmSync, truncateSync, writeFileSync, readFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  readFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,11 +20,17 @@ const scenes = fileURLToPath(new URL('../../examples/scenes', import.meta.url));
 const folders: string[] = [];
 afterEach(() => folders.splice(0).forEach((folder) => rmSync(folder, { recursive: true })));
 
-/** A copy of the demo's pipeline whose weights are empty files: reading a pipeline opens none of them. */
+/**
+ * A copy of the demo's pipeline whose weights are empty files: reading a pipeline opens none of
+ * them.
+ */
 function copy(model = 'tiny-sd'): string {
   const folder = join(mkdtempSync(join(tmpdir(), 'pipeline-')), model);
   folders.push(join(folder, '..'));
-  cpSync(join(scenes, model), folder, { recursive: true, filter: (file) => !file.endsWith('.safetensors') });
+  cpSync(join(scenes, model), folder, {
+    recursive: true,
+    filter: (file) => !file.endsWith('.safetensors'),
+  });
   for (const file of model === 'tiny-sd'
     ? ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model']
     : ['model']) {
@@ -26,26 +40,56 @@ function copy(model = 'tiny-sd'): string {
 }
 
 function edit(file: string, change: JsonObject): void {
-  writeFileSync(file, stringifyJson({ ...(parseJson(readFileSync(file, 'utf8'), file) as JsonObject), ...change }));
+  writeFileSync(
+    file,
+    stringifyJson({ ...(parseJson(readFileSync(file, 'utf8'), file) as JsonObject), ...change }),
+  );
 }
 
 describe('readPipeline', () => {
   it("reads the demo's pipeline", () => {
     const pipeline = readPipeline(copy());
-    expect(pipeline).toMatchObject({ textTokens: 32, textWidth: 128, sampleSize: 16, warnings: [] });
-    expect(pipeline.vaeScaling).toEqual({ scalingFactor: 0.8186872005462646, shiftFactor: 0, scale: 4, latentChannels: 4 });
+    expect(pipeline).toMatchObject({
+      textTokens: 32,
+      textWidth: 128,
+      sampleSize: 16,
+      warnings: [],
+    });
+    expect(pipeline.vaeScaling).toEqual({
+      scalingFactor: 0.8186872005462646,
+      shiftFactor: 0,
+      scale: 4,
+      latentChannels: 4,
+    });
     expect(pipeline.scheduler['_class_name']).toBe('PNDMScheduler');
   });
 
   it('finds sharded weights and variants', () => {
     const folder = copy();
     const unet = join(folder, 'unet');
-    renameSync(join(unet, 'diffusion_pytorch_model.safetensors'), join(unet, 'diffusion_pytorch_model.fp16.safetensors'));
-    expect(readPipeline(folder).unet.weights).toEqual([join(unet, 'diffusion_pytorch_model.fp16.safetensors')]);
+    renameSync(
+      join(unet, 'diffusion_pytorch_model.safetensors'),
+      join(unet, 'diffusion_pytorch_model.fp16.safetensors'),
+    );
+    expect(readPipeline(folder).unet.weights).toEqual([
+      join(unet, 'diffusion_pytorch_model.fp16.safetensors'),
+    ]);
     for (const part of ['b', 'a']) writeFileSync(join(unet, `${part}.safetensors`), '');
-    const index = { weight_map: { 'x.weight': 'b.safetensors', 'y.weight': 'a.safetensors', 'y.bias': 'a.safetensors' } };
-    writeFileSync(join(unet, 'diffusion_pytorch_model.safetensors.index.json'), JSON.stringify(index));
-    expect(readPipeline(folder).unet.weights).toEqual([join(unet, 'a.safetensors'), join(unet, 'b.safetensors')]);
+    const index = {
+      weight_map: {
+        'x.weight': 'b.safetensors',
+        'y.weight': 'a.safetensors',
+        'y.bias': 'a.safetensors',
+      },
+    };
+    writeFileSync(
+      join(unet, 'diffusion_pytorch_model.safetensors.index.json'),
+      JSON.stringify(index),
+    );
+    expect(readPipeline(folder).unet.weights).toEqual([
+      join(unet, 'a.safetensors'),
+      join(unet, 'b.safetensors'),
+    ]);
   });
 
   it.each<[string, (folder: string) => void, RegExp]>([
@@ -54,7 +98,11 @@ describe('readPipeline', () => {
       (f) => rmSync(f, { recursive: true }),
       /tiny-sd: expected a pipeline folder in diffusers format, got no such folder/,
     ],
-    ['a missing index', (f) => rmSync(join(f, 'model_index.json')), /model_index\.json: expected a readable file, got no such file/],
+    [
+      'a missing index',
+      (f) => rmSync(join(f, 'model_index.json')),
+      /model_index\.json: expected a readable file, got no such file/,
+    ],
     [
       'another pipeline',
       (f) => edit(join(f, 'model_index.json'), { _class_name: 'FluxPipeline' }),
@@ -62,7 +110,8 @@ describe('readPipeline', () => {
     ],
     [
       'another text encoder',
-      (f) => edit(join(f, 'model_index.json'), { text_encoder: ['transformers', 'T5EncoderModel'] }),
+      (f) =>
+        edit(join(f, 'model_index.json'), { text_encoder: ['transformers', 'T5EncoderModel'] }),
       /text_encoder: expected CLIPTextModel, got/,
     ],
     [
@@ -80,7 +129,11 @@ describe('readPipeline', () => {
       (f) => edit(join(f, 'unet/config.json'), { cross_attention_dim: 768 }),
       /cross_attention_dim: expected 128 .* got 768/,
     ],
-    ['a mismatched channel count', (f) => edit(join(f, 'unet/config.json'), { in_channels: 9 }), /in_channels: expected 4 .* got 9/],
+    [
+      'a mismatched channel count',
+      (f) => edit(join(f, 'unet/config.json'), { in_channels: 9 }),
+      /in_channels: expected 4 .* got 9/,
+    ],
     [
       'a U-Net that predicts a variance',
       (f) => edit(join(f, 'unet/config.json'), { out_channels: 8 }),
@@ -91,10 +144,18 @@ describe('readPipeline', () => {
       (f) => edit(join(f, 'unet/config.json'), { addition_embed_type: 'text_time' }),
       /addition_embed_type: expected null in a StableDiffusionPipeline, got "text_time"/,
     ],
-    ['a broken config', (f) => truncateSync(join(f, 'unet/config.json'), 20), /unet\/config\.json: expected JSON/],
+    [
+      'a broken config',
+      (f) => truncateSync(join(f, 'unet/config.json'), 20),
+      /unet\/config\.json: expected JSON/,
+    ],
     [
       'pickle files',
-      (f) => renameSync(join(f, 'vae/diffusion_pytorch_model.safetensors'), join(f, 'vae/diffusion_pytorch_model.bin')),
+      (f) =>
+        renameSync(
+          join(f, 'vae/diffusion_pytorch_model.safetensors'),
+          join(f, 'vae/diffusion_pytorch_model.bin'),
+        ),
       /vae\/diffusion_pytorch_model\.bin: pickle files are refused/,
     ],
     [
@@ -106,7 +167,10 @@ describe('readPipeline', () => {
       'an index that leaves the folder',
       (f) => {
         rmSync(join(f, 'unet/diffusion_pytorch_model.safetensors'));
-        writeFileSync(join(f, 'unet/diffusion_pytorch_model.safetensors.index.json'), '{"weight_map":{"a":"../../x.safetensors"}}');
+        writeFileSync(
+          join(f, 'unet/diffusion_pytorch_model.safetensors.index.json'),
+          '{"weight_map":{"a":"../../x.safetensors"}}',
+        );
       },
       /weight_map\.a: expected the name of a safetensors file in the same folder/,
     ],
@@ -120,14 +184,24 @@ describe('readPipeline', () => {
 
 it('resolves a scheduler from the pipeline, a class name and overrides', () => {
   const base = { _class_name: 'PNDMScheduler', beta_start: 0.1, lambda_min_clipped: -Infinity };
-  expect(resolveScheduler(base, '', '')).toBe('{"_class_name":"PNDMScheduler","beta_start":0.1,"lambda_min_clipped":-Infinity}');
+  expect(resolveScheduler(base, '', '')).toBe(
+    '{"_class_name":"PNDMScheduler","beta_start":0.1,"lambda_min_clipped":-Infinity}',
+  );
   expect(resolveScheduler(base, 'DDIMScheduler', '{"beta_start":0.2}')).toBe(
     '{"_class_name":"DDIMScheduler","beta_start":0.2,"lambda_min_clipped":-Infinity,"clip_sample":false}',
   );
-  expect(resolveScheduler({ ...base, clip_sample: true }, 'DDIMScheduler', '')).toContain('"clip_sample":true');
-  expect(resolveScheduler({ _class_name: 'DDIMScheduler' }, 'DDIMScheduler', '')).toBe('{"_class_name":"DDIMScheduler"}');
-  expect(() => resolveScheduler(base, 'DDIM', '')).toThrow(/scheduler: _class_name: expected DDIMScheduler.*got "DDIM"/);
-  expect(() => resolveScheduler(base, '', '[1]')).toThrow(/scheduler_overrides_json: expected a JSON object/);
+  expect(resolveScheduler({ ...base, clip_sample: true }, 'DDIMScheduler', '')).toContain(
+    '"clip_sample":true',
+  );
+  expect(resolveScheduler({ _class_name: 'DDIMScheduler' }, 'DDIMScheduler', '')).toBe(
+    '{"_class_name":"DDIMScheduler"}',
+  );
+  expect(() => resolveScheduler(base, 'DDIM', '')).toThrow(
+    /scheduler: _class_name: expected DDIMScheduler.*got "DDIM"/,
+  );
+  expect(() => resolveScheduler(base, '', '[1]')).toThrow(
+    /scheduler_overrides_json: expected a JSON object/,
+  );
 });
 
 describe('CLIP folders', () => {

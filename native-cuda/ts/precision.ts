@@ -14,8 +14,13 @@ export function faster(seconds: { float32: number; bfloat16: number }): NativePr
   return seconds.bfloat16 < seconds.float32 * worthwhile ? 'bfloat16' : 'float32';
 }
 
-/** "auto": bfloat16 where a training step is at least a tenth faster in it, measured here and now. Keep the answer: a second measurement may differ. */
-export async function choosePrecision(engine: Pick<Engine, 'measurePrecision' | 'info'>): Promise<PrecisionChoice> {
+/**
+ * "auto": bfloat16 where a training step is at least a tenth faster in it, measured here and now.
+ * Keep the answer: a second measurement may differ.
+ */
+export async function choosePrecision(
+  engine: Pick<Engine, 'measurePrecision' | 'info'>,
+): Promise<PrecisionChoice> {
   const seconds = await engine.measurePrecision();
   const { float32, bfloat16 } = seconds;
   const precision = faster(seconds);

@@ -1,8 +1,29 @@
-/** Writes safetensors files a chunk at a time, whole or cut into shards with an index, as diffusers and transformers name them. */
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+/**
+ * Writes safetensors files a chunk at a time, whole or cut into shards with an index, as diffusers
+ * and transformers name them.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
-export type FileDtype = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL';
+export type FileDtype =
+  | 'F64'
+  | 'F32'
+  | 'F16'
+  | 'BF16'
+  | 'I64'
+  | 'I32'
+  | 'I16'
+  | 'I8'
+  | 'U8'
+  | 'BOOL';
 
 export const dtypeBytes: Readonly<Record<FileDtype, number>> = {
   F64: 8,
@@ -33,7 +54,9 @@ export function tensorBytes({ dtype, shape }: Pick<TensorSource, 'dtype' | 'shap
 export function writeSafetensorsFile(path: string, tensors: readonly TensorSource[]): void {
   const header: Record<string, unknown> = { __metadata__: { format: 'pt' } };
   // Wider types first, then by name: every tensor is aligned.
-  const sorted = [...tensors].sort((a, b) => dtypeBytes[b.dtype] - dtypeBytes[a.dtype] || (a.name < b.name ? -1 : 1));
+  const sorted = [...tensors].sort(
+    (a, b) => dtypeBytes[b.dtype] - dtypeBytes[a.dtype] || (a.name < b.name ? -1 : 1),
+  );
   let at = 0;
   for (const tensor of sorted) {
     const end = at + tensorBytes(tensor);
@@ -57,7 +80,9 @@ export function writeSafetensorsFile(path: string, tensors: readonly TensorSourc
         written += chunk.byteLength;
       }
       if (written !== tensorBytes(tensor))
-        throw new RangeError(`${path}: ${tensor.name}: expected ${tensorBytes(tensor)} bytes, got ${written}`);
+        throw new RangeError(
+          `${path}: ${tensor.name}: expected ${tensorBytes(tensor)} bytes, got ${written}`,
+        );
     }
     fsyncSync(file);
   } catch (error) {
@@ -70,7 +95,8 @@ export function writeSafetensorsFile(path: string, tensors: readonly TensorSourc
 }
 
 function writeAll(file: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.byteLength; ) done += writeSync(file, bytes, done, Math.min(bytes.byteLength - done, 1 << 30));
+  for (let done = 0; done < bytes.byteLength; )
+    done += writeSync(file, bytes, done, Math.min(bytes.byteLength - done, 1 << 30));
 }
 
 /** "<stem>[.variant].safetensors", or shards of at most `shardBytes` and their index. */
@@ -107,7 +133,13 @@ export function writeWeights(
     return join(directory, file);
   });
   const total = tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0);
-  const index = variant === undefined ? `${stem}.safetensors.index.json` : `${stem}.safetensors.index.${variant}.json`;
-  writeFileSync(join(directory, index), `${JSON.stringify({ metadata: { total_size: total }, weight_map: map }, null, 2)}\n`);
+  const index =
+    variant === undefined
+      ? `${stem}.safetensors.index.json`
+      : `${stem}.safetensors.index.${variant}.json`;
+  writeFileSync(
+    join(directory, index),
+    `${JSON.stringify({ metadata: { total_size: total }, weight_map: map }, null, 2)}\n`,
+  );
   return files;
 }

@@ -1,4 +1,7 @@
-/** Text to image: a loaded text encoder and VAE, and any U-Net that fits them: prompts -> embeddings -> latents -> pixels. */
+/**
+ * Text to image: a loaded text encoder and VAE, and any U-Net that fits them: prompts -> embeddings
+ * -> latents -> pixels.
+ */
 import type { Engine } from './engine.js';
 import { EngineError, invalid } from './errors.js';
 import type { ClipText, Unet, Vae } from './models.js';
@@ -25,7 +28,10 @@ export function rows(tensor: TensorDto, from: number, count: number): TensorDto 
   const size = rest.reduce((product, n) => product * n, 1);
   if (from < 0 || count < 0 || from + count > batch)
     throw invalid('rows', `expected a range within ${batch}, got [${from}, ${from + count})`);
-  return { data: tensor.data.subarray(from * size, (from + count) * size), shape: [count, ...rest] };
+  return {
+    data: tensor.data.subarray(from * size, (from + count) * size),
+    shape: [count, ...rest],
+  };
 }
 
 export function concatRows(tensors: readonly TensorDto[]): TensorDto {
@@ -37,16 +43,28 @@ export function concatRows(tensors: readonly TensorDto[]): TensorDto {
     data.set(tensor.data, at);
     at += tensor.data.length;
   }
-  return { data, shape: [tensors.reduce((total, tensor) => total + (tensor.shape[0] ?? 0), 0), ...first.shape.slice(1)] };
+  return {
+    data,
+    shape: [
+      tensors.reduce((total, tensor) => total + (tensor.shape[0] ?? 0), 0),
+      ...first.shape.slice(1),
+    ],
+  };
 }
 
 /** Posterior -> what the U-Net sees. */
 export function scaleLatents(latents: TensorDto, vae: VaeScaling): TensorDto {
-  return { data: latents.data.map((x) => (x - vae.shiftFactor) * vae.scalingFactor), shape: latents.shape };
+  return {
+    data: latents.data.map((x) => (x - vae.shiftFactor) * vae.scalingFactor),
+    shape: latents.shape,
+  };
 }
 
 export function unscaleLatents(latents: TensorDto, vae: VaeScaling): TensorDto {
-  return { data: latents.data.map((x) => x / vae.scalingFactor + vae.shiftFactor), shape: latents.shape };
+  return {
+    data: latents.data.map((x) => x / vae.scalingFactor + vae.shiftFactor),
+    shape: latents.shape,
+  };
 }
 
 /** Latent height and width of an image; refuses sizes that the VAE cannot halve evenly. */
@@ -79,25 +97,37 @@ export interface TextStates {
 }
 
 /**
- * The pipeline's text encoders. One gives its last hidden state; SDXL's two give their last but one side by side, and the
- * second's projected pooled state (diffusers' StableDiffusionXLPipeline.encode_prompt).
+ * The pipeline's text encoders. One gives its last hidden state; SDXL's two give their last but one
+ * side by side, and the second's projected pooled state (diffusers'
+ * StableDiffusionXLPipeline.encode_prompt).
  */
 export class TextEncoder {
   #empty: TextStates | undefined;
 
   private constructor(
-    readonly pipeline: Pick<Pipeline, 'textTowers' | 'textTokens' | 'textWidth' | 'pooledWidth' | 'zeroEmptyPrompt'>,
+    readonly pipeline: Pick<
+      Pipeline,
+      'textTowers' | 'textTokens' | 'textWidth' | 'pooledWidth' | 'zeroEmptyPrompt'
+    >,
     readonly models: readonly ClipText[],
   ) {}
 
-  static async load(engine: Engine, pipeline: TextEncoder['pipeline'], precision: NativePrecision): Promise<TextEncoder> {
+  static async load(
+    engine: Engine,
+    pipeline: TextEncoder['pipeline'],
+    precision: NativePrecision,
+  ): Promise<TextEncoder> {
     const models: ClipText[] = [];
-    for (const tower of pipeline.textTowers) models.push(await engine.loadClipText(tower.source, precision));
+    for (const tower of pipeline.textTowers)
+      models.push(await engine.loadClipText(tower.source, precision));
     return new TextEncoder(pipeline, models);
   }
 
   /** The prompts' states, and the places of those that were cut. */
-  async encode(prompts: readonly string[], signal?: AbortSignal): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }> {
+  async encode(
+    prompts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }> {
     const { textTowers, textTokens, pooledWidth } = this.pipeline;
     const cut = new Set<number>();
     const hidden: TensorDto[] = [];
@@ -106,7 +136,8 @@ export class TextEncoder {
     const started = performance.now();
     for (const [n, tower] of textTowers.entries()) {
       const model = this.models[n];
-      if (model === undefined) throw new EngineError('INTERNAL', `text encoder ${n}: expected a loaded model, got none`);
+      if (model === undefined)
+        throw new EngineError('INTERNAL', `text encoder ${n}: expected a loaded model, got none`);
       const encodings = prompts.map((prompt) => tower.tokenizer.encode(prompt, textTokens));
       encodings.forEach((encoding, i) => encoding.truncated > 0 && cut.add(i));
       const ids = Int32Array.from(encodings.flatMap((encoding) => encoding.ids));
@@ -119,13 +150,21 @@ export class TextEncoder {
     return { text: concatColumns(hidden), pooled, cut, phases };
   }
 
-  /** What the model knows as "no prompt": the encoding of "", or zeros where its pipeline says so. */
+  /**
+   * What the model knows as "no prompt": the encoding of "", or zeros where its pipeline says so.
+   */
   async empty(signal?: AbortSignal): Promise<TextStates> {
     const { textTokens, textWidth, pooledWidth, zeroEmptyPrompt } = this.pipeline;
     if (this.#empty !== undefined) return this.#empty;
     if (zeroEmptyPrompt) {
-      const zeros = (...shape: number[]): TensorDto => ({ data: new Float32Array(shape.reduce((product, n) => product * n, 1)), shape });
-      return (this.#empty = { text: zeros(1, textTokens, textWidth), pooled: pooledWidth > 0 ? zeros(1, pooledWidth) : null });
+      const zeros = (...shape: number[]): TensorDto => ({
+        data: new Float32Array(shape.reduce((product, n) => product * n, 1)),
+        shape,
+      });
+      return (this.#empty = {
+        text: zeros(1, textTokens, textWidth),
+        pooled: pooledWidth > 0 ? zeros(1, pooledWidth) : null,
+      });
     }
     const { text, pooled } = await this.encode([''], signal);
     return (this.#empty = { text, pooled });
@@ -147,13 +186,17 @@ function concatColumns(tensors: readonly TensorDto[]): TensorDto {
   let at = 0;
   for (const [n, { data: from }] of tensors.entries()) {
     const own = widths[n] ?? 0;
-    for (let row = 0; row < rowCount; row++) data.set(from.subarray(row * own, (row + 1) * own), row * width + at);
+    for (let row = 0; row < rowCount; row++)
+      data.set(from.subarray(row * own, (row + 1) * own), row * width + at);
     at += own;
   }
   return { data, shape: [...first.shape.slice(0, -1), width] };
 }
 
-/** Original height and width, the crop's top and left, target height and width: what SDXL is told of an image's making. */
+/**
+ * Original height and width, the crop's top and left, target height and width: what SDXL is told of
+ * an image's making.
+ */
 export type TimeIds = [number, number, number, number, number, number];
 
 /** Of an image that is as it was made: not resized, not cropped. */
@@ -168,7 +211,11 @@ export class TextToImage {
     readonly vae: Vae,
   ) {}
 
-  static async load(engine: Engine, directory: string, precision: NativePrecision): Promise<TextToImage> {
+  static async load(
+    engine: Engine,
+    directory: string,
+    precision: NativePrecision,
+  ): Promise<TextToImage> {
     const pipeline = readPipeline(directory);
     const text = await TextEncoder.load(engine, pipeline, precision);
     return new TextToImage(pipeline, text, await engine.loadVae(pipeline.vae, precision));
@@ -182,7 +229,10 @@ export class TextToImage {
     options: DrawOptions,
   ): Promise<{ latents: TensorDto; phases: PhaseDto[] }> {
     if (prompts.length !== seeds.length)
-      throw new EngineError('INVALID_ARGUMENT', `seeds: expected one per prompt (${prompts.length}), got ${seeds.length}`);
+      throw new EngineError(
+        'INVALID_ARGUMENT',
+        `seeds: expected one per prompt (${prompts.length}), got ${seeds.length}`,
+      );
     const { signal, onStep } = options;
     const started = performance.now();
     const { text, pooled, phases } = await this.textEncoder.encode(prompts, signal);
@@ -216,7 +266,10 @@ export class TextToImage {
     const parts: TensorDto[] = [];
     const count = latents.shape[0] ?? 0;
     for (let from = 0; from < count; from += batchSize) {
-      parts.push((await this.vae.decode(rows(unscaled, from, Math.min(batchSize, count - from)), signal)).pixels);
+      parts.push(
+        (await this.vae.decode(rows(unscaled, from, Math.min(batchSize, count - from)), signal))
+          .pixels,
+      );
     }
     return concatRows(parts);
   }

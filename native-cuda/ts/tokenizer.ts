@@ -1,12 +1,19 @@
 /**
- * CLIP's byte-level BPE with the ids that transformers' CLIPTokenizer gives: NFC, runs of white space to one space, lower
- * case by code point, CLIP's word pattern, byte-level merges with "</w>" at a word's end. Special tokens are found in
- * the text before any of that.
+ * CLIP's byte-level BPE with the ids that transformers' CLIPTokenizer gives: NFC, runs of white
+ * space to one space, lower case by code point, CLIP's word pattern, byte-level merges with "</w>"
+ * at a word's end. Special tokens are found in the text before any of that.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalid } from './errors.js';
-import { describe, isObject, readJsonObject, readText, type JsonObject, type JsonValue } from './json.js';
+import {
+  describe,
+  isObject,
+  readJsonObject,
+  readText,
+  type JsonObject,
+  type JsonValue,
+} from './json.js';
 
 export interface Encoding {
   /** maxLength ids: bos, tokens, eos, padding. */
@@ -28,15 +35,20 @@ const maxRememberedWords = 10_000;
 
 /** GPT-2's printable stand-in for every byte. */
 export const byteToUnicode: readonly string[] = (() => {
-  const printable = (byte: number): boolean => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+  const printable = (byte: number): boolean =>
+    (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
   let next = 256;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : next++));
+  return Array.from({ length: 256 }, (_, byte) =>
+    String.fromCodePoint(printable(byte) ? byte : next++),
+  );
 })();
 
 function normalize(text: string): string {
   let out = '';
-  // By code point, as transformers does: String.toLowerCase() alone would write a final sigma at a word's end.
-  for (const character of text.normalize('NFC').replace(/\p{White_Space}+/gu, ' ')) out += character.toLowerCase();
+  // By code point, as transformers does: String.toLowerCase() alone would write a final sigma at a
+  // word's end.
+  for (const character of text.normalize('NFC').replace(/\p{White_Space}+/gu, ' '))
+    out += character.toLowerCase();
   return out;
 }
 
@@ -56,7 +68,13 @@ export class ClipTokenizer {
   private constructor(
     vocab: ReadonlyMap<string, number>,
     ranks: ReadonlyMap<string, number>,
-    specials: { bos: SpecialToken; eos: SpecialToken; pad: SpecialToken; unk: SpecialToken; all: SpecialToken[] },
+    specials: {
+      bos: SpecialToken;
+      eos: SpecialToken;
+      pad: SpecialToken;
+      unk: SpecialToken;
+      all: SpecialToken[];
+    },
     modelMaxLength: number,
   ) {
     this.#vocab = vocab;
@@ -72,13 +90,19 @@ export class ClipTokenizer {
     this.modelMaxLength = modelMaxLength;
   }
 
-  /** Reads vocab.json, merges.txt and, where present, tokenizer_config.json and special_tokens_map.json. */
+  /**
+   * Reads vocab.json, merges.txt and, where present, tokenizer_config.json and
+   * special_tokens_map.json.
+   */
   static load(directory: string): ClipTokenizer {
     const vocabFile = join(directory, 'vocab.json');
     const vocab = new Map<string, number>();
     for (const [token, id] of Object.entries(readJsonObject(vocabFile))) {
       if (typeof id !== 'number' || !Number.isInteger(id) || id < 0) {
-        throw invalid(vocabFile, `${JSON.stringify(token)}: expected a non-negative integer id, got ${describe(id)}`);
+        throw invalid(
+          vocabFile,
+          `${JSON.stringify(token)}: expected a non-negative integer id, got ${describe(id)}`,
+        );
       }
       vocab.set(token, id);
     }
@@ -86,11 +110,20 @@ export class ClipTokenizer {
     const specials = readSpecialTokens(directory, vocab, config, map);
     const limit = config['model_max_length'];
     if (limit !== undefined && (typeof limit !== 'number' || !(limit >= 2))) {
-      throw invalid(join(directory, 'tokenizer_config.json'), `model_max_length: expected a number of at least 2, got ${describe(limit)}`);
+      throw invalid(
+        join(directory, 'tokenizer_config.json'),
+        `model_max_length: expected a number of at least 2, got ${describe(limit)}`,
+      );
     }
     // transformers writes 1e30 for "no limit".
-    const modelMaxLength = typeof limit === 'number' && limit < 1e9 ? limit : Number.POSITIVE_INFINITY;
-    return new ClipTokenizer(vocab, readMerges(join(directory, 'merges.txt')), specials, modelMaxLength);
+    const modelMaxLength =
+      typeof limit === 'number' && limit < 1e9 ? limit : Number.POSITIVE_INFINITY;
+    return new ClipTokenizer(
+      vocab,
+      readMerges(join(directory, 'merges.txt')),
+      specials,
+      modelMaxLength,
+    );
   }
 
   /** The text's ids without bos, eos and padding. */
@@ -156,38 +189,54 @@ function readMerges(file: string): Map<string, number> {
       const merge = line.trimEnd();
       if (merge === '' || (index === 0 && merge.startsWith('#version'))) return;
       if (merge.split(' ').length !== 2)
-        throw invalid(`${file}:${index + 1}`, `expected two symbols with a space between, got ${JSON.stringify(merge)}`);
+        throw invalid(
+          `${file}:${index + 1}`,
+          `expected two symbols with a space between, got ${JSON.stringify(merge)}`,
+        );
       if (!ranks.has(merge)) ranks.set(merge, ranks.size);
     });
   return ranks;
 }
 
 function readTokenizerConfigs(directory: string): { config: JsonObject; map: JsonObject } {
-  const optional = (name: string): JsonObject => (existsSync(join(directory, name)) ? readJsonObject(join(directory, name)) : {});
+  const optional = (name: string): JsonObject =>
+    existsSync(join(directory, name)) ? readJsonObject(join(directory, name)) : {};
   const config = optional('tokenizer_config.json');
   const file = join(directory, 'tokenizer_config.json');
   const kind = config['tokenizer_class'];
   if (kind !== undefined && kind !== 'CLIPTokenizer' && kind !== 'CLIPTokenizerFast') {
     throw invalid(file, `tokenizer_class: expected CLIPTokenizer, got ${describe(kind)}`);
   }
-  if (config['do_lower_case'] === false) throw invalid(file, 'do_lower_case: expected true, got false (not supported)');
+  if (config['do_lower_case'] === false)
+    throw invalid(file, 'do_lower_case: expected true, got false (not supported)');
   return { config, map: optional('special_tokens_map.json') };
 }
 
-function readSpecialTokens(directory: string, vocab: ReadonlyMap<string, number>, config: JsonObject, map: JsonObject) {
+function readSpecialTokens(
+  directory: string,
+  vocab: ReadonlyMap<string, number>,
+  config: JsonObject,
+  map: JsonObject,
+) {
   const file = join(directory, 'tokenizer_config.json');
   const resolve = (value: JsonValue, field: string): SpecialToken => {
     const content = isObject(value) ? value['content'] : value;
-    if (typeof content !== 'string' || content === '') throw invalid(file, `${field}: expected a token, got ${describe(value)}`);
+    if (typeof content !== 'string' || content === '')
+      throw invalid(file, `${field}: expected a token, got ${describe(value)}`);
     for (const option of ['lstrip', 'rstrip', 'single_word']) {
-      if (isObject(value) && value[option] === true) throw invalid(file, `${field}.${option}: expected false, got true (not supported)`);
+      if (isObject(value) && value[option] === true)
+        throw invalid(file, `${field}.${option}: expected false, got true (not supported)`);
     }
     const id = vocab.get(content);
     if (id === undefined)
-      throw invalid(join(directory, 'vocab.json'), `expected the ${field} ${JSON.stringify(content)} among its entries, got none`);
+      throw invalid(
+        join(directory, 'vocab.json'),
+        `expected the ${field} ${JSON.stringify(content)} among its entries, got none`,
+      );
     return { content, id, normalized: isObject(value) && value['normalized'] === true };
   };
-  const named = (field: string, fallback: string): SpecialToken => resolve(config[field] ?? map[field] ?? fallback, field);
+  const named = (field: string, fallback: string): SpecialToken =>
+    resolve(config[field] ?? map[field] ?? fallback, field);
   const end = '<|endoftext|>';
   const [bos, eos, unk, pad] = [
     named('bos_token', '<|startoftext|>'),
@@ -197,13 +246,19 @@ function readSpecialTokens(directory: string, vocab: ReadonlyMap<string, number>
   ];
   // Declared ones come first: they say best whether a token is matched in the normalised text.
   const decoder = config['added_tokens_decoder'];
-  const declared = isObject(decoder) ? Object.values(decoder).map((value) => resolve(value, 'added_tokens_decoder')) : [];
+  const declared = isObject(decoder)
+    ? Object.values(decoder).map((value) => resolve(value, 'added_tokens_decoder'))
+    : [];
   const all = new Map<string, SpecialToken>();
-  for (const token of [...declared, bos, eos, unk, pad]) if (!all.has(token.content)) all.set(token.content, token);
+  for (const token of [...declared, bos, eos, unk, pad])
+    if (!all.has(token.content)) all.set(token.content, token);
   return { bos, eos, unk, pad, all: [...all.values()] };
 }
 
-/** Cuts the text at its special tokens: ids for those, strings for what lies between; leftmost, then longest, wins. */
+/**
+ * Cuts the text at its special tokens: ids for those, strings for what lies between; leftmost, then
+ * longest, wins.
+ */
 function splitSpecials(text: string, specials: readonly SpecialToken[]): (string | number)[] {
   const pieces: (string | number)[] = [];
   let from = 0;

@@ -1,4 +1,7 @@
-/** Finds a component's safetensors: a single file, a sharded index, or either in a variant such as fp16. */
+/**
+ * Finds a component's safetensors: a single file, a sharded index, or either in a variant such as
+ * fp16.
+ */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { EngineError, invalid } from './errors.js';
@@ -21,7 +24,9 @@ export function findWeights(directory: string, stem: WeightsStem, variant?: stri
   }
   if (variant !== undefined) throw invalid(directory, missingVariant(directory, stem, variant));
   const expected = `${stem}.safetensors`;
-  const pickle = readdirSync(directory).find((name) => pickles.some((extension) => name.endsWith(extension)));
+  const pickle = readdirSync(directory).find((name) =>
+    pickles.some((extension) => name.endsWith(extension)),
+  );
   if (pickle !== undefined) {
     throw invalid(
       join(directory, pickle),
@@ -32,19 +37,28 @@ export function findWeights(directory: string, stem: WeightsStem, variant?: stri
 }
 
 /** Throws only for an index that does not read. */
-function variantWeights(directory: string, stem: WeightsStem, variant: string | undefined): string[] | null {
+function variantWeights(
+  directory: string,
+  stem: WeightsStem,
+  variant: string | undefined,
+): string[] | null {
   const suffix = variant === undefined ? '' : `.${variant}`;
   const single = join(directory, `${stem}${suffix}.safetensors`);
   if (existsSync(single)) return [single];
   // diffusers puts the variant before ".json", older transformers before ".safetensors".
-  for (const index of [`${stem}.safetensors.index${suffix}.json`, `${stem}${suffix}.safetensors.index.json`]) {
+  for (const index of [
+    `${stem}.safetensors.index${suffix}.json`,
+    `${stem}${suffix}.safetensors.index.json`,
+  ]) {
     if (existsSync(join(directory, index))) return readIndex(directory, index);
   }
   return null;
 }
 
 function missingVariant(directory: string, stem: WeightsStem, variant: string): string {
-  const there = readdirSync(directory).filter((name) => name.endsWith('.safetensors') || name.includes('.safetensors.index'));
+  const there = readdirSync(directory).filter(
+    (name) => name.endsWith('.safetensors') || name.includes('.safetensors.index'),
+  );
   const got = there.length === 0 ? 'no safetensors' : there.sort().join(', ');
   return `expected ${stem}.${variant}.safetensors or its index (variant ${JSON.stringify(variant)}), got ${got}`;
 }
@@ -66,13 +80,17 @@ function readIndex(directory: string, name: string): string[] {
   const shards = new Set<string>();
   for (const [tensor, shard] of Object.entries(map)) {
     if (typeof shard !== 'string' || shard !== basename(shard) || !shard.endsWith('.safetensors')) {
-      throw invalid(file, `weight_map.${tensor}: expected the name of a safetensors file in the same folder, got ${describe(shard)}`);
+      throw invalid(
+        file,
+        `weight_map.${tensor}: expected the name of a safetensors file in the same folder, got ${describe(shard)}`,
+      );
     }
     shards.add(shard);
   }
   if (shards.size === 0) throw invalid(file, 'weight_map: expected at least one tensor, got none');
   for (const shard of shards) {
-    if (!existsSync(join(directory, shard))) throw invalid(file, `weight_map: expected the file ${shard}, got no such file`);
+    if (!existsSync(join(directory, shard)))
+      throw invalid(file, `weight_map: expected the file ${shard}, got no such file`);
   }
   return [...shards].sort().map((shard) => join(directory, shard));
 }
@@ -87,13 +105,28 @@ export function requireDirectory(directory: string, what: string): void {
 export function componentSource(path: string, stem: WeightsStem): ModelSourceDto {
   const { directory, variant } = modelPath(path);
   requireDirectory(directory, 'a model folder');
-  return { config: readText(join(directory, 'config.json')), weights: findWeights(directory, stem, variant), label: directory };
+  return {
+    config: readText(join(directory, 'config.json')),
+    weights: findWeights(directory, stem, variant),
+    label: directory,
+  };
 }
 
-/** The same, but the plain files where the part has none of the variant, as diffusers does; `fallback` hears of it. */
-export function partSource(path: string, stem: WeightsStem, fallback: (message: string) => void): ModelSourceDto {
+/**
+ * The same, but the plain files where the part has none of the variant, as diffusers does;
+ * `fallback` hears of it.
+ */
+export function partSource(
+  path: string,
+  stem: WeightsStem,
+  fallback: (message: string) => void,
+): ModelSourceDto {
   const { directory, variant } = modelPath(path);
-  if (variant === undefined || !existsSync(directory) || variantWeights(directory, stem, variant) !== null)
+  if (
+    variant === undefined ||
+    !existsSync(directory) ||
+    variantWeights(directory, stem, variant) !== null
+  )
     return componentSource(path, stem);
   const source = componentSource(directory, stem);
   fallback(

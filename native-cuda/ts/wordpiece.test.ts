@@ -1,8 +1,25 @@
 import { describe, expect, it } from 'vitest';
 import { WordPieceTokenizer } from './wordpiece.js';
 
-const list = ['[UNK]', '[CLS]', '[SEP]', '[PAD]', '[MASK]', 'want', '##want', '##ed', 'wa', 'un', 'runn', '##ing', ',', 'low', 'lowest'];
-const tokenizer = (extra: string[] = []) => new WordPieceTokenizer(new Map([...list, ...extra].map((token, id) => [token, id])), 'vocab');
+const list = [
+  '[UNK]',
+  '[CLS]',
+  '[SEP]',
+  '[PAD]',
+  '[MASK]',
+  'want',
+  '##want',
+  '##ed',
+  'wa',
+  'un',
+  'runn',
+  '##ing',
+  ',',
+  'low',
+  'lowest',
+];
+const tokenizer = (extra: string[] = []) =>
+  new WordPieceTokenizer(new Map([...list, ...extra].map((token, id) => [token, id])), 'vocab');
 
 describe('WordPiece', () => {
   // The library's own example of its BERT tests.
@@ -21,8 +38,17 @@ describe('WordPiece', () => {
   });
 
   it('sets Chinese characters apart, drops control characters, and takes any white space', () => {
-    expect(tokenizer(['ah', '博', '推', 'zz']).tokenize('ah\u535A\u63A8zz')).toEqual(['ah', '博', '推', 'zz']);
-    expect(tokenizer().tokenize(' low\t\u0000wa\u200Bnt\n\u00A0un ')).toEqual(['low', 'want', 'un']);
+    expect(tokenizer(['ah', '博', '推', 'zz']).tokenize('ah\u535A\u63A8zz')).toEqual([
+      'ah',
+      '博',
+      '推',
+      'zz',
+    ]);
+    expect(tokenizer().tokenize(' low\t\u0000wa\u200Bnt\n\u00A0un ')).toEqual([
+      'low',
+      'want',
+      'un',
+    ]);
   });
 
   it('takes every punctuation mark as a word of its own', () => {
@@ -39,6 +65,8 @@ describe('WordPiece', () => {
   });
 
   it('refuses a vocabulary without its special tokens', () => {
-    expect(() => new WordPieceTokenizer(new Map([['a', 0]]), 'vocab.txt')).toThrow('vocab.txt: expected the token [CLS], got none');
+    expect(() => new WordPieceTokenizer(new Map([['a', 0]]), 'vocab.txt')).toThrow(
+      'vocab.txt: expected the token [CLS], got none',
+    );
   });
 });

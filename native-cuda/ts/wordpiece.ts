@@ -1,6 +1,7 @@
 /**
- * BERT's WordPiece with the ids that transformers' BertTokenizer gives for an uncased vocabulary: control characters dropped, Chinese
- * characters set apart, lower case, accents stripped, punctuation set apart, then the longest pieces that the vocabulary has.
+ * BERT's WordPiece with the ids that transformers' BertTokenizer gives for an uncased vocabulary:
+ * control characters dropped, Chinese characters set apart, lower case, accents stripped,
+ * punctuation set apart, then the longest pieces that the vocabulary has.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,15 +25,22 @@ export class WordPieceTokenizer {
   readonly #special: RegExp;
 
   constructor(vocab: ReadonlyMap<string, number>, where: string) {
-    for (const token of specials) if (!vocab.has(token)) throw invalid(where, `expected the token ${token}, got none`);
+    for (const token of specials)
+      if (!vocab.has(token)) throw invalid(where, `expected the token ${token}, got none`);
     this.#vocab = vocab;
-    this.#special = new RegExp(`(${specials.map((token) => token.replace(/[[\]]/g, '\\$&')).join('|')})`, 'u');
+    this.#special = new RegExp(
+      `(${specials.map((token) => token.replace(/[[\]]/g, '\\$&')).join('|')})`,
+      'u',
+    );
   }
 
   /** Reads vocab.txt, one token per line, in `directory` or its tokenizer/. */
   static load(directory: string): WordPieceTokenizer {
-    const file = [join(directory, 'vocab.txt'), join(directory, 'tokenizer', 'vocab.txt')].find((path) => existsSync(path));
-    if (file === undefined) throw invalid(directory, 'expected vocab.txt (of bert-base-uncased), got no such file');
+    const file = [join(directory, 'vocab.txt'), join(directory, 'tokenizer', 'vocab.txt')].find(
+      (path) => existsSync(path),
+    );
+    if (file === undefined)
+      throw invalid(directory, 'expected vocab.txt (of bert-base-uncased), got no such file');
     const lines = readText(file).split(/\r?\n/);
     if (lines.at(-1) === '') lines.pop();
     return new WordPieceTokenizer(new Map(lines.map((token, id) => [token, id])), file);
@@ -44,7 +52,11 @@ export class WordPieceTokenizer {
 
   /** Pieces without [CLS] and [SEP]. */
   tokenize(text: string): string[] {
-    return text.split(this.#special).flatMap((part, i) => (i % 2 === 1 ? [part] : words(part).flatMap((word) => this.#pieces(word))));
+    return text
+      .split(this.#special)
+      .flatMap((part, i) =>
+        i % 2 === 1 ? [part] : words(part).flatMap((word) => this.#pieces(word)),
+      );
   }
 
   /** [CLS] text [SEP], cut and padded to `length`. */

@@ -37,13 +37,20 @@ test('every subject is captured by its stream and by its filters only', () => {
   expect(matches(eventFilter('*'), event)).toBe(true);
 });
 
-test.each(['', 'a.b', 'a b', '*', '>', 'a/b'])('the run id "%s" cannot change a subject\'s meaning', (runId) => {
-  expect(() => jobSubject('sample', runId)).toThrow(TypeError);
-  expect(() => eventSubject(runId, 'warning')).toThrow(TypeError);
-  expect(() => runJobsFilter(runId)).toThrow(TypeError);
-});
+test.each(['', 'a.b', 'a b', '*', '>', 'a/b'])(
+  'the run id "%s" cannot change a subject\'s meaning',
+  (runId) => {
+    expect(() => jobSubject('sample', runId)).toThrow(TypeError);
+    expect(() => eventSubject(runId, 'warning')).toThrow(TypeError);
+    expect(() => runJobsFilter(runId)).toThrow(TypeError);
+  },
+);
 
 test("a job's kind is what its work is", () => {
-  expect(jobKind(create(JobSchema, { key: 'k', work: { case: 'score', value: {} } }))).toBe('score');
-  expect(() => jobKind(create(JobSchema, { key: 'k' }))).toThrow(/job "k": work: expected one of encode, sample, score, got nothing/);
+  expect(jobKind(create(JobSchema, { key: 'k', work: { case: 'score', value: {} } }))).toBe(
+    'score',
+  );
+  expect(() => jobKind(create(JobSchema, { key: 'k' }))).toThrow(
+    /job "k": work: expected one of encode, sample, score, got nothing/,
+  );
 });

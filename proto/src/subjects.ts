@@ -80,7 +80,9 @@ export function runDeadFilter(runId: string): string {
 
 export function jobKind(job: Job): JobKind {
   if (job.work.case === undefined) {
-    throw new TypeError(`job "${job.key}": work: expected one of ${jobKinds.join(', ')}, got nothing`);
+    throw new TypeError(
+      `job "${job.key}": work: expected one of ${jobKinds.join(', ')}, got nothing`,
+    );
   }
   return job.work.case;
 }

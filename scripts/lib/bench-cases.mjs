@@ -4,7 +4,10 @@ import { basename } from 'node:path';
 const demo = 'examples/scenes/tiny-sd';
 const both = ['float32', 'bfloat16'];
 
-/** Tasks of docs/PERFORMANCE.md's table. `small` and `sd15` are configurations with random weights, the same for both programs. */
+/**
+ * Tasks of docs/PERFORMANCE.md's table. `small` and `sd15` are configurations with random weights,
+ * the same for both programs.
+ */
 const groups = [
   { task: 'spin_step', model: 'small', batch: 4, precisions: both },
   { task: 'spin_step', model: demo, batch: 32, precisions: both },
@@ -19,7 +22,9 @@ const groups = [
   { task: 'spin_step', model: 'sd15', batch: 1, precisions: ['bfloat16'] },
 ];
 
-export const cases = groups.flatMap(({ precisions, ...rest }) => precisions.map((precision) => ({ ...rest, precision })));
+export const cases = groups.flatMap(({ precisions, ...rest }) =>
+  precisions.map((precision) => ({ ...rest, precision })),
+);
 
 /** As people say it, and what `--only` looks into. */
 export function caseName({ task, model, batch, precision }) {
@@ -27,12 +32,27 @@ export function caseName({ task, model, batch, precision }) {
 }
 
 function commonArguments({ task, model, batch, steps }, { threads, repeat, warmup }) {
-  const flags = { task, model, batch, ...(steps === undefined ? {} : { steps }), threads, repeat, warmup };
+  const flags = {
+    task,
+    model,
+    batch,
+    ...(steps === undefined ? {} : { steps }),
+    threads,
+    repeat,
+    warmup,
+  };
   return Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, String(value)]);
 }
 
 export function spindleArguments(one, settings) {
-  return [...commonArguments(one, settings), '--precision', one.precision, '--isa', settings.isa, '--json'];
+  return [
+    ...commonArguments(one, settings),
+    '--precision',
+    one.precision,
+    '--isa',
+    settings.isa,
+    '--json',
+  ];
 }
 
 export function peerArguments(one, settings) {
@@ -41,7 +61,11 @@ export function peerArguments(one, settings) {
 
 /** Holds PyTorch and oneDNN to the instruction set that Spindle was held to. */
 export function peerEnvironment(isa) {
-  const limits = { avx512: ['avx512', 'AVX512_CORE'], avx2: ['avx2', 'AVX2'], generic: ['default', 'SSE41'] };
+  const limits = {
+    avx512: ['avx512', 'AVX512_CORE'],
+    avx2: ['avx2', 'AVX2'],
+    generic: ['default', 'SSE41'],
+  };
   if (isa === 'auto') return {};
   const [aten, onednn] = limits[isa];
   return { ATEN_CPU_CAPABILITY: aten, ONEDNN_MAX_CPU_ISA: onednn };

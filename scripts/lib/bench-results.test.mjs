@@ -2,7 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { isaOf, markdownTable, median, parseResult, ratios, summarise } from './bench-results.mjs';
 
 const run = (seconds, peakMib = 100) => ({ program: 'spindle 0.1.0 avx2', seconds, peakMib });
-const task = { task: 'spin_step', model: 'examples/scenes/tiny-sd', batch: 32, precision: 'bfloat16' };
+const task = {
+  task: 'spin_step',
+  model: 'examples/scenes/tiny-sd',
+  batch: 32,
+  precision: 'bfloat16',
+};
 const record = (spindle, peer) => ({ ...task, spindle, peer, ...ratios(spindle, peer) });
 
 describe('medians of a benchmark', () => {
@@ -22,14 +27,21 @@ describe('medians of a benchmark', () => {
   });
 
   it('has no figure for a program that failed once', () => {
-    expect(summarise('python bench.py', [run(3), { failed: 'SIGKILL' }])).toEqual({ command: 'python bench.py', failed: 'SIGKILL' });
+    expect(summarise('python bench.py', [run(3), { failed: 'SIGKILL' }])).toEqual({
+      command: 'python bench.py',
+      failed: 'SIGKILL',
+    });
   });
 });
 
 describe('the result of a program', () => {
   it('is its last object, whatever a library says around it', () => {
     const line = '{"peer":"torch 2","seconds_median":0.5,"seconds_min":0.4,"peak_mib":12}';
-    expect(parseResult(`a warning\n{"other":1}\n${line}\ngoodbye\n`)).toEqual({ program: 'torch 2', seconds: 0.5, peakMib: 12 });
+    expect(parseResult(`a warning\n{"other":1}\n${line}\ngoodbye\n`)).toEqual({
+      program: 'torch 2',
+      seconds: 0.5,
+      peakMib: 12,
+    });
   });
 
   it('is missing when nothing has its keys', () => {
@@ -45,7 +57,10 @@ describe('ratios to the peer', () => {
   const spindle = summarise('s', [run(0.5, 300)]);
 
   it('are above 1 where Spindle is faster, and below 1 where it needs less memory', () => {
-    expect(ratios(spindle, summarise('p', [run(1.5, 600)]))).toEqual({ speed_ratio: 3, memory_ratio: 0.5 });
+    expect(ratios(spindle, summarise('p', [run(1.5, 600)]))).toEqual({
+      speed_ratio: 3,
+      memory_ratio: 0.5,
+    });
   });
 
   it('are none when there is no peer or one side failed', () => {
@@ -61,11 +76,13 @@ describe('the table', () => {
   const spindle = summarise('s', [run(0.51234, 1611.4)]);
 
   it('shows both sides and their ratios', () => {
-    expect(markdownTable([record(spindle, summarise('p', [run(1.58, 2385)]))]).split('\n')).toEqual([
-      '| task | Spindle, s | peer, s | peer / Spindle | Spindle, peak MiB | peer, peak MiB | Spindle / peer |',
-      '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
-      '| spin_step tiny-sd b32 bfloat16 | 0.512 | 1.58 | 3.08× | 1,611 | 2,385 | 0.68× |',
-    ]);
+    expect(markdownTable([record(spindle, summarise('p', [run(1.58, 2385)]))]).split('\n')).toEqual(
+      [
+        '| task | Spindle, s | peer, s | peer / Spindle | Spindle, peak MiB | peer, peak MiB | Spindle / peer |',
+        '| --- | ---: | ---: | ---: | ---: | ---: | ---: |',
+        '| spin_step tiny-sd b32 bfloat16 | 0.512 | 1.58 | 3.08× | 1,611 | 2,385 | 0.68× |',
+      ],
+    );
   });
 
   it("has only Spindle's columns without a peer", () => {

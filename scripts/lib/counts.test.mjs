@@ -18,19 +18,26 @@ describe('counting tests', () => {
   });
 
   it('counts a program that crashed before its closing line as one failure', () => {
-    expect(ctest(['1/1 Test #1: core_test ........***Exception: SegFault  0.02 sec'])).toEqual({ passed: 0, failed: 1 });
+    expect(ctest(['1/1 Test #1: core_test ........***Exception: SegFault  0.02 sec'])).toEqual({
+      passed: 0,
+      failed: 1,
+    });
   });
 
   it('counts a program that failed after a good closing line as one failure', () => {
-    expect(ctest(['1: 4 passed, 0 failed', '1/1 Test #1: core_test ........***Failed    0.02 sec'])).toEqual({ passed: 4, failed: 1 });
+    expect(
+      ctest(['1: 4 passed, 0 failed', '1/1 Test #1: core_test ........***Failed    0.02 sec']),
+    ).toEqual({ passed: 4, failed: 1 });
   });
 
   it('counts CUDA sources as checked only when the backend was built', () => {
     const folder = mkdtempSync(join(tmpdir(), 'spindle-counts-'));
     try {
       const kernels = join(folder, 'engine/kernels/cuda');
-      for (const place of ['library', 'plans']) mkdirSync(join(kernels, place), { recursive: true });
-      for (const name of ['a.cu', 'a.h', 'b.cc', 'library/c.cc', 'plans/d.cc']) writeFileSync(join(kernels, name), '');
+      for (const place of ['library', 'plans'])
+        mkdirSync(join(kernels, place), { recursive: true });
+      for (const name of ['a.cu', 'a.h', 'b.cc', 'library/c.cc', 'plans/d.cc'])
+        writeFileSync(join(kernels, name), '');
       expect(cudaCounts(folder, folder)).toEqual({ sources: 3, built: false });
       writeFileSync(join(folder, 'spindle_cuda.so'), '');
       expect(cudaCounts(folder, folder)).toEqual({ sources: 3, built: true });
@@ -57,11 +64,18 @@ describe('counting tests', () => {
       { name: 'ctest', exitCode: 0, passed: 0, failed: 0 },
       { name: 'vitest', exitCode: 0, passed: 7, failed: 0 },
     ]);
-    expect({ line, ok, problems }).toEqual({ line: '7 passed, 1 failed', ok: false, problems: ['ctest ran no test'] });
+    expect({ line, ok, problems }).toEqual({
+      line: '7 passed, 1 failed',
+      ok: false,
+      problems: ['ctest ran no test'],
+    });
   });
 
   it('is not content with a runner that failed without a failing test', () => {
-    expect(summarise([{ name: 'vitest', exitCode: 1, passed: 7, failed: 0 }])).toMatchObject({ ok: false, line: '7 passed, 1 failed' });
+    expect(summarise([{ name: 'vitest', exitCode: 1, passed: 7, failed: 0 }])).toMatchObject({
+      ok: false,
+      line: '7 passed, 1 failed',
+    });
   });
 
   it('gives one closing line', () => {

@@ -12,7 +12,9 @@ function readLock(file) {
   }
 }
 
-/** npm writes what it installed beside it: the same format, without the packages of other platforms. */
+/**
+ * npm writes what it installed beside it: the same format, without the packages of other platforms.
+ */
 export function packagesAreFresh(folder = root) {
   const wanted = readLock(join(folder, 'package-lock.json'));
   const installed = readLock(join(folder, 'node_modules', '.package-lock.json'));
@@ -21,11 +23,16 @@ export function packagesAreFresh(folder = root) {
     if (!path.startsWith('node_modules/')) return true;
     const got = installed[path];
     if (got === undefined) return entry.optional === true || entry.devOptional === true;
-    return entry.link === true ? got.link === true : got.version === entry.version && existsSync(join(folder, path));
+    return entry.link === true
+      ? got.link === true
+      : got.version === entry.version && existsSync(join(folder, path));
   });
 }
 
-/** Returns false when there was nothing to do. No package's own scripts are run: none of ours needs any. */
+/**
+ * Returns false when there was nothing to do. No package's own scripts are run: none of ours needs
+ * any.
+ */
 export function installPackages() {
   if (packagesAreFresh()) return false;
   console.log('installing npm packages');

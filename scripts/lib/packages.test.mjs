@@ -14,11 +14,18 @@ describe('node_modules against the lock file', () => {
 
   async function write(wanted, installed) {
     await writeFile(join(folder, 'package-lock.json'), JSON.stringify({ packages: wanted }));
-    if (installed) await writeFile(join(folder, 'node_modules', '.package-lock.json'), JSON.stringify({ packages: installed }));
+    if (installed)
+      await writeFile(
+        join(folder, 'node_modules', '.package-lock.json'),
+        JSON.stringify({ packages: installed }),
+      );
   }
 
   it('is fresh when every version is there', async () => {
-    await write({ '': {}, 'node_modules/a': { version: '1.0.0' } }, { 'node_modules/a': { version: '1.0.0' } });
+    await write(
+      { '': {}, 'node_modules/a': { version: '1.0.0' } },
+      { 'node_modules/a': { version: '1.0.0' } },
+    );
     expect(packagesAreFresh(folder)).toBe(true);
   });
 
@@ -28,15 +35,24 @@ describe('node_modules against the lock file', () => {
   });
 
   it('is stale when a version differs, or a folder was deleted', async () => {
-    await write({ 'node_modules/a': { version: '1.0.1' } }, { 'node_modules/a': { version: '1.0.0' } });
+    await write(
+      { 'node_modules/a': { version: '1.0.1' } },
+      { 'node_modules/a': { version: '1.0.0' } },
+    );
     expect(packagesAreFresh(folder)).toBe(false);
-    await write({ 'node_modules/b': { version: '1.0.0' } }, { 'node_modules/b': { version: '1.0.0' } });
+    await write(
+      { 'node_modules/b': { version: '1.0.0' } },
+      { 'node_modules/b': { version: '1.0.0' } },
+    );
     expect(packagesAreFresh(folder)).toBe(false);
   });
 
   it('does not miss the packages of other platforms', async () => {
     await write(
-      { 'node_modules/a': { version: '1.0.0' }, 'node_modules/mac': { version: '1.0.0', optional: true } },
+      {
+        'node_modules/a': { version: '1.0.0' },
+        'node_modules/mac': { version: '1.0.0', optional: true },
+      },
       { 'node_modules/a': { version: '1.0.0' } },
     );
     expect(packagesAreFresh(folder)).toBe(true);

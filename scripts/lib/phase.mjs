@@ -13,17 +13,26 @@ export class ScriptError extends Error {
   }
 }
 
-/** Runs `work` and prints how long it took; what returns false was nothing to do and is not mentioned. */
+/**
+ * Runs `work` and prints how long it took; what returns false was nothing to do and is not
+ * mentioned.
+ */
 export async function phase(name, work) {
   const started = performance.now();
   const result = await work();
-  if (result !== false) console.log(`${name}: ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  if (result !== false)
+    console.log(`${name}: ${((performance.now() - started) / 1000).toFixed(1)} s`);
   return result;
 }
 
 /** Runs a command to its end; its output is shown only when it fails. */
 export function runQuietly(command, args, options = {}) {
-  const result = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28, ...options });
+  const result = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+    ...options,
+  });
   if (result.status !== 0) {
     process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
     throw new ScriptError(
@@ -33,7 +42,10 @@ export function runQuietly(command, args, options = {}) {
   return result.stdout;
 }
 
-/** Runs a command on this terminal; resolves to its exit code. Ctrl-C reaches it through the terminal, SIGTERM through us. */
+/**
+ * Runs a command on this terminal; resolves to its exit code. Ctrl-C reaches it through the
+ * terminal, SIGTERM through us.
+ */
 export function runAttached(command, args, options = {}) {
   return new Promise((done, fail) => {
     const child = spawn(command, args, { cwd: root, stdio: 'inherit', ...options });

@@ -9,14 +9,19 @@ const minimum = [20, 19];
 /** A nats-server that somebody put there by hand; package installations are found on PATH. */
 export const localBin = join(root, '.cache', 'bin');
 
-/** What a program needs to be there, and the package that brings it. Any one of `commands` will do. */
+/**
+ * What a program needs to be there, and the package that brings it. Any one of `commands` will do.
+ */
 const needs = [
   { commands: [process.env.CXX, 'c++', 'g++', 'clang++'], package: 'g++' },
   { commands: ['cmake'], package: 'cmake' },
   { commands: ['ninja', 'make'], package: 'ninja-build' },
   { commands: ['nats-server'], package: 'nats-server' },
 ];
-const browser = { commands: [process.env.SPINDLE_CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome'], package: 'chromium' };
+const browser = {
+  commands: [process.env.SPINDLE_CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome'],
+  package: 'chromium',
+};
 
 export function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
@@ -39,9 +44,12 @@ function isExecutable(file) {
 
 export function findCommand(commands) {
   // Debian puts servers into sbin, which is not on every user's PATH.
-  const folders = [localBin, ...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin'].filter(
-    (folder) => folder !== '',
-  );
+  const folders = [
+    localBin,
+    ...(process.env.PATH ?? '').split(delimiter),
+    '/usr/local/sbin',
+    '/usr/sbin',
+  ].filter((folder) => folder !== '');
   for (const command of commands) {
     if (command === undefined || command === '') continue;
     if (command.includes('/')) {
@@ -56,10 +64,14 @@ export function findCommand(commands) {
 
 /** Packages to install; the browser is only for the tests. */
 export function missingPackages({ tests = false } = {}) {
-  return [...needs, ...(tests ? [browser] : [])].filter((need) => findCommand(need.commands) === undefined).map((need) => need.package);
+  return [...needs, ...(tests ? [browser] : [])]
+    .filter((need) => findCommand(need.commands) === undefined)
+    .map((need) => need.package);
 }
 
-/** root needs no sudo; others need one that asks no questions, since nobody may be there to answer. */
+/**
+ * root needs no sudo; others need one that asks no questions, since nobody may be there to answer.
+ */
 function privilege() {
   if (process.getuid?.() === 0) return [];
   const asks = spawnSync('sudo', ['-n', 'true'], { stdio: 'ignore' }).status !== 0;
@@ -73,12 +85,24 @@ export function installMissingPackages(options) {
   const command = `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing.join(' ')}`;
   const prefix = privilege();
   if (prefix === undefined || findCommand(['apt-get']) === undefined) {
-    const how = findCommand(['apt-get']) === undefined ? 'install them with your package manager (on Debian and Ubuntu' : 'run (';
-    throw new ScriptError(`${missing.join(', ')} missing: ${how}${how === 'run (' ? 'as somebody who may' : ''}): ${command}`, 2);
+    const how =
+      findCommand(['apt-get']) === undefined
+        ? 'install them with your package manager (on Debian and Ubuntu'
+        : 'run (';
+    throw new ScriptError(
+      `${missing.join(', ')} missing: ${how}${how === 'run (' ? 'as somebody who may' : ''}): ${command}`,
+      2,
+    );
   }
   console.log(`installing ${missing.join(', ')}`);
   const apt = (...args) => {
-    const [file, ...rest] = [...prefix, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', ...args];
+    const [file, ...rest] = [
+      ...prefix,
+      'env',
+      'DEBIAN_FRONTEND=noninteractive',
+      'apt-get',
+      ...args,
+    ];
     runQuietly(file, rest);
   };
   withoutServices(prefix, () => {
@@ -86,11 +110,18 @@ export function installMissingPackages(options) {
     apt('install', '-y', '--no-install-recommends', ...missing);
   });
   const still = missingPackages(options);
-  if (still.length > 0) throw new ScriptError(`${still.join(', ')} still missing after installation: run ${command}`, 2);
+  if (still.length > 0)
+    throw new ScriptError(
+      `${still.join(', ')} still missing after installation: run ${command}`,
+      2,
+    );
   return true;
 }
 
-/** Debian asks policy-rc.d before a package starts its service: ours are started by the mesh, on ports of its own. */
+/**
+ * Debian asks policy-rc.d before a package starts its service: ours are started by the mesh, on
+ * ports of its own.
+ */
 function withoutServices(prefix, work) {
   const policy = '/usr/sbin/policy-rc.d';
   if (existsSync(policy)) return work();

@@ -8,7 +8,11 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 
 describe('the project keeps its import rules', () => {
   test('TypeScript', () => {
-    const files = readSources(root, ['proto', 'services', 'gateway', 'native-cuda', 'test'], /\.m?ts$/);
+    const files = readSources(
+      root,
+      ['proto', 'services', 'gateway', 'native-cuda', 'test'],
+      /\.m?ts$/,
+    );
     expect(files.length).toBeGreaterThan(50);
     expect(checkTypeScript(files, readWorkspaces(root))).toEqual([]);
   });
@@ -21,26 +25,81 @@ describe('the project keeps its import rules', () => {
 });
 
 const workspaces: Workspace[] = [
-  { folder: 'services/kit', name: '@spindle/kit', exports: ['.', './domain', './testing'], dependencies: ['nats'] },
-  { folder: 'services/sampler', name: '@spindle/sampler', exports: ['.'], dependencies: ['@spindle/kit', '@spindle/scorer'] },
+  {
+    folder: 'services/kit',
+    name: '@spindle/kit',
+    exports: ['.', './domain', './testing'],
+    dependencies: ['nats'],
+  },
+  {
+    folder: 'services/sampler',
+    name: '@spindle/sampler',
+    exports: ['.'],
+    dependencies: ['@spindle/kit', '@spindle/scorer'],
+  },
   { folder: 'services/scorer', name: '@spindle/scorer', exports: ['.'], dependencies: [] },
   { folder: 'native-cuda', name: '@spindle/native', exports: ['.'], dependencies: [] },
-  { folder: 'gateway', name: '@spindle/gateway', exports: [], dependencies: ['@spindle/kit', '@spindle/native', 'nats'] },
+  {
+    folder: 'gateway',
+    name: '@spindle/gateway',
+    exports: [],
+    dependencies: ['@spindle/kit', '@spindle/native', 'nats'],
+  },
 ];
 
 describe('each broken rule is named with its edge', () => {
   test.each<[string, string, string]>([
-    ['services/sampler/src/server.ts', `import { x } from '@spindle/scorer';`, 'a service never imports another service'],
-    ['services/sampler/src/server.ts', `export * from '../../scorer/src/x.js';`, "nobody reaches past a package's exports"],
-    ['services/sampler/src/server.ts', `const x = await import('@spindle/kit/src/errors.js');`, "nobody reaches past a package's exports"],
-    ['test/e2e/run.test.ts', `import { x } from '../../gateway/src/machine.js';`, "nobody reaches past a package's exports"],
-    ['gateway/src/cli/bench.ts', `import type { x } from '@spindle/native';`, 'the gateway never imports @spindle/native'],
+    [
+      'services/sampler/src/server.ts',
+      `import { x } from '@spindle/scorer';`,
+      'a service never imports another service',
+    ],
+    [
+      'services/sampler/src/server.ts',
+      `export * from '../../scorer/src/x.js';`,
+      "nobody reaches past a package's exports",
+    ],
+    [
+      'services/sampler/src/server.ts',
+      `const x = await import('@spindle/kit/src/errors.js');`,
+      "nobody reaches past a package's exports",
+    ],
+    [
+      'test/e2e/run.test.ts',
+      `import { x } from '../../gateway/src/machine.js';`,
+      "nobody reaches past a package's exports",
+    ],
+    [
+      'gateway/src/cli/bench.ts',
+      `import type { x } from '@spindle/native';`,
+      'the gateway never imports @spindle/native',
+    ],
     ['gateway/src/bus.ts', `import { connect } from 'nats';`, 'only services/kit imports nats'],
-    ['gateway/src/bus.ts', `import { startTestNats } from '@spindle/kit/testing';`, 'only tests import helpers for tests'],
-    ['services/scorer/src/x.ts', `import { x } from '@spindle/kit';`, 'services/scorer/package.json does not list the dependency'],
-    ['services/scorer/src/domain/x.ts', `import { x } from '../engine.js';`, 'domain/ imports only domain/'],
-    ['services/scorer/src/domain/x.ts', `import { join } from 'node:path';`, 'domain/ imports only domain/'],
-    ['services/scorer/src/server.ts', `const port = process.env['PORT'];`, 'only main.ts reads the environment'],
+    [
+      'gateway/src/bus.ts',
+      `import { startTestNats } from '@spindle/kit/testing';`,
+      'only tests import helpers for tests',
+    ],
+    [
+      'services/scorer/src/x.ts',
+      `import { x } from '@spindle/kit';`,
+      'services/scorer/package.json does not list the dependency',
+    ],
+    [
+      'services/scorer/src/domain/x.ts',
+      `import { x } from '../engine.js';`,
+      'domain/ imports only domain/',
+    ],
+    [
+      'services/scorer/src/domain/x.ts',
+      `import { join } from 'node:path';`,
+      'domain/ imports only domain/',
+    ],
+    [
+      'services/scorer/src/server.ts',
+      `const port = process.env['PORT'];`,
+      'only main.ts reads the environment',
+    ],
   ])('%s: %s', (path, text, rule) => {
     const [found, ...others] = checkTypeScript([{ path, text }], workspaces);
     expect(found?.rule).toBe(rule);
@@ -50,7 +109,10 @@ describe('each broken rule is named with its edge', () => {
 
   test.each<[string, string]>([
     ['services/scorer/src/main.ts', `const port = process.env['PORT'];`],
-    ['services/scorer/src/domain/x.ts', `import { y } from './y.js'; import { z } from './deep/z.js';`],
+    [
+      'services/scorer/src/domain/x.ts',
+      `import { y } from './y.js'; import { z } from './deep/z.js';`,
+    ],
     ['services/scorer/src/domain/x.test.ts', `import { test } from 'vitest';`],
     ['services/sampler/src/domain/x.ts', `import { x } from '@spindle/kit/domain';`],
     ['services/sampler/src/x.ts', `import { x } from '@spindle/kit'; // import { y } from 'nats'`],
@@ -74,7 +136,10 @@ describe('each broken rule is named with its edge', () => {
   });
 
   test.each<[string, string]>([
-    ['native-cuda/engine/train/x.cc', '#include "models/unet.h"\n#include "sample/noise_schedule.h"\n#include <vector>'],
+    [
+      'native-cuda/engine/train/x.cc',
+      '#include "models/unet.h"\n#include "sample/noise_schedule.h"\n#include <vector>',
+    ],
     ['native-cuda/engine/kernels/cuda/x.cu', '#include <cuda_runtime.h>'],
     ['native-cuda/engine/kernels/cpu/x.cc', '#include <dnnl.hpp>'],
     ['native-cuda/addon/x.cc', '#include <napi.h>\n#include "train/trainer.h"'],

@@ -1,10 +1,28 @@
 import type { SourceFile, Violation } from './sources.js';
 
-/** A layer includes itself and what stands before it. Sampling comes before training, which shares its noise schedule. */
-const layers = ['core', 'collective', 'kernels', 'autograd', 'io', 'ops', 'nn', 'models', 'sample', 'train', 'top'] as const;
+/**
+ * A layer includes itself and what stands before it. Sampling comes before training, which shares
+ * its noise schedule.
+ */
+const layers = [
+  'core',
+  'collective',
+  'kernels',
+  'autograd',
+  'io',
+  'ops',
+  'nn',
+  'models',
+  'sample',
+  'train',
+  'top',
+] as const;
 type Layer = (typeof layers)[number];
 
-/** Everything that ends in a program or a library: it may include any layer, and no layer may include it. */
+/**
+ * Everything that ends in a program or a library: it may include any layer, and no layer may
+ * include it.
+ */
 const top = ['addon', 'bench', 'parity', 'test'];
 
 const restricted: readonly { headers: RegExp; name: string; folders: RegExp }[] = [
@@ -20,18 +38,23 @@ const restricted: readonly { headers: RegExp; name: string; folders: RegExp }[] 
 
 export function checkCpp(files: readonly SourceFile[]): Violation[] {
   return files.flatMap(({ path, text }) =>
-    [...text.matchAll(/^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]/gm)].flatMap(([, header = '']) => [
-      ...checkLayer(path, header),
-      ...checkRestricted(path, header),
-    ]),
+    [...text.matchAll(/^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]/gm)].flatMap(
+      ([, header = '']) => [...checkLayer(path, header), ...checkRestricted(path, header)],
+    ),
   );
 }
 
 function checkLayer(path: string, header: string): Violation[] {
   const from = layerOf(path.replace(/^native-cuda\/(engine\/)?/, ''));
   const to = layerOf(header);
-  if (from === undefined || to === undefined || layers.indexOf(to) <= layers.indexOf(from)) return [];
-  return [{ edge: `${path} -> ${header}`, rule: `includes point down the layers ${layers.slice(0, -1).join(' <- ')} <- addon` }];
+  if (from === undefined || to === undefined || layers.indexOf(to) <= layers.indexOf(from))
+    return [];
+  return [
+    {
+      edge: `${path} -> ${header}`,
+      rule: `includes point down the layers ${layers.slice(0, -1).join(' <- ')} <- addon`,
+    },
+  ];
 }
 
 function layerOf(path: string): Layer | undefined {
@@ -43,5 +66,8 @@ function layerOf(path: string): Layer | undefined {
 function checkRestricted(path: string, header: string): Violation[] {
   return restricted
     .filter(({ headers, folders }) => headers.test(header) && !folders.test(path))
-    .map(({ name }) => ({ edge: `${path} -> ${header}`, rule: `${name} headers stay where they belong` }));
+    .map(({ name }) => ({
+      edge: `${path} -> ${header}`,
+      rule: `${name} headers stay where they belong`,
+    }));
 }

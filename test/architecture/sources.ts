@@ -20,7 +20,10 @@ export function readSources(root: string, folders: readonly string[], name: RegE
   return folders
     .flatMap((folder) => walk(join(root, folder)))
     .filter((path) => name.test(path))
-    .map((path) => ({ path: relative(root, path).split(sep).join('/'), text: readFileSync(path, 'utf8') }));
+    .map((path) => ({
+      path: relative(root, path).split(sep).join('/'),
+      text: readFileSync(path, 'utf8'),
+    }));
 }
 
 function walk(folder: string): string[] {

@@ -23,7 +23,10 @@ interface Import {
   from: Workspace | undefined;
 }
 
-export function checkTypeScript(files: readonly SourceFile[], workspaces: readonly Workspace[]): Violation[] {
+export function checkTypeScript(
+  files: readonly SourceFile[],
+  workspaces: readonly Workspace[],
+): Violation[] {
   return files.flatMap((file) => {
     const from = workspaces.find(({ folder }) => file.path.startsWith(`${folder}/`));
     const imports = ts
@@ -37,29 +40,47 @@ function checkImport(edge: Import, workspaces: readonly Workspace[]): Violation[
   const { file, specifier, from } = edge;
   const broken = (rule: string): Violation[] => [{ edge: `${file} -> ${specifier}`, rule }];
   if (specifier.startsWith('.')) return checkRelative(edge, broken);
-  const target = workspaces.find(({ name }) => specifier === name || specifier.startsWith(`${name}/`));
+  const target = workspaces.find(
+    ({ name }) => specifier === name || specifier.startsWith(`${name}/`),
+  );
   // A library's own domain is as pure as ours.
-  if (isDomain(file) && !(target && specifier === `${target.name}/domain`)) return broken('domain/ imports only domain/');
+  if (isDomain(file) && !(target && specifier === `${target.name}/domain`))
+    return broken('domain/ imports only domain/');
   if (target) {
     if (target === from) return broken('a package does not import itself by name');
-    if (isService(from) && isService(target)) return broken('a service never imports another service');
-    if (from?.folder === 'gateway' && target.folder === 'native-cuda') return broken('the gateway never imports @spindle/native');
-    if (!target.exports.includes(`.${specifier.slice(target.name.length)}`)) return broken("nobody reaches past a package's exports");
+    if (isService(from) && isService(target))
+      return broken('a service never imports another service');
+    if (from?.folder === 'gateway' && target.folder === 'native-cuda')
+      return broken('the gateway never imports @spindle/native');
+    if (!target.exports.includes(`.${specifier.slice(target.name.length)}`))
+      return broken("nobody reaches past a package's exports");
   }
-  if (target && specifier.endsWith('/testing') && !isTest(file)) return broken('only tests import helpers for tests');
-  if (packageOf(specifier) === 'nats' && from?.folder !== 'services/kit') return broken('only services/kit imports nats');
-  if (from && !isTest(file) && !isBuiltin(specifier) && !from.dependencies.includes(packageOf(specifier))) {
+  if (target && specifier.endsWith('/testing') && !isTest(file))
+    return broken('only tests import helpers for tests');
+  if (packageOf(specifier) === 'nats' && from?.folder !== 'services/kit')
+    return broken('only services/kit imports nats');
+  if (
+    from &&
+    !isTest(file) &&
+    !isBuiltin(specifier) &&
+    !from.dependencies.includes(packageOf(specifier))
+  ) {
     return broken(`${from.folder}/package.json does not list the dependency`);
   }
   return [];
 }
 
-function checkRelative({ file, specifier, from }: Import, broken: (rule: string) => Violation[]): Violation[] {
+function checkRelative(
+  { file, specifier, from }: Import,
+  broken: (rule: string) => Violation[],
+): Violation[] {
   const target = posix.join(posix.dirname(file), specifier);
   // Tests that cross packages may share what lies beside them, nothing else.
   const home = from?.folder ?? file.split('/')[0];
-  if (home !== undefined && !target.startsWith(`${home}/`)) return broken("nobody reaches past a package's exports");
-  if (isDomain(file) && !isDomain(`${dirname(target)}/`)) return broken('domain/ imports only domain/');
+  if (home !== undefined && !target.startsWith(`${home}/`))
+    return broken("nobody reaches past a package's exports");
+  if (isDomain(file) && !isDomain(`${dirname(target)}/`))
+    return broken('domain/ imports only domain/');
   return [];
 }
 
@@ -80,7 +101,11 @@ function isTest(path: string): boolean {
 }
 
 function isService(workspace: Workspace | undefined): boolean {
-  return workspace !== undefined && workspace.folder.startsWith('services/') && !libraries.has(workspace.folder);
+  return (
+    workspace !== undefined &&
+    workspace.folder.startsWith('services/') &&
+    !libraries.has(workspace.folder)
+  );
 }
 
 function isBuiltin(specifier: string): boolean {

@@ -8,7 +8,14 @@ import { tinyConfig } from '../harness/config.js';
 import { Mesh } from '../harness/mesh.js';
 
 const executablePath = process.env['SPINDLE_CHROMIUM'] ?? '/usr/bin/chromium';
-const args = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
+const args = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+];
 const pictures = join(root, '.cache/test');
 
 describe('the status page in a browser', () => {
@@ -26,7 +33,8 @@ describe('the status page in a browser', () => {
       if (message.type() === 'error') trouble.push(message.text());
     });
     page.on('request', (request) => {
-      if (!request.url().startsWith(mesh.pageUrl) && !/^(data|blob):/.test(request.url())) trouble.push(`asks for ${request.url()}`);
+      if (!request.url().startsWith(mesh.pageUrl) && !/^(data|blob):/.test(request.url()))
+        trouble.push(`asks for ${request.url()}`);
     });
   });
   afterAll(async () => {
@@ -56,7 +64,8 @@ describe('the status page in a browser', () => {
       .getByText(/succeeded/i)
       .first()
       .waitFor({ timeout: 30_000 });
-    for (const model of ['base', 'sft', 'spin1', 'spin2']) await page.getByText(model, { exact: true }).first().waitFor();
+    for (const model of ['base', 'sft', 'spin1', 'spin2'])
+      await page.getByText(model, { exact: true }).first().waitFor();
     await page.locator('svg, canvas').first().waitFor();
     await page.locator('img').first().waitFor();
     await page.locator('img').last().scrollIntoViewIfNeeded();
@@ -77,7 +86,10 @@ describe('the status page in a browser', () => {
   });
 
   it('fits a narrow screen and follows a dark system', async () => {
-    const narrow = await browser.newPage({ viewport: { width: 390, height: 800 }, colorScheme: 'dark' });
+    const narrow = await browser.newPage({
+      viewport: { width: 390, height: 800 },
+      colorScheme: 'dark',
+    });
     await narrow.goto(mesh.pageUrl);
     await narrow
       .getByText(/succeeded/i)
@@ -85,16 +97,24 @@ describe('the status page in a browser', () => {
       .waitFor();
     await narrow.locator('img').first().waitFor();
     await narrow.screenshot({ path: join(pictures, 'page-narrow-dark.png'), fullPage: true });
-    expect(await narrow.evaluate('getComputedStyle(document.documentElement).colorScheme')).toContain('dark');
+    expect(
+      await narrow.evaluate('getComputedStyle(document.documentElement).colorScheme'),
+    ).toContain('dark');
     // One pixel of rounding is no scroll bar.
-    expect(await narrow.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')).toBeLessThanOrEqual(1);
+    expect(
+      await narrow.evaluate(
+        'document.documentElement.scrollWidth - document.documentElement.clientWidth',
+      ),
+    ).toBeLessThanOrEqual(1);
     await narrow.close();
   });
 
   it('is not for web pages of other names', async () => {
     const { request } = await import('node:http');
     const status = await new Promise<number>((resolve, reject) => {
-      request(`${mesh.pageUrl}api/runs`, { headers: { host: 'evil.example' } }, (answer) => resolve(answer.statusCode ?? 0))
+      request(`${mesh.pageUrl}api/runs`, { headers: { host: 'evil.example' } }, (answer) =>
+        resolve(answer.statusCode ?? 0),
+      )
         .on('error', reject)
         .end();
     });

@@ -14,14 +14,23 @@ beforeAll(async () => {
 });
 afterAll(() => rm(artifacts, { recursive: true, force: true }));
 
-async function start(args: readonly string[], env: Record<string, string> = {}): Promise<NodeChild> {
-  const child = new NodeChild(join(root, 'scripts/start.mjs'), ['--artifacts', artifacts, ...args], { env });
+async function start(
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<NodeChild> {
+  const child = new NodeChild(
+    join(root, 'scripts/start.mjs'),
+    ['--artifacts', artifacts, ...args],
+    { env },
+  );
   await child.exited;
   return child;
 }
 
 it('npm start runs a config from nothing to the results table, and ends with 0', async () => {
-  const child = await start(['--config', join(root, 'examples/scenes/tiny-run.yaml')], { CI: 'true' });
+  const child = await start(['--config', join(root, 'examples/scenes/tiny-run.yaml')], {
+    CI: 'true',
+  });
   expect(await child.exited, child.tail(40)).toBe(0);
   expect(child.stdout).toMatch(/status page: http:\/\/127\.0\.0\.1:\d+/);
   expect(child.stdout).toMatch(/^spin2( \*)? .* ± /m);

@@ -23,7 +23,11 @@ describe('a job that takes its worker down', () => {
     for (let crash = 1; crash <= 3; crash++) {
       const client = createClient(SamplerService, mesh.address('sampler'));
       try {
-        await until(`delivery ${crash} of ${key}`, async () => (await client.getWorker({})).jobKey === key || undefined, 120_000);
+        await until(
+          `delivery ${crash} of ${key}`,
+          async () => (await client.getWorker({})).jobKey === key || undefined,
+          120_000,
+        );
       } finally {
         client.close();
       }

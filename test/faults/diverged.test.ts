@@ -20,15 +20,22 @@ afterAll(async () => {
 
 it('goes back at half the learning rate as often as it may, says so everywhere, and ends when that does not help', async () => {
   const { baselines: _none, evaluation: _no, train, ...config } = tinyConfig();
-  // Every weight moves by the learning rate at the first step: no pair has a slope left at the second one, or a number at all.
+  // Every weight moves by the learning rate at the first step: no pair has a slope left at the
+  // second one, or a number at all.
   const diverging = { ...train, learning_rate: 1, warmup_steps: 0, checkpoint_steps: 1 };
-  const run = { ...config, objective: { beta: 1e6 }, train: { ...diverging, on_divergence: 'rollback', max_rollbacks: 2 } };
+  const run = {
+    ...config,
+    objective: { beta: 1e6 },
+    train: { ...diverging, on_divergence: 'rollback', max_rollbacks: 2 },
+  };
   await mesh.create(run, 'rolled-back');
   const ended = await mesh.ended('rolled-back');
   expect(ended.status).toBe(RunStatus.FAILED);
   expect(ended.reason).toMatch(/train-spin1.*diverged at step \d, after 2 rollbacks/);
   const back = ended.warnings.filter((warning) =>
-    /^train-spin1: (starts over|goes back to step \d) at 0\.(5|25) times the learning rate/.test(warning),
+    /^train-spin1: (starts over|goes back to step \d) at 0\.(5|25) times the learning rate/.test(
+      warning,
+    ),
   );
   expect(back).toHaveLength(2);
 });

@@ -13,10 +13,16 @@ import { until } from '../harness/wait.js';
 
 /** A file system of its own that can be filled without harm; only root may mount one. */
 function mountSmall(folder: string, size: string): boolean {
-  return spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', folder], { stdio: 'ignore' }).status === 0;
+  return (
+    spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', folder], { stdio: 'ignore' })
+      .status === 0
+  );
 }
 
-/** Takes up all room there is by now. A pruned checkpoint or a failed write gives some back, so it is called until nothing runs any more. */
+/**
+ * Takes up all room there is by now. A pruned checkpoint or a failed write gives some back, so it
+ * is called until nothing runs any more.
+ */
 function topUp(ballast: string): void {
   const block = Buffer.alloc(1 << 20);
   const file = openSync(ballast, 'a');
@@ -31,7 +37,13 @@ function topUp(ballast: string): void {
 
 // Training only, with a checkpoint at every step: it needs room again and again.
 const tiny = tinyConfig();
-const config = { ...tiny, iterations: 1, baselines: {}, evaluation: undefined, train: { ...tiny.train, steps: 16 } };
+const config = {
+  ...tiny,
+  iterations: 1,
+  baselines: {},
+  evaluation: undefined,
+  train: { ...tiny.train, steps: 16 },
+};
 const folder = await mkdtemp(join(tmpdir(), 'spindle-full-'));
 /** A busy machine takes its time. */
 const endMs = 600_000;
@@ -47,7 +59,10 @@ describe.runIf(mounted)('a full disk', () => {
     const mesh = await Mesh.start({ artifacts: folder });
     try {
       await mesh.create(config, 'roomy');
-      expect(await mesh.ended('roomy', endMs)).toMatchObject({ reason: '', status: RunStatus.SUCCEEDED });
+      expect(await mesh.ended('roomy', endMs)).toMatchObject({
+        reason: '',
+        status: RunStatus.SUCCEEDED,
+      });
 
       await mesh.create(config, 'cramped');
       await reached(mesh.artifacts, 'cramped', { checkpoint: 'train-spin1', step: 1 });
@@ -61,8 +76,13 @@ describe.runIf(mounted)('a full disk', () => {
       expect(stopped.reason).toMatch(/the disk is full|no space/i);
       await rm(ballast);
       await mesh.client.resumeRun({ runId: 'cramped' });
-      expect(await mesh.ended('cramped', endMs)).toMatchObject({ reason: '', status: RunStatus.SUCCEEDED });
-      expect(weightsOf(mesh.runDirectory('cramped'))).toEqual(weightsOf(mesh.runDirectory('roomy')));
+      expect(await mesh.ended('cramped', endMs)).toMatchObject({
+        reason: '',
+        status: RunStatus.SUCCEEDED,
+      });
+      expect(weightsOf(mesh.runDirectory('cramped'))).toEqual(
+        weightsOf(mesh.runDirectory('roomy')),
+      );
     } finally {
       await mesh.stop();
     }

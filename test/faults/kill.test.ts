@@ -5,7 +5,9 @@ import { weightsOf } from '../harness/files.js';
 import { Mesh } from '../harness/mesh.js';
 import { reached, type Moment } from '../harness/progress.js';
 
-/** Each is killed at every one of its moments of one run, in this order, and started again at once. */
+/**
+ * Each is killed at every one of its moments of one run, in this order, and started again at once.
+ */
 const victims: Record<string, Moment[]> = {
   sampler: [
     { results: 'encode', atLeast: 1 },
@@ -48,7 +50,9 @@ describe('a process killed in the middle of a run', () => {
     expect(run.reason).toBe('');
     expect(run.status).toBe(RunStatus.SUCCEEDED);
     undisturbed = weightsOf(mesh.runDirectory('calm'));
-    expect(Object.keys(undisturbed)).toContain('iterations/2/unet/diffusion_pytorch_model.safetensors');
+    expect(Object.keys(undisturbed)).toContain(
+      'iterations/2/unet/diffusion_pytorch_model.safetensors',
+    );
   });
   afterAll(() => mesh.stop());
 

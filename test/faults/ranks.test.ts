@@ -82,7 +82,9 @@ function furthest(a: ArrayLike<number>, b: Float32Array): number {
 /** Largest relative difference. */
 function apart(a: readonly number[], b: readonly number[]): number {
   expect(a).toHaveLength(b.length);
-  return Math.max(...a.map((value, i) => Math.abs(value - (b[i] ?? 0)) / Math.max(1e-3, Math.abs(b[i] ?? 0))));
+  return Math.max(
+    ...a.map((value, i) => Math.abs(value - (b[i] ?? 0)) / Math.max(1e-3, Math.abs(b[i] ?? 0))),
+  );
 }
 
 describe('training on several ranks', () => {
@@ -91,22 +93,41 @@ describe('training on several ranks', () => {
   it('gives the curves of one rank with the whole batch, whoever starts the ranks', async () => {
     const alone = await start({});
     const whole = curve(await alone.train(await tinyTraining(store, 'whole', { steps })));
-    const halves = curve(await alone.train(await tinyTraining(store, 'halves', { steps, gradientAccumulation: 2 })));
-    const ratios = curve(await alone.train(await tinyTraining(store, 'ratios', { steps }, { bucketed: true })));
-    const adapters = curve(await alone.train(await tinyTraining(store, 'adapters', { steps, lora })));
+    const halves = curve(
+      await alone.train(await tinyTraining(store, 'halves', { steps, gradientAccumulation: 2 })),
+    );
+    const ratios = curve(
+      await alone.train(await tinyTraining(store, 'ratios', { steps }, { bucketed: true })),
+    );
+    const adapters = curve(
+      await alone.train(await tinyTraining(store, 'adapters', { steps, lora })),
+    );
     await alone.stop();
     const pair = await start({ SPINDLE_RANKS: '2' });
     two = curve(await pair.train(await tinyTraining(store, 'two', { steps })));
     const twoRatios = curve(
-      await pair.train(await tinyTraining(store, 'two-ratios', { steps, gradientAccumulation: 2 }, { bucketed: true })),
+      await pair.train(
+        await tinyTraining(
+          store,
+          'two-ratios',
+          { steps, gradientAccumulation: 2 },
+          { bucketed: true },
+        ),
+      ),
     );
-    const twoAdapters = curve(await pair.train(await tinyTraining(store, 'two-adapters', { steps, lora })));
+    const twoAdapters = curve(
+      await pair.train(await tinyTraining(store, 'two-adapters', { steps, lora })),
+    );
     await pair.stop();
     // As a cluster does: every rank is told who it is.
     const port = await freePortPair();
     const rendezvous = { SPINDLE_WORLD_SIZE: '2', SPINDLE_RENDEZVOUS: `127.0.0.1:${port}` };
     const [leader, member] = await Promise.all([
-      start({ ...rendezvous, SPINDLE_RANK: '0', SPINDLE_GRPC_ADDRESS: rendezvous.SPINDLE_RENDEZVOUS }),
+      start({
+        ...rendezvous,
+        SPINDLE_RANK: '0',
+        SPINDLE_GRPC_ADDRESS: rendezvous.SPINDLE_RENDEZVOUS,
+      }),
       start({ ...rendezvous, SPINDLE_RANK: '1' }),
     ]);
     const cluster = curve(await leader.train(await tinyTraining(store, 'cluster', { steps })));
@@ -129,8 +150,11 @@ describe('training on several ranks', () => {
     expect(adapters.loss[steps - 1]).not.toBe(whole.loss[steps - 1]);
     const [one, both] = [await tensorsOf(adapters.adapter), await tensorsOf(twoAdapters.adapter)];
     expect([...both.keys()]).toEqual([...one.keys()]);
-    expect([...one.keys()]).toContainEqual(expect.stringMatching(/^unet\..*\.attn1\.to_q\.lora_A\.weight$/));
-    for (const [name, values] of one) expect(furthest(both.get(name) ?? [], values), name).toBeLessThan(1e-5);
+    expect([...one.keys()]).toContainEqual(
+      expect.stringMatching(/^unet\..*\.attn1\.to_q\.lora_A\.weight$/),
+    );
+    for (const [name, values] of one)
+      expect(furthest(both.get(name) ?? [], values), name).toBeLessThan(1e-5);
     expect(ratios.errorReal).not.toEqual(whole.errorReal);
     expect(whole.loss[0]).not.toBe(whole.loss[steps - 1]);
     expect(cluster.weights).toBe(two.weights);
@@ -139,11 +163,14 @@ describe('training on several ranks', () => {
   it('goes on after a rank was killed, to the same weights', async () => {
     const trainer = await start({ SPINDLE_RANKS: '2' });
     let victim = 0;
-    const responses = await trainer.train(await tinyTraining(store, 'killed', { steps }), (step) => {
-      if (step !== 3 || victim !== 0) return;
-      victim = trainer.children()[0] ?? 0;
-      process.kill(victim, 'SIGKILL');
-    });
+    const responses = await trainer.train(
+      await tinyTraining(store, 'killed', { steps }),
+      (step) => {
+        if (step !== 3 || victim !== 0) return;
+        victim = trainer.children()[0] ?? 0;
+        process.kill(victim, 'SIGKILL');
+      },
+    );
     const killed = curve(responses);
     expect(killed.resumed).toHaveLength(2);
     expect(killed.resumed[1]).toBeGreaterThanOrEqual(3);
@@ -166,10 +193,15 @@ describe('training on several ranks', () => {
 
   it('leaves no process behind when rank 0 is killed, and says when there are fewer pairs than ranks', async () => {
     const trainer = await start({ SPINDLE_RANKS: '3' });
-    const children = await until('the ranks', () => trainer.children().length === 2 && trainer.children());
+    const children = await until(
+      'the ranks',
+      () => trainer.children().length === 2 && trainer.children(),
+    );
     const request = await tinyTraining(store, 'small', { steps });
     if (request.settings !== undefined) request.settings.batchSize = 2;
-    await expect(trainer.train(request)).rejects.toThrow('settings.batch_size: expected at least one element for each of 3 ranks, got 2');
+    await expect(trainer.train(request)).rejects.toThrow(
+      'settings.batch_size: expected at least one element for each of 3 ranks, got 2',
+    );
     await trainer.stop('SIGKILL');
     await until('the end of the ranks', () => children.every((pid) => !existsSync(`/proc/${pid}`)));
   });

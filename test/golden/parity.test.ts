@@ -18,15 +18,29 @@ const names = readdirSync(fixtures, { withFileTypes: true })
   .map((entry) => entry.name);
 // Python's json writes -Infinity, which JSON has not.
 const settings = (name: string) =>
-  JSON.parse(readFileSync(join(fixtures, name, 'fixture.json'), 'utf8').replaceAll(/-?Infinity|NaN/g, 'null')) as {
+  JSON.parse(
+    readFileSync(join(fixtures, name, 'fixture.json'), 'utf8').replaceAll(
+      /-?Infinity|NaN/g,
+      'null',
+    ),
+  ) as {
     tolerance?: Record<string, object>;
   };
 
 async function parity(
   name: string,
   precision: string,
-): Promise<{ failures: Line[]; passed: number; failed: number; code: number | NodeJS.Signals; stderr: string }> {
-  const { code, stdout, stderr } = await cli(['parity', join(fixtures, name), '--precision', precision, '--json'], { timeoutMs: 600_000 });
+): Promise<{
+  failures: Line[];
+  passed: number;
+  failed: number;
+  code: number | NodeJS.Signals;
+  stderr: string;
+}> {
+  const { code, stdout, stderr } = await cli(
+    ['parity', join(fixtures, name), '--precision', precision, '--json'],
+    { timeoutMs: 600_000 },
+  );
   const lines = stdout
     .trim()
     .split('\n')
@@ -43,7 +57,9 @@ async function parity(
 }
 
 describe.each(['float32', 'bfloat16'])('PyTorch, diffusers and transformers in %s', (precision) => {
-  const replayed = names.filter((name) => precision === 'float32' || settings(name).tolerance?.[precision] !== undefined);
+  const replayed = names.filter(
+    (name) => precision === 'float32' || settings(name).tolerance?.[precision] !== undefined,
+  );
 
   it('there are fixtures to replay', () => expect(replayed.length).toBeGreaterThan(0));
 

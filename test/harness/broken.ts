@@ -13,7 +13,11 @@ export async function rewriteHeader(file: string, change: (header: Header) => vo
   await writeFile(file, withHeader(JSON.stringify(header), bytes.subarray(8 + length)));
 }
 
-export function withHeader(header: string, data: Uint8Array, length = Buffer.byteLength(header)): Buffer {
+export function withHeader(
+  header: string,
+  data: Uint8Array,
+  length = Buffer.byteLength(header),
+): Buffer {
   const size = Buffer.alloc(8);
   size.writeBigUInt64LE(BigInt(length));
   return Buffer.concat([size, Buffer.from(header), data]);
@@ -28,7 +32,13 @@ export async function dropLastTensor(file: string): Promise<void> {
     .filter(([, value]) => Array.isArray(value.data_offsets))
     .sort(([, x], [, y]) => y.data_offsets[0] - x.data_offsets[0])[0]!;
   Reflect.deleteProperty(header, name);
-  await writeFile(file, withHeader(JSON.stringify(header), bytes.subarray(8 + length, 8 + length + entry.data_offsets[0])));
+  await writeFile(
+    file,
+    withHeader(
+      JSON.stringify(header),
+      bytes.subarray(8 + length, 8 + length + entry.data_offsets[0]),
+    ),
+  );
 }
 
 /** Every value of a half-precision tensor becomes infinity. */
@@ -45,7 +55,10 @@ export async function fillWithInfinity(file: string, name: string): Promise<void
   await writeFile(file, bytes);
 }
 
-export async function editJson(file: string, change: (value: Record<string, unknown>) => void): Promise<void> {
+export async function editJson(
+  file: string,
+  change: (value: Record<string, unknown>) => void,
+): Promise<void> {
   const value = JSON.parse(await readFile(file, 'utf8')) as Record<string, unknown>;
   change(value);
   await writeFile(file, JSON.stringify(value));
@@ -62,7 +75,9 @@ export async function copyModel(folder: string): Promise<string> {
 export async function copyData(folder: string, count: number): Promise<string> {
   const data = join(folder, 'data');
   await mkdir(data, { recursive: true });
-  const lines = (await readFile(join(scenes, 'train/metadata.jsonl'), 'utf8')).split('\n').slice(0, count);
+  const lines = (await readFile(join(scenes, 'train/metadata.jsonl'), 'utf8'))
+    .split('\n')
+    .slice(0, count);
   await writeFile(join(data, 'metadata.jsonl'), `${lines.join('\n')}\n`);
   for (const line of lines) {
     const { file_name: name } = JSON.parse(line) as { file_name: string };
@@ -71,4 +86,5 @@ export async function copyData(folder: string, count: number): Promise<string> {
   return data;
 }
 
-export const unetWeights = (model: string): string => join(model, 'unet/diffusion_pytorch_model.safetensors');
+export const unetWeights = (model: string): string =>
+  join(model, 'unet/diffusion_pytorch_model.safetensors');

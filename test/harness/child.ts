@@ -3,20 +3,32 @@ import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** What a child inherits: no OTLP endpoint, no settings of a mesh but which build of the engine, no test runner's conditions. */
+/**
+ * What a child inherits: no OTLP endpoint, no settings of a mesh but which build of the engine, no
+ * test runner's conditions.
+ */
 function cleanEnvironment(extra: Record<string, string>): NodeJS.ProcessEnv {
-  const kept = Object.entries(process.env).filter(([name]) => !/^(SPINDLE_(?!ADDON$)|OTEL_|NODE_OPTIONS$|VITEST|NODE_ENV$)/.test(name));
+  const kept = Object.entries(process.env).filter(
+    ([name]) => !/^(SPINDLE_(?!ADDON$)|OTEL_|NODE_OPTIONS$|VITEST|NODE_ENV$)/.test(name),
+  );
   return { ...Object.fromEntries(kept), ...extra };
 }
 
-/** A Node process of the product, built (from dist/), as it runs in production. Its output is kept for messages. */
+/**
+ * A Node process of the product, built (from dist/), as it runs in production. Its output is kept
+ * for messages.
+ */
 export class NodeChild {
   readonly #child: ChildProcess;
   readonly exited: Promise<number | NodeJS.Signals>;
   stdout = '';
   stderr = '';
 
-  constructor(script: string, args: readonly string[], options: { env?: Record<string, string>; cwd?: string } = {}) {
+  constructor(
+    script: string,
+    args: readonly string[],
+    options: { env?: Record<string, string>; cwd?: string } = {},
+  ) {
     this.#child = spawn(process.execPath, [script, ...args], {
       cwd: options.cwd ?? root,
       env: cleanEnvironment(options.env ?? {}),

@@ -8,7 +8,10 @@ export interface CliResult {
 }
 
 /** `npx spindle …` without npx: the same file, sooner. */
-export function startCli(args: readonly string[], options: { env?: Record<string, string>; cwd?: string } = {}): NodeChild {
+export function startCli(
+  args: readonly string[],
+  options: { env?: Record<string, string>; cwd?: string } = {},
+): NodeChild {
   return new NodeChild(join(root, 'gateway/bin/spindle.js'), args, options);
 }
 

@@ -1,4 +1,12 @@
-import { checkHealth, connectBus, createClient, createLogger, startNatsServer, type NatsServer, type ServiceClient } from '@spindle/kit';
+import {
+  checkHealth,
+  connectBus,
+  createClient,
+  createLogger,
+  startNatsServer,
+  type NatsServer,
+  type ServiceClient,
+} from '@spindle/kit';
 import { RunService, RunStatus, type Run } from '@spindle/proto';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,7 +17,10 @@ import { until } from './wait.js';
 
 const logger = createLogger('harness', { level: 'silent', pretty: false });
 const startMs = 60_000;
-/** Shorter than in production, so that a killed worker's job comes back soon; longer than the workers' signs of life. */
+/**
+ * Shorter than in production, so that a killed worker's job comes back soon; longer than the
+ * workers' signs of life.
+ */
 const ackWaitMs = 6_000;
 const final = [RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED];
 
@@ -37,7 +48,10 @@ export interface MeshOptions {
   artifacts?: string;
 }
 
-/** A whole mesh of real processes on free ports, whose members can be killed and come back where they were. */
+/**
+ * A whole mesh of real processes on free ports, whose members can be killed and come back where
+ * they were.
+ */
 export class Mesh {
   readonly #members = new Map<string, Member>();
   #nats: NatsServer | undefined;
@@ -65,7 +79,9 @@ export class Mesh {
     await mkdir(this.artifacts, { recursive: true });
     this.#nats = await startNatsServer({ dir: join(this.dir, 'nats'), logger });
     const ports = await freePorts(order.length + 1);
-    const addresses = Object.fromEntries(order.map((kind, i) => [kind, `127.0.0.1:${ports[i]}`])) as Record<ServiceKind, string>;
+    const addresses = Object.fromEntries(
+      order.map((kind, i) => [kind, `127.0.0.1:${ports[i]}`]),
+    ) as Record<ServiceKind, string>;
     this.httpPort = ports[order.length] ?? 0;
     const gatewayOnly = {
       SPINDLE_TRAINER_ADDRESS: addresses.trainer,
@@ -74,7 +90,10 @@ export class Mesh {
       SPINDLE_HTTP_ADDRESS: `127.0.0.1:${this.httpPort}`,
     };
     for (const kind of order) {
-      this.#launch(kind, kind, addresses[kind], { ...(kind === 'gateway' ? gatewayOnly : {}), ...options.env?.[kind] });
+      this.#launch(kind, kind, addresses[kind], {
+        ...(kind === 'gateway' ? gatewayOnly : {}),
+        ...options.env?.[kind],
+      });
     }
     await Promise.all(order.map((name) => this.#serving(name)));
     this.#client = createClient(RunService, addresses.gateway);
@@ -107,7 +126,11 @@ export class Mesh {
   }
 
   /** One more worker of a kind, under a name of its own. */
-  async join(kind: 'sampler' | 'scorer', name: string, env: Record<string, string> = {}): Promise<void> {
+  async join(
+    kind: 'sampler' | 'scorer',
+    name: string,
+    env: Record<string, string> = {},
+  ): Promise<void> {
     const [port] = await freePorts(1);
     this.#launch(kind, name, `127.0.0.1:${port}`, env);
     await this.#serving(name);
@@ -141,7 +164,11 @@ export class Mesh {
 
   async revive(name: string): Promise<void> {
     if (name === 'nats-server') {
-      this.#nats = await startNatsServer({ dir: join(this.dir, 'nats'), port: Number(new URL(this.natsUrl).port), logger });
+      this.#nats = await startNatsServer({
+        dir: join(this.dir, 'nats'),
+        port: Number(new URL(this.natsUrl).port),
+        logger,
+      });
       return;
     }
     const { kind, address, env } = this.#member(name);
@@ -162,12 +189,18 @@ export class Mesh {
 
   /** Starts a run from a config object with absolute paths. */
   async create(config: object, runId: string): Promise<Run> {
-    const { run } = await this.client.createRun({ configJson: JSON.stringify(config), runId, dryRun: false });
+    const { run } = await this.client.createRun({
+      configJson: JSON.stringify(config),
+      runId,
+      dryRun: false,
+    });
     if (!run) throw new Error('the gateway returned no run');
     return run;
   }
 
-  /** The run once it is over; calls that fail because the gateway is being restarted are made again. */
+  /**
+   * The run once it is over; calls that fail because the gateway is being restarted are made again.
+   */
   async ended(runId: string, timeoutMs = 240_000): Promise<Run> {
     try {
       return await until(
@@ -180,9 +213,13 @@ export class Mesh {
       );
     } catch (error) {
       const stages = await this.run(runId)
-        .then(({ stages }) => stages.map((s) => `${s.stage} ${s.state} ${s.done}/${s.total}`).join(', '))
+        .then(({ stages }) =>
+          stages.map((s) => `${s.stage} ${s.state} ${s.done}/${s.total}`).join(', '),
+        )
         .catch(() => 'gateway not reachable');
-      const logs = [...this.#members].map(([name, { child }]) => `--- ${name}\n${child.tail(8)}`).join('\n');
+      const logs = [...this.#members]
+        .map(([name, { child }]) => `--- ${name}\n${child.tail(8)}`)
+        .join('\n');
       throw new Error(`${String(error)}\n${stages}\n${logs}`, { cause: error });
     }
   }

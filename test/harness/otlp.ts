@@ -17,7 +17,9 @@ interface Attribute {
 interface TraceExport {
   resourceSpans?: {
     resource?: { attributes?: Attribute[] };
-    scopeSpans?: { spans?: { name: string; traceId: string; spanId: string; parentSpanId?: string }[] }[];
+    scopeSpans?: {
+      spans?: { name: string; traceId: string; spanId: string; parentSpanId?: string }[];
+    }[];
   }[];
 }
 interface MetricsExport {
@@ -36,7 +38,9 @@ export class OtlpReceiver {
       request.on('data', (part: Buffer) => parts.push(part));
       request.on('end', () => {
         const body = Buffer.concat(parts);
-        const text = (request.headers['content-encoding'] === 'gzip' ? gunzipSync(body) : body).toString();
+        const text = (
+          request.headers['content-encoding'] === 'gzip' ? gunzipSync(body) : body
+        ).toString();
         if (request.url === '/v1/traces') this.#addSpans(JSON.parse(text) as TraceExport);
         if (request.url === '/v1/metrics') this.#addMetrics(JSON.parse(text) as MetricsExport);
         response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
@@ -61,16 +65,26 @@ export class OtlpReceiver {
 
   #addSpans(data: TraceExport): void {
     for (const { resource, scopeSpans = [] } of data.resourceSpans ?? []) {
-      const service = resource?.attributes?.find(({ key }) => key === 'service.name')?.value.stringValue ?? '';
+      const service =
+        resource?.attributes?.find(({ key }) => key === 'service.name')?.value.stringValue ?? '';
       for (const { spans = [] } of scopeSpans) {
-        this.spans.push(...spans.map(({ name, traceId, spanId, parentSpanId = '' }) => ({ service, name, traceId, spanId, parentSpanId })));
+        this.spans.push(
+          ...spans.map(({ name, traceId, spanId, parentSpanId = '' }) => ({
+            service,
+            name,
+            traceId,
+            spanId,
+            parentSpanId,
+          })),
+        );
       }
     }
   }
 
   #addMetrics(data: MetricsExport): void {
     for (const { scopeMetrics = [] } of data.resourceMetrics ?? []) {
-      for (const { metrics = [] } of scopeMetrics) for (const { name } of metrics) this.metrics.add(name);
+      for (const { metrics = [] } of scopeMetrics)
+        for (const { name } of metrics) this.metrics.add(name);
     }
   }
 }

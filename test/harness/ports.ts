@@ -1,7 +1,10 @@
 import { randomInt } from 'node:crypto';
 import { createServer, type AddressInfo } from 'node:net';
 
-/** Free ports, different from each other. Services that others must find again after a restart need one chosen beforehand. */
+/**
+ * Free ports, different from each other. Services that others must find again after a restart need
+ * one chosen beforehand.
+ */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer());
   try {
@@ -19,7 +22,10 @@ export async function freePorts(count: number): Promise<number[]> {
   }
 }
 
-/** A free port whose next one is free too; below those that the system gives to outgoing connections, which come and go. */
+/**
+ * A free port whose next one is free too; below those that the system gives to outgoing
+ * connections, which come and go.
+ */
 export async function freePortPair(): Promise<number> {
   for (;;) {
     const port = 2 * randomInt(10_000, 16_000);

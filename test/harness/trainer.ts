@@ -1,6 +1,20 @@
 import { create } from '@bufbuild/protobuf';
-import { checkHealth, createClient, fromFloat32, fromInt64, writeSafetensors, type ArtifactStore } from '@spindle/kit';
-import { Objective, Precision, TrainerService, TrainRequestSchema, type TrainRequest, type TrainResponse } from '@spindle/proto';
+import {
+  checkHealth,
+  createClient,
+  fromFloat32,
+  fromInt64,
+  writeSafetensors,
+  type ArtifactStore,
+} from '@spindle/kit';
+import {
+  Objective,
+  Precision,
+  TrainerService,
+  TrainRequestSchema,
+  type TrainRequest,
+  type TrainResponse,
+} from '@spindle/proto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { NodeChild, root } from './child.js';
@@ -28,20 +42,30 @@ const ratios = [
 ] as const;
 
 /**
- * A short training of the demo's U-Net on made-up latents; key and settings may differ from run to run. `bucketed`: the images are of three
- * shapes.
+ * A short training of the demo's U-Net on made-up latents; key and settings may differ from run to
+ * run. `bucketed`: the images are of three shapes.
  */
 export async function tinyTraining(
   store: ArtifactStore,
   key: string,
-  settings: { steps: number; gradientAccumulation?: number; lora?: { rank: number; alpha: number; targets: string[] } },
+  settings: {
+    steps: number;
+    gradientAccumulation?: number;
+    lora?: { rank: number; alpha: number; targets: string[] };
+  },
   { bucketed = false } = {},
 ): Promise<TrainRequest> {
   const index = fromInt64(Array.from({ length: images }, (_, i) => i));
-  const shapes = { ...fromInt64(Array.from({ length: images }, (_, i) => [4, ...(ratios[i % 3] ?? [])]).flat()), shape: [images, 3] };
+  const shapes = {
+    ...fromInt64(Array.from({ length: images }, (_, i) => [4, ...(ratios[i % 3] ?? [])]).flat()),
+    shape: [images, 3],
+  };
   const own = { index, ...(bucketed && { shape: shapes }) };
   const shard = (tensors: Record<string, ReturnType<typeof fromFloat32>>) =>
-    store.put(writeSafetensors(new Map(Object.entries({ ...own, ...tensors }))), 'application/safetensors');
+    store.put(
+      writeSafetensors(new Map(Object.entries({ ...own, ...tensors }))),
+      'application/safetensors',
+    );
   const size = images * 4 * 8 * 8;
   const latents = bucketed ? [size] : [images, 4, 8, 8];
   const unet = { name: 'base', path: join(pipeline, 'unet') };
@@ -89,7 +113,11 @@ export class TrainerProcess {
     readonly client: ReturnType<typeof createClient<typeof TrainerService>>,
   ) {}
 
-  static async start(artifacts: string, natsUrl: string, env: Record<string, string> = {}): Promise<TrainerProcess> {
+  static async start(
+    artifacts: string,
+    natsUrl: string,
+    env: Record<string, string> = {},
+  ): Promise<TrainerProcess> {
     const [port] = await freePorts(1);
     const address = env['SPINDLE_GRPC_ADDRESS'] ?? `127.0.0.1:${port}`;
     const child = new NodeChild(join(root, 'services/trainer/dist/main.js'), [], {
@@ -112,20 +140,29 @@ export class TrainerProcess {
   /** Processes of the other ranks, in no order. */
   children(): number[] {
     const { pid } = this.child;
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .filter(Boolean)
+      .map(Number);
   }
 
   /** All that the call gives; `onStep` may cut it short. */
-  async train(request: TrainRequest, onStep: (step: number, stop: () => void) => void = () => undefined): Promise<TrainResponse[]> {
+  async train(
+    request: TrainRequest,
+    onStep: (step: number, stop: () => void) => void = () => undefined,
+  ): Promise<TrainResponse[]> {
     const controller = new AbortController();
     const responses: TrainResponse[] = [];
     try {
       for await (const response of this.client.train(request, { signal: controller.signal })) {
         responses.push(response);
-        if (response.event.case === 'step') onStep(response.event.value.step, () => controller.abort());
+        if (response.event.case === 'step')
+          onStep(response.event.value.step, () => controller.abort());
       }
     } catch (error) {
-      if (!controller.signal.aborted) throw new Error(`${String(error)}\n${this.child.tail()}`, { cause: error });
+      if (!controller.signal.aborted)
+        throw new Error(`${String(error)}\n${this.child.tail()}`, { cause: error });
     }
     return responses;
   }

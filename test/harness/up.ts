@@ -22,14 +22,21 @@ export class UpMesh {
     readonly runtime: Runtime,
   ) {}
 
-  static async start(args: readonly string[] = [], env: Record<string, string> = {}): Promise<UpMesh> {
+  static async start(
+    args: readonly string[] = [],
+    env: Record<string, string> = {},
+  ): Promise<UpMesh> {
     const artifacts = await mkdtemp(join(tmpdir(), 'spindle-artifacts-'));
     const child = startCli(['up', '--artifacts', artifacts, '--threads', '1', ...args], { env });
     await until('spindle up', () => {
       if (!child.running) throw new Error(child.tail());
       return child.stdout.includes('gRPC:') || undefined;
     });
-    return new UpMesh(child, artifacts, (await readJson(join(artifacts, 'runtime.json'))) as Runtime);
+    return new UpMesh(
+      child,
+      artifacts,
+      (await readJson(join(artifacts, 'runtime.json'))) as Runtime,
+    );
   }
 
   spindle(...args: string[]): Promise<CliResult> {

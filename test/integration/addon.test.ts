@@ -94,9 +94,10 @@ const trainerOptions: TrainerOptionsDto = {
 
 describe('the addon', () => {
   it('offers every function of its typed surface', () => {
-    const surface = readFileSync(new URL('../../native-cuda/ts/native.ts', import.meta.url), 'utf8').split(
-      'export interface NativeAddon {',
-    )[1];
+    const surface = readFileSync(
+      new URL('../../native-cuda/ts/native.ts', import.meta.url),
+      'utf8',
+    ).split('export interface NativeAddon {')[1];
     const names = [...(surface ?? '').matchAll(/^ {2}(\w+)\(/gm)].map((match) => match[1]);
     expect(names.length).toBeGreaterThan(30);
     const addon: NativeAddon = loadAddon();
@@ -105,7 +106,9 @@ describe('the addon', () => {
 
   it('draws the same image whatever its batch, and tells every step', async () => {
     const steps: string[] = [];
-    const both = await unet.sample(request([5n, 6n]), { onStep: (done, total) => steps.push(`${done}/${total}`) });
+    const both = await unet.sample(request([5n, 6n]), {
+      onStep: (done, total) => steps.push(`${done}/${total}`),
+    });
     expect(both.latents.shape).toEqual([2, 4, 8, 8]);
     expect(steps).toEqual(['1/3', '2/3', '3/3']);
     const oneByOne = await unet.sample(request([5n, 6n], { batchSize: 1 }));
@@ -144,9 +147,15 @@ describe('the addon', () => {
       [{ seeds: [-1n] }, /request\.seeds\[0\]: expected 0 to 2\^64 - 1/],
       [{ steps: Number.NaN }, /request\.steps: expected a finite number/],
       [{ steps: 1.5 }, /request\.steps: expected an integer, got 1.5/],
-      [{ cond: { data: new Float32Array(3), shape: [1, 32, 128] } }, /request\.cond\.data: expected the 4096 values of its shape, got 3/],
+      [
+        { cond: { data: new Float32Array(3), shape: [1, 32, 128] } },
+        /request\.cond\.data: expected the 4096 values of its shape, got 3/,
+      ],
       [{ schedulerConfig: '{' }, /scheduler_config\.json: expected JSON/],
-      [{ schedulerConfig: '{"_class_name":"DDIMScheduler","thresholding":true}' }, /thresholding: expected false/],
+      [
+        { schedulerConfig: '{"_class_name":"DDIMScheduler","thresholding":true}' },
+        /thresholding: expected false/,
+      ],
     ];
     for (const [change, message] of bad) {
       await expect(unet.sample(request([5n], change))).rejects.toMatchObject({
@@ -154,10 +163,14 @@ describe('the addon', () => {
         message: expect.stringMatching(message) as string,
       });
     }
-    expect(() => Engine.open({ backend: 'abacus' })).toThrow(/backend: expected auto, cuda, cuda:N, cpu or reference, got abacus/);
+    expect(() => Engine.open({ backend: 'abacus' })).toThrow(
+      /backend: expected auto, cuda, cuda:N, cpu or reference, got abacus/,
+    );
     const addon = loadAddon();
     const cancel = addon.createCancel();
-    expect(() => addon.unetInfo(cancel as never)).toThrow(/expected a U-Net, got another kind of handle/);
+    expect(() => addon.unetInfo(cancel as never)).toThrow(
+      /expected a U-Net, got another kind of handle/,
+    );
     expect(() => addon.unetInfo({} as never)).toThrow(/expected a U-Net, got something else/);
   });
 
@@ -196,12 +209,23 @@ describe('the addon', () => {
     await second.accumulate({ ...early, beta: null });
     await second.apply(1);
     await second.export(join(folder, 'b.safetensors'), true);
-    expect(readFileSync(join(folder, 'b.safetensors')).equals(readFileSync(join(folder, 'a.safetensors')))).toBe(true);
+    expect(
+      readFileSync(join(folder, 'b.safetensors')).equals(
+        readFileSync(join(folder, 'a.safetensors')),
+      ),
+    ).toBe(true);
     // What was exported loads as a U-Net again.
-    const trained = await engine.loadUnet({ ...unetSource, weights: [join(folder, 'a.safetensors')] }, 'float32');
+    const trained = await engine.loadUnet(
+      { ...unetSource, weights: [join(folder, 'a.safetensors')] },
+      'float32',
+    );
     expect(trained.info.parameters).toBe(unet.info.parameters);
     for (const handle of [first, second, trained]) handle.release();
-    expect(readdirSync(folder).sort()).toEqual(['a.safetensors', 'b.safetensors', 'state.safetensors']);
+    expect(readdirSync(folder).sort()).toEqual([
+      'a.safetensors',
+      'b.safetensors',
+      'state.safetensors',
+    ]);
   });
 
   it('lets the process exit with a call in flight', async () => {
@@ -215,14 +239,21 @@ describe('the addon', () => {
       });`;
     const env = {
       ...process.env,
-      ADDON_TEST: JSON.stringify({ source: unetSource, request: { ...request([]), seeds: [], steps: 900, batchSize: 1 } }),
+      ADDON_TEST: JSON.stringify({
+        source: unetSource,
+        request: { ...request([]), seeds: [], steps: 900, batchSize: 1 },
+      }),
     };
-    const failed = promisify(execFile)(process.execPath, ['-e', script], { env }).catch((error: unknown) => error);
+    const failed = promisify(execFile)(process.execPath, ['-e', script], { env }).catch(
+      (error: unknown) => error,
+    );
     expect(await failed).toMatchObject({ code: 7, stderr: '' });
   });
 
   it('lets the process end by itself when nothing is in flight', async () => {
     const script = `require(${JSON.stringify(defaultAddonPath())}).createEngine({ backend: 'cpu', threads: 2, isa: 'auto' });`;
-    await expect(promisify(execFile)(process.execPath, ['-e', script])).resolves.toMatchObject({ stderr: '' });
+    await expect(promisify(execFile)(process.execPath, ['-e', script])).resolves.toMatchObject({
+      stderr: '',
+    });
   });
 });

@@ -1,11 +1,29 @@
-import { appendFile, mkdir, mkdtemp, readFile, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rm,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { copyData, copyModel, dropLastTensor, editJson, rewriteHeader, unetWeights, withHeader } from '../harness/broken.js';
+import {
+  copyData,
+  copyModel,
+  dropLastTensor,
+  editJson,
+  rewriteHeader,
+  unetWeights,
+  withHeader,
+} from '../harness/broken.js';
 import { cli, startCli } from '../harness/cli.js';
 import { tinyConfig } from '../harness/config.js';
 import { Mesh } from '../harness/mesh.js';
@@ -91,18 +109,28 @@ const cases: Case[] = [
   },
   {
     about: 'a tensor of the wrong shape',
-    change: damagedModel((model) => rewriteHeader(unetWeights(model), (header) => void header[convIn]!.shape.reverse())),
+    change: damagedModel((model) =>
+      rewriteHeader(unetWeights(model), (header) => void header[convIn]!.shape.reverse()),
+    ),
     message: /conv_in\.weight: .*expected .*got/,
   },
   {
     about: 'an option that the engine does not have',
-    change: damagedModel((model) => editJson(join(model, 'unet/config.json'), (config) => void (config['class_embed_type'] = 'timestep'))),
+    change: damagedModel((model) =>
+      editJson(
+        join(model, 'unet/config.json'),
+        (config) => void (config['class_embed_type'] = 'timestep'),
+      ),
+    ),
     message: /unet.*class_embed_type/,
   },
   {
     about: 'a block that the engine does not have',
     change: damagedModel((model) =>
-      editJson(join(model, 'unet/config.json'), (config) => void ((config['down_block_types'] as string[])[0] = 'SkipDownBlock2D')),
+      editJson(
+        join(model, 'unet/config.json'),
+        (config) => void ((config['down_block_types'] as string[])[0] = 'SkipDownBlock2D'),
+      ),
     ),
     message: /unet.*down_block_types.*SkipDownBlock2D/,
   },
@@ -110,7 +138,9 @@ const cases: Case[] = [
     about: 'tensors that overlap',
     change: damagedModel((model) =>
       rewriteHeader(unetWeights(model), (header) => {
-        const [first, second] = Object.values(header).filter((entry) => Array.isArray(entry.data_offsets));
+        const [first, second] = Object.values(header).filter((entry) =>
+          Array.isArray(entry.data_offsets),
+        );
         const size = second!.data_offsets[1] - second!.data_offsets[0];
         second!.data_offsets = [first!.data_offsets[0], first!.data_offsets[0] + size];
       }),
@@ -122,7 +152,8 @@ const cases: Case[] = [
     change: damagedModel(async (model) => {
       await rewriteHeader(unetWeights(model), (header) => {
         for (const entry of Object.values(header))
-          if (Array.isArray(entry.data_offsets)) entry.data_offsets = [entry.data_offsets[0] + 8, entry.data_offsets[1] + 8];
+          if (Array.isArray(entry.data_offsets))
+            entry.data_offsets = [entry.data_offsets[0] + 8, entry.data_offsets[1] + 8];
       });
       await appendFile(unetWeights(model), Buffer.alloc(8));
     }),
@@ -130,23 +161,35 @@ const cases: Case[] = [
   },
   {
     about: 'a tensor that ends past the end of the file',
-    change: damagedModel((model) => rewriteHeader(unetWeights(model), (header) => void (header[convIn]!.data_offsets = [0, 1e15]))),
+    change: damagedModel((model) =>
+      rewriteHeader(
+        unetWeights(model),
+        (header) => void (header[convIn]!.data_offsets = [0, 1e15]),
+      ),
+    ),
     message: /diffusion_pytorch_model\.safetensors: .*(conv_in\.weight|offset)/,
   },
   {
     about: 'a header longer than the file',
-    change: damagedModel((model) => writeFile(unetWeights(model), withHeader('{}', new Uint8Array(16), 2 ** 50))),
+    change: damagedModel((model) =>
+      writeFile(unetWeights(model), withHeader('{}', new Uint8Array(16), 2 ** 50)),
+    ),
     message: /diffusion_pytorch_model\.safetensors: .*header/i,
   },
   {
     about: 'a header that is no JSON',
-    change: damagedModel((model) => writeFile(unetWeights(model), withHeader('{"a":', new Uint8Array(16)))),
+    change: damagedModel((model) =>
+      writeFile(unetWeights(model), withHeader('{"a":', new Uint8Array(16))),
+    ),
     message: /diffusion_pytorch_model\.safetensors: /,
   },
   {
     about: 'a shape whose product is astronomic',
     change: damagedModel((model) =>
-      rewriteHeader(unetWeights(model), (header) => void (header[convIn]!.shape = [2 ** 31, 2 ** 31, 2 ** 31, 4])),
+      rewriteHeader(
+        unetWeights(model),
+        (header) => void (header[convIn]!.shape = [2 ** 31, 2 ** 31, 2 ** 31, 4]),
+      ),
     ),
     message: /diffusion_pytorch_model\.safetensors: .*conv_in\.weight/,
   },
@@ -179,16 +222,22 @@ const cases: Case[] = [
       await rm(join(data, '0003.png'));
       await rm(join(data, '0005.png'));
     }),
-    message: /expected a file for every row, got none for 0003\.png \(line 4\), 0005\.png \(line 6\)/,
+    message:
+      /expected a file for every row, got none for 0003\.png \(line 4\), 0005\.png \(line 6\)/,
   },
   {
     about: 'a row that leaves the data folder',
-    change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), '{"file_name":"../model/x.png","text":"a"}\n')),
-    message: /metadata\.jsonl:9: file_name: expected a path inside the data folder, got "\.\.\/model\/x\.png"/,
+    change: damagedData((data) =>
+      appendFile(join(data, 'metadata.jsonl'), '{"file_name":"../model/x.png","text":"a"}\n'),
+    ),
+    message:
+      /metadata\.jsonl:9: file_name: expected a path inside the data folder, got "\.\.\/model\/x\.png"/,
   },
   {
     about: 'an absolute path in a row',
-    change: damagedData((data) => appendFile(join(data, 'metadata.jsonl'), '{"file_name":"/etc/passwd","text":"a"}\n')),
+    change: damagedData((data) =>
+      appendFile(join(data, 'metadata.jsonl'), '{"file_name":"/etc/passwd","text":"a"}\n'),
+    ),
     message: /metadata\.jsonl:9: file_name: .*inside the data folder/,
   },
   {
@@ -260,11 +309,20 @@ describe('bad input: exit code 2, one clear sentence, nothing half-done', () => 
     const rows = lines.map((line) => JSON.parse(line) as { file_name: string; text: string });
     rows[0]!.text = '';
     rows[1]!.text = 'a red circle '.repeat(40);
-    await writeFile(join(data, 'metadata.jsonl'), rows.map((row) => JSON.stringify(row)).join('\n'));
+    await writeFile(
+      join(data, 'metadata.jsonl'),
+      rows.map((row) => JSON.stringify(row)).join('\n'),
+    );
     config.data.path = data;
     const file = join(folder, 'config.yaml');
     await writeFile(file, stringify(config));
-    const { code, stdout } = await cli(['run', file, '--dry-run', '--gateway', mesh.gatewayAddress]);
+    const { code, stdout } = await cli([
+      'run',
+      file,
+      '--dry-run',
+      '--gateway',
+      mesh.gatewayAddress,
+    ]);
     expect(stdout).toMatch(/1 images? ha(s|ve) no row.*0007\.png/);
     expect(stdout).toMatch(/1 captions? (is|are) empty/);
     expect(stdout).toMatch(/1 captions? (is|are) longer than the text encoder's 32 tokens/);
@@ -285,7 +343,9 @@ describe('a mesh that cannot start says why', () => {
     try {
       await until('the first mesh', () => first.stdout.includes('gRPC:') || undefined);
       const second = await cli(['up', '--artifacts', artifacts()]);
-      expect(second.stderr).toMatch(/this artifacts folder is in use by another (mesh|gateway) \(process \d+/);
+      expect(second.stderr).toMatch(
+        /this artifacts folder is in use by another (mesh|gateway) \(process \d+/,
+      );
       expect(second.code).toBe(2);
       expect(first.running).toBe(true);
     } finally {
@@ -298,7 +358,13 @@ describe('a mesh that cannot start says why', () => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const { port } = server.address() as AddressInfo;
     try {
-      const { code, stderr } = await cli(['up', '--artifacts', artifacts(), '--http-port', String(port)]);
+      const { code, stderr } = await cli([
+        'up',
+        '--artifacts',
+        artifacts(),
+        '--http-port',
+        String(port),
+      ]);
       expect(stderr).toMatch(new RegExp(`${port}.*in use`));
       expect(code).toBe(2);
     } finally {
@@ -307,7 +373,13 @@ describe('a mesh that cannot start says why', () => {
   });
 
   it('no NATS at the given address', async () => {
-    const { code, stderr } = await cli(['up', '--artifacts', artifacts(), '--nats', 'nats://127.0.0.1:1']);
+    const { code, stderr } = await cli([
+      'up',
+      '--artifacts',
+      artifacts(),
+      '--nats',
+      'nats://127.0.0.1:1',
+    ]);
     expect(stderr).toMatch(/nats:\/\/127\.0\.0\.1:1/);
     expect(stderr).toMatch(/nats-server/);
     expect(code).toBe(2);

@@ -23,7 +23,12 @@ describe('spindle data inspect, without a mesh', () => {
   it("counts a run config's data with its model's tokenizer, and draws a sheet", async () => {
     const sheet = join(folder, 'sheet.png');
     const flags = ['--limit', '20', '--sheet', sheet, '--buckets', '--json'];
-    const { code, stdout, stderr } = await cli(['data', 'inspect', join(scenes, 'run.yaml'), ...flags]);
+    const { code, stdout, stderr } = await cli([
+      'data',
+      'inspect',
+      join(scenes, 'run.yaml'),
+      ...flags,
+    ]);
     expect([code, stderr]).toEqual([0, '']);
     expect(JSON.parse(stdout)).toMatchObject({
       format: 'folder',
@@ -41,10 +46,15 @@ describe('spindle data inspect, without a mesh', () => {
 
   it('reads Pick-a-Pic from an S3-compatible store', async () => {
     s3.objects.set('bucket/data/train-00000-of-00001.parquet', await readFile(pickapic));
-    const { code, stdout, stderr } = await cli(['data', 'inspect', 's3://bucket/data', '--no-sheet'], { env: s3.environment });
+    const { code, stdout, stderr } = await cli(
+      ['data', 'inspect', 's3://bucket/data', '--no-sheet'],
+      { env: s3.environment },
+    );
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toContain('pickapic: 6 rows in 1 file, 6 usable, 6 with a rejected image.');
-    expect(stdout).toContain('left out: 2 × tie (train-00000-of-00001.parquet:2, train-00000-of-00001.parquet:7).');
+    expect(stdout).toContain(
+      'left out: 2 × tie (train-00000-of-00001.parquet:2, train-00000-of-00001.parquet:7).',
+    );
   });
 
   it('says in one sentence what is no data set', async () => {

@@ -10,7 +10,8 @@ import { Mesh } from '../harness/mesh.js';
 
 const size = { width: 64, height: 64 };
 const source = join(scenes, 'train/0000.png');
-const solid = (width: number, height: number) => sharp({ create: { width, height, channels: 3, background: '#808080' } });
+const solid = (width: number, height: number) =>
+  sharp({ create: { width, height, channels: 3, background: '#808080' } });
 
 const converted: Record<string, () => Promise<Buffer>> = {
   'alpha.png': () =>
@@ -49,7 +50,10 @@ describe('images of every kind', () => {
   });
 
   it('are converted, or left out and named; the run goes on without them', async () => {
-    await mesh.create({ ...tinyConfig(), data: { path: data }, iterations: 1, max_missing: 0.5 }, 'images');
+    await mesh.create(
+      { ...tinyConfig(), data: { path: data }, iterations: 1, max_missing: 0.5 },
+      'images',
+    );
     const run = await mesh.ended('images');
     expect(run.reason).toBe('');
     expect(run.status).toBe(RunStatus.SUCCEEDED);
@@ -59,9 +63,14 @@ describe('images of every kind', () => {
   });
 
   it('end a run when too many of them are unreadable', async () => {
-    await mesh.create({ ...tinyConfig(), data: { path: data }, iterations: 1, max_missing: 0.1 }, 'too-many');
+    await mesh.create(
+      { ...tinyConfig(), data: { path: data }, iterations: 1, max_missing: 0.1 },
+      'too-many',
+    );
     const run = await mesh.ended('too-many');
     expect(run.status).toBe(RunStatus.FAILED);
-    expect(run.reason).toMatch(/^encode lost \d of 10 items, more than max_missing 0.1 allows: \d unreadable images/);
+    expect(run.reason).toMatch(
+      /^encode lost \d of 10 items, more than max_missing 0.1 allows: \d unreadable images/,
+    );
   });
 });

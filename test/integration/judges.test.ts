@@ -1,11 +1,28 @@
 /** Every kind of judge from files on disk, on the engine. */
 import { createHash } from 'node:crypto';
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { decodeImageFile, Engine, inspectFolder, inspectJudge, loadJudge, type JudgeSpec, type RgbImage } from '@spindle/native';
+import {
+  decodeImageFile,
+  Engine,
+  inspectFolder,
+  inspectJudge,
+  loadJudge,
+  type JudgeSpec,
+  type RgbImage,
+} from '@spindle/native';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const pick = join(root, 'examples/scenes/tiny-pickscore');
@@ -24,7 +41,10 @@ interface Tensor {
 function readTensors(file: string): Map<string, Tensor> {
   const bytes = readFileSync(file);
   const start = 8 + Number(bytes.readBigUInt64LE());
-  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<string, { shape: number[]; data_offsets: [number, number] }>;
+  const header = JSON.parse(bytes.toString('utf8', 8, start)) as Record<
+    string,
+    { shape: number[]; data_offsets: [number, number] }
+  >;
   return new Map(
     Object.entries(header)
       .filter(([name]) => name !== '__metadata__')
@@ -35,7 +55,13 @@ function readTensors(file: string): Map<string, Tensor> {
             shape,
             data_offsets: [from, to],
           },
-        ]) => [name, { shape, data: new Float32Array(new Uint8Array(bytes.subarray(start + from, start + to)).buffer) }],
+        ]) => [
+          name,
+          {
+            shape,
+            data: new Float32Array(new Uint8Array(bytes.subarray(start + from, start + to)).buffer),
+          },
+        ],
       ),
   );
 }
@@ -52,7 +78,9 @@ function writeTensors(file: string, tensors: ReadonlyMap<string, Tensor>): void 
   const text = Buffer.from(JSON.stringify(header));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(text.length));
-  const data = [...tensors.values()].map((tensor) => Buffer.from(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength));
+  const data = [...tensors.values()].map((tensor) =>
+    Buffer.from(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength),
+  );
   writeFileSync(file, Buffer.concat([length, text, ...data]));
 }
 
@@ -89,14 +117,18 @@ function asOpenClip(tensors: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
     if (key === 'text_projection.weight' || key === 'visual_projection.weight') {
       const [rows = 0, columns = 0] = tensor.shape;
       const data = new Float32Array(tensor.data.length);
-      for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) data[j * rows + i] = tensor.data[i * columns + j] ?? 0;
+      for (let i = 0; i < rows; i++)
+        for (let j = 0; j < columns; j++) data[j * rows + i] = tensor.data[i * columns + j] ?? 0;
       key = key === 'text_projection.weight' ? 'text_projection' : 'visual.proj';
       out.set(key, { shape: [columns, rows], data });
     } else out.set(key, tensor);
   }
   for (const [key, parts] of fused) {
     const [rows = 0, ...rest] = parts[0]?.shape ?? [];
-    out.set(key, { shape: [3 * rows, ...rest], data: Float32Array.from(parts.flatMap((part) => [...part.data])) });
+    out.set(key, {
+      shape: [3 * rows, ...rest],
+      data: Float32Array.from(parts.flatMap((part) => [...part.data])),
+    });
   }
   return out;
 }
@@ -104,11 +136,16 @@ function asOpenClip(tensors: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
 beforeAll(async () => {
   engine = Engine.open({ threads: 2 });
   folder = mkdtempSync(join(tmpdir(), 'judges-'));
-  images = await Promise.all(['0.png', '1.png'].map((name) => decodeImageFile(join(fixture('image-preprocess'), name))));
+  images = await Promise.all(
+    ['0.png', '1.png'].map((name) => decodeImageFile(join(fixture('image-preprocess'), name))),
+  );
 
   const hps = join(folder, 'hps');
   mkdirSync(hps);
-  writeTensors(join(hps, 'HPS_v2.1_compressed.safetensors'), asOpenClip(readTensors(join(pick, 'model.safetensors'))));
+  writeTensors(
+    join(hps, 'HPS_v2.1_compressed.safetensors'),
+    asOpenClip(readTensors(join(pick, 'model.safetensors'))),
+  );
   copyFileSync(join(pick, 'preprocessor_config.json'), join(hps, 'preprocessor_config.json'));
   const config = JSON.parse(readFileSync(join(pick, 'config.json'), 'utf8')) as {
     text_config: { num_attention_heads: number };
@@ -128,11 +165,22 @@ beforeAll(async () => {
 
   const reward = join(folder, 'reward');
   mkdirSync(reward);
-  copyFileSync(join(fixture('image-reward'), 'weights.safetensors'), join(reward, 'ImageReward.safetensors'));
-  const settings = JSON.parse(readFileSync(join(fixture('image-reward'), 'fixture.json'), 'utf8')) as Record<string, unknown>;
+  copyFileSync(
+    join(fixture('image-reward'), 'weights.safetensors'),
+    join(reward, 'ImageReward.safetensors'),
+  );
+  const settings = JSON.parse(
+    readFileSync(join(fixture('image-reward'), 'fixture.json'), 'utf8'),
+  ) as Record<string, unknown>;
   const { vision: v, text: t, mlp, mean, std } = settings;
-  writeFileSync(join(reward, 'config.json'), JSON.stringify({ vision: v, text: t, mlp, mean, std }));
-  writeFileSync(join(reward, 'vocab.txt'), '[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nred\nblue\ncircle\nsquare\nabove\ngreen\ntriangle\n');
+  writeFileSync(
+    join(reward, 'config.json'),
+    JSON.stringify({ vision: v, text: t, mlp, mean, std }),
+  );
+  writeFileSync(
+    join(reward, 'vocab.txt'),
+    '[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nred\nblue\ncircle\nsquare\nabove\ngreen\ntriangle\n',
+  );
 });
 afterAll(() => {
   engine.close();
@@ -154,7 +202,8 @@ async function info(spec: JudgeSpec) {
   return judge.info;
 }
 
-const digestOf = (file: string): string => `sha256:${createHash('sha256').update(readFileSync(file)).digest('hex')}`;
+const digestOf = (file: string): string =>
+  `sha256:${createHash('sha256').update(readFileSync(file)).digest('hex')}`;
 
 describe('judges of the CLIP family', () => {
   it('differ by their scale alone where they share model and preprocessing', async () => {
@@ -196,15 +245,25 @@ describe('judges of the CLIP family', () => {
     mkdirSync(bare);
     copyFileSync(join(folder, 'hps/HPS_v2.1_compressed.safetensors'), join(bare, 'x.safetensors'));
     const load = (spec: JudgeSpec) => loadJudge(engine, spec, 'float32');
-    await expect(load({ kind: 'hpsv2', model: bare })).rejects.toThrow(/bare\/x\.safetensors: expected open_clip_config\.json beside it/);
-    await expect(load({ kind: 'hpsv2', model: join(folder, 'hps') })).rejects.toThrow(/hps\/vocab\.json: expected/);
-    await expect(load({ kind: 'hpsv2', model: join(folder, 'reward/ImageReward.safetensors') })).rejects.toThrow(
-      /expected open_clip's tensors \(visual\.conv1\.weight\), got none/,
+    await expect(load({ kind: 'hpsv2', model: bare })).rejects.toThrow(
+      /bare\/x\.safetensors: expected open_clip_config\.json beside it/,
     );
+    await expect(load({ kind: 'hpsv2', model: join(folder, 'hps') })).rejects.toThrow(
+      /hps\/vocab\.json: expected/,
+    );
+    await expect(
+      load({ kind: 'hpsv2', model: join(folder, 'reward/ImageReward.safetensors') }),
+    ).rejects.toThrow(/expected open_clip's tensors \(visual\.conv1\.weight\), got none/);
     writeFileSync(join(bare, 'y.pt'), 'x');
-    await expect(load({ kind: 'hpsv2', model: join(bare, 'y.pt') })).rejects.toThrow(/y\.pt: .*\.safetensors/);
-    await expect(load({ kind: 'aesthetic', model: pick })).rejects.toThrow("head: expected the head's folder or file for kind aesthetic");
-    await expect(load({ kind: 'clip', model: pick, head: bare })).rejects.toThrow('head: expected nothing for kind clip');
+    await expect(load({ kind: 'hpsv2', model: join(bare, 'y.pt') })).rejects.toThrow(
+      /y\.pt: .*\.safetensors/,
+    );
+    await expect(load({ kind: 'aesthetic', model: pick })).rejects.toThrow(
+      "head: expected the head's folder or file for kind aesthetic",
+    );
+    await expect(load({ kind: 'clip', model: pick, head: bare })).rejects.toThrow(
+      'head: expected nothing for kind clip',
+    );
   });
 });
 
@@ -218,22 +277,34 @@ describe('ImageReward', () => {
     judge.release();
     expect(swapped).toEqual([...both].reverse());
     expect(new Set(both).size).toBe(2);
-    expect(await info(spec())).toMatchObject({ variant: 'v1.0', scale: '(x − 0.16717) / 1.03334', preprocess: 'torchvision' });
+    expect(await info(spec())).toMatchObject({
+      variant: 'v1.0',
+      scale: '(x − 0.16717) / 1.03334',
+      preprocess: 'torchvision',
+    });
   });
 
   it('refuses a vocabulary that is larger than the model’s, and weights of something else', async () => {
     const large = join(folder, 'large');
     cpSync(join(folder, 'reward'), large, { recursive: true });
     const words = Array.from({ length: 200 }, (_, i) => `w${i}`);
-    writeFileSync(join(large, 'vocab.txt'), ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', ...words].join('\n'));
+    writeFileSync(
+      join(large, 'vocab.txt'),
+      ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', ...words].join('\n'),
+    );
     await expect(loadJudge(engine, { ...spec(), model: large }, 'float32')).rejects.toThrow(
       /vocab\.txt: expected at most 100 tokens .* got 205/,
     );
-    await expect(loadJudge(engine, { ...spec(), model: pick }, 'float32')).rejects.toThrow(/expected ImageReward's tensors/);
+    await expect(loadJudge(engine, { ...spec(), model: pick }, 'float32')).rejects.toThrow(
+      /expected ImageReward's tensors/,
+    );
   });
 });
 
-/** A file of these tensors that holds nothing but its header: as large as the real one, without taking room. */
+/**
+ * A file of these tensors that holds nothing but its header: as large as the real one, without
+ * taking room.
+ */
 function writeShapes(file: string, shapes: ReadonlyMap<string, number[]>): void {
   let offset = 0;
   const header = Object.fromEntries(
@@ -293,7 +364,11 @@ describe('the published sizes', () => {
       for (const kind of ['weight', 'bias']) shapes.set(`${name}.${kind}`, [width]);
     const file = join(folder, 'HPS_v2_compressed.safetensors');
     writeShapes(file, shapes);
-    const judge = inspectJudge(engine, { kind: 'hpsv2', model: file, fallback: join(pick, 'tokenizer') });
+    const judge = inspectJudge(engine, {
+      kind: 'hpsv2',
+      model: file,
+      fallback: join(pick, 'tokenizer'),
+    });
     // open_clip's own table of models: 986.11 million.
     expect(judge).toMatchObject({ kind: 'CLIPModel', embeddingWidth: 1024 });
     expect(Math.round(judge.parameters / 1e4)).toBe(98611);
@@ -348,14 +423,21 @@ describe('the published sizes', () => {
     linear('blip.vision_proj', 256, 1024);
     linear('blip.text_proj', 256, 768);
     const widths = [768, 1024, 128, 64, 16, 1];
-    [0, 2, 4, 6, 7].forEach((index, i) => linear(`mlp.layers.${index}`, widths[i + 1] ?? 0, widths[i] ?? 0));
+    [0, 2, 4, 6, 7].forEach((index, i) =>
+      linear(`mlp.layers.${index}`, widths[i + 1] ?? 0, widths[i] ?? 0),
+    );
     const directory = join(folder, 'released');
     mkdirSync(directory);
     writeShapes(join(directory, 'ImageReward.safetensors'), shapes);
     copyFileSync(join(folder, 'reward', 'vocab.txt'), join(directory, 'vocab.txt'));
     const judge = inspectJudge(engine, { kind: 'image_reward', model: directory });
-    const count = [...shapes].filter(([name]) => !/_proj\.(weight|bias)$|position_ids/.test(name) || name.includes('encoder.layer'));
-    expect(judge.parameters).toBe(count.reduce((total, [, shape]) => total + shape.reduce((product, n) => product * n, 1), 0));
+    const count = [...shapes].filter(
+      ([name]) =>
+        !/_proj\.(weight|bias)$|position_ids/.test(name) || name.includes('encoder.layer'),
+    );
+    expect(judge.parameters).toBe(
+      count.reduce((total, [, shape]) => total + shape.reduce((product, n) => product * n, 1), 0),
+    );
     // The published file has 1.79 GB.
     expect(judge.parameters * 4).toBeGreaterThan(1.7e9);
     expect(judge.parameters * 4).toBeLessThan(1.8e9);
@@ -363,12 +445,22 @@ describe('the published sizes', () => {
 });
 
 it('a judge is told from its headers alone', () => {
-  expect(inspectJudge(engine, { kind: 'image_reward', model: join(folder, 'reward') })).toMatchObject({
+  expect(
+    inspectJudge(engine, { kind: 'image_reward', model: join(folder, 'reward') }),
+  ).toMatchObject({
     kind: 'ImageReward',
     textTokens: 35,
   });
-  expect(inspectJudge(engine, { kind: 'hpsv2', model: join(folder, 'hps'), fallback: join(pick, 'tokenizer') }).kind).toBe('CLIPModel');
-  expect(inspectFolder(engine, join(folder, 'hps/HPS_v2.1_compressed.safetensors')).kind).toBe('CLIPModel');
+  expect(
+    inspectJudge(engine, {
+      kind: 'hpsv2',
+      model: join(folder, 'hps'),
+      fallback: join(pick, 'tokenizer'),
+    }).kind,
+  ).toBe('CLIPModel');
+  expect(inspectFolder(engine, join(folder, 'hps/HPS_v2.1_compressed.safetensors')).kind).toBe(
+    'CLIPModel',
+  );
   const head = join(root, 'examples/scenes/tiny-aesthetic');
   expect(inspectFolder(engine, head).kind).toBe('AestheticHead');
   expect(inspectJudge(engine, { kind: 'aesthetic', model: pick, head }).kind).toBe('CLIPModel');
@@ -379,8 +471,11 @@ it('a judge is told from its headers alone', () => {
       ['bias', { shape: [1], data: Float32Array.of(0) }],
     ]),
   );
-  expect(inspectFolder(engine, join(folder, 'v1.safetensors'))).toMatchObject({ kind: 'AestheticHead', embeddingWidth: 3 });
-  expect(() => inspectJudge(engine, { kind: 'aesthetic', model: pick, head: join(folder, 'v1.safetensors') })).toThrow(
-    /expected a head on embeddings of width \d+ .* got one of width 3/,
-  );
+  expect(inspectFolder(engine, join(folder, 'v1.safetensors'))).toMatchObject({
+    kind: 'AestheticHead',
+    embeddingWidth: 3,
+  });
+  expect(() =>
+    inspectJudge(engine, { kind: 'aesthetic', model: pick, head: join(folder, 'v1.safetensors') }),
+  ).toThrow(/expected a head on embeddings of width \d+ .* got one of width 3/);
 });

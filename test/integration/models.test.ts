@@ -1,4 +1,7 @@
-/** Model folders as they are published: every release at full size by its headers, and reduced ones through the whole engine. */
+/**
+ * Model folders as they are published: every release at full size by its headers, and reduced ones
+ * through the whole engine.
+ */
 import {
   closeSync,
   existsSync,
@@ -100,7 +103,13 @@ describe.each(releases)('%s at full size', (release) => {
     const configs = releaseConfigs(release);
     const parts: [string, 'unet' | 'vae' | 'clip_text', Shapes, object, number][] = [
       ['unet', 'unet', unetShapes(configs.unet), configs.unet, published[release].unet],
-      ['vae', 'vae', vaeShapes(configs.vae, release !== 'sdxl'), configs.vae, published[release].vae],
+      [
+        'vae',
+        'vae',
+        vaeShapes(configs.vae, release !== 'sdxl'),
+        configs.vae,
+        published[release].vae,
+      ],
       ...configs.textEncoders.map((config, n): [string, 'clip_text', Shapes, object, number] => [
         `text${n}`,
         'clip_text',
@@ -131,7 +140,11 @@ const drawing = (model: TextToImage, change: Partial<DrawOptions> = {}): DrawOpt
   ...change,
 });
 
-async function draw(folder: string, prompts: string[], change: Partial<DrawOptions> = {}): Promise<TensorDto> {
+async function draw(
+  folder: string,
+  prompts: string[],
+  change: Partial<DrawOptions> = {},
+): Promise<TensorDto> {
   const model = await TextToImage.load(engine, folder, 'float32');
   const unet = await engine.loadUnet(model.pipeline.unet, 'float32');
   try {
@@ -151,39 +164,63 @@ async function draw(folder: string, prompts: string[], change: Partial<DrawOptio
 }
 
 const distance = (a: TensorDto, b: TensorDto): number =>
-  Math.sqrt(a.data.reduce((sum, x, i) => sum + (x - (b.data[i] ?? 0)) ** 2, 0) / b.data.reduce((sum, x) => sum + x * x, 0));
+  Math.sqrt(
+    a.data.reduce((sum, x, i) => sum + (x - (b.data[i] ?? 0)) ** 2, 0) /
+      b.data.reduce((sum, x) => sum + x * x, 0),
+  );
 
 describe('files', () => {
   it('draws the same from one file, from shards with an index, and from a variant when the plain file is missing', async () => {
     const whole = await draw(randomModel('whole'), ['a red dog']);
     expect(whole.shape).toEqual([1, 4, 8, 8]);
     const sharded = randomModel('sharded', { shardBytes: 200_000 });
-    expect(existsSync(join(sharded, 'unet/diffusion_pytorch_model.safetensors.index.json'))).toBe(true);
+    expect(existsSync(join(sharded, 'unet/diffusion_pytorch_model.safetensors.index.json'))).toBe(
+      true,
+    );
     expect((await draw(sharded, ['a red dog'])).data).toEqual(whole.data);
-    expect((await draw(randomModel('variant', { variant: 'fp16', shardBytes: 200_000 }), ['a red dog'])).data).toEqual(whole.data);
+    expect(
+      (await draw(randomModel('variant', { variant: 'fp16', shardBytes: 200_000 }), ['a red dog']))
+        .data,
+    ).toEqual(whole.data);
   });
 
   it.each([
     ['F16', 5e-3],
     ['BF16', 4e-2],
   ] as const)('reads %s weights', async (dtype, tolerance) => {
-    const [whole, rounded] = [await draw(randomModel('whole'), ['a red dog']), await draw(randomModel(dtype, { dtype }), ['a red dog'])];
+    const [whole, rounded] = [
+      await draw(randomModel('whole'), ['a red dog']),
+      await draw(randomModel(dtype, { dtype }), ['a red dog']),
+    ];
     expect(distance(rounded, whole)).toBeLessThan(tolerance);
     expect(distance(rounded, whole)).toBeGreaterThan(0);
   });
 
   it('takes the variant that is asked for, and says so when it is not there', () => {
     const folder = randomModel('both');
-    writeRandomModel(folder, { release: 'sd15', reduced: true, dtype: 'F16', variant: 'fp16', shardBytes: 1e9, seed: 1 });
-    expect(readPipeline(folder).unet.weights[0]).toMatch(/unet\/diffusion_pytorch_model\.safetensors$/);
-    expect(readPipeline(`${folder}@fp16`).textTowers[0]?.source.weights[0]).toMatch(/text_encoder\/model\.fp16\.safetensors$/);
+    writeRandomModel(folder, {
+      release: 'sd15',
+      reduced: true,
+      dtype: 'F16',
+      variant: 'fp16',
+      shardBytes: 1e9,
+      seed: 1,
+    });
+    expect(readPipeline(folder).unet.weights[0]).toMatch(
+      /unet\/diffusion_pytorch_model\.safetensors$/,
+    );
+    expect(readPipeline(`${folder}@fp16`).textTowers[0]?.source.weights[0]).toMatch(
+      /text_encoder\/model\.fp16\.safetensors$/,
+    );
     expect(() => readPipeline(`${folder}@bf16`)).toThrow(
       /both\/unet: expected diffusion_pytorch_model\.bf16\.safetensors or its index \(variant "bf16"\), got diffusion_pytorch_model\.fp16\.safetensors, diffusion_pytorch_model\.safetensors$/,
     );
     expect(inspectFolder(engine, `${folder}@fp16`).warnings).toHaveLength(2);
     rmSync(join(folder, 'vae/diffusion_pytorch_model.fp16.safetensors'));
     expect(inspectFolder(engine, `${folder}@fp16`).warnings).toContainEqual(
-      expect.stringMatching(/both\/vae: no weights of variant "fp16"; diffusion_pytorch_model\.safetensors is used$/),
+      expect.stringMatching(
+        /both\/vae: no weights of variant "fp16"; diffusion_pytorch_model\.safetensors is used$/,
+      ),
     );
   });
 
@@ -198,14 +235,26 @@ describe('files', () => {
 
   it('reads Stable Diffusion 2.1: velocity, and a text encoder of another family', async () => {
     const folder = randomModel('sd21', { release: 'sd21', dtype: 'F16' });
-    expect(inspectFolder(engine, folder)).toMatchObject({ predictionType: 'v_prediction', scheduler: 'DDIMScheduler', textWidth: 24 });
+    expect(inspectFolder(engine, folder)).toMatchObject({
+      predictionType: 'v_prediction',
+      scheduler: 'DDIMScheduler',
+      textWidth: 24,
+    });
     expect((await draw(folder, ['a red dog'])).shape).toEqual([1, 4, 8, 8]);
   });
 });
 
-async function probe(service: 'trainer' | 'sampler', request: object): Promise<Record<string, unknown>> {
-  const program = fileURLToPath(new URL(`../../services/${service}/dist/probe/main.js`, import.meta.url));
-  const { stdout } = await promisify(execFile)(process.execPath, [program, JSON.stringify(request)]);
+async function probe(
+  service: 'trainer' | 'sampler',
+  request: object,
+): Promise<Record<string, unknown>> {
+  const program = fileURLToPath(
+    new URL(`../../services/${service}/dist/probe/main.js`, import.meta.url),
+  );
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    program,
+    JSON.stringify(request),
+  ]);
   return JSON.parse(stdout) as Record<string, unknown>;
 }
 
@@ -235,7 +284,11 @@ const training = (schedulerConfig: string): TrainerOptionsDto => ({
 describe('SDXL', () => {
   it('puts the hidden states of both text encoders side by side, and pools the second', async () => {
     const folder = randomModel('sdxl', { release: 'sdxl' });
-    expect(inspectFolder(engine, folder)).toMatchObject({ kind: 'StableDiffusionXLPipeline', textWidth: 56, warnings: [] });
+    expect(inspectFolder(engine, folder)).toMatchObject({
+      kind: 'StableDiffusionXLPipeline',
+      textWidth: 56,
+      warnings: [],
+    });
     const model = await TextToImage.load(engine, folder, 'float32');
     const prompts = ['a red dog', 'two blue birds on a wire'];
     const { text, pooled } = await model.textEncoder.encode(prompts);
@@ -248,7 +301,9 @@ describe('SDXL', () => {
       const tower = model.pipeline.textTowers[n];
       if (tower === undefined) throw new Error('expected two towers');
       const alone = await engine.loadClipText(tower.source, 'float32');
-      const ids = Int32Array.from(prompts.flatMap((prompt) => tower.tokenizer.encode(prompt, 77).ids));
+      const ids = Int32Array.from(
+        prompts.flatMap((prompt) => tower.tokenizer.encode(prompt, 77).ids),
+      );
       const states = await alone.encode(ids, 2);
       for (const row of [0, 5, 76, 77, 153])
         expect(text.data.slice(row * 56 + from, row * 56 + from + width)).toEqual(
@@ -272,10 +327,15 @@ describe('SDXL', () => {
     const folder = randomModel('sdxl', { release: 'sdxl' });
     const both = await draw(folder, ['a red dog', 'two blue birds']);
     expect(both.shape).toEqual([2, 4, 8, 8]);
-    expect((await draw(folder, ['a red dog', 'two blue birds'], { batchSize: 1 })).data).toEqual(both.data);
+    expect((await draw(folder, ['a red dog', 'two blue birds'], { batchSize: 1 })).data).toEqual(
+      both.data,
+    );
     const model = await TextToImage.load(engine, folder, 'float32');
     const unet = await engine.loadUnet(model.pipeline.unet, 'float32');
-    const [text, empty] = [await model.textEncoder.encode(['a red dog']), await model.textEncoder.empty()];
+    const [text, empty] = [
+      await model.textEncoder.encode(['a red dog']),
+      await model.textEncoder.empty(),
+    ];
     const asked = {
       cond: text.text,
       uncond: empty.text,
@@ -286,9 +346,17 @@ describe('SDXL', () => {
       ...drawing(model, { height: 8, width: 8 }),
     };
     expect((await unet.sample(asked)).latents.data).toEqual(both.data.slice(0, 256));
-    for (const change of [{ timeIds: [64, 64, 8, 0, 64, 64] }, { condPooled: empty.pooled }, { uncondPooled: text.pooled }])
-      expect((await unet.sample({ ...asked, ...change })).latents.data).not.toEqual(both.data.slice(0, 256));
-    await expect(unet.sample({ ...asked, condPooled: null })).rejects.toThrow(/cond_pooled and time_ids: expected both/);
+    for (const change of [
+      { timeIds: [64, 64, 8, 0, 64, 64] },
+      { condPooled: empty.pooled },
+      { uncondPooled: text.pooled },
+    ])
+      expect((await unet.sample({ ...asked, ...change })).latents.data).not.toEqual(
+        both.data.slice(0, 256),
+      );
+    await expect(unet.sample({ ...asked, condPooled: null })).rejects.toThrow(
+      /cond_pooled and time_ids: expected both/,
+    );
     unet.release();
     model.release();
   });
@@ -298,7 +366,10 @@ describe('SDXL', () => {
     const model = await TextToImage.load(engine, folder, 'float32');
     const { unet, scheduler } = model.pipeline;
     const { text, pooled } = await model.textEncoder.encode(['a red dog', 'two blue birds']);
-    const latents = (seed: bigint): TensorDto => ({ data: engine.initialNoise(seed, 512), shape: [2, 4, 8, 8] });
+    const latents = (seed: bigint): TensorDto => ({
+      data: engine.initialNoise(seed, 512),
+      shape: [2, 4, 8, 8],
+    });
     const batch: TrainBatchDto = {
       step: 0,
       offset: 0,
@@ -310,7 +381,10 @@ describe('SDXL', () => {
       text,
       pooled,
       beta: null,
-      timeIds: { data: Float32Array.from([480, 640, 0, 11, 64, 64, 64, 64, 0, 0, 64, 64]), shape: [2, 6] },
+      timeIds: {
+        data: Float32Array.from([480, 640, 0, 11, 64, 64, 64, 64, 0, 0, 64, 64]),
+        shape: [2, 6],
+      },
     };
     const trainer = await engine.createTrainer(unet, null, training(stringifyJson(scheduler)));
     const first = await trainer.accumulate(batch).then(({ errors }) => errors!);
@@ -322,14 +396,22 @@ describe('SDXL', () => {
     const second = await trainer.accumulate({ ...batch, step: 1 });
     expect(second.errors?.loss).not.toBeCloseTo(Math.log(2), 5);
     const moved = await engine.createTrainer(unet, null, training(stringifyJson(scheduler)));
-    const elsewhere = await moved.accumulate({ ...batch, timeIds: { data: new Float32Array(12).fill(64), shape: [2, 6] } });
+    const elsewhere = await moved.accumulate({
+      ...batch,
+      timeIds: { data: new Float32Array(12).fill(64), shape: [2, 6] },
+    });
     expect(elsewhere.errors?.errorReal).not.toEqual(first.errorReal);
-    await expect(moved.accumulate({ ...batch, pooled: null })).rejects.toThrow(/pooled and time_ids: expected both/);
+    await expect(moved.accumulate({ ...batch, pooled: null })).rejects.toThrow(
+      /pooled and time_ids: expected both/,
+    );
     const out = join(scratch, 'sdxl-trained');
     mkdirSync(out, { recursive: true });
     await trainer.export(join(out, 'diffusion_pytorch_model.safetensors'), false);
     writeFileSync(join(out, 'config.json'), readFileSync(join(folder, 'unet/config.json')));
-    expect(inspectFolder(engine, out)).toMatchObject({ kind: 'UNet2DConditionModel', parameters: { unet: expect.any(Number) as number } });
+    expect(inspectFolder(engine, out)).toMatchObject({
+      kind: 'UNet2DConditionModel',
+      parameters: { unet: expect.any(Number) as number },
+    });
     trainer.release();
     moved.release();
     model.release();
@@ -345,21 +427,39 @@ describe('SDXL', () => {
       ),
       shape,
     });
-    const timeIds = { data: Float32Array.from([480, 640, 0, 11, 64, 64, 64, 64, 0, 0, 64, 64]), shape: [2, 6] };
+    const timeIds = {
+      data: Float32Array.from([480, 640, 0, 11, 64, 64, 64, 64, 0, 0, 64, 64]),
+      shape: [2, 6],
+    };
     const batch: Omit<TrainBatchDto, 'step'> = {
       ...{ offset: 0, stepBatchSize: 2, last: true, later: false, beta: null, timeIds },
-      ...{ real: noise(1n, 2, 4, 8, 8), generated: noise(2n, 2, 4, 8, 8), text: noise(3n, 2, textTokens, textWidth) },
+      ...{
+        real: noise(1n, 2, 4, 8, 8),
+        generated: noise(2n, 2, 4, 8, 8),
+        text: noise(3n, 2, textTokens, textWidth),
+      },
       pooled: noise(4n, 2, pooledWidth),
     };
     const lora = { rank: 2, alpha: 2, targets: ['to_q', 'to_k', 'to_v', 'to_out.0', 'proj_in'] };
     const files: Buffer[] = [];
     const path = join(scratch, 'sdxl-adapters.safetensors');
     for (const activationCheckpointing of [false, true]) {
-      const options = { ...training(stringifyJson(scheduler)), lora, activationCheckpointing, learningRate: 1e-2 };
+      const options = {
+        ...training(stringifyJson(scheduler)),
+        lora,
+        activationCheckpointing,
+        learningRate: 1e-2,
+      };
       const trainer = await engine.createTrainer(unet, null, options);
-      expect((await trainer.accumulate({ ...batch, step: 0 })).errors?.loss).toBeCloseTo(Math.log(2), 5);
+      expect((await trainer.accumulate({ ...batch, step: 0 })).errors?.loss).toBeCloseTo(
+        Math.log(2),
+        5,
+      );
       await trainer.apply(0);
-      expect((await trainer.accumulate({ ...batch, step: 1 })).errors?.loss).not.toBeCloseTo(Math.log(2), 4);
+      expect((await trainer.accumulate({ ...batch, step: 1 })).errors?.loss).not.toBeCloseTo(
+        Math.log(2),
+        4,
+      );
       await trainer.exportAdapters(path, false);
       files.push(readFileSync(path));
       trainer.release();
@@ -367,7 +467,9 @@ describe('SDXL', () => {
     expect(files[1]).toEqual(files[0]);
     const names = [...readSafetensors(readFileSync(path), path).tensors.keys()];
     // SDXL's transformers have linear projections, and several blocks each.
-    expect(names).toContain('unet.down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k.lora_A.weight');
+    expect(names).toContain(
+      'unet.down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k.lora_A.weight',
+    );
     expect(names).toContain('unet.mid_block.attentions.0.proj_in.lora_B.weight');
     // A second iteration begins where the first one ended, and plays against it.
     const again = await engine.createTrainer(
@@ -375,13 +477,24 @@ describe('SDXL', () => {
       { ...unet, adapters: [{ path, scale: 1 }] },
       { ...training(stringifyJson(scheduler)), lora },
     );
-    expect((await again.accumulate({ ...batch, step: 0 })).errors?.loss).toBeCloseTo(Math.log(2), 5);
+    expect((await again.accumulate({ ...batch, step: 0 })).errors?.loss).toBeCloseTo(
+      Math.log(2),
+      5,
+    );
     again.release();
     const text = await TextToImage.load(engine, folder, 'float32');
     const drawWith = async (source: ModelSourceDto): Promise<TensorDto> => {
       const loaded = await engine.loadUnet(source, 'float32');
       const { latents } = await text.latents(loaded, ['a red dog'], [1n], {
-        ...{ schedulerConfig: stringifyJson(scheduler), steps: 2, guidanceScale: 3, eta: 0, height: 64, width: 64, batchSize: 1 },
+        ...{
+          schedulerConfig: stringifyJson(scheduler),
+          steps: 2,
+          guidanceScale: 3,
+          eta: 0,
+          height: 64,
+          width: 64,
+          batchSize: 1,
+        },
       });
       loaded.release();
       return latents;
@@ -405,14 +518,24 @@ describe('SDXL', () => {
 
   it.each(['unet_forward', 'spin_step', 'sample'])('is timed by bench: %s', async (task) => {
     const { values } = await engine.bench({
-      ...{ task, model: randomModel('sdxl', { release: 'sdxl' }), precision: 'float32', batch: 2, steps: 2 },
+      ...{
+        task,
+        model: randomModel('sdxl', { release: 'sdxl' }),
+        precision: 'float32',
+        batch: 2,
+        steps: 2,
+      },
       ...{ repeat: 1, warmup: 0, checkpointing: false, profile: false },
     });
     expect(values['seconds_median']).toBeGreaterThan(0);
   });
 
   it('is probed for memory and time by the programs that would train it and draw from it', async () => {
-    const common = { model: randomModel('sdxl', { release: 'sdxl' }), resolution: 64, precision: 'float32' };
+    const common = {
+      model: randomModel('sdxl', { release: 'sdxl' }),
+      resolution: 64,
+      precision: 'float32',
+    };
     const training = {
       ...common,
       objective: 'spin_logistic',
@@ -424,7 +547,15 @@ describe('SDXL', () => {
       folder: tmpdir(),
       saves: true,
     };
-    const sampling = { ...common, scheduler: '', overridesJson: '', guidanceScale: 5, shardSize: 2, unets: 2, decodes: true };
+    const sampling = {
+      ...common,
+      scheduler: '',
+      overridesJson: '',
+      guidanceScale: 5,
+      shardSize: 2,
+      unets: 2,
+      decodes: true,
+    };
     const lora = { rank: 2, alpha: 2, targets: ['to_q', 'to_k', 'to_v', 'to_out.0'] };
     const [trainer, sampler, adapters] = await Promise.all([
       probe('trainer', training),
@@ -454,7 +585,9 @@ describe('SDXL', () => {
     for (const report of [trainer, sampler, adapters]) {
       const { precision, ...numbers } = report;
       expect(precision).toBe('float32');
-      expect(Object.values(numbers).every((value) => typeof value === 'number' && value > 0)).toBe(true);
+      expect(Object.values(numbers).every((value) => typeof value === 'number' && value > 0)).toBe(
+        true,
+      );
     }
   });
 
@@ -463,8 +596,12 @@ describe('SDXL', () => {
     const file = join(folder, 'text_encoder_2/config.json');
     const config = JSON.parse(readFileSync(file, 'utf8')) as object;
     writeFileSync(file, JSON.stringify({ ...config, projection_dim: 16 }));
-    expect(() => readPipeline(folder)).toThrow(/unet\/config\.json: projection_class_embeddings_input_dim: expected 64 .* got 80/);
+    expect(() => readPipeline(folder)).toThrow(
+      /unet\/config\.json: projection_class_embeddings_input_dim: expected 64 .* got 80/,
+    );
     writeFileSync(file, JSON.stringify({ ...config, architectures: ['CLIPTextModel'] }));
-    expect(() => readPipeline(folder)).toThrow(/text_encoder_2\/config\.json: architectures: expected \["CLIPTextModelWithProjection"\]/);
+    expect(() => readPipeline(folder)).toThrow(
+      /text_encoder_2\/config\.json: architectures: expected \["CLIPTextModelWithProjection"\]/,
+    );
   });
 });

@@ -24,7 +24,13 @@ beforeAll(async () => {
     await copyFile(join(scenes, `train/000${i}.png`), join(data, chosen));
     await copyFile(join(scenes, `train/000${i + 4}.png`), join(data, rejected));
     // One row is no pair.
-    rows.push(JSON.stringify({ file_name: chosen, text: `a scene ${i}`, ...(i < 3 && { rejected_file_name: rejected }) }));
+    rows.push(
+      JSON.stringify({
+        file_name: chosen,
+        text: `a scene ${i}`,
+        ...(i < 3 && { rejected_file_name: rejected }),
+      }),
+    );
   }
   await copyFile(join(scenes, 'train/0007.png'), join(data, 'worse-3.png'));
   await writeFile(join(data, 'metadata.jsonl'), rows.join('\n'));
@@ -58,22 +64,30 @@ it('compares base, SFT, Diffusion-DPO and iterations of self-play in one run', a
   const report = (await readJson(join(mesh.runDirectory('objectives'), 'report.json'))) as Report;
   const models = ['base', 'sft', 'dpo', 'spin1', 'spin2'];
   expect(report.models.map(({ name }) => name)).toEqual(models);
-  for (const { metrics } of report.models) expect(metrics['pickscore']).toMatchObject({ n: 1, mean: expect.any(Number) as number });
+  for (const { metrics } of report.models)
+    expect(metrics['pickscore']).toMatchObject({ n: 1, mean: expect.any(Number) as number });
   const { dpo, spin1, spin2 } = report.curves;
   // At its first step a model is its opponent: the logit is 0.
   expect(dpo?.[0]?.loss).toBeCloseTo(Math.log(2), 6);
   expect(spin1?.[0]?.loss).toBeCloseTo(1 / 4, 6);
   // The second iteration begins at spin1 and plays against the base, which it is not.
   expect(spin2?.[0]?.loss).not.toBeCloseTo(1 / 4, 6);
-  const lines = (await readFile(join(mesh.runDirectory('objectives'), 'metrics.jsonl'), 'utf8')).trim().split('\n');
-  const steps = lines.map((line) => JSON.parse(line) as { model: string; step: number; beta: number; loserScale: number });
+  const lines = (await readFile(join(mesh.runDirectory('objectives'), 'metrics.jsonl'), 'utf8'))
+    .trim()
+    .split('\n');
+  const steps = lines.map(
+    (line) => JSON.parse(line) as { model: string; step: number; beta: number; loserScale: number },
+  );
   for (const { model, step, beta, loserScale } of steps) {
     if (model === 'sft') expect([beta, loserScale]).toEqual([0, 0]);
-    else expect(loserScale, `${model} ${step}`).toSatisfy((scale: number) => scale >= 0 && scale <= 1);
+    else
+      expect(loserScale, `${model} ${step}`).toSatisfy((scale: number) => scale >= 0 && scale <= 1);
     if (model === 'dpo' && step === 1) expect(beta).toBe(500);
   }
   expect(steps).toHaveLength(8);
-  expect(report.warnings).toContain('baselines.dpo: 1 of 4 rows have no rejected image; it trains on the other 3.');
+  expect(report.warnings).toContain(
+    'baselines.dpo: 1 of 4 rows have no rejected image; it trains on the other 3.',
+  );
 });
 
 it('trains adapters that play against the average of the last ones, and leaves them beside whole U-Nets', async () => {
@@ -82,7 +96,14 @@ it('trains adapters that play against the average of the last ones, and leaves t
     ...config,
     data: { path: data },
     objective: { opponent: 'ema' },
-    train: { ...train, steps: 2, batch_size: 2, learning_rate: 1e-3, ema_decay: 0.5, lora: { rank: 2, alpha: 4 } },
+    train: {
+      ...train,
+      steps: 2,
+      batch_size: 2,
+      learning_rate: 1e-3,
+      ema_decay: 0.5,
+      lora: { rank: 2, alpha: 4 },
+    },
     sampling: { ...sampling, ema: true },
   };
   await mesh.create(run, 'adapters');
@@ -94,7 +115,8 @@ it('trains adapters that play against the average of the last ones, and leaves t
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line) as { model: string; step: number; loss: number });
-  const first = (model: string) => losses.find((line) => line.model === model && line.step === 1)?.loss;
+  const first = (model: string) =>
+    losses.find((line) => line.model === model && line.step === 1)?.loss;
   expect(first('spin1')).toBeCloseTo(Math.log(2), 6);
   // spin2 begins at spin1, and plays against its average.
   expect(Math.abs((first('spin2') ?? 0) - Math.log(2))).toBeGreaterThan(1e-6);
@@ -110,7 +132,10 @@ it('trains adapters that play against the average of the last ones, and leaves t
     const before = asFloat32(base.get(name)!);
     const after = asFloat32(tensor);
     const layer = name.replace(/\.weight$/, '');
-    const [a, b] = [adapters.get(`unet.${layer}.lora_A.weight`), adapters.get(`unet.${layer}.lora_B.weight`)];
+    const [a, b] = [
+      adapters.get(`unet.${layer}.lora_A.weight`),
+      adapters.get(`unet.${layer}.lora_B.weight`),
+    ];
     if (!a || !b) {
       expect(after, name).toEqual(before);
       continue;
@@ -119,7 +144,9 @@ it('trains adapters that play against the average of the last ones, and leaves t
     const [left, right] = [asFloat32(b), asFloat32(a)];
     for (let i = 0; i < after.length; i++) {
       let sum = before[i] ?? 0;
-      for (let r = 0; r < rank; r++) sum += (left[Math.floor(i / width) * rank + r] ?? 0) * (right[r * width + (i % width)] ?? 0);
+      for (let r = 0; r < rank; r++)
+        sum +=
+          (left[Math.floor(i / width) * rank + r] ?? 0) * (right[r * width + (i % width)] ?? 0);
       expect(Math.abs((after[i] ?? 0) - sum), name).toBeLessThan(1e-6);
       if (after[i] !== before[i]) changed++;
     }
@@ -132,17 +159,40 @@ it('trains adapters that play against the average of the last ones, and leaves t
   // Adapters on the base draw what the whole U-Net draws.
   const draw = async (name: string, ...flags: string[]) => {
     const out = join(data, name);
-    const common = ['sample', '--model', join(scenes, 'tiny-sd'), '--prompt', 'a star', '--steps', '2', '--out', out];
-    await promisify(execFile)(process.execPath, [join(root, 'native-cuda/bin/spindle-engine.js'), ...common, ...flags]);
+    const common = [
+      'sample',
+      '--model',
+      join(scenes, 'tiny-sd'),
+      '--prompt',
+      'a star',
+      '--steps',
+      '2',
+      '--out',
+      out,
+    ];
+    await promisify(execFile)(process.execPath, [
+      join(root, 'native-cuda/bin/spindle-engine.js'),
+      ...common,
+      ...flags,
+    ]);
     return sharp(out).raw().toBuffer();
   };
   const [whole, added, halved, plain] = [
     await draw('whole.png', '--unet', join(directory, 'iterations/1/unet')),
-    await draw('added.png', '--lora', join(directory, 'iterations/1/pytorch_lora_weights.safetensors')),
-    await draw('halved.png', '--lora', `${join(directory, 'iterations/1/pytorch_lora_weights.safetensors')}:-20`),
+    await draw(
+      'added.png',
+      '--lora',
+      join(directory, 'iterations/1/pytorch_lora_weights.safetensors'),
+    ),
+    await draw(
+      'halved.png',
+      '--lora',
+      `${join(directory, 'iterations/1/pytorch_lora_weights.safetensors')}:-20`,
+    ),
     await draw('plain.png'),
   ];
-  const apart = (a: Buffer, b: Buffer) => a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? 0))), 0);
+  const apart = (a: Buffer, b: Buffer) =>
+    a.reduce((most, value, i) => Math.max(most, Math.abs(value - (b[i] ?? 0))), 0);
   expect(apart(whole, added)).toBeLessThanOrEqual(1);
   expect(apart(halved, plain)).toBeGreaterThan(1);
 });
@@ -169,7 +219,11 @@ it('trains on images of several aspect ratios at their own sizes', async () => {
         .clone()
         .negate()
         .toFile(join(folder, `worse-${i}.png`));
-      return JSON.stringify({ file_name: `${i}.png`, text: `a scene ${i}`, ...(i < 3 && { rejected_file_name: `worse-${i}.png` }) });
+      return JSON.stringify({
+        file_name: `${i}.png`,
+        text: `a scene ${i}`,
+        ...(i < 3 && { rejected_file_name: `worse-${i}.png` }),
+      });
     }),
   );
   await writeFile(join(folder, 'metadata.jsonl'), rows.join('\n'));
@@ -200,14 +254,22 @@ it('trains on images of several aspect ratios at their own sizes', async () => {
   // At a quarter of the pixels' sides: 48×80, 64×64, 80×48.
   const expected = { 0: '4×20×12', 1: '4×16×16', 2: '4×12×20', 3: '4×12×20', 4: '4×16×16' };
   expect(await shapesIn('encode', 'shard')).toEqual(expected);
-  for (const model of ['base', 'spin1']) expect(await shapesIn(`sample-${model}`, 'latents')).toEqual(expected);
-  const lines = (await readFile(join(mesh.runDirectory('ratios'), 'metrics.jsonl'), 'utf8')).trim().split('\n');
-  const steps = lines.map((line) => JSON.parse(line) as { model: string; step: number; loss: number });
+  for (const model of ['base', 'spin1'])
+    expect(await shapesIn(`sample-${model}`, 'latents')).toEqual(expected);
+  const lines = (await readFile(join(mesh.runDirectory('ratios'), 'metrics.jsonl'), 'utf8'))
+    .trim()
+    .split('\n');
+  const steps = lines.map(
+    (line) => JSON.parse(line) as { model: string; step: number; loss: number },
+  );
   expect(steps).toHaveLength(8);
-  for (const { model, step, loss } of steps) if (step === 1 && model !== 'sft') expect(loss, model).toBeCloseTo(Math.log(2), 6);
+  for (const { model, step, loss } of steps)
+    if (step === 1 && model !== 'sft') expect(loss, model).toBeCloseTo(Math.log(2), 6);
 });
 
 it('refuses the baseline on data without pairs before anything runs', async () => {
   const config = { ...tinyConfig(), baselines: { dpo: { steps: 1 } } };
-  await expect(mesh.create(config, 'unpaired')).rejects.toThrow(/baselines\.dpo: expected rows with a rejected image in .*, got none/);
+  await expect(mesh.create(config, 'unpaired')).rejects.toThrow(
+    /baselines\.dpo: expected rows with a rejected image in .*, got none/,
+  );
 });

@@ -54,7 +54,8 @@ describe('a run from the command line', () => {
   afterAll(() => mesh.remove());
 
   it('prints a table with a row per model and where the results are', () => {
-    for (const model of models) expect(output).toMatch(new RegExp(`^${model}( \\*)? .*\\d+\\.\\d+ ± \\d+\\.\\d+`, 'm'));
+    for (const model of models)
+      expect(output).toMatch(new RegExp(`^${model}( \\*)? .*\\d+\\.\\d+ ± \\d+\\.\\d+`, 'm'));
     expect(output).toContain(`results: ${directory}`);
   });
 
@@ -80,7 +81,10 @@ describe('a run from the command line', () => {
   });
 
   it('leaves every image’s scores by judges that are named, and training as a table and as events', async () => {
-    const report = (await readJson(join(directory, 'report.json'))) as { judges: Record<string, object>; best_against: object[] };
+    const report = (await readJson(join(directory, 'report.json'))) as {
+      judges: Record<string, object>;
+      best_against: object[];
+    };
     const digest = expect.stringMatching(/^sha256:[0-9a-f]{64}$/) as string;
     expect(report.judges['pickscore']).toMatchObject({
       kind: 'clip',
@@ -102,14 +106,28 @@ describe('a run from the command line', () => {
       ...Array<string>(4).fill('spin2'),
     ]);
     for (const folder of ['sft', 'spin1', 'spin2', 'evaluation', 'evaluation-sft'])
-      expect(readdirSync(join(directory, 'tensorboard', folder))).toEqual([expect.stringMatching(/^events\.out\.tfevents\.\d{10}\./)]);
+      expect(readdirSync(join(directory, 'tensorboard', folder))).toEqual([
+        expect.stringMatching(/^events\.out\.tfevents\.\d{10}\./),
+      ]);
   });
 
   it('compares two of its models by the images that both drew', async () => {
-    const { stdout, code } = await mesh.spindle('compare', 'first', 'first', '--model-a', 'base', '--model-b', 'spin2', '--json');
+    const { stdout, code } = await mesh.spindle(
+      'compare',
+      'first',
+      'first',
+      '--model-a',
+      'base',
+      '--model-b',
+      'spin2',
+      '--json',
+    );
     expect(code).toBe(0);
     const comparison = JSON.parse(stdout) as {
-      metrics: { metric: string; b_against_a: { winRate: number; difference: number; n: number } }[];
+      metrics: {
+        metric: string;
+        b_against_a: { winRate: number; difference: number; n: number };
+      }[];
     };
     const report = (await readJson(join(directory, 'report.json'))) as ReportFile;
     const [pick] = comparison.metrics;
@@ -119,13 +137,17 @@ describe('a run from the command line', () => {
   });
 
   it('leaves images with their prompts and seeds, the same for every model', async () => {
-    const metadata = await Promise.all(models.map((model) => readFile(join(directory, 'images', model, 'metadata.jsonl'), 'utf8')));
+    const metadata = await Promise.all(
+      models.map((model) => readFile(join(directory, 'images', model, 'metadata.jsonl'), 'utf8')),
+    );
     expect(new Set(metadata).size).toBe(1);
     const rows = metadata[0]!
       .trim()
       .split('\n')
       .map((line) => JSON.parse(line) as { file_name: string; text: string; seed: number });
-    const captions = (await readFile(join(scenes, 'prompts-eval.txt'), 'utf8')).split('\n').slice(0, prompts);
+    const captions = (await readFile(join(scenes, 'prompts-eval.txt'), 'utf8'))
+      .split('\n')
+      .slice(0, prompts);
     expect(rows.map((row) => row.text)).toEqual(captions);
     for (const { file_name: name } of rows) {
       expect(await sharp(join(directory, 'images/spin2', name)).metadata()).toMatchObject({
@@ -149,8 +171,13 @@ describe('a run from the command line', () => {
     const base = tensorsOf(join(scenes, 'tiny-sd/unet/diffusion_pytorch_model.safetensors'));
     for (const iteration of ['1', '2']) {
       const folder = join(directory, 'iterations', iteration, 'unet');
-      expect(readdirSync(folder).sort()).toEqual(['config.json', 'diffusion_pytorch_model.safetensors']);
-      expect(JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))).toMatchObject({ _class_name: 'UNet2DConditionModel' });
+      expect(readdirSync(folder).sort()).toEqual([
+        'config.json',
+        'diffusion_pytorch_model.safetensors',
+      ]);
+      expect(JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))).toMatchObject({
+        _class_name: 'UNet2DConditionModel',
+      });
       const trained = tensorsOf(join(folder, 'diffusion_pytorch_model.safetensors'));
       expect([...trained.keys()].sort()).toEqual([...base.keys()].sort());
       let moved = 0;
@@ -160,7 +187,8 @@ describe('a run from the command line', () => {
         const before = asFloat32(base.get(name)!);
         const after = asFloat32(tensor);
         let largest = 0;
-        for (let i = 0; i < after.length; i++) largest = Math.max(largest, Math.abs(after[i]! - before[i]!));
+        for (let i = 0; i < after.length; i++)
+          largest = Math.max(largest, Math.abs(after[i]! - before[i]!));
         expect(largest, name).toBeLessThan(1e-2);
         if (largest > 0) moved++;
       }
@@ -170,7 +198,9 @@ describe('a run from the command line', () => {
 
   it('answers ls, status and export, for people and for machines', async () => {
     const ls = await mesh.spindle('ls', '--json');
-    expect((JSON.parse(ls.stdout) as { runs: { runId: string }[] }).runs.map((run) => run.runId)).toEqual(['first']);
+    expect(
+      (JSON.parse(ls.stdout) as { runs: { runId: string }[] }).runs.map((run) => run.runId),
+    ).toEqual(['first']);
     const status = await mesh.spindle('status', 'first');
     expect(status.stdout).toMatch(/^first: succeeded/);
     expect(status.stdout).toMatch(/train-spin2\s+done\s+4\/4/);
@@ -180,8 +210,12 @@ describe('a run from the command line', () => {
     try {
       const to = join(folder, 'pipeline');
       expect((await mesh.spindle('export', 'first', '--iteration', '2', '--to', to)).code).toBe(0);
-      expect(readdirSync(to).sort()).toEqual([...readdirSync(join(scenes, 'tiny-sd')), 'README.md', 'spindle-config.json'].sort());
-      expect(await readFile(join(to, 'README.md'), 'utf8')).toMatch(/\| \*\*spin2\*\* \| \S+ \(\S+ to \S+\) \|/);
+      expect(readdirSync(to).sort()).toEqual(
+        [...readdirSync(join(scenes, 'tiny-sd')), 'README.md', 'spindle-config.json'].sort(),
+      );
+      expect(await readFile(join(to, 'README.md'), 'utf8')).toMatch(
+        /\| \*\*spin2\*\* \| \S+ \(\S+ to \S+\) \|/,
+      );
       const png = join(folder, 'image.png');
       const { cli } = await import('../harness/cli.js');
       const sample = await cli([
@@ -217,7 +251,9 @@ describe('a run from the command line', () => {
     for (const model of models) {
       for (const name of readdirSync(join(directory, 'images', model))) {
         expect(
-          readFileSync(join(second, 'images', model, name)).equals(readFileSync(join(directory, 'images', model, name))),
+          readFileSync(join(second, 'images', model, name)).equals(
+            readFileSync(join(directory, 'images', model, name)),
+          ),
           `${model}/${name}`,
         ).toBe(true);
       }
@@ -239,7 +275,8 @@ describe('a run from the command line', () => {
   it('Ctrl-C ends every process and leaves nothing behind', async () => {
     const { runtime } = mesh;
     expect(await mesh.stop()).toBe(0);
-    for (const { name, pid } of runtime.services) expect(() => process.kill(pid, 0), name).toThrow(/ESRCH/);
+    for (const { name, pid } of runtime.services)
+      expect(() => process.kill(pid, 0), name).toThrow(/ESRCH/);
     expect(existsSync(join(mesh.artifacts, 'runtime.json'))).toBe(false);
   });
 });

@@ -14,7 +14,14 @@ describe('telemetry', () => {
     const env = { OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url };
     const mesh = await UpMesh.start([], env);
     try {
-      const args = ['run', join(root, 'examples/scenes/tiny-run.yaml'), '--run-id', 'traced', '--artifacts', mesh.artifacts];
+      const args = [
+        'run',
+        join(root, 'examples/scenes/tiny-run.yaml'),
+        '--run-id',
+        'traced',
+        '--artifacts',
+        mesh.artifacts,
+      ];
       const run = await cli(args, { env });
       expect(run.stderr).toBe('');
       expect((await mesh.spindle('watch', 'traced')).code).toBe(0);
@@ -22,25 +29,38 @@ describe('telemetry', () => {
       // What is left in the processes is sent when they end.
       await mesh.remove();
     }
-    const start = receiver.spans.find(({ service, name }) => service.includes('cli') && name === 'spindle run');
+    const start = receiver.spans.find(
+      ({ service, name }) => service.includes('cli') && name === 'spindle run',
+    );
     spans = receiver.spans.filter(({ traceId }) => traceId === start?.traceId);
   });
   afterAll(() => receiver.stop());
 
   it('is one trace from the command line through every service', () => {
-    const services = [...new Set(spans.map(({ service }) => service.replace(/^spindle-/, '')))].sort();
+    const services = [
+      ...new Set(spans.map(({ service }) => service.replace(/^spindle-/, ''))),
+    ].sort();
     expect(services).toEqual(['cli', 'evaluator', 'gateway', 'sampler', 'scorer', 'trainer']);
   });
 
   it('reaches down to the phases of the engine', () => {
     const names = new Set(spans.map(({ name }) => name));
-    for (const phase of ['text_encode', 'unet_steps', 'vae_decode', 'forward', 'backward', 'optimizer'])
+    for (const phase of [
+      'text_encode',
+      'unet_steps',
+      'vae_decode',
+      'forward',
+      'backward',
+      'optimizer',
+    ])
       expect([...names]).toContain(phase);
   });
 
   it('has a parent in the same trace for every span but the first', () => {
     const ids = new Set(spans.map(({ spanId }) => spanId));
-    const orphans = spans.filter(({ parentSpanId }) => parentSpanId !== '' && !ids.has(parentSpanId));
+    const orphans = spans.filter(
+      ({ parentSpanId }) => parentSpanId !== '' && !ids.has(parentSpanId),
+    );
     expect(orphans.map(({ service, name }) => `${service} ${name}`)).toEqual([]);
     expect(spans.filter(({ parentSpanId }) => parentSpanId === '')).toHaveLength(1);
   });

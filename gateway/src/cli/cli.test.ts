@@ -23,11 +23,21 @@ beforeEach(() => {
 async function spindle(...args: string[]): Promise<{ code: number; out: string; err: string }> {
   let out = '';
   let err = '';
-  const stdout = vi.spyOn(process.stdout, 'write').mockImplementation((text) => ((out += String(text)), true));
-  const stderr = vi.spyOn(process.stderr, 'write').mockImplementation((text) => ((err += String(text)), true));
+  const stdout = vi
+    .spyOn(process.stdout, 'write')
+    .mockImplementation((text) => ((out += String(text)), true));
+  const stderr = vi
+    .spyOn(process.stderr, 'write')
+    .mockImplementation((text) => ((err += String(text)), true));
   try {
     const gateway = `127.0.0.1:${harness.gateway.grpcPort}`;
-    const code = await runCommandLine(args, { gateway, artifacts: harness.root, otlpEndpoint: undefined, ci: true, all: {} });
+    const code = await runCommandLine(args, {
+      gateway,
+      artifacts: harness.root,
+      otlpEndpoint: undefined,
+      ci: true,
+      all: {},
+    });
     return { code, out, err };
   } finally {
     stdout.mockRestore();
@@ -55,7 +65,9 @@ describe('spindle', () => {
     const file = join(harness.folder, 'long.json');
     await writeFile(file, JSON.stringify({ ...harness.config, evaluation: { prompts } }));
     const { out } = await spindle('run', file, '--dry-run');
-    expect(out).toContain("warning: evaluation.prompts: at least 1 prompts are longer than the text encoder's 16 tokens");
+    expect(out).toContain(
+      "warning: evaluation.prompts: at least 1 prompts are longer than the text encoder's 16 tokens",
+    );
   });
 
   it('follows a run to its results in plain lines', async () => {
@@ -68,10 +80,15 @@ describe('spindle', () => {
 
   it('shows runs to people and to machines', async () => {
     expect((await spindle('ls')).out).toMatch(/r1\s+succeeded/);
-    const { runs } = JSON.parse((await spindle('ls', '--json')).out) as { runs: { runId: string; config: { name: string } }[] };
+    const { runs } = JSON.parse((await spindle('ls', '--json')).out) as {
+      runs: { runId: string; config: { name: string } }[];
+    };
     expect(runs[0]).toMatchObject({ runId: 'r1', config: { name: 'tiny' } });
     expect((await spindle('status', 'r1')).out).toContain('eval-score-spin2');
-    expect(JSON.parse((await spindle('status', 'r1', '--json')).out)).toMatchObject({ status: 'RUN_STATUS_SUCCEEDED', bestModel: 'spin1' });
+    expect(JSON.parse((await spindle('status', 'r1', '--json')).out)).toMatchObject({
+      status: 'RUN_STATUS_SUCCEEDED',
+      bestModel: 'spin1',
+    });
     const lines = (await spindle('watch', 'r1', '--json')).out.trim().split('\n');
     expect(JSON.parse(lines.at(-1) ?? '')).toMatchObject({ status: 'RUN_STATUS_SUCCEEDED' });
   });
@@ -79,20 +96,47 @@ describe('spindle', () => {
   it('exports a complete pipeline, or only the U-Net', async () => {
     await writeFile(join(harness.folder, 'model', 'model_index.json'), '{}');
     const to = join(harness.folder, 'exported');
-    expect(await spindle('export', 'r1', '--iteration', '2', '--to', to)).toMatchObject({ code: 0, out: `${to}\n` });
+    expect(await spindle('export', 'r1', '--iteration', '2', '--to', to)).toMatchObject({
+      code: 0,
+      out: `${to}\n`,
+    });
     expect(await readFile(join(to, 'model_index.json'), 'utf8')).toBe('{}');
-    expect(await readFile(join(to, 'unet', 'config.json'), 'utf8')).toContain('UNet2DConditionModel');
-    // The report of this mesh's stand-in for an evaluator is none: the card says so, and the model is exported all the same.
+    expect(await readFile(join(to, 'unet', 'config.json'), 'utf8')).toContain(
+      'UNet2DConditionModel',
+    );
+    // The report of this mesh's stand-in for an evaluator is none: the card says so, and the model
+    // is exported all the same.
     const card = await readFile(join(to, 'README.md'), 'utf8');
     expect(card).toContain('Iteration 2 of 2 of self-play');
     expect(card).toMatch(/\| \*\*spin2\*\* \|.*Without the report's intervals: report\.json: /s);
-    expect(JSON.parse(await readFile(join(to, 'spindle-config.json'), 'utf8'))).toMatchObject({ iterations: 2 });
-    expect((await spindle('export', 'r1', '--iteration', '2', '--to', to)).err).toContain('expected an empty or absent folder');
+    expect(JSON.parse(await readFile(join(to, 'spindle-config.json'), 'utf8'))).toMatchObject({
+      iterations: 2,
+    });
+    expect((await spindle('export', 'r1', '--iteration', '2', '--to', to)).err).toContain(
+      'expected an empty or absent folder',
+    );
     const only = join(harness.folder, 'only');
-    expect(JSON.parse((await spindle('export', 'r1', '--iteration', 'best', '--to', only, '--unet-only', '--json')).out)).toMatchObject({
+    expect(
+      JSON.parse(
+        (
+          await spindle(
+            'export',
+            'r1',
+            '--iteration',
+            'best',
+            '--to',
+            only,
+            '--unet-only',
+            '--json',
+          )
+        ).out,
+      ),
+    ).toMatchObject({
       model: 'spin1',
     });
-    expect((await readFile(join(only, 'diffusion_pytorch_model.safetensors'))).length).toBeGreaterThan(0);
+    expect(
+      (await readFile(join(only, 'diffusion_pytorch_model.safetensors'))).length,
+    ).toBeGreaterThan(0);
   });
 
   it('leaves nothing of an export that fails half-way', async () => {
@@ -107,15 +151,27 @@ describe('spindle', () => {
   it.each([
     ['an unknown key', { trian: {} }, 'trian: unknown key; did you mean "train"?'],
     ['a broken model', { model: '/tmp' }, ''],
-    ['a missing model', { model: '/nowhere' }, 'model: expected a folder, got "/nowhere", which does not exist.'],
+    [
+      'a missing model',
+      { model: '/nowhere' },
+      'model: expected a folder, got "/nowhere", which does not exist.',
+    ],
     [
       'an option that the scheduler does not have',
       { sampling: { overrides: { karras: true } } },
       'sampling: DDIMScheduler: karras: expected a known key',
     ],
     ['a head of another kind', { evaluation: { head: 'clip' } }, 'evaluation.metrics.0.head: '],
-    ['a head of another width', { evaluation: { head: 'narrow-head' } }, 'expected a head on embeddings of width 8'],
-    ['more steps than can be counted', { train: { steps: 1e12 } }, 'train.steps: expected at most 10000000, got 1000000000000'],
+    [
+      'a head of another width',
+      { evaluation: { head: 'narrow-head' } },
+      'expected a head on embeddings of width 8',
+    ],
+    [
+      'more steps than can be counted',
+      { train: { steps: 1e12 } },
+      'train.steps: expected at most 10000000, got 1000000000000',
+    ],
     ['missing data', { data: { path: '/nowhere' } }, 'data.path: expected a folder'],
   ])('refuses %s with one sentence and exit code 2', async (name, overrides, message) => {
     if (name === 'a broken model') {
@@ -127,8 +183,15 @@ describe('spindle', () => {
       const { head } = (overrides as { evaluation: { head: string } }).evaluation;
       const folder = join(harness.folder, head);
       await mkdir(folder, { recursive: true });
-      const metric = { name: 'taste', kind: 'aesthetic', model: join(harness.folder, 'clip'), head: folder };
-      Object.assign(overrides, { evaluation: { prompts: join(harness.folder, 'prompts.txt'), metrics: [metric] } });
+      const metric = {
+        name: 'taste',
+        kind: 'aesthetic',
+        model: join(harness.folder, 'clip'),
+        head: folder,
+      };
+      Object.assign(overrides, {
+        evaluation: { prompts: join(harness.folder, 'prompts.txt'), metrics: [metric] },
+      });
     }
     const file = join(harness.folder, 'wrong.json');
     await writeFile(file, JSON.stringify({ ...harness.config, ...overrides }));
@@ -152,7 +215,13 @@ describe('spindle', () => {
   it('says how to start a mesh when there is none, and to wait for one that is starting', async () => {
     const ls = async (folder: string) => {
       const stderr = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
-      const environment = { gateway: undefined, artifacts: 'x', otlpEndpoint: undefined, ci: true, all: {} };
+      const environment = {
+        gateway: undefined,
+        artifacts: 'x',
+        otlpEndpoint: undefined,
+        ci: true,
+        all: {},
+      };
       const code = await runCommandLine(['ls', '--artifacts', folder], environment);
       const said = stderr.mock.calls.join();
       stderr.mockRestore();
@@ -163,18 +232,28 @@ describe('spindle', () => {
     expect(empty.said).toContain('start one with "npx spindle up"');
     const starting = join(harness.folder, 'starting');
     await mkdir(starting);
-    await writeRuntime(starting, { pid: process.pid, natsUrl: '', natsPid: 0, gateway: '', http: '', services: [] });
+    await writeRuntime(starting, {
+      pid: process.pid,
+      natsUrl: '',
+      natsPid: 0,
+      gateway: '',
+      http: '',
+      services: [],
+    });
     const early = await ls(starting);
     expect(early.code).toBe(1);
     expect(early.said).toContain('is still starting');
   });
 
-  it.each(['up', 'run', 'ls', 'status', 'watch', 'pause', 'resume', 'cancel', 'export'])('explains %s', async (command) => {
-    const { code, out } = await spindle(command, '--help');
-    expect(code).toBe(0);
-    expect(out).toContain(`Usage: spindle ${command}`);
-    expect(out).toContain('--json');
-  });
+  it.each(['up', 'run', 'ls', 'status', 'watch', 'pause', 'resume', 'cancel', 'export'])(
+    'explains %s',
+    async (command) => {
+      const { code, out } = await spindle(command, '--help');
+      expect(code).toBe(0);
+      expect(out).toContain(`Usage: spindle ${command}`);
+      expect(out).toContain('--json');
+    },
+  );
 });
 
 describe('formatting', () => {
@@ -192,7 +271,12 @@ describe('formatting', () => {
   });
 
   it('turns log lines into words and lets last words through', () => {
-    const line = JSON.stringify({ level: 'warn', time: '2026-01-02T03:04:05.000Z', msg: 'it hangs', err: { message: 'timeout' } });
+    const line = JSON.stringify({
+      level: 'warn',
+      time: '2026-01-02T03:04:05.000Z',
+      msg: 'it hangs',
+      err: { message: 'timeout' },
+    });
     expect(logLine('sampler', line, 'info')).toBe('03:04:05 sampler   warn  it hangs: timeout');
     expect(logLine('sampler', line, 'error')).toBeNull();
     expect(logLine('sampler', 'Segmentation fault', 'error')).toBe('sampler: Segmentation fault');

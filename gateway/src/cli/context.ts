@@ -25,7 +25,10 @@ export type RunClient = ServiceClient<typeof RunService>;
 export function withCommonOptions(command: Command): Command {
   return command
     .option('--json', 'print JSON for machines')
-    .option('--gateway <host:port>', 'gRPC address of the gateway (default: SPINDLE_GATEWAY, or the mesh of the artifacts folder)')
+    .option(
+      '--gateway <host:port>',
+      'gRPC address of the gateway (default: SPINDLE_GATEWAY, or the mesh of the artifacts folder)',
+    )
     .option('--artifacts <dir>', 'artifacts folder (default: SPINDLE_ARTIFACTS, or ./artifacts)');
 }
 
@@ -33,7 +36,10 @@ export function artifactsFolder(options: CommonOptions, environment: Environment
   return resolve(options.artifacts ?? environment.artifacts);
 }
 
-export async function gatewayAddress(options: CommonOptions, environment: Environment): Promise<string> {
+export async function gatewayAddress(
+  options: CommonOptions,
+  environment: Environment,
+): Promise<string> {
   const given = options.gateway ?? environment.gateway;
   if (given !== undefined) return given;
   const folder = artifactsFolder(options, environment);
@@ -45,11 +51,18 @@ export async function gatewayAddress(options: CommonOptions, environment: Enviro
     );
   }
   if (runtime.gateway === '')
-    throw new SpindleError('UNAVAILABLE', `the mesh of ${folder} is still starting; try again once it has said its gRPC address.`);
+    throw new SpindleError(
+      'UNAVAILABLE',
+      `the mesh of ${folder} is still starting; try again once it has said its gRPC address.`,
+    );
   return runtime.gateway;
 }
 
-export async function withClient<T>(options: CommonOptions, environment: Environment, use: (client: RunClient) => Promise<T>): Promise<T> {
+export async function withClient<T>(
+  options: CommonOptions,
+  environment: Environment,
+  use: (client: RunClient) => Promise<T>,
+): Promise<T> {
   const client = createClient(RunService, await gatewayAddress(options, environment));
   try {
     return await use(client);

@@ -37,17 +37,32 @@ describe('copyParts', () => {
   it('copies all but the U-Net', async () => {
     const to = join(scratch, 'plain-copy');
     await copyParts(pipeline('plain', files), to);
-    expect(readdirSync(to).sort()).toEqual(['model_index.json', 'text_encoder', 'text_encoder_2', 'vae']);
+    expect(readdirSync(to).sort()).toEqual([
+      'model_index.json',
+      'text_encoder',
+      'text_encoder_2',
+      'vae',
+    ]);
     expect(readdirSync(join(to, 'vae'))).toHaveLength(3);
   });
 
   it("gives a variant's weights the plain names, where a part has them", async () => {
     const to = join(scratch, 'fp16-copy');
     await copyParts(`${pipeline('both', files)}@fp16`, to);
-    expect(readdirSync(join(to, 'vae')).sort()).toEqual(['config.json', 'diffusion_pytorch_model.safetensors']);
-    expect(readFileSync(join(to, 'vae/diffusion_pytorch_model.safetensors'), 'utf8')).toBe('vae/diffusion_pytorch_model.fp16.safetensors');
-    expect(readdirSync(join(to, 'text_encoder')).sort()).toEqual(['model.fp16-00001-of-00001.safetensors', 'model.safetensors.index.json']);
-    expect(readFileSync(join(to, 'text_encoder_2/model.safetensors'), 'utf8')).toBe('text_encoder_2/model.safetensors');
+    expect(readdirSync(join(to, 'vae')).sort()).toEqual([
+      'config.json',
+      'diffusion_pytorch_model.safetensors',
+    ]);
+    expect(readFileSync(join(to, 'vae/diffusion_pytorch_model.safetensors'), 'utf8')).toBe(
+      'vae/diffusion_pytorch_model.fp16.safetensors',
+    );
+    expect(readdirSync(join(to, 'text_encoder')).sort()).toEqual([
+      'model.fp16-00001-of-00001.safetensors',
+      'model.safetensors.index.json',
+    ]);
+    expect(readFileSync(join(to, 'text_encoder_2/model.safetensors'), 'utf8')).toBe(
+      'text_encoder_2/model.safetensors',
+    );
   });
 });
 
@@ -65,6 +80,9 @@ describe('a variant of a model', () => {
     const folder = pipeline('me@home', ['model_index.json']);
     expect(modelPath(folder)).toEqual({ directory: folder, variant: undefined });
     expect(modelPath(`${folder}@fp16`)).toEqual({ directory: folder, variant: 'fp16' });
-    expect(modelPath('./@scope/model')).toEqual({ directory: './@scope/model', variant: undefined });
+    expect(modelPath('./@scope/model')).toEqual({
+      directory: './@scope/model',
+      variant: undefined,
+    });
   });
 });

@@ -5,7 +5,10 @@ import { modelPath } from '../config/model-path.js';
 
 const stems = ['diffusion_pytorch_model', 'model'];
 
-/** The weights of a variant that the run was made with take the plain names, so that what is loaded from the copy is what was evaluated. */
+/**
+ * The weights of a variant that the run was made with take the plain names, so that what is loaded
+ * from the copy is what was evaluated.
+ */
 export async function copyParts(pipeline: string, to: string): Promise<void> {
   const { directory, variant } = modelPath(pipeline);
   const skip = join(directory, 'unet');
@@ -31,7 +34,8 @@ async function promote(folder: string, variant: string): Promise<void> {
     const there = new Set(await readdir(folder));
     const found = named.find(([file]) => there.has(file));
     if (found === undefined) continue;
-    for (const file of there) if (plain.includes(file) || isShard(file, stem)) await rm(join(folder, file));
+    for (const file of there)
+      if (plain.includes(file) || isShard(file, stem)) await rm(join(folder, file));
     await rename(join(folder, found[0]), join(folder, found[1] ?? ''));
   }
 }

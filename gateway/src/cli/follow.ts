@@ -67,7 +67,13 @@ export async function follow(runId: string, options: FollowOptions): Promise<Run
   throw new SpindleError('CANCELLED', `stopped watching; run "${runId}" goes on.`);
 }
 
-async function* watch(runId: string, fromSequence: bigint, common: CommonOptions, environment: Environment, signal: AbortSignal) {
+async function* watch(
+  runId: string,
+  fromSequence: bigint,
+  common: CommonOptions,
+  environment: Environment,
+  signal: AbortSignal,
+) {
   const client = createClient(RunService, await gatewayAddress(common, environment));
   try {
     yield* client.watchRun({ runId, fromSequence }, { signal });
@@ -80,5 +86,11 @@ function lossesOf(json: string): Losses | null {
   const { fact } = fromJsonString(EventSchema, json, { ignoreUnknownFields: true });
   if (fact.case !== 'trainStep' || !fact.value.step) return null;
   const { model, steps, step } = fact.value;
-  return { model, steps, step: step.step, loss: step.loss, implicitAccuracy: step.implicitAccuracy };
+  return {
+    model,
+    steps,
+    step: step.step,
+    loss: step.loss,
+    implicitAccuracy: step.implicitAccuracy,
+  };
 }

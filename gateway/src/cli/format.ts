@@ -5,7 +5,11 @@ export function statusName(status: RunStatus): string {
 }
 
 export function isOver(run: Run): boolean {
-  return run.status === RunStatus.SUCCEEDED || run.status === RunStatus.FAILED || run.status === RunStatus.CANCELLED;
+  return (
+    run.status === RunStatus.SUCCEEDED ||
+    run.status === RunStatus.FAILED ||
+    run.status === RunStatus.CANCELLED
+  );
 }
 
 /** "1 h 02 min", "3 min 05 s", "12 s"; "?" when unknown. */
@@ -20,7 +24,9 @@ export function duration(seconds: number): string {
 
 export function rate(itemsPerSecond: number): string {
   if (itemsPerSecond <= 0) return '';
-  return itemsPerSecond >= 1 ? `${itemsPerSecond.toFixed(1)}/s` : `${(1 / itemsPerSecond).toFixed(1)} s each`;
+  return itemsPerSecond >= 1
+    ? `${itemsPerSecond.toFixed(1)}/s`
+    : `${(1 / itemsPerSecond).toFixed(1)} s each`;
 }
 
 /** Screen columns, as long as nobody writes East Asian run names. */
@@ -30,7 +36,9 @@ function width(text: string): number {
 
 /** Columns padded to their widest cell; the first is left-aligned, the others to the right. */
 export function table(rows: string[][], leftColumns = 1): string[] {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => width(row[column] ?? ''))));
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => width(row[column] ?? ''))),
+  );
   return rows.map((row) =>
     row
       .map((cell, column) => {
@@ -45,7 +53,11 @@ export function table(rows: string[][], leftColumns = 1): string[] {
 /** One line per model: per metric mean ± standard error, median, and win rate against the base. */
 export function resultsTable(results: ModelStatistics[], best: string): string[] {
   const metrics = [...new Set(results.flatMap((model) => model.metrics.map((m) => m.metric)))];
-  const header = ['model', ...metrics.flatMap((metric) => [`${metric} mean`, 'median', 'win rate']), 'n'];
+  const header = [
+    'model',
+    ...metrics.flatMap((metric) => [`${metric} mean`, 'median', 'win rate']),
+    'n',
+  ];
   const rows = results.map((model) => [
     model.model === best ? `${model.model} *` : model.model,
     ...metrics.flatMap((name) => {
@@ -59,5 +71,8 @@ export function resultsTable(results: ModelStatistics[], best: string): string[]
     }),
     String(model.metrics[0]?.n ?? ''),
   ]);
-  return [...table([header, ...rows]), ...(best !== '' ? [`* best model by the mean of ${metrics[0] ?? 'the first metric'}`] : [])];
+  return [
+    ...table([header, ...rows]),
+    ...(best !== '' ? [`* best model by the mean of ${metrics[0] ?? 'the first metric'}`] : []),
+  ];
 }

@@ -10,19 +10,36 @@ function screen(rows: number, isTTY = true) {
 }
 
 function runWith(ended: number): Run {
-  const stages = Array.from({ length: ended }, (_, i) => ({ stage: `stage-${i}`, state: 'done', done: 1, total: 1 }));
+  const stages = Array.from({ length: ended }, (_, i) => ({
+    stage: `stage-${i}`,
+    state: 'done',
+    done: 1,
+    total: 1,
+  }));
   const running = { stage: 'train-spin1', state: 'running', done: 1, total: 9, etaSeconds: -1 };
-  return create(RunSchema, { runId: 'r1', status: RunStatus.RUNNING, stages: [...stages, running] });
+  return create(RunSchema, {
+    runId: 'r1',
+    status: RunStatus.RUNNING,
+    stages: [...stages, running],
+  });
 }
 
-const losses = (model: string): Losses => ({ model, step: 3, steps: 9, loss: 0.5, implicitAccuracy: 0.75 });
+const losses = (model: string): Losses => ({
+  model,
+  step: 3,
+  steps: 9,
+  loss: 0.5,
+  implicitAccuracy: 0.75,
+});
 
 it('never draws more lines than the screen has, and counts the stages it leaves out', () => {
   const { written, view } = screen(10);
   view.update(runWith(20), losses('spin1'));
   const lines = written.join('').trimEnd().split('\n');
   expect(lines.length).toBeLessThan(10);
-  expect(lines.join('\n')).toMatch(/15 stages have ended before\n.*stage-15.*\n(.*\n)+.*train-spin1 1\/9/);
+  expect(lines.join('\n')).toMatch(
+    /15 stages have ended before\n.*stage-15.*\n(.*\n)+.*train-spin1 1\/9/,
+  );
 });
 
 it('lists every stage where there is room', () => {

@@ -65,19 +65,23 @@ export class PlainView implements View {
 
   update(run: Run, losses: Losses | null): void {
     const status = statusName(run.status);
-    if (status !== this.#status) this.#print(`${run.runId}: ${status}${run.reason === '' ? '' : ` (${run.reason})`}`);
+    if (status !== this.#status)
+      this.#print(`${run.runId}: ${status}${run.reason === '' ? '' : ` (${run.reason})`}`);
     this.#status = status;
     for (const stage of run.stages) {
       const known = this.#states.get(stage.stage) ?? 'waiting';
       if (known === stage.state) continue;
       this.#states.set(stage.stage, stage.state);
-      this.#print(`${stage.stage}: ${stage.state}${stage.state === 'done' ? ` (${stage.total} in ${duration(stage.seconds)})` : ''}`);
+      this.#print(
+        `${stage.stage}: ${stage.state}${stage.state === 'done' ? ` (${stage.total} in ${duration(stage.seconds)})` : ''}`,
+      );
     }
     for (const warning of run.warnings.slice(this.#warnings)) this.#print(`warning: ${warning}`);
     this.#warnings = run.warnings.length;
     if (Date.now() - this.#printedAt < plainEveryMs) return;
     this.#printedAt = Date.now();
-    for (const stage of run.stages.filter((s) => s.state === 'running' && s.done > 0)) this.#print(progressText(stage));
+    for (const stage of run.stages.filter((s) => s.state === 'running' && s.done > 0))
+      this.#print(progressText(stage));
     // Between two trainings the last step stays the last one: said once.
     const loss = losses ? lossText(losses) : this.#loss;
     if (loss !== this.#loss) this.#print(loss);
@@ -91,10 +95,16 @@ export class PlainView implements View {
   }
 }
 
-/** At most as many lines as the screen has: what scrolled away cannot be redrawn. The stages that ended first are counted, not listed. */
+/**
+ * At most as many lines as the screen has: what scrolled away cannot be redrawn. The stages that
+ * ended first are counted, not listed.
+ */
 function block(run: Run, losses: Losses | null, rows: number): string[] {
   const since = run.createdAt ? duration((Date.now() - timestampMs(run.createdAt)) / 1000) : '';
-  const left = run.etaSeconds > 0 && statusName(run.status) === 'running' ? `, about ${duration(run.etaSeconds)} left` : '';
+  const left =
+    run.etaSeconds > 0 && statusName(run.status) === 'running'
+      ? `, about ${duration(run.etaSeconds)} left`
+      : '';
   const waiting = run.stages.filter((stage) => stage.state === 'waiting').length;
   const head = `${run.runId}  ${statusName(run.status)}  ${since}${left}`;
   const ended: string[] = [];
@@ -102,17 +112,21 @@ function block(run: Run, losses: Losses | null, rows: number): string[] {
   for (const stage of run.stages) {
     if (stage.state === 'running') lines.push(`  ${bar(stage)} ${progressText(stage)}`);
     else if (stage.state !== 'waiting')
-      ended.push(`  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`);
+      ended.push(
+        `  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`,
+      );
   }
   if (waiting > 0) lines.push(`  ${waiting} stages to come`);
   if (losses) lines.push(`  ${lossText(losses)}`);
-  if (run.deadJobs.length > 0) lines.push(`  dead jobs: ${run.deadJobs.map((job) => job.key).join(', ')}`);
+  if (run.deadJobs.length > 0)
+    lines.push(`  dead jobs: ${run.deadJobs.map((job) => job.key).join(', ')}`);
   const [last] = run.warnings.slice(-1);
   if (last !== undefined) lines.push(`  warning: ${last}`);
   // One line is the head's, one the cursor's.
   const room = Math.max(1, rows - 2 - lines.length);
   const hidden = ended.length > room ? ended.length - room + 1 : 0;
-  if (hidden > 0) ended.splice(0, hidden, `  ${String(hidden).padStart(barWidth)} stages have ended before`);
+  if (hidden > 0)
+    ended.splice(0, hidden, `  ${String(hidden).padStart(barWidth)} stages have ended before`);
   return [head, ...ended, ...lines];
 }
 
@@ -133,7 +147,9 @@ function progressText(stage: StageProgress): string {
 function lossText(losses: Losses): string {
   const loss = `${losses.model} step ${losses.step}/${losses.steps}: loss ${losses.loss.toFixed(4)}`;
   // Plain fine-tuning has no opponent to be told from.
-  return losses.model === 'sft' ? loss : `${loss}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
+  return losses.model === 'sft'
+    ? loss
+    : `${loss}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
 }
 
 function summary(run: Run): string[] {

@@ -1,4 +1,7 @@
-/** `spindle run --dry-run --probe`: the trainer's and the sampler's probes, one after the other, and what follows from them. */
+/**
+ * `spindle run --dry-run --probe`: the trainer's and the sampler's probes, one after the other, and
+ * what follows from them.
+ */
 import { execFile } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
@@ -27,7 +30,13 @@ export async function predict(
     microBatch: Math.ceil(train.batch_size / train.gradient_accumulation),
     emaDecay: train.ema_decay,
     activationCheckpointing: train.activation_checkpointing,
-    lora: train.lora ? { rank: train.lora.rank, alpha: train.lora.alpha ?? train.lora.rank, targets: train.lora.targets } : null,
+    lora: train.lora
+      ? {
+          rank: train.lora.rank,
+          alpha: train.lora.alpha ?? train.lora.rank,
+          targets: train.lora.targets,
+        }
+      : null,
     dropsCaptions: train.caption_dropout > 0,
     folder,
     saves: planned.trainings.some(({ checkpoints }) => checkpoints > 0),
@@ -35,7 +44,8 @@ export async function predict(
   const sampler = await probe<Probes['sampler']>('sampler', {
     ...common,
     scheduler: sampling.scheduler ?? '',
-    overridesJson: Object.keys(sampling.overrides).length > 0 ? JSON.stringify(sampling.overrides) : '',
+    overridesJson:
+      Object.keys(sampling.overrides).length > 0 ? JSON.stringify(sampling.overrides) : '',
     guidanceScale: sampling.guidance_scale,
     shardSize: sampling.shard_size,
     // The base, and from the second model on that of another iteration.
@@ -45,7 +55,10 @@ export async function predict(
   return estimate({ trainer, sampler }, planned);
 }
 
-function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, 'rows' | 'drawn' | 'evaluated'>): Work {
+function workload(
+  config: RunConfig,
+  { rows, drawn, evaluated }: Pick<RunWork, 'rows' | 'drawn' | 'evaluated'>,
+): Work {
   const { train } = config;
   const [sft, dpo] = [sftTraining(config), dpoTraining(config)];
   // In units of the probed micro-batch's size, which other trainings may not share.
@@ -55,7 +68,8 @@ function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, '
     microBatches: settings.batch_size / probed,
     cost,
     // The last step's is the result itself.
-    checkpoints: train.checkpoint_steps > 0 ? Math.floor((settings.steps - 1) / train.checkpoint_steps) : 0,
+    checkpoints:
+      train.checkpoint_steps > 0 ? Math.floor((settings.steps - 1) / train.checkpoint_steps) : 0,
   });
   return {
     rows: Number(rows),
@@ -64,7 +78,9 @@ function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, '
     steps: config.sampling.steps,
     evaluationSteps: evaluationSampling(config).steps,
     // The base; what is trained last is drawn with for evaluation only.
-    models: 1 + (evaluated > 0n ? config.iterations + (sft ? 1 : 0) + (dpo ? 1 : 0) : config.iterations - 1),
+    models:
+      1 +
+      (evaluated > 0n ? config.iterations + (sft ? 1 : 0) + (dpo ? 1 : 0) : config.iterations - 1),
     trainings: [
       ...Array.from({ length: config.iterations }, () => training(train, 1)),
       ...(sft ? [training(sft, sftCost)] : []),
@@ -74,7 +90,15 @@ function workload(config: RunConfig, { rows, drawn, evaluated }: Pick<RunWork, '
 }
 
 export function describeEstimate(predicted: Estimate): string[] {
-  const { trainerBytes, samplerBytes, encodeSeconds, sampleSeconds, trainSeconds, evaluateSeconds, totalSeconds } = predicted;
+  const {
+    trainerBytes,
+    samplerBytes,
+    encodeSeconds,
+    sampleSeconds,
+    trainSeconds,
+    evaluateSeconds,
+    totalSeconds,
+  } = predicted;
   return [
     `peak memory, measured: trainer ${size(trainerBytes)}, sampler ${size(samplerBytes)}.`,
     `run time on this machine: about ${duration(totalSeconds)} (encoding ${duration(encodeSeconds)}, drawing ${duration(sampleSeconds)}, training ${duration(trainSeconds)}, images of the evaluation ${duration(evaluateSeconds)}; judges not counted).`,
@@ -84,7 +108,10 @@ export function describeEstimate(predicted: Estimate): string[] {
 /** A program of its own, so that its peak is that of nothing else. */
 async function probe<T>(service: 'sampler' | 'trainer', request: object): Promise<T> {
   try {
-    const { stdout } = await promisify(execFile)(process.execPath, [probeMain(service), JSON.stringify(request)]);
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      probeMain(service),
+      JSON.stringify(request),
+    ]);
     return JSON.parse(stdout) as T;
   } catch (thrown) {
     const said =
@@ -93,6 +120,10 @@ async function probe<T>(service: 'sampler' | 'trainer', request: object): Promis
             .trim()
             .replace(/^spindle: /, '')
         : '';
-    throw new SpindleError('INTERNAL', `probe of the ${service}: ${said === '' ? String(thrown) : said}`, { cause: thrown });
+    throw new SpindleError(
+      'INTERNAL',
+      `probe of the ${service}: ${said === '' ? String(thrown) : said}`,
+      { cause: thrown },
+    );
   }
 }

@@ -11,7 +11,13 @@ import { addUp } from './commands/up.js';
 import type { Environment } from './context.js';
 
 /** What the person can mend: by other input, or by making room. */
-const badInput: readonly ErrorCode[] = ['INVALID_ARGUMENT', 'NOT_FOUND', 'ALREADY_EXISTS', 'FAILED_PRECONDITION', 'RESOURCE_EXHAUSTED'];
+const badInput: readonly ErrorCode[] = [
+  'INVALID_ARGUMENT',
+  'NOT_FOUND',
+  'ALREADY_EXISTS',
+  'FAILED_PRECONDITION',
+  'RESOURCE_EXHAUSTED',
+];
 
 export function buildProgram(environment: Environment): Command {
   const program = new Command('spindle')

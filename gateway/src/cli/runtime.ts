@@ -1,4 +1,7 @@
-/** artifacts/runtime.json: where the mesh of an artifacts folder can be reached, for every other command. */
+/**
+ * artifacts/runtime.json: where the mesh of an artifacts folder can be reached, for every other
+ * command.
+ */
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';

@@ -1,5 +1,13 @@
 /** Two models, of one run or of two, by the prompts and seeds that both were judged on. */
-import { best, compare, SpindleError, summarise, type Comparison, type Scored, type Summary } from '@spindle/kit';
+import {
+  best,
+  compare,
+  SpindleError,
+  summarise,
+  type Comparison,
+  type Scored,
+  type Summary,
+} from '@spindle/kit';
 import { correctTogether } from '@spindle/kit/domain';
 import { configDifferences, type Difference } from '../config/changes.js';
 import type { ImageScores, Judge, RunFiles } from './run-files.js';
@@ -35,7 +43,11 @@ export interface RunComparison {
   settings: Difference[];
 }
 
-export function compareRuns(a: RunFiles, b: RunFiles, models: { a?: string | undefined; b?: string | undefined } = {}): RunComparison {
+export function compareRuns(
+  a: RunFiles,
+  b: RunFiles,
+  models: { a?: string | undefined; b?: string | undefined } = {},
+): RunComparison {
   const [modelA, modelB] = [pick(a, models.a, '--model-a'), pick(b, models.b, '--model-b')];
   const [imagesA, imagesB] = [a.images.get(modelA) ?? [], b.images.get(modelB) ?? []];
   const keys = new Set(imagesA.map(keyOf));
@@ -54,12 +66,16 @@ export function compareRuns(a: RunFiles, b: RunFiles, models: { a?: string | und
     }
     return compareMetric(metric, imagesA, imagesB);
   });
-  for (const table of [metrics.filter(({ category }) => category === ''), metrics.filter(({ category }) => category !== '')]) {
+  for (const table of [
+    metrics.filter(({ category }) => category === ''),
+    metrics.filter(({ category }) => category !== ''),
+  ]) {
     correctTogether(table.map((one) => one.b_against_a));
     correctTogether(table.flatMap((one) => one.best_of ?? []));
   }
   for (const metric of metricsOf(imagesB))
-    if (!metricsOf(imagesA).includes(metric)) skipped.push({ metric, reason: `${a.runId} has no such metric` });
+    if (!metricsOf(imagesA).includes(metric))
+      skipped.push({ metric, reason: `${a.runId} has no such metric` });
   return {
     a: { run: a.runId, model: modelA },
     b: { run: b.runId, model: modelB },
@@ -87,7 +103,12 @@ function metricsOf(images: readonly ImageScores[]): string[] {
 }
 
 /** Scores compare when one judge gave them: the same files, read the same way. */
-function incomparable(metric: string, a: RunFiles, b: RunFiles, imagesB: readonly ImageScores[]): string | null {
+function incomparable(
+  metric: string,
+  a: RunFiles,
+  b: RunFiles,
+  imagesB: readonly ImageScores[],
+): string | null {
   if (!metricsOf(imagesB).includes(metric)) return `${b.runId} has no such metric`;
   const [judgeA, judgeB] = [a.judges[metric], b.judges[metric]];
   if (judgeA === undefined || judgeB === undefined) return null;
@@ -103,7 +124,11 @@ function judgeText({ kind, files, variant, scale, preprocess }: Judge): string {
   return `${kind} ${variant}, ${scale}, ${preprocess}, ${files.map(({ digest }) => digest.slice(0, 15)).join(' ')}`;
 }
 
-function compareMetric(metric: string, imagesA: readonly ImageScores[], imagesB: readonly ImageScores[]): MetricComparison[] {
+function compareMetric(
+  metric: string,
+  imagesA: readonly ImageScores[],
+  imagesB: readonly ImageScores[],
+): MetricComparison[] {
   // Positions in prompt lists differ from run to run: the text names a prompt.
   const numbers = new Map<string, number>();
   const scored = (images: readonly ImageScores[]): Scored[] =>
@@ -114,12 +139,17 @@ function compareMetric(metric: string, imagesA: readonly ImageScores[], imagesB:
       numbers.set(prompt, number);
       return { prompt: number, seed, value };
     });
-  const shared = (images: readonly ImageScores[], others: readonly ImageScores[]): ImageScores[] => {
+  const shared = (
+    images: readonly ImageScores[],
+    others: readonly ImageScores[],
+  ): ImageScores[] => {
     const keys = new Set(others.map(keyOf));
     return images.filter((image) => keys.has(keyOf(image)));
   };
   const [bothA, bothB] = [shared(imagesA, imagesB), shared(imagesB, imagesA)];
-  const categories = [...new Set(bothA.map(({ category }) => category))].filter((category) => category !== '');
+  const categories = [...new Set(bothA.map(({ category }) => category))].filter(
+    (category) => category !== '',
+  );
   return ['', ...categories].map((category) => {
     const within = (images: readonly ImageScores[]): Scored[] =>
       scored(category === '' ? images : images.filter((image) => image.category === category));

@@ -18,7 +18,11 @@ const judge = (digest = 'sha256:1') => ({
 });
 
 /** A run's folder; scores of "spin1" per prompt p0, p1, … each of the seed given. */
-async function run(id: string, scores: number[], more: { digest?: string; beta?: number; seed?: string; metric?: string } = {}) {
+async function run(
+  id: string,
+  scores: number[],
+  more: { digest?: string; beta?: number; seed?: string; metric?: string } = {},
+) {
   const directory = join(folder, id);
   await mkdir(directory);
   const metric = more.metric ?? 'pick';
@@ -64,8 +68,12 @@ describe('a comparison of runs', () => {
     expect(all!.b.mean - all!.a.mean).toBeCloseTo(0.5);
     expect(anime).toMatchObject({ category: 'anime', b_against_a: { n: 8 } });
     const text = comparisonText(comparison).join('\n');
-    expect(text).toContain('16 images of the same prompt and seed; 4 of A and 0 of B have no counterpart');
-    expect(text).toMatch(/pick +\S+ +\S+ +\+0\.500 \(\+0\.500 to \+0\.500\) +100\.0 % .* better \(p < 0\.001\) +16/);
+    expect(text).toContain(
+      '16 images of the same prompt and seed; 4 of A and 0 of B have no counterpart',
+    );
+    expect(text).toMatch(
+      /pick +\S+ +\S+ +\+0\.500 \(\+0\.500 to \+0\.500\) +100\.0 % .* better \(p < 0\.001\) +16/,
+    );
     expect(text).toContain('  objective.beta: 2000 → 5000');
   });
 
@@ -73,7 +81,12 @@ describe('a comparison of runs', () => {
     const a = await run('third', values);
     const other = compareRuns(a, await run('fourth', values, { digest: 'sha256:2' }));
     expect(other.metrics).toEqual([]);
-    expect(other.skipped).toEqual([{ metric: 'pick', reason: expect.stringMatching(/other judges: .*sha256:1 and .*sha256:2/) as string }]);
+    expect(other.skipped).toEqual([
+      {
+        metric: 'pick',
+        reason: expect.stringMatching(/other judges: .*sha256:1 and .*sha256:2/) as string,
+      },
+    ]);
     expect(compareRuns(a, await run('fifth', values, { metric: 'reward' })).skipped).toEqual([
       { metric: 'pick', reason: 'fifth has no such metric' },
       { metric: 'reward', reason: 'third has no such metric' },
@@ -83,9 +96,15 @@ describe('a comparison of runs', () => {
   it('refuses runs without a common image, unknown models and missing files in one sentence', async () => {
     const a = await run('sixth', values);
     const b = await run('seventh', values, { seed: '18446744073709551614' });
-    expect(() => compareRuns(a, b)).toThrow('expected a prompt and seed that both were judged on, got none');
-    expect(() => compareRuns(a, a, { a: 'spin9' })).toThrow('--model-a: expected a model of run sixth (spin1), got "spin9"');
-    await expect(readRunFiles(join(folder, 'none'), 'none')).rejects.toThrow(/run "none": expected .*report\.json, got no such file/);
+    expect(() => compareRuns(a, b)).toThrow(
+      'expected a prompt and seed that both were judged on, got none',
+    );
+    expect(() => compareRuns(a, a, { a: 'spin9' })).toThrow(
+      '--model-a: expected a model of run sixth (spin1), got "spin9"',
+    );
+    await expect(readRunFiles(join(folder, 'none'), 'none')).rejects.toThrow(
+      /run "none": expected .*report\.json, got no such file/,
+    );
     expect(comparisonText(compareRuns(a, a))).toContain('The settings are the same.');
   });
 });

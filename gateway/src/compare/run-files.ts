@@ -64,7 +64,8 @@ export async function readRunFiles(folder: string, name: string): Promise<RunFil
     const { model, ...image } = parseConfig(lineSchema, parseJson(line, where), where);
     // A seed has 64 bits, more than a number of JavaScript holds.
     const seed = /"seed":(\d+)/.exec(line)?.[1];
-    if (seed === undefined) throw new SpindleError('INVALID_ARGUMENT', `${where}: seed: expected a number, got none.`);
+    if (seed === undefined)
+      throw new SpindleError('INVALID_ARGUMENT', `${where}: seed: expected a number, got none.`);
     const list = images.get(model) ?? [];
     list.push({ ...image, seed: BigInt(seed) });
     images.set(model, list);
@@ -83,6 +84,9 @@ function parseJson(text: string, where: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw new SpindleError('INVALID_ARGUMENT', `${where}: expected JSON, got text that does not parse.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${where}: expected JSON, got text that does not parse.`,
+    );
   }
 }

@@ -3,12 +3,22 @@ import { changesOnResume, configDifferences, differenceText } from './changes.js
 import { parseRunConfig } from './load.js';
 
 const config = (more: object = {}) =>
-  parseRunConfig({ model: '/m', data: { path: '/d' }, train: { batch_size: 32, steps: 100 }, ...more }, 'config');
+  parseRunConfig(
+    { model: '/m', data: { path: '/d' }, train: { batch_size: 32, steps: 100 }, ...more },
+    'config',
+  );
 
 describe('differences of configs', () => {
   it('are leaves, in words', () => {
-    const differences = configDifferences({ a: { b: 1, c: [1] }, d: 2 }, { a: { b: 1, c: [2] }, e: null });
-    expect(differences.map(differenceText)).toEqual(['a.c: [1] → [2]', 'd: 2 → nothing', 'e: nothing → null']);
+    const differences = configDifferences(
+      { a: { b: 1, c: [1] }, d: 2 },
+      { a: { b: 1, c: [2] }, e: null },
+    );
+    expect(differences.map(differenceText)).toEqual([
+      'a.c: [1] → [2]',
+      'd: 2 → nothing',
+      'e: nothing → null',
+    ]);
     expect(configDifferences(config(), config())).toEqual([]);
   });
 
@@ -23,7 +33,13 @@ describe('differences of configs', () => {
       changesOnResume(config(), after)
         .map(({ key }) => key)
         .sort(),
-    ).toEqual(['iterations', 'max_missing', 'name', 'train.checkpoint_steps', 'train.gradient_accumulation']);
+    ).toEqual([
+      'iterations',
+      'max_missing',
+      'name',
+      'train.checkpoint_steps',
+      'train.gradient_accumulation',
+    ]);
   });
 
   it.each([

@@ -14,7 +14,9 @@ export interface Difference {
 export function configDifferences(before: unknown, after: unknown, path = ''): Difference[] {
   if (isSection(before) && isSection(after)) {
     const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
-    return [...keys].flatMap((key) => configDifferences(before[key], after[key], path === '' ? key : `${path}.${key}`));
+    return [...keys].flatMap((key) =>
+      configDifferences(before[key], after[key], path === '' ? key : `${path}.${key}`),
+    );
   }
   return JSON.stringify(before) === JSON.stringify(after) ? [] : [{ key: path, before, after }];
 }
@@ -42,8 +44,8 @@ const compatible = [
 ];
 
 /**
- * The changes of a run's config from `before` to `after`. Throws INVALID_ARGUMENT, naming the first key, for one that would make the
- * rest of the run something else than its beginning.
+ * The changes of a run's config from `before` to `after`. Throws INVALID_ARGUMENT, naming the first
+ * key, for one that would make the rest of the run something else than its beginning.
  */
 export function changesOnResume(before: RunConfig, after: RunConfig): Difference[] {
   const differences = configDifferences(before, after);
@@ -51,7 +53,8 @@ export function changesOnResume(before: RunConfig, after: RunConfig): Difference
     const { key } = difference;
     if (compatible.some((pattern) => pattern.test(key))) continue;
     if (key === 'iterations' && after.iterations > before.iterations) continue;
-    const expected = key === 'iterations' ? `at least ${before.iterations}` : valueText(difference.before);
+    const expected =
+      key === 'iterations' ? `at least ${before.iterations}` : valueText(difference.before);
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `${key}: expected ${expected}, with which the run began, got ${valueText(difference.after)}; start a new run for other settings.`,

@@ -19,20 +19,36 @@ function load(text: string, name = 'run.yaml'): ReturnType<typeof loadRunConfig>
 describe('a run config', () => {
   it('needs a model and data only', () => {
     const config = load(smallest);
-    expect(config.train).toMatchObject({ steps: 500, batch_size: 32, learning_rate: 2e-5, schedule: 'linear', adam_beta2: 0.999 });
+    expect(config.train).toMatchObject({
+      steps: 500,
+      batch_size: 32,
+      learning_rate: 2e-5,
+      schedule: 'linear',
+      adam_beta2: 0.999,
+    });
     expect(config.sampling).toMatchObject({ steps: 50, guidance_scale: 7.5, eta: 0 });
-    expect(config).toMatchObject({ iterations: 3, precision: 'auto', max_missing: 0.05, objective: { loss: 'logistic', beta: 2000 } });
+    expect(config).toMatchObject({
+      iterations: 3,
+      precision: 'auto',
+      max_missing: 0.05,
+      objective: { loss: 'logistic', beta: 2000 },
+    });
   });
 
   it('means paths beside itself', () => {
-    const config = load(`${smallest}evaluation:\n  prompts: p.txt\n  metrics: [{name: pick, kind: clip, model: ../clip}]\n`);
+    const config = load(
+      `${smallest}evaluation:\n  prompts: p.txt\n  metrics: [{name: pick, kind: clip, model: ../clip}]\n`,
+    );
     expect(config.model).toBe(join(folder, 'm'));
     expect(config.evaluation?.prompts).toBe(join(folder, 'p.txt'));
     expect(config.evaluation?.metrics[0]?.model).toBe(join(folder, '..', 'clip'));
   });
 
   it('may be JSON', () => {
-    expect(load(JSON.stringify({ model: 'm', data: { path: 'd' }, iterations: 1 }), 'run.json').iterations).toBe(1);
+    expect(
+      load(JSON.stringify({ model: 'm', data: { path: 'd' }, iterations: 1 }), 'run.json')
+        .iterations,
+    ).toBe(1);
   });
 
   it('takes baselines as a list or as an object', () => {
@@ -52,21 +68,41 @@ describe('a run config', () => {
     const config = load(
       `${smallest}sampling: {steps: 20, images_per_prompt: 4}\nevaluation: {prompts: p, sampling: {guidance_scale: 3}}\n`,
     );
-    expect(evaluationSampling(config)).toMatchObject({ steps: 20, guidance_scale: 3, images_per_prompt: 1 });
+    expect(evaluationSampling(config)).toMatchObject({
+      steps: 20,
+      guidance_scale: 3,
+      images_per_prompt: 1,
+    });
   });
 });
 
 describe('a wrong run config is refused in one sentence', () => {
   it.each([
-    ['an unknown key', `${smallest}train:\n  stepz: 3\n`, 'run.yaml:5: train.stepz: unknown key; did you mean "steps"?'],
+    [
+      'an unknown key',
+      `${smallest}train:\n  stepz: 3\n`,
+      'run.yaml:5: train.stepz: unknown key; did you mean "steps"?',
+    ],
     [
       'an unknown key in a list',
       `${smallest}baselines:\n  - sft:\n      learning_rte: 3\n`,
       'run.yaml:6: baselines[0].sft.learning_rte: unknown key; did you mean "learning_rate"?',
     ],
-    ['a value out of range', `${smallest}iterations: 0\n`, 'iterations: expected at least 1, got 0'],
-    ['an integer that cannot be held exactly', `${smallest}seed: 9007199254740993\n`, /seed: expected at most 9007199254740991, got \d+$/],
-    ['a value of another kind', `${smallest}precision: fp16\n`, 'precision: expected one of "auto", "float32", "bfloat16", got "fp16"'],
+    [
+      'a value out of range',
+      `${smallest}iterations: 0\n`,
+      'iterations: expected at least 1, got 0',
+    ],
+    [
+      'an integer that cannot be held exactly',
+      `${smallest}seed: 9007199254740993\n`,
+      /seed: expected at most 9007199254740991, got \d+$/,
+    ],
+    [
+      'a value of another kind',
+      `${smallest}precision: fp16\n`,
+      'precision: expected one of "auto", "float32", "bfloat16", got "fp16"',
+    ],
     ['a missing key', 'model: m\n', 'data'],
     [
       'warm-up longer than training',
@@ -83,14 +119,26 @@ describe('a wrong run config is refused in one sentence', () => {
       `${smallest}objective: {beta: [1, 2, 3, 4]}\n`,
       'objective.beta: expected at most 3 values (iterations), got 4.',
     ],
-    ['a safeguard above one', `${smallest}objective: {safeguard: 1.5}\n`, 'objective.safeguard: expected at most 1, got 1.5'],
+    [
+      'a safeguard above one',
+      `${smallest}objective: {safeguard: 1.5}\n`,
+      'objective.safeguard: expected at most 1, got 1.5',
+    ],
     [
       'a moving average that is not kept',
       `${smallest}sampling: {ema: true}\n`,
       'sampling.ema: expected a train.ema_decay above 0 for a moving average, got 0.',
     ],
-    ['a rank of nothing', `${smallest}train: {lora: {rank: 0}}\n`, 'train.lora.rank: expected at least 1, got 0'],
-    ['a slope that no pair has', `${smallest}objective: {auto_beta: 0.5}\n`, 'objective.auto_beta: expected less than 0.5, got 0.5'],
+    [
+      'a rank of nothing',
+      `${smallest}train: {lora: {rank: 0}}\n`,
+      'train.lora.rank: expected at least 1, got 0',
+    ],
+    [
+      'a slope that no pair has',
+      `${smallest}objective: {auto_beta: 0.5}\n`,
+      'objective.auto_beta: expected less than 0.5, got 0.5',
+    ],
     [
       'a baseline whose warm-up is longer than its training',
       `${smallest}baselines: {dpo: {steps: 5, warmup_steps: 9}}\n`,
@@ -106,7 +154,11 @@ describe('a wrong run config is refused in one sentence', () => {
       `${smallest}objective: {opponent: initial}\nsampling: {previous_share: 0.5}\n`,
       'sampling.previous_share: expected 0 with objective.opponent "initial", whose images are always the same, got 0.5.',
     ],
-    ['views that are all alike', `${smallest}  views: 2\n`, 'data.views: expected 1 without data.flip and random data.crop, got 2.'],
+    [
+      'views that are all alike',
+      `${smallest}  views: 2\n`,
+      'data.views: expected 1 without data.flip and random data.crop, got 2.',
+    ],
     [
       'stopping without judges',
       `${smallest}stop: {patience: 1}\n`,
@@ -128,18 +180,35 @@ describe('a wrong run config is refused in one sentence', () => {
 });
 
 it('comes with the published settings as an example that is valid as it stands', () => {
-  const config = loadRunConfig(fileURLToPath(new URL('../../../examples/sd15-pickapic.yaml', import.meta.url)));
+  const config = loadRunConfig(
+    fileURLToPath(new URL('../../../examples/sd15-pickapic.yaml', import.meta.url)),
+  );
   expect(config).toMatchObject({
-    train: { steps: 500, batch_size: 2048, learning_rate: 2e-5, schedule: 'linear', warmup_steps: 200 },
+    train: {
+      steps: 500,
+      batch_size: 2048,
+      learning_rate: 2e-5,
+      schedule: 'linear',
+      warmup_steps: 200,
+    },
     sampling: { steps: 50, guidance_scale: 7.5 },
     iterations: 3,
   });
   expect(config.objective.beta).toBeGreaterThanOrEqual(2000);
   expect(config.objective.beta).toBeLessThanOrEqual(5000);
-  expect(config.evaluation?.metrics.map(({ kind }) => kind)).toEqual(['pickscore', 'hpsv2', 'image_reward', 'aesthetic', 'clip_score']);
+  expect(config.evaluation?.metrics.map(({ kind }) => kind)).toEqual([
+    'pickscore',
+    'hpsv2',
+    'image_reward',
+    'aesthetic',
+    'clip_score',
+  ]);
 });
 
 it('has its schema and its page generated from what the program checks', () => {
   for (const { path, text } of generatedFiles())
-    expect(readFileSync(path, 'utf8'), `${path} is stale; run "npm run generate --workspace @spindle/gateway"`).toBe(text);
+    expect(
+      readFileSync(path, 'utf8'),
+      `${path} is stale; run "npm run generate --workspace @spindle/gateway"`,
+    ).toBe(text);
 });

@@ -1,4 +1,6 @@
-/** Renders docs/CONFIG.md from the JSON Schema, so that the page cannot disagree with the program. */
+/**
+ * Renders docs/CONFIG.md from the JSON Schema, so that the page cannot disagree with the program.
+ */
 import type { JsonSchema } from './json-schema.js';
 
 const intro = `# Run config
@@ -54,7 +56,9 @@ function description(path: string, key: string, schema: JsonSchema): string {
   const name = path === '' ? key : `${path}.${key}`;
   const inner = objectOf(schema);
   const text = schema.description ?? '';
-  return inner ? `${text} See [${name}](#${anchor(`${name}${inner.list ? '[]' : ''}`)}).`.trim() : text;
+  return inner
+    ? `${text} See [${name}](#${anchor(`${name}${inner.list ? '[]' : ''}`)}).`.trim()
+    : text;
 }
 
 /** GitHub's heading anchors: lower case, punctuation dropped. */
@@ -75,9 +79,17 @@ function typeText(schema: JsonSchema): string {
 
 function bounds(schema: JsonSchema): string {
   const low =
-    schema.minimum !== undefined ? `≥ ${schema.minimum}` : schema.exclusiveMinimum !== undefined ? `> ${schema.exclusiveMinimum}` : '';
+    schema.minimum !== undefined
+      ? `≥ ${schema.minimum}`
+      : schema.exclusiveMinimum !== undefined
+        ? `> ${schema.exclusiveMinimum}`
+        : '';
   const high =
-    schema.maximum !== undefined ? `≤ ${schema.maximum}` : schema.exclusiveMaximum !== undefined ? `< ${schema.exclusiveMaximum}` : '';
+    schema.maximum !== undefined
+      ? `≤ ${schema.maximum}`
+      : schema.exclusiveMaximum !== undefined
+        ? `< ${schema.exclusiveMaximum}`
+        : '';
   const both = [low, high].filter((text) => text !== '').join(', ');
   return both === '' ? '' : ` ${both}`;
 }

@@ -5,12 +5,21 @@ import { fileURLToPath } from 'node:url';
 import { configPage } from './document.js';
 import { runConfigJsonSchema } from './json-schema.js';
 
-/** Path and text of every file generated from the schema; this module lies two folders below the workspace, in src/ and in dist/. */
+/**
+ * Path and text of every file generated from the schema; this module lies two folders below the
+ * workspace, in src/ and in dist/.
+ */
 export function generatedFiles(): { path: string; text: string }[] {
   const schema = runConfigJsonSchema();
   return [
-    { path: fileURLToPath(new URL('../../schema/run.schema.json', import.meta.url)), text: `${JSON.stringify(schema, null, 2)}\n` },
-    { path: fileURLToPath(new URL('../../../docs/CONFIG.md', import.meta.url)), text: configPage(schema) },
+    {
+      path: fileURLToPath(new URL('../../schema/run.schema.json', import.meta.url)),
+      text: `${JSON.stringify(schema, null, 2)}\n`,
+    },
+    {
+      path: fileURLToPath(new URL('../../../docs/CONFIG.md', import.meta.url)),
+      text: configPage(schema),
+    },
   ];
 }
 

@@ -19,7 +19,10 @@ export interface JsonSchema {
   additionalProperties?: boolean | JsonSchema;
 }
 
-/** What editors check a config with while it is written; every key carries its description and default. */
+/**
+ * What editors check a config with while it is written; every key carries its description and
+ * default.
+ */
 export function runConfigJsonSchema(): JsonSchema {
   return z.toJSONSchema(runConfigSchema, {
     io: 'input',

@@ -1,4 +1,7 @@
-/** Model folders as configs name them: FOLDER, or FOLDER@VARIANT for the weights of a variant; the engine reads them the same way. */
+/**
+ * Model folders as configs name them: FOLDER, or FOLDER@VARIANT for the weights of a variant; the
+ * engine reads them the same way.
+ */
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 

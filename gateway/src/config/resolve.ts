@@ -6,12 +6,17 @@ import type { RunConfig, SamplingConfig, TrainConfig } from './schema.js';
 
 /** Relative paths mean "beside the config file". */
 export function resolvePaths(config: RunConfig, folder: string): RunConfig {
-  const at = (path: string): string => (isAbsolute(path) || isRemote(path) ? path : resolve(folder, path));
+  const at = (path: string): string =>
+    isAbsolute(path) || isRemote(path) ? path : resolve(folder, path);
   const { evaluation } = config;
   return {
     ...config,
     model: at(config.model),
-    data: { ...config.data, path: at(config.data.path), ...(config.data.images !== undefined && { images: at(config.data.images) }) },
+    data: {
+      ...config.data,
+      path: at(config.data.path),
+      ...(config.data.images !== undefined && { images: at(config.data.images) }),
+    },
     ...(evaluation && {
       evaluation: {
         ...evaluation,
@@ -34,11 +39,16 @@ export function checkConfig(config: RunConfig, where: string): void {
   };
   const { flip, crop, views } = config.data;
   if (flip && config.sampling.generated === 'latents')
-    fail('data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".');
-  if (views > 1 && !flip && crop === 'center') fail(`data.views: expected 1 without data.flip and random data.crop, got ${views}.`);
+    fail(
+      'data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".',
+    );
+  if (views > 1 && !flip && crop === 'center')
+    fail(`data.views: expected 1 without data.flip and random data.crop, got ${views}.`);
   const { previous_share: previousShare } = config.sampling;
   if (previousShare > 0 && config.objective.opponent === 'initial')
-    fail(`sampling.previous_share: expected 0 with objective.opponent "initial", whose images are always the same, got ${previousShare}.`);
+    fail(
+      `sampling.previous_share: expected 0 with objective.opponent "initial", whose images are always the same, got ${previousShare}.`,
+    );
   checkTrain(config.train, 'train', fail);
   const sft = sftTraining(config);
   if (sft) checkTrain(sft, 'baselines.sft', fail);
@@ -49,7 +59,9 @@ export function checkConfig(config: RunConfig, where: string): void {
     ['train.learning_rate', config.train.learning_rate],
   ] as const) {
     if (Array.isArray(value) && value.length > config.iterations) {
-      fail(`${key}: expected at most ${config.iterations} values (iterations), got ${value.length}.`);
+      fail(
+        `${key}: expected at most ${config.iterations} values (iterations), got ${value.length}.`,
+      );
     }
   }
   if (averageApart(config) && config.train.ema_decay === 0) {
@@ -60,16 +72,23 @@ export function checkConfig(config: RunConfig, where: string): void {
   const names = metrics.map((metric) => metric.name);
   for (const [i, metric] of metrics.entries()) {
     const key = `evaluation.metrics.${i}`;
-    if (names.indexOf(metric.name) !== i) fail(`${key}.name: expected a name used once, got "${metric.name}" again.`);
+    if (names.indexOf(metric.name) !== i)
+      fail(`${key}.name: expected a name used once, got "${metric.name}" again.`);
     if (metric.kind === 'aesthetic' && metric.head === undefined)
       fail(`${key}.head: expected the folder of the aesthetic head, got nothing.`);
     if (metric.kind !== 'aesthetic' && metric.head !== undefined)
       fail(`${key}.head: expected nothing for kind "${metric.kind}", got "${metric.head}".`);
-    if (metric.scale !== undefined && (metric.kind === 'aesthetic' || metric.kind === 'image_reward'))
-      fail(`${key}.scale: expected nothing for kind "${metric.kind}", which is no cosine, got ${metric.scale}.`);
+    if (
+      metric.scale !== undefined &&
+      (metric.kind === 'aesthetic' || metric.kind === 'image_reward')
+    )
+      fail(
+        `${key}.scale: expected nothing for kind "${metric.kind}", which is no cosine, got ${metric.scale}.`,
+      );
   }
   if (config.stop) {
-    if (names.length === 0) fail('stop: expected evaluation.metrics to measure improvement with, got none.');
+    if (names.length === 0)
+      fail('stop: expected evaluation.metrics to measure improvement with, got none.');
     if (config.stop.metric !== undefined && !names.includes(config.stop.metric)) {
       fail(`stop.metric: expected one of ${names.join(', ')}, got "${config.stop.metric}".`);
     }
@@ -78,10 +97,14 @@ export function checkConfig(config: RunConfig, where: string): void {
 
 function checkTrain(train: TrainConfig, key: string, fail: (message: string) => never): void {
   if (train.batch_size % train.gradient_accumulation !== 0) {
-    fail(`${key}.gradient_accumulation: expected a divisor of ${key}.batch_size ${train.batch_size}, got ${train.gradient_accumulation}.`);
+    fail(
+      `${key}.gradient_accumulation: expected a divisor of ${key}.batch_size ${train.batch_size}, got ${train.gradient_accumulation}.`,
+    );
   }
   if (train.warmup_steps > train.steps) {
-    fail(`${key}.warmup_steps: expected at most ${key}.steps ${train.steps}, got ${train.warmup_steps}.`);
+    fail(
+      `${key}.warmup_steps: expected at most ${key}.steps ${train.steps}, got ${train.warmup_steps}.`,
+    );
   }
 }
 
@@ -109,14 +132,25 @@ export interface DpoTraining extends TrainConfig {
 /** A baseline's training settings with everything it leaves open taken from `train`. */
 export function sftTraining(config: RunConfig): SftTraining | undefined {
   const { sft } = config.baselines;
-  return sft && { ...config.train, learning_rate: forIteration(config.train.learning_rate, 1), ...defined(sft) };
+  return (
+    sft && {
+      ...config.train,
+      learning_rate: forIteration(config.train.learning_rate, 1),
+      ...defined(sft),
+    }
+  );
 }
 
 export function dpoTraining(config: RunConfig): DpoTraining | undefined {
   const { dpo } = config.baselines;
   const { beta, auto_beta, safeguard } = config.objective;
-  const first = { learning_rate: forIteration(config.train.learning_rate, 1), beta: forIteration(beta, 1) };
-  return dpo && { ...config.train, ...defined({ auto_beta, safeguard }), ...first, ...defined(dpo) };
+  const first = {
+    learning_rate: forIteration(config.train.learning_rate, 1),
+    beta: forIteration(beta, 1),
+  };
+  return (
+    dpo && { ...config.train, ...defined({ auto_beta, safeguard }), ...first, ...defined(dpo) }
+  );
 }
 
 /** What a model of the run is trained with: a baseline's own settings, else `train`. */
@@ -133,5 +167,9 @@ function defined<T extends object>(keys: T): { [K in keyof T]: Exclude<T[K], und
 }
 
 export function evaluationSampling(config: RunConfig): SamplingConfig {
-  return { ...config.sampling, ...defined(config.evaluation?.sampling ?? {}), images_per_prompt: 1 };
+  return {
+    ...config.sampling,
+    ...defined(config.evaluation?.sampling ?? {}),
+    images_per_prompt: 1,
+  };
 }

@@ -1,6 +1,6 @@
 /**
- * The run config: one description and default per key. docs/CONFIG.md and schema/run.schema.json are generated from here,
- * so a description is written for the person who fills the key in.
+ * The run config: one description and default per key. docs/CONFIG.md and schema/run.schema.json
+ * are generated from here, so a description is written for the person who fills the key in.
  */
 import { z } from 'zod';
 
@@ -9,15 +9,23 @@ const count = z.int().min(0);
 const rate = z.number().min(0).max(1);
 const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 
-/** One number for all iterations, or a list with one number per iteration (the last one repeats). */
+/**
+ * One number for all iterations, or a list with one number per iteration (the last one repeats).
+ */
 function perIteration(value: z.ZodNumber) {
   return z.union([value, z.array(value).min(1)]);
 }
 
-/** "FOLDER@VARIANT" and {path, variant} are the same; the former is what everything behind the config reads. */
+/**
+ * "FOLDER@VARIANT" and {path, variant} are the same; the former is what everything behind the
+ * config reads.
+ */
 function modelFolder(description: string) {
   return z
-    .union([z.string().min(1), variantFolder.transform(({ path, variant }) => `${path.replace(/\/+$/, '')}@${variant}`)])
+    .union([
+      z.string().min(1),
+      variantFolder.transform(({ path, variant }) => `${path.replace(/\/+$/, '')}@${variant}`),
+    ])
     .describe(`${description} FOLDER@fp16, or {path, variant}, takes the weights of a variant.`);
 }
 
@@ -48,27 +56,46 @@ export const metricSchema = z.strictObject({
     .string()
     .min(1)
     .optional()
-    .describe('The aesthetic head\'s safetensors, file or folder; needed by "aesthetic" and by no other kind.'),
+    .describe(
+      'The aesthetic head\'s safetensors, file or folder; needed by "aesthetic" and by no other kind.',
+    ),
   tokenizer: z
     .string()
     .min(1)
     .optional()
-    .describe("Folder of the judge's tokenizer. Default: beside its weights; for CLIP's forms else the base model's tokenizer."),
+    .describe(
+      "Folder of the judge's tokenizer. Default: beside its weights; for CLIP's forms else the base model's tokenizer.",
+    ),
   preprocess: z
     .enum(['transformers', 'torchvision', 'tensor', 'tensor_antialias'])
     .optional()
     .describe(
       'How images come to the judge\'s size. Default: "tensor" (no antialiasing, as torchvision up to 0.16) for "hpsv2", "torchvision" for "image_reward", else "transformers". Scores of different ways do not compare.',
     ),
-  scale: z.number().gt(0).optional().describe('What cosines are multiplied by. Default: exp(logit_scale) for "clip", else 100.'),
-  variant: z.string().min(1).optional().describe('Name of the variant in reports, e.g. "v2.1". Default: told from the files.'),
+  scale: z
+    .number()
+    .gt(0)
+    .optional()
+    .describe('What cosines are multiplied by. Default: exp(logit_scale) for "clip", else 100.'),
+  variant: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Name of the variant in reports, e.g. "v2.1". Default: told from the files.'),
 });
 
 export const samplingSchema = z.strictObject({
   scheduler: z
-    .enum(['DDIMScheduler', 'PNDMScheduler', 'DPMSolverMultistepScheduler', 'EulerDiscreteScheduler'])
+    .enum([
+      'DDIMScheduler',
+      'PNDMScheduler',
+      'DPMSolverMultistepScheduler',
+      'EulerDiscreteScheduler',
+    ])
     .optional()
-    .describe("Sampler, by diffusers' class name. Default: the model's own (scheduler/scheduler_config.json)."),
+    .describe(
+      "Sampler, by diffusers' class name. Default: the model's own (scheduler/scheduler_config.json).",
+    ),
   overrides: z
     .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
     .default({})
@@ -98,27 +125,46 @@ export const samplingSchema = z.strictObject({
     .describe(
       'Draw all images of trained models by the moving average of their weights (needs train.ema_decay), while iterations go on from the weights.',
     ),
-  images_per_prompt: positiveInt.max(64).default(1).describe('Images the opponent draws per training prompt and iteration.'),
-  shard_size: positiveInt.max(4096).default(32).describe('Images per job: what a crash can cost, and the grain of work sharing.'),
+  images_per_prompt: positiveInt
+    .max(64)
+    .default(1)
+    .describe('Images the opponent draws per training prompt and iteration.'),
+  shard_size: positiveInt
+    .max(4096)
+    .default(32)
+    .describe('Images per job: what a crash can cost, and the grain of work sharing.'),
 });
 
 const trainKeys = {
   steps: positiveInt.max(10_000_000).default(500).describe('Optimiser steps per iteration.'),
-  batch_size: positiveInt.max(65_536).default(32).describe('Pairs (SPIN) or images (SFT) per optimiser step.'),
+  batch_size: positiveInt
+    .max(65_536)
+    .default(32)
+    .describe('Pairs (SPIN) or images (SFT) per optimiser step.'),
   gradient_accumulation: positiveInt
     .default(1)
-    .describe('Micro-batches per step; batch_size must be a multiple. More needs less memory and changes nothing else.'),
-  learning_rate: perIteration(z.number().gt(0).max(1)).default(2e-5).describe('Peak learning rate; a list gives one per iteration.'),
+    .describe(
+      'Micro-batches per step; batch_size must be a multiple. More needs less memory and changes nothing else.',
+    ),
+  learning_rate: perIteration(z.number().gt(0).max(1))
+    .default(2e-5)
+    .describe('Peak learning rate; a list gives one per iteration.'),
   schedule: z
     .enum(['constant', 'linear', 'cosine'])
     .default('linear')
     .describe('Learning rate after the warm-up: constant, linear to 0, or cosine to 0.'),
-  warmup_steps: count.default(0).describe('Steps over which the learning rate rises linearly from 0.'),
+  warmup_steps: count
+    .default(0)
+    .describe('Steps over which the learning rate rises linearly from 0.'),
   weight_decay: z.number().min(0).max(1).default(0.01).describe("AdamW's decoupled weight decay."),
   adam_beta1: z.number().min(0).lt(1).default(0.9).describe("AdamW's β1."),
   adam_beta2: z.number().min(0).lt(1).default(0.999).describe("AdamW's β2."),
   adam_epsilon: z.number().gt(0).max(1).default(1e-8).describe("AdamW's ε."),
-  max_grad_norm: z.number().min(0).default(1).describe('Gradients are clipped to this norm; 0 switches clipping off.'),
+  max_grad_norm: z
+    .number()
+    .min(0)
+    .default(1)
+    .describe('Gradients are clipped to this norm; 0 switches clipping off.'),
   ema_decay: z
     .number()
     .min(0)
@@ -145,18 +191,30 @@ const trainKeys = {
     .describe(
       "What an alarm leads to (loss of exactly 0, saturated logits, a spike of the loss or the gradient norm, the error on real images above the opponent's for long): a warning; the end of the run, with the last good checkpoint kept; or that checkpoint again, at half the learning rate. Numbers that are not finite end the run, or are rolled back.",
     ),
-  max_rollbacks: count.max(100).default(3).describe('Rollbacks per training before it ends the run after all.'),
-  sample_posterior: z.boolean().default(false).describe("Draw real latents from the VAE's posterior instead of taking its mean."),
+  max_rollbacks: count
+    .max(100)
+    .default(3)
+    .describe('Rollbacks per training before it ends the run after all.'),
+  sample_posterior: z
+    .boolean()
+    .default(false)
+    .describe("Draw real latents from the VAE's posterior instead of taking its mean."),
 };
 
 const loraSchema = z.strictObject({
   rank: positiveInt.max(1024).default(8).describe('Rank of the adapters.'),
-  alpha: z.number().gt(0).optional().describe("The adapters' product is scaled by alpha / rank. Default: the rank."),
+  alpha: z
+    .number()
+    .gt(0)
+    .optional()
+    .describe("The adapters' product is scaled by alpha / rank. Default: the rank."),
   targets: z
     .array(z.string().min(1))
     .min(1)
     .default(['to_q', 'to_k', 'to_v', 'to_out.0'])
-    .describe("Linear layers, by their whole name or its end. Default: the attentions' projections."),
+    .describe(
+      "Linear layers, by their whole name or its end. Default: the attentions' projections.",
+    ),
 });
 
 const lora = loraSchema
@@ -168,8 +226,12 @@ const lora = loraSchema
 export const trainSchema = z.strictObject({ ...trainKeys, lora });
 
 /** A baseline takes what it does not set from `train`. */
-const baselineKeys = Object.fromEntries(Object.entries(trainKeys).map(([key, schema]) => [key, optionalKey(key, schema)])) as {
-  [K in keyof typeof trainKeys]: z.ZodOptional<(typeof trainKeys)[K] extends z.ZodDefault<infer T> ? T : never>;
+const baselineKeys = Object.fromEntries(
+  Object.entries(trainKeys).map(([key, schema]) => [key, optionalKey(key, schema)]),
+) as {
+  [K in keyof typeof trainKeys]: z.ZodOptional<
+    (typeof trainKeys)[K] extends z.ZodDefault<infer T> ? T : never
+  >;
 };
 
 export const sftSchema = z.strictObject({
@@ -198,11 +260,19 @@ export const dpoSchema = z.strictObject({
 
 function optionalKey(key: string, schema: z.ZodDefault): z.ZodOptional {
   const inner = schema.unwrap() as z.ZodType;
-  return inner.optional().describe(key === 'steps' ? 'Optimiser steps. Default: train.steps.' : `Default: train.${key}.`);
+  return inner
+    .optional()
+    .describe(
+      key === 'steps' ? 'Optimiser steps. Default: train.steps.' : `Default: train.${key}.`,
+    );
 }
 
 const baselinesObject = z.strictObject({
-  sft: sftSchema.optional().describe('Plain fine-tuning on the same images, evaluated beside the iterations. Keys as in `train`.'),
+  sft: sftSchema
+    .optional()
+    .describe(
+      'Plain fine-tuning on the same images, evaluated beside the iterations. Keys as in `train`.',
+    ),
   dpo: dpoSchema
     .optional()
     .describe(
@@ -236,7 +306,11 @@ export const evaluationSchema = z.strictObject({
     .describe(
       'Held-out prompts: a text file with one per line; a JSON array of strings or of {prompt, category}, or an object of such lists by category; a CSV, TSV or parquet file with a column prompt, caption or text (a prompt that repeats counts once) and perhaps one of categories.',
     ),
-  prompt_column: z.string().min(1).optional().describe('CSV, TSV, parquet: column of the prompts. Default: prompt, caption or text.'),
+  prompt_column: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('CSV, TSV, parquet: column of the prompts. Default: prompt, caption or text.'),
   category_column: z
     .string()
     .min(1)
@@ -247,11 +321,22 @@ export const evaluationSchema = z.strictObject({
   images_per_prompt: positiveInt
     .max(64)
     .default(1)
-    .describe('Images that every model draws per held-out prompt. Statistics take their mean, and beside it the best of them.'),
+    .describe(
+      'Images that every model draws per held-out prompt. Statistics take their mean, and beside it the best of them.',
+    ),
   limit: positiveInt.optional().describe('Use only the first so many prompts.'),
-  seed: seed.default(0).describe('Seed of the evaluation images; the same for every model, so that scores compare image by image.'),
-  metrics: z.array(metricSchema).default([]).describe('Judges. The mean of the first one decides which iteration is best.'),
-  sampling: evaluationSamplingSchema.default({}).describe('Overrides of `sampling` for evaluation.'),
+  seed: seed
+    .default(0)
+    .describe(
+      'Seed of the evaluation images; the same for every model, so that scores compare image by image.',
+    ),
+  metrics: z
+    .array(metricSchema)
+    .default([])
+    .describe('Judges. The mean of the first one decides which iteration is best.'),
+  sampling: evaluationSamplingSchema
+    .default({})
+    .describe('Overrides of `sampling` for evaluation.'),
 });
 
 export const bucketsSchema = z.strictObject({
@@ -299,12 +384,18 @@ export const runConfigSchema = z
           .describe(
             'parquet, CSV: column with the (chosen) image, as bytes or as a path; WebDataset: suffix of its members ("chosen.jpg"). Default: the first usual name.',
           ),
-        rejected_column: z.string().min(1).optional().describe('The same for the image that was not preferred. Default: none.'),
+        rejected_column: z
+          .string()
+          .min(1)
+          .optional()
+          .describe('The same for the image that was not preferred. Default: none.'),
         caption_column: z
           .string()
           .min(1)
           .optional()
-          .describe('Column with the caption; WebDataset: suffix of its members, or key in their .json. Default: the first usual name.'),
+          .describe(
+            'Column with the caption; WebDataset: suffix of its members, or key in their .json. Default: the first usual name.',
+          ),
         images: z
           .string()
           .min(1)
@@ -315,7 +406,9 @@ export const runConfigSchema = z
         resize: z
           .enum(['bilinear', 'bicubic', 'lanczos'])
           .default('bilinear')
-          .describe('Filter that brings the shorter side to the resolution, antialiased; the papers use bilinear.'),
+          .describe(
+            'Filter that brings the shorter side to the resolution, antialiased; the papers use bilinear.',
+          ),
         crop: z
           .enum(['center', 'random'])
           .default('center')
@@ -328,16 +421,22 @@ export const runConfigSchema = z
         flip: z
           .boolean()
           .default(false)
-          .describe('Mirror images left to right at random, both of a pair alike; needs sampling.generated "pixels".'),
+          .describe(
+            'Mirror images left to right at random, both of a pair alike; needs sampling.generated "pixels".',
+          ),
         views: positiveInt
           .max(64)
           .default(1)
-          .describe('Differently cropped and mirrored copies of every image, which take turns by epoch; each is encoded and stored.'),
+          .describe(
+            'Differently cropped and mirrored copies of every image, which take turns by epoch; each is encoded and stored.',
+          ),
         limit: positiveInt.optional().describe('Use only the first so many rows.'),
         resolution: positiveInt
           .max(4096)
           .optional()
-          .describe("Pixels per side; images are resized and cropped to it. Default: the model's own."),
+          .describe(
+            "Pixels per side; images are resized and cropped to it. Default: the model's own.",
+          ),
       })
       .describe('The real images and their captions.'),
     objective: z
@@ -350,7 +449,9 @@ export const runConfigSchema = z
           ),
         beta: perIteration(beta)
           .default(2000)
-          .describe('β: how far the model may move from its opponent; larger is more cautious. A list gives one per iteration.'),
+          .describe(
+            'β: how far the model may move from its opponent; larger is more cautious. A list gives one per iteration.',
+          ),
         auto_beta: autoBeta.describe(
           'Lowers β while training so that the mean pair keeps at least this slope of the logistic loss (it is ½ at first, and 0 where pairs saturate); 0.2 is a start. Default: off.',
         ),
@@ -368,15 +469,28 @@ export const runConfigSchema = z
       .describe('What training optimises.'),
     iterations: positiveInt.max(100).default(3).describe('Self-play iterations.'),
     train: trainSchema.prefault({}).describe('Training of every iteration.'),
-    sampling: samplingSchema.prefault({}).describe('How the opponent draws its images; evaluation uses the same unless it says otherwise.'),
-    baselines: baselinesSchema.prefault({}).describe('Models trained for comparison. Also accepted: a list, `- sft: {…}`.'),
+    sampling: samplingSchema
+      .prefault({})
+      .describe(
+        'How the opponent draws its images; evaluation uses the same unless it says otherwise.',
+      ),
+    baselines: baselinesSchema
+      .prefault({})
+      .describe('Models trained for comparison. Also accepted: a list, `- sft: {…}`.'),
     evaluation: evaluationSchema
       .optional()
-      .describe('Held-out prompts and judges. Without it nothing is scored and the last iteration counts as best.'),
+      .describe(
+        'Held-out prompts and judges. Without it nothing is scored and the last iteration counts as best.',
+      ),
     stop: z
       .strictObject({
-        metric: z.string().optional().describe('Metric whose held-out mean must improve. Default: the first one.'),
-        patience: positiveInt.default(1).describe('Stop after so many iterations in a row without improvement.'),
+        metric: z
+          .string()
+          .optional()
+          .describe('Metric whose held-out mean must improve. Default: the first one.'),
+        patience: positiveInt
+          .default(1)
+          .describe('Stop after so many iterations in a row without improvement.'),
       })
       .optional()
       .describe(
@@ -389,7 +503,9 @@ export const runConfigSchema = z
     seed: seed.default(0).describe('Seed of the whole run: noise, shuffling, timesteps.'),
     max_missing: rate
       .default(0.05)
-      .describe("Share of a stage's items that may be lost (broken images, jobs that failed three times) before the run fails."),
+      .describe(
+        "Share of a stage's items that may be lost (broken images, jobs that failed three times) before the run fails.",
+      ),
     resources: z
       .strictObject({
         shared_device: z

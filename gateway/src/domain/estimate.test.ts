@@ -4,8 +4,22 @@ import { estimate, sftCost } from './estimate.js';
 it('adds up the work of a run from the seconds of its pieces', () => {
   const predicted = estimate(
     {
-      trainer: { peakBytes: 7, microBatchSeconds: 2, applySeconds: 0.5, loadSeconds: 10, exportSeconds: 4, checkpointSeconds: 30 },
-      sampler: { peakBytes: 5, encodeSeconds: 0.25, stepSeconds: 0.1, decodeSeconds: 1, unetLoadSeconds: 3, pipelineLoadSeconds: 7 },
+      trainer: {
+        peakBytes: 7,
+        microBatchSeconds: 2,
+        applySeconds: 0.5,
+        loadSeconds: 10,
+        exportSeconds: 4,
+        checkpointSeconds: 30,
+      },
+      sampler: {
+        peakBytes: 5,
+        encodeSeconds: 0.25,
+        stepSeconds: 0.1,
+        decodeSeconds: 1,
+        unetLoadSeconds: 3,
+        pipelineLoadSeconds: 7,
+      },
     },
     {
       rows: 8,
@@ -21,7 +35,13 @@ it('adds up the work of a run from the seconds of its pieces', () => {
     },
   );
   // 7 + 8 × 0.25; 2 × 3 + 16 × 20 × 0.1; 6 × (10 × 0.1 + 1)
-  expect(predicted).toMatchObject({ trainerBytes: 7, samplerBytes: 5, encodeSeconds: 9, sampleSeconds: 38, evaluateSeconds: 12 });
+  expect(predicted).toMatchObject({
+    trainerBytes: 7,
+    samplerBytes: 5,
+    encodeSeconds: 9,
+    sampleSeconds: 38,
+    evaluateSeconds: 12,
+  });
   // 10 + 3 × (4 × 2 + 0.5) + 2 × 30 + 4, and 10 + 2 × (4 × 3/8 × 2 + 0.5) + 4
   expect(predicted.trainSeconds).toBeCloseTo(99.5 + 21);
   expect(predicted.totalSeconds).toBeCloseTo(9 + 38 + 12 + 120.5);

@@ -50,11 +50,16 @@ export interface Estimate {
   totalSeconds: number;
 }
 
-/** Without overlap: on one device training waits for the samplers. Loading and saving count; judges' time does not. */
+/**
+ * Without overlap: on one device training waits for the samplers. Loading and saving count; judges'
+ * time does not.
+ */
 export function estimate({ trainer, sampler }: Probes, work: Work): Estimate {
   const encodeSeconds = sampler.pipelineLoadSeconds + work.rows * sampler.encodeSeconds;
-  const sampleSeconds = work.models * sampler.unetLoadSeconds + work.drawn * work.steps * sampler.stepSeconds;
-  const evaluateSeconds = work.evaluated * (work.evaluationSteps * sampler.stepSeconds + sampler.decodeSeconds);
+  const sampleSeconds =
+    work.models * sampler.unetLoadSeconds + work.drawn * work.steps * sampler.stepSeconds;
+  const evaluateSeconds =
+    work.evaluated * (work.evaluationSteps * sampler.stepSeconds + sampler.decodeSeconds);
   const trainSeconds = work.trainings.reduce(
     (sum, { steps, microBatches, cost, checkpoints }) =>
       sum +
@@ -75,5 +80,8 @@ export function estimate({ trainer, sampler }: Probes, work: Work): Estimate {
   };
 }
 
-/** SFT looks at half the images, and has no opponent's forward: forward and backward (three forwards) of four, for two images. */
+/**
+ * SFT looks at half the images, and has no opponent's forward: forward and backward (three
+ * forwards) of four, for two images.
+ */
 export const sftCost = 3 / 8;

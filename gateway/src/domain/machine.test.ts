@@ -1,7 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { transition, type RunEvent } from './machine.js';
 import { opponentOf, stagesOf, type RunPlan } from './plan.js';
-import { initialState, stageOf, type ModelSummary, type RunState, type TrainStepMetrics } from './state.js';
+import {
+  initialState,
+  stageOf,
+  type ModelSummary,
+  type RunState,
+  type TrainStepMetrics,
+} from './state.js';
 import { commandsBetween, workOf } from './work.js';
 
 export function plan(overrides: Partial<RunPlan> = {}): RunPlan {
@@ -27,16 +33,45 @@ export function plan(overrides: Partial<RunPlan> = {}): RunPlan {
 }
 
 function metrics(step: number, overrides: Partial<TrainStepMetrics> = {}): TrainStepMetrics {
-  const errors = { errorReal: 0.1, errorGenerated: 0.2, opponentErrorReal: 0.1, opponentErrorGenerated: 0.1 };
-  return { step, loss: 0.6, ...errors, implicitAccuracy: 0.9, gradNorm: 1, learningRate: 1e-4, beta: 2000, seconds: 1, ...overrides };
+  const errors = {
+    errorReal: 0.1,
+    errorGenerated: 0.2,
+    opponentErrorReal: 0.1,
+    opponentErrorGenerated: 0.1,
+  };
+  return {
+    step,
+    loss: 0.6,
+    ...errors,
+    implicitAccuracy: 0.9,
+    gradNorm: 1,
+    learningRate: 1e-4,
+    beta: 2000,
+    seconds: 1,
+    ...overrides,
+  };
 }
 
-const unet = { config: { digest: 'sha256:c', bytes: 1, mediaType: '' }, weights: { digest: 'sha256:w', bytes: 1, mediaType: '' } };
+const unet = {
+  config: { digest: 'sha256:c', bytes: 1, mediaType: '' },
+  weights: { digest: 'sha256:w', bytes: 1, mediaType: '' },
+};
 
 function summary(model: string, mean: number): ModelSummary {
   return {
     model,
-    metrics: [{ metric: 'pick', mean, median: mean, standardError: 0, winRate: 0.5, differenceLow: 0, differenceHigh: 0, n: 2 }],
+    metrics: [
+      {
+        metric: 'pick',
+        mean,
+        median: mean,
+        standardError: 0,
+        winRate: 0.5,
+        differenceLow: 0,
+        differenceHigh: 0,
+        n: 2,
+      },
+    ],
   };
 }
 
@@ -47,21 +82,32 @@ function possible(state: RunState, means: Record<string, number>): Fact[] {
   const work = workOf(state);
   const facts: Fact[] = [];
   for (const [stage, shards] of work.jobs)
-    for (const shard of shards) facts.push({ type: 'job-done', stage, shard, rejected: [], truncated: 0 });
+    for (const shard of shards)
+      facts.push({ type: 'job-done', stage, shard, rejected: [], truncated: 0 });
   if (work.training) {
     const model = work.training;
     const step = state.training[model]?.last?.step ?? 0;
     const total = stagesOf(state.plan).find((s) => s.name === `train-${model}`)?.items ?? 0;
-    facts.push(step < total ? { type: 'train-step', model, metrics: metrics(step + 1) } : { type: 'train-finished', model, unet });
+    facts.push(
+      step < total
+        ? { type: 'train-step', model, metrics: metrics(step + 1) }
+        : { type: 'train-finished', model, unet },
+    );
   }
-  for (const model of work.evaluating) facts.push({ type: 'evaluated', model, results: [summary(model, means[model] ?? 0)] });
+  for (const model of work.evaluating)
+    facts.push({ type: 'evaluated', model, results: [summary(model, means[model] ?? 0)] });
   if (work.report) facts.push({ type: 'report-written' });
   return facts;
 }
 
-/** What two orders of events may differ in is when things happened and how often jobs were published. */
+/**
+ * What two orders of events may differ in is when things happened and how often jobs were
+ * published.
+ */
 function essence(state: RunState): string {
-  const stages = Object.fromEntries(Object.entries(state.stages).map(([name, s]) => [name, { ...s, activeMs: 0, since: 0 }]));
+  const stages = Object.fromEntries(
+    Object.entries(state.stages).map(([name, s]) => [name, { ...s, activeMs: 0, since: 0 }]),
+  );
   return JSON.stringify({
     ...state,
     stages,
@@ -86,18 +132,24 @@ function expectLegal(before: RunState, after: RunState): void {
     };
     expect(allowed[was.status]).toContain(now.status);
     if (now.status === 'running' || now.status === 'done') {
-      for (const name of stage.after) expect(['done', 'skipped']).toContain(stageOf(after, name).status);
+      for (const name of stage.after)
+        expect(['done', 'skipped']).toContain(stageOf(after, name).status);
     }
     expect(new Set(now.done).size).toBe(now.done.length);
     expect(now.items).toBeLessThanOrEqual(stage.items);
     expect(now.done.filter((shard) => now.dead.some((dead) => dead.shard === shard))).toEqual([]);
   }
   if (after.status !== 'running') expect(workOf(after).jobs.size).toBe(0);
-  const training = stagesOf(after.plan).filter((s) => s.kind === 'train' && stageOf(after, s.name).status === 'running');
+  const training = stagesOf(after.plan).filter(
+    (s) => s.kind === 'train' && stageOf(after, s.name).status === 'running',
+  );
   expect(training.length).toBeLessThanOrEqual(1);
 }
 
-/** Visits every state that any order of events reaches; returns the ends. `extra` adds events that may come at any time. */
+/**
+ * Visits every state that any order of events reaches; returns the ends. `extra` adds events that
+ * may come at any time.
+ */
 function explore(
   start: RunState,
   means: Record<string, number>,
@@ -134,11 +186,19 @@ const rising = { base: 1, spin1: 2, spin2: 3, sft: 1.5, dpo: 4 };
 describe('a training that goes wrong', () => {
   it('is warned of, and takes its steps again after going back', () => {
     let state = started({ iterations: 1, trainSteps: 9 });
-    const at = (fact: Fact): void => void (state = transition(state, { ...fact, at: state.updatedAt + 1 }));
+    const at = (fact: Fact): void =>
+      void (state = transition(state, { ...fact, at: state.updatedAt + 1 }));
     at({ type: 'train-started', model: 'spin1', resumedStep: 0 });
-    for (const step of [1, 2, 3, 4]) at({ type: 'train-step', model: 'spin1', metrics: metrics(step) });
+    for (const step of [1, 2, 3, 4])
+      at({ type: 'train-step', model: 'spin1', metrics: metrics(step) });
     at({ type: 'train-alarm', model: 'spin1', step: 4, message: 'the loss is exactly 0' });
-    at({ type: 'train-rolled-back', model: 'spin1', step: 2, reason: 'step 4: the loss is exactly 0', learningRateScale: 0.5 });
+    at({
+      type: 'train-rolled-back',
+      model: 'spin1',
+      step: 2,
+      reason: 'step 4: the loss is exactly 0',
+      learningRateScale: 0.5,
+    });
     expect(stageOf(state, 'train-spin1').items).toBe(2);
     at({ type: 'train-step', model: 'spin1', metrics: metrics(3, { loss: 0.25 }) });
     expect(state.training['spin1']?.last).toMatchObject({ step: 3, loss: 0.25 });
@@ -151,22 +211,30 @@ describe('a training that goes wrong', () => {
 
 describe('opponents', () => {
   it('are the model before, the base, or any of the models so far, by the seed', () => {
-    const opponents = (overrides: Partial<RunPlan>) => [1, 2, 3, 4].map((k) => opponentOf(plan(overrides), k));
+    const opponents = (overrides: Partial<RunPlan>) =>
+      [1, 2, 3, 4].map((k) => opponentOf(plan(overrides), k));
     expect(opponents({})).toEqual(['base', 'spin1', 'spin2', 'spin3']);
     expect(opponents({ opponent: 'ema' })).toEqual(['base', 'ema1', 'ema2', 'ema3']);
     expect(opponents({ opponent: 'initial' })).toEqual(['base', 'base', 'base', 'base']);
-    const drawn = Array.from({ length: 400 }, (_, seed) => opponents({ opponent: 'random', seed })[3] ?? '');
+    const drawn = Array.from(
+      { length: 400 },
+      (_, seed) => opponents({ opponent: 'random', seed })[3] ?? '',
+    );
     for (const model of ['base', 'spin1', 'spin2', 'spin3']) {
       const share = drawn.filter((name) => name === model).length / drawn.length;
       expect(Math.abs(share - 1 / 4), model).toBeLessThan(0.08);
     }
-    expect(opponents({ opponent: 'random', seed: 3 })).toEqual(opponents({ opponent: 'random', seed: 3 }));
+    expect(opponents({ opponent: 'random', seed: 3 })).toEqual(
+      opponents({ opponent: 'random', seed: 3 }),
+    );
   });
 
   it('draw once, however often they play', () => {
     const names = stagesOf(plan({ opponent: 'initial', iterations: 3 })).map((stage) => stage.name);
     expect(names.filter((name) => name.startsWith('sample-'))).toEqual(['sample-base']);
-    const third = stagesOf(plan({ opponent: 'initial', iterations: 3 })).find((stage) => stage.name === 'train-spin3');
+    const third = stagesOf(plan({ opponent: 'initial', iterations: 3 })).find(
+      (stage) => stage.name === 'train-spin3',
+    );
     expect(third?.after).toEqual(['sample-base', 'train-spin2']);
   });
 });
@@ -179,7 +247,10 @@ describe('the order of events', () => {
     ['a shared device', { sharedDevice: true, sft: true }],
     ['the average as opponent', { opponent: 'ema' as const }],
     ['the base as opponent throughout', { opponent: 'initial' as const }],
-    ['an earlier opponent on a shared device', { opponent: 'random' as const, sharedDevice: true, dpo: true, dpoSteps: 1 }],
+    [
+      'an earlier opponent on a shared device',
+      { opponent: 'random' as const, sharedDevice: true, dpo: true, dpoSteps: 1 },
+    ],
     ['no judges', { metrics: [] }],
     ['no evaluation', { evaluationPrompts: 0, metrics: [] }],
     ['stopping allowed', { stop: { metric: 'pick', patience: 1 } }],
@@ -193,8 +264,16 @@ describe('the order of events', () => {
 
   it('never changes the outcome when the run is paused and resumed anywhere', () => {
     const pausing = (state: RunState): Fact[] =>
-      state.status === 'running' ? [{ type: 'pause', reason: 'p' }] : state.status === 'paused' ? [{ type: 'resume', forgiven: {} }] : [];
-    const { ends } = explore(started({ iterations: 1, rows: 2, evaluationPrompts: 2 }), rising, pausing);
+      state.status === 'running'
+        ? [{ type: 'pause', reason: 'p' }]
+        : state.status === 'paused'
+          ? [{ type: 'resume', forgiven: {} }]
+          : [];
+    const { ends } = explore(
+      started({ iterations: 1, rows: 2, evaluationPrompts: 2 }),
+      rising,
+      pausing,
+    );
     expect([...ends.values()].map((state) => state.status)).toEqual(['succeeded']);
   });
 
@@ -211,22 +290,35 @@ describe('the order of events', () => {
 
   it('ends cancelled from every state, for good', () => {
     const cancelling = (state: RunState): Fact[] =>
-      state.status === 'running' || state.status === 'paused' ? [{ type: 'cancel', reason: 'c' }] : [];
+      state.status === 'running' || state.status === 'paused'
+        ? [{ type: 'cancel', reason: 'c' }]
+        : [];
     const { ends } = explore(started({ iterations: 1 }), rising, cancelling);
     const statuses = new Set([...ends.values()].map((state) => state.status));
     expect([...statuses].sort()).toEqual(['cancelled', 'succeeded']);
-    for (const end of ends.values()) expect(transition(end, { type: 'resume', forgiven: {}, at: 99 })).toBe(end);
+    for (const end of ends.values())
+      expect(transition(end, { type: 'resume', forgiven: {}, at: 99 })).toBe(end);
   });
 
   it('leads to the same end when a shard is lost and the rest suffices', () => {
     const losing = (state: RunState): Fact[] => {
       const lost = workOf(state).jobs.get('sample-base')?.includes(1)
-        ? [{ type: 'job-dead' as const, stage: 'sample-base', shard: 1, reason: 'crashed', attempts: 3 }]
+        ? [
+            {
+              type: 'job-dead' as const,
+              stage: 'sample-base',
+              shard: 1,
+              reason: 'crashed',
+              attempts: 3,
+            },
+          ]
         : [];
       return lost;
     };
     const { ends } = explore(started({ iterations: 1, maxMissing: 0.5 }), rising, losing);
-    expect(new Set([...ends.values()].map((state) => state.status))).toEqual(new Set(['succeeded']));
+    expect(new Set([...ends.values()].map((state) => state.status))).toEqual(
+      new Set(['succeeded']),
+    );
     // Lost for good, or done after all.
     expect(ends.size).toBe(2);
   });
@@ -237,13 +329,20 @@ describe('the order of events', () => {
         ? [{ type: 'job-dead', stage: 'encode', shard: 1, reason: 'crashed', attempts: 3 }]
         : [];
     const reached = explore(started({ iterations: 1 }), rising, losing);
-    expect(new Set([...reached.ends.values()].map((state) => state.status))).toEqual(new Set(['failed', 'succeeded']));
-    for (const end of reached.ends.values()) if (end.status === 'failed') expect(end.reason).toContain('encode lost 2 of 4 items');
+    expect(new Set([...reached.ends.values()].map((state) => state.status))).toEqual(
+      new Set(['failed', 'succeeded']),
+    );
+    for (const end of reached.ends.values())
+      if (end.status === 'failed') expect(end.reason).toContain('encode lost 2 of 4 items');
   });
 });
 
 /** Works everything off in the order asked for, up to where `until` holds. */
-function run(state: RunState, means: Record<string, number>, until: (state: RunState) => boolean = () => false): RunState {
+function run(
+  state: RunState,
+  means: Record<string, number>,
+  until: (state: RunState) => boolean = () => false,
+): RunState {
   let now = state;
   for (let i = 0; i < 1_000 && !until(now); i++) {
     const [fact] = possible(now, means);
@@ -260,8 +359,17 @@ describe('a run', () => {
   });
 
   it('scores a shard as soon as it is drawn', () => {
-    let state = run(started({ evaluationPrompts: 4 }), rising, (s) => workOf(s).jobs.has('eval-sample-base'));
-    state = transition(state, { type: 'job-done', stage: 'eval-sample-base', shard: 1, rejected: [], truncated: 0, at: 50 });
+    let state = run(started({ evaluationPrompts: 4 }), rising, (s) =>
+      workOf(s).jobs.has('eval-sample-base'),
+    );
+    state = transition(state, {
+      type: 'job-done',
+      stage: 'eval-sample-base',
+      shard: 1,
+      rejected: [],
+      truncated: 0,
+      at: 50,
+    });
     expect(workOf(state).jobs.get('eval-score-base')).toEqual([1]);
   });
 
@@ -269,7 +377,9 @@ describe('a run', () => {
     const trainingBeforeEvaluation = (overrides: Partial<RunPlan>): boolean => {
       let state = started(overrides);
       for (let i = 0; i < 200; i++) {
-        const fact = possible(state, rising).find((f) => !('stage' in f && f.stage.startsWith('eval')));
+        const fact = possible(state, rising).find(
+          (f) => !('stage' in f && f.stage.startsWith('eval')),
+        );
         if (!fact) break;
         state = transition(state, { ...fact, at: state.updatedAt + 1 });
       }
@@ -281,7 +391,11 @@ describe('a run', () => {
   });
 
   it('stops when the held-out score no longer improves, and keeps the best model', () => {
-    const end = run(started({ iterations: 4, stop: { metric: 'pick', patience: 1 } }), { base: 1, spin1: 3, spin2: 2 });
+    const end = run(started({ iterations: 4, stop: { metric: 'pick', patience: 1 } }), {
+      base: 1,
+      spin1: 3,
+      spin2: 2,
+    });
     expect(end.status).toBe('succeeded');
     expect(end.bestModel).toBe('spin1');
     expect(stageOf(end, 'train-spin3').status).toBe('skipped');
@@ -289,22 +403,42 @@ describe('a run', () => {
   });
 
   it('waits for `patience` iterations in a row', () => {
-    const end = run(started({ iterations: 4, stop: { metric: 'pick', patience: 2 } }), { base: 1, spin1: 3, spin2: 2, spin3: 4, spin4: 5 });
+    const end = run(started({ iterations: 4, stop: { metric: 'pick', patience: 2 } }), {
+      base: 1,
+      spin1: 3,
+      spin2: 2,
+      spin3: 4,
+      spin4: 5,
+    });
     expect(end.bestModel).toBe('spin4');
     expect(stageOf(end, 'train-spin4').status).toBe('done');
   });
 
   it('fails with the step when the loss is not a number, and stops training', () => {
     const state = run(started(), rising, (s) => workOf(s).training === 'spin1');
-    const end = transition(state, { type: 'train-step', model: 'spin1', metrics: metrics(1, { loss: Number.NaN }), at: 99 });
+    const end = transition(state, {
+      type: 'train-step',
+      model: 'spin1',
+      metrics: metrics(1, { loss: Number.NaN }),
+      at: 99,
+    });
     expect(end.status).toBe('failed');
-    expect(end.reason).toBe('training of spin1 diverged at step 1: the loss is NaN; the last good checkpoint is kept');
+    expect(end.reason).toBe(
+      'training of spin1 diverged at step 1: the loss is NaN; the last good checkpoint is kept',
+    );
     expect(commandsBetween(state, end)).toContainEqual({ type: 'stop-training', model: 'spin1' });
   });
 
   it('gives what failed another chance when it is resumed', () => {
     let state = started();
-    state = transition(state, { type: 'job-dead', stage: 'encode', shard: 0, reason: 'crashed', attempts: 3, at: 2 });
+    state = transition(state, {
+      type: 'job-dead',
+      stage: 'encode',
+      shard: 0,
+      reason: 'crashed',
+      attempts: 3,
+      at: 2,
+    });
     expect(state.status).toBe('failed');
     state = transition(state, { type: 'resume', forgiven: { 'r1/encode/0000': 1 }, at: 3 });
     expect(state.status).toBe('running');
@@ -314,9 +448,18 @@ describe('a run', () => {
 
   it('is not paused or told of a loss by a dead letter that a resume has forgiven, but by a new one', () => {
     const key = 'r1/encode/0000';
-    const pause = (count: number, at: number) => ({ type: 'pause', reason: 'the disk is full', letter: { key, count }, at }) as const;
+    const pause = (count: number, at: number) =>
+      ({ type: 'pause', reason: 'the disk is full', letter: { key, count }, at }) as const;
     const dead = (count: number, at: number) =>
-      ({ type: 'job-dead', stage: 'encode', shard: 0, reason: 'crashed', attempts: 3, letter: { key, count }, at }) as const;
+      ({
+        type: 'job-dead',
+        stage: 'encode',
+        shard: 0,
+        reason: 'crashed',
+        attempts: 3,
+        letter: { key, count },
+        at,
+      }) as const;
     let state = transition(started(), pause(1, 2));
     expect(state.status).toBe('paused');
     state = transition(state, { type: 'resume', forgiven: { [key]: 1 }, at: 3 });
@@ -328,7 +471,14 @@ describe('a run', () => {
 
   it('leaves rejected rows out of sampling', () => {
     let state = started({ rows: 40, encodeShardSize: 40, maxMissing: 0.1 });
-    state = transition(state, { type: 'job-done', stage: 'encode', shard: 0, rejected: [2, 3], truncated: 0, at: 2 });
+    state = transition(state, {
+      type: 'job-done',
+      stage: 'encode',
+      shard: 0,
+      rejected: [2, 3],
+      truncated: 0,
+      at: 2,
+    });
     expect(stageOf(state, 'encode').status).toBe('done');
     // Rows 2 and 3 are all of shard 1.
     expect(stageOf(state, 'sample-base').done).toEqual([1]);
@@ -339,7 +489,11 @@ describe('a run', () => {
     const state = started();
     const next = transition(state, { type: 'jobs-lost', at: 5 });
     expect(next.round).toBe(state.round + 1);
-    expect(commandsBetween(state, next)).toContainEqual({ type: 'publish', stage: 'encode', shards: [0, 1] });
+    expect(commandsBetween(state, next)).toContainEqual({
+      type: 'publish',
+      stage: 'encode',
+      shards: [0, 1],
+    });
   });
 
   it('does not count pauses as time at work', () => {

@@ -1,20 +1,32 @@
 /**
- * The run as a state machine: state + event -> new state. No I/O, no clock: every event carries its time.
+ * The run as a state machine: state + event -> new state. No I/O, no clock: every event carries its
+ * time.
  *
- * Run status:   queued -start-> running -(report written)-> succeeded
- *               running <-pause/resume-> paused;  running -(too much lost, training failed)-> failed -resume-> running
+ * Run status: queued -start-> running -(report written)-> succeeded
+ *               running <-pause/resume-> paused; running -(too much lost, training failed)-> failed
+ *               -resume-> running
  *               queued, running, paused -cancel-> cancelled.  succeeded and cancelled are final.
- * Stage status: waiting -(stages before it are done or skipped)-> running -> done | failed;  waiting, running -stop-> skipped.
+ * Stage status: waiting -(stages before it are done or skipped)-> running -> done | failed;
+ * waiting, running -stop-> skipped.
  *
- * Facts (a finished job, a training step) are recorded in every status but the final ones; conclusions (a stage is done,
- * the next one starts, too much is lost) are drawn only while the run is running. So the order in which facts arrive does
- * not matter, a paused run starts nothing, and a fact that arrives twice changes nothing.
- * What has to happen in a state is derived from it (work.ts), so a restart needs nothing but the state.
+ * Facts (a finished job, a training step) are recorded in every status but the final ones;
+ * conclusions (a stage is done, the next one starts, too much is lost) are drawn only while the run
+ * is running. So the order in which facts arrive does not matter, a paused run starts nothing, and
+ * a fact that arrives twice changes nothing. What has to happen in a state is derived from it
+ * (work.ts), so a restart needs nothing but the state.
  */
 import { stagesOf, type Stage } from './plan.js';
 import { bestModel, stopsAfter } from './selection.js';
 import { shardSize } from './shards.js';
-import { isFinal, stageOf, type ModelSummary, type RunState, type StageState, type StoredUnet, type TrainStepMetrics } from './state.js';
+import {
+  isFinal,
+  stageOf,
+  type ModelSummary,
+  type RunState,
+  type StageState,
+  type StoredUnet,
+  type TrainStepMetrics,
+} from './state.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
 
@@ -34,11 +46,24 @@ export type RunEvent = { at: number } & (
   /** The queue no longer holds jobs that it should. */
   | { type: 'jobs-lost' }
   | { type: 'job-done'; stage: string; shard: number; rejected: number[]; truncated: number }
-  | { type: 'job-dead'; stage: string; shard: number; reason: string; attempts: number; letter?: Letter }
+  | {
+      type: 'job-dead';
+      stage: string;
+      shard: number;
+      reason: string;
+      attempts: number;
+      letter?: Letter;
+    }
   | { type: 'train-started'; model: string; resumedStep: number }
   | { type: 'train-alarm'; model: string; step: number; message: string }
   /** Steps after this one come again, with other numbers. */
-  | { type: 'train-rolled-back'; model: string; step: number; reason: string; learningRateScale: number }
+  | {
+      type: 'train-rolled-back';
+      model: string;
+      step: number;
+      reason: string;
+      learningRateScale: number;
+    }
   | { type: 'train-step'; model: string; metrics: TrainStepMetrics }
   | { type: 'train-finished'; model: string; unet: StoredUnet; average?: StoredUnet | undefined }
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
@@ -49,7 +74,8 @@ export type RunEvent = { at: number } & (
 
 /** Never changes `state`; returns it as it is when the event means nothing in it. */
 export function transition(state: RunState, event: RunEvent): RunState {
-  if (isFinal(state.status) && !(state.status === 'failed' && event.type === 'resume')) return state;
+  if (isFinal(state.status) && !(state.status === 'failed' && event.type === 'resume'))
+    return state;
   const next = structuredClone(state);
   if (!apply(next, event)) return state;
   settle(next, event.at);
@@ -65,7 +91,8 @@ function apply(next: RunState, event: RunEvent): boolean {
       next.status = 'running';
       return true;
     case 'pause':
-      if ((next.status !== 'queued' && next.status !== 'running') || isForgiven(next, event.letter)) return false;
+      if ((next.status !== 'queued' && next.status !== 'running') || isForgiven(next, event.letter))
+        return false;
       stopClocks(next, event.at);
       next.status = 'paused';
       next.reason = event.reason;
@@ -102,7 +129,10 @@ function apply(next: RunState, event: RunEvent): boolean {
       rewind(next, model, step);
       stageOf(next, `train-${model}`).items = step;
       const where = step === 0 ? 'starts over' : `goes back to step ${step}`;
-      warn(next, `train-${model}: ${where} at ${learningRateScale} times the learning rate (${reason})`);
+      warn(
+        next,
+        `train-${model}: ${where} at ${learningRateScale} times the learning rate (${reason})`,
+      );
       return true;
     }
     case 'train-step':
@@ -131,9 +161,13 @@ function apply(next: RunState, event: RunEvent): boolean {
   }
 }
 
-function jobDone(next: RunState, event: { stage: string; shard: number; rejected: number[]; truncated: number }): boolean {
+function jobDone(
+  next: RunState,
+  event: { stage: string; shard: number; rejected: number[]; truncated: number },
+): boolean {
   const stage = stageOf(next, event.stage);
-  if (stage.done.includes(event.shard) || stage.status === 'done' || stage.status === 'skipped') return false;
+  if (stage.done.includes(event.shard) || stage.status === 'done' || stage.status === 'skipped')
+    return false;
   stage.done = [...stage.done, event.shard].sort((a, b) => a - b);
   stage.dead = stage.dead.filter((dead) => dead.shard !== event.shard);
   next.truncated += event.truncated;
@@ -150,7 +184,10 @@ function isForgiven(next: RunState, letter: Letter | undefined): boolean {
 
 function jobDead(next: RunState, event: Extract<RunEvent, { type: 'job-dead' }>): boolean {
   const stage = stageOf(next, event.stage);
-  const known = isForgiven(next, event.letter) || stage.done.includes(event.shard) || stage.dead.some((dead) => dead.shard === event.shard);
+  const known =
+    isForgiven(next, event.letter) ||
+    stage.done.includes(event.shard) ||
+    stage.dead.some((dead) => dead.shard === event.shard);
   if (known || stage.status === 'done' || stage.status === 'skipped') return false;
   const dead = { shard: event.shard, reason: event.reason, attempts: event.attempts };
   stage.dead = [...stage.dead, dead].sort((a, b) => a.shard - b.shard);
@@ -162,9 +199,16 @@ function trainStep(next: RunState, model: string, metrics: TrainStepMetrics, at:
   const stage = stageOf(next, name);
   if (stage.status === 'done' || stage.status === 'skipped') return false;
   if (!Number.isFinite(metrics.loss) || !Number.isFinite(metrics.gradNorm)) {
-    const what = Number.isFinite(metrics.loss) ? `the gradient norm is ${metrics.gradNorm}` : `the loss is ${metrics.loss}`;
+    const what = Number.isFinite(metrics.loss)
+      ? `the gradient norm is ${metrics.gradNorm}`
+      : `the loss is ${metrics.loss}`;
     // Recorded in any status: going on would only diverge again.
-    fail(next, name, `training of ${model} diverged at step ${metrics.step}: ${what}; the last good checkpoint is kept`, at);
+    fail(
+      next,
+      name,
+      `training of ${model} diverged at step ${metrics.step}: ${what}; the last good checkpoint is kept`,
+      at,
+    );
     return true;
   }
   if (!recordStep(next, model, metrics)) return false;
@@ -228,7 +272,8 @@ function start(next: RunState, stage: Stage, state: StageState, at: number): voi
   const rejected = new Set(next.rejected);
   for (let shard = 0; shard < stage.shards; shard++) {
     // A shard whose rows were all rejected has nothing to draw.
-    if (shardSize(next.plan, stage, shard, rejected) === 0 && !state.done.includes(shard)) state.done.push(shard);
+    if (shardSize(next.plan, stage, shard, rejected) === 0 && !state.done.includes(shard))
+      state.done.push(shard);
   }
   state.done.sort((a, b) => a - b);
 }
@@ -242,7 +287,11 @@ function isComplete(next: RunState, stage: Stage, state: StageState): boolean {
     case 'eval-score': {
       const sampling = stageOf(next, `eval-sample-${stage.model}`);
       if (sampling.status !== 'done') return false;
-      const over = new Set([...state.done, ...state.dead.map((d) => d.shard), ...sampling.dead.map((d) => d.shard)]);
+      const over = new Set([
+        ...state.done,
+        ...state.dead.map((d) => d.shard),
+        ...sampling.dead.map((d) => d.shard),
+      ]);
       return over.size === stage.shards;
     }
     case 'train':
@@ -253,7 +302,13 @@ function isComplete(next: RunState, stage: Stage, state: StageState): boolean {
   }
 }
 
-function complete(next: RunState, stage: Stage, state: StageState, stages: Stage[], at: number): void {
+function complete(
+  next: RunState,
+  stage: Stage,
+  state: StageState,
+  stages: Stage[],
+  at: number,
+): void {
   closeClock(state, at);
   state.status = 'done';
   if (stage.kind === 'train') {
@@ -262,9 +317,16 @@ function complete(next: RunState, stage: Stage, state: StageState, stages: Stage
   }
   const missing = missingItems(next, stage, state);
   if (missing.items > 0)
-    warn(next, `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); the run goes on without them`);
+    warn(
+      next,
+      `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); the run goes on without them`,
+    );
   if (stage.kind === 'encode') {
-    if (next.truncated > 0) warn(next, `data: ${next.truncated} captions are longer than the text encoder takes and were cut`);
+    if (next.truncated > 0)
+      warn(
+        next,
+        `data: ${next.truncated} captions are longer than the text encoder takes and were cut`,
+      );
     const lost = state.dead.flatMap((dead) => rowsOfShard(next, dead.shard));
     next.rejected = [...new Set([...next.rejected, ...lost])].sort((a, b) => a - b);
   }
@@ -297,7 +359,10 @@ function rowsOfShard(next: RunState, shard: number): number[] {
 function refreshItems(next: RunState, stage: Stage, state: StageState): void {
   if (stage.kind === 'train' || stage.kind === 'evaluate' || stage.kind === 'report') return;
   const rejected = new Set(stage.kind === 'sample' ? next.rejected : []);
-  state.items = state.done.reduce((sum, shard) => sum + shardSize(next.plan, stage, shard, rejected), 0);
+  state.items = state.done.reduce(
+    (sum, shard) => sum + shardSize(next.plan, stage, shard, rejected),
+    0,
+  );
 }
 
 function tooMuchLost(next: RunState, stage: Stage, state: StageState): string | null {
@@ -336,7 +401,9 @@ function warn(next: RunState, message: string): boolean {
   return true;
 }
 
-/** Every evaluation restates the earlier models; the newest statement wins, in the order of tables. */
+/**
+ * Every evaluation restates the earlier models; the newest statement wins, in the order of tables.
+ */
 function mergeResults(next: RunState, results: ModelSummary[]): ModelSummary[] {
   const byModel = new Map([...next.results, ...results].map((summary) => [summary.model, summary]));
   const order = stagesOf(next.plan).filter((stage) => stage.kind === 'evaluate');

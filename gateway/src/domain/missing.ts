@@ -3,20 +3,32 @@ import { shardSize } from './shards.js';
 import { stageOf, type RunState, type StageState } from './state.js';
 
 /** Items of a stage that will never come, and the first reasons why. */
-export function missingItems(state: RunState, stage: Stage, own: StageState): { items: number; why: string } {
-  if (stage.kind === 'train' || stage.kind === 'evaluate' || stage.kind === 'report') return { items: 0, why: '' };
+export function missingItems(
+  state: RunState,
+  stage: Stage,
+  own: StageState,
+): { items: number; why: string } {
+  if (stage.kind === 'train' || stage.kind === 'evaluate' || stage.kind === 'report')
+    return { items: 0, why: '' };
   const rejected = new Set(stage.kind === 'sample' ? state.rejected : []);
-  let items = own.dead.reduce((sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected), 0);
+  let items = own.dead.reduce(
+    (sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected),
+    0,
+  );
   const reasons = own.dead.slice(0, 3).map((dead) => `shard ${dead.shard}: ${dead.reason}`);
   if (stage.kind === 'encode') {
     const lost = new Set(own.dead.map((dead) => dead.shard));
-    const unreadable = state.rejected.filter((row) => !lost.has(Math.floor(row / state.plan.encodeShardSize))).length;
+    const unreadable = state.rejected.filter(
+      (row) => !lost.has(Math.floor(row / state.plan.encodeShardSize)),
+    ).length;
     items += unreadable;
     if (unreadable > 0) reasons.push(`${unreadable} unreadable images`);
   }
   if (stage.kind === 'eval-score') {
     // What was never drawn cannot be scored; the loss was counted once, when drawing.
-    const undrawn = new Set(stageOf(state, `eval-sample-${stage.model}`).dead.map((dead) => dead.shard));
+    const undrawn = new Set(
+      stageOf(state, `eval-sample-${stage.model}`).dead.map((dead) => dead.shard),
+    );
     items = own.dead
       .filter((dead) => !undrawn.has(dead.shard))
       .reduce((sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected), 0);

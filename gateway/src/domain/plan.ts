@@ -1,9 +1,19 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
 import { draw } from './seeds.js';
 
-export type StageKind = 'encode' | 'sample' | 'train' | 'eval-sample' | 'eval-score' | 'evaluate' | 'report';
+export type StageKind =
+  | 'encode'
+  | 'sample'
+  | 'train'
+  | 'eval-sample'
+  | 'eval-score'
+  | 'evaluate'
+  | 'report';
 
-/** Sizes and choices of a run; everything here follows from the config and the data, nothing changes later. */
+/**
+ * Sizes and choices of a run; everything here follows from the config and the data, nothing changes
+ * later.
+ */
 export interface RunPlan {
   runId: string;
   seed: number;
@@ -39,7 +49,9 @@ export interface Stage {
   kind: StageKind;
   /** The model that samples, comes out of training, or is judged; empty for encode and report. */
   model: string;
-  /** 0 for what belongs to no iteration; sampling for iteration k and training of spin<k> carry k. */
+  /**
+   * 0 for what belongs to no iteration; sampling for iteration k and training of spin<k> carry k.
+   */
   iteration: number;
   shards: number;
   /** Images, steps or reports: what progress counts. */
@@ -59,7 +71,11 @@ export function isBaseline(model: string): boolean {
 
 /** Models in the order of tables: base, baselines when asked, spin1 ... spinK. */
 export function modelNames(plan: Pick<RunPlan, 'iterations' | 'sft' | 'dpo'>): string[] {
-  return ['base', ...baselines(plan), ...Array.from({ length: plan.iterations }, (_, i) => `spin${i + 1}`)];
+  return [
+    'base',
+    ...baselines(plan),
+    ...Array.from({ length: plan.iterations }, (_, i) => `spin${i + 1}`),
+  ];
 }
 
 /** Where training of `spin<k>` starts: θ_{k-1}. */
@@ -92,7 +108,9 @@ export function iterationOf(model: string): number {
 }
 
 /** Images of one model's evaluation: those of a prompt lie side by side. */
-export function evaluationItems(plan: Pick<RunPlan, 'evaluationPrompts' | 'evaluationImages'>): number {
+export function evaluationItems(
+  plan: Pick<RunPlan, 'evaluationPrompts' | 'evaluationImages'>,
+): number {
   return plan.evaluationPrompts * (plan.evaluationImages ?? 1);
 }
 
@@ -102,8 +120,9 @@ export function trainingSteps(plan: RunPlan, model: string): number {
 }
 
 /**
- * The stages and their order. Evaluation of θ_k follows its training and runs beside the sampling of iteration k+1.
- * A shared device adds edges that keep training and sampling apart; `stop` adds one from an evaluation to the next training.
+ * The stages and their order. Evaluation of θ_k follows its training and runs beside the sampling
+ * of iteration k+1. A shared device adds edges that keep training and sampling apart; `stop` adds
+ * one from an evaluation to the next training.
  */
 export function stagesOf(plan: RunPlan): Stage[] {
   const stages: Stage[] = [];
@@ -114,15 +133,29 @@ export function stagesOf(plan: RunPlan): Stage[] {
   const shardsFor = (items: number, size: number): number => Math.ceil(items / size);
 
   /** The last stage of a model's evaluation, as an edge for those who must wait for it. */
-  const evaluationEnd = (model: string): string[] => (scored ? [`evaluate-${model}`] : evaluated ? [`eval-sample-${model}`] : []);
+  const evaluationEnd = (model: string): string[] =>
+    scored ? [`evaluate-${model}`] : evaluated ? [`eval-sample-${model}`] : [];
   const addEvaluation = (model: string, iteration: number, after: string[]): void => {
     if (!evaluated) return;
-    const common = { model, iteration, shards: shardsFor(evaluationItems(plan), plan.sampleShardSize), items: evaluationItems(plan) };
+    const common = {
+      model,
+      iteration,
+      shards: shardsFor(evaluationItems(plan), plan.sampleShardSize),
+      items: evaluationItems(plan),
+    };
     add({ ...common, name: `eval-sample-${model}`, kind: 'eval-sample', after });
     if (!scored) return;
     add({ ...common, name: `eval-score-${model}`, kind: 'eval-score', after });
     const base = model === 'base' ? [] : ['evaluate-base'];
-    add({ name: `evaluate-${model}`, kind: 'evaluate', model, iteration, shards: 1, items: 1, after: [`eval-score-${model}`, ...base] });
+    add({
+      name: `evaluate-${model}`,
+      kind: 'evaluate',
+      model,
+      iteration,
+      shards: 1,
+      items: 1,
+      after: [`eval-score-${model}`, ...base],
+    });
   };
 
   add({
@@ -137,7 +170,15 @@ export function stagesOf(plan: RunPlan): Stage[] {
   // The trainer holds one training at a time: each waits for the one before.
   let trained = 'encode';
   for (const model of baselines(plan)) {
-    add({ name: `train-${model}`, kind: 'train', model, iteration: 0, shards: 1, items: trainingSteps(plan, model), after: [trained] });
+    add({
+      name: `train-${model}`,
+      kind: 'train',
+      model,
+      iteration: 0,
+      shards: 1,
+      items: trainingSteps(plan, model),
+      after: [trained],
+    });
     trained = `train-${model}`;
   }
   const samplingStart = plan.sharedDevice ? [trained] : [];
@@ -154,8 +195,14 @@ export function stagesOf(plan: RunPlan): Stage[] {
         iteration: k,
         shards: shardsFor(plan.rows, plan.sampleShardSize),
         items: images,
-        // Rows that encoding rejects are not sampled. On a shared device, drawing waits for the training before.
-        after: ['encode', ...(k === 1 ? samplingStart : [`train-${plan.sharedDevice ? initOf(k) : trainedAs(opponent)}`].filter(isStage))],
+        // Rows that encoding rejects are not sampled. On a shared device, drawing waits for the
+        // training before.
+        after: [
+          'encode',
+          ...(k === 1
+            ? samplingStart
+            : [`train-${plan.sharedDevice ? initOf(k) : trainedAs(opponent)}`].filter(isStage)),
+        ],
       });
     }
     if (k === 1) {
@@ -180,7 +227,15 @@ export function stagesOf(plan: RunPlan): Stage[] {
     trained = `train-spin${k}`;
     addEvaluation(`spin${k}`, k, [trained]);
   }
-  add({ name: 'report', kind: 'report', model: '', iteration: 0, shards: 1, items: 1, after: stages.map((stage) => stage.name) });
+  add({
+    name: 'report',
+    kind: 'report',
+    model: '',
+    iteration: 0,
+    shards: 1,
+    items: 1,
+    after: stages.map((stage) => stage.name),
+  });
   return stages;
 }
 
@@ -189,10 +244,14 @@ export function jobKey(runId: string, stage: string, shard: number): string {
   return `${runId}/${stage}/${String(shard).padStart(4, '0')}`;
 }
 
-export function parseJobKey(key: string): { runId: string; stage: string; shard: number } | undefined {
+export function parseJobKey(
+  key: string,
+): { runId: string; stage: string; shard: number } | undefined {
   const match = /^([^/]+)\/([^/]+)\/(\d+)$/.exec(key);
   const [, runId, stage, shard] = match ?? [];
-  return runId !== undefined && stage !== undefined && shard !== undefined ? { runId, stage, shard: Number(shard) } : undefined;
+  return runId !== undefined && stage !== undefined && shard !== undefined
+    ? { runId, stage, shard: Number(shard) }
+    : undefined;
 }
 
 export function trainKey(runId: string, model: string): string {

@@ -1,6 +1,12 @@
 /** Rates and remaining times, from the stages' own clocks. */
 import { isBaseline, stagesOf, type Stage } from './plan.js';
-import { stageOf, type RunState, type RunStatus, type StageState, type StageStatus } from './state.js';
+import {
+  stageOf,
+  type RunState,
+  type RunStatus,
+  type StageState,
+  type StageStatus,
+} from './state.js';
 import { jobStages } from './work.js';
 
 export interface StageProgress {
@@ -15,7 +21,10 @@ export interface StageProgress {
   seconds: number;
 }
 
-export function progressOf(state: RunState, now: number): { stages: StageProgress[]; etaSeconds: number } {
+export function progressOf(
+  state: RunState,
+  now: number,
+): { stages: StageProgress[]; etaSeconds: number } {
   const all = stagesOf(state.plan);
   const rates = new Map(all.map((stage) => [stage.name, ownRate(state, stage, now)]));
   let total = 0;
@@ -26,7 +35,13 @@ export function progressOf(state: RunState, now: number): { stages: StageProgres
     const rate = rates.get(stage.name) || rateOfAlike(all, stage, rates);
     const left = Math.max(0, stage.items - own.items);
     const open = own.status === 'waiting' || own.status === 'running';
-    const eta = !open ? 0 : rate > 0 ? left / rate : jobStages(stage.kind) || stage.kind === 'train' ? -1 : 0;
+    const eta = !open
+      ? 0
+      : rate > 0
+        ? left / rate
+        : jobStages(stage.kind) || stage.kind === 'train'
+          ? -1
+          : 0;
     if (eta < 0) known = false;
     else total += eta;
     // Statistics take no time worth a line.
@@ -67,7 +82,9 @@ function ownRate(state: RunState, stage: Stage, now: number): number {
 
 /** A stage that has not begun will go about as fast as the last one of its kind. */
 function rateOfAlike(all: Stage[], stage: Stage, rates: Map<string, number>): number {
-  const alike = all.filter((other) => family(other) === family(stage) && (rates.get(other.name) ?? 0) > 0);
+  const alike = all.filter(
+    (other) => family(other) === family(stage) && (rates.get(other.name) ?? 0) > 0,
+  );
   const last = alike.at(-1);
   return last ? (rates.get(last.name) ?? 0) : 0;
 }

@@ -24,11 +24,14 @@ const plan: RunPlan = {
 
 const items = (p: RunPlan, name: string): { index: number; seed: bigint }[] => {
   const stage = stagesOf(p).find((s) => s.name === name)!;
-  return Array.from({ length: stage.shards }, (_, shard) => shardItems(p, stage, shard, new Set())).flat();
+  return Array.from({ length: stage.shards }, (_, shard) =>
+    shardItems(p, stage, shard, new Set()),
+  ).flat();
 };
 
 it('keeps seeds fixed for ever: these values are part of the contract', () => {
-  expect([imageSeed(0, 'evaluate', 0), imageSeed(0, 'evaluate', 1), imageSeed(1, 'sample-1', 0, 1)]).toMatchInlineSnapshot(`
+  expect([imageSeed(0, 'evaluate', 0), imageSeed(0, 'evaluate', 1), imageSeed(1, 'sample-1', 0, 1)])
+    .toMatchInlineSnapshot(`
     [
       1393539429n,
       3264648763n,
@@ -49,7 +52,9 @@ it('draws several images of a held-out prompt side by side, the first one as if 
     Array.from({ length: s.shards }, (_, shard) => shardItems(p, s, shard, new Set())).flat();
   const all = items(three, stage);
   expect(stage.items).toBe(3 * plan.evaluationPrompts);
-  expect(all.map(({ index }) => index)).toEqual(Array.from({ length: 3 * plan.evaluationPrompts }, (_, i) => Math.floor(i / 3)));
+  expect(all.map(({ index }) => index)).toEqual(
+    Array.from({ length: 3 * plan.evaluationPrompts }, (_, i) => Math.floor(i / 3)),
+  );
   expect(all.filter((_, i) => i % 3 === 0)).toEqual(items(plan, base));
   expect(new Set(all.map(({ seed }) => seed)).size).toBe(all.length);
 });
@@ -60,9 +65,11 @@ it('evaluates every model from the same noise', () => {
 });
 
 it('draws other noise in every iteration, for every copy and for every run seed', () => {
-  const seeds = [...items(plan, 'sample-base'), ...items(plan, 'sample-spin1'), ...items({ ...plan, seed: 4 }, 'sample-base')].map(
-    (item) => item.seed,
-  );
+  const seeds = [
+    ...items(plan, 'sample-base'),
+    ...items(plan, 'sample-spin1'),
+    ...items({ ...plan, seed: 4 }, 'sample-base'),
+  ].map((item) => item.seed);
   expect(new Set(seeds).size).toBe(seeds.length);
 });
 

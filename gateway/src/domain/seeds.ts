@@ -1,6 +1,7 @@
 /**
- * Seeds are hashes of what an image is, so that an image depends on nothing else: not on the worker, the shard or the order.
- * FNV-1a over the words, then splitmix64's finaliser; the low 32 bits, which is what PyTorch's generator keeps of a seed.
+ * Seeds are hashes of what an image is, so that an image depends on nothing else: not on the
+ * worker, the shard or the order. FNV-1a over the words, then splitmix64's finaliser; the low 32
+ * bits, which is what PyTorch's generator keeps of a seed.
  */
 const mask64 = (1n << 64n) - 1n;
 

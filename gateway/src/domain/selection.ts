@@ -6,7 +6,9 @@ import type { RunState } from './state.js';
 export function bestModel(state: RunState): string {
   const [metric] = state.plan.metrics;
   if (metric === undefined) {
-    const trained = Object.keys(state.training).filter((model) => iterationOf(model) > 0 && state.training[model]?.unet);
+    const trained = Object.keys(state.training).filter(
+      (model) => iterationOf(model) > 0 && state.training[model]?.unet,
+    );
     return trained.sort((a, b) => iterationOf(b) - iterationOf(a))[0] ?? '';
   }
   let best = '';
@@ -20,7 +22,10 @@ export function bestModel(state: RunState): string {
   return best;
 }
 
-/** True when the last `patience` iterations up to `model` have all failed to improve on the best before them. */
+/**
+ * True when the last `patience` iterations up to `model` have all failed to improve on the best
+ * before them.
+ */
 export function stopsAfter(state: RunState, model: string): boolean {
   const { stop } = state.plan;
   const last = iterationOf(model);
@@ -40,5 +45,7 @@ export function stopsAfter(state: RunState, model: string): boolean {
 }
 
 function meanOf(state: RunState, model: string, metric: string): number | undefined {
-  return state.results.find((summary) => summary.model === model)?.metrics.find((m) => m.metric === metric)?.mean;
+  return state.results
+    .find((summary) => summary.model === model)
+    ?.metrics.find((m) => m.metric === metric)?.mean;
 }

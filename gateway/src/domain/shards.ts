@@ -1,4 +1,7 @@
-/** Which rows and images a shard holds; pure arithmetic, so that a job can be rebuilt from its key at any time. */
+/**
+ * Which rows and images a shard holds; pure arithmetic, so that a job can be rebuilt from its key
+ * at any time.
+ */
 import { evaluationItems, type RunPlan, type Stage } from './plan.js';
 import { imageSeed } from './seeds.js';
 
@@ -14,13 +17,19 @@ export interface ShardRange {
 
 export function shardRange(plan: RunPlan, stage: Stage, shard: number): ShardRange {
   const size = stage.kind === 'encode' ? plan.encodeShardSize : plan.sampleShardSize;
-  const total = stage.kind === 'encode' || stage.kind === 'sample' ? plan.rows : evaluationItems(plan);
+  const total =
+    stage.kind === 'encode' || stage.kind === 'sample' ? plan.rows : evaluationItems(plan);
   const start = shard * size;
   return { start, count: Math.max(0, Math.min(size, total - start)) };
 }
 
 /** The images of a sampling shard; rows that encoding rejected are left out. */
-export function shardItems(plan: RunPlan, stage: Stage, shard: number, rejected: ReadonlySet<number>): ShardItem[] {
+export function shardItems(
+  plan: RunPlan,
+  stage: Stage,
+  shard: number,
+  rejected: ReadonlySet<number>,
+): ShardItem[] {
   const { start, count } = shardRange(plan, stage, shard);
   const items: ShardItem[] = [];
   for (let index = start; index < start + count; index++) {
@@ -28,7 +37,10 @@ export function shardItems(plan: RunPlan, stage: Stage, shard: number, rejected:
       // No model name in the hash: every model draws a prompt from the same noise.
       const each = plan.evaluationImages ?? 1;
       const prompt = Math.floor(index / each);
-      items.push({ index: prompt, seed: imageSeed(plan.evaluationSeed, 'evaluate', prompt, index % each) });
+      items.push({
+        index: prompt,
+        seed: imageSeed(plan.evaluationSeed, 'evaluate', prompt, index % each),
+      });
       continue;
     }
     if (rejected.has(index)) continue;
@@ -40,7 +52,12 @@ export function shardItems(plan: RunPlan, stage: Stage, shard: number, rejected:
 }
 
 /** Items of a shard without building them; encoding counts every row, rejected or not. */
-export function shardSize(plan: RunPlan, stage: Stage, shard: number, rejected: ReadonlySet<number>): number {
+export function shardSize(
+  plan: RunPlan,
+  stage: Stage,
+  shard: number,
+  rejected: ReadonlySet<number>,
+): number {
   const { start, count } = shardRange(plan, stage, shard);
   if (stage.kind !== 'sample') return count;
   let kept = 0;

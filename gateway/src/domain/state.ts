@@ -107,7 +107,14 @@ export interface RunState {
 export function initialState(plan: RunPlan, at: number): RunState {
   const stages: Record<string, StageState> = {};
   for (const stage of stagesOf(plan)) {
-    stages[stage.name] = { status: 'waiting', done: [], dead: [], items: 0, activeMs: 0, since: null };
+    stages[stage.name] = {
+      status: 'waiting',
+      done: [],
+      dead: [],
+      items: 0,
+      activeMs: 0,
+      since: null,
+    };
   }
   return {
     plan,
@@ -133,6 +140,9 @@ export function isFinal(status: RunStatus): boolean {
 
 export function stageOf(state: RunState, name: string): StageState {
   const stage = state.stages[name];
-  if (!stage) throw new RangeError(`stage: expected one of ${Object.keys(state.stages).join(', ')}, got "${name}"`);
+  if (!stage)
+    throw new RangeError(
+      `stage: expected one of ${Object.keys(state.stages).join(', ')}, got "${name}"`,
+    );
   return stage;
 }

@@ -7,12 +7,16 @@ export function trainingOf(state: RunState, model: string): TrainingState {
   return (state.training[model] ??= { last: null, recent: [], unet: null });
 }
 
-/** Takes a step in; false when it was seen already (training resumed from a checkpoint before it). */
+/**
+ * Takes a step in; false when it was seen already (training resumed from a checkpoint before it).
+ */
 export function recordStep(state: RunState, model: string, metrics: TrainStepMetrics): boolean {
   const training = trainingOf(state, model);
   if (training.last && metrics.step <= training.last.step) return false;
   training.last = metrics;
-  training.recent = [...training.recent, { step: metrics.step, seconds: metrics.seconds }].slice(-recentSteps);
+  training.recent = [...training.recent, { step: metrics.step, seconds: metrics.seconds }].slice(
+    -recentSteps,
+  );
   return true;
 }
 

@@ -1,4 +1,6 @@
-/** What has to happen in a state, and which commands lead from one state's work to the next one's. */
+/**
+ * What has to happen in a state, and which commands lead from one state's work to the next one's.
+ */
 import { stagesOf, type StageKind } from './plan.js';
 import { stageOf, type ModelSummary, type RunState, type TrainStepMetrics } from './state.js';
 
@@ -43,19 +45,27 @@ export function workOf(state: RunState): Work {
     else {
       // A shard is scored as soon as it is drawn.
       const ready =
-        stage.kind === 'eval-score' ? stageOf(state, `eval-sample-${stage.model}`).done : Array.from({ length: stage.shards }, (_, i) => i);
+        stage.kind === 'eval-score'
+          ? stageOf(state, `eval-sample-${stage.model}`).done
+          : Array.from({ length: stage.shards }, (_, i) => i);
       const over = new Set([...own.done, ...own.dead.map((dead) => dead.shard)]);
       const open = ready.filter((shard) => !over.has(shard));
       if (open.length > 0) work.jobs.set(stage.name, open);
     }
   }
-  // Sampling is what the next training waits for. On a shared device that training waits for the evaluation too, and judging overlaps drawing.
+  // Sampling is what the next training waits for. On a shared device that training waits for the
+  // evaluation too, and judging overlaps drawing.
   const last = state.plan.sharedDevice ? 'sample-' : 'eval-';
-  work.jobs = new Map([...work.jobs].sort(([a], [b]) => Number(a.startsWith(last)) - Number(b.startsWith(last))));
+  work.jobs = new Map(
+    [...work.jobs].sort(([a], [b]) => Number(a.startsWith(last)) - Number(b.startsWith(last))),
+  );
   return work;
 }
 
-/** Commands that turn the work of `before` into that of `after`; `null` before means that nothing is under way. */
+/**
+ * Commands that turn the work of `before` into that of `after`; `null` before means that nothing is
+ * under way.
+ */
 export function commandsBetween(before: RunState | null, after: RunState): Command[] {
   const commands: Command[] = [];
   const was = before && workOf(before);
@@ -63,7 +73,9 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
   const stopped = after.status !== 'running';
   const skipped =
     before !== null &&
-    Object.entries(after.stages).some(([name, s]) => s.status === 'skipped' && before.stages[name]?.status !== 'skipped');
+    Object.entries(after.stages).some(
+      ([name, s]) => s.status === 'skipped' && before.stages[name]?.status !== 'skipped',
+    );
   if ((stopped && before?.status === 'running') || skipped) commands.push({ type: 'purge' });
 
   const again = before === null || before.round !== after.round;
@@ -76,8 +88,10 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
   if (was?.training && was.training !== now.training && !after.training[was.training]?.unet) {
     commands.push({ type: 'stop-training', model: was.training });
   }
-  if (now.training && now.training !== was?.training) commands.push({ type: 'train', model: now.training });
-  for (const model of now.evaluating) if (!was?.evaluating.includes(model)) commands.push({ type: 'evaluate', model });
+  if (now.training && now.training !== was?.training)
+    commands.push({ type: 'train', model: now.training });
+  for (const model of now.evaluating)
+    if (!was?.evaluating.includes(model)) commands.push({ type: 'evaluate', model });
   if (now.report && !was?.report) commands.push({ type: 'report' });
   return commands;
 }
@@ -85,16 +99,27 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
 /** What people should hear about. */
 export function announcementsBetween(before: RunState, after: RunState): Announcement[] {
   const news: Announcement[] = [];
-  for (const message of after.warnings.slice(before.warnings.length)) news.push({ type: 'warning', message });
+  for (const message of after.warnings.slice(before.warnings.length))
+    news.push({ type: 'warning', message });
   for (const stage of stagesOf(after.plan)) {
     const was = stageOf(before, stage.name);
     const now = stageOf(after, stage.name);
     const moved = was.items !== now.items && jobStages(stage.kind);
     if (was.status !== now.status || moved) {
-      news.push({ type: 'stage-changed', stage: stage.name, state: now.status, done: now.items, total: stage.items });
+      news.push({
+        type: 'stage-changed',
+        stage: stage.name,
+        state: now.status,
+        done: now.items,
+        total: stage.items,
+      });
     }
     const metrics = after.training[stage.model]?.last;
-    if (stage.kind === 'train' && metrics && metrics.step !== before.training[stage.model]?.last?.step) {
+    if (
+      stage.kind === 'train' &&
+      metrics &&
+      metrics.step !== before.training[stage.model]?.last?.step
+    ) {
       news.push({ type: 'train-step', model: stage.model, steps: stage.items, metrics });
     }
     if (stage.kind === 'evaluate' && now.items === 1 && was.items === 0) {
@@ -102,6 +127,7 @@ export function announcementsBetween(before: RunState, after: RunState): Announc
       if (summary) news.push({ type: 'model-evaluated', summary });
     }
   }
-  if (before.status !== after.status) news.push({ type: 'run-changed', status: after.status, reason: after.reason });
+  if (before.status !== after.status)
+    news.push({ type: 'run-changed', status: after.status, reason: after.reason });
   return news;
 }

@@ -1,4 +1,7 @@
-/** Server-sent events: "run" with the whole run after changes, "step" per optimiser step, "workers" now and then. */
+/**
+ * Server-sent events: "run" with the whole run after changes, "step" per optimiser step, "workers"
+ * now and then.
+ */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Bus } from '@spindle/kit';
 import type { RunDriver, RunNews } from '../orchestrator/driver.js';
@@ -9,16 +12,28 @@ import { runJson, workers } from './views.js';
 const runEveryMs = 500;
 const workersEveryMs = 3_000;
 
-export function streamEvents(request: IncomingMessage, response: ServerResponse, driver: RunDriver, api: RunApi, bus: Bus): void {
-  response.writeHead(200, { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-store', Connection: 'keep-alive' });
+export function streamEvents(
+  request: IncomingMessage,
+  response: ServerResponse,
+  driver: RunDriver,
+  api: RunApi,
+  bus: Bus,
+): void {
+  response.writeHead(200, {
+    'Content-Type': 'text/event-stream; charset=utf-8',
+    'Cache-Control': 'no-store',
+    Connection: 'keep-alive',
+  });
   const send = (event: string, data: unknown): void => {
     // A reader that does not keep up misses news, not the state: the next "run" has it all.
-    if (!response.writableNeedDrain) response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+    if (!response.writableNeedDrain)
+      response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   };
   let changed = true;
   const onNews = ({ announcements }: RunNews): void => {
     changed = true;
-    for (const news of announcements) if (news.type === 'train-step') send('step', { model: news.model, ...news.metrics });
+    for (const news of announcements)
+      if (news.type === 'train-step') send('step', { model: news.model, ...news.metrics });
   };
   driver.changes.on('news', onNews);
   let tick = 0;
@@ -29,7 +44,8 @@ export function streamEvents(request: IncomingMessage, response: ServerResponse,
       changed = false;
       send('run', runJson(driver.record, api));
     }
-    if (tick % Math.round(workersEveryMs / runEveryMs) === 0) void workers(bus).then((value) => send('workers', value));
+    if (tick % Math.round(workersEveryMs / runEveryMs) === 0)
+      void workers(bus).then((value) => send('workers', value));
   }, runEveryMs);
   send('run', runJson(driver.record, api));
   request.on('close', () => {

@@ -21,12 +21,22 @@ function get(path: string, options: { host?: string; method?: string } = {}): Pr
   return new Promise((resolve, reject) => {
     const headers = options.host === undefined ? {} : { host: options.host };
     const sent = request(
-      { port: harness.gateway.httpPort, host: '127.0.0.1', path, headers, method: options.method ?? 'GET' },
+      {
+        port: harness.gateway.httpPort,
+        host: '127.0.0.1',
+        path,
+        headers,
+        method: options.method ?? 'GET',
+      },
       (response) => {
         const parts: Buffer[] = [];
         response.on('data', (part: Buffer) => parts.push(part));
         response.on('end', () =>
-          resolve({ status: response.statusCode ?? 0, type: response.headers['content-type'] ?? '', body: Buffer.concat(parts) }),
+          resolve({
+            status: response.statusCode ?? 0,
+            type: response.headers['content-type'] ?? '',
+            body: Buffer.concat(parts),
+          }),
         );
       },
     );
@@ -52,7 +62,9 @@ it('serves the page and everything it refers to', async () => {
 });
 
 it('gives runs, training curves and grids as JSON', async () => {
-  expect((await json<{ runs: { runId: string }[] }>('/api/runs')).runs.map((run) => run.runId)).toEqual(['r1']);
+  expect(
+    (await json<{ runs: { runId: string }[] }>('/api/runs')).runs.map((run) => run.runId),
+  ).toEqual(['r1']);
   const details = await json<{
     run: { status: string; stages: unknown[] };
     training: Record<string, unknown[]>;
@@ -61,16 +73,25 @@ it('gives runs, training curves and grids as JSON', async () => {
   expect(details.run.status).toBe('RUN_STATUS_SUCCEEDED');
   expect(details.training['spin2']).toHaveLength(6);
   expect(Object.keys(details.queues)).toEqual(['encode', 'sample', 'score']);
-  const grid = await json<{ prompts: { prompt: string }[]; models: { model: string; indices: number[] }[] }>('/api/runs/r1/images');
+  const grid = await json<{
+    prompts: { prompt: string }[];
+    models: { model: string; indices: number[] }[];
+  }>('/api/runs/r1/images');
   expect(grid.prompts.map((p) => p.prompt)).toEqual(['one', 'two', 'three']);
   expect(grid.models.map((m) => m.model)).toEqual(['base', 'sft', 'spin1', 'spin2']);
   const image = await get('/api/runs/r1/images/spin1/2.png');
-  expect([image.status, image.type, image.body.subarray(1, 4).toString()]).toEqual([200, 'image/png', 'PNG']);
+  expect([image.status, image.type, image.body.subarray(1, 4).toString()]).toEqual([
+    200,
+    'image/png',
+    'PNG',
+  ]);
 });
 
 it('streams the run as server-sent events', async () => {
   const abort = new AbortController();
-  const response = await fetch(`http://127.0.0.1:${harness.gateway.httpPort}/api/runs/r1/events`, { signal: abort.signal });
+  const response = await fetch(`http://127.0.0.1:${harness.gateway.httpPort}/api/runs/r1/events`, {
+    signal: abort.signal,
+  });
   expect(response.headers.get('content-type')).toContain('text/event-stream');
   const reader = response.body!.getReader();
   const { value } = (await reader.read()) as { value: Uint8Array };
@@ -92,6 +113,8 @@ it.each([
 
 it('answers only to its own names and only to reads', async () => {
   expect((await get('/api/runs', { host: 'evil.example' })).status).toBe(403);
-  expect((await get('/api/runs', { host: `localhost:${harness.gateway.httpPort}` })).status).toBe(200);
+  expect((await get('/api/runs', { host: `localhost:${harness.gateway.httpPort}` })).status).toBe(
+    200,
+  );
   expect((await get('/api/runs', { method: 'POST' })).status).toBe(405);
 });

@@ -1,4 +1,7 @@
-/** Sample grids while the run is going on: the same prompts and seeds for every model, straight from the artifact store. */
+/**
+ * Sample grids while the run is going on: the same prompts and seeds for every model, straight from
+ * the artifact store.
+ */
 import { createReadStream } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
@@ -14,7 +17,9 @@ export interface GridModel {
   indices: number[];
 }
 
-export async function listImages(driver: RunDriver): Promise<{ prompts: { index: number; prompt: string }[]; models: GridModel[] }> {
+export async function listImages(
+  driver: RunDriver,
+): Promise<{ prompts: { index: number; prompt: string }[]; models: GridModel[] }> {
   const { plan, stages } = driver.record.state;
   if (plan.evaluationPrompts === 0) return { prompts: [], models: [] };
   const each = plan.evaluationImages ?? 1;
@@ -24,14 +29,20 @@ export async function listImages(driver: RunDriver): Promise<{ prompts: { index:
     const done = new Set(stages[`eval-sample-${model}`]?.done ?? []);
     return {
       model,
-      indices: shown.map(({ index }) => index).filter((index) => done.has(Math.floor((index * each) / plan.sampleShardSize))),
+      indices: shown
+        .map(({ index }) => index)
+        .filter((index) => done.has(Math.floor((index * each) / plan.sampleShardSize))),
     };
   });
   return { prompts: shown, models: models.filter((model) => model.indices.length > 0) };
 }
 
 /** images/<model>/<index>.png: the first image of a prompt. */
-export async function sendImage(response: ServerResponse, driver: RunDriver, path: string[]): Promise<void> {
+export async function sendImage(
+  response: ServerResponse,
+  driver: RunDriver,
+  path: string[],
+): Promise<void> {
   const [model, file] = path;
   const index = /^(\d{1,9})\.png$/.exec(file ?? '')?.[1];
   const { plan } = driver.record.state;
@@ -42,9 +53,15 @@ export async function sendImage(response: ServerResponse, driver: RunDriver, pat
     !modelNames(plan).includes(model) ||
     Number(index) >= plan.evaluationPrompts
   ) {
-    throw new SpindleError('NOT_FOUND', `image: expected images/<model>/<index>.png of this run, got "${path.join('/')}".`);
+    throw new SpindleError(
+      'NOT_FOUND',
+      `image: expected images/<model>/<index>.png of this run, got "${path.join('/')}".`,
+    );
   }
   const image = await driver.evaluationImage(model, Number(index) * (plan.evaluationImages ?? 1));
-  response.writeHead(200, { 'Content-Type': 'image/png', 'Cache-Control': 'private, max-age=31536000, immutable' });
+  response.writeHead(200, {
+    'Content-Type': 'image/png',
+    'Cache-Control': 'private, max-age=31536000, immutable',
+  });
   await pipeline(createReadStream(image), response).catch(() => undefined);
 }

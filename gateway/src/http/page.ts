@@ -1,4 +1,6 @@
-/** The page's three files, read once; everything it needs is in them, so it works without internet. */
+/**
+ * The page's three files, read once; everything it needs is in them, so it works without internet.
+ */
 import { readFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { SpindleError } from '@spindle/kit';
@@ -19,7 +21,10 @@ export async function servePage(response: ServerResponse, pathname: string): Pro
   const file = files[pathname];
   if (!file) throw new SpindleError('NOT_FOUND', `${pathname}: there is nothing here.`);
   const body = await readFile(new URL(file.name, folder));
-  response.setHeader('Content-Security-Policy', "default-src 'self'; frame-ancestors 'none'; base-uri 'none'");
+  response.setHeader(
+    'Content-Security-Policy',
+    "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+  );
   response.writeHead(200, { 'Content-Type': file.type, 'Cache-Control': 'no-cache' });
   response.end(body);
 }

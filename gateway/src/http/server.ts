@@ -1,4 +1,7 @@
-/** The status page and its JSON, on 127.0.0.1. Reads only; the Host header is checked, so that no web page can read it by DNS rebinding. */
+/**
+ * The status page and its JSON, on 127.0.0.1. Reads only; the Host header is checked, so that no
+ * web page can read it by DNS rebinding.
+ */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { ensureError, SpindleError, type Bus, type Logger } from '@spindle/kit';
@@ -17,12 +20,16 @@ export interface HttpOptions {
   logger: Logger;
 }
 
-export async function startHttp(options: HttpOptions): Promise<{ port: number; stop(): Promise<void> }> {
+export async function startHttp(
+  options: HttpOptions,
+): Promise<{ port: number; stop(): Promise<void> }> {
   const separator = options.address.lastIndexOf(':');
   const host = options.address.slice(0, separator).replace(/^\[|\]$/g, '');
   const wanted = Number(options.address.slice(separator + 1));
   const server = createServer((request, response) => {
-    handle(request, response, options, host).catch((thrown: unknown) => sendError(response, thrown, options.logger));
+    handle(request, response, options, host).catch((thrown: unknown) =>
+      sendError(response, thrown, options.logger),
+    );
   });
   await listen(server, host, wanted);
   return {
@@ -41,9 +48,13 @@ function listen(server: Server, host: string, port: number): Promise<void> {
       const inUse = 'code' in error && error.code === 'EADDRINUSE';
       reject(
         inUse
-          ? new SpindleError('FAILED_PRECONDITION', `http address ${host}:${port}: the port is in use; choose another one.`, {
-              cause: error,
-            })
+          ? new SpindleError(
+              'FAILED_PRECONDITION',
+              `http address ${host}:${port}: the port is in use; choose another one.`,
+              {
+                cause: error,
+              },
+            )
           : error,
       );
     });
@@ -51,7 +62,12 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
-async function handle(request: IncomingMessage, response: ServerResponse, options: HttpOptions, boundHost: string): Promise<void> {
+async function handle(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: HttpOptions,
+  boundHost: string,
+): Promise<void> {
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.setHeader('Referrer-Policy', 'no-referrer');
   if (!isOwnHost(request.headers.host, boundHost)) {
@@ -80,11 +96,14 @@ async function serveApi(
   if (resource === 'workers' && runId === undefined) {
     sendJson(response, await workers(bus));
   } else if (resource === 'runs' && runId === undefined) {
-    sendJson(response, { runs: orchestrator.list().map((driver) => runSummary(driver.record, api)) });
+    sendJson(response, {
+      runs: orchestrator.list().map((driver) => runSummary(driver.record, api)),
+    });
   } else if (resource === 'runs' && runId !== undefined) {
     const driver = orchestrator.get(runId);
     if (what === undefined) sendJson(response, await runDetails(driver, api, bus));
-    else if (what === 'events' && rest.length === 0) streamEvents(request, response, driver, api, bus);
+    else if (what === 'events' && rest.length === 0)
+      streamEvents(request, response, driver, api, bus);
     else if (what === 'images' && rest.length === 0) sendJson(response, await listImages(driver));
     else if (what === 'images') await sendImage(response, driver, rest);
     else throw notFound(path);
@@ -97,7 +116,10 @@ function notFound(path: string[]): SpindleError {
   return new SpindleError('NOT_FOUND', `/api/${path.join('/')}: there is nothing here.`);
 }
 
-/** The names by which a person on this machine reaches us; a wildcard address accepts every name, because someone chose that. */
+/**
+ * The names by which a person on this machine reaches us; a wildcard address accepts every name,
+ * because someone chose that.
+ */
 function isOwnHost(header: string | undefined, boundHost: string): boolean {
   if (boundHost === '0.0.0.0' || boundHost === '::') return true;
   const name = (header ?? '')
@@ -111,7 +133,10 @@ function decode(part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {
-    throw new SpindleError('INVALID_ARGUMENT', `address: expected percent-encoded UTF-8, got "${part}".`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `address: expected percent-encoded UTF-8, got "${part}".`,
+    );
   }
 }
 
@@ -128,7 +153,14 @@ function sendText(response: ServerResponse, status: number, text: string): void 
 
 function sendError(response: ServerResponse, thrown: unknown, logger: Logger): void {
   const error = ensureError(thrown);
-  const status = error.code === 'NOT_FOUND' ? 404 : error.code === 'INVALID_ARGUMENT' ? 400 : error.code === 'UNAVAILABLE' ? 503 : 500;
+  const status =
+    error.code === 'NOT_FOUND'
+      ? 404
+      : error.code === 'INVALID_ARGUMENT'
+        ? 400
+        : error.code === 'UNAVAILABLE'
+          ? 503
+          : 500;
   if (status === 500) logger.error({ err: error }, 'a request failed');
   if (response.headersSent) response.destroy();
   else sendText(response, status, error.message);

@@ -15,14 +15,28 @@ export function runJson(record: RunRecord, api: RunApi): unknown {
 }
 
 export function runSummary(record: RunRecord, api: RunApi): unknown {
-  const { runId, status, reason, createdAt, updatedAt, bestModel, etaSeconds } = runJson(record, api) as Record<string, unknown>;
-  return { runId, status, reason, createdAt, updatedAt, bestModel, etaSeconds, name: record.config.name };
+  const { runId, status, reason, createdAt, updatedAt, bestModel, etaSeconds } = runJson(
+    record,
+    api,
+  ) as Record<string, unknown>;
+  return {
+    runId,
+    status,
+    reason,
+    createdAt,
+    updatedAt,
+    bestModel,
+    etaSeconds,
+    name: record.config.name,
+  };
 }
 
 export async function runDetails(driver: RunDriver, api: RunApi, bus: Bus): Promise<unknown> {
   return {
     run: runJson(driver.record, api),
-    training: Object.fromEntries(Object.entries(driver.metrics.curves()).map(([model, lines]) => [model, thin(lines)])),
+    training: Object.fromEntries(
+      Object.entries(driver.metrics.curves()).map(([model, lines]) => [model, thin(lines)]),
+    ),
     ...(await workers(bus)),
   };
 }
@@ -31,8 +45,12 @@ export async function runDetails(driver: RunDriver, api: RunApi, bus: Bus): Prom
 export async function workers(bus: Bus): Promise<{ workers: unknown[]; queues: unknown }> {
   try {
     const kv = bus.kv('workers');
-    const entries = await Promise.all((await kv.keys()).map(async (key) => ({ key, entry: await kv.get(key) })));
-    const list = entries.flatMap(({ key, entry }) => (entry ? [{ key, ...parseObject(entry.value) }] : []));
+    const entries = await Promise.all(
+      (await kv.keys()).map(async (key) => ({ key, entry: await kv.get(key) })),
+    );
+    const list = entries.flatMap(({ key, entry }) =>
+      entry ? [{ key, ...parseObject(entry.value) }] : [],
+    );
     return { workers: list, queues: await bus.queueDepths() };
   } catch {
     return { workers: [], queues: null };

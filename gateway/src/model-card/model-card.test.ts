@@ -13,12 +13,24 @@ const config = parseRunConfig(
     iterations: 2,
     train: { batch_size: 2048, gradient_accumulation: 64, learning_rate: 2e-5, warmup_steps: 200 },
     baselines: { sft: { steps: 100, warmup_steps: 0 } },
-    evaluation: { prompts: '/data/test.txt', metrics: [{ name: 'pick', kind: 'pickscore', model: '/judges/pick' }] },
+    evaluation: {
+      prompts: '/data/test.txt',
+      metrics: [{ name: 'pick', kind: 'pickscore', model: '/judges/pick' }],
+    },
   },
   'config',
 );
 const numbers = { median: 21, standard_error: 0.1, n: 500 };
-const base = { ...numbers, mean: 20.68, mean_low: 20.6, mean_high: 20.8, win_rate: 0.5, difference_low: 0, difference_high: 0, p_value: 1 };
+const base = {
+  ...numbers,
+  mean: 20.68,
+  mean_low: 20.6,
+  mean_high: 20.8,
+  win_rate: 0.5,
+  difference_low: 0,
+  difference_high: 0,
+  p_value: 1,
+};
 const spin = {
   ...numbers,
   mean: 21.4,
@@ -75,15 +87,23 @@ it('a model card has what the hub reads, base, data, objective, settings, scores
   expect(text).toContain('| β | 5000 |');
   expect(text).toContain('| learning rate | 0.00002, linear, 200 steps of warm-up |');
   expect(text).toContain('| base | 20.680 (20.600 to 20.800) | 21.000 |  | |  | 500 |');
-  expect(text).toContain('| **spin2** | 21.400 (21.300 to 21.500) | 21.000 | 72.0 % | 0.600 to 0.850 | 0.00020 | 500 |');
-  expect(text).toContain('Judge: pickscore; v1; 100 · cosine; preprocessing t; model.safetensors sha256:ab');
+  expect(text).toContain(
+    '| **spin2** | 21.400 (21.300 to 21.500) | 21.000 | 72.0 % | 0.600 to 0.850 | 0.00020 | 500 |',
+  );
+  expect(text).toContain(
+    'Judge: pickscore; v1; 100 · cosine; preprocessing t; model.safetensors sha256:ab',
+  );
   expect(text).toContain('DiffusionPipeline.from_pretrained("path/to/this/folder")');
   expect(text).toContain('- one caption was cut');
-  expect(text, "folders of the machine are nobody's business").not.toMatch(/\/home|\/data\/|\/judges/);
+  expect(text, "folders of the machine are nobody's business").not.toMatch(
+    /\/home|\/data\/|\/judges/,
+  );
 });
 
 it('a card of a U-Net alone says what to put it into; a baseline is called one; without judges it says so', () => {
-  expect(card({ whole: false })).toContain('DiffusionPipeline.from_pretrained("path/to/stable-diffusion-v1-5", unet=unet)');
+  expect(card({ whole: false })).toContain(
+    'DiffusionPipeline.from_pretrained("path/to/stable-diffusion-v1-5", unet=unet)',
+  );
   const sft = card({ model: 'sft', models: [], judges: {}, warnings: [] });
   expect(sft).toContain('fine-tuned on the images alone (SFT): a baseline');
   expect(sft).toContain('| steps | 100 |');

@@ -1,11 +1,17 @@
-/** README.md of an exported model, as the hub and diffusers have it: what it is, how it came about, what it scores, how to load it. */
+/**
+ * README.md of an exported model, as the hub and diffusers have it: what it is, how it came about,
+ * what it scores, how to load it.
+ */
 import { basename } from 'node:path';
 import { forIteration, trainingOf } from '../config/resolve.js';
 import { modelName } from '../config/model-path.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
 import { iterationOf, opponentOf, type RunPlan } from '../domain/plan.js';
 
-/** One model's numbers by one metric, as report.json has them; intervals are missing in what older versions left. */
+/**
+ * One model's numbers by one metric, as report.json has them; intervals are missing in what older
+ * versions left.
+ */
 export interface CardStatistics {
   mean: number;
   mean_low?: number | undefined;
@@ -90,7 +96,11 @@ function loading({ whole, resolution, config }: CardInput): string {
   const base = modelName(config.model);
   const variant = base.variant === undefined ? '' : `variant=${JSON.stringify(base.variant)}, `;
   const lines = whole
-    ? ['from diffusers import DiffusionPipeline', '', 'pipe = DiffusionPipeline.from_pretrained("path/to/this/folder")']
+    ? [
+        'from diffusers import DiffusionPipeline',
+        '',
+        'pipe = DiffusionPipeline.from_pretrained("path/to/this/folder")',
+      ]
     : [
         'from diffusers import DiffusionPipeline, UNet2DConditionModel',
         '',
@@ -100,9 +110,20 @@ function loading({ whole, resolution, config }: CardInput): string {
   const { steps, guidance_scale: guidance } = config.sampling;
   const call = `pipe("a caption", num_inference_steps=${steps}, guidance_scale=${guidance}, height=${resolution}, width=${resolution}).images[0]`;
   const spindle = whole
-    ? ['', 'Without Python: `npx spindle sample --model path/to/this/folder --prompt "a caption" --seed 1 --out image.png`.']
+    ? [
+        '',
+        'Without Python: `npx spindle sample --model path/to/this/folder --prompt "a caption" --seed 1 --out image.png`.',
+      ]
     : [];
-  return ['## How to load it', '', '```python', ...lines, `image = ${call}`, '```', ...spindle].join('\n');
+  return [
+    '## How to load it',
+    '',
+    '```python',
+    ...lines,
+    `image = ${call}`,
+    '```',
+    ...spindle,
+  ].join('\n');
 }
 
 function settings({ config, plan, model, resolution, runId }: CardInput): string {
@@ -111,7 +132,10 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
   const objective = config.objective;
   const base = modelName(config.model);
   const rows: [string, string][] = [
-    ['base model', base.variant === undefined ? base.name : `${base.name}, variant ${base.variant}`],
+    [
+      'base model',
+      base.variant === undefined ? base.name : `${base.name}, variant ${base.variant}`,
+    ],
     ['data', `${nameOf(config.data.path)}: ${plan.rows} images, ${resolution} × ${resolution}`],
     ...(k > 0
       ? ([
@@ -122,7 +146,10 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
       : []),
     ['steps', k > 1 ? `${train.steps} per iteration, ${k} iterations` : String(train.steps)],
     ['batch size', String(train.batch_size)],
-    ['learning rate', `${forIteration(train.learning_rate, Math.max(1, k))}, ${train.schedule}, ${train.warmup_steps} steps of warm-up`],
+    [
+      'learning rate',
+      `${forIteration(train.learning_rate, Math.max(1, k))}, ${train.schedule}, ${train.warmup_steps} steps of warm-up`,
+    ],
     [
       'AdamW',
       `β ${train.adam_beta1}, ${train.adam_beta2}; ε ${train.adam_epsilon}; weight decay ${train.weight_decay}; gradients clipped to ${train.max_grad_norm}`,
@@ -148,18 +175,23 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
 /** Reports of before have no corrected values. */
 function pText({ p_value: p, p_corrected: corrected }: CardStatistics): string {
   if (p === undefined) return '';
-  return corrected === undefined || corrected === p ? p.toPrecision(2) : `${p.toPrecision(2)} (corrected ${corrected.toPrecision(2)})`;
+  return corrected === undefined || corrected === p
+    ? p.toPrecision(2)
+    : `${p.toPrecision(2)} (corrected ${corrected.toPrecision(2)})`;
 }
 
 function scores({ models, judges, model, config, plan }: CardInput): string {
   const metrics = [...new Set(models.flatMap((one) => Object.keys(one.metrics)))];
-  if (metrics.length === 0) return '## Scores\n\nThe run had no judges: nothing is known of how this model compares.';
+  if (metrics.length === 0)
+    return '## Scores\n\nThe run had no judges: nothing is known of how this model compares.';
   const tables = metrics.flatMap((metric) => {
     const rows = models.flatMap(({ name, metrics: own }, position) => {
       const s = own[metric];
       if (s === undefined) return [];
       const interval =
-        s.mean_low === undefined || s.mean_high === undefined ? '' : ` (${s.mean_low.toFixed(3)} to ${s.mean_high.toFixed(3)})`;
+        s.mean_low === undefined || s.mean_high === undefined
+          ? ''
+          : ` (${s.mean_low.toFixed(3)} to ${s.mean_high.toFixed(3)})`;
       const versus =
         position === 0
           ? ' | |'

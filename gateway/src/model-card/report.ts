@@ -36,9 +36,13 @@ const reportSchema = z.object({
           preprocess: z.string(),
         })
         .transform(({ kind, files, variant, scale, preprocess }) =>
-          [`Judge: ${kind}`, variant, scale, `preprocessing ${preprocess}`, ...files.map((file) => `${file.name} ${file.digest}`)].join(
-            '; ',
-          ),
+          [
+            `Judge: ${kind}`,
+            variant,
+            scale,
+            `preprocessing ${preprocess}`,
+            ...files.map((file) => `${file.name} ${file.digest}`),
+          ].join('; '),
         ),
     )
     .default({}),
@@ -51,7 +55,11 @@ export function readCardReport(text: string, where: string): CardReport {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new SpindleError('INVALID_ARGUMENT', `${where}: expected JSON, got text that does not parse.`, { cause });
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${where}: expected JSON, got text that does not parse.`,
+      { cause },
+    );
   }
   return parseConfig(reportSchema, value, where);
 }

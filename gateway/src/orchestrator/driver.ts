@@ -1,6 +1,7 @@
 /**
- * Drives one run: every event goes through `dispatch`, one at a time: transition, write the state, carry out the commands.
- * The state is written before anything is done about it; after a crash the commands follow from the state alone.
+ * Drives one run: every event goes through `dispatch`, one at a time: transition, write the state,
+ * carry out the commands. The state is written before anything is done about it; after a crash the
+ * commands follow from the state alone.
  */
 import { EventEmitter } from 'node:events';
 import { ensureError, extractContext, inSpan, linkedAbort, SpindleError } from '@spindle/kit';
@@ -10,7 +11,12 @@ import type { RunConfig } from '../config/schema.js';
 import { planChange, replanned } from '../domain/replan.js';
 import { isFinal } from '../domain/state.js';
 import { transition, type RunEvent } from '../domain/machine.js';
-import { announcementsBetween, commandsBetween, type Announcement, type Command } from '../domain/work.js';
+import {
+  announcementsBetween,
+  commandsBetween,
+  type Announcement,
+  type Command,
+} from '../domain/work.js';
 import { evaluateModel, trainModel, writeReport, type TaskContext } from './tasks.js';
 import { announce } from './announce.js';
 import { buildJob, type RunTexts } from './jobs.js';
@@ -24,12 +30,19 @@ import { Reconciler } from './reconciler.js';
 import { ResultReader } from './results.js';
 import { loadTexts, roomWanted } from './texts.js';
 
-/** Training steps alone write the state at most this often; they are in metrics.jsonl and the trainer's checkpoint anyway. */
+/**
+ * Training steps alone write the state at most this often; they are in metrics.jsonl and the
+ * trainer's checkpoint anyway.
+ */
 const stepSaveMs = 1_000;
 const maxUnsent = 1_000;
 
 /** An event without its time: the driver's clock stamps it when its turn comes. */
-export type NewEvent = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, 'at'> : never) : never;
+export type NewEvent = RunEvent extends infer E
+  ? E extends RunEvent
+    ? Omit<E, 'at'>
+    : never
+  : never;
 
 export interface RunNews {
   record: RunRecord;
@@ -50,7 +63,10 @@ export class RunDriver {
   #record: RunRecord;
   #turn: Promise<unknown> = Promise.resolve();
   #texts: Promise<RunTexts> | null = null;
-  /** Commands are carried out only while this is set: not before the state has been compared with what lies in the store. */
+  /**
+   * Commands are carried out only while this is set: not before the state has been compared with
+   * what lies in the store.
+   */
   #live: AbortController | null = null;
   #news: Promise<void> = Promise.resolve();
   #unsent = 0;
@@ -77,13 +93,21 @@ export class RunDriver {
     this.#publisher = new JobPublisher({
       // Each job continues the run's trace, also after a restart.
       publish: (job, round, signal) =>
-        inSpan('dispatch job', { 'spindle.job': job.key }, () => bus.publishJob(job, round, { signal }), trace),
+        inSpan(
+          'dispatch job',
+          { 'spindle.job': job.key },
+          () => bus.publishJob(job, round, { signal }),
+          trace,
+        ),
       logger,
       signal: this.#stop.signal,
       round: () => this.#record.state.round,
-      build: async (stage, shard) => buildJob(this.#record, stage, shard, await this.texts(), this.#results),
+      build: async (stage, shard) =>
+        buildJob(this.#record, stage, shard, await this.texts(), this.#results),
       failed: ({ stage, shard }, error) =>
-        void this.#report(this.dispatch({ type: 'job-dead', stage, shard, reason: error.message, attempts: 0 })),
+        void this.#report(
+          this.dispatch({ type: 'job-dead', stage, shard, reason: error.message, attempts: 0 }),
+        ),
     });
     this.#reconciler = new Reconciler({
       bus,
@@ -102,7 +126,13 @@ export class RunDriver {
     records: RunRecords,
     onFenced: (error: Error) => void,
   ): Promise<RunDriver> {
-    return new RunDriver(record, await MetricsLog.open(records.directory(record.runId), record.state.createdAt), ports, records, onFenced);
+    return new RunDriver(
+      record,
+      await MetricsLog.open(records.directory(record.runId), record.state.createdAt),
+      ports,
+      records,
+      onFenced,
+    );
   }
 
   get record(): RunRecord {
@@ -138,14 +168,21 @@ export class RunDriver {
     return this.#serial(() => this.#apply({ ...event, at: Date.now() }));
   }
 
-  /** Takes on a changed config while the run stands still; what changed, in words. Refuses a change that a run cannot take on. */
+  /**
+   * Takes on a changed config while the run stands still; what changed, in words. Refuses a change
+   * that a run cannot take on.
+   */
   reconfigure(config: RunConfig): Promise<string[]> {
     return this.#serial(async () => {
       const before = this.#record;
       const changes = changesOnResume(before.config, config).map(differenceText);
       if (changes.length === 0) return changes;
       const plan = planChange(before.state.plan, config);
-      const state = replanned(before.state, plan, `resumed with changed settings: ${changes.join('; ')}`);
+      const state = replanned(
+        before.state,
+        plan,
+        `resumed with changed settings: ${changes.join('; ')}`,
+      );
       const record = { ...before, config, state, version: before.version + 1 };
       await this.#save(record);
       this.#record = record;
@@ -188,11 +225,14 @@ export class RunDriver {
     const record = { ...before, state, version: before.version + 1 };
     const commands = commandsBetween(before.state, state);
     const announcements = announcementsBetween(before.state, state);
-    const onlyStep = commands.length === 0 && announcements.every((news) => news.type === 'train-step');
-    if (onlyStep && event.type === 'train-step' && Date.now() - this.#savedAt < stepSaveMs) this.#dirty = true;
+    const onlyStep =
+      commands.length === 0 && announcements.every((news) => news.type === 'train-step');
+    if (onlyStep && event.type === 'train-step' && Date.now() - this.#savedAt < stepSaveMs)
+      this.#dirty = true;
     else await this.#save(record);
     this.#record = record;
-    if (before.state.bestModel !== state.bestModel) await pointBest(this.directory, state.bestModel).catch(() => undefined);
+    if (before.state.bestModel !== state.bestModel)
+      await pointBest(this.directory, state.bestModel).catch(() => undefined);
     if (this.#live) await this.#carryOut(commands);
     if (event.type === 'train-rolled-back') this.metrics.rewind(event.model, event.step);
     this.#announce(announcements);
@@ -220,11 +260,14 @@ export class RunDriver {
 
   #announce(announcements: Announcement[]): void {
     const record = this.#record;
-    for (const news of announcements) if (news.type === 'train-step') this.metrics.add(news.model, news.metrics);
+    for (const news of announcements)
+      if (news.type === 'train-step') this.metrics.add(news.model, news.metrics);
     // With no server to tell, old news is dropped; the state itself is never lost.
     if (announcements.length > 0 && this.#unsent < maxUnsent) {
       this.#unsent += 1;
-      this.#news = this.#news.then(() => this.#report(announce(this.#ports.bus, record, announcements))).finally(() => (this.#unsent -= 1));
+      this.#news = this.#news
+        .then(() => this.#report(announce(this.#ports.bus, record, announcements)))
+        .finally(() => (this.#unsent -= 1));
     }
     this.changes.emit('news', { record, announcements });
   }
@@ -234,10 +277,13 @@ export class RunDriver {
       switch (command.type) {
         case 'purge':
           this.#publisher.clear();
-          // Workers that already hold a job finish it; its result is kept and counts when the run is resumed.
+          // Workers that already hold a job finish it; its result is kept and counts when the run
+          // is resumed.
           await this.#ports.bus
             .purgeJobs(this.#record.runId)
-            .catch((error: unknown) => this.#ports.logger.warn({ err: error }, 'the queue could not be purged'));
+            .catch((error: unknown) =>
+              this.#ports.logger.warn({ err: error }, 'the queue could not be purged'),
+            );
           break;
         case 'publish':
           this.#publisher.add(command.stage, command.shards);
@@ -249,14 +295,17 @@ export class RunDriver {
           this.#tasks.get(`train-${command.model}`)?.abort.abort();
           break;
         case 'evaluate':
-          this.#launch(`evaluate-${command.model}`, (context) => evaluateModel(context, command.model));
+          this.#launch(`evaluate-${command.model}`, (context) =>
+            evaluateModel(context, command.model),
+          );
           break;
         case 'report':
           this.#launch('report', writeReport);
           break;
       }
     }
-    if (this.#record.state.status !== 'running') for (const { abort } of this.#tasks.values()) abort.abort();
+    if (this.#record.state.status !== 'running')
+      for (const { abort } of this.#tasks.values()) abort.abort();
   }
 
   /** Runs beside the event loop; a task of the same name that is still stopping goes first. */
@@ -278,7 +327,12 @@ export class RunDriver {
         tensorboard: this.metrics.tensorboard,
         dispatch: (event) => this.dispatch(event),
       };
-      await inSpan(name, { 'spindle.run': this.#record.runId }, () => task(context), extractContext(this.#record.trace));
+      await inSpan(
+        name,
+        { 'spindle.run': this.#record.runId },
+        () => task(context),
+        extractContext(this.#record.trace),
+      );
     };
     const done = run()
       .catch((thrown: unknown) => this.#taskFailed(name, thrown, linked.signal))
@@ -304,7 +358,8 @@ export class RunDriver {
   /** For work that nobody waits for. */
   async #report(work: Promise<unknown>): Promise<void> {
     await work.catch((error: unknown) => {
-      if (!this.#stop.signal.aborted) this.#ports.logger.warn({ err: error, run: this.#record.runId }, 'background work failed');
+      if (!this.#stop.signal.aborted)
+        this.#ports.logger.warn({ err: error, run: this.#record.runId }, 'background work failed');
     });
   }
 
@@ -313,10 +368,15 @@ export class RunDriver {
     const { plan, stages } = this.#record.state;
     const stage = `eval-sample-${model}`;
     const shard = Math.floor(index / plan.sampleShardSize);
-    if (!stages[stage]?.done.includes(shard)) throw new SpindleError('NOT_FOUND', `image ${index} of ${model} is not drawn yet.`);
+    if (!stages[stage]?.done.includes(shard))
+      throw new SpindleError('NOT_FOUND', `image ${index} of ${model} is not drawn yet.`);
     const { images } = await this.#results.sample(jobKey(this.#record.runId, stage, shard));
     const image = images[index - shard * plan.sampleShardSize];
-    if (!image) throw new SpindleError('DATA_LOSS', `result of ${stage} shard ${shard}: expected image ${index}, got none.`);
+    if (!image)
+      throw new SpindleError(
+        'DATA_LOSS',
+        `result of ${stage} shard ${shard}: expected image ${index}, got none.`,
+      );
     return this.#ports.store.localPath(image);
   }
 }

@@ -1,6 +1,11 @@
 /** Statistics and reports, by the evaluator service. */
 import { create } from '@bufbuild/protobuf';
-import { EvaluationItemSchema, ModelEvaluationSchema, type ModelEvaluation, type PromptItem } from '@spindle/proto';
+import {
+  EvaluationItemSchema,
+  ModelEvaluationSchema,
+  type ModelEvaluation,
+  type PromptItem,
+} from '@spindle/proto';
 import { delay, ensureError, type Logger } from '@spindle/kit';
 import { jobKey, modelNames } from '../domain/plan.js';
 import { stageOf } from '../domain/state.js';
@@ -18,18 +23,32 @@ export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvalu
     const judged = scored ? stageOf(record.state, `eval-score-${model}`) : drawn;
     if (drawn.status !== 'done' || judged.status !== 'done') return [];
     const shards = drawn.done.filter((shard) => judged.done.includes(shard));
-    const prompts: PromptItem[] = shards.flatMap((shard) => promptItems(record, stage, shard, texts.prompts));
+    const prompts: PromptItem[] = shards.flatMap((shard) =>
+      promptItems(record, stage, shard, texts.prompts),
+    );
     return create(ModelEvaluationSchema, {
       model,
       sampleKeys: shards.map((shard) => jobKey(record.runId, `eval-sample-${model}`, shard)),
-      scoreKeys: scored ? shards.map((shard) => jobKey(record.runId, `eval-score-${model}`, shard)) : [],
-      items: prompts.map((prompt) => create(EvaluationItemSchema, { prompt, category: texts.categories[prompt.index] ?? '' })),
+      scoreKeys: scored
+        ? shards.map((shard) => jobKey(record.runId, `eval-score-${model}`, shard))
+        : [],
+      items: prompts.map((prompt) =>
+        create(EvaluationItemSchema, { prompt, category: texts.categories[prompt.index] ?? '' }),
+      ),
     });
   });
 }
 
-/** Repeats a call while its service cannot be reached; other failures get three tries. Undefined when `signal` aborts. */
-export async function persist<T>(call: () => Promise<T>, signal: AbortSignal, logger: Logger, what: string): Promise<T | undefined> {
+/**
+ * Repeats a call while its service cannot be reached; other failures get three tries. Undefined
+ * when `signal` aborts.
+ */
+export async function persist<T>(
+  call: () => Promise<T>,
+  signal: AbortSignal,
+  logger: Logger,
+  what: string,
+): Promise<T | undefined> {
   for (let failures = 0, wait = 250; !signal.aborted; wait = Math.min(wait * 2, 5_000)) {
     try {
       return await call();

@@ -1,4 +1,7 @@
-/** artifacts/<run>/…: U-Nets that diffusers loads as they are, linked from the store so that they cost no space. */
+/**
+ * artifacts/<run>/…: U-Nets that diffusers loads as they are, linked from the store so that they
+ * cost no space.
+ */
 import { copyFile, link, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { ArtifactStore } from '@spindle/kit';
@@ -9,7 +12,9 @@ import { toRef } from './wire.js';
 /** "iterations/2/unet" for spin2, "baselines/sft/unet" for the baseline. */
 export function unetFolder(model: string): string {
   const iteration = iterationOf(model);
-  return iteration > 0 ? join('iterations', String(iteration), 'unet') : join('baselines', model, 'unet');
+  return iteration > 0
+    ? join('iterations', String(iteration), 'unet')
+    : join('baselines', model, 'unet');
 }
 
 /** Beside the U-Net's: "iterations/2/ema/unet". */
@@ -20,14 +25,23 @@ export function averageFolder(unet: string): string {
 /** diffusers' name for adapters, in the folder above the U-Net's. */
 export const adapterFile = 'pytorch_lora_weights.safetensors';
 
-export async function exportUnet(store: ArtifactStore, unet: StoredUnet, folder: string): Promise<void> {
+export async function exportUnet(
+  store: ArtifactStore,
+  unet: StoredUnet,
+  folder: string,
+): Promise<void> {
   await mkdir(folder, { recursive: true });
   await place(store, unet.config, join(folder, 'config.json'), 'copy');
   await place(store, unet.weights, join(folder, 'diffusion_pytorch_model.safetensors'), 'link');
   if (unet.adapter) await place(store, unet.adapter, join(dirname(folder), adapterFile), 'link');
 }
 
-async function place(store: ArtifactStore, blob: StoredBlob, target: string, how: 'link' | 'copy'): Promise<void> {
+async function place(
+  store: ArtifactStore,
+  blob: StoredBlob,
+  target: string,
+  how: 'link' | 'copy',
+): Promise<void> {
   const source = await store.localPath(toRef(blob));
   const temporary = `${target}.${process.pid}.part`;
   await rm(temporary, { force: true });

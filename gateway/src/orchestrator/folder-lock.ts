@@ -21,10 +21,18 @@ export interface FolderLock {
   release(): Promise<void>;
 }
 
-export async function lockFolder(root: string, who: 'gateway' | 'mesh' = 'gateway'): Promise<FolderLock> {
+export async function lockFolder(
+  root: string,
+  who: 'gateway' | 'mesh' = 'gateway',
+): Promise<FolderLock> {
   await mkdir(root, { recursive: true });
   const file = join(root, `${who}.lock`);
-  const own: Owner = { pid: process.pid, host: hostname(), started: await startTime(process.pid), since: new Date().toISOString() };
+  const own: Owner = {
+    pid: process.pid,
+    host: hostname(),
+    started: await startTime(process.pid),
+    since: new Date().toISOString(),
+  };
   for (let attempt = 0; ; attempt++) {
     try {
       await writeFile(file, JSON.stringify(own), { flag: 'wx' });

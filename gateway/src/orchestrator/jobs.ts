@@ -55,11 +55,18 @@ export function kindOfStage(kind: StageKind): JobKind | undefined {
 
 export function stageNamed(record: RunRecord, name: string): Stage {
   const stage = stagesOf(record.state.plan).find((candidate) => candidate.name === name);
-  if (!stage) throw new SpindleError('INTERNAL', `run "${record.runId}": no stage is named "${name}".`);
+  if (!stage)
+    throw new SpindleError('INTERNAL', `run "${record.runId}": no stage is named "${name}".`);
   return stage;
 }
 
-export async function buildJob(record: RunRecord, name: string, shard: number, texts: RunTexts, results: ResultReader): Promise<Job> {
+export async function buildJob(
+  record: RunRecord,
+  name: string,
+  shard: number,
+  texts: RunTexts,
+  results: ResultReader,
+): Promise<Job> {
   const { config, runId } = record;
   const stage = stageNamed(record, name);
   const key = jobKey(runId, name, shard);
@@ -85,10 +92,16 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
       const value = create(SampleJobSchema, {
         unet: drawingRef(record, stage.model),
         pipelinePath: config.model,
-        sampling: samplingSettings(evaluating ? evaluationSampling(config) : config.sampling, record.resolution),
-        items: evaluating ? promptItems(record, stage, shard, texts.prompts) : await captionItems(record, stage, shard, texts, results),
+        sampling: samplingSettings(
+          evaluating ? evaluationSampling(config) : config.sampling,
+          record.resolution,
+        ),
+        items: evaluating
+          ? promptItems(record, stage, shard, texts.prompts)
+          : await captionItems(record, stage, shard, texts, results),
         wantLatents: !evaluating,
-        ...(!evaluating && config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
+        ...(!evaluating &&
+          config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
         wantImages: evaluating,
         precision,
       });
@@ -99,11 +112,16 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
       const images = (await results.sample(sampleKey)).images;
       const items = promptItems(record, stage, shard, texts.prompts);
       if (images.length !== items.length) {
-        throw new SpindleError('DATA_LOSS', `result ${sampleKey}: images: expected ${items.length}, got ${images.length}.`);
+        throw new SpindleError(
+          'DATA_LOSS',
+          `result ${sampleKey}: images: expected ${items.length}, got ${images.length}.`,
+        );
       }
       const value = create(ScoreJobSchema, {
         metrics: metricSpecs(config),
-        items: items.map((prompt, i) => create(ScoreItemSchema, { prompt, ...(images[i] && { image: images[i] }) })),
+        items: items.map((prompt, i) =>
+          create(ScoreItemSchema, { prompt, ...(images[i] && { image: images[i] }) }),
+        ),
       });
       return create(JobSchema, { key, runId, work: { case: 'score', value } });
     }
@@ -115,28 +133,60 @@ export async function buildJob(record: RunRecord, name: string, shard: number, t
 }
 
 /** Images of a shard of an evaluation; `prompts` are all of the run's. */
-export function promptItems(record: RunRecord, stage: Stage, shard: number, prompts: readonly string[]): PromptItem[] {
+export function promptItems(
+  record: RunRecord,
+  stage: Stage,
+  shard: number,
+  prompts: readonly string[],
+): PromptItem[] {
   const items = shardItems(record.state.plan, stage, shard, new Set());
-  return items.map(({ index, seed }) => create(PromptItemSchema, { index, seed, prompt: prompts[index] ?? '' }));
-}
-
-/** Images that the opponent draws for a shard of the training rows. */
-async function captionItems(record: RunRecord, stage: Stage, shard: number, texts: RunTexts, results: ResultReader): Promise<PromptItem[]> {
-  const { plan, rejected } = record.state;
-  const { start, count } = shardRange(plan, stage, shard);
-  const captions = await texts.captions(start, count);
-  const sizes = record.config.data.buckets ? await rowSizes(record, start, count, results) : new Map<number, ImageSize>();
-  return shardItems(plan, stage, shard, new Set(rejected)).map(({ index, seed }) =>
-    create(PromptItemSchema, { index, seed, prompt: captions[index - start] ?? '', ...sizes.get(index) }),
+  return items.map(({ index, seed }) =>
+    create(PromptItemSchema, { index, seed, prompt: prompts[index] ?? '' }),
   );
 }
 
-/** What encoding made of the images of rows [start, start + count): what is drawn against an image has its size. */
-async function rowSizes(record: RunRecord, start: number, count: number, results: ResultReader): Promise<Map<number, ImageSize>> {
+/** Images that the opponent draws for a shard of the training rows. */
+async function captionItems(
+  record: RunRecord,
+  stage: Stage,
+  shard: number,
+  texts: RunTexts,
+  results: ResultReader,
+): Promise<PromptItem[]> {
+  const { plan, rejected } = record.state;
+  const { start, count } = shardRange(plan, stage, shard);
+  const captions = await texts.captions(start, count);
+  const sizes = record.config.data.buckets
+    ? await rowSizes(record, start, count, results)
+    : new Map<number, ImageSize>();
+  return shardItems(plan, stage, shard, new Set(rejected)).map(({ index, seed }) =>
+    create(PromptItemSchema, {
+      index,
+      seed,
+      prompt: captions[index - start] ?? '',
+      ...sizes.get(index),
+    }),
+  );
+}
+
+/**
+ * What encoding made of the images of rows [start, start + count): what is drawn against an image
+ * has its size.
+ */
+async function rowSizes(
+  record: RunRecord,
+  start: number,
+  count: number,
+  results: ResultReader,
+): Promise<Map<number, ImageSize>> {
   const { encodeShardSize } = record.state.plan;
   const encoded = new Set(stageOf(record.state, 'encode').done);
   const sizes = new Map<number, ImageSize>();
-  for (let shard = Math.floor(start / encodeShardSize); shard * encodeShardSize < start + count; shard++) {
+  for (
+    let shard = Math.floor(start / encodeShardSize);
+    shard * encodeShardSize < start + count;
+    shard++
+  ) {
     if (!encoded.has(shard)) continue;
     const result = await results.encode(jobKey(record.runId, 'encode', shard));
     for (const { index, height, width } of result.sizes) sizes.set(index, { height, width });
@@ -145,37 +195,62 @@ async function rowSizes(record: RunRecord, start: number, count: number, results
 }
 
 /** The sizes of a config's buckets; none without. */
-export function bucketSizes(buckets: RunConfig['data']['buckets'], resolution: number): ImageSize[] {
-  return buckets ? bucketTable(resolution, { step: buckets.step, maxRatio: buckets.max_ratio }) : [];
+export function bucketSizes(
+  buckets: RunConfig['data']['buckets'],
+  resolution: number,
+): ImageSize[] {
+  return buckets
+    ? bucketTable(resolution, { step: buckets.step, maxRatio: buckets.max_ratio })
+    : [];
 }
 
-/** The U-Net of a model of this run: the pipeline's own for the base, else the two blobs that training left. */
+/**
+ * The U-Net of a model of this run: the pipeline's own for the base, else the two blobs that
+ * training left.
+ */
 export function unetRef(record: RunRecord, model: string): UnetRef {
-  if (model === 'base') return create(UnetRefSchema, { name: 'base', path: join(record.config.model, 'unet') });
+  if (model === 'base')
+    return create(UnetRefSchema, { name: 'base', path: join(record.config.model, 'unet') });
   const unet = storedUnet(record, model);
-  return create(UnetRefSchema, { name: model, config: toRef(unet.config), weights: toRef(unet.weights) });
+  return create(UnetRefSchema, {
+    name: model,
+    config: toRef(unet.config),
+    weights: toRef(unet.weights),
+  });
 }
 
 /** What training left of a model; `ema<k>` is the moving average of `spin<k>`. */
 export function storedUnet(record: RunRecord, model: string): StoredUnet {
   const training = record.state.training[trainedAs(model)];
   const unet = trainedAs(model) === model ? training?.unet : training?.average;
-  if (!unet) throw new SpindleError('INTERNAL', `run "${record.runId}": model "${model}" is not trained yet.`);
+  if (!unet)
+    throw new SpindleError(
+      'INTERNAL',
+      `run "${record.runId}": model "${model}" is not trained yet.`,
+    );
   return unet;
 }
 
-/** Who draws the images of a model: the moving average of its weights where the config asks for that. */
+/**
+ * Who draws the images of a model: the moving average of its weights where the config asks for
+ * that.
+ */
 function drawingRef(record: RunRecord, model: string): UnetRef {
   const average = record.config.sampling.ema ? record.state.training[model]?.average : undefined;
   return average
-    ? create(UnetRefSchema, { name: model, config: toRef(average.config), weights: toRef(average.weights) })
+    ? create(UnetRefSchema, {
+        name: model,
+        config: toRef(average.config),
+        weights: toRef(average.weights),
+      })
     : unetRef(record, model);
 }
 
 export function samplingSettings(sampling: SamplingConfig, resolution: number): SamplingSettings {
   return create(SamplingSettingsSchema, {
     scheduler: sampling.scheduler ?? '',
-    schedulerOverridesJson: Object.keys(sampling.overrides).length > 0 ? JSON.stringify(sampling.overrides) : '',
+    schedulerOverridesJson:
+      Object.keys(sampling.overrides).length > 0 ? JSON.stringify(sampling.overrides) : '',
     steps: sampling.steps,
     guidanceScale: sampling.guidance_scale,
     eta: sampling.eta,

@@ -22,7 +22,9 @@ const columns = [
   'seconds',
 ] as const satisfies readonly (keyof MetricsLine)[];
 
-const header = columns.map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)).join(',');
+const header = columns
+  .map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`))
+  .join(',');
 
 /** Empty where there is no finite number. */
 export function csvLine(line: MetricsLine): string {

@@ -35,9 +35,13 @@ it('keeps what could not be written, and writes it with the next line', async ()
   await mkdir(directory);
   log.add('spin1', metrics(2));
   await log.flush();
-  const lines = (await readFile(join(directory, 'metrics.jsonl'), 'utf8')).split('\n').filter((line) => line !== '');
+  const lines = (await readFile(join(directory, 'metrics.jsonl'), 'utf8'))
+    .split('\n')
+    .filter((line) => line !== '');
   expect(lines.map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([1, 2]);
-  expect((await MetricsLog.open(directory, createdAt)).curves()['spin1']?.map(({ step }) => step)).toEqual([1, 2]);
+  expect(
+    (await MetricsLog.open(directory, createdAt)).curves()['spin1']?.map(({ step }) => step),
+  ).toEqual([1, 2]);
 });
 
 it('writes the same lines as a table and as events, and goes on after a restart', async () => {
@@ -59,7 +63,11 @@ it('writes the same lines as a table and as events, and goes on after a restart'
     '',
   ]);
   const events = async (model: string) =>
-    readRecords(await readFile(join(directory, 'tensorboard', model, 'events.out.tfevents.1700000000.spindle')))
+    readRecords(
+      await readFile(
+        join(directory, 'tensorboard', model, 'events.out.tfevents.1700000000.spindle'),
+      ),
+    )
       .records.slice(1)
       .map((event) => readEvent(event).step);
   expect([await events('spin1'), await events('spin2')]).toEqual([[1, 2], [1]]);
@@ -74,13 +82,14 @@ it('has the later numbers of steps that a rollback took again, in every table', 
   expect(log.curves()['spin1']?.map(({ step }) => step)).toEqual([1]);
   log.add('spin1', { ...metrics(2), loss: 0.25 });
   await log.flush();
-  expect((await readFile(join(directory, 'metrics.csv'), 'utf8')).split('\n').map((line) => line.split(',').slice(0, 3).join())).toEqual([
-    'model,step,loss',
-    'spin1,1,0.5',
-    'spin1,2,0.25',
-    '',
-  ]);
-  const { records } = readRecords(await readFile(join(directory, 'tensorboard/spin1/events.out.tfevents.1700000000.spindle')));
+  expect(
+    (await readFile(join(directory, 'metrics.csv'), 'utf8'))
+      .split('\n')
+      .map((line) => line.split(',').slice(0, 3).join()),
+  ).toEqual(['model,step,loss', 'spin1,1,0.5', 'spin1,2,0.25', '']);
+  const { records } = readRecords(
+    await readFile(join(directory, 'tensorboard/spin1/events.out.tfevents.1700000000.spindle')),
+  );
   expect(records.slice(-2).map(readEvent)).toEqual([
     { step: 2, restart: true },
     { step: 2, restart: false },
@@ -89,8 +98,14 @@ it('has the later numbers of steps that a rollback took again, in every table', 
   const again = await MetricsLog.open(directory, createdAt);
   again.add('spin1', { ...metrics(3), loss: 0.125 });
   await again.flush();
-  expect((await readFile(join(directory, 'metrics.jsonl'), 'utf8')).trim().split('\n')).toHaveLength(3);
-  expect((await MetricsLog.open(directory, createdAt)).curves()['spin1']?.map(({ step, loss }) => [step, loss])).toEqual([
+  expect(
+    (await readFile(join(directory, 'metrics.jsonl'), 'utf8')).trim().split('\n'),
+  ).toHaveLength(3);
+  expect(
+    (await MetricsLog.open(directory, createdAt))
+      .curves()
+      ['spin1']?.map(({ step, loss }) => [step, loss]),
+  ).toEqual([
     [1, 0.5],
     [2, 0.25],
     [3, 0.125],

@@ -1,6 +1,6 @@
 /**
- * artifacts/<run>/metrics.jsonl: one line per optimiser step, for plots here and for any other tool; beside it the same as metrics.csv and
- * as TensorBoard's events.
+ * artifacts/<run>/metrics.jsonl: one line per optimiser step, for plots here and for any other
+ * tool; beside it the same as metrics.csv and as TensorBoard's events.
  */
 import { appendFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,13 +15,18 @@ export class MetricsLog {
   readonly tensorboard: TensorboardLog;
   readonly #directory: string;
   readonly #file: string;
-  /** Per model, by step. Training that resumes from a checkpoint repeats steps with the same values. */
+  /**
+   * Per model, by step. Training that resumes from a checkpoint repeats steps with the same values.
+   */
   readonly #lines = new Map<string, Map<number, MetricsLine>>();
   #pending = '';
   #writing: Promise<void> = Promise.resolve();
   /** Opened by the first new line. */
   #csv: MetricsCsv | undefined;
-  /** By model: at first all lines, since what the other files have is known only once they are opened. */
+  /**
+   * By model: at first all lines, since what the other files have is known only once they are
+   * opened.
+   */
   readonly #unmirrored = new Map<string, MetricsLine[]>();
 
   private constructor(directory: string, createdAt: number) {
@@ -38,7 +43,8 @@ export class MetricsLog {
       try {
         if (line !== '') log.#remember(JSON.parse(line) as MetricsLine);
       } catch {
-        // The last line may be torn by a crash; training repeats that step or it is lost to the plot only.
+        // The last line may be torn by a crash; training repeats that step or it is lost to the
+        // plot only.
       }
     }
     if (text !== '' && !text.endsWith('\n')) log.#pending = '\n';
@@ -58,7 +64,8 @@ export class MetricsLog {
         await appendFile(this.#file, text);
         await this.#mirror(model);
       } catch {
-        // A full disk must not cost the run: the lines go with the next ones, after what may be a torn one.
+        // A full disk must not cost the run: the lines go with the next ones, after what may be a
+        // torn one.
         this.#pending = `\n${text}${this.#pending}`;
       }
     });
@@ -68,7 +75,8 @@ export class MetricsLog {
   rewind(model: string, step: number): void {
     const lines = this.#lines.get(model);
     for (const late of [...(lines?.keys() ?? [])]) if (late > step) lines?.delete(late);
-    // Lines and table are written anew, so that who opens them next knows no other numbers. TensorBoard's files are only ever added to.
+    // Lines and table are written anew, so that who opens them next knows no other numbers.
+    // TensorBoard's files are only ever added to.
     this.#writing = this.#writing.then(async () => {
       await this.#rewrite().catch(() => undefined);
       await rm(join(this.#directory, metricsCsv), { force: true }).catch(() => undefined);
@@ -90,7 +98,10 @@ export class MetricsLog {
     await this.tensorboard.flush();
   }
 
-  /** Everything known of `model` that is not in the other files yet; they may lag behind, and are made whole again at the next opening. */
+  /**
+   * Everything known of `model` that is not in the other files yet; they may lag behind, and are
+   * made whole again at the next opening.
+   */
   async #mirror(model: string): Promise<void> {
     const lines = this.#unmirrored.get(model) ?? [];
     this.#unmirrored.delete(model);
@@ -105,7 +116,12 @@ export class MetricsLog {
   }
 
   curves(): Record<string, MetricsLine[]> {
-    return Object.fromEntries([...this.#lines].map(([model, lines]) => [model, [...lines.values()].sort((a, b) => a.step - b.step)]));
+    return Object.fromEntries(
+      [...this.#lines].map(([model, lines]) => [
+        model,
+        [...lines.values()].sort((a, b) => a.step - b.step),
+      ]),
+    );
   }
 
   #remember(line: MetricsLine): void {

@@ -1,6 +1,7 @@
 /**
- * All runs of an artifacts folder. One gateway drives at a time: it holds the "gateway" lease, and the folder's lock.
- * When the lease is lost, every driver is put down and taken up again from the stored state once the lease is back.
+ * All runs of an artifacts folder. One gateway drives at a time: it holds the "gateway" lease, and
+ * the folder's lock. When the lease is lost, every driver is put down and taken up again from the
+ * stored state once the lease is back.
  */
 import { EventEmitter } from 'node:events';
 import { Lease, linkedAbort, SpindleError, delay } from '@spindle/kit';
@@ -38,7 +39,9 @@ export class Orchestrator {
   /** Resolves when runs are loaded and driven. Refuses a folder that another live gateway uses. */
   async start(): Promise<void> {
     this.#lock = await lockFolder(this.#options.root);
-    const ready = new Promise<void>((resolve, reject) => this.#ready.once('ready', (error) => (error ? reject(error) : resolve())));
+    const ready = new Promise<void>((resolve, reject) =>
+      this.#ready.once('ready', (error) => (error ? reject(error) : resolve())),
+    );
     this.#loop = this.#lead();
     await ready;
   }
@@ -56,15 +59,20 @@ export class Orchestrator {
       const term = new AbortController();
       const linked = linkedAbort(this.#stop.signal, term.signal);
       try {
-        lease = await Lease.acquire(bus.kv('leases'), 'gateway', owner, { ttlMs: leaseTtlMs, signal: linked.signal });
+        lease = await Lease.acquire(bus.kv('leases'), 'gateway', owner, {
+          ttlMs: leaseTtlMs,
+          signal: linked.signal,
+        });
         lease.lost.addEventListener('abort', () => term.abort());
         await this.#load(() => term.abort());
         this.#isReady = true;
         this.#ready.emit('ready');
         await aborted(linked.signal);
-        if (!this.#stop.signal.aborted) logger.warn('the lease was lost; runs are taken up again once it is back');
+        if (!this.#stop.signal.aborted)
+          logger.warn('the lease was lost; runs are taken up again once it is back');
       } catch (error) {
-        if (!this.#stop.signal.aborted) logger.error({ err: error }, 'the runs could not be taken up; trying again');
+        if (!this.#stop.signal.aborted)
+          logger.error({ err: error }, 'the runs could not be taken up; trying again');
       } finally {
         this.#isReady = false;
         await Promise.all([...this.#drivers.values()].map((driver) => driver.stop()));
@@ -74,7 +82,10 @@ export class Orchestrator {
       }
       if (!this.#stop.signal.aborted) await delay(500, this.#stop.signal).catch(() => undefined);
     }
-    this.#ready.emit('ready', new SpindleError('CANCELLED', 'the gateway was stopped before it held the lease.'));
+    this.#ready.emit(
+      'ready',
+      new SpindleError('CANCELLED', 'the gateway was stopped before it held the lease.'),
+    );
   }
 
   async #load(fenced: () => void): Promise<void> {
@@ -92,9 +103,12 @@ export class Orchestrator {
     driver.changes.on('news', (news) => {
       this.news.emit('news', news);
       const freed =
-        news.announcements.some((announcement) => announcement.type === 'run-changed') && news.record.state.status !== 'running';
+        news.announcements.some((announcement) => announcement.type === 'run-changed') &&
+        news.record.state.status !== 'running';
       if (freed)
-        void this.#startNext().catch((error: unknown) => this.#options.logger.error({ err: error }, 'the next run could not be started'));
+        void this.#startNext().catch((error: unknown) =>
+          this.#options.logger.error({ err: error }, 'the next run could not be started'),
+        );
     });
     this.#drivers.set(record.runId, driver);
     return driver;
@@ -111,7 +125,10 @@ export class Orchestrator {
   async create(record: RunRecord): Promise<RunRecord> {
     this.#requireReady();
     if (this.#drivers.has(record.runId)) {
-      throw new SpindleError('ALREADY_EXISTS', `run_id: expected an id that is not in use, got "${record.runId}".`);
+      throw new SpindleError(
+        'ALREADY_EXISTS',
+        `run_id: expected an id that is not in use, got "${record.runId}".`,
+      );
     }
     await this.#records.create(record);
     const driver = await this.#adopt(record, () => undefined);
@@ -136,7 +153,9 @@ export class Orchestrator {
   /** Newest first. */
   list(): RunDriver[] {
     return [...this.#drivers.values()].sort(
-      (a, b) => b.record.state.createdAt - a.record.state.createdAt || (a.record.runId < b.record.runId ? 1 : -1),
+      (a, b) =>
+        b.record.state.createdAt - a.record.state.createdAt ||
+        (a.record.runId < b.record.runId ? 1 : -1),
     );
   }
 
@@ -147,7 +166,10 @@ export class Orchestrator {
   }
 
   /** With a config, its changes are taken on first; `changes` says which. */
-  async resume(runId: string, config: RunConfig | null = null): Promise<{ record: RunRecord; changes: string[] }> {
+  async resume(
+    runId: string,
+    config: RunConfig | null = null,
+  ): Promise<{ record: RunRecord; changes: string[] }> {
     const driver = this.get(runId);
     const { status } = driver.record.state;
     if (status !== 'paused' && status !== 'failed') throw refuse(driver.record, 'resume');
@@ -188,7 +210,8 @@ export class Orchestrator {
   }
 
   #requireReady(): void {
-    if (!this.#isReady) throw new SpindleError('UNAVAILABLE', 'this gateway does not hold the lease yet; try again.');
+    if (!this.#isReady)
+      throw new SpindleError('UNAVAILABLE', 'this gateway does not hold the lease yet; try again.');
   }
 }
 
@@ -206,5 +229,7 @@ function refuse(record: RunRecord, verb: string): SpindleError {
 
 async function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
-  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+  await new Promise<void>((resolve) =>
+    signal.addEventListener('abort', () => resolve(), { once: true }),
+  );
 }

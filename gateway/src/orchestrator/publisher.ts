@@ -1,4 +1,7 @@
-/** Puts jobs on the queue in the background: publishing waits while the queue is full, and nothing else may wait for that. */
+/**
+ * Puts jobs on the queue in the background: publishing waits while the queue is full, and nothing
+ * else may wait for that.
+ */
 import { delay, ensureError, type Logger } from '@spindle/kit';
 import type { Job } from '@spindle/proto';
 

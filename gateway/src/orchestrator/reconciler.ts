@@ -1,6 +1,6 @@
 /**
- * Keeps a run's state in step with the truth: committed results, dead letters, and what the queue holds. Events only say when to
- * look, so a lost event costs time and a repeated one nothing.
+ * Keeps a run's state in step with the truth: committed results, dead letters, and what the queue
+ * holds. Events only say when to look, so a lost event costs time and a repeated one nothing.
  */
 import { delay, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
 import type { JobKind } from '@spindle/proto';
@@ -68,9 +68,11 @@ export class Reconciler {
     for await (const { event } of bus.events(record().runId, { signal })) {
       try {
         if (event.fact.case === 'jobDone') await this.#take(event.fact.value.key);
-        else if (event.fact.case === 'jobFailed' && event.fact.value.dead) await this.#takeDeadLetters();
+        else if (event.fact.case === 'jobFailed' && event.fact.value.dead)
+          await this.#takeDeadLetters();
       } catch (error) {
-        if (!signal.aborted) logger.warn({ err: error }, 'an event could not be taken in; the next comparison will');
+        if (!signal.aborted)
+          logger.warn({ err: error }, 'an event could not be taken in; the next comparison will');
       }
       if (this.#ended) return;
     }
@@ -90,10 +92,19 @@ export class Reconciler {
   async #take(key: string): Promise<void> {
     const { results, record, dispatch } = this.#options;
     const job = parseJobKey(key);
-    const stage = job && job.runId === record().runId ? stagesOf(record().state.plan).find((s) => s.name === job.stage) : undefined;
+    const stage =
+      job && job.runId === record().runId
+        ? stagesOf(record().state.plan).find((s) => s.name === job.stage)
+        : undefined;
     if (!job || !stage || job.shard >= stage.shards || !kindOfStage(stage.kind)) return;
     const known = record().state.stages[stage.name];
-    if (!known || known.done.includes(job.shard) || known.status === 'done' || known.status === 'skipped') return;
+    if (
+      !known ||
+      known.done.includes(job.shard) ||
+      known.status === 'done' ||
+      known.status === 'skipped'
+    )
+      return;
     const result = await results.get(key);
     if (!result) return;
     const encoded = result.result.case === 'encode' ? result.result.value : null;
@@ -101,7 +112,8 @@ export class Reconciler {
     // Named first: losing them may end the run, which then takes no more warnings.
     for (const row of rejected) {
       const named = record().state.warnings.filter((warning) => warning.includes(leftOut)).length;
-      if (named < maxNamedRows) await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
+      if (named < maxNamedRows)
+        await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
     }
     await dispatch({
       type: 'job-done',
@@ -119,21 +131,44 @@ export class Reconciler {
       const count = (seen.get(letter.key) ?? 0) + 1;
       seen.set(letter.key, count);
       const job = parseJobKey(letter.key);
-      if (!job || count <= (record().state.forgiven[letter.key] ?? 0) || !record().state.stages[job.stage]) continue;
-      // Nothing is wrong with the job: it is queued again once a person has made room and resumed the run.
+      if (
+        !job ||
+        count <= (record().state.forgiven[letter.key] ?? 0) ||
+        !record().state.stages[job.stage]
+      )
+        continue;
+      // Nothing is wrong with the job: it is queued again once a person has made room and resumed
+      // the run.
       const { key, code, reason, attempts } = letter;
-      if (code === 'RESOURCE_EXHAUSTED') await dispatch({ type: 'pause', reason: roomWanted(job.stage, reason), letter: { key, count } });
-      else await dispatch({ type: 'job-dead', stage: job.stage, shard: job.shard, reason, attempts, letter: { key, count } });
+      if (code === 'RESOURCE_EXHAUSTED')
+        await dispatch({
+          type: 'pause',
+          reason: roomWanted(job.stage, reason),
+          letter: { key, count },
+        });
+      else
+        await dispatch({
+          type: 'job-dead',
+          stage: job.stage,
+          shard: job.shard,
+          reason,
+          attempts,
+          letter: { key, count },
+        });
     }
   }
 
   async deadLetterCounts(): Promise<Record<string, number>> {
     const counts: Record<string, number> = {};
-    for (const { key } of await this.#options.bus.deadLetters(this.#options.record().runId)) counts[key] = (counts[key] ?? 0) + 1;
+    for (const { key } of await this.#options.bus.deadLetters(this.#options.record().runId))
+      counts[key] = (counts[key] ?? 0) + 1;
     return counts;
   }
 
-  /** Jobs are lost when a queue holds none of its kind although some are outstanding, twice in a row with nothing done in between. */
+  /**
+   * Jobs are lost when a queue holds none of its kind although some are outstanding, twice in a row
+   * with nothing done in between.
+   */
   async #checkQueue(): Promise<void> {
     const { bus, record, publishing, dispatch, logger } = this.#options;
     const waiting = this.#outstanding();
@@ -142,10 +177,15 @@ export class Reconciler {
       return;
     }
     const depths = await bus.queueDepths();
-    const missing = [...waiting].filter(([kind]) => depths[kind].pending + depths[kind].inFlight === 0).flatMap(([, keys]) => keys);
+    const missing = [...waiting]
+      .filter(([kind]) => depths[kind].pending + depths[kind].inFlight === 0)
+      .flatMap(([, keys]) => keys);
     const suspected = missing.length > 0 ? missing.join(' ') : null;
     if (suspected !== null && suspected === this.#suspected) {
-      logger.warn({ run: record().runId, jobs: missing.length }, 'jobs are gone from the queue; they are published again');
+      logger.warn(
+        { run: record().runId, jobs: missing.length },
+        'jobs are gone from the queue; they are published again',
+      );
       await bus.provision();
       await dispatch({ type: 'jobs-lost' });
       this.#suspected = null;
@@ -160,7 +200,10 @@ export class Reconciler {
     for (const [name, shards] of workOf(record.state).jobs) {
       const kind = kindOfStage(stageNamed(record, name).kind);
       if (!kind) continue;
-      byKind.set(kind, [...(byKind.get(kind) ?? []), ...shards.map((shard) => jobKey(record.runId, name, shard))]);
+      byKind.set(kind, [
+        ...(byKind.get(kind) ?? []),
+        ...shards.map((shard) => jobKey(record.runId, name, shard)),
+      ]);
     }
     return byKind;
   }

@@ -1,4 +1,7 @@
-/** A run as it is stored: the state machine's state and everything that never changes after creation. */
+/**
+ * A run as it is stored: the state machine's state and everything that never changes after
+ * creation.
+ */
 import { SpindleError } from '@spindle/kit';
 import type { RunConfig } from '../config/schema.js';
 import { stateSchemaVersion, type RunState, type StoredBlob } from '../domain/state.js';
@@ -29,9 +32,16 @@ export function parseRecord(json: string, where: string): RunRecord {
   try {
     value = JSON.parse(json);
   } catch (cause) {
-    throw new SpindleError('DATA_LOSS', `${where}: expected a run record in JSON, got ${json.length} bytes that do not parse.`, { cause });
+    throw new SpindleError(
+      'DATA_LOSS',
+      `${where}: expected a run record in JSON, got ${json.length} bytes that do not parse.`,
+      { cause },
+    );
   }
-  const version = typeof value === 'object' && value !== null && 'schemaVersion' in value ? value.schemaVersion : undefined;
+  const version =
+    typeof value === 'object' && value !== null && 'schemaVersion' in value
+      ? value.schemaVersion
+      : undefined;
   if (version !== stateSchemaVersion) {
     throw new SpindleError(
       'FAILED_PRECONDITION',

@@ -8,8 +8,14 @@ import { RunRecords } from './records.js';
 
 it('leaves no folder behind when a run cannot be stored', async () => {
   const root = mkdtempSync(join(tmpdir(), 'spindle-records-'));
-  const kv = { create: () => Promise.reject(new SpindleError('UNAVAILABLE', 'NATS is away')) } as unknown as KvStore;
-  const records = new RunRecords(kv, root, createLogger('test', { level: 'silent', pretty: false }));
+  const kv = {
+    create: () => Promise.reject(new SpindleError('UNAVAILABLE', 'NATS is away')),
+  } as unknown as KvStore;
+  const records = new RunRecords(
+    kv,
+    root,
+    createLogger('test', { level: 'silent', pretty: false }),
+  );
   const record = { runId: 'r1', config: {} } as unknown as RunRecord;
   await expect(records.create(record)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
   expect(existsSync(records.directory('r1'))).toBe(false);

@@ -1,10 +1,17 @@
 /**
- * Where records live: the KV bucket (compare-and-set, so that a gateway that lost its lease cannot overwrite its successor)
- * and artifacts/<run>/run.json, from which a wiped bucket is rebuilt. The newer copy wins.
+ * Where records live: the KV bucket (compare-and-set, so that a gateway that lost its lease cannot
+ * overwrite its successor) and artifacts/<run>/run.json, from which a wiped bucket is rebuilt. The
+ * newer copy wins.
  */
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ensureError, SpindleError, writeFileAtomic, type KvStore, type Logger } from '@spindle/kit';
+import {
+  ensureError,
+  SpindleError,
+  writeFileAtomic,
+  type KvStore,
+  type Logger,
+} from '@spindle/kit';
 import { parseRecord, serializeRecord, type RunRecord } from './record.js';
 
 export class RunRecords {
@@ -52,17 +59,30 @@ export class RunRecords {
     }
   }
 
-  /** Either the run is stored as a whole, or nothing is. Refuses a folder that is there already: it may hold anything. */
+  /**
+   * Either the run is stored as a whole, or nothing is. Refuses a folder that is there already: it
+   * may hold anything.
+   */
   async create(record: RunRecord): Promise<void> {
     const directory = this.directory(record.runId);
     await mkdir(directory).catch((thrown: unknown) => {
-      if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'EEXIST')) throw ensureError(thrown);
-      throw new SpindleError('ALREADY_EXISTS', `run_id: expected a name without a folder in ${this.#root}, got "${record.runId}".`);
+      if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'EEXIST'))
+        throw ensureError(thrown);
+      throw new SpindleError(
+        'ALREADY_EXISTS',
+        `run_id: expected a name without a folder in ${this.#root}, got "${record.runId}".`,
+      );
     });
     try {
-      await writeFileAtomic(join(directory, 'config.json'), `${JSON.stringify(record.config, null, 2)}\n`);
+      await writeFileAtomic(
+        join(directory, 'config.json'),
+        `${JSON.stringify(record.config, null, 2)}\n`,
+      );
       await this.#writeFile(record);
-      this.#revisions.set(record.runId, await this.#kv.create(record.runId, serializeRecord(record)));
+      this.#revisions.set(
+        record.runId,
+        await this.#kv.create(record.runId, serializeRecord(record)),
+      );
     } catch (error) {
       await rm(directory, { recursive: true, force: true });
       throw error;
@@ -74,33 +94,47 @@ export class RunRecords {
     await this.#writeFile(record).catch((thrown: unknown) => {
       const error = ensureError(thrown);
       if (error.code !== 'RESOURCE_EXHAUSTED') throw error;
-      // The state says that the run waits for space: not being able to note it down must not keep the run from waiting.
-      this.#logger.warn({ err: error, run: record.runId }, 'the run state could not be written to its file');
+      // The state says that the run waits for space: not being able to note it down must not keep
+      // the run from waiting.
+      this.#logger.warn(
+        { err: error, run: record.runId },
+        'the run state could not be written to its file',
+      );
     });
     const json = serializeRecord(record);
     try {
       const revision = this.#revisions.get(record.runId);
       this.#revisions.set(
         record.runId,
-        revision === undefined ? await this.#kv.put(record.runId, json) : await this.#kv.update(record.runId, json, revision),
+        revision === undefined
+          ? await this.#kv.put(record.runId, json)
+          : await this.#kv.update(record.runId, json, revision),
       );
     } catch (thrown) {
       const error = ensureError(thrown);
       if (error.code === 'ABORTED') return this.#reconcile(record, json);
       // The file has it; the next save, or the next start, brings the bucket up to date.
-      this.#logger.warn({ err: error, run: record.runId }, 'the run state could not be written to the bucket');
+      this.#logger.warn(
+        { err: error, run: record.runId },
+        'the run state could not be written to the bucket',
+      );
     }
   }
 
   async #reconcile(record: RunRecord, json: string): Promise<void> {
     const entry = await this.#kv.get(record.runId);
     if (entry && parseRecord(entry.value, `run "${record.runId}"`).version >= record.version) {
-      throw new SpindleError('ABORTED', `run "${record.runId}": another gateway drives it now (version ${record.version} was overtaken).`);
+      throw new SpindleError(
+        'ABORTED',
+        `run "${record.runId}": another gateway drives it now (version ${record.version} was overtaken).`,
+      );
     }
     // The bucket was wiped, or a write whose answer got lost has gone through.
     this.#revisions.set(
       record.runId,
-      entry ? await this.#kv.update(record.runId, json, entry.revision) : await this.#kv.put(record.runId, json),
+      entry
+        ? await this.#kv.update(record.runId, json, entry.revision)
+        : await this.#kv.put(record.runId, json),
     );
   }
 

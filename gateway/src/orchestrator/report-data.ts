@@ -1,4 +1,7 @@
-/** The run as the evaluator's report shows it: `run_json` of WriteReport. Its keys are part of the wire contract, hence snake_case. */
+/**
+ * The run as the evaluator's report shows it: `run_json` of WriteReport. Its keys are part of the
+ * wire contract, hence snake_case.
+ */
 import { jobKey } from '../domain/plan.js';
 import { progressOf } from '../domain/progress.js';
 import type { MetricsLine } from './metrics-log.js';
@@ -35,9 +38,15 @@ export interface ReportData {
   curves: Record<string, ReportStep[]>;
 }
 
-export function reportData(record: RunRecord, curves: Record<string, MetricsLine[]>, now: number): ReportData {
+export function reportData(
+  record: RunRecord,
+  curves: Record<string, MetricsLine[]>,
+  now: number,
+): ReportData {
   const { state } = record;
-  const stages = progressOf(state, now).stages.filter((stage) => stage.stage !== 'report' && stage.state !== 'skipped');
+  const stages = progressOf(state, now).stages.filter(
+    (stage) => stage.stage !== 'report' && stage.state !== 'skipped',
+  );
   return {
     run_id: record.runId,
     config: record.config,
@@ -49,7 +58,9 @@ export function reportData(record: RunRecord, curves: Record<string, MetricsLine
     dead_jobs: deadJobs(record),
     created_at: new Date(state.createdAt).toISOString(),
     timings: Object.fromEntries(stages.map(({ stage, seconds }) => [stage, seconds])),
-    curves: Object.fromEntries(Object.entries(curves).map(([model, lines]) => [model, lines.map(toStep)])),
+    curves: Object.fromEntries(
+      Object.entries(curves).map(([model, lines]) => [model, lines.map(toStep)]),
+    ),
   };
 }
 
@@ -72,6 +83,10 @@ function toStep(line: MetricsLine): ReportStep {
 
 export function deadJobs(record: RunRecord): { key: string; reason: string; attempts: number }[] {
   return Object.entries(record.state.stages).flatMap(([name, stage]) =>
-    stage.dead.map(({ shard, reason, attempts }) => ({ key: jobKey(record.runId, name, shard), reason, attempts })),
+    stage.dead.map(({ shard, reason, attempts }) => ({
+      key: jobKey(record.runId, name, shard),
+      reason,
+      attempts,
+    })),
   );
 }

@@ -1,6 +1,11 @@
 /** Committed results: the truth about finished work. */
 import { fromJsonString } from '@bufbuild/protobuf';
-import { JobResultSchema, type EncodeResult, type JobResult, type SampleResult } from '@spindle/proto';
+import {
+  JobResultSchema,
+  type EncodeResult,
+  type JobResult,
+  type SampleResult,
+} from '@spindle/proto';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 
 export class ResultReader {
@@ -16,9 +21,13 @@ export class ResultReader {
     try {
       return fromJsonString(JobResultSchema, json, { ignoreUnknownFields: true });
     } catch (cause) {
-      throw new SpindleError('DATA_LOSS', `result ${key}: expected a JobResult in JSON, got ${json.length} bytes that do not parse.`, {
-        cause,
-      });
+      throw new SpindleError(
+        'DATA_LOSS',
+        `result ${key}: expected a JobResult in JSON, got ${json.length} bytes that do not parse.`,
+        {
+          cause,
+        },
+      );
     }
   }
 
@@ -36,11 +45,18 @@ export class ResultReader {
 
   async #required(key: string): Promise<JobResult> {
     const result = await this.get(key);
-    if (!result) throw new SpindleError('DATA_LOSS', `result ${key}: expected in the artifact store, got nothing.`);
+    if (!result)
+      throw new SpindleError(
+        'DATA_LOSS',
+        `result ${key}: expected in the artifact store, got nothing.`,
+      );
     return result;
   }
 }
 
 function mismatch(key: string, expected: string, result: JobResult): SpindleError {
-  return new SpindleError('DATA_LOSS', `result ${key}: expected a result of kind ${expected}, got ${result.result.case ?? 'none'}.`);
+  return new SpindleError(
+    'DATA_LOSS',
+    `result ${key}: expected a result of kind ${expected}, got ${result.result.case ?? 'none'}.`,
+  );
 }

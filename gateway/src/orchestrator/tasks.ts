@@ -1,4 +1,7 @@
-/** The long calls of a run: training, statistics, report. Each ends in an event, or throws what ends the run. */
+/**
+ * The long calls of a run: training, statistics, report. Each ends in an event, or throws what ends
+ * the run.
+ */
 import { join } from 'node:path';
 import type { ModelEvaluation, TrainRequest } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
@@ -40,12 +43,15 @@ export async function trainModel(context: TaskContext, model: string): Promise<v
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
     step: (metrics: TrainStepMetrics) => dispatch({ type: 'train-step', model, metrics }),
-    alarm: (step: number, message: string) => dispatch({ type: 'train-alarm', model, step, message }),
+    alarm: (step: number, message: string) =>
+      dispatch({ type: 'train-alarm', model, step, message }),
     rolledBack: (back: { step: number; reason: string; learningRateScale: number }) =>
       dispatch({ type: 'train-rolled-back', model, ...back }),
     waiting: () => undefined,
   };
-  const result = await withRepair(context, request, () => train(ports.trainer, request, listener, signal, ports.logger));
+  const result = await withRepair(context, request, () =>
+    train(ports.trainer, request, listener, signal, ports.logger),
+  );
   if (signal.aborted) return;
   const where = `training ${trainKey(request.runId, model)}`;
   const unet = toStoredUnet(result?.unet, result?.adapter, where);
@@ -57,8 +63,15 @@ export async function trainModel(context: TaskContext, model: string): Promise<v
   await dispatch({ type: 'train-finished', model, unet, average });
 }
 
-/** A damaged shard is made again from its job: the same bytes, so that training goes on as if nothing had happened. */
-async function withRepair<T>(context: TaskContext, request: TrainRequest, call: () => Promise<T>): Promise<T> {
+/**
+ * A damaged shard is made again from its job: the same bytes, so that training goes on as if
+ * nothing had happened.
+ */
+async function withRepair<T>(
+  context: TaskContext,
+  request: TrainRequest,
+  call: () => Promise<T>,
+): Promise<T> {
   try {
     return await call();
   } catch (thrown) {
@@ -76,7 +89,11 @@ export async function evaluateModel(context: TaskContext, model: string): Promis
   const record = context.record();
   const models = modelEvaluations(record, texts);
   const response = await persist(
-    () => ports.evaluator.evaluate({ runId: record.runId, models }, { signal, timeoutMs: callTimeoutMs }),
+    () =>
+      ports.evaluator.evaluate(
+        { runId: record.runId, models },
+        { signal, timeoutMs: callTimeoutMs },
+      ),
     signal,
     ports.logger,
     `the evaluation of ${model}`,
@@ -88,15 +105,28 @@ export async function evaluateModel(context: TaskContext, model: string): Promis
   await dispatch({ type: 'evaluated', model, results });
 }
 
-/** Scores and the first images, for TensorBoard; a report will have them all, so that nothing here may stop the run. */
-async function showEvaluation({ ports, results, tensorboard }: TaskContext, models: readonly ModelEvaluation[], summary: ModelSummary) {
+/**
+ * Scores and the first images, for TensorBoard; a report will have them all, so that nothing here
+ * may stop the run.
+ */
+async function showEvaluation(
+  { ports, results, tensorboard }: TaskContext,
+  models: readonly ModelEvaluation[],
+  summary: ModelSummary,
+) {
   try {
     const [first] = models.find(({ model }) => model === summary.model)?.sampleKeys ?? [];
-    const refs = first === undefined ? [] : (await results.sample(first)).images.slice(0, shownImages);
-    const images = await Promise.all(refs.map(async (ref, i) => ({ name: String(i), png: await ports.store.get(ref) })));
+    const refs =
+      first === undefined ? [] : (await results.sample(first)).images.slice(0, shownImages);
+    const images = await Promise.all(
+      refs.map(async (ref, i) => ({ name: String(i), png: await ports.store.get(ref) })),
+    );
     await tensorboard.evaluation(summary, images);
   } catch (thrown) {
-    ports.logger.warn({ err: ensureError(thrown) }, 'the evaluation was not written for TensorBoard');
+    ports.logger.warn(
+      { err: ensureError(thrown) },
+      'the evaluation was not written for TensorBoard',
+    );
   }
 }
 
@@ -107,7 +137,11 @@ export async function writeReport(context: TaskContext): Promise<void> {
   const models = modelEvaluations(record, texts);
   const runJson = JSON.stringify(reportData(record, context.curves(), Date.now()));
   const response = await persist(
-    () => ports.evaluator.writeReport({ runId: record.runId, directory, models, runJson }, { signal, timeoutMs: callTimeoutMs }),
+    () =>
+      ports.evaluator.writeReport(
+        { runId: record.runId, directory, models, runJson },
+        { signal, timeoutMs: callTimeoutMs },
+      ),
     signal,
     ports.logger,
     'the report',

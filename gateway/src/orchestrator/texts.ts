@@ -11,9 +11,13 @@ export function roomWanted(stage: string, reason: string): string {
 
 export async function loadTexts(store: ArtifactStore, record: RunRecord): Promise<RunTexts> {
   const manifest = await Manifest.open(await store.localPath(toRef(record.manifest)));
-  const captions = async (start: number, count: number): Promise<string[]> => (await manifest.rows(start, count)).map((row) => row.text);
+  const captions = async (start: number, count: number): Promise<string[]> =>
+    (await manifest.rows(start, count)).map((row) => row.text);
   const stored = record.prompts
-    ? (JSON.parse((await store.get(toRef(record.prompts))).toString('utf8')) as (string | { prompt: string; category: string })[])
+    ? (JSON.parse((await store.get(toRef(record.prompts))).toString('utf8')) as (
+        | string
+        | { prompt: string; category: string }
+      )[])
     : [];
   return {
     captions,

@@ -1,4 +1,7 @@
-/** One training, as seen from the gateway: a call that is repeated until the trainer has said how it ends. */
+/**
+ * One training, as seen from the gateway: a call that is repeated until the trainer has said how it
+ * ends.
+ */
 import { create } from '@bufbuild/protobuf';
 import {
   UnetRefSchema,
@@ -24,7 +27,10 @@ import type { ResultReader } from './results.js';
 import { objectiveOf, precisionOf, scheduleOf, toMetrics, toRef } from './wire.js';
 
 const retryMs = { first: 250, longest: 5_000 };
-/** Failures that may be a passing one are tried so often; an unreachable trainer is awaited for ever. */
+/**
+ * Failures that may be a passing one are tried so often; an unreachable trainer is awaited for
+ * ever.
+ */
 const maxFailures = 3;
 
 export interface TrainListener {
@@ -35,11 +41,25 @@ export interface TrainListener {
   waiting(reason: string): void;
 }
 
-export async function trainRequest(record: RunRecord, model: string, results: ResultReader): Promise<TrainRequest> {
+export async function trainRequest(
+  record: RunRecord,
+  model: string,
+  results: ResultReader,
+): Promise<TrainRequest> {
   const { config, runId } = record;
   const k = iterationOf(model);
-  const base = { key: trainKey(runId, model), runId, iteration: k, modelName: model, pipelinePath: config.model };
-  const encodedShards = await shardRefs(record, 'encode', async (key) => (await results.encode(key)).shard);
+  const base = {
+    key: trainKey(runId, model),
+    runId,
+    iteration: k,
+    modelName: model,
+    pipelinePath: config.model,
+  };
+  const encodedShards = await shardRefs(
+    record,
+    'encode',
+    async (key) => (await results.encode(key)).shard,
+  );
   if (k === 0) {
     const init = unetRef(record, 'base');
     const sft = model === 'sft' ? sftTraining(config) : undefined;
@@ -48,15 +68,36 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
         learningRate: forIteration(sft.learning_rate, 1),
         minSnrGamma: sft.min_snr_gamma ?? 0,
       });
-      return create(TrainRequestSchema, { ...base, objective: Objective.SFT, init, encodedShards, settings });
+      return create(TrainRequestSchema, {
+        ...base,
+        objective: Objective.SFT,
+        init,
+        encodedShards,
+        settings,
+      });
     }
     const dpo = dpoTraining(config);
-    if (!dpo) throw new SpindleError('INTERNAL', `run "${runId}": expected settings of the baseline ${model}, got none.`);
-    const settings = trainSettings(record, dpo, { learningRate: forIteration(dpo.learning_rate, 1), ...dpo });
-    return create(TrainRequestSchema, { ...base, objective: Objective.DPO, init, opponent: init, encodedShards, settings });
+    if (!dpo)
+      throw new SpindleError(
+        'INTERNAL',
+        `run "${runId}": expected settings of the baseline ${model}, got none.`,
+      );
+    const settings = trainSettings(record, dpo, {
+      learningRate: forIteration(dpo.learning_rate, 1),
+      ...dpo,
+    });
+    return create(TrainRequestSchema, {
+      ...base,
+      objective: Objective.DPO,
+      init,
+      opponent: init,
+      encodedShards,
+      settings,
+    });
   }
   const opponent = opponentOf(record.state.plan, k);
-  const before = k > 1 && config.sampling.previous_share > 0 ? opponentOf(record.state.plan, k - 1) : opponent;
+  const before =
+    k > 1 && config.sampling.previous_share > 0 ? opponentOf(record.state.plan, k - 1) : opponent;
   // The same opponent drew the same images.
   const previous = before === opponent ? null : before;
   const { loss, beta, auto_beta, safeguard } = config.objective;
@@ -66,9 +107,17 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
     encodedShards,
-    generatedShards: await shardRefs(record, `sample-${opponent}`, async (key) => (await results.sample(key)).latents),
+    generatedShards: await shardRefs(
+      record,
+      `sample-${opponent}`,
+      async (key) => (await results.sample(key)).latents,
+    ),
     ...(previous !== null && {
-      previousShards: await shardRefs(record, `sample-${previous}`, async (key) => (await results.sample(key)).latents),
+      previousShards: await shardRefs(
+        record,
+        `sample-${previous}`,
+        async (key) => (await results.sample(key)).latents,
+      ),
     }),
     settings: trainSettings(record, config.train, {
       previousShare: previous === null ? 0 : config.sampling.previous_share,
@@ -80,11 +129,19 @@ export async function trainRequest(record: RunRecord, model: string, results: Re
   });
 }
 
-/** With LoRA, models are the base and what was added to it: one copy of its weights serves them all. */
+/**
+ * With LoRA, models are the base and what was added to it: one copy of its weights serves them all.
+ */
 function trainingRef(record: RunRecord, model: string, train: TrainConfig): UnetRef {
   const ref = unetRef(record, model);
   const adapter = model === 'base' ? undefined : storedUnet(record, model).adapter;
-  return train.lora && adapter ? create(UnetRefSchema, { name: model, path: unetRef(record, 'base').path, adapter: toRef(adapter) }) : ref;
+  return train.lora && adapter
+    ? create(UnetRefSchema, {
+        name: model,
+        path: unetRef(record, 'base').path,
+        adapter: toRef(adapter),
+      })
+    : ref;
 }
 
 interface Choices {
@@ -97,7 +154,14 @@ interface Choices {
 }
 
 function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) {
-  const { learningRate, beta = 0, auto_beta = 0, safeguard, minSnrGamma = 0, previousShare = 0 } = choices;
+  const {
+    learningRate,
+    beta = 0,
+    auto_beta = 0,
+    safeguard,
+    minSnrGamma = 0,
+    previousShare = 0,
+  } = choices;
   return create(TrainSettingsSchema, {
     steps: train.steps,
     batchSize: train.batch_size,
@@ -123,15 +187,31 @@ function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) 
     minSnrGamma,
     previousShare,
     autoBetaSlope: auto_beta,
-    ...(train.lora && { lora: { rank: train.lora.rank, alpha: train.lora.alpha ?? train.lora.rank, targets: train.lora.targets } }),
-    onDivergence: { warn: OnDivergence.WARN, stop: OnDivergence.STOP, rollback: OnDivergence.ROLLBACK }[train.on_divergence],
+    ...(train.lora && {
+      lora: {
+        rank: train.lora.rank,
+        alpha: train.lora.alpha ?? train.lora.rank,
+        targets: train.lora.targets,
+      },
+    }),
+    onDivergence: {
+      warn: OnDivergence.WARN,
+      stop: OnDivergence.STOP,
+      rollback: OnDivergence.ROLLBACK,
+    }[train.on_divergence],
     maxRollbacks: train.max_rollbacks,
     emaApart: train.ema_decay > 0 && averageApart(record.config),
   });
 }
 
-/** In shard order, so that training sees the data in the same order whatever order it was made in. */
-async function shardRefs(record: RunRecord, name: string, read: (key: string) => Promise<ArtifactRef | undefined>): Promise<ArtifactRef[]> {
+/**
+ * In shard order, so that training sees the data in the same order whatever order it was made in.
+ */
+async function shardRefs(
+  record: RunRecord,
+  name: string,
+  read: (key: string) => Promise<ArtifactRef | undefined>,
+): Promise<ArtifactRef[]> {
   const { plan, rejected } = record.state;
   const stage = stageNamed(record, name);
   const without = new Set(rejected);
@@ -145,7 +225,10 @@ async function shardRefs(record: RunRecord, name: string, read: (key: string) =>
   return refs;
 }
 
-/** Resolves with what training left, or undefined when `signal` aborts; throws what ends the training for good. */
+/**
+ * Resolves with what training left, or undefined when `signal` aborts; throws what ends the
+ * training for good.
+ */
 export async function train(
   trainer: TrainerPort,
   request: TrainRequest,
@@ -162,7 +245,8 @@ export async function train(
         failures = 0;
         if (event.case === 'started') await listener.started(event.value.resumedStep);
         else if (event.case === 'step') await listener.step(toMetrics(event.value));
-        else if (event.case === 'alarm') await listener.alarm(event.value.step, event.value.message);
+        else if (event.case === 'alarm')
+          await listener.alarm(event.value.step, event.value.message);
         else if (event.case === 'rolledBack') {
           const { step, reason, learningRateScale } = event.value;
           await listener.rolledBack({ step, reason, learningRateScale });

@@ -1,8 +1,15 @@
-/** From a config to a run: everything that can be wrong is found here, before anything is stored. */
+/**
+ * From a config to a run: everything that can be wrong is found here, before anything is stored.
+ */
 import { create } from '@bufbuild/protobuf';
 import { randomBytes } from 'node:crypto';
 import { access } from 'node:fs/promises';
-import { InspectModelRequestSchema, type InspectModelResponse, type MetricSpec, type SamplingSettings } from '@spindle/proto';
+import {
+  InspectModelRequestSchema,
+  type InspectModelResponse,
+  type MetricSpec,
+  type SamplingSettings,
+} from '@spindle/proto';
 import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
 import { readPromptSet, type Files, type HeldOutPrompt, type ImageSize } from '@spindle/data';
@@ -41,15 +48,26 @@ export interface CheckPorts {
 }
 
 /** The caller disposes of `data`. */
-export async function checkRun(config: RunConfig, runId: string, ports: CheckPorts, signal: AbortSignal): Promise<CheckedRun> {
+export async function checkRun(
+  config: RunConfig,
+  runId: string,
+  ports: CheckPorts,
+  signal: AbortSignal,
+): Promise<CheckedRun> {
   const { sampler } = ports;
   const model = await inspect(sampler, config.model, 'model', signal);
   if (!pipelineKinds.includes(model.kind)) {
-    throw new SpindleError('INVALID_ARGUMENT', `model: ${config.model}: expected a ${pipelineKinds.join(' or ')}, got ${model.kind}.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `model: ${config.model}: expected a ${pipelineKinds.join(' or ')}, got ${model.kind}.`,
+    );
   }
   const resolution = config.data.resolution ?? model.sampleSize * model.vaeScale;
   if (resolution % model.vaeScale !== 0) {
-    throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of the VAE's ${model.vaeScale}, got ${resolution}.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `data.resolution: expected a multiple of the VAE's ${model.vaeScale}, got ${resolution}.`,
+    );
   }
   const sizes = checkBuckets(config, resolution, model);
   await checkSampling(config, resolution, sampler, signal);
@@ -83,7 +101,11 @@ export async function checkRun(config: RunConfig, runId: string, ports: CheckPor
 }
 
 /** The buckets' sizes: such as pass through every level of the models evenly. */
-function checkBuckets({ data }: RunConfig, resolution: number, { vaeScale, unetScale }: InspectModelResponse): ImageSize[] {
+function checkBuckets(
+  { data }: RunConfig,
+  resolution: number,
+  { vaeScale, unetScale }: InspectModelResponse,
+): ImageSize[] {
   if (!data.buckets) return [];
   const { step } = data.buckets;
   const least = vaeScale * unetScale;
@@ -93,7 +115,10 @@ function checkBuckets({ data }: RunConfig, resolution: number, { vaeScale, unetS
       `data.buckets.step: expected a multiple of ${least} (the VAE's ${vaeScale} times the U-Net's ${unetScale}), got ${step}.`,
     );
   if (resolution % step !== 0)
-    throw new SpindleError('INVALID_ARGUMENT', `data.resolution: expected a multiple of data.buckets.step ${step}, got ${resolution}.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `data.resolution: expected a multiple of data.buckets.step ${step}, got ${resolution}.`,
+    );
   return bucketSizes(data.buckets, resolution);
 }
 
@@ -101,8 +126,15 @@ function checkBuckets({ data }: RunConfig, resolution: number, { vaeScale, unetS
 function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
   if (!config.baselines.dpo) return [];
   if (pairs === 0)
-    throw new SpindleError('INVALID_ARGUMENT', `baselines.dpo: expected rows with a rejected image in ${config.data.path}, got none.`);
-  return pairs === rows ? [] : [`baselines.dpo: ${rows - pairs} of ${rows} rows have no rejected image; it trains on the other ${pairs}.`];
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `baselines.dpo: expected rows with a rejected image in ${config.data.path}, got none.`,
+    );
+  return pairs === rows
+    ? []
+    : [
+        `baselines.dpo: ${rows - pairs} of ${rows} rows have no rejected image; it trains on the other ${pairs}.`,
+      ];
 }
 
 async function heldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOutPrompt[]> {
@@ -118,30 +150,49 @@ function storedPrompt({ prompt, category }: HeldOutPrompt): string | HeldOutProm
 }
 
 /** What the model's scheduler cannot do as the config says is refused before the first job. */
-async function checkSampling(config: RunConfig, resolution: number, sampler: SamplerPort, signal: AbortSignal): Promise<void> {
-  await inspect(sampler, config.model, 'sampling', signal, { sampling: samplingSettings(config.sampling, resolution) });
+async function checkSampling(
+  config: RunConfig,
+  resolution: number,
+  sampler: SamplerPort,
+  signal: AbortSignal,
+): Promise<void> {
+  await inspect(sampler, config.model, 'sampling', signal, {
+    sampling: samplingSettings(config.sampling, resolution),
+  });
   if (!config.evaluation) return;
   await inspect(sampler, config.model, 'evaluation.sampling', signal, {
     sampling: samplingSettings(evaluationSampling(config), resolution),
   });
 }
 
-async function checkMetrics(config: RunConfig, sampler: SamplerPort, signal: AbortSignal): Promise<void> {
+async function checkMetrics(
+  config: RunConfig,
+  sampler: SamplerPort,
+  signal: AbortSignal,
+): Promise<void> {
   const specs = metricSpecs(config);
   for (const [i, metric] of (config.evaluation?.metrics ?? []).entries()) {
     const key = `evaluation.metrics.${i}`;
     const spec = specs[i];
     // The head has a key of its own to be named by.
     const clip = await inspect(sampler, metric.model, `${key}.model`, signal, {
-      ...(spec && { judge: { ...spec, ...(spec.kind === 'aesthetic' && { kind: 'clip', headPath: '' }) } }),
+      ...(spec && {
+        judge: { ...spec, ...(spec.kind === 'aesthetic' && { kind: 'clip', headPath: '' }) },
+      }),
     });
     const expected = metric.kind === 'image_reward' ? 'ImageReward' : 'CLIPModel';
     if (clip.kind !== expected)
-      throw new SpindleError('INVALID_ARGUMENT', `${key}.model: ${metric.model}: expected a model of kind ${expected}, got ${clip.kind}.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}.model: ${metric.model}: expected a model of kind ${expected}, got ${clip.kind}.`,
+      );
     if (metric.head === undefined) continue;
     const head = await inspect(sampler, metric.head, `${key}.head`, signal);
     if (head.kind !== 'AestheticHead')
-      throw new SpindleError('INVALID_ARGUMENT', `${key}.head: ${metric.head}: expected an AestheticHead, got ${head.kind}.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}.head: ${metric.head}: expected an AestheticHead, got ${head.kind}.`,
+      );
     if (head.embeddingWidth !== clip.embeddingWidth) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
@@ -160,7 +211,10 @@ async function inspect(
 ): Promise<InspectModelResponse> {
   const { directory } = modelPath(path);
   await access(directory).catch(() => {
-    throw new SpindleError('INVALID_ARGUMENT', `${key}: expected a folder, got "${directory}", which does not exist.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${key}: expected a folder, got "${directory}", which does not exist.`,
+    );
   });
   try {
     return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...check }), {
@@ -173,7 +227,12 @@ async function inspect(
   }
 }
 
-export function planOf(config: RunConfig, runId: string, rows: number, evaluationPrompts: number): RunPlan {
+export function planOf(
+  config: RunConfig,
+  runId: string,
+  rows: number,
+  evaluationPrompts: number,
+): RunPlan {
   const metrics = (config.evaluation?.metrics ?? []).map((metric) => metric.name);
   const [first] = metrics;
   const sft = sftTraining(config);
@@ -191,7 +250,10 @@ export function planOf(config: RunConfig, runId: string, rows: number, evaluatio
     evaluationImages: config.evaluation?.images_per_prompt ?? 1,
     evaluationSeed: config.evaluation?.seed ?? 0,
     metrics,
-    stop: config.stop && first !== undefined ? { metric: config.stop.metric ?? first, patience: config.stop.patience } : null,
+    stop:
+      config.stop && first !== undefined
+        ? { metric: config.stop.metric ?? first, patience: config.stop.patience }
+        : null,
     sharedDevice: config.resources.shared_device,
     encodeShardSize: config.resources.encode_shard_size,
     sampleShardSize: config.sampling.shard_size,
@@ -203,11 +265,17 @@ export function planOf(config: RunConfig, runId: string, rows: number, evaluatio
 }
 
 /** Puts the run's texts into the store and makes the record that the orchestrator drives. */
-export async function buildRecord(checked: CheckedRun, store: ArtifactStore, trace: Record<string, string>): Promise<RunRecord> {
+export async function buildRecord(
+  checked: CheckedRun,
+  store: ArtifactStore,
+  trace: Record<string, string>,
+): Promise<RunRecord> {
   const { config, plan, resolution, data, prompts, warnings } = checked;
   const manifest = await store.putFile(data.manifest, 'application/jsonl', { move: true });
   const promptBlob =
-    prompts.length > 0 ? await store.put(Buffer.from(JSON.stringify(prompts.map(storedPrompt))), 'application/json') : null;
+    prompts.length > 0
+      ? await store.put(Buffer.from(JSON.stringify(prompts.map(storedPrompt))), 'application/json')
+      : null;
   const state = initialState(plan, Date.now());
   state.warnings.push(...warnings);
   return {
@@ -235,7 +303,11 @@ export function chooseRunId(asked: string, name: string, inUse: (id: string) => 
         `run_id: expected up to 63 lower-case letters, digits and "-"${reserved.has(asked) ? `, none of ${[...reserved].join(', ')}` : ''}, got "${asked}".`,
       );
     }
-    if (inUse(asked)) throw new SpindleError('ALREADY_EXISTS', `run_id: expected an id that is not in use, got "${asked}".`);
+    if (inUse(asked))
+      throw new SpindleError(
+        'ALREADY_EXISTS',
+        `run_id: expected an id that is not in use, got "${asked}".`,
+      );
     return asked;
   }
   const day = new Date().toISOString().slice(0, 10).replaceAll('-', '');

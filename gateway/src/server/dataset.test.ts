@@ -15,7 +15,8 @@ function dataFolder(files: Record<string, string>): string {
   return folder;
 }
 
-const line = (file_name: string, text = 'a picture'): string => `${JSON.stringify({ file_name, text })}\n`;
+const line = (file_name: string, text = 'a picture'): string =>
+  `${JSON.stringify({ file_name, text })}\n`;
 const options = { textTokens: 8 };
 
 async function read(path: string, more: { limit?: number; format?: 'csv'; pairs?: boolean } = {}) {
@@ -29,10 +30,19 @@ async function read(path: string, more: { limit?: number; format?: 'csv'; pairs?
 
 describe('a data set', () => {
   it('becomes a manifest of its rows, which is removed when it is no longer needed', async () => {
-    const folder = dataFolder({ 'b.png': '', 'sub/a.png': '', 'metadata.jsonl': line('b.png', 'one') + line('sub/a.png', 'two') });
+    const folder = dataFolder({
+      'b.png': '',
+      'sub/a.png': '',
+      'metadata.jsonl': line('b.png', 'one') + line('sub/a.png', 'two'),
+    });
     const data = await read(folder);
     expect(data).toMatchObject({ rows: 2, warnings: [] });
-    expect((await (await Manifest.open(data.manifest)).rows(0, 2)).map(({ image, text }) => [image, text])).toEqual([
+    expect(
+      (await (await Manifest.open(data.manifest)).rows(0, 2)).map(({ image, text }) => [
+        image,
+        text,
+      ]),
+    ).toEqual([
       [{ kind: 'file', file: join(folder, 'b.png') }, 'one'],
       [{ kind: 'file', file: join(folder, 'sub', 'a.png') }, 'two'],
     ]);
@@ -42,25 +52,40 @@ describe('a data set', () => {
 
   it('keeps rejected images only where they are asked for', async () => {
     const pair = `${JSON.stringify({ file_name: 'a.png', rejected_file_name: 'worse/a.png', text: 'one' })}\n`;
-    const folder = dataFolder({ 'a.png': '', 'b.png': '', 'worse/a.png': '', 'metadata.jsonl': pair + line('b.png', 'two') });
+    const folder = dataFolder({
+      'a.png': '',
+      'b.png': '',
+      'worse/a.png': '',
+      'metadata.jsonl': pair + line('b.png', 'two'),
+    });
     const rejected = async (pairs: boolean) => {
       const data = await read(folder, { pairs });
       const rows = await (await Manifest.open(data.manifest)).rows(0, 2);
       return [data.pairs, data.warnings, rows.map((row) => row.rejected)];
     };
-    expect(await rejected(true)).toEqual([1, [], [{ kind: 'file', file: join(folder, 'worse', 'a.png') }, undefined]]);
+    expect(await rejected(true)).toEqual([
+      1,
+      [],
+      [{ kind: 'file', file: join(folder, 'worse', 'a.png') }, undefined],
+    ]);
     expect(await rejected(false)).toEqual([0, [], [undefined, undefined]]);
   });
 
   it('can be cut to its first rows', async () => {
-    const folder = dataFolder({ 'a.png': '', 'b.png': '', 'metadata.jsonl': line('a.png') + line('b.png') });
+    const folder = dataFolder({
+      'a.png': '',
+      'b.png': '',
+      'metadata.jsonl': line('a.png') + line('b.png'),
+    });
     expect(await read(folder, { limit: 1 })).toMatchObject({ rows: 1, warnings: [] });
     expect(await read(folder, { limit: 3 })).toMatchObject({
       rows: 2,
       warnings: ['data.limit: 3 rows were asked for, the data set has 2.'],
     });
     writeFileSync(join(folder, 'metadata.jsonl'), line('a.png') + line('../secret.png'));
-    await expect(read(folder, { limit: 1 })).rejects.toThrow('metadata.jsonl:2: file_name: expected a path inside the data folder');
+    await expect(read(folder, { limit: 1 })).rejects.toThrow(
+      'metadata.jsonl:2: file_name: expected a path inside the data folder',
+    );
   });
 
   it('warns of rows it does not use, empty captions and captions that are too long', async () => {
@@ -77,6 +102,8 @@ describe('a data set', () => {
 
   it('is refused without a row that can be used', async () => {
     const file = join(dataFolder({ 'rows.csv': 'image,text\n,one\n' }), 'rows.csv');
-    await expect(read(file)).rejects.toThrow(`data.path: ${file}: expected at least one row, got none (1 × no image).`);
+    await expect(read(file)).rejects.toThrow(
+      `data.path: ${file}: expected at least one row, got none (1 × no image).`,
+    );
   });
 });

@@ -1,11 +1,21 @@
-/** The rows that a run trains on: every one is checked and written to the run's manifest, and what is left out is named. */
+/**
+ * The rows that a run trains on: every one is checked and written to the run's manifest, and what
+ * is left out is named.
+ */
 import { createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import { manifestLine, openDataSource, type DataFormat, type DataSource, type DataSpec, type Files } from '@spindle/data';
+import {
+  manifestLine,
+  openDataSource,
+  type DataFormat,
+  type DataSource,
+  type DataSpec,
+  type Files,
+} from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 
 export interface DataSet extends AsyncDisposable {
@@ -14,7 +24,10 @@ export interface DataSet extends AsyncDisposable {
   pairs: number;
   /** JSON lines, one per row; gone once this is disposed of. */
   manifest: string;
-  /** One sentence per kind of problem that is no error: rows left out, empty captions, long captions. */
+  /**
+   * One sentence per kind of problem that is no error: rows left out, empty captions, long
+   * captions.
+   */
   warnings: string[];
 }
 
@@ -49,11 +62,22 @@ export async function readDataSet(
     const manifest = join(folder, 'manifest.jsonl');
     await pipeline(Readable.from(linesOf(source, options, counts)), createWriteStream(manifest));
     if (counts.rows === 0) {
-      const why = [...source.skipped.reasons].map(([reason, { count }]) => `${count} × ${reason}`).join(', ');
-      throw new SpindleError('INVALID_ARGUMENT', `data.path: ${spec.path}: expected at least one row, got none${why && ` (${why})`}.`);
+      const why = [...source.skipped.reasons]
+        .map(([reason, { count }]) => `${count} × ${reason}`)
+        .join(', ');
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `data.path: ${spec.path}: expected at least one row, got none${why && ` (${why})`}.`,
+      );
     }
     const { rows, pairs } = counts;
-    return { rows, pairs, manifest, warnings: warningsOf(source, options, counts), [Symbol.asyncDispose]: dispose };
+    return {
+      rows,
+      pairs,
+      manifest,
+      warnings: warningsOf(source, options, counts),
+      [Symbol.asyncDispose]: dispose,
+    };
   } catch (error) {
     await dispose();
     throw error;
@@ -70,7 +94,11 @@ interface Counts {
   long: number;
 }
 
-async function* linesOf(source: DataSource, options: DataSetOptions, counts: Counts): AsyncIterable<string> {
+async function* linesOf(
+  source: DataSource,
+  options: DataSetOptions,
+  counts: Counts,
+): AsyncIterable<string> {
   for await (const row of source.rows()) {
     if (counts.rows === options.limit) {
       if (readWhole.has(source.format)) continue;
@@ -88,14 +116,18 @@ async function* linesOf(source: DataSource, options: DataSetOptions, counts: Cou
 function warningsOf(source: DataSource, options: DataSetOptions, counts: Counts): string[] {
   const warnings = [...source.warnings];
   for (const [reason, { count, first }] of source.skipped.reasons)
-    warnings.push(`data: ${count} rows are not used (${reason}): ${first.join(', ')}${count > first.length ? ', …' : ''}.`);
+    warnings.push(
+      `data: ${count} rows are not used (${reason}): ${first.join(', ')}${count > first.length ? ', …' : ''}.`,
+    );
   if (counts.empty > 0) warnings.push(`data: ${counts.empty} captions are empty.`);
   if (counts.long > 0)
     warnings.push(
       `data: at least ${counts.long} captions are longer than the text encoder's ${options.textTokens} tokens; they will be cut.`,
     );
   if (options.limit !== undefined && options.limit > counts.rows)
-    warnings.push(`data.limit: ${options.limit} rows were asked for, the data set has ${counts.rows}.`);
+    warnings.push(
+      `data.limit: ${options.limit} rows were asked for, the data set has ${counts.rows}.`,
+    );
   return warnings;
 }
 
@@ -104,7 +136,10 @@ export function longTexts(texts: string[], textTokens: number): number {
   return texts.filter((text) => isLong(text, textTokens)).length;
 }
 
-/** Every word is at least one token; begin and end take two. The exact count is known once the text is encoded. */
+/**
+ * Every word is at least one token; begin and end take two. The exact count is known once the text
+ * is encoded.
+ */
 function isLong(text: string, textTokens: number): boolean {
   const room = textTokens - 2;
   return room > 0 && text.trim().split(/\s+/).length > room;

@@ -3,7 +3,15 @@ import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
 import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
-import { baselines, evaluationItems, modelNames, opponentOf, stagesOf, type RunPlan, type StageKind } from '../domain/plan.js';
+import {
+  baselines,
+  evaluationItems,
+  modelNames,
+  opponentOf,
+  stagesOf,
+  type RunPlan,
+  type StageKind,
+} from '../domain/plan.js';
 import type { CheckedRun } from './create-run.js';
 
 const float = 4;
@@ -11,7 +19,8 @@ const float = 4;
 export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const { config, plan, model, resolution, sizes, prompts, warnings } = run;
   const side = resolution / model.vaeScale;
-  const shards = (name: string): number => stagesOf(plan).find((stage) => stage.name === name)?.shards ?? 0;
+  const shards = (name: string): number =>
+    stagesOf(plan).find((stage) => stage.name === name)?.shards ?? 0;
   const sft = sftTraining(config);
   const dpo = dpoTraining(config);
   const evaluation =
@@ -24,7 +33,9 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
     ...bucketText(sizes),
     ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
     ...(dpo ? [`baseline dpo: ${trainText(dpo, 1)}, β ${dpo.beta}.`] : []),
-    ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, shards('sample-base'), i + 1)),
+    ...Array.from({ length: plan.iterations }, (_, i) =>
+      iterationText(config, plan, shards('sample-base'), i + 1),
+    ),
     `evaluation: ${evaluation}.`,
     `memory: training needs about ${size(trainingMemory(run))} plus activations (${memoryText(config)}).`,
     `disk: about ${size(diskBytes(run))} under the artifacts folder.`,
@@ -81,7 +92,12 @@ function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>
   // A posterior is a mean and a log-variance, for every view.
   const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;
   const encoded = plan.rows * views * (2 * latent + model.textTokens * model.textWidth * float);
-  const drawn = stagesOf(plan).filter((stage) => stage.kind === 'sample').length * plan.rows * plan.imagesPerPrompt * latent * copies;
+  const drawn =
+    stagesOf(plan).filter((stage) => stage.kind === 'sample').length *
+    plan.rows *
+    plan.imagesPerPrompt *
+    latent *
+    copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
   const images = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
   return trainings * weights + checkpoints + encoded + drawn + images;
@@ -104,7 +120,12 @@ export function neededBytes(run: Omit<CheckedRun, 'text'>): number {
 export function workOf({ plan, resolution }: Pick<CheckedRun, 'plan' | 'resolution'>) {
   const items = (kind: StageKind): bigint =>
     BigInt(stagesOf(plan).reduce((sum, stage) => sum + (stage.kind === kind ? stage.items : 0), 0));
-  return { resolution, rows: BigInt(plan.rows), drawn: items('sample'), evaluated: items('eval-sample') };
+  return {
+    resolution,
+    rows: BigInt(plan.rows),
+    drawn: items('sample'),
+    evaluated: items('eval-sample'),
+  };
 }
 
 function millions(count: bigint): string {

@@ -63,16 +63,19 @@ export class RunApi {
     const { orchestrator } = this.#options;
     return {
       createRun: (request, context) => this.#create(request, context),
-      getRun: async ({ runId }) => create(GetRunResponseSchema, { run: this.view(orchestrator.get(runId).record) }),
+      getRun: async ({ runId }) =>
+        create(GetRunResponseSchema, { run: this.view(orchestrator.get(runId).record) }),
       listRuns: async (request) => this.#list(request),
       watchRun: (request, context) => this.#watch(request, context),
-      pauseRun: async ({ runId }) => create(PauseRunResponseSchema, { run: this.view(await orchestrator.pause(runId)) }),
+      pauseRun: async ({ runId }) =>
+        create(PauseRunResponseSchema, { run: this.view(await orchestrator.pause(runId)) }),
       resumeRun: async ({ runId, configJson }) => {
         const config = configJson === '' ? null : parseRunConfig(parseJson(configJson), 'config');
         const { record, changes } = await orchestrator.resume(runId, config);
         return create(ResumeRunResponseSchema, { run: this.view(record), changes });
       },
-      cancelRun: async ({ runId }) => create(CancelRunResponseSchema, { run: this.view(await orchestrator.cancel(runId)) }),
+      cancelRun: async ({ runId }) =>
+        create(CancelRunResponseSchema, { run: this.view(await orchestrator.cancel(runId)) }),
       deleteRun: async ({ runId }) => {
         await orchestrator.delete(runId);
         return create(DeleteRunResponseSchema, {});
@@ -111,16 +114,25 @@ export class RunApi {
   #list(request: ListRunsRequest): ListRunsResponse {
     const all = this.#options.orchestrator.list();
     const count = Math.min(request.pageSize || pageSize.standard, pageSize.largest);
-    const start = request.pageToken === '' ? 0 : all.findIndex((driver) => driver.record.runId === request.pageToken);
+    const start =
+      request.pageToken === ''
+        ? 0
+        : all.findIndex((driver) => driver.record.runId === request.pageToken);
     if (start < 0)
-      throw new SpindleError('INVALID_ARGUMENT', `page_token: expected the token of a page before, got "${request.pageToken}".`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `page_token: expected the token of a page before, got "${request.pageToken}".`,
+      );
     return create(ListRunsResponseSchema, {
       runs: all.slice(start, start + count).map((driver) => this.view(driver.record)),
       nextPageToken: all[start + count]?.record.runId ?? '',
     });
   }
 
-  /** Events from the stream, each with the run as it is now; ends with the run, also when its last event was lost. */
+  /**
+   * Events from the stream, each with the run as it is now; ends with the run, also when its last
+   * event was lost.
+   */
   async *#watch(request: WatchRunRequest, context: CallContext): AsyncGenerator<WatchRunResponse> {
     const { orchestrator, bus } = this.#options;
     const { runId } = request;
@@ -135,9 +147,16 @@ export class RunApi {
     }, idleMs / 4);
     try {
       const from = request.fromSequence > 0n ? { fromSequence: request.fromSequence } : {};
-      for await (const { sequence, event } of bus.events(runId, { ...from, signal: linked.signal })) {
+      for await (const { sequence, event } of bus.events(runId, {
+        ...from,
+        signal: linked.signal,
+      })) {
         seenAt = Date.now();
-        yield create(WatchRunResponseSchema, { sequence, eventJson: toJsonString(EventSchema, event), run: current() });
+        yield create(WatchRunResponseSchema, {
+          sequence,
+          eventJson: toJsonString(EventSchema, event),
+          run: current(),
+        });
         const status = event.fact.case === 'runChanged' ? event.fact.value.status : '';
         if (over() && status === orchestrator.get(runId).record.state.status) return;
       }
@@ -147,7 +166,8 @@ export class RunApi {
       clearInterval(timer);
       linked.cleanup();
     }
-    if (!context.signal.aborted) yield create(WatchRunResponseSchema, { sequence: 0n, run: current() });
+    if (!context.signal.aborted)
+      yield create(WatchRunResponseSchema, { sequence: 0n, run: current() });
   }
 }
 

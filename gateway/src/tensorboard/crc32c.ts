@@ -1,4 +1,7 @@
-/** CRC-32C (Castagnoli), as TFRecord files have it: masked, since a checksum of data that holds checksums is weak. */
+/**
+ * CRC-32C (Castagnoli), as TFRecord files have it: masked, since a checksum of data that holds
+ * checksums is weak.
+ */
 const table = Uint32Array.from({ length: 256 }, (_, n) => {
   let crc = n;
   for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;

@@ -1,4 +1,7 @@
-/** TensorBoard's events as bytes: the messages Event and Summary of TensorFlow's event.proto and summary.proto, those fields that we fill. */
+/**
+ * TensorBoard's events as bytes: the messages Event and Summary of TensorFlow's event.proto and
+ * summary.proto, those fields that we fill.
+ */
 export interface ScalarValue {
   tag: string;
   value: number;
@@ -34,7 +37,10 @@ export function encodeEvent({ wallTime, step, values }: TensorboardEvent): Buffe
   return Buffer.concat([double(1, wallTime), varint(2, step), bytes(5, summary)]);
 }
 
-/** SessionLog START: on reading it TensorBoard forgets what the file has said of this step and later ones. */
+/**
+ * SessionLog START: on reading it TensorBoard forgets what the file has said of this step and later
+ * ones.
+ */
 export function encodeRestart(wallTime: number, step: number): Buffer {
   const start = 1;
   return Buffer.concat([double(1, wallTime), varint(2, step), bytes(sessionLog, varint(1, start))]);
@@ -45,7 +51,10 @@ function encodeValue(value: SummaryValue): Buffer {
   if ('value' in value) return Buffer.concat([tag, float(2, value.value)]);
   const { width, height, png } = value;
   const rgb = 3;
-  return Buffer.concat([tag, bytes(4, Buffer.concat([varint(1, height), varint(2, width), varint(3, rgb), bytes(4, png)]))]);
+  return Buffer.concat([
+    tag,
+    bytes(4, Buffer.concat([varint(1, height), varint(2, width), varint(3, rgb), bytes(4, png)])),
+  ]);
 }
 
 // Wire types: 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes.
@@ -80,7 +89,10 @@ function bytes(field: number, value: Uint8Array): Buffer {
   return Buffer.concat([key(field, 2), plainVarint(value.length), value]);
 }
 
-/** Of an encoded event of ours: its step (0 for one without, such as the version's), and whether it is a restart at that step. */
+/**
+ * Of an encoded event of ours: its step (0 for one without, such as the version's), and whether it
+ * is a restart at that step.
+ */
 export function readEvent(event: Buffer): { step: number; restart: boolean } {
   // wall_time is 9 bytes; field 2 follows where there is a step.
   if (event[9] !== 0x10) return { step: 0, restart: false };

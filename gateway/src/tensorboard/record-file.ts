@@ -1,4 +1,7 @@
-/** TFRecord: length (u64), its masked CRC, the data, its masked CRC. Records are appended; what a crash tore off is cut on opening. */
+/**
+ * TFRecord: length (u64), its masked CRC, the data, its masked CRC. Records are appended; what a
+ * crash tore off is cut on opening.
+ */
 import { appendFile, mkdir, readFile, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { maskedCrc32c } from './crc32c.js';
@@ -19,7 +22,11 @@ export function readRecords(file: Buffer): { records: Buffer[]; bytes: number } 
   while (at + 16 <= file.length) {
     const length = Number(file.readBigUInt64LE(at));
     const end = at + 12 + length;
-    if (file.readUInt32LE(at + 8) !== maskedCrc32c(file.subarray(at, at + 8)) || end + 4 > file.length) break;
+    if (
+      file.readUInt32LE(at + 8) !== maskedCrc32c(file.subarray(at, at + 8)) ||
+      end + 4 > file.length
+    )
+      break;
     const data = file.subarray(at + 12, end);
     if (file.readUInt32LE(end) !== maskedCrc32c(data)) break;
     records.push(data);
@@ -54,7 +61,8 @@ export class RecordFile {
       await mkdir(dirname(this.path), { recursive: true })
         .then(() => appendFile(this.path, batch))
         .catch(() => {
-          // A full disk must not cost the run. What was torn is cut, and steps that are missing are written, when the run is opened next.
+          // A full disk must not cost the run. What was torn is cut, and steps that are missing are
+          // written, when the run is opened next.
         });
     });
   }

@@ -1,6 +1,7 @@
 /**
- * artifacts/<run>/tensorboard: one folder per model with its training steps, `evaluation` with scores and images over the iterations (0 is the
- * base), and `evaluation-<baseline>` beside it, so that TensorBoard draws them over each other.
+ * artifacts/<run>/tensorboard: one folder per model with its training steps, `evaluation` with
+ * scores and images over the iterations (0 is the base), and `evaluation-<baseline>` beside it, so
+ * that TensorBoard draws them over each other.
  */
 import { join } from 'node:path';
 import { iterationOf, isBaseline } from '../domain/plan.js';
@@ -37,16 +38,23 @@ export class TensorboardLog {
   readonly #createdAt: number;
   readonly #writers = new Map<string, Promise<Writer>>();
 
-  /** `createdAt` in milliseconds: it is part of the files' names, so that a run that is taken up again goes on with them. */
+  /**
+   * `createdAt` in milliseconds: it is part of the files' names, so that a run that is taken up
+   * again goes on with them.
+   */
   constructor(runDirectory: string, createdAt: number) {
     this.#directory = join(runDirectory, 'tensorboard');
     this.#createdAt = createdAt;
   }
 
-  /** Those steps of a model that are not in its file yet: also what a crash or a full disk has kept from it. */
+  /**
+   * Those steps of a model that are not in its file yet: also what a crash or a full disk has kept
+   * from it.
+   */
   async steps(model: string, steps: readonly TrainStepMetrics[]): Promise<void> {
     const writer = await this.#writer(model);
-    for (const metrics of steps) if (metrics.step > writer.lastStep) append(writer, metrics.step, trainValues(metrics));
+    for (const metrics of steps)
+      if (metrics.step > writer.lastStep) append(writer, metrics.step, trainValues(metrics));
     await writer.file.flush();
   }
 
@@ -62,14 +70,17 @@ export class TensorboardLog {
   async evaluation(summary: ModelSummary, images: readonly SampleImage[]): Promise<void> {
     const { model, metrics } = summary;
     const writer = await this.#writer(isBaseline(model) ? `evaluation-${model}` : 'evaluation');
-    const values: SummaryValue[] = metrics.flatMap(({ metric, mean, median, winRate, differenceLow, differenceHigh }) => [
-      { tag: `${metric}/mean`, value: mean },
-      { tag: `${metric}/median`, value: median },
-      { tag: `${metric}/win_rate`, value: winRate },
-      { tag: `${metric}/difference_low`, value: differenceLow },
-      { tag: `${metric}/difference_high`, value: differenceHigh },
-    ]);
-    for (const { name, png } of images) values.push({ tag: `samples/${name}`, png, ...pngSize(png) });
+    const values: SummaryValue[] = metrics.flatMap(
+      ({ metric, mean, median, winRate, differenceLow, differenceHigh }) => [
+        { tag: `${metric}/mean`, value: mean },
+        { tag: `${metric}/median`, value: median },
+        { tag: `${metric}/win_rate`, value: winRate },
+        { tag: `${metric}/difference_low`, value: differenceLow },
+        { tag: `${metric}/difference_high`, value: differenceHigh },
+      ],
+    );
+    for (const { name, png } of images)
+      values.push({ tag: `samples/${name}`, png, ...pngSize(png) });
     append(writer, iterationOf(model), values);
     await writer.file.flush();
   }
@@ -91,7 +102,11 @@ export class TensorboardLog {
   async #open(folder: string): Promise<Writer> {
     const seconds = Math.floor(this.#createdAt / 1000);
     const { file, records } = await RecordFile.open(
-      join(this.#directory, folder, `events.out.tfevents.${String(seconds).padStart(10, '0')}.spindle`),
+      join(
+        this.#directory,
+        folder,
+        `events.out.tfevents.${String(seconds).padStart(10, '0')}.spindle`,
+      ),
     );
     if (records.length === 0) file.append(versionEvent(this.#createdAt / 1000));
     return { file, lastStep: lastStepOf(records) };
@@ -99,7 +114,12 @@ export class TensorboardLog {
 }
 
 function lastStepOf(records: readonly Buffer[]): number {
-  return records.map(readEvent).reduce((last, { step, restart }) => (restart ? Math.min(last, step - 1) : Math.max(last, step)), 0);
+  return records
+    .map(readEvent)
+    .reduce(
+      (last, { step, restart }) => (restart ? Math.min(last, step - 1) : Math.max(last, step)),
+      0,
+    );
 }
 
 function append(writer: Writer, step: number, values: readonly SummaryValue[]): void {
@@ -117,5 +137,7 @@ function trainValues(metrics: TrainStepMetrics): SummaryValue[] {
 
 /** From the header chunk, which comes first in every PNG. */
 function pngSize(png: Buffer): { width: number; height: number } {
-  return png.length < 24 ? { width: 0, height: 0 } : { width: png.readUInt32BE(16), height: png.readUInt32BE(20) };
+  return png.length < 24
+    ? { width: 0, height: 0 }
+    : { width: png.readUInt32BE(16), height: png.readUInt32BE(20) };
 }

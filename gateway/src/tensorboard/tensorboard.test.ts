@@ -12,7 +12,9 @@ const folder = await mkdtemp(join(tmpdir(), 'spindle-tensorboard-'));
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 /** Any protobuf message as fields, by the wire format alone: independent of the encoder. */
-function fields(message: Buffer): { field: number; wire: number; value: number | bigint | Buffer }[] {
+function fields(
+  message: Buffer,
+): { field: number; wire: number; value: number | bigint | Buffer }[] {
   const out: { field: number; wire: number; value: number | bigint | Buffer }[] = [];
   let at = 0;
   const varint = (): bigint => {
@@ -68,7 +70,9 @@ describe('CRC-32C', () => {
   it('is masked by a turn of 15 bits and a constant', () => {
     const crc = 0xe3069283n;
     const turned = ((crc >> 15n) | (crc << 17n)) & 0xffffffffn;
-    expect(maskedCrc32c(Buffer.from('123456789'))).toBe(Number((turned + 0xa282ead8n) & 0xffffffffn));
+    expect(maskedCrc32c(Buffer.from('123456789'))).toBe(
+      Number((turned + 0xa282ead8n) & 0xffffffffn),
+    );
   });
 });
 
@@ -130,7 +134,11 @@ describe('events', () => {
       { field: 3, wire: 0, value: 3n },
       { field: 4, wire: 2, value: png },
     ]);
-    expect([stepOf(event), stepOf(version), stepOf(encodeEvent({ wallTime: 0, step: 5, values: [] }))]).toEqual([300, 0, 5]);
+    expect([
+      stepOf(event),
+      stepOf(version),
+      stepOf(encodeEvent({ wallTime: 0, step: 5, values: [] })),
+    ]).toEqual([300, 0, 5]);
   });
 
   it('of a run go on after a restart, without a step twice or one missing', async () => {
@@ -169,7 +177,9 @@ describe('events', () => {
     );
     // Nothing to take back.
     await later.rewind('spin1', 3);
-    const { records } = readRecords(await readFile(join(directory, 'tensorboard/spin1/events.out.tfevents.1700000000.spindle')));
+    const { records } = readRecords(
+      await readFile(join(directory, 'tensorboard/spin1/events.out.tfevents.1700000000.spindle')),
+    );
     expect(records.slice(1).map(stepOf)).toEqual([1, 2, 3, 200, 3, 3]);
     const restart = records[5]!;
     expect(fields(restart).map(({ field: number, wire }) => [number, wire])).toEqual([
@@ -179,7 +189,9 @@ describe('events', () => {
     ]);
     // SessionLog.status = START
     expect(fields(field(restart, 7)[0] as Buffer)).toEqual([{ field: 1, wire: 0, value: 1n }]);
-    expect(records.map(readEvent).filter((event) => event.restart)).toEqual([{ step: 3, restart: true }]);
+    expect(records.map(readEvent).filter((event) => event.restart)).toEqual([
+      { step: 3, restart: true },
+    ]);
     expect(readEvent(encodeRestart(0, 300))).toEqual({ step: 300, restart: true });
     expect(field((field(field(records[6]!, 5)[0] as Buffer, 1) as Buffer[])[0]!, 2)).toEqual([9]);
   });
@@ -203,12 +215,18 @@ describe('events', () => {
     await log.evaluation({ model: 'spin2', metrics: [metric] }, [{ name: '0', png }]);
     await log.evaluation({ model: 'sft', metrics: [metric] }, []);
     const read = async (name: string) =>
-      readRecords(await readFile(join(directory, 'tensorboard', name, 'events.out.tfevents.1700000000.spindle'))).records;
+      readRecords(
+        await readFile(
+          join(directory, 'tensorboard', name, 'events.out.tfevents.1700000000.spindle'),
+        ),
+      ).records;
     const [, event] = await read('evaluation');
     expect(stepOf(event!)).toBe(2);
     const values = field(field(event!, 5)[0] as Buffer, 1) as Buffer[];
     expect(values.map((value) => String(field(value, 1)[0]))).toEqual([
-      ...['mean', 'median', 'win_rate', 'difference_low', 'difference_high'].map((name) => `pick/${name}`),
+      ...['mean', 'median', 'win_rate', 'difference_low', 'difference_high'].map(
+        (name) => `pick/${name}`,
+      ),
       'samples/0',
     ]);
     expect(field(field(values[5]!, 4)[0] as Buffer, 2)).toEqual([64n]);

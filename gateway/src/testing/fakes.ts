@@ -1,6 +1,7 @@
 /**
- * Sampler, scorer, trainer and evaluator without an engine: real gRPC servers and real queue consumers whose work is a pure
- * function of its inputs, so that two runs can be compared byte for byte. For tests only.
+ * Sampler, scorer, trainer and evaluator without an engine: real gRPC servers and real queue
+ * consumers whose work is a pure function of its inputs, so that two runs can be compared byte for
+ * byte. For tests only.
  */
 import { createHash } from 'node:crypto';
 import { create, toJsonString } from '@bufbuild/protobuf';
@@ -28,7 +29,15 @@ import {
   type TrainRequest,
   type TrainResponse,
 } from '@spindle/proto';
-import { delay, GrpcServer, SpindleError, writeFileAtomic, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
+import {
+  delay,
+  GrpcServer,
+  SpindleError,
+  writeFileAtomic,
+  type ArtifactStore,
+  type Bus,
+  type Logger,
+} from '@spindle/kit';
 import { join } from 'node:path';
 import { solidPng } from './png.js';
 import type { MessageInitShape } from '@bufbuild/protobuf';
@@ -69,20 +78,35 @@ export async function startFakes(options: {
 }): Promise<FakeServices> {
   const { bus, store, logger } = options;
   const stopping = new AbortController();
-  const services: Omit<FakeServices, 'address' | 'stop'> = { worked: [], trained: [], behaviour: options.behaviour ?? {} };
+  const services: Omit<FakeServices, 'address' | 'stop'> = {
+    worked: [],
+    trained: [],
+    behaviour: options.behaviour ?? {},
+  };
   const server = new GrpcServer({ logger });
   server.addService(SamplerService, {
-    inspectModel: async ({ path, sampling }) => inspectAnswer(path, sampling?.schedulerOverridesJson ?? ''),
+    inspectModel: async ({ path, sampling }) =>
+      inspectAnswer(path, sampling?.schedulerOverridesJson ?? ''),
     sample: async () => ({}),
     getWorker: async () => ({}),
   });
-  server.addService(TrainerService, { train: (request, context) => train(request, context.signal, store, services) });
+  server.addService(TrainerService, {
+    train: (request, context) => train(request, context.signal, store, services),
+  });
   server.addService(EvaluatorService, {
-    evaluate: async ({ models }) => ({ models: models.map((model) => statistics(model, services.behaviour)) }),
+    evaluate: async ({ models }) => ({
+      models: models.map((model) => statistics(model, services.behaviour)),
+    }),
     writeReport: async ({ directory, models, runJson }) => {
       const file = join(directory, 'report.json');
-      await writeFileAtomic(file, JSON.stringify({ models: models.map((m) => m.model), run: JSON.parse(runJson) as unknown }));
-      return { files: [file], models: models.map((model) => statistics(model, services.behaviour)) };
+      await writeFileAtomic(
+        file,
+        JSON.stringify({ models: models.map((m) => m.model), run: JSON.parse(runJson) as unknown }),
+      );
+      return {
+        files: [file],
+        models: models.map((model) => statistics(model, services.behaviour)),
+      };
     },
   });
   const port = await server.listen(`127.0.0.1:${options.port ?? 0}`);
@@ -108,13 +132,20 @@ export async function startFakes(options: {
 
 function inspectAnswer(path: string, overrides: string) {
   if (overrides.includes('karras'))
-    throw new SpindleError('INVALID_ARGUMENT', 'DDIMScheduler: karras: expected a known key, got this one with value true');
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'DDIMScheduler: karras: expected a known key, got this one with value true',
+    );
   if (path.includes('broken'))
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `${path}/unet/diffusion_pytorch_model.safetensors: conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.`,
     );
-  const kind = path.includes('clip') ? 'CLIPModel' : path.includes('head') ? 'AestheticHead' : 'StableDiffusionPipeline';
+  const kind = path.includes('clip')
+    ? 'CLIPModel'
+    : path.includes('head')
+      ? 'AestheticHead'
+      : 'StableDiffusionPipeline';
   return create(InspectModelResponseSchema, {
     kind,
     unetParameters: 1_000n,
@@ -130,32 +161,57 @@ function inspectAnswer(path: string, overrides: string) {
   });
 }
 
-async function work(job: Job, bus: Bus, store: ArtifactStore, services: Pick<FakeServices, 'worked' | 'behaviour'>): Promise<void> {
+async function work(
+  job: Job,
+  bus: Bus,
+  store: ArtifactStore,
+  services: Pick<FakeServices, 'worked' | 'behaviour'>,
+): Promise<void> {
   if ((await store.getResult(job.key)) === null) {
     await services.behaviour.onJob?.(job);
     services.worked.push(job.key);
-    await store.commitResult(job.key, toJsonString(JobResultSchema, await resultOf(job, store, services.behaviour)));
+    await store.commitResult(
+      job.key,
+      toJsonString(JobResultSchema, await resultOf(job, store, services.behaviour)),
+    );
   }
-  const fact = { case: 'jobDone' as const, value: create(JobDoneSchema, { key: job.key, seconds: 0, worker: 'fake' }) };
+  const fact = {
+    case: 'jobDone' as const,
+    value: create(JobDoneSchema, { key: job.key, seconds: 0, worker: 'fake' }),
+  };
   await bus.publishEvent(create(EventSchema, { runId: job.runId, fact }), `${job.key}#done`);
 }
 
-async function resultOf(job: Job, store: ArtifactStore, behaviour: FakeBehaviour): Promise<JobResult> {
+async function resultOf(
+  job: Job,
+  store: ArtifactStore,
+  behaviour: FakeBehaviour,
+): Promise<JobResult> {
   const blob = (text: string, type: string) => store.put(Buffer.from(digest(text)), type);
   const base = { key: job.key, seconds: 0, worker: 'fake' };
   switch (job.work.case) {
     case 'encode': {
       const { start, count, sizes } = job.work.value;
-      const rejected = (behaviour.rejected ?? []).filter((index) => index >= start && index < start + count);
+      const rejected = (behaviour.rejected ?? []).filter(
+        (index) => index >= start && index < start + count,
+      );
       const value = create(EncodeResultSchema, {
         shard: await blob(`encode ${start} ${count}`, 'application/safetensors'),
         count: count - rejected.length,
-        rejected: rejected.map((index) => create(RejectedRowSchema, { index, file: `${index}.png`, reason: 'the image is truncated' })),
+        rejected: rejected.map((index) =>
+          create(RejectedRowSchema, {
+            index,
+            file: `${index}.png`,
+            reason: 'the image is truncated',
+          }),
+        ),
         // Rows take turns in the sizes.
         sizes: Array.from({ length: sizes.length > 0 ? count : 0 }, (_, i) => ({
           ...sizes[(start + i) % sizes.length],
           index: start + i,
-        })).map(({ index, height, width }) => create(RowSizeSchema, { index, height: height ?? 0, width: width ?? 0 })),
+        })).map(({ index, height, width }) =>
+          create(RowSizeSchema, { index, height: height ?? 0, width: width ?? 0 }),
+        ),
       });
       return create(JobResultSchema, { ...base, result: { case: 'encode', value } });
     }
@@ -165,7 +221,9 @@ async function resultOf(job: Job, store: ArtifactStore, behaviour: FakeBehaviour
       const drawn = items.map((item) => digest(identity, item.prompt, String(item.seed)));
       const value = create(SampleResultSchema, {
         count: items.length,
-        images: wantImages ? await Promise.all(drawn.map((text) => store.put(solidPng(text), 'image/png'))) : [],
+        images: wantImages
+          ? await Promise.all(drawn.map((text) => store.put(solidPng(text), 'image/png')))
+          : [],
         ...(wantLatents && { latents: await blob(drawn.join(), 'application/safetensors') }),
       });
       return create(JobResultSchema, { ...base, result: { case: 'sample', value } });
@@ -173,16 +231,25 @@ async function resultOf(job: Job, store: ArtifactStore, behaviour: FakeBehaviour
     case 'score': {
       const { items, metrics } = job.work.value;
       const scores = metrics.map((metric) =>
-        create(MetricScoresSchema, { metric: metric.name, values: items.map((item) => item.image?.digest.length ?? 0) }),
+        create(MetricScoresSchema, {
+          metric: metric.name,
+          values: items.map((item) => item.image?.digest.length ?? 0),
+        }),
       );
-      return create(JobResultSchema, { ...base, result: { case: 'score', value: create(ScoreResultSchema, { scores }) } });
+      return create(JobResultSchema, {
+        ...base,
+        result: { case: 'score', value: create(ScoreResultSchema, { scores }) },
+      });
     }
     case undefined:
       throw new SpindleError('INVALID_ARGUMENT', `job ${job.key}: no work.`);
   }
 }
 
-/** Checkpoints every `checkpointSteps` and when cancelled, resumes from them, and ends in bytes that depend on the inputs alone. */
+/**
+ * Checkpoints every `checkpointSteps` and when cancelled, resumes from them, and ends in bytes that
+ * depend on the inputs alone.
+ */
 async function* train(
   request: TrainRequest,
   signal: AbortSignal,
@@ -223,15 +290,33 @@ async function* train(
     ...request.encodedShards.map((r) => r.digest),
     ...request.generatedShards.map((r) => r.digest),
   ];
-  const weights = await store.put(Buffer.from(digest(...inputs, String(request.settings?.seed))), 'application/safetensors');
-  const config = await store.put(Buffer.from('{"_class_name":"UNet2DConditionModel"}'), 'application/json');
-  yield { event: { case: 'finished', value: { unet: create(UnetRefSchema, { name: request.modelName, config, weights }), steps } } };
+  const weights = await store.put(
+    Buffer.from(digest(...inputs, String(request.settings?.seed))),
+    'application/safetensors',
+  );
+  const config = await store.put(
+    Buffer.from('{"_class_name":"UNet2DConditionModel"}'),
+    'application/json',
+  );
+  yield {
+    event: {
+      case: 'finished',
+      value: { unet: create(UnetRefSchema, { name: request.modelName, config, weights }), steps },
+    },
+  };
 }
 
 function statistics(model: ModelEvaluation, behaviour: FakeBehaviour) {
   const mean = behaviour.score?.(model.model) ?? 1;
   const metrics = [
-    create(MetricStatisticsSchema, { metric: 'pick', mean, median: mean, standardError: 0.1, winRate: 0.5, n: model.items.length }),
+    create(MetricStatisticsSchema, {
+      metric: 'pick',
+      mean,
+      median: mean,
+      standardError: 0.1,
+      winRate: 0.5,
+      n: model.items.length,
+    }),
   ];
   return create(ModelStatisticsSchema, { model: model.model, metrics });
 }

@@ -36,7 +36,10 @@ export interface Harness {
   stop(): Promise<void>;
 }
 
-export const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=', 'base64');
+export const png = Buffer.from(
+  'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=',
+  'base64',
+);
 
 export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Promise<Harness> {
   const folder = await mkdtemp(join(tmpdir(), 'spindle-gateway-'));
@@ -82,10 +85,19 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
     restartFakes: async (next) => {
       const port = Number(harness.fakes.address.split(':')[1]);
       await harness.fakes.stop();
-      harness.fakes = await startFakes({ bus, store, logger: quiet, behaviour: next ?? behaviour, port });
+      harness.fakes = await startFakes({
+        bus,
+        store,
+        logger: quiet,
+        behaviour: next ?? behaviour,
+        port,
+      });
     },
     create: async (overrides = {}, runId = 'r1') => {
-      const { run } = await harness.client.createRun({ configJson: JSON.stringify({ ...config, ...overrides }), runId });
+      const { run } = await harness.client.createRun({
+        configJson: JSON.stringify({ ...config, ...overrides }),
+        runId,
+      });
       if (!run) throw new Error('no run in the answer');
       return run;
     },
@@ -114,7 +126,9 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
 async function writeInputs(folder: string, rows: number): Promise<Record<string, unknown>> {
   const data = join(folder, 'data');
   for (const name of ['data', 'model', 'clip']) await mkdir(join(folder, name));
-  const lines = Array.from({ length: rows }, (_, i) => JSON.stringify({ file_name: `${i}.png`, text: `picture ${i}` }));
+  const lines = Array.from({ length: rows }, (_, i) =>
+    JSON.stringify({ file_name: `${i}.png`, text: `picture ${i}` }),
+  );
   for (let i = 0; i < rows; i++) await writeFile(join(data, `${i}.png`), png);
   await writeFile(join(data, 'metadata.jsonl'), lines.join('\n'));
   await writeFile(join(folder, 'prompts.txt'), 'one\ntwo\nthree\n');
@@ -126,7 +140,10 @@ async function writeInputs(folder: string, rows: number): Promise<Record<string,
     train: { steps: 6, batch_size: 2, checkpoint_steps: 2 },
     baselines: { sft: { steps: 3 } },
     sampling: { steps: 2, shard_size: 2 },
-    evaluation: { prompts: join(folder, 'prompts.txt'), metrics: [{ name: 'pick', kind: 'clip', model: join(folder, 'clip') }] },
+    evaluation: {
+      prompts: join(folder, 'prompts.txt'),
+      metrics: [{ name: 'pick', kind: 'clip', model: join(folder, 'clip') }],
+    },
     resources: { encode_shard_size: 3 },
   };
 }

@@ -35,15 +35,26 @@ export function addBench(program: Command, context: CliContext): void {
         .choices(['unet_forward', 'spin_step', 'sample', 'vae_encode', 'vae_decode'])
         .makeOptionMandatory(),
     )
-    .requiredOption('--model <dir>', 'pipeline folder, or random weights of a known configuration: sd15, sdxl, small')
+    .requiredOption(
+      '--model <dir>',
+      'pipeline folder, or random weights of a known configuration: sd15, sdxl, small',
+    )
     .addOption(precisionOption())
     .addOption(backendOption())
     .option('--batch <n>', 'images or pairs per call', integer(1), 1)
     .option('--steps <n>', 'denoising steps of the task sample', integer(1), 20)
     .option('--repeat <n>', 'timed calls', integer(1), 5)
     .option('--warmup <n>', 'calls before the timed ones', integer(0), 2)
-    .option('--checkpointing', 'of the task spin_step: activations are computed again in backward', false)
-    .option('--profile', "time, rates and work of every kernel, beside the machine's measured peak", false)
+    .option(
+      '--checkpointing',
+      'of the task spin_step: activations are computed again in backward',
+      false,
+    )
+    .option(
+      '--profile',
+      "time, rates and work of every kernel, beside the machine's measured peak",
+      false,
+    )
     .addOption(threadsOption())
     .addOption(isaOption())
     .addOption(jsonOption())
@@ -67,6 +78,7 @@ async function bench(flags: BenchFlags, context: CliContext): Promise<void> {
     context.write(JSON.stringify(values));
     return;
   }
-  for (const [key, value] of Object.entries(values)) if (typeof value !== 'object') context.write(`${key}: ${value}`);
+  for (const [key, value] of Object.entries(values))
+    if (typeof value !== 'object') context.write(`${key}: ${value}`);
   if (tables !== '') context.write(`\n${tables.trimEnd()}`);
 }

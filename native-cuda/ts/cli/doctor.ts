@@ -6,7 +6,15 @@ import { inspectFolder } from '../inspect.js';
 import { defaultAddonPath, loadAddon } from '../loader.js';
 import { faster } from '../precision.js';
 import { describeGpus } from './gpus.js';
-import { backendOption, isaOption, jsonOption, openEngine, threadsOption, type CliContext, type EngineFlags } from './options.js';
+import {
+  backendOption,
+  isaOption,
+  jsonOption,
+  openEngine,
+  threadsOption,
+  type CliContext,
+  type EngineFlags,
+} from './options.js';
 
 interface DoctorFlags extends EngineFlags {
   json: boolean;
@@ -15,7 +23,9 @@ interface DoctorFlags extends EngineFlags {
 export function addDoctor(program: Command, context: CliContext): void {
   program
     .command('doctor')
-    .description('say whether the engine loads here, what GPUs there are, what it runs on and which precision is faster')
+    .description(
+      'say whether the engine loads here, what GPUs there are, what it runs on and which precision is faster',
+    )
     .addOption(backendOption())
     .addOption(threadsOption())
     .addOption(isaOption())
@@ -70,10 +80,12 @@ export function addInspect(program: Command, context: CliContext): void {
         return;
       }
       context.write(report.kind);
-      for (const [name, count] of Object.entries(report.parameters)) context.write(`${name}: ${count.toLocaleString('en')} parameters`);
+      for (const [name, count] of Object.entries(report.parameters))
+        context.write(`${name}: ${count.toLocaleString('en')} parameters`);
       for (const [key, value] of Object.entries(report)) {
         if (typeof value === 'number' && value > 0) context.write(`${key}: ${value}`);
-        if (typeof value === 'string' && value !== '' && key !== 'kind') context.write(`${key}: ${value}`);
+        if (typeof value === 'string' && value !== '' && key !== 'kind')
+          context.write(`${key}: ${value}`);
       }
       for (const warning of report.warnings) context.warn(`warning: ${warning}`);
     });

@@ -14,7 +14,11 @@ export const nativeKinds: ReadonlySet<string> = new Set([
   'train_step',
   'rng',
 ]);
-export const typescriptKinds: ReadonlySet<string> = new Set(['tokenizer', 'image_preprocess', 'pipeline']);
+export const typescriptKinds: ReadonlySet<string> = new Set([
+  'tokenizer',
+  'image_preprocess',
+  'pipeline',
+]);
 
 export interface Tolerance {
   relL2: number | null;
@@ -34,7 +38,10 @@ export function readFixture(directory: string): Fixture {
   const json = readJsonObject(file);
   const kind = stringField(json, 'kind', file);
   if (!nativeKinds.has(kind) && !typescriptKinds.has(kind)) {
-    throw invalid(file, `kind: expected ${[...nativeKinds, ...typescriptKinds].join(', ')}, got ${JSON.stringify(kind)}`);
+    throw invalid(
+      file,
+      `kind: expected ${[...nativeKinds, ...typescriptKinds].join(', ')}, got ${JSON.stringify(kind)}`,
+    );
   }
   return { directory, kind, json };
 }
@@ -48,11 +55,16 @@ export function toleranceOf(fixture: Fixture, precision: NativePrecision): Toler
   const file = join(fixture.directory, 'fixture.json');
   const all = fixture.json['tolerance'];
   const bounds = isObject(all) ? all[precision] : undefined;
-  if (!isObject(bounds)) throw invalid(file, `tolerance.${precision}: expected an object, got ${describe(bounds)}`);
+  if (!isObject(bounds))
+    throw invalid(file, `tolerance.${precision}: expected an object, got ${describe(bounds)}`);
   const bound = (key: string): number | null => {
     const value = bounds[key];
     if (value === undefined) return null;
-    if (typeof value !== 'number') throw invalid(file, `tolerance.${precision}.${key}: expected a number, got ${describe(value)}`);
+    if (typeof value !== 'number')
+      throw invalid(
+        file,
+        `tolerance.${precision}.${key}: expected a number, got ${describe(value)}`,
+      );
     return value;
   };
   const tolerance = { relL2: bound('rel_l2'), maxAbs: bound('max_abs') };
@@ -80,5 +92,12 @@ export function compare(
   }
   const relL2 = Math.sqrt(difference) / (norm === 0 ? 1 : Math.sqrt(norm));
   const within = (value: number, bound: number | null): boolean => bound === null || value <= bound;
-  return { relL2, maxAbs, ok: got.length === expected.length && within(relL2, tolerance.relL2) && within(maxAbs, tolerance.maxAbs) };
+  return {
+    relL2,
+    maxAbs,
+    ok:
+      got.length === expected.length &&
+      within(relL2, tolerance.relL2) &&
+      within(maxAbs, tolerance.maxAbs),
+  };
 }

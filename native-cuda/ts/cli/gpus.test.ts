@@ -7,8 +7,22 @@ const h200: GpusDto = {
   driver: '580.65.06',
   cuda: '13.0',
   devices: [
-    { index: 0, name: 'NVIDIA H200', computeCapability: '9.0', multiprocessors: 132, totalBytes: 2 ** 37, freeBytes: 2 ** 36 },
-    { index: 1, name: 'NVIDIA H200', computeCapability: '9.0', multiprocessors: 132, totalBytes: 2 ** 37, freeBytes: null },
+    {
+      index: 0,
+      name: 'NVIDIA H200',
+      computeCapability: '9.0',
+      multiprocessors: 132,
+      totalBytes: 2 ** 37,
+      freeBytes: 2 ** 36,
+    },
+    {
+      index: 1,
+      name: 'NVIDIA H200',
+      computeCapability: '9.0',
+      multiprocessors: 132,
+      totalBytes: 2 ** 37,
+      freeBytes: null,
+    },
   ],
   backend: {
     problem: null,
@@ -36,7 +50,11 @@ describe('what doctor says of GPUs', () => {
       driver: null,
       cuda: null,
       devices: [],
-      backend: { problem: 'this build has no CUDA backend', path: '/x/spindle_cuda.so', libraries: [] },
+      backend: {
+        problem: 'this build has no CUDA backend',
+        path: '/x/spindle_cuda.so',
+        libraries: [],
+      },
     };
     expect(describeGpus(none)).toEqual([
       'no GPU: no NVIDIA driver (libcuda.so.1: cannot open shared object file)',
@@ -46,10 +64,17 @@ describe('what doctor says of GPUs', () => {
 
   it('says what has to change before a GPU can be used', () => {
     const last = (gpus: GpusDto) => describeGpus(gpus).at(-1);
-    expect(last({ ...h200, backend: { problem: 'this build has no CUDA backend', path: '/x', libraries: [] } })).toBe(
-      'to use the GPU, build the CUDA backend (docs/CUDA.md)',
+    expect(
+      last({
+        ...h200,
+        backend: { problem: 'this build has no CUDA backend', path: '/x', libraries: [] },
+      }),
+    ).toBe('to use the GPU, build the CUDA backend (docs/CUDA.md)');
+    expect(last({ ...h200, cuda: '12.8' })).toMatch(
+      /^the driver runs CUDA up to 12\.8, and the backend was built with 13\.0/,
     );
-    expect(last({ ...h200, cuda: '12.8' })).toMatch(/^the driver runs CUDA up to 12\.8, and the backend was built with 13\.0/);
-    expect(last({ ...h200, devices: h200.devices.map((gpu) => ({ ...gpu, computeCapability: '7.5' })) })).toMatch(/needs 8\.0 or newer/);
+    expect(
+      last({ ...h200, devices: h200.devices.map((gpu) => ({ ...gpu, computeCapability: '7.5' })) }),
+    ).toMatch(/needs 8\.0 or newer/);
   });
 });

@@ -26,7 +26,9 @@ interface ParityFlags extends EngineFlags {
 export function addParity(program: Command, context: CliContext): void {
   program
     .command('parity')
-    .description('replay golden fixtures and print the error of every tensor; exit code 1 if any fails, 2 if a fixture cannot be read')
+    .description(
+      'replay golden fixtures and print the error of every tensor; exit code 1 if any fails, 2 if a fixture cannot be read',
+    )
     .argument('<fixture-dir...>', 'folders that hold a fixture.json')
     .addOption(backendOption())
     .addOption(precisionOption())
@@ -37,7 +39,11 @@ export function addParity(program: Command, context: CliContext): void {
     .action((directories: string[], flags: ParityFlags) => parity(directories, flags, context));
 }
 
-async function parity(directories: readonly string[], flags: ParityFlags, context: CliContext): Promise<void> {
+async function parity(
+  directories: readonly string[],
+  flags: ParityFlags,
+  context: CliContext,
+): Promise<void> {
   let engine: Engine | undefined;
   // The tokenizer needs no engine, so a machine without a build can still replay it.
   let noEngine: EngineError | undefined;
@@ -78,10 +84,19 @@ async function parity(directories: readonly string[], flags: ParityFlags, contex
   context.setExitCode(unreadable > 0 ? 2 : failed > 0 ? 1 : 0);
 }
 
-function replayOne(directory: string, open: () => Engine, flags: ParityFlags, context: CliContext): Promise<ParityLineDto[]> {
+function replayOne(
+  directory: string,
+  open: () => Engine,
+  flags: ParityFlags,
+  context: CliContext,
+): Promise<ParityLineDto[]> {
   const fixture = readFixture(directory);
   let precision = flags.precision;
-  if (precision !== 'float32' && fixture.kind !== 'tokenizer' && !statesTolerance(fixture, precision)) {
+  if (
+    precision !== 'float32' &&
+    fixture.kind !== 'tokenizer' &&
+    !statesTolerance(fixture, precision)
+  ) {
     context.warn(`note: ${directory} states no ${precision} tolerance; replayed in float32`);
     precision = 'float32';
   }
@@ -92,11 +107,16 @@ function replayOne(directory: string, open: () => Engine, flags: ParityFlags, co
 /** Folder names, or the paths as given where two names are equal. */
 function labels(directories: readonly string[]): string[] {
   const names = directories.map((directory) => basename(resolve(directory)));
-  return names.map((name, index) => (names.filter((other) => other === name).length > 1 ? (directories[index] ?? name) : name));
+  return names.map((name, index) =>
+    names.filter((other) => other === name).length > 1 ? (directories[index] ?? name) : name,
+  );
 }
 
 function print(line: ParityLineDto, json: boolean, context: CliContext): void {
   const { fixture, kind, tensor, relL2, maxAbs, ok } = line;
   if (json) context.write(JSON.stringify({ fixture, kind, tensor, relL2, maxAbs, ok }));
-  else context.write(`${ok ? 'pass' : 'FAIL'}  ${fixture}  ${tensor}  relL2 ${relL2.toExponential(2)}  maxAbs ${maxAbs.toExponential(2)}`);
+  else
+    context.write(
+      `${ok ? 'pass' : 'FAIL'}  ${fixture}  ${tensor}  relL2 ${relL2.toExponential(2)}  maxAbs ${maxAbs.toExponential(2)}`,
+    );
 }

@@ -3,7 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { BenchOptionsDto, BenchResultDto, NativeAddon, NativePrecision, ParityLineDto } from '../native.js';
+import type {
+  BenchOptionsDto,
+  BenchResultDto,
+  NativeAddon,
+  NativePrecision,
+  ParityLineDto,
+} from '../native.js';
 import { compare } from './fixture.js';
 import { runCli } from './program.js';
 
@@ -14,15 +20,28 @@ afterAll(() => rmSync(scratch, { recursive: true }));
 function fixture(name: string, json: unknown): string {
   const folder = join(scratch, name);
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'fixture.json'), typeof json === 'string' ? json : JSON.stringify(json));
+  writeFileSync(
+    join(folder, 'fixture.json'),
+    typeof json === 'string' ? json : JSON.stringify(json),
+  );
   return folder;
 }
 
-async function run(argv: string[], overrides: Partial<NativeAddon> = {}): Promise<{ out: string[]; err: string[]; code: number }> {
+async function run(
+  argv: string[],
+  overrides: Partial<NativeAddon> = {},
+): Promise<{ out: string[]; err: string[]; code: number }> {
   const result = { out: [] as string[], err: [] as string[], code: 0 };
   const addon: Partial<NativeAddon> = {
     createEngine: () => ({}) as never,
-    engineInfo: () => ({ version: '1', backend: 'cpu', isa: 'avx2', threads: 1, cpu: 'some cpu', backends: ['cpu'] }),
+    engineInfo: () => ({
+      version: '1',
+      backend: 'cpu',
+      isa: 'avx2',
+      threads: 1,
+      cpu: 'some cpu',
+      backends: ['cpu'],
+    }),
     gpus: () => ({
       problem: 'no NVIDIA driver',
       driver: null,
@@ -56,7 +75,14 @@ describe('parity', () => {
     const lines = out.map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(lines.at(-1)).toEqual({ passed: 16, failed: 0 });
     expect(Object.keys(lines[0]!)).toEqual(['fixture', 'kind', 'tensor', 'relL2', 'maxAbs', 'ok']);
-    expect(lines[0]).toEqual({ fixture: 'tokenizer', kind: 'tokenizer', tensor: '0.ids', relL2: 0, maxAbs: 0, ok: true });
+    expect(lines[0]).toEqual({
+      fixture: 'tokenizer',
+      kind: 'tokenizer',
+      tensor: '0.ids',
+      relL2: 0,
+      maxAbs: 0,
+      ok: true,
+    });
     expect(code).toBe(0);
   });
 
@@ -68,7 +94,10 @@ describe('parity', () => {
     ];
     expect((await run(['parity', folder], { parity })).code).toBe(1);
     const judge = fixture('judge', { kind: 'fid' });
-    const { out, err, code } = await run(['parity', judge, join(scratch, 'none'), folder, '--json'], { parity });
+    const { out, err, code } = await run(
+      ['parity', judge, join(scratch, 'none'), folder, '--json'],
+      { parity },
+    );
     expect(code).toBe(2);
     expect(err.join('\n')).toMatch(/judge\/fixture\.json: kind: expected unet, .* got "fid"/);
     expect(err.join('\n')).toMatch(/none: expected a fixture's folder, got no such folder/);
@@ -77,22 +106,36 @@ describe('parity', () => {
 
   it('replays in float32 what states no tolerance for the precision asked for, and says so', async () => {
     const asked: NativePrecision[] = [];
-    const parity = async (_engine: unknown, directory: string, precision: NativePrecision): Promise<ParityLineDto[]> => {
+    const parity = async (
+      _engine: unknown,
+      directory: string,
+      precision: NativePrecision,
+    ): Promise<ParityLineDto[]> => {
       asked.push(precision);
       return [lineOf(directory, true)];
     };
     const only = fixture('only', { kind: 'rng', tolerance: { float32: { max_abs: 1 } } });
-    const both = fixture('both', { kind: 'vae', tolerance: { float32: { rel_l2: 1 }, bfloat16: { rel_l2: 1 } } });
+    const both = fixture('both', {
+      kind: 'vae',
+      tolerance: { float32: { rel_l2: 1 }, bfloat16: { rel_l2: 1 } },
+    });
     const { err } = await run(['parity', only, both, '--precision', 'bfloat16'], { parity });
     expect(asked).toEqual(['float32', 'bfloat16']);
-    expect(err).toEqual([expect.stringMatching(/only states no bfloat16 tolerance; replayed in float32/)]);
+    expect(err).toEqual([
+      expect.stringMatching(/only states no bfloat16 tolerance; replayed in float32/),
+    ]);
   });
 
   it('tells fixtures of one name apart by their paths', async () => {
-    const parity = async (_engine: unknown, directory: string): Promise<ParityLineDto[]> => [lineOf(directory, true)];
+    const parity = async (_engine: unknown, directory: string): Promise<ParityLineDto[]> => [
+      lineOf(directory, true),
+    ];
     const [a, b] = ['a/rng', 'b/rng'].map((name) => fixture(name, { kind: 'rng' }));
     const { out } = await run(['parity', a!, b!, '--json'], { parity });
-    expect(out.slice(0, 2).map((line) => (JSON.parse(line) as ParityLineDto).fixture)).toEqual([a, b]);
+    expect(out.slice(0, 2).map((line) => (JSON.parse(line) as ParityLineDto).fixture)).toEqual([
+      a,
+      b,
+    ]);
   });
 
   it('refuses a fixture that is no JSON', async () => {
@@ -124,7 +167,9 @@ describe('bench', () => {
       got = options;
       return { values, tables: '' };
     };
-    const { out } = await run([...flags, '--precision', 'bfloat16', '--batch', '4', '--json'], { bench });
+    const { out } = await run([...flags, '--precision', 'bfloat16', '--batch', '4', '--json'], {
+      bench,
+    });
     expect(got).toEqual({
       task: 'sample',
       model: 'small',
@@ -145,7 +190,11 @@ describe('bench', () => {
       expect(options.profile).toBe(true);
       return { values: { ...values, profile }, tables: 'kernel calls\nadd 1\n' };
     };
-    expect((await run([...flags, '--profile'], { bench })).out).toEqual(['task: sample', 'seconds_median: 0.5', '\nkernel calls\nadd 1']);
+    expect((await run([...flags, '--profile'], { bench })).out).toEqual([
+      'task: sample',
+      'seconds_median: 0.5',
+      '\nkernel calls\nadd 1',
+    ]);
     const { out } = await run([...flags, '--profile', '--json'], { bench });
     expect(out.map((line) => JSON.parse(line) as unknown)).toEqual([{ ...values, profile }]);
   });
@@ -154,8 +203,14 @@ describe('bench', () => {
 describe('bad flags', () => {
   it.each([
     [['bench', '--task', 'x', '--model', 'small'], /Allowed choices are unet_forward/],
-    [['bench', '--task', 'sample', '--model', 'small', '--batch', '0'], /expected an integer of at least 1, got "0"/],
-    [['sample', '--model', 'm', '--prompt', 'p', '--out', 'o.png', '--seed', '-1'], /expected an integer from 0 to 2\^64 - 1/],
+    [
+      ['bench', '--task', 'sample', '--model', 'small', '--batch', '0'],
+      /expected an integer of at least 1, got "0"/,
+    ],
+    [
+      ['sample', '--model', 'm', '--prompt', 'p', '--out', 'o.png', '--seed', '-1'],
+      /expected an integer from 0 to 2\^64 - 1/,
+    ],
     [['parity'], /missing required argument 'fixture-dir'/],
     [['nothing'], /unknown command 'nothing'/],
   ])('exit with 2: %j', async (argv, message) => {
@@ -172,8 +227,18 @@ it('explains its commands by the name that people call them by', async () => {
 });
 
 it('sample refuses a place that it could not write to, before it loads anything', async () => {
-  const { err, code } = await run(['sample', '--model', scratch, '--prompt', 'p', '--out', '/nowhere/o.png']);
-  expect(err).toEqual(['error: /nowhere: expected a folder to write --out into, got no such folder']);
+  const { err, code } = await run([
+    'sample',
+    '--model',
+    scratch,
+    '--prompt',
+    'p',
+    '--out',
+    '/nowhere/o.png',
+  ]);
+  expect(err).toEqual([
+    'error: /nowhere: expected a folder to write --out into, got no such folder',
+  ]);
   expect(code).toBe(2);
 });
 
@@ -182,12 +247,16 @@ it('scores refuse metadata that leaves the folder', async () => {
   mkdirSync(folder);
   writeFileSync(join(folder, 'metadata.jsonl'), '{"file_name":"../a.png","text":"x"}\n');
   const { err, code } = await run(['score', '--model', scratch, '--images', folder]);
-  expect(err[0]).toMatch(/metadata\.jsonl:1: file_name: expected a file within the folder, got "\.\.\/a\.png"/);
+  expect(err[0]).toMatch(
+    /metadata\.jsonl:1: file_name: expected a file within the folder, got "\.\.\/a\.png"/,
+  );
   expect(code).toBe(2);
 });
 
 it('doctor says what the engine runs on', async () => {
-  const { out } = await run(['doctor', '--json'], { measurePrecision: async () => ({ float32: 2, bfloat16: 1 }) });
+  const { out } = await run(['doctor', '--json'], {
+    measurePrecision: async () => ({ float32: 2, bfloat16: 1 }),
+  });
   expect(JSON.parse(out[0]!)).toMatchObject({
     node: process.version,
     cpu: 'some cpu',
@@ -200,10 +269,15 @@ it('doctor says what the engine runs on', async () => {
 it('inspect reads the header of a component', async () => {
   const folder = join(scratch, 'unet');
   mkdirSync(folder);
-  const config = readFileSync(fileURLToPath(new URL('../../../examples/scenes/tiny-sd/unet/config.json', import.meta.url)), 'utf8');
+  const config = readFileSync(
+    fileURLToPath(new URL('../../../examples/scenes/tiny-sd/unet/config.json', import.meta.url)),
+    'utf8',
+  );
   writeFileSync(join(folder, 'config.json'), config);
   writeFileSync(join(folder, 'diffusion_pytorch_model.safetensors'), '');
-  const { out } = await run(['inspect', folder, '--json'], { inspectModel: () => ({ parameters: 42 }) });
+  const { out } = await run(['inspect', folder, '--json'], {
+    inspectModel: () => ({ parameters: 42 }),
+  });
   expect(JSON.parse(out[0]!)).toMatchObject({
     kind: 'UNet2DConditionModel',
     parameters: { unet: 42 },

@@ -12,9 +12,14 @@ import { addScore } from './score.js';
 /** Exit codes: 0 done, 1 failed, 2 bad input (flags, files, models). */
 export async function runCli(argv: readonly string[], context: CliContext): Promise<void> {
   const program = new Command('spindle')
-    .description("Spindle's engine from the command line: replay fixtures, time, draw, judge, inspect")
+    .description(
+      "Spindle's engine from the command line: replay fixtures, time, draw, judge, inspect",
+    )
     .showHelpAfterError('(see --help)')
-    .configureOutput({ writeOut: (text) => context.write(text.trimEnd()), writeErr: (text) => context.warn(text.trimEnd()) })
+    .configureOutput({
+      writeOut: (text) => context.write(text.trimEnd()),
+      writeErr: (text) => context.warn(text.trimEnd()),
+    })
     .exitOverride();
   addParity(program, context);
   addBench(program, context);

@@ -1,4 +1,7 @@
-/** `spindle-engine random-model`: a release's folder with random weights, to try things at full size without a download. */
+/**
+ * `spindle-engine random-model`: a release's folder with random weights, to try things at full size
+ * without a download.
+ */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { resolve } from 'node:path';
 import { releases, type Release } from '../released/configs.js';
@@ -19,13 +22,24 @@ interface RandomModelFlags {
 export function addRandomModel(program: Command, context: CliContext): void {
   program
     .command('random-model')
-    .description('write a model folder with random weights: names, shapes, types, configs and index files as released')
+    .description(
+      'write a model folder with random weights: names, shapes, types, configs and index files as released',
+    )
     .requiredOption('--out <dir>', 'folder to write')
     .addOption(new Option('--release <name>', 'which release').choices(releases).default('sd15'))
     .option('--reduced', 'the same parts, narrow: a few megabytes for tests', false)
-    .addOption(new Option('--dtype <type>', 'type of the weights').choices(['F32', 'F16', 'BF16']).default('F32'))
+    .addOption(
+      new Option('--dtype <type>', 'type of the weights')
+        .choices(['F32', 'F16', 'BF16'])
+        .default('F32'),
+    )
     .option('--variant <name>', 'a variant in the file names, such as fp16', variant)
-    .option('--shard-bytes <n>', 'largest file; more is cut into shards with an index', integer(1), defaultShardBytes)
+    .option(
+      '--shard-bytes <n>',
+      'largest file; more is cut into shards with an index',
+      integer(1),
+      defaultShardBytes,
+    )
     .option('--seed <n>', 'seed of the weights', integer(0), 0)
     .addOption(jsonOption())
     .action((flags: RandomModelFlags) => {
@@ -40,6 +54,9 @@ export function addRandomModel(program: Command, context: CliContext): void {
 }
 
 function variant(text: string): string {
-  if (!/^[a-z0-9_]+$/.test(text)) throw new InvalidArgumentError(`expected letters, digits and "_", got ${JSON.stringify(text)}.`);
+  if (!/^[a-z0-9_]+$/.test(text))
+    throw new InvalidArgumentError(
+      `expected letters, digits and "_", got ${JSON.stringify(text)}.`,
+    );
   return text;
 }

@@ -1,10 +1,20 @@
-/** Replays the fixture kinds that cross the TypeScript side: tokenizer, image_preprocess, pipeline. */
+/**
+ * Replays the fixture kinds that cross the TypeScript side: tokenizer, image_preprocess, pipeline.
+ */
 import { join, resolve } from 'node:path';
 import { clipMean, clipStd } from '../clip_preprocess.js';
 import type { Engine } from '../engine.js';
 import { invalid } from '../errors.js';
 import { decodeImageFile } from '../images.js';
-import { describe, isObject, numberField, stringField, stringifyJson, type JsonObject, type JsonValue } from '../json.js';
+import {
+  describe,
+  isObject,
+  numberField,
+  stringField,
+  stringifyJson,
+  type JsonObject,
+  type JsonValue,
+} from '../json.js';
 import type { NativePrecision, ParityLineDto } from '../native.js';
 import { checkSchedulerClass } from '../pipeline.js';
 import { TextToImage } from '../text_to_image.js';
@@ -18,7 +28,11 @@ export interface ReplayOptions {
   model: string | undefined;
 }
 
-export function replay(fixture: Fixture, openEngine: () => Engine, options: ReplayOptions): Promise<ParityLineDto[]> {
+export function replay(
+  fixture: Fixture,
+  openEngine: () => Engine,
+  options: ReplayOptions,
+): Promise<ParityLineDto[]> {
   switch (fixture.kind) {
     case 'tokenizer':
       return Promise.resolve(replayTokenizer(fixture));
@@ -27,29 +41,54 @@ export function replay(fixture: Fixture, openEngine: () => Engine, options: Repl
     case 'pipeline':
       return replayPipeline(fixture, openEngine(), options);
     default:
-      throw invalid(join(fixture.directory, 'fixture.json'), `kind: expected one that is replayed here, got ${fixture.kind}`);
+      throw invalid(
+        join(fixture.directory, 'fixture.json'),
+        `kind: expected one that is replayed here, got ${fixture.kind}`,
+      );
   }
 }
 
 function cases(fixture: Fixture, key: string): JsonValue[] {
   const list = fixture.json[key];
-  if (!Array.isArray(list)) throw invalid(join(fixture.directory, 'fixture.json'), `${key}: expected a list, got ${describe(list)}`);
+  if (!Array.isArray(list))
+    throw invalid(
+      join(fixture.directory, 'fixture.json'),
+      `${key}: expected a list, got ${describe(list)}`,
+    );
   return list;
 }
 
 function caseObject(fixture: Fixture, value: JsonValue, index: number): JsonObject {
   if (!isObject(value))
-    throw invalid(join(fixture.directory, 'fixture.json'), `cases[${index}]: expected an object, got ${describe(value)}`);
+    throw invalid(
+      join(fixture.directory, 'fixture.json'),
+      `cases[${index}]: expected an object, got ${describe(value)}`,
+    );
   return value;
 }
 
-function line(fixture: Fixture, tensor: string, got: ArrayLike<number>, expected: ArrayLike<number>, tolerance: Tolerance): ParityLineDto {
-  return { fixture: fixture.directory, kind: fixture.kind, tensor, ...compare(got, expected, tolerance) };
+function line(
+  fixture: Fixture,
+  tensor: string,
+  got: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: Tolerance,
+): ParityLineDto {
+  return {
+    fixture: fixture.directory,
+    kind: fixture.kind,
+    tensor,
+    ...compare(got, expected, tolerance),
+  };
 }
 
 function take(expected: Map<string, ExpectedTensor>, name: string, fixture: Fixture): Float32Array {
   const tensor = expected.get(name);
-  if (tensor === undefined) throw invalid(join(fixture.directory, 'expected.safetensors'), `expected a tensor ${name}, got none`);
+  if (tensor === undefined)
+    throw invalid(
+      join(fixture.directory, 'expected.safetensors'),
+      `expected a tensor ${name}, got none`,
+    );
   return tensor.data;
 }
 
@@ -63,7 +102,10 @@ function replayTokenizer(fixture: Fixture): ParityLineDto[] {
     const numbers = Array.isArray(ids) ? ids.filter((id) => typeof id === 'number') : [];
     if (!Array.isArray(ids) || numbers.length !== ids.length)
       throw invalid(file, `cases[${index}].ids: expected a list of numbers, got ${describe(ids)}`);
-    const got = tokenizer.encode(stringField(entry, 'text', `${file}: cases[${index}]`), maxLength).ids;
+    const got = tokenizer.encode(
+      stringField(entry, 'text', `${file}: cases[${index}]`),
+      maxLength,
+    ).ids;
     return line(fixture, `${index}.ids`, got, numbers, { relL2: 0, maxAbs: 0 });
   });
 }
@@ -76,7 +118,8 @@ async function replayImagePreprocess(fixture: Fixture, engine: Engine): Promise<
   const expected = readExpected(join(fixture.directory, 'expected.safetensors'));
   const lines: ParityLineDto[] = [];
   for (const [index, name] of cases(fixture, 'images').entries()) {
-    if (typeof name !== 'string') throw invalid(file, `images[${index}]: expected a file name, got ${describe(name)}`);
+    if (typeof name !== 'string')
+      throw invalid(file, `images[${index}]: expected a file name, got ${describe(name)}`);
     const image = await decodeImageFile(join(fixture.directory, name));
     const got = engine.preprocessImage(image, {
       resize: size,
@@ -92,11 +135,16 @@ async function replayImagePreprocess(fixture: Fixture, engine: Engine): Promise<
   return lines;
 }
 
-async function replayPipeline(fixture: Fixture, engine: Engine, options: ReplayOptions): Promise<ParityLineDto[]> {
+async function replayPipeline(
+  fixture: Fixture,
+  engine: Engine,
+  options: ReplayOptions,
+): Promise<ParityLineDto[]> {
   const file = join(fixture.directory, 'fixture.json');
   const tolerance = toleranceOf(fixture, options.precision);
   const expected = readExpected(join(fixture.directory, 'expected.safetensors'));
-  const directory = options.model ?? resolve(fixture.directory, stringField(fixture.json, 'model', file));
+  const directory =
+    options.model ?? resolve(fixture.directory, stringField(fixture.json, 'model', file));
   const model = await TextToImage.load(engine, directory, options.precision);
   const unet = await engine.loadUnet(model.pipeline.unet, options.precision);
   const lines: ParityLineDto[] = [];
@@ -107,19 +155,41 @@ async function replayPipeline(fixture: Fixture, engine: Engine, options: ReplayO
       const className = stringField(entry, 'scheduler_class', where);
       checkSchedulerClass(className, where);
       const config = entry['scheduler_config'];
-      if (!isObject(config)) throw invalid(where, `scheduler_config: expected an object, got ${describe(config)}`);
-      const { latents } = await model.latents(unet, [stringField(entry, 'prompt', where)], [BigInt(numberField(entry, 'seed', where))], {
-        schedulerConfig: stringifyJson({ ...config, _class_name: className }),
-        steps: numberField(entry, 'steps', where),
-        guidanceScale: numberField(entry, 'guidance_scale', where),
-        eta: numberField(entry, 'eta', where, 0),
-        height: 0,
-        width: 0,
-        batchSize: 1,
-      });
-      lines.push(line(fixture, `${index}.latents`, latents.data, take(expected, `${index}.latents`, fixture), tolerance));
+      if (!isObject(config))
+        throw invalid(where, `scheduler_config: expected an object, got ${describe(config)}`);
+      const { latents } = await model.latents(
+        unet,
+        [stringField(entry, 'prompt', where)],
+        [BigInt(numberField(entry, 'seed', where))],
+        {
+          schedulerConfig: stringifyJson({ ...config, _class_name: className }),
+          steps: numberField(entry, 'steps', where),
+          guidanceScale: numberField(entry, 'guidance_scale', where),
+          eta: numberField(entry, 'eta', where, 0),
+          height: 0,
+          width: 0,
+          batchSize: 1,
+        },
+      );
+      lines.push(
+        line(
+          fixture,
+          `${index}.latents`,
+          latents.data,
+          take(expected, `${index}.latents`, fixture),
+          tolerance,
+        ),
+      );
       const image = await model.decode(latents, 1);
-      lines.push(line(fixture, `${index}.image`, image.data, take(expected, `${index}.image`, fixture), tolerance));
+      lines.push(
+        line(
+          fixture,
+          `${index}.image`,
+          image.data,
+          take(expected, `${index}.image`, fixture),
+          tolerance,
+        ),
+      );
     }
   } finally {
     unet.release();

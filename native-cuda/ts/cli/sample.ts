@@ -42,7 +42,10 @@ export function addSample(program: Command, context: CliContext): void {
   program
     .command('sample')
     .description('draw one image from a prompt')
-    .requiredOption('--model <dir>', 'pipeline folder in diffusers format; DIR@fp16 takes the weights of a variant')
+    .requiredOption(
+      '--model <dir>',
+      'pipeline folder in diffusers format; DIR@fp16 takes the weights of a variant',
+    )
     .requiredOption('--prompt <text>', 'what to draw')
     .requiredOption('--out <file.png>', 'where to write the image')
     .option('--unet <dir>', "unet folder to use instead of the pipeline's own")
@@ -52,7 +55,9 @@ export function addSample(program: Command, context: CliContext): void {
       adapter,
       [],
     )
-    .addOption(new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'))
+    .addOption(
+      new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'),
+    )
     .option('--steps <n>', 'denoising steps', integer(1), 50)
     .option('--cfg <x>', 'guidance scale; 1 switches guidance off', decimal, 7.5)
     .option('--eta <x>', "DDIM's eta; 0 is deterministic", decimal, 0)
@@ -71,7 +76,10 @@ export function addSample(program: Command, context: CliContext): void {
 }
 
 /** "FILE" or "FILE:SCALE", added to those before. */
-function adapter(text: string, before: { path: string; scale: number }[]): { path: string; scale: number }[] {
+function adapter(
+  text: string,
+  before: { path: string; scale: number }[],
+): { path: string; scale: number }[] {
   const [, path = text, scale = '1'] = /^(.+):(-?[\d.]+(?:e-?\d+)?)$/.exec(text) ?? [];
   return [...before, { path: resolve(path), scale: decimal(scale) }];
 }
@@ -83,10 +91,17 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   const engine = openEngine(context, flags);
   const model = await TextToImage.load(engine, resolve(flags.model), flags.precision);
   const { textTowers, textTokens } = model.pipeline;
-  const truncated = Math.max(...textTowers.map(({ tokenizer }) => tokenizer.encode(flags.prompt, textTokens).truncated));
+  const truncated = Math.max(
+    ...textTowers.map(({ tokenizer }) => tokenizer.encode(flags.prompt, textTokens).truncated),
+  );
   if (truncated > 0)
-    context.warn(`warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ${truncated} were cut`);
-  const source = flags.unet === undefined ? model.pipeline.unet : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
+    context.warn(
+      `warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ${truncated} were cut`,
+    );
+  const source =
+    flags.unet === undefined
+      ? model.pipeline.unet
+      : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
   const unet = await engine.loadUnet({ ...source, adapters: flags.lora }, flags.precision);
   const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
     schedulerConfig: resolveScheduler(model.pipeline.scheduler, flags.scheduler ?? '', ''),
@@ -100,6 +115,18 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   const image = toRgb(await model.decode(latents, 1), 0);
   await writeFile(out, await encodePng(image));
   const seconds = (performance.now() - started) / 1000;
-  if (flags.json) context.write(JSON.stringify({ out, width: image.width, height: image.height, seed: flags.seed.toString(), seconds }));
-  else context.write(`${flags.out}: ${image.width}x${image.height}, seed ${flags.seed}, ${seconds.toFixed(1)} s`);
+  if (flags.json)
+    context.write(
+      JSON.stringify({
+        out,
+        width: image.width,
+        height: image.height,
+        seed: flags.seed.toString(),
+        seconds,
+      }),
+    );
+  else
+    context.write(
+      `${flags.out}: ${image.width}x${image.height}, seed ${flags.seed}, ${seconds.toFixed(1)} s`,
+    );
 }

@@ -49,14 +49,22 @@ export function addScore(program: Command, context: CliContext): void {
     )
     .addOption(new Option('--kind <kind>', 'what the model is').choices(judgeKinds).default('clip'))
     .requiredOption('--images <dir>', 'folder of images with a metadata.jsonl (file_name, text)')
-    .option('--head <path>', "an aesthetic head on the model's image embedding; with --kind clip both are scored")
+    .option(
+      '--head <path>',
+      "an aesthetic head on the model's image embedding; with --kind clip both are scored",
+    )
     .option('--tokenizer <dir>', "tokenizer folder; default: the model's own")
     .addOption(
-      new Option('--preprocess <method>', "how images come to the model's size; default: as the kind's own code").choices(
-        preprocessMethods,
-      ),
+      new Option(
+        '--preprocess <method>',
+        "how images come to the model's size; default: as the kind's own code",
+      ).choices(preprocessMethods),
     )
-    .option('--scale <x>', 'what cosines are multiplied by; default: exp(logit_scale) for clip, else 100', Number)
+    .option(
+      '--scale <x>',
+      'what cosines are multiplied by; default: exp(logit_scale) for clip, else 100',
+      Number,
+    )
     .option('--batch <n>', 'images per call', integer(1), 32)
     .addOption(precisionOption())
     .addOption(backendOption())
@@ -80,7 +88,9 @@ async function score(flags: ScoreFlags, context: CliContext): Promise<void> {
   const head = flags.head === undefined ? undefined : resolve(flags.head);
   // A head beside a CLIP model asks for both numbers.
   const specs: JudgeSpec[] =
-    flags.kind === 'aesthetic' ? [{ ...own, head }] : [own, ...(head === undefined ? [] : [{ ...own, kind: 'aesthetic' as const, head }])];
+    flags.kind === 'aesthetic'
+      ? [{ ...own, head }]
+      : [own, ...(head === undefined ? [] : [{ ...own, kind: 'aesthetic' as const, head }])];
   const scores: Record<string, number[]> = {};
   const judges: Record<string, JudgeInfo> = {};
   for (const spec of specs) {
@@ -117,7 +127,10 @@ function readRows(directory: string): Row[] {
       const name = stringField(row, 'file_name', where);
       const path = resolve(directory, name);
       if (!path.startsWith(`${directory}/`))
-        throw invalid(where, `file_name: expected a file within the folder, got ${JSON.stringify(name)}`);
+        throw invalid(
+          where,
+          `file_name: expected a file within the folder, got ${JSON.stringify(name)}`,
+        );
       rows.push({ file: path, text: stringField(row, 'text', where) });
     });
   if (rows.length === 0) throw invalid(file, 'expected at least one image, got none');
@@ -143,7 +156,9 @@ function print(
     return;
   }
   rows.forEach((row, n) =>
-    context.write(`${basename(row.file)}  ${metrics.map(([name, values]) => `${name} ${values[n]?.toFixed(4)}`).join('  ')}`),
+    context.write(
+      `${basename(row.file)}  ${metrics.map(([name, values]) => `${name} ${values[n]?.toFixed(4)}`).join('  ')}`,
+    ),
   );
   for (const [name, { mean, median }] of Object.entries(summary))
     context.write(

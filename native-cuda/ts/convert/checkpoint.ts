@@ -8,7 +8,13 @@ import { elements, textShapes, unetShapes, vaeShapes, type Shapes } from '../rel
 import { dtypeBytes, writeWeights, type TensorSource } from '../safetensors_writer.js';
 import { ClipTokenizer } from '../tokenizer.js';
 import { bytesOf } from './files.js';
-import { ldmClipSource, ldmUnetSource, ldmVaeSource, openClipSource, type LdmSource } from './ldm_names.js';
+import {
+  ldmClipSource,
+  ldmUnetSource,
+  ldmVaeSource,
+  openClipSource,
+  type LdmSource,
+} from './ldm_names.js';
 
 export type Prediction = 'epsilon' | 'v_prediction';
 
@@ -73,15 +79,25 @@ export function convertCheckpoint(
       const found = from.names.find((each) => byName.has(each));
       const source = found === undefined ? undefined : byName.get(found);
       if (source === undefined)
-        throw invalid(path, `expected the tensor ${from.names[0]} (${name} of a ${families[release]} model), got none`);
+        throw invalid(
+          path,
+          `expected the tensor ${from.names[0]} (${name} of a ${families[release]} model), got none`,
+        );
       used.add(source.name);
       return converted(path, name, shape, source, from);
     });
   const unet = take(unetShapes(configs.unet), (name) => ldmUnetSource(name, configs.unet));
   const vae = take(vaeShapes(configs.vae, false), (name) => ldmVaeSource(name, configs.vae));
-  const texts = configs.textEncoders.map((config, n) => take(textShapes(config), (name) => textSource(release, n, name)));
+  const texts = configs.textEncoders.map((config, n) =>
+    take(textShapes(config), (name) => textSource(release, n, name)),
+  );
   mkdirSync(to, { recursive: true });
-  const component = (name: string, config: JsonObject, stem: string, tensors: TensorSource[]): void => {
+  const component = (
+    name: string,
+    config: JsonObject,
+    stem: string,
+    tensors: TensorSource[],
+  ): void => {
     mkdirSync(join(to, name), { recursive: true });
     writeJson(join(to, name, 'config.json'), config);
     writeWeights(join(to, name), stem, tensors);
@@ -97,7 +113,10 @@ export function convertCheckpoint(
   writeJson(join(to, 'scheduler', 'scheduler_config.json'), configs.scheduler);
   writeJson(join(to, 'model_index.json'), withoutExtras(configs.modelIndex));
   const unused = [...byName.keys()].filter(
-    (name) => !used.has(name) && !idle.some((pattern) => pattern.test(name)) && !lastLayer(release, name, configs),
+    (name) =>
+      !used.has(name) &&
+      !idle.some((pattern) => pattern.test(name)) &&
+      !lastLayer(release, name, configs),
   );
   return { release, family: families[release], unused };
 }
@@ -105,22 +124,43 @@ export function convertCheckpoint(
 function textSource(release: Release, n: number, name: string): LdmSource {
   if (release === 'sd15') return ldmClipSource(name, 'cond_stage_model.transformer.');
   if (release === 'sd21') return openClipSource(name, 'cond_stage_model.model.');
-  return n === 0 ? ldmClipSource(name, 'conditioner.embedders.0.transformer.') : openClipSource(name, 'conditioner.embedders.1.model.');
+  return n === 0
+    ? ldmClipSource(name, 'conditioner.embedders.0.transformer.')
+    : openClipSource(name, 'conditioner.embedders.1.model.');
 }
 
-/** SD 2.x reads the states before open_clip's last layer: that layer and the projection have no part. */
+/**
+ * SD 2.x reads the states before open_clip's last layer: that layer and the projection have no
+ * part.
+ */
 function lastLayer(release: Release, name: string, configs: ReleaseConfigs): boolean {
   if (release !== 'sd21') return false;
   const layers = configs.textEncoders[0]?.['num_hidden_layers'] as number;
-  return name.startsWith(`cond_stage_model.model.transformer.resblocks.${layers}.`) || name === 'cond_stage_model.model.text_projection';
+  return (
+    name.startsWith(`cond_stage_model.model.transformer.resblocks.${layers}.`) ||
+    name === 'cond_stage_model.model.text_projection'
+  );
 }
 
-function converted(path: string, name: string, shape: readonly number[], source: TensorSource, from: LdmSource): TensorSource {
+function converted(
+  path: string,
+  name: string,
+  shape: readonly number[],
+  source: TensorSource,
+  from: LdmSource,
+): TensorSource {
   const parts = from.part === undefined ? 1 : 3;
-  const expected = from.transposed === true ? [...shape].reverse() : [(shape[0] ?? 1) * parts, ...shape.slice(1)];
+  const expected =
+    from.transposed === true ? [...shape].reverse() : [(shape[0] ?? 1) * parts, ...shape.slice(1)];
   // 1x1 filters and matrices hold the same numbers.
-  if (withoutOnes(source.shape).join() !== withoutOnes(expected).join() || elements(source.shape) !== elements(expected))
-    throw invalid(path, `${source.name}: expected the shape [${expected.join(', ')}], got [${source.shape.join(', ')}]`);
+  if (
+    withoutOnes(source.shape).join() !== withoutOnes(expected).join() ||
+    elements(source.shape) !== elements(expected)
+  )
+    throw invalid(
+      path,
+      `${source.name}: expected the shape [${expected.join(', ')}], got [${source.shape.join(', ')}]`,
+    );
   if (from.part === undefined && from.transposed !== true) return { ...source, name, shape };
   const width = dtypeBytes[source.dtype];
   return {
@@ -129,11 +169,20 @@ function converted(path: string, name: string, shape: readonly number[], source:
     shape,
     chunks: () => {
       const bytes = bytesOf(source);
-      if (from.part !== undefined) return [bytes.subarray((bytes.length / 3) * from.part, (bytes.length / 3) * (from.part + 1))];
+      if (from.part !== undefined)
+        return [
+          bytes.subarray((bytes.length / 3) * from.part, (bytes.length / 3) * (from.part + 1)),
+        ];
       const [to = 1, inner = 1] = shape;
       const turned = Buffer.alloc(bytes.length);
       for (let i = 0; i < to; i++)
-        for (let j = 0; j < inner; j++) bytes.copy(turned, (i * inner + j) * width, (j * to + i) * width, (j * to + i + 1) * width);
+        for (let j = 0; j < inner; j++)
+          bytes.copy(
+            turned,
+            (i * inner + j) * width,
+            (j * to + i) * width,
+            (j * to + i + 1) * width,
+          );
       return [turned];
     },
   };
@@ -143,7 +192,11 @@ function withoutOnes(shape: readonly number[]): number[] {
   return shape.filter((n) => n !== 1);
 }
 
-function readConfigs(path: string, release: Release, { tokenizer, like, prediction }: CheckpointOptions): ReleaseConfigs {
+function readConfigs(
+  path: string,
+  release: Release,
+  { tokenizer, like, prediction }: CheckpointOptions,
+): ReleaseConfigs {
   if (like !== undefined) return configsLike(like, release);
   if (tokenizer === undefined)
     throw new EngineError(
@@ -180,13 +233,24 @@ function configsLike(folder: string, release: Release): ReleaseConfigs {
   };
 }
 
-const tokenizerFiles = ['vocab.json', 'merges.txt', 'special_tokens_map.json', 'tokenizer_config.json'];
+const tokenizerFiles = [
+  'vocab.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'tokenizer_config.json',
+];
 
-function writeTokenizer(to: string, suffix: string, padToken: string, { tokenizer, like }: CheckpointOptions): void {
+function writeTokenizer(
+  to: string,
+  suffix: string,
+  padToken: string,
+  { tokenizer, like }: CheckpointOptions,
+): void {
   const from = like === undefined ? (tokenizer ?? '') : join(like, `tokenizer${suffix}`);
   ClipTokenizer.load(from);
   mkdirSync(to, { recursive: true });
-  for (const name of tokenizerFiles) if (existsSync(join(from, name))) cpSync(join(from, name), join(to, name));
+  for (const name of tokenizerFiles)
+    if (existsSync(join(from, name))) cpSync(join(from, name), join(to, name));
   if (like !== undefined) return;
   // The releases' tokenizers differ in how they pad.
   const file = join(to, 'tokenizer_config.json');

@@ -1,5 +1,13 @@
 /** `spindle convert`: whatever people publish weights in, as safetensors. */
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, extname, join } from 'node:path';
 import { EngineError, invalid } from '../errors.js';
 import { isObject, readJsonObject } from '../json.js';
@@ -18,12 +26,18 @@ export interface Conversion {
   notes: string[];
 }
 
-/** `from` is a file or a folder; `to` a file that ends in .safetensors, or a folder that is empty or absent. */
+/**
+ * `from` is a file or a folder; `to` a file that ends in .safetensors, or a folder that is empty or
+ * absent.
+ */
 export function convert(from: string, to: string, options: CheckpointOptions): Conversion {
   const info = statSync(from, { throwIfNoEntry: false });
   if (info === undefined) throw invalid(from, 'expected a file or a folder, got neither');
   if (existsSync(to) && (!statSync(to).isDirectory() || readdirSync(to).length > 0))
-    throw new EngineError('INVALID_ARGUMENT', `--to: expected an empty or absent folder, or a file that does not exist, got ${to}`);
+    throw new EngineError(
+      'INVALID_ARGUMENT',
+      `--to: expected an empty or absent folder, or a file that does not exist, got ${to}`,
+    );
   const created = !existsSync(to);
   try {
     if (info.isDirectory()) return convertFolder(from, to);
@@ -34,7 +48,10 @@ export function convert(from: string, to: string, options: CheckpointOptions): C
         return { to, what: 'tensors', tensors: tensors.length, notes };
       }
       const { family, unused } = convertCheckpoint(from, tensors, to, options);
-      if (unused.length > 0) notes.push(`${unused.length} tensors have no part in the pipeline and are left out: ${few(unused)}`);
+      if (unused.length > 0)
+        notes.push(
+          `${unused.length} tensors have no part in the pipeline and are left out: ${few(unused)}`,
+        );
       return { to, what: family, tensors: tensors.length, notes };
     });
   } catch (error) {
@@ -49,7 +66,12 @@ function withTensors<T>(path: string, work: (tensors: TensorSource[], notes: str
   try {
     if (extname(path) === '.safetensors') return work(safetensorsSources(file), []);
     const { tensors, others } = readTorchArchive(file);
-    return work(tensors, others.length > 0 ? [`${path}: ${others.length} entries are no tensors and are left out: ${few(others)}`] : []);
+    return work(
+      tensors,
+      others.length > 0
+        ? [`${path}: ${others.length} entries are no tensors and are left out: ${few(others)}`]
+        : [],
+    );
   } finally {
     file.close();
   }
@@ -61,7 +83,9 @@ function few(names: readonly string[]): string {
 
 const skipped = ['safety_checker', 'feature_extractor'];
 
-/** Copies a folder; pickled weights become safetensors under the name that the library gives those. */
+/**
+ * Copies a folder; pickled weights become safetensors under the name that the library gives those.
+ */
 function convertFolder(from: string, to: string): Conversion {
   const notes: string[] = [];
   let count = 0;
@@ -83,18 +107,30 @@ function convertFolder(from: string, to: string): Conversion {
             return tensors.length;
           });
       } else if (/\.(bin|pt|pth)\.index(\.\w+)?\.json$/.test(name)) {
-        writeIndex(path, join(target, name.replace(/^pytorch_model/, 'model').replace(/\.(bin|pt|pth)\.index/, '.safetensors.index')));
+        writeIndex(
+          path,
+          join(
+            target,
+            name
+              .replace(/^pytorch_model/, 'model')
+              .replace(/\.(bin|pt|pth)\.index/, '.safetensors.index'),
+          ),
+        );
       } else {
         cpSync(path, join(target, name));
       }
     }
   };
   walk(from, to);
-  if (count === 0) throw invalid(from, `expected files that end in ${pickleExtensions.join(', ')}, got none`);
+  if (count === 0)
+    throw invalid(from, `expected files that end in ${pickleExtensions.join(', ')}, got none`);
   return { to, what: 'a model folder', tensors: count, notes };
 }
 
-/** transformers calls its pickle pytorch_model and its safetensors model; diffusers has one name for both. */
+/**
+ * transformers calls its pickle pytorch_model and its safetensors model; diffusers has one name for
+ * both.
+ */
 function safetensorsName(name: string): string {
   return `${basename(name, extname(name)).replace(/^pytorch_model/, 'model')}.safetensors`;
 }
@@ -105,7 +141,8 @@ function writeIndex(from: string, to: string): void {
   if (!isObject(map)) throw invalid(from, 'weight_map: expected an object, got something else');
   const renamed = Object.fromEntries(
     Object.entries(map).map(([tensor, file]) => {
-      if (typeof file !== 'string') throw invalid(from, `weight_map.${tensor}: expected a file name, got something else`);
+      if (typeof file !== 'string')
+        throw invalid(from, `weight_map.${tensor}: expected a file name, got something else`);
       return [tensor, safetensorsName(file)];
     }),
   );

@@ -1,7 +1,12 @@
 /** A file that is read in places, and the tensors that lie in it. */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { EngineError, invalid } from '../errors.js';
-import { dtypeBytes, tensorBytes, type FileDtype, type TensorSource } from '../safetensors_writer.js';
+import {
+  dtypeBytes,
+  tensorBytes,
+  type FileDtype,
+  type TensorSource,
+} from '../safetensors_writer.js';
 import { describe, isObject, parseJson } from '../json.js';
 
 const chunkBytes = 16 << 20;
@@ -26,7 +31,10 @@ export class RandomFile {
 
   read(at: number, length: number): Buffer {
     if (at < 0 || length < 0 || at + length > this.size)
-      throw invalid(this.path, `expected ${length} bytes at ${at}, got the end of the file at ${this.size}`);
+      throw invalid(
+        this.path,
+        `expected ${length} bytes at ${at}, got the end of the file at ${this.size}`,
+      );
     const bytes = Buffer.allocUnsafe(length);
     for (let done = 0; done < length; ) {
       const count = readSync(this.#file, bytes, done, length - done, at + done);
@@ -37,7 +45,8 @@ export class RandomFile {
   }
 
   *chunks(at: number, length: number): Generator<Uint8Array> {
-    for (let done = 0; done < length; done += chunkBytes) yield this.read(at + done, Math.min(chunkBytes, length - done));
+    for (let done = 0; done < length; done += chunkBytes)
+      yield this.read(at + done, Math.min(chunkBytes, length - done));
   }
 
   close(): void {
@@ -47,19 +56,29 @@ export class RandomFile {
 
 /** The tensors of a safetensors file; their bytes are read when they are asked for. */
 export function safetensorsSources(file: RandomFile): TensorSource[] {
-  if (file.size < 8) throw invalid(file.path, `expected a safetensors file, got ${file.size} bytes`);
+  if (file.size < 8)
+    throw invalid(file.path, `expected a safetensors file, got ${file.size} bytes`);
   const length = Number(file.read(0, 8).readBigUInt64LE());
   if (length > maxHeaderBytes || 8 + length > file.size)
-    throw invalid(file.path, `expected a header within the file's ${file.size} bytes, got one of ${length}`);
+    throw invalid(
+      file.path,
+      `expected a header within the file's ${file.size} bytes, got one of ${length}`,
+    );
   const header = parseJson(file.read(8, length).toString('utf8'), file.path);
-  if (!isObject(header)) throw invalid(file.path, `expected a header object, got ${describe(header)}`);
+  if (!isObject(header))
+    throw invalid(file.path, `expected a header object, got ${describe(header)}`);
   const sources: TensorSource[] = [];
   for (const [name, entry] of Object.entries(header)) {
     if (name === '__metadata__') continue;
     const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
     if (typeof dtype !== 'string' || !(dtype in dtypeBytes))
-      throw invalid(file.path, `${name}: dtype: expected one of ${Object.keys(dtypeBytes).join(', ')}, got ${describe(dtype)}`);
-    const sizes = Array.isArray(shape) ? shape.filter((n): n is number => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0) : [];
+      throw invalid(
+        file.path,
+        `${name}: dtype: expected one of ${Object.keys(dtypeBytes).join(', ')}, got ${describe(dtype)}`,
+      );
+    const sizes = Array.isArray(shape)
+      ? shape.filter((n): n is number => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0)
+      : [];
     const [begin, end] = Array.isArray(offsets) ? offsets : [];
     const bytes = tensorBytes({ dtype: dtype as FileDtype, shape: sizes });
     if (
@@ -71,8 +90,16 @@ export function safetensorsSources(file: RandomFile): TensorSource[] {
       !Array.isArray(shape) ||
       sizes.length !== shape.length
     )
-      throw invalid(file.path, `${name}: expected ${bytes} bytes within the file, got data_offsets ${describe(offsets)}`);
-    sources.push({ name, dtype: dtype as FileDtype, shape: sizes, chunks: () => file.chunks(8 + length + begin, bytes) });
+      throw invalid(
+        file.path,
+        `${name}: expected ${bytes} bytes within the file, got data_offsets ${describe(offsets)}`,
+      );
+    sources.push({
+      name,
+      dtype: dtype as FileDtype,
+      shape: sizes,
+      chunks: () => file.chunks(8 + length + begin, bytes),
+    });
   }
   return sources;
 }

@@ -1,6 +1,7 @@
 /**
- * Where a diffusers tensor lies in a single-file checkpoint. Those keep the names of the original code (latent-diffusion,
- * generative-models; text encoders of transformers or open_clip), which this writes down from the side of diffusers' names.
+ * Where a diffusers tensor lies in a single-file checkpoint. Those keep the names of the original
+ * code (latent-diffusion, generative-models; text encoders of transformers or open_clip), which
+ * this writes down from the side of diffusers' names.
  */
 import type { JsonObject } from '../json.js';
 
@@ -45,9 +46,14 @@ function unetName(name: string, config: JsonObject): string {
   const middle = /^mid_block\.(resnets|attentions)\.(\d+)\.(.*)$/.exec(name);
   if (middle !== null) {
     const [, kind, index, rest = ''] = middle;
-    return kind === 'attentions' ? `middle_block.1.${rest}` : `middle_block.${2 * Number(index)}.${resnetName(rest)}`;
+    return kind === 'attentions'
+      ? `middle_block.1.${rest}`
+      : `middle_block.${2 * Number(index)}.${resnetName(rest)}`;
   }
-  const match = /^(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)$/.exec(name);
+  const match =
+    /^(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)$/.exec(
+      name,
+    );
   if (match === null) throw new Error(`${name}: expected a tensor of a U-Net`);
   const [, side, block, kind, index, rest = ''] = match;
   const down = side === 'down';
@@ -62,7 +68,8 @@ function unetName(name: string, config: JsonObject): string {
     case 'downsamplers':
       return `input_blocks.${(b + 1) * (layers + 1)}.0.op.${rest.replace(/^conv\./, '')}`;
     default: {
-      // The upsampler ends the block's last entry, behind its resnet and, where there is one, its transformer.
+      // The upsampler ends the block's last entry, behind its resnet and, where there is one, its
+      // transformer.
       const types = config['up_block_types'] as string[];
       const attends = types[b]?.startsWith('CrossAttn') === true;
       return `output_blocks.${b * (layers + 1) + layers}.${attends ? 2 : 1}.${rest}`;
@@ -75,7 +82,13 @@ function resnetName(rest: string): string {
   return `${resnetParts[rest.slice(0, at)] ?? rest.slice(0, at)}${rest.slice(at)}`;
 }
 
-const attentionParts: Readonly<Record<string, string>> = { group_norm: 'norm', to_q: 'q', to_k: 'k', to_v: 'v', 'to_out.0': 'proj_out' };
+const attentionParts: Readonly<Record<string, string>> = {
+  group_norm: 'norm',
+  to_q: 'q',
+  to_k: 'k',
+  to_v: 'v',
+  'to_out.0': 'proj_out',
+};
 
 export function ldmVaeSource(name: string, config: JsonObject): LdmSource {
   const levels = (config['block_out_channels'] as number[]).length;
@@ -89,8 +102,14 @@ export function ldmVaeSource(name: string, config: JsonObject): LdmSource {
     )
     .replace(/\.down_blocks\.(\d+)\.resnets\.(\d+)\./, '.down.$1.block.$2.')
     .replace(/\.down_blocks\.(\d+)\.downsamplers\.0\./, '.down.$1.downsample.')
-    .replace(/\.up_blocks\.(\d+)\.resnets\.(\d+)\./, (_all, block: string, i: string) => `.up.${levels - 1 - Number(block)}.block.${i}.`)
-    .replace(/\.up_blocks\.(\d+)\.upsamplers\.0\./, (_all, block: string) => `.up.${levels - 1 - Number(block)}.upsample.`);
+    .replace(
+      /\.up_blocks\.(\d+)\.resnets\.(\d+)\./,
+      (_all, block: string, i: string) => `.up.${levels - 1 - Number(block)}.block.${i}.`,
+    )
+    .replace(
+      /\.up_blocks\.(\d+)\.upsamplers\.0\./,
+      (_all, block: string) => `.up.${levels - 1 - Number(block)}.upsample.`,
+    );
   return named(`first_stage_model.${converted}`);
 }
 
@@ -107,7 +126,10 @@ const openClipParts: Readonly<Record<string, string>> = {
   'mlp.fc2': 'mlp.c_proj',
 };
 
-/** A text encoder of open_clip under `prefix`: query, key and value are packed, the projection is turned. */
+/**
+ * A text encoder of open_clip under `prefix`: query, key and value are packed, the projection is
+ * turned.
+ */
 export function openClipSource(name: string, prefix: string): LdmSource {
   const simple: Readonly<Record<string, string>> = {
     'text_model.embeddings.token_embedding.weight': 'token_embedding.weight',
@@ -115,7 +137,8 @@ export function openClipSource(name: string, prefix: string): LdmSource {
     'text_model.final_layer_norm.weight': 'ln_final.weight',
     'text_model.final_layer_norm.bias': 'ln_final.bias',
   };
-  if (name === 'text_projection.weight') return { ...named(`${prefix}text_projection`), transposed: true };
+  if (name === 'text_projection.weight')
+    return { ...named(`${prefix}text_projection`), transposed: true };
   const known = simple[name];
   if (known !== undefined) return named(prefix + known);
   const match = /^text_model\.encoder\.layers\.(\d+)\.(.*)\.(weight|bias)$/.exec(name);

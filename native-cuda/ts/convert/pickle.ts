@@ -1,8 +1,10 @@
 /**
- * Reads the pickles that torch.save writes for tensors and plain values, and nothing else. No class is ever looked up and no function
- * called: opcodes come from a short list, and so do the names that are understood when something is to be made with them. Any other name
- * is kept as a name, which can lie somewhere (Lightning's checkpoints have classes as keys) but not be called, built or given attributes:
- * that is refused. What comes out is data: numbers, strings, lists, tuples, dictionaries, and descriptions of tensors.
+ * Reads the pickles that torch.save writes for tensors and plain values, and nothing else. No class
+ * is ever looked up and no function called: opcodes come from a short list, and so do the names
+ * that are understood when something is to be made with them. Any other name is kept as a name,
+ * which can lie somewhere (Lightning's checkpoints have classes as keys) but not be called, built
+ * or given attributes: that is refused. What comes out is data: numbers, strings, lists, tuples,
+ * dictionaries, and descriptions of tensors.
  */
 import { invalid, type EngineError } from '../errors.js';
 
@@ -69,9 +71,18 @@ export class PickledTensor {
   ) {}
 }
 
-const storages = ['Float', 'Half', 'BFloat16', 'Double', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool'].map(
-  (type) => `torch.${type}Storage`,
-);
+const storages = [
+  'Float',
+  'Half',
+  'BFloat16',
+  'Double',
+  'Long',
+  'Int',
+  'Short',
+  'Char',
+  'Byte',
+  'Bool',
+].map((type) => `torch.${type}Storage`);
 const functions = [
   'torch._utils._rebuild_tensor_v2',
   'torch._utils._rebuild_parameter',
@@ -123,7 +134,8 @@ class Machine {
       const opcode = this.#take(1)[0] ?? 0;
       if (opcode === 0x2e) {
         const value = this.#pop();
-        if (this.#stack.length > 0) throw this.#bad('expected nothing beside the result on the stack, got more');
+        if (this.#stack.length > 0)
+          throw this.#bad('expected nothing beside the result on the stack, got more');
         return { value, end: this.#at, storages: this.#storages };
       }
       this.#step(opcode);
@@ -221,9 +233,11 @@ class Machine {
       case 0x75: {
         // SETITEMS
         const values = this.#popToMark();
-        if (values.length % 2 !== 0) throw this.#bad('SETITEMS: expected keys and values in pairs, got an odd number');
+        if (values.length % 2 !== 0)
+          throw this.#bad('SETITEMS: expected keys and values in pairs, got an odd number');
         const { entries } = this.#dict();
-        for (let i = 0; i < values.length; i += 2) entries.set(values[i] ?? null, values[i + 1] ?? null);
+        for (let i = 0; i < values.length; i += 2)
+          entries.set(values[i] ?? null, values[i + 1] ?? null);
         return;
       }
       case 0x71: // BINPUT
@@ -268,10 +282,12 @@ class Machine {
         return;
       }
       case 0x62: {
-        // BUILD: attributes of a dictionary (a state dict's _metadata) have no bearing on its tensors
+        // BUILD: attributes of a dictionary (a state dict's _metadata) have no bearing on its
+        // tensors
         const state = this.#pop();
         const object = this.#top();
-        if (object instanceof PickleGlobal) throw this.#refused(`BUILD: attributes for ${quoted(object.name)}`);
+        if (object instanceof PickleGlobal)
+          throw this.#refused(`BUILD: attributes for ${quoted(object.name)}`);
         if (object instanceof NumpyDtype) this.#checkDtypeState(state);
         else this.#dict();
         return;
@@ -285,7 +301,9 @@ class Machine {
       case 0x92: // NEWOBJ_EX
         throw this.#refused(`NEWOBJ_EX: an instance of ${this.#classAt(stack.length - 3)}`);
       default:
-        throw this.#bad(`opcode ${describeOpcode(opcode)}: expected one that plain tensor archives use; it is refused`);
+        throw this.#bad(
+          `opcode ${describeOpcode(opcode)}: expected one that plain tensor archives use; it is refused`,
+        );
     }
   }
 
@@ -299,7 +317,9 @@ class Machine {
   }
 
   #refused(what: string): EngineError {
-    return this.#bad(`${what} is refused: what comes of a pickle here is ${functions.join(', ')} and torch's storages only`);
+    return this.#bad(
+      `${what} is refused: what comes of a pickle here is ${functions.join(', ')} and torch's storages only`,
+    );
   }
 
   /** As dtype's __reduce__ gives it: (version, byte order, and what structures and arrays need). */
@@ -311,7 +331,9 @@ class Machine {
       !['<', '|', '='].includes(order) ||
       rest.slice(0, 3).some((part) => part !== null)
     )
-      throw this.#bad('BUILD: expected the state of a little-endian number type of numpy, got something else');
+      throw this.#bad(
+        'BUILD: expected the state of a little-endian number type of numpy, got something else',
+      );
   }
 
   #storage(id: PickleValue): StorageRef {
@@ -324,7 +346,9 @@ class Machine {
       typeof key !== 'string' ||
       !isCount(elements)
     )
-      throw this.#bad('persistent id: expected ("storage", type, key, location, number of elements), got something else');
+      throw this.#bad(
+        'persistent id: expected ("storage", type, key, location, number of elements), got something else',
+      );
     if (view === undefined || view === null) return new StorageRef(type.name, key, elements, 0);
     const [viewKey, offset, size] = view instanceof PickleTuple ? view.items : [];
     if (typeof viewKey !== 'string' || !isCount(offset) || !isCount(size))
@@ -335,26 +359,35 @@ class Machine {
   #reduce(callee: PickleValue, given: PickleValue): PickleValue {
     const name = callee instanceof PickleGlobal ? callee.name : undefined;
     const args = given instanceof PickleTuple ? given.items : undefined;
-    if (name === undefined || args === undefined) throw this.#bad('REDUCE: expected an allowed name and a tuple, got something else');
+    if (name === undefined || args === undefined)
+      throw this.#bad('REDUCE: expected an allowed name and a tuple, got something else');
     if (!functions.includes(name)) throw this.#refused(`REDUCE: a call of ${quoted(name)}`);
     switch (name) {
       case 'torch._utils._rebuild_tensor_v2': {
         const [storage, offset, shape, stride] = args;
         if (!(storage instanceof StorageRef) || !isCount(offset))
           throw this.#bad('a tensor: expected a storage and an offset, got something else');
-        return new PickledTensor(storage, offset, this.#counts(shape, 'shape'), this.#counts(stride, 'stride'));
+        return new PickledTensor(
+          storage,
+          offset,
+          this.#counts(shape, 'shape'),
+          this.#counts(stride, 'stride'),
+        );
       }
       case 'torch._utils._rebuild_parameter': {
         const [tensor] = args;
-        if (!(tensor instanceof PickledTensor)) throw this.#bad('a parameter: expected a tensor, got something else');
+        if (!(tensor instanceof PickledTensor))
+          throw this.#bad('a parameter: expected a tensor, got something else');
         return tensor;
       }
       case 'collections.OrderedDict': {
         const dict = new PickleDict();
         const [pairs] = args;
         for (const pair of Array.isArray(pairs) ? pairs : []) {
-          const [key, value] = pair instanceof PickleTuple ? pair.items : Array.isArray(pair) ? pair : [];
-          if (key === undefined || value === undefined) throw this.#bad('OrderedDict: expected pairs, got something else');
+          const [key, value] =
+            pair instanceof PickleTuple ? pair.items : Array.isArray(pair) ? pair : [];
+          if (key === undefined || value === undefined)
+            throw this.#bad('OrderedDict: expected pairs, got something else');
           dict.entries.set(key, value);
         }
         return dict;
@@ -369,7 +402,8 @@ class Machine {
       }
       case 'numpy.dtype': {
         const [code] = args;
-        const bytes = typeof code === 'string' && /^([fiu][1248]|b1)$/.test(code) ? Number(code[1]) : undefined;
+        const bytes =
+          typeof code === 'string' && /^([fiu][1248]|b1)$/.test(code) ? Number(code[1]) : undefined;
         if (typeof code !== 'string' || bytes === undefined)
           throw this.#bad("numpy.dtype: expected a number's type, such as f8, got something else");
         return new NumpyDtype(code, bytes);
@@ -377,8 +411,14 @@ class Machine {
       case 'numpy.core.multiarray.scalar':
       case 'numpy._core.multiarray.scalar': {
         const [dtype, bytes] = args;
-        if (!(dtype instanceof NumpyDtype) || !(bytes instanceof PickledBytes) || bytes.bytes.length !== dtype.bytes)
-          throw this.#bad("a numpy scalar: expected a number's type and as many bytes, got something else");
+        if (
+          !(dtype instanceof NumpyDtype) ||
+          !(bytes instanceof PickledBytes) ||
+          bytes.bytes.length !== dtype.bytes
+        )
+          throw this.#bad(
+            "a numpy scalar: expected a number's type and as many bytes, got something else",
+          );
         return new NumpyScalar(dtype, bytes.bytes);
       }
       default:
@@ -387,7 +427,8 @@ class Machine {
   }
 
   #counts(value: PickleValue | undefined, what: string): number[] {
-    const items = value instanceof PickleTuple ? value.items : Array.isArray(value) ? value : undefined;
+    const items =
+      value instanceof PickleTuple ? value.items : Array.isArray(value) ? value : undefined;
     if (items === undefined || !items.every(isCount))
       throw this.#bad(`a tensor's ${what}: expected non-negative integers, got something else`);
     return items as number[];
@@ -401,13 +442,15 @@ class Machine {
 
   #dict(): PickleDict {
     const top = this.#top();
-    if (!(top instanceof PickleDict)) throw this.#bad('expected a dictionary on the stack, got something else');
+    if (!(top instanceof PickleDict))
+      throw this.#bad('expected a dictionary on the stack, got something else');
     return top;
   }
 
   #top(): PickleValue {
     const top = this.#stack.at(-1);
-    if (top === undefined || top === mark) throw this.#bad('expected a value on the stack, got none');
+    if (top === undefined || top === mark)
+      throw this.#bad('expected a value on the stack, got none');
     return top;
   }
 
@@ -426,12 +469,14 @@ class Machine {
 
   #recall(key: number): PickleValue {
     const value = this.#memo.get(key);
-    if (value === undefined) throw this.#bad(`memo ${key}: expected a value that was kept, got none`);
+    if (value === undefined)
+      throw this.#bad(`memo ${key}: expected a value that was kept, got none`);
     return value;
   }
 
   #take(count: number): Buffer {
-    if (this.#at + count > this.bytes.length) throw this.#bad(`expected ${count} more bytes, got the end of the pickle`);
+    if (this.#at + count > this.bytes.length)
+      throw this.#bad(`expected ${count} more bytes, got the end of the pickle`);
     const taken = this.bytes.subarray(this.#at, this.#at + count);
     this.#at += count;
     return taken;
@@ -446,7 +491,9 @@ class Machine {
     let value = 0n;
     for (let i = size - 1; i >= 0; i--) value = (value << 8n) | BigInt(bytes[i] ?? 0);
     if (size > 0 && ((bytes[size - 1] ?? 0) & 0x80) !== 0) value -= 1n << BigInt(8 * size);
-    return value >= BigInt(Number.MIN_SAFE_INTEGER) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value;
+    return value >= BigInt(Number.MIN_SAFE_INTEGER) && value <= BigInt(Number.MAX_SAFE_INTEGER)
+      ? Number(value)
+      : value;
   }
 
   #text(size: number): string {

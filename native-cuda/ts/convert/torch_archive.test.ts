@@ -2,7 +2,16 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { dictPickle, floats, op, tensorPickle, torchLegacy, torchZip, zip, type ArchivedTensor } from '../testing/torch_archives.js';
+import {
+  dictPickle,
+  floats,
+  op,
+  tensorPickle,
+  torchLegacy,
+  torchZip,
+  zip,
+  type ArchivedTensor,
+} from '../testing/torch_archives.js';
 import { bytesOf, RandomFile } from './files.js';
 import { readTorchArchive } from './torch_archive.js';
 
@@ -18,7 +27,12 @@ function read(bytes: Buffer) {
     const { tensors, others } = readTorchArchive(file);
     return {
       others,
-      tensors: tensors.map((source) => ({ name: source.name, dtype: source.dtype, shape: source.shape, bytes: bytesOf(source) })),
+      tensors: tensors.map((source) => ({
+        name: source.name,
+        dtype: source.dtype,
+        shape: source.shape,
+        bytes: bytesOf(source),
+      })),
     };
   } finally {
     file.close();
@@ -36,7 +50,8 @@ const tensor = (change: Partial<ArchivedTensor> = {}): ArchivedTensor => ({
   ...change,
 });
 const six = floats(1, 2, 3, 4, 5, 6);
-const one = (change: Partial<ArchivedTensor> = {}): Buffer => dictPickle([['w', tensorPickle(tensor(change))]]);
+const one = (change: Partial<ArchivedTensor> = {}): Buffer =>
+  dictPickle([['w', tensorPickle(tensor(change))]]);
 
 describe('a tensor archive', () => {
   it('gives tensors of every type, under their names', () => {
@@ -44,13 +59,35 @@ describe('a tensor archive', () => {
     const ids = Buffer.from(BigInt64Array.from([7n]).buffer);
     const body = dictPickle([
       ['w', tensorPickle(tensor())],
-      ['h', tensorPickle(tensor({ type: 'HalfStorage', key: '1', elements: 2, shape: [2], stride: [1] }))],
-      ['b', tensorPickle(tensor({ type: 'BFloat16Storage', key: '2', elements: 2, shape: [1, 2], stride: [2, 1], parameter: true }))],
-      ['ids', tensorPickle(tensor({ type: 'LongStorage', key: '3', elements: 1, shape: [], stride: [] }))],
+      [
+        'h',
+        tensorPickle(
+          tensor({ type: 'HalfStorage', key: '1', elements: 2, shape: [2], stride: [1] }),
+        ),
+      ],
+      [
+        'b',
+        tensorPickle(
+          tensor({
+            type: 'BFloat16Storage',
+            key: '2',
+            elements: 2,
+            shape: [1, 2],
+            stride: [2, 1],
+            parameter: true,
+          }),
+        ),
+      ],
+      [
+        'ids',
+        tensorPickle(tensor({ type: 'LongStorage', key: '3', elements: 1, shape: [], stride: [] })),
+      ],
       ['epoch', op.int(3)],
     ]);
     for (const zip64 of [false, true]) {
-      const { tensors, others } = read(torchZip(body, { 0: six, 1: half, 2: half, 3: ids }, { zip64 }));
+      const { tensors, others } = read(
+        torchZip(body, { 0: six, 1: half, 2: half, 3: ids }, { zip64 }),
+      );
       expect(tensors).toEqual([
         { name: 'w', dtype: 'F32', shape: [2, 3], bytes: six },
         { name: 'h', dtype: 'F16', shape: [2], bytes: half },
@@ -69,20 +106,53 @@ describe('a tensor archive', () => {
       ['empty', tensorPickle(tensor({ shape: [0, 3], stride: [3, 1] }))],
     ]);
     const { tensors } = read(torchZip(body, { 0: six }));
-    expect(tensors.map(({ bytes }) => bytes)).toEqual([floats(1, 4, 2, 5, 3, 6), floats(4, 5, 6), floats(2, 5), floats()]);
+    expect(tensors.map(({ bytes }) => bytes)).toEqual([
+      floats(1, 4, 2, 5, 3, 6),
+      floats(4, 5, 6),
+      floats(2, 5),
+      floats(),
+    ]);
   });
 
   it('may be a training checkpoint: its state_dict counts', () => {
-    const body = Buffer.concat([op.emptyDict, op.mark, op.text('epoch'), op.int(4), op.text('state_dict'), one(), op.setItems]);
+    const body = Buffer.concat([
+      op.emptyDict,
+      op.mark,
+      op.text('epoch'),
+      op.int(4),
+      op.text('state_dict'),
+      one(),
+      op.setItems,
+    ]);
     expect(read(torchZip(body, { 0: six })).tensors.map(({ name }) => name)).toEqual(['w']);
   });
 
   it("may have Lightning's classes and numpy's numbers beside its weights", () => {
     const reduce = (module: string, name: string, ...parts: Buffer[]): Buffer =>
       Buffer.concat([op.global(module, name), op.mark, ...parts, op.tuple, op.reduce]);
-    const state = [op.mark, op.int(3), op.text('<'), op.none, op.none, op.none, op.int(-1), op.int(-1), op.int(0), op.tuple, op.build];
-    const dtype = Buffer.concat([reduce('numpy', 'dtype', op.text('f8'), op.int(0), op.int(1)), ...state]);
-    const eight = reduce('_codecs', 'encode', op.text('\x00\x00\x00\x00\x00\x00\xf0?'), op.text('latin1'));
+    const state = [
+      op.mark,
+      op.int(3),
+      op.text('<'),
+      op.none,
+      op.none,
+      op.none,
+      op.int(-1),
+      op.int(-1),
+      op.int(0),
+      op.tuple,
+      op.build,
+    ];
+    const dtype = Buffer.concat([
+      reduce('numpy', 'dtype', op.text('f8'), op.int(0), op.int(1)),
+      ...state,
+    ]);
+    const eight = reduce(
+      '_codecs',
+      'encode',
+      op.text('\x00\x00\x00\x00\x00\x00\xf0?'),
+      op.text('latin1'),
+    );
     const score = reduce('numpy.core.multiarray', 'scalar', dtype, eight);
     const kept = Buffer.concat([op.emptyDict, op.text('best_model_score'), score, op.setItem]);
     const callbacks = Buffer.concat([
@@ -91,7 +161,12 @@ describe('a tensor archive', () => {
       kept,
       op.setItem,
     ]);
-    const moments = Buffer.concat([op.emptyList, op.mark, tensorPickle(tensor({ key: '7' }), true), op.appends]);
+    const moments = Buffer.concat([
+      op.emptyList,
+      op.mark,
+      tensorPickle(tensor({ key: '7' }), true),
+      op.appends,
+    ]);
     const body = Buffer.concat([
       op.emptyDict,
       op.mark,
@@ -99,7 +174,9 @@ describe('a tensor archive', () => {
       ...[op.text('state_dict'), dictPickle([['w', tensorPickle(tensor(), true)]])],
       op.setItems,
     ]);
-    expect(read(torchZip(body, { 0: six, 7: six })).tensors).toEqual([{ name: 'w', dtype: 'F32', shape: [2, 3], bytes: six }]);
+    expect(read(torchZip(body, { 0: six, 7: six })).tensors).toEqual([
+      { name: 'w', dtype: 'F32', shape: [2, 3], bytes: six },
+    ]);
     const legacy = torchLegacy(body, [
       ['7', 6, floats(0, 0, 0, 0, 0, 0)],
       ['0', 6, six],
@@ -110,7 +187,10 @@ describe('a tensor archive', () => {
   it('may be in the older format', () => {
     const body = dictPickle([
       ['w', tensorPickle(tensor(), true)],
-      ['v', tensorPickle(tensor({ key: '9', elements: 2, offset: 1, shape: [1], stride: [1] }), true)],
+      [
+        'v',
+        tensorPickle(tensor({ key: '9', elements: 2, offset: 1, shape: [1], stride: [1] }), true),
+      ],
     ]);
     const bytes = torchLegacy(body, [
       ['9', 2, floats(7, 8)],
@@ -120,15 +200,22 @@ describe('a tensor archive', () => {
       ['w', six],
       ['v', floats(8)],
     ]);
-    expect(() => read(bytes.subarray(0, bytes.length - 1))).toThrow(/storage 0: expected 24 bytes at \d+, got the end of the file/);
+    expect(() => read(bytes.subarray(0, bytes.length - 1))).toThrow(
+      /storage 0: expected 24 bytes at \d+, got the end of the file/,
+    );
   });
 });
 
 describe('nothing in a pickle is run', () => {
-  const call = (callee: Buffer, argument: Buffer): Buffer => Buffer.concat([callee, op.mark, argument, op.tuple, op.reduce]);
+  const call = (callee: Buffer, argument: Buffer): Buffer =>
+    Buffer.concat([callee, op.mark, argument, op.tuple, op.reduce]);
   const command = op.text('touch /tmp/owned');
   it.each<[string, Buffer, RegExp]>([
-    ['os.system', call(op.global('os', 'system'), command), /data\.pkl, byte \d+: REDUCE: a call of "os\.system" is refused/],
+    [
+      'os.system',
+      call(op.global('os', 'system'), command),
+      /data\.pkl, byte \d+: REDUCE: a call of "os\.system" is refused/,
+    ],
     ['posix.system', call(op.global('posix', 'system'), command), /"posix\.system" is refused/],
     ['builtins.eval', call(op.global('builtins', 'eval'), command), /"builtins\.eval" is refused/],
     [
@@ -138,17 +225,32 @@ describe('nothing in a pickle is run', () => {
     ],
     [
       'a name that was kept and is fetched',
-      Buffer.concat([op.emptyList, op.mark, op.global('os', 'system'), op.put(9), call(op.get(9), command), op.appends]),
+      Buffer.concat([
+        op.emptyList,
+        op.mark,
+        op.global('os', 'system'),
+        op.put(9),
+        call(op.get(9), command),
+        op.appends,
+      ]),
       /a call of "os\.system" is refused/,
     ],
     [
       'a call within what is called with',
-      call(op.global('collections', 'OrderedDict'), Buffer.concat([call(op.global('builtins', 'exec'), command)])),
+      call(
+        op.global('collections', 'OrderedDict'),
+        Buffer.concat([call(op.global('builtins', 'exec'), command)]),
+      ),
       /a call of "builtins\.exec" is refused/,
     ],
     [
       'a call as a key',
-      Buffer.concat([op.emptyDict, call(op.global('builtins', 'eval'), command), op.none, op.setItem]),
+      Buffer.concat([
+        op.emptyDict,
+        call(op.global('builtins', 'eval'), command),
+        op.none,
+        op.setItem,
+      ]),
       /a call of "builtins\.eval" is refused/,
     ],
     [
@@ -156,11 +258,31 @@ describe('nothing in a pickle is run', () => {
       call(op.global('numpy', 'dtype'), call(op.global('os', 'system'), command)),
       /a call of "os\.system" is refused/,
     ],
-    ["torch's own loaders", call(op.global('torch.storage', '_load_from_bytes'), command), /"torch\.storage\._load_from_bytes" is refused/],
-    ['a name that only looks allowed', call(op.global('torch._utils', '_rebuild_tensor_v2.__globals__'), command), /is refused/],
-    ['a dotted module', call(op.global('collections.OrderedDict', '__init__'), command), /is refused/],
-    ['a codec that runs', call(op.global('_codecs', 'encode'), Buffer.concat([command, op.text('zip')])), /expected a string and "latin1"/],
-    ['a type of objects', call(op.global('numpy', 'dtype'), op.text('O8')), /numpy\.dtype: expected a number's type, such as f8/],
+    [
+      "torch's own loaders",
+      call(op.global('torch.storage', '_load_from_bytes'), command),
+      /"torch\.storage\._load_from_bytes" is refused/,
+    ],
+    [
+      'a name that only looks allowed',
+      call(op.global('torch._utils', '_rebuild_tensor_v2.__globals__'), command),
+      /is refused/,
+    ],
+    [
+      'a dotted module',
+      call(op.global('collections.OrderedDict', '__init__'), command),
+      /is refused/,
+    ],
+    [
+      'a codec that runs',
+      call(op.global('_codecs', 'encode'), Buffer.concat([command, op.text('zip')])),
+      /expected a string and "latin1"/,
+    ],
+    [
+      'a type of objects',
+      call(op.global('numpy', 'dtype'), op.text('O8')),
+      /numpy\.dtype: expected a number's type, such as f8/,
+    ],
     [
       'a numpy number of another length',
       call(
@@ -197,7 +319,11 @@ describe('nothing in a pickle is run', () => {
     ],
     ['an extension registry', Buffer.from([0x82, 1]), /opcode 0x82 \(EXT1\)/],
     ['an unknown opcode', Buffer.from([0xff]), /opcode 0xff/],
-    ['a call of a storage', call(op.global('torch', 'FloatStorage'), command), /REDUCE: a call of "torch\.FloatStorage" is refused/],
+    [
+      'a call of a storage',
+      call(op.global('torch', 'FloatStorage'), command),
+      /REDUCE: a call of "torch\.FloatStorage" is refused/,
+    ],
     ['a call of a string', call(op.text('os.system'), command), /REDUCE: expected an allowed name/],
     [
       'attributes of a name',
@@ -214,16 +340,36 @@ describe('what is broken is refused in one sentence', () => {
   it.each<[string, () => Buffer, RegExp]>([
     ['a file of another kind', () => Buffer.from('hello, world'), /expected a file of torch\.save/],
     ['an empty file', () => Buffer.alloc(0), /expected a file of torch\.save/],
-    ['a zip that was cut', () => torchZip(one(), { 0: six }).subarray(0, 300), /got one whose end is missing/],
-    ['a zip without a pickle', () => zip({ 'a.txt': Buffer.from('x') }), /expected one member data\.pkl/],
-    ['a compressed zip', () => torchZip(one(), { 0: six }, { method: 8 }), /data\.pkl: expected a stored member/],
-    ['a pickle that was cut', () => zip({ 'archive/data.pkl': Buffer.concat([op.proto, op.emptyDict]) }), /got the end of the pickle/],
+    [
+      'a zip that was cut',
+      () => torchZip(one(), { 0: six }).subarray(0, 300),
+      /got one whose end is missing/,
+    ],
+    [
+      'a zip without a pickle',
+      () => zip({ 'a.txt': Buffer.from('x') }),
+      /expected one member data\.pkl/,
+    ],
+    [
+      'a compressed zip',
+      () => torchZip(one(), { 0: six }, { method: 8 }),
+      /data\.pkl: expected a stored member/,
+    ],
+    [
+      'a pickle that was cut',
+      () => zip({ 'archive/data.pkl': Buffer.concat([op.proto, op.emptyDict]) }),
+      /got the end of the pickle/,
+    ],
     [
       'a string longer than the pickle',
       () => zip({ 'archive/data.pkl': Buffer.concat([op.proto, op.text('abc').subarray(0, 6)]) }),
       /expected 3 more bytes/,
     ],
-    ['a missing storage', () => torchZip(one({ key: '5' }), { 0: six }), /w: expected its storage 5 in the archive/],
+    [
+      'a missing storage',
+      () => torchZip(one({ key: '5' }), { 0: six }),
+      /w: expected its storage 5 in the archive/,
+    ],
     [
       'a storage that was cut',
       () => torchZip(one(), { 0: six.subarray(0, 20) }),
@@ -234,24 +380,56 @@ describe('what is broken is refused in one sentence', () => {
       () => torchZip(one({ stride: [huge, huge] }), { 0: six }),
       /w: expected elements within its storage/,
     ],
-    ['negative strides', () => torchZip(one({ stride: [-3, 1] }), { 0: six }), /stride: expected non-negative integers/],
-    ['a negative offset', () => torchZip(one({ offset: -1 }), { 0: six }), /expected a storage and an offset/],
+    [
+      'negative strides',
+      () => torchZip(one({ stride: [-3, 1] }), { 0: six }),
+      /stride: expected non-negative integers/,
+    ],
+    [
+      'a negative offset',
+      () => torchZip(one({ offset: -1 }), { 0: six }),
+      /expected a storage and an offset/,
+    ],
     [
       'fewer strides than dimensions',
       () => torchZip(one({ stride: [1] }), { 0: six }),
       /expected as many strides as dimensions \(2\), got 1/,
     ],
-    ['a tensor that blows up', () => torchZip(one({ shape: [huge, huge], stride: [0, 0] }), { 0: six }), /at most 8 times the file's/],
-    ['no tensors', () => torchZip(dictPickle([['epoch', op.int(1)]]), {}), /expected a dictionary of tensors, got none in it/],
-    ['a bare list', () => torchZip(op.emptyList, {}), /expected a dictionary of tensors, got something else/],
-    ['an unbalanced stack', () => torchZip(Buffer.concat([op.none, one()]), { 0: six }), /expected nothing beside the result/],
-    ['a memo that was never kept', () => torchZip(op.get(9), {}), /memo 9: expected a value that was kept/],
+    [
+      'a tensor that blows up',
+      () => torchZip(one({ shape: [huge, huge], stride: [0, 0] }), { 0: six }),
+      /at most 8 times the file's/,
+    ],
+    [
+      'no tensors',
+      () => torchZip(dictPickle([['epoch', op.int(1)]]), {}),
+      /expected a dictionary of tensors, got none in it/,
+    ],
+    [
+      'a bare list',
+      () => torchZip(op.emptyList, {}),
+      /expected a dictionary of tensors, got something else/,
+    ],
+    [
+      'an unbalanced stack',
+      () => torchZip(Buffer.concat([op.none, one()]), { 0: six }),
+      /expected nothing beside the result/,
+    ],
+    [
+      'a memo that was never kept',
+      () => torchZip(op.get(9), {}),
+      /memo 9: expected a value that was kept/,
+    ],
     [
       'an item without a dictionary',
       () => torchZip(Buffer.concat([op.none, op.none, op.none, op.setItem]), {}),
       /expected a dictionary on the stack/,
     ],
-    ['items without a mark', () => torchZip(Buffer.concat([op.emptyDict, op.setItems]), {}), /expected a mark on the stack/],
+    [
+      'items without a mark',
+      () => torchZip(Buffer.concat([op.emptyDict, op.setItems]), {}),
+      /expected a mark on the stack/,
+    ],
   ])('%s', (_name, bytes, message) => {
     expect(() => read(bytes())).toThrow(message);
   });

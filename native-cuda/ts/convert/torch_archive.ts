@@ -1,9 +1,15 @@
 /**
- * The files of torch.save: a zip archive (since PyTorch 1.6: data.pkl, and a member of raw numbers per storage) or, before that,
- * pickles in a row with the storages behind them. Formats: torch/serialization.py.
+ * The files of torch.save: a zip archive (since PyTorch 1.6: data.pkl, and a member of raw numbers
+ * per storage) or, before that, pickles in a row with the storages behind them. Formats:
+ * torch/serialization.py.
  */
 import { invalid } from '../errors.js';
-import { dtypeBytes, tensorBytes, type FileDtype, type TensorSource } from '../safetensors_writer.js';
+import {
+  dtypeBytes,
+  tensorBytes,
+  type FileDtype,
+  type TensorSource,
+} from '../safetensors_writer.js';
 import type { RandomFile } from './files.js';
 import { PickleDict, PickledTensor, readPickle, type Pickle, type PickleValue } from './pickle.js';
 import { zipMembers } from './zip.js';
@@ -45,7 +51,8 @@ export function readTorchArchive(file: RandomFile): TorchArchive {
   const others: string[] = [];
   let total = 0;
   for (const [key, entry] of dict.entries) {
-    if (typeof key !== 'string') throw invalid(file.path, `${prefix}: expected names of tensors, got a key that is no string`);
+    if (typeof key !== 'string')
+      throw invalid(file.path, `${prefix}: expected names of tensors, got a key that is no string`);
     if (!(entry instanceof PickledTensor)) {
       others.push(key);
       continue;
@@ -59,7 +66,8 @@ export function readTorchArchive(file: RandomFile): TorchArchive {
       );
     tensors.push(source);
   }
-  if (tensors.length === 0) throw invalid(file.path, 'expected a dictionary of tensors, got none in it');
+  if (tensors.length === 0)
+    throw invalid(file.path, 'expected a dictionary of tensors, got none in it');
   return { tensors, others };
 }
 
@@ -69,17 +77,28 @@ function isZip(file: RandomFile): boolean {
 
 /** The dictionary of weights: the value itself, or its "state_dict". */
 function stateDict(value: PickleValue, path: string): { dict: PickleDict; prefix: string } {
-  if (!(value instanceof PickleDict)) throw invalid(path, 'expected a dictionary of tensors, got something else');
+  if (!(value instanceof PickleDict))
+    throw invalid(path, 'expected a dictionary of tensors, got something else');
   const inner = value.entries.get('state_dict');
-  return inner instanceof PickleDict ? { dict: inner, prefix: 'state_dict' } : { dict: value, prefix: 'the dictionary' };
+  return inner instanceof PickleDict
+    ? { dict: inner, prefix: 'state_dict' }
+    : { dict: value, prefix: 'the dictionary' };
 }
 
-function readZip(file: RandomFile): { value: PickleValue; storage: (key: string) => Extent | undefined } {
+function readZip(file: RandomFile): {
+  value: PickleValue;
+  storage: (key: string) => Extent | undefined;
+} {
   const members = zipMembers(file);
-  const pickles = [...members.keys()].filter((name) => name === 'data.pkl' || name.endsWith('/data.pkl'));
+  const pickles = [...members.keys()].filter(
+    (name) => name === 'data.pkl' || name.endsWith('/data.pkl'),
+  );
   const [name] = pickles;
   if (name === undefined || pickles.length > 1)
-    throw invalid(file.path, `expected one member data.pkl, as torch.save writes, got ${pickles.length}`);
+    throw invalid(
+      file.path,
+      `expected one member data.pkl, as torch.save writes, got ${pickles.length}`,
+    );
   const root = name.slice(0, -'data.pkl'.length);
   const order = members.get(`${root}byteorder`);
   if (order !== undefined && file.read(order.at, order.bytes).toString('utf8') !== 'little')
@@ -91,7 +110,10 @@ function readZip(file: RandomFile): { value: PickleValue; storage: (key: string)
   return { value, storage: (key) => members.get(`${root}data/${key}`) };
 }
 
-function readLegacy(file: RandomFile): { value: PickleValue; storage: (key: string) => Extent | undefined } {
+function readLegacy(file: RandomFile): {
+  value: PickleValue;
+  storage: (key: string) => Extent | undefined;
+} {
   const head = file.read(0, Math.min(file.size, maxPickleBytes));
   let at = 0;
   const nextPickle = (): Pickle => {
@@ -101,14 +123,19 @@ function readLegacy(file: RandomFile): { value: PickleValue; storage: (key: stri
   };
   const next = (): PickleValue => nextPickle().value;
   if (head[0] !== 0x80 || next() !== legacyMagic)
-    throw invalid(file.path, "expected a file of torch.save (a zip archive, or PyTorch's older format), got neither");
-  if (next() !== legacyProtocol) throw invalid(file.path, `expected torch.save's protocol ${legacyProtocol}, got another`);
+    throw invalid(
+      file.path,
+      "expected a file of torch.save (a zip archive, or PyTorch's older format), got neither",
+    );
+  if (next() !== legacyProtocol)
+    throw invalid(file.path, `expected torch.save's protocol ${legacyProtocol}, got another`);
   const system = next();
   if (system instanceof PickleDict && system.entries.get('little_endian') === false)
     throw invalid(file.path, 'little_endian: expected true, got false');
   const { value, storages } = nextPickle();
   const keys = next();
-  if (!Array.isArray(keys)) throw invalid(file.path, 'expected a list of storage keys, got something else');
+  if (!Array.isArray(keys))
+    throw invalid(file.path, 'expected a list of storage keys, got something else');
   // Sizes in bytes are known from the types alone: the file gives numbers of elements.
   const widths = new Map<string, number>();
   for (const { key, type } of storages) widths.set(key, dtypeBytes[dtypes[type] ?? 'U8']);
@@ -121,35 +148,61 @@ function readLegacy(file: RandomFile): { value: PickleValue; storage: (key: stri
     at += 8;
     const bytes = elements * width;
     if (elements < 0 || at + bytes > file.size)
-      throw invalid(file.path, `storage ${key}: expected ${bytes} bytes at ${at}, got the end of the file at ${file.size}`);
+      throw invalid(
+        file.path,
+        `storage ${key}: expected ${bytes} bytes at ${at}, got the end of the file at ${file.size}`,
+      );
     extents.set(key, { at, bytes });
     at += bytes;
   }
   return { value, storage: (key) => extents.get(key) };
 }
 
-function tensorSource(name: string, tensor: PickledTensor, file: RandomFile, storage: (key: string) => Extent | undefined): TensorSource {
+function tensorSource(
+  name: string,
+  tensor: PickledTensor,
+  file: RandomFile,
+  storage: (key: string) => Extent | undefined,
+): TensorSource {
   const { shape, stride } = tensor;
   const dtype = dtypes[tensor.storage.type];
   const extent = storage(tensor.storage.key);
   if (dtype === undefined || extent === undefined)
-    throw invalid(file.path, `${name}: expected its storage ${tensor.storage.key} in the archive, got none`);
+    throw invalid(
+      file.path,
+      `${name}: expected its storage ${tensor.storage.key} in the archive, got none`,
+    );
   if (shape.length !== stride.length)
-    throw invalid(file.path, `${name}: expected as many strides as dimensions (${shape.length}), got ${stride.length}`);
+    throw invalid(
+      file.path,
+      `${name}: expected as many strides as dimensions (${shape.length}), got ${stride.length}`,
+    );
   const width = dtypeBytes[dtype];
   const first = tensor.storage.offset + tensor.offset;
   const count = shape.reduce((product, n) => product * n, 1);
   const last = first + shape.reduce((sum, n, i) => sum + (n - 1) * (stride[i] ?? 0), 0);
   if (count > 0 && !((last + 1) * width <= extent.bytes))
-    throw invalid(file.path, `${name}: expected elements within its storage of ${extent.bytes / width}, got element ${last}`);
+    throw invalid(
+      file.path,
+      `${name}: expected elements within its storage of ${extent.bytes / width}, got element ${last}`,
+    );
   const bytes = count * width;
-  if (isContiguous(shape, stride)) return { name, dtype, shape, chunks: () => file.chunks(extent.at + first * width, bytes) };
+  if (isContiguous(shape, stride))
+    return { name, dtype, shape, chunks: () => file.chunks(extent.at + first * width, bytes) };
   return {
     name,
     dtype,
     shape,
     chunks: () => [
-      gather(count === 0 ? Buffer.alloc(0) : file.read(extent.at + first * width, (last - first + 1) * width), shape, stride, width, bytes),
+      gather(
+        count === 0
+          ? Buffer.alloc(0)
+          : file.read(extent.at + first * width, (last - first + 1) * width),
+        shape,
+        stride,
+        width,
+        bytes,
+      ),
     ],
   };
 }
@@ -164,7 +217,13 @@ function isContiguous(shape: readonly number[], stride: readonly number[]): bool
 }
 
 /** Elements in the order of the shape, from where their strides put them. */
-function gather(from: Buffer, shape: readonly number[], stride: readonly number[], width: number, bytes: number): Buffer {
+function gather(
+  from: Buffer,
+  shape: readonly number[],
+  stride: readonly number[],
+  width: number,
+  bytes: number,
+): Buffer {
   const out = Buffer.alloc(bytes);
   const index = shape.map(() => 0);
   let source = 0;

@@ -1,4 +1,7 @@
-/** The configs of Stable Diffusion's releases (diffusers' folders), and of reduced models that have the same parts. */
+/**
+ * The configs of Stable Diffusion's releases (diffusers' folders), and of reduced models that have
+ * the same parts.
+ */
 import type { JsonObject } from '../json.js';
 
 export const releases = ['sd15', 'sd21', 'sdxl'] as const;
@@ -24,7 +27,12 @@ const unet: JsonObject = {
   block_out_channels: [320, 640, 1280, 1280],
   center_input_sample: false,
   cross_attention_dim: 768,
-  down_block_types: ['CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'DownBlock2D'],
+  down_block_types: [
+    'CrossAttnDownBlock2D',
+    'CrossAttnDownBlock2D',
+    'CrossAttnDownBlock2D',
+    'DownBlock2D',
+  ],
   downsample_padding: 1,
   flip_sin_to_cos: true,
   freq_shift: 0,
@@ -42,7 +50,12 @@ const vae: JsonObject = {
   _class_name: 'AutoencoderKL',
   act_fn: 'silu',
   block_out_channels: [128, 256, 512, 512],
-  down_block_types: ['DownEncoderBlock2D', 'DownEncoderBlock2D', 'DownEncoderBlock2D', 'DownEncoderBlock2D'],
+  down_block_types: [
+    'DownEncoderBlock2D',
+    'DownEncoderBlock2D',
+    'DownEncoderBlock2D',
+    'DownEncoderBlock2D',
+  ],
   in_channels: 3,
   latent_channels: 4,
   layers_per_block: 2,
@@ -194,7 +207,11 @@ const released: Readonly<Record<Release, ReleaseConfigs>> = {
   },
 };
 
-const smallVae: JsonObject = { block_out_channels: [8, 16, 16, 16], norm_num_groups: 4, sample_size: 64 };
+const smallVae: JsonObject = {
+  block_out_channels: [8, 16, 16, 16],
+  norm_num_groups: 4,
+  sample_size: 64,
+};
 const smallText: JsonObject = {
   hidden_size: 24,
   intermediate_size: 48,
@@ -203,11 +220,18 @@ const smallText: JsonObject = {
   projection_dim: 24,
   vocab_size: 600,
 };
-const smallUnet: JsonObject = { block_out_channels: [16, 24, 32, 32], norm_num_groups: 4, sample_size: 8 };
+const smallUnet: JsonObject = {
+  block_out_channels: [16, 24, 32, 32],
+  norm_num_groups: 4,
+  sample_size: 8,
+};
 
 /** The same blocks, layers per block and options; narrower, and with fewer transformer layers. */
 const reductions: Readonly<Record<Release, { unet: JsonObject; textEncoders: JsonObject[] }>> = {
-  sd15: { unet: { ...smallUnet, attention_head_dim: 2, cross_attention_dim: 24 }, textEncoders: [smallText] },
+  sd15: {
+    unet: { ...smallUnet, attention_head_dim: 2, cross_attention_dim: 24 },
+    textEncoders: [smallText],
+  },
   sd21: {
     unet: { ...smallUnet, attention_head_dim: [1, 2, 4, 4], cross_attention_dim: 24 },
     textEncoders: [{ ...smallText, projection_dim: 12 }],
@@ -224,7 +248,14 @@ const reductions: Readonly<Record<Release, { unet: JsonObject; textEncoders: Jso
     },
     textEncoders: [
       smallText,
-      { ...smallText, hidden_size: 32, intermediate_size: 64, num_attention_heads: 4, num_hidden_layers: 3, projection_dim: 32 },
+      {
+        ...smallText,
+        hidden_size: 32,
+        intermediate_size: 64,
+        num_attention_heads: 4,
+        num_hidden_layers: 3,
+        projection_dim: 32,
+      },
     ],
   },
 };

@@ -1,6 +1,7 @@
 /**
- * Names and shapes of every tensor in diffusers' files, written down from the architectures (UNet2DConditionModel,
- * AutoencoderKL, CLIPTextModel) and not from the engine, so that each checks the other.
+ * Names and shapes of every tensor in diffusers' files, written down from the architectures
+ * (UNet2DConditionModel, AutoencoderKL, CLIPTextModel) and not from the engine, so that each checks
+ * the other.
  */
 import type { JsonObject, JsonValue } from '../json.js';
 
@@ -34,7 +35,11 @@ class Names {
     if (to !== from) this.conv(`${name}.conv_shortcut`, to, from, 1);
   }
 
-  transformer(name: string, width: number, { layers, cross, linear }: { layers: number; cross: number; linear: boolean }): void {
+  transformer(
+    name: string,
+    width: number,
+    { layers, cross, linear }: { layers: number; cross: number; linear: boolean },
+  ): void {
     const projection = (part: string): void => {
       if (linear) this.linear(`${name}.${part}`, width, width);
       else this.conv(`${name}.${part}`, width, width, 1);
@@ -62,11 +67,14 @@ class Names {
 
 const number = (config: JsonObject, key: string): number => {
   const value = config[key];
-  if (typeof value !== 'number') throw new TypeError(`${key}: expected a number, got ${JSON.stringify(value)}`);
+  if (typeof value !== 'number')
+    throw new TypeError(`${key}: expected a number, got ${JSON.stringify(value)}`);
   return value;
 };
-const numbers = (value: JsonValue | undefined): number[] => (Array.isArray(value) ? value.filter((n) => typeof n === 'number') : []);
-const strings = (value: JsonValue | undefined): string[] => (Array.isArray(value) ? value.filter((n) => typeof n === 'string') : []);
+const numbers = (value: JsonValue | undefined): number[] =>
+  Array.isArray(value) ? value.filter((n) => typeof n === 'number') : [];
+const strings = (value: JsonValue | undefined): string[] =>
+  Array.isArray(value) ? value.filter((n) => typeof n === 'string') : [];
 
 export function unetShapes(config: JsonObject): Shapes {
   const names = new Names();
@@ -86,7 +94,11 @@ export function unetShapes(config: JsonObject): Shapes {
   names.linear('time_embedding.linear_1', time, first);
   names.linear('time_embedding.linear_2', time, time);
   if (config['addition_embed_type'] === 'text_time') {
-    names.linear('add_embedding.linear_1', time, number(config, 'projection_class_embeddings_input_dim'));
+    names.linear(
+      'add_embedding.linear_1',
+      time,
+      number(config, 'projection_class_embeddings_input_dim'),
+    );
     names.linear('add_embedding.linear_2', time, time);
   }
   // Channels of every skip connection, in the order in which they are made.
@@ -96,7 +108,8 @@ export function unetShapes(config: JsonObject): Shapes {
     const to = channels[level] ?? 0;
     for (let layer = 0; layer < layers; layer++) {
       names.resnet(`down_blocks.${level}.resnets.${layer}`, to, width, time);
-      if (type.startsWith('CrossAttn')) transformer(`down_blocks.${level}.attentions.${layer}`, level);
+      if (type.startsWith('CrossAttn'))
+        transformer(`down_blocks.${level}.attentions.${layer}`, level);
       width = to;
       skips.push(width);
     }
@@ -113,17 +126,22 @@ export function unetShapes(config: JsonObject): Shapes {
     const to = channels[level] ?? 0;
     for (let layer = 0; layer <= layers; layer++) {
       names.resnet(`up_blocks.${block}.resnets.${layer}`, to, width + (skips.pop() ?? 0), time);
-      if (type.startsWith('CrossAttn')) transformer(`up_blocks.${block}.attentions.${layer}`, level);
+      if (type.startsWith('CrossAttn'))
+        transformer(`up_blocks.${block}.attentions.${layer}`, level);
       width = to;
     }
-    if (block + 1 < channels.length) names.conv(`up_blocks.${block}.upsamplers.0.conv`, width, width, 3);
+    if (block + 1 < channels.length)
+      names.conv(`up_blocks.${block}.upsamplers.0.conv`, width, width, 3);
   }
   names.norm('conv_norm_out', first);
   names.conv('conv_out', number(config, 'out_channels'), first, 3);
   return names.shapes;
 }
 
-/** `legacy`: the attention's names of files from before diffusers 0.12, which SD 1.x and 2.x still have. */
+/**
+ * `legacy`: the attention's names of files from before diffusers 0.12, which SD 1.x and 2.x still
+ * have.
+ */
 export function vaeShapes(config: JsonObject, legacy: boolean): Shapes {
   const names = new Names();
   const channels = numbers(config['block_out_channels']);
@@ -134,7 +152,9 @@ export function vaeShapes(config: JsonObject, legacy: boolean): Shapes {
   const middle = (name: string): void => {
     names.resnet(`${name}.resnets.0`, last, last, 0);
     names.norm(`${name}.attentions.0.group_norm`, last);
-    for (const part of legacy ? ['query', 'key', 'value', 'proj_attn'] : ['to_q', 'to_k', 'to_v', 'to_out.0'])
+    for (const part of legacy
+      ? ['query', 'key', 'value', 'proj_attn']
+      : ['to_q', 'to_k', 'to_v', 'to_out.0'])
       names.linear(`${name}.attentions.0.${part}`, last, last);
     names.resnet(`${name}.resnets.1`, last, last, 0);
   };
@@ -145,7 +165,8 @@ export function vaeShapes(config: JsonObject, legacy: boolean): Shapes {
       names.resnet(`encoder.down_blocks.${level}.resnets.${layer}`, to, width, 0);
       width = to;
     }
-    if (level + 1 < channels.length) names.conv(`encoder.down_blocks.${level}.downsamplers.0.conv`, width, width, 3);
+    if (level + 1 < channels.length)
+      names.conv(`encoder.down_blocks.${level}.downsamplers.0.conv`, width, width, 3);
   }
   middle('encoder.mid_block');
   names.norm('encoder.conv_norm_out', last);
@@ -160,7 +181,8 @@ export function vaeShapes(config: JsonObject, legacy: boolean): Shapes {
       names.resnet(`decoder.up_blocks.${block}.resnets.${layer}`, to, width, 0);
       width = to;
     }
-    if (block + 1 < channels.length) names.conv(`decoder.up_blocks.${block}.upsamplers.0.conv`, width, width, 3);
+    if (block + 1 < channels.length)
+      names.conv(`decoder.up_blocks.${block}.upsamplers.0.conv`, width, width, 3);
   }
   names.norm('decoder.conv_norm_out', first);
   names.conv('decoder.conv_out', number(config, 'out_channels'), first, 3);
@@ -172,11 +194,18 @@ export function textShapes(config: JsonObject): Shapes {
   const names = new Names();
   const width = number(config, 'hidden_size');
   const inner = number(config, 'intermediate_size');
-  names.shapes.set('text_model.embeddings.token_embedding.weight', [number(config, 'vocab_size'), width]);
-  names.shapes.set('text_model.embeddings.position_embedding.weight', [number(config, 'max_position_embeddings'), width]);
+  names.shapes.set('text_model.embeddings.token_embedding.weight', [
+    number(config, 'vocab_size'),
+    width,
+  ]);
+  names.shapes.set('text_model.embeddings.position_embedding.weight', [
+    number(config, 'max_position_embeddings'),
+    width,
+  ]);
   for (let layer = 0; layer < number(config, 'num_hidden_layers'); layer++) {
     const name = `text_model.encoder.layers.${layer}`;
-    for (const part of ['q_proj', 'k_proj', 'v_proj', 'out_proj']) names.linear(`${name}.self_attn.${part}`, width, width);
+    for (const part of ['q_proj', 'k_proj', 'v_proj', 'out_proj'])
+      names.linear(`${name}.self_attn.${part}`, width, width);
     names.norm(`${name}.layer_norm1`, width);
     names.linear(`${name}.mlp.fc1`, inner, width);
     names.linear(`${name}.mlp.fc2`, width, inner);

@@ -1,4 +1,7 @@
-/** Writes a model folder with random weights that is, by names, shapes, types, configs and index files, one of the releases. */
+/**
+ * Writes a model folder with random weights that is, by names, shapes, types, configs and index
+ * files, one of the releases.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { toBfloat16, toFloat16 } from '../float16.js';
@@ -27,7 +30,13 @@ export const defaultShardBytes = 10_000_000_000;
 export function writeRandomModel(directory: string, options: RandomModelOptions): void {
   const { release, variant, shardBytes } = options;
   const configs = releaseConfigs(release, options.reduced);
-  const component = (name: string, config: JsonObject, stem: string, shapes: Shapes, extra: readonly TensorSource[] = []): void => {
+  const component = (
+    name: string,
+    config: JsonObject,
+    stem: string,
+    shapes: Shapes,
+    extra: readonly TensorSource[] = [],
+  ): void => {
     const folder = join(directory, name);
     mkdirSync(folder, { recursive: true });
     writeJson(join(folder, 'config.json'), config);
@@ -39,11 +48,22 @@ export function writeRandomModel(directory: string, options: RandomModelOptions)
   mkdirSync(directory, { recursive: true });
   writeJson(join(directory, 'model_index.json'), configs.modelIndex);
   component('unet', configs.unet, 'diffusion_pytorch_model', unetShapes(configs.unet));
-  component('vae', configs.vae, 'diffusion_pytorch_model', vaeShapes(configs.vae, release !== 'sdxl'));
+  component(
+    'vae',
+    configs.vae,
+    'diffusion_pytorch_model',
+    vaeShapes(configs.vae, release !== 'sdxl'),
+  );
   configs.textEncoders.forEach((config, n) => {
     const suffix = n === 0 ? '' : `_${n + 1}`;
     // The buffer is in files of the libraries of that time.
-    component(`text_encoder${suffix}`, config, 'model', textShapes(config), release === 'sd15' ? [positionIds(config)] : []);
+    component(
+      `text_encoder${suffix}`,
+      config,
+      'model',
+      textShapes(config),
+      release === 'sd15' ? [positionIds(config)] : [],
+    );
     writeTokenizer(join(directory, `tokenizer${suffix}`), config, configs.padTokens[n] ?? '!');
   });
   mkdirSync(join(directory, 'scheduler'), { recursive: true });
@@ -59,7 +79,13 @@ function writeTokenizer(folder: string, config: JsonObject, padToken: string): v
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'vocab.json'), JSON.stringify(vocab));
   writeFileSync(join(folder, 'merges.txt'), `#version: 0.2\n${merges.join('\n')}\n`);
-  const token = (content: string): JsonObject => ({ content, lstrip: false, normalized: true, rstrip: false, single_word: false });
+  const token = (content: string): JsonObject => ({
+    content,
+    lstrip: false,
+    normalized: true,
+    rstrip: false,
+    single_word: false,
+  });
   const specials: JsonObject = {
     bos_token: token('<|startoftext|>'),
     eos_token: token('<|endoftext|>'),
@@ -80,7 +106,12 @@ function writeTokenizer(folder: string, config: JsonObject, padToken: string): v
 function positionIds(config: JsonObject): TensorSource {
   const count = config['max_position_embeddings'] as number;
   const ids = BigInt64Array.from({ length: count }, (_, i) => BigInt(i));
-  return { name: 'text_model.embeddings.position_ids', dtype: 'I64', shape: [1, count], chunks: () => [new Uint8Array(ids.buffer)] };
+  return {
+    name: 'text_model.embeddings.position_ids',
+    dtype: 'I64',
+    shape: [1, count],
+    chunks: () => [new Uint8Array(ids.buffer)],
+  };
 }
 
 /** FNV-1a. */
@@ -92,8 +123,16 @@ function hash(text: string): number {
 
 const chunkElements = 1 << 20;
 
-/** Matrices and filters uniform within sqrt(3 / inputs) / 2, embeddings within 0.05, norms 1, biases 0: activations stay of their size. */
-function randomTensor(name: string, shape: readonly number[], dtype: WeightDtype, seed: number): TensorSource {
+/**
+ * Matrices and filters uniform within sqrt(3 / inputs) / 2, embeddings within 0.05, norms 1, biases
+ * 0: activations stay of their size.
+ */
+function randomTensor(
+  name: string,
+  shape: readonly number[],
+  dtype: WeightDtype,
+  seed: number,
+): TensorSource {
   const count = elements(shape);
   const encode = dtype === 'F16' ? toFloat16 : toBfloat16;
   const inputs = shape.length > 1 ? count / (shape[0] ?? 1) : 0;

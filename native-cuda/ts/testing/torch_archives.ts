@@ -47,10 +47,18 @@ export interface ArchivedTensor {
   parameter?: boolean;
 }
 
-const ints = (values: readonly number[]): Buffer => Buffer.concat([op.mark, ...values.map(op.int), op.tuple]);
+const ints = (values: readonly number[]): Buffer =>
+  Buffer.concat([op.mark, ...values.map(op.int), op.tuple]);
 
 export function storageId({ type, key, elements }: ArchivedTensor, legacy: boolean): Buffer {
-  const parts = [op.mark, op.text('storage'), op.global('torch', type), op.text(key), op.text('cpu'), op.int(elements)];
+  const parts = [
+    op.mark,
+    op.text('storage'),
+    op.global('torch', type),
+    op.text(key),
+    op.text('cpu'),
+    op.int(elements),
+  ];
   return Buffer.concat([...parts, ...(legacy ? [op.none] : []), op.tuple, op.persId]);
 }
 
@@ -69,7 +77,15 @@ export function tensorPickle(tensor: ArchivedTensor, legacy = false): Buffer {
     op.reduce,
   ]);
   if (tensor.parameter !== true) return plain;
-  return Buffer.concat([op.global('torch._utils', '_rebuild_parameter'), op.mark, plain, op.newFalse, hooks, op.tuple, op.reduce]);
+  return Buffer.concat([
+    op.global('torch._utils', '_rebuild_parameter'),
+    op.mark,
+    plain,
+    op.newFalse,
+    hooks,
+    op.tuple,
+    op.reduce,
+  ]);
 }
 
 /** An OrderedDict with torch's _metadata, as state_dict() gives it. */
@@ -85,7 +101,10 @@ export function pickle(body: Buffer): Buffer {
 }
 
 /** A stored zip archive; `zip64` writes sizes and offsets the way of large ones. */
-export function zip(members: Readonly<Record<string, Buffer>>, { method = 0, zip64 = false } = {}): Buffer {
+export function zip(
+  members: Readonly<Record<string, Buffer>>,
+  { method = 0, zip64 = false } = {},
+): Buffer {
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];
   let at = 0;
@@ -143,15 +162,25 @@ export function torchZip(
   storages: Readonly<Record<string, Buffer>>,
   options: { method?: number; zip64?: boolean } = {},
 ): Buffer {
-  const data = Object.fromEntries(Object.entries(storages).map(([key, bytes]) => [`archive/data/${key}`, bytes]));
+  const data = Object.fromEntries(
+    Object.entries(storages).map(([key, bytes]) => [`archive/data/${key}`, bytes]),
+  );
   return zip(
-    { 'archive/data.pkl': pickle(body), 'archive/byteorder': Buffer.from('little'), ...data, 'archive/version': Buffer.from('3\n') },
+    {
+      'archive/data.pkl': pickle(body),
+      'archive/byteorder': Buffer.from('little'),
+      ...data,
+      'archive/version': Buffer.from('3\n'),
+    },
     options,
   );
 }
 
 /** The format before PyTorch 1.6. */
-export function torchLegacy(body: Buffer, storages: readonly (readonly [string, number, Buffer])[]): Buffer {
+export function torchLegacy(
+  body: Buffer,
+  storages: readonly (readonly [string, number, Buffer])[],
+): Buffer {
   const count = (elements: number): Buffer => {
     const bytes = Buffer.alloc(8);
     bytes.writeBigInt64LE(BigInt(elements));
@@ -162,7 +191,9 @@ export function torchLegacy(body: Buffer, storages: readonly (readonly [string, 
     pickle(op.int(1001)),
     pickle(Buffer.concat([op.emptyDict, op.text('protocol_version'), op.int(1001), op.setItem])),
     pickle(body),
-    pickle(Buffer.concat([op.emptyList, op.mark, ...storages.map(([key]) => op.text(key)), op.appends])),
+    pickle(
+      Buffer.concat([op.emptyList, op.mark, ...storages.map(([key]) => op.text(key)), op.appends]),
+    ),
     ...storages.flatMap(([, elements, bytes]) => [count(elements), bytes]),
   ]);
 }

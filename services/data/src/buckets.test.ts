@@ -3,8 +3,15 @@ import { bucketTable, nearestSize, sizeName } from './buckets.js';
 
 describe('the table of buckets', () => {
   it('has the largest sizes of the square’s area, in steps of 64', () => {
-    // 512² = 262144 = 448 · 585.1 = 384 · 682.7; 320 · 819.2 would be 320×768, more than twice as high as wide.
-    expect(bucketTable(512, { step: 64, maxRatio: 2 }).map(sizeName)).toEqual(['384×640', '448×576', '512×512', '576×448', '640×384']);
+    // 512² = 262144 = 448 · 585.1 = 384 · 682.7; 320 · 819.2 would be 320×768, more than twice as
+    // high as wide.
+    expect(bucketTable(512, { step: 64, maxRatio: 2 }).map(sizeName)).toEqual([
+      '384×640',
+      '448×576',
+      '512×512',
+      '576×448',
+      '640×384',
+    ]);
   });
 
   it('has some of the sizes that SDXL was trained on, and widens with the ratio', () => {
@@ -12,7 +19,9 @@ describe('the table of buckets', () => {
     expect(names).toContain('832×1216');
     expect(names).toContain('1216×832');
     expect(names).toContain('512×2048');
-    expect(bucketTable(1024, { step: 64, maxRatio: 1.01 })).toEqual([{ height: 1024, width: 1024 }]);
+    expect(bucketTable(1024, { step: 64, maxRatio: 1.01 })).toEqual([
+      { height: 1024, width: 1024 },
+    ]);
   });
 
   it.each([
@@ -21,19 +30,24 @@ describe('the table of buckets', () => {
     [1024, 32, 4],
     [64, 8, 2],
     [64, 64, 2],
-  ])('keeps to area, step and ratio, names no size twice and is symmetric (%i, %i, %i)', (resolution, step, maxRatio) => {
-    const table = bucketTable(resolution, { step, maxRatio });
-    const names = table.map(sizeName);
-    expect(new Set(names).size).toBe(names.length);
-    expect(table.map(({ height, width }) => sizeName({ height: width, width: height })).reverse()).toEqual(names);
-    for (const { height, width } of table) {
-      expect([height % step, width % step]).toEqual([0, 0]);
-      expect(height * width).toBeLessThanOrEqual(resolution ** 2);
-      expect(Math.max(height / width, width / height)).toBeLessThanOrEqual(maxRatio);
-    }
-    const ratios = table.map(({ height, width }) => width / height);
-    expect([...ratios].sort((a, b) => a - b)).toEqual(ratios);
-  });
+  ])(
+    'keeps to area, step and ratio, names no size twice and is symmetric (%i, %i, %i)',
+    (resolution, step, maxRatio) => {
+      const table = bucketTable(resolution, { step, maxRatio });
+      const names = table.map(sizeName);
+      expect(new Set(names).size).toBe(names.length);
+      expect(
+        table.map(({ height, width }) => sizeName({ height: width, width: height })).reverse(),
+      ).toEqual(names);
+      for (const { height, width } of table) {
+        expect([height % step, width % step]).toEqual([0, 0]);
+        expect(height * width).toBeLessThanOrEqual(resolution ** 2);
+        expect(Math.max(height / width, width / height)).toBeLessThanOrEqual(maxRatio);
+      }
+      const ratios = table.map(({ height, width }) => width / height);
+      expect([...ratios].sort((a, b) => a - b)).toEqual(ratios);
+    },
+  );
 });
 
 describe('the nearest size', () => {

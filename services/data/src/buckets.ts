@@ -1,6 +1,7 @@
 /**
- * Aspect-ratio buckets: the sizes that images are brought to when they are not all cut to squares, as in NovelAI's and kohya's trainers.
- * All of them have about the square's area and never more, so none needs more memory than the square does.
+ * Aspect-ratio buckets: the sizes that images are brought to when they are not all cut to squares,
+ * as in NovelAI's and kohya's trainers. All of them have about the square's area and never more, so
+ * none needs more memory than the square does.
  */
 
 /** Pixels. */
@@ -17,8 +18,9 @@ export interface BucketSettings {
 }
 
 /**
- * The square of `resolution` pixels (a multiple of `step`), and for every other width that is a multiple of `step` the largest height
- * with which the area is at most the square's, upright and lying; from the most upright to the widest one.
+ * The square of `resolution` pixels (a multiple of `step`), and for every other width that is a
+ * multiple of `step` the largest height with which the area is at most the square's, upright and
+ * lying; from the most upright to the widest one.
  */
 export function bucketTable(resolution: number, { step, maxRatio }: BucketSettings): ImageSize[] {
   const area = resolution ** 2;
@@ -33,8 +35,9 @@ export function bucketTable(resolution: number, { step, maxRatio }: BucketSettin
 }
 
 /**
- * The size with the nearest aspect ratio, by the logarithm of the ratio's ratio: what is cut off is the same share whether an image is too wide or too high.
- * Of two that are equally near, the one that comes first. `sizes` is not empty.
+ * The size with the nearest aspect ratio, by the logarithm of the ratio's ratio: what is cut off is
+ * the same share whether an image is too wide or too high. Of two that are equally near, the one
+ * that comes first. `sizes` is not empty.
  */
 export function nearestSize(sizes: readonly ImageSize[], { height, width }: ImageSize): ImageSize {
   const [first = { height, width }] = sizes;

@@ -46,7 +46,10 @@ class CsvParser {
 
   *end(): Iterable<CsvRecord> {
     if (this.#quoted && !this.#quote)
-      throw new SpindleError('INVALID_ARGUMENT', `${this.file}:${this.#begin}: expected a closing quote, got the end of the file.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${this.file}:${this.#begin}: expected a closing quote, got the end of the file.`,
+      );
     yield* this.#endRecord();
   }
 
@@ -65,12 +68,16 @@ class CsvParser {
   }
 }
 
-/** Records of a comma-separated file, or of a tab-separated one when it is named .tsv; the first one is the header. */
+/**
+ * Records of a comma-separated file, or of a tab-separated one when it is named .tsv; the first one
+ * is the header.
+ */
 export async function* readCsv(files: Files, path: string): AsyncIterable<CsvRecord> {
   const parser = new CsvParser(path, path.toLowerCase().endsWith('.tsv') ? '\t' : ',');
   // TextDecoder drops a byte order mark.
   const decoder = new TextDecoder('utf-8');
-  for await (const chunk of files.stream(path)) yield* parser.push(decoder.decode(chunk, { stream: true }));
+  for await (const chunk of files.stream(path))
+    yield* parser.push(decoder.decode(chunk, { stream: true }));
   yield* parser.push(decoder.decode());
   yield* parser.end();
 }
@@ -89,7 +96,10 @@ export async function* readCsvRows(
       continue;
     }
     if (fields.length !== header.length)
-      throw new SpindleError('INVALID_ARGUMENT', `${path}:${line}: expected ${header.length} fields, got ${fields.length}.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${path}:${line}: expected ${header.length} fields, got ${fields.length}.`,
+      );
     yield { row: Object.fromEntries(header.map((name, i) => [name, fields[i] ?? ''])), line };
   }
 }

@@ -14,7 +14,10 @@ export interface Files {
   list(folder: string): Promise<FileEntry[]>;
   /** null when nothing is there. */
   find(path: string): Promise<{ kind: 'file' | 'folder'; bytes: number } | null>;
-  /** At most `length` bytes from `offset`; fewer only at the end of the file. Its ArrayBuffer holds nothing else. */
+  /**
+   * At most `length` bytes from `offset`; fewer only at the end of the file. Its ArrayBuffer holds
+   * nothing else.
+   */
   read(path: string, offset: number, length: number): Promise<Buffer<ArrayBuffer>>;
   stream(path: string): AsyncIterable<Buffer>;
 }
@@ -39,17 +42,21 @@ export function nameOf(path: string): string {
 
 /** A path relative to the folder it was listed in, with "/". */
 export function nameBelow(folder: string, path: string): string {
-  return isRemote(folder) ? path.slice(folder.replace(/\/+$/, '').length + 1) : relative(folder, path).split(sep).join('/');
+  return isRemote(folder)
+    ? path.slice(folder.replace(/\/+$/, '').length + 1)
+    : relative(folder, path).split(sep).join('/');
 }
 
 const absent = ['ENOENT', 'ENOTDIR'];
 
 export const localFiles: Files = {
   async list(folder) {
-    const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch((error: unknown) => {
-      if (absent.some((code) => isCode(error, code))) return [];
-      throw unreadable(folder, error);
-    });
+    const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(
+      (error: unknown) => {
+        if (absent.some((code) => isCode(error, code))) return [];
+        throw unreadable(folder, error);
+      },
+    );
     const files: FileEntry[] = [];
     for (const entry of entries) {
       const path = join(entry.parentPath, entry.name);
@@ -80,7 +87,9 @@ export const localFiles: Files = {
           if (bytesRead === 0) break;
           done += bytesRead;
         }
-        return done === length ? buffer : Buffer.from(new Uint8Array(buffer.subarray(0, done)).buffer);
+        return done === length
+          ? buffer
+          : Buffer.from(new Uint8Array(buffer.subarray(0, done)).buffer);
       } finally {
         await handle.close();
       }
@@ -91,7 +100,8 @@ export const localFiles: Files = {
 
   async *stream(path) {
     try {
-      for await (const chunk of createReadStream(path, { highWaterMark: 1 << 18 })) yield chunk as Buffer;
+      for await (const chunk of createReadStream(path, { highWaterMark: 1 << 18 }))
+        yield chunk as Buffer;
     } catch (error) {
       throw unreadable(path, error);
     }
@@ -99,22 +109,32 @@ export const localFiles: Files = {
 };
 
 /**
- * A missing file is the data set's fault (INVALID_ARGUMENT). Whatever else goes wrong while reading is the machine's: a right
- * that is missing stays missing, the rest may pass (UNAVAILABLE).
+ * A missing file is the data set's fault (INVALID_ARGUMENT). Whatever else goes wrong while reading
+ * is the machine's: a right that is missing stays missing, the rest may pass (UNAVAILABLE).
  */
 function unreadable(path: string, thrown: unknown): SpindleError {
   const error = ensureError(thrown);
   switch (error.code) {
     case 'NOT_FOUND':
-      return new SpindleError('INVALID_ARGUMENT', `${path}: expected a file, got no such file`, { cause: thrown });
+      return new SpindleError('INVALID_ARGUMENT', `${path}: expected a file, got no such file`, {
+        cause: thrown,
+      });
     case 'FAILED_PRECONDITION':
       if (isCode(thrown, 'EISDIR'))
-        return new SpindleError('INVALID_ARGUMENT', `${path}: expected a file, got a folder`, { cause: thrown });
-      return new SpindleError(error.code, `${path}: the file cannot be read: ${error.message}`, { cause: thrown });
+        return new SpindleError('INVALID_ARGUMENT', `${path}: expected a file, got a folder`, {
+          cause: thrown,
+        });
+      return new SpindleError(error.code, `${path}: the file cannot be read: ${error.message}`, {
+        cause: thrown,
+      });
     case 'RESOURCE_EXHAUSTED':
-      return new SpindleError(error.code, `${path}: the file cannot be read: ${error.message}`, { cause: thrown });
+      return new SpindleError(error.code, `${path}: the file cannot be read: ${error.message}`, {
+        cause: thrown,
+      });
     default:
-      return new SpindleError('UNAVAILABLE', `${path}: the file cannot be read: ${error.message}`, { cause: thrown });
+      return new SpindleError('UNAVAILABLE', `${path}: the file cannot be read: ${error.message}`, {
+        cause: thrown,
+      });
   }
 }
 
@@ -128,7 +148,10 @@ export async function readText(files: Files, path: string): Promise<string> {
 }
 
 /** Lines of a text without their ends, counted from 1. */
-export async function* readLines(files: Files, path: string): AsyncIterable<{ text: string; line: number }> {
+export async function* readLines(
+  files: Files,
+  path: string,
+): AsyncIterable<{ text: string; line: number }> {
   const decoder = new TextDecoder('utf-8');
   let rest = '';
   let line = 0;
@@ -137,12 +160,15 @@ export async function* readLines(files: Files, path: string): AsyncIterable<{ te
     rest = lines.pop() ?? '';
     for (const one of lines) yield { text: one.replace(/\r$/, ''), line: ++line };
   };
-  for await (const chunk of files.stream(path)) yield* cut(rest + decoder.decode(chunk, { stream: true }));
+  for await (const chunk of files.stream(path))
+    yield* cut(rest + decoder.decode(chunk, { stream: true }));
   yield* cut(rest + decoder.decode());
   if (rest !== '') yield { text: rest.replace(/\r$/, ''), line: line + 1 };
 }
 
-/** Reads forward through a file in pieces of `chunk` bytes, so that many small reads cost few calls. */
+/**
+ * Reads forward through a file in pieces of `chunk` bytes, so that many small reads cost few calls.
+ */
 export class Window {
   #start = 0;
   #bytes: Buffer = Buffer.alloc(0);

@@ -1,6 +1,13 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
@@ -16,7 +23,10 @@ const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
 const { signal } = new AbortController();
 const read = async (path: string, more: Partial<DataSpec> = {}) =>
   readAll(await openDataSource({ path, format: 'auto', ...more }, localFiles));
-const bytesOf = (ref: ImageRef | undefined, reader = new ImageReader(localFiles, [])): Promise<Buffer> => {
+const bytesOf = (
+  ref: ImageRef | undefined,
+  reader = new ImageReader(localFiles, []),
+): Promise<Buffer> => {
   if (ref === undefined) throw new Error('expected a place of an image, got none');
   return reader.read(ref, signal);
 };
@@ -24,7 +34,9 @@ const bytesOf = (ref: ImageRef | undefined, reader = new ImageReader(localFiles,
 describe('Pick-a-Pic', () => {
   it('takes the winners in order, drops ties and rows without label or caption, and counts what it dropped', async () => {
     const { rows, skipped, warnings } = await read(join(fixtures, 'pickapic.parquet'));
-    expect(rows.map((row) => [row.position, row.caption, row.image.kind === 'cell' && row.image.column])).toEqual([
+    expect(
+      rows.map((row) => [row.position, row.caption, row.image.kind === 'cell' && row.image.column]),
+    ).toEqual([
       ['pickapic.parquet:0', 'a red fox', 'jpg_0'],
       ['pickapic.parquet:1', 'a red fox', 'jpg_1'],
       ['pickapic.parquet:3', 'a house by the sea', 'jpg_0'],
@@ -33,11 +45,15 @@ describe('Pick-a-Pic', () => {
       ['pickapic.parquet:8', 'last row of the third group', 'jpg_0'],
     ]);
     expect(skipped).toEqual({ tie: 2, 'no label': 1, 'no caption': 1 });
-    expect(warnings).toEqual(['data: 2 rows repeat a prompt of an earlier row (4 distinct prompts).']);
+    expect(warnings).toEqual([
+      'data: 2 rows repeat a prompt of an earlier row (4 distinct prompts).',
+    ]);
   });
 
   it('refuses keys that mean nothing to it', async () => {
-    await expect(read(join(fixtures, 'pickapic.parquet'), { imageColumn: 'jpg_1' })).rejects.toThrow(
+    await expect(
+      read(join(fixtures, 'pickapic.parquet'), { imageColumn: 'jpg_1' }),
+    ).rejects.toThrow(
       'data.image_column: expected nothing for a data set of format pickapic, got "jpg_1".',
     );
   });
@@ -52,12 +68,18 @@ describe('Pick-a-Pic', () => {
     const pairs: string[][] = [];
     for (const row of rows) pairs.push([await digest(row.image), await digest(row.rejected)]);
     // Digests of the bytes that were written into jpg_0 and jpg_1.
-    expect(pairs).toEqual(JSON.parse(readFileSync(join(fixtures, 'pickapic-digests.json'), 'utf8')));
+    expect(pairs).toEqual(
+      JSON.parse(readFileSync(join(fixtures, 'pickapic-digests.json'), 'utf8')),
+    );
   });
 
   it('wants one split of a folder that has several', async () => {
     const folder = dataFolder({});
-    for (const name of ['test-00000-of-00001-a1.parquet', 'train-00000-of-00002-b2.parquet', 'train-00001-of-00002-c3.parquet'])
+    for (const name of [
+      'test-00000-of-00001-a1.parquet',
+      'train-00000-of-00002-b2.parquet',
+      'train-00001-of-00002-c3.parquet',
+    ])
       copyFileSync(join(fixtures, 'pickapic.parquet'), join(folder, name));
     await expect(read(folder)).rejects.toThrow(
       `data.path: expected files of one split in ${folder}, got test, train; name one, for example ${folder}/train-*.`,
@@ -75,7 +97,9 @@ describe('Pick-a-Pic', () => {
     );
     copyFileSync(join(fixtures, 'pickapic.parquet'), join(folder, 'cut.parquet'));
     truncateSync(join(folder, 'cut.parquet'), 9000);
-    await expect(read(join(folder, 'cut.parquet'))).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    await expect(read(join(folder, 'cut.parquet'))).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
   });
 });
 
@@ -84,9 +108,9 @@ describe('a table', () => {
     const { rows } = await read(join(fixtures, 'hf-image.parquet'));
     expect(rows.map((row) => row.caption)).toEqual(['one', 'two', 'three']);
     expect((await bytesOf(rows[2]?.image)).subarray(0, 3)).toEqual(Buffer.from([0xff, 0xd8, 0xff]));
-    await expect(bytesOf({ kind: 'cell', file: join(fixtures, 'hf-image.parquet'), row: 3, column: 'image' })).rejects.toThrow(
-      'row 3: image: expected one of 3 rows; the file has changed',
-    );
+    await expect(
+      bytesOf({ kind: 'cell', file: join(fixtures, 'hf-image.parquet'), row: 3, column: 'image' }),
+    ).rejects.toThrow('row 3: image: expected one of 3 rows; the file has changed');
   });
 
   it('may name images by path, in parquet or CSV, beside it or in a folder of their own', async () => {
@@ -103,7 +127,10 @@ describe('a table', () => {
       ['two', { kind: 'file', file: join(folder, 'sub/b.png') }],
     ]);
     expect(table.skipped).toEqual({ 'no image': 1 });
-    const csv = await read(join(folder, 'rows.csv'), { rejectedColumn: 'bad', images: join(folder, 'images') });
+    const csv = await read(join(folder, 'rows.csv'), {
+      rejectedColumn: 'bad',
+      images: join(folder, 'images'),
+    });
     expect(csv.rows).toEqual([
       {
         key: 'rows.csv:2',
@@ -120,7 +147,9 @@ describe('a table', () => {
       `data.image_column: expected one of the columns of ${folder}/rows.tsv (picture, text), got nothing, and none has a usual name.`,
     );
     writeFileSync(join(folder, 'out.csv'), 'image,text\n../secret.png,x\n');
-    await expect(read(join(folder, 'out.csv'))).rejects.toThrow('image: expected a path inside the data folder, got "../secret.png"');
+    await expect(read(join(folder, 'out.csv'))).rejects.toThrow(
+      'image: expected a path inside the data folder, got "../secret.png"',
+    );
   });
 });
 
@@ -144,7 +173,9 @@ describe('prompts and a folder of winners', () => {
     expect(named.rows.map((row) => row.image)).toEqual(
       ['x.png', 'y.png', 'z.webp'].map((name) => ({ kind: 'file', file: join(folder, 'n', name) })),
     );
-    await expect(read(join(folder, 'p.txt'))).rejects.toThrow('data.images: expected the folder with an image for every prompt');
+    await expect(read(join(folder, 'p.txt'))).rejects.toThrow(
+      'data.images: expected the folder with an image for every prompt',
+    );
     writeFileSync(join(folder, 'w/3.png'), '');
     await expect(read(join(folder, 'p.txt'), { images: join(folder, 'w') })).rejects.toThrow(
       'expected numbers from 0 to 2 (prompts), got 3.png',
@@ -177,7 +208,15 @@ describe('WebDataset shards', () => {
   it.each(['ustar', 'gnu', 'pax'])('are indexed without unpacking (%s headers)', async (format) => {
     const folder = dataFolder({});
     samples(folder);
-    execFileSync('tar', [`--format=${format}`, '--sort=name', '-cf', join(folder, 'a-000.tar'), '-C', join(folder, 's'), '.']);
+    execFileSync('tar', [
+      `--format=${format}`,
+      '--sort=name',
+      '-cf',
+      join(folder, 'a-000.tar'),
+      '-C',
+      join(folder, 's'),
+      '.',
+    ]);
     rmSync(join(folder, 's'), { recursive: true });
     const { rows, skipped } = await read(folder);
     expect(new Map(rows.map((row) => [row.position, row.caption]))).toEqual(
@@ -207,18 +246,25 @@ describe('WebDataset shards', () => {
       's/2.chosen.jpg': 'x',
       's/2.json': '{"p": "y"}',
     });
-    execFileSync('tar', ['--sort=name', '-cf', join(folder, 'a.tar'), '-C', join(folder, 's'), '.']);
+    execFileSync('tar', [
+      '--sort=name',
+      '-cf',
+      join(folder, 'a.tar'),
+      '-C',
+      join(folder, 's'),
+      '.',
+    ]);
     const { rows, skipped } = await read(join(folder, 'a.tar'), {
       imageColumn: 'chosen.jpg',
       rejectedColumn: 'rejected.jpg',
       captionColumn: 'p',
     });
     expect(rows).toHaveLength(1);
-    expect([(await bytesOf(rows[0]?.image)).toString(), (await bytesOf(rows[0]?.rejected)).toString(), rows[0]?.caption]).toEqual([
-      'good',
-      'bad',
-      'pair',
-    ]);
+    expect([
+      (await bytesOf(rows[0]?.image)).toString(),
+      (await bytesOf(rows[0]?.rejected)).toString(),
+      rows[0]?.caption,
+    ]).toEqual(['good', 'bad', 'pair']);
     expect(skipped).toEqual({ 'no rejected image': 1 });
   });
 
@@ -226,12 +272,26 @@ describe('WebDataset shards', () => {
     const folder = dataFolder({});
     samples(folder);
     const tar = join(folder, 'a.tar');
-    execFileSync('tar', ['--sort=name', '-cf', tar, '-C', join(folder, 's'), '0001.txt', '0001.jpg', '0002.json', '0002.png']);
+    execFileSync('tar', [
+      '--sort=name',
+      '-cf',
+      tar,
+      '-C',
+      join(folder, 's'),
+      '0001.txt',
+      '0001.jpg',
+      '0002.json',
+      '0002.png',
+    ]);
     const { rows } = await read(tar);
     writeFileSync(join(folder, 'z.tar'), gzipSync(readFileSync(tar)));
-    await expect(read(join(folder, 'z.tar'))).rejects.toThrow('expected an uncompressed tar file, got a gzip file; unpack it with gunzip');
+    await expect(read(join(folder, 'z.tar'))).rejects.toThrow(
+      'expected an uncompressed tar file, got a gzip file; unpack it with gunzip',
+    );
     writeFileSync(join(folder, 'x.tar'), 'x'.repeat(1024));
-    await expect(read(join(folder, 'x.tar'))).rejects.toThrow('x.tar: byte 0: expected a tar header');
+    await expect(read(join(folder, 'x.tar'))).rejects.toThrow(
+      'x.tar: byte 0: expected a tar header',
+    );
     truncateSync(tar, 10_000);
     await expect(read(tar)).rejects.toThrow(
       /expected 20000 bytes of "0002\.png" at byte \d+, got a file that ends at 10000; it was cut short/,
@@ -256,8 +316,12 @@ describe('reading an image', () => {
   const passing = () => new SpindleError('UNAVAILABLE', 'EIO');
 
   it('tries failures again that may pass, and never calls them a bad image', async () => {
-    expect(await new ImageReader(flaky([passing(), passing()]), [1, 1]).read(ref, signal)).toHaveLength(2);
-    await expect(new ImageReader(flaky([passing(), passing(), passing()]), [1, 1]).read(ref, signal)).rejects.toMatchObject({
+    expect(
+      await new ImageReader(flaky([passing(), passing()]), [1, 1]).read(ref, signal),
+    ).toHaveLength(2);
+    await expect(
+      new ImageReader(flaky([passing(), passing(), passing()]), [1, 1]).read(ref, signal),
+    ).rejects.toMatchObject({
       code: 'UNAVAILABLE',
     });
   });
@@ -268,6 +332,8 @@ describe('reading an image', () => {
       code: 'INVALID_ARGUMENT',
       message: `${join(folder, 'none.png')}: expected an image file, got no such file`,
     });
-    await expect(bytesOf({ kind: 'file', file: join(folder, 'a') })).rejects.toThrow('expected an image file, got a folder');
+    await expect(bytesOf({ kind: 'file', file: join(folder, 'a') })).rejects.toThrow(
+      'expected an image file, got a folder',
+    );
   });
 });

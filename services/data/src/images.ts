@@ -20,8 +20,9 @@ export class ImageReader {
   ) {}
 
   /**
-   * INVALID_ARGUMENT when the data set is at fault (no such file, a range beyond its end, an empty cell): the row is to be counted
-   * as a bad one. Failures that may pass are tried again, then thrown with a retryable code; they say nothing about the row.
+   * INVALID_ARGUMENT when the data set is at fault (no such file, a range beyond its end, an empty
+   * cell): the row is to be counted as a bad one. Failures that may pass are tried again, then
+   * thrown with a retryable code; they say nothing about the row.
    */
   async read(ref: ImageRef, signal: AbortSignal): Promise<Buffer> {
     for (let attempt = 0; ; attempt++) {
@@ -30,7 +31,8 @@ export class ImageReader {
       } catch (thrown) {
         const error = ensureError(thrown);
         const wait = this.waits[attempt];
-        if (!error.retryable || error.code === 'RESOURCE_EXHAUSTED' || wait === undefined) throw error;
+        if (!error.retryable || error.code === 'RESOURCE_EXHAUSTED' || wait === undefined)
+          throw error;
         await delay(wait, signal);
       }
     }
@@ -46,14 +48,22 @@ export class ImageReader {
           return bytes;
         }
         const info = await this.store.find(ref.file);
-        if (info?.kind !== 'file') throw invalid(ref, `expected an image file, got ${info === null ? 'no such file' : 'a folder'}`);
+        if (info?.kind !== 'file')
+          throw invalid(
+            ref,
+            `expected an image file, got ${info === null ? 'no such file' : 'a folder'}`,
+          );
         checkSize(ref, info.bytes);
         return this.store.read(ref.file, 0, info.bytes);
       }
       case 'member': {
         checkSize(ref, ref.bytes);
         const bytes = await this.store.read(ref.file, ref.offset, ref.bytes);
-        if (bytes.length < ref.bytes) throw invalid(ref, `expected ${ref.bytes} bytes, got ${bytes.length}; the file has changed`);
+        if (bytes.length < ref.bytes)
+          throw invalid(
+            ref,
+            `expected ${ref.bytes} bytes, got ${bytes.length}; the file has changed`,
+          );
         return bytes;
       }
       case 'cell':
@@ -62,22 +72,37 @@ export class ImageReader {
   }
 
   async #readCell(ref: ImageRef & { kind: 'cell' }): Promise<Buffer> {
-    const file = await remember(this.#files, ref.file, filesKept, () => ParquetFile.open(this.store, ref.file));
-    if (ref.row >= file.rows) throw invalid(ref, `expected one of ${file.rows} rows; the file has changed`);
+    const file = await remember(this.#files, ref.file, filesKept, () =>
+      ParquetFile.open(this.store, ref.file),
+    );
+    if (ref.row >= file.rows)
+      throw invalid(ref, `expected one of ${file.rows} rows; the file has changed`);
     const group = file.groupOf(ref.row);
-    const rows = await remember(this.#columns, `${group} ${ref.column} ${ref.file}`, columnsKept, () =>
-      file.readGroup(group, [ref.column]),
+    const rows = await remember(
+      this.#columns,
+      `${group} ${ref.column} ${ref.file}`,
+      columnsKept,
+      () => file.readGroup(group, [ref.column]),
     );
     const cell = rows[ref.row - (file.groups[group] ?? 0)]?.[ref.column];
-    const bytes: unknown = typeof cell === 'object' && cell !== null && 'bytes' in cell ? cell.bytes : cell;
+    const bytes: unknown =
+      typeof cell === 'object' && cell !== null && 'bytes' in cell ? cell.bytes : cell;
     if (!(bytes instanceof Uint8Array))
-      throw invalid(ref, `expected an image's bytes, got ${bytes === null || bytes === undefined ? 'nothing' : typeof bytes}`);
+      throw invalid(
+        ref,
+        `expected an image's bytes, got ${bytes === null || bytes === undefined ? 'nothing' : typeof bytes}`,
+      );
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 }
 
 /** The newest `kept` values; one that failed is not kept. */
-function remember<T>(cache: Map<string, Promise<T>>, key: string, kept: number, make: () => Promise<T>): Promise<T> {
+function remember<T>(
+  cache: Map<string, Promise<T>>,
+  key: string,
+  kept: number,
+  make: () => Promise<T>,
+): Promise<T> {
   const known = cache.get(key);
   cache.delete(key);
   const value = known ?? make();
@@ -91,7 +116,8 @@ function remember<T>(cache: Map<string, Promise<T>>, key: string, kept: number, 
 }
 
 function checkSize(ref: ImageRef, bytes: number): void {
-  if (bytes > mostBytes) throw invalid(ref, `expected an image of at most ${mostBytes} bytes, got ${bytes}`);
+  if (bytes > mostBytes)
+    throw invalid(ref, `expected an image of at most ${mostBytes} bytes, got ${bytes}`);
 }
 
 function invalid(ref: ImageRef, what: string): SpindleError {

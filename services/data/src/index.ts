@@ -1,4 +1,11 @@
-export { describeRef, Skipped, type DataFormat, type DataRow, type DataSource, type ImageRef } from './rows.js';
+export {
+  describeRef,
+  Skipped,
+  type DataFormat,
+  type DataRow,
+  type DataSource,
+  type ImageRef,
+} from './rows.js';
 export { isRemote, localFiles, readText, type FileEntry, type Files } from './files.js';
 export { openFiles } from './s3_files.js';
 export { openDataSource, type DataSpec } from './open.js';
@@ -6,4 +13,10 @@ export { ImageReader } from './images.js';
 export { Manifest, manifestLine, parseManifestLine, type ManifestRow } from './manifest.js';
 export { Prompts } from './prompts.js';
 export { readPromptSet, type HeldOutPrompt, type PromptColumns } from './prompt_set.js';
-export { bucketTable, nearestSize, sizeName, type BucketSettings, type ImageSize } from './buckets.js';
+export {
+  bucketTable,
+  nearestSize,
+  sizeName,
+  type BucketSettings,
+  type ImageSize,
+} from './buckets.js';

@@ -6,8 +6,18 @@ import type { DataRow } from './rows.js';
 import { dataFolder } from './testing/data.js';
 
 const rows: DataRow[] = [
-  { key: 'a', caption: 'größer\n"quoted"', image: { kind: 'file', file: '/a.png' }, position: 'metadata.jsonl:1' },
-  { key: 'b', caption: '', image: { kind: 'member', file: '/b.tar', offset: 512, bytes: 7, member: 'b.jpg' }, position: 'b.tar:b' },
+  {
+    key: 'a',
+    caption: 'größer\n"quoted"',
+    image: { kind: 'file', file: '/a.png' },
+    position: 'metadata.jsonl:1',
+  },
+  {
+    key: 'b',
+    caption: '',
+    image: { kind: 'member', file: '/b.tar', offset: 512, bytes: 7, member: 'b.jpg' },
+    position: 'b.tar:b',
+  },
   {
     key: 'c',
     caption: 'c',
@@ -22,7 +32,13 @@ it('gives back any range of the rows that were written', async () => {
   const manifest = await Manifest.open(file);
   expect(manifest.count).toBe(3);
   expect(await manifest.rows(0, 3)).toEqual(
-    rows.map(({ caption, image, rejected, position }, index) => ({ index, text: caption, image, ...(rejected && { rejected }), position })),
+    rows.map(({ caption, image, rejected, position }, index) => ({
+      index,
+      text: caption,
+      image,
+      ...(rejected && { rejected }),
+      position,
+    })),
   );
   expect((await manifest.rows(2, 1))[0]?.text).toBe('c');
   await expect(manifest.rows(2, 2)).rejects.toThrow('manifest: expected at least 4 rows, got 3');
@@ -37,7 +53,11 @@ it('reads lines that name a file alone, with or without a last line break', asyn
 });
 
 it('names a line that is none', () => {
-  expect(() => parseManifestLine('{"file":1}', 0)).toThrow(/manifest row 0: expected \{"file": string, "text": string\}/);
-  expect(() => parseManifestLine('{"file":"/a","text":"x","kind":"cell"}', 5)).toThrow(/manifest row 5/);
+  expect(() => parseManifestLine('{"file":1}', 0)).toThrow(
+    /manifest row 0: expected \{"file": string, "text": string\}/,
+  );
+  expect(() => parseManifestLine('{"file":"/a","text":"x","kind":"cell"}', 5)).toThrow(
+    /manifest row 5/,
+  );
   expect(() => parseManifestLine('x', 0)).toThrow(/manifest row 0: expected JSON/);
 });

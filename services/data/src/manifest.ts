@@ -13,7 +13,9 @@ export interface ManifestRow {
   position: string;
 }
 
-/** One line, with its end: {"file", "text", ...}. A file of its own needs no more than these two. */
+/**
+ * One line, with its end: {"file", "text", ...}. A file of its own needs no more than these two.
+ */
 export function manifestLine(row: DataRow): string {
   const { kind, ...place } = row.image;
   return `${JSON.stringify({
@@ -30,11 +32,16 @@ export function parseManifestLine(line: string, index: number): ManifestRow {
   try {
     value = JSON.parse(line);
   } catch (cause) {
-    throw new SpindleError('INVALID_ARGUMENT', `manifest row ${index}: expected JSON, got ${line.slice(0, 60)}`, { cause });
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `manifest row ${index}: expected JSON, got ${line.slice(0, 60)}`,
+      { cause },
+    );
   }
   const row = value as Record<string, unknown> | null;
   const image = row && refOf({ kind: 'file', ...row });
-  const rejected = row?.['rejected'] === undefined ? undefined : refOf(row['rejected'] as Record<string, unknown>);
+  const rejected =
+    row?.['rejected'] === undefined ? undefined : refOf(row['rejected'] as Record<string, unknown>);
   if (!image || rejected === null || typeof row['text'] !== 'string') {
     throw new SpindleError(
       'INVALID_ARGUMENT',
@@ -49,9 +56,15 @@ function refOf(value: Record<string, unknown>): ImageRef | null {
   const { kind, file, offset, bytes, member, row, column } = value;
   if (typeof file !== 'string') return null;
   if (kind === 'file') return { kind, file };
-  if (kind === 'member' && typeof offset === 'number' && typeof bytes === 'number' && typeof member === 'string')
+  if (
+    kind === 'member' &&
+    typeof offset === 'number' &&
+    typeof bytes === 'number' &&
+    typeof member === 'string'
+  )
     return { kind, file, offset, bytes, member };
-  if (kind === 'cell' && typeof row === 'number' && typeof column === 'string') return { kind, file, row, column };
+  if (kind === 'cell' && typeof row === 'number' && typeof column === 'string')
+    return { kind, file, row, column };
   return null;
 }
 
@@ -81,14 +94,21 @@ export class Manifest {
   /** Rows [start, start + count). */
   async rows(start: number, count: number): Promise<ManifestRow[]> {
     if (start + count > this.count)
-      throw new SpindleError('INVALID_ARGUMENT', `manifest: expected at least ${start + count} rows, got ${this.count}`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `manifest: expected at least ${start + count} rows, got ${this.count}`,
+      );
     const from = this.starts[start] ?? 0;
     const bytes = Buffer.alloc((this.starts[start + count] ?? from) - from);
     const handle = await open(this.file, 'r');
     try {
       for (let done = 0; done < bytes.length; ) {
         const { bytesRead } = await handle.read(bytes, done, bytes.length - done, from + done);
-        if (bytesRead === 0) throw new SpindleError('DATA_LOSS', `${this.file}: expected ${bytes.length} bytes at ${from}, got ${done}`);
+        if (bytesRead === 0)
+          throw new SpindleError(
+            'DATA_LOSS',
+            `${this.file}: expected ${bytes.length} bytes at ${from}, got ${done}`,
+          );
         done += bytesRead;
       }
     } finally {
@@ -108,7 +128,8 @@ async function lineStarts(handle: FileHandle): Promise<number[]> {
   for (;;) {
     const { bytesRead } = await handle.read(buffer, 0, chunk, at);
     if (bytesRead === 0) break;
-    for (let i = buffer.indexOf(10); i !== -1 && i < bytesRead; i = buffer.indexOf(10, i + 1)) starts.push(at + i + 1);
+    for (let i = buffer.indexOf(10); i !== -1 && i < bytesRead; i = buffer.indexOf(10, i + 1))
+      starts.push(at + i + 1);
     at += bytesRead;
   }
   if (starts.at(-1) !== at) starts.push(at);

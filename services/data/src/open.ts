@@ -28,8 +28,16 @@ const suffixes: Readonly<Partial<Record<DataFormat, readonly string[]>>> = {
   prompts: ['.txt', '.json'],
 };
 
-/** Keys of a spec that mean something to a format, with their names in a config; a run that ignored one would not be what was asked for. */
-const keys = { imageColumn: 'image_column', rejectedColumn: 'rejected_column', captionColumn: 'caption_column', images: 'images' } as const;
+/**
+ * Keys of a spec that mean something to a format, with their names in a config; a run that ignored
+ * one would not be what was asked for.
+ */
+const keys = {
+  imageColumn: 'image_column',
+  rejectedColumn: 'rejected_column',
+  captionColumn: 'caption_column',
+  images: 'images',
+} as const;
 const meaningful: Readonly<Record<DataFormat, readonly (keyof typeof keys)[]>> = {
   folder: [],
   pickapic: [],
@@ -43,7 +51,10 @@ function checkKeys(spec: DataSpec, format: DataFormat): void {
   for (const key of Object.keys(keys) as (keyof typeof keys)[]) {
     const value = spec[key];
     if (value !== undefined && !meaningful[format].includes(key))
-      throw new SpindleError('INVALID_ARGUMENT', `data.${keys[key]}: expected nothing for a data set of format ${format}, got "${value}".`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `data.${keys[key]}: expected nothing for a data set of format ${format}, got "${value}".`,
+      );
   }
 }
 
@@ -52,16 +63,26 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
   const { path, format } = spec;
   const kind = path.includes('*') ? 'pattern' : (await store.find(path))?.kind;
   if (kind === undefined)
-    throw new SpindleError('INVALID_ARGUMENT', `data.path: expected a folder or a file, got "${path}", which does not exist.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `data.path: expected a folder or a file, got "${path}", which does not exist.`,
+    );
   if (format === 'folder' || (format === 'auto' && kind === 'folder')) {
-    if (kind !== 'folder') throw new SpindleError('INVALID_ARGUMENT', `data.path: expected a folder, got the file "${path}".`);
+    if (kind !== 'folder')
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `data.path: expected a folder, got the file "${path}".`,
+      );
     for (const name of metadataNames) {
       if ((await store.find(below(path, name)))?.kind !== 'file') continue;
       checkKeys(spec, 'folder');
       return new ImageFolder(store, path, name);
     }
     if (format === 'folder')
-      throw new SpindleError('INVALID_ARGUMENT', `data.path: expected metadata.jsonl or metadata.csv in ${path}, got neither.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `data.path: expected metadata.jsonl or metadata.csv in ${path}, got neither.`,
+      );
   }
   const files = kind === 'file' ? [path] : await filesAt(store, path, kind, format);
   const [first] = files;
@@ -70,11 +91,19 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
       format === 'auto'
         ? 'metadata.jsonl or metadata.csv, or files that end in .tar or .parquet,'
         : `files that end in ${suffixes[format]?.join(' or ')}`;
-    throw new SpindleError('INVALID_ARGUMENT', `data.path: expected ${wanted} in ${path}, got neither.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `data.path: expected ${wanted} in ${path}, got neither.`,
+    );
   }
   const chosen = format === 'auto' ? await guess(store, first) : format;
   checkKeys(spec, chosen);
-  const columns = { image: spec.imageColumn, rejected: spec.rejectedColumn, caption: spec.captionColumn, images: spec.images };
+  const columns = {
+    image: spec.imageColumn,
+    rejected: spec.rejectedColumn,
+    caption: spec.captionColumn,
+    images: spec.images,
+  };
   switch (chosen) {
     case 'webdataset':
       return new WebDataset(store, files, columns);
@@ -91,24 +120,36 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
           `data.images: expected the folder with an image for every prompt of ${first}, got nothing.`,
         );
       if (files.length > 1)
-        throw new SpindleError('INVALID_ARGUMENT', `data.path: expected one file of prompts, got ${some(files.map(nameOf))}.`);
+        throw new SpindleError(
+          'INVALID_ARGUMENT',
+          `data.path: expected one file of prompts, got ${some(files.map(nameOf))}.`,
+        );
       return new PromptsAndWinners(store, first, spec.images);
     case 'folder':
       throw new SpindleError('INTERNAL', 'an image folder has been opened before');
   }
 }
 
-async function filesAt(store: Files, path: string, kind: 'folder' | 'pattern', format: DataSpec['format']): Promise<string[]> {
+async function filesAt(
+  store: Files,
+  path: string,
+  kind: 'folder' | 'pattern',
+  format: DataSpec['format'],
+): Promise<string[]> {
   const folder = kind === 'pattern' ? folderOf(path) : path;
   const pattern = kind === 'pattern' ? patternOf(nameOf(path)) : /^/;
   const found = (await store.list(folder)).map((entry) => entry.path);
-  const fits = (file: string, ends: readonly string[]): boolean => ends.some((end) => file.toLowerCase().endsWith(end));
+  const fits = (file: string, ends: readonly string[]): boolean =>
+    ends.some((end) => file.toLowerCase().endsWith(end));
   if (kind === 'pattern') return found.filter((file) => pattern.test(nameBelow(folder, file)));
-  const sets = format === 'auto' ? ['.tar', '.parquet'].map((end) => [end]) : [suffixes[format] ?? []];
+  const sets =
+    format === 'auto' ? ['.tar', '.parquet'].map((end) => [end]) : [suffixes[format] ?? []];
   for (const ends of sets) {
     const files = found.filter((file) => fits(file, ends));
     if (files.length === 0) continue;
-    const splits = [...new Set(files.flatMap((file) => /^(.+?)-\d{5}-of-\d{5}/.exec(nameOf(file))?.[1] ?? []))];
+    const splits = [
+      ...new Set(files.flatMap((file) => /^(.+?)-\d{5}-of-\d{5}/.exec(nameOf(file))?.[1] ?? [])),
+    ];
     if (splits.length > 1) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
@@ -131,7 +172,8 @@ function patternOf(name: string): RegExp {
 
 async function guess(store: Files, file: string): Promise<DataFormat> {
   const name = file.toLowerCase();
-  if (name.endsWith('.parquet')) return isPickAPic((await ParquetFile.open(store, file)).columns) ? 'pickapic' : 'parquet';
+  if (name.endsWith('.parquet'))
+    return isPickAPic((await ParquetFile.open(store, file)).columns) ? 'pickapic' : 'parquet';
   for (const format of ['webdataset', 'csv', 'prompts'] as const) {
     if (suffixes[format]?.some((end) => name.endsWith(end))) return format;
   }

@@ -1,5 +1,11 @@
 /** Parquet files: columns by name, a row group at a time, and single cells. */
-import { parquetMetadataAsync, parquetReadObjects, parquetSchema, type FileMetaData, type SchemaTree } from 'hyparquet';
+import {
+  parquetMetadataAsync,
+  parquetReadObjects,
+  parquetSchema,
+  type FileMetaData,
+  type SchemaTree,
+} from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
 import { SpindleError } from '@spindle/kit';
 import type { Files } from './files.js';
@@ -17,13 +23,18 @@ export class ParquetFile {
     readonly metadata: FileMetaData,
   ) {
     const starts = [0];
-    for (const group of metadata.row_groups) starts.push((starts.at(-1) ?? 0) + Number(group.num_rows));
+    for (const group of metadata.row_groups)
+      starts.push((starts.at(-1) ?? 0) + Number(group.num_rows));
     this.groups = starts;
   }
 
   static async open(store: Files, path: string): Promise<ParquetFile> {
     const bytes = (await store.find(path))?.bytes;
-    if (bytes === undefined) throw new SpindleError('INVALID_ARGUMENT', `${path}: expected a parquet file, got no such file.`);
+    if (bytes === undefined)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${path}: expected a parquet file, got no such file.`,
+      );
     const file = bufferOf(store, path, bytes);
     const metadata = await unlessUnreadable(path, () => parquetMetadataAsync(file));
     return new ParquetFile(store, path, bytes, metadata);
@@ -37,9 +48,14 @@ export class ParquetFile {
     return parquetSchema(this.metadata).children.map((child) => child.element.name);
   }
 
-  /** What a column's cells are: bytes, text, a group {bytes, path} as Hugging Face's Image feature writes, or something else. */
+  /**
+   * What a column's cells are: bytes, text, a group {bytes, path} as Hugging Face's Image feature
+   * writes, or something else.
+   */
   kindOf(column: string): 'bytes' | 'text' | 'image' | 'other' {
-    const child = parquetSchema(this.metadata).children.find(({ element }) => element.name === column);
+    const child = parquetSchema(this.metadata).children.find(
+      ({ element }) => element.name === column,
+    );
     return child === undefined ? 'other' : kindOfNode(child);
   }
 
@@ -80,7 +96,9 @@ export class ParquetFile {
 function kindOfNode({ element, children }: SchemaTree): 'bytes' | 'text' | 'image' | 'other' {
   if (children.some((child) => child.element.name === 'bytes')) return 'image';
   if (children.length > 0 || element.type !== 'BYTE_ARRAY') return 'other';
-  return element.converted_type === 'UTF8' || element.logical_type?.type === 'STRING' ? 'text' : 'bytes';
+  return element.converted_type === 'UTF8' || element.logical_type?.type === 'STRING'
+    ? 'text'
+    : 'bytes';
 }
 
 function bufferOf(store: Files, path: string, bytes: number) {
@@ -89,7 +107,10 @@ function bufferOf(store: Files, path: string, bytes: number) {
     slice: async (start: number, end = bytes): Promise<ArrayBuffer> => {
       const data = await store.read(path, start, end - start);
       if (data.length !== end - start)
-        throw new SpindleError('INVALID_ARGUMENT', `${path}: expected ${end - start} bytes at byte ${start}, got ${data.length}.`);
+        throw new SpindleError(
+          'INVALID_ARGUMENT',
+          `${path}: expected ${end - start} bytes at byte ${start}, got ${data.length}.`,
+        );
       return data.buffer;
     },
   };
@@ -102,8 +123,12 @@ async function unlessUnreadable<T>(path: string, work: () => Promise<T>): Promis
   } catch (error) {
     if (error instanceof SpindleError) throw error;
     const what = error instanceof Error ? error.message : String(error);
-    throw new SpindleError('INVALID_ARGUMENT', `${path}: expected a parquet file, got one that does not decode (${what}).`, {
-      cause: error,
-    });
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${path}: expected a parquet file, got one that does not decode (${what}).`,
+      {
+        cause: error,
+      },
+    );
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Pick-a-Pic (v1 and v2) as published: parquet files with jpg_0, jpg_1 (the two images' bytes), label_0, label_1 (1, 0, or 0.5
- * each for a tie), has_label and caption. The winner is the row's image; the other one is `rejected`.
+ * Pick-a-Pic (v1 and v2) as published: parquet files with jpg_0, jpg_1 (the two images' bytes),
+ * label_0, label_1 (1, 0, or 0.5 each for a tie), has_label and caption. The winner is the row's
+ * image; the other one is `rejected`.
  */
 import { SpindleError } from '@spindle/kit';
 import { nameOf, type Files } from './files.js';
@@ -68,7 +69,9 @@ export class PickAPic implements DataSource {
 /** Number of the preferred image, or why there is none. */
 function winnerOf(row: Record<string, unknown>): 0 | 1 | 'no label' | 'tie' {
   if (row['has_label'] === false) return 'no label';
-  const [first, second] = [row['label_0'], row['label_1']].map((label) => (label === null || label === undefined ? NaN : Number(label)));
+  const [first, second] = [row['label_0'], row['label_1']].map((label) =>
+    label === null || label === undefined ? NaN : Number(label),
+  );
   if (first === 1 && second === 0) return 0;
   if (first === 0 && second === 1) return 1;
   return first === second && !Number.isNaN(first) ? 'tie' : 'no label';

@@ -14,7 +14,9 @@ const plain = (...prompts: string[]) => prompts.map((prompt) => ({ prompt, categ
 
 describe('prompts', () => {
   it('are lines of text', async () => {
-    expect(await read({ 'p.txt': '\uFEFFone\n\n two \none\n' })).toEqual(plain('one', 'two', 'one'));
+    expect(await read({ 'p.txt': '\uFEFFone\n\n two \none\n' })).toEqual(
+      plain('one', 'two', 'one'),
+    );
   });
 
   it('are JSON: strings, objects with a category, or lists by category', async () => {
@@ -35,21 +37,32 @@ describe('prompts', () => {
       { prompt: 'one', category: 'Animals' },
       { prompt: 'two', category: 'Arts' },
     ]);
-    expect(await read({ 'p.csv': 'q,caption\n"a, b",c\n' }, { prompt: 'q', category: 'caption' })).toEqual([
-      { prompt: 'a, b', category: 'c' },
-    ]);
+    expect(
+      await read({ 'p.csv': 'q,caption\n"a, b",c\n' }, { prompt: 'q', category: 'caption' }),
+    ).toEqual([{ prompt: 'a, b', category: 'c' }]);
   });
 
   it('are a column of a parquet file, over its row groups, each prompt once and empty ones left out', async () => {
-    const captions = ['a red fox', 'a tie', 'a house by the sea', 'ein Fahrrad, größer als ein Haus', 'nobody looked', 'another tie'];
+    const captions = [
+      'a red fox',
+      'a tie',
+      'a house by the sea',
+      'ein Fahrrad, größer als ein Haus',
+      'nobody looked',
+      'another tie',
+    ];
     const last = 'last row of the third group';
     const file = join(fixtures, 'pickapic.parquet');
     expect(await readPromptSet(localFiles, file)).toEqual(plain(...captions, last));
     const named = await readPromptSet(localFiles, file, { prompt: 'model_1', category: 'caption' });
     expect(named).toEqual([{ prompt: 'stabilityai/stable-diffusion-2-1', category: 'a red fox' }]);
     // Its column is called prompt.
-    expect(await readPromptSet(localFiles, join(fixtures, 'paths.parquet'))).toEqual(plain('one', 'two', 'three'));
-    await expect(readPromptSet(localFiles, join(fixtures, 'paths.parquet'), { prompt: 'caption' })).rejects.toThrow(
+    expect(await readPromptSet(localFiles, join(fixtures, 'paths.parquet'))).toEqual(
+      plain('one', 'two', 'three'),
+    );
+    await expect(
+      readPromptSet(localFiles, join(fixtures, 'paths.parquet'), { prompt: 'caption' }),
+    ).rejects.toThrow(
       'paths.parquet: evaluation.prompt_column: expected one of file_name, prompt, got "caption".',
     );
   });
@@ -57,14 +70,29 @@ describe('prompts', () => {
   it.each([
     [{ 'p.json': '[3]' }, undefined, 'entry 0: expected a string or {prompt}, got 3'],
     [{ 'p.json': '{"a": 1}' }, undefined, 'a: expected a list of prompts, got 1'],
-    [{ 'p.json': '{' }, undefined, 'expected a JSON array of prompts, got text that does not parse'],
+    [
+      { 'p.json': '{' },
+      undefined,
+      'expected a JSON array of prompts, got text that does not parse',
+    ],
     [{ 'p.txt': '\n' }, undefined, 'expected at least one prompt, got none'],
-    [{ 'p.parquet': 'PAR' }, undefined, 'p.parquet: expected a parquet file, got one that does not decode'],
+    [
+      { 'p.parquet': 'PAR' },
+      undefined,
+      'p.parquet: expected a parquet file, got one that does not decode',
+    ],
     [{ 'p.csv': 'a,b\n1,2\n' }, undefined, 'expected a column prompt, caption, text, got a, b'],
-    [{ 'p.csv': 'prompt\nx\n' }, { category: 'style' }, 'evaluation.category_column: expected one of prompt, got "style"'],
-  ] as [Record<string, string>, PromptColumns | undefined, string][])('refuses %j', async (files, columns, message) => {
-    await expect(read(files, columns)).rejects.toThrow(message);
-  });
+    [
+      { 'p.csv': 'prompt\nx\n' },
+      { category: 'style' },
+      'evaluation.category_column: expected one of prompt, got "style"',
+    ],
+  ] as [Record<string, string>, PromptColumns | undefined, string][])(
+    'refuses %j',
+    async (files, columns, message) => {
+      await expect(read(files, columns)).rejects.toThrow(message);
+    },
+  );
 
   it('refuses a file that is not there', async () => {
     await expect(readPromptSet(localFiles, '/none.txt')).rejects.toThrow(

@@ -18,6 +18,8 @@ export class Prompts {
   warnings(): string[] {
     return this.repeated === 0
       ? []
-      : [`data: ${this.repeated} rows repeat a prompt of an earlier row (${this.distinct} distinct prompts).`];
+      : [
+          `data: ${this.repeated} rows repeat a prompt of an earlier row (${this.distinct} distinct prompts).`,
+        ];
   }
 }

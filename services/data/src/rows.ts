@@ -1,4 +1,7 @@
-/** What every data set is, whatever form it was published in: ordered rows whose images are named, not held. */
+/**
+ * What every data set is, whatever form it was published in: ordered rows whose images are named,
+ * not held.
+ */
 
 /** Where the bytes of one image lie. `file` is an absolute path or an s3:// URL. */
 export type ImageRef =
@@ -43,9 +46,14 @@ export interface DataSource {
   readonly files: readonly string[];
   /** Complete once rows() has been read to its end. */
   readonly skipped: Skipped;
-  /** One sentence per peculiarity that is no error; complete once rows() has been read to its end. */
+  /**
+   * One sentence per peculiarity that is no error; complete once rows() has been read to its end.
+   */
   readonly warnings: readonly string[];
-  /** In the data set's order, the same every time. Throws INVALID_ARGUMENT for what cannot be read as this format. */
+  /**
+   * In the data set's order, the same every time. Throws INVALID_ARGUMENT for what cannot be read
+   * as this format.
+   */
   rows(): AsyncIterable<DataRow>;
 }
 

@@ -24,8 +24,11 @@ afterEach(() => {
 
 const { signal } = new AbortController();
 const files = () => openFiles(new ObjectStore({ attempts: 3, firstWaitMs: 1 }));
-const read = async (path: string) => readAll(await openDataSource({ path, format: 'auto' }, files()));
-const text = async (row: Awaited<ReturnType<typeof read>>['rows'][number] | undefined): Promise<string> => {
+const read = async (path: string) =>
+  readAll(await openDataSource({ path, format: 'auto' }, files()));
+const text = async (
+  row: Awaited<ReturnType<typeof read>>['rows'][number] | undefined,
+): Promise<string> => {
   if (!row) throw new Error('expected a row, got none');
   return (await new ImageReader(files(), []).read(row.image, signal)).toString('latin1');
 };
@@ -49,16 +52,26 @@ it('reads an image folder from a bucket', async () => {
   expect(s3.log).toEqual(['GET /bucket/set/sub/é.png']);
   s3.objects.delete('bucket/set/sub/é.png');
   await expect(text(rows[1])).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-  await expect(read('s3://bucket/set')).rejects.toThrow('expected a file for every row, got none for sub/é.png (line 2)');
+  await expect(read('s3://bucket/set')).rejects.toThrow(
+    'expected a file for every row, got none for sub/é.png (line 2)',
+  );
 });
 
 it('reads shards and parquet files from a bucket, whole rows by range', async () => {
-  const folder = dataFolder({ 's/1.txt': 'one', 's/1.jpg': 'first', 's/2.txt': 'two', 's/2.jpg': 'second' });
+  const folder = dataFolder({
+    's/1.txt': 'one',
+    's/1.jpg': 'first',
+    's/2.txt': 'two',
+    's/2.jpg': 'second',
+  });
   execFileSync('tar', ['--sort=name', '-cf', join(folder, 'a.tar'), '-C', join(folder, 's'), '.']);
   s3.objects.set('bucket/wds/a.tar', readFileSync(join(folder, 'a.tar')));
   const shards = await read('s3://bucket/wds');
   expect([await text(shards.rows[0]), await text(shards.rows[1])]).toEqual(['first', 'second']);
-  s3.objects.set('bucket/pap/train-00000-of-00001.parquet', readFileSync(new URL('../fixtures/pickapic.parquet', import.meta.url)));
+  s3.objects.set(
+    'bucket/pap/train-00000-of-00001.parquet',
+    readFileSync(new URL('../fixtures/pickapic.parquet', import.meta.url)),
+  );
   const pairs = await read('s3://bucket/pap/train-*');
   expect(pairs.rows).toHaveLength(6);
   expect((await text(pairs.rows[5])).slice(0, 2)).toBe('\xff\xd8');
@@ -71,7 +84,9 @@ it('says that a store does not answer, and not that the image is bad', async () 
   s3.faults.push(500, 500, 500);
   await expect(text(rows[0])).rejects.toMatchObject({
     code: 'UNAVAILABLE',
-    message: expect.stringContaining('s3://bucket/x.png: the store fails after 3 attempts (500 ') as string,
+    message: expect.stringContaining(
+      's3://bucket/x.png: the store fails after 3 attempts (500 ',
+    ) as string,
   });
   s3.faults.push(403);
   await expect(text(rows[0])).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });

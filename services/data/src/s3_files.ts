@@ -23,15 +23,18 @@ function s3Files(objects: ObjectStore): Files {
       const found: { path: string; bytes: number }[] = [];
       // Some tools leave empty objects that stand for folders.
       for await (const entry of objects.list({ bucket, key: asPrefix(key) }))
-        if (!entry.key.endsWith('/')) found.push({ path: `s3://${bucket}/${entry.key}`, bytes: entry.bytes });
+        if (!entry.key.endsWith('/'))
+          found.push({ path: `s3://${bucket}/${entry.key}`, bytes: entry.bytes });
       return found.sort((a, b) => (a.path < b.path ? -1 : 1));
     },
 
     async find(path) {
       const address = parseS3Url(path);
-      const bytes = address.key === '' || address.key.endsWith('/') ? null : await objects.head(address);
+      const bytes =
+        address.key === '' || address.key.endsWith('/') ? null : await objects.head(address);
       if (bytes !== null) return { kind: 'file', bytes };
-      for await (const _entry of objects.list({ ...address, key: asPrefix(address.key) }, 1)) return { kind: 'folder', bytes: 0 };
+      for await (const _entry of objects.list({ ...address, key: asPrefix(address.key) }, 1))
+        return { kind: 'folder', bytes: 0 };
       return null;
     },
 
@@ -46,7 +49,8 @@ function s3Files(objects: ObjectStore): Files {
       const size = await objects.head(address);
       if (size === null) throw missing(path);
       // Pieces, each of which can be asked for again.
-      for (let offset = 0; offset < size; offset += chunkBytes) yield await files.read(path, offset, Math.min(chunkBytes, size - offset));
+      for (let offset = 0; offset < size; offset += chunkBytes)
+        yield await files.read(path, offset, Math.min(chunkBytes, size - offset));
     },
   };
   return files;

@@ -1,4 +1,7 @@
-/** Any parquet or CSV file with a column of chosen images and one of captions. Images are bytes, {bytes, path}, or paths. */
+/**
+ * Any parquet or CSV file with a column of chosen images and one of captions. Images are bytes,
+ * {bytes, path}, or paths.
+ */
 import { realpath } from 'node:fs/promises';
 import { SpindleError } from '@spindle/kit';
 import { readCsvRows } from './csv.js';
@@ -16,7 +19,16 @@ export interface TableColumns {
   images?: string | undefined;
 }
 
-const imageColumns = ['image', 'jpg', 'png', 'file_name', 'image_path', 'file_path', 'path', 'chosen'];
+const imageColumns = [
+  'image',
+  'jpg',
+  'png',
+  'file_name',
+  'image_path',
+  'file_path',
+  'path',
+  'chosen',
+];
 const captionColumns = ['caption', 'text', 'prompt'];
 
 interface Names {
@@ -42,7 +54,10 @@ abstract class Table implements DataSource {
     return {
       image: pick(path, 'data.image_column', this.columns.image, imageColumns, columns),
       caption: pick(path, 'data.caption_column', this.columns.caption, captionColumns, columns),
-      rejected: this.columns.rejected === undefined ? undefined : pick(path, 'data.rejected_column', this.columns.rejected, [], columns),
+      rejected:
+        this.columns.rejected === undefined
+          ? undefined
+          : pick(path, 'data.rejected_column', this.columns.rejected, [], columns),
     };
   }
 
@@ -81,7 +96,8 @@ export class ParquetTable extends Table {
             continue;
           }
           const refOf = async (column: string): Promise<ImageRef | undefined> => {
-            if (!paths.includes(column)) return { kind: 'cell', file: path, row: start + i, column };
+            if (!paths.includes(column))
+              return { kind: 'cell', file: path, row: start + i, column };
             const name = row[column];
             if (typeof name !== 'string' || name === '') return undefined;
             return { kind: 'file', file: await inside(root, name, position, column) };
@@ -89,7 +105,8 @@ export class ParquetTable extends Table {
           const image = await refOf(names.image);
           const rejected = names.rejected === undefined ? undefined : await refOf(names.rejected);
           if (image === undefined) this.skipped.add('no image', position);
-          else if (names.rejected !== undefined && rejected === undefined) this.skipped.add('no rejected image', position);
+          else if (names.rejected !== undefined && rejected === undefined)
+            this.skipped.add('no rejected image', position);
           else {
             prompts.add(caption);
             yield { key: position, caption, image, ...(rejected && { rejected }), position };
@@ -117,15 +134,24 @@ export class CsvTable extends Table {
         const image = names && row[names.image];
         const rejected = names?.rejected === undefined ? undefined : row[names.rejected];
         if (!names || !image) this.skipped.add('no image', position);
-        else if (names.rejected !== undefined && !rejected) this.skipped.add('no rejected image', position);
+        else if (names.rejected !== undefined && !rejected)
+          this.skipped.add('no rejected image', position);
         else {
           const caption = row[names.caption] ?? '';
           prompts.add(caption);
           yield {
             key: position,
             caption,
-            image: { kind: 'file', file: await inside(root, image, `${path}:${line}`, names.image) },
-            ...(rejected && { rejected: { kind: 'file', file: await inside(root, rejected, `${path}:${line}`, names.rejected) } }),
+            image: {
+              kind: 'file',
+              file: await inside(root, image, `${path}:${line}`, names.image),
+            },
+            ...(rejected && {
+              rejected: {
+                kind: 'file',
+                file: await inside(root, rejected, `${path}:${line}`, names.rejected),
+              },
+            }),
             position,
           };
         }
@@ -135,8 +161,17 @@ export class CsvTable extends Table {
   }
 }
 
-function pick(path: string, key: string, asked: string | undefined, usual: readonly string[], columns: readonly string[]): string {
-  const found = asked === undefined ? usual.find((name) => columns.includes(name)) : columns.find((name) => name === asked);
+function pick(
+  path: string,
+  key: string,
+  asked: string | undefined,
+  usual: readonly string[],
+  columns: readonly string[],
+): string {
+  const found =
+    asked === undefined
+      ? usual.find((name) => columns.includes(name))
+      : columns.find((name) => name === asked);
   if (found !== undefined) return found;
   throw new SpindleError(
     'INVALID_ARGUMENT',

@@ -1,4 +1,7 @@
-/** Headers of an uncompressed tar file (ustar, pax, GNU long names): what lies in it and where, without reading the members. */
+/**
+ * Headers of an uncompressed tar file (ustar, pax, GNU long names): what lies in it and where,
+ * without reading the members.
+ */
 import { SpindleError } from '@spindle/kit';
 import { Window, type Files } from './files.js';
 
@@ -40,11 +43,20 @@ async function* walk(window: Window, path: string): AsyncIterable<TarMember> {
     if (header.length === block && header.every((byte) => byte === 0)) return;
     checkHeader(header, path, at);
     const type = String.fromCharCode(header[156] ?? 0);
-    const bytes = longSize !== undefined && isFile(type) ? longSize : readNumber(header.subarray(124, 136), path, at);
+    const bytes =
+      longSize !== undefined && isFile(type)
+        ? longSize
+        : readNumber(header.subarray(124, 136), path, at);
     const offset = at + block;
     at = offset + Math.ceil(bytes / block) * block;
     if (type === 'x' || type === 'L') {
-      if (bytes > longestName) throw bad(path, offset - block, `an extended header of at most ${longestName} bytes`, String(bytes));
+      if (bytes > longestName)
+        throw bad(
+          path,
+          offset - block,
+          `an extended header of at most ${longestName} bytes`,
+          String(bytes),
+        );
       const data = await window.at(offset, bytes);
       if (type === 'L') longName = readString(data);
       else {
@@ -89,19 +101,28 @@ function readString(bytes: Buffer): string {
 
 /** Octal digits, or GNU's big-endian binary for files of 8 GiB and more. */
 function readNumber(field: Buffer, path: string, at: number): number {
-  if ((field[0] ?? 0) & 0x80) return field.subarray(1).reduce((value, byte) => value * 256 + byte, (field[0] ?? 0) & 0x7f);
+  if ((field[0] ?? 0) & 0x80)
+    return field.subarray(1).reduce((value, byte) => value * 256 + byte, (field[0] ?? 0) & 0x7f);
   const text = readString(field).trim();
   if (!/^[0-7]*$/.test(text)) throw bad(path, at, 'a size in octal digits', JSON.stringify(text));
   return text === '' ? 0 : parseInt(text, 8);
 }
 
 function checkHeader(header: Buffer, path: string, at: number): void {
-  if (header[0] === 0x1f && header[1] === 0x8b) throw bad(path, at, 'an uncompressed tar file', 'a gzip file; unpack it with gunzip');
-  if (header.length < block) throw bad(path, at, `a tar header of ${block} bytes`, `${header.length} bytes up to the end of the file`);
+  if (header[0] === 0x1f && header[1] === 0x8b)
+    throw bad(path, at, 'an uncompressed tar file', 'a gzip file; unpack it with gunzip');
+  if (header.length < block)
+    throw bad(
+      path,
+      at,
+      `a tar header of ${block} bytes`,
+      `${header.length} bytes up to the end of the file`,
+    );
   let sum = 0;
   header.forEach((byte, i) => (sum += i >= 148 && i < 156 ? 0x20 : byte));
   const stated = parseInt(readString(header.subarray(148, 156)).trim(), 8);
-  if (sum !== stated) throw bad(path, at, 'a tar header', 'bytes whose checksum is not the stated one');
+  if (sum !== stated)
+    throw bad(path, at, 'a tar header', 'bytes whose checksum is not the stated one');
 }
 
 /** "<length> <key>=<value>\n", where the length counts the whole record in bytes. */
@@ -120,5 +141,8 @@ function paxRecords(data: Buffer): Map<string, string> {
 }
 
 function bad(path: string, at: number, expected: string, got: string): SpindleError {
-  return new SpindleError('INVALID_ARGUMENT', `${path}: byte ${at}: expected ${expected}, got ${got}.`);
+  return new SpindleError(
+    'INVALID_ARGUMENT',
+    `${path}: byte ${at}: expected ${expected}, got ${got}.`,
+  );
 }

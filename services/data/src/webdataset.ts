@@ -1,6 +1,7 @@
 /**
- * WebDataset: tar shards whose members with the same name up to the first dot are one sample ("0001.jpg", "0001.txt"). Only
- * headers and captions are read; images stay in their shard and are named by offset.
+ * WebDataset: tar shards whose members with the same name up to the first dot are one sample
+ * ("0001.jpg", "0001.txt"). Only headers and captions are read; images stay in their shard and are
+ * named by offset.
  */
 import { SpindleError } from '@spindle/kit';
 import { isImageName } from './folder.js';
@@ -50,29 +51,56 @@ export class WebDataset implements DataSource {
     }
   }
 
-  async *#sample(tar: Tar, file: string, key: string, parts: Map<string, TarMember>): AsyncIterable<DataRow> {
+  async *#sample(
+    tar: Tar,
+    file: string,
+    key: string,
+    parts: Map<string, TarMember>,
+  ): AsyncIterable<DataRow> {
     const position = `${nameOf(file)}:${key}`;
     const image = this.#image(file, parts, this.columns.image, [this.columns.rejected]);
-    const rejected = this.columns.rejected === undefined ? undefined : this.#image(file, parts, this.columns.rejected, []);
+    const rejected =
+      this.columns.rejected === undefined
+        ? undefined
+        : this.#image(file, parts, this.columns.rejected, []);
     const caption = await this.#caption(tar, file, parts);
     if (image === undefined) this.skipped.add('no image', position);
-    else if (this.columns.rejected !== undefined && rejected === undefined) this.skipped.add('no rejected image', position);
+    else if (this.columns.rejected !== undefined && rejected === undefined)
+      this.skipped.add('no rejected image', position);
     else if (caption === undefined) this.skipped.add('no caption', position);
     else yield { key: position, caption, image, ...(rejected && { rejected }), position };
   }
 
-  #image(file: string, parts: Map<string, TarMember>, suffix: string | undefined, without: (string | undefined)[]): ImageRef | undefined {
+  #image(
+    file: string,
+    parts: Map<string, TarMember>,
+    suffix: string | undefined,
+    without: (string | undefined)[],
+  ): ImageRef | undefined {
     for (const [own, member] of parts) {
-      const wanted = suffix === undefined ? isImageName(`x.${own}`) && !without.includes(own) : own === suffix;
-      if (wanted) return { kind: 'member', file, offset: member.offset, bytes: member.bytes, member: member.name };
+      const wanted =
+        suffix === undefined ? isImageName(`x.${own}`) && !without.includes(own) : own === suffix;
+      if (wanted)
+        return {
+          kind: 'member',
+          file,
+          offset: member.offset,
+          bytes: member.bytes,
+          member: member.name,
+        };
     }
     return undefined;
   }
 
-  async #caption(tar: Tar, file: string, parts: Map<string, TarMember>): Promise<string | undefined> {
+  async #caption(
+    tar: Tar,
+    file: string,
+    parts: Map<string, TarMember>,
+  ): Promise<string | undefined> {
     const wanted = this.columns.caption;
     const text = parts.get(wanted ?? 'txt');
-    if (text !== undefined && (wanted === undefined || wanted !== 'json')) return (await readMember(tar, file, text)).trim();
+    if (text !== undefined && (wanted === undefined || wanted !== 'json'))
+      return (await readMember(tar, file, text)).trim();
     const json = parts.get('json');
     if (json === undefined) return undefined;
     const source = await readMember(tar, file, json);
@@ -80,10 +108,16 @@ export class WebDataset implements DataSource {
     try {
       value = JSON.parse(source);
     } catch {
-      throw new SpindleError('INVALID_ARGUMENT', `${file}: ${json.name}: expected JSON, got "${source.slice(0, 60)}".`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${file}: ${json.name}: expected JSON, got "${source.slice(0, 60)}".`,
+      );
     }
     for (const key of wanted === undefined ? captionKeys : [wanted]) {
-      const found: unknown = typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined;
+      const found: unknown =
+        typeof value === 'object' && value !== null
+          ? (value as Record<string, unknown>)[key]
+          : undefined;
       if (typeof found === 'string') return found;
     }
     return undefined;
@@ -100,10 +134,16 @@ async function readMember(tar: Tar, file: string, member: TarMember): Promise<st
   return (await tar.read(member)).toString('utf8');
 }
 
-/** "a/b/0001.seg.png" is part "seg.png" of sample "a/b/0001"; files without a suffix and hidden ones belong to no sample. */
+/**
+ * "a/b/0001.seg.png" is part "seg.png" of sample "a/b/0001"; files without a suffix and hidden ones
+ * belong to no sample.
+ */
 function splitName(name: string): { key: string; suffix: string } | undefined {
   const slash = name.lastIndexOf('/') + 1;
   const dot = name.indexOf('.', slash);
   if (dot <= slash) return undefined;
-  return { key: name.slice(0, dot).replace(/^\.\//, ''), suffix: name.slice(dot + 1).toLowerCase() };
+  return {
+    key: name.slice(0, dot).replace(/^\.\//, ''),
+    suffix: name.slice(dot + 1).toLowerCase(),
+  };
 }

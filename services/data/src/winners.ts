@@ -1,6 +1,7 @@
 /**
- * Prompts, and a folder with the image that each of them stands for. Images whose names are all numbers belong to the prompt of
- * that number, counted from 0 ("00012.png"); otherwise there must be as many images as prompts, and both go in order.
+ * Prompts, and a folder with the image that each of them stands for. Images whose names are all
+ * numbers belong to the prompt of that number, counted from 0 ("00012.png"); otherwise there must
+ * be as many images as prompts, and both go in order.
  */
 import { SpindleError } from '@spindle/kit';
 import { isRemote, nameBelow, nameOf, readText, type Files } from './files.js';
@@ -25,10 +26,17 @@ export class PromptsAndWinners implements DataSource {
 
   async *rows(): AsyncIterable<DataRow> {
     const prompts = parsePrompts(await readText(this.store, this.prompts), this.prompts);
-    if (prompts.length === 0) throw new SpindleError('INVALID_ARGUMENT', `${this.prompts}: expected at least one prompt, got none.`);
+    if (prompts.length === 0)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${this.prompts}: expected at least one prompt, got none.`,
+      );
     const found = (await this.store.list(this.images)).map(({ path }) => path).filter(isImageName);
     if (found.length === 0)
-      throw new SpindleError('INVALID_ARGUMENT', `data.images: expected a folder with images, got none in "${this.images}".`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `data.images: expected a folder with images, got none in "${this.images}".`,
+      );
     const byPrompt = this.#match(found, prompts.length);
     const repeats = new Prompts();
     for (const [i, { text, line }] of prompts.entries()) {
@@ -68,7 +76,10 @@ export class PromptsAndWinners implements DataSource {
       else matched.set(number, path);
     }
     if (beyond.length > 0)
-      throw new SpindleError('INVALID_ARGUMENT', `data.images: expected numbers from 0 to ${prompts - 1} (prompts), got ${some(beyond)}.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `data.images: expected numbers from 0 to ${prompts - 1} (prompts), got ${some(beyond)}.`,
+      );
     return matched;
   }
 }
@@ -81,20 +92,32 @@ function numberOf(name: string): number | undefined {
 /** One prompt per line, or a JSON array of strings or of {prompt}. */
 export function parsePrompts(text: string, file: string): { text: string; line: number }[] {
   if (!file.toLowerCase().endsWith('.json')) {
-    return text.split(/\r?\n/).flatMap((source, i) => (source.trim() === '' ? [] : [{ text: source.trim(), line: i + 1 }]));
+    return text
+      .split(/\r?\n/)
+      .flatMap((source, i) => (source.trim() === '' ? [] : [{ text: source.trim(), line: i + 1 }]));
   }
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    throw new SpindleError('INVALID_ARGUMENT', `${file}: expected a JSON array of prompts, got text that does not parse.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${file}: expected a JSON array of prompts, got text that does not parse.`,
+    );
   }
   if (!Array.isArray(value))
-    throw new SpindleError('INVALID_ARGUMENT', `${file}: expected a JSON array of prompts, got ${value === null ? 'null' : typeof value}.`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${file}: expected a JSON array of prompts, got ${value === null ? 'null' : typeof value}.`,
+    );
   return value.map((entry: unknown, i) => {
-    const prompt: unknown = typeof entry === 'object' && entry !== null && 'prompt' in entry ? entry.prompt : entry;
+    const prompt: unknown =
+      typeof entry === 'object' && entry !== null && 'prompt' in entry ? entry.prompt : entry;
     if (typeof prompt !== 'string')
-      throw new SpindleError('INVALID_ARGUMENT', `${file}: entry ${i}: expected a string or {prompt}, got ${JSON.stringify(entry)}.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${file}: entry ${i}: expected a string or {prompt}, got ${JSON.stringify(entry)}.`,
+      );
     return { text: prompt, line: i };
   });
 }

@@ -1,6 +1,15 @@
 /** Scores out of the store, statistics out of scores. */
 import { create, fromJsonString } from '@bufbuild/protobuf';
-import { best, compare, levelWithItself, SpindleError, summarise, type ArtifactStore, type Comparison, type Scored } from '@spindle/kit';
+import {
+  best,
+  compare,
+  levelWithItself,
+  SpindleError,
+  summarise,
+  type ArtifactStore,
+  type Comparison,
+  type Scored,
+} from '@spindle/kit';
 import {
   JobResultSchema,
   MetricStatisticsSchema,
@@ -41,8 +50,12 @@ export interface Evaluation {
   scores: Map<string, ImageScore[]>[];
 }
 
-export async function evaluate(models: readonly ModelEvaluation[], store: ArtifactStore): Promise<Evaluation> {
-  if (models.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'models: expected at least the base, got none');
+export async function evaluate(
+  models: readonly ModelEvaluation[],
+  store: ArtifactStore,
+): Promise<Evaluation> {
+  if (models.length === 0)
+    throw new SpindleError('INVALID_ARGUMENT', 'models: expected at least the base, got none');
   const read = await Promise.all(models.map((model) => readScores(model, store)));
   const scores = read.map((one) => one.scores);
   const base = scores[0] ?? new Map<string, ImageScore[]>();
@@ -63,16 +76,28 @@ export async function evaluate(models: readonly ModelEvaluation[], store: Artifa
   return { models: judged, judges, best: bestAgainst(judged, scores), warnings, scores };
 }
 
-function judgedMetric(model: string, metric: string, own: readonly ImageScore[], base: readonly ImageScore[] | null): JudgedMetric {
+function judgedMetric(
+  model: string,
+  metric: string,
+  own: readonly ImageScore[],
+  base: readonly ImageScore[] | null,
+): JudgedMetric {
   const where = `${model}: metric ${metric}`;
-  const categories = [...new Set(own.map(({ category }) => category))].filter((category) => category !== '');
-  const of = (scores: readonly ImageScore[], category: string): ImageScore[] => scores.filter((score) => score.category === category);
+  const categories = [...new Set(own.map(({ category }) => category))].filter(
+    (category) => category !== '',
+  );
+  const of = (scores: readonly ImageScore[], category: string): ImageScore[] =>
+    scores.filter((score) => score.category === category);
   return {
     metric,
     statistics: statistics(where, own, base),
     categories: categories.map((category) => ({
       category,
-      statistics: statistics(`${where}: category ${category}`, of(own, category), base && of(base, category)),
+      statistics: statistics(
+        `${where}: category ${category}`,
+        of(own, category),
+        base && of(base, category),
+      ),
     })),
   };
 }
@@ -86,20 +111,27 @@ function correct([, ...models]: readonly JudgedModel[]): void {
   }
 }
 
-function statistics(where: string, own: readonly ImageScore[], base: readonly ImageScore[] | null): Statistics {
+function statistics(
+  where: string,
+  own: readonly ImageScore[],
+  base: readonly ImageScore[] | null,
+): Statistics {
   const { bestMean, imagesPerPrompt, ...summary } = summarise(own);
   const against = (of?: typeof best): Against => {
     if (base === null) return without(levelWithItself(summary.n));
     try {
       return without(compare(own, base, of));
     } catch (cause) {
-      throw new SpindleError('INVALID_ARGUMENT', `${where}: ${(cause as Error).message}`, { cause });
+      throw new SpindleError('INVALID_ARGUMENT', `${where}: ${(cause as Error).message}`, {
+        cause,
+      });
     }
   };
   return {
     ...summary,
     ...against(),
-    bestOf: imagesPerPrompt > 1 ? { ...against(best), images: imagesPerPrompt, mean: bestMean } : null,
+    bestOf:
+      imagesPerPrompt > 1 ? { ...against(best), images: imagesPerPrompt, mean: bestMean } : null,
   };
 }
 
@@ -109,24 +141,43 @@ function without({ n: _n, ...against }: Comparison): Against {
 }
 
 /** Whether the model that the first judge likes best can be told from each of the others. */
-function bestAgainst(models: readonly JudgedModel[], scores: readonly Map<string, ImageScore[]>[]): BestAgainst[] {
+function bestAgainst(
+  models: readonly JudgedModel[],
+  scores: readonly Map<string, ImageScore[]>[],
+): BestAgainst[] {
   const metric = models[0]?.metrics[0]?.metric;
   if (metric === undefined) return [];
-  const means = models.map((model) => model.metrics.find((one) => one.metric === metric)?.statistics.mean ?? Number.NEGATIVE_INFINITY);
+  const means = models.map(
+    (model) =>
+      model.metrics.find((one) => one.metric === metric)?.statistics.mean ??
+      Number.NEGATIVE_INFINITY,
+  );
   const top = means.indexOf(Math.max(...means));
   const own = scores[top]?.get(metric) ?? [];
   const against = models.flatMap((model, position) => {
     const other = scores[position]?.get(metric) ?? [];
     const shared = new Set(other.map(({ prompt, seed }) => `${prompt}/${seed}`));
-    if (position === top || !own.some(({ prompt, seed }) => shared.has(`${prompt}/${seed}`))) return [];
-    return { metric, best: models[top]?.name ?? '', model: model.name, ...without(compare(own, other)) };
+    if (position === top || !own.some(({ prompt, seed }) => shared.has(`${prompt}/${seed}`)))
+      return [];
+    return {
+      metric,
+      best: models[top]?.name ?? '',
+      model: model.name,
+      ...without(compare(own, other)),
+    };
   });
   correctTogether(against);
   return against;
 }
 
-/** One judge per metric; scores of different files under one name do not compare, which the report then says. */
-function sameJudges(models: readonly ModelEvaluation[], read: readonly ModelScores[]): Pick<Evaluation, 'judges' | 'warnings'> {
+/**
+ * One judge per metric; scores of different files under one name do not compare, which the report
+ * then says.
+ */
+function sameJudges(
+  models: readonly ModelEvaluation[],
+  read: readonly ModelScores[],
+): Pick<Evaluation, 'judges' | 'warnings'> {
   const judges: Record<string, Judge> = {};
   const warnings = new Set<string>();
   for (const [position, { judges: own }] of read.entries()) {
@@ -156,7 +207,10 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
   for (const key of model.scoreKeys) {
     const { result } = await readResult(key, store);
     if (result.case !== 'score')
-      throw new SpindleError('INVALID_ARGUMENT', `${key}: expected the result of a score job, got ${result.case ?? 'nothing'}`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}: expected the result of a score job, got ${result.case ?? 'nothing'}`,
+      );
     for (const { metric, values: shard, judge } of result.value.scores) {
       values.set(metric, [...(values.get(metric) ?? []), ...shard]);
       if (judge !== undefined) judges.push({ metric, judge: toJudge(judge) });
@@ -174,7 +228,12 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
       metric,
       list.map((value, i) => {
         const item = model.items[i];
-        return { prompt: item?.prompt?.index ?? i, seed: item?.prompt?.seed ?? 0n, category: item?.category ?? '', value };
+        return {
+          prompt: item?.prompt?.index ?? i,
+          seed: item?.prompt?.seed ?? 0n,
+          category: item?.category ?? '',
+          value,
+        };
       }),
     );
   }
@@ -182,16 +241,28 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
 }
 
 function toJudge({ kind, files, variant, scale, preprocess }: JudgeInfo): Judge {
-  return { kind, files: files.map(({ name, digest }) => ({ name, digest })), variant, scale, preprocess };
+  return {
+    kind,
+    files: files.map(({ name, digest }) => ({ name, digest })),
+    variant,
+    scale,
+    preprocess,
+  };
 }
 
 /** Images of a model, in the items' order. */
-export async function readImages(model: ModelEvaluation, store: ArtifactStore): Promise<ArtifactRef[]> {
+export async function readImages(
+  model: ModelEvaluation,
+  store: ArtifactStore,
+): Promise<ArtifactRef[]> {
   const images: ArtifactRef[] = [];
   for (const key of model.sampleKeys) {
     const { result } = await readResult(key, store);
     if (result.case !== 'sample')
-      throw new SpindleError('INVALID_ARGUMENT', `${key}: expected the result of a sample job, got ${result.case ?? 'nothing'}`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}: expected the result of a sample job, got ${result.case ?? 'nothing'}`,
+      );
     images.push(...result.value.images);
   }
   if (images.length !== model.items.length && model.sampleKeys.length > 0) {
@@ -205,7 +276,8 @@ export async function readImages(model: ModelEvaluation, store: ArtifactStore): 
 
 async function readResult(key: string, store: ArtifactStore): Promise<JobResult> {
   const json = await store.getResult(key);
-  if (json === null) throw new SpindleError('NOT_FOUND', `${key}: expected a committed result, got none`);
+  if (json === null)
+    throw new SpindleError('NOT_FOUND', `${key}: expected a committed result, got none`);
   return fromJsonString(JobResultSchema, json);
 }
 

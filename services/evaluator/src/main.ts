@@ -1,12 +1,32 @@
-import { createLogger, openStore, parseConfig, pickEnvironment, runService, startTelemetry } from '@spindle/kit';
+import {
+  createLogger,
+  openStore,
+  parseConfig,
+  pickEnvironment,
+  runService,
+  startTelemetry,
+} from '@spindle/kit';
 import { environmentSchema } from './config.js';
 import { startEvaluator } from './service.js';
 
 await runService('evaluator', async (lifecycle) => {
-  const env = parseConfig(environmentSchema, pickEnvironment(environmentSchema, process.env), 'environment');
+  const env = parseConfig(
+    environmentSchema,
+    pickEnvironment(environmentSchema, process.env),
+    'environment',
+  );
   const logger = createLogger('evaluator', { level: env.SPINDLE_LOG_LEVEL });
-  const telemetry = startTelemetry({ service: 'spindle-evaluator', version: '0.1.0', endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT });
+  const telemetry = startTelemetry({
+    service: 'spindle-evaluator',
+    version: '0.1.0',
+    endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
+  });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
-  await startEvaluator(lifecycle, { store, logger, address: env.SPINDLE_GRPC_ADDRESS, portFile: env.SPINDLE_PORT_FILE });
+  await startEvaluator(lifecycle, {
+    store,
+    logger,
+    address: env.SPINDLE_GRPC_ADDRESS,
+    portFile: env.SPINDLE_PORT_FILE,
+  });
 });

@@ -40,7 +40,11 @@ export function readRunData(json: string): RunData {
   try {
     value = JSON.parse(json);
   } catch (cause) {
-    throw new SpindleError('INVALID_ARGUMENT', 'run_json: expected JSON, got text that does not parse', { cause });
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'run_json: expected JSON, got text that does not parse',
+      { cause },
+    );
   }
   return parseConfig(schema, value, 'run_json');
 }

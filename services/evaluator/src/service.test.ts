@@ -1,6 +1,17 @@
 import { create, toJsonString } from '@bufbuild/protobuf';
-import { createClient, createLogger, Lifecycle, openLocalStore, type ArtifactStore } from '@spindle/kit';
-import { EvaluatorService, JobResultSchema, ModelEvaluationSchema, type ModelEvaluation } from '@spindle/proto';
+import {
+  createClient,
+  createLogger,
+  Lifecycle,
+  openLocalStore,
+  type ArtifactStore,
+} from '@spindle/kit';
+import {
+  EvaluatorService,
+  JobResultSchema,
+  ModelEvaluationSchema,
+  type ModelEvaluation,
+} from '@spindle/proto';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -32,21 +43,39 @@ afterEach(async () => {
 });
 
 /** Commits one model's results in two shards, as the sampler and the scorer leave them. */
-async function judged(model: string, values: number[], digest = 'sha256:1'): Promise<ModelEvaluation> {
+async function judged(
+  model: string,
+  values: number[],
+  digest = 'sha256:1',
+): Promise<ModelEvaluation> {
   const half = Math.ceil(values.length / 2);
   const [sampleKeys, scoreKeys]: [string[], string[]] = [[], []];
   for (const [shard, part] of [values.slice(0, half), values.slice(half)].entries()) {
-    const images = await Promise.all(part.map((value) => store.put(Buffer.from(`png of ${model} ${value}`), 'image/png')));
+    const images = await Promise.all(
+      part.map((value) => store.put(Buffer.from(`png of ${model} ${value}`), 'image/png')),
+    );
     const sampleKey = `r1/eval-sample-${model}/000${shard}`;
     const scoreKey = `r1/eval-score-${model}/000${shard}`;
-    const sampled = create(JobResultSchema, { key: sampleKey, result: { case: 'sample', value: { images, count: part.length } } });
+    const sampled = create(JobResultSchema, {
+      key: sampleKey,
+      result: { case: 'sample', value: { images, count: part.length } },
+    });
     const scored = create(JobResultSchema, {
       key: scoreKey,
       result: {
         case: 'score',
         value: {
           scores: [
-            { metric: 'pick', values: part, judge: { kind: 'pickscore', files: [{ name: 'w', digest }], variant: 'v1', scale: 's' } },
+            {
+              metric: 'pick',
+              values: part,
+              judge: {
+                kind: 'pickscore',
+                files: [{ name: 'w', digest }],
+                variant: 'v1',
+                scale: 's',
+              },
+            },
             { metric: 'aesthetic', values: part.map((value) => -value) },
           ],
         },
@@ -57,7 +86,9 @@ async function judged(model: string, values: number[], digest = 'sha256:1'): Pro
     sampleKeys.push(sampleKey);
     scoreKeys.push(scoreKey);
   }
-  const items = values.map((_, index) => ({ prompt: { index, prompt: `prompt ${index}`, seed: BigInt(100 + index) } }));
+  const items = values.map((_, index) => ({
+    prompt: { index, prompt: `prompt ${index}`, seed: BigInt(100 + index) },
+  }));
   return create(ModelEvaluationSchema, { model, sampleKeys, scoreKeys, items });
 }
 
@@ -101,14 +132,17 @@ it('writes the whole report, and the same bytes when called again', async () => 
   const { files } = await client.writeReport(request);
   expect(files).toEqual([
     ...['base', 'spin1'].flatMap((model) =>
-      ['0000.png', '0001.png', '0002.png', 'metadata.jsonl'].map((name) => `images/${model}/${name}`),
+      ['0000.png', '0001.png', '0002.png', 'metadata.jsonl'].map(
+        (name) => `images/${model}/${name}`,
+      ),
     ),
     'report.json',
     'report.md',
     'report.html',
     'scores.jsonl',
   ]);
-  const read = (): Promise<string[]> => Promise.all(files.map((file) => readFile(join(directory, file), 'utf8')));
+  const read = (): Promise<string[]> =>
+    Promise.all(files.map((file) => readFile(join(directory, file), 'utf8')));
   const before = await read();
   expect(await readFile(join(directory, 'images/spin1/0002.png'), 'utf8')).toBe('png of spin1 5');
   expect(await readFile(join(directory, 'images/spin1/metadata.jsonl'), 'utf8')).toContain(
@@ -127,9 +161,20 @@ it('writes the whole report, and the same bytes when called again', async () => 
   const [{ items, ...fewer }] = models as [ModelEvaluation];
   await client.writeReport({
     ...request,
-    models: [{ ...fewer, items: items.slice(0, 2), sampleKeys: fewer.sampleKeys.slice(0, 1), scoreKeys: fewer.scoreKeys.slice(0, 1) }],
+    models: [
+      {
+        ...fewer,
+        items: items.slice(0, 2),
+        sampleKeys: fewer.sampleKeys.slice(0, 1),
+        scoreKeys: fewer.scoreKeys.slice(0, 1),
+      },
+    ],
   });
-  expect((await readdir(join(directory, 'images/base'))).sort()).toEqual(['0000.png', '0001.png', 'metadata.jsonl']);
+  expect((await readdir(join(directory, 'images/base'))).sort()).toEqual([
+    '0000.png',
+    '0001.png',
+    'metadata.jsonl',
+  ]);
 });
 
 it('says when a judge was not the same for all models, by digest', async () => {
@@ -143,7 +188,9 @@ it('says when a judge was not the same for all models, by digest', async () => {
   expect(report.judges['pick']).toMatchObject({ files: [{ digest: 'sha256:1' }], scale: 's' });
   expect(report.judges['aesthetic']).toBeUndefined();
   expect(report.warnings).toContainEqual(
-    expect.stringMatching(/metric pick: spin1 was judged by v1 \(w sha256:2…\), others by .* do not compare/),
+    expect.stringMatching(
+      /metric pick: spin1 was judged by v1 \(w sha256:2…\), others by .* do not compare/,
+    ),
   );
 });
 
@@ -164,7 +211,10 @@ it('has statistics per category and the best of several images', async () => {
   expect(models[1]!.metrics['pick']).toMatchObject({
     ...{ mean: 2.5, n: 2, images: 4, win_rate: 0.625, win_rate_ties_lose: 0.5, difference: 0 },
     best_of: { images: 2, mean: 3.5, difference: 0.5 },
-    categories: { anime: { mean: 2, n: 1, difference: 0.5 }, photo: { mean: 3, n: 1, difference: -0.5 } },
+    categories: {
+      anime: { mean: 2, n: 1, difference: 0.5 },
+      photo: { mean: 3, n: 1, difference: -0.5 },
+    },
   });
   expect(await readFile(join(directory, 'scores.jsonl'), 'utf8')).toContain(
     '{"model":"spin1","prompt_index":1,"prompt":"prompt 1","category":"photo","seed":2,"scores":{"pick":5,"aesthetic":-5}}\n',
@@ -194,7 +244,13 @@ it('corrects the tests for all that the report compares, and calls a model bette
     { p_value: 1, p_corrected: 1, verdict: 'undecided' },
   ]);
   expect(report.best_against).toMatchObject(
-    ['base', 'spin2'].map((model) => ({ best: 'spin1', model, p_value: 1 / 64, p_corrected: 1 / 32, verdict: 'better' })),
+    ['base', 'spin2'].map((model) => ({
+      best: 'spin1',
+      model,
+      p_value: 1 / 64,
+      p_corrected: 1 / 32,
+      verdict: 'better',
+    })),
   );
 });
 
@@ -202,7 +258,10 @@ it('writes the report of a run without evaluation: its curves and settings', asy
   const directory = join(root, 'r1');
   const { files } = await client.writeReport({ runId: 'r1', directory, models: [], runJson });
   expect(files).toEqual(['report.json', 'report.md', 'report.html']);
-  const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as { models: unknown[]; curves: object };
+  const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
+    models: unknown[];
+    curves: object;
+  };
   expect(report.models).toEqual([]);
   expect(Object.keys(report.curves)).toEqual(['spin1']);
   const html = await readFile(join(directory, 'report.html'), 'utf8');
@@ -212,12 +271,19 @@ it('writes the report of a run without evaluation: its curves and settings', asy
 
 it('refuses what does not fit together, by name', async () => {
   const base = await judged('base', [1, 2, 3]);
-  const short = create(ModelEvaluationSchema, { ...base, model: 'spin1', scoreKeys: base.scoreKeys.slice(0, 1) });
+  const short = create(ModelEvaluationSchema, {
+    ...base,
+    model: 'spin1',
+    scoreKeys: base.scoreKeys.slice(0, 1),
+  });
   await expect(client.evaluate({ models: [base, short] })).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
     message: 'spin1: metric pick: expected 3 scores (one per item), got 2',
   });
-  const missing = create(ModelEvaluationSchema, { ...base, scoreKeys: ['r1/eval-score-base/0009'] });
+  const missing = create(ModelEvaluationSchema, {
+    ...base,
+    scoreKeys: ['r1/eval-score-base/0009'],
+  });
   await expect(client.evaluate({ models: [missing] })).rejects.toMatchObject({
     code: 'NOT_FOUND',
     message: 'r1/eval-score-base/0009: expected a committed result, got none',
@@ -226,13 +292,21 @@ it('refuses what does not fit together, by name', async () => {
   await expect(client.evaluate({ models: [wrong] })).rejects.toMatchObject({
     message: 'r1/eval-sample-base/0000: expected the result of a score job, got sample',
   });
-  await expect(client.evaluate({ models: [] })).rejects.toMatchObject({ message: 'models: expected at least the base, got none' });
-  await expect(client.writeReport({ directory: 'r1', models: [base], runJson })).rejects.toMatchObject({
+  await expect(client.evaluate({ models: [] })).rejects.toMatchObject({
+    message: 'models: expected at least the base, got none',
+  });
+  await expect(
+    client.writeReport({ directory: 'r1', models: [base], runJson }),
+  ).rejects.toMatchObject({
     message: 'directory: expected an absolute path, got "r1"',
   });
   const escaping = create(ModelEvaluationSchema, { ...base, model: '../x' });
-  await expect(client.writeReport({ directory: root, models: [escaping], runJson })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-  await expect(client.writeReport({ directory: root, models: [base], runJson: '{"run_id":1}' })).rejects.toMatchObject({
+  await expect(
+    client.writeReport({ directory: root, models: [escaping], runJson }),
+  ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  await expect(
+    client.writeReport({ directory: root, models: [base], runJson: '{"run_id":1}' }),
+  ).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
     message: expect.stringMatching(/run_json: run_id: expected/) as string,
   });

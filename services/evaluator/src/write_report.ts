@@ -5,7 +5,13 @@ import { SpindleError, writeFileAtomic, type ArtifactStore } from '@spindle/kit'
 import type { ArtifactRef, ModelEvaluation, WriteReportRequest } from '@spindle/proto';
 import { reportHtml, type GridRow } from './domain/html.js';
 import { reportMarkdown } from './domain/markdown.js';
-import { metadataLines, reportJson, scoreLines, type ModelReport, type Report } from './domain/report.js';
+import {
+  metadataLines,
+  reportJson,
+  scoreLines,
+  type ModelReport,
+  type Report,
+} from './domain/report.js';
 import { evaluate, readImages, type Evaluation, type JudgedModel } from './evaluate.js';
 import { readRunData } from './run_data.js';
 
@@ -14,17 +20,29 @@ const gridPrompts = 16;
 const gridBytes = 16 * 1024 * 1024;
 const modelName = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
-export async function writeReport(request: WriteReportRequest, store: ArtifactStore): Promise<{ files: string[]; models: JudgedModel[] }> {
+export async function writeReport(
+  request: WriteReportRequest,
+  store: ArtifactStore,
+): Promise<{ files: string[]; models: JudgedModel[] }> {
   const { directory, models } = request;
-  if (!isAbsolute(directory)) throw new SpindleError('INVALID_ARGUMENT', `directory: expected an absolute path, got "${directory}"`);
+  if (!isAbsolute(directory))
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `directory: expected an absolute path, got "${directory}"`,
+    );
   for (const { model } of models) {
     if (!modelName.test(model))
-      throw new SpindleError('INVALID_ARGUMENT', `models: expected a name of letters, digits, ".", "_" and "-", got "${model}"`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `models: expected a name of letters, digits, ".", "_" and "-", got "${model}"`,
+      );
   }
   const run = readRunData(request.runJson);
   // A run without held-out prompts still has curves, timings and settings to show.
   const evaluation: Evaluation =
-    models.length === 0 ? { models: [], judges: {}, best: [], warnings: [], scores: [] } : await evaluate(models, store);
+    models.length === 0
+      ? { models: [], judges: {}, best: [], warnings: [], scores: [] }
+      : await evaluate(models, store);
   const judged = evaluation.models;
   const images = await Promise.all(models.map((model) => readImages(model, store)));
   const reports: ModelReport[] = [];
@@ -32,16 +50,27 @@ export async function writeReport(request: WriteReportRequest, store: ArtifactSt
   for (const [position, model] of models.entries()) {
     const written = await writeImages(directory, model, images[position] ?? [], store);
     files.push(...written.files);
-    reports.push({ name: model.model, metrics: judged[position]?.metrics ?? [], images: written.images });
+    reports.push({
+      name: model.model,
+      metrics: judged[position]?.metrics ?? [],
+      images: written.images,
+    });
   }
   const { judges, best } = evaluation;
-  const report: Report = { run: { ...run, warnings: [...run.warnings, ...evaluation.warnings] }, models: reports, judges, best };
+  const report: Report = {
+    run: { ...run, warnings: [...run.warnings, ...evaluation.warnings] },
+    models: reports,
+    judges,
+    best,
+  };
   const grid = await readGrid(models, images, store);
   for (const [name, text] of [
     ['report.json', reportJson(report)],
     ['report.md', reportMarkdown(report)],
     ['report.html', reportHtml(report, grid)],
-    ...(judged.some((model) => model.metrics.length > 0) ? [['scores.jsonl', scoreLines(imageScores(models, evaluation))] as const] : []),
+    ...(judged.some((model) => model.metrics.length > 0)
+      ? [['scores.jsonl', scoreLines(imageScores(models, evaluation))] as const]
+      : []),
   ] as const) {
     await writeFileAtomic(join(directory, name), text);
     files.push(name);
@@ -57,7 +86,12 @@ function imageScores(models: readonly ModelEvaluation[], { scores }: Evaluation)
       text: prompt?.prompt ?? '',
       category,
       seed: String(prompt?.seed ?? 0n),
-      scores: Object.fromEntries([...(scores[position] ?? [])].map(([metric, values]) => [metric, values[i]?.value ?? Number.NaN])),
+      scores: Object.fromEntries(
+        [...(scores[position] ?? [])].map(([metric, values]) => [
+          metric,
+          values[i]?.value ?? Number.NaN,
+        ]),
+      ),
     })),
   }));
 }
@@ -72,17 +106,27 @@ async function writeImages(
   await mkdir(folder, { recursive: true });
   const images = refs.map((_, i) => {
     const prompt = model.items[i]?.prompt;
-    return { fileName: `${String(i).padStart(4, '0')}.png`, text: prompt?.prompt ?? '', seed: String(prompt?.seed ?? 0n) };
+    return {
+      fileName: `${String(i).padStart(4, '0')}.png`,
+      text: prompt?.prompt ?? '',
+      seed: String(prompt?.seed ?? 0n),
+    };
   });
   // A report written with fewer images than the last one must not leave the rest behind.
   const wanted = new Set(images.map((image) => image.fileName));
-  for (const name of await readdir(folder)) if (name.endsWith('.png') && !wanted.has(name)) await rm(join(folder, name));
+  for (const name of await readdir(folder))
+    if (name.endsWith('.png') && !wanted.has(name)) await rm(join(folder, name));
   for (const [i, ref] of refs.entries()) {
     const path = join(folder, images[i]?.fileName ?? '');
     await writeFileAtomic(path, await store.get(ref));
   }
   await writeFileAtomic(join(folder, 'metadata.jsonl'), metadataLines(images));
-  return { files: [...images.map((image) => image.fileName), 'metadata.jsonl'].map((name) => `images/${model.model}/${name}`), images };
+  return {
+    files: [...images.map((image) => image.fileName), 'metadata.jsonl'].map(
+      (name) => `images/${model.model}/${name}`,
+    ),
+    images,
+  };
 }
 
 /** The first prompts, as many as fit. */
@@ -97,15 +141,27 @@ async function readGrid(
   let bytes = 0;
   for (const [i, item] of first.items.slice(0, gridPrompts).entries()) {
     const refs = models.map((model, position) => {
-      const at = model.items[i]?.prompt?.index === item.prompt?.index && model.items[i]?.prompt?.seed === item.prompt?.seed ? i : -1;
+      const at =
+        model.items[i]?.prompt?.index === item.prompt?.index &&
+        model.items[i]?.prompt?.seed === item.prompt?.seed
+          ? i
+          : -1;
       return images[position]?.[at];
     });
     bytes += refs.reduce((total, ref) => total + Number(ref?.bytes ?? 0n), 0);
     if (rows.length > 0 && bytes > gridBytes) break;
     const sources = await Promise.all(
-      refs.map(async (ref) => (ref === undefined ? null : `data:image/png;base64,${(await store.get(ref)).toString('base64')}`)),
+      refs.map(async (ref) =>
+        ref === undefined
+          ? null
+          : `data:image/png;base64,${(await store.get(ref)).toString('base64')}`,
+      ),
     );
-    rows.push({ text: item.prompt?.prompt ?? '', seed: String(item.prompt?.seed ?? 0n), images: sources });
+    rows.push({
+      text: item.prompt?.prompt ?? '',
+      seed: String(item.prompt?.seed ?? 0n),
+      images: sources,
+    });
   }
   return rows;
 }

@@ -8,16 +8,28 @@ export interface ConfigIssue {
 
 type Issue = z.core.$ZodIssue;
 
-/** Zod's issues in the words of a config's author; unknown keys and values name the nearest valid one. */
-export function findIssues(schema: z.ZodType, value: unknown, issues: readonly Issue[]): ConfigIssue[] {
+/**
+ * Zod's issues in the words of a config's author; unknown keys and values name the nearest valid
+ * one.
+ */
+export function findIssues(
+  schema: z.ZodType,
+  value: unknown,
+  issues: readonly Issue[],
+): ConfigIssue[] {
   return issues.flatMap((issue) => explain(schema, value, issue));
 }
 
 /** The valid key within a few typing errors of `key`, if there is one. */
 export function nearest(key: string, valid: readonly string[]): string | undefined {
-  const scored = valid.map((candidate) => ({ candidate, distance: levenshtein(key.toLowerCase(), candidate.toLowerCase()) }));
+  const scored = valid.map((candidate) => ({
+    candidate,
+    distance: levenshtein(key.toLowerCase(), candidate.toLowerCase()),
+  }));
   const [best] = scored.sort((a, b) => a.distance - b.distance);
-  return best && best.distance <= Math.max(2, Math.floor(key.length / 2)) && best.distance < best.candidate.length
+  return best &&
+    best.distance <= Math.max(2, Math.floor(key.length / 2)) &&
+    best.distance < best.candidate.length
     ? best.candidate
     : undefined;
 }
@@ -25,20 +37,31 @@ export function nearest(key: string, valid: readonly string[]): string | undefin
 function explain(root: z.ZodType, value: unknown, issue: Issue): ConfigIssue[] {
   const path = issue.path;
   const got = valueAt(value, path);
-  const single = (expected: string): ConfigIssue[] => [{ path, message: `expected ${expected}, got ${describe(got)}` }];
+  const single = (expected: string): ConfigIssue[] => [
+    { path, message: `expected ${expected}, got ${describe(got)}` },
+  ];
   switch (issue.code) {
     case 'unrecognized_keys':
-      return issue.keys.map((key) => ({ path: [...path, key], message: unknownKey(key, validKeys(root, path)) }));
+      return issue.keys.map((key) => ({
+        path: [...path, key],
+        message: unknownKey(key, validKeys(root, path)),
+      }));
     case 'invalid_type':
       return single(typeNames[issue.expected] ?? issue.expected);
     case 'too_small':
-      return single(bound(issue.origin, issue.inclusive === false ? 'more than' : 'at least', issue.minimum));
+      return single(
+        bound(issue.origin, issue.inclusive === false ? 'more than' : 'at least', issue.minimum),
+      );
     case 'too_big':
-      return single(bound(issue.origin, issue.inclusive === false ? 'less than' : 'at most', issue.maximum));
+      return single(
+        bound(issue.origin, issue.inclusive === false ? 'less than' : 'at most', issue.maximum),
+      );
     case 'not_multiple_of':
       return single(`a multiple of ${issue.divisor}`);
     case 'invalid_value': {
-      const options = issue.values.map((option) => (typeof option === 'string' ? JSON.stringify(option) : String(option)));
+      const options = issue.values.map((option) =>
+        typeof option === 'string' ? JSON.stringify(option) : String(option),
+      );
       const close =
         typeof got === 'string'
           ? nearest(
@@ -46,13 +69,18 @@ function explain(root: z.ZodType, value: unknown, issue: Issue): ConfigIssue[] {
               issue.values.filter((option) => typeof option === 'string'),
             )
           : undefined;
-      return single(options.length === 1 ? (options[0] ?? '') : `one of ${options.join(', ')}`).map((found) => ({
-        ...found,
-        message: close === undefined ? found.message : `${found.message}; did you mean "${close}"?`,
-      }));
+      return single(options.length === 1 ? (options[0] ?? '') : `one of ${options.join(', ')}`).map(
+        (found) => ({
+          ...found,
+          message:
+            close === undefined ? found.message : `${found.message}; did you mean "${close}"?`,
+        }),
+      );
     }
     case 'invalid_format':
-      return single(issue.pattern === undefined ? `a valid ${issue.format}` : `text matching ${issue.pattern}`);
+      return single(
+        issue.pattern === undefined ? `a valid ${issue.format}` : `text matching ${issue.pattern}`,
+      );
     case 'invalid_union':
       return explainUnion(root, value, issue.errors, path, got);
     default:
@@ -68,12 +96,20 @@ function explainUnion(
   path: PropertyKey[],
   got: unknown,
 ): ConfigIssue[] {
-  const absolute = alternatives.map((issues) => issues.map((issue) => ({ ...issue, path: [...path, ...issue.path] })));
-  const deep = absolute.filter((issues) => issues.every((issue) => issue.path.length > path.length || issue.code === 'unrecognized_keys'));
+  const absolute = alternatives.map((issues) =>
+    issues.map((issue) => ({ ...issue, path: [...path, ...issue.path] })),
+  );
+  const deep = absolute.filter((issues) =>
+    issues.every((issue) => issue.path.length > path.length || issue.code === 'unrecognized_keys'),
+  );
   const [closest] = deep.sort((a, b) => a.length - b.length);
   if (closest && closest.length > 0) return closest.flatMap((issue) => explain(root, value, issue));
-  const messages = absolute.flatMap((issues) => issues.slice(0, 1).flatMap((issue) => explain(root, value, issue)));
-  const expected = messages.map(({ message }) => /^expected (.*), got /s.exec(message)?.[1]).filter((text) => text !== undefined);
+  const messages = absolute.flatMap((issues) =>
+    issues.slice(0, 1).flatMap((issue) => explain(root, value, issue)),
+  );
+  const expected = messages
+    .map(({ message }) => /^expected (.*), got /s.exec(message)?.[1])
+    .filter((text) => text !== undefined);
   return expected.length > 0
     ? [{ path, message: `expected ${[...new Set(expected)].join(' or ')}, got ${describe(got)}` }]
     : messages.slice(0, 1);
@@ -110,14 +146,17 @@ function unknownKey(key: string, valid: readonly string[]): string {
 function describe(value: unknown): string {
   if (value === undefined) return 'nothing';
   if (value === null) return 'null';
-  if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : `a list of ${value.length}`;
+  if (Array.isArray(value))
+    return value.length === 0 ? 'an empty list' : `a list of ${value.length}`;
   if (typeof value === 'object') return 'an object';
   const text = typeof value === 'string' ? JSON.stringify(value) : primitiveText(value);
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }
 
 function primitiveText(value: unknown): string {
-  return typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint' ? String(value) : typeof value;
+  return typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint'
+    ? String(value)
+    : typeof value;
 }
 
 function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
@@ -128,11 +167,20 @@ function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   }, value);
 }
 
-/** Keys that the objects of the schema allow at the path; unions give the keys of all their alternatives. */
+/**
+ * Keys that the objects of the schema allow at the path; unions give the keys of all their
+ * alternatives.
+ */
 function validKeys(root: z.ZodType, path: readonly PropertyKey[]): string[] {
   let schemas = unwrap(root);
   for (const key of path) schemas = schemas.flatMap((schema) => step(schema, key)).flatMap(unwrap);
-  return [...new Set(schemas.flatMap((schema) => (schema.def.type === 'object' ? Object.keys((schema as z.ZodObject).shape) : [])))];
+  return [
+    ...new Set(
+      schemas.flatMap((schema) =>
+        schema.def.type === 'object' ? Object.keys((schema as z.ZodObject).shape) : [],
+      ),
+    ),
+  ];
 }
 
 function step(schema: z.ZodType, key: PropertyKey): z.ZodType[] {

@@ -10,10 +10,15 @@ const schema = z.strictObject({
   name: z.string().min(1),
   iterations: z.int().min(1).max(100).default(3),
   train: z
-    .strictObject({ learningRate: z.number().gt(0), schedule: z.enum(['constant', 'linear', 'cosine']).default('linear') })
+    .strictObject({
+      learningRate: z.number().gt(0),
+      schedule: z.enum(['constant', 'linear', 'cosine']).default('linear'),
+    })
     .prefault({ learningRate: 1e-5 }),
   metrics: z.array(z.strictObject({ kind: z.enum(['clip', 'aesthetic']) })).optional(),
-  stop: z.union([z.literal(false), z.strictObject({ metric: z.string(), patience: z.int() })]).optional(),
+  stop: z
+    .union([z.literal(false), z.strictObject({ metric: z.string(), patience: z.int() })])
+    .optional(),
 });
 
 function message(value: unknown): string {
@@ -57,14 +62,23 @@ test.each<[unknown, string]>([
     { name: 'x', train: { learning_rate: 1 } },
     'run.yaml: train.learningRate: expected a number, got nothing\nrun.yaml: train.learning_rate: unknown key; did you mean "learningRate"?',
   ],
-  [{ name: 'x', zzz: 1 }, 'run.yaml: zzz: unknown key; expected one of name, iterations, train, metrics, stop'],
+  [
+    { name: 'x', zzz: 1 },
+    'run.yaml: zzz: unknown key; expected one of name, iterations, train, metrics, stop',
+  ],
   [{ name: 'x', iterations: '3' }, 'run.yaml: iterations: expected a number, got "3"'],
   [{ name: 'x', iterations: 2.5 }, 'run.yaml: iterations: expected an integer, got 2.5'],
   [{ name: 'x', iterations: 0 }, 'run.yaml: iterations: expected at least 1, got 0'],
   [{ name: 'x', iterations: 1000 }, 'run.yaml: iterations: expected at most 100, got 1000'],
   [{ name: 'x', iterations: NaN }, 'run.yaml: iterations: expected a number, got NaN'],
-  [{ name: 'x', train: { learningRate: 0 } }, 'run.yaml: train.learningRate: expected more than 0, got 0'],
-  [{ name: 'x', train: { learningRate: Infinity } }, 'run.yaml: train.learningRate: expected a number, got Infinity'],
+  [
+    { name: 'x', train: { learningRate: 0 } },
+    'run.yaml: train.learningRate: expected more than 0, got 0',
+  ],
+  [
+    { name: 'x', train: { learningRate: Infinity } },
+    'run.yaml: train.learningRate: expected a number, got Infinity',
+  ],
   [
     { name: 'x', train: { learningRate: 1, schedule: 'cosin' } },
     'run.yaml: train.schedule: expected one of "constant", "linear", "cosine", got "cosin"; did you mean "cosine"?',
@@ -77,7 +91,10 @@ test.each<[unknown, string]>([
     'run.yaml: metrics[1].kind: expected one of "clip", "aesthetic", got "pick"',
   ],
   [{ name: 'x', metrics: {} }, 'run.yaml: metrics: expected a list, got an object'],
-  [{ name: 'x', stop: { metric: 'm', patience: 1, metrik: 2 } }, 'run.yaml: stop.metrik: unknown key; did you mean "metric"?'],
+  [
+    { name: 'x', stop: { metric: 'm', patience: 1, metrik: 2 } },
+    'run.yaml: stop.metrik: unknown key; did you mean "metric"?',
+  ],
   [{ name: 'x', stop: true }, 'run.yaml: stop: expected false or an object, got true'],
   ['text', 'run.yaml: expected an object, got "text"'],
   [null, 'run.yaml: expected an object, got null'],
@@ -92,11 +109,15 @@ test('messages about a file name the line', async () => {
   expect(await fileMessage('name: x\nmetrics:\n  - kind: clip\n  - kind: 7\n')).toBe(
     'run.yaml:4: metrics[1].kind: expected one of "clip", "aesthetic", got 7',
   );
-  expect(await fileMessage('# nothing\niterations: 2\n')).toBe('run.yaml:2: name: expected text, got nothing');
+  expect(await fileMessage('# nothing\niterations: 2\n')).toBe(
+    'run.yaml:2: name: expected text, got nothing',
+  );
 });
 
 test('JSON is read too', async () => {
-  expect(await fileMessage('{\n\t"name": "x",\n\t"iterations": 0\n}')).toBe('run.yaml:3: iterations: expected at least 1, got 0');
+  expect(await fileMessage('{\n\t"name": "x",\n\t"iterations": 0\n}')).toBe(
+    'run.yaml:3: iterations: expected at least 1, got 0',
+  );
   expect(await fileMessage('{"name": "x"}')).toBe('accepted');
 });
 
@@ -104,12 +125,17 @@ test('broken, repeated, endless and missing input is refused', async () => {
   expect(await fileMessage('name: [x\n')).toMatch(/^run.yaml:\d: /);
   expect(await fileMessage('name: x\nname: y\n')).toMatch(/^run.yaml:2: Map keys must be unique/);
   const bomb = ['a: &a [x,x,x,x,x,x,x,x,x,x]'];
-  for (let i = 0; i < 8; i++) bomb.push(`${'bcdefghij'[i]}: &${'bcdefghij'[i]} [${Array(10).fill(`*${'abcdefghij'[i]}`).join(',')}]`);
+  for (let i = 0; i < 8; i++)
+    bomb.push(
+      `${'bcdefghij'[i]}: &${'bcdefghij'[i]} [${Array(10).fill(`*${'abcdefghij'[i]}`).join(',')}]`,
+    );
   expect(await fileMessage(bomb.join('\n'))).toMatch(/^run.yaml: .*alias/);
   expect(await fileMessage('__proto__: {name: x}')).toMatch(/__proto__/);
   expect(await fileMessage('')).toBe('run.yaml:1: expected an object, got null');
   expect(await fileMessage(`name: ${'x'.repeat(5 << 20)}`)).toMatch(/expected a file of at most/);
-  expect(() => parseYamlFile(schema, join(dir, 'none.yaml'))).toThrow(/none.yaml: cannot be read: ENOENT/);
+  expect(() => parseYamlFile(schema, join(dir, 'none.yaml'))).toThrow(
+    /none.yaml: cannot be read: ENOENT/,
+  );
 });
 
 test('the nearest key is found within a few typing errors', () => {

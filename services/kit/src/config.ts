@@ -6,8 +6,15 @@ import { findIssues, type ConfigIssue } from './config-issues.js';
 
 const maxFileBytes = 4 << 20;
 
-/** Validates and fills in defaults; every issue becomes one line "<where>: <path>: expected …, got …". */
-export function parseConfig<S extends z.ZodType>(schema: S, value: unknown, where: string): z.output<S> {
+/**
+ * Validates and fills in defaults; every issue becomes one line "<where>: <path>: expected …, got
+ * …".
+ */
+export function parseConfig<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+  where: string,
+): z.output<S> {
   return parse(schema, value, () => where);
 }
 
@@ -17,7 +24,10 @@ export function parseYamlFile<S extends z.ZodType>(schema: S, file: string): z.o
   const document = parseDocument(readText(file), { lineCounter: lines, prettyErrors: false });
   const at = (offset: number): string => `${file}:${lines.linePos(offset).line}`;
   const [error] = document.errors;
-  if (error) throw new SpindleError('INVALID_ARGUMENT', `${at(error.pos[0])}: ${error.message}`, { cause: error });
+  if (error)
+    throw new SpindleError('INVALID_ARGUMENT', `${at(error.pos[0])}: ${error.message}`, {
+      cause: error,
+    });
   let value: unknown;
   try {
     value = document.toJS();
@@ -28,7 +38,11 @@ export function parseYamlFile<S extends z.ZodType>(schema: S, file: string): z.o
   return parse(schema, value, (issue) => at(offsetOf(document, issue)));
 }
 
-function parse<S extends z.ZodType>(schema: S, value: unknown, where: (issue: ConfigIssue) => string): z.output<S> {
+function parse<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+  where: (issue: ConfigIssue) => string,
+): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const lines = findIssues(schema, value, result.error.issues).map((issue) => {
@@ -36,19 +50,28 @@ function parse<S extends z.ZodType>(schema: S, value: unknown, where: (issue: Co
     return `${where(issue)}: ${path === '' ? '' : `${path}: `}${issue.message}`;
   });
   // One mistake can break two rules that say the same (an integer that is too large).
-  throw new SpindleError('INVALID_ARGUMENT', [...new Set(lines)].join('\n'), { cause: result.error });
+  throw new SpindleError('INVALID_ARGUMENT', [...new Set(lines)].join('\n'), {
+    cause: result.error,
+  });
 }
 
 function readText(file: string): string {
   try {
     const { size } = statSync(file);
     if (size > maxFileBytes) {
-      throw new SpindleError('INVALID_ARGUMENT', `${file}: expected a file of at most ${maxFileBytes} bytes, got ${size}`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${file}: expected a file of at most ${maxFileBytes} bytes, got ${size}`,
+      );
     }
     return readFileSync(file, 'utf8');
   } catch (error) {
     if (error instanceof SpindleError) throw error;
-    throw new SpindleError('INVALID_ARGUMENT', `${file}: cannot be read: ${ensureError(error).message}`, { cause: error });
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${file}: cannot be read: ${ensureError(error).message}`,
+      { cause: error },
+    );
   }
 }
 
@@ -65,7 +88,9 @@ function offsetOf(document: Document, issue: ConfigIssue): number {
     const parent = document.getIn(issue.path.slice(0, depth - 1), true);
     const last = issue.path[depth - 1];
     if (isMap(parent)) {
-      const pair = parent.items.find(({ key }) => isScalar(key) && String(key.value) === String(last));
+      const pair = parent.items.find(
+        ({ key }) => isScalar(key) && String(key.value) === String(last),
+      );
       if (pair && isNode(pair.key) && pair.key.range) return pair.key.range[0];
     }
     const node = document.getIn(issue.path.slice(0, depth), true);

@@ -10,13 +10,20 @@ test('an error of ours passes through unchanged', () => {
 
 test('a native error keeps its code', () => {
   const native = Object.assign(new Error('loss is nan at step 7'), { code: 'DIVERGED' });
-  expect(ensureError(native)).toMatchObject({ code: 'DIVERGED', retryable: false, message: 'loss is nan at step 7', cause: native });
+  expect(ensureError(native)).toMatchObject({
+    code: 'DIVERGED',
+    retryable: false,
+    message: 'loss is nan at step 7',
+    cause: native,
+  });
 });
 
 test('system errors say what happened', async () => {
   const missing: unknown = await readFile('/nonexistent/file').catch((error: unknown) => error);
   expect(ensureError(missing)).toMatchObject({ code: 'NOT_FOUND' });
-  const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+  const full = Object.assign(new Error('ENOSPC: no space left on device, write'), {
+    code: 'ENOSPC',
+  });
   expect(ensureError(full)).toMatchObject({
     code: 'RESOURCE_EXHAUSTED',
     message: 'the disk is full: ENOSPC: no space left on device, write',
@@ -26,7 +33,10 @@ test('system errors say what happened', async () => {
 test('aborts, timeouts and things that are no errors are named', () => {
   expect(ensureError(new DOMException('stop', 'AbortError')).code).toBe('CANCELLED');
   expect(ensureError(new DOMException('late', 'TimeoutError')).code).toBe('DEADLINE_EXCEEDED');
-  expect(ensureError('oops')).toMatchObject({ code: 'INTERNAL', message: 'something that is no error was thrown: oops' });
+  expect(ensureError('oops')).toMatchObject({
+    code: 'INTERNAL',
+    message: 'something that is no error was thrown: oops',
+  });
 });
 
 test("whether to try again is the code's default unless the thrower knows better", () => {

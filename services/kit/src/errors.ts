@@ -15,7 +15,10 @@ export type ErrorCode =
   | 'DIVERGED'
   | 'INTERNAL';
 
-/** What an error means on the wire and to a queue: retryable failures are nak'ed, the others dead-lettered at once. */
+/**
+ * What an error means on the wire and to a queue: retryable failures are nak'ed, the others
+ * dead-lettered at once.
+ */
 const table: Readonly<Record<ErrorCode, { grpc: status; retryable: boolean }>> = {
   INVALID_ARGUMENT: { grpc: status.INVALID_ARGUMENT, retryable: false },
   NOT_FOUND: { grpc: status.NOT_FOUND, retryable: false },
@@ -27,7 +30,8 @@ const table: Readonly<Record<ErrorCode, { grpc: status; retryable: boolean }>> =
   RESOURCE_EXHAUSTED: { grpc: status.RESOURCE_EXHAUSTED, retryable: true },
   UNAVAILABLE: { grpc: status.UNAVAILABLE, retryable: true },
   DATA_LOSS: { grpc: status.DATA_LOSS, retryable: false },
-  // The training loss is NaN or infinite: gRPC has no word for it, so the exact code travels in metadata.
+  // The training loss is NaN or infinite: gRPC has no word for it, so the exact code travels in
+  // metadata.
   DIVERGED: { grpc: status.FAILED_PRECONDITION, retryable: false },
   // A bug or an unknown failure; it may be a passing one, and three tries bound it.
   INTERNAL: { grpc: status.INTERNAL, retryable: true },
@@ -62,27 +66,41 @@ export class SpindleError extends Error {
   /** Decided where it is thrown: may the same work succeed when it is tried again? */
   readonly retryable: boolean;
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; retryable?: boolean } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; retryable?: boolean } = {},
+  ) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined);
     this.code = code;
     this.retryable = options.retryable ?? table[code].retryable;
   }
 }
 
-/** Normalises whatever was thrown; called once, where an error enters a boundary (gRPC, queue, main). */
+/**
+ * Normalises whatever was thrown; called once, where an error enters a boundary (gRPC, queue,
+ * main).
+ */
 export function ensureError(e: unknown): SpindleError {
   if (e instanceof SpindleError) return e;
-  if (!(e instanceof Error)) return new SpindleError('INTERNAL', `something that is no error was thrown: ${String(e)}`);
+  if (!(e instanceof Error))
+    return new SpindleError('INTERNAL', `something that is no error was thrown: ${String(e)}`);
   const code: unknown = 'code' in e ? e.code : undefined;
   if (typeof code === 'string') {
     if (isErrorCode(code)) return new SpindleError(code, e.message, { cause: e });
     const known = systemCodes[code];
-    if (known) return new SpindleError(known.code, known.says ? `${known.says}: ${e.message}` : e.message, { cause: e });
+    if (known)
+      return new SpindleError(known.code, known.says ? `${known.says}: ${e.message}` : e.message, {
+        cause: e,
+      });
   }
   if (e.name === 'AbortError') return new SpindleError('CANCELLED', e.message, { cause: e });
-  if (e.name === 'TimeoutError') return new SpindleError('DEADLINE_EXCEEDED', e.message, { cause: e });
+  if (e.name === 'TimeoutError')
+    return new SpindleError('DEADLINE_EXCEEDED', e.message, { cause: e });
   if (isServiceError(e)) {
-    return new SpindleError(fromGrpcStatus(e.code), e.details === '' ? e.message : e.details, { cause: e });
+    return new SpindleError(fromGrpcStatus(e.code), e.details === '' ? e.message : e.details, {
+      cause: e,
+    });
   }
   return new SpindleError('INTERNAL', e.message === '' ? e.name : e.message, { cause: e });
 }
@@ -111,5 +129,7 @@ export function fromGrpcStatus(code: status): ErrorCode {
 }
 
 function isServiceError(e: Error): e is Error & { code: status; details: string } {
-  return 'code' in e && typeof e.code === 'number' && 'details' in e && typeof e.details === 'string';
+  return (
+    'code' in e && typeof e.code === 'number' && 'details' in e && typeof e.details === 'string'
+  );
 }

@@ -17,8 +17,23 @@ export { toGrpcJs } from './grpc/definition.js';
 export type { CallContext, CallOptions, ServiceClient, ServiceHandlers } from './grpc/handlers.js';
 export { GrpcServer } from './grpc/server.js';
 export { startTelemetry, type Telemetry, type TelemetryOptions } from './telemetry/start.js';
-export { extractContext, injectContext, inSpan, meter, nowMs, recordPhases, tracer } from './telemetry/spans.js';
-export type { Bus, ConsumeOptions, DeadLetter, JobContext, ProvisionOptions, QueueDepth } from './nats/bus.js';
+export {
+  extractContext,
+  injectContext,
+  inSpan,
+  meter,
+  nowMs,
+  recordPhases,
+  tracer,
+} from './telemetry/spans.js';
+export type {
+  Bus,
+  ConsumeOptions,
+  DeadLetter,
+  JobContext,
+  ProvisionOptions,
+  QueueDepth,
+} from './nats/bus.js';
 export { connectBus } from './nats/connect.js';
 export { findNatsServer } from './nats/find.js';
 export type { KvRecord, KvStore } from './nats/kv.js';

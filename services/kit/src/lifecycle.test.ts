@@ -15,7 +15,10 @@ test('shutdown aborts the signal first, then undoes in reverse order', async () 
   });
   await lifecycle.shutdown('done');
   expect(order).toEqual(['signal', 'second', 'first']);
-  expect(lifecycle.signal.reason).toMatchObject({ code: 'CANCELLED', message: 'shutting down: done' });
+  expect(lifecycle.signal.reason).toMatchObject({
+    code: 'CANCELLED',
+    message: 'shutting down: done',
+  });
 });
 
 test('shutting down twice runs every step once, and both wait for the end', async () => {
@@ -50,9 +53,13 @@ test('SIGTERM shuts a process down in order and it ends by itself', async () => 
     lifecycle.defer('timer', () => { clearInterval(timer); console.log('stopped'); });
     lifecycle.installSignalHandlers();
     console.log('ready');`;
-  const child = spawn(process.execPath, ['--conditions=@spindle/source', '--import', 'tsx', '--input-type=module', '-e', source], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const child = spawn(
+    process.execPath,
+    ['--conditions=@spindle/source', '--import', 'tsx', '--input-type=module', '-e', source],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   let output = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
   await expect.poll(() => output, { timeout: 20_000 }).toContain('ready');

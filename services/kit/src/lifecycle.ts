@@ -1,8 +1,9 @@
 import { ensureError, SpindleError } from './errors.js';
 
 /**
- * What a process must undo before it ends. States: running -> stopping -> stopped. `shutdown` aborts the signal first, so that
- * work under way stops taking more, then runs what was deferred in reverse order; called again, it waits for the first call.
+ * What a process must undo before it ends. States: running -> stopping -> stopped. `shutdown`
+ * aborts the signal first, so that work under way stops taking more, then runs what was deferred in
+ * reverse order; called again, it waits for the first call.
  */
 export class Lifecycle {
   private readonly controller = new AbortController();
@@ -24,7 +25,10 @@ export class Lifecycle {
     return this.stopping;
   }
 
-  /** The first SIGTERM or SIGINT shuts down and leaves the exit to the emptied event loop; a second one ends the process at once. */
+  /**
+   * The first SIGTERM or SIGINT shuts down and leaves the exit to the emptied event loop; a second
+   * one ends the process at once.
+   */
   installSignalHandlers(): void {
     if (this.onSignal) return;
     this.onSignal = (signal) => {
@@ -49,14 +53,21 @@ export class Lifecycle {
         errors.push(new Error(`${step.name}: ${ensureError(error).message}`, { cause: error }));
       }
     }
-    if (errors.length > 0) throw new AggregateError(errors, `shutdown (${reason}): ${errors.map((error) => error.message).join('; ')}`);
+    if (errors.length > 0)
+      throw new AggregateError(
+        errors,
+        `shutdown (${reason}): ${errors.map((error) => error.message).join('; ')}`,
+      );
   }
 }
 
 export interface LinkedAbort extends Disposable {
   readonly signal: AbortSignal;
   abort(reason?: unknown): void;
-  /** Lets go of the outer signals; call it when the work is over, or listeners pile up on long-lived signals. */
+  /**
+   * Lets go of the outer signals; call it when the work is over, or listeners pile up on long-lived
+   * signals.
+   */
   cleanup(): void;
 }
 
@@ -77,7 +88,12 @@ export function linkedAbort(...signals: (AbortSignal | undefined)[]): LinkedAbor
     outer.addEventListener('abort', forward, { once: true });
     undo.push(() => outer.removeEventListener('abort', forward));
   }
-  return { signal: controller.signal, abort: (reason) => controller.abort(reason), cleanup, [Symbol.dispose]: cleanup };
+  return {
+    signal: controller.signal,
+    abort: (reason) => controller.abort(reason),
+    cleanup,
+    [Symbol.dispose]: cleanup,
+  };
 }
 
 /** Resolves after `ms`; rejects with CANCELLED when the signal aborts first. */
@@ -101,5 +117,7 @@ export function cancelled(signal: AbortSignal): SpindleError {
   const reason: unknown = signal.reason;
   if (reason instanceof SpindleError) return reason;
   const error = ensureError(reason);
-  return error.code === 'INTERNAL' ? new SpindleError('CANCELLED', error.message, { cause: reason }) : error;
+  return error.code === 'INTERNAL'
+    ? new SpindleError('CANCELLED', error.message, { cause: reason })
+    : error;
 }

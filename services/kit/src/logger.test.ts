@@ -20,10 +20,17 @@ test('lines are JSON with name, level, time and the error with its cause', () =>
      process.exit(3);`,
   );
   const line = JSON.parse(output) as Record<string, unknown>;
-  expect(line).toMatchObject({ name: 'trainer', level: 'error', msg: 'failed', err: { message: 'outer', cause: { message: 'inner' } } });
+  expect(line).toMatchObject({
+    name: 'trainer',
+    level: 'error',
+    msg: 'failed',
+    err: { message: 'outer', cause: { message: 'inner' } },
+  });
   expect(line['time']).toMatch(/^\d{4}-\d\d-\d\dT/);
 });
 
 test('pretty lines are for people', () => {
-  expect(run(`createLogger('trainer', { pretty: true }).info('hello');`)).toMatch(/\[\d\d:\d\d:\d\d\] INFO \(trainer\): hello\n$/);
+  expect(run(`createLogger('trainer', { pretty: true }).info('hello');`)).toMatch(
+    /\[\d\d:\d\d:\d\d\] INFO \(trainer\): hello\n$/,
+  );
 });

@@ -4,8 +4,14 @@ import { PinoPretty } from 'pino-pretty';
 
 export type Logger = pino.Logger;
 
-/** JSON lines on stderr (stdout is for results), with the trace id of the work at hand; readable lines on a terminal. */
-export function createLogger(name: string, options: { level?: string; pretty?: boolean } = {}): Logger {
+/**
+ * JSON lines on stderr (stdout is for results), with the trace id of the work at hand; readable
+ * lines on a terminal.
+ */
+export function createLogger(
+  name: string,
+  options: { level?: string; pretty?: boolean } = {},
+): Logger {
   const settings: pino.LoggerOptions = {
     name,
     level: options.level ?? 'info',

@@ -1,5 +1,13 @@
 import { expect, test } from 'vitest';
-import { asFloat32, asNumbers, fromFloat32, fromInt64, readSafetensors, writeSafetensors, type TensorEntry } from './safetensors.js';
+import {
+  asFloat32,
+  asNumbers,
+  fromFloat32,
+  fromInt64,
+  readSafetensors,
+  writeSafetensors,
+  type TensorEntry,
+} from './safetensors.js';
 
 function file(header: unknown, data = Buffer.alloc(0)): Buffer {
   const text = typeof header === 'string' ? header : JSON.stringify(header);
@@ -53,15 +61,16 @@ test('the same tensors give the same bytes whatever their order, and every tenso
 });
 
 test('every dtype is converted', () => {
-  const entry = (dtype: TensorEntry['dtype'], data: Uint8Array): number[] => asNumbers({ dtype, shape: [data.length], data });
-  expect(entry('F16', new Uint8Array(new Uint16Array([0x3c00, 0xc000, 0x7c00, 0x0001, 0x7bff]).buffer))).toEqual([
+  const entry = (dtype: TensorEntry['dtype'], data: Uint8Array): number[] =>
+    asNumbers({ dtype, shape: [data.length], data });
+  expect(
+    entry('F16', new Uint8Array(new Uint16Array([0x3c00, 0xc000, 0x7c00, 0x0001, 0x7bff]).buffer)),
+  ).toEqual([1, -2, Infinity, 2 ** -24, 65504]);
+  expect(entry('BF16', new Uint8Array(new Uint16Array([0x3f80, 0xc040, 0xff80]).buffer))).toEqual([
     1,
-    -2,
-    Infinity,
-    2 ** -24,
-    65504,
+    -3,
+    -Infinity,
   ]);
-  expect(entry('BF16', new Uint8Array(new Uint16Array([0x3f80, 0xc040, 0xff80]).buffer))).toEqual([1, -3, -Infinity]);
   expect(entry('F64', new Uint8Array(new Float64Array([Math.PI]).buffer))).toEqual([Math.PI]);
   expect(entry('I32', new Uint8Array(new Int32Array([-5]).buffer))).toEqual([-5]);
   expect(entry('U8', new Uint8Array([255]))).toEqual([255]);
@@ -100,33 +109,84 @@ test.each<[string, Buffer, RegExp]>([
   ['leading space', file(' {}'), /header: expected a JSON object/],
   [
     'a duplicate tensor',
-    file('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"\\u0061":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', four),
+    file(
+      '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"\\u0061":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+      four,
+    ),
     /the key "a" occurs twice/,
   ],
-  ['a duplicate field', file('{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}', four), /the key "dtype" occurs twice/],
-  ['an unknown dtype', file({ a: tensor('F8_E4M3', [4], 0, 4) }, four), /tensor "a": dtype: expected one of .*, got "F8_E4M3"/],
-  ['a dtype from the prototype', file({ a: tensor('toString', [4], 0, 4) }, four), /dtype: expected one of/],
-  ['a negative size', file({ a: tensor('F32', [-1], 0, 4) }, four), /shape: expected a list of non-negative integers, got \[-1\]/],
+  [
+    'a duplicate field',
+    file('{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}', four),
+    /the key "dtype" occurs twice/,
+  ],
+  [
+    'an unknown dtype',
+    file({ a: tensor('F8_E4M3', [4], 0, 4) }, four),
+    /tensor "a": dtype: expected one of .*, got "F8_E4M3"/,
+  ],
+  [
+    'a dtype from the prototype',
+    file({ a: tensor('toString', [4], 0, 4) }, four),
+    /dtype: expected one of/,
+  ],
+  [
+    'a negative size',
+    file({ a: tensor('F32', [-1], 0, 4) }, four),
+    /shape: expected a list of non-negative integers, got \[-1\]/,
+  ],
   ['a fractional size', file({ a: tensor('F32', [0.5, 2], 0, 4) }, four), /shape: expected a list/],
-  ['a shape that overflows', file({ a: tensor('F32', [2 ** 40, 2 ** 40], 0, 4) }, four), /expected 4835703278458516698824704 bytes/],
-  ['an end past the data', file({ a: tensor('F32', [2], 0, 8) }, four), /data_offsets: expected begin <= end <= 4, got \[0, 8\]/],
-  ['an end before the begin', file({ a: tensor('F32', [0], 4, 0) }, four), /data_offsets: expected begin <= end/],
-  ['a size that does not match', file({ a: tensor('F32', [2], 0, 4) }, four), /expected 8 bytes for F32 \[2\], got 4/],
+  [
+    'a shape that overflows',
+    file({ a: tensor('F32', [2 ** 40, 2 ** 40], 0, 4) }, four),
+    /expected 4835703278458516698824704 bytes/,
+  ],
+  [
+    'an end past the data',
+    file({ a: tensor('F32', [2], 0, 8) }, four),
+    /data_offsets: expected begin <= end <= 4, got \[0, 8\]/,
+  ],
+  [
+    'an end before the begin',
+    file({ a: tensor('F32', [0], 4, 0) }, four),
+    /data_offsets: expected begin <= end/,
+  ],
+  [
+    'a size that does not match',
+    file({ a: tensor('F32', [2], 0, 4) }, four),
+    /expected 8 bytes for F32 \[2\], got 4/,
+  ],
   [
     'a hole',
     file({ a: tensor('U8', [1], 0, 1), b: tensor('U8', [2], 2, 4) }, four),
     /tensor "b": expected its data to begin at 1, got 2 \(a hole\)/,
   ],
-  ['an overlap', file({ a: tensor('U8', [3], 0, 3), b: tensor('U8', [2], 2, 4) }, four), /tensor "b": .* \(an overlap\)/],
-  ['bytes after the end', file({ a: tensor('U8', [3], 0, 3) }, four), /expected 3 bytes of tensor data, got 4/],
-  ['metadata that is no text', file({ __metadata__: { a: 1 } }), /__metadata__.a: expected a string, got number/],
+  [
+    'an overlap',
+    file({ a: tensor('U8', [3], 0, 3), b: tensor('U8', [2], 2, 4) }, four),
+    /tensor "b": .* \(an overlap\)/,
+  ],
+  [
+    'bytes after the end',
+    file({ a: tensor('U8', [3], 0, 3) }, four),
+    /expected 3 bytes of tensor data, got 4/,
+  ],
+  [
+    'metadata that is no text',
+    file({ __metadata__: { a: 1 } }),
+    /__metadata__.a: expected a string, got number/,
+  ],
 ])('a file with %s is refused by name', (_what, bytes, message) => {
   expect(() => readSafetensors(bytes, 'dir/model.safetensors')).toThrow(message);
-  expect(() => readSafetensors(bytes, 'dir/model.safetensors')).toThrow(/^dir\/model.safetensors: /);
+  expect(() => readSafetensors(bytes, 'dir/model.safetensors')).toThrow(
+    /^dir\/model.safetensors: /,
+  );
 });
 
 test('data that does not fit its shape is not written', () => {
-  expect(() => fromFloat32([3], new Float32Array(2))).toThrow(/shape \[3\]: expected 3 values, got 2/);
+  expect(() => fromFloat32([3], new Float32Array(2))).toThrow(
+    /shape \[3\]: expected 3 values, got 2/,
+  );
   const bad: TensorEntry = { dtype: 'F32', shape: [2], data: new Uint8Array(4) };
   expect(() => writeSafetensors(new Map([['x', bad]]))).toThrow(/tensor "x": expected 8 bytes/);
 });

@@ -9,11 +9,24 @@ export interface TensorEntry {
   data: Uint8Array;
 }
 
-const width: Readonly<Record<TensorDtype, number>> = { F64: 8, I64: 8, F32: 4, I32: 4, F16: 2, BF16: 2, U8: 1 };
+const width: Readonly<Record<TensorDtype, number>> = {
+  F64: 8,
+  I64: 8,
+  F32: 4,
+  I32: 4,
+  F16: 2,
+  BF16: 2,
+  U8: 1,
+};
 const maxHeaderBytes = 100_000_000;
 
-/** Strict: a header that lies in any way is refused, and the message names the tensor and the field. */
-export function readSafetensors(buffer: Buffer, where: string): { tensors: Map<string, TensorEntry>; metadata: Record<string, string> } {
+/**
+ * Strict: a header that lies in any way is refused, and the message names the tensor and the field.
+ */
+export function readSafetensors(
+  buffer: Buffer,
+  where: string,
+): { tensors: Map<string, TensorEntry>; metadata: Record<string, string> } {
   const header = parseHeader(buffer, where);
   const dataBytes = buffer.byteLength - header.dataStart;
   const tensors = new Map<string, TensorEntry>();
@@ -26,18 +39,31 @@ export function readSafetensors(buffer: Buffer, where: string): { tensors: Map<s
     }
     const { dtype, shape, begin, end } = checkEntry(name, value, dataBytes, where);
     spans.push({ name, begin, end });
-    tensors.set(name, { dtype, shape, data: buffer.subarray(header.dataStart + begin, header.dataStart + end) });
+    tensors.set(name, {
+      dtype,
+      shape,
+      data: buffer.subarray(header.dataStart + begin, header.dataStart + end),
+    });
   }
   checkCoverage(spans, dataBytes, where);
   return { tensors, metadata };
 }
 
-/** Deterministic: the same tensors give the same bytes. Wider types first, then by name, so that every tensor is aligned. */
-export function writeSafetensors(tensors: Map<string, TensorEntry>, metadata: Record<string, string> = {}): Buffer {
-  const names = [...tensors.keys()].sort((a, b) => entryOf(tensors, b).wide - entryOf(tensors, a).wide || (a < b ? -1 : 1));
+/**
+ * Deterministic: the same tensors give the same bytes. Wider types first, then by name, so that
+ * every tensor is aligned.
+ */
+export function writeSafetensors(
+  tensors: Map<string, TensorEntry>,
+  metadata: Record<string, string> = {},
+): Buffer {
+  const names = [...tensors.keys()].sort(
+    (a, b) => entryOf(tensors, b).wide - entryOf(tensors, a).wide || (a < b ? -1 : 1),
+  );
   const header = new Map<string, unknown>();
   const metadataKeys = Object.keys(metadata).sort();
-  if (metadataKeys.length > 0) header.set('__metadata__', Object.fromEntries(metadataKeys.map((key) => [key, metadata[key]])));
+  if (metadataKeys.length > 0)
+    header.set('__metadata__', Object.fromEntries(metadataKeys.map((key) => [key, metadata[key]])));
   const parts: Uint8Array[] = [];
   let offset = 0;
   for (const name of names) {
@@ -49,7 +75,11 @@ export function writeSafetensors(tensors: Map<string, TensorEntry>, metadata: Re
         `tensor "${name}": expected ${expected} bytes for ${entry.dtype} [${entry.shape.join(', ')}], got ${entry.data.byteLength}`,
       );
     }
-    header.set(name, { dtype: entry.dtype, shape: entry.shape, data_offsets: [offset, offset + expected] });
+    header.set(name, {
+      dtype: entry.dtype,
+      shape: entry.shape,
+      data_offsets: [offset, offset + expected],
+    });
     offset += expected;
     parts.push(entry.data);
   }
@@ -78,9 +108,16 @@ export function asNumbers(t: TensorEntry): number[] {
 export function fromFloat32(shape: number[], data: Float32Array): TensorEntry {
   const count = shape.reduce((a, b) => a * b, 1);
   if (count !== data.length) {
-    throw new SpindleError('INVALID_ARGUMENT', `shape [${shape.join(', ')}]: expected ${count} values, got ${data.length}`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `shape [${shape.join(', ')}]: expected ${count} values, got ${data.length}`,
+    );
   }
-  return { dtype: 'F32', shape: [...shape], data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
+  return {
+    dtype: 'F32',
+    shape: [...shape],
+    data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+  };
 }
 
 export function fromInt64(values: number[]): TensorEntry {
@@ -88,14 +125,24 @@ export function fromInt64(values: number[]): TensorEntry {
   return { dtype: 'I64', shape: [values.length], data: new Uint8Array(data.buffer) };
 }
 
-function parseHeader(buffer: Buffer, where: string): { fields: Record<string, unknown>; dataStart: number } {
-  if (buffer.byteLength < 8) throw bad(where, `expected at least 8 bytes, got ${buffer.byteLength}`);
+function parseHeader(
+  buffer: Buffer,
+  where: string,
+): { fields: Record<string, unknown>; dataStart: number } {
+  if (buffer.byteLength < 8)
+    throw bad(where, `expected at least 8 bytes, got ${buffer.byteLength}`);
   const length = buffer.readBigUInt64LE(0);
   if (length > BigInt(maxHeaderBytes))
-    throw bad(where, `header length: expected at most ${maxHeaderBytes} bytes, got ${length.toString()}`);
+    throw bad(
+      where,
+      `header length: expected at most ${maxHeaderBytes} bytes, got ${length.toString()}`,
+    );
   const dataStart = 8 + Number(length);
   if (dataStart > buffer.byteLength) {
-    throw bad(where, `header length: expected at most ${buffer.byteLength - 8} bytes (the file's rest), got ${length.toString()}`);
+    throw bad(
+      where,
+      `header length: expected at most ${buffer.byteLength - 8} bytes (the file's rest), got ${length.toString()}`,
+    );
   }
   let text: string;
   let fields: unknown;
@@ -105,7 +152,8 @@ function parseHeader(buffer: Buffer, where: string): { fields: Record<string, un
   } catch (cause) {
     throw bad(where, 'header: expected a JSON object in UTF-8, got something else', cause);
   }
-  if (!text.startsWith('{') || !isObject(fields)) throw bad(where, 'header: expected a JSON object');
+  if (!text.startsWith('{') || !isObject(fields))
+    throw bad(where, 'header: expected a JSON object');
   const twice = duplicateKey(text);
   if (twice !== undefined) throw bad(where, `header: the key "${twice}" occurs twice`);
   return { fields, dataStart };
@@ -114,7 +162,8 @@ function parseHeader(buffer: Buffer, where: string): { fields: Record<string, un
 function checkMetadata(value: unknown, where: string): Record<string, string> {
   if (!isObject(value)) throw bad(where, '__metadata__: expected an object of strings');
   for (const [key, entry] of Object.entries(value)) {
-    if (typeof entry !== 'string') throw bad(where, `__metadata__.${key}: expected a string, got ${typeof entry}`);
+    if (typeof entry !== 'string')
+      throw bad(where, `__metadata__.${key}: expected a string, got ${typeof entry}`);
   }
   return value as Record<string, string>;
 }
@@ -126,28 +175,49 @@ function checkEntry(
   where: string,
 ): { dtype: TensorDtype; shape: number[]; begin: number; end: number } {
   const at = `tensor "${name}"`;
-  if (!isObject(value)) throw bad(where, `${at}: expected an object with dtype, shape and data_offsets`);
+  if (!isObject(value))
+    throw bad(where, `${at}: expected an object with dtype, shape and data_offsets`);
   const { dtype, shape, data_offsets: offsets } = value;
   if (typeof dtype !== 'string' || !isDtype(dtype)) {
-    throw bad(where, `${at}: dtype: expected one of ${Object.keys(width).join(', ')}, got ${JSON.stringify(dtype)}`);
+    throw bad(
+      where,
+      `${at}: dtype: expected one of ${Object.keys(width).join(', ')}, got ${JSON.stringify(dtype)}`,
+    );
   }
-  if (!isSizes(shape)) throw bad(where, `${at}: shape: expected a list of non-negative integers, got ${JSON.stringify(shape)}`);
+  if (!isSizes(shape))
+    throw bad(
+      where,
+      `${at}: shape: expected a list of non-negative integers, got ${JSON.stringify(shape)}`,
+    );
   if (!isSizes(offsets) || offsets.length !== 2)
     throw bad(where, `${at}: data_offsets: expected [begin, end], got ${JSON.stringify(offsets)}`);
   const [begin = 0, end = 0] = offsets;
   if (begin > end || end > dataBytes) {
-    throw bad(where, `${at}: data_offsets: expected begin <= end <= ${dataBytes}, got [${begin}, ${end}]`);
+    throw bad(
+      where,
+      `${at}: data_offsets: expected begin <= end <= ${dataBytes}, got [${begin}, ${end}]`,
+    );
   }
   // BigInt: a huge shape must not overflow into a plausible size.
   const bytes = shape.reduce((product, size) => product * BigInt(size), BigInt(width[dtype]));
   if (bytes !== BigInt(end - begin)) {
-    throw bad(where, `${at}: expected ${bytes.toString()} bytes for ${dtype} [${shape.join(', ')}], got ${end - begin}`);
+    throw bad(
+      where,
+      `${at}: expected ${bytes.toString()} bytes for ${dtype} [${shape.join(', ')}], got ${end - begin}`,
+    );
   }
   return { dtype, shape, begin, end };
 }
 
-/** The tensors cover the data section exactly: no holes (where something could hide), no overlaps, nothing after the end. */
-function checkCoverage(spans: { name: string; begin: number; end: number }[], dataBytes: number, where: string): void {
+/**
+ * The tensors cover the data section exactly: no holes (where something could hide), no overlaps,
+ * nothing after the end.
+ */
+function checkCoverage(
+  spans: { name: string; begin: number; end: number }[],
+  dataBytes: number,
+  where: string,
+): void {
   spans.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let covered = 0;
   for (const { name, begin, end } of spans) {
@@ -159,7 +229,8 @@ function checkCoverage(spans: { name: string; begin: number; end: number }[], da
     }
     covered = end;
   }
-  if (covered !== dataBytes) throw bad(where, `expected ${covered} bytes of tensor data, got ${dataBytes}`);
+  if (covered !== dataBytes)
+    throw bad(where, `expected ${covered} bytes of tensor data, got ${dataBytes}`);
 }
 
 /** JSON.parse keeps the last of two equal keys silently; this finds them. `text` is valid JSON. */
@@ -207,7 +278,10 @@ function reader(dtype: TensorDtype, view: DataView): (i: number) => number {
         const value = view.getBigInt64(i * 8, true);
         const number = Number(value);
         if (!Number.isSafeInteger(number))
-          throw new SpindleError('INVALID_ARGUMENT', `I64 value ${value.toString()}: expected at most 2^53`);
+          throw new SpindleError(
+            'INVALID_ARGUMENT',
+            `I64 value ${value.toString()}: expected at most 2^53`,
+          );
         return number;
       };
   }
@@ -228,7 +302,10 @@ function alignedCopy(data: Uint8Array): ArrayBuffer {
   return copy;
 }
 
-function entryOf(tensors: Map<string, TensorEntry>, name: string): { entry: TensorEntry; wide: number } {
+function entryOf(
+  tensors: Map<string, TensorEntry>,
+  name: string,
+): { entry: TensorEntry; wide: number } {
   const entry = tensors.get(name);
   if (!entry) throw new SpindleError('INTERNAL', `tensor "${name}" is missing`);
   return { entry, wide: width[entry.dtype] };
@@ -243,7 +320,10 @@ function isDtype(value: string): value is TensorDtype {
 }
 
 function isSizes(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && (size as number) >= 0);
+  return (
+    Array.isArray(value) &&
+    value.every((size) => Number.isSafeInteger(size) && (size as number) >= 0)
+  );
 }
 
 function bad(where: string, message: string, cause?: unknown): SpindleError {

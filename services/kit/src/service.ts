@@ -6,8 +6,14 @@ import type { Logger } from './logger.js';
 import type { KvStore } from './nats/kv.js';
 import { writeFileAtomic } from './store/atomic.js';
 
-/** Runs a process's main function; a failure is one line on stderr, exit code 2 for bad input and 1 for the rest. */
-export async function runService(name: string, main: (lifecycle: Lifecycle) => Promise<void>): Promise<void> {
+/**
+ * Runs a process's main function; a failure is one line on stderr, exit code 2 for bad input and 1
+ * for the rest.
+ */
+export async function runService(
+  name: string,
+  main: (lifecycle: Lifecycle) => Promise<void>,
+): Promise<void> {
   const lifecycle = new Lifecycle();
   lifecycle.installSignalHandlers();
   try {
@@ -33,7 +39,11 @@ export interface ServeOptions {
 }
 
 /** Listens, says on which port, and stops with the process. */
-export async function serve(lifecycle: Lifecycle, options: ServeOptions, register: (server: GrpcServer) => void): Promise<number> {
+export async function serve(
+  lifecycle: Lifecycle,
+  options: ServeOptions,
+  register: (server: GrpcServer) => void,
+): Promise<number> {
   const { portFile, logger } = options;
   const server = new GrpcServer({ logger });
   register(server);
@@ -47,7 +57,10 @@ export async function serve(lifecycle: Lifecycle, options: ServeOptions, registe
   return port;
 }
 
-/** Tells the others that this process lives; a heartbeat that cannot be sent is not worth failing for. */
+/**
+ * Tells the others that this process lives; a heartbeat that cannot be sent is not worth failing
+ * for.
+ */
 export async function heartbeat(
   kv: KvStore,
   key: string,

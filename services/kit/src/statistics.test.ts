@@ -13,7 +13,8 @@ import {
   type Scored,
 } from './statistics.js';
 
-const scores = (values: number[], seed = 1n): Scored[] => values.map((value, prompt) => ({ prompt, seed, value }));
+const scores = (values: number[], seed = 1n): Scored[] =>
+  values.map((value, prompt) => ({ prompt, seed, value }));
 
 describe('statistics', () => {
   it('of a sample are the textbook ones', () => {
@@ -26,8 +27,21 @@ describe('statistics', () => {
 
   it('of one model count prompts, not images, and say the best of a prompt', () => {
     const two = [...scores([1, 3], 1n), ...scores([3, 5], 2n)];
-    expect(summarise(two)).toMatchObject({ mean: 3, median: 3, bestMean: 4, imagesPerPrompt: 2, n: 2, images: 4 });
-    expect(summarise(scores([2, 2, 2]))).toMatchObject({ meanLow: 2, meanHigh: 2, standardError: 0, bestMean: 2, imagesPerPrompt: 1 });
+    expect(summarise(two)).toMatchObject({
+      mean: 3,
+      median: 3,
+      bestMean: 4,
+      imagesPerPrompt: 2,
+      n: 2,
+      images: 4,
+    });
+    expect(summarise(scores([2, 2, 2]))).toMatchObject({
+      meanLow: 2,
+      meanHigh: 2,
+      standardError: 0,
+      bestMean: 2,
+      imagesPerPrompt: 1,
+    });
   });
 
   it('give the same interval every time, around the mean', () => {
@@ -46,7 +60,12 @@ describe('a comparison', () => {
   it('counts a tie as half a win, or as lost', () => {
     const result = compare(scores([2, 2, 1, 5]), scores([1, 2, 3, 4]));
     expect(result).toMatchObject({ winRate: 0.625, winRateTiesLose: 0.5, n: 4 });
-    expect(levelWithItself(4)).toMatchObject({ winRate: 0.5, winRateTiesLose: 0, pValue: 1, verdict: 'undecided' });
+    expect(levelWithItself(4)).toMatchObject({
+      winRate: 0.5,
+      winRateTiesLose: 0,
+      pValue: 1,
+      verdict: 'undecided',
+    });
     expect(compare(scores([1, 2]), scores([1, 2]))).toEqual(levelWithItself(2));
   });
 
@@ -69,12 +88,15 @@ describe('a comparison', () => {
 
   it('leaves out what only one side was judged on, and refuses when nothing is left', () => {
     expect(compare(scores([2, 4]), scores([1]))).toMatchObject({ n: 1, winRate: 1, difference: 1 });
-    expect(() => compare(scores([1], 1n), scores([1], 2n))).toThrow('expected a prompt and seed that the base was judged on too, got none');
+    expect(() => compare(scores([1], 1n), scores([1], 2n))).toThrow(
+      'expected a prompt and seed that the base was judged on too, got none',
+    );
   });
 
   it('calls a model better or worse only where the interval and the test both say so', () => {
     const base = scores(Array.from({ length: 40 }, (_, i) => Math.sin(i)));
-    const moved = (by: (i: number) => number) => base.map((score, i) => ({ ...score, value: score.value + by(i) }));
+    const moved = (by: (i: number) => number) =>
+      base.map((score, i) => ({ ...score, value: score.value + by(i) }));
     expect(
       compare(
         moved(() => 0.1),
@@ -105,7 +127,9 @@ describe('a comparison', () => {
 describe('several comparisons together', () => {
   it("are corrected by Holm's steps, in the order given", () => {
     // Holm (1979), example in every textbook: 0.01, 0.04, 0.03, 0.005 of four tests.
-    expect(holm([0.01, 0.04, 0.03, 0.005]).map((p) => Number(p.toFixed(12)))).toEqual([0.03, 0.06, 0.06, 0.02]);
+    expect(holm([0.01, 0.04, 0.03, 0.005]).map((p) => Number(p.toFixed(12)))).toEqual([
+      0.03, 0.06, 0.06, 0.02,
+    ]);
     expect(holm([0.5, 0.9])).toEqual([1, 1]);
     expect(holm([0.02])).toEqual([0.02]);
     expect(holm([])).toEqual([]);
@@ -119,7 +143,10 @@ describe('several comparisons together', () => {
     const [first, second] = [one(), one()];
     correctTogether([first, second]);
     expect(first).toMatchObject({ pValue: 1 / 32, pCorrected: 1 / 16, verdict: 'undecided' });
-    expect([verdictText(alone), verdictText(second)]).toEqual(['better (p = 0.031)', 'not told apart (p = 0.031, corrected 0.063)']);
+    expect([verdictText(alone), verdictText(second)]).toEqual([
+      'better (p = 0.031)',
+      'not told apart (p = 0.031, corrected 0.063)',
+    ]);
   });
 });
 

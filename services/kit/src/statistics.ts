@@ -1,6 +1,7 @@
 /**
- * Statistics of scores, paired by prompt and seed. Pure, and seeded where random: the same scores give the same numbers.
- * A prompt is the unit: with several images of one, their mean counts once, so that intervals speak of new prompts.
+ * Statistics of scores, paired by prompt and seed. Pure, and seeded where random: the same scores
+ * give the same numbers. A prompt is the unit: with several images of one, their mean counts once,
+ * so that intervals speak of new prompts.
  */
 import { verdictOf, type Against } from './domain/comparison.js';
 
@@ -56,8 +57,9 @@ export function summarise(scores: readonly Scored[]): Summary {
 }
 
 /**
- * Images that either side lost (a job given up) are left out. `of` takes a prompt's values on one side to the one that is compared: their
- * mean, or e.g. the best. Throws Error when no prompt and seed is left to compare.
+ * Images that either side lost (a job given up) are left out. `of` takes a prompt's values on one
+ * side to the one that is compared: their mean, or e.g. the best. Throws Error when no prompt and
+ * seed is left to compare.
  */
 export function compare(
   scores: readonly Scored[],
@@ -69,7 +71,8 @@ export function compare(
     const against = other.get(pairKey(own));
     return against === undefined ? [] : [{ own, against }];
   });
-  if (pairs.length === 0) throw new Error('expected a prompt and seed that the base was judged on too, got none');
+  if (pairs.length === 0)
+    throw new Error('expected a prompt and seed that the base was judged on too, got none');
   const own = byPrompt(
     pairs.map((pair) => pair.own),
     of,
@@ -78,12 +81,17 @@ export function compare(
     pairs.map((pair) => pair.against),
     of,
   );
-  const differences = [...own].map(([prompt, value]) => value - (against.get(prompt) ?? Number.NaN));
+  const differences = [...own].map(
+    ([prompt, value]) => value - (against.get(prompt) ?? Number.NaN),
+  );
   const shares = (tie: number): number[] =>
     of === mean
       ? [
           ...byPrompt(
-            pairs.map(({ own, against }) => ({ ...own, value: win(own.value, against.value, tie) })),
+            pairs.map(({ own, against }) => ({
+              ...own,
+              value: win(own.value, against.value, tie),
+            })),
             mean,
           ).values(),
         ]
@@ -128,7 +136,10 @@ export function best(values: readonly number[]): number {
 }
 
 /** `of` of the values of each prompt, in the order in which prompts first occur. */
-function byPrompt(scores: readonly Scored[], of: (values: readonly number[]) => number): Map<number, number> {
+function byPrompt(
+  scores: readonly Scored[],
+  of: (values: readonly number[]) => number,
+): Map<number, number> {
   const groups = new Map<number, number[]>();
   for (const { prompt, value } of scores) {
     const group = groups.get(prompt);
@@ -148,7 +159,9 @@ function win(value: number, other: number, tie: number): number {
 }
 
 export function mean(values: readonly number[]): number {
-  return values.length === 0 ? 0 : values.reduce((total, value) => total + value, 0) / values.length;
+  return values.length === 0
+    ? 0
+    : values.reduce((total, value) => total + value, 0) / values.length;
 }
 
 export function median(values: readonly number[]): number {
@@ -163,7 +176,8 @@ export function median(values: readonly number[]): number {
 export function standardError(values: readonly number[]): number {
   if (values.length < 2) return 0;
   const centre = mean(values);
-  const variance = values.reduce((total, value) => total + (value - centre) ** 2, 0) / (values.length - 1);
+  const variance =
+    values.reduce((total, value) => total + (value - centre) ** 2, 0) / (values.length - 1);
   return Math.sqrt(variance / values.length);
 }
 
@@ -174,15 +188,17 @@ export function bootstrapInterval(values: readonly number[]): [number, number] {
   const sample = Float64Array.from(values);
   const means = Array.from({ length: resamples }, () => {
     let total = 0;
-    for (let i = 0; i < sample.length; i++) total += sample[Math.floor(random() * sample.length)] ?? 0;
+    for (let i = 0; i < sample.length; i++)
+      total += sample[Math.floor(random() * sample.length)] ?? 0;
     return total / sample.length;
   }).sort((a, b) => a - b);
   return [quantile(means, 0.025), quantile(means, 0.975)];
 }
 
 /**
- * Paired randomisation test: were both sides alike, each difference could as well have had the other sign. Share of sign patterns whose mean
- * is at least as far from 0 as what was seen: all of them for few values, else drawn, the seen one counted among them.
+ * Paired randomisation test: were both sides alike, each difference could as well have had the
+ * other sign. Share of sign patterns whose mean is at least as far from 0 as what was seen: all of
+ * them for few values, else drawn, the seen one counted among them.
  */
 export function signTest(differences: readonly number[]): number {
   const values = differences.filter((value) => value !== 0);

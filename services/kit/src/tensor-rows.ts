@@ -26,7 +26,10 @@ export function elementsOf(shape: readonly number[]): number {
   return shape.reduce((product, n) => product * n, 1);
 }
 
-/** `label` begins the message of the error, whose code is `code`, about a header that is longer than the file. */
+/**
+ * `label` begins the message of the error, whose code is `code`, about a header that is longer than
+ * the file.
+ */
 export async function readFields(
   file: FileHandle,
   label: string,
@@ -34,17 +37,32 @@ export async function readFields(
 ): Promise<{ fields: ReadonlyMap<string, TensorField>; dataStart: number }> {
   const length = Number((await bytesAt(file, label, 0, 8)).readBigUInt64LE(0));
   const { size } = await file.stat();
-  if (8 + length > size) throw new SpindleError(code, `${label}: expected a header within ${size} bytes, got one of ${length}`);
+  if (8 + length > size)
+    throw new SpindleError(
+      code,
+      `${label}: expected a header within ${size} bytes, got one of ${length}`,
+    );
   const text = await bytesAt(file, label, 8, 8 + length);
-  return { fields: new Map(Object.entries(JSON.parse(text.toString('utf8')) as Record<string, TensorField>)), dataStart: 8 + length };
+  return {
+    fields: new Map(
+      Object.entries(JSON.parse(text.toString('utf8')) as Record<string, TensorField>),
+    ),
+    dataStart: 8 + length,
+  };
 }
 
 /** In memory of their own, aligned for any type; DATA_LOSS where the file ends before. */
-export async function bytesAt(file: FileHandle, label: string, from: number, to: number): Promise<Buffer> {
+export async function bytesAt(
+  file: FileHandle,
+  label: string,
+  from: number,
+  to: number,
+): Promise<Buffer> {
   const bytes = Buffer.from(new ArrayBuffer(to - from));
   for (let done = 0; done < bytes.length; ) {
     const { bytesRead } = await file.read(bytes, done, bytes.length - done, from + done);
-    if (bytesRead === 0) throw new SpindleError('DATA_LOSS', `${label}: expected ${bytes.length} bytes, got ${done}`);
+    if (bytesRead === 0)
+      throw new SpindleError('DATA_LOSS', `${label}: expected ${bytes.length} bytes, got ${done}`);
     done += bytesRead;
   }
   return bytes;

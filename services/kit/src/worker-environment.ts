@@ -8,11 +8,16 @@ export const serviceEnvironment = {
   SPINDLE_STORE: z.string().optional(),
   SPINDLE_GRPC_ADDRESS: z.string().default('127.0.0.1:0'),
   SPINDLE_PORT_FILE: z.string().optional(),
-  SPINDLE_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  SPINDLE_LOG_LEVEL: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+    .default('info'),
   OTEL_EXPORTER_OTLP_ENDPOINT: z.string().optional(),
 };
 
-/** What a process that loads the engine reads from its environment; an empty variable counts as absent. */
+/**
+ * What a process that loads the engine reads from its environment; an empty variable counts as
+ * absent.
+ */
 export const environmentSchema = z.object({
   ...serviceEnvironment,
   SPINDLE_NATS_URL: z.string().default('nats://127.0.0.1:4222'),
@@ -23,7 +28,10 @@ export const environmentSchema = z.object({
   SPINDLE_THREADS: z.coerce.number().int().min(0).default(0),
   SPINDLE_BACKEND: z
     .string()
-    .regex(/^(auto|cpu|cuda|cuda:\d{1,3}|reference)$/, 'expected auto, cpu, cuda, cuda:N or reference')
+    .regex(
+      /^(auto|cpu|cuda|cuda:\d{1,3}|reference)$/,
+      'expected auto, cpu, cuda, cuda:N or reference',
+    )
     .default('cpu'),
   SPINDLE_ISA: z.enum(['auto', 'amx', 'avx512_bf16', 'avx512', 'avx2', 'generic']).default('auto'),
   SPINDLE_ADDON: z.string().optional(),
@@ -32,7 +40,10 @@ export const environmentSchema = z.object({
 export type Environment = z.output<typeof environmentSchema>;
 
 /** The variables that a schema knows, without the empty ones. */
-export function pickEnvironment(schema: z.ZodObject, env: Readonly<Record<string, string | undefined>>): Record<string, string> {
+export function pickEnvironment(
+  schema: z.ZodObject,
+  env: Readonly<Record<string, string | undefined>>,
+): Record<string, string> {
   const picked: Record<string, string> = {};
   for (const key of Object.keys(schema.shape)) {
     const value = env[key];

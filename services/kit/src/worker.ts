@@ -1,4 +1,7 @@
-/** What the services that load the engine do alike: start up, say how they are, take jobs from the queue. */
+/**
+ * What the services that load the engine do alike: start up, say how they are, take jobs from the
+ * queue.
+ */
 import type { Job, JobKind } from '@spindle/proto';
 import { parseConfig } from './config.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -40,22 +43,47 @@ export interface WorkerContext {
   portFile: string | undefined;
 }
 
-/** Reads the environment, then connects to all that is outside of the process; the lifecycle lets go of it again. */
+/**
+ * Reads the environment, then connects to all that is outside of the process; the lifecycle lets go
+ * of it again.
+ */
 export async function openWorker(
   lifecycle: Lifecycle,
   name: string,
   variables: Readonly<Record<string, string | undefined>>,
 ): Promise<{ env: Environment; context: WorkerContext }> {
-  const env = parseConfig(environmentSchema, pickEnvironment(environmentSchema, variables), 'environment');
+  const env = parseConfig(
+    environmentSchema,
+    pickEnvironment(environmentSchema, variables),
+    'environment',
+  );
   const logger = createLogger(name, { level: env.SPINDLE_LOG_LEVEL });
-  const telemetry = startTelemetry({ service: `spindle-${name}`, version: '0.1.0', endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT });
+  const telemetry = startTelemetry({
+    service: `spindle-${name}`,
+    version: '0.1.0',
+    endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
+  });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
-  const bus = await connectBus({ url: env.SPINDLE_NATS_URL, name: `${name}-${env.SPINDLE_WORKER_ID}`, logger });
+  const bus = await connectBus({
+    url: env.SPINDLE_NATS_URL,
+    name: `${name}-${env.SPINDLE_WORKER_ID}`,
+    logger,
+  });
   lifecycle.defer('bus', () => bus.close());
   await bus.provision();
   const workerId = env.SPINDLE_WORKER_ID;
-  return { env, context: { store, bus, logger, workerId, address: env.SPINDLE_GRPC_ADDRESS, portFile: env.SPINDLE_PORT_FILE } };
+  return {
+    env,
+    context: {
+      store,
+      bus,
+      logger,
+      workerId,
+      address: env.SPINDLE_GRPC_ADDRESS,
+      portFile: env.SPINDLE_PORT_FILE,
+    },
+  };
 }
 
 /** Heartbeats until the process stops: who this is, what it runs on, what it is at. */
@@ -78,7 +106,11 @@ export function announceWorker(
     threads,
   });
   const { signal } = lifecycle;
-  const beating = heartbeat(bus.kv('workers'), `${kind}.${workerId}`, describe, { intervalMs: heartbeatMs, signal, logger });
+  const beating = heartbeat(bus.kv('workers'), `${kind}.${workerId}`, describe, {
+    intervalMs: heartbeatMs,
+    signal,
+    logger,
+  });
   lifecycle.defer('heartbeat', () => beating);
 }
 
@@ -91,7 +123,8 @@ export function takeJobs(
 ): void {
   const consuming = bus.consumeJobs(kinds, handler, { workerId, signal: lifecycle.signal });
   lifecycle.defer('consumer', () => consuming.catch(() => undefined));
-  // A queue that ends by itself leaves nothing to do here: let whoever watches the process start it anew.
+  // A queue that ends by itself leaves nothing to do here: let whoever watches the process start it
+  // anew.
   consuming.catch((error: unknown) => {
     logger.fatal({ err: error }, 'the job queue is gone');
     process.exitCode = 1;

@@ -20,7 +20,10 @@ it('keeps the order, and no more than so many under way', async () => {
 it('throws what the work throws, in its place', async () => {
   const seen: number[] = [];
   const run = async (): Promise<void> => {
-    for await (const n of ahead([1, 2, 3], 3, async (each) => (each === 2 ? Promise.reject(new Error('two')) : each))) seen.push(n);
+    for await (const n of ahead([1, 2, 3], 3, async (each) =>
+      each === 2 ? Promise.reject(new Error('two')) : each,
+    ))
+      seen.push(n);
   };
   await expect(run()).rejects.toThrow('two');
   expect(seen).toEqual([1]);

@@ -1,5 +1,12 @@
-/** Results of `work` in the order of the items, with up to `depth` of them under way: reading overlaps computing. */
-export async function* ahead<T, R>(items: Iterable<T>, depth: number, work: (item: T) => Promise<R>): AsyncGenerator<R, undefined> {
+/**
+ * Results of `work` in the order of the items, with up to `depth` of them under way: reading
+ * overlaps computing.
+ */
+export async function* ahead<T, R>(
+  items: Iterable<T>,
+  depth: number,
+  work: (item: T) => Promise<R>,
+): AsyncGenerator<R, undefined> {
   const underWay: Promise<R>[] = [];
   const source = items[Symbol.iterator]();
   const begin = (): void => {

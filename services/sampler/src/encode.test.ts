@@ -4,8 +4,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ImageReader, openFiles } from '@spindle/data';
-import { asFloat32, asNumbers, openLocalStore, readSafetensors, type ArtifactStore } from '@spindle/kit';
-import { EncodeJobSchema, ImageTransformSchema, Precision, SampleJobSchema, type ArtifactRef } from '@spindle/proto';
+import {
+  asFloat32,
+  asNumbers,
+  openLocalStore,
+  readSafetensors,
+  type ArtifactStore,
+} from '@spindle/kit';
+import {
+  EncodeJobSchema,
+  ImageTransformSchema,
+  Precision,
+  SampleJobSchema,
+  type ArtifactRef,
+} from '@spindle/proto';
 import { viewOf } from './domain/transform.js';
 import { encode, Manifests, type EncodeDeps } from './encode.js';
 import { EncodeCache } from './encode_cache.js';
@@ -51,13 +63,22 @@ interface Row {
   rejected?: string;
 }
 
-async function run(rows: Row[], transform?: object, runId = 'r1', sizes: { height: number; width: number }[] = []) {
+async function run(
+  rows: Row[],
+  transform?: object,
+  runId = 'r1',
+  sizes: { height: number; width: number }[] = [],
+) {
   const lines = await Promise.all(
     rows.map(async ({ content, text = 'x', rejected }, i) => {
       const file = join(root, `${i}.img`);
       await writeFile(file, content);
       if (rejected !== undefined) await writeFile(`${file}.other`, rejected);
-      return JSON.stringify({ file, text, ...(rejected !== undefined && { rejected: { kind: 'file', file: `${file}.other` } }) });
+      return JSON.stringify({
+        file,
+        text,
+        ...(rejected !== undefined && { rejected: { kind: 'file', file: `${file}.other` } }),
+      });
     }),
   );
   const manifest = await store.put(Buffer.from(lines.join('\n')), 'application/jsonl');
@@ -83,7 +104,10 @@ async function tensorsOf(ref: ArtifactRef | undefined) {
     firsts: (name: string) => {
       const { shape } = tensors.get(name)!;
       const size = shape.slice(1).reduce((product, n) => product * n, 1);
-      return Array.from({ length: shape[0] ?? 0 }, (_, n) => asFloat32(tensors.get(name)!)[n * size]);
+      return Array.from(
+        { length: shape[0] ?? 0 },
+        (_, n) => asFloat32(tensors.get(name)!)[n * size],
+      );
     },
     names: [...tensors.keys()],
   };
@@ -93,7 +117,10 @@ const looks = (): number => engine.log.filter((line) => line.startsWith('read ')
 
 describe('views', () => {
   it('are encoded one after the other, both images of a pair mirrored alike', async () => {
-    const rows: Row[] = ['A', 'B', 'C', 'D'].map((content) => ({ content, rejected: content.toLowerCase() }));
+    const rows: Row[] = ['A', 'B', 'C', 'D'].map((content) => ({
+      content,
+      rejected: content.toLowerCase(),
+    }));
     const { shard, count } = await run(rows, { flip: true, views: 3 });
     const { numbers, firsts } = await tensorsOf(shard);
     expect(count).toBe(4);
@@ -102,7 +129,13 @@ describe('views', () => {
     expect(numbers('rejected_index')).toEqual(index);
     // The fake's logvar is minus its image's value, one more where it is mirrored.
     const flips = index.map((row, i) =>
-      Number(viewOf({ filter: 'bilinear', flip: true, randomCrop: false, views: 3, seed }, row, Math.floor(i / 4)).flip),
+      Number(
+        viewOf(
+          { filter: 'bilinear', flip: true, randomCrop: false, views: 3, seed },
+          row,
+          Math.floor(i / 4),
+        ).flip,
+      ),
     );
     expect(new Set(flips).size).toBe(2);
     expect(firsts('logvar')).toEqual(index.map((row, i) => -(65 + row + (flips[i] ?? 0))));
@@ -113,9 +146,19 @@ describe('views', () => {
     engine.pooledWidth = 1;
     const { shard } = await run([{ content: 'A' }], { randomCrop: true, views: 2 });
     const { numbers } = await tensorsOf(shard);
-    const places = [0, 1].map((view) => viewOf({ filter: 'bilinear', flip: false, randomCrop: true, views: 2, seed }, 0, view).at);
+    const places = [0, 1].map(
+      (view) =>
+        viewOf({ filter: 'bilinear', flip: false, randomCrop: true, views: 2, seed }, 0, view).at,
+    );
     expect(numbers('time_ids')).toEqual(
-      places.flatMap((at) => [30, 20, Math.floor((at?.y ?? 0) * 100), Math.floor((at?.x ?? 0) * 100), 8, 8]),
+      places.flatMap((at) => [
+        30,
+        20,
+        Math.floor((at?.y ?? 0) * 100),
+        Math.floor((at?.x ?? 0) * 100),
+        8,
+        8,
+      ]),
     );
   });
 
@@ -166,12 +209,21 @@ describe('aspect-ratio buckets', () => {
       [1, 1, 3, 1, 1, 3],
     ]);
     const flips = (view: number) =>
-      [0, 1, 3, 4].map((row) => Number(viewOf({ filter: 'bilinear', flip: true, randomCrop: false, views: 2, seed }, row, view).flip));
+      [0, 1, 3, 4].map((row) =>
+        Number(
+          viewOf({ filter: 'bilinear', flip: true, randomCrop: false, views: 2, seed }, row, view)
+            .flip,
+        ),
+      );
     const values = [0, 1].flatMap((view) =>
-      [65, 66, 67, 68].flatMap((value, n) => new Array<number>([3, 4, 3, 3][n] ?? 0).fill(-(value + (flips(view)[n] ?? 0)))),
+      [65, 66, 67, 68].flatMap((value, n) =>
+        new Array<number>([3, 4, 3, 3][n] ?? 0).fill(-(value + (flips(view)[n] ?? 0))),
+      ),
     );
     expect(numbers('logvar')).toEqual(values);
-    expect(numbers('rejected_logvar')).toEqual([0, 1].flatMap((view) => new Array<number>(3).fill(-(97 + (flips(view)[0] ?? 0)))));
+    expect(numbers('rejected_logvar')).toEqual(
+      [0, 1].flatMap((view) => new Array<number>(3).fill(-(97 + (flips(view)[0] ?? 0)))),
+    );
     expect(numbers('time_ids').slice(0, 12)).toEqual([30, 20, 1, 2, 4, 12, 30, 20, 1, 2, 8, 8]);
     expect(names).toContain('pooled');
   });
@@ -211,7 +263,12 @@ describe('generated images of several sizes', () => {
     });
 
   it('are drawn and kept at their own', async () => {
-    const { latents, images, count } = await sample(job({ wantLatents: true, wantImages: true }), 'r1', deps, signal);
+    const { latents, images, count } = await sample(
+      job({ wantLatents: true, wantImages: true }),
+      'r1',
+      deps,
+      signal,
+    );
     expect(count).toBe(3);
     const { numbers } = await tensorsOf(latents);
     expect(numbers('index')).toEqual([4, 7, 2]);
@@ -222,15 +279,24 @@ describe('generated images of several sizes', () => {
         [1, 2, 2],
       ].flat(),
     );
-    const firsts = [6, 9, 7].map((first, n) => Array.from({ length: [3, 3, 4][n] ?? 0 }, (_, i) => first + i));
+    const firsts = [6, 9, 7].map((first, n) =>
+      Array.from({ length: [3, 3, 4][n] ?? 0 }, (_, i) => first + i),
+    );
     expect(numbers('latents')).toEqual(firsts.flat());
     // In the items' order.
     const files = await Promise.all(images.map(async (ref) => (await store.get(ref)).toString()));
-    expect(files).toEqual([firsts[0], firsts[2], firsts[1]].map((values) => `png ${values?.join(' ')}`));
+    expect(files).toEqual(
+      [firsts[0], firsts[2], firsts[1]].map((values) => `png ${values?.join(' ')}`),
+    );
   });
 
   it('are encoded again as pixels of their own size', async () => {
-    const { latents } = await sample(job({ wantLatents: true, pixels: { seed, flip: true, views: 2 } }), 'r1', deps, signal);
+    const { latents } = await sample(
+      job({ wantLatents: true, pixels: { seed, flip: true, views: 2 } }),
+      'r1',
+      deps,
+      signal,
+    );
     const { numbers, names } = await tensorsOf(latents);
     expect(names.sort()).toEqual(['index', 'logvar', 'mean', 'shape']);
     expect(numbers('index')).toEqual([4, 4, 7, 7, 2, 2]);
@@ -253,9 +319,19 @@ describe('encoded shards', () => {
   // What is read and encoded again: images by name, captions.
   it.each<[string, () => Promise<unknown>, string[], string[]]>([
     ['an image', () => run([{ content: 'Z' }, rows[1]!]), ['0.img'], []],
-    ['a rejected image', () => run([rows[0]!, { content: 'B', rejected: 'Z' }]), ['1.img', '1.img.other'], []],
+    [
+      'a rejected image',
+      () => run([rows[0]!, { content: 'B', rejected: 'Z' }]),
+      ['1.img', '1.img.other'],
+      [],
+    ],
     ['a caption', () => run([{ content: 'A', text: 'y' }, rows[1]!]), [], ['y']],
-    ['the transform', () => run(rows, { filter: 'lanczos' }), ['0.img', '1.img', '1.img.other'], []],
+    [
+      'the transform',
+      () => run(rows, { filter: 'lanczos' }),
+      ['0.img', '1.img', '1.img.other'],
+      [],
+    ],
     [
       'the VAE',
       async () => {
@@ -275,13 +351,20 @@ describe('encoded shards', () => {
       [],
       ['x x'],
     ],
-  ])('are made again when %s has changed, of what it touches', async (_what, change, images, texts) => {
-    await run(rows);
-    fresh();
-    await change();
-    expect(engine.log.filter((line) => line.startsWith('read ')).sort()).toEqual(images.map((name) => `read ${name}`));
-    expect(engine.log.filter((line) => line.startsWith('texts '))).toEqual(texts.map((text) => `texts ${text}`));
-  });
+  ])(
+    'are made again when %s has changed, of what it touches',
+    async (_what, change, images, texts) => {
+      await run(rows);
+      fresh();
+      await change();
+      expect(engine.log.filter((line) => line.startsWith('read ')).sort()).toEqual(
+        images.map((name) => `read ${name}`),
+      );
+      expect(engine.log.filter((line) => line.startsWith('texts '))).toEqual(
+        texts.map((text) => `texts ${text}`),
+      );
+    },
+  );
 
   it('are made again when they are damaged or gone', async () => {
     const { shard } = await run(rows);
@@ -302,7 +385,14 @@ describe('encoded shards', () => {
     expect(broken.rejected).toHaveLength(1);
     expect(await store.listResults('cache/encode')).toEqual([]);
     await rm(join(root, '0.img'));
-    const gone = [{ index: 0, text: '', image: { kind: 'file' as const, file: join(root, '0.img') }, position: '' }];
+    const gone = [
+      {
+        index: 0,
+        text: '',
+        image: { kind: 'file' as const, file: join(root, '0.img') },
+        position: '',
+      },
+    ];
     expect(await deps.cache.facts(gone, signal)).toEqual([null]);
   });
 });
@@ -342,17 +432,32 @@ describe('rows of encoded shards', () => {
   it.each([
     ['squares', []],
     ['several sizes', sizes],
-  ])('that have moved are not encoded again, and the bytes are as if they had been: %s', async (_what, own) => {
-    const moved = [{ content: 'N', text: 'new' }, ...rows.slice(1), { content: 'broken' }, rows[0]!];
-    const expected = await anew(moved, undefined, 'r1', own);
-    await run(rows, undefined, 'r1', own);
-    fresh();
-    engine.pooledWidth = 2;
-    const result = await run(moved, undefined, 'r2', own);
-    expect(engine.log.filter((line) => /^(read|texts) /.test(line))).toEqual(['read 0.img', 'texts new']);
-    expect([result.shard, result.sizes, result.truncatedCaptions]).toEqual([expected.shard, expected.sizes, 1]);
-    expect([result.count, result.rejected.map(({ index }) => index)]).toEqual([5, [4]]);
-  });
+  ])(
+    'that have moved are not encoded again, and the bytes are as if they had been: %s',
+    async (_what, own) => {
+      const moved = [
+        { content: 'N', text: 'new' },
+        ...rows.slice(1),
+        { content: 'broken' },
+        rows[0]!,
+      ];
+      const expected = await anew(moved, undefined, 'r1', own);
+      await run(rows, undefined, 'r1', own);
+      fresh();
+      engine.pooledWidth = 2;
+      const result = await run(moved, undefined, 'r2', own);
+      expect(engine.log.filter((line) => /^(read|texts) /.test(line))).toEqual([
+        'read 0.img',
+        'texts new',
+      ]);
+      expect([result.shard, result.sizes, result.truncatedCaptions]).toEqual([
+        expected.shard,
+        expected.sizes,
+        1,
+      ]);
+      expect([result.count, result.rejected.map(({ index }) => index)]).toEqual([5, [4]]);
+    },
+  );
 
   it('come from another shard of another process in the same run, view by view', async () => {
     const settings = { flip: true, views: 2 };
@@ -368,13 +473,18 @@ describe('rows of encoded shards', () => {
     engine.pooledWidth = 2;
     await run([{ content: 'F' }, ...rows], settings);
     const flips = (row: number) =>
-      [0, 1].map((view) => viewOf({ filter: 'bilinear', randomCrop: false, ...settings, seed }, row, view).flip);
+      [0, 1].map(
+        (view) =>
+          viewOf({ filter: 'bilinear', randomCrop: false, ...settings, seed }, row, view).flip,
+      );
     const redrawn = rows.flatMap((row, n) =>
       flips(n).join() === flips(n + 1).join()
         ? []
         : [`read ${n + 1}.img`, ...(row.rejected === undefined ? [] : [`read ${n + 1}.img.other`])],
     );
-    expect(engine.log.filter((line) => line.startsWith('read ')).sort()).toEqual(['read 0.img', ...redrawn].sort());
+    expect(engine.log.filter((line) => line.startsWith('read ')).sort()).toEqual(
+      ['read 0.img', ...redrawn].sort(),
+    );
   });
 
   it('are computed again where their shard is damaged, gone or no longer what its index says', async () => {
@@ -433,7 +543,8 @@ describe('generated images as pixels', () => {
     expect(count).toBe(3);
     expect(names.sort()).toEqual(['index', 'logvar', 'mean']);
     expect(numbers('index')).toEqual([0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3]);
-    // The fake draws 2 (U-Net's weight) + prompt's length + seed + steps into the first pixel, which mirroring moves away from the corner.
+    // The fake draws 2 (U-Net's weight) + prompt's length + seed + steps into the first pixel,
+    // which mirroring moves away from the corner.
     const drawn = items.flatMap((item) =>
       [0, 1, 2, 3].map((view) =>
         viewOf({ filter: 'bilinear', randomCrop: false, ...transform }, item.index, view).flip

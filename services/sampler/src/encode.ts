@@ -1,6 +1,19 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
-import { ensureError, fromFloat32, fromInt64, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
-import { describeRef, Manifest, type ImageReader, type ImageSize, type ManifestRow } from '@spindle/data';
+import {
+  ensureError,
+  fromFloat32,
+  fromInt64,
+  SpindleError,
+  writeSafetensors,
+  type ArtifactStore,
+} from '@spindle/kit';
+import {
+  describeRef,
+  Manifest,
+  type ImageReader,
+  type ImageSize,
+  type ManifestRow,
+} from '@spindle/data';
 import type { Framing, PreparedImage } from '@spindle/native';
 import {
   EncodeResultSchema,
@@ -53,17 +66,35 @@ export const readAhead = 8;
 
 export const shardMediaType = 'application/safetensors';
 
-export async function encode(job: EncodeJob, runId: string, deps: EncodeDeps, signal: AbortSignal): Promise<EncodeResult> {
-  if (job.manifest === undefined) throw new SpindleError('INVALID_ARGUMENT', 'encode.manifest: expected an artifact, got nothing');
-  if (job.resolution === 0) throw new SpindleError('INVALID_ARGUMENT', 'encode.resolution: expected a positive number of pixels, got 0');
+export async function encode(
+  job: EncodeJob,
+  runId: string,
+  deps: EncodeDeps,
+  signal: AbortSignal,
+): Promise<EncodeResult> {
+  if (job.manifest === undefined)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'encode.manifest: expected an artifact, got nothing',
+    );
+  if (job.resolution === 0)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'encode.resolution: expected a positive number of pixels, got 0',
+    );
   const rows = await (await deps.manifests.get(job.manifest)).rows(job.start, job.count);
   const precision = await deps.models.precision(runId, job.precision);
   const transform = invalidIfThrows(() => resolveTransform(job.transform));
   const { resolution, pipelinePath } = job;
   if (job.sizes.some(({ height, width }) => height === 0 || width === 0))
-    throw new SpindleError('INVALID_ARGUMENT', 'encode.sizes: expected positive numbers of pixels, got 0');
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'encode.sizes: expected positive numbers of pixels, got 0',
+    );
   const bucketed = job.sizes.length > 0;
-  const sizes = (bucketed ? job.sizes : [{ height: resolution, width: resolution }]).map(({ height, width }) => ({ height, width }));
+  const sizes = (bucketed ? job.sizes : [{ height: resolution, width: resolution }]).map(
+    ({ height, width }) => ({ height, width }),
+  );
   const settings = { resolution, precision, transform, ...(bucketed && { sizes }) };
   const encoders = await deps.cache.encoders(pipelinePath);
   const facts = encoders === null ? [] : await deps.cache.facts(rows, signal);
@@ -98,7 +129,10 @@ interface EncodePlan {
 
 /** How a row's images are framed, view by view. */
 function framingsOf(transform: Transform, row: number): Framing[] {
-  return Array.from({ length: transform.views }, (_, view) => ({ filter: transform.filter, ...viewOf(transform, row, view) }));
+  return Array.from({ length: transform.views }, (_, view) => ({
+    filter: transform.filter,
+    ...viewOf(transform, row, view),
+  }));
 }
 
 async function encodeRows(
@@ -110,7 +144,9 @@ async function encodeRows(
 ): Promise<EncodeResult> {
   const rejected: RejectedRow[] = [];
   const encoder = new RowEncoder(pipeline, signal);
-  for await (const prepared of ahead(rows, readAhead, (row) => prepare(row, plan, pipeline, deps, signal))) {
+  for await (const prepared of ahead(rows, readAhead, (row) =>
+    prepare(row, plan, pipeline, deps, signal),
+  )) {
     if ('reason' in prepared) rejected.push(prepared);
     else await encoder.add(prepared);
   }
@@ -133,9 +169,9 @@ async function encodeRows(
 }
 
 /**
- * A row as far as it is known, else with its images decoded.
- * Only an image's own fault is skipped, with its whole row, so that all trainings see the same rows; a full disk, a store that cannot
- * be reached or a bug is not.
+ * A row as far as it is known, else with its images decoded. Only an image's own fault is skipped,
+ * with its whole row, so that all trainings see the same rows; a full disk, a store that cannot be
+ * reached or a bug is not.
  */
 async function prepare(
   row: ManifestRow,
@@ -165,7 +201,11 @@ async function prepare(
   } catch (thrown) {
     const error = ensureError(thrown);
     if (error.code !== 'INVALID_ARGUMENT') throw error;
-    return create(RejectedRowSchema, { index: row.index, file: describeRef(ref), reason: error.message });
+    return create(RejectedRowSchema, {
+      index: row.index,
+      file: describeRef(ref),
+      reason: error.message,
+    });
   }
 }
 
@@ -183,7 +223,11 @@ interface Views {
 }
 
 /** Rows in the order of blocks; in a block view by view. */
-function inOrder(rows: readonly ManifestRow[], encoded: readonly EncodedRow[], { resolution, transform }: EncodePlan): Views {
+function inOrder(
+  rows: readonly ManifestRow[],
+  encoded: readonly EncodedRow[],
+  { resolution, transform }: EncodePlan,
+): Views {
   const byIndex = new Map(encoded.map((each) => [each.row.index, each]));
   const all: EncodedView[] = [];
   const others: EncodedView[] = [];
@@ -207,7 +251,13 @@ function indexOf({ all, others }: Views, { keys }: EncodePlan): IndexedRow[] {
   all.forEach(({ row: { row, image, text } }, n) => {
     const key = keys.get(row.index);
     if (key === undefined) return;
-    const known = rows.get(row.index) ?? { ...key, views: [], rejected: [], size: image.size, cut: text.cut };
+    const known = rows.get(row.index) ?? {
+      ...key,
+      views: [],
+      rejected: [],
+      size: image.size,
+      cut: text.cut,
+    };
     known.views.push(n);
     rows.set(row.index, known);
   });
@@ -215,11 +265,18 @@ function indexOf({ all, others }: Views, { keys }: EncodePlan): IndexedRow[] {
   return [...rows.values()];
 }
 
-function shardOf({ all, others }: Views, { resolution, bucketed }: EncodePlan, pipeline: LoadedPipeline): Buffer {
+function shardOf(
+  { all, others }: Views,
+  { resolution, bucketed }: EncodePlan,
+  pipeline: LoadedPipeline,
+): Buffer {
   const rowShape = bucketed ? null : pipeline.latentShape(resolution, resolution);
   const latents = (views: readonly EncodedView[], prefix: '' | 'rejected_') =>
     latentTensors(
-      { [`${prefix}mean`]: views.map((view) => view.mean), [`${prefix}logvar`]: views.map((view) => view.logvar) },
+      {
+        [`${prefix}mean`]: views.map((view) => view.mean),
+        [`${prefix}logvar`]: views.map((view) => view.logvar),
+      },
       rowShape,
       `${prefix}shape`,
     );
@@ -233,12 +290,23 @@ function shardOf({ all, others }: Views, { resolution, bucketed }: EncodePlan, p
       ...(pipeline.pooledWidth > 0
         ? ([
             // What SDXL's U-Net is told beside the text.
-            ['pooled', perRow([pipeline.pooledWidth], ({ row }) => row.text.pooled ?? new Float32Array(0))],
-            ['time_ids', perRow([timeIdCount], ({ row, view }) => Float32Array.from(row.image.timeIds[view] ?? []))],
+            [
+              'pooled',
+              perRow([pipeline.pooledWidth], ({ row }) => row.text.pooled ?? new Float32Array(0)),
+            ],
+            [
+              'time_ids',
+              perRow([timeIdCount], ({ row, view }) =>
+                Float32Array.from(row.image.timeIds[view] ?? []),
+              ),
+            ],
           ] as const)
         : []),
       ...(others.length > 0
-        ? ([['rejected_index', fromInt64(others.map(({ row }) => row.row.index))], ...latents(others, 'rejected_')] as const)
+        ? ([
+            ['rejected_index', fromInt64(others.map(({ row }) => row.row.index))],
+            ...latents(others, 'rejected_'),
+          ] as const)
         : []),
     ]),
   );

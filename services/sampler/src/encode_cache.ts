@@ -1,6 +1,7 @@
 /**
- * Names of encoded shards, and of single rows in them, that other runs can use: made of everything that their bytes follow from (the
- * images' bytes, captions, transform, encoders, arithmetic), so what has changed is encoded again and what has not is not.
+ * Names of encoded shards, and of single rows in them, that other runs can use: made of everything
+ * that their bytes follow from (the images' bytes, captions, transform, encoders, arithmetic), so
+ * what has changed is encoded again and what has not is not.
  */
 import { createHash } from 'node:crypto';
 import { readdir, stat } from 'node:fs/promises';
@@ -64,11 +65,17 @@ export class EncodeCache {
   async encoders(pipeline: string): Promise<Encoders | null> {
     const models = await this.#encoderDigests(pipeline);
     const { backend, isa, version: engine } = this.engine;
-    return models.length === 0 ? null : { arithmetic: { backend, isa, engine }, models, variant: modelPath(pipeline).variant };
+    return models.length === 0
+      ? null
+      : { arithmetic: { backend, isa, engine }, models, variant: modelPath(pipeline).variant };
   }
 
   /** Name of the shard of these rows; null where one of them cannot be read. */
-  key(facts: readonly (RowFacts | null)[], { arithmetic, models, variant }: Encoders, settings: object): string | null {
+  key(
+    facts: readonly (RowFacts | null)[],
+    { arithmetic, models, variant }: Encoders,
+    settings: object,
+  ): string | null {
     const lines: object[] = [{ version, ...arithmetic, models, settings, variant }];
     for (const fact of facts) {
       if (fact === null) return null;
@@ -79,17 +86,31 @@ export class EncodeCache {
     return `cache/encode/${hex.slice(0, 2)}/${hex}`;
   }
 
-  /** Names of a row's latents and of its text embedding: `framing` is how its images are brought to the encoder. */
-  rowKeys({ row, image, rejected }: RowFacts, { arithmetic, models, variant }: Encoders, precision: string, framing: object): RowKeys {
+  /**
+   * Names of a row's latents and of its text embedding: `framing` is how its images are brought to
+   * the encoder.
+   */
+  rowKeys(
+    { row, image, rejected }: RowFacts,
+    { arithmetic, models, variant }: Encoders,
+    precision: string,
+    framing: object,
+  ): RowKeys {
     const isVae = ([name]: [string, string]): boolean => name.startsWith('vae/');
     const common = { version, ...arithmetic, precision, variant };
     return {
-      image: short(digestOf([{ ...common, models: models.filter(isVae), framing, image, rejected }])),
-      text: short(digestOf([{ ...common, models: models.filter((model) => !isVae(model)), text: row.text }])),
+      image: short(
+        digestOf([{ ...common, models: models.filter(isVae), framing, image, rejected }]),
+      ),
+      text: short(
+        digestOf([{ ...common, models: models.filter((model) => !isVae(model)), text: row.text }]),
+      ),
     };
   }
 
-  /** The result under `key`, its shard verified; one whose shard is damaged or gone is forgotten. */
+  /**
+   * The result under `key`, its shard verified; one whose shard is damaged or gone is forgotten.
+   */
   async find(key: string): Promise<EncodeResult | null> {
     const json = await this.store.getResult(key);
     if (json === null) return null;
@@ -109,7 +130,8 @@ export class EncodeCache {
 
   /** Rows that were rejected keep a result out: their files may be mended. */
   async keep(key: string, result: EncodeResult): Promise<void> {
-    if (result.rejected.length === 0) await this.store.commitResult(key, toJsonString(EncodeResultSchema, result));
+    if (result.rejected.length === 0)
+      await this.store.commitResult(key, toJsonString(EncodeResultSchema, result));
   }
 
   async #imageDigest(ref: ImageRef, signal: AbortSignal): Promise<string> {
@@ -143,7 +165,9 @@ export class EncodeCache {
 function digestOf(lines: readonly object[]): string {
   const hash = createHash('sha256');
   for (const line of lines)
-    hash.update(`${JSON.stringify(line, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}\n`);
+    hash.update(
+      `${JSON.stringify(line, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}\n`,
+    );
   return hash.digest('hex');
 }
 

@@ -1,4 +1,7 @@
-/** Rows of a data set through the encoders, in batches of images of one size; what is known of a row already is not computed again. */
+/**
+ * Rows of a data set through the encoders, in batches of images of one size; what is known of a row
+ * already is not computed again.
+ */
 import { nowMs, recordPhases } from '@spindle/kit';
 import { sizeName, type ImageSize, type ManifestRow } from '@spindle/data';
 import { rows as tensorRows, type PreparedImage, type TensorDto } from '@spindle/native';
@@ -81,10 +84,14 @@ export class RowEncoder {
 
   async #encode(batch: readonly PreparedRow[]): Promise<void> {
     this.signal.throwIfAborted();
-    const texts = await this.#texts(batch.flatMap(({ row, text }) => (text === null ? [row.text] : [])));
+    const texts = await this.#texts(
+      batch.flatMap(({ row, text }) => (text === null ? [row.text] : [])),
+    );
     const decoded = batch.flatMap(({ image }) => ('decoded' in image ? [image.decoded] : []));
     const views = await this.#posteriors(decoded.map((image) => image.views));
-    const rejected = await this.#posteriors(decoded.flatMap((image) => (image.rejected === null ? [] : [image.rejected])));
+    const rejected = await this.#posteriors(
+      decoded.flatMap((image) => (image.rejected === null ? [] : [image.rejected])),
+    );
     for (const prepared of batch) {
       const { row, image } = prepared;
       const text = prepared.text ?? texts.shift();
@@ -108,7 +115,11 @@ export class RowEncoder {
   async #texts(captions: readonly string[]): Promise<EncodedText[]> {
     if (captions.length === 0) return [];
     const { text, pooled, cut } = await this.pipeline.encodeTexts(captions, this.signal);
-    return captions.map((_, n) => ({ text: rowOf(text, n), pooled: pooled === null ? null : rowOf(pooled, n), cut: cut.has(n) }));
+    return captions.map((_, n) => ({
+      text: rowOf(text, n),
+      pooled: pooled === null ? null : rowOf(pooled, n),
+      cut: cut.has(n),
+    }));
   }
 
   /** Of every image its views. */

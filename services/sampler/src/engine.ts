@@ -1,4 +1,7 @@
-/** The sampler's port to the engine, and the adapter that the process runs on; tests bring a port of their own. */
+/**
+ * The sampler's port to the engine, and the adapter that the process runs on; tests bring a port of
+ * their own.
+ */
 import { nearestSize, type ImageSize } from '@spindle/data';
 import type { Engine } from '@spindle/native';
 import {
@@ -52,9 +55,15 @@ export interface LoadedPipeline {
   /** P of one prompt's pooled state; 0 for models that take none. */
   readonly pooledWidth: number;
   /** `cut`: places of prompts that are longer than the text encoder takes. */
-  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }>;
+  encodeTexts(
+    prompts: readonly string[],
+    signal: AbortSignal,
+  ): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }>;
   /** Posterior of images of one size. */
-  encodeImages(images: readonly RgbImage[], signal: AbortSignal): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
+  encodeImages(
+    images: readonly RgbImage[],
+    signal: AbortSignal,
+  ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
   draw(
     unet: LoadedUnet,
     items: readonly DrawItem[],
@@ -71,15 +80,23 @@ export interface LoadedPipeline {
 export interface SamplerEngine {
   readonly info: EngineInfoDto;
   choosePrecision(): Promise<PrecisionChoice>;
-  /** Throws INVALID_ARGUMENT for a model that cannot be used, or that cannot draw as `sampling` says. */
+  /**
+   * Throws INVALID_ARGUMENT for a model that cannot be used, or that cannot draw as `sampling`
+   * says.
+   */
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
   /** Throws what loading the judge would throw. */
   inspectJudge(judge: JudgeNames): InspectedJudge;
   /**
-   * Decoded, resized and cut to the nearest of `sizes`, once per framing; INVALID_ARGUMENT, naming `where`, when the bytes are no usable
-   * image.
+   * Decoded, resized and cut to the nearest of `sizes`, once per framing; INVALID_ARGUMENT, naming
+   * `where`, when the bytes are no usable image.
    */
-  readImage(bytes: Buffer, where: string, sizes: readonly ImageSize[], framings: readonly Framing[]): Promise<PreparedImage[]>;
+  readImage(
+    bytes: Buffer,
+    where: string,
+    sizes: readonly ImageSize[],
+    framings: readonly Framing[],
+  ): Promise<PreparedImage[]>;
   /** Files of a unet folder. */
   unetSource(directory: string): ModelSourceDto;
   loadPipeline(directory: string, precision: NativePrecision): Promise<LoadedPipeline>;
@@ -99,7 +116,8 @@ export function nativeEngine(engine: Engine): SamplerEngine {
       return framings.map((framing) => resizeAndCrop(engine, image, size, framing));
     },
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
-    loadPipeline: async (directory, precision) => new NativePipeline(await TextToImage.load(engine, directory, precision)),
+    loadPipeline: async (directory, precision) =>
+      new NativePipeline(await TextToImage.load(engine, directory, precision)),
     loadUnet: (source, precision) => engine.loadUnet(source, precision),
     close: () => engine.close(),
   };
@@ -121,11 +139,17 @@ class NativePipeline implements LoadedPipeline {
     return [this.models.pipeline.vaeScaling.latentChannels, size.height, size.width];
   }
 
-  encodeTexts(prompts: readonly string[], signal: AbortSignal): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }> {
+  encodeTexts(
+    prompts: readonly string[],
+    signal: AbortSignal,
+  ): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }> {
     return this.models.textEncoder.encode(prompts, signal);
   }
 
-  encodeImages(images: readonly RgbImage[], signal: AbortSignal): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }> {
+  encodeImages(
+    images: readonly RgbImage[],
+    signal: AbortSignal,
+  ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }> {
     return this.models.vae.encode(toPixels(images), signal);
   }
 
@@ -142,7 +166,11 @@ class NativePipeline implements LoadedPipeline {
       items.map((item) => item.prompt),
       items.map((item) => item.seed),
       {
-        schedulerConfig: resolveScheduler(this.models.pipeline.scheduler, sampling.scheduler, sampling.overridesJson),
+        schedulerConfig: resolveScheduler(
+          this.models.pipeline.scheduler,
+          sampling.scheduler,
+          sampling.overridesJson,
+        ),
         steps: sampling.steps,
         guidanceScale: sampling.guidanceScale,
         eta: sampling.eta,
@@ -161,7 +189,11 @@ class NativePipeline implements LoadedPipeline {
   async pixels(latents: TensorDto, signal: AbortSignal): Promise<RgbImage[]> {
     const [count = 0, , height = 0, width = 0] = latents.shape;
     const { scale } = this.models.pipeline.vaeScaling;
-    const pixels = await this.models.decode(latents, vaeBatchSize(height * scale, width * scale), signal);
+    const pixels = await this.models.decode(
+      latents,
+      vaeBatchSize(height * scale, width * scale),
+      signal,
+    );
     return Array.from({ length: count }, (_, n) => toRgb(pixels, n));
   }
 

@@ -3,13 +3,22 @@ import { meter } from '@spindle/kit';
 /** Created after telemetry has started: an instrument made earlier stays silent. */
 export function createInstruments() {
   const spindle = meter();
-  const images = spindle.createCounter('spindle.sampler.images', { unit: '{image}', description: 'Images encoded or drawn' });
-  const rejected = spindle.createCounter('spindle.sampler.rejected', { unit: '{image}', description: 'Images that could not be read' });
+  const images = spindle.createCounter('spindle.sampler.images', {
+    unit: '{image}',
+    description: 'Images encoded or drawn',
+  });
+  const rejected = spindle.createCounter('spindle.sampler.rejected', {
+    unit: '{image}',
+    description: 'Images that could not be read',
+  });
   const seconds = spindle.createHistogram('spindle.sampler.job.duration', {
     unit: 's',
     description: 'Time from taking a job to its result',
   });
-  const failures = spindle.createCounter('spindle.sampler.job.failures', { unit: '{job}', description: 'Jobs that ended in an error' });
+  const failures = spindle.createCounter('spindle.sampler.job.failures', {
+    unit: '{job}',
+    description: 'Jobs that ended in an error',
+  });
   return {
     jobDone(kind: string, durationSeconds: number, items: number, rejectedItems: number): void {
       images.add(items, { kind });

@@ -5,6 +5,10 @@ export function invalidIfThrows<T>(decide: () => T): T {
   try {
     return decide();
   } catch (cause) {
-    throw new SpindleError('INVALID_ARGUMENT', cause instanceof Error ? cause.message : String(cause), { cause });
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      cause instanceof Error ? cause.message : String(cause),
+      { cause },
+    );
   }
 }

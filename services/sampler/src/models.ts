@@ -1,7 +1,12 @@
 /** Which models are in memory, and where a job's U-Net and precision come from. */
 import { statSync } from 'node:fs';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import { ModelCache, type ModelSourceDto, type NativePrecision, type PrecisionChoice } from '@spindle/native';
+import {
+  ModelCache,
+  type ModelSourceDto,
+  type NativePrecision,
+  type PrecisionChoice,
+} from '@spindle/native';
 import { Precision, type UnetRef } from '@spindle/proto';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from './engine.js';
 
@@ -21,9 +26,18 @@ export class Models {
     this.#store = store;
   }
 
-  withPipeline<T>(directory: string, precision: NativePrecision, work: (pipeline: LoadedPipeline) => Promise<T>): Promise<T> {
-    if (directory === '') throw new SpindleError('INVALID_ARGUMENT', 'pipeline_path: expected a folder, got nothing');
-    return this.#pipelines.use(`${precision} ${directory}`, () => this.#engine.loadPipeline(directory, precision), work);
+  withPipeline<T>(
+    directory: string,
+    precision: NativePrecision,
+    work: (pipeline: LoadedPipeline) => Promise<T>,
+  ): Promise<T> {
+    if (directory === '')
+      throw new SpindleError('INVALID_ARGUMENT', 'pipeline_path: expected a folder, got nothing');
+    return this.#pipelines.use(
+      `${precision} ${directory}`,
+      () => this.#engine.loadPipeline(directory, precision),
+      work,
+    );
   }
 
   async withUnet<T>(
@@ -33,12 +47,17 @@ export class Models {
     work: (unet: LoadedUnet) => Promise<T>,
   ): Promise<T> {
     const { key, source } = await this.#unetSource(ref, pipelinePath);
-    return this.#unets.use(`${precision} ${key}`, () => this.#engine.loadUnet(source, precision), work);
+    return this.#unets.use(
+      `${precision} ${key}`,
+      () => this.#engine.loadUnet(source, precision),
+      work,
+    );
   }
 
   /**
-   * "auto" is measured once, and its answer is kept under "<run>/precision" in the store: the first process to ask decides
-   * for the whole run, so that no image or weight depends on a second measurement.
+   * "auto" is measured once, and its answer is kept under "<run>/precision" in the store: the first
+   * process to ask decides for the whole run, so that no image or weight depends on a second
+   * measurement.
    */
   async precision(runId: string, asked: Precision): Promise<NativePrecision> {
     if (asked === Precision.FLOAT32) return 'float32';
@@ -47,7 +66,11 @@ export class Models {
     const kept = runId === '' ? null : await this.#store.getResult(key);
     if (kept !== null) return parseChoice(kept, key).precision;
     const choice = await this.#measure();
-    if (runId === '' || (await this.#store.commitResult(key, JSON.stringify(choice))) === 'committed') return choice.precision;
+    if (
+      runId === '' ||
+      (await this.#store.commitResult(key, JSON.stringify(choice))) === 'committed'
+    )
+      return choice.precision;
     return parseChoice((await this.#store.getResult(key)) ?? '', key).precision;
   }
 
@@ -66,10 +89,17 @@ export class Models {
     this.#unets.clear();
   }
 
-  async #unetSource(ref: UnetRef | undefined, pipelinePath: string): Promise<{ key: string; source: ModelSourceDto }> {
+  async #unetSource(
+    ref: UnetRef | undefined,
+    pipelinePath: string,
+  ): Promise<{ key: string; source: ModelSourceDto }> {
     if (ref?.config !== undefined && ref.weights !== undefined) {
       const config = (await this.#store.get(ref.config)).toString('utf8');
-      const source = { config, weights: [await this.#store.localPath(ref.weights)], label: `U-Net ${ref.name} (${ref.weights.digest})` };
+      const source = {
+        config,
+        weights: [await this.#store.localPath(ref.weights)],
+        label: `U-Net ${ref.name} (${ref.weights.digest})`,
+      };
       return { key: `${ref.config.digest} ${ref.weights.digest}`, source };
     }
     const directory = ref === undefined || ref.path === '' ? `${pipelinePath}/unet` : ref.path;
@@ -86,7 +116,10 @@ export class Models {
 function parseChoice(json: string, key: string): PrecisionChoice {
   const choice = JSON.parse(json) as Partial<PrecisionChoice>;
   if (choice.precision !== 'float32' && choice.precision !== 'bfloat16') {
-    throw new SpindleError('DATA_LOSS', `${key}: precision: expected float32 or bfloat16, got ${JSON.stringify(choice.precision)}`);
+    throw new SpindleError(
+      'DATA_LOSS',
+      `${key}: precision: expected float32 or bfloat16, got ${JSON.stringify(choice.precision)}`,
+    );
   }
   return { precision: choice.precision, reason: choice.reason ?? '' };
 }

@@ -1,6 +1,14 @@
 /** Single rows of a shard that was verified, read where they lie. */
 import { open, type FileHandle } from 'node:fs/promises';
-import { bytesAt, elementsOf, layoutOf, readFields, SpindleError, type RowLayout, type TensorField } from '@spindle/kit';
+import {
+  bytesAt,
+  elementsOf,
+  layoutOf,
+  readFields,
+  SpindleError,
+  type RowLayout,
+  type TensorField,
+} from '@spindle/kit';
 import type { EncodedImage, EncodedText } from './encode_rows.js';
 import type { IndexedRow } from './row_cache.js';
 import type { Latents } from './shard.js';
@@ -30,9 +38,18 @@ export class Pack {
           return layoutOf(Array.from({ length: count }, () => shape));
         }
         const [count = 0, width = 0] = own.shape;
-        const values = await bytesAt(file, path, dataStart + own.data_offsets[0], dataStart + own.data_offsets[1]);
+        const values = await bytesAt(
+          file,
+          path,
+          dataStart + own.data_offsets[0],
+          dataStart + own.data_offsets[1],
+        );
         const at = (n: number): number => Number(values.readBigInt64LE(n * 8));
-        return layoutOf(Array.from({ length: count }, (_, n) => Array.from({ length: width }, (__, i) => at(n * width + i))));
+        return layoutOf(
+          Array.from({ length: count }, (_, n) =>
+            Array.from({ length: width }, (__, i) => at(n * width + i)),
+          ),
+        );
       };
       return new Pack(path, fields, dataStart, {
         all: await rows('mean', 'shape'),
@@ -44,14 +61,32 @@ export class Pack {
   }
 
   /** `timeIds`: they are needed; null where the shard has none. */
-  async image({ views, rejected, size }: IndexedRow, timeIds: boolean): Promise<EncodedImage | null> {
+  async image(
+    { views, rejected, size }: IndexedRow,
+    timeIds: boolean,
+  ): Promise<EncodedImage | null> {
     if (timeIds && !this.fields.has('time_ids')) return null;
     return this.#reading(async (file) => {
       const posterior = async (prefix: '' | 'rejected_', view: number) => ({
-        mean: await this.#latents(file, `${prefix}mean`, prefix === '' ? this.latents.all : this.latents.rejected, view),
-        logvar: await this.#latents(file, `${prefix}logvar`, prefix === '' ? this.latents.all : this.latents.rejected, view),
+        mean: await this.#latents(
+          file,
+          `${prefix}mean`,
+          prefix === '' ? this.latents.all : this.latents.rejected,
+          view,
+        ),
+        logvar: await this.#latents(
+          file,
+          `${prefix}logvar`,
+          prefix === '' ? this.latents.all : this.latents.rejected,
+          view,
+        ),
       });
-      const image: EncodedImage = { size, views: [], rejected: rejected.length === 0 ? null : [], timeIds: [] };
+      const image: EncodedImage = {
+        size,
+        views: [],
+        rejected: rejected.length === 0 ? null : [],
+        timeIds: [],
+      };
       const ids: number[][] = [];
       for (const view of views) {
         image.views.push(await posterior('', view));
@@ -63,7 +98,10 @@ export class Pack {
   }
 
   /** The same of the pooled state. */
-  async text({ views: [first = -1], cut }: IndexedRow, pooled: boolean): Promise<EncodedText | null> {
+  async text(
+    { views: [first = -1], cut }: IndexedRow,
+    pooled: boolean,
+  ): Promise<EncodedText | null> {
     if (pooled && !this.fields.has('pooled')) return null;
     return this.#reading(async (file) => ({
       text: await this.#values(file, 'text', first),
@@ -81,8 +119,16 @@ export class Pack {
     }
   }
 
-  async #latents(file: FileHandle, name: string, { shapes, starts }: RowLayout, n: number): Promise<Latents> {
-    return { data: await this.#floats(file, name, starts[n], starts[n + 1]), shape: shapes[n] ?? [] };
+  async #latents(
+    file: FileHandle,
+    name: string,
+    { shapes, starts }: RowLayout,
+    n: number,
+  ): Promise<Latents> {
+    return {
+      data: await this.#floats(file, name, starts[n], starts[n + 1]),
+      shape: shapes[n] ?? [],
+    };
   }
 
   /** Row `n` of a tensor whose rows are all alike. */
@@ -95,7 +141,10 @@ export class Pack {
     const field = this.fields.get(name);
     const count = elementsOf(field?.shape ?? [0]);
     if (field?.dtype !== 'F32' || from < 0 || to < from || to > count)
-      throw new SpindleError('DATA_LOSS', `${this.path}: ${name}: expected elements [${from}, ${to}), got ${count}`);
+      throw new SpindleError(
+        'DATA_LOSS',
+        `${this.path}: ${name}: expected elements [${from}, ${to}), got ${count}`,
+      );
     const start = this.dataStart + field.data_offsets[0];
     const width = Float32Array.BYTES_PER_ELEMENT;
     const bytes = await bytesAt(file, this.path, start + from * width, start + to * width);

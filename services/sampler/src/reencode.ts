@@ -1,4 +1,7 @@
-/** Generated images as a data set would hold them: decoded, rounded to 8 bits, framed like their pair, and encoded again. */
+/**
+ * Generated images as a data set would hold them: decoded, rounded to 8 bits, framed like their
+ * pair, and encoded again.
+ */
 import { concatRows, flipped, type RgbImage, type TensorDto } from '@spindle/native';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
 import { viewOf, type Transform } from './domain/transform.js';
@@ -12,7 +15,8 @@ export interface Reencoded {
 }
 
 /**
- * A generated image has the size of its real image already, so nothing is cut from it; it is mirrored where its real image is.
+ * A generated image has the size of its real image already, so nothing is cut from it; it is
+ * mirrored where its real image is.
  * `items` gives the data set index of every row of `latents`.
  */
 export async function reencode(
@@ -28,10 +32,16 @@ export async function reencode(
   const parts: { mean: TensorDto; logvar: TensorDto }[] = [];
   for (let n = 0; n < count; n++) {
     const row = items[n]?.index ?? 0;
-    const one = { data: latents.data.subarray(n * size, (n + 1) * size), shape: [1, ...latents.shape.slice(1)] };
+    const one = {
+      data: latents.data.subarray(n * size, (n + 1) * size),
+      shape: [1, ...latents.shape.slice(1)],
+    };
     const [image] = await pipeline.pixels(one, signal);
     if (image === undefined) continue;
-    const flips = Array.from({ length: transform.views }, (_, view) => viewOf(transform, row, view).flip);
+    const flips = Array.from(
+      { length: transform.views },
+      (_, view) => viewOf(transform, row, view).flip,
+    );
     // At most two different pictures, however many views there are.
     const kinds = [...new Set(flips)];
     const posterior = await encodeAll(
@@ -45,7 +55,11 @@ export async function reencode(
       parts.push({ mean: rowOf(posterior.mean, place), logvar: rowOf(posterior.logvar, place) });
     }
   }
-  return { index, mean: concatRows(parts.map((part) => part.mean)), logvar: concatRows(parts.map((part) => part.logvar)) };
+  return {
+    index,
+    mean: concatRows(parts.map((part) => part.mean)),
+    logvar: concatRows(parts.map((part) => part.logvar)),
+  };
 }
 
 async function encodeAll(
@@ -57,7 +71,10 @@ async function encodeAll(
   const { height, width } = images[0] ?? { height: 0, width: 0 };
   for (const { from, to } of batchesOf(images.length, vaeBatchSize(height, width)))
     parts.push(await pipeline.encodeImages(images.slice(from, to), signal));
-  return { mean: concatRows(parts.map((part) => part.mean)), logvar: concatRows(parts.map((part) => part.logvar)) };
+  return {
+    mean: concatRows(parts.map((part) => part.mean)),
+    logvar: concatRows(parts.map((part) => part.logvar)),
+  };
 }
 
 function rowOf({ data, shape }: TensorDto, n: number): TensorDto {

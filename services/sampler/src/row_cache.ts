@@ -1,7 +1,8 @@
 /**
- * Rows that some run has encoded before, so that a change in one row of a shard encodes that row alone. A row's images and its caption are
- * found by what their latents and embeddings follow from. The shards themselves hold the values; every shard has one index of
- * its rows' keys beside it, so there are no more files than twice the shards. A pack that is damaged or gone is forgotten.
+ * Rows that some run has encoded before, so that a change in one row of a shard encodes that row
+ * alone. A row's images and its caption are found by what their latents and embeddings follow from.
+ * The shards themselves hold the values; every shard has one index of its rows' keys beside it, so
+ * there are no more files than twice the shards. A pack that is damaged or gone is forgotten.
  */
 import { create } from '@bufbuild/protobuf';
 import { digestHex, ensureError, type ArtifactStore } from '@spindle/kit';
@@ -10,7 +11,10 @@ import { ahead } from './ahead.js';
 import type { EncodedImage, EncodedText } from './encode_rows.js';
 import { Pack } from './pack.js';
 
-/** Names of what a row's latents and text embeddings follow from; as long as a digest needs to be to be met once. */
+/**
+ * Names of what a row's latents and text embeddings follow from; as long as a digest needs to be to
+ * be met once.
+ */
 export interface RowKeys {
   image: string;
   text: string;
@@ -41,7 +45,10 @@ const prefix = 'cache/rows';
 const mostKeys = 4_000_000;
 /** Rows of a shard are counted below this. */
 const mostRows = 1 << 20;
-/** Packs whose headers are in memory: rows that have moved lie in two neighbouring ones, shuffled ones in many. */
+/**
+ * Packs whose headers are in memory: rows that have moved lie in two neighbouring ones, shuffled
+ * ones in many.
+ */
 const packsKept = 256;
 const together = 16;
 
@@ -88,7 +95,10 @@ export class RowCache {
 
   async #load(): Promise<void> {
     const names = (await this.store.listResults(prefix)).filter((name) => !this.#known.has(name));
-    const read = ahead(names, together, async (name) => ({ name, json: await this.store.getResult(name) }));
+    const read = ahead(names, together, async (name) => ({
+      name,
+      json: await this.store.getResult(name),
+    }));
     for await (const { name, json } of read) {
       const index = json === null ? null : parseIndex(json);
       if (index === null) await this.store.deleteResults(name);
@@ -106,7 +116,10 @@ export class RowCache {
     });
   }
 
-  async #find<T>(place: number | undefined, read: (pack: Pack, row: IndexedRow) => Promise<T | null>): Promise<T | null> {
+  async #find<T>(
+    place: number | undefined,
+    read: (pack: Pack, row: IndexedRow) => Promise<T | null>,
+  ): Promise<T | null> {
     if (place === undefined) return null;
     const number = Math.floor(place / mostRows);
     const opened = await this.#pack(number);

@@ -1,6 +1,16 @@
-/** A sample job: images drawn by one U-Net, as latents (for training), PNG files (for evaluation), or both. */
+/**
+ * A sample job: images drawn by one U-Net, as latents (for training), PNG files (for evaluation),
+ * or both.
+ */
 import { create } from '@bufbuild/protobuf';
-import { fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors, type ArtifactStore } from '@spindle/kit';
+import {
+  fromInt64,
+  nowMs,
+  recordPhases,
+  SpindleError,
+  writeSafetensors,
+  type ArtifactStore,
+} from '@spindle/kit';
 import type { PhaseDto, TensorDto } from '@spindle/native';
 import {
   SampleResultSchema,
@@ -56,7 +66,8 @@ export async function draw(
   options: DrawOptions,
 ): Promise<{ drawn: Drawn[]; images: ArtifactRef[]; phases: PhaseDto[] }> {
   const { signal, onStep } = options;
-  if (request.items.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one prompt, got none');
+  if (request.items.length === 0)
+    throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one prompt, got none');
   const sampling = invalidIfThrows(() => resolveSampling(request.sampling));
   const precision = await deps.models.precision(options.runId, request.precision);
   return deps.models.withPipeline(request.pipelinePath, precision, (pipeline) =>
@@ -80,15 +91,27 @@ export async function draw(
         if (options.wantImages) {
           const decodeStart = nowMs() - started;
           const files = await pipeline.decode(latents, signal);
-          phases.push({ name: 'vae_decode', startMs: decodeStart, durationMs: nowMs() - started - decodeStart });
+          phases.push({
+            name: 'vae_decode',
+            startMs: decodeStart,
+            durationMs: nowMs() - started - decodeStart,
+          });
           for (const [n, item] of items.entries()) {
             const file = files[n];
             if (file !== undefined) images.set(item, await deps.store.put(file, 'image/png'));
           }
         }
         const reencodeStart = nowMs() - started;
-        const reencoded = options.transform === undefined ? null : await reencode(pipeline, latents, items, options.transform, signal);
-        if (reencoded !== null) phases.push({ name: 'reencode', startMs: reencodeStart, durationMs: nowMs() - started - reencodeStart });
+        const reencoded =
+          options.transform === undefined
+            ? null
+            : await reencode(pipeline, latents, items, options.transform, signal);
+        if (reencoded !== null)
+          phases.push({
+            name: 'reencode',
+            startMs: reencodeStart,
+            durationMs: nowMs() - started - reencodeStart,
+          });
         drawn.push({ items, latents, reencoded });
       }
       recordPhases(phases, started);
@@ -98,7 +121,10 @@ export async function draw(
 }
 
 /** Items that are drawn together; an item without a size has that of the settings. */
-function bySize(items: readonly PromptItem[], sampling: Sampling): { items: PromptItem[]; height: number; width: number }[] {
+function bySize(
+  items: readonly PromptItem[],
+  sampling: Sampling,
+): { items: PromptItem[]; height: number; width: number }[] {
   const groups = new Map<string, { items: PromptItem[]; height: number; width: number }>();
   for (const item of items) {
     const [height, width] = [item.height || sampling.height, item.width || sampling.width];
@@ -110,10 +136,21 @@ function bySize(items: readonly PromptItem[], sampling: Sampling): { items: Prom
   return [...groups.values()];
 }
 
-export async function sample(job: SampleJob, runId: string, deps: SampleDeps, signal: AbortSignal): Promise<SampleResult> {
+export async function sample(
+  job: SampleJob,
+  runId: string,
+  deps: SampleDeps,
+  signal: AbortSignal,
+): Promise<SampleResult> {
   if (!job.wantLatents && !job.wantImages)
-    throw new SpindleError('INVALID_ARGUMENT', 'sample: expected want_latents or want_images, got neither');
-  const transform = job.wantLatents && job.pixels !== undefined ? invalidIfThrows(() => resolveTransform(job.pixels)) : undefined;
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'sample: expected want_latents or want_images, got neither',
+    );
+  const transform =
+    job.wantLatents && job.pixels !== undefined
+      ? invalidIfThrows(() => resolveTransform(job.pixels))
+      : undefined;
   const { drawn, images } = await draw({ ...job, unet: job.unet, sampling: job.sampling }, deps, {
     wantImages: job.wantImages,
     ...(transform && { transform }),
@@ -128,12 +165,19 @@ export async function sample(job: SampleJob, runId: string, deps: SampleDeps, si
 function shardOf(job: SampleJob, drawn: readonly Drawn[]): Buffer {
   const reencoded = drawn.flatMap((group) => group.reencoded ?? []);
   const index =
-    reencoded.length > 0 ? reencoded.flatMap((group) => group.index) : drawn.flatMap(({ items }) => items.map((item) => item.index));
+    reencoded.length > 0
+      ? reencoded.flatMap((group) => group.index)
+      : drawn.flatMap(({ items }) => items.map((item) => item.index));
   const columns =
     reencoded.length > 0
-      ? { mean: reencoded.flatMap(({ mean }) => latentsOf(mean)), logvar: reencoded.flatMap(({ logvar }) => latentsOf(logvar)) }
+      ? {
+          mean: reencoded.flatMap(({ mean }) => latentsOf(mean)),
+          logvar: reencoded.flatMap(({ logvar }) => latentsOf(logvar)),
+        }
       : { latents: drawn.flatMap(({ latents }) => latentsOf(latents)) };
   const sized = job.items.some((item) => item.height > 0 || item.width > 0);
   const rowShape = sized ? null : (drawn[0]?.latents.shape.slice(1) ?? []);
-  return writeSafetensors(new Map([['index', fromInt64(index)], ...latentTensors(columns, rowShape, 'shape')]));
+  return writeSafetensors(
+    new Map([['index', fromInt64(index)], ...latentTensors(columns, rowShape, 'shape')]),
+  );
 }

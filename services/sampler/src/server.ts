@@ -1,5 +1,10 @@
 import { create } from '@bufbuild/protobuf';
-import { SpindleError, type ArtifactStore, type ServiceHandlers, type WorkerState } from '@spindle/kit';
+import {
+  SpindleError,
+  type ArtifactStore,
+  type ServiceHandlers,
+  type WorkerState,
+} from '@spindle/kit';
 import {
   GetWorkerResponseSchema,
   InspectModelResponseSchema,
@@ -25,12 +30,19 @@ export interface ServerDeps {
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof SamplerService> {
   return {
     async inspectModel({ path, sampling, judge }) {
-      if (path === '') throw new SpindleError('INVALID_ARGUMENT', 'path: expected a model folder, got nothing');
+      if (path === '')
+        throw new SpindleError('INVALID_ARGUMENT', 'path: expected a model folder, got nothing');
       if (judge !== undefined) {
-        const { kind, embeddingWidth, textTokens } = deps.engine.inspectJudge({ ...judge, clipPath: path });
+        const { kind, embeddingWidth, textTokens } = deps.engine.inspectJudge({
+          ...judge,
+          clipPath: path,
+        });
         return create(InspectModelResponseSchema, { kind, embeddingWidth, textTokens });
       }
-      const report = deps.engine.inspect(path, sampling && invalidIfThrows(() => resolveSampling(sampling)));
+      const report = deps.engine.inspect(
+        path,
+        sampling && invalidIfThrows(() => resolveSampling(sampling)),
+      );
       return create(InspectModelResponseSchema, {
         kind: report.kind,
         unetParameters: BigInt(report.parameters['unet'] ?? 0),
@@ -47,12 +59,19 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
       });
     },
     async sample(request, { signal }) {
-      const { images, phases } = await draw({ ...request, unet: request.unet, sampling: request.sampling }, deps, {
-        wantImages: true,
-        runId: '',
-        signal,
+      const { images, phases } = await draw(
+        { ...request, unet: request.unet, sampling: request.sampling },
+        deps,
+        {
+          wantImages: true,
+          runId: '',
+          signal,
+        },
+      );
+      return create(SampleResponseSchema, {
+        images,
+        phases: phases.map((phase) => create(PhaseTimingSchema, phase)),
       });
-      return create(SampleResponseSchema, { images, phases: phases.map((phase) => create(PhaseTimingSchema, phase)) });
     },
     async getWorker() {
       const { backend, isa, threads } = deps.engine.info;

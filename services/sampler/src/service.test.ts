@@ -52,11 +52,23 @@ async function start(workerId = 'w1', engine: FakeEngine = fakeEngine()) {
   lifecycles.push(lifecycle);
   const own = await nats.bus(workerId);
   const portFile = join(root, `${workerId}.port`);
-  const port = await startSampler(lifecycle, { engine, store, bus: own, logger, workerId, address: '127.0.0.1:0', portFile });
+  const port = await startSampler(lifecycle, {
+    engine,
+    store,
+    bus: own,
+    logger,
+    workerId,
+    address: '127.0.0.1:0',
+    portFile,
+  });
   return { lifecycle, engine, portFile, port };
 }
 
-const item = (index: number, prompt: string, seed = 7n): Partial<PromptItem> => ({ index, prompt, seed });
+const item = (index: number, prompt: string, seed = 7n): Partial<PromptItem> => ({
+  index,
+  prompt,
+  seed,
+});
 
 function sampleJob(key: string, overrides: object = {}): Job {
   return create(JobSchema, {
@@ -78,7 +90,10 @@ function sampleJob(key: string, overrides: object = {}): Job {
   });
 }
 
-async function encodeJob(key: string, rows: { content: string; text: string; rejected?: string }[]): Promise<Job> {
+async function encodeJob(
+  key: string,
+  rows: { content: string; text: string; rejected?: string }[],
+): Promise<Job> {
   const lines = await Promise.all(
     rows.map(async ({ content, text, rejected }, i) => {
       const file = join(root, `${i}.img`);
@@ -94,7 +109,14 @@ async function encodeJob(key: string, rows: { content: string; text: string; rej
     runId: 'r1',
     work: {
       case: 'encode',
-      value: { manifest, start: 0, count: rows.length, pipelinePath: '/p', resolution: 8, precision: Precision.FLOAT32 },
+      value: {
+        manifest,
+        start: 0,
+        count: rows.length,
+        pipelinePath: '/p',
+        resolution: 8,
+        precision: Precision.FLOAT32,
+      },
     },
   });
 }
@@ -128,7 +150,11 @@ describe('encode jobs', () => {
     expect(worker).toBe('w1');
     expect(result.value).toMatchObject({ count: 2, truncatedCaptions: 1 });
     expect(result.value.rejected).toMatchObject([
-      { index: 1, file: join(root, '1.img'), reason: expect.stringContaining('does not decode') as string },
+      {
+        index: 1,
+        file: join(root, '1.img'),
+        reason: expect.stringContaining('does not decode') as string,
+      },
     ]);
     const { tensors } = readSafetensors(await store.get(result.value.shard!), 'shard');
     expect(asNumbers(tensors.get('index')!)).toEqual([0, 2]);
@@ -137,7 +163,10 @@ describe('encode jobs', () => {
     expect(asFloat32(tensors.get('logvar')!)[4]).toBe(-67);
     expect(tensors.get('text')!.shape).toEqual([2, 3, 2]);
     const events = await eventsUntil((list) => list.length > 0);
-    expect(events[0]!.fact).toMatchObject({ case: 'jobDone', value: { key: 'r1/encode/0000', worker: 'w1', items: 2 } });
+    expect(events[0]!.fact).toMatchObject({
+      case: 'jobDone',
+      value: { key: 'r1/encode/0000', worker: 'w1', items: 2 },
+    });
   });
 
   it('leave the rejected images of preference pairs beside the others, and a row out when either image is broken', async () => {
@@ -177,7 +206,9 @@ describe('encode jobs', () => {
     const { tensors } = readSafetensors(await store.get(result.value.shard!), 'shard');
     expect(tensors.get('pooled')!.shape).toEqual([2, 5]);
     expect([...asFloat32(tensors.get('pooled')!)]).toEqual([3, 3, 3, 3, 3, 6, 6, 6, 6, 6]);
-    expect([...asFloat32(tensors.get('time_ids')!)]).toEqual([30, 20, 1, 2, 8, 8, 30, 20, 1, 2, 8, 8]);
+    expect([...asFloat32(tensors.get('time_ids')!)]).toEqual([
+      30, 20, 1, 2, 8, 8, 30, 20, 1, 2, 8, 8,
+    ]);
   });
 
   it('leave an empty shard when every image is broken', async () => {
@@ -208,9 +239,13 @@ describe('sample jobs', () => {
     const first = await start('w1');
     await bus.publishJob(sampleJob('r1/sample-base/0000'), 0);
     const before = await resultOf('r1/sample-base/0000');
-    await expect.poll(() => first.engine.log.filter((line) => line.startsWith('draw')), { timeout: 10_000 }).toEqual(['draw 2']);
+    await expect
+      .poll(() => first.engine.log.filter((line) => line.startsWith('draw')), { timeout: 10_000 })
+      .toEqual(['draw 2']);
     await bus.publishJob(sampleJob('r1/sample-base/0000'), 1);
-    await expect.poll(async () => (await bus.queueDepths()).sample, { timeout: 10_000 }).toMatchObject({ pending: 0, inFlight: 0 });
+    await expect
+      .poll(async () => (await bus.queueDepths()).sample, { timeout: 10_000 })
+      .toMatchObject({ pending: 0, inFlight: 0 });
     expect(first.engine.log.filter((line) => line.startsWith('draw'))).toHaveLength(1);
     await store.deleteResults('r1/sample-base');
     await bus.publishJob(sampleJob('r1/sample-base/0000'), 2);
@@ -235,7 +270,11 @@ describe('sample jobs', () => {
     await expect
       .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
       .toMatchObject([
-        { key: 'r1/sample-base/0009', reason: expect.stringContaining('/missing: expected a pipeline folder') as string, attempts: 1 },
+        {
+          key: 'r1/sample-base/0009',
+          reason: expect.stringContaining('/missing: expected a pipeline folder') as string,
+          attempts: 1,
+        },
       ]);
     expect(await store.getResult('r1/sample-base/0009')).toBeNull();
   });
@@ -265,7 +304,9 @@ describe('sample jobs', () => {
     await bus.publishJob(sampleJob('r1/sample-base/0001', { precision: Precision.AUTO }), 0);
     await resultOf('r1/sample-base/0001');
     expect(second.log).toContain('unet /p/unet bfloat16');
-    expect(JSON.parse((await store.getResult('r1/precision'))!)).toMatchObject({ precision: 'bfloat16' });
+    expect(JSON.parse((await store.getResult('r1/precision'))!)).toMatchObject({
+      precision: 'bfloat16',
+    });
   });
 
   it('of a new iteration push the oldest U-Net out of memory', async () => {
@@ -273,10 +314,17 @@ describe('sample jobs', () => {
     const ref = async (text: string) => store.put(Buffer.from(text), 'application/octet-stream');
     const config = await ref('{}');
     for (const name of ['spin1', 'spin2', 'spin3']) {
-      await bus.publishJob(sampleJob(`r1/sample-${name}/0000`, { unet: { name, path: '', config, weights: await ref(name) } }), 0);
+      await bus.publishJob(
+        sampleJob(`r1/sample-${name}/0000`, {
+          unet: { name, path: '', config, weights: await ref(name) },
+        }),
+        0,
+      );
       await resultOf(`r1/sample-${name}/0000`);
     }
-    expect(engine.log.filter((line) => line.startsWith('free unet'))).toEqual([expect.stringContaining('spin1')]);
+    expect(engine.log.filter((line) => line.startsWith('free unet'))).toEqual([
+      expect.stringContaining('spin1'),
+    ]);
     expect(engine.log.filter((line) => line.startsWith('pipeline'))).toHaveLength(1);
   });
 });
@@ -296,12 +344,17 @@ describe('SamplerService', () => {
         textTokens: 3,
         warnings: ['w'],
       });
-      await client.inspectModel({ path: '/p', sampling: { scheduler: 'DDIMScheduler', schedulerOverridesJson: '{"a":1}', steps: 7 } });
-      expect(engine.log).toContain('check DDIMScheduler 7 {"a":1}');
-      await expect(client.inspectModel({ path: '/p', sampling: { eta: 2 } })).rejects.toMatchObject({
-        code: 'INVALID_ARGUMENT',
-        message: 'sampling.eta: expected a number from 0 to 1, got 2',
+      await client.inspectModel({
+        path: '/p',
+        sampling: { scheduler: 'DDIMScheduler', schedulerOverridesJson: '{"a":1}', steps: 7 },
       });
+      expect(engine.log).toContain('check DDIMScheduler 7 {"a":1}');
+      await expect(client.inspectModel({ path: '/p', sampling: { eta: 2 } })).rejects.toMatchObject(
+        {
+          code: 'INVALID_ARGUMENT',
+          message: 'sampling.eta: expected a number from 0 to 1, got 2',
+        },
+      );
       await expect(client.inspectModel({ path: '/missing' })).rejects.toMatchObject({
         code: 'INVALID_ARGUMENT',
         message: expect.stringContaining('/missing/model_index.json') as string,
@@ -313,7 +366,11 @@ describe('SamplerService', () => {
       });
       expect(images).toHaveLength(1);
       expect(phases.map((phase) => phase.name)).toEqual(['unet_steps', 'vae_decode']);
-      expect(await client.getWorker({})).toMatchObject({ workerId: 'w1', backend: 'fake', jobKey: '' });
+      expect(await client.getWorker({})).toMatchObject({
+        workerId: 'w1',
+        backend: 'fake',
+        jobKey: '',
+      });
       await expect(client.sample({ pipelinePath: '/p' })).rejects.toMatchObject({
         code: 'INVALID_ARGUMENT',
         message: 'items: expected at least one prompt, got none',

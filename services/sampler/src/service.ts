@@ -1,6 +1,13 @@
 /** The sampler as a whole, over whatever engine, store and bus it is given. */
 import { ImageReader, openFiles } from '@spindle/data';
-import { announceWorker, serve, takeJobs, WorkerState, type Lifecycle, type WorkerContext } from '@spindle/kit';
+import {
+  announceWorker,
+  serve,
+  takeJobs,
+  WorkerState,
+  type Lifecycle,
+  type WorkerContext,
+} from '@spindle/kit';
 import { SamplerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
 import { Manifests } from './encode.js';
@@ -40,7 +47,11 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
   });
   takeJobs(lifecycle, ['encode', 'sample'], handler, options);
   announceWorker(lifecycle, 'sampler', state, engine.info, options);
-  return serve(lifecycle, { address: options.address, portFile: options.portFile, graceMs, logger }, (server) => {
-    server.addService(SamplerService, createHandlers({ store, engine, models, state, workerId }));
-  });
+  return serve(
+    lifecycle,
+    { address: options.address, portFile: options.portFile, graceMs, logger },
+    (server) => {
+      server.addService(SamplerService, createHandlers({ store, engine, models, state, workerId }));
+    },
+  );
 }

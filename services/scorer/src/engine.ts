@@ -1,4 +1,7 @@
-/** The scorer's port to the engine, and the adapter that the process runs on; tests bring a port of their own. */
+/**
+ * The scorer's port to the engine, and the adapter that the process runs on; tests bring a port of
+ * their own.
+ */
 import {
   aestheticInfo,
   aestheticShape,
@@ -28,8 +31,16 @@ export interface Judged {
 
 /** A loaded model that one or several metrics use. */
 export interface LoadedModel {
-  /** Scores of a batch by each of `metrics`, in their order; images are embedded once per way of preprocessing. */
-  judge(metrics: readonly Metric[], images: readonly RgbImage[], prompts: readonly string[], heads: HeadSource): Promise<Judged[]>;
+  /**
+   * Scores of a batch by each of `metrics`, in their order; images are embedded once per way of
+   * preprocessing.
+   */
+  judge(
+    metrics: readonly Metric[],
+    images: readonly RgbImage[],
+    prompts: readonly string[],
+    heads: HeadSource,
+  ): Promise<Judged[]>;
   release(): void;
 }
 
@@ -59,7 +70,8 @@ export function nativeEngine(engine: Engine): ScorerEngine {
   return {
     info: engine.info,
     readImage: decodeImage,
-    loadModel: (metric) => (metric.kind === 'image_reward' ? loadImageReward(engine, metric) : loadClip(engine, metric)),
+    loadModel: (metric) =>
+      metric.kind === 'image_reward' ? loadImageReward(engine, metric) : loadClip(engine, metric),
     async loadHead(path) {
       const head = await loadAestheticHead(engine, path);
       return {
@@ -119,7 +131,10 @@ async function loadImageReward(engine: Engine, metric: Metric): Promise<LoadedMo
     async judge(metrics, images, prompts) {
       const judged: Judged[] = [];
       for (const one of metrics)
-        judged.push({ values: await model.score(images, prompts, one.preprocess), judge: imageRewardInfo(one, model.folder, files) });
+        judged.push({
+          values: await model.score(images, prompts, one.preprocess),
+          judge: imageRewardInfo(one, model.folder, files),
+        });
       return judged;
     },
     release: () => model.release(),

@@ -3,12 +3,18 @@ import { meter } from '@spindle/kit';
 /** Created after telemetry has started: an instrument made earlier stays silent. */
 export function createInstruments() {
   const spindle = meter();
-  const images = spindle.createCounter('spindle.scorer.images', { unit: '{image}', description: 'Images judged' });
+  const images = spindle.createCounter('spindle.scorer.images', {
+    unit: '{image}',
+    description: 'Images judged',
+  });
   const seconds = spindle.createHistogram('spindle.scorer.job.duration', {
     unit: 's',
     description: 'Time from taking a job to its result',
   });
-  const failures = spindle.createCounter('spindle.scorer.job.failures', { unit: '{job}', description: 'Jobs that ended in an error' });
+  const failures = spindle.createCounter('spindle.scorer.job.failures', {
+    unit: '{job}',
+    description: 'Jobs that ended in an error',
+  });
   return {
     jobDone(durationSeconds: number, items: number): void {
       images.add(items);

@@ -1,13 +1,23 @@
-/** Scores of images by any number of metrics; one forward per image, model and way of preprocessing. */
+/**
+ * Scores of images by any number of metrics; one forward per image, model and way of preprocessing.
+ */
 import { totalmem } from 'node:os';
 import { create } from '@bufbuild/protobuf';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import { ModelCache, type RgbImage } from '@spindle/native';
-import { MetricScoresSchema, type MetricScores, type MetricSpec, type ScoreItem } from '@spindle/proto';
+import {
+  MetricScoresSchema,
+  type MetricScores,
+  type MetricSpec,
+  type ScoreItem,
+} from '@spindle/proto';
 import { checkMetrics, groupByModel, type Metric } from './domain/metrics.js';
 import type { HeadSource, Judged, LoadedHead, LoadedModel, ScorerEngine } from './engine.js';
 
-/** Half of the memory in models of the largest kind, a CLIP ViT-H in float32: loading one takes as long as judging hundreds of images. */
+/**
+ * Half of the memory in models of the largest kind, a CLIP ViT-H in float32: loading one takes as
+ * long as judging hundreds of images.
+ */
 const largestModelBytes = 4 * 1024 ** 3;
 const modelsKept = Math.min(8, Math.max(2, Math.floor(totalmem() / 2 / largestModelBytes)));
 const headsKept = 4;
@@ -26,14 +36,22 @@ export class Scorer {
     this.#store = store;
   }
 
-  async score(specs: readonly MetricSpec[], items: readonly ScoreItem[], signal: AbortSignal): Promise<MetricScores[]> {
+  async score(
+    specs: readonly MetricSpec[],
+    items: readonly ScoreItem[],
+    signal: AbortSignal,
+  ): Promise<MetricScores[]> {
     const metrics = check(specs);
-    if (items.length === 0) throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one image, got none');
+    if (items.length === 0)
+      throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one image, got none');
     const values = new Map<string, number[]>(metrics.map((metric) => [metric.name, []]));
     const judges = new Map<string, Judged['judge']>();
-    // Model by model, those in memory first: with more models than there is room for, each is loaded once per job at most.
+    // Model by model, those in memory first: with more models than there is room for, each is
+    // loaded once per job at most.
     const loaded = new Set(this.#models.keys());
-    const groups = [...groupByModel(metrics)].sort(([a], [b]) => Number(loaded.has(b)) - Number(loaded.has(a)));
+    const groups = [...groupByModel(metrics)].sort(
+      ([a], [b]) => Number(loaded.has(b)) - Number(loaded.has(a)),
+    );
     for (const [key, group] of groups) {
       for (let from = 0; from < items.length; from += imagesPerCall) {
         signal.throwIfAborted();
@@ -65,10 +83,16 @@ export class Scorer {
   }
 
   /** Scores by each metric of a group, whose model is `key`. */
-  #judge(key: string, group: readonly Metric[], images: readonly RgbImage[], prompts: readonly string[]): Promise<Judged[]> {
+  #judge(
+    key: string,
+    group: readonly Metric[],
+    images: readonly RgbImage[],
+    prompts: readonly string[],
+  ): Promise<Judged[]> {
     const [first] = group;
     if (first === undefined) return Promise.resolve([]);
-    const heads: HeadSource = (path, work) => this.#heads.use(path, () => this.#engine.loadHead(path), work);
+    const heads: HeadSource = (path, work) =>
+      this.#heads.use(path, () => this.#engine.loadHead(path), work);
     return this.#models.use(
       key,
       () => this.#engine.loadModel(first),
@@ -77,8 +101,15 @@ export class Scorer {
   }
 
   async #read(item: ScoreItem, index: number): Promise<RgbImage> {
-    if (item.image === undefined) throw new SpindleError('INVALID_ARGUMENT', `items[${index}].image: expected an artifact, got nothing`);
-    return this.#engine.readImage(await this.#store.get(item.image), `items[${index}] (${item.image.digest})`);
+    if (item.image === undefined)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `items[${index}].image: expected an artifact, got nothing`,
+      );
+    return this.#engine.readImage(
+      await this.#store.get(item.image),
+      `items[${index}] (${item.image.digest})`,
+    );
   }
 }
 
@@ -93,6 +124,10 @@ function check(specs: readonly MetricSpec[]): Metric[] {
 /** A score that is no number would poison every mean it enters. */
 function checkFinite(metric: string, values: readonly number[]): number[] {
   const at = values.findIndex((value) => !Number.isFinite(value));
-  if (at >= 0) throw new SpindleError('DIVERGED', `metric ${metric}: expected a finite score, got ${values[at]} for items[${at}]`);
+  if (at >= 0)
+    throw new SpindleError(
+      'DIVERGED',
+      `metric ${metric}: expected a finite score, got ${values[at]} for items[${at}]`,
+    );
   return [...values];
 }

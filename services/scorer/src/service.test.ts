@@ -1,5 +1,11 @@
 import { create, fromJsonString } from '@bufbuild/protobuf';
-import { createClient, Lifecycle, openLocalStore, type ArtifactStore, type Bus } from '@spindle/kit';
+import {
+  createClient,
+  Lifecycle,
+  openLocalStore,
+  type ArtifactStore,
+  type Bus,
+} from '@spindle/kit';
 import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
 import {
   JobResultSchema,
@@ -28,21 +34,38 @@ let log: string[];
 
 const metrics: MetricSpec[] = [
   create(MetricSpecSchema, { name: 'pick', kind: 'clip', clipPath: '/clip' }),
-  create(MetricSpecSchema, { name: 'aesthetic', kind: 'aesthetic', clipPath: '/clip', headPath: '/head' }),
+  create(MetricSpecSchema, {
+    name: 'aesthetic',
+    kind: 'aesthetic',
+    clipPath: '/clip',
+    headPath: '/head',
+  }),
 ];
 
 /** Scores are sums of bytes and lengths of prompts. */
 function fakeEngine(): ScorerEngine {
   return {
-    info: { version: '0', backend: 'fake', isa: 'none', threads: 1, cpu: 'none', backends: ['fake'] },
+    info: {
+      version: '0',
+      backend: 'fake',
+      isa: 'none',
+      threads: 1,
+      cpu: 'none',
+      backends: ['fake'],
+    },
     async readImage(bytes, where) {
       if (bytes.toString().startsWith('broken'))
-        throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
+        throw Object.assign(
+          new Error(`${where}: expected an image, got a file that does not decode`),
+          { code: 'INVALID_ARGUMENT' },
+        );
       return { rgb: Uint8Array.from(bytes), width: 1, height: 1 };
     },
     async loadModel({ clipPath, kind }) {
       if (clipPath === '/missing')
-        throw Object.assign(new Error(`${clipPath}: expected a model folder, got no such folder`), { code: 'INVALID_ARGUMENT' });
+        throw Object.assign(new Error(`${clipPath}: expected a model folder, got no such folder`), {
+          code: 'INVALID_ARGUMENT',
+        });
       log.push(`model ${clipPath}`);
       return {
         async judge(group, images, prompts, heads) {
@@ -60,7 +83,9 @@ function fakeEngine(): ScorerEngine {
               judge: info(one),
               values:
                 one.kind === 'aesthetic'
-                  ? await heads(one.headPath, (head) => head.score({ data: Float32Array.from(bytes), shape: [bytes.length, 1] }))
+                  ? await heads(one.headPath, (head) =>
+                      head.score({ data: Float32Array.from(bytes), shape: [bytes.length, 1] }),
+                    )
                   : prompts.map((text, n) => (bytes[n] ?? 0) + text.length),
             })),
           );
@@ -73,7 +98,8 @@ function fakeEngine(): ScorerEngine {
       return {
         version: 'v2',
         files: [],
-        score: async (images) => images.data.map((value) => (directory === '/nan' ? Number.NaN : value / 2)),
+        score: async (images) =>
+          images.data.map((value) => (directory === '/nan' ? Number.NaN : value / 2)),
         release: () => undefined,
       };
     },
@@ -108,24 +134,42 @@ afterEach(async () => {
 });
 
 async function item(index: number, bytes: string, prompt: string): Promise<ScoreItem> {
-  return create(ScoreItemSchema, { prompt: { index, prompt, seed: 1n }, image: await store.put(Buffer.from(bytes), 'image/png') });
+  return create(ScoreItemSchema, {
+    prompt: { index, prompt, seed: 1n },
+    image: await store.put(Buffer.from(bytes), 'image/png'),
+  });
 }
 
 async function scoreJob(key: string, count: number, specs = metrics): Promise<Job> {
-  const items = await Promise.all(Array.from({ length: count }, (_, i) => item(i, 'A', 'x'.repeat(i))));
-  return create(JobSchema, { key, runId: 'r1', work: { case: 'score', value: { metrics: specs, items } } });
+  const items = await Promise.all(
+    Array.from({ length: count }, (_, i) => item(i, 'A', 'x'.repeat(i))),
+  );
+  return create(JobSchema, {
+    key,
+    runId: 'r1',
+    work: { case: 'score', value: { metrics: specs, items } },
+  });
 }
 
 it('scores a job by every metric in the order of its items, embedding each image once', async () => {
   await bus.publishJob(await scoreJob('r1/eval-score-base/0000', 40), 0);
-  await expect.poll(() => store.getResult('r1/eval-score-base/0000'), { timeout: 10_000 }).not.toBeNull();
-  const { result, worker } = fromJsonString(JobResultSchema, (await store.getResult('r1/eval-score-base/0000'))!);
+  await expect
+    .poll(() => store.getResult('r1/eval-score-base/0000'), { timeout: 10_000 })
+    .not.toBeNull();
+  const { result, worker } = fromJsonString(
+    JobResultSchema,
+    (await store.getResult('r1/eval-score-base/0000'))!,
+  );
   if (result.case !== 'score') throw new Error('expected a score result');
   expect(worker).toBe('w1');
   expect(result.value.scores.map((scores) => scores.metric)).toEqual(['pick', 'aesthetic']);
   expect(result.value.scores[0]!.values).toEqual(Array.from({ length: 40 }, (_, i) => 65 + i));
   expect(result.value.scores[1]!.values[39]).toBe(32.5);
-  expect(result.value.scores[0]!.judge).toMatchObject({ kind: 'clip', files: [{ name: 'w', digest: 'sha256:0' }], scale: 'x' });
+  expect(result.value.scores[0]!.judge).toMatchObject({
+    kind: 'clip',
+    files: [{ name: 'w', digest: 'sha256:0' }],
+    scale: 'x',
+  });
   expect(log).toEqual(['model /clip', 'embed 32', 'head /head', 'embed 8']);
 });
 
@@ -159,7 +203,9 @@ it('answers calls, and refuses bad ones by name', async () => {
 
 it('loads every model once per job when there are more than it keeps, those in memory first', async () => {
   const scorer = new Scorer(fakeEngine(), store, 2);
-  const specs = ['/a', '/b', '/c'].map((clipPath) => create(MetricSpecSchema, { name: clipPath.slice(1), kind: 'pickscore', clipPath }));
+  const specs = ['/a', '/b', '/c'].map((clipPath) =>
+    create(MetricSpecSchema, { name: clipPath.slice(1), kind: 'pickscore', clipPath }),
+  );
   const items = await Promise.all(Array.from({ length: 40 }, (_, i) => item(i, 'A', 'x')));
   const { signal } = new AbortController();
   const loads = () => log.filter((line) => line.startsWith('model'));
@@ -181,5 +227,11 @@ it('dead-letters a job whose judge is missing, with the reason', async () => {
   await bus.publishJob(await scoreJob('r1/eval-score-base/0001', 1, specs), 0);
   await expect
     .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
-    .toMatchObject([{ key: 'r1/eval-score-base/0001', reason: expect.stringContaining('/missing') as string, attempts: 1 }]);
+    .toMatchObject([
+      {
+        key: 'r1/eval-score-base/0001',
+        reason: expect.stringContaining('/missing') as string,
+        attempts: 1,
+      },
+    ]);
 });

@@ -1,5 +1,12 @@
 /** The scorer as a whole, over whatever engine, store and bus it is given. */
-import { announceWorker, serve, takeJobs, WorkerState, type Lifecycle, type WorkerContext } from '@spindle/kit';
+import {
+  announceWorker,
+  serve,
+  takeJobs,
+  WorkerState,
+  type Lifecycle,
+  type WorkerContext,
+} from '@spindle/kit';
 import { ScorerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
 import type { ScorerEngine } from './engine.js';
@@ -19,10 +26,22 @@ export async function startScorer(lifecycle: Lifecycle, options: ScorerOptions):
   const scorer = new Scorer(engine, store);
   lifecycle.defer('models', () => scorer.release());
   const state = new WorkerState();
-  const handler = createJobHandler({ store, scorer, bus, state, instruments: createInstruments(), logger, workerId });
+  const handler = createJobHandler({
+    store,
+    scorer,
+    bus,
+    state,
+    instruments: createInstruments(),
+    logger,
+    workerId,
+  });
   takeJobs(lifecycle, ['score'], handler, options);
   announceWorker(lifecycle, 'scorer', state, engine.info, options);
-  return serve(lifecycle, { address: options.address, portFile: options.portFile, graceMs, logger }, (server) => {
-    server.addService(ScorerService, createHandlers(scorer));
-  });
+  return serve(
+    lifecycle,
+    { address: options.address, portFile: options.portFile, graceMs, logger },
+    (server) => {
+      server.addService(ScorerService, createHandlers(scorer));
+    },
+  );
 }

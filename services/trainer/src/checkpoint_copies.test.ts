@@ -8,7 +8,11 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vite
 import { CheckpointCopies } from './checkpoint_copies.js';
 import { Checkpoints } from './checkpoints.js';
 
-const facts = { precision: 'float32', precisionReason: 'as configured', fingerprint: { a: '1' } } as const;
+const facts = {
+  precision: 'float32',
+  precisionReason: 'as configured',
+  fingerprint: { a: '1' },
+} as const;
 const logger = createLogger('test', { level: 'silent', pretty: false });
 const key = 'r1/train-spin1';
 let s3: TestS3;
@@ -31,21 +35,27 @@ afterEach(async () => {
 
 /** The trainer of a machine with a folder of its own. */
 async function machine(name: string): Promise<Checkpoints> {
-  const store = await openStore(join(scratch, name), 's3://bucket/runs', new ObjectStore({ attempts: 1, firstWaitMs: 1 }));
+  const store = await openStore(
+    join(scratch, name),
+    's3://bucket/runs',
+    new ObjectStore({ attempts: 1, firstWaitMs: 1 }),
+  );
   const mirror = store.checkpointMirror(key);
   if (mirror === null) throw new Error('expected a mirror, got none');
   const directory = await store.checkpointDir(key);
   return new Checkpoints(directory, 2, logger, new CheckpointCopies(mirror, directory, logger));
 }
 const save = async (checkpoints: Checkpoints, ...steps: number[]): Promise<void> => {
-  for (const step of steps) await checkpoints.save(step, facts, (path) => writeFile(path, `state ${step}`));
+  for (const step of steps)
+    await checkpoints.save(step, facts, (path) => writeFile(path, `state ${step}`));
 };
 async function found(checkpoints: Checkpoints): Promise<number[]> {
   const steps: number[] = [];
   for await (const { manifest } of checkpoints.usable()) steps.push(manifest.step);
   return steps;
 }
-const copies = (): string[] => [...s3.objects.keys()].map((name) => name.replace(`bucket/runs/checkpoints/${key}/`, '')).sort();
+const copies = (): string[] =>
+  [...s3.objects.keys()].map((name) => name.replace(`bucket/runs/checkpoints/${key}/`, '')).sort();
 
 it('lets another machine go on from the newest checkpoint, and keeps no older copies', async () => {
   const first = await machine('a');
@@ -58,7 +68,9 @@ it('lets another machine go on from the newest checkpoint, and keeps no older co
   expect(await found(second)).toEqual([]);
   await second.fetch();
   expect(await found(second)).toEqual([15]);
-  expect(await readFile(join(second.directory, 'step-00000015.safetensors'), 'utf8')).toBe('state 15');
+  expect(await readFile(join(second.directory, 'step-00000015.safetensors'), 'utf8')).toBe(
+    'state 15',
+  );
   // What is newer here stays.
   await save(second, 20);
   await second.settled();
@@ -101,7 +113,9 @@ it('passes over copies that are damaged or incomplete, once', async () => {
   s3.objects.set(data, Buffer.from('state 5'));
   await second.fetch();
   expect(await found(second)).toEqual([]);
-  expect((await readdir(second.directory)).filter((name) => !name.endsWith('.damaged'))).toEqual([]);
+  expect((await readdir(second.directory)).filter((name) => !name.endsWith('.damaged'))).toEqual(
+    [],
+  );
 });
 
 it('goes back with a rollback: what is wrong does not come back from the store, and the cut is known elsewhere', async () => {

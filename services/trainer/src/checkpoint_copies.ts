@@ -1,8 +1,9 @@
 /**
- * The newest checkpoint once more, in the artifact store of a cluster, so that training resumes where the trainer's folder is not: on
- * another machine, or in a pod that came back without its volume. Copies are made in the background and cost no step; one that fails is a
- * warning, and the next checkpoint is the next try. Data goes up before its manifest, and older copies go after both: at every moment the
- * store has a whole checkpoint or none.
+ * The newest checkpoint once more, in the artifact store of a cluster, so that training resumes
+ * where the trainer's folder is not: on another machine, or in a pod that came back without its
+ * volume. Copies are made in the background and cost no step; one that fails is a warning, and the
+ * next checkpoint is the next try. Data goes up before its manifest, and older copies go after
+ * both: at every moment the store has a whole checkpoint or none.
  */
 import { readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -32,7 +33,10 @@ export class CheckpointCopies {
     return this.#busy;
   }
 
-  /** Brings a checkpoint that is newer than `newest` here; it is not verified yet. Throws when the store does not answer. */
+  /**
+   * Brings a checkpoint that is newer than `newest` here; it is not verified yet. Throws when the
+   * store does not answer.
+   */
   async fetch(newest: number): Promise<void> {
     const step = Math.max(0, ...manifestSteps(await this.mirror.list()));
     if (step <= newest) return;
@@ -80,7 +84,10 @@ export class CheckpointCopies {
     } catch (thrown) {
       // Pruned before its turn came: a newer one is on its way.
       if (isCode(thrown, 'ENOENT')) return;
-      this.logger.warn({ checkpoint: name, reason: ensureError(thrown).message }, 'a checkpoint could not be copied to the artifact store');
+      this.logger.warn(
+        { checkpoint: name, reason: ensureError(thrown).message },
+        'a checkpoint could not be copied to the artifact store',
+      );
     }
   }
 }

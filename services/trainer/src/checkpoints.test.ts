@@ -5,7 +5,11 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Checkpoints, type Checkpoint } from './checkpoints.js';
 
-const facts = { precision: 'float32', precisionReason: 'as configured', fingerprint: { a: '1' } } as const;
+const facts = {
+  precision: 'float32',
+  precisionReason: 'as configured',
+  fingerprint: { a: '1' },
+} as const;
 const logger = createLogger('test', { level: 'silent', pretty: false });
 let directory: string;
 beforeEach(async () => {
@@ -65,9 +69,14 @@ it('says that the disk is full and leaves the older ones alone', async () => {
   });
   await expect(full).rejects.toMatchObject({
     code: 'RESOURCE_EXHAUSTED',
-    message: expect.stringContaining('checkpoint of step 10 could not be written: the disk is full') as string,
+    message: expect.stringContaining(
+      'checkpoint of step 10 could not be written: the disk is full',
+    ) as string,
   });
-  expect((await readdir(directory)).sort()).toEqual(['step-00000005.json', 'step-00000005.safetensors']);
+  expect((await readdir(directory)).sort()).toEqual([
+    'step-00000005.json',
+    'step-00000005.safetensors',
+  ]);
 });
 
 it('does not take a checkpoint without a manifest for one', async () => {

@@ -1,6 +1,7 @@
 /**
- * Checkpoints of one training run: step-00000050.safetensors and, written last, its .json manifest with the digest. A
- * checkpoint exists once its manifest does; older ones go only after the newest was read back and its digest agreed.
+ * Checkpoints of one training run: step-00000050.safetensors and, written last, its .json manifest
+ * with the digest. A checkpoint exists once its manifest does; older ones go only after the newest
+ * was read back and its digest agreed.
  */
 import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
@@ -21,14 +22,23 @@ const manifestSchema = z.object({
 });
 
 export type CheckpointManifest = z.output<typeof manifestSchema>;
-export type CheckpointFacts = Pick<CheckpointManifest, 'precision' | 'precisionReason' | 'fingerprint'>;
+export type CheckpointFacts = Pick<
+  CheckpointManifest,
+  'precision' | 'precisionReason' | 'fingerprint'
+>;
 export interface Checkpoint {
   path: string;
   manifest: CheckpointManifest;
 }
 
-const rollbacksSchema = z.object({ count: z.number().int().min(0), learningRateScale: z.number().positive() });
-/** How often training has gone back to a checkpoint, and what its learning rates are multiplied by since. */
+const rollbacksSchema = z.object({
+  count: z.number().int().min(0),
+  learningRateScale: z.number().positive(),
+});
+/**
+ * How often training has gone back to a checkpoint, and what its learning rates are multiplied by
+ * since.
+ */
 export type Rollbacks = z.output<typeof rollbacksSchema>;
 const rollbacksFile = 'rollbacks.json';
 
@@ -42,9 +52,16 @@ export class Checkpoints {
   ) {}
 
   /** `write` leaves a durable file at the path it is given. */
-  async save(step: number, facts: CheckpointFacts, write: (path: string) => Promise<void>): Promise<Checkpoint> {
+  async save(
+    step: number,
+    facts: CheckpointFacts,
+    write: (path: string) => Promise<void>,
+  ): Promise<Checkpoint> {
     const path = join(this.directory, `${stem(step)}.safetensors`);
-    const temporary = join(this.directory, `.${stem(step)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
+    const temporary = join(
+      this.directory,
+      `.${stem(step)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`,
+    );
     try {
       await write(temporary);
       const manifest: CheckpointManifest = {
@@ -56,7 +73,10 @@ export class Checkpoints {
       };
       await rename(temporary, path);
       // Atomic, and it syncs the folder, which makes the rename durable too.
-      await writeFileAtomic(join(this.directory, `${stem(step)}.json`), `${JSON.stringify(manifest, null, 1)}\n`);
+      await writeFileAtomic(
+        join(this.directory, `${stem(step)}.json`),
+        `${JSON.stringify(manifest, null, 1)}\n`,
+      );
       const checkpoint = { path, manifest };
       await verify(checkpoint);
       await this.#prune();
@@ -65,11 +85,18 @@ export class Checkpoints {
     } catch (thrown) {
       await rm(temporary, { force: true });
       const error = ensureError(thrown);
-      throw new SpindleError(error.code, `checkpoint of step ${step} could not be written: ${error.message}`, { cause: thrown });
+      throw new SpindleError(
+        error.code,
+        `checkpoint of step ${step} could not be written: ${error.message}`,
+        { cause: thrown },
+      );
     }
   }
 
-  /** Takes what another machine has left of this training, where that is newer. Throws when the store of copies does not answer. */
+  /**
+   * Takes what another machine has left of this training, where that is newer. Throws when the
+   * store of copies does not answer.
+   */
   async fetch(): Promise<void> {
     if (this.copies === null) return;
     await this.copies.fetch(await this.newest());
@@ -78,7 +105,10 @@ export class Checkpoints {
     if ((await this.rollbacks()).count < before.count) await this.noteRollbacks(before);
   }
 
-  /** Newest first, verified one by one as they are asked for; a damaged one is set aside and the next older one comes. */
+  /**
+   * Newest first, verified one by one as they are asked for; a damaged one is set aside and the
+   * next older one comes.
+   */
   async *usable(): AsyncGenerator<Checkpoint> {
     for (const step of await this.#steps()) {
       const path = join(this.directory, `${stem(step)}.safetensors`);
@@ -106,7 +136,9 @@ export class Checkpoints {
 
   async rollbacks(): Promise<Rollbacks> {
     const text = await readFile(join(this.directory, rollbacksFile), 'utf8').catch(() => null);
-    return text === null ? { count: 0, learningRateScale: 1 } : rollbacksSchema.parse(JSON.parse(text));
+    return text === null
+      ? { count: 0, learningRateScale: 1 }
+      : rollbacksSchema.parse(JSON.parse(text));
   }
 
   async noteRollbacks(rollbacks: Rollbacks): Promise<void> {
@@ -143,7 +175,10 @@ export class Checkpoints {
     await rm(this.directory, { recursive: true, force: true });
     await this.copies?.clear().catch((error: unknown) => {
       // The result is committed: what is left there is never read.
-      this.logger.warn({ reason: ensureError(error).message }, 'copies of checkpoints could not be removed from the artifact store');
+      this.logger.warn(
+        { reason: ensureError(error).message },
+        'copies of checkpoints could not be removed from the artifact store',
+      );
     });
   }
 
@@ -166,7 +201,12 @@ export class Checkpoints {
 
 async function verify({ path, manifest }: Checkpoint): Promise<void> {
   const { size } = await stat(path);
-  if (size !== manifest.bytes) throw new SpindleError('DATA_LOSS', `${path}: expected ${manifest.bytes} bytes, got ${size}`);
+  if (size !== manifest.bytes)
+    throw new SpindleError('DATA_LOSS', `${path}: expected ${manifest.bytes} bytes, got ${size}`);
   const digest = await sha256File(path);
-  if (digest !== manifest.sha256) throw new SpindleError('DATA_LOSS', `${path}: expected sha256 ${manifest.sha256}, got ${digest}`);
+  if (digest !== manifest.sha256)
+    throw new SpindleError(
+      'DATA_LOSS',
+      `${path}: expected sha256 ${manifest.sha256}, got ${digest}`,
+    );
 }

@@ -36,10 +36,16 @@ it('matches real and generated images by index, whatever shard they lie in', asy
   });
   expect(dataset.size).toBe(3);
   expect(dataset.unmatched).toBe(1);
-  const batch = await dataset.batch(7, [draw(0), draw(1), draw(2)], { offset: 1, size: 2, last: true });
+  const batch = await dataset.batch(7, [draw(0), draw(1), draw(2)], {
+    offset: 1,
+    size: 2,
+    last: true,
+  });
   expect(batch).toMatchObject({ step: 7, offset: 1, stepBatchSize: 3 });
   expect(batch.real.shape).toEqual([2, 1, 2, 2]);
-  expect([...batch.real.data]).toEqual([3, 3.125, 3.25, 3.375, 5, 5.125, 5.25, 5.375].map((x) => x * 0.5));
+  expect([...batch.real.data]).toEqual(
+    [3, 3.125, 3.25, 3.375, 5, 5.125, 5.25, 5.375].map((x) => x * 0.5),
+  );
   expect([batch.generated?.data[0], batch.generated?.data[4]]).toEqual([3.5, 5.5]);
   expect(batch.text.data[0]).toBe(30);
   await dataset.close();
@@ -50,11 +56,20 @@ it('shows another view of a real image in every epoch, and of its pair the same 
   const encoded = [await encodedShard(store, [0, 7, 0, 7], [0, 7, 0, 7])];
   const generated = [await posteriorShard(store, [0, 0, 0, 0, 7, 7, 7, 7])];
   const seen = async (against: 'generated' | 'rejected') => {
-    const dataset = await Dataset.open(store, { ...options, scalingFactor: 1, against, encoded, generated });
+    const dataset = await Dataset.open(store, {
+      ...options,
+      scalingFactor: 1,
+      against,
+      encoded,
+      generated,
+    });
     expect(dataset.size).toBe(2);
     const values: number[] = [];
     for (const epoch of [0, 1, 2, 3, 4])
-      values.push((await dataset.batch(0, [draw(1, epoch)], { offset: 0, size: 1, last: true })).generated?.data[0] ?? -1);
+      values.push(
+        (await dataset.batch(0, [draw(1, epoch)], { offset: 0, size: 1, last: true })).generated
+          ?.data[0] ?? -1,
+      );
     await dataset.close();
     return values;
   };
@@ -105,19 +120,36 @@ it('lets several generated images of one prompt take turns by epoch', async () =
   });
   const seen: (number | undefined)[] = [];
   for (const epoch of [0, 1, 2])
-    seen.push((await dataset.batch(0, [draw(0, epoch)], { offset: 0, size: 1, last: true })).generated?.data[0]);
+    seen.push(
+      (await dataset.batch(0, [draw(0, epoch)], { offset: 0, size: 1, last: true })).generated
+        ?.data[0],
+    );
   expect(seen).toEqual([0.25, 0.75, 0.25]);
   await dataset.close();
 });
 
 it('pairs the rejected images of the encoded shards, each from its own posterior', async () => {
-  const encoded = [await encodedShard(store, [5, 0], [5]), await encodedShard(store, [3, 9], [9, 3]), await encodedShard(store, [2])];
+  const encoded = [
+    await encodedShard(store, [5, 0], [5]),
+    await encodedShard(store, [3, 9], [9, 3]),
+    await encodedShard(store, [2]),
+  ];
   const open = (samplePosterior: boolean) =>
-    Dataset.open(store, { ...options, against: 'rejected', samplePosterior, encoded, generated: [] });
+    Dataset.open(store, {
+      ...options,
+      against: 'rejected',
+      samplePosterior,
+      encoded,
+      generated: [],
+    });
   const dataset = await open(false);
   expect(dataset.elements.map(({ index }) => index)).toEqual([3, 5, 9]);
   expect(dataset.unmatched).toBe(2);
-  const batch = await dataset.batch(0, [draw(0), draw(1), draw(2)], { offset: 0, size: 3, last: true });
+  const batch = await dataset.batch(0, [draw(0), draw(1), draw(2)], {
+    offset: 0,
+    size: 3,
+    last: true,
+  });
   // Rejected latents are index + 100, scaled as the real ones are.
   expect([0, 4, 8].map((i) => batch.generated?.data[i])).toEqual([51.5, 52.5, 54.5]);
   expect([0, 4, 8].map((i) => batch.real.data[i])).toEqual([1.5, 2.5, 4.5]);
@@ -130,12 +162,22 @@ it('pairs the rejected images of the encoded shards, each from its own posterior
   expect(Math.abs(rejected)).toBeGreaterThan(1e-3);
   expect(rejected).not.toBeCloseTo(real, 3);
   await sampled.close();
-  const unpaired = { ...options, against: 'rejected' as const, encoded: [await encodedShard(store, [2])], generated: [] };
-  await expect(Dataset.open(store, unpaired)).rejects.toThrow('expected at least one image that has a rejected one, got none');
+  const unpaired = {
+    ...options,
+    against: 'rejected' as const,
+    encoded: [await encodedShard(store, [2])],
+    generated: [],
+  };
+  await expect(Dataset.open(store, unpaired)).rejects.toThrow(
+    'expected at least one image that has a rejected one, got none',
+  );
 });
 
 it('replaces dropped captions by the empty prompt', async () => {
-  const emptyText = { text: { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] }, pooled: null };
+  const emptyText = {
+    text: { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] },
+    pooled: null,
+  };
   const dataset = await Dataset.open(store, {
     ...options,
     encoded: [await encodedShard(store, [0])],
@@ -157,16 +199,28 @@ it('hands on pooled texts, sizes and crops where the shards have them; a dropped
     encoded: [await encodedShard(store, [4, 7], [], { pooledWidth: 3 })],
     generated: [],
     against: null,
-    emptyText: { text: { data: new Float32Array(4), shape: [1, 2, 2] }, pooled: { data: new Float32Array(3), shape: [1, 3] } },
+    emptyText: {
+      text: { data: new Float32Array(4), shape: [1, 2, 2] },
+      pooled: { data: new Float32Array(3), shape: [1, 3] },
+    },
   };
   for (const captionDropout of [0, 1]) {
     const dataset = await Dataset.open(store, { ...shard, captionDropout });
-    const { pooled, timeIds } = await dataset.batch(0, [draw(1), draw(0)], { offset: 0, size: 2, last: true });
+    const { pooled, timeIds } = await dataset.batch(0, [draw(1), draw(0)], {
+      offset: 0,
+      size: 2,
+      last: true,
+    });
     expect(pooled).toEqual({
-      data: Float32Array.from([7, 7.125, 7.25, 4, 4.125, 4.25].map((x) => (captionDropout === 1 ? 0 : x))),
+      data: Float32Array.from(
+        [7, 7.125, 7.25, 4, 4.125, 4.25].map((x) => (captionDropout === 1 ? 0 : x)),
+      ),
       shape: [2, 3],
     });
-    expect(timeIds).toEqual({ data: Float32Array.from([64, 71, 0, 7, 64, 64, 64, 68, 0, 4, 64, 64]), shape: [2, 6] });
+    expect(timeIds).toEqual({
+      data: Float32Array.from([64, 71, 0, 7, 64, 64, 64, 68, 0, 4, 64, 64]),
+      shape: [2, 6],
+    });
     await dataset.close();
   }
 });
@@ -209,9 +263,17 @@ describe('images of several shapes', () => {
       (each) => dataset.shapeOf(each),
     );
     expect(shapes).toEqual([0, 0, 1, 1, 2]);
-    const batches = await Promise.all(microBatches(shapes, 1).map((micro) => dataset.batch(0, draws, micro)));
+    const batches = await Promise.all(
+      microBatches(shapes, 1).map((micro) => dataset.batch(0, draws, micro)),
+    );
     expect(
-      batches.map(({ offset, stepBatchSize, last, real, generated }) => [offset, stepBatchSize, last, real.shape, generated?.shape]),
+      batches.map(({ offset, stepBatchSize, last, real, generated }) => [
+        offset,
+        stepBatchSize,
+        last,
+        real.shape,
+        generated?.shape,
+      ]),
     ).toEqual([
       [0, 5, false, [2, ...square], [2, ...square]],
       [2, 5, false, [2, ...wide], [2, ...wide]],
@@ -228,7 +290,11 @@ describe('images of several shapes', () => {
       [5, 8, 8 + 11 / 8],
       [5, 8, 8 + 11 / 8],
     ]);
-    expect(batches.map(({ text }) => [...text.data].filter((_, i) => i % 4 === 0))).toEqual([[0, 90], [50, 80], [30]]);
+    expect(batches.map(({ text }) => [...text.data].filter((_, i) => i % 4 === 0))).toEqual([
+      [0, 90],
+      [50, 80],
+      [30],
+    ]);
     await dataset.close();
   });
 
@@ -248,29 +314,43 @@ describe('images of several shapes', () => {
         ],
       ),
     ];
-    const dataset = await Dataset.open(store, { ...options, scalingFactor: 1, against: 'rejected', encoded, generated: [] });
+    const dataset = await Dataset.open(store, {
+      ...options,
+      scalingFactor: 1,
+      against: 'rejected',
+      encoded,
+      generated: [],
+    });
     expect(dataset.elements.map(({ index }) => index)).toEqual([3, 5]);
     const batch = await dataset.batch(0, [draw(1)], { offset: 0, size: 1, last: true });
-    expect([batch.real.shape, batch.generated?.shape, batch.generated?.data[0]]).toEqual([[1, ...wide], [1, ...wide], 105]);
+    expect([batch.real.shape, batch.generated?.shape, batch.generated?.data[0]]).toEqual([
+      [1, ...wide],
+      [1, ...wide],
+      105,
+    ]);
     await dataset.close();
   });
 
   it('are refused where a pair has two, in one sentence', async () => {
     const generated = [await raggedShard(store, 'latents', [[5, high]])];
     await expect(
-      Dataset.open(store, { ...options, encoded: [await raggedShard(store, 'encoded', [[5, wide]])], generated }),
+      Dataset.open(store, {
+        ...options,
+        encoded: [await raggedShard(store, 'encoded', [[5, wide]])],
+        generated,
+      }),
     ).rejects.toThrow('shards: expected all latents of image 5 to be [1, 2, 6], got [1, 6, 2]');
   });
 });
 
 it('refuses an index twice, no pair at all and a shard of another kind', async () => {
   const encoded = [await encodedShard(store, [0])];
-  await expect(Dataset.open(store, { ...options, encoded: [...encoded, ...encoded], generated: [] })).rejects.toThrow(
-    'encoded_shards: expected every index in one shard, got 0 in two',
-  );
-  await expect(Dataset.open(store, { ...options, encoded, generated: [await generatedShard(store, [1], 0)] })).rejects.toThrow(
-    /expected at least one image that has a generated one/,
-  );
+  await expect(
+    Dataset.open(store, { ...options, encoded: [...encoded, ...encoded], generated: [] }),
+  ).rejects.toThrow('encoded_shards: expected every index in one shard, got 0 in two');
+  await expect(
+    Dataset.open(store, { ...options, encoded, generated: [await generatedShard(store, [1], 0)] }),
+  ).rejects.toThrow(/expected at least one image that has a generated one/);
   await expect(Dataset.open(store, { ...options, encoded, generated: encoded })).rejects.toThrow(
     'generated_shards[0]: expected a tensor latents, got none',
   );

@@ -2,7 +2,14 @@
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { TensorDto, TextStates, TrainBatchDto } from '@spindle/native';
 import type { ArtifactRef } from '@spindle/proto';
-import { dropsCaption, drawPosterior, takesPrevious, type Draw, type DrawKey, type MicroBatch } from './domain/draws.js';
+import {
+  dropsCaption,
+  drawPosterior,
+  takesPrevious,
+  type Draw,
+  type DrawKey,
+  type MicroBatch,
+} from './domain/draws.js';
 import type { opponentImages } from './domain/settings.js';
 import { Shard, type Names } from './shards.js';
 
@@ -17,7 +24,10 @@ interface Element {
   shape: number;
   /** Its views, which take turns by epoch. */
   real: Place[];
-  /** What the real image is told from: images in turn by epoch, of encoded ones the view that the real image shows. Empty without an opponent. */
+  /**
+   * What the real image is told from: images in turn by epoch, of encoded ones the view that the
+   * real image shows. Empty without an opponent.
+   */
   others: Place[];
   /** The same of the iteration before. */
   previous: Place[];
@@ -53,7 +63,12 @@ export class Dataset {
 
   static async open(store: ArtifactStore, options: DatasetOptions): Promise<Dataset> {
     const shards: Shard[] = [];
-    const openAll = async (refs: readonly ArtifactRef[], field: string, names: Names, index?: string): Promise<Shard[]> => {
+    const openAll = async (
+      refs: readonly ArtifactRef[],
+      field: string,
+      names: Names,
+      index?: string,
+    ): Promise<Shard[]> => {
       const opened: Shard[] = [];
       for (const [i, ref] of refs.entries()) {
         const shard = await Shard.open(await store.localPath(ref), names, `${field}[${i}]`, index);
@@ -70,7 +85,12 @@ export class Dataset {
       const withRejected = options.encoded.filter((_, i) => encoded[i]?.has('rejected_index'));
       const others =
         against === 'rejected'
-          ? await openAll(withRejected, 'encoded_shards', ['rejected_mean', 'rejected_logvar'], 'rejected_index')
+          ? await openAll(
+              withRejected,
+              'encoded_shards',
+              ['rejected_mean', 'rejected_logvar'],
+              'rejected_index',
+            )
           : await openAll(options.generated, 'generated_shards', drawn);
       const previous = await openAll(options.previous, 'previous_shards', drawn);
       const { elements, shapes, unmatched } = match(encoded, others, previous, against !== null);
@@ -96,8 +116,15 @@ export class Dataset {
     return this.elements[draw.rank]?.shape ?? 0;
   }
 
-  /** Elements [offset, offset + size) of a step's batch, all of one shape; `last` says that this process asks for no more of them. */
-  async batch(step: number, draws: readonly Draw[], { offset, size, last }: MicroBatch): Promise<TrainBatchDto> {
+  /**
+   * Elements [offset, offset + size) of a step's batch, all of one shape; `last` says that this
+   * process asks for no more of them.
+   */
+  async batch(
+    step: number,
+    draws: readonly Draw[],
+    { offset, size, last }: MicroBatch,
+  ): Promise<TrainBatchDto> {
     const own = draws.slice(offset, offset + size);
     const rows = await Promise.all(own.map((draw) => this.#element(draw)));
     const first = this.elements[0]?.real[0]?.shard;
@@ -144,22 +171,37 @@ export class Dataset {
     for (const shard of this.shards) await shard.close();
   }
 
-  async #element(draw: Draw): Promise<Record<'real' | 'other' | 'text' | 'pooled' | 'timeIds', Float32Array>> {
+  async #element(
+    draw: Draw,
+  ): Promise<Record<'real' | 'other' | 'text' | 'pooled' | 'timeIds', Float32Array>> {
     const { key, captionDropout, emptyText } = this.options;
     const element = this.elements[draw.rank];
-    if (element === undefined) throw new SpindleError('INTERNAL', `data set: expected a rank below ${this.size}, got ${draw.rank}`);
+    if (element === undefined)
+      throw new SpindleError(
+        'INTERNAL',
+        `data set: expected a rank below ${this.size}, got ${draw.rank}`,
+      );
     const { key: drawKey, previousShare } = this.options;
     const view = draw.epoch % element.real.length;
     const place = element.real[view];
-    if (place === undefined) throw new SpindleError('INTERNAL', `data set: expected a view of ${element.index}, got none`);
+    if (place === undefined)
+      throw new SpindleError('INTERNAL', `data set: expected a view of ${element.index}, got none`);
     const { shard, row } = place;
     const real = await this.#encoded(place, draw, '');
     const dropped = emptyText !== null && dropsCaption(key, draw.position, captionDropout);
     const text = dropped ? emptyText.text.data : await shard.row('text', row);
-    const pooled = dropped && emptyText.pooled !== null ? emptyText.pooled.data : await shard.optionalRow('pooled', row);
+    const pooled =
+      dropped && emptyText.pooled !== null
+        ? emptyText.pooled.data
+        : await shard.optionalRow('pooled', row);
     const timeIds = await shard.optionalRow('time_ids', row);
-    const earlier = element.previous.length > 0 && takesPrevious(drawKey, draw.position, previousShare);
-    const turn = turnOf(earlier ? element.previous : element.others, draw.epoch, element.real.length);
+    const earlier =
+      element.previous.length > 0 && takesPrevious(drawKey, draw.position, previousShare);
+    const turn = turnOf(
+      earlier ? element.previous : element.others,
+      draw.epoch,
+      element.real.length,
+    );
     if (turn === undefined) return { real, other: new Float32Array(0), text, pooled, timeIds };
     const rejected = this.options.against === 'rejected';
     const other = turn.shard.has('latents')
@@ -177,16 +219,22 @@ export class Dataset {
   ): Promise<Float32Array> {
     const { key, samplePosterior, scalingFactor, shiftFactor } = this.options;
     const latents = await shard.row(`${prefix}mean`, row);
-    if (samplePosterior) drawPosterior(key, draw.position, latents, await shard.row(`${prefix}logvar`, row), draws);
-    for (let i = 0; i < latents.length; i++) latents[i] = ((latents[i] ?? 0) - shiftFactor) * scalingFactor;
+    if (samplePosterior)
+      drawPosterior(key, draw.position, latents, await shard.row(`${prefix}logvar`, row), draws);
+    for (let i = 0; i < latents.length; i++)
+      latents[i] = ((latents[i] ?? 0) - shiftFactor) * scalingFactor;
     return latents;
   }
 }
 
-/** The image whose turn it is: copies that were encoded like the real image lie view by view, latents of a sampler have no views. */
+/**
+ * The image whose turn it is: copies that were encoded like the real image lie view by view,
+ * latents of a sampler have no views.
+ */
 function turnOf(places: readonly Place[], epoch: number, views: number): Place | undefined {
   const first = places[0];
-  if (first === undefined || first.shard.has('latents')) return places[epoch % Math.max(1, places.length)];
+  if (first === undefined || first.shard.has('latents'))
+    return places[epoch % Math.max(1, places.length)];
   const copies = Math.max(1, Math.floor(places.length / views));
   return places[(Math.floor(epoch / views) % copies) * views + (epoch % views)];
 }
@@ -216,9 +264,18 @@ function match(
     shard.index.forEach((index, row) => {
       const known = all.get(index);
       if (known === undefined)
-        all.set(index, { index, real: [{ shard, row }], others: images.get(index) ?? [], previous: before.get(index) ?? [] });
+        all.set(index, {
+          index,
+          real: [{ shard, row }],
+          others: images.get(index) ?? [],
+          previous: before.get(index) ?? [],
+        });
       else if (known.real[0]?.shard === shard) known.real.push({ shard, row });
-      else throw new SpindleError('INVALID_ARGUMENT', `encoded_shards: expected every index in one shard, got ${index} in two`);
+      else
+        throw new SpindleError(
+          'INVALID_ARGUMENT',
+          `encoded_shards: expected every index in one shard, got ${index} in two`,
+        );
     });
   }
   // Sorted by index, so that the order does not depend on how the work was cut into shards.
@@ -227,8 +284,14 @@ function match(
   return { ...withShapes(matched), unmatched: sorted.length - matched.length };
 }
 
-/** Shapes are numbered by their size, not by where they were met; an element's images are all of one. */
-function withShapes(elements: readonly Omit<Element, 'shape'>[]): { elements: Element[]; shapes: number[][] } {
+/**
+ * Shapes are numbered by their size, not by where they were met; an element's images are all of
+ * one.
+ */
+function withShapes(elements: readonly Omit<Element, 'shape'>[]): {
+  elements: Element[];
+  shapes: number[][];
+} {
   const found = new Map<string, number[]>();
   const names = elements.map(({ index, real, others, previous }) => {
     const [first = [], ...rest] = [...real, ...others, ...previous].map(shapeOf);
@@ -246,7 +309,10 @@ function withShapes(elements: readonly Omit<Element, 'shape'>[]): { elements: El
   const sorted = [...found].sort(([, a], [, b]) => compare(a, b));
   const numbers = new Map(sorted.map(([name], number) => [name, number]));
   return {
-    elements: elements.map((element, i) => ({ ...element, shape: numbers.get(names[i] ?? '') ?? 0 })),
+    elements: elements.map((element, i) => ({
+      ...element,
+      shape: numbers.get(names[i] ?? '') ?? 0,
+    })),
     shapes: sorted.map(([, shape]) => shape),
   };
 }
@@ -266,7 +332,10 @@ function stack(rows: readonly Float32Array[], shape: readonly number[]): TensorD
   const data = new Float32Array(rows.length * size);
   rows.forEach((row, n) => {
     if (row.length !== size)
-      throw new SpindleError('INVALID_ARGUMENT', `shards: expected rows of ${size} numbers ([${shape.join(', ')}]), got ${row.length}`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `shards: expected rows of ${size} numbers ([${shape.join(', ')}]), got ${row.length}`,
+      );
     data.set(row, n * size);
   });
   return { data, shape: [rows.length, ...shape] };

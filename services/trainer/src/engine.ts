@@ -1,4 +1,7 @@
-/** The trainer's port to the engine, and the adapter that the process runs on; tests bring a port of their own. */
+/**
+ * The trainer's port to the engine, and the adapter that the process runs on; tests bring a port of
+ * their own.
+ */
 import { join } from 'node:path';
 import {
   choosePrecision,
@@ -24,7 +27,10 @@ import {
 
 export interface TrainingSession {
   accumulate(batch: TrainBatchDto, signal: AbortSignal): Promise<TrainBatchResultDto>;
-  /** Brings a micro-batch to the device while it is at work; accumulate() of the same one finds it there. */
+  /**
+   * Brings a micro-batch to the device while it is at work; accumulate() of the same one finds it
+   * there.
+   */
   stage(batch: TrainBatchDto): Promise<void>;
   /** With ranks, waits for the gradients of the others. */
   apply(step: number, learningRateScale: number, signal: AbortSignal): Promise<TrainStepResultDto>;
@@ -55,7 +61,10 @@ export interface TrainerEngine {
   /** One row of what the U-Net is told without a prompt. */
   emptyPrompt(directory: string, precision: NativePrecision): Promise<TextStates>;
   unetSource(directory: string): ModelSourceDto;
-  /** `group`: this process is one of several ranks, and the session is there once all of them are connected. */
+  /**
+   * `group`: this process is one of several ranks, and the session is there once all of them are
+   * connected.
+   */
   createSession(
     init: ModelSourceDto,
     opponent: ModelSourceDto | null,
@@ -71,8 +80,14 @@ export function nativeEngine(engine: Engine): TrainerEngine {
     info: engine.info,
     choosePrecision: () => choosePrecision(engine),
     describePipeline(directory) {
-      const { scalingFactor, shiftFactor } = readVaeScaling(partSource(join(directory, 'vae'), 'diffusion_pytorch_model', () => undefined));
-      return { schedulerConfig: stringifyJson(readScheduler(join(directory, 'scheduler'))), scalingFactor, shiftFactor };
+      const { scalingFactor, shiftFactor } = readVaeScaling(
+        partSource(join(directory, 'vae'), 'diffusion_pytorch_model', () => undefined),
+      );
+      return {
+        schedulerConfig: stringifyJson(readScheduler(join(directory, 'scheduler'))),
+        scalingFactor,
+        shiftFactor,
+      };
     },
     async emptyPrompt(directory, precision) {
       const encoder = await TextEncoder.load(engine, readPipeline(directory), precision);
@@ -83,7 +98,8 @@ export function nativeEngine(engine: Engine): TrainerEngine {
       }
     },
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
-    createSession: (init, opponent, options, group, signal) => engine.createTrainer(init, opponent, options, group, signal),
+    createSession: (init, opponent, options, group, signal) =>
+      engine.createTrainer(init, opponent, options, group, signal),
     close: () => engine.close(),
   };
 }

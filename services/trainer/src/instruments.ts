@@ -11,21 +11,40 @@ export interface TrainingName {
 export function createInstruments() {
   const spindle = meter();
   const loss = spindle.createGauge('spindle.train.loss', { description: 'Loss of the last step' });
-  const accuracy = spindle.createGauge('spindle.train.implicit_accuracy', { description: 'Share of pairs with a positive logit' });
-  const errorReal = spindle.createGauge('spindle.train.error_real', { description: 'Denoising error on real images' });
+  const accuracy = spindle.createGauge('spindle.train.implicit_accuracy', {
+    description: 'Share of pairs with a positive logit',
+  });
+  const errorReal = spindle.createGauge('spindle.train.error_real', {
+    description: 'Denoising error on real images',
+  });
   const pairs = spindle.createCounter('spindle.train.pairs', {
     unit: '{pair}',
     description: 'Pairs (or images, without an opponent) trained on',
   });
-  const seconds = spindle.createHistogram('spindle.train.step.duration', { unit: 's', description: 'Time of an optimiser step' });
-  const alarms = spindle.createCounter('spindle.train.alarms', { unit: '{alarm}', description: 'Signs that a training goes wrong' });
+  const seconds = spindle.createHistogram('spindle.train.step.duration', {
+    unit: 's',
+    description: 'Time of an optimiser step',
+  });
+  const alarms = spindle.createCounter('spindle.train.alarms', {
+    unit: '{alarm}',
+    description: 'Signs that a training goes wrong',
+  });
   return {
     alarm(kind: string, training: Omit<TrainingName, 'objective'>): void {
       alarms.add(1, { kind, 'spindle.run': training.run, 'spindle.model': training.model });
     },
-    stepDone(metrics: StepMetrics, durationSeconds: number, batchSize: number, training: TrainingName): void {
+    stepDone(
+      metrics: StepMetrics,
+      durationSeconds: number,
+      batchSize: number,
+      training: TrainingName,
+    ): void {
       const { objective } = training;
-      const attributes = { objective, 'spindle.run': training.run, 'spindle.model': training.model };
+      const attributes = {
+        objective,
+        'spindle.run': training.run,
+        'spindle.model': training.model,
+      };
       loss.record(metrics.loss, attributes);
       errorReal.record(metrics.errorReal, attributes);
       // Plain fine-tuning has no opponent to be told from.

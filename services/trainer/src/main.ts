@@ -18,10 +18,17 @@ await runService('trainer', async (lifecycle) => {
     return runMember(lifecycle, plan, process.env, once);
   }
   const { env, context } = await openWorker(lifecycle, 'trainer', process.env);
-  const threads = plan.kind === 'local' ? localThreads(env.SPINDLE_THREADS, plan.worldSize) : env.SPINDLE_THREADS;
+  const threads =
+    plan.kind === 'local' ? localThreads(env.SPINDLE_THREADS, plan.worldSize) : env.SPINDLE_THREADS;
   const engine = nativeEngine(Engine.open({ ...engineOptions(env), threads }));
   lifecycle.defer('engine', () => engine.close());
-  const start = { main: fileURLToPath(import.meta.url), variables: process.env, threads, backend: engine.info.backend, ...context };
+  const start = {
+    main: fileURLToPath(import.meta.url),
+    variables: process.env,
+    threads,
+    backend: engine.info.backend,
+    ...context,
+  };
   const ranks = await startRanks(lifecycle, plan, start);
   const port = await startTrainer(lifecycle, { engine, ranks: ranks?.leader ?? null, ...context });
   ranks?.launch(port);

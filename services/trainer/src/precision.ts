@@ -4,8 +4,8 @@ import { Precision } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 
 /**
- * "auto" is measured once, and its answer is kept under "<run>/precision" in the store: the first process to ask decides
- * for the whole run, so that a resumed run goes on as it began.
+ * "auto" is measured once, and its answer is kept under "<run>/precision" in the store: the first
+ * process to ask decides for the whole run, so that a resumed run goes on as it began.
  */
 export async function resolvePrecision(
   asked: Precision,
@@ -26,7 +26,10 @@ export async function resolvePrecision(
 function parse(json: string, key: string): PrecisionChoice {
   const { precision, reason = '' } = JSON.parse(json) as Partial<PrecisionChoice>;
   if (precision !== 'float32' && precision !== 'bfloat16') {
-    throw new SpindleError('DATA_LOSS', `${key}: precision: expected float32 or bfloat16, got ${JSON.stringify(precision)}`);
+    throw new SpindleError(
+      'DATA_LOSS',
+      `${key}: precision: expected float32 or bfloat16, got ${JSON.stringify(precision)}`,
+    );
   }
   return { precision, reason };
 }

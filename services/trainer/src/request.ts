@@ -2,7 +2,13 @@
 import { createHash } from 'node:crypto';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
 import type { ModelSourceDto } from '@spindle/native';
-import { LearningRateSchedule, Objective, OnDivergence, type TrainRequest, type UnetRef } from '@spindle/proto';
+import {
+  LearningRateSchedule,
+  Objective,
+  OnDivergence,
+  type TrainRequest,
+  type UnetRef,
+} from '@spindle/proto';
 import {
   checkSettings,
   fingerprint,
@@ -36,20 +42,29 @@ const actions: Readonly<Record<OnDivergence, TrainingSettings['onDivergence']>> 
 
 export function readSettings(request: TrainRequest): TrainingSettings {
   const objective = objectives[request.objective];
-  if (objective === undefined) throw invalid('objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing');
-  if (request.settings === undefined) throw invalid('settings: expected training settings, got nothing');
+  if (objective === undefined)
+    throw invalid(
+      'objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing',
+    );
+  if (request.settings === undefined)
+    throw invalid('settings: expected training settings, got nothing');
   if (request.init === undefined) throw invalid('init: expected a U-Net, got nothing');
   if (request.pipelinePath === '') throw invalid('pipeline_path: expected a folder, got nothing');
   if (request.modelName === '') throw invalid('model_name: expected a name, got nothing');
-  if (request.encodedShards.length === 0) throw invalid('encoded_shards: expected at least one, got none');
-  if (objective !== 'sft' && request.opponent === undefined) throw invalid('opponent: expected a U-Net, got nothing');
+  if (request.encodedShards.length === 0)
+    throw invalid('encoded_shards: expected at least one, got none');
+  if (objective !== 'sft' && request.opponent === undefined)
+    throw invalid('opponent: expected a U-Net, got nothing');
   if (opponentImages(objective) === 'generated' && request.generatedShards.length === 0)
     throw invalid('generated_shards: expected at least one, got none');
   try {
     const { settings } = request;
     const { safeguard = null } = settings;
     const { rank, alpha, targets } = settings.lora ?? {};
-    const lora = rank === undefined || alpha === undefined || targets === undefined ? null : { rank, alpha, targets };
+    const lora =
+      rank === undefined || alpha === undefined || targets === undefined
+        ? null
+        : { rank, alpha, targets };
     const onDivergence = actions[settings.onDivergence];
     return checkSettings({
       ...settings,
@@ -66,7 +81,10 @@ export function readSettings(request: TrainRequest): TrainingSettings {
 }
 
 /** What a checkpoint must have been made from to be resumed. */
-export function fingerprintOf(request: TrainRequest, settings: TrainingSettings): Record<string, string> {
+export function fingerprintOf(
+  request: TrainRequest,
+  settings: TrainingSettings,
+): Record<string, string> {
   const digests = (refs: readonly { digest: string }[]): string =>
     createHash('sha256')
       .update(refs.map((ref) => ref.digest).join('\n'))
@@ -81,15 +99,24 @@ export function fingerprintOf(request: TrainRequest, settings: TrainingSettings)
   });
 }
 
-export async function unetSource(ref: UnetRef, store: ArtifactStore, engine: TrainerEngine): Promise<ModelSourceDto> {
+export async function unetSource(
+  ref: UnetRef,
+  store: ArtifactStore,
+  engine: TrainerEngine,
+): Promise<ModelSourceDto> {
   if (ref.config === undefined || ref.weights === undefined) {
-    if (ref.path === '') throw invalid(`U-Net ${ref.name}: expected a path or config and weights, got neither`);
+    if (ref.path === '')
+      throw invalid(`U-Net ${ref.name}: expected a path or config and weights, got neither`);
     const source = engine.unetSource(ref.path);
     if (ref.adapter === undefined) return source;
     return { ...source, adapters: [{ path: await store.localPath(ref.adapter), scale: 1 }] };
   }
   const config = (await store.get(ref.config)).toString('utf8');
-  return { config, weights: [await store.localPath(ref.weights)], label: `U-Net ${ref.name} (${ref.weights.digest})` };
+  return {
+    config,
+    weights: [await store.localPath(ref.weights)],
+    label: `U-Net ${ref.name} (${ref.weights.digest})`,
+  };
 }
 
 function describe(ref: UnetRef | undefined): string {

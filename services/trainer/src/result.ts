@@ -1,10 +1,19 @@
-/** What a finished training leaves: weights, their average and adapters as artifacts, and the committed result that names them. */
+/**
+ * What a finished training leaves: weights, their average and adapters as artifacts, and the
+ * committed result that names them.
+ */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create, toJsonString } from '@bufbuild/protobuf';
 import type { ArtifactStore } from '@spindle/kit';
 import type { ModelSourceDto } from '@spindle/native';
-import { TrainFinishedSchema, UnetRefSchema, type ArtifactRef, type TrainFinished, type TrainRequest } from '@spindle/proto';
+import {
+  TrainFinishedSchema,
+  UnetRefSchema,
+  type ArtifactRef,
+  type TrainFinished,
+  type TrainRequest,
+} from '@spindle/proto';
 import type { TrainingSettings } from './domain/settings.js';
 import type { TrainingSession } from './engine.js';
 
@@ -17,9 +26,15 @@ interface Outcome {
   init: ModelSourceDto;
 }
 
-export async function exportResult({ store, session, settings, request, init }: Outcome, seconds: number): Promise<TrainFinished> {
+export async function exportResult(
+  { store, session, settings, request, init }: Outcome,
+  seconds: number,
+): Promise<TrainFinished> {
   const folder = await store.tempDir();
-  const put = async (name: string, write: (path: string) => Promise<void>): Promise<ArtifactRef> => {
+  const put = async (
+    name: string,
+    write: (path: string) => Promise<void>,
+  ): Promise<ArtifactRef> => {
     const path = join(folder, name);
     await write(path);
     return store.putFile(path, 'application/safetensors', { move: true });
@@ -30,10 +45,14 @@ export async function exportResult({ store, session, settings, request, init }: 
       unet: create(UnetRefSchema, {
         name,
         config,
-        weights: await put('diffusion_pytorch_model.safetensors', (path) => session.export(path, averaged)),
+        weights: await put('diffusion_pytorch_model.safetensors', (path) =>
+          session.export(path, averaged),
+        ),
       }),
       ...(settings.lora && {
-        adapter: await put('pytorch_lora_weights.safetensors', (path) => session.exportAdapters(path, averaged)),
+        adapter: await put('pytorch_lora_weights.safetensors', (path) =>
+          session.exportAdapters(path, averaged),
+        ),
       }),
     });
     const result = await exported(request.modelName, settings.emaDecay > 0 && !settings.emaApart);
@@ -42,7 +61,10 @@ export async function exportResult({ store, session, settings, request, init }: 
       ...result,
       steps: settings.steps,
       seconds,
-      ...(average && { average: average.unet, ...(average.adapter && { averageAdapter: average.adapter }) }),
+      ...(average && {
+        average: average.unet,
+        ...(average.adapter && { averageAdapter: average.adapter }),
+      }),
     });
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -50,7 +72,11 @@ export async function exportResult({ store, session, settings, request, init }: 
 }
 
 /** The last word on a training: whoever asks for this key again gets it. */
-export async function commit(key: string, finished: TrainFinished, store: ArtifactStore): Promise<TrainFinished> {
+export async function commit(
+  key: string,
+  finished: TrainFinished,
+  store: ArtifactStore,
+): Promise<TrainFinished> {
   await store.commitResult(key, toJsonString(TrainFinishedSchema, finished));
   return finished;
 }

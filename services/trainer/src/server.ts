@@ -1,7 +1,20 @@
 /** TrainerService: one run at a time in this process, one process at a time per key. */
 import { fromJsonString, type MessageInitShape } from '@bufbuild/protobuf';
-import { inSpan, Lease, linkedAbort, SpindleError, type KvStore, type ServiceHandlers, type WorkerState } from '@spindle/kit';
-import { TrainFinishedSchema, type TrainerService, type TrainRequest, type TrainResponseSchema } from '@spindle/proto';
+import {
+  inSpan,
+  Lease,
+  linkedAbort,
+  SpindleError,
+  type KvStore,
+  type ServiceHandlers,
+  type WorkerState,
+} from '@spindle/kit';
+import {
+  TrainFinishedSchema,
+  type TrainerService,
+  type TrainRequest,
+  type TrainResponseSchema,
+} from '@spindle/proto';
 import { Turns } from './turns.js';
 import { train, type TrainingDeps } from './training.js';
 
@@ -21,9 +34,17 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Trainer
   return { train: (request, { signal }) => serveTrain(request, deps, turns, signal) };
 }
 
-async function* serveTrain(request: TrainRequest, deps: ServerDeps, turns: Turns, caller: AbortSignal): AsyncGenerator<Response> {
+async function* serveTrain(
+  request: TrainRequest,
+  deps: ServerDeps,
+  turns: Turns,
+  caller: AbortSignal,
+): AsyncGenerator<Response> {
   if (request.key === '' || request.runId === '')
-    throw new SpindleError('INVALID_ARGUMENT', 'key and run_id: expected both, got nothing for one');
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'key and run_id: expected both, got nothing for one',
+    );
   using outer = linkedAbort(caller, deps.stopping);
   const leave = await turns.enter(outer.signal);
   try {
@@ -32,7 +53,8 @@ async function* serveTrain(request: TrainRequest, deps: ServerDeps, turns: Turns
       yield known;
       return;
     }
-    // A trainer that was only paused must find out that another has taken over before it writes the result.
+    // A trainer that was only paused must find out that another has taken over before it writes the
+    // result.
     const lease = await Lease.acquire(deps.leases, `trainer.${request.key}`, deps.workerId, {
       ttlMs: deps.leaseTtlMs,
       signal: outer.signal,
@@ -48,7 +70,9 @@ async function* serveTrain(request: TrainRequest, deps: ServerDeps, turns: Turns
       ok = true;
     } finally {
       deps.state.end(ok);
-      await lease.release().catch((error: unknown) => deps.logger.debug({ err: error }, 'lease not released'));
+      await lease
+        .release()
+        .catch((error: unknown) => deps.logger.debug({ err: error }, 'lease not released'));
     }
   } finally {
     leave();
@@ -63,6 +87,9 @@ async function committed(key: string, { store }: ServerDeps): Promise<Response |
   // A result whose blobs are gone is trained again; the same bytes come out.
   const { adapter, average, averageAdapter } = finished;
   if (config === undefined || weights === undefined) return null;
-  for (const ref of [config, weights, adapter, average?.weights, averageAdapter]) if (ref && !(await store.has(ref))) return null;
-  return inSpan('trainer.known', { 'spindle.job.key': key }, async () => ({ event: { case: 'finished', value: finished } }));
+  for (const ref of [config, weights, adapter, average?.weights, averageAdapter])
+    if (ref && !(await store.has(ref))) return null;
+  return inSpan('trainer.known', { 'spindle.job.key': key }, async () => ({
+    event: { case: 'finished', value: finished },
+  }));
 }

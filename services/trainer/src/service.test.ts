@@ -1,6 +1,13 @@
 import type { SpindleError } from '@spindle/kit';
 import { create } from '@bufbuild/protobuf';
-import { createClient, Lifecycle, openLocalStore, openStore, readSafetensors, type ArtifactStore } from '@spindle/kit';
+import {
+  createClient,
+  Lifecycle,
+  openLocalStore,
+  openStore,
+  readSafetensors,
+  type ArtifactStore,
+} from '@spindle/kit';
 import { logger, startTestNats, startTestS3, type TestNats } from '@spindle/kit/testing';
 import {
   LoraSettingsSchema,
@@ -38,7 +45,10 @@ afterEach(async () => {
   await rm(root, { recursive: true, force: true });
 });
 
-async function start(engine: FakeEngine = fakeEngine(), options: { store?: ArtifactStore; workerId?: string; leaseTtlMs?: number } = {}) {
+async function start(
+  engine: FakeEngine = fakeEngine(),
+  options: { store?: ArtifactStore; workerId?: string; leaseTtlMs?: number } = {},
+) {
   const lifecycle = new Lifecycle();
   lifecycles.push(lifecycle);
   const workerId = options.workerId ?? 't1';
@@ -59,7 +69,8 @@ async function start(engine: FakeEngine = fakeEngine(), options: { store?: Artif
 }
 
 type Client = Awaited<ReturnType<typeof start>>['client'];
-const cases = (responses: TrainResponse[]): string[] => responses.map(({ event }) => event.case ?? 'none');
+const cases = (responses: TrainResponse[]): string[] =>
+  responses.map(({ event }) => event.case ?? 'none');
 
 /** Reads the stream to its end; `stopAfter` cancels the call after that many steps. */
 async function run(
@@ -72,7 +83,8 @@ async function run(
   try {
     for await (const response of client.train(request, { signal: controller.signal })) {
       responses.push(response);
-      if (response.event.case === 'step' && response.event.value.step >= stopAfter) controller.abort();
+      if (response.event.case === 'step' && response.event.value.step >= stopAfter)
+        controller.abort();
     }
     return { responses, error: undefined };
   } catch (error) {
@@ -82,7 +94,8 @@ async function run(
 
 function weightsOf(responses: TrainResponse[]): string {
   const last = responses.at(-1)?.event;
-  if (last?.case !== 'finished') throw new Error(`expected a finished run, got ${cases(responses).join(' ')}`);
+  if (last?.case !== 'finished')
+    throw new Error(`expected a finished run, got ${cases(responses).join(' ')}`);
   return last.value.unet?.weights?.digest ?? '';
 }
 
@@ -116,7 +129,13 @@ describe('Train', () => {
       ...Array<string>(5).fill(step),
       'finished',
     ]);
-    expect(responses[1]!.event.value).toMatchObject({ step: 1, loss: 1, implicitAccuracy: 1, learningRate: 1e-3, beta: 1000 });
+    expect(responses[1]!.event.value).toMatchObject({
+      step: 1,
+      loss: 1,
+      implicitAccuracy: 1,
+      learningRate: 1e-3,
+      beta: 1000,
+    });
     expect(responses[0]!.event.value).toMatchObject({
       resumedStep: 0,
       steps: 20,
@@ -125,7 +144,10 @@ describe('Train', () => {
     });
     const finished = responses.at(-1)!.event;
     if (finished.case !== 'finished') throw new Error('not finished');
-    expect(finished.value.unet).toMatchObject({ name: 'spin1', config: { mediaType: 'application/json' } });
+    expect(finished.value.unet).toMatchObject({
+      name: 'spin1',
+      config: { mediaType: 'application/json' },
+    });
     expect((await store.get(finished.value.unet!.config!)).toString()).toBe('{"from":"/m/unet"}');
     expect(await readdir(join(root, 'store', 'checkpoints', 'r1')).catch(() => [])).toEqual([]);
     expect(engine.sessions.every((session) => session.released)).toBe(true);
@@ -146,7 +168,10 @@ describe('Train', () => {
     const steps = async (tellsLater: boolean): Promise<unknown[]> => {
       const { client, engine } = await start();
       engine.tellsLater = tellsLater;
-      const { responses, error } = await run(client, { ...request, key: `${request.key}-${String(tellsLater)}` });
+      const { responses, error } = await run(client, {
+        ...request,
+        key: `${request.key}-${String(tellsLater)}`,
+      });
       expect(error).toBeUndefined();
       return responses
         .flatMap(({ event }) => (event.case === 'step' ? [event.value] : []))
@@ -159,23 +184,37 @@ describe('Train', () => {
 
   it('trains plain denoising without generated images', async () => {
     const { client, engine } = await start();
-    const request = await trainRequest(store, { fields: { objective: Objective.SFT, generatedShards: [] }, steps: 2 });
+    const request = await trainRequest(store, {
+      fields: { objective: Objective.SFT, generatedShards: [] },
+      steps: 2,
+    });
     const { responses } = await run(client, request);
-    expect(responses[1]!.event.value).toMatchObject({ errorGenerated: 0, implicitAccuracy: 0, beta: 0 });
+    expect(responses[1]!.event.value).toMatchObject({
+      errorGenerated: 0,
+      implicitAccuracy: 0,
+      beta: 0,
+    });
     expect(engine.log[0]).toBe('session sft float32');
   });
 
   it('trains on the preference pairs of the encoded shards', async () => {
     const { client, engine } = await start();
-    const fields = { objective: Objective.DPO, generatedShards: [], encodedShards: [await encodedShard(store, [0, 1, 2, 3], [1, 3])] };
+    const fields = {
+      objective: Objective.DPO,
+      generatedShards: [],
+      encodedShards: [await encodedShard(store, [0, 1, 2, 3], [1, 3])],
+    };
     const seen: number[] = [];
-    engine.beforeBatch = async ({ real, generated }) => void seen.push((generated?.data[0] ?? 0) - 0.5 * 100, real.shape[0] ?? 0);
+    engine.beforeBatch = async ({ real, generated }) =>
+      void seen.push((generated?.data[0] ?? 0) - 0.5 * 100, real.shape[0] ?? 0);
     const request = await trainRequest(store, { fields, steps: 2, batchSize: 2 });
     request.settings!.samplePosterior = false;
     const { responses, error } = await run(client, request);
     expect(error).toBeUndefined();
     // Two micro-batches of one pair a step; scaled by 0.5.
-    expect(seen.filter((_, i) => i % 2 === 0).every((value) => value === 0.5 || value === 1.5)).toBe(true);
+    expect(
+      seen.filter((_, i) => i % 2 === 0).every((value) => value === 0.5 || value === 1.5),
+    ).toBe(true);
     expect(responses[1]!.event.value).toMatchObject({ beta: 1000, loserScale: 1 });
     expect(engine.log[0]).toBe('session spin_logistic float32');
   });
@@ -190,7 +229,9 @@ describe('Train', () => {
     settings.lora = create(LoraSettingsSchema, { rank: 4, alpha: 8, targets: ['to_q'] });
     const { responses, error } = await run(client, request);
     expect(error).toBeUndefined();
-    expect(engine.log[0]).toBe(`session spin_logistic float32 lora 4 on ${await store.localPath(adapter)}`);
+    expect(engine.log[0]).toBe(
+      `session spin_logistic float32 lora 4 on ${await store.localPath(adapter)}`,
+    );
     expect(engine.log.slice(1)).toEqual(['export', 'export average']);
     const finished = responses.at(-1)!.event;
     if (finished.case !== 'finished') throw new Error('not finished');
@@ -209,7 +250,8 @@ describe('Train', () => {
       made.settings!.autoBetaSlope = 0.2;
       return made;
     };
-    const betas = (responses: TrainResponse[]) => responses.flatMap(({ event }) => (event.case === 'step' ? [event.value.beta] : []));
+    const betas = (responses: TrainResponse[]) =>
+      responses.flatMap(({ event }) => (event.case === 'step' ? [event.value.beta] : []));
     const { client } = await start();
     const first = await run(client, await request(store), 7);
     const second = await run(client, await request(store));
@@ -219,22 +261,27 @@ describe('Train', () => {
     expect(all.at(-1)).toBeCloseTo(Math.log(4) / 0.0075, 3);
     const other = await openLocalStore(join(root, 'undisturbed'));
     const undisturbed = await start(fakeEngine(), { store: other });
-    expect(all.slice(-12)).toEqual(betas((await run(undisturbed.client, await request(other))).responses).slice(-12));
+    expect(all.slice(-12)).toEqual(
+      betas((await run(undisturbed.client, await request(other))).responses).slice(-12),
+    );
   });
 
-  it.each([1, 4, 5, 7, 12, 19])('cancelled after step %i and called again gives the bytes of an undisturbed run', async (stopAfter) => {
-    const expected = await undisturbed((other) => trainRequest(other));
-    const { client, engine } = await start();
-    const request = await trainRequest(store);
-    const { error } = await run(client, request, stopAfter);
-    expect(error).toMatchObject({ code: 'CANCELLED' });
-    await expect.poll(() => engine.sessions.every((session) => session.released)).toBe(true);
-    const { responses } = await run(client, request);
-    const started = responses[0]!.event;
-    if (started.case !== 'started') throw new Error('not started');
-    expect(started.value.resumedStep).toBeGreaterThanOrEqual(stopAfter);
-    expect(weightsOf(responses)).toBe(expected);
-  });
+  it.each([1, 4, 5, 7, 12, 19])(
+    'cancelled after step %i and called again gives the bytes of an undisturbed run',
+    async (stopAfter) => {
+      const expected = await undisturbed((other) => trainRequest(other));
+      const { client, engine } = await start();
+      const request = await trainRequest(store);
+      const { error } = await run(client, request, stopAfter);
+      expect(error).toMatchObject({ code: 'CANCELLED' });
+      await expect.poll(() => engine.sessions.every((session) => session.released)).toBe(true);
+      const { responses } = await run(client, request);
+      const started = responses[0]!.event;
+      if (started.case !== 'started') throw new Error('not started');
+      expect(started.value.resumedStep).toBeGreaterThanOrEqual(stopAfter);
+      expect(weightsOf(responses)).toBe(expected);
+    },
+  );
 
   it('killed without warning resumes from the last checkpoint to the same bytes, even past a damaged one', async () => {
     const expected = await undisturbed((other) => trainRequest(other));
@@ -246,10 +293,17 @@ describe('Train', () => {
         if (step === 13) throw new Error('killed');
       };
       const first = await start(dying);
-      expect((await run(first.client, request)).error).toMatchObject({ code: 'INTERNAL', message: 'killed' });
+      expect((await run(first.client, request)).error).toMatchObject({
+        code: 'INTERNAL',
+        message: 'killed',
+      });
       await first.lifecycle.shutdown('killed');
       expect(await checkpointSteps()).toEqual(['step-00000005.json', 'step-00000010.json']);
-      if (damage) await truncate(join(await store.checkpointDir('r1/train-spin1'), 'step-00000010.safetensors'), 10);
+      if (damage)
+        await truncate(
+          join(await store.checkpointDir('r1/train-spin1'), 'step-00000010.safetensors'),
+          10,
+        );
       const second = await start();
       const { responses } = await run(second.client, request);
       expect(responses[0]!.event.value).toMatchObject({ resumedStep: damage ? 5 : 10 });
@@ -275,7 +329,9 @@ describe('Train', () => {
       await first.lifecycle.shutdown('moved away');
       const second = await start(fakeEngine(), { store: elsewhere });
       const { responses } = await run(second.client, request);
-      expect(responses[0]!.event.value).toMatchObject({ resumedStep: expect.toSatisfy((step: number) => step >= 12) as number });
+      expect(responses[0]!.event.value).toMatchObject({
+        resumedStep: expect.toSatisfy((step: number) => step >= 12) as number,
+      });
       expect(weightsOf(responses)).toBe(expected);
       expect([...s3.objects.keys()].filter((name) => name.includes('/checkpoints/'))).toEqual([]);
     } finally {
@@ -292,7 +348,11 @@ describe('Train', () => {
       if (step !== 7) return;
       waiting = true;
       await new Promise((_resolve, reject) =>
-        signal.addEventListener('abort', () => reject(Object.assign(new Error('cancelled'), { code: 'CANCELLED' })), { once: true }),
+        signal.addEventListener(
+          'abort',
+          () => reject(Object.assign(new Error('cancelled'), { code: 'CANCELLED' })),
+          { once: true },
+        ),
       );
     };
     const request = await trainRequest(store);
@@ -302,7 +362,9 @@ describe('Train', () => {
     await running;
     expect(engine.log.at(-1)).toBe('save 7');
     const second = await start();
-    expect((await run(second.client, request)).responses[0]!.event.value).toMatchObject({ resumedStep: 7 });
+    expect((await run(second.client, request)).responses[0]!.event.value).toMatchObject({
+      resumedStep: 7,
+    });
   });
 
   it.each([
@@ -325,15 +387,27 @@ describe('Train', () => {
     },
   );
 
-  /** The run's rollbacks, as [step, scale], and its learning rates by step, the last one of each. */
+  /**
+   * The run's rollbacks, as [step, scale], and its learning rates by step, the last one of each.
+   */
   const seen = (responses: TrainResponse[]) => ({
-    back: responses.flatMap(({ event }) => (event.case === 'rolledBack' ? [[event.value.step, event.value.learningRateScale]] : [])),
-    rates: new Map(
-      responses.flatMap(({ event }) => (event.case === 'step' ? [[event.value.step, event.value.learningRate] as const] : [])),
+    back: responses.flatMap(({ event }) =>
+      event.case === 'rolledBack' ? [[event.value.step, event.value.learningRateScale]] : [],
     ),
-    alarms: responses.flatMap(({ event }) => (event.case === 'alarm' ? [[event.value.kind, event.value.step]] : [])),
+    rates: new Map(
+      responses.flatMap(({ event }) =>
+        event.case === 'step' ? [[event.value.step, event.value.learningRate] as const] : [],
+      ),
+    ),
+    alarms: responses.flatMap(({ event }) =>
+      event.case === 'alarm' ? [[event.value.kind, event.value.step]] : [],
+    ),
   });
-  const guarded = async (onDivergence: OnDivergence, maxRollbacks = 3, checkpointSteps = 5): Promise<TrainRequest> => {
+  const guarded = async (
+    onDivergence: OnDivergence,
+    maxRollbacks = 3,
+    checkpointSteps = 5,
+  ): Promise<TrainRequest> => {
     const request = await trainRequest(store, { checkpointSteps });
     Object.assign(request.settings!, { onDivergence, maxRollbacks });
     return request;
@@ -421,27 +495,37 @@ describe('Train', () => {
     const { error } = await run(client, await trainRequest(store));
     expect(error).toMatchObject({
       code: 'RESOURCE_EXHAUSTED',
-      message: expect.stringContaining('checkpoint of step 5 could not be written: the disk is full') as string,
+      message: expect.stringContaining(
+        'checkpoint of step 5 could not be written: the disk is full',
+      ) as string,
     });
     expect(await readdir(await store.checkpointDir('r1/train-spin1'))).toEqual([]);
     const exporting = await run(client, await trainRequest(store, { checkpointSteps: 0 }));
     expect(exporting.error).toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
     expect(await store.getResult('r1/train-spin1')).toBeNull();
-    expect((await readdir(join(root, 'store', 'tmp'))).filter((name) => !name.startsWith('.'))).toEqual([]);
+    expect(
+      (await readdir(join(root, 'store', 'tmp'))).filter((name) => !name.startsWith('.')),
+    ).toEqual([]);
   });
 
   it('keeps the precision of its checkpoint when a new measurement says otherwise', async () => {
     const { client, lifecycle } = await start();
     const request = await trainRequest(store, { precision: Precision.AUTO });
     const first = await run(client, request, 7);
-    expect(first.responses[0]!.event.value).toMatchObject({ precision: Precision.BFLOAT16, precisionReason: 'it was faster' });
+    expect(first.responses[0]!.event.value).toMatchObject({
+      precision: Precision.BFLOAT16,
+      precisionReason: 'it was faster',
+    });
     await lifecycle.shutdown('done');
     await store.deleteResults('r1');
     const other = fakeEngine();
     other.choosePrecision = async () => ({ precision: 'float32', reason: 'another day' });
     const second = await start(other);
     const { responses } = await run(second.client, request);
-    expect(responses[0]!.event.value).toMatchObject({ resumedStep: expect.any(Number) as number, precision: Precision.BFLOAT16 });
+    expect(responses[0]!.event.value).toMatchObject({
+      resumedStep: expect.any(Number) as number,
+      precision: Precision.BFLOAT16,
+    });
     expect(other.log).toContain('session spin_logistic bfloat16');
   });
 
@@ -459,12 +543,18 @@ describe('Train', () => {
 
   it.each<[Parameters<typeof trainRequest>[1], string]>([
     [{ steps: 0 }, 'settings.steps: expected a number of at least 1, got 0'],
-    [{ fields: { objective: Objective.UNSPECIFIED } }, 'objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing'],
+    [
+      { fields: { objective: Objective.UNSPECIFIED } },
+      'objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing',
+    ],
     [{ fields: { generatedShards: [] } }, 'generated_shards: expected at least one, got none'],
     [{ fields: { key: '' } }, 'key and run_id: expected both, got nothing for one'],
   ])('refuses bad input: %j', async (overrides, message) => {
     const { client } = await start();
-    expect((await run(client, await trainRequest(store, overrides))).error).toMatchObject({ code: 'INVALID_ARGUMENT', message });
+    expect((await run(client, await trainRequest(store, overrides))).error).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message,
+    });
   });
 
   it('lets no trainer that lost its lease write a checkpoint or the result', async () => {
@@ -480,9 +570,13 @@ describe('Train', () => {
     const request = await trainRequest(store);
     const frozen = run(one.client, request);
     await expect.poll(() => seen).toBeDefined();
-    // Someone else takes the lease by force, as if the holder had been asleep for longer than its ttl.
+    // Someone else takes the lease by force, as if the holder had been asleep for longer than its
+    // ttl.
     const leases = (await nats.bus('thief')).kv('leases');
-    await leases.put('trainer.r1/train-spin1', JSON.stringify({ owner: 'thief', ttlMs: 300, id: 'x' }));
+    await leases.put(
+      'trainer.r1/train-spin1',
+      JSON.stringify({ owner: 'thief', ttlMs: 300, id: 'x' }),
+    );
     // The holder notices at its next refresh, a third of the ttl away.
     await expect.poll(() => seen?.aborted, { timeout: 5_000 }).toBe(true);
     thaw();

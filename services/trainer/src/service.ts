@@ -1,5 +1,12 @@
 /** The trainer as a whole, over whatever engine, store and bus it is given. */
-import { announceWorker, serve, WorkerState, type Bus, type Lifecycle, type WorkerContext } from '@spindle/kit';
+import {
+  announceWorker,
+  serve,
+  WorkerState,
+  type Bus,
+  type Lifecycle,
+  type WorkerContext,
+} from '@spindle/kit';
 import { RankService, TrainerService } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
@@ -35,8 +42,12 @@ export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions
     workerId,
     stopping: lifecycle.signal,
   });
-  return serve(lifecycle, { address: options.address, portFile: options.portFile, graceMs, logger }, (server) => {
-    server.addService(TrainerService, handlers);
-    if (ranks !== null) server.addService(RankService, ranks.handlers());
-  });
+  return serve(
+    lifecycle,
+    { address: options.address, portFile: options.portFile, graceMs, logger },
+    (server) => {
+      server.addService(TrainerService, handlers);
+      if (ranks !== null) server.addService(RankService, ranks.handlers());
+    },
+  );
 }

@@ -19,10 +19,16 @@ export interface Models {
   pipeline: TrainingPipeline;
 }
 
-export async function readModels(request: TrainRequest, settings: TrainingSettings, { store, engine }: Deps): Promise<Models> {
+export async function readModels(
+  request: TrainRequest,
+  settings: TrainingSettings,
+  { store, engine }: Deps,
+): Promise<Models> {
   const init = await unetSource(request.init ?? create(UnetRefSchema), store, engine);
   const opponent =
-    request.opponent === undefined || settings.objective === 'sft' ? null : await unetSource(request.opponent, store, engine);
+    request.opponent === undefined || settings.objective === 'sft'
+      ? null
+      : await unetSource(request.opponent, store, engine);
   return { init, opponent, pipeline: engine.describePipeline(request.pipelinePath) };
 }
 
@@ -35,7 +41,11 @@ export function openSession(
   group: RankGroupDto | null,
   signal: AbortSignal,
 ): Promise<TrainingSession> {
-  const options = { ...engineOptions(settings), schedulerConfig: models.pipeline.schedulerConfig, precision };
+  const options = {
+    ...engineOptions(settings),
+    schedulerConfig: models.pipeline.schedulerConfig,
+    precision,
+  };
   return engine.createSession(models.init, models.opponent, options, group, signal);
 }
 
@@ -57,14 +67,35 @@ export async function openDataset(
     shiftFactor: pipeline.shiftFactor,
     samplePosterior: settings.samplePosterior,
     captionDropout: settings.captionDropout,
-    emptyText: settings.captionDropout > 0 ? await engine.emptyPrompt(request.pipelinePath, precision) : null,
+    emptyText:
+      settings.captionDropout > 0
+        ? await engine.emptyPrompt(request.pipelinePath, precision)
+        : null,
   });
 }
 
 function engineOptions({ objective, ...settings }: TrainingSettings) {
-  const { schedule, beta, safeguard, minSnrGamma, learningRate, warmupSteps, steps: totalSteps } = settings;
-  const { adamBeta1, adamBeta2, adamEpsilon, weightDecay, maxGradNorm, emaDecay, activationCheckpointing, lora, seed, iteration } =
-    settings;
+  const {
+    schedule,
+    beta,
+    safeguard,
+    minSnrGamma,
+    learningRate,
+    warmupSteps,
+    steps: totalSteps,
+  } = settings;
+  const {
+    adamBeta1,
+    adamBeta2,
+    adamEpsilon,
+    weightDecay,
+    maxGradNorm,
+    emaDecay,
+    activationCheckpointing,
+    lora,
+    seed,
+    iteration,
+  } = settings;
   return {
     // Diffusion-DPO is the logistic loss on other pairs.
     objective: objective === 'dpo' ? 'spin_logistic' : objective,

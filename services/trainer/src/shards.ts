@@ -1,6 +1,14 @@
 /** Rows of safetensors shards, read where they lie: a data set need not fit into memory. */
 import { open, type FileHandle } from 'node:fs/promises';
-import { bytesAt, elementsOf, layoutOf, readFields, SpindleError, type RowLayout, type TensorField } from '@spindle/kit';
+import {
+  bytesAt,
+  elementsOf,
+  layoutOf,
+  readFields,
+  SpindleError,
+  type RowLayout,
+  type TensorField,
+} from '@spindle/kit';
 
 /** Present together, in shards of models that take them (SDXL). */
 const optional = ['pooled', 'time_ids'];
@@ -29,20 +37,43 @@ export class Shard {
     this.#layout = layout;
   }
 
-  /** `path` is a verified blob; `names` are the F32 tensors that every row must have, beside `index`: the rows' places in the data set. */
+  /**
+   * `path` is a verified blob; `names` are the F32 tensors that every row must have, beside
+   * `index`: the rows' places in the data set.
+   */
   static async open(path: string, names: Names, label: string, index = 'index'): Promise<Shard> {
     const file = await open(path, 'r');
     try {
       const { fields, dataStart } = await readFields(file, label, 'INVALID_ARGUMENT');
-      const rows = await readIntegers(file, fields.get(index), dataStart, [undefined], `${label}: index`);
+      const rows = await readIntegers(
+        file,
+        fields.get(index),
+        dataStart,
+        [undefined],
+        `${label}: index`,
+      );
       const shapes = fields.get(index.replace('index', 'shape'));
       const layout =
         shapes === undefined
           ? null
-          : layoutOf(shapesOf(await readIntegers(file, shapes, dataStart, [rows.length, latentDimensions], `${label}: shape`)));
+          : layoutOf(
+              shapesOf(
+                await readIntegers(
+                  file,
+                  shapes,
+                  dataStart,
+                  [rows.length, latentDimensions],
+                  `${label}: shape`,
+                ),
+              ),
+            );
       const shard = new Shard(path, rows, file, fields, dataStart, layout);
       const needed = typeof names === 'function' ? names((name) => fields.has(name)) : names;
-      for (const name of [...needed, ...(index === 'index' ? optional.filter((each) => fields.has(each)) : [])]) shard.#check(name, label);
+      for (const name of [
+        ...needed,
+        ...(index === 'index' ? optional.filter((each) => fields.has(each)) : []),
+      ])
+        shard.#check(name, label);
       return shard;
     } catch (error) {
       await file.close();
@@ -62,7 +93,9 @@ export class Shard {
   /** Shape of one row; tensors of one dimension have rows of several. */
   rowShape(name: string, row: number): readonly number[] {
     const shape = this.#fields.get(name)?.shape ?? [];
-    return this.#layout !== null && shape.length === 1 ? (this.#layout.shapes[row] ?? []) : shape.slice(1);
+    return this.#layout !== null && shape.length === 1
+      ? (this.#layout.shapes[row] ?? [])
+      : shape.slice(1);
   }
 
   async row(name: string, row: number): Promise<Float32Array> {
@@ -72,7 +105,12 @@ export class Shard {
     const ragged = this.#layout !== null && field.shape.length === 1;
     const first = ragged ? (this.#layout?.starts[row] ?? 0) : row * size;
     const at = this.#dataStart + field.data_offsets[0] + first * Float32Array.BYTES_PER_ELEMENT;
-    const bytes = await bytesAt(this.#file, `${this.path}: ${name}[${row}]`, at, at + size * Float32Array.BYTES_PER_ELEMENT);
+    const bytes = await bytesAt(
+      this.#file,
+      `${this.path}: ${name}[${row}]`,
+      at,
+      at + size * Float32Array.BYTES_PER_ELEMENT,
+    );
     return new Float32Array(bytes.buffer, bytes.byteOffset, size);
   }
 
@@ -86,8 +124,10 @@ export class Shard {
     if (field.dtype !== 'F32') throw bad(label, `${name}: expected dtype F32, got ${field.dtype}`);
     if (this.#layout !== null && field.shape.length === 1) {
       const elements = this.#layout.starts.at(-1) ?? 0;
-      if (field.shape[0] !== elements) throw bad(label, `${name}: expected ${elements} elements, got ${field.shape[0]}`);
-    } else if (field.shape[0] !== this.index.length) throw bad(label, `${name}: expected ${this.index.length} rows, got ${field.shape[0]}`);
+      if (field.shape[0] !== elements)
+        throw bad(label, `${name}: expected ${elements} elements, got ${field.shape[0]}`);
+    } else if (field.shape[0] !== this.index.length)
+      throw bad(label, `${name}: expected ${this.index.length} rows, got ${field.shape[0]}`);
   }
 }
 
@@ -99,7 +139,11 @@ async function readIntegers(
   shape: readonly (number | undefined)[],
   label: string,
 ): Promise<number[]> {
-  if (field?.dtype !== 'I64' || field.shape.length !== shape.length || shape.some((n, i) => n !== undefined && n !== field.shape[i])) {
+  if (
+    field?.dtype !== 'I64' ||
+    field.shape.length !== shape.length ||
+    shape.some((n, i) => n !== undefined && n !== field.shape[i])
+  ) {
     const expected = shape.length === 1 ? 'one dimension' : `[${shape.join(', ')}]`;
     throw bad(label, `expected ${expected} of dtype I64, got something else`);
   }
@@ -113,7 +157,9 @@ async function readIntegers(
 const latentDimensions = 3;
 
 function shapesOf(sizes: readonly number[]): number[][] {
-  return Array.from({ length: sizes.length / latentDimensions }, (_, n) => sizes.slice(n * latentDimensions, (n + 1) * latentDimensions));
+  return Array.from({ length: sizes.length / latentDimensions }, (_, n) =>
+    sizes.slice(n * latentDimensions, (n + 1) * latentDimensions),
+  );
 }
 
 function bad(label: string, what: string): SpindleError {

@@ -1,22 +1,51 @@
 /**
  * One training run, from its newest usable checkpoint to its committed result.
  *
- * States: resume (load the newest checkpoint that verifies) -> steps (accumulate, apply, report; checkpoint every N) ->
- * export -> commit. A cancelled run checkpoints the steps that are complete and ends with CANCELLED; a step that was cut short
- * left the weights alone and is done again. A NaN or infinite loss or norm ends the run with DIVERGED before anything is applied.
+ * States: resume (load the newest checkpoint that verifies) -> steps (accumulate, apply, report;
+ * checkpoint every N) -> export -> commit. A cancelled run checkpoints the steps that are complete
+ * and ends with CANCELLED; a step that was cut short left the weights alone and is done again. A
+ * NaN or infinite loss or norm ends the run with DIVERGED before anything is applied.
  *
- * With ranks, every command goes to all of them, and this process, rank 0, does its share. A rank that is lost costs the step at
- * hand: what is complete is checkpointed, and training resumes from there once all ranks are back.
+ * With ranks, every command goes to all of them, and this process, rank 0, does its share. A rank
+ * that is lost costs the step at hand: what is complete is checkpointed, and training resumes from
+ * there once all ranks are back.
  */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { ensureError, inSpan, nowMs, recordPhases, SpindleError, type ArtifactStore, type Logger } from '@spindle/kit';
+import {
+  ensureError,
+  inSpan,
+  nowMs,
+  recordPhases,
+  SpindleError,
+  type ArtifactStore,
+  type Logger,
+} from '@spindle/kit';
 import type { ModelSourceDto, NativePrecision, TrainStepResultDto } from '@spindle/native';
-import { Precision, type ReportRequest, type TrainRequest, type TrainResponseSchema, type TrainStep } from '@spindle/proto';
+import {
+  Precision,
+  type ReportRequest,
+  type TrainRequest,
+  type TrainResponseSchema,
+  type TrainStep,
+} from '@spindle/proto';
 import { CheckpointCopies } from './checkpoint_copies.js';
 import { Checkpoints, type CheckpointFacts, type Rollbacks } from './checkpoints.js';
-import { autoBeta, noMargins, readMargins, withMargin, writeMargins, type MarginAverage } from './domain/auto_beta.js';
+import {
+  autoBeta,
+  noMargins,
+  readMargins,
+  withMargin,
+  writeMargins,
+  type MarginAverage,
+} from './domain/auto_beta.js';
 import { Guard, saturatedLogit, type Alarm } from './domain/guard.js';
-import { gatherMetrics, meanMargin, notFinite, saturatedShare, type StepMetrics } from './domain/metrics.js';
+import {
+  gatherMetrics,
+  meanMargin,
+  notFinite,
+  saturatedShare,
+  type StepMetrics,
+} from './domain/metrics.js';
 import { firstDifference, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingSession } from './engine.js';
 import type { Instruments } from './instruments.js';
@@ -82,7 +111,9 @@ function togetherOf(ranks: Ranks | null): Together {
   return async (_command, own, signal) => ({ own: await own(signal), reports: [] });
 }
 
-/** `isOwner` says whether this process is still the one that may write checkpoints and the result. */
+/**
+ * `isOwner` says whether this process is still the one that may write checkpoints and the result.
+ */
 export async function* train(
   request: TrainRequest,
   deps: TrainingDeps,
@@ -102,7 +133,15 @@ export async function* train(
   for (let losses = 0; ; ) {
     let reached = -1;
     try {
-      for await (const response of attempt(request, settings, checkpoints, deps, signal, isOwner, started)) {
+      for await (const response of attempt(
+        request,
+        settings,
+        checkpoints,
+        deps,
+        signal,
+        isOwner,
+        started,
+      )) {
         if (response.event?.case === 'started') reached = response.event.value.resumedStep ?? 0;
         if (response.event?.case === 'step') reached = response.event.value.step ?? 0;
         yield response;
@@ -122,27 +161,48 @@ export async function* train(
           `training stopped after step ${Math.max(0, best)}: ranks were lost ${losses} times without progress, the last time because ${thrown.message}`,
           { cause: thrown },
         );
-      logger.warn({ err: thrown, key: request.key, step: reached }, 'a rank was lost; training resumes from its checkpoint');
+      logger.warn(
+        { err: thrown, key: request.key, step: reached },
+        'a rank was lost; training resumes from its checkpoint',
+      );
     }
   }
 }
 
-/** Forgets what has the trouble in it, and notes the cut first: a crash in between must not forget that. */
+/**
+ * Forgets what has the trouble in it, and notes the cut first: a crash in between must not forget
+ * that.
+ */
 async function goBack(
   { badSince, rollbacks, message }: RollBack,
   request: TrainRequest,
   checkpoints: Checkpoints,
   logger: Logger,
 ): Promise<Response> {
-  const next = { count: rollbacks.count + 1, learningRateScale: rollbacks.learningRateScale * learningRateCut };
+  const next = {
+    count: rollbacks.count + 1,
+    learningRateScale: rollbacks.learningRateScale * learningRateCut,
+  };
   await checkpoints.noteRollbacks(next);
   await checkpoints.dropFrom(badSince);
   const step = await checkpoints.newest();
-  logger.warn({ key: request.key, step, ...next, reason: message }, 'training goes back to a good checkpoint');
-  return { event: { case: 'rolledBack', value: { step, reason: message, learningRateScale: next.learningRateScale } } };
+  logger.warn(
+    { key: request.key, step, ...next, reason: message },
+    'training goes back to a good checkpoint',
+  );
+  return {
+    event: {
+      case: 'rolledBack',
+      value: { step, reason: message, learningRateScale: next.learningRateScale },
+    },
+  };
 }
 
-async function openCheckpoints(key: string, settings: TrainingSettings, { store, logger }: TrainingDeps): Promise<Checkpoints> {
+async function openCheckpoints(
+  key: string,
+  settings: TrainingSettings,
+  { store, logger }: TrainingDeps,
+): Promise<Checkpoints> {
   const directory = await store.checkpointDir(key);
   const mirror = store.checkpointMirror(key);
   const copies = mirror === null ? null : new CheckpointCopies(mirror, directory, logger);
@@ -175,7 +235,10 @@ async function* attempt(
         },
       };
       yield* steps(run, deps, signal, isOwner);
-      const finished = await exportResult({ ...run, store: deps.store, session: run.share.session }, (performance.now() - started) / 1000);
+      const finished = await exportResult(
+        { ...run, store: deps.store, session: run.share.session },
+        (performance.now() - started) / 1000,
+      );
       if (!isOwner()) throw stopped(signal, settings.steps);
       yield { event: { case: 'finished', value: await commit(request.key, finished, deps.store) } };
       await run.checkpoints.remove();
@@ -196,7 +259,12 @@ async function prepare(
   signal: AbortSignal,
 ): Promise<Prepared> {
   const { store, engine, logger, ranks } = deps;
-  const asked = await resolvePrecision(request.settings?.precision ?? Precision.AUTO, request.runId, store, engine);
+  const asked = await resolvePrecision(
+    request.settings?.precision ?? Precision.AUTO,
+    request.runId,
+    store,
+    engine,
+  );
   const fingerprint = fingerprintOf(request, settings);
   await checkpoints.fetch();
   const models = await readModels(request, settings, deps);
@@ -230,7 +298,11 @@ async function prepare(
     return session;
   };
 
-  let facts: CheckpointFacts = { precision: asked.precision, precisionReason: asked.reason, fingerprint };
+  let facts: CheckpointFacts = {
+    precision: asked.precision,
+    precisionReason: asked.reason,
+    fingerprint,
+  };
   let startStep = 0;
   let margins = noMargins;
   let session: TrainingSession | undefined;
@@ -255,7 +327,11 @@ async function prepare(
       continue;
     }
     session = candidate;
-    facts = { precision: manifest.precision, precisionReason: manifest.precisionReason, fingerprint };
+    facts = {
+      precision: manifest.precision,
+      precisionReason: manifest.precisionReason,
+      fingerprint,
+    };
     startStep = manifest.step;
     break;
   }
@@ -264,17 +340,35 @@ async function prepare(
     await together({ case: 'share', value: {} }, (linked) => chosen.shareState(linked), signal);
     const dataset = await openDataset(request, settings, models.pipeline, facts.precision, deps);
     if (dataset.unmatched > 0)
-      logger.warn({ key: request.key, unmatched: dataset.unmatched }, `images without a ${dataset.options.against} one are left out`);
+      logger.warn(
+        { key: request.key, unmatched: dataset.unmatched },
+        `images without a ${dataset.options.against} one are left out`,
+      );
     const share = new Share(chosen, dataset, settings, 0, ranks?.worldSize ?? 1);
     const rollbacks = await checkpoints.rollbacks();
-    return { request, settings, facts, init: models.init, share, checkpoints, startStep, margins, rollbacks };
+    return {
+      request,
+      settings,
+      facts,
+      init: models.init,
+      share,
+      checkpoints,
+      startStep,
+      margins,
+      rollbacks,
+    };
   } catch (thrown) {
     chosen.release();
     throw thrown;
   }
 }
 
-async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, isOwner: () => boolean): AsyncGenerator<Response> {
+async function* steps(
+  run: Prepared,
+  deps: TrainingDeps,
+  signal: AbortSignal,
+  isOwner: () => boolean,
+): AsyncGenerator<Response> {
   const { settings, checkpoints, facts } = run;
   const { session } = run.share;
   const together = togetherOf(deps.ranks);
@@ -284,37 +378,62 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
   const save = (): Promise<Response> =>
     inSpan('trainer.checkpoint', { 'spindle.train.step': done }, async () => {
       const { manifest } = await checkpoints.save(done, facts, (path) =>
-        session.saveState(path, { step: String(done), precision: facts.precision, margins: writeMargins(run.margins) }),
+        session.saveState(path, {
+          step: String(done),
+          precision: facts.precision,
+          margins: writeMargins(run.margins),
+        }),
       );
       kept = done;
-      return { event: { case: 'checkpoint', value: { step: done, bytes: BigInt(manifest.bytes) } } };
+      return {
+        event: { case: 'checkpoint', value: { step: done, bytes: BigInt(manifest.bytes) } },
+      };
     });
   const guard = new Guard(settings.objective);
   let ended: Error | undefined;
   /** What ends the attempt: a rollback while that is asked for and of use, else the training. */
-  const wentWrong = async (badSince: number, step: number, reason: string, cause?: SpindleError): Promise<Error> => {
-    const again = settings.onDivergence === 'rollback' && run.rollbacks.count < settings.maxRollbacks && done > 0;
+  const wentWrong = async (
+    badSince: number,
+    step: number,
+    reason: string,
+    cause?: SpindleError,
+  ): Promise<Error> => {
+    const again =
+      settings.onDivergence === 'rollback' &&
+      run.rollbacks.count < settings.maxRollbacks &&
+      done > 0;
     if (again) return new RollBack(badSince, run.rollbacks, `step ${step}: ${reason}`);
     if (cause === undefined && isOwner()) await checkpoints.dropFrom(badSince);
     return diverged(step, await checkpoints.newest(), run.rollbacks.count, reason, cause);
   };
-  const attributes = deps.ranks === null ? {} : { 'spindle.rank': 0, 'spindle.world_size': deps.ranks.worldSize };
+  const attributes =
+    deps.ranks === null ? {} : { 'spindle.rank': 0, 'spindle.world_size': deps.ranks.worldSize };
   try {
     while (done < settings.steps) {
       signal.throwIfAborted();
-      const taken = await inSpan('trainer.step', { 'spindle.train.step': done + 1, ...attributes }, () =>
-        takeStep(done, run, deps, signal),
+      const taken = await inSpan(
+        'trainer.step',
+        { 'spindle.train.step': done + 1, ...attributes },
+        () => takeStep(done, run, deps, signal),
       );
       done++;
       yield { event: { case: 'step', value: taken.step } };
       const alarms = guard.observe({ ...taken.step, saturated: taken.saturated });
       for (const alarm of alarms) yield raise(alarm, run, deps);
       const [worst] = [...alarms].sort((a, b) => a.badSince - b.badSince);
-      if (worst && settings.onDivergence !== 'warn') throw (ended = await wentWrong(worst.badSince, worst.step, worst.message));
+      if (worst && settings.onDivergence !== 'warn')
+        throw (ended = await wentWrong(worst.badSince, worst.step, worst.message));
       if (taken.lost !== undefined) throw taken.lost;
-      const saves = settings.checkpointSteps > 0 && done % settings.checkpointSteps === 0 && done < settings.steps;
+      const saves =
+        settings.checkpointSteps > 0 &&
+        done % settings.checkpointSteps === 0 &&
+        done < settings.steps;
       if ((saves || done % verifySteps === 0 || done === settings.steps) && !signal.aborted)
-        await together({ case: 'verify', value: {} }, (linked) => session.verifyRanks(linked), signal);
+        await together(
+          { case: 'verify', value: {} },
+          (linked) => session.verifyRanks(linked),
+          signal,
+        );
       if (saves && !signal.aborted) yield await save();
     }
   } catch (thrown) {
@@ -324,14 +443,19 @@ async function* steps(run: Prepared, deps: TrainingDeps, signal: AbortSignal, is
     if (error instanceof RankLost) lost = error;
     throw signal.aborted ? stopped(signal, done) : error;
   } finally {
-    // Also reached when the caller went away and the loop ended at a yield. Whoever lost the lease must not write any more.
+    // Also reached when the caller went away and the loop ended at a yield. Whoever lost the lease
+    // must not write any more.
     if ((signal.aborted || lost !== undefined) && done > kept && isOwner()) await save();
     // A machine that goes away takes its folder with it.
     if (signal.aborted) await checkpoints.settled();
   }
 }
 
-function raise({ kind, step, message }: Alarm, { request }: Prepared, { logger, instruments }: TrainingDeps): Response {
+function raise(
+  { kind, step, message }: Alarm,
+  { request }: Prepared,
+  { logger, instruments }: TrainingDeps,
+): Response {
   logger.warn({ key: request.key, step, kind }, `alarm: ${message}`);
   instruments.alarm(kind, { run: request.runId, model: request.modelName });
   return { event: { case: 'alarm', value: { step, kind, message } } };
@@ -346,14 +470,16 @@ async function takeStep(
   const { settings, share } = run;
   const together = togetherOf(deps.ranks);
   const started = nowMs();
-  const beta = settings.objective === 'sft' ? 0 : autoBeta(settings.beta, settings.autoBetaSlope, run.margins);
+  const beta =
+    settings.objective === 'sft' ? 0 : autoBeta(settings.beta, settings.autoBetaSlope, run.margins);
   const { own, reports } = await together(
     { case: 'gradients', value: { step, beta } },
     (linked) => share.gradients(step, beta, linked),
     signal,
   );
   const phases = [...own.phases];
-  // On a device they come with the step, and a step whose numbers are not finite changes nothing there.
+  // On a device they come with the step, and a step whose numbers are not finite changes nothing
+  // there.
   const parts = [...own.parts, ...reports.flatMap((report) => report.parts)];
   expectFinite(gatherMetrics(parts));
   const began = nowMs();
@@ -377,11 +503,14 @@ async function takeStep(
     lost = thrown;
   }
   const applied: TrainStepResultDto | undefined = result;
-  if (applied === undefined) throw new SpindleError('INTERNAL', `step ${step + 1}: the engine applied nothing`);
+  if (applied === undefined)
+    throw new SpindleError('INTERNAL', `step ${step + 1}: the engine applied nothing`);
   const metrics = gatherMetrics(parts);
   expectFinite(metrics);
-  for (const phase of applied.phases) phases.push({ ...phase, startMs: phase.startMs + began - started });
-  if (!Number.isFinite(applied.gradNorm)) throw new SpindleError('DIVERGED', `gradNorm is ${applied.gradNorm}`);
+  for (const phase of applied.phases)
+    phases.push({ ...phase, startMs: phase.startMs + began - started });
+  if (!Number.isFinite(applied.gradNorm))
+    throw new SpindleError('DIVERGED', `gradNorm is ${applied.gradNorm}`);
   run.margins = withMargin(run.margins, meanMargin(metrics));
   recordPhases(phases, started);
   const seconds = (nowMs() - started) / 1000;
@@ -412,14 +541,26 @@ function wirePrecision(precision: NativePrecision): Precision {
   return precision === 'float32' ? Precision.FLOAT32 : Precision.BFLOAT16;
 }
 
-function diverged(step: number, kept: number, rollbacks: number, reason: string, cause?: SpindleError): SpindleError {
+function diverged(
+  step: number,
+  kept: number,
+  rollbacks: number,
+  reason: string,
+  cause?: SpindleError,
+): SpindleError {
   const where = kept > 0 ? `the checkpoint of step ${kept} is kept` : 'there is no checkpoint yet';
   const after = rollbacks > 0 ? `, after ${rollbacks} rollbacks` : '';
-  return new SpindleError('DIVERGED', `training diverged at step ${step}${after}: ${reason}; ${where}`, { cause });
+  return new SpindleError(
+    'DIVERGED',
+    `training diverged at step ${step}${after}: ${reason}; ${where}`,
+    { cause },
+  );
 }
 
 function stopped(signal: AbortSignal, step: number): SpindleError {
   const reason = ensureError(signal.reason);
   const code = reason.code === 'INTERNAL' ? 'CANCELLED' : reason.code;
-  return new SpindleError(code, `training stopped after step ${step}: ${reason.message}`, { cause: reason });
+  return new SpindleError(code, `training stopped after step ${step}: ${reason.message}`, {
+    cause: reason,
+  });
 }

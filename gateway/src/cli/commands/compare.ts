@@ -7,7 +7,12 @@ import { verdictText } from '@spindle/kit/domain';
 import { differenceText } from '../../config/changes.js';
 import { compareRuns, type RunComparison } from '../../compare/compare-runs.js';
 import { readRunFiles, type RunFiles } from '../../compare/run-files.js';
-import { artifactsFolder, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
+import {
+  artifactsFolder,
+  withCommonOptions,
+  type CommonOptions,
+  type Environment,
+} from '../context.js';
 import { table } from '../format.js';
 
 interface CompareOptions extends CommonOptions {
@@ -25,23 +30,39 @@ export function addCompare(program: Command, environment: Environment): void {
       )
       .argument('<run-a>', 'run id, or the folder of a run')
       .argument('<run-b>', 'run id, or the folder of a run')
-      .option('--model-a <name>', "a model of run A: base, sft, dpo, spin1, … (default: the run's best)")
+      .option(
+        '--model-a <name>',
+        "a model of run A: base, sft, dpo, spin1, … (default: the run's best)",
+      )
       .option('--model-b <name>', "a model of run B (default: the run's best)")
       .addHelpText(
         'after',
         '\nExamples:\n  npx spindle compare first second\n  npx spindle compare first first --model-a base --model-b spin3 --json',
       ),
   ).action(async (nameA: string, nameB: string, options: CompareOptions) => {
-    const [a, b] = [await read(nameA, options, environment), await read(nameB, options, environment)];
+    const [a, b] = [
+      await read(nameA, options, environment),
+      await read(nameB, options, environment),
+    ];
     const comparison = compareRuns(a, b, { a: options.modelA, b: options.modelB });
-    process.stdout.write(`${options.json ? JSON.stringify(comparison) : comparisonText(comparison).join('\n')}\n`);
+    process.stdout.write(
+      `${options.json ? JSON.stringify(comparison) : comparisonText(comparison).join('\n')}\n`,
+    );
   });
 }
 
-async function read(name: string, options: CommonOptions, environment: Environment): Promise<RunFiles> {
+async function read(
+  name: string,
+  options: CommonOptions,
+  environment: Environment,
+): Promise<RunFiles> {
   const inArtifacts = join(artifactsFolder(options, environment), name);
-  const isFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => null))?.isDirectory() === true;
-  return readRunFiles((await isFolder(inArtifacts)) || !(await isFolder(resolve(name))) ? inArtifacts : resolve(name), name);
+  const isFolder = async (path: string): Promise<boolean> =>
+    (await stat(path).catch(() => null))?.isDirectory() === true;
+  return readRunFiles(
+    (await isFolder(inArtifacts)) || !(await isFolder(resolve(name))) ? inArtifacts : resolve(name),
+    name,
+  );
 }
 
 export function comparisonText(comparison: RunComparison): string[] {
@@ -59,7 +80,9 @@ export function comparisonText(comparison: RunComparison): string[] {
     ];
     return [
       row(name, [one.a.mean, one.b.mean], one.b_against_a),
-      ...(one.best_of ? [row(`  best of ${one.a.imagesPerPrompt}`, [one.a.bestMean, one.b.bestMean], one.best_of)] : []),
+      ...(one.best_of
+        ? [row(`  best of ${one.a.imagesPerPrompt}`, [one.a.bestMean, one.b.bestMean], one.best_of)]
+        : []),
     ];
   });
   return [
@@ -67,7 +90,10 @@ export function comparisonText(comparison: RunComparison): string[] {
     `B: ${b.run} ${b.model}`,
     `${paired} images of the same prompt and seed${onlyA + onlyB > 0 ? `; ${onlyA} of A and ${onlyB} of B have no counterpart` : ''}`,
     '',
-    ...table([['', 'A', 'B', 'B − A (95 %)', 'B wins (95 %)', 'ties lost', 'B is', 'prompts'], ...rows]),
+    ...table([
+      ['', 'A', 'B', 'B − A (95 %)', 'B wins (95 %)', 'ties lost', 'B is', 'prompts'],
+      ...rows,
+    ]),
     'Corrected: by Holm, for the metrics (categories among themselves). Better and worse hold at 5 % after it.',
     '',
     ...skipped.map(({ metric, reason }) => `${metric} is not compared: ${reason}.`),

@@ -27,23 +27,39 @@ interface InspectOptions {
 const formats = ['auto', 'folder', 'webdataset', 'pickapic', 'parquet', 'csv', 'prompts'];
 
 export function addData(program: Command): void {
-  const data = program.command('data').summary('look at data sets').description('Commands about data sets.');
+  const data = program
+    .command('data')
+    .summary('look at data sets')
+    .description('Commands about data sets.');
   data
     .command('inspect')
     .summary('count, check and show a data set')
     .description(
       'Reads a whole data set as a run would and says what it holds: counts, sizes, rejected rows with reasons, lengths of captions, duplicates; draws a contact sheet. Needs no mesh.',
     )
-    .argument('<path>', 'a run config (YAML, or JSON with a "data" key), or a path as in its key data.path')
-    .option('--model <dir>', "pipeline folder whose tokenizer counts the captions' tokens (default: the config's model)")
+    .argument(
+      '<path>',
+      'a run config (YAML, or JSON with a "data" key), or a path as in its key data.path',
+    )
+    .option(
+      '--model <dir>',
+      "pipeline folder whose tokenizer counts the captions' tokens (default: the config's model)",
+    )
     .addOption(new Option('--format <name>', 'as in data.format').choices(formats).default('auto'))
     .option('--image-column <name>', 'as in data.image_column')
     .option('--rejected-column <name>', 'as in data.rejected_column')
     .option('--caption-column <name>', 'as in data.caption_column')
     .option('--images <dir>', 'as in data.images')
     .option('--limit <n>', 'look at the first so many rows only', positive)
-    .option('--resolution <pixels>', "count images whose shorter side is below this (default: the config's, the model's, or 512)", positive)
-    .option('--buckets', "count images per aspect-ratio bucket (default: the config's data.buckets)")
+    .option(
+      '--resolution <pixels>',
+      "count images whose shorter side is below this (default: the config's, the model's, or 512)",
+      positive,
+    )
+    .option(
+      '--buckets',
+      "count images per aspect-ratio bucket (default: the config's data.buckets)",
+    )
     .option('--sheet <file.png>', 'where the contact sheet goes', 'contact-sheet.png')
     .option('--no-sheet', 'draw no contact sheet')
     .option('--quick', "read the images' headers only: faster, and finds fewer broken ones")
@@ -53,7 +69,9 @@ export function addData(program: Command): void {
       '\nExamples:\n  npx spindle data inspect examples/scenes/run.yaml\n  npx spindle data inspect "pickapic_v2/train-*.parquet" --model ./sd15 --json',
     )
     .action(async (path: string, options: InspectOptions) => {
-      process.exitCode = await runProgram(inspectMain(), [JSON.stringify(requestOf(path, options))]);
+      process.exitCode = await runProgram(inspectMain(), [
+        JSON.stringify(requestOf(path, options)),
+      ]);
     });
 }
 
@@ -91,12 +109,14 @@ function bucketsOf(options: InspectOptions, config: RunConfig | undefined): Buck
 /** Prompts may be JSON too, but they are an array. */
 function isConfig(path: string): boolean {
   if (/\.ya?ml$/i.test(path)) return true;
-  if (!/\.json$/i.test(path) || statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return false;
+  if (!/\.json$/i.test(path) || statSync(path, { throwIfNoEntry: false })?.isFile() !== true)
+    return false;
   return readFileSync(path, 'utf8').trimStart().startsWith('{');
 }
 
 function positive(text: string): number {
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('Expected a positive whole number.');
+  if (!Number.isInteger(value) || value < 1)
+    throw new InvalidArgumentError('Expected a positive whole number.');
   return value;
 }

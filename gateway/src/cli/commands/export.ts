@@ -1,4 +1,7 @@
-/** Copies a model out of a run, as a pipeline that diffusers and `spindle sample` load. Works with the mesh down. */
+/**
+ * Copies a model out of a run, as a pipeline that diffusers and `spindle sample` load. Works with
+ * the mesh down.
+ */
 import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ensureError, SpindleError } from '@spindle/kit';
@@ -10,7 +13,12 @@ import type { RunConfig } from '../../config/schema.js';
 import { configFile, modelCard } from '../../model-card/model-card.js';
 import { readCardReport, type CardReport } from '../../model-card/report.js';
 import { copyParts } from '../copy-parts.js';
-import { artifactsFolder, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
+import {
+  artifactsFolder,
+  withCommonOptions,
+  type CommonOptions,
+  type Environment,
+} from '../context.js';
 
 interface ExportOptions extends CommonOptions {
   iteration: string;
@@ -27,14 +35,21 @@ export function addExport(program: Command, environment: Environment): void {
         "Writes a complete pipeline folder: the iteration's unet/ with the base model's other parts. With --unet-only just the U-Net. A model card (README.md) and all settings (spindle-config.json) lie beside it.",
       )
       .argument('<run>', 'run id')
-      .requiredOption('--iteration <k>', 'iteration number, "best", or "sft" or "dpo" for a baseline', parseIteration)
+      .requiredOption(
+        '--iteration <k>',
+        'iteration number, "best", or "sft" or "dpo" for a baseline',
+        parseIteration,
+      )
       .requiredOption('--to <dir>', 'folder to write; must be empty or absent')
       .option('--unet-only', 'write config.json and the weights only'),
   ).action(async (runId: string, options: ExportOptions) => {
     const directory = join(artifactsFolder(options, environment), runId);
     const file = join(directory, 'run.json');
     const json = await readFile(file, 'utf8').catch(() => {
-      throw new SpindleError('INVALID_ARGUMENT', `no run is named "${runId}" (there is no ${file}).`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `no run is named "${runId}" (there is no ${file}).`,
+      );
     });
     const record = parseRecord(json, file);
     const { config, state } = record;
@@ -48,7 +63,10 @@ export function addExport(program: Command, environment: Environment): void {
     }
     const to = resolve(options.to);
     if ((await readdir(to).catch(() => [])).length > 0)
-      throw new SpindleError('INVALID_ARGUMENT', `--to: expected an empty or absent folder, got ${to}, which has files in it.`);
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `--to: expected an empty or absent folder, got ${to}, which has files in it.`,
+      );
     const pipeline = options.unetOnly ? null : config.model;
     const card = await cardOf(record, model, directory, pipeline !== null);
     await copyModel(pipeline, unet, to, state.training[model]?.unet?.adapter !== undefined)
@@ -58,18 +76,30 @@ export function addExport(program: Command, environment: Environment): void {
         await rm(to, { recursive: true, force: true });
         throw error;
       });
-    process.stdout.write(`${options.json ? JSON.stringify({ runId, model, directory: to }) : to}\n`);
+    process.stdout.write(
+      `${options.json ? JSON.stringify({ runId, model, directory: to }) : to}\n`,
+    );
   });
 }
 
-/** The model card and every setting; a pipeline's own README is about the base model and makes way. */
+/**
+ * The model card and every setting; a pipeline's own README is about the base model and makes way.
+ */
 async function writeCard(to: string, card: string, config: RunConfig): Promise<void> {
   await writeFile(join(to, 'README.md'), card);
   await writeFile(join(to, configFile), `${JSON.stringify(config, null, 2)}\n`);
 }
 
-/** With the report's intervals and judges where there is one; before that, with what the run knows so far. */
-async function cardOf(record: RunRecord, model: string, directory: string, whole: boolean): Promise<string> {
+/**
+ * With the report's intervals and judges where there is one; before that, with what the run knows
+ * so far.
+ */
+async function cardOf(
+  record: RunRecord,
+  model: string,
+  directory: string,
+  whole: boolean,
+): Promise<string> {
   const { runId, config, resolution, state } = record;
   const text = await readFile(join(directory, 'report.json'), 'utf8').catch(() => null);
   let report: CardReport | null = null;
@@ -77,7 +107,8 @@ async function cardOf(record: RunRecord, model: string, directory: string, whole
   try {
     if (text !== null) report = readCardReport(text, 'report.json');
   } catch (thrown) {
-    // A model is worth more than its card: what the report would have added is left out, and said to be.
+    // A model is worth more than its card: what the report would have added is left out, and said
+    // to be.
     notes.push(`Without the report's intervals: ${ensureError(thrown).message}`);
   }
   const models =
@@ -88,7 +119,13 @@ async function cardOf(record: RunRecord, model: string, directory: string, whole
         metrics.map((s) => [
           s.metric,
           {
-            ...{ mean: s.mean, median: s.median, standard_error: s.standardError, win_rate: s.winRate, n: s.n },
+            ...{
+              mean: s.mean,
+              median: s.median,
+              standard_error: s.standardError,
+              win_rate: s.winRate,
+              n: s.n,
+            },
             ...{ difference_low: s.differenceLow, difference_high: s.differenceHigh },
           },
         ]),
@@ -96,11 +133,28 @@ async function cardOf(record: RunRecord, model: string, directory: string, whole
     }));
   const { plan } = state;
   const warnings = [...state.warnings, ...notes];
-  return modelCard({ runId, model, config, plan, resolution, whole, models, judges: report?.judges ?? {}, warnings });
+  return modelCard({
+    runId,
+    model,
+    config,
+    plan,
+    resolution,
+    whole,
+    models,
+    judges: report?.judges ?? {},
+    warnings,
+  });
 }
 
-/** The U-Net into `to`, or with a pipeline into its unet/, beside everything else of the pipeline. */
-async function copyModel(pipeline: string | null, unet: string, to: string, adapters: boolean): Promise<void> {
+/**
+ * The U-Net into `to`, or with a pipeline into its unet/, beside everything else of the pipeline.
+ */
+async function copyModel(
+  pipeline: string | null,
+  unet: string,
+  to: string,
+  adapters: boolean,
+): Promise<void> {
   await mkdir(to, { recursive: true });
   if (adapters) await cp(join(unet, '..', adapterFile), join(to, adapterFile));
   if (pipeline === null) {
@@ -117,6 +171,7 @@ function modelName(iteration: string, best: string): string {
 }
 
 function parseIteration(value: string): string {
-  if (!/^([1-9]\d*|best|sft|dpo)$/.test(value)) throw new InvalidArgumentError('expected a number from 1, "best", "sft" or "dpo".');
+  if (!/^([1-9]\d*|best|sft|dpo)$/.test(value))
+    throw new InvalidArgumentError('expected a number from 1, "best", "sft" or "dpo".');
   return value;
 }

@@ -7,22 +7,24 @@ import { duration, isOver, rate, resultsTable, statusName, table } from '../form
 import { followToExitCode, runObject } from './run.js';
 
 export function addInspect(program: Command, environment: Environment): void {
-  withCommonOptions(program.command('ls').summary('list runs').description('Lists all runs, newest first.')).action(
-    async (options: CommonOptions) => {
-      const runs = await withClient(options, environment, async (client) => {
-        const all: Run[] = [];
-        for (let pageToken = ''; ; ) {
-          const page = await client.listRuns({ pageToken });
-          all.push(...page.runs);
-          pageToken = page.nextPageToken;
-          if (pageToken === '') return all;
-        }
-      });
-      if (options.json) return print(JSON.stringify({ runs: runs.map(runObject) }));
-      if (runs.length === 0) return print('no runs yet; start one with: npx spindle run CONFIG');
-      print(table([['run', 'status', 'created', 'stage', 'best'], ...runs.map(listRow)], 5).join('\n'));
-    },
-  );
+  withCommonOptions(
+    program.command('ls').summary('list runs').description('Lists all runs, newest first.'),
+  ).action(async (options: CommonOptions) => {
+    const runs = await withClient(options, environment, async (client) => {
+      const all: Run[] = [];
+      for (let pageToken = ''; ; ) {
+        const page = await client.listRuns({ pageToken });
+        all.push(...page.runs);
+        pageToken = page.nextPageToken;
+        if (pageToken === '') return all;
+      }
+    });
+    if (options.json) return print(JSON.stringify({ runs: runs.map(runObject) }));
+    if (runs.length === 0) return print('no runs yet; start one with: npx spindle run CONFIG');
+    print(
+      table([['run', 'status', 'created', 'stage', 'best'], ...runs.map(listRow)], 5).join('\n'),
+    );
+  });
 
   withCommonOptions(
     program
@@ -50,8 +52,12 @@ export function addInspect(program: Command, environment: Environment): void {
 }
 
 function listRow(run: Run): string[] {
-  const created = run.createdAt ? timestampDate(run.createdAt).toISOString().slice(0, 16).replace('T', ' ') : '';
-  const running = run.stages.filter((stage) => stage.state === 'running').map((stage) => `${stage.stage} ${stage.done}/${stage.total}`);
+  const created = run.createdAt
+    ? timestampDate(run.createdAt).toISOString().slice(0, 16).replace('T', ' ')
+    : '';
+  const running = run.stages
+    .filter((stage) => stage.state === 'running')
+    .map((stage) => `${stage.stage} ${stage.done}/${stage.total}`);
   return [run.runId, statusName(run.status), created, running.join(', '), run.bestModel];
 }
 
@@ -70,7 +76,8 @@ function statusLines(run: Run): string[] {
   lines.push('', ...table([['stage', 'state', 'done', 'speed', 'time', 'left'], ...rows], 2));
   if (run.results.length > 0) lines.push('', ...resultsTable(run.results, run.bestModel));
   for (const warning of run.warnings) lines.push(`warning: ${warning}`);
-  for (const job of run.deadJobs) lines.push(`dead job ${job.key} (${job.attempts} attempts): ${job.reason}`);
+  for (const job of run.deadJobs)
+    lines.push(`dead job ${job.key} (${job.attempts} attempts): ${job.reason}`);
   lines.push(`folder: ${run.directory}`);
   return lines;
 }

@@ -1,9 +1,21 @@
 import { toJson, type MessageInitShape } from '@bufbuild/protobuf';
-import { RunSchema, RunStatus, type CreateRunRequestSchema, type CreateRunResponse, type Run } from '@spindle/proto';
+import {
+  RunSchema,
+  RunStatus,
+  type CreateRunRequestSchema,
+  type CreateRunResponse,
+  type Run,
+} from '@spindle/proto';
 import { inSpan, SpindleError, startTelemetry } from '@spindle/kit';
 import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
-import { artifactsFolder, withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
+import {
+  artifactsFolder,
+  withClient,
+  withCommonOptions,
+  type CommonOptions,
+  type Environment,
+} from '../context.js';
 import { follow } from '../follow.js';
 import { createView } from '../live.js';
 import { describeEstimate, predict } from '../probe.js';
@@ -27,27 +39,55 @@ export function addRun(program: Command, environment: Environment): void {
         'Checks a run config (YAML or JSON), starts the run and prints its id. Exit code 0: started (with --watch: succeeded), 1: the run failed, 2: something is wrong with the input.',
       )
       .argument('<config>', 'run config; every key is described in docs/CONFIG.md')
-      .option('--dry-run', 'check the config, the models and the data, and print what would be done with memory and disk needed')
-      .option('--probe', 'with --dry-run: take a few steps on made-up data here and predict peak memory and run time from them')
+      .option(
+        '--dry-run',
+        'check the config, the models and the data, and print what would be done with memory and disk needed',
+      )
+      .option(
+        '--probe',
+        'with --dry-run: take a few steps on made-up data here and predict peak memory and run time from them',
+      )
       .option('--watch', 'follow the run until it ends')
-      .option('--run-id <id>', 'name of the run: lower-case letters, digits and "-" (default: the config\'s name, the day and four digits)')
+      .option(
+        '--run-id <id>',
+        'name of the run: lower-case letters, digits and "-" (default: the config\'s name, the day and four digits)',
+      )
       .addHelpText(
         'after',
         '\nExamples:\n  npx spindle run examples/scenes/run.yaml --dry-run\n  npx spindle run examples/scenes/run.yaml --watch',
       ),
   ).action(async (file: string, options: RunOptions) => {
     const config = loadRunConfig(file);
-    const request = { configJson: JSON.stringify(config), runId: options.runId ?? '', dryRun: options.dryRun ?? false };
-    if (options.probe && !options.dryRun) throw new SpindleError('INVALID_ARGUMENT', '--probe: expected --dry-run beside it, got none.');
+    const request = {
+      configJson: JSON.stringify(config),
+      runId: options.runId ?? '',
+      dryRun: options.dryRun ?? false,
+    };
+    if (options.probe && !options.dryRun)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        '--probe: expected --dry-run beside it, got none.',
+      );
     const { run, plan, work } = await createRun(request, options, environment);
     if (options.dryRun || !run) {
-      const predicted = options.probe && work ? await predict(config, work, artifactsFolder(options, environment)) : undefined;
+      const predicted =
+        options.probe && work
+          ? await predict(config, work, artifactsFolder(options, environment))
+          : undefined;
       const lines = predicted === undefined ? plan : [...plan, ...describeEstimate(predicted)];
-      print(options.json ? JSON.stringify({ plan, ...(predicted && { estimate: predicted }) }) : lines.join('\n'));
+      print(
+        options.json
+          ? JSON.stringify({ plan, ...(predicted && { estimate: predicted }) })
+          : lines.join('\n'),
+      );
       return;
     }
     if (!options.watch) {
-      print(options.json ? JSON.stringify(runObject(run)) : `${run.runId}\nfollow it with: npx spindle watch ${run.runId}`);
+      print(
+        options.json
+          ? JSON.stringify(runObject(run))
+          : `${run.runId}\nfollow it with: npx spindle watch ${run.runId}`,
+      );
       return;
     }
     if (!options.json) print(run.runId);
@@ -65,7 +105,9 @@ export async function createRun(
   const telemetry = startTelemetry({ service: 'spindle-cli', version: '0.1.0', endpoint });
   try {
     return await inSpan('spindle run', {}, () =>
-      withClient(common, environment, (client) => client.createRun(request, { timeoutMs: createTimeoutMs })),
+      withClient(common, environment, (client) =>
+        client.createRun(request, { timeoutMs: createTimeoutMs }),
+      ),
     );
   } finally {
     await telemetry.shutdown();
@@ -73,7 +115,11 @@ export async function createRun(
 }
 
 /** 0 for a run that succeeded, 1 for one that did not. */
-export async function followToExitCode(runId: string, options: CommonOptions, environment: Environment): Promise<number> {
+export async function followToExitCode(
+  runId: string,
+  options: CommonOptions,
+  environment: Environment,
+): Promise<number> {
   const abort = new AbortController();
   const onInterrupt = (): void => abort.abort();
   // Without this, following would outlive the gateway: a lost connection is tried again for ever.
@@ -98,8 +144,17 @@ export async function followToExitCode(runId: string, options: CommonOptions, en
 
 /** The Run message as JSON, with the config as an object. */
 export function runObject(run: Run): unknown {
-  const { configJson, ...rest } = toJson(RunSchema, run, { alwaysEmitImplicit: true }) as Record<string, unknown>;
-  return { ...rest, config: typeof configJson === 'string' && configJson !== '' ? (JSON.parse(configJson) as unknown) : null };
+  const { configJson, ...rest } = toJson(RunSchema, run, { alwaysEmitImplicit: true }) as Record<
+    string,
+    unknown
+  >;
+  return {
+    ...rest,
+    config:
+      typeof configJson === 'string' && configJson !== ''
+        ? (JSON.parse(configJson) as unknown)
+        : null,
+  };
 }
 
 function print(text: string): void {

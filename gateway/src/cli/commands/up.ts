@@ -37,8 +37,18 @@ export function addUp(program: Command, environment: Environment): void {
       wholeNumber(1, 64),
       1,
     )
-    .option('--http-port <port>', 'port of the status page on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
-    .option('--grpc-port <port>', 'port of the gRPC API on 127.0.0.1; 0: any free one', wholeNumber(0, 65_535), 0)
+    .option(
+      '--http-port <port>',
+      'port of the status page on 127.0.0.1; 0: any free one',
+      wholeNumber(0, 65_535),
+      0,
+    )
+    .option(
+      '--grpc-port <port>',
+      'port of the gRPC API on 127.0.0.1; 0: any free one',
+      wholeNumber(0, 65_535),
+      0,
+    )
     .option('--nats <url>', 'use this NATS server instead of starting one')
     .addOption(
       new Option('--log-level <level>', 'how much services say; full logs lie in <artifacts>/logs')
@@ -46,7 +56,10 @@ export function addUp(program: Command, environment: Environment): void {
         .default('info'),
     )
     .option('--run <config>', 'start this run once everything is up, and follow it')
-    .option('--exit', 'with --run: stop when the run has ended; exit code 0 if it succeeded, else 1')
+    .option(
+      '--exit',
+      'with --run: stop when the run has ended; exit code 0 if it succeeded, else 1',
+    )
     .option('--json', 'print addresses and events as JSON')
     .action(async (options: UpOptions) => {
       // Bad input is told before anything is started.
@@ -81,11 +94,21 @@ export function addUp(program: Command, environment: Environment): void {
         return null;
       });
       if (mesh === null) return;
-      await serve(mesh, config, options, stop.signal, { ...environment, gateway: mesh.runtime.gateway, artifacts });
+      await serve(mesh, config, options, stop.signal, {
+        ...environment,
+        gateway: mesh.runtime.gateway,
+        artifacts,
+      });
     });
 }
 
-async function serve(mesh: Mesh, config: object | null, options: UpOptions, stop: AbortSignal, environment: Environment): Promise<void> {
+async function serve(
+  mesh: Mesh,
+  config: object | null,
+  options: UpOptions,
+  stop: AbortSignal,
+  environment: Environment,
+): Promise<void> {
   const stopped = new Promise<void>((resolve) => {
     if (stop.aborted) resolve();
     stop.addEventListener('abort', () => resolve(), { once: true });
@@ -93,20 +116,29 @@ async function serve(mesh: Mesh, config: object | null, options: UpOptions, stop
   try {
     const { gateway, http, natsUrl } = mesh.runtime;
     if (options.json) process.stdout.write(`${JSON.stringify({ gateway, http, nats: natsUrl })}\n`);
-    else process.stdout.write(`status page: ${http}\ngRPC:        ${gateway}\nNATS:        ${natsUrl}\n`);
+    else
+      process.stdout.write(
+        `status page: ${http}\ngRPC:        ${gateway}\nNATS:        ${natsUrl}\n`,
+      );
     if (config === null) {
       await stopped;
       return;
     }
-    const common: CommonOptions = { ...(options.json && { json: true }), artifacts: environment.artifacts };
+    const common: CommonOptions = {
+      ...(options.json && { json: true }),
+      artifacts: environment.artifacts,
+    };
     const { run } = await createRun({ configJson: JSON.stringify(config) }, common, environment);
-    const ended = followToExitCode(run?.runId ?? '', common, environment).then((code) => (process.exitCode = code));
+    const ended = followToExitCode(run?.runId ?? '', common, environment).then(
+      (code) => (process.exitCode = code),
+    );
     // Ctrl-C ends both; the one that loses the race has nothing to say.
     ended.catch(() => undefined);
     const interrupted = await Promise.race([ended.then(() => false), stopped.then(() => true)]);
     if (interrupted) process.exitCode = options.exit ? 1 : 0;
     if (interrupted || options.exit) return;
-    if (!options.json) process.stdout.write(`The mesh stays up (status page: ${http}); Ctrl-C ends it.\n`);
+    if (!options.json)
+      process.stdout.write(`The mesh stays up (status page: ${http}); Ctrl-C ends it.\n`);
     await stopped;
   } catch (thrown) {
     const error = ensureError(thrown);

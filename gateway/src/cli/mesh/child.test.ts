@@ -27,11 +27,17 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-async function child(source: string, logFile = join(folder, 'log')): Promise<{ child: ServiceChild; environment: NodeJS.ProcessEnv }> {
+async function child(
+  source: string,
+  logFile = join(folder, 'log'),
+): Promise<{ child: ServiceChild; environment: NodeJS.ProcessEnv }> {
   const main = join(folder, 'main.mjs');
   await writeFile(main, source);
   const portFile = join(folder, 'port');
-  const environment: NodeJS.ProcessEnv = { SPINDLE_PORT_FILE: portFile, SPINDLE_GRPC_ADDRESS: '127.0.0.1:0' };
+  const environment: NodeJS.ProcessEnv = {
+    SPINDLE_PORT_FILE: portFile,
+    SPINDLE_GRPC_ADDRESS: '127.0.0.1:0',
+  };
   const started = new ServiceChild({
     name: 'sampler',
     main,
@@ -66,12 +72,19 @@ it('is started again where it was when it is killed', async () => {
 });
 
 it('says why when it cannot start', async () => {
-  const { child: sampler } = await child(`console.error('sampler: no engine here'); process.exit(3);`);
-  await expect(sampler.start()).rejects.toThrow('sampler did not start (exit code 3): sampler: no engine here');
+  const { child: sampler } = await child(
+    `console.error('sampler: no engine here'); process.exit(3);`,
+  );
+  await expect(sampler.start()).rejects.toThrow(
+    'sampler did not start (exit code 3): sampler: no engine here',
+  );
 });
 
 it('goes on with its log file once it can be written again', async () => {
-  const { child: sampler } = await child(`${service} setInterval(() => console.error('{"msg":"beat"}'), 5);`, join(folder, 'logs', 'log'));
+  const { child: sampler } = await child(
+    `${service} setInterval(() => console.error('{"msg":"beat"}'), 5);`,
+    join(folder, 'logs', 'log'),
+  );
   await sampler.start();
   await until(() => lines.length > 2);
   // A folder that is not there fails as a full disk does.

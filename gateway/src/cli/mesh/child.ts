@@ -51,7 +51,10 @@ export class ServiceChild {
     this.#spawn((reason) => exits.push(reason));
     while (this.ports.length === 0) {
       if (exits[0] !== undefined)
-        throw new SpindleError('FAILED_PRECONDITION', `${this.name} did not start (${exits[0]}): ${this.#lastLine || 'it wrote nothing'}`);
+        throw new SpindleError(
+          'FAILED_PRECONDITION',
+          `${this.name} did not start (${exits[0]}): ${this.#lastLine || 'it wrote nothing'}`,
+        );
       this.ports = await readPorts(this.#options.portFile);
       if (this.ports.length === 0) await delay(25, this.#options.signal);
     }
@@ -73,7 +76,10 @@ export class ServiceChild {
   #spawn(onExit: (reason: string) => void): void {
     const { main, environment, signal } = this.#options;
     if (signal.aborted) return;
-    const child = spawn(process.execPath, [main], { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [main], {
+      env: environment,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     this.#process = child;
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on('line', (line) => {
@@ -96,7 +102,10 @@ export class ServiceChild {
     this.#options.onStart();
   }
 
-  /** A full disk must not take the mesh down with it: lines are lost, and the file is opened again for the next one. */
+  /**
+   * A full disk must not take the mesh down with it: lines are lost, and the file is opened again
+   * for the next one.
+   */
   #writeLog(line: string): void {
     if (this.#log === undefined) {
       const log = createWriteStream(this.#options.logFile, { flags: 'a' });
@@ -112,7 +121,10 @@ export class ServiceChild {
     let wait = restartMs.first;
     let reason = '';
     let startedAt = Date.now();
-    this.#process?.once('close', (code, killed) => (reason = killed ? `killed by ${killed}` : `exit code ${code ?? '?'}`));
+    this.#process?.once(
+      'close',
+      (code, killed) => (reason = killed ? `killed by ${killed}` : `exit code ${code ?? '?'}`),
+    );
     for (;;) {
       await this.#ended;
       if (this.#stopping || this.#options.signal.aborted) return;

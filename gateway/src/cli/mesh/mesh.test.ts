@@ -18,7 +18,12 @@ it('that is interrupted while it starts stops what it started and lets go of the
     logLevel: 'error',
     environment: process.env,
   };
-  const start = startMesh({ ...options, signal: interrupt.signal, onLine: () => undefined, onNotice: () => undefined });
+  const start = startMesh({
+    ...options,
+    signal: interrupt.signal,
+    onLine: () => undefined,
+    onNotice: () => undefined,
+  });
   interrupt.abort();
   await expect(start).rejects.toMatchObject({ code: 'CANCELLED' });
   expect(existsSync(join(artifacts, 'mesh.lock'))).toBe(false);

@@ -1,7 +1,15 @@
 /** NATS and every service on this machine, as children of this process. */
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cancelled, checkHealth, createLogger, delay, Lifecycle, SpindleError, startNatsServer } from '@spindle/kit';
+import {
+  cancelled,
+  checkHealth,
+  createLogger,
+  delay,
+  Lifecycle,
+  SpindleError,
+  startNatsServer,
+} from '@spindle/kit';
 import { lockFolder } from '../../orchestrator/folder-lock.js';
 import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
 import { ServiceChild } from './child.js';
@@ -47,17 +55,37 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     lifecycle.defer('runtime.json', () => removeRuntime(artifacts));
     await clearLeftovers(artifacts, onNotice);
     const children: ServiceChild[] = [];
-    const nats = options.natsUrl === undefined ? await startNats(options, lifecycle, () => save()) : { url: options.natsUrl, pid: () => 0 };
+    const nats =
+      options.natsUrl === undefined
+        ? await startNats(options, lifecycle, () => save())
+        : { url: options.natsUrl, pid: () => 0 };
     const natsUrl = nats.url;
     if (signal.aborted) throw cancelled(signal);
-    const runtime: Runtime = { pid: process.pid, natsUrl, natsPid: nats.pid(), gateway: '', http: '', services: [] };
+    const runtime: Runtime = {
+      pid: process.pid,
+      natsUrl,
+      natsPid: nats.pid(),
+      gateway: '',
+      http: '',
+      services: [],
+    };
     const save = (): void => {
       runtime.natsPid = nats.pid();
-      runtime.services = children.map((child) => ({ name: child.name, pid: child.pid, address: `127.0.0.1:${child.ports[0] ?? 0}` }));
+      runtime.services = children.map((child) => ({
+        name: child.name,
+        pid: child.pid,
+        address: `127.0.0.1:${child.ports[0] ?? 0}`,
+      }));
       if (!signal.aborted)
-        writeRuntime(artifacts, runtime).catch((error: unknown) => onNotice(`runtime.json could not be written: ${String(error)}`));
+        writeRuntime(artifacts, runtime).catch((error: unknown) =>
+          onNotice(`runtime.json could not be written: ${String(error)}`),
+        );
     };
-    const launch = async (service: ServiceName, name: string, extra: NodeJS.ProcessEnv): Promise<ServiceChild> => {
+    const launch = async (
+      service: ServiceName,
+      name: string,
+      extra: NodeJS.ProcessEnv,
+    ): Promise<ServiceChild> => {
       const portFile = join(artifacts, 'logs', `${name}.port`);
       const environment: NodeJS.ProcessEnv = {
         ...options.environment,
@@ -86,18 +114,26 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       await child.start();
       // Others hold its address: a restarted process takes the same port again.
       environment['SPINDLE_GRPC_ADDRESS'] = `127.0.0.1:${child.ports[0] ?? 0}`;
-      if (child.ports[1] !== undefined) environment['SPINDLE_HTTP_ADDRESS'] = `127.0.0.1:${child.ports[1]}`;
+      if (child.ports[1] !== undefined)
+        environment['SPINDLE_HTTP_ADDRESS'] = `127.0.0.1:${child.ports[1]}`;
       return child;
     };
     const numbered = (service: 'sampler' | 'scorer', count: number) =>
-      Array.from({ length: count }, (_, i) => launch(service, count === 1 ? service : `${service}-${i + 1}`, {}));
+      Array.from({ length: count }, (_, i) =>
+        launch(service, count === 1 ? service : `${service}-${i + 1}`, {}),
+      );
     const [trainer, evaluator, sampler] = await Promise.all([
-      launch('trainer', 'trainer', options.ranks > 1 ? { SPINDLE_RANKS: String(options.ranks) } : {}),
+      launch(
+        'trainer',
+        'trainer',
+        options.ranks > 1 ? { SPINDLE_RANKS: String(options.ranks) } : {},
+      ),
       launch('evaluator', 'evaluator', {}),
       ...numbered('sampler', options.samplers),
       ...numbered('scorer', options.scorers),
     ]);
-    const address = (child: ServiceChild | undefined): string => `127.0.0.1:${child?.ports[0] ?? 0}`;
+    const address = (child: ServiceChild | undefined): string =>
+      `127.0.0.1:${child?.ports[0] ?? 0}`;
     const gateway = await launch('gateway', 'gateway', {
       SPINDLE_TRAINER_ADDRESS: address(trainer),
       SPINDLE_EVALUATOR_ADDRESS: address(evaluator),
@@ -122,7 +158,11 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
 }
 
 /** Restarted on its port and with its data when it ends: every client reconnects by itself. */
-async function startNats(options: MeshOptions, lifecycle: Lifecycle, onRestart: () => void): Promise<{ url: string; pid: () => number }> {
+async function startNats(
+  options: MeshOptions,
+  lifecycle: Lifecycle,
+  onRestart: () => void,
+): Promise<{ url: string; pid: () => number }> {
   const logger = createLogger('nats', { level: 'silent' });
   const dir = join(options.artifacts, 'nats');
   let server = await startNatsServer({ dir, logger });
@@ -145,7 +185,10 @@ async function startNats(options: MeshOptions, lifecycle: Lifecycle, onRestart: 
   return { url, pid: () => server.pid };
 }
 
-/** Ends what a mesh that was killed left behind; the folder's lock says that its own process is gone. */
+/**
+ * Ends what a mesh that was killed left behind; the folder's lock says that its own process is
+ * gone.
+ */
 async function clearLeftovers(artifacts: string, onNotice: (text: string) => void): Promise<void> {
   const old = await readRuntime(artifacts);
   if (!old) return;

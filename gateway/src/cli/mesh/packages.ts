@@ -8,9 +8,14 @@ import { SpindleError } from '@spindle/kit';
 const require = createRequire(import.meta.url);
 
 /** The compiled main module of a service. */
-export function serviceMain(service: 'sampler' | 'scorer' | 'trainer' | 'evaluator' | 'gateway'): string {
+export function serviceMain(
+  service: 'sampler' | 'scorer' | 'trainer' | 'evaluator' | 'gateway',
+): string {
   // Two folders below the workspace in src/ and in dist/.
-  const folder = service === 'gateway' ? fileURLToPath(new URL('../../..', import.meta.url)) : packageFolder(`@spindle/${service}`);
+  const folder =
+    service === 'gateway'
+      ? fileURLToPath(new URL('../../..', import.meta.url))
+      : packageFolder(`@spindle/${service}`);
   return built(join(folder, 'dist', 'main.js'));
 }
 
@@ -42,6 +47,9 @@ function packageFolder(name: string): string {
 
 function built(file: string): string {
   if (!existsSync(file))
-    throw new SpindleError('FAILED_PRECONDITION', `${file} does not exist; run "npm run build" in the project's root folder.`);
+    throw new SpindleError(
+      'FAILED_PRECONDITION',
+      `${file} does not exist; run "npm run build" in the project's root folder.`,
+    );
   return file;
 }

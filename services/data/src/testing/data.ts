@@ -23,6 +23,8 @@ export interface AllRows {
 export async function readAll(source: DataSource): Promise<AllRows> {
   const rows: DataRow[] = [];
   for await (const row of source.rows()) rows.push(row);
-  const skipped = Object.fromEntries([...source.skipped.reasons].map(([reason, { count }]) => [reason, count]));
+  const skipped = Object.fromEntries(
+    [...source.skipped.reasons].map(([reason, { count }]) => [reason, count]),
+  );
   return { rows, warnings: source.warnings, skipped };
 }

@@ -57,9 +57,19 @@ function results({ run, models, judges, best }: Report): string {
       if (found === undefined) return [];
       const isBest = model.name === run.best_model;
       return [
-        ...rowsOf(`${escapeHtml(model.name)}${isBest ? ' <span class="badge">best</span>' : ''}`, found.statistics, position, isBest),
+        ...rowsOf(
+          `${escapeHtml(model.name)}${isBest ? ' <span class="badge">best</span>' : ''}`,
+          found.statistics,
+          position,
+          isBest,
+        ),
         ...found.categories.flatMap(({ category, statistics }) =>
-          rowsOf(`<small>${escapeHtml(model.name)}, ${escapeHtml(category)}</small>`, statistics, position, false),
+          rowsOf(
+            `<small>${escapeHtml(model.name)}, ${escapeHtml(category)}</small>`,
+            statistics,
+            position,
+            false,
+          ),
         ),
       ];
     });
@@ -85,7 +95,10 @@ function rowsOf(name: string, s: Statistics, position: number, best: boolean): s
         : of.mean.toFixed(3);
     return `<tr${best ? ' class="best"' : ''}><th scope="row">${label}</th><td>${mean}</td><td>${'median' in of ? of.median.toFixed(3) : ''}</td>${versus}<td>${s.n}</td></tr>`;
   };
-  return [row(name, s), ...(s.bestOf ? [row(`${name} <small>best of ${s.bestOf.images}</small>`, s.bestOf)] : [])];
+  return [
+    row(name, s),
+    ...(s.bestOf ? [row(`${name} <small>best of ${s.bestOf.images}</small>`, s.bestOf)] : []),
+  ];
 }
 
 function winBar(rate: number): string {
@@ -104,7 +117,11 @@ function plots(curves: Readonly<Record<string, readonly CurvePoint[]>>): string 
   const colour = (i: number): number => (i % 6) + 1;
   const spin = models.filter(([, points]) => points.some((point) => point.error_generated !== 0));
   const perModel = (list: typeof models, key: keyof CurvePoint): Series[] =>
-    list.map(([name, points]) => ({ name, points: of(points, key), colour: colour(models.findIndex(([other]) => other === name)) }));
+    list.map(([name, points]) => ({
+      name,
+      points: of(points, key),
+      colour: colour(models.findIndex(([other]) => other === name)),
+    }));
   const plain = models.filter((entry) => !spin.includes(entry));
   const figures = [
     linePlot(perModel(spin, 'loss'), { title: 'Loss, self-play', xLabel: 'step', yLabel: 'loss' }),
@@ -115,7 +132,11 @@ function plots(curves: Readonly<Record<string, readonly CurvePoint[]>>): string 
       yRange: [0, 1],
       reference: { y: 0.5, label: 'chance' },
     }),
-    linePlot(perModel(plain, 'loss'), { title: 'Loss, plain denoising', xLabel: 'step', yLabel: 'loss' }),
+    linePlot(perModel(plain, 'loss'), {
+      title: 'Loss, plain denoising',
+      xLabel: 'step',
+      yLabel: 'loss',
+    }),
     linePlot(perModel(spin.length > 0 ? spin : models, 'grad_norm'), {
       title: 'Gradient norm before clipping',
       xLabel: 'step',
@@ -125,9 +146,19 @@ function plots(curves: Readonly<Record<string, readonly CurvePoint[]>>): string 
       linePlot(
         [
           { name: 'real', points: of(points, 'error_real'), colour: 1 },
-          { name: "real, opponent's", points: of(points, 'opponent_error_real'), colour: 1, dashed: true },
+          {
+            name: "real, opponent's",
+            points: of(points, 'opponent_error_real'),
+            colour: 1,
+            dashed: true,
+          },
           { name: 'generated', points: of(points, 'error_generated'), colour: 2 },
-          { name: "generated, opponent's", points: of(points, 'opponent_error_generated'), colour: 2, dashed: true },
+          {
+            name: "generated, opponent's",
+            points: of(points, 'opponent_error_generated'),
+            colour: 2,
+            dashed: true,
+          },
         ],
         { title: `Denoising errors, ${name}`, xLabel: 'step', yLabel: 'error' },
       ),

@@ -1,4 +1,12 @@
-import { bestSentence, duration, judgeLine, metricNames, signed, testNote, type Report } from './report.js';
+import {
+  bestSentence,
+  duration,
+  judgeLine,
+  metricNames,
+  signed,
+  testNote,
+  type Report,
+} from './report.js';
 import { verdictText } from '@spindle/kit/domain';
 import type { Statistics } from './statistics.js';
 
@@ -13,7 +21,12 @@ export function reportMarkdown({ run, models, judges, best }: Report): string {
   if (best.length > 0) lines.push(escape(bestSentence(best)), '');
   for (const metric of metrics) {
     const judge = judges[metric];
-    lines.push(`## ${escape(metric)}`, '', ...(judge ? [escape(judgeLine(judge)), ''] : []), ...head);
+    lines.push(
+      `## ${escape(metric)}`,
+      '',
+      ...(judge ? [escape(judgeLine(judge)), ''] : []),
+      ...head,
+    );
     models.forEach((model, position) => {
       const found = model.metrics.find((entry) => entry.metric === metric);
       if (found === undefined) return;
@@ -25,7 +38,8 @@ export function reportMarkdown({ run, models, judges, best }: Report): string {
     lines.push('');
   }
   if (metrics.length > 0) lines.push(escape(testNote), '');
-  if (run.warnings.length > 0) lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
+  if (run.warnings.length > 0)
+    lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
   const timings = Object.entries(run.timings);
   if (timings.length > 0)
     lines.push(
@@ -37,7 +51,10 @@ export function reportMarkdown({ run, models, judges, best }: Report): string {
       '',
     );
   lines.push('## Settings', '', '```json', JSON.stringify(run.config, null, 2), '```', '');
-  lines.push('Images: `images/<model>/` with `metadata.jsonl`. Plots and sample grids: `report.html`.', '');
+  lines.push(
+    'Images: `images/<model>/` with `metadata.jsonl`. Plots and sample grids: `report.html`.',
+    '',
+  );
   return lines.join('\n');
 }
 
@@ -48,10 +65,17 @@ const head = [
 
 function rows(name: string, s: Statistics, position: number): string[] {
   const own = [row(name, s, s, position)];
-  return s.bestOf ? [...own, row(`${name}, best of ${s.bestOf.images}`, s, s.bestOf, position)] : own;
+  return s.bestOf
+    ? [...own, row(`${name}, best of ${s.bestOf.images}`, s, s.bestOf, position)]
+    : own;
 }
 
-function row(name: string, whole: Statistics, s: Statistics | NonNullable<Statistics['bestOf']>, position: number): string {
+function row(
+  name: string,
+  whole: Statistics,
+  s: Statistics | NonNullable<Statistics['bestOf']>,
+  position: number,
+): string {
   const percent = (share: number): string => (100 * share).toFixed(1);
   const versus =
     position === 0

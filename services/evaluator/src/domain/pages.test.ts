@@ -2,7 +2,14 @@ import { describe, expect, it } from 'vitest';
 import { reportHtml } from './html.js';
 import { reportMarkdown } from './markdown.js';
 import { linePlot, smooth, ticks } from './plot.js';
-import { duration, metadataLines, reportJson, scoreLines, type CurvePoint, type Report } from './report.js';
+import {
+  duration,
+  metadataLines,
+  reportJson,
+  scoreLines,
+  type CurvePoint,
+  type Report,
+} from './report.js';
 import type { Statistics } from './statistics.js';
 
 const point = (step: number, generated = 0.5): CurvePoint => ({
@@ -38,7 +45,14 @@ const statistics: Statistics = {
 };
 const against = {
   ...{ winRate: 0.625, winRateLow: 0.55, winRateHigh: 0.69, winRateTiesLose: 0.6 },
-  ...{ difference: 0.4, differenceLow: -0.1, differenceHigh: 0.9, pValue: 0.12, pCorrected: 0.24, verdict: 'undecided' as const },
+  ...{
+    difference: 0.4,
+    differenceLow: -0.1,
+    differenceHigh: 0.9,
+    pValue: 0.12,
+    pCorrected: 0.24,
+    verdict: 'undecided' as const,
+  },
 };
 const report: Report = {
   run: {
@@ -64,7 +78,14 @@ const report: Report = {
           statistics: {
             ...statistics,
             ...against,
-            bestOf: { ...against, images: 2, mean: 12.5, pValue: 0.0002, pCorrected: 0.0002, verdict: 'better' },
+            bestOf: {
+              ...against,
+              images: 2,
+              mean: 12.5,
+              pValue: 0.0002,
+              pCorrected: 0.0002,
+              verdict: 'better',
+            },
           },
           categories: [{ category: 'anime', statistics: { ...statistics, n: 50 } }],
         },
@@ -98,16 +119,37 @@ describe('the report', () => {
       images: 'images/spin1',
       metrics: {
         pick: {
-          ...{ mean: 11.7, mean_low: 11.2, mean_high: 12.1, median: 13.6, standard_error: 0.43, n: 200, images: 400 },
+          ...{
+            mean: 11.7,
+            mean_low: 11.2,
+            mean_high: 12.1,
+            median: 13.6,
+            standard_error: 0.43,
+            n: 200,
+            images: 400,
+          },
           ...{ win_rate: 0.625, win_rate_low: 0.55, win_rate_high: 0.69, win_rate_ties_lose: 0.6 },
-          ...{ difference: 0.4, difference_low: -0.1, difference_high: 0.9, p_value: 0.12, p_corrected: 0.24, verdict: 'undecided' },
+          ...{
+            difference: 0.4,
+            difference_low: -0.1,
+            difference_high: 0.9,
+            p_value: 0.12,
+            p_corrected: 0.24,
+            verdict: 'undecided',
+          },
           best_of: expect.objectContaining({ images: 2, mean: 12.5, verdict: 'better' }) as object,
           categories: { anime: expect.objectContaining({ n: 50, win_rate: 0.5 }) as object },
         },
       },
     });
-    expect(json.judges['pick']).toMatchObject({ kind: 'pickscore', files: [{ digest: 'sha256:ab' }], scale: '100 · cosine' });
-    expect(json.best_against).toEqual([expect.objectContaining({ metric: 'pick', best: 'spin1', model: 'base', p_value: 0.12 })]);
+    expect(json.judges['pick']).toMatchObject({
+      kind: 'pickscore',
+      files: [{ digest: 'sha256:ab' }],
+      scale: '100 · cosine',
+    });
+    expect(json.best_against).toEqual([
+      expect.objectContaining({ metric: 'pick', best: 'spin1', model: 'base', p_value: 0.12 }),
+    ]);
   });
 
   it('as Markdown has a table per metric and the warnings', () => {
@@ -118,7 +160,9 @@ describe('the report', () => {
     expect(text).toContain('| **spin1**, best of 2 | 12.500 |  | 62.5 %');
     expect(text).toContain('better (p < 0.001) | 200 |');
     expect(text).toMatch(/\| spin1, anime \| .* \| 50 \|/);
-    expect(text).toContain('Judge: pickscore; CLIP ViT 1280x32; 100 · cosine; preprocessing: transformers; model.safetensors sha256:ab');
+    expect(text).toContain(
+      'Judge: pickscore; CLIP ViT 1280x32; 100 · cosine; preprocessing: transformers; model.safetensors sha256:ab',
+    );
     expect(text).toContain(
       'By pick, spin1 has the best mean. Against base: +0.400 (95 % −0.100 to +0.900), not told apart (p = 0.12, corrected 0.24).',
     );
@@ -127,12 +171,16 @@ describe('the report', () => {
   });
 
   it('as HTML is self-contained, escapes what it is told and shows plots and images side by side', () => {
-    const html = reportHtml(report, [{ text: 'a "red" <circle>', seed: '7', images: ['data:image/png;base64,AAAA', null] }]);
+    const html = reportHtml(report, [
+      { text: 'a "red" <circle>', seed: '7', images: ['data:image/png;base64,AAAA', null] },
+    ]);
     expect(html).not.toContain('<script');
     expect(html.match(/(?:src|href)="(?!data:)/g)).toBeNull();
     expect(html).not.toContain('url(');
     expect(html).toContain('a &quot;red&quot; &lt;circle&gt;');
-    expect(html).toContain('<img src="data:image/png;base64,AAAA" alt="base: a &quot;red&quot; &lt;circle&gt;"');
+    expect(html).toContain(
+      '<img src="data:image/png;base64,AAAA" alt="base: a &quot;red&quot; &lt;circle&gt;"',
+    );
     expect(html.match(/<svg /g)).toHaveLength(5);
     expect(html).toContain('prefers-color-scheme:dark');
     expect(html).toContain('Denoising errors, spin1');
@@ -141,7 +189,12 @@ describe('the report', () => {
   });
 
   it('stands without curves, images or scores', () => {
-    const empty = { run: { ...report.run, curves: {}, timings: {}, warnings: [] }, models: [], judges: {}, best: [] };
+    const empty = {
+      run: { ...report.run, curves: {}, timings: {}, warnings: [] },
+      models: [],
+      judges: {},
+      best: [],
+    };
     expect(reportHtml(empty, [])).toContain('No model was judged.');
     expect(reportMarkdown(empty)).toContain('# Run r1');
   });
@@ -153,8 +206,16 @@ describe('the report', () => {
   });
 
   it('writes a line of scores per image', () => {
-    const item = { prompt: 3, text: 'a "b"', category: '', seed: '18446744073709551615', scores: { pick: 1.5, reward: -2 } };
-    expect(scoreLines([{ name: 'base', items: [item, { ...item, category: 'anime', seed: '1' }] }])).toBe(
+    const item = {
+      prompt: 3,
+      text: 'a "b"',
+      category: '',
+      seed: '18446744073709551615',
+      scores: { pick: 1.5, reward: -2 },
+    };
+    expect(
+      scoreLines([{ name: 'base', items: [item, { ...item, category: 'anime', seed: '1' }] }]),
+    ).toBe(
       '{"model":"base","prompt_index":3,"prompt":"a \\"b\\"","seed":18446744073709551615,"scores":{"pick":1.5,"reward":-2}}\n' +
         '{"model":"base","prompt_index":3,"prompt":"a \\"b\\"","category":"anime","seed":1,"scores":{"pick":1.5,"reward":-2}}\n',
     );

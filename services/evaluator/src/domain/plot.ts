@@ -1,4 +1,7 @@
-/** Line plots as inline SVG; colours come from the page's style sheet, so that they follow light and dark. */
+/**
+ * Line plots as inline SVG; colours come from the page's style sheet, so that they follow light and
+ * dark.
+ */
 export interface Series {
   name: string;
   points: readonly { x: number; y: number }[];
@@ -23,22 +26,36 @@ export function linePlot(series: readonly Series[], options: PlotOptions): strin
   if (points.length === 0) return '';
   const xs = range(points.map(({ x }) => x));
   const ys =
-    options.yRange ?? padded(range([...points.map(({ y }) => y), ...(options.reference === undefined ? [] : [options.reference.y])]));
+    options.yRange ??
+    padded(
+      range([
+        ...points.map(({ y }) => y),
+        ...(options.reference === undefined ? [] : [options.reference.y]),
+      ]),
+    );
   const toX = scale(xs, [size.left, size.width - size.right]);
   const toY = scale(ys, [size.height - size.bottom, size.top]);
   const parts: string[] = [];
   for (const y of ticks(ys, 5)) {
-    parts.push(`<line class="grid" x1="${size.left}" x2="${size.width - size.right}" y1="${fixed(toY(y))}" y2="${fixed(toY(y))}"/>`);
-    parts.push(`<text class="tick" x="${size.left - 6}" y="${fixed(toY(y) + 3.5)}" text-anchor="end">${label(y)}</text>`);
+    parts.push(
+      `<line class="grid" x1="${size.left}" x2="${size.width - size.right}" y1="${fixed(toY(y))}" y2="${fixed(toY(y))}"/>`,
+    );
+    parts.push(
+      `<text class="tick" x="${size.left - 6}" y="${fixed(toY(y) + 3.5)}" text-anchor="end">${label(y)}</text>`,
+    );
   }
   for (const x of ticks(xs, 6))
-    parts.push(`<text class="tick" x="${fixed(toX(x))}" y="${size.height - size.bottom + 16}" text-anchor="middle">${label(x)}</text>`);
+    parts.push(
+      `<text class="tick" x="${fixed(toX(x))}" y="${size.height - size.bottom + 16}" text-anchor="middle">${label(x)}</text>`,
+    );
   parts.push(
     `<line class="axis" x1="${size.left}" x2="${size.width - size.right}" y1="${size.height - size.bottom}" y2="${size.height - size.bottom}"/>`,
   );
   if (options.reference !== undefined) {
     const y = fixed(toY(options.reference.y));
-    parts.push(`<line class="reference" x1="${size.left}" x2="${size.width - size.right}" y1="${y}" y2="${y}"/>`);
+    parts.push(
+      `<line class="reference" x1="${size.left}" x2="${size.width - size.right}" y1="${y}" y2="${y}"/>`,
+    );
     parts.push(
       `<text class="tick" x="${size.width - size.right - 2}" y="${fixed(toY(options.reference.y) - 4)}" text-anchor="end">${escapeHtml(options.reference.label)}</text>`,
     );
@@ -61,13 +78,19 @@ export function linePlot(series: readonly Series[], options: PlotOptions): strin
     `<text class="tick" transform="translate(12 ${middle}) rotate(-90)" text-anchor="middle">${escapeHtml(options.yLabel)}</text>`,
   );
   const legend = series
-    .map((line) => `<span><i class="key c${line.colour}${line.dashed === true ? ' dashed' : ''}"></i>${escapeHtml(line.name)}</span>`)
+    .map(
+      (line) =>
+        `<span><i class="key c${line.colour}${line.dashed === true ? ' dashed' : ''}"></i>${escapeHtml(line.name)}</span>`,
+    )
     .join('');
   return `<figure class="plot"><figcaption>${escapeHtml(options.title)}</figcaption><svg viewBox="0 0 ${size.width} ${size.height}" role="img" aria-label="${escapeHtml(options.title)}">${parts.join('')}</svg><div class="legend">${legend}</div></figure>`;
 }
 
 /** Centred moving average: single steps are too noisy to read. */
-export function smooth(points: readonly { x: number; y: number }[], window: number): { x: number; y: number }[] {
+export function smooth(
+  points: readonly { x: number; y: number }[],
+  window: number,
+): { x: number; y: number }[] {
   const half = Math.floor(window / 2);
   return points.map(({ x }, i) => {
     const near = points.slice(Math.max(0, i - half), i + half + 1);
@@ -76,7 +99,10 @@ export function smooth(points: readonly { x: number; y: number }[], window: numb
 }
 
 function range(values: readonly number[]): [number, number] {
-  return [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
+  return [
+    values.reduce((a, b) => Math.min(a, b), Infinity),
+    values.reduce((a, b) => Math.max(a, b), -Infinity),
+  ];
 }
 
 function padded([low, high]: [number, number]): [number, number] {
@@ -84,7 +110,10 @@ function padded([low, high]: [number, number]): [number, number] {
   return [low - margin, high + margin];
 }
 
-function scale([low, high]: [number, number], [from, to]: [number, number]): (value: number) => number {
+function scale(
+  [low, high]: [number, number],
+  [from, to]: [number, number],
+): (value: number) => number {
   const span = high - low || 1;
   return (value) => from + ((value - low) / span) * (to - from);
 }
@@ -94,7 +123,8 @@ export function ticks([low, high]: [number, number], about: number): number[] {
   if (!(span > 0)) return [low];
   const raw = span / about;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw) ?? raw;
+  const step =
+    [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw) ?? raw;
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + 1e-9);
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
@@ -112,6 +142,12 @@ function fixed(value: number): string {
 }
 
 export function escapeHtml(text: string): string {
-  const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
+  const entities: Readonly<Record<string, string>> = {
+    '&': '&amp;',
+    '<': '&lt;',
+    '>': '&gt;',
+    '"': '&quot;',
+    "'": '&#39;',
+  };
   return text.replace(/[&<>"']/g, (character) => entities[character] ?? character);
 }

@@ -1,4 +1,7 @@
-/** A run's report as data: what report.json holds, and what the Markdown and HTML pages are drawn from. */
+/**
+ * A run's report as data: what report.json holds, and what the Markdown and HTML pages are drawn
+ * from.
+ */
 import { verdictText, type Against } from '@spindle/kit/domain';
 import type { BestAgainst, Judge, Statistics } from './statistics.js';
 
@@ -61,7 +64,12 @@ export function reportJson(report: Report): string {
       metrics: Object.fromEntries(metrics.map((metric) => [metric.metric, metricJson(metric)])),
     })),
     judges,
-    best_against: best.map(({ metric, best: name, model, ...against }) => ({ metric, best: name, model, ...againstJson(against) })),
+    best_against: best.map(({ metric, best: name, model, ...against }) => ({
+      metric,
+      best: name,
+      model,
+      ...againstJson(against),
+    })),
     warnings: run.warnings,
     timings: run.timings,
     curves: run.curves,
@@ -74,7 +82,9 @@ function metricJson({ statistics, categories }: MetricReport): Record<string, un
   return {
     ...statisticsJson(statistics),
     ...(categories.length > 0 && {
-      categories: Object.fromEntries(categories.map(({ category, statistics: s }) => [category, statisticsJson(s)])),
+      categories: Object.fromEntries(
+        categories.map(({ category, statistics: s }) => [category, statisticsJson(s)]),
+      ),
     }),
   };
 }
@@ -89,7 +99,9 @@ function statisticsJson(s: Statistics): Record<string, unknown> {
     ...againstJson(s),
     n: s.n,
     images: s.images,
-    ...(s.bestOf && { best_of: { images: s.bestOf.images, mean: s.bestOf.mean, ...againstJson(s.bestOf) } }),
+    ...(s.bestOf && {
+      best_of: { images: s.bestOf.images, mean: s.bestOf.mean, ...againstJson(s.bestOf) },
+    }),
   };
 }
 
@@ -110,9 +122,13 @@ function againstJson(s: Against): Record<string, number | string> {
 
 /** "Judge: hpsv2, v2.1, …; 100 · cosine; preprocess tensor; HPS_v2.1.safetensors sha256:…" */
 export function judgeLine({ kind, variant, scale, preprocess, files }: Judge): string {
-  return [`Judge: ${kind}`, variant, scale, `preprocessing: ${preprocess}`, ...files.map(({ name, digest }) => `${name} ${digest}`)].join(
-    '; ',
-  );
+  return [
+    `Judge: ${kind}`,
+    variant,
+    scale,
+    `preprocessing: ${preprocess}`,
+    ...files.map(({ name, digest }) => `${name} ${digest}`),
+  ].join('; ');
 }
 
 /** Under every table of results. */
@@ -138,7 +154,13 @@ export function signed(value: number): string {
 export function scoreLines(
   models: readonly {
     name: string;
-    items: readonly { prompt: number; text: string; category: string; seed: string; scores: Record<string, number> }[];
+    items: readonly {
+      prompt: number;
+      text: string;
+      category: string;
+      seed: string;
+      scores: Record<string, number>;
+    }[];
   }[],
 ): string {
   return models
@@ -151,10 +173,16 @@ export function scoreLines(
     .join('');
 }
 
-export function metadataLines(images: readonly { fileName: string; text: string; seed: string }[]): string {
-  // Seeds are 64-bit: written as JSON numbers, digit by digit, because JavaScript's own would round them.
+export function metadataLines(
+  images: readonly { fileName: string; text: string; seed: string }[],
+): string {
+  // Seeds are 64-bit: written as JSON numbers, digit by digit, because JavaScript's own would round
+  // them.
   return images
-    .map(({ fileName, text, seed }) => `{"file_name":${JSON.stringify(fileName)},"text":${JSON.stringify(text)},"seed":${seed}}\n`)
+    .map(
+      ({ fileName, text, seed }) =>
+        `{"file_name":${JSON.stringify(fileName)},"text":${JSON.stringify(text)},"seed":${seed}}\n`,
+    )
     .join('');
 }
 

@@ -1,4 +1,6 @@
-/** The page's style sheet; the palette stays readable in both schemes and for colour-blind readers. */
+/**
+ * The page's style sheet; the palette stays readable in both schemes and for colour-blind readers.
+ */
 export const style = `
 :root{--page:#fbfaf8;--card:#fff;--ink:#1d1d1f;--soft:#6b6b70;--rule:#e4e2dd;--accent:#0f766e;--best:#ecf6f4;--warn:#fff6e5;--warn-rule:#e2a93b;
 --c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#b5569b;--c5:#8a6d00;--c6:#4b5563}

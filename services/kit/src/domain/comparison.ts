@@ -1,4 +1,7 @@
-/** What a comparison of two models by one judge says, and what several of them in one report say together. */
+/**
+ * What a comparison of two models by one judge says, and what several of them in one report say
+ * together.
+ */
 
 /** By the interval and the corrected test together, at 5 %. */
 export type Verdict = 'better' | 'worse' | 'undecided';
@@ -8,30 +11,44 @@ export interface Against {
   difference: number;
   differenceLow: number;
   differenceHigh: number;
-  /** Share of images that beat the other's of the same prompt and seed; ties count one half. With its interval. */
+  /**
+   * Share of images that beat the other's of the same prompt and seed; ties count one half. With
+   * its interval.
+   */
   winRate: number;
   winRateLow: number;
   winRateHigh: number;
   /** The same with ties counted as lost. */
   winRateTiesLose: number;
-  /** Two-sided paired randomisation test of the mean difference: signs of prompts' differences at random. */
+  /**
+   * Two-sided paired randomisation test of the mean difference: signs of prompts' differences at
+   * random.
+   */
   pValue: number;
-  /** The same with Holm's correction for the comparisons that are shown together; of one alone, the p-value. */
+  /**
+   * The same with Holm's correction for the comparisons that are shown together; of one alone, the
+   * p-value.
+   */
   pCorrected: number;
   verdict: Verdict;
 }
 
 const level = 0.05;
 
-export function verdictOf({ differenceLow, differenceHigh, pCorrected }: Omit<Against, 'verdict'>): Verdict {
+export function verdictOf({
+  differenceLow,
+  differenceHigh,
+  pCorrected,
+}: Omit<Against, 'verdict'>): Verdict {
   if (pCorrected >= level) return 'undecided';
   if (differenceLow > 0) return 'better';
   return differenceHigh < 0 ? 'worse' : 'undecided';
 }
 
 /**
- * Holm (1979): the k-th smallest of m p-values times m - k + 1, never below a smaller one's nor above 1. Calling those under 5 % significant
- * errs in one of them or more with at most 5 %, however they depend on each other. In the order given.
+ * Holm (1979): the k-th smallest of m p-values times m - k + 1, never below a smaller one's nor
+ * above 1. Calling those under 5 % significant errs in one of them or more with at most 5 %,
+ * however they depend on each other. In the order given.
  */
 export function holm(pValues: readonly number[]): number[] {
   const order = pValues.map((p, i) => [p, i] as const).sort(([a], [b]) => a - b);
@@ -54,8 +71,13 @@ export function correctTogether(family: readonly Against[]): void {
 }
 
 /** "better (p = 0.002, corrected 0.008)", "not told apart (p = 0.31)". */
-export function verdictText({ verdict, pValue, pCorrected }: Pick<Against, 'verdict' | 'pValue' | 'pCorrected'>): string {
-  const corrected = pCorrected === pValue ? '' : `, corrected ${pText(pCorrected).replace(/^= /, '')}`;
+export function verdictText({
+  verdict,
+  pValue,
+  pCorrected,
+}: Pick<Against, 'verdict' | 'pValue' | 'pCorrected'>): string {
+  const corrected =
+    pCorrected === pValue ? '' : `, corrected ${pText(pCorrected).replace(/^= /, '')}`;
   return `${verdict === 'undecided' ? 'not told apart' : verdict} (p ${pText(pValue)}${corrected})`;
 }
 

@@ -1,2 +1,9 @@
-export { correctTogether, holm, verdictOf, verdictText, type Against, type Verdict } from './comparison.js';
+export {
+  correctTogether,
+  holm,
+  verdictOf,
+  verdictText,
+  type Against,
+  type Verdict,
+} from './comparison.js';
 export { normals, philox, uniform, type Words } from './philox.js';

@@ -1,6 +1,7 @@
 /**
- * Philox 4x32-10 (Salmon et al., 2011): four random words that are a pure function of key and counter. A draw named by
- * what it is for (seed, iteration, epoch, position) is the same after a resume and in any order.
+ * Philox 4x32-10 (Salmon et al., 2011): four random words that are a pure function of key and
+ * counter. A draw named by what it is for (seed, iteration, epoch, position) is the same after a
+ * resume and in any order.
  */
 export type Words = readonly [number, number, number, number];
 

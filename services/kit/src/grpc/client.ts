@@ -1,5 +1,11 @@
 import { create, type DescMethod, type DescService, type Message } from '@bufbuild/protobuf';
-import { Client, credentials, Metadata, type ClientReadableStream, type ClientUnaryCall } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  Metadata,
+  type ClientReadableStream,
+  type ClientUnaryCall,
+} from '@grpc/grpc-js';
 import { context, SpanKind, trace } from '@opentelemetry/api';
 import { service as healthService } from 'grpc-health-check';
 import { SpindleError } from '../errors.js';
@@ -11,29 +17,48 @@ import { fromStatus } from './status.js';
 
 const unaryTimeoutMs = 60_000;
 
-/** Calls reject with the SpindleError that the server threw; leaving a stream's loop early cancels the call. */
+/**
+ * Calls reject with the SpindleError that the server threw; leaving a stream's loop early cancels
+ * the call.
+ */
 export function createClient<S extends DescService>(service: S, address: string): ServiceClient<S> {
   const channel = new Client(address, credentials.createInsecure(), channelOptions);
   const methods = service.methods.map((method) => {
     switch (method.methodKind) {
       case 'unary':
-        return [method.localName, (request: Message, options: CallOptions = {}) => callUnary(channel, method, address, request, options)];
+        return [
+          method.localName,
+          (request: Message, options: CallOptions = {}) =>
+            callUnary(channel, method, address, request, options),
+        ];
       case 'server_streaming':
         return [
           method.localName,
-          (request: Message, options: CallOptions = {}) => callStreaming(channel, method, address, request, options),
+          (request: Message, options: CallOptions = {}) =>
+            callStreaming(channel, method, address, request, options),
         ];
       default:
-        throw new SpindleError('INTERNAL', `${service.typeName}.${method.name}: client streams are not supported`);
+        throw new SpindleError(
+          'INTERNAL',
+          `${service.typeName}.${method.name}: client streams are not supported`,
+        );
     }
   });
   return { ...Object.fromEntries(methods), close: () => channel.close() } as ServiceClient<S>;
 }
 
-/** Does the server at the address say that it (or one of its services) is serving? False when it cannot be reached. */
-export async function checkHealth(address: string, timeoutMs: number, service = ''): Promise<boolean> {
+/**
+ * Does the server at the address say that it (or one of its services) is serving? False when it
+ * cannot be reached.
+ */
+export async function checkHealth(
+  address: string,
+  timeoutMs: number,
+  service = '',
+): Promise<boolean> {
   const channel = new Client(address, credentials.createInsecure());
-  const { path, requestSerialize, responseDeserialize } = healthService.Check as unknown as HealthCheck;
+  const { path, requestSerialize, responseDeserialize } =
+    healthService.Check as unknown as HealthCheck;
   try {
     return await new Promise((resolve) => {
       channel.makeUnaryRequest(
@@ -56,7 +81,13 @@ interface HealthCheck {
   responseDeserialize: (bytes: Buffer) => { status: string };
 }
 
-function callUnary(channel: Client, method: DescMethod, address: string, request: Message, options: CallOptions): Promise<Message> {
+function callUnary(
+  channel: Client,
+  method: DescMethod,
+  address: string,
+  request: Message,
+  options: CallOptions,
+): Promise<Message> {
   const { path, requestSerialize, responseDeserialize } = methodDefinition(method.parent, method);
   const { signal, timeoutMs = unaryTimeoutMs } = options;
   return inSpan(
@@ -76,7 +107,10 @@ function callUnary(channel: Client, method: DescMethod, address: string, request
           (error, response) => {
             signal?.removeEventListener('abort', onAbort);
             if (response) resolve(response);
-            else reject(signal?.aborted ? cancelled(signal) : located(fromStatus(error), method, address));
+            else
+              reject(
+                signal?.aborted ? cancelled(signal) : located(fromStatus(error), method, address),
+              );
           },
         );
         signal?.addEventListener('abort', onAbort, { once: true });
@@ -95,24 +129,31 @@ async function* callStreaming(
 ): AsyncGenerator<Message> {
   const { signal, timeoutMs = Infinity } = options;
   if (signal?.aborted) throw cancelled(signal);
-  const span = tracer().startSpan(spanName(method), { kind: SpanKind.CLIENT, attributes: spanAttributes(method, address) });
+  const span = tracer().startSpan(spanName(method), {
+    kind: SpanKind.CLIENT,
+    attributes: spanAttributes(method, address),
+  });
   const { path, requestSerialize, responseDeserialize } = methodDefinition(method.parent, method);
-  const call: ClientReadableStream<Message> = context.with(trace.setSpan(context.active(), span), () =>
-    channel.makeServerStreamRequest(
-      path,
-      requestSerialize,
-      responseDeserialize,
-      create(method.input, request),
-      traceMetadata(),
-      deadlineOf(timeoutMs),
-    ),
+  const call: ClientReadableStream<Message> = context.with(
+    trace.setSpan(context.active(), span),
+    () =>
+      channel.makeServerStreamRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        create(method.input, request),
+        traceMetadata(),
+        deadlineOf(timeoutMs),
+      ),
   );
   const onAbort = (): void => call.cancel();
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
     for await (const message of call) yield message as Message;
   } catch (error) {
-    const failure = signal?.aborted ? cancelled(signal) : located(fromStatus(error), method, address);
+    const failure = signal?.aborted
+      ? cancelled(signal)
+      : located(fromStatus(error), method, address);
     failSpan(span, failure);
     throw failure;
   } finally {
@@ -125,7 +166,10 @@ async function* callStreaming(
 /** A connection failure says nothing of whom it could not reach. */
 function located(error: SpindleError, method: DescMethod, address: string): SpindleError {
   if (error.code !== 'UNAVAILABLE' && error.code !== 'DEADLINE_EXCEEDED') return error;
-  return new SpindleError(error.code, `${spanName(method)} at ${address}: ${error.message}`, { cause: error, retryable: error.retryable });
+  return new SpindleError(error.code, `${spanName(method)} at ${address}: ${error.message}`, {
+    cause: error,
+    retryable: error.retryable,
+  });
 }
 
 function traceMetadata(): Metadata {
@@ -143,5 +187,10 @@ function spanName(method: DescMethod): string {
 }
 
 function spanAttributes(method: DescMethod, address: string): Record<string, string> {
-  return { 'rpc.system': 'grpc', 'rpc.service': method.parent.typeName, 'rpc.method': method.name, 'server.address': address };
+  return {
+    'rpc.system': 'grpc',
+    'rpc.service': method.parent.typeName,
+    'rpc.method': method.name,
+    'server.address': address,
+  };
 }

@@ -1,18 +1,32 @@
-import { fromBinary, toBinary, type DescMessage, type DescMethod, type DescService, type Message } from '@bufbuild/protobuf';
+import {
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type DescMethod,
+  type DescService,
+  type Message,
+} from '@bufbuild/protobuf';
 import type { ChannelOptions, MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
 
 /** A protobuf-es service as grpc-js wants it; keys are protobuf-es' method names. */
 export function toGrpcJs(service: DescService): ServiceDefinition {
-  return Object.fromEntries(service.methods.map((method) => [method.localName, methodDefinition(service, method)]));
+  return Object.fromEntries(
+    service.methods.map((method) => [method.localName, methodDefinition(service, method)]),
+  );
 }
 
-export function methodDefinition(service: DescService, method: DescMethod): MethodDefinition<Message, Message> {
+export function methodDefinition(
+  service: DescService,
+  method: DescMethod,
+): MethodDefinition<Message, Message> {
   const input = codec(method.input);
   const output = codec(method.output);
   return {
     path: `/${service.typeName}/${method.name}`,
-    requestStream: method.methodKind === 'client_streaming' || method.methodKind === 'bidi_streaming',
-    responseStream: method.methodKind === 'server_streaming' || method.methodKind === 'bidi_streaming',
+    requestStream:
+      method.methodKind === 'client_streaming' || method.methodKind === 'bidi_streaming',
+    responseStream:
+      method.methodKind === 'server_streaming' || method.methodKind === 'bidi_streaming',
     requestSerialize: input.serialize,
     requestDeserialize: input.deserialize,
     responseSerialize: output.serialize,
@@ -20,7 +34,10 @@ export function methodDefinition(service: DescService, method: DescMethod): Meth
   };
 }
 
-function codec(message: DescMessage): { serialize: (value: Message) => Buffer; deserialize: (bytes: Buffer) => Message } {
+function codec(message: DescMessage): {
+  serialize: (value: Message) => Buffer;
+  deserialize: (bytes: Buffer) => Message;
+} {
   return {
     serialize: (value) => {
       const bytes = toBinary(message, value);
@@ -30,7 +47,10 @@ function codec(message: DescMessage): { serialize: (value: Message) => Buffer; d
   };
 }
 
-/** Lists of prompts and of references pass the 4 MB that gRPC allows by default; pings find a peer that is gone. */
+/**
+ * Lists of prompts and of references pass the 4 MB that gRPC allows by default; pings find a peer
+ * that is gone.
+ */
 export const channelOptions: ChannelOptions = {
   'grpc.max_receive_message_length': 64 << 20,
   'grpc.max_send_message_length': 64 << 20,

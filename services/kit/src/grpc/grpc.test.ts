@@ -79,13 +79,18 @@ test('an error arrives as it was thrown', async () => {
     message: 'loss is NaN at step 7 — ü',
     retryable: true,
   });
-  await expect(client.inspectModel({})).rejects.toMatchObject({ code: 'INTERNAL', message: 'a bug' });
+  await expect(client.inspectModel({})).rejects.toMatchObject({
+    code: 'INTERNAL',
+    message: 'a bug',
+  });
 });
 
 test('a server that is not there is named', async () => {
   await expect(samplerAt('127.0.0.1:1').getWorker({})).rejects.toMatchObject({
     code: 'UNAVAILABLE',
-    message: expect.stringContaining('spindle.v1.SamplerService/GetWorker at 127.0.0.1:1') as string,
+    message: expect.stringContaining(
+      'spindle.v1.SamplerService/GetWorker at 127.0.0.1:1',
+    ) as string,
   });
 });
 
@@ -108,7 +113,9 @@ test('cancelling a call rejects it and aborts the handler', async () => {
   await started.promise;
   controller.abort();
   await expect(call).rejects.toMatchObject({ code: 'CANCELLED' });
-  await expect.poll(() => reason).toMatchObject({ code: 'CANCELLED', message: 'the caller cancelled the call' });
+  await expect
+    .poll(() => reason)
+    .toMatchObject({ code: 'CANCELLED', message: 'the caller cancelled the call' });
 });
 
 test('a deadline reaches the handler and ends the call', async () => {
@@ -126,7 +133,9 @@ test('a deadline reaches the handler and ends the call', async () => {
     },
   });
   const before = Date.now();
-  await expect(samplerAt(address).sample({}, { timeoutMs: 200 })).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+  await expect(samplerAt(address).sample({}, { timeoutMs: 200 })).rejects.toMatchObject({
+    code: 'DEADLINE_EXCEEDED',
+  });
   expect(deadline?.getTime()).toBeGreaterThan(before);
   expect(deadline?.getTime()).toBeLessThan(before + 1_000);
   await expect.poll(() => reason).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
@@ -134,7 +143,8 @@ test('a deadline reaches the handler and ends the call', async () => {
 
 test('a stream arrives in order and ends', async () => {
   const { address } = await serve({}, async function* ({ settings }) {
-    for (let step = 1; step <= (settings?.steps ?? 0); step++) yield { event: { case: 'step', value: { step } } };
+    for (let step = 1; step <= (settings?.steps ?? 0); step++)
+      yield { event: { case: 'step', value: { step } } };
   });
   const steps: number[] = [];
   for await (const { event } of trainerAt(address).train({ settings: { steps: 500 } })) {
@@ -179,7 +189,9 @@ test('leaving a stream early stops the handler, and a slow reader holds it back'
 });
 
 test('a message of several megabytes passes', async () => {
-  const { address } = await serve({ sample: async ({ items }) => ({ images: [{ mediaType: items[0]?.prompt ?? '' }] }) });
+  const { address } = await serve({
+    sample: async ({ items }) => ({ images: [{ mediaType: items[0]?.prompt ?? '' }] }),
+  });
   const prompt = 'x'.repeat(10 << 20);
   const response = await samplerAt(address).sample({ items: [{ prompt }] });
   expect(response.images[0]?.mediaType).toHaveLength(prompt.length);
@@ -202,7 +214,9 @@ test('reflection lists the services and describes their messages', async () => {
   const definition = loadSync('reflection/v1/reflection.proto', {
     includeDirs: [join(folder, 'build/proto/grpc'), join(folder, 'proto/grpc'), folder],
   });
-  const { ServerReflection } = (grpc.loadPackageDefinition(definition)['grpc'] as unknown as ReflectionPackage).reflection.v1;
+  const { ServerReflection } = (
+    grpc.loadPackageDefinition(definition)['grpc'] as unknown as ReflectionPackage
+  ).reflection.v1;
   const client = new ServerReflection(address, grpc.credentials.createInsecure());
   cleanups.push(() => client.close());
   const ask = (request: object): Promise<ReflectionAnswer> =>
@@ -221,9 +235,16 @@ test('reflection lists the services and describes their messages', async () => {
     'spindle.v1.SamplerService',
     'spindle.v1.TrainerService',
   ]);
-  const { fileDescriptorResponse } = await ask({ fileContainingSymbol: 'spindle.v1.SampleRequest' });
-  const files = fileDescriptorResponse?.fileDescriptorProto.map((bytes) => fromBinary(FileDescriptorProtoSchema, bytes)) ?? [];
-  expect(files.some((file) => file.messageType.some(({ name }) => name === 'SampleRequest'))).toBe(true);
+  const { fileDescriptorResponse } = await ask({
+    fileContainingSymbol: 'spindle.v1.SampleRequest',
+  });
+  const files =
+    fileDescriptorResponse?.fileDescriptorProto.map((bytes) =>
+      fromBinary(FileDescriptorProtoSchema, bytes),
+    ) ?? [];
+  expect(files.some((file) => file.messageType.some(({ name }) => name === 'SampleRequest'))).toBe(
+    true,
+  );
 });
 
 interface ReflectionAnswer {
@@ -231,7 +252,14 @@ interface ReflectionAnswer {
   fileDescriptorResponse?: { fileDescriptorProto: Buffer[] };
 }
 interface ReflectionPackage {
-  reflection: { v1: { ServerReflection: new (address: string, credentials: grpc.ChannelCredentials) => ReflectionClient } };
+  reflection: {
+    v1: {
+      ServerReflection: new (
+        address: string,
+        credentials: grpc.ChannelCredentials,
+      ) => ReflectionClient;
+    };
+  };
 }
 interface ReflectionClient {
   ServerReflectionInfo(): grpc.ClientDuplexStream<object, ReflectionAnswer>;
@@ -251,7 +279,9 @@ test('shutting down lets a call under way finish and takes no new one', async ()
   const call = samplerAt(address).sample({});
   await expect.poll(() => started).toBe(true);
   const stopping = server.shutdown(10_000);
-  await expect(samplerAt(address).getWorker({}, { timeoutMs: 1_000 })).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  await expect(samplerAt(address).getWorker({}, { timeoutMs: 1_000 })).rejects.toMatchObject({
+    code: 'UNAVAILABLE',
+  });
   release.resolve(undefined);
   await expect(call).resolves.toBeDefined();
   await stopping;
@@ -277,7 +307,9 @@ test('shutting down ends a call that does not finish in time', async () => {
     code: 'UNAVAILABLE',
     message: expect.stringContaining('the server is shutting down') as string,
   });
-  await expect.poll(() => reason).toMatchObject({ code: 'UNAVAILABLE', message: 'the server is shutting down' });
+  await expect
+    .poll(() => reason)
+    .toMatchObject({ code: 'UNAVAILABLE', message: 'the server is shutting down' });
 });
 
 test('a port in use is one clear sentence', async () => {
@@ -290,8 +322,12 @@ test('a port in use is one clear sentence', async () => {
 });
 
 test('a request may be a message or its plain fields', async () => {
-  const { address } = await serve({ sample: async ({ pipelinePath }) => ({ images: [{ digest: pipelinePath }] }) });
-  const response = await samplerAt(address).sample(create(SampleRequestSchema, { pipelinePath: '/models/x' }));
+  const { address } = await serve({
+    sample: async ({ pipelinePath }) => ({ images: [{ digest: pipelinePath }] }),
+  });
+  const response = await samplerAt(address).sample(
+    create(SampleRequestSchema, { pipelinePath: '/models/x' }),
+  );
   expect(response.images[0]?.digest).toBe('/models/x');
 });
 

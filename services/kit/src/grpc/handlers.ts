@@ -8,7 +8,10 @@ export interface CallContext {
   metadata: Metadata;
 }
 
-type Unary<I extends DescMessage, O extends DescMessage> = (request: MessageShape<I>, context: CallContext) => Promise<MessageInitShape<O>>;
+type Unary<I extends DescMessage, O extends DescMessage> = (
+  request: MessageShape<I>,
+  context: CallContext,
+) => Promise<MessageInitShape<O>>;
 
 type ServerStreaming<I extends DescMessage, O extends DescMessage> = (
   request: MessageShape<I>,

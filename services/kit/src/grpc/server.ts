@@ -34,13 +34,17 @@ import { toStatus } from './status.js';
 
 type Call = ServerUnaryCall<Message, Message> | ServerWritableStream<Message, Message>;
 type AnyUnary = (request: Message, context: CallContext) => Promise<MessageInitShape<DescMessage>>;
-type AnyStreaming = (request: Message, context: CallContext) => AsyncIterable<MessageInitShape<DescMessage>>;
+type AnyStreaming = (
+  request: Message,
+  context: CallContext,
+) => AsyncIterable<MessageInitShape<DescMessage>>;
 
 const flushMs = 500;
 
 /**
- * A gRPC server with health and reflection. Life: add services -> listen -> shutdown. Handlers throw SpindleError (anything else
- * becomes INTERNAL) and see deadline, cancellation and shutdown as one signal.
+ * A gRPC server with health and reflection. Life: add services -> listen -> shutdown. Handlers
+ * throw SpindleError (anything else becomes INTERNAL) and see deadline, cancellation and shutdown
+ * as one signal.
  */
 export class GrpcServer {
   private readonly server = new Server(channelOptions);
@@ -61,10 +65,13 @@ export class GrpcServer {
     const implementation: Record<string, UntypedHandleCall> = {};
     for (const method of service.methods) {
       const handler = table[method.localName];
-      if (!handler) throw new SpindleError('INTERNAL', `${service.typeName}: no handler for ${method.name}`);
+      if (!handler)
+        throw new SpindleError('INTERNAL', `${service.typeName}: no handler for ${method.name}`);
       const bound = handler.bind(handlers);
       implementation[method.localName] =
-        method.methodKind === 'server_streaming' ? this.streaming(method, bound) : this.unary(method, bound);
+        method.methodKind === 'server_streaming'
+          ? this.streaming(method, bound)
+          : this.unary(method, bound);
     }
     this.server.addService(toGrpcJs(service), implementation);
     this.services.push(service);
@@ -79,9 +86,13 @@ export class GrpcServer {
       this.server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
         if (error) {
           reject(
-            new SpindleError('FAILED_PRECONDITION', `cannot listen on ${address}: is the port in use? (${error.message})`, {
-              cause: error,
-            }),
+            new SpindleError(
+              'FAILED_PRECONDITION',
+              `cannot listen on ${address}: is the port in use? (${error.message})`,
+              {
+                cause: error,
+              },
+            ),
           );
         } else resolve(port);
       });
@@ -93,9 +104,13 @@ export class GrpcServer {
     this.health.setStatus(service, serving ? 'SERVING' : 'NOT_SERVING');
   }
 
-  /** Takes no more calls, lets those under way finish for `graceMs`, then aborts their signals and closes the connections. */
+  /**
+   * Takes no more calls, lets those under way finish for `graceMs`, then aborts their signals and
+   * closes the connections.
+   */
   async shutdown(graceMs: number): Promise<void> {
-    for (const name of ['', ...this.services.map((service) => service.typeName)]) this.setServing(name, false);
+    for (const name of ['', ...this.services.map((service) => service.typeName)])
+      this.setServing(name, false);
     const closed = new Promise<void>((resolve) => this.server.tryShutdown(() => resolve()));
     if (this.calls.size > 0) {
       let timer: NodeJS.Timeout | undefined;
@@ -105,8 +120,10 @@ export class GrpcServer {
       });
       clearTimeout(timer);
     }
-    for (const call of this.calls) call.abort(new SpindleError('UNAVAILABLE', 'the server is shutting down'));
-    // Lets the last answers leave. Health watchers hold their connections for ever, so this wait needs a limit.
+    for (const call of this.calls)
+      call.abort(new SpindleError('UNAVAILABLE', 'the server is shutting down'));
+    // Lets the last answers leave. Health watchers hold their connections for ever, so this wait
+    // needs a limit.
     const flushed = new AbortController();
     await Promise.race([closed, delay(flushMs, flushed.signal).catch(() => undefined)]);
     flushed.abort();
@@ -129,12 +146,21 @@ export class GrpcServer {
     };
   }
 
-  private streaming(method: DescMethod, handler: AnyStreaming): handleServerStreamingCall<Message, Message> {
+  private streaming(
+    method: DescMethod,
+    handler: AnyStreaming,
+  ): handleServerStreamingCall<Message, Message> {
     return (call: ServerWritableStream<Message, Message>) => {
       const { callContext, parent, done } = this.begin(call, method);
-      const span = tracer().startSpan(spanName(method), { kind: SpanKind.SERVER, attributes: spanAttributes(method) }, parent);
+      const span = tracer().startSpan(
+        spanName(method),
+        { kind: SpanKind.SERVER, attributes: spanAttributes(method) },
+        parent,
+      );
       void context
-        .with(trace.setSpan(parent, span), () => writeAll(call, method, handler(call.request, callContext), callContext.signal))
+        .with(trace.setSpan(parent, span), () =>
+          writeAll(call, method, handler(call.request, callContext), callContext.signal),
+        )
         .then(() => call.end())
         .catch((error: unknown) => {
           failSpan(span, error);
@@ -148,11 +174,15 @@ export class GrpcServer {
   }
 
   /** Ties the call's cancellation, deadline and the server's shutdown to one signal. */
-  private begin(call: Call, method: DescMethod): { callContext: CallContext; parent: Context; done: () => void } {
+  private begin(
+    call: Call,
+    method: DescMethod,
+  ): { callContext: CallContext; parent: Context; done: () => void } {
     const controller = new AbortController();
     this.calls.add(controller);
     const limit = call.getDeadline();
-    const deadline = limit instanceof Date ? limit : Number.isFinite(limit) ? new Date(limit) : undefined;
+    const deadline =
+      limit instanceof Date ? limit : Number.isFinite(limit) ? new Date(limit) : undefined;
     call.on('cancelled', () => {
       const expired = deadline !== undefined && Date.now() >= deadline.getTime() - 1;
       controller.abort(
@@ -162,9 +192,15 @@ export class GrpcServer {
       );
     });
     const { metadata } = call;
-    const caller = extractContext({ keys: () => Object.keys(metadata.getMap()), get: (key) => metadata.get(key)[0] });
-    // A look at a run that belongs to no trace would begin one of its own, several times a second while somebody watches.
-    const idle = method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS && !trace.getSpan(caller);
+    const caller = extractContext({
+      keys: () => Object.keys(metadata.getMap()),
+      get: (key) => metadata.get(key)[0],
+    });
+    // A look at a run that belongs to no trace would begin one of its own, several times a second
+    // while somebody watches.
+    const idle =
+      method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS &&
+      !trace.getSpan(caller);
     const parent = idle ? suppressTracing(caller) : caller;
     const done = (): void => {
       this.calls.delete(controller);
@@ -176,12 +212,18 @@ export class GrpcServer {
   private failure(method: DescMethod, error: unknown): ReturnType<typeof toStatus> {
     const failure = ensureError(error);
     const level = failure.code === 'INTERNAL' ? 'error' : 'debug';
-    this.logger[level]({ err: failure, method: `${method.parent.typeName}/${method.name}` }, 'call failed');
+    this.logger[level](
+      { err: failure, method: `${method.parent.typeName}/${method.name}` },
+      'call failed',
+    );
     return toStatus(failure);
   }
 }
 
-/** Pulls the next message only when the previous one found room, and stops pulling when the call is over. */
+/**
+ * Pulls the next message only when the previous one found room, and stops pulling when the call is
+ * over.
+ */
 async function writeAll(
   call: ServerWritableStream<Message, Message>,
   method: DescMethod,
@@ -211,9 +253,13 @@ function addReflection(server: Server, services: readonly DescService[]): void {
     file.dependencies.forEach(add);
   };
   services.forEach((service) => add(service.file));
-  const health = Object.values(healthService)[0]?.requestType as { fileDescriptorProtos?: Buffer[] } | undefined;
+  const health = Object.values(healthService)[0]?.requestType as
+    | { fileDescriptorProtos?: Buffer[] }
+    | undefined;
   const fileDescriptorProtos = [...files.values(), ...(health?.fileDescriptorProtos ?? [])];
   type Package = ConstructorParameters<typeof ReflectionService>[0];
   const names = [...services.map((service) => service.typeName), 'grpc.health.v1.Health'];
-  new ReflectionService({ spindle: { fileDescriptorProtos } } as unknown as Package, { services: names }).addToServer(server);
+  new ReflectionService({ spindle: { fileDescriptorProtos } } as unknown as Package, {
+    services: names,
+  }).addToServer(server);
 }

@@ -1,7 +1,10 @@
 import { Metadata, type StatusObject } from '@grpc/grpc-js';
 import { ensureError, isErrorCode, SpindleError, toGrpcStatus } from '../errors.js';
 
-/** Trailers that carry what a gRPC status cannot say: the exact code, and whether trying again may help. */
+/**
+ * Trailers that carry what a gRPC status cannot say: the exact code, and whether trying again may
+ * help.
+ */
 const codeKey = 'spindle-code';
 const retryableKey = 'spindle-retryable';
 
@@ -16,10 +19,14 @@ export function toStatus(error: unknown): StatusObject {
 /** The error as the server threw it. */
 export function fromStatus(error: unknown): SpindleError {
   const failure = ensureError(error);
-  const metadata: unknown = error instanceof Error && 'metadata' in error ? error.metadata : undefined;
+  const metadata: unknown =
+    error instanceof Error && 'metadata' in error ? error.metadata : undefined;
   if (!(metadata instanceof Metadata)) return failure;
   const code = String(metadata.get(codeKey)[0] ?? '');
   const retryable = metadata.get(retryableKey)[0];
   if (!isErrorCode(code)) return failure;
-  return new SpindleError(code, failure.message, { cause: error, ...(retryable === undefined ? {} : { retryable: retryable === 'true' }) });
+  return new SpindleError(code, failure.message, {
+    cause: error,
+    ...(retryable === undefined ? {} : { retryable: retryable === 'true' }),
+  });
 }

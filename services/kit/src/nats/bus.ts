@@ -3,7 +3,10 @@ import type { ErrorCode } from '../errors.js';
 import type { KvStore } from './kv.js';
 
 export interface JobContext {
-  /** Aborts when the worker is told to stop; the job is then handed back and does not count as a failure. */
+  /**
+   * Aborts when the worker is told to stop; the job is then handed back and does not count as a
+   * failure.
+   */
   signal: AbortSignal;
   /** 1 for the first delivery; crashes count. */
   attempt: number;
@@ -42,7 +45,10 @@ export interface DeadLetter {
 /** Work, facts and shared state over NATS JetStream, in terms of the wire contracts. */
 export interface Bus {
   serverVersion(): string;
-  /** Idempotent: streams, consumers and buckets; what exists with other settings is brought up to date, never deleted. */
+  /**
+   * Idempotent: streams, consumers and buckets; what exists with other settings is brought up to
+   * date, never deleted.
+   */
   provision(options?: ProvisionOptions): Promise<void>;
   /** Waits while the queue is full. The same key and round within ten minutes is one job. */
   publishJob(job: Job, round: number, options?: { signal?: AbortSignal }): Promise<void>;
@@ -51,10 +57,20 @@ export interface Bus {
   /** As purgeJobs, and the run's events and dead letters too. */
   purgeRun(runId: string): Promise<void>;
   /** Runs until the signal aborts, with one job in hand over all kinds. */
-  consumeJobs(kinds: readonly JobKind[], handler: (job: Job, context: JobContext) => Promise<void>, options: ConsumeOptions): Promise<void>;
+  consumeJobs(
+    kinds: readonly JobKind[],
+    handler: (job: Job, context: JobContext) => Promise<void>,
+    options: ConsumeOptions,
+  ): Promise<void>;
   publishEvent(event: Event, msgId?: string): Promise<void>;
-  /** Stored events from `fromSequence` (default: the first) on, then live ones, until the signal aborts. */
-  events(runId: string, options: { fromSequence?: bigint; signal: AbortSignal }): AsyncIterable<{ sequence: bigint; event: Event }>;
+  /**
+   * Stored events from `fromSequence` (default: the first) on, then live ones, until the signal
+   * aborts.
+   */
+  events(
+    runId: string,
+    options: { fromSequence?: bigint; signal: AbortSignal },
+  ): AsyncIterable<{ sequence: bigint; event: Event }>;
   /** Sequence of the newest event of all runs; 0 when there is none. */
   lastEventSequence(): Promise<bigint>;
   deadLetters(runId: string): Promise<DeadLetter[]>;

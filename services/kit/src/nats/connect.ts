@@ -20,12 +20,28 @@ import {
   type JobKind,
 } from '@spindle/proto';
 import { SpanKind } from '@opentelemetry/api';
-import { connect, Events, headers, type JetStreamClient, type JetStreamManager, type JsMsg, type KV, type NatsConnection } from 'nats';
+import {
+  connect,
+  Events,
+  headers,
+  type JetStreamClient,
+  type JetStreamManager,
+  type JsMsg,
+  type KV,
+  type NatsConnection,
+} from 'nats';
 import { randomUUID } from 'node:crypto';
 import { isErrorCode, SpindleError } from '../errors.js';
 import type { Logger } from '../logger.js';
 import { injectContext, inSpan } from '../telemetry/spans.js';
-import type { Bus, ConsumeOptions, DeadLetter, JobContext, ProvisionOptions, QueueDepth } from './bus.js';
+import type {
+  Bus,
+  ConsumeOptions,
+  DeadLetter,
+  JobContext,
+  ProvisionOptions,
+  QueueDepth,
+} from './bus.js';
 import { JobLoop, type JobSink } from './consume.js';
 import { natsError } from './errors.js';
 import { readEvents } from './events.js';
@@ -34,7 +50,11 @@ import { provision } from './provision.js';
 import { publishStored } from './publish.js';
 
 /** Rejects with UNAVAILABLE when no server answers; once connected it reconnects for ever. */
-export async function connectBus(options: { url: string; name: string; logger: Logger }): Promise<Bus> {
+export async function connectBus(options: {
+  url: string;
+  name: string;
+  logger: Logger;
+}): Promise<Bus> {
   const { url, name, logger } = options;
   let connection: NatsConnection;
   try {
@@ -102,7 +122,8 @@ class NatsBus implements Bus, JobSink {
           headers: carrier,
           msgId: `${job.key}#${round}`,
           signal: options.signal,
-          onFull: () => this.logger.info({ key: job.key }, 'the job queue is full; waiting for room'),
+          onFull: () =>
+            this.logger.info({ key: job.key }, 'the job queue is full; waiting for room'),
         });
       },
       undefined,
@@ -131,7 +152,11 @@ class NatsBus implements Bus, JobSink {
 
   async publishEvent(event: Event, msgId: string = randomUUID()): Promise<void> {
     const { fact, runId } = event;
-    if (fact.case === undefined) throw new SpindleError('INVALID_ARGUMENT', `event of run "${runId}": fact: expected one, got nothing`);
+    if (fact.case === undefined)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `event of run "${runId}": fact: expected one, got nothing`,
+      );
     const carrier = headers();
     injectContext(carrier);
     await publishStored(this.js, {
@@ -142,18 +167,25 @@ class NatsBus implements Bus, JobSink {
     });
   }
 
-  events(runId: string, options: { fromSequence?: bigint; signal: AbortSignal }): AsyncIterable<{ sequence: bigint; event: Event }> {
+  events(
+    runId: string,
+    options: { fromSequence?: bigint; signal: AbortSignal },
+  ): AsyncIterable<{ sequence: bigint; event: Event }> {
     return readEvents(this.js, this.jsm, this.logger, (fn) => this.onReconnect(fn), runId, options);
   }
 
   async lastEventSequence(): Promise<bigint> {
-    const { state } = await this.run('reading the events stream', () => this.jsm.streams.info(streams.events));
+    const { state } = await this.run('reading the events stream', () =>
+      this.jsm.streams.info(streams.events),
+    );
     return BigInt(state.last_seq);
   }
 
   async deadLetters(runId: string): Promise<DeadLetter[]> {
     return this.run('reading dead letters', async () => {
-      const consumer = await this.js.consumers.get(streams.dead, { filterSubjects: runDeadFilter(runId) });
+      const consumer = await this.js.consumers.get(streams.dead, {
+        filterSubjects: runDeadFilter(runId),
+      });
       const { num_pending: count } = await consumer.info();
       const found = new Map<string, DeadLetter>();
       if (count === 0) return [];
@@ -181,8 +213,14 @@ class NatsBus implements Bus, JobSink {
   async queueDepths(): Promise<Record<JobKind, QueueDepth>> {
     const depths = {} as Record<JobKind, QueueDepth>;
     for (const kind of jobKinds) {
-      const info = await this.run('reading the queues', () => this.jsm.consumers.info(streams.jobs, consumers[kind]));
-      depths[kind] = { pending: info.num_pending, inFlight: info.num_ack_pending, redelivered: info.num_redelivered };
+      const info = await this.run('reading the queues', () =>
+        this.jsm.consumers.info(streams.jobs, consumers[kind]),
+      );
+      depths[kind] = {
+        pending: info.num_pending,
+        inFlight: info.num_ack_pending,
+        redelivered: info.num_redelivered,
+      };
     }
     return depths;
   }
@@ -195,14 +233,23 @@ class NatsBus implements Bus, JobSink {
     if (this.connection.isClosed()) return;
     try {
       // Sends what is under way; without a server it could wait for ever.
-      const drained = await Promise.race([this.connection.drain().then(() => true), sleepUnref(2_000)]);
+      const drained = await Promise.race([
+        this.connection.drain().then(() => true),
+        sleepUnref(2_000),
+      ]);
       if (!drained) await this.connection.close();
     } catch {
       await this.connection.close();
     }
   }
 
-  async deadLetter(kind: JobKind, msg: JsMsg, job: Job | undefined, error: SpindleError, attempts: number): Promise<void> {
+  async deadLetter(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job | undefined,
+    error: SpindleError,
+    attempts: number,
+  ): Promise<void> {
     const carrier = headers();
     injectContext(carrier);
     // A header is one line.
@@ -224,10 +271,17 @@ class NatsBus implements Bus, JobSink {
       if (!key.startsWith('Nats-')) carrier.set(key, msg.headers?.get(key) ?? '');
     }
     try {
-      await this.js.publish(msg.subject, msg.data, { msgID: randomUUID(), headers: carrier, timeout: 2_000 });
+      await this.js.publish(msg.subject, msg.data, {
+        msgID: randomUUID(),
+        headers: carrier,
+        timeout: 2_000,
+      });
     } catch (error) {
       // No room or no server: giving it back costs one delivery then.
-      this.logger.debug({ err: natsError(error, 'handing a job back') }, 'a job is handed back as a redelivery');
+      this.logger.debug(
+        { err: natsError(error, 'handing a job back') },
+        'a job is handed back as a redelivery',
+      );
       msg.nak();
       return;
     }
@@ -259,7 +313,10 @@ class NatsBus implements Bus, JobSink {
       if (status.type !== Events.Disconnect && status.type !== Events.Reconnect) continue;
       const connected = status.type === Events.Reconnect;
       if (!this.connection.isDraining())
-        this.logger.warn({ server: status.data }, connected ? 'NATS is back' : 'lost the connection to NATS');
+        this.logger.warn(
+          { server: status.data },
+          connected ? 'NATS is back' : 'lost the connection to NATS',
+        );
       for (const listener of this.listeners) listener(connected);
     }
   }

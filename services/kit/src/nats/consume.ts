@@ -1,6 +1,14 @@
 import { create, fromJsonString } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
-import { consumers, EventSchema, JobSchema, streams, type Event, type Job, type JobKind } from '@spindle/proto';
+import {
+  consumers,
+  EventSchema,
+  JobSchema,
+  streams,
+  type Event,
+  type Job,
+  type JobKind,
+} from '@spindle/proto';
 import { SpanKind } from '@opentelemetry/api';
 import type { Consumer, JetStreamClient, JetStreamManager, JsMsg } from 'nats';
 import { ensureError, SpindleError } from '../errors.js';
@@ -16,16 +24,23 @@ const pullMs = 1_000;
 /** What the loop needs from the bus beside the connection. */
 export interface JobSink {
   publishEvent(event: Event, msgId: string): Promise<void>;
-  deadLetter(kind: JobKind, msg: JsMsg, job: Job | undefined, error: SpindleError, attempts: number): Promise<void>;
+  deadLetter(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job | undefined,
+    error: SpindleError,
+    attempts: number,
+  ): Promise<void>;
   /** Puts the job back as new, so that giving it up in good order does not count as a failure. */
   handBack(msg: JsMsg): Promise<void>;
   provision(): Promise<void>;
 }
 
 /**
- * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it -> looking. Entry: run; exit: the
- * signal aborts, after which a job that still arrives is handed back. Between two modes nothing is held, so a job is in one hand
- * at most and slow workers never hoard.
+ * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it ->
+ * looking. Entry: run; exit: the signal aborts, after which a job that still arrives is handed
+ * back. Between two modes nothing is held, so a job is in one hand at most and slow workers never
+ * hoard.
  */
 export class JobLoop {
   private readonly open = new Map<JobKind, { consumer: Consumer; ackWaitMs: number }>();
@@ -52,7 +67,10 @@ export class JobLoop {
         this.open.clear();
         await delay(500, signal).catch(() => undefined);
         // The server may have come back without its data.
-        if (!signal.aborted) await this.sink.provision().catch((cause: unknown) => this.logger.debug({ err: cause }, 'cannot provision'));
+        if (!signal.aborted)
+          await this.sink
+            .provision()
+            .catch((cause: unknown) => this.logger.debug({ err: cause }, 'cannot provision'));
       }
     }
   }
@@ -66,12 +84,18 @@ export class JobLoop {
     else await this.handle(kind, msg, ackWaitMs);
   }
 
-  /** In turn, but a kind without new jobs is passed over: waiting on it would cost a second before every job of the others. */
+  /**
+   * In turn, but a kind without new jobs is passed over: waiting on it would cost a second before
+   * every job of the others.
+   */
   private async choose(): Promise<JobKind> {
-    const order = this.kinds.map((_, i) => this.kinds[(this.turn + i) % this.kinds.length] as JobKind);
+    const order = this.kinds.map(
+      (_, i) => this.kinds[(this.turn + i) % this.kinds.length] as JobKind,
+    );
     this.turn++;
     const [first] = order;
-    if (first === undefined) throw new SpindleError('INVALID_ARGUMENT', 'job kinds: expected at least one, got none');
+    if (first === undefined)
+      throw new SpindleError('INVALID_ARGUMENT', 'job kinds: expected at least one, got none');
     if (order.length === 1) return first;
     for (const kind of order) {
       const { consumer } = await this.consumerOf(kind);
@@ -96,9 +120,16 @@ export class JobLoop {
     const { maxDeliver = 3 } = this.options;
     const job = readJob(msg);
     if (job instanceof SpindleError) return this.kill(kind, msg, undefined, job, attempt);
-    // No failure was reported for the last delivery, so it ended with the worker: not given a chance to take another one down.
+    // No failure was reported for the last delivery, so it ended with the worker: not given a
+    // chance to take another one down.
     if (attempt > maxDeliver)
-      return this.kill(kind, msg, job, new SpindleError('INTERNAL', `crashed the worker ${maxDeliver} times`), maxDeliver);
+      return this.kill(
+        kind,
+        msg,
+        job,
+        new SpindleError('INTERNAL', `crashed the worker ${maxDeliver} times`),
+        maxDeliver,
+      );
     const heartbeat = setInterval(() => msg.working(), ackWaitMs / 4);
     try {
       await this.runHandler(kind, msg, job, attempt);
@@ -109,8 +140,10 @@ export class JobLoop {
     } finally {
       clearInterval(heartbeat);
     }
-    // Waits for the server: an acknowledgement lost now costs a redelivery, which finds the result and does nothing.
-    if (!(await msg.ackAck())) this.logger.warn({ key: job.key }, 'the server did not confirm an acknowledgement');
+    // Waits for the server: an acknowledgement lost now costs a redelivery, which finds the result
+    // and does nothing.
+    if (!(await msg.ackAck()))
+      this.logger.warn({ key: job.key }, 'the server did not confirm an acknowledgement');
   }
 
   private async runHandler(kind: JobKind, msg: JsMsg, job: Job, attempt: number): Promise<void> {
@@ -128,7 +161,10 @@ export class JobLoop {
           'spindle.worker': this.options.workerId,
         },
         () => this.handler(job, { signal: scope.signal, attempt }),
-        extractContext({ keys: () => msg.headers?.keys() ?? [], get: (key) => msg.headers?.get(key) }),
+        extractContext({
+          keys: () => msg.headers?.keys() ?? [],
+          get: (key) => msg.headers?.get(key),
+        }),
         SpanKind.CONSUMER,
       );
     } finally {
@@ -136,26 +172,54 @@ export class JobLoop {
     }
   }
 
-  private async fail(kind: JobKind, msg: JsMsg, job: Job, attempt: number, error: SpindleError): Promise<void> {
+  private async fail(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job,
+    attempt: number,
+    error: SpindleError,
+  ): Promise<void> {
     const { maxDeliver = 3, retryDelayMs = 1_000, signal, workerId } = this.options;
     if (signal.aborted && error.code === 'CANCELLED') return this.sink.handBack(msg);
     this.logger.warn({ err: error, key: job.key, attempt }, 'job failed');
     if (!error.retryable) return this.kill(kind, msg, job, error, attempt);
     if (attempt >= maxDeliver)
-      return this.kill(kind, msg, job, new SpindleError(error.code, `${error.message} (tried ${attempt} times)`), attempt);
+      return this.kill(
+        kind,
+        msg,
+        job,
+        new SpindleError(error.code, `${error.message} (tried ${attempt} times)`),
+        attempt,
+      );
     msg.nak(Math.min(60_000, retryDelayMs * 2 ** (attempt - 1)));
     await this.report(msg, job, error.message, attempt, false, workerId);
   }
 
-  /** Dead letter, then the news, then the ack: a crash in between repeats steps that are harmless to repeat. */
-  private async kill(kind: JobKind, msg: JsMsg, job: Job | undefined, error: SpindleError, attempts: number): Promise<void> {
+  /**
+   * Dead letter, then the news, then the ack: a crash in between repeats steps that are harmless to
+   * repeat.
+   */
+  private async kill(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job | undefined,
+    error: SpindleError,
+    attempts: number,
+  ): Promise<void> {
     this.logger.error({ key: job?.key, attempts, reason: error.message }, 'job is given up');
     await this.sink.deadLetter(kind, msg, job, error, attempts);
     if (job) await this.report(msg, job, error.message, attempts, true, this.options.workerId);
     await msg.ackAck();
   }
 
-  private async report(msg: JsMsg, job: Job, reason: string, attempt: number, dead: boolean, worker: string): Promise<void> {
+  private async report(
+    msg: JsMsg,
+    job: Job,
+    reason: string,
+    attempt: number,
+    dead: boolean,
+    worker: string,
+  ): Promise<void> {
     const event = create(EventSchema, {
       runId: job.runId,
       at: timestampNow(),
@@ -165,7 +229,8 @@ export class JobLoop {
     try {
       await this.sink.publishEvent(event, msgId);
     } catch (error) {
-      // A dead job must not vanish without news: without the ack it comes again and is reported then.
+      // A dead job must not vanish without news: without the ack it comes again and is reported
+      // then.
       if (dead) throw error;
       this.logger.warn({ err: error, key: job.key }, 'cannot publish that a job failed');
     }
@@ -176,9 +241,14 @@ function readJob(msg: JsMsg): Job | SpindleError {
   try {
     // Fields that a newer version added are no reason to give a job up.
     const job = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true });
-    if (job.work.case === undefined || job.key === '') return new SpindleError('INVALID_ARGUMENT', 'the job has no key or no work');
+    if (job.work.case === undefined || job.key === '')
+      return new SpindleError('INVALID_ARGUMENT', 'the job has no key or no work');
     return job;
   } catch (error) {
-    return new SpindleError('INVALID_ARGUMENT', `the job cannot be read: ${ensureError(error).message}`, { cause: error });
+    return new SpindleError(
+      'INVALID_ARGUMENT',
+      `the job cannot be read: ${ensureError(error).message}`,
+      { cause: error },
+    );
   }
 }

@@ -47,5 +47,9 @@ export function natsError(error: unknown, doing: string): SpindleError {
   }
   if (code === tooLarge) return new SpindleError('INVALID_ARGUMENT', message, options);
   if (away.has(code)) return new SpindleError('UNAVAILABLE', message, options);
-  return new SpindleError(error.api_error?.code === 404 ? 'NOT_FOUND' : 'INTERNAL', message, options);
+  return new SpindleError(
+    error.api_error?.code === 404 ? 'NOT_FOUND' : 'INTERNAL',
+    message,
+    options,
+  );
 }

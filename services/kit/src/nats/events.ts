@@ -5,7 +5,10 @@ import { ensureError } from '../errors.js';
 import { delay } from '../lifecycle.js';
 import type { Logger } from '../logger.js';
 
-/** Every event once and in order; when the server comes back, or comes back empty, reading goes on where it makes sense. */
+/**
+ * Every event once and in order; when the server comes back, or comes back empty, reading goes on
+ * where it makes sense.
+ */
 export async function* readEvents(
   js: JetStreamClient,
   jsm: JetStreamManager,
@@ -21,7 +24,8 @@ export async function* readEvents(
     let messages: ConsumerMessages | undefined;
     const stop = (): void => messages?.stop();
     signal.addEventListener('abort', stop, { once: true });
-    // The client would make its consumer again by itself, at the sequence it knew; the stream may be another one by now.
+    // The client would make its consumer again by itself, at the sequence it knew; the stream may
+    // be another one by now.
     let interrupt: (error: Error) => void = () => undefined;
     const interrupted = new Promise<never>((_, reject) => (interrupt = reject));
     interrupted.catch(() => undefined);
@@ -34,8 +38,12 @@ export async function* readEvents(
       const { created, state } = await jsm.streams.info(streams.events);
       if ((stream !== undefined && created !== stream) || state.last_seq < next - 1) next = 1;
       stream = created;
-      const consumer = await js.consumers.get(streams.events, { filterSubjects: eventFilter(runId), opt_start_seq: next });
-      // A server that goes down while it makes the consumer leaves the client waiting for its answer, for ever.
+      const consumer = await js.consumers.get(streams.events, {
+        filterSubjects: eventFilter(runId),
+        opt_start_seq: next,
+      });
+      // A server that goes down while it makes the consumer leaves the client waiting for its
+      // answer, for ever.
       const begun = consumer.consume({ max_messages: 100, abort_on_missing_resource: true });
       messages = await Promise.race([begun, interrupted]).catch((error: unknown) => {
         void begun.then(

@@ -23,7 +23,12 @@ function work(
 ): () => Promise<void> {
   const { kinds = ['sample'], ...rest } = options;
   const controller = new AbortController();
-  const loop = bus.consumeJobs(kinds, handler, { workerId: 'w1', retryDelayMs: 20, ...rest, signal: controller.signal });
+  const loop = bus.consumeJobs(kinds, handler, {
+    workerId: 'w1',
+    retryDelayMs: 20,
+    ...rest,
+    signal: controller.signal,
+  });
   const stop = async (): Promise<void> => {
     controller.abort();
     await loop;
@@ -143,7 +148,12 @@ test('the third failure is dead-lettered with its reason, reported and gone from
   await expect.poll(() => bus.deadLetters('r1'), { timeout: 10_000 }).toHaveLength(1);
   await expect.poll(() => queued(bus)).toBe(0);
   expect(await bus.deadLetters('r1')).toEqual([
-    { key: 'r1/sample-base/0', reason: 'no luck (tried 3 times)', code: 'UNAVAILABLE', attempts: 3 },
+    {
+      key: 'r1/sample-base/0',
+      reason: 'no luck (tried 3 times)',
+      code: 'UNAVAILABLE',
+      attempts: 3,
+    },
   ]);
   expect(await bus.deadLetters('r2')).toEqual([]);
   expect((await readFailures(bus, 3)).map(({ dead }) => dead)).toEqual([false, false, true]);
@@ -159,7 +169,9 @@ test('a failure that cannot pass is dead-lettered at once', async () => {
   await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
   await expect.poll(() => bus.deadLetters('r1'), { timeout: 10_000 }).toHaveLength(1);
   expect(runs).toBe(1);
-  expect(await bus.deadLetters('r1')).toMatchObject([{ reason: 'steps: expected at least 1, got 0', attempts: 1 }]);
+  expect(await bus.deadLetters('r1')).toMatchObject([
+    { reason: 'steps: expected at least 1, got 0', attempts: 1 },
+  ]);
 });
 
 test('a job whose worker died three times is dead-lettered without being run again', async () => {
@@ -186,7 +198,12 @@ test('a job whose worker died three times is dead-lettered without being run aga
   );
   await expect
     .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
-    .toContainEqual({ key: 'r1/sample-base/0', reason: 'crashed the worker 3 times', code: 'INTERNAL', attempts: 3 });
+    .toContainEqual({
+      key: 'r1/sample-base/0',
+      reason: 'crashed the worker 3 times',
+      code: 'INTERNAL',
+      attempts: 3,
+    });
   expect(run).not.toContain('r1/sample-base/0');
 });
 
@@ -198,7 +215,9 @@ test('a job given up because its worker stops does not count as a failure', asyn
     let attempt = 0;
     const stop = work(worker, async (_job, context) => {
       attempt = context.attempt;
-      await new Promise((_, reject) => context.signal.addEventListener('abort', () => reject(context.signal.reason as Error)));
+      await new Promise((_, reject) =>
+        context.signal.addEventListener('abort', () => reject(context.signal.reason as Error)),
+      );
     });
     await expect.poll(() => attempt, { timeout: 5_000 }).toBe(1);
     await stop();
@@ -229,7 +248,9 @@ test('a publisher that waits for room stops waiting when it is told to', async (
   const bus = await nats.provisioned({ maxQueuedJobs: 1 });
   await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
   const controller = new AbortController();
-  const publishing = bus.publishJob(sampleJob('r1/sample-base/1'), 0, { signal: controller.signal });
+  const publishing = bus.publishJob(sampleJob('r1/sample-base/1'), 0, {
+    signal: controller.signal,
+  });
   controller.abort();
   await expect(publishing).rejects.toMatchObject({ code: 'CANCELLED' });
 });
@@ -249,7 +270,9 @@ test('purging a run leaves other runs and the job in hand ends cleanly', async (
   await expect.poll(() => started.length).toBe(1);
   await bus.purgeJobs('r1');
   finish();
-  await expect.poll(() => started, { timeout: 10_000 }).toEqual(['r1/sample-base/0', 'r2/sample-base/0']);
+  await expect
+    .poll(() => started, { timeout: 10_000 })
+    .toEqual(['r1/sample-base/0', 'r2/sample-base/0']);
   await expect.poll(() => queued(bus)).toBe(0);
 });
 
@@ -294,7 +317,10 @@ test('something on the queue that is no job is dead-lettered', async () => {
   await expect.poll(() => queued(bus)).toBe(0);
 });
 
-async function readFailures(bus: Bus, count: number): Promise<{ attempt: number; dead: boolean; reason: string; worker: string }[]> {
+async function readFailures(
+  bus: Bus,
+  count: number,
+): Promise<{ attempt: number; dead: boolean; reason: string; worker: string }[]> {
   const controller = new AbortController();
   const failures = [];
   for await (const { event } of bus.events('r1', { signal: controller.signal })) {

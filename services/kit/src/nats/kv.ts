@@ -18,8 +18,14 @@ export interface KvStore {
   put(key: string, value: string): Promise<number>;
   delete(key: string): Promise<void>;
   keys(): Promise<string[]>;
-  /** The present value first, if there is one, then every change until the signal aborts; ">" watches every key. */
-  watch(key: string, signal: AbortSignal): AsyncIterable<{ key: string; value: string | null; revision: number }>;
+  /**
+   * The present value first, if there is one, then every change until the signal aborts; ">"
+   * watches every key.
+   */
+  watch(
+    key: string,
+    signal: AbortSignal,
+  ): AsyncIterable<{ key: string; value: string | null; revision: number }>;
 }
 
 const text = StringCodec();
@@ -32,7 +38,9 @@ export class NatsKv implements KvStore {
 
   async get(key: string): Promise<KvRecord | null> {
     const entry = await this.run(`reading ${key}`, (kv) => kv.get(key));
-    return entry?.operation === 'PUT' ? { value: text.decode(entry.value), revision: entry.revision } : null;
+    return entry?.operation === 'PUT'
+      ? { value: text.decode(entry.value), revision: entry.revision }
+      : null;
   }
 
   async create(key: string, value: string): Promise<number> {
@@ -41,7 +49,9 @@ export class NatsKv implements KvStore {
         return await kv.create(key, text.encode(value));
       } catch (error) {
         if (!isApiError(error, apiErrors.wrongLastSequence)) throw error;
-        throw new SpindleError('ALREADY_EXISTS', `${this.bucket}: the key "${key}" exists`, { cause: error });
+        throw new SpindleError('ALREADY_EXISTS', `${this.bucket}: the key "${key}" exists`, {
+          cause: error,
+        });
       }
     });
   }
@@ -52,7 +62,11 @@ export class NatsKv implements KvStore {
         return await kv.update(key, text.encode(value), revision);
       } catch (error) {
         if (!isApiError(error, apiErrors.wrongLastSequence)) throw error;
-        throw new SpindleError('ABORTED', `${this.bucket}: the key "${key}" was changed after revision ${revision}`, { cause: error });
+        throw new SpindleError(
+          'ABORTED',
+          `${this.bucket}: the key "${key}" was changed after revision ${revision}`,
+          { cause: error },
+        );
       }
     });
   }
@@ -73,14 +87,18 @@ export class NatsKv implements KvStore {
     });
   }
 
-  async *watch(key: string, signal: AbortSignal): AsyncIterable<{ key: string; value: string | null; revision: number }> {
+  async *watch(
+    key: string,
+    signal: AbortSignal,
+  ): AsyncIterable<{ key: string; value: string | null; revision: number }> {
     let last = 0;
     while (!signal.aborted) {
       let entries: Awaited<ReturnType<KV['watch']>>;
       try {
         entries = await (await this.open()).watch({ key });
       } catch (error) {
-        if (natsError(error, '').code !== 'UNAVAILABLE') throw natsError(error, `${this.bucket}: watching ${key}`);
+        if (natsError(error, '').code !== 'UNAVAILABLE')
+          throw natsError(error, `${this.bucket}: watching ${key}`);
         await delay(500, signal).catch(() => undefined);
         continue;
       }

@@ -4,10 +4,11 @@ import { delay, linkedAbort } from '../lifecycle.js';
 import type { KvStore } from './kv.js';
 
 /**
- * One holder at a time. The holder rewrites the key at a third of the ttl; whoever waits takes over once the key's revision has
- * stood still for the holder's ttl on its own clock, so no two clocks are ever compared. Compare-and-set decides races.
- * A holder that cannot refresh for a ttl aborts `lost` before anyone else can have taken over for long: writes that must not
- * come from two holders also need a compare-and-set of their own.
+ * One holder at a time. The holder rewrites the key at a third of the ttl; whoever waits takes over
+ * once the key's revision has stood still for the holder's ttl on its own clock, so no two clocks
+ * are ever compared. Compare-and-set decides races. A holder that cannot refresh for a ttl aborts
+ * `lost` before anyone else can have taken over for long: writes that must not come from two
+ * holders also need a compare-and-set of their own.
  */
 export class Lease {
   private readonly controller = new AbortController();
@@ -30,7 +31,12 @@ export class Lease {
   }
 
   /** Waits while someone else holds the key; rejects when the signal aborts. */
-  static async acquire(kv: KvStore, key: string, owner: string, options: { ttlMs: number; signal: AbortSignal }): Promise<Lease> {
+  static async acquire(
+    kv: KvStore,
+    key: string,
+    owner: string,
+    options: { ttlMs: number; signal: AbortSignal },
+  ): Promise<Lease> {
     const { ttlMs, signal } = options;
     // Unique, so that two holders of one owner's name are still two.
     const value = JSON.stringify({ owner, ttlMs, id: randomUUID() });
@@ -74,15 +80,23 @@ export class Lease {
       }
       const began = performance.now();
       try {
-        this.revision = await beforeTtl(this.kv.update(this.key, this.value, this.revision), renewed + this.ttlMs - began);
+        this.revision = await beforeTtl(
+          this.kv.update(this.key, this.value, this.revision),
+          renewed + this.ttlMs - began,
+        );
         renewed = began;
       } catch (error) {
         const failure = ensureError(error);
         // A refresh whose answer was lost moved the revision itself; reading it back tells.
-        const held = failure.code === 'ABORTED' ? await this.kv.get(this.key).catch(() => null) : null;
+        const held =
+          failure.code === 'ABORTED' ? await this.kv.get(this.key).catch(() => null) : null;
         if (held?.value === this.value) this.revision = held.revision;
         else if (failure.code === 'ABORTED' || performance.now() - renewed >= this.ttlMs) {
-          this.controller.abort(new SpindleError('ABORTED', `the lease "${this.key}" was lost: ${failure.message}`, { cause: error }));
+          this.controller.abort(
+            new SpindleError('ABORTED', `the lease "${this.key}" was lost: ${failure.message}`, {
+              cause: error,
+            }),
+          );
           return;
         }
       }
@@ -90,7 +104,10 @@ export class Lease {
   }
 }
 
-/** Rejects when the answer does not come in time: a connection that is away must not keep us believing that we hold the lease. */
+/**
+ * Rejects when the answer does not come in time: a connection that is away must not keep us
+ * believing that we hold the lease.
+ */
 async function beforeTtl<T>(answer: Promise<T>, ms: number): Promise<T> {
   const timer = linkedAbort();
   const expiry = delay(Math.max(0, ms), timer.signal).then(() => {
@@ -108,7 +125,13 @@ async function beforeTtl<T>(answer: Promise<T>, ms: number): Promise<T> {
 function holderTtl(value: string, fallback: number): number {
   try {
     const parsed: unknown = JSON.parse(value);
-    if (typeof parsed === 'object' && parsed !== null && 'ttlMs' in parsed && typeof parsed.ttlMs === 'number') return parsed.ttlMs;
+    if (
+      typeof parsed === 'object' &&
+      parsed !== null &&
+      'ttlMs' in parsed &&
+      typeof parsed.ttlMs === 'number'
+    )
+      return parsed.ttlMs;
   } catch {
     // Not written by a lease: our own ttl is the best guess.
   }

@@ -1,4 +1,12 @@
-import { buckets, consumers, jobFilter, jobKinds, streams, streamSubjects, type BucketName } from '@spindle/proto';
+import {
+  buckets,
+  consumers,
+  jobFilter,
+  jobKinds,
+  streams,
+  streamSubjects,
+  type BucketName,
+} from '@spindle/proto';
 import {
   AckPolicy,
   DeliverPolicy,
@@ -19,9 +27,17 @@ const second = 1_000;
 const day = 86_400 * second;
 
 /** Only features of nats-server 2.9: its API accepts newer options and silently ignores them. */
-export async function provision(jsm: JetStreamManager, js: JetStreamClient, options: ProvisionOptions): Promise<void> {
+export async function provision(
+  jsm: JetStreamManager,
+  js: JetStreamClient,
+  options: ProvisionOptions,
+): Promise<void> {
   const { ackWaitMs = 20 * second, maxQueuedJobs = 10_000, replicas = 1 } = options;
-  const stored = { storage: StorageType.File, num_replicas: replicas, duplicate_window: nanos(600 * second) };
+  const stored = {
+    storage: StorageType.File,
+    num_replicas: replicas,
+    duplicate_window: nanos(600 * second),
+  };
   await ensureStream(jsm, {
     ...stored,
     name: streams.jobs,
@@ -56,7 +72,8 @@ export async function provision(jsm: JetStreamManager, js: JetStreamClient, opti
       ack_policy: AckPolicy.Explicit,
       deliver_policy: DeliverPolicy.All,
       ack_wait: nanos(ackWaitMs),
-      // Unlimited here: at the server's limit a work queue keeps the message for ever and tells nobody. The worker counts.
+      // Unlimited here: at the server's limit a work queue keeps the message for ever and tells
+      // nobody. The worker counts.
       max_deliver: -1,
       // Delayed redeliveries count as pending, so a small limit would look like a hang.
       max_ack_pending: maxQueuedJobs,
@@ -76,7 +93,10 @@ const bucketOptions: Readonly<Record<BucketName, Partial<KvOptions>>> = {
   workers: { history: 1, ttl: 30 * second },
 };
 
-async function ensureStream(jsm: JetStreamManager, config: Partial<StreamConfig> & { name: string }): Promise<void> {
+async function ensureStream(
+  jsm: JetStreamManager,
+  config: Partial<StreamConfig> & { name: string },
+): Promise<void> {
   try {
     await jsm.streams.add(config);
   } catch (error) {

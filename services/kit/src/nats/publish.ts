@@ -9,14 +9,20 @@ export interface Publication {
   subject: string;
   payload: string;
   headers: MsgHdrs;
-  /** Makes repeats within the stream's window harmless, so that a lost acknowledgement can be answered by sending again. */
+  /**
+   * Makes repeats within the stream's window harmless, so that a lost acknowledgement can be
+   * answered by sending again.
+   */
   msgId: string;
   signal?: AbortSignal | undefined;
   /** Called once when the stream is full and the publisher begins to wait. */
   onFull?: () => void;
 }
 
-/** Stored when it returns. Waits without limit for room in a full stream, and up to a minute for a server that is away. */
+/**
+ * Stored when it returns. Waits without limit for room in a full stream, and up to a minute for a
+ * server that is away.
+ */
 export async function publishStored(js: JetStreamClient, publication: Publication): Promise<void> {
   const { subject, payload, headers, msgId, signal } = publication;
   const options: Partial<JetStreamPublishOptions> = { msgID: msgId, headers, timeout: attemptMs };

@@ -24,7 +24,9 @@ test('a port in use is one clear sentence, and the first server is not disturbed
   const port = Number(new URL(first.url).port);
   await expect(startNatsServer({ dir: join(dir, 'b'), port, logger })).rejects.toMatchObject({
     code: 'FAILED_PRECONDITION',
-    message: expect.stringMatching(new RegExp(`did not start on port ${port}: .*address already in use`)) as string,
+    message: expect.stringMatching(
+      new RegExp(`did not start on port ${port}: .*address already in use`),
+    ) as string,
   });
   process.kill(first.pid, 0);
   await first.stop();
@@ -32,7 +34,9 @@ test('a port in use is one clear sentence, and the first server is not disturbed
 });
 
 test('a binary that is not one is named', async () => {
-  await expect(startNatsServer({ dir, binary: '/no/such/nats-server', logger })).rejects.toMatchObject({
+  await expect(
+    startNatsServer({ dir, binary: '/no/such/nats-server', logger }),
+  ).rejects.toMatchObject({
     code: 'FAILED_PRECONDITION',
     message: expect.stringContaining('/no/such/nats-server') as string,
   });

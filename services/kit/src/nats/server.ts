@@ -16,19 +16,31 @@ export interface NatsServer {
   stop(): Promise<void>;
 }
 
-/** A nats-server with JetStream on 127.0.0.1, its data below `dir`; ready when this returns. Port 0 (default) takes a free one. */
-export async function startNatsServer(options: { dir: string; port?: number; logger: Logger; binary?: string }): Promise<NatsServer> {
+/**
+ * A nats-server with JetStream on 127.0.0.1, its data below `dir`; ready when this returns. Port 0
+ * (default) takes a free one.
+ */
+export async function startNatsServer(options: {
+  dir: string;
+  port?: number;
+  logger: Logger;
+  binary?: string;
+}): Promise<NatsServer> {
   const { port = 0, logger } = options;
   const dir = resolve(options.dir);
   const binary = options.binary ?? findNatsServer()?.path;
   if (binary === undefined) {
-    throw new SpindleError('FAILED_PRECONDITION', 'no nats-server was found on PATH; install one with "sudo apt-get install nats-server"');
+    throw new SpindleError(
+      'FAILED_PRECONDITION',
+      'no nats-server was found on PATH; install one with "sudo apt-get install nats-server"',
+    );
   }
   await mkdir(dir, { recursive: true });
   await removePortsFiles(dir);
   const config = join(dir, 'nats-server.conf');
   await writeFileAtomic(config, configText(dir, port));
-  // A process group of its own: Ctrl-C on a terminal must reach the services first, and the server last.
+  // A process group of its own: Ctrl-C on a terminal must reach the services first, and the server
+  // last.
   const child = spawn(binary, ['--config', config], { stdio: 'ignore', detached: true });
   const exited = new Promise<void>((done) => {
     child.once('exit', () => done());
@@ -42,9 +54,13 @@ export async function startNatsServer(options: { dir: string; port?: number; log
     await stop(child, exited, dir);
     const log = lastFailure(await readFile(logFile(dir), 'utf8').catch(() => ''));
     const where = port === 0 ? '' : ` on port ${port}`;
-    throw new SpindleError('FAILED_PRECONDITION', `nats-server (${binary}) did not start${where}: ${log ?? ensureError(error).message}`, {
-      cause: error,
-    });
+    throw new SpindleError(
+      'FAILED_PRECONDITION',
+      `nats-server (${binary}) did not start${where}: ${log ?? ensureError(error).message}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
@@ -52,7 +68,8 @@ function configText(dir: string, port: number): string {
   return [
     `listen: "127.0.0.1:${port === 0 ? -1 : port}"`,
     'http: "127.0.0.1:-1"',
-    // The server writes the ports it got there; choosing a free one beforehand would race with other programs.
+    // The server writes the ports it got there; choosing a free one beforehand would race with
+    // other programs.
     `ports_file_dir: ${JSON.stringify(dir)}`,
     `log_file: ${JSON.stringify(logFile(dir))}`,
     'max_payload: 8MB',
@@ -67,7 +84,8 @@ async function ready(child: ChildProcess, dir: string): Promise<string> {
   const until = performance.now() + startMs;
   while (performance.now() < until) {
     if (failure) throw failure;
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`it ended with ${child.signalCode ?? child.exitCode}`);
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new Error(`it ended with ${child.signalCode ?? child.exitCode}`);
     const ports = await readPorts(dir);
     if (ports && (await isHealthy(ports.monitor))) return ports.url;
     await delay(25);
@@ -78,7 +96,10 @@ async function ready(child: ChildProcess, dir: string): Promise<string> {
 async function readPorts(dir: string): Promise<{ url: string; monitor: string } | undefined> {
   for (const name of await portsFiles(dir)) {
     try {
-      const ports = JSON.parse(await readFile(join(dir, name), 'utf8')) as { nats?: string[]; monitoring?: string[] };
+      const ports = JSON.parse(await readFile(join(dir, name), 'utf8')) as {
+        nats?: string[];
+        monitoring?: string[];
+      };
       const [url] = ports.nats ?? [];
       const [monitor] = ports.monitoring ?? [];
       if (url !== undefined && monitor !== undefined) return { url, monitor };

@@ -27,10 +27,17 @@ function warning(runId: string, message: string): Event {
   return create(EventSchema, { runId, fact: { case: 'warning', value: { message } } });
 }
 
-async function take(runId: string, count: number, fromSequence?: bigint): Promise<{ sequence: bigint; text: string }[]> {
+async function take(
+  runId: string,
+  count: number,
+  fromSequence?: bigint,
+): Promise<{ sequence: bigint; text: string }[]> {
   const taken: { sequence: bigint; text: string }[] = [];
   const { signal } = controller.current;
-  for await (const { sequence, event } of bus.events(runId, { signal, ...(fromSequence === undefined ? {} : { fromSequence }) })) {
+  for await (const { sequence, event } of bus.events(runId, {
+    signal,
+    ...(fromSequence === undefined ? {} : { fromSequence }),
+  })) {
     taken.push({ sequence, text: event.fact.case === 'warning' ? event.fact.value.message : '' });
     if (taken.length === count) break;
   }
@@ -93,7 +100,9 @@ test('a reader finds the new events of a server that came back without its data'
   await bus.publishEvent(warning('r1', 'before'));
   const seen: string[] = [];
   const reading = (async () => {
-    for await (const { sequence, event } of bus.events('r1', { signal: controller.current.signal })) {
+    for await (const { sequence, event } of bus.events('r1', {
+      signal: controller.current.signal,
+    })) {
       seen.push(`${sequence} ${event.fact.case === 'warning' ? event.fact.value.message : ''}`);
     }
   })();
@@ -149,7 +158,9 @@ test('a watcher sees the present value, changes and deletion', async () => {
 test('no server is one clear sentence', async () => {
   await expect(connectBus({ url: 'nats://127.0.0.1:1', name: 'x', logger })).rejects.toMatchObject({
     code: 'UNAVAILABLE',
-    message: expect.stringMatching(/no NATS server answers at nats:\/\/127.0.0.1:1; "npm start" starts one/) as string,
+    message: expect.stringMatching(
+      /no NATS server answers at nats:\/\/127.0.0.1:1; "npm start" starts one/,
+    ) as string,
   });
 });
 
@@ -177,7 +188,8 @@ test('a lease whose holder is gone is taken over after its ttl, and the late hol
   let stuck = false;
   const frozen: KvStore = {
     ...pick(kv),
-    update: (key, value, revision) => (stuck ? new Promise(() => undefined) : kv.update(key, value, revision)),
+    update: (key, value, revision) =>
+      stuck ? new Promise(() => undefined) : kv.update(key, value, revision),
   };
   const first = await lease(frozen, 'a');
   stuck = true;

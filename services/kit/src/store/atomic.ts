@@ -27,7 +27,10 @@ export async function makeDirectory(path: string): Promise<void> {
   }
 }
 
-/** A fresh name in `folder`, with the process id, so that what a killed process left can be told from work under way. */
+/**
+ * A fresh name in `folder`, with the process id, so that what a killed process left can be told
+ * from work under way.
+ */
 export function temporaryName(folder: string): string {
   return join(folder, `.${process.pid}.${randomBytes(8).toString('hex')}.tmp`);
 }
@@ -62,10 +65,14 @@ export async function writeFileAtomic(path: string, data: Uint8Array | string): 
 }
 
 /**
- * As writeFileAtomic, but an existing file stays as it is; false says that there was one. `temporaryFolder` lies on the same
- * file system.
+ * As writeFileAtomic, but an existing file stays as it is; false says that there was one.
+ * `temporaryFolder` lies on the same file system.
  */
-export async function createFileAtomic(path: string, data: Uint8Array | string, temporaryFolder: string): Promise<boolean> {
+export async function createFileAtomic(
+  path: string,
+  data: Uint8Array | string,
+  temporaryFolder: string,
+): Promise<boolean> {
   await makeDirectory(dirname(path));
   const temporary = await writeTemporary(temporaryFolder, data);
   try {
@@ -73,7 +80,8 @@ export async function createFileAtomic(path: string, data: Uint8Array | string, 
     await link(temporary, path);
   } catch (error) {
     if (!isCode(error, 'EEXIST')) throw error;
-    // The other writer may not have reached its own fsync yet, and the caller is about to rely on the file.
+    // The other writer may not have reached its own fsync yet, and the caller is about to rely on
+    // the file.
     await syncDirectory(dirname(path));
     return false;
   } finally {
@@ -85,6 +93,7 @@ export async function createFileAtomic(path: string, data: Uint8Array | string, 
 
 export async function sha256File(path: string): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }))
+    hash.update(chunk as Buffer);
   return hash.digest('hex');
 }

@@ -20,7 +20,10 @@ export function keyPath(folder: string, key: string): string {
 export function digestHex(ref: ArtifactRef): string {
   const hex = digest.exec(ref.digest)?.[1];
   if (hex === undefined) {
-    throw new SpindleError('INVALID_ARGUMENT', `artifact digest: expected "sha256:" and 64 lower-case hex digits, got "${ref.digest}"`);
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `artifact digest: expected "sha256:" and 64 lower-case hex digits, got "${ref.digest}"`,
+    );
   }
   return hex;
 }

@@ -7,7 +7,15 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SpindleError } from '../errors.js';
-import { createFileAtomic, isCode, makeDirectory, sha256File, syncDirectory, temporaryName, writeTemporary } from './atomic.js';
+import {
+  createFileAtomic,
+  isCode,
+  makeDirectory,
+  sha256File,
+  syncDirectory,
+  temporaryName,
+  writeTemporary,
+} from './atomic.js';
 import { digestHex, keyPath } from './keys.js';
 import type { ArtifactStore } from './store.js';
 
@@ -38,7 +46,8 @@ class LocalStore implements ArtifactStore {
   }
 
   async prepare(): Promise<void> {
-    for (const folder of [this.blobs, this.results, this.checkpoints, this.temporary]) await makeDirectory(folder);
+    for (const folder of [this.blobs, this.results, this.checkpoints, this.temporary])
+      await makeDirectory(folder);
     await sweep(this.temporary);
   }
 
@@ -50,7 +59,11 @@ class LocalStore implements ArtifactStore {
     return reference(hex, data.byteLength, mediaType);
   }
 
-  async putFile(path: string, mediaType: string, options: { move?: boolean } = {}): Promise<ArtifactRef> {
+  async putFile(
+    path: string,
+    mediaType: string,
+    options: { move?: boolean } = {},
+  ): Promise<ArtifactRef> {
     if (options.move) {
       const hex = await sha256File(path);
       const bytes = await syncFile(path);
@@ -67,7 +80,8 @@ class LocalStore implements ArtifactStore {
     }
     const temporary = temporaryName(this.temporary);
     try {
-      // Hashed while it is copied, so a source that changes meanwhile cannot end up under a wrong name.
+      // Hashed while it is copied, so a source that changes meanwhile cannot end up under a wrong
+      // name.
       const { hex, bytes } = await copyHashed(path, temporary);
       if (await this.present(hex, bytes)) await rm(temporary);
       else await this.adopt(temporary, hex);
@@ -88,7 +102,8 @@ class LocalStore implements ArtifactStore {
     } catch (error) {
       throw this.unreadable(ref, error);
     }
-    if (createHash('sha256').update(data).digest('hex') !== hex) throw await this.setAside(ref, path);
+    if (createHash('sha256').update(data).digest('hex') !== hex)
+      throw await this.setAside(ref, path);
     return data;
   }
 
@@ -119,7 +134,11 @@ class LocalStore implements ArtifactStore {
   }
 
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
-    const created = await createFileAtomic(`${keyPath(this.results, key)}.json`, json, this.temporary);
+    const created = await createFileAtomic(
+      `${keyPath(this.results, key)}.json`,
+      json,
+      this.temporary,
+    );
     return created ? 'committed' : 'exists';
   }
 
@@ -184,7 +203,8 @@ class LocalStore implements ArtifactStore {
       if (isCode(error, 'ENOENT')) return false;
       throw error;
     }
-    // Another process may have renamed it and not reached its fsync yet; the caller will rely on it.
+    // Another process may have renamed it and not reached its fsync yet; the caller will rely on
+    // it.
     await syncDirectory(dirname(path));
     return true;
   }
@@ -199,14 +219,21 @@ class LocalStore implements ArtifactStore {
 
   private unreadable(ref: ArtifactRef, error: unknown): unknown {
     if (!isCode(error, 'ENOENT')) return error;
-    return new SpindleError('NOT_FOUND', `artifact ${ref.digest} is not in the store ${this.folder}`, { cause: error });
+    return new SpindleError(
+      'NOT_FOUND',
+      `artifact ${ref.digest} is not in the store ${this.folder}`,
+      { cause: error },
+    );
   }
 
   private async setAside(ref: ArtifactRef, path: string): Promise<SpindleError> {
     await makeDirectory(this.damaged);
     const aside = join(this.damaged, `${digestHex(ref)}.${Date.now()}`);
     await rename(path, aside);
-    return new SpindleError('DATA_LOSS', `artifact ${ref.digest}: the stored bytes have another digest; the blob was moved to ${aside}`);
+    return new SpindleError(
+      'DATA_LOSS',
+      `artifact ${ref.digest}: the stored bytes have another digest; the blob was moved to ${aside}`,
+    );
   }
 }
 
@@ -236,21 +263,30 @@ async function copyHashed(from: string, to: string): Promise<{ hex: string; byte
       done(null, chunk);
     },
   });
-  await pipeline(createReadStream(from, { highWaterMark: 1 << 20 }), tap, createWriteStream(to, { flags: 'wx' }));
+  await pipeline(
+    createReadStream(from, { highWaterMark: 1 << 20 }),
+    tap,
+    createWriteStream(to, { flags: 'wx' }),
+  );
   return { bytes: await syncFile(to), hex: hash.digest('hex') };
 }
 
 async function filesBelow(folder: string): Promise<string[]> {
   try {
     const entries = await readdir(folder, { recursive: true, withFileTypes: true });
-    return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+    return entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name));
   } catch (error) {
     if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return [];
     throw error;
   }
 }
 
-/** Removes what processes that were killed left behind; what a living process or the last hour wrote stays. */
+/**
+ * Removes what processes that were killed left behind; what a living process or the last hour wrote
+ * stays.
+ */
 async function sweep(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
     const path = join(folder, name);

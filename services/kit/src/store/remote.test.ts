@@ -28,7 +28,8 @@ afterEach(() => {
 
 const folder = (): string => mkdtempSync(join(tmpdir(), 'spindle-s3-'));
 const at = (key: string) => ({ bucket: 'bucket', key });
-const fast = (): ObjectStore => new ObjectStore({ idleSeconds: 0.2, partBytes: 1000, attempts: 3, firstWaitMs: 1 });
+const fast = (): ObjectStore =>
+  new ObjectStore({ idleSeconds: 0.2, partBytes: 1000, attempts: 3, firstWaitMs: 1 });
 
 describe('an object store', () => {
   it('reads ranges, with keys of any letters', async () => {
@@ -44,7 +45,8 @@ describe('an object store', () => {
   });
 
   it('lists all pages', async () => {
-    for (const key of ['p/1', 'p/2', 'p/3', 'p/4', 'p/5', 'q/1']) s3.objects.set(`bucket/${key}`, Buffer.from(key));
+    for (const key of ['p/1', 'p/2', 'p/3', 'p/4', 'p/5', 'q/1'])
+      s3.objects.set(`bucket/${key}`, Buffer.from(key));
     const found: string[] = [];
     for await (const { key } of fast().list(at('p/'))) found.push(key);
     expect(found).toEqual(['p/1', 'p/2', 'p/3', 'p/4', 'p/5']);
@@ -60,7 +62,9 @@ describe('an object store', () => {
     s3.objects.clear();
     s3.faultsFor = ({ method }) => method === 'PUT';
     s3.faults.push(403);
-    await expect(fast().putFile(at('large'), file)).rejects.toThrow('s3://bucket/large: the store refuses access (403 AccessDenied)');
+    await expect(fast().putFile(at('large'), file)).rejects.toThrow(
+      's3://bucket/large: the store refuses access (403 AccessDenied)',
+    );
     expect([s3.objects.size, s3.uploads.size]).toEqual([0, 0]);
   });
 
@@ -95,16 +99,24 @@ describe('an object store', () => {
       message: expect.stringContaining('after 3 attempts') as string,
     });
     s3.faults.push('stall', 'stall', 'stall');
-    await expect(fast().read(at('k'), 0, 10)).rejects.toThrow(/s3:\/\/bucket\/k: the store does not answer after 3 attempts/);
+    await expect(fast().read(at('k'), 0, 10)).rejects.toThrow(
+      /s3:\/\/bucket\/k: the store does not answer after 3 attempts/,
+    );
     s3.log.length = 0;
     s3.faults.push(403);
     await expect(fast().head(at('k'))).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
     expect(s3.log).toHaveLength(1);
-    await expect(fast().put({ bucket: 'none', key: 'k' }, 'x')).rejects.toThrow('s3://none/k: the bucket does not exist');
+    await expect(fast().put({ bucket: 'none', key: 'k' }, 'x')).rejects.toThrow(
+      's3://none/k: the bucket does not exist',
+    );
     vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'wrong');
-    await expect(fast().put(at('k'), 'x')).rejects.toThrow('the store refuses access (403 SignatureDoesNotMatch); check the credentials');
+    await expect(fast().put(at('k'), 'x')).rejects.toThrow(
+      'the store refuses access (403 SignatureDoesNotMatch); check the credentials',
+    );
     vi.stubEnv('AWS_ENDPOINT_URL_S3', 'http://127.0.0.1:1');
-    await expect(fast().put(at('k'), 'x')).rejects.toThrow(/s3:\/\/bucket\/k: the store does not answer after 3 attempts \(.*ECONNREFUSED/);
+    await expect(fast().put(at('k'), 'x')).rejects.toThrow(
+      /s3:\/\/bucket\/k: the store does not answer after 3 attempts \(.*ECONNREFUSED/,
+    );
   });
 
   it('names what is missing without credentials', async () => {
@@ -113,7 +125,9 @@ describe('an object store', () => {
     vi.stubEnv('AWS_ENDPOINT_URL_S3', AWS_ENDPOINT_URL_S3);
     vi.stubEnv('AWS_EC2_METADATA_DISABLED', 'true');
     vi.stubEnv('HOME', folder());
-    await expect(fast().head(at('k'))).rejects.toThrow('s3://bucket/k: expected credentials for S3 (AWS_ACCESS_KEY_ID');
+    await expect(fast().head(at('k'))).rejects.toThrow(
+      's3://bucket/k: expected credentials for S3 (AWS_ACCESS_KEY_ID',
+    );
   });
 });
 
@@ -124,7 +138,9 @@ describe('an artifact store in S3', () => {
   it('keeps blobs by digest and gives them to other machines', async () => {
     const one = await open();
     const ref = await one.put(Buffer.from('weights'), 'text/plain');
-    expect([...s3.objects.keys()]).toEqual([`bucket/spindle/sha256/${hex('weights').slice(0, 2)}/${hex('weights')}`]);
+    expect([...s3.objects.keys()]).toEqual([
+      `bucket/spindle/sha256/${hex('weights').slice(0, 2)}/${hex('weights')}`,
+    ]);
     const other = await open();
     expect(await other.has(ref)).toBe(true);
     expect((await other.get(ref)).toString()).toBe('weights');
@@ -167,9 +183,20 @@ describe('an artifact store in S3', () => {
     expect(await two.commitResult('r1/encode/0000', '{"a":2}')).toBe('exists');
     expect(await two.getResult('r1/encode/0000')).toBe('{"a":1}');
     expect(await two.getResult('r1/encode/0001')).toBeNull();
-    for (const key of ['r1/encode/0002', 'r1/encode-x/0000', 'r1/encode', 'r2/encode/0000', 'r1/encode/0001'])
+    for (const key of [
+      'r1/encode/0002',
+      'r1/encode-x/0000',
+      'r1/encode',
+      'r2/encode/0000',
+      'r1/encode/0001',
+    ])
       await one.commitResult(key, '{}');
-    expect(await two.listResults('r1/encode/')).toEqual(['r1/encode', 'r1/encode/0000', 'r1/encode/0001', 'r1/encode/0002']);
+    expect(await two.listResults('r1/encode/')).toEqual([
+      'r1/encode',
+      'r1/encode/0000',
+      'r1/encode/0001',
+      'r1/encode/0002',
+    ]);
     await two.deleteResults('r1/encode');
     expect(await one.listResults('r1')).toEqual(['r1/encode-x/0000']);
     await expect(one.getResult('../secret')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
@@ -185,6 +212,8 @@ describe('an artifact store in S3', () => {
   });
 
   it('wants an address', async () => {
-    await expect(openStore(folder(), 'https://bucket/x')).rejects.toThrow('expected s3://bucket/key, got "https://bucket/x"');
+    await expect(openStore(folder(), 'https://bucket/x')).rejects.toThrow(
+      'expected s3://bucket/key, got "https://bucket/x"',
+    );
   });
 });

@@ -1,7 +1,7 @@
 /**
- * The artifact store of a cluster: blobs and results in an S3-compatible store, with a local folder as cache. What is in the
- * object store is the truth; the cache may vanish at any time. Checkpoints are written to the local folder, and copied from there by
- * the trainer.
+ * The artifact store of a cluster: blobs and results in an S3-compatible store, with a local folder
+ * as cache. What is in the object store is the truth; the cache may vanish at any time. Checkpoints
+ * are written to the local folder, and copied from there by the trainer.
  */
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
@@ -16,8 +16,14 @@ import type { ArtifactStore, CheckpointMirror } from './store.js';
 
 const chunkBytes = 16 * 1024 * 1024;
 
-/** The store below `<root>/store`, or, with an s3:// URL, that one with `<root>/store` as its cache. */
-export async function openStore(root: string, url: string | undefined, objects = new ObjectStore()): Promise<ArtifactStore> {
+/**
+ * The store below `<root>/store`, or, with an s3:// URL, that one with `<root>/store` as its cache.
+ */
+export async function openStore(
+  root: string,
+  url: string | undefined,
+  objects = new ObjectStore(),
+): Promise<ArtifactStore> {
   const local = await openLocalStore(root);
   if (url === undefined) return local;
   const { bucket, key } = parseS3Url(url);
@@ -39,9 +45,14 @@ class RemoteStore implements ArtifactStore {
     return ref;
   }
 
-  async putFile(path: string, mediaType: string, options: { move?: boolean } = {}): Promise<ArtifactRef> {
+  async putFile(
+    path: string,
+    mediaType: string,
+    options: { move?: boolean } = {},
+  ): Promise<ArtifactRef> {
     const ref = await this.cache.putFile(path, mediaType, options);
-    if (!(await this.has(ref))) await this.objects.putFile(this.blob(ref), await this.cache.localPath(ref));
+    if (!(await this.has(ref)))
+      await this.objects.putFile(this.blob(ref), await this.cache.localPath(ref));
     return ref;
   }
 
@@ -70,13 +81,17 @@ class RemoteStore implements ArtifactStore {
   }
 
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
-    return (await this.objects.put(this.result(key), json, { create: true })) ? 'committed' : 'exists';
+    return (await this.objects.put(this.result(key), json, { create: true }))
+      ? 'committed'
+      : 'exists';
   }
 
   async getResult(key: string): Promise<string | null> {
     const address = this.result(key);
     const size = await this.objects.head(address);
-    return size === null ? null : ((await this.objects.read(address, 0, size))?.toString('utf8') ?? null);
+    return size === null
+      ? null
+      : ((await this.objects.read(address, 0, size))?.toString('utf8') ?? null);
   }
 
   async listResults(prefix: string): Promise<string[]> {
@@ -84,8 +99,12 @@ class RemoteStore implements ArtifactStore {
     const keys: string[] = [];
     for (const ending of ['.json', '/']) {
       const base = this.result(own).key.slice(0, -'.json'.length);
-      for await (const { key } of this.objects.list({ bucket: this.bucket, key: `${base}${ending}` }))
-        if (key.endsWith('.json')) keys.push(key.slice(this.at('results/').length, -'.json'.length));
+      for await (const { key } of this.objects.list({
+        bucket: this.bucket,
+        key: `${base}${ending}`,
+      }))
+        if (key.endsWith('.json'))
+          keys.push(key.slice(this.at('results/').length, -'.json'.length));
     }
     return keys.sort();
   }
@@ -100,7 +119,10 @@ class RemoteStore implements ArtifactStore {
 
   async deleteCheckpoints(prefix: string): Promise<void> {
     await this.cache.deleteCheckpoints(prefix);
-    for await (const { key } of this.objects.list({ bucket: this.bucket, key: this.at(`checkpoints/${prefix}/`) }))
+    for await (const { key } of this.objects.list({
+      bucket: this.bucket,
+      key: this.at(`checkpoints/${prefix}/`),
+    }))
       await this.objects.delete({ bucket: this.bucket, key });
   }
 
@@ -112,7 +134,8 @@ class RemoteStore implements ArtifactStore {
     return {
       list: async () => {
         const names: string[] = [];
-        for await (const { key: found } of this.objects.list({ bucket: this.bucket, key: prefix })) names.push(found.slice(prefix.length));
+        for await (const { key: found } of this.objects.list({ bucket: this.bucket, key: prefix }))
+          names.push(found.slice(prefix.length));
         return names;
       },
       upload: (name, path) => this.objects.putFile(address(name), path),
@@ -137,22 +160,32 @@ class RemoteStore implements ArtifactStore {
     const path = join(await this.cache.tempDir(), 'blob');
     const bytes = Number(ref.bytes);
     const hex = await this.download(address, bytes, path);
-    if (hex === null || (bytes === 0 && (await this.objects.head(address)) === null)) throw this.absent(ref);
+    if (hex === null || (bytes === 0 && (await this.objects.head(address)) === null))
+      throw this.absent(ref);
     if (hex !== digestHex(ref)) {
       // Whoever puts it again finds no blob of that name and so heals the store.
       await this.objects.delete(address);
-      throw new SpindleError('DATA_LOSS', `artifact ${ref.digest}: the stored bytes have another digest; the object was removed`);
+      throw new SpindleError(
+        'DATA_LOSS',
+        `artifact ${ref.digest}: the stored bytes have another digest; the object was removed`,
+      );
     }
     await this.cache.putFile(path, ref.mediaType, { move: true });
   }
 
-  /** Into a new file, in pieces: its digest in hex; null when the object is not there, or shorter. */
+  /**
+   * Into a new file, in pieces: its digest in hex; null when the object is not there, or shorter.
+   */
   private async download(address: S3Address, bytes: number, path: string): Promise<string | null> {
     const hash = createHash('sha256');
     const file = await open(path, 'wx');
     try {
       for (let offset = 0; offset < bytes; offset += chunkBytes) {
-        const piece = await this.objects.read(address, offset, Math.min(chunkBytes, bytes - offset));
+        const piece = await this.objects.read(
+          address,
+          offset,
+          Math.min(chunkBytes, bytes - offset),
+        );
         if (piece === null || piece.length === 0) return null;
         hash.update(piece);
         await file.write(piece, 0, piece.length, offset);
@@ -171,7 +204,10 @@ class RemoteStore implements ArtifactStore {
   }
 
   private absent(ref: ArtifactRef): SpindleError {
-    return new SpindleError('NOT_FOUND', `artifact ${ref.digest} is not in the store s3://${this.bucket}/${this.prefix}`);
+    return new SpindleError(
+      'NOT_FOUND',
+      `artifact ${ref.digest} is not in the store s3://${this.bucket}/${this.prefix}`,
+    );
   }
 
   private at(name: string): string {

@@ -2,7 +2,16 @@ import { create } from '@bufbuild/protobuf';
 import { ArtifactRefSchema } from '@spindle/proto';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, readdir, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import {
+  mkdtemp,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -62,7 +71,10 @@ test('a blob whose bytes changed is reported, set aside and can be put again', a
   const data = Buffer.from('precious');
   const ref = await store.put(data, 'x');
   await writeFile(blobPath(ref.digest.slice(7)), 'preciouS');
-  await expect(store.get(ref)).rejects.toMatchObject({ code: 'DATA_LOSS', message: expect.stringContaining(ref.digest) as string });
+  await expect(store.get(ref)).rejects.toMatchObject({
+    code: 'DATA_LOSS',
+    message: expect.stringContaining(ref.digest) as string,
+  });
   await expect(store.get(ref)).rejects.toMatchObject({ code: 'NOT_FOUND' });
   expect(await readdir(join(root, 'store', 'damaged'))).toHaveLength(1);
   await store.put(data, 'x');
@@ -94,12 +106,17 @@ test('what is not there is said to be not there', async () => {
   expect(await store.has(ref)).toBe(false);
 });
 
-test.each(['', 'sha256:', `sha256:${'0'.repeat(63)}`, `sha256:../${'0'.repeat(61)}`, `SHA256:${'0'.repeat(64)}`])(
-  'the digest "%s" is refused',
-  async (digest) => {
-    await expect(store.get(create(ArtifactRefSchema, { digest }))).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-  },
-);
+test.each([
+  '',
+  'sha256:',
+  `sha256:${'0'.repeat(63)}`,
+  `sha256:../${'0'.repeat(61)}`,
+  `SHA256:${'0'.repeat(64)}`,
+])('the digest "%s" is refused', async (digest) => {
+  await expect(store.get(create(ArtifactRefSchema, { digest }))).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+  });
+});
 
 test('of two results under one key the first stays', async () => {
   expect(await store.commitResult('r1/encode/0003', '{"a":1}')).toBe('committed');
@@ -109,19 +126,32 @@ test('of two results under one key the first stays', async () => {
 });
 
 test('of many writers at once exactly one commits', async () => {
-  const outcomes = await Promise.all(Array.from({ length: 20 }, (_, i) => store.commitResult('r1/encode/0000', String(i))));
+  const outcomes = await Promise.all(
+    Array.from({ length: 20 }, (_, i) => store.commitResult('r1/encode/0000', String(i))),
+  );
   expect(outcomes.filter((outcome) => outcome === 'committed')).toHaveLength(1);
   expect(await store.getResult('r1/encode/0000')).toBe(String(outcomes.indexOf('committed')));
   expect(await readdir(join(root, 'store', 'tmp'))).toEqual([]);
 });
 
 test('results are listed and deleted by whole segments of their keys', async () => {
-  for (const key of ['r1/encode/0001', 'r1/encode/0000', 'r1/encode-x/0000', 'r1/train-spin1', 'r10/encode/0000']) {
+  for (const key of [
+    'r1/encode/0001',
+    'r1/encode/0000',
+    'r1/encode-x/0000',
+    'r1/train-spin1',
+    'r10/encode/0000',
+  ]) {
     await store.commitResult(key, '{}');
   }
   expect(await store.listResults('r1/encode')).toEqual(['r1/encode/0000', 'r1/encode/0001']);
   expect(await store.listResults('r1/train-spin1')).toEqual(['r1/train-spin1']);
-  expect(await store.listResults('r1/')).toEqual(['r1/encode-x/0000', 'r1/encode/0000', 'r1/encode/0001', 'r1/train-spin1']);
+  expect(await store.listResults('r1/')).toEqual([
+    'r1/encode-x/0000',
+    'r1/encode/0000',
+    'r1/encode/0001',
+    'r1/train-spin1',
+  ]);
   await store.deleteResults('r1');
   expect(await store.listResults('r1')).toEqual([]);
   expect(await store.listResults('r10')).toEqual(['r10/encode/0000']);
@@ -130,20 +160,33 @@ test('results are listed and deleted by whole segments of their keys', async () 
 });
 
 test('checkpoints are deleted with the keys below a prefix, and no others', async () => {
-  const [gone, other] = [await store.checkpointDir('r1/train-spin1'), await store.checkpointDir('r10/train-spin1')];
+  const [gone, other] = [
+    await store.checkpointDir('r1/train-spin1'),
+    await store.checkpointDir('r10/train-spin1'),
+  ];
   await store.deleteCheckpoints('r1');
   await expect(stat(gone)).rejects.toMatchObject({ code: 'ENOENT' });
   expect((await stat(other)).isDirectory()).toBe(true);
   await store.deleteCheckpoints('r1');
 });
 
-test.each(['', '/', '..', '../x', 'a/../../x', 'a//b', '/etc/passwd', 'a/.hidden', 'a\0b', 'a b', 'a/b\\c', 'x'.repeat(200)])(
-  'the key "%s" is refused',
-  async (key) => {
-    await expect(store.commitResult(key, '{}')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-    await expect(store.checkpointDir(key)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
-  },
-);
+test.each([
+  '',
+  '/',
+  '..',
+  '../x',
+  'a/../../x',
+  'a//b',
+  '/etc/passwd',
+  'a/.hidden',
+  'a\0b',
+  'a b',
+  'a/b\\c',
+  'x'.repeat(200),
+])('the key "%s" is refused', async (key) => {
+  await expect(store.commitResult(key, '{}')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  await expect(store.checkpointDir(key)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+});
 
 test('a checkpoint folder survives opening the store again', async () => {
   const dir = await store.checkpointDir('r1/train-spin1');
@@ -166,7 +209,9 @@ test('what a killed process left is removed on opening, what a living one or the
     await utimes(join(folder, name), time, time);
   }
   await openLocalStore(root);
-  expect((await readdir(folder)).sort()).toEqual([`.${dead}.bb.tmp`, `.${process.pid}.cc.tmp`].sort());
+  expect((await readdir(folder)).sort()).toEqual(
+    [`.${dead}.bb.tmp`, `.${process.pid}.cc.tmp`].sort(),
+  );
 });
 
 test('a temporary folder is fresh each time', async () => {

@@ -1,14 +1,17 @@
 import type { ArtifactRef } from '@spindle/proto';
 
 /**
- * Large, immutable data named by its content, and the results of jobs named by key: in a local folder, or in an
- * object store with a local folder as its cache.
+ * Large, immutable data named by its content, and the results of jobs named by key: in a local
+ * folder, or in an object store with a local folder as its cache.
  */
 export interface ArtifactStore {
   put(data: Uint8Array, mediaType: string): Promise<ArtifactRef>;
   /** With `move` the source file is consumed. */
   putFile(path: string, mediaType: string, options?: { move?: boolean }): Promise<ArtifactRef>;
-  /** Verified; DATA_LOSS names the digest, and the bad blob is set aside so that putting it again heals it. */
+  /**
+   * Verified; DATA_LOSS names the digest, and the bad blob is set aside so that putting it again
+   * heals it.
+   */
   get(ref: ArtifactRef): Promise<Buffer>;
   /** A readable file of the blob, verified once per process and file identity. */
   localPath(ref: ArtifactRef): Promise<string>;
@@ -16,15 +19,23 @@ export interface ArtifactStore {
   /** The first writer wins; durable when it returns. */
   commitResult(key: string, json: string): Promise<'committed' | 'exists'>;
   getResult(key: string): Promise<string | null>;
-  /** Keys equal to the prefix or below it ("r1/encode" gives "r1/encode/0003", never "r1/encode-x/0000"), sorted. */
+  /**
+   * Keys equal to the prefix or below it ("r1/encode" gives "r1/encode/0003", never
+   * "r1/encode-x/0000"), sorted.
+   */
   listResults(prefix: string): Promise<string[]>;
   /** Deletes what listResults lists. */
   deleteResults(prefix: string): Promise<void>;
   /** A folder of its own for a key, which survives restarts of the process on this machine. */
   checkpointDir(key: string): Promise<string>;
-  /** Where copies of a key's checkpoints outlive the machine; null where the store is its folder. */
+  /**
+   * Where copies of a key's checkpoints outlive the machine; null where the store is its folder.
+   */
   checkpointMirror(key: string): CheckpointMirror | null;
-  /** Deletes the checkpoints of all keys equal to the prefix or below it, here and in the object store. */
+  /**
+   * Deletes the checkpoints of all keys equal to the prefix or below it, here and in the object
+   * store.
+   */
   deleteCheckpoints(prefix: string): Promise<void>;
   /** A fresh folder on the store's file system; the caller removes it, or a later start does. */
   tempDir(): Promise<string>;

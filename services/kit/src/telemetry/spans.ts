@@ -23,7 +23,10 @@ export function meter(): Meter {
   return metrics.getMeter(scope);
 }
 
-/** Runs `fn` in a new span, a child of `parent` or of the active span; a failure is recorded and thrown on. */
+/**
+ * Runs `fn` in a new span, a child of `parent` or of the active span; a failure is recorded and
+ * thrown on.
+ */
 export async function inSpan<T>(
   name: string,
   attributes: Attributes,
@@ -49,8 +52,14 @@ export function failSpan(span: Span, error: unknown): void {
   span.setStatus({ code: SpanStatusCode.ERROR, message });
 }
 
-/** Child spans of the active span for phases that native code timed itself; `startedAt` is the engine call's start in epoch ms. */
-export function recordPhases(phases: readonly { name: string; startMs: number; durationMs: number }[], startedAt: number): void {
+/**
+ * Child spans of the active span for phases that native code timed itself; `startedAt` is the
+ * engine call's start in epoch ms.
+ */
+export function recordPhases(
+  phases: readonly { name: string; startMs: number; durationMs: number }[],
+  startedAt: number,
+): void {
   for (const { name, startMs, durationMs } of phases) {
     const start = startedAt + startMs;
     tracer()
@@ -74,7 +83,10 @@ export interface ReadableCarrier {
 }
 
 /** Writes the active trace context (W3C traceparent) into a plain object or anything with `set`. */
-export function injectContext(carrier: Record<string, string> | WritableCarrier, from: Context = context.active()): void {
+export function injectContext(
+  carrier: Record<string, string> | WritableCarrier,
+  from: Context = context.active(),
+): void {
   propagation.inject(from, carrier, {
     set(target, key, value) {
       if (isWritable(target)) target.set(key, value);

@@ -10,24 +10,32 @@ import { BasicTracerProvider, BatchSpanProcessor } from '@opentelemetry/sdk-trac
 export interface TelemetryOptions {
   service: string;
   version: string;
-  /** Base address of an OTLP/HTTP receiver, e.g. "http://127.0.0.1:4318"; nothing is recorded or sent without one. */
+  /**
+   * Base address of an OTLP/HTTP receiver, e.g. "http://127.0.0.1:4318"; nothing is recorded or
+   * sent without one.
+   */
   endpoint?: string | undefined;
   /** How often metrics leave; default 10 s. */
   metricsIntervalMs?: number;
 }
 
 export interface Telemetry {
-  /** Sends what has been recorded. A process calls it before it lets go of what its observable instruments look at. */
+  /**
+   * Sends what has been recorded. A process calls it before it lets go of what its observable
+   * instruments look at.
+   */
   flush(): Promise<void>;
   shutdown(): Promise<void>;
 }
 
 /**
- * Called once per process, before instruments are created (an instrument made earlier stays a no-op). `shutdown` sends what is
- * left; a receiver that is gone costs a few seconds at most and never an error.
+ * Called once per process, before instruments are created (an instrument made earlier stays a
+ * no-op). `shutdown` sends what is left; a receiver that is gone costs a few seconds at most and
+ * never an error.
  */
 export function startTelemetry(options: TelemetryOptions): Telemetry {
-  if (options.endpoint === undefined || options.endpoint === '') return { flush: async () => undefined, shutdown: async () => undefined };
+  if (options.endpoint === undefined || options.endpoint === '')
+    return { flush: async () => undefined, shutdown: async () => undefined };
   const base = options.endpoint.replace(/\/+$/, '');
   const resource = resourceFromAttributes({
     'service.name': options.service,
@@ -37,7 +45,10 @@ export function startTelemetry(options: TelemetryOptions): Telemetry {
   const tracers = new BasicTracerProvider({
     resource,
     spanProcessors: [
-      new BatchSpanProcessor(new OTLPTraceExporter({ url: `${base}/v1/traces`, timeoutMillis: 5_000 }), { scheduledDelayMillis: 1_000 }),
+      new BatchSpanProcessor(
+        new OTLPTraceExporter({ url: `${base}/v1/traces`, timeoutMillis: 5_000 }),
+        { scheduledDelayMillis: 1_000 },
+      ),
     ],
   });
   const meters = new MeterProvider({

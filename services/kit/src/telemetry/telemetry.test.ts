@@ -40,7 +40,8 @@ beforeEach(async () => {
     request.on('end', () => {
       requests.push(request.url ?? '');
       const body = JSON.parse(Buffer.concat(chunks).toString()) as OtlpBody;
-      for (const { scopeSpans } of body.resourceSpans ?? []) spans.push(...scopeSpans.flatMap((scope) => scope.spans));
+      for (const { scopeSpans } of body.resourceSpans ?? [])
+        spans.push(...scopeSpans.flatMap((scope) => scope.spans));
       for (const { scopeMetrics } of body.resourceMetrics ?? [])
         metricNames.push(...scopeMetrics.flatMap((scope) => scope.metrics.map(({ name }) => name)));
       response.end('{}');
@@ -105,7 +106,9 @@ test('one trace runs from the client through gRPC and the queue to native phases
   ];
   let parent: string | undefined;
   for (const name of chain) {
-    const span = spans.find((candidate) => candidate.name === name && (candidate.parentSpanId ?? '') === (parent ?? ''));
+    const span = spans.find(
+      (candidate) => candidate.name === name && (candidate.parentSpanId ?? '') === (parent ?? ''),
+    );
     expect(span, `${name} below ${parent}`).toBeDefined();
     parent = span?.spanId;
   }
@@ -131,7 +134,11 @@ test('a failed span says why', async () => {
 test('a call that only looks joins a trace but begins none', async () => {
   const telemetry = startTelemetry({ service: 'test', version: '0', endpoint });
   const server = new GrpcServer({ logger });
-  server.addService(SamplerService, { inspectModel: async () => ({}), sample: async () => ({}), getWorker: async () => ({}) });
+  server.addService(SamplerService, {
+    inspectModel: async () => ({}),
+    sample: async () => ({}),
+    getWorker: async () => ({}),
+  });
   const client = createClient(SamplerService, `127.0.0.1:${await server.listen('127.0.0.1:0')}`);
   // As a caller that has no telemetry.
   const untraced = suppressTracing(context.active());
@@ -167,7 +174,11 @@ test('nothing is sent and nothing breaks without an endpoint', async () => {
 });
 
 test('a receiver that is gone costs neither an error nor a hang', async () => {
-  const telemetry = startTelemetry({ service: 'test', version: '0', endpoint: 'http://127.0.0.1:1' });
+  const telemetry = startTelemetry({
+    service: 'test',
+    version: '0',
+    endpoint: 'http://127.0.0.1:1',
+  });
   await inSpan('work', {}, async () => undefined);
   await telemetry.shutdown();
 });
@@ -179,9 +190,16 @@ test('the trace context survives any carrier, and log lines name it', async () =
   const fields = await inSpan('work', {}, async (span) => {
     injectContext(record);
     injectContext(map);
-    const [symbol] = Object.getOwnPropertySymbols(createLogger('x')).filter((key) => key.description === 'pino.mixin');
-    const mixin = (createLogger('x', { pretty: false }) as unknown as Record<symbol, () => object>)[symbol!]!;
-    return { logged: mixin(), expected: { trace_id: span.spanContext().traceId, span_id: span.spanContext().spanId } };
+    const [symbol] = Object.getOwnPropertySymbols(createLogger('x')).filter(
+      (key) => key.description === 'pino.mixin',
+    );
+    const mixin = (createLogger('x', { pretty: false }) as unknown as Record<symbol, () => object>)[
+      symbol!
+    ]!;
+    return {
+      logged: mixin(),
+      expected: { trace_id: span.spanContext().traceId, span_id: span.spanContext().spanId },
+    };
   });
   expect(fields.logged).toEqual(fields.expected);
   expect(record['traceparent']).toMatch(/^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/);

@@ -9,7 +9,10 @@ import { startNatsServer, type NatsServer } from '../nats/server.js';
 import { createLogger } from '../logger.js';
 
 /** For tests of every package, as "@spindle/kit/testing"; no product code imports it. */
-export const logger = createLogger('test', { level: process.env['SPINDLE_TEST_LOG'] ?? 'silent', pretty: false });
+export const logger = createLogger('test', {
+  level: process.env['SPINDLE_TEST_LOG'] ?? 'silent',
+  pretty: false,
+});
 
 export interface TestNats {
   server: NatsServer;
@@ -22,11 +25,15 @@ export interface TestNats {
   close(): Promise<void>;
 }
 
-/** A real nats-server of its own, on a free port. SPINDLE_NATS_SERVER names another binary than the one on PATH. */
+/**
+ * A real nats-server of its own, on a free port. SPINDLE_NATS_SERVER names another binary than the
+ * one on PATH.
+ */
 export async function startTestNats(): Promise<TestNats> {
   const dir = await mkdtemp(join(tmpdir(), 'spindle-nats-'));
   const binary = process.env['SPINDLE_NATS_SERVER'];
-  const start = (port = 0): Promise<NatsServer> => startNatsServer({ dir, port, logger, ...(binary === undefined ? {} : { binary }) });
+  const start = (port = 0): Promise<NatsServer> =>
+    startNatsServer({ dir, port, logger, ...(binary === undefined ? {} : { binary }) });
   const buses: Bus[] = [];
   const nats: TestNats = {
     server: await start(),

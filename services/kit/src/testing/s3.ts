@@ -1,6 +1,7 @@
 /**
- * A small S3 server over real HTTP for tests: objects in memory, ranges, pages of listings, multipart uploads, conditional
- * writes; refuses requests whose signature (AWS Signature Version 4) or body digest is wrong.
+ * A small S3 server over real HTTP for tests: objects in memory, ranges, pages of listings,
+ * multipart uploads, conditional writes; refuses requests whose signature (AWS Signature Version 4)
+ * or body digest is wrong.
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
@@ -8,7 +9,10 @@ import type { AddressInfo } from 'node:net';
 
 export const testCredentials = { accessKeyId: 'AKIDTEST', secretAccessKey: 'a secret/with+signs' };
 
-/** What the server does to the next requests instead of answering them: a status, half of the body, or nothing at all. */
+/**
+ * What the server does to the next requests instead of answering them: a status, half of the body,
+ * or nothing at all.
+ */
 export type Fault = number | 'cut' | 'stall';
 
 export interface TestS3 {
@@ -73,10 +77,15 @@ export async function startTestS3(): Promise<TestS3> {
     s3.log.push(`${method} ${path}`);
     const refusal = checkSignature(request, pathname, searchParams, body);
     if (refusal !== null) return fail(response, 403, refusal);
-    const fault = s3.faults.length > 0 && s3.faultsFor({ method, path }) ? s3.faults.shift() : undefined;
+    const fault =
+      s3.faults.length > 0 && s3.faultsFor({ method, path }) ? s3.faults.shift() : undefined;
     if (fault === 'stall') return;
     if (typeof fault === 'number')
-      return fail(response, fault, fault === 403 ? 'AccessDenied' : fault === 503 ? 'SlowDown' : 'InternalError');
+      return fail(
+        response,
+        fault,
+        fault === 403 ? 'AccessDenied' : fault === 503 ? 'SlowDown' : 'InternalError',
+      );
     const [, bucket = '', key = ''] = /^\/([^/]+)\/?(.*)$/s.exec(path) ?? [];
     if (!s3.buckets.has(bucket)) return fail(response, 404, 'NoSuchBucket');
     if (method === 'GET' && key === '') return list(response, bucket, searchParams);
@@ -85,11 +94,16 @@ export async function startTestS3(): Promise<TestS3> {
     if (method === 'POST' && searchParams.has('uploads')) {
       const id = `upload-${s3.log.length}`;
       s3.uploads.set(id, new Map());
-      return xml(response, `<InitiateMultipartUploadResult><UploadId>${id}</UploadId></InitiateMultipartUploadResult>`);
+      return xml(
+        response,
+        `<InitiateMultipartUploadResult><UploadId>${id}</UploadId></InitiateMultipartUploadResult>`,
+      );
     }
-    if (upload !== null) return part(response, method, upload, Number(searchParams.get('partNumber')), name, body);
+    if (upload !== null)
+      return part(response, method, upload, Number(searchParams.get('partNumber')), name, body);
     if (method === 'PUT') {
-      if (request.headers['if-none-match'] === '*' && s3.objects.has(name)) return fail(response, 412, 'PreconditionFailed');
+      if (request.headers['if-none-match'] === '*' && s3.objects.has(name))
+        return fail(response, 412, 'PreconditionFailed');
       s3.objects.set(name, body);
       response.setHeader('etag', etag(body)).end();
       return;
@@ -114,7 +128,14 @@ export async function startTestS3(): Promise<TestS3> {
     else response.write(bytes.subarray(0, bytes.length >> 1), () => response.destroy());
   }
 
-  function part(response: ServerResponse, method: string, id: string, number: number, name: string, body: Buffer): void {
+  function part(
+    response: ServerResponse,
+    method: string,
+    id: string,
+    number: number,
+    name: string,
+    body: Buffer,
+  ): void {
     const parts = s3.uploads.get(id);
     if (parts === undefined) return fail(response, 404, 'NoSuchUpload');
     if (method === 'PUT') {
@@ -124,7 +145,9 @@ export async function startTestS3(): Promise<TestS3> {
       s3.uploads.delete(id);
       response.writeHead(204).end();
     } else {
-      const named = [...body.toString().matchAll(/<PartNumber>(\d+)<\/PartNumber>/g)].map((match) => Number(match[1]));
+      const named = [...body.toString().matchAll(/<PartNumber>(\d+)<\/PartNumber>/g)].map((match) =>
+        Number(match[1]),
+      );
       s3.objects.set(name, Buffer.concat(named.map((n) => parts.get(n) ?? Buffer.alloc(0))));
       s3.uploads.delete(id);
       xml(response, '<CompleteMultipartUploadResult></CompleteMultipartUploadResult>');
@@ -144,23 +167,31 @@ export async function startTestS3(): Promise<TestS3> {
     const last = page.at(-1) ?? '';
     const more = keys.length > page.length;
     const entries = page.map(
-      (key) => `<Contents><Key>${escape(key)}</Key><Size>${s3.objects.get(`${bucket}/${key}`)?.length}</Size></Contents>`,
+      (key) =>
+        `<Contents><Key>${escape(key)}</Key><Size>${s3.objects.get(`${bucket}/${key}`)?.length}</Size></Contents>`,
     );
     const token = more ? `<NextContinuationToken>${escape(last)}</NextContinuationToken>` : '';
-    xml(response, `<ListBucketResult><IsTruncated>${more}</IsTruncated>${token}${entries.join('')}</ListBucketResult>`);
+    xml(
+      response,
+      `<ListBucketResult><IsTruncated>${more}</IsTruncated>${token}${entries.join('')}</ListBucketResult>`,
+    );
   }
 
   return s3;
 }
 
 function xml(response: ServerResponse, text: string): void {
-  response.writeHead(200, { 'content-type': 'application/xml' }).end(`<?xml version="1.0" encoding="UTF-8"?>${text}`);
+  response
+    .writeHead(200, { 'content-type': 'application/xml' })
+    .end(`<?xml version="1.0" encoding="UTF-8"?>${text}`);
 }
 
 function fail(response: ServerResponse, status: number, code: string, bare = false): void {
   response.writeHead(status, { 'content-type': 'application/xml' });
   response.end(
-    bare ? undefined : `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>${code} of the test</Message></Error>`,
+    bare
+      ? undefined
+      : `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>${code} of the test</Message></Error>`,
   );
 }
 
@@ -172,8 +203,16 @@ function escape(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }
 
-/** AWS Signature Version 4, header form, as the S3 documentation describes it; null when it is right. */
-function checkSignature(request: IncomingMessage, pathname: string, query: URLSearchParams, body: Buffer): string | null {
+/**
+ * AWS Signature Version 4, header form, as the S3 documentation describes it; null when it is
+ * right.
+ */
+function checkSignature(
+  request: IncomingMessage,
+  pathname: string,
+  query: URLSearchParams,
+  body: Buffer,
+): string | null {
   const match =
     /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/s3\/aws4_request, ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})$/.exec(
       request.headers.authorization ?? '',
@@ -183,9 +222,13 @@ function checkSignature(request: IncomingMessage, pathname: string, query: URLSe
   if (key !== testCredentials.accessKeyId) return 'InvalidAccessKeyId';
   const payload = String(request.headers['x-amz-content-sha256']);
   if (payload !== 'UNSIGNED-PAYLOAD' && payload !== hex(body)) return 'XAmzContentSHA256Mismatch';
-  for (const needed of ['host', 'x-amz-date', 'x-amz-content-sha256']) if (!signed.split(';').includes(needed)) return 'AccessDenied';
+  for (const needed of ['host', 'x-amz-date', 'x-amz-content-sha256'])
+    if (!signed.split(';').includes(needed)) return 'AccessDenied';
   const encode = (text: string): string =>
-    encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
+    encodeURIComponent(text).replace(
+      /[!'()*]/g,
+      (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`,
+    );
   const canonical = [
     request.method,
     pathname
@@ -196,16 +239,22 @@ function checkSignature(request: IncomingMessage, pathname: string, query: URLSe
       .map(([name, value]) => `${encode(name)}=${encode(value)}`)
       .sort()
       .join('&'),
-    ...signed.split(';').map((name) => `${name}:${String(request.headers[name]).trim().replace(/\s+/g, ' ')}`),
+    ...signed
+      .split(';')
+      .map((name) => `${name}:${String(request.headers[name]).trim().replace(/\s+/g, ' ')}`),
     '',
     signed,
     payload,
   ].join('\n');
-  const toSign = ['AWS4-HMAC-SHA256', request.headers['x-amz-date'], `${day}/${region}/s3/aws4_request`, hex(Buffer.from(canonical))].join(
-    '\n',
-  );
+  const toSign = [
+    'AWS4-HMAC-SHA256',
+    request.headers['x-amz-date'],
+    `${day}/${region}/s3/aws4_request`,
+    hex(Buffer.from(canonical)),
+  ].join('\n');
   let secret: Buffer | string = `AWS4${testCredentials.secretAccessKey}`;
-  for (const part of [day, region, 's3', 'aws4_request']) secret = createHmac('sha256', secret).update(part).digest();
+  for (const part of [day, region, 's3', 'aws4_request'])
+    secret = createHmac('sha256', secret).update(part).digest();
   const expected = createHmac('sha256', secret).update(toSign).digest();
   return timingSafeEqual(expected, Buffer.from(signature, 'hex')) ? null : 'SignatureDoesNotMatch';
 }

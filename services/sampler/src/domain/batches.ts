@@ -1,7 +1,8 @@
 /** [from, to) ranges of at most `size` that cover `count`. */
 export function batchesOf(count: number, size: number): { from: number; to: number }[] {
   const batches: { from: number; to: number }[] = [];
-  for (let from = 0; from < count; from += size) batches.push({ from, to: Math.min(count, from + size) });
+  for (let from = 0; from < count; from += size)
+    batches.push({ from, to: Math.min(count, from + size) });
   return batches;
 }
 
@@ -17,5 +18,8 @@ export function vaeBatchSize(height: number, width: number): number {
 
 /** Images per U-Net call; results do not depend on it, memory does. */
 export function unetBatchSize(latentHeight: number, latentWidth: number): number {
-  return Math.max(1, Math.min(mostPerCall, Math.floor(latentPixelsPerUnetCall / (latentHeight * latentWidth))));
+  return Math.max(
+    1,
+    Math.min(mostPerCall, Math.floor(latentPixelsPerUnetCall / (latentHeight * latentWidth))),
+  );
 }

@@ -19,13 +19,26 @@ describe('batches', () => {
 });
 
 describe('resolveSampling', () => {
-  const empty = { scheduler: '', schedulerOverridesJson: '', steps: 0, guidanceScale: 0, eta: 0, height: 0, width: 0 };
+  const empty = {
+    scheduler: '',
+    schedulerOverridesJson: '',
+    steps: 0,
+    guidanceScale: 0,
+    eta: 0,
+    height: 0,
+    width: 0,
+  };
   it('fills in what is empty', () => {
     expect(resolveSampling(undefined)).toMatchObject({ steps: 50, guidanceScale: 7.5, eta: 0 });
-    expect(resolveSampling({ ...empty, steps: 20, guidanceScale: 1 })).toMatchObject({ steps: 20, guidanceScale: 1 });
+    expect(resolveSampling({ ...empty, steps: 20, guidanceScale: 1 })).toMatchObject({
+      steps: 20,
+      guidanceScale: 1,
+    });
   });
   it('refuses what makes no sense', () => {
-    expect(() => resolveSampling({ ...empty, steps: 1001 })).toThrow('sampling.steps: expected at most 1000, got 1001');
+    expect(() => resolveSampling({ ...empty, steps: 1001 })).toThrow(
+      'sampling.steps: expected at most 1000, got 1001',
+    );
     expect(() => resolveSampling({ ...empty, guidanceScale: Number.NaN })).not.toThrow();
     expect(() => resolveSampling({ ...empty, guidanceScale: -1 })).toThrow(/guidance_scale/);
     expect(() => resolveSampling({ ...empty, eta: 2 })).toThrow(/eta/);
@@ -33,27 +46,51 @@ describe('resolveSampling', () => {
 });
 
 describe('views of an image', () => {
-  const transform = { filter: 'bilinear', randomCrop: true, flip: true, views: 2, seed: 11n } as const;
+  const transform = {
+    filter: 'bilinear',
+    randomCrop: true,
+    flip: true,
+    views: 2,
+    seed: 11n,
+  } as const;
   it('are a function of seed, row and view', () => {
     expect(viewOf(transform, 3, 1)).toEqual(viewOf({ ...transform, views: 9 }, 3, 1));
-    const others = [viewOf(transform, 3, 0), viewOf(transform, 4, 1), viewOf({ ...transform, seed: 12n }, 3, 1)];
+    const others = [
+      viewOf(transform, 3, 0),
+      viewOf(transform, 4, 1),
+      viewOf({ ...transform, seed: 12n }, 3, 1),
+    ];
     for (const other of others) expect(other.at).not.toEqual(viewOf(transform, 3, 1).at);
   });
   it('are spread evenly, and stay as they are where nothing is asked for', () => {
     const views = Array.from({ length: 2000 }, (_, row) => viewOf(transform, row, 0));
-    const mean = (of: (view: (typeof views)[number]) => number): number => views.reduce((sum, view) => sum + of(view), 0) / views.length;
+    const mean = (of: (view: (typeof views)[number]) => number): number =>
+      views.reduce((sum, view) => sum + of(view), 0) / views.length;
     // Five standard errors of 2,000 draws.
     expect(Math.abs(mean((view) => Number(view.flip)) - 0.5)).toBeLessThan(0.056);
     expect(Math.abs(mean((view) => view.at?.x ?? 9) - 0.5)).toBeLessThan(0.033);
     expect(Math.abs(mean((view) => view.at?.y ?? 9) - 0.5)).toBeLessThan(0.033);
-    expect(Math.abs(mean((view) => (view.at ? (view.at.x - 0.5) * (view.at.y - 0.5) : 9)))).toBeLessThan(0.01);
-    expect(viewOf({ ...transform, flip: false, randomCrop: false }, 0, 0)).toEqual({ flip: false, at: null });
+    expect(
+      Math.abs(mean((view) => (view.at ? (view.at.x - 0.5) * (view.at.y - 0.5) : 9))),
+    ).toBeLessThan(0.01);
+    expect(viewOf({ ...transform, flip: false, randomCrop: false }, 0, 0)).toEqual({
+      flip: false,
+      at: null,
+    });
   });
   it('have defaults, and limits', () => {
-    expect(resolveTransform(undefined)).toEqual({ filter: 'bilinear', randomCrop: false, flip: false, views: 1, seed: 0n });
-    expect(() => resolveTransform({ filter: 'box', randomCrop: false, flip: false, views: 1, seed: 0n })).toThrow('got "box"');
-    expect(() => resolveTransform({ filter: '', randomCrop: false, flip: false, views: 65, seed: 0n })).toThrow(
-      'expected at most 64, got 65',
-    );
+    expect(resolveTransform(undefined)).toEqual({
+      filter: 'bilinear',
+      randomCrop: false,
+      flip: false,
+      views: 1,
+      seed: 0n,
+    });
+    expect(() =>
+      resolveTransform({ filter: 'box', randomCrop: false, flip: false, views: 1, seed: 0n }),
+    ).toThrow('got "box"');
+    expect(() =>
+      resolveTransform({ filter: '', randomCrop: false, flip: false, views: 65, seed: 0n }),
+    ).toThrow('expected at most 64, got 65');
   });
 });

@@ -36,10 +36,14 @@ export function resolveSampling(settings: Settings | undefined): Sampling {
     height: settings?.height ?? 0,
     width: settings?.width ?? 0,
   };
-  if (sampling.steps > mostSteps) throw new Error(`sampling.steps: expected at most ${mostSteps}, got ${sampling.steps}`);
+  if (sampling.steps > mostSteps)
+    throw new Error(`sampling.steps: expected at most ${mostSteps}, got ${sampling.steps}`);
   if (!Number.isFinite(sampling.guidanceScale) || sampling.guidanceScale < 0) {
-    throw new Error(`sampling.guidance_scale: expected a number of at least 0, got ${sampling.guidanceScale}`);
+    throw new Error(
+      `sampling.guidance_scale: expected a number of at least 0, got ${sampling.guidanceScale}`,
+    );
   }
-  if (!(sampling.eta >= 0 && sampling.eta <= 1)) throw new Error(`sampling.eta: expected a number from 0 to 1, got ${sampling.eta}`);
+  if (!(sampling.eta >= 0 && sampling.eta <= 1))
+    throw new Error(`sampling.eta: expected a number from 0 to 1, got ${sampling.eta}`);
   return sampling;
 }

@@ -1,4 +1,7 @@
-/** How a row's image is framed in each of its views: pure draws, the same in every process and order. */
+/**
+ * How a row's image is framed in each of its views: pure draws, the same in every process and
+ * order.
+ */
 import { philox } from '@spindle/kit/domain';
 
 export interface Transform {
@@ -33,12 +36,17 @@ interface Settings {
 export function resolveTransform(settings: Settings | undefined): Transform {
   const { filter = '', randomCrop = false, flip = false, views = 0, seed = 0n } = settings ?? {};
   const known = filters.find((name) => name === (filter || 'bilinear'));
-  if (known === undefined) throw new Error(`transform.filter: expected ${filters.join(', ')}, got "${filter}"`);
-  if (views > mostViews) throw new Error(`transform.views: expected at most ${mostViews}, got ${views}`);
+  if (known === undefined)
+    throw new Error(`transform.filter: expected ${filters.join(', ')}, got "${filter}"`);
+  if (views > mostViews)
+    throw new Error(`transform.views: expected at most ${mostViews}, got ${views}`);
   return { filter: known, randomCrop, flip, views: views || 1, seed };
 }
 
-/** The same for both images of a pair: what is cut off and mirrored tells nothing about which one is preferred. */
+/**
+ * The same for both images of a pair: what is cut off and mirrored tells nothing about which one is
+ * preferred.
+ */
 export function viewOf(transform: Transform, row: number, view: number): View {
   const [x, y, side] = philox(transform.seed, [row, view, 0, stream]);
   return {

@@ -15,7 +15,11 @@ export class ContactSheet {
   #stride = 1;
   #cells: { cell: SheetCell; png: Buffer }[] = [];
 
-  constructor({ side = 128, columns = 8, rows = 6 }: { side?: number; columns?: number; rows?: number } = {}) {
+  constructor({
+    side = 128,
+    columns = 8,
+    rows = 6,
+  }: { side?: number; columns?: number; rows?: number } = {}) {
     this.#side = side;
     this.#columns = columns;
     this.#most = columns * rows;
@@ -53,7 +57,11 @@ export class ContactSheet {
       },
     })
       .composite(
-        shown.map(({ png: input }, i) => ({ input, left: gap + (i % columns) * pitch, top: gap + Math.floor(i / columns) * pitch })),
+        shown.map(({ png: input }, i) => ({
+          input,
+          left: gap + (i % columns) * pitch,
+          top: gap + Math.floor(i / columns) * pitch,
+        })),
       )
       .png()
       .toBuffer();

@@ -22,7 +22,10 @@ export class Counter {
     return count;
   }
 
-  /** All 0 without numbers. A quantile is the smallest value that this share of the numbers does not exceed. */
+  /**
+   * All 0 without numbers. A quantile is the smallest value that this share of the numbers does not
+   * exceed.
+   */
   summary(): Summary {
     const sorted = [...this.#counts].sort(([a], [b]) => a - b);
     const quantile = (share: number): number => {

@@ -29,7 +29,10 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
     join(folder, 'rows.csv'),
     'image,text\na.png,one\nb.png,two words\nagain.png,one\ncut.png,four words are long\ntext.png,\ngone.png,x\n,y\n',
   );
-  const source = await openDataSource({ path: join(folder, 'rows.csv'), format: 'auto' }, localFiles);
+  const source = await openDataSource(
+    { path: join(folder, 'rows.csv'), format: 'auto' },
+    localFiles,
+  );
   const reader = new ImageReader(localFiles);
   const sheet = new ContactSheet({ side: 16, columns: 2 });
   const { signal } = new AbortController();
@@ -39,10 +42,16 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
       read: (row) => reader.read(row.image, signal),
       look: async (bytes, where) => ({ ...(await decodeImage(bytes, where)), format: 'png' }),
       tokens: (caption) => (caption === '' ? 0 : caption.split(' ').length) + 2,
-      show: (bytes, row, index) => sheet.offer(bytes, { index, position: row.position, caption: row.caption }),
+      show: (bytes, row, index) =>
+        sheet.offer(bytes, { index, position: row.position, caption: row.caption }),
       progress: () => undefined,
     },
-    { limit: undefined, resolution: 16, tokenLimit: 5, buckets: bucketTable(16, { step: 4, maxRatio: 2.5 }) },
+    {
+      limit: undefined,
+      resolution: 16,
+      tokenLimit: 5,
+      buckets: bucketTable(16, { step: 4, maxRatio: 2.5 }),
+    },
   );
   expect(report).toMatchObject({
     format: 'csv',
@@ -51,15 +60,28 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
     pairs: 0,
     skipped: [{ reason: 'no image', count: 1, first: ['rows.csv:8'] }],
     rejected: [
-      { reason: 'expected an image, got a file that does not decode', count: 2, first: ['rows.csv:5', 'rows.csv:6'] },
+      {
+        reason: 'expected an image, got a file that does not decode',
+        count: 2,
+        first: ['rows.csv:5', 'rows.csv:6'],
+      },
       { reason: 'expected an image file, got no such file', count: 1, first: ['rows.csv:7'] },
     ],
     rejectedRows: [
-      { position: 'rows.csv:5', message: expect.stringMatching(/cut\.png: expected an image, got a file that does not decode/) as string },
+      {
+        position: 'rows.csv:5',
+        message: expect.stringMatching(
+          /cut\.png: expected an image, got a file that does not decode/,
+        ) as string,
+      },
       { position: 'rows.csv:6' },
       { position: 'rows.csv:7' },
     ],
-    images: { width: { least: 10, median: 40, most: 40, mean: 30 }, height: { least: 20, most: 20 }, smaller: 1 },
+    images: {
+      width: { least: 10, median: 40, most: 40, mean: 30 },
+      height: { least: 20, most: 20 },
+      smaller: 1,
+    },
     buckets: [
       { width: 12, height: 20, images: 1 },
       { width: 16, height: 16, images: 0 },
@@ -70,16 +92,25 @@ it('counts, measures and names what is wrong, and draws what is right', async ()
   });
   const lines = describeReport(report, 'sheet.png').join('\n');
   expect(lines).toContain('csv: 6 rows in 1 file, 3 usable, 3 rejected.');
-  expect(lines).toContain('rejected: 2 × expected an image, got a file that does not decode (rows.csv:5, rows.csv:6).');
+  expect(lines).toContain(
+    'rejected: 2 × expected an image, got a file that does not decode (rows.csv:5, rows.csv:6).',
+  );
   expect(lines).toContain('tokens, 1 over 5; 1 empty.');
   expect(lines).toContain('buckets: 12×20 × 1, 16×16 × 0, 20×12 × 2.');
 
   const drawn = await sheet.render();
-  expect(drawn?.cells.map((cell) => cell.position)).toEqual(['rows.csv:2', 'rows.csv:3', 'rows.csv:4']);
+  expect(drawn?.cells.map((cell) => cell.position)).toEqual([
+    'rows.csv:2',
+    'rows.csv:3',
+    'rows.csv:4',
+  ]);
   const { data, info } = await sharp(drawn?.png).raw().toBuffer({ resolveWithObject: true });
   expect([info.width, info.height]).toEqual([2 * 20 + 4, 2 * 20 + 4]);
   const pixel = (x: number, y: number): number[] => [
-    ...data.subarray((y * info.width + x) * info.channels, (y * info.width + x) * info.channels + 3),
+    ...data.subarray(
+      (y * info.width + x) * info.channels,
+      (y * info.width + x) * info.channels + 3,
+    ),
   ];
   // The middle of the first cell is the red image, its upper edge the white beside it.
   expect([pixel(12, 12), pixel(12, 5), pixel(32, 12), pixel(1, 1)]).toEqual([
@@ -105,14 +136,21 @@ it('tells what it found before a data set that is cut short, and why it ended th
     },
     { limit: undefined, resolution: 4, tokenLimit: 77, buckets: null },
   );
-  expect(report).toMatchObject({ rows: 1, usable: 1, error: `${join(folder, 'rows.csv')}:3: expected 2 fields, got 3.` });
+  expect(report).toMatchObject({
+    rows: 1,
+    usable: 1,
+    error: `${join(folder, 'rows.csv')}:3: expected 2 fields, got 3.`,
+  });
 });
 
 it('spreads the sheet over a data set of any length', async () => {
   const sheet = new ContactSheet({ side: 2, columns: 4, rows: 2 });
   const bytes = await image(2, 2, 1);
-  for (let index = 0; index < 100; index++) await sheet.offer(bytes, { index, position: '', caption: '' });
-  expect((await sheet.render())?.cells.map((cell) => cell.index)).toEqual([0, 16, 32, 48, 64, 80, 96]);
+  for (let index = 0; index < 100; index++)
+    await sheet.offer(bytes, { index, position: '', caption: '' });
+  expect((await sheet.render())?.cells.map((cell) => cell.index)).toEqual([
+    0, 16, 32, 48, 64, 80, 96,
+  ]);
 });
 
 it('finds quantiles of counts', () => {

@@ -1,7 +1,16 @@
-/** What a data set holds and what is wrong with it, found by reading all of it as encoding would. */
+/**
+ * What a data set holds and what is wrong with it, found by reading all of it as encoding would.
+ */
 import { createHash } from 'node:crypto';
 import { ensureError } from '@spindle/kit';
-import { describeRef, nearestSize, Prompts, type DataRow, type DataSource, type ImageSize } from '@spindle/data';
+import {
+  describeRef,
+  nearestSize,
+  Prompts,
+  type DataRow,
+  type DataSource,
+  type ImageSize,
+} from '@spindle/data';
 import { Counter, type Summary } from './counter.js';
 
 /** An image as far as it was looked at. */
@@ -44,13 +53,37 @@ export interface InspectReport {
   rejected: Reasons[];
   /** The first of them one by one, with the whole message. */
   rejectedRows: { position: string; message: string }[];
-  images: { bytes: number; formats: Record<string, number>; width: Summary; height: Summary; aspect: Summary; smaller: number };
-  /** Usable images by the size that buckets bring them to, from the most upright to the widest; null without buckets. */
+  images: {
+    bytes: number;
+    formats: Record<string, number>;
+    width: Summary;
+    height: Summary;
+    aspect: Summary;
+    smaller: number;
+  };
+  /**
+   * Usable images by the size that buckets bring them to, from the most upright to the widest; null
+   * without buckets.
+   */
   buckets: { width: number; height: number; images: number }[] | null;
-  captions: { empty: number; characters: Summary; tokens: Summary | null; limit: number; over: number };
-  duplicates: { captions: number; distinctCaptions: number; images: number; distinctImages: number };
+  captions: {
+    empty: number;
+    characters: Summary;
+    tokens: Summary | null;
+    limit: number;
+    over: number;
+  };
+  duplicates: {
+    captions: number;
+    distinctCaptions: number;
+    images: number;
+    distinctImages: number;
+  };
   warnings: string[];
-  /** Why reading ended before the data set did, or what a run would refuse it for; null when all is well. */
+  /**
+   * Why reading ended before the data set did, or what a run would refuse it for; null when all is
+   * well.
+   */
   error: string | null;
   seconds: number;
 }
@@ -69,14 +102,19 @@ const together = 8;
 /** Rejected rows that a report lists one by one. */
 const mostRows = 1000;
 
-export async function inspectDataSet(source: DataSource, ports: InspectPorts, options: InspectOptions): Promise<InspectReport> {
+export async function inspectDataSet(
+  source: DataSource,
+  ports: InspectPorts,
+  options: InspectOptions,
+): Promise<InspectReport> {
   const started = performance.now();
   const found = new Findings(ports, options);
   let batch: DataRow[] = [];
   let rows = 0;
   const flush = async (): Promise<void> => {
     // Looked at side by side, counted in order: the report does not depend on timing.
-    for (const seen of await Promise.all(batch.map((row) => look(row, ports)))) await found.add(seen);
+    for (const seen of await Promise.all(batch.map((row) => look(row, ports))))
+      await found.add(seen);
     ports.progress(rows);
     batch = [];
   };
@@ -114,7 +152,8 @@ async function look(row: DataRow, ports: InspectPorts): Promise<Seen> {
   try {
     const bytes = await ports.read(row, 'image');
     const image = await ports.look(bytes, describeRef(row.image));
-    if (row.rejected) await ports.look(await ports.read(row, 'rejected'), describeRef(row.rejected));
+    if (row.rejected)
+      await ports.look(await ports.read(row, 'rejected'), describeRef(row.rejected));
     return { row, bytes, image };
   } catch (thrown) {
     const error = ensureError(thrown);
@@ -189,7 +228,10 @@ class Findings {
     this.#rejected.set(reason, entry);
   }
 
-  report(): Omit<InspectReport, 'format' | 'files' | 'rows' | 'skipped' | 'warnings' | 'error' | 'seconds'> {
+  report(): Omit<
+    InspectReport,
+    'format' | 'files' | 'rows' | 'skipped' | 'warnings' | 'error' | 'seconds'
+  > {
     return {
       usable: this.#usable,
       pairs: this.#pairs,
@@ -204,7 +246,11 @@ class Findings {
         smaller: this.#smaller,
       },
       buckets:
-        this.options.buckets?.map((size) => ({ width: size.width, height: size.height, images: this.#buckets.get(size) ?? 0 })) ?? null,
+        this.options.buckets?.map((size) => ({
+          width: size.width,
+          height: size.height,
+          images: this.#buckets.get(size) ?? 0,
+        })) ?? null,
       captions: {
         empty: this.#empty,
         characters: this.#characters.summary(),

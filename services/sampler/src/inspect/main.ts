@@ -1,8 +1,18 @@
-/** The program behind `spindle data inspect`: one argument, a Request in JSON; needs neither engine nor mesh. */
+/**
+ * The program behind `spindle data inspect`: one argument, a Request in JSON; needs neither engine
+ * nor mesh.
+ */
 import { writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { ensureError, SpindleError } from '@spindle/kit';
-import { bucketTable, ImageReader, openDataSource, openFiles, type BucketSettings, type DataSpec } from '@spindle/data';
+import {
+  bucketTable,
+  ImageReader,
+  openDataSource,
+  openFiles,
+  type BucketSettings,
+  type DataSpec,
+} from '@spindle/data';
 import { decodeImage, readPipeline } from '@spindle/native';
 import { ContactSheet } from './contact_sheet.js';
 import { inspectDataSet, type SeenImage } from './inspect.js';
@@ -35,23 +45,30 @@ async function run(request: Request): Promise<void> {
   const reader = new ImageReader(files);
   const sheet = new ContactSheet();
   let told = performance.now();
-  const resolution = request.resolution ?? (model === null ? defaultResolution : model.sampleSize * model.vaeScaling.scale);
+  const resolution =
+    request.resolution ??
+    (model === null ? defaultResolution : model.sampleSize * model.vaeScaling.scale);
   const report = await inspectDataSet(
     await openDataSource(request.spec, files),
     {
-      read: async (row, which) => reader.read(which === 'image' ? row.image : (row.rejected ?? row.image), signal),
+      read: async (row, which) =>
+        reader.read(which === 'image' ? row.image : (row.rejected ?? row.image), signal),
       look: async (bytes, where) => {
         // Decoding says all that encoding would say; the header alone is some twenty times faster.
-        const image = request.quick ? await headerOf(bytes, where) : await decodeImage(bytes, where);
+        const image = request.quick
+          ? await headerOf(bytes, where)
+          : await decodeImage(bytes, where);
         return { width: image.width, height: image.height, format: formatOf(bytes) };
       },
       tokens: tokenizer === null ? null : (caption) => tokenizer.tokenize(caption).length + 2,
       show: async (bytes, row, index) => {
         if (request.sheet === null) return;
-        await sheet.offer(bytes, { index, position: row.position, caption: row.caption }).catch((error: unknown) => {
-          // A header that reads well may stand before a picture that does not.
-          if (!request.quick) throw error;
-        });
+        await sheet
+          .offer(bytes, { index, position: row.position, caption: row.caption })
+          .catch((error: unknown) => {
+            // A header that reads well may stand before a picture that does not.
+            if (!request.quick) throw error;
+          });
       },
       progress: (rows) => {
         if (!process.stderr.isTTY || performance.now() - told < 1000) return;
@@ -78,12 +95,18 @@ async function run(request: Request): Promise<void> {
   if (report.error !== null) throw new SpindleError('INVALID_ARGUMENT', report.error);
 }
 
-async function headerOf(bytes: Buffer, where: string): Promise<Pick<SeenImage, 'width' | 'height'>> {
+async function headerOf(
+  bytes: Buffer,
+  where: string,
+): Promise<Pick<SeenImage, 'width' | 'height'>> {
   try {
     const { autoOrient } = await sharp(bytes).metadata();
     return { width: autoOrient.width, height: autoOrient.height };
   } catch (cause) {
-    throw Object.assign(new Error(`${where}: expected an image, got a header that does not read`, { cause }), { code: 'INVALID_ARGUMENT' });
+    throw Object.assign(
+      new Error(`${where}: expected an image, got a header that does not read`, { cause }),
+      { code: 'INVALID_ARGUMENT' },
+    );
   }
 }
 

@@ -33,31 +33,59 @@ export interface SamplingProbe {
 
 const steps = 3;
 
-export async function probeSampling(engine: SamplerEngine, request: ProbeRequest): Promise<SamplingProbe> {
+export async function probeSampling(
+  engine: SamplerEngine,
+  request: ProbeRequest,
+): Promise<SamplingProbe> {
   const { model, resolution } = request;
   const signal = new AbortController().signal;
-  const precision = request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
-  const { result: pipeline, seconds: pipelineLoadSeconds } = await timed(() => engine.loadPipeline(model, precision));
+  const precision =
+    request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
+  const { result: pipeline, seconds: pipelineLoadSeconds } = await timed(() =>
+    engine.loadPipeline(model, precision),
+  );
   const rgb = new Uint8Array(3 * resolution * resolution).map((_, i) => (i * 37) % 256);
-  const images = Array.from({ length: vaeBatchSize(resolution, resolution) }, () => ({ rgb, width: resolution, height: resolution }));
+  const images = Array.from({ length: vaeBatchSize(resolution, resolution) }, () => ({
+    rgb,
+    width: resolution,
+    height: resolution,
+  }));
   const prompts = images.map((_, i) => `a picture of thing number ${i}`);
   const encodeSeconds = await perImage(images.length, async () => {
     await pipeline.encodeImages(images, signal);
     await pipeline.encodeTexts(prompts, signal);
   });
   const source = engine.unetSource(join(model, 'unet'));
-  const { result: unet, seconds: unetLoadSeconds } = await timed(() => engine.loadUnet(source, precision));
+  const { result: unet, seconds: unetLoadSeconds } = await timed(() =>
+    engine.loadUnet(source, precision),
+  );
   const other = request.unets > 1 ? await engine.loadUnet(source, precision) : undefined;
   const [, height, width] = pipeline.latentShape(resolution, resolution);
   const count = Math.min(request.shardSize, unetBatchSize(height, width));
-  const items = Array.from({ length: count }, (_, i) => ({ prompt: `a picture of thing number ${i}`, seed: BigInt(i) }));
+  const items = Array.from({ length: count }, (_, i) => ({
+    prompt: `a picture of thing number ${i}`,
+    seed: BigInt(i),
+  }));
   const { scheduler, overridesJson, guidanceScale } = request;
-  const sampling: Sampling = { scheduler, overridesJson, steps, guidanceScale, eta: 0, height: resolution, width: resolution };
+  const sampling: Sampling = {
+    scheduler,
+    overridesJson,
+    steps,
+    guidanceScale,
+    eta: 0,
+    height: resolution,
+    width: resolution,
+  };
   // Some schedulers take more model calls than steps.
   let calls = steps;
   const drawn: { latents: Awaited<ReturnType<typeof pipeline.draw>>['latents'] }[] = [];
   const drawSeconds = await perImage(count, async () => {
-    drawn.push(await pipeline.draw(unet, items, sampling, { signal, onStep: (_done, total) => (calls = total) }));
+    drawn.push(
+      await pipeline.draw(unet, items, sampling, {
+        signal,
+        onStep: (_done, total) => (calls = total),
+      }),
+    );
   });
   const latents = drawn.at(-1)?.latents;
   const decodeSeconds =
@@ -69,7 +97,14 @@ export async function probeSampling(engine: SamplerEngine, request: ProbeRequest
   unet.release();
   other?.release();
   pipeline.release();
-  return { precision, encodeSeconds, stepSeconds: drawSeconds / calls, decodeSeconds, unetLoadSeconds, pipelineLoadSeconds };
+  return {
+    precision,
+    encodeSeconds,
+    stepSeconds: drawSeconds / calls,
+    decodeSeconds,
+    unetLoadSeconds,
+    pipelineLoadSeconds,
+  };
 }
 
 /** The second time counts: the first one takes memory from the system, which later ones have. */

@@ -1,4 +1,7 @@
-/** An engine of plain arithmetic: the same inputs give the same numbers, and every call is on record. */
+/**
+ * An engine of plain arithmetic: the same inputs give the same numbers, and every call is on
+ * record.
+ */
 import { SpindleError } from '@spindle/kit';
 import { nearestSize } from '@spindle/data';
 import type { ModelReport, ModelSourceDto, RgbImage, TensorDto, TextStates } from '@spindle/native';
@@ -33,17 +36,28 @@ export function fakeEngine(): FakeEngine {
     log,
     hang: false,
     pooledWidth: 0,
-    info: { version: '0', backend: 'fake', isa: 'none', threads: 1, cpu: 'none', backends: ['fake'] },
+    info: {
+      version: '0',
+      backend: 'fake',
+      isa: 'none',
+      threads: 1,
+      cpu: 'none',
+      backends: ['fake'],
+    },
     async choosePrecision() {
       log.push('measure');
       return { precision: 'bfloat16', reason: 'it was faster' };
     },
     inspect(path, sampling): ModelReport {
-      if (sampling !== undefined) log.push(`check ${sampling.scheduler} ${sampling.steps} ${sampling.overridesJson}`);
+      if (sampling !== undefined)
+        log.push(`check ${sampling.scheduler} ${sampling.steps} ${sampling.overridesJson}`);
       if (path.includes('missing'))
-        throw Object.assign(new Error(`${path}/model_index.json: expected a readable file, got no such file`), {
-          code: 'INVALID_ARGUMENT',
-        });
+        throw Object.assign(
+          new Error(`${path}/model_index.json: expected a readable file, got no such file`),
+          {
+            code: 'INVALID_ARGUMENT',
+          },
+        );
       return {
         kind: 'StableDiffusionPipeline',
         parameters: { unet: 7 },
@@ -61,27 +75,52 @@ export function fakeEngine(): FakeEngine {
     },
     inspectJudge({ kind, clipPath }) {
       log.push(`judge ${kind} ${clipPath}`);
-      return { kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel', parameters: 1, embeddingWidth: 8, textTokens: 77 };
+      return {
+        kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel',
+        parameters: 1,
+        embeddingWidth: 8,
+        textTokens: 77,
+      };
     },
     async readImage(bytes, where, sizes, framings) {
       if (bytes.toString().startsWith('broken'))
-        throw Object.assign(new Error(`${where}: expected an image, got a file that does not decode`), { code: 'INVALID_ARGUMENT' });
+        throw Object.assign(
+          new Error(`${where}: expected an image, got a file that does not decode`),
+          { code: 'INVALID_ARGUMENT' },
+        );
       log.push(`read ${where.split('/').at(-1) ?? ''}`);
       // Its aspect ratio is that of the size in its bytes, "…10x30", 1 without.
       const [, across = '1', down = '1'] = /(\d+)x(\d+)/.exec(bytes.toString()) ?? [];
-      const { height, width: side } = nearestSize(sizes, { height: Number(down), width: Number(across) });
+      const { height, width: side } = nearestSize(sizes, {
+        height: Number(down),
+        width: Number(across),
+      });
       return framings.map(({ flip, at }) => ({
         // A flipped image is one brighter, so that tests see it.
         rgb: new Uint8Array(height * side * 3).fill((bytes[0] ?? 0) + Number(flip)),
         width: side,
         height,
-        timeIds: [30, 20, at ? Math.floor(at.y * 100) : 1, at ? Math.floor(at.x * 100) : 2, height, side],
+        timeIds: [
+          30,
+          20,
+          at ? Math.floor(at.y * 100) : 1,
+          at ? Math.floor(at.x * 100) : 2,
+          height,
+          side,
+        ],
       }));
     },
-    unetSource: (directory): ModelSourceDto => ({ config: '{}', weights: [`${directory}/w`], label: directory }),
+    unetSource: (directory): ModelSourceDto => ({
+      config: '{}',
+      weights: [`${directory}/w`],
+      label: directory,
+    }),
     async loadPipeline(directory, precision) {
       if (directory.includes('missing'))
-        throw new SpindleError('INVALID_ARGUMENT', `${directory}: expected a pipeline folder, got no such folder`);
+        throw new SpindleError(
+          'INVALID_ARGUMENT',
+          `${directory}: expected a pipeline folder, got no such folder`,
+        );
       log.push(`pipeline ${directory} ${precision}`);
       return new FakePipeline(engine);
     },
@@ -107,16 +146,26 @@ class FakePipeline implements LoadedPipeline {
     return [1, (height || 8) / 4, (width_ || 8) / 4];
   }
 
-  async encodeTexts(prompts: readonly string[]): Promise<TextStates & { cut: Set<number>; phases: [] }> {
+  async encodeTexts(
+    prompts: readonly string[],
+  ): Promise<TextStates & { cut: Set<number>; phases: [] }> {
     this.engine.log.push(`texts ${prompts.join(' ')}`);
-    const data = Float32Array.from(prompts.flatMap((prompt) => Array.from({ length: tokens * width }, (_, i) => prompt.length + i / 10)));
+    const data = Float32Array.from(
+      prompts.flatMap((prompt) =>
+        Array.from({ length: tokens * width }, (_, i) => prompt.length + i / 10),
+      ),
+    );
     return {
       text: { data, shape: [prompts.length, tokens, width] },
       pooled:
         this.pooledWidth === 0
           ? null
           : {
-              data: Float32Array.from(prompts.flatMap((prompt) => new Array<number>(this.pooledWidth).fill(prompt.length))),
+              data: Float32Array.from(
+                prompts.flatMap((prompt) =>
+                  new Array<number>(this.pooledWidth).fill(prompt.length),
+                ),
+              ),
               shape: [prompts.length, this.pooledWidth],
             },
       cut: new Set([...prompts.keys()].filter((n) => (prompts[n]?.length ?? 0) > 20)),
@@ -126,10 +175,16 @@ class FakePipeline implements LoadedPipeline {
 
   async encodeImages(
     images: readonly { rgb: Uint8Array; width: number; height: number }[],
-  ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: { name: string; startMs: number; durationMs: number }[] }> {
+  ): Promise<{
+    mean: TensorDto;
+    logvar: TensorDto;
+    phases: { name: string; startMs: number; durationMs: number }[];
+  }> {
     const [c, h, w] = this.latentShape(images[0]?.height ?? 0, images[0]?.width ?? 0);
     const fill = (of: (value: number) => number): TensorDto => ({
-      data: Float32Array.from(images.flatMap((image) => Array.from({ length: c * h * w }, () => of(image.rgb[0] ?? 0)))),
+      data: Float32Array.from(
+        images.flatMap((image) => Array.from({ length: c * h * w }, () => of(image.rgb[0] ?? 0))),
+      ),
       shape: [images.length, c, h, w],
     });
     return {
@@ -144,7 +199,10 @@ class FakePipeline implements LoadedPipeline {
     items: readonly { prompt: string; seed: bigint }[],
     sampling: { steps: number; height: number; width: number },
     { signal }: { signal: AbortSignal },
-  ): Promise<{ latents: TensorDto; phases: { name: string; startMs: number; durationMs: number }[] }> {
+  ): Promise<{
+    latents: TensorDto;
+    phases: { name: string; startMs: number; durationMs: number }[];
+  }> {
     this.engine.log.push(`draw ${items.length}`);
     if (this.engine.hang) {
       await new Promise((_resolve, reject) => {
@@ -160,16 +218,24 @@ class FakePipeline implements LoadedPipeline {
     const weight = unet instanceof FakeUnet ? unet.weight : 0;
     const data = Float32Array.from(
       items.flatMap((item) =>
-        Array.from({ length: c * h * w }, (_, i) => weight + item.prompt.length + Number(item.seed) + sampling.steps + i),
+        Array.from(
+          { length: c * h * w },
+          (_, i) => weight + item.prompt.length + Number(item.seed) + sampling.steps + i,
+        ),
       ),
     );
-    return { latents: { data, shape: [items.length, c, h, w] }, phases: [{ name: 'unet_steps', startMs: 0, durationMs: 2 }] };
+    return {
+      latents: { data, shape: [items.length, c, h, w] },
+      phases: [{ name: 'unet_steps', startMs: 0, durationMs: 2 }],
+    };
   }
 
   async decode(latents: TensorDto): Promise<Uint8Array[]> {
     const [count = 0, ...rest] = latents.shape;
     const size = rest.reduce((product, n) => product * n, 1);
-    return Array.from({ length: count }, (_, n) => Buffer.from(`png ${[...latents.data.subarray(n * size, (n + 1) * size)].join(' ')}`));
+    return Array.from({ length: count }, (_, n) =>
+      Buffer.from(`png ${[...latents.data.subarray(n * size, (n + 1) * size)].join(' ')}`),
+    );
   }
 
   async pixels(latents: TensorDto): Promise<RgbImage[]> {
@@ -177,7 +243,9 @@ class FakePipeline implements LoadedPipeline {
     const size = latents.data.length / Math.max(1, count);
     return Array.from({ length: count }, (_, n) => ({
       // Left and right differ, so that tests see a flip.
-      rgb: Uint8Array.from({ length: height * width_ * 48 }, (__, i) => (i === 0 ? (latents.data[n * size] ?? 0) % 256 : 7)),
+      rgb: Uint8Array.from({ length: height * width_ * 48 }, (__, i) =>
+        i === 0 ? (latents.data[n * size] ?? 0) % 256 : 7,
+      ),
       height: height * 4,
       width: width_ * 4,
     }));

@@ -32,10 +32,22 @@ it.each([
   [[], 'metrics: expected at least one, got none'],
   [[{ ...clip, name: '' }], 'metrics[0].name: expected a name, got nothing'],
   [[clip, clip], 'metrics[1].name: expected a name of its own, got "pick" twice'],
-  [[{ ...clip, kind: 'fid' }], 'metrics[0].kind: expected clip, pickscore, hpsv2, clip_score, image_reward, aesthetic, got "fid"'],
-  [[{ ...clip, clipPath: '' }], "metrics[0].clip_path: expected the model's folder or file, got nothing"],
-  [[{ ...aesthetic, headPath: '' }], "metrics[0].head_path: expected the head's folder or file, got nothing"],
-  [[{ ...clip, preprocess: 'pil' }], 'metrics[0].preprocess: expected transformers, torchvision, tensor, tensor_antialias, got "pil"'],
+  [
+    [{ ...clip, kind: 'fid' }],
+    'metrics[0].kind: expected clip, pickscore, hpsv2, clip_score, image_reward, aesthetic, got "fid"',
+  ],
+  [
+    [{ ...clip, clipPath: '' }],
+    "metrics[0].clip_path: expected the model's folder or file, got nothing",
+  ],
+  [
+    [{ ...aesthetic, headPath: '' }],
+    "metrics[0].head_path: expected the head's folder or file, got nothing",
+  ],
+  [
+    [{ ...clip, preprocess: 'pil' }],
+    'metrics[0].preprocess: expected transformers, torchvision, tensor, tensor_antialias, got "pil"',
+  ],
   [[{ ...clip, scale: -1 }], 'metrics[0].scale: expected a positive number, got -1'],
 ])('refuses %j', (specs, message) => {
   expect(() => checkMetrics(specs)).toThrow(message);

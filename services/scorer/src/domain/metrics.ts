@@ -1,5 +1,17 @@
-export const metricKinds = ['clip', 'pickscore', 'hpsv2', 'clip_score', 'image_reward', 'aesthetic'] as const;
-export const preprocessMethods = ['transformers', 'torchvision', 'tensor', 'tensor_antialias'] as const;
+export const metricKinds = [
+  'clip',
+  'pickscore',
+  'hpsv2',
+  'clip_score',
+  'image_reward',
+  'aesthetic',
+] as const;
+export const preprocessMethods = [
+  'transformers',
+  'torchvision',
+  'tensor',
+  'tensor_antialias',
+] as const;
 
 export type MetricKind = (typeof metricKinds)[number];
 export type Preprocess = (typeof preprocessMethods)[number];
@@ -34,11 +46,15 @@ export function checkMetrics(specs: readonly Spec[]): Metric[] {
     const where = `metrics[${index}]`;
     const { name, kind, clipPath, headPath, tokenizerPath, fallbackTokenizerPath } = spec;
     if (name === '') throw new Error(`${where}.name: expected a name, got nothing`);
-    if (names.has(name)) throw new Error(`${where}.name: expected a name of its own, got "${name}" twice`);
+    if (names.has(name))
+      throw new Error(`${where}.name: expected a name of its own, got "${name}" twice`);
     names.add(name);
-    if (clipPath === '') throw new Error(`${where}.clip_path: expected the model's folder or file, got nothing`);
-    if (kind === 'aesthetic' && headPath === '') throw new Error(`${where}.head_path: expected the head's folder or file, got nothing`);
-    if (spec.scale < 0 || !Number.isFinite(spec.scale)) throw new Error(`${where}.scale: expected a positive number, got ${spec.scale}`);
+    if (clipPath === '')
+      throw new Error(`${where}.clip_path: expected the model's folder or file, got nothing`);
+    if (kind === 'aesthetic' && headPath === '')
+      throw new Error(`${where}.head_path: expected the head's folder or file, got nothing`);
+    if (spec.scale < 0 || !Number.isFinite(spec.scale))
+      throw new Error(`${where}.scale: expected a positive number, got ${spec.scale}`);
     return {
       name,
       kind: oneOf(metricKinds, kind, `${where}.kind`),
@@ -46,7 +62,10 @@ export function checkMetrics(specs: readonly Spec[]): Metric[] {
       headPath,
       tokenizerPath,
       fallbackTokenizerPath,
-      preprocess: spec.preprocess === '' ? undefined : oneOf(preprocessMethods, spec.preprocess, `${where}.preprocess`),
+      preprocess:
+        spec.preprocess === ''
+          ? undefined
+          : oneOf(preprocessMethods, spec.preprocess, `${where}.preprocess`),
       scale: spec.scale === 0 ? undefined : spec.scale,
       variant: spec.variant === '' ? undefined : spec.variant,
     };
@@ -55,7 +74,8 @@ export function checkMetrics(specs: readonly Spec[]): Metric[] {
 
 function oneOf<T extends string>(allowed: readonly T[], value: string, where: string): T {
   const found = allowed.find((candidate) => candidate === value);
-  if (found === undefined) throw new Error(`${where}: expected ${allowed.join(', ')}, got "${value}"`);
+  if (found === undefined)
+    throw new Error(`${where}: expected ${allowed.join(', ')}, got "${value}"`);
   return found;
 }
 

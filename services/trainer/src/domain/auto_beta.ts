@@ -1,7 +1,8 @@
 /**
- * Auto-beta: the largest beta up to the configured one with which the mean pair does not saturate. A pair's margin is
- * h = logit / beta, and the logistic loss has the slope s along its logit where the logit is ln((1 - s) / s): beta = that / mean h.
- * The mean is a moving one over the steps before, so that a step does not depend on how it is cut into micro-batches.
+ * Auto-beta: the largest beta up to the configured one with which the mean pair does not saturate.
+ * A pair's margin is h = logit / beta, and the logistic loss has the slope s along its logit where
+ * the logit is ln((1 - s) / s): beta = that / mean h. The mean is a moving one over the steps
+ * before, so that a step does not depend on how it is cut into micro-batches.
  */
 const decay = 0.99;
 

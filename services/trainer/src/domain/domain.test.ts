@@ -1,25 +1,45 @@
 import { describe, expect, it } from 'vitest';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto_beta.js';
-import { byShape, DataOrder, dropsCaption, drawPosterior, epochOrder, microBatches } from './draws.js';
+import {
+  byShape,
+  DataOrder,
+  dropsCaption,
+  drawPosterior,
+  epochOrder,
+  microBatches,
+} from './draws.js';
 import { normals, philox, uniform } from '@spindle/kit/domain';
 import { Guard, saturatedLogit, type WatchedStep } from './guard.js';
 import { gatherMetrics, notFinite, saturatedShare } from './metrics.js';
-import { checkSettings, fingerprint, firstDifference, type Objective, type TrainingSettings } from './settings.js';
+import {
+  checkSettings,
+  fingerprint,
+  firstDifference,
+  type Objective,
+  type TrainingSettings,
+} from './settings.js';
 
 const key = { seed: 5n, iteration: 1 };
 
 describe('philox', () => {
   it("gives the words of the authors' known answers", () => {
-    const hex = (words: readonly number[]): string => words.map((word) => word.toString(16).padStart(8, '0')).join(' ');
+    const hex = (words: readonly number[]): string =>
+      words.map((word) => word.toString(16).padStart(8, '0')).join(' ');
     expect(hex(philox(0n, [0, 0, 0, 0]))).toBe('6627e8d5 e169c58d bc57ac4c 9b00dbd8');
     const ones = 0xffffffff;
-    expect(hex(philox(0xffffffffffffffffn, [ones, ones, ones, ones]))).toBe('408f276d 41c83b0e a20bc7c6 6d5451fd');
-    expect(hex(philox(0x299f31d0a4093822n, [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344]))).toBe('d16cfe09 94fdcceb 5001e420 24126ea1');
+    expect(hex(philox(0xffffffffffffffffn, [ones, ones, ones, ones]))).toBe(
+      '408f276d 41c83b0e a20bc7c6 6d5451fd',
+    );
+    expect(hex(philox(0x299f31d0a4093822n, [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344]))).toBe(
+      'd16cfe09 94fdcceb 5001e420 24126ea1',
+    );
   });
 
   it('gives uniform and normal numbers of the right shape', () => {
     const count = 4000;
-    const values = Array.from({ length: count }, (_, i) => normals(philox(9n, [i, 0, 0, 0]))).flat();
+    const values = Array.from({ length: count }, (_, i) =>
+      normals(philox(9n, [i, 0, 0, 0])),
+    ).flat();
     const mean = values.reduce((a, b) => a + b, 0) / values.length;
     const variance = values.reduce((a, b) => a + (b - mean) ** 2, 0) / values.length;
     expect(Math.abs(mean)).toBeLessThan(0.04);
@@ -34,7 +54,11 @@ describe('the order of data', () => {
     const order = [...epochOrder(key, 0, 50)];
     expect([...order].sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, i) => i));
     expect([...epochOrder(key, 0, 50)]).toEqual(order);
-    for (const other of [epochOrder(key, 1, 50), epochOrder({ ...key, iteration: 2 }, 0, 50), epochOrder({ ...key, seed: 6n }, 0, 50)])
+    for (const other of [
+      epochOrder(key, 1, 50),
+      epochOrder({ ...key, iteration: 2 }, 0, 50),
+      epochOrder({ ...key, seed: 6n }, 0, 50),
+    ])
       expect([...other]).not.toEqual(order);
   });
 
@@ -48,12 +72,16 @@ describe('the order of data', () => {
   });
 
   it('serves a batch that is larger than the data', () => {
-    expect(new DataOrder(key, 3, 8).batch(0).map((draw) => draw.epoch)).toEqual([0, 0, 0, 1, 1, 1, 2, 2]);
+    expect(new DataOrder(key, 3, 8).batch(0).map((draw) => draw.epoch)).toEqual([
+      0, 0, 0, 1, 1, 1, 2, 2,
+    ]);
   });
 });
 
 it('drops the share of captions that was asked for', () => {
-  const dropped = Array.from({ length: 5000 }, (_, i) => dropsCaption(key, i, 0.1)).filter(Boolean).length;
+  const dropped = Array.from({ length: 5000 }, (_, i) => dropsCaption(key, i, 0.1)).filter(
+    Boolean,
+  ).length;
   expect(dropped / 5000).toBeCloseTo(0.1, 1);
   expect(dropsCaption(key, 3, 0)).toBe(false);
   expect(dropsCaption(key, 3, 1)).toBe(true);
@@ -84,7 +112,8 @@ const alike = (count: number): number[] => new Array<number>(count).fill(0);
 
 describe('a batch of several shapes', () => {
   it('is cut between shapes, into pieces no larger than alike ones would be', () => {
-    const sizes = (shapes: number[], parts: number, ...of: number[]) => microBatches(shapes, parts, ...of).map(({ size }) => size);
+    const sizes = (shapes: number[], parts: number, ...of: number[]) =>
+      microBatches(shapes, parts, ...of).map(({ size }) => size);
     expect(sizes([0, 0, 0, 0, 0, 1, 2, 2], 2)).toEqual([3, 2, 1, 2]);
     expect(sizes([0, 0, 0, 0, 0, 1, 2, 2], 1)).toEqual([5, 1, 2]);
     expect(microBatches([0, 0, 0, 1, 1, 1], 3, 0, 2)).toEqual([
@@ -107,10 +136,15 @@ describe('a batch of several shapes', () => {
     ]) {
       for (const worldSize of [1, 2, 3]) {
         for (const parts of [1, 2, 4]) {
-          const ranks = Array.from({ length: worldSize }, (_, rank) => microBatches(shapes, parts, rank, worldSize));
-          const elements = ranks.flat().flatMap(({ offset, size }) => Array.from({ length: size }, (_, i) => offset + i));
+          const ranks = Array.from({ length: worldSize }, (_, rank) =>
+            microBatches(shapes, parts, rank, worldSize),
+          );
+          const elements = ranks
+            .flat()
+            .flatMap(({ offset, size }) => Array.from({ length: size }, (_, i) => offset + i));
           expect(elements).toEqual(shapes.map((_, i) => i));
-          for (const { offset, size } of ranks.flat()) expect(new Set(shapes.slice(offset, offset + size)).size).toBe(1);
+          for (const { offset, size } of ranks.flat())
+            expect(new Set(shapes.slice(offset, offset + size)).size).toBe(1);
           for (const own of ranks) {
             const share = own.reduce((sum, { size }) => sum + size, 0);
             for (const { size } of own) expect(size).toBeLessThanOrEqual(Math.ceil(share / parts));
@@ -127,7 +161,9 @@ describe('a batch of several shapes', () => {
     const sorted = byShape(draws, shapeOf);
     expect(sorted.shapes).toEqual([0, 0, 0, 1, 1, 2, 2]);
     expect(sorted.draws.map(shapeOf)).toEqual(sorted.shapes);
-    expect(sorted.draws.filter((draw) => shapeOf(draw) === 0)).toEqual(draws.filter((draw) => shapeOf(draw) === 0));
+    expect(sorted.draws.filter((draw) => shapeOf(draw) === 0)).toEqual(
+      draws.filter((draw) => shapeOf(draw) === 0),
+    );
     expect([...sorted.draws].sort((a, b) => a.position - b.position)).toEqual(draws);
     expect(byShape(draws, () => 0).draws).toEqual(draws);
   });
@@ -137,10 +173,15 @@ it('shares a batch out so that every element is computed once, in order, by one 
   for (let batchSize = 1; batchSize <= 9; batchSize++) {
     for (let worldSize = 1; worldSize <= 4; worldSize++) {
       for (let parts = 1; parts <= 3; parts++) {
-        const ranks = Array.from({ length: worldSize }, (_, rank) => microBatches(alike(batchSize), parts, rank, worldSize));
-        const elements = ranks.flat().flatMap(({ offset, size }) => Array.from({ length: size }, (_, i) => offset + i));
+        const ranks = Array.from({ length: worldSize }, (_, rank) =>
+          microBatches(alike(batchSize), parts, rank, worldSize),
+        );
+        const elements = ranks
+          .flat()
+          .flatMap(({ offset, size }) => Array.from({ length: size }, (_, i) => offset + i));
         expect(elements).toEqual(Array.from({ length: batchSize }, (_, i) => i));
-        for (const own of ranks) expect(own.map(({ last }) => last)).toEqual(own.map((_, i) => i === own.length - 1));
+        for (const own of ranks)
+          expect(own.map(({ last }) => last)).toEqual(own.map((_, i) => i === own.length - 1));
         const sizes = ranks.map((own) => own.reduce((sum, { size }) => sum + size, 0));
         expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1);
       }
@@ -167,7 +208,14 @@ it('gathers metrics over micro-batches', () => {
     loserScale: 0.375,
   });
   const sft = gatherMetrics([
-    { loss: 1, loserScale: 0, errorReal: [1], errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] },
+    {
+      loss: 1,
+      loserScale: 0,
+      errorReal: [1],
+      errorGenerated: [],
+      opponentErrorReal: [],
+      opponentErrorGenerated: [],
+    },
   ]);
   expect(sft).toMatchObject({ implicitAccuracy: 0, errorGenerated: 0 });
   expect(notFinite(sft)).toBeNull();
@@ -223,7 +271,13 @@ describe('the guard', () => {
   });
   it('raises an alarm once, and again when its cause comes back', () => {
     const zero = { loss: 0 };
-    const alarms = watch('spin_hinge', [calm(1), calm(2, zero), calm(3, zero), calm(4), calm(5, zero)]);
+    const alarms = watch('spin_hinge', [
+      calm(1),
+      calm(2, zero),
+      calm(3, zero),
+      calm(4),
+      calm(5, zero),
+    ]);
     expect(kinds(alarms)).toEqual([
       ['loss_zero', 2, 1],
       ['loss_zero', 5, 4],
@@ -231,12 +285,19 @@ describe('the guard', () => {
   });
   it('sees spikes against the steps before, once there are enough of them', () => {
     expect(watch('sft', [...calmSteps(5), calm(6, { loss: 60, gradNorm: 90 })])).toEqual([]);
-    const alarms = watch('sft', [...calmSteps(12), calm(13, { loss: 60 }), calm(14, { gradNorm: 90 }), calm(15)]);
+    const alarms = watch('sft', [
+      ...calmSteps(12),
+      calm(13, { loss: 60 }),
+      calm(14, { gradNorm: 90 }),
+      calm(15),
+    ]);
     expect(kinds(alarms)).toEqual([
       ['loss_spike', 13, 12],
       ['norm_spike', 14, 13],
     ]);
-    expect(alarms[0]?.message).toMatch(/^the loss is 9\d\.\d times the median of the 12 steps before$/);
+    expect(alarms[0]?.message).toMatch(
+      /^the loss is 9\d\.\d times the median of the 12 steps before$/,
+    );
   });
   it('sees saturated pairs where that means something', () => {
     const steps = [calm(1), calm(2, { saturated: 0.95 })];
@@ -245,7 +306,9 @@ describe('the guard', () => {
     expect(watch('spin_ipo', steps)).toEqual([]);
   });
   it("sees the error on real images stay above the opponent's, and lays the blame on the first of those steps", () => {
-    const worse = Array.from({ length: 50 }, (_, i) => calm(i + 1, { errorReal: 0.11 + (i % 2) * 0.001 }));
+    const worse = Array.from({ length: 50 }, (_, i) =>
+      calm(i + 1, { errorReal: 0.11 + (i % 2) * 0.001 }),
+    );
     expect(kinds(watch('spin_logistic', worse))).toEqual([['winner_worse', 20, 0]]);
     expect(watch('sft', worse)).toEqual([]);
   });
@@ -255,7 +318,13 @@ describe('the guard', () => {
     // Logits of beta / 2 times 0.1 and 0.02.
     expect(saturatedShare(step, 600, saturatedLogit)).toBe(0.5);
     expect(saturatedShare(step, 300, saturatedLogit)).toBe(0);
-    expect(saturatedShare([{ ...part, errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] }], 300, 20)).toBe(0);
+    expect(
+      saturatedShare(
+        [{ ...part, errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] }],
+        300,
+        20,
+      ),
+    ).toBe(0);
   });
 });
 
@@ -293,36 +362,70 @@ describe('settings', () => {
   };
   it('may change where no result depends on them, and nowhere else', () => {
     const kept = fingerprint(settings, {});
-    const elsewhere = { ...settings, activationCheckpointing: true, checkpointSteps: 7, keepCheckpoints: 9 };
+    const elsewhere = {
+      ...settings,
+      activationCheckpointing: true,
+      checkpointSteps: 7,
+      keepCheckpoints: 9,
+    };
     expect(firstDifference(kept, fingerprint(elsewhere, {}))).toBeNull();
-    expect(firstDifference(kept, fingerprint({ ...elsewhere, emaDecay: 0.9 }, {}))).toBe('emaDecay: expected 0, got 0.9');
+    expect(firstDifference(kept, fingerprint({ ...elsewhere, emaDecay: 0.9 }, {}))).toBe(
+      'emaDecay: expected 0, got 0.9',
+    );
   });
   it('fill in what is empty and keep two checkpoints at least', () => {
     expect(checkSettings(settings)).toMatchObject({ gradientAccumulation: 1, keepCheckpoints: 2 });
   });
   it.each<[Partial<TrainingSettings>, string]>([
     [{ steps: 0 }, 'settings.steps: expected a number of at least 1, got 0'],
-    [{ gradientAccumulation: 5 }, 'settings.gradient_accumulation: expected at most batch_size (4), got 5'],
+    [
+      { gradientAccumulation: 5 },
+      'settings.gradient_accumulation: expected at most batch_size (4), got 5',
+    ],
     [{ learningRate: Number.NaN }, 'settings.learning_rate: expected a positive number, got NaN'],
     [{ beta: 0 }, 'settings.beta: expected a positive number, got 0'],
     [{ adamBeta2: 1 }, 'settings.adam_beta2: expected a number in [0, 1), got 1'],
     [{ captionDropout: 1.5 }, 'settings.caption_dropout: expected a number from 0 to 1, got 1.5'],
     [{ safeguard: 2 }, 'settings.safeguard: expected a number from 0 to 1, got 2'],
-    [{ autoBetaSlope: 0.5 }, 'settings.auto_beta_slope: expected a number from 0 to below 0.5, got 0.5'],
+    [
+      { autoBetaSlope: 0.5 },
+      'settings.auto_beta_slope: expected a number from 0 to below 0.5, got 0.5',
+    ],
     [{ minSnrGamma: 5 }, 'settings.min_snr_gamma: expected nothing for this objective, got 5'],
-    [{ objective: 'sft', safeguard: 0.5 }, 'settings.safeguard: expected nothing for this objective, got 0.5'],
+    [
+      { objective: 'sft', safeguard: 0.5 },
+      'settings.safeguard: expected nothing for this objective, got 0.5',
+    ],
     [{ emaApart: true }, 'settings.ema_apart: expected an ema_decay, got 0'],
-    [{ lora: { rank: 0, alpha: 1, targets: ['to_q'] } }, 'settings.lora.rank: expected a number of at least 1, got 0'],
-    [{ lora: { rank: 4, alpha: 0, targets: ['to_q'] } }, 'settings.lora.alpha: expected a positive number, got 0'],
-    [{ lora: { rank: 4, alpha: 4, targets: [] } }, 'settings.lora.targets: expected at least one layer, got none'],
-    [{ weightDecay: Infinity }, 'settings.weight_decay: expected a number of at least 0, got Infinity'],
+    [
+      { lora: { rank: 0, alpha: 1, targets: ['to_q'] } },
+      'settings.lora.rank: expected a number of at least 1, got 0',
+    ],
+    [
+      { lora: { rank: 4, alpha: 0, targets: ['to_q'] } },
+      'settings.lora.alpha: expected a positive number, got 0',
+    ],
+    [
+      { lora: { rank: 4, alpha: 4, targets: [] } },
+      'settings.lora.targets: expected at least one layer, got none',
+    ],
+    [
+      { weightDecay: Infinity },
+      'settings.weight_decay: expected a number of at least 0, got Infinity',
+    ],
   ])('refuse %j', (change, message) => {
     expect(() => checkSettings({ ...settings, ...change })).toThrow(message);
   });
   it('name the first difference to a checkpoint, but may write checkpoints at other steps', () => {
     const kept = fingerprint(settings, { init: 'a' });
-    expect(firstDifference(kept, fingerprint({ ...settings, checkpointSteps: 9 }, { init: 'a' }))).toBeNull();
-    expect(firstDifference(kept, fingerprint({ ...settings, beta: 5 }, { init: 'a' }))).toBe('beta: expected 1000, got 5');
-    expect(firstDifference(kept, fingerprint(settings, { init: 'b' }))).toBe('init: expected a, got b');
+    expect(
+      firstDifference(kept, fingerprint({ ...settings, checkpointSteps: 9 }, { init: 'a' })),
+    ).toBeNull();
+    expect(firstDifference(kept, fingerprint({ ...settings, beta: 5 }, { init: 'a' }))).toBe(
+      'beta: expected 1000, got 5',
+    );
+    expect(firstDifference(kept, fingerprint(settings, { init: 'b' }))).toBe(
+      'init: expected a, got b',
+    );
   });
 });

@@ -1,4 +1,7 @@
-/** Every random decision about data: which element comes when, which captions are dropped, which latents are drawn. */
+/**
+ * Every random decision about data: which element comes when, which captions are dropped, which
+ * latents are drawn.
+ */
 import { normals, philox, uniform } from '@spindle/kit/domain';
 
 export interface DrawKey {
@@ -6,8 +9,15 @@ export interface DrawKey {
   iteration: number;
 }
 
-// The counter's last word keeps the kinds of draws apart; the engine keys its noise with words of its own.
-const stream = { order: 1, captionDropout: 2, posterior: 3, rejectedPosterior: 4, previous: 5 } as const;
+// The counter's last word keeps the kinds of draws apart; the engine keys its noise with words of
+// its own.
+const stream = {
+  order: 1,
+  captionDropout: 2,
+  posterior: 3,
+  rejectedPosterior: 4,
+  previous: 5,
+} as const;
 
 /** A permutation of [0, count) for one epoch. */
 export function epochOrder(key: DrawKey, epoch: number, count: number): Uint32Array {
@@ -109,16 +119,25 @@ export interface MicroBatch extends Range {
 }
 
 /**
- * What one of `worldSize` ranks computes of a step's batch, cut into `parts` micro-batches. Empty where there are more ranks than pairs.
- * `shapes` are those of the batch's elements, equal ones side by side: where a rank's share has several, a micro-batch has one of them and
+ * What one of `worldSize` ranks computes of a step's batch, cut into `parts` micro-batches. Empty
+ * where there are more ranks than pairs.
+ * `shapes` are those of the batch's elements, equal ones side by side: where a rank's share has
+ * several, a micro-batch has one of them and
  * there are as many as it takes to have none larger than with `parts` alike ones.
  */
-export function microBatches(shapes: readonly number[], parts: number, rank = 0, worldSize = 1): MicroBatch[] {
+export function microBatches(
+  shapes: readonly number[],
+  parts: number,
+  rank = 0,
+  worldSize = 1,
+): MicroBatch[] {
   const share = cut({ offset: 0, size: shapes.length }, worldSize)[rank];
   if (share === undefined) return [];
   const runs = runsOf(shapes, share);
   const most = Math.ceil(share.size / parts);
-  const batches = runs.flatMap((run) => cut(run, runs.length === 1 ? parts : Math.ceil(run.size / most)));
+  const batches = runs.flatMap((run) =>
+    cut(run, runs.length === 1 ? parts : Math.ceil(run.size / most)),
+  );
   return batches.map((range, i) => ({ ...range, last: i === batches.length - 1 }));
 }
 
@@ -134,10 +153,15 @@ function runsOf(shapes: readonly number[], { offset, size }: Range): Range[] {
 }
 
 /**
- * A step's draws with those of one shape side by side, smaller shape numbers first, else in their order: what a place in the batch keys does not
- * depend on how the batch is cut.
+ * A step's draws with those of one shape side by side, smaller shape numbers first, else in their
+ * order: what a place in the batch keys does not depend on how the batch is cut.
  */
-export function byShape(draws: readonly Draw[], shapeOf: (draw: Draw) => number): { draws: Draw[]; shapes: number[] } {
-  const sorted = draws.map((draw) => ({ draw, shape: shapeOf(draw) })).sort((a, b) => a.shape - b.shape);
+export function byShape(
+  draws: readonly Draw[],
+  shapeOf: (draw: Draw) => number,
+): { draws: Draw[]; shapes: number[] } {
+  const sorted = draws
+    .map((draw) => ({ draw, shape: shapeOf(draw) }))
+    .sort((a, b) => a.shape - b.shape);
   return { draws: sorted.map(({ draw }) => draw), shapes: sorted.map(({ shape }) => shape) };
 }

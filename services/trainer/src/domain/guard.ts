@@ -1,6 +1,7 @@
 /**
- * Watches a training for signs that it goes wrong. Each alarm is raised once and again only after its cause has gone away. The
- * watch keeps the last steps only, so it begins anew after a resume or a rollback.
+ * Watches a training for signs that it goes wrong. Each alarm is raised once and again only after
+ * its cause has gone away. The watch keeps the last steps only, so it begins anew after a resume or
+ * a rollback.
  */
 import type { Objective } from './settings.js';
 
@@ -31,7 +32,10 @@ export const gapWindow = 20;
 const spike = { loss: 5, norm: 20, history: 10 };
 const mostSaturated = 0.9;
 
-/** A pair whose logit is past this has a slope of 2e-9 of the logistic loss: it teaches nothing, or everything. */
+/**
+ * A pair whose logit is past this has a slope of 2e-9 of the logistic loss: it teaches nothing, or
+ * everything.
+ */
 export const saturatedLogit = 20;
 
 export class Guard {
@@ -47,13 +51,29 @@ export class Guard {
     const found = new Map<AlarmKind, Omit<Alarm, 'kind' | 'step'>>();
     // The loss tells of the weights before the step's update.
     const badSince = step.step - 1;
-    const see = (kind: AlarmKind, message: string, since = badSince): void => void found.set(kind, { message, badSince: since });
-    if (step.loss === 0) see('loss_zero', 'the loss is exactly 0: nothing is learnt any more (a smaller β or learning rate helps)');
-    if (step.saturated >= mostSaturated && (this.objective === 'spin_logistic' || this.objective === 'dpo')) {
+    const see = (kind: AlarmKind, message: string, since = badSince): void =>
+      void found.set(kind, { message, badSince: since });
+    if (step.loss === 0)
+      see(
+        'loss_zero',
+        'the loss is exactly 0: nothing is learnt any more (a smaller β or learning rate helps)',
+      );
+    if (
+      step.saturated >= mostSaturated &&
+      (this.objective === 'spin_logistic' || this.objective === 'dpo')
+    ) {
       const share = Math.round(100 * step.saturated);
-      see('saturated', `the logits of ${share} % of the pairs are saturated (beyond ±${saturatedLogit}): β is too large for these errors`);
+      see(
+        'saturated',
+        `the logits of ${share} % of the pairs are saturated (beyond ±${saturatedLogit}): β is too large for these errors`,
+      );
     }
-    if (this.objective !== 'sft' && staysAbove(this.#steps.map(({ errorReal, opponentErrorReal }) => errorReal - opponentErrorReal))) {
+    if (
+      this.objective !== 'sft' &&
+      staysAbove(
+        this.#steps.map(({ errorReal, opponentErrorReal }) => errorReal - opponentErrorReal),
+      )
+    ) {
       see(
         'winner_worse',
         `the error on real images has been above the opponent's over the last ${gapWindow} steps: the model is drifting from the data ` +
@@ -67,12 +87,20 @@ export class Guard {
         before.map((earlier) => earlier[key]),
       );
     const losses = times('loss');
-    if (losses > spike.loss) see('loss_spike', `the loss is ${losses.toFixed(1)} times the median of the ${before.length} steps before`);
+    if (losses > spike.loss)
+      see(
+        'loss_spike',
+        `the loss is ${losses.toFixed(1)} times the median of the ${before.length} steps before`,
+      );
     const norms = times('gradNorm');
     if (norms > spike.norm)
-      see('norm_spike', `the gradient norm is ${norms.toFixed(1)} times the median of the ${before.length} steps before`);
+      see(
+        'norm_spike',
+        `the gradient norm is ${norms.toFixed(1)} times the median of the ${before.length} steps before`,
+      );
     const alarms: Alarm[] = [];
-    for (const [kind, alarm] of found) if (!this.#raised.has(kind)) alarms.push({ kind, step: step.step, ...alarm });
+    for (const [kind, alarm] of found)
+      if (!this.#raised.has(kind)) alarms.push({ kind, step: step.step, ...alarm });
     this.#raised.clear();
     for (const kind of found.keys()) this.#raised.add(kind);
     return alarms;
@@ -92,7 +120,10 @@ function ratio(value: number, before: readonly number[]): number {
   return median > 0 ? value / median : 0;
 }
 
-/** The mean of the window lies above zero by more than two standard errors, so that noise around zero does not count. */
+/**
+ * The mean of the window lies above zero by more than two standard errors, so that noise around
+ * zero does not count.
+ */
 function staysAbove(gaps: readonly number[]): boolean {
   if (gaps.length < gapWindow) return false;
   const mean = gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length;

@@ -34,9 +34,15 @@ export function saturatedShare(parts: readonly StepErrors[], beta: number, limit
   return pairs === 0 ? 0 : beyond / pairs;
 }
 
-/** Mean of logit / beta over the pairs: half of how much better than the opponent the model tells them apart. */
+/**
+ * Mean of logit / beta over the pairs: half of how much better than the opponent the model tells
+ * them apart.
+ */
 export function meanMargin(metrics: StepMetrics): number {
-  const gain = metrics.errorReal - metrics.opponentErrorReal - (metrics.errorGenerated - metrics.opponentErrorGenerated);
+  const gain =
+    metrics.errorReal -
+    metrics.opponentErrorReal -
+    (metrics.errorGenerated - metrics.opponentErrorGenerated);
   return -0.5 * gain;
 }
 
@@ -52,7 +58,12 @@ export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
   for (const part of parts) {
     loss += part.loss;
     loserScale += part.loserScale;
-    for (const key of ['errorReal', 'errorGenerated', 'opponentErrorReal', 'opponentErrorGenerated'] as const)
+    for (const key of [
+      'errorReal',
+      'errorGenerated',
+      'opponentErrorReal',
+      'opponentErrorGenerated',
+    ] as const)
       all[key].push(...Array.from(part[key]));
   }
   const positive = all.errorGenerated.filter((generated, i) => {
@@ -65,7 +76,8 @@ export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
     errorGenerated: mean(all.errorGenerated),
     opponentErrorReal: mean(all.opponentErrorReal),
     opponentErrorGenerated: mean(all.opponentErrorGenerated),
-    implicitAccuracy: all.errorGenerated.length === 0 ? 0 : positive.length / all.errorGenerated.length,
+    implicitAccuracy:
+      all.errorGenerated.length === 0 ? 0 : positive.length / all.errorGenerated.length,
     loserScale,
   };
 }
@@ -79,5 +91,7 @@ export function notFinite(metrics: StepMetrics): string | null {
 }
 
 function mean(values: readonly number[]): number {
-  return values.length === 0 ? 0 : values.reduce((total, value) => total + value, 0) / values.length;
+  return values.length === 0
+    ? 0
+    : values.reduce((total, value) => total + value, 0) / values.length;
 }

@@ -1,4 +1,7 @@
-/** What a training run does, checked; throws Error with a sentence that names field, expected and got. */
+/**
+ * What a training run does, checked; throws Error with a sentence that names field, expected and
+ * got.
+ */
 export type Objective = 'spin_logistic' | 'spin_hinge' | 'spin_ipo' | 'dpo' | 'sft';
 export type Schedule = 'constant' | 'linear' | 'cosine';
 
@@ -74,15 +77,19 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
     nothing('min_snr_gamma', checked.minSnrGamma);
     fraction('safeguard', checked.safeguard ?? 0);
     if (!(checked.autoBetaSlope >= 0 && checked.autoBetaSlope < 0.5)) {
-      throw new Error(`settings.auto_beta_slope: expected a number from 0 to below 0.5, got ${checked.autoBetaSlope}`);
+      throw new Error(
+        `settings.auto_beta_slope: expected a number from 0 to below 0.5, got ${checked.autoBetaSlope}`,
+      );
     }
   }
   if (checked.lora !== null) {
     atLeast('lora.rank', checked.lora.rank, 1);
     positive('lora.alpha', checked.lora.alpha);
-    if (checked.lora.targets.length === 0) throw new Error('settings.lora.targets: expected at least one layer, got none');
+    if (checked.lora.targets.length === 0)
+      throw new Error('settings.lora.targets: expected at least one layer, got none');
   }
-  if (checked.emaApart && checked.emaDecay === 0) throw new Error('settings.ema_apart: expected an ema_decay, got 0');
+  if (checked.emaApart && checked.emaDecay === 0)
+    throw new Error('settings.ema_apart: expected an ema_decay, got 0');
   share('adam_beta1', checked.adamBeta1);
   share('adam_beta2', checked.adamBeta2);
   share('ema_decay', checked.emaDecay);
@@ -98,23 +105,30 @@ function atLeast(field: string, value: number, minimum: number): void {
 }
 
 function positive(field: string, value: number): void {
-  if (!(value > 0 && Number.isFinite(value))) throw new Error(`settings.${field}: expected a positive number, got ${value}`);
+  if (!(value > 0 && Number.isFinite(value)))
+    throw new Error(`settings.${field}: expected a positive number, got ${value}`);
 }
 
 function fraction(field: string, value: number): void {
-  if (!(value >= 0 && value <= 1)) throw new Error(`settings.${field}: expected a number from 0 to 1, got ${value}`);
+  if (!(value >= 0 && value <= 1))
+    throw new Error(`settings.${field}: expected a number from 0 to 1, got ${value}`);
 }
 
 function nothing(field: string, value: number): void {
-  if (value !== 0) throw new Error(`settings.${field}: expected nothing for this objective, got ${value}`);
+  if (value !== 0)
+    throw new Error(`settings.${field}: expected nothing for this objective, got ${value}`);
 }
 
 function share(field: string, value: number): void {
-  if (!(value >= 0 && value < 1)) throw new Error(`settings.${field}: expected a number in [0, 1), got ${value}`);
+  if (!(value >= 0 && value < 1))
+    throw new Error(`settings.${field}: expected a number in [0, 1), got ${value}`);
 }
 
 /** What must not change between a checkpoint and the run that resumes from it. */
-export function fingerprint(settings: TrainingSettings, data: Readonly<Record<string, string>>): Record<string, string> {
+export function fingerprint(
+  settings: TrainingSettings,
+  data: Readonly<Record<string, string>>,
+): Record<string, string> {
   const {
     checkpointSteps: _often,
     keepCheckpoints: _kept,
@@ -124,7 +138,10 @@ export function fingerprint(settings: TrainingSettings, data: Readonly<Record<st
     maxRollbacks: _most,
     ...fixed
   } = settings;
-  return { ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, text(value)])), ...data };
+  return {
+    ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, text(value)])),
+    ...data,
+  };
 }
 
 function text(value: TrainingSettings[keyof TrainingSettings]): string {
@@ -132,9 +149,13 @@ function text(value: TrainingSettings[keyof TrainingSettings]): string {
 }
 
 /** The first field in which two fingerprints differ, in words; null when they agree. */
-export function firstDifference(kept: Readonly<Record<string, string>>, asked: Readonly<Record<string, string>>): string | null {
+export function firstDifference(
+  kept: Readonly<Record<string, string>>,
+  asked: Readonly<Record<string, string>>,
+): string | null {
   for (const key of new Set([...Object.keys(kept), ...Object.keys(asked)])) {
-    if (kept[key] !== asked[key]) return `${key}: expected ${kept[key] ?? 'nothing'}, got ${asked[key] ?? 'nothing'}`;
+    if (kept[key] !== asked[key])
+      return `${key}: expected ${kept[key] ?? 'nothing'}, got ${asked[key] ?? 'nothing'}`;
   }
   return null;
 }

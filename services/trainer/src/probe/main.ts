@@ -1,4 +1,7 @@
-/** The program behind `spindle run --dry-run --probe` for training: a few steps on made-up data; one argument, a Request in JSON. */
+/**
+ * The program behind `spindle run --dry-run --probe` for training: a few steps on made-up data; one
+ * argument, a Request in JSON.
+ */
 import { engineEnvironmentSchema, engineOptions, ensureError, pickEnvironment } from '@spindle/kit';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from '../engine.js';
@@ -6,10 +9,18 @@ import { probeTraining, type ProbeRequest } from './probe.js';
 
 try {
   const request = JSON.parse(process.argv[2] ?? '{}') as ProbeRequest;
-  const engine = Engine.open(engineOptions(engineEnvironmentSchema.parse(pickEnvironment(engineEnvironmentSchema, process.env))));
-  const report = await probeTraining(nativeEngine(engine), request, (seed, count) => engine.initialNoise(seed, count));
+  const engine = Engine.open(
+    engineOptions(
+      engineEnvironmentSchema.parse(pickEnvironment(engineEnvironmentSchema, process.env)),
+    ),
+  );
+  const report = await probeTraining(nativeEngine(engine), request, (seed, count) =>
+    engine.initialNoise(seed, count),
+  );
   // Linux gives kilobytes.
-  process.stdout.write(`${JSON.stringify({ ...report, peakBytes: process.resourceUsage().maxRSS * 1024 })}\n`);
+  process.stdout.write(
+    `${JSON.stringify({ ...report, peakBytes: process.resourceUsage().maxRSS * 1024 })}\n`,
+  );
   engine.close();
 } catch (thrown) {
   process.stderr.write(`spindle: ${ensureError(thrown).message}\n`);

@@ -51,7 +51,8 @@ export async function probeTraining(
   noise: (seed: bigint, count: number) => Float32Array,
 ): Promise<TrainingProbe> {
   const { model, resolution, microBatch, objective } = request;
-  const precision = request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
+  const precision =
+    request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
   const { schedulerConfig } = engine.describePipeline(model);
   const options: TrainerOptionsDto = {
     objective,
@@ -77,7 +78,13 @@ export async function probeTraining(
   };
   const { signal } = new AbortController();
   const loading = performance.now();
-  const session = await engine.createSession(engine.unetSource(join(model, 'unet')), null, options, null, signal);
+  const session = await engine.createSession(
+    engine.unetSource(join(model, 'unet')),
+    null,
+    options,
+    null,
+    signal,
+  );
   const loadSeconds = (performance.now() - loading) / 1000;
   try {
     if (request.dropsCaptions) await engine.emptyPrompt(model, precision);
@@ -105,7 +112,9 @@ export async function probeTraining(
       timeIds:
         pooledWidth > 0
           ? {
-              data: Float32Array.from(Array.from({ length: microBatch }, () => wholeImage(resolution, resolution)).flat()),
+              data: Float32Array.from(
+                Array.from({ length: microBatch }, () => wholeImage(resolution, resolution)).flat(),
+              ),
               shape: [microBatch, 6],
             }
           : null,
@@ -119,9 +128,16 @@ export async function probeTraining(
       times.push([between - began, performance.now() - between]);
     }
     // The first step takes memory from the system, which later ones have.
-    const mean = (of: 0 | 1): number => times.slice(1).reduce((sum, pair) => sum + pair[of], 0) / (steps - 1) / 1000;
+    const mean = (of: 0 | 1): number =>
+      times.slice(1).reduce((sum, pair) => sum + pair[of], 0) / (steps - 1) / 1000;
     const written = await timeFiles(session, request, precision);
-    return { precision, microBatchSeconds: mean(0), applySeconds: mean(1), loadSeconds, ...written };
+    return {
+      precision,
+      microBatchSeconds: mean(0),
+      applySeconds: mean(1),
+      loadSeconds,
+      ...written,
+    };
   } finally {
     session.release();
   }
@@ -144,10 +160,15 @@ async function timeFiles(
     const exportSeconds = await seconds(async () => {
       await session.export(exported, false);
       await sha256File(exported);
-      if (lora !== null) await session.exportAdapters(join(temporary, 'adapters.safetensors'), false);
+      if (lora !== null)
+        await session.exportAdapters(join(temporary, 'adapters.safetensors'), false);
     });
     await rm(exported);
-    const checkpoints = new Checkpoints(temporary, 1, createLogger('probe', { level: 'silent', pretty: false }));
+    const checkpoints = new Checkpoints(
+      temporary,
+      1,
+      createLogger('probe', { level: 'silent', pretty: false }),
+    );
     const facts = { precision, precisionReason: '', fingerprint: {} };
     const save = () => checkpoints.save(steps, facts, (path) => session.saveState(path, {}));
     return { exportSeconds, checkpointSeconds: saves ? await seconds(save) : 0 };

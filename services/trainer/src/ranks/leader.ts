@@ -1,12 +1,28 @@
 /** Rank 0's side: who follows, and work that all ranks do together. */
 import { randomUUID } from 'node:crypto';
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { delay, ensureError, injectContext, linkedAbort, SpindleError, type Logger, type ServiceHandlers } from '@spindle/kit';
+import {
+  delay,
+  ensureError,
+  injectContext,
+  linkedAbort,
+  SpindleError,
+  type Logger,
+  type ServiceHandlers,
+} from '@spindle/kit';
 import type { RankGroupDto } from '@spindle/native';
-import type { FollowRequest, FollowResponseSchema, RankService, ReportRequest } from '@spindle/proto';
+import type {
+  FollowRequest,
+  FollowResponseSchema,
+  RankService,
+  ReportRequest,
+} from '@spindle/proto';
 import { Commands } from './commands.js';
 
-export type RankCommand = Exclude<MessageInitShape<typeof FollowResponseSchema>['command'], undefined>;
+export type RankCommand = Exclude<
+  MessageInitShape<typeof FollowResponseSchema>['command'],
+  undefined
+>;
 
 /** A rank is gone or silent; the weights of rank 0 are those of its last complete step. */
 export class RankLost extends SpindleError {
@@ -30,7 +46,10 @@ export interface LeaderOptions {
 interface Member {
   workerId: string;
   commands: Commands<MessageInitShape<typeof FollowResponseSchema>>;
-  pending: Map<bigint, { resolve: (report: ReportRequest) => void; reject: (error: Error) => void }>;
+  pending: Map<
+    bigint,
+    { resolve: (report: ReportRequest) => void; reject: (error: Error) => void }
+  >;
 }
 
 /** The consequences of a failure arrive together with it; so long they are waited for. */
@@ -60,7 +79,10 @@ export class RankLeader {
     };
   }
 
-  /** A rank's process does not come up: whoever waits for it is told. Forgotten once it follows after all. */
+  /**
+   * A rank's process does not come up: whoever waits for it is told. Forgotten once it follows
+   * after all.
+   */
   unable(rank: number, reason: string): void {
     this.#unable.set(rank, reason);
     this.#notify();
@@ -69,14 +91,22 @@ export class RankLeader {
   /** Resolves when every rank follows. */
   async complete(signal: AbortSignal): Promise<void> {
     const { worldSize, timeoutSeconds } = this.options;
-    const missing = (): number[] => Array.from({ length: worldSize - 1 }, (_, i) => i + 1).filter((rank) => !this.#members.has(rank));
+    const missing = (): number[] =>
+      Array.from({ length: worldSize - 1 }, (_, i) => i + 1).filter(
+        (rank) => !this.#members.has(rank),
+      );
     const late = AbortSignal.timeout(timeoutSeconds * 1_000);
     using linked = linkedAbort(signal, late);
     while (missing().length > 0) {
       for (const [rank, reason] of this.#unable)
-        throw new SpindleError('FAILED_PRECONDITION', `${this.#name(rank)} did not start: ${reason}`);
+        throw new SpindleError(
+          'FAILED_PRECONDITION',
+          `${this.#name(rank)} did not start: ${reason}`,
+        );
       if (late.aborted)
-        throw new RankLost(`expected all ${worldSize} ranks within ${timeoutSeconds} s, got none from rank ${missing().join(', ')}`);
+        throw new RankLost(
+          `expected all ${worldSize} ranks within ${timeoutSeconds} s, got none from rank ${missing().join(', ')}`,
+        );
       if (signal.aborted) throw ensureError(signal.reason);
       await this.#changed.next(linked.signal);
     }
@@ -89,8 +119,8 @@ export class RankLeader {
   }
 
   /**
-   * Gives every other rank a command, does this one's own part, and resolves when all are done. When one fails, the others are
-   * broken off, and the error is the one that explains the others.
+   * Gives every other rank a command, does this one's own part, and resolves when all are done.
+   * When one fails, the others are broken off, and the error is the one that explains the others.
    */
   async together<T>(
     command: RankCommand,
@@ -99,7 +129,9 @@ export class RankLeader {
   ): Promise<{ own: T; reports: ReportRequest[] }> {
     using linked = linkedAbort(signal);
     const mine = own(linked.signal);
-    const theirs = Array.from({ length: this.worldSize - 1 }, (_, i) => this.#ask(i + 1, command, linked.signal));
+    const theirs = Array.from({ length: this.worldSize - 1 }, (_, i) =>
+      this.#ask(i + 1, command, linked.signal),
+    );
     const everyone = Promise.allSettled([mine, ...theirs]);
     try {
       const [value, reports] = await Promise.all([mine, Promise.all(theirs)]);
@@ -107,14 +139,17 @@ export class RankLeader {
     } catch (first) {
       await Promise.race([everyone, delay(settleMs, signal).catch(() => undefined)]);
       linked.abort(first);
-      const failures = (await everyone).flatMap((result) => (result.status === 'rejected' ? [ensureError(result.reason)] : []));
+      const failures = (await everyone).flatMap((result) =>
+        result.status === 'rejected' ? [ensureError(result.reason)] : [],
+      );
       throw explaining(failures);
     }
   }
 
   /** Lets go of the ranks' models, whatever they are doing. */
   release(): void {
-    for (const member of this.#members.values()) member.commands.push({ id: this.#nextId++, command: { case: 'release', value: {} } });
+    for (const member of this.#members.values())
+      member.commands.push({ id: this.#nextId++, command: { case: 'release', value: {} } });
   }
 
   async *#follow(
@@ -163,11 +198,16 @@ export class RankLeader {
       };
       if (signal.aborted) return reject(ensureError(signal.reason));
       signal.addEventListener('abort', onAbort, { once: true });
-      member.pending.set(id, { resolve: (value) => settle(() => resolve(value)), reject: (error) => settle(() => reject(error)) });
+      member.pending.set(id, {
+        resolve: (value) => settle(() => resolve(value)),
+        reject: (error) => settle(() => reject(error)),
+      });
       member.commands.push({ id, trace, command });
     });
     if (report.failure === undefined) return report;
-    const { code, message } = ensureError(Object.assign(new Error(report.failure.message), { code: report.failure.code }));
+    const { code, message } = ensureError(
+      Object.assign(new Error(report.failure.message), { code: report.failure.code }),
+    );
     throw new SpindleError(code, `${this.#name(rank)}: ${message}`);
   }
 
@@ -180,10 +220,16 @@ export class RankLeader {
   }
 }
 
-/** A process that ended says more than those that miss it, and a failure with a cause of its own more than either. */
+/**
+ * A process that ended says more than those that miss it, and a failure with a cause of its own
+ * more than either.
+ */
 function explaining(failures: readonly SpindleError[]): SpindleError {
-  const consequence = (error: SpindleError): boolean => ['UNAVAILABLE', 'CANCELLED', 'ABORTED'].includes(error.code);
-  const cause = failures.find((error) => !consequence(error)) ?? failures.find((error) => error instanceof RankLost);
+  const consequence = (error: SpindleError): boolean =>
+    ['UNAVAILABLE', 'CANCELLED', 'ABORTED'].includes(error.code);
+  const cause =
+    failures.find((error) => !consequence(error)) ??
+    failures.find((error) => error instanceof RankLost);
   if (cause !== undefined) return cause;
   const unavailable = failures.find((error) => error.code === 'UNAVAILABLE');
   if (unavailable !== undefined) return new RankLost(unavailable.message, { cause: unavailable });

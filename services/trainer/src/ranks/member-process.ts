@@ -22,19 +22,34 @@ export async function runMember(
   variables: Readonly<Record<string, string | undefined>>,
   once: boolean,
 ): Promise<void> {
-  const env = parseConfig(environmentSchema, pickEnvironment(environmentSchema, variables), 'environment');
+  const env = parseConfig(
+    environmentSchema,
+    pickEnvironment(environmentSchema, variables),
+    'environment',
+  );
   const { rank, worldSize, rendezvous } = plan;
   const logger = createLogger('trainer', { level: env.SPINDLE_LOG_LEVEL }).child({ rank });
-  const telemetry = startTelemetry({ service: 'spindle-trainer', version: '0.1.0', endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT });
+  const telemetry = startTelemetry({
+    service: 'spindle-trainer',
+    version: '0.1.0',
+    endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
+  });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const engine = nativeEngine(Engine.open(engineOptions(env)));
   lifecycle.defer('engine', () => engine.close());
   const store = await openLocalStore(env.SPINDLE_ARTIFACTS);
   // Health alone, for whoever watches the process.
   if (!once)
-    await serve(lifecycle, { address: env.SPINDLE_GRPC_ADDRESS, portFile: env.SPINDLE_PORT_FILE, graceMs: 0, logger }, () => undefined);
+    await serve(
+      lifecycle,
+      { address: env.SPINDLE_GRPC_ADDRESS, portFile: env.SPINDLE_PORT_FILE, graceMs: 0, logger },
+      () => undefined,
+    );
   const workerId = env.SPINDLE_WORKER_ID;
-  const following = follow({ engine, store, logger, rank, worldSize, rendezvous, workerId, once }, lifecycle.signal);
+  const following = follow(
+    { engine, store, logger, rank, worldSize, rendezvous, workerId, once },
+    lifecycle.signal,
+  );
   lifecycle.defer('rank', () => following.catch(() => undefined));
   await following;
   await lifecycle.shutdown('rank 0 ended');

@@ -12,7 +12,13 @@ import {
   type ArtifactStore,
   type Logger,
 } from '@spindle/kit';
-import { Precision, RankService, type FollowResponse, type RankErrors, type RankOpen } from '@spindle/proto';
+import {
+  Precision,
+  RankService,
+  type FollowResponse,
+  type RankErrors,
+  type RankOpen,
+} from '@spindle/proto';
 import type { StepErrors } from '../domain/metrics.js';
 import type { TrainerEngine } from '../engine.js';
 import { readSettings } from '../request.js';
@@ -39,7 +45,9 @@ export async function follow(options: MemberOptions, signal: AbortSignal): Promi
   let wait = retryMs.first;
   while (!signal.aborted) {
     const client = createClient(RankService, rendezvous);
-    const member = new Member(options, (report) => client.report({ rank, ...report }).then(() => undefined));
+    const member = new Member(options, (report) =>
+      client.report({ rank, ...report }).then(() => undefined),
+    );
     try {
       for await (const command of client.follow({ rank, worldSize, workerId }, { signal })) {
         wait = retryMs.first;
@@ -115,10 +123,15 @@ class Member {
       logger.warn({ err: thrown, command: command.case }, 'this rank failed');
       report.failure = { code, message };
     }
-    await this.report(report).catch((error: unknown) => logger.debug({ err: error }, 'report not delivered'));
+    await this.report(report).catch((error: unknown) =>
+      logger.debug({ err: error }, 'report not delivered'),
+    );
   }
 
-  async #do(command: FollowResponse['command'], signal: AbortSignal): Promise<StepErrors[] | undefined> {
+  async #do(
+    command: FollowResponse['command'],
+    signal: AbortSignal,
+  ): Promise<StepErrors[] | undefined> {
     signal.throwIfAborted();
     switch (command.case) {
       case 'open':
@@ -130,14 +143,22 @@ class Member {
         return undefined;
       case 'gradients': {
         const began = nowMs();
-        const { parts, phases } = await this.#opened().gradients(command.value.step, command.value.beta, signal);
+        const { parts, phases } = await this.#opened().gradients(
+          command.value.step,
+          command.value.beta,
+          signal,
+        );
         recordPhases(phases, began);
         return parts;
       }
       case 'apply': {
         const began = nowMs();
         await this.#opened().stage(command.value.step + 1);
-        const { errors, phases } = await this.#opened().session.apply(command.value.step, command.value.learningRateScale, signal);
+        const { errors, phases } = await this.#opened().session.apply(
+          command.value.step,
+          command.value.learningRateScale,
+          signal,
+        );
         recordPhases(phases, began);
         return errors;
       }
@@ -155,12 +176,22 @@ class Member {
 
   async #open(open: RankOpen, signal: AbortSignal): Promise<Share> {
     const { engine, store, rank, worldSize } = this.options;
-    if (open.request === undefined) throw new SpindleError('INVALID_ARGUMENT', 'request: expected a training, got nothing');
+    if (open.request === undefined)
+      throw new SpindleError('INVALID_ARGUMENT', 'request: expected a training, got nothing');
     const settings = readSettings(open.request);
     const precision = open.precision === Precision.BFLOAT16 ? 'bfloat16' : 'float32';
     const models = await readModels(open.request, settings, { store, engine });
-    const dataset = await openDataset(open.request, settings, models.pipeline, precision, { store, engine });
-    const group = { rank, worldSize, address: open.groupAddress, token: open.groupToken, timeoutSeconds: open.timeoutSeconds };
+    const dataset = await openDataset(open.request, settings, models.pipeline, precision, {
+      store,
+      engine,
+    });
+    const group = {
+      rank,
+      worldSize,
+      address: open.groupAddress,
+      token: open.groupToken,
+      timeoutSeconds: open.timeoutSeconds,
+    };
     try {
       using linked = linkedAbort(signal);
       const session = await openSession(models, settings, precision, engine, group, linked.signal);
@@ -172,13 +203,15 @@ class Member {
   }
 
   #opened(): Share {
-    if (this.#share === undefined) throw new SpindleError('FAILED_PRECONDITION', 'expected an open training, got none');
+    if (this.#share === undefined)
+      throw new SpindleError('FAILED_PRECONDITION', 'expected an open training, got none');
     return this.#share;
   }
 }
 
 function toMessage(part: StepErrors): RankErrors {
-  const { loss, loserScale, errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated } = part;
+  const { loss, loserScale, errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated } =
+    part;
   return {
     $typeName: 'spindle.v1.RankErrors',
     loss,

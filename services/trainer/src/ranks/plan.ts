@@ -16,11 +16,21 @@ const rankEnvironment = z
     SPINDLE_RANK_TIMEOUT: z.coerce.number().positive().max(86_400).default(300),
   })
   .superRefine((env, context) => {
-    const { SPINDLE_RANK: rank, SPINDLE_WORLD_SIZE: worldSize, SPINDLE_RENDEZVOUS: rendezvous } = env;
+    const {
+      SPINDLE_RANK: rank,
+      SPINDLE_WORLD_SIZE: worldSize,
+      SPINDLE_RENDEZVOUS: rendezvous,
+    } = env;
     const given = [rank, worldSize, rendezvous].filter((value) => value !== undefined).length;
-    const issue = (path: string, message: string): void => context.addIssue({ code: 'custom', path: [path], message });
-    if (given !== 0 && given !== 3) issue('SPINDLE_RANK', 'expected it with SPINDLE_WORLD_SIZE and SPINDLE_RENDEZVOUS, or none of them');
-    if (given > 0 && env.SPINDLE_RANKS > 1) issue('SPINDLE_RANKS', 'expected 1 where SPINDLE_RANK is set');
+    const issue = (path: string, message: string): void =>
+      context.addIssue({ code: 'custom', path: [path], message });
+    if (given !== 0 && given !== 3)
+      issue(
+        'SPINDLE_RANK',
+        'expected it with SPINDLE_WORLD_SIZE and SPINDLE_RENDEZVOUS, or none of them',
+      );
+    if (given > 0 && env.SPINDLE_RANKS > 1)
+      issue('SPINDLE_RANKS', 'expected 1 where SPINDLE_RANK is set');
     if (rank !== undefined && worldSize !== undefined && rank >= worldSize)
       issue('SPINDLE_RANK', `expected a rank below SPINDLE_WORLD_SIZE (${worldSize}), got ${rank}`);
   });
@@ -39,12 +49,22 @@ export type RankPlan =
   | ({ kind: 'member'; rank: number; rendezvous: string } & Group);
 
 export function rankPlan(variables: Readonly<Record<string, string | undefined>>): RankPlan {
-  const env = parseConfig(rankEnvironment, pickEnvironment(rankEnvironment, variables), 'environment');
-  const { SPINDLE_RANK: rank, SPINDLE_WORLD_SIZE: worldSize = env.SPINDLE_RANKS, SPINDLE_RENDEZVOUS: rendezvous } = env;
+  const env = parseConfig(
+    rankEnvironment,
+    pickEnvironment(rankEnvironment, variables),
+    'environment',
+  );
+  const {
+    SPINDLE_RANK: rank,
+    SPINDLE_WORLD_SIZE: worldSize = env.SPINDLE_RANKS,
+    SPINDLE_RENDEZVOUS: rendezvous,
+  } = env;
   const group = { worldSize, timeoutSeconds: env.SPINDLE_RANK_TIMEOUT };
   if (worldSize === 1) return { kind: 'alone' };
   if (rank === undefined || rendezvous === undefined) return { kind: 'local', ...group };
-  return rank === 0 ? { kind: 'leader', rendezvous, ...group } : { kind: 'member', rank, rendezvous, ...group };
+  return rank === 0
+    ? { kind: 'leader', rendezvous, ...group }
+    : { kind: 'member', rank, rendezvous, ...group };
 }
 
 /** The engines' own meeting point: the port after the one where ranks follow rank 0. */

@@ -1,4 +1,7 @@
-/** The other ranks of this machine as child processes: started, watched, started again when they end. */
+/**
+ * The other ranks of this machine as child processes: started, watched, started again when they
+ * end.
+ */
 import { fork, type ChildProcess } from 'node:child_process';
 import { delay, type Logger } from '@spindle/kit';
 import type { RankLeader } from './leader.js';
@@ -34,7 +37,8 @@ export class RankProcesses {
   constructor(readonly options: ProcessesOptions) {}
 
   start(leader: Pick<RankLeader, 'unable'>): void {
-    for (let rank = 1; rank < this.options.worldSize; rank++) this.#watching.push(this.#watch(rank, leader));
+    for (let rank = 1; rank < this.options.worldSize; rank++)
+      this.#watching.push(this.#watch(rank, leader));
   }
 
   /** It runs, and took its place. */
@@ -68,10 +72,16 @@ export class RankProcesses {
     let wait = restartMs.first;
     while (!signal.aborted) {
       // Its own channel tells it when this process is gone, however it ends.
-      const process = fork(main, [childFlag], { env: environment(rank), execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+      const process = fork(main, [childFlag], {
+        env: environment(rank),
+        execArgv: [],
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      });
       const ended = new Promise<string>((resolve) => {
         process.once('error', (error) => resolve(error.message));
-        process.once('exit', (code, killed) => resolve(killed ? `killed by ${killed}` : `exit code ${code ?? '?'}`));
+        process.once('exit', (code, killed) =>
+          resolve(killed ? `killed by ${killed}` : `exit code ${code ?? '?'}`),
+        );
       });
       this.#children.set(rank, { process, ended });
       const failed = (this.#failedStarts.get(rank) ?? 0) + 1;

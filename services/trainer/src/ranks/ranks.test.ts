@@ -1,4 +1,10 @@
-import { createClient, Lifecycle, openLocalStore, type ArtifactStore, type SpindleError } from '@spindle/kit';
+import {
+  createClient,
+  Lifecycle,
+  openLocalStore,
+  type ArtifactStore,
+  type SpindleError,
+} from '@spindle/kit';
 import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
 import { TrainerService, type TrainResponse } from '@spindle/proto';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -14,7 +20,11 @@ import { groupAddress, rankPlan } from './plan.js';
 import { rankBackend } from './start.js';
 
 describe('the plan', () => {
-  const cluster = { SPINDLE_RANK: '1', SPINDLE_WORLD_SIZE: '4', SPINDLE_RENDEZVOUS: 'trainer-0.trainer:7070' };
+  const cluster = {
+    SPINDLE_RANK: '1',
+    SPINDLE_WORLD_SIZE: '4',
+    SPINDLE_RENDEZVOUS: 'trainer-0.trainer:7070',
+  };
   it.each([
     [{}, { kind: 'alone' }],
     [{ SPINDLE_RANKS: '2' }, { kind: 'local', worldSize: 2, timeoutSeconds: 300 }],
@@ -28,15 +38,25 @@ describe('the plan', () => {
     expect(rankPlan(variables)).toMatchObject(expected);
   });
   it.each([
-    [{ SPINDLE_RANK: '1' }, 'SPINDLE_RANK: expected it with SPINDLE_WORLD_SIZE and SPINDLE_RENDEZVOUS, or none of them'],
-    [{ ...cluster, SPINDLE_RANK: '4' }, 'SPINDLE_RANK: expected a rank below SPINDLE_WORLD_SIZE (4), got 4'],
+    [
+      { SPINDLE_RANK: '1' },
+      'SPINDLE_RANK: expected it with SPINDLE_WORLD_SIZE and SPINDLE_RENDEZVOUS, or none of them',
+    ],
+    [
+      { ...cluster, SPINDLE_RANK: '4' },
+      'SPINDLE_RANK: expected a rank below SPINDLE_WORLD_SIZE (4), got 4',
+    ],
     [{ ...cluster, SPINDLE_RANKS: '2' }, 'SPINDLE_RANKS: expected 1 where SPINDLE_RANK is set'],
     [{ ...cluster, SPINDLE_RENDEZVOUS: 'trainer' }, 'SPINDLE_RENDEZVOUS: expected host:port'],
   ])('refuses %j', (variables, message) => {
     expect(() => rankPlan(variables)).toThrow(message);
   });
   it('gives every rank of a machine a GPU of its own', () => {
-    expect([0, 1, 2].map((rank) => rankBackend('cuda:1', 'cuda', rank))).toEqual(['cuda:1', 'cuda:2', 'cuda:3']);
+    expect([0, 1, 2].map((rank) => rankBackend('cuda:1', 'cuda', rank))).toEqual([
+      'cuda:1',
+      'cuda:2',
+      'cuda:3',
+    ]);
     expect(rankBackend('auto', 'cuda', 1)).toBe('cuda:1');
     expect(rankBackend(undefined, 'cpu', 1)).toBe('');
     expect(rankBackend('reference', 'reference', 1)).toBe('reference');
@@ -68,22 +88,44 @@ describe('rank 0', () => {
   });
 
   async function start(timeoutSeconds = 20): Promise<number> {
-    const leader = new RankLeader({ worldSize: 2, timeoutSeconds, groupAddress: 'unix:/nowhere', logger, stopping: lifecycle.signal });
-    const context = { store, bus: await nats.bus('t1'), logger, workerId: 't1', address: '127.0.0.1:0', portFile: undefined };
+    const leader = new RankLeader({
+      worldSize: 2,
+      timeoutSeconds,
+      groupAddress: 'unix:/nowhere',
+      logger,
+      stopping: lifecycle.signal,
+    });
+    const context = {
+      store,
+      bus: await nats.bus('t1'),
+      logger,
+      workerId: 't1',
+      address: '127.0.0.1:0',
+      portFile: undefined,
+    };
     return startTrainer(lifecycle, { engine: fakeEngine(), ranks: leader, ...context });
   }
 
   function member(port: number, engine: FakeEngine, signal: AbortSignal): Promise<void> {
-    const place = { rank: 1, worldSize: 2, rendezvous: `127.0.0.1:${port}`, workerId: 't1-rank1', once: true };
+    const place = {
+      rank: 1,
+      worldSize: 2,
+      rendezvous: `127.0.0.1:${port}`,
+      workerId: 't1-rank1',
+      once: true,
+    };
     return follow({ engine, store, logger, ...place }, signal);
   }
 
-  async function train(port: number): Promise<{ responses: TrainResponse[]; error: SpindleError | undefined }> {
+  async function train(
+    port: number,
+  ): Promise<{ responses: TrainResponse[]; error: SpindleError | undefined }> {
     const client = createClient(TrainerService, `127.0.0.1:${port}`);
     lifecycle.defer('client', () => client.close());
     const responses: TrainResponse[] = [];
     try {
-      for await (const response of client.train(await trainRequest(store))) responses.push(response);
+      for await (const response of client.train(await trainRequest(store)))
+        responses.push(response);
       return { responses, error: undefined };
     } catch (error) {
       return { responses, error: error as SpindleError };
@@ -143,8 +185,12 @@ describe('rank 0', () => {
         /^training stopped after step 4: ranks were lost 3 times without progress, the last time because rank 1 of 2 ended/,
       ) as string,
     });
-    expect(responses.flatMap(({ event }) => (event.case === 'started' ? [event.value.resumedStep] : []))).toEqual([0, 2, 4, 4]);
-    expect(responses.flatMap(({ event }) => (event.case === 'step' ? [event.value.step] : []))).toEqual([1, 2, 3, 4]);
+    expect(
+      responses.flatMap(({ event }) => (event.case === 'started' ? [event.value.resumedStep] : [])),
+    ).toEqual([0, 2, 4, 4]);
+    expect(
+      responses.flatMap(({ event }) => (event.case === 'step' ? [event.value.step] : [])),
+    ).toEqual([1, 2, 3, 4]);
     await lifecycle.shutdown('done');
     await living;
   });
@@ -153,7 +199,9 @@ describe('rank 0', () => {
     const port = await start(0.05);
     expect((await train(port)).error).toMatchObject({
       code: 'FAILED_PRECONDITION',
-      message: expect.stringContaining('expected all 2 ranks within 0.05 s, got none from rank 1') as string,
+      message: expect.stringContaining(
+        'expected all 2 ranks within 0.05 s, got none from rank 1',
+      ) as string,
     });
   });
 });

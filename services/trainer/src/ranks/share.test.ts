@@ -11,7 +11,11 @@ function share(fails: number[] = []) {
   const dataset = {
     size: 8,
     shapeOf: () => 0,
-    batch: async (step: number, _draws: unknown, { offset }: MicroBatch): Promise<TrainBatchDto> => {
+    batch: async (
+      step: number,
+      _draws: unknown,
+      { offset }: MicroBatch,
+    ): Promise<TrainBatchDto> => {
       log.push(`read ${step}:${offset}`);
       if (fails.pop() === step) throw new Error('the shard is gone');
       return { step, offset } as TrainBatchDto;
@@ -24,7 +28,13 @@ function share(fails: number[] = []) {
       return { errors: null, phases: [] };
     },
   } as unknown as TrainingSession;
-  const settings = { seed: 1n, iteration: 0, batchSize: 4, gradientAccumulation: 2, steps: 2 } as unknown as TrainingSettings;
+  const settings = {
+    seed: 1n,
+    iteration: 0,
+    batchSize: 4,
+    gradientAccumulation: 2,
+    steps: 2,
+  } as unknown as TrainingSettings;
   return { log, share: new Share(session, dataset, settings) };
 }
 const signal = new AbortController().signal;
@@ -33,7 +43,14 @@ it('reads the first micro-batch of the next step ahead, once, and none behind th
   const { log, share: own } = share();
   await own.gradients(0, 5, signal);
   await own.stage(1);
-  expect(log.splice(0)).toEqual(['read 0:0', 'train 0:0 5', 'read 0:2', 'train 0:2 5', 'read 1:0', 'stage 1:0']);
+  expect(log.splice(0)).toEqual([
+    'read 0:0',
+    'train 0:0 5',
+    'read 0:2',
+    'train 0:2 5',
+    'read 1:0',
+    'stage 1:0',
+  ]);
   await own.gradients(1, 6, signal);
   await own.stage(2);
   expect(log).toEqual(['train 1:0 6', 'read 1:2', 'train 1:2 6']);

@@ -19,11 +19,22 @@ export class Share {
     readonly rank = 0,
     readonly worldSize = 1,
   ) {
-    this.#order = new DataOrder({ seed: settings.seed, iteration: settings.iteration }, dataset.size, settings.batchSize);
+    this.#order = new DataOrder(
+      { seed: settings.seed, iteration: settings.iteration },
+      dataset.size,
+      settings.batchSize,
+    );
   }
 
-  /** `beta` 0 has none. Phases start at the call. Micro-batches whose errors come with apply() have no part. */
-  async gradients(step: number, beta: number, signal: AbortSignal): Promise<{ parts: StepErrors[]; phases: PhaseDto[] }> {
+  /**
+   * `beta` 0 has none. Phases start at the call. Micro-batches whose errors come with apply() have
+   * no part.
+   */
+  async gradients(
+    step: number,
+    beta: number,
+    signal: AbortSignal,
+  ): Promise<{ parts: StepErrors[]; phases: PhaseDto[] }> {
     const { session, dataset } = this;
     const started = nowMs();
     const { draws, micros } = this.#cut(step);
@@ -32,17 +43,24 @@ export class Share {
     let ahead = this.#ahead?.step === step ? this.#ahead.batch : undefined;
     this.#ahead = undefined;
     for (const micro of micros) {
-      const batch = { ...(ahead ?? (await dataset.batch(step, draws, micro))), beta: beta === 0 ? null : beta };
+      const batch = {
+        ...(ahead ?? (await dataset.batch(step, draws, micro))),
+        beta: beta === 0 ? null : beta,
+      };
       ahead = undefined;
       const began = nowMs();
       const result = await session.accumulate(batch, signal);
-      for (const phase of result.phases) phases.push({ ...phase, startMs: phase.startMs + began - started });
+      for (const phase of result.phases)
+        phases.push({ ...phase, startMs: phase.startMs + began - started });
       if (result.errors !== null) parts.push(result.errors);
     }
     return { parts, phases };
   }
 
-  /** Reads a step's first micro-batch, and brings it to the device, while that is at the step before. What cannot be read is tried again, and reported, when its turn comes. */
+  /**
+   * Reads a step's first micro-batch, and brings it to the device, while that is at the step
+   * before. What cannot be read is tried again, and reported, when its turn comes.
+   */
   async stage(step: number): Promise<void> {
     if (step >= this.settings.steps) return;
     const { draws, micros } = this.#cut(step);
@@ -54,7 +72,12 @@ export class Share {
   }
 
   #cut(step: number): { draws: readonly Draw[]; micros: MicroBatch[] } {
-    const { draws, shapes } = byShape(this.#order.batch(step), (draw) => this.dataset.shapeOf(draw));
-    return { draws, micros: microBatches(shapes, this.settings.gradientAccumulation, this.rank, this.worldSize) };
+    const { draws, shapes } = byShape(this.#order.batch(step), (draw) =>
+      this.dataset.shapeOf(draw),
+    );
+    return {
+      draws,
+      micros: microBatches(shapes, this.settings.gradientAccumulation, this.rank, this.worldSize),
+    };
   }
 }

@@ -40,13 +40,23 @@ export function rankBackend(asked: string | undefined, backend: string, rank: nu
 }
 
 /** Null where this process trains alone. */
-export async function startRanks(lifecycle: Lifecycle, plan: RankPlan, options: StartOptions): Promise<StartedRanks | null> {
+export async function startRanks(
+  lifecycle: Lifecycle,
+  plan: RankPlan,
+  options: StartOptions,
+): Promise<StartedRanks | null> {
   const { logger, main, workerId } = options;
   const stopping = lifecycle.signal;
   if (plan.kind === 'alone' || plan.kind === 'member') return null;
   const { worldSize, timeoutSeconds } = plan;
   if (plan.kind === 'leader') {
-    const leader = new RankLeader({ worldSize, timeoutSeconds, groupAddress: groupAddress(plan.rendezvous), logger, stopping });
+    const leader = new RankLeader({
+      worldSize,
+      timeoutSeconds,
+      groupAddress: groupAddress(plan.rendezvous),
+      logger,
+      stopping,
+    });
     return { leader, processes: undefined, launch: () => undefined };
   }
   const folder = await mkdtemp(join(tmpdir(), 'spindle-ranks-'));

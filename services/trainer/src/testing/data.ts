@@ -1,9 +1,19 @@
 /** Small shards and requests for the trainer's tests. */
 import { create } from '@bufbuild/protobuf';
 import { fromFloat32, fromInt64, writeSafetensors, type ArtifactStore } from '@spindle/kit';
-import { LearningRateSchedule, Objective, Precision, TrainRequestSchema, type ArtifactRef, type TrainRequest } from '@spindle/proto';
+import {
+  LearningRateSchedule,
+  Objective,
+  Precision,
+  TrainRequestSchema,
+  type ArtifactRef,
+  type TrainRequest,
+} from '@spindle/proto';
 
-/** `rejected` are the rows of preference pairs; with `pooledWidth`, of a model that takes pooled texts, sizes and crops (SDXL). */
+/**
+ * `rejected` are the rows of preference pairs; with `pooledWidth`, of a model that takes pooled
+ * texts, sizes and crops (SDXL).
+ */
 export function encodedShard(
   store: ArtifactStore,
   indices: readonly number[],
@@ -11,7 +21,9 @@ export function encodedShard(
   { pooledWidth = 0 } = {},
 ): Promise<ArtifactRef> {
   const rows = (size: number, of: (index: number) => number): Float32Array =>
-    Float32Array.from(indices.flatMap((index) => Array.from({ length: size }, (_, i) => of(index) + i / 8)));
+    Float32Array.from(
+      indices.flatMap((index) => Array.from({ length: size }, (_, i) => of(index) + i / 8)),
+    );
   const tensors = new Map([
     ['index', fromInt64([...indices])],
     [
@@ -38,7 +50,10 @@ export function encodedShard(
   ]);
   if (rejected.length > 0) {
     const latents = (of: (index: number) => number) =>
-      fromFloat32([rejected.length, 1, 2, 2], Float32Array.from(rejected.flatMap((index) => Array.from({ length: 4 }, () => of(index)))));
+      fromFloat32(
+        [rejected.length, 1, 2, 2],
+        Float32Array.from(rejected.flatMap((index) => Array.from({ length: 4 }, () => of(index)))),
+      );
     tensors.set('rejected_index', fromInt64([...rejected]));
     tensors.set(
       'rejected_mean',
@@ -64,9 +79,15 @@ export function encodedShard(
 }
 
 /** Generated images that were encoded again: the mean is the row's number in the shard. */
-export function posteriorShard(store: ArtifactStore, indices: readonly number[]): Promise<ArtifactRef> {
+export function posteriorShard(
+  store: ArtifactStore,
+  indices: readonly number[],
+): Promise<ArtifactRef> {
   const rows = (of: (row: number) => number) =>
-    fromFloat32([indices.length, 1, 2, 2], Float32Array.from(indices.flatMap((_, row) => new Array<number>(4).fill(of(row)))));
+    fromFloat32(
+      [indices.length, 1, 2, 2],
+      Float32Array.from(indices.flatMap((_, row) => new Array<number>(4).fill(of(row)))),
+    );
   const tensors = new Map([
     ['index', fromInt64([...indices])],
     ['mean', rows((row) => row)],
@@ -75,8 +96,14 @@ export function posteriorShard(store: ArtifactStore, indices: readonly number[])
   return store.put(writeSafetensors(tensors), 'application/safetensors');
 }
 
-export function generatedShard(store: ArtifactStore, indices: readonly number[], offset: number): Promise<ArtifactRef> {
-  const data = Float32Array.from(indices.flatMap((index) => Array.from({ length: 4 }, () => index + offset)));
+export function generatedShard(
+  store: ArtifactStore,
+  indices: readonly number[],
+  offset: number,
+): Promise<ArtifactRef> {
+  const data = Float32Array.from(
+    indices.flatMap((index) => Array.from({ length: 4 }, () => index + offset)),
+  );
   return store.put(
     writeSafetensors(
       new Map([
@@ -90,7 +117,10 @@ export function generatedShard(store: ArtifactStore, indices: readonly number[],
 
 type RaggedRow = readonly [index: number, shape: readonly number[]];
 
-/** Latents of several shapes, each counting up from its index in eighths; rejected ones from 100 more. */
+/**
+ * Latents of several shapes, each counting up from its index in eighths; rejected ones from 100
+ * more.
+ */
 export function raggedShard(
   store: ArtifactStore,
   kind: 'encoded' | 'latents',
@@ -99,10 +129,17 @@ export function raggedShard(
 ): Promise<ArtifactRef> {
   const size = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1);
   const flat = (of: readonly RaggedRow[], value: (index: number, i: number) => number) => {
-    const data = Float32Array.from(of.flatMap(([index, shape]) => Array.from({ length: size(shape) }, (_, i) => value(index, i))));
+    const data = Float32Array.from(
+      of.flatMap(([index, shape]) =>
+        Array.from({ length: size(shape) }, (_, i) => value(index, i)),
+      ),
+    );
     return fromFloat32([data.length], data);
   };
-  const shapes = (of: readonly RaggedRow[]) => ({ ...fromInt64(of.flatMap(([, shape]) => [...shape])), shape: [of.length, 3] });
+  const shapes = (of: readonly RaggedRow[]) => ({
+    ...fromInt64(of.flatMap(([, shape]) => [...shape])),
+    shape: [of.length, 3],
+  });
   const tensors = new Map([
     ['index', fromInt64(rows.map(([index]) => index))],
     ['shape', shapes(rows)],
@@ -115,7 +152,10 @@ export function raggedShard(
     );
     tensors.set(
       'text',
-      fromFloat32([rows.length, 2, 2], Float32Array.from(rows.flatMap(([index]) => new Array<number>(4).fill(index * 10)))),
+      fromFloat32(
+        [rows.length, 2, 2],
+        Float32Array.from(rows.flatMap(([index]) => new Array<number>(4).fill(index * 10))),
+      ),
     );
   }
   if (rejected.length > 0) {
@@ -142,8 +182,17 @@ export interface RequestOverrides {
   fields?: Partial<Pick<TrainRequest, 'key' | 'objective' | 'encodedShards' | 'generatedShards'>>;
 }
 
-export async function trainRequest(store: ArtifactStore, overrides: RequestOverrides = {}): Promise<TrainRequest> {
-  const { steps = 20, checkpointSteps = 5, precision = Precision.FLOAT32, batchSize = 4, fields = {} } = overrides;
+export async function trainRequest(
+  store: ArtifactStore,
+  overrides: RequestOverrides = {},
+): Promise<TrainRequest> {
+  const {
+    steps = 20,
+    checkpointSteps = 5,
+    precision = Precision.FLOAT32,
+    batchSize = 4,
+    fields = {},
+  } = overrides;
   const request = create(TrainRequestSchema, {
     key: 'r1/train-spin1',
     runId: 'r1',
@@ -154,7 +203,10 @@ export async function trainRequest(store: ArtifactStore, overrides: RequestOverr
     opponent: { name: 'base', path: '/m/unet' },
     pipelinePath: '/m',
     encodedShards: [await encodedShard(store, [0, 1, 2, 3]), await encodedShard(store, [4, 6, 7])],
-    generatedShards: [await generatedShard(store, [0, 1, 2, 3, 4], 0.25), await generatedShard(store, [5, 6, 7], 0.5)],
+    generatedShards: [
+      await generatedShard(store, [0, 1, 2, 3, 4], 0.25),
+      await generatedShard(store, [5, 6, 7], 0.5),
+    ],
     settings: {
       steps,
       batchSize,

@@ -1,4 +1,7 @@
-/** An engine whose "U-Net" is four numbers trained by momentum: real state, real files, deterministic arithmetic. */
+/**
+ * An engine whose "U-Net" is four numbers trained by momentum: real state, real files,
+ * deterministic arithmetic.
+ */
 import { readFile, writeFile } from 'node:fs/promises';
 import { asFloat32, fromFloat32, readSafetensors, writeSafetensors } from '@spindle/kit';
 import type {
@@ -34,7 +37,14 @@ export function fakeEngine(): FakeEngine {
     beforeBatch: async () => undefined,
     beforeSave: async () => undefined,
     lossOf: () => 1,
-    info: { version: '0', backend: 'fake', isa: 'none', threads: 1, cpu: 'none', backends: ['fake'] },
+    info: {
+      version: '0',
+      backend: 'fake',
+      isa: 'none',
+      threads: 1,
+      cpu: 'none',
+      backends: ['fake'],
+    },
     async choosePrecision() {
       log.push('measure');
       return { precision: 'bfloat16', reason: 'it was faster' };
@@ -43,9 +53,15 @@ export function fakeEngine(): FakeEngine {
     async emptyPrompt() {
       return { text: { data: new Float32Array(4).fill(-1), shape: [1, 2, 2] }, pooled: null };
     },
-    unetSource: (directory): ModelSourceDto => ({ config: `{"from":"${directory}"}`, weights: [], label: directory }),
+    unetSource: (directory): ModelSourceDto => ({
+      config: `{"from":"${directory}"}`,
+      weights: [],
+      label: directory,
+    }),
     async createSession(init, _opponent, options, _group) {
-      const lora = options.lora && ` lora ${options.lora.rank} on ${init.adapters?.map(({ path }) => path).join() ?? 'nothing'}`;
+      const lora =
+        options.lora &&
+        ` lora ${options.lora.rank} on ${init.adapters?.map(({ path }) => path).join() ?? 'nothing'}`;
       log.push(`session ${options.objective} ${options.precision}${lora ?? ''}`);
       const session = new FakeSession(engine, init.label.length, options);
       engine.sessions.push(session);
@@ -78,10 +94,16 @@ export class FakeSession implements TrainingSession {
     const size = batch.real.shape[0] ?? 0;
     const total = (values: Float32Array): number => values.reduce((sum, value) => sum + value, 0);
     for (let i = 0; i < parameters; i++) {
-      const difference = total(batch.real.data) - total(batch.generated?.data ?? new Float32Array(0)) + total(batch.text.data) / (i + 1);
-      this.#gradient[i] = (this.#gradient[i] ?? 0) + (difference * Math.sin(batch.step + i + batch.offset)) / batch.stepBatchSize;
+      const difference =
+        total(batch.real.data) -
+        total(batch.generated?.data ?? new Float32Array(0)) +
+        total(batch.text.data) / (i + 1);
+      this.#gradient[i] =
+        (this.#gradient[i] ?? 0) +
+        (difference * Math.sin(batch.step + i + batch.offset)) / batch.stepBatchSize;
     }
-    const errors = (scale: number): Float32Array => Float32Array.from({ length: size }, (_, i) => scale * (1 + i));
+    const errors = (scale: number): Float32Array =>
+      Float32Array.from({ length: size }, (_, i) => scale * (1 + i));
     const pairs = batch.generated !== null;
     const loss = (this.engine.lossOf(batch.step, this.#scale) * size) / batch.stepBatchSize;
     const told: TrainErrorsDto = {
@@ -94,7 +116,10 @@ export class FakeSession implements TrainingSession {
     };
     const later = batch.later && this.engine.tellsLater;
     if (later) this.#told.push(told);
-    return { errors: later ? null : told, phases: [{ name: 'forward', startMs: 0, durationMs: 1 }] };
+    return {
+      errors: later ? null : told,
+      phases: [{ name: 'forward', startMs: 0, durationMs: 1 }],
+    };
   }
 
   async stage(): Promise<void> {}
@@ -104,9 +129,11 @@ export class FakeSession implements TrainingSession {
     const errors = this.#told;
     this.#told = [];
     for (const { loss } of errors) {
-      if (!Number.isFinite(loss)) throw Object.assign(new Error(`expected a finite loss, got ${loss}`), { code: 'DIVERGED' });
+      if (!Number.isFinite(loss))
+        throw Object.assign(new Error(`expected a finite loss, got ${loss}`), { code: 'DIVERGED' });
     }
-    const learningRate = learningRateScale * this.options.learningRate * (1 - step / this.options.totalSteps);
+    const learningRate =
+      learningRateScale * this.options.learningRate * (1 - step / this.options.totalSteps);
     let squares = 0;
     for (let i = 0; i < parameters; i++) {
       const gradient = this.#gradient[i] ?? 0;
@@ -147,12 +174,20 @@ export class FakeSession implements TrainingSession {
   async export(path: string, averaged: boolean): Promise<void> {
     await this.engine.beforeSave(path);
     this.engine.log.push(averaged ? 'export average' : 'export');
-    await writeFile(path, writeSafetensors(new Map([[averaged ? 'average' : 'weights', fromFloat32([parameters], this.#weights)]])));
+    await writeFile(
+      path,
+      writeSafetensors(
+        new Map([[averaged ? 'average' : 'weights', fromFloat32([parameters], this.#weights)]]),
+      ),
+    );
   }
 
   async exportAdapters(path: string, averaged: boolean): Promise<void> {
     const name = averaged ? 'average adapter' : 'adapter';
-    await writeFile(path, writeSafetensors(new Map([[name, fromFloat32([parameters], this.#weights)]])));
+    await writeFile(
+      path,
+      writeSafetensors(new Map([[name, fromFloat32([parameters], this.#weights)]])),
+    );
   }
 
   release(): void {
