@@ -4,7 +4,7 @@ import sharp from 'sharp';
 import { EngineError, invalid, toEngineError } from './errors.js';
 import type { Engine, ResizeFilter, RgbImage } from './engine.js';
 import type { TensorDto } from './native.js';
-import type { TimeIds } from './text_to_image.js';
+import type { TimeIds } from './text-to-image.js';
 
 export const maxPixels = 64_000_000;
 const maxFileBytes = 512 * 1024 * 1024;

@@ -16,8 +16,8 @@ export {
   type Pipeline,
   type VaeScaling,
 } from './pipeline.js';
-export { modelPath, type ModelPath } from './model_path.js';
-export { ModelCache } from './model_cache.js';
+export { modelPath, type ModelPath } from './model-path.js';
+export { ModelCache } from './model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './weights.js';
 export { ClipTokenizer, type Encoding } from './tokenizer.js';
 export {
@@ -33,7 +33,7 @@ export {
   toRgb,
   type PreparedImage,
 } from './images.js';
-export { readImagePreprocess } from './clip_preprocess.js';
+export { readImagePreprocess } from './clip-preprocess.js';
 export {
   concatRows,
   latentSize,
@@ -47,7 +47,7 @@ export {
   type DrawOptions,
   type TextStates,
   type TimeIds,
-} from './text_to_image.js';
+} from './text-to-image.js';
 export { releaseConfigs, releases, type Release, type ReleaseConfigs } from './released/configs.js';
 export {
   parameterCount,
@@ -78,7 +78,7 @@ export {
   type JudgeFile,
   type JudgeInfo,
   type JudgeKind,
-} from './judge_kinds.js';
+} from './judge-kinds.js';
 export {
   aestheticInfo,
   cosineInfo,
@@ -90,7 +90,7 @@ export {
   loadJudge,
   type JudgeSpec,
   type LoadedJudge,
-} from './loaded_judge.js';
+} from './loaded-judge.js';
 export { WordPieceTokenizer } from './wordpiece.js';
 export { inspectFolder, type IntendedSampling, type ModelReport } from './inspect.js';
 export { parseJson, stringifyJson, isObject, type JsonObject, type JsonValue } from './json.js';

@@ -15,8 +15,8 @@ import {
   type JsonObject,
 } from './json.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from './judges.js';
-import { modelPath } from './model_path.js';
-import { openClipSource } from './open_clip.js';
+import { modelPath } from './model-path.js';
+import { openClipSource } from './open-clip.js';
 import {
   configFile,
   configOf,

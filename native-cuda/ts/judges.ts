@@ -4,12 +4,12 @@
  */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { cleanCaption } from './caption_cleaning.js';
-import { clipMean, clipStd, readImagePreprocess } from './clip_preprocess.js';
+import { cleanCaption } from './caption-cleaning.js';
+import { clipMean, clipStd, readImagePreprocess } from './clip-preprocess.js';
 import type { Engine, RgbImage } from './engine.js';
 import { EngineError, invalid } from './errors.js';
 import { describe, isObject, numberField, parseJson, readText, stringifyJson } from './json.js';
-import { modelPath } from './model_path.js';
+import { modelPath } from './model-path.js';
 import type { Aesthetic, Clip, ImageReward } from './models.js';
 import type {
   ImagePreprocessDto,
@@ -18,9 +18,9 @@ import type {
   PreprocessMethod,
   TensorDto,
 } from './native.js';
-import { isOpenClipHeader, openClipSource } from './open_clip.js';
+import { isOpenClipHeader, openClipSource } from './open-clip.js';
 import { configFile, configOf } from './pipeline.js';
-import { readSafetensorsHeader } from './safetensors_header.js';
+import { readSafetensorsHeader } from './safetensors-header.js';
 import { ClipTokenizer } from './tokenizer.js';
 import { componentSource, refusePickles, requireDirectory } from './weights.js';
 import { WordPieceTokenizer } from './wordpiece.js';

@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
-import { readImagePreprocess } from './clip_preprocess.js';
+import { readImagePreprocess } from './clip-preprocess.js';
 import { parseJson, stringifyJson, type JsonObject } from './json.js';
 import { readClipFolder } from './judges.js';
 import { readPipeline, resolveScheduler } from './pipeline.js';

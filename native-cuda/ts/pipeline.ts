@@ -15,7 +15,7 @@ import {
   isObject,
   type JsonObject,
 } from './json.js';
-import { modelPath } from './model_path.js';
+import { modelPath } from './model-path.js';
 import type { ModelSourceDto } from './native.js';
 import { ClipTokenizer } from './tokenizer.js';
 import { componentSource, partSource, requireDirectory } from './weights.js';

@@ -6,7 +6,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { EngineError, invalid } from './errors.js';
 import { describe, isObject, readJsonObject, readText } from './json.js';
-import { modelPath } from './model_path.js';
+import { modelPath } from './model-path.js';
 import type { ModelSourceDto } from './native.js';
 
 const pickles = ['.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'];

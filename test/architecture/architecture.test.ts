@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { checkCpp } from './cpp_rules.js';
+import { checkCpp } from './cpp-rules.js';
 import { readSources, readWorkspaces } from './sources.js';
-import { checkTypeScript, type Workspace } from './typescript_rules.js';
+import { checkTypeScript, type Workspace } from './typescript-rules.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 

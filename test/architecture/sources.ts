@@ -1,6 +1,6 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
-import type { Workspace } from './typescript_rules.js';
+import type { Workspace } from './typescript-rules.js';
 
 export interface SourceFile {
   /** From the repository's root, with "/". */

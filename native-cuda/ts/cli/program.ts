@@ -5,7 +5,7 @@ import { addConvert } from './convert.js';
 import { addDoctor, addInspect } from './doctor.js';
 import type { CliContext } from './options.js';
 import { addParity } from './parity.js';
-import { addRandomModel } from './random_model.js';
+import { addRandomModel } from './random-model.js';
 import { addSample } from './sample.js';
 import { addScore } from './score.js';
 

@@ -2,7 +2,7 @@
  * Replays the fixture kinds that cross the TypeScript side: tokenizer, image_preprocess, pipeline.
  */
 import { join, resolve } from 'node:path';
-import { clipMean, clipStd } from '../clip_preprocess.js';
+import { clipMean, clipStd } from '../clip-preprocess.js';
 import type { Engine } from '../engine.js';
 import { invalid } from '../errors.js';
 import { decodeImageFile } from '../images.js';
@@ -17,7 +17,7 @@ import {
 } from '../json.js';
 import type { NativePrecision, ParityLineDto } from '../native.js';
 import { checkSchedulerClass } from '../pipeline.js';
-import { TextToImage } from '../text_to_image.js';
+import { TextToImage } from '../text-to-image.js';
 import { ClipTokenizer } from '../tokenizer.js';
 import { compare, toleranceOf, type Fixture, type Tolerance } from './fixture.js';
 import { readExpected, type ExpectedTensor } from './safetensors.js';

@@ -5,7 +5,7 @@ import { dirname, resolve } from 'node:path';
 import { encodePng, toRgb } from '../images.js';
 import type { NativePrecision } from '../native.js';
 import { resolveScheduler } from '../pipeline.js';
-import { TextToImage } from '../text_to_image.js';
+import { TextToImage } from '../text-to-image.js';
 import { componentSource, requireDirectory } from '../weights.js';
 import {
   backendOption,

@@ -3,9 +3,9 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { basename, join, resolve } from 'node:path';
 import { invalid } from '../errors.js';
 import { decodeImageFile } from '../images.js';
-import { judgeKinds, preprocessMethods, type JudgeInfo, type JudgeKind } from '../judge_kinds.js';
+import { judgeKinds, preprocessMethods, type JudgeInfo, type JudgeKind } from '../judge-kinds.js';
 import { isObject, parseJson, readText, stringField } from '../json.js';
-import { loadJudge, type JudgeSpec } from '../loaded_judge.js';
+import { loadJudge, type JudgeSpec } from '../loaded-judge.js';
 import type { NativePrecision, PreprocessMethod } from '../native.js';
 import {
   backendOption,

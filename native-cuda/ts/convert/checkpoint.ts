@@ -5,7 +5,7 @@ import { EngineError, invalid } from '../errors.js';
 import { readJsonObject, stringifyJson, type JsonObject } from '../json.js';
 import { releaseConfigs, type Release, type ReleaseConfigs } from '../released/configs.js';
 import { elements, textShapes, unetShapes, vaeShapes, type Shapes } from '../released/tensors.js';
-import { dtypeBytes, writeWeights, type TensorSource } from '../safetensors_writer.js';
+import { dtypeBytes, writeWeights, type TensorSource } from '../safetensors-writer.js';
 import { ClipTokenizer } from '../tokenizer.js';
 import { bytesOf } from './files.js';
 import {
@@ -14,7 +14,7 @@ import {
   ldmVaeSource,
   openClipSource,
   type LdmSource,
-} from './ldm_names.js';
+} from './ldm-names.js';
 
 export type Prediction = 'epsilon' | 'v_prediction';
 

@@ -15,11 +15,11 @@ import { readPipeline } from '../pipeline.js';
 import { releaseConfigs, releases, type Release } from '../released/configs.js';
 import { unetShapes } from '../released/tensors.js';
 import { writeRandomModel } from '../released/write.js';
-import { tensorBytes, writeSafetensorsFile, type TensorSource } from '../safetensors_writer.js';
-import { dictPickle, tensorPickle, torchZip } from '../testing/torch_archives.js';
+import { tensorBytes, writeSafetensorsFile, type TensorSource } from '../safetensors-writer.js';
+import { dictPickle, tensorPickle, torchZip } from '../testing/torch-archives.js';
 import { convert } from './convert.js';
 import { bytesOf, RandomFile, safetensorsSources } from './files.js';
-import { ldmUnetSource } from './ldm_names.js';
+import { ldmUnetSource } from './ldm-names.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'convert-'));
 afterAll(() => rmSync(scratch, { recursive: true }));

@@ -11,10 +11,10 @@ import {
 import { basename, dirname, extname, join } from 'node:path';
 import { EngineError, invalid } from '../errors.js';
 import { isObject, readJsonObject } from '../json.js';
-import { writeSafetensorsFile, type TensorSource } from '../safetensors_writer.js';
+import { writeSafetensorsFile, type TensorSource } from '../safetensors-writer.js';
 import { convertCheckpoint, type CheckpointOptions } from './checkpoint.js';
 import { RandomFile, safetensorsSources } from './files.js';
-import { readTorchArchive } from './torch_archive.js';
+import { readTorchArchive } from './torch-archive.js';
 
 export const pickleExtensions = ['.bin', '.pt', '.pth', '.ckpt'];
 

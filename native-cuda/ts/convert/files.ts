@@ -6,7 +6,7 @@ import {
   tensorBytes,
   type FileDtype,
   type TensorSource,
-} from '../safetensors_writer.js';
+} from '../safetensors-writer.js';
 import { describe, isObject, parseJson } from '../json.js';
 
 const chunkBytes = 16 << 20;

@@ -6,7 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { toBfloat16, toFloat16 } from '../float16.js';
 import { stringifyJson, type JsonObject } from '../json.js';
-import { writeWeights, type TensorSource } from '../safetensors_writer.js';
+import { writeWeights, type TensorSource } from '../safetensors-writer.js';
 import { releaseConfigs, type Release } from './configs.js';
 import { elements, textShapes, unetShapes, vaeShapes, type Shapes } from './tensors.js';
 import { syntheticVocabulary } from './vocabulary.js';

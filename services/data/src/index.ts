@@ -7,12 +7,12 @@ export {
   type ImageRef,
 } from './rows.js';
 export { isRemote, localFiles, readText, type FileEntry, type Files } from './files.js';
-export { openFiles } from './s3_files.js';
+export { openFiles } from './s3-files.js';
 export { openDataSource, type DataSpec } from './open.js';
 export { ImageReader } from './images.js';
 export { Manifest, manifestLine, parseManifestLine, type ManifestRow } from './manifest.js';
 export { Prompts } from './prompts.js';
-export { readPromptSet, type HeldOutPrompt, type PromptColumns } from './prompt_set.js';
+export { readPromptSet, type HeldOutPrompt, type PromptColumns } from './prompt-set.js';
 export {
   bucketTable,
   nearestSize,

@@ -7,7 +7,7 @@ import {
 } from '@spindle/proto';
 import { evaluate, toProto } from './evaluate.js';
 import type { Instruments } from './instruments.js';
-import { writeReport } from './write_report.js';
+import { writeReport } from './write-report.js';
 
 export function createHandlers(
   store: ArtifactStore,

@@ -23,11 +23,11 @@ import {
   type JobResult,
 } from '@spindle/proto';
 import { encode, type Manifests } from './encode.js';
-import type { EncodeCache } from './encode_cache.js';
+import type { EncodeCache } from './encode-cache.js';
 import type { SamplerEngine } from './engine.js';
 import type { Instruments } from './instruments.js';
 import type { Models } from './models.js';
-import type { RowCache } from './row_cache.js';
+import type { RowCache } from './row-cache.js';
 import { sample } from './sample.js';
 
 export interface ConsumerDeps {

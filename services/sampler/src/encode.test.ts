@@ -20,11 +20,11 @@ import {
 } from '@spindle/proto';
 import { viewOf } from './domain/transform.js';
 import { encode, Manifests, type EncodeDeps } from './encode.js';
-import { EncodeCache } from './encode_cache.js';
+import { EncodeCache } from './encode-cache.js';
 import { Models } from './models.js';
-import { RowCache } from './row_cache.js';
+import { RowCache } from './row-cache.js';
 import { sample } from './sample.js';
-import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
+import { fakeEngine, type FakeEngine } from './testing/fake-engine.js';
 
 const { signal } = new AbortController();
 const seed = 5n;

@@ -28,12 +28,12 @@ import { create } from '@bufbuild/protobuf';
 import { ahead } from './ahead.js';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
 import { resolveTransform, viewOf, type Transform } from './domain/transform.js';
-import type { EncodeCache } from './encode_cache.js';
-import { RowEncoder, type EncodedRow, type Posterior, type PreparedRow } from './encode_rows.js';
+import type { EncodeCache } from './encode-cache.js';
+import { RowEncoder, type EncodedRow, type Posterior, type PreparedRow } from './encode-rows.js';
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
-import type { IndexedRow, RowCache, RowKeys } from './row_cache.js';
+import type { IndexedRow, RowCache, RowKeys } from './row-cache.js';
 import { concatenated, latentTensors } from './shard.js';
 
 export interface EncodeDeps {

@@ -9,8 +9,8 @@ import {
   type RowLayout,
   type TensorField,
 } from '@spindle/kit';
-import type { EncodedImage, EncodedText } from './encode_rows.js';
-import type { IndexedRow } from './row_cache.js';
+import type { EncodedImage, EncodedText } from './encode-rows.js';
+import type { IndexedRow } from './row-cache.js';
 import type { Latents } from './shard.js';
 
 const none: RowLayout = layoutOf([]);

@@ -26,7 +26,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { startSampler } from './service.js';
-import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
+import { fakeEngine, type FakeEngine } from './testing/fake-engine.js';
 
 let nats: TestNats;
 let bus: Bus;

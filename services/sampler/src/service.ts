@@ -11,11 +11,11 @@ import {
 import { SamplerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
 import { Manifests } from './encode.js';
-import { EncodeCache } from './encode_cache.js';
+import { EncodeCache } from './encode-cache.js';
 import type { SamplerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
 import { Models } from './models.js';
-import { RowCache } from './row_cache.js';
+import { RowCache } from './row-cache.js';
 import { createHandlers } from './server.js';
 
 export interface SamplerOptions extends WorkerContext {

@@ -8,8 +8,8 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { ensureError, sha256File, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
 import { z } from 'zod';
-import type { CheckpointCopies } from './checkpoint_copies.js';
-import { manifestSteps, stem } from './checkpoint_names.js';
+import type { CheckpointCopies } from './checkpoint-copies.js';
+import { manifestSteps, stem } from './checkpoint-names.js';
 
 const manifestSchema = z.object({
   schemaVersion: z.literal(1),

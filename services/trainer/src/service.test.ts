@@ -24,7 +24,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { startTrainer } from './service.js';
 import { encodedShard, trainRequest } from './testing/data.js';
-import { fakeEngine, type FakeEngine } from './testing/fake_engine.js';
+import { fakeEngine, type FakeEngine } from './testing/fake-engine.js';
 
 let nats: TestNats;
 let store: ArtifactStore;

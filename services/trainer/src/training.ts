@@ -28,7 +28,7 @@ import {
   type TrainResponseSchema,
   type TrainStep,
 } from '@spindle/proto';
-import { CheckpointCopies } from './checkpoint_copies.js';
+import { CheckpointCopies } from './checkpoint-copies.js';
 import { Checkpoints, type CheckpointFacts, type Rollbacks } from './checkpoints.js';
 import {
   autoBeta,
@@ -37,7 +37,7 @@ import {
   withMargin,
   writeMargins,
   type MarginAverage,
-} from './domain/auto_beta.js';
+} from './domain/auto-beta.js';
 import { Guard, saturatedLogit, type Alarm } from './domain/guard.js';
 import {
   gatherMetrics,

@@ -5,7 +5,7 @@ import sharp from 'sharp';
 import { expect, it } from 'vitest';
 import { bucketTable, ImageReader, localFiles, openDataSource } from '@spindle/data';
 import { decodeImage } from '@spindle/native';
-import { ContactSheet } from './contact_sheet.js';
+import { ContactSheet } from './contact-sheet.js';
 import { Counter } from './counter.js';
 import { inspectDataSet } from './inspect.js';
 import { describeReport } from './text.js';

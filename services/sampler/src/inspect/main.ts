@@ -14,7 +14,7 @@ import {
   type DataSpec,
 } from '@spindle/data';
 import { decodeImage, readPipeline } from '@spindle/native';
-import { ContactSheet } from './contact_sheet.js';
+import { ContactSheet } from './contact-sheet.js';
 import { inspectDataSet, type SeenImage } from './inspect.js';
 import { describeReport } from './text.js';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto_beta.js';
+import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto-beta.js';
 import {
   byShape,
   DataOrder,

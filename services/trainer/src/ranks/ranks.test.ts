@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startTrainer } from '../service.js';
 import { trainRequest } from '../testing/data.js';
-import { fakeEngine, type FakeEngine } from '../testing/fake_engine.js';
+import { fakeEngine, type FakeEngine } from '../testing/fake-engine.js';
 import { RankLeader } from './leader.js';
 import { follow } from './member.js';
 import { groupAddress, rankPlan } from './plan.js';

@@ -5,7 +5,7 @@ import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest';
-import { CheckpointCopies } from './checkpoint_copies.js';
+import { CheckpointCopies } from './checkpoint-copies.js';
 import { Checkpoints } from './checkpoints.js';
 
 const facts = {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { cleanCaption } from './caption_cleaning.js';
+import { cleanCaption } from './caption-cleaning.js';
 
 /** Text as UTF-8 that was read as Latin-1, where every byte is a character. */
 const misread = (text: string): string => Buffer.from(text, 'utf8').toString('latin1');

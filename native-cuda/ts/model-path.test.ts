@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import { modelPath } from './model_path.js';
+import { modelPath } from './model-path.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'model-path-'));
 afterAll(() => rmSync(scratch, { recursive: true }));

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { invalid } from './errors.js';
 import { describe, isObject, readJsonObject, stringifyJson, type JsonObject } from './json.js';
 import type { ModelSourceDto } from './native.js';
-import { readSafetensorsHeader, type HeaderTensor } from './safetensors_header.js';
+import { readSafetensorsHeader, type HeaderTensor } from './safetensors-header.js';
 
 const marks = ['visual.conv1.weight', 'module.visual.conv1.weight'];
 

@@ -12,7 +12,7 @@ import type { ImageReader, ImageRef, ManifestRow } from '@spindle/data';
 import { modelPath, type EngineInfoDto } from '@spindle/native';
 import { EncodeResultSchema, type EncodeResult } from '@spindle/proto';
 import { ahead } from './ahead.js';
-import type { RowKeys } from './row_cache.js';
+import type { RowKeys } from './row-cache.js';
 
 /** Parts of a pipeline folder that encoding depends on. */
 const encoders = ['vae', 'text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'];

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { ModelCache } from './model_cache.js';
+import { ModelCache } from './model-cache.js';
 
 function model(name: string, log: string[]): { name: string; release: () => void } {
   log.push(`load ${name}`);

@@ -6,7 +6,7 @@ import { ObjectStore } from '@spindle/kit';
 import { startTestS3, type TestS3 } from '@spindle/kit/testing';
 import { ImageReader } from './images.js';
 import { openDataSource } from './open.js';
-import { openFiles } from './s3_files.js';
+import { openFiles } from './s3-files.js';
 import { dataFolder, readAll } from './testing/data.js';
 
 let s3: TestS3;

@@ -11,9 +11,9 @@ import {
   torchZip,
   zip,
   type ArchivedTensor,
-} from '../testing/torch_archives.js';
+} from '../testing/torch-archives.js';
 import { bytesOf, RandomFile } from './files.js';
-import { readTorchArchive } from './torch_archive.js';
+import { readTorchArchive } from './torch-archive.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'archive-'));
 afterAll(() => rmSync(scratch, { recursive: true }));

@@ -9,7 +9,7 @@ import {
   tensorBytes,
   type FileDtype,
   type TensorSource,
-} from '../safetensors_writer.js';
+} from '../safetensors-writer.js';
 import type { RandomFile } from './files.js';
 import { PickleDict, PickledTensor, readPickle, type Pickle, type PickleValue } from './pickle.js';
 import { zipMembers } from './zip.js';

@@ -13,7 +13,7 @@ import {
   type JudgeFile,
   type JudgeInfo,
   type JudgeKind,
-} from './judge_kinds.js';
+} from './judge-kinds.js';
 import {
   aestheticShape,
   aestheticSource,

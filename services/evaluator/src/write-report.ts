@@ -13,7 +13,7 @@ import {
   type Report,
 } from './domain/report.js';
 import { evaluate, readImages, type Evaluation, type JudgedModel } from './evaluate.js';
-import { readRunData } from './run_data.js';
+import { readRunData } from './run-data.js';
 
 const gridPrompts = 16;
 // What a browser opens without complaint; larger images mean fewer rows.

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { localFiles } from './files.js';
-import { readPromptSet, type PromptColumns } from './prompt_set.js';
+import { readPromptSet, type PromptColumns } from './prompt-set.js';
 import { dataFolder } from './testing/data.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));

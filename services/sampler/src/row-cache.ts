@@ -8,7 +8,7 @@ import { create } from '@bufbuild/protobuf';
 import { digestHex, ensureError, type ArtifactStore } from '@spindle/kit';
 import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
 import { ahead } from './ahead.js';
-import type { EncodedImage, EncodedText } from './encode_rows.js';
+import type { EncodedImage, EncodedText } from './encode-rows.js';
 import { Pack } from './pack.js';
 
 /**

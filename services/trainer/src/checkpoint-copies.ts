@@ -8,7 +8,7 @@
 import { readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ensureError, isCode, type CheckpointMirror, type Logger } from '@spindle/kit';
-import { manifestSteps, parseName, stem } from './checkpoint_names.js';
+import { manifestSteps, parseName, stem } from './checkpoint-names.js';
 
 export class CheckpointCopies {
   #busy: Promise<void> = Promise.resolve();
