@@ -47,7 +47,7 @@ export default defineConfig({
           include: [
             '{proto,services/*,gateway}/src/**/*.test.ts',
             'native-cuda/ts/**/*.test.ts',
-            '{scripts,infra}/**/*.test.mjs',
+            'scripts/**/*.test.mjs',
           ],
           pool: 'forks' as const,
           testTimeout: 30_000,

@@ -3,7 +3,7 @@
 // adds the engine's tests (run them with ctest);
 // --sanitize builds the tests with AddressSanitizer and UBSan in build/sanitize.
 // The CUDA backend is built too where a toolkit is found: --cuda-root, SPINDLE_CUDA_ROOT, one that
-// infra/cuda/toolkit.mjs brought, or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES
+// scripts/cuda/toolkit.mjs brought, or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES
 // (such as "90a") count as they do for cmake, and are kept as cmake's are.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,7 +21,7 @@ import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { ensureToolkit } from '../infra/cuda/toolkit.mjs';
+import { ensureToolkit } from './cuda/toolkit.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const sourceDir = join(root, 'native-cuda');

@@ -7,8 +7,9 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { ensureToolkit } from '../infra/cuda/toolkit.mjs';
+import { ensureToolkit } from './cuda/toolkit.mjs';
 import { ctestCounts, cudaCounts, summarise, vitestCounts } from './lib/counts.mjs';
 import { main, phase, root, runAttached, runQuietly, ScriptError } from './lib/phase.mjs';
 import { prepare } from './lib/prepare.mjs';
@@ -98,28 +99,30 @@ function cudaSources() {
   return undefined;
 }
 
-await main(async () => {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      only: { type: 'string' },
-      sanitize: { type: 'boolean', default: false },
-      cuda: { type: 'boolean', default: process.env.CI === 'true' },
-    },
-  });
-  if (values.only !== undefined && !['ctest', 'vitest'].includes(values.only))
-    throw new ScriptError(`--only: expected ctest or vitest, got ${values.only}`, 2);
-  if (values.cuda) await phase('CUDA toolkit', cudaToolkit);
+/** What `npm test` takes on its command line. */
+export const testOptions = {
+  only: { type: 'string' },
+  sanitize: { type: 'boolean', default: false },
+  cuda: { type: 'boolean', default: process.env.CI === 'true' },
+};
+
+/** Installs, builds and runs what was asked for; one entry a runner, as `summarise` takes them. */
+export async function runTests({ only, sanitize, cuda }, words = []) {
+  if (only !== undefined && !['ctest', 'vitest'].includes(only)) {
+    throw new ScriptError(`--only: expected ctest or vitest, got ${only}`, 2);
+  }
+  if (cuda) await phase('CUDA toolkit', cudaToolkit);
   await prepare({ tests: true });
   mkdirSync(results, { recursive: true });
   const runners = [];
-  const cuda = values.only === 'vitest' || positionals.length > 0 ? undefined : cudaSources();
-  if (cuda !== undefined) runners.push(cuda);
-  if (values.only !== 'vitest' && positionals.length === 0) {
+  const native = only !== 'vitest' && words.length === 0;
+  const sources = native ? cudaSources() : undefined;
+  if (sources !== undefined) runners.push(sources);
+  if (native) {
     await phase('ctest', async () =>
       runners.push(await ctest('ctest', join(root, 'build/native'))),
     );
-    if (values.sanitize) {
+    if (sanitize) {
       await phase(
         'build with sanitizers',
         () => void runQuietly(process.execPath, ['scripts/build-native.mjs', '--sanitize']),
@@ -129,10 +132,21 @@ await main(async () => {
       );
     }
   }
-  if (values.only !== 'ctest')
-    await phase('vitest', async () => runners.push(await vitest(positionals)));
+  if (only !== 'ctest') await phase('vitest', async () => runners.push(await vitest(words)));
+  return runners;
+}
+
+/** Prints what went wrong and the closing line; returns the exit code. */
+export function conclude(runners) {
   const { line, problems, ok } = summarise(runners);
   for (const problem of problems) console.error(`error: ${problem}`);
   console.log(line);
   return ok ? 0 : 1;
-});
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(async () => {
+    const { values, positionals } = parseArgs({ allowPositionals: true, options: testOptions });
+    return conclude(await runTests(values, positionals));
+  });
+}

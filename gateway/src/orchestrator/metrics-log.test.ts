@@ -101,11 +101,8 @@ it('has the later numbers of steps that a rollback took again, in every table', 
   expect(
     (await readFile(join(directory, 'metrics.jsonl'), 'utf8')).trim().split('\n'),
   ).toHaveLength(3);
-  expect(
-    (await MetricsLog.open(directory, createdAt))
-      .curves()
-      ['spin1']?.map(({ step, loss }) => [step, loss]),
-  ).toEqual([
+  const curves = (await MetricsLog.open(directory, createdAt)).curves();
+  expect(curves['spin1']?.map(({ step, loss }) => [step, loss])).toEqual([
     [1, 0.5],
     [2, 0.25],
     [3, 0.125],

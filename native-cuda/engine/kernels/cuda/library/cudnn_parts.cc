@@ -17,7 +17,7 @@ std::string why_no_cudnn() {
     if (dlopen(file.c_str(), RTLD_LAZY | RTLD_LOCAL)) return {};
   const char* why = dlerror();
   return "cuDNN is not all there (" + std::string(why ? why : part.c_str()) +
-         "); `node infra/cuda/toolkit.mjs --runtime` brings it";
+         "); `node scripts/cuda/toolkit.mjs --runtime` brings it";
 }
 
 }  // namespace spindle::cuda

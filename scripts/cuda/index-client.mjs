@@ -15,7 +15,7 @@ import {
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { ScriptError } from '../../scripts/lib/phase.mjs';
+import { ScriptError } from '../lib/phase.mjs';
 
 const publicIndex = 'https://pypi.org/simple';
 

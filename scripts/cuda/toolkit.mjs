@@ -1,7 +1,7 @@
 // Brings a private CUDA toolkit from Python wheels, for machines that compile the CUDA backend and
 // have none. No Python is needed.
 //
-//   node infra/cuda/toolkit.mjs [--cache DIR] [--wheels DIR] [--runtime]
+//   node scripts/cuda/toolkit.mjs [--cache DIR] [--wheels DIR] [--runtime]
 //
 // The last line of its output is the toolkit's folder, for `SPINDLE_CUDA_ROOT` or
 // `scripts/build-native.mjs --cuda-root`.
@@ -22,15 +22,15 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { findCommand } from '../../scripts/lib/system.mjs';
-import { main, ScriptError } from '../../scripts/lib/phase.mjs';
+import { findCommand } from '../lib/system.mjs';
+import { main, ScriptError } from '../lib/phase.mjs';
 import { fetchWheel, findLinks, indexUrl } from './index-client.mjs';
 import { extract, readDirectory } from './wheel.mjs';
 
 const lockFile = fileURLToPath(new URL('toolkit.lock', import.meta.url));
-const help = `usage: node infra/cuda/toolkit.mjs [options]
+const help = `usage: node scripts/cuda/toolkit.mjs [options]
 
-Brings the compiler, headers and libraries of CUDA that infra/cuda/toolkit.lock names, from Python wheels, and prints their folder.
+Brings the compiler, headers and libraries of CUDA that scripts/cuda/toolkit.lock names, from Python wheels, and prints their folder.
 What is there already is not fetched again.
 
   --cache DIR   where the toolkit lies (default: SPINDLE_CUDA_CACHE, or spindle/cuda in XDG_CACHE_HOME or ~/.cache)
@@ -222,7 +222,7 @@ export async function ensureToolkit({
     if (existsSync(folder)) return folder;
   const folder = named(runtime ? '-runtime' : '');
   if (check)
-    throw new ScriptError(`no private CUDA toolkit in ${cache}: run node infra/cuda/toolkit.mjs`);
+    throw new ScriptError(`no private CUDA toolkit in ${cache}: run node scripts/cuda/toolkit.mjs`);
   // What is half done keeps its name and is thrown away; only a whole toolkit gets its own.
   const work = `${folder}.${process.pid}.part`;
   rmSync(work, { recursive: true, force: true });
