@@ -338,6 +338,6 @@ static void lerp(float* y, const float* x, float weight, int64_t n) {
 }
 
 #include "kernels/cpu/isa/attention.inl"
+#include "kernels/cpu/isa/attention_lanes.inl"
 #include "kernels/cpu/isa/attention_forward.inl"
 #include "kernels/cpu/isa/attention_gradient.inl"
-#include "kernels/cpu/isa/attention_lanes.inl"

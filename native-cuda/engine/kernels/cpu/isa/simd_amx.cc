@@ -12,14 +12,14 @@
 namespace spindle::cpu {
 namespace {
 namespace isa_amx {
-#include "kernels/cpu/isa/amx.inl"
-#include "kernels/cpu/isa/elementwise.inl"
+#include "kernels/cpu/isa/vector_avx512.inl"
 #include "kernels/cpu/isa/gemm.inl"
-#include "kernels/cpu/isa/norm.inl"
 #include "kernels/cpu/isa/outer_pairs.inl"
+#include "kernels/cpu/isa/norm.inl"
+#include "kernels/cpu/isa/elementwise.inl"
 #include "kernels/cpu/isa/table.inl"
 #include "kernels/cpu/isa/tiles_amx.inl"
-#include "kernels/cpu/isa/vector_avx512.inl"
+#include "kernels/cpu/isa/amx.inl"
 }  // namespace isa_amx
 }  // namespace
 const Simd* simd_amx() {

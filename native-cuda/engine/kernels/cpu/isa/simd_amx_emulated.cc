@@ -13,14 +13,14 @@
 namespace spindle::cpu {
 namespace {
 namespace isa_amx_emulated {
-#include "kernels/cpu/isa/amx.inl"
-#include "kernels/cpu/isa/elementwise.inl"
+#include "kernels/cpu/isa/vector_avx512.inl"
 #include "kernels/cpu/isa/gemm.inl"
-#include "kernels/cpu/isa/norm.inl"
 #include "kernels/cpu/isa/outer_pairs.inl"
+#include "kernels/cpu/isa/norm.inl"
+#include "kernels/cpu/isa/elementwise.inl"
 #include "kernels/cpu/isa/table.inl"
 #include "kernels/cpu/isa/tiles_emulated.inl"
-#include "kernels/cpu/isa/vector_avx512.inl"
+#include "kernels/cpu/isa/amx.inl"
 }  // namespace isa_amx_emulated
 }  // namespace
 const Simd* simd_amx_emulated() {

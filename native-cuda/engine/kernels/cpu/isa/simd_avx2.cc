@@ -9,12 +9,12 @@
 namespace spindle::cpu {
 namespace {
 namespace isa_avx2 {
-#include "kernels/cpu/isa/elementwise.inl"
-#include "kernels/cpu/isa/gemm.inl"
-#include "kernels/cpu/isa/norm.inl"
-#include "kernels/cpu/isa/outer_pairs.inl"
-#include "kernels/cpu/isa/table.inl"
 #include "kernels/cpu/isa/vector_avx2.inl"
+#include "kernels/cpu/isa/gemm.inl"
+#include "kernels/cpu/isa/outer_pairs.inl"
+#include "kernels/cpu/isa/norm.inl"
+#include "kernels/cpu/isa/elementwise.inl"
+#include "kernels/cpu/isa/table.inl"
 }  // namespace isa_avx2
 }  // namespace
 const Simd* simd_avx2() {

@@ -1,6 +1,6 @@
-#include "kernels/cpu/isa/narrow.inl"
 #include "kernels/cpu/isa/pack.inl"
 #include "kernels/cpu/isa/winograd.inl"
+#include "kernels/cpu/isa/narrow.inl"
 // The table of this instruction set.
 static constexpr Simd make_table(const char* name) {
   return Simd{
