@@ -9,6 +9,7 @@ export interface FileEntry {
   bytes: number;
 }
 
+/** Reading of files by path, local or in an S3 store. */
 export interface Files {
   /** Every file below a folder or prefix, sorted by path; empty when there is none. */
   list(folder: string): Promise<FileEntry[]>;
@@ -22,6 +23,7 @@ export interface Files {
   stream(path: string): AsyncIterable<Buffer>;
 }
 
+/** Whether a path is an s3:// URL. */
 export function isRemote(path: string): boolean {
   return path.startsWith('s3://');
 }

@@ -7,6 +7,7 @@ import { readCsvRows } from './csv.js';
 import { readText, type Files } from './files.js';
 import { ParquetFile } from './parquet.js';
 
+/** A prompt that no training image has, for evaluation. */
 export interface HeldOutPrompt {
   prompt: string;
   /** Empty without. */

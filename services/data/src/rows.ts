@@ -11,6 +11,7 @@ export type ImageRef =
   /** A cell of a parquet file; `row` counts from 0 through the whole file. */
   | { kind: 'cell'; file: string; row: number; column: string };
 
+/** One training example: a caption and where its image lies. */
 export interface DataRow {
   /** Names the row within its data set: a file name, a tar key, "file:row". */
   key: string;
@@ -38,8 +39,10 @@ export class Skipped {
   }
 }
 
+/** The forms that data sets are published in. */
 export type DataFormat = 'folder' | 'webdataset' | 'pickapic' | 'parquet' | 'csv' | 'prompts';
 
+/** A data set of one form; every reader in this package is one. */
 export interface DataSource {
   readonly format: DataFormat;
   /** The files that rows come from, in order. */
@@ -65,6 +68,7 @@ export function some(names: readonly string[]): string {
   return `${names.slice(0, shown).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
 }
 
+/** An image's place in words, for messages: file, tar member or table cell. */
 export function describeRef(ref: ImageRef): string {
   switch (ref.kind) {
     case 'file':
