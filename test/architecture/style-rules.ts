@@ -4,6 +4,7 @@ import type { Workspace } from './typescript-rules.js';
 
 /** Long files are where concepts hide in each other; tests are tables and may be longer. */
 const mostLines = 500;
+const columns = 100;
 
 const exportPattern =
   /^export (?:declare )?(?:abstract )?(?:async )?(?:function\*?|class|interface|type|const|enum) (\w+)/;
@@ -15,6 +16,7 @@ export function checkStyle(files: readonly SourceFile[]): Violation[] {
     ...checkLength(file),
     ...checkPrivate(file),
     ...checkExportStar(file),
+    ...checkComments(file),
   ]);
 }
 
@@ -43,6 +45,17 @@ function checkExportStar({ path, text }: SourceFile): Violation[] {
   const isLibrary = path.endsWith('/index.ts') && !path.startsWith('proto/');
   if (!isLibrary || !/^export \* from/m.test(text)) return [];
   return [{ edge: path, rule: 'a package exports by name what others use' }];
+}
+
+/** Formatters wrap code and Markdown; comments of TypeScript are wrapped by hand. */
+function checkComments({ path, text }: SourceFile): Violation[] {
+  return text
+    .split('\n')
+    .flatMap((line, i) =>
+      [...line].length > columns && /^\s*(\/\/|\/?\*)/.test(line) && !/https?:|eslint-/.test(line)
+        ? [{ edge: `${path}:${i + 1}`, rule: `comments are wrapped at ${columns} columns` }]
+        : [],
+    );
 }
 
 /** Every name that another package imports has a sentence above its declaration. */

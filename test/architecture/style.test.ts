@@ -32,6 +32,7 @@ describe('each broken rule is named with its file', () => {
     ['services/kit/src/my_file.ts', '', 'TypeScript files in kebab-case'],
     ['native-cuda/engine/ops/my-op.cc', '', 'C++ files are named in snake_case'],
     ['gateway/src/x.ts', 'x\n'.repeat(501), 'a file has at most 500 lines'],
+    ['gateway/src/x.ts', `// ${'x '.repeat(50)}`, 'comments are wrapped at 100 columns'],
     ['gateway/src/x.ts', 'class A {\n  private x = 1;\n}\n', 'private members are #members'],
     [
       'services/kit/src/index.ts',

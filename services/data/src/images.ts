@@ -10,7 +10,9 @@ const columnsKept = 4;
 const filesKept = 8;
 const waitsMs = [200, 1000];
 
-/** Reads images by reference; keeps a few table columns in memory and waits out a store's hiccups. */
+/**
+ * Reads images by reference; keeps a few table columns in memory and waits out a store's hiccups.
+ */
 export class ImageReader {
   readonly #columns = new Map<string, Promise<ParquetRow[]>>();
   readonly #files = new Map<string, Promise<ParquetFile>>();
