@@ -1,7 +1,13 @@
 /** The whole gateway as one object, so that tests start it beside fakes in one process. */
 import { openFiles } from '@spindle/data';
 import { createClient, GrpcServer, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
-import { EvaluatorService, RunService, SamplerService, TrainerService } from '@spindle/proto';
+import {
+  EvaluatorService,
+  RunService,
+  SamplerService,
+  ScorerService,
+  TrainerService,
+} from '@spindle/proto';
 import { startHttp } from './http/server.js';
 import { registerInstruments } from './orchestrator/instruments.js';
 import { Orchestrator } from './orchestrator/orchestrator.js';
@@ -16,6 +22,8 @@ export interface GatewayOptions {
   trainerAddress: string;
   evaluatorAddress: string;
   samplerAddress: string;
+  /** Of any scorer. */
+  scorerAddress: string;
   owner: string;
   logger: Logger;
   rescanMs?: number;
@@ -36,6 +44,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const trainer = createClient(TrainerService, options.trainerAddress);
   const evaluator = createClient(EvaluatorService, options.evaluatorAddress);
   const sampler = createClient(SamplerService, options.samplerAddress);
+  const scorer = createClient(ScorerService, options.scorerAddress);
   const orchestrator = new Orchestrator({
     bus,
     store,
@@ -48,13 +57,14 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     leaseTtlMs: options.leaseTtlMs ?? standard.leaseTtlMs,
   });
   const closeClients = (): void => {
-    for (const client of [trainer, evaluator, sampler]) client.close();
+    for (const client of [trainer, evaluator, sampler, scorer]) client.close();
   };
   await orchestrator.start().catch((error: unknown) => {
     closeClients();
     throw error;
   });
-  const api = new RunApi({ orchestrator, sampler, files: openFiles(), bus, store, root });
+  const files = openFiles();
+  const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
   const server = new GrpcServer({ logger });
   server.addService(RunService, api.handlers());
   const instruments = registerInstruments(bus);

@@ -22,10 +22,11 @@ import {
   type Job,
   type JobResult,
 } from '@spindle/proto';
-import { encode, type Manifests } from './encode.js';
+import { encode } from './encode.js';
 import type { EncodeCache } from './encode-cache.js';
 import type { SamplerEngine } from './engine.js';
 import type { Instruments } from './instruments.js';
+import type { Manifests } from './manifests.js';
 import type { Models } from './models.js';
 import type { RowCache } from './row-cache.js';
 import { sample } from './sample.js';

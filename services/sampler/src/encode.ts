@@ -7,19 +7,12 @@ import {
   writeSafetensors,
   type ArtifactStore,
 } from '@spindle/kit';
-import {
-  describeRef,
-  Manifest,
-  type ImageReader,
-  type ImageSize,
-  type ManifestRow,
-} from '@spindle/data';
+import { describeRef, type ImageReader, type ImageSize, type ManifestRow } from '@spindle/data';
 import type { Framing, PreparedImage } from '@spindle/native';
 import {
   EncodeResultSchema,
   RejectedRowSchema,
   RowSizeSchema,
-  type ArtifactRef,
   type EncodeJob,
   type EncodeResult,
   type RejectedRow,
@@ -32,6 +25,7 @@ import type { EncodeCache } from './encode-cache.js';
 import { RowEncoder, type EncodedRow, type Posterior, type PreparedRow } from './encode-rows.js';
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
+import type { Manifests } from './manifests.js';
 import type { Models } from './models.js';
 import type { IndexedRow, RowCache, RowKeys } from './row-cache.js';
 import { concatenated, latentTensors } from './shard.js';
@@ -44,21 +38,6 @@ export interface EncodeDeps {
   manifests: Manifests;
   cache: EncodeCache;
   rows: RowCache;
-}
-
-/** The manifest of the run that jobs come from: where its lines begin is found once. */
-export class Manifests {
-  #last: { digest: string; manifest: Promise<Manifest> } | undefined;
-
-  constructor(readonly store: ArtifactStore) {}
-
-  get(ref: ArtifactRef): Promise<Manifest> {
-    if (this.#last?.digest === ref.digest) return this.#last.manifest;
-    const manifest = this.store.localPath(ref).then((file) => Manifest.open(file));
-    manifest.catch(() => (this.#last = undefined));
-    this.#last = { digest: ref.digest, manifest };
-    return manifest;
-  }
 }
 
 /** Images that are read and decoded while others are encoded. */

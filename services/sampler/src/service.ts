@@ -10,10 +10,10 @@ import {
 } from '@spindle/kit';
 import { SamplerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
-import { Manifests } from './encode.js';
 import { EncodeCache } from './encode-cache.js';
 import type { SamplerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
+import { Manifests } from './manifests.js';
 import { Models } from './models.js';
 import { RowCache } from './row-cache.js';
 import { createHandlers } from './server.js';
