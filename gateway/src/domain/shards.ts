@@ -2,8 +2,9 @@
  * Which rows and images a shard holds; pure arithmetic, so that a job can be rebuilt from its key
  * at any time.
  */
-import { evaluationItems, type RunPlan, type Stage } from './plan.js';
+import { evaluationItems, type RunPlan } from './plan.js';
 import { imageSeed } from './seeds.js';
+import type { Stage } from './stage.js';
 
 export interface ShardItem {
   index: number;
