@@ -17,8 +17,8 @@
  */
 import { modelName, parseModel } from './model.js';
 import { stagesOf } from './plan.js';
-import { bestModel, stopsAfter } from './selection.js';
-import { shardSize } from './shards.js';
+import { bestModel, mergedResults, stopsAfter } from './selection.js';
+import { encodedRows, shardSize } from './shards.js';
 import { hasJobs, stageName, type Stage } from './stage.js';
 import {
   isFinal,
@@ -146,7 +146,7 @@ function apply(next: RunState, event: RunEvent): boolean {
     }
     case 'evaluated':
       stageOf(next, stageName({ kind: 'evaluate', model: parseModel(event.model) })).items = 1;
-      next.results = mergeResults(next, event.results);
+      next.results = mergedResults(next, event.results);
       next.bestModel = bestModel(next);
       return true;
     case 'report-written':
@@ -332,7 +332,7 @@ function complete(
         next,
         `data: ${next.truncated} captions are longer than the text encoder takes and were cut`,
       );
-    const lost = state.dead.flatMap((dead) => rowsOfShard(next, dead.shard));
+    const lost = state.dead.flatMap((dead) => encodedRows(next.plan, dead.shard));
     next.rejected = [...new Set([...next.rejected, ...lost])].sort((a, b) => a - b);
   }
   if (stage.kind === 'evaluate' && stopsAfter(next, stage.model)) {
@@ -353,12 +353,6 @@ function skipAfter(next: RunState, stages: Stage[], iteration: number, at: numbe
   }
   // Skipped jobs are purged together with all others of the run, which are then published again.
   next.round += 1;
-}
-
-function rowsOfShard(next: RunState, shard: number): number[] {
-  const start = shard * next.plan.encodeShardSize;
-  const count = Math.min(next.plan.encodeShardSize, next.plan.rows - start);
-  return Array.from({ length: count }, (_, i) => start + i);
 }
 
 function refreshItems(next: RunState, stage: Stage, state: StageState): void {
@@ -404,14 +398,4 @@ function warn(next: RunState, message: string): boolean {
   if (next.warnings.includes(message)) return false;
   next.warnings.push(message);
   return true;
-}
-
-/**
- * Every evaluation restates the earlier models; the newest statement wins, in the order of tables.
- */
-function mergeResults(next: RunState, results: ModelSummary[]): ModelSummary[] {
-  const byModel = new Map([...next.results, ...results].map((summary) => [summary.model, summary]));
-  return stagesOf(next.plan).flatMap((stage) =>
-    stage.kind === 'evaluate' ? (byModel.get(modelName(stage.model)) ?? []) : [],
-  );
 }

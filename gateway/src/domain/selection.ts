@@ -1,6 +1,17 @@
-/** Which model to keep, and when to stop, by the held-out means. */
+/** What models score: which one to keep, and when to stop, by the held-out means. */
 import { base, isBaseline, iterationOf, modelName, parseModel, spin, type Model } from './model.js';
-import type { RunState } from './state.js';
+import { stagesOf } from './plan.js';
+import type { ModelSummary, RunState } from './state.js';
+
+/**
+ * Every evaluation restates the earlier models; the newest statement wins, in the order of tables.
+ */
+export function mergedResults(state: RunState, results: readonly ModelSummary[]): ModelSummary[] {
+  const byModel = new Map([...state.results, ...results].map((one) => [one.model, one]));
+  return stagesOf(state.plan).flatMap((stage) =>
+    stage.kind === 'evaluate' ? (byModel.get(modelName(stage.model)) ?? []) : [],
+  );
+}
 
 /**
  * The name of the best model so far, empty before any. Base and iterations compete; baselines are

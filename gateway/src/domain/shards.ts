@@ -24,6 +24,13 @@ export function shardRange(plan: RunPlan, stage: Stage, shard: number): ShardRan
   return { start, count: Math.max(0, Math.min(size, total - start)) };
 }
 
+/** The rows of an encode shard. */
+export function encodedRows(plan: RunPlan, shard: number): number[] {
+  const start = shard * plan.encodeShardSize;
+  const count = Math.min(plan.encodeShardSize, plan.rows - start);
+  return Array.from({ length: count }, (_, i) => start + i);
+}
+
 /** The images of a sampling shard; rows that encoding rejected are left out. */
 export function shardItems(
   plan: RunPlan,

@@ -5,7 +5,7 @@
 import { copyFile, link, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { ArtifactStore } from '@spindle/kit';
-import { modelName, parseModel, type Model } from '../domain/model.js';
+import { modelName, parseModel, spin, type Model } from '../domain/model.js';
 import type { StoredBlob, StoredUnet } from '../domain/state.js';
 import { toRef } from './wire.js';
 
@@ -18,7 +18,7 @@ export function unetFolder(model: Model): string {
     case 'spin':
       return join('iterations', String(model.iteration), 'unet');
     case 'ema':
-      return join('iterations', String(model.iteration), 'ema', 'unet');
+      return averageFolder(unetFolder(spin(model.iteration)));
     case 'sft':
     case 'dpo':
       return join('baselines', model.kind, 'unet');
