@@ -135,6 +135,9 @@ function loadedPipeline(models: TextToImage): LoadedPipeline {
     latentShape,
     encodeTexts: (prompts, signal) => textEncoder.encode(prompts, signal),
     encodeImages: (images, signal) => vae.encode(toPixels(images), signal),
+    // Texts are embedded here, although encoding has embedded the training ones: on a device the
+    // order of sums may follow from the batch's size, and an image must not depend on who embedded
+    // its text in which batch.
     draw(unet, items, { scheduler, overridesJson, ...sampling }, options) {
       if (!(unet instanceof Unet)) throw new TypeError('draw: expected a U-Net of this engine');
       const [, height, width] = latentShape(sampling.height, sampling.width);
