@@ -3,7 +3,7 @@
  * now and then.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Bus } from '@spindle/kit';
+import type { Bus } from '@spindle/mesh';
 import type { RunDriver } from '../orchestrator/driver.js';
 import type { RunNews } from '../orchestrator/news-feed.js';
 import type { RunApi } from '../server/run-service.js';

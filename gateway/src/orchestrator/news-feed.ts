@@ -11,7 +11,7 @@ import {
   WarningSchema,
   type Event,
 } from '@spindle/proto';
-import type { Bus } from '@spindle/kit';
+import type { Bus } from '@spindle/mesh';
 import { parseModel } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
 import type { Announcement } from '../domain/work.js';

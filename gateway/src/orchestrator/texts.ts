@@ -1,6 +1,6 @@
 /** The held-out prompts of a run. Captions stay where they lie: workers read them themselves. */
 import { parsePromptList } from '@spindle/data';
-import type { ArtifactStore } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import type { RunRecord } from './record.js';
 import { toRef } from './wire.js';
 

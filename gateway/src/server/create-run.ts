@@ -8,7 +8,8 @@ import {
   type InspectModelResponse,
   type SamplingSettings,
 } from '@spindle/proto';
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
+import { SpindleError } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
 import {
   readPromptSet,

@@ -3,7 +3,6 @@
  * their own.
  */
 import { nearestSize, type ImageSize } from '@spindle/data';
-import type { Engine } from '@spindle/native';
 import {
   choosePrecision,
   componentSource,
@@ -16,19 +15,22 @@ import {
   TextToImage,
   toPixels,
   toRgb,
-  Unet,
-  type EngineInfoDto,
   type Framing,
   type IntendedSampling,
   type ModelReport,
+  type PrecisionChoice,
+  type PreparedImage,
+  type TextStates,
+} from '@spindle/models';
+import {
+  Unet,
+  type Engine,
+  type EngineInfoDto,
   type ModelSourceDto,
   type NativePrecision,
   type PhaseDto,
-  type PrecisionChoice,
-  type PreparedImage,
   type RgbImage,
   type TensorDto,
-  type TextStates,
 } from '@spindle/native';
 import type { Sampling } from './domain/sampling.js';
 import { unetBatchSize, vaeBatchSize } from './domain/batches.js';

@@ -1,6 +1,6 @@
 /** The data manifest and the held-out prompts of the run that jobs come from. */
 import { Manifest, parsePromptList } from '@spindle/data';
-import type { ArtifactStore } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import type { ArtifactRef } from '@spindle/proto';
 
 export class Manifests {
