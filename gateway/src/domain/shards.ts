@@ -53,7 +53,9 @@ export function shardItems(
     }
     if (rejected.has(index)) continue;
     for (let copy = 0; copy < plan.imagesPerPrompt; copy++) {
-      items.push({ index, seed: imageSeed(plan.seed, `sample-${stage.iteration}`, index, copy) });
+      // A word of the seed, not a stage's name: it stays as it is for ever.
+      const drawing = `sample-${stage.iteration}`;
+      items.push({ index, seed: imageSeed(plan.seed, drawing, index, copy) });
     }
   }
   return items;

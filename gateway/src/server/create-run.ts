@@ -26,25 +26,12 @@ import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
 import { checkJudges } from './check-judges.js';
+import type { CheckedRun } from './checked-run.js';
 import { dataSpec, longTexts, readDataSet, type DataSet } from './dataset.js';
 import { inspecting } from './inspecting.js';
 import { describePlan } from './plan-text.js';
 
 const pipelineKinds = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline'];
-
-export interface CheckedRun {
-  config: RunConfig;
-  plan: RunPlan;
-  resolution: number;
-  /** Sizes of training images; empty: squares of the resolution. */
-  sizes: ImageSize[];
-  model: InspectModelResponse;
-  data: DataSet;
-  prompts: HeldOutPrompt[];
-  warnings: string[];
-  /** What a dry run prints. */
-  text: string[];
-}
 
 export interface CheckPorts {
   sampler: SamplerPort;

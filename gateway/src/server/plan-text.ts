@@ -13,7 +13,7 @@ import {
   type RunPlan,
 } from '../domain/plan.js';
 import type { StageKind } from '../domain/stage.js';
-import type { CheckedRun } from './create-run.js';
+import type { CheckedRun } from './checked-run.js';
 
 const float = 4;
 

@@ -21,7 +21,8 @@ import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Manifests } from './manifests.js';
 import type { Models } from './models.js';
-import type { IndexedRow, RowCache, RowKeys } from './row-cache.js';
+import type { RowCache } from './row-cache.js';
+import type { IndexedRow, RowKeys } from './row-index.js';
 import { concatenated, latentTensors } from './shard.js';
 
 export interface EncodeDeps {
