@@ -1,0 +1,94 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import { layers, top } from '../architecture/cpp-rules.js';
+import { parsePage, type Page } from './markdown.js';
+import { listFiles, readFacts } from './repository.js';
+import { checkColumns, checkLinks, checkPage, layersOf, type Facts } from './rules.js';
+
+/** Names that docs may use and no source has, with the reason. */
+const foreign = [
+  // Files that a run or a user writes.
+  ...['metrics.jsonl', 'pytorch_lora_weights.safetensors'],
+];
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const files = listFiles(root);
+const facts = readFacts(root, files, foreign);
+const pages = files
+  .filter((path) => path.endsWith('.md'))
+  .map((path) => parsePage(path, readFileSync(join(root, path), 'utf8')));
+
+describe('the docs', () => {
+  test.each(pages.map((page) => [page.path, page] as const))('%s', (path, page) => {
+    // Generated from the schema, whose descriptions are checked where they are written; history
+    // may name what is gone, and notes beside fixtures are wrapped as their tables need it.
+    const isLinksOnly = path === 'CHANGELOG.md' || path === 'docs/CONFIG.md';
+    const rules = isLinksOnly ? checkLinks : checkPage;
+    expect(rules(page, pages, facts)).toEqual([]);
+  });
+
+  test('have the layers that the architecture test holds', () => {
+    const design = pages.find(({ path }) => path === 'docs/DESIGN.md');
+    expect(design && layersOf(design)).toEqual({
+      chain: layers.filter((layer) => layer !== 'top'),
+      tops: top,
+    });
+  });
+});
+
+describe('each broken line is named', () => {
+  const small: Facts = {
+    paths: new Set(['docs/A.md', 'docs', 'engine/kernels/kernels.h', 'engine/kernels']),
+    words: new Set(['keepWeight', 'Kernels', 'keep_weight']),
+    scripts: new Set(['check']),
+    commands: new Set(['run']),
+    projects: new Set(['unit']),
+    foreign: new Set(['torch_name']),
+  };
+  const broken = (text: string) => {
+    const page = parsePage('docs/A.md', text);
+    return checkPage(page, [page], small).map(({ edge }) => edge.replace(/^[^>]*-> /, ''));
+  };
+
+  test.each<[string, string[]]>([
+    ['[a](B.md)', ['B.md']],
+    ['[a](A.md) [b](https://x.y/z)', []],
+    ['# One *two*\n\n[a](#one-two) [b](#three)', ['#three']],
+    ['`kernels/kernels.h`, `kernels/kernels`, `kernels/`', []],
+    ['`kernels/other.h`', ['kernels/other.h']],
+    ['`kernel.h`', ['kernel.h']],
+    ['`Kernels::keep_weight`, `keepWeight()`, `torch_name`', []],
+    [
+      '`Kernels::drop`, `dropWeight`, `drop_weight`',
+      ['Kernels::drop', 'dropWeight', 'drop_weight'],
+    ],
+    ['a span `that\nis wrapped`, `lost_\nname`, `lost_name`', ['lost_name']],
+    ['`npm run check`, `npm run chekc`', ['npm run chekc']],
+    ['```sh\nnpx spindle run x\nnpx spindle rnu x\n```', ['npx spindle rnu']],
+    ['```sh\nnpx vitest --project unit\nnpx vitest --project uint\n```', ['--project uint']],
+    ['```sh\nnode scripts/gone.mjs\n```', ['scripts/gone.mjs']],
+  ])('%j', (text, expected) => {
+    expect(broken(text)).toEqual(expected);
+  });
+
+  test('long lines, but for what cannot be broken', () => {
+    const columns = (text: string) => checkColumns(parsePage('A.md', text)).length;
+    expect(columns('x'.repeat(101))).toBe(1);
+    expect(columns(`| ${'x'.repeat(139)}`)).toBe(1);
+    expect(columns(`| ${'x'.repeat(138)}`)).toBe(0);
+    expect(columns(`[x](${'x'.repeat(101)})`)).toBe(0);
+    expect(columns(`\`\`\`\n${'x'.repeat(101)}\n\`\`\``)).toBe(1);
+  });
+
+  test('a picture of layers is read from the bottom to what tops it', () => {
+    const picture = (edges: string): Page =>
+      parsePage('A.md', `\`\`\`mermaid\nflowchart TD\n${edges}\n\`\`\``);
+    expect(layersOf(picture('  c --> b\n  b --> a\n  d --> b'))).toEqual({
+      chain: ['a', 'b'],
+      tops: ['c', 'd'],
+    });
+    expect(layersOf(picture('  c -->|"x"| b'))).toBeUndefined();
+  });
+});
