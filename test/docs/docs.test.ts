@@ -9,8 +9,15 @@ import { checkColumns, checkLinks, checkPage, layersOf, type Facts } from './rul
 
 /** Names that docs may use and no source has, with the reason. */
 const foreign = [
-  // Files that a run or a user writes.
-  ...['metrics.jsonl', 'pytorch_lora_weights.safetensors'],
+  // diffusers' function.
+  'save_pretrained',
+  // The op that docs/ADDING.md adds.
+  ...['softplus_forward', 'softplus_backward'],
+  // Models and data sets that docs/TUTORIAL.md names by owner.
+  'stable-diffusion-v1-5/stable-diffusion-v1-5',
+  ...['yuvalkirstain/pickapic_v2', 'pickapic_v2/data/test_unique.parquet'],
+  ...['yuvalkirstain/PickScore_v1', 'xswu/HPSv2', 'openai/clip-vit-large-patch14'],
+  'laion/CLIP-ViT-H-14-laion2B-s32B-b79K',
 ];
 
 const root = fileURLToPath(new URL('../..', import.meta.url));

@@ -34,7 +34,11 @@ export function readFacts(root: string, files: readonly string[], foreign: strin
   const cli = textOf(/^gateway\/src\/cli\/(?!.*\.test\.)/);
   return {
     paths: new Set([...files, ...files.flatMap(folders), 'proto/gen', 'dist', 'build']),
-    words: new Set(texts.flatMap(({ text }) => text.match(/[A-Za-z_]\w*/g) ?? [])),
+    words: new Set([
+      ...texts.flatMap(({ text }) => text.match(/[A-Za-z_]\w*/g) ?? []),
+      // Programs have the names of their sources.
+      ...files.map((path) => posix.basename(path).replace(/\..*$/, '')),
+    ]),
     scripts: new Set(
       packages.flatMap(({ text }) =>
         Object.keys((JSON.parse(text) as { scripts?: object }).scripts ?? {}),

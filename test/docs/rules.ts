@@ -50,8 +50,9 @@ export function checkLinks(page: Page, pages: readonly Page[], facts: Facts): Vi
 
 const fileName = /^[\w.-]+\.(h|cc|cu|inl|ts|mjs|proto|md|lock)$/;
 const placeholder = /[<>{}*…$~|:"']|^\/|^\.\.?\/|^[A-Z]+\//;
-/** Made by a build or a run, so not in a checkout. */
-const made = /^(build|dist|artifacts|store|results|images|iterations|baselines|checkpoints|nats)\//;
+/** Made by a build or a run, or brought by a user, so not in a checkout. */
+const made =
+  /^(build|dist|artifacts|store|results|images|iterations|baselines|checkpoints|\.cache|judges)\//;
 
 /** Paths may leave out what stands before them, as includes do: `kernels/kernels.h`. */
 export function checkPaths(page: Page, facts: Facts): Violation[] {
@@ -144,7 +145,7 @@ export function checkColumns(page: Page): Violation[] {
   return lines.flatMap(({ number, text }) => {
     const most = text.startsWith('|') ? tableColumns : columns;
     const bare = text.replace(/\]\([^)]*\)|https?:\S+/g, '');
-    const length = [...bare].length;
+    const length = Array.from(bare).length;
     return length <= most
       ? []
       : [
