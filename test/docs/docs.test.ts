@@ -3,9 +3,17 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { layers, top } from '../architecture/cpp-rules.js';
+import { readSources } from '../architecture/sources.js';
 import { parsePage, type Page } from './markdown.js';
 import { listFiles, readFacts } from './repository.js';
-import { checkColumns, checkLinks, checkPage, layersOf, type Facts } from './rules.js';
+import {
+  checkColumns,
+  checkLinks,
+  checkMentions,
+  checkPage,
+  layersOf,
+  type Facts,
+} from './rules.js';
 
 /** Names that docs may use and no source has, with the reason. */
 const foreign = [
@@ -34,6 +42,17 @@ describe('the docs', () => {
     const isLinksOnly = path === 'CHANGELOG.md' || path === 'docs/CONFIG.md';
     const rules = isLinksOnly ? checkLinks : checkPage;
     expect(rules(page, pages, facts)).toEqual([]);
+  });
+
+  test('are there where sources name them', () => {
+    const named = readSources(
+      root,
+      ['proto', 'services', 'gateway', 'native-cuda', 'scripts'],
+      /\w$/,
+    )
+      .filter(({ path }) => /\.(ts|mjs|proto|h|cc|cu|inl|txt)$/.test(path))
+      .flatMap((file) => checkMentions(file, pages));
+    expect(named).toEqual([]);
   });
 
   test('have the layers that the architecture test holds', () => {
@@ -78,6 +97,14 @@ describe('each broken line is named', () => {
     ['```sh\nnode scripts/gone.mjs\n```', ['scripts/gone.mjs']],
   ])('%j', (text, expected) => {
     expect(broken(text)).toEqual(expected);
+  });
+
+  test('a comment that names a page or a heading that is not there', () => {
+    const page = parsePage('docs/A.md', '# One thing');
+    const mentions = (text: string) => checkMentions({ path: 'x.ts', text }, [page]).length;
+    expect(mentions('// docs/A.md, "One thing"; docs/A.md\n')).toBe(0);
+    expect(mentions('// docs/A.md, "Another"\n')).toBe(1);
+    expect(mentions('// docs/B.md\n')).toBe(1);
   });
 
   test('long lines, but for what cannot be broken', () => {

@@ -1,6 +1,6 @@
 import { posix } from 'node:path';
-import type { Violation } from '../architecture/sources.js';
-import { anchors, codeSpans, linkTargets, type Page, type Piece } from './markdown.js';
+import type { SourceFile, Violation } from '../architecture/sources.js';
+import { anchors, codeSpans, linkTargets, parsePage, type Page, type Piece } from './markdown.js';
 
 /** What the docs are compared with. */
 export interface Facts {
@@ -138,6 +138,19 @@ function unknownIn(
   return [...piece.text.matchAll(pattern)]
     .filter(([, name = '']) => !known.has(name))
     .map(([text]) => violation(page, { line: piece.line, text }, rule));
+}
+
+/** Sources that say "docs/X.md" or docs/X.md, "Heading". */
+export function checkMentions({ path, text }: SourceFile, pages: readonly Page[]): Violation[] {
+  return [...text.matchAll(/\bdocs\/[\w/-]+\.md(?:, "([^"]+)")?/g)].flatMap(
+    ([mention, heading]) => {
+      const page = pages.find((known) => mention.startsWith(known.path));
+      const wanted = heading === undefined ? [] : anchors(parsePage('', `# ${heading}`));
+      return page !== undefined && wanted.every((anchor) => anchors(page).includes(anchor))
+        ? []
+        : [{ edge: `${path} -> ${mention}`, rule: 'a page or heading that a source names exists' }];
+    },
+  );
 }
 
 export function checkColumns(page: Page): Violation[] {
