@@ -39,6 +39,7 @@ const workspaces: Workspace[] = [
   },
   { folder: 'services/scorer', name: '@spindle/scorer', exports: ['.'], dependencies: [] },
   { folder: 'native-cuda', name: '@spindle/native', exports: ['.'], dependencies: [] },
+  { folder: 'services/models', name: '@spindle/models', exports: ['.'], dependencies: [] },
   {
     folder: 'gateway',
     name: '@spindle/gateway',
@@ -72,9 +73,19 @@ describe('each broken rule is named with its edge', () => {
     [
       'gateway/src/cli/bench.ts',
       `import type { x } from '@spindle/native';`,
-      'the gateway never imports @spindle/native',
+      'gateway never imports the engine',
     ],
     ['gateway/src/bus.ts', `import { connect } from 'nats';`, 'only services/kit imports nats'],
+    [
+      'native-cuda/ts/loader.ts',
+      `import { x } from '@spindle/kit';`,
+      'native-cuda imports no other package',
+    ],
+    [
+      'services/models/src/pipeline/x.ts',
+      `import { x } from '../judges/judges.js';`,
+      'services/models imports down its folders: files <- text <- pipeline <- judges <- released <- convert <- inspect <- cli',
+    ],
     [
       'gateway/src/bus.ts',
       `import { startTestNats } from '@spindle/kit/testing';`,

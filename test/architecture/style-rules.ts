@@ -52,7 +52,7 @@ function checkComments({ path, text }: SourceFile): Violation[] {
   return text
     .split('\n')
     .flatMap((line, i) =>
-      [...line].length > columns && /^\s*(\/\/|\/?\*)/.test(line) && !/https?:|eslint-/.test(line)
+      line.length > columns && /^\s*(\/\/|\/?\*)/.test(line) && !/https?:|eslint-/.test(line)
         ? [{ edge: `${path}:${i + 1}`, rule: `comments are wrapped at ${columns} columns` }]
         : [],
     );

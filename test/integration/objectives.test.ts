@@ -171,7 +171,7 @@ it('trains adapters that play against the average of the last ones, and leaves t
       out,
     ];
     await promisify(execFile)(process.execPath, [
-      join(root, 'native-cuda/bin/spindle-engine.js'),
+      join(root, 'services/models/bin/spindle-engine.js'),
       ...common,
       ...flags,
     ]);

@@ -8,8 +8,11 @@ export type ImageRef =
   | { kind: 'file'; file: string }
   /** A member of an uncompressed tar file: `bytes` bytes from `offset`. */
   | { kind: 'member'; file: string; offset: number; bytes: number; member: string }
-  /** A cell of a parquet file; `row` counts from 0 through the whole file. */
-  | { kind: 'cell'; file: string; row: number; column: string };
+  /**
+   * A cell of a parquet file; `row` counts from 0 through the whole file. A cell may hold a path
+   * instead of bytes, relative to `images`, or to the file's own folder.
+   */
+  | { kind: 'cell'; file: string; row: number; column: string; images?: string };
 
 /** One training example: a caption and where its image lies. */
 export interface DataRow {

@@ -14,7 +14,7 @@ import {
   type ImageSize,
   type ManifestRow,
 } from '@spindle/data';
-import type { Framing, PreparedImage } from '@spindle/native';
+import type { Framing, PreparedImage } from '@spindle/models';
 import {
   EncodeResultSchema,
   RejectedRowSchema,

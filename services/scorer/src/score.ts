@@ -4,7 +4,8 @@
 import { totalmem } from 'node:os';
 import { create } from '@bufbuild/protobuf';
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import { ModelCache, type RgbImage } from '@spindle/native';
+import { ModelCache } from '@spindle/models';
+import { type RgbImage } from '@spindle/native';
 import {
   MetricScoresSchema,
   type MetricScores,

@@ -1,5 +1,5 @@
 import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import type { PrecisionChoice } from '@spindle/native';
+import type { PrecisionChoice } from '@spindle/models';
 import { Precision } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 
