@@ -32,6 +32,12 @@ const workspaces: Workspace[] = [
     dependencies: ['nats'],
   },
   {
+    folder: 'services/mesh',
+    name: '@spindle/mesh',
+    exports: ['.', './testing'],
+    dependencies: ['nats'],
+  },
+  {
     folder: 'services/sampler',
     name: '@spindle/sampler',
     exports: ['.'],
@@ -75,7 +81,17 @@ describe('each broken rule is named with its edge', () => {
       `import type { x } from '@spindle/native';`,
       'gateway never imports the engine',
     ],
-    ['gateway/src/bus.ts', `import { connect } from 'nats';`, 'only services/kit imports nats'],
+    ['gateway/src/bus.ts', `import { connect } from 'nats';`, 'only services/mesh imports nats'],
+    [
+      'services/kit/src/x.ts',
+      `import { x } from '@spindle/native';`,
+      'services/kit never imports the engine',
+    ],
+    [
+      'services/kit/src/x.ts',
+      `import { x } from '@spindle/gateway';`,
+      'services/kit knows no other package: nothing of SPIN, nor its contracts',
+    ],
     [
       'native-cuda/ts/loader.ts',
       `import { x } from '@spindle/kit';`,
@@ -127,7 +143,7 @@ describe('each broken rule is named with its edge', () => {
     ['services/scorer/src/domain/x.test.ts', `import { test } from 'vitest';`],
     ['services/sampler/src/domain/x.ts', `import { x } from '@spindle/kit/domain';`],
     ['services/sampler/src/x.ts', `import { x } from '@spindle/kit'; // import { y } from 'nats'`],
-    ['services/kit/src/nats/x.ts', `import { connect } from 'nats';`],
+    ['services/mesh/src/nats/x.ts', `import { connect } from 'nats';`],
   ])('%s may say: %s', (path, text) => {
     expect(checkTypeScript([{ path, text }], workspaces)).toEqual([]);
   });

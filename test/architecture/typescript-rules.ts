@@ -12,10 +12,16 @@ export interface Workspace {
 }
 
 /** Below services/ for their neighbours, and services to nobody. */
-const libraries = new Set(['services/kit', 'services/data', 'services/models']);
+const libraries = new Set(['services/kit', 'services/mesh', 'services/data', 'services/models']);
 
 /** Who may not import the engine, nor what stands on it: they run where no engine is. */
-const withoutEngine = new Set(['gateway', 'services/evaluator', 'services/data', 'services/kit']);
+const withoutEngine = new Set([
+  'gateway',
+  'services/evaluator',
+  'services/data',
+  'services/kit',
+  'services/mesh',
+]);
 const engine = new Set(['native-cuda', 'services/models']);
 
 /** Folders of services/models: each imports itself and those before it. */
@@ -31,7 +37,7 @@ const modelFolders = [
 ];
 
 /** Outside main.ts only this file may look at the environment: PATH is what it is about. */
-const environmentReaders = new Set(['services/kit/src/nats/find.ts']);
+const environmentReaders = new Set(['services/mesh/src/nats/find.ts']);
 
 interface Import {
   file: string;
@@ -68,14 +74,16 @@ function checkImport(edge: Import, workspaces: readonly Workspace[]): Violation[
       return broken('a service never imports another service');
     if (from && withoutEngine.has(from.folder) && engine.has(target.folder) && !isTest(file))
       return broken(`${from.folder} never imports the engine`);
+    if (from?.folder === 'services/kit' && !isTest(file))
+      return broken('services/kit knows no other package: nothing of SPIN, nor its contracts');
     if (from?.folder === 'native-cuda') return broken('native-cuda imports no other package');
     if (!target.exports.includes(`.${specifier.slice(target.name.length)}`))
       return broken("nobody reaches past a package's exports");
   }
   if (target && specifier.endsWith('/testing') && !isTest(file))
     return broken('only tests import helpers for tests');
-  if (packageOf(specifier) === 'nats' && from?.folder !== 'services/kit')
-    return broken('only services/kit imports nats');
+  if (packageOf(specifier) === 'nats' && from?.folder !== 'services/mesh')
+    return broken('only services/mesh imports nats');
   if (
     from &&
     !isTest(file) &&

@@ -1,12 +1,5 @@
-import {
-  checkHealth,
-  connectBus,
-  createClient,
-  createLogger,
-  startNatsServer,
-  type NatsServer,
-  type ServiceClient,
-} from '@spindle/kit';
+import { checkHealth, createClient, createLogger, type ServiceClient } from '@spindle/kit';
+import { connectBus, startNatsServer, type NatsServer } from '@spindle/mesh';
 import { RunService, RunStatus, type Run } from '@spindle/proto';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,6 @@
 import { fromJsonString } from '@bufbuild/protobuf';
-import { asFloat32, asNumbers, openLocalStore, readSafetensors } from '@spindle/kit';
+import { asFloat32, asNumbers, readSafetensors } from '@spindle/kit';
+import { openLocalStore } from '@spindle/mesh';
 import { JobResultSchema, RunStatus, type ArtifactRef } from '@spindle/proto';
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';

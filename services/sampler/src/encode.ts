@@ -1,12 +1,6 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
-import {
-  ensureError,
-  fromFloat32,
-  fromInt64,
-  SpindleError,
-  writeSafetensors,
-  type ArtifactStore,
-} from '@spindle/kit';
+import { ensureError, fromFloat32, fromInt64, SpindleError, writeSafetensors } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import {
   describeRef,
   Manifest,

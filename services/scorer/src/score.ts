@@ -3,7 +3,8 @@
  */
 import { totalmem } from 'node:os';
 import { create } from '@bufbuild/protobuf';
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import { ModelCache } from '@spindle/models';
 import { type RgbImage } from '@spindle/native';
 import {

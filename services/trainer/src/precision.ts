@@ -1,4 +1,5 @@
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import type { PrecisionChoice } from '@spindle/models';
 import { Precision } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';

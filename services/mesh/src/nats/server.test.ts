@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { logger } from '../testing/nats.js';
+import { logger } from '@spindle/kit/testing';
 import { findNatsServer } from './find.js';
 import { startNatsServer } from './server.js';
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { ArtifactRef } from '@spindle/proto';
-import { SpindleError } from '../errors.js';
+import { SpindleError } from '@spindle/kit';
 
 const segment = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 const digest = /^sha256:([0-9a-f]{64})$/;

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { ensureError, SpindleError } from '../errors.js';
-import { delay, linkedAbort } from '../lifecycle.js';
+import { ensureError, SpindleError, delay, linkedAbort } from '@spindle/kit';
 import type { KvStore } from './kv.js';
 
 /**

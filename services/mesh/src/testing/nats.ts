@@ -1,3 +1,4 @@
+import { logger } from '@spindle/kit/testing';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { JobSchema, type Job } from '@spindle/proto';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -6,13 +7,6 @@ import { join } from 'node:path';
 import type { Bus, ProvisionOptions } from '../nats/bus.js';
 import { connectBus } from '../nats/connect.js';
 import { startNatsServer, type NatsServer } from '../nats/server.js';
-import { createLogger } from '../logger.js';
-
-/** For tests of every package, as "@spindle/kit/testing"; no product code imports it. */
-export const logger = createLogger('test', {
-  level: process.env['SPINDLE_TEST_LOG'] ?? 'silent',
-  pretty: false,
-});
 
 export interface TestNats {
   server: NatsServer;

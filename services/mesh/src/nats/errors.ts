@@ -1,5 +1,5 @@
 import { ErrorCode as NatsErrorCode, NatsError } from 'nats';
-import { ensureError, SpindleError } from '../errors.js';
+import { ensureError, SpindleError } from '@spindle/kit';
 
 /** Numbers of JetStream's own errors (the server's errors.json). */
 export const apiErrors = {

@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { sha256File, writeFileAtomic } from './atomic.js';
+import { sha256File, writeFileAtomic } from '@spindle/kit';
 import { openLocalStore } from './local.js';
 import type { ArtifactStore } from './store.js';
 

@@ -1,5 +1,5 @@
 import type { BucketName, Event, Job, JobKind } from '@spindle/proto';
-import type { ErrorCode } from '../errors.js';
+import { type ErrorCode } from '@spindle/kit';
 import type { KvStore } from './kv.js';
 
 export interface JobContext {

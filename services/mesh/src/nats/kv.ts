@@ -1,6 +1,5 @@
 import { Empty, StringCodec, type KV, type KvEntry } from 'nats';
-import { SpindleError } from '../errors.js';
-import { delay } from '../lifecycle.js';
+import { SpindleError, delay } from '@spindle/kit';
 import { apiErrors, isApiError, natsError } from './errors.js';
 
 export interface KvRecord {

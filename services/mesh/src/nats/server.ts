@@ -1,10 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir, readFile, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { ensureError, SpindleError } from '../errors.js';
-import { delay } from '../lifecycle.js';
-import type { Logger } from '../logger.js';
-import { writeFileAtomic } from '../store/atomic.js';
+import { ensureError, SpindleError, delay, type Logger, writeFileAtomic } from '@spindle/kit';
 import { findNatsServer } from './find.js';
 
 const startMs = 20_000;

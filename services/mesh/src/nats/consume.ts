@@ -11,10 +11,15 @@ import {
 } from '@spindle/proto';
 import { SpanKind } from '@opentelemetry/api';
 import type { Consumer, JetStreamClient, JetStreamManager, JsMsg } from 'nats';
-import { ensureError, SpindleError } from '../errors.js';
-import { delay, linkedAbort } from '../lifecycle.js';
-import type { Logger } from '../logger.js';
-import { extractContext, inSpan } from '../telemetry/spans.js';
+import {
+  ensureError,
+  SpindleError,
+  delay,
+  linkedAbort,
+  type Logger,
+  extractContext,
+  inSpan,
+} from '@spindle/kit';
 import type { ConsumeOptions, JobContext } from './bus.js';
 import { natsError } from './errors.js';
 

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { ArtifactRefSchema } from '@spindle/proto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import { ObjectStore } from '../s3/client.js';
-import { startTestS3, type TestS3 } from '../testing/s3.js';
+import { ObjectStore } from '@spindle/kit';
+import { startTestS3, type TestS3 } from '@spindle/kit/testing';
 import { openStore } from './remote.js';
 
 let s3: TestS3;

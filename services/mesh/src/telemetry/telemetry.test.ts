@@ -5,12 +5,20 @@ import { createServer, type Server } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createLogger } from '../logger.js';
-import { createClient } from '../grpc/client.js';
-import { GrpcServer } from '../grpc/server.js';
-import { logger, sampleJob, startTestNats } from '../testing/nats.js';
-import { extractContext, injectContext, inSpan, meter, nowMs, recordPhases } from './spans.js';
-import { startTelemetry } from './start.js';
+import {
+  createLogger,
+  createClient,
+  GrpcServer,
+  extractContext,
+  injectContext,
+  inSpan,
+  meter,
+  nowMs,
+  recordPhases,
+  startTelemetry,
+} from '@spindle/kit';
+import { logger } from '@spindle/kit/testing';
+import { sampleJob, startTestNats } from '../testing/nats.js';
 
 interface OtlpSpan {
   traceId: string;

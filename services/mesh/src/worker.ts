@@ -3,15 +3,18 @@
  * queue.
  */
 import type { Job, JobKind } from '@spindle/proto';
-import { parseConfig } from './config.js';
-import type { Lifecycle } from './lifecycle.js';
-import { createLogger, type Logger } from './logger.js';
+import {
+  parseConfig,
+  type Lifecycle,
+  createLogger,
+  type Logger,
+  startTelemetry,
+} from '@spindle/kit';
+import { heartbeat } from './heartbeat.js';
 import type { Bus, JobContext } from './nats/bus.js';
 import { connectBus } from './nats/connect.js';
-import { heartbeat } from './service.js';
 import { openStore } from './store/remote.js';
 import type { ArtifactStore } from './store/store.js';
-import { startTelemetry } from './telemetry/start.js';
 import { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
 
 const heartbeatMs = 5_000;

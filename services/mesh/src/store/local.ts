@@ -6,8 +6,8 @@ import { mkdtemp, open, readFile, readdir, rename, rm, stat } from 'node:fs/prom
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { SpindleError } from '../errors.js';
 import {
+  SpindleError,
   createFileAtomic,
   isCode,
   makeDirectory,
@@ -15,7 +15,7 @@ import {
   syncDirectory,
   temporaryName,
   writeTemporary,
-} from './atomic.js';
+} from '@spindle/kit';
 import { digestHex, keyPath } from './keys.js';
 import type { ArtifactStore } from './store.js';
 

@@ -1,5 +1,5 @@
 import { NatsError, type JetStreamClient, type JetStreamPublishOptions, type MsgHdrs } from 'nats';
-import { cancelled, delay } from '../lifecycle.js';
+import { cancelled, delay } from '@spindle/kit';
 import { apiErrors, isApiError, natsError } from './errors.js';
 
 const attemptMs = 3_000;

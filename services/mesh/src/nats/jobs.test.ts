@@ -1,6 +1,6 @@
 import type { Job, JobKind } from '@spindle/proto';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { SpindleError } from '../errors.js';
+import { SpindleError } from '@spindle/kit';
 import { sampleJob, startTestNats, type TestNats } from '../testing/nats.js';
 import type { Bus, ConsumeOptions, JobContext } from './bus.js';
 

@@ -31,9 +31,7 @@ import {
   type NatsConnection,
 } from 'nats';
 import { randomUUID } from 'node:crypto';
-import { isErrorCode, SpindleError } from '../errors.js';
-import type { Logger } from '../logger.js';
-import { injectContext, inSpan } from '../telemetry/spans.js';
+import { isErrorCode, SpindleError, type Logger, injectContext, inSpan } from '@spindle/kit';
 import type {
   Bus,
   ConsumeOptions,

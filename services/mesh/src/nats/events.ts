@@ -1,9 +1,7 @@
 import { fromJsonString } from '@bufbuild/protobuf';
 import { eventFilter, EventSchema, streams, type Event } from '@spindle/proto';
 import type { ConsumerMessages, JetStreamClient, JetStreamManager } from 'nats';
-import { ensureError } from '../errors.js';
-import { delay } from '../lifecycle.js';
-import type { Logger } from '../logger.js';
+import { ensureError, delay, type Logger } from '@spindle/kit';
 
 /**
  * Every event once and in order; when the server comes back, or comes back empty, reading goes on

@@ -6,7 +6,7 @@ import type { Bus } from './bus.js';
 import { connectBus } from './connect.js';
 import type { KvStore } from './kv.js';
 import { Lease } from './lease.js';
-import { logger } from '../testing/nats.js';
+import { logger } from '@spindle/kit/testing';
 
 let nats: TestNats;
 let bus: Bus;
