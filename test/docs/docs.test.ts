@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { layers, top } from '../architecture/cpp-rules.js';
-import { readSources } from '../architecture/sources.js';
+import { readSources, readWorkspaces } from '../architecture/sources.js';
 import { parsePage, type Page } from './markdown.js';
 import { listFiles, readFacts } from './repository.js';
 import {
@@ -53,6 +53,14 @@ describe('the docs', () => {
       .filter(({ path }) => /\.(ts|mjs|proto|h|cc|cu|inl|txt)$/.test(path))
       .flatMap((file) => checkMentions(file, pages));
     expect(named).toEqual([]);
+  });
+
+  test('name every package with its folder', () => {
+    const design = readFileSync(join(root, 'docs/DESIGN.md'), 'utf8');
+    const missing = readWorkspaces(root)
+      .map(({ name, folder }) => `\`${name}\` (\`${folder}\`)`)
+      .filter((entry) => !design.includes(`- ${entry}: `));
+    expect(missing).toEqual([]);
   });
 
   test('have the layers that the architecture test holds', () => {
