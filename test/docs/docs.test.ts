@@ -28,6 +28,11 @@ const foreign = [
   'laion/CLIP-ViT-H-14-laion2B-s32B-b79K',
 ];
 
+/** Of the environment; cmake's own (-DSPINDLE_…) are another matter. */
+function variables(text: string): Set<string> {
+  return new Set(text.match(/(?<![\w-]|-D)SPINDLE_[A-Z_]+\b/g) ?? []);
+}
+
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const files = listFiles(root);
 const facts = readFacts(root, files, foreign);
@@ -53,6 +58,19 @@ describe('the docs', () => {
       .filter(({ path }) => /\.(ts|mjs|proto|h|cc|cu|inl|txt)$/.test(path))
       .flatMap((file) => checkMentions(file, pages));
     expect(named).toEqual([]);
+  });
+
+  test('have every variable of the environment', () => {
+    const folders = ['services', 'gateway', 'scripts', 'native-cuda', 'test/harness'];
+    const text = pages.flatMap(({ prose, fences }) => [
+      ...prose,
+      ...fences.flatMap((f) => f.lines),
+    ]);
+    const documented = variables(text.map((line) => line.text).join('\n'));
+    const missing = readSources(root, folders, /\.(ts|mjs)$/)
+      .flatMap((file) => [...variables(file.text)].map((name) => ({ name, path: file.path })))
+      .filter(({ name }) => !documented.has(name));
+    expect(missing).toEqual([]);
   });
 
   test('name every package with its folder', () => {
