@@ -170,7 +170,7 @@ export function checkColumns(page: Page): Violation[] {
   });
 }
 
-/** The layers of a picture such as "flowchart TD\n  b --> a", the lowest first; then what tops it. */
+/** The layers of a picture with the edges "b --> a", the lowest first; then what tops it. */
 export function layersOf(page: Page): { chain: string[]; tops: string[] } | undefined {
   for (const { language, lines } of page.fences) {
     if (language !== 'mermaid') continue;
