@@ -12,7 +12,7 @@ import {
   type RejectedRow,
 } from '@spindle/proto';
 import { create } from '@bufbuild/protobuf';
-import { ahead } from './ahead.js';
+import { prefetch } from './prefetch.js';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
 import { resolveTransform, viewOf, type Transform } from './domain/transform.js';
 import type { EncodeCache } from './encode-cache.js';
@@ -118,7 +118,7 @@ async function encodeRows(
 ): Promise<EncodeResult> {
   const rejected: RejectedRow[] = [];
   const encoder = new RowEncoder(pipeline, signal);
-  for await (const prepared of ahead(rows, readAhead, (row) =>
+  for await (const prepared of prefetch(rows, readAhead, (row) =>
     prepare(row, plan, pipeline, deps, signal),
   )) {
     if ('reason' in prepared) rejected.push(prepared);

@@ -8,7 +8,7 @@ import { create } from '@bufbuild/protobuf';
 import { ensureError } from '@spindle/kit';
 import { digestHex, type ArtifactStore } from '@spindle/mesh';
 import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
-import { ahead } from './ahead.js';
+import { prefetch } from './prefetch.js';
 import type { EncodedImage, EncodedText } from './encode-rows.js';
 import { Pack } from './pack.js';
 import type { IndexedRow } from './row-index.js';
@@ -79,7 +79,7 @@ export class RowCache {
 
   async #load(): Promise<void> {
     const names = (await this.store.listResults(prefix)).filter((name) => !this.#known.has(name));
-    const read = ahead(names, together, async (name) => ({
+    const read = prefetch(names, together, async (name) => ({
       name,
       json: await this.store.getResult(name),
     }));
