@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { modelPath } from '../config/model-path.js';
+import { modelPath } from '@spindle/kit';
 import { runConfigSchema } from '../config/schema.js';
 import { copyParts } from './copy-parts.js';
 

@@ -1,7 +1,7 @@
 /** Copies a pipeline folder's parts: all of them but the U-Net, whose place the caller fills. */
 import { cp, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { modelPath } from '../config/model-path.js';
+import { modelPath } from '@spindle/kit';
 
 const stems = ['diffusion_pytorch_model', 'model'];
 

@@ -4,7 +4,7 @@
  */
 import { basename } from 'node:path';
 import { forIteration, trainingOf } from '../config/resolve.js';
-import { modelName as pipelineName } from '../config/model-path.js';
+import { modelName as pipelineName } from '@spindle/kit';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
 import { iterationOf, modelName, type Model } from '../domain/model.js';
 import { opponentOf, type RunPlan } from '../domain/plan.js';

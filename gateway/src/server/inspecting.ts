@@ -1,6 +1,5 @@
 import { access } from 'node:fs/promises';
-import { ensureError, SpindleError, type CallOptions } from '@spindle/kit';
-import { modelPath } from '../config/model-path.js';
+import { ensureError, SpindleError, type CallOptions, modelPath } from '@spindle/kit';
 
 const timeoutMs = 60_000;
 

@@ -20,6 +20,7 @@ export {
 export { GrpcServer } from './grpc/server.js';
 export { Lifecycle, cancelled, delay, linkedAbort } from './lifecycle.js';
 export { type Logger, createLogger } from './logger.js';
+export { type ModelPath, modelName, modelPath } from './model-path.js';
 export { ObjectStore, type S3Address, parseS3Url } from './s3/client.js';
 export {
   type TensorEntry,

@@ -12,7 +12,6 @@ export {
   type Pipeline,
   type VaeScaling,
 } from './pipeline/pipeline.js';
-export { modelPath, type ModelPath } from './files/model-path.js';
 export { ModelCache } from './pipeline/model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';

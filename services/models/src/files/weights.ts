@@ -6,7 +6,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { EngineError, invalid, type ModelSourceDto } from '@spindle/native';
 import { describe, isObject, readJsonObject, readText } from './json.js';
-import { modelPath } from './model-path.js';
+import { modelPath } from '@spindle/kit';
 
 const pickles = ['.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'];
 // What people publish beside, or instead of, the full-precision files.

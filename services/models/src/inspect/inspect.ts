@@ -14,7 +14,7 @@ import {
   type JsonObject,
 } from '../files/json.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from '../judges/judges.js';
-import { modelPath } from '../files/model-path.js';
+import { modelPath } from '@spindle/kit';
 import { openClipSource } from '../judges/open-clip.js';
 import {
   configFile,

@@ -28,7 +28,7 @@ import {
   readText,
   stringifyJson,
 } from '../files/json.js';
-import { modelPath } from '../files/model-path.js';
+import { modelPath } from '@spindle/kit';
 import { isOpenClipHeader, openClipSource } from './open-clip.js';
 import { configFile, configOf } from '../pipeline/pipeline.js';
 import { readSafetensorsHeader } from '../files/safetensors-header.js';

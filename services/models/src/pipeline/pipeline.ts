@@ -15,7 +15,7 @@ import {
   isObject,
   type JsonObject,
 } from '../files/json.js';
-import { modelPath } from '../files/model-path.js';
+import { modelPath } from '@spindle/kit';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { componentSource, partSource, requireDirectory } from '../files/weights.js';
 

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import { modelPath } from './model-path.js';
+import { modelName, modelPath } from './model-path.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'model-path-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
@@ -19,4 +19,11 @@ it.each([
   [join(scratch, 'me@home/sd15@fp16'), join(scratch, 'me@home/sd15'), 'fp16'],
 ])('%s', (path, directory, variant) => {
   expect(modelPath(path)).toEqual({ directory, variant });
+});
+
+it.each([
+  ['/m/sd15@fp16/', 'sd15', 'fp16'],
+  ['/me@home/sd15', 'sd15', undefined],
+])('the name of %s', (path, name, variant) => {
+  expect(modelName(path)).toEqual({ name, variant });
 });
