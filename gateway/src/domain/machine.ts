@@ -18,6 +18,7 @@
 import { stagesOf, type Stage } from './plan.js';
 import { bestModel, stopsAfter } from './selection.js';
 import { shardSize } from './shards.js';
+import type { StepNumbers } from '@spindle/proto';
 import {
   isFinal,
   stageOf,
@@ -25,7 +26,6 @@ import {
   type RunState,
   type StageState,
   type StoredUnet,
-  type TrainStepMetrics,
 } from './state.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
@@ -64,7 +64,7 @@ export type RunEvent = { at: number } & (
       reason: string;
       learningRateScale: number;
     }
-  | { type: 'train-step'; model: string; metrics: TrainStepMetrics }
+  | { type: 'train-step'; model: string; metrics: StepNumbers }
   | { type: 'train-finished'; model: string; unet: StoredUnet; average?: StoredUnet | undefined }
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
   | { type: 'report-written' }
@@ -194,7 +194,7 @@ function jobDead(next: RunState, event: Extract<RunEvent, { type: 'job-dead' }>)
   return true;
 }
 
-function trainStep(next: RunState, model: string, metrics: TrainStepMetrics, at: number): boolean {
+function trainStep(next: RunState, model: string, metrics: StepNumbers, at: number): boolean {
   const name = `train-${model}`;
   const stage = stageOf(next, name);
   if (stage.status === 'done' || stage.status === 'skipped') return false;

@@ -2,7 +2,8 @@
  * What has to happen in a state, and which commands lead from one state's work to the next one's.
  */
 import { stagesOf, type StageKind } from './plan.js';
-import { stageOf, type ModelSummary, type RunState, type TrainStepMetrics } from './state.js';
+import type { StepNumbers } from '@spindle/proto';
+import { stageOf, type ModelSummary, type RunState } from './state.js';
 
 export type Command =
   /** Takes every job of the run off the queue; comes before any publish. */
@@ -16,7 +17,7 @@ export type Command =
 export type Announcement =
   | { type: 'run-changed'; status: string; reason: string }
   | { type: 'stage-changed'; stage: string; state: string; done: number; total: number }
-  | { type: 'train-step'; model: string; steps: number; metrics: TrainStepMetrics }
+  | { type: 'train-step'; model: string; steps: number; metrics: StepNumbers }
   | { type: 'model-evaluated'; summary: ModelSummary }
   | { type: 'warning'; message: string };
 

@@ -13,7 +13,7 @@ import {
 import type { Bus } from '@spindle/mesh';
 import type { Announcement } from '../domain/work.js';
 import type { RunRecord } from './record.js';
-import { fromMetrics, fromSummary } from './wire.js';
+import { toStep, fromSummary } from './wire.js';
 
 export async function announce(
   bus: Bus,
@@ -53,7 +53,7 @@ function factOf(news: Announcement): Event['fact'] {
         value: create(TrainStepDoneSchema, {
           model: news.model,
           steps: news.steps,
-          step: fromMetrics(news.metrics),
+          step: toStep(news.metrics),
         }),
       };
     case 'model-evaluated':

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import type { TrainStepMetrics } from '../domain/state.js';
+import type { StepNumbers } from '@spindle/proto';
 import { readEvent } from '../tensorboard/event.js';
 import { readRecords } from '../tensorboard/record-file.js';
 import { MetricsLog } from './metrics-log.js';
@@ -12,7 +12,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const createdAt = 1_700_000_000_000;
 
-const metrics = (step: number): TrainStepMetrics => ({
+const metrics = (step: number): StepNumbers => ({
   step,
   loss: 0.5,
   errorReal: 0.1,
@@ -20,6 +20,7 @@ const metrics = (step: number): TrainStepMetrics => ({
   opponentErrorReal: 0.1,
   opponentErrorGenerated: 0.1,
   implicitAccuracy: 0.75,
+  loserScale: 1,
   gradNorm: 1,
   learningRate: 1e-4,
   beta: 2000,
@@ -57,9 +58,9 @@ it('writes the same lines as a table and as events, and goes on after a restart'
   await again.flush();
   expect((await readFile(join(directory, 'metrics.csv'), 'utf8')).split('\n')).toEqual([
     'model,step,loss,error_real,error_generated,opponent_error_real,opponent_error_generated,implicit_accuracy,loser_scale,grad_norm,learning_rate,beta,seconds',
-    'spin1,1,0.5,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
-    'spin1,2,,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
-    'spin2,1,0.5,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
+    'spin1,1,0.5,0.1,0.2,0.1,0.1,0.75,1,1,0.0001,2000,1',
+    'spin1,2,,0.1,0.2,0.1,0.1,0.75,1,1,0.0001,2000,1',
+    'spin2,1,0.5,0.1,0.2,0.1,0.1,0.75,1,1,0.0001,2000,1',
     '',
   ]);
   const events = async (model: string) =>

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import type { ModelEvaluation, TrainRequest } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
 import { trainKey } from '../domain/plan.js';
-import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
+import type { StepNumbers } from '@spindle/proto';
+import type { ModelSummary } from '../domain/state.js';
 import type { TensorboardLog } from '../tensorboard/run-log.js';
 import type { NewEvent } from './driver.js';
 import { modelEvaluations, persist } from './evaluation.js';
@@ -16,7 +17,7 @@ import type { MetricsLine } from './metrics-log.js';
 import type { OrchestratorPorts } from './ports.js';
 import type { RunRecord } from './record.js';
 import { repairInputs } from './repair.js';
-import { reportData } from './report-data.js';
+import { runReport } from './report-data.js';
 import type { ResultReader } from './results.js';
 import { train, trainRequest } from './train-task.js';
 import { toStoredUnet, toSummary } from './wire.js';
@@ -42,7 +43,7 @@ export async function trainModel(context: TaskContext, model: string): Promise<v
   const request = await trainRequest(context.record(), model, context.results);
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
-    step: (metrics: TrainStepMetrics) => dispatch({ type: 'train-step', model, metrics }),
+    step: (metrics: StepNumbers) => dispatch({ type: 'train-step', model, metrics }),
     alarm: (step: number, message: string) =>
       dispatch({ type: 'train-alarm', model, step, message }),
     rolledBack: (back: { step: number; reason: string; learningRateScale: number }) =>
@@ -135,11 +136,11 @@ export async function writeReport(context: TaskContext): Promise<void> {
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);
-  const runJson = JSON.stringify(reportData(record, context.curves(), Date.now()));
+  const run = runReport(record, context.curves(), Date.now());
   const response = await persist(
     () =>
       ports.evaluator.writeReport(
-        { runId: record.runId, directory, models, runJson },
+        { runId: record.runId, directory, models, run },
         { signal, timeoutMs: callTimeoutMs },
       ),
     signal,

@@ -6,25 +6,26 @@ import { create } from '@bufbuild/protobuf';
 import {
   UnetRefSchema,
   type UnetRef,
+  numbersOf,
   TrainRequestSchema,
-  TrainSettingsSchema,
   Objective,
-  OnDivergence,
   type ArtifactRef,
+  type StepNumbers,
   type TrainFinished,
   type TrainRequest,
 } from '@spindle/proto';
 import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
-import { averageApart, dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
+import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
 import { initOf, iterationOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
 import { shardSize } from '../domain/shards.js';
-import { stageOf, type TrainStepMetrics } from '../domain/state.js';
+import { stageOf } from '../domain/state.js';
 import { stageNamed, storedUnet, unetRef } from './jobs.js';
 import type { TrainerPort } from './ports.js';
 import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
-import { objectiveOf, precisionOf, scheduleOf, toMetrics, toRef } from './wire.js';
+import { spinObjective, trainSettings } from './train-settings.js';
+import { toRef } from './wire.js';
 
 const retryMs = { first: 250, longest: 5_000 };
 /**
@@ -35,7 +36,7 @@ const maxFailures = 3;
 
 export interface TrainListener {
   started(resumedStep: number): Promise<unknown>;
-  step(metrics: TrainStepMetrics): Promise<unknown>;
+  step(metrics: StepNumbers): Promise<unknown>;
   alarm(step: number, message: string): Promise<unknown>;
   rolledBack(back: { step: number; reason: string; learningRateScale: number }): Promise<unknown>;
   waiting(reason: string): void;
@@ -64,16 +65,12 @@ export async function trainRequest(
     const init = unetRef(record, 'base');
     const sft = model === 'sft' ? sftTraining(config) : undefined;
     if (sft) {
-      const settings = trainSettings(record, sft, {
-        learningRate: forIteration(sft.learning_rate, 1),
-        minSnrGamma: sft.min_snr_gamma ?? 0,
-      });
       return create(TrainRequestSchema, {
         ...base,
         objective: Objective.SFT,
         init,
         encodedShards,
-        settings,
+        settings: trainSettings(config, sft, 1),
       });
     }
     const dpo = dpoTraining(config);
@@ -82,17 +79,13 @@ export async function trainRequest(
         'INTERNAL',
         `run "${runId}": expected settings of the baseline ${model}, got none.`,
       );
-    const settings = trainSettings(record, dpo, {
-      learningRate: forIteration(dpo.learning_rate, 1),
-      ...dpo,
-    });
     return create(TrainRequestSchema, {
       ...base,
       objective: Objective.DPO,
       init,
       opponent: init,
       encodedShards,
-      settings,
+      settings: trainSettings(config, dpo, 1),
     });
   }
   const opponent = opponentOf(record.state.plan, k);
@@ -100,10 +93,9 @@ export async function trainRequest(
     k > 1 && config.sampling.previous_share > 0 ? opponentOf(record.state.plan, k - 1) : opponent;
   // The same opponent drew the same images.
   const previous = before === opponent ? null : before;
-  const { loss, beta, auto_beta, safeguard } = config.objective;
   return create(TrainRequestSchema, {
     ...base,
-    objective: objectiveOf(loss),
+    objective: spinObjective(config),
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
     encodedShards,
@@ -119,13 +111,12 @@ export async function trainRequest(
         async (key) => (await results.sample(key)).latents,
       ),
     }),
-    settings: trainSettings(record, config.train, {
-      previousShare: previous === null ? 0 : config.sampling.previous_share,
-      learningRate: forIteration(config.train.learning_rate, k),
-      beta: forIteration(beta, k),
-      auto_beta,
-      safeguard,
-    }),
+    settings: trainSettings(
+      config,
+      spinTraining(config, k),
+      k,
+      previous === null ? 0 : config.sampling.previous_share,
+    ),
   });
 }
 
@@ -142,66 +133,6 @@ function trainingRef(record: RunRecord, model: string, train: TrainConfig): Unet
         adapter: toRef(adapter),
       })
     : ref;
-}
-
-interface Choices {
-  learningRate: number;
-  beta?: number;
-  auto_beta?: number | undefined;
-  safeguard?: number | undefined;
-  minSnrGamma?: number;
-  previousShare?: number;
-}
-
-function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) {
-  const {
-    learningRate,
-    beta = 0,
-    auto_beta = 0,
-    safeguard,
-    minSnrGamma = 0,
-    previousShare = 0,
-  } = choices;
-  return create(TrainSettingsSchema, {
-    steps: train.steps,
-    batchSize: train.batch_size,
-    gradientAccumulation: train.gradient_accumulation,
-    learningRate,
-    schedule: scheduleOf(train.schedule),
-    warmupSteps: train.warmup_steps,
-    beta,
-    adamBeta1: train.adam_beta1,
-    adamBeta2: train.adam_beta2,
-    adamEpsilon: train.adam_epsilon,
-    weightDecay: train.weight_decay,
-    maxGradNorm: train.max_grad_norm,
-    emaDecay: train.ema_decay,
-    activationCheckpointing: train.activation_checkpointing,
-    captionDropout: train.caption_dropout,
-    checkpointSteps: train.checkpoint_steps,
-    keepCheckpoints: train.keep_checkpoints,
-    seed: BigInt(record.config.seed),
-    precision: precisionOf(record.config.precision),
-    samplePosterior: train.sample_posterior,
-    ...(safeguard !== undefined && { safeguard }),
-    minSnrGamma,
-    previousShare,
-    autoBetaSlope: auto_beta,
-    ...(train.lora && {
-      lora: {
-        rank: train.lora.rank,
-        alpha: train.lora.alpha ?? train.lora.rank,
-        targets: train.lora.targets,
-      },
-    }),
-    onDivergence: {
-      warn: OnDivergence.WARN,
-      stop: OnDivergence.STOP,
-      rollback: OnDivergence.ROLLBACK,
-    }[train.on_divergence],
-    maxRollbacks: train.max_rollbacks,
-    emaApart: train.ema_decay > 0 && averageApart(record.config),
-  });
 }
 
 /**
@@ -244,7 +175,7 @@ export async function train(
         wait = retryMs.first;
         failures = 0;
         if (event.case === 'started') await listener.started(event.value.resumedStep);
-        else if (event.case === 'step') await listener.step(toMetrics(event.value));
+        else if (event.case === 'step') await listener.step(numbersOf(event.value));
         else if (event.case === 'alarm')
           await listener.alarm(event.value.step, event.value.message);
         else if (event.case === 'rolledBack') {

@@ -2,7 +2,7 @@ import { appendFile, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { TrainStepMetrics } from '../domain/state.js';
+import type { StepNumbers } from '@spindle/proto';
 import { crc32c, maskedCrc32c } from './crc32c.js';
 import { encodeEvent, encodeRestart, readEvent, versionEvent } from './event.js';
 import { frame, readRecords, RecordFile } from './record-file.js';
@@ -45,7 +45,7 @@ const field = (message: Buffer, number: number) =>
 
 const stepOf = (event: Buffer): number => readEvent(event).step;
 
-const metrics = (step: number, loss = 0.5): TrainStepMetrics => ({
+const metrics = (step: number, loss = 0.5): StepNumbers => ({
   step,
   loss,
   errorReal: 0.125,
@@ -53,6 +53,7 @@ const metrics = (step: number, loss = 0.5): TrainStepMetrics => ({
   opponentErrorReal: 0.125,
   opponentErrorGenerated: 0.125,
   implicitAccuracy: 0.75,
+  loserScale: 1,
   gradNorm: 1,
   learningRate: 1e-4,
   beta: 2000,

@@ -36,7 +36,7 @@ import {
   type RgbImage,
   type TensorDto,
 } from '@spindle/native';
-import type { Sampling } from './domain/sampling.js';
+import type { ResolvedSampling } from './domain/sampling.js';
 import { unetBatchSize, vaeBatchSize } from './domain/batches.js';
 
 export interface DrawItem {
@@ -69,7 +69,7 @@ export interface LoadedPipeline {
   draw(
     unet: LoadedUnet,
     items: readonly DrawItem[],
-    sampling: Sampling,
+    sampling: ResolvedSampling,
     options: { signal: AbortSignal; onStep?: (done: number, total: number) => void },
   ): Promise<{ latents: TensorDto; phases: PhaseDto[] }>;
   /** One PNG per row of latents. */
@@ -158,7 +158,7 @@ class NativePipeline implements LoadedPipeline {
   draw(
     unet: LoadedUnet,
     items: readonly DrawItem[],
-    sampling: Sampling,
+    sampling: ResolvedSampling,
     options: { signal: AbortSignal; onStep?: (done: number, total: number) => void },
   ): Promise<{ latents: TensorDto; phases: PhaseDto[] }> {
     if (!(unet instanceof Unet)) throw new TypeError('draw: expected a U-Net of this engine');
@@ -171,7 +171,7 @@ class NativePipeline implements LoadedPipeline {
         schedulerConfig: resolveScheduler(
           this.models.pipeline.scheduler,
           sampling.scheduler,
-          sampling.overridesJson,
+          sampling.schedulerOverridesJson,
         ),
         steps: sampling.steps,
         guidanceScale: sampling.guidanceScale,

@@ -16,7 +16,7 @@ import {
   type SamplingSettings,
   type UnetRef,
 } from '@spindle/proto';
-import { resolveSampling, type Sampling } from './domain/sampling.js';
+import { resolveSampling, type ResolvedSampling } from './domain/sampling.js';
 import { resolveTransform, type Transform } from './domain/transform.js';
 import { shardMediaType } from './encode.js';
 import { invalidIfThrows } from './invalid.js';
@@ -117,7 +117,7 @@ export async function draw(
 /** Items that are drawn together; an item without a size has that of the settings. */
 function bySize(
   items: readonly PromptItem[],
-  sampling: Sampling,
+  sampling: ResolvedSampling,
 ): { items: PromptItem[]; height: number; width: number }[] {
   const groups = new Map<string, { items: PromptItem[]; height: number; width: number }>();
   for (const item of items) {
