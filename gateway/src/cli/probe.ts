@@ -25,7 +25,7 @@ export async function predict(
 ): Promise<Estimate> {
   await mkdir(folder, { recursive: true });
   const planned = workload(config, work);
-  const { train, sampling } = config;
+  const { sampling } = config;
   const common = { model: config.model, resolution: work.resolution, precision: config.precision };
   const trainer = await probe<Probes['trainer']>('trainer', {
     ...common,

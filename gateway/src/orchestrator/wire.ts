@@ -55,8 +55,9 @@ export function precisionOf(precision: RunConfig['precision']): Precision {
 
 /** Stored numbers that were not finite, or that an older version did not keep, are NaN. */
 export function toStep(numbers: { [K in keyof StepNumbers]?: number | null }): TrainStep {
-  const values = stepNumbers.map(({ key }) => [key, numbers[key] ?? Number.NaN]);
-  return create(TrainStepSchema, Object.fromEntries(values));
+  const step = create(TrainStepSchema);
+  for (const { key } of stepNumbers) step[key] = numbers[key] ?? Number.NaN;
+  return step;
 }
 
 export function toSummary(model: ModelStatistics): ModelSummary {

@@ -8,6 +8,7 @@ import { type ArtifactStore } from '@spindle/mesh';
 import type { PhaseDto, TensorDto } from '@spindle/native';
 import {
   SampleResultSchema,
+  SamplingSettingsSchema,
   type ArtifactRef,
   type PromptItem,
   type Precision,
@@ -62,7 +63,9 @@ export async function draw(
   const { signal, onStep } = options;
   if (request.items.length === 0)
     throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one prompt, got none');
-  const sampling = invalidIfThrows(() => resolveSampling(request.sampling));
+  const sampling = invalidIfThrows(() =>
+    resolveSampling(request.sampling ?? create(SamplingSettingsSchema)),
+  );
   const precision = await deps.models.precision(options.runId, request.precision);
   return deps.models.withPipeline(request.pipelinePath, precision, (pipeline) =>
     deps.models.withUnet(request.unet, request.pipelinePath, precision, async (unet) => {

@@ -1,6 +1,5 @@
 /** How images are drawn, with what was left open filled in and what cannot be refused. */
-import { create } from '@bufbuild/protobuf';
-import { samplingDefaults, SamplingSettingsSchema, type SamplingSettings } from '@spindle/proto';
+import { samplingDefaults, type SamplingSettings } from '@spindle/proto';
 
 /** SamplingSettings in which every number is there. */
 export type ResolvedSampling = SamplingSettings & { steps: number; guidanceScale: number };
@@ -8,8 +7,7 @@ export type ResolvedSampling = SamplingSettings & { steps: number; guidanceScale
 const mostSteps = 1000;
 
 /** Throws Error with a sentence that names field, expected and got. */
-export function resolveSampling(settings: SamplingSettings | undefined): ResolvedSampling {
-  const asked = settings ?? create(SamplingSettingsSchema);
+export function resolveSampling(asked: SamplingSettings): ResolvedSampling {
   const { steps = samplingDefaults.steps, guidanceScale = samplingDefaults.guidanceScale } = asked;
   if (steps < 1 || steps > mostSteps)
     throw new Error(`sampling.steps: expected a number from 1 to ${mostSteps}, got ${steps}`);

@@ -44,13 +44,14 @@ export function meanMargin(metrics: StepMetrics): number {
 export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
   const all = (key: keyof StepErrors): number[] =>
     parts.flatMap(({ [key]: value }) => (typeof value === 'number' ? value : Array.from(value)));
-  const told = Object.fromEntries(
-    RankErrorsSchema.fields.map(({ localName, fieldKind }) => {
-      const values = all(localName as keyof StepErrors);
-      return [localName, fieldKind === 'list' ? mean(values) : sum(values)];
-    }),
-  ) as Record<keyof StepErrors, number>;
-  return { ...told, implicitAccuracy: implicitAccuracy(parts) };
+  const told = RankErrorsSchema.fields.map(({ localName, fieldKind }): [string, number] => {
+    const values = all(localName as keyof StepErrors);
+    return [localName, fieldKind === 'list' ? mean(values) : sum(values)];
+  });
+  return {
+    ...(Object.fromEntries(told) as Record<keyof StepErrors, number>),
+    implicitAccuracy: implicitAccuracy(parts),
+  };
 }
 
 /** Share of pairs with a positive logit; 0 where there are no pairs. */
@@ -69,7 +70,7 @@ function implicitAccuracy(parts: readonly StepErrors[]): number {
 
 /** The first of the step's numbers that is not finite, in words; null when all are. */
 export function notFinite(metrics: StepMetrics): string | null {
-  for (const [name, value] of Object.entries(metrics) as [string, number][]) {
+  for (const [name, value] of Object.entries<number>(metrics)) {
     if (!Number.isFinite(value)) return `${name} is ${value}`;
   }
   return null;

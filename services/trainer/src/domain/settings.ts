@@ -115,6 +115,7 @@ export function fingerprint(
     activationCheckpointing: _how,
     onDivergence: _do,
     maxRollbacks: _most,
+    $unknown: _unread,
     ...fixed
   } = settings;
   const texts = {

@@ -212,7 +212,7 @@ class Member {
 }
 
 function toMessage(part: StepErrors): RankErrors {
-  const values = RankErrorsSchema.fields.map(({ localName }) => {
+  const values = RankErrorsSchema.fields.map(({ localName }): [string, number | number[]] => {
     const value = part[localName as keyof StepErrors];
     return [localName, typeof value === 'number' ? value : Array.from(value)];
   });
