@@ -65,13 +65,11 @@ describe('a run', () => {
     expect(metrics).toHaveLength(3 + 6 + 6);
     const report = JSON.parse(await readFile(join(h.root, 'r1', 'report.json'), 'utf8')) as {
       models: string[];
-      run: { curves: Record<string, unknown[]>; timings: Record<string, number> };
+      run: { curves: { model: string; steps: unknown[] }[] };
     };
     expect(report.models).toEqual(['base', 'sft', 'spin1', 'spin2']);
     expect(
-      Object.fromEntries(
-        Object.entries(report.run.curves).map(([model, steps]) => [model, steps.length]),
-      ),
+      Object.fromEntries(report.run.curves.map(({ model, steps }) => [model, steps.length])),
     ).toEqual({
       sft: 3,
       spin1: 6,

@@ -8,3 +8,6 @@ export * from '../gen/spindle/v1/scorer_service_pb.js';
 export * from '../gen/spindle/v1/trainer_service_pb.js';
 export * from '../gen/spindle/v1/types_pb.js';
 export * from './subjects.js';
+export * from './enums.js';
+export * from './sampling.js';
+export * from './train-step.js';

@@ -65,9 +65,9 @@ function checkImport(edge: Import, workspaces: readonly Workspace[]): Violation[
   const target = workspaces.find(
     ({ name }) => specifier === name || specifier.startsWith(`${name}/`),
   );
-  // A library's own domain is as pure as ours.
-  if (isDomain(file) && !(target && specifier === `${target.name}/domain`))
-    return broken('domain/ imports only domain/');
+  // A library's own domain is as pure as ours, and the contracts are plain data.
+  const pure = target && (specifier === `${target.name}/domain` || target.folder === 'proto');
+  if (isDomain(file) && !pure) return broken('domain/ imports only domain/');
   if (target) {
     if (target === from) return broken('a package does not import itself by name');
     if (isService(from) && isService(target))

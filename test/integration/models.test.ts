@@ -538,22 +538,22 @@ describe('SDXL', () => {
       resolution: 64,
       precision: 'float32',
     };
+    const settings = {
+      ...{ batchSize: 4, gradientAccumulation: 2, beta: 2000, learningRate: 1e-4 },
+      ...{ adamBeta1: 0.9, adamBeta2: 0.999, adamEpsilon: 1e-8, maxGradNorm: 1, emaDecay: 0.9 },
+      ...{ activationCheckpointing: true, captionDropout: 0.1 },
+      schedule: 'LEARNING_RATE_SCHEDULE_CONSTANT',
+    };
     const training = {
       ...common,
       objective: 'spin_logistic',
-      microBatch: 2,
-      emaDecay: 0.9,
-      activationCheckpointing: true,
-      lora: null,
-      dropsCaptions: true,
+      settings,
       folder: tmpdir(),
       saves: true,
     };
     const sampling = {
       ...common,
-      scheduler: '',
-      overridesJson: '',
-      guidanceScale: 5,
+      sampling: { guidanceScale: 5, height: 64, width: 64 },
       shardSize: 2,
       unets: 2,
       decodes: true,
@@ -562,7 +562,7 @@ describe('SDXL', () => {
     const [trainer, sampler, adapters] = await Promise.all([
       probe('trainer', training),
       probe('sampler', sampling),
-      probe('trainer', { ...training, lora }),
+      probe('trainer', { ...training, settings: { ...settings, lora } }),
     ]);
     expect(Object.keys(trainer).sort()).toEqual([
       'applySeconds',

@@ -5,11 +5,14 @@
 import { execFile } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { toJson } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
-import type { RunWork } from '@spindle/proto';
-import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
+import { SamplingSettingsSchema, TrainSettingsSchema, type RunWork } from '@spindle/proto';
+import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
 import type { RunConfig } from '../config/schema.js';
 import { estimate, sftCost, type Estimate, type Probes, type Work } from '../domain/estimate.js';
+import { samplingSettings } from '../orchestrator/jobs.js';
+import { trainSettings } from '../orchestrator/train-settings.js';
 import { size } from '../server/plan-text.js';
 import { duration } from './format.js';
 import { probeMain } from './mesh/packages.js';
@@ -22,31 +25,18 @@ export async function predict(
 ): Promise<Estimate> {
   await mkdir(folder, { recursive: true });
   const planned = workload(config, work);
-  const { train, sampling } = config;
+  const { sampling } = config;
   const common = { model: config.model, resolution: work.resolution, precision: config.precision };
   const trainer = await probe<Probes['trainer']>('trainer', {
     ...common,
     objective: `spin_${config.objective.loss}`,
-    microBatch: Math.ceil(train.batch_size / train.gradient_accumulation),
-    emaDecay: train.ema_decay,
-    activationCheckpointing: train.activation_checkpointing,
-    lora: train.lora
-      ? {
-          rank: train.lora.rank,
-          alpha: train.lora.alpha ?? train.lora.rank,
-          targets: train.lora.targets,
-        }
-      : null,
-    dropsCaptions: train.caption_dropout > 0,
+    settings: toJson(TrainSettingsSchema, trainSettings(config, spinTraining(config, 1), 1)),
     folder,
     saves: planned.trainings.some(({ checkpoints }) => checkpoints > 0),
   });
   const sampler = await probe<Probes['sampler']>('sampler', {
     ...common,
-    scheduler: sampling.scheduler ?? '',
-    overridesJson:
-      Object.keys(sampling.overrides).length > 0 ? JSON.stringify(sampling.overrides) : '',
-    guidanceScale: sampling.guidance_scale,
+    sampling: toJson(SamplingSettingsSchema, samplingSettings(sampling, work.resolution)),
     shardSize: sampling.shard_size,
     // The base, and from the second model on that of another iteration.
     unets: config.iterations > 1 || config.evaluation !== undefined ? 2 : 1,

@@ -3,37 +3,41 @@
  */
 import type { JsonSchema } from './json-schema.js';
 
+const columns = 100;
+
 const intro = `# Run config
 
-A run config is one YAML or JSON file: \`npx spindle run CONFIG\`, or \`npx spindle run CONFIG --dry-run\` to check it and see what would be done.
-Relative paths mean "beside the config file". Unknown keys are refused with the nearest valid key. Editors complete and check the file with
-[gateway/schema/run.schema.json](../gateway/schema/run.schema.json) (\`# yaml-language-server: $schema=…\`).
+A run config is one YAML or JSON file: \`npx spindle run CONFIG\`, or
+\`npx spindle run CONFIG --dry-run\` to check it and see what would be done. Relative paths mean
+"beside the config file". Unknown keys are refused with the nearest valid key. Editors complete and
+check the file with [gateway/schema/run.schema.json](../gateway/schema/run.schema.json)
+(\`# yaml-language-server: $schema=…\`).
 
 The smallest config:
 
 \`\`\`yaml
-model: ./my-model        # a Stable Diffusion pipeline in diffusers' folder format
+model: ./my-model # a Stable Diffusion pipeline in diffusers' folder format
 data:
-  path: ./my-images      # images, and metadata.jsonl with {"file_name": …, "text": …} per line
+  path: ./my-images # images, and metadata.jsonl with {"file_name": …, "text": …} per line
 \`\`\`
 
 This page is generated from the schema (\`npm run generate --workspace @spindle/gateway\`).
+
 `;
 
+/** As prettier leaves it: the page is checked like every other one. */
 export function configPage(schema: JsonSchema): string {
-  return [intro, ...sections('', schema)].join('\n');
+  return `${intro}${sections('', schema).join('\n\n')}\n`;
 }
 
 function sections(path: string, schema: JsonSchema): string[] {
   const required = new Set(schema.required ?? []);
   const own = Object.entries(schema.properties ?? {}).filter(([key]) => key !== '$schema');
-  const rows = own.map(
-    ([key, value]) =>
-      `| \`${key}\` | ${typeText(value)} | ${defaultText(value, required.has(key))} | ${cell(description(path, key, value))} |`,
-  );
-  const table = ['| key | type | default | meaning |', '|---|---|---|---|', ...rows].join('\n');
-  const heading = path === '' ? '## Top level' : `## ${path}`;
-  const text = path !== '' && schema.description ? `${schema.description}\n` : '';
+  const entries = own.map(([key, value]) => {
+    const facts = [typeText(value), defaultText(value, required.has(key))].filter(Boolean);
+    const text = `\`${key}\` — ${facts.join('; ')}. ${description(path, key, value)}`;
+    return wrap(prose(text), '- ', '  ');
+  });
   const nested = own.flatMap(([key, value]) => {
     const inner = objectOf(value);
     if (!inner?.schema.properties) return [];
@@ -42,7 +46,31 @@ function sections(path: string, schema: JsonSchema): string[] {
       ...(value.description && { description: value.description }),
     });
   });
-  return [`${heading}\n`, ...(text ? [text] : []), `${table}\n`, ...nested];
+  const text = path !== '' && schema.description ? [wrap(prose(schema.description))] : [];
+  const heading = path === '' ? '## Top level' : `## ${path}`;
+  return [heading, ...text, entries.join('\n'), ...nested];
+}
+
+/** Code stays on a line, and no line begins as an item of a list would. */
+const unbroken = /(?:`[^`]*`|\S)+(?: (?:\d+[.)]|[-+#])(?=\s|$))*/g;
+
+/** Filled to 100 columns. */
+function wrap(text: string, first = '', next = ''): string {
+  const lines: string[] = [];
+  let line = first;
+  for (const [word] of text.matchAll(unbroken)) {
+    const started = line !== first && line !== next;
+    if (started && line.length + 1 + word.length > columns) {
+      lines.push(line);
+      line = next + word;
+    } else line += started ? ` ${word}` : word;
+  }
+  return [...lines, line].join('\n');
+}
+
+/** Stars are stars: nothing in a description is emphasised. */
+function prose(text: string): string {
+  return text.replaceAll('*', '\\*');
 }
 
 function objectOf(schema: JsonSchema): { schema: JsonSchema; list: boolean } | undefined {
@@ -95,11 +123,7 @@ function bounds(schema: JsonSchema): string {
 }
 
 function defaultText(schema: JsonSchema, required: boolean): string {
-  if (required) return '*required*';
+  if (required) return 'required';
   if (schema.default === undefined || objectOf(schema)) return '';
-  return `\`${JSON.stringify(schema.default)}\``;
-}
-
-function cell(text: string): string {
-  return text.replaceAll('|', '\\|');
+  return `default \`${JSON.stringify(schema.default)}\``;
 }

@@ -1,7 +1,6 @@
 /**
  * `npm run generate`: writes the published JSON Schema and docs/CONFIG.md; `--check` prints which
- * of
- * them are not up to date.
+ * of them are not up to date.
  */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, relative } from 'node:path';

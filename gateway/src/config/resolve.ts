@@ -153,6 +153,12 @@ export function dpoTraining(config: RunConfig): DpoTraining | undefined {
   );
 }
 
+/** What iteration k is trained with. */
+export function spinTraining(config: RunConfig, k: number): DpoTraining {
+  const { beta, auto_beta, safeguard } = config.objective;
+  return { ...config.train, beta: forIteration(beta, k), auto_beta, safeguard };
+}
+
 /** What a model of the run is trained with: a baseline's own settings, else `train`. */
 export function trainingOf(config: RunConfig, model: string): TrainConfig {
   if (model === 'sft') return sftTraining(config) ?? config.train;

@@ -2,13 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { transition, type RunEvent } from './machine.js';
 import { modelName, spin } from './model.js';
 import { opponentOf, stagesOf, type RunPlan } from './plan.js';
-import {
-  initialState,
-  stageOf,
-  type ModelSummary,
-  type RunState,
-  type TrainStepMetrics,
-} from './state.js';
+import type { StepNumbers } from '@spindle/proto';
+import { initialState, stageOf, type ModelSummary, type RunState } from './state.js';
 import { commandsBetween, workOf } from './work.js';
 
 export function plan(overrides: Partial<RunPlan> = {}): RunPlan {
@@ -33,7 +28,7 @@ export function plan(overrides: Partial<RunPlan> = {}): RunPlan {
   };
 }
 
-function metrics(step: number, overrides: Partial<TrainStepMetrics> = {}): TrainStepMetrics {
+function metrics(step: number, overrides: Partial<StepNumbers> = {}): StepNumbers {
   const errors = {
     errorReal: 0.1,
     errorGenerated: 0.2,
@@ -45,6 +40,7 @@ function metrics(step: number, overrides: Partial<TrainStepMetrics> = {}): Train
     loss: 0.6,
     ...errors,
     implicitAccuracy: 0.9,
+    loserScale: 1,
     gradNorm: 1,
     learningRate: 1e-4,
     beta: 2000,

@@ -15,6 +15,7 @@
  * a fact that arrives twice changes nothing. What has to happen in a state is derived from it
  * (work.ts), so a restart needs nothing but the state.
  */
+import type { StepNumbers } from '@spindle/proto';
 import { modelName, parseModel } from './model.js';
 import { stagesOf } from './plan.js';
 import { bestModel, mergedResults, stopsAfter } from './selection.js';
@@ -27,7 +28,6 @@ import {
   type RunState,
   type StageState,
   type StoredUnet,
-  type TrainStepMetrics,
 } from './state.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
@@ -66,7 +66,7 @@ export type RunEvent = { at: number } & (
       reason: string;
       learningRateScale: number;
     }
-  | { type: 'train-step'; model: string; metrics: TrainStepMetrics }
+  | { type: 'train-step'; model: string; metrics: StepNumbers }
   | { type: 'train-finished'; model: string; unet: StoredUnet; average?: StoredUnet | undefined }
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
   | { type: 'report-written' }
@@ -199,7 +199,7 @@ function jobDead(next: RunState, event: Extract<RunEvent, { type: 'job-dead' }>)
   return true;
 }
 
-function trainStep(next: RunState, model: string, metrics: TrainStepMetrics, at: number): boolean {
+function trainStep(next: RunState, model: string, metrics: StepNumbers, at: number): boolean {
   const name = trainingStage(model);
   const stage = stageOf(next, name);
   if (stage.status === 'done' || stage.status === 'skipped') return false;

@@ -1,4 +1,5 @@
 /** The state of a run: plain JSON, kept in the KV bucket and in artifacts/<run>/run.json. */
+import type { StepNumbers } from '@spindle/proto';
 import type { RunPlan } from './plan.js';
 import { stagesOf } from './plan.js';
 
@@ -27,24 +28,8 @@ export interface StageState {
   since: number | null;
 }
 
-export interface TrainStepMetrics {
-  step: number;
-  loss: number;
-  errorReal: number;
-  errorGenerated: number;
-  opponentErrorReal: number;
-  opponentErrorGenerated: number;
-  implicitAccuracy: number;
-  /** Mean factor that the safeguard left of the generated images' gradients. */
-  loserScale?: number;
-  gradNorm: number;
-  learningRate: number;
-  beta: number;
-  seconds: number;
-}
-
 export interface TrainingState {
-  last: TrainStepMetrics | null;
+  last: StepNumbers | null;
   /** The last steps, newest last. */
   recent: { step: number; seconds: number }[];
   /** Set when training has ended: where the U-Net lies. */

@@ -1,4 +1,5 @@
-import type { RunState, TrainingState, TrainStepMetrics } from './state.js';
+import type { StepNumbers } from '@spindle/proto';
+import type { RunState, TrainingState } from './state.js';
 
 /** Steps that a training's speed is measured over. */
 export const recentSteps = 20;
@@ -10,7 +11,7 @@ export function trainingOf(state: RunState, model: string): TrainingState {
 /**
  * Takes a step in; false when it was seen already (training resumed from a checkpoint before it).
  */
-export function recordStep(state: RunState, model: string, metrics: TrainStepMetrics): boolean {
+export function recordStep(state: RunState, model: string, metrics: StepNumbers): boolean {
   const training = trainingOf(state, model);
   if (training.last && metrics.step <= training.last.step) return false;
   training.last = metrics;

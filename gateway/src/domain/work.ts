@@ -1,10 +1,11 @@
 /**
  * What has to happen in a state, and which commands lead from one state's work to the next one's.
  */
+import type { StepNumbers } from '@spindle/proto';
 import { modelName, sameModel, type Model } from './model.js';
 import { stagesOf } from './plan.js';
 import { hasJobs, stageName, type Stage, type StageKind } from './stage.js';
-import { stageOf, type ModelSummary, type RunState, type TrainStepMetrics } from './state.js';
+import { stageOf, type ModelSummary, type RunState } from './state.js';
 
 /** What each command says beside its type. */
 interface CommandFields {
@@ -26,7 +27,7 @@ export type Command<T extends CommandType = CommandType> = {
 export type Announcement =
   | { type: 'run-changed'; status: string; reason: string }
   | { type: 'stage-changed'; stage: string; state: string; done: number; total: number }
-  | { type: 'train-step'; model: string; steps: number; metrics: TrainStepMetrics }
+  | { type: 'train-step'; model: string; steps: number; metrics: StepNumbers }
   | { type: 'model-evaluated'; summary: ModelSummary }
   | { type: 'warning'; message: string };
 

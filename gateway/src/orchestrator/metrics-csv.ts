@@ -2,33 +2,17 @@
 import { appendFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';
+import { stepNumbers } from '@spindle/proto';
 import type { MetricsLine } from './metrics-log.js';
 
 export const metricsCsv = 'metrics.csv';
 
-const columns = [
-  'model',
-  'step',
-  'loss',
-  'errorReal',
-  'errorGenerated',
-  'opponentErrorReal',
-  'opponentErrorGenerated',
-  'implicitAccuracy',
-  'loserScale',
-  'gradNorm',
-  'learningRate',
-  'beta',
-  'seconds',
-] as const satisfies readonly (keyof MetricsLine)[];
-
-const header = columns
-  .map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`))
-  .join(',');
+const header = ['model', ...stepNumbers.map(({ name }) => name)].join(',');
 
 /** Empty where there is no finite number. */
 export function csvLine(line: MetricsLine): string {
-  return `${columns.map((name) => (typeof line[name] === 'number' && !Number.isFinite(line[name]) ? '' : (line[name] ?? ''))).join(',')}\n`;
+  const numbers = stepNumbers.map(({ key }) => (Number.isFinite(line[key]) ? line[key] : ''));
+  return `${[line.model, ...numbers].join(',')}\n`;
 }
 
 export class MetricsCsv {

@@ -1,18 +1,19 @@
-import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import type { TrainStepMetrics } from '../domain/state.js';
+import type { StepNumbers } from '@spindle/proto';
 import { readEvent } from '../tensorboard/event.js';
 import { readRecords } from '../tensorboard/record-file.js';
 import { MetricsLog } from './metrics-log.js';
+import { toStep } from './wire.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'spindle-metrics-'));
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const createdAt = 1_700_000_000_000;
 
-const metrics = (step: number): TrainStepMetrics => ({
+const metrics = (step: number): StepNumbers => ({
   step,
   loss: 0.5,
   errorReal: 0.1,
@@ -20,6 +21,7 @@ const metrics = (step: number): TrainStepMetrics => ({
   opponentErrorReal: 0.1,
   opponentErrorGenerated: 0.1,
   implicitAccuracy: 0.75,
+  loserScale: 1,
   gradNorm: 1,
   learningRate: 1e-4,
   beta: 2000,
@@ -57,9 +59,9 @@ it('writes the same lines as a table and as events, and goes on after a restart'
   await again.flush();
   expect((await readFile(join(directory, 'metrics.csv'), 'utf8')).split('\n')).toEqual([
     'model,step,loss,error_real,error_generated,opponent_error_real,opponent_error_generated,implicit_accuracy,loser_scale,grad_norm,learning_rate,beta,seconds',
-    'spin1,1,0.5,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
-    'spin1,2,,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
-    'spin2,1,0.5,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
+    'spin1,1,0.5,0.1,0.2,0.1,0.1,0.75,1,1,0.0001,2000,1',
+    'spin1,2,,0.1,0.2,0.1,0.1,0.75,1,1,0.0001,2000,1',
+    'spin2,1,0.5,0.1,0.2,0.1,0.1,0.75,1,1,0.0001,2000,1',
     '',
   ]);
   const events = async (model: string) =>
@@ -71,6 +73,24 @@ it('writes the same lines as a table and as events, and goes on after a restart'
       .records.slice(1)
       .map((event) => readEvent(event).step);
   expect([await events('spin1'), await events('spin2')]).toEqual([[1, 2], [1]]);
+});
+
+it('reads what an older version kept fewer numbers of', async () => {
+  const directory = join(folder, 'older');
+  await mkdir(directory);
+  const { loserScale: _new, ...kept } = metrics(1);
+  const line = JSON.stringify({ model: 'spin1', ...kept, loss: null });
+  await writeFile(join(directory, 'metrics.jsonl'), `${line}\n`);
+  const log = await MetricsLog.open(directory, createdAt);
+  log.add('spin1', metrics(2));
+  await log.flush();
+  expect((await readFile(join(directory, 'metrics.csv'), 'utf8')).split('\n').slice(1)).toEqual([
+    'spin1,1,,0.1,0.2,0.1,0.1,0.75,,1,0.0001,2000,1',
+    'spin1,2,0.5,0.1,0.2,0.1,0.1,0.75,1,1,0.0001,2000,1',
+    '',
+  ]);
+  const [older] = (log.curves()['spin1'] ?? []).map(toStep);
+  expect(older).toMatchObject({ step: 1, loss: Number.NaN, loserScale: Number.NaN, beta: 2000 });
 });
 
 it('has the later numbers of steps that a rollback took again, in every table', async () => {

@@ -5,11 +5,11 @@
 import { appendFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';
-import type { TrainStepMetrics } from '../domain/state.js';
+import type { StepNumbers } from '@spindle/proto';
 import { TensorboardLog } from '../tensorboard/run-log.js';
 import { MetricsCsv, metricsCsv } from './metrics-csv.js';
 
-export type MetricsLine = { model: string } & TrainStepMetrics;
+export type MetricsLine = { model: string } & StepNumbers;
 
 export class MetricsLog {
   readonly tensorboard: TensorboardLog;
@@ -51,7 +51,7 @@ export class MetricsLog {
     return log;
   }
 
-  add(model: string, metrics: TrainStepMetrics): void {
+  add(model: string, metrics: StepNumbers): void {
     const line = { model, ...metrics };
     if (this.#lines.get(model)?.has(metrics.step)) return;
     this.#remember(line);

@@ -17,7 +17,7 @@ import { trainKey } from '../domain/plan.js';
 import type { Announcement } from '../domain/work.js';
 import type { RunRecord } from './record.js';
 import { background, type RunContext } from './run-context.js';
-import { fromMetrics, fromSummary } from './wire.js';
+import { fromSummary, toStep } from './wire.js';
 
 /** With no server to tell, news beyond this is dropped; the state itself is never lost. */
 const maxUnsent = 1_000;
@@ -87,7 +87,7 @@ function factOf(news: Announcement): Event['fact'] {
         value: create(TrainStepDoneSchema, {
           model: news.model,
           steps: news.steps,
-          step: fromMetrics(news.metrics),
+          step: toStep(news.metrics),
         }),
       };
     case 'model-evaluated':

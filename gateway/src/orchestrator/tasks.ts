@@ -3,15 +3,15 @@
  * the run.
  */
 import { join } from 'node:path';
-import type { ModelEvaluation, TrainRequest } from '@spindle/proto';
+import type { ModelEvaluation, StepNumbers, TrainRequest } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
 import { modelName, type Model } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
-import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
+import type { ModelSummary } from '../domain/state.js';
 import { modelEvaluations, persist } from './evaluation.js';
 import { averageFolder, exportUnet, unetFolder } from './export.js';
 import { repairInputs } from './repair.js';
-import { reportData } from './report-data.js';
+import { runReport } from './report-data.js';
 import type { RunContext } from './run-context.js';
 import { train, trainRequest } from './train-task.js';
 import { toStoredUnet, toSummary } from './wire.js';
@@ -31,7 +31,7 @@ export async function trainModel(
   const request = await trainRequest(context.record(), trained, context.results);
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
-    step: (metrics: TrainStepMetrics) => dispatch({ type: 'train-step', model, metrics }),
+    step: (metrics: StepNumbers) => dispatch({ type: 'train-step', model, metrics }),
     alarm: (step: number, message: string) =>
       dispatch({ type: 'train-alarm', model, step, message }),
     rolledBack: (back: { step: number; reason: string; learningRateScale: number }) =>
@@ -132,11 +132,11 @@ export async function writeReport(context: RunContext, signal: AbortSignal): Pro
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);
-  const runJson = JSON.stringify(reportData(record, context.metrics.curves(), Date.now()));
+  const run = runReport(record, context.metrics.curves(), Date.now());
   const response = await persist(
     () =>
       ports.evaluator.writeReport(
-        { runId: record.runId, directory, models, runJson },
+        { runId: record.runId, directory, models, run },
         { signal, timeoutMs: callTimeoutMs },
       ),
     signal,

@@ -6,27 +6,28 @@ import { create } from '@bufbuild/protobuf';
 import {
   UnetRefSchema,
   type UnetRef,
+  numbersOf,
   TrainRequestSchema,
-  TrainSettingsSchema,
   Objective,
-  OnDivergence,
   type ArtifactRef,
+  type StepNumbers,
   type TrainFinished,
   type TrainRequest,
 } from '@spindle/proto';
 import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
-import { averageApart, dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
+import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
 import { base, iterationOf, modelName, sameModel, type Model } from '../domain/model.js';
 import { initOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
 import { shardSize } from '../domain/shards.js';
 import { stageName } from '../domain/stage.js';
-import { stageOf, type TrainStepMetrics } from '../domain/state.js';
+import { stageOf } from '../domain/state.js';
 import { stageNamed, storedUnet, unetRef } from './jobs.js';
 import type { TrainerPort } from './ports.js';
 import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
-import { objectiveOf, precisionOf, scheduleOf, toMetrics, toRef } from './wire.js';
+import { spinObjective, trainSettings } from './train-settings.js';
+import { toRef } from './wire.js';
 
 const retryMs = { first: 250, longest: 5_000 };
 /**
@@ -37,7 +38,7 @@ const maxFailures = 3;
 
 export interface TrainListener {
   started(resumedStep: number): Promise<unknown>;
-  step(metrics: TrainStepMetrics): Promise<unknown>;
+  step(metrics: StepNumbers): Promise<unknown>;
   alarm(step: number, message: string): Promise<unknown>;
   rolledBack(back: { step: number; reason: string; learningRateScale: number }): Promise<unknown>;
   waiting(reason: string): void;
@@ -86,10 +87,7 @@ function sftRequest(record: RunRecord) {
   return {
     objective: Objective.SFT,
     init: unetRef(record, base),
-    settings: trainSettings(record, sft, {
-      learningRate: forIteration(sft.learning_rate, 1),
-      minSnrGamma: sft.min_snr_gamma ?? 0,
-    }),
+    settings: trainSettings(record.config, sft, 1),
   };
 }
 
@@ -99,10 +97,7 @@ function dpoRequest(record: RunRecord) {
     objective: Objective.DPO,
     init: unetRef(record, base),
     opponent: unetRef(record, base),
-    settings: trainSettings(record, dpo, {
-      learningRate: forIteration(dpo.learning_rate, 1),
-      ...dpo,
-    }),
+    settings: trainSettings(record.config, dpo, 1),
   };
 }
 
@@ -117,7 +112,6 @@ function settingsOf<T>(record: RunRecord, baseline: string, settings: T | undefi
 /** Iteration `k` starts where the one before ended, against the images that its opponent drew. */
 async function spinRequest(record: RunRecord, k: number, results: ResultReader) {
   const { config, state } = record;
-  const { loss, beta, auto_beta, safeguard } = config.objective;
   const { previous_share: share } = config.sampling;
   const opponent = opponentOf(state.plan, k);
   const before = k > 1 && share > 0 ? opponentOf(state.plan, k - 1) : opponent;
@@ -130,18 +124,12 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
       async (key) => (await results.sample(key)).latents,
     );
   return {
-    objective: objectiveOf(loss),
+    objective: spinObjective(config),
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
     generatedShards: await drawnBy(opponent),
     ...(previous && { previousShards: await drawnBy(previous) }),
-    settings: trainSettings(record, config.train, {
-      previousShare: previous === null ? 0 : share,
-      learningRate: forIteration(config.train.learning_rate, k),
-      beta: forIteration(beta, k),
-      auto_beta,
-      safeguard,
-    }),
+    settings: trainSettings(config, spinTraining(config, k), k, previous === null ? 0 : share),
   };
 }
 
@@ -158,66 +146,6 @@ function trainingRef(record: RunRecord, model: Model, train: TrainConfig): UnetR
         adapter: toRef(adapter),
       })
     : ref;
-}
-
-interface Choices {
-  learningRate: number;
-  beta?: number;
-  auto_beta?: number | undefined;
-  safeguard?: number | undefined;
-  minSnrGamma?: number;
-  previousShare?: number;
-}
-
-function trainSettings(record: RunRecord, train: TrainConfig, choices: Choices) {
-  const {
-    learningRate,
-    beta = 0,
-    auto_beta = 0,
-    safeguard,
-    minSnrGamma = 0,
-    previousShare = 0,
-  } = choices;
-  return create(TrainSettingsSchema, {
-    steps: train.steps,
-    batchSize: train.batch_size,
-    gradientAccumulation: train.gradient_accumulation,
-    learningRate,
-    schedule: scheduleOf(train.schedule),
-    warmupSteps: train.warmup_steps,
-    beta,
-    adamBeta1: train.adam_beta1,
-    adamBeta2: train.adam_beta2,
-    adamEpsilon: train.adam_epsilon,
-    weightDecay: train.weight_decay,
-    maxGradNorm: train.max_grad_norm,
-    emaDecay: train.ema_decay,
-    activationCheckpointing: train.activation_checkpointing,
-    captionDropout: train.caption_dropout,
-    checkpointSteps: train.checkpoint_steps,
-    keepCheckpoints: train.keep_checkpoints,
-    seed: BigInt(record.config.seed),
-    precision: precisionOf(record.config.precision),
-    samplePosterior: train.sample_posterior,
-    ...(safeguard !== undefined && { safeguard }),
-    minSnrGamma,
-    previousShare,
-    autoBetaSlope: auto_beta,
-    ...(train.lora && {
-      lora: {
-        rank: train.lora.rank,
-        alpha: train.lora.alpha ?? train.lora.rank,
-        targets: train.lora.targets,
-      },
-    }),
-    onDivergence: {
-      warn: OnDivergence.WARN,
-      stop: OnDivergence.STOP,
-      rollback: OnDivergence.ROLLBACK,
-    }[train.on_divergence],
-    maxRollbacks: train.max_rollbacks,
-    emaApart: train.ema_decay > 0 && averageApart(record.config),
-  });
 }
 
 /**
@@ -260,7 +188,7 @@ export async function train(
         wait = retryMs.first;
         failures = 0;
         if (event.case === 'started') await listener.started(event.value.resumedStep);
-        else if (event.case === 'step') await listener.step(toMetrics(event.value));
+        else if (event.case === 'step') await listener.step(numbersOf(event.value));
         else if (event.case === 'alarm')
           await listener.alarm(event.value.step, event.value.message);
         else if (event.case === 'rolledBack') {

@@ -2,20 +2,22 @@
 import { create } from '@bufbuild/protobuf';
 import {
   ArtifactRefSchema,
-  LearningRateSchedule,
+  enumValue,
   MetricStatisticsSchema,
   ModelStatisticsSchema,
-  Objective,
-  Precision,
+  PrecisionSchema,
+  stepNumbers,
   TrainStepSchema,
   type ArtifactRef,
   type ModelStatistics,
+  type Precision,
+  type StepNumbers,
   type TrainStep,
   type UnetRef,
 } from '@spindle/proto';
 import { SpindleError } from '@spindle/kit';
-import type { RunConfig, TrainConfig } from '../config/schema.js';
-import type { ModelSummary, StoredBlob, StoredUnet, TrainStepMetrics } from '../domain/state.js';
+import type { RunConfig } from '../config/schema.js';
+import type { ModelSummary, StoredBlob, StoredUnet } from '../domain/state.js';
 
 export function toRef(blob: StoredBlob): ArtifactRef {
   return create(ArtifactRefSchema, {
@@ -48,59 +50,14 @@ export function toStoredUnet(
 }
 
 export function precisionOf(precision: RunConfig['precision']): Precision {
-  return { auto: Precision.AUTO, float32: Precision.FLOAT32, bfloat16: Precision.BFLOAT16 }[
-    precision
-  ];
+  return enumValue(PrecisionSchema, precision);
 }
 
-export function scheduleOf(schedule: TrainConfig['schedule']): LearningRateSchedule {
-  return {
-    constant: LearningRateSchedule.CONSTANT,
-    linear: LearningRateSchedule.LINEAR,
-    cosine: LearningRateSchedule.COSINE,
-  }[schedule];
-}
-
-export function objectiveOf(loss: RunConfig['objective']['loss']): Objective {
-  return {
-    logistic: Objective.SPIN_LOGISTIC,
-    hinge: Objective.SPIN_HINGE,
-    ipo: Objective.SPIN_IPO,
-  }[loss];
-}
-
-export function toMetrics(step: TrainStep): TrainStepMetrics {
-  const {
-    loss,
-    errorReal,
-    errorGenerated,
-    opponentErrorReal,
-    opponentErrorGenerated,
-    implicitAccuracy,
-    loserScale,
-    gradNorm,
-    learningRate,
-    beta,
-    seconds,
-  } = step;
-  return {
-    step: step.step,
-    loss,
-    errorReal,
-    errorGenerated,
-    opponentErrorReal,
-    opponentErrorGenerated,
-    implicitAccuracy,
-    loserScale,
-    gradNorm,
-    learningRate,
-    beta,
-    seconds,
-  };
-}
-
-export function fromMetrics(metrics: TrainStepMetrics): TrainStep {
-  return create(TrainStepSchema, { ...metrics });
+/** Stored numbers that were not finite, or that an older version did not keep, are NaN. */
+export function toStep(numbers: { [K in keyof StepNumbers]?: number | null }): TrainStep {
+  const step = create(TrainStepSchema);
+  for (const { key } of stepNumbers) step[key] = numbers[key] ?? Number.NaN;
+  return step;
 }
 
 export function toSummary(model: ModelStatistics): ModelSummary {

@@ -4,8 +4,9 @@
  * that TensorBoard draws them over each other.
  */
 import { join } from 'node:path';
+import { stepNumbers, type StepNumbers } from '@spindle/proto';
 import { isBaseline, iterationOf, modelName, parseModel } from '../domain/model.js';
-import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
+import type { ModelSummary } from '../domain/state.js';
 import { encodeEvent, encodeRestart, readEvent, versionEvent, type SummaryValue } from './event.js';
 import { RecordFile } from './record-file.js';
 
@@ -14,19 +15,8 @@ export interface SampleImage {
   png: Buffer;
 }
 
-const scalars: Readonly<Partial<Record<keyof TrainStepMetrics, string>>> = {
-  loss: 'train/loss',
-  errorReal: 'train/error_real',
-  errorGenerated: 'train/error_generated',
-  opponentErrorReal: 'train/opponent_error_real',
-  opponentErrorGenerated: 'train/opponent_error_generated',
-  implicitAccuracy: 'train/implicit_accuracy',
-  loserScale: 'train/loser_scale',
-  gradNorm: 'train/grad_norm',
-  learningRate: 'train/learning_rate',
-  beta: 'train/beta',
-  seconds: 'train/seconds_per_step',
-};
+/** What is called otherwise than the number. */
+const tags: Readonly<Record<string, string>> = { seconds: 'seconds_per_step' };
 
 interface Writer {
   file: RecordFile;
@@ -51,7 +41,7 @@ export class TensorboardLog {
    * Those steps of a model that are not in its file yet: also what a crash or a full disk has kept
    * from it.
    */
-  async steps(model: string, steps: readonly TrainStepMetrics[]): Promise<void> {
+  async steps(model: string, steps: readonly StepNumbers[]): Promise<void> {
     const writer = await this.#writer(model);
     for (const metrics of steps)
       if (metrics.step > writer.lastStep) append(writer, metrics.step, trainValues(metrics));
@@ -130,11 +120,13 @@ function append(writer: Writer, step: number, values: readonly SummaryValue[]): 
   writer.lastStep = Math.max(writer.lastStep, step);
 }
 
-function trainValues(metrics: TrainStepMetrics): SummaryValue[] {
-  return Object.entries(scalars).flatMap(([name, tag]) => {
-    const value = metrics[name as keyof TrainStepMetrics];
+function trainValues(metrics: StepNumbers): SummaryValue[] {
+  return stepNumbers.flatMap(({ name, key }) => {
+    const value = metrics[key];
     // A value that was not finite is null once it has been through JSON.
-    return typeof value === 'number' && Number.isFinite(value) ? { tag, value } : [];
+    return key !== 'step' && Number.isFinite(value)
+      ? { tag: `train/${tags[name] ?? name}`, value }
+      : [];
   });
 }
 

@@ -4,7 +4,7 @@
  * byte. For tests only.
  */
 import { createHash } from 'node:crypto';
-import { create, toJsonString } from '@bufbuild/protobuf';
+import { create, toJson, toJsonString } from '@bufbuild/protobuf';
 import {
   EncodeResultSchema,
   EvaluatorService,
@@ -18,6 +18,7 @@ import {
   ModelStatisticsSchema,
   RejectedRowSchema,
   RowSizeSchema,
+  RunReportSchema,
   SampleResultSchema,
   SamplerService,
   ScoreResultSchema,
@@ -100,11 +101,14 @@ export async function startFakes(options: {
     evaluate: async ({ models }) => ({
       models: models.map((model) => statistics(model, services.behaviour)),
     }),
-    writeReport: async ({ directory, models, runJson }) => {
+    writeReport: async ({ directory, models, run }) => {
       const file = join(directory, 'report.json');
       await writeFileAtomic(
         file,
-        JSON.stringify({ models: models.map((m) => m.model), run: JSON.parse(runJson) as unknown }),
+        JSON.stringify({
+          models: models.map((m) => m.model),
+          run: run && toJson(RunReportSchema, run),
+        }),
       );
       return {
         files: [file],

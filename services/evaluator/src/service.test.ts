@@ -5,6 +5,8 @@ import {
   EvaluatorService,
   JobResultSchema,
   ModelEvaluationSchema,
+  RunReportSchema,
+  stepNumbers,
   type ModelEvaluation,
 } from '@spindle/proto';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
@@ -87,28 +89,18 @@ async function judged(
   return create(ModelEvaluationSchema, { model, sampleKeys, scoreKeys, items });
 }
 
-const runJson = JSON.stringify({
-  run_id: 'r1',
-  config: { beta: 4000 },
+const step = { step: 1, loss: Number.NaN, errorReal: 1, errorGenerated: 2, loserScale: 0.5 };
+const run = create(RunReportSchema, {
+  runId: 'r1',
+  configJson: JSON.stringify({ beta: 4000 }),
   status: 'succeeded',
-  best_model: 'spin1',
+  bestModel: 'spin1',
   warnings: ['w'],
-  timings: { encode: 1 },
-  curves: {
-    spin1: [
-      {
-        step: 1,
-        loss: null,
-        error_real: 1,
-        error_generated: 2,
-        opponent_error_real: 1,
-        opponent_error_generated: 2,
-        implicit_accuracy: 0.5,
-        grad_norm: 1,
-        learning_rate: 1e-5,
-      },
-    ],
-  },
+  timings: [
+    { stage: 'train-spin1', seconds: 2 },
+    { stage: 'encode', seconds: 1 },
+  ],
+  curves: [{ model: 'spin1', steps: [step] }],
 });
 
 it('evaluates models against the base, shard by shard', async () => {
@@ -123,7 +115,7 @@ it('evaluates models against the base, shard by shard', async () => {
 it('writes the whole report, and the same bytes when called again', async () => {
   const models = [await judged('base', [1, 2, 3]), await judged('spin1', [2, 2, 5])];
   const directory = join(root, 'r1');
-  const request = { runId: 'r1', directory, models, runJson };
+  const request = { runId: 'r1', directory, models, run };
   const { files } = await client.writeReport(request);
   expect(files).toEqual([
     ...['base', 'spin1'].flatMap((model) =>
@@ -175,7 +167,7 @@ it('writes the whole report, and the same bytes when called again', async () => 
 it('says when a judge was not the same for all models, by digest', async () => {
   const models = [await judged('base', [1, 2, 3]), await judged('spin1', [2, 2, 5], 'sha256:2')];
   const directory = join(root, 'r1');
-  await client.writeReport({ runId: 'r1', directory, models, runJson });
+  await client.writeReport({ runId: 'r1', directory, models, run });
   const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
     warnings: string[];
     judges: Record<string, object>;
@@ -199,7 +191,7 @@ it('has statistics per category and the best of several images', async () => {
   const of = ({ model: name, sampleKeys, scoreKeys }: ModelEvaluation): ModelEvaluation =>
     create(ModelEvaluationSchema, { model: name, sampleKeys, scoreKeys, items });
   const directory = join(root, 'r1');
-  await client.writeReport({ runId: 'r1', directory, models: [base, model].map(of), runJson });
+  await client.writeReport({ runId: 'r1', directory, models: [base, model].map(of), run });
   const { models } = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
     models: { metrics: Record<string, object> }[];
   };
@@ -228,7 +220,7 @@ it('corrects the tests for all that the report compares, and calls a model bette
     await judged('spin2', values),
   ];
   const directory = join(root, 'r1');
-  await client.writeReport({ runId: 'r1', directory, models, runJson });
+  await client.writeReport({ runId: 'r1', directory, models, run });
   const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
     models: { metrics: Record<string, object> }[];
     best_against: object[];
@@ -251,14 +243,20 @@ it('corrects the tests for all that the report compares, and calls a model bette
 
 it('writes the report of a run without evaluation: its curves and settings', async () => {
   const directory = join(root, 'r1');
-  const { files } = await client.writeReport({ runId: 'r1', directory, models: [], runJson });
+  const { files } = await client.writeReport({ runId: 'r1', directory, models: [], run });
   expect(files).toEqual(['report.json', 'report.md', 'report.html']);
   const report = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
     models: unknown[];
-    curves: object;
+    timings: object;
+    curves: Record<string, object[]>;
   };
   expect(report.models).toEqual([]);
+  // As other tools read it: every number of a step, null where it was not finite.
+  expect(Object.keys(report.timings)).toEqual(['train-spin1', 'encode']);
   expect(Object.keys(report.curves)).toEqual(['spin1']);
+  const [point = {}] = report.curves['spin1'] ?? [];
+  expect(Object.keys(point)).toEqual(stepNumbers.map(({ name }) => name));
+  expect(point).toMatchObject({ step: 1, loss: null, error_generated: 2, loser_scale: 0.5 });
   const html = await readFile(join(directory, 'report.html'), 'utf8');
   expect(html).toContain('No model was judged.');
   expect(html).toContain('<svg');
@@ -290,19 +288,21 @@ it('refuses what does not fit together, by name', async () => {
   await expect(client.evaluate({ models: [] })).rejects.toMatchObject({
     message: 'models: expected at least the base, got none',
   });
-  await expect(
-    client.writeReport({ directory: 'r1', models: [base], runJson }),
-  ).rejects.toMatchObject({
+  await expect(client.writeReport({ directory: 'r1', models: [base], run })).rejects.toMatchObject({
     message: 'directory: expected an absolute path, got "r1"',
+  });
+  await expect(client.writeReport({ directory: root, models: [base] })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: 'run.run_id: expected a run, got nothing',
   });
   const escaping = create(ModelEvaluationSchema, { ...base, model: '../x' });
   await expect(
-    client.writeReport({ directory: root, models: [escaping], runJson }),
+    client.writeReport({ directory: root, models: [escaping], run }),
   ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(
-    client.writeReport({ directory: root, models: [base], runJson: '{"run_id":1}' }),
+    client.writeReport({ directory: root, models: [base], run: { ...run, configJson: '{' } }),
   ).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
-    message: expect.stringMatching(/run_json: run_id: expected/) as string,
+    message: 'run.config_json: expected JSON, got text that does not parse',
   });
 });

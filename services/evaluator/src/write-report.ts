@@ -14,7 +14,7 @@ import {
   type Report,
 } from './domain/report.js';
 import { evaluate, readImages, type Evaluation, type JudgedModel } from './evaluate.js';
-import { readRunData } from './run-data.js';
+import { readRun } from './run-data.js';
 
 const gridPrompts = 16;
 // What a browser opens without complaint; larger images mean fewer rows.
@@ -38,7 +38,7 @@ export async function writeReport(
         `models: expected a name of letters, digits, ".", "_" and "-", got "${model}"`,
       );
   }
-  const run = readRunData(request.runJson);
+  const { run, config } = readRun(request.run);
   // A run without held-out prompts still has curves, timings and settings to show.
   const evaluation: Evaluation =
     models.length === 0
@@ -60,6 +60,7 @@ export async function writeReport(
   const { judges, best } = evaluation;
   const report: Report = {
     run: { ...run, warnings: [...run.warnings, ...evaluation.warnings] },
+    config,
     models: reports,
     judges,
     best,

@@ -32,7 +32,7 @@ import {
   type RgbImage,
   type TensorDto,
 } from '@spindle/native';
-import type { Sampling } from './domain/sampling.js';
+import type { ResolvedSampling } from './domain/sampling.js';
 import { unetBatchSize, vaeBatchSize } from './domain/batches.js';
 
 export interface DrawItem {
@@ -65,7 +65,7 @@ export interface LoadedPipeline {
   draw(
     unet: LoadedUnet,
     items: readonly DrawItem[],
-    sampling: Sampling,
+    sampling: ResolvedSampling,
     options: { signal: AbortSignal; onStep?: (done: number, total: number) => void },
   ): Promise<{ latents: TensorDto; phases: PhaseDto[] }>;
   /** One PNG per row of latents. */
@@ -140,7 +140,7 @@ function loadedPipeline(models: TextToImage): LoadedPipeline {
     // Texts are embedded here, although encoding has embedded the training ones: on a device the
     // order of sums may follow from the batch's size, and an image must not depend on who embedded
     // its text in which batch.
-    draw(unet, items, { scheduler, overridesJson, ...sampling }, options) {
+    draw(unet, items, { scheduler, schedulerOverridesJson, ...sampling }, options) {
       if (!(unet instanceof Unet)) throw new TypeError('draw: expected a U-Net of this engine');
       const [, height, width] = latentShape(sampling.height, sampling.width);
       return models.latents(
@@ -150,7 +150,7 @@ function loadedPipeline(models: TextToImage): LoadedPipeline {
         {
           ...sampling,
           ...options,
-          schedulerConfig: resolveScheduler(pipeline.scheduler, scheduler, overridesJson),
+          schedulerConfig: resolveScheduler(pipeline.scheduler, scheduler, schedulerOverridesJson),
           batchSize: unetBatchSize(height, width),
         },
       );

@@ -8,6 +8,7 @@ import { type ArtifactStore } from '@spindle/mesh';
 import type { PhaseDto, TensorDto } from '@spindle/native';
 import {
   SampleResultSchema,
+  SamplingSettingsSchema,
   type ArtifactRef,
   type PromptItem,
   type Precision,
@@ -16,7 +17,7 @@ import {
   type SamplingSettings,
   type UnetRef,
 } from '@spindle/proto';
-import { resolveSampling, type Sampling } from './domain/sampling.js';
+import { resolveSampling, type ResolvedSampling } from './domain/sampling.js';
 import { resolveTransform, type Transform } from './domain/transform.js';
 import { shardMediaType } from './encode.js';
 import { invalidIfThrows } from './invalid.js';
@@ -64,7 +65,9 @@ export async function draw(
   const { signal, onStep } = options;
   if (request.items.length === 0)
     throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one prompt, got none');
-  const sampling = invalidIfThrows(() => resolveSampling(request.sampling));
+  const sampling = invalidIfThrows(() =>
+    resolveSampling(request.sampling ?? create(SamplingSettingsSchema)),
+  );
   const precision = await deps.models.precision(options.runId, request.precision);
   return deps.models.withPipeline(request.pipelinePath, precision, (pipeline) =>
     deps.models.withUnet(request.unet, request.pipelinePath, precision, async (unet) => {
@@ -119,7 +122,7 @@ export async function draw(
 /** Items that are drawn together; an item without a size has that of the settings. */
 function bySize(
   items: readonly PromptItem[],
-  sampling: Sampling,
+  sampling: ResolvedSampling,
 ): { items: PromptItem[]; height: number; width: number }[] {
   const groups = new Map<string, { items: PromptItem[]; height: number; width: number }>();
   for (const item of items) {

@@ -2,6 +2,7 @@
 import { create } from '@bufbuild/protobuf';
 import { SpindleError, type ServiceHandlers } from '@spindle/kit';
 import { type ArtifactStore, type WorkerState } from '@spindle/mesh';
+import type { IntendedSampling } from '@spindle/models';
 import {
   GetWorkerResponseSchema,
   InspectModelResponseSchema,
@@ -10,7 +11,7 @@ import {
   SampleResponseSchema,
   type SamplerService,
 } from '@spindle/proto';
-import { resolveSampling } from './domain/sampling.js';
+import { resolveSampling, type ResolvedSampling } from './domain/sampling.js';
 import type { SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
 import type { Models } from './models.js';
@@ -31,7 +32,7 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
         throw new SpindleError('INVALID_ARGUMENT', 'path: expected a model folder, got nothing');
       const report = deps.engine.inspect(
         path,
-        sampling && invalidIfThrows(() => resolveSampling(sampling)),
+        sampling && intended(invalidIfThrows(() => resolveSampling(sampling))),
       );
       return create(InspectModelResponseSchema, {
         kind: report.kind,
@@ -74,4 +75,8 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
       });
     },
   };
+}
+
+function intended(sampling: ResolvedSampling): IntendedSampling {
+  return { ...sampling, overridesJson: sampling.schedulerOverridesJson };
 }

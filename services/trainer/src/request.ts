@@ -1,78 +1,32 @@
-/** A TrainRequest in the words of the domain, and the models that it names. */
+/** A TrainRequest, checked, and the models that it names. */
 import { createHash } from 'node:crypto';
 import { SpindleError } from '@spindle/kit';
-import {
-  LearningRateSchedule,
-  Objective,
-  OnDivergence,
-  type TrainRequest,
-  type UnetRef,
-} from '@spindle/proto';
+import { Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
 import {
   checkSettings,
   fingerprint,
   opponentImages,
-  type Objective as ObjectiveName,
-  type Schedule,
   type TrainingSettings,
 } from './domain/settings.js';
 
-const objectives: Readonly<Partial<Record<Objective, ObjectiveName>>> = {
-  [Objective.SPIN_LOGISTIC]: 'spin_logistic',
-  [Objective.SPIN_HINGE]: 'spin_hinge',
-  [Objective.SFT]: 'sft',
-  [Objective.SPIN_IPO]: 'spin_ipo',
-  [Objective.DPO]: 'dpo',
-};
-const schedules: Readonly<Record<LearningRateSchedule, Schedule>> = {
-  [LearningRateSchedule.UNSPECIFIED]: 'constant',
-  [LearningRateSchedule.CONSTANT]: 'constant',
-  [LearningRateSchedule.LINEAR]: 'linear',
-  [LearningRateSchedule.COSINE]: 'cosine',
-};
-
-const actions: Readonly<Record<OnDivergence, TrainingSettings['onDivergence']>> = {
-  [OnDivergence.UNSPECIFIED]: 'warn',
-  [OnDivergence.WARN]: 'warn',
-  [OnDivergence.STOP]: 'stop',
-  [OnDivergence.ROLLBACK]: 'rollback',
-};
-
 export function readSettings(request: TrainRequest): TrainingSettings {
-  const objective = objectives[request.objective];
-  if (objective === undefined)
+  const { objective, iteration, settings } = request;
+  if (objective === Objective.UNSPECIFIED)
     throw invalid(
       'objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing',
     );
-  if (request.settings === undefined)
-    throw invalid('settings: expected training settings, got nothing');
+  if (settings === undefined) throw invalid('settings: expected training settings, got nothing');
   if (request.init === undefined) throw invalid('init: expected a U-Net, got nothing');
   if (request.pipelinePath === '') throw invalid('pipeline_path: expected a folder, got nothing');
   if (request.modelName === '') throw invalid('model_name: expected a name, got nothing');
   if (request.encodedShards.length === 0)
     throw invalid('encoded_shards: expected at least one, got none');
-  if (objective !== 'sft' && request.opponent === undefined)
+  if (objective !== Objective.SFT && request.opponent === undefined)
     throw invalid('opponent: expected a U-Net, got nothing');
   if (opponentImages(objective) === 'generated' && request.generatedShards.length === 0)
     throw invalid('generated_shards: expected at least one, got none');
   try {
-    const { settings } = request;
-    const { safeguard = null } = settings;
-    const { rank, alpha, targets } = settings.lora ?? {};
-    const lora =
-      rank === undefined || alpha === undefined || targets === undefined
-        ? null
-        : { rank, alpha, targets };
-    const onDivergence = actions[settings.onDivergence];
-    return checkSettings({
-      ...settings,
-      safeguard,
-      lora,
-      onDivergence,
-      objective,
-      schedule: schedules[settings.schedule],
-      iteration: request.iteration,
-    });
+    return checkSettings({ ...settings, objective, iteration });
   } catch (cause) {
     throw invalid((cause as Error).message, cause);
   }

@@ -1,8 +1,20 @@
 /** What every rank of a training opens: models, a session of the engine, the data. */
 import { create } from '@bufbuild/protobuf';
 import { unetSource, type ArtifactStore } from '@spindle/mesh';
-import type { ModelSourceDto, NativePrecision, RankGroupDto } from '@spindle/native';
-import { UnetRefSchema, type TrainRequest } from '@spindle/proto';
+import type {
+  ModelSourceDto,
+  NativePrecision,
+  RankGroupDto,
+  TrainerOptionsDto,
+} from '@spindle/native';
+import {
+  enumName,
+  LearningRateScheduleSchema,
+  Objective,
+  ObjectiveSchema,
+  UnetRefSchema,
+  type TrainRequest,
+} from '@spindle/proto';
 import { Dataset } from './dataset.js';
 import { opponentImages, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingPipeline, TrainingSession } from './engine.js';
@@ -26,7 +38,7 @@ export async function readModels(
   const readFolder = (path: string): ModelSourceDto => engine.unetSource(path);
   const init = await unetSource(request.init ?? create(UnetRefSchema), store, readFolder);
   const opponent =
-    request.opponent === undefined || settings.objective === 'sft'
+    request.opponent === undefined || settings.objective === Objective.SFT
       ? null
       : await unetSource(request.opponent, store, readFolder);
   return { init, opponent, pipeline: engine.describePipeline(request.pipelinePath) };
@@ -42,7 +54,7 @@ export function openSession(
   signal: AbortSignal,
 ): Promise<TrainingSession> {
   const options = {
-    ...engineOptions(settings),
+    ...trainerOptions(settings),
     schedulerConfig: models.pipeline.schedulerConfig,
     precision,
   };
@@ -74,47 +86,20 @@ export async function openDataset(
   });
 }
 
-function engineOptions({ objective, ...settings }: TrainingSettings) {
-  const {
-    schedule,
-    beta,
-    safeguard,
-    minSnrGamma,
-    learningRate,
-    warmupSteps,
-    steps: totalSteps,
-  } = settings;
-  const {
-    adamBeta1,
-    adamBeta2,
-    adamEpsilon,
-    weightDecay,
-    maxGradNorm,
-    emaDecay,
-    activationCheckpointing,
-    lora,
-    seed,
-    iteration,
-  } = settings;
+/**
+ * What the engine takes of the settings: a setting that it has under the same name goes by itself.
+ */
+export function trainerOptions(
+  settings: TrainingSettings,
+): Omit<TrainerOptionsDto, 'schedulerConfig' | 'precision'> {
+  // Diffusion-DPO is the logistic loss on other pairs.
+  const loss = settings.objective === Objective.DPO ? Objective.SPIN_LOGISTIC : settings.objective;
   return {
-    // Diffusion-DPO is the logistic loss on other pairs.
-    objective: objective === 'dpo' ? 'spin_logistic' : objective,
-    schedule,
-    beta,
-    safeguard,
-    minSnrGamma,
-    learningRate,
-    warmupSteps,
-    totalSteps,
-    adamBeta1,
-    adamBeta2,
-    adamEpsilon,
-    weightDecay,
-    maxGradNorm,
-    emaDecay,
-    activationCheckpointing,
-    lora,
-    seed,
-    iteration,
+    ...settings,
+    objective: enumName(ObjectiveSchema, loss),
+    schedule: enumName(LearningRateScheduleSchema, settings.schedule),
+    totalSteps: settings.steps,
+    safeguard: settings.safeguard ?? null,
+    lora: settings.lora ?? null,
   };
 }

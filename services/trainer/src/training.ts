@@ -15,6 +15,10 @@ import { ensureError, inSpan, nowMs, recordPhases, SpindleError, type Logger } f
 import { runPrecision, type ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto, NativePrecision, TrainStepResultDto } from '@spindle/native';
 import {
+  enumName,
+  Objective,
+  ObjectiveSchema,
+  OnDivergence,
   Precision,
   type ReportRequest,
   type TrainRequest,
@@ -391,7 +395,7 @@ async function* steps(
     cause?: SpindleError,
   ): Promise<Error> => {
     const again =
-      settings.onDivergence === 'rollback' &&
+      settings.onDivergence === OnDivergence.ROLLBACK &&
       run.rollbacks.count < settings.maxRollbacks &&
       done > 0;
     if (again) return new RollBack(badSince, run.rollbacks, `step ${step}: ${reason}`);
@@ -413,7 +417,7 @@ async function* steps(
       const alarms = guard.observe({ ...taken.step, saturated: taken.saturated });
       for (const alarm of alarms) yield raise(alarm, run, deps);
       const [worst] = [...alarms].sort((a, b) => a.badSince - b.badSince);
-      if (worst && settings.onDivergence !== 'warn')
+      if (worst && settings.onDivergence !== OnDivergence.WARN)
         throw (ended = await wentWrong(worst.badSince, worst.step, worst.message));
       if (taken.lost !== undefined) throw taken.lost;
       const saves =
@@ -463,7 +467,9 @@ async function takeStep(
   const together = togetherOf(deps.ranks);
   const started = nowMs();
   const beta =
-    settings.objective === 'sft' ? 0 : autoBeta(settings.beta, settings.autoBetaSlope, run.margins);
+    settings.objective === Objective.SFT
+      ? 0
+      : autoBeta(settings.beta, settings.autoBetaSlope, run.margins);
   const { own, reports } = await together(
     { case: 'gradients', value: { step, beta } },
     (linked) => share.gradients(step, beta, linked),
@@ -509,7 +515,7 @@ async function takeStep(
   deps.instruments.stepDone(metrics, seconds, settings.batchSize, {
     run: run.request.runId,
     model: run.request.modelName,
-    objective: settings.objective,
+    objective: enumName(ObjectiveSchema, settings.objective),
   });
   const taken: TrainStep = {
     ...metrics,

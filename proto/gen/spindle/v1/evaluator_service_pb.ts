@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { TrainStep } from "./trainer_service_pb.js";
+import { file_spindle_v1_trainer_service } from "./trainer_service_pb.js";
 import type { PromptItem } from "./types_pb.js";
 import { file_spindle_v1_types } from "./types_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -12,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/evaluator_service.proto.
  */
 export const file_spindle_v1_evaluator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJKCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkiTgoPRXZhbHVhdGVSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIrCgZtb2RlbHMYAiADKAsyGy5zcGluZGxlLnYxLk1vZGVsRXZhbHVhdGlvbiKmAQoQTWV0cmljU3RhdGlzdGljcxIOCgZtZXRyaWMYASABKAkSDAoEbWVhbhgCIAEoARIOCgZtZWRpYW4YAyABKAESFgoOc3RhbmRhcmRfZXJyb3IYBCABKAESEAoId2luX3JhdGUYBSABKAESFgoOZGlmZmVyZW5jZV9sb3cYBiABKAESFwoPZGlmZmVyZW5jZV9oaWdoGAcgASgBEgkKAW4YCCABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyJ2ChJXcml0ZVJlcG9ydFJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEhEKCWRpcmVjdG9yeRgCIAEoCRIrCgZtb2RlbHMYAyADKAsyGy5zcGluZGxlLnYxLk1vZGVsRXZhbHVhdGlvbhIQCghydW5fanNvbhgEIAEoCSJRChNXcml0ZVJlcG9ydFJlc3BvbnNlEg0KBWZpbGVzGAEgAygJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzMqkBChBFdmFsdWF0b3JTZXJ2aWNlEkUKCEV2YWx1YXRlEhsuc3BpbmRsZS52MS5FdmFsdWF0ZVJlcXVlc3QaHC5zcGluZGxlLnYxLkV2YWx1YXRlUmVzcG9uc2USTgoLV3JpdGVSZXBvcnQSHi5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVxdWVzdBofLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXNwb25zZWIGcHJvdG8z", [file_spindle_v1_types]);
+  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJKCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkiTgoPRXZhbHVhdGVSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIrCgZtb2RlbHMYAiADKAsyGy5zcGluZGxlLnYxLk1vZGVsRXZhbHVhdGlvbiKmAQoQTWV0cmljU3RhdGlzdGljcxIOCgZtZXRyaWMYASABKAkSDAoEbWVhbhgCIAEoARIOCgZtZWRpYW4YAyABKAESFgoOc3RhbmRhcmRfZXJyb3IYBCABKAESEAoId2luX3JhdGUYBSABKAESFgoOZGlmZmVyZW5jZV9sb3cYBiABKAESFwoPZGlmZmVyZW5jZV9oaWdoGAcgASgBEgkKAW4YCCABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyKYAQoSV3JpdGVSZXBvcnRSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIRCglkaXJlY3RvcnkYAiABKAkSKwoGbW9kZWxzGAMgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24SIgoDcnVuGAUgASgLMhUuc3BpbmRsZS52MS5SdW5SZXBvcnRKBAgEEAVSCHJ1bl9qc29uIrsBCglSdW5SZXBvcnQSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJEg4KBnN0YXR1cxgDIAEoCRISCgpiZXN0X21vZGVsGAQgASgJEhAKCHdhcm5pbmdzGAUgAygJEigKB3RpbWluZ3MYBiADKAsyFy5zcGluZGxlLnYxLlN0YWdlVGltaW5nEikKBmN1cnZlcxgHIAMoCzIZLnNwaW5kbGUudjEuVHJhaW5pbmdDdXJ2ZSItCgtTdGFnZVRpbWluZxINCgVzdGFnZRgBIAEoCRIPCgdzZWNvbmRzGAIgASgBIkQKDVRyYWluaW5nQ3VydmUSDQoFbW9kZWwYASABKAkSJAoFc3RlcHMYAiADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCJRChNXcml0ZVJlcG9ydFJlc3BvbnNlEg0KBWZpbGVzGAEgAygJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzMqkBChBFdmFsdWF0b3JTZXJ2aWNlEkUKCEV2YWx1YXRlEhsuc3BpbmRsZS52MS5FdmFsdWF0ZVJlcXVlc3QaHC5zcGluZGxlLnYxLkV2YWx1YXRlUmVzcG9uc2USTgoLV3JpdGVSZXBvcnQSHi5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVxdWVzdBofLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXNwb25zZWIGcHJvdG8z", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
 
 /**
  * The results of one evaluated model, as committed by sample and score jobs.
@@ -217,11 +219,9 @@ export type WriteReportRequest = Message<"spindle.v1.WriteReportRequest"> & {
   models: ModelEvaluation[];
 
   /**
-   * The run as the gateway knows it: config, timings, warnings, training curves (JSON, docs/design/report.md).
-   *
-   * @generated from field: string run_json = 4;
+   * @generated from field: spindle.v1.RunReport run = 5;
    */
-  runJson: string;
+  run?: RunReport | undefined;
 };
 
 /**
@@ -230,6 +230,107 @@ export type WriteReportRequest = Message<"spindle.v1.WriteReportRequest"> & {
  */
 export const WriteReportRequestSchema: GenMessage<WriteReportRequest> = /*@__PURE__*/
   messageDesc(file_spindle_v1_evaluator_service, 6);
+
+/**
+ * The run as the gateway knows it.
+ *
+ * @generated from message spindle.v1.RunReport
+ */
+export type RunReport = Message<"spindle.v1.RunReport"> & {
+  /**
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The resolved config: a JSON object.
+   *
+   * @generated from field: string config_json = 2;
+   */
+  configJson: string;
+
+  /**
+   * @generated from field: string status = 3;
+   */
+  status: string;
+
+  /**
+   * Empty: none.
+   *
+   * @generated from field: string best_model = 4;
+   */
+  bestModel: string;
+
+  /**
+   * @generated from field: repeated string warnings = 5;
+   */
+  warnings: string[];
+
+  /**
+   * @generated from field: repeated spindle.v1.StageTiming timings = 6;
+   */
+  timings: StageTiming[];
+
+  /**
+   * @generated from field: repeated spindle.v1.TrainingCurve curves = 7;
+   */
+  curves: TrainingCurve[];
+};
+
+/**
+ * Describes the message spindle.v1.RunReport.
+ * Use `create(RunReportSchema)` to create a new message.
+ */
+export const RunReportSchema: GenMessage<RunReport> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 7);
+
+/**
+ * In the order of stages.
+ *
+ * @generated from message spindle.v1.StageTiming
+ */
+export type StageTiming = Message<"spindle.v1.StageTiming"> & {
+  /**
+   * @generated from field: string stage = 1;
+   */
+  stage: string;
+
+  /**
+   * @generated from field: double seconds = 2;
+   */
+  seconds: number;
+};
+
+/**
+ * Describes the message spindle.v1.StageTiming.
+ * Use `create(StageTimingSchema)` to create a new message.
+ */
+export const StageTimingSchema: GenMessage<StageTiming> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 8);
+
+/**
+ * A model's optimiser steps. A number that was not finite, or not kept, is NaN.
+ *
+ * @generated from message spindle.v1.TrainingCurve
+ */
+export type TrainingCurve = Message<"spindle.v1.TrainingCurve"> & {
+  /**
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * @generated from field: repeated spindle.v1.TrainStep steps = 2;
+   */
+  steps: TrainStep[];
+};
+
+/**
+ * Describes the message spindle.v1.TrainingCurve.
+ * Use `create(TrainingCurveSchema)` to create a new message.
+ */
+export const TrainingCurveSchema: GenMessage<TrainingCurve> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 9);
 
 /**
  * @generated from message spindle.v1.WriteReportResponse
@@ -251,7 +352,7 @@ export type WriteReportResponse = Message<"spindle.v1.WriteReportResponse"> & {
  * Use `create(WriteReportResponseSchema)` to create a new message.
  */
 export const WriteReportResponseSchema: GenMessage<WriteReportResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 7);
+  messageDesc(file_spindle_v1_evaluator_service, 10);
 
 /**
  * Statistics over scores, and a run's report. Pure functions of stored results: calling twice leaves the same bytes.

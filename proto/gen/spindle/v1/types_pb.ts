@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/types.proto.
  */
 export const file_spindle_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChZzcGluZGxlL3YxL3R5cGVzLnByb3RvEgpzcGluZGxlLnYxIkAKC0FydGlmYWN0UmVmEg4KBmRpZ2VzdBgBIAEoCRINCgVieXRlcxgCIAEoBBISCgptZWRpYV90eXBlGAMgASgJIqIBCgdVbmV0UmVmEgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRInCgZjb25maWcYAyABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB3dlaWdodHMYBCABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB2FkYXB0ZXIYBSABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIpoBChBTYW1wbGluZ1NldHRpbmdzEhEKCXNjaGVkdWxlchgBIAEoCRIgChhzY2hlZHVsZXJfb3ZlcnJpZGVzX2pzb24YAiABKAkSDQoFc3RlcHMYAyABKA0SFgoOZ3VpZGFuY2Vfc2NhbGUYBCABKAESCwoDZXRhGAUgASgBEg4KBmhlaWdodBgGIAEoDRINCgV3aWR0aBgHIAEoDSJCCgtQaGFzZVRpbWluZxIMCgRuYW1lGAEgASgJEhAKCHN0YXJ0X21zGAIgASgBEhMKC2R1cmF0aW9uX21zGAMgASgBIlgKClByb21wdEl0ZW0SDQoFaW5kZXgYASABKA0SDgoGcHJvbXB0GAIgASgJEgwKBHNlZWQYAyABKAQSDgoGaGVpZ2h0GAQgASgNEg0KBXdpZHRoGAUgASgNKmkKCVByZWNpc2lvbhIZChVQUkVDSVNJT05fVU5TUEVDSUZJRUQQABISCg5QUkVDSVNJT05fQVVUTxABEhUKEVBSRUNJU0lPTl9GTE9BVDMyEAISFgoSUFJFQ0lTSU9OX0JGTE9BVDE2EANiBnByb3RvMw");
+  fileDesc("ChZzcGluZGxlL3YxL3R5cGVzLnByb3RvEgpzcGluZGxlLnYxIkAKC0FydGlmYWN0UmVmEg4KBmRpZ2VzdBgBIAEoCRINCgVieXRlcxgCIAEoBBISCgptZWRpYV90eXBlGAMgASgJIqIBCgdVbmV0UmVmEgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRInCgZjb25maWcYAyABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB3dlaWdodHMYBCABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB2FkYXB0ZXIYBSABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIsEBChBTYW1wbGluZ1NldHRpbmdzEhEKCXNjaGVkdWxlchgBIAEoCRIgChhzY2hlZHVsZXJfb3ZlcnJpZGVzX2pzb24YAiABKAkSEgoFc3RlcHMYAyABKA1IAIgBARIbCg5ndWlkYW5jZV9zY2FsZRgEIAEoAUgBiAEBEgsKA2V0YRgFIAEoARIOCgZoZWlnaHQYBiABKA0SDQoFd2lkdGgYByABKA1CCAoGX3N0ZXBzQhEKD19ndWlkYW5jZV9zY2FsZSJCCgtQaGFzZVRpbWluZxIMCgRuYW1lGAEgASgJEhAKCHN0YXJ0X21zGAIgASgBEhMKC2R1cmF0aW9uX21zGAMgASgBIlgKClByb21wdEl0ZW0SDQoFaW5kZXgYASABKA0SDgoGcHJvbXB0GAIgASgJEgwKBHNlZWQYAyABKAQSDgoGaGVpZ2h0GAQgASgNEg0KBXdpZHRoGAUgASgNKmkKCVByZWNpc2lvbhIZChVQUkVDSVNJT05fVU5TUEVDSUZJRUQQABISCg5QUkVDSVNJT05fQVVUTxABEhUKEVBSRUNJU0lPTl9GTE9BVDMyEAISFgoSUFJFQ0lTSU9OX0JGTE9BVDE2EANiBnByb3RvMw");
 
 /**
  * An immutable blob in the artifact store, named by its content.
@@ -93,7 +93,8 @@ export const UnetRefSchema: GenMessage<UnetRef> = /*@__PURE__*/
   messageDesc(file_spindle_v1_types, 1);
 
 /**
- * How images are drawn. Empty or zero fields mean "what the pipeline's scheduler_config.json says".
+ * How images are drawn. An empty scheduler and a size of 0 mean "as the pipeline says"; numbers
+ * that are not there mean samplingDefaults (proto/src/sampling.ts).
  *
  * @generated from message spindle.v1.SamplingSettings
  */
@@ -113,16 +114,17 @@ export type SamplingSettings = Message<"spindle.v1.SamplingSettings"> & {
   schedulerOverridesJson: string;
 
   /**
-   * @generated from field: uint32 steps = 3;
+   * @generated from field: optional uint32 steps = 3;
    */
-  steps: number;
+  steps?: number | undefined;
 
   /**
-   * Guidance scale of classifier-free guidance: uncond + scale * (cond - uncond). 1 switches guidance off.
+   * Guidance scale of classifier-free guidance: uncond + scale * (cond - uncond). 1 switches guidance
+   * off, 0 draws without the prompt.
    *
-   * @generated from field: double guidance_scale = 4;
+   * @generated from field: optional double guidance_scale = 4;
    */
-  guidanceScale: number;
+  guidanceScale?: number | undefined;
 
   /**
    * DDIM's eta; 0 is deterministic.

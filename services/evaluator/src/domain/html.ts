@@ -7,11 +7,11 @@ import {
   metricNames,
   signed,
   testNote,
-  type CurvePoint,
   type ModelReport,
   type Report,
 } from './report.js';
 import { verdictText } from '@spindle/kit/domain';
+import type { StageTiming, StepNumbers, TrainingCurve, TrainStep } from '@spindle/proto';
 import type { Statistics } from './statistics.js';
 import { style } from './style.js';
 
@@ -33,21 +33,21 @@ export function reportHtml(report: Report, grid: readonly GridRow[]): string {
     plots(run.curves),
     grids(report.models, grid),
     timings(run.timings),
-    `<section><h2>Settings</h2><details><summary>The whole resolved config</summary><pre>${escapeHtml(JSON.stringify(run.config, null, 2))}</pre></details></section>`,
+    `<section><h2>Settings</h2><details><summary>The whole resolved config</summary><pre>${escapeHtml(JSON.stringify(report.config, null, 2))}</pre></details></section>`,
   ];
-  const title = `Spindle run ${escapeHtml(run.run_id)}`;
+  const title = `Spindle run ${escapeHtml(run.runId)}`;
   return `<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><title>${title}</title><style>${style}</style></head>\n<body><main>\n${body.filter((part) => part !== '').join('\n')}\n</main></body></html>\n`;
 }
 
 function header({ run, models }: Report): string {
-  const total = Object.values(run.timings).reduce((sum, seconds) => sum + seconds, 0);
+  const total = run.timings.reduce((sum, { seconds }) => sum + seconds, 0);
   const facts = [
     ['Status', run.status],
-    ['Best model', run.best_model || 'none'],
+    ['Best model', run.bestModel || 'none'],
     ['Models', String(models.length)],
     ['Time in stages', duration(total)],
   ];
-  return `<header><h1>Run <code>${escapeHtml(run.run_id)}</code></h1><dl>${facts.map(([key = '', value = '']) => `<div><dt>${key}</dt><dd>${escapeHtml(value)}</dd></div>`).join('')}</dl></header>`;
+  return `<header><h1>Run <code>${escapeHtml(run.runId)}</code></h1><dl>${facts.map(([key = '', value = '']) => `<div><dt>${key}</dt><dd>${escapeHtml(value)}</dd></div>`).join('')}</dl></header>`;
 }
 
 function results({ run, models, judges, best }: Report): string {
@@ -55,7 +55,7 @@ function results({ run, models, judges, best }: Report): string {
     const rows = models.flatMap((model, position) => {
       const found = model.metrics.find((entry) => entry.metric === metric);
       if (found === undefined) return [];
-      const isBest = model.name === run.best_model;
+      const isBest = model.name === run.bestModel;
       return [
         ...rowsOf(
           `${escapeHtml(model.name)}${isBest ? ' <span class="badge">best</span>' : ''}`,
@@ -106,26 +106,26 @@ function winBar(rate: number): string {
   return `<span class="bar" style="--share:${percent}%"></span>${percent} %`;
 }
 
-function plots(curves: Readonly<Record<string, readonly CurvePoint[]>>): string {
-  const models = Object.entries(curves).filter(([, points]) => points.length > 0);
+function plots(curves: readonly TrainingCurve[]): string {
+  const models = curves.filter(({ steps }) => steps.length > 0);
   if (models.length === 0) return '';
-  const of = (points: readonly CurvePoint[], key: keyof CurvePoint): { x: number; y: number }[] =>
+  const of = (steps: readonly TrainStep[], key: keyof StepNumbers): { x: number; y: number }[] =>
     smooth(
-      points.map((point) => ({ x: point.step, y: point[key] })),
-      Math.max(1, Math.round(points.length / 20)),
+      steps.map((step) => ({ x: step.step, y: step[key] })),
+      Math.max(1, Math.round(steps.length / 20)),
     );
   const colour = (i: number): number => (i % 6) + 1;
-  const spin = models.filter(([, points]) => points.some((point) => point.error_generated !== 0));
-  const perModel = (list: typeof models, key: keyof CurvePoint): Series[] =>
-    list.map(([name, points]) => ({
-      name,
-      points: of(points, key),
-      colour: colour(models.findIndex(([other]) => other === name)),
+  const spin = models.filter(({ steps }) => steps.some((step) => step.errorGenerated !== 0));
+  const perModel = (list: typeof models, key: keyof StepNumbers): Series[] =>
+    list.map(({ model, steps }) => ({
+      name: model,
+      points: of(steps, key),
+      colour: colour(models.findIndex((other) => other.model === model)),
     }));
   const plain = models.filter((entry) => !spin.includes(entry));
   const figures = [
     linePlot(perModel(spin, 'loss'), { title: 'Loss, self-play', xLabel: 'step', yLabel: 'loss' }),
-    linePlot(perModel(spin, 'implicit_accuracy'), {
+    linePlot(perModel(spin, 'implicitAccuracy'), {
       title: 'Implicit accuracy: share of pairs told apart',
       xLabel: 'step',
       yLabel: 'accuracy',
@@ -137,30 +137,30 @@ function plots(curves: Readonly<Record<string, readonly CurvePoint[]>>): string 
       xLabel: 'step',
       yLabel: 'loss',
     }),
-    linePlot(perModel(spin.length > 0 ? spin : models, 'grad_norm'), {
+    linePlot(perModel(spin.length > 0 ? spin : models, 'gradNorm'), {
       title: 'Gradient norm before clipping',
       xLabel: 'step',
       yLabel: 'norm',
     }),
-    ...spin.map(([name, points]) =>
+    ...spin.map(({ model, steps }) =>
       linePlot(
         [
-          { name: 'real', points: of(points, 'error_real'), colour: 1 },
+          { name: 'real', points: of(steps, 'errorReal'), colour: 1 },
           {
             name: "real, opponent's",
-            points: of(points, 'opponent_error_real'),
+            points: of(steps, 'opponentErrorReal'),
             colour: 1,
             dashed: true,
           },
-          { name: 'generated', points: of(points, 'error_generated'), colour: 2 },
+          { name: 'generated', points: of(steps, 'errorGenerated'), colour: 2 },
           {
             name: "generated, opponent's",
-            points: of(points, 'opponent_error_generated'),
+            points: of(steps, 'opponentErrorGenerated'),
             colour: 2,
             dashed: true,
           },
         ],
-        { title: `Denoising errors, ${name}`, xLabel: 'step', yLabel: 'error' },
+        { title: `Denoising errors, ${model}`, xLabel: 'step', yLabel: 'error' },
       ),
     ),
   ];
@@ -182,11 +182,10 @@ function grids(models: readonly ModelReport[], grid: readonly GridRow[]): string
   return `<section><h2>Same prompt, same seed</h2><div class="scroll"><table class="grid-table"><thead><tr><th>prompt</th>${head}</tr></thead><tbody>${rows.join('')}</tbody></table></div></section>`;
 }
 
-function timings(stages: Readonly<Record<string, number>>): string {
-  const entries = Object.entries(stages);
-  if (entries.length === 0) return '';
-  const longest = Math.max(...entries.map(([, seconds]) => seconds), 1e-9);
-  const rows = entries.map(([stage, seconds]) => {
+function timings(stages: readonly StageTiming[]): string {
+  if (stages.length === 0) return '';
+  const longest = Math.max(...stages.map(({ seconds }) => seconds), 1e-9);
+  const rows = stages.map(({ stage, seconds }) => {
     const bar = `<span class="bar wide" style="--share:${((100 * seconds) / longest).toFixed(1)}%"></span>`;
     return `<tr><th scope="row">${escapeHtml(stage)}</th><td>${bar}${duration(seconds)}</td></tr>`;
   });

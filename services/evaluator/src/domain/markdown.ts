@@ -10,12 +10,12 @@ import {
 import { verdictText } from '@spindle/kit/domain';
 import type { Statistics } from './statistics.js';
 
-export function reportMarkdown({ run, models, judges, best }: Report): string {
+export function reportMarkdown({ run, config, models, judges, best }: Report): string {
   const metrics = metricNames(models);
   const lines = [
-    `# Run ${escape(run.run_id)}`,
+    `# Run ${escape(run.runId)}`,
     '',
-    `Status: ${escape(run.status)}. Best model: **${escape(run.best_model || 'none')}**.`,
+    `Status: ${escape(run.status)}. Best model: **${escape(run.bestModel || 'none')}**.`,
     '',
   ];
   if (best.length > 0) lines.push(escape(bestSentence(best)), '');
@@ -30,7 +30,7 @@ export function reportMarkdown({ run, models, judges, best }: Report): string {
     models.forEach((model, position) => {
       const found = model.metrics.find((entry) => entry.metric === metric);
       if (found === undefined) return;
-      const name = model.name === run.best_model ? `**${escape(model.name)}**` : escape(model.name);
+      const name = model.name === run.bestModel ? `**${escape(model.name)}**` : escape(model.name);
       lines.push(...rows(name, found.statistics, position));
       for (const { category, statistics } of found.categories)
         lines.push(...rows(`${escape(model.name)}, ${escape(category)}`, statistics, position));
@@ -40,17 +40,16 @@ export function reportMarkdown({ run, models, judges, best }: Report): string {
   if (metrics.length > 0) lines.push(escape(testNote), '');
   if (run.warnings.length > 0)
     lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
-  const timings = Object.entries(run.timings);
-  if (timings.length > 0)
+  if (run.timings.length > 0)
     lines.push(
       '## Time',
       '',
       '| stage | time |',
       '|---|---|',
-      ...timings.map(([stage, seconds]) => `| ${escape(stage)} | ${duration(seconds)} |`),
+      ...run.timings.map(({ stage, seconds }) => `| ${escape(stage)} | ${duration(seconds)} |`),
       '',
     );
-  lines.push('## Settings', '', '```json', JSON.stringify(run.config, null, 2), '```', '');
+  lines.push('## Settings', '', '```json', JSON.stringify(config, null, 2), '```', '');
   lines.push(
     'Images: `images/<model>/` with `metadata.jsonl`. Plots and sample grids: `report.html`.',
     '',

@@ -1,27 +1,15 @@
+import { create } from '@bufbuild/protobuf';
+import { RunReportSchema } from '@spindle/proto';
 import { describe, expect, it } from 'vitest';
 import { reportHtml } from './html.js';
 import { reportMarkdown } from './markdown.js';
 import { linePlot, smooth, ticks } from './plot.js';
-import {
-  duration,
-  metadataLines,
-  reportJson,
-  scoreLines,
-  type CurvePoint,
-  type Report,
-} from './report.js';
+import { duration, metadataLines, reportJson, scoreLines, type Report } from './report.js';
 import type { Statistics } from './statistics.js';
 
-const point = (step: number, generated = 0.5): CurvePoint => ({
-  step,
-  loss: 1 / step,
-  error_real: 0.1,
-  error_generated: generated,
-  opponent_error_real: 0.11,
-  opponent_error_generated: 0.4,
-  implicit_accuracy: 0.7,
-  grad_norm: 2,
-  learning_rate: 1e-5,
+const point = (step: number, errorGenerated = 0.5) => ({
+  ...{ step, loss: 1 / step, errorReal: 0.1, errorGenerated, opponentErrorReal: 0.11 },
+  ...{ opponentErrorGenerated: 0.4, implicitAccuracy: 0.7, gradNorm: 2, learningRate: 1e-5 },
 });
 const statistics: Statistics = {
   mean: 11.7,
@@ -55,15 +43,21 @@ const against = {
   },
 };
 const report: Report = {
-  run: {
-    run_id: 'r1',
-    config: { beta: 4000, note: '</pre><script>' },
+  run: create(RunReportSchema, {
+    runId: 'r1',
     status: 'succeeded',
-    best_model: 'spin1',
+    bestModel: 'spin1',
     warnings: ['error on real images rose <fast>'],
-    timings: { encode: 12.34, 'train-spin1': 125 },
-    curves: { sft: [point(1, 0), point(2, 0)], spin1: [point(1), point(2), point(3)] },
-  },
+    timings: [
+      { stage: 'encode', seconds: 12.34 },
+      { stage: 'train-spin1', seconds: 125 },
+    ],
+    curves: [
+      { model: 'sft', steps: [point(1, 0), point(2, 0)] },
+      { model: 'spin1', steps: [point(1), point(2), point(3)] },
+    ],
+  }),
+  config: { beta: 4000, note: '</pre><script>' },
   models: [
     {
       name: 'base',
@@ -190,7 +184,8 @@ describe('the report', () => {
 
   it('stands without curves, images or scores', () => {
     const empty = {
-      run: { ...report.run, curves: {}, timings: {}, warnings: [] },
+      run: { ...report.run, curves: [], timings: [], warnings: [] },
+      config: {},
       models: [],
       judges: {},
       best: [],

@@ -3,32 +3,8 @@
  * from.
  */
 import { verdictText, type Against } from '@spindle/kit/domain';
+import { stepNumbers, type RunReport, type TrainStep } from '@spindle/proto';
 import type { BestAgainst, Judge, Statistics } from './statistics.js';
-
-export interface CurvePoint {
-  step: number;
-  loss: number;
-  error_real: number;
-  error_generated: number;
-  opponent_error_real: number;
-  opponent_error_generated: number;
-  implicit_accuracy: number;
-  grad_norm: number;
-  learning_rate: number;
-}
-
-/** The run as the gateway tells it (docs/design/report.md, "Report data"). */
-export interface RunData {
-  run_id: string;
-  config: unknown;
-  status: string;
-  best_model: string;
-  warnings: string[];
-  /** Stage -> seconds. */
-  timings: Record<string, number>;
-  /** Model -> optimiser steps. */
-  curves: Record<string, CurvePoint[]>;
-}
 
 export interface MetricReport {
   metric: string;
@@ -43,7 +19,9 @@ export interface ModelReport {
 }
 
 export interface Report {
-  run: RunData;
+  run: RunReport;
+  /** The run's resolved one. */
+  config: unknown;
   models: ModelReport[];
   /** By metric; what no scorer described is not there. */
   judges: Record<string, Judge>;
@@ -52,12 +30,12 @@ export interface Report {
 }
 
 export function reportJson(report: Report): string {
-  const { run, models, judges, best } = report;
+  const { run, config, models, judges, best } = report;
   const value = {
     schema_version: 1,
-    run_id: run.run_id,
+    run_id: run.runId,
     status: run.status,
-    best_model: run.best_model,
+    best_model: run.bestModel,
     models: models.map(({ name, metrics }) => ({
       name,
       images: `images/${name}`,
@@ -71,11 +49,16 @@ export function reportJson(report: Report): string {
       ...againstJson(against),
     })),
     warnings: run.warnings,
-    timings: run.timings,
-    curves: run.curves,
-    config: run.config,
+    timings: Object.fromEntries(run.timings.map(({ stage, seconds }) => [stage, seconds])),
+    curves: Object.fromEntries(run.curves.map(({ model, steps }) => [model, steps.map(stepJson)])),
+    config,
   };
   return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+/** Numbers that are not finite become null: JSON has none such. */
+function stepJson(step: TrainStep): Record<string, number> {
+  return Object.fromEntries(stepNumbers.map(({ name, key }) => [name, step[key]]));
 }
 
 function metricJson({ statistics, categories }: MetricReport): Record<string, unknown> {

@@ -1,3 +1,5 @@
+import { create, fromBinary, toBinary, type MessageInitShape } from '@bufbuild/protobuf';
+import { SamplingSettingsSchema } from '@spindle/proto';
 import { describe, expect, it } from 'vitest';
 import { batchesOf, unetBatchSize, vaeBatchSize } from './batches.js';
 import { resolveSampling } from './sampling.js';
@@ -19,29 +21,31 @@ describe('batches', () => {
 });
 
 describe('resolveSampling', () => {
-  const empty = {
-    scheduler: '',
-    schedulerOverridesJson: '',
-    steps: 0,
-    guidanceScale: 0,
-    eta: 0,
-    height: 0,
-    width: 0,
-  };
-  it('fills in what is empty', () => {
-    expect(resolveSampling(undefined)).toMatchObject({ steps: 50, guidanceScale: 7.5, eta: 0 });
-    expect(resolveSampling({ ...empty, steps: 20, guidanceScale: 1 })).toMatchObject({
+  const settings = (init: MessageInitShape<typeof SamplingSettingsSchema> = {}) =>
+    create(SamplingSettingsSchema, init);
+  it('fills in what is not there, and only that', () => {
+    expect(resolveSampling(settings())).toMatchObject({ steps: 50, guidanceScale: 7.5, eta: 0 });
+    expect(resolveSampling(settings({ steps: 20, guidanceScale: 1 }))).toMatchObject({
       steps: 20,
       guidanceScale: 1,
     });
   });
-  it('refuses what makes no sense', () => {
-    expect(() => resolveSampling({ ...empty, steps: 1001 })).toThrow(
-      'sampling.steps: expected at most 1000, got 1001',
-    );
-    expect(() => resolveSampling({ ...empty, guidanceScale: Number.NaN })).not.toThrow();
-    expect(() => resolveSampling({ ...empty, guidanceScale: -1 })).toThrow(/guidance_scale/);
-    expect(() => resolveSampling({ ...empty, eta: 2 })).toThrow(/eta/);
+  it('takes guidance 0 as it comes over the wire', () => {
+    const bytes = toBinary(SamplingSettingsSchema, settings({ guidanceScale: 0 }));
+    const sent = fromBinary(SamplingSettingsSchema, bytes);
+    expect(resolveSampling(sent)).toMatchObject({ steps: 50, guidanceScale: 0 });
+  });
+  it.each([
+    [{ steps: 1001 }, 'sampling.steps: expected a number from 1 to 1000, got 1001'],
+    [{ steps: 0 }, 'sampling.steps: expected a number from 1 to 1000, got 0'],
+    [
+      { guidanceScale: Number.NaN },
+      'sampling.guidance_scale: expected a number of at least 0, got NaN',
+    ],
+    [{ guidanceScale: -1 }, 'sampling.guidance_scale: expected a number of at least 0, got -1'],
+    [{ eta: 2 }, 'sampling.eta: expected a number from 0 to 1, got 2'],
+  ])('refuses %j', (init, message) => {
+    expect(() => resolveSampling(settings(init))).toThrow(message);
   });
 });
 

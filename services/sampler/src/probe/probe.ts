@@ -1,17 +1,18 @@
 /** Times what encode and sample jobs do, through the same calls, on made-up images. */
 import { join } from 'node:path';
+import { fromJson, type JsonValue } from '@bufbuild/protobuf';
 import type { NativePrecision } from '@spindle/native';
+import { SamplingSettingsSchema } from '@spindle/proto';
 import { unetBatchSize, vaeBatchSize } from '../domain/batches.js';
-import type { Sampling } from '../domain/sampling.js';
+import { resolveSampling } from '../domain/sampling.js';
 import type { SamplerEngine } from '../engine.js';
 
 export interface ProbeRequest {
   model: string;
   resolution: number;
   precision: 'auto' | NativePrecision;
-  scheduler: string;
-  overridesJson: string;
-  guidanceScale: number;
+  /** SamplingSettings as JSON. */
+  sampling: JsonValue;
   /** Images per job at most. */
   shardSize: number;
   /** U-Nets that are in memory together: one, or two once there are trained ones. */
@@ -66,15 +67,10 @@ export async function probeSampling(
     prompt: `a picture of thing number ${i}`,
     seed: BigInt(i),
   }));
-  const { scheduler, overridesJson, guidanceScale } = request;
-  const sampling: Sampling = {
-    scheduler,
-    overridesJson,
+  const sampling = {
+    ...resolveSampling(fromJson(SamplingSettingsSchema, request.sampling)),
     steps,
-    guidanceScale,
     eta: 0,
-    height: resolution,
-    width: resolution,
   };
   // Some schedulers take more model calls than steps.
   let calls = steps;

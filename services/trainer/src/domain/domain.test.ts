@@ -1,3 +1,12 @@
+import { create } from '@bufbuild/protobuf';
+import {
+  LearningRateSchedule,
+  LoraSettingsSchema,
+  Objective,
+  OnDivergence,
+  Precision,
+  TrainSettingsSchema,
+} from '@spindle/proto';
 import { describe, expect, it } from 'vitest';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto-beta.js';
 import {
@@ -11,13 +20,7 @@ import {
 import { normals, philox, uniform } from '@spindle/kit/domain';
 import { Guard, saturatedLogit, type WatchedStep } from './guard.js';
 import { gatherMetrics, notFinite, saturatedShare } from './metrics.js';
-import {
-  checkSettings,
-  fingerprint,
-  firstDifference,
-  type Objective,
-  type TrainingSettings,
-} from './settings.js';
+import { checkSettings, fingerprint, firstDifference, type TrainingSettings } from './settings.js';
 
 const key = { seed: 5n, iteration: 1 };
 
@@ -267,11 +270,11 @@ describe('the guard', () => {
     alarms.map(({ kind, step, badSince }) => [kind, step, badSince]);
 
   it('is silent while all is well', () => {
-    expect(watch('spin_logistic', calmSteps(60))).toEqual([]);
+    expect(watch(Objective.SPIN_LOGISTIC, calmSteps(60))).toEqual([]);
   });
   it('raises an alarm once, and again when its cause comes back', () => {
     const zero = { loss: 0 };
-    const alarms = watch('spin_hinge', [
+    const alarms = watch(Objective.SPIN_HINGE, [
       calm(1),
       calm(2, zero),
       calm(3, zero),
@@ -284,8 +287,10 @@ describe('the guard', () => {
     ]);
   });
   it('sees spikes against the steps before, once there are enough of them', () => {
-    expect(watch('sft', [...calmSteps(5), calm(6, { loss: 60, gradNorm: 90 })])).toEqual([]);
-    const alarms = watch('sft', [
+    expect(watch(Objective.SFT, [...calmSteps(5), calm(6, { loss: 60, gradNorm: 90 })])).toEqual(
+      [],
+    );
+    const alarms = watch(Objective.SFT, [
       ...calmSteps(12),
       calm(13, { loss: 60 }),
       calm(14, { gradNorm: 90 }),
@@ -301,16 +306,16 @@ describe('the guard', () => {
   });
   it('sees saturated pairs where that means something', () => {
     const steps = [calm(1), calm(2, { saturated: 0.95 })];
-    expect(kinds(watch('spin_logistic', steps))).toEqual([['saturated', 2, 1]]);
-    expect(kinds(watch('dpo', steps))).toEqual([['saturated', 2, 1]]);
-    expect(watch('spin_ipo', steps)).toEqual([]);
+    expect(kinds(watch(Objective.SPIN_LOGISTIC, steps))).toEqual([['saturated', 2, 1]]);
+    expect(kinds(watch(Objective.DPO, steps))).toEqual([['saturated', 2, 1]]);
+    expect(watch(Objective.SPIN_IPO, steps)).toEqual([]);
   });
   it("sees the error on real images stay above the opponent's, and lays the blame on the first of those steps", () => {
     const worse = Array.from({ length: 50 }, (_, i) =>
       calm(i + 1, { errorReal: 0.11 + (i % 2) * 0.001 }),
     );
-    expect(kinds(watch('spin_logistic', worse))).toEqual([['winner_worse', 20, 0]]);
-    expect(watch('sft', worse)).toEqual([]);
+    expect(kinds(watch(Objective.SPIN_LOGISTIC, worse))).toEqual([['winner_worse', 20, 0]]);
+    expect(watch(Objective.SFT, worse)).toEqual([]);
   });
   it('counts pairs whose logit is past the limit', () => {
     const part = { loss: 1, loserScale: 1, errorReal: [0.1, 0.1], errorGenerated: [0.2, 0.12] };
@@ -330,35 +335,34 @@ describe('the guard', () => {
 
 describe('settings', () => {
   const settings: TrainingSettings = {
-    objective: 'spin_logistic',
-    schedule: 'linear',
+    ...create(TrainSettingsSchema, {
+      schedule: LearningRateSchedule.LINEAR,
+      steps: 10,
+      batchSize: 4,
+      gradientAccumulation: 0,
+      learningRate: 1e-4,
+      warmupSteps: 0,
+      beta: 1000,
+      adamBeta1: 0.9,
+      adamBeta2: 0.999,
+      adamEpsilon: 1e-8,
+      weightDecay: 0,
+      maxGradNorm: 1,
+      emaDecay: 0,
+      activationCheckpointing: false,
+      captionDropout: 0,
+      checkpointSteps: 5,
+      keepCheckpoints: 0,
+      seed: 1n,
+      samplePosterior: false,
+      previousShare: 0,
+      minSnrGamma: 0,
+      autoBetaSlope: 0,
+      emaApart: false,
+      maxRollbacks: 3,
+    }),
+    objective: Objective.SPIN_LOGISTIC,
     iteration: 1,
-    steps: 10,
-    batchSize: 4,
-    gradientAccumulation: 0,
-    learningRate: 1e-4,
-    warmupSteps: 0,
-    beta: 1000,
-    adamBeta1: 0.9,
-    adamBeta2: 0.999,
-    adamEpsilon: 1e-8,
-    weightDecay: 0,
-    maxGradNorm: 1,
-    emaDecay: 0,
-    activationCheckpointing: false,
-    captionDropout: 0,
-    checkpointSteps: 5,
-    keepCheckpoints: 0,
-    seed: 1n,
-    samplePosterior: false,
-    previousShare: 0,
-    safeguard: null,
-    minSnrGamma: 0,
-    autoBetaSlope: 0,
-    lora: null,
-    emaApart: false,
-    onDivergence: 'warn',
-    maxRollbacks: 3,
   };
   it('may change where no result depends on them, and nowhere else', () => {
     const kept = fingerprint(settings, {});
@@ -374,7 +378,11 @@ describe('settings', () => {
     );
   });
   it('fill in what is empty and keep two checkpoints at least', () => {
-    expect(checkSettings(settings)).toMatchObject({ gradientAccumulation: 1, keepCheckpoints: 2 });
+    expect(checkSettings(settings)).toMatchObject({
+      gradientAccumulation: 1,
+      keepCheckpoints: 2,
+      onDivergence: OnDivergence.WARN,
+    });
   });
   it.each<[Partial<TrainingSettings>, string]>([
     [{ steps: 0 }, 'settings.steps: expected a number of at least 1, got 0'],
@@ -393,20 +401,20 @@ describe('settings', () => {
     ],
     [{ minSnrGamma: 5 }, 'settings.min_snr_gamma: expected nothing for this objective, got 5'],
     [
-      { objective: 'sft', safeguard: 0.5 },
+      { objective: Objective.SFT, safeguard: 0.5 },
       'settings.safeguard: expected nothing for this objective, got 0.5',
     ],
     [{ emaApart: true }, 'settings.ema_apart: expected an ema_decay, got 0'],
     [
-      { lora: { rank: 0, alpha: 1, targets: ['to_q'] } },
+      { lora: create(LoraSettingsSchema, { rank: 0, alpha: 1, targets: ['to_q'] }) },
       'settings.lora.rank: expected a number of at least 1, got 0',
     ],
     [
-      { lora: { rank: 4, alpha: 0, targets: ['to_q'] } },
+      { lora: create(LoraSettingsSchema, { rank: 4, alpha: 0, targets: ['to_q'] }) },
       'settings.lora.alpha: expected a positive number, got 0',
     ],
     [
-      { lora: { rank: 4, alpha: 4, targets: [] } },
+      { lora: create(LoraSettingsSchema, { rank: 4, alpha: 4, targets: [] }) },
       'settings.lora.targets: expected at least one layer, got none',
     ],
     [
@@ -415,6 +423,43 @@ describe('settings', () => {
     ],
   ])('refuse %j', (change, message) => {
     expect(() => checkSettings({ ...settings, ...change })).toThrow(message);
+  });
+  it('are told apart by the same texts as in checkpoints of before', () => {
+    const full = {
+      ...settings,
+      precision: Precision.FLOAT32,
+      safeguard: 0.5,
+      lora: create(LoraSettingsSchema, { rank: 4, alpha: 8, targets: ['to_q'] }),
+    };
+    expect(fingerprint(full, { init: '/m/unet' })).toEqual({
+      $typeName: 'spindle.v1.TrainSettings',
+      steps: '10',
+      batchSize: '4',
+      learningRate: '0.0001',
+      schedule: 'linear',
+      warmupSteps: '0',
+      beta: '1000',
+      adamBeta1: '0.9',
+      adamBeta2: '0.999',
+      adamEpsilon: '1e-8',
+      weightDecay: '0',
+      maxGradNorm: '1',
+      emaDecay: '0',
+      captionDropout: '0',
+      seed: '1',
+      precision: '2',
+      samplePosterior: 'false',
+      minSnrGamma: '0',
+      autoBetaSlope: '0',
+      previousShare: '0',
+      emaApart: 'false',
+      safeguard: '0.5',
+      lora: '{"rank":4,"alpha":8,"targets":["to_q"]}',
+      objective: 'spin_logistic',
+      iteration: '1',
+      init: '/m/unet',
+    });
+    expect(fingerprint(settings, {})).toMatchObject({ safeguard: 'null', lora: 'null' });
   });
   it('name the first difference to a checkpoint, but may write checkpoints at other steps', () => {
     const kept = fingerprint(settings, { init: 'a' });

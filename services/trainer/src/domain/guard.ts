@@ -3,7 +3,7 @@
  * its cause has gone away. The watch keeps the last steps only, so it begins anew after a resume or
  * a rollback.
  */
-import type { Objective } from './settings.js';
+import { Objective } from '@spindle/proto';
 
 export type AlarmKind = 'loss_zero' | 'saturated' | 'winner_worse' | 'loss_spike' | 'norm_spike';
 
@@ -60,7 +60,7 @@ export class Guard {
       );
     if (
       step.saturated >= mostSaturated &&
-      (this.objective === 'spin_logistic' || this.objective === 'dpo')
+      (this.objective === Objective.SPIN_LOGISTIC || this.objective === Objective.DPO)
     ) {
       const share = Math.round(100 * step.saturated);
       see(
@@ -69,7 +69,7 @@ export class Guard {
       );
     }
     if (
-      this.objective !== 'sft' &&
+      this.objective !== Objective.SFT &&
       staysAbove(
         this.#steps.map(({ errorReal, opponentErrorReal }) => errorReal - opponentErrorReal),
       )

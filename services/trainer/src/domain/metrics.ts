@@ -1,24 +1,18 @@
 /** Metrics of one optimiser step, gathered over its micro-batches. */
-export interface StepErrors {
-  loss: number;
-  loserScale: number;
-  errorReal: ArrayLike<number>;
-  errorGenerated: ArrayLike<number>;
-  opponentErrorReal: ArrayLike<number>;
-  opponentErrorGenerated: ArrayLike<number>;
-}
+import { RankErrorsSchema, type RankErrors, type StepNumbers } from '@spindle/proto';
 
-export interface StepMetrics {
-  loss: number;
-  errorReal: number;
-  errorGenerated: number;
-  opponentErrorReal: number;
-  opponentErrorGenerated: number;
-  /** Share of pairs with a positive logit; 0 where there are no pairs. */
-  implicitAccuracy: number;
-  /** Mean factor on the generated images' gradients. */
-  loserScale: number;
-}
+/** RankErrors, as the engine or as another rank tells them. */
+export type StepErrors = {
+  [K in Exclude<keyof RankErrors, `$${string}`>]: RankErrors[K] extends number[]
+    ? ArrayLike<number>
+    : RankErrors[K];
+};
+
+/** What a step's micro-batches say of it. */
+export type StepMetrics = Omit<
+  StepNumbers,
+  'step' | 'gradNorm' | 'learningRate' | 'beta' | 'seconds'
+>;
 
 /** Share of pairs whose logit lies beyond ±limit. */
 export function saturatedShare(parts: readonly StepErrors[], beta: number, limit: number): number {
@@ -46,52 +40,46 @@ export function meanMargin(metrics: StepMetrics): number {
   return -0.5 * gain;
 }
 
+/** Means of what there is by pair, sums of what are parts of the step's. */
 export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
-  let loss = 0;
-  let loserScale = 0;
-  const all = {
-    errorReal: [] as number[],
-    errorGenerated: [] as number[],
-    opponentErrorReal: [] as number[],
-    opponentErrorGenerated: [] as number[],
-  };
-  for (const part of parts) {
-    loss += part.loss;
-    loserScale += part.loserScale;
-    for (const key of [
-      'errorReal',
-      'errorGenerated',
-      'opponentErrorReal',
-      'opponentErrorGenerated',
-    ] as const)
-      all[key].push(...Array.from(part[key]));
-  }
-  const positive = all.errorGenerated.filter((generated, i) => {
-    const real = (all.errorReal[i] ?? 0) - (all.opponentErrorReal[i] ?? 0);
-    return real - (generated - (all.opponentErrorGenerated[i] ?? 0)) < 0;
+  const all = (key: keyof StepErrors): number[] =>
+    parts.flatMap(({ [key]: value }) => (typeof value === 'number' ? value : Array.from(value)));
+  const told = RankErrorsSchema.fields.map(({ localName, fieldKind }): [string, number] => {
+    const values = all(localName as keyof StepErrors);
+    return [localName, fieldKind === 'list' ? mean(values) : sum(values)];
   });
   return {
-    loss,
-    errorReal: mean(all.errorReal),
-    errorGenerated: mean(all.errorGenerated),
-    opponentErrorReal: mean(all.opponentErrorReal),
-    opponentErrorGenerated: mean(all.opponentErrorGenerated),
-    implicitAccuracy:
-      all.errorGenerated.length === 0 ? 0 : positive.length / all.errorGenerated.length,
-    loserScale,
+    ...(Object.fromEntries(told) as Record<keyof StepErrors, number>),
+    implicitAccuracy: implicitAccuracy(parts),
   };
+}
+
+/** Share of pairs with a positive logit; 0 where there are no pairs. */
+function implicitAccuracy(parts: readonly StepErrors[]): number {
+  let pairs = 0;
+  let positive = 0;
+  for (const { errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated } of parts) {
+    for (let i = 0; i < errorGenerated.length; i++, pairs++) {
+      const real = (errorReal[i] ?? 0) - (opponentErrorReal[i] ?? 0);
+      const generated = (errorGenerated[i] ?? 0) - (opponentErrorGenerated[i] ?? 0);
+      if (real - generated < 0) positive++;
+    }
+  }
+  return pairs === 0 ? 0 : positive / pairs;
 }
 
 /** The first of the step's numbers that is not finite, in words; null when all are. */
 export function notFinite(metrics: StepMetrics): string | null {
-  for (const [name, value] of Object.entries(metrics) as [string, number][]) {
+  for (const [name, value] of Object.entries<number>(metrics)) {
     if (!Number.isFinite(value)) return `${name} is ${value}`;
   }
   return null;
 }
 
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
 function mean(values: readonly number[]): number {
-  return values.length === 0
-    ? 0
-    : values.reduce((total, value) => total + value, 0) / values.length;
+  return values.length === 0 ? 0 : sum(values) / values.length;
 }

@@ -2,53 +2,26 @@
  * What a training run does, checked; throws Error with a sentence that names field, expected and
  * got.
  */
-export type Objective = 'spin_logistic' | 'spin_hinge' | 'spin_ipo' | 'dpo' | 'sft';
-export type Schedule = 'constant' | 'linear' | 'cosine';
+import {
+  enumName,
+  LearningRateSchedule,
+  LearningRateScheduleSchema,
+  LoraSettingsSchema,
+  Objective,
+  ObjectiveSchema,
+  OnDivergence,
+  type LoraSettings,
+  type TrainRequest,
+  type TrainSettings,
+} from '@spindle/proto';
 
-export interface TrainingSettings {
-  objective: Objective;
-  schedule: Schedule;
-  iteration: number;
-  steps: number;
-  batchSize: number;
-  gradientAccumulation: number;
-  learningRate: number;
-  warmupSteps: number;
-  beta: number;
-  adamBeta1: number;
-  adamBeta2: number;
-  adamEpsilon: number;
-  weightDecay: number;
-  maxGradNorm: number;
-  emaDecay: number;
-  captionDropout: number;
-  /** 0: only when cancelled. */
-  checkpointSteps: number;
-  keepCheckpoints: number;
-  seed: bigint;
-  samplePosterior: boolean;
-  /** Share of the draws that take an image of the iteration before. */
-  previousShare: number;
-  /** Share of the real image's improvement that must remain; null: no safeguard. */
-  safeguard: number | null;
-  /** 0: every timestep weighs the same. */
-  minSnrGamma: number;
-  /** 0: beta stays as it is. */
-  autoBetaSlope: number;
-  /** How memory is used; no result depends on it. */
-  activationCheckpointing: boolean;
-  /** Null: the weights themselves are trained. */
-  lora: { rank: number; alpha: number; targets: string[] } | null;
-  /** The moving average is a result beside the weights. */
-  emaApart: boolean;
-  onDivergence: 'warn' | 'stop' | 'rollback';
-  maxRollbacks: number;
-}
+/** The settings, and what of the request they are for. */
+export type TrainingSettings = TrainSettings & Pick<TrainRequest, 'objective' | 'iteration'>;
 
 /** What the real images are told from. */
 export function opponentImages(objective: Objective): 'generated' | 'rejected' | null {
-  if (objective === 'sft') return null;
-  return objective === 'dpo' ? 'rejected' : 'generated';
+  if (objective === Objective.SFT) return null;
+  return objective === Objective.DPO ? 'rejected' : 'generated';
 }
 
 const leastCheckpoints = 2;
@@ -56,6 +29,8 @@ const leastCheckpoints = 2;
 export function checkSettings(settings: TrainingSettings): TrainingSettings {
   const checked = {
     ...settings,
+    schedule: settings.schedule || LearningRateSchedule.CONSTANT,
+    onDivergence: settings.onDivergence || OnDivergence.WARN,
     gradientAccumulation: settings.gradientAccumulation || 1,
     keepCheckpoints: Math.max(leastCheckpoints, settings.keepCheckpoints),
   };
@@ -68,8 +43,8 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
   }
   positive('learning_rate', checked.learningRate);
   positive('adam_epsilon', checked.adamEpsilon);
-  if (checked.objective !== 'sft') positive('beta', checked.beta);
-  if (checked.objective === 'sft') {
+  if (checked.objective !== Objective.SFT) positive('beta', checked.beta);
+  if (checked.objective === Objective.SFT) {
     nothing('safeguard', checked.safeguard ?? 0);
     nothing('auto_beta_slope', checked.autoBetaSlope);
     atLeast('min_snr_gamma', checked.minSnrGamma, 0);
@@ -82,11 +57,12 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
       );
     }
   }
-  if (checked.lora !== null) {
+  if (checked.lora !== undefined) {
     atLeast('lora.rank', checked.lora.rank, 1);
     positive('lora.alpha', checked.lora.alpha);
-    if (checked.lora.targets.length === 0)
+    if (checked.lora.targets.length === 0) {
       throw new Error('settings.lora.targets: expected at least one layer, got none');
+    }
   }
   if (checked.emaApart && checked.emaDecay === 0)
     throw new Error('settings.ema_apart: expected an ema_decay, got 0');
@@ -124,7 +100,10 @@ function share(field: string, value: number): void {
     throw new Error(`settings.${field}: expected a number in [0, 1), got ${value}`);
 }
 
-/** What must not change between a checkpoint and the run that resumes from it. */
+/**
+ * What must not change between a checkpoint and the run that resumes from it. Checkpoints of before
+ * have the same texts: enums by name but for the precision, null for what is not there.
+ */
 export function fingerprint(
   settings: TrainingSettings,
   data: Readonly<Record<string, string>>,
@@ -136,16 +115,28 @@ export function fingerprint(
     activationCheckpointing: _how,
     onDivergence: _do,
     maxRollbacks: _most,
+    $unknown: _unread,
     ...fixed
   } = settings;
+  const texts = {
+    ...fixed,
+    objective: enumName(ObjectiveSchema, fixed.objective),
+    schedule: enumName(LearningRateScheduleSchema, fixed.schedule),
+    safeguard: fixed.safeguard ?? null,
+    lora: fixed.lora === undefined ? null : loraText(fixed.lora),
+  };
   return {
-    ...Object.fromEntries(Object.entries(fixed).map(([key, value]) => [key, text(value)])),
+    ...Object.fromEntries(Object.entries(texts).map(([key, value]) => [key, String(value)])),
     ...data,
   };
 }
 
-function text(value: TrainingSettings[keyof TrainingSettings]): string {
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+function loraText(lora: LoraSettings): string {
+  const values = LoraSettingsSchema.fields.map(({ localName }) => [
+    localName,
+    lora[localName as keyof LoraSettings],
+  ]);
+  return JSON.stringify(Object.fromEntries(values));
 }
 
 /** The first field in which two fingerprints differ, in words; null when they agree. */

@@ -1,6 +1,7 @@
 /** Times the steps of a training on noise, through the same calls as a real one. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fromJson, type JsonValue } from '@bufbuild/protobuf';
 import { createLogger, sha256File } from '@spindle/kit';
 import { readPipeline, wholeImage } from '@spindle/models';
 import {
@@ -9,8 +10,10 @@ import {
   type TrainBatchDto,
   type TrainerOptionsDto,
 } from '@spindle/native';
+import { enumValue, Objective, ObjectiveSchema, TrainSettingsSchema } from '@spindle/proto';
 import { Checkpoints } from '../checkpoints.js';
 import type { TrainerEngine, TrainingSession } from '../engine.js';
+import { trainerOptions } from '../setup.js';
 
 export interface ProbeRequest {
   model: string;
@@ -18,13 +21,8 @@ export interface ProbeRequest {
   precision: 'auto' | NativePrecision;
   /** "spin_logistic", …, "sft". */
   objective: string;
-  /** Pairs, or images of sft, per micro-batch. */
-  microBatch: number;
-  emaDecay: number;
-  activationCheckpointing: boolean;
-  lora: TrainerOptionsDto['lora'];
-  /** Captions are dropped: the text encoders are in memory for a moment. */
-  dropsCaptions: boolean;
+  /** TrainSettings as JSON. */
+  settings: JsonValue;
   /** Where files are written to be timed, and removed again. */
   folder: string;
   /** Training will write checkpoints. */
@@ -49,31 +47,21 @@ export async function probeTraining(
   request: ProbeRequest,
   noise: (seed: bigint, count: number) => Float32Array,
 ): Promise<TrainingProbe> {
-  const { model, resolution, microBatch, objective } = request;
+  const { model, resolution } = request;
+  const settings = fromJson(TrainSettingsSchema, request.settings);
+  const objective = enumValue(ObjectiveSchema, request.objective);
+  const microBatch = Math.ceil(settings.batchSize / settings.gradientAccumulation);
   const precision =
     request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
   const { schedulerConfig } = engine.describePipeline(model);
   const options: TrainerOptionsDto = {
-    objective,
-    beta: 2000,
-    safeguard: null,
-    minSnrGamma: 0,
-    lora: request.lora,
-    schedulerConfig,
-    precision,
+    ...trainerOptions({ ...settings, objective, iteration: 1 }),
+    // On noise: nothing may run away.
     learningRate: 1e-6,
-    schedule: 'constant',
     warmupSteps: 0,
     totalSteps: steps,
-    adamBeta1: 0.9,
-    adamBeta2: 0.999,
-    adamEpsilon: 1e-8,
-    weightDecay: 0.01,
-    maxGradNorm: 1,
-    emaDecay: request.emaDecay,
-    activationCheckpointing: request.activationCheckpointing,
-    seed: 0n,
-    iteration: 1,
+    schedulerConfig,
+    precision,
   };
   const { signal } = new AbortController();
   const loading = performance.now();
@@ -86,7 +74,7 @@ export async function probeTraining(
   );
   const loadSeconds = (performance.now() - loading) / 1000;
   try {
-    if (request.dropsCaptions) await engine.emptyPrompt(model, precision);
+    if (settings.captionDropout > 0) await engine.emptyPrompt(model, precision);
     const { vaeScaling, textTokens, textWidth, pooledWidth } = readPipeline(model);
     let seed = 0n;
     const random = (...shape: number[]): TensorDto => ({
@@ -103,7 +91,7 @@ export async function probeTraining(
       stepBatchSize: microBatch,
       last: true,
       real: latents(),
-      generated: objective === 'sft' ? null : latents(),
+      generated: objective === Objective.SFT ? null : latents(),
       text: random(microBatch, textTokens, textWidth),
       beta: null,
       later: false,
@@ -129,7 +117,8 @@ export async function probeTraining(
     // The first step takes memory from the system, which later ones have.
     const mean = (of: 0 | 1): number =>
       times.slice(1).reduce((sum, pair) => sum + pair[of], 0) / (steps - 1) / 1000;
-    const written = await timeFiles(session, request, precision);
+    const lora = settings.lora !== undefined;
+    const written = await timeFiles(session, { ...request, lora }, precision);
     return {
       precision,
       microBatchSeconds: mean(0),
@@ -145,7 +134,7 @@ export async function probeTraining(
 /** Seconds of writing, digesting and verifying what a training leaves. */
 async function timeFiles(
   session: TrainingSession,
-  { folder, saves, lora }: ProbeRequest,
+  { folder, saves, lora }: Pick<ProbeRequest, 'folder' | 'saves'> & { lora: boolean },
   precision: NativePrecision,
 ): Promise<Pick<TrainingProbe, 'exportSeconds' | 'checkpointSeconds'>> {
   const temporary = await mkdtemp(join(folder, '.probe-'));
@@ -159,8 +148,7 @@ async function timeFiles(
     const exportSeconds = await seconds(async () => {
       await session.export(exported, false);
       await sha256File(exported);
-      if (lora !== null)
-        await session.exportAdapters(join(temporary, 'adapters.safetensors'), false);
+      if (lora) await session.exportAdapters(join(temporary, 'adapters.safetensors'), false);
     });
     await rm(exported);
     const checkpoints = new Checkpoints(

@@ -1,4 +1,5 @@
 /** A rank above 0: carries out what rank 0 says, one command after the other. */
+import { create } from '@bufbuild/protobuf';
 import {
   createClient,
   delay,
@@ -14,6 +15,7 @@ import {
 import { type ArtifactStore } from '@spindle/mesh';
 import {
   Precision,
+  RankErrorsSchema,
   RankService,
   type FollowResponse,
   type RankErrors,
@@ -210,15 +212,9 @@ class Member {
 }
 
 function toMessage(part: StepErrors): RankErrors {
-  const { loss, loserScale, errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated } =
-    part;
-  return {
-    $typeName: 'spindle.v1.RankErrors',
-    loss,
-    loserScale,
-    errorReal: Array.from(errorReal),
-    errorGenerated: Array.from(errorGenerated),
-    opponentErrorReal: Array.from(opponentErrorReal),
-    opponentErrorGenerated: Array.from(opponentErrorGenerated),
-  };
+  const values = RankErrorsSchema.fields.map(({ localName }): [string, number | number[]] => {
+    const value = part[localName as keyof StepErrors];
+    return [localName, typeof value === 'number' ? value : Array.from(value)];
+  });
+  return create(RankErrorsSchema, Object.fromEntries(values));
 }

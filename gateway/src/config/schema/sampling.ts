@@ -1,0 +1,60 @@
+/** `sampling`: how images are drawn. */
+import { samplingDefaults } from '@spindle/proto';
+import { z } from 'zod';
+import { positiveInt, rate } from './values.js';
+
+export const samplingSchema = z.strictObject({
+  scheduler: z
+    .enum([
+      'DDIMScheduler',
+      'PNDMScheduler',
+      'DPMSolverMultistepScheduler',
+      'EulerDiscreteScheduler',
+    ])
+    .optional()
+    .describe(
+      "Sampler, by diffusers' class name. Default: the model's own (scheduler/scheduler_config.json).",
+    ),
+  overrides: z
+    .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
+    .default({})
+    .describe('Keys that override scheduler_config.json, e.g. {use_karras_sigmas: true}.'),
+  steps: positiveInt
+    .max(1000)
+    .default(samplingDefaults.steps)
+    .describe('Denoising steps per image.'),
+  guidance_scale: z
+    .number()
+    .min(1)
+    .max(100)
+    .default(samplingDefaults.guidanceScale)
+    .describe('Classifier-free guidance: uncond + scale · (cond − uncond); 1 switches it off.'),
+  eta: rate.default(0).describe("DDIM's eta; 0 is deterministic."),
+  generated: z
+    .enum(['latents', 'pixels'])
+    .default('latents')
+    .describe(
+      '"latents": train on what the sampler ends with. "pixels": decode it, round to 8 bits and encode again, as real images are and as the original scripts do; slower.',
+    ),
+  previous_share: rate
+    .default(0)
+    .describe(
+      'Share of the draws, from the second iteration on, whose generated image is one that the opponent of the iteration before drew.',
+    ),
+  ema: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Draw all images of trained models by the moving average of their weights (needs train.ema_decay), while iterations go on from the weights.',
+    ),
+  images_per_prompt: positiveInt
+    .max(64)
+    .default(1)
+    .describe('Images the opponent draws per training prompt and iteration.'),
+  shard_size: positiveInt
+    .max(4096)
+    .default(32)
+    .describe('Images per job: what a crash can cost, and the grain of work sharing.'),
+});
+
+export type SamplingConfig = z.output<typeof samplingSchema>;
