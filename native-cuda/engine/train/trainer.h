@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-#include "autograd/repeated.h"
+#include "autograd/graphed_step.h"
 #include "collective/collective.h"
 #include "core/cancel.h"
 #include "core/phases.h"
@@ -162,7 +162,7 @@ class Trainer {
   std::unique_ptr<Collective> ranks_;
   std::unique_ptr<GradientBuckets> buckets_;
   std::unique_ptr<Prepared> kept_;  // on a device
-  Repeated repeated_;
+  GraphedStep graphed_;
   StepResults results_;
   std::vector<bool> written_;  // parameters whose gradient a replayed micro-batch writes
   Tensor scalars_;             // StepScalar
