@@ -484,9 +484,9 @@ std::vector<ParameterValues> Trainer::state() const {
   return values;
 }
 
-void Trainer::share_state(const CancelToken* cancel) {
+void Trainer::broadcast_state(const CancelToken* cancel) {
   if (!shared_) return;
-  in_group([&] { share_values(*ranks_, state(), cancel); });
+  in_group([&] { broadcast_values(*ranks_, state(), cancel); });
   gathering_.reset();
   trained().commit();
   verify_ranks(cancel);

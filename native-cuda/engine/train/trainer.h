@@ -108,7 +108,7 @@ class Trainer {
                         const CancelToken* cancel = nullptr);
 
   // Rank 0's weights, moments and average to all ranks, then verify_ranks(). Nothing without ranks.
-  void share_state(const CancelToken* cancel);
+  void broadcast_state(const CancelToken* cancel);
   // Every rank's weights and moments are the same bytes, or Internal, naming the rank. Nothing
   // without ranks.
   void verify_ranks(const CancelToken* cancel);
