@@ -11,20 +11,32 @@ export {
 export { parseConfig, parseYamlFile } from './config.js';
 export { type ErrorCode, SpindleError, ensureError, isErrorCode } from './errors.js';
 export { checkHealth, createClient } from './grpc/client.js';
-export { type CallContext, type ServiceClient, type ServiceHandlers } from './grpc/handlers.js';
+export {
+  type CallContext,
+  type CallOptions,
+  type ServiceClient,
+  type ServiceHandlers,
+} from './grpc/handlers.js';
 export { GrpcServer } from './grpc/server.js';
 export { Lifecycle, cancelled, delay, linkedAbort } from './lifecycle.js';
 export { type Logger, createLogger } from './logger.js';
 export { ObjectStore, type S3Address, parseS3Url } from './s3/client.js';
+export { dtypeBytes, tensorBytes, type TensorDtype } from './safetensors/dtypes.js';
+export { type TensorField, type TensorHeader } from './safetensors/header.js';
+export { readOpenHeader, readSafetensors, readSafetensorsHeader } from './safetensors/read.js';
 export {
   type TensorEntry,
   asFloat32,
   asNumbers,
   fromFloat32,
   fromInt64,
-  readSafetensors,
-  writeSafetensors,
-} from './safetensors.js';
+} from './safetensors/values.js';
+export {
+  writeSafetensorsFile,
+  writeWeights,
+  type TensorSource,
+} from './safetensors/write-files.js';
+export { writeSafetensors } from './safetensors/write.js';
 export { runService, serve } from './service.js';
 export {
   type Comparison,
@@ -46,9 +58,8 @@ export {
 export { startTelemetry } from './telemetry/start.js';
 export {
   type RowLayout,
-  type TensorField,
   bytesAt,
   elementsOf,
   layoutOf,
   readFields,
-} from './tensor-rows.js';
+} from './safetensors/tensor-rows.js';

@@ -13,8 +13,9 @@ export interface UnetSource {
 }
 
 /**
- * Where a U-Net's files lie on this machine: blobs of the store (fetched and verified), or a folder,
- * which `readFolder` knows, with an adapter of the store on top where the reference names one.
+ * Where a U-Net's files lie on this machine: blobs of the store (fetched and verified), or a
+ * folder, which `readFolder` knows, with an adapter of the store on top where the reference names
+ * one.
  */
 export async function unetSource<Folder extends object>(
   ref: UnetRef,

@@ -14,7 +14,7 @@ import { modelPath } from '@spindle/models';
 import { type EngineInfoDto } from '@spindle/native';
 import { EncodeResultSchema, type EncodeResult } from '@spindle/proto';
 import { prefetch } from './prefetch.js';
-import type { RowKeys } from './row-cache.js';
+import type { RowKeys } from './row-index.js';
 
 /** Parts of a pipeline folder that encoding depends on. */
 const encoders = ['vae', 'text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'];

@@ -1,19 +1,12 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
 import { ensureError, fromFloat32, fromInt64, SpindleError, writeSafetensors } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
-import {
-  describeRef,
-  Manifest,
-  type ImageReader,
-  type ImageSize,
-  type ManifestRow,
-} from '@spindle/data';
+import { describeRef, type ImageReader, type ImageSize, type ManifestRow } from '@spindle/data';
 import type { Framing, PreparedImage } from '@spindle/models';
 import {
   EncodeResultSchema,
   RejectedRowSchema,
   RowSizeSchema,
-  type ArtifactRef,
   type EncodeJob,
   type EncodeResult,
   type RejectedRow,
@@ -26,8 +19,10 @@ import type { EncodeCache } from './encode-cache.js';
 import { RowEncoder, type EncodedRow, type Posterior, type PreparedRow } from './encode-rows.js';
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
+import type { Manifests } from './manifests.js';
 import type { Models } from './models.js';
-import type { IndexedRow, RowCache, RowKeys } from './row-cache.js';
+import type { RowCache } from './row-cache.js';
+import type { IndexedRow, RowKeys } from './row-index.js';
 import { concatenated, latentTensors } from './shard.js';
 
 export interface EncodeDeps {
@@ -38,21 +33,6 @@ export interface EncodeDeps {
   manifests: Manifests;
   cache: EncodeCache;
   rows: RowCache;
-}
-
-/** The manifest of the run that jobs come from: where its lines begin is found once. */
-export class Manifests {
-  #last: { digest: string; manifest: Promise<Manifest> } | undefined;
-
-  constructor(readonly store: ArtifactStore) {}
-
-  get(ref: ArtifactRef): Promise<Manifest> {
-    if (this.#last?.digest === ref.digest) return this.#last.manifest;
-    const manifest = this.store.localPath(ref).then((file) => Manifest.open(file));
-    manifest.catch(() => (this.#last = undefined));
-    this.#last = { digest: ref.digest, manifest };
-    return manifest;
-  }
 }
 
 /** Images that are read and decoded while others are encoded. */

@@ -10,7 +10,7 @@ import {
   type TensorField,
 } from '@spindle/kit';
 import type { EncodedImage, EncodedText } from './encode-rows.js';
-import type { IndexedRow } from './row-cache.js';
+import type { IndexedRow } from './row-index.js';
 import type { Latents } from './shard.js';
 
 const none: RowLayout = layoutOf([]);
@@ -28,7 +28,7 @@ export class Pack {
   static async open(path: string): Promise<Pack> {
     const file = await open(path, 'r');
     try {
-      const { fields, dataStart } = await readFields(file, path, 'DATA_LOSS');
+      const { tensors: fields, dataStart } = await readFields(file, path, 'DATA_LOSS');
       const rows = async (name: string, shapeName: string): Promise<RowLayout> => {
         const field = fields.get(name);
         const own = fields.get(shapeName);
@@ -38,12 +38,7 @@ export class Pack {
           return layoutOf(Array.from({ length: count }, () => shape));
         }
         const [count = 0, width = 0] = own.shape;
-        const values = await bytesAt(
-          file,
-          path,
-          dataStart + own.data_offsets[0],
-          dataStart + own.data_offsets[1],
-        );
+        const values = await bytesAt(file, path, dataStart + own.begin, dataStart + own.end);
         const at = (n: number): number => Number(values.readBigInt64LE(n * 8));
         return layoutOf(
           Array.from({ length: count }, (_, n) =>
@@ -145,7 +140,7 @@ export class Pack {
         'DATA_LOSS',
         `${this.path}: ${name}: expected elements [${from}, ${to}), got ${count}`,
       );
-    const start = this.dataStart + field.data_offsets[0];
+    const start = this.dataStart + field.begin;
     const width = Float32Array.BYTES_PER_ELEMENT;
     const bytes = await bytesAt(file, this.path, start + from * width, start + to * width);
     return new Float32Array(bytes.buffer, bytes.byteOffset, to - from);

@@ -11,24 +11,7 @@ import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
 import { prefetch } from './prefetch.js';
 import type { EncodedImage, EncodedText } from './encode-rows.js';
 import { Pack } from './pack.js';
-
-/**
- * Names of what a row's latents and text embeddings follow from; as long as a digest needs to be to
- * be met once.
- */
-export interface RowKeys {
-  image: string;
-  text: string;
-}
-
-/** Where a row lies in a shard. */
-export interface IndexedRow extends RowKeys {
-  /** Its views, among the shard's rows; those of its rejected image among the rejected ones. */
-  views: number[];
-  rejected: number[];
-  size: EncodedImage['size'];
-  cut: boolean;
-}
+import type { IndexedRow } from './row-index.js';
 
 interface Index {
   shard: { digest: string; bytes: number; mediaType: string };

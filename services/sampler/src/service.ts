@@ -9,10 +9,10 @@ import {
   type WorkerContext,
 } from '@spindle/mesh';
 import { SamplerService } from '@spindle/proto';
-import { Manifests } from './encode.js';
 import { EncodeCache } from './encode-cache.js';
 import type { SamplerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
+import { Manifests } from './manifests.js';
 import { Models } from './models.js';
 import { perform } from './perform.js';
 import { RowCache } from './row-cache.js';

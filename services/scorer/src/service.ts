@@ -42,7 +42,7 @@ export async function startScorer(lifecycle: Lifecycle, options: ScorerOptions):
     lifecycle,
     { address: options.address, portFile: options.portFile, graceMs, logger },
     (server) => {
-      server.addService(ScorerService, createHandlers(scorer));
+      server.addService(ScorerService, createHandlers({ engine, scorer }));
     },
   );
 }

@@ -44,7 +44,7 @@ export class Shard {
   static async open(path: string, names: Names, label: string, index = 'index'): Promise<Shard> {
     const file = await open(path, 'r');
     try {
-      const { fields, dataStart } = await readFields(file, label, 'INVALID_ARGUMENT');
+      const { tensors: fields, dataStart } = await readFields(file, label, 'INVALID_ARGUMENT');
       const rows = await readIntegers(
         file,
         fields.get(index),
@@ -104,7 +104,7 @@ export class Shard {
     const size = elementsOf(this.rowShape(name, row));
     const ragged = this.#layout !== null && field.shape.length === 1;
     const first = ragged ? (this.#layout?.starts[row] ?? 0) : row * size;
-    const at = this.#dataStart + field.data_offsets[0] + first * Float32Array.BYTES_PER_ELEMENT;
+    const at = this.#dataStart + field.begin + first * Float32Array.BYTES_PER_ELEMENT;
     const bytes = await bytesAt(
       this.#file,
       `${this.path}: ${name}[${row}]`,
@@ -148,7 +148,7 @@ async function readIntegers(
     throw bad(label, `expected ${expected} of dtype I64, got something else`);
   }
   const count = elementsOf(field.shape);
-  const from = dataStart + field.data_offsets[0];
+  const from = dataStart + field.begin;
   const bytes = await bytesAt(file, label, from, from + count * 8);
   return Array.from({ length: count }, (_, i) => Number(bytes.readBigInt64LE(i * 8)));
 }

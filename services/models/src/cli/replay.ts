@@ -18,7 +18,7 @@ import { checkSchedulerClass } from '../pipeline/pipeline.js';
 import { TextToImage } from '../pipeline/text-to-image.js';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { compare, toleranceOf, type Fixture, type Tolerance } from './fixture.js';
-import { readExpected, type ExpectedTensor } from './safetensors.js';
+import { readExpected, type ExpectedTensor } from './expected.js';
 
 export interface ReplayOptions {
   precision: NativePrecision;

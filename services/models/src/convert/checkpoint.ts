@@ -5,7 +5,7 @@ import { EngineError, invalid } from '@spindle/native';
 import { readJsonObject, stringifyJson, type JsonObject } from '../files/json.js';
 import { releaseConfigs, type Release, type ReleaseConfigs } from '../released/configs.js';
 import { elements, textShapes, unetShapes, vaeShapes, type Shapes } from '../released/tensors.js';
-import { dtypeBytes, writeWeights, type TensorSource } from '../files/safetensors-writer.js';
+import { dtypeBytes, writeWeights, type TensorSource } from '@spindle/kit';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { bytesOf } from './files.js';
 import {

@@ -15,11 +15,7 @@ import { readPipeline } from '../pipeline/pipeline.js';
 import { releaseConfigs, releases, type Release } from '../released/configs.js';
 import { unetShapes } from '../released/tensors.js';
 import { writeRandomModel } from '../released/write.js';
-import {
-  tensorBytes,
-  writeSafetensorsFile,
-  type TensorSource,
-} from '../files/safetensors-writer.js';
+import { tensorBytes, writeSafetensorsFile, type TensorSource } from '@spindle/kit';
 import { dictPickle, tensorPickle, torchZip } from '../testing/torch-archives.js';
 import { convert } from './convert.js';
 import { bytesOf, RandomFile, safetensorsSources } from './files.js';

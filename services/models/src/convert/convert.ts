@@ -11,7 +11,7 @@ import {
 import { basename, dirname, extname, join } from 'node:path';
 import { EngineError, invalid } from '@spindle/native';
 import { isObject, readJsonObject } from '../files/json.js';
-import { writeSafetensorsFile, type TensorSource } from '../files/safetensors-writer.js';
+import { writeSafetensorsFile, type TensorSource } from '@spindle/kit';
 import { convertCheckpoint, type CheckpointOptions } from './checkpoint.js';
 import { RandomFile, safetensorsSources } from './files.js';
 import { readTorchArchive } from './torch-archive.js';

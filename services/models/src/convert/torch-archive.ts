@@ -4,17 +4,12 @@
  * torch/serialization.py.
  */
 import { invalid } from '@spindle/native';
-import {
-  dtypeBytes,
-  tensorBytes,
-  type FileDtype,
-  type TensorSource,
-} from '../files/safetensors-writer.js';
+import { dtypeBytes, tensorBytes, type TensorDtype, type TensorSource } from '@spindle/kit';
 import type { RandomFile } from './files.js';
 import { PickleDict, PickledTensor, readPickle, type Pickle, type PickleValue } from './pickle.js';
 import { zipMembers } from './zip.js';
 
-const dtypes: Readonly<Record<string, FileDtype>> = {
+const dtypes: Readonly<Record<string, TensorDtype>> = {
   'torch.FloatStorage': 'F32',
   'torch.HalfStorage': 'F16',
   'torch.BFloat16Storage': 'BF16',

@@ -31,7 +31,7 @@ import {
 import { modelPath } from '../files/model-path.js';
 import { isOpenClipHeader, openClipSource } from './open-clip.js';
 import { configFile, configOf } from '../pipeline/pipeline.js';
-import { readSafetensorsHeader } from '../files/safetensors-header.js';
+import { readSafetensorsHeader } from '@spindle/kit';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { componentSource, refusePickles, requireDirectory } from '../files/weights.js';
 import { WordPieceTokenizer } from '../text/wordpiece.js';
@@ -141,6 +141,7 @@ function isFile(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 }
 
+/** A CLIP that compares images with texts, with its tokenizer and preprocessing. */
 export class ClipJudge {
   private constructor(
     readonly engine: Engine,
@@ -244,7 +245,7 @@ export function readImageRewardFolder(
   const config = existsSync(configPath) ? parseJson(readText(configPath), configPath) : {};
   if (!isObject(config))
     throw invalid(configPath, `expected a JSON object, got ${describe(config)}`);
-  const header = readSafetensorsHeader(file);
+  const header = readSafetensorsHeader(file).tensors;
   if (!header.has('blip.visual_encoder.cls_token'))
     throw invalid(
       file,
@@ -275,6 +276,7 @@ export function readImageRewardFolder(
   };
 }
 
+/** ImageReward: one number per image and text, from BLIP and a head. */
 export class ImageRewardJudge {
   private constructor(
     readonly engine: Engine,
@@ -329,7 +331,7 @@ export interface AestheticShape {
 /** From the header of its weights, which the engine has checked. */
 export function aestheticShape(path: string): AestheticShape {
   const [file = ''] = aestheticSource(path).weights;
-  const header = readSafetensorsHeader(file);
+  const header = readSafetensorsHeader(file).tensors;
   const shape = (header.get('layers.0.weight') ?? header.get('weight'))?.shape;
   if (shape?.[1] === undefined)
     throw invalid(
@@ -339,6 +341,7 @@ export function aestheticShape(path: string): AestheticShape {
   return { width: shape[1], version: shape[0] === 1 ? 'v1' : 'v2' };
 }
 
+/** The files of LAION's aesthetic head below a path. */
 export function aestheticSource(path: string): ModelSourceDto {
   const file = weightsFile(
     path,
@@ -350,7 +353,7 @@ export function aestheticSource(path: string): ModelSourceDto {
 
 /** What a lone safetensors file holds, from its tensors' names. */
 export function judgeOfFile(file: string): 'open_clip' | 'image_reward' | 'aesthetic' {
-  const header = readSafetensorsHeader(file);
+  const header = readSafetensorsHeader(file).tensors;
   if (isOpenClipHeader(header)) return 'open_clip';
   if (header.has('blip.visual_encoder.cls_token')) return 'image_reward';
   if (header.has('layers.0.weight') || header.has('weight')) return 'aesthetic';

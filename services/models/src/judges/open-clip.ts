@@ -12,11 +12,11 @@ import {
   stringifyJson,
   type JsonObject,
 } from '../files/json.js';
-import { readSafetensorsHeader, type HeaderTensor } from '../files/safetensors-header.js';
+import { readSafetensorsHeader, type TensorField } from '@spindle/kit';
 
 const marks = ['visual.conv1.weight', 'module.visual.conv1.weight'];
 
-export function isOpenClipHeader(header: ReadonlyMap<string, HeaderTensor>): boolean {
+export function isOpenClipHeader(header: ReadonlyMap<string, TensorField>): boolean {
   return marks.some((name) => header.has(name));
 }
 
@@ -26,7 +26,7 @@ export function isOpenClipHeader(header: ReadonlyMap<string, HeaderTensor>): boo
  * ViT-H-14 alone (HPSv2, LAION-2B).
  */
 export function openClipSource(file: string): ModelSourceDto {
-  const header = readSafetensorsHeader(file);
+  const header = readSafetensorsHeader(file).tensors;
   if (!isOpenClipHeader(header))
     throw invalid(
       file,

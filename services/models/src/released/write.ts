@@ -6,7 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { toBfloat16, toFloat16 } from '../files/float16.js';
 import { stringifyJson, type JsonObject } from '../files/json.js';
-import { writeWeights, type TensorSource } from '../files/safetensors-writer.js';
+import { writeWeights, type TensorSource } from '@spindle/kit';
 import { releaseConfigs, type Release } from './configs.js';
 import { elements, textShapes, unetShapes, vaeShapes, type Shapes } from './tensors.js';
 import { syntheticVocabulary } from './vocabulary.js';

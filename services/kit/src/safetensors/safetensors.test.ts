@@ -1,13 +1,7 @@
 import { expect, test } from 'vitest';
-import {
-  asFloat32,
-  asNumbers,
-  fromFloat32,
-  fromInt64,
-  readSafetensors,
-  writeSafetensors,
-  type TensorEntry,
-} from './safetensors.js';
+import { readSafetensors } from './read.js';
+import { asFloat32, asNumbers, fromFloat32, fromInt64, type TensorEntry } from './values.js';
+import { writeSafetensors } from './write.js';
 
 function file(header: unknown, data = Buffer.alloc(0)): Buffer {
   const text = typeof header === 'string' ? header : JSON.stringify(header);
@@ -73,7 +67,14 @@ test('every dtype is converted', () => {
   ]);
   expect(entry('F64', new Uint8Array(new Float64Array([Math.PI]).buffer))).toEqual([Math.PI]);
   expect(entry('I32', new Uint8Array(new Int32Array([-5]).buffer))).toEqual([-5]);
+  expect(entry('I16', new Uint8Array(new Int16Array([-300]).buffer))).toEqual([-300]);
+  expect(entry('I8', new Uint8Array([255]))).toEqual([-1]);
   expect(entry('U8', new Uint8Array([255]))).toEqual([255]);
+  expect(entry('BOOL', new Uint8Array([1]))).toEqual([1]);
+});
+
+test('metadata may be null, as its own reader has it', () => {
+  expect(readSafetensors(file('{"__metadata__":null}'), 'x').metadata).toEqual({});
 });
 
 test('an integer that a double cannot hold is refused', () => {

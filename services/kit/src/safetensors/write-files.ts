@@ -12,67 +12,25 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { tensorBytes, type TensorDtype } from './dtypes.js';
+import { encodeHeader, inFileOrder } from './header.js';
 
-export type FileDtype =
-  | 'F64'
-  | 'F32'
-  | 'F16'
-  | 'BF16'
-  | 'I64'
-  | 'I32'
-  | 'I16'
-  | 'I8'
-  | 'U8'
-  | 'BOOL';
-
-export const dtypeBytes: Readonly<Record<FileDtype, number>> = {
-  F64: 8,
-  F32: 4,
-  F16: 2,
-  BF16: 2,
-  I64: 8,
-  I32: 4,
-  I16: 2,
-  I8: 1,
-  U8: 1,
-  BOOL: 1,
-};
-
+/** A tensor whose bytes are made, or read, when they are written. */
 export interface TensorSource {
   name: string;
-  dtype: FileDtype;
+  dtype: TensorDtype;
   shape: readonly number[];
   /** The little-endian bytes, in order; read once. */
   chunks: () => Iterable<Uint8Array>;
 }
 
-export function tensorBytes({ dtype, shape }: Pick<TensorSource, 'dtype' | 'shape'>): number {
-  return shape.reduce((product, n) => product * n, dtypeBytes[dtype]);
-}
-
 /** Durable, and under its name only when it is complete. */
 export function writeSafetensorsFile(path: string, tensors: readonly TensorSource[]): void {
-  const header: Record<string, unknown> = { __metadata__: { format: 'pt' } };
-  // Wider types first, then by name: every tensor is aligned.
-  const sorted = [...tensors].sort(
-    (a, b) => dtypeBytes[b.dtype] - dtypeBytes[a.dtype] || (a.name < b.name ? -1 : 1),
-  );
-  let at = 0;
-  for (const tensor of sorted) {
-    const end = at + tensorBytes(tensor);
-    header[tensor.name] = { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [at, end] };
-    at = end;
-  }
-  let json = JSON.stringify(header);
-  json += ' '.repeat((8 - (Buffer.byteLength(json) % 8)) % 8);
-  const text = Buffer.from(json, 'utf8');
-  const prefix = Buffer.alloc(8);
-  prefix.writeBigUInt64LE(BigInt(text.length));
+  const sorted = inFileOrder(tensors);
   const temporary = `${path}.part`;
   const file = openSync(temporary, 'w');
   try {
-    writeAll(file, prefix);
-    writeAll(file, text);
+    writeAll(file, encodeHeader(sorted, { format: 'pt' }));
     for (const tensor of sorted) {
       let written = 0;
       for (const chunk of tensor.chunks()) {
