@@ -32,9 +32,9 @@ struct CancelHandle : Handle {
 };
 
 // With the micro-batch that came early.
-struct StagedTrainer : Trainer {
+struct PrefetchingTrainer : Trainer {
   using Trainer::Trainer;
-  std::optional<TrainBatch> staged;
+  std::optional<TrainBatch> prefetched;
 };
 
 // For errors.
@@ -53,7 +53,7 @@ inline constexpr const char* model_name<ImageReward> = "an ImageReward model";
 template <>
 inline constexpr const char* model_name<Aesthetic> = "an aesthetic head";
 template <>
-inline constexpr const char* model_name<StagedTrainer> = "a trainer";
+inline constexpr const char* model_name<PrefetchingTrainer> = "a trainer";
 
 // A model of one engine; its last reference goes on the engine's thread.
 template <class Model>
@@ -87,7 +87,7 @@ using ClipTextHandle = ModelHandle<ClipText>;
 using ClipHandle = ModelHandle<Clip>;
 using ImageRewardHandle = ModelHandle<ImageReward>;
 using AestheticHandle = ModelHandle<Aesthetic>;
-using TrainerHandle = ModelHandle<StagedTrainer>;
+using TrainerHandle = ModelHandle<PrefetchingTrainer>;
 
 // Marks externals as ours, so that another addon's is refused and not misread.
 inline constexpr napi_type_tag kHandleTag = {0x5b1e6f0c2a9d4873, 0x91c7d4e8b3a2065f};

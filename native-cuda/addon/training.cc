@@ -55,10 +55,10 @@ Napi::Value create_trainer(const Napi::CallbackInfo& info) {
        opponent = std::move(opponent), options = to_options(info[3]),
        ranks = to_ranks(info[4])](const CancelToken* cancel) {
         std::unique_ptr<Collective> group = ranks ? connect_ranks(*ranks, cancel) : nullptr;
-        return std::make_shared<StagedTrainer>(*device, init, opponent ? &*opponent : nullptr,
-                                               options, std::move(group));
+        return std::make_shared<PrefetchingTrainer>(*device, init, opponent ? &*opponent : nullptr,
+                                                    options, std::move(group));
       },
-      [engine](Napi::Env env, std::shared_ptr<StagedTrainer>& trainer) {
+      [engine](Napi::Env env, std::shared_ptr<PrefetchingTrainer>& trainer) {
         auto made = std::make_unique<TrainerHandle>();
         made->engine = engine;
         made->model = std::move(trainer);
@@ -130,30 +130,30 @@ Napi::Value batch_result_to_js(Napi::Env env, TrainBatchResult& r) {
 Napi::Value train_accumulate(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), cancel_token(info[2]),
-      [batch = to_batch(info[1])](StagedTrainer& trainer, const CancelToken* cancel) {
+      [batch = to_batch(info[1])](PrefetchingTrainer& trainer, const CancelToken* cancel) {
         return trainer.accumulate(upload(trainer.unet().device, batch), cancel);
       },
       batch_result_to_js);
 }
 
-Napi::Value train_stage(const Napi::CallbackInfo& info) {
+Napi::Value train_prefetch(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), nullptr,
-      [batch = to_batch(info[1])](StagedTrainer& trainer, const CancelToken*) {
-        trainer.staged = upload(trainer.unet().device, batch);
+      [batch = to_batch(info[1])](PrefetchingTrainer& trainer, const CancelToken*) {
+        trainer.prefetched = upload(trainer.unet().device, batch);
         return Nothing{};
       },
       nothing_to_js);
 }
 
-Napi::Value train_accumulate_staged(const Napi::CallbackInfo& info) {
+Napi::Value train_accumulate_prefetched(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), cancel_token(info[2]),
-      [beta = info[1].IsNull() ? 0 : to_number(info[1], "beta")](StagedTrainer& trainer,
+      [beta = info[1].IsNull() ? 0 : to_number(info[1], "beta")](PrefetchingTrainer& trainer,
                                                                  const CancelToken* cancel) {
-        require(trainer.staged.has_value(),
-                "[train] staged: expected a micro-batch that was staged, got none");
-        TrainBatch batch = *std::exchange(trainer.staged, std::nullopt);
+        require(trainer.prefetched.has_value(),
+                "[train] prefetched: expected a micro-batch that was prefetched, got none");
+        TrainBatch batch = *std::exchange(trainer.prefetched, std::nullopt);
         batch.beta = beta;
         return trainer.accumulate(batch, cancel);
       },
@@ -177,11 +177,11 @@ Napi::Value train_apply(const Napi::CallbackInfo& info) {
       });
 }
 
-Napi::Value train_share_state(const Napi::CallbackInfo& info) {
+Napi::Value train_broadcast_state(const Napi::CallbackInfo& info) {
   return handle<TrainerHandle>(info[0]).call(
       info.Env(), cancel_token(info[1]),
       [](Trainer& trainer, const CancelToken* cancel) {
-        trainer.share_state(cancel);
+        trainer.broadcast_state(cancel);
         return Nothing{};
       },
       nothing_to_js);
@@ -246,10 +246,10 @@ Napi::Value train_export_adapters(const Napi::CallbackInfo& info) {
 void export_training(Napi::Env env, Napi::Object& exports) {
   add<create_trainer>(env, exports, "createTrainer");
   add<train_accumulate>(env, exports, "trainAccumulate");
-  add<train_stage>(env, exports, "trainStage");
-  add<train_accumulate_staged>(env, exports, "trainAccumulateStaged");
+  add<train_prefetch>(env, exports, "trainPrefetch");
+  add<train_accumulate_prefetched>(env, exports, "trainAccumulatePrefetched");
   add<train_apply>(env, exports, "trainApply");
-  add<train_share_state>(env, exports, "trainShareState");
+  add<train_broadcast_state>(env, exports, "trainBroadcastState");
   add<train_verify_ranks>(env, exports, "trainVerifyRanks");
   add<train_save_state>(env, exports, "trainSaveState");
   add<train_load_state>(env, exports, "trainLoadState");

@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <thread>
 
-#include "autograd/repeated.h"
+#include "autograd/graphed_step.h"
 #include "check.h"
 #include "cuda_device.h"
 #include "kernel_cases.h"
@@ -269,10 +269,10 @@ TEST("any thread may compute, on whichever device") {
 }
 
 TEST(
-    "what is repeated is captured the second time, per key, until it is forgotten; running out of "
+    "a step is captured the second time, per key, until it is reset; running out of "
     "memory takes nothing from it") {
   Device device(cuda_options());
-  Repeated repeated(device);
+  GraphedStep graphed(device);
   Tensor x = from_values(device, {1, 2, 3}), y = device.zeros({3}, DType::F32);
   auto doubled = [&] {
     Tensor between = device.empty({1 << 17}, DType::F32), part = between.slice(0, {3});
@@ -284,32 +284,32 @@ TEST(
     device.kernels().scale(between, x, 3);
     device.kernels().accumulate(y, between);
   };
-  CHECK(repeated.run("twice", doubled));
-  CHECK(repeated.run("twice", doubled));
-  CHECK(!repeated.run("twice", doubled));
-  CHECK(repeated.run("three times", tripled));
-  CHECK(repeated.run("three times", tripled));
-  CHECK(!repeated.run("twice", doubled));
-  CHECK(!repeated.run("three times", tripled));
+  CHECK(graphed.run("twice", doubled));
+  CHECK(graphed.run("twice", doubled));
+  CHECK(!graphed.run("twice", doubled));
+  CHECK(graphed.run("three times", tripled));
+  CHECK(graphed.run("three times", tripled));
+  CHECK(!graphed.run("twice", doubled));
+  CHECK(!graphed.run("three times", tripled));
   CHECK(device.download<float>(y) == (std::vector<float>{17, 34, 51}));
   if (!on_real_device()) {
     // Work of the same pool that there is no room for. What the graphs write to must not be given
     // away.
     auto* set_memory = emulator_function<void (*)(size_t)>("spindle_emulator_set_memory");
     set_memory(size_t(64) << 20);
-    CHECK_THROWS(repeated.plainly([&] { device.empty({48, 1 << 20}, DType::F32); }),
+    CHECK_THROWS(graphed.eager([&] { device.empty({48, 1 << 20}, DType::F32); }),
                  Code::ResourceExhausted);
     set_memory(size_t(4) << 30);
     Tensor other = device.empty({1 << 18}, DType::F32), kept = device.empty({3}, DType::F32);
     device.kernels().fill(other, 7);
     device.kernels().fill(kept, 7);
-    CHECK(!repeated.run("twice", doubled));
-    CHECK(!repeated.run("three times", tripled));
+    CHECK(!graphed.run("twice", doubled));
+    CHECK(!graphed.run("three times", tripled));
     CHECK(device.download<float>(other) == std::vector<float>(1 << 18, 7));
     CHECK(device.download<float>(kept) == std::vector<float>(3, 7));
   }
-  repeated.forget();
-  CHECK(repeated.run("twice", doubled));
+  graphed.reset();
+  CHECK(graphed.run("twice", doubled));
 }
 
 TEST("running out of memory says what was asked for, free and needed, and what to lower") {

@@ -66,7 +66,7 @@ TEST("a rank that is killed costs a step: the other keeps the weights of the las
   auto outcomes = ranks::run(2, [&](int rank) {
     Device device(plan.device);
     auto t = trainer(device, plan, connect_ranks(ranks::group(folder.path, rank, 2), nullptr));
-    t->share_state(nullptr);
+    t->broadcast_state(nullptr);
     step(*t, plan, rank, 0);
     std::vector<float> before = tiny::floats(device, t->unet().store.master());
     if (rank == 1) raise(SIGKILL);

@@ -98,7 +98,7 @@ inline std::vector<ranks::Outcome> run(
     Device device(plan.device);
     auto t =
         trainer(device, plan, connect_ranks(ranks::group(folder.path, rank, plan.ranks), nullptr));
-    t->share_state(nullptr);
+    t->broadcast_state(nullptr);
     std::vector<float> losses, norms;
     for (int64_t k = 0; k < plan.steps; ++k) {
       if (before) before(*t, rank, k);

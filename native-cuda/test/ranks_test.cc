@@ -86,7 +86,7 @@ TEST("state loaded by rank 0 is every rank's, also with another number of ranks"
       auto t =
           trainer(device, plan, connect_ranks(ranks::group(folder.path, rank, world), nullptr));
       if (load && rank == 0) t->load_state(state);
-      t->share_state(nullptr);
+      t->broadcast_state(nullptr);
       for (int64_t k = from; k < to; ++k) step(*t, plan, rank, k);
       if (rank == 0 && !load) t->save_state(state, {});
       return ranks::bytes_of(tiny::floats(t->unet().store.master()));

@@ -159,27 +159,27 @@ export class Aesthetic extends Model<AestheticHandle> {
 }
 
 export class Trainer extends Model<TrainerHandle> {
-  #staged: TrainBatchDto | undefined;
+  #prefetched: TrainBatchDto | undefined;
 
   /**
    * Brings a micro-batch to the device early; accumulate() of one with the same tensors finds it
    * there. One at a time.
    */
-  stage(batch: TrainBatchDto): Promise<void> {
-    this.#staged = batch;
-    return call(() => this.addon.trainStage(this.handle, batch));
+  prefetch(batch: TrainBatchDto): Promise<void> {
+    this.#prefetched = batch;
+    return call(() => this.addon.trainPrefetch(this.handle, batch));
   }
 
   accumulate(batch: TrainBatchDto, signal?: AbortSignal): Promise<TrainBatchResultDto> {
-    const staged = this.#staged;
+    const prefetched = this.#prefetched;
     if (
-      staged?.step === batch.step &&
-      staged.offset === batch.offset &&
-      staged.real === batch.real
+      prefetched?.step === batch.step &&
+      prefetched.offset === batch.offset &&
+      prefetched.real === batch.real
     ) {
-      this.#staged = undefined;
+      this.#prefetched = undefined;
       return cancellable(this.addon, signal, (cancel) =>
-        this.addon.trainAccumulateStaged(this.handle, batch.beta, cancel),
+        this.addon.trainAccumulatePrefetched(this.handle, batch.beta, cancel),
       );
     }
     return cancellable(this.addon, signal, (cancel) =>
@@ -193,9 +193,9 @@ export class Trainer extends Model<TrainerHandle> {
     );
   }
 
-  shareState(signal?: AbortSignal): Promise<void> {
+  broadcastState(signal?: AbortSignal): Promise<void> {
     return cancellable(this.addon, signal, (cancel) =>
-      this.addon.trainShareState(this.handle, cancel),
+      this.addon.trainBroadcastState(this.handle, cancel),
     );
   }
 

@@ -460,11 +460,11 @@ export interface NativeAddon {
     cancel: CancelHandle | null,
   ): Promise<TrainBatchResultDto>;
   /**
-   * Takes a micro-batch to the device while it is at work; the next trainAccumulateStaged()
+   * Takes a micro-batch to the device while it is at work; the next trainAccumulatePrefetched()
    * computes it, with its own beta.
    */
-  trainStage(trainer: TrainerHandle, batch: TrainBatchDto): Promise<void>;
-  trainAccumulateStaged(
+  trainPrefetch(trainer: TrainerHandle, batch: TrainBatchDto): Promise<void>;
+  trainAccumulatePrefetched(
     trainer: TrainerHandle,
     beta: number | null,
     cancel: CancelHandle | null,
@@ -484,7 +484,7 @@ export interface NativeAddon {
    * Rank 0's weights, moments and average to all ranks; every rank calls it once before its first
    * step. Alone: nothing.
    */
-  trainShareState(trainer: TrainerHandle, cancel: CancelHandle | null): Promise<void>;
+  trainBroadcastState(trainer: TrainerHandle, cancel: CancelHandle | null): Promise<void>;
   /**
    * Rejects, naming the rank, where one's state is not the same bytes as rank 0's. Alone: nothing.
    */

@@ -205,7 +205,7 @@ describe('the addon', () => {
     expect(await second.loadState(state)).toEqual({ step: '1' });
     // One that came early is the same.
     const early = batch(1);
-    await second.stage(early);
+    await second.prefetch(early);
     await second.accumulate({ ...early, beta: null });
     await second.apply(1);
     await second.export(join(folder, 'b.safetensors'), true);

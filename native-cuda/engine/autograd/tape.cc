@@ -41,14 +41,14 @@ Tensor Grads::take(const TensorRef& x) {
   return t;
 }
 
-Tensor Saved::get() const {
+Tensor SavedTensor::get() const {
   if (!recipe_) return tensor_;
   Tensor made = recipe_->made ? recipe_->made : recipe_->make();
   recipe_->made = --recipe_->pending > 0 ? made : Tensor();
   return made.reshape(shape_);
 }
 
-Saved Tape::save(const Tensor& x) {
+SavedTensor Tape::save(const Tensor& x) {
   if (recording_)
     if (auto it = recipes_.find(x.id()); it != recipes_.end()) {
       ++it->second->pending;

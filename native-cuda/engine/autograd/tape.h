@@ -7,9 +7,9 @@
 // does not record, the closure is never stored and inputs can die at once.
 //
 // What is cheap to compute again need not be kept: an op whose output follows from tensors that are
-// kept anyway (norms, gates, concatenations) calls remake() with how. An op that needs its input's
-// values in backward captures `tape.save(x)`, which holds the recipe then instead of the tensor;
-// the first get() computes, the last one that is still to come lets go.
+// kept anyway (norms, gates, concatenations) calls recompute() with how. An op that needs its
+// input's values in backward captures `tape.save(x)`, which holds the recipe then instead of the
+// tensor; the first get() computes, the last one that is still to come lets go.
 //
 // With checkpoints, what a part of the model saved goes as soon as the part is done, and backward
 // runs the part again before its own nodes (Chen et al., arXiv 1604.06174): checkpoint() wraps such
@@ -52,10 +52,10 @@ class Grads {
 };
 
 // A tensor that backward will read, or how to compute it.
-class Saved {
+class SavedTensor {
  public:
-  Saved(Tensor tensor) : tensor_(std::move(tensor)) {}  // NOLINT: implicit on purpose
-  // Once per Saved.
+  SavedTensor(Tensor tensor) : tensor_(std::move(tensor)) {}  // NOLINT: implicit on purpose
+  // Once per SavedTensor.
   Tensor get() const;
 
  private:
@@ -64,9 +64,9 @@ class Saved {
     std::function<Tensor()> make;
     Shape shape;
     Tensor made;
-    int pending = 0;  // Saved objects that have not asked yet
+    int pending = 0;  // SavedTensor objects that have not asked yet
   };
-  Saved(std::shared_ptr<Recipe> recipe, const Shape& shape)
+  SavedTensor(std::shared_ptr<Recipe> recipe, const Shape& shape)
       : recipe_(std::move(recipe)), shape_(shape) {}
   Tensor tensor_;
   std::shared_ptr<Recipe> recipe_;
@@ -91,13 +91,13 @@ class Tape {
   }
 
   // x for a node's captures: the values themselves, or their recipe.
-  Saved save(const Tensor& x);
+  SavedTensor save(const Tensor& x);
   // `make()` computes y again (a fused y may differ in its last bit).
   template <class F>
-  void remake(const Tensor& y, F&& make) {
+  void recompute(const Tensor& y, F&& make) {
     if (recording_)
-      recipes_[y.id()] =
-          std::make_shared<Saved::Recipe>(Saved::Recipe{std::forward<F>(make), y.shape(), {}, 0});
+      recipes_[y.id()] = std::make_shared<SavedTensor::Recipe>(
+          SavedTensor::Recipe{std::forward<F>(make), y.shape(), {}, 0});
   }
 
   // y = body(tape, inputs...), a part of the model that is run again in backward when this tape has
@@ -138,7 +138,7 @@ class Tape {
   Device& device_;
   bool recording_, checkpoints_;
   std::vector<Node> nodes_;
-  std::unordered_map<uint64_t, std::shared_ptr<Saved::Recipe>>
+  std::unordered_map<uint64_t, std::shared_ptr<SavedTensor::Recipe>>
       recipes_;  // by storage; forward only
 };
 

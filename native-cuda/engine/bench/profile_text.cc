@@ -1,3 +1,4 @@
+// A profile as text: a table to read.
 #include <cstdio>
 
 #include "bench/profile.h"

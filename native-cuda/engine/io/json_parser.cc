@@ -1,3 +1,4 @@
+// Parses JSON text into Json.
 #include <charconv>
 #include <cmath>
 #include <limits>

@@ -1,3 +1,4 @@
+// Writes safetensors files.
 #include <fcntl.h>
 #include <unistd.h>
 

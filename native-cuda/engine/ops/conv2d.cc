@@ -26,7 +26,7 @@ Tensor conv2d(Tape& tape,
   if (fused.per_image) per_image.emplace_back(fused.per_image);
   if (fused.residual) residual.emplace_back(fused.residual);
   // A frozen filter does not need its input again.
-  std::optional<Saved> saved;
+  std::optional<SavedTensor> saved;
   if (w.grad) saved = tape.save(x);
   tape.record("conv2d", y,
               [saved, rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, args](

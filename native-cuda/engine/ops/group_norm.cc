@@ -16,7 +16,7 @@ Tensor group_norm(Tape& tape,
   Tensor mean = device.empty({x.dim(0), args.groups}, Device::stat_dtype(x.dtype())),
          rstd = device.empty(mean.shape(), mean.dtype());
   device.kernels().group_norm_forward(y, mean, rstd, x, gamma.value, beta.value, args);
-  tape.remake(y, [&device, x = tape.save(x), &gamma, &beta, args, stats = mean.shape()] {
+  tape.recompute(y, [&device, x = tape.save(x), &gamma, &beta, args, stats = mean.shape()] {
     Tensor values = x.get(), again = device.empty(values.shape(), values.dtype());
     Tensor mean = device.empty(stats, Device::stat_dtype(values.dtype())),
            rstd = device.empty(stats, mean.dtype());

@@ -10,7 +10,7 @@ Tensor layer_norm(Tape& tape, const Tensor& x, Parameter& gamma, Parameter& beta
   Tensor mean = device.empty({x.numel() / x.dim(-1)}, Device::stat_dtype(x.dtype())),
          rstd = device.empty(mean.shape(), mean.dtype());
   device.kernels().layer_norm_forward(y, mean, rstd, x, gamma.value, beta.value, eps);
-  tape.remake(y, [&device, x = tape.save(x), &gamma, &beta, eps, stats = mean.shape()] {
+  tape.recompute(y, [&device, x = tape.save(x), &gamma, &beta, eps, stats = mean.shape()] {
     Tensor values = x.get(), again = device.empty(values.shape(), values.dtype());
     Tensor mean = device.empty(stats, Device::stat_dtype(values.dtype())),
            rstd = device.empty(stats, mean.dtype());

@@ -27,7 +27,7 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   if (fused.per_image) per_image.emplace_back(fused.per_image);
   if (fused.residual) residual.emplace_back(fused.residual);
   // A frozen matrix does not need its input again.
-  std::optional<Saved> saved;
+  std::optional<SavedTensor> saved;
   if (w.grad) saved = tape.save(x);
   tape.record("linear", y,
               [saved, rx = TensorRef(x), &w, bias = fused.bias, per_image, residual, rows, n, k,
@@ -66,7 +66,7 @@ Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) 
   // The product, computed once in backward: for y, if a later layer's gradient needs that, and for
   // the gradient here.
   struct Product {
-    Saved x;
+    SavedTensor x;
     Tensor values, value;
   };
   auto product = std::make_shared<Product>(Product{tape.save(x), {}, {}});
@@ -78,7 +78,7 @@ Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) 
     epilogue.bias = b;
     device.kernels().linear_forward(product->value, product->values, w.weight(), epilogue);
   };
-  tape.remake(y, [&device, product, compute, rows, n, shape = y.shape()] {
+  tape.recompute(y, [&device, product, compute, rows, n, shape = y.shape()] {
     compute();
     Tensor again = device.empty({rows, n / 2}, product->value.dtype());
     device.kernels().geglu_forward(again, product->value);

@@ -9,11 +9,12 @@ Tensor concat_channels(Tape& tape, const Tensor& a, const Tensor& b) {
   dims.back() += b.dim(-1);
   Tensor y = tape.device().empty(Shape(dims), a.dtype());
   tape.kernels().concat_channels(y, a, b);
-  tape.remake(y, [&device = tape.device(), a = tape.save(a), b = tape.save(b), shape = y.shape()] {
-    Tensor first = a.get(), second = b.get(), again = device.empty(shape, first.dtype());
-    device.kernels().concat_channels(again, first, second);
-    return again;
-  });
+  tape.recompute(
+      y, [&device = tape.device(), a = tape.save(a), b = tape.save(b), shape = y.shape()] {
+        Tensor first = a.get(), second = b.get(), again = device.empty(shape, first.dtype());
+        device.kernels().concat_channels(again, first, second);
+        return again;
+      });
   tape.record("concat_channels", y,
               [ra = TensorRef(a), rb = TensorRef(b)](Grads& g, const Tensor& dy) {
                 if (ra.id != rb.id) return g.kernels().split_channels(g.slot(ra), g.slot(rb), dy);

@@ -1,3 +1,4 @@
+// Replays fixtures of the CLIP models.
 #include "models/inference.h"
 #include "parity/tensors.h"
 

@@ -1,3 +1,4 @@
+// Replays an ImageReward fixture.
 #include "models/image_reward.h"
 #include "parity/tensors.h"
 

@@ -1,3 +1,4 @@
+// Replays fixtures of training steps.
 #include <cmath>
 
 #include "parity/tensors.h"

@@ -1,3 +1,4 @@
+// Replays a U-Net fixture: output and gradients.
 #include "models/layout.h"
 #include "models/loaded.h"
 #include "parity/parity.h"

@@ -1,3 +1,4 @@
+// Replays an autoencoder fixture: moments of an image and their decoding.
 #include "models/inference.h"
 #include "parity/tensors.h"
 

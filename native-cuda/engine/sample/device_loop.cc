@@ -13,7 +13,7 @@ DeviceLoop::DeviceLoop(Unet& unet,
       scheduler_(scheduler),
       calls_(int64_t(scheduler.timesteps().size())),
       values_(count * unet.model.config().in_channels * request.height * request.width),
-      repeated_(unet.device),
+      graphed_(unet.device),
       model_(unet, request, count) {
   Device& device = unet.device;
   std::vector<float> table = step_table(scheduler, request.guidance_scale);
@@ -67,9 +67,9 @@ void DeviceLoop::run(int64_t first,
       device.upload(noise_, host.data());
     }
     if (i > 0 || !began_) {
-      repeated_.run("step", [&] { step(kept_); });
+      graphed_.run("step", [&] { step(kept_); });
     } else {  // other prompts: their keys and values go where the captured steps read them
-      repeated_.plainly([&] {
+      graphed_.eager([&] {
         nn::KeysValues fresh;
         step(fresh);
         kept_.replace(device.kernels(), fresh);

@@ -4,7 +4,7 @@
 #pragma once
 #include <deque>
 
-#include "autograd/repeated.h"
+#include "autograd/graphed_step.h"
 #include "core/rng.h"
 #include "sample/guided_model.h"
 #include "sample/scheduler.h"
@@ -33,7 +33,7 @@ class DeviceLoop {
   Unet& unet_;
   const Scheduler& scheduler_;
   int64_t calls_, values_;
-  Repeated repeated_;  // before the tensors that come from its pool
+  GraphedStep graphed_;  // before the tensors that come from its pool
   GuidedModel model_;
   SamplerTensors sampler_;
   Tensor noise_;             // empty where the scheduler adds none

@@ -4,9 +4,9 @@
 
 namespace spindle {
 
-void share_values(Collective& ranks,
-                  const std::vector<ParameterValues>& state,
-                  const CancelToken* cancel) {
+void broadcast_values(Collective& ranks,
+                      const std::vector<ParameterValues>& state,
+                      const CancelToken* cancel) {
   for (const ParameterValues& values : state)
     ranks.broadcast({values.arena.f32(), values.arena.numel()}, cancel);
 }

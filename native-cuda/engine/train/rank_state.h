@@ -8,9 +8,9 @@
 namespace spindle {
 
 // Rank 0's values to all ranks.
-void share_values(Collective& ranks,
-                  const std::vector<ParameterValues>& state,
-                  const CancelToken* cancel);
+void broadcast_values(Collective& ranks,
+                      const std::vector<ParameterValues>& state,
+                      const CancelToken* cancel);
 // Error(Internal) that names the first rank whose bytes are others than rank 0's.
 void verify_values(Collective& ranks,
                    const std::vector<ParameterValues>& state,

@@ -114,7 +114,7 @@ Trainer::Trainer(std::unique_ptr<Unet> unet,
       opponent_(std::move(opponent)),
       shared_(bool(ranks)),
       ranks_(ranks ? unet_->device.kernels().connect_memory(std::move(ranks)) : nullptr),
-      repeated_(unet_->device),
+      graphed_(unet_->device),
       results_(unet_->device) {
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
   require(options.min_snr_gamma >= 0 && (options.min_snr_gamma == 0 || !plays()),
@@ -326,7 +326,7 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
         !(kept_->noisy.dim(0) == (plays() ? 2 : 1) * pairs &&
           kept_->noisy.dim(2) == batch.real.dim(2) && kept_->noisy.dim(3) == batch.real.dim(3) &&
           kept_->text.dim(1) == batch.text.dim(1))) {
-      repeated_.forget();
+      graphed_.reset();
       kept_.reset();
     }
     if (!kept_) kept_ = std::make_unique<Prepared>();
@@ -406,8 +406,8 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
       // What sends gradients on their way is not captured: the group may break off, and a capture
       // of its sums would outlive it.
       if (buckets_ && batch.last)
-        repeated_.plainly(work);
-      else if (repeated_.run(gathering ? "adds" : "stores", work))
+        graphed_.eager(work);
+      else if (graphed_.run(gathering ? "adds" : "stores", work))
         written_ = trained().written();
       else
         trained().set_written(written_);
@@ -484,9 +484,9 @@ std::vector<ParameterValues> Trainer::state() const {
   return values;
 }
 
-void Trainer::share_state(const CancelToken* cancel) {
+void Trainer::broadcast_state(const CancelToken* cancel) {
   if (!shared_) return;
-  in_group([&] { share_values(*ranks_, state(), cancel); });
+  in_group([&] { broadcast_values(*ranks_, state(), cancel); });
   gathering_.reset();
   trained().commit();
   verify_ranks(cancel);

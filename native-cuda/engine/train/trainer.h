@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-#include "autograd/repeated.h"
+#include "autograd/graphed_step.h"
 #include "collective/collective.h"
 #include "core/cancel.h"
 #include "core/phases.h"
@@ -108,7 +108,7 @@ class Trainer {
                         const CancelToken* cancel = nullptr);
 
   // Rank 0's weights, moments and average to all ranks, then verify_ranks(). Nothing without ranks.
-  void share_state(const CancelToken* cancel);
+  void broadcast_state(const CancelToken* cancel);
   // Every rank's weights and moments are the same bytes, or Internal, naming the rank. Nothing
   // without ranks.
   void verify_ranks(const CancelToken* cancel);
@@ -162,7 +162,7 @@ class Trainer {
   std::unique_ptr<Collective> ranks_;
   std::unique_ptr<GradientBuckets> buckets_;
   std::unique_ptr<Prepared> kept_;  // on a device
-  Repeated repeated_;
+  GraphedStep graphed_;
   StepResults results_;
   std::vector<bool> written_;  // parameters whose gradient a replayed micro-batch writes
   Tensor scalars_;             // StepScalar

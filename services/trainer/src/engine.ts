@@ -33,11 +33,11 @@ export interface TrainingSession {
    * Brings a micro-batch to the device while it is at work; accumulate() of the same one finds it
    * there.
    */
-  stage(batch: TrainBatchDto): Promise<void>;
+  prefetch(batch: TrainBatchDto): Promise<void>;
   /** With ranks, waits for the gradients of the others. */
   apply(step: number, learningRateScale: number, signal: AbortSignal): Promise<TrainStepResultDto>;
   /** Rank 0's state to all ranks; alone, nothing. */
-  shareState(signal: AbortSignal): Promise<void>;
+  broadcastState(signal: AbortSignal): Promise<void>;
   /** Every rank's state is the same; alone, nothing. */
   verifyRanks(signal: AbortSignal): Promise<void>;
   /** Weights, both moments and averages, durable at `path`. */

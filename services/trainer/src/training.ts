@@ -333,7 +333,7 @@ async function prepare(
   }
   const chosen = session ?? (await open(facts.precision));
   try {
-    await together({ case: 'share', value: {} }, (linked) => chosen.shareState(linked), signal);
+    await together({ case: 'share', value: {} }, (linked) => chosen.broadcastState(linked), signal);
     const dataset = await openDataset(request, settings, models.pipeline, facts.precision, deps);
     if (dataset.unmatched > 0)
       logger.warn(

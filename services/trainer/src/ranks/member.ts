@@ -141,7 +141,7 @@ class Member {
         this.#share = await this.#open(command.value, signal);
         return undefined;
       case 'share':
-        await this.#opened().session.shareState(signal);
+        await this.#opened().session.broadcastState(signal);
         return undefined;
       case 'gradients': {
         const began = nowMs();

@@ -22,7 +22,8 @@ function share(fails: number[] = []) {
     },
   } as unknown as Dataset;
   const session = {
-    stage: async ({ step, offset }: TrainBatchDto) => void log.push(`stage ${step}:${offset}`),
+    prefetch: async ({ step, offset }: TrainBatchDto) =>
+      void log.push(`prefetch ${step}:${offset}`),
     accumulate: async ({ step, offset, beta }: TrainBatchDto) => {
       log.push(`train ${step}:${offset} ${beta ?? 'null'}`);
       return { errors: null, phases: [] };
@@ -49,7 +50,7 @@ it('reads the first micro-batch of the next step ahead, once, and none behind th
     'read 0:2',
     'train 0:2 5',
     'read 1:0',
-    'stage 1:0',
+    'prefetch 1:0',
   ]);
   await own.gradients(1, 6, signal);
   await own.stage(2);

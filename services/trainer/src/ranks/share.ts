@@ -68,7 +68,7 @@ export class Share {
     if (first === undefined) return;
     const batch = await this.dataset.batch(step, draws, first).catch(() => undefined);
     this.#ahead = batch && { step, batch };
-    if (batch !== undefined) await this.session.stage(batch);
+    if (batch !== undefined) await this.session.prefetch(batch);
   }
 
   #cut(step: number): { draws: readonly Draw[]; micros: MicroBatch[] } {

@@ -122,7 +122,7 @@ export class FakeSession implements TrainingSession {
     };
   }
 
-  async stage(): Promise<void> {}
+  async prefetch(): Promise<void> {}
 
   async apply(step: number, learningRateScale: number): Promise<TrainStepResultDto> {
     this.#scale = learningRateScale;
@@ -145,7 +145,7 @@ export class FakeSession implements TrainingSession {
     return { gradNorm: Math.sqrt(squares), learningRate, errors, phases: [] };
   }
 
-  async shareState(): Promise<void> {}
+  async broadcastState(): Promise<void> {}
   async verifyRanks(): Promise<void> {}
 
   async saveState(path: string, metadata: Record<string, string>): Promise<void> {

@@ -9,11 +9,11 @@
 
 namespace spindle {
 
-class Repeated {
+class GraphedStep {
  public:
-  explicit Repeated(Device& device) : device_(device), pool_(device.kernels().memory()) {}
-  ~Repeated() { forget(); }
-  Repeated(const Repeated&) = delete;
+  explicit GraphedStep(Device& device) : device_(device), pool_(device.kernels().memory()) {}
+  ~GraphedStep() { reset(); }
+  GraphedStep(const GraphedStep&) = delete;
 
   // `work` may not read device memory, and everything that it reads from or leaves to outside lies
   // in tensors that stay. Tensors that it makes come from a pool that only this work uses. Works of
@@ -44,14 +44,14 @@ class Repeated {
 
   // Work that is not to be captured, with the memory of that which is.
   template <class F>
-  void plainly(F&& work) {
+  void eager(F&& work) {
     if (device_.host_visible()) return work();
     PoolScope scope(device_, pool_);
     work();
   }
 
   // Where shapes or tensors changed: the next runs begin anew.
-  void forget() {
+  void reset() {
     if (known_.empty()) return;
     device_.kernels().finish();
     known_.clear();
