@@ -31,10 +31,6 @@ class Outputs {
     if (accumulate) fill_uniform(t, 400 + list_.size());
     return {t, accumulate};
   }
-  void number(const std::string& name, double value) {
-    *tensor(name, {1}, DType::F64).data<double>() = value;
-  }
-
   struct Output {
     std::string name;
     Tensor tensor;
@@ -52,7 +48,7 @@ class Outputs {
 
 struct KernelCase {
   std::string name;
-  std::function<void(Kernels&, Outputs&)> run;
+  std::function<void(Backend&, Outputs&)> run;
   double float32_tolerance = 1e-5;
 };
 
@@ -91,7 +87,7 @@ class KernelCases {
   }
   Weight weight(const Shape& shape) { return {values(shape, 0.3)}; }
   void add(std::string name,
-           std::function<void(Kernels&, Outputs&)> run,
+           std::function<void(Backend&, Outputs&)> run,
            double float32_tolerance = 1e-5) {
     list_.push_back({std::move(name), std::move(run), float32_tolerance});
   }
@@ -103,16 +99,29 @@ class KernelCases {
       Epilogue e{c.bias ? floats({c.out}) : Tensor(),
                  c.per_image ? values({c.batch, c.out}) : Tensor(),
                  c.residual ? values(c.y()) : Tensor(), c.activation};
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.conv2d_forward(out.tensor("y", c.y(), dtype), x, w, e, c.args);
-        k.conv2d_forward(out.tensor("y again", c.y(), dtype), x, w, e, c.args);
-        k.conv2d_backward_input(out.slot("dx", c.x(), dtype, accumulate), dy, w, c.args);
-        k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate),
-                                 out.slot("db", {c.out}, DType::F32, accumulate), dy, x, c.args);
-        k.conv2d_backward_weight(out.slot("dw alone", c.w(), DType::F32, accumulate), {}, dy, x,
-                                 c.args);
-        k.conv2d_backward_weight({}, out.slot("db alone", {c.out}, DType::F32, accumulate), dy, x,
-                                 c.args);
+      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+        k.run(Conv2dForward{
+            .y = out.tensor("y", c.y(), dtype), .x = x, .w = w, .epilogue = e, .args = c.args});
+        k.run(Conv2dForward{.y = out.tensor("y again", c.y(), dtype),
+                            .x = x,
+                            .w = w,
+                            .epilogue = e,
+                            .args = c.args});
+        k.run(Conv2dBackwardInput{
+            .dx = out.slot("dx", c.x(), dtype, accumulate), .dy = dy, .w = w, .args = c.args});
+        k.run(Conv2dBackwardWeight{.dw = out.slot("dw", c.w(), DType::F32, accumulate),
+                                   .db = out.slot("db", {c.out}, DType::F32, accumulate),
+                                   .dy = dy,
+                                   .x = x,
+                                   .args = c.args});
+        k.run(Conv2dBackwardWeight{.dw = out.slot("dw alone", c.w(), DType::F32, accumulate),
+                                   .dy = dy,
+                                   .x = x,
+                                   .args = c.args});
+        k.run(Conv2dBackwardWeight{.db = out.slot("db alone", {c.out}, DType::F32, accumulate),
+                                   .dy = dy,
+                                   .x = x,
+                                   .args = c.args});
       });
     }
   }
@@ -123,15 +132,21 @@ class KernelCases {
       Weight w = weight({c.n, c.k});
       Epilogue e{c.bias ? floats({c.n}) : Tensor(), c.per_image ? values({c.batch, c.n}) : Tensor(),
                  c.residual ? values({c.m(), c.n}) : Tensor(), c.activation};
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.linear_forward(out.tensor("y", dy.shape(), dtype), x, w, e);
-        k.linear_forward(out.tensor("y again", dy.shape(), dtype), x, w, e);
-        k.linear_backward_input(out.slot("dx", x.shape(), dtype, accumulate), dy, w);
-        k.linear_backward_weight(out.slot("dw", w.value.shape(), DType::F32, accumulate),
-                                 out.slot("db", {c.n}, DType::F32, accumulate), dy, x);
-        k.linear_backward_weight(out.slot("dw alone", w.value.shape(), DType::F32, accumulate), {},
-                                 dy, x);
-        k.linear_backward_weight({}, out.slot("db alone", {c.n}, DType::F32, accumulate), dy, x);
+      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+        k.run(
+            LinearForward{.y = out.tensor("y", dy.shape(), dtype), .x = x, .w = w, .epilogue = e});
+        k.run(LinearForward{
+            .y = out.tensor("y again", dy.shape(), dtype), .x = x, .w = w, .epilogue = e});
+        k.run(LinearBackwardInput{
+            .dx = out.slot("dx", x.shape(), dtype, accumulate), .dy = dy, .w = w});
+        k.run(LinearBackwardWeight{.dw = out.slot("dw", w.value.shape(), DType::F32, accumulate),
+                                   .db = out.slot("db", {c.n}, DType::F32, accumulate),
+                                   .dy = dy,
+                                   .x = x});
+        k.run(LinearBackwardWeight{
+            .dw = out.slot("dw alone", w.value.shape(), DType::F32, accumulate), .dy = dy, .x = x});
+        k.run(LinearBackwardWeight{
+            .db = out.slot("db alone", {c.n}, DType::F32, accumulate), .dy = dy, .x = x});
       });
     }
   }
@@ -140,8 +155,9 @@ class KernelCases {
     for (const cases::LinearGegluCase& c : cases::kLinearGeglu) {
       Tensor x = values({c.rows, c.k}), bias = c.bias ? floats({2 * c.n}) : Tensor();
       Weight w = weight({2 * c.n, c.k});
-      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) {
-        k.linear_geglu_forward(out.tensor("y", {c.rows, c.n}, dtype), x, w, bias);
+      add(c.name(), [=, dtype = dtype_](Backend& k, Outputs& out) {
+        k.run(LinearGegluForward{
+            .y = out.tensor("y", {c.rows, c.n}, dtype), .x = x, .w = w, .bias = bias});
       });
     }
   }
@@ -152,13 +168,23 @@ class KernelCases {
       Tensor x = values(c.x), dy = values(c.x), gamma = floats(parameters, 0.5, 1),
              beta = floats(parameters), y = values(c.x), mean = floats(statistics),
              rstd = floats(statistics);
-      reference_->group_norm_forward(y, mean, rstd, x, gamma, beta, c.args);
+      reference_->run(GroupNormForward{.y = y,
+                                       .mean = mean,
+                                       .rstd = rstd,
+                                       .x = x,
+                                       .gamma = gamma,
+                                       .beta = beta,
+                                       .args = c.args});
       add(
           c.name(),
-          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-            k.group_norm_forward(
-                out.tensor("y", c.x, dtype), out.tensor("mean", statistics, DType::F32),
-                out.tensor("rstd", statistics, DType::F32), x, gamma, beta, c.args);
+          [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+            k.run(GroupNormForward{.y = out.tensor("y", c.x, dtype),
+                                   .mean = out.tensor("mean", statistics, DType::F32),
+                                   .rstd = out.tensor("rstd", statistics, DType::F32),
+                                   .x = x,
+                                   .gamma = gamma,
+                                   .beta = beta,
+                                   .args = c.args});
             auto backward = [&](bool to_x, bool to_parameters, const std::string& which) {
               GradSlot dx = to_x ? out.slot("dx" + which, c.x, dtype, accumulate) : GradSlot();
               GradSlot dgamma = to_parameters
@@ -167,7 +193,16 @@ class KernelCases {
               GradSlot dbeta = to_parameters
                                    ? out.slot("dbeta" + which, parameters, DType::F32, accumulate)
                                    : GradSlot();
-              k.group_norm_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma, beta, c.args);
+              k.run(GroupNormBackward{.dx = dx,
+                                      .dgamma = dgamma,
+                                      .dbeta = dbeta,
+                                      .dy = dy,
+                                      .x = x,
+                                      .mean = mean,
+                                      .rstd = rstd,
+                                      .gamma = gamma,
+                                      .beta = beta,
+                                      .args = c.args});
             };
             backward(true, true, "");
             backward(true, false, " alone");
@@ -181,13 +216,18 @@ class KernelCases {
       Tensor x = values(c.x), dy = values(c.x), gamma = floats(parameters, 0.5, 1),
              beta = floats(parameters), y = values(c.x), mean = floats(statistics),
              rstd = floats(statistics);
-      reference_->layer_norm_forward(y, mean, rstd, x, gamma, beta, 1e-5);
+      reference_->run(LayerNormForward{
+          .y = y, .mean = mean, .rstd = rstd, .x = x, .gamma = gamma, .beta = beta, .eps = 1e-5});
       add(
           c.name(),
-          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-            k.layer_norm_forward(out.tensor("y", c.x, dtype),
-                                 out.tensor("mean", statistics, DType::F32),
-                                 out.tensor("rstd", statistics, DType::F32), x, gamma, beta, 1e-5);
+          [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+            k.run(LayerNormForward{.y = out.tensor("y", c.x, dtype),
+                                   .mean = out.tensor("mean", statistics, DType::F32),
+                                   .rstd = out.tensor("rstd", statistics, DType::F32),
+                                   .x = x,
+                                   .gamma = gamma,
+                                   .beta = beta,
+                                   .eps = 1e-5});
             auto backward = [&](bool to_x, bool to_parameters, const std::string& which) {
               GradSlot dx = to_x ? out.slot("dx" + which, c.x, dtype, accumulate) : GradSlot();
               GradSlot dgamma = to_parameters
@@ -196,7 +236,14 @@ class KernelCases {
               GradSlot dbeta = to_parameters
                                    ? out.slot("dbeta" + which, parameters, DType::F32, accumulate)
                                    : GradSlot();
-              k.layer_norm_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma);
+              k.run(LayerNormBackward{.dx = dx,
+                                      .dgamma = dgamma,
+                                      .dbeta = dbeta,
+                                      .dy = dy,
+                                      .x = x,
+                                      .mean = mean,
+                                      .rstd = rstd,
+                                      .gamma = gamma});
             };
             backward(true, true, "");
             backward(true, false, " alone");
@@ -212,15 +259,29 @@ class KernelCases {
       Shape statistics{c.batch, c.heads, c.queries};
       Tensor q = values(c.q()), k = values(c.k()), v = values(c.k()), d_o = values(c.q()),
              o = values(c.q()), lse = floats(statistics);
-      reference_->attention_forward(o, lse, q, k, v, c.args());
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& kernels, Outputs& out) {
-        kernels.attention_forward(out.tensor("o", c.q(), dtype),
-                                  out.tensor("lse", statistics, DType::F32), q, k, v, c.args());
+      reference_->run(
+          AttentionForward{.o = o, .lse = lse, .q = q, .k = k, .v = v, .args = c.args()});
+      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& kernels, Outputs& out) {
+        kernels.run(AttentionForward{.o = out.tensor("o", c.q(), dtype),
+                                     .lse = out.tensor("lse", statistics, DType::F32),
+                                     .q = q,
+                                     .k = k,
+                                     .v = v,
+                                     .args = c.args()});
         auto backward = [&](bool to_q, bool to_k, bool to_v, const std::string& which) {
           GradSlot dq = to_q ? out.slot("dq" + which, c.q(), dtype, accumulate) : GradSlot();
           GradSlot dk = to_k ? out.slot("dk" + which, c.k(), dtype, accumulate) : GradSlot();
           GradSlot dv = to_v ? out.slot("dv" + which, c.k(), dtype, accumulate) : GradSlot();
-          kernels.attention_backward(dq, dk, dv, d_o, o, lse, q, k, v, c.args());
+          kernels.run(AttentionBackward{.dq = dq,
+                                        .dk = dk,
+                                        .dv = dv,
+                                        .d_o = d_o,
+                                        .o = o,
+                                        .lse = lse,
+                                        .q = q,
+                                        .k = k,
+                                        .v = v,
+                                        .args = c.args()});
         };
         backward(true, true, true, "");
         backward(true, false, false, " alone");
@@ -235,51 +296,54 @@ class KernelCases {
       Tensor a = values(shape, 4), b = values(shape), dy = values(shape);
       for (Activation kind : cases::kActivations)
         add(cat(cases::activation_name(kind), " ", shape),
-            [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-              k.activation_forward(out.tensor("y", shape, dtype), a, kind);
+            [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+              k.run(ActivationForward{.y = out.tensor("y", shape, dtype), .x = a, .kind = kind});
               Tensor& in_place = out.copy_of("in place", a);
-              k.activation_forward(in_place, in_place, kind);
-              k.activation_backward(out.slot("dx", shape, dtype, accumulate), dy, a, kind);
+              k.run(ActivationForward{.y = in_place, .x = in_place, .kind = kind});
+              k.run(ActivationBackward{
+                  .dx = out.slot("dx", shape, dtype, accumulate), .dy = dy, .x = a, .kind = kind});
             });
-      add(cat("add, scale and accumulate ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) {
-        k.add(out.tensor("sum", shape, dtype), a, b);
+      add(cat("add, scale and accumulate ", shape), [=, dtype = dtype_](Backend& k, Outputs& out) {
+        k.run(Add{.y = out.tensor("sum", shape, dtype), .a = a, .b = b});
         Tensor& in_place = out.copy_of("sum in place", a);
-        k.add(in_place, in_place, b);
-        k.scale(out.tensor("scaled", shape, dtype), a, 0.3);
+        k.run(Add{.y = in_place, .a = in_place, .b = b});
+        k.run(Scale{.y = out.tensor("scaled", shape, dtype), .x = a, .factor = 0.3});
         Tensor& scaled = out.copy_of("scaled in place", a);
-        k.scale(scaled, scaled, -7);
-        k.accumulate(out.copy_of("accumulated", b), a);
+        k.run(Scale{.y = scaled, .x = scaled, .factor = -7});
+        k.run(Accumulate{.y = out.copy_of("accumulated", b), .x = a});
       });
     }
     for (const Shape& y : cases::kGeglu) {
       std::vector<int64_t> dims = y.dims();
       dims.back() *= 2;
       Tensor x = values(Shape(dims), 3), dy = values(y);
-      add(cat("geglu ", y),
-          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-            k.geglu_forward(out.tensor("y", y, dtype), x);
-            k.geglu_backward(out.slot("dx", x.shape(), dtype, accumulate), dy, x);
-          });
+      add(cat("geglu ", y), [=, dtype = dtype_, accumulate = accumulate_](Backend& k,
+                                                                          Outputs& out) {
+        k.run(GegluForward{.y = out.tensor("y", y, dtype), .x = x});
+        k.run(GegluBackward{.dx = out.slot("dx", x.shape(), dtype, accumulate), .dy = dy, .x = x});
+      });
     }
     for (const cases::RowsCase& c : cases::kRows) {
       Tensor x = values(c.x), rows = values(c.rows);
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.add_rows(out.tensor("y", c.x, dtype), x, rows);
-        k.sum_to_rows(out.slot("drows", c.rows, dtype, accumulate), x);
-        k.sum_to_rows(out.slot("drows in float32", c.rows, DType::F32, accumulate), x);
+      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+        k.run(AddRows{.y = out.tensor("y", c.x, dtype), .x = x, .rows = rows});
+        k.run(SumToRows{.drows = out.slot("drows", c.rows, dtype, accumulate), .dy = x});
+        k.run(SumToRows{.drows = out.slot("drows in float32", c.rows, DType::F32, accumulate),
+                        .dy = x});
       });
     }
     for (const Shape& shape : cases::kPerImage) {
       Tensor dy = values(shape);
       add(cat("sum_per_image ", shape),
-          [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-            k.sum_per_image(out.slot("dt", {shape[0], shape[-1]}, dtype, accumulate), dy);
+          [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+            k.run(SumPerImage{.dt = out.slot("dt", {shape[0], shape[-1]}, dtype, accumulate),
+                              .dy = dy});
           });
     }
     for (const Shape& shape : cases::kL2Normalize) {
       Tensor x = values(shape);
-      add(cat("l2_normalize ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) {
-        k.l2_normalize(out.tensor("y", shape, dtype), x);
+      add(cat("l2_normalize ", shape), [=, dtype = dtype_](Backend& k, Outputs& out) {
+        k.run(L2Normalize{.y = out.tensor("y", shape, dtype), .x = x});
       });
     }
   }
@@ -287,31 +351,31 @@ class KernelCases {
   void movement() {
     for (const cases::ConcatCase& c : cases::kConcat) {
       Tensor a = values(c.a), b = values(c.b), dy = values(c.y());
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.concat_channels(out.tensor("y", c.y(), dtype), a, b);
-        k.split_channels(out.slot("da", c.a, dtype, accumulate),
-                         out.slot("db", c.b, dtype, accumulate), dy);
-        k.split_channels(out.slot("da alone", c.a, dtype, accumulate), {}, dy);
-        k.split_channels({}, out.slot("db alone", c.b, dtype, accumulate), dy);
-        k.split_channels({}, {}, dy);
+      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+        k.run(ConcatChannels{.y = out.tensor("y", c.y(), dtype), .a = a, .b = b});
+        k.run(SplitChannels{.da = out.slot("da", c.a, dtype, accumulate),
+                            .db = out.slot("db", c.b, dtype, accumulate),
+                            .dy = dy});
+        k.run(SplitChannels{.da = out.slot("da alone", c.a, dtype, accumulate), .dy = dy});
+        k.run(SplitChannels{.db = out.slot("db alone", c.b, dtype, accumulate), .dy = dy});
+        k.run(SplitChannels{.dy = dy});
       });
     }
     for (const cases::UpsampleCase& c : cases::kUpsample) {
       Tensor x = values(c.x), dy = values(c.y());
-      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Kernels& k, Outputs& out) {
-        k.upsample_nearest_forward(out.tensor("y", c.y(), dtype), x);
-        k.upsample_nearest_backward(out.slot("dx", c.x, dtype, accumulate), dy);
+      add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
+        k.run(UpsampleNearestForward{.y = out.tensor("y", c.y(), dtype), .x = x});
+        k.run(UpsampleNearestBackward{.dx = out.slot("dx", c.x, dtype, accumulate), .dy = dy});
       });
     }
     for (const Shape& nhwc : cases::kTranspose) {
       Shape nchw{nhwc[0], nhwc[3], nhwc[1], nhwc[2]};
       Tensor x = values(nhwc), z = values(nchw);
-      add(cat("transpose and cast ", nhwc), [=](Kernels& k, Outputs& out) {
+      add(cat("transpose and cast ", nhwc), [=](Backend& k, Outputs& out) {
         for (DType to : {DType::F32, DType::BF16}) {
-          k.nhwc_to_nchw(out.tensor(cat("nchw ", dtype_name(to)), nchw, to), x);
-          k.nchw_to_nhwc(out.tensor(cat("nhwc ", dtype_name(to)), nhwc, to), z);
-          k.cast(out.tensor(cat("cast ", dtype_name(to)), nhwc, to), x);
-          k.fill(out.tensor(cat("fill ", dtype_name(to)), nhwc, to), 0.1);
+          k.run(NhwcToNchw{.y = out.tensor(cat("nchw ", dtype_name(to)), nchw, to), .x = x});
+          k.run(NchwToNhwc{.y = out.tensor(cat("nhwc ", dtype_name(to)), nhwc, to), .x = z});
+          k.run(Cast{.y = out.tensor(cat("cast ", dtype_name(to)), nhwc, to), .x = x});
         }
       });
     }
@@ -321,10 +385,12 @@ class KernelCases {
     for (const cases::TableCase& c : cases::kTable) {
       Tensor table = floats({c.rows, c.width}), x = values({c.rows, c.width});
       Shape y{int64_t(c.ids.size()), c.width};
-      add(c.name(), [=, dtype = dtype_](Kernels& k, Outputs& out) {
-        k.embedding_forward(out.tensor("of float32", y, dtype), table, c.ids.data(), y[0]);
-        k.embedding_forward(out.tensor("of its own type", y, dtype), x, c.ids.data(), y[0]);
-        k.gather_rows(out.tensor("gathered", y, dtype), x, c.ids.data(), y[0]);
+      add(c.name(), [=, dtype = dtype_](Backend& k, Outputs& out) {
+        k.run(EmbeddingForward{
+            .y = out.tensor("of float32", y, dtype), .table = table, .ids = c.ids});
+        k.run(EmbeddingForward{
+            .y = out.tensor("of its own type", y, dtype), .table = x, .ids = c.ids});
+        k.run(GatherRows{.y = out.tensor("gathered", y, dtype), .x = x, .rows = c.ids});
       });
     }
     Tensor timesteps(allocator_, {5}, DType::F32);
@@ -334,8 +400,9 @@ class KernelCases {
       // of float32's digits left
       add(
           c.name(),
-          [=, dtype = dtype_](Kernels& k, Outputs& out) {
-            k.timestep_embedding(out.tensor("y", {5, c.width}, dtype), timesteps, c.args);
+          [=, dtype = dtype_](Backend& k, Outputs& out) {
+            k.run(TimestepEmbedding{
+                .y = out.tensor("y", {5, c.width}, dtype), .timesteps = timesteps, .args = c.args});
           },
           1e-4);
     }
@@ -345,32 +412,50 @@ class KernelCases {
     for (const Shape& shape : cases::kLoss) {
       Tensor prediction = values(shape), target = values(shape), float_target = floats(shape),
              weights = floats({shape[0]});
-      add(cat("mse ", shape), [=, dtype = dtype_](Kernels& k, Outputs& out) {
-        k.mse_per_image(out.tensor("errors", {shape[0]}, DType::F64), prediction, target);
-        k.mse_per_image(out.tensor("errors of float32", {shape[0]}, DType::F64), prediction,
-                        float_target);
-        k.mse_backward(out.tensor("dprediction", shape, dtype), prediction, target, weights);
-        k.mse_backward(out.tensor("dprediction to float32", shape, dtype), prediction, float_target,
-                       weights);
+      add(cat("mse ", shape), [=, dtype = dtype_](Backend& k, Outputs& out) {
+        k.run(MsePerImage{.errors = out.tensor("errors", {shape[0]}, DType::F64),
+                          .prediction = prediction,
+                          .target = target});
+        k.run(MsePerImage{.errors = out.tensor("errors of float32", {shape[0]}, DType::F64),
+                          .prediction = prediction,
+                          .target = float_target});
+        k.run(MseBackward{.dprediction = out.tensor("dprediction", shape, dtype),
+                          .prediction = prediction,
+                          .target = target,
+                          .weights = weights});
+        k.run(MseBackward{.dprediction = out.tensor("dprediction to float32", shape, dtype),
+                          .prediction = prediction,
+                          .target = float_target,
+                          .weights = weights});
       });
     }
   }
 
   void flat() {
     for (int64_t n : cases::kFlat) {
-      Tensor w = floats({n}), m = floats({n}, 0.1), v = floats({n}, 0.01, 0.011),
-             grad = floats({n}, 3), x = floats({n});
-      add(cat("flat passes over ", n), [=](Kernels& k, Outputs& out) {
-        out.number("sum of squares", k.sum_of_squares(x));
-        k.adamw(out.copy_of("w", w), out.copy_of("m", m), out.copy_of("v", v), grad,
-                {.learning_rate = 0.1,
-                 .beta1 = 0.9,
-                 .beta2 = 0.999,
-                 .epsilon = 1e-8,
-                 .weight_decay = 0.01,
-                 .step = 3,
-                 .grad_scale = 0.25});
-        k.lerp(out.copy_of("y", w), x, 0.125);
+      OptimizerArenas start{.w = floats({n}),
+                            .m = floats({n}, 0.1),
+                            .v = floats({n}, 0.01, 0.011),
+                            .grad = floats({n}, 3),
+                            .ema = floats({n}),
+                            .bf16 = Tensor(allocator_, {n}, DType::BF16)};
+      Tensor scalars(allocator_, {kStepScalars}, DType::F64);
+      reference::store(scalars,
+                       {0.1, 3, 1 - 0.9 * 0.9 * 0.9, 1 - 0.999 * 0.999 * 0.999, 0.125, 0, 0, 0});
+      add(cat("flat passes over ", n), [=](Backend& k, Outputs& out) {
+        for (double max_norm : {0.0, 0.25}) {
+          Tensor& s = out.copy_of(cat("scalars, max_norm ", max_norm), scalars);
+          k.run(ClipGradient{.scalars = s, .gradient = start.grad, .max_norm = max_norm});
+          k.run(OptimizerStep{
+              .arenas = {.w = out.copy_of("w", start.w),
+                         .m = out.copy_of("m", start.m),
+                         .v = out.copy_of("v", start.v),
+                         .grad = start.grad,
+                         .ema = out.copy_of("ema", start.ema),
+                         .bf16 = out.tensor("bfloat16 shadow", {n}, DType::BF16)},
+              .scalars = s,
+              .args = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01}});
+        }
       });
     }
   }
@@ -378,7 +463,7 @@ class KernelCases {
   Allocator& allocator_;
   DType dtype_;
   bool accumulate_;
-  std::unique_ptr<Kernels> reference_;
+  std::unique_ptr<Backend> reference_;
   uint64_t seed_ = 0;
   std::vector<KernelCase> list_;
 };

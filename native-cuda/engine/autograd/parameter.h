@@ -98,8 +98,8 @@ class ParameterStore {
   Tensor& master() { return master_; }      // the arena; empty when frozen
   const Tensor& master() const { return master_; }
   Tensor& gradient() { return gradient_; }
-  Tensor& low() {
-    return low_;
+  Tensor& bf16_shadow() {
+    return bf16_shadow_;
   }  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
   bool trainable() const { return bool(gradient_); }
   Device& device() const { return device_; }
@@ -110,7 +110,7 @@ class ParameterStore {
   Device& device_;
   std::deque<Parameter> parameters_;
   std::unordered_map<std::string, Parameter*> by_name_;
-  Tensor master_, low_, gradient_;
+  Tensor master_, bf16_shadow_, gradient_;
   int64_t numel_ = 0;
   DType compute_ = DType::F32;
   WeightUse use_ = WeightUse::Frozen;

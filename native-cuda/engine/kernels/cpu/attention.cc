@@ -158,15 +158,12 @@ class AttentionWork {
   }
 };
 
-void CpuKernels::attention_forward(Tensor& o,
-                                   Tensor& lse,
-                                   const Tensor& q,
-                                   const Tensor& k,
-                                   const Tensor& v,
-                                   const AttentionArgs& args) {
-  if (attention_in_lanes(q, args)) return attention_forward_in_lanes(o, lse, q, k, v, args);
-  int64_t batch = q.dim(0), tq = q.dim(1), tk = k.dim(1), heads = args.heads, units = batch * heads;
-  AttentionWork work(*this, q, args);
+void CpuKernels::run(const AttentionForward& op) {
+  if (attention_in_lanes(op.q, op.args))
+    return attention_forward_in_lanes(op.o, op.lse, op.q, op.k, op.v, op.args);
+  int64_t batch = op.q.dim(0), tq = op.q.dim(1), tk = op.k.dim(1), heads = op.args.heads,
+          units = batch * heads;
+  AttentionWork work(*this, op.q, op.args);
   int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kKeys),
           query_blocks = divide_up(tq, kQueries);
   int64_t block = std::min(kKeys, round_up(tk, 2 * simd_.width)), k_bytes = work.packed(d, block),
@@ -178,8 +175,8 @@ void CpuKernels::attention_forward(Tensor& o,
   auto pack = [&](std::byte* to, int64_t unit, int64_t b) {
     int64_t head = unit % heads, image = unit / heads, k0 = b * kKeys,
             keys = std::min(kKeys, tk - k0);
-    work.pack_transposed(to + b * (k_bytes + v_bytes), work.row(k, image, head, k0), keys);
-    work.pack_rows(to + b * (k_bytes + v_bytes) + k_bytes, work.row(v, image, head, k0), keys);
+    work.pack_transposed(to + b * (k_bytes + v_bytes), work.row(op.k, image, head, k0), keys);
+    work.pack_rows(to + b * (k_bytes + v_bytes) + k_bytes, work.row(op.v, image, head, k0), keys);
   };
   int64_t head_bytes = key_blocks * (k_bytes + v_bytes);
   std::byte* shared = nullptr;
@@ -222,17 +219,17 @@ void CpuKernels::attention_forward(Tensor& o,
     for (int64_t qb = query_blocks * piece / pieces; qb < query_blocks * (piece + 1) / pieces;
          ++qb) {
       int64_t q0 = qb * kQueries, count = std::min(kQueries, tq - q0);
-      work.point(a.q_rows, work.row(q, image, head, q0), work.c, count);
+      work.point(a.q_rows, work.row(op.q, image, head, q0), work.c, count);
       std::fill_n(a.max, count, -INFINITY);
       std::fill_n(a.sum, count, 0.0f);
       for (int64_t b = 0; b < key_blocks; ++b) {
         int64_t k0 = b * kKeys, keys = std::min(kKeys, tk - k0),
                 padded = round_up(keys, simd_.width);
-        if (args.causal && k0 > q0 + count - 1) break;
+        if (op.args.causal && k0 > q0 + count - 1) break;
         const std::byte* packed = a.packed + b * (k_bytes + v_bytes);
         work.multiply(a.s, padded, a.q_rows, count, d, packed, padded, false);
         for (int64_t i = 0; i < count; ++i)
-          a.valid[i] = args.causal ? std::min(keys, q0 + i + 1 - k0) : keys;
+          a.valid[i] = op.args.causal ? std::min(keys, q0 + i + 1 - k0) : keys;
         simd_.softmax_block(a.p, a.s, count, keys, padded, work.scale, a.max, a.sum, a.correction,
                             a.valid, work.bf16);
         if (b > 0) simd_.scale_rows(a.o, a.correction, count, ld, ld);
@@ -241,29 +238,22 @@ void CpuKernels::attention_forward(Tensor& o,
       }
       for (int64_t i = 0; i < count; ++i) {
         a.correction[i] = 1.0f / a.sum[i];
-        lse.f32()[unit * tq + q0 + i] = a.max[i] + std::log(a.sum[i]);
+        op.lse.f32()[unit * tq + q0 + i] = a.max[i] + std::log(a.sum[i]);
       }
       simd_.scale_rows(a.o, a.correction, count, ld, ld);
-      work.store({o, false}, a.o, image, head, q0, count);
+      work.store({op.o, false}, a.o, image, head, q0, count);
     }
   });
 }
 
-void CpuKernels::attention_backward(const GradSlot& dq,
-                                    const GradSlot& dk,
-                                    const GradSlot& dv,
-                                    const Tensor& d_o,
-                                    const Tensor& o,
-                                    const Tensor& lse,
-                                    const Tensor& q,
-                                    const Tensor& k,
-                                    const Tensor& v,
-                                    const AttentionArgs& args) {
-  if (!dq && !dk && !dv) return;
-  if (attention_in_lanes(q, args))
-    return attention_backward_in_lanes(dq, dk, dv, d_o, o, lse, q, k, v, args);
-  int64_t batch = q.dim(0), tq = q.dim(1), tk = k.dim(1), heads = args.heads, units = batch * heads;
-  AttentionWork work(*this, q, args);
+void CpuKernels::run(const AttentionBackward& op) {
+  if (!op.dq && !op.dk && !op.dv) return;
+  if (attention_in_lanes(op.q, op.args))
+    return attention_backward_in_lanes(op.dq, op.dk, op.dv, op.d_o, op.o, op.lse, op.q, op.k, op.v,
+                                       op.args);
+  int64_t batch = op.q.dim(0), tq = op.q.dim(1), tk = op.k.dim(1), heads = op.args.heads,
+          units = batch * heads;
+  AttentionWork work(*this, op.q, op.args);
   int64_t d = work.d, ld = work.ld, key_blocks = divide_up(tk, kGradientKeys),
           query_blocks = divide_up(tq, kGradientQueries);
   int64_t ldq = std::min(kGradientQueries, round_up(tq, simd_.width)),
@@ -310,8 +300,8 @@ void CpuKernels::attention_backward(const GradSlot& dq,
     work.point(a.dst_rows, a.dst, ldk, ldq);
     for (int64_t b = 0; b < blocks; ++b) {
       int64_t q0 = (qb0 + b) * kGradientQueries, count = std::min(kGradientQueries, tq - q0);
-      const char *q_first = work.row(q, image, head, q0),
-                 *do_first = work.row(d_o, image, head, q0);
+      const char *q_first = work.row(op.q, image, head, q0),
+                 *do_first = work.row(op.d_o, image, head, q0);
       std::byte* to = a.packed + b * block_bytes;
       work.pack_transposed(to, q_first, count);
       work.pack_transposed(to + t_bytes, do_first, count);
@@ -321,37 +311,39 @@ void CpuKernels::attention_backward(const GradSlot& dq,
       }
       float *row_lse = a.lse + b * ldq, *delta = a.delta + b * ldq;
       for (int64_t i = 0; i < ldq; ++i) {
-        row_lse[i] = i < count ? lse.f32()[unit * tq + q0 + i] : 1e30f;  // no weight for what pads
+        row_lse[i] =
+            i < count ? op.lse.f32()[unit * tq + q0 + i] : 1e30f;  // no weight for what pads
         if (i >= count) {
           delta[i] = 0;
         } else if (work.bf16) {
           simd_.to_f32(a.row, reinterpret_cast<const uint16_t*>(do_first) + i * work.c, d);
           simd_.to_f32(a.row + ld,
-                       reinterpret_cast<const uint16_t*>(work.row(o, image, head, q0 + i)), d);
+                       reinterpret_cast<const uint16_t*>(work.row(op.o, image, head, q0 + i)), d);
           delta[i] = simd_.dot(a.row, a.row + ld, d);
         } else {
-          delta[i] = simd_.dot(reinterpret_cast<const float*>(do_first) + i * work.c,
-                               reinterpret_cast<const float*>(work.row(o, image, head, q0 + i)), d);
+          delta[i] =
+              simd_.dot(reinterpret_cast<const float*>(do_first) + i * work.c,
+                        reinterpret_cast<const float*>(work.row(op.o, image, head, q0 + i)), d);
         }
       }
     }
     if (to_queries) std::fill_n(a.dq, blocks * kGradientQueries * ld, 0.0f);
     for (int64_t kb = kb0; kb < kb1; ++kb) {
       int64_t k0 = kb * kGradientKeys, keys = std::min(kGradientKeys, tk - k0);
-      work.point(a.k_rows, work.row(k, image, head, k0), work.c, keys);
-      work.point(a.v_rows, work.row(v, image, head, k0), work.c, keys);
-      if (to_queries) work.pack_rows(a.kp, work.row(k, image, head, k0), keys);
+      work.point(a.k_rows, work.row(op.k, image, head, k0), work.c, keys);
+      work.point(a.v_rows, work.row(op.v, image, head, k0), work.c, keys);
+      if (to_queries) work.pack_rows(a.kp, work.row(op.k, image, head, k0), keys);
       std::fill_n(a.dk, keys * ld, 0.0f);
       std::fill_n(a.dv, keys * ld, 0.0f);
       for (int64_t b = 0; b < blocks; ++b) {
         int64_t q0 = (qb0 + b) * kGradientQueries, count = std::min(kGradientQueries, tq - q0),
                 padded = round_up(count, simd_.width);
-        if (args.causal && k0 > q0 + count - 1) continue;
+        if (op.args.causal && k0 > q0 + count - 1) continue;
         const std::byte* packed = a.packed + b * block_bytes;
         work.multiply(a.s, ldq, a.k_rows, keys, d, packed, padded, false);
         work.multiply(a.dp, ldq, a.v_rows, keys, d, packed + t_bytes, padded, false);
         simd_.softmax_gradient(a.p, a.ds, a.s, a.dp, keys, padded, ldq, work.scale, a.lse + b * ldq,
-                               a.delta + b * ldq, args.causal ? k0 - q0 : -keys, work.bf16);
+                               a.delta + b * ldq, op.args.causal ? k0 - q0 : -keys, work.bf16);
         if (to_keys) {
           work.multiply(a.dv, ld, a.p_rows, keys, count, packed + 2 * t_bytes + r_bytes, ld, true);
           work.multiply(a.dk, ld, a.ds_rows, keys, count, packed + 2 * t_bytes, ld, true);
@@ -360,14 +352,14 @@ void CpuKernels::attention_backward(const GradSlot& dq,
           work.add_to_queries(a.dq + b * kGradientQueries * ld, a.ds, ldq, keys, count, a.kp, a.dst,
                               ldk, a.dst_rows);
       }
-      if (to_keys && dk) work.store(dk, a.dk, image, head, k0, keys);
-      if (to_keys && dv) work.store(dv, a.dv, image, head, k0, keys);
+      if (to_keys && op.dk) work.store(op.dk, a.dk, image, head, k0, keys);
+      if (to_keys && op.dv) work.store(op.dv, a.dv, image, head, k0, keys);
     }
     if (to_queries)
-      work.store(dq, a.dq, image, head, qb0 * kGradientQueries,
+      work.store(op.dq, a.dq, image, head, qb0 * kGradientQueries,
                  std::min(tq, qb1 * kGradientQueries) - qb0 * kGradientQueries);
   };
-  bool to_keys = dk || dv, to_queries = bool(dq);
+  bool to_keys = op.dk || op.dv, to_queries = bool(op.dq);
   int64_t threads = threads_.threads();
   // Too few heads for the threads: keys and queries are shared out apart, which computes the scores
   // twice but adds nothing up across tasks.

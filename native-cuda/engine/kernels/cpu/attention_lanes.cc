@@ -56,8 +56,8 @@ bool CpuKernels::attention_in_lanes(const Tensor& q, const AttentionArgs& args) 
                      : q.dim(1) * width >= kFewestFloats && width <= kWidestHead);
 }
 
-void CpuKernels::attention_forward_in_lanes(Tensor& o,
-                                            Tensor& lse,
+void CpuKernels::attention_forward_in_lanes(const Tensor& o,
+                                            const Tensor& lse,
                                             const Tensor& q,
                                             const Tensor& k,
                                             const Tensor& v,

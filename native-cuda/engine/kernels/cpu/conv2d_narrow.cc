@@ -24,7 +24,7 @@ constexpr int64_t kMaxVectors = 2;
 
 struct CpuKernels::NarrowWork {
   CpuKernels& k;
-  Tensor& y;
+  const Tensor& y;
   const Tensor& x;
   const Epilogue& e;
   const Conv2dArgs& args;
@@ -211,7 +211,7 @@ CpuKernels::Narrow CpuKernels::narrow_kind(const Tensor& y,
   return Narrow::No;
 }
 
-void CpuKernels::narrow(Tensor& y,
+void CpuKernels::narrow(const Tensor& y,
                         const Tensor& x,
                         const Weight& w,
                         const Epilogue& e,

@@ -73,7 +73,7 @@ const char* detect_isa() {
   return "generic";
 }
 
-std::unique_ptr<Kernels> make_cpu_kernels(ThreadPool& threads, const CpuOptions& options) {
+std::unique_ptr<Backend> make_cpu_kernels(ThreadPool& threads, const CpuOptions& options) {
   const char* name = std::strcmp(options.isa, "auto") ? options.isa : detect_isa();
   const cpu::Simd* simd = cpu::table(name);
   require(simd != nullptr,

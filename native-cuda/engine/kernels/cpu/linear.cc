@@ -78,56 +78,54 @@ struct MatrixRuns {
 
 }  // namespace
 
-void CpuKernels::linear_forward(Tensor& y, const Tensor& x, const Weight& w, const Epilogue& e) {
-  int64_t m = x.dim(0), k = x.dim(1), n = w.shape()[0];
-  MatrixRows rows{.x = x.raw(),
-                  .y = y.raw(),
-                  .input_dtype = x.dtype(),
-                  .output_dtype = y.dtype(),
+void CpuKernels::run(const LinearForward& op) {
+  int64_t m = op.x.dim(0), k = op.x.dim(1), n = op.w.shape()[0];
+  MatrixRows rows{.x = op.x.raw(),
+                  .y = op.y.raw(),
+                  .input_dtype = op.x.dtype(),
+                  .output_dtype = op.y.dtype(),
                   .count = m,
                   .k = k,
                   .n = n};
-  rows.image_positions = e.positions_per_image;
-  if (e.bias) rows.bias = e.bias.f32();
-  if (e.per_image) {
-    rows.per_image = e.per_image.raw();
-    rows.rows_per_image = m / e.per_image.dim(0);
+  rows.image_positions = op.epilogue.positions_per_image;
+  if (op.epilogue.bias) rows.bias = op.epilogue.bias.f32();
+  if (op.epilogue.per_image) {
+    rows.per_image = op.epilogue.per_image.raw();
+    rows.rows_per_image = m / op.epilogue.per_image.dim(0);
   }
-  if (e.residual && e.activation == Activation::None) rows.residual = e.residual.raw();
-  multiply(rows, packed_weight(w, PackKind::Forward, n, 1, k, x.dtype()));
-  if (e.activation != Activation::None) {
-    activation_forward(y, y, e.activation);
-    if (e.residual) add(y, y, e.residual);
+  if (op.epilogue.residual && op.epilogue.activation == Activation::None)
+    rows.residual = op.epilogue.residual.raw();
+  multiply(rows, packed_weight(op.w, PackKind::Forward, n, 1, k, op.x.dtype()));
+  if (op.epilogue.activation != Activation::None) {
+    run(ActivationForward{.y = op.y, .x = op.y, .kind = op.epilogue.activation});
+    if (op.epilogue.residual) run(Add{.y = op.y, .a = op.y, .b = op.epilogue.residual});
   }
 }
 
-void CpuKernels::linear_geglu_forward(Tensor& y,
-                                      const Tensor& x,
-                                      const Weight& w,
-                                      const Tensor& bias) {
-  int64_t m = x.dim(0), k = x.dim(1), half = w.shape()[0] / 2;
-  Packed b = packed_weight(w, PackKind::Forward, 2 * half, 1, k, x.dtype());
+void CpuKernels::run(const LinearGegluForward& op) {
+  int64_t m = op.x.dim(0), k = op.x.dim(1), half = op.w.shape()[0] / 2;
+  Packed b = packed_weight(op.w, PackKind::Forward, 2 * half, 1, k, op.x.dtype());
   if (half % b.panel != 0) {  // a panel would hold both values and gates
     Tensor product(scratch_pool_, {m, 2 * half}, DType::F32);
-    MatrixRows rows{.x = x.raw(),
+    MatrixRows rows{.x = op.x.raw(),
                     .y = product.raw(),
-                    .input_dtype = x.dtype(),
+                    .input_dtype = op.x.dtype(),
                     .output_dtype = DType::F32,
                     .count = m,
                     .k = k,
                     .n = 2 * half};
-    if (bias) rows.bias = bias.f32();
+    if (op.bias) rows.bias = op.bias.f32();
     multiply(rows, b);
     pieces(m, kTaskRows, [&](int64_t row0, int64_t row1, int) {
       for (int64_t row = row0; row < row1; ++row) {
         const float* value = product.f32() + row * 2 * half;
-        simd_.geglu_row(at(y.raw(), row * half, y.dtype()), value, value + half, nullptr, nullptr,
-                        half, is_bf16(y));
+        simd_.geglu_row(at(op.y.raw(), row * half, op.y.dtype()), value, value + half, nullptr,
+                        nullptr, half, is_bf16(op.y));
       }
     });
     return;
   }
-  bool bf16 = is_bf16(x);
+  bool bf16 = is_bf16(op.x);
   int64_t panels = half / b.panel, chunks = divide_up(m, kTaskRows), vectors = simd_.max_vectors,
           tile = tile_rows(vectors, bf16);
   auto gemm = bf16 ? simd_.gemm_bf16 : simd_.gemm_f32;
@@ -139,7 +137,8 @@ void CpuKernels::linear_geglu_forward(Tensor& y,
     const void* pointers[kMaxTileRows];
     int64_t n0 = panel * b.panel, first = chunk * kTaskRows, last = std::min(m, first + kTaskRows);
     if (int64_t tiles = gemm_geglu ? (last - first) / tile : 0) {
-      for (int64_t i = 0; i < tile; ++i) pointers[i] = at(x.raw(), (first + i) * k, x.dtype());
+      for (int64_t i = 0; i < tile; ++i)
+        pointers[i] = at(op.x.raw(), (first + i) * k, op.x.dtype());
       gemm_geglu({pointers,
                   1,
                   tile,
@@ -151,10 +150,10 @@ void CpuKernels::linear_geglu_forward(Tensor& y,
                   b.panel,
                   false,
                   {static_cast<const char*>(pointers[0]) + tile * row_bytes, tile * 4}},
-                 b.block(panels + panel, 0, 0), bias ? bias.f32() + half + n0 : nullptr,
-                 {.y = at(y.raw(), first * half + n0, y.dtype()),
+                 b.block(panels + panel, 0, 0), op.bias ? op.bias.f32() + half + n0 : nullptr,
+                 {.y = at(op.y.raw(), first * half + n0, op.y.dtype()),
                   .ld = half,
-                  .bias = bias ? bias.f32() + n0 : nullptr,
+                  .bias = op.bias ? op.bias.f32() + n0 : nullptr,
                   .per_image = nullptr,
                   .residual = nullptr,
                   .n = b.panel,
@@ -166,42 +165,39 @@ void CpuKernels::linear_geglu_forward(Tensor& y,
     }
     for (int64_t row = first; row < last; row += tile) {
       int64_t count = std::min(tile, last - row);
-      for (int64_t i = 0; i < count; ++i) pointers[i] = at(x.raw(), (row + i) * k, x.dtype());
+      for (int64_t i = 0; i < count; ++i) pointers[i] = at(op.x.raw(), (row + i) * k, op.x.dtype());
       gemm({pointers, 1, count, k, b.block(panel, 0, 0), b.panel, vectors, value, b.panel, false});
       gemm({pointers, 1, count, k, b.block(panels + panel, 0, 0), b.panel, vectors, gate, b.panel,
             false});
       for (int64_t i = 0; i < count; ++i)
-        simd_.geglu_row(at(y.raw(), (row + i) * half + n0, y.dtype()), value + i * b.panel,
-                        gate + i * b.panel, bias ? bias.f32() + n0 : nullptr,
-                        bias ? bias.f32() + half + n0 : nullptr, b.panel, bf16);
+        simd_.geglu_row(at(op.y.raw(), (row + i) * half + n0, op.y.dtype()), value + i * b.panel,
+                        gate + i * b.panel, op.bias ? op.bias.f32() + n0 : nullptr,
+                        op.bias ? op.bias.f32() + half + n0 : nullptr, b.panel, bf16);
     }
   };
   run_products(b, chunks, panels, work);
 }
 
-void CpuKernels::linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) {
-  int64_t n = w.shape()[0], k = w.shape()[1];
-  MatrixRows rows{.x = dy.raw(),
-                  .y = dx.tensor.raw(),
-                  .input_dtype = dy.dtype(),
-                  .output_dtype = dx.tensor.dtype(),
-                  .count = dy.dim(0),
+void CpuKernels::run(const LinearBackwardInput& op) {
+  int64_t n = op.w.shape()[0], k = op.w.shape()[1];
+  MatrixRows rows{.x = op.dy.raw(),
+                  .y = op.dx.tensor.raw(),
+                  .input_dtype = op.dy.dtype(),
+                  .output_dtype = op.dx.tensor.dtype(),
+                  .count = op.dy.dim(0),
                   .k = n,
                   .n = k,
-                  .accumulate = dx.accumulate};
-  multiply(rows, packed_weight(w, PackKind::Backward, n, 1, k, dy.dtype()));
+                  .accumulate = op.dx.accumulate};
+  multiply(rows, packed_weight(op.w, PackKind::Backward, n, 1, k, op.dy.dtype()));
 }
 
-void CpuKernels::linear_backward_weight(const GradSlot& dw,
-                                        const GradSlot& db,
-                                        const Tensor& dy,
-                                        const Tensor& x) {
-  int64_t n = dy.dim(1), k = x.dim(1);
-  if (dw && dy.dtype() == x.dtype() && k >= simd_.width &&
-      (is_bf16(dy) || !sums_in_double(n * k, 1)))
-    return matrix_gradient(dw, db, dy, x);
-  if (dw) outer_product(MatrixRuns{dy, x, dy.dim(0)}, n, k, 1, dw, k, 0, 1);
-  if (db) bias_gradient(db, dy, dy.dim(0), n);
+void CpuKernels::run(const LinearBackwardWeight& op) {
+  int64_t n = op.dy.dim(1), k = op.x.dim(1);
+  if (op.dw && op.dy.dtype() == op.x.dtype() && k >= simd_.width &&
+      (is_bf16(op.dy) || !sums_in_double(n * k, 1)))
+    return matrix_gradient(op.dw, op.db, op.dy, op.x);
+  if (op.dw) outer_product(MatrixRuns{op.dy, op.x, op.dy.dim(0)}, n, k, 1, op.dw, k, 0, 1);
+  if (op.db) bias_gradient(op.db, op.dy, op.dy.dim(0), n);
 }
 
 }  // namespace spindle::cpu

@@ -47,33 +47,28 @@ struct GroupShape {
 
 }  // namespace
 
-void CpuKernels::group_norm_forward(Tensor& y,
-                                    Tensor& mean,
-                                    Tensor& rstd,
-                                    const Tensor& x,
-                                    const Tensor& gamma,
-                                    const Tensor& beta,
-                                    const GroupNormArgs& args) {
-  GroupShape s(x, args.groups);
-  bool bf16 = is_bf16(x);
-  const float* w = gamma.f32();
+void CpuKernels::run(const GroupNormForward& op) {
+  GroupShape s(op.x, op.args.groups);
+  bool bf16 = is_bf16(op.x);
+  const float* w = op.gamma.f32();
   auto input = [&](int64_t image, int64_t block) {
-    return at(x.raw(), s.first(image, block), s.dtype);
+    return at(op.x.raw(), s.first(image, block), s.dtype);
   };
   auto store_mean = [&](int64_t image, int64_t group, double total, float* channel_mean) {
     float m = float(total / s.n);
-    mean.f32()[image * s.groups + group] = m;
+    op.mean.f32()[image * s.groups + group] = m;
     std::fill_n(channel_mean + group * s.per_group, s.per_group, m);
   };
   auto store_rstd = [&](int64_t image, int64_t group, double squares, float* scale) {
-    float r = float(1.0 / std::sqrt(squares / s.n + args.eps));
-    rstd.f32()[image * s.groups + group] = r;
+    float r = float(1.0 / std::sqrt(squares / s.n + op.args.eps));
+    op.rstd.f32()[image * s.groups + group] = r;
     for (int64_t c = group * s.per_group; c < (group + 1) * s.per_group; ++c) scale[c] = r * w[c];
   };
   auto normalize = [&](int64_t image, int64_t block, const float* channel_mean,
                        const float* scale) {
-    simd_.normalize(at(y.raw(), s.first(image, block), s.dtype), input(image, block), channel_mean,
-                    scale, beta.f32(), s.count(block), s.channels, args.silu, bf16);
+    simd_.normalize(at(op.y.raw(), s.first(image, block), s.dtype), input(image, block),
+                    channel_mean, scale, op.beta.f32(), s.count(block), s.channels, op.args.silu,
+                    bf16);
   };
   int64_t partials = s.blocks * s.channels;  // of an image
   if (s.cached()) {
@@ -117,7 +112,7 @@ void CpuKernels::group_norm_forward(Tensor& y,
     int64_t image = task / s.groups, group = task % s.groups;
     store_mean(image, group, s.group_total(sums + image * partials, group),
                channel_mean + image * s.channels);
-    double m = double(mean.f32()[task]);
+    double m = double(op.mean.f32()[task]);
     for (int64_t b = 0; b < s.blocks; ++b)
       for (int64_t c = group * s.per_group; c < (group + 1) * s.per_group; ++c) {
         int64_t i = image * partials + b * s.channels + c;
@@ -134,19 +129,10 @@ void CpuKernels::group_norm_forward(Tensor& y,
   });
 }
 
-void CpuKernels::group_norm_backward(const GradSlot& dx,
-                                     const GradSlot& dgamma,
-                                     const GradSlot& dbeta,
-                                     const Tensor& dy,
-                                     const Tensor& x,
-                                     const Tensor& mean,
-                                     const Tensor& rstd,
-                                     const Tensor& gamma,
-                                     const Tensor& beta,
-                                     const GroupNormArgs& args) {
-  GroupShape s(x, args.groups);
-  bool bf16 = is_bf16(x);
-  const float *w = gamma.f32(), *shift = beta.f32();
+void CpuKernels::run(const GroupNormBackward& op) {
+  GroupShape s(op.x, op.args.groups);
+  bool bf16 = is_bf16(op.x);
+  const float *w = op.gamma.f32(), *shift = op.beta.f32();
   // Per channel of an image.
   struct Coefficients {
     float *mean, *rstd, *scale, *c_dz, *c_x, *c_1;
@@ -173,8 +159,8 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
   auto start = [&](int64_t image) {
     Coefficients k = coefficients(image);
     for (int64_t c = 0; c < s.channels; ++c) {
-      k.mean[c] = mean.f32()[image * s.groups + c / s.per_group];
-      k.rstd[c] = rstd.f32()[image * s.groups + c / s.per_group];
+      k.mean[c] = op.mean.f32()[image * s.groups + c / s.per_group];
+      k.rstd[c] = op.rstd.f32()[image * s.groups + c / s.per_group];
       k.scale[c] = k.rstd[c] * w[c];
     }
   };
@@ -182,9 +168,9 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
     Coefficients k = coefficients(image);
     std::fill_n(partial, 2 * s.channels, 0.0);
     simd_.norm_gradient_sums(partial, partial + s.channels, kept_dz,
-                             at(dy.raw(), s.first(image, block), s.dtype),
-                             at(x.raw(), s.first(image, block), s.dtype), k.scale, shift, k.mean,
-                             k.rstd, s.count(block), s.channels, args.silu, bf16);
+                             at(op.dy.raw(), s.first(image, block), s.dtype),
+                             at(op.x.raw(), s.first(image, block), s.dtype), k.scale, shift, k.mean,
+                             k.rstd, s.count(block), s.channels, op.args.silu, bf16);
   };
   // From a block's partial sums, [block][dz, dz * xhat][channel], in the order of blocks.
   auto finish = [&](int64_t image, const double* partial) {
@@ -205,7 +191,7 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
       }
       // dx = rstd * (gamma * dz - a / n - xhat * t / n), written as dz * c_dz + (x - mean) * c_x +
       // c_1
-      double r = double(rstd.f32()[image * s.groups + g]);
+      double r = double(op.rstd.f32()[image * s.groups + g]);
       for (int64_t c = g * s.per_group; c < (g + 1) * s.per_group; ++c) {
         k.c_dz[c] = float(r * double(w[c]));
         k.c_x[c] = float(-r * r * t / s.n);
@@ -216,13 +202,13 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
   auto apply = [&](int64_t image, int64_t block, const float* kept_dz) {
     Coefficients k = coefficients(image);
     int64_t first = s.first(image, block);
-    simd_.norm_gradient_apply(at(dx.tensor.raw(), first, s.dtype), kept_dz,
-                              at(dy.raw(), first, s.dtype), at(x.raw(), first, s.dtype), k.mean,
-                              k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block), s.channels,
-                              args.silu, dx.accumulate, bf16);
+    simd_.norm_gradient_apply(at(op.dx.tensor.raw(), first, s.dtype), kept_dz,
+                              at(op.dy.raw(), first, s.dtype), at(op.x.raw(), first, s.dtype),
+                              k.mean, k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block),
+                              s.channels, op.args.silu, op.dx.accumulate, bf16);
   };
   if (s.cached()) {
-    bool keep = args.silu && dx;  // silu's derivative is dearer than a pass over the cache
+    bool keep = op.args.silu && op.dx;  // silu's derivative is dearer than a pass over the cache
     threads_.run(s.batch, [&](int64_t image, int thread) {
       double* partial = reinterpret_cast<double*>(
           scratch(thread, partials * 16 + (keep ? s.pixels * s.channels * 4 : 0)));
@@ -234,15 +220,15 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
       for (int64_t b = 0; b < s.blocks; ++b)
         sums(image, b, partial + b * 2 * s.channels, kept_of(b));
       finish(image, partial);
-      if (!dx) return;
+      if (!op.dx) return;
       for (int64_t b = 0; b < s.blocks; ++b) apply(image, b, kept_of(b));
     });
   } else {
     threads_.run(s.batch, [&](int64_t image, int) { start(image); });
     // dz waits where dx will be, if it fits there unrounded.
-    bool keep = args.silu && dx && !dx.accumulate && !bf16;
+    bool keep = op.args.silu && op.dx && !op.dx.accumulate && !bf16;
     auto kept_of = [&](int64_t image, int64_t block) {
-      return keep ? dx.tensor.f32() + s.first(image, block) : nullptr;
+      return keep ? op.dx.tensor.f32() + s.first(image, block) : nullptr;
     };
     threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
       sums(task / s.blocks, task % s.blocks, all_partial + task * 2 * s.channels,
@@ -250,7 +236,7 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
     });
     threads_.run(s.batch,
                  [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
-    if (dx)
+    if (op.dx)
       threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
         apply(task / s.blocks, task % s.blocks, kept_of(task / s.blocks, task % s.blocks));
       });
@@ -263,45 +249,32 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
       slot.tensor.f32()[c] = (slot.accumulate ? slot.tensor.f32()[c] : 0.0f) + float(total);
     }
   };
-  store_sum(dgamma, sum_xhat);
-  store_sum(dbeta, sum_dz);
+  store_sum(op.dgamma, sum_xhat);
+  store_sum(op.dbeta, sum_dz);
 }
 
-void CpuKernels::layer_norm_forward(Tensor& y,
-                                    Tensor& mean,
-                                    Tensor& rstd,
-                                    const Tensor& x,
-                                    const Tensor& gamma,
-                                    const Tensor& beta,
-                                    double eps) {
-  int64_t channels = x.dim(-1), rows = x.numel() / channels;
+void CpuKernels::run(const LayerNormForward& op) {
+  int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels;
   pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
-    simd_.layer_norm(at(y.raw(), r0 * channels, y.dtype()), mean.f32() + r0, rstd.f32() + r0,
-                     at(x.raw(), r0 * channels, x.dtype()), gamma.f32(), beta.f32(), eps, r1 - r0,
-                     channels, is_bf16(x));
+    simd_.layer_norm(at(op.y.raw(), r0 * channels, op.y.dtype()), op.mean.f32() + r0,
+                     op.rstd.f32() + r0, at(op.x.raw(), r0 * channels, op.x.dtype()),
+                     op.gamma.f32(), op.beta.f32(), op.eps, r1 - r0, channels, is_bf16(op.x));
   });
 }
 
-void CpuKernels::layer_norm_backward(const GradSlot& dx,
-                                     const GradSlot& dgamma,
-                                     const GradSlot& dbeta,
-                                     const Tensor& dy,
-                                     const Tensor& x,
-                                     const Tensor& mean,
-                                     const Tensor& rstd,
-                                     const Tensor& gamma) {
-  int64_t channels = x.dim(-1), rows = x.numel() / channels, tasks = divide_up(rows, kRows);
-  float* partial = dgamma || dbeta
+void CpuKernels::run(const LayerNormBackward& op) {
+  int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels, tasks = divide_up(rows, kRows);
+  float* partial = op.dgamma || op.dbeta
                        ? reinterpret_cast<float*>(shared_scratch(2 * tasks * channels * 4))
                        : nullptr;
   if (partial) std::fill_n(partial, 2 * tasks * channels, 0.0f);
   pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
     float* p = partial ? partial + r0 / kRows * 2 * channels : nullptr;
     simd_.layer_norm_backward(
-        dx ? at(dx.tensor.raw(), r0 * channels, dx.tensor.dtype()) : nullptr, p,
-        p ? p + channels : nullptr, at(dy.raw(), r0 * channels, dy.dtype()),
-        at(x.raw(), r0 * channels, x.dtype()), mean.f32() + r0, rstd.f32() + r0, gamma.f32(),
-        r1 - r0, channels, dx.accumulate, is_bf16(x));
+        op.dx ? at(op.dx.tensor.raw(), r0 * channels, op.dx.tensor.dtype()) : nullptr, p,
+        p ? p + channels : nullptr, at(op.dy.raw(), r0 * channels, op.dy.dtype()),
+        at(op.x.raw(), r0 * channels, op.x.dtype()), op.mean.f32() + r0, op.rstd.f32() + r0,
+        op.gamma.f32(), r1 - r0, channels, op.dx.accumulate, is_bf16(op.x));
   });
   auto store_sum = [&](const GradSlot& slot, int64_t offset) {
     if (!slot) return;
@@ -311,8 +284,8 @@ void CpuKernels::layer_norm_backward(const GradSlot& dx,
       slot.tensor.f32()[c] = (slot.accumulate ? slot.tensor.f32()[c] : 0.0f) + float(total);
     }
   };
-  store_sum(dgamma, 0);
-  store_sum(dbeta, channels);
+  store_sum(op.dgamma, 0);
+  store_sum(op.dbeta, channels);
 }
 
 }  // namespace spindle::cpu

@@ -173,7 +173,7 @@ struct AdamWCall {
 };
 
 // Attention of a block of queries of one head, in lanes: see attention_lanes.inl.
-struct AttentionForward {
+struct AttentionForwardCall {
   const void* q;  // the first query; o has the same stride
   void* o;
   float* lse;
@@ -511,7 +511,7 @@ struct Simd {
                               int64_t d,
                               int64_t ld,
                               bool bf16);
-  void (*attention_forward)(const AttentionForward&, bool bf16);
+  void (*attention_forward)(const AttentionForwardCall&, bool bf16);
   void (*attention_gradient_queries)(const AttentionQueries&, bool bf16);
   void (*attention_gradient)(const AttentionGradient&, bool bf16);
   // y[row] (+)= x[row] * factor, of x[row][ld] or of x[d][queries up to whole vectors]
