@@ -19,26 +19,25 @@ Tensor low_rank(Tape& tape, const Tensor& x, const LowRank& adapter, const Tenso
   Epilogue epilogue;
   epilogue.residual = base.reshape({rows, n});
   kernels.run(LinearForward{.y = flat_y, .x = scaled, .w = b.weight(), .epilogue = epilogue});
-  tape.record(
-      "low_rank", y,
-      [x = tape.save(x), rx = TensorRef(x), rbase = TensorRef(base), scaled, &a, &b,
-       factor = adapter.scale, rows, rank, k, n](Grads& g, const Tensor& dy) {
-        Kernels& kernels = g.kernels();
-        Tensor flat_dy = dy.reshape({rows, n}), values = x.get().reshape({rows, k});
-        if (GradSlot db = b.grad_slot())
-          kernels.run(LinearBackwardWeight{.dw = db, .dy = flat_dy, .x = scaled});
-        Tensor dscaled = g.device().empty({rows, rank}, dy.dtype()),
-               dreduced = g.device().empty({rows, rank}, dy.dtype());
-        kernels.run(LinearBackwardInput{.dx = {dscaled}, .dy = flat_dy, .w = b.weight()});
-        kernels.run(Scale{.y = dreduced, .x = dscaled, .factor = factor});
-        if (GradSlot da = a.grad_slot())
-          kernels.run(LinearBackwardWeight{.dw = da, .dy = dreduced, .x = values});
-        if (GradSlot dx = g.slot(rx)) {
-          dx.tensor = dx.tensor.reshape({rows, k});
-          kernels.run(LinearBackwardInput{.dx = dx, .dy = dreduced, .w = a.weight()});
-        }
-        g.add(rbase, dy);
-      });
+  tape.record("low_rank", y,
+              [x = tape.save(x), rx = TensorRef(x), rbase = TensorRef(base), scaled, &a, &b,
+               factor = adapter.scale, rows, rank, k, n](Grads& g, const Tensor& dy) {
+                Kernels& kernels = g.kernels();
+                Tensor flat_dy = dy.reshape({rows, n}), values = x.get().reshape({rows, k});
+                if (GradSlot db = b.grad_slot())
+                  kernels.run(LinearBackwardWeight{.dw = db, .dy = flat_dy, .x = scaled});
+                Tensor dscaled = g.device().empty({rows, rank}, dy.dtype()),
+                       dreduced = g.device().empty({rows, rank}, dy.dtype());
+                kernels.run(LinearBackwardInput{.dx = {dscaled}, .dy = flat_dy, .w = b.weight()});
+                kernels.run(Scale{.y = dreduced, .x = dscaled, .factor = factor});
+                if (GradSlot da = a.grad_slot())
+                  kernels.run(LinearBackwardWeight{.dw = da, .dy = dreduced, .x = values});
+                if (GradSlot dx = g.slot(rx)) {
+                  dx.tensor = dx.tensor.reshape({rows, k});
+                  kernels.run(LinearBackwardInput{.dx = dx, .dy = dreduced, .w = a.weight()});
+                }
+                g.add(rbase, dy);
+              });
   return y;
 }
 

@@ -1,5 +1,9 @@
+#include "kernels/cpu/bias_gradient.h"
+#include "kernels/cpu/conv2d_narrow.h"
 #include "kernels/cpu/matmul.h"
-#include "kernels/cpu/outer.h"
+#include "kernels/cpu/operators.h"
+#include "kernels/cpu/weight_gradient.h"
+#include "kernels/cpu/winograd.h"
 
 namespace spindle::cpu {
 
@@ -159,8 +163,8 @@ struct ConvRuns {
     return x.data<uint16_t>() +
            ((block / blocks_per_image() * height + iy) * width + ix) * x.dim(3);
   }
-  // See outer_pairs.h: a copy for each filter column and row phase, with the output's width and the
-  // rows that the taps reach.
+  // See weight_gradient_pairs.h: a copy for each filter column and row phase, with the output's
+  // width and the rows that the taps reach.
   int64_t copies() const { return filter_width * std::min(stride, filter_height); }
   int64_t copy_height() const { return out_height + (filter_height - 1) / stride; }
   int64_t copy_positions() const { return dy.dim(0) * copy_height() * out_width; }
@@ -179,7 +183,7 @@ struct ConvRuns {
     if (iy < 0 || iy >= height || ix < 0 || ix >= width) return nullptr;
     return x.data<uint16_t>() + ((image * height + iy) * width + ix) * x.dim(3);
   }
-  int64_t runs(OuterSpan* out, int64_t block, int64_t tap) const {
+  int64_t runs(GradientSpan* out, int64_t block, int64_t tap) const {
     int64_t r = tap / filter_width, s = tap % filter_width, count = 0;
     // ox * stride - pad + s in [0, width)
     int64_t ox0 = std::max<int64_t>(0, divide_up(std::max<int64_t>(0, pad - s), stride));
@@ -198,12 +202,13 @@ struct ConvRuns {
 
 }  // namespace
 
-void CpuKernels::run(const Conv2dForward& op) {
+void run(CpuContext& cpu, const Conv2dForward& op) {
   const Shape& f = op.w.shape();
   if (int size = op.epilogue.activation == Activation::None
-                     ? winograd_size(op.x.dtype(), f, op.x.dim(1), op.x.dim(2), op.args)
+                     ? winograd_size(cpu, op.x.dtype(), f, op.x.dim(1), op.x.dim(2), op.args)
                      : 0) {
-    winograd({.x = op.x.raw(),
+    winograd(cpu,
+             {.x = op.x.raw(),
               .y = op.y.raw(),
               .dtype = op.x.dtype(),
               .size = size,
@@ -219,12 +224,12 @@ void CpuKernels::run(const Conv2dForward& op) {
              op.w);
     return;
   }
-  if (Narrow kind = op.epilogue.activation == Activation::None ? narrow_kind(op.y, op.x, f, op.args)
-                                                               : Narrow::No;
+  if (Narrow kind = op.epilogue.activation == Activation::None ? narrow_kind(cpu, op) : Narrow::No;
       kind != Narrow::No)
-    return narrow(op.y, op.x, op.w, op.epilogue, op.args, kind);
+    return narrow(cpu, op, kind);
   ConvRows rows{.x = op.x.raw(),
-                .zeros = zeros_.data(),
+                .zeros = cpu.zeros(f[3] * int64_t(dtype_size(op.x.dtype())),
+                                   "input channels of a convolution"),
                 .y = op.y.raw(),
                 .input_dtype = op.x.dtype(),
                 .output_dtype = op.y.dtype(),
@@ -243,20 +248,21 @@ void CpuKernels::run(const Conv2dForward& op) {
   if (op.epilogue.per_image) rows.per_image = op.epilogue.per_image.raw();
   if (op.epilogue.residual && op.epilogue.activation == Activation::None)
     rows.residual = op.epilogue.residual.raw();
-  ensure(size_t(f[3]) * dtype_size(op.x.dtype()) <= zeros_.size(),
-         "[conv2d] more input channels than the zero row holds: ", f[3]);
-  multiply(rows, packed_weight(op.w, PackKind::Forward, f[0], f[1] * f[2], f[3], op.x.dtype()));
+  multiply(cpu, rows,
+           cpu.packing.packed_weight(op.w, PackKind::Forward,
+                                     {.n = f[0], .taps = f[1] * f[2], .k = f[3]}, op.x.dtype()));
   if (op.epilogue.activation != Activation::None) {
-    run(ActivationForward{.y = op.y, .x = op.y, .kind = op.epilogue.activation});
-    if (op.epilogue.residual) run(Add{.y = op.y, .a = op.y, .b = op.epilogue.residual});
+    run(cpu, ActivationForward{.y = op.y, .x = op.y, .kind = op.epilogue.activation});
+    if (op.epilogue.residual) run(cpu, Add{.y = op.y, .a = op.y, .b = op.epilogue.residual});
   }
 }
 
-void CpuKernels::run(const Conv2dBackwardInput& op) {
+void run(CpuContext& cpu, const Conv2dBackwardInput& op) {
   const Shape& f = op.w.shape();
   const Tensor& out = op.dx.tensor;
-  if (int size = winograd_size(op.dy.dtype(), f, op.dy.dim(1), op.dy.dim(2), op.args)) {
-    winograd({.x = op.dy.raw(),
+  if (int size = winograd_size(cpu, op.dy.dtype(), f, op.dy.dim(1), op.dy.dim(2), op.args)) {
+    winograd(cpu,
+             {.x = op.dy.raw(),
               .y = out.raw(),
               .dtype = op.dy.dtype(),
               .size = size,
@@ -270,9 +276,10 @@ void CpuKernels::run(const Conv2dBackwardInput& op) {
              op.w);
     return;
   }
-  ensure(size_t(f[0]) * dtype_size(op.dy.dtype()) <= zeros_.size(),
-         "[conv2d] more output channels than the zero row holds: ", f[0]);
-  Packed packed = packed_weight(op.w, PackKind::Backward, f[0], f[1] * f[2], f[3], op.dy.dtype());
+  const std::byte* zeros =
+      cpu.zeros(f[0] * int64_t(dtype_size(op.dy.dtype())), "output channels of a convolution");
+  Packed packed = cpu.packing.packed_weight(
+      op.w, PackKind::Backward, {.n = f[0], .taps = f[1] * f[2], .k = f[3]}, op.dy.dtype());
   for (int64_t cy = 0; cy < std::min(op.args.stride, out.dim(1)); ++cy)
     for (int64_t cx = 0; cx < std::min(op.args.stride, out.dim(2)); ++cx) {
       std::vector<int64_t> taps;
@@ -287,7 +294,7 @@ void CpuKernels::run(const Conv2dBackwardInput& op) {
       int64_t ch = divide_up(out.dim(1) - cy, op.args.stride),
               cw = divide_up(out.dim(2) - cx, op.args.stride);
       ConvGradientRows rows{.dy = op.dy.raw(),
-                            .zeros = zeros_.data(),
+                            .zeros = zeros,
                             .dx = out.raw(),
                             .input_dtype = op.dy.dtype(),
                             .output_dtype = out.dtype(),
@@ -315,14 +322,14 @@ void CpuKernels::run(const Conv2dBackwardInput& op) {
           (sx % op.args.stride + op.args.stride) % op.args.stride != 0) {
         rows.out_height = rows.out_width = 0;
       }
-      multiply(rows, packed);
+      multiply(cpu, rows, packed);
     }
 }
 
-void CpuKernels::run(const Conv2dBackwardWeight& op) {
+void run(CpuContext& cpu, const Conv2dBackwardWeight& op) {
   const Shape& f = op.dw.tensor.shape();
-  if (int size = op.dw ? winograd_gradient_size(op.dy, op.x, f, op.args) : 0) {
-    winograd_backward_weight(op.dw, op.dy, op.x, size);
+  if (int size = op.dw ? winograd_weight_gradient_size(cpu, op) : 0) {
+    winograd_weight_gradient(cpu, op, size);
   } else if (op.dw) {
     ConvRuns runs{.dy = op.dy,
                   .x = op.x,
@@ -334,10 +341,17 @@ void CpuKernels::run(const Conv2dBackwardWeight& op) {
                   .out_width = op.dy.dim(2),
                   .height = op.x.dim(1),
                   .width = op.x.dim(2),
-                  .rows_per_block = std::max<int64_t>(1, kOuterPositions / op.dy.dim(2))};
-    outer_product(runs, f[0], f[3], f[1] * f[2], op.dw, f[1] * f[2] * f[3], f[3], 1);
+                  .rows_per_block = std::max<int64_t>(1, kGradientPositions / op.dy.dim(2))};
+    weight_gradient(cpu, runs,
+                    {.dw = op.dw,
+                     .m = f[0],
+                     .n = f[3],
+                     .taps = f[1] * f[2],
+                     .m_stride = f[1] * f[2] * f[3],
+                     .tap_stride = f[3],
+                     .n_stride = 1});
   }
-  if (op.db) bias_gradient(op.db, op.dy, op.dy.numel() / op.dy.dim(3), op.dy.dim(3));
+  if (op.db) bias_gradient(cpu, op.db, op.dy);
 }
 
 }  // namespace spindle::cpu

@@ -11,8 +11,8 @@ constexpr int64_t kGrain = 65536;
 double CpuKernels::sum_of_squares(const Tensor& x) {
   int64_t n = x.numel();
   std::vector<double> partial(size_t(divide_up(n, kGrain)));
-  pieces(n, kGrain, [&](int64_t a, int64_t b, int) {
-    partial[size_t(a / kGrain)] = simd_.sum_of_squares(x.f32() + a, b - a);
+  context_.pieces(n, kGrain, [&](int64_t a, int64_t b, int) {
+    partial[size_t(a / kGrain)] = context_.simd.sum_of_squares(x.f32() + a, b - a);
   });
   double total = 0;
   for (double p : partial) total += p;
@@ -36,15 +36,15 @@ void CpuKernels::adamw(const OptimizerArenas& a, const AdamWStep& step) {
                  .inv_sqrt_correction = inv_sqrt,
                  .epsilon = float(args.epsilon),
                  .decay = decay};
-  pieces(a.w.numel(), kGrain, [&](int64_t first, int64_t end, int) {
-    simd_.adamw(a.w.f32() + first, a.m.f32() + first, a.v.f32() + first, a.grad.f32() + first,
-                end - first, call);
+  context_.pieces(a.w.numel(), kGrain, [&](int64_t first, int64_t end, int) {
+    context_.simd.adamw(a.w.f32() + first, a.m.f32() + first, a.v.f32() + first,
+                        a.grad.f32() + first, end - first, call);
   });
 }
 
 void CpuKernels::lerp(const Tensor& y, const Tensor& x, double weight) {
-  pieces(y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
-    simd_.lerp(y.f32() + a, x.f32() + a, float(weight), b - a);
+  context_.pieces(y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
+    context_.simd.lerp(y.f32() + a, x.f32() + a, float(weight), b - a);
   });
 }
 

@@ -1,13 +1,13 @@
 #include <cstring>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/operators.h"
 
 namespace spindle::cpu {
 
-void CpuKernels::run(const ConcatChannels& op) {
+void run(CpuContext& cpu, const ConcatChannels& op) {
   size_t size = dtype_size(op.y.dtype()), na = size_t(op.a.dim(-1)) * size,
          nb = size_t(op.b.dim(-1)) * size;
-  pieces(op.y.numel() / op.y.dim(-1), 256, [&](int64_t r0, int64_t r1, int) {
+  cpu.pieces(op.y.numel() / op.y.dim(-1), 256, [&](int64_t r0, int64_t r1, int) {
     char* out = op.y.data<char>() + size_t(r0) * (na + nb);
     const char *pa = op.a.data<char>() + size_t(r0) * na, *pb = op.b.data<char>() + size_t(r0) * nb;
     for (int64_t r = r0; r < r1; ++r, out += na + nb, pa += na, pb += nb) {
@@ -17,7 +17,7 @@ void CpuKernels::run(const ConcatChannels& op) {
   });
 }
 
-void CpuKernels::run(const SplitChannels& op) {
+void run(CpuContext& cpu, const SplitChannels& op) {
   if (!op.da && !op.db) return;
   int64_t total = op.dy.dim(-1);
   int64_t na = op.da ? op.da.tensor.dim(-1) : total - op.db.tensor.dim(-1);
@@ -27,11 +27,11 @@ void CpuKernels::run(const SplitChannels& op) {
     void* out = at(to.tensor.raw(), r * n, dtype);
     const void* in = at(op.dy.raw(), r * total + offset, dtype);
     if (to.accumulate)
-      simd_.add(out, out, in, n, dtype == DType::BF16);
+      cpu.simd.add(out, out, in, n, dtype == DType::BF16);
     else
       std::memcpy(out, in, size_t(n) * dtype_size(dtype));
   };
-  pieces(op.dy.numel() / total, 256, [&](int64_t r0, int64_t r1, int) {
+  cpu.pieces(op.dy.numel() / total, 256, [&](int64_t r0, int64_t r1, int) {
     for (int64_t r = r0; r < r1; ++r) {
       piece(op.da, 0, na, r);
       piece(op.db, na, total - na, r);
@@ -39,11 +39,11 @@ void CpuKernels::run(const SplitChannels& op) {
   });
 }
 
-void CpuKernels::run(const UpsampleNearestForward& op) {
+void run(CpuContext& cpu, const UpsampleNearestForward& op) {
   int64_t channels = op.x.dim(3), h = op.x.dim(1), w = op.x.dim(2), oh = op.y.dim(1),
           ow = op.y.dim(2);
   size_t row = size_t(channels) * dtype_size(op.x.dtype());
-  threads_.run(op.y.dim(0) * oh, [&](int64_t task, int) {
+  cpu.threads.run(op.y.dim(0) * oh, [&](int64_t task, int) {
     int64_t image = task / oh, oy = task % oh, iy = oy * h / oh;
     char* out = op.y.data<char>() + size_t(task * ow) * row;
     const char* in = op.x.data<char>() + size_t((image * h + iy) * w) * row;
@@ -52,22 +52,22 @@ void CpuKernels::run(const UpsampleNearestForward& op) {
   });
 }
 
-void CpuKernels::run(const UpsampleNearestBackward& op) {
+void run(CpuContext& cpu, const UpsampleNearestBackward& op) {
   const Tensor& x = op.dx.tensor;
   int64_t channels = x.dim(3), h = x.dim(1), w = x.dim(2), oh = op.dy.dim(1), ow = op.dy.dim(2);
   bool bf16 = is_bf16(x);
-  threads_.run(x.dim(0) * h, [&](int64_t task, int thread) {
+  cpu.threads.run(x.dim(0) * h, [&](int64_t task, int thread) {
     int64_t image = task / h, iy = task % h;
-    float* sum = reinterpret_cast<float*>(scratch(thread, channels * 4));
+    float* sum = reinterpret_cast<float*>(cpu.scratch(thread, channels * 4));
     // Output row oy reads input row oy * h / oh: the ones of iy are contiguous.
     int64_t y0 = divide_up(iy * oh, h), y1 = std::min(oh, divide_up((iy + 1) * oh, h));
     for (int64_t ix = 0; ix < w; ++ix) {
       int64_t x0 = divide_up(ix * ow, w), x1 = std::min(ow, divide_up((ix + 1) * ow, w));
       std::fill_n(sum, channels, 0.0f);
       for (int64_t oy = y0; oy < y1; ++oy)
-        simd_.column_sums(sum,
-                          at(op.dy.raw(), ((image * oh + oy) * ow + x0) * channels, op.dy.dtype()),
-                          x1 - x0, channels, channels, is_bf16(op.dy));
+        cpu.simd.column_sums(
+            sum, at(op.dy.raw(), ((image * oh + oy) * ow + x0) * channels, op.dy.dtype()), x1 - x0,
+            channels, channels, is_bf16(op.dy));
       RowCall call{at(x.raw(), (task * w + ix) * channels, x.dtype()),
                    sum,
                    nullptr,
@@ -75,12 +75,12 @@ void CpuKernels::run(const UpsampleNearestBackward& op) {
                    nullptr,
                    channels,
                    op.dx.accumulate};
-      simd_.store_row(call, bf16);
+      cpu.simd.store_row(call, bf16);
     }
   });
 }
 
-void CpuKernels::run(const EmbeddingForward& op) {
+void run(CpuContext& cpu, const EmbeddingForward& op) {
   int64_t n = op.y.dim(-1);
   for (int64_t i = 0; i < int64_t(op.ids.size()); ++i) {
     const void* from = at(op.table.raw(), op.ids[size_t(i)] * n, op.table.dtype());
@@ -88,14 +88,14 @@ void CpuKernels::run(const EmbeddingForward& op) {
     if (op.table.dtype() == op.y.dtype())
       std::memcpy(to, from, size_t(n) * dtype_size(op.y.dtype()));
     else if (is_bf16(op.y))
-      simd_.to_bf16(static_cast<uint16_t*>(to), static_cast<const float*>(from), n);
+      cpu.simd.to_bf16(static_cast<uint16_t*>(to), static_cast<const float*>(from), n);
     else
-      simd_.to_f32(static_cast<float*>(to), static_cast<const uint16_t*>(from), n);
+      cpu.simd.to_f32(static_cast<float*>(to), static_cast<const uint16_t*>(from), n);
   }
 }
 
-void CpuKernels::run(const GatherRows& op) {
-  run(EmbeddingForward{.y = op.y, .table = op.x, .ids = op.rows});
+void run(CpuContext& cpu, const GatherRows& op) {
+  run(cpu, EmbeddingForward{.y = op.y, .table = op.x, .ids = op.rows});
 }
 
 // (B, P, Q) -> (B, Q, P), with a cast when the dtypes differ.
@@ -123,11 +123,11 @@ static void transpose_planes(const Tensor& y,
   });
 }
 
-void CpuKernels::run(const NchwToNhwc& op) {
-  transpose_planes(op.y, op.x, op.x.dim(0), op.x.dim(1), op.x.dim(2) * op.x.dim(3), threads_);
+void run(CpuContext& cpu, const NchwToNhwc& op) {
+  transpose_planes(op.y, op.x, op.x.dim(0), op.x.dim(1), op.x.dim(2) * op.x.dim(3), cpu.threads);
 }
-void CpuKernels::run(const NhwcToNchw& op) {
-  transpose_planes(op.y, op.x, op.x.dim(0), op.x.dim(1) * op.x.dim(2), op.x.dim(3), threads_);
+void run(CpuContext& cpu, const NhwcToNchw& op) {
+  transpose_planes(op.y, op.x, op.x.dim(0), op.x.dim(1) * op.x.dim(2), op.x.dim(3), cpu.threads);
 }
 
 }  // namespace spindle::cpu

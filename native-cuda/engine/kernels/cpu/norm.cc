@@ -3,7 +3,7 @@
 // pixels: statistics of a block in one pass, then the result.
 #include <cmath>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/operators.h"
 
 namespace spindle::cpu {
 
@@ -47,7 +47,7 @@ struct GroupShape {
 
 }  // namespace
 
-void CpuKernels::run(const GroupNormForward& op) {
+void run(CpuContext& cpu, const GroupNormForward& op) {
   GroupShape s(op.x, op.args.groups);
   bool bf16 = is_bf16(op.x);
   const float* w = op.gamma.f32();
@@ -66,25 +66,27 @@ void CpuKernels::run(const GroupNormForward& op) {
   };
   auto normalize = [&](int64_t image, int64_t block, const float* channel_mean,
                        const float* scale) {
-    simd_.normalize(at(op.y.raw(), s.first(image, block), s.dtype), input(image, block),
-                    channel_mean, scale, op.beta.f32(), s.count(block), s.channels, op.args.silu,
-                    bf16);
+    cpu.simd.normalize(at(op.y.raw(), s.first(image, block), s.dtype), input(image, block),
+                       channel_mean, scale, op.beta.f32(), s.count(block), s.channels, op.args.silu,
+                       bf16);
   };
   int64_t partials = s.blocks * s.channels;  // of an image
   if (s.cached()) {
-    threads_.run(s.batch, [&](int64_t image, int thread) {
-      double* partial = reinterpret_cast<double*>(scratch(thread, partials * 8 + s.channels * 8));
+    cpu.threads.run(s.batch, [&](int64_t image, int thread) {
+      double* partial =
+          reinterpret_cast<double*>(cpu.scratch(thread, partials * 8 + s.channels * 8));
       float *channel_mean = reinterpret_cast<float*>(partial + partials),
             *scale = channel_mean + s.channels;
       std::fill_n(partial, partials, 0.0);
       for (int64_t b = 0; b < s.blocks; ++b)
-        simd_.channel_sums(partial + b * s.channels, input(image, b), s.count(b), s.channels, bf16);
+        cpu.simd.channel_sums(partial + b * s.channels, input(image, b), s.count(b), s.channels,
+                              bf16);
       for (int64_t g = 0; g < s.groups; ++g)
         store_mean(image, g, s.group_total(partial, g), channel_mean);
       std::fill_n(partial, partials, 0.0);
       for (int64_t b = 0; b < s.blocks; ++b)
-        simd_.channel_square_sums(partial + b * s.channels, input(image, b), channel_mean,
-                                  s.count(b), s.channels, bf16);
+        cpu.simd.channel_square_sums(partial + b * s.channels, input(image, b), channel_mean,
+                                     s.count(b), s.channels, bf16);
       for (int64_t g = 0; g < s.groups; ++g) store_rstd(image, g, s.group_total(partial, g), scale);
       for (int64_t b = 0; b < s.blocks; ++b) normalize(image, b, channel_mean, scale);
     });
@@ -93,22 +95,22 @@ void CpuKernels::run(const GroupNormForward& op) {
   // Squares are taken about a mean of the block's channel (as accurate as about the group's), and
   // moved to the group's afterwards.
   double* sums = reinterpret_cast<double*>(
-      shared_scratch(s.batch * (2 * partials * 8 + partials * 4 + s.channels * 8)));
+      cpu.shared_scratch(s.batch * (2 * partials * 8 + partials * 4 + s.channels * 8)));
   double* squares = sums + s.batch * partials;
   float *centres = reinterpret_cast<float*>(squares + s.batch * partials),
         *channel_mean = centres + s.batch * partials, *scale = channel_mean + s.batch * s.channels;
-  threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+  cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
     int64_t image = task / s.blocks, block = task % s.blocks, count = s.count(block),
             first = task * s.channels;
     std::fill_n(sums + first, s.channels, 0.0);
     std::fill_n(squares + first, s.channels, 0.0);
-    simd_.channel_sums(sums + first, input(image, block), count, s.channels, bf16);
+    cpu.simd.channel_sums(sums + first, input(image, block), count, s.channels, bf16);
     for (int64_t c = 0; c < s.channels; ++c)
       centres[first + c] = float(sums[first + c] / double(count));
-    simd_.channel_square_sums(squares + first, input(image, block), centres + first, count,
-                              s.channels, bf16);
+    cpu.simd.channel_square_sums(squares + first, input(image, block), centres + first, count,
+                                 s.channels, bf16);
   });
-  threads_.run(s.batch * s.groups, [&](int64_t task, int) {
+  cpu.threads.run(s.batch * s.groups, [&](int64_t task, int) {
     int64_t image = task / s.groups, group = task % s.groups;
     store_mean(image, group, s.group_total(sums + image * partials, group),
                channel_mean + image * s.channels);
@@ -122,14 +124,14 @@ void CpuKernels::run(const GroupNormForward& op) {
     store_rstd(image, group, s.group_total(squares + image * partials, group),
                scale + image * s.channels);
   });
-  threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+  cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
     int64_t image = task / s.blocks;
     normalize(image, task % s.blocks, channel_mean + image * s.channels,
               scale + image * s.channels);
   });
 }
 
-void CpuKernels::run(const GroupNormBackward& op) {
+void run(CpuContext& cpu, const GroupNormBackward& op) {
   GroupShape s(op.x, op.args.groups);
   bool bf16 = is_bf16(op.x);
   const float *w = op.gamma.f32(), *shift = op.beta.f32();
@@ -141,8 +143,8 @@ void CpuKernels::run(const GroupNormBackward& op) {
   int64_t partials = s.blocks * s.channels;
   // Sums of every image first: the parameters' gradients need them together.
   double* sum_dz =
-      reinterpret_cast<double*>(shared_scratch(s.batch * s.channels * (16 + kCoefficients * 4) +
-                                               (s.cached() ? 0 : s.batch * partials * 16)));
+      reinterpret_cast<double*>(cpu.shared_scratch(s.batch * s.channels * (16 + kCoefficients * 4) +
+                                                   (s.cached() ? 0 : s.batch * partials * 16)));
   double* sum_xhat = sum_dz + s.batch * s.channels;
   double* all_partial = sum_xhat + s.batch * s.channels;
   float* all_coefficients =
@@ -167,10 +169,10 @@ void CpuKernels::run(const GroupNormBackward& op) {
   auto sums = [&](int64_t image, int64_t block, double* partial, float* kept_dz) {
     Coefficients k = coefficients(image);
     std::fill_n(partial, 2 * s.channels, 0.0);
-    simd_.norm_gradient_sums(partial, partial + s.channels, kept_dz,
-                             at(op.dy.raw(), s.first(image, block), s.dtype),
-                             at(op.x.raw(), s.first(image, block), s.dtype), k.scale, shift, k.mean,
-                             k.rstd, s.count(block), s.channels, op.args.silu, bf16);
+    cpu.simd.norm_gradient_sums(partial, partial + s.channels, kept_dz,
+                                at(op.dy.raw(), s.first(image, block), s.dtype),
+                                at(op.x.raw(), s.first(image, block), s.dtype), k.scale, shift,
+                                k.mean, k.rstd, s.count(block), s.channels, op.args.silu, bf16);
   };
   // From a block's partial sums, [block][dz, dz * xhat][channel], in the order of blocks.
   auto finish = [&](int64_t image, const double* partial) {
@@ -202,16 +204,16 @@ void CpuKernels::run(const GroupNormBackward& op) {
   auto apply = [&](int64_t image, int64_t block, const float* kept_dz) {
     Coefficients k = coefficients(image);
     int64_t first = s.first(image, block);
-    simd_.norm_gradient_apply(at(op.dx.tensor.raw(), first, s.dtype), kept_dz,
-                              at(op.dy.raw(), first, s.dtype), at(op.x.raw(), first, s.dtype),
-                              k.mean, k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block),
-                              s.channels, op.args.silu, op.dx.accumulate, bf16);
+    cpu.simd.norm_gradient_apply(at(op.dx.tensor.raw(), first, s.dtype), kept_dz,
+                                 at(op.dy.raw(), first, s.dtype), at(op.x.raw(), first, s.dtype),
+                                 k.mean, k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block),
+                                 s.channels, op.args.silu, op.dx.accumulate, bf16);
   };
   if (s.cached()) {
     bool keep = op.args.silu && op.dx;  // silu's derivative is dearer than a pass over the cache
-    threads_.run(s.batch, [&](int64_t image, int thread) {
+    cpu.threads.run(s.batch, [&](int64_t image, int thread) {
       double* partial = reinterpret_cast<double*>(
-          scratch(thread, partials * 16 + (keep ? s.pixels * s.channels * 4 : 0)));
+          cpu.scratch(thread, partials * 16 + (keep ? s.pixels * s.channels * 4 : 0)));
       float* kept = keep ? reinterpret_cast<float*>(partial + 2 * partials) : nullptr;
       auto kept_of = [&](int64_t block) {
         return kept ? kept + block * kPixels * s.channels : nullptr;
@@ -224,20 +226,20 @@ void CpuKernels::run(const GroupNormBackward& op) {
       for (int64_t b = 0; b < s.blocks; ++b) apply(image, b, kept_of(b));
     });
   } else {
-    threads_.run(s.batch, [&](int64_t image, int) { start(image); });
+    cpu.threads.run(s.batch, [&](int64_t image, int) { start(image); });
     // dz waits where dx will be, if it fits there unrounded.
     bool keep = op.args.silu && op.dx && !op.dx.accumulate && !bf16;
     auto kept_of = [&](int64_t image, int64_t block) {
       return keep ? op.dx.tensor.f32() + s.first(image, block) : nullptr;
     };
-    threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+    cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
       sums(task / s.blocks, task % s.blocks, all_partial + task * 2 * s.channels,
            kept_of(task / s.blocks, task % s.blocks));
     });
-    threads_.run(s.batch,
-                 [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
+    cpu.threads.run(s.batch,
+                    [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
     if (op.dx)
-      threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+      cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
         apply(task / s.blocks, task % s.blocks, kept_of(task / s.blocks, task % s.blocks));
       });
   }
@@ -253,24 +255,24 @@ void CpuKernels::run(const GroupNormBackward& op) {
   store_sum(op.dbeta, sum_dz);
 }
 
-void CpuKernels::run(const LayerNormForward& op) {
+void run(CpuContext& cpu, const LayerNormForward& op) {
   int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels;
-  pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
-    simd_.layer_norm(at(op.y.raw(), r0 * channels, op.y.dtype()), op.mean.f32() + r0,
-                     op.rstd.f32() + r0, at(op.x.raw(), r0 * channels, op.x.dtype()),
-                     op.gamma.f32(), op.beta.f32(), op.eps, r1 - r0, channels, is_bf16(op.x));
+  cpu.pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
+    cpu.simd.layer_norm(at(op.y.raw(), r0 * channels, op.y.dtype()), op.mean.f32() + r0,
+                        op.rstd.f32() + r0, at(op.x.raw(), r0 * channels, op.x.dtype()),
+                        op.gamma.f32(), op.beta.f32(), op.eps, r1 - r0, channels, is_bf16(op.x));
   });
 }
 
-void CpuKernels::run(const LayerNormBackward& op) {
+void run(CpuContext& cpu, const LayerNormBackward& op) {
   int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels, tasks = divide_up(rows, kRows);
   float* partial = op.dgamma || op.dbeta
-                       ? reinterpret_cast<float*>(shared_scratch(2 * tasks * channels * 4))
+                       ? reinterpret_cast<float*>(cpu.shared_scratch(2 * tasks * channels * 4))
                        : nullptr;
   if (partial) std::fill_n(partial, 2 * tasks * channels, 0.0f);
-  pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
+  cpu.pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
     float* p = partial ? partial + r0 / kRows * 2 * channels : nullptr;
-    simd_.layer_norm_backward(
+    cpu.simd.layer_norm_backward(
         op.dx ? at(op.dx.tensor.raw(), r0 * channels, op.dx.tensor.dtype()) : nullptr, p,
         p ? p + channels : nullptr, at(op.dy.raw(), r0 * channels, op.dy.dtype()),
         at(op.x.raw(), r0 * channels, op.x.dtype()), op.mean.f32() + r0, op.rstd.f32() + r0,
