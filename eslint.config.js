@@ -111,7 +111,7 @@ export default defineConfig(
   },
   {
     // A command's output is its result.
-    files: ['gateway/src/cli/**/*.ts', 'native-cuda/ts/cli/**/*.ts'],
+    files: ['gateway/src/cli/**/*.ts', 'services/models/src/cli/**/*.ts'],
     rules: { 'no-console': 'off' },
   },
 );

@@ -146,7 +146,11 @@ export function conclude(runners) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   await main(async () => {
-    const { values, positionals } = parseArgs({ allowPositionals: true, options: testOptions });
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      allowNegative: true,
+      options: testOptions,
+    });
     return conclude(await runTests(values, positionals));
   });
 }

@@ -6,7 +6,11 @@ import { main, phase } from './lib/phase.mjs';
 import { conclude, runTests, testOptions } from './test.mjs';
 
 await main(async () => {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: testOptions });
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    allowNegative: true,
+    options: testOptions,
+  });
   const checked = { name: 'check', exitCode: 0, passed: 0, failed: 0 };
   await phase('check', async () => {
     for (const { ok } of await check()) checked[ok ? 'passed' : 'failed']++;

@@ -1,6 +1,7 @@
 /** The whole gateway as one object, so that tests start it beside fakes in one process. */
 import { openFiles } from '@spindle/data';
-import { createClient, GrpcServer, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
+import { createClient, GrpcServer, type Logger } from '@spindle/kit';
+import { type ArtifactStore, type Bus } from '@spindle/mesh';
 import { EvaluatorService, RunService, SamplerService, TrainerService } from '@spindle/proto';
 import { startHttp } from './http/server.js';
 import { registerInstruments } from './orchestrator/instruments.js';

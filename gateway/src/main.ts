@@ -2,14 +2,13 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import {
-  connectBus,
   createLogger,
-  openStore,
   parseConfig,
   runService,
   startTelemetry,
   writeFileAtomic,
 } from '@spindle/kit';
+import { connectBus, openStore } from '@spindle/mesh';
 import { gatewayConfigSchema, gatewayEnvironment } from './config/service.js';
 import { startGateway } from './gateway.js';
 

@@ -32,6 +32,12 @@ const workspaces: Workspace[] = [
     dependencies: ['nats'],
   },
   {
+    folder: 'services/mesh',
+    name: '@spindle/mesh',
+    exports: ['.', './testing'],
+    dependencies: ['nats'],
+  },
+  {
     folder: 'services/sampler',
     name: '@spindle/sampler',
     exports: ['.'],
@@ -39,6 +45,7 @@ const workspaces: Workspace[] = [
   },
   { folder: 'services/scorer', name: '@spindle/scorer', exports: ['.'], dependencies: [] },
   { folder: 'native-cuda', name: '@spindle/native', exports: ['.'], dependencies: [] },
+  { folder: 'services/models', name: '@spindle/models', exports: ['.'], dependencies: [] },
   {
     folder: 'gateway',
     name: '@spindle/gateway',
@@ -72,9 +79,29 @@ describe('each broken rule is named with its edge', () => {
     [
       'gateway/src/cli/bench.ts',
       `import type { x } from '@spindle/native';`,
-      'the gateway never imports @spindle/native',
+      'gateway never imports the engine',
     ],
-    ['gateway/src/bus.ts', `import { connect } from 'nats';`, 'only services/kit imports nats'],
+    ['gateway/src/bus.ts', `import { connect } from 'nats';`, 'only services/mesh imports nats'],
+    [
+      'services/kit/src/x.ts',
+      `import { x } from '@spindle/native';`,
+      'services/kit never imports the engine',
+    ],
+    [
+      'services/kit/src/x.ts',
+      `import { x } from '@spindle/gateway';`,
+      'services/kit knows no other package: nothing of SPIN, nor its contracts',
+    ],
+    [
+      'native-cuda/ts/loader.ts',
+      `import { x } from '@spindle/kit';`,
+      'native-cuda imports no other package',
+    ],
+    [
+      'services/models/src/pipeline/x.ts',
+      `import { x } from '../judges/judges.js';`,
+      'services/models imports down its folders: files <- text <- pipeline <- judges <- released <- convert <- inspect <- cli',
+    ],
     [
       'gateway/src/bus.ts',
       `import { startTestNats } from '@spindle/kit/testing';`,
@@ -116,7 +143,7 @@ describe('each broken rule is named with its edge', () => {
     ['services/scorer/src/domain/x.test.ts', `import { test } from 'vitest';`],
     ['services/sampler/src/domain/x.ts', `import { x } from '@spindle/kit/domain';`],
     ['services/sampler/src/x.ts', `import { x } from '@spindle/kit'; // import { y } from 'nats'`],
-    ['services/kit/src/nats/x.ts', `import { connect } from 'nats';`],
+    ['services/mesh/src/nats/x.ts', `import { connect } from 'nats';`],
   ])('%s may say: %s', (path, text) => {
     expect(checkTypeScript([{ path, text }], workspaces)).toEqual([]);
   });

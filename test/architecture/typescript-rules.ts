@@ -12,10 +12,32 @@ export interface Workspace {
 }
 
 /** Below services/ for their neighbours, and services to nobody. */
-const libraries = new Set(['services/kit', 'services/data']);
+const libraries = new Set(['services/kit', 'services/mesh', 'services/data', 'services/models']);
+
+/** Who may not import the engine, nor what stands on it: they run where no engine is. */
+const withoutEngine = new Set([
+  'gateway',
+  'services/evaluator',
+  'services/data',
+  'services/kit',
+  'services/mesh',
+]);
+const engine = new Set(['native-cuda', 'services/models']);
+
+/** Folders of services/models: each imports itself and those before it. */
+const modelFolders = [
+  'files',
+  'text',
+  'pipeline',
+  'judges',
+  'released',
+  'convert',
+  'inspect',
+  'cli',
+];
 
 /** Outside main.ts only this file may look at the environment: PATH is what it is about. */
-const environmentReaders = new Set(['services/kit/src/nats/find.ts']);
+const environmentReaders = new Set(['services/mesh/src/nats/find.ts']);
 
 interface Import {
   file: string;
@@ -50,15 +72,18 @@ function checkImport(edge: Import, workspaces: readonly Workspace[]): Violation[
     if (target === from) return broken('a package does not import itself by name');
     if (isService(from) && isService(target))
       return broken('a service never imports another service');
-    if (from?.folder === 'gateway' && target.folder === 'native-cuda')
-      return broken('the gateway never imports @spindle/native');
+    if (from && withoutEngine.has(from.folder) && engine.has(target.folder) && !isTest(file))
+      return broken(`${from.folder} never imports the engine`);
+    if (from?.folder === 'services/kit' && !isTest(file))
+      return broken('services/kit knows no other package: nothing of SPIN, nor its contracts');
+    if (from?.folder === 'native-cuda') return broken('native-cuda imports no other package');
     if (!target.exports.includes(`.${specifier.slice(target.name.length)}`))
       return broken("nobody reaches past a package's exports");
   }
   if (target && specifier.endsWith('/testing') && !isTest(file))
     return broken('only tests import helpers for tests');
-  if (packageOf(specifier) === 'nats' && from?.folder !== 'services/kit')
-    return broken('only services/kit imports nats');
+  if (packageOf(specifier) === 'nats' && from?.folder !== 'services/mesh')
+    return broken('only services/mesh imports nats');
   if (
     from &&
     !isTest(file) &&
@@ -81,7 +106,16 @@ function checkRelative(
     return broken("nobody reaches past a package's exports");
   if (isDomain(file) && !isDomain(`${dirname(target)}/`))
     return broken('domain/ imports only domain/');
+  const [own, other] = [modelFolder(file), modelFolder(target)];
+  if (own !== -1 && other > own && !isTest(file))
+    return broken(`services/models imports down its folders: ${modelFolders.join(' <- ')}`);
   return [];
+}
+
+/** Which of services/models' folders a file lies in; -1: none. */
+function modelFolder(path: string): number {
+  const name = /^services\/models\/src\/([^/]+)\//.exec(path)?.[1];
+  return name === undefined ? -1 : modelFolders.indexOf(name);
 }
 
 function checkEnvironment({ path, text }: SourceFile): Violation[] {

@@ -1,12 +1,10 @@
+import { asFloat32, createLogger, readSafetensors } from '@spindle/kit';
 import {
-  asFloat32,
-  createLogger,
   openLocalStore,
-  readSafetensors,
   startNatsServer,
   type ArtifactStore,
   type NatsServer,
-} from '@spindle/kit';
+} from '@spindle/mesh';
 import type { ArtifactRef, TrainResponse } from '@spindle/proto';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';

@@ -1,12 +1,5 @@
-import {
-  checkHealth,
-  connectBus,
-  createClient,
-  createLogger,
-  startNatsServer,
-  type NatsServer,
-  type ServiceClient,
-} from '@spindle/kit';
+import { checkHealth, createClient, createLogger, type ServiceClient } from '@spindle/kit';
+import { connectBus, startNatsServer, type NatsServer } from '@spindle/mesh';
 import { RunService, RunStatus, type Run } from '@spindle/proto';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -56,12 +49,15 @@ export class Mesh {
   readonly #members = new Map<string, Member>();
   #nats: NatsServer | undefined;
   #client: ServiceClient<typeof RunService> | undefined;
+  readonly #dir: string;
   httpPort = 0;
 
   private constructor(
-    private readonly dir: string,
+    dir: string,
     readonly artifacts: string,
-  ) {}
+  ) {
+    this.#dir = dir;
+  }
 
   static async start(options: MeshOptions = {}): Promise<Mesh> {
     const dir = await mkdtemp(join(tmpdir(), 'spindle-mesh-'));
@@ -77,7 +73,7 @@ export class Mesh {
 
   async #start(options: MeshOptions): Promise<void> {
     await mkdir(this.artifacts, { recursive: true });
-    this.#nats = await startNatsServer({ dir: join(this.dir, 'nats'), logger });
+    this.#nats = await startNatsServer({ dir: join(this.#dir, 'nats'), logger });
     const ports = await freePorts(order.length + 1);
     const addresses = Object.fromEntries(
       order.map((kind, i) => [kind, `127.0.0.1:${ports[i]}`]),
@@ -165,7 +161,7 @@ export class Mesh {
   async revive(name: string): Promise<void> {
     if (name === 'nats-server') {
       this.#nats = await startNatsServer({
-        dir: join(this.dir, 'nats'),
+        dir: join(this.#dir, 'nats'),
         port: Number(new URL(this.natsUrl).port),
         logger,
       });
@@ -228,7 +224,7 @@ export class Mesh {
     this.#client?.close();
     await Promise.all([...this.#members.values()].map(({ child }) => child.stop()));
     await this.#nats?.stop();
-    await rm(this.dir, { recursive: true, force: true });
+    await rm(this.#dir, { recursive: true, force: true });
   }
 
   #launch(kind: ServiceKind, name: string, address: string, env: Record<string, string>): void {

@@ -1,12 +1,6 @@
 import { create } from '@bufbuild/protobuf';
-import {
-  checkHealth,
-  createClient,
-  fromFloat32,
-  fromInt64,
-  writeSafetensors,
-  type ArtifactStore,
-} from '@spindle/kit';
+import { checkHealth, createClient, fromFloat32, fromInt64, writeSafetensors } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import {
   Objective,
   Precision,

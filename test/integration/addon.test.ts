@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { componentSource } from '@spindle/models';
 import {
-  componentSource,
   defaultAddonPath,
   Engine,
   loadAddon,

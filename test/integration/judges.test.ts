@@ -16,13 +16,12 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   decodeImageFile,
-  Engine,
   inspectFolder,
   inspectJudge,
   loadJudge,
   type JudgeSpec,
-  type RgbImage,
-} from '@spindle/native';
+} from '@spindle/models';
+import { Engine, type RgbImage } from '@spindle/native';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const pick = join(root, 'examples/scenes/tiny-pickscore');

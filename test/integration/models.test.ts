@@ -23,7 +23,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readSafetensors } from '@spindle/kit';
 import {
   componentSource,
-  Engine,
   inspectFolder,
   parameterCount,
   readPipeline,
@@ -37,9 +36,12 @@ import {
   vaeShapes,
   writeRandomModel,
   type DrawOptions,
-  type ModelSourceDto,
   type RandomModelOptions,
   type Shapes,
+} from '@spindle/models';
+import {
+  Engine,
+  type ModelSourceDto,
   type TensorDto,
   type TrainBatchDto,
   type TrainerOptionsDto,

@@ -1,5 +1,6 @@
 import { fromJsonString } from '@bufbuild/protobuf';
-import { asFloat32, asNumbers, openLocalStore, readSafetensors } from '@spindle/kit';
+import { asFloat32, asNumbers, readSafetensors } from '@spindle/kit';
+import { openLocalStore } from '@spindle/mesh';
 import { JobResultSchema, RunStatus, type ArtifactRef } from '@spindle/proto';
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -171,7 +172,7 @@ it('trains adapters that play against the average of the last ones, and leaves t
       out,
     ];
     await promisify(execFile)(process.execPath, [
-      join(root, 'native-cuda/bin/spindle-engine.js'),
+      join(root, 'services/models/bin/spindle-engine.js'),
       ...common,
       ...flags,
     ]);

@@ -3,7 +3,7 @@
  * now and then.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Bus } from '@spindle/kit';
+import type { Bus } from '@spindle/mesh';
 import type { RunDriver, RunNews } from '../orchestrator/driver.js';
 import type { RunApi } from '../server/run-service.js';
 import { runJson, workers } from './views.js';

@@ -4,7 +4,8 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { ensureError, SpindleError, type Bus, type Logger } from '@spindle/kit';
+import { ensureError, SpindleError, type Logger } from '@spindle/kit';
+import { type Bus } from '@spindle/mesh';
 import type { Orchestrator } from '../orchestrator/orchestrator.js';
 import type { RunApi } from '../server/run-service.js';
 import { streamEvents } from './events.js';

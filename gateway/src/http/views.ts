@@ -1,7 +1,7 @@
 /** JSON of the status page. Field names are those of the protobuf messages in JSON. */
 import { toJson } from '@bufbuild/protobuf';
 import { RunSchema } from '@spindle/proto';
-import type { Bus } from '@spindle/kit';
+import type { Bus } from '@spindle/mesh';
 import type { RunDriver } from '../orchestrator/driver.js';
 import type { MetricsLine } from '../orchestrator/metrics-log.js';
 import type { RunRecord } from '../orchestrator/record.js';

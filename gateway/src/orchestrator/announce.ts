@@ -10,7 +10,7 @@ import {
   WarningSchema,
   type Event,
 } from '@spindle/proto';
-import type { Bus } from '@spindle/kit';
+import type { Bus } from '@spindle/mesh';
 import type { Announcement } from '../domain/work.js';
 import type { RunRecord } from './record.js';
 import { fromMetrics, fromSummary } from './wire.js';

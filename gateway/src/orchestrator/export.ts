@@ -4,7 +4,7 @@
  */
 import { copyFile, link, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { ArtifactStore } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import { iterationOf } from '../domain/plan.js';
 import type { StoredBlob, StoredUnet } from '../domain/state.js';
 import { toRef } from './wire.js';

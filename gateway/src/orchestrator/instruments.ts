@@ -2,7 +2,8 @@
  * The gateway's metrics; without an OTLP endpoint they cost nothing. Those of training are the
  * trainer's.
  */
-import { meter, type Bus } from '@spindle/kit';
+import { meter } from '@spindle/kit';
+import { type Bus } from '@spindle/mesh';
 
 export function registerInstruments(bus: Bus): { stop(): void } {
   const depth = meter().createObservableGauge('spindle.queue.depth', {

@@ -4,7 +4,8 @@
  * stored state once the lease is back.
  */
 import { EventEmitter } from 'node:events';
-import { Lease, linkedAbort, SpindleError, delay } from '@spindle/kit';
+import { linkedAbort, SpindleError, delay } from '@spindle/kit';
+import { Lease } from '@spindle/mesh';
 import type { RunConfig } from '../config/schema.js';
 import { isFinal } from '../domain/state.js';
 import { RunDriver, type RunNews } from './driver.js';

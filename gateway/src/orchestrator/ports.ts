@@ -1,5 +1,6 @@
 /** What the orchestrator needs from the outside. */
-import type { ArtifactStore, Bus, Logger, ServiceClient } from '@spindle/kit';
+import type { Logger, ServiceClient } from '@spindle/kit';
+import type { ArtifactStore, Bus } from '@spindle/mesh';
 import type { EvaluatorService, SamplerService, TrainerService } from '@spindle/proto';
 
 export type TrainerPort = ServiceClient<typeof TrainerService>;

@@ -2,7 +2,8 @@
  * Keeps a run's state in step with the truth: committed results, dead letters, and what the queue
  * holds. Events only say when to look, so a lost event costs time and a repeated one nothing.
  */
-import { delay, type ArtifactStore, type Bus, type Logger } from '@spindle/kit';
+import { delay, type Logger } from '@spindle/kit';
+import { type ArtifactStore, type Bus } from '@spindle/mesh';
 import type { JobKind } from '@spindle/proto';
 import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
 import { isFinal } from '../domain/state.js';

@@ -1,7 +1,8 @@
 import { existsSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createLogger, SpindleError, type KvStore } from '@spindle/kit';
+import { createLogger, SpindleError } from '@spindle/kit';
+import { type KvStore } from '@spindle/mesh';
 import { expect, it } from 'vitest';
 import type { RunRecord } from './record.js';
 import { RunRecords } from './records.js';

@@ -5,13 +5,8 @@
  */
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  ensureError,
-  SpindleError,
-  writeFileAtomic,
-  type KvStore,
-  type Logger,
-} from '@spindle/kit';
+import { ensureError, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
+import { type KvStore } from '@spindle/mesh';
 import { parseRecord, serializeRecord, type RunRecord } from './record.js';
 
 export class RunRecords {

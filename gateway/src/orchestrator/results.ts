@@ -6,7 +6,8 @@ import {
   type JobResult,
   type SampleResult,
 } from '@spindle/proto';
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 
 export class ResultReader {
   readonly #store: ArtifactStore;

@@ -1,5 +1,5 @@
 import { Manifest } from '@spindle/data';
-import type { ArtifactStore } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import type { RunTexts } from './jobs.js';
 import type { RunRecord } from './record.js';
 import { toRef } from './wire.js';

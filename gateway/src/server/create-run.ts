@@ -10,7 +10,8 @@ import {
   type MetricSpec,
   type SamplingSettings,
 } from '@spindle/proto';
-import { ensureError, SpindleError, type ArtifactStore } from '@spindle/kit';
+import { ensureError, SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
 import { readPromptSet, type Files, type HeldOutPrompt, type ImageSize } from '@spindle/data';
 import { modelPath } from '../config/model-path.js';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { localFiles, Manifest } from '@spindle/data';
-import { openLocalStore } from '@spindle/kit';
+import { openLocalStore } from '@spindle/mesh';
 import { readDataSet } from './dataset.js';
 
 function dataFolder(files: Record<string, string>): string {

@@ -23,11 +23,10 @@ import {
   injectContext,
   linkedAbort,
   SpindleError,
-  type ArtifactStore,
-  type Bus,
   type CallContext,
   type ServiceHandlers,
 } from '@spindle/kit';
+import { type ArtifactStore, type Bus } from '@spindle/mesh';
 import type { Files } from '@spindle/data';
 import { parseRunConfig } from '../config/load.js';
 import { isFinal } from '../domain/state.js';

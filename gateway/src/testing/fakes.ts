@@ -29,15 +29,8 @@ import {
   type TrainRequest,
   type TrainResponse,
 } from '@spindle/proto';
-import {
-  delay,
-  GrpcServer,
-  SpindleError,
-  writeFileAtomic,
-  type ArtifactStore,
-  type Bus,
-  type Logger,
-} from '@spindle/kit';
+import { delay, GrpcServer, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
+import { type ArtifactStore, type Bus } from '@spindle/mesh';
 import { join } from 'node:path';
 import { solidPng } from './png.js';
 import type { MessageInitShape } from '@bufbuild/protobuf';

@@ -2,16 +2,14 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createClient, createLogger, type ServiceClient } from '@spindle/kit';
 import {
   connectBus,
-  createClient,
-  createLogger,
   openLocalStore,
   startNatsServer,
   type ArtifactStore,
   type Bus,
-  type ServiceClient,
-} from '@spindle/kit';
+} from '@spindle/mesh';
 import { RunService, RunStatus, type Run } from '@spindle/proto';
 import { startGateway, type Gateway } from '../gateway.js';
 import { startFakes, type FakeBehaviour, type FakeServices } from './fakes.js';

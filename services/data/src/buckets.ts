@@ -10,6 +10,7 @@ export interface ImageSize {
   width: number;
 }
 
+/** Which sizes there are beside the square. */
 export interface BucketSettings {
   /** Sides are multiples of it. */
   step: number;

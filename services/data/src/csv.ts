@@ -1,6 +1,7 @@
 /** RFC 4180: quoted fields, doubled quotes, line breaks inside quotes; read piece by piece. */
 import { SpindleError } from '@spindle/kit';
 import type { Files } from './files.js';
+import { textChunks } from './text.js';
 
 export interface CsvRecord {
   fields: string[];
@@ -14,6 +15,7 @@ class CsvParser {
   #quoted = false;
   /** A quote inside a quoted field: its end, or the first half of a doubled one. */
   #quote = false;
+  #carriage = false;
   #line = 1;
   #begin = 1;
 
@@ -24,6 +26,14 @@ class CsvParser {
 
   *push(text: string): Iterable<CsvRecord> {
     for (const char of text) {
+      // A "\r" ends a line by itself, unless the "\n" behind it does.
+      if (this.#carriage) {
+        this.#carriage = false;
+        if (char !== '\n') {
+          this.#line += 1;
+          yield* this.#endRecord();
+        }
+      }
       if (char === '\n') this.#line += 1;
       if (this.#quote) {
         this.#quote = false;
@@ -40,7 +50,8 @@ class CsvParser {
       if (char === '"' && this.#field === '') this.#quoted = true;
       else if (char === this.separator) this.#endField();
       else if (char === '\n') yield* this.#endRecord();
-      else if (char !== '\r') this.#field += char;
+      else if (char === '\r') this.#carriage = true;
+      else this.#field += char;
     }
   }
 
@@ -74,11 +85,7 @@ class CsvParser {
  */
 export async function* readCsv(files: Files, path: string): AsyncIterable<CsvRecord> {
   const parser = new CsvParser(path, path.toLowerCase().endsWith('.tsv') ? '\t' : ',');
-  // TextDecoder drops a byte order mark.
-  const decoder = new TextDecoder('utf-8');
-  for await (const chunk of files.stream(path))
-    yield* parser.push(decoder.decode(chunk, { stream: true }));
-  yield* parser.push(decoder.decode());
+  for await (const text of textChunks(files, path)) yield* parser.push(text);
   yield* parser.end();
 }
 

@@ -9,6 +9,7 @@ export interface FileEntry {
   bytes: number;
 }
 
+/** Reading of files by path, local or in an S3 store. */
 export interface Files {
   /** Every file below a folder or prefix, sorted by path; empty when there is none. */
   list(folder: string): Promise<FileEntry[]>;
@@ -22,6 +23,7 @@ export interface Files {
   stream(path: string): AsyncIterable<Buffer>;
 }
 
+/** Whether a path is an s3:// URL. */
 export function isRemote(path: string): boolean {
   return path.startsWith('s3://');
 }
@@ -136,34 +138,6 @@ function unreadable(path: string, thrown: unknown): SpindleError {
         cause: thrown,
       });
   }
-}
-
-export async function readText(files: Files, path: string): Promise<string> {
-  const parts: Buffer[] = [];
-  for await (const chunk of files.stream(path)) parts.push(chunk);
-  // Editors on Windows begin a file with a byte order mark.
-  return Buffer.concat(parts)
-    .toString('utf8')
-    .replace(/^\uFEFF/, '');
-}
-
-/** Lines of a text without their ends, counted from 1. */
-export async function* readLines(
-  files: Files,
-  path: string,
-): AsyncIterable<{ text: string; line: number }> {
-  const decoder = new TextDecoder('utf-8');
-  let rest = '';
-  let line = 0;
-  const cut = function* (text: string): Iterable<{ text: string; line: number }> {
-    const lines = text.split('\n');
-    rest = lines.pop() ?? '';
-    for (const one of lines) yield { text: one.replace(/\r$/, ''), line: ++line };
-  };
-  for await (const chunk of files.stream(path))
-    yield* cut(rest + decoder.decode(chunk, { stream: true }));
-  yield* cut(rest + decoder.decode());
-  if (rest !== '') yield { text: rest.replace(/\r$/, ''), line: line + 1 };
 }
 
 /**

@@ -1,4 +1,4 @@
-import { symlinkSync } from 'node:fs';
+import { symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { localFiles } from './files.js';
@@ -96,11 +96,49 @@ describe('an image folder', () => {
     ]);
   });
 
+  it('knows the usual names of its columns, in any case, and lists of captions', async () => {
+    const jsonl = dataFolder({
+      'a.png': '',
+      'metadata.jsonl': '{"Image": "a.png", "caption": ["one", "two"]}\n',
+    });
+    const csv = dataFolder({ 'a.png': '', 'metadata.csv': 'File_Name,TEXT\na.png,one\n' });
+    for (const folder of [jsonl, csv]) {
+      expect((await read(folder)).rows.map(({ key, caption }) => [key, caption])).toEqual([
+        ['a.png', 'one'],
+      ]);
+    }
+  });
+
+  it('says what there is where a row has no caption', async () => {
+    const folder = dataFolder({
+      'a.png': '',
+      'metadata.jsonl': '{"file_name": "a.png", "tags": "x"}',
+    });
+    await expect(read(folder)).rejects.toThrow(
+      ':1: text: expected a string, got only file_name, tags.',
+    );
+  });
+
+  it("follows the links of a hub's cache, and no others", async () => {
+    const hub = dataFolder({
+      'blobs/0a': '',
+      'elsewhere/b.png': '',
+      'snapshots/abc/metadata.jsonl': line('a.png'),
+    });
+    symlinkSync('../../blobs/0a', join(hub, 'snapshots/abc/a.png'));
+    expect((await read(join(hub, 'snapshots/abc'))).rows).toHaveLength(1);
+    symlinkSync('../../elsewhere/b.png', join(hub, 'snapshots/abc/b.png'));
+    writeFileSync(join(hub, 'snapshots/abc/metadata.jsonl'), line('b.png'));
+    await expect(read(join(hub, 'snapshots/abc'))).rejects.toThrow(
+      'expected a path inside the data folder, got "b.png", a link that leads out of it to',
+    );
+  });
+
   it('refuses a file that is no data set', async () => {
     const file = join(dataFolder({ 'metadata.jsonl': '' }), 'metadata.jsonl');
     await expect(read(file)).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
-      message: `data.path: expected a folder, or files that end in .tar, .parquet, .csv, .tsv, .txt or .json, got "${file}".`,
+      message: `data.path: expected the folder of metadata.jsonl, got "${file}".`,
     });
   });
 

@@ -5,9 +5,11 @@
 import { realpath } from 'node:fs/promises';
 import { extname, isAbsolute, resolve, sep } from 'node:path';
 import { SpindleError } from '@spindle/kit';
+import { captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
-import { below, isRemote, nameBelow, readLines, type Files } from './files.js';
+import { below, isRemote, nameBelow, type Files } from './files.js';
 import { Skipped, some, type DataRow, type DataSource } from './rows.js';
+import { readLines } from './text.js';
 
 export const metadataNames = ['metadata.jsonl', 'metadata.csv'];
 const imageSuffixes = new Set([
@@ -21,6 +23,11 @@ const imageSuffixes = new Set([
   '.bmp',
   '.avif',
 ]);
+
+/** Hugging Face's name first, then what other tools write. */
+const imageKeys = ['file_name', 'image', 'file', 'path'];
+const captionKeys = ['text', 'caption', 'prompt'];
+const rejectedKeys = ['rejected_file_name'];
 
 export function isImageName(name: string): boolean {
   return imageSuffixes.has(extname(name).toLowerCase());
@@ -105,15 +112,14 @@ export class ImageFolder implements DataSource {
 
 async function* jsonEntries(files: Files, file: string): AsyncIterable<Entry> {
   for await (const { text, line } of readLines(files, file)) {
-    const source = text.replace(/^\uFEFF/, '');
-    if (source.trim() === '') continue;
+    if (text.trim() === '') continue;
     let value: unknown;
     try {
-      value = JSON.parse(source);
+      value = JSON.parse(text);
     } catch {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${file}:${line}: expected one JSON object per line, got "${source.slice(0, 60)}".`,
+        `${file}:${line}: expected one JSON object per line, got "${text.slice(0, 60)}".`,
       );
     }
     yield entryOf(value, line, file);
@@ -122,12 +128,13 @@ async function* jsonEntries(files: Files, file: string): AsyncIterable<Entry> {
 
 async function* csvEntries(files: Files, file: string): AsyncIterable<Entry> {
   const checkHeader = (columns: readonly string[]): void => {
-    for (const column of ['file_name', 'text']) {
-      if (!columns.includes(column))
+    for (const usual of [imageKeys, captionKeys]) {
+      if (usualColumn(usual, columns) === undefined) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
           `${file}:1: expected the columns file_name and text, got ${columns.join(', ')}.`,
         );
+      }
     }
   };
   for await (const { row, line } of readCsvRows(files, file, checkHeader))
@@ -135,53 +142,76 @@ async function* csvEntries(files: Files, file: string): AsyncIterable<Entry> {
 }
 
 function entryOf(value: unknown, line: number, file: string): Entry {
-  const field = (key: string): string => {
-    const got: unknown =
-      typeof value === 'object' && value !== null && key in value
-        ? (value as Record<string, unknown>)[key]
-        : undefined;
-    if (typeof got !== 'string')
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `${file}:${line}: ${key}: expected a string, got ${got === undefined ? 'nothing' : JSON.stringify(got)}.`,
-      );
-    return got;
-  };
-  const name = field('file_name');
-  if (name === '')
+  const where = `${file}:${line}`;
+  const fields = new Map(
+    typeof value === 'object' && value !== null
+      ? Object.entries(value as Record<string, unknown>)
+      : [],
+  );
+  const keys = [...fields.keys()];
+  const field = (usual: readonly string[]): string => {
+    const key = usualColumn(usual, keys);
+    const got = key === undefined ? undefined : fields.get(key);
+    const text = key === undefined ? null : captionOf(got, where);
+    if (text !== null) return text;
+    const there = keys.length === 0 ? 'nothing' : `only ${keys.join(', ')}`;
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${file}:${line}: file_name: expected a file name, got an empty string.`,
+      `${where}: ${key ?? usual[0]}: expected a string, got ${got === undefined ? there : JSON.stringify(got)}.`,
     );
+  };
+  const name = field(imageKeys);
+  if (name === '') {
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${where}: file_name: expected a file name, got an empty string.`,
+    );
+  }
   // In a CSV, a row without a rejected image has an empty field.
-  const rejected = (value as Record<string, unknown>)['rejected_file_name'] ?? '';
+  const rejected = usualColumn(rejectedKeys, keys);
+  const hasRejected =
+    rejected !== undefined && ![undefined, null, ''].includes(fields.get(rejected) as string);
   return {
     name,
-    text: field('text'),
-    rejected: rejected === '' ? undefined : field('rejected_file_name'),
+    text: field(captionKeys),
+    rejected: hasRejected ? field(rejectedKeys) : undefined,
     line,
   };
 }
 
-/** Refuses names that leave the data folder, by "..", absolute path or symbolic link. */
+/**
+ * Refuses names that leave the data folder, by "..", absolute path or symbolic link. A snapshot in
+ * Hugging Face's cache is links to the blobs beside it: those may be followed.
+ */
 export async function inside(
   root: string,
   name: string,
   where: string,
   field = 'file_name',
 ): Promise<string> {
-  const refused = new SpindleError(
-    'INVALID_ARGUMENT',
-    `${where}: ${field}: expected a path inside the data folder, got "${name}".`,
-  );
-  if (isAbsolute(name) || name.includes('\0')) throw refused;
+  const refused = (what: string): SpindleError =>
+    new SpindleError(
+      'INVALID_ARGUMENT',
+      `${where}: ${field}: expected a path inside the data folder, got ${what}.`,
+    );
+  if (isAbsolute(name) || name.includes('\0')) throw refused(JSON.stringify(name));
   if (isRemote(root)) {
-    if (name.split('/').includes('..')) throw refused;
+    if (name.split('/').includes('..')) throw refused(JSON.stringify(name));
     return below(root, name.replace(/^(\.\/)+/, ''));
   }
   const path = resolve(root, name);
-  if (!path.startsWith(root + sep)) throw refused;
+  if (!path.startsWith(root + sep)) throw refused(JSON.stringify(name));
   const real = await realpath(path).catch(() => path);
-  if (!real.startsWith(root + sep)) throw refused;
+  const allowed = [root, ...hubBlobs(root)];
+  if (!allowed.some((folder) => real.startsWith(folder + sep))) {
+    throw refused(`${JSON.stringify(name)}, a link that leads out of it to ${real}`);
+  }
   return path;
+}
+
+/** …/datasets--NAME/snapshots/REVISION keeps its bytes in …/datasets--NAME/blobs. */
+function hubBlobs(root: string): string[] {
+  const parts = root.split(sep);
+  const at = parts.lastIndexOf('snapshots');
+  return at > 0 && at < parts.length - 1 ? [[...parts.slice(0, at), 'blobs'].join(sep)] : [];
 }

@@ -31,6 +31,78 @@ const bytesOf = (
   return reader.read(ref, signal);
 };
 
+describe('a parquet file', () => {
+  it('may hold captions as bytes', async () => {
+    const { rows, skipped } = await read(join(fixtures, 'binary-caption.parquet'));
+    expect(rows).toHaveLength(3);
+    expect(rows.every(({ caption }) => caption.length > 0)).toBe(true);
+    expect(skipped).toEqual({});
+  });
+
+  it('may name its images instead of holding them, beside it or in the folder of data.images', async () => {
+    const table = readFileSync(join(fixtures, 'image-path.parquet'));
+    const folder = dataFolder({ 'path.parquet': table, '0.png': 'zero', 'more/0.png': 'more' });
+    const path = join(folder, 'path.parquet');
+    const beside = await read(path);
+    expect(beside.rows).toHaveLength(3);
+    expect(String(await bytesOf(beside.rows[0]?.image))).toBe('zero');
+    const apart = await read(path, { images: join(folder, 'more') });
+    expect(String(await bytesOf(apart.rows[0]?.image))).toBe('more');
+    await expect(bytesOf(beside.rows[1]?.image)).rejects.toThrow('got no such file');
+  });
+
+  // A rejection that nobody awaits ends the process that reads: vitest fails on one.
+  it.each([
+    ['a page whose offset is none', 27300, 0],
+    ['a schema with fewer columns than it states', 16941, 6],
+  ])('is refused in a sentence: %s', async (_, at, bit) => {
+    const bytes = readFileSync(join(fixtures, 'pickapic.parquet'));
+    bytes[at] = (bytes[at] ?? 0) ^ (1 << bit);
+    const path = join(dataFolder({ 'a.parquet': bytes }), 'a.parquet');
+    const readImages = async () => {
+      for (const { image } of (await read(path)).rows) await bytesOf(image);
+    };
+    await expect(readImages()).rejects.toBeInstanceOf(SpindleError);
+    await new Promise((done) => setImmediate(done));
+  });
+
+  it('that is damaged is refused in a sentence, whatever bits are wrong', async () => {
+    const sound = readFileSync(join(fixtures, 'pickapic.parquet'));
+    const next = draws(20260);
+    let refused = 0;
+    for (let trial = 0; trial < 400; trial++) {
+      const bytes = Buffer.from(sound);
+      // Half of the flips hit the footer, which says where everything is.
+      const from = trial % 2 === 0 ? 0 : Math.max(0, bytes.length - 2000);
+      for (let flip = 0; flip < 1 + (trial % 3); flip++) {
+        const at = from + (next() % (bytes.length - from));
+        bytes[at] = (bytes[at] ?? 0) ^ (1 << next() % 8);
+      }
+      const path = join(dataFolder({ 'a.parquet': bytes }), 'a.parquet');
+      try {
+        const { rows } = await read(path);
+        for (const row of rows) await bytesOf(row.image);
+      } catch (error) {
+        expect(error).toBeInstanceOf(SpindleError);
+        refused += 1;
+      }
+      rmSync(join(path, '..'), { recursive: true });
+    }
+    expect(refused).toBeGreaterThan(20);
+  });
+});
+
+/** A small generator of whole numbers (mulberry32), the same on every machine. */
+function draws(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t ^= t + Math.imul(t ^ (t >>> 7), 61 | t);
+    return (t ^ (t >>> 14)) >>> 0;
+  };
+}
+
 describe('Pick-a-Pic', () => {
   it('takes the winners in order, drops ties and rows without label or caption, and counts what it dropped', async () => {
     const { rows, skipped, warnings } = await read(join(fixtures, 'pickapic.parquet'));
@@ -335,5 +407,33 @@ describe('reading an image', () => {
     await expect(bytesOf({ kind: 'file', file: join(folder, 'a') })).rejects.toThrow(
       'expected an image file, got a folder',
     );
+  });
+});
+
+describe('a tar that was appended to', () => {
+  it('leaves out samples with two members of one name, and counts them', async () => {
+    const folder = dataFolder({ 'a.png': '1', 'a.txt': 'one', 'b.png': '2', 'b.txt': 'two' });
+    execFileSync('tar', ['-cf', 'x.tar', 'a.png', 'a.txt'], { cwd: folder });
+    execFileSync('tar', ['-rf', 'x.tar', 'a.png', 'a.txt', 'b.png', 'b.txt'], { cwd: folder });
+    const { rows, skipped } = await read(join(folder, 'x.tar'));
+    expect(rows.map(({ key }) => key)).toEqual(['x.tar:b']);
+    expect(skipped).toEqual({ 'two members of the same name': 1 });
+  });
+});
+
+describe('prompts and images without numbers of their own', () => {
+  it('are paired by the numbers in the names, and that is said where it matters', async () => {
+    const names = Array.from({ length: 12 }, (_, i) => `img${i + 1}.png`);
+    const folder = dataFolder({
+      ...Object.fromEntries(names.map((name) => [`i/${name}`, ''])),
+      'p.txt': names.join('\n'),
+    });
+    const images = join(folder, 'i');
+    const { rows, warnings } = await read(join(folder, 'p.txt'), { images });
+    for (const { caption, image } of rows) expect(image.file).toBe(join(images, caption));
+    expect(rows).toHaveLength(12);
+    expect(warnings).toEqual([
+      expect.stringContaining('in the order of the numbers in their names'),
+    ]);
   });
 });

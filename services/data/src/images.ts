@@ -1,6 +1,8 @@
 /** The bytes of an image, from wherever a row says they lie. */
+import { realpath } from 'node:fs/promises';
 import { delay, ensureError, SpindleError } from '@spindle/kit';
-import { isRemote, type Files } from './files.js';
+import { folderOf, isRemote, type Files } from './files.js';
+import { inside } from './folder.js';
 import { ParquetFile, type ParquetRow } from './parquet.js';
 import { describeRef, type ImageRef } from './rows.js';
 
@@ -10,6 +12,9 @@ const columnsKept = 4;
 const filesKept = 8;
 const waitsMs = [200, 1000];
 
+/**
+ * Reads images by reference; keeps a few table columns in memory and waits out a store's hiccups.
+ */
 export class ImageReader {
   readonly #columns = new Map<string, Promise<ParquetRow[]>>();
   readonly #files = new Map<string, Promise<ParquetFile>>();
@@ -85,15 +90,29 @@ export class ImageReader {
       () => file.readGroup(group, [ref.column]),
     );
     const cell = rows[ref.row - (file.groups[group] ?? 0)]?.[ref.column];
-    const bytes: unknown =
-      typeof cell === 'object' && cell !== null && 'bytes' in cell ? cell.bytes : cell;
-    if (!(bytes instanceof Uint8Array))
+    const { bytes, path } = partsOf(cell);
+    if (!(bytes instanceof Uint8Array)) {
+      // Hugging Face's Image without its bytes: the file lies beside the table.
+      if (typeof path === 'string' && path !== '') return this.#readBeside(ref, path);
       throw invalid(
         ref,
         `expected an image's bytes, got ${bytes === null || bytes === undefined ? 'nothing' : typeof bytes}`,
       );
+    }
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
+
+  async #readBeside(ref: ImageRef & { kind: 'cell' }, name: string): Promise<Buffer> {
+    const folder = ref.images ?? folderOf(ref.file);
+    const root = isRemote(folder) ? folder : await realpath(folder);
+    const file = await inside(root, name, describeRef(ref), 'path');
+    return this.#readOnce({ kind: 'file', file });
+  }
+}
+
+/** A cell's bytes, and the path that Hugging Face's Image feature keeps with them. */
+function partsOf(cell: unknown): { bytes?: unknown; path?: unknown } {
+  return typeof cell === 'object' && cell !== null && 'bytes' in cell ? cell : { bytes: cell };
 }
 
 /** The newest `kept` values; one that failed is not kept. */

@@ -53,7 +53,7 @@ export function parseManifestLine(line: string, index: number): ManifestRow {
 }
 
 function refOf(value: Record<string, unknown>): ImageRef | null {
-  const { kind, file, offset, bytes, member, row, column } = value;
+  const { kind, file, offset, bytes, member, row, column, images } = value;
   if (typeof file !== 'string') return null;
   if (kind === 'file') return { kind, file };
   if (
@@ -64,7 +64,7 @@ function refOf(value: Record<string, unknown>): ImageRef | null {
   )
     return { kind, file, offset, bytes, member };
   if (kind === 'cell' && typeof row === 'number' && typeof column === 'string')
-    return { kind, file, row, column };
+    return { kind, file, row, column, ...(typeof images === 'string' && { images }) };
   return null;
 }
 

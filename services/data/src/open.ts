@@ -25,7 +25,7 @@ const suffixes: Readonly<Partial<Record<DataFormat, readonly string[]>>> = {
   pickapic: ['.parquet'],
   parquet: ['.parquet'],
   csv: ['.csv', '.tsv'],
-  prompts: ['.txt', '.json'],
+  prompts: ['.txt', '.json', '.jsonl', '.ndjson'],
 };
 
 /**
@@ -172,6 +172,12 @@ function patternOf(name: string): RegExp {
 
 async function guess(store: Files, file: string): Promise<DataFormat> {
   const name = file.toLowerCase();
+  if (nameOf(name) === 'metadata.jsonl') {
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `data.path: expected the folder of metadata.jsonl, got "${file}".`,
+    );
+  }
   if (name.endsWith('.parquet'))
     return isPickAPic((await ParquetFile.open(store, file)).columns) ? 'pickapic' : 'parquet';
   for (const format of ['webdataset', 'csv', 'prompts'] as const) {
@@ -179,6 +185,6 @@ async function guess(store: Files, file: string): Promise<DataFormat> {
   }
   throw new SpindleError(
     'INVALID_ARGUMENT',
-    `data.path: expected a folder, or files that end in .tar, .parquet, .csv, .tsv, .txt or .json, got "${file}".`,
+    `data.path: expected a folder, or files that end in .tar, .parquet, .csv, .tsv, .txt, .json or .jsonl, got "${file}".`,
   );
 }

@@ -21,6 +21,7 @@ export class ParquetFile {
     readonly path: string,
     readonly bytes: number,
     readonly metadata: FileMetaData,
+    readonly schema: SchemaTree,
   ) {
     const starts = [0];
     for (const group of metadata.row_groups)
@@ -36,8 +37,10 @@ export class ParquetFile {
         `${path}: expected a parquet file, got no such file.`,
       );
     const file = bufferOf(store, path, bytes);
-    const metadata = await unlessUnreadable(path, () => parquetMetadataAsync(file));
-    return new ParquetFile(store, path, bytes, metadata);
+    return unlessUnreadable(path, async () => {
+      const metadata = await parquetMetadataAsync(file);
+      return new ParquetFile(store, path, bytes, metadata, parquetSchema(metadata));
+    });
   }
 
   get rows(): number {
@@ -45,7 +48,7 @@ export class ParquetFile {
   }
 
   get columns(): string[] {
-    return parquetSchema(this.metadata).children.map((child) => child.element.name);
+    return this.schema.children.map((child) => child.element.name);
   }
 
   /**
@@ -53,9 +56,7 @@ export class ParquetFile {
    * writes, or something else.
    */
   kindOf(column: string): 'bytes' | 'text' | 'image' | 'other' {
-    const child = parquetSchema(this.metadata).children.find(
-      ({ element }) => element.name === column,
-    );
+    const child = this.schema.children.find(({ element }) => element.name === column);
     return child === undefined ? 'other' : kindOfNode(child);
   }
 
@@ -104,16 +105,32 @@ function kindOfNode({ element, children }: SchemaTree): 'bytes' | 'text' | 'imag
 function bufferOf(store: Files, path: string, bytes: number) {
   return {
     byteLength: bytes,
-    slice: async (start: number, end = bytes): Promise<ArrayBuffer> => {
-      const data = await store.read(path, start, end - start);
-      if (data.length !== end - start)
-        throw new SpindleError(
-          'INVALID_ARGUMENT',
-          `${path}: expected ${end - start} bytes at byte ${start}, got ${data.length}.`,
-        );
-      return data.buffer;
+    // The decoder may ask for ranges that a damaged file states, and not wait for all of them: a
+    // rejection that nobody awaits would end the process.
+    slice: (start: number, end = bytes): Promise<ArrayBuffer> => {
+      const read = readRange(start, end);
+      read.catch(() => undefined);
+      return read;
     },
   };
+
+  async function readRange(start: number, end: number): Promise<ArrayBuffer> {
+    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(end);
+    if (!isRange || start < 0 || end < start || end > bytes) {
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${path}: expected a range within its ${bytes} bytes, got ${start} to ${end}; the file is damaged.`,
+      );
+    }
+    const data = await store.read(path, start, end - start);
+    if (data.length !== end - start) {
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${path}: expected ${end - start} bytes at byte ${start}, got ${data.length}.`,
+      );
+    }
+    return data.buffer;
+  }
 }
 
 /** What the decoder says of bytes is the file's fault; what reading says has its own code. */

@@ -4,6 +4,7 @@
  * image; the other one is `rejected`.
  */
 import { SpindleError } from '@spindle/kit';
+import { captionOf } from './columns.js';
 import { nameOf, type Files } from './files.js';
 import { ParquetFile } from './parquet.js';
 import { Prompts } from './prompts.js';
@@ -47,14 +48,15 @@ export class PickAPic implements DataSource {
             this.skipped.add(winner, position);
             continue;
           }
-          if (typeof row['caption'] !== 'string') {
+          const caption = captionOf(row['caption'], `${position}: caption`);
+          if (caption === null) {
             this.skipped.add('no caption', position);
             continue;
           }
-          prompts.add(row['caption']);
+          prompts.add(caption);
           yield {
             key: position,
-            caption: row['caption'],
+            caption,
             image: { kind: 'cell', file: path, row: start + i, column: `jpg_${winner}` },
             rejected: { kind: 'cell', file: path, row: start + i, column: `jpg_${1 - winner}` },
             position,

@@ -6,7 +6,7 @@ import { readPromptSet, type PromptColumns } from './prompt-set.js';
 import { dataFolder } from './testing/data.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
-const read = (files: Record<string, string>, columns?: PromptColumns) => {
+const read = (files: Record<string, string | Uint8Array>, columns?: PromptColumns) => {
   const [name = ''] = Object.keys(files);
   return readPromptSet(localFiles, join(dataFolder(files), name), columns);
 };
@@ -29,6 +29,22 @@ describe('prompts', () => {
       { prompt: 'b', category: 'photo' },
       { prompt: 'c', category: 'photo' },
     ]);
+  });
+
+  it('are JSON lines, text in UTF-16, or lines of an old Mac', async () => {
+    const jsonl = '{"prompt": "a"}\n\n"b"\n{"text": "c", "style": "photo"}\n';
+    expect(await read({ 'p.jsonl': jsonl })).toEqual([
+      ...plain('a', 'b'),
+      { prompt: 'c', category: 'photo' },
+    ]);
+    expect(await read({ 'p.txt': Buffer.from('\uFEFFa\r\nb\r\n', 'utf16le') })).toEqual(
+      plain('a', 'b'),
+    );
+    expect(await read({ 'p.txt': 'a\rb' })).toEqual(plain('a', 'b'));
+    expect(await read({ 'p.csv': 'prompt\ra\rb' })).toEqual(plain('a', 'b'));
+    await expect(read({ 'p.jsonl': '"a"\n{"q": 1}\n' })).rejects.toThrow(
+      'p.jsonl:2: expected a string or {prompt}, got {"q":1}.',
+    );
   });
 
   it('are columns of a table, each prompt once', async () => {

@@ -1,12 +1,15 @@
 /**
- * Held-out prompts as files: one per line, JSON, CSV or parquet, with a category each where the
- * file has one.
+ * Held-out prompts as files: one per line, JSON, JSON lines, CSV or parquet, with a category each
+ * where the file has one.
  */
 import { SpindleError } from '@spindle/kit';
+import { askedColumn, captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
-import { readText, type Files } from './files.js';
+import type { Files } from './files.js';
 import { ParquetFile } from './parquet.js';
+import { categoryKeys, promptKeys, readPromptFile } from './prompt-file.js';
 
+/** A prompt that no training image has, for evaluation. */
 export interface HeldOutPrompt {
   prompt: string;
   /** Empty without. */
@@ -17,9 +20,6 @@ export interface PromptColumns {
   prompt?: string | undefined;
   category?: string | undefined;
 }
-
-const promptColumns = ['prompt', 'caption', 'text'];
-const categoryColumns = ['category', 'style'];
 
 /** Tables name a prompt once per pair of images (Pick-a-Pic): there it counts once. */
 export async function readPromptSet(
@@ -41,69 +41,17 @@ export async function readPromptSet(
 
 async function read(files: Files, path: string, columns: PromptColumns): Promise<HeldOutPrompt[]> {
   switch (/\.([^.]*)$/.exec(path.toLowerCase())?.[1]) {
-    case 'json':
-      return fromJson(await readText(files, path), path);
     case 'csv':
     case 'tsv':
       return once(await fromCsv(files, path, columns));
     case 'parquet':
       return once(await fromParquet(files, path, columns));
     default:
-      return (await readText(files, path))
-        .split(/\r?\n/)
-        .map((line) => ({ prompt: line.trim(), category: '' }))
-        .filter(({ prompt }) => prompt !== '');
+      return (await readPromptFile(files, path)).map(({ prompt, category }) => ({
+        prompt,
+        category,
+      }));
   }
-}
-
-function fromJson(text: string, path: string): HeldOutPrompt[] {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${path}: expected a JSON array of prompts, got text that does not parse.`,
-    );
-  }
-  if (Array.isArray(value))
-    return value.map((entry: unknown, i) => entryOf(entry, `${path}: entry ${i}`));
-  if (typeof value !== 'object' || value === null)
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${path}: expected a JSON array of prompts, got ${value === null ? 'null' : typeof value}.`,
-    );
-  // {category: [prompt, ...]}: HPSv2's benchmark, style by style.
-  return Object.entries(value).flatMap(([category, list]: [string, unknown]) => {
-    if (!Array.isArray(list))
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `${path}: ${category}: expected a list of prompts, got ${JSON.stringify(list)}.`,
-      );
-    return list.map((entry: unknown, i) => ({
-      ...entryOf(entry, `${path}: ${category}: entry ${i}`),
-      category,
-    }));
-  });
-}
-
-function entryOf(entry: unknown, where: string): HeldOutPrompt {
-  if (typeof entry === 'string') return { prompt: entry, category: '' };
-  const { prompt, category } = (typeof entry === 'object' && entry !== null ? entry : {}) as {
-    prompt?: unknown;
-    category?: unknown;
-  };
-  if (typeof prompt !== 'string')
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${where}: expected a string or {prompt}, got ${JSON.stringify(entry)}.`,
-    );
-  if (category !== undefined && typeof category !== 'string')
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${where}: category: expected a string, got ${JSON.stringify(category)}.`,
-    );
-  return { prompt, category: category ?? '' };
 }
 
 interface Names {
@@ -117,22 +65,23 @@ function namesOf(path: string, columns: readonly string[], asked: PromptColumns)
     name: string | undefined,
     usual: readonly string[],
   ): string | undefined => {
-    if (name === undefined)
-      return usual.flatMap((one) => columns.filter((column) => column.toLowerCase() === one))[0];
-    if (!columns.includes(name))
+    if (name === undefined) return usualColumn(usual, columns);
+    const found = askedColumn(name, columns);
+    if (found === undefined) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
         `${path}: ${key}: expected one of ${columns.join(', ')}, got "${name}".`,
       );
-    return name;
+    }
+    return found;
   };
-  const prompt = find('evaluation.prompt_column', asked.prompt, promptColumns);
+  const prompt = find('evaluation.prompt_column', asked.prompt, promptKeys);
   if (prompt === undefined)
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${path}: expected a column ${promptColumns.join(', ')}, got ${columns.join(', ')}.`,
+      `${path}: expected a column ${promptKeys.join(', ')}, got ${columns.join(', ')}.`,
     );
-  return { prompt, category: find('evaluation.category_column', asked.category, categoryColumns) };
+  return { prompt, category: find('evaluation.category_column', asked.category, categoryKeys) };
 }
 
 async function fromCsv(
@@ -163,7 +112,7 @@ async function fromParquet(
   const names = namesOf(path, file.columns, columns);
   const wanted = [names.prompt, ...(names.category === undefined ? [] : [names.category])];
   const prompts: HeldOutPrompt[] = [];
-  const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+  const text = (value: unknown): string => captionOf(value, path) ?? '';
   for (let group = 0; group + 1 < file.groups.length; group++)
     for (const row of await file.readGroup(group, wanted))
       prompts.push({

@@ -1,6 +1,6 @@
-/** Counts captions that come more than once; remembers 9 bytes of each. */
 import { createHash } from 'node:crypto';
 
+/** Counts captions that come more than once; remembers 9 bytes of each. */
 export class Prompts {
   readonly #seen = new Set<string>();
   repeated = 0;

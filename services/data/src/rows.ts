@@ -8,9 +8,13 @@ export type ImageRef =
   | { kind: 'file'; file: string }
   /** A member of an uncompressed tar file: `bytes` bytes from `offset`. */
   | { kind: 'member'; file: string; offset: number; bytes: number; member: string }
-  /** A cell of a parquet file; `row` counts from 0 through the whole file. */
-  | { kind: 'cell'; file: string; row: number; column: string };
+  /**
+   * A cell of a parquet file; `row` counts from 0 through the whole file. A cell may hold a path
+   * instead of bytes, relative to `images`, or to the file's own folder.
+   */
+  | { kind: 'cell'; file: string; row: number; column: string; images?: string };
 
+/** One training example: a caption and where its image lies. */
 export interface DataRow {
   /** Names the row within its data set: a file name, a tar key, "file:row". */
   key: string;
@@ -38,8 +42,10 @@ export class Skipped {
   }
 }
 
+/** The forms that data sets are published in. */
 export type DataFormat = 'folder' | 'webdataset' | 'pickapic' | 'parquet' | 'csv' | 'prompts';
 
+/** A data set of one form; every reader in this package is one. */
 export interface DataSource {
   readonly format: DataFormat;
   /** The files that rows come from, in order. */
@@ -65,6 +71,7 @@ export function some(names: readonly string[]): string {
   return `${names.slice(0, shown).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
 }
 
+/** An image's place in words, for messages: file, tar member or table cell. */
 export function describeRef(ref: ImageRef): string {
   switch (ref.kind) {
     case 'file':

@@ -4,6 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { SpindleError } from '@spindle/kit';
+import { askedColumn, captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import { folderOf, isRemote, nameOf, type Files } from './files.js';
 import { inside } from './folder.js';
@@ -90,14 +91,22 @@ export class ParquetTable extends Table {
         const start = file.groups[group] ?? 0;
         for (const [i, row] of (await file.readGroup(group, [names.caption, ...paths])).entries()) {
           const position = `${nameOf(path)}:${start + i}`;
-          const caption = row[names.caption];
-          if (typeof caption !== 'string') {
+          const caption = captionOf(row[names.caption], `${position}: ${names.caption}`);
+          if (caption === null) {
             this.skipped.add('no caption', position);
             continue;
           }
           const refOf = async (column: string): Promise<ImageRef | undefined> => {
-            if (!paths.includes(column))
-              return { kind: 'cell', file: path, row: start + i, column };
+            if (!paths.includes(column)) {
+              const images = this.columns.images;
+              return {
+                kind: 'cell',
+                file: path,
+                row: start + i,
+                column,
+                ...(images !== undefined && { images }),
+              };
+            }
             const name = row[column];
             if (typeof name !== 'string' || name === '') return undefined;
             return { kind: 'file', file: await inside(root, name, position, column) };
@@ -168,10 +177,7 @@ function pick(
   usual: readonly string[],
   columns: readonly string[],
 ): string {
-  const found =
-    asked === undefined
-      ? usual.find((name) => columns.includes(name))
-      : columns.find((name) => name === asked);
+  const found = asked === undefined ? usualColumn(usual, columns) : askedColumn(asked, columns);
   if (found !== undefined) return found;
   throw new SpindleError(
     'INVALID_ARGUMENT',

@@ -4,10 +4,12 @@
  * named by offset.
  */
 import { SpindleError } from '@spindle/kit';
+import { captionOf } from './columns.js';
 import { isImageName } from './folder.js';
 import { nameOf, type Files } from './files.js';
 import { Skipped, type DataRow, type DataSource, type ImageRef } from './rows.js';
 import { openTar, type Tar, type TarMember } from './tar.js';
+import { decodeText } from './text.js';
 
 export interface WebDatasetColumns {
   /** Suffix of the image ("jpg", "chosen.png"); any image without it. */
@@ -15,6 +17,12 @@ export interface WebDatasetColumns {
   rejected?: string | undefined;
   /** Suffix of the caption, or its key in the sample's .json. */
   caption?: string | undefined;
+}
+
+/** Members of one sample by suffix; `twice` is a suffix that two of them have. */
+interface Sample {
+  members: Map<string, TarMember>;
+  twice: string | undefined;
 }
 
 const captionKeys = ['caption', 'text', 'prompt'];
@@ -35,17 +43,18 @@ export class WebDataset implements DataSource {
     for (const file of this.files) {
       const tar = openTar(this.store, file);
       let key: string | undefined;
-      let parts = new Map<string, TarMember>();
+      let parts: Sample = { members: new Map(), twice: undefined };
       for await (const member of tar.members()) {
         const name = splitName(member.name);
         if (name === undefined) continue;
         if (name.key !== key) {
           if (key !== undefined) yield* this.#sample(tar, file, key, parts);
           key = name.key;
-          parts = new Map();
+          parts = { members: new Map(), twice: undefined };
         }
+        if (parts.members.has(name.suffix)) parts.twice ??= name.suffix;
         // Captions are read while their neighbourhood is at hand.
-        parts.set(name.suffix, member);
+        parts.members.set(name.suffix, member);
       }
       if (key !== undefined) yield* this.#sample(tar, file, key, parts);
     }
@@ -55,9 +64,14 @@ export class WebDataset implements DataSource {
     tar: Tar,
     file: string,
     key: string,
-    parts: Map<string, TarMember>,
+    { members: parts, twice }: Sample,
   ): AsyncIterable<DataRow> {
     const position = `${nameOf(file)}:${key}`;
+    // A tar that was appended to; webdataset itself stops here.
+    if (twice !== undefined) {
+      this.skipped.add('two members of the same name', `${position}.${twice}`);
+      return;
+    }
     const image = this.#image(file, parts, this.columns.image, [this.columns.rejected]);
     const rejected =
       this.columns.rejected === undefined
@@ -118,7 +132,8 @@ export class WebDataset implements DataSource {
         typeof value === 'object' && value !== null
           ? (value as Record<string, unknown>)[key]
           : undefined;
-      if (typeof found === 'string') return found;
+      const text = captionOf(found, `${file}: ${json.name}: ${key}`);
+      if (text !== null) return text;
     }
     return undefined;
   }
@@ -131,7 +146,7 @@ async function readMember(tar: Tar, file: string, member: TarMember): Promise<st
       `${file}: ${member.name}: expected a caption of at most ${largestCaptionFile} bytes, got ${member.bytes}.`,
     );
   }
-  return (await tar.read(member)).toString('utf8');
+  return decodeText(await tar.read(member), `${file}: ${member.name}`);
 }
 
 /**

@@ -1,11 +1,14 @@
 /**
  * Prompts, and a folder with the image that each of them stands for. Images whose names are all
  * numbers belong to the prompt of that number, counted from 0 ("00012.png"); otherwise there must
- * be as many images as prompts, and both go in order.
+ * be as many images as prompts, and both go in order: images by the numbers in their names, so that
+ * "img2.png" comes before "img10.png".
  */
 import { SpindleError } from '@spindle/kit';
-import { isRemote, nameBelow, nameOf, readText, type Files } from './files.js';
+import { isRemote, nameBelow, nameOf, type Files } from './files.js';
 import { isImageName } from './folder.js';
+import { compareNaturally } from './natural-order.js';
+import { readPromptFile } from './prompt-file.js';
 import { Prompts } from './prompts.js';
 import { Skipped, some, type DataRow, type DataSource } from './rows.js';
 
@@ -25,7 +28,7 @@ export class PromptsAndWinners implements DataSource {
   }
 
   async *rows(): AsyncIterable<DataRow> {
-    const prompts = parsePrompts(await readText(this.store, this.prompts), this.prompts);
+    const prompts = await readPromptFile(this.store, this.prompts);
     if (prompts.length === 0)
       throw new SpindleError(
         'INVALID_ARGUMENT',
@@ -39,7 +42,7 @@ export class PromptsAndWinners implements DataSource {
       );
     const byPrompt = this.#match(found, prompts.length);
     const repeats = new Prompts();
-    for (const [i, { text, line }] of prompts.entries()) {
+    for (const [i, { prompt: text, line }] of prompts.entries()) {
       const position = `${nameOf(this.prompts)}:${line}`;
       const file = byPrompt.get(i);
       if (file === undefined) this.skipped.add('no image', position);
@@ -60,7 +63,14 @@ export class PromptsAndWinners implements DataSource {
           `data.images: expected ${prompts} images (one per prompt), or names that are the prompts' numbers from 0, got ${found.length} images in "${this.images}".`,
         );
       }
-      return new Map(found.map((path, i) => [i, path]));
+      const ordered = [...found].sort(compareNaturally);
+      const moved = ordered.findIndex((path, i) => path !== found[i]);
+      if (moved !== -1) {
+        this.warnings.push(
+          `data.images: images are paired with prompts in the order of the numbers in their names ("${nameOf(ordered[moved] ?? '')}" for prompt ${moved}).`,
+        );
+      }
+      return new Map(ordered.map((path, i) => [i, path]));
     }
     const matched = new Map<number, string>();
     const beyond: string[] = [];
@@ -87,37 +97,4 @@ export class PromptsAndWinners implements DataSource {
 function numberOf(name: string): number | undefined {
   const digits = /^(\d{1,9})\.[^.]+$/.exec(name)?.[1];
   return digits === undefined ? undefined : Number(digits);
-}
-
-/** One prompt per line, or a JSON array of strings or of {prompt}. */
-export function parsePrompts(text: string, file: string): { text: string; line: number }[] {
-  if (!file.toLowerCase().endsWith('.json')) {
-    return text
-      .split(/\r?\n/)
-      .flatMap((source, i) => (source.trim() === '' ? [] : [{ text: source.trim(), line: i + 1 }]));
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${file}: expected a JSON array of prompts, got text that does not parse.`,
-    );
-  }
-  if (!Array.isArray(value))
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${file}: expected a JSON array of prompts, got ${value === null ? 'null' : typeof value}.`,
-    );
-  return value.map((entry: unknown, i) => {
-    const prompt: unknown =
-      typeof entry === 'object' && entry !== null && 'prompt' in entry ? entry.prompt : entry;
-    if (typeof prompt !== 'string')
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `${file}: entry ${i}: expected a string or {prompt}, got ${JSON.stringify(entry)}.`,
-      );
-    return { text: prompt, line: i };
-  });
 }

@@ -1,4 +1,4 @@
-import { serviceEnvironment } from '@spindle/kit';
+import { serviceEnvironment } from '@spindle/mesh';
 import { z } from 'zod';
 
 /** What the process reads from its environment: it needs neither a queue nor an engine. */

@@ -6,10 +6,10 @@ import {
   levelWithItself,
   SpindleError,
   summarise,
-  type ArtifactStore,
   type Comparison,
   type Scored,
 } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import {
   JobResultSchema,
   MetricStatisticsSchema,

@@ -1,11 +1,5 @@
-import {
-  createLogger,
-  openStore,
-  parseConfig,
-  pickEnvironment,
-  runService,
-  startTelemetry,
-} from '@spindle/kit';
+import { createLogger, parseConfig, runService, startTelemetry } from '@spindle/kit';
+import { openStore, pickEnvironment } from '@spindle/mesh';
 import { environmentSchema } from './config.js';
 import { startEvaluator } from './service.js';
 

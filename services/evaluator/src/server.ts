@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
-import { inSpan, type ArtifactStore, type ServiceHandlers } from '@spindle/kit';
+import { inSpan, type ServiceHandlers } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import {
   EvaluateResponseSchema,
   WriteReportResponseSchema,

@@ -1,11 +1,6 @@
 import { create, toJsonString } from '@bufbuild/protobuf';
-import {
-  createClient,
-  createLogger,
-  Lifecycle,
-  openLocalStore,
-  type ArtifactStore,
-} from '@spindle/kit';
+import { createClient, createLogger, Lifecycle } from '@spindle/kit';
+import { openLocalStore, type ArtifactStore } from '@spindle/mesh';
 import {
   EvaluatorService,
   JobResultSchema,

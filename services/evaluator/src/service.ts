@@ -1,5 +1,6 @@
 /** The evaluator as a whole: pure functions of the store behind two calls. */
-import { serve, type ArtifactStore, type Lifecycle, type Logger } from '@spindle/kit';
+import { serve, type Lifecycle, type Logger } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import { EvaluatorService } from '@spindle/proto';
 import { createInstruments } from './instruments.js';
 import { createHandlers } from './server.js';

@@ -1,7 +1,8 @@
 /** Writes a run's report and images into its folder; a second call leaves the same bytes. */
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
-import { SpindleError, writeFileAtomic, type ArtifactStore } from '@spindle/kit';
+import { SpindleError, writeFileAtomic } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import type { ArtifactRef, ModelEvaluation, WriteReportRequest } from '@spindle/proto';
 import { reportHtml, type GridRow } from './domain/html.js';
 import { reportMarkdown } from './domain/markdown.js';

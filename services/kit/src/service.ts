@@ -1,10 +1,9 @@
 import { rm } from 'node:fs/promises';
 import { ensureError } from './errors.js';
 import { GrpcServer } from './grpc/server.js';
-import { delay, Lifecycle } from './lifecycle.js';
+import { Lifecycle } from './lifecycle.js';
 import type { Logger } from './logger.js';
-import type { KvStore } from './nats/kv.js';
-import { writeFileAtomic } from './store/atomic.js';
+import { writeFileAtomic } from './atomic.js';
 
 /**
  * Runs a process's main function; a failure is one line on stderr, exit code 2 for bad input and 1
@@ -55,27 +54,4 @@ export async function serve(
   }
   logger.info({ port }, 'serving');
   return port;
-}
-
-/**
- * Tells the others that this process lives; a heartbeat that cannot be sent is not worth failing
- * for.
- */
-export async function heartbeat(
-  kv: KvStore,
-  key: string,
-  describe: () => object,
-  options: { intervalMs: number; signal: AbortSignal; logger: Logger },
-): Promise<void> {
-  const { signal, logger, intervalMs } = options;
-  while (!signal.aborted) {
-    try {
-      await kv.put(key, JSON.stringify({ ...describe(), at: new Date().toISOString() }));
-    } catch (error) {
-      logger.debug({ err: error }, 'heartbeat not sent');
-    }
-    await delay(intervalMs, signal).catch(() => undefined);
-  }
-  // Leaving at once is kinder than waiting for the entry to expire; it expires anyway.
-  await kv.delete(key).catch(() => undefined);
 }

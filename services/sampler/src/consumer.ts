@@ -5,16 +5,8 @@
 import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import type { ImageReader } from '@spindle/data';
-import {
-  ensureError,
-  inSpan,
-  SpindleError,
-  type ArtifactStore,
-  type Bus,
-  type JobContext,
-  type Logger,
-  type WorkerState,
-} from '@spindle/kit';
+import { ensureError, inSpan, SpindleError, type Logger } from '@spindle/kit';
+import { type ArtifactStore, type Bus, type JobContext, type WorkerState } from '@spindle/mesh';
 import {
   EventSchema,
   JobResultSchema,

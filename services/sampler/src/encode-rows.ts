@@ -4,7 +4,8 @@
  */
 import { nowMs, recordPhases } from '@spindle/kit';
 import { sizeName, type ImageSize, type ManifestRow } from '@spindle/data';
-import { rows as tensorRows, type PreparedImage, type TensorDto } from '@spindle/native';
+import { rows as tensorRows, type PreparedImage } from '@spindle/models';
+import { type TensorDto } from '@spindle/native';
 import { vaeBatchSize } from './domain/batches.js';
 import type { LoadedPipeline } from './engine.js';
 import { latentsOf, type Latents } from './shard.js';

@@ -4,13 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ImageReader, openFiles } from '@spindle/data';
-import {
-  asFloat32,
-  asNumbers,
-  openLocalStore,
-  readSafetensors,
-  type ArtifactStore,
-} from '@spindle/kit';
+import { asFloat32, asNumbers, readSafetensors } from '@spindle/kit';
+import { openLocalStore, type ArtifactStore } from '@spindle/mesh';
 import {
   EncodeJobSchema,
   ImageTransformSchema,

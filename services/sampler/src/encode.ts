@@ -1,12 +1,6 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
-import {
-  ensureError,
-  fromFloat32,
-  fromInt64,
-  SpindleError,
-  writeSafetensors,
-  type ArtifactStore,
-} from '@spindle/kit';
+import { ensureError, fromFloat32, fromInt64, SpindleError, writeSafetensors } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import {
   describeRef,
   Manifest,
@@ -14,7 +8,7 @@ import {
   type ImageSize,
   type ManifestRow,
 } from '@spindle/data';
-import type { Framing, PreparedImage } from '@spindle/native';
+import type { Framing, PreparedImage } from '@spindle/models';
 import {
   EncodeResultSchema,
   RejectedRowSchema,

@@ -18,21 +18,23 @@ import {
   TextToImage,
   toPixels,
   toRgb,
-  Unet,
-  type EngineInfoDto,
   type InspectedJudge,
   type Framing,
   type IntendedSampling,
   type JudgeNames,
   type ModelReport,
+  type PrecisionChoice,
+  type PreparedImage,
+  type TextStates,
+} from '@spindle/models';
+import {
+  Unet,
+  type EngineInfoDto,
   type ModelSourceDto,
   type NativePrecision,
   type PhaseDto,
-  type PrecisionChoice,
-  type PreparedImage,
   type RgbImage,
   type TensorDto,
-  type TextStates,
 } from '@spindle/native';
 import type { Sampling } from './domain/sampling.js';
 import { unetBatchSize, vaeBatchSize } from './domain/batches.js';

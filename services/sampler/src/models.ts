@@ -1,12 +1,9 @@
 /** Which models are in memory, and where a job's U-Net and precision come from. */
 import { statSync } from 'node:fs';
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import {
-  ModelCache,
-  type ModelSourceDto,
-  type NativePrecision,
-  type PrecisionChoice,
-} from '@spindle/native';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
+import { ModelCache, type PrecisionChoice } from '@spindle/models';
+import { type ModelSourceDto, type NativePrecision } from '@spindle/native';
 import { Precision, type UnetRef } from '@spindle/proto';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from './engine.js';
 

@@ -2,7 +2,8 @@
  * Generated images as a data set would hold them: decoded, rounded to 8 bits, framed like their
  * pair, and encoded again.
  */
-import { concatRows, flipped, type RgbImage, type TensorDto } from '@spindle/native';
+import { concatRows, flipped } from '@spindle/models';
+import { type RgbImage, type TensorDto } from '@spindle/native';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
 import { viewOf, type Transform } from './domain/transform.js';
 import type { LoadedPipeline } from './engine.js';

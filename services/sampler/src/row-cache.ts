@@ -5,7 +5,8 @@
  * there are no more files than twice the shards. A pack that is damaged or gone is forgotten.
  */
 import { create } from '@bufbuild/protobuf';
-import { digestHex, ensureError, type ArtifactStore } from '@spindle/kit';
+import { ensureError } from '@spindle/kit';
+import { digestHex, type ArtifactStore } from '@spindle/mesh';
 import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
 import { ahead } from './ahead.js';
 import type { EncodedImage, EncodedText } from './encode-rows.js';

@@ -3,14 +3,8 @@
  * or both.
  */
 import { create } from '@bufbuild/protobuf';
-import {
-  fromInt64,
-  nowMs,
-  recordPhases,
-  SpindleError,
-  writeSafetensors,
-  type ArtifactStore,
-} from '@spindle/kit';
+import { fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import type { PhaseDto, TensorDto } from '@spindle/native';
 import {
   SampleResultSchema,

@@ -1,10 +1,6 @@
 import { create } from '@bufbuild/protobuf';
-import {
-  SpindleError,
-  type ArtifactStore,
-  type ServiceHandlers,
-  type WorkerState,
-} from '@spindle/kit';
+import { SpindleError, type ServiceHandlers } from '@spindle/kit';
+import { type ArtifactStore, type WorkerState } from '@spindle/mesh';
 import {
   GetWorkerResponseSchema,
   InspectModelResponseSchema,

@@ -3,14 +3,13 @@ import {
   checkHealth,
   createClient,
   Lifecycle,
-  openLocalStore,
   readSafetensors,
   asFloat32,
   asNumbers,
-  type ArtifactStore,
-  type Bus,
 } from '@spindle/kit';
-import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
+import { openLocalStore, type ArtifactStore, type Bus } from '@spindle/mesh';
+import { logger } from '@spindle/kit/testing';
+import { startTestNats, type TestNats } from '@spindle/mesh/testing';
 import {
   JobResultSchema,
   JobSchema,

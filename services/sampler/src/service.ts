@@ -1,13 +1,7 @@
 /** The sampler as a whole, over whatever engine, store and bus it is given. */
 import { ImageReader, openFiles } from '@spindle/data';
-import {
-  announceWorker,
-  serve,
-  takeJobs,
-  WorkerState,
-  type Lifecycle,
-  type WorkerContext,
-} from '@spindle/kit';
+import { serve, type Lifecycle } from '@spindle/kit';
+import { announceWorker, takeJobs, WorkerState, type WorkerContext } from '@spindle/mesh';
 import { SamplerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
 import { Manifests } from './encode.js';

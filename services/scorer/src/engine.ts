@@ -15,13 +15,10 @@ import {
   ImageRewardJudge,
   imageRewardInfo,
   loadAestheticHead,
-  type Engine,
-  type EngineInfoDto,
   type JudgeFile,
   type JudgeInfo,
-  type RgbImage,
-  type TensorDto,
-} from '@spindle/native';
+} from '@spindle/models';
+import { type Engine, type EngineInfoDto, type RgbImage, type TensorDto } from '@spindle/native';
 import type { Metric } from './domain/metrics.js';
 
 export interface Judged {

@@ -1,4 +1,5 @@
-import { engineOptions, openWorker, runService } from '@spindle/kit';
+import { runService } from '@spindle/kit';
+import { engineOptions, openWorker } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from './engine.js';
 import { startScorer } from './service.js';

@@ -3,8 +3,10 @@
  */
 import { totalmem } from 'node:os';
 import { create } from '@bufbuild/protobuf';
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import { ModelCache, type RgbImage } from '@spindle/native';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
+import { ModelCache } from '@spindle/models';
+import { type RgbImage } from '@spindle/native';
 import {
   MetricScoresSchema,
   type MetricScores,

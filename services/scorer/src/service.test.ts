@@ -1,12 +1,8 @@
 import { create, fromJsonString } from '@bufbuild/protobuf';
-import {
-  createClient,
-  Lifecycle,
-  openLocalStore,
-  type ArtifactStore,
-  type Bus,
-} from '@spindle/kit';
-import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
+import { createClient, Lifecycle } from '@spindle/kit';
+import { openLocalStore, type ArtifactStore, type Bus } from '@spindle/mesh';
+import { logger } from '@spindle/kit/testing';
+import { startTestNats, type TestNats } from '@spindle/mesh/testing';
 import {
   JobResultSchema,
   JobSchema,

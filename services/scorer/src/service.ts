@@ -1,12 +1,6 @@
 /** The scorer as a whole, over whatever engine, store and bus it is given. */
-import {
-  announceWorker,
-  serve,
-  takeJobs,
-  WorkerState,
-  type Lifecycle,
-  type WorkerContext,
-} from '@spindle/kit';
+import { serve, type Lifecycle } from '@spindle/kit';
+import { announceWorker, takeJobs, WorkerState, type WorkerContext } from '@spindle/mesh';
 import { ScorerService } from '@spindle/proto';
 import { createJobHandler } from './consumer.js';
 import type { ScorerEngine } from './engine.js';

@@ -1,4 +1,5 @@
-import { createLogger, ObjectStore, openStore } from '@spindle/kit';
+import { createLogger, ObjectStore } from '@spindle/kit';
+import { openStore } from '@spindle/mesh';
 import { startTestS3, type TestS3 } from '@spindle/kit/testing';
 import { mkdtempSync } from 'node:fs';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';

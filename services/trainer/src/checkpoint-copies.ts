@@ -7,7 +7,8 @@
  */
 import { readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ensureError, isCode, type CheckpointMirror, type Logger } from '@spindle/kit';
+import { ensureError, isCode, type Logger } from '@spindle/kit';
+import { type CheckpointMirror } from '@spindle/mesh';
 import { manifestSteps, parseName, stem } from './checkpoint-names.js';
 
 export class CheckpointCopies {

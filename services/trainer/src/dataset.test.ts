@@ -1,4 +1,4 @@
-import { openLocalStore, type ArtifactStore } from '@spindle/kit';
+import { openLocalStore, type ArtifactStore } from '@spindle/mesh';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,6 +1,8 @@
 /** Real and generated latents and captions, matched by data set index, as the engine takes them. */
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import type { TensorDto, TextStates, TrainBatchDto } from '@spindle/native';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
+import type { TextStates } from '@spindle/models';
+import type { TensorDto, TrainBatchDto } from '@spindle/native';
 import type { ArtifactRef } from '@spindle/proto';
 import {
   dropsCaption,

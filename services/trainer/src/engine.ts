@@ -12,13 +12,15 @@ import {
   readVaeScaling,
   stringifyJson,
   TextEncoder,
+  type PrecisionChoice,
+  type TextStates,
+} from '@spindle/models';
+import {
   type Engine,
   type EngineInfoDto,
   type ModelSourceDto,
   type NativePrecision,
-  type PrecisionChoice,
   type RankGroupDto,
-  type TextStates,
   type TrainBatchDto,
   type TrainBatchResultDto,
   type TrainerOptionsDto,

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
-import { engineOptions, openWorker, runService } from '@spindle/kit';
+import { runService } from '@spindle/kit';
+import { engineOptions, openWorker } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from './engine.js';
 import { runMember } from './ranks/member-process.js';

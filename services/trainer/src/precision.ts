@@ -1,5 +1,6 @@
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
-import type { PrecisionChoice } from '@spindle/native';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
+import type { PrecisionChoice } from '@spindle/models';
 import { Precision } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 

@@ -1,6 +1,7 @@
 /** A TrainRequest in the words of the domain, and the models that it names. */
 import { createHash } from 'node:crypto';
-import { SpindleError, type ArtifactStore } from '@spindle/kit';
+import { SpindleError } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto } from '@spindle/native';
 import {
   LearningRateSchedule,

@@ -5,7 +5,7 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create, toJsonString } from '@bufbuild/protobuf';
-import type { ArtifactStore } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto } from '@spindle/native';
 import {
   TrainFinishedSchema,

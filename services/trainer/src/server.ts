@@ -1,14 +1,7 @@
 /** TrainerService: one run at a time in this process, one process at a time per key. */
 import { fromJsonString, type MessageInitShape } from '@bufbuild/protobuf';
-import {
-  inSpan,
-  Lease,
-  linkedAbort,
-  SpindleError,
-  type KvStore,
-  type ServiceHandlers,
-  type WorkerState,
-} from '@spindle/kit';
+import { inSpan, linkedAbort, SpindleError, type ServiceHandlers } from '@spindle/kit';
+import { Lease, type KvStore, type WorkerState } from '@spindle/mesh';
 import {
   TrainFinishedSchema,
   type TrainerService,

@@ -1,14 +1,9 @@
 import type { SpindleError } from '@spindle/kit';
 import { create } from '@bufbuild/protobuf';
-import {
-  createClient,
-  Lifecycle,
-  openLocalStore,
-  openStore,
-  readSafetensors,
-  type ArtifactStore,
-} from '@spindle/kit';
-import { logger, startTestNats, startTestS3, type TestNats } from '@spindle/kit/testing';
+import { createClient, Lifecycle, readSafetensors } from '@spindle/kit';
+import { openLocalStore, openStore, type ArtifactStore } from '@spindle/mesh';
+import { logger, startTestS3 } from '@spindle/kit/testing';
+import { startTestNats, type TestNats } from '@spindle/mesh/testing';
 import {
   LoraSettingsSchema,
   Objective,

@@ -1,12 +1,6 @@
 /** The trainer as a whole, over whatever engine, store and bus it is given. */
-import {
-  announceWorker,
-  serve,
-  WorkerState,
-  type Bus,
-  type Lifecycle,
-  type WorkerContext,
-} from '@spindle/kit';
+import { serve, type Lifecycle } from '@spindle/kit';
+import { announceWorker, WorkerState, type Bus, type WorkerContext } from '@spindle/mesh';
 import { RankService, TrainerService } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';

@@ -1,6 +1,6 @@
 /** What every rank of a training opens: models, a session of the engine, the data. */
 import { create } from '@bufbuild/protobuf';
-import type { ArtifactStore } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto, NativePrecision, RankGroupDto } from '@spindle/native';
 import { UnetRefSchema, type TrainRequest } from '@spindle/proto';
 import { Dataset } from './dataset.js';

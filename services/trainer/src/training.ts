@@ -11,15 +11,8 @@
  * there once all ranks are back.
  */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import {
-  ensureError,
-  inSpan,
-  nowMs,
-  recordPhases,
-  SpindleError,
-  type ArtifactStore,
-  type Logger,
-} from '@spindle/kit';
+import { ensureError, inSpan, nowMs, recordPhases, SpindleError, type Logger } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto, NativePrecision, TrainStepResultDto } from '@spindle/native';
 import {
   Precision,

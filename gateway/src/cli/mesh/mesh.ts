@@ -1,15 +1,8 @@
 /** NATS and every service on this machine, as children of this process. */
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  cancelled,
-  checkHealth,
-  createLogger,
-  delay,
-  Lifecycle,
-  SpindleError,
-  startNatsServer,
-} from '@spindle/kit';
+import { cancelled, checkHealth, createLogger, delay, Lifecycle, SpindleError } from '@spindle/kit';
+import { startNatsServer } from '@spindle/mesh';
 import { lockFolder } from '../../orchestrator/folder-lock.js';
 import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
 import { ServiceChild } from './child.js';

@@ -21,7 +21,7 @@ export function serviceMain(
 
 /** The engine's own command. */
 export function engineMain(): string {
-  return built(join(packageFolder('@spindle/native'), 'dist', 'cli', 'main.js'));
+  return built(join(packageFolder('@spindle/models'), 'dist', 'cli', 'main.js'));
 }
 
 /** The program behind `spindle data inspect`. */

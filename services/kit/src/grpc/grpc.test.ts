@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { SpindleError } from '../errors.js';
-import { logger } from '../testing/nats.js';
+import { logger } from '../testing/logger.js';
 import { checkHealth, createClient } from './client.js';
 import type { ServiceHandlers } from './handlers.js';
 import { GrpcServer } from './server.js';

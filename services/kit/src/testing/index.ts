@@ -1,2 +1,3 @@
-export * from './nats.js';
-export * from './s3.js';
+/** Helpers for tests of every package; no product code imports them. */
+export { logger } from './logger.js';
+export { startTestS3, type TestS3 } from './s3.js';

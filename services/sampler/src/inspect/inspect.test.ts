@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { expect, it } from 'vitest';
 import { bucketTable, ImageReader, localFiles, openDataSource } from '@spindle/data';
-import { decodeImage } from '@spindle/native';
+import { decodeImage } from '@spindle/models';
 import { ContactSheet } from './contact-sheet.js';
 import { Counter } from './counter.js';
 import { inspectDataSet } from './inspect.js';

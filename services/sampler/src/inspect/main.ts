@@ -13,7 +13,7 @@ import {
   type BucketSettings,
   type DataSpec,
 } from '@spindle/data';
-import { decodeImage, readPipeline } from '@spindle/native';
+import { decodeImage, readPipeline } from '@spindle/models';
 import { ContactSheet } from './contact-sheet.js';
 import { inspectDataSet, type SeenImage } from './inspect.js';
 import { describeReport } from './text.js';

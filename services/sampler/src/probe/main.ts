@@ -2,7 +2,8 @@
  * The program behind `spindle run --dry-run --probe` for encoding and drawing; one argument, a
  * Request in JSON.
  */
-import { engineEnvironmentSchema, engineOptions, ensureError, pickEnvironment } from '@spindle/kit';
+import { ensureError } from '@spindle/kit';
+import { engineEnvironmentSchema, engineOptions, pickEnvironment } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from '../engine.js';
 import { probeSampling, type ProbeRequest } from './probe.js';

@@ -4,7 +4,8 @@
  */
 import { SpindleError } from '@spindle/kit';
 import { nearestSize } from '@spindle/data';
-import type { ModelReport, ModelSourceDto, RgbImage, TensorDto, TextStates } from '@spindle/native';
+import type { ModelReport, TextStates } from '@spindle/models';
+import type { ModelSourceDto, RgbImage, TensorDto } from '@spindle/native';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from '../engine.js';
 
 const tokens = 3;

@@ -2,9 +2,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLogger, sha256File } from '@spindle/kit';
+import { readPipeline, wholeImage } from '@spindle/models';
 import {
-  readPipeline,
-  wholeImage,
   type NativePrecision,
   type TensorDto,
   type TrainBatchDto,

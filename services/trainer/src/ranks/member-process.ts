@@ -1,15 +1,6 @@
 /** The process of a rank above 0: no queue and no calls, only rank 0. */
-import {
-  createLogger,
-  engineOptions,
-  environmentSchema,
-  openLocalStore,
-  parseConfig,
-  pickEnvironment,
-  serve,
-  startTelemetry,
-  type Lifecycle,
-} from '@spindle/kit';
+import { createLogger, parseConfig, serve, startTelemetry, type Lifecycle } from '@spindle/kit';
+import { engineOptions, environmentSchema, openLocalStore, pickEnvironment } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from '../engine.js';
 import { follow } from './member.js';

@@ -9,9 +9,9 @@ import {
   nowMs,
   recordPhases,
   SpindleError,
-  type ArtifactStore,
   type Logger,
 } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import {
   Precision,
   RankService,

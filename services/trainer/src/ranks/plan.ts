@@ -1,5 +1,6 @@
 /** This process's part in data-parallel training, as its environment says. */
-import { parseConfig, pickEnvironment } from '@spindle/kit';
+import { parseConfig } from '@spindle/kit';
+import { pickEnvironment } from '@spindle/mesh';
 import { z } from 'zod';
 
 const rankEnvironment = z

@@ -1,11 +1,7 @@
-import {
-  createClient,
-  Lifecycle,
-  openLocalStore,
-  type ArtifactStore,
-  type SpindleError,
-} from '@spindle/kit';
-import { logger, startTestNats, type TestNats } from '@spindle/kit/testing';
+import { createClient, Lifecycle, type SpindleError } from '@spindle/kit';
+import { openLocalStore, type ArtifactStore } from '@spindle/mesh';
+import { logger } from '@spindle/kit/testing';
+import { startTestNats, type TestNats } from '@spindle/mesh/testing';
 import { TrainerService, type TrainResponse } from '@spindle/proto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

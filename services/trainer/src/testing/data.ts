@@ -1,6 +1,7 @@
 /** Small shards and requests for the trainer's tests. */
 import { create } from '@bufbuild/protobuf';
-import { fromFloat32, fromInt64, writeSafetensors, type ArtifactStore } from '@spindle/kit';
+import { fromFloat32, fromInt64, writeSafetensors } from '@spindle/kit';
+import { type ArtifactStore } from '@spindle/mesh';
 import {
   LearningRateSchedule,
   Objective,

@@ -1,0 +1,18 @@
+export { heartbeat } from './heartbeat.js';
+export { type Bus, type JobContext } from './nats/bus.js';
+export { connectBus } from './nats/connect.js';
+export { type KvStore } from './nats/kv.js';
+export { Lease } from './nats/lease.js';
+export { type NatsServer, startNatsServer } from './nats/server.js';
+export { digestHex } from './store/keys.js';
+export { openLocalStore } from './store/local.js';
+export { openStore } from './store/remote.js';
+export { type ArtifactStore, type CheckpointMirror } from './store/store.js';
+export {
+  engineEnvironmentSchema,
+  engineOptions,
+  environmentSchema,
+  pickEnvironment,
+  serviceEnvironment,
+} from './worker-environment.js';
+export { type WorkerContext, WorkerState, announceWorker, openWorker, takeJobs } from './worker.js';

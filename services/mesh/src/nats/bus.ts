@@ -1,0 +1,82 @@
+import type { BucketName, Event, Job, JobKind } from '@spindle/proto';
+import { type ErrorCode } from '@spindle/kit';
+import type { KvStore } from './kv.js';
+
+export interface JobContext {
+  /**
+   * Aborts when the worker is told to stop; the job is then handed back and does not count as a
+   * failure.
+   */
+  signal: AbortSignal;
+  /** 1 for the first delivery; crashes count. */
+  attempt: number;
+}
+
+export interface ProvisionOptions {
+  /** How long the server waits for a sign of life before it gives a job to another worker. */
+  ackWaitMs?: number;
+  /** A full queue makes publishers wait. */
+  maxQueuedJobs?: number;
+  replicas?: number;
+}
+
+export interface ConsumeOptions {
+  workerId: string;
+  signal: AbortSignal;
+  /** Deliveries, crashes included, after which a job is dead-lettered; default 3. */
+  maxDeliver?: number;
+  /** Wait before the second delivery after a failure; doubles each time. Default 1 s. */
+  retryDelayMs?: number;
+}
+
+export interface QueueDepth {
+  pending: number;
+  inFlight: number;
+  redelivered: number;
+}
+
+export interface DeadLetter {
+  key: string;
+  reason: string;
+  code: ErrorCode;
+  attempts: number;
+}
+
+/** Work, facts and shared state over NATS JetStream, in terms of the wire contracts. */
+export interface Bus {
+  serverVersion(): string;
+  /**
+   * Idempotent: streams, consumers and buckets; what exists with other settings is brought up to
+   * date, never deleted.
+   */
+  provision(options?: ProvisionOptions): Promise<void>;
+  /** Waits while the queue is full. The same key and round within ten minutes is one job. */
+  publishJob(job: Job, round: number, options?: { signal?: AbortSignal }): Promise<void>;
+  /** Removes the run's queued jobs; one in a worker's hand ends there. */
+  purgeJobs(runId: string): Promise<void>;
+  /** As purgeJobs, and the run's events and dead letters too. */
+  purgeRun(runId: string): Promise<void>;
+  /** Runs until the signal aborts, with one job in hand over all kinds. */
+  consumeJobs(
+    kinds: readonly JobKind[],
+    handler: (job: Job, context: JobContext) => Promise<void>,
+    options: ConsumeOptions,
+  ): Promise<void>;
+  publishEvent(event: Event, msgId?: string): Promise<void>;
+  /**
+   * Stored events from `fromSequence` (default: the first) on, then live ones, until the signal
+   * aborts.
+   */
+  events(
+    runId: string,
+    options: { fromSequence?: bigint; signal: AbortSignal },
+  ): AsyncIterable<{ sequence: bigint; event: Event }>;
+  /** Sequence of the newest event of all runs; 0 when there is none. */
+  lastEventSequence(): Promise<bigint>;
+  deadLetters(runId: string): Promise<DeadLetter[]>;
+  kv(bucket: BucketName): KvStore;
+  queueDepths(): Promise<Record<JobKind, QueueDepth>>;
+  /** Called on every loss and return of the connection. */
+  onStatus(fn: (connected: boolean) => void): void;
+  close(): Promise<void>;
+}

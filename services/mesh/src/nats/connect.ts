@@ -1,0 +1,342 @@
+import { fromJsonString, toJsonString } from '@bufbuild/protobuf';
+import {
+  buckets,
+  consumers,
+  deadSubject,
+  eventFilter,
+  eventSubject,
+  EventSchema,
+  headers as headerNames,
+  jobKind,
+  jobKinds,
+  JobSchema,
+  jobSubject,
+  runDeadFilter,
+  runJobsFilter,
+  streams,
+  type BucketName,
+  type Event,
+  type Job,
+  type JobKind,
+} from '@spindle/proto';
+import { SpanKind } from '@opentelemetry/api';
+import {
+  connect,
+  Events,
+  headers,
+  type JetStreamClient,
+  type JetStreamManager,
+  type JsMsg,
+  type KV,
+  type NatsConnection,
+} from 'nats';
+import { randomUUID } from 'node:crypto';
+import { isErrorCode, SpindleError, type Logger, injectContext, inSpan } from '@spindle/kit';
+import type {
+  Bus,
+  ConsumeOptions,
+  DeadLetter,
+  JobContext,
+  ProvisionOptions,
+  QueueDepth,
+} from './bus.js';
+import { JobLoop, type JobSink } from './consume.js';
+import { natsError } from './errors.js';
+import { readEvents } from './events.js';
+import { NatsKv, type KvStore } from './kv.js';
+import { provision } from './provision.js';
+import { publishStored } from './publish.js';
+
+/** Rejects with UNAVAILABLE when no server answers; once connected it reconnects for ever. */
+export async function connectBus(options: {
+  url: string;
+  name: string;
+  logger: Logger;
+}): Promise<Bus> {
+  const { url, name, logger } = options;
+  let connection: NatsConnection;
+  try {
+    connection = await connect({
+      servers: url,
+      name,
+      timeout: 5_000,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 250,
+      reconnectJitter: 100,
+      pingInterval: 10_000,
+      maxPingOut: 3,
+    });
+  } catch (cause) {
+    const message = `no NATS server answers at ${url}; "npm start" starts one, or run "nats-server -js" yourself`;
+    throw new SpindleError('UNAVAILABLE', message, { cause });
+  }
+  const jsm = await connection.jetstreamManager({ checkAPI: false, timeout: 5_000 });
+  return new NatsBus(connection, jsm, logger);
+}
+
+class NatsBus implements Bus, JobSink {
+  private readonly js: JetStreamClient;
+  private readonly opened = new Map<BucketName, Promise<KV>>();
+  private readonly listeners = new Set<(connected: boolean) => void>();
+  private provisioned: ProvisionOptions = {};
+
+  constructor(
+    private readonly connection: NatsConnection,
+    private readonly jsm: JetStreamManager,
+    private readonly logger: Logger,
+  ) {
+    this.js = connection.jetstream({ timeout: 5_000 });
+    void this.followStatus();
+  }
+
+  serverVersion(): string {
+    return this.connection.info?.version ?? 'unknown';
+  }
+
+  async provision(options: ProvisionOptions = this.provisioned): Promise<void> {
+    this.provisioned = options;
+    // Buckets that were opened before belong to streams that may be gone.
+    this.opened.clear();
+    await this.run('provisioning JetStream', () => provision(this.jsm, this.js, options));
+  }
+
+  async publishJob(job: Job, round: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const kind = jobKind(job);
+    const attributes = {
+      'messaging.system': 'nats',
+      'messaging.operation.type': 'send',
+      'messaging.destination.name': streams.jobs,
+      'spindle.job.key': job.key,
+    };
+    await inSpan(
+      `send spindle.jobs.${kind}`,
+      attributes,
+      async () => {
+        const carrier = headers();
+        injectContext(carrier);
+        await publishStored(this.js, {
+          subject: jobSubject(kind, job.runId),
+          payload: toJsonString(JobSchema, job),
+          headers: carrier,
+          msgId: `${job.key}#${round}`,
+          signal: options.signal,
+          onFull: () =>
+            this.logger.info({ key: job.key }, 'the job queue is full; waiting for room'),
+        });
+      },
+      undefined,
+      SpanKind.PRODUCER,
+    );
+  }
+
+  async purgeJobs(runId: string): Promise<void> {
+    await this.purge(streams.jobs, runJobsFilter(runId));
+  }
+
+  async purgeRun(runId: string): Promise<void> {
+    await this.purgeJobs(runId);
+    await this.purge(streams.dead, runDeadFilter(runId));
+    await this.purge(streams.events, eventFilter(runId));
+  }
+
+  async consumeJobs(
+    kinds: readonly JobKind[],
+    handler: (job: Job, context: JobContext) => Promise<void>,
+    options: ConsumeOptions,
+  ): Promise<void> {
+    const logger = this.logger.child({ worker: options.workerId });
+    await new JobLoop(this.js, this.jsm, kinds, handler, options, this, logger).run();
+  }
+
+  async publishEvent(event: Event, msgId: string = randomUUID()): Promise<void> {
+    const { fact, runId } = event;
+    if (fact.case === undefined)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `event of run "${runId}": fact: expected one, got nothing`,
+      );
+    const carrier = headers();
+    injectContext(carrier);
+    await publishStored(this.js, {
+      subject: eventSubject(runId, fact.case),
+      payload: toJsonString(EventSchema, event),
+      headers: carrier,
+      msgId,
+    });
+  }
+
+  events(
+    runId: string,
+    options: { fromSequence?: bigint; signal: AbortSignal },
+  ): AsyncIterable<{ sequence: bigint; event: Event }> {
+    return readEvents(this.js, this.jsm, this.logger, (fn) => this.onReconnect(fn), runId, options);
+  }
+
+  async lastEventSequence(): Promise<bigint> {
+    const { state } = await this.run('reading the events stream', () =>
+      this.jsm.streams.info(streams.events),
+    );
+    return BigInt(state.last_seq);
+  }
+
+  async deadLetters(runId: string): Promise<DeadLetter[]> {
+    return this.run('reading dead letters', async () => {
+      const consumer = await this.js.consumers.get(streams.dead, {
+        filterSubjects: runDeadFilter(runId),
+      });
+      const { num_pending: count } = await consumer.info();
+      const found = new Map<string, DeadLetter>();
+      if (count === 0) return [];
+      for await (const msg of await consumer.fetch({ max_messages: count, expires: 5_000 })) {
+        const letter = readDeadLetter(msg);
+        found.set(letter.key, letter);
+        if (msg.info.pending === 0) break;
+      }
+      return [...found.values()];
+    });
+  }
+
+  kv(bucket: BucketName): KvStore {
+    return new NatsKv(buckets[bucket], () => {
+      let open = this.opened.get(bucket);
+      if (!open) {
+        open = this.js.views.kv(buckets[bucket], { bindOnly: true });
+        this.opened.set(bucket, open);
+        open.catch(() => this.opened.delete(bucket));
+      }
+      return open;
+    });
+  }
+
+  async queueDepths(): Promise<Record<JobKind, QueueDepth>> {
+    const depths = {} as Record<JobKind, QueueDepth>;
+    for (const kind of jobKinds) {
+      const info = await this.run('reading the queues', () =>
+        this.jsm.consumers.info(streams.jobs, consumers[kind]),
+      );
+      depths[kind] = {
+        pending: info.num_pending,
+        inFlight: info.num_ack_pending,
+        redelivered: info.num_redelivered,
+      };
+    }
+    return depths;
+  }
+
+  onStatus(fn: (connected: boolean) => void): void {
+    this.listeners.add(fn);
+  }
+
+  async close(): Promise<void> {
+    if (this.connection.isClosed()) return;
+    try {
+      // Sends what is under way; without a server it could wait for ever.
+      const drained = await Promise.race([
+        this.connection.drain().then(() => true),
+        sleepUnref(2_000),
+      ]);
+      if (!drained) await this.connection.close();
+    } catch {
+      await this.connection.close();
+    }
+  }
+
+  async deadLetter(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job | undefined,
+    error: SpindleError,
+    attempts: number,
+  ): Promise<void> {
+    const carrier = headers();
+    injectContext(carrier);
+    // A header is one line.
+    carrier.set(headerNames.reason, error.message.replace(/\s+/g, ' ').slice(0, 2_000));
+    carrier.set(headerNames.code, error.code);
+    carrier.set(headerNames.attempts, String(attempts));
+    const runId = job?.runId ?? msg.subject.split('.').at(-1) ?? 'unknown';
+    await publishStored(this.js, {
+      subject: deadSubject(kind, runId),
+      payload: msg.string(),
+      headers: carrier,
+      msgId: `dead:${msg.seq}:${msg.info.timestampNanos}`,
+    });
+  }
+
+  async handBack(msg: JsMsg): Promise<void> {
+    const carrier = headers();
+    for (const key of msg.headers?.keys() ?? []) {
+      if (!key.startsWith('Nats-')) carrier.set(key, msg.headers?.get(key) ?? '');
+    }
+    try {
+      await this.js.publish(msg.subject, msg.data, {
+        msgID: randomUUID(),
+        headers: carrier,
+        timeout: 2_000,
+      });
+    } catch (error) {
+      // No room or no server: giving it back costs one delivery then.
+      this.logger.debug(
+        { err: natsError(error, 'handing a job back') },
+        'a job is handed back as a redelivery',
+      );
+      msg.nak();
+      return;
+    }
+    await msg.ackAck();
+  }
+
+  private onReconnect(fn: () => void): () => void {
+    const listener = (connected: boolean): void => {
+      if (connected) fn();
+    };
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  private async purge(stream: string, filter: string): Promise<void> {
+    await this.run(`purging ${filter}`, () => this.jsm.streams.purge(stream, { filter }));
+  }
+
+  private async run<T>(doing: string, fn: () => Promise<T>): Promise<T> {
+    try {
+      return await fn();
+    } catch (error) {
+      throw natsError(error, doing);
+    }
+  }
+
+  private async followStatus(): Promise<void> {
+    for await (const status of this.connection.status()) {
+      if (status.type !== Events.Disconnect && status.type !== Events.Reconnect) continue;
+      const connected = status.type === Events.Reconnect;
+      if (!this.connection.isDraining())
+        this.logger.warn(
+          { server: status.data },
+          connected ? 'NATS is back' : 'lost the connection to NATS',
+        );
+      for (const listener of this.listeners) listener(connected);
+    }
+  }
+}
+
+function readDeadLetter(msg: JsMsg): DeadLetter {
+  let key = msg.subject;
+  try {
+    key = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true }).key || key;
+  } catch {
+    // That it cannot be read is why it is here; the subject is all that names it.
+  }
+  const header = (name: string): string => msg.headers?.get(name) ?? '';
+  const code = header(headerNames.code);
+  return {
+    key,
+    reason: header(headerNames.reason),
+    code: isErrorCode(code) ? code : 'INTERNAL',
+    attempts: Number(header(headerNames.attempts)),
+  };
+}
+
+function sleepUnref(ms: number): Promise<false> {
+  return new Promise((resolve) => setTimeout(() => resolve(false), ms).unref());
+}

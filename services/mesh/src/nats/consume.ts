@@ -1,0 +1,259 @@
+import { create, fromJsonString } from '@bufbuild/protobuf';
+import { timestampNow } from '@bufbuild/protobuf/wkt';
+import {
+  consumers,
+  EventSchema,
+  JobSchema,
+  streams,
+  type Event,
+  type Job,
+  type JobKind,
+} from '@spindle/proto';
+import { SpanKind } from '@opentelemetry/api';
+import type { Consumer, JetStreamClient, JetStreamManager, JsMsg } from 'nats';
+import {
+  ensureError,
+  SpindleError,
+  delay,
+  linkedAbort,
+  type Logger,
+  extractContext,
+  inSpan,
+} from '@spindle/kit';
+import type { ConsumeOptions, JobContext } from './bus.js';
+import { natsError } from './errors.js';
+
+/** The server's shortest wait for a pull. */
+const pullMs = 1_000;
+
+/** What the loop needs from the bus beside the connection. */
+export interface JobSink {
+  publishEvent(event: Event, msgId: string): Promise<void>;
+  deadLetter(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job | undefined,
+    error: SpindleError,
+    attempts: number,
+  ): Promise<void>;
+  /** Puts the job back as new, so that giving it up in good order does not count as a failure. */
+  handBack(msg: JsMsg): Promise<void>;
+  provision(): Promise<void>;
+}
+
+/**
+ * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it ->
+ * looking. Entry: run; exit: the signal aborts, after which a job that still arrives is handed
+ * back. Between two modes nothing is held, so a job is in one hand at most and slow workers never
+ * hoard.
+ */
+export class JobLoop {
+  private readonly open = new Map<JobKind, { consumer: Consumer; ackWaitMs: number }>();
+  private turn = 0;
+
+  constructor(
+    private readonly js: JetStreamClient,
+    private readonly jsm: JetStreamManager,
+    private readonly kinds: readonly JobKind[],
+    private readonly handler: (job: Job, context: JobContext) => Promise<void>,
+    private readonly options: ConsumeOptions,
+    private readonly sink: JobSink,
+    private readonly logger: Logger,
+  ) {}
+
+  async run(): Promise<void> {
+    const { signal } = this.options;
+    while (!signal.aborted) {
+      try {
+        await this.once();
+      } catch (error) {
+        const failure = natsError(error, 'waiting for jobs');
+        this.logger.warn({ err: failure }, 'cannot fetch jobs; trying again');
+        this.open.clear();
+        await delay(500, signal).catch(() => undefined);
+        // The server may have come back without its data.
+        if (!signal.aborted)
+          await this.sink
+            .provision()
+            .catch((cause: unknown) => this.logger.debug({ err: cause }, 'cannot provision'));
+      }
+    }
+  }
+
+  private async once(): Promise<void> {
+    const kind = await this.choose();
+    const { consumer, ackWaitMs } = await this.consumerOf(kind);
+    const msg = await consumer.next({ expires: pullMs });
+    if (!msg) return;
+    if (this.options.signal.aborted) await this.sink.handBack(msg);
+    else await this.handle(kind, msg, ackWaitMs);
+  }
+
+  /**
+   * In turn, but a kind without new jobs is passed over: waiting on it would cost a second before
+   * every job of the others.
+   */
+  private async choose(): Promise<JobKind> {
+    const order = this.kinds.map(
+      (_, i) => this.kinds[(this.turn + i) % this.kinds.length] as JobKind,
+    );
+    this.turn++;
+    const [first] = order;
+    if (first === undefined)
+      throw new SpindleError('INVALID_ARGUMENT', 'job kinds: expected at least one, got none');
+    if (order.length === 1) return first;
+    for (const kind of order) {
+      const { consumer } = await this.consumerOf(kind);
+      if ((await consumer.info()).num_pending > 0) return kind;
+    }
+    return first;
+  }
+
+  private async consumerOf(kind: JobKind): Promise<{ consumer: Consumer; ackWaitMs: number }> {
+    let opened = this.open.get(kind);
+    if (!opened) {
+      const consumer = await this.js.consumers.get(streams.jobs, consumers[kind]);
+      const { config } = await consumer.info(true);
+      opened = { consumer, ackWaitMs: (config.ack_wait ?? 30e9) / 1e6 };
+      this.open.set(kind, opened);
+    }
+    return opened;
+  }
+
+  private async handle(kind: JobKind, msg: JsMsg, ackWaitMs: number): Promise<void> {
+    const attempt = msg.info.deliveryCount;
+    const { maxDeliver = 3 } = this.options;
+    const job = readJob(msg);
+    if (job instanceof SpindleError) return this.kill(kind, msg, undefined, job, attempt);
+    // No failure was reported for the last delivery, so it ended with the worker: not given a
+    // chance to take another one down.
+    if (attempt > maxDeliver)
+      return this.kill(
+        kind,
+        msg,
+        job,
+        new SpindleError('INTERNAL', `crashed the worker ${maxDeliver} times`),
+        maxDeliver,
+      );
+    const heartbeat = setInterval(() => msg.working(), ackWaitMs / 4);
+    try {
+      await this.runHandler(kind, msg, job, attempt);
+    } catch (error) {
+      clearInterval(heartbeat);
+      await this.fail(kind, msg, job, attempt, ensureError(error));
+      return;
+    } finally {
+      clearInterval(heartbeat);
+    }
+    // Waits for the server: an acknowledgement lost now costs a redelivery, which finds the result
+    // and does nothing.
+    if (!(await msg.ackAck()))
+      this.logger.warn({ key: job.key }, 'the server did not confirm an acknowledgement');
+  }
+
+  private async runHandler(kind: JobKind, msg: JsMsg, job: Job, attempt: number): Promise<void> {
+    const scope = linkedAbort(this.options.signal);
+    try {
+      await inSpan(
+        `process spindle.jobs.${kind}`,
+        {
+          'messaging.system': 'nats',
+          'messaging.operation.type': 'process',
+          'messaging.destination.name': streams.jobs,
+          'messaging.consumer.group.name': consumers[kind],
+          'spindle.job.key': job.key,
+          'spindle.job.attempt': attempt,
+          'spindle.worker': this.options.workerId,
+        },
+        () => this.handler(job, { signal: scope.signal, attempt }),
+        extractContext({
+          keys: () => msg.headers?.keys() ?? [],
+          get: (key) => msg.headers?.get(key),
+        }),
+        SpanKind.CONSUMER,
+      );
+    } finally {
+      scope.cleanup();
+    }
+  }
+
+  private async fail(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job,
+    attempt: number,
+    error: SpindleError,
+  ): Promise<void> {
+    const { maxDeliver = 3, retryDelayMs = 1_000, signal, workerId } = this.options;
+    if (signal.aborted && error.code === 'CANCELLED') return this.sink.handBack(msg);
+    this.logger.warn({ err: error, key: job.key, attempt }, 'job failed');
+    if (!error.retryable) return this.kill(kind, msg, job, error, attempt);
+    if (attempt >= maxDeliver)
+      return this.kill(
+        kind,
+        msg,
+        job,
+        new SpindleError(error.code, `${error.message} (tried ${attempt} times)`),
+        attempt,
+      );
+    msg.nak(Math.min(60_000, retryDelayMs * 2 ** (attempt - 1)));
+    await this.report(msg, job, error.message, attempt, false, workerId);
+  }
+
+  /**
+   * Dead letter, then the news, then the ack: a crash in between repeats steps that are harmless to
+   * repeat.
+   */
+  private async kill(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job | undefined,
+    error: SpindleError,
+    attempts: number,
+  ): Promise<void> {
+    this.logger.error({ key: job?.key, attempts, reason: error.message }, 'job is given up');
+    await this.sink.deadLetter(kind, msg, job, error, attempts);
+    if (job) await this.report(msg, job, error.message, attempts, true, this.options.workerId);
+    await msg.ackAck();
+  }
+
+  private async report(
+    msg: JsMsg,
+    job: Job,
+    reason: string,
+    attempt: number,
+    dead: boolean,
+    worker: string,
+  ): Promise<void> {
+    const event = create(EventSchema, {
+      runId: job.runId,
+      at: timestampNow(),
+      fact: { case: 'jobFailed', value: { key: job.key, reason, attempt, dead, worker } },
+    });
+    const msgId = `failed:${job.key}:${msg.seq}:${attempt}:${dead ? 'dead' : 'retry'}`;
+    try {
+      await this.sink.publishEvent(event, msgId);
+    } catch (error) {
+      // A dead job must not vanish without news: without the ack it comes again and is reported
+      // then.
+      if (dead) throw error;
+      this.logger.warn({ err: error, key: job.key }, 'cannot publish that a job failed');
+    }
+  }
+}
+
+function readJob(msg: JsMsg): Job | SpindleError {
+  try {
+    // Fields that a newer version added are no reason to give a job up.
+    const job = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true });
+    if (job.work.case === undefined || job.key === '')
+      return new SpindleError('INVALID_ARGUMENT', 'the job has no key or no work');
+    return job;
+  } catch (error) {
+    return new SpindleError(
+      'INVALID_ARGUMENT',
+      `the job cannot be read: ${ensureError(error).message}`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,138 @@
+import { randomUUID } from 'node:crypto';
+import { ensureError, SpindleError, delay, linkedAbort } from '@spindle/kit';
+import type { KvStore } from './kv.js';
+
+/**
+ * One holder at a time. The holder rewrites the key at a third of the ttl; whoever waits takes over
+ * once the key's revision has stood still for the holder's ttl on its own clock, so no two clocks
+ * are ever compared. Compare-and-set decides races. A holder that cannot refresh for a ttl aborts
+ * `lost` before anyone else can have taken over for long: writes that must not come from two
+ * holders also need a compare-and-set of their own.
+ */
+export class Lease {
+  private readonly controller = new AbortController();
+  private readonly stopRefreshing = new AbortController();
+  private readonly refreshing: Promise<void>;
+
+  private constructor(
+    private readonly kv: KvStore,
+    private readonly key: string,
+    private readonly value: string,
+    private revision: number,
+    private readonly ttlMs: number,
+  ) {
+    this.refreshing = this.refresh();
+  }
+
+  /** Aborts when the lease is no longer ours. */
+  get lost(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  /** Waits while someone else holds the key; rejects when the signal aborts. */
+  static async acquire(
+    kv: KvStore,
+    key: string,
+    owner: string,
+    options: { ttlMs: number; signal: AbortSignal },
+  ): Promise<Lease> {
+    const { ttlMs, signal } = options;
+    // Unique, so that two holders of one owner's name are still two.
+    const value = JSON.stringify({ owner, ttlMs, id: randomUUID() });
+    const pollMs = Math.min(500, Math.max(20, ttlMs / 10));
+    let seen = { revision: 0, since: 0 };
+    for (let first = true; ; first = false) {
+      if (!first) await delay(pollMs, signal);
+      try {
+        const held = await kv.get(key);
+        if (!held) return new Lease(kv, key, value, await kv.create(key, value), ttlMs);
+        const now = performance.now();
+        if (held.revision !== seen.revision) seen = { revision: held.revision, since: now };
+        if (now - seen.since < holderTtl(held.value, ttlMs)) continue;
+        return new Lease(kv, key, value, await kv.update(key, value, held.revision), ttlMs);
+      } catch (error) {
+        // Lost a race, or the server is away: both are reasons to keep waiting.
+        const { code } = ensureError(error);
+        if (code !== 'ALREADY_EXISTS' && code !== 'ABORTED' && code !== 'UNAVAILABLE') throw error;
+      }
+    }
+  }
+
+  /** Lets the next one in at once. */
+  async release(): Promise<void> {
+    this.stopRefreshing.abort();
+    await this.refreshing;
+    if (this.controller.signal.aborted) return;
+    this.controller.abort(new SpindleError('CANCELLED', `the lease "${this.key}" was released`));
+    const held = await this.kv.get(this.key);
+    if (held?.revision === this.revision) await this.kv.delete(this.key);
+  }
+
+  private async refresh(): Promise<void> {
+    let renewed = performance.now();
+    const { signal } = this.stopRefreshing;
+    for (;;) {
+      try {
+        await delay(this.ttlMs / 3, signal);
+      } catch {
+        return;
+      }
+      const began = performance.now();
+      try {
+        this.revision = await beforeTtl(
+          this.kv.update(this.key, this.value, this.revision),
+          renewed + this.ttlMs - began,
+        );
+        renewed = began;
+      } catch (error) {
+        const failure = ensureError(error);
+        // A refresh whose answer was lost moved the revision itself; reading it back tells.
+        const held =
+          failure.code === 'ABORTED' ? await this.kv.get(this.key).catch(() => null) : null;
+        if (held?.value === this.value) this.revision = held.revision;
+        else if (failure.code === 'ABORTED' || performance.now() - renewed >= this.ttlMs) {
+          this.controller.abort(
+            new SpindleError('ABORTED', `the lease "${this.key}" was lost: ${failure.message}`, {
+              cause: error,
+            }),
+          );
+          return;
+        }
+      }
+    }
+  }
+}
+
+/**
+ * Rejects when the answer does not come in time: a connection that is away must not keep us
+ * believing that we hold the lease.
+ */
+async function beforeTtl<T>(answer: Promise<T>, ms: number): Promise<T> {
+  const timer = linkedAbort();
+  const expiry = delay(Math.max(0, ms), timer.signal).then(() => {
+    throw new SpindleError('UNAVAILABLE', 'it could not be refreshed in time');
+  });
+  expiry.catch(() => undefined);
+  try {
+    return await Promise.race([answer, expiry]);
+  } finally {
+    timer.abort();
+    answer.catch(() => undefined);
+  }
+}
+
+function holderTtl(value: string, fallback: number): number {
+  try {
+    const parsed: unknown = JSON.parse(value);
+    if (
+      typeof parsed === 'object' &&
+      parsed !== null &&
+      'ttlMs' in parsed &&
+      typeof parsed.ttlMs === 'number'
+    )
+      return parsed.ttlMs;
+  } catch {
+    // Not written by a lease: our own ttl is the best guess.
+  }
+  return fallback;
+}

@@ -1,0 +1,222 @@
+import { create } from '@bufbuild/protobuf';
+import { EventSchema, type Event } from '@spindle/proto';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { startTestNats, type TestNats } from '../testing/nats.js';
+import type { Bus } from './bus.js';
+import { connectBus } from './connect.js';
+import type { KvStore } from './kv.js';
+import { Lease } from './lease.js';
+import { logger } from '@spindle/kit/testing';
+
+let nats: TestNats;
+let bus: Bus;
+const controller = { current: new AbortController() };
+
+beforeEach(async () => {
+  controller.current = new AbortController();
+  nats = await startTestNats();
+  bus = await nats.provisioned();
+});
+
+afterEach(async () => {
+  controller.current.abort();
+  await nats.close();
+});
+
+function warning(runId: string, message: string): Event {
+  return create(EventSchema, { runId, fact: { case: 'warning', value: { message } } });
+}
+
+async function take(
+  runId: string,
+  count: number,
+  fromSequence?: bigint,
+): Promise<{ sequence: bigint; text: string }[]> {
+  const taken: { sequence: bigint; text: string }[] = [];
+  const { signal } = controller.current;
+  for await (const { sequence, event } of bus.events(runId, {
+    signal,
+    ...(fromSequence === undefined ? {} : { fromSequence }),
+  })) {
+    taken.push({ sequence, text: event.fact.case === 'warning' ? event.fact.value.message : '' });
+    if (taken.length === count) break;
+  }
+  return taken;
+}
+
+test('provisioning twice, and by two processes at once, changes nothing', async () => {
+  const other = await nats.bus();
+  await Promise.all([bus.provision(), other.provision()]);
+  await bus.provision({ ackWaitMs: 5_000 });
+  expect(await bus.queueDepths()).toEqual({
+    encode: { pending: 0, inFlight: 0, redelivered: 0 },
+    sample: { pending: 0, inFlight: 0, redelivered: 0 },
+    score: { pending: 0, inFlight: 0, redelivered: 0 },
+  });
+});
+
+test('events come in order, per run or for all runs, and from a sequence on', async () => {
+  await bus.publishEvent(warning('r1', 'a'));
+  await bus.publishEvent(warning('r2', 'b'));
+  await bus.publishEvent(warning('r1', 'c'));
+  expect(await take('r1', 2)).toEqual([
+    { sequence: 1n, text: 'a' },
+    { sequence: 3n, text: 'c' },
+  ]);
+  expect((await take('*', 3)).map(({ text }) => text)).toEqual(['a', 'b', 'c']);
+  expect(await take('*', 2, 2n)).toEqual([
+    { sequence: 2n, text: 'b' },
+    { sequence: 3n, text: 'c' },
+  ]);
+  expect(await bus.lastEventSequence()).toBe(3n);
+});
+
+test('an event with the same id is stored once', async () => {
+  await bus.publishEvent(warning('r1', 'a'), 'once');
+  await bus.publishEvent(warning('r1', 'a'), 'once');
+  expect(await bus.lastEventSequence()).toBe(1n);
+});
+
+test('a reader sees live events and ends when its signal aborts', async () => {
+  const reading = take('r1', 2);
+  await bus.publishEvent(warning('r1', 'a'));
+  await bus.publishEvent(warning('r1', 'b'));
+  expect((await reading).map(({ text }) => text)).toEqual(['a', 'b']);
+  const idle = take('r1', 99);
+  controller.current.abort();
+  expect((await idle).length).toBeLessThanOrEqual(2);
+});
+
+test('a reader goes on after the server crashed', async () => {
+  const reading = take('r1', 2);
+  await bus.publishEvent(warning('r1', 'before'));
+  await nats.crash();
+  await bus.publishEvent(warning('r1', 'after'));
+  expect((await reading).map(({ text }) => text)).toEqual(['before', 'after']);
+});
+
+test('a reader finds the new events of a server that came back without its data', async () => {
+  await bus.publishEvent(warning('r1', 'x'));
+  await bus.publishEvent(warning('r1', 'before'));
+  const seen: string[] = [];
+  const reading = (async () => {
+    for await (const { sequence, event } of bus.events('r1', {
+      signal: controller.current.signal,
+    })) {
+      seen.push(`${sequence} ${event.fact.case === 'warning' ? event.fact.value.message : ''}`);
+    }
+  })();
+  await expect.poll(() => seen).toEqual(['1 x', '2 before']);
+  await nats.crash({ wipe: true });
+  await (await nats.bus()).provision();
+  await bus.publishEvent(warning('r1', 'after'));
+  await expect.poll(() => seen, { timeout: 20_000 }).toEqual(['1 x', '2 before', '1 after']);
+  controller.current.abort();
+  await reading;
+});
+
+test('purging a run removes its events and leaves the others', async () => {
+  await bus.publishEvent(warning('r1', 'a'));
+  await bus.publishEvent(warning('r2', 'b'));
+  await bus.purgeRun('r1');
+  expect((await take('*', 1)).map(({ text }) => text)).toEqual(['b']);
+});
+
+test('a bucket writes by compare-and-set', async () => {
+  const kv = bus.kv('runs');
+  expect(await kv.get('r1')).toBeNull();
+  const first = await kv.create('r1', 'one');
+  await expect(kv.create('r1', 'two')).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
+  const second = await kv.update('r1', 'two', first);
+  await expect(kv.update('r1', 'three', first)).rejects.toMatchObject({ code: 'ABORTED' });
+  expect(await kv.get('r1')).toEqual({ value: 'two', revision: second });
+  await kv.put('r2', 'x');
+  expect(await kv.keys()).toEqual(['r1', 'r2']);
+  await kv.delete('r1');
+  expect(await kv.get('r1')).toBeNull();
+  expect(await kv.keys()).toEqual(['r2']);
+  await kv.create('r1', 'again');
+});
+
+test('a watcher sees the present value, changes and deletion', async () => {
+  const kv = bus.kv('runs');
+  await kv.put('r1', 'one');
+  const seen: (string | null)[] = [];
+  const { signal } = controller.current;
+  const watching = (async () => {
+    for await (const { value } of kv.watch('r1', signal)) seen.push(value);
+  })();
+  await expect.poll(() => seen).toEqual(['one']);
+  await kv.put('r1', 'two');
+  await kv.put('other', 'x');
+  await kv.delete('r1');
+  await expect.poll(() => seen).toEqual(['one', 'two', null]);
+  controller.current.abort();
+  await watching;
+});
+
+test('no server is one clear sentence', async () => {
+  await expect(connectBus({ url: 'nats://127.0.0.1:1', name: 'x', logger })).rejects.toMatchObject({
+    code: 'UNAVAILABLE',
+    message: expect.stringMatching(
+      /no NATS server answers at nats:\/\/127.0.0.1:1; "npm start" starts one/,
+    ) as string,
+  });
+});
+
+function lease(kv: KvStore, owner: string, ttlMs = 600): Promise<Lease> {
+  return Lease.acquire(kv, 'gateway', owner, { ttlMs, signal: controller.current.signal });
+}
+
+test('a lease has one holder; releasing it lets the next one in', async () => {
+  const kv = bus.kv('leases');
+  const first = await lease(kv, 'a');
+  let second: Lease | undefined;
+  const waiting = lease(kv, 'b').then((held) => (second = held));
+  const began = performance.now();
+  await expect.poll(() => performance.now() - began, { timeout: 5_000 }).toBeGreaterThan(1_500);
+  expect(second).toBeUndefined();
+  expect(first.lost.aborted).toBe(false);
+  await first.release();
+  await waiting;
+  expect(second?.lost.aborted).toBe(false);
+  await second?.release();
+});
+
+test('a lease whose holder is gone is taken over after its ttl, and the late holder learns it', async () => {
+  const kv = bus.kv('leases');
+  let stuck = false;
+  const frozen: KvStore = {
+    ...pick(kv),
+    update: (key, value, revision) =>
+      stuck ? new Promise(() => undefined) : kv.update(key, value, revision),
+  };
+  const first = await lease(frozen, 'a');
+  stuck = true;
+  const second = await lease(kv, 'b');
+  expect(second.lost.aborted).toBe(false);
+  await expect.poll(() => first.lost.aborted, { timeout: 5_000 }).toBe(true);
+  await second.release();
+});
+
+test('waiting for a lease ends when the signal aborts', async () => {
+  const kv = bus.kv('leases');
+  const first = await lease(kv, 'a');
+  const aborted = new AbortController();
+  const waiting = Lease.acquire(kv, 'gateway', 'b', { ttlMs: 600, signal: aborted.signal });
+  aborted.abort();
+  await expect(waiting).rejects.toMatchObject({ code: 'CANCELLED' });
+  await first.release();
+});
+
+function pick(kv: KvStore): KvStore {
+  return {
+    get: (key) => kv.get(key),
+    create: (key, value) => kv.create(key, value),
+    update: (key, value, revision) => kv.update(key, value, revision),
+    put: (key, value) => kv.put(key, value),
+    delete: (key) => kv.delete(key),
+    keys: () => kv.keys(),
+    watch: (key, signal) => kv.watch(key, signal),
+  };
+}

@@ -1,0 +1,311 @@
+import { create } from '@bufbuild/protobuf';
+import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
+import { createHash } from 'node:crypto';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { mkdtemp, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join, relative, resolve, sep } from 'node:path';
+import { Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import {
+  SpindleError,
+  createFileAtomic,
+  isCode,
+  makeDirectory,
+  sha256File,
+  syncDirectory,
+  temporaryName,
+  writeTemporary,
+} from '@spindle/kit';
+import { digestHex, keyPath } from './keys.js';
+import type { ArtifactStore } from './store.js';
+
+const staleMs = 3_600_000;
+
+/** Opens (and creates) the store below `<root>/store`. */
+export async function openLocalStore(root: string): Promise<ArtifactStore> {
+  const store = new LocalStore(resolve(root, 'store'));
+  await store.prepare();
+  return store;
+}
+
+class LocalStore implements ArtifactStore {
+  private readonly blobs: string;
+  private readonly results: string;
+  private readonly checkpoints: string;
+  private readonly temporary: string;
+  private readonly damaged: string;
+  /** Path -> identity of the file whose digest was checked. */
+  private readonly verified = new Map<string, string>();
+
+  constructor(private readonly folder: string) {
+    this.blobs = join(folder, 'sha256');
+    this.results = join(folder, 'results');
+    this.checkpoints = join(folder, 'checkpoints');
+    this.temporary = join(folder, 'tmp');
+    this.damaged = join(folder, 'damaged');
+  }
+
+  async prepare(): Promise<void> {
+    for (const folder of [this.blobs, this.results, this.checkpoints, this.temporary])
+      await makeDirectory(folder);
+    await sweep(this.temporary);
+  }
+
+  async put(data: Uint8Array, mediaType: string): Promise<ArtifactRef> {
+    const hex = createHash('sha256').update(data).digest('hex');
+    if (!(await this.present(hex, data.byteLength))) {
+      await this.adopt(await writeTemporary(this.temporary, data), hex);
+    }
+    return reference(hex, data.byteLength, mediaType);
+  }
+
+  async putFile(
+    path: string,
+    mediaType: string,
+    options: { move?: boolean } = {},
+  ): Promise<ArtifactRef> {
+    if (options.move) {
+      const hex = await sha256File(path);
+      const bytes = await syncFile(path);
+      if (await this.present(hex, bytes)) {
+        await rm(path);
+        return reference(hex, bytes, mediaType);
+      }
+      try {
+        await this.adopt(path, hex);
+        return reference(hex, bytes, mediaType);
+      } catch (error) {
+        if (!isCode(error, 'EXDEV')) throw error;
+      }
+    }
+    const temporary = temporaryName(this.temporary);
+    try {
+      // Hashed while it is copied, so a source that changes meanwhile cannot end up under a wrong
+      // name.
+      const { hex, bytes } = await copyHashed(path, temporary);
+      if (await this.present(hex, bytes)) await rm(temporary);
+      else await this.adopt(temporary, hex);
+      if (options.move) await rm(path);
+      return reference(hex, bytes, mediaType);
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
+  }
+
+  async get(ref: ArtifactRef): Promise<Buffer> {
+    const hex = digestHex(ref);
+    const path = this.blobPath(hex);
+    let data: Buffer;
+    try {
+      data = await readFile(path);
+    } catch (error) {
+      throw this.unreadable(ref, error);
+    }
+    if (createHash('sha256').update(data).digest('hex') !== hex)
+      throw await this.setAside(ref, path);
+    return data;
+  }
+
+  async localPath(ref: ArtifactRef): Promise<string> {
+    const hex = digestHex(ref);
+    const path = this.blobPath(hex);
+    try {
+      const { mtimeNs, size, ino } = await stat(path, { bigint: true });
+      const identity = `${mtimeNs}:${size}:${ino}`;
+      if (this.verified.get(path) === identity) return path;
+      if ((await sha256File(path)) === hex) {
+        this.verified.set(path, identity);
+        return path;
+      }
+    } catch (error) {
+      throw this.unreadable(ref, error);
+    }
+    throw await this.setAside(ref, path);
+  }
+
+  async has(ref: ArtifactRef): Promise<boolean> {
+    try {
+      return (await stat(this.blobPath(digestHex(ref)))).size === Number(ref.bytes);
+    } catch (error) {
+      if (isCode(error, 'ENOENT')) return false;
+      throw error;
+    }
+  }
+
+  async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
+    const created = await createFileAtomic(
+      `${keyPath(this.results, key)}.json`,
+      json,
+      this.temporary,
+    );
+    return created ? 'committed' : 'exists';
+  }
+
+  async getResult(key: string): Promise<string | null> {
+    try {
+      return await readFile(`${keyPath(this.results, key)}.json`, 'utf8');
+    } catch (error) {
+      if (isCode(error, 'ENOENT')) return null;
+      throw error;
+    }
+  }
+
+  async listResults(prefix: string): Promise<string[]> {
+    const path = keyPath(this.results, withoutSlash(prefix));
+    const files = await filesBelow(path);
+    if ((await this.getResult(withoutSlash(prefix))) !== null) files.push(`${path}.json`);
+    return files
+      .filter((file) => file.endsWith('.json'))
+      .map((file) => relative(this.results, file).slice(0, -'.json'.length).split(sep).join('/'))
+      .sort();
+  }
+
+  async deleteResults(prefix: string): Promise<void> {
+    const path = keyPath(this.results, withoutSlash(prefix));
+    await rm(`${path}.json`, { force: true });
+    await rm(path, { recursive: true, force: true });
+    try {
+      await syncDirectory(dirname(path));
+    } catch (error) {
+      if (!isCode(error, 'ENOENT')) throw error;
+    }
+  }
+
+  async checkpointDir(key: string): Promise<string> {
+    const path = keyPath(this.checkpoints, key);
+    await makeDirectory(path);
+    return path;
+  }
+
+  async deleteCheckpoints(prefix: string): Promise<void> {
+    await rm(keyPath(this.checkpoints, prefix), { recursive: true, force: true });
+  }
+
+  checkpointMirror(): null {
+    return null;
+  }
+
+  async tempDir(): Promise<string> {
+    return mkdtemp(join(this.temporary, `.${process.pid}.`));
+  }
+
+  private blobPath(hex: string): string {
+    return join(this.blobs, hex.slice(0, 2), hex);
+  }
+
+  /** Is the blob there already? A torn one (its size differs) is overwritten by adopt. */
+  private async present(hex: string, bytes: number): Promise<boolean> {
+    const path = this.blobPath(hex);
+    try {
+      if ((await stat(path)).size !== bytes) return false;
+    } catch (error) {
+      if (isCode(error, 'ENOENT')) return false;
+      throw error;
+    }
+    // Another process may have renamed it and not reached its fsync yet; the caller will rely on
+    // it.
+    await syncDirectory(dirname(path));
+    return true;
+  }
+
+  /** Gives a durable file its place. */
+  private async adopt(file: string, hex: string): Promise<void> {
+    const path = this.blobPath(hex);
+    await makeDirectory(dirname(path));
+    await rename(file, path);
+    await syncDirectory(dirname(path));
+  }
+
+  private unreadable(ref: ArtifactRef, error: unknown): unknown {
+    if (!isCode(error, 'ENOENT')) return error;
+    return new SpindleError(
+      'NOT_FOUND',
+      `artifact ${ref.digest} is not in the store ${this.folder}`,
+      { cause: error },
+    );
+  }
+
+  private async setAside(ref: ArtifactRef, path: string): Promise<SpindleError> {
+    await makeDirectory(this.damaged);
+    const aside = join(this.damaged, `${digestHex(ref)}.${Date.now()}`);
+    await rename(path, aside);
+    return new SpindleError(
+      'DATA_LOSS',
+      `artifact ${ref.digest}: the stored bytes have another digest; the blob was moved to ${aside}`,
+    );
+  }
+}
+
+function reference(hex: string, bytes: number, mediaType: string): ArtifactRef {
+  return create(ArtifactRefSchema, { digest: `sha256:${hex}`, bytes: BigInt(bytes), mediaType });
+}
+
+function withoutSlash(prefix: string): string {
+  return prefix.endsWith('/') ? prefix.slice(0, -1) : prefix;
+}
+
+async function syncFile(path: string): Promise<number> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+    return (await handle.stat()).size;
+  } finally {
+    await handle.close();
+  }
+}
+
+async function copyHashed(from: string, to: string): Promise<{ hex: string; bytes: number }> {
+  const hash = createHash('sha256');
+  const tap = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      hash.update(chunk);
+      done(null, chunk);
+    },
+  });
+  await pipeline(
+    createReadStream(from, { highWaterMark: 1 << 20 }),
+    tap,
+    createWriteStream(to, { flags: 'wx' }),
+  );
+  return { bytes: await syncFile(to), hex: hash.digest('hex') };
+}
+
+async function filesBelow(folder: string): Promise<string[]> {
+  try {
+    const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+    return entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name));
+  } catch (error) {
+    if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return [];
+    throw error;
+  }
+}
+
+/**
+ * Removes what processes that were killed left behind; what a living process or the last hour wrote
+ * stays.
+ */
+async function sweep(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    const pid = Number(/^\.(\d+)\./.exec(name)?.[1]);
+    try {
+      if (Date.now() - (await stat(path)).mtimeMs < staleMs || isAlive(pid)) continue;
+      await rm(path, { recursive: true, force: true });
+    } catch (error) {
+      if (!isCode(error, 'ENOENT')) throw error;
+    }
+  }
+}
+
+function isAlive(pid: number): boolean {
+  if (!Number.isInteger(pid)) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return isCode(error, 'EPERM');
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * What the services that load the engine do alike: start up, say how they are, take jobs from the
+ * queue.
+ */
+import type { Job, JobKind } from '@spindle/proto';
+import {
+  parseConfig,
+  type Lifecycle,
+  createLogger,
+  type Logger,
+  startTelemetry,
+} from '@spindle/kit';
+import { heartbeat } from './heartbeat.js';
+import type { Bus, JobContext } from './nats/bus.js';
+import { connectBus } from './nats/connect.js';
+import { openStore } from './store/remote.js';
+import type { ArtifactStore } from './store/store.js';
+import { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
+
+const heartbeatMs = 5_000;
+
+/** What this worker is doing, for GetWorker and the heartbeat. */
+export class WorkerState {
+  jobKey = '';
+  jobsDone = 0;
+  jobsFailed = 0;
+
+  begin(jobKey: string): void {
+    this.jobKey = jobKey;
+  }
+
+  end(ok: boolean): void {
+    this.jobKey = '';
+    if (ok) this.jobsDone++;
+    else this.jobsFailed++;
+  }
+}
+
+/** What such a service is started with, beside its engine. */
+export interface WorkerContext {
+  store: ArtifactStore;
+  bus: Bus;
+  logger: Logger;
+  workerId: string;
+  address: string;
+  portFile: string | undefined;
+}
+
+/**
+ * Reads the environment, then connects to all that is outside of the process; the lifecycle lets go
+ * of it again.
+ */
+export async function openWorker(
+  lifecycle: Lifecycle,
+  name: string,
+  variables: Readonly<Record<string, string | undefined>>,
+): Promise<{ env: Environment; context: WorkerContext }> {
+  const env = parseConfig(
+    environmentSchema,
+    pickEnvironment(environmentSchema, variables),
+    'environment',
+  );
+  const logger = createLogger(name, { level: env.SPINDLE_LOG_LEVEL });
+  const telemetry = startTelemetry({
+    service: `spindle-${name}`,
+    version: '0.1.0',
+    endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
+  });
+  lifecycle.defer('telemetry', () => telemetry.shutdown());
+  const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
+  const bus = await connectBus({
+    url: env.SPINDLE_NATS_URL,
+    name: `${name}-${env.SPINDLE_WORKER_ID}`,
+    logger,
+  });
+  lifecycle.defer('bus', () => bus.close());
+  await bus.provision();
+  const workerId = env.SPINDLE_WORKER_ID;
+  return {
+    env,
+    context: {
+      store,
+      bus,
+      logger,
+      workerId,
+      address: env.SPINDLE_GRPC_ADDRESS,
+      portFile: env.SPINDLE_PORT_FILE,
+    },
+  };
+}
+
+/** Heartbeats until the process stops: who this is, what it runs on, what it is at. */
+export function announceWorker(
+  lifecycle: Lifecycle,
+  kind: string,
+  state: WorkerState,
+  engine: { backend: string; isa: string; threads: number },
+  { bus, workerId, logger }: { bus: Pick<Bus, 'kv'>; workerId: string; logger: Logger },
+): void {
+  const { backend, isa, threads } = engine;
+  const describe = (): object => ({
+    kind,
+    worker: workerId,
+    job: state.jobKey,
+    jobsDone: state.jobsDone,
+    jobsFailed: state.jobsFailed,
+    backend,
+    isa,
+    threads,
+  });
+  const { signal } = lifecycle;
+  const beating = heartbeat(bus.kv('workers'), `${kind}.${workerId}`, describe, {
+    intervalMs: heartbeatMs,
+    signal,
+    logger,
+  });
+  lifecycle.defer('heartbeat', () => beating);
+}
+
+/** Takes jobs until the process stops; the one in hand is finished or handed back first. */
+export function takeJobs(
+  lifecycle: Lifecycle,
+  kinds: readonly JobKind[],
+  handler: (job: Job, context: JobContext) => Promise<void>,
+  { bus, workerId, logger }: { bus: Pick<Bus, 'consumeJobs'>; workerId: string; logger: Logger },
+): void {
+  const consuming = bus.consumeJobs(kinds, handler, { workerId, signal: lifecycle.signal });
+  lifecycle.defer('consumer', () => consuming.catch(() => undefined));
+  // A queue that ends by itself leaves nothing to do here: let whoever watches the process start it
+  // anew.
+  consuming.catch((error: unknown) => {
+    logger.fatal({ err: error }, 'the job queue is gone');
+    process.exitCode = 1;
+    lifecycle.shutdown('the job queue is gone').catch(() => undefined);
+  });
+}

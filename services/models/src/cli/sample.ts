@@ -1,0 +1,132 @@
+/** `spindle-engine sample`: draws one image outside any run. */
+import { Option, type Command } from 'commander';
+import { writeFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { encodePng, toRgb } from '../pipeline/images.js';
+import { type NativePrecision } from '@spindle/native';
+import { resolveScheduler } from '../pipeline/pipeline.js';
+import { TextToImage } from '../pipeline/text-to-image.js';
+import { componentSource, requireDirectory } from '../files/weights.js';
+import {
+  backendOption,
+  decimal,
+  integer,
+  isaOption,
+  jsonOption,
+  openEngine,
+  precisionOption,
+  seed,
+  threadsOption,
+  type CliContext,
+  type EngineFlags,
+} from './options.js';
+
+interface SampleFlags extends EngineFlags {
+  model: string;
+  unet?: string;
+  lora: { path: string; scale: number }[];
+  prompt: string;
+  seed: bigint;
+  steps: number;
+  cfg: number;
+  eta: number;
+  scheduler?: string;
+  height: number;
+  width: number;
+  precision: NativePrecision;
+  out: string;
+  json: boolean;
+}
+
+export function addSample(program: Command, context: CliContext): void {
+  program
+    .command('sample')
+    .description('draw one image from a prompt')
+    .requiredOption(
+      '--model <dir>',
+      'pipeline folder in diffusers format; DIR@fp16 takes the weights of a variant',
+    )
+    .requiredOption('--prompt <text>', 'what to draw')
+    .requiredOption('--out <file.png>', 'where to write the image')
+    .option('--unet <dir>', "unet folder to use instead of the pipeline's own")
+    .option(
+      '--lora <file[:scale]>',
+      'adapters to add to the U-Net (diffusers, PEFT or kohya names); may be given more than once',
+      adapter,
+      [],
+    )
+    .addOption(
+      new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'),
+    )
+    .option('--steps <n>', 'denoising steps', integer(1), 50)
+    .option('--cfg <x>', 'guidance scale; 1 switches guidance off', decimal, 7.5)
+    .option('--eta <x>', "DDIM's eta; 0 is deterministic", decimal, 0)
+    .option(
+      '--scheduler <name>',
+      "DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler or EulerDiscreteScheduler; the pipeline's own unless told",
+    )
+    .option('--height <pixels>', "the pipeline's own unless told", integer(0), 0)
+    .option('--width <pixels>', "the pipeline's own unless told", integer(0), 0)
+    .addOption(precisionOption())
+    .addOption(backendOption())
+    .addOption(threadsOption())
+    .addOption(isaOption())
+    .addOption(jsonOption())
+    .action((flags: SampleFlags) => sample(flags, context));
+}
+
+/** "FILE" or "FILE:SCALE", added to those before. */
+function adapter(
+  text: string,
+  before: { path: string; scale: number }[],
+): { path: string; scale: number }[] {
+  const [, path = text, scale = '1'] = /^(.+):(-?[\d.]+(?:e-?\d+)?)$/.exec(text) ?? [];
+  return [...before, { path: resolve(path), scale: decimal(scale) }];
+}
+
+async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
+  const started = performance.now();
+  const out = resolve(flags.out);
+  requireDirectory(dirname(out), 'a folder to write --out into');
+  const engine = openEngine(context, flags);
+  const model = await TextToImage.load(engine, resolve(flags.model), flags.precision);
+  const { textTowers, textTokens } = model.pipeline;
+  const truncated = Math.max(
+    ...textTowers.map(({ tokenizer }) => tokenizer.encode(flags.prompt, textTokens).truncated),
+  );
+  if (truncated > 0)
+    context.warn(
+      `warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ${truncated} were cut`,
+    );
+  const source =
+    flags.unet === undefined
+      ? model.pipeline.unet
+      : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
+  const unet = await engine.loadUnet({ ...source, adapters: flags.lora }, flags.precision);
+  const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
+    schedulerConfig: resolveScheduler(model.pipeline.scheduler, flags.scheduler ?? '', ''),
+    steps: flags.steps,
+    guidanceScale: flags.cfg,
+    eta: flags.eta,
+    height: flags.height,
+    width: flags.width,
+    batchSize: 1,
+  });
+  const image = toRgb(await model.decode(latents, 1), 0);
+  await writeFile(out, await encodePng(image));
+  const seconds = (performance.now() - started) / 1000;
+  if (flags.json)
+    context.write(
+      JSON.stringify({
+        out,
+        width: image.width,
+        height: image.height,
+        seed: flags.seed.toString(),
+        seconds,
+      }),
+    );
+  else
+    context.write(
+      `${flags.out}: ${image.width}x${image.height}, seed ${flags.seed}, ${seconds.toFixed(1)} s`,
+    );
+}

@@ -1,0 +1,98 @@
+export { choosePrecision, type PrecisionChoice } from './pipeline/precision.js';
+export {
+  checkSchedulerClass,
+  configOf,
+  hasPipeline,
+  readPipeline,
+  readScheduler,
+  readVaeScaling,
+  resolveScheduler,
+  schedulerClasses,
+  pipelineKinds,
+  type Pipeline,
+  type VaeScaling,
+} from './pipeline/pipeline.js';
+export { modelPath, type ModelPath } from './files/model-path.js';
+export { ModelCache } from './pipeline/model-cache.js';
+export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
+export { ClipTokenizer, type Encoding } from './text/tokenizer.js';
+export {
+  centerCrop,
+  decodeImage,
+  decodeImageFile,
+  encodePng,
+  flipped,
+  type Framing,
+  maxPixels,
+  resizeAndCrop,
+  toPixels,
+  toRgb,
+  type PreparedImage,
+} from './pipeline/images.js';
+export { readImagePreprocess } from './judges/clip-preprocess.js';
+export {
+  concatRows,
+  latentSize,
+  rows,
+  scaleLatents,
+  shiftPhases,
+  TextEncoder,
+  TextToImage,
+  unscaleLatents,
+  wholeImage,
+  type DrawOptions,
+  type TextStates,
+  type TimeIds,
+} from './pipeline/text-to-image.js';
+export { releaseConfigs, releases, type Release, type ReleaseConfigs } from './released/configs.js';
+export {
+  parameterCount,
+  textShapes,
+  unetShapes,
+  vaeShapes,
+  type Shapes,
+} from './released/tensors.js';
+export { writeRandomModel, type RandomModelOptions, type WeightDtype } from './released/write.js';
+export {
+  aestheticShape,
+  aestheticSource,
+  ClipJudge,
+  ImageRewardJudge,
+  loadAestheticHead,
+  readClipFolder,
+  type ClipFolder,
+  type TokenizerPlaces,
+} from './judges/judges.js';
+export {
+  cosineScale,
+  defaultPreprocess,
+  fileDigests,
+  isJudgeKind,
+  isPreprocessMethod,
+  judgeKinds,
+  preprocessMethods,
+  type JudgeFile,
+  type JudgeInfo,
+  type JudgeKind,
+} from './judges/judge-kinds.js';
+export {
+  aestheticInfo,
+  cosineInfo,
+  imageRewardInfo,
+  inspectJudge,
+  judgeSpec,
+  type InspectedJudge,
+  type JudgeNames,
+  loadJudge,
+  type JudgeSpec,
+  type LoadedJudge,
+} from './judges/loaded-judge.js';
+export { WordPieceTokenizer } from './text/wordpiece.js';
+export { inspectFolder, type IntendedSampling, type ModelReport } from './inspect/inspect.js';
+export {
+  parseJson,
+  stringifyJson,
+  isObject,
+  type JsonObject,
+  type JsonValue,
+} from './files/json.js';

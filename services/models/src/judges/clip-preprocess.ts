@@ -1,0 +1,70 @@
+/** preprocessor_config.json of a CLIPImageProcessor -> what the addon's preprocessImage takes. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { invalid, type ImagePreprocessDto } from '@spindle/native';
+import {
+  describe,
+  isObject,
+  readJsonObject,
+  type JsonObject,
+  type JsonValue,
+} from '../files/json.js';
+
+export const clipMean = [0.48145466, 0.4578275, 0.40821073];
+export const clipStd = [0.26862954, 0.26130258, 0.27577711];
+const bicubic = 3;
+
+/** `imageSize` is the vision tower's, which the crop must equal. */
+export function readImagePreprocess(directory: string, imageSize: number): ImagePreprocessDto {
+  const file = join(directory, 'preprocessor_config.json');
+  const config: JsonObject = existsSync(file) ? readJsonObject(file) : {};
+  for (const step of ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize']) {
+    if (config[step] === false)
+      throw invalid(file, `${step}: expected true, got false (not supported)`);
+  }
+  if ((config['resample'] ?? bicubic) !== bicubic)
+    throw invalid(
+      file,
+      `resample: expected ${bicubic} (bicubic), got ${describe(config['resample'])}`,
+    );
+  const rescale = config['rescale_factor'] ?? 1 / 255;
+  if (typeof rescale !== 'number' || Math.abs(rescale - 1 / 255) > 1e-6)
+    throw invalid(file, `rescale_factor: expected 1/255, got ${describe(rescale)}`);
+  const crop = sizeOf(config['crop_size'] ?? imageSize, `crop_size`, file);
+  if (crop.height !== imageSize || crop.width !== imageSize) {
+    throw invalid(
+      file,
+      `crop_size: expected ${imageSize}x${imageSize} (the model's image_size), got ${crop.height}x${crop.width}`,
+    );
+  }
+  const size = config['size'] ?? imageSize;
+  const resize = isObject(size) ? size['shortest_edge'] : size;
+  if (typeof resize !== 'number' || !Number.isInteger(resize) || resize < imageSize) {
+    throw invalid(
+      file,
+      `size: expected {"shortest_edge": N} with N at least ${imageSize}, got ${describe(size)}`,
+    );
+  }
+  return {
+    resize,
+    cropHeight: crop.height,
+    cropWidth: crop.width,
+    mean: triple(config['image_mean'] ?? clipMean, 'image_mean', file),
+    std: triple(config['image_std'] ?? clipStd, 'image_std', file),
+    method: 'transformers',
+  };
+}
+
+function sizeOf(value: JsonValue, field: string, file: string): { height: number; width: number } {
+  if (typeof value === 'number') return { height: value, width: value };
+  if (isObject(value) && typeof value['height'] === 'number' && typeof value['width'] === 'number')
+    return { height: value['height'], width: value['width'] };
+  throw invalid(file, `${field}: expected a number or {"height", "width"}, got ${describe(value)}`);
+}
+
+function triple(value: JsonValue, field: string, file: string): number[] {
+  const numbers = Array.isArray(value) ? value.filter((item) => typeof item === 'number') : [];
+  if (numbers.length !== 3 || !Array.isArray(value) || value.length !== 3)
+    throw invalid(file, `${field}: expected three numbers, got ${describe(value)}`);
+  return numbers;
+}

@@ -1,0 +1,234 @@
+import sharp from 'sharp';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import {
+  centerCrop,
+  decodeImage,
+  decodeImageFile,
+  encodePng,
+  resizeAndCrop,
+  toPixels,
+  toRgb,
+} from './images.js';
+import { type RgbImage } from '@spindle/native';
+
+const red = { r: 255, g: 0, b: 0 };
+const canvas = (width: number, height: number, background: object, channels: 3 | 4 = 3) =>
+  sharp({ create: { width, height, channels, background: background as typeof red } });
+const pixel = (image: RgbImage, x: number, y: number): number[] => [
+  ...image.rgb.subarray((y * image.width + x) * 3, (y * image.width + x) * 3 + 3),
+];
+
+describe('decodeImage', () => {
+  it('keeps the bytes of an RGB PNG', async () => {
+    const rgb = Uint8Array.from({ length: 5 * 3 * 3 }, (_, i) => (i * 37) % 256);
+    const png = await encodePng({ rgb, width: 5, height: 3 });
+    const image = await decodeImage(png, 'a.png');
+    expect([image.width, image.height, ...image.rgb]).toEqual([5, 3, ...rgb]);
+    expect(await encodePng(image)).toEqual(png);
+  });
+
+  it('draws transparent parts over white', async () => {
+    const png = await canvas(2, 2, { ...red, alpha: 0 }, 4)
+      .png()
+      .toBuffer();
+    expect(pixel(await decodeImage(png, 'a.png'), 0, 0)).toEqual([255, 255, 255]);
+    const half = await canvas(2, 2, { ...red, alpha: 0.5 }, 4)
+      .png()
+      .toBuffer();
+    const [r, g] = pixel(await decodeImage(half, 'a.png'), 1, 1);
+    expect(r).toBe(255);
+    expect(Math.abs((g ?? 0) - 127)).toBeLessThanOrEqual(1);
+  });
+
+  it('converts palette, grey, 16-bit and CMYK images', async () => {
+    const palette = await canvas(4, 4, red).png({ palette: true }).toBuffer();
+    expect(pixel(await decodeImage(palette, 'a.png'), 3, 3)).toEqual([255, 0, 0]);
+    const grey = await canvas(4, 4, { r: 128, g: 128, b: 128 })
+      .toColourspace('b-w')
+      .png()
+      .toBuffer();
+    expect(pixel(await decodeImage(grey, 'a.png'), 0, 0)).toEqual([128, 128, 128]);
+    const deep = await canvas(4, 4, red).toColourspace('rgb16').png().toBuffer();
+    expect(pixel(await decodeImage(deep, 'a.png'), 0, 0)).toEqual([255, 0, 0]);
+    const deepAlpha = await canvas(4, 4, { ...red, alpha: 0 }, 4)
+      .toColourspace('rgb16')
+      .png()
+      .toBuffer();
+    expect(pixel(await decodeImage(deepAlpha, 'a.png'), 0, 0)).toEqual([255, 255, 255]);
+    const cmyk = await canvas(8, 8, red).toColourspace('cmyk').jpeg({ quality: 100 }).toBuffer();
+    const [r = 0, g = 255, b = 255] = pixel(await decodeImage(cmyk, 'a.jpg'), 4, 4);
+    expect(r).toBeGreaterThan(180);
+    expect(Math.max(g, b)).toBeLessThan(90);
+  });
+
+  it('turns the picture as its EXIF orientation says', async () => {
+    const jpeg = await canvas(8, 4, red).withMetadata({ orientation: 6 }).jpeg().toBuffer();
+    const image = await decodeImage(jpeg, 'a.jpg');
+    expect([image.width, image.height]).toEqual([4, 8]);
+  });
+
+  it('refuses what is empty, broken, truncated, enormous or no picture, and names it', async () => {
+    await expect(decodeImage(Buffer.alloc(0), 'a.png')).rejects.toThrow(
+      'a.png: expected an image, got an empty file',
+    );
+    await expect(decodeImage(Buffer.from('not an image'), 'a.png')).rejects.toThrow(
+      /^a\.png: expected an image, got a file that does not decode/,
+    );
+    const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * i * 31) % 251);
+    const png = await encodePng({ rgb: noise, width: 64, height: 64 });
+    await expect(decodeImage(png.subarray(0, png.length >> 1), 'cut.png')).rejects.toThrow(
+      /^cut\.png: /,
+    );
+    const jpeg = await sharp(png).jpeg().toBuffer();
+    await expect(decodeImage(jpeg.subarray(0, jpeg.length >> 1), 'cut.jpg')).rejects.toThrow(
+      /^cut\.jpg: /,
+    );
+    const svg = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>');
+    await expect(decodeImage(svg, 'a.svg')).rejects.toThrow(/got svg/);
+    const bomb = await canvas(9000, 8000, red).png().toBuffer();
+    await expect(decodeImage(bomb, 'big.png')).rejects.toThrow(
+      'big.png: expected at most 64 megapixels, got 9000x8000',
+    );
+  });
+
+  it('names a missing file', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'images-'));
+    await expect(decodeImageFile(join(folder, 'none.png'))).rejects.toThrow(
+      /none\.png: expected an image file, got no such file/,
+    );
+    await writeFile(join(folder, 'empty.png'), '');
+    await expect(decodeImageFile(join(folder, 'empty.png'))).rejects.toThrow(
+      /empty\.png: expected an image, got an empty file/,
+    );
+    await rm(folder, { recursive: true });
+  });
+});
+
+describe('resizeAndCrop', () => {
+  it('asks for the shorter side and cuts the centre', () => {
+    const asked: number[][] = [];
+    const engine = {
+      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => {
+        asked.push([width, height]);
+        return { rgb: new Uint8Array(width * height * 3).fill(7), width, height };
+      },
+    };
+    const image = { rgb: new Uint8Array(100 * 50 * 3), width: 100, height: 50 };
+    expect(resizeAndCrop(engine, image, 32)).toMatchObject({ width: 32, height: 32 });
+    expect(resizeAndCrop(engine, image, 50)).toMatchObject({ width: 50, height: 50 });
+    expect(asked).toEqual([[64, 32]]);
+  });
+
+  it('mirrors first and cuts where it is told, up to the last place', () => {
+    const engine = { resizeImage: (): RgbImage => expect.fail('nothing is to be resized') };
+    // Red is the column's number.
+    const rgb = Uint8Array.from({ length: 5 * 2 * 3 }, (_, i) =>
+      i % 3 === 0 ? Math.floor(i / 3) % 5 : 9,
+    );
+    const image = { rgb, width: 5, height: 2 };
+    const columns = (x: number, flip: boolean): number[] => {
+      const cut = resizeAndCrop(engine, image, 2, { filter: 'lanczos', flip, at: { x, y: 0.99 } });
+      expect(cut.timeIds).toEqual([2, 5, 0, Math.min(3, Math.floor(x * 4)), 2, 2]);
+      return [0, 3, 6, 9].map((i) => cut.rgb[i] ?? -1);
+    };
+    expect(columns(0, false)).toEqual([0, 1, 0, 1]);
+    expect(columns(0.99999, false)).toEqual([3, 4, 3, 4]);
+    expect(columns(0.3, false)).toEqual([1, 2, 1, 2]);
+    expect(columns(0, true)).toEqual([4, 3, 4, 3]);
+    expect(columns(0.5, true)).toEqual([2, 1, 2, 1]);
+  });
+
+  it('covers a size that is no square, and cuts what stands over', () => {
+    const asked: number[][] = [];
+    const engine = {
+      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => {
+        asked.push([width, height]);
+        return { rgb: new Uint8Array(width * height * 3), width, height };
+      },
+    };
+    const prepare = (width: number, height: number, at: { x: number; y: number } | null = null) =>
+      resizeAndCrop(
+        engine,
+        { rgb: new Uint8Array(width * height * 3), width, height },
+        { height: 8, width: 12 },
+        { filter: 'bilinear', flip: false, at },
+      );
+    // Too wide, too high, as wide as it should be, and of the size already.
+    const cut = [
+      prepare(40, 20),
+      prepare(30, 60),
+      prepare(30, 20),
+      prepare(12, 8),
+      prepare(40, 20, { x: 0.99, y: 0.99 }),
+    ];
+    expect(asked).toEqual([
+      [16, 8],
+      [12, 24],
+      [12, 8],
+      [16, 8],
+    ]);
+    for (const { width, height, rgb } of cut)
+      expect([width, height, rgb.length]).toEqual([12, 8, 12 * 8 * 3]);
+    expect(cut.map(({ timeIds }) => timeIds)).toEqual([
+      [20, 40, 0, 2, 8, 12],
+      [60, 30, 8, 0, 8, 12],
+      [20, 30, 0, 0, 8, 12],
+      [8, 12, 0, 0, 8, 12],
+      [20, 40, 0, 4, 8, 12],
+    ]);
+  });
+
+  it('never leaves a gap where rounding down would', () => {
+    const engine = {
+      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => ({
+        rgb: new Uint8Array(width * height * 3),
+        width,
+        height,
+      }),
+    };
+    for (let width = 1; width <= 40; width++) {
+      for (let height = 1; height <= 40; height++) {
+        const image = { rgb: new Uint8Array(width * height * 3), width, height };
+        const { timeIds, rgb } = resizeAndCrop(engine, image, { height: 6, width: 10 });
+        expect([rgb.length, Math.min(...timeIds) >= 0]).toEqual([180, true]);
+      }
+    }
+  });
+
+  it('asks for the filter it is told', () => {
+    const asked: string[] = [];
+    const engine = {
+      resizeImage: (_image: RgbImage, width: number, height: number, filter: string): RgbImage => {
+        asked.push(filter);
+        return { rgb: new Uint8Array(width * height * 3), width, height };
+      },
+    };
+    const image = { rgb: new Uint8Array(4 * 4 * 3), width: 4, height: 4 };
+    resizeAndCrop(engine, image, 2);
+    resizeAndCrop(engine, image, 2, { filter: 'lanczos', flip: false, at: null });
+    expect(asked).toEqual(['bilinear', 'lanczos']);
+  });
+
+  it('cuts the middle columns', () => {
+    const rgb = Uint8Array.from({ length: 4 * 2 * 3 }, (_, i) => Math.floor(i / 3) % 4);
+    expect([...centerCrop({ rgb, width: 4, height: 2 }, 2).rgb]).toEqual([
+      1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2,
+    ]);
+  });
+});
+
+it('maps bytes to [-1, 1] and back, clamping what lies outside', () => {
+  const image = {
+    rgb: Uint8Array.from({ length: 256 * 3 }, (_, i) => i % 256),
+    width: 16,
+    height: 16,
+  };
+  const pixels = toPixels([image, image]);
+  expect(pixels.shape).toEqual([2, 3, 16, 16]);
+  expect(toRgb(pixels, 1).rgb).toEqual(image.rgb);
+  const wild = { data: Float32Array.of(3, -3, Number.NaN), shape: [1, 3, 1, 1] };
+  expect([...toRgb(wild, 0).rgb]).toEqual([255, 0, 0]);
+});

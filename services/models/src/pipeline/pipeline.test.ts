@@ -1,0 +1,237 @@
+import {
+  cpSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  readFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import { readImagePreprocess } from '../judges/clip-preprocess.js';
+import { parseJson, stringifyJson, type JsonObject } from '../files/json.js';
+import { readClipFolder } from '../judges/judges.js';
+import { readPipeline, resolveScheduler } from './pipeline.js';
+
+const scenes = fileURLToPath(new URL('../../../../examples/scenes', import.meta.url));
+const folders: string[] = [];
+afterEach(() => folders.splice(0).forEach((folder) => rmSync(folder, { recursive: true })));
+
+/**
+ * A copy of the demo's pipeline whose weights are empty files: reading a pipeline opens none of
+ * them.
+ */
+function copy(model = 'tiny-sd'): string {
+  const folder = join(mkdtempSync(join(tmpdir(), 'pipeline-')), model);
+  folders.push(join(folder, '..'));
+  cpSync(join(scenes, model), folder, {
+    recursive: true,
+    filter: (file) => !file.endsWith('.safetensors'),
+  });
+  for (const file of model === 'tiny-sd'
+    ? ['unet/diffusion_pytorch_model', 'vae/diffusion_pytorch_model', 'text_encoder/model']
+    : ['model']) {
+    writeFileSync(join(folder, `${file}.safetensors`), '');
+  }
+  return folder;
+}
+
+function edit(file: string, change: JsonObject): void {
+  writeFileSync(
+    file,
+    stringifyJson({ ...(parseJson(readFileSync(file, 'utf8'), file) as JsonObject), ...change }),
+  );
+}
+
+describe('readPipeline', () => {
+  it("reads the demo's pipeline", () => {
+    const pipeline = readPipeline(copy());
+    expect(pipeline).toMatchObject({
+      textTokens: 32,
+      textWidth: 128,
+      sampleSize: 16,
+      warnings: [],
+    });
+    expect(pipeline.vaeScaling).toEqual({
+      scalingFactor: 0.8186872005462646,
+      shiftFactor: 0,
+      scale: 4,
+      latentChannels: 4,
+    });
+    expect(pipeline.scheduler['_class_name']).toBe('PNDMScheduler');
+  });
+
+  it('finds sharded weights and variants', () => {
+    const folder = copy();
+    const unet = join(folder, 'unet');
+    renameSync(
+      join(unet, 'diffusion_pytorch_model.safetensors'),
+      join(unet, 'diffusion_pytorch_model.fp16.safetensors'),
+    );
+    expect(readPipeline(folder).unet.weights).toEqual([
+      join(unet, 'diffusion_pytorch_model.fp16.safetensors'),
+    ]);
+    for (const part of ['b', 'a']) writeFileSync(join(unet, `${part}.safetensors`), '');
+    const index = {
+      weight_map: {
+        'x.weight': 'b.safetensors',
+        'y.weight': 'a.safetensors',
+        'y.bias': 'a.safetensors',
+      },
+    };
+    writeFileSync(
+      join(unet, 'diffusion_pytorch_model.safetensors.index.json'),
+      JSON.stringify(index),
+    );
+    expect(readPipeline(folder).unet.weights).toEqual([
+      join(unet, 'a.safetensors'),
+      join(unet, 'b.safetensors'),
+    ]);
+  });
+
+  it.each<[string, (folder: string) => void, RegExp]>([
+    [
+      'a missing folder',
+      (f) => rmSync(f, { recursive: true }),
+      /tiny-sd: expected a pipeline folder in diffusers format, got no such folder/,
+    ],
+    [
+      'a missing index',
+      (f) => rmSync(join(f, 'model_index.json')),
+      /model_index\.json: expected a readable file, got no such file/,
+    ],
+    [
+      'another pipeline',
+      (f) => edit(join(f, 'model_index.json'), { _class_name: 'FluxPipeline' }),
+      /_class_name: expected StableDiffusionPipeline or StableDiffusionXLPipeline, got "FluxPipeline"/,
+    ],
+    [
+      'another text encoder',
+      (f) =>
+        edit(join(f, 'model_index.json'), { text_encoder: ['transformers', 'T5EncoderModel'] }),
+      /text_encoder: expected CLIPTextModel, got/,
+    ],
+    [
+      'another scheduler',
+      (f) => edit(join(f, 'scheduler/scheduler_config.json'), { _class_name: 'LCMScheduler' }),
+      /_class_name: expected DDIMScheduler.*got "LCMScheduler"/,
+    ],
+    [
+      'latent statistics',
+      (f) => edit(join(f, 'vae/config.json'), { latents_mean: [0, 0, 0, 0] }),
+      /vae\/config\.json: latents_mean: expected null, got \[0,0,0,0\]/,
+    ],
+    [
+      'a mismatched width',
+      (f) => edit(join(f, 'unet/config.json'), { cross_attention_dim: 768 }),
+      /cross_attention_dim: expected 128 .* got 768/,
+    ],
+    [
+      'a mismatched channel count',
+      (f) => edit(join(f, 'unet/config.json'), { in_channels: 9 }),
+      /in_channels: expected 4 .* got 9/,
+    ],
+    [
+      'a U-Net that predicts a variance',
+      (f) => edit(join(f, 'unet/config.json'), { out_channels: 8 }),
+      /out_channels: expected 4 .* got 8/,
+    ],
+    [
+      'a U-Net that wants more than a text',
+      (f) => edit(join(f, 'unet/config.json'), { addition_embed_type: 'text_time' }),
+      /addition_embed_type: expected null in a StableDiffusionPipeline, got "text_time"/,
+    ],
+    [
+      'a broken config',
+      (f) => truncateSync(join(f, 'unet/config.json'), 20),
+      /unet\/config\.json: expected JSON/,
+    ],
+    [
+      'pickle files',
+      (f) =>
+        renameSync(
+          join(f, 'vae/diffusion_pytorch_model.safetensors'),
+          join(f, 'vae/diffusion_pytorch_model.bin'),
+        ),
+      /vae\/diffusion_pytorch_model\.bin: pickle files are refused/,
+    ],
+    [
+      'no weights',
+      (f) => rmSync(join(f, 'vae/diffusion_pytorch_model.safetensors')),
+      /vae: expected diffusion_pytorch_model\.safetensors or its index/,
+    ],
+    [
+      'an index that leaves the folder',
+      (f) => {
+        rmSync(join(f, 'unet/diffusion_pytorch_model.safetensors'));
+        writeFileSync(
+          join(f, 'unet/diffusion_pytorch_model.safetensors.index.json'),
+          '{"weight_map":{"a":"../../x.safetensors"}}',
+        );
+      },
+      /weight_map\.a: expected the name of a safetensors file in the same folder/,
+    ],
+  ])('refuses %s by name', (_name, damage, message) => {
+    const folder = copy();
+    damage(folder);
+    expect(() => readPipeline(folder)).toThrow(message);
+    folders.splice(0).forEach((parent) => rmSync(parent, { recursive: true, force: true }));
+  });
+});
+
+it('resolves a scheduler from the pipeline, a class name and overrides', () => {
+  const base = { _class_name: 'PNDMScheduler', beta_start: 0.1, lambda_min_clipped: -Infinity };
+  expect(resolveScheduler(base, '', '')).toBe(
+    '{"_class_name":"PNDMScheduler","beta_start":0.1,"lambda_min_clipped":-Infinity}',
+  );
+  expect(resolveScheduler(base, 'DDIMScheduler', '{"beta_start":0.2}')).toBe(
+    '{"_class_name":"DDIMScheduler","beta_start":0.2,"lambda_min_clipped":-Infinity,"clip_sample":false}',
+  );
+  expect(resolveScheduler({ ...base, clip_sample: true }, 'DDIMScheduler', '')).toContain(
+    '"clip_sample":true',
+  );
+  expect(resolveScheduler({ _class_name: 'DDIMScheduler' }, 'DDIMScheduler', '')).toBe(
+    '{"_class_name":"DDIMScheduler"}',
+  );
+  expect(() => resolveScheduler(base, 'DDIM', '')).toThrow(
+    /scheduler: _class_name: expected DDIMScheduler.*got "DDIM"/,
+  );
+  expect(() => resolveScheduler(base, '', '[1]')).toThrow(
+    /scheduler_overrides_json: expected a JSON object/,
+  );
+});
+
+describe('CLIP folders', () => {
+  it("reads the demo's judge", () => {
+    const folder = readClipFolder(copy('tiny-pickscore'));
+    expect(folder.preprocess).toEqual({
+      resize: 64,
+      cropHeight: 64,
+      cropWidth: 64,
+      mean: [0.5, 0.5, 0.5],
+      std: [0.5, 0.5, 0.5],
+      method: 'transformers',
+    });
+    expect(folder.textTokens).toBe(32);
+  });
+
+  it('refuses preprocessing that it does not do', () => {
+    const folder = copy('tiny-pickscore');
+    const file = join(folder, 'preprocessor_config.json');
+    for (const [change, message] of [
+      [{ do_center_crop: false }, /do_center_crop: expected true, got false/],
+      [{ resample: 2 }, /resample: expected 3 \(bicubic\), got 2/],
+      [{ crop_size: 32 }, /crop_size: expected 64x64 \(the model's image_size\), got 32x32/],
+      [{ size: { height: 64, width: 64 } }, /size: expected \{"shortest_edge": N\}/],
+      [{ image_mean: [0.5] }, /image_mean: expected three numbers, got \[0\.5\]/],
+    ] as const) {
+      const original = readFileSync(file, 'utf8');
+      edit(file, change as unknown as JsonObject);
+      expect(() => readImagePreprocess(folder, 64)).toThrow(message);
+      writeFileSync(file, original);
+    }
+  });
+});

@@ -1,0 +1,103 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ClipTokenizer } from './tokenizer.js';
+
+const fixture = fileURLToPath(new URL('../../../../test/fixtures/tokenizer', import.meta.url));
+const { cases, max_length: maxLength } = JSON.parse(
+  readFileSync(join(fixture, 'fixture.json'), 'utf8'),
+) as {
+  cases: { text: string; ids: number[] }[];
+  max_length: number;
+};
+const folders: string[] = [];
+afterEach(() => folders.splice(0).forEach((folder) => rmSync(folder, { recursive: true })));
+
+function copyWith(files: Record<string, string>): string {
+  const folder = mkdtempSync(join(tmpdir(), 'tokenizer-'));
+  folders.push(folder);
+  cpSync(fixture, folder, { recursive: true });
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
+  return folder;
+}
+
+describe('ClipTokenizer', () => {
+  const tokenizer = ClipTokenizer.load(fixture);
+
+  it.each(cases)('gives the reference ids for $text', ({ text, ids }) => {
+    expect(tokenizer.encode(text, maxLength).ids).toEqual(ids);
+  });
+
+  it('counts the tokens that did not fit', () => {
+    expect(tokenizer.encode('a red circle', 32).truncated).toBe(0);
+    expect(tokenizer.encode(Array.from({ length: 40 }, () => 'red').join(' '), 32).truncated).toBe(
+      10,
+    );
+    expect(tokenizer.encode(Array.from({ length: 30 }, () => 'red').join(' '), 32).truncated).toBe(
+      0,
+    );
+  });
+
+  it('reads the limit of tokenizer_config.json', () => {
+    expect(tokenizer.modelMaxLength).toBe(32);
+    const endless = copyWith({
+      'tokenizer_config.json': '{"tokenizer_class":"CLIPTokenizer","model_max_length":1e30}',
+    });
+    expect(ClipTokenizer.load(endless).modelMaxLength).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it('pads with "!" and takes it for that token inside a text when it is the pad token, as Stable Diffusion 2 has it', () => {
+    const folder = copyWith({
+      'tokenizer_config.json':
+        '{"tokenizer_class":"CLIPTokenizer","model_max_length":32,"pad_token":"!"}',
+    });
+    const ids = ClipTokenizer.load(folder).encode('red!', 6).ids;
+    expect(ids).toEqual([647, 513, 0, 648, 0, 0]);
+  });
+
+  it('matches an upper-case special token only where the config calls it normalised', () => {
+    expect(tokenizer.tokenize('<|ENDOFTEXT|>')).not.toEqual([648]);
+    const folder = copyWith({
+      'special_tokens_map.json': '{}',
+      'tokenizer_config.json':
+        '{"eos_token":{"content":"<|endoftext|>","normalized":true},"unk_token":"<|endoftext|>"}',
+    });
+    expect(ClipTokenizer.load(folder).tokenize('<|ENDOFTEXT|>')).toEqual([648]);
+  });
+
+  it('lower-cases a sigma at a word end by itself and composes accents', () => {
+    expect(tokenizer.tokenize('ΟΔΟΣ')).toEqual(tokenizer.tokenize('οδοσ'));
+    expect(tokenizer.tokenize('cafe\u0301')).toEqual(tokenizer.tokenize('café'));
+  });
+
+  it('survives lone surrogates, NUL and a megabyte of text', () => {
+    expect(tokenizer.encode('\ud800 \0', 8).ids).toHaveLength(8);
+    expect(tokenizer.encode('red '.repeat(250_000), 32).truncated).toBe(249_970);
+  });
+
+  it.each([
+    ['merges.txt', '#version: 0.2\nr e d\n', /merges\.txt:2: expected two symbols/],
+    ['vocab.json', '{"a": -1}', /vocab\.json: "a": expected a non-negative integer id, got -1/],
+    [
+      'vocab.json',
+      '{"a": 1}',
+      /vocab\.json: expected the bos_token "<\|startoftext\|>" among its entries/,
+    ],
+    ['vocab.json', '{', /vocab\.json: expected JSON/],
+    [
+      'tokenizer_config.json',
+      '{"tokenizer_class":"T5Tokenizer"}',
+      /tokenizer_class: expected CLIPTokenizer, got "T5Tokenizer"/,
+    ],
+    ['tokenizer_config.json', '{"do_lower_case":false}', /do_lower_case: expected true, got false/],
+    [
+      'tokenizer_config.json',
+      '{"pad_token":{"content":"!","lstrip":true}}',
+      /pad_token\.lstrip: expected false, got true/,
+    ],
+  ])('refuses a bad %s', (name, text, message) => {
+    expect(() => ClipTokenizer.load(copyWith({ [name]: text }))).toThrow(message);
+  });
+});
