@@ -111,7 +111,10 @@ TEST("an image's bytes do not depend on the batch that it is in") {
                         kernels->run(Conv2dForward{.y = y,
                                                    .x = in[0],
                                                    .w = w,
-                                                   .epilogue = {bias, in[1], in[2], c.activation},
+                                                   .epilogue = {.bias = bias,
+                                                                .per_image = in[1],
+                                                                .residual = in[2],
+                                                                .activation = c.activation},
                                                    .args = c.args});
                       });
         });
@@ -124,11 +127,13 @@ TEST("an image's bytes do not depend on the batch that it is in") {
                       [&](Tensor& y, const std::vector<Tensor>& in) {
                         int64_t m = in[0].dim(0) * c.rows;
                         Tensor flat = y.reshape({m, c.n});
-                        kernels->run(LinearForward{
-                            .y = flat,
-                            .x = in[0].reshape({m, c.k}),
-                            .w = w,
-                            .epilogue = {bias, in[1], in[2].reshape({m, c.n}), c.activation}});
+                        kernels->run(LinearForward{.y = flat,
+                                                   .x = in[0].reshape({m, c.k}),
+                                                   .w = w,
+                                                   .epilogue = {.bias = bias,
+                                                                .per_image = in[1],
+                                                                .residual = in[2].reshape({m, c.n}),
+                                                                .activation = c.activation}});
                       });
         });
       for (const cases::GroupNormCase& c : cases::kGroupNorm)
@@ -308,14 +313,15 @@ TEST("an output that is stored past the caches has the bytes of its parts, which
                  residual = uniform_tensor(memory, {rows, n}, dtype, 4);
           Tensor whole(memory, {rows, n}, dtype), parts(memory, {rows, n}, dtype);
           CHECK(whole.bytes() >= size_t(8) << 20 && whole.bytes() / 3 < size_t(8) << 20);
-          kernels->run(LinearForward{.y = whole, .x = x, .w = w, .epilogue = {bias, {}, residual}});
+          kernels->run(LinearForward{
+              .y = whole, .x = x, .w = w, .epilogue = {.bias = bias, .residual = residual}});
           for (int64_t row = 0; row < rows; row += piece) {
             Tensor y = parts.slice(row * n, {piece, n});
-            kernels->run(
-                LinearForward{.y = y,
-                              .x = x.slice(row * k, {piece, k}),
-                              .w = w,
-                              .epilogue = {bias, {}, residual.slice(row * n, {piece, n})}});
+            kernels->run(LinearForward{
+                .y = y,
+                .x = x.slice(row * k, {piece, k}),
+                .w = w,
+                .epilogue = {.bias = bias, .residual = residual.slice(row * n, {piece, n})}});
           }
           CHECK(same_bytes(whole, parts));
         });

@@ -53,9 +53,10 @@ class LayerCases : public CaseList {
     for (const cases::Conv2dCase& c : cases::kConv2d) {
       Tensor x = values(c.x()), dy = values(c.y());
       Weight w = weight(c.w());
-      Epilogue e{c.bias ? floats({c.out}) : Tensor(),
-                 c.per_image ? values({c.batch, c.out}) : Tensor(),
-                 c.residual ? values(c.y()) : Tensor(), c.activation};
+      Epilogue e{.bias = c.bias ? floats({c.out}) : Tensor(),
+                 .per_image = c.per_image ? values({c.batch, c.out}) : Tensor(),
+                 .residual = c.residual ? values(c.y()) : Tensor(),
+                 .activation = c.activation};
       add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
         k.run(Conv2dForward{
             .y = out.tensor("y", c.y(), dtype), .x = x, .w = w, .epilogue = e, .args = c.args});
@@ -87,8 +88,10 @@ class LayerCases : public CaseList {
     for (const cases::LinearCase& c : cases::kLinear) {
       Tensor x = values({c.m(), c.k}), dy = values({c.m(), c.n});
       Weight w = weight({c.n, c.k});
-      Epilogue e{c.bias ? floats({c.n}) : Tensor(), c.per_image ? values({c.batch, c.n}) : Tensor(),
-                 c.residual ? values({c.m(), c.n}) : Tensor(), c.activation};
+      Epilogue e{.bias = c.bias ? floats({c.n}) : Tensor(),
+                 .per_image = c.per_image ? values({c.batch, c.n}) : Tensor(),
+                 .residual = c.residual ? values({c.m(), c.n}) : Tensor(),
+                 .activation = c.activation};
       add(c.name(), [=, dtype = dtype_, accumulate = accumulate_](Backend& k, Outputs& out) {
         k.run(
             LinearForward{.y = out.tensor("y", dy.shape(), dtype), .x = x, .w = w, .epilogue = e});

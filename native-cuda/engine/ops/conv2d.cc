@@ -19,8 +19,9 @@ Tensor conv2d(Tape& tape,
   if (fused.residual)
     require(fused.residual.numel() == y.numel(), "[conv2d] ", w.name, ": residual ",
             fused.residual.shape(), " does not fit output ", y.shape());
-  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image, fused.residual,
-                    Activation::None};
+  Epilogue epilogue{.bias = fused.bias ? fused.bias->value : Tensor(),
+                    .per_image = fused.per_image,
+                    .residual = fused.residual};
   device.kernels().run(
       Conv2dForward{.y = y, .x = x, .w = w.weight(), .epilogue = epilogue, .args = args});
   std::vector<TensorRef> per_image, residual;

@@ -19,9 +19,10 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   int64_t rows = x.numel() / k;
   auto matrix = [n, k](Parameter& p) { return p.weight().reshape({n, k}); };
   Tensor flat_y = y.reshape({rows, n});
-  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image,
-                    fused.residual ? fused.residual.reshape({rows, n}) : Tensor(), Activation::None,
-                    x.shape().rank() == 4 ? x.dim(1) * x.dim(2) : 1};
+  Epilogue epilogue{.bias = fused.bias ? fused.bias->value : Tensor(),
+                    .per_image = fused.per_image,
+                    .residual = fused.residual ? fused.residual.reshape({rows, n}) : Tensor(),
+                    .positions_per_image = x.shape().rank() == 4 ? x.dim(1) * x.dim(2) : 1};
   device.kernels().run(
       LinearForward{.y = flat_y, .x = x.reshape({rows, k}), .w = matrix(w), .epilogue = epilogue});
   std::vector<TensorRef> per_image, residual;

@@ -15,7 +15,7 @@ struct Carve {
   int64_t bytes = 0;
   template <class T>
   T* take(int64_t n) {
-    T* p = reinterpret_cast<T*>(base + bytes);
+    T* p = base ? reinterpret_cast<T*>(base + bytes) : nullptr;
     bytes += round_up(n * int64_t(sizeof(T)), 64);
     return p;
   }

@@ -131,17 +131,24 @@ void run(CpuContext& cpu, const GroupNormForward& op) {
   });
 }
 
-void run(CpuContext& cpu, const GroupNormBackward& op) {
-  GroupShape s(op.x, op.args.groups);
+namespace {
+
+// The gradients of one call. Sums of every image come first: the parameters' gradients need them
+// together.
+struct GroupNormGradient {
+  CpuContext& cpu;
+  const GroupNormBackward& op;
+  GroupShape s{op.x, op.args.groups};
   bool bf16 = is_bf16(op.x);
   const float *w = op.gamma.f32(), *shift = op.beta.f32();
+  int64_t partials = s.blocks * s.channels;  // of an image, of each of two sums
+
   // Per channel of an image.
   struct Coefficients {
     float *mean, *rstd, *scale, *c_dz, *c_x, *c_1;
   };
-  constexpr int64_t kCoefficients = 6;
-  int64_t partials = s.blocks * s.channels;
-  // Sums of every image first: the parameters' gradients need them together.
+  static constexpr int64_t kCoefficients = 6;
+
   double* sum_dz =
       reinterpret_cast<double*>(cpu.shared_scratch(s.batch * s.channels * (16 + kCoefficients * 4) +
                                                    (s.cached() ? 0 : s.batch * partials * 16)));
@@ -149,33 +156,34 @@ void run(CpuContext& cpu, const GroupNormBackward& op) {
   double* all_partial = sum_xhat + s.batch * s.channels;
   float* all_coefficients =
       reinterpret_cast<float*>(all_partial + (s.cached() ? 0 : s.batch * partials * 2));
-  auto coefficients = [&](int64_t image) {
+
+  Coefficients coefficients(int64_t image) const {
     float* p = all_coefficients + image * s.channels * kCoefficients;
-    return Coefficients{p,
-                        p + s.channels,
-                        p + 2 * s.channels,
-                        p + 3 * s.channels,
-                        p + 4 * s.channels,
-                        p + 5 * s.channels};
-  };
-  auto start = [&](int64_t image) {
+    return {p,
+            p + s.channels,
+            p + 2 * s.channels,
+            p + 3 * s.channels,
+            p + 4 * s.channels,
+            p + 5 * s.channels};
+  }
+  void start(int64_t image) const {
     Coefficients k = coefficients(image);
     for (int64_t c = 0; c < s.channels; ++c) {
       k.mean[c] = op.mean.f32()[image * s.groups + c / s.per_group];
       k.rstd[c] = op.rstd.f32()[image * s.groups + c / s.per_group];
       k.scale[c] = k.rstd[c] * w[c];
     }
-  };
-  auto sums = [&](int64_t image, int64_t block, double* partial, float* kept_dz) {
+  }
+  void sums(int64_t image, int64_t block, double* partial, float* kept_dz) const {
     Coefficients k = coefficients(image);
     std::fill_n(partial, 2 * s.channels, 0.0);
     cpu.simd.norm_gradient_sums(partial, partial + s.channels, kept_dz,
                                 at(op.dy.raw(), s.first(image, block), s.dtype),
                                 at(op.x.raw(), s.first(image, block), s.dtype), k.scale, shift,
                                 k.mean, k.rstd, s.count(block), s.channels, op.args.silu, bf16);
-  };
+  }
   // From a block's partial sums, [block][dz, dz * xhat][channel], in the order of blocks.
-  auto finish = [&](int64_t image, const double* partial) {
+  void finish(int64_t image, const double* partial) const {
     double *dz = sum_dz + image * s.channels, *xhat = sum_xhat + image * s.channels;
     std::fill_n(dz, s.channels, 0.0);
     std::fill_n(xhat, s.channels, 0.0);
@@ -200,16 +208,18 @@ void run(CpuContext& cpu, const GroupNormBackward& op) {
         k.c_1[c] = float(-r * a / s.n);
       }
     }
-  };
-  auto apply = [&](int64_t image, int64_t block, const float* kept_dz) {
+  }
+  void apply(int64_t image, int64_t block, const float* kept_dz) const {
     Coefficients k = coefficients(image);
     int64_t first = s.first(image, block);
     cpu.simd.norm_gradient_apply(at(op.dx.tensor.raw(), first, s.dtype), kept_dz,
                                  at(op.dy.raw(), first, s.dtype), at(op.x.raw(), first, s.dtype),
                                  k.mean, k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block),
                                  s.channels, op.args.silu, op.dx.accumulate, bf16);
-  };
-  if (s.cached()) {
+  }
+
+  // Images that stay in the cache: one task each.
+  void by_images() const {
     bool keep = op.args.silu && op.dx;  // silu's derivative is dearer than a pass over the cache
     cpu.threads.run(s.batch, [&](int64_t image, int thread) {
       double* partial = reinterpret_cast<double*>(
@@ -225,7 +235,8 @@ void run(CpuContext& cpu, const GroupNormBackward& op) {
       if (!op.dx) return;
       for (int64_t b = 0; b < s.blocks; ++b) apply(image, b, kept_of(b));
     });
-  } else {
+  }
+  void by_blocks() const {
     cpu.threads.run(s.batch, [&](int64_t image, int) { start(image); });
     // dz waits where dx will be, if it fits there unrounded.
     bool keep = op.args.silu && op.dx && !op.dx.accumulate && !bf16;
@@ -243,16 +254,26 @@ void run(CpuContext& cpu, const GroupNormBackward& op) {
         apply(task / s.blocks, task % s.blocks, kept_of(task / s.blocks, task % s.blocks));
       });
   }
-  auto store_sum = [&](const GradSlot& slot, const double* per_image) {
+  void store(const GradSlot& slot, const double* per_image) const {
     if (!slot) return;
     for (int64_t c = 0; c < s.channels; ++c) {
       double total = 0;
       for (int64_t i = 0; i < s.batch; ++i) total += per_image[i * s.channels + c];
       slot.tensor.f32()[c] = (slot.accumulate ? slot.tensor.f32()[c] : 0.0f) + float(total);
     }
-  };
-  store_sum(op.dgamma, sum_xhat);
-  store_sum(op.dbeta, sum_dz);
+  }
+};
+
+}  // namespace
+
+void run(CpuContext& cpu, const GroupNormBackward& op) {
+  const GroupNormGradient gradient{cpu, op};
+  if (gradient.s.cached())
+    gradient.by_images();
+  else
+    gradient.by_blocks();
+  gradient.store(op.dgamma, gradient.sum_xhat);
+  gradient.store(op.dbeta, gradient.sum_dz);
 }
 
 void run(CpuContext& cpu, const LayerNormForward& op) {

@@ -172,13 +172,12 @@ Tensor CudaKernels::as_type(const Tensor& bias, DType dtype) {
 
 void CudaKernels::run(const LinearForward& op) {
   const Tensor& w = values_of(op.w);
-  Call call(device_, "linear_forward", op.x, op.w.shape());
+  Call call(device_, op.kName, op.x, op.w.shape());
   int64_t n = op.w.shape()[0], k = op.w.shape()[1], m = op.x.numel() / k;
   ensure(op.x.dtype() == w.dtype(), "[cuda] linear: ", dtype_name(op.x.dtype()),
          " activations and a ", dtype_name(w.dtype()), " weight");
-  bool behind =
-      op.epilogue.per_image ||
-      op.epilogue.activation != Activation::None;  // done by a kernel of its own, residual included
+  // Then a kernel of its own does the rest, residual included.
+  bool behind = op.epilogue.per_image || op.epilogue.activation != Activation::None;
   Tensor bias = as_type(op.epilogue.bias, op.y.dtype());
   Product p{.m = m,
             .n = n,
@@ -193,7 +192,9 @@ void CudaKernels::run(const LinearForward& op) {
   libraries_.products->multiply(p);
   if (behind)
     add_epilogue(op.y, n,
-                 {Tensor(), op.epilogue.per_image, op.epilogue.residual, op.epilogue.activation});
+                 {.per_image = op.epilogue.per_image,
+                  .residual = op.epilogue.residual,
+                  .activation = op.epilogue.activation});
 }
 
 void CudaKernels::run(const LinearGegluForward& op) {
@@ -206,7 +207,7 @@ void CudaKernels::run(const LinearGegluForward& op) {
 void CudaKernels::run(const LinearBackwardInput& op) {
   if (!op.dx) return;
   const Tensor& w = values_of(op.w);
-  Call call(device_, "linear_backward_input", op.dy, op.w.shape());
+  Call call(device_, op.kName, op.dy, op.w.shape());
   int64_t n = op.w.shape()[0], k = op.w.shape()[1], m = op.dy.numel() / n;
   Product p{.m = m,
             .n = k,
@@ -221,7 +222,7 @@ void CudaKernels::run(const LinearBackwardInput& op) {
 }
 
 void CudaKernels::run(const LinearBackwardWeight& op) {
-  Call call(device_, "linear_backward_weight", op.dy, op.x);
+  Call call(device_, op.kName, op.dy, op.x);
   int64_t n = op.dy.dim(-1), k = op.x.dim(-1), m = op.dy.numel() / n;
   if (op.dw) {
     Product p{.m = n,
@@ -241,24 +242,26 @@ void CudaKernels::run(const LinearBackwardWeight& op) {
 // --- convolutions
 
 void CudaKernels::run(const Conv2dForward& op) {
-  Call call(device_, "conv2d_forward", op.x, op.w.shape());
+  Call call(device_, op.kName, op.x, op.w.shape());
   bool behind = op.epilogue.per_image || op.epilogue.activation != Activation::None;
   libraries_.convolutions->forward(op.y, op.x, values_of(op.w),
                                    as_type(op.epilogue.bias, op.y.dtype()),
                                    behind ? Tensor() : op.epilogue.residual, op.args);
   if (behind)
     add_epilogue(op.y, op.y.dim(-1),
-                 {Tensor(), op.epilogue.per_image, op.epilogue.residual, op.epilogue.activation});
+                 {.per_image = op.epilogue.per_image,
+                  .residual = op.epilogue.residual,
+                  .activation = op.epilogue.activation});
 }
 
 void CudaKernels::run(const Conv2dBackwardInput& op) {
   if (!op.dx) return;
-  Call call(device_, "conv2d_backward_input", op.dy, op.w.shape());
+  Call call(device_, op.kName, op.dy, op.w.shape());
   libraries_.convolutions->backward_input(op.dx, op.dy, values_of(op.w), op.args);
 }
 
 void CudaKernels::run(const Conv2dBackwardWeight& op) {
-  Call call(device_, "conv2d_backward_weight", op.dy, op.x);
+  Call call(device_, op.kName, op.dy, op.x);
   if (op.dw) libraries_.convolutions->backward_weight(op.dw, op.dy, op.x, op.args);
   if (op.db) sum_columns(op.db, op.dy, 1);
 }
@@ -279,13 +282,13 @@ FusedAttention& CudaKernels::attention_for(const Tensor& q,
 }
 
 void CudaKernels::run(const AttentionForward& op) {
-  Call call(device_, "attention_forward", op.q, op.k);
+  Call call(device_, op.kName, op.q, op.k);
   attention_for(op.q, op.k, op.args, false).forward(op);
 }
 
 void CudaKernels::run(const AttentionBackward& op) {
   if (!op.dq && !op.dk && !op.dv) return;
-  Call call(device_, "attention_backward", op.q, op.k);
+  Call call(device_, op.kName, op.q, op.k);
   attention_for(op.q, op.k, op.args, true).backward(op);
 }
 

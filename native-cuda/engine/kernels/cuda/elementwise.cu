@@ -84,7 +84,7 @@ __global__ void epilogue_kernel(T* y,
 }  // namespace
 
 void CudaKernels::run(const ActivationForward& op) {
-  Call call(device_, "activation_forward", op.x);
+  Call call(device_, op.kName, op.x);
   with_type(op.x, [&]<class T>(T*) {
     map("activation", stream_, Activate{op.kind}, op.y.numel(), op.y.data<T>(),
         static_cast<const T*>(op.x.data<T>()));
@@ -93,7 +93,7 @@ void CudaKernels::run(const ActivationForward& op) {
 
 void CudaKernels::run(const ActivationBackward& op) {
   if (!op.dx) return;
-  Call call(device_, "activation_backward", op.x);
+  Call call(device_, op.kName, op.x);
   with_type(op.x, [&]<class T>(T*) {
     map_into("activation_backward", stream_, ActivateBackward{op.kind}, op.dx.accumulate,
              op.x.numel(), op.dx.tensor.data<T>(), static_cast<const T*>(op.dy.data<T>()),
@@ -102,7 +102,7 @@ void CudaKernels::run(const ActivationBackward& op) {
 }
 
 void CudaKernels::run(const GegluForward& op) {
-  Call call(device_, "geglu_forward", op.x);
+  Call call(device_, op.kName, op.x);
   int64_t c = op.y.dim(-1);
   with_type(op.x, [&]<class T>(T*) {
     launch("geglu", geglu_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0, stream_,
@@ -112,7 +112,7 @@ void CudaKernels::run(const GegluForward& op) {
 
 void CudaKernels::run(const GegluBackward& op) {
   if (!op.dx) return;
-  Call call(device_, "geglu_backward", op.x);
+  Call call(device_, op.kName, op.x);
   int64_t c = op.dy.dim(-1);
   with_type(op.x, [&]<class T>(T*) {
     launch("geglu_backward", geglu_backward_kernel<T>, {blocks_for(op.dy.numel(), kMapBlock)},
@@ -122,7 +122,7 @@ void CudaKernels::run(const GegluBackward& op) {
 }
 
 void CudaKernels::run(const Add& op) {
-  Call call(device_, "add", op.a);
+  Call call(device_, op.kName, op.a);
   with_type(op.y, [&]<class T>(T*) {
     map("add", stream_, Sum{}, op.y.numel(), op.y.data<T>(), static_cast<const T*>(op.a.data<T>()),
         static_cast<const T*>(op.b.data<T>()));
@@ -130,7 +130,7 @@ void CudaKernels::run(const Add& op) {
 }
 
 void CudaKernels::run(const AddRows& op) {
-  Call call(device_, "add_rows", op.x, op.rows);
+  Call call(device_, op.kName, op.x, op.rows);
   with_type(op.y, [&]<class T>(T*) {
     launch("add_rows", add_rows_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0,
            stream_, op.y.data<T>(), op.x.data<T>(), op.rows.data<T>(), op.y.numel(),
@@ -139,7 +139,7 @@ void CudaKernels::run(const AddRows& op) {
 }
 
 void CudaKernels::run(const Scale& op) {
-  Call call(device_, "scale", op.x);
+  Call call(device_, op.kName, op.x);
   with_type(op.y, [&]<class T>(T*) {
     map("scale", stream_, Multiply{float(op.factor)}, op.y.numel(), op.y.data<T>(),
         static_cast<const T*>(op.x.data<T>()));
@@ -147,7 +147,7 @@ void CudaKernels::run(const Scale& op) {
 }
 
 void CudaKernels::run(const Accumulate& op) {
-  Call call(device_, "accumulate", op.x);
+  Call call(device_, op.kName, op.x);
   with_type(op.y, [&]<class T>(T*) {
     with_type(op.x, [&]<class X>(X*) {
       map_into("accumulate", stream_, Same{}, true, op.y.numel(), op.y.data<T>(),
@@ -157,7 +157,7 @@ void CudaKernels::run(const Accumulate& op) {
 }
 
 void CudaKernels::run(const Cast& op) {
-  Call call(device_, "cast", op.x);
+  Call call(device_, op.kName, op.x);
   with_type(op.y, [&]<class T>(T*) {
     with_type(op.x, [&]<class X>(X*) {
       map("cast", stream_, Same{}, op.y.numel(), op.y.data<T>(),

@@ -137,7 +137,7 @@ void swap_inner(Stream stream, const Tensor& y, const Tensor& x, int64_t p, int6
 }  // namespace
 
 void CudaKernels::run(const ConcatChannels& op) {
-  Call call(device_, "concat_channels", op.a, op.b);
+  Call call(device_, op.kName, op.a, op.b);
   int64_t ca = op.a.dim(-1), cb = op.b.dim(-1);
   with_type(op.y, [&]<class T>(T*) {
     bool aligned = aligned_for_pack(op.y.data<T>()) && aligned_for_pack(op.a.data<T>()) &&
@@ -153,7 +153,7 @@ void CudaKernels::run(const ConcatChannels& op) {
 
 void CudaKernels::run(const SplitChannels& op) {
   if (!op.da && !op.db) return;
-  Call call(device_, "split_channels", op.dy);
+  Call call(device_, op.kName, op.dy);
   int64_t c = op.dy.dim(-1), ca = op.da ? op.da.tensor.dim(-1) : c - op.db.tensor.dim(-1),
           cb = c - ca;
   with_type(op.dy, [&]<class T>(T*) {
@@ -171,7 +171,7 @@ void CudaKernels::run(const SplitChannels& op) {
 }
 
 void CudaKernels::run(const UpsampleNearestForward& op) {
-  Call call(device_, "upsample_nearest_forward", op.x);
+  Call call(device_, op.kName, op.x);
   Sizes s{op.x.dim(1), op.x.dim(2), op.x.dim(3), op.y.dim(1), op.y.dim(2)};
   with_type(op.y, [&]<class T>(T*) {
     launch("upsample", upsample_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0,
@@ -181,7 +181,7 @@ void CudaKernels::run(const UpsampleNearestForward& op) {
 
 void CudaKernels::run(const UpsampleNearestBackward& op) {
   if (!op.dx) return;
-  Call call(device_, "upsample_nearest_backward", op.dy);
+  Call call(device_, op.kName, op.dy);
   const Tensor& to = op.dx.tensor;
   Sizes s{to.dim(1), to.dim(2), to.dim(3), op.dy.dim(1), op.dy.dim(2)};
   with_type(op.dy, [&]<class T>(T*) {
@@ -203,17 +203,17 @@ void CudaKernels::take_rows(const Tensor& y, const Tensor& table, std::span<cons
 }
 
 void CudaKernels::run(const EmbeddingForward& op) {
-  Call call(device_, "embedding_forward", op.y, op.table);
+  Call call(device_, op.kName, op.y, op.table);
   take_rows(op.y, op.table, op.ids);
 }
 
 void CudaKernels::run(const GatherRows& op) {
-  Call call(device_, "gather_rows", op.y, op.x);
+  Call call(device_, op.kName, op.y, op.x);
   take_rows(op.y, op.x, op.rows);
 }
 
 void CudaKernels::run(const TimestepEmbedding& op) {
-  Call call(device_, "timestep_embedding", op.y);
+  Call call(device_, op.kName, op.y);
   with_type(op.y, [&]<class T>(T*) {
     launch("timestep", timestep_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0,
            stream_, op.y.data<T>(), op.timesteps.f32(), op.y.numel(), op.y.dim(1) / 2, op.args);
@@ -221,12 +221,12 @@ void CudaKernels::run(const TimestepEmbedding& op) {
 }
 
 void CudaKernels::run(const NchwToNhwc& op) {
-  Call call(device_, "nchw_to_nhwc", op.x);
+  Call call(device_, op.kName, op.x);
   swap_inner(stream_, op.y, op.x, op.y.dim(3), op.y.dim(1) * op.y.dim(2));
 }
 
 void CudaKernels::run(const NhwcToNchw& op) {
-  Call call(device_, "nhwc_to_nchw", op.x);
+  Call call(device_, op.kName, op.x);
   swap_inner(stream_, op.y, op.x, op.x.dim(1) * op.x.dim(2), op.x.dim(3));
 }
 

@@ -67,7 +67,7 @@ __global__ void next_row_kernel(double* at) { *at += 1; }
 }  // namespace
 
 void CudaKernels::run(const SamplerInput& op) {
-  Call call(device_, "sampler_input", op.input);
+  Call call(device_, op.kName, op.input);
   int64_t count = std::max(op.input.numel(), op.timesteps.numel());
   launch("sampler_input", sampler_input_kernel, {blocks_for(count, kMapBlock)}, kMapBlock, 0,
          stream_, op.input.f32(), op.timesteps.f32(), op.sampler.memory.f32(),
@@ -76,7 +76,7 @@ void CudaKernels::run(const SamplerInput& op) {
 }
 
 void CudaKernels::run(const SamplerStep& op) {
-  Call call(device_, "sampler_step", op.output);
+  Call call(device_, op.kName, op.output);
   int64_t n = op.sampler.memory.dim(1);
   launch("sampler_step", sampler_step_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
          op.sampler.memory.f32(), op.sampler.table.f32(), op.sampler.at.data<double>(),

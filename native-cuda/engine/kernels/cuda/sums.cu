@@ -92,18 +92,18 @@ void CudaKernels::sum_columns(const GradSlot& y, const Tensor& x, int64_t segmen
 
 void CudaKernels::run(const SumToRows& op) {
   if (!op.drows) return;
-  Call call(device_, "sum_to_rows", op.dy);
+  Call call(device_, op.kName, op.dy);
   sum_columns(op.drows, op.dy, 1);
 }
 
 void CudaKernels::run(const SumPerImage& op) {
   if (!op.dt) return;
-  Call call(device_, "sum_per_image", op.dy);
+  Call call(device_, op.kName, op.dy);
   sum_columns(op.dt, op.dy, op.dt.tensor.numel() / op.dt.tensor.dim(-1));
 }
 
 void CudaKernels::run(const MsePerImage& op) {
-  Call call(device_, "mse_per_image", op.prediction);
+  Call call(device_, op.kName, op.prediction);
   int64_t images = op.errors.numel(), n = op.prediction.numel() / images,
           chunks = (n + kSumChunk - 1) / kSumChunk;
   ensure(op.errors.dtype() == DType::F64, "[cuda] mse_per_image: expected float64 errors, got ",
@@ -120,7 +120,7 @@ void CudaKernels::run(const MsePerImage& op) {
 }
 
 void CudaKernels::run(const MseBackward& op) {
-  Call call(device_, "mse_backward", op.prediction);
+  Call call(device_, op.kName, op.prediction);
   int64_t n = op.prediction.numel();
   with_type(op.dprediction, [&]<class T>(T*) {
     with_type(op.target, [&]<class U>(U*) {

@@ -143,7 +143,7 @@ __global__ void optimizer_kernel(float* w,
 }  // namespace
 
 void CudaKernels::run(const NormalNoise& op) {
-  Call call(device_, "normal_noise", op.noise);
+  Call call(device_, op.kName, op.noise);
   int64_t images = op.noise.dim(0), size = op.noise.numel() / images;
   std::array<uint32_t, 2> key = op.philox.key();
   launch("normal", normal_kernel, {blocks_for((size + 3) / 4, kMapBlock), unsigned(images)},
@@ -152,7 +152,7 @@ void CudaKernels::run(const NormalNoise& op) {
 }
 
 void CudaKernels::run(const Diffuse& op) {
-  Call call(device_, "diffuse", op.x);
+  Call call(device_, op.kName, op.x);
   int64_t n = op.x.numel();
   launch("diffuse", diffuse_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
          op.noisy.f32(), op.target.f32(), op.x.f32(), op.noise.f32(), op.coefficients.f32(), n,
@@ -160,7 +160,7 @@ void CudaKernels::run(const Diffuse& op) {
 }
 
 void CudaKernels::run(const PairLossWeights& op) {
-  Call call(device_, "pair_loss", op.errors);
+  Call call(device_, op.kName, op.errors);
   bool plain = op.kind == PairLoss::Plain;
   launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, op.weights.f32(),
          op.loss.data<double>(), op.errors.data<double>(),
@@ -169,14 +169,14 @@ void CudaKernels::run(const PairLossWeights& op) {
 }
 
 void CudaKernels::run(const ClipGradient& op) {
-  Call call(device_, "clip_gradient", op.gradient);
+  Call call(device_, op.kName, op.gradient);
   sum_squares_into(op.scalars.data<double>() + kNorm, op.gradient);
   launch("clip", clip_kernel, {1}, 1, 0, stream_, op.scalars.data<double>(), op.max_norm);
 }
 
 void CudaKernels::run(const OptimizerStep& op) {
   const OptimizerArenas& a = op.arenas;
-  Call call(device_, "optimizer_step", a.w);
+  Call call(device_, op.kName, a.w);
   AdamWConstants c{float(op.args.beta1),     float(op.args.beta2),   float(1 - op.args.beta1),
                    float(1 - op.args.beta2), float(op.args.epsilon), float(op.args.weight_decay)};
   launch("optimizer", optimizer_kernel, {blocks_for(a.w.numel(), kMapBlock * 4)}, kMapBlock, 0,
