@@ -55,6 +55,7 @@ export default defineConfig({
         },
       },
       crossPackage('architecture', 'architecture', 1, 1),
+      crossPackage('docs', 'docs', 1, 1),
       crossPackage('golden', 'golden', 2, 15),
       crossPackage('integration', 'integration', 3, 10, 2),
       crossPackage('e2e', 'e2e', 3, 30, 2),

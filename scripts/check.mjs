@@ -75,7 +75,10 @@ function parts(fix) {
       name: 'generated files',
       commands: [[process.execPath, 'scripts/generated.mjs', ...(fix ? ['--write'] : [])]],
     },
-    { name: 'architecture and docs', commands: [[...vitest, '--project', 'architecture']] },
+    {
+      name: 'architecture and docs',
+      commands: [[...vitest, '--project', 'architecture', '--project', 'docs']],
+    },
   ];
 }
 

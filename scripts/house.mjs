@@ -1,6 +1,7 @@
 // `npm run house`: the house in figures: files, lines, long lines, documented exports, and in how
 // many files a setting, a step's number and a kernel's signature are written. Says nothing of good
-// or bad; two runs side by side show where a change went. `-- --root DIR` measures another checkout.
+// or bad; two runs side by side show where a change went. `-- --root DIR` measures another
+// checkout.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';

@@ -281,26 +281,26 @@ describe('trouble', () => {
     expect([0, 1, 2].map((shard) => work(`sample-spin1/000${shard}`)?.value)).toMatchObject([
       {
         sampling: { height: 64, width: 64 },
-        items: [
+        rows: [
           { index: 0, ...sizes[0] },
           { index: 1, ...sizes[1] },
         ],
       },
       {
-        items: [
+        rows: [
           { index: 2, ...sizes[2] },
           { index: 3, ...sizes[0] },
         ],
       },
       {
-        items: [
+        rows: [
           { index: 4, ...sizes[1] },
           { index: 5, ...sizes[2] },
         ],
       },
     ]);
     expect(work('eval-sample-spin1/0000')?.value).toMatchObject({
-      items: [
+      rows: [
         { height: 0, width: 0 },
         { height: 0, width: 0 },
       ],

@@ -2,7 +2,13 @@
 import { openFiles } from '@spindle/data';
 import { createClient, GrpcServer, type Logger } from '@spindle/kit';
 import { type ArtifactStore, type Bus } from '@spindle/mesh';
-import { EvaluatorService, RunService, SamplerService, TrainerService } from '@spindle/proto';
+import {
+  EvaluatorService,
+  RunService,
+  SamplerService,
+  ScorerService,
+  TrainerService,
+} from '@spindle/proto';
 import { startHttp } from './http/server.js';
 import { registerInstruments } from './orchestrator/instruments.js';
 import { Orchestrator } from './orchestrator/orchestrator.js';
@@ -17,6 +23,8 @@ export interface GatewayOptions {
   trainerAddress: string;
   evaluatorAddress: string;
   samplerAddress: string;
+  /** Of any scorer. */
+  scorerAddress: string;
   owner: string;
   logger: Logger;
   rescanMs?: number;
@@ -37,6 +45,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const trainer = createClient(TrainerService, options.trainerAddress);
   const evaluator = createClient(EvaluatorService, options.evaluatorAddress);
   const sampler = createClient(SamplerService, options.samplerAddress);
+  const scorer = createClient(ScorerService, options.scorerAddress);
   const orchestrator = new Orchestrator({
     bus,
     store,
@@ -49,13 +58,14 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     leaseTtlMs: options.leaseTtlMs ?? standard.leaseTtlMs,
   });
   const closeClients = (): void => {
-    for (const client of [trainer, evaluator, sampler]) client.close();
+    for (const client of [trainer, evaluator, sampler, scorer]) client.close();
   };
   await orchestrator.start().catch((error: unknown) => {
     closeClients();
     throw error;
   });
-  const api = new RunApi({ orchestrator, sampler, files: openFiles(), bus, store, root });
+  const files = openFiles();
+  const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
   const server = new GrpcServer({ logger });
   server.addService(RunService, api.handlers());
   const instruments = registerInstruments(bus);

@@ -40,7 +40,10 @@ export interface EngineOptions {
   addon?: string | NativeAddon;
 }
 
+/** Pillow's filters, as the engine computes them. */
 export type ResizeFilter = 'bilinear' | 'bicubic' | 'lanczos';
+
+/** An image as bytes. */
 export interface RgbImage {
   /** (height, width, 3) */
   rgb: Uint8Array;

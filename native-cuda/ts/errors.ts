@@ -25,6 +25,7 @@ const codes: ReadonlySet<string> = new Set<EngineErrorCode>([
   'INTERNAL',
 ]);
 
+/** An error of the engine, with a code as SpindleError has; messages name what was wrong. */
 export class EngineError extends Error {
   override readonly name = 'EngineError';
   readonly code: EngineErrorCode;

@@ -12,6 +12,7 @@ export function defaultAddonPath(): string {
   return fileURLToPath(new URL('../../build/native/spindle.node', import.meta.url));
 }
 
+/** Loads the addon; FAILED_PRECONDITION says how to build it where it is missing. */
 export function loadAddon(path: string = defaultAddonPath()): NativeAddon {
   if (!existsSync(path)) {
     throw new EngineError(

@@ -69,6 +69,7 @@ abstract class Model<Handle extends object> {
   }
 }
 
+/** A U-Net in the engine's memory. */
 export class Unet extends Model<UnetHandle> {
   get info(): UnetInfoDto {
     return this.addon.unetInfo(this.handle);
@@ -88,6 +89,7 @@ export class Unet extends Model<UnetHandle> {
   }
 }
 
+/** An autoencoder in the engine's memory. */
 export class Vae extends Model<VaeHandle> {
   encode(
     pixels: TensorDto,
@@ -108,6 +110,7 @@ export class Vae extends Model<VaeHandle> {
   }
 }
 
+/** CLIP's text encoder in the engine's memory. */
 export class ClipText extends Model<ClipTextHandle> {
   encode(
     ids: Int32Array,
@@ -125,6 +128,7 @@ export class ClipText extends Model<ClipTextHandle> {
   }
 }
 
+/** A whole CLIP: embeddings of images and of texts. */
 export class Clip extends Model<ClipHandle> {
   get logitScale(): number {
     return this.addon.clipLogitScale(this.handle);
@@ -139,6 +143,7 @@ export class Clip extends Model<ClipHandle> {
   }
 }
 
+/** ImageReward's BLIP and head in the engine's memory. */
 export class ImageReward extends Model<ImageRewardHandle> {
   /** pixels (B,3,H,W), ids and mask (B,T) -> rewards (B). */
   score(pixels: TensorDto, ids: Int32Array, mask: Int32Array): Promise<Float32Array> {
@@ -146,6 +151,7 @@ export class ImageReward extends Model<ImageRewardHandle> {
   }
 }
 
+/** The aesthetic head: embeddings (B,D) -> one number each. */
 export class Aesthetic extends Model<AestheticHandle> {
   score(embeds: TensorDto): Promise<Float32Array> {
     return call(() => this.addon.aestheticScore(this.handle, embeds));

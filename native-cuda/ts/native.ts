@@ -12,6 +12,7 @@ export interface TensorDto {
   shape: number[];
 }
 
+/** A part of a call's time. */
 export interface PhaseDto {
   name: string;
   /** Milliseconds after the start of the call. */
@@ -19,6 +20,7 @@ export interface PhaseDto {
   durationMs: number;
 }
 
+/** What activations and matrices are computed in. */
 export type NativePrecision = 'float32' | 'bfloat16';
 
 export interface EngineOptionsDto {
@@ -32,6 +34,7 @@ export interface EngineOptionsDto {
   isa: string;
 }
 
+/** What computes, and how. */
 export interface EngineInfoDto {
   version: string;
   backend: string;
@@ -156,6 +159,7 @@ export interface SampleResultDto {
   phases: PhaseDto[];
 }
 
+/** Everything that a training session needs beside its models. */
 export interface TrainerOptionsDto {
   /** "spin_logistic", "spin_hinge", "spin_ipo" or "sft". */
   objective: string;
@@ -262,12 +266,14 @@ export interface TrainErrorsDto {
   opponentErrorGenerated: Float32Array;
 }
 
+/** What a micro-batch left behind. */
 export interface TrainBatchResultDto {
   /** Null: told later, by trainApply(). */
   errors: TrainErrorsDto | null;
   phases: PhaseDto[];
 }
 
+/** What an optimiser step left behind. */
 export interface TrainStepResultDto {
   gradNorm: number;
   learningRate: number;
@@ -276,6 +282,7 @@ export interface TrainStepResultDto {
   phases: PhaseDto[];
 }
 
+/** One tensor of a fixture beside the engine's own. */
 export interface ParityLineDto {
   fixture: string;
   kind: string;
@@ -322,6 +329,7 @@ export interface BenchResultDto {
  */
 export type PreprocessMethod = 'transformers' | 'torchvision' | 'tensor' | 'tensor_antialias';
 
+/** How an image becomes a judge's input. */
 export interface ImagePreprocessDto {
   /**
    * Shortest edge after the resize (the longest one with the tensor methods), and the crop
@@ -337,6 +345,7 @@ export interface ImagePreprocessDto {
 
 export type InspectedKind = 'unet' | 'vae' | 'clip_text' | 'clip' | 'image_reward' | 'aesthetic';
 
+/** Every function that crosses into the engine. */
 export interface NativeAddon {
   createEngine(options: EngineOptionsDto): EngineHandle;
   engineInfo(engine: EngineHandle): EngineInfoDto;

@@ -4,7 +4,7 @@ import type { SourceFile, Violation } from './sources.js';
  * A layer includes itself and what stands before it. Sampling comes before training, which shares
  * its noise schedule.
  */
-const layers = [
+export const layers = [
   'core',
   'collective',
   'kernels',
@@ -23,7 +23,7 @@ type Layer = (typeof layers)[number];
  * Everything that ends in a program or a library: it may include any layer, and no layer may
  * include it.
  */
-const top = ['addon', 'bench', 'parity', 'test'];
+export const top = ['addon', 'bench', 'parity', 'test'];
 
 const restricted: readonly { headers: RegExp; name: string; folders: RegExp }[] = [
   {

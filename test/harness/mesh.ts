@@ -83,6 +83,7 @@ export class Mesh {
       SPINDLE_TRAINER_ADDRESS: addresses.trainer,
       SPINDLE_EVALUATOR_ADDRESS: addresses.evaluator,
       SPINDLE_SAMPLER_ADDRESS: addresses.sampler,
+      SPINDLE_SCORER_ADDRESS: addresses.scorer,
       SPINDLE_HTTP_ADDRESS: `127.0.0.1:${this.httpPort}`,
     };
     for (const kind of order) {

@@ -1,5 +1,6 @@
 /**
- * `npm run generate`: writes the published JSON Schema and docs/CONFIG.md; `--check` prints which of
+ * `npm run generate`: writes the published JSON Schema and docs/CONFIG.md; `--check` prints which
+ * of
  * them are not up to date.
  */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';

@@ -13,6 +13,8 @@ export const gatewayConfigSchema = z.strictObject({
   trainerAddress: address,
   evaluatorAddress: address,
   samplerAddress: address,
+  /** Of any scorer: it inspects judges before a run begins. */
+  scorerAddress: address,
   /** Where the bound ports are written once the gateway serves: "<gRPC port>\n<HTTP port>\n". */
   portFile: z.string().optional(),
   workerId: z.string().min(1).default('gateway'),
@@ -32,6 +34,7 @@ export const gatewayEnvironment: Record<keyof GatewayConfig, string> = {
   trainerAddress: 'SPINDLE_TRAINER_ADDRESS',
   evaluatorAddress: 'SPINDLE_EVALUATOR_ADDRESS',
   samplerAddress: 'SPINDLE_SAMPLER_ADDRESS',
+  scorerAddress: 'SPINDLE_SCORER_ADDRESS',
   portFile: 'SPINDLE_PORT_FILE',
   workerId: 'SPINDLE_WORKER_ID',
   logLevel: 'SPINDLE_LOG_LEVEL',

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { transition, type RunEvent } from './machine.js';
+import { modelName, spin } from './model.js';
 import { opponentOf, stagesOf, type RunPlan } from './plan.js';
 import {
   initialState,
@@ -85,7 +86,7 @@ function possible(state: RunState, means: Record<string, number>): Fact[] {
     for (const shard of shards)
       facts.push({ type: 'job-done', stage, shard, rejected: [], truncated: 0 });
   if (work.training) {
-    const model = work.training;
+    const model = modelName(work.training);
     const step = state.training[model]?.last?.step ?? 0;
     const total = stagesOf(state.plan).find((s) => s.name === `train-${model}`)?.items ?? 0;
     facts.push(
@@ -94,7 +95,7 @@ function possible(state: RunState, means: Record<string, number>): Fact[] {
         : { type: 'train-finished', model, unet },
     );
   }
-  for (const model of work.evaluating)
+  for (const model of work.evaluating.map(modelName))
     facts.push({ type: 'evaluated', model, results: [summary(model, means[model] ?? 0)] });
   if (work.report) facts.push({ type: 'report-written' });
   return facts;
@@ -212,7 +213,7 @@ describe('a training that goes wrong', () => {
 describe('opponents', () => {
   it('are the model before, the base, or any of the models so far, by the seed', () => {
     const opponents = (overrides: Partial<RunPlan>) =>
-      [1, 2, 3, 4].map((k) => opponentOf(plan(overrides), k));
+      [1, 2, 3, 4].map((k) => modelName(opponentOf(plan(overrides), k)));
     expect(opponents({})).toEqual(['base', 'spin1', 'spin2', 'spin3']);
     expect(opponents({ opponent: 'ema' })).toEqual(['base', 'ema1', 'ema2', 'ema3']);
     expect(opponents({ opponent: 'initial' })).toEqual(['base', 'base', 'base', 'base']);
@@ -415,7 +416,7 @@ describe('a run', () => {
   });
 
   it('fails with the step when the loss is not a number, and stops training', () => {
-    const state = run(started(), rising, (s) => workOf(s).training === 'spin1');
+    const state = run(started(), rising, (s) => workOf(s).training?.kind === 'spin');
     const end = transition(state, {
       type: 'train-step',
       model: 'spin1',
@@ -426,7 +427,7 @@ describe('a run', () => {
     expect(end.reason).toBe(
       'training of spin1 diverged at step 1: the loss is NaN; the last good checkpoint is kept',
     );
-    expect(commandsBetween(state, end)).toContainEqual({ type: 'stop-training', model: 'spin1' });
+    expect(commandsBetween(state, end)).toContainEqual({ type: 'stop-training', model: spin(1) });
   });
 
   it('gives what failed another chance when it is resumed', () => {

@@ -15,9 +15,11 @@
  * a fact that arrives twice changes nothing. What has to happen in a state is derived from it
  * (work.ts), so a restart needs nothing but the state.
  */
-import { stagesOf, type Stage } from './plan.js';
-import { bestModel, stopsAfter } from './selection.js';
-import { shardSize } from './shards.js';
+import { modelName, parseModel } from './model.js';
+import { stagesOf } from './plan.js';
+import { bestModel, mergedResults, stopsAfter } from './selection.js';
+import { encodedRows, shardSize } from './shards.js';
+import { hasJobs, stageName, type Stage } from './stage.js';
 import {
   isFinal,
   stageOf,
@@ -119,20 +121,18 @@ function apply(next: RunState, event: RunEvent): boolean {
       return jobDead(next, event);
     case 'train-started': {
       rewind(next, event.model, event.resumedStep);
-      stageOf(next, `train-${event.model}`).items = event.resumedStep;
+      stageOf(next, trainingStage(event.model)).items = event.resumedStep;
       return true;
     }
     case 'train-alarm':
-      return warn(next, `train-${event.model}: at step ${event.step} ${event.message}`);
+      return warn(next, `${trainingStage(event.model)}: at step ${event.step} ${event.message}`);
     case 'train-rolled-back': {
       const { model, step, reason, learningRateScale } = event;
+      const name = trainingStage(model);
       rewind(next, model, step);
-      stageOf(next, `train-${model}`).items = step;
+      stageOf(next, name).items = step;
       const where = step === 0 ? 'starts over' : `goes back to step ${step}`;
-      warn(
-        next,
-        `train-${model}: ${where} at ${learningRateScale} times the learning rate (${reason})`,
-      );
+      warn(next, `${name}: ${where} at ${learningRateScale} times the learning rate (${reason})`);
       return true;
     }
     case 'train-step':
@@ -145,8 +145,8 @@ function apply(next: RunState, event: RunEvent): boolean {
       return true;
     }
     case 'evaluated':
-      stageOf(next, `evaluate-${event.model}`).items = 1;
-      next.results = mergeResults(next, event.results);
+      stageOf(next, stageName({ kind: 'evaluate', model: parseModel(event.model) })).items = 1;
+      next.results = mergedResults(next, event.results);
       next.bestModel = bestModel(next);
       return true;
     case 'report-written':
@@ -159,6 +159,11 @@ function apply(next: RunState, event: RunEvent): boolean {
     case 'warning':
       return warn(next, event.message);
   }
+}
+
+/** Events name models as states do. */
+function trainingStage(model: string): string {
+  return stageName({ kind: 'train', model: parseModel(model) });
 }
 
 function jobDone(
@@ -195,7 +200,7 @@ function jobDead(next: RunState, event: Extract<RunEvent, { type: 'job-dead' }>)
 }
 
 function trainStep(next: RunState, model: string, metrics: TrainStepMetrics, at: number): boolean {
-  const name = `train-${model}`;
+  const name = trainingStage(model);
   const stage = stageOf(next, name);
   if (stage.status === 'done' || stage.status === 'skipped') return false;
   if (!Number.isFinite(metrics.loss) || !Number.isFinite(metrics.gradNorm)) {
@@ -285,7 +290,7 @@ function isComplete(next: RunState, stage: Stage, state: StageState): boolean {
     case 'eval-sample':
       return state.done.length + state.dead.length === stage.shards;
     case 'eval-score': {
-      const sampling = stageOf(next, `eval-sample-${stage.model}`);
+      const sampling = stageOf(next, stageName({ kind: 'eval-sample', model: stage.model }));
       if (sampling.status !== 'done') return false;
       const over = new Set([
         ...state.done,
@@ -295,7 +300,7 @@ function isComplete(next: RunState, stage: Stage, state: StageState): boolean {
       return over.size === stage.shards;
     }
     case 'train':
-      return Boolean(next.training[stage.model]?.unet);
+      return Boolean(next.training[modelName(stage.model)]?.unet);
     case 'evaluate':
     case 'report':
       return state.items === 1;
@@ -327,7 +332,7 @@ function complete(
         next,
         `data: ${next.truncated} captions are longer than the text encoder takes and were cut`,
       );
-    const lost = state.dead.flatMap((dead) => rowsOfShard(next, dead.shard));
+    const lost = state.dead.flatMap((dead) => encodedRows(next.plan, dead.shard));
     next.rejected = [...new Set([...next.rejected, ...lost])].sort((a, b) => a - b);
   }
   if (stage.kind === 'evaluate' && stopsAfter(next, stage.model)) {
@@ -350,14 +355,8 @@ function skipAfter(next: RunState, stages: Stage[], iteration: number, at: numbe
   next.round += 1;
 }
 
-function rowsOfShard(next: RunState, shard: number): number[] {
-  const start = shard * next.plan.encodeShardSize;
-  const count = Math.min(next.plan.encodeShardSize, next.plan.rows - start);
-  return Array.from({ length: count }, (_, i) => start + i);
-}
-
 function refreshItems(next: RunState, stage: Stage, state: StageState): void {
-  if (stage.kind === 'train' || stage.kind === 'evaluate' || stage.kind === 'report') return;
+  if (!hasJobs(stage.kind)) return;
   const rejected = new Set(stage.kind === 'sample' ? next.rejected : []);
   state.items = state.done.reduce(
     (sum, shard) => sum + shardSize(next.plan, stage, shard, rejected),
@@ -399,13 +398,4 @@ function warn(next: RunState, message: string): boolean {
   if (next.warnings.includes(message)) return false;
   next.warnings.push(message);
   return true;
-}
-
-/**
- * Every evaluation restates the earlier models; the newest statement wins, in the order of tables.
- */
-function mergeResults(next: RunState, results: ModelSummary[]): ModelSummary[] {
-  const byModel = new Map([...next.results, ...results].map((summary) => [summary.model, summary]));
-  const order = stagesOf(next.plan).filter((stage) => stage.kind === 'evaluate');
-  return order.flatMap((stage) => byModel.get(stage.model) ?? []);
 }

@@ -1,5 +1,5 @@
-import type { Stage } from './plan.js';
 import { shardSize } from './shards.js';
+import { hasJobs, stageName, type Stage } from './stage.js';
 import { stageOf, type RunState, type StageState } from './state.js';
 
 /** Items of a stage that will never come, and the first reasons why. */
@@ -8,8 +8,7 @@ export function missingItems(
   stage: Stage,
   own: StageState,
 ): { items: number; why: string } {
-  if (stage.kind === 'train' || stage.kind === 'evaluate' || stage.kind === 'report')
-    return { items: 0, why: '' };
+  if (!hasJobs(stage.kind)) return { items: 0, why: '' };
   const rejected = new Set(stage.kind === 'sample' ? state.rejected : []);
   let items = own.dead.reduce(
     (sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected),
@@ -27,7 +26,9 @@ export function missingItems(
   if (stage.kind === 'eval-score') {
     // What was never drawn cannot be scored; the loss was counted once, when drawing.
     const undrawn = new Set(
-      stageOf(state, `eval-sample-${stage.model}`).dead.map((dead) => dead.shard),
+      stageOf(state, stageName({ kind: 'eval-sample', model: stage.model })).dead.map(
+        (dead) => dead.shard,
+      ),
     );
     items = own.dead
       .filter((dead) => !undrawn.has(dead.shard))

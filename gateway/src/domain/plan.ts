@@ -1,14 +1,7 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
+import { base, iterationOf, spin, type Model } from './model.js';
 import { draw } from './seeds.js';
-
-export type StageKind =
-  | 'encode'
-  | 'sample'
-  | 'train'
-  | 'eval-sample'
-  | 'eval-score'
-  | 'evaluate'
-  | 'report';
+import { stageName, type ModelStageKind, type Stage, type StageId } from './stage.js';
 
 /**
  * Sizes and choices of a run; everything here follows from the config and the data, nothing changes
@@ -43,68 +36,45 @@ export interface RunPlan {
   maxMissing: number;
 }
 
-export interface Stage {
-  /** As in StageProgress.stage: "encode", "sample-base", "train-spin1", ... */
-  name: string;
-  kind: StageKind;
-  /** The model that samples, comes out of training, or is judged; empty for encode and report. */
-  model: string;
-  /**
-   * 0 for what belongs to no iteration; sampling for iteration k and training of spin<k> carry k.
-   */
-  iteration: number;
-  shards: number;
-  /** Images, steps or reports: what progress counts. */
-  items: number;
-  /** Stages that must be done or skipped first. */
-  after: string[];
-}
-
 /** Models trained for comparison, in the order of tables. */
-export function baselines(plan: Pick<RunPlan, 'sft' | 'dpo'>): string[] {
-  return [...(plan.sft ? ['sft'] : []), ...(plan.dpo ? ['dpo'] : [])];
-}
-
-export function isBaseline(model: string): boolean {
-  return model === 'sft' || model === 'dpo';
+export function baselines(plan: Pick<RunPlan, 'sft' | 'dpo'>): Model[] {
+  return [
+    ...(plan.sft ? [{ kind: 'sft' } as const] : []),
+    ...(plan.dpo ? [{ kind: 'dpo' } as const] : []),
+  ];
 }
 
 /** Models in the order of tables: base, baselines when asked, spin1 ... spinK. */
-export function modelNames(plan: Pick<RunPlan, 'iterations' | 'sft' | 'dpo'>): string[] {
+export function modelsOf(plan: Pick<RunPlan, 'iterations' | 'sft' | 'dpo'>): Model[] {
   return [
-    'base',
+    base,
     ...baselines(plan),
-    ...Array.from({ length: plan.iterations }, (_, i) => `spin${i + 1}`),
+    ...Array.from({ length: plan.iterations }, (_, i) => spin(i + 1)),
   ];
 }
 
 /** Where training of `spin<k>` starts: θ_{k-1}. */
-export function initOf(iteration: number): string {
-  return iteration === 1 ? 'base' : `spin${iteration - 1}`;
+export function initOf(iteration: number): Model {
+  return iteration === 1 ? base : spin(iteration - 1);
 }
 
 /** The model that plays against `spin<k>` and draws its images. */
-export function opponentOf(plan: Pick<RunPlan, 'opponent' | 'seed'>, iteration: number): string {
+export function opponentOf(plan: Pick<RunPlan, 'opponent' | 'seed'>, iteration: number): Model {
   switch (plan.opponent ?? 'previous') {
     case 'previous':
       return initOf(iteration);
     case 'initial':
-      return 'base';
+      return base;
     case 'random':
       return initOf(1 + draw(plan.seed, 'opponent', iteration, iteration));
     case 'ema':
-      return iteration === 1 ? 'base' : `ema${iteration - 1}`;
+      return iteration === 1 ? base : { kind: 'ema', iteration: iteration - 1 };
   }
 }
 
-/** The training that a model comes from: `ema<k>` is the moving average of `spin<k>`. */
-export function trainedAs(model: string): string {
-  return model.startsWith('ema') ? `spin${model.slice('ema'.length)}` : model;
-}
-
-/** 0 for the base and the baselines. */
-export function iterationOf(model: string): number {
-  return model.startsWith('spin') ? Number(model.slice('spin'.length)) : 0;
+/** The model whose training leaves this one: `ema<k>` is the moving average of `spin<k>`. */
+export function trainedAs(model: Model): Model {
+  return model.kind === 'ema' ? spin(model.iteration) : model;
 }
 
 /** Images of one model's evaluation: those of a prompt lie side by side. */
@@ -114,9 +84,19 @@ export function evaluationItems(
   return plan.evaluationPrompts * (plan.evaluationImages ?? 1);
 }
 
-export function trainingSteps(plan: RunPlan, model: string): number {
-  if (model === 'dpo') return plan.dpoSteps ?? 0;
-  return model === 'sft' ? plan.sftSteps : plan.trainSteps;
+/** Optimiser steps of a model's training. */
+export function trainingSteps(plan: RunPlan, model: Model): number {
+  switch (model.kind) {
+    case 'base':
+      return 0;
+    case 'sft':
+      return plan.sftSteps;
+    case 'dpo':
+      return plan.dpoSteps ?? 0;
+    case 'spin':
+    case 'ema':
+      return plan.trainSteps;
+  }
 }
 
 /**
@@ -126,111 +106,85 @@ export function trainingSteps(plan: RunPlan, model: string): number {
  */
 export function stagesOf(plan: RunPlan): Stage[] {
   const stages: Stage[] = [];
-  const add = (stage: Stage): void => void stages.push(stage);
+  const add = (stage: Omit<Stage, 'name'> & StageId): void => {
+    stages.push({ ...stage, name: stageName(stage) });
+  };
   const isStage = (name: string): boolean => stages.some((stage) => stage.name === name);
+  const named = (kind: ModelStageKind, model: Model): string => stageName({ kind, model });
   const evaluated = plan.evaluationPrompts > 0;
   const scored = evaluated && plan.metrics.length > 0;
   const shardsFor = (items: number, size: number): number => Math.ceil(items / size);
 
   /** The last stage of a model's evaluation, as an edge for those who must wait for it. */
-  const evaluationEnd = (model: string): string[] =>
-    scored ? [`evaluate-${model}`] : evaluated ? [`eval-sample-${model}`] : [];
-  const addEvaluation = (model: string, iteration: number, after: string[]): void => {
+  const evaluationEnd = (model: Model): string[] =>
+    scored ? [named('evaluate', model)] : evaluated ? [named('eval-sample', model)] : [];
+  const addEvaluation = (model: Model, after: string[]): void => {
     if (!evaluated) return;
-    const common = {
-      model,
-      iteration,
-      shards: shardsFor(evaluationItems(plan), plan.sampleShardSize),
-      items: evaluationItems(plan),
-    };
-    add({ ...common, name: `eval-sample-${model}`, kind: 'eval-sample', after });
+    const iteration = iterationOf(model);
+    const items = evaluationItems(plan);
+    const size = { iteration, shards: shardsFor(items, plan.sampleShardSize), items };
+    add({ kind: 'eval-sample', model, ...size, after });
     if (!scored) return;
-    add({ ...common, name: `eval-score-${model}`, kind: 'eval-score', after });
-    const base = model === 'base' ? [] : ['evaluate-base'];
+    add({ kind: 'eval-score', model, ...size, after });
+    const first = model.kind === 'base' ? [] : [named('evaluate', base)];
     add({
-      name: `evaluate-${model}`,
       kind: 'evaluate',
       model,
       iteration,
       shards: 1,
       items: 1,
-      after: [`eval-score-${model}`, ...base],
+      after: [named('eval-score', model), ...first],
     });
+  };
+  const addTraining = (model: Model, after: string[]): string => {
+    const items = trainingSteps(plan, model);
+    add({ kind: 'train', model, iteration: iterationOf(model), shards: 1, items, after });
+    return named('train', model);
   };
 
   add({
-    name: 'encode',
     kind: 'encode',
-    model: '',
     iteration: 0,
     shards: shardsFor(plan.rows, plan.encodeShardSize),
     items: plan.rows,
     after: [],
   });
   // The trainer holds one training at a time: each waits for the one before.
-  let trained = 'encode';
-  for (const model of baselines(plan)) {
-    add({
-      name: `train-${model}`,
-      kind: 'train',
-      model,
-      iteration: 0,
-      shards: 1,
-      items: trainingSteps(plan, model),
-      after: [trained],
-    });
-    trained = `train-${model}`;
-  }
-  const samplingStart = plan.sharedDevice ? [trained] : [];
+  let trained: string | null = null;
+  for (const model of baselines(plan)) trained = addTraining(model, [trained ?? 'encode']);
+  const samplingStart = plan.sharedDevice ? [trained ?? 'encode'] : [];
 
   for (let k = 1; k <= plan.iterations; k++) {
     const opponent = opponentOf(plan, k);
-    const images = plan.rows * plan.imagesPerPrompt;
     // What an opponent has drawn once is there for later iterations too.
-    if (!isStage(`sample-${opponent}`)) {
+    if (!isStage(named('sample', opponent))) {
+      // On a shared device, drawing waits for the training before.
+      const maker = plan.sharedDevice ? initOf(k) : trainedAs(opponent);
       add({
-        name: `sample-${opponent}`,
         kind: 'sample',
         model: opponent,
         iteration: k,
         shards: shardsFor(plan.rows, plan.sampleShardSize),
-        items: images,
-        // Rows that encoding rejects are not sampled. On a shared device, drawing waits for the
-        // training before.
-        after: [
-          'encode',
-          ...(k === 1
-            ? samplingStart
-            : [`train-${plan.sharedDevice ? initOf(k) : trainedAs(opponent)}`].filter(isStage)),
-        ],
+        items: plan.rows * plan.imagesPerPrompt,
+        // Rows that encoding rejects are not sampled.
+        after: ['encode', ...(k === 1 ? samplingStart : [named('train', maker)].filter(isStage))],
       });
     }
     if (k === 1) {
-      addEvaluation('base', 0, samplingStart);
-      for (const model of baselines(plan)) addEvaluation(model, 0, [`train-${model}`]);
+      addEvaluation(base, samplingStart);
+      for (const model of baselines(plan)) addEvaluation(model, [named('train', model)]);
     }
     const waitsForEvaluation = plan.sharedDevice || plan.stop !== null;
-    add({
-      name: `train-spin${k}`,
-      kind: 'train',
-      model: `spin${k}`,
-      iteration: k,
-      shards: 1,
-      items: plan.trainSteps,
-      after: [
-        `sample-${opponent}`,
-        ...(trained === 'encode' ? [] : [trained]),
-        ...(waitsForEvaluation ? evaluationEnd(initOf(k)) : []),
-        ...(plan.sharedDevice && k === 1 ? baselines(plan).flatMap(evaluationEnd) : []),
-      ],
-    });
-    trained = `train-spin${k}`;
-    addEvaluation(`spin${k}`, k, [trained]);
+    trained = addTraining(spin(k), [
+      named('sample', opponent),
+      ...(trained === null ? [] : [trained]),
+      ...(waitsForEvaluation ? evaluationEnd(initOf(k)) : []),
+      ...(plan.sharedDevice && k === 1 ? baselines(plan).flatMap(evaluationEnd) : []),
+    ]);
+    addEvaluation(spin(k), [trained]);
   }
   add({
-    name: 'report',
     kind: 'report',
-    model: '',
     iteration: 0,
     shards: 1,
     items: 1,
@@ -239,11 +193,12 @@ export function stagesOf(plan: RunPlan): Stage[] {
   return stages;
 }
 
-/** Key of a job or training in the artifact store and on the queue. */
+/** Key of a job in the artifact store and on the queue: "<run>/<stage>/0003". */
 export function jobKey(runId: string, stage: string, shard: number): string {
   return `${runId}/${stage}/${String(shard).padStart(4, '0')}`;
 }
 
+/** The inverse of jobKey; undefined for other keys. */
 export function parseJobKey(
   key: string,
 ): { runId: string; stage: string; shard: number } | undefined {
@@ -254,6 +209,7 @@ export function parseJobKey(
     : undefined;
 }
 
-export function trainKey(runId: string, model: string): string {
-  return `${runId}/train-${model}`;
+/** Key of a training: its result, checkpoints and lease. */
+export function trainKey(runId: string, model: Model): string {
+  return `${runId}/${stageName({ kind: 'train', model })}`;
 }

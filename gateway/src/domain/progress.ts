@@ -1,5 +1,7 @@
 /** Rates and remaining times, from the stages' own clocks. */
-import { isBaseline, stagesOf, type Stage } from './plan.js';
+import { isBaseline, modelName } from './model.js';
+import { stagesOf } from './plan.js';
+import { hasJobs, type Stage } from './stage.js';
 import {
   stageOf,
   type RunState,
@@ -7,7 +9,6 @@ import {
   type StageState,
   type StageStatus,
 } from './state.js';
-import { jobStages } from './work.js';
 
 export interface StageProgress {
   stage: string;
@@ -39,7 +40,7 @@ export function progressOf(
       ? 0
       : rate > 0
         ? left / rate
-        : jobStages(stage.kind) || stage.kind === 'train'
+        : hasJobs(stage.kind) || stage.kind === 'train'
           ? -1
           : 0;
     if (eta < 0) known = false;
@@ -71,8 +72,9 @@ function activeSeconds(stage: StageState, now: number): number {
 
 function ownRate(state: RunState, stage: Stage, now: number): number {
   const own = stageOf(state, stage.name);
-  const recent = state.training[stage.model]?.recent ?? [];
-  if (stage.kind === 'train' && recent.length > 0) {
+  const recent =
+    stage.kind === 'train' ? (state.training[modelName(stage.model)]?.recent ?? []) : [];
+  if (recent.length > 0) {
     const seconds = recent.reduce((sum, entry) => sum + entry.seconds, 0) / recent.length;
     if (seconds > 0) return 1 / seconds;
   }
@@ -89,7 +91,18 @@ function rateOfAlike(all: Stage[], stage: Stage, rates: Map<string, number>): nu
   return last ? (rates.get(last.name) ?? 0) : 0;
 }
 
+/** Stages that go about as fast as each other. */
 function family(stage: Stage): string {
-  if (stage.kind === 'train') return isBaseline(stage.model) ? stage.model : 'spin';
-  return stage.kind === 'eval-sample' ? 'sample' : stage.kind;
+  switch (stage.kind) {
+    case 'train':
+      return isBaseline(stage.model) ? modelName(stage.model) : 'spin';
+    case 'sample':
+    case 'eval-sample':
+      return 'sample';
+    case 'encode':
+    case 'eval-score':
+    case 'evaluate':
+    case 'report':
+      return stage.kind;
+  }
 }

@@ -1,22 +1,38 @@
-/** Which model to keep, and when to stop, by the held-out means. */
-import { isBaseline, iterationOf } from './plan.js';
-import type { RunState } from './state.js';
+/** What models score: which one to keep, and when to stop, by the held-out means. */
+import { base, isBaseline, iterationOf, modelName, parseModel, spin, type Model } from './model.js';
+import { stagesOf } from './plan.js';
+import type { ModelSummary, RunState } from './state.js';
 
-/** Base and iterations compete; baselines are there for comparison. Ties go to the earlier one. */
+/**
+ * Every evaluation restates the earlier models; the newest statement wins, in the order of tables.
+ */
+export function mergedResults(state: RunState, results: readonly ModelSummary[]): ModelSummary[] {
+  const byModel = new Map([...state.results, ...results].map((one) => [one.model, one]));
+  return stagesOf(state.plan).flatMap((stage) =>
+    stage.kind === 'evaluate' ? (byModel.get(modelName(stage.model)) ?? []) : [],
+  );
+}
+
+/**
+ * The name of the best model so far, empty before any. Base and iterations compete; baselines are
+ * there for comparison. Ties go to the earlier one.
+ */
 export function bestModel(state: RunState): string {
   const [metric] = state.plan.metrics;
   if (metric === undefined) {
-    const trained = Object.keys(state.training).filter(
-      (model) => iterationOf(model) > 0 && state.training[model]?.unet,
-    );
-    return trained.sort((a, b) => iterationOf(b) - iterationOf(a))[0] ?? '';
+    const trained = Object.entries(state.training)
+      .filter(([, training]) => Boolean(training.unet))
+      .map(([name]) => iterationOf(parseModel(name)));
+    const last = Math.max(0, ...trained);
+    return last === 0 ? '' : modelName(spin(last));
   }
   let best = '';
   let bestMean = -Infinity;
-  for (const { model } of state.results) {
+  for (const { model: name } of state.results) {
+    const model = parseModel(name);
     const mean = meanOf(state, model, metric);
     if (isBaseline(model) || mean === undefined || mean <= bestMean) continue;
-    best = model;
+    best = name;
     bestMean = mean;
   }
   return best;
@@ -26,14 +42,14 @@ export function bestModel(state: RunState): string {
  * True when the last `patience` iterations up to `model` have all failed to improve on the best
  * before them.
  */
-export function stopsAfter(state: RunState, model: string): boolean {
+export function stopsAfter(state: RunState, model: Model): boolean {
   const { stop } = state.plan;
   const last = iterationOf(model);
   if (!stop || last === 0 || last === state.plan.iterations) return false;
-  let best = meanOf(state, 'base', stop.metric) ?? -Infinity;
+  let best = meanOf(state, base, stop.metric) ?? -Infinity;
   let stale = 0;
   for (let k = 1; k <= last; k++) {
-    const mean = meanOf(state, `spin${k}`, stop.metric);
+    const mean = meanOf(state, spin(k), stop.metric);
     if (mean !== undefined && mean > best) {
       best = mean;
       stale = 0;
@@ -44,8 +60,9 @@ export function stopsAfter(state: RunState, model: string): boolean {
   return stale >= stop.patience;
 }
 
-function meanOf(state: RunState, model: string, metric: string): number | undefined {
+function meanOf(state: RunState, model: Model, metric: string): number | undefined {
+  const name = modelName(model);
   return state.results
-    .find((summary) => summary.model === model)
+    .find((summary) => summary.model === name)
     ?.metrics.find((m) => m.metric === metric)?.mean;
 }

@@ -2,8 +2,9 @@
  * Which rows and images a shard holds; pure arithmetic, so that a job can be rebuilt from its key
  * at any time.
  */
-import { evaluationItems, type RunPlan, type Stage } from './plan.js';
+import { evaluationItems, type RunPlan } from './plan.js';
 import { imageSeed } from './seeds.js';
+import type { Stage } from './stage.js';
 
 export interface ShardItem {
   index: number;
@@ -21,6 +22,13 @@ export function shardRange(plan: RunPlan, stage: Stage, shard: number): ShardRan
     stage.kind === 'encode' || stage.kind === 'sample' ? plan.rows : evaluationItems(plan);
   const start = shard * size;
   return { start, count: Math.max(0, Math.min(size, total - start)) };
+}
+
+/** The rows of an encode shard. */
+export function encodedRows(plan: RunPlan, shard: number): number[] {
+  const start = shard * plan.encodeShardSize;
+  const count = Math.min(plan.encodeShardSize, plan.rows - start);
+  return Array.from({ length: count }, (_, i) => start + i);
 }
 
 /** The images of a sampling shard; rows that encoding rejected are left out. */
@@ -45,7 +53,9 @@ export function shardItems(
     }
     if (rejected.has(index)) continue;
     for (let copy = 0; copy < plan.imagesPerPrompt; copy++) {
-      items.push({ index, seed: imageSeed(plan.seed, `sample-${stage.iteration}`, index, copy) });
+      // A word of the seed, not a stage's name: it stays as it is for ever.
+      const drawing = `sample-${stage.iteration}`;
+      items.push({ index, seed: imageSeed(plan.seed, drawing, index, copy) });
     }
   }
   return items;

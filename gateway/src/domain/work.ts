@@ -1,17 +1,27 @@
 /**
  * What has to happen in a state, and which commands lead from one state's work to the next one's.
  */
-import { stagesOf, type StageKind } from './plan.js';
+import { modelName, sameModel, type Model } from './model.js';
+import { stagesOf } from './plan.js';
+import { hasJobs, stageName, type Stage, type StageKind } from './stage.js';
 import { stageOf, type ModelSummary, type RunState, type TrainStepMetrics } from './state.js';
 
-export type Command =
+/** What each command says beside its type. */
+interface CommandFields {
   /** Takes every job of the run off the queue; comes before any publish. */
-  | { type: 'purge' }
-  | { type: 'publish'; stage: string; shards: number[] }
-  | { type: 'train'; model: string }
-  | { type: 'stop-training'; model: string }
-  | { type: 'evaluate'; model: string }
-  | { type: 'report' };
+  purge: object;
+  publish: { stage: string; shards: number[] };
+  train: { model: Model };
+  'stop-training': { model: Model };
+  evaluate: { model: Model };
+  report: object;
+}
+
+export type CommandType = keyof CommandFields;
+/** Something to do about a state; of one type, or of any. */
+export type Command<T extends CommandType = CommandType> = {
+  [K in T]: { type: K } & CommandFields[K];
+}[T];
 
 export type Announcement =
   | { type: 'run-changed'; status: string; reason: string }
@@ -23,43 +33,53 @@ export type Announcement =
 export interface Work {
   /** Outstanding shards per running stage, in the order in which they should be worked off. */
   jobs: Map<string, number[]>;
-  training: string | null;
-  evaluating: string[];
+  training: Model | null;
+  evaluating: Model[];
   report: boolean;
-}
-
-export function jobStages(kind: StageKind): boolean {
-  return kind === 'encode' || kind === 'sample' || kind === 'eval-sample' || kind === 'eval-score';
 }
 
 /** Nothing unless the run is running. */
 export function workOf(state: RunState): Work {
   const work: Work = { jobs: new Map(), training: null, evaluating: [], report: false };
   if (state.status !== 'running') return work;
+  const open: { kind: StageKind; name: string; shards: number[] }[] = [];
   for (const stage of stagesOf(state.plan)) {
     const own = stageOf(state, stage.name);
     if (own.status !== 'running') continue;
-    if (stage.kind === 'train') work.training = stage.model;
-    else if (stage.kind === 'evaluate') work.evaluating.push(stage.model);
-    else if (stage.kind === 'report') work.report = true;
-    else {
-      // A shard is scored as soon as it is drawn.
-      const ready =
-        stage.kind === 'eval-score'
-          ? stageOf(state, `eval-sample-${stage.model}`).done
-          : Array.from({ length: stage.shards }, (_, i) => i);
-      const over = new Set([...own.done, ...own.dead.map((dead) => dead.shard)]);
-      const open = ready.filter((shard) => !over.has(shard));
-      if (open.length > 0) work.jobs.set(stage.name, open);
+    switch (stage.kind) {
+      case 'train':
+        work.training = stage.model;
+        break;
+      case 'evaluate':
+        work.evaluating.push(stage.model);
+        break;
+      case 'report':
+        work.report = true;
+        break;
+      case 'encode':
+      case 'sample':
+      case 'eval-sample':
+      case 'eval-score': {
+        const over = new Set([...own.done, ...own.dead.map((dead) => dead.shard)]);
+        const shards = readyShards(state, stage).filter((shard) => !over.has(shard));
+        if (shards.length > 0) open.push({ kind: stage.kind, name: stage.name, shards });
+      }
     }
   }
   // Sampling is what the next training waits for. On a shared device that training waits for the
   // evaluation too, and judging overlaps drawing.
-  const last = state.plan.sharedDevice ? 'sample-' : 'eval-';
-  work.jobs = new Map(
-    [...work.jobs].sort(([a], [b]) => Number(a.startsWith(last)) - Number(b.startsWith(last))),
-  );
+  const isLast = ({ kind }: { kind: StageKind }): boolean =>
+    state.plan.sharedDevice ? kind === 'sample' : kind === 'eval-sample' || kind === 'eval-score';
+  open.sort((a, b) => Number(isLast(a)) - Number(isLast(b)));
+  work.jobs = new Map(open.map(({ name, shards }) => [name, shards]));
   return work;
+}
+
+/** A shard is scored as soon as it is drawn; others are ready when their stage runs. */
+function readyShards(state: RunState, stage: Stage): readonly number[] {
+  return stage.kind === 'eval-score'
+    ? stageOf(state, stageName({ kind: 'eval-sample', model: stage.model })).done
+    : Array.from({ length: stage.shards }, (_, i) => i);
 }
 
 /**
@@ -85,13 +105,18 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
     const fresh = shards.filter((shard) => !known.has(shard));
     if (fresh.length > 0) commands.push({ type: 'publish', stage, shards: fresh });
   }
-  if (was?.training && was.training !== now.training && !after.training[was.training]?.unet) {
-    commands.push({ type: 'stop-training', model: was.training });
+  const trained = was?.training ?? null;
+  if (trained && !sameModel(trained, now.training) && !after.training[modelName(trained)]?.unet) {
+    commands.push({ type: 'stop-training', model: trained });
   }
-  if (now.training && now.training !== was?.training)
+  if (now.training && !sameModel(now.training, trained)) {
     commands.push({ type: 'train', model: now.training });
-  for (const model of now.evaluating)
-    if (!was?.evaluating.includes(model)) commands.push({ type: 'evaluate', model });
+  }
+  for (const model of now.evaluating) {
+    if (!was?.evaluating.some((other) => sameModel(other, model))) {
+      commands.push({ type: 'evaluate', model });
+    }
+  }
   if (now.report && !was?.report) commands.push({ type: 'report' });
   return commands;
 }
@@ -104,7 +129,7 @@ export function announcementsBetween(before: RunState, after: RunState): Announc
   for (const stage of stagesOf(after.plan)) {
     const was = stageOf(before, stage.name);
     const now = stageOf(after, stage.name);
-    const moved = was.items !== now.items && jobStages(stage.kind);
+    const moved = was.items !== now.items && hasJobs(stage.kind);
     if (was.status !== now.status || moved) {
       news.push({
         type: 'stage-changed',
@@ -114,16 +139,16 @@ export function announcementsBetween(before: RunState, after: RunState): Announc
         total: stage.items,
       });
     }
-    const metrics = after.training[stage.model]?.last;
-    if (
-      stage.kind === 'train' &&
-      metrics &&
-      metrics.step !== before.training[stage.model]?.last?.step
-    ) {
-      news.push({ type: 'train-step', model: stage.model, steps: stage.items, metrics });
+    if (stage.kind === 'train') {
+      const model = modelName(stage.model);
+      const metrics = after.training[model]?.last;
+      if (metrics && metrics.step !== before.training[model]?.last?.step) {
+        news.push({ type: 'train-step', model, steps: stage.items, metrics });
+      }
     }
     if (stage.kind === 'evaluate' && now.items === 1 && was.items === 0) {
-      const summary = after.results.find((r) => r.model === stage.model);
+      const model = modelName(stage.model);
+      const summary = after.results.find((r) => r.model === model);
       if (summary) news.push({ type: 'model-evaluated', summary });
     }
   }

@@ -4,7 +4,8 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Bus } from '@spindle/mesh';
-import type { RunDriver, RunNews } from '../orchestrator/driver.js';
+import type { RunDriver } from '../orchestrator/driver.js';
+import type { RunNews } from '../orchestrator/news-feed.js';
 import type { RunApi } from '../server/run-service.js';
 import { runJson, workers } from './views.js';
 

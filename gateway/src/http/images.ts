@@ -6,7 +6,9 @@ import { createReadStream } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { SpindleError } from '@spindle/kit';
-import { modelNames } from '../domain/plan.js';
+import { modelName } from '../domain/model.js';
+import { modelsOf } from '../domain/plan.js';
+import { stageName } from '../domain/stage.js';
 import type { RunDriver } from '../orchestrator/driver.js';
 
 const shownPrompts = 16;
@@ -25,10 +27,10 @@ export async function listImages(
   const each = plan.evaluationImages ?? 1;
   const { prompts } = await driver.texts();
   const shown = prompts.slice(0, shownPrompts).map((prompt, index) => ({ index, prompt }));
-  const models = modelNames(plan).map((model) => {
-    const done = new Set(stages[`eval-sample-${model}`]?.done ?? []);
+  const models = modelsOf(plan).map((model) => {
+    const done = new Set(stages[stageName({ kind: 'eval-sample', model })]?.done ?? []);
     return {
-      model,
+      model: modelName(model),
       indices: shown
         .map(({ index }) => index)
         .filter((index) => done.has(Math.floor((index * each) / plan.sampleShardSize))),
@@ -43,14 +45,14 @@ export async function sendImage(
   driver: RunDriver,
   path: string[],
 ): Promise<void> {
-  const [model, file] = path;
+  const [name, file] = path;
   const index = /^(\d{1,9})\.png$/.exec(file ?? '')?.[1];
   const { plan } = driver.record.state;
+  const model = modelsOf(plan).find((one) => modelName(one) === name);
   if (
     path.length !== 2 ||
     model === undefined ||
     index === undefined ||
-    !modelNames(plan).includes(model) ||
     Number(index) >= plan.evaluationPrompts
   ) {
     throw new SpindleError(
@@ -58,7 +60,10 @@ export async function sendImage(
       `image: expected images/<model>/<index>.png of this run, got "${path.join('/')}".`,
     );
   }
-  const image = await driver.evaluationImage(model, Number(index) * (plan.evaluationImages ?? 1));
+  const image = await driver.evaluationImage(
+    modelName(model),
+    Number(index) * (plan.evaluationImages ?? 1),
+  );
   response.writeHead(200, {
     'Content-Type': 'image/png',
     'Cache-Control': 'private, max-age=31536000, immutable',

@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { parseRunConfig } from '../config/load.js';
+import { spin as spinModel } from '../domain/model.js';
 import { planOf } from '../server/create-run.js';
 import { modelCard, type CardInput } from './model-card.js';
 import { readCardReport } from './report.js';
@@ -61,7 +62,7 @@ const card = (more: Partial<CardInput> = {}): string =>
   modelCard({
     ...{
       runId: 'r1',
-      model: 'spin2',
+      model: spinModel(2),
       config,
       plan: planOf(config, 'r1', 1000, 500),
       resolution: 512,
@@ -104,7 +105,7 @@ it('a card of a U-Net alone says what to put it into; a baseline is called one; 
   expect(card({ whole: false })).toContain(
     'DiffusionPipeline.from_pretrained("path/to/stable-diffusion-v1-5", unet=unet)',
   );
-  const sft = card({ model: 'sft', models: [], judges: {}, warnings: [] });
+  const sft = card({ model: { kind: 'sft' }, models: [], judges: {}, warnings: [] });
   expect(sft).toContain('fine-tuned on the images alone (SFT): a baseline');
   expect(sft).toContain('| steps | 100 |');
   expect(sft).not.toContain('| β |');

@@ -4,9 +4,10 @@
  */
 import { basename } from 'node:path';
 import { forIteration, trainingOf } from '../config/resolve.js';
-import { modelName } from '../config/model-path.js';
+import { modelName as pipelineName } from '../config/model-path.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
-import { iterationOf, opponentOf, type RunPlan } from '../domain/plan.js';
+import { iterationOf, modelName, type Model } from '../domain/model.js';
+import { opponentOf, type RunPlan } from '../domain/plan.js';
 
 /**
  * One model's numbers by one metric, as report.json has them; intervals are missing in what older
@@ -28,7 +29,7 @@ export interface CardStatistics {
 
 export interface CardInput {
   runId: string;
-  model: string;
+  model: Model;
   config: RunConfig;
   plan: RunPlan;
   resolution: number;
@@ -47,7 +48,7 @@ export const configFile = 'spindle-config.json';
 export function modelCard(input: CardInput): string {
   return [
     frontMatter(input),
-    `# ${input.runId}: ${input.model}`,
+    `# ${input.runId}: ${modelName(input.model)}`,
     about(input),
     loading(input),
     settings(input),
@@ -70,11 +71,11 @@ function frontMatter({ config, model }: CardInput): string {
     'stable-diffusion',
     'diffusers',
     'spindle',
-    ...(iterationOf(model) > 0 ? ['spin-diffusion', 'self-play'] : [model]),
+    ...(iterationOf(model) > 0 ? ['spin-diffusion', 'self-play'] : [modelName(model)]),
   ];
   return [
     '---',
-    `base_model: ${JSON.stringify(modelName(config.model).name)}`,
+    `base_model: ${JSON.stringify(pipelineName(config.model).name)}`,
     'library_name: diffusers',
     'pipeline_tag: text-to-image',
     'tags:',
@@ -84,16 +85,24 @@ function frontMatter({ config, model }: CardInput): string {
 }
 
 function about({ config, plan, model }: CardInput): string {
-  const k = iterationOf(model);
-  const base = `\`${modelName(config.model).name}\``;
-  if (k === 0)
-    return `${base}, ${model === 'dpo' ? 'trained on preference pairs (Diffusion-DPO)' : 'fine-tuned on the images alone (SFT)'}: a baseline of a Spindle run.`;
-  const opponent = opponentOf(plan, k);
-  return `Iteration ${k} of ${config.iterations} of self-play fine-tuning ([SPIN-Diffusion](https://arxiv.org/abs/2402.10210)) of ${base}: trained to tell the real images of the data set from those that its opponent \`${opponent}\` drew for the same captions.`;
+  const from = `\`${pipelineName(config.model).name}\``;
+  switch (model.kind) {
+    case 'base':
+      return `${from}, as it was before the run.`;
+    case 'sft':
+      return `${from}, fine-tuned on the images alone (SFT): a baseline of a Spindle run.`;
+    case 'dpo':
+      return `${from}, trained on preference pairs (Diffusion-DPO): a baseline of a Spindle run.`;
+    case 'spin':
+    case 'ema': {
+      const opponent = modelName(opponentOf(plan, model.iteration));
+      return `Iteration ${model.iteration} of ${config.iterations} of self-play fine-tuning ([SPIN-Diffusion](https://arxiv.org/abs/2402.10210)) of ${from}: trained to tell the real images of the data set from those that its opponent \`${opponent}\` drew for the same captions.`;
+    }
+  }
 }
 
 function loading({ whole, resolution, config }: CardInput): string {
-  const base = modelName(config.model);
+  const base = pipelineName(config.model);
   const variant = base.variant === undefined ? '' : `variant=${JSON.stringify(base.variant)}, `;
   const lines = whole
     ? [
@@ -128,9 +137,9 @@ function loading({ whole, resolution, config }: CardInput): string {
 
 function settings({ config, plan, model, resolution, runId }: CardInput): string {
   const k = iterationOf(model);
-  const train: TrainConfig = trainingOf(config, model);
+  const train: TrainConfig = trainingOf(config, modelName(model));
   const objective = config.objective;
-  const base = modelName(config.model);
+  const base = pipelineName(config.model);
   const rows: [string, string][] = [
     [
       'base model',
@@ -181,12 +190,13 @@ function pText({ p_value: p, p_corrected: corrected }: CardStatistics): string {
 }
 
 function scores({ models, judges, model, config, plan }: CardInput): string {
+  const own = modelName(model);
   const metrics = [...new Set(models.flatMap((one) => Object.keys(one.metrics)))];
   if (metrics.length === 0)
     return '## Scores\n\nThe run had no judges: nothing is known of how this model compares.';
   const tables = metrics.flatMap((metric) => {
-    const rows = models.flatMap(({ name, metrics: own }, position) => {
-      const s = own[metric];
+    const rows = models.flatMap(({ name, metrics: all }, position) => {
+      const s = all[metric];
       if (s === undefined) return [];
       const interval =
         s.mean_low === undefined || s.mean_high === undefined
@@ -196,7 +206,7 @@ function scores({ models, judges, model, config, plan }: CardInput): string {
         position === 0
           ? ' | |'
           : `${(100 * s.win_rate).toFixed(1)} % | ${s.difference_low.toFixed(3)} to ${s.difference_high.toFixed(3)} | ${pText(s)}`;
-      return `| ${name === model ? `**${name}**` : name} | ${s.mean.toFixed(3)}${interval} | ${s.median.toFixed(3)} | ${position === 0 ? ' | | ' : versus} | ${s.n} |`;
+      return `| ${name === own ? `**${name}**` : name} | ${s.mean.toFixed(3)}${interval} | ${s.median.toFixed(3)} | ${position === 0 ? ' | | ' : versus} | ${s.n} |`;
     });
     const judge = judges[metric];
     return [

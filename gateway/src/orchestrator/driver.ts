@@ -2,121 +2,96 @@
  * Drives one run: every event goes through `dispatch`, one at a time: transition, write the state,
  * carry out the commands. The state is written before anything is done about it; after a crash the
  * commands follow from the state alone.
+ *
+ * Who calls whom: downwards by calls, back up by `dispatch` alone (RunContext).
+ *
+ *   Orchestrator -> RunDriver -> Effects -> JobPublisher -> the queue
+ *                     |             `-----> TaskRunner -> trainModel, evaluateModel, writeReport
+ *                     |-> Reconciler -> events, results, dead letters, the queue's depth
+ *                     |-> RecordWriter -> the bucket and run.json
+ *                     `-> NewsFeed -> the events stream, the page
  */
-import { EventEmitter } from 'node:events';
-import { ensureError, extractContext, inSpan, linkedAbort, SpindleError } from '@spindle/kit';
-import { jobKey } from '../domain/plan.js';
+import type { EventEmitter } from 'node:events';
 import { changesOnResume, differenceText } from '../config/changes.js';
 import type { RunConfig } from '../config/schema.js';
+import { transition, type RunEvent } from '../domain/machine.js';
 import { planChange, replanned } from '../domain/replan.js';
 import { isFinal } from '../domain/state.js';
-import { transition, type RunEvent } from '../domain/machine.js';
-import {
-  announcementsBetween,
-  commandsBetween,
-  type Announcement,
-  type Command,
-} from '../domain/work.js';
-import { evaluateModel, trainModel, writeReport, type TaskContext } from './tasks.js';
-import { announce } from './announce.js';
-import { buildJob, type RunTexts } from './jobs.js';
-import { MetricsLog } from './metrics-log.js';
+import { announcementsBetween, commandsBetween, type Announcement } from '../domain/work.js';
+import { carryOut, effectsOf, type Effects } from './effects.js';
+import { evaluationImage } from './evaluation-image.js';
 import { pointBest } from './export.js';
-import { JobPublisher } from './publisher.js';
+import { MetricsLog } from './metrics-log.js';
+import { NewsFeed, type RunNews } from './news-feed.js';
 import type { OrchestratorPorts } from './ports.js';
-import type { RunRecord } from './record.js';
-import type { RunRecords } from './records.js';
+import { JobPublisher } from './publisher.js';
 import { Reconciler } from './reconciler.js';
+import type { RunRecord } from './record.js';
+import { RecordWriter } from './record-writer.js';
+import type { RunRecords } from './records.js';
 import { ResultReader } from './results.js';
-import { loadTexts, roomWanted } from './texts.js';
+import type { NewEvent, RunContext } from './run-context.js';
+import { TaskRunner } from './task-runner.js';
+import { loadTexts, type RunTexts } from './texts.js';
 
 /**
- * Training steps alone write the state at most this often; they are in metrics.jsonl and the
- * trainer's checkpoint anyway.
+ * A driver is in one of three modes:
+ *
+ * - Idle (`#live` null, `#stop` not aborted). Entered by `open`, and when the run ends. Events are
+ *   recorded, nothing is done about them: the state has not been compared with the store yet, or
+ *   the run is over. Left by `activate` (also from `resume`), and by stopping.
+ * - Live (`#live` set). Entered by `activate`, once results and dead letters have been taken in.
+ *   Commands are carried out, and the reconciler follows the run. A paused run is live: it has no
+ *   work, and may be resumed. Left when the run ends (`#live` is aborted), and by stopping. A run
+ *   that has ended is never live.
+ * - Stopped (`#stop` aborted). Entered by `stop`, and when another gateway has written the record
+ *   (fenced). Events change nothing, tasks end where they are, nothing is written. There is no way
+ *   back: who takes the run up again opens another driver.
+ *
+ * `#turn` is the end of the line of events: whatever changes `#record` or the mode to live waits
+ * for its turn there, so that no two changes cross.
  */
-const stepSaveMs = 1_000;
-const maxUnsent = 1_000;
-
-/** An event without its time: the driver's clock stamps it when its turn comes. */
-export type NewEvent = RunEvent extends infer E
-  ? E extends RunEvent
-    ? Omit<E, 'at'>
-    : never
-  : never;
-
-export interface RunNews {
-  record: RunRecord;
-  announcements: Announcement[];
-}
-
 export class RunDriver {
-  /** "news" with RunNews after every change. */
-  readonly changes = new EventEmitter<{ news: [RunNews] }>();
   readonly metrics: MetricsLog;
-  readonly #ports: OrchestratorPorts;
-  readonly #records: RunRecords;
-  readonly #results: ResultReader;
-  readonly #stop = new AbortController();
-  readonly #tasks = new Map<string, { abort: AbortController; done: Promise<void> }>();
-  readonly #publisher: JobPublisher;
+  readonly #context: RunContext;
+  readonly #writer: RecordWriter;
+  readonly #news: NewsFeed;
+  readonly #tasks: TaskRunner;
+  readonly #effects: Effects;
   readonly #reconciler: Reconciler;
+  readonly #stop = new AbortController();
+  #live: AbortController | null = null;
   #record: RunRecord;
   #turn: Promise<unknown> = Promise.resolve();
   #texts: Promise<RunTexts> | null = null;
-  /**
-   * Commands are carried out only while this is set: not before the state has been compared with
-   * what lies in the store.
-   */
-  #live: AbortController | null = null;
-  #news: Promise<void> = Promise.resolve();
-  #unsent = 0;
-  #savedAt = 0;
-  #dirty = false;
-  #onFenced: (error: Error) => void;
 
   private constructor(
     record: RunRecord,
-    metrics: MetricsLog,
     ports: OrchestratorPorts,
     records: RunRecords,
-    onFenced: (error: Error) => void,
+    options: { metrics: MetricsLog; onFenced: (error: Error) => void },
   ) {
     this.#record = record;
-    this.#ports = ports;
-    this.#records = records;
-    this.#onFenced = onFenced;
-    this.metrics = metrics;
-    this.changes.setMaxListeners(0);
-    this.#results = new ResultReader(ports.store);
-    const { bus, store, logger } = ports;
-    const trace = extractContext(record.trace);
-    this.#publisher = new JobPublisher({
-      // Each job continues the run's trace, also after a restart.
-      publish: (job, round, signal) =>
-        inSpan(
-          'dispatch job',
-          { 'spindle.job': job.key },
-          () => bus.publishJob(job, round, { signal }),
-          trace,
-        ),
-      logger,
-      signal: this.#stop.signal,
-      round: () => this.#record.state.round,
-      build: async (stage, shard) =>
-        buildJob(this.#record, stage, shard, await this.texts(), this.#results),
-      failed: ({ stage, shard }, error) =>
-        void this.#report(
-          this.dispatch({ type: 'job-dead', stage, shard, reason: error.message, attempts: 0 }),
-        ),
-    });
-    this.#reconciler = new Reconciler({
-      bus,
-      store,
-      results: this.#results,
-      logger,
-      publishing: () => this.#publisher.busy,
+    this.metrics = options.metrics;
+    const context: RunContext = {
+      ports,
+      directory: records.directory(record.runId),
+      results: new ResultReader(ports.store),
+      metrics: options.metrics,
+      stop: this.#stop.signal,
       record: () => this.#record,
+      texts: () => this.texts(),
       dispatch: (event) => this.dispatch(event),
+    };
+    const publisher = new JobPublisher(context);
+    this.#context = context;
+    this.#tasks = new TaskRunner(context);
+    this.#effects = effectsOf(context, { publisher, tasks: this.#tasks });
+    this.#reconciler = new Reconciler(context, publisher);
+    this.#news = new NewsFeed(context);
+    this.#writer = new RecordWriter(records, (error) => {
+      this.#stop.abort();
+      options.onFenced(error);
     });
   }
 
@@ -126,46 +101,55 @@ export class RunDriver {
     records: RunRecords,
     onFenced: (error: Error) => void,
   ): Promise<RunDriver> {
-    return new RunDriver(
-      record,
-      await MetricsLog.open(records.directory(record.runId), record.state.createdAt),
-      ports,
-      records,
-      onFenced,
-    );
+    const metrics = await MetricsLog.open(records.directory(record.runId), record.state.createdAt);
+    return new RunDriver(record, ports, records, { metrics, onFenced });
   }
 
   get record(): RunRecord {
     return this.#record;
   }
 
-  get directory(): string {
-    return this.#records.directory(this.#record.runId);
+  /** "news" with RunNews after every change. */
+  get changes(): EventEmitter<{ news: [RunNews] }> {
+    return this.#news.changes;
   }
 
+  /** Read once; a failure is not kept. */
   texts(): Promise<RunTexts> {
-    this.#texts ??= loadTexts(this.#ports.store, this.#record).catch((error: unknown) => {
+    this.#texts ??= loadTexts(this.#context.ports.store, this.#record).catch((error: unknown) => {
       this.#texts = null;
       throw error;
     });
     return this.#texts;
   }
 
+  /** A readable file of one evaluation image; NOT_FOUND until it is drawn. */
+  evaluationImage(model: string, index: number): Promise<string> {
+    return evaluationImage(this.#context, model, index);
+  }
+
   /** Takes up a run where its state says it is; nothing happens for one that has ended. */
   async activate(): Promise<void> {
     if (this.#live || isFinal(this.#record.state.status)) return;
-    const live = new AbortController();
     await this.#reconciler.scan();
     await this.dispatch({ type: 'adopted' });
-    await this.#serial(async () => {
-      this.#live = live;
-      await this.#carryOut(commandsBetween(null, this.#record.state));
+    const live = await this.#inTurn(async () => {
+      // What was taken in may have ended the run.
+      if (this.#stop.signal.aborted || isFinal(this.#record.state.status)) return null;
+      this.#live = new AbortController();
+      for (const command of commandsBetween(null, this.#record.state))
+        await carryOut(this.#effects, command);
+      return this.#live;
     });
-    this.#reconciler.start(this.#ports.rescanMs, AbortSignal.any([live.signal, this.#stop.signal]));
+    if (!live) return;
+    this.#reconciler.start(
+      this.#context.ports.rescanMs,
+      AbortSignal.any([live.signal, this.#stop.signal]),
+    );
   }
 
   dispatch(event: NewEvent): Promise<RunRecord> {
-    return this.#serial(() => this.#apply({ ...event, at: Date.now() }));
+    return this.#inTurn(() => this.#apply({ ...event, at: Date.now() }));
   }
 
   /**
@@ -173,20 +157,19 @@ export class RunDriver {
    * that a run cannot take on.
    */
   reconfigure(config: RunConfig): Promise<string[]> {
-    return this.#serial(async () => {
+    return this.#inTurn(async () => {
       const before = this.#record;
       const changes = changesOnResume(before.config, config).map(differenceText);
       if (changes.length === 0) return changes;
-      const plan = planChange(before.state.plan, config);
       const state = replanned(
         before.state,
-        plan,
+        planChange(before.state.plan, config),
         `resumed with changed settings: ${changes.join('; ')}`,
       );
       const record = { ...before, config, state, version: before.version + 1 };
-      await this.#save(record);
+      await this.#writer.write(record);
       this.#record = record;
-      this.#announce([]);
+      this.#tell([]);
       return changes;
     });
   }
@@ -202,13 +185,14 @@ export class RunDriver {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#live = null;
-    for (const { abort } of this.#tasks.values()) abort.abort();
-    await Promise.allSettled([...this.#tasks.values()].map((task) => task.done));
+    this.#tasks.abortAll();
+    await this.#tasks.settled();
     await this.#turn.catch(() => undefined);
     await this.metrics.flush();
   }
 
-  #serial<T>(work: () => Promise<T>): Promise<T> {
+  /** One after the other, in the order of the calls. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#turn.then(work);
     this.#turn = result.catch(() => undefined);
     return result;
@@ -219,23 +203,27 @@ export class RunDriver {
     const before = this.#record;
     const state = transition(before.state, event);
     if (state === before.state) {
-      if (this.#dirty && Date.now() - this.#savedAt >= stepSaveMs) await this.#save(this.#record);
+      await this.#writer.catchUp(before);
       return before;
     }
     const record = { ...before, state, version: before.version + 1 };
     const commands = commandsBetween(before.state, state);
     const announcements = announcementsBetween(before.state, state);
     const onlyStep =
-      commands.length === 0 && announcements.every((news) => news.type === 'train-step');
-    if (onlyStep && event.type === 'train-step' && Date.now() - this.#savedAt < stepSaveMs)
-      this.#dirty = true;
-    else await this.#save(record);
+      event.type === 'train-step' &&
+      commands.length === 0 &&
+      announcements.every((news) => news.type === 'train-step');
+    if (onlyStep) await this.#writer.writeLater(record);
+    else await this.#writer.write(record);
     this.#record = record;
     if (before.state.bestModel !== state.bestModel)
-      await pointBest(this.directory, state.bestModel).catch(() => undefined);
-    if (this.#live) await this.#carryOut(commands);
+      await pointBest(this.#context.directory, state.bestModel).catch(() => undefined);
+    if (this.#live) {
+      for (const command of commands) await carryOut(this.#effects, command);
+      if (state.status !== 'running') this.#tasks.abortAll();
+    }
     if (event.type === 'train-rolled-back') this.metrics.rewind(event.model, event.step);
-    this.#announce(announcements);
+    this.#tell(announcements);
     if (isFinal(state.status)) {
       this.#live?.abort();
       this.#live = null;
@@ -243,140 +231,9 @@ export class RunDriver {
     return record;
   }
 
-  async #save(record: RunRecord): Promise<void> {
-    try {
-      await this.#records.save(record);
-    } catch (thrown) {
-      const error = ensureError(thrown);
-      if (error.code === 'ABORTED') {
-        this.#stop.abort();
-        this.#onFenced(error);
-      }
-      throw error;
-    }
-    this.#savedAt = Date.now();
-    this.#dirty = false;
-  }
-
-  #announce(announcements: Announcement[]): void {
-    const record = this.#record;
+  #tell(announcements: Announcement[]): void {
     for (const news of announcements)
       if (news.type === 'train-step') this.metrics.add(news.model, news.metrics);
-    // With no server to tell, old news is dropped; the state itself is never lost.
-    if (announcements.length > 0 && this.#unsent < maxUnsent) {
-      this.#unsent += 1;
-      this.#news = this.#news
-        .then(() => this.#report(announce(this.#ports.bus, record, announcements)))
-        .finally(() => (this.#unsent -= 1));
-    }
-    this.changes.emit('news', { record, announcements });
-  }
-
-  async #carryOut(commands: Command[]): Promise<void> {
-    for (const command of commands) {
-      switch (command.type) {
-        case 'purge':
-          this.#publisher.clear();
-          // Workers that already hold a job finish it; its result is kept and counts when the run
-          // is resumed.
-          await this.#ports.bus
-            .purgeJobs(this.#record.runId)
-            .catch((error: unknown) =>
-              this.#ports.logger.warn({ err: error }, 'the queue could not be purged'),
-            );
-          break;
-        case 'publish':
-          this.#publisher.add(command.stage, command.shards);
-          break;
-        case 'train':
-          this.#launch(`train-${command.model}`, (context) => trainModel(context, command.model));
-          break;
-        case 'stop-training':
-          this.#tasks.get(`train-${command.model}`)?.abort.abort();
-          break;
-        case 'evaluate':
-          this.#launch(`evaluate-${command.model}`, (context) =>
-            evaluateModel(context, command.model),
-          );
-          break;
-        case 'report':
-          this.#launch('report', writeReport);
-          break;
-      }
-    }
-    if (this.#record.state.status !== 'running')
-      for (const { abort } of this.#tasks.values()) abort.abort();
-  }
-
-  /** Runs beside the event loop; a task of the same name that is still stopping goes first. */
-  #launch(name: string, task: (context: TaskContext) => Promise<void>): void {
-    const abort = new AbortController();
-    const previous = this.#tasks.get(name)?.done;
-    const linked = linkedAbort(abort.signal, this.#stop.signal);
-    const run = async (): Promise<void> => {
-      await previous;
-      if (linked.signal.aborted) return;
-      const context: TaskContext = {
-        ports: this.#ports,
-        signal: linked.signal,
-        record: () => this.#record,
-        directory: this.directory,
-        results: this.#results,
-        texts: () => this.texts(),
-        curves: () => this.metrics.curves(),
-        tensorboard: this.metrics.tensorboard,
-        dispatch: (event) => this.dispatch(event),
-      };
-      await inSpan(
-        name,
-        { 'spindle.run': this.#record.runId },
-        () => task(context),
-        extractContext(this.#record.trace),
-      );
-    };
-    const done = run()
-      .catch((thrown: unknown) => this.#taskFailed(name, thrown, linked.signal))
-      .finally(() => {
-        linked.cleanup();
-        if (this.#tasks.get(name)?.abort === abort) this.#tasks.delete(name);
-      });
-    this.#tasks.set(name, { abort, done });
-  }
-
-  async #taskFailed(stage: string, thrown: unknown, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return;
-    const error = ensureError(thrown);
-    this.#ports.logger.error({ err: error, run: this.#record.runId }, `${stage} failed`);
-    // A full disk is for a person to mend; nothing of the run is wrong.
-    const event: NewEvent =
-      error.code === 'RESOURCE_EXHAUSTED'
-        ? { type: 'pause', reason: roomWanted(stage, error.message) }
-        : { type: 'failed', stage, reason: `${stage}: ${error.message}` };
-    await this.#report(this.dispatch(event));
-  }
-
-  /** For work that nobody waits for. */
-  async #report(work: Promise<unknown>): Promise<void> {
-    await work.catch((error: unknown) => {
-      if (!this.#stop.signal.aborted)
-        this.#ports.logger.warn({ err: error, run: this.#record.runId }, 'background work failed');
-    });
-  }
-
-  /** A readable file of one evaluation image; NOT_FOUND until it is drawn. */
-  async evaluationImage(model: string, index: number): Promise<string> {
-    const { plan, stages } = this.#record.state;
-    const stage = `eval-sample-${model}`;
-    const shard = Math.floor(index / plan.sampleShardSize);
-    if (!stages[stage]?.done.includes(shard))
-      throw new SpindleError('NOT_FOUND', `image ${index} of ${model} is not drawn yet.`);
-    const { images } = await this.#results.sample(jobKey(this.#record.runId, stage, shard));
-    const image = images[index - shard * plan.sampleShardSize];
-    if (!image)
-      throw new SpindleError(
-        'DATA_LOSS',
-        `result of ${stage} shard ${shard}: expected image ${index}, got none.`,
-      );
-    return this.#ports.store.localPath(image);
+    this.#news.tell(this.#record, announcements);
   }
 }

@@ -7,31 +7,34 @@ import {
   type PromptItem,
 } from '@spindle/proto';
 import { delay, ensureError, type Logger } from '@spindle/kit';
-import { jobKey, modelNames } from '../domain/plan.js';
+import { modelName } from '../domain/model.js';
+import { jobKey, modelsOf } from '../domain/plan.js';
+import { stageName } from '../domain/stage.js';
 import { stageOf } from '../domain/state.js';
-import { promptItems, stageNamed, type RunTexts } from './jobs.js';
+import { promptItems, stageNamed } from './jobs.js';
 import type { RunRecord } from './record.js';
+import type { RunTexts } from './texts.js';
 
 /** Every model whose images are finished, base first; only shards that have everything count. */
 export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvaluation[] {
   const { plan } = record.state;
   if (plan.evaluationPrompts === 0) return [];
   const scored = plan.metrics.length > 0;
-  return modelNames(plan).flatMap((model) => {
-    const stage = stageNamed(record, `eval-sample-${model}`);
-    const drawn = stageOf(record.state, stage.name);
-    const judged = scored ? stageOf(record.state, `eval-score-${model}`) : drawn;
+  return modelsOf(plan).flatMap((model) => {
+    const drawing = stageName({ kind: 'eval-sample', model });
+    const judging = stageName({ kind: 'eval-score', model });
+    const stage = stageNamed(record, drawing);
+    const drawn = stageOf(record.state, drawing);
+    const judged = scored ? stageOf(record.state, judging) : drawn;
     if (drawn.status !== 'done' || judged.status !== 'done') return [];
     const shards = drawn.done.filter((shard) => judged.done.includes(shard));
     const prompts: PromptItem[] = shards.flatMap((shard) =>
       promptItems(record, stage, shard, texts.prompts),
     );
     return create(ModelEvaluationSchema, {
-      model,
-      sampleKeys: shards.map((shard) => jobKey(record.runId, `eval-sample-${model}`, shard)),
-      scoreKeys: scored
-        ? shards.map((shard) => jobKey(record.runId, `eval-score-${model}`, shard))
-        : [],
+      model: modelName(model),
+      sampleKeys: shards.map((shard) => jobKey(record.runId, drawing, shard)),
+      scoreKeys: scored ? shards.map((shard) => jobKey(record.runId, judging, shard)) : [],
       items: prompts.map((prompt) =>
         create(EvaluationItemSchema, { prompt, category: texts.categories[prompt.index] ?? '' }),
       ),

@@ -5,16 +5,28 @@
 import { copyFile, link, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { ArtifactStore } from '@spindle/mesh';
-import { iterationOf } from '../domain/plan.js';
+import { modelName, parseModel, spin, type Model } from '../domain/model.js';
 import type { StoredBlob, StoredUnet } from '../domain/state.js';
 import { toRef } from './wire.js';
 
-/** "iterations/2/unet" for spin2, "baselines/sft/unet" for the baseline. */
-export function unetFolder(model: string): string {
-  const iteration = iterationOf(model);
-  return iteration > 0
-    ? join('iterations', String(iteration), 'unet')
-    : join('baselines', model, 'unet');
+/**
+ * "iterations/2/unet" for spin2, "iterations/2/ema/unet" for its average, "baselines/sft/unet" for
+ * the baseline. The base has none: it lies where the config says.
+ */
+export function unetFolder(model: Model): string {
+  switch (model.kind) {
+    case 'spin':
+      return join('iterations', String(model.iteration), 'unet');
+    case 'ema':
+      return averageFolder(unetFolder(spin(model.iteration)));
+    case 'sft':
+    case 'dpo':
+      return join('baselines', model.kind, 'unet');
+    case 'base':
+      throw new RangeError(
+        `a folder of this run: expected a trained model, got ${modelName(model)}`,
+      );
+  }
 }
 
 /** Beside the U-Net's: "iterations/2/ema/unet". */
@@ -54,8 +66,10 @@ async function place(
 }
 
 /** `best` points at the folder whose unet/ has the best held-out score. */
-export async function pointBest(directory: string, model: string): Promise<void> {
-  if (model === '' || model === 'base') return;
+export async function pointBest(directory: string, best: string): Promise<void> {
+  if (best === '') return;
+  const model = parseModel(best);
+  if (model.kind === 'base') return;
   const target = dirname(unetFolder(model));
   const path = join(directory, 'best');
   if ((await readlink(path).catch(() => '')) === target) return;

@@ -1,4 +1,7 @@
-/** Turns the plan's shards into jobs on the wire. */
+/**
+ * Turns the plan's shards into jobs on the wire. Jobs name what they are about; data and captions
+ * stay in the store.
+ */
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import {
@@ -8,6 +11,7 @@ import {
   MetricSpecSchema,
   PromptItemSchema,
   SampleJobSchema,
+  SampleRowSchema,
   SamplingSettingsSchema,
   ScoreItemSchema,
   ScoreJobSchema,
@@ -15,6 +19,7 @@ import {
   type Job,
   type JobKind,
   type PromptItem,
+  type SampleRow,
   type SamplingSettings,
   type UnetRef,
 } from '@spindle/proto';
@@ -22,21 +27,23 @@ import { bucketTable, type ImageSize } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
 import { evaluationSampling } from '../config/resolve.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
-import { jobKey, stagesOf, trainedAs, type Stage, type StageKind } from '../domain/plan.js';
-import { shardItems, shardRange } from '../domain/shards.js';
+import { base, modelName, type Model } from '../domain/model.js';
+import { jobKey, stagesOf, trainedAs } from '../domain/plan.js';
+import { shardItems, shardRange, type ShardRange } from '../domain/shards.js';
+import { stageName, type Stage, type StageKind } from '../domain/stage.js';
 import { stageOf, type StoredUnet } from '../domain/state.js';
 import type { RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
+import type { RunContext } from './run-context.js';
 import { precisionOf, toRef } from './wire.js';
 
-/** Captions of the training rows, read where they lie, and held-out prompts. */
-export interface RunTexts {
-  captions(start: number, count: number): Promise<string[]>;
-  prompts: string[];
-  /** Of the prompts; empty texts without. */
-  categories: string[];
+/** A job of a run: a shard of one of its stages. */
+export interface ShardOf {
+  stage: string;
+  shard: number;
 }
 
+/** Which queue the jobs of a stage go to; undefined for stages without jobs. */
 export function kindOfStage(kind: StageKind): JobKind | undefined {
   switch (kind) {
     case 'encode':
@@ -53,6 +60,7 @@ export function kindOfStage(kind: StageKind): JobKind | undefined {
   }
 }
 
+/** The stage of that name; INTERNAL where a run has none. */
 export function stageNamed(record: RunRecord, name: string): Stage {
   const stage = stagesOf(record.state.plan).find((candidate) => candidate.name === name);
   if (!stage)
@@ -60,20 +68,20 @@ export function stageNamed(record: RunRecord, name: string): Stage {
   return stage;
 }
 
+/** The job of a shard, from what the run knows now. */
 export async function buildJob(
-  record: RunRecord,
-  name: string,
-  shard: number,
-  texts: RunTexts,
-  results: ResultReader,
+  context: Pick<RunContext, 'record' | 'texts' | 'results'>,
+  { stage: name, shard }: ShardOf,
 ): Promise<Job> {
+  const { results } = context;
+  const record = context.record();
   const { config, runId } = record;
   const stage = stageNamed(record, name);
   const key = jobKey(runId, name, shard);
   const precision = precisionOf(config.precision);
-  const { start, count } = shardRange(record.state.plan, stage, shard);
   switch (stage.kind) {
     case 'encode': {
+      const { start, count } = shardRange(record.state.plan, stage, shard);
       const value = create(EncodeJobSchema, {
         manifest: toRef(record.manifest),
         start,
@@ -86,31 +94,38 @@ export async function buildJob(
       });
       return create(JobSchema, { key, runId, work: { case: 'encode', value } });
     }
-    case 'sample':
-    case 'eval-sample': {
-      const evaluating = stage.kind === 'eval-sample';
+    case 'sample': {
       const value = create(SampleJobSchema, {
         unet: drawingRef(record, stage.model),
         pipelinePath: config.model,
-        sampling: samplingSettings(
-          evaluating ? evaluationSampling(config) : config.sampling,
-          record.resolution,
+        sampling: samplingSettings(config.sampling, record.resolution),
+        texts: { case: 'manifest', value: toRef(record.manifest) },
+        rows: await trainingRows(record, stage, shard, results),
+        wantLatents: true,
+        ...(config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
+        precision,
+      });
+      return create(JobSchema, { key, runId, work: { case: 'sample', value } });
+    }
+    case 'eval-sample': {
+      const value = create(SampleJobSchema, {
+        unet: drawingRef(record, stage.model),
+        pipelinePath: config.model,
+        sampling: samplingSettings(evaluationSampling(config), record.resolution),
+        ...(record.prompts && { texts: { case: 'prompts', value: toRef(record.prompts) } }),
+        rows: shardItems(record.state.plan, stage, shard, new Set()).map((item) =>
+          create(SampleRowSchema, item),
         ),
-        items: evaluating
-          ? promptItems(record, stage, shard, texts.prompts)
-          : await captionItems(record, stage, shard, texts, results),
-        wantLatents: !evaluating,
-        ...(!evaluating &&
-          config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
-        wantImages: evaluating,
+        wantImages: true,
         precision,
       });
       return create(JobSchema, { key, runId, work: { case: 'sample', value } });
     }
     case 'eval-score': {
-      const sampleKey = jobKey(runId, `eval-sample-${stage.model}`, shard);
+      const { model } = stage;
+      const sampleKey = jobKey(runId, stageName({ kind: 'eval-sample', model }), shard);
       const images = (await results.sample(sampleKey)).images;
-      const items = promptItems(record, stage, shard, texts.prompts);
+      const items = promptItems(record, stage, shard, (await context.texts()).prompts);
       if (images.length !== items.length) {
         throw new SpindleError(
           'DATA_LOSS',
@@ -146,26 +161,18 @@ export function promptItems(
 }
 
 /** Images that the opponent draws for a shard of the training rows. */
-async function captionItems(
+async function trainingRows(
   record: RunRecord,
   stage: Stage,
   shard: number,
-  texts: RunTexts,
   results: ResultReader,
-): Promise<PromptItem[]> {
+): Promise<SampleRow[]> {
   const { plan, rejected } = record.state;
-  const { start, count } = shardRange(plan, stage, shard);
-  const captions = await texts.captions(start, count);
   const sizes = record.config.data.buckets
-    ? await rowSizes(record, start, count, results)
+    ? await rowSizes(record, shardRange(plan, stage, shard), results)
     : new Map<number, ImageSize>();
   return shardItems(plan, stage, shard, new Set(rejected)).map(({ index, seed }) =>
-    create(PromptItemSchema, {
-      index,
-      seed,
-      prompt: captions[index - start] ?? '',
-      ...sizes.get(index),
-    }),
+    create(SampleRowSchema, { index, seed, ...sizes.get(index) }),
   );
 }
 
@@ -175,8 +182,7 @@ async function captionItems(
  */
 async function rowSizes(
   record: RunRecord,
-  start: number,
-  count: number,
+  { start, count }: ShardRange,
   results: ResultReader,
 ): Promise<Map<number, ImageSize>> {
   const { encodeShardSize } = record.state.plan;
@@ -208,25 +214,28 @@ export function bucketSizes(
  * The U-Net of a model of this run: the pipeline's own for the base, else the two blobs that
  * training left.
  */
-export function unetRef(record: RunRecord, model: string): UnetRef {
-  if (model === 'base')
-    return create(UnetRefSchema, { name: 'base', path: join(record.config.model, 'unet') });
+export function unetRef(record: RunRecord, model: Model): UnetRef {
+  if (model.kind === 'base')
+    return create(UnetRefSchema, {
+      name: modelName(base),
+      path: join(record.config.model, 'unet'),
+    });
   const unet = storedUnet(record, model);
   return create(UnetRefSchema, {
-    name: model,
+    name: modelName(model),
     config: toRef(unet.config),
     weights: toRef(unet.weights),
   });
 }
 
 /** What training left of a model; `ema<k>` is the moving average of `spin<k>`. */
-export function storedUnet(record: RunRecord, model: string): StoredUnet {
-  const training = record.state.training[trainedAs(model)];
-  const unet = trainedAs(model) === model ? training?.unet : training?.average;
+export function storedUnet(record: RunRecord, model: Model): StoredUnet {
+  const training = record.state.training[modelName(trainedAs(model))];
+  const unet = model.kind === 'ema' ? training?.average : training?.unet;
   if (!unet)
     throw new SpindleError(
       'INTERNAL',
-      `run "${record.runId}": model "${model}" is not trained yet.`,
+      `run "${record.runId}": model "${modelName(model)}" is not trained yet.`,
     );
   return unet;
 }
@@ -235,17 +244,19 @@ export function storedUnet(record: RunRecord, model: string): StoredUnet {
  * Who draws the images of a model: the moving average of its weights where the config asks for
  * that.
  */
-function drawingRef(record: RunRecord, model: string): UnetRef {
-  const average = record.config.sampling.ema ? record.state.training[model]?.average : undefined;
+function drawingRef(record: RunRecord, model: Model): UnetRef {
+  const name = modelName(model);
+  const average = record.config.sampling.ema ? record.state.training[name]?.average : undefined;
   return average
     ? create(UnetRefSchema, {
-        name: model,
+        name,
         config: toRef(average.config),
         weights: toRef(average.weights),
       })
     : unetRef(record, model);
 }
 
+/** How images are drawn, as messages say it. */
 export function samplingSettings(sampling: SamplingConfig, resolution: number): SamplingSettings {
   return create(SamplingSettingsSchema, {
     scheduler: sampling.scheduler ?? '',
@@ -273,6 +284,7 @@ function imageTransform({ data, seed }: RunConfig) {
   });
 }
 
+/** The judges of a config, as messages say them. */
 export function metricSpecs(config: RunConfig) {
   return (config.evaluation?.metrics ?? []).map((metric) =>
     create(MetricSpecSchema, {

@@ -1,11 +1,17 @@
 /** What the orchestrator needs from the outside. */
 import type { Logger, ServiceClient } from '@spindle/kit';
 import type { ArtifactStore, Bus } from '@spindle/mesh';
-import type { EvaluatorService, SamplerService, TrainerService } from '@spindle/proto';
+import type {
+  EvaluatorService,
+  SamplerService,
+  ScorerService,
+  TrainerService,
+} from '@spindle/proto';
 
 export type TrainerPort = ServiceClient<typeof TrainerService>;
 export type EvaluatorPort = ServiceClient<typeof EvaluatorService>;
 export type SamplerPort = ServiceClient<typeof SamplerService>;
+export type ScorerPort = ServiceClient<typeof ScorerService>;
 
 export interface OrchestratorPorts {
   bus: Bus;

@@ -2,40 +2,28 @@
  * Puts jobs on the queue in the background: publishing waits while the queue is full, and nothing
  * else may wait for that.
  */
-import { delay, ensureError, type Logger } from '@spindle/kit';
-import type { Job } from '@spindle/proto';
+import { delay, ensureError, extractContext, inSpan } from '@spindle/kit';
+import { buildJob, type ShardOf } from './jobs.js';
+import { background, type RunContext } from './run-context.js';
 
-export interface Item {
-  stage: string;
-  shard: number;
-}
-
-export interface JobPublisherOptions {
-  /** Queues a job; waits while the queue is full. */
-  publish: (job: Job, round: number, signal: AbortSignal) => Promise<void>;
-  build: (stage: string, shard: number) => Promise<Job>;
-  round: () => number;
-  /** The job cannot be made or is refused for good. */
-  failed: (item: Item, error: Error) => void;
-  logger: Logger;
-  signal: AbortSignal;
-}
+const retryMs = 500;
 
 export class JobPublisher {
-  #queue: Item[] = [];
+  readonly #context: RunContext;
+  #queue: ShardOf[] = [];
   #running: Promise<void> | null = null;
+  /** Grows when the queue is forgotten: what was taken from it before is not published. */
   #generation = 0;
-  readonly #options: JobPublisherOptions;
 
-  constructor(options: JobPublisherOptions) {
-    this.#options = options;
+  constructor(context: RunContext) {
+    this.#context = context;
   }
 
-  add(stage: string, shards: number[]): void {
+  add(stage: string, shards: readonly number[]): void {
     this.#queue.push(...shards.map((shard) => ({ stage, shard })));
     this.#running ??= this.#drain().finally(() => {
       this.#running = null;
-      if (this.#queue.length > 0 && !this.#options.signal.aborted) this.add('', []);
+      if (this.#queue.length > 0 && !this.#context.stop.aborted) this.add('', []);
     });
   }
 
@@ -45,28 +33,54 @@ export class JobPublisher {
     this.#generation += 1;
   }
 
+  /** Jobs are still on their way to the queue. */
   get busy(): boolean {
     return this.#running !== null;
   }
 
   async #drain(): Promise<void> {
-    const { publish, build, round, failed, logger, signal } = this.#options;
-    for (let item = this.#queue.shift(); item && !signal.aborted; item = this.#queue.shift()) {
+    const { stop } = this.#context;
+    for (let item = this.#queue.shift(); item && !stop.aborted; item = this.#queue.shift()) {
       const generation = this.#generation;
       try {
-        const job = await build(item.stage, item.shard);
-        if (generation === this.#generation) await publish(job, round(), signal);
+        await this.#publish(item, generation);
       } catch (thrown) {
-        if (signal.aborted) return;
+        if (stop.aborted) return;
         const error = ensureError(thrown);
         if (!error.retryable) {
-          failed(item, error);
+          this.#giveUp(item, error);
           continue;
         }
-        logger.warn({ err: error }, 'a job could not be published; trying again');
+        this.#context.ports.logger.warn(
+          { err: error },
+          'a job could not be published; trying again',
+        );
         if (generation === this.#generation) this.#queue.unshift(item);
-        await delay(500, signal).catch(() => undefined);
+        await delay(retryMs, stop).catch(() => undefined);
       }
     }
+  }
+
+  async #publish(item: ShardOf, generation: number): Promise<void> {
+    const job = await buildJob(this.#context, item);
+    if (generation !== this.#generation) return;
+    const { state, trace } = this.#context.record();
+    const { ports, stop } = this.#context;
+    // Each job continues the run's trace, also after a restart.
+    await inSpan(
+      'dispatch job',
+      { 'spindle.job': job.key },
+      () => ports.bus.publishJob(job, state.round, { signal: stop }),
+      extractContext(trace),
+    );
+  }
+
+  /** The job cannot be made, or is refused for good. */
+  #giveUp({ stage, shard }: ShardOf, error: Error): void {
+    const reason = error.message;
+    void background(
+      this.#context,
+      this.#context.dispatch({ type: 'job-dead', stage, shard, reason, attempts: 0 }),
+    );
   }
 }

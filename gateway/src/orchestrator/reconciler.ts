@@ -2,39 +2,29 @@
  * Keeps a run's state in step with the truth: committed results, dead letters, and what the queue
  * holds. Events only say when to look, so a lost event costs time and a repeated one nothing.
  */
-import { delay, type Logger } from '@spindle/kit';
-import { type ArtifactStore, type Bus } from '@spindle/mesh';
+import { delay } from '@spindle/kit';
 import type { JobKind } from '@spindle/proto';
 import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
 import { isFinal } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
-import type { NewEvent } from './driver.js';
 import { kindOfStage, stageNamed } from './jobs.js';
+import type { JobPublisher } from './publisher.js';
+import type { RunContext } from './run-context.js';
 import { roomWanted } from './texts.js';
-import type { RunRecord } from './record.js';
-import type { ResultReader } from './results.js';
-
-interface Options {
-  bus: Bus;
-  store: ArtifactStore;
-  results: ResultReader;
-  logger: Logger;
-  /** Jobs are still on their way to the queue. */
-  publishing: () => boolean;
-  record: () => RunRecord;
-  dispatch: (event: NewEvent) => Promise<unknown>;
-}
 
 const leftOut = 'is left out';
 /** Rows named one by one; the count names the rest. */
 const maxNamedRows = 10;
 
 export class Reconciler {
-  readonly #options: Options;
+  readonly #context: RunContext;
+  readonly #publisher: Pick<JobPublisher, 'busy'>;
+  /** Keys of jobs that the last comparison did not find on the queue. */
   #suspected: string | null = null;
 
-  constructor(options: Options) {
-    this.#options = options;
+  constructor(context: RunContext, publisher: Pick<JobPublisher, 'busy'>) {
+    this.#context = context;
+    this.#publisher = publisher;
   }
 
   /** Follows events and compares every `periodMs`, until the run has ended or `signal` aborts. */
@@ -55,8 +45,8 @@ export class Reconciler {
     while (!signal.aborted && !this.#ended) {
       await turn().catch((error: unknown) => {
         if (!signal.aborted)
-          this.#options.logger.warn(
-            { err: error, run: this.#options.record().runId },
+          this.#context.ports.logger.warn(
+            { err: error, run: this.#context.record().runId },
             'comparing the run with its results failed; trying again',
           );
       });
@@ -65,33 +55,36 @@ export class Reconciler {
   }
 
   async #follow(signal: AbortSignal): Promise<void> {
-    const { bus, record, logger } = this.#options;
-    for await (const { event } of bus.events(record().runId, { signal })) {
+    const { ports, record } = this.#context;
+    for await (const { event } of ports.bus.events(record().runId, { signal })) {
       try {
         if (event.fact.case === 'jobDone') await this.#take(event.fact.value.key);
         else if (event.fact.case === 'jobFailed' && event.fact.value.dead)
           await this.#takeDeadLetters();
       } catch (error) {
         if (!signal.aborted)
-          logger.warn({ err: error }, 'an event could not be taken in; the next comparison will');
+          ports.logger.warn(
+            { err: error },
+            'an event could not be taken in; the next comparison will',
+          );
       }
       if (this.#ended) return;
     }
   }
 
   get #ended(): boolean {
-    return isFinal(this.#options.record().state.status);
+    return isFinal(this.#context.record().state.status);
   }
 
   /** Takes in every committed result and dead letter that the state does not know. */
   async scan(): Promise<void> {
-    const { store, record } = this.#options;
-    for (const key of await store.listResults(record().runId)) await this.#take(key);
+    const { ports, record } = this.#context;
+    for (const key of await ports.store.listResults(record().runId)) await this.#take(key);
     await this.#takeDeadLetters();
   }
 
   async #take(key: string): Promise<void> {
-    const { results, record, dispatch } = this.#options;
+    const { results, record, dispatch } = this.#context;
     const job = parseJobKey(key);
     const stage =
       job && job.runId === record().runId
@@ -126,9 +119,9 @@ export class Reconciler {
   }
 
   async #takeDeadLetters(): Promise<void> {
-    const { bus, record, dispatch } = this.#options;
+    const { ports, record, dispatch } = this.#context;
     const seen = new Map<string, number>();
-    for (const letter of await bus.deadLetters(record().runId)) {
+    for (const letter of await ports.bus.deadLetters(record().runId)) {
       const count = (seen.get(letter.key) ?? 0) + 1;
       seen.set(letter.key, count);
       const job = parseJobKey(letter.key);
@@ -161,7 +154,7 @@ export class Reconciler {
 
   async deadLetterCounts(): Promise<Record<string, number>> {
     const counts: Record<string, number> = {};
-    for (const { key } of await this.#options.bus.deadLetters(this.#options.record().runId))
+    for (const { key } of await this.#context.ports.bus.deadLetters(this.#context.record().runId))
       counts[key] = (counts[key] ?? 0) + 1;
     return counts;
   }
@@ -171,9 +164,10 @@ export class Reconciler {
    * with nothing done in between.
    */
   async #checkQueue(): Promise<void> {
-    const { bus, record, publishing, dispatch, logger } = this.#options;
+    const { ports, record, dispatch } = this.#context;
+    const { bus, logger } = ports;
     const waiting = this.#outstanding();
-    if (waiting.size === 0 || publishing()) {
+    if (waiting.size === 0 || this.#publisher.busy) {
       this.#suspected = null;
       return;
     }
@@ -196,7 +190,7 @@ export class Reconciler {
   }
 
   #outstanding(): Map<JobKind, string[]> {
-    const record = this.#options.record();
+    const record = this.#context.record();
     const byKind = new Map<JobKind, string[]>();
     for (const [name, shards] of workOf(record.state).jobs) {
       const kind = kindOfStage(stageNamed(record, name).kind);

@@ -5,19 +5,14 @@
 import { join } from 'node:path';
 import type { ModelEvaluation, TrainRequest } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
+import { modelName, type Model } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
 import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
-import type { TensorboardLog } from '../tensorboard/run-log.js';
-import type { NewEvent } from './driver.js';
 import { modelEvaluations, persist } from './evaluation.js';
 import { averageFolder, exportUnet, unetFolder } from './export.js';
-import type { RunTexts } from './jobs.js';
-import type { MetricsLine } from './metrics-log.js';
-import type { OrchestratorPorts } from './ports.js';
-import type { RunRecord } from './record.js';
 import { repairInputs } from './repair.js';
 import { reportData } from './report-data.js';
-import type { ResultReader } from './results.js';
+import type { RunContext } from './run-context.js';
 import { train, trainRequest } from './train-task.js';
 import { toStoredUnet, toSummary } from './wire.js';
 
@@ -25,21 +20,15 @@ const shownImages = 4;
 /** Statistics and reports read every image of a run. */
 const callTimeoutMs = 600_000;
 
-export interface TaskContext {
-  ports: OrchestratorPorts;
-  signal: AbortSignal;
-  record: () => RunRecord;
-  directory: string;
-  results: ResultReader;
-  texts: () => Promise<RunTexts>;
-  curves: () => Record<string, MetricsLine[]>;
-  tensorboard: TensorboardLog;
-  dispatch: (event: NewEvent) => Promise<unknown>;
-}
-
-export async function trainModel(context: TaskContext, model: string): Promise<void> {
-  const { ports, signal, dispatch } = context;
-  const request = await trainRequest(context.record(), model, context.results);
+/** Trains a model and puts what it left into the run's folder. */
+export async function trainModel(
+  context: RunContext,
+  trained: Model,
+  signal: AbortSignal,
+): Promise<void> {
+  const { ports, dispatch } = context;
+  const model = modelName(trained);
+  const request = await trainRequest(context.record(), trained, context.results);
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
     step: (metrics: TrainStepMetrics) => dispatch({ type: 'train-step', model, metrics }),
@@ -49,15 +38,15 @@ export async function trainModel(context: TaskContext, model: string): Promise<v
       dispatch({ type: 'train-rolled-back', model, ...back }),
     waiting: () => undefined,
   };
-  const result = await withRepair(context, request, () =>
+  const result = await withRepair(context, request, signal, () =>
     train(ports.trainer, request, listener, signal, ports.logger),
   );
   if (signal.aborted) return;
-  const where = `training ${trainKey(request.runId, model)}`;
+  const where = `training ${trainKey(request.runId, trained)}`;
   const unet = toStoredUnet(result?.unet, result?.adapter, where);
   const average = result?.average && toStoredUnet(result.average, result.averageAdapter, where);
   // Before the state says "trained", so that the folders are there whenever it does.
-  const folder = join(context.directory, unetFolder(model));
+  const folder = join(context.directory, unetFolder(trained));
   await exportUnet(ports.store, unet, folder);
   if (average) await exportUnet(ports.store, average, averageFolder(folder));
   await dispatch({ type: 'train-finished', model, unet, average });
@@ -68,23 +57,30 @@ export async function trainModel(context: TaskContext, model: string): Promise<v
  * nothing had happened.
  */
 async function withRepair<T>(
-  context: TaskContext,
+  context: RunContext,
   request: TrainRequest,
+  signal: AbortSignal,
   call: () => Promise<T>,
 ): Promise<T> {
   try {
     return await call();
   } catch (thrown) {
     const error = ensureError(thrown);
-    if (error.code !== 'DATA_LOSS' || context.signal.aborted) throw error;
-    const repaired = await repairInputs(context, request);
+    if (error.code !== 'DATA_LOSS' || signal.aborted) throw error;
+    const repaired = await repairInputs(context, request, signal);
     if (repaired === 0) throw error;
     return call();
   }
 }
 
-export async function evaluateModel(context: TaskContext, model: string): Promise<void> {
-  const { ports, signal, dispatch } = context;
+/** Statistics of every model so far; those of this one are news. */
+export async function evaluateModel(
+  context: RunContext,
+  evaluated: Model,
+  signal: AbortSignal,
+): Promise<void> {
+  const { ports, dispatch } = context;
+  const model = modelName(evaluated);
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);
@@ -110,7 +106,7 @@ export async function evaluateModel(context: TaskContext, model: string): Promis
  * may stop the run.
  */
 async function showEvaluation(
-  { ports, results, tensorboard }: TaskContext,
+  { ports, results, metrics }: RunContext,
   models: readonly ModelEvaluation[],
   summary: ModelSummary,
 ) {
@@ -121,7 +117,7 @@ async function showEvaluation(
     const images = await Promise.all(
       refs.map(async (ref, i) => ({ name: String(i), png: await ports.store.get(ref) })),
     );
-    await tensorboard.evaluation(summary, images);
+    await metrics.tensorboard.evaluation(summary, images);
   } catch (thrown) {
     ports.logger.warn(
       { err: ensureError(thrown) },
@@ -130,12 +126,13 @@ async function showEvaluation(
   }
 }
 
-export async function writeReport(context: TaskContext): Promise<void> {
-  const { ports, signal, directory } = context;
+/** The report of the whole run, which ends it. */
+export async function writeReport(context: RunContext, signal: AbortSignal): Promise<void> {
+  const { ports, directory } = context;
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);
-  const runJson = JSON.stringify(reportData(record, context.curves(), Date.now()));
+  const runJson = JSON.stringify(reportData(record, context.metrics.curves(), Date.now()));
   const response = await persist(
     () =>
       ports.evaluator.writeReport(

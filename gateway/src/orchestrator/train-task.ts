@@ -17,8 +17,10 @@ import {
 import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
 import { averageApart, dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
-import { initOf, iterationOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
+import { base, iterationOf, modelName, sameModel, type Model } from '../domain/model.js';
+import { initOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
 import { shardSize } from '../domain/shards.js';
+import { stageName } from '../domain/stage.js';
 import { stageOf, type TrainStepMetrics } from '../domain/state.js';
 import { stageNamed, storedUnet, unetRef } from './jobs.js';
 import type { TrainerPort } from './ports.js';
@@ -41,104 +43,118 @@ export interface TrainListener {
   waiting(reason: string): void;
 }
 
+/** What the trainer is asked for: the objective, where training starts, against whom, on what. */
 export async function trainRequest(
   record: RunRecord,
-  model: string,
+  model: Model,
   results: ResultReader,
 ): Promise<TrainRequest> {
   const { config, runId } = record;
-  const k = iterationOf(model);
-  const base = {
+  const common = {
     key: trainKey(runId, model),
     runId,
-    iteration: k,
-    modelName: model,
+    iteration: iterationOf(model),
+    modelName: modelName(model),
     pipelinePath: config.model,
+    encodedShards: await shardRefs(
+      record,
+      stageName({ kind: 'encode' }),
+      async (key) => (await results.encode(key)).shard,
+    ),
   };
-  const encodedShards = await shardRefs(
-    record,
-    'encode',
-    async (key) => (await results.encode(key)).shard,
-  );
-  if (k === 0) {
-    const init = unetRef(record, 'base');
-    const sft = model === 'sft' ? sftTraining(config) : undefined;
-    if (sft) {
-      const settings = trainSettings(record, sft, {
-        learningRate: forIteration(sft.learning_rate, 1),
-        minSnrGamma: sft.min_snr_gamma ?? 0,
-      });
+  switch (model.kind) {
+    case 'sft':
+      return create(TrainRequestSchema, { ...common, ...sftRequest(record) });
+    case 'dpo':
+      return create(TrainRequestSchema, { ...common, ...dpoRequest(record) });
+    case 'spin':
       return create(TrainRequestSchema, {
-        ...base,
-        objective: Objective.SFT,
-        init,
-        encodedShards,
-        settings,
+        ...common,
+        ...(await spinRequest(record, model.iteration, results)),
       });
-    }
-    const dpo = dpoTraining(config);
-    if (!dpo)
+    case 'base':
+    case 'ema':
       throw new SpindleError(
         'INTERNAL',
-        `run "${runId}": expected settings of the baseline ${model}, got none.`,
+        `run "${runId}": expected a model that is trained, got ${modelName(model)}.`,
       );
-    const settings = trainSettings(record, dpo, {
+  }
+}
+
+function sftRequest(record: RunRecord) {
+  const sft = settingsOf(record, 'sft', sftTraining(record.config));
+  return {
+    objective: Objective.SFT,
+    init: unetRef(record, base),
+    settings: trainSettings(record, sft, {
+      learningRate: forIteration(sft.learning_rate, 1),
+      minSnrGamma: sft.min_snr_gamma ?? 0,
+    }),
+  };
+}
+
+function dpoRequest(record: RunRecord) {
+  const dpo = settingsOf(record, 'dpo', dpoTraining(record.config));
+  return {
+    objective: Objective.DPO,
+    init: unetRef(record, base),
+    opponent: unetRef(record, base),
+    settings: trainSettings(record, dpo, {
       learningRate: forIteration(dpo.learning_rate, 1),
       ...dpo,
-    });
-    return create(TrainRequestSchema, {
-      ...base,
-      objective: Objective.DPO,
-      init,
-      opponent: init,
-      encodedShards,
-      settings,
-    });
-  }
-  const opponent = opponentOf(record.state.plan, k);
-  const before =
-    k > 1 && config.sampling.previous_share > 0 ? opponentOf(record.state.plan, k - 1) : opponent;
-  // The same opponent drew the same images.
-  const previous = before === opponent ? null : before;
+    }),
+  };
+}
+
+function settingsOf<T>(record: RunRecord, baseline: string, settings: T | undefined): T {
+  if (settings !== undefined) return settings;
+  throw new SpindleError(
+    'INTERNAL',
+    `run "${record.runId}": expected settings of the baseline ${baseline}, got none.`,
+  );
+}
+
+/** Iteration `k` starts where the one before ended, against the images that its opponent drew. */
+async function spinRequest(record: RunRecord, k: number, results: ResultReader) {
+  const { config, state } = record;
   const { loss, beta, auto_beta, safeguard } = config.objective;
-  return create(TrainRequestSchema, {
-    ...base,
+  const { previous_share: share } = config.sampling;
+  const opponent = opponentOf(state.plan, k);
+  const before = k > 1 && share > 0 ? opponentOf(state.plan, k - 1) : opponent;
+  // The same opponent drew the same images.
+  const previous = sameModel(before, opponent) ? null : before;
+  const drawnBy = (model: Model): Promise<ArtifactRef[]> =>
+    shardRefs(
+      record,
+      stageName({ kind: 'sample', model }),
+      async (key) => (await results.sample(key)).latents,
+    );
+  return {
     objective: objectiveOf(loss),
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
-    encodedShards,
-    generatedShards: await shardRefs(
-      record,
-      `sample-${opponent}`,
-      async (key) => (await results.sample(key)).latents,
-    ),
-    ...(previous !== null && {
-      previousShards: await shardRefs(
-        record,
-        `sample-${previous}`,
-        async (key) => (await results.sample(key)).latents,
-      ),
-    }),
+    generatedShards: await drawnBy(opponent),
+    ...(previous && { previousShards: await drawnBy(previous) }),
     settings: trainSettings(record, config.train, {
-      previousShare: previous === null ? 0 : config.sampling.previous_share,
+      previousShare: previous === null ? 0 : share,
       learningRate: forIteration(config.train.learning_rate, k),
       beta: forIteration(beta, k),
       auto_beta,
       safeguard,
     }),
-  });
+  };
 }
 
 /**
  * With LoRA, models are the base and what was added to it: one copy of its weights serves them all.
  */
-function trainingRef(record: RunRecord, model: string, train: TrainConfig): UnetRef {
+function trainingRef(record: RunRecord, model: Model, train: TrainConfig): UnetRef {
   const ref = unetRef(record, model);
-  const adapter = model === 'base' ? undefined : storedUnet(record, model).adapter;
+  const adapter = model.kind === 'base' ? undefined : storedUnet(record, model).adapter;
   return train.lora && adapter
     ? create(UnetRefSchema, {
-        name: model,
-        path: unetRef(record, 'base').path,
+        name: modelName(model),
+        path: unetRef(record, base).path,
         adapter: toRef(adapter),
       })
     : ref;

@@ -3,47 +3,39 @@
  */
 import { create } from '@bufbuild/protobuf';
 import { randomBytes } from 'node:crypto';
-import { access } from 'node:fs/promises';
 import {
   InspectModelRequestSchema,
   type InspectModelResponse,
-  type MetricSpec,
   type SamplingSettings,
 } from '@spindle/proto';
-import { ensureError, SpindleError } from '@spindle/kit';
-import { type ArtifactStore } from '@spindle/mesh';
+import { SpindleError } from '@spindle/kit';
+import type { ArtifactStore } from '@spindle/mesh';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
-import { readPromptSet, type Files, type HeldOutPrompt, type ImageSize } from '@spindle/data';
-import { modelPath } from '../config/model-path.js';
-import type { RunConfig } from '../config/schema.js';
+import {
+  readPromptSet,
+  writePromptList,
+  type Files,
+  type HeldOutPrompt,
+  type ImageSize,
+} from '@spindle/data';
+import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
-import { bucketSizes, metricSpecs, samplingSettings } from '../orchestrator/jobs.js';
-import type { SamplerPort } from '../orchestrator/ports.js';
+import { bucketSizes, samplingSettings } from '../orchestrator/jobs.js';
+import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
+import { checkJudges } from './check-judges.js';
+import type { CheckedRun } from './checked-run.js';
 import { dataSpec, longTexts, readDataSet, type DataSet } from './dataset.js';
+import { inspecting } from './inspecting.js';
 import { describePlan } from './plan-text.js';
 
-const inspectTimeoutMs = 60_000;
 const pipelineKinds = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline'];
-
-export interface CheckedRun {
-  config: RunConfig;
-  plan: RunPlan;
-  resolution: number;
-  /** Sizes of training images; empty: squares of the resolution. */
-  sizes: ImageSize[];
-  model: InspectModelResponse;
-  data: DataSet;
-  prompts: HeldOutPrompt[];
-  warnings: string[];
-  /** What a dry run prints. */
-  text: string[];
-}
 
 export interface CheckPorts {
   sampler: SamplerPort;
+  scorer: ScorerPort;
   store: ArtifactStore;
   files: Files;
 }
@@ -73,7 +65,7 @@ export async function checkRun(
   const sizes = checkBuckets(config, resolution, model);
   await checkSampling(config, resolution, sampler, signal);
   const prompts = await heldOut(config, ports.files);
-  await checkMetrics(config, sampler, signal);
+  await checkJudges(config, ports.scorer, signal);
   const data = await readDataSet(dataSpec(config.data), ports, {
     limit: config.data.limit,
     textTokens: model.textTokens,
@@ -145,11 +137,6 @@ async function heldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOut
   return prompts.slice(0, evaluation.limit ?? prompts.length);
 }
 
-/** A bare string where there is no category, as runs have always had them. */
-function storedPrompt({ prompt, category }: HeldOutPrompt): string | HeldOutPrompt {
-  return category === '' ? prompt : { prompt, category };
-}
-
 /** What the model's scheduler cannot do as the config says is refused before the first job. */
 async function checkSampling(
   config: RunConfig,
@@ -157,77 +144,24 @@ async function checkSampling(
   sampler: SamplerPort,
   signal: AbortSignal,
 ): Promise<void> {
-  await inspect(sampler, config.model, 'sampling', signal, {
-    sampling: samplingSettings(config.sampling, resolution),
-  });
-  if (!config.evaluation) return;
-  await inspect(sampler, config.model, 'evaluation.sampling', signal, {
-    sampling: samplingSettings(evaluationSampling(config), resolution),
-  });
+  const check = (key: string, sampling: SamplingConfig) =>
+    inspect(sampler, config.model, key, signal, samplingSettings(sampling, resolution));
+  await check('sampling', config.sampling);
+  if (config.evaluation) await check('evaluation.sampling', evaluationSampling(config));
 }
 
-async function checkMetrics(
-  config: RunConfig,
-  sampler: SamplerPort,
-  signal: AbortSignal,
-): Promise<void> {
-  const specs = metricSpecs(config);
-  for (const [i, metric] of (config.evaluation?.metrics ?? []).entries()) {
-    const key = `evaluation.metrics.${i}`;
-    const spec = specs[i];
-    // The head has a key of its own to be named by.
-    const clip = await inspect(sampler, metric.model, `${key}.model`, signal, {
-      ...(spec && {
-        judge: { ...spec, ...(spec.kind === 'aesthetic' && { kind: 'clip', headPath: '' }) },
-      }),
-    });
-    const expected = metric.kind === 'image_reward' ? 'ImageReward' : 'CLIPModel';
-    if (clip.kind !== expected)
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `${key}.model: ${metric.model}: expected a model of kind ${expected}, got ${clip.kind}.`,
-      );
-    if (metric.head === undefined) continue;
-    const head = await inspect(sampler, metric.head, `${key}.head`, signal);
-    if (head.kind !== 'AestheticHead')
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `${key}.head: ${metric.head}: expected an AestheticHead, got ${head.kind}.`,
-      );
-    if (head.embeddingWidth !== clip.embeddingWidth) {
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `${key}.head: ${metric.head}: expected a head on embeddings of width ${clip.embeddingWidth} (those of ${metric.model}), got one of width ${head.embeddingWidth}.`,
-      );
-    }
-  }
-}
-
-async function inspect(
+function inspect(
   sampler: SamplerPort,
   path: string,
   key: string,
   signal: AbortSignal,
-  check: { sampling?: SamplingSettings; judge?: MetricSpec } = {},
+  sampling?: SamplingSettings,
 ): Promise<InspectModelResponse> {
-  const { directory } = modelPath(path);
-  await access(directory).catch(() => {
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${key}: expected a folder, got "${directory}", which does not exist.`,
-    );
-  });
-  try {
-    return await sampler.inspectModel(create(InspectModelRequestSchema, { path, ...check }), {
-      signal,
-      timeoutMs: inspectTimeoutMs,
-    });
-  } catch (thrown) {
-    const error = ensureError(thrown);
-    throw new SpindleError(error.code, `${key}: ${error.message}`, { cause: error });
-  }
+  const request = create(InspectModelRequestSchema, { path, ...(sampling && { sampling }) });
+  return inspecting(key, path, (options) => sampler.inspectModel(request, options), signal);
 }
 
+/** The plan of a run; `rows` and `evaluationPrompts` are what the data has. */
 export function planOf(
   config: RunConfig,
   runId: string,
@@ -275,7 +209,7 @@ export async function buildRecord(
   const manifest = await store.putFile(data.manifest, 'application/jsonl', { move: true });
   const promptBlob =
     prompts.length > 0
-      ? await store.put(Buffer.from(JSON.stringify(prompts.map(storedPrompt))), 'application/json')
+      ? await store.put(Buffer.from(writePromptList(prompts)), 'application/json')
       : null;
   const state = initialState(plan, Date.now());
   state.warnings.push(...warnings);

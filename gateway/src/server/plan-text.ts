@@ -3,16 +3,17 @@ import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
 import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
 import type { RunConfig, TrainConfig } from '../config/schema.js';
+import { modelName, sameModel } from '../domain/model.js';
 import {
   baselines,
   evaluationItems,
-  modelNames,
+  modelsOf,
   opponentOf,
   stagesOf,
   type RunPlan,
-  type StageKind,
 } from '../domain/plan.js';
-import type { CheckedRun } from './create-run.js';
+import type { StageKind } from '../domain/stage.js';
+import type { CheckedRun } from './checked-run.js';
 
 const float = 4;
 
@@ -25,7 +26,7 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const dpo = dpoTraining(config);
   const evaluation =
     prompts.length > 0
-      ? `${prompts.length} prompts${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} × ${modelNames(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
+      ? `${prompts.length} prompts${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} × ${modelsOf(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
       : 'none';
   return [
     `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ${model.predictionType} prediction).`,
@@ -61,10 +62,10 @@ function iterationText(config: RunConfig, plan: RunPlan, jobs: number, k: number
   const { sampling } = config;
   const scheduler = sampling.scheduler ?? "the model's scheduler";
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
-  if (earlier.includes(opponent))
-    return `iteration ${k}: against the images that ${opponent} drew, ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
+  if (earlier.some((other) => sameModel(other, opponent)))
+    return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
   const draw = `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ${sampling.guidance_scale})`;
-  return `iteration ${k}: against ${opponent}, ${draw}, then ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
+  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
 }
 
 function trainText(train: TrainConfig, k: number): string {

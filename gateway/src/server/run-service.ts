@@ -31,7 +31,7 @@ import type { Files } from '@spindle/data';
 import { parseRunConfig } from '../config/load.js';
 import { isFinal } from '../domain/state.js';
 import type { Orchestrator } from '../orchestrator/orchestrator.js';
-import type { SamplerPort } from '../orchestrator/ports.js';
+import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { buildRecord, checkRun, chooseRunId } from './create-run.js';
 import { freeBytes, neededBytes, size, workOf } from './plan-text.js';
@@ -40,6 +40,7 @@ import { toRun } from './run-view.js';
 export interface RunServiceOptions {
   orchestrator: Orchestrator;
   sampler: SamplerPort;
+  scorer: ScorerPort;
   /** Where data sets lie. */
   files: Files;
   bus: Bus;

@@ -4,7 +4,7 @@
  * that TensorBoard draws them over each other.
  */
 import { join } from 'node:path';
-import { iterationOf, isBaseline } from '../domain/plan.js';
+import { isBaseline, iterationOf, modelName, parseModel } from '../domain/model.js';
 import type { ModelSummary, TrainStepMetrics } from '../domain/state.js';
 import { encodeEvent, encodeRestart, readEvent, versionEvent, type SummaryValue } from './event.js';
 import { RecordFile } from './record-file.js';
@@ -68,8 +68,11 @@ export class TensorboardLog {
   }
 
   async evaluation(summary: ModelSummary, images: readonly SampleImage[]): Promise<void> {
-    const { model, metrics } = summary;
-    const writer = await this.#writer(isBaseline(model) ? `evaluation-${model}` : 'evaluation');
+    const { metrics } = summary;
+    const model = parseModel(summary.model);
+    const writer = await this.#writer(
+      isBaseline(model) ? `evaluation-${modelName(model)}` : 'evaluation',
+    );
     const values: SummaryValue[] = metrics.flatMap(
       ({ metric, mean, median, winRate, differenceLow, differenceHigh }) => [
         { tag: `${metric}/mean`, value: mean },

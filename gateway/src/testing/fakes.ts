@@ -9,6 +9,7 @@ import {
   EncodeResultSchema,
   EvaluatorService,
   EventSchema,
+  InspectJudgeResponseSchema,
   InspectModelResponseSchema,
   JobDoneSchema,
   JobResultSchema,
@@ -20,6 +21,7 @@ import {
   SampleResultSchema,
   SamplerService,
   ScoreResultSchema,
+  ScorerService,
   TrainerService,
   UnetRefSchema,
   type Job,
@@ -61,7 +63,7 @@ export interface FakeServices {
   stop(): Promise<void>;
 }
 
-/** All four services behind one address. */
+/** All four services behind one address, and their queues. */
 export async function startFakes(options: {
   bus: Bus;
   store: ArtifactStore;
@@ -82,6 +84,14 @@ export async function startFakes(options: {
       inspectAnswer(path, sampling?.schedulerOverridesJson ?? ''),
     sample: async () => ({}),
     getWorker: async () => ({}),
+  });
+  server.addService(ScorerService, {
+    inspectJudge: async ({ part }) => {
+      const path = part.case === 'judge' ? part.value.clipPath : (part.value ?? '');
+      const { kind, embeddingWidth, textTokens } = inspectAnswer(path, '');
+      return create(InspectJudgeResponseSchema, { kind, embeddingWidth, textTokens });
+    },
+    score: async () => ({}),
   });
   server.addService(TrainerService, {
     train: (request, context) => train(request, context.signal, store, services),
@@ -209,11 +219,11 @@ async function resultOf(
       return create(JobResultSchema, { ...base, result: { case: 'encode', value } });
     }
     case 'sample': {
-      const { items, unet, wantImages, wantLatents } = job.work.value;
-      const identity = unet?.path || unet?.weights?.digest || '';
-      const drawn = items.map((item) => digest(identity, item.prompt, String(item.seed)));
+      const { rows, texts, unet, wantImages, wantLatents } = job.work.value;
+      const identity = [unet?.path || unet?.weights?.digest || '', texts.value?.digest ?? ''];
+      const drawn = rows.map(({ index, seed }) => digest(...identity, String(index), String(seed)));
       const value = create(SampleResultSchema, {
-        count: items.length,
+        count: rows.length,
         images: wantImages
           ? await Promise.all(drawn.map((text) => store.put(solidPng(text), 'image/png')))
           : [],

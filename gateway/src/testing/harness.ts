@@ -59,6 +59,7 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
       trainerAddress: harness.fakes.address,
       evaluatorAddress: harness.fakes.address,
       samplerAddress: harness.fakes.address,
+      scorerAddress: harness.fakes.address,
       owner: 'test',
       logger: quiet,
       rescanMs: 200,

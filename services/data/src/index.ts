@@ -13,6 +13,7 @@ export { openDataSource, type DataSpec } from './open.js';
 export { ImageReader } from './images.js';
 export { Manifest, manifestLine, parseManifestLine, type ManifestRow } from './manifest.js';
 export { Prompts } from './prompts.js';
+export { parsePromptList, writePromptList } from './prompt-list.js';
 export { readPromptSet, type HeldOutPrompt, type PromptColumns } from './prompt-set.js';
 export {
   bucketTable,

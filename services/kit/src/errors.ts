@@ -60,6 +60,7 @@ const systemCodes: Readonly<Record<string, { code: ErrorCode; says?: string }>> 
   ERR_FS_FILE_TOO_LARGE: { code: 'RESOURCE_EXHAUSTED' },
 };
 
+/** An error with a code that decides what callers do: try again, give up, tell the person. */
 export class SpindleError extends Error {
   override readonly name = 'SpindleError';
   readonly code: ErrorCode;
@@ -105,6 +106,7 @@ export function ensureError(e: unknown): SpindleError {
   return new SpindleError('INTERNAL', e.message === '' ? e.name : e.message, { cause: e });
 }
 
+/** Whether a text, such as one from a message's header, is one of the codes. */
 export function isErrorCode(value: string): value is ErrorCode {
   return Object.hasOwn(table, value);
 }

@@ -11,7 +11,12 @@ export {
 export { parseConfig, parseYamlFile } from './config.js';
 export { type ErrorCode, SpindleError, ensureError, isErrorCode } from './errors.js';
 export { checkHealth, createClient } from './grpc/client.js';
-export { type CallContext, type ServiceClient, type ServiceHandlers } from './grpc/handlers.js';
+export {
+  type CallContext,
+  type CallOptions,
+  type ServiceClient,
+  type ServiceHandlers,
+} from './grpc/handlers.js';
 export { GrpcServer } from './grpc/server.js';
 export { Lifecycle, cancelled, delay, linkedAbort } from './lifecycle.js';
 export { type Logger, createLogger } from './logger.js';

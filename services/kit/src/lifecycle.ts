@@ -6,23 +6,23 @@ import { ensureError, SpindleError } from './errors.js';
  * reverse order; called again, it waits for the first call.
  */
 export class Lifecycle {
-  private readonly controller = new AbortController();
-  private readonly steps: { name: string; fn: () => Promise<void> | void }[] = [];
-  private stopping: Promise<void> | undefined;
-  private onSignal: ((signal: NodeJS.Signals) => void) | undefined;
+  readonly #controller = new AbortController();
+  readonly #steps: { name: string; fn: () => Promise<void> | void }[] = [];
+  #stopping: Promise<void> | undefined;
+  #onSignal: ((signal: NodeJS.Signals) => void) | undefined;
 
   get signal(): AbortSignal {
-    return this.controller.signal;
+    return this.#controller.signal;
   }
 
   /** `name` appears in the message when the step fails. */
   defer(name: string, fn: () => Promise<void> | void): void {
-    this.steps.push({ name, fn });
+    this.#steps.push({ name, fn });
   }
 
   shutdown(reason: string): Promise<void> {
-    this.stopping ??= this.stop(reason);
-    return this.stopping;
+    this.#stopping ??= this.#stop(reason);
+    return this.#stopping;
   }
 
   /**
@@ -30,23 +30,23 @@ export class Lifecycle {
    * one ends the process at once.
    */
   installSignalHandlers(): void {
-    if (this.onSignal) return;
-    this.onSignal = (signal) => {
-      if (this.stopping) process.exit(signal === 'SIGINT' ? 130 : 143);
+    if (this.#onSignal) return;
+    this.#onSignal = (signal) => {
+      if (this.#stopping) process.exit(signal === 'SIGINT' ? 130 : 143);
       this.shutdown(signal).catch((error: unknown) => {
         process.stderr.write(`shutdown after ${signal} failed: ${ensureError(error).message}\n`);
         process.exitCode = 1;
       });
     };
-    process.on('SIGTERM', this.onSignal);
-    process.on('SIGINT', this.onSignal);
+    process.on('SIGTERM', this.#onSignal);
+    process.on('SIGINT', this.#onSignal);
   }
 
-  private async stop(reason: string): Promise<void> {
-    this.controller.abort(new SpindleError('CANCELLED', `shutting down: ${reason}`));
+  async #stop(reason: string): Promise<void> {
+    this.#controller.abort(new SpindleError('CANCELLED', `shutting down: ${reason}`));
     const errors: Error[] = [];
     // Popped one by one: a step may defer another one, which then runs next.
-    for (let step = this.steps.pop(); step; step = this.steps.pop()) {
+    for (let step = this.#steps.pop(); step; step = this.#steps.pop()) {
       try {
         await step.fn();
       } catch (error) {

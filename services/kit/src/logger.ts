@@ -2,6 +2,7 @@ import { isSpanContextValid, trace } from '@opentelemetry/api';
 import { pino } from 'pino';
 import { PinoPretty } from 'pino-pretty';
 
+/** A structured logger; children carry fields of their own. */
 export type Logger = pino.Logger;
 
 /**

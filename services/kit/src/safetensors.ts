@@ -105,6 +105,7 @@ export function asNumbers(t: TensorEntry): number[] {
   return Array.from({ length: count }, (_, i) => read(i));
 }
 
+/** An F32 tensor of values that are already in order. */
 export function fromFloat32(shape: number[], data: Float32Array): TensorEntry {
   const count = shape.reduce((a, b) => a * b, 1);
   if (count !== data.length) {
@@ -120,6 +121,7 @@ export function fromFloat32(shape: number[], data: Float32Array): TensorEntry {
   };
 }
 
+/** An I64 tensor of one dimension. */
 export function fromInt64(values: number[]): TensorEntry {
   const data = new BigInt64Array(values.map((value) => BigInt(value)));
   return { dtype: 'I64', shape: [values.length], data: new Uint8Array(data.buffer) };

@@ -5,6 +5,7 @@
  */
 import { verdictOf, type Against } from './domain/comparison.js';
 
+/** One image's score by one judge. */
 export interface Scored {
   /** Position in the prompt list. */
   prompt: number;
@@ -18,6 +19,7 @@ export interface Comparison extends Against {
   n: number;
 }
 
+/** What is told of one model's scores. */
 export interface Summary {
   mean: number;
   /** Bootstrap 95 % interval of the mean over prompts. */
@@ -39,6 +41,7 @@ const signDraws = 4999;
 const exactSigns = 12;
 const seed = 20_240_210;
 
+/** Mean, median, standard error and intervals over prompts; a prompt's seeds count once. */
 export function summarise(scores: readonly Scored[]): Summary {
   const means = [...byPrompt(scores, mean).values()];
   const best = [...byPrompt(scores, (values) => Math.max(...values)).values()];
@@ -131,6 +134,7 @@ export function levelWithItself(n: number): Comparison {
   };
 }
 
+/** The best of several scores: larger is better. */
 export function best(values: readonly number[]): number {
   return Math.max(...values);
 }

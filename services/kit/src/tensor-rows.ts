@@ -16,12 +16,14 @@ export interface RowLayout {
   starts: readonly number[];
 }
 
+/** Where each row begins when rows of these shapes lie one after the other. */
 export function layoutOf(shapes: readonly (readonly number[])[]): RowLayout {
   const starts = [0];
   for (const shape of shapes) starts.push((starts.at(-1) ?? 0) + elementsOf(shape));
   return { shapes, starts };
 }
 
+/** Number of elements of a shape; 1 for a scalar. */
 export function elementsOf(shape: readonly number[]): number {
   return shape.reduce((product, n) => product * n, 1);
 }

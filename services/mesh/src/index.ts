@@ -16,3 +16,6 @@ export {
   serviceEnvironment,
 } from './worker-environment.js';
 export { type WorkerContext, WorkerState, announceWorker, openWorker, takeJobs } from './worker.js';
+export { createJobHandler, type JobHandlerParts, type JobInstruments } from './job-handler.js';
+export { runPrecision, type RunPrecision } from './run-precision.js';
+export { unetSource, type UnetSource } from './unet-source.js';

@@ -2,7 +2,7 @@
  * What the services that load the engine do alike: start up, say how they are, take jobs from the
  * queue.
  */
-import type { Job, JobKind } from '@spindle/proto';
+import type { JobKind } from '@spindle/proto';
 import {
   parseConfig,
   type Lifecycle,
@@ -11,7 +11,7 @@ import {
   startTelemetry,
 } from '@spindle/kit';
 import { heartbeat } from './heartbeat.js';
-import type { Bus, JobContext } from './nats/bus.js';
+import type { Bus, JobHandler } from './nats/bus.js';
 import { connectBus } from './nats/connect.js';
 import { openStore } from './store/remote.js';
 import type { ArtifactStore } from './store/store.js';
@@ -121,7 +121,7 @@ export function announceWorker(
 export function takeJobs(
   lifecycle: Lifecycle,
   kinds: readonly JobKind[],
-  handler: (job: Job, context: JobContext) => Promise<void>,
+  handler: JobHandler,
   { bus, workerId, logger }: { bus: Pick<Bus, 'consumeJobs'>; workerId: string; logger: Logger },
 ): void {
   const consuming = bus.consumeJobs(kinds, handler, { workerId, signal: lifecycle.signal });

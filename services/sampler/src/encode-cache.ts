@@ -13,8 +13,8 @@ import type { ImageReader, ImageRef, ManifestRow } from '@spindle/data';
 import { modelPath } from '@spindle/models';
 import { type EngineInfoDto } from '@spindle/native';
 import { EncodeResultSchema, type EncodeResult } from '@spindle/proto';
-import { ahead } from './ahead.js';
-import type { RowKeys } from './row-cache.js';
+import { prefetch } from './prefetch.js';
+import type { RowKeys } from './row-index.js';
 
 /** Parts of a pipeline folder that encoding depends on. */
 const encoders = ['vae', 'text_encoder', 'text_encoder_2', 'tokenizer', 'tokenizer_2'];
@@ -59,7 +59,7 @@ export class EncodeCache {
         throw error;
       }
     };
-    for await (const fact of ahead(rows, together, read)) facts.push(fact);
+    for await (const fact of prefetch(rows, together, read)) facts.push(fact);
     return facts;
   }
 

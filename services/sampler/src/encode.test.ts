@@ -14,8 +14,9 @@ import {
   type ArtifactRef,
 } from '@spindle/proto';
 import { viewOf } from './domain/transform.js';
-import { encode, Manifests, type EncodeDeps } from './encode.js';
+import { encode, type EncodeDeps } from './encode.js';
 import { EncodeCache } from './encode-cache.js';
+import { Manifests } from './manifests.js';
 import { Models } from './models.js';
 import { RowCache } from './row-cache.js';
 import { sample } from './sample.js';

@@ -1,33 +1,28 @@
 /** An encode job: VAE posterior and text embeddings of some rows of the data set, as one shard. */
 import { ensureError, fromFloat32, fromInt64, SpindleError, writeSafetensors } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
-import {
-  describeRef,
-  Manifest,
-  type ImageReader,
-  type ImageSize,
-  type ManifestRow,
-} from '@spindle/data';
+import { describeRef, type ImageReader, type ImageSize, type ManifestRow } from '@spindle/data';
 import type { Framing, PreparedImage } from '@spindle/models';
 import {
   EncodeResultSchema,
   RejectedRowSchema,
   RowSizeSchema,
-  type ArtifactRef,
   type EncodeJob,
   type EncodeResult,
   type RejectedRow,
 } from '@spindle/proto';
 import { create } from '@bufbuild/protobuf';
-import { ahead } from './ahead.js';
+import { prefetch } from './prefetch.js';
 import { batchesOf, vaeBatchSize } from './domain/batches.js';
 import { resolveTransform, viewOf, type Transform } from './domain/transform.js';
 import type { EncodeCache } from './encode-cache.js';
 import { RowEncoder, type EncodedRow, type Posterior, type PreparedRow } from './encode-rows.js';
 import type { LoadedPipeline, SamplerEngine } from './engine.js';
 import { invalidIfThrows } from './invalid.js';
+import type { Manifests } from './manifests.js';
 import type { Models } from './models.js';
-import type { IndexedRow, RowCache, RowKeys } from './row-cache.js';
+import type { RowCache } from './row-cache.js';
+import type { IndexedRow, RowKeys } from './row-index.js';
 import { concatenated, latentTensors } from './shard.js';
 
 export interface EncodeDeps {
@@ -38,21 +33,6 @@ export interface EncodeDeps {
   manifests: Manifests;
   cache: EncodeCache;
   rows: RowCache;
-}
-
-/** The manifest of the run that jobs come from: where its lines begin is found once. */
-export class Manifests {
-  #last: { digest: string; manifest: Promise<Manifest> } | undefined;
-
-  constructor(readonly store: ArtifactStore) {}
-
-  get(ref: ArtifactRef): Promise<Manifest> {
-    if (this.#last?.digest === ref.digest) return this.#last.manifest;
-    const manifest = this.store.localPath(ref).then((file) => Manifest.open(file));
-    manifest.catch(() => (this.#last = undefined));
-    this.#last = { digest: ref.digest, manifest };
-    return manifest;
-  }
 }
 
 /** Images that are read and decoded while others are encoded. */
@@ -138,7 +118,7 @@ async function encodeRows(
 ): Promise<EncodeResult> {
   const rejected: RejectedRow[] = [];
   const encoder = new RowEncoder(pipeline, signal);
-  for await (const prepared of ahead(rows, readAhead, (row) =>
+  for await (const prepared of prefetch(rows, readAhead, (row) =>
     prepare(row, plan, pipeline, deps, signal),
   )) {
     if ('reason' in prepared) rejected.push(prepared);

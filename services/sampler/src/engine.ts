@@ -3,25 +3,20 @@
  * their own.
  */
 import { nearestSize, type ImageSize } from '@spindle/data';
-import type { Engine } from '@spindle/native';
 import {
   choosePrecision,
   componentSource,
   decodeImage,
   encodePng,
   inspectFolder,
-  inspectJudge,
-  judgeSpec,
   latentSize,
   resizeAndCrop,
   resolveScheduler,
   TextToImage,
   toPixels,
   toRgb,
-  type InspectedJudge,
   type Framing,
   type IntendedSampling,
-  type JudgeNames,
   type ModelReport,
   type PrecisionChoice,
   type PreparedImage,
@@ -29,6 +24,7 @@ import {
 } from '@spindle/models';
 import {
   Unet,
+  type Engine,
   type EngineInfoDto,
   type ModelSourceDto,
   type NativePrecision,
@@ -87,8 +83,6 @@ export interface SamplerEngine {
    * says.
    */
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
-  /** Throws what loading the judge would throw. */
-  inspectJudge(judge: JudgeNames): InspectedJudge;
   /**
    * Decoded, resized and cut to the nearest of `sizes`, once per framing; INVALID_ARGUMENT, naming
    * `where`, when the bytes are no usable image.
@@ -111,7 +105,6 @@ export function nativeEngine(engine: Engine): SamplerEngine {
     info: engine.info,
     choosePrecision: () => choosePrecision(engine),
     inspect: (path, sampling) => inspectFolder(engine, path, sampling),
-    inspectJudge: (judge) => inspectJudge(engine, judgeSpec(judge, 'judge')),
     readImage: async (bytes, where, sizes, framings) => {
       const image = await decodeImage(bytes, where);
       const size = nearestSize(sizes, image);
@@ -119,87 +112,52 @@ export function nativeEngine(engine: Engine): SamplerEngine {
     },
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) =>
-      new NativePipeline(await TextToImage.load(engine, directory, precision)),
+      loadedPipeline(await TextToImage.load(engine, directory, precision)),
     loadUnet: (source, precision) => engine.loadUnet(source, precision),
     close: () => engine.close(),
   };
 }
 
-class NativePipeline implements LoadedPipeline {
-  constructor(readonly models: TextToImage) {}
-
-  get textShape(): [number, number] {
-    return [this.models.pipeline.textTokens, this.models.pipeline.textWidth];
-  }
-
-  get pooledWidth(): number {
-    return this.models.pipeline.pooledWidth;
-  }
-
-  latentShape(height: number, width: number): [number, number, number] {
-    const size = latentSize(this.models.pipeline, height, width);
-    return [this.models.pipeline.vaeScaling.latentChannels, size.height, size.width];
-  }
-
-  encodeTexts(
-    prompts: readonly string[],
-    signal: AbortSignal,
-  ): Promise<TextStates & { cut: ReadonlySet<number>; phases: PhaseDto[] }> {
-    return this.models.textEncoder.encode(prompts, signal);
-  }
-
-  encodeImages(
-    images: readonly RgbImage[],
-    signal: AbortSignal,
-  ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }> {
-    return this.models.vae.encode(toPixels(images), signal);
-  }
-
-  draw(
-    unet: LoadedUnet,
-    items: readonly DrawItem[],
-    sampling: Sampling,
-    options: { signal: AbortSignal; onStep?: (done: number, total: number) => void },
-  ): Promise<{ latents: TensorDto; phases: PhaseDto[] }> {
-    if (!(unet instanceof Unet)) throw new TypeError('draw: expected a U-Net of this engine');
-    const [, height, width] = this.latentShape(sampling.height, sampling.width);
-    return this.models.latents(
-      unet,
-      items.map((item) => item.prompt),
-      items.map((item) => item.seed),
-      {
-        schedulerConfig: resolveScheduler(
-          this.models.pipeline.scheduler,
-          sampling.scheduler,
-          sampling.overridesJson,
-        ),
-        steps: sampling.steps,
-        guidanceScale: sampling.guidanceScale,
-        eta: sampling.eta,
-        height: sampling.height,
-        width: sampling.width,
-        batchSize: unetBatchSize(height, width),
-        ...options,
-      },
-    );
-  }
-
-  async decode(latents: TensorDto, signal: AbortSignal): Promise<Uint8Array[]> {
-    return Promise.all((await this.pixels(latents, signal)).map((image) => encodePng(image)));
-  }
-
-  async pixels(latents: TensorDto, signal: AbortSignal): Promise<RgbImage[]> {
+function loadedPipeline(models: TextToImage): LoadedPipeline {
+  const { pipeline, textEncoder, vae } = models;
+  const { latentChannels, scale } = pipeline.vaeScaling;
+  const latentShape = (height: number, width: number): [number, number, number] => {
+    const size = latentSize(pipeline, height, width);
+    return [latentChannels, size.height, size.width];
+  };
+  const pixels = async (latents: TensorDto, signal: AbortSignal): Promise<RgbImage[]> => {
     const [count = 0, , height = 0, width = 0] = latents.shape;
-    const { scale } = this.models.pipeline.vaeScaling;
-    const pixels = await this.models.decode(
-      latents,
-      vaeBatchSize(height * scale, width * scale),
-      signal,
-    );
-    return Array.from({ length: count }, (_, n) => toRgb(pixels, n));
-  }
-
-  release(): void {
-    this.models.release();
-  }
+    const batch = vaeBatchSize(height * scale, width * scale);
+    const decoded = await models.decode(latents, batch, signal);
+    return Array.from({ length: count }, (_, n) => toRgb(decoded, n));
+  };
+  return {
+    textShape: [pipeline.textTokens, pipeline.textWidth],
+    pooledWidth: pipeline.pooledWidth,
+    latentShape,
+    encodeTexts: (prompts, signal) => textEncoder.encode(prompts, signal),
+    encodeImages: (images, signal) => vae.encode(toPixels(images), signal),
+    // Texts are embedded here, although encoding has embedded the training ones: on a device the
+    // order of sums may follow from the batch's size, and an image must not depend on who embedded
+    // its text in which batch.
+    draw(unet, items, { scheduler, overridesJson, ...sampling }, options) {
+      if (!(unet instanceof Unet)) throw new TypeError('draw: expected a U-Net of this engine');
+      const [, height, width] = latentShape(sampling.height, sampling.width);
+      return models.latents(
+        unet,
+        items.map((item) => item.prompt),
+        items.map((item) => item.seed),
+        {
+          ...sampling,
+          ...options,
+          schedulerConfig: resolveScheduler(pipeline.scheduler, scheduler, overridesJson),
+          batchSize: unetBatchSize(height, width),
+        },
+      );
+    },
+    pixels,
+    decode: async (latents, signal) =>
+      Promise.all((await pixels(latents, signal)).map((image) => encodePng(image))),
+    release: () => models.release(),
+  };
 }

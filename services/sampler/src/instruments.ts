@@ -1,7 +1,8 @@
 import { meter } from '@spindle/kit';
+import type { JobInstruments } from '@spindle/mesh';
 
 /** Created after telemetry has started: an instrument made earlier stays silent. */
-export function createInstruments() {
+export function createInstruments(): JobInstruments {
   const spindle = meter();
   const images = spindle.createCounter('spindle.sampler.images', {
     unit: '{image}',
@@ -30,5 +31,3 @@ export function createInstruments() {
     },
   };
 }
-
-export type Instruments = ReturnType<typeof createInstruments>;

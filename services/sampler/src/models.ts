@@ -1,10 +1,11 @@
 /** Which models are in memory, and where a job's U-Net and precision come from. */
 import { statSync } from 'node:fs';
+import { create } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
-import { type ArtifactStore } from '@spindle/mesh';
+import { runPrecision, unetSource, type ArtifactStore } from '@spindle/mesh';
 import { ModelCache, type PrecisionChoice } from '@spindle/models';
 import { type ModelSourceDto, type NativePrecision } from '@spindle/native';
-import { Precision, type UnetRef } from '@spindle/proto';
+import { UnetRefSchema, type Precision, type UnetRef } from '@spindle/proto';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from './engine.js';
 
 // A new iteration's sampling runs beside the evaluation of another model.
@@ -51,24 +52,9 @@ export class Models {
     );
   }
 
-  /**
-   * "auto" is measured once, and its answer is kept under "<run>/precision" in the store: the first
-   * process to ask decides for the whole run, so that no image or weight depends on a second
-   * measurement.
-   */
+  /** The run's precision; what "auto" means is measured at most once by this process. */
   async precision(runId: string, asked: Precision): Promise<NativePrecision> {
-    if (asked === Precision.FLOAT32) return 'float32';
-    if (asked === Precision.BFLOAT16) return 'bfloat16';
-    const key = `${runId}/precision`;
-    const kept = runId === '' ? null : await this.#store.getResult(key);
-    if (kept !== null) return parseChoice(kept, key).precision;
-    const choice = await this.#measure();
-    if (
-      runId === '' ||
-      (await this.#store.commitResult(key, JSON.stringify(choice))) === 'committed'
-    )
-      return choice.precision;
-    return parseChoice((await this.#store.getResult(key)) ?? '', key).precision;
+    return (await runPrecision(this.#store, runId, asked, () => this.#measure())).precision;
   }
 
   /** Measured once per process; a measurement that failed is not kept. */
@@ -90,33 +76,23 @@ export class Models {
     ref: UnetRef | undefined,
     pipelinePath: string,
   ): Promise<{ key: string; source: ModelSourceDto }> {
-    if (ref?.config !== undefined && ref.weights !== undefined) {
-      const config = (await this.#store.get(ref.config)).toString('utf8');
-      const source = {
-        config,
-        weights: [await this.#store.localPath(ref.weights)],
-        label: `U-Net ${ref.name} (${ref.weights.digest})`,
-      };
-      return { key: `${ref.config.digest} ${ref.weights.digest}`, source };
+    const named = create(UnetRefSchema, { path: `${pipelinePath}/unet` });
+    const wanted = ref === undefined || isUnnamed(ref) ? named : ref;
+    const source = await unetSource(wanted, this.#store, (path) => this.#engine.unetSource(path));
+    if (wanted.config !== undefined && wanted.weights !== undefined) {
+      return { key: `${wanted.config.digest} ${wanted.weights.digest}`, source };
     }
-    const directory = ref === undefined || ref.path === '' ? `${pipelinePath}/unet` : ref.path;
-    const source = this.#engine.unetSource(directory);
     // A folder can change behind its name while the process lives.
     const state = source.weights.map((file) => {
       const info = statSync(file, { throwIfNoEntry: false });
       return `${info?.size}@${info?.mtimeMs}`;
     });
-    return { key: `${directory} ${state.join(' ')}`, source };
+    const adapter = wanted.adapter?.digest ?? '';
+    return { key: `${wanted.path} ${adapter} ${state.join(' ')}`, source };
   }
 }
 
-function parseChoice(json: string, key: string): PrecisionChoice {
-  const choice = JSON.parse(json) as Partial<PrecisionChoice>;
-  if (choice.precision !== 'float32' && choice.precision !== 'bfloat16') {
-    throw new SpindleError(
-      'DATA_LOSS',
-      `${key}: precision: expected float32 or bfloat16, got ${JSON.stringify(choice.precision)}`,
-    );
-  }
-  return { precision: choice.precision, reason: choice.reason ?? '' };
+/** Whether a reference names nothing: the pipeline's own U-Net is meant then. */
+function isUnnamed({ path, config, weights }: UnetRef): boolean {
+  return path === '' && (config === undefined || weights === undefined);
 }

@@ -10,7 +10,7 @@ import {
   type TensorField,
 } from '@spindle/kit';
 import type { EncodedImage, EncodedText } from './encode-rows.js';
-import type { IndexedRow } from './row-cache.js';
+import type { IndexedRow } from './row-index.js';
 import type { Latents } from './shard.js';
 
 const none: RowLayout = layoutOf([]);

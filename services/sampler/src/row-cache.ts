@@ -8,27 +8,10 @@ import { create } from '@bufbuild/protobuf';
 import { ensureError } from '@spindle/kit';
 import { digestHex, type ArtifactStore } from '@spindle/mesh';
 import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
-import { ahead } from './ahead.js';
+import { prefetch } from './prefetch.js';
 import type { EncodedImage, EncodedText } from './encode-rows.js';
 import { Pack } from './pack.js';
-
-/**
- * Names of what a row's latents and text embeddings follow from; as long as a digest needs to be to
- * be met once.
- */
-export interface RowKeys {
-  image: string;
-  text: string;
-}
-
-/** Where a row lies in a shard. */
-export interface IndexedRow extends RowKeys {
-  /** Its views, among the shard's rows; those of its rejected image among the rejected ones. */
-  views: number[];
-  rejected: number[];
-  size: EncodedImage['size'];
-  cut: boolean;
-}
+import type { IndexedRow } from './row-index.js';
 
 interface Index {
   shard: { digest: string; bytes: number; mediaType: string };
@@ -96,7 +79,7 @@ export class RowCache {
 
   async #load(): Promise<void> {
     const names = (await this.store.listResults(prefix)).filter((name) => !this.#known.has(name));
-    const read = ahead(names, together, async (name) => ({
+    const read = prefetch(names, together, async (name) => ({
       name,
       json: await this.store.getResult(name),
     }));

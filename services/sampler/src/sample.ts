@@ -20,8 +20,10 @@ import { resolveSampling, type Sampling } from './domain/sampling.js';
 import { resolveTransform, type Transform } from './domain/transform.js';
 import { shardMediaType } from './encode.js';
 import { invalidIfThrows } from './invalid.js';
+import type { Manifests } from './manifests.js';
 import type { Models } from './models.js';
 import { reencode, type Reencoded } from './reencode.js';
+import { itemsOf } from './sample-items.js';
 import { latentsOf, latentTensors } from './shard.js';
 
 export interface SampleDeps {
@@ -130,10 +132,11 @@ function bySize(
   return [...groups.values()];
 }
 
+/** Draws a job's rows, and puts what it asks for into the store. */
 export async function sample(
   job: SampleJob,
   runId: string,
-  deps: SampleDeps,
+  deps: SampleDeps & { manifests: Manifests },
   signal: AbortSignal,
 ): Promise<SampleResult> {
   if (!job.wantLatents && !job.wantImages)
@@ -145,18 +148,18 @@ export async function sample(
     job.wantLatents && job.pixels !== undefined
       ? invalidIfThrows(() => resolveTransform(job.pixels))
       : undefined;
-  const { drawn, images } = await draw({ ...job, unet: job.unet, sampling: job.sampling }, deps, {
-    wantImages: job.wantImages,
-    ...(transform && { transform }),
-    runId,
-    signal,
-  });
-  const result = create(SampleResultSchema, { images, count: job.items.length });
-  if (job.wantLatents) result.latents = await deps.store.put(shardOf(job, drawn), shardMediaType);
+  const items = await itemsOf(job, deps.manifests);
+  const { drawn, images } = await draw(
+    { ...job, unet: job.unet, sampling: job.sampling, items },
+    deps,
+    { wantImages: job.wantImages, ...(transform && { transform }), runId, signal },
+  );
+  const result = create(SampleResultSchema, { images, count: items.length });
+  if (job.wantLatents) result.latents = await deps.store.put(shardOf(items, drawn), shardMediaType);
   return result;
 }
 
-function shardOf(job: SampleJob, drawn: readonly Drawn[]): Buffer {
+function shardOf(items: readonly PromptItem[], drawn: readonly Drawn[]): Buffer {
   const reencoded = drawn.flatMap((group) => group.reencoded ?? []);
   const index =
     reencoded.length > 0
@@ -169,7 +172,7 @@ function shardOf(job: SampleJob, drawn: readonly Drawn[]): Buffer {
           logvar: reencoded.flatMap(({ logvar }) => latentsOf(logvar)),
         }
       : { latents: drawn.flatMap(({ latents }) => latentsOf(latents)) };
-  const sized = job.items.some((item) => item.height > 0 || item.width > 0);
+  const sized = items.some((item) => item.height > 0 || item.width > 0);
   const rowShape = sized ? null : (drawn[0]?.latents.shape.slice(1) ?? []);
   return writeSafetensors(
     new Map([['index', fromInt64(index)], ...latentTensors(columns, rowShape, 'shape')]),

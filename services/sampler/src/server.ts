@@ -1,3 +1,4 @@
+/** The calls of the sampler; its jobs come from the queue. */
 import { create } from '@bufbuild/protobuf';
 import { SpindleError, type ServiceHandlers } from '@spindle/kit';
 import { type ArtifactStore, type WorkerState } from '@spindle/mesh';
@@ -25,16 +26,9 @@ export interface ServerDeps {
 
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof SamplerService> {
   return {
-    async inspectModel({ path, sampling, judge }) {
+    async inspectModel({ path, sampling }) {
       if (path === '')
         throw new SpindleError('INVALID_ARGUMENT', 'path: expected a model folder, got nothing');
-      if (judge !== undefined) {
-        const { kind, embeddingWidth, textTokens } = deps.engine.inspectJudge({
-          ...judge,
-          clipPath: path,
-        });
-        return create(InspectModelResponseSchema, { kind, embeddingWidth, textTokens });
-      }
       const report = deps.engine.inspect(
         path,
         sampling && invalidIfThrows(() => resolveSampling(sampling)),
@@ -58,11 +52,7 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
       const { images, phases } = await draw(
         { ...request, unet: request.unet, sampling: request.sampling },
         deps,
-        {
-          wantImages: true,
-          runId: '',
-          signal,
-        },
+        { wantImages: true, runId: '', signal },
       );
       return create(SampleResponseSchema, {
         images,

@@ -234,6 +234,64 @@ describe('sample jobs', () => {
     expect(engine.log).toEqual(['pipeline /p float32', 'unet /p/unet float32', 'draw 2']);
   });
 
+  it('find the texts of their rows where they lie: in the manifest, or among the prompts', async () => {
+    const { engine } = await start();
+    const texts = ['a red circle', 'a green square', 'a blue star'];
+    const manifest = await store.put(
+      Buffer.from(texts.map((text) => `${JSON.stringify({ file: '/x', text })}\n`).join('')),
+      'application/jsonl',
+    );
+    const prompts = await store.put(
+      Buffer.from(JSON.stringify([texts[0], { prompt: texts[1], category: 'c' }, texts[2]])),
+      'application/json',
+    );
+    const items = [2, 0, 0].map((index, n) => item(index, texts[index] ?? '', BigInt(n)));
+    const rows = [2, 0, 0].map((index, n) => ({ index, seed: BigInt(n) }));
+    const drawn = async (key: string, fields: object) => {
+      await bus.publishJob(sampleJob(key, fields), 0);
+      const { result } = await resultOf(key);
+      return result;
+    };
+    const expected = await drawn('r1/sample-base/0000', { items });
+    const sources = [
+      { case: 'manifest', value: manifest },
+      { case: 'prompts', value: prompts },
+    ];
+    for (const [n, source] of sources.entries())
+      expect(await drawn(`r1/sample-base/000${n + 1}`, { items: [], texts: source, rows })).toEqual(
+        expected,
+      );
+    expect(engine.log.filter((line) => line.startsWith('draw'))).toEqual(Array(3).fill('draw 3'));
+  });
+
+  it.each([
+    ['without a row', [], true, 'sample.rows: expected at least one, got none'],
+    [
+      'of a prompt that is not there',
+      [{ index: 0 }, { index: 7 }],
+      true,
+      'sample.rows[1].index: expected one of 1 texts, got 7',
+    ],
+    [
+      'that say not where the texts lie',
+      [{ index: 0 }],
+      false,
+      'sample.texts: expected a manifest or prompts, got nothing',
+    ],
+  ])('%s are dead-lettered at once, by name', async (_, rows, named, reason) => {
+    await start();
+    const value = await store.put(Buffer.from('["one"]'), 'application/json');
+    const job = sampleJob('r1/sample-base/0000', {
+      items: [],
+      rows,
+      ...(named && { texts: { case: 'prompts', value } }),
+    });
+    await bus.publishJob(job, 0);
+    await expect
+      .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
+      .toMatchObject([{ reason, attempts: 1 }]);
+  });
+
   it('done twice leave the same bytes and are drawn once', async () => {
     const first = await start('w1');
     await bus.publishJob(sampleJob('r1/sample-base/0000'), 0);

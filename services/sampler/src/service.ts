@@ -1,14 +1,20 @@
 /** The sampler as a whole, over whatever engine, store and bus it is given. */
 import { ImageReader, openFiles } from '@spindle/data';
 import { serve, type Lifecycle } from '@spindle/kit';
-import { announceWorker, takeJobs, WorkerState, type WorkerContext } from '@spindle/mesh';
+import {
+  announceWorker,
+  createJobHandler,
+  takeJobs,
+  WorkerState,
+  type WorkerContext,
+} from '@spindle/mesh';
 import { SamplerService } from '@spindle/proto';
-import { createJobHandler } from './consumer.js';
-import { Manifests } from './encode.js';
 import { EncodeCache } from './encode-cache.js';
 import type { SamplerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
+import { Manifests } from './manifests.js';
 import { Models } from './models.js';
+import { perform } from './perform.js';
 import { RowCache } from './row-cache.js';
 import { createHandlers } from './server.js';
 
@@ -25,7 +31,7 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
   lifecycle.defer('models', () => models.release());
   const state = new WorkerState();
   const images = new ImageReader(openFiles());
-  const handler = createJobHandler({
+  const deps = {
     store,
     engine,
     models,
@@ -33,6 +39,11 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
     cache: new EncodeCache(store, images, engine.info),
     rows: new RowCache(store),
     manifests: new Manifests(store),
+  };
+  const handler = createJobHandler({
+    service: 'sampler',
+    perform: (job, signal) => perform(job, deps, signal),
+    store,
     bus,
     state,
     instruments: createInstruments(),

@@ -12,11 +12,15 @@ import {
   decodeImage,
   defaultPreprocess,
   fileDigests,
+  inspectFolder,
+  inspectJudge,
+  judgeSpec,
   ImageRewardJudge,
   imageRewardInfo,
   loadAestheticHead,
   type JudgeFile,
   type JudgeInfo,
+  type JudgeNames,
 } from '@spindle/models';
 import { type Engine, type EngineInfoDto, type RgbImage, type TensorDto } from '@spindle/native';
 import type { Metric } from './domain/metrics.js';
@@ -51,8 +55,20 @@ export interface LoadedHead {
 
 export type HeadSource = <T>(path: string, work: (head: LoadedHead) => Promise<T>) => Promise<T>;
 
+/** What a judge's model or head is, from configs and headers alone. */
+export interface InspectedPart {
+  /** "CLIPModel", "ImageReward", "AestheticHead", …: whatever lies there. */
+  kind: string;
+  embeddingWidth: number;
+  textTokens: number;
+}
+
+/** What the scorer needs of an engine. */
 export interface ScorerEngine {
   readonly info: EngineInfoDto;
+  /** The judge without its head; throws what loading it would throw. */
+  inspectJudge(judge: JudgeNames): InspectedPart;
+  inspectHead(path: string): InspectedPart;
   readImage(bytes: Buffer, where: string): Promise<RgbImage>;
   /** The model of these metrics, which share it. */
   loadModel(metric: Metric): Promise<LoadedModel>;
@@ -66,6 +82,12 @@ const precision = 'float32';
 export function nativeEngine(engine: Engine): ScorerEngine {
   return {
     info: engine.info,
+    inspectJudge(judge) {
+      // A head is inspected on its own; what it lies on is a CLIP model like any other.
+      const kind = judge.kind === 'aesthetic' ? 'clip' : judge.kind;
+      return inspectJudge(engine, judgeSpec({ ...judge, kind, headPath: '' }, 'judge'));
+    },
+    inspectHead: (path) => inspectFolder(engine, path),
     readImage: decodeImage,
     loadModel: (metric) =>
       metric.kind === 'image_reward' ? loadImageReward(engine, metric) : loadClip(engine, metric),

@@ -1,7 +1,8 @@
 import { meter } from '@spindle/kit';
+import type { JobInstruments } from '@spindle/mesh';
 
 /** Created after telemetry has started: an instrument made earlier stays silent. */
-export function createInstruments() {
+export function createInstruments(): JobInstruments {
   const spindle = meter();
   const images = spindle.createCounter('spindle.scorer.images', {
     unit: '{image}',
@@ -16,14 +17,12 @@ export function createInstruments() {
     description: 'Jobs that ended in an error',
   });
   return {
-    jobDone(durationSeconds: number, items: number): void {
+    jobDone(_kind: string, durationSeconds: number, items: number): void {
       images.add(items);
       seconds.record(durationSeconds);
     },
-    jobFailed(code: string): void {
+    jobFailed(_kind: string, code: string): void {
       failures.add(1, { 'error.type': code });
     },
   };
 }
-
-export type Instruments = ReturnType<typeof createInstruments>;

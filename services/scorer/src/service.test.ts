@@ -1,4 +1,4 @@
-import { create, fromJsonString } from '@bufbuild/protobuf';
+import { create, fromJsonString, type MessageInitShape } from '@bufbuild/protobuf';
 import { createClient, Lifecycle } from '@spindle/kit';
 import { openLocalStore, type ArtifactStore, type Bus } from '@spindle/mesh';
 import { logger } from '@spindle/kit/testing';
@@ -9,6 +9,7 @@ import {
   MetricSpecSchema,
   ScoreItemSchema,
   ScorerService,
+  type InspectJudgeRequestSchema,
   type Job,
   type MetricSpec,
   type ScoreItem,
@@ -38,6 +39,12 @@ const metrics: MetricSpec[] = [
   }),
 ];
 
+function notFound(path: string): Error {
+  return Object.assign(new Error(`${path}: expected a model folder, got no such folder`), {
+    code: 'INVALID_ARGUMENT',
+  });
+}
+
 /** Scores are sums of bytes and lengths of prompts. */
 function fakeEngine(): ScorerEngine {
   return {
@@ -49,6 +56,19 @@ function fakeEngine(): ScorerEngine {
       cpu: 'none',
       backends: ['fake'],
     },
+    inspectJudge({ kind, clipPath }) {
+      if (clipPath === '/missing') throw notFound(clipPath);
+      log.push(`inspect ${kind} ${clipPath}`);
+      return {
+        kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel',
+        embeddingWidth: 8,
+        textTokens: 77,
+      };
+    },
+    inspectHead(path) {
+      log.push(`inspect head ${path}`);
+      return { kind: 'AestheticHead', embeddingWidth: 8, textTokens: 0 };
+    },
     async readImage(bytes, where) {
       if (bytes.toString().startsWith('broken'))
         throw Object.assign(
@@ -58,10 +78,7 @@ function fakeEngine(): ScorerEngine {
       return { rgb: Uint8Array.from(bytes), width: 1, height: 1 };
     },
     async loadModel({ clipPath, kind }) {
-      if (clipPath === '/missing')
-        throw Object.assign(new Error(`${clipPath}: expected a model folder, got no such folder`), {
-          code: 'INVALID_ARGUMENT',
-        });
+      if (clipPath === '/missing') throw notFound(clipPath);
       log.push(`model ${clipPath}`);
       return {
         async judge(group, images, prompts, heads) {
@@ -194,6 +211,39 @@ it('answers calls, and refuses bad ones by name', async () => {
     code: 'DIVERGED',
     message: 'metric aesthetic: expected a finite score, got NaN for items[0]',
   });
+  client.close();
+});
+
+it('says what a judge and a head are without loading them, and what is wrong with them', async () => {
+  const client = createClient(ScorerService, address);
+  const [pick, aesthetic] = metrics;
+  const inspect = (part: MessageInitShape<typeof InspectJudgeRequestSchema>['part']) =>
+    client.inspectJudge({ part: part ?? { case: undefined } });
+  expect(await inspect({ case: 'judge', value: pick! })).toMatchObject({
+    kind: 'CLIPModel',
+    embeddingWidth: 8,
+    textTokens: 77,
+  });
+  await inspect({ case: 'judge', value: aesthetic! });
+  expect(await inspect({ case: 'headPath', value: '/head' })).toMatchObject({
+    kind: 'AestheticHead',
+    embeddingWidth: 8,
+  });
+  expect(log).toEqual(['inspect clip /clip', 'inspect aesthetic /clip', 'inspect head /head']);
+  const refused: [MessageInitShape<typeof InspectJudgeRequestSchema>['part'], string][] = [
+    [
+      { case: 'judge', value: { ...pick!, clipPath: '/missing' } },
+      '/missing: expected a model folder, got no such folder',
+    ],
+    [
+      { case: 'judge', value: { kind: 'clip' } },
+      "judge.clip_path: expected the model's folder or file, got nothing",
+    ],
+    [{ case: 'headPath', value: '' }, "head_path: expected the head's folder or file, got nothing"],
+    [{ case: undefined }, 'part: expected a judge or a head, got nothing'],
+  ];
+  for (const [part, message] of refused)
+    await expect(inspect(part)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', message });
   client.close();
 });
 

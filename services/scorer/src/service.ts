@@ -1,10 +1,16 @@
 /** The scorer as a whole, over whatever engine, store and bus it is given. */
 import { serve, type Lifecycle } from '@spindle/kit';
-import { announceWorker, takeJobs, WorkerState, type WorkerContext } from '@spindle/mesh';
+import {
+  announceWorker,
+  createJobHandler,
+  takeJobs,
+  WorkerState,
+  type WorkerContext,
+} from '@spindle/mesh';
 import { ScorerService } from '@spindle/proto';
-import { createJobHandler } from './consumer.js';
 import type { ScorerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
+import { perform } from './perform.js';
 import { Scorer } from './score.js';
 import { createHandlers } from './server.js';
 
@@ -21,8 +27,9 @@ export async function startScorer(lifecycle: Lifecycle, options: ScorerOptions):
   lifecycle.defer('models', () => scorer.release());
   const state = new WorkerState();
   const handler = createJobHandler({
+    service: 'scorer',
+    perform: (job, signal) => perform(job, scorer, signal),
     store,
-    scorer,
     bus,
     state,
     instruments: createInstruments(),
@@ -35,7 +42,7 @@ export async function startScorer(lifecycle: Lifecycle, options: ScorerOptions):
     lifecycle,
     { address: options.address, portFile: options.portFile, graceMs, logger },
     (server) => {
-      server.addService(ScorerService, createHandlers(scorer));
+      server.addService(ScorerService, createHandlers({ engine, scorer }));
     },
   );
 }

@@ -1,8 +1,6 @@
 /** A TrainRequest in the words of the domain, and the models that it names. */
 import { createHash } from 'node:crypto';
 import { SpindleError } from '@spindle/kit';
-import { type ArtifactStore } from '@spindle/mesh';
-import type { ModelSourceDto } from '@spindle/native';
 import {
   LearningRateSchedule,
   Objective,
@@ -18,7 +16,6 @@ import {
   type Schedule,
   type TrainingSettings,
 } from './domain/settings.js';
-import type { TrainerEngine } from './engine.js';
 
 const objectives: Readonly<Partial<Record<Objective, ObjectiveName>>> = {
   [Objective.SPIN_LOGISTIC]: 'spin_logistic',
@@ -98,26 +95,6 @@ export function fingerprintOf(
     generatedShards: digests(request.generatedShards),
     ...(request.previousShards.length > 0 && { previousShards: digests(request.previousShards) }),
   });
-}
-
-export async function unetSource(
-  ref: UnetRef,
-  store: ArtifactStore,
-  engine: TrainerEngine,
-): Promise<ModelSourceDto> {
-  if (ref.config === undefined || ref.weights === undefined) {
-    if (ref.path === '')
-      throw invalid(`U-Net ${ref.name}: expected a path or config and weights, got neither`);
-    const source = engine.unetSource(ref.path);
-    if (ref.adapter === undefined) return source;
-    return { ...source, adapters: [{ path: await store.localPath(ref.adapter), scale: 1 }] };
-  }
-  const config = (await store.get(ref.config)).toString('utf8');
-  return {
-    config,
-    weights: [await store.localPath(ref.weights)],
-    label: `U-Net ${ref.name} (${ref.weights.digest})`,
-  };
 }
 
 function describe(ref: UnetRef | undefined): string {

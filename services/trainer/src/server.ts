@@ -8,7 +8,7 @@ import {
   type TrainRequest,
   type TrainResponseSchema,
 } from '@spindle/proto';
-import { Turns } from './turns.js';
+import { FifoMutex } from './mutex.js';
 import { train, type TrainingDeps } from './training.js';
 
 export interface ServerDeps extends TrainingDeps {
@@ -23,14 +23,14 @@ export interface ServerDeps extends TrainingDeps {
 type Response = MessageInitShape<typeof TrainResponseSchema>;
 
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof TrainerService> {
-  const turns = new Turns();
-  return { train: (request, { signal }) => serveTrain(request, deps, turns, signal) };
+  const mutex = new FifoMutex();
+  return { train: (request, { signal }) => serveTrain(request, deps, mutex, signal) };
 }
 
 async function* serveTrain(
   request: TrainRequest,
   deps: ServerDeps,
-  turns: Turns,
+  mutex: FifoMutex,
   caller: AbortSignal,
 ): AsyncGenerator<Response> {
   if (request.key === '' || request.runId === '')
@@ -39,7 +39,7 @@ async function* serveTrain(
       'key and run_id: expected both, got nothing for one',
     );
   using outer = linkedAbort(caller, deps.stopping);
-  const leave = await turns.enter(outer.signal);
+  const release = await mutex.acquire(outer.signal);
   try {
     const known = await committed(request.key, deps);
     if (known !== null) {
@@ -68,7 +68,7 @@ async function* serveTrain(
         .catch((error: unknown) => deps.logger.debug({ err: error }, 'lease not released'));
     }
   } finally {
-    leave();
+    release();
   }
 }
 

@@ -1,12 +1,11 @@
 /** What every rank of a training opens: models, a session of the engine, the data. */
 import { create } from '@bufbuild/protobuf';
-import type { ArtifactStore } from '@spindle/mesh';
+import { unetSource, type ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto, NativePrecision, RankGroupDto } from '@spindle/native';
 import { UnetRefSchema, type TrainRequest } from '@spindle/proto';
 import { Dataset } from './dataset.js';
 import { opponentImages, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingPipeline, TrainingSession } from './engine.js';
-import { unetSource } from './request.js';
 
 interface Deps {
   store: ArtifactStore;
@@ -24,11 +23,12 @@ export async function readModels(
   settings: TrainingSettings,
   { store, engine }: Deps,
 ): Promise<Models> {
-  const init = await unetSource(request.init ?? create(UnetRefSchema), store, engine);
+  const readFolder = (path: string): ModelSourceDto => engine.unetSource(path);
+  const init = await unetSource(request.init ?? create(UnetRefSchema), store, readFolder);
   const opponent =
     request.opponent === undefined || settings.objective === 'sft'
       ? null
-      : await unetSource(request.opponent, store, engine);
+      : await unetSource(request.opponent, store, readFolder);
   return { init, opponent, pipeline: engine.describePipeline(request.pipelinePath) };
 }
 

@@ -12,7 +12,7 @@
  */
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { ensureError, inSpan, nowMs, recordPhases, SpindleError, type Logger } from '@spindle/kit';
-import { type ArtifactStore } from '@spindle/mesh';
+import { runPrecision, type ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto, NativePrecision, TrainStepResultDto } from '@spindle/native';
 import {
   Precision,
@@ -42,7 +42,6 @@ import {
 import { firstDifference, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingSession } from './engine.js';
 import type { Instruments } from './instruments.js';
-import { resolvePrecision } from './precision.js';
 import { RankLost, type RankCommand, type RankLeader } from './ranks/leader.js';
 import { Share } from './ranks/share.js';
 import { fingerprintOf, readSettings } from './request.js';
@@ -252,11 +251,11 @@ async function prepare(
   signal: AbortSignal,
 ): Promise<Prepared> {
   const { store, engine, logger, ranks } = deps;
-  const asked = await resolvePrecision(
-    request.settings?.precision ?? Precision.AUTO,
-    request.runId,
+  const asked = await runPrecision(
     store,
-    engine,
+    request.runId,
+    request.settings?.precision ?? Precision.AUTO,
+    () => engine.choosePrecision(),
   );
   const fingerprint = fingerprintOf(request, settings);
   await checkpoints.fetch();

@@ -6,7 +6,7 @@ import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promi
 import { join, resolve } from 'node:path';
 import { ensureError, SpindleError } from '@spindle/kit';
 import { InvalidArgumentError, type Command } from 'commander';
-import { isBaseline } from '../../domain/plan.js';
+import { modelName, parseModel, spin, type Model } from '../../domain/model.js';
 import { adapterFile, unetFolder } from '../../orchestrator/export.js';
 import { parseRecord, type RunRecord } from '../../orchestrator/record.js';
 import type { RunConfig } from '../../config/schema.js';
@@ -53,9 +53,9 @@ export function addExport(program: Command, environment: Environment): void {
     });
     const record = parseRecord(json, file);
     const { config, state } = record;
-    const model = modelName(options.iteration, state.bestModel);
-    const unet = join(directory, unetFolder(model));
-    if (model === 'base' || !(await stat(unet).catch(() => null))) {
+    const chosen = chooseModel(options.iteration, state.bestModel);
+    const unet = chosen && join(directory, unetFolder(chosen));
+    if (!chosen || !unet || !(await stat(unet).catch(() => null))) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
         `run "${runId}": expected a trained model for --iteration ${options.iteration}, got none yet.`,
@@ -67,8 +67,9 @@ export function addExport(program: Command, environment: Environment): void {
         'INVALID_ARGUMENT',
         `--to: expected an empty or absent folder, got ${to}, which has files in it.`,
       );
+    const model = modelName(chosen);
     const pipeline = options.unetOnly ? null : config.model;
-    const card = await cardOf(record, model, directory, pipeline !== null);
+    const card = await cardOf(record, chosen, directory, pipeline !== null);
     await copyModel(pipeline, unet, to, state.training[model]?.unet?.adapter !== undefined)
       .then(() => writeCard(to, card, config))
       .catch(async (error: unknown) => {
@@ -96,7 +97,7 @@ async function writeCard(to: string, card: string, config: RunConfig): Promise<v
  */
 async function cardOf(
   record: RunRecord,
-  model: string,
+  model: Model,
   directory: string,
   whole: boolean,
 ): Promise<string> {
@@ -165,9 +166,19 @@ async function copyModel(
   await cp(unet, join(to, 'unet'), { recursive: true });
 }
 
-function modelName(iteration: string, best: string): string {
-  if (iteration === 'best') return best === '' ? 'base' : best;
-  return isBaseline(iteration) ? iteration : `spin${iteration}`;
+/** What --iteration names; undefined where that is not a model that was trained. */
+function chooseModel(iteration: string, best: string): Model | undefined {
+  switch (iteration) {
+    case 'sft':
+    case 'dpo':
+      return { kind: iteration };
+    case 'best': {
+      const model = best === '' ? undefined : parseModel(best);
+      return model?.kind === 'base' ? undefined : model;
+    }
+    default:
+      return spin(Number(iteration));
+  }
 }
 
 function parseIteration(value: string): string {

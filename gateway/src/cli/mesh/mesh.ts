@@ -112,18 +112,20 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       return child;
     };
     const numbered = (service: 'sampler' | 'scorer', count: number) =>
-      Array.from({ length: count }, (_, i) =>
-        launch(service, count === 1 ? service : `${service}-${i + 1}`, {}),
+      Promise.all(
+        Array.from({ length: count }, (_, i) =>
+          launch(service, count === 1 ? service : `${service}-${i + 1}`, {}),
+        ),
       );
-    const [trainer, evaluator, sampler] = await Promise.all([
+    const [trainer, evaluator, [sampler], [scorer]] = await Promise.all([
       launch(
         'trainer',
         'trainer',
         options.ranks > 1 ? { SPINDLE_RANKS: String(options.ranks) } : {},
       ),
       launch('evaluator', 'evaluator', {}),
-      ...numbered('sampler', options.samplers),
-      ...numbered('scorer', options.scorers),
+      numbered('sampler', options.samplers),
+      numbered('scorer', options.scorers),
     ]);
     const address = (child: ServiceChild | undefined): string =>
       `127.0.0.1:${child?.ports[0] ?? 0}`;
@@ -131,6 +133,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       SPINDLE_TRAINER_ADDRESS: address(trainer),
       SPINDLE_EVALUATOR_ADDRESS: address(evaluator),
       SPINDLE_SAMPLER_ADDRESS: address(sampler),
+      SPINDLE_SCORER_ADDRESS: address(scorer),
       SPINDLE_GRPC_ADDRESS: `127.0.0.1:${options.grpcPort}`,
       SPINDLE_HTTP_ADDRESS: `127.0.0.1:${options.httpPort}`,
     });

@@ -217,7 +217,7 @@ export type WriteReportRequest = Message<"spindle.v1.WriteReportRequest"> & {
   models: ModelEvaluation[];
 
   /**
-   * The run as the gateway knows it: config, timings, warnings, training curves (JSON, schema in docs/DESIGN.md "Report data").
+   * The run as the gateway knows it: config, timings, warnings, training curves (JSON, docs/design/report.md).
    *
    * @generated from field: string run_json = 4;
    */

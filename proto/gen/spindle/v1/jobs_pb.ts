@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/jobs.proto.
  */
 export const file_spindle_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrImAKDkltYWdlVHJhbnNmb3JtEg4KBmZpbHRlchgBIAEoCRITCgtyYW5kb21fY3JvcBgCIAEoCBIMCgRmbGlwGAMgASgIEg0KBXZpZXdzGAQgASgNEgwKBHNlZWQYBSABKAQiKgoJSW1hZ2VTaXplEg4KBmhlaWdodBgBIAEoDRINCgV3aWR0aBgCIAEoDSI3CgdSb3dTaXplEg0KBWluZGV4GAEgASgNEg4KBmhlaWdodBgCIAEoDRINCgV3aWR0aBgDIAEoDSL+AQoJRW5jb2RlSm9iEikKCG1hbmlmZXN0GAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVzdGFydBgCIAEoDRINCgVjb3VudBgDIAEoDRIVCg1waXBlbGluZV9wYXRoGAQgASgJEhIKCnJlc29sdXRpb24YBSABKA0SKAoJcHJlY2lzaW9uGAYgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SLQoJdHJhbnNmb3JtGAcgASgLMhouc3BpbmRsZS52MS5JbWFnZVRyYW5zZm9ybRIkCgVzaXplcxgIIAMoCzIVLnNwaW5kbGUudjEuSW1hZ2VTaXplIp0CCglTYW1wbGVKb2ISIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAIgASgJEi4KCHNhbXBsaW5nGAMgASgLMhwuc3BpbmRsZS52MS5TYW1wbGluZ1NldHRpbmdzEiUKBWl0ZW1zGAQgAygLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEhQKDHdhbnRfbGF0ZW50cxgFIAEoCBITCgt3YW50X2ltYWdlcxgGIAEoCBIoCglwcmVjaXNpb24YByABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIqCgZwaXhlbHMYCCABKAsyGi5zcGluZGxlLnYxLkltYWdlVHJhbnNmb3JtIrsBCgpNZXRyaWNTcGVjEgwKBG5hbWUYASABKAkSDAoEa2luZBgCIAEoCRIRCgljbGlwX3BhdGgYAyABKAkSEQoJaGVhZF9wYXRoGAQgASgJEhYKDnRva2VuaXplcl9wYXRoGAUgASgJEh8KF2ZhbGxiYWNrX3Rva2VuaXplcl9wYXRoGAYgASgJEhIKCnByZXByb2Nlc3MYByABKAkSDQoFc2NhbGUYCCABKAESDwoHdmFyaWFudBgJIAEoCSJzCglKdWRnZUluZm8SDAoEa2luZBgBIAEoCRIkCgVmaWxlcxgCIAMoCzIVLnNwaW5kbGUudjEuSnVkZ2VGaWxlEg8KB3ZhcmlhbnQYAyABKAkSDQoFc2NhbGUYBCABKAkSEgoKcHJlcHJvY2VzcxgFIAEoCSIpCglKdWRnZUZpbGUSDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAkiWwoJU2NvcmVJdGVtEiYKBnByb21wdBgBIAEoCzIWLnNwaW5kbGUudjEuUHJvbXB0SXRlbRImCgVpbWFnZRgCIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYiWQoIU2NvcmVKb2ISJwoHbWV0cmljcxgBIAMoCzIWLnNwaW5kbGUudjEuTWV0cmljU3BlYxIkCgVpdGVtcxgCIAMoCzIVLnNwaW5kbGUudjEuU2NvcmVJdGVtIsUBCglKb2JSZXN1bHQSCwoDa2V5GAEgASgJEioKBmVuY29kZRgCIAEoCzIYLnNwaW5kbGUudjEuRW5jb2RlUmVzdWx0SAASKgoGc2FtcGxlGAMgASgLMhguc3BpbmRsZS52MS5TYW1wbGVSZXN1bHRIABIoCgVzY29yZRgEIAEoCzIXLnNwaW5kbGUudjEuU2NvcmVSZXN1bHRIABIPCgdzZWNvbmRzGAUgASgBEg4KBndvcmtlchgGIAEoCUIICgZyZXN1bHQisAEKDEVuY29kZVJlc3VsdBImCgVzaGFyZBgBIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSDQoFY291bnQYAiABKA0SKQoIcmVqZWN0ZWQYAyADKAsyFy5zcGluZGxlLnYxLlJlamVjdGVkUm93EhoKEnRydW5jYXRlZF9jYXB0aW9ucxgEIAEoDRIiCgVzaXplcxgFIAMoCzITLnNwaW5kbGUudjEuUm93U2l6ZSI6CgtSZWplY3RlZFJvdxINCgVpbmRleBgBIAEoDRIMCgRmaWxlGAIgASgJEg4KBnJlYXNvbhgDIAEoCSJwCgxTYW1wbGVSZXN1bHQSKAoHbGF0ZW50cxgBIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSJwoGaW1hZ2VzGAIgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVjb3VudBgDIAEoDSI3CgtTY29yZVJlc3VsdBIoCgZzY29yZXMYASADKAsyGC5zcGluZGxlLnYxLk1ldHJpY1Njb3JlcyJUCgxNZXRyaWNTY29yZXMSDgoGbWV0cmljGAEgASgJEg4KBnZhbHVlcxgCIAMoARIkCgVqdWRnZRgDIAEoCzIVLnNwaW5kbGUudjEuSnVkZ2VJbmZvYgZwcm90bzM", [file_spindle_v1_types]);
+  fileDesc("ChVzcGluZGxlL3YxL2pvYnMucHJvdG8SCnNwaW5kbGUudjEiowEKA0pvYhILCgNrZXkYASABKAkSDgoGcnVuX2lkGAIgASgJEicKBmVuY29kZRgDIAEoCzIVLnNwaW5kbGUudjEuRW5jb2RlSm9iSAASJwoGc2FtcGxlGAQgASgLMhUuc3BpbmRsZS52MS5TYW1wbGVKb2JIABIlCgVzY29yZRgFIAEoCzIULnNwaW5kbGUudjEuU2NvcmVKb2JIAEIGCgR3b3JrImAKDkltYWdlVHJhbnNmb3JtEg4KBmZpbHRlchgBIAEoCRITCgtyYW5kb21fY3JvcBgCIAEoCBIMCgRmbGlwGAMgASgIEg0KBXZpZXdzGAQgASgNEgwKBHNlZWQYBSABKAQiKgoJSW1hZ2VTaXplEg4KBmhlaWdodBgBIAEoDRINCgV3aWR0aBgCIAEoDSI3CgdSb3dTaXplEg0KBWluZGV4GAEgASgNEg4KBmhlaWdodBgCIAEoDRINCgV3aWR0aBgDIAEoDSL+AQoJRW5jb2RlSm9iEikKCG1hbmlmZXN0GAEgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhINCgVzdGFydBgCIAEoDRINCgVjb3VudBgDIAEoDRIVCg1waXBlbGluZV9wYXRoGAQgASgJEhIKCnJlc29sdXRpb24YBSABKA0SKAoJcHJlY2lzaW9uGAYgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SLQoJdHJhbnNmb3JtGAcgASgLMhouc3BpbmRsZS52MS5JbWFnZVRyYW5zZm9ybRIkCgVzaXplcxgIIAMoCzIVLnNwaW5kbGUudjEuSW1hZ2VTaXplIqQDCglTYW1wbGVKb2ISIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAIgASgJEi4KCHNhbXBsaW5nGAMgASgLMhwuc3BpbmRsZS52MS5TYW1wbGluZ1NldHRpbmdzEiUKBWl0ZW1zGAQgAygLMhYuc3BpbmRsZS52MS5Qcm9tcHRJdGVtEhQKDHdhbnRfbGF0ZW50cxgFIAEoCBITCgt3YW50X2ltYWdlcxgGIAEoCBIoCglwcmVjaXNpb24YByABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIqCgZwaXhlbHMYCCABKAsyGi5zcGluZGxlLnYxLkltYWdlVHJhbnNmb3JtEisKCG1hbmlmZXN0GAkgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZkgAEioKB3Byb21wdHMYCiABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmSAASIwoEcm93cxgLIAMoCzIVLnNwaW5kbGUudjEuU2FtcGxlUm93QgcKBXRleHRzIkcKCVNhbXBsZVJvdxINCgVpbmRleBgBIAEoDRIMCgRzZWVkGAIgASgEEg4KBmhlaWdodBgDIAEoDRINCgV3aWR0aBgEIAEoDSK7AQoKTWV0cmljU3BlYxIMCgRuYW1lGAEgASgJEgwKBGtpbmQYAiABKAkSEQoJY2xpcF9wYXRoGAMgASgJEhEKCWhlYWRfcGF0aBgEIAEoCRIWCg50b2tlbml6ZXJfcGF0aBgFIAEoCRIfChdmYWxsYmFja190b2tlbml6ZXJfcGF0aBgGIAEoCRISCgpwcmVwcm9jZXNzGAcgASgJEg0KBXNjYWxlGAggASgBEg8KB3ZhcmlhbnQYCSABKAkicwoJSnVkZ2VJbmZvEgwKBGtpbmQYASABKAkSJAoFZmlsZXMYAiADKAsyFS5zcGluZGxlLnYxLkp1ZGdlRmlsZRIPCgd2YXJpYW50GAMgASgJEg0KBXNjYWxlGAQgASgJEhIKCnByZXByb2Nlc3MYBSABKAkiKQoJSnVkZ2VGaWxlEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgJIlsKCVNjb3JlSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SJgoFaW1hZ2UYAiABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIlkKCFNjb3JlSm9iEicKB21ldHJpY3MYASADKAsyFi5zcGluZGxlLnYxLk1ldHJpY1NwZWMSJAoFaXRlbXMYAiADKAsyFS5zcGluZGxlLnYxLlNjb3JlSXRlbSLFAQoJSm9iUmVzdWx0EgsKA2tleRgBIAEoCRIqCgZlbmNvZGUYAiABKAsyGC5zcGluZGxlLnYxLkVuY29kZVJlc3VsdEgAEioKBnNhbXBsZRgDIAEoCzIYLnNwaW5kbGUudjEuU2FtcGxlUmVzdWx0SAASKAoFc2NvcmUYBCABKAsyFy5zcGluZGxlLnYxLlNjb3JlUmVzdWx0SAASDwoHc2Vjb25kcxgFIAEoARIOCgZ3b3JrZXIYBiABKAlCCAoGcmVzdWx0IrABCgxFbmNvZGVSZXN1bHQSJgoFc2hhcmQYASABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEg0KBWNvdW50GAIgASgNEikKCHJlamVjdGVkGAMgAygLMhcuc3BpbmRsZS52MS5SZWplY3RlZFJvdxIaChJ0cnVuY2F0ZWRfY2FwdGlvbnMYBCABKA0SIgoFc2l6ZXMYBSADKAsyEy5zcGluZGxlLnYxLlJvd1NpemUiOgoLUmVqZWN0ZWRSb3cSDQoFaW5kZXgYASABKA0SDAoEZmlsZRgCIAEoCRIOCgZyZWFzb24YAyABKAkicAoMU2FtcGxlUmVzdWx0EigKB2xhdGVudHMYASABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEicKBmltYWdlcxgCIAMoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSDQoFY291bnQYAyABKA0iNwoLU2NvcmVSZXN1bHQSKAoGc2NvcmVzGAEgAygLMhguc3BpbmRsZS52MS5NZXRyaWNTY29yZXMiVAoMTWV0cmljU2NvcmVzEg4KBm1ldHJpYxgBIAEoCRIOCgZ2YWx1ZXMYAiADKAESJAoFanVkZ2UYAyABKAsyFS5zcGluZGxlLnYxLkp1ZGdlSW5mb2IGcHJvdG8z", [file_spindle_v1_types]);
 
 /**
  * One unit of work on the JetStream work queue. Idempotent: `key` names its result; run twice, it leaves the same bytes.
@@ -247,6 +247,9 @@ export type SampleJob = Message<"spindle.v1.SampleJob"> & {
   sampling?: SamplingSettings | undefined;
 
   /**
+   * Jobs of before `rows`: a mesh may be upgraded while they are queued, so samplers read them
+   * still. Nobody writes them any more.
+   *
    * @generated from field: repeated spindle.v1.PromptItem items = 4;
    */
   items: PromptItem[];
@@ -277,6 +280,34 @@ export type SampleJob = Message<"spindle.v1.SampleJob"> & {
    * @generated from field: spindle.v1.ImageTransform pixels = 8;
    */
   pixels?: ImageTransform | undefined;
+
+  /**
+   * Where the texts of `rows` lie.
+   *
+   * @generated from oneof spindle.v1.SampleJob.texts
+   */
+  texts: {
+    /**
+     * A data manifest, as in EncodeJob.
+     *
+     * @generated from field: spindle.v1.ArtifactRef manifest = 9;
+     */
+    value: ArtifactRef;
+    case: "manifest";
+  } | {
+    /**
+     * The held-out prompts: a JSON array of texts and of {"prompt": text, "category": text}.
+     *
+     * @generated from field: spindle.v1.ArtifactRef prompts = 10;
+     */
+    value: ArtifactRef;
+    case: "prompts";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * @generated from field: repeated spindle.v1.SampleRow rows = 11;
+   */
+  rows: SampleRow[];
 };
 
 /**
@@ -285,6 +316,46 @@ export type SampleJob = Message<"spindle.v1.SampleJob"> & {
  */
 export const SampleJobSchema: GenMessage<SampleJob> = /*@__PURE__*/
   messageDesc(file_spindle_v1_jobs, 5);
+
+/**
+ * One image of a sample job: which text, and which noise.
+ *
+ * @generated from message spindle.v1.SampleRow
+ */
+export type SampleRow = Message<"spindle.v1.SampleRow"> & {
+  /**
+   * Of a row of the manifest, or of a prompt.
+   *
+   * @generated from field: uint32 index = 1;
+   */
+  index: number;
+
+  /**
+   * Seed of PyTorch's CPU generator for the initial noise.
+   *
+   * @generated from field: uint64 seed = 2;
+   */
+  seed: bigint;
+
+  /**
+   * Pixels; 0: what the sampling settings say.
+   *
+   * @generated from field: uint32 height = 3;
+   */
+  height: number;
+
+  /**
+   * @generated from field: uint32 width = 4;
+   */
+  width: number;
+};
+
+/**
+ * Describes the message spindle.v1.SampleRow.
+ * Use `create(SampleRowSchema)` to create a new message.
+ */
+export const SampleRowSchema: GenMessage<SampleRow> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_jobs, 6);
 
 /**
  * A judge. `kind` is "clip" (exp(logit_scale) * cosine), "pickscore", "hpsv2" or "clip_score" (100 * cosine), "image_reward",
@@ -356,7 +427,7 @@ export type MetricSpec = Message<"spindle.v1.MetricSpec"> & {
  * Use `create(MetricSpecSchema)` to create a new message.
  */
 export const MetricSpecSchema: GenMessage<MetricSpec> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 6);
+  messageDesc(file_spindle_v1_jobs, 7);
 
 /**
  * What a judge was, so that its numbers can be compared with others'.
@@ -397,7 +468,7 @@ export type JudgeInfo = Message<"spindle.v1.JudgeInfo"> & {
  * Use `create(JudgeInfoSchema)` to create a new message.
  */
 export const JudgeInfoSchema: GenMessage<JudgeInfo> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 7);
+  messageDesc(file_spindle_v1_jobs, 8);
 
 /**
  * @generated from message spindle.v1.JudgeFile
@@ -423,7 +494,7 @@ export type JudgeFile = Message<"spindle.v1.JudgeFile"> & {
  * Use `create(JudgeFileSchema)` to create a new message.
  */
 export const JudgeFileSchema: GenMessage<JudgeFile> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 8);
+  messageDesc(file_spindle_v1_jobs, 9);
 
 /**
  * @generated from message spindle.v1.ScoreItem
@@ -445,7 +516,7 @@ export type ScoreItem = Message<"spindle.v1.ScoreItem"> & {
  * Use `create(ScoreItemSchema)` to create a new message.
  */
 export const ScoreItemSchema: GenMessage<ScoreItem> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 9);
+  messageDesc(file_spindle_v1_jobs, 10);
 
 /**
  * @generated from message spindle.v1.ScoreJob
@@ -467,7 +538,7 @@ export type ScoreJob = Message<"spindle.v1.ScoreJob"> & {
  * Use `create(ScoreJobSchema)` to create a new message.
  */
 export const ScoreJobSchema: GenMessage<ScoreJob> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 10);
+  messageDesc(file_spindle_v1_jobs, 11);
 
 /**
  * What a finished job left behind; stored as JSON under the job's key in the artifact store.
@@ -521,7 +592,7 @@ export type JobResult = Message<"spindle.v1.JobResult"> & {
  * Use `create(JobResultSchema)` to create a new message.
  */
 export const JobResultSchema: GenMessage<JobResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 11);
+  messageDesc(file_spindle_v1_jobs, 12);
 
 /**
  * @generated from message spindle.v1.EncodeResult
@@ -569,7 +640,7 @@ export type EncodeResult = Message<"spindle.v1.EncodeResult"> & {
  * Use `create(EncodeResultSchema)` to create a new message.
  */
 export const EncodeResultSchema: GenMessage<EncodeResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 12);
+  messageDesc(file_spindle_v1_jobs, 13);
 
 /**
  * @generated from message spindle.v1.RejectedRow
@@ -596,23 +667,24 @@ export type RejectedRow = Message<"spindle.v1.RejectedRow"> & {
  * Use `create(RejectedRowSchema)` to create a new message.
  */
 export const RejectedRowSchema: GenMessage<RejectedRow> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 13);
+  messageDesc(file_spindle_v1_jobs, 14);
 
 /**
  * @generated from message spindle.v1.SampleResult
  */
 export type SampleResult = Message<"spindle.v1.SampleResult"> & {
   /**
-   * safetensors: "index" I64 (N), "latents" F32 (N, C, h, w), or with `pixels` "mean" and "logvar" F32 of that shape, every item's views
-   * one after the other; set when latents were asked for. Where items have sizes of their own, of one dimension and with "shape" I64 (N, 3),
-   * as in EncodeResult.
+   * safetensors: "index" I64 (N), "latents" F32 (N, C, h, w), or with `pixels` "mean" and "logvar"
+   * F32 of that shape, every row's views one after the other; set when latents were asked for.
+   * Where rows have sizes of their own, of one dimension and with "shape" I64 (N, 3), as in
+   * EncodeResult.
    *
    * @generated from field: spindle.v1.ArtifactRef latents = 1;
    */
   latents?: ArtifactRef | undefined;
 
   /**
-   * One PNG per item, in the items' order; set when images were asked for.
+   * One PNG per row of the job, in their order; set when images were asked for.
    *
    * @generated from field: repeated spindle.v1.ArtifactRef images = 2;
    */
@@ -629,7 +701,7 @@ export type SampleResult = Message<"spindle.v1.SampleResult"> & {
  * Use `create(SampleResultSchema)` to create a new message.
  */
 export const SampleResultSchema: GenMessage<SampleResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 14);
+  messageDesc(file_spindle_v1_jobs, 15);
 
 /**
  * @generated from message spindle.v1.ScoreResult
@@ -646,7 +718,7 @@ export type ScoreResult = Message<"spindle.v1.ScoreResult"> & {
  * Use `create(ScoreResultSchema)` to create a new message.
  */
 export const ScoreResultSchema: GenMessage<ScoreResult> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 15);
+  messageDesc(file_spindle_v1_jobs, 16);
 
 /**
  * @generated from message spindle.v1.MetricScores
@@ -675,5 +747,5 @@ export type MetricScores = Message<"spindle.v1.MetricScores"> & {
  * Use `create(MetricScoresSchema)` to create a new message.
  */
 export const MetricScoresSchema: GenMessage<MetricScores> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_jobs, 16);
+  messageDesc(file_spindle_v1_jobs, 17);
 

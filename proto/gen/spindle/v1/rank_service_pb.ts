@@ -369,7 +369,7 @@ export const ReportResponseSchema: GenMessage<ReportResponse> = /*@__PURE__*/
 
 /**
  * How the ranks of a data-parallel training work together: rank 0 is the trainer itself and serves this, every other rank is a
- * process that follows it. Gradients do not pass here; they go between the engines (docs/DESIGN.md, "Several devices").
+ * process that follows it. Gradients do not pass here; they go between the engines (docs/design/training.md).
  *
  * @generated from service spindle.v1.RankService
  */

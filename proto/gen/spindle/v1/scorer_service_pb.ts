@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/scorer_service.proto.
  */
 export const file_spindle_v1_scorer_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9zcGluZGxlL3YxL3Njb3Jlcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIl0KDFNjb3JlUmVxdWVzdBInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0iOQoNU2NvcmVSZXNwb25zZRIoCgZzY29yZXMYASADKAsyGC5zcGluZGxlLnYxLk1ldHJpY1Njb3JlczJNCg1TY29yZXJTZXJ2aWNlEjwKBVNjb3JlEhguc3BpbmRsZS52MS5TY29yZVJlcXVlc3QaGS5zcGluZGxlLnYxLlNjb3JlUmVzcG9uc2ViBnByb3RvMw", [file_spindle_v1_jobs]);
+  fileDesc("Ch9zcGluZGxlL3YxL3Njb3Jlcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIl0KDFNjb3JlUmVxdWVzdBInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0iOQoNU2NvcmVSZXNwb25zZRIoCgZzY29yZXMYASADKAsyGC5zcGluZGxlLnYxLk1ldHJpY1Njb3JlcyJbChNJbnNwZWN0SnVkZ2VSZXF1ZXN0EicKBWp1ZGdlGAEgASgLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjSAASEwoJaGVhZF9wYXRoGAIgASgJSABCBgoEcGFydCJSChRJbnNwZWN0SnVkZ2VSZXNwb25zZRIMCgRraW5kGAEgASgJEhcKD2VtYmVkZGluZ193aWR0aBgCIAEoDRITCgt0ZXh0X3Rva2VucxgDIAEoDTKgAQoNU2NvcmVyU2VydmljZRI8CgVTY29yZRIYLnNwaW5kbGUudjEuU2NvcmVSZXF1ZXN0Ghkuc3BpbmRsZS52MS5TY29yZVJlc3BvbnNlElEKDEluc3BlY3RKdWRnZRIfLnNwaW5kbGUudjEuSW5zcGVjdEp1ZGdlUmVxdWVzdBogLnNwaW5kbGUudjEuSW5zcGVjdEp1ZGdlUmVzcG9uc2ViBnByb3RvMw", [file_spindle_v1_jobs]);
 
 /**
  * @generated from message spindle.v1.ScoreRequest
@@ -54,18 +54,97 @@ export const ScoreResponseSchema: GenMessage<ScoreResponse> = /*@__PURE__*/
   messageDesc(file_spindle_v1_scorer_service, 1);
 
 /**
- * Judges images. Queue work (score jobs) arrives over JetStream; this call scores images at once.
+ * @generated from message spindle.v1.InspectJudgeRequest
+ */
+export type InspectJudgeRequest = Message<"spindle.v1.InspectJudgeRequest"> & {
+  /**
+   * @generated from oneof spindle.v1.InspectJudgeRequest.part
+   */
+  part: {
+    /**
+     * Its model, tokenizer and preprocessing; `head_path` is not looked at.
+     *
+     * @generated from field: spindle.v1.MetricSpec judge = 1;
+     */
+    value: MetricSpec;
+    case: "judge";
+  } | {
+    /**
+     * An aesthetic head: its safetensors file, or its folder.
+     *
+     * @generated from field: string head_path = 2;
+     */
+    value: string;
+    case: "headPath";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message spindle.v1.InspectJudgeRequest.
+ * Use `create(InspectJudgeRequestSchema)` to create a new message.
+ */
+export const InspectJudgeRequestSchema: GenMessage<InspectJudgeRequest> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_scorer_service, 2);
+
+/**
+ * @generated from message spindle.v1.InspectJudgeResponse
+ */
+export type InspectJudgeResponse = Message<"spindle.v1.InspectJudgeResponse"> & {
+  /**
+   * "CLIPModel" or "ImageReward"; of what lies at `head_path` "AestheticHead", or another kind of
+   * model.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * Width of the image embedding that a CLIP model gives, or that an aesthetic head takes.
+   *
+   * @generated from field: uint32 embedding_width = 2;
+   */
+  embeddingWidth: number;
+
+  /**
+   * @generated from field: uint32 text_tokens = 3;
+   */
+  textTokens: number;
+};
+
+/**
+ * Describes the message spindle.v1.InspectJudgeResponse.
+ * Use `create(InspectJudgeResponseSchema)` to create a new message.
+ */
+export const InspectJudgeResponseSchema: GenMessage<InspectJudgeResponse> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_scorer_service, 3);
+
+/**
+ * Judges images. Queue work (score jobs) arrives over JetStream; these calls are for people and for
+ * checks.
  *
  * @generated from service spindle.v1.ScorerService
  */
 export const ScorerService: GenService<{
   /**
+   * Scores images at once.
+   *
    * @generated from rpc spindle.v1.ScorerService.Score
    */
   score: {
     methodKind: "unary";
     input: typeof ScoreRequestSchema;
     output: typeof ScoreResponseSchema;
+  },
+  /**
+   * Says what a judge is, from its configs and headers alone; INVALID_ARGUMENT names the file,
+   * field, expected and got.
+   *
+   * @generated from rpc spindle.v1.ScorerService.InspectJudge
+   */
+  inspectJudge: {
+    methodKind: "unary";
+    input: typeof InspectJudgeRequestSchema;
+    output: typeof InspectJudgeResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_spindle_v1_scorer_service, 0);

@@ -627,7 +627,7 @@ export enum Objective {
   UNSPECIFIED = 0,
 
   /**
-   * Self-play against the opponent, logistic or hinge loss (docs/DESIGN.md, "The objective").
+   * Self-play against the opponent, logistic or hinge loss (docs/design/training.md).
    *
    * @generated from enum value: OBJECTIVE_SPIN_LOGISTIC = 1;
    */

@@ -183,7 +183,7 @@ export const PhaseTimingSchema: GenMessage<PhaseTiming> = /*@__PURE__*/
   messageDesc(file_spindle_v1_types, 3);
 
 /**
- * One image of a sample job's or a score job's list.
+ * One image of a score job's list, or of a call that draws at once.
  *
  * @generated from message spindle.v1.PromptItem
  */

@@ -17,7 +17,7 @@ export interface CurvePoint {
   learning_rate: number;
 }
 
-/** The run as the gateway tells it (docs/DESIGN.md, "Report data"). */
+/** The run as the gateway tells it (docs/design/report.md, "Report data"). */
 export interface RunData {
   run_id: string;
   config: unknown;

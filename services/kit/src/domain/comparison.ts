@@ -6,6 +6,7 @@
 /** By the interval and the corrected test together, at 5 %. */
 export type Verdict = 'better' | 'worse' | 'undecided';
 
+/** How one set of scores compares with another over the same prompts and seeds. */
 export interface Against {
   /** Mean difference, and its bootstrap 95 % interval. */
   difference: number;

@@ -11,6 +11,7 @@ const weylA = 0x9e3779b9;
 const weylB = 0xbb67ae85;
 const rounds = 10;
 
+/** Philox 4x32-10 (Salmon et al., 2011): four random words of a seed and a counter. */
 export function philox(seed: bigint, counter: Words): Words {
   let keyA = Number(seed & 0xffffffffn);
   let keyB = Number((seed >> 32n) & 0xffffffffn);

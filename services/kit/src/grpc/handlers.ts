@@ -1,6 +1,7 @@
 import type { DescMessage, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type { Metadata } from '@grpc/grpc-js';
 
+/** What a handler knows of its call beside the request. */
 export interface CallContext {
   /** Aborts when the caller cancels, the deadline passes, or the server stops. */
   signal: AbortSignal;
@@ -33,12 +34,14 @@ export type ServiceHandlers<S extends DescService> = {
     : never;
 };
 
+/** How long a call may take, and who may break it off. */
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   /** Default: 60 s for unary calls, none for streams; Infinity for none. */
   timeoutMs?: number | undefined;
 }
 
+/** A client with one method per RPC of the service. */
 export type ServiceClient<S extends DescService> = {
   [K in keyof S['method']]: S['method'][K] extends {
     methodKind: infer Kind;

@@ -47,17 +47,17 @@ const flushMs = 500;
  * as one signal.
  */
 export class GrpcServer {
-  private readonly server = new Server(channelOptions);
-  private readonly health = new HealthImplementation({ '': 'SERVING' });
-  private readonly services: DescService[] = [];
-  private readonly calls = new Set<AbortController>();
-  private idle: (() => void) | undefined;
-  private readonly logger: Logger;
+  readonly #server = new Server(channelOptions);
+  readonly #health = new HealthImplementation({ '': 'SERVING' });
+  readonly #services: DescService[] = [];
+  readonly #calls = new Set<AbortController>();
+  #idle: (() => void) | undefined;
+  readonly #logger: Logger;
 
   constructor(options: { logger: Logger }) {
-    this.logger = options.logger;
+    this.#logger = options.logger;
     // grpc-js prints to stderr by itself what the caller learns anyway.
-    setLogger({ error: (message: unknown) => this.logger.debug(String(message)) });
+    setLogger({ error: (message: unknown) => this.#logger.debug(String(message)) });
   }
 
   addService<S extends DescService>(service: S, handlers: ServiceHandlers<S>): void {
@@ -70,20 +70,20 @@ export class GrpcServer {
       const bound = handler.bind(handlers);
       implementation[method.localName] =
         method.methodKind === 'server_streaming'
-          ? this.streaming(method, bound)
-          : this.unary(method, bound);
+          ? this.#streaming(method, bound)
+          : this.#unary(method, bound);
     }
-    this.server.addService(toGrpcJs(service), implementation);
-    this.services.push(service);
+    this.#server.addService(toGrpcJs(service), implementation);
+    this.#services.push(service);
     this.setServing(service.typeName, true);
   }
 
   /** "host:port"; port 0 takes a free one. Returns the port. */
   async listen(address: string): Promise<number> {
-    this.health.addToServer(this.server);
-    addReflection(this.server, this.services);
+    this.#health.addToServer(this.#server);
+    addReflection(this.#server, this.#services);
     return new Promise((resolve, reject) => {
-      this.server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
         if (error) {
           reject(
             new SpindleError(
@@ -101,7 +101,7 @@ export class GrpcServer {
 
   /** "" is the process as a whole. */
   setServing(service: string, serving: boolean): void {
-    this.health.setStatus(service, serving ? 'SERVING' : 'NOT_SERVING');
+    this.#health.setStatus(service, serving ? 'SERVING' : 'NOT_SERVING');
   }
 
   /**
@@ -109,30 +109,30 @@ export class GrpcServer {
    * closes the connections.
    */
   async shutdown(graceMs: number): Promise<void> {
-    for (const name of ['', ...this.services.map((service) => service.typeName)])
+    for (const name of ['', ...this.#services.map((service) => service.typeName)])
       this.setServing(name, false);
-    const closed = new Promise<void>((resolve) => this.server.tryShutdown(() => resolve()));
-    if (this.calls.size > 0) {
+    const closed = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    if (this.#calls.size > 0) {
       let timer: NodeJS.Timeout | undefined;
       await new Promise<void>((resolve) => {
-        this.idle = resolve;
+        this.#idle = resolve;
         timer = setTimeout(resolve, graceMs);
       });
       clearTimeout(timer);
     }
-    for (const call of this.calls)
+    for (const call of this.#calls)
       call.abort(new SpindleError('UNAVAILABLE', 'the server is shutting down'));
     // Lets the last answers leave. Health watchers hold their connections for ever, so this wait
     // needs a limit.
     const flushed = new AbortController();
     await Promise.race([closed, delay(flushMs, flushed.signal).catch(() => undefined)]);
     flushed.abort();
-    this.server.forceShutdown();
+    this.#server.forceShutdown();
   }
 
-  private unary(method: DescMethod, handler: AnyUnary): handleUnaryCall<Message, Message> {
+  #unary(method: DescMethod, handler: AnyUnary): handleUnaryCall<Message, Message> {
     return (call: ServerUnaryCall<Message, Message>, reply: sendUnaryData<Message>) => {
-      const { callContext, parent, done } = this.begin(call, method);
+      const { callContext, parent, done } = this.#begin(call, method);
       inSpan(
         spanName(method),
         spanAttributes(method),
@@ -141,17 +141,17 @@ export class GrpcServer {
         SpanKind.SERVER,
       )
         .then((response) => reply(null, response))
-        .catch((error: unknown) => reply(this.failure(method, error)))
+        .catch((error: unknown) => reply(this.#failure(method, error)))
         .finally(done);
     };
   }
 
-  private streaming(
+  #streaming(
     method: DescMethod,
     handler: AnyStreaming,
   ): handleServerStreamingCall<Message, Message> {
     return (call: ServerWritableStream<Message, Message>) => {
-      const { callContext, parent, done } = this.begin(call, method);
+      const { callContext, parent, done } = this.#begin(call, method);
       const span = tracer().startSpan(
         spanName(method),
         { kind: SpanKind.SERVER, attributes: spanAttributes(method) },
@@ -164,7 +164,7 @@ export class GrpcServer {
         .then(() => call.end())
         .catch((error: unknown) => {
           failSpan(span, error);
-          call.emit('error', this.failure(method, error));
+          call.emit('error', this.#failure(method, error));
         })
         .finally(() => {
           span.end();
@@ -174,12 +174,12 @@ export class GrpcServer {
   }
 
   /** Ties the call's cancellation, deadline and the server's shutdown to one signal. */
-  private begin(
+  #begin(
     call: Call,
     method: DescMethod,
   ): { callContext: CallContext; parent: Context; done: () => void } {
     const controller = new AbortController();
-    this.calls.add(controller);
+    this.#calls.add(controller);
     const limit = call.getDeadline();
     const deadline =
       limit instanceof Date ? limit : Number.isFinite(limit) ? new Date(limit) : undefined;
@@ -203,16 +203,16 @@ export class GrpcServer {
       !trace.getSpan(caller);
     const parent = idle ? suppressTracing(caller) : caller;
     const done = (): void => {
-      this.calls.delete(controller);
-      if (this.calls.size === 0) this.idle?.();
+      this.#calls.delete(controller);
+      if (this.#calls.size === 0) this.#idle?.();
     };
     return { callContext: { signal: controller.signal, deadline, metadata }, parent, done };
   }
 
-  private failure(method: DescMethod, error: unknown): ReturnType<typeof toStatus> {
+  #failure(method: DescMethod, error: unknown): ReturnType<typeof toStatus> {
     const failure = ensureError(error);
     const level = failure.code === 'INTERNAL' ? 'error' : 'debug';
-    this.logger[level](
+    this.#logger[level](
       { err: failure, method: `${method.parent.typeName}/${method.name}` },
       'call failed',
     );

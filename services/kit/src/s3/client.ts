@@ -12,6 +12,7 @@ import { clearly, isMissing, isPassing } from './errors.js';
 type Sdk = typeof ClientS3;
 type S3Client = ClientS3.S3Client;
 
+/** Where an object, or all objects of a prefix, lie. */
 export interface S3Address {
   bucket: string;
   /** Without a leading "/"; a prefix may be empty. */
@@ -33,6 +34,7 @@ const connectMs = 10_000;
 /** S3 takes no more parts than this. */
 const mostParts = 10_000;
 
+/** Reads s3://bucket/key; INVALID_ARGUMENT for anything else. */
 export function parseS3Url(url: string): S3Address {
   const match = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/(.*))?$/.exec(url);
   if (!match?.[1])
@@ -40,6 +42,7 @@ export function parseS3Url(url: string): S3Address {
   return { bucket: match[1], key: match[2] ?? '' };
 }
 
+/** An S3-compatible store; the SDK is loaded at the first call. */
 export class ObjectStore {
   readonly #options: Required<S3Options>;
   #opened: Promise<{ sdk: Sdk; client: S3Client }> | undefined;

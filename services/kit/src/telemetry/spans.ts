@@ -19,6 +19,7 @@ export function tracer(): Tracer {
   return trace.getTracer(scope);
 }
 
+/** The meter of this process; instruments made before telemetry starts stay silent. */
 export function meter(): Meter {
   return metrics.getMeter(scope);
 }
@@ -95,6 +96,7 @@ export function injectContext(
   });
 }
 
+/** The trace context that a message or call carries, on top of the active one. */
 export function extractContext(carrier: Record<string, string> | ReadableCarrier): Context {
   return propagation.extract(context.active(), carrier, {
     keys: (source) => (isReadable(source) ? [...source.keys()] : Object.keys(source)),

@@ -12,6 +12,9 @@ export interface JobContext {
   attempt: number;
 }
 
+/** Does a job; what it throws counts as a failure of the job. */
+export type JobHandler = (job: Job, context: JobContext) => Promise<void>;
+
 export interface ProvisionOptions {
   /** How long the server waits for a sign of life before it gives a job to another worker. */
   ackWaitMs?: number;
@@ -59,7 +62,7 @@ export interface Bus {
   /** Runs until the signal aborts, with one job in hand over all kinds. */
   consumeJobs(
     kinds: readonly JobKind[],
-    handler: (job: Job, context: JobContext) => Promise<void>,
+    handler: JobHandler,
     options: ConsumeOptions,
   ): Promise<void>;
   publishEvent(event: Event, msgId?: string): Promise<void>;

@@ -36,7 +36,7 @@ import type {
   Bus,
   ConsumeOptions,
   DeadLetter,
-  JobContext,
+  JobHandler,
   ProvisionOptions,
   QueueDepth,
 } from './bus.js';
@@ -75,29 +75,32 @@ export async function connectBus(options: {
 }
 
 class NatsBus implements Bus, JobSink {
-  private readonly js: JetStreamClient;
-  private readonly opened = new Map<BucketName, Promise<KV>>();
-  private readonly listeners = new Set<(connected: boolean) => void>();
-  private provisioned: ProvisionOptions = {};
+  readonly #js: JetStreamClient;
+  readonly #opened = new Map<BucketName, Promise<KV>>();
+  readonly #listeners = new Set<(connected: boolean) => void>();
+  #provisioned: ProvisionOptions = {};
 
-  constructor(
-    private readonly connection: NatsConnection,
-    private readonly jsm: JetStreamManager,
-    private readonly logger: Logger,
-  ) {
-    this.js = connection.jetstream({ timeout: 5_000 });
-    void this.followStatus();
+  readonly #connection: NatsConnection;
+  readonly #jsm: JetStreamManager;
+  readonly #logger: Logger;
+
+  constructor(connection: NatsConnection, jsm: JetStreamManager, logger: Logger) {
+    this.#connection = connection;
+    this.#jsm = jsm;
+    this.#logger = logger;
+    this.#js = connection.jetstream({ timeout: 5_000 });
+    void this.#followStatus();
   }
 
   serverVersion(): string {
-    return this.connection.info?.version ?? 'unknown';
+    return this.#connection.info?.version ?? 'unknown';
   }
 
-  async provision(options: ProvisionOptions = this.provisioned): Promise<void> {
-    this.provisioned = options;
+  async provision(options: ProvisionOptions = this.#provisioned): Promise<void> {
+    this.#provisioned = options;
     // Buckets that were opened before belong to streams that may be gone.
-    this.opened.clear();
-    await this.run('provisioning JetStream', () => provision(this.jsm, this.js, options));
+    this.#opened.clear();
+    await this.#run('provisioning JetStream', () => provision(this.#jsm, this.#js, options));
   }
 
   async publishJob(job: Job, round: number, options: { signal?: AbortSignal } = {}): Promise<void> {
@@ -114,14 +117,14 @@ class NatsBus implements Bus, JobSink {
       async () => {
         const carrier = headers();
         injectContext(carrier);
-        await publishStored(this.js, {
+        await publishStored(this.#js, {
           subject: jobSubject(kind, job.runId),
           payload: toJsonString(JobSchema, job),
           headers: carrier,
           msgId: `${job.key}#${round}`,
           signal: options.signal,
           onFull: () =>
-            this.logger.info({ key: job.key }, 'the job queue is full; waiting for room'),
+            this.#logger.info({ key: job.key }, 'the job queue is full; waiting for room'),
         });
       },
       undefined,
@@ -130,22 +133,22 @@ class NatsBus implements Bus, JobSink {
   }
 
   async purgeJobs(runId: string): Promise<void> {
-    await this.purge(streams.jobs, runJobsFilter(runId));
+    await this.#purge(streams.jobs, runJobsFilter(runId));
   }
 
   async purgeRun(runId: string): Promise<void> {
     await this.purgeJobs(runId);
-    await this.purge(streams.dead, runDeadFilter(runId));
-    await this.purge(streams.events, eventFilter(runId));
+    await this.#purge(streams.dead, runDeadFilter(runId));
+    await this.#purge(streams.events, eventFilter(runId));
   }
 
   async consumeJobs(
     kinds: readonly JobKind[],
-    handler: (job: Job, context: JobContext) => Promise<void>,
+    handler: JobHandler,
     options: ConsumeOptions,
   ): Promise<void> {
-    const logger = this.logger.child({ worker: options.workerId });
-    await new JobLoop(this.js, this.jsm, kinds, handler, options, this, logger).run();
+    const logger = this.#logger.child({ worker: options.workerId });
+    await new JobLoop({ js: this.#js, kinds, handler, options, sink: this, logger }).run();
   }
 
   async publishEvent(event: Event, msgId: string = randomUUID()): Promise<void> {
@@ -157,7 +160,7 @@ class NatsBus implements Bus, JobSink {
       );
     const carrier = headers();
     injectContext(carrier);
-    await publishStored(this.js, {
+    await publishStored(this.#js, {
       subject: eventSubject(runId, fact.case),
       payload: toJsonString(EventSchema, event),
       headers: carrier,
@@ -169,19 +172,26 @@ class NatsBus implements Bus, JobSink {
     runId: string,
     options: { fromSequence?: bigint; signal: AbortSignal },
   ): AsyncIterable<{ sequence: bigint; event: Event }> {
-    return readEvents(this.js, this.jsm, this.logger, (fn) => this.onReconnect(fn), runId, options);
+    return readEvents(
+      this.#js,
+      this.#jsm,
+      this.#logger,
+      (fn) => this.#onReconnect(fn),
+      runId,
+      options,
+    );
   }
 
   async lastEventSequence(): Promise<bigint> {
-    const { state } = await this.run('reading the events stream', () =>
-      this.jsm.streams.info(streams.events),
+    const { state } = await this.#run('reading the events stream', () =>
+      this.#jsm.streams.info(streams.events),
     );
     return BigInt(state.last_seq);
   }
 
   async deadLetters(runId: string): Promise<DeadLetter[]> {
-    return this.run('reading dead letters', async () => {
-      const consumer = await this.js.consumers.get(streams.dead, {
+    return this.#run('reading dead letters', async () => {
+      const consumer = await this.#js.consumers.get(streams.dead, {
         filterSubjects: runDeadFilter(runId),
       });
       const { num_pending: count } = await consumer.info();
@@ -198,11 +208,11 @@ class NatsBus implements Bus, JobSink {
 
   kv(bucket: BucketName): KvStore {
     return new NatsKv(buckets[bucket], () => {
-      let open = this.opened.get(bucket);
+      let open = this.#opened.get(bucket);
       if (!open) {
-        open = this.js.views.kv(buckets[bucket], { bindOnly: true });
-        this.opened.set(bucket, open);
-        open.catch(() => this.opened.delete(bucket));
+        open = this.#js.views.kv(buckets[bucket], { bindOnly: true });
+        this.#opened.set(bucket, open);
+        open.catch(() => this.#opened.delete(bucket));
       }
       return open;
     });
@@ -211,8 +221,8 @@ class NatsBus implements Bus, JobSink {
   async queueDepths(): Promise<Record<JobKind, QueueDepth>> {
     const depths = {} as Record<JobKind, QueueDepth>;
     for (const kind of jobKinds) {
-      const info = await this.run('reading the queues', () =>
-        this.jsm.consumers.info(streams.jobs, consumers[kind]),
+      const info = await this.#run('reading the queues', () =>
+        this.#jsm.consumers.info(streams.jobs, consumers[kind]),
       );
       depths[kind] = {
         pending: info.num_pending,
@@ -224,20 +234,20 @@ class NatsBus implements Bus, JobSink {
   }
 
   onStatus(fn: (connected: boolean) => void): void {
-    this.listeners.add(fn);
+    this.#listeners.add(fn);
   }
 
   async close(): Promise<void> {
-    if (this.connection.isClosed()) return;
+    if (this.#connection.isClosed()) return;
     try {
       // Sends what is under way; without a server it could wait for ever.
       const drained = await Promise.race([
-        this.connection.drain().then(() => true),
+        this.#connection.drain().then(() => true),
         sleepUnref(2_000),
       ]);
-      if (!drained) await this.connection.close();
+      if (!drained) await this.#connection.close();
     } catch {
-      await this.connection.close();
+      await this.#connection.close();
     }
   }
 
@@ -255,7 +265,7 @@ class NatsBus implements Bus, JobSink {
     carrier.set(headerNames.code, error.code);
     carrier.set(headerNames.attempts, String(attempts));
     const runId = job?.runId ?? msg.subject.split('.').at(-1) ?? 'unknown';
-    await publishStored(this.js, {
+    await publishStored(this.#js, {
       subject: deadSubject(kind, runId),
       payload: msg.string(),
       headers: carrier,
@@ -269,14 +279,14 @@ class NatsBus implements Bus, JobSink {
       if (!key.startsWith('Nats-')) carrier.set(key, msg.headers?.get(key) ?? '');
     }
     try {
-      await this.js.publish(msg.subject, msg.data, {
+      await this.#js.publish(msg.subject, msg.data, {
         msgID: randomUUID(),
         headers: carrier,
         timeout: 2_000,
       });
     } catch (error) {
       // No room or no server: giving it back costs one delivery then.
-      this.logger.debug(
+      this.#logger.debug(
         { err: natsError(error, 'handing a job back') },
         'a job is handed back as a redelivery',
       );
@@ -286,19 +296,19 @@ class NatsBus implements Bus, JobSink {
     await msg.ackAck();
   }
 
-  private onReconnect(fn: () => void): () => void {
+  #onReconnect(fn: () => void): () => void {
     const listener = (connected: boolean): void => {
       if (connected) fn();
     };
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
-  private async purge(stream: string, filter: string): Promise<void> {
-    await this.run(`purging ${filter}`, () => this.jsm.streams.purge(stream, { filter }));
+  async #purge(stream: string, filter: string): Promise<void> {
+    await this.#run(`purging ${filter}`, () => this.#jsm.streams.purge(stream, { filter }));
   }
 
-  private async run<T>(doing: string, fn: () => Promise<T>): Promise<T> {
+  async #run<T>(doing: string, fn: () => Promise<T>): Promise<T> {
     try {
       return await fn();
     } catch (error) {
@@ -306,16 +316,16 @@ class NatsBus implements Bus, JobSink {
     }
   }
 
-  private async followStatus(): Promise<void> {
-    for await (const status of this.connection.status()) {
+  async #followStatus(): Promise<void> {
+    for await (const status of this.#connection.status()) {
       if (status.type !== Events.Disconnect && status.type !== Events.Reconnect) continue;
       const connected = status.type === Events.Reconnect;
-      if (!this.connection.isDraining())
-        this.logger.warn(
+      if (!this.#connection.isDraining())
+        this.#logger.warn(
           { server: status.data },
           connected ? 'NATS is back' : 'lost the connection to NATS',
         );
-      for (const listener of this.listeners) listener(connected);
+      for (const listener of this.#listeners) listener(connected);
     }
   }
 }

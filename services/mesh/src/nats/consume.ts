@@ -10,7 +10,7 @@ import {
   type JobKind,
 } from '@spindle/proto';
 import { SpanKind } from '@opentelemetry/api';
-import type { Consumer, JetStreamClient, JetStreamManager, JsMsg } from 'nats';
+import type { Consumer, JetStreamClient, JsMsg } from 'nats';
 import {
   ensureError,
   SpindleError,
@@ -20,7 +20,7 @@ import {
   extractContext,
   inSpan,
 } from '@spindle/kit';
-import type { ConsumeOptions, JobContext } from './bus.js';
+import type { ConsumeOptions, JobHandler } from './bus.js';
 import { natsError } from './errors.js';
 
 /** The server's shortest wait for a pull. */
@@ -41,6 +41,16 @@ export interface JobSink {
   provision(): Promise<void>;
 }
 
+/** What a job loop works with. */
+export interface JobLoopParts {
+  js: JetStreamClient;
+  kinds: readonly JobKind[];
+  handler: JobHandler;
+  options: ConsumeOptions;
+  sink: JobSink;
+  logger: Logger;
+}
+
 /**
  * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it ->
  * looking. Entry: run; exit: the signal aborts, after which a job that still arrives is handed
@@ -48,87 +58,93 @@ export interface JobSink {
  * hoard.
  */
 export class JobLoop {
-  private readonly open = new Map<JobKind, { consumer: Consumer; ackWaitMs: number }>();
-  private turn = 0;
+  readonly #open = new Map<JobKind, { consumer: Consumer; ackWaitMs: number }>();
+  #turn = 0;
 
-  constructor(
-    private readonly js: JetStreamClient,
-    private readonly jsm: JetStreamManager,
-    private readonly kinds: readonly JobKind[],
-    private readonly handler: (job: Job, context: JobContext) => Promise<void>,
-    private readonly options: ConsumeOptions,
-    private readonly sink: JobSink,
-    private readonly logger: Logger,
-  ) {}
+  readonly #js: JetStreamClient;
+  readonly #kinds: readonly JobKind[];
+  readonly #handler: JobHandler;
+  readonly #options: ConsumeOptions;
+  readonly #sink: JobSink;
+  readonly #logger: Logger;
+
+  constructor({ js, kinds, handler, options, sink, logger }: JobLoopParts) {
+    this.#js = js;
+    this.#kinds = kinds;
+    this.#handler = handler;
+    this.#options = options;
+    this.#sink = sink;
+    this.#logger = logger;
+  }
 
   async run(): Promise<void> {
-    const { signal } = this.options;
+    const { signal } = this.#options;
     while (!signal.aborted) {
       try {
-        await this.once();
+        await this.#once();
       } catch (error) {
         const failure = natsError(error, 'waiting for jobs');
-        this.logger.warn({ err: failure }, 'cannot fetch jobs; trying again');
-        this.open.clear();
+        this.#logger.warn({ err: failure }, 'cannot fetch jobs; trying again');
+        this.#open.clear();
         await delay(500, signal).catch(() => undefined);
         // The server may have come back without its data.
         if (!signal.aborted)
-          await this.sink
+          await this.#sink
             .provision()
-            .catch((cause: unknown) => this.logger.debug({ err: cause }, 'cannot provision'));
+            .catch((cause: unknown) => this.#logger.debug({ err: cause }, 'cannot provision'));
       }
     }
   }
 
-  private async once(): Promise<void> {
-    const kind = await this.choose();
-    const { consumer, ackWaitMs } = await this.consumerOf(kind);
+  async #once(): Promise<void> {
+    const kind = await this.#choose();
+    const { consumer, ackWaitMs } = await this.#consumerOf(kind);
     const msg = await consumer.next({ expires: pullMs });
     if (!msg) return;
-    if (this.options.signal.aborted) await this.sink.handBack(msg);
-    else await this.handle(kind, msg, ackWaitMs);
+    if (this.#options.signal.aborted) await this.#sink.handBack(msg);
+    else await this.#handle(kind, msg, ackWaitMs);
   }
 
   /**
    * In turn, but a kind without new jobs is passed over: waiting on it would cost a second before
    * every job of the others.
    */
-  private async choose(): Promise<JobKind> {
-    const order = this.kinds.map(
-      (_, i) => this.kinds[(this.turn + i) % this.kinds.length] as JobKind,
+  async #choose(): Promise<JobKind> {
+    const order = this.#kinds.map(
+      (_, i) => this.#kinds[(this.#turn + i) % this.#kinds.length] as JobKind,
     );
-    this.turn++;
+    this.#turn++;
     const [first] = order;
     if (first === undefined)
       throw new SpindleError('INVALID_ARGUMENT', 'job kinds: expected at least one, got none');
     if (order.length === 1) return first;
     for (const kind of order) {
-      const { consumer } = await this.consumerOf(kind);
+      const { consumer } = await this.#consumerOf(kind);
       if ((await consumer.info()).num_pending > 0) return kind;
     }
     return first;
   }
 
-  private async consumerOf(kind: JobKind): Promise<{ consumer: Consumer; ackWaitMs: number }> {
-    let opened = this.open.get(kind);
+  async #consumerOf(kind: JobKind): Promise<{ consumer: Consumer; ackWaitMs: number }> {
+    let opened = this.#open.get(kind);
     if (!opened) {
-      const consumer = await this.js.consumers.get(streams.jobs, consumers[kind]);
+      const consumer = await this.#js.consumers.get(streams.jobs, consumers[kind]);
       const { config } = await consumer.info(true);
       opened = { consumer, ackWaitMs: (config.ack_wait ?? 30e9) / 1e6 };
-      this.open.set(kind, opened);
+      this.#open.set(kind, opened);
     }
     return opened;
   }
 
-  private async handle(kind: JobKind, msg: JsMsg, ackWaitMs: number): Promise<void> {
+  async #handle(kind: JobKind, msg: JsMsg, ackWaitMs: number): Promise<void> {
     const attempt = msg.info.deliveryCount;
-    const { maxDeliver = 3 } = this.options;
+    const { maxDeliver = 3 } = this.#options;
     const job = readJob(msg);
-    if (job instanceof SpindleError) return this.kill(kind, msg, undefined, job, attempt);
+    if (job instanceof SpindleError) return this.#kill(kind, msg, undefined, job, attempt);
     // No failure was reported for the last delivery, so it ended with the worker: not given a
     // chance to take another one down.
     if (attempt > maxDeliver)
-      return this.kill(
+      return this.#kill(
         kind,
         msg,
         job,
@@ -137,10 +153,10 @@ export class JobLoop {
       );
     const heartbeat = setInterval(() => msg.working(), ackWaitMs / 4);
     try {
-      await this.runHandler(kind, msg, job, attempt);
+      await this.#runHandler(kind, msg, job, attempt);
     } catch (error) {
       clearInterval(heartbeat);
-      await this.fail(kind, msg, job, attempt, ensureError(error));
+      await this.#fail(kind, msg, job, attempt, ensureError(error));
       return;
     } finally {
       clearInterval(heartbeat);
@@ -148,11 +164,11 @@ export class JobLoop {
     // Waits for the server: an acknowledgement lost now costs a redelivery, which finds the result
     // and does nothing.
     if (!(await msg.ackAck()))
-      this.logger.warn({ key: job.key }, 'the server did not confirm an acknowledgement');
+      this.#logger.warn({ key: job.key }, 'the server did not confirm an acknowledgement');
   }
 
-  private async runHandler(kind: JobKind, msg: JsMsg, job: Job, attempt: number): Promise<void> {
-    const scope = linkedAbort(this.options.signal);
+  async #runHandler(kind: JobKind, msg: JsMsg, job: Job, attempt: number): Promise<void> {
+    const scope = linkedAbort(this.#options.signal);
     try {
       await inSpan(
         `process spindle.jobs.${kind}`,
@@ -163,9 +179,9 @@ export class JobLoop {
           'messaging.consumer.group.name': consumers[kind],
           'spindle.job.key': job.key,
           'spindle.job.attempt': attempt,
-          'spindle.worker': this.options.workerId,
+          'spindle.worker': this.#options.workerId,
         },
-        () => this.handler(job, { signal: scope.signal, attempt }),
+        () => this.#handler(job, { signal: scope.signal, attempt }),
         extractContext({
           keys: () => msg.headers?.keys() ?? [],
           get: (key) => msg.headers?.get(key),
@@ -177,19 +193,19 @@ export class JobLoop {
     }
   }
 
-  private async fail(
+  async #fail(
     kind: JobKind,
     msg: JsMsg,
     job: Job,
     attempt: number,
     error: SpindleError,
   ): Promise<void> {
-    const { maxDeliver = 3, retryDelayMs = 1_000, signal, workerId } = this.options;
-    if (signal.aborted && error.code === 'CANCELLED') return this.sink.handBack(msg);
-    this.logger.warn({ err: error, key: job.key, attempt }, 'job failed');
-    if (!error.retryable) return this.kill(kind, msg, job, error, attempt);
+    const { maxDeliver = 3, retryDelayMs = 1_000, signal, workerId } = this.#options;
+    if (signal.aborted && error.code === 'CANCELLED') return this.#sink.handBack(msg);
+    this.#logger.warn({ err: error, key: job.key, attempt }, 'job failed');
+    if (!error.retryable) return this.#kill(kind, msg, job, error, attempt);
     if (attempt >= maxDeliver)
-      return this.kill(
+      return this.#kill(
         kind,
         msg,
         job,
@@ -197,27 +213,27 @@ export class JobLoop {
         attempt,
       );
     msg.nak(Math.min(60_000, retryDelayMs * 2 ** (attempt - 1)));
-    await this.report(msg, job, error.message, attempt, false, workerId);
+    await this.#report(msg, job, error.message, attempt, false, workerId);
   }
 
   /**
    * Dead letter, then the news, then the ack: a crash in between repeats steps that are harmless to
    * repeat.
    */
-  private async kill(
+  async #kill(
     kind: JobKind,
     msg: JsMsg,
     job: Job | undefined,
     error: SpindleError,
     attempts: number,
   ): Promise<void> {
-    this.logger.error({ key: job?.key, attempts, reason: error.message }, 'job is given up');
-    await this.sink.deadLetter(kind, msg, job, error, attempts);
-    if (job) await this.report(msg, job, error.message, attempts, true, this.options.workerId);
+    this.#logger.error({ key: job?.key, attempts, reason: error.message }, 'job is given up');
+    await this.#sink.deadLetter(kind, msg, job, error, attempts);
+    if (job) await this.#report(msg, job, error.message, attempts, true, this.#options.workerId);
     await msg.ackAck();
   }
 
-  private async report(
+  async #report(
     msg: JsMsg,
     job: Job,
     reason: string,
@@ -232,12 +248,12 @@ export class JobLoop {
     });
     const msgId = `failed:${job.key}:${msg.seq}:${attempt}:${dead ? 'dead' : 'retry'}`;
     try {
-      await this.sink.publishEvent(event, msgId);
+      await this.#sink.publishEvent(event, msgId);
     } catch (error) {
       // A dead job must not vanish without news: without the ack it comes again and is reported
       // then.
       if (dead) throw error;
-      this.logger.warn({ err: error, key: job.key }, 'cannot publish that a job failed');
+      this.#logger.warn({ err: error, key: job.key }, 'cannot publish that a job failed');
     }
   }
 }

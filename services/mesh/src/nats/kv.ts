@@ -30,25 +30,28 @@ export interface KvStore {
 const text = StringCodec();
 
 export class NatsKv implements KvStore {
-  constructor(
-    private readonly bucket: string,
-    private readonly open: () => Promise<KV>,
-  ) {}
+  readonly #bucket: string;
+  readonly #open: () => Promise<KV>;
+
+  constructor(bucket: string, open: () => Promise<KV>) {
+    this.#bucket = bucket;
+    this.#open = open;
+  }
 
   async get(key: string): Promise<KvRecord | null> {
-    const entry = await this.run(`reading ${key}`, (kv) => kv.get(key));
+    const entry = await this.#run(`reading ${key}`, (kv) => kv.get(key));
     return entry?.operation === 'PUT'
       ? { value: text.decode(entry.value), revision: entry.revision }
       : null;
   }
 
   async create(key: string, value: string): Promise<number> {
-    return this.run(`creating ${key}`, async (kv) => {
+    return this.#run(`creating ${key}`, async (kv) => {
       try {
         return await kv.create(key, text.encode(value));
       } catch (error) {
         if (!isApiError(error, apiErrors.wrongLastSequence)) throw error;
-        throw new SpindleError('ALREADY_EXISTS', `${this.bucket}: the key "${key}" exists`, {
+        throw new SpindleError('ALREADY_EXISTS', `${this.#bucket}: the key "${key}" exists`, {
           cause: error,
         });
       }
@@ -56,14 +59,14 @@ export class NatsKv implements KvStore {
   }
 
   async update(key: string, value: string, revision: number): Promise<number> {
-    return this.run(`updating ${key}`, async (kv) => {
+    return this.#run(`updating ${key}`, async (kv) => {
       try {
         return await kv.update(key, text.encode(value), revision);
       } catch (error) {
         if (!isApiError(error, apiErrors.wrongLastSequence)) throw error;
         throw new SpindleError(
           'ABORTED',
-          `${this.bucket}: the key "${key}" was changed after revision ${revision}`,
+          `${this.#bucket}: the key "${key}" was changed after revision ${revision}`,
           { cause: error },
         );
       }
@@ -71,15 +74,15 @@ export class NatsKv implements KvStore {
   }
 
   async put(key: string, value: string): Promise<number> {
-    return this.run(`writing ${key}`, (kv) => kv.put(key, text.encode(value)));
+    return this.#run(`writing ${key}`, (kv) => kv.put(key, text.encode(value)));
   }
 
   async delete(key: string): Promise<void> {
-    await this.run(`deleting ${key}`, (kv) => kv.delete(key));
+    await this.#run(`deleting ${key}`, (kv) => kv.delete(key));
   }
 
   async keys(): Promise<string[]> {
-    return this.run('listing keys', async (kv) => {
+    return this.#run('listing keys', async (kv) => {
       const found: string[] = [];
       for await (const key of await kv.keys()) found.push(key);
       return found.sort();
@@ -94,10 +97,10 @@ export class NatsKv implements KvStore {
     while (!signal.aborted) {
       let entries: Awaited<ReturnType<KV['watch']>>;
       try {
-        entries = await (await this.open()).watch({ key });
+        entries = await (await this.#open()).watch({ key });
       } catch (error) {
         if (natsError(error, '').code !== 'UNAVAILABLE')
-          throw natsError(error, `${this.bucket}: watching ${key}`);
+          throw natsError(error, `${this.#bucket}: watching ${key}`);
         await delay(500, signal).catch(() => undefined);
         continue;
       }
@@ -118,11 +121,11 @@ export class NatsKv implements KvStore {
     }
   }
 
-  private async run<T>(doing: string, fn: (kv: KV) => Promise<T>): Promise<T> {
+  async #run<T>(doing: string, fn: (kv: KV) => Promise<T>): Promise<T> {
     try {
-      return await fn(await this.open());
+      return await fn(await this.#open());
     } catch (error) {
-      throw natsError(error, `${this.bucket}: ${doing}`);
+      throw natsError(error, `${this.#bucket}: ${doing}`);
     }
   }
 }

@@ -10,23 +10,28 @@ import type { KvStore } from './kv.js';
  * holders also need a compare-and-set of their own.
  */
 export class Lease {
-  private readonly controller = new AbortController();
-  private readonly stopRefreshing = new AbortController();
-  private readonly refreshing: Promise<void>;
+  readonly #controller = new AbortController();
+  readonly #stopRefreshing = new AbortController();
+  readonly #refreshing: Promise<void>;
 
-  private constructor(
-    private readonly kv: KvStore,
-    private readonly key: string,
-    private readonly value: string,
-    private revision: number,
-    private readonly ttlMs: number,
-  ) {
-    this.refreshing = this.refresh();
+  readonly #kv: KvStore;
+  readonly #key: string;
+  readonly #value: string;
+  #revision: number;
+  readonly #ttlMs: number;
+
+  private constructor(kv: KvStore, key: string, value: string, revision: number, ttlMs: number) {
+    this.#kv = kv;
+    this.#key = key;
+    this.#value = value;
+    this.#revision = revision;
+    this.#ttlMs = ttlMs;
+    this.#refreshing = this.#refresh();
   }
 
   /** Aborts when the lease is no longer ours. */
   get lost(): AbortSignal {
-    return this.controller.signal;
+    return this.#controller.signal;
   }
 
   /** Waits while someone else holds the key; rejects when the signal aborts. */
@@ -60,39 +65,39 @@ export class Lease {
 
   /** Lets the next one in at once. */
   async release(): Promise<void> {
-    this.stopRefreshing.abort();
-    await this.refreshing;
-    if (this.controller.signal.aborted) return;
-    this.controller.abort(new SpindleError('CANCELLED', `the lease "${this.key}" was released`));
-    const held = await this.kv.get(this.key);
-    if (held?.revision === this.revision) await this.kv.delete(this.key);
+    this.#stopRefreshing.abort();
+    await this.#refreshing;
+    if (this.#controller.signal.aborted) return;
+    this.#controller.abort(new SpindleError('CANCELLED', `the lease "${this.#key}" was released`));
+    const held = await this.#kv.get(this.#key);
+    if (held?.revision === this.#revision) await this.#kv.delete(this.#key);
   }
 
-  private async refresh(): Promise<void> {
+  async #refresh(): Promise<void> {
     let renewed = performance.now();
-    const { signal } = this.stopRefreshing;
+    const { signal } = this.#stopRefreshing;
     for (;;) {
       try {
-        await delay(this.ttlMs / 3, signal);
+        await delay(this.#ttlMs / 3, signal);
       } catch {
         return;
       }
       const began = performance.now();
       try {
-        this.revision = await beforeTtl(
-          this.kv.update(this.key, this.value, this.revision),
-          renewed + this.ttlMs - began,
+        this.#revision = await beforeTtl(
+          this.#kv.update(this.#key, this.#value, this.#revision),
+          renewed + this.#ttlMs - began,
         );
         renewed = began;
       } catch (error) {
         const failure = ensureError(error);
         // A refresh whose answer was lost moved the revision itself; reading it back tells.
         const held =
-          failure.code === 'ABORTED' ? await this.kv.get(this.key).catch(() => null) : null;
-        if (held?.value === this.value) this.revision = held.revision;
-        else if (failure.code === 'ABORTED' || performance.now() - renewed >= this.ttlMs) {
-          this.controller.abort(
-            new SpindleError('ABORTED', `the lease "${this.key}" was lost: ${failure.message}`, {
+          failure.code === 'ABORTED' ? await this.#kv.get(this.#key).catch(() => null) : null;
+        if (held?.value === this.#value) this.#revision = held.revision;
+        else if (failure.code === 'ABORTED' || performance.now() - renewed >= this.#ttlMs) {
+          this.#controller.abort(
+            new SpindleError('ABORTED', `the lease "${this.#key}" was lost: ${failure.message}`, {
               cause: error,
             }),
           );

@@ -17,6 +17,7 @@ export function keyPath(folder: string, key: string): string {
   return join(folder, ...segments);
 }
 
+/** The hex digits of an artifact's digest; INVALID_ARGUMENT where it is no SHA-256. */
 export function digestHex(ref: ArtifactRef): string {
   const hex = digest.exec(ref.digest)?.[1];
   if (hex === undefined) {

@@ -29,32 +29,35 @@ export async function openLocalStore(root: string): Promise<ArtifactStore> {
 }
 
 class LocalStore implements ArtifactStore {
-  private readonly blobs: string;
-  private readonly results: string;
-  private readonly checkpoints: string;
-  private readonly temporary: string;
-  private readonly damaged: string;
+  readonly #blobs: string;
+  readonly #results: string;
+  readonly #checkpoints: string;
+  readonly #temporary: string;
+  readonly #damaged: string;
   /** Path -> identity of the file whose digest was checked. */
-  private readonly verified = new Map<string, string>();
+  readonly #verified = new Map<string, string>();
 
-  constructor(private readonly folder: string) {
-    this.blobs = join(folder, 'sha256');
-    this.results = join(folder, 'results');
-    this.checkpoints = join(folder, 'checkpoints');
-    this.temporary = join(folder, 'tmp');
-    this.damaged = join(folder, 'damaged');
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+    this.#blobs = join(folder, 'sha256');
+    this.#results = join(folder, 'results');
+    this.#checkpoints = join(folder, 'checkpoints');
+    this.#temporary = join(folder, 'tmp');
+    this.#damaged = join(folder, 'damaged');
   }
 
   async prepare(): Promise<void> {
-    for (const folder of [this.blobs, this.results, this.checkpoints, this.temporary])
+    for (const folder of [this.#blobs, this.#results, this.#checkpoints, this.#temporary])
       await makeDirectory(folder);
-    await sweep(this.temporary);
+    await sweep(this.#temporary);
   }
 
   async put(data: Uint8Array, mediaType: string): Promise<ArtifactRef> {
     const hex = createHash('sha256').update(data).digest('hex');
-    if (!(await this.present(hex, data.byteLength))) {
-      await this.adopt(await writeTemporary(this.temporary, data), hex);
+    if (!(await this.#present(hex, data.byteLength))) {
+      await this.#adopt(await writeTemporary(this.#temporary, data), hex);
     }
     return reference(hex, data.byteLength, mediaType);
   }
@@ -67,24 +70,24 @@ class LocalStore implements ArtifactStore {
     if (options.move) {
       const hex = await sha256File(path);
       const bytes = await syncFile(path);
-      if (await this.present(hex, bytes)) {
+      if (await this.#present(hex, bytes)) {
         await rm(path);
         return reference(hex, bytes, mediaType);
       }
       try {
-        await this.adopt(path, hex);
+        await this.#adopt(path, hex);
         return reference(hex, bytes, mediaType);
       } catch (error) {
         if (!isCode(error, 'EXDEV')) throw error;
       }
     }
-    const temporary = temporaryName(this.temporary);
+    const temporary = temporaryName(this.#temporary);
     try {
       // Hashed while it is copied, so a source that changes meanwhile cannot end up under a wrong
       // name.
       const { hex, bytes } = await copyHashed(path, temporary);
-      if (await this.present(hex, bytes)) await rm(temporary);
-      else await this.adopt(temporary, hex);
+      if (await this.#present(hex, bytes)) await rm(temporary);
+      else await this.#adopt(temporary, hex);
       if (options.move) await rm(path);
       return reference(hex, bytes, mediaType);
     } catch (error) {
@@ -95,38 +98,38 @@ class LocalStore implements ArtifactStore {
 
   async get(ref: ArtifactRef): Promise<Buffer> {
     const hex = digestHex(ref);
-    const path = this.blobPath(hex);
+    const path = this.#blobPath(hex);
     let data: Buffer;
     try {
       data = await readFile(path);
     } catch (error) {
-      throw this.unreadable(ref, error);
+      throw this.#unreadable(ref, error);
     }
     if (createHash('sha256').update(data).digest('hex') !== hex)
-      throw await this.setAside(ref, path);
+      throw await this.#setAside(ref, path);
     return data;
   }
 
   async localPath(ref: ArtifactRef): Promise<string> {
     const hex = digestHex(ref);
-    const path = this.blobPath(hex);
+    const path = this.#blobPath(hex);
     try {
       const { mtimeNs, size, ino } = await stat(path, { bigint: true });
       const identity = `${mtimeNs}:${size}:${ino}`;
-      if (this.verified.get(path) === identity) return path;
+      if (this.#verified.get(path) === identity) return path;
       if ((await sha256File(path)) === hex) {
-        this.verified.set(path, identity);
+        this.#verified.set(path, identity);
         return path;
       }
     } catch (error) {
-      throw this.unreadable(ref, error);
+      throw this.#unreadable(ref, error);
     }
-    throw await this.setAside(ref, path);
+    throw await this.#setAside(ref, path);
   }
 
   async has(ref: ArtifactRef): Promise<boolean> {
     try {
-      return (await stat(this.blobPath(digestHex(ref)))).size === Number(ref.bytes);
+      return (await stat(this.#blobPath(digestHex(ref)))).size === Number(ref.bytes);
     } catch (error) {
       if (isCode(error, 'ENOENT')) return false;
       throw error;
@@ -135,16 +138,16 @@ class LocalStore implements ArtifactStore {
 
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
     const created = await createFileAtomic(
-      `${keyPath(this.results, key)}.json`,
+      `${keyPath(this.#results, key)}.json`,
       json,
-      this.temporary,
+      this.#temporary,
     );
     return created ? 'committed' : 'exists';
   }
 
   async getResult(key: string): Promise<string | null> {
     try {
-      return await readFile(`${keyPath(this.results, key)}.json`, 'utf8');
+      return await readFile(`${keyPath(this.#results, key)}.json`, 'utf8');
     } catch (error) {
       if (isCode(error, 'ENOENT')) return null;
       throw error;
@@ -152,17 +155,17 @@ class LocalStore implements ArtifactStore {
   }
 
   async listResults(prefix: string): Promise<string[]> {
-    const path = keyPath(this.results, withoutSlash(prefix));
+    const path = keyPath(this.#results, withoutSlash(prefix));
     const files = await filesBelow(path);
     if ((await this.getResult(withoutSlash(prefix))) !== null) files.push(`${path}.json`);
     return files
       .filter((file) => file.endsWith('.json'))
-      .map((file) => relative(this.results, file).slice(0, -'.json'.length).split(sep).join('/'))
+      .map((file) => relative(this.#results, file).slice(0, -'.json'.length).split(sep).join('/'))
       .sort();
   }
 
   async deleteResults(prefix: string): Promise<void> {
-    const path = keyPath(this.results, withoutSlash(prefix));
+    const path = keyPath(this.#results, withoutSlash(prefix));
     await rm(`${path}.json`, { force: true });
     await rm(path, { recursive: true, force: true });
     try {
@@ -173,13 +176,13 @@ class LocalStore implements ArtifactStore {
   }
 
   async checkpointDir(key: string): Promise<string> {
-    const path = keyPath(this.checkpoints, key);
+    const path = keyPath(this.#checkpoints, key);
     await makeDirectory(path);
     return path;
   }
 
   async deleteCheckpoints(prefix: string): Promise<void> {
-    await rm(keyPath(this.checkpoints, prefix), { recursive: true, force: true });
+    await rm(keyPath(this.#checkpoints, prefix), { recursive: true, force: true });
   }
 
   checkpointMirror(): null {
@@ -187,16 +190,16 @@ class LocalStore implements ArtifactStore {
   }
 
   async tempDir(): Promise<string> {
-    return mkdtemp(join(this.temporary, `.${process.pid}.`));
+    return mkdtemp(join(this.#temporary, `.${process.pid}.`));
   }
 
-  private blobPath(hex: string): string {
-    return join(this.blobs, hex.slice(0, 2), hex);
+  #blobPath(hex: string): string {
+    return join(this.#blobs, hex.slice(0, 2), hex);
   }
 
   /** Is the blob there already? A torn one (its size differs) is overwritten by adopt. */
-  private async present(hex: string, bytes: number): Promise<boolean> {
-    const path = this.blobPath(hex);
+  async #present(hex: string, bytes: number): Promise<boolean> {
+    const path = this.#blobPath(hex);
     try {
       if ((await stat(path)).size !== bytes) return false;
     } catch (error) {
@@ -210,25 +213,25 @@ class LocalStore implements ArtifactStore {
   }
 
   /** Gives a durable file its place. */
-  private async adopt(file: string, hex: string): Promise<void> {
-    const path = this.blobPath(hex);
+  async #adopt(file: string, hex: string): Promise<void> {
+    const path = this.#blobPath(hex);
     await makeDirectory(dirname(path));
     await rename(file, path);
     await syncDirectory(dirname(path));
   }
 
-  private unreadable(ref: ArtifactRef, error: unknown): unknown {
+  #unreadable(ref: ArtifactRef, error: unknown): unknown {
     if (!isCode(error, 'ENOENT')) return error;
     return new SpindleError(
       'NOT_FOUND',
-      `artifact ${ref.digest} is not in the store ${this.folder}`,
+      `artifact ${ref.digest} is not in the store ${this.#folder}`,
       { cause: error },
     );
   }
 
-  private async setAside(ref: ArtifactRef, path: string): Promise<SpindleError> {
-    await makeDirectory(this.damaged);
-    const aside = join(this.damaged, `${digestHex(ref)}.${Date.now()}`);
+  async #setAside(ref: ArtifactRef, path: string): Promise<SpindleError> {
+    await makeDirectory(this.#damaged);
+    const aside = join(this.#damaged, `${digestHex(ref)}.${Date.now()}`);
     await rename(path, aside);
     return new SpindleError(
       'DATA_LOSS',

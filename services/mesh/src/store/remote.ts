@@ -30,17 +30,29 @@ export async function openStore(
 }
 
 class RemoteStore implements ArtifactStore {
+  readonly #cache: ArtifactStore;
+  readonly #objects: ObjectStore;
+  readonly #bucket: string;
+  readonly #prefix: string;
+  readonly #root: string;
+
   constructor(
-    private readonly cache: ArtifactStore,
-    private readonly objects: ObjectStore,
-    private readonly bucket: string,
-    private readonly prefix: string,
-    private readonly root: string,
-  ) {}
+    cache: ArtifactStore,
+    objects: ObjectStore,
+    bucket: string,
+    prefix: string,
+    root: string,
+  ) {
+    this.#cache = cache;
+    this.#objects = objects;
+    this.#bucket = bucket;
+    this.#prefix = prefix;
+    this.#root = root;
+  }
 
   async put(data: Uint8Array, mediaType: string): Promise<ArtifactRef> {
-    const ref = await this.cache.put(data, mediaType);
-    if (!(await this.has(ref))) await this.objects.put(this.blob(ref), data);
+    const ref = await this.#cache.put(data, mediaType);
+    if (!(await this.has(ref))) await this.#objects.put(this.#blob(ref), data);
     return ref;
   }
 
@@ -49,138 +61,144 @@ class RemoteStore implements ArtifactStore {
     mediaType: string,
     options: { move?: boolean } = {},
   ): Promise<ArtifactRef> {
-    const ref = await this.cache.putFile(path, mediaType, options);
+    const ref = await this.#cache.putFile(path, mediaType, options);
     if (!(await this.has(ref)))
-      await this.objects.putFile(this.blob(ref), await this.cache.localPath(ref));
+      await this.#objects.putFile(this.#blob(ref), await this.#cache.localPath(ref));
     return ref;
   }
 
   async get(ref: ArtifactRef): Promise<Buffer> {
     try {
-      return await this.cache.get(ref);
+      return await this.#cache.get(ref);
     } catch (error) {
-      this.unlessAbsent(error);
+      this.#unlessAbsent(error);
     }
-    await this.fetch(ref);
-    return this.cache.get(ref);
+    await this.#fetch(ref);
+    return this.#cache.get(ref);
   }
 
   async localPath(ref: ArtifactRef): Promise<string> {
     try {
-      return await this.cache.localPath(ref);
+      return await this.#cache.localPath(ref);
     } catch (error) {
-      this.unlessAbsent(error);
+      this.#unlessAbsent(error);
     }
-    await this.fetch(ref);
-    return this.cache.localPath(ref);
+    await this.#fetch(ref);
+    return this.#cache.localPath(ref);
   }
 
   async has(ref: ArtifactRef): Promise<boolean> {
-    return (await this.objects.head(this.blob(ref))) === Number(ref.bytes);
+    return (await this.#objects.head(this.#blob(ref))) === Number(ref.bytes);
   }
 
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
-    return (await this.objects.put(this.result(key), json, { create: true }))
+    return (await this.#objects.put(this.#result(key), json, { create: true }))
       ? 'committed'
       : 'exists';
   }
 
   async getResult(key: string): Promise<string | null> {
-    const address = this.result(key);
-    const size = await this.objects.head(address);
+    const address = this.#result(key);
+    const size = await this.#objects.head(address);
     return size === null
       ? null
-      : ((await this.objects.read(address, 0, size))?.toString('utf8') ?? null);
+      : ((await this.#objects.read(address, 0, size))?.toString('utf8') ?? null);
   }
 
   async listResults(prefix: string): Promise<string[]> {
     const own = prefix.replace(/\/$/, '');
     const keys: string[] = [];
     for (const ending of ['.json', '/']) {
-      const base = this.result(own).key.slice(0, -'.json'.length);
-      for await (const { key } of this.objects.list({
-        bucket: this.bucket,
+      const base = this.#result(own).key.slice(0, -'.json'.length);
+      for await (const { key } of this.#objects.list({
+        bucket: this.#bucket,
         key: `${base}${ending}`,
       }))
         if (key.endsWith('.json'))
-          keys.push(key.slice(this.at('results/').length, -'.json'.length));
+          keys.push(key.slice(this.#at('results/').length, -'.json'.length));
     }
     return keys.sort();
   }
 
   async deleteResults(prefix: string): Promise<void> {
-    for (const key of await this.listResults(prefix)) await this.objects.delete(this.result(key));
+    for (const key of await this.listResults(prefix)) await this.#objects.delete(this.#result(key));
   }
 
   checkpointDir(key: string): Promise<string> {
-    return this.cache.checkpointDir(key);
+    return this.#cache.checkpointDir(key);
   }
 
   async deleteCheckpoints(prefix: string): Promise<void> {
-    await this.cache.deleteCheckpoints(prefix);
-    for await (const { key } of this.objects.list({
-      bucket: this.bucket,
-      key: this.at(`checkpoints/${prefix}/`),
+    await this.#cache.deleteCheckpoints(prefix);
+    for await (const { key } of this.#objects.list({
+      bucket: this.#bucket,
+      key: this.#at(`checkpoints/${prefix}/`),
     }))
-      await this.objects.delete({ bucket: this.bucket, key });
+      await this.#objects.delete({ bucket: this.#bucket, key });
   }
 
   checkpointMirror(key: string): CheckpointMirror {
     // Refuses what is no key, as the local store does.
-    keyPath(this.root, key);
-    const prefix = this.at(`checkpoints/${key}/`);
-    const address = (name: string): S3Address => ({ bucket: this.bucket, key: `${prefix}${name}` });
+    keyPath(this.#root, key);
+    const prefix = this.#at(`checkpoints/${key}/`);
+    const address = (name: string): S3Address => ({
+      bucket: this.#bucket,
+      key: `${prefix}${name}`,
+    });
     return {
       list: async () => {
         const names: string[] = [];
-        for await (const { key: found } of this.objects.list({ bucket: this.bucket, key: prefix }))
+        for await (const { key: found } of this.#objects.list({
+          bucket: this.#bucket,
+          key: prefix,
+        }))
           names.push(found.slice(prefix.length));
         return names;
       },
-      upload: (name, path) => this.objects.putFile(address(name), path),
+      upload: (name, path) => this.#objects.putFile(address(name), path),
       write: async (name, data) => {
-        await this.objects.put(address(name), data);
+        await this.#objects.put(address(name), data);
       },
       download: async (name, path) => {
-        const bytes = await this.objects.head(address(name));
-        return bytes !== null && (await this.download(address(name), bytes, path)) !== null;
+        const bytes = await this.#objects.head(address(name));
+        return bytes !== null && (await this.#download(address(name), bytes, path)) !== null;
       },
-      remove: (name) => this.objects.delete(address(name)),
+      remove: (name) => this.#objects.delete(address(name)),
     };
   }
 
   tempDir(): Promise<string> {
-    return this.cache.tempDir();
+    return this.#cache.tempDir();
   }
 
   /** Into the cache, in pieces, verified. */
-  private async fetch(ref: ArtifactRef): Promise<void> {
-    const address = this.blob(ref);
-    const path = join(await this.cache.tempDir(), 'blob');
+  async #fetch(ref: ArtifactRef): Promise<void> {
+    const address = this.#blob(ref);
+    const path = join(await this.#cache.tempDir(), 'blob');
     const bytes = Number(ref.bytes);
-    const hex = await this.download(address, bytes, path);
-    if (hex === null || (bytes === 0 && (await this.objects.head(address)) === null))
-      throw this.absent(ref);
+    const hex = await this.#download(address, bytes, path);
+    if (hex === null || (bytes === 0 && (await this.#objects.head(address)) === null))
+      throw this.#absent(ref);
     if (hex !== digestHex(ref)) {
       // Whoever puts it again finds no blob of that name and so heals the store.
-      await this.objects.delete(address);
+      await this.#objects.delete(address);
       throw new SpindleError(
         'DATA_LOSS',
         `artifact ${ref.digest}: the stored bytes have another digest; the object was removed`,
       );
     }
-    await this.cache.putFile(path, ref.mediaType, { move: true });
+    await this.#cache.putFile(path, ref.mediaType, { move: true });
   }
 
   /**
    * Into a new file, in pieces: its digest in hex; null when the object is not there, or shorter.
    */
-  private async download(address: S3Address, bytes: number, path: string): Promise<string | null> {
+  async #download(address: S3Address, bytes: number, path: string): Promise<string | null> {
     const hash = createHash('sha256');
     const file = await open(path, 'wx');
     try {
       for (let offset = 0; offset < bytes; offset += chunkBytes) {
-        const piece = await this.objects.read(
+        const piece = await this.#objects.read(
           address,
           offset,
           Math.min(chunkBytes, bytes - offset),
@@ -197,30 +215,30 @@ class RemoteStore implements ArtifactStore {
   }
 
   /** A blob that the cache lacks or has damaged comes from the object store. */
-  private unlessAbsent(error: unknown): void {
+  #unlessAbsent(error: unknown): void {
     const { code } = ensureError(error);
     if (code !== 'NOT_FOUND' && code !== 'DATA_LOSS') throw error;
   }
 
-  private absent(ref: ArtifactRef): SpindleError {
+  #absent(ref: ArtifactRef): SpindleError {
     return new SpindleError(
       'NOT_FOUND',
-      `artifact ${ref.digest} is not in the store s3://${this.bucket}/${this.prefix}`,
+      `artifact ${ref.digest} is not in the store s3://${this.#bucket}/${this.#prefix}`,
     );
   }
 
-  private at(name: string): string {
-    return this.prefix === '' ? name : `${this.prefix}/${name}`;
+  #at(name: string): string {
+    return this.#prefix === '' ? name : `${this.#prefix}/${name}`;
   }
 
-  private blob(ref: ArtifactRef): S3Address {
+  #blob(ref: ArtifactRef): S3Address {
     const hex = digestHex(ref);
-    return { bucket: this.bucket, key: this.at(`sha256/${hex.slice(0, 2)}/${hex}`) };
+    return { bucket: this.#bucket, key: this.#at(`sha256/${hex.slice(0, 2)}/${hex}`) };
   }
 
-  private result(key: string): S3Address {
+  #result(key: string): S3Address {
     // Refuses what is no key, as the local store does.
-    keyPath(this.root, key);
-    return { bucket: this.bucket, key: this.at(`results/${key}.json`) };
+    keyPath(this.#root, key);
+    return { bucket: this.#bucket, key: this.#at(`results/${key}.json`) };
   }
 }

@@ -35,6 +35,7 @@ export function parseJson(text: string, where: string): JsonValue {
   }
 }
 
+/** JSON as Python writes it: NaN and Infinity stay, unlike JSON.stringify. */
 export function stringifyJson(value: JsonValue): string {
   if (typeof value === 'number')
     return Number.isFinite(value) ? JSON.stringify(value) : String(value);

@@ -26,6 +26,7 @@ import {
 } from '../pipeline/pipeline.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
 
+/** What a model folder is, told from its configs and headers. */
 export interface ModelReport {
   /**
    * "StableDiffusionPipeline", "StableDiffusionXLPipeline", "UNet2DConditionModel",

@@ -54,6 +54,7 @@ export function cosineScale(
   return kind === 'clip' ? logitScale : 100;
 }
 
+/** A file of a judge, so that its numbers can be compared with others'. */
 export interface JudgeFile {
   /** File name without folders: reports are shared. */
   name: string;

@@ -141,6 +141,7 @@ function isFile(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 }
 
+/** A CLIP that compares images with texts, with its tokenizer and preprocessing. */
 export class ClipJudge {
   private constructor(
     readonly engine: Engine,
@@ -275,6 +276,7 @@ export function readImageRewardFolder(
   };
 }
 
+/** ImageReward: one number per image and text, from BLIP and a head. */
 export class ImageRewardJudge {
   private constructor(
     readonly engine: Engine,
@@ -339,6 +341,7 @@ export function aestheticShape(path: string): AestheticShape {
   return { width: shape[1], version: shape[0] === 1 ? 'v1' : 'v2' };
 }
 
+/** The files of LAION's aesthetic head below a path. */
 export function aestheticSource(path: string): ModelSourceDto {
   const file = weightsFile(
     path,

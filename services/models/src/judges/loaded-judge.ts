@@ -103,6 +103,7 @@ function checkHead({ kind, head }: JudgeSpec): void {
 
 type Described = Pick<JudgeSpec, 'kind' | 'preprocess' | 'scale' | 'variant'>;
 
+/** What a judge by cosine similarity was. */
 export function cosineInfo(
   spec: Described,
   folder: ClipFolder,
@@ -124,6 +125,7 @@ export function cosineInfo(
   };
 }
 
+/** What an aesthetic judge was. */
 export function aestheticInfo(
   spec: Described,
   folder: ClipFolder,
@@ -139,6 +141,7 @@ export function aestheticInfo(
   };
 }
 
+/** What an ImageReward judge was. */
 export function imageRewardInfo(
   spec: Described,
   folder: ImageRewardFolder,
@@ -207,6 +210,7 @@ export interface JudgeNames {
   variant: string;
 }
 
+/** A judge's spec from names as people write them; INVALID_ARGUMENT names the wrong one. */
 export function judgeSpec(names: JudgeNames, where: string): JudgeSpec {
   const { kind, preprocess } = names;
   if (!isJudgeKind(kind))

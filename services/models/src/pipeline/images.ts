@@ -107,6 +107,7 @@ export interface PreparedImage extends RgbImage {
   timeIds: TimeIds;
 }
 
+/** How an image is resized and cut. */
 export interface Framing {
   filter: ResizeFilter;
   flip: boolean;

@@ -273,6 +273,7 @@ export function configOf(source: ModelSourceDto): JsonObject {
   return config;
 }
 
+/** The factors between a VAE's latents and the U-Net's; refuses those we do not compute. */
 export function readVaeScaling(vae: ModelSourceDto): VaeScaling {
   const config = configOf(vae);
   const file = configFile(vae);

@@ -1,5 +1,6 @@
 import { type Engine, type NativePrecision } from '@spindle/native';
 
+/** What was measured to be faster, and in which words to say so. */
 export interface PrecisionChoice {
   precision: NativePrecision;
   /** Why, in one sentence with the numbers. */

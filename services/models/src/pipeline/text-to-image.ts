@@ -41,6 +41,7 @@ export function rows(tensor: TensorDto, from: number, count: number): TensorDto 
   };
 }
 
+/** Tensors of equal rows, one after the other along the first dimension. */
 export function concatRows(tensors: readonly TensorDto[]): TensorDto {
   const first = tensors[0];
   if (first === undefined) throw invalid('concatRows', 'expected at least one tensor, got none');
@@ -211,6 +212,7 @@ export function wholeImage(height: number, width: number): TimeIds {
   return [height, width, 0, 0, height, width];
 }
 
+/** A pipeline in memory: prompts to latents, latents to pictures. */
 export class TextToImage {
   private constructor(
     readonly pipeline: Pipeline,

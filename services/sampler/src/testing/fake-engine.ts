@@ -74,15 +74,6 @@ export function fakeEngine(): FakeEngine {
         warnings: ['w'],
       };
     },
-    inspectJudge({ kind, clipPath }) {
-      log.push(`judge ${kind} ${clipPath}`);
-      return {
-        kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel',
-        parameters: 1,
-        embeddingWidth: 8,
-        textTokens: 77,
-      };
-    },
     async readImage(bytes, where, sizes, framings) {
       if (bytes.toString().startsWith('broken'))
         throw Object.assign(

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { ahead } from './ahead.js';
+import { prefetch } from './prefetch.js';
 
 it('keeps the order, and no more than so many under way', async () => {
   let now = 0;
@@ -12,7 +12,7 @@ it('keeps the order, and no more than so many under way', async () => {
     return n * n;
   };
   const results: number[] = [];
-  for await (const result of ahead([1, 2, 3, 4, 5], 3, work)) results.push(result);
+  for await (const result of prefetch([1, 2, 3, 4, 5], 3, work)) results.push(result);
   expect(results).toEqual([1, 4, 9, 16, 25]);
   expect(most).toBe(3);
 });
@@ -20,7 +20,7 @@ it('keeps the order, and no more than so many under way', async () => {
 it('throws what the work throws, in its place', async () => {
   const seen: number[] = [];
   const run = async (): Promise<void> => {
-    for await (const n of ahead([1, 2, 3], 3, async (each) =>
+    for await (const n of prefetch([1, 2, 3], 3, async (each) =>
       each === 2 ? Promise.reject(new Error('two')) : each,
     ))
       seen.push(n);

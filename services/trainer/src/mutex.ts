@@ -1,24 +1,24 @@
 import { ensureError } from '@spindle/kit';
 
 /** First come, first served; whoever stops waiting lets the next one pass. */
-export class Turns {
+export class FifoMutex {
   #last: Promise<void> = Promise.resolve();
 
-  /** Resolves with the function that gives the turn back. */
-  async enter(signal: AbortSignal): Promise<() => void> {
+  /** Resolves with the function that lets the next one in. */
+  async acquire(signal: AbortSignal): Promise<() => void> {
     const before = this.#last;
-    let leave = (): void => undefined;
+    let release = (): void => undefined;
     const mine = new Promise<void>((resolve) => {
-      leave = resolve;
+      release = resolve;
     });
     this.#last = before.then(() => mine);
     try {
       await Promise.race([before, aborted(signal)]);
     } catch (error) {
-      leave();
+      release();
       throw error;
     }
-    return leave;
+    return release;
   }
 }
 

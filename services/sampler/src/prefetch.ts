@@ -2,7 +2,7 @@
  * Results of `work` in the order of the items, with up to `depth` of them under way: reading
  * overlaps computing.
  */
-export async function* ahead<T, R>(
+export async function* prefetch<T, R>(
   items: Iterable<T>,
   depth: number,
   work: (item: T) => Promise<R>,

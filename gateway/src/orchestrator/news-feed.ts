@@ -1,4 +1,5 @@
-/** Publishes a run's news on the events stream. Facts that may be told twice carry a message id. */
+/** Tells what has changed in a run: the listeners in this process, and the events stream. */
+import { EventEmitter } from 'node:events';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
@@ -11,15 +12,48 @@ import {
   type Event,
 } from '@spindle/proto';
 import type { Bus } from '@spindle/mesh';
+import { parseModel } from '../domain/model.js';
+import { trainKey } from '../domain/plan.js';
 import type { Announcement } from '../domain/work.js';
 import type { RunRecord } from './record.js';
+import { background, type RunContext } from './run-context.js';
 import { fromMetrics, fromSummary } from './wire.js';
 
-export async function announce(
-  bus: Bus,
-  record: RunRecord,
-  announcements: Announcement[],
-): Promise<void> {
+/** With no server to tell, news beyond this is dropped; the state itself is never lost. */
+const maxUnsent = 1_000;
+
+export interface RunNews {
+  record: RunRecord;
+  announcements: Announcement[];
+}
+
+export class NewsFeed {
+  /** "news" after every change. */
+  readonly changes = new EventEmitter<{ news: [RunNews] }>();
+  readonly #context: RunContext;
+  /** Told to the stream in order, one after the other. */
+  #sending: Promise<void> = Promise.resolve();
+  #unsent = 0;
+
+  constructor(context: RunContext) {
+    this.#context = context;
+    this.changes.setMaxListeners(0);
+  }
+
+  tell(record: RunRecord, announcements: Announcement[]): void {
+    if (announcements.length > 0 && this.#unsent < maxUnsent) {
+      const { bus } = this.#context.ports;
+      this.#unsent += 1;
+      this.#sending = this.#sending
+        .then(() => background(this.#context, publish(bus, record, announcements)))
+        .finally(() => (this.#unsent -= 1));
+    }
+    this.changes.emit('news', { record, announcements });
+  }
+}
+
+/** Facts that may be told twice carry a message id. */
+async function publish(bus: Bus, record: RunRecord, announcements: Announcement[]): Promise<void> {
   for (const news of announcements) {
     const event = create(EventSchema, {
       runId: record.runId,
@@ -68,6 +102,6 @@ function factOf(news: Announcement): Event['fact'] {
 
 function messageId(runId: string, news: Announcement): string | undefined {
   return news.type === 'train-step'
-    ? `${runId}/train-${news.model}/step-${news.metrics.step}`
+    ? `${trainKey(runId, parseModel(news.model))}/step-${news.metrics.step}`
     : undefined;
 }

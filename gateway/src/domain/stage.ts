@@ -1,0 +1,53 @@
+/** The stages of a run: what kinds there are, and how they are called in states and job keys. */
+import { modelName, type Model } from './model.js';
+
+/** What belongs to one model: the one that draws, comes out of training, or is judged. */
+export type ModelStageKind = 'sample' | 'train' | 'eval-sample' | 'eval-score' | 'evaluate';
+export type StageKind = 'encode' | ModelStageKind | 'report';
+
+/** Which stage of a run. */
+export type StageId = { kind: 'encode' | 'report' } | { kind: ModelStageKind; model: Model };
+
+export type Stage = StageId & {
+  /** As stageName says; also in StageProgress.stage. */
+  name: string;
+  /**
+   * 0 for what belongs to no iteration; sampling for iteration k and training of `spin<k>` carry k.
+   */
+  iteration: number;
+  shards: number;
+  /** Images, steps or reports: what progress counts. */
+  items: number;
+  /** Names of stages that must be done or skipped first. */
+  after: string[];
+};
+
+/** "encode", "sample-base", "train-spin1", …; for ever, as runs that are going on have them. */
+export function stageName(stage: StageId): string {
+  switch (stage.kind) {
+    case 'encode':
+    case 'report':
+      return stage.kind;
+    case 'sample':
+    case 'train':
+    case 'eval-sample':
+    case 'eval-score':
+    case 'evaluate':
+      return `${stage.kind}-${modelName(stage.model)}`;
+  }
+}
+
+/** Stages that workers do as jobs, shard by shard. */
+export function hasJobs(kind: StageKind): boolean {
+  switch (kind) {
+    case 'encode':
+    case 'sample':
+    case 'eval-sample':
+    case 'eval-score':
+      return true;
+    case 'train':
+    case 'evaluate':
+    case 'report':
+      return false;
+  }
+}

@@ -1,0 +1,25 @@
+import { expect, it } from 'vitest';
+import { parsePromptList, writePromptList } from './prompt-list.js';
+
+it('is a JSON array whose prompts are bare texts where they have no category', () => {
+  const prompts = [
+    { prompt: 'a cat', category: '' },
+    { prompt: 'a dog', category: 'animals' },
+  ];
+  const json = writePromptList(prompts);
+  expect(json).toBe('["a cat",{"prompt":"a dog","category":"animals"}]');
+  expect(parsePromptList(json)).toEqual(prompts);
+});
+
+it.each([
+  ['nothing', 'list of prompts: expected a JSON array, got nothing'],
+  ['{}', 'list of prompts: expected a JSON array, got {}'],
+  [
+    '["a",3]',
+    'list of prompts: expected a text, or {"prompt": text, "category": text}, at 1, got 3',
+  ],
+])('that is something else is refused by name: %s', (json, message) => {
+  expect(() => parsePromptList(json)).toThrow(
+    expect.objectContaining({ code: 'DATA_LOSS', message }) as Error,
+  );
+});

@@ -1,0 +1,138 @@
+/**
+ * What every worker does with a job: find its result or do the work, commit, tell, and leave the
+ * acknowledgement to the loop. A stored result is the proof of work done, so a job is done once
+ * whatever is redelivered.
+ */
+import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
+import { timestampNow } from '@bufbuild/protobuf/wkt';
+import { ensureError, inSpan, type Logger } from '@spindle/kit';
+import {
+  EventSchema,
+  JobResultSchema,
+  type ArtifactRef,
+  type Job,
+  type JobResult,
+} from '@spindle/proto';
+import type { Bus, JobHandler } from './nats/bus.js';
+import type { ArtifactStore } from './store/store.js';
+import type { WorkerState } from './worker.js';
+
+/** A worker's own telemetry of its jobs. */
+export interface JobInstruments {
+  jobDone(kind: string, seconds: number, items: number, rejected: number): void;
+  jobFailed(kind: string, code: string): void;
+}
+
+/** What a job handler works with. */
+export interface JobHandlerParts {
+  /** Names the span: "sampler" gives "sampler.job". */
+  service: string;
+  /**
+   * Does the work. Deterministic: run twice, it leaves the same bytes. Throws INVALID_ARGUMENT for
+   * a kind that is not this worker's.
+   */
+  perform: (job: Job, signal: AbortSignal) => Promise<JobResult['result']>;
+  store: ArtifactStore;
+  bus: Pick<Bus, 'publishEvent'>;
+  state: WorkerState;
+  instruments: JobInstruments;
+  logger: Logger;
+  workerId: string;
+}
+
+/** The handler that `takeJobs` calls for every job. */
+export function createJobHandler(parts: JobHandlerParts): JobHandler {
+  return (job, context) => {
+    const kind = job.work.case ?? 'none';
+    const attributes = {
+      'spindle.job.key': job.key,
+      'spindle.job.kind': kind,
+      'spindle.job.attempt': context.attempt,
+    };
+    return inSpan(`${parts.service}.job`, attributes, async () => {
+      parts.state.begin(job.key);
+      try {
+        const result =
+          (await finished(job.key, parts.store)) ?? (await work(job, parts, context.signal));
+        await publishDone(job, result, parts.bus);
+        parts.state.end(true);
+      } catch (thrown) {
+        const error = ensureError(thrown);
+        parts.state.end(false);
+        parts.instruments.jobFailed(kind, error.code);
+        parts.logger.warn({ key: job.key, attempt: context.attempt, err: error }, 'job failed');
+        throw error;
+      }
+    });
+  };
+}
+
+/**
+ * The stored result, unless one of its blobs is gone: the work then runs again and, being
+ * deterministic, puts the same blob back.
+ */
+async function finished(key: string, store: ArtifactStore): Promise<JobResult | null> {
+  const json = await store.getResult(key);
+  if (json === null) return null;
+  const result = fromJsonString(JobResultSchema, json);
+  for (const ref of blobsOf(result)) if (!(await store.has(ref))) return null;
+  return result;
+}
+
+function blobsOf({ result }: JobResult): ArtifactRef[] {
+  switch (result.case) {
+    case 'encode':
+      return result.value.shard === undefined ? [] : [result.value.shard];
+    case 'sample':
+      return [
+        ...result.value.images,
+        ...(result.value.latents === undefined ? [] : [result.value.latents]),
+      ];
+    case 'score':
+    case undefined:
+      return [];
+  }
+}
+
+/** How many rows, images or judged images a result has. */
+function itemsOf({ result }: JobResult): number {
+  switch (result.case) {
+    case 'encode':
+    case 'sample':
+      return result.value.count;
+    case 'score':
+      return result.value.scores[0]?.values.length ?? 0;
+    case undefined:
+      return 0;
+  }
+}
+
+async function work(job: Job, parts: JobHandlerParts, signal: AbortSignal): Promise<JobResult> {
+  const started = performance.now();
+  const result = create(JobResultSchema, {
+    key: job.key,
+    worker: parts.workerId,
+    result: await parts.perform(job, signal),
+  });
+  result.seconds = (performance.now() - started) / 1000;
+  const rejected = result.result.case === 'encode' ? result.result.value.rejected.length : 0;
+  const kind = job.work.case ?? 'none';
+  parts.instruments.jobDone(kind, result.seconds, itemsOf(result), rejected);
+  const json = toJsonString(JobResultSchema, result);
+  if ((await parts.store.commitResult(job.key, json)) === 'committed') return result;
+  // Another worker was first, after a redelivery: its result is the same data and stands.
+  return fromJsonString(JobResultSchema, (await parts.store.getResult(job.key)) ?? '');
+}
+
+function publishDone(job: Job, result: JobResult, bus: Pick<Bus, 'publishEvent'>): Promise<void> {
+  const { seconds, worker } = result;
+  const event = create(EventSchema, {
+    runId: job.runId,
+    at: timestampNow(),
+    fact: {
+      case: 'jobDone',
+      value: { key: job.key, seconds, worker, items: itemsOf(result) },
+    },
+  });
+  return bus.publishEvent(event, `${job.key}#done`);
+}
