@@ -98,9 +98,8 @@ class ParameterStore {
   Tensor& master() { return master_; }      // the arena; empty when frozen
   const Tensor& master() const { return master_; }
   Tensor& gradient() { return gradient_; }
-  Tensor& bf16_shadow() {
-    return bf16_shadow_;
-  }  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
+  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
+  Tensor& bf16_shadow() { return bf16_shadow_; }
   bool trainable() const { return bool(gradient_); }
   Device& device() const { return device_; }
   DType compute() const { return compute_; }

@@ -1,6 +1,6 @@
 // What the engine computes: kernels.run(Scale{.y = y, .x = x, .factor = 2}). Operand structs are in
 // kernels/operands, their list in kernel_list.h. A kernel allocates nothing but scratch and records
-// nothing. What a backend declares and lacks, it does not link without.
+// nothing. A backend that lacks a kernel does not link, and the error names the kernel.
 //
 // Images are (B, H, W, C), convolution weights (Co, R, S, Ci), linear weights (N, K). Statistics,
 // losses, parameter gradients and optimiser state are float32 (F64 in the reference kernels when
