@@ -45,17 +45,23 @@ double median_seconds(const std::function<void()>& work) {
   return seconds[seconds.size() / 2];
 }
 
+Tensor filled(Device& device, const Shape& shape, DType dtype, float value) {
+  Tensor floats = device.empty(shape, DType::F32), t = device.empty(shape, dtype);
+  device.upload(floats, std::vector<float>(size_t(shape.numel()), value).data());
+  device.kernels().run(Cast{.y = t, .x = floats});
+  return t;
+}
+
 double own_seconds(Device& device, const Case& c, DType dtype) {
-  Tensor x = device.zeros({c.batch, c.size, c.size, c.in}, dtype),
+  Tensor x = filled(device, {c.batch, c.size, c.size, c.in}, dtype, 0.5f),
          y = device.zeros({c.batch, c.size, c.size, c.out}, dtype),
-         w = device.zeros({c.out, c.kernel, c.kernel, c.in}, dtype);
-  device.kernels().fill(x, 0.5);
-  device.kernels().fill(w, 0.25);
+         w = filled(device, {c.out, c.kernel, c.kernel, c.in}, dtype, 0.25f);
   Conv2dArgs args{.pad_before = c.kernel / 2, .pad_after = c.kernel / 2};
   static uint64_t id = 0;
   Weight weight{w, ++id, w.shape()};
   if (device.kernels().keep_weight(weight, dtype)) weight.value = Tensor();
-  return median_seconds([&] { device.kernels().conv2d_forward(y, x, weight, {}, args); });
+  return median_seconds(
+      [&] { device.kernels().run(Conv2dForward{.y = y, .x = x, .w = weight, .args = args}); });
 }
 
 double onednn_seconds(const Case& c, DType dtype) {

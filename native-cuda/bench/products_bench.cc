@@ -95,9 +95,21 @@ void measure(Device& device, const AttentionCase& c, DType dtype) {
   for (const Tensor& t : {q, k, v, d_o}) fill(t);
   AttentionArgs args{.heads = c.heads};
   double gflop = 2.0 * double(c.batch * c.queries * c.keys * c.width) / 1e9;
-  double forward = fastest(device, [&] { kernels.attention_forward(o, lse, q, k, v, args); });
-  double backward = fastest(
-      device, [&] { kernels.attention_backward({dq}, {dk}, {dv}, d_o, o, lse, q, k, v, args); });
+  double forward = fastest(device, [&] {
+    kernels.run(AttentionForward{.o = o, .lse = lse, .q = q, .k = k, .v = v, .args = args});
+  });
+  double backward = fastest(device, [&] {
+    kernels.run(AttentionBackward{.dq = {dq},
+                                  .dk = {dk},
+                                  .dv = {dv},
+                                  .d_o = d_o,
+                                  .o = o,
+                                  .lse = lse,
+                                  .q = q,
+                                  .k = k,
+                                  .v = v,
+                                  .args = args});
+  });
   std::printf("%-12s %-9s %-24s %9.1f %9.1f\n", device.isa().c_str(), dtype_name(dtype), c.what,
               2 * gflop / forward, 5 * gflop / backward);
   std::fflush(stdout);
@@ -121,15 +133,16 @@ void measure(Device& device, const Case& c, DType dtype) {
   Weight weight{w};  // packed in every call, as in training
   double gflop = 2.0 * double(rows * c.in * c.out * taps) / 1e9;
   double forward = fastest(device, [&] {
-    linear ? k.linear_forward(y, x, weight, {}) : k.conv2d_forward(y, x, weight, {}, args);
+    linear ? k.run(LinearForward{.y = y, .x = x, .w = weight})
+           : k.run(Conv2dForward{.y = y, .x = x, .w = weight, .args = args});
   });
   double to_input = fastest(device, [&] {
-    linear ? k.linear_backward_input({dx}, dy, weight)
-           : k.conv2d_backward_input({dx}, dy, weight, args);
+    linear ? k.run(LinearBackwardInput{.dx = {dx}, .dy = dy, .w = weight})
+           : k.run(Conv2dBackwardInput{.dx = {dx}, .dy = dy, .w = weight, .args = args});
   });
   double to_weight = fastest(device, [&] {
-    linear ? k.linear_backward_weight({dw}, {}, dy, x)
-           : k.conv2d_backward_weight({dw}, {}, dy, x, args);
+    linear ? k.run(LinearBackwardWeight{.dw = {dw}, .dy = dy, .x = x})
+           : k.run(Conv2dBackwardWeight{.dw = {dw}, .dy = dy, .x = x, .args = args});
   });
   std::printf("%-12s %-9s %-24s %9.1f %9.1f %9.1f\n", device.isa().c_str(), dtype_name(dtype),
               c.what, gflop / forward, gflop / to_input, gflop / to_weight);

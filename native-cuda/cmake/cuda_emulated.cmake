@@ -15,3 +15,5 @@ set_target_properties(spindle_cuda_emulated PROPERTIES PREFIX "" SUFFIX ".so" LI
 target_compile_definitions(spindle_cuda_emulated PRIVATE SPINDLE_CUDA_EMULATED "SPINDLE_KERNELS_ABI=${SPINDLE_KERNELS_ABI}")
 target_include_directories(spindle_cuda_emulated PRIVATE test)
 target_link_libraries(spindle_cuda_emulated PRIVATE spindle_engine spindle_flags)
+# A kernel that the backend lacks is named when it is linked.
+target_link_options(spindle_cuda_emulated PRIVATE -Wl,--no-undefined)

@@ -14,10 +14,10 @@ constexpr double kBfloat16Tolerance = 5e-3;
 TEST("the cpu kernels give what the reference gives") {
   ThreadPool threads(2);
   ExactAllocator memory;
-  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  std::unique_ptr<Backend> reference = make_reference_kernels();
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
     KernelCases all(memory, dtype, accumulate);
-    std::vector<std::unique_ptr<Kernels>> backends;
+    std::vector<std::unique_ptr<Backend>> backends;
     for (const std::string& isa : available_isas())
       backends.push_back(make_cpu_kernels(threads, {.isa = isa.c_str()}));
     for (const KernelCase& c : all.list()) {
@@ -39,8 +39,8 @@ TEST("bytes do not depend on the number of threads") {
     KernelCases all(memory, dtype, accumulate);
     for (const std::string& isa : available_isas()) {
       ThreadPool one(1), two(2), three(3);
-      std::unique_ptr<Kernels> first = make_cpu_kernels(one, {.isa = isa.c_str()});
-      std::unique_ptr<Kernels> others[] = {make_cpu_kernels(two, {.isa = isa.c_str()}),
+      std::unique_ptr<Backend> first = make_cpu_kernels(one, {.isa = isa.c_str()});
+      std::unique_ptr<Backend> others[] = {make_cpu_kernels(two, {.isa = isa.c_str()}),
                                            make_cpu_kernels(three, {.isa = isa.c_str()})};
       for (const KernelCase& c : all.list())
         check::each(cat(isa, ", ", type, c.name), [&] {
@@ -86,7 +86,7 @@ TEST("an image's bytes do not depend on the batch that it is in") {
   uint64_t seed = 0;
   for (const std::string& isa : available_isas())
     for (DType dtype : {DType::F32, DType::BF16}) {
-      std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
+      std::unique_ptr<Backend> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
       auto values = [&](std::vector<int64_t> dims) {
         dims[0] = kBatch;
         return uniform_tensor(memory, Shape(dims), dtype, ++seed);
@@ -108,8 +108,14 @@ TEST("an image's bytes do not depend on the batch that it is in") {
           check_alone(memory, batched(c.y().dims()), dtype,
                       {values(c.x().dims()), values({c.batch, c.out}), values(c.y().dims())},
                       [&](Tensor& y, const std::vector<Tensor>& in) {
-                        kernels->conv2d_forward(y, in[0], w, {bias, in[1], in[2], c.activation},
-                                                c.args);
+                        kernels->run(Conv2dForward{.y = y,
+                                                   .x = in[0],
+                                                   .w = w,
+                                                   .epilogue = {.bias = bias,
+                                                                .per_image = in[1],
+                                                                .residual = in[2],
+                                                                .activation = c.activation},
+                                                   .args = c.args});
                       });
         });
       for (const cases::LinearCase& c : cases::kLinear)
@@ -121,9 +127,13 @@ TEST("an image's bytes do not depend on the batch that it is in") {
                       [&](Tensor& y, const std::vector<Tensor>& in) {
                         int64_t m = in[0].dim(0) * c.rows;
                         Tensor flat = y.reshape({m, c.n});
-                        kernels->linear_forward(
-                            flat, in[0].reshape({m, c.k}), w,
-                            {bias, in[1], in[2].reshape({m, c.n}), c.activation});
+                        kernels->run(LinearForward{.y = flat,
+                                                   .x = in[0].reshape({m, c.k}),
+                                                   .w = w,
+                                                   .epilogue = {.bias = bias,
+                                                                .per_image = in[1],
+                                                                .residual = in[2].reshape({m, c.n}),
+                                                                .activation = c.activation}});
                       });
         });
       for (const cases::GroupNormCase& c : cases::kGroupNorm)
@@ -133,7 +143,13 @@ TEST("an image's bytes do not depend on the batch that it is in") {
                       [&](Tensor& y, const std::vector<Tensor>& in) {
                         Tensor mean = floats({y.dim(0), c.args.groups}),
                                rstd = floats(mean.shape());
-                        kernels->group_norm_forward(y, mean, rstd, in[0], gamma, beta, c.args);
+                        kernels->run(GroupNormForward{.y = y,
+                                                      .mean = mean,
+                                                      .rstd = rstd,
+                                                      .x = in[0],
+                                                      .gamma = gamma,
+                                                      .beta = beta,
+                                                      .args = c.args});
                       });
         });
       for (const cases::LayerNormCase& c : cases::kLayerNorm)
@@ -142,40 +158,50 @@ TEST("an image's bytes do not depend on the batch that it is in") {
           check_alone(memory, batched(c.x.dims()), dtype, {values(c.x.dims())},
                       [&](Tensor& y, const std::vector<Tensor>& in) {
                         Tensor mean = floats({y.numel() / c.x[-1]}), rstd = floats(mean.shape());
-                        kernels->layer_norm_forward(y, mean, rstd, in[0], gamma, beta, 1e-5);
+                        kernels->run(LayerNormForward{.y = y,
+                                                      .mean = mean,
+                                                      .rstd = rstd,
+                                                      .x = in[0],
+                                                      .gamma = gamma,
+                                                      .beta = beta,
+                                                      .eps = 1e-5});
                       });
         });
       for (const cases::AttentionCase& c : cases::kAttention)
         check::each(named(c.name()), [&] {
-          check_alone(memory, batched(c.q().dims()), dtype,
-                      {values(c.q().dims()), values(c.k().dims()), values(c.k().dims())},
-                      [&](Tensor& y, const std::vector<Tensor>& in) {
-                        Tensor lse = floats({y.dim(0), c.heads, c.queries});
-                        kernels->attention_forward(y, lse, in[0], in[1], in[2], c.args());
-                      });
+          check_alone(
+              memory, batched(c.q().dims()), dtype,
+              {values(c.q().dims()), values(c.k().dims()), values(c.k().dims())},
+              [&](Tensor& y, const std::vector<Tensor>& in) {
+                Tensor lse = floats({y.dim(0), c.heads, c.queries});
+                kernels->run(AttentionForward{
+                    .o = y, .lse = lse, .q = in[0], .k = in[1], .v = in[2], .args = c.args()});
+              });
         });
       for (const Shape& y_shape : cases::kGeglu)
         check::each(named(cat("geglu ", y_shape)), [&] {
           std::vector<int64_t> dims = y_shape.dims();
           dims.back() *= 2;
-          check_alone(
-              memory, batched(y_shape.dims()), dtype, {values(dims)},
-              [&](Tensor& y, const std::vector<Tensor>& in) { kernels->geglu_forward(y, in[0]); });
+          check_alone(memory, batched(y_shape.dims()), dtype, {values(dims)},
+                      [&](Tensor& y, const std::vector<Tensor>& in) {
+                        kernels->run(GegluForward{.y = y, .x = in[0]});
+                      });
         });
       for (const Shape& shape : cases::kElementwise)
         for (Activation kind : cases::kActivations)
           check::each(named(cat(cases::activation_name(kind), " ", shape)), [&] {
             check_alone(memory, batched(shape.dims()), dtype, {values(shape.dims())},
                         [&](Tensor& y, const std::vector<Tensor>& in) {
-                          kernels->activation_forward(y, in[0], kind);
+                          kernels->run(ActivationForward{.y = y, .x = in[0], .kind = kind});
                         });
           });
       for (const Shape& shape : cases::kLoss)
         check::each(named(cat("mse ", shape)), [&] {
-          check_alone(memory, {kBatch}, DType::F64, {values(shape.dims()), values(shape.dims())},
-                      [&](Tensor& y, const std::vector<Tensor>& in) {
-                        kernels->mse_per_image(y, in[0], in[1]);
-                      });
+          check_alone(
+              memory, {kBatch}, DType::F64, {values(shape.dims()), values(shape.dims())},
+              [&](Tensor& y, const std::vector<Tensor>& in) {
+                kernels->run(MsePerImage{.errors = y, .prediction = in[0], .target = in[1]});
+              });
         });
     }
 }
@@ -185,16 +211,19 @@ TEST(
     "threads") {
   ExactAllocator memory;
   ThreadPool one(1), three(3);
-  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  std::unique_ptr<Backend> reference = make_reference_kernels();
   uint64_t seed = 0;
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
     for (const cases::Conv2dCase& c : cases::kFilterGradients) {
       Tensor x = uniform_tensor(memory, c.x(), dtype, ++seed),
              dy = uniform_tensor(memory, c.y(), dtype, ++seed);
-      KernelCase gradient{c.name(), [&](Kernels& k, Outputs& out) {
-                            k.conv2d_backward_weight(out.slot("dw", c.w(), DType::F32, accumulate),
-                                                     {}, dy, x, c.args);
-                          }};
+      KernelCase gradient{
+          c.name(), [&](Backend& k, Outputs& out) {
+            k.run(Conv2dBackwardWeight{.dw = out.slot("dw", c.w(), DType::F32, accumulate),
+                                       .dy = dy,
+                                       .x = x,
+                                       .args = c.args});
+          }};
       Outputs expected(memory);
       gradient.run(*reference, expected);
       for (const std::string& isa : available_isas())
@@ -215,29 +244,30 @@ TEST("a weight that a backend keeps needs its values no more, and gives the same
   uint64_t id = 0;
   for (const std::string& isa : available_isas())
     for (DType dtype : {DType::F32, DType::BF16}) {
-      std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
+      std::unique_ptr<Backend> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
       for (const cases::Conv2dCase& c : cases::kConv2d)
         check::each(cat(isa, ", ", dtype_name(dtype), ", ", c.name()), [&] {
           Weight w{uniform_tensor(memory, c.w(), DType::F32, ++id), id, c.w()};
           Tensor x = uniform_tensor(memory, c.x(), dtype, ++id), expected(memory, c.y(), dtype),
                  y(memory, c.y(), dtype);
-          kernels->conv2d_forward(expected, x, w, {}, c.args);
+          kernels->run(Conv2dForward{.y = expected, .x = x, .w = w, .args = c.args});
           CHECK(kernels->keep_weight(w, dtype));
           w.value = Tensor();
-          kernels->conv2d_forward(y, x, w, {}, c.args);
+          kernels->run(Conv2dForward{.y = y, .x = x, .w = w, .args = c.args});
           CHECK(same_bytes(y, expected));
           kernels->forget_weight(w.id);
-          CHECK_THROWS(kernels->conv2d_forward(y, x, w, {}, c.args), Code::Internal);
+          CHECK_THROWS(kernels->run(Conv2dForward{.y = y, .x = x, .w = w, .args = c.args}),
+                       Code::Internal);
         });
       for (const cases::LinearCase& c : cases::kLinear)
         check::each(cat(isa, ", ", dtype_name(dtype), ", ", c.name()), [&] {
           Weight w{uniform_tensor(memory, {c.n, c.k}, DType::F32, ++id), id, {c.n, c.k}};
           Tensor x = uniform_tensor(memory, {c.m(), c.k}, dtype, ++id),
                  expected(memory, {c.m(), c.n}, dtype), y(memory, {c.m(), c.n}, dtype);
-          kernels->linear_forward(expected, x, w, {});
+          kernels->run(LinearForward{.y = expected, .x = x, .w = w});
           CHECK(kernels->keep_weight(w, dtype));
           w.value = Tensor();
-          kernels->linear_forward(y, x, w, {});
+          kernels->run(LinearForward{.y = y, .x = x, .w = w});
           CHECK(same_bytes(y, expected));
         });
     }
@@ -246,22 +276,22 @@ TEST("a weight that a backend keeps needs its values no more, and gives the same
 TEST("float32 weights of bfloat16 products are rounded as the reference rounds them") {
   ExactAllocator memory;
   ThreadPool threads(1);
-  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  std::unique_ptr<Backend> reference = make_reference_kernels();
   for (const std::string& isa : available_isas()) {
-    std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
+    std::unique_ptr<Backend> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
     for (const cases::LinearCase& c : cases::kLinear)
       check::each(cat(isa, ", ", c.name()), [&] {
         Tensor master = uniform_tensor(memory, {c.n, c.k}, DType::F32, 7),
                rounded(memory, {c.n, c.k}, DType::BF16);
-        reference->cast(rounded, master);
+        reference->run(Cast{.y = rounded, .x = master});
         Tensor x = uniform_tensor(memory, {c.m(), c.k}, DType::BF16, 8),
                y(memory, {c.m(), c.n}, DType::BF16), expected(memory, y.shape(), DType::BF16);
         Tensor dx(memory, x.shape(), DType::BF16), expected_dx(memory, x.shape(), DType::BF16);
-        kernels->linear_forward(y, x, {master}, {});
-        kernels->linear_forward(expected, x, {rounded}, {});
+        kernels->run(LinearForward{.y = y, .x = x, .w = {master}});
+        kernels->run(LinearForward{.y = expected, .x = x, .w = {rounded}});
         CHECK(same_bytes(y, expected));
-        kernels->linear_backward_input({dx}, y, {master});
-        kernels->linear_backward_input({expected_dx}, y, {rounded});
+        kernels->run(LinearBackwardInput{.dx = {dx}, .dy = y, .w = {master}});
+        kernels->run(LinearBackwardInput{.dx = {expected_dx}, .dy = y, .w = {rounded}});
         CHECK(same_bytes(dx, expected_dx));
       });
   }
@@ -275,7 +305,7 @@ TEST("an output that is stored past the caches has the bytes of its parts, which
       // whole lines, and rows that are none
       for (int64_t n : {320, 330})
         check::each(cat(isa, ", ", dtype_name(dtype), ", ", n), [&] {
-          std::unique_ptr<Kernels> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
+          std::unique_ptr<Backend> kernels = make_cpu_kernels(threads, {.isa = isa.c_str()});
           int64_t rows = 14001, k = 24, piece = 4667;
           Weight w{uniform_tensor(memory, {n, k}, DType::F32, 1)};
           Tensor x = uniform_tensor(memory, {rows, k}, dtype, 2),
@@ -283,11 +313,15 @@ TEST("an output that is stored past the caches has the bytes of its parts, which
                  residual = uniform_tensor(memory, {rows, n}, dtype, 4);
           Tensor whole(memory, {rows, n}, dtype), parts(memory, {rows, n}, dtype);
           CHECK(whole.bytes() >= size_t(8) << 20 && whole.bytes() / 3 < size_t(8) << 20);
-          kernels->linear_forward(whole, x, w, {bias, {}, residual});
+          kernels->run(LinearForward{
+              .y = whole, .x = x, .w = w, .epilogue = {.bias = bias, .residual = residual}});
           for (int64_t row = 0; row < rows; row += piece) {
             Tensor y = parts.slice(row * n, {piece, n});
-            kernels->linear_forward(y, x.slice(row * k, {piece, k}), w,
-                                    {bias, {}, residual.slice(row * n, {piece, n})});
+            kernels->run(LinearForward{
+                .y = y,
+                .x = x.slice(row * k, {piece, k}),
+                .w = w,
+                .epilogue = {.bias = bias, .residual = residual.slice(row * n, {piece, n})}});
           }
           CHECK(same_bytes(whole, parts));
         });

@@ -36,7 +36,7 @@ TEST("the kernels give what the reference gives") {
   Device device(cuda_options());
   ThroughDevice kernels(device);
   ExactAllocator memory;
-  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  std::unique_ptr<Backend> reference = make_reference_kernels();
   for_each_type([&](DType dtype, bool accumulate, const std::string& type) {
     KernelCases all(memory, dtype, accumulate);
     for (const KernelCase& c : all.list()) {
@@ -74,7 +74,8 @@ TEST("noise is the host's, to the last bits of its logarithm") {
   Tensor noise = device.empty({3, 4, 5, 5}, DType::F32), places = device.empty({2}, DType::F64);
   double at[2] = {11, 6};
   device.upload(places, at);
-  device.kernels().normal_noise(noise, philox, Draw::Noise, places);
+  device.step_kernels().run(
+      NormalNoise{.noise = noise, .philox = philox, .draw = Draw::Noise, .places = places});
   std::vector<float> got = device.download<float>(noise), expected(100);
   for (uint32_t i = 0; i < 3; ++i) {
     philox.normal(expected.data(), 100, 11, 6 + i, Draw::Noise);
@@ -89,12 +90,12 @@ TEST("a sampler's steps are those of the reference") {
   Device device(cuda_options());
   ThroughDevice kernels(device);
   ExactAllocator memory;
-  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  std::unique_ptr<Backend> reference = make_reference_kernels();
   for (bool guided : {false, true})
     for (bool noisy : {false, true})
       check::each(cat(guided ? "guided" : "plain", noisy ? ", noise" : ""), [&] {
         constexpr int64_t n = 333, steps = 3;  // more than a block has threads
-        auto run = [&](Kernels& k) {
+        auto run = [&](Backend& k) {
           SamplerTensors s{uniform_tensor(memory, {kSamplerRows, n}, DType::F32, 1),
                            uniform_tensor(memory, {steps, kSamplerColumns}, DType::F32, 2),
                            Tensor(memory, {1}, DType::F64)};
@@ -113,8 +114,8 @@ TEST("a sampler's steps are those of the reference") {
           if (noisy) noise = uniform_tensor(memory, {n}, DType::F32, 4);
           std::vector<std::vector<double>> all;
           for (int64_t i = 0; i < steps; ++i) {
-            k.sampler_input(input, timesteps, s);
-            k.sampler_step(s, output, noise);
+            k.run(SamplerInput{.input = input, .timesteps = timesteps, .sampler = s});
+            k.run(SamplerStep{.sampler = s, .output = output, .noise = noise});
             for (const Tensor& x : {input, timesteps, s.memory, s.at})
               all.push_back(reference::load(x));
           }
@@ -158,8 +159,13 @@ TEST("the loss of pairs and its weights are those of the host") {
       Tensor settings = device.empty({2}, DType::F64);
       double beta_and_scale[] = {2000, 1.0 / kPairs};
       device.upload(settings, beta_and_scale);
-      CHECK(device.kernels().pair_loss(weights, loss, errors, others, settings,
-                                       *pair_loss_of({.objective = objective}, {})));
+      device.step_kernels().run(
+          PairLossWeights{.weights = weights,
+                          .loss = loss,
+                          .errors = errors,
+                          .opponent_errors = others,
+                          .settings = settings,
+                          .kind = *pair_loss_of({.objective = objective}, {})});
       LossTerms expected = loss_terms({.objective = objective, .beta = 2000}, e, 1.0 / kPairs);
       double got = device.download<double>(loss)[0];
       CHECK_THAT(std::abs(got - expected.loss) < 1e-12, got, " and ", expected.loss);
@@ -175,11 +181,11 @@ TEST("clipping, average and rounded copy in one pass are those of the reference"
   Device device(cuda_options());
   ThroughDevice kernels(device);
   ExactAllocator memory;
-  std::unique_ptr<Kernels> reference = make_reference_kernels();
+  std::unique_ptr<Backend> reference = make_reference_kernels();
   for (double max_norm : {0.0, 1.0, 1e9})
     for (bool finite : {true, false})
       check::each(cat("max_norm ", max_norm, finite ? "" : ", not finite"), [&] {
-        auto run = [&](Kernels& k) {
+        auto run = [&](Backend& k) {
           Outputs out(memory);
           constexpr int64_t n = 1040;
           Tensor grad = uniform_tensor(memory, {n}, DType::F32, 1);
@@ -193,16 +199,12 @@ TEST("clipping, average and rounded copy in one pass are those of the reference"
           Tensor scalars(memory, {kStepScalars}, DType::F64);
           reference::store(scalars,
                            {0.1, 3, 1 - 0.9 * 0.9 * 0.9, 1 - 0.999 * 0.999 * 0.999, 0.25, 0, 0, 0});
-          k.clip_gradient(scalars, grad, max_norm);
-          k.optimizer_step(a, scalars,
-                           {.learning_rate = 0,
-                            .beta1 = 0.9,
-                            .beta2 = 0.999,
-                            .epsilon = 1e-8,
-                            .weight_decay = 0.01,
-                            .step = 0,
-                            .grad_scale = 0});
-          return std::vector<Tensor>{a.w, a.m, a.v, a.ema, a.low, scalars};
+          k.run(ClipGradient{.scalars = scalars, .gradient = grad, .max_norm = max_norm});
+          k.run(OptimizerStep{
+              .arenas = a,
+              .scalars = scalars,
+              .args = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01}});
+          return std::vector<Tensor>{a.w, a.m, a.v, a.ema, a.bf16, scalars};
         };
         std::vector<Tensor> got = run(kernels), expected = run(*reference);
         for (size_t i = 0; i + 1 < got.size(); ++i) {
@@ -223,10 +225,11 @@ TEST("clipping, average and rounded copy in one pass are those of the reference"
 TEST("captured work is done again with what its inputs hold then, and waits for nobody meanwhile") {
   Device device(cuda_options());
   Kernels& k = device.kernels();
+  DeviceMemory& memory = device.memory();
   Tensor x = from_values(device, {1, 2, 3}), y = from_values(device, {0, 0, 0});
-  std::unique_ptr<Captured> replay = k.capture([&] {
-    k.scale(y, x, 2);
-    k.accumulate(y, x);
+  std::unique_ptr<CapturedGraph> replay = memory.capture([&] {
+    k.run(Scale{.y = y, .x = x, .factor = 2});
+    k.run(Accumulate{.y = y, .x = x});
   });
   CHECK(device.download<float>(y) == (std::vector<float>{0, 0, 0}));  // capturing does nothing
   replay->launch();
@@ -235,9 +238,9 @@ TEST("captured work is done again with what its inputs hold then, and waits for 
   device.upload(x, other);
   replay->launch();
   CHECK(device.download<float>(y) == (std::vector<float>{30, 60, 90}));
-  CHECK_THROWS(k.capture([&] { device.download<float>(y); }), Code::Internal);
-  CHECK_THROWS(k.capture([&] { device.upload(x, other); }), Code::Internal);
-  k.scale(y, x, 1);  // the stream is whole again
+  CHECK_THROWS(memory.capture([&] { device.download<float>(y); }), Code::Internal);
+  CHECK_THROWS(memory.capture([&] { device.upload(x, other); }), Code::Internal);
+  k.run(Scale{.y = y, .x = x, .factor = 1});  // the stream is whole again
   CHECK(device.download<float>(y) == (std::vector<float>{10, 20, 30}));
 }
 
@@ -249,9 +252,9 @@ TEST("any thread may compute, on whichever device") {
   auto work = [](Device& device) {  // nothing but these says which device the thread is for
     Tensor x = device.zeros({64}, DType::F32), y = device.empty({64}, DType::F32),
            noise = device.empty({1, 64}, DType::F32);
-    device.kernels().fill(y, 2);
-    device.kernels().copy(x, y);
-    device.kernels().accumulate(x, y);
+    device.upload(y, std::vector<float>(64, 2).data());
+    device.memory().copy(x, y);
+    device.kernels().run(Accumulate{.y = x, .x = y});
     CHECK(device.download<float>(x) == std::vector<float>(64, 4));
   };
   for (Device* device : {&second, &first, &second}) {
@@ -276,13 +279,13 @@ TEST(
   Tensor x = from_values(device, {1, 2, 3}), y = device.zeros({3}, DType::F32);
   auto doubled = [&] {
     Tensor between = device.empty({1 << 17}, DType::F32), part = between.slice(0, {3});
-    device.kernels().scale(part, x, 2);
-    device.kernels().accumulate(y, part);
+    device.kernels().run(Scale{.y = part, .x = x, .factor = 2});
+    device.kernels().run(Accumulate{.y = y, .x = part});
   };
   auto tripled = [&] {
     Tensor between = device.empty({3}, DType::F32);
-    device.kernels().scale(between, x, 3);
-    device.kernels().accumulate(y, between);
+    device.kernels().run(Scale{.y = between, .x = x, .factor = 3});
+    device.kernels().run(Accumulate{.y = y, .x = between});
   };
   CHECK(graphed.run("twice", doubled));
   CHECK(graphed.run("twice", doubled));
@@ -301,8 +304,8 @@ TEST(
                  Code::ResourceExhausted);
     set_memory(size_t(4) << 30);
     Tensor other = device.empty({1 << 18}, DType::F32), kept = device.empty({3}, DType::F32);
-    device.kernels().fill(other, 7);
-    device.kernels().fill(kept, 7);
+    device.upload(other, std::vector<float>(1 << 18, 7).data());
+    device.upload(kept, std::vector<float>(3, 7).data());
     CHECK(!graphed.run("twice", doubled));
     CHECK(!graphed.run("three times", tripled));
     CHECK(device.download<float>(other) == std::vector<float>(1 << 18, 7));

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "check.h"
+#include "core/pool.h"
 #include "kernels/cuda/plans/plan_cache.h"
 #include "kernels/cuda/plans/plan_keys.h"
 #include "temporary.h"

@@ -51,7 +51,7 @@ TEST(
 
 TEST("ranks whose weights went apart in device memory say so") {
   auto outcomes = run(on_device({.ranks = 2}), [](Trainer& t, int rank, int64_t k) {
-    if (rank == 1 && k == 1) t.unet().device.kernels().clear(t.unet().store.master().slice(0, {1}));
+    if (rank == 1 && k == 1) t.unet().device.memory().clear(t.unet().store.master().slice(0, {1}));
   });
   for (const ranks::Outcome& o : outcomes)
     CHECK_THAT(

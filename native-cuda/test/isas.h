@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/kernels.h"
+#include "kernels/backend.h"
 
 namespace spindle {
 

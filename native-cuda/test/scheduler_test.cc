@@ -4,7 +4,7 @@
 
 #include "check.h"
 #include "core/rng.h"
-#include "kernels/kernels.h"
+#include "kernels/backend.h"
 #include "sample/scheduler.h"
 #include "sample/step_table.h"
 
@@ -110,7 +110,7 @@ std::vector<float> sample_by_table(Scheduler& scheduler,
                                    const std::function<float(size_t, size_t, float)>& model,
                                    std::vector<float> x,
                                    const NoiseSource& noise) {
-  std::unique_ptr<Kernels> kernels = make_reference_kernels();
+  std::unique_ptr<Backend> kernels = make_reference_kernels();
   BufferPool pool;
   scheduler.set_timesteps(steps);
   std::vector<float> table = step_table(scheduler, guidance);
@@ -126,12 +126,12 @@ std::vector<float> sample_by_table(Scheduler& scheduler,
   Tensor input(pool, {2, n}, DType::F32), timesteps(pool, {4}, DType::F32),
       output(pool, {2, n}, DType::F32), z(pool, {n}, DType::F32);
   for (size_t i = 0; i < size_t(calls); ++i) {
-    kernels->sampler_input(input, timesteps, s);
+    kernels->run(SamplerInput{.input = input, .timesteps = timesteps, .sampler = s});
     for (int64_t k = 0; k < 4; ++k)
       CHECK_EQUAL(timesteps.f32()[k], float(scheduler.timesteps()[i]));
     for (int64_t k = 0; k < 2 * n; ++k) output.f32()[k] = model(i, size_t(k), input.f32()[k]);
     if (table[i * kSamplerColumns + kNextNoise] != 0) noise(z.f32(), n);
-    kernels->sampler_step(s, output, z);
+    kernels->run(SamplerStep{.sampler = s, .output = output, .noise = z});
   }
   CHECK_EQUAL(*s.at.data<double>(), double(calls));
   return {s.memory.f32(), s.memory.f32() + n};

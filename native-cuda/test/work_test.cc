@@ -152,7 +152,7 @@ TEST("the counters see what they guard") {
   // y (3,4), x (3,5), w (4,5).
   profile.restart();
   Tensor x = device.zeros({3, 5}, DType::F32), y = device.empty({3, 4}, DType::F32);
-  device.kernels().linear_forward(y, x, {device.zeros({4, 5}, DType::F32)}, {});
+  device.kernels().run(LinearForward{.y = y, .x = x, .w = {device.zeros({4, 5}, DType::F32)}});
   CHECK_EQUAL(profile.work().launches, uint64_t(1));
   CHECK_EQUAL(profile.work().flop, 120.0);
   CHECK_EQUAL(profile.work().bytes, 4.0 * (12 + 15 + 20));

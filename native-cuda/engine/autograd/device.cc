@@ -28,7 +28,7 @@ Device::Device(const DeviceOptions& options) : threads_(options.threads) {
     kernels_ = make_cpu_kernels(threads_, {.isa = options.isa.c_str()});
   isa_ = kernels_->name();
   host_visible_ = kernels_->host_visible();
-  pool_ = std::make_unique<BufferPool>(kernels_->memory());
+  pool_ = std::make_unique<BufferPool>(kernels_->blocks());
   active_pool_ = pool_.get();
 }
 

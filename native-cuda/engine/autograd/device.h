@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/kernels.h"
+#include "kernels/backend.h"
 
 namespace spindle {
 
@@ -22,9 +22,11 @@ struct DeviceOptions {
 class Device {
  public:
   explicit Device(const DeviceOptions& options);
+  DeviceMemory& memory() { return *kernels_; }
   Kernels& kernels() { return *kernels_; }
+  StepKernels& step_kernels() { return *kernels_; }
   // Puts other kernels in place (a decorator around the old ones) and returns the old ones.
-  std::unique_ptr<Kernels> exchange_kernels(std::unique_ptr<Kernels> kernels) {
+  std::unique_ptr<Backend> exchange_kernels(std::unique_ptr<Backend> kernels) {
     return std::exchange(kernels_, std::move(kernels));
   }
   // Where new tensors come from: the device's own pool, or a PoolScope's.
@@ -61,7 +63,7 @@ class Device {
   std::unique_ptr<BufferPool> pool_;  // outlives the kernels, which may hold tensors of it
   BufferPool* active_pool_ = nullptr;
   std::string isa_, backend_;
-  std::unique_ptr<Kernels> kernels_;
+  std::unique_ptr<Backend> kernels_;
   bool host_visible_ = true;
 };
 

@@ -11,7 +11,7 @@ namespace spindle {
 
 class GraphedStep {
  public:
-  explicit GraphedStep(Device& device) : device_(device), pool_(device.kernels().memory()) {}
+  explicit GraphedStep(Device& device) : device_(device), pool_(device.memory().blocks()) {}
   ~GraphedStep() { reset(); }
   GraphedStep(const GraphedStep&) = delete;
 
@@ -33,7 +33,7 @@ class GraphedStep {
     PoolScope scope(device_, pool_);
     if (known.runs++ > 0) {
       pool_.hold();
-      known.captured = device_.kernels().capture(work);
+      known.captured = device_.memory().capture(work);
     }
     if (known.captured)
       known.captured->launch();
@@ -53,7 +53,7 @@ class GraphedStep {
   // Where shapes or tensors changed: the next runs begin anew.
   void reset() {
     if (known_.empty()) return;
-    device_.kernels().finish();
+    device_.memory().finish();
     known_.clear();
     pool_.hold(false);
     pool_.trim();
@@ -62,7 +62,7 @@ class GraphedStep {
  private:
   struct Known {
     int64_t runs = 0;
-    std::unique_ptr<Captured> captured;
+    std::unique_ptr<CapturedGraph> captured;
   };
   Device& device_;
   BufferPool pool_;

@@ -45,13 +45,14 @@ void ParameterStore::allocate(DType compute, DType master, WeightUse use) {
   if (trainable) {
     master_ = device_.zeros({size}, master);
     gradient_ = device_.zeros({size}, master);
-    if (copies) low_ = device_.zeros({size}, DType::BF16);
+    if (copies) bf16_shadow_ = device_.zeros({size}, DType::BF16);
   }
   for (Parameter& p : parameters_) {
     p.master = trainable ? master_.slice(p.offset, p.shape) : device_.empty(p.shape, master);
     if (trainable) p.grad = gradient_.slice(p.offset, p.shape);
     if (copies && p.kind != ParameterKind::Vector) {
-      p.value = trainable ? low_.slice(p.offset, p.shape) : device_.empty(p.shape, DType::BF16);
+      p.value =
+          trainable ? bf16_shadow_.slice(p.offset, p.shape) : device_.empty(p.shape, DType::BF16);
     } else {
       p.value = p.master;
     }
@@ -64,7 +65,7 @@ ParameterStore::~ParameterStore() {
 
 void ParameterStore::commit(Parameter& p) {
   if (!p.master) return;
-  if (p.value.dtype() != p.master.dtype()) device_.kernels().cast(p.value, p.master);
+  if (p.value.dtype() != p.master.dtype()) device_.kernels().run(Cast{.y = p.value, .x = p.master});
   if (use_ != WeightUse::Frozen || p.kind == ParameterKind::Vector ||
       !device_.kernels().keep_weight(p.weight(), compute_))
     return;
@@ -97,7 +98,7 @@ void ParameterStore::set_written(const std::vector<bool>& written) {
 void ParameterStore::finish_gradients() {
   for (Parameter& p : parameters_)
     if (p.grad && !p.grad_written) {
-      device_.kernels().clear(p.grad);
+      device_.memory().clear(p.grad);
       p.grad_written = true;
     }
 }

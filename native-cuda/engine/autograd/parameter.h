@@ -98,9 +98,8 @@ class ParameterStore {
   Tensor& master() { return master_; }      // the arena; empty when frozen
   const Tensor& master() const { return master_; }
   Tensor& gradient() { return gradient_; }
-  Tensor& low() {
-    return low_;
-  }  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
+  // bfloat16 copy of the arena; empty where kernels round as they read, and when frozen
+  Tensor& bf16_shadow() { return bf16_shadow_; }
   bool trainable() const { return bool(gradient_); }
   Device& device() const { return device_; }
   DType compute() const { return compute_; }
@@ -110,7 +109,7 @@ class ParameterStore {
   Device& device_;
   std::deque<Parameter> parameters_;
   std::unordered_map<std::string, Parameter*> by_name_;
-  Tensor master_, low_, gradient_;
+  Tensor master_, bf16_shadow_, gradient_;
   int64_t numel_ = 0;
   DType compute_ = DType::F32;
   WeightUse use_ = WeightUse::Frozen;

@@ -12,7 +12,7 @@ GradSlot Grads::slot(const TensorRef& x) {
   }
   if (!it->second.unique()) {  // shared by add(): copy before it is written to
     Tensor copy = device_.empty(x.shape, x.dtype);
-    device_.kernels().copy(copy, it->second);
+    device_.memory().copy(copy, it->second);
     it->second = copy;
   }
   return {it->second.reshape(x.shape), true};
@@ -25,7 +25,7 @@ void Grads::add(const TensorRef& x, const Tensor& gradient) {
     return;
   }
   GradSlot s = slot(x);
-  device_.kernels().accumulate(s.tensor, gradient);
+  device_.kernels().run(Accumulate{.y = s.tensor, .x = gradient});
 }
 
 Tensor Grads::get(const TensorRef& x) const {

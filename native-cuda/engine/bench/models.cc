@@ -140,7 +140,7 @@ std::unique_ptr<Unet> copy_unet(Unet& unet) {
   copy->store.allocate(unet.store.compute(), DType::F32, false);
   for (size_t i = 0; i < copy->store.parameters().size(); ++i) {
     Parameter& p = copy->store.parameters()[i];
-    unet.device.kernels().copy(p.master, unet.store.parameters()[i].master);
+    unet.device.memory().copy(p.master, unet.store.parameters()[i].master);
     copy->store.commit(p);
   }
   return copy;

@@ -157,7 +157,7 @@ class Block {
       fill(parameter, found, additions, static_cast<float*>(out));
   }
   void send() {
-    if (!values_.empty()) device_.kernels().upload(master_, values_.data());
+    if (!values_.empty()) device_.memory().upload(master_, values_.data());
   }
 
  private:

@@ -73,10 +73,10 @@ const Loaded& library_at(const std::string& given) {
 
 std::string why_no_cuda(const std::string& library) { return library_at(library).problem; }
 
-std::unique_ptr<Kernels> make_cuda_kernels(const CudaOptions& options, const std::string& library) {
+std::unique_ptr<Backend> make_cuda_kernels(const CudaOptions& options, const std::string& library) {
   const Loaded& loaded = library_at(library);
   require(loaded.problem.empty(), "[device] backend cuda: ", loaded.problem);
-  return std::unique_ptr<Kernels>(loaded.exports.make(options));
+  return std::unique_ptr<Backend>(loaded.exports.make(options));
 }
 
 }  // namespace spindle

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/kernels.h"
+#include "kernels/backend.h"
 
 namespace spindle {
 
@@ -14,7 +14,7 @@ namespace spindle {
 std::string why_no_cuda(const std::string& library = {});
 
 // Throws Error(InvalidArgument) with that sentence, or for a device that is not there.
-std::unique_ptr<Kernels> make_cuda_kernels(const CudaOptions& options,
+std::unique_ptr<Backend> make_cuda_kernels(const CudaOptions& options,
                                            const std::string& library = {});
 
 // What the shared object exports, by C names: spindle_cuda_abi, spindle_cuda_why_not,
@@ -22,7 +22,7 @@ std::unique_ptr<Kernels> make_cuda_kernels(const CudaOptions& options,
 struct CudaExports {
   const char* (*abi)();
   const char* (*why_not)();
-  Kernels* (*make)(const CudaOptions&);
+  Backend* (*make)(const CudaOptions&);
 };
 // The contract that both sides were compiled with.
 const char* cuda_abi();

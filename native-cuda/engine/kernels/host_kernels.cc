@@ -17,31 +17,24 @@ void HostKernels::copy(const Tensor& y, const Tensor& x) {
   std::memcpy(y.raw(), x.raw(), x.bytes());
 }
 
-void HostKernels::normal_noise(Tensor& noise,
-                               const Philox& philox,
-                               Draw draw,
-                               const Tensor& places) {
-  int64_t images = noise.dim(0), size = noise.numel() / images;
-  const double* place = places.data<double>();
+void HostKernels::run(const NormalNoise& op) {
+  int64_t images = op.noise.dim(0), size = op.noise.numel() / images;
+  const double* place = op.places.data<double>();
   for (int64_t i = 0; i < images; ++i)
-    philox.normal(noise.f32() + i * size, size, uint32_t(place[0]), uint32_t(int64_t(place[1]) + i),
-                  draw);
+    op.philox.normal(op.noise.f32() + i * size, size, uint32_t(place[0]),
+                     uint32_t(int64_t(place[1]) + i), op.draw);
 }
 
-void HostKernels::diffuse(Tensor& noisy,
-                          Tensor& target,
-                          const Tensor& x,
-                          const Tensor& noise,
-                          const Tensor& coefficients) {
-  int64_t images = coefficients.dim(0), size = x.numel() / images;
+void HostKernels::run(const Diffuse& op) {
+  int64_t images = op.coefficients.dim(0), size = op.x.numel() / images;
   for (int64_t i = 0; i < images * size; ++i) {
-    const float* c = coefficients.f32() + i / size * 4;
-    float from_x = x.f32()[i], from_noise = noise.f32()[i];
-    noisy.f32()[i] = c[0] * from_x + c[1] * from_noise;
+    const float* c = op.coefficients.f32() + i / size * 4;
+    float from_x = op.x.f32()[i], from_noise = op.noise.f32()[i];
+    op.noisy.f32()[i] = c[0] * from_x + c[1] * from_noise;
     // a coefficient of 0 keeps what is not finite out of the target
-    target.f32()[i] = c[2] == 0   ? c[3] * from_noise
-                      : c[3] == 0 ? c[2] * from_x
-                                  : c[2] * from_x + c[3] * from_noise;
+    op.target.f32()[i] = c[2] == 0   ? c[3] * from_noise
+                         : c[3] == 0 ? c[2] * from_x
+                                     : c[2] * from_x + c[3] * from_noise;
   }
 }
 
@@ -53,29 +46,35 @@ const float* sampler_row(const SamplerTensors& s) {
 }
 }  // namespace
 
-void HostKernels::sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& s) {
-  const float *row = sampler_row(s), *x = s.memory.f32();
-  int64_t n = s.memory.dim(1);
-  for (int64_t i = 0; i < input.numel(); ++i) input.f32()[i] = row[kInputScale] * x[i % n];
-  for (int64_t i = 0; i < timesteps.numel(); ++i) timesteps.f32()[i] = row[kTimestep];
+void HostKernels::run(const PairLossWeights&) {
+  throw Error(Code::Internal,
+              "[kernels] pair_loss: expected the loss to be computed by the host "
+              "(train/objective.h), got a call of a host backend's kernel");
 }
 
-void HostKernels::sampler_step(const SamplerTensors& s, const Tensor& output, const Tensor& noise) {
-  const float* row = sampler_row(s);
-  int64_t n = s.memory.dim(1);
+void HostKernels::run(const SamplerInput& op) {
+  const float *row = sampler_row(op.sampler), *x = op.sampler.memory.f32();
+  int64_t n = op.sampler.memory.dim(1);
+  for (int64_t i = 0; i < op.input.numel(); ++i) op.input.f32()[i] = row[kInputScale] * x[i % n];
+  for (int64_t i = 0; i < op.timesteps.numel(); ++i) op.timesteps.f32()[i] = row[kTimestep];
+}
+
+void HostKernels::run(const SamplerStep& op) {
+  const float* row = sampler_row(op.sampler);
+  int64_t n = op.sampler.memory.dim(1);
   auto times = [&](SamplerColumn column, float value) {
     return row[column] == 0 ? 0.0f : row[column] * value;
   };
   for (int64_t i = 0; i < n; ++i) {
-    auto memory = [&](SamplerRow r) -> float& { return s.memory.f32()[r * n + i]; };
-    float x = memory(kLatents), m = output.f32()[i];
-    if (output.numel() > n) m += row[kGuidance] * (output.f32()[n + i] - m);
+    auto memory = [&](SamplerRow r) -> float& { return op.sampler.memory.f32()[r * n + i]; };
+    float x = memory(kLatents), m = op.output.f32()[i];
+    if (op.output.numel() > n) m += row[kGuidance] * (op.output.f32()[n + i] - m);
     float v = std::clamp(times(kValueX, x) + times(kValueM, m), -row[kLimit], row[kLimit]);
     memory(kLatents) = times(kNextX, x) + times(kNextStart, memory(kStart)) + times(kNextM, m) +
                        times(kNextValue, v) + times(kNextH1, memory(kHistory1)) +
                        times(kNextH2, memory(kHistory2)) + times(kNextH3, memory(kHistory3)) +
                        times(kNextSum, memory(kSum)) +
-                       (noise ? times(kNextNoise, noise.f32()[i]) : 0.0f);
+                       (op.noise ? times(kNextNoise, op.noise.f32()[i]) : 0.0f);
     memory(kSum) = times(kSumKeep, memory(kSum)) + times(kSumM, m);
     if (row[kStore] != 0) memory(kStart) = x;
     if (row[kPush] == 0) continue;
@@ -83,29 +82,26 @@ void HostKernels::sampler_step(const SamplerTensors& s, const Tensor& output, co
     memory(kHistory2) = memory(kHistory1);
     memory(kHistory1) = v;
   }
-  *s.at.data<double>() += 1;
+  *op.sampler.at.data<double>() += 1;
 }
 
-void HostKernels::clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) {
-  double* s = scalars.data<double>();
-  s[kNorm] = std::sqrt(sum_of_squares(gradient));
-  s[kFactor] = max_norm > 0 ? std::min(1.0, max_norm / (s[kNorm] + 1e-6)) : 1.0;
+void HostKernels::run(const ClipGradient& op) {
+  double* s = op.scalars.data<double>();
+  s[kNorm] = std::sqrt(sum_of_squares(op.gradient));
+  s[kFactor] = op.max_norm > 0 ? std::min(1.0, op.max_norm / (s[kNorm] + 1e-6)) : 1.0;
   s[kFinite] = std::isfinite(s[kNorm]) ? 1 : 0;
 }
 
-void HostKernels::optimizer_step(const OptimizerArenas& arenas,
-                                 const Tensor& scalars,
-                                 const AdamWArgs& args) {
-  const double* s = scalars.data<double>();
+void HostKernels::run(const OptimizerStep& op) {
+  const double* s = op.scalars.data<double>();
   if (s[kFinite] == 0) return;
-  AdamWArgs whole = args;
-  whole.learning_rate = s[kLearningRate];
-  whole.step = int64_t(s[kStep]);
-  whole.grad_scale = s[kFactor];
-  OptimizerArenas a = arenas;
-  adamw(a.w, a.m, a.v, a.grad, whole);
+  const OptimizerArenas& a = op.arenas;
+  adamw(a, {.args = op.args,
+            .learning_rate = s[kLearningRate],
+            .number = int64_t(s[kStep]),
+            .gradient_scale = s[kFactor]});
   if (a.ema) lerp(a.ema, a.w, s[kEmaWeight]);
-  if (a.low) cast(a.low, a.w);
+  if (a.bf16) run(Cast{.y = a.bf16, .x = a.w});
 }
 
 }  // namespace spindle

@@ -101,7 +101,7 @@ VaeImages vae_decode(Vae& vae, const Tensor& latents, const CancelToken* cancel)
       Tensor images =
           vae.model.decode(tape, to_nhwc(device, rows(latents, first, count), vae.store.compute()));
       Tensor destination = rows(out.pixels, first, count);
-      device.kernels().nhwc_to_nchw(destination, images);
+      device.kernels().run(NhwcToNchw{.y = destination, .x = images});
     });
   });
   out.phases = clock.phases();

@@ -10,21 +10,21 @@ namespace spindle {
 inline Tensor to_nhwc(Device& device, const Tensor& x, DType dtype) {
   require(x.rank() == 4, "[layout] expected (B, C, H, W), got ", x.shape());
   Tensor y = device.empty({x.dim(0), x.dim(2), x.dim(3), x.dim(1)}, dtype);
-  device.kernels().nchw_to_nhwc(y, x);
+  device.kernels().run(NchwToNhwc{.y = y, .x = x});
   return y;
 }
 
 // (B, H, W, C) -> (B, C, H, W) float32
 inline Tensor to_nchw(Device& device, const Tensor& x) {
   Tensor y = device.empty({x.dim(0), x.dim(3), x.dim(1), x.dim(2)}, DType::F32);
-  device.kernels().nhwc_to_nchw(y, x);
+  device.kernels().run(NhwcToNchw{.y = y, .x = x});
   return y;
 }
 
 inline Tensor to_dtype(Device& device, const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return x;
   Tensor y = device.empty(x.shape(), dtype);
-  device.kernels().cast(y, x);
+  device.kernels().run(Cast{.y = y, .x = x});
   return y;
 }
 

@@ -24,11 +24,11 @@ class KeysValues {
   };
   Pair& of(const void* layer) { return by_layer_[layer]; }
   // The values of another context of the same shapes, in the tensors that are here.
-  void replace(Kernels& kernels, const KeysValues& other) {
+  void replace(DeviceMemory& memory, const KeysValues& other) {
     for (auto& [layer, pair] : by_layer_) {
       const Pair& from = other.by_layer_.at(layer);
-      kernels.copy(pair.keys, from.keys);
-      kernels.copy(pair.values, from.values);
+      memory.copy(pair.keys, from.keys);
+      memory.copy(pair.values, from.values);
     }
   }
 

@@ -15,12 +15,21 @@ Tensor attention(Tape& tape,
   Device& device = tape.device();
   Tensor o = device.empty(q.shape(), q.dtype());
   Tensor lse = device.empty({q.dim(0), args.heads, q.dim(1)}, Device::stat_dtype(q.dtype()));
-  device.kernels().attention_forward(o, lse, q, k, v, args);
+  device.kernels().run(AttentionForward{.o = o, .lse = lse, .q = q, .k = k, .v = v, .args = args});
   tape.record("attention", o, [q, k, v, o, lse, args](Grads& g, const Tensor& d_o) {
     bool shared = q.id() == k.id() || q.id() == v.id() || k.id() == v.id();
     GradSlot dq = shared ? g.separate(q) : g.slot(q), dk = shared ? g.separate(k) : g.slot(k),
              dv = shared ? g.separate(v) : g.slot(v);
-    g.kernels().attention_backward(dq, dk, dv, d_o, o, lse, q, k, v, args);
+    g.kernels().run(AttentionBackward{.dq = dq,
+                                      .dk = dk,
+                                      .dv = dv,
+                                      .d_o = d_o,
+                                      .o = o,
+                                      .lse = lse,
+                                      .q = q,
+                                      .k = k,
+                                      .v = v,
+                                      .args = args});
     if (!shared) return;
     g.add(q, dq.tensor);
     g.add(k, dk.tensor);

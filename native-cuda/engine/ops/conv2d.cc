@@ -19,9 +19,11 @@ Tensor conv2d(Tape& tape,
   if (fused.residual)
     require(fused.residual.numel() == y.numel(), "[conv2d] ", w.name, ": residual ",
             fused.residual.shape(), " does not fit output ", y.shape());
-  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image, fused.residual,
-                    Activation::None};
-  device.kernels().conv2d_forward(y, x, w.weight(), epilogue, args);
+  Epilogue epilogue{.bias = fused.bias ? fused.bias->value : Tensor(),
+                    .per_image = fused.per_image,
+                    .residual = fused.residual};
+  device.kernels().run(
+      Conv2dForward{.y = y, .x = x, .w = w.weight(), .epilogue = epilogue, .args = args});
   std::vector<TensorRef> per_image, residual;
   if (fused.per_image) per_image.emplace_back(fused.per_image);
   if (fused.residual) residual.emplace_back(fused.residual);
@@ -33,11 +35,15 @@ Tensor conv2d(Tape& tape,
                   Grads& g, const Tensor& dy) {
                 Kernels& k = g.kernels();
                 if (GradSlot dw = w.grad_slot())
-                  k.conv2d_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dy,
-                                           saved->get(), args);
-                if (GradSlot dx = g.slot(rx)) k.conv2d_backward_input(dx, dy, w.weight(), args);
+                  k.run(Conv2dBackwardWeight{.dw = dw,
+                                             .db = bias ? bias->grad_slot() : GradSlot(),
+                                             .dy = dy,
+                                             .x = saved->get(),
+                                             .args = args});
+                if (GradSlot dx = g.slot(rx))
+                  k.run(Conv2dBackwardInput{.dx = dx, .dy = dy, .w = w.weight(), .args = args});
                 for (const TensorRef& t : per_image)
-                  if (GradSlot dt = g.slot(t)) k.sum_per_image(dt, dy);
+                  if (GradSlot dt = g.slot(t)) k.run(SumPerImage{.dt = dt, .dy = dy});
                 for (const TensorRef& r : residual) g.add(r, dy);
               });
   return y;

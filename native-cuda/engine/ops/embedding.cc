@@ -10,7 +10,7 @@ Tensor timestep_embedding(Tape& tape,
   require(dim >= 4 && dim % 2 == 0,
           "[timestep_embedding] width: expected an even number of at least 4, got ", dim);
   Tensor y = tape.device().empty({timesteps.numel(), dim}, dtype);
-  tape.kernels().timestep_embedding(y, timesteps, args);
+  tape.kernels().run(TimestepEmbedding{.y = y, .timesteps = timesteps, .args = args});
   return y;
 }
 
@@ -41,10 +41,10 @@ Tensor token_embedding(Tape& tape,
   Device& device = tape.device();
   Tensor embedded = device.empty({batch, length, width}, dtype),
          y = device.empty(embedded.shape(), dtype);
-  device.kernels().embedding_forward(embedded, tokens.value, ids.data(), int64_t(ids.size()));
+  device.kernels().run(EmbeddingForward{.y = embedded, .table = tokens.value, .ids = ids});
   Tensor rows = device.empty({length, width}, dtype);
-  device.kernels().cast(rows, positions.value.slice(0, {length, width}));
-  device.kernels().add_rows(y, embedded, rows);
+  device.kernels().run(Cast{.y = rows, .x = positions.value.slice(0, {length, width})});
+  device.kernels().run(AddRows{.y = y, .x = embedded, .rows = rows});
   return y;
 }
 
@@ -60,14 +60,15 @@ Tensor image_tokens(Tape& tape,
   Device& device = tape.device();
   Tensor first = device.empty({batch, width}, patches.dtype());
   std::vector<int32_t> ids(size_t(batch), 0);
-  device.kernels().embedding_forward(first, class_token.value.reshape({1, width}), ids.data(),
-                                     batch);
+  device.kernels().run(
+      EmbeddingForward{.y = first, .table = class_token.value.reshape({1, width}), .ids = ids});
   Tensor tokens = device.empty({batch, (count + 1) * width}, patches.dtype());
-  device.kernels().concat_channels(tokens, first, patches.reshape({batch, count * width}));
+  device.kernels().run(
+      ConcatChannels{.y = tokens, .a = first, .b = patches.reshape({batch, count * width})});
   Tensor rows = device.empty({count + 1, width}, patches.dtype()),
          y = device.empty({batch, count + 1, width}, patches.dtype());
-  device.kernels().cast(rows, positions.value.reshape(rows.shape()));
-  device.kernels().add_rows(y, tokens.reshape(y.shape()), rows);
+  device.kernels().run(Cast{.y = rows, .x = positions.value.reshape(rows.shape())});
+  device.kernels().run(AddRows{.y = y, .x = tokens.reshape(y.shape()), .rows = rows});
   return y;
 }
 

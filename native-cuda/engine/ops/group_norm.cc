@@ -15,19 +15,40 @@ Tensor group_norm(Tape& tape,
   Tensor y = device.empty(x.shape(), x.dtype());
   Tensor mean = device.empty({x.dim(0), args.groups}, Device::stat_dtype(x.dtype())),
          rstd = device.empty(mean.shape(), mean.dtype());
-  device.kernels().group_norm_forward(y, mean, rstd, x, gamma.value, beta.value, args);
+  device.kernels().run(GroupNormForward{.y = y,
+                                        .mean = mean,
+                                        .rstd = rstd,
+                                        .x = x,
+                                        .gamma = gamma.value,
+                                        .beta = beta.value,
+                                        .args = args});
   tape.recompute(y, [&device, x = tape.save(x), &gamma, &beta, args, stats = mean.shape()] {
     Tensor values = x.get(), again = device.empty(values.shape(), values.dtype());
     Tensor mean = device.empty(stats, Device::stat_dtype(values.dtype())),
            rstd = device.empty(stats, mean.dtype());
-    device.kernels().group_norm_forward(again, mean, rstd, values, gamma.value, beta.value, args);
+    device.kernels().run(GroupNormForward{.y = again,
+                                          .mean = mean,
+                                          .rstd = rstd,
+                                          .x = values,
+                                          .gamma = gamma.value,
+                                          .beta = beta.value,
+                                          .args = args});
     return again;
   });
   tape.record("group_norm", y,
               [x = tape.save(x), rx = TensorRef(x), mean, rstd, &gamma, &beta, args](
                   Grads& g, const Tensor& dy) {
-                g.kernels().group_norm_backward(g.slot(rx), gamma.grad_slot(), beta.grad_slot(), dy,
-                                                x.get(), mean, rstd, gamma.value, beta.value, args);
+                Tensor values = x.get();
+                g.kernels().run(GroupNormBackward{.dx = g.slot(rx),
+                                                  .dgamma = gamma.grad_slot(),
+                                                  .dbeta = beta.grad_slot(),
+                                                  .dy = dy,
+                                                  .x = values,
+                                                  .mean = mean,
+                                                  .rstd = rstd,
+                                                  .gamma = gamma.value,
+                                                  .beta = beta.value,
+                                                  .args = args});
               });
   return y;
 }

@@ -9,19 +9,38 @@ Tensor layer_norm(Tape& tape, const Tensor& x, Parameter& gamma, Parameter& beta
   Tensor y = device.empty(x.shape(), x.dtype());
   Tensor mean = device.empty({x.numel() / x.dim(-1)}, Device::stat_dtype(x.dtype())),
          rstd = device.empty(mean.shape(), mean.dtype());
-  device.kernels().layer_norm_forward(y, mean, rstd, x, gamma.value, beta.value, eps);
+  device.kernels().run(LayerNormForward{.y = y,
+                                        .mean = mean,
+                                        .rstd = rstd,
+                                        .x = x,
+                                        .gamma = gamma.value,
+                                        .beta = beta.value,
+                                        .eps = eps});
   tape.recompute(y, [&device, x = tape.save(x), &gamma, &beta, eps, stats = mean.shape()] {
     Tensor values = x.get(), again = device.empty(values.shape(), values.dtype());
     Tensor mean = device.empty(stats, Device::stat_dtype(values.dtype())),
            rstd = device.empty(stats, mean.dtype());
-    device.kernels().layer_norm_forward(again, mean, rstd, values, gamma.value, beta.value, eps);
+    device.kernels().run(LayerNormForward{.y = again,
+                                          .mean = mean,
+                                          .rstd = rstd,
+                                          .x = values,
+                                          .gamma = gamma.value,
+                                          .beta = beta.value,
+                                          .eps = eps});
     return again;
   });
   tape.record(
       "layer_norm", y,
       [x = tape.save(x), rx = TensorRef(x), mean, rstd, &gamma, &beta](Grads& g, const Tensor& dy) {
-        g.kernels().layer_norm_backward(g.slot(rx), gamma.grad_slot(), beta.grad_slot(), dy,
-                                        x.get(), mean, rstd, gamma.value);
+        Tensor values = x.get();
+        g.kernels().run(LayerNormBackward{.dx = g.slot(rx),
+                                          .dgamma = gamma.grad_slot(),
+                                          .dbeta = beta.grad_slot(),
+                                          .dy = dy,
+                                          .x = values,
+                                          .mean = mean,
+                                          .rstd = rstd,
+                                          .gamma = gamma.value});
       });
   return y;
 }

@@ -19,10 +19,12 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
   int64_t rows = x.numel() / k;
   auto matrix = [n, k](Parameter& p) { return p.weight().reshape({n, k}); };
   Tensor flat_y = y.reshape({rows, n});
-  Epilogue epilogue{fused.bias ? fused.bias->value : Tensor(), fused.per_image,
-                    fused.residual ? fused.residual.reshape({rows, n}) : Tensor(), Activation::None,
-                    x.shape().rank() == 4 ? x.dim(1) * x.dim(2) : 1};
-  device.kernels().linear_forward(flat_y, x.reshape({rows, k}), matrix(w), epilogue);
+  Epilogue epilogue{.bias = fused.bias ? fused.bias->value : Tensor(),
+                    .per_image = fused.per_image,
+                    .residual = fused.residual ? fused.residual.reshape({rows, n}) : Tensor(),
+                    .positions_per_image = x.shape().rank() == 4 ? x.dim(1) * x.dim(2) : 1};
+  device.kernels().run(
+      LinearForward{.y = flat_y, .x = x.reshape({rows, k}), .w = matrix(w), .epilogue = epilogue});
   std::vector<TensorRef> per_image, residual;
   if (fused.per_image) per_image.emplace_back(fused.per_image);
   if (fused.residual) residual.emplace_back(fused.residual);
@@ -36,15 +38,17 @@ Tensor linear(Tape& tape, const Tensor& x, Parameter& w, const Fused& fused) {
                 Tensor flat_dy = dy.reshape({rows, n});
                 if (GradSlot dw = w.grad_slot()) {
                   dw.tensor = dw.tensor.reshape({n, k});
-                  kernels.linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), flat_dy,
-                                                 saved->get().reshape({rows, k}));
+                  kernels.run(LinearBackwardWeight{.dw = dw,
+                                                   .db = bias ? bias->grad_slot() : GradSlot(),
+                                                   .dy = flat_dy,
+                                                   .x = saved->get().reshape({rows, k})});
                 }
                 if (GradSlot dx = g.slot(rx)) {
                   dx.tensor = dx.tensor.reshape({rows, k});
-                  kernels.linear_backward_input(dx, flat_dy, matrix(w));
+                  kernels.run(LinearBackwardInput{.dx = dx, .dy = flat_dy, .w = matrix(w)});
                 }
                 for (const TensorRef& t : per_image)
-                  if (GradSlot dt = g.slot(t)) kernels.sum_per_image(dt, dy);
+                  if (GradSlot dt = g.slot(t)) kernels.run(SumPerImage{.dt = dt, .dy = dy});
                 for (const TensorRef& r : residual) g.add(r, dy);
               });
   return w.low_rank ? low_rank(tape, x, *w.low_rank, y) : y;
@@ -61,7 +65,8 @@ Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) 
   dims.back() = n / 2;
   Tensor y = device.empty(Shape(dims), x.dtype()), flat_y = y.reshape({rows, n / 2});
   Tensor b = bias ? bias->value : Tensor();
-  device.kernels().linear_geglu_forward(flat_y, x.reshape({rows, k}), w.weight(), b);
+  device.kernels().run(
+      LinearGegluForward{.y = flat_y, .x = x.reshape({rows, k}), .w = w.weight(), .bias = b});
   if (!tape.recording()) return y;
   // The product, computed once in backward: for y, if a later layer's gradient needs that, and for
   // the gradient here.
@@ -76,27 +81,29 @@ Tensor linear_geglu(Tape& tape, const Tensor& x, Parameter& w, Parameter* bias) 
     product->value = device.empty({rows, n}, product->values.dtype());
     Epilogue epilogue;
     epilogue.bias = b;
-    device.kernels().linear_forward(product->value, product->values, w.weight(), epilogue);
+    device.kernels().run(LinearForward{
+        .y = product->value, .x = product->values, .w = w.weight(), .epilogue = epilogue});
   };
   tape.recompute(y, [&device, product, compute, rows, n, shape = y.shape()] {
     compute();
     Tensor again = device.empty({rows, n / 2}, product->value.dtype());
-    device.kernels().geglu_forward(again, product->value);
+    device.kernels().run(GegluForward{.y = again, .x = product->value});
     return again.reshape(shape);
   });
   tape.record(
       "linear_geglu", y,
       [product, compute, rx = TensorRef(x), &w, bias, rows, k, n](Grads& g, const Tensor& dy) {
         compute();
-        Tensor values = product->values, dproduct = g.device().empty({rows, n}, dy.dtype());
-        g.kernels().geglu_backward({dproduct, false}, dy.reshape({rows, n / 2}), product->value);
+        Tensor values = product->values, flat_dy = dy.reshape({rows, n / 2}),
+               dproduct = g.device().empty({rows, n}, dy.dtype());
+        g.kernels().run(GegluBackward{.dx = {dproduct}, .dy = flat_dy, .x = product->value});
         product->value = Tensor();
         if (GradSlot dw = w.grad_slot())
-          g.kernels().linear_backward_weight(dw, bias ? bias->grad_slot() : GradSlot(), dproduct,
-                                             values);
+          g.kernels().run(LinearBackwardWeight{
+              .dw = dw, .db = bias ? bias->grad_slot() : GradSlot(), .dy = dproduct, .x = values});
         if (GradSlot dx = g.slot(rx)) {
           dx.tensor = dx.tensor.reshape({rows, k});
-          g.kernels().linear_backward_input(dx, dproduct, w.weight());
+          g.kernels().run(LinearBackwardInput{.dx = dx, .dy = dproduct, .w = w.weight()});
         }
       });
   return y;

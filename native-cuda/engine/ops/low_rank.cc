@@ -13,28 +13,28 @@ Tensor low_rank(Tape& tape, const Tensor& x, const LowRank& adapter, const Tenso
   Tensor reduced = device.empty({rows, rank}, x.dtype()),
          scaled = device.empty({rows, rank}, x.dtype()),
          y = device.empty(base.shape(), base.dtype());
-  kernels.linear_forward(reduced, x.reshape({rows, k}), a.weight(), {});
-  kernels.scale(scaled, reduced, adapter.scale);
+  kernels.run(LinearForward{.y = reduced, .x = x.reshape({rows, k}), .w = a.weight()});
+  kernels.run(Scale{.y = scaled, .x = reduced, .factor = adapter.scale});
   Tensor flat_y = y.reshape({rows, n});
   Epilogue epilogue;
   epilogue.residual = base.reshape({rows, n});
-  kernels.linear_forward(flat_y, scaled, b.weight(), epilogue);
+  kernels.run(LinearForward{.y = flat_y, .x = scaled, .w = b.weight(), .epilogue = epilogue});
   tape.record("low_rank", y,
               [x = tape.save(x), rx = TensorRef(x), rbase = TensorRef(base), scaled, &a, &b,
                factor = adapter.scale, rows, rank, k, n](Grads& g, const Tensor& dy) {
                 Kernels& kernels = g.kernels();
                 Tensor flat_dy = dy.reshape({rows, n}), values = x.get().reshape({rows, k});
                 if (GradSlot db = b.grad_slot())
-                  kernels.linear_backward_weight(db, {}, flat_dy, scaled);
+                  kernels.run(LinearBackwardWeight{.dw = db, .dy = flat_dy, .x = scaled});
                 Tensor dscaled = g.device().empty({rows, rank}, dy.dtype()),
                        dreduced = g.device().empty({rows, rank}, dy.dtype());
-                kernels.linear_backward_input({dscaled, false}, flat_dy, b.weight());
-                kernels.scale(dreduced, dscaled, factor);
+                kernels.run(LinearBackwardInput{.dx = {dscaled}, .dy = flat_dy, .w = b.weight()});
+                kernels.run(Scale{.y = dreduced, .x = dscaled, .factor = factor});
                 if (GradSlot da = a.grad_slot())
-                  kernels.linear_backward_weight(da, {}, dreduced, values);
+                  kernels.run(LinearBackwardWeight{.dw = da, .dy = dreduced, .x = values});
                 if (GradSlot dx = g.slot(rx)) {
                   dx.tensor = dx.tensor.reshape({rows, k});
-                  kernels.linear_backward_input(dx, dreduced, a.weight());
+                  kernels.run(LinearBackwardInput{.dx = dx, .dy = dreduced, .w = a.weight()});
                 }
                 g.add(rbase, dy);
               });
@@ -47,10 +47,10 @@ Tensor geglu(Tape& tape, const Tensor& x) {
           x.shape());
   dims.back() /= 2;
   Tensor y = tape.device().empty(Shape(dims), x.dtype());
-  tape.device().kernels().geglu_forward(y, x);
+  tape.device().kernels().run(GegluForward{.y = y, .x = x});
   tape.record("geglu", y, [x = tape.save(x), rx = TensorRef(x)](Grads& g, const Tensor& dy) {
     Tensor values = x.get();
-    if (GradSlot dx = g.slot(rx)) g.kernels().geglu_backward(dx, dy, values);
+    if (GradSlot dx = g.slot(rx)) g.kernels().run(GegluBackward{.dx = dx, .dy = dy, .x = values});
   });
   return y;
 }

@@ -27,10 +27,11 @@ DeviceLoop::DeviceLoop(Unet& unet,
 }
 
 void DeviceLoop::step(nn::KeysValues& kept) {
-  Kernels& kernels = unet_.device.kernels();
-  kernels.sampler_input(model_.input(), model_.timesteps(), sampler_);
+  StepKernels& kernels = unet_.device.step_kernels();
+  kernels.run(
+      SamplerInput{.input = model_.input(), .timesteps = model_.timesteps(), .sampler = sampler_});
   model_.forward(kept);
-  kernels.sampler_step(sampler_, model_.output(), noise_);
+  kernels.run(SamplerStep{.sampler = sampler_, .output = model_.output(), .noise = noise_});
 }
 
 void DeviceLoop::run(int64_t first,
@@ -53,7 +54,7 @@ void DeviceLoop::run(int64_t first,
   device.upload(sampler_.at, &begin);
   model_.take(first);
 
-  std::deque<std::unique_ptr<Mark>> under_way;
+  std::deque<std::unique_ptr<Event>> under_way;
   auto finish_one = [&] {
     if (under_way.front()) under_way.front()->wait();
     under_way.pop_front();
@@ -72,18 +73,18 @@ void DeviceLoop::run(int64_t first,
       graphed_.eager([&] {
         nn::KeysValues fresh;
         step(fresh);
-        kept_.replace(device.kernels(), fresh);
+        kept_.replace(device.memory(), fresh);
       });
     }
     began_ = true;
-    under_way.push_back(device.kernels().mark());
+    under_way.push_back(device.memory().record_event());
     if (under_way.size() > kAhead) finish_one();
   }
   while (!under_way.empty()) {
     check_cancelled(cancel);
     finish_one();
   }
-  device.kernels().copy(latents, x);
+  device.memory().copy(latents, x);
 }
 
 }  // namespace spindle

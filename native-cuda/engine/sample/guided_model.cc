@@ -34,11 +34,11 @@ void GuidedModel::set(Tensor& rows, const Tensor& cond, const Tensor& uncond, in
   int64_t out = 0;
   if (guided_)
     for (int64_t i = 0; i < count_; ++i, out += row)
-      device.kernels().copy(all.slice(out, {row}), uncond.slice(0, {row}));
-  device.kernels().copy(all.slice(out, {count_ * row}), cond.slice(first * row, {count_ * row}));
+      device.memory().copy(all.slice(out, {row}), uncond.slice(0, {row}));
+  device.memory().copy(all.slice(out, {count_ * row}), cond.slice(first * row, {count_ * row}));
   Tensor values = to_dtype(device, all, unet_.store.compute());
   if (rows)
-    device.kernels().copy(rows, values);
+    device.memory().copy(rows, values);
   else
     rows = values;
 }
@@ -46,13 +46,14 @@ void GuidedModel::set(Tensor& rows, const Tensor& cond, const Tensor& uncond, in
 void GuidedModel::forward(nn::KeysValues& kept) {
   Device& device = unet_.device;
   Tape tape(device, false);
-  device.kernels().nhwc_to_nchw(
-      output_, unet_.model.forward(tape, {.sample = to_nhwc(device, input_, unet_.store.compute()),
-                                          .text = text_,
-                                          .kept = &kept,
-                                          .text_embeds = pooled_,
-                                          .timestep_values = timesteps_,
-                                          .time_id_values = time_ids_}));
+  Tensor output =
+      unet_.model.forward(tape, {.sample = to_nhwc(device, input_, unet_.store.compute()),
+                                 .text = text_,
+                                 .kept = &kept,
+                                 .text_embeds = pooled_,
+                                 .timestep_values = timesteps_,
+                                 .time_id_values = time_ids_});
+  device.kernels().run(NhwcToNchw{.y = output_, .x = output});
 }
 
 }  // namespace spindle

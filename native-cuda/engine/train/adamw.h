@@ -34,17 +34,20 @@ class AdamW {
     return s;
   }
   // One update of every weight, of their average (empty: none) and of their rounded copies, unless
-  // the gradient is not finite; `scalars` after clip_gradient().
+  // the gradient is not finite; `scalars` after ClipGradient.
   void step(const Tensor& scalars, const Tensor& ema) {
-    AdamWArgs args{.learning_rate = 0,
-                   .beta1 = options_.beta1,
-                   .beta2 = options_.beta2,
-                   .epsilon = options_.epsilon,
-                   .weight_decay = options_.weight_decay,
-                   .step = 0,
-                   .grad_scale = 0};
-    store_.device().kernels().optimizer_step(
-        {store_.master(), m_, v_, store_.gradient(), ema, store_.low()}, scalars, args);
+    store_.device().step_kernels().run(
+        OptimizerStep{.arenas = {.w = store_.master(),
+                                 .m = m_,
+                                 .v = v_,
+                                 .grad = store_.gradient(),
+                                 .ema = ema,
+                                 .bf16 = store_.bf16_shadow()},
+                      .scalars = scalars,
+                      .args = {.beta1 = options_.beta1,
+                               .beta2 = options_.beta2,
+                               .epsilon = options_.epsilon,
+                               .weight_decay = options_.weight_decay}});
   }
   const Tensor& m() const { return m_; }
   const Tensor& v() const { return v_; }

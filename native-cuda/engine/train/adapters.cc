@@ -66,7 +66,7 @@ void Adapters::initialise(const Philox& philox) {
     float deviation = 1 / float(layer.low_rank.a->shape[0]);
     for (float& value : values) value *= deviation;
     base_.device.upload(a, values.data());
-    base_.device.kernels().clear(layer.low_rank.b->master);
+    base_.device.memory().clear(layer.low_rank.b->master);
   }
   store_.commit();
 }

@@ -6,10 +6,10 @@ void StepResults::append(const Tensor& values) {
   int64_t count = values.numel(), held = values_ ? values_.numel() : 0;
   if (used_ + count > held) {
     Tensor larger = device_.empty({std::max<int64_t>(2 * held, used_ + count + 64)}, DType::F64);
-    if (used_ > 0) device_.kernels().copy(larger.slice(0, {used_}), values_.slice(0, {used_}));
+    if (used_ > 0) device_.memory().copy(larger.slice(0, {used_}), values_.slice(0, {used_}));
     values_ = larger;
   }
-  device_.kernels().copy(values_.slice(used_, {count}), values);
+  device_.memory().copy(values_.slice(used_, {count}), values);
   used_ += count;
 }
 

@@ -75,7 +75,7 @@ struct Trainer::Prepared {
   Tensor target;                   // (B or 2B, h, w, C)
   std::vector<double> weight;      // of each image's error; empty: 1
   Tensor errors, opponent_errors;  // (B or 2B) float64
-  Tensor loss, settings;           // (1) and (2) float64: Kernels::pair_loss
+  Tensor loss, settings;           // (1) and (2) float64: PairLossWeights
   Tensor weights;                  // (B or 2B): d loss / d error
   Tensor places, coefficients, noise, noisy, clean_target, text, pooled;  // on the way there
 };
@@ -91,7 +91,7 @@ Trainer::Trainer(Device& device,
               std::move(ranks)) {
   if (!adapters_) return;
   if (std::string path = adapter_of(init); !path.empty()) adapters_->load(path);
-  if (ema_) device.kernels().copy(ema_, trained().master());
+  if (ema_) device.memory().copy(ema_, trained().master());
   if (!plays()) return;
   const ModelSource& other = opponent ? *opponent : init;
   require(other.weights == init.weights,
@@ -113,7 +113,7 @@ Trainer::Trainer(std::unique_ptr<Unet> unet,
       unet_(std::move(unet)),
       opponent_(std::move(opponent)),
       shared_(bool(ranks)),
-      ranks_(ranks ? unet_->device.kernels().connect_memory(std::move(ranks)) : nullptr),
+      ranks_(ranks ? unet_->device.memory().connect_memory(std::move(ranks)) : nullptr),
       graphed_(unet_->device),
       results_(unet_->device) {
   require(options.iteration >= 0, "[train] iteration: expected 0 or more, got ", options.iteration);
@@ -135,7 +135,7 @@ Trainer::Trainer(std::unique_ptr<Unet> unet,
   adamw_.emplace(trained(), options.adamw);
   if (options.ema_decay > 0) {
     ema_ = unet_->device.empty(trained().master().shape(), DType::F32);
-    unet_->device.kernels().copy(ema_, trained().master());
+    unet_->device.memory().copy(ema_, trained().master());
   }
   if (shared_)
     buckets_ = std::make_unique<GradientBuckets>(trained(), *ranks_, options.bucket_bytes);
@@ -215,7 +215,8 @@ void Trainer::prepare(const TrainBatch& b, Prepared& p) const {
     double places[] = {double(b.step), double(b.offset)};
     device.upload(shaped(device, p.places, {2}, DType::F64), places);
     noise = shaped(device, p.noise, b.real.shape(), DType::F32);
-    kernels.normal_noise(noise, philox_, Draw::Noise, p.places);
+    device.step_kernels().run(
+        NormalNoise{.noise = noise, .philox = philox_, .draw = Draw::Noise, .places = p.places});
   }
   std::vector<int64_t> dims = b.real.shape().dims();
   dims[0] = images;
@@ -225,22 +226,27 @@ void Trainer::prepare(const TrainBatch& b, Prepared& p) const {
     int64_t first = side * b.real.numel();
     Tensor noisy = p.noisy.slice(first, b.real.shape()),
            target = p.clean_target.slice(first, b.real.shape());
-    kernels.diffuse(noisy, target, side == 0 ? b.real : b.generated, noise, p.coefficients);
+    device.step_kernels().run(Diffuse{.noisy = noisy,
+                                      .target = target,
+                                      .x = side == 0 ? b.real : b.generated,
+                                      .noise = noise,
+                                      .coefficients = p.coefficients});
   }
   Shape nhwc{images, dims[2], dims[3], dims[1]};
-  kernels.nchw_to_nhwc(shaped(device, p.inputs.sample, nhwc, options_.compute), p.noisy);
-  kernels.nchw_to_nhwc(shaped(device, p.target, nhwc, DType::F32), p.clean_target);
+  kernels.run(
+      NchwToNhwc{.y = shaped(device, p.inputs.sample, nhwc, options_.compute), .x = p.noisy});
+  kernels.run(NchwToNhwc{.y = shaped(device, p.target, nhwc, DType::F32), .x = p.clean_target});
   // Both sides have the prompt in common.
   auto both_sides = [&](Tensor& wide, Tensor& out, const Tensor& x) {
     std::vector<int64_t> rows = x.shape().dims();
     rows[0] = images;
     shaped(device, wide, Shape(rows), DType::F32);
     for (int64_t side = 0; side < sides; ++side)
-      kernels.copy(wide.slice(side * x.numel(), x.shape()), x);
+      device.memory().copy(wide.slice(side * x.numel(), x.shape()), x);
     if (options_.compute == DType::F32)
       out = wide;
     else
-      kernels.cast(shaped(device, out, wide.shape(), options_.compute), wide);
+      kernels.run(Cast{.y = shaped(device, out, wide.shape(), options_.compute), .x = wide});
   };
   both_sides(p.text, p.inputs.text, b.text);
   if (b.pooled) {
@@ -268,14 +274,18 @@ std::vector<double> Trainer::overlap(const Tensor& prediction,
   int64_t images = prediction.dim(0), pairs = images / 2, size = prediction.numel() / images;
   // With these weights the gradient is the difference to the target itself.
   Tensor difference = device.empty(prediction.shape(), prediction.dtype());
-  device.kernels().mse_backward(
-      difference, prediction, target,
-      from_floats(device, std::vector<float>(size_t(images), 0.5F * float(size)), {images}));
+  device.kernels().run(MseBackward{
+      .dprediction = difference,
+      .prediction = prediction,
+      .target = target,
+      .weights =
+          from_floats(device, std::vector<float>(size_t(images), 0.5F * float(size)), {images})});
   std::vector<int64_t> dims = prediction.shape().dims();
   dims[0] = pairs;
   Tensor e_apart = device.empty({pairs}, DType::F64);
-  device.kernels().mse_per_image(e_apart, difference.slice(0, Shape(dims)),
-                                 difference.slice(pairs * size, Shape(dims)));
+  device.kernels().run(MsePerImage{.errors = e_apart,
+                                   .prediction = difference.slice(0, Shape(dims)),
+                                   .target = difference.slice(pairs * size, Shape(dims))});
   std::vector<double> apart = device.download<double>(e_apart);
   for (size_t i = 0; i < apart.size(); ++i)
     apart[i] = 0.5 * (e.real[i] + e.generated[i] - apart[i]);
@@ -352,8 +362,9 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
     if (plays()) {
       clock.time("opponent_forward", [&] {
         Tape tape(device, false);
-        kernels.mse_per_image(prepared.opponent_errors, opponent_forward(tape, prepared.inputs),
-                              prepared.target);
+        kernels.run(MsePerImage{.errors = prepared.opponent_errors,
+                                .prediction = opponent_forward(tape, prepared.inputs),
+                                .target = prepared.target});
       });
       check_cancelled(cancel);
     }
@@ -362,12 +373,16 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
     clock.time("forward", [&] {
       if (adapters_) adapters_->activate();
       prediction = unet_->model.forward(tape, prepared.inputs);
-      kernels.mse_per_image(prepared.errors, prediction, prepared.target);
+      kernels.run(MsePerImage{
+          .errors = prepared.errors, .prediction = prediction, .target = prepared.target});
     });
     if (loss_kernel) {
-      ensure(kernels.pair_loss(prepared.weights, prepared.loss, prepared.errors,
-                               prepared.opponent_errors, prepared.settings, *loss_kernel),
-             "[train] the backend computes no loss");
+      device.step_kernels().run(PairLossWeights{.weights = prepared.weights,
+                                                .loss = prepared.loss,
+                                                .errors = prepared.errors,
+                                                .opponent_errors = prepared.opponent_errors,
+                                                .settings = prepared.settings,
+                                                .kind = *loss_kernel});
     } else {
       read_errors(result.errors.real, result.errors.generated, prepared.errors);
       if (plays())
@@ -388,7 +403,10 @@ TrainBatchResult Trainer::gather(const TrainBatch& batch, const CancelToken* can
     check_cancelled(cancel);
     clock.time("backward", [&] {
       Tensor gradient = device.empty(prediction.shape(), prediction.dtype());
-      kernels.mse_backward(gradient, prediction, prepared.target, prepared.weights);
+      kernels.run(MseBackward{.dprediction = gradient,
+                              .prediction = prediction,
+                              .target = prepared.target,
+                              .weights = prepared.weights});
       if (!gathering) trained().begin_gradients();
       if (!buckets_) {
         tape.backward(prediction, gradient);
@@ -448,7 +466,6 @@ TrainStepResult Trainer::update(int64_t step,
                                 const CancelToken* cancel) {
   gathering_.reset();
   ParameterStore& store = trained();
-  Kernels& kernels = unet_->device.kernels();
   PhaseClock clock;
   TrainStepResult result;
   if (ranks_)
@@ -459,7 +476,8 @@ TrainStepResult Trainer::update(int64_t step,
     Device& device = unet_->device;
     device.upload(shaped(device, scalars_, {kStepScalars}, DType::F64),
                   adamw_->scalars(result.learning_rate, step + 1, 1 - options_.ema_decay).data());
-    kernels.clip_gradient(scalars_, store.gradient(), options_.max_grad_norm);
+    device.step_kernels().run(ClipGradient{
+        .scalars = scalars_, .gradient = store.gradient(), .max_norm = options_.max_grad_norm});
     adamw_->step(scalars_, ema_);
   });
   // All of the step was asked for. A loss that is not finite has such gradients, and those were not

@@ -120,7 +120,7 @@ class PlainConvolutions : public Convolutions {
   explicit PlainConvolutions(const LibraryOptions& o) : stream_(static_cast<Stream>(o.stream)) {}
   const char* name() const override { return "plain loops"; }
 
-  void forward(Tensor& y,
+  void forward(const Tensor& y,
                const Tensor& x,
                const Tensor& w,
                const Tensor& bias,
@@ -209,17 +209,12 @@ class PlainAttention : public FusedAttention {
   const char* name() const override { return "plain loops"; }
   bool takes(const AttentionShape&, bool) override { return true; }
 
-  void forward(Tensor& o,
-               Tensor& lse,
-               const Tensor& q,
-               const Tensor& k,
-               const Tensor& v,
-               const AttentionArgs& args) override {
-    AttentionShape s(q, k, args);
-    Sizes z(s, args.scale);
-    const void *pq = q.raw(), *pk = k.raw(), *pv = v.raw();
-    void* po = o.raw();
-    float* plse = lse.f32();
+  void forward(const AttentionForward& op) override {
+    AttentionShape s(op.q, op.k, op.args);
+    Sizes z(s, op.args.scale);
+    const void *pq = op.q.raw(), *pk = op.k.raw(), *pv = op.v.raw();
+    void* po = op.o.raw();
+    float* plse = op.lse.f32();
     emulator::enqueue(stream_, [=] {
       std::vector<float> vq = widened(pq, s.dtype, z.query_count()),
                          vk = widened(pk, s.dtype, z.key_count()),
@@ -243,20 +238,12 @@ class PlainAttention : public FusedAttention {
     });
   }
 
-  void backward(const GradSlot& dq,
-                const GradSlot& dk,
-                const GradSlot& dv,
-                const Tensor& d_o,
-                const Tensor& o,
-                const Tensor& lse,
-                const Tensor& q,
-                const Tensor& k,
-                const Tensor& v,
-                const AttentionArgs& args) override {
-    AttentionShape s(q, k, args);
-    Sizes z(s, args.scale);
-    const void *pq = q.raw(), *pk = k.raw(), *pv = v.raw(), *po = o.raw(), *pdo = d_o.raw();
-    const float* plse = lse.f32();
+  void backward(const AttentionBackward& op) override {
+    AttentionShape s(op.q, op.k, op.args);
+    Sizes z(s, op.args.scale);
+    const void *pq = op.q.raw(), *pk = op.k.raw(), *pv = op.v.raw(), *po = op.o.raw(),
+               *pdo = op.d_o.raw();
+    const float* plse = op.lse.f32();
     struct To {
       void* data;
       bool accumulate;
@@ -264,7 +251,7 @@ class PlainAttention : public FusedAttention {
     auto to = [](const GradSlot& slot) {
       return To{slot ? slot.tensor.raw() : nullptr, slot.accumulate};
     };
-    To tq = to(dq), tk = to(dk), tv = to(dv);
+    To tq = to(op.dq), tk = to(op.dk), tv = to(op.dv);
     emulator::enqueue(stream_, [=] {
       std::vector<float> vq = widened(pq, s.dtype, z.query_count()),
                          vk = widened(pk, s.dtype, z.key_count()),

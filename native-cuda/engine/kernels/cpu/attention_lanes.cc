@@ -1,9 +1,11 @@
 // Attention with queries in vector lanes (isa/attention_lanes.inl): every block of queries meets
 // all keys of its head while scores and weights stay in the first-level cache. Keys and values are
 // packed once per head.
+#include "kernels/cpu/attention_lanes.h"
+
 #include <cmath>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/attention_tasks.h"
 
 namespace spindle::cpu {
 
@@ -49,203 +51,205 @@ struct Heads {
 static constexpr int64_t kFewestFloats = 512,
                          kWidestHead = 256;  // elements of all queries of a head; of one
 
-bool CpuKernels::attention_in_lanes(const Tensor& q, const AttentionArgs& args) const {
+bool attention_in_lanes(const CpuContext& cpu, const Tensor& q, const AttentionArgs& args) {
   const int64_t width = q.dim(2) / args.heads;
   return args.scale >= 0 &&
-         (is_bf16(q) ? simd_.attention_lanes
+         (is_bf16(q) ? cpu.simd.attention_lanes
                      : q.dim(1) * width >= kFewestFloats && width <= kWidestHead);
 }
 
-void CpuKernels::attention_forward_in_lanes(Tensor& o,
-                                            Tensor& lse,
-                                            const Tensor& q,
-                                            const Tensor& k,
-                                            const Tensor& v,
-                                            const AttentionArgs& args) {
-  const Heads at(q, k, args, simd_);
+void attention_in_lanes_forward(CpuContext& cpu, const AttentionForward& op) {
+  const Heads at(op.q, op.k, op.args, cpu.simd);
   const int64_t tq = at.tq, tk = at.tk, d = at.d, c = at.c, units = at.units,
-                most = simd_.attention_queries, blocks = divide_up(tq, most);
+                most = cpu.simd.attention_queries, blocks = divide_up(tq, most);
   const int64_t k_floats = round_up(tk * at.depth, 16),
                 head_floats = k_floats + round_up(divide_up(tk, at.pair) * d, 16);
   // A task has all queries of its heads, unless heads are too few to share out: then keys and
   // values are packed for all of a head's tasks.
-  const int64_t pieces = units >= 2 * threads_.threads()
+  const int64_t pieces = units >= 2 * cpu.threads.threads()
                              ? 1
-                             : std::min(blocks, 4 * int64_t(threads_.threads())),
-                together = pieces > 1 ? 1 : at.together(threads_.threads());
+                             : std::min(blocks, 4 * int64_t(cpu.threads.threads())),
+                together = pieces > 1 ? 1 : at.together(cpu.threads.threads());
   auto pack = [&](float* to, int64_t unit) {
-    simd_.attention_rows(to, at.row(k, unit, 0), c, tk, d, at.bf16);
-    simd_.attention_row_pairs(to + k_floats, at.row(v, unit, 0), c, tk, d, d, at.bf16);
+    cpu.simd.attention_rows(to, at.row(op.k, unit, 0), c, tk, d, at.bf16);
+    cpu.simd.attention_row_pairs(to + k_floats, at.row(op.v, unit, 0), c, tk, d, d, at.bf16);
   };
   float* shared = nullptr;
   if (pieces > 1) {
-    shared = reinterpret_cast<float*>(shared_scratch(units * head_floats * 4));
-    threads_.run(units, [&](int64_t unit, int) { pack(shared + unit * head_floats, unit); });
+    shared = reinterpret_cast<float*>(cpu.shared_scratch(units * head_floats * 4));
+    cpu.threads.run(units, [&](int64_t unit, int) { pack(shared + unit * head_floats, unit); });
   }
-  threads_.run(units / together * pieces, [&](int64_t task, int thread) {
+  cpu.threads.run(units / together * pieces, [&](int64_t task, int thread) {
     const int64_t own = shared ? 0 : head_floats, piece = task % pieces;
     float* memory = reinterpret_cast<float*>(
-        scratch(thread, (own + most * (2 * d + simd_.attention_keys)) * 4));
+        cpu.scratch(thread, (own + most * (2 * d + cpu.simd.attention_keys)) * 4));
     for (int64_t unit = task / pieces * together; unit < (task / pieces + 1) * together; ++unit) {
       const float* packed = shared ? shared + unit * head_floats : memory;
       if (!shared) pack(memory, unit);
       for (int64_t first = blocks * piece / pieces * most,
                    end = std::min(tq, blocks * (piece + 1) / pieces * most);
            first < end; first += most)
-        simd_.attention_forward({.q = at.row(q, unit, first),
-                                 .o = at.row(o, unit, first),
-                                 .lse = lse.f32() + unit * tq + first,
-                                 .stride = c,
-                                 .queries = std::min(most, end - first),
-                                 .d = d,
-                                 .first = first,
-                                 .k = packed,
-                                 .v = packed + k_floats,
-                                 .keys = tk,
-                                 .scale = at.scale,
-                                 .causal = args.causal,
-                                 .scratch = memory + own},
-                                at.bf16);
+        cpu.simd.attention_forward({.q = at.row(op.q, unit, first),
+                                    .o = at.row(op.o, unit, first),
+                                    .lse = op.lse.f32() + unit * tq + first,
+                                    .stride = c,
+                                    .queries = std::min(most, end - first),
+                                    .d = d,
+                                    .first = first,
+                                    .k = packed,
+                                    .v = packed + k_floats,
+                                    .keys = tk,
+                                    .scale = at.scale,
+                                    .causal = op.args.causal,
+                                    .scratch = memory + own},
+                                   at.bf16);
     }
   });
 }
 
-void CpuKernels::attention_backward_in_lanes(const GradSlot& dq,
-                                             const GradSlot& dk,
-                                             const GradSlot& dv,
-                                             const Tensor& d_o,
-                                             const Tensor& o,
-                                             const Tensor& lse,
-                                             const Tensor& q,
-                                             const Tensor& k,
-                                             const Tensor& v,
-                                             const AttentionArgs& args) {
-  const Heads at(q, k, args, simd_);
-  const int64_t tq = at.tq, tk = at.tk, d = at.d, c = at.c, units = at.units,
-                ld = round_up(d, simd_.width), threads = threads_.threads();
-  const int64_t lanes = simd_.attention_queries, most_keys = simd_.attention_keys,
-                key_blocks = divide_up(tk, most_keys), query_blocks = divide_up(tq, lanes);
-  const int64_t per_block = lanes * (2 * at.depth + 2 + 2 * ld / at.pair);  // packed queries
-  // The gradients of a range of keys and of a range of queries. Every block's products are added in
-  // the same order, however ranges are cut.
-  auto gradients = [&](int64_t unit, int64_t kb0, int64_t kb1, int64_t qb0, int64_t qb1,
-                       bool to_keys, bool to_queries, int thread) {
-    const int64_t blocks = qb1 - qb0, keys_floats = most_keys * (2 * at.depth + d),
-                  sums = most_keys * ld;
-    float* packed = reinterpret_cast<float*>(
-        scratch(thread, (blocks * (per_block + lanes * d) + keys_floats + 2 * sums +
-                         2 * lanes * most_keys + simd_.width * d) *
-                            4));
-    float *dq_lanes = packed + blocks * per_block, *key_rows = dq_lanes + blocks * lanes * d,
-          *value_rows = key_rows + most_keys * at.depth,
-          *key_pairs = value_rows + most_keys * at.depth;
-    float *dk_rows = key_pairs + most_keys * d, *dv_rows = dk_rows + sums, *work = dv_rows + sums,
-          *buffer = work + 2 * lanes * most_keys;
-    // What a block of queries has, one after the other.
-    auto queries = [&](int64_t b) {
-      struct {
-        float *q, *d_o, *lse, *delta, *q_rows, *do_rows;
-      } block{};
-      block.q = packed + b * per_block;
-      block.d_o = block.q + lanes * at.depth;
-      block.lse = block.d_o + lanes * at.depth;
-      block.delta = block.lse + lanes;
-      block.q_rows = block.delta + lanes;
-      block.do_rows = block.q_rows + lanes / at.pair * ld;
-      return block;
-    };
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t first = (qb0 + b) * lanes;
-      auto to = queries(b);
-      simd_.attention_gradient_queries({.q = at.row(q, unit, first),
-                                        .o = at.row(o, unit, first),
-                                        .d_o = at.row(d_o, unit, first),
-                                        .lse = lse.f32() + unit * tq + first,
-                                        .stride = c,
-                                        .queries = std::min(lanes, tq - first),
-                                        .d = d,
-                                        .ld = ld,
-                                        .q_lanes = to.q,
-                                        .do_lanes = to.d_o,
-                                        .q_rows = to_keys ? to.q_rows : nullptr,
-                                        .do_rows = to.do_rows,
-                                        .lse_lanes = to.lse,
-                                        .delta = to.delta,
-                                        .buffer = buffer},
-                                       at.bf16);
-    }
-    if (to_queries) std::fill_n(dq_lanes, blocks * lanes * d, 0.0f);
-    for (int64_t kb = kb0; kb < kb1; ++kb) {
-      const int64_t k0 = kb * most_keys, keys = std::min(most_keys, tk - k0);
-      simd_.attention_rows(key_rows, at.row(k, unit, k0), c, keys, d, at.bf16);
-      simd_.attention_rows(value_rows, at.row(v, unit, k0), c, keys, d, at.bf16);
-      if (to_queries)
-        simd_.attention_row_pairs(key_pairs, at.row(k, unit, k0), c, keys, d, d, at.bf16);
-      if (to_keys) std::fill_n(dk_rows, 2 * sums, 0.0f);
-      for (int64_t b = 0; b < blocks; ++b) {
-        const int64_t first = (qb0 + b) * lanes, count = std::min(lanes, tq - first);
-        if (args.causal && k0 > first + count - 1) continue;
-        auto block = queries(b);
-        simd_.attention_gradient({.q = block.q,
-                                  .d_o = block.d_o,
-                                  .q_rows = block.q_rows,
-                                  .do_rows = block.do_rows,
-                                  .lse = block.lse,
-                                  .delta = block.delta,
-                                  .queries = count,
-                                  .k = key_rows,
-                                  .v = value_rows,
-                                  .k_pairs = key_pairs,
-                                  .keys = keys,
-                                  .d = d,
-                                  .ld = ld,
-                                  .visible = args.causal ? k0 - first : -most_keys,
-                                  .scale = at.scale,
-                                  .dq = to_queries ? dq_lanes + b * lanes * d : nullptr,
-                                  .dk = to_keys ? dk_rows : nullptr,
-                                  .dv = dv_rows,
-                                  .scratch = work},
-                                 at.bf16);
-      }
-      if (to_keys && dk)
-        simd_.attention_store_rows(at.row(dk.tensor, unit, k0), c, dk_rows, ld, keys, d, at.scale,
-                                   dk.accumulate, at.bf16);
-      if (to_keys && dv)
-        simd_.attention_store_rows(at.row(dv.tensor, unit, k0), c, dv_rows, ld, keys, d, 1,
-                                   dv.accumulate, at.bf16);
-    }
-    if (to_queries)
-      for (int64_t b = 0; b < blocks; ++b) {
-        const int64_t first = (qb0 + b) * lanes;
-        simd_.attention_store_lanes(at.row(dq.tensor, unit, first), c, dq_lanes + b * lanes * d,
-                                    std::min(lanes, tq - first), d, at.scale, dq.accumulate,
-                                    at.bf16);
-      }
+namespace {
+
+struct Backward {
+  CpuContext& cpu;
+  const AttentionBackward& op;
+  Heads at{op.q, op.k, op.args, cpu.simd};
+  int64_t lanes = cpu.simd.attention_queries, most_keys = cpu.simd.attention_keys,
+          key_blocks = divide_up(at.tk, most_keys), query_blocks = divide_up(at.tq, lanes);
+  int64_t d = at.d, ld = round_up(d, cpu.simd.width);
+
+  // What a block of queries has, one after the other.
+  struct Queries {
+    int64_t first, count;
+    float *q, *d_o, *lse, *delta, *q_rows, *do_rows;
   };
-  const bool to_keys = dk || dv, to_queries = bool(dq);
-  // Too few heads for the threads: keys and queries are shared out apart, which computes the scores
-  // twice but adds nothing up across tasks.
-  if (units * 10 < divide_up(units, threads) * threads * 7 &&
-      std::max(key_blocks, query_blocks) > 1) {
-    int64_t k_pieces = to_keys ? std::min(key_blocks, 2 * threads) : 0,
-            q_pieces = to_queries ? std::min(query_blocks, 2 * threads) : 0,
-            pieces = k_pieces + q_pieces;
-    threads_.run(units * pieces, [&](int64_t task, int thread) {
-      int64_t piece = task % pieces, i = piece - k_pieces;
-      if (i < 0)
-        gradients(task / pieces, key_blocks * piece / k_pieces, key_blocks * (piece + 1) / k_pieces,
-                  0, query_blocks, true, false, thread);
-      else
-        gradients(task / pieces, 0, key_blocks, query_blocks * i / q_pieces,
-                  query_blocks * (i + 1) / q_pieces, false, true, thread);
-    });
-  } else {
-    const int64_t together = at.together(threads);
-    threads_.run(units / together, [&](int64_t task, int thread) {
-      for (int64_t unit = task * together; unit < (task + 1) * together; ++unit)
-        gradients(unit, 0, key_blocks, 0, query_blocks, to_keys, to_queries, thread);
-    });
+  int64_t block_floats() const { return lanes * (2 * at.depth + 2 + 2 * ld / at.pair); }
+
+  // What a task has of `blocks` blocks of queries, one after the other.
+  struct Tile {
+    float *packed, *dq;                        // of all blocks of queries
+    float *key_rows, *value_rows, *key_pairs;  // of a block of keys
+    float *dk, *dv;                            // (keys, ld)
+    float *work, *buffer;
+  };
+  Tile tile(int64_t blocks, int thread) const {
+    const int64_t keys_floats = most_keys * (2 * at.depth + d), sums = most_keys * ld;
+    Tile t{};
+    t.packed = reinterpret_cast<float*>(
+        cpu.scratch(thread, (blocks * (block_floats() + lanes * d) + keys_floats + 2 * sums +
+                             2 * lanes * most_keys + cpu.simd.width * d) *
+                                4));
+    t.dq = t.packed + blocks * block_floats();
+    t.key_rows = t.dq + blocks * lanes * d;
+    t.value_rows = t.key_rows + most_keys * at.depth;
+    t.key_pairs = t.value_rows + most_keys * at.depth;
+    t.dk = t.key_pairs + most_keys * d;
+    t.dv = t.dk + sums;
+    t.work = t.dv + sums;
+    t.buffer = t.work + 2 * lanes * most_keys;
+    return t;
   }
+  Queries queries(const GradientTask& task, int64_t b, const Tile& t) const {
+    Queries block{};
+    block.first = (task.queries.begin + b) * lanes;
+    block.count = std::min(lanes, at.tq - block.first);
+    block.q = t.packed + b * block_floats();
+    block.d_o = block.q + lanes * at.depth;
+    block.lse = block.d_o + lanes * at.depth;
+    block.delta = block.lse + lanes;
+    block.q_rows = block.delta + lanes;
+    block.do_rows = block.q_rows + lanes / at.pair * ld;
+    return block;
+  }
+
+  void pack(const GradientTask& task, const Queries& to, const Tile& t) const {
+    cpu.simd.attention_gradient_queries({.q = at.row(op.q, task.unit, to.first),
+                                         .o = at.row(op.o, task.unit, to.first),
+                                         .d_o = at.row(op.d_o, task.unit, to.first),
+                                         .lse = op.lse.f32() + task.unit * at.tq + to.first,
+                                         .stride = at.c,
+                                         .queries = to.count,
+                                         .d = d,
+                                         .ld = ld,
+                                         .q_lanes = to.q,
+                                         .do_lanes = to.d_o,
+                                         .q_rows = task.to_keys ? to.q_rows : nullptr,
+                                         .do_rows = to.do_rows,
+                                         .lse_lanes = to.lse,
+                                         .delta = to.delta,
+                                         .buffer = t.buffer},
+                                        at.bf16);
+  }
+
+  // A block of keys, from k0 on, and all of the task's queries.
+  void keys(const GradientTask& task, int64_t k0, const Tile& t) const {
+    const int64_t count = std::min(most_keys, at.tk - k0);
+    const char *k = at.row(op.k, task.unit, k0), *v = at.row(op.v, task.unit, k0);
+    cpu.simd.attention_rows(t.key_rows, k, at.c, count, d, at.bf16);
+    cpu.simd.attention_rows(t.value_rows, v, at.c, count, d, at.bf16);
+    if (task.to_queries) cpu.simd.attention_row_pairs(t.key_pairs, k, at.c, count, d, d, at.bf16);
+    if (task.to_keys) std::fill_n(t.dk, 2 * most_keys * ld, 0.0f);
+    for (int64_t b = 0; b < task.queries.count(); ++b) {
+      const Queries block = queries(task, b, t);
+      if (op.args.causal && k0 > block.first + block.count - 1) continue;
+      cpu.simd.attention_gradient({.q = block.q,
+                                   .d_o = block.d_o,
+                                   .q_rows = block.q_rows,
+                                   .do_rows = block.do_rows,
+                                   .lse = block.lse,
+                                   .delta = block.delta,
+                                   .queries = block.count,
+                                   .k = t.key_rows,
+                                   .v = t.value_rows,
+                                   .k_pairs = t.key_pairs,
+                                   .keys = count,
+                                   .d = d,
+                                   .ld = ld,
+                                   .visible = op.args.causal ? k0 - block.first : -most_keys,
+                                   .scale = at.scale,
+                                   .dq = task.to_queries ? t.dq + b * lanes * d : nullptr,
+                                   .dk = task.to_keys ? t.dk : nullptr,
+                                   .dv = t.dv,
+                                   .scratch = t.work},
+                                  at.bf16);
+    }
+    auto store = [&](const GradSlot& slot, const float* sums, float factor) {
+      if (task.to_keys && slot)
+        cpu.simd.attention_store_rows(at.row(slot.tensor, task.unit, k0), at.c, sums, ld, count, d,
+                                      factor, slot.accumulate, at.bf16);
+    };
+    store(op.dk, t.dk, at.scale);
+    store(op.dv, t.dv, 1);
+  }
+
+  void gradients(const GradientTask& task, int thread) const {
+    const int64_t blocks = task.queries.count();
+    const Tile t = tile(blocks, thread);
+    for (int64_t b = 0; b < blocks; ++b) pack(task, queries(task, b, t), t);
+    if (task.to_queries) std::fill_n(t.dq, blocks * lanes * d, 0.0f);
+    for (int64_t kb = task.keys.begin; kb < task.keys.end; ++kb) keys(task, kb * most_keys, t);
+    if (!task.to_queries) return;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const Queries block = queries(task, b, t);
+      cpu.simd.attention_store_lanes(at.row(op.dq.tensor, task.unit, block.first), at.c,
+                                     t.dq + b * lanes * d, block.count, d, at.scale,
+                                     op.dq.accumulate, at.bf16);
+    }
+  }
+};
+
+}  // namespace
+
+void attention_in_lanes_backward(CpuContext& cpu, const AttentionBackward& op) {
+  const Backward backward{cpu, op};
+  run_gradient_tasks(
+      cpu.threads,
+      {.units = backward.at.units,
+       .key_blocks = backward.key_blocks,
+       .query_blocks = backward.query_blocks,
+       .together = backward.at.together(cpu.threads.threads()),
+       .to_keys = op.dk || op.dv,
+       .to_queries = bool(op.dq)},
+      [&](const GradientTask& task, int thread) { backward.gradients(task, thread); });
 }
 
 }  // namespace spindle::cpu

@@ -1,5 +1,9 @@
+#include "kernels/cpu/bias_gradient.h"
+#include "kernels/cpu/conv2d_narrow.h"
 #include "kernels/cpu/matmul.h"
-#include "kernels/cpu/outer.h"
+#include "kernels/cpu/operators.h"
+#include "kernels/cpu/weight_gradient.h"
+#include "kernels/cpu/winograd.h"
 
 namespace spindle::cpu {
 
@@ -159,8 +163,8 @@ struct ConvRuns {
     return x.data<uint16_t>() +
            ((block / blocks_per_image() * height + iy) * width + ix) * x.dim(3);
   }
-  // See outer_pairs.h: a copy for each filter column and row phase, with the output's width and the
-  // rows that the taps reach.
+  // See weight_gradient_pairs.h: a copy for each filter column and row phase, with the output's
+  // width and the rows that the taps reach.
   int64_t copies() const { return filter_width * std::min(stride, filter_height); }
   int64_t copy_height() const { return out_height + (filter_height - 1) / stride; }
   int64_t copy_positions() const { return dy.dim(0) * copy_height() * out_width; }
@@ -179,7 +183,7 @@ struct ConvRuns {
     if (iy < 0 || iy >= height || ix < 0 || ix >= width) return nullptr;
     return x.data<uint16_t>() + ((image * height + iy) * width + ix) * x.dim(3);
   }
-  int64_t runs(OuterSpan* out, int64_t block, int64_t tap) const {
+  int64_t runs(GradientSpan* out, int64_t block, int64_t tap) const {
     int64_t r = tap / filter_width, s = tap % filter_width, count = 0;
     // ox * stride - pad + s in [0, width)
     int64_t ox0 = std::max<int64_t>(0, divide_up(std::max<int64_t>(0, pad - s), stride));
@@ -198,154 +202,156 @@ struct ConvRuns {
 
 }  // namespace
 
-void CpuKernels::conv2d_forward(Tensor& y,
-                                const Tensor& x,
-                                const Weight& w,
-                                const Epilogue& e,
-                                const Conv2dArgs& args) {
-  const Shape& f = w.shape();
-  if (int size = e.activation == Activation::None
-                     ? winograd_size(x.dtype(), f, x.dim(1), x.dim(2), args)
+void run(CpuContext& cpu, const Conv2dForward& op) {
+  const Shape& f = op.w.shape();
+  if (int size = op.epilogue.activation == Activation::None
+                     ? winograd_size(cpu, op.x.dtype(), f, op.x.dim(1), op.x.dim(2), op.args)
                      : 0) {
-    winograd({.x = x.raw(),
-              .y = y.raw(),
-              .dtype = x.dtype(),
+    winograd(cpu,
+             {.x = op.x.raw(),
+              .y = op.y.raw(),
+              .dtype = op.x.dtype(),
               .size = size,
-              .batch = x.dim(0),
-              .height = x.dim(1),
-              .width = x.dim(2),
+              .batch = op.x.dim(0),
+              .height = op.x.dim(1),
+              .width = op.x.dim(2),
               .in = f[3],
               .out = f[0],
               .backward = false,
-              .bias = e.bias ? e.bias.f32() : nullptr,
-              .per_image = e.per_image ? e.per_image.raw() : nullptr,
-              .residual = e.residual ? e.residual.raw() : nullptr},
-             w);
+              .bias = op.epilogue.bias ? op.epilogue.bias.f32() : nullptr,
+              .per_image = op.epilogue.per_image ? op.epilogue.per_image.raw() : nullptr,
+              .residual = op.epilogue.residual ? op.epilogue.residual.raw() : nullptr},
+             op.w);
     return;
   }
-  if (Narrow kind = e.activation == Activation::None ? narrow_kind(y, x, f, args) : Narrow::No;
+  if (Narrow kind = op.epilogue.activation == Activation::None ? narrow_kind(cpu, op) : Narrow::No;
       kind != Narrow::No)
-    return narrow(y, x, w, e, args, kind);
-  ConvRows rows{.x = x.raw(),
-                .zeros = zeros_.data(),
-                .y = y.raw(),
-                .input_dtype = x.dtype(),
-                .output_dtype = y.dtype(),
-                .count = y.dim(0) * y.dim(1) * y.dim(2),
+    return narrow(cpu, op, kind);
+  ConvRows rows{.x = op.x.raw(),
+                .zeros = cpu.zeros(f[3] * int64_t(dtype_size(op.x.dtype())),
+                                   "input channels of a convolution"),
+                .y = op.y.raw(),
+                .input_dtype = op.x.dtype(),
+                .output_dtype = op.y.dtype(),
+                .count = op.y.dim(0) * op.y.dim(1) * op.y.dim(2),
                 .taps = f[1] * f[2],
                 .k = f[3],
-                .height = x.dim(1),
-                .width = x.dim(2),
-                .out_height = y.dim(1),
-                .out_width = y.dim(2),
+                .height = op.x.dim(1),
+                .width = op.x.dim(2),
+                .out_height = op.y.dim(1),
+                .out_width = op.y.dim(2),
                 .filter_width = f[2],
-                .stride = args.stride,
-                .pad = args.pad_before,
+                .stride = op.args.stride,
+                .pad = op.args.pad_before,
                 .n = f[0]};
-  if (e.bias) rows.bias = e.bias.f32();
-  if (e.per_image) rows.per_image = e.per_image.raw();
-  if (e.residual && e.activation == Activation::None) rows.residual = e.residual.raw();
-  ensure(size_t(f[3]) * dtype_size(x.dtype()) <= zeros_.size(),
-         "[conv2d] more input channels than the zero row holds: ", f[3]);
-  multiply(rows, packed_weight(w, PackKind::Forward, f[0], f[1] * f[2], f[3], x.dtype()));
-  if (e.activation != Activation::None) {
-    activation_forward(y, y, e.activation);
-    if (e.residual) add(y, y, e.residual);
+  if (op.epilogue.bias) rows.bias = op.epilogue.bias.f32();
+  if (op.epilogue.per_image) rows.per_image = op.epilogue.per_image.raw();
+  if (op.epilogue.residual && op.epilogue.activation == Activation::None)
+    rows.residual = op.epilogue.residual.raw();
+  multiply(cpu, rows,
+           cpu.packing.packed_weight(op.w, PackKind::Forward,
+                                     {.n = f[0], .taps = f[1] * f[2], .k = f[3]}, op.x.dtype()));
+  if (op.epilogue.activation != Activation::None) {
+    run(cpu, ActivationForward{.y = op.y, .x = op.y, .kind = op.epilogue.activation});
+    if (op.epilogue.residual) run(cpu, Add{.y = op.y, .a = op.y, .b = op.epilogue.residual});
   }
 }
 
-void CpuKernels::conv2d_backward_input(const GradSlot& dx,
-                                       const Tensor& dy,
-                                       const Weight& w,
-                                       const Conv2dArgs& args) {
-  const Shape& f = w.shape();
-  const Tensor& out = dx.tensor;
-  if (int size = winograd_size(dy.dtype(), f, dy.dim(1), dy.dim(2), args)) {
-    winograd({.x = dy.raw(),
+void run(CpuContext& cpu, const Conv2dBackwardInput& op) {
+  const Shape& f = op.w.shape();
+  const Tensor& out = op.dx.tensor;
+  if (int size = winograd_size(cpu, op.dy.dtype(), f, op.dy.dim(1), op.dy.dim(2), op.args)) {
+    winograd(cpu,
+             {.x = op.dy.raw(),
               .y = out.raw(),
-              .dtype = dy.dtype(),
+              .dtype = op.dy.dtype(),
               .size = size,
-              .batch = dy.dim(0),
-              .height = dy.dim(1),
-              .width = dy.dim(2),
+              .batch = op.dy.dim(0),
+              .height = op.dy.dim(1),
+              .width = op.dy.dim(2),
               .in = f[0],
               .out = f[3],
               .backward = true,
-              .accumulate = dx.accumulate},
-             w);
+              .accumulate = op.dx.accumulate},
+             op.w);
     return;
   }
-  ensure(size_t(f[0]) * dtype_size(dy.dtype()) <= zeros_.size(),
-         "[conv2d] more output channels than the zero row holds: ", f[0]);
-  Packed packed = packed_weight(w, PackKind::Backward, f[0], f[1] * f[2], f[3], dy.dtype());
-  for (int64_t cy = 0; cy < std::min(args.stride, out.dim(1)); ++cy)
-    for (int64_t cx = 0; cx < std::min(args.stride, out.dim(2)); ++cx) {
+  const std::byte* zeros =
+      cpu.zeros(f[0] * int64_t(dtype_size(op.dy.dtype())), "output channels of a convolution");
+  Packed packed = cpu.packing.packed_weight(
+      op.w, PackKind::Backward, {.n = f[0], .taps = f[1] * f[2], .k = f[3]}, op.dy.dtype());
+  for (int64_t cy = 0; cy < std::min(op.args.stride, out.dim(1)); ++cy)
+    for (int64_t cx = 0; cx < std::min(op.args.stride, out.dim(2)); ++cx) {
       std::vector<int64_t> taps;
       for (int64_t tap = 0; tap < f[1] * f[2]; ++tap) {
-        int64_t sy = cy + args.pad_before - tap / f[2], sx = cx + args.pad_before - tap % f[2];
-        if ((sy % args.stride + args.stride) % args.stride == 0 &&
-            (sx % args.stride + args.stride) % args.stride == 0)
+        int64_t sy = cy + op.args.pad_before - tap / f[2],
+                sx = cx + op.args.pad_before - tap % f[2];
+        if ((sy % op.args.stride + op.args.stride) % op.args.stride == 0 &&
+            (sx % op.args.stride + op.args.stride) % op.args.stride == 0)
           taps.push_back(tap);
       }
       if (taps.empty()) taps.push_back(0);  // no tap reaches the class: all pointers are zeros
-      int64_t ch = divide_up(out.dim(1) - cy, args.stride),
-              cw = divide_up(out.dim(2) - cx, args.stride);
-      ConvGradientRows rows{.dy = dy.raw(),
-                            .zeros = zeros_.data(),
+      int64_t ch = divide_up(out.dim(1) - cy, op.args.stride),
+              cw = divide_up(out.dim(2) - cx, op.args.stride);
+      ConvGradientRows rows{.dy = op.dy.raw(),
+                            .zeros = zeros,
                             .dx = out.raw(),
-                            .input_dtype = dy.dtype(),
+                            .input_dtype = op.dy.dtype(),
                             .output_dtype = out.dtype(),
                             .count = out.dim(0) * ch * cw,
                             .taps = int64_t(taps.size()),
                             .k = f[0],
                             .height = out.dim(1),
                             .width = out.dim(2),
-                            .out_height = dy.dim(1),
-                            .out_width = dy.dim(2),
+                            .out_height = op.dy.dim(1),
+                            .out_width = op.dy.dim(2),
                             .filter_width = f[2],
-                            .stride = args.stride,
-                            .pad = args.pad_before,
+                            .stride = op.args.stride,
+                            .pad = op.args.pad_before,
                             .n = f[3],
                             .class_y = cy,
                             .class_x = cx,
                             .class_height = ch,
                             .class_width = cw,
                             .tap_list = taps.data(),
-                            .accumulate = dx.accumulate,
-                            .contiguous_taps = args.stride == 1};
-      if (int64_t sy = cy + args.pad_before - taps[0] / f[2],
-          sx = cx + args.pad_before - taps[0] % f[2];
-          (sy % args.stride + args.stride) % args.stride != 0 ||
-          (sx % args.stride + args.stride) % args.stride != 0) {
+                            .accumulate = op.dx.accumulate,
+                            .contiguous_taps = op.args.stride == 1};
+      if (int64_t sy = cy + op.args.pad_before - taps[0] / f[2],
+          sx = cx + op.args.pad_before - taps[0] % f[2];
+          (sy % op.args.stride + op.args.stride) % op.args.stride != 0 ||
+          (sx % op.args.stride + op.args.stride) % op.args.stride != 0) {
         rows.out_height = rows.out_width = 0;
       }
-      multiply(rows, packed);
+      multiply(cpu, rows, packed);
     }
 }
 
-void CpuKernels::conv2d_backward_weight(const GradSlot& dw,
-                                        const GradSlot& db,
-                                        const Tensor& dy,
-                                        const Tensor& x,
-                                        const Conv2dArgs& args) {
-  const Shape& f = dw.tensor.shape();
-  if (int size = dw ? winograd_gradient_size(dy, x, f, args) : 0) {
-    winograd_backward_weight(dw, dy, x, size);
-  } else if (dw) {
-    ConvRuns runs{.dy = dy,
-                  .x = x,
+void run(CpuContext& cpu, const Conv2dBackwardWeight& op) {
+  const Shape& f = op.dw.tensor.shape();
+  if (int size = op.dw ? winograd_weight_gradient_size(cpu, op) : 0) {
+    winograd_weight_gradient(cpu, op, size);
+  } else if (op.dw) {
+    ConvRuns runs{.dy = op.dy,
+                  .x = op.x,
                   .filter_height = f[1],
                   .filter_width = f[2],
-                  .stride = args.stride,
-                  .pad = args.pad_before,
-                  .out_height = dy.dim(1),
-                  .out_width = dy.dim(2),
-                  .height = x.dim(1),
-                  .width = x.dim(2),
-                  .rows_per_block = std::max<int64_t>(1, kOuterPositions / dy.dim(2))};
-    outer_product(runs, f[0], f[3], f[1] * f[2], dw, f[1] * f[2] * f[3], f[3], 1);
+                  .stride = op.args.stride,
+                  .pad = op.args.pad_before,
+                  .out_height = op.dy.dim(1),
+                  .out_width = op.dy.dim(2),
+                  .height = op.x.dim(1),
+                  .width = op.x.dim(2),
+                  .rows_per_block = std::max<int64_t>(1, kGradientPositions / op.dy.dim(2))};
+    weight_gradient(cpu, runs,
+                    {.dw = op.dw,
+                     .m = f[0],
+                     .n = f[3],
+                     .taps = f[1] * f[2],
+                     .m_stride = f[1] * f[2] * f[3],
+                     .tap_stride = f[3],
+                     .n_stride = 1});
   }
-  if (db) bias_gradient(db, dy, dy.numel() / dy.dim(3), dy.dim(3));
+  if (op.db) bias_gradient(cpu, op.db, op.dy);
 }
 
 }  // namespace spindle::cpu

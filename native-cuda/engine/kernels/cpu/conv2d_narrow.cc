@@ -5,10 +5,10 @@
 //   product with 9 n columns, which fills the vectors; each output then adds nine of its
 //   neighbours' columns.
 // Which one suits depends on shapes of one image alone.
+#include "kernels/cpu/conv2d_narrow.h"
+
 #include <algorithm>
 #include <cstring>
-
-#include "kernels/cpu/cpu_kernels.h"
 
 namespace spindle::cpu {
 
@@ -22,9 +22,10 @@ constexpr int64_t kMinPixels = 64;
 constexpr int64_t kMaxVectors = 2;
 }  // namespace
 
-struct CpuKernels::NarrowWork {
-  CpuKernels& k;
-  Tensor& y;
+namespace {
+struct NarrowWork {
+  CpuContext& cpu;
+  const Tensor& y;
   const Tensor& x;
   const Epilogue& e;
   const Conv2dArgs& args;
@@ -43,7 +44,7 @@ struct CpuKernels::NarrowWork {
   template <class F>
   void strips(int64_t rows, F&& f) const {
     int64_t per_image = divide_up(out_height, rows);
-    k.threads_.run(y.dim(0) * per_image, [&](int64_t task, int thread) {
+    cpu.threads.run(y.dim(0) * per_image, [&](int64_t task, int thread) {
       int64_t first = task % per_image * rows;
       f(task / per_image, first, std::min(out_height, first + rows), thread);
     });
@@ -56,9 +57,9 @@ struct CpuKernels::NarrowWork {
                                        std::min(kStripRows, out_height));
     int64_t copied = (rows - 1) * args.stride + filter_height;
     // A tile past the row's end reads on.
-    int64_t slack = k.simd_.narrow_rows[1] * args.stride * channels * size;
+    int64_t slack = cpu.simd.narrow_rows[1] * args.stride * channels * size;
     strips(rows, [&](int64_t image, int64_t first, int64_t end, int thread) {
-      std::byte* copy = k.scratch(thread, copied * row * size + slack);
+      std::byte* copy = cpu.scratch(thread, copied * row * size + slack);
       std::memset(copy + copied * row * size, 0, size_t(slack));
       for (int64_t r = 0; r < (end - first - 1) * args.stride + filter_height; ++r)
         copy_row(copy + r * row * size, image, first * args.stride - args.pad_before + r,
@@ -69,7 +70,7 @@ struct CpuKernels::NarrowWork {
             int64_t n0 = panel * filter.panel + j,
                     to = ((image * out_height + oy) * out_width) * out + n0;
             if (n0 >= out) break;
-            k.simd_.narrow(
+            cpu.simd.narrow(
                 {.x = copy + (oy - first) * args.stride * row * size,
                  .pixel = args.stride * channels,
                  .row = row,
@@ -117,19 +118,19 @@ struct CpuKernels::NarrowWork {
   void few_outputs() const {
     int64_t k_rows = filter.k_rows(), ldz = round_up(9 * out, filter.width),
             z_row = (width + 2) * ldz;
-    float* b = reinterpret_cast<float*>(k.shared_scratch(k_rows * ldz * 4));
+    float* b = reinterpret_cast<float*>(cpu.shared_scratch(k_rows * ldz * 4));
     std::fill_n(b, k_rows * ldz, 0.0f);
     for (int64_t tap = 0; tap < 9; ++tap)
       for (int64_t r = 0; r < k_rows; ++r)
         std::memcpy(b + r * ldz + tap * out, filter.block(0, tap, 0) + r * filter.row_bytes(0),
                     size_t(out) * 4);
-    int64_t tile = k.simd_.narrow_rows[1];
+    int64_t tile = cpu.simd.narrow_rows[1];
     strips(std::min(kStripRows, out_height), [&](int64_t image, int64_t first, int64_t end,
                                                  int thread) {
       int64_t copy_floats = width < tile ? tile * in : 0,
               sums_floats = round_up(width * out + 16, 16);
-      float* z =
-          reinterpret_cast<float*>(k.scratch(thread, (3 * z_row + sums_floats + copy_floats) * 4));
+      float* z = reinterpret_cast<float*>(
+          cpu.scratch(thread, (3 * z_row + sums_floats + copy_floats) * 4));
       float *sums = z + 3 * z_row, *copy = sums + sums_floats;
       for (int64_t r = 0; r < 3; ++r) {
         std::fill_n(z + r * z_row, ldz, 0.0f);
@@ -141,7 +142,7 @@ struct CpuKernels::NarrowWork {
       if (e.per_image) {
         float own[kFewOutputs];
         if (bf16)
-          k.simd_.to_f32(own, reinterpret_cast<const uint16_t*>(per_image(image, 0)), out);
+          cpu.simd.to_f32(own, reinterpret_cast<const uint16_t*>(per_image(image, 0)), out);
         else
           std::memcpy(own, per_image(image, 0), size_t(out) * 4);
         for (int64_t n = 0; n < out; ++n) add[n] += own[n];
@@ -158,22 +159,22 @@ struct CpuKernels::NarrowWork {
           // Whole tiles alone, the last one moved back: beyond the row the tensor may end.
           int64_t whole = width < tile ? width : width / tile * tile;
           for (int64_t p = 0; p < width; p = p == 0 && whole < width ? width - tile : width)
-            k.simd_.narrow({.x = at(from, p * in, dtype),
-                            .pixel = in,
-                            .row = 0,
-                            .tap_rows = 1,
-                            .k = in,
-                            .b = b + j,
-                            .ldb = ldz,
-                            .vectors = vectors,
-                            .count = p == 0 ? whole : tile,
-                            .y = row_of(iy) + (p + 1) * ldz + j,
-                            .ldy = ldz,
-                            .n = ldz - j,
-                            .bias = nullptr,
-                            .per_image = nullptr,
-                            .residual = nullptr},
-                           bf16, false);
+            cpu.simd.narrow({.x = at(from, p * in, dtype),
+                             .pixel = in,
+                             .row = 0,
+                             .tap_rows = 1,
+                             .k = in,
+                             .b = b + j,
+                             .ldb = ldz,
+                             .vectors = vectors,
+                             .count = p == 0 ? whole : tile,
+                             .y = row_of(iy) + (p + 1) * ldz + j,
+                             .ldy = ldz,
+                             .n = ldz - j,
+                             .bias = nullptr,
+                             .per_image = nullptr,
+                             .residual = nullptr},
+                            bf16, false);
         }
       };
       product(first - 1);
@@ -181,29 +182,30 @@ struct CpuKernels::NarrowWork {
       for (int64_t oy = first; oy < end; ++oy) {
         product(oy + 1);
         int64_t to = (image * out_height + oy) * out_width * out;
-        k.simd_.shifted({.z = {row_of(oy - 1), row_of(oy), row_of(oy + 1)},
-                         .ldz = ldz,
-                         .n = out,
-                         .width = width,
-                         .add = add,
-                         .sums = sums,
-                         .y = at(y.raw(), to, dtype),
-                         .residual = e.residual ? at(e.residual.raw(), to, dtype) : nullptr},
-                        bf16);
+        cpu.simd.shifted({.z = {row_of(oy - 1), row_of(oy), row_of(oy + 1)},
+                          .ldz = ldz,
+                          .n = out,
+                          .width = width,
+                          .add = add,
+                          .sums = sums,
+                          .y = at(y.raw(), to, dtype),
+                          .residual = e.residual ? at(e.residual.raw(), to, dtype) : nullptr},
+                         bf16);
       }
     });
   }
 };
 
-CpuKernels::Narrow CpuKernels::narrow_kind(const Tensor& y,
-                                           const Tensor& x,
-                                           const Shape& filter,
-                                           const Conv2dArgs& args) const {
+}  // namespace
+
+Narrow narrow_kind(const CpuContext& cpu, const Conv2dForward& op) {
+  const Tensor &y = op.y, &x = op.x;
+  const Shape& filter = op.w.shape();
   int64_t positions = y.dim(1) * y.dim(2);
   if (x.dtype() != y.dtype() || filter[1] * filter[2] == 1 || positions < kMinPixels)
     return Narrow::No;
-  if (!float32_serves(x.dtype(), filter, positions)) return Narrow::No;
-  if (same_3x3(filter, args) && filter[0] <= kFewOutputs && filter[3] > kFewOutputs &&
+  if (!cpu.float32_serves(x.dtype(), filter, positions)) return Narrow::No;
+  if (same_3x3(filter, op.args) && filter[0] <= kFewOutputs && filter[3] > kFewOutputs &&
       filter[3] % 2 == 0)
     return Narrow::Outputs;
   if (filter[3] <= kFewInputs || (filter[3] <= kMostInputs && filter[0] <= kMostOutputs))
@@ -211,17 +213,18 @@ CpuKernels::Narrow CpuKernels::narrow_kind(const Tensor& y,
   return Narrow::No;
 }
 
-void CpuKernels::narrow(Tensor& y,
-                        const Tensor& x,
-                        const Weight& w,
-                        const Epilogue& e,
-                        const Conv2dArgs& args,
-                        Narrow kind) {
-  const Shape& f = w.shape();
-  NarrowWork work{*this, y,
-                  x,     e,
-                  args,  packed_weight(w, PackKind::Forward, f[0], f[1] * f[2], f[3], x.dtype()),
-                  f[1],  f[2]};
+void narrow(CpuContext& cpu, const Conv2dForward& op, Narrow kind) {
+  const Shape& f = op.w.shape();
+  Packed filter = cpu.packing.packed_weight(
+      op.w, PackKind::Forward, {.n = f[0], .taps = f[1] * f[2], .k = f[3]}, op.x.dtype());
+  NarrowWork work{.cpu = cpu,
+                  .y = op.y,
+                  .x = op.x,
+                  .e = op.epilogue,
+                  .args = op.args,
+                  .filter = filter,
+                  .filter_height = f[1],
+                  .filter_width = f[2]};
   kind == Narrow::Outputs ? work.few_outputs() : work.few_inputs();
 }
 

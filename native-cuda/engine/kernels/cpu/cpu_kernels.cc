@@ -4,32 +4,11 @@
 
 namespace spindle::cpu {
 
-CpuKernels::CpuKernels(ThreadPool& threads, const Simd& simd)
-    : threads_(threads),
-      simd_(simd),
-      scratch_(size_t(threads.threads())),
-      zeros_(size_t(64) << 10) {}
-
 KernelCounters CpuKernels::counters() const {
-  return {.packs = packs_done_,
-          .packed_bytes = packed_bytes_,
+  return {.packs = context_.packing.packs(),
+          .packed_bytes = context_.packing.packed_bytes(),
           .system_allocations =
-              packed_pool_.stats().system_allocations + scratch_pool_.stats().system_allocations};
-}
-
-std::byte* CpuKernels::scratch(int thread, int64_t bytes) {
-  return grow(scratch_[size_t(thread)], bytes);
-}
-
-std::byte* CpuKernels::grow(Tensor& buffer, int64_t bytes) {
-  if (!buffer || int64_t(buffer.bytes()) < bytes) {
-    static std::mutex growing;  // the pool serves one thread at a time
-    std::lock_guard lock(growing);
-    buffer = Tensor();
-    scratch_pool_.trim();  // a smaller block would never be used again
-    buffer = Tensor(scratch_pool_, {round_up(bytes, 4096) / 4}, DType::F32);
-  }
-  return static_cast<std::byte*>(buffer.raw());
+              context_.packing.system_allocations() + context_.pool.stats().system_allocations};
 }
 
 namespace {
@@ -73,7 +52,7 @@ const char* detect_isa() {
   return "generic";
 }
 
-std::unique_ptr<Kernels> make_cpu_kernels(ThreadPool& threads, const CpuOptions& options) {
+std::unique_ptr<Backend> make_cpu_kernels(ThreadPool& threads, const CpuOptions& options) {
   const char* name = std::strcmp(options.isa, "auto") ? options.isa : detect_isa();
   const cpu::Simd* simd = cpu::table(name);
   require(simd != nullptr,

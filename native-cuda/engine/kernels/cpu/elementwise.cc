@@ -1,7 +1,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/operators.h"
 
 namespace spindle::cpu {
 
@@ -24,171 +24,146 @@ Unary unary_of(Activation kind) {
 }
 }  // namespace
 
-void CpuKernels::activation_forward(Tensor& y, const Tensor& x, Activation kind) {
-  pieces(x.numel(), kGrain, [&](int64_t a, int64_t b, int) {
-    simd_.unary(at(y.raw(), a, y.dtype()), at(x.raw(), a, x.dtype()), b - a, unary_of(kind),
-                is_bf16(x));
+void run(CpuContext& cpu, const ActivationForward& op) {
+  cpu.pieces(op.x.numel(), kGrain, [&](int64_t a, int64_t b, int) {
+    cpu.simd.unary(at(op.y.raw(), a, op.y.dtype()), at(op.x.raw(), a, op.x.dtype()), b - a,
+                   unary_of(op.kind), is_bf16(op.x));
   });
 }
 
-void CpuKernels::activation_backward(const GradSlot& dx,
-                                     const Tensor& dy,
-                                     const Tensor& x,
-                                     Activation kind) {
-  pieces(x.numel(), kGrain, [&](int64_t a, int64_t b, int) {
-    simd_.unary_backward(at(dx.tensor.raw(), a, x.dtype()), at(dy.raw(), a, x.dtype()),
-                         at(x.raw(), a, x.dtype()), b - a, unary_of(kind), dx.accumulate,
-                         is_bf16(x));
+void run(CpuContext& cpu, const ActivationBackward& op) {
+  cpu.pieces(op.x.numel(), kGrain, [&](int64_t a, int64_t b, int) {
+    cpu.simd.unary_backward(at(op.dx.tensor.raw(), a, op.x.dtype()),
+                            at(op.dy.raw(), a, op.x.dtype()), at(op.x.raw(), a, op.x.dtype()),
+                            b - a, unary_of(op.kind), op.dx.accumulate, is_bf16(op.x));
   });
 }
 
-void CpuKernels::geglu_forward(Tensor& y, const Tensor& x) {
-  int64_t channels = y.dim(-1), rows = y.numel() / channels;
-  pieces(rows, std::max<int64_t>(1, kGrain / channels), [&](int64_t a, int64_t b, int) {
-    simd_.geglu(at(y.raw(), a * channels, y.dtype()), at(x.raw(), a * 2 * channels, x.dtype()),
-                b - a, channels, is_bf16(x));
+void run(CpuContext& cpu, const GegluForward& op) {
+  int64_t channels = op.y.dim(-1), rows = op.y.numel() / channels;
+  cpu.pieces(rows, std::max<int64_t>(1, kGrain / channels), [&](int64_t a, int64_t b, int) {
+    cpu.simd.geglu(at(op.y.raw(), a * channels, op.y.dtype()),
+                   at(op.x.raw(), a * 2 * channels, op.x.dtype()), b - a, channels, is_bf16(op.x));
   });
 }
 
-void CpuKernels::geglu_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x) {
-  int64_t channels = dy.dim(-1), rows = dy.numel() / channels;
-  pieces(rows, std::max<int64_t>(1, kGrain / channels), [&](int64_t a, int64_t b, int) {
-    simd_.geglu_backward(
-        at(dx.tensor.raw(), a * 2 * channels, x.dtype()), at(dy.raw(), a * channels, dy.dtype()),
-        at(x.raw(), a * 2 * channels, x.dtype()), b - a, channels, dx.accumulate, is_bf16(x));
+void run(CpuContext& cpu, const GegluBackward& op) {
+  int64_t channels = op.dy.dim(-1), rows = op.dy.numel() / channels;
+  cpu.pieces(rows, std::max<int64_t>(1, kGrain / channels), [&](int64_t a, int64_t b, int) {
+    cpu.simd.geglu_backward(at(op.dx.tensor.raw(), a * 2 * channels, op.x.dtype()),
+                            at(op.dy.raw(), a * channels, op.dy.dtype()),
+                            at(op.x.raw(), a * 2 * channels, op.x.dtype()), b - a, channels,
+                            op.dx.accumulate, is_bf16(op.x));
   });
 }
 
-void CpuKernels::add(Tensor& y, const Tensor& a, const Tensor& b) {
-  pieces(y.numel(), kGrain, [&](int64_t i, int64_t j, int) {
-    simd_.add(at(y.raw(), i, y.dtype()), at(a.raw(), i, a.dtype()), at(b.raw(), i, b.dtype()),
-              j - i, is_bf16(y));
+void run(CpuContext& cpu, const Add& op) {
+  cpu.pieces(op.y.numel(), kGrain, [&](int64_t i, int64_t j, int) {
+    cpu.simd.add(at(op.y.raw(), i, op.y.dtype()), at(op.a.raw(), i, op.a.dtype()),
+                 at(op.b.raw(), i, op.b.dtype()), j - i, is_bf16(op.y));
   });
 }
 
-void CpuKernels::add_rows(Tensor& y, const Tensor& x, const Tensor& rows) {
-  int64_t n = rows.numel();
-  pieces(y.numel() / n, 1, [&](int64_t i, int64_t, int) {
-    simd_.add(at(y.raw(), i * n, y.dtype()), at(x.raw(), i * n, x.dtype()), rows.raw(), n,
-              is_bf16(y));
+void run(CpuContext& cpu, const AddRows& op) {
+  int64_t n = op.rows.numel();
+  cpu.pieces(op.y.numel() / n, 1, [&](int64_t i, int64_t, int) {
+    cpu.simd.add(at(op.y.raw(), i * n, op.y.dtype()), at(op.x.raw(), i * n, op.x.dtype()),
+                 op.rows.raw(), n, is_bf16(op.y));
   });
 }
 
-void CpuKernels::sum_to_rows(const GradSlot& drows, const Tensor& dy) {
-  int64_t n = drows.tensor.numel(), count = dy.numel() / n;
-  bool bf16 = is_bf16(drows.tensor);
-  pieces(n, 1024, [&](int64_t a, int64_t b, int thread) {
-    float* sum = reinterpret_cast<float*>(scratch(thread, (b - a) * 4));
+void run(CpuContext& cpu, const SumToRows& op) {
+  int64_t n = op.drows.tensor.numel(), count = op.dy.numel() / n;
+  bool bf16 = is_bf16(op.drows.tensor);
+  cpu.pieces(n, 1024, [&](int64_t a, int64_t b, int thread) {
+    float* sum = reinterpret_cast<float*>(cpu.scratch(thread, (b - a) * 4));
     std::fill_n(sum, b - a, 0.0f);
-    simd_.column_sums(sum, at(dy.raw(), a, dy.dtype()), count, b - a, n, is_bf16(dy));
-    RowCall call{at(drows.tensor.raw(), a, drows.tensor.dtype()),
+    cpu.simd.column_sums(sum, at(op.dy.raw(), a, op.dy.dtype()), count, b - a, n, is_bf16(op.dy));
+    RowCall call{at(op.drows.tensor.raw(), a, op.drows.tensor.dtype()),
                  sum,
                  nullptr,
                  nullptr,
                  nullptr,
                  b - a,
-                 drows.accumulate};
-    simd_.store_row(call, bf16);
+                 op.drows.accumulate};
+    cpu.simd.store_row(call, bf16);
   });
 }
 
-void CpuKernels::sum_per_image(const GradSlot& dt, const Tensor& dy) {
-  int64_t batch = dt.tensor.dim(0), n = dt.tensor.dim(1), pixels = dy.numel() / batch / n;
-  threads_.run(batch, [&](int64_t image, int thread) {
-    float* sum = reinterpret_cast<float*>(scratch(thread, n * 4));
+void run(CpuContext& cpu, const SumPerImage& op) {
+  int64_t batch = op.dt.tensor.dim(0), n = op.dt.tensor.dim(1), pixels = op.dy.numel() / batch / n;
+  cpu.threads.run(batch, [&](int64_t image, int thread) {
+    float* sum = reinterpret_cast<float*>(cpu.scratch(thread, n * 4));
     std::fill_n(sum, n, 0.0f);
-    simd_.column_sums(sum, at(dy.raw(), image * pixels * n, dy.dtype()), pixels, n, n, is_bf16(dy));
-    RowCall call{at(dt.tensor.raw(), image * n, dt.tensor.dtype()),
+    cpu.simd.column_sums(sum, at(op.dy.raw(), image * pixels * n, op.dy.dtype()), pixels, n, n,
+                         is_bf16(op.dy));
+    RowCall call{at(op.dt.tensor.raw(), image * n, op.dt.tensor.dtype()),
                  sum,
                  nullptr,
                  nullptr,
                  nullptr,
                  n,
-                 dt.accumulate};
-    simd_.store_row(call, is_bf16(dt.tensor));
+                 op.dt.accumulate};
+    cpu.simd.store_row(call, is_bf16(op.dt.tensor));
   });
 }
 
-void CpuKernels::bias_gradient(const GradSlot& db, const Tensor& dy, int64_t rows, int64_t n) {
-  // Fixed pieces of rows, summed in order.
-  constexpr int64_t kPiece = 2048;
-  int64_t count = divide_up(rows, kPiece);
-  float* partial = reinterpret_cast<float*>(shared_scratch(count * n * 4));
-  std::fill_n(partial, count * n, 0.0f);
-  pieces(rows, kPiece, [&](int64_t a, int64_t b, int) {
-    simd_.column_sums(partial + a / kPiece * n, at(dy.raw(), a * n, dy.dtype()), b - a, n, n,
-                      is_bf16(dy));
-  });
-  float* out = db.tensor.f32();
-  for (int64_t j = 0; j < n; ++j) {
-    double total = 0;
-    for (int64_t i = 0; i < count; ++i) total += double(partial[i * n + j]);
-    out[j] = (db.accumulate ? out[j] : 0.0f) + float(total);
-  }
-}
-
-void CpuKernels::scale(Tensor& y, const Tensor& x, double factor) {
-  pieces(y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
-    simd_.scale(at(y.raw(), a, y.dtype()), at(x.raw(), a, x.dtype()), float(factor), b - a,
-                is_bf16(y));
+void run(CpuContext& cpu, const Scale& op) {
+  cpu.pieces(op.y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
+    cpu.simd.scale(at(op.y.raw(), a, op.y.dtype()), at(op.x.raw(), a, op.x.dtype()),
+                   float(op.factor), b - a, is_bf16(op.y));
   });
 }
 
-void CpuKernels::accumulate(Tensor& y, const Tensor& x) { add(y, y, x); }
+void run(CpuContext& cpu, const Accumulate& op) { run(cpu, Add{.y = op.y, .a = op.y, .b = op.x}); }
 
-void CpuKernels::cast(Tensor& y, const Tensor& x) {
-  pieces(y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
-    void* to = at(y.raw(), a, y.dtype());
-    const void* from = at(x.raw(), a, x.dtype());
-    if (x.dtype() == y.dtype())
-      std::memcpy(to, from, size_t(b - a) * dtype_size(y.dtype()));
-    else if (is_bf16(y))
-      simd_.to_bf16(static_cast<uint16_t*>(to), static_cast<const float*>(from), b - a);
+void run(CpuContext& cpu, const Cast& op) {
+  cpu.pieces(op.y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
+    void* to = at(op.y.raw(), a, op.y.dtype());
+    const void* from = at(op.x.raw(), a, op.x.dtype());
+    if (op.x.dtype() == op.y.dtype())
+      std::memcpy(to, from, size_t(b - a) * dtype_size(op.y.dtype()));
+    else if (is_bf16(op.y))
+      cpu.simd.to_bf16(static_cast<uint16_t*>(to), static_cast<const float*>(from), b - a);
     else
-      simd_.to_f32(static_cast<float*>(to), static_cast<const uint16_t*>(from), b - a);
+      cpu.simd.to_f32(static_cast<float*>(to), static_cast<const uint16_t*>(from), b - a);
   });
 }
 
-void CpuKernels::fill(Tensor& y, double value) {
-  if (is_bf16(y))
-    std::fill_n(y.data<uint16_t>(), y.numel(), spindle::to_bf16(float(value)).bits);
-  else
-    std::fill_n(y.f32(), y.numel(), float(value));
-}
-
-void CpuKernels::l2_normalize(Tensor& y, const Tensor& x) {
-  int64_t n = x.dim(-1), rows = x.numel() / n;
+void run(CpuContext& cpu, const L2Normalize& op) {
+  int64_t n = op.x.dim(-1), rows = op.x.numel() / n;
   for (int64_t r = 0; r < rows; ++r) {
     std::vector<float> row(static_cast<size_t>(n));
-    if (is_bf16(x))
-      simd_.to_f32(row.data(), x.data<uint16_t>() + r * n, n);
+    if (is_bf16(op.x))
+      cpu.simd.to_f32(row.data(), op.x.data<uint16_t>() + r * n, n);
     else
-      std::memcpy(row.data(), x.f32() + r * n, size_t(n) * 4);
-    double squares = simd_.sum_of_squares(row.data(), n);
+      std::memcpy(row.data(), op.x.f32() + r * n, size_t(n) * 4);
+    double squares = cpu.simd.sum_of_squares(row.data(), n);
     float factor = squares > 0 ? float(1.0 / std::sqrt(squares)) : 0.0f;
-    simd_.scale(row.data(), row.data(), factor, n, false);
-    if (is_bf16(y))
-      simd_.to_bf16(y.data<uint16_t>() + r * n, row.data(), n);
+    cpu.simd.scale(row.data(), row.data(), factor, n, false);
+    if (is_bf16(op.y))
+      cpu.simd.to_bf16(op.y.data<uint16_t>() + r * n, row.data(), n);
     else
-      std::memcpy(y.f32() + r * n, row.data(), size_t(n) * 4);
+      std::memcpy(op.y.f32() + r * n, row.data(), size_t(n) * 4);
   }
 }
 
-void CpuKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
-  int64_t batch = y.dim(0), dim = y.dim(1), half = dim / 2;
+void run(CpuContext&, const TimestepEmbedding& op) {
+  int64_t batch = op.y.dim(0), dim = op.y.dim(1), half = dim / 2;
   for (int64_t i = 0; i < batch; ++i)
     for (int64_t j = 0; j < half; ++j) {
       // In double: at t = 999 a float32 product already moves the sine by 6e-5.
-      double angle = double(timesteps.f32()[i]) * std::exp(-std::log(args.max_period) * double(j) /
-                                                           (double(half) - args.freq_shift));
-      float first = float(args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle)),
-            second = float(args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle));
-      if (is_bf16(y)) {
-        y.data<uint16_t>()[i * dim + j] = spindle::to_bf16(first).bits;
-        y.data<uint16_t>()[i * dim + half + j] = spindle::to_bf16(second).bits;
+      double angle =
+          double(op.timesteps.f32()[i]) *
+          std::exp(-std::log(op.args.max_period) * double(j) / (double(half) - op.args.freq_shift));
+      float first = float(op.args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle)),
+            second = float(op.args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle));
+      if (is_bf16(op.y)) {
+        op.y.data<uint16_t>()[i * dim + j] = spindle::to_bf16(first).bits;
+        op.y.data<uint16_t>()[i * dim + half + j] = spindle::to_bf16(second).bits;
       } else {
-        y.f32()[i * dim + j] = first;
-        y.f32()[i * dim + half + j] = second;
+        op.y.f32()[i * dim + j] = first;
+        op.y.f32()[i * dim + half + j] = second;
       }
     }
 }

@@ -11,22 +11,23 @@ constexpr int64_t kGrain = 65536;
 double CpuKernels::sum_of_squares(const Tensor& x) {
   int64_t n = x.numel();
   std::vector<double> partial(size_t(divide_up(n, kGrain)));
-  pieces(n, kGrain, [&](int64_t a, int64_t b, int) {
-    partial[size_t(a / kGrain)] = simd_.sum_of_squares(x.f32() + a, b - a);
+  context_.pieces(n, kGrain, [&](int64_t a, int64_t b, int) {
+    partial[size_t(a / kGrain)] = context_.simd.sum_of_squares(x.f32() + a, b - a);
   });
   double total = 0;
   for (double p : partial) total += p;
   return total;
 }
 
-void CpuKernels::adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) {
-  double correction1 = 1 - std::pow(args.beta1, double(args.step)),
-         correction2 = 1 - std::pow(args.beta2, double(args.step));
-  float step_size = float(args.learning_rate / correction1),
+void CpuKernels::adamw(const OptimizerArenas& a, const AdamWStep& step) {
+  const AdamWArgs& args = step.args;
+  double correction1 = 1 - std::pow(args.beta1, double(step.number)),
+         correction2 = 1 - std::pow(args.beta2, double(step.number));
+  float step_size = float(step.learning_rate / correction1),
         inv_sqrt = float(1 / std::sqrt(correction2)),
-        decay = float(1 - args.learning_rate * args.weight_decay);
+        decay = float(1 - step.learning_rate * args.weight_decay);
   // 1 - beta in double: 1 - 0.999f is off by 1e-5.
-  AdamWCall call{.grad_scale = float(args.grad_scale),
+  AdamWCall call{.grad_scale = float(step.gradient_scale),
                  .beta1 = float(args.beta1),
                  .one_minus_beta1 = float(1 - args.beta1),
                  .beta2 = float(args.beta2),
@@ -35,14 +36,15 @@ void CpuKernels::adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, cons
                  .inv_sqrt_correction = inv_sqrt,
                  .epsilon = float(args.epsilon),
                  .decay = decay};
-  pieces(w.numel(), kGrain, [&](int64_t a, int64_t b, int) {
-    simd_.adamw(w.f32() + a, m.f32() + a, v.f32() + a, grad.f32() + a, b - a, call);
+  context_.pieces(a.w.numel(), kGrain, [&](int64_t first, int64_t end, int) {
+    context_.simd.adamw(a.w.f32() + first, a.m.f32() + first, a.v.f32() + first,
+                        a.grad.f32() + first, end - first, call);
   });
 }
 
-void CpuKernels::lerp(Tensor& y, const Tensor& x, double weight) {
-  pieces(y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
-    simd_.lerp(y.f32() + a, x.f32() + a, float(weight), b - a);
+void CpuKernels::lerp(const Tensor& y, const Tensor& x, double weight) {
+  context_.pieces(y.numel(), kGrain, [&](int64_t a, int64_t b, int) {
+    context_.simd.lerp(y.f32() + a, x.f32() + a, float(weight), b - a);
   });
 }
 

@@ -3,8 +3,9 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <concepts>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/context.h"
 
 namespace spindle::cpu {
 
@@ -24,29 +25,61 @@ constexpr int64_t kManyChunks = 8;
 constexpr int64_t kStreamedBytes = 8 << 20;
 constexpr int64_t kLineBytes = 64;
 
-// What `Rows` offers:
-//   int64_t count                                            rows of y
-//   int64_t positions_per_image() const                      rows of an image; 1 where rows are not
-//   pixels int64_t taps, k                                          segments per row and their
-//   length void pointers(const void** out, int64_t row, int64_t n, int64_t tap0, int64_t tap1,
-//   int64_t k0) const
-//        out[(tap - tap0) * n + i] = input of row + i at tap, from element k0
-//   int64_t weight_tap(int64_t tap) const                    where the tap lies in the packed
-//   panels bool contiguous_taps                                     weight_tap(t) == weight_tap(0)
-//   + t RowCall output(int64_t row, int64_t n0) const            c is filled in by the driver bool
-//   dense() const                                       row i + 1 of y lies right after row i bool
-//   contiguous_rows() const                             so does the input of row i + 1 DType
-//   output_dtype bool accumulate                                          y is added to
-template <class Rows>
-void CpuKernels::multiply(const Rows& rows, const Packed& b) {
+constexpr int64_t kMaxTileRows = 32;  // of any instruction set's tile kernels
+inline int64_t tile_rows(const Simd& simd, int64_t vectors, bool bf16) {
+  return (bf16 ? simd.rows_for_bf16 : simd.rows_for)[vectors];
+}
+
+// The left-hand side of a product, and where its result goes.
+template <class R>
+concept ProductRows =
+    requires(const R& rows, const void** out, int64_t row, int64_t n, int64_t tap, int64_t k0) {
+      // Rows of y; segments of a row and their length.
+      { rows.count } -> std::convertible_to<int64_t>;
+      { rows.taps } -> std::convertible_to<int64_t>;
+      { rows.k } -> std::convertible_to<int64_t>;
+      // Rows of an image; 1 where rows are not pixels.
+      { rows.positions_per_image() } -> std::convertible_to<int64_t>;
+      // out[(tap - tap0) * n + i] = input of row + i at tap, from element k0:
+      // pointers(out, row, n, tap0, tap1, k0)
+      rows.pointers(out, row, n, tap, tap, k0);
+      // Where a tap lies in the packed panels.
+      { rows.weight_tap(tap) } -> std::convertible_to<int64_t>;
+      // weight_tap(t) == weight_tap(0) + t
+      { rows.contiguous_taps } -> std::convertible_to<bool>;
+      // Row `row` of y from column n0 on; the driver fills in the sums.
+      { rows.output(row, n) } -> std::same_as<RowCall>;
+      { rows.output_dtype } -> std::convertible_to<DType>;
+      { rows.accumulate } -> std::convertible_to<bool>;
+      // Row i + 1 of y lies right after row i; so does the input of row i + 1.
+      { rows.dense() } -> std::convertible_to<bool>;
+      { rows.contiguous_rows() } -> std::convertible_to<bool>;
+    };
+
+// work(panel, chunk, thread) for all of both.
+template <class Work>
+void run_products(CpuContext& cpu, const Packed& b, int64_t chunks, int64_t panels, Work&& work) {
+  if (b.bytes() <= kCachedWeights && chunks >= kManyChunks) {
+    cpu.threads.run(chunks, [&](int64_t chunk, int thread) {
+      for (int64_t panel = 0; panel < panels; ++panel) work(panel, chunk, thread);
+    });
+  } else {
+    cpu.threads.run(chunks * panels,
+                    [&](int64_t task, int thread) { work(task / chunks, task % chunks, thread); });
+  }
+}
+
+// y (+)= rows * b, with all that a row's output asks for.
+template <ProductRows Rows>
+void multiply(CpuContext& cpu, const Rows& rows, const Packed& b) {
   if (rows.count == 0) return;
   bool bf16 = b.dtype == DType::BF16;
   bool wide = !bf16 && sums_in_double(b.taps * b.k * b.n, rows.positions_per_image());
-  auto gemm = bf16 ? simd_.gemm_bf16 : wide ? simd_.gemm_f32_wide : simd_.gemm_f32;
+  auto gemm = bf16 ? cpu.simd.gemm_bf16 : wide ? cpu.simd.gemm_f32_wide : cpu.simd.gemm_f32;
   // Whole tiles go from registers to where they belong, where rows of y follow one another.
   auto gemm_store = rows.output_dtype != b.dtype || wide || !rows.dense() ? nullptr
-                    : bf16                                                ? simd_.gemm_bf16_store
-                                                                          : simd_.gemm_f32_store;
+                    : bf16                                                ? cpu.simd.gemm_bf16_store
+                                                                          : cpu.simd.gemm_f32_store;
   int64_t chunks = divide_up(rows.count, kTaskRows), panels = b.panels();
   // In whole lines alone: a part of one would be a write of its own.
   int64_t row_size = b.n * int64_t(dtype_size(rows.output_dtype)),
@@ -55,8 +88,8 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
                 row_size % kLineBytes == 0 && panel_size % kLineBytes == 0;
   auto work = [&](int64_t panel, int64_t chunk, int thread) {
     int64_t row0 = chunk * kTaskRows, row1 = std::min(rows.count, row0 + kTaskRows);
-    int64_t width = b.panel_width(panel), vectors = width / simd_.width,
-            tile = tile_rows(vectors, bf16);
+    int64_t width = b.panel_width(panel), vectors = width / cpu.simd.width,
+            tile = tile_rows(cpu.simd, vectors, bf16);
     int64_t n0 = panel * b.panel, columns = std::min(width, b.n - n0);
     int64_t row_bytes = b.row_bytes(panel), tap_bytes = b.k_rows() * row_bytes;
     int64_t tap_step =
@@ -69,7 +102,7 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
             : std::max<int64_t>(kBlockBytes / row_bytes * (bf16 ? 2 : 1) & ~int64_t(1), 2);
     bool one_block = tap_step >= rows.taps && k_step >= rows.k;
     int64_t pointer_bytes = tap_step * tile * int64_t(sizeof(void*));
-    std::byte* memory = scratch(thread, kTaskRows * width * 4 + pointer_bytes);
+    std::byte* memory = cpu.scratch(thread, kTaskRows * width * 4 + pointer_bytes);
     float* c = reinterpret_cast<float*>(memory);
     const void** pointers = reinterpret_cast<const void**>(memory + kTaskRows * width * 4);
     auto store = [&](int64_t row, int64_t count, const float* from) {
@@ -78,7 +111,7 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
         call.c = from + i * width;
         call.n = columns;
         call.stream = stream;
-        simd_.store_row(call, rows.output_dtype == DType::BF16);
+        cpu.simd.store_row(call, rows.output_dtype == DType::BF16);
       }
     };
     const int64_t row_input = rows.k * (bf16 ? 2 : 4);
@@ -128,20 +161,7 @@ void CpuKernels::multiply(const Rows& rows, const Packed& b) {
           std::memory_order_seq_cst);  // such stores are not ordered by what tells other threads
                                        // that the task is done
   };
-  run_products(b, chunks, panels, work);
-}
-
-// work(panel, chunk, thread) for all of both.
-template <class Work>
-void CpuKernels::run_products(const Packed& b, int64_t chunks, int64_t panels, Work&& work) {
-  if (b.bytes() <= kCachedWeights && chunks >= kManyChunks) {
-    threads_.run(chunks, [&](int64_t chunk, int thread) {
-      for (int64_t panel = 0; panel < panels; ++panel) work(panel, chunk, thread);
-    });
-  } else {
-    threads_.run(chunks * panels,
-                 [&](int64_t task, int thread) { work(task / chunks, task % chunks, thread); });
-  }
+  run_products(cpu, b, chunks, panels, work);
 }
 
 }  // namespace spindle::cpu

@@ -3,7 +3,7 @@
 // pixels: statistics of a block in one pass, then the result.
 #include <cmath>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/operators.h"
 
 namespace spindle::cpu {
 
@@ -47,49 +47,46 @@ struct GroupShape {
 
 }  // namespace
 
-void CpuKernels::group_norm_forward(Tensor& y,
-                                    Tensor& mean,
-                                    Tensor& rstd,
-                                    const Tensor& x,
-                                    const Tensor& gamma,
-                                    const Tensor& beta,
-                                    const GroupNormArgs& args) {
-  GroupShape s(x, args.groups);
-  bool bf16 = is_bf16(x);
-  const float* w = gamma.f32();
+void run(CpuContext& cpu, const GroupNormForward& op) {
+  GroupShape s(op.x, op.args.groups);
+  bool bf16 = is_bf16(op.x);
+  const float* w = op.gamma.f32();
   auto input = [&](int64_t image, int64_t block) {
-    return at(x.raw(), s.first(image, block), s.dtype);
+    return at(op.x.raw(), s.first(image, block), s.dtype);
   };
   auto store_mean = [&](int64_t image, int64_t group, double total, float* channel_mean) {
     float m = float(total / s.n);
-    mean.f32()[image * s.groups + group] = m;
+    op.mean.f32()[image * s.groups + group] = m;
     std::fill_n(channel_mean + group * s.per_group, s.per_group, m);
   };
   auto store_rstd = [&](int64_t image, int64_t group, double squares, float* scale) {
-    float r = float(1.0 / std::sqrt(squares / s.n + args.eps));
-    rstd.f32()[image * s.groups + group] = r;
+    float r = float(1.0 / std::sqrt(squares / s.n + op.args.eps));
+    op.rstd.f32()[image * s.groups + group] = r;
     for (int64_t c = group * s.per_group; c < (group + 1) * s.per_group; ++c) scale[c] = r * w[c];
   };
   auto normalize = [&](int64_t image, int64_t block, const float* channel_mean,
                        const float* scale) {
-    simd_.normalize(at(y.raw(), s.first(image, block), s.dtype), input(image, block), channel_mean,
-                    scale, beta.f32(), s.count(block), s.channels, args.silu, bf16);
+    cpu.simd.normalize(at(op.y.raw(), s.first(image, block), s.dtype), input(image, block),
+                       channel_mean, scale, op.beta.f32(), s.count(block), s.channels, op.args.silu,
+                       bf16);
   };
   int64_t partials = s.blocks * s.channels;  // of an image
   if (s.cached()) {
-    threads_.run(s.batch, [&](int64_t image, int thread) {
-      double* partial = reinterpret_cast<double*>(scratch(thread, partials * 8 + s.channels * 8));
+    cpu.threads.run(s.batch, [&](int64_t image, int thread) {
+      double* partial =
+          reinterpret_cast<double*>(cpu.scratch(thread, partials * 8 + s.channels * 8));
       float *channel_mean = reinterpret_cast<float*>(partial + partials),
             *scale = channel_mean + s.channels;
       std::fill_n(partial, partials, 0.0);
       for (int64_t b = 0; b < s.blocks; ++b)
-        simd_.channel_sums(partial + b * s.channels, input(image, b), s.count(b), s.channels, bf16);
+        cpu.simd.channel_sums(partial + b * s.channels, input(image, b), s.count(b), s.channels,
+                              bf16);
       for (int64_t g = 0; g < s.groups; ++g)
         store_mean(image, g, s.group_total(partial, g), channel_mean);
       std::fill_n(partial, partials, 0.0);
       for (int64_t b = 0; b < s.blocks; ++b)
-        simd_.channel_square_sums(partial + b * s.channels, input(image, b), channel_mean,
-                                  s.count(b), s.channels, bf16);
+        cpu.simd.channel_square_sums(partial + b * s.channels, input(image, b), channel_mean,
+                                     s.count(b), s.channels, bf16);
       for (int64_t g = 0; g < s.groups; ++g) store_rstd(image, g, s.group_total(partial, g), scale);
       for (int64_t b = 0; b < s.blocks; ++b) normalize(image, b, channel_mean, scale);
     });
@@ -98,26 +95,26 @@ void CpuKernels::group_norm_forward(Tensor& y,
   // Squares are taken about a mean of the block's channel (as accurate as about the group's), and
   // moved to the group's afterwards.
   double* sums = reinterpret_cast<double*>(
-      shared_scratch(s.batch * (2 * partials * 8 + partials * 4 + s.channels * 8)));
+      cpu.shared_scratch(s.batch * (2 * partials * 8 + partials * 4 + s.channels * 8)));
   double* squares = sums + s.batch * partials;
   float *centres = reinterpret_cast<float*>(squares + s.batch * partials),
         *channel_mean = centres + s.batch * partials, *scale = channel_mean + s.batch * s.channels;
-  threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+  cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
     int64_t image = task / s.blocks, block = task % s.blocks, count = s.count(block),
             first = task * s.channels;
     std::fill_n(sums + first, s.channels, 0.0);
     std::fill_n(squares + first, s.channels, 0.0);
-    simd_.channel_sums(sums + first, input(image, block), count, s.channels, bf16);
+    cpu.simd.channel_sums(sums + first, input(image, block), count, s.channels, bf16);
     for (int64_t c = 0; c < s.channels; ++c)
       centres[first + c] = float(sums[first + c] / double(count));
-    simd_.channel_square_sums(squares + first, input(image, block), centres + first, count,
-                              s.channels, bf16);
+    cpu.simd.channel_square_sums(squares + first, input(image, block), centres + first, count,
+                                 s.channels, bf16);
   });
-  threads_.run(s.batch * s.groups, [&](int64_t task, int) {
+  cpu.threads.run(s.batch * s.groups, [&](int64_t task, int) {
     int64_t image = task / s.groups, group = task % s.groups;
     store_mean(image, group, s.group_total(sums + image * partials, group),
                channel_mean + image * s.channels);
-    double m = double(mean.f32()[task]);
+    double m = double(op.mean.f32()[task]);
     for (int64_t b = 0; b < s.blocks; ++b)
       for (int64_t c = group * s.per_group; c < (group + 1) * s.per_group; ++c) {
         int64_t i = image * partials + b * s.channels + c;
@@ -127,67 +124,66 @@ void CpuKernels::group_norm_forward(Tensor& y,
     store_rstd(image, group, s.group_total(squares + image * partials, group),
                scale + image * s.channels);
   });
-  threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+  cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
     int64_t image = task / s.blocks;
     normalize(image, task % s.blocks, channel_mean + image * s.channels,
               scale + image * s.channels);
   });
 }
 
-void CpuKernels::group_norm_backward(const GradSlot& dx,
-                                     const GradSlot& dgamma,
-                                     const GradSlot& dbeta,
-                                     const Tensor& dy,
-                                     const Tensor& x,
-                                     const Tensor& mean,
-                                     const Tensor& rstd,
-                                     const Tensor& gamma,
-                                     const Tensor& beta,
-                                     const GroupNormArgs& args) {
-  GroupShape s(x, args.groups);
-  bool bf16 = is_bf16(x);
-  const float *w = gamma.f32(), *shift = beta.f32();
+namespace {
+
+// The gradients of one call. Sums of every image come first: the parameters' gradients need them
+// together.
+struct GroupNormGradient {
+  CpuContext& cpu;
+  const GroupNormBackward& op;
+  GroupShape s{op.x, op.args.groups};
+  bool bf16 = is_bf16(op.x);
+  const float *w = op.gamma.f32(), *shift = op.beta.f32();
+  int64_t partials = s.blocks * s.channels;  // of an image, of each of two sums
+
   // Per channel of an image.
   struct Coefficients {
     float *mean, *rstd, *scale, *c_dz, *c_x, *c_1;
   };
-  constexpr int64_t kCoefficients = 6;
-  int64_t partials = s.blocks * s.channels;
-  // Sums of every image first: the parameters' gradients need them together.
+  static constexpr int64_t kCoefficients = 6;
+
   double* sum_dz =
-      reinterpret_cast<double*>(shared_scratch(s.batch * s.channels * (16 + kCoefficients * 4) +
-                                               (s.cached() ? 0 : s.batch * partials * 16)));
+      reinterpret_cast<double*>(cpu.shared_scratch(s.batch * s.channels * (16 + kCoefficients * 4) +
+                                                   (s.cached() ? 0 : s.batch * partials * 16)));
   double* sum_xhat = sum_dz + s.batch * s.channels;
   double* all_partial = sum_xhat + s.batch * s.channels;
   float* all_coefficients =
       reinterpret_cast<float*>(all_partial + (s.cached() ? 0 : s.batch * partials * 2));
-  auto coefficients = [&](int64_t image) {
+
+  Coefficients coefficients(int64_t image) const {
     float* p = all_coefficients + image * s.channels * kCoefficients;
-    return Coefficients{p,
-                        p + s.channels,
-                        p + 2 * s.channels,
-                        p + 3 * s.channels,
-                        p + 4 * s.channels,
-                        p + 5 * s.channels};
-  };
-  auto start = [&](int64_t image) {
+    return {p,
+            p + s.channels,
+            p + 2 * s.channels,
+            p + 3 * s.channels,
+            p + 4 * s.channels,
+            p + 5 * s.channels};
+  }
+  void start(int64_t image) const {
     Coefficients k = coefficients(image);
     for (int64_t c = 0; c < s.channels; ++c) {
-      k.mean[c] = mean.f32()[image * s.groups + c / s.per_group];
-      k.rstd[c] = rstd.f32()[image * s.groups + c / s.per_group];
+      k.mean[c] = op.mean.f32()[image * s.groups + c / s.per_group];
+      k.rstd[c] = op.rstd.f32()[image * s.groups + c / s.per_group];
       k.scale[c] = k.rstd[c] * w[c];
     }
-  };
-  auto sums = [&](int64_t image, int64_t block, double* partial, float* kept_dz) {
+  }
+  void sums(int64_t image, int64_t block, double* partial, float* kept_dz) const {
     Coefficients k = coefficients(image);
     std::fill_n(partial, 2 * s.channels, 0.0);
-    simd_.norm_gradient_sums(partial, partial + s.channels, kept_dz,
-                             at(dy.raw(), s.first(image, block), s.dtype),
-                             at(x.raw(), s.first(image, block), s.dtype), k.scale, shift, k.mean,
-                             k.rstd, s.count(block), s.channels, args.silu, bf16);
-  };
+    cpu.simd.norm_gradient_sums(partial, partial + s.channels, kept_dz,
+                                at(op.dy.raw(), s.first(image, block), s.dtype),
+                                at(op.x.raw(), s.first(image, block), s.dtype), k.scale, shift,
+                                k.mean, k.rstd, s.count(block), s.channels, op.args.silu, bf16);
+  }
   // From a block's partial sums, [block][dz, dz * xhat][channel], in the order of blocks.
-  auto finish = [&](int64_t image, const double* partial) {
+  void finish(int64_t image, const double* partial) const {
     double *dz = sum_dz + image * s.channels, *xhat = sum_xhat + image * s.channels;
     std::fill_n(dz, s.channels, 0.0);
     std::fill_n(xhat, s.channels, 0.0);
@@ -205,27 +201,29 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
       }
       // dx = rstd * (gamma * dz - a / n - xhat * t / n), written as dz * c_dz + (x - mean) * c_x +
       // c_1
-      double r = double(rstd.f32()[image * s.groups + g]);
+      double r = double(op.rstd.f32()[image * s.groups + g]);
       for (int64_t c = g * s.per_group; c < (g + 1) * s.per_group; ++c) {
         k.c_dz[c] = float(r * double(w[c]));
         k.c_x[c] = float(-r * r * t / s.n);
         k.c_1[c] = float(-r * a / s.n);
       }
     }
-  };
-  auto apply = [&](int64_t image, int64_t block, const float* kept_dz) {
+  }
+  void apply(int64_t image, int64_t block, const float* kept_dz) const {
     Coefficients k = coefficients(image);
     int64_t first = s.first(image, block);
-    simd_.norm_gradient_apply(at(dx.tensor.raw(), first, s.dtype), kept_dz,
-                              at(dy.raw(), first, s.dtype), at(x.raw(), first, s.dtype), k.mean,
-                              k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block), s.channels,
-                              args.silu, dx.accumulate, bf16);
-  };
-  if (s.cached()) {
-    bool keep = args.silu && dx;  // silu's derivative is dearer than a pass over the cache
-    threads_.run(s.batch, [&](int64_t image, int thread) {
+    cpu.simd.norm_gradient_apply(at(op.dx.tensor.raw(), first, s.dtype), kept_dz,
+                                 at(op.dy.raw(), first, s.dtype), at(op.x.raw(), first, s.dtype),
+                                 k.mean, k.scale, shift, k.c_dz, k.c_x, k.c_1, s.count(block),
+                                 s.channels, op.args.silu, op.dx.accumulate, bf16);
+  }
+
+  // Images that stay in the cache: one task each.
+  void by_images() const {
+    bool keep = op.args.silu && op.dx;  // silu's derivative is dearer than a pass over the cache
+    cpu.threads.run(s.batch, [&](int64_t image, int thread) {
       double* partial = reinterpret_cast<double*>(
-          scratch(thread, partials * 16 + (keep ? s.pixels * s.channels * 4 : 0)));
+          cpu.scratch(thread, partials * 16 + (keep ? s.pixels * s.channels * 4 : 0)));
       float* kept = keep ? reinterpret_cast<float*>(partial + 2 * partials) : nullptr;
       auto kept_of = [&](int64_t block) {
         return kept ? kept + block * kPixels * s.channels : nullptr;
@@ -234,74 +232,72 @@ void CpuKernels::group_norm_backward(const GradSlot& dx,
       for (int64_t b = 0; b < s.blocks; ++b)
         sums(image, b, partial + b * 2 * s.channels, kept_of(b));
       finish(image, partial);
-      if (!dx) return;
+      if (!op.dx) return;
       for (int64_t b = 0; b < s.blocks; ++b) apply(image, b, kept_of(b));
     });
-  } else {
-    threads_.run(s.batch, [&](int64_t image, int) { start(image); });
+  }
+  void by_blocks() const {
+    cpu.threads.run(s.batch, [&](int64_t image, int) { start(image); });
     // dz waits where dx will be, if it fits there unrounded.
-    bool keep = args.silu && dx && !dx.accumulate && !bf16;
+    bool keep = op.args.silu && op.dx && !op.dx.accumulate && !bf16;
     auto kept_of = [&](int64_t image, int64_t block) {
-      return keep ? dx.tensor.f32() + s.first(image, block) : nullptr;
+      return keep ? op.dx.tensor.f32() + s.first(image, block) : nullptr;
     };
-    threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+    cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
       sums(task / s.blocks, task % s.blocks, all_partial + task * 2 * s.channels,
            kept_of(task / s.blocks, task % s.blocks));
     });
-    threads_.run(s.batch,
-                 [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
-    if (dx)
-      threads_.run(s.batch * s.blocks, [&](int64_t task, int) {
+    cpu.threads.run(s.batch,
+                    [&](int64_t image, int) { finish(image, all_partial + image * 2 * partials); });
+    if (op.dx)
+      cpu.threads.run(s.batch * s.blocks, [&](int64_t task, int) {
         apply(task / s.blocks, task % s.blocks, kept_of(task / s.blocks, task % s.blocks));
       });
   }
-  auto store_sum = [&](const GradSlot& slot, const double* per_image) {
+  void store(const GradSlot& slot, const double* per_image) const {
     if (!slot) return;
     for (int64_t c = 0; c < s.channels; ++c) {
       double total = 0;
       for (int64_t i = 0; i < s.batch; ++i) total += per_image[i * s.channels + c];
       slot.tensor.f32()[c] = (slot.accumulate ? slot.tensor.f32()[c] : 0.0f) + float(total);
     }
-  };
-  store_sum(dgamma, sum_xhat);
-  store_sum(dbeta, sum_dz);
+  }
+};
+
+}  // namespace
+
+void run(CpuContext& cpu, const GroupNormBackward& op) {
+  const GroupNormGradient gradient{cpu, op};
+  if (gradient.s.cached())
+    gradient.by_images();
+  else
+    gradient.by_blocks();
+  gradient.store(op.dgamma, gradient.sum_xhat);
+  gradient.store(op.dbeta, gradient.sum_dz);
 }
 
-void CpuKernels::layer_norm_forward(Tensor& y,
-                                    Tensor& mean,
-                                    Tensor& rstd,
-                                    const Tensor& x,
-                                    const Tensor& gamma,
-                                    const Tensor& beta,
-                                    double eps) {
-  int64_t channels = x.dim(-1), rows = x.numel() / channels;
-  pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
-    simd_.layer_norm(at(y.raw(), r0 * channels, y.dtype()), mean.f32() + r0, rstd.f32() + r0,
-                     at(x.raw(), r0 * channels, x.dtype()), gamma.f32(), beta.f32(), eps, r1 - r0,
-                     channels, is_bf16(x));
+void run(CpuContext& cpu, const LayerNormForward& op) {
+  int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels;
+  cpu.pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
+    cpu.simd.layer_norm(at(op.y.raw(), r0 * channels, op.y.dtype()), op.mean.f32() + r0,
+                        op.rstd.f32() + r0, at(op.x.raw(), r0 * channels, op.x.dtype()),
+                        op.gamma.f32(), op.beta.f32(), op.eps, r1 - r0, channels, is_bf16(op.x));
   });
 }
 
-void CpuKernels::layer_norm_backward(const GradSlot& dx,
-                                     const GradSlot& dgamma,
-                                     const GradSlot& dbeta,
-                                     const Tensor& dy,
-                                     const Tensor& x,
-                                     const Tensor& mean,
-                                     const Tensor& rstd,
-                                     const Tensor& gamma) {
-  int64_t channels = x.dim(-1), rows = x.numel() / channels, tasks = divide_up(rows, kRows);
-  float* partial = dgamma || dbeta
-                       ? reinterpret_cast<float*>(shared_scratch(2 * tasks * channels * 4))
+void run(CpuContext& cpu, const LayerNormBackward& op) {
+  int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels, tasks = divide_up(rows, kRows);
+  float* partial = op.dgamma || op.dbeta
+                       ? reinterpret_cast<float*>(cpu.shared_scratch(2 * tasks * channels * 4))
                        : nullptr;
   if (partial) std::fill_n(partial, 2 * tasks * channels, 0.0f);
-  pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
+  cpu.pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
     float* p = partial ? partial + r0 / kRows * 2 * channels : nullptr;
-    simd_.layer_norm_backward(
-        dx ? at(dx.tensor.raw(), r0 * channels, dx.tensor.dtype()) : nullptr, p,
-        p ? p + channels : nullptr, at(dy.raw(), r0 * channels, dy.dtype()),
-        at(x.raw(), r0 * channels, x.dtype()), mean.f32() + r0, rstd.f32() + r0, gamma.f32(),
-        r1 - r0, channels, dx.accumulate, is_bf16(x));
+    cpu.simd.layer_norm_backward(
+        op.dx ? at(op.dx.tensor.raw(), r0 * channels, op.dx.tensor.dtype()) : nullptr, p,
+        p ? p + channels : nullptr, at(op.dy.raw(), r0 * channels, op.dy.dtype()),
+        at(op.x.raw(), r0 * channels, op.x.dtype()), op.mean.f32() + r0, op.rstd.f32() + r0,
+        op.gamma.f32(), r1 - r0, channels, op.dx.accumulate, is_bf16(op.x));
   });
   auto store_sum = [&](const GradSlot& slot, int64_t offset) {
     if (!slot) return;
@@ -311,8 +307,8 @@ void CpuKernels::layer_norm_backward(const GradSlot& dx,
       slot.tensor.f32()[c] = (slot.accumulate ? slot.tensor.f32()[c] : 0.0f) + float(total);
     }
   };
-  store_sum(dgamma, 0);
-  store_sum(dbeta, channels);
+  store_sum(op.dgamma, 0);
+  store_sum(op.dbeta, channels);
 }
 
 }  // namespace spindle::cpu

@@ -8,6 +8,8 @@
 // A tile is a square of output pixels. Sums over input channels run in the same order whatever
 // tasks the tiles and columns are cut into, and which square suits an image depends on shapes of
 // one image alone.
+#include "kernels/cpu/winograd.h"
+
 #include <algorithm>
 
 #include "kernels/cpu/winograd_tiles.h"
@@ -27,24 +29,26 @@ constexpr int64_t kTransformedInput =
 constexpr int64_t kMinChannels = 16;  // fewer are not worth the transforms
 }  // namespace
 
-int CpuKernels::winograd_size(DType dtype,
-                              const Shape& filter,
-                              int64_t height,
-                              int64_t width,
-                              const Conv2dArgs& args) const {
+int winograd_size(const CpuContext& cpu,
+                  DType dtype,
+                  const Shape& filter,
+                  int64_t height,
+                  int64_t width,
+                  const Conv2dArgs& args) {
   bool float32 = dtype == DType::F32;
   // A filter is transformed in every call: a single image of 4 x 4 alone would rather not, but
   // batches of them gain more than it loses.
   if (!same_3x3(filter, args) || std::min(filter[0], filter[3]) < kMinChannels ||
-      height * width < (float32 ? 16 : 64) || !float32_serves(dtype, filter, height * width))
+      height * width < (float32 ? 16 : 64) || !cpu.float32_serves(dtype, filter, height * width))
     return 0;
   if (float32) return 2;
   return large_square_pays(filter, height, width) ? 4 : 0;
 }
 
 // The geometry of one call, and the steps that its tasks are made of.
-struct CpuKernels::WinogradWork {
-  CpuKernels& k;
+namespace {
+struct WinogradWork {
+  CpuContext& cpu;
   const WinogradCall& c;
   int64_t slices;
   Packed direct, transformed;
@@ -71,16 +75,16 @@ struct CpuKernels::WinogradWork {
   // One panel of G g G^T, (slices, in, columns of the panel). `taps` has tap_panel_bytes.
   void transform_filter(float* out, std::byte* taps, int64_t panel) const {
     const std::byte* from = kept ? kept + direct.panel_offset(panel) : taps;
-    if (!kept) k.pack_panel(taps, direct, panel, source);
-    k.simd_.winograd_filter(out, from, c.in, direct.panel_width(panel), c.size, c.backward, bf16);
+    if (!kept) cpu.packing.pack_panel(taps, direct, panel, source);
+    cpu.simd.winograd_filter(out, from, c.in, direct.panel_width(panel), c.size, c.backward, bf16);
   }
 
   // B^T d B of a chunk's tiles, (slices, tiles, ld).
   void transform_input(float* out, int64_t chunk) const {
     tiling.runs(chunk * tiles, count(chunk), [&](const Tile& tile, int64_t t, int64_t n) {
-      k.simd_.winograd_input(out + t * ld, chunk_slice(), ld,
-                             tile.squares(c.size + 2, -1, n, c.x, c.dtype, c.in), c.in, c.size,
-                             bf16);
+      cpu.simd.winograd_input(out + t * ld, chunk_slice(), ld,
+                              tile.squares(c.size + 2, -1, n, c.x, c.dtype, c.in), c.in, c.size,
+                              bf16);
     });
   }
 
@@ -117,14 +121,14 @@ struct CpuKernels::WinogradWork {
     int64_t width = columns(group), have = count(chunk), n0 = first_panel(group) * direct.panel;
     for (int64_t j = 0; j < width; j += direct.panel) {
       int64_t panel_width = std::min(direct.panel, width - j);
-      k.simd_.winograd_products({input, chunk_slice(), ld, filter, panel_width, c.in, memory + j,
-                                 product_slice(width), width, slices, have,
-                                 panel_width / k.simd_.width});
+      cpu.simd.winograd_products({input, chunk_slice(), ld, filter, panel_width, c.in, memory + j,
+                                  product_slice(width), width, slices, have,
+                                  panel_width / cpu.simd.width});
       filter += slices * c.in * panel_width;
     }
     tiling.runs(chunk * tiles, have, [&](const Tile& tile, int64_t t, int64_t n) {
       int64_t first = tile.first(0, c.out) + n0;
-      k.simd_.winograd_output(
+      cpu.simd.winograd_output(
           memory + t * width, product_slice(width), width,
           {.y = at(c.y, first, c.dtype),
            .residual = c.residual ? at(c.residual, first, c.dtype) : nullptr,
@@ -141,31 +145,34 @@ struct CpuKernels::WinogradWork {
   }
 };
 
-void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
+}  // namespace
+
+void winograd(CpuContext& cpu, const WinogradCall& call, const Weight& w) {
   const Shape& f = w.shape();
   PackKind kind = call.backward ? PackKind::Backward : PackKind::Forward;
-  const std::byte* kept = kept_weight(w, kind);
+  const std::byte* kept = cpu.packing.kept(w, kind);
   int64_t slices = int64_t(call.size + 2) * (call.size + 2);
-  WinogradWork work{*this,
+  WinogradWork work{cpu,
                     call,
                     slices,
-                    layout(9, call.in, call.out, call.dtype),
-                    layout(slices, call.in, call.out, DType::F32),
+                    cpu.packing.layout(9, call.in, call.out, call.dtype),
+                    cpu.packing.layout(slices, call.in, call.out, DType::F32),
                     kept,
-                    kept ? PackSource{} : pack_source(w, kind, f[0], 9, f[3])};
-  if (!kept) ++packs_done_, packed_bytes_ += uint64_t(work.transformed.bytes());
+                    kept ? PackSource{} : pack_source(w, kind, {.n = f[0], .taps = 9, .k = f[3]})};
+  if (!kept) cpu.packing.count(work.transformed.bytes());
   int64_t panels = work.direct.panels(), groups = work.groups, width = work.columns(0),
           tap_floats = divide_up(work.tap_panel_bytes(0), 4),
           product_floats = work.product_floats(width);
   if (work.transformed.bytes() <= kSharedFilter) {
     // Small filters: transformed once; a task takes its tiles past all panels.
-    std::byte* filter = packing_buffer(temporary_pack_, work.transformed.bytes());
-    threads_.run(panels, [&](int64_t panel, int thread) {
-      work.transform_filter(work.panel_of(filter, panel), scratch(thread, tap_floats * 4), panel);
+    std::byte* filter = cpu.packing.room(Packing::Room::Weight, work.transformed.bytes());
+    cpu.threads.run(panels, [&](int64_t panel, int thread) {
+      work.transform_filter(work.panel_of(filter, panel), cpu.scratch(thread, tap_floats * 4),
+                            panel);
     });
-    threads_.run(work.chunks, [&](int64_t chunk, int thread) {
+    cpu.threads.run(work.chunks, [&](int64_t chunk, int thread) {
       float* input =
-          reinterpret_cast<float*>(scratch(thread, (work.chunk_floats() + product_floats) * 4));
+          reinterpret_cast<float*>(cpu.scratch(thread, (work.chunk_floats() + product_floats) * 4));
       work.transform_input(input, chunk);
       for (int64_t group = 0; group < groups; ++group)
         work.multiply(input, work.filter_of(filter, group), chunk, group,
@@ -181,14 +188,14 @@ void CpuKernels::winograd(const WinogradCall& call, const Weight& w) {
     int64_t last = std::min(work.chunks, first + span),
             pieces = groups < 8 ? std::min<int64_t>(2, last - first) : 1;
     float* input = reinterpret_cast<float*>(
-        packing_buffer(transformed_input_, span * work.chunk_floats() * 4));
-    threads_.run(last - first, [&](int64_t i, int) {
+        cpu.packing.room(Packing::Room::Inputs, span * work.chunk_floats() * 4));
+    cpu.threads.run(last - first, [&](int64_t i, int) {
       work.transform_input(input + i * work.chunk_floats(), first + i);
     });
-    threads_.run(groups * pieces, [&](int64_t task, int thread) {
+    cpu.threads.run(groups * pieces, [&](int64_t task, int thread) {
       int64_t group = task / pieces, piece = task % pieces;
       float* filter = reinterpret_cast<float*>(
-          scratch(thread, (filter_floats + product_floats + tap_floats) * 4));
+          cpu.scratch(thread, (filter_floats + product_floats + tap_floats) * 4));
       float* products = filter + filter_floats;
       work.transform_filters(filter, reinterpret_cast<std::byte*>(products + product_floats),
                              group);

@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/context.h"
 
 namespace spindle::cpu {
 

@@ -17,7 +17,7 @@ class Convolutions {
   // y = conv(x, w) + bias (Co) + residual (shape of y); empty tensors mean "none". What the library
   // cannot fuse is done by a kernel behind it, so that the result is the same up to one more
   // rounding.
-  virtual void forward(Tensor& y,
+  virtual void forward(const Tensor& y,
                        const Tensor& x,
                        const Tensor& w,
                        const Tensor& bias,

@@ -20,9 +20,9 @@ class DeviceBlocks : public BlockSource {
   int device_;
 };
 
-class CudaCaptured : public Captured {
+class CudaGraph : public CapturedGraph {
  public:
-  CudaCaptured(std::unique_ptr<Graph> graph, Stream stream, int device)
+  CudaGraph(std::unique_ptr<Graph> graph, Stream stream, int device)
       : graph_(std::move(graph)), stream_(stream), device_(device) {}
   void launch() override {
     use_device(device_);
@@ -35,14 +35,14 @@ class CudaCaptured : public Captured {
   int device_;
 };
 
-class EventMark : public Mark {
+class StreamEvent : public spindle::Event {
  public:
-  explicit EventMark(Stream stream) : event_(create_event()) { record(event_, stream); }
-  ~EventMark() override { destroy_event(event_); }
+  explicit StreamEvent(Stream stream) : event_(create_event()) { record(event_, stream); }
+  ~StreamEvent() override { destroy_event(event_); }
   void wait() override { synchronize(event_); }
 
  private:
-  Event event_;
+  cuda::Event event_;
 };
 
 }  // namespace
@@ -119,13 +119,13 @@ void CudaKernels::finish() {
   synchronize(stream_);
 }
 
-std::unique_ptr<Mark> CudaKernels::mark() {
+std::unique_ptr<spindle::Event> CudaKernels::record_event() {
   bind();
-  ensure(!capturing(stream_), "[cuda] a mark while capturing");
-  return std::make_unique<EventMark>(stream_);
+  ensure(!capturing(stream_), "[cuda] an event while capturing");
+  return std::make_unique<StreamEvent>(stream_);
 }
 
-std::unique_ptr<Captured> CudaKernels::capture(const std::function<void()>& work) {
+std::unique_ptr<CapturedGraph> CudaKernels::capture(const std::function<void()>& work) {
   bind();
   scratch_.hold();
   begin_capture(stream_);
@@ -135,7 +135,7 @@ std::unique_ptr<Captured> CudaKernels::capture(const std::function<void()>& work
     abandon_capture(stream_);
     throw;
   }
-  return std::make_unique<CudaCaptured>(end_capture(stream_), stream_, device_);
+  return std::make_unique<CudaGraph>(end_capture(stream_), stream_, device_);
 }
 
 std::unique_ptr<Collective> CudaKernels::connect_memory(std::unique_ptr<Collective> hosts) {
@@ -164,120 +164,106 @@ const Tensor& CudaKernels::values_of(const Weight& w) const {
 Tensor CudaKernels::as_type(const Tensor& bias, DType dtype) {
   if (!bias || bias.dtype() == dtype) return bias;
   Tensor rounded(scratch_, bias.shape(), dtype);
-  cast(rounded, bias);
+  run(Cast{.y = rounded, .x = bias});
   return rounded;
 }
 
 // --- products
 
-void CudaKernels::linear_forward(Tensor& y,
-                                 const Tensor& x,
-                                 const Weight& weight,
-                                 const Epilogue& e) {
-  const Tensor& w = values_of(weight);
-  Call call(device_, "linear_forward", x, weight.shape());
-  int64_t n = weight.shape()[0], k = weight.shape()[1], m = x.numel() / k;
-  ensure(x.dtype() == w.dtype(), "[cuda] linear: ", dtype_name(x.dtype()), " activations and a ",
-         dtype_name(w.dtype()), " weight");
-  bool behind = e.per_image ||
-                e.activation != Activation::None;  // done by a kernel of its own, residual included
-  Tensor bias = as_type(e.bias, y.dtype());
+void CudaKernels::run(const LinearForward& op) {
+  const Tensor& w = values_of(op.w);
+  Call call(device_, op.kName, op.x, op.w.shape());
+  int64_t n = op.w.shape()[0], k = op.w.shape()[1], m = op.x.numel() / k;
+  ensure(op.x.dtype() == w.dtype(), "[cuda] linear: ", dtype_name(op.x.dtype()),
+         " activations and a ", dtype_name(w.dtype()), " weight");
+  // Then a kernel of its own does the rest, residual included.
+  bool behind = op.epilogue.per_image || op.epilogue.activation != Activation::None;
+  Tensor bias = as_type(op.epilogue.bias, op.y.dtype());
   Product p{.m = m,
             .n = n,
             .k = k,
-            .a = {x.raw()},
+            .a = {op.x.raw()},
             .b = {w.raw(), true},
-            .input = x.dtype(),
-            .y = y.raw(),
-            .output = y.dtype()};
+            .input = op.x.dtype(),
+            .y = op.y.raw(),
+            .output = op.y.dtype()};
   if (bias) p.bias = bias.raw();
-  if (e.residual && !behind) p.addend = e.residual.raw();
+  if (op.epilogue.residual && !behind) p.addend = op.epilogue.residual.raw();
   libraries_.products->multiply(p);
-  if (behind) add_epilogue(y, n, {Tensor(), e.per_image, e.residual, e.activation});
+  if (behind)
+    add_epilogue(op.y, n,
+                 {.per_image = op.epilogue.per_image,
+                  .residual = op.epilogue.residual,
+                  .activation = op.epilogue.activation});
 }
 
-void CudaKernels::linear_geglu_forward(Tensor& y,
-                                       const Tensor& x,
-                                       const Weight& weight,
-                                       const Tensor& bias) {
-  int64_t n = weight.shape()[0], m = x.numel() / weight.shape()[1];
-  Tensor product(scratch_, {m, n}, y.dtype());
-  linear_forward(product, x, weight, {bias, Tensor(), Tensor(), Activation::None});
-  Tensor flat = y.reshape({m, n / 2});
-  geglu_forward(flat, product);
+void CudaKernels::run(const LinearGegluForward& op) {
+  int64_t n = op.w.shape()[0], m = op.x.numel() / op.w.shape()[1];
+  Tensor product(scratch_, {m, n}, op.y.dtype());
+  run(LinearForward{.y = product, .x = op.x, .w = op.w, .epilogue = {.bias = op.bias}});
+  run(GegluForward{.y = op.y.reshape({m, n / 2}), .x = product});
 }
 
-void CudaKernels::linear_backward_input(const GradSlot& dx,
-                                        const Tensor& dy,
-                                        const Weight& weight) {
-  if (!dx) return;
-  const Tensor& w = values_of(weight);
-  Call call(device_, "linear_backward_input", dy, weight.shape());
-  int64_t n = weight.shape()[0], k = weight.shape()[1], m = dy.numel() / n;
+void CudaKernels::run(const LinearBackwardInput& op) {
+  if (!op.dx) return;
+  const Tensor& w = values_of(op.w);
+  Call call(device_, op.kName, op.dy, op.w.shape());
+  int64_t n = op.w.shape()[0], k = op.w.shape()[1], m = op.dy.numel() / n;
   Product p{.m = m,
             .n = k,
             .k = n,
-            .a = {dy.raw()},
+            .a = {op.dy.raw()},
             .b = {w.raw()},
-            .input = dy.dtype(),
-            .y = dx.tensor.raw(),
-            .output = dx.tensor.dtype()};
-  if (dx.accumulate) p.addend = p.y;
+            .input = op.dy.dtype(),
+            .y = op.dx.tensor.raw(),
+            .output = op.dx.tensor.dtype()};
+  if (op.dx.accumulate) p.addend = p.y;
   libraries_.products->multiply(p);
 }
 
-void CudaKernels::linear_backward_weight(const GradSlot& dw,
-                                         const GradSlot& db,
-                                         const Tensor& dy,
-                                         const Tensor& x) {
-  Call call(device_, "linear_backward_weight", dy, x);
-  int64_t n = dy.dim(-1), k = x.dim(-1), m = dy.numel() / n;
-  if (dw) {
+void CudaKernels::run(const LinearBackwardWeight& op) {
+  Call call(device_, op.kName, op.dy, op.x);
+  int64_t n = op.dy.dim(-1), k = op.x.dim(-1), m = op.dy.numel() / n;
+  if (op.dw) {
     Product p{.m = n,
               .n = k,
               .k = m,
-              .a = {dy.raw(), true},
-              .b = {x.raw()},
-              .input = dy.dtype(),
-              .y = dw.tensor.raw(),
-              .output = dw.tensor.dtype()};
-    if (dw.accumulate) p.addend = p.y;
+              .a = {op.dy.raw(), true},
+              .b = {op.x.raw()},
+              .input = op.dy.dtype(),
+              .y = op.dw.tensor.raw(),
+              .output = op.dw.tensor.dtype()};
+    if (op.dw.accumulate) p.addend = p.y;
     libraries_.products->multiply(p);
   }
-  if (db) sum_columns(db, dy, 1);
+  if (op.db) sum_columns(op.db, op.dy, 1);
 }
 
 // --- convolutions
 
-void CudaKernels::conv2d_forward(Tensor& y,
-                                 const Tensor& x,
-                                 const Weight& weight,
-                                 const Epilogue& e,
-                                 const Conv2dArgs& args) {
-  Call call(device_, "conv2d_forward", x, weight.shape());
-  bool behind = e.per_image || e.activation != Activation::None;
-  libraries_.convolutions->forward(y, x, values_of(weight), as_type(e.bias, y.dtype()),
-                                   behind ? Tensor() : e.residual, args);
-  if (behind) add_epilogue(y, y.dim(-1), {Tensor(), e.per_image, e.residual, e.activation});
+void CudaKernels::run(const Conv2dForward& op) {
+  Call call(device_, op.kName, op.x, op.w.shape());
+  bool behind = op.epilogue.per_image || op.epilogue.activation != Activation::None;
+  libraries_.convolutions->forward(op.y, op.x, values_of(op.w),
+                                   as_type(op.epilogue.bias, op.y.dtype()),
+                                   behind ? Tensor() : op.epilogue.residual, op.args);
+  if (behind)
+    add_epilogue(op.y, op.y.dim(-1),
+                 {.per_image = op.epilogue.per_image,
+                  .residual = op.epilogue.residual,
+                  .activation = op.epilogue.activation});
 }
 
-void CudaKernels::conv2d_backward_input(const GradSlot& dx,
-                                        const Tensor& dy,
-                                        const Weight& weight,
-                                        const Conv2dArgs& args) {
-  if (!dx) return;
-  Call call(device_, "conv2d_backward_input", dy, weight.shape());
-  libraries_.convolutions->backward_input(dx, dy, values_of(weight), args);
+void CudaKernels::run(const Conv2dBackwardInput& op) {
+  if (!op.dx) return;
+  Call call(device_, op.kName, op.dy, op.w.shape());
+  libraries_.convolutions->backward_input(op.dx, op.dy, values_of(op.w), op.args);
 }
 
-void CudaKernels::conv2d_backward_weight(const GradSlot& dw,
-                                         const GradSlot& db,
-                                         const Tensor& dy,
-                                         const Tensor& x,
-                                         const Conv2dArgs& args) {
-  Call call(device_, "conv2d_backward_weight", dy, x);
-  if (dw) libraries_.convolutions->backward_weight(dw, dy, x, args);
-  if (db) sum_columns(db, dy, 1);
+void CudaKernels::run(const Conv2dBackwardWeight& op) {
+  Call call(device_, op.kName, op.dy, op.x);
+  if (op.dw) libraries_.convolutions->backward_weight(op.dw, op.dy, op.x, op.args);
+  if (op.db) sum_columns(op.db, op.dy, 1);
 }
 
 // --- attention
@@ -295,29 +281,15 @@ FusedAttention& CudaKernels::attention_for(const Tensor& q,
                   dtype_name(shape.dtype), " heads of width ", shape.width, in_operation()));
 }
 
-void CudaKernels::attention_forward(Tensor& o,
-                                    Tensor& lse,
-                                    const Tensor& q,
-                                    const Tensor& k,
-                                    const Tensor& v,
-                                    const AttentionArgs& args) {
-  Call call(device_, "attention_forward", q, k);
-  attention_for(q, k, args, false).forward(o, lse, q, k, v, args);
+void CudaKernels::run(const AttentionForward& op) {
+  Call call(device_, op.kName, op.q, op.k);
+  attention_for(op.q, op.k, op.args, false).forward(op);
 }
 
-void CudaKernels::attention_backward(const GradSlot& dq,
-                                     const GradSlot& dk,
-                                     const GradSlot& dv,
-                                     const Tensor& d_o,
-                                     const Tensor& o,
-                                     const Tensor& lse,
-                                     const Tensor& q,
-                                     const Tensor& k,
-                                     const Tensor& v,
-                                     const AttentionArgs& args) {
-  if (!dq && !dk && !dv) return;
-  Call call(device_, "attention_backward", q, k);
-  attention_for(q, k, args, true).backward(dq, dk, dv, d_o, o, lse, q, k, v, args);
+void CudaKernels::run(const AttentionBackward& op) {
+  if (!op.dq && !op.dk && !op.dv) return;
+  Call call(device_, op.kName, op.q, op.k);
+  attention_for(op.q, op.k, op.args, true).backward(op);
 }
 
 }  // namespace spindle::cuda

@@ -4,13 +4,14 @@
 // .cu files beside this one.
 //
 // Rules of the house: a sum's order depends on shapes alone, there are no float atomics, and
-// nothing waits for the device but download(), finish() and sum_of_squares(). So steps repeat byte
-// for byte and can be captured.
+// nothing waits for the device but download() and finish(). So steps repeat byte for byte and can
+// be captured.
 #pragma once
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/cuda/convolutions.h"
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/plans/plan_cache.h"
@@ -18,7 +19,6 @@
 #include "kernels/cuda/rank_link.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/staging.h"
-#include "kernels/kernels.h"
 
 namespace spindle::cuda {
 
@@ -56,7 +56,7 @@ class Call : public Operation {
   Shape a_, b_;
 };
 
-class CudaKernels : public Kernels {
+class CudaKernels : public Backend {
  public:
   explicit CudaKernels(const CudaOptions& options);
   ~CudaKernels() override;
@@ -65,150 +65,20 @@ class CudaKernels : public Kernels {
   std::string algorithms() const override { return plans_->pins(); }
   std::string pin_algorithms(const std::string& text) override { return plans_->pin(text); }
 
-  std::shared_ptr<BlockSource> memory() override { return blocks_; }
+  std::shared_ptr<BlockSource> blocks() override { return blocks_; }
   bool host_visible() const override { return false; }
   void upload(const Tensor& y, const void* host) override;
   void download(void* host, const Tensor& x) override;
   void copy(const Tensor& y, const Tensor& x) override;
   void clear(const Tensor& y) override;
   void finish() override;
-  std::unique_ptr<Mark> mark() override;
-  std::unique_ptr<Captured> capture(const std::function<void()>& work) override;
+  std::unique_ptr<spindle::Event> record_event() override;
+  std::unique_ptr<CapturedGraph> capture(const std::function<void()>& work) override;
   std::unique_ptr<Collective> connect_memory(std::unique_ptr<Collective> hosts) override;
   bool keep_weight(const Weight& w, DType compute) override;
   void forget_weight(uint64_t id) override;
 
-  void conv2d_forward(Tensor& y,
-                      const Tensor& x,
-                      const Weight& w,
-                      const Epilogue& epilogue,
-                      const Conv2dArgs& args) override;
-  void conv2d_backward_input(const GradSlot& dx,
-                             const Tensor& dy,
-                             const Weight& w,
-                             const Conv2dArgs& args) override;
-  void conv2d_backward_weight(const GradSlot& dw,
-                              const GradSlot& db,
-                              const Tensor& dy,
-                              const Tensor& x,
-                              const Conv2dArgs& args) override;
-  void linear_forward(Tensor& y,
-                      const Tensor& x,
-                      const Weight& w,
-                      const Epilogue& epilogue) override;
-  void linear_geglu_forward(Tensor& y,
-                            const Tensor& x,
-                            const Weight& w,
-                            const Tensor& bias) override;
-  void linear_backward_input(const GradSlot& dx, const Tensor& dy, const Weight& w) override;
-  void linear_backward_weight(const GradSlot& dw,
-                              const GradSlot& db,
-                              const Tensor& dy,
-                              const Tensor& x) override;
-  void group_norm_forward(Tensor& y,
-                          Tensor& mean,
-                          Tensor& rstd,
-                          const Tensor& x,
-                          const Tensor& gamma,
-                          const Tensor& beta,
-                          const GroupNormArgs& args) override;
-  void group_norm_backward(const GradSlot& dx,
-                           const GradSlot& dgamma,
-                           const GradSlot& dbeta,
-                           const Tensor& dy,
-                           const Tensor& x,
-                           const Tensor& mean,
-                           const Tensor& rstd,
-                           const Tensor& gamma,
-                           const Tensor& beta,
-                           const GroupNormArgs& args) override;
-  void layer_norm_forward(Tensor& y,
-                          Tensor& mean,
-                          Tensor& rstd,
-                          const Tensor& x,
-                          const Tensor& gamma,
-                          const Tensor& beta,
-                          double eps) override;
-  void layer_norm_backward(const GradSlot& dx,
-                           const GradSlot& dgamma,
-                           const GradSlot& dbeta,
-                           const Tensor& dy,
-                           const Tensor& x,
-                           const Tensor& mean,
-                           const Tensor& rstd,
-                           const Tensor& gamma) override;
-  void attention_forward(Tensor& o,
-                         Tensor& lse,
-                         const Tensor& q,
-                         const Tensor& k,
-                         const Tensor& v,
-                         const AttentionArgs& args) override;
-  void attention_backward(const GradSlot& dq,
-                          const GradSlot& dk,
-                          const GradSlot& dv,
-                          const Tensor& d_o,
-                          const Tensor& o,
-                          const Tensor& lse,
-                          const Tensor& q,
-                          const Tensor& k,
-                          const Tensor& v,
-                          const AttentionArgs& args) override;
-  void activation_forward(Tensor& y, const Tensor& x, Activation kind) override;
-  void activation_backward(const GradSlot& dx,
-                           const Tensor& dy,
-                           const Tensor& x,
-                           Activation kind) override;
-  void geglu_forward(Tensor& y, const Tensor& x) override;
-  void geglu_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x) override;
-  void add(Tensor& y, const Tensor& a, const Tensor& b) override;
-  void add_rows(Tensor& y, const Tensor& x, const Tensor& rows) override;
-  void sum_to_rows(const GradSlot& drows, const Tensor& dy) override;
-  void sum_per_image(const GradSlot& dt, const Tensor& dy) override;
-  void scale(Tensor& y, const Tensor& x, double factor) override;
-  void accumulate(Tensor& y, const Tensor& x) override;
-  void concat_channels(Tensor& y, const Tensor& a, const Tensor& b) override;
-  void split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) override;
-  void upsample_nearest_forward(Tensor& y, const Tensor& x) override;
-  void upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) override;
-  void embedding_forward(Tensor& y,
-                         const Tensor& table,
-                         const int32_t* ids,
-                         int64_t count) override;
-  void gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) override;
-  void timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) override;
-  void l2_normalize(Tensor& y, const Tensor& x) override;
-  void nchw_to_nhwc(Tensor& y, const Tensor& x) override;
-  void nhwc_to_nchw(Tensor& y, const Tensor& x) override;
-  void cast(Tensor& y, const Tensor& x) override;
-  void fill(Tensor& y, double value) override;
-  void normal_noise(Tensor& noise, const Philox& philox, Draw draw, const Tensor& places) override;
-  void diffuse(Tensor& noisy,
-               Tensor& target,
-               const Tensor& x,
-               const Tensor& noise,
-               const Tensor& coefficients) override;
-  void sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& sampler) override;
-  void sampler_step(const SamplerTensors& sampler,
-                    const Tensor& output,
-                    const Tensor& noise) override;
-  void mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) override;
-  void mse_backward(Tensor& dprediction,
-                    const Tensor& prediction,
-                    const Tensor& target,
-                    const Tensor& weights) override;
-  bool pair_loss(Tensor& weights,
-                 Tensor& loss,
-                 const Tensor& errors,
-                 const Tensor& opponent_errors,
-                 const Tensor& settings,
-                 PairLoss kind) override;
-  double sum_of_squares(const Tensor& x) override;
-  void clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) override;
-  void optimizer_step(const OptimizerArenas& arenas,
-                      const Tensor& scalars,
-                      const AdamWArgs& args) override;
-  void adamw(Tensor& w, Tensor& m, Tensor& v, const Tensor& grad, const AdamWArgs& args) override;
-  void lerp(Tensor& y, const Tensor& x, double weight) override;
+  SPINDLE_KERNELS(SPINDLE_OVERRIDE_KERNEL)
 
  private:
   // The weight's values, given or kept.
@@ -225,7 +95,7 @@ class CudaKernels : public Kernels {
                        const Tensor& partial,
                        int64_t c,
                        int64_t count);
-  void take_rows(Tensor& y, const Tensor& table, const int32_t* rows, int64_t count);
+  void take_rows(const Tensor& y, const Tensor& table, std::span<const int32_t> rows);
   FusedAttention& attention_for(const Tensor& q,
                                 const Tensor& k,
                                 const AttentionArgs& args,

@@ -15,23 +15,15 @@ struct ActivateBackward {
   Activation kind;
   __device__ float operator()(float dy, float x) const { return dy * activate_derivative(x, kind); }
 };
-struct Add {
+struct Sum {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
-struct Scale {
+struct Multiply {
   float factor;
   __device__ float operator()(float x) const { return x * factor; }
 };
-struct Copy {
+struct Same {
   __device__ float operator()(float x) const { return x; }
-};
-struct Constant {
-  float value;
-  __device__ float operator()() const { return value; }
-};
-struct Lerp {
-  float weight;
-  __device__ float operator()(float y, float x) const { return y + weight * (x - y); }
 };
 
 // x (rows, 2 C) = [value, gate], y (rows, C)
@@ -91,101 +83,87 @@ __global__ void epilogue_kernel(T* y,
 
 }  // namespace
 
-void CudaKernels::activation_forward(Tensor& y, const Tensor& x, Activation kind) {
-  Call call(device_, "activation_forward", x);
-  with_type(x, [&]<class T>(T*) {
-    map("activation", stream_, Activate{kind}, y.numel(), y.data<T>(),
-        static_cast<const T*>(x.data<T>()));
+void CudaKernels::run(const ActivationForward& op) {
+  Call call(device_, op.kName, op.x);
+  with_type(op.x, [&]<class T>(T*) {
+    map("activation", stream_, Activate{op.kind}, op.y.numel(), op.y.data<T>(),
+        static_cast<const T*>(op.x.data<T>()));
   });
 }
 
-void CudaKernels::activation_backward(const GradSlot& dx,
-                                      const Tensor& dy,
-                                      const Tensor& x,
-                                      Activation kind) {
-  if (!dx) return;
-  Call call(device_, "activation_backward", x);
-  with_type(x, [&]<class T>(T*) {
-    map_into("activation_backward", stream_, ActivateBackward{kind}, dx.accumulate, x.numel(),
-             dx.tensor.data<T>(), static_cast<const T*>(dy.data<T>()),
-             static_cast<const T*>(x.data<T>()));
+void CudaKernels::run(const ActivationBackward& op) {
+  if (!op.dx) return;
+  Call call(device_, op.kName, op.x);
+  with_type(op.x, [&]<class T>(T*) {
+    map_into("activation_backward", stream_, ActivateBackward{op.kind}, op.dx.accumulate,
+             op.x.numel(), op.dx.tensor.data<T>(), static_cast<const T*>(op.dy.data<T>()),
+             static_cast<const T*>(op.x.data<T>()));
   });
 }
 
-void CudaKernels::geglu_forward(Tensor& y, const Tensor& x) {
-  Call call(device_, "geglu_forward", x);
-  int64_t c = y.dim(-1);
-  with_type(x, [&]<class T>(T*) {
-    launch("geglu", geglu_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0, stream_,
-           y.data<T>(), x.data<T>(), y.numel() / c, c);
+void CudaKernels::run(const GegluForward& op) {
+  Call call(device_, op.kName, op.x);
+  int64_t c = op.y.dim(-1);
+  with_type(op.x, [&]<class T>(T*) {
+    launch("geglu", geglu_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0, stream_,
+           op.y.data<T>(), op.x.data<T>(), op.y.numel() / c, c);
   });
 }
 
-void CudaKernels::geglu_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x) {
-  if (!dx) return;
-  Call call(device_, "geglu_backward", x);
-  int64_t c = dy.dim(-1);
-  with_type(x, [&]<class T>(T*) {
-    launch("geglu_backward", geglu_backward_kernel<T>, {blocks_for(dy.numel(), kMapBlock)},
-           kMapBlock, 0, stream_, dx.tensor.data<T>(), dy.data<T>(), x.data<T>(), dy.numel() / c, c,
-           dx.accumulate);
+void CudaKernels::run(const GegluBackward& op) {
+  if (!op.dx) return;
+  Call call(device_, op.kName, op.x);
+  int64_t c = op.dy.dim(-1);
+  with_type(op.x, [&]<class T>(T*) {
+    launch("geglu_backward", geglu_backward_kernel<T>, {blocks_for(op.dy.numel(), kMapBlock)},
+           kMapBlock, 0, stream_, op.dx.tensor.data<T>(), op.dy.data<T>(), op.x.data<T>(),
+           op.dy.numel() / c, c, op.dx.accumulate);
   });
 }
 
-void CudaKernels::add(Tensor& y, const Tensor& a, const Tensor& b) {
-  Call call(device_, "add", a);
-  with_type(y, [&]<class T>(T*) {
-    map("add", stream_, Add{}, y.numel(), y.data<T>(), static_cast<const T*>(a.data<T>()),
-        static_cast<const T*>(b.data<T>()));
+void CudaKernels::run(const Add& op) {
+  Call call(device_, op.kName, op.a);
+  with_type(op.y, [&]<class T>(T*) {
+    map("add", stream_, Sum{}, op.y.numel(), op.y.data<T>(), static_cast<const T*>(op.a.data<T>()),
+        static_cast<const T*>(op.b.data<T>()));
   });
 }
 
-void CudaKernels::add_rows(Tensor& y, const Tensor& x, const Tensor& rows) {
-  Call call(device_, "add_rows", x, rows);
-  with_type(y, [&]<class T>(T*) {
-    launch("add_rows", add_rows_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0,
-           stream_, y.data<T>(), x.data<T>(), rows.data<T>(), y.numel(), rows.numel());
+void CudaKernels::run(const AddRows& op) {
+  Call call(device_, op.kName, op.x, op.rows);
+  with_type(op.y, [&]<class T>(T*) {
+    launch("add_rows", add_rows_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0,
+           stream_, op.y.data<T>(), op.x.data<T>(), op.rows.data<T>(), op.y.numel(),
+           op.rows.numel());
   });
 }
 
-void CudaKernels::scale(Tensor& y, const Tensor& x, double factor) {
-  Call call(device_, "scale", x);
-  with_type(y, [&]<class T>(T*) {
-    map("scale", stream_, Scale{float(factor)}, y.numel(), y.data<T>(),
-        static_cast<const T*>(x.data<T>()));
+void CudaKernels::run(const Scale& op) {
+  Call call(device_, op.kName, op.x);
+  with_type(op.y, [&]<class T>(T*) {
+    map("scale", stream_, Multiply{float(op.factor)}, op.y.numel(), op.y.data<T>(),
+        static_cast<const T*>(op.x.data<T>()));
   });
 }
 
-void CudaKernels::accumulate(Tensor& y, const Tensor& x) {
-  Call call(device_, "accumulate", x);
-  with_type(y, [&]<class T>(T*) {
-    with_type(x, [&]<class X>(X*) {
-      map_into("accumulate", stream_, Copy{}, true, y.numel(), y.data<T>(),
-               static_cast<const X*>(x.data<X>()));
+void CudaKernels::run(const Accumulate& op) {
+  Call call(device_, op.kName, op.x);
+  with_type(op.y, [&]<class T>(T*) {
+    with_type(op.x, [&]<class X>(X*) {
+      map_into("accumulate", stream_, Same{}, true, op.y.numel(), op.y.data<T>(),
+               static_cast<const X*>(op.x.data<X>()));
     });
   });
 }
 
-void CudaKernels::cast(Tensor& y, const Tensor& x) {
-  Call call(device_, "cast", x);
-  with_type(y, [&]<class T>(T*) {
-    with_type(x, [&]<class X>(X*) {
-      map("cast", stream_, Copy{}, y.numel(), y.data<T>(), static_cast<const X*>(x.data<X>()));
+void CudaKernels::run(const Cast& op) {
+  Call call(device_, op.kName, op.x);
+  with_type(op.y, [&]<class T>(T*) {
+    with_type(op.x, [&]<class X>(X*) {
+      map("cast", stream_, Same{}, op.y.numel(), op.y.data<T>(),
+          static_cast<const X*>(op.x.data<X>()));
     });
   });
-}
-
-void CudaKernels::fill(Tensor& y, double value) {
-  Call call(device_, "fill", y);
-  with_type(y, [&]<class T>(T*) {
-    map("fill", stream_, Constant{float(value)}, y.numel(), y.data<T>());
-  });
-}
-
-void CudaKernels::lerp(Tensor& y, const Tensor& x, double weight) {
-  Call call(device_, "lerp", y);
-  map("lerp", stream_, Lerp{float(weight)}, y.numel(), y.f32(), static_cast<const float*>(y.f32()),
-      static_cast<const float*>(x.f32()));
 }
 
 void CudaKernels::add_epilogue(const Tensor& y, int64_t channels, const Epilogue& e) {

@@ -10,6 +10,6 @@ SPINDLE_EXPORT const char* spindle_cuda_why_not() {
   return why->c_str();
 }
 
-SPINDLE_EXPORT spindle::Kernels* spindle_cuda_make(const spindle::CudaOptions& options) {
+SPINDLE_EXPORT spindle::Backend* spindle_cuda_make(const spindle::CudaOptions& options) {
   return new spindle::cuda::CudaKernels(options);
 }

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "kernels/cuda/library_options.h"
-#include "kernels/kernels.h"
+#include "kernels/operands/attention.h"
 
 namespace spindle::cuda {
 
@@ -36,24 +36,10 @@ class FusedAttention {
   // Whether forward() and, with `gradients`, backward() take this shape. May build a plan; the
   // answer never changes.
   virtual bool takes(const AttentionShape& shape, bool gradients) = 0;
-  virtual void forward(Tensor& o,
-                       Tensor& lse,
-                       const Tensor& q,
-                       const Tensor& k,
-                       const Tensor& v,
-                       const AttentionArgs& args) = 0;
+  virtual void forward(const AttentionForward& op) = 0;
   // Recomputes the probabilities from lse. Empty slots are not written. Without float atomics in
   // deterministic mode.
-  virtual void backward(const GradSlot& dq,
-                        const GradSlot& dk,
-                        const GradSlot& dv,
-                        const Tensor& d_o,
-                        const Tensor& o,
-                        const Tensor& lse,
-                        const Tensor& q,
-                        const Tensor& k,
-                        const Tensor& v,
-                        const AttentionArgs& args) = 0;
+  virtual void backward(const AttentionBackward& op) = 0;
 };
 
 // bfloat16 only; widths that are multiples of 8.

@@ -136,61 +136,64 @@ void swap_inner(Stream stream, const Tensor& y, const Tensor& x, int64_t p, int6
 
 }  // namespace
 
-void CudaKernels::concat_channels(Tensor& y, const Tensor& a, const Tensor& b) {
-  Call call(device_, "concat_channels", a, b);
-  int64_t ca = a.dim(-1), cb = b.dim(-1);
-  with_type(y, [&]<class T>(T*) {
-    bool aligned = aligned_for_pack(y.data<T>()) && aligned_for_pack(a.data<T>()) &&
-                   aligned_for_pack(b.data<T>());
+void CudaKernels::run(const ConcatChannels& op) {
+  Call call(device_, op.kName, op.a, op.b);
+  int64_t ca = op.a.dim(-1), cb = op.b.dim(-1);
+  with_type(op.y, [&]<class T>(T*) {
+    bool aligned = aligned_for_pack(op.y.data<T>()) && aligned_for_pack(op.a.data<T>()) &&
+                   aligned_for_pack(op.b.data<T>());
     with_unit<T>(ca, cb, aligned, [&]<class U, int N>(Pack<U, N>*, int64_t unit) {
-      int64_t n = y.numel() / unit;
+      int64_t n = op.y.numel() / unit;
       launch("concat", concat_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
-             y.data<Pack<T, N>>(), a.data<Pack<T, N>>(), b.data<Pack<T, N>>(), n, ca / unit,
-             cb / unit);
+             op.y.data<Pack<T, N>>(), op.a.data<Pack<T, N>>(), op.b.data<Pack<T, N>>(), n,
+             ca / unit, cb / unit);
     });
   });
 }
 
-void CudaKernels::split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) {
-  if (!da && !db) return;
-  Call call(device_, "split_channels", dy);
-  int64_t c = dy.dim(-1), ca = da ? da.tensor.dim(-1) : c - db.tensor.dim(-1), cb = c - ca;
-  with_type(dy, [&]<class T>(T*) {
+void CudaKernels::run(const SplitChannels& op) {
+  if (!op.da && !op.db) return;
+  Call call(device_, op.kName, op.dy);
+  int64_t c = op.dy.dim(-1), ca = op.da ? op.da.tensor.dim(-1) : c - op.db.tensor.dim(-1),
+          cb = c - ca;
+  with_type(op.dy, [&]<class T>(T*) {
     auto start = [](const GradSlot& slot) { return slot ? slot.tensor.data<T>() : nullptr; };
-    bool aligned = aligned_for_pack(dy.data<T>()) && aligned_for_pack(start(da)) &&
-                   aligned_for_pack(start(db));
+    bool aligned = aligned_for_pack(op.dy.data<T>()) && aligned_for_pack(start(op.da)) &&
+                   aligned_for_pack(start(op.db));
     with_unit<T>(ca, cb, aligned, [&]<class U, int N>(Pack<U, N>*, int64_t unit) {
-      int64_t n = dy.numel() / unit;
+      int64_t n = op.dy.numel() / unit;
       launch("split", split_kernel<T, N>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
-             reinterpret_cast<Pack<T, N>*>(start(da)), reinterpret_cast<Pack<T, N>*>(start(db)),
-             dy.data<Pack<T, N>>(), n, ca / unit, cb / unit, da.accumulate, db.accumulate);
+             reinterpret_cast<Pack<T, N>*>(start(op.da)),
+             reinterpret_cast<Pack<T, N>*>(start(op.db)), op.dy.data<Pack<T, N>>(), n, ca / unit,
+             cb / unit, op.da.accumulate, op.db.accumulate);
     });
   });
 }
 
-void CudaKernels::upsample_nearest_forward(Tensor& y, const Tensor& x) {
-  Call call(device_, "upsample_nearest_forward", x);
-  Sizes s{x.dim(1), x.dim(2), x.dim(3), y.dim(1), y.dim(2)};
-  with_type(y, [&]<class T>(T*) {
-    launch("upsample", upsample_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0,
-           stream_, y.data<T>(), x.data<T>(), y.numel(), s);
+void CudaKernels::run(const UpsampleNearestForward& op) {
+  Call call(device_, op.kName, op.x);
+  Sizes s{op.x.dim(1), op.x.dim(2), op.x.dim(3), op.y.dim(1), op.y.dim(2)};
+  with_type(op.y, [&]<class T>(T*) {
+    launch("upsample", upsample_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0,
+           stream_, op.y.data<T>(), op.x.data<T>(), op.y.numel(), s);
   });
 }
 
-void CudaKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) {
-  if (!dx) return;
-  Call call(device_, "upsample_nearest_backward", dy);
-  const Tensor& to = dx.tensor;
-  Sizes s{to.dim(1), to.dim(2), to.dim(3), dy.dim(1), dy.dim(2)};
-  with_type(dy, [&]<class T>(T*) {
+void CudaKernels::run(const UpsampleNearestBackward& op) {
+  if (!op.dx) return;
+  Call call(device_, op.kName, op.dy);
+  const Tensor& to = op.dx.tensor;
+  Sizes s{to.dim(1), to.dim(2), to.dim(3), op.dy.dim(1), op.dy.dim(2)};
+  with_type(op.dy, [&]<class T>(T*) {
     launch("upsample_backward", upsample_backward_kernel<T>, {blocks_for(to.numel(), kMapBlock)},
-           kMapBlock, 0, stream_, to.data<T>(), dy.data<T>(), to.numel(), s, dx.accumulate);
+           kMapBlock, 0, stream_, to.data<T>(), op.dy.data<T>(), to.numel(), s, op.dx.accumulate);
   });
 }
 
-void CudaKernels::take_rows(Tensor& y, const Tensor& table, const int32_t* rows, int64_t count) {
-  Tensor ids(scratch_, {count}, DType::F32);  // of four bytes, like the ids
-  upload(ids, rows);
+void CudaKernels::take_rows(const Tensor& y, const Tensor& table, std::span<const int32_t> rows) {
+  // Of four bytes, like the ids.
+  Tensor ids(scratch_, {int64_t(rows.size())}, DType::F32);
+  upload(ids, rows.data());
   with_type(y, [&]<class T>(T*) {
     with_type(table, [&]<class X>(X*) {
       launch("take_rows", take_rows_kernel<T, X>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0,
@@ -199,35 +202,32 @@ void CudaKernels::take_rows(Tensor& y, const Tensor& table, const int32_t* rows,
   });
 }
 
-void CudaKernels::embedding_forward(Tensor& y,
-                                    const Tensor& table,
-                                    const int32_t* ids,
-                                    int64_t count) {
-  Call call(device_, "embedding_forward", y, table);
-  take_rows(y, table, ids, count);
+void CudaKernels::run(const EmbeddingForward& op) {
+  Call call(device_, op.kName, op.y, op.table);
+  take_rows(op.y, op.table, op.ids);
 }
 
-void CudaKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) {
-  Call call(device_, "gather_rows", y, x);
-  take_rows(y, x, rows, count);
+void CudaKernels::run(const GatherRows& op) {
+  Call call(device_, op.kName, op.y, op.x);
+  take_rows(op.y, op.x, op.rows);
 }
 
-void CudaKernels::timestep_embedding(Tensor& y, const Tensor& timesteps, const TimestepArgs& args) {
-  Call call(device_, "timestep_embedding", y);
-  with_type(y, [&]<class T>(T*) {
-    launch("timestep", timestep_kernel<T>, {blocks_for(y.numel(), kMapBlock)}, kMapBlock, 0,
-           stream_, y.data<T>(), timesteps.f32(), y.numel(), y.dim(1) / 2, args);
+void CudaKernels::run(const TimestepEmbedding& op) {
+  Call call(device_, op.kName, op.y);
+  with_type(op.y, [&]<class T>(T*) {
+    launch("timestep", timestep_kernel<T>, {blocks_for(op.y.numel(), kMapBlock)}, kMapBlock, 0,
+           stream_, op.y.data<T>(), op.timesteps.f32(), op.y.numel(), op.y.dim(1) / 2, op.args);
   });
 }
 
-void CudaKernels::nchw_to_nhwc(Tensor& y, const Tensor& x) {
-  Call call(device_, "nchw_to_nhwc", x);
-  swap_inner(stream_, y, x, y.dim(3), y.dim(1) * y.dim(2));
+void CudaKernels::run(const NchwToNhwc& op) {
+  Call call(device_, op.kName, op.x);
+  swap_inner(stream_, op.y, op.x, op.y.dim(3), op.y.dim(1) * op.y.dim(2));
 }
 
-void CudaKernels::nhwc_to_nchw(Tensor& y, const Tensor& x) {
-  Call call(device_, "nhwc_to_nchw", x);
-  swap_inner(stream_, y, x, x.dim(1) * x.dim(2), x.dim(3));
+void CudaKernels::run(const NhwcToNchw& op) {
+  Call call(device_, op.kName, op.x);
+  swap_inner(stream_, op.y, op.x, op.x.dim(1) * op.x.dim(2), op.x.dim(3));
 }
 
 }  // namespace spindle::cuda

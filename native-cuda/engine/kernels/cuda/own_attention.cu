@@ -34,45 +34,32 @@ class OwnAttention : public FusedAttention {
            s.queries < (int64_t(1) << 30) && s.keys < (int64_t(1) << 30);
   }
 
-  void forward(Tensor& o,
-               Tensor& lse,
-               const Tensor& q,
-               const Tensor& k,
-               const Tensor& v,
-               const AttentionArgs& args) override {
-    const Sizes s = sizes(q, k, args);
-    typed(q.dtype(), [&]<class T>(T*) {
-      const Operands<T> in = operands<T>(q, k, v, s);
+  void forward(const AttentionForward& op) override {
+    const Sizes s = sizes(op.q, op.k, op.args);
+    typed(op.q.dtype(), [&]<class T>(T*) {
+      const Operands<T> in = operands<T>(op.q, op.k, op.v, s);
       if constexpr (std::is_same_v<T, bf16>)
-        if (tensor_cores(s, {o.raw(), q.raw(), k.raw(), v.raw()}))
-          return tensor_forward(stream_, q.dim(0), o.data<T>(), lse.f32(), in);
-      plain_forward(stream_, q.dim(0), o.data<T>(), lse.f32(), in);
+        if (tensor_cores(s, {op.o.raw(), op.q.raw(), op.k.raw(), op.v.raw()}))
+          return tensor_forward(stream_, op.q.dim(0), op.o.data<T>(), op.lse.f32(), in);
+      plain_forward(stream_, op.q.dim(0), op.o.data<T>(), op.lse.f32(), in);
     });
   }
 
-  void backward(const GradSlot& dq,
-                const GradSlot& dk,
-                const GradSlot& dv,
-                const Tensor& d_o,
-                const Tensor& o,
-                const Tensor& lse,
-                const Tensor& q,
-                const Tensor& k,
-                const Tensor& v,
-                const AttentionArgs& args) override {
-    const Sizes s = sizes(q, k, args);
-    Tensor delta(*options_.scratch, lse.shape(), DType::F32);
-    typed(q.dtype(), [&]<class T>(T*) {
-      output_products<T>(stream_, q.dim(0), delta.f32(), d_o.data<T>(), o.data<T>(), s);
+  void backward(const AttentionBackward& op) override {
+    const Sizes s = sizes(op.q, op.k, op.args);
+    Tensor delta(*options_.scratch, op.lse.shape(), DType::F32);
+    typed(op.q.dtype(), [&]<class T>(T*) {
+      output_products<T>(stream_, op.q.dim(0), delta.f32(), op.d_o.data<T>(), op.o.data<T>(), s);
       auto start = [](const GradSlot& slot) { return slot ? slot.tensor.data<T>() : nullptr; };
-      const Operands<T> in = operands<T>(q, k, v, s);
-      const Gradients<T> gradients{d_o.data<T>(),      lse.f32(),          delta.f32(),
-                                   start(dq),          start(dk),          start(dv),
-                                   int(dq.accumulate), int(dk.accumulate), int(dv.accumulate)};
+      const Operands<T> in = operands<T>(op.q, op.k, op.v, s);
+      const Gradients<T> gradients{
+          op.d_o.data<T>(),      op.lse.f32(),          delta.f32(),
+          start(op.dq),          start(op.dk),          start(op.dv),
+          int(op.dq.accumulate), int(op.dk.accumulate), int(op.dv.accumulate)};
       if constexpr (std::is_same_v<T, bf16>)
-        if (tensor_cores(s, {q.raw(), k.raw(), v.raw(), d_o.raw()}))
-          return tensor_backward(stream_, q.dim(0), in, gradients);
-      plain_backward(stream_, q.dim(0), in, gradients);
+        if (tensor_cores(s, {op.q.raw(), op.k.raw(), op.v.raw(), op.d_o.raw()}))
+          return tensor_backward(stream_, op.q.dim(0), in, gradients);
+      plain_backward(stream_, op.q.dim(0), in, gradients);
     });
   }
 

@@ -66,21 +66,22 @@ __global__ void next_row_kernel(double* at) { *at += 1; }
 
 }  // namespace
 
-void CudaKernels::sampler_input(Tensor& input, Tensor& timesteps, const SamplerTensors& s) {
-  Call call(device_, "sampler_input", input);
-  int64_t count = std::max(input.numel(), timesteps.numel());
+void CudaKernels::run(const SamplerInput& op) {
+  Call call(device_, op.kName, op.input);
+  int64_t count = std::max(op.input.numel(), op.timesteps.numel());
   launch("sampler_input", sampler_input_kernel, {blocks_for(count, kMapBlock)}, kMapBlock, 0,
-         stream_, input.f32(), timesteps.f32(), s.memory.f32(), s.table.f32(), s.at.data<double>(),
-         input.numel(), s.memory.dim(1), timesteps.numel());
+         stream_, op.input.f32(), op.timesteps.f32(), op.sampler.memory.f32(),
+         op.sampler.table.f32(), op.sampler.at.data<double>(), op.input.numel(),
+         op.sampler.memory.dim(1), op.timesteps.numel());
 }
 
-void CudaKernels::sampler_step(const SamplerTensors& s, const Tensor& output, const Tensor& noise) {
-  Call call(device_, "sampler_step", output);
-  int64_t n = s.memory.dim(1);
+void CudaKernels::run(const SamplerStep& op) {
+  Call call(device_, op.kName, op.output);
+  int64_t n = op.sampler.memory.dim(1);
   launch("sampler_step", sampler_step_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
-         s.memory.f32(), s.table.f32(), s.at.data<double>(), output.f32(),
-         noise ? noise.f32() : nullptr, n, output.numel() > n);
-  launch("next_row", next_row_kernel, {1}, 1, 0, stream_, s.at.data<double>());
+         op.sampler.memory.f32(), op.sampler.table.f32(), op.sampler.at.data<double>(),
+         op.output.f32(), op.noise ? op.noise.f32() : nullptr, n, op.output.numel() > n);
+  launch("next_row", next_row_kernel, {1}, 1, 0, stream_, op.sampler.at.data<double>());
 }
 
 }  // namespace spindle::cuda

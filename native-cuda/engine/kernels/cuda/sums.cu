@@ -90,46 +90,43 @@ void CudaKernels::sum_columns(const GradSlot& y, const Tensor& x, int64_t segmen
   });
 }
 
-void CudaKernels::sum_to_rows(const GradSlot& drows, const Tensor& dy) {
-  if (!drows) return;
-  Call call(device_, "sum_to_rows", dy);
-  sum_columns(drows, dy, 1);
+void CudaKernels::run(const SumToRows& op) {
+  if (!op.drows) return;
+  Call call(device_, op.kName, op.dy);
+  sum_columns(op.drows, op.dy, 1);
 }
 
-void CudaKernels::sum_per_image(const GradSlot& dt, const Tensor& dy) {
-  if (!dt) return;
-  Call call(device_, "sum_per_image", dy);
-  sum_columns(dt, dy, dt.tensor.numel() / dt.tensor.dim(-1));
+void CudaKernels::run(const SumPerImage& op) {
+  if (!op.dt) return;
+  Call call(device_, op.kName, op.dy);
+  sum_columns(op.dt, op.dy, op.dt.tensor.numel() / op.dt.tensor.dim(-1));
 }
 
-void CudaKernels::mse_per_image(Tensor& errors, const Tensor& prediction, const Tensor& target) {
-  Call call(device_, "mse_per_image", prediction);
-  int64_t images = errors.numel(), n = prediction.numel() / images,
+void CudaKernels::run(const MsePerImage& op) {
+  Call call(device_, op.kName, op.prediction);
+  int64_t images = op.errors.numel(), n = op.prediction.numel() / images,
           chunks = (n + kSumChunk - 1) / kSumChunk;
-  ensure(errors.dtype() == DType::F64, "[cuda] mse_per_image: expected float64 errors, got ",
-         dtype_name(errors.dtype()));
+  ensure(op.errors.dtype() == DType::F64, "[cuda] mse_per_image: expected float64 errors, got ",
+         dtype_name(op.errors.dtype()));
   Tensor partial(scratch_, {images * chunks}, DType::F64);
-  with_type(prediction, [&]<class A>(A*) {
-    with_type(target, [&]<class B>(B*) {
+  with_type(op.prediction, [&]<class A>(A*) {
+    with_type(op.target, [&]<class B>(B*) {
       launch("squares", squares_kernel<A, B>, {unsigned(chunks), unsigned(images)}, kSumBlock, 0,
-             stream_, partial.data<double>(), prediction.data<A>(), target.data<B>(), n);
+             stream_, partial.data<double>(), op.prediction.data<A>(), op.target.data<B>(), n);
     });
   });
   launch("add_doubles", add_doubles_kernel, {blocks_for(images, kMapBlock)}, kMapBlock, 0, stream_,
-         errors.data<double>(), partial.data<double>(), images, chunks, double(n));
+         op.errors.data<double>(), partial.data<double>(), images, chunks, double(n));
 }
 
-void CudaKernels::mse_backward(Tensor& d,
-                               const Tensor& prediction,
-                               const Tensor& target,
-                               const Tensor& weights) {
-  Call call(device_, "mse_backward", prediction);
-  int64_t n = prediction.numel();
-  with_type(d, [&]<class T>(T*) {
-    with_type(target, [&]<class U>(U*) {
+void CudaKernels::run(const MseBackward& op) {
+  Call call(device_, op.kName, op.prediction);
+  int64_t n = op.prediction.numel();
+  with_type(op.dprediction, [&]<class T>(T*) {
+    with_type(op.target, [&]<class U>(U*) {
       launch("mse_backward", mse_backward_kernel<T, U>, {blocks_for(n, kMapBlock)}, kMapBlock, 0,
-             stream_, d.data<T>(), prediction.data<T>(), target.data<U>(), weights.f32(), n,
-             n / weights.numel());
+             stream_, op.dprediction.data<T>(), op.prediction.data<T>(), op.target.data<U>(),
+             op.weights.f32(), n, n / op.weights.numel());
     });
   });
 }
@@ -140,15 +137,6 @@ void CudaKernels::sum_squares_into(double* y, const Tensor& x) {
   launch("squares", squares_kernel<float, float>, {unsigned(chunks)}, kSumBlock, 0, stream_,
          partial.data<double>(), x.f32(), static_cast<const float*>(nullptr), x.numel());
   launch("add_all", add_all_kernel, {1}, kSumBlock, 0, stream_, y, partial.data<double>(), chunks);
-}
-
-double CudaKernels::sum_of_squares(const Tensor& x) {
-  Call call(device_, "sum_of_squares", x);
-  Tensor sum(scratch_, {1}, DType::F64);
-  sum_squares_into(sum.data<double>(), x);
-  double host = 0;
-  download(&host, sum);
-  return host;
 }
 
 }  // namespace spindle::cuda

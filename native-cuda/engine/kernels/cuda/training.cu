@@ -116,7 +116,7 @@ __global__ void optimizer_kernel(float* w,
                                  float* v,
                                  const float* grad,
                                  float* ema,
-                                 bf16* low,
+                                 bf16* shadow,
                                  int64_t n,
                                  const double* scalars,
                                  AdamWConstants c) {
@@ -136,81 +136,52 @@ __global__ void optimizer_kernel(float* w,
     v[i] = vi;
     w[i] = wi;
     if (ema) ema[i] += ema_weight * (wi - ema[i]);
-    if (low) low[i] = narrow<bf16>(wi);
+    if (shadow) shadow[i] = narrow<bf16>(wi);
   }
 }
 
 }  // namespace
 
-void CudaKernels::normal_noise(Tensor& noise,
-                               const Philox& philox,
-                               Draw draw,
-                               const Tensor& places) {
-  Call call(device_, "normal_noise", noise);
-  int64_t images = noise.dim(0), size = noise.numel() / images;
-  std::array<uint32_t, 2> key = philox.key();
+void CudaKernels::run(const NormalNoise& op) {
+  Call call(device_, op.kName, op.noise);
+  int64_t images = op.noise.dim(0), size = op.noise.numel() / images;
+  std::array<uint32_t, 2> key = op.philox.key();
   launch("normal", normal_kernel, {blocks_for((size + 3) / 4, kMapBlock), unsigned(images)},
-         kMapBlock, 0, stream_, noise.f32(), size, key[0], key[1], uint32_t(draw),
-         places.data<double>());
+         kMapBlock, 0, stream_, op.noise.f32(), size, key[0], key[1], uint32_t(op.draw),
+         op.places.data<double>());
 }
 
-void CudaKernels::diffuse(Tensor& noisy,
-                          Tensor& target,
-                          const Tensor& x,
-                          const Tensor& noise,
-                          const Tensor& coefficients) {
-  Call call(device_, "diffuse", x);
-  int64_t n = x.numel();
-  launch("diffuse", diffuse_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_, noisy.f32(),
-         target.f32(), x.f32(), noise.f32(), coefficients.f32(), n, n / coefficients.dim(0));
+void CudaKernels::run(const Diffuse& op) {
+  Call call(device_, op.kName, op.x);
+  int64_t n = op.x.numel();
+  launch("diffuse", diffuse_kernel, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
+         op.noisy.f32(), op.target.f32(), op.x.f32(), op.noise.f32(), op.coefficients.f32(), n,
+         n / op.coefficients.dim(0));
 }
 
-bool CudaKernels::pair_loss(Tensor& weights,
-                            Tensor& loss,
-                            const Tensor& errors,
-                            const Tensor& opponent_errors,
-                            const Tensor& settings,
-                            PairLoss kind) {
-  Call call(device_, "pair_loss", errors);
-  bool plain = kind == PairLoss::Plain;
-  launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, weights.f32(),
-         loss.data<double>(), errors.data<double>(),
-         plain ? nullptr : opponent_errors.data<double>(), errors.numel() / (plain ? 1 : 2),
-         settings.data<double>(), kind);
-  return true;
+void CudaKernels::run(const PairLossWeights& op) {
+  Call call(device_, op.kName, op.errors);
+  bool plain = op.kind == PairLoss::Plain;
+  launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, op.weights.f32(),
+         op.loss.data<double>(), op.errors.data<double>(),
+         plain ? nullptr : op.opponent_errors.data<double>(), op.errors.numel() / (plain ? 1 : 2),
+         op.settings.data<double>(), op.kind);
 }
 
-void CudaKernels::clip_gradient(Tensor& scalars, const Tensor& gradient, double max_norm) {
-  Call call(device_, "clip_gradient", gradient);
-  sum_squares_into(scalars.data<double>() + kNorm, gradient);
-  launch("clip", clip_kernel, {1}, 1, 0, stream_, scalars.data<double>(), max_norm);
+void CudaKernels::run(const ClipGradient& op) {
+  Call call(device_, op.kName, op.gradient);
+  sum_squares_into(op.scalars.data<double>() + kNorm, op.gradient);
+  launch("clip", clip_kernel, {1}, 1, 0, stream_, op.scalars.data<double>(), op.max_norm);
 }
 
-void CudaKernels::optimizer_step(const OptimizerArenas& a,
-                                 const Tensor& scalars,
-                                 const AdamWArgs& args) {
-  Call call(device_, "optimizer_step", a.w);
-  AdamWConstants c{float(args.beta1),     float(args.beta2),   float(1 - args.beta1),
-                   float(1 - args.beta2), float(args.epsilon), float(args.weight_decay)};
+void CudaKernels::run(const OptimizerStep& op) {
+  const OptimizerArenas& a = op.arenas;
+  Call call(device_, op.kName, a.w);
+  AdamWConstants c{float(op.args.beta1),     float(op.args.beta2),   float(1 - op.args.beta1),
+                   float(1 - op.args.beta2), float(op.args.epsilon), float(op.args.weight_decay)};
   launch("optimizer", optimizer_kernel, {blocks_for(a.w.numel(), kMapBlock * 4)}, kMapBlock, 0,
          stream_, a.w.f32(), a.m.f32(), a.v.f32(), a.grad.f32(), a.ema ? a.ema.f32() : nullptr,
-         a.low ? a.low.data<bf16>() : nullptr, a.w.numel(), scalars.data<double>(), c);
-}
-
-void CudaKernels::adamw(Tensor& w,
-                        Tensor& m,
-                        Tensor& v,
-                        const Tensor& grad,
-                        const AdamWArgs& args) {
-  double host[kStepScalars] = {};
-  host[kLearningRate] = args.learning_rate;
-  host[kCorrection1] = 1 - std::pow(args.beta1, double(args.step));
-  host[kCorrection2] = 1 - std::pow(args.beta2, double(args.step));
-  host[kFactor] = args.grad_scale;
-  host[kFinite] = 1;
-  Tensor scalars(scratch_, {kStepScalars}, DType::F64);
-  upload(scalars, host);
-  optimizer_step({w, m, v, grad}, scalars, args);
+         a.bf16 ? a.bf16.data<bf16>() : nullptr, a.w.numel(), op.scalars.data<double>(), c);
 }
 
 }  // namespace spindle::cuda

@@ -49,14 +49,10 @@ void for_each_query(const Sizes& s, F&& f) {
 }
 }  // namespace
 
-void ReferenceKernels::attention_forward(Tensor& o,
-                                         Tensor& lse,
-                                         const Tensor& q,
-                                         const Tensor& k,
-                                         const Tensor& v,
-                                         const AttentionArgs& args) {
-  Sizes s(q.shape(), k.shape(), args);
-  Values vq = load(q), vk = load(k), vv = load(v), vo(vq.size()), vlse(size_t(lse.numel()));
+void ReferenceKernels::run(const AttentionForward& op) {
+  Sizes s(op.q.shape(), op.k.shape(), op.args);
+  Values vq = load(op.q), vk = load(op.k), vv = load(op.v), vo(vq.size()),
+         vlse(size_t(op.lse.numel()));
   Values scores(size_t(s.keys), 0.0);
   for_each_query(s, [&](int64_t b, int64_t head, int64_t i) {
     double highest = -INFINITY, sum = 0;
@@ -71,22 +67,14 @@ void ReferenceKernels::attention_forward(Tensor& o,
            s.width);
     vlse[s.row(b, head, i)] = total;
   });
-  store(o, vo);
-  store(lse, vlse);
+  store(op.o, vo);
+  store(op.lse, vlse);
 }
 
-void ReferenceKernels::attention_backward(const GradSlot& dq,
-                                          const GradSlot& dk,
-                                          const GradSlot& dv,
-                                          const Tensor& d_o,
-                                          const Tensor& o,
-                                          const Tensor& lse,
-                                          const Tensor& q,
-                                          const Tensor& k,
-                                          const Tensor& v,
-                                          const AttentionArgs& args) {
-  Sizes s(q.shape(), k.shape(), args);
-  Values vq = load(q), vk = load(k), vv = load(v), vo = load(o), vdo = load(d_o), vlse = load(lse);
+void ReferenceKernels::run(const AttentionBackward& op) {
+  Sizes s(op.q.shape(), op.k.shape(), op.args);
+  Values vq = load(op.q), vk = load(op.k), vv = load(op.v), vo = load(op.o), vdo = load(op.d_o),
+         vlse = load(op.lse);
   Values vdq(vq.size()), vdk(vk.size()), vdv(vv.size());
   for_each_query(s, [&](int64_t b, int64_t head, int64_t i) {
     size_t iq = s.query(b, head, i);
@@ -100,9 +88,9 @@ void ReferenceKernels::attention_backward(const GradSlot& dq,
       axpy(vdk, ik, ds, vq, iq, s.width);
     }
   });
-  store(dq, std::move(vdq));
-  store(dk, std::move(vdk));
-  store(dv, std::move(vdv));
+  store(op.dq, std::move(vdq));
+  store(op.dk, std::move(vdk));
+  store(op.dv, std::move(vdv));
 }
 
 }  // namespace spindle::reference

@@ -34,60 +34,49 @@ void for_each_tap(const Sizes& s, const Conv2dArgs& args, F&& f) {
 }
 }  // namespace
 
-void ReferenceKernels::conv2d_forward(Tensor& y,
-                                      const Tensor& x,
-                                      const Weight& w,
-                                      const Epilogue& epilogue,
-                                      const Conv2dArgs& args) {
-  Sizes s = sizes_of(x.shape(), y.shape(), w.value.shape());
-  Values vx = load(x), vw = load(w.value), vy(size_t(y.numel()));
+void ReferenceKernels::run(const Conv2dForward& op) {
+  Sizes s = sizes_of(op.x.shape(), op.y.shape(), op.w.value.shape());
+  Values vx = load(op.x), vw = load(op.w.value), vy(size_t(op.y.numel()));
   int64_t filter = s.filter_height * s.filter_width * s.in;
-  for_each_tap(s, args, [&](int64_t iy, int64_t ix, int64_t iw) {
+  for_each_tap(s, op.args, [&](int64_t iy, int64_t ix, int64_t iw) {
     for (int64_t co = 0; co < s.out; ++co)
       for (int64_t ci = 0; ci < s.in; ++ci)
         vy[size_t(iy + co)] += vx[size_t(ix + ci)] * vw[size_t(co * filter + iw + ci)];
   });
-  apply_epilogue(vy, s.out, epilogue);
-  store(y, vy);
+  apply_epilogue(vy, s.out, op.epilogue);
+  store(op.y, vy);
 }
 
-void ReferenceKernels::conv2d_backward_input(const GradSlot& dx,
-                                             const Tensor& dy,
-                                             const Weight& w,
-                                             const Conv2dArgs& args) {
-  if (!dx) return;
-  Sizes s = sizes_of(dx.tensor.shape(), dy.shape(), w.value.shape());
-  Values vdy = load(dy), vw = load(w.value), vdx(size_t(dx.tensor.numel()));
+void ReferenceKernels::run(const Conv2dBackwardInput& op) {
+  if (!op.dx) return;
+  Sizes s = sizes_of(op.dx.tensor.shape(), op.dy.shape(), op.w.value.shape());
+  Values vdy = load(op.dy), vw = load(op.w.value), vdx(size_t(op.dx.tensor.numel()));
   int64_t filter = s.filter_height * s.filter_width * s.in;
-  for_each_tap(s, args, [&](int64_t iy, int64_t ix, int64_t iw) {
+  for_each_tap(s, op.args, [&](int64_t iy, int64_t ix, int64_t iw) {
     for (int64_t co = 0; co < s.out; ++co)
       for (int64_t ci = 0; ci < s.in; ++ci)
         vdx[size_t(ix + ci)] += vdy[size_t(iy + co)] * vw[size_t(co * filter + iw + ci)];
   });
-  store(dx, std::move(vdx));
+  store(op.dx, std::move(vdx));
 }
 
-void ReferenceKernels::conv2d_backward_weight(const GradSlot& dw,
-                                              const GradSlot& db,
-                                              const Tensor& dy,
-                                              const Tensor& x,
-                                              const Conv2dArgs& args) {
-  Values vdy = load(dy), vx = load(x);
-  if (dw) {
-    Sizes s = sizes_of(x.shape(), dy.shape(), dw.tensor.shape());
-    Values vdw(size_t(dw.tensor.numel()));
+void ReferenceKernels::run(const Conv2dBackwardWeight& op) {
+  Values vdy = load(op.dy), vx = load(op.x);
+  if (op.dw) {
+    Sizes s = sizes_of(op.x.shape(), op.dy.shape(), op.dw.tensor.shape());
+    Values vdw(size_t(op.dw.tensor.numel()));
     int64_t filter = s.filter_height * s.filter_width * s.in;
-    for_each_tap(s, args, [&](int64_t iy, int64_t ix, int64_t iw) {
+    for_each_tap(s, op.args, [&](int64_t iy, int64_t ix, int64_t iw) {
       for (int64_t co = 0; co < s.out; ++co)
         for (int64_t ci = 0; ci < s.in; ++ci)
           vdw[size_t(co * filter + iw + ci)] += vdy[size_t(iy + co)] * vx[size_t(ix + ci)];
     });
-    store(dw, std::move(vdw));
+    store(op.dw, std::move(vdw));
   }
-  if (db) {
-    Values vdb(size_t(db.tensor.numel()));
+  if (op.db) {
+    Values vdb(size_t(op.db.tensor.numel()));
     for (size_t i = 0; i < vdy.size(); ++i) vdb[i % vdb.size()] += vdy[i];
-    store(db, std::move(vdb));
+    store(op.db, std::move(vdb));
   }
 }
 

@@ -40,35 +40,32 @@ double activate_derivative(double x, Activation kind) {
   return 1;
 }
 
-void ReferenceKernels::activation_forward(Tensor& y, const Tensor& x, Activation kind) {
-  Values values = load(x);
-  for (double& value : values) value = activate(value, kind);
-  store(y, values);
+void ReferenceKernels::run(const ActivationForward& op) {
+  Values values = load(op.x);
+  for (double& value : values) value = activate(value, op.kind);
+  store(op.y, values);
 }
 
-void ReferenceKernels::activation_backward(const GradSlot& dx,
-                                           const Tensor& dy,
-                                           const Tensor& x,
-                                           Activation kind) {
-  Values vx = load(x), vdy = load(dy);
-  for (size_t i = 0; i < vx.size(); ++i) vdy[i] *= activate_derivative(vx[i], kind);
-  store(dx, std::move(vdy));
+void ReferenceKernels::run(const ActivationBackward& op) {
+  Values vx = load(op.x), vdy = load(op.dy);
+  for (size_t i = 0; i < vx.size(); ++i) vdy[i] *= activate_derivative(vx[i], op.kind);
+  store(op.dx, std::move(vdy));
 }
 
 // x (..., 2C) = [value, gate], y (..., C)
-void ReferenceKernels::geglu_forward(Tensor& y, const Tensor& x) {
-  int64_t c = y.dim(-1), rows = y.numel() / c;
-  Values vx = load(x), vy(size_t(y.numel()));
+void ReferenceKernels::run(const GegluForward& op) {
+  int64_t c = op.y.dim(-1), rows = op.y.numel() / c;
+  Values vx = load(op.x), vy(size_t(op.y.numel()));
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < c; ++i)
       at(vy, row, i, c) =
           at(vx, row, i, 2 * c) * activate(at(vx, row, c + i, 2 * c), Activation::Gelu);
-  store(y, vy);
+  store(op.y, vy);
 }
 
-void ReferenceKernels::geglu_backward(const GradSlot& dx, const Tensor& dy, const Tensor& x) {
-  int64_t c = dy.dim(-1), rows = dy.numel() / c;
-  Values vx = load(x), vdy = load(dy), vdx(vx.size());
+void ReferenceKernels::run(const GegluBackward& op) {
+  int64_t c = op.dy.dim(-1), rows = op.dy.numel() / c;
+  Values vx = load(op.x), vdy = load(op.dy), vdx(vx.size());
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < c; ++i) {
       double value = at(vx, row, i, 2 * c), gate = at(vx, row, c + i, 2 * c),
@@ -76,43 +73,43 @@ void ReferenceKernels::geglu_backward(const GradSlot& dx, const Tensor& dy, cons
       at(vdx, row, i, 2 * c) = d * activate(gate, Activation::Gelu);
       at(vdx, row, c + i, 2 * c) = d * value * activate_derivative(gate, Activation::Gelu);
     }
-  store(dx, std::move(vdx));
+  store(op.dx, std::move(vdx));
 }
 
-void ReferenceKernels::add(Tensor& y, const Tensor& a, const Tensor& b) {
-  Values va = load(a), vb = load(b);
+void ReferenceKernels::run(const Add& op) {
+  Values va = load(op.a), vb = load(op.b);
   for (size_t i = 0; i < va.size(); ++i) va[i] += vb[i];
-  store(y, va);
+  store(op.y, va);
 }
 
-void ReferenceKernels::add_rows(Tensor& y, const Tensor& x, const Tensor& rows) {
-  Values vx = load(x), vrows = load(rows);
+void ReferenceKernels::run(const AddRows& op) {
+  Values vx = load(op.x), vrows = load(op.rows);
   for (size_t i = 0; i < vx.size(); ++i) vx[i] += vrows[i % vrows.size()];
-  store(y, vx);
+  store(op.y, vx);
 }
 
-void ReferenceKernels::sum_to_rows(const GradSlot& drows, const Tensor& dy) {
-  if (!drows) return;
-  Values vdy = load(dy), sums(size_t(drows.tensor.numel()));
+void ReferenceKernels::run(const SumToRows& op) {
+  if (!op.drows) return;
+  Values vdy = load(op.dy), sums(size_t(op.drows.tensor.numel()));
   for (size_t i = 0; i < vdy.size(); ++i) sums[i % sums.size()] += vdy[i];
-  store(drows, std::move(sums));
+  store(op.drows, std::move(sums));
 }
 
-void ReferenceKernels::sum_per_image(const GradSlot& dt, const Tensor& dy) {
-  if (!dt) return;
-  int64_t c = dt.tensor.dim(-1), images = dt.tensor.numel() / c, rows = dy.numel() / c;
-  Values vdy = load(dy), sums(size_t(images * c));
+void ReferenceKernels::run(const SumPerImage& op) {
+  if (!op.dt) return;
+  int64_t c = op.dt.tensor.dim(-1), images = op.dt.tensor.numel() / c, rows = op.dy.numel() / c;
+  Values vdy = load(op.dy), sums(size_t(images * c));
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < c; ++i) at(sums, row / (rows / images), i, c) += at(vdy, row, i, c);
-  store(dt, std::move(sums));
+  store(op.dt, std::move(sums));
 }
 
-void ReferenceKernels::scale(Tensor& y, const Tensor& x, double factor) {
-  Values values = load(x);
-  for (double& value : values) value *= factor;
-  store(y, values);
+void ReferenceKernels::run(const Scale& op) {
+  Values values = load(op.x);
+  for (double& value : values) value *= op.factor;
+  store(op.y, values);
 }
 
-void ReferenceKernels::accumulate(Tensor& y, const Tensor& x) { store(GradSlot{y, true}, load(x)); }
+void ReferenceKernels::run(const Accumulate& op) { store(GradSlot{op.y, true}, load(op.x)); }
 
 }  // namespace spindle::reference

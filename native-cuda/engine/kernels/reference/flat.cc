@@ -9,27 +9,24 @@ double ReferenceKernels::sum_of_squares(const Tensor& x) {
   return sum;
 }
 
-void ReferenceKernels::adamw(Tensor& w,
-                             Tensor& m,
-                             Tensor& v,
-                             const Tensor& grad,
-                             const AdamWArgs& args) {
-  Values vw = load(w), vm = load(m), vv = load(v), vg = load(grad);
-  double correction1 = 1 - std::pow(args.beta1, double(args.step)),
-         correction2 = 1 - std::pow(args.beta2, double(args.step));
+void ReferenceKernels::adamw(const OptimizerArenas& a, const AdamWStep& step) {
+  const AdamWArgs& args = step.args;
+  Values vw = load(a.w), vm = load(a.m), vv = load(a.v), vg = load(a.grad);
+  double correction1 = 1 - std::pow(args.beta1, double(step.number)),
+         correction2 = 1 - std::pow(args.beta2, double(step.number));
   for (size_t i = 0; i < vw.size(); ++i) {
-    double g = vg[i] * args.grad_scale;
+    double g = vg[i] * step.gradient_scale;
     vm[i] = args.beta1 * vm[i] + (1 - args.beta1) * g;
     vv[i] = args.beta2 * vv[i] + (1 - args.beta2) * g * g;
-    double step = vm[i] / correction1 / (std::sqrt(vv[i] / correction2) + args.epsilon);
-    vw[i] -= args.learning_rate * (args.weight_decay * vw[i] + step);
+    double change = vm[i] / correction1 / (std::sqrt(vv[i] / correction2) + args.epsilon);
+    vw[i] -= step.learning_rate * (args.weight_decay * vw[i] + change);
   }
-  store(w, vw);
-  store(m, vm);
-  store(v, vv);
+  store(a.w, vw);
+  store(a.m, vm);
+  store(a.v, vv);
 }
 
-void ReferenceKernels::lerp(Tensor& y, const Tensor& x, double weight) {
+void ReferenceKernels::lerp(const Tensor& y, const Tensor& x, double weight) {
   Values vy = load(y), vx = load(x);
   for (size_t i = 0; i < vy.size(); ++i) vy[i] += weight * (vx[i] - vy[i]);
   store(y, vy);

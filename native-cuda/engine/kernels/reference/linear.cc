@@ -19,28 +19,22 @@ void apply_epilogue(Values& y, int64_t channels, const Epilogue& epilogue) {
 }
 
 // y (M,N), x (M,K), w (N,K)
-void ReferenceKernels::linear_forward(Tensor& y,
-                                      const Tensor& x,
-                                      const Weight& w,
-                                      const Epilogue& epilogue) {
-  int64_t n = w.value.dim(0), k = w.value.dim(1), m = x.numel() / k;
-  Values vx = load(x), vw = load(w.value), vy(size_t(m * n));
+void ReferenceKernels::run(const LinearForward& op) {
+  int64_t n = op.w.value.dim(0), k = op.w.value.dim(1), m = op.x.numel() / k;
+  Values vx = load(op.x), vw = load(op.w.value), vy(size_t(m * n));
   for (int64_t i = 0; i < m; ++i)
     for (int64_t j = 0; j < n; ++j) {
       double sum = 0;
       for (int64_t l = 0; l < k; ++l) sum += at(vx, i, l, k) * at(vw, j, l, k);
       at(vy, i, j, n) = sum;
     }
-  apply_epilogue(vy, n, epilogue);
-  store(y, vy);
+  apply_epilogue(vy, n, op.epilogue);
+  store(op.y, vy);
 }
 
-void ReferenceKernels::linear_geglu_forward(Tensor& y,
-                                            const Tensor& x,
-                                            const Weight& w,
-                                            const Tensor& bias) {
-  int64_t n = w.value.dim(0), k = w.value.dim(1), m = x.numel() / k;
-  Values vx = load(x), vw = load(w.value), vb = bias ? load(bias) : Values(size_t(n)),
+void ReferenceKernels::run(const LinearGegluForward& op) {
+  int64_t n = op.w.value.dim(0), k = op.w.value.dim(1), m = op.x.numel() / k;
+  Values vx = load(op.x), vw = load(op.w.value), vb = op.bias ? load(op.bias) : Values(size_t(n)),
          vy(size_t(m * n / 2));
   auto product = [&](int64_t i, int64_t j) {
     double sum = vb[size_t(j)];
@@ -50,39 +44,34 @@ void ReferenceKernels::linear_geglu_forward(Tensor& y,
   for (int64_t i = 0; i < m; ++i)
     for (int64_t j = 0; j < n / 2; ++j)
       at(vy, i, j, n / 2) = product(i, j) * activate(product(i, n / 2 + j), Activation::Gelu);
-  store(y, vy);
+  store(op.y, vy);
 }
 
-void ReferenceKernels::linear_backward_input(const GradSlot& dx,
-                                             const Tensor& dy,
-                                             const Weight& w) {
-  if (!dx) return;
-  int64_t n = w.value.dim(0), k = w.value.dim(1), m = dy.numel() / n;
-  Values vdy = load(dy), vw = load(w.value), vdx(size_t(m * k));
+void ReferenceKernels::run(const LinearBackwardInput& op) {
+  if (!op.dx) return;
+  int64_t n = op.w.value.dim(0), k = op.w.value.dim(1), m = op.dy.numel() / n;
+  Values vdy = load(op.dy), vw = load(op.w.value), vdx(size_t(m * k));
   for (int64_t i = 0; i < m; ++i)
     for (int64_t j = 0; j < n; ++j)
       for (int64_t l = 0; l < k; ++l) at(vdx, i, l, k) += at(vdy, i, j, n) * at(vw, j, l, k);
-  store(dx, std::move(vdx));
+  store(op.dx, std::move(vdx));
 }
 
-void ReferenceKernels::linear_backward_weight(const GradSlot& dw,
-                                              const GradSlot& db,
-                                              const Tensor& dy,
-                                              const Tensor& x) {
-  int64_t n = dy.dim(-1), k = x.dim(-1), m = dy.numel() / n;
-  Values vdy = load(dy), vx = load(x);
-  if (dw) {
+void ReferenceKernels::run(const LinearBackwardWeight& op) {
+  int64_t n = op.dy.dim(-1), k = op.x.dim(-1), m = op.dy.numel() / n;
+  Values vdy = load(op.dy), vx = load(op.x);
+  if (op.dw) {
     Values vdw(size_t(n * k));
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j)
         for (int64_t l = 0; l < k; ++l) at(vdw, j, l, k) += at(vdy, i, j, n) * at(vx, i, l, k);
-    store(dw, std::move(vdw));
+    store(op.dw, std::move(vdw));
   }
-  if (db) {
+  if (op.db) {
     Values vdb(size_t(n), 0.0);
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j) vdb[size_t(j)] += at(vdy, i, j, n);
-    store(db, std::move(vdb));
+    store(op.db, std::move(vdb));
   }
 }
 

@@ -4,11 +4,9 @@
 namespace spindle::reference {
 
 // prediction, target (B,...), errors (B)
-void ReferenceKernels::mse_per_image(Tensor& errors,
-                                     const Tensor& prediction,
-                                     const Tensor& target) {
-  int64_t batch = errors.numel(), n = prediction.numel() / batch;
-  Values p = load(prediction), t = load(target), sums(size_t(batch), 0.0);
+void ReferenceKernels::run(const MsePerImage& op) {
+  int64_t batch = op.errors.numel(), n = op.prediction.numel() / batch;
+  Values p = load(op.prediction), t = load(op.target), sums(size_t(batch), 0.0);
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t i = 0; i < n; ++i) {
       double difference = at(p, b, i, n) - at(t, b, i, n);
@@ -16,19 +14,16 @@ void ReferenceKernels::mse_per_image(Tensor& errors,
     }
     sums[size_t(b)] /= double(n);
   }
-  store(errors, sums);
+  store(op.errors, sums);
 }
 
-void ReferenceKernels::mse_backward(Tensor& dprediction,
-                                    const Tensor& prediction,
-                                    const Tensor& target,
-                                    const Tensor& weights) {
-  int64_t batch = weights.numel(), n = prediction.numel() / batch;
-  Values p = load(prediction), t = load(target), w = load(weights), d(p.size());
+void ReferenceKernels::run(const MseBackward& op) {
+  int64_t batch = op.weights.numel(), n = op.prediction.numel() / batch;
+  Values p = load(op.prediction), t = load(op.target), w = load(op.weights), d(p.size());
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t i = 0; i < n; ++i)
       at(d, b, i, n) = w[size_t(b)] * 2 / double(n) * (at(p, b, i, n) - at(t, b, i, n));
-  store(dprediction, d);
+  store(op.dprediction, d);
 }
 
 }  // namespace spindle::reference

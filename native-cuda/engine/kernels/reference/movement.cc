@@ -4,11 +4,11 @@
 namespace spindle::reference {
 
 namespace {
-Values take_rows(const Tensor& table, const int32_t* rows, int64_t count) {
-  int64_t width = table.dim(-1);
+Values take_rows(const Tensor& table, std::span<const int32_t> rows) {
+  int64_t width = table.dim(-1), count = int64_t(rows.size());
   Values from = load(table), to(size_t(count * width));
   for (int64_t i = 0; i < count; ++i)
-    for (int64_t c = 0; c < width; ++c) at(to, i, c, width) = at(from, rows[i], c, width);
+    for (int64_t c = 0; c < width; ++c) at(to, i, c, width) = at(from, rows[size_t(i)], c, width);
   return to;
 }
 
@@ -36,82 +36,72 @@ void for_each_transposed(const Shape& nhwc, F&& f) {
 }
 }  // namespace
 
-void ReferenceKernels::concat_channels(Tensor& y, const Tensor& a, const Tensor& b) {
-  int64_t ca = a.dim(-1), cb = b.dim(-1), c = ca + cb, rows = y.numel() / c;
-  Values va = load(a), vb = load(b), vy(size_t(y.numel()));
+void ReferenceKernels::run(const ConcatChannels& op) {
+  int64_t ca = op.a.dim(-1), cb = op.b.dim(-1), c = ca + cb, rows = op.y.numel() / c;
+  Values va = load(op.a), vb = load(op.b), vy(size_t(op.y.numel()));
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t i = 0; i < ca; ++i) at(vy, row, i, c) = at(va, row, i, ca);
     for (int64_t i = 0; i < cb; ++i) at(vy, row, ca + i, c) = at(vb, row, i, cb);
   }
-  store(y, vy);
+  store(op.y, vy);
 }
 
-void ReferenceKernels::split_channels(const GradSlot& da, const GradSlot& db, const Tensor& dy) {
-  int64_t c = dy.dim(-1), rows = dy.numel() / c;
-  int64_t ca = da ? da.tensor.dim(-1) : db ? c - db.tensor.dim(-1) : 0, cb = c - ca;
-  Values vdy = load(dy), va(size_t(rows * ca)), vb(size_t(rows * cb));
+void ReferenceKernels::run(const SplitChannels& op) {
+  int64_t c = op.dy.dim(-1), rows = op.dy.numel() / c;
+  int64_t ca = op.da ? op.da.tensor.dim(-1) : op.db ? c - op.db.tensor.dim(-1) : 0, cb = c - ca;
+  Values vdy = load(op.dy), va(size_t(rows * ca)), vb(size_t(rows * cb));
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t i = 0; i < ca; ++i) at(va, row, i, ca) = at(vdy, row, i, c);
     for (int64_t i = 0; i < cb; ++i) at(vb, row, i, cb) = at(vdy, row, ca + i, c);
   }
-  store(da, std::move(va));
-  store(db, std::move(vb));
+  store(op.da, std::move(va));
+  store(op.db, std::move(vb));
 }
 
-void ReferenceKernels::upsample_nearest_forward(Tensor& y, const Tensor& x) {
-  Values vx = load(x), vy(size_t(y.numel()));
-  for_each_nearest(y.shape(), x.shape(), [&](size_t to, size_t from) { vy[to] = vx[from]; });
-  store(y, vy);
+void ReferenceKernels::run(const UpsampleNearestForward& op) {
+  Values vx = load(op.x), vy(size_t(op.y.numel()));
+  for_each_nearest(op.y.shape(), op.x.shape(), [&](size_t to, size_t from) { vy[to] = vx[from]; });
+  store(op.y, vy);
 }
 
-void ReferenceKernels::upsample_nearest_backward(const GradSlot& dx, const Tensor& dy) {
-  if (!dx) return;
-  Values vdy = load(dy), vdx(size_t(dx.tensor.numel()));
-  for_each_nearest(dy.shape(), dx.tensor.shape(),
+void ReferenceKernels::run(const UpsampleNearestBackward& op) {
+  if (!op.dx) return;
+  Values vdy = load(op.dy), vdx(size_t(op.dx.tensor.numel()));
+  for_each_nearest(op.dy.shape(), op.dx.tensor.shape(),
                    [&](size_t to, size_t from) { vdx[from] += vdy[to]; });
-  store(dx, std::move(vdx));
+  store(op.dx, std::move(vdx));
 }
 
-void ReferenceKernels::embedding_forward(Tensor& y,
-                                         const Tensor& table,
-                                         const int32_t* ids,
-                                         int64_t count) {
-  store(y, take_rows(table, ids, count));
-}
+void ReferenceKernels::run(const EmbeddingForward& op) { store(op.y, take_rows(op.table, op.ids)); }
 
-void ReferenceKernels::gather_rows(Tensor& y, const Tensor& x, const int32_t* rows, int64_t count) {
-  store(y, take_rows(x, rows, count));
-}
+void ReferenceKernels::run(const GatherRows& op) { store(op.y, take_rows(op.x, op.rows)); }
 
-void ReferenceKernels::timestep_embedding(Tensor& y,
-                                          const Tensor& timesteps,
-                                          const TimestepArgs& args) {
-  int64_t batch = y.dim(0), width = y.dim(1), half = width / 2;
-  Values vy(size_t(y.numel()));
+void ReferenceKernels::run(const TimestepEmbedding& op) {
+  int64_t batch = op.y.dim(0), width = op.y.dim(1), half = width / 2;
+  Values vy(size_t(op.y.numel()));
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t i = 0; i < half; ++i) {
-      double angle = double(timesteps.f32()[b]) * std::exp(-std::log(args.max_period) * double(i) /
-                                                           (double(half) - args.freq_shift));
-      at(vy, b, args.flip_sin_to_cos ? half + i : i, width) = std::sin(angle);
-      at(vy, b, args.flip_sin_to_cos ? i : half + i, width) = std::cos(angle);
+      double angle =
+          double(op.timesteps.f32()[b]) *
+          std::exp(-std::log(op.args.max_period) * double(i) / (double(half) - op.args.freq_shift));
+      at(vy, b, op.args.flip_sin_to_cos ? half + i : i, width) = std::sin(angle);
+      at(vy, b, op.args.flip_sin_to_cos ? i : half + i, width) = std::cos(angle);
     }
-  store(y, vy);
+  store(op.y, vy);
 }
 
-void ReferenceKernels::nchw_to_nhwc(Tensor& y, const Tensor& x) {
-  Values from = load(x), to(from.size());
-  for_each_transposed(y.shape(), [&](size_t nhwc, size_t nchw) { to[nhwc] = from[nchw]; });
-  store(y, to);
+void ReferenceKernels::run(const NchwToNhwc& op) {
+  Values from = load(op.x), to(from.size());
+  for_each_transposed(op.y.shape(), [&](size_t nhwc, size_t nchw) { to[nhwc] = from[nchw]; });
+  store(op.y, to);
 }
 
-void ReferenceKernels::nhwc_to_nchw(Tensor& y, const Tensor& x) {
-  Values from = load(x), to(from.size());
-  for_each_transposed(x.shape(), [&](size_t nhwc, size_t nchw) { to[nchw] = from[nhwc]; });
-  store(y, to);
+void ReferenceKernels::run(const NhwcToNchw& op) {
+  Values from = load(op.x), to(from.size());
+  for_each_transposed(op.x.shape(), [&](size_t nhwc, size_t nchw) { to[nchw] = from[nhwc]; });
+  store(op.y, to);
 }
 
-void ReferenceKernels::cast(Tensor& y, const Tensor& x) { store(y, load(x)); }
-
-void ReferenceKernels::fill(Tensor& y, double value) { store(y, Values(size_t(y.numel()), value)); }
+void ReferenceKernels::run(const Cast& op) { store(op.y, load(op.x)); }
 
 }  // namespace spindle::reference

@@ -35,9 +35,9 @@ std::vector<Block> row_blocks(const Shape& x) {
   return blocks;
 }
 
-void forward(Tensor& y,
-             Tensor& mean,
-             Tensor& rstd,
+void forward(const Tensor& y,
+             const Tensor& mean,
+             const Tensor& rstd,
              const Tensor& x,
              const Tensor& gamma,
              const Tensor& beta,
@@ -98,54 +98,28 @@ void backward(const GradSlot& dx,
 }
 }  // namespace
 
-void ReferenceKernels::group_norm_forward(Tensor& y,
-                                          Tensor& mean,
-                                          Tensor& rstd,
-                                          const Tensor& x,
-                                          const Tensor& gamma,
-                                          const Tensor& beta,
-                                          const GroupNormArgs& args) {
-  forward(y, mean, rstd, x, gamma, beta, args.eps, args.silu, group_blocks(x.shape(), args.groups));
+void ReferenceKernels::run(const GroupNormForward& op) {
+  forward(op.y, op.mean, op.rstd, op.x, op.gamma, op.beta, op.args.eps, op.args.silu,
+          group_blocks(op.x.shape(), op.args.groups));
 }
 
-void ReferenceKernels::group_norm_backward(const GradSlot& dx,
-                                           const GradSlot& dgamma,
-                                           const GradSlot& dbeta,
-                                           const Tensor& dy,
-                                           const Tensor& x,
-                                           const Tensor& mean,
-                                           const Tensor& rstd,
-                                           const Tensor& gamma,
-                                           const Tensor& beta,
-                                           const GroupNormArgs& args) {
-  backward(dx, dgamma, dbeta, {dy, x, mean, rstd, gamma, beta}, args.silu,
-           group_blocks(x.shape(), args.groups));
+void ReferenceKernels::run(const GroupNormBackward& op) {
+  backward(op.dx, op.dgamma, op.dbeta, {op.dy, op.x, op.mean, op.rstd, op.gamma, op.beta},
+           op.args.silu, group_blocks(op.x.shape(), op.args.groups));
 }
 
-void ReferenceKernels::layer_norm_forward(Tensor& y,
-                                          Tensor& mean,
-                                          Tensor& rstd,
-                                          const Tensor& x,
-                                          const Tensor& gamma,
-                                          const Tensor& beta,
-                                          double eps) {
-  forward(y, mean, rstd, x, gamma, beta, eps, false, row_blocks(x.shape()));
+void ReferenceKernels::run(const LayerNormForward& op) {
+  forward(op.y, op.mean, op.rstd, op.x, op.gamma, op.beta, op.eps, false, row_blocks(op.x.shape()));
 }
 
-void ReferenceKernels::layer_norm_backward(const GradSlot& dx,
-                                           const GradSlot& dgamma,
-                                           const GradSlot& dbeta,
-                                           const Tensor& dy,
-                                           const Tensor& x,
-                                           const Tensor& mean,
-                                           const Tensor& rstd,
-                                           const Tensor& gamma) {
-  backward(dx, dgamma, dbeta, {dy, x, mean, rstd, gamma, Tensor()}, false, row_blocks(x.shape()));
+void ReferenceKernels::run(const LayerNormBackward& op) {
+  backward(op.dx, op.dgamma, op.dbeta, {op.dy, op.x, op.mean, op.rstd, op.gamma, Tensor()}, false,
+           row_blocks(op.x.shape()));
 }
 
-void ReferenceKernels::l2_normalize(Tensor& y, const Tensor& x) {
-  int64_t width = x.dim(-1), rows = x.numel() / width;
-  Values values = load(x);
+void ReferenceKernels::run(const L2Normalize& op) {
+  int64_t width = op.x.dim(-1), rows = op.x.numel() / width;
+  Values values = load(op.x);
   for (int64_t row = 0; row < rows; ++row) {
     double squares = 0;
     for (int64_t i = 0; i < width; ++i)
@@ -154,7 +128,7 @@ void ReferenceKernels::l2_normalize(Tensor& y, const Tensor& x) {
     double factor = squares > 0 ? 1 / std::sqrt(squares) : 0;
     for (int64_t i = 0; i < width; ++i) at(values, row, i, width) *= factor;
   }
-  store(y, values);
+  store(op.y, values);
 }
 
 }  // namespace spindle::reference

@@ -2,7 +2,7 @@
 
 namespace spindle {
 
-std::unique_ptr<Kernels> make_reference_kernels() {
+std::unique_ptr<Backend> make_reference_kernels() {
   return std::make_unique<reference::ReferenceKernels>();
 }
 

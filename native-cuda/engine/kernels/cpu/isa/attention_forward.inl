@@ -118,7 +118,7 @@ static void output_tile(float* o,
 }
 
 template <class T, int NV>
-static void attend(const AttentionForward& g) {
+static void attend(const AttentionForwardCall& g) {
   constexpr bool PAIRS = kPaired<T>;
   constexpr int64_t L = NV * V::W;
   constexpr int R = kLaneRows<NV>;
@@ -175,7 +175,7 @@ static void attend(const AttentionForward& g) {
 }
 
 template <class T>
-static void attend_typed(const AttentionForward& g) {
+static void attend_typed(const AttentionForwardCall& g) {
   switch ((g.queries + V::W - 1) / V::W) {
     case 1:
       return attend<T, 1>(g);
@@ -189,6 +189,6 @@ static void attend_typed(const AttentionForward& g) {
       return attend<T, SPINDLE_MAX_VECTORS>(g);
   }
 }
-static void attention_forward(const AttentionForward& g, bool bf16) {
+static void attention_forward(const AttentionForwardCall& g, bool bf16) {
   bf16 ? attend_typed<uint16_t>(g) : attend_typed<float>(g);
 }

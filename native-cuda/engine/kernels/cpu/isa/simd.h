@@ -7,162 +7,11 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cpu/isa/attention_calls.h"
+#include "kernels/cpu/isa/convolution_calls.h"
+#include "kernels/cpu/isa/product_calls.h"
+
 namespace spindle::cpu {
-
-// Memory that is wanted soon: `from` + i * step, asked for beside the i-th product.
-struct Fetch {
-  const char* from = nullptr;
-  int64_t step = 0;
-};
-
-// c[rows][columns] (+)= sum over segments and k of a[segment * rows + row][k] * b. `b` is packed:
-// float32: [segment][k][ldb]; bfloat16: [segment][(k + 1) / 2][ldb][2] (pairs along k, an odd tail
-// padded with zero).
-struct GemmCall {
-  const void* const* a;
-  int64_t segments;
-  int64_t rows;  // 1 .. rows_for[vectors], rows_for_bf16[vectors]
-  int64_t k;     // elements per segment
-  const void* b;
-  int64_t ldb;      // columns in a packed row
-  int64_t vectors;  // columns / width, 1 .. panel / width
-  float* c;
-  int64_t ldc;
-  bool accumulate;
-  Fetch fetch = {};
-};
-
-// A run of `count` positions: c[m][n] += a[position][m] * b[position][n], for gradients of weights.
-struct OuterRun {
-  const float* a;
-  const float* b;
-  int64_t count;
-};
-struct OuterCall {
-  const OuterRun* runs;
-  int64_t run_count;
-  int64_t lda, ldb;  // elements between positions
-  int64_t rows;      // of m, 1 .. rows_for[vectors]
-  int64_t vectors;   // of n
-  float* c;
-  int64_t ldc;
-  bool accumulate;
-  Fetch fetch = {};
-};
-
-// The same from bfloat16 positions in pairs: b[pair][vectors * width][2], in runs; a as
-// outer_pairs_pack left it.
-struct OuterPairsRun {
-  const uint16_t* b;
-  int64_t pairs;  // whole steps of positions
-};
-struct OuterPairsCall {
-  const uint16_t* a;  // of a row that is a multiple of outer_pairs_tile: the positions of all runs
-  int64_t a_step;     // elements between its pairs: 2 * outer_pairs_tile as outer_pairs_pack left
-                      // them. Without tile registers, others as well
-  const OuterPairsRun* runs;
-  int64_t run_count;
-  int64_t pitch;  // positions that the packed a has room for
-  int64_t rows;   // 1 .. outer_pairs_rows
-  int64_t vectors;
-  float* c;
-  int64_t ldc;
-  bool accumulate;
-  Fetch fetch = {};
-};
-
-// One output row: y = (accumulate ? y : 0) + c + bias + per_image + residual. Null pointers are
-// left out.
-struct RowCall {
-  void* y;
-  const float* c;
-  const float* bias;
-  const void* per_image;
-  const void* residual;
-  int64_t n;
-  bool accumulate;
-  bool stream = false;  // past the caches: the output is larger than they are
-};
-
-// The rows of whole tiles, `ld` elements apart, finished as a RowCall says. Each tile's inputs lie
-// tile_bytes after those of the one before.
-struct TileStore {
-  void* y;
-  int64_t ld;
-  const float* bias;
-  const void* per_image;  // of all rows
-  const void* residual;   // rows as far apart as those of y
-  int64_t n;
-  bool accumulate, stream;
-  int64_t tiles = 1, tile_bytes = 0;
-};
-
-// Gradients of a transformed filter: [part][slice][n], the sum of all parts.
-struct FilterSums {
-  const float* from;
-  int64_t slice, part;  // elements between them
-  int64_t parts;
-};
-
-// Neighbouring squares of an image's pixels, `size` apart: pixel (r, c) lies at first + r * row + c
-// * pixel (elements) and counts as zeros outside of [top, bottom) x [left, right); `first` itself
-// may lie outside of the image.
-struct SquareRow {
-  const void* first;
-  int64_t row, pixel, squares;
-  int top, bottom;
-  int64_t left, right;
-};
-// Where neighbouring squares of outputs go, the first `rows` and `columns` of their pixels: n
-// channels of each as in RowCall.
-struct OutputRow {
-  void* y;
-  const void* residual;
-  int64_t row, pixel;
-  int64_t rows, columns;
-  const float* bias;
-  const void* per_image;
-  int64_t n;
-  bool accumulate;
-};
-// c[slice][row][column] = sum over k of a[slice][row][k] * b[slice][k][column]. Rows of a and c are
-// readable, and of c written, up to a multiple of rows_for[vectors].
-struct SliceProducts {
-  const float* a;
-  int64_t a_slice, lda;
-  const float* b;  // slices follow one another
-  int64_t ldb, k;
-  float* c;
-  int64_t c_slice, ldc;
-  int64_t slices, rows, vectors;
-};
-
-// A run of outputs of a convolution: y[i][column] = sum over tap rows and k of x[i * pixel + tap
-// row * row + k] * b, with b as in GemmCall, plus bias, per_image and residual. x is readable up to
-// a multiple of narrow_rows[vectors] outputs; k of bfloat16 is even.
-struct NarrowCall {
-  const void* x;
-  int64_t pixel, row, tap_rows, k;
-  const void* b;
-  int64_t ldb, vectors;  // 1 or 2
-  int64_t count;
-  void* y;
-  int64_t ldy, n;  // columns to store
-  const float* bias;
-  const void* per_image;
-  const void* residual;
-};
-// A row of `width` outputs of n <= 8 channels from products of three input rows (null: outside)
-// with all nine taps, z[pixel + 1][ldz], columns in the order (tap, channel): y = add + the nine
-// neighbours' columns + residual.
-struct ShiftedCall {
-  const float* z[3];
-  int64_t ldz, n, width;
-  const float* add;  // 8 of them
-  float* sums;       // width * n and 8 more
-  void* y;
-  const void* residual;
-};
 
 struct AdamWCall {
   float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
@@ -170,45 +19,6 @@ struct AdamWCall {
   float inv_sqrt_correction;  // 1 / sqrt(1 - beta2^step)
   float epsilon;
   float decay;  // 1 - learning rate * weight decay
-};
-
-// Attention of a block of queries of one head, in lanes: see attention_lanes.inl.
-struct AttentionForward {
-  const void* q;  // the first query; o has the same stride
-  void* o;
-  float* lse;
-  int64_t stride, queries, d;  // elements between rows; 1 .. attention_queries
-  int64_t first;               // index of the first query: matters where `causal`
-  const float *k, *v;  // all keys by attention_rows, values by attention_row_pairs with ld = d
-  int64_t keys;
-  float scale;  // above zero
-  bool causal;
-  float* scratch;  // attention_queries * (2 d + attention_keys) floats, on a cache line
-};
-
-// What attention_gradient wants of a block of queries; `buffer` holds width * d floats. q_rows may
-// be null: no gradients of keys.
-struct AttentionQueries {
-  const void *q, *o, *d_o;  // the first query
-  const float* lse;
-  int64_t stride, queries, d, ld;
-  float *q_lanes, *do_lanes;  // [pair of d][queries up to whole vectors]
-  float *q_rows, *do_rows;    // [pair of queries][ld]
-  float *lse_lanes, *delta;   // for bfloat16 in base 2; the sum of o * d_o
-  float* buffer;
-};
-// A block of keys and a block of queries. Gradients are added to, without the factor `scale` in dq
-// and dk.
-struct AttentionGradient {
-  const float *q, *d_o, *q_rows, *do_rows, *lse, *delta;  // of attention_gradient_queries
-  int64_t queries;
-  const float *k, *v, *k_pairs;  // attention_rows, and attention_row_pairs with ld = d
-  int64_t keys, d, ld;           // 1 .. attention_keys; d up to whole vectors
-  int64_t visible;               // query i sees key r where i >= visible + r
-  float scale;
-  float* dq;       // [d][queries up to whole vectors], or null
-  float *dk, *dv;  // [keys][ld], or null both
-  float* scratch;  // attention_queries * attention_keys * 2 floats
 };
 
 enum class Unary : int { None, Silu, Gelu, QuickGelu };
@@ -511,7 +321,7 @@ struct Simd {
                               int64_t d,
                               int64_t ld,
                               bool bf16);
-  void (*attention_forward)(const AttentionForward&, bool bf16);
+  void (*attention_forward)(const AttentionForwardCall&, bool bf16);
   void (*attention_gradient_queries)(const AttentionQueries&, bool bf16);
   void (*attention_gradient)(const AttentionGradient&, bool bf16);
   // y[row] (+)= x[row] * factor, of x[row][ld] or of x[d][queries up to whole vectors]

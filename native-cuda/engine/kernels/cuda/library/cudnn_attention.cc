@@ -36,58 +36,44 @@ class CudnnAttention : public FusedAttention {
            (!gradients || plan(shape, args, true));
   }
 
-  void forward(Tensor& o,
-               Tensor& lse,
-               const Tensor& q,
-               const Tensor& k,
-               const Tensor& v,
-               const AttentionArgs& args) override {
-    AttentionShape shape(q, k, args);
-    const CudnnPlan* p = plan(shape, args, false);
-    if (!p) refuse(shape, args);
-    p->run(handle_.get(), *options_.scratch,
-           {{Q, q.raw()}, {K, k.raw()}, {V, v.raw()}, {O, o.raw()}, {Lse, lse.raw()}},
-           text(shape, args));
+  void forward(const AttentionForward& op) override {
+    AttentionShape shape(op.q, op.k, op.args);
+    const CudnnPlan* p = plan(shape, op.args, false);
+    if (!p) refuse(shape, op.args);
+    p->run(
+        handle_.get(), *options_.scratch,
+        {{Q, op.q.raw()}, {K, op.k.raw()}, {V, op.v.raw()}, {O, op.o.raw()}, {Lse, op.lse.raw()}},
+        text(shape, op.args));
   }
 
-  void backward(const GradSlot& dq,
-                const GradSlot& dk,
-                const GradSlot& dv,
-                const Tensor& d_o,
-                const Tensor& o,
-                const Tensor& lse,
-                const Tensor& q,
-                const Tensor& k,
-                const Tensor& v,
-                const AttentionArgs& args) override {
-    AttentionShape shape(q, k, args);
-    const CudnnPlan* p = plan(shape, args, true);
-    if (!p) refuse(shape, args);
+  void backward(const AttentionBackward& op) override {
+    AttentionShape shape(op.q, op.k, op.args);
+    const CudnnPlan* p = plan(shape, op.args, true);
+    if (!p) refuse(shape, op.args);
     // It writes all three and adds to none.
     auto target = [&](const GradSlot& slot, const Tensor& like) {
       return slot && !slot.accumulate ? slot.tensor
                                       : Tensor(*options_.scratch, like.shape(), like.dtype());
     };
-    Tensor tq = target(dq, q), tk = target(dk, k), tv = target(dv, v);
+    Tensor tq = target(op.dq, op.q), tk = target(op.dk, op.k), tv = target(op.dv, op.v);
     p->run(handle_.get(), *options_.scratch,
-           {{Q, q.raw()},
-            {K, k.raw()},
-            {V, v.raw()},
-            {O, o.raw()},
-            {Lse, lse.raw()},
-            {DO, d_o.raw()},
+           {{Q, op.q.raw()},
+            {K, op.k.raw()},
+            {V, op.v.raw()},
+            {O, op.o.raw()},
+            {Lse, op.lse.raw()},
+            {DO, op.d_o.raw()},
             {DQ, tq.raw()},
             {DK, tk.raw()},
             {DV, tv.raw()}},
-           text(shape, args));
+           text(shape, op.args));
     auto add = [&](const GradSlot& slot, const Tensor& sum) {
       if (!slot || !slot.accumulate) return;
-      Tensor y = slot.tensor;
-      finish(y, sum, {}, slot.tensor, static_cast<cudaStream_t>(options_.stream));
+      finish(slot.tensor, sum, {}, slot.tensor, static_cast<cudaStream_t>(options_.stream));
     };
-    add(dq, tq);
-    add(dk, tk);
-    add(dv, tv);
+    add(op.dq, tq);
+    add(op.dk, tk);
+    add(op.dv, tv);
   }
 
  private:

@@ -56,7 +56,7 @@ class CudnnConvolutions : public Convolutions {
 
   const char* name() const override { return "cudnn"; }
 
-  void forward(Tensor& y,
+  void forward(const Tensor& y,
                const Tensor& x,
                const Tensor& w,
                const Tensor& bias,
@@ -155,7 +155,10 @@ class CudnnConvolutions : public Convolutions {
 
   // The gradient straight into its place where a plan can do that; else into scratch memory, first
   // of the target's type, then of the inputs' `narrow` type, and added by a kernel.
-  void gradient(const Call& call, Tensor& target, bool accumulate, std::optional<DType> narrow) {
+  void gradient(const Call& call,
+                const Tensor& target,
+                bool accumulate,
+                std::optional<DType> narrow) {
     if (run(call, target, {}, accumulate ? target : Tensor())) return;
     if (accumulate) {
       Tensor sum(*options_.scratch, target.shape(), target.dtype());
@@ -170,7 +173,7 @@ class CudnnConvolutions : public Convolutions {
   }
 
   // False: no plan does all of that at once.
-  bool run(const Call& call, Tensor& out, const Tensor& bias, const Tensor& addend) {
+  bool run(const Call& call, const Tensor& out, const Tensor& bias, const Tensor& addend) {
     const ConvolutionTail tail{bool(bias), bool(addend), out.dtype()};
     std::string key =
         convolution_key(call.pass, call.shape, tail, options_.tf32, options_.deterministic);

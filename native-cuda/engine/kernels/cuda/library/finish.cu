@@ -33,7 +33,7 @@ __global__ void finish_kernel(Y* y,
 }
 
 template <class Y, class S>
-void run(Tensor& y,
+void run(const Tensor& y,
          const Tensor& sum,
          const Tensor& bias,
          const Tensor& addend,
@@ -95,7 +95,7 @@ Window window_of(const Tensor& outer, const Tensor& inner, int64_t before) {
 
 }  // namespace
 
-void pad_images(Tensor& y, const Tensor& x, int64_t before, cudaStream_t stream) {
+void pad_images(const Tensor& y, const Tensor& x, int64_t before, cudaStream_t stream) {
   Window window = window_of(y, x, before);
   if (y.dtype() == DType::BF16)
     pad_kernel<<<blocks(y.numel()), kBlock, 0, stream>>>(
@@ -106,7 +106,11 @@ void pad_images(Tensor& y, const Tensor& x, int64_t before, cudaStream_t stream)
   SPINDLE_CUDA_CALL(cudaGetLastError(), cat(y.shape()));
 }
 
-void crop_images(Tensor& x, const Tensor& y, int64_t before, bool accumulate, cudaStream_t stream) {
+void crop_images(const Tensor& x,
+                 const Tensor& y,
+                 int64_t before,
+                 bool accumulate,
+                 cudaStream_t stream) {
   Window window = window_of(y, x, before);
   if (x.dtype() == DType::BF16)
     crop_kernel<<<blocks(x.numel()), kBlock, 0, stream>>>(
@@ -117,7 +121,7 @@ void crop_images(Tensor& x, const Tensor& y, int64_t before, bool accumulate, cu
   SPINDLE_CUDA_CALL(cudaGetLastError(), cat(x.shape()));
 }
 
-void finish(Tensor& y,
+void finish(const Tensor& y,
             const Tensor& sum,
             const Tensor& bias,
             const Tensor& addend,

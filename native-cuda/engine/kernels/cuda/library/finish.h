@@ -9,15 +9,19 @@ namespace spindle::cuda {
 
 // sum and y (rows, C) of types of their own; bias (C) and addend (rows, C) of y's type, or empty. y
 // may be `sum` or `addend`.
-void finish(Tensor& y,
+void finish(const Tensor& y,
             const Tensor& sum,
             const Tensor& bias,
             const Tensor& addend,
             cudaStream_t stream);
 
 // y (B,H',W',C) = x (B,H,W,C) at (before, before), zeros around it
-void pad_images(Tensor& y, const Tensor& x, int64_t before, cudaStream_t stream);
+void pad_images(const Tensor& y, const Tensor& x, int64_t before, cudaStream_t stream);
 // x (B,H,W,C) [+]= what of y (B,H',W',C) begins at (before, before)
-void crop_images(Tensor& x, const Tensor& y, int64_t before, bool accumulate, cudaStream_t stream);
+void crop_images(const Tensor& x,
+                 const Tensor& y,
+                 int64_t before,
+                 bool accumulate,
+                 cudaStream_t stream);
 
 }  // namespace spindle::cuda

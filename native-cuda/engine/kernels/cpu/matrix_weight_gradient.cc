@@ -1,3 +1,5 @@
+#include "kernels/cpu/matrix_weight_gradient.h"
+
 // Gradients of a linear layer's weight and bias: dw[m][n] = sum over positions of dy[position][m] *
 // x[position][n], db = sum of dy.
 //
@@ -7,8 +9,6 @@
 // too few pieces for the threads, positions are shared out too, and the shares' sums are added in
 // their order. Pieces and shares depend on shapes alone, and so do the bytes.
 #include <cstring>
-
-#include "kernels/cpu/cpu_kernels.h"
 
 namespace spindle::cpu {
 
@@ -22,19 +22,18 @@ constexpr int64_t kDenseFloats = 256;  // shorter rows of float32 are read where
 // Bytes between packed positions: an odd number of lines, so that a column of them lies in all sets
 // of the first-level cache.
 int64_t spread(int64_t bytes) { return (divide_up(bytes, kLine) | 1) * kLine; }
-}  // namespace
 
-struct CpuKernels::MatrixGradient {
-  CpuKernels& k;
+struct MatrixGradient {
+  CpuContext& cpu;
   const Tensor &dy, &x;
-  bool pairs = is_bf16(dy), tiles = pairs && k.simd_.outer_pairs_step > 2;
+  bool pairs = is_bf16(dy), tiles = pairs && cpu.simd.outer_pairs_step > 2;
   int64_t size = pairs ? 2 : 4,
-          step = pairs ? k.simd_.outer_pairs_step : 1;  // positions that are multiplied together
+          step = pairs ? cpu.simd.outer_pairs_step : 1;  // positions that are multiplied together
   int64_t positions = dy.dim(0), m = dy.dim(1), n = x.dim(1);
-  int64_t width = k.simd_.width, panel = width * k.simd_.max_vectors, ldn = round_up(n, width);
+  int64_t width = cpu.simd.width, panel = width * cpu.simd.max_vectors, ldn = round_up(n, width);
   int64_t tile =
-      pairs ? k.simd_.outer_pairs_rows
-            : k.simd_.rows_for[std::min<int64_t>(k.simd_.max_vectors, divide_up(n, width))];
+      pairs ? cpu.simd.outer_pairs_rows
+            : cpu.simd.rows_for[std::min<int64_t>(cpu.simd.max_vectors, divide_up(n, width))];
   int64_t row_piece = round_up(divide_up(m, divide_up(m, kPieceRows)), tile),
           row_pieces = divide_up(m, row_piece);
   int64_t panels = divide_up(n, panel),
@@ -78,9 +77,9 @@ struct CpuKernels::MatrixGradient {
     const char* from = at(dy.raw(), p0 * m + row0, dy.dtype());
     if (a_in_place) return;
     if (tiles)
-      return k.simd_.outer_pairs_pack(reinterpret_cast<uint16_t*>(a),
-                                      reinterpret_cast<const uint16_t*>(from), count, rows, m,
-                                      span);
+      return cpu.simd.outer_pairs_pack(reinterpret_cast<uint16_t*>(a),
+                                       reinterpret_cast<const uint16_t*>(from), count, rows, m,
+                                       span);
     pack(a, a_step * size, from, m * size, count, rows, rows);
   }
   // Positions one after the other, or pairs of them element by element, zero up to `padded`
@@ -94,7 +93,7 @@ struct CpuKernels::MatrixGradient {
             int64_t padded) const {
     if (pairs) {
       for (int64_t i = 0; i < round_up(count, step); i += 2, from += 2 * stride, to += step_bytes)
-        k.simd_.interleave(
+        cpu.simd.interleave(
             reinterpret_cast<uint16_t*>(to),
             reinterpret_cast<const uint16_t*>(i < count ? from : nullptr),
             reinterpret_cast<const uint16_t*>(i + 1 < count ? from + stride : nullptr), columns,
@@ -150,14 +149,14 @@ struct CpuKernels::MatrixGradient {
         int64_t height = std::min(tile, rows - r);
         Fetch wanted = fetch(next, next_group, part);
         if (pairs) {
-          k.simd_.outer_pairs({reinterpret_cast<const uint16_t*>(a) + r * (tiles ? span : 2),
-                               a_step, &pairs_run, 1, span, height, vectors, c + r * ldc + j, ldc,
-                               !first, wanted});
+          cpu.simd.outer_pairs({reinterpret_cast<const uint16_t*>(a) + r * (tiles ? span : 2),
+                                a_step, &pairs_run, 1, span, height, vectors, c + r * ldc + j, ldc,
+                                !first, wanted});
         } else {
           run.a = a_in_place ? dy.f32() + p0 * m + row0 + r : reinterpret_cast<const float*>(a) + r;
           if (b_in_place) run.b = x.f32() + p0 * n + n0 + j;
-          k.simd_.outer_f32({&run, 1, a_step, b_in_place ? n : wide, height, vectors,
-                             c + r * ldc + j, ldc, !first, wanted});
+          cpu.simd.outer_f32({&run, 1, a_step, b_in_place ? n : wide, height, vectors,
+                              c + r * ldc + j, ldc, !first, wanted});
         }
       }
       b += wide * span * size;
@@ -165,25 +164,26 @@ struct CpuKernels::MatrixGradient {
   }
 };
 
-void CpuKernels::matrix_gradient(const GradSlot& dw,
-                                 const GradSlot& db,
-                                 const Tensor& dy,
-                                 const Tensor& x) {
-  MatrixGradient g{*this, dy, x};
+}  // namespace
+
+void matrix_weight_gradient(CpuContext& cpu, const LinearBackwardWeight& op) {
+  const GradSlot &dw = op.dw, &db = op.db;
+  const Tensor& dy = op.dy;
+  MatrixGradient g{cpu, dy, op.x};
   // Sums of the shares: of dw unless there is one share alone, and of db.
   int64_t share_floats = g.shares > 1 ? g.row_pieces * g.row_piece * g.ldn : 0,
           bias_sums = db ? g.m : 0;
   double* bias =
-      reinterpret_cast<double*>(shared_scratch(g.shares * (bias_sums * 8 + share_floats * 4)));
+      reinterpret_cast<double*>(cpu.shared_scratch(g.shares * (bias_sums * 8 + share_floats * 4)));
   float* sums = reinterpret_cast<float*>(bias + g.shares * bias_sums);
-  threads_.run(g.tasks(), [&](int64_t i, int thread) {
+  cpu.threads.run(g.tasks(), [&](int64_t i, int thread) {
     // While threads are equally fast, the thread's next task is as many on as there are threads.
-    auto task = g.task(i), after = g.task(std::min(i + threads_.threads(), g.tasks() - 1));
+    auto task = g.task(i), after = g.task(std::min(i + cpu.threads.threads(), g.tasks() - 1));
     auto [share, row0, rows, n0, columns, first, last] = task;
     bool with_bias = db && n0 == 0;
     std::byte* memory =
-        scratch(thread, g.a_bytes() + g.b_bytes() + (g.shares > 1 ? 0 : g.c_floats() * 4) +
-                            g.row_piece * 4);
+        cpu.scratch(thread, g.a_bytes() + g.b_bytes() + (g.shares > 1 ? 0 : g.c_floats() * 4) +
+                                g.row_piece * 4);
     std::byte* b = memory + g.a_bytes();
     float* column_sums = reinterpret_cast<float*>(b + g.b_bytes());
     float* c =
@@ -197,11 +197,11 @@ void CpuKernels::matrix_gradient(const GradSlot& dw,
       if (with_bias) {
         std::fill_n(column_sums, rows, 0.0f);
         if (g.pairs && !g.tiles)
-          simd_.pair_sums(column_sums, reinterpret_cast<const uint16_t*>(memory),
-                          divide_up(count, 2), rows, g.a_step);
+          cpu.simd.pair_sums(column_sums, reinterpret_cast<const uint16_t*>(memory),
+                             divide_up(count, 2), rows, g.a_step);
         else
-          simd_.column_sums(column_sums, at(dy.raw(), p0 * g.m + row0, dy.dtype()), count, rows,
-                            g.m, g.pairs);
+          cpu.simd.column_sums(column_sums, at(dy.raw(), p0 * g.m + row0, dy.dtype()), count, rows,
+                               g.m, g.pairs);
         for (int64_t r = 0; r < rows; ++r) bias[share * g.m + row0 + r] += double(column_sums[r]);
       }
       if (group + 1 < last)
@@ -213,19 +213,19 @@ void CpuKernels::matrix_gradient(const GradSlot& dw,
     for (int64_t r = 0; r < rows; ++r) {
       float* out = dw.tensor.f32() + (row0 + r) * g.n + n0;
       if (dw.accumulate)
-        simd_.add(out, out, c + r * ldc, columns, false);
+        cpu.simd.add(out, out, c + r * ldc, columns, false);
       else
         std::memcpy(out, c + r * ldc, size_t(columns) * 4);
     }
   });
   if (g.shares > 1)
-    pieces(g.m, 16, [&](int64_t row0, int64_t row1, int) {
+    cpu.pieces(g.m, 16, [&](int64_t row0, int64_t row1, int) {
       for (int64_t row = row0; row < row1; ++row) {
         float *out = dw.tensor.f32() + row * g.n, *from = sums + row * g.ldn;
         for (int64_t share = 1; share < g.shares; ++share)
-          simd_.add(from, from, from + share * share_floats, g.n, false);
+          cpu.simd.add(from, from, from + share * share_floats, g.n, false);
         if (dw.accumulate)
-          simd_.add(out, out, from, g.n, false);
+          cpu.simd.add(out, out, from, g.n, false);
         else
           std::memcpy(out, from, size_t(g.n) * 4);
       }

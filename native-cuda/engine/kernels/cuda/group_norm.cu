@@ -1,7 +1,6 @@
-// Group norm (+ SiLU) and layer norm. A group norm is three passes: sums per channel in chunks of
-// pixels, one warp per image and group that turns them into a line per channel, and the line
-// applied. Statistics are taken around a value of the channel itself, so that a mean far from zero
-// costs no digits.
+// Group norm (+ SiLU) in three passes: sums per channel in chunks of pixels, one warp per image and
+// group that turns them into a line per channel, and the line applied. Statistics are taken around
+// a value of the channel itself, so that a mean far from zero costs no digits.
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/cuda_kernels.h"
@@ -10,7 +9,7 @@ namespace spindle::cuda {
 
 namespace {
 
-// --- group norm: x (images, pixels, c) in groups of `width` channels
+// x (images, pixels, c) in groups of `width` channels
 
 template <class T>
 struct StatisticsTerms {
@@ -207,134 +206,34 @@ __global__ void norm_parameters_kernel(float* dgamma,
   if (dbeta) dbeta[channel] = add_beta ? dbeta[channel] + s : s;
 }
 
-// --- layer norm: one warp per row
-
-constexpr int kRowWarps = 4;
-
-__device__ __forceinline__ int64_t row_of_warp() {
-  return int64_t(blockIdx.x) * kRowWarps + threadIdx.x / kWarp;
-}
-
-template <class T>
-__global__ void layer_norm_kernel(T* y,
-                                  float* mean,
-                                  float* rstd,
-                                  const T* x,
-                                  const float* gamma,
-                                  const float* beta,
-                                  int64_t rows,
-                                  int64_t c,
-                                  float eps) {
-  int64_t row = row_of_warp();
-  if (row >= rows) return;
-  int lane = int(threadIdx.x) % kWarp;
-  const T* from = x + row * c;
-  float pivot = widen(from[0]), sum = 0, squares = 0;
-  for (int64_t i = lane; i < c; i += kWarp) sum += widen(from[i]) - pivot;
-  float mu = pivot + warp_sum(sum) / float(c);
-  for (int64_t i = lane; i < c; i += kWarp) {
-    float d = widen(from[i]) - mu;
-    squares += d * d;
-  }
-  float scale = 1 / sqrtf(warp_sum(squares) / float(c) + eps);
-  if (lane == 0) {
-    mean[row] = mu;
-    rstd[row] = scale;
-  }
-  for (int64_t i = lane; i < c; i += kWarp)
-    y[row * c + i] = narrow<T>((widen(from[i]) - mu) * scale * gamma[i] + beta[i]);
-}
-
-template <class T>
-__global__ void layer_norm_backward_kernel(T* dx,
-                                           const T* dy,
-                                           const T* x,
-                                           const float* mean,
-                                           const float* rstd,
-                                           const float* gamma,
-                                           int64_t rows,
-                                           int64_t c,
-                                           bool accumulate) {
-  int64_t row = row_of_warp();
-  if (row >= rows) return;
-  int lane = int(threadIdx.x) % kWarp;
-  float mu = mean[row], scale = rstd[row], sum = 0, product = 0;
-  for (int64_t i = lane; i < c; i += kWarp) {
-    float d = widen(dy[row * c + i]) * gamma[i];
-    sum += d;
-    product += d * (widen(x[row * c + i]) - mu) * scale;
-  }
-  sum = warp_sum(sum) / float(c);
-  product = warp_sum(product) / float(c);
-  for (int64_t i = lane; i < c; i += kWarp) {
-    float normal = (widen(x[row * c + i]) - mu) * scale,
-          out = scale * (widen(dy[row * c + i]) * gamma[i] - sum - normal * product);
-    T* to = dx + row * c + i;
-    *to = narrow<T>(accumulate ? widen(*to) + out : out);
-  }
-}
-
-template <class T>
-struct LayerTerms {
-  const T *dy, *x;
-  const float *mean, *rstd;
-  int64_t c;
-  __device__ int64_t column(int64_t, int64_t channel) const { return channel; }
-  __device__ void add(Sums<2>& sums, int64_t channel, int64_t row) const {
-    float d = widen(dy[row * c + channel]);
-    sums.of[0] += d;
-    sums.of[1] += d * (widen(x[row * c + channel]) - mean[row]) * rstd[row];
-  }
-};
-
-template <class T>
-__global__ void l2_normalize_kernel(T* y, const T* x, int64_t rows, int64_t c) {
-  int64_t row = row_of_warp();
-  if (row >= rows) return;
-  int lane = int(threadIdx.x) % kWarp;
-  float squares = 0;
-  for (int64_t i = lane; i < c; i += kWarp)
-    squares += widen(x[row * c + i]) * widen(x[row * c + i]);
-  squares = warp_sum(squares);
-  float factor =
-      squares > 0 ? 1 / sqrtf(squares) : 0;  // a row of zeros has no direction and stays as it is
-  for (int64_t i = lane; i < c; i += kWarp)
-    y[row * c + i] = narrow<T>(widen(x[row * c + i]) * factor);
-}
-
 }  // namespace
 
-void CudaKernels::group_norm_forward(Tensor& y,
-                                     Tensor& mean,
-                                     Tensor& rstd,
-                                     const Tensor& x,
-                                     const Tensor& gamma,
-                                     const Tensor& beta,
-                                     const GroupNormArgs& args) {
-  Call call(device_, "group_norm_forward", x);
-  int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c),
-          width = c / args.groups;
+void CudaKernels::run(const GroupNormForward& op) {
+  Call call(device_, op.kName, op.x);
+  int64_t images = op.x.dim(0), c = op.x.dim(-1), pixels = op.x.numel() / (images * c),
+          width = c / op.args.groups;
   Chunks chunks(pixels);
   Tensor partial(scratch_, {images * chunks.count * c * 2}, DType::F32),
       line(scratch_, {2 * images * c}, DType::F32);
-  with_type(x, [&]<class T>(T*) {
-    column_sums("group_sums", stream_, StatisticsTerms<T>{x.data<T>(), pixels, c}, images, pixels,
-                c, chunks, partial.data<Sums<2>>());
-    launch("group_statistics", group_statistics_kernel<T>, {unsigned(images * args.groups)}, kWarp,
-           0, stream_, mean.f32(), rstd.f32(), line.f32(), partial.data<Sums<2>>(), x.data<T>(),
-           gamma.f32(), beta.f32(), pixels, c, width, chunks.count, args.eps);
+  with_type(op.x, [&]<class T>(T*) {
+    column_sums("group_sums", stream_, StatisticsTerms<T>{op.x.data<T>(), pixels, c}, images,
+                pixels, c, chunks, partial.data<Sums<2>>());
+    launch("group_statistics", group_statistics_kernel<T>, {unsigned(images * op.args.groups)},
+           kWarp, 0, stream_, op.mean.f32(), op.rstd.f32(), line.f32(), partial.data<Sums<2>>(),
+           op.x.data<T>(), op.gamma.f32(), op.beta.f32(), pixels, c, width, chunks.count,
+           op.args.eps);
     int64_t size = pixels * c;
     auto apply = [&](auto kernel, int64_t n) {
       launch("group_apply", kernel, {blocks_for(size, kMapBlock * n), unsigned(images)}, kMapBlock,
-             0, stream_, y.data<T>(), x.data<T>(), line.f32(), size, int(c));
+             0, stream_, op.y.data<T>(), op.x.data<T>(), line.f32(), size, int(c));
     };
     bool packs =
-        c % kMapWidth == 0 && aligned_for_pack(x.data<T>()) && aligned_for_pack(y.data<T>());
-    if (packs && args.silu)
+        c % kMapWidth == 0 && aligned_for_pack(op.x.data<T>()) && aligned_for_pack(op.y.data<T>());
+    if (packs && op.args.silu)
       apply(group_apply_kernel<T, kMapWidth, true>, kMapWidth);
     else if (packs)
       apply(group_apply_kernel<T, kMapWidth, false>, kMapWidth);
-    else if (args.silu)
+    else if (op.args.silu)
       apply(group_apply_kernel<T, 1, true>, 1);
     else
       apply(group_apply_kernel<T, 1, false>, 1);
@@ -352,89 +251,31 @@ void CudaKernels::norm_parameters(const GradSlot& dgamma,
          partial.data<Sums<2>>(), c, count, dgamma.accumulate, dbeta.accumulate);
 }
 
-void CudaKernels::group_norm_backward(const GradSlot& dx,
-                                      const GradSlot& dgamma,
-                                      const GradSlot& dbeta,
-                                      const Tensor& dy,
-                                      const Tensor& x,
-                                      const Tensor& mean,
-                                      const Tensor& rstd,
-                                      const Tensor& gamma,
-                                      const Tensor& beta,
-                                      const GroupNormArgs& args) {
-  if (!dx && !dgamma && !dbeta) return;
-  Call call(device_, "group_norm_backward", x);
-  int64_t images = x.dim(0), c = x.dim(-1), pixels = x.numel() / (images * c),
-          width = c / args.groups;
+void CudaKernels::run(const GroupNormBackward& op) {
+  if (!op.dx && !op.dgamma && !op.dbeta) return;
+  Call call(device_, op.kName, op.x);
+  int64_t images = op.x.dim(0), c = op.x.dim(-1), pixels = op.x.numel() / (images * c),
+          width = c / op.args.groups;
   Chunks chunks(pixels);
   Tensor partial(scratch_, {images * chunks.count * c * 2}, DType::F32);
-  with_type(x, [&]<class T>(T*) {
-    BackwardTerms<T> terms{dy.data<T>(), x.data<T>(), mean.f32(), rstd.f32(), gamma.f32(),
-                           beta.f32(),   pixels,      c,          width,      args.silu};
+  with_type(op.x, [&]<class T>(T*) {
+    BackwardTerms<T> terms{op.dy.data<T>(), op.x.data<T>(), op.mean.f32(), op.rstd.f32(),
+                           op.gamma.f32(),  op.beta.f32(),  pixels,        c,
+                           width,           op.args.silu};
     column_sums("group_backward_sums", stream_, terms, images, pixels, c, chunks,
                 partial.data<Sums<2>>());
-    if (!dx) return;
+    if (!op.dx) return;
     Tensor lines(scratch_, {3 * images * c}, DType::F32);
-    launch("group_backward_lines", group_backward_lines_kernel, {unsigned(images * args.groups)},
-           kWarp, 0, stream_, lines.f32(), partial.data<Sums<2>>(), mean.f32(), rstd.f32(),
-           gamma.f32(), pixels, c, width, chunks.count);
+    launch("group_backward_lines", group_backward_lines_kernel, {unsigned(images * op.args.groups)},
+           kWarp, 0, stream_, lines.f32(), partial.data<Sums<2>>(), op.mean.f32(), op.rstd.f32(),
+           op.gamma.f32(), pixels, c, width, chunks.count);
     launch("group_backward", group_backward_kernel<T>,
            {blocks_for(pixels * c, kMapBlock), unsigned(images)}, kMapBlock, 0, stream_,
-           dx.tensor.data<T>(), dy.data<T>(), x.data<T>(), lines.f32(), mean.f32(), rstd.f32(),
-           gamma.f32(), beta.f32(), pixels * c, int(c), int(width), args.silu, dx.accumulate);
+           op.dx.tensor.data<T>(), op.dy.data<T>(), op.x.data<T>(), lines.f32(), op.mean.f32(),
+           op.rstd.f32(), op.gamma.f32(), op.beta.f32(), pixels * c, int(c), int(width),
+           op.args.silu, op.dx.accumulate);
   });
-  norm_parameters(dgamma, dbeta, partial, c, images * chunks.count);
-}
-
-void CudaKernels::layer_norm_forward(Tensor& y,
-                                     Tensor& mean,
-                                     Tensor& rstd,
-                                     const Tensor& x,
-                                     const Tensor& gamma,
-                                     const Tensor& beta,
-                                     double eps) {
-  Call call(device_, "layer_norm_forward", x);
-  int64_t c = x.dim(-1), rows = x.numel() / c;
-  with_type(x, [&]<class T>(T*) {
-    launch("layer_norm", layer_norm_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp, 0,
-           stream_, y.data<T>(), mean.f32(), rstd.f32(), x.data<T>(), gamma.f32(), beta.f32(), rows,
-           c, float(eps));
-  });
-}
-
-void CudaKernels::layer_norm_backward(const GradSlot& dx,
-                                      const GradSlot& dgamma,
-                                      const GradSlot& dbeta,
-                                      const Tensor& dy,
-                                      const Tensor& x,
-                                      const Tensor& mean,
-                                      const Tensor& rstd,
-                                      const Tensor& gamma) {
-  if (!dx && !dgamma && !dbeta) return;
-  Call call(device_, "layer_norm_backward", x);
-  int64_t c = x.dim(-1), rows = x.numel() / c;
-  with_type(x, [&]<class T>(T*) {
-    if (dx)
-      launch("layer_norm_backward", layer_norm_backward_kernel<T>, {blocks_for(rows, kRowWarps)},
-             kRowWarps * kWarp, 0, stream_, dx.tensor.data<T>(), dy.data<T>(), x.data<T>(),
-             mean.f32(), rstd.f32(), gamma.f32(), rows, c, dx.accumulate);
-    if (!dgamma && !dbeta) return;
-    Chunks chunks(rows);
-    Tensor partial(scratch_, {chunks.count * c * 2}, DType::F32);
-    column_sums("layer_parameters", stream_,
-                LayerTerms<T>{dy.data<T>(), x.data<T>(), mean.f32(), rstd.f32(), c}, 1, rows, c,
-                chunks, partial.data<Sums<2>>());
-    norm_parameters(dgamma, dbeta, partial, c, chunks.count);
-  });
-}
-
-void CudaKernels::l2_normalize(Tensor& y, const Tensor& x) {
-  Call call(device_, "l2_normalize", x);
-  int64_t c = x.dim(-1), rows = x.numel() / c;
-  with_type(x, [&]<class T>(T*) {
-    launch("l2_normalize", l2_normalize_kernel<T>, {blocks_for(rows, kRowWarps)}, kRowWarps * kWarp,
-           0, stream_, y.data<T>(), x.data<T>(), rows, c);
-  });
+  norm_parameters(op.dgamma, op.dbeta, partial, c, images * chunks.count);
 }
 
 }  // namespace spindle::cuda

@@ -9,6 +9,7 @@
 //
 // Blocks and parts depend on shapes alone, and the parts are added in order, so that bytes do not
 // depend on threads.
+#include "kernels/cpu/winograd.h"
 #include "kernels/cpu/winograd_tiles.h"
 
 namespace spindle::cpu {
@@ -45,14 +46,13 @@ Blocks blocks_of(int64_t out, int64_t in, int64_t slices, int64_t width) {
 }
 }  // namespace
 
-int CpuKernels::winograd_gradient_size(const Tensor& dy,
-                                       const Tensor& x,
-                                       const Shape& filter,
-                                       const Conv2dArgs& args) const {
+int winograd_weight_gradient_size(const CpuContext& cpu, const Conv2dBackwardWeight& op) {
+  const Tensor &dy = op.dy, &x = op.x;
+  const Shape& filter = op.dw.tensor.shape();
   int64_t height = x.dim(1), width = x.dim(2);
-  if (x.dtype() != dy.dtype() || !same_3x3(filter, args) ||
+  if (x.dtype() != dy.dtype() || !same_3x3(filter, op.args) ||
       std::min(filter[0], filter[3]) < kMinChannels ||
-      !float32_serves(x.dtype(), filter, height * width))
+      !cpu.float32_serves(x.dtype(), filter, height * width))
     return 0;
   // Enough tiles have to be added to each sum.
   bool many = Tiling{x.dim(0), height, width, 4}.tiles() >= 64;
@@ -61,13 +61,14 @@ int CpuKernels::winograd_gradient_size(const Tensor& dy,
 }
 
 // One call's tensors, and the two ways to its sums.
-struct CpuKernels::WinogradGradient {
-  CpuKernels& k;
+namespace {
+struct WinogradGradient {
+  CpuContext& cpu;
   const Tensor &dy, &x;
   int size;
   int64_t out = dy.dim(3), in = x.dim(3), slices = int64_t(size + 2) * (size + 2);
   Tiling tiling{x.dim(0), x.dim(1), x.dim(2), size};
-  int64_t width = k.simd_.width, panel = width * k.simd_.max_vectors;
+  int64_t width = cpu.simd.width, panel = width * cpu.simd.max_vectors;
 
   // B^T d B of tiles and some of their channels, (slices, tiles, ld), slices `stride` apart.
   void transform_inputs(float* to,
@@ -78,7 +79,7 @@ struct CpuKernels::WinogradGradient {
                         int64_t channel,
                         int64_t channels) const {
     tiling.runs(first, count, [&](const Tile& tile, int64_t t, int64_t n) {
-      k.simd_.winograd_input(
+      cpu.simd.winograd_input(
           to + t * ld, stride, ld,
           tile.squares(size + 2, -1, n, at(x.raw(), channel, x.dtype()), x.dtype(), in), channels,
           size, is_bf16(x));
@@ -93,7 +94,7 @@ struct CpuKernels::WinogradGradient {
                            int64_t channel,
                            int64_t channels) const {
     tiling.runs(first, count, [&](const Tile& tile, int64_t t, int64_t n) {
-      k.simd_.winograd_gradient(
+      cpu.simd.winograd_gradient(
           to + t * ld, stride, ld,
           tile.squares(size, 0, n, at(dy.raw(), channel, dy.dtype()), dy.dtype(), out), channels,
           size, is_bf16(dy));
@@ -110,11 +111,11 @@ struct CpuKernels::WinogradGradient {
                     int64_t rows,
                     int64_t columns,
                     bool add) const {
-    int64_t vectors = divide_up(columns, width), height = k.simd_.rows_for[vectors];
+    int64_t vectors = divide_up(columns, width), height = cpu.simd.rows_for[vectors];
     for (int64_t row = 0; row < rows; row += height) {
       OuterRun run{gradients + row, inputs, count};
-      k.simd_.outer_f32({&run, 1, ld_gradients, ld_inputs, std::min(height, rows - row), vectors,
-                         du + row * ldu, ldu, add});
+      cpu.simd.outer_f32({&run, 1, ld_gradients, ld_inputs, std::min(height, rows - row), vectors,
+                          du + row * ldu, ldu, add});
     }
   }
 
@@ -125,14 +126,14 @@ struct CpuKernels::WinogradGradient {
     int64_t rows_ld = round_up(b.rows, width), input_slice = kBlockTiles * b.columns + kLineFloats,
             gradient_slice = kBlockTiles * rows_ld + kLineFloats;
     float* du = reinterpret_cast<float*>(
-        k.packing_buffer(k.temporary_pack_, parts * blocks * block_floats * 4));
-    k.threads_.run(parts * blocks, [&](int64_t task, int thread) {
+        cpu.packing.room(Packing::Room::Weight, parts * blocks * block_floats * 4));
+    cpu.threads.run(parts * blocks, [&](int64_t task, int thread) {
       int64_t part = task / blocks, row0 = task % blocks / b.across * b.rows,
               column0 = task % b.across * b.columns;
       int64_t rows = std::min(b.rows, out - row0), columns = std::min(b.columns, in - column0);
       float *sums = du + task * block_floats,
             *inputs = reinterpret_cast<float*>(
-                k.scratch(thread, slices * (input_slice + gradient_slice) * 4)),
+                cpu.scratch(thread, slices * (input_slice + gradient_slice) * 4)),
             *gradients = inputs + slices * input_slice;
       int64_t begin = tiles * part / parts, end = tiles * (part + 1) / parts;
       for (int64_t first = begin; first < end; first += kBlockTiles) {
@@ -146,13 +147,13 @@ struct CpuKernels::WinogradGradient {
                          std::min(panel, columns - j), first > begin);
       }
     });
-    k.threads_.run(out * b.across, [&](int64_t task, int) {
+    cpu.threads.run(out * b.across, [&](int64_t task, int) {
       int64_t row = task / b.across, across = task % b.across, column0 = across * b.columns;
       const float* from =
           du + (row / b.rows * b.across + across) * block_floats + row % b.rows * b.columns;
-      k.simd_.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in + column0, in,
-                                       {from, slice, blocks * block_floats, parts},
-                                       std::min(b.columns, in - column0), size, dw.accumulate);
+      cpu.simd.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in + column0, in,
+                                        {from, slice, blocks * block_floats, parts},
+                                        std::min(b.columns, in - column0), size, dw.accumulate);
     });
   }
 
@@ -161,18 +162,18 @@ struct CpuKernels::WinogradGradient {
             panels = divide_up(in, panel), pieces = divide_up(out, kPieceRows);
     int64_t slice_rows = out * ld_in, most = std::min(kGroupTiles, tiling.tiles());
     float* du =
-        reinterpret_cast<float*>(k.packing_buffer(k.temporary_pack_, slices * slice_rows * 4));
+        reinterpret_cast<float*>(cpu.packing.room(Packing::Room::Weight, slices * slice_rows * 4));
     float* inputs = reinterpret_cast<float*>(
-        k.packing_buffer(k.transformed_input_, slices * most * (ld_in + ld_out) * 4));
+        cpu.packing.room(Packing::Room::Inputs, slices * most * (ld_in + ld_out) * 4));
     float* gradients = inputs + slices * most * ld_in;
     for (int64_t first = 0; first < tiling.tiles(); first += most) {
       int64_t count = std::min(most, tiling.tiles() - first);
-      k.pieces(count, 16, [&](int64_t t0, int64_t t1, int) {
+      cpu.pieces(count, 16, [&](int64_t t0, int64_t t1, int) {
         transform_inputs(inputs + t0 * ld_in, most * ld_in, ld_in, first + t0, t1 - t0, 0, in);
         transform_gradients(gradients + t0 * ld_out, most * ld_out, ld_out, first + t0, t1 - t0, 0,
                             out);
       });
-      k.threads_.run(slices * panels * pieces, [&](int64_t task, int) {
+      cpu.threads.run(slices * panels * pieces, [&](int64_t task, int) {
         int64_t s = task / (panels * pieces), n0 = task / pieces % panels * panel,
                 row0 = task % pieces * kPieceRows;
         add_products(du + s * slice_rows + row0 * ld_in + n0, ld_in,
@@ -181,24 +182,23 @@ struct CpuKernels::WinogradGradient {
                      std::min(panel, padded_in - n0), first > 0);
       });
     }
-    k.threads_.run(out, [&](int64_t row, int) {
-      k.simd_.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in, in,
-                                       {du + row * ld_in, slice_rows, 0, 1}, in, size,
-                                       dw.accumulate);
+    cpu.threads.run(out, [&](int64_t row, int) {
+      cpu.simd.winograd_filter_gradient(dw.tensor.f32() + row * 9 * in, in,
+                                        {du + row * ld_in, slice_rows, 0, 1}, in, size,
+                                        dw.accumulate);
     });
   }
 };
 
-void CpuKernels::winograd_backward_weight(const GradSlot& dw,
-                                          const Tensor& dy,
-                                          const Tensor& x,
-                                          int size) {
-  WinogradGradient work{*this, dy, x, size};
+}  // namespace
+
+void winograd_weight_gradient(CpuContext& cpu, const Conv2dBackwardWeight& op, int size) {
+  WinogradGradient work{cpu, op.dy, op.x, size};
   Blocks blocks = blocks_of(work.out, work.in, work.slices, work.width);
   if (blocks.down * blocks.across <= kMostBlocks)
-    work.by_blocks(dw, blocks);
+    work.by_blocks(op.dw, blocks);
   else
-    work.by_slices(dw);
+    work.by_slices(op.dw);
 }
 
 }  // namespace spindle::cpu

@@ -5,18 +5,12 @@
 // shift along a row (and per phase of the stride) serves all taps above one another, since those
 // differ by whole rows. Where a block's positions do not fill whole steps of such a copy, each task
 // packs x for itself.
-//
-// What `Runs` offers here: dy, x, blocks(), positions(block) and m_base(block), as in outer.h, and
-//   n_row(block, position, tap): the x row of a position at a tap, or null outside of the image
-//   copies(), copy_positions(): shifted copies of x, and the positions of one
-//   copied(copy, position): the x row there, or null
-//   copy_of(tap), copy_start(block, tap): the copy in which a block's positions at a tap follow one
-//   another, and from where
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <cstring>
 
-#include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/context.h"
 
 namespace spindle::cpu {
 
@@ -30,7 +24,35 @@ constexpr int64_t kPairsTasks = 8;
 // Pairs of x that a packing task takes.
 constexpr int64_t kPackedPairs = 256;
 
-template <class Runs>
+// Where a weight's gradient goes: dw[m * m_stride + tap * tap_stride + n * n_stride], of m output
+// and n input channels.
+struct WeightGradient {
+  const GradSlot& dw;
+  int64_t m, n, taps;
+  int64_t m_stride, tap_stride, n_stride;
+};
+
+// Positions that are summed in pairs.
+template <class R>
+concept GradientPairs = requires(const R& runs, int64_t block, int64_t position, int64_t tap) {
+  { runs.dy } -> std::convertible_to<const Tensor&>;
+  { runs.x } -> std::convertible_to<const Tensor&>;
+  { runs.blocks() } -> std::convertible_to<int64_t>;
+  // Rows of dy in a block, and where they start.
+  { runs.positions(block) } -> std::convertible_to<int64_t>;
+  { runs.m_base(block) } -> std::convertible_to<const void*>;
+  // The x row of a position at a tap, or null outside of the image.
+  { runs.n_row(block, position, tap) } -> std::convertible_to<const uint16_t*>;
+  // Shifted copies of x, the positions of one, and the x row there, or null: copied(copy, position)
+  { runs.copies() } -> std::convertible_to<int64_t>;
+  { runs.copy_positions() } -> std::convertible_to<int64_t>;
+  { runs.copied(tap, position) } -> std::convertible_to<const uint16_t*>;
+  // The copy in which a block's positions at a tap follow one another, and from where.
+  { runs.copy_of(tap) } -> std::convertible_to<int64_t>;
+  { runs.copy_start(block, tap) } -> std::convertible_to<int64_t>;
+};
+
+template <GradientPairs Runs>
 bool copies_serve(const Runs& runs, int64_t taps, int64_t step) {
   for (int64_t block = 0; block < runs.blocks(); ++block)
     for (int64_t tap = 0; tap < taps; ++tap) {
@@ -41,19 +63,13 @@ bool copies_serve(const Runs& runs, int64_t taps, int64_t step) {
   return true;
 }
 
-template <class Runs>
-void CpuKernels::outer_product_pairs(const Runs& runs,
-                                     int64_t m,
-                                     int64_t n,
-                                     int64_t taps,
-                                     const GradSlot& dw,
-                                     int64_t m_stride,
-                                     int64_t tap_stride,
-                                     int64_t n_stride) {
-  ensure(n_stride == 1, "[outer_product_pairs] rows of dw are expected to be contiguous");
-  const int64_t panel = int64_t(simd_.width) * simd_.max_vectors, panels = divide_up(n, panel),
-                padded_n = round_up(n, simd_.width);
-  const int64_t step = simd_.outer_pairs_step, tile = simd_.outer_pairs_rows,
+template <GradientPairs Runs>
+void weight_gradient_pairs(CpuContext& cpu, const Runs& runs, const WeightGradient& to) {
+  const int64_t m = to.m, n = to.n, taps = to.taps;
+  ensure(to.n_stride == 1, "[weight_gradient_pairs] rows of dw are expected to be contiguous");
+  const int64_t panel = int64_t(cpu.simd.width) * cpu.simd.max_vectors,
+                panels = divide_up(n, panel), padded_n = round_up(n, cpu.simd.width);
+  const int64_t step = cpu.simd.outer_pairs_step, tile = cpu.simd.outer_pairs_rows,
                 blocks = runs.blocks();
   int64_t most = 1;
   for (int64_t block = 0; block < blocks; ++block)
@@ -62,24 +78,25 @@ void CpuKernels::outer_product_pairs(const Runs& runs,
                 pitch = group * most;
   const bool shared = copies_serve(runs, taps, step);
   // dy: [group][tile of m][positions of the group][row]; x: [copy][panel][pair][column][2]
-  const int64_t dy_group = round_up(m, simd_.outer_pairs_tile) * pitch,
+  const int64_t dy_group = round_up(m, cpu.simd.outer_pairs_tile) * pitch,
                 dy_elements = round_up(groups * dy_group, 32);
   const int64_t x_positions = round_up(runs.copy_positions(), step),
                 x_copy = x_positions * padded_n;
   const int64_t elements = dy_elements + (shared ? runs.copies() * x_copy : 0);
-  uint16_t *dy_packed = reinterpret_cast<uint16_t*>(packing_buffer(pairs_buffer_, elements * 2)),
+  uint16_t *dy_packed =
+               reinterpret_cast<uint16_t*>(cpu.packing.room(Packing::Room::Pairs, elements * 2)),
            *x_packed = dy_packed + dy_elements;
-  threads_.run(blocks, [&](int64_t block, int) {
+  cpu.threads.run(blocks, [&](int64_t block, int) {
     int64_t before = 0;
     for (int64_t b = block / group * group; b < block; ++b)
       before += round_up(runs.positions(b), step);
-    simd_.outer_pairs_pack(dy_packed + block / group * dy_group + before * simd_.outer_pairs_tile,
-                           static_cast<const uint16_t*>(runs.m_base(block)), runs.positions(block),
-                           m, m, pitch);
+    cpu.simd.outer_pairs_pack(
+        dy_packed + block / group * dy_group + before * cpu.simd.outer_pairs_tile,
+        static_cast<const uint16_t*>(runs.m_base(block)), runs.positions(block), m, m, pitch);
   });
   if (shared) {
     const int64_t pieces_of_copy = divide_up(x_positions / 2, kPackedPairs);
-    threads_.run(runs.copies() * pieces_of_copy, [&](int64_t task, int) {
+    cpu.threads.run(runs.copies() * pieces_of_copy, [&](int64_t task, int) {
       const int64_t copy = task / pieces_of_copy, pair0 = task % pieces_of_copy * kPackedPairs,
                     pair1 = std::min(x_positions / 2, pair0 + kPackedPairs);
       for (int64_t pair = pair0; pair < pair1; ++pair) {
@@ -87,9 +104,10 @@ void CpuKernels::outer_product_pairs(const Runs& runs,
         const uint16_t *even = p < runs.copy_positions() ? runs.copied(copy, p) : nullptr,
                        *odd = p + 1 < runs.copy_positions() ? runs.copied(copy, p + 1) : nullptr;
         for (int64_t n0 = 0; n0 < n; n0 += panel) {
-          const int64_t columns = std::min(panel, n - n0), width = round_up(columns, simd_.width);
-          simd_.interleave(x_packed + copy * x_copy + n0 * x_positions + p * width,
-                           even ? even + n0 : nullptr, odd ? odd + n0 : nullptr, columns, width);
+          const int64_t columns = std::min(panel, n - n0),
+                        width = round_up(columns, cpu.simd.width);
+          cpu.simd.interleave(x_packed + copy * x_copy + n0 * x_positions + p * width,
+                              even ? even + n0 : nullptr, odd ? odd + n0 : nullptr, columns, width);
         }
       }
     });
@@ -97,13 +115,13 @@ void CpuKernels::outer_product_pairs(const Runs& runs,
   const int64_t wanted = std::max(divide_up(m, kPairsRows), divide_up(kPairsTasks, panels * taps));
   const int64_t row_piece = round_up(divide_up(m, wanted), tile),
                 row_pieces = divide_up(m, row_piece);
-  threads_.run(panels * taps * row_pieces, [&](int64_t task, int thread) {
+  cpu.threads.run(panels * taps * row_pieces, [&](int64_t task, int thread) {
     const int64_t p = task / (taps * row_pieces), tap = task / row_pieces % taps,
                   row0 = task % row_pieces * row_piece;
     const int64_t rows = std::min(row_piece, m - row0), n0 = p * panel,
                   columns = std::min(panel, n - n0);
-    const int64_t width = round_up(columns, simd_.width), vectors = width / simd_.width;
-    std::byte* memory = scratch(
+    const int64_t width = round_up(columns, cpu.simd.width), vectors = width / cpu.simd.width;
+    std::byte* memory = cpu.scratch(
         thread, rows * width * 4 + pitch * width * 2 + group * int64_t(sizeof(OuterPairsRun)));
     float* c = reinterpret_cast<float*>(memory);
     uint16_t* own = reinterpret_cast<uint16_t*>(c + rows * width);
@@ -123,19 +141,19 @@ void CpuKernels::outer_product_pairs(const Runs& runs,
         for (int64_t i = 0; i < padded; i += 2, free += 2 * width) {
           const uint16_t *even = i < positions ? runs.n_row(block, i, tap) : nullptr,
                          *odd = i + 1 < positions ? runs.n_row(block, i + 1, tap) : nullptr;
-          simd_.interleave(free, even ? even + n0 : nullptr, odd ? odd + n0 : nullptr, columns,
-                           width);
+          cpu.simd.interleave(free, even ? even + n0 : nullptr, odd ? odd + n0 : nullptr, columns,
+                              width);
         }
       }
       const uint16_t* a = dy_packed + g * dy_group + row0 * pitch;
       for (int64_t r = 0; r < rows; r += tile)
-        simd_.outer_pairs({a + r * pitch, 2 * simd_.outer_pairs_tile, b, count, pitch,
-                           std::min(tile, rows - r), vectors, c + r * width, width, g > 0});
+        cpu.simd.outer_pairs({a + r * pitch, 2 * cpu.simd.outer_pairs_tile, b, count, pitch,
+                              std::min(tile, rows - r), vectors, c + r * width, width, g > 0});
     }
     for (int64_t r = 0; r < rows; ++r) {
-      float* out = dw.tensor.f32() + (row0 + r) * m_stride + tap * tap_stride + n0;
+      float* out = to.dw.tensor.f32() + (row0 + r) * to.m_stride + tap * to.tap_stride + n0;
       const float* from = c + r * width;
-      if (!dw.accumulate)
+      if (!to.dw.accumulate)
         std::memcpy(out, from, size_t(columns) * 4);
       else
         for (int64_t j = 0; j < columns; ++j) out[j] += from[j];

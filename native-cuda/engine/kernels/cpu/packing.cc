@@ -1,11 +1,11 @@
+#include "kernels/cpu/packing.h"
+
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/cpu_kernels.h"
-
 namespace spindle::cpu {
 
-Packed CpuKernels::layout(int64_t taps, int64_t k, int64_t n, DType dtype) const {
+Packed Packing::layout(int64_t taps, int64_t k, int64_t n, DType dtype) const {
   Packed p;
   p.taps = taps;
   p.k = k;
@@ -16,22 +16,17 @@ Packed CpuKernels::layout(int64_t taps, int64_t k, int64_t n, DType dtype) const
   return p;
 }
 
-// A weight (N, taps, K) as the right-hand side of a forward product (columns N) or of one with the
-// gradient (columns K).
-PackSource CpuKernels::pack_source(const Weight& w,
-                                   PackKind kind,
-                                   int64_t n,
-                                   int64_t taps,
-                                   int64_t k) {
+PackSource pack_source(const Weight& w, PackKind kind, const WeightSizes& sizes) {
+  auto [n, taps, k] = sizes;
   if (kind == PackKind::Forward)
     return {w.value.raw(), w.value.dtype(), taps, k, n, k, 1, taps * k};
   return {w.value.raw(), w.value.dtype(), taps, n, k, k, taps * k, 1};
 }
 
-void CpuKernels::pack_panel(std::byte* out,
-                            const Packed& packed,
-                            int64_t panel,
-                            const PackSource& source) const {
+void Packing::pack_panel(std::byte* out,
+                         const Packed& packed,
+                         int64_t panel,
+                         const PackSource& source) const {
   int64_t width = packed.panel_width(panel), n0 = panel * packed.panel,
           columns = std::min(width, packed.n - n0);
   bool pairs = packed.dtype == DType::BF16;
@@ -59,41 +54,40 @@ void CpuKernels::pack_panel(std::byte* out,
   }
 }
 
-void CpuKernels::pack(std::byte* out, const Packed& packed, const PackSource& source) {
-  ++packs_done_, packed_bytes_ += uint64_t(packed.bytes());
+void Packing::pack(std::byte* out, const Packed& packed, const PackSource& source) {
+  count(packed.bytes());
   threads_.run(packed.panels(), [&](int64_t panel, int) {
     pack_panel(out + packed.panel_offset(panel), packed, panel, source);
   });
 }
 
-std::byte* CpuKernels::packing_buffer(Tensor& buffer, int64_t bytes) {
+std::byte* Packing::grow(Tensor& buffer, int64_t bytes) {
   if (!buffer || int64_t(buffer.bytes()) < bytes) {
     buffer = Tensor();
-    packed_pool_.trim();
-    buffer = Tensor(packed_pool_, {(bytes + 3) / 4}, DType::F32);
+    pool_.trim();
+    buffer = Tensor(pool_, {(bytes + 3) / 4}, DType::F32);
   }
   return static_cast<std::byte*>(buffer.raw());
 }
 
-Packed CpuKernels::packed_weight(const Weight& w,
-                                 PackKind kind,
-                                 int64_t n,
-                                 int64_t taps,
-                                 int64_t k,
-                                 DType compute) {
+Packed Packing::packed_weight(const Weight& w,
+                              PackKind kind,
+                              const WeightSizes& sizes,
+                              DType compute) {
   bool forward = kind == PackKind::Forward;
-  Packed packed = layout(taps, forward ? k : n, forward ? n : k, compute);
-  if (const std::byte* kept = kept_weight(w, kind)) {
-    packed.data = kept;
+  Packed packed =
+      layout(sizes.taps, forward ? sizes.k : sizes.n, forward ? sizes.n : sizes.k, compute);
+  if (const std::byte* ready = kept(w, kind)) {
+    packed.data = ready;
     return packed;
   }
-  std::byte* data = packing_buffer(temporary_pack_, packed.bytes());
-  pack(data, packed, pack_source(w, kind, n, taps, k));
+  std::byte* data = room(Room::Weight, packed.bytes());
+  pack(data, packed, pack_source(w, kind, sizes));
   packed.data = data;
   return packed;
 }
 
-const std::byte* CpuKernels::kept_weight(const Weight& w, PackKind kind) const {
+const std::byte* Packing::kept(const Weight& w, PackKind kind) const {
   if (w.value) return nullptr;
   auto it = kept_.find(w.id);
   ensure(it != kept_.end() && kind == PackKind::Forward, "[cpu] a weight of ", w.shape(),
@@ -101,21 +95,20 @@ const std::byte* CpuKernels::kept_weight(const Weight& w, PackKind kind) const {
   return static_cast<const std::byte*>(it->second.raw());
 }
 
-bool CpuKernels::keep_weight(const Weight& w, DType compute) {
+bool Packing::keep(const Weight& w, DType compute) {
   if (w.id == 0 || !w.value || w.value.dtype() != DType::F32 ||
       (compute != DType::F32 && compute != DType::BF16))
     return false;
   const Shape& s = w.shape();
-  int64_t taps = s.rank() == 4 ? s[1] * s[2] : 1, k = s[-1];
-  Packed packed = layout(taps, k, s[0], compute);
+  WeightSizes sizes{.n = s[0], .taps = s.rank() == 4 ? s[1] * s[2] : 1, .k = s[-1]};
+  Packed packed = layout(sizes.taps, sizes.k, sizes.n, compute);
   Tensor& buffer = kept_[w.id];
-  pack(packing_buffer(buffer, packed.bytes()), packed,
-       pack_source(w, PackKind::Forward, s[0], taps, k));
+  pack(grow(buffer, packed.bytes()), packed, pack_source(w, PackKind::Forward, sizes));
   return true;
 }
 
-void CpuKernels::forget_weight(uint64_t id) {
-  if (kept_.erase(id)) packed_pool_.trim();
+void Packing::forget(uint64_t id) {
+  if (kept_.erase(id)) pool_.trim();
 }
 
 }  // namespace spindle::cpu
