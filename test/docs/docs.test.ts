@@ -20,7 +20,7 @@ const foreign = [
   // diffusers' function.
   'save_pretrained',
   // The op that docs/ADDING.md adds.
-  ...['softplus_forward', 'softplus_backward'],
+  ...['SoftplusForward', 'SoftplusBackward'],
   // Models and data sets that docs/TUTORIAL.md names by owner.
   'stable-diffusion-v1-5/stable-diffusion-v1-5',
   ...['yuvalkirstain/pickapic_v2', 'pickapic_v2/data/test_unique.parquet'],
