@@ -54,9 +54,10 @@ const variants = {
 /** Which of them `--sanitize KIND` and `--clang` ask for. */
 export function variantOf({ sanitize, clang = false }) {
   if (sanitize === undefined) return clang ? 'clang' : 'native';
-  if (!['address', 'thread'].includes(sanitize))
-    throw new ScriptError(`--sanitize: expected address or thread, got ${sanitize}`);
-  if (clang) throw new ScriptError('--clang and --sanitize are builds of their own: choose one');
+  if (!['address', 'thread'].includes(sanitize)) {
+    throw new ScriptError(`--sanitize: expected address or thread, got ${sanitize}`, 2);
+  }
+  if (clang) throw new ScriptError('--clang and --sanitize are builds of their own: choose one', 2);
   return sanitize;
 }
 

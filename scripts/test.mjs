@@ -38,8 +38,8 @@ async function vitest(words) {
 }
 
 /**
- * What stands before ctest. ThreadSanitizer needs its addresses free: more than 28 random bits of an
- * address, as newer systems have, take them. Whoever may not change that may still do without.
+ * What stands before ctest. ThreadSanitizer needs its addresses free, and newer systems' more than
+ * 28 random bits of an address take them. Only root changes that; everybody may do without.
  */
 function withoutRandomAddresses() {
   const file = '/proc/sys/vm/mmap_rnd_bits';
@@ -127,18 +127,21 @@ export const testOptions = {
 };
 
 /** Refuses what cannot all be meant; returns which build the engine's tests are run in. */
-function chosenBuild({ only, sanitize, clang }, words) {
-  if (only !== undefined && !['ctest', 'vitest'].includes(only))
+export function chosenBuild({ only, sanitize, clang }, words) {
+  if (only !== undefined && !['ctest', 'vitest'].includes(only)) {
     throw new ScriptError(`--only: expected ctest or vitest, got ${only}`, 2);
+  }
   const variant = variantOf({ sanitize, clang });
   const [option] = [
     ...(only === 'ctest' ? ['--only ctest'] : []),
     ...(variant === 'native' ? [] : [clang ? '--clang' : `--sanitize ${sanitize}`]),
   ];
-  if (words.length > 0 && option !== undefined)
+  if (words.length > 0 && option !== undefined) {
     throw new ScriptError(`${option}: words choose files of vitest alone, got ${words[0]}`, 2);
-  if (only === 'vitest' && variant !== 'native')
+  }
+  if (only === 'vitest' && variant !== 'native') {
     throw new ScriptError(`--only vitest: ${option} is about the engine's tests`, 2);
+  }
   return variant;
 }
 
