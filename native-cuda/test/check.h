@@ -13,10 +13,10 @@
 // What the sanitizers' runtimes read when they start. Running out of memory is tested too: it is
 // for the engine to report.
 extern "C" {
-__attribute__((visibility("default"), used)) inline const char* __asan_default_options() {
+__attribute__((visibility("default"), used)) const char* __asan_default_options() {
   return "allocator_may_return_null=1";
 }
-__attribute__((visibility("default"), used)) inline const char* __tsan_default_options() {
+__attribute__((visibility("default"), used)) const char* __tsan_default_options() {
   return "allocator_may_return_null=1:halt_on_error=1:second_deadlock_stack=1";
 }
 }
