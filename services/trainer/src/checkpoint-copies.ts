@@ -13,7 +13,7 @@ import { manifestSteps, parseName, stem } from './checkpoint-names.js';
 
 export class CheckpointCopies {
   #busy: Promise<void> = Promise.resolve();
-  /** The step of the checkpoint that goes up next. A newer one takes the place of one that waits. */
+  /** The step of the checkpoint that goes up next. A newer one takes its place while it waits. */
   #next: number | undefined;
 
   constructor(

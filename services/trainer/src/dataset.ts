@@ -103,7 +103,8 @@ export class Dataset {
       if (elements.length === 0) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `encoded_shards: expected at least one ${against === null ? 'image' : `image that has a ${against} one`}, got none`,
+          'encoded_shards: expected at least one image' +
+            `${against === null ? '' : ` that has a ${against} one`}, got none`,
         );
       }
       return new Dataset(options, shards, elements, shapes, unmatched);
@@ -316,7 +317,8 @@ function withShapes(elements: readonly Omit<Element, 'shape'>[]): {
       if (shape.join(', ') !== name) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `shards: expected all latents of image ${index} to be [${name}], got [${shape.join(', ')}]`,
+          `shards: expected all latents of image ${index} to be [${name}], ` +
+            `got [${shape.join(', ')}]`,
         );
       }
     }

@@ -28,7 +28,7 @@ export interface WatchedStep {
 
 /** The number of steps over which the errors on real images are compared. */
 export const gapWindow = 20;
-/** A spike is more than so many times the median of the last steps, of which `history` are needed. */
+/** A spike is more than so many times the median of the steps before: of `history` at least. */
 const spike = { loss: 5, norm: 20, history: 10 };
 const mostSaturated = 0.9;
 
@@ -66,7 +66,8 @@ export class Guard {
       const percent = Math.round(100 * step.saturated);
       see(
         'saturated',
-        `the logits of ${percent} % of the pairs are saturated (beyond ±${saturatedLogit}): β is too large for these errors`,
+        `the logits of ${percent} % of the pairs are saturated (beyond ±${saturatedLogit}): ` +
+          'β is too large for these errors',
       );
     }
     if (
@@ -77,7 +78,8 @@ export class Guard {
     ) {
       see(
         'winner_worse',
-        `the error on real images has been above the opponent's over the last ${gapWindow} steps: the model is drifting from the data ` +
+        `the error on real images has been above the opponent's over the last ${gapWindow} steps: ` +
+          'the model is drifting from the data ' +
           '(a lower learning rate, a larger β or objective.safeguard helps)',
         step.step - gapWindow,
       );
@@ -98,7 +100,8 @@ export class Guard {
     if (norms > spike.norm) {
       see(
         'norm_spike',
-        `the gradient norm is ${norms.toFixed(1)} times the median of the ${before.length} steps before`,
+        `the gradient norm is ${norms.toFixed(1)} times the median ` +
+          `of the ${before.length} steps before`,
       );
     }
     const alarms: Alarm[] = [];

@@ -38,7 +38,8 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
   atLeast('batch_size', checked.batchSize, 1);
   if (checked.gradientAccumulation > checked.batchSize) {
     throw new Error(
-      `settings.gradient_accumulation: expected at most batch_size (${checked.batchSize}), got ${checked.gradientAccumulation}`,
+      `settings.gradient_accumulation: expected at most batch_size (${checked.batchSize}), ` +
+        `got ${checked.gradientAccumulation}`,
     );
   }
   positive('learning_rate', checked.learningRate);
@@ -53,7 +54,8 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
     fraction('safeguard', checked.safeguard ?? 0);
     if (!(checked.autoBetaSlope >= 0 && checked.autoBetaSlope < 0.5)) {
       throw new Error(
-        `settings.auto_beta_slope: expected a number from 0 to below 0.5, got ${checked.autoBetaSlope}`,
+        'settings.auto_beta_slope: expected a number from 0 to below 0.5, ' +
+          `got ${checked.autoBetaSlope}`,
       );
     }
   }

@@ -127,7 +127,8 @@ export class RankLeader implements Ranks {
       }
       if (late.aborted) {
         throw new RankLost(
-          `expected all ${worldSize} ranks within ${timeoutSeconds} s, got none from rank ${missing().join(', ')}`,
+          `expected all ${worldSize} ranks within ${timeoutSeconds} s, ` +
+            `got none from rank ${missing().join(', ')}`,
         );
       }
       if (signal.aborted) throw ensureError(signal.reason);
@@ -178,7 +179,8 @@ export class RankLeader implements Ranks {
     if (worldSize !== this.worldSize || rank < 1 || rank >= worldSize) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `rank: expected 1 to ${this.worldSize - 1} of ${this.worldSize}, got ${rank} of ${worldSize}`,
+        `rank: expected 1 to ${this.worldSize - 1} of ${this.worldSize}, ` +
+          `got ${rank} of ${worldSize}`,
       );
     }
     using linked = linkedAbort(signal, this.options.stopping);

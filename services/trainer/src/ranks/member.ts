@@ -169,7 +169,8 @@ class Member {
       case undefined:
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `command: expected one that rank ${this.options.rank} knows, got none; are all ranks of one version?`,
+          `command: expected one that rank ${this.options.rank} knows, got none; ` +
+            'are all ranks of one version?',
         );
     }
   }

@@ -61,7 +61,8 @@ export function fakeEngine(): FakeEngine {
     async createSession(init, _opponent, options, _group) {
       const lora =
         options.lora &&
-        ` lora ${options.lora.rank} on ${init.adapters?.map(({ path }) => path).join() ?? 'nothing'}`;
+        ` lora ${options.lora.rank} on ` +
+          (init.adapters?.map(({ path }) => path).join() ?? 'nothing');
       log.push(`session ${options.objective} ${options.precision}${lora ?? ''}`);
       const session = new FakeSession(engine, init.label.length, options);
       engine.sessions.push(session);
