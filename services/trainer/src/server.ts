@@ -1,26 +1,20 @@
-/** TrainerService: one run at a time in this process, one process at a time per key. */
-import { fromJsonString, type MessageInitShape } from '@bufbuild/protobuf';
+/** TrainerService. A process trains one request at a time; one process at a time trains a key. */
+import { fromJsonString } from '@bufbuild/protobuf';
 import { inSpan, linkedAbort, SpindleError, type ServiceHandlers } from '@spindle/kit';
 import { Lease, type KvStore, type WorkerState } from '@spindle/mesh';
-import {
-  TrainFinishedSchema,
-  type TrainerService,
-  type TrainRequest,
-  type TrainResponseSchema,
-} from '@spindle/proto';
+import { TrainFinishedSchema, type TrainerService, type TrainRequest } from '@spindle/proto';
+import type { Response, TrainingDeps } from './call.js';
 import { FifoMutex } from './mutex.js';
-import { train, type TrainingDeps } from './training.js';
+import { train } from './training.js';
 
 export interface ServerDeps extends TrainingDeps {
   leases: KvStore;
   leaseTtlMs: number;
   state: WorkerState;
   workerId: string;
-  /** Aborts when the process stops: the run checkpoints and ends. */
+  /** Aborts when the process stops. The training then checkpoints and ends. */
   stopping: AbortSignal;
 }
-
-type Response = MessageInitShape<typeof TrainResponseSchema>;
 
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof TrainerService> {
   const mutex = new FifoMutex();
@@ -33,11 +27,12 @@ async function* serveTrain(
   mutex: FifoMutex,
   caller: AbortSignal,
 ): AsyncGenerator<Response> {
-  if (request.key === '' || request.runId === '')
+  if (request.key === '' || request.runId === '') {
     throw new SpindleError(
       'INVALID_ARGUMENT',
       'key and run_id: expected both, got nothing for one',
     );
+  }
   using outer = linkedAbort(caller, deps.stopping);
   const release = await mutex.acquire(outer.signal);
   try {
@@ -77,11 +72,12 @@ async function committed(key: string, { store }: ServerDeps): Promise<Response |
   if (json === null) return null;
   const finished = fromJsonString(TrainFinishedSchema, json);
   const { config, weights } = finished.unet ?? {};
-  // A result whose blobs are gone is trained again; the same bytes come out.
+  // A result whose blobs are gone is trained again, which gives the same bytes.
   const { adapter, average, averageAdapter } = finished;
   if (config === undefined || weights === undefined) return null;
-  for (const ref of [config, weights, adapter, average?.weights, averageAdapter])
+  for (const ref of [config, weights, adapter, average?.weights, averageAdapter]) {
     if (ref && !(await store.has(ref))) return null;
+  }
   return inSpan('trainer.known', { 'spindle.job.key': key }, async () => ({
     event: { case: 'finished', value: finished },
   }));
