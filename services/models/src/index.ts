@@ -1,17 +1,19 @@
 export { choosePrecision, type PrecisionChoice } from './pipeline/precision.js';
 export {
-  checkSchedulerClass,
   configOf,
   hasPipeline,
   readPipeline,
-  readScheduler,
   readVaeScaling,
-  resolveScheduler,
-  schedulerClasses,
   pipelineKinds,
   type Pipeline,
   type VaeScaling,
 } from './pipeline/pipeline.js';
+export {
+  checkSchedulerClass,
+  readScheduler,
+  resolveScheduler,
+  schedulerClasses,
+} from './pipeline/scheduler.js';
 export { ModelCache } from './pipeline/model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';

@@ -29,7 +29,7 @@ export function addConvert(program: Command, context: CliContext): void {
     )
     .option(
       '--tokenizer <dir>',
-      'folder with vocab.json and merges.txt, which checkpoints in one file lack',
+      'folder with tokenizer.json, or vocab.json and merges.txt, which checkpoints in one file lack',
     )
     .option(
       '--like <dir>',

@@ -19,7 +19,7 @@ import {
 export type Prediction = 'epsilon' | 'v_prediction';
 
 export interface CheckpointOptions {
-  /** Folder with vocab.json and merges.txt; the release's configs are used. */
+  /** Folder with tokenizer.json, or vocab.json and merges.txt; the release's configs are used. */
   tokenizer: string | undefined;
   /** Or: a diffusers folder whose configs, tokenizers and scheduler are taken. */
   like: string | undefined;
@@ -201,7 +201,7 @@ function readConfigs(
   if (tokenizer === undefined)
     throw new EngineError(
       'INVALID_ARGUMENT',
-      '--tokenizer: expected a folder with vocab.json and merges.txt (or --like with a diffusers folder): the checkpoint has no tokenizer',
+      '--tokenizer: expected a folder with tokenizer.json, or vocab.json and merges.txt (or --like with a diffusers folder): the checkpoint has no tokenizer',
     );
   const configs = releaseConfigs(release);
   if (release !== 'sd21') return configs;
@@ -234,6 +234,8 @@ function configsLike(folder: string, release: Release): ReleaseConfigs {
 }
 
 const tokenizerFiles = [
+  'tokenizer.json',
+  'added_tokens.json',
   'vocab.json',
   'merges.txt',
   'special_tokens_map.json',
@@ -260,6 +262,9 @@ function writeTokenizer(
     ...(existsSync(file) ? readJsonObject(file) : {}),
     pad_token: padToken,
   });
+  // Where it is there, it may be the one that decides.
+  const map = join(to, 'special_tokens_map.json');
+  if (existsSync(map)) writeJson(map, { ...readJsonObject(map), pad_token: padToken });
 }
 
 /** The converted folder has neither. */

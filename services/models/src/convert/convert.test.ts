@@ -355,7 +355,7 @@ describe('a checkpoint in one file', () => {
       'without a tokenizer',
       () => undefined,
       { like: undefined },
-      /--tokenizer: expected a folder with vocab\.json/,
+      /--tokenizer: expected a folder with tokenizer\.json/,
     ],
     [
       'that lacks a tensor',

@@ -10,7 +10,6 @@ import {
   parseJson,
   readJsonObject,
   stringField,
-  stringifyJson,
   type JsonObject,
 } from '../files/json.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from '../judges/judges.js';
@@ -22,8 +21,8 @@ import {
   hasPipeline,
   readPipeline,
   readVaeScaling,
-  resolveScheduler,
 } from '../pipeline/pipeline.js';
+import { isKnownScheduler, resolveScheduler } from '../pipeline/scheduler.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
 
 /** What a model folder is, told from its configs and headers. */
@@ -137,7 +136,10 @@ function inspectPipeline(
 ): ModelReport {
   const pipeline = readPipeline(path);
   const file = join(pipeline.directory, 'scheduler', 'scheduler_config.json');
-  checkSchedule(engine, stringifyJson(pipeline.scheduler), fewSteps, file);
+  // Another class may stand in for one that we do not know.
+  const replaced = sampling !== undefined && sampling.scheduler !== '';
+  if (!replaced || isKnownScheduler(pipeline.scheduler['_class_name']))
+    checkSchedule(engine, resolveScheduler(pipeline.scheduler, '', '', file), fewSteps, file);
   if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {
     ...nothing,

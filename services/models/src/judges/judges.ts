@@ -33,6 +33,7 @@ import { isOpenClipHeader, openClipSource } from './open-clip.js';
 import { configFile, configOf } from '../pipeline/pipeline.js';
 import { readSafetensorsHeader } from '@spindle/kit';
 import { ClipTokenizer } from '../text/tokenizer.js';
+import { hasTokenizer } from '../text/tokenizer-files.js';
 import { componentSource, refusePickles, requireDirectory } from '../files/weights.js';
 import { WordPieceTokenizer } from '../text/wordpiece.js';
 
@@ -111,7 +112,7 @@ function loadClipTokenizer(directory: string, places: TokenizerPlaces): ClipToke
     join(directory, 'tokenizer'),
     directory,
     ...(places.fallback === undefined ? [] : [modelPath(places.fallback).directory]),
-  ].find((folder) => existsSync(join(folder, 'vocab.json')));
+  ].find((folder) => hasTokenizer(folder));
   return ClipTokenizer.load(found ?? directory);
 }
 

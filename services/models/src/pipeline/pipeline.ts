@@ -10,12 +10,11 @@ import {
   numberField,
   parseJson,
   readJsonObject,
-  stringField,
-  stringifyJson,
   isObject,
   type JsonObject,
 } from '../files/json.js';
 import { modelPath } from '@spindle/kit';
+import { readScheduler } from './scheduler.js';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { componentSource, partSource, requireDirectory } from '../files/weights.js';
 
@@ -61,13 +60,6 @@ export interface Pipeline {
   sampleSize: number;
   warnings: string[];
 }
-
-export const schedulerClasses = [
-  'DDIMScheduler',
-  'PNDMScheduler',
-  'DPMSolverMultistepScheduler',
-  'EulerDiscreteScheduler',
-] as const;
 
 export const pipelineKinds = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline'] as const;
 export type PipelineKind = (typeof pipelineKinds)[number];
@@ -151,10 +143,16 @@ export function readPipeline(path: string): Pipeline {
     textTokens,
     textWidth,
     pooledWidth: readPooledWidth(kind, unet, textTowers),
-    zeroEmptyPrompt: index['force_zeros_for_empty_prompt'] === true,
+    zeroEmptyPrompt: zerosEmptyPrompt(kind, index),
     sampleSize: readSampleSize(unetConfig, configFile(unet)),
     warnings,
   };
+}
+
+/** SDXL's pipeline has it so where the key is absent; the others know no such key. */
+function zerosEmptyPrompt(kind: PipelineKind, index: JsonObject): boolean {
+  const value = index['force_zeros_for_empty_prompt'];
+  return kind === 'StableDiffusionXLPipeline' && (value === undefined || value === true);
 }
 
 /**
@@ -299,48 +297,6 @@ function readSampleSize(config: JsonObject, file: string): number {
     throw invalid(file, `sample_size: expected a number, got ${describe(size)}`);
   }
   return numberField(config, 'sample_size', file);
-}
-
-/** The scheduler's folder (or its file). */
-export function readScheduler(path: string): JsonObject {
-  const file = join(modelPath(path).directory, 'scheduler_config.json');
-  const config = readJsonObject(file);
-  checkSchedulerClass(stringField(config, '_class_name', file), file);
-  return config;
-}
-
-export function checkSchedulerClass(name: string, where: string): void {
-  if (!(schedulerClasses as readonly string[]).includes(name)) {
-    throw invalid(
-      where,
-      `_class_name: expected ${schedulerClasses.join(', ')}, got ${JSON.stringify(name)}`,
-    );
-  }
-}
-
-/**
- * The config that sampling uses: the pipeline's, another class if named, then overrides; as the
- * addon reads it.
- */
-export function resolveScheduler(
-  base: JsonObject,
-  className: string,
-  overridesJson: string,
-): string {
-  const overrides =
-    overridesJson === '' ? {} : parseJson(overridesJson, 'scheduler_overrides_json');
-  if (!isObject(overrides))
-    throw invalid('scheduler_overrides_json', `expected a JSON object, got ${describe(overrides)}`);
-  if (className !== '') checkSchedulerClass(className, 'scheduler');
-  if (className === '' || className === base['_class_name'])
-    return stringifyJson({ ...base, ...overrides });
-  // DDIM was made for pixels and clips to [-1, 1] unless told; a config of another class does not
-  // say that latents have no such range.
-  const clipping =
-    className === 'DDIMScheduler' && base['clip_sample'] === undefined
-      ? { clip_sample: false }
-      : {};
-  return stringifyJson({ ...base, ...clipping, _class_name: className, ...overrides });
 }
 
 export function hasPipeline(path: string): boolean {
