@@ -30,6 +30,7 @@ export {
   toRgb,
   type PreparedImage,
 } from './pipeline/images.js';
+export { refuseUnsupportedImage } from './pipeline/image-formats.js';
 export { readImagePreprocess } from './judges/clip-preprocess.js';
 export {
   concatRows,

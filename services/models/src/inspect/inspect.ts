@@ -256,6 +256,7 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
         parameters: { clip: engine.inspectModel('clip', folder.source).parameters },
         textTokens: folder.textTokens,
         embeddingWidth: numberField(config, 'projection_dim', file, 512),
+        warnings: folder.warnings,
       };
     }
     default:

@@ -271,6 +271,44 @@ describe('CLIP folders', () => {
     expect(folder.textTokens).toBe(32);
   });
 
+  it('reads what transformers 5 writes into processor_config.json, and prefers it', () => {
+    const folder = copy('tiny-pickscore');
+    const file = join(folder, 'preprocessor_config.json');
+    const own = parseJson(readFileSync(file, 'utf8'), file) as JsonObject;
+    const expected = readImagePreprocess(folder, 64);
+    writeFileSync(
+      join(folder, 'processor_config.json'),
+      stringifyJson({ image_processor: own, processor_class: 'CLIPProcessor' }),
+    );
+    edit(file, { image_mean: [0.1, 0.1, 0.1] });
+    expect(readImagePreprocess(folder, 64)).toEqual(expected);
+    rmSync(file);
+    expect(readImagePreprocess(folder, 64)).toEqual(expected);
+    expect(readClipFolder(folder).warnings).toEqual([]);
+    // Of before transformers 5: there it says nothing of images.
+    writeFileSync(join(folder, 'processor_config.json'), '{"processor_class":"CLIPProcessor"}');
+    expect(readImagePreprocess(folder, 64).mean).toEqual([0.48145466, 0.4578275, 0.40821073]);
+    expect(readClipFolder(folder).warnings).toEqual([
+      expect.stringMatching(
+        /no preprocessor_config\.json and no processor_config\.json; images are normalised with CLIP's mean \[0\.48145466/,
+      ),
+    ]);
+  });
+
+  it("takes open_clip's mean and std from its config", () => {
+    const folder = mkdtempSync(join(tmpdir(), 'open-clip-'));
+    folders.push(folder);
+    writeFileSync(
+      join(folder, 'open_clip_config.json'),
+      '{"preprocess_cfg":{"mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}}',
+    );
+    expect(readImagePreprocess(folder, 32)).toMatchObject({
+      mean: [0.5, 0.5, 0.5],
+      std: [0.25, 0.25, 0.25],
+      resize: 32,
+    });
+  });
+
   it('refuses preprocessing that it does not do', () => {
     const folder = copy('tiny-pickscore');
     const file = join(folder, 'preprocessor_config.json');
