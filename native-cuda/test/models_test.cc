@@ -192,6 +192,18 @@ TEST("guidance 1 does not need the empty prompt") {
   CHECK_THROWS(sample(*unet, r, nullptr, nullptr), Code::InvalidArgument);
 }
 
+TEST("sample_size may be a pair of equal numbers, and null is false to options") {
+  auto parse = [](const std::string& key, Json value) {
+    return parse_unet2d_condition_config(
+        Config::parse(with(tiny::kUnet, key, std::move(value)), "unet"));
+  };
+  CHECK_EQUAL(parse("sample_size", Json::Array{24, 24}).sample_size, int64_t(24));
+  std::string said = message([&] { parse("sample_size", Json::Array{24, 32}); });
+  CHECK_THAT(contains(said, "sample_size: expected a positive number or two that are equal"), said);
+  CHECK(parse("flip_sin_to_cos", true).flip_sin_to_cos);
+  CHECK(!parse("flip_sin_to_cos", Json()).flip_sin_to_cos);
+}
+
 TEST("guidance of 1 and less is no guidance, as in diffusers") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
   auto unet = tiny::unet(device);

@@ -20,6 +20,7 @@ import {
   configOf,
   hasPipeline,
   readPipeline,
+  readSampleSize,
   readVaeScaling,
 } from '../pipeline/pipeline.js';
 import { isKnownScheduler, resolveScheduler } from '../pipeline/scheduler.js';
@@ -221,7 +222,7 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
         parameters: { unet: engine.inspectModel('unet', source).parameters },
         latentChannels: numberField(config, 'in_channels', file, 4),
         unetScale: unetScaleOf(config),
-        sampleSize: typeof config['sample_size'] === 'number' ? config['sample_size'] : 0,
+        sampleSize: readSampleSize(config, file, 0),
         textWidth: typeof width === 'number' ? width : 0,
       };
     }

@@ -106,7 +106,7 @@ export function readPipeline(path: string): Pipeline {
   );
   const textTokens = Math.min(...textTowers.map((tower) => tower.tokens));
   const textWidth = textTowers.reduce((sum, tower) => sum + tower.width, 0);
-  const crossWidth = unetConfig['cross_attention_dim'];
+  const crossWidth = unetConfig['cross_attention_dim'] ?? 1280;
   if (typeof crossWidth === 'number' && crossWidth !== textWidth) {
     const whose =
       textTowers.length > 1
@@ -144,7 +144,7 @@ export function readPipeline(path: string): Pipeline {
     textWidth,
     pooledWidth: readPooledWidth(kind, unet, textTowers),
     zeroEmptyPrompt: zerosEmptyPrompt(kind, index),
-    sampleSize: readSampleSize(unetConfig, configFile(unet)),
+    sampleSize: readSampleSize(unetConfig, configFile(unet), defaultSampleSizes[kind]),
     warnings,
   };
 }
@@ -290,13 +290,22 @@ export function readVaeScaling(vae: ModelSourceDto): VaeScaling {
   };
 }
 
-function readSampleSize(config: JsonObject, file: string): number {
-  const size = config['sample_size'];
-  if (Array.isArray(size)) {
-    if (size.length === 2 && typeof size[0] === 'number' && size[0] === size[1]) return size[0];
-    throw invalid(file, `sample_size: expected a number, got ${describe(size)}`);
-  }
-  return numberField(config, 'sample_size', file);
+/** SDXL's pipeline has one of its own where the U-Net states none. */
+const defaultSampleSizes: Readonly<Record<PipelineKind, number | undefined>> = {
+  StableDiffusionPipeline: undefined,
+  StableDiffusionXLPipeline: 128,
+};
+
+/** Side of the latents that a U-Net was made for: a number, or two that are equal. */
+export function readSampleSize(config: JsonObject, file: string, fallback?: number): number {
+  const size = config['sample_size'] ?? fallback;
+  const [height, width] = Array.isArray(size) ? size : [size, size];
+  const pair = !Array.isArray(size) || size.length === 2;
+  if (pair && typeof height === 'number' && height === width) return height;
+  throw invalid(
+    file,
+    `sample_size: expected a number or two that are equal, got ${describe(size)}`,
+  );
 }
 
 export function hasPipeline(path: string): boolean {
