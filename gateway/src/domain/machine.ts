@@ -23,7 +23,9 @@ import { encodedRows, shardSize } from './shards.js';
 import { hasJobs, stageName, type Stage } from './stage.js';
 import {
   isFinal,
+  isForgiven,
   stageOf,
+  type Letter,
   type ModelSummary,
   type RunState,
   type StageState,
@@ -31,12 +33,6 @@ import {
 } from './state.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
-
-/** The dead letter that an event was read from: the how manyth of its key. */
-export interface Letter {
-  key: string;
-  count: number;
-}
 
 export type RunEvent = { at: number } & (
   | { type: 'start' }
@@ -93,7 +89,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       next.status = 'running';
       return true;
     case 'pause':
-      if ((next.status !== 'queued' && next.status !== 'running') || isForgiven(next, event.letter))
+      if ((next.status !== 'queued' && next.status !== 'running') || isPast(next, event.letter))
         return false;
       stopClocks(next, event.at);
       next.status = 'paused';
@@ -183,14 +179,14 @@ function jobDone(
 }
 
 /** It was read before a resume that forgave it, and comes after. */
-function isForgiven(next: RunState, letter: Letter | undefined): boolean {
-  return letter !== undefined && letter.count <= (next.forgiven[letter.key] ?? 0);
+function isPast(next: RunState, letter: Letter | undefined): boolean {
+  return letter !== undefined && isForgiven(next, letter);
 }
 
 function jobDead(next: RunState, event: Extract<RunEvent, { type: 'job-dead' }>): boolean {
   const stage = stageOf(next, event.stage);
   const known =
-    isForgiven(next, event.letter) ||
+    isPast(next, event.letter) ||
     stage.done.includes(event.shard) ||
     stage.dead.some((dead) => dead.shard === event.shard);
   if (known || stage.status === 'done' || stage.status === 'skipped') return false;

@@ -85,7 +85,10 @@ export interface RunState {
   warnings: string[];
   /** Counts publications of the same jobs: a new round gets past the queue's de-duplication. */
   round: number;
-  /** Dead letters of earlier rounds, per job key, that a resume has forgiven. */
+  /**
+   * Per job key, when the newest dead letter was stored that a resume has forgiven: by the message
+   * server's clock, in milliseconds. Older versions wrote how many were forgiven.
+   */
   forgiven: Record<string, number>;
 }
 
@@ -117,6 +120,25 @@ export function initialState(plan: RunPlan, at: number): RunState {
     round: 0,
     forgiven: {},
   };
+}
+
+/** A dead letter: the how manyth of its key, and when it was stored. */
+export interface Letter {
+  key: string;
+  count: number;
+  at: number;
+}
+
+/** Times are larger than this, counts smaller. */
+const mostLetters = 1e9;
+
+/**
+ * Whether a resume has forgiven this letter. Times stay right when the stream is wiped or drops its
+ * oldest letters; counts would not.
+ */
+export function isForgiven({ forgiven }: Pick<RunState, 'forgiven'>, letter: Letter): boolean {
+  const upTo = forgiven[letter.key] ?? 0;
+  return upTo < mostLetters ? letter.count <= upTo : letter.at <= upTo;
 }
 
 export function isFinal(status: RunStatus): boolean {

@@ -175,7 +175,7 @@ export class RunDriver {
   }
 
   async resume(): Promise<RunRecord> {
-    const forgiven = await this.#reconciler.deadLetterCounts();
+    const forgiven = await this.#reconciler.lastDeadLetters();
     const record = await this.dispatch({ type: 'resume', forgiven });
     await this.activate();
     return record;

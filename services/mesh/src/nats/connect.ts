@@ -195,14 +195,13 @@ class NatsBus implements Bus, JobSink {
         filterSubjects: runDeadFilter(runId),
       });
       const { num_pending: count } = await consumer.info();
-      const found = new Map<string, DeadLetter>();
-      if (count === 0) return [];
+      const found: DeadLetter[] = [];
+      if (count === 0) return found;
       for await (const msg of await consumer.fetch({ max_messages: count, expires: 5_000 })) {
-        const letter = readDeadLetter(msg);
-        found.set(letter.key, letter);
+        found.push(readDeadLetter(msg));
         if (msg.info.pending === 0) break;
       }
-      return [...found.values()];
+      return found;
     });
   }
 
@@ -344,6 +343,7 @@ function readDeadLetter(msg: JsMsg): DeadLetter {
     reason: header(headerNames.reason),
     code: isErrorCode(code) ? code : 'INTERNAL',
     attempts: Number(header(headerNames.attempts)),
+    at: Math.floor(msg.info.timestampNanos / 1e6),
   };
 }
 
