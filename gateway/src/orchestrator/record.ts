@@ -2,9 +2,11 @@
  * A run as it is stored: the state machine's state and everything that never changes after
  * creation.
  */
-import { SpindleError } from '@spindle/kit';
+import { sealed, SpindleError, unsealed } from '@spindle/kit';
 import type { RunConfig } from '../config/schema.js';
+import { stagesOf } from '../domain/plan.js';
 import { stateSchemaVersion, type RunState, type StoredBlob } from '../domain/state.js';
+import { recordSchema } from './record-schema.js';
 
 export interface RunRecord {
   schemaVersion: number;
@@ -24,10 +26,12 @@ export interface RunRecord {
 }
 
 export function serializeRecord(record: RunRecord): string {
-  return JSON.stringify(record);
+  return sealed(JSON.stringify(record));
 }
 
-export function parseRecord(json: string, where: string): RunRecord {
+/** Throws where the text is damaged, of another version, or no whole record. */
+export function parseRecord(text: string, where: string): RunRecord {
+  const json = unsealed(text, where);
   let value: unknown;
   try {
     value = JSON.parse(json);
@@ -48,5 +52,20 @@ export function parseRecord(json: string, where: string): RunRecord {
       `${where}: schemaVersion: expected ${stateSchemaVersion}, got ${String(version)}; this run was made by another version of Spindle.`,
     );
   }
-  return value as RunRecord;
+  const { error } = recordSchema.safeParse(value);
+  if (error) {
+    const [issue] = error.issues;
+    throw new SpindleError(
+      'DATA_LOSS',
+      `${where}: ${issue?.path.join('.') ?? 'record'}: ${issue?.message ?? 'expected a record'}.`,
+    );
+  }
+  const record = value as RunRecord;
+  for (const { name } of stagesOf(record.state.plan))
+    if (!record.state.stages[name])
+      throw new SpindleError(
+        'DATA_LOSS',
+        `${where}: state.stages: expected a stage "${name}", got none.`,
+      );
+  return record;
 }

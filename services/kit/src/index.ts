@@ -38,6 +38,7 @@ export {
   type TensorSource,
 } from './safetensors/write-files.js';
 export { writeSafetensors } from './safetensors/write.js';
+export { sealed, unsealed } from './sealed.js';
 export { runService, serve } from './service.js';
 export {
   type Comparison,
