@@ -2,9 +2,11 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
-import { sealed, unsealed } from '@spindle/kit';
-import { RunStatus, type Run } from '@spindle/proto';
+import { fromJsonString } from '@bufbuild/protobuf';
+import { sealed, SpindleError, unsealed } from '@spindle/kit';
+import { JobResultSchema, RunStatus, type Run } from '@spindle/proto';
 import type { FakeBehaviour } from './testing/fakes.js';
+import { workersLeave } from './orchestrator/workers-leave.js';
 import { startHarness, type Harness } from './testing/harness.js';
 
 let harness: Harness | undefined;
@@ -91,4 +93,65 @@ it('keeps a watch open while NATS is away for longer than the lease, and says th
   }
   page.abort();
   controller.abort();
+});
+
+/** Digests of the first images that the base has drawn. */
+async function drawn(h: Harness, runId: string): Promise<string[]> {
+  const json = await h.store.getResult(`${runId}/eval-sample-base/0000`);
+  const { result } = fromJsonString(JobResultSchema, json ?? '');
+  return result.case === 'sample' ? result.value.images.map(({ digest }) => digest) : [];
+}
+
+/** A worker's hand that closes around one job of a run, and opens when it is told to. */
+function holding(key: string) {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  const hand = { isFull: false, open };
+  const onJob = async (job: { key: string }): Promise<void> => {
+    if (job.key !== key || hand.isFull) return;
+    hand.isFull = true;
+    await opened;
+  };
+  return { hand, onJob };
+}
+
+it("takes nothing of a deleted run for its own: neither a late result nor a late worker's failure", async () => {
+  for (const ends of ['done', 'failed']) {
+    const { hand, onJob } = holding('r1/eval-sample-base/0000');
+    const h = await start({
+      onJob: async (job) => {
+        const isHeld = job.key === 'r1/eval-sample-base/0000' && !hand.isFull;
+        await onJob(job);
+        if (isHeld && ends === 'failed')
+          throw new SpindleError('INVALID_ARGUMENT', 'the folder of the old run is gone');
+      },
+    });
+    await h.create({ seed: 7 }, 'calm');
+    await h.finished('calm');
+    await h.create({ seed: 1 });
+    await expect.poll(() => hand.isFull, { timeout: 20_000 }).toBe(true);
+    await h.client.cancelRun({ runId: 'r1' });
+    await h.client.deleteRun({ runId: 'r1' });
+    await h.create({ seed: 7 });
+    hand.open();
+    const run = await h.finished('r1');
+    expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+    expect(await drawn(h, 'r1')).toEqual(await drawn(h, 'calm'));
+    await h.stop();
+    harness = undefined;
+  }
+});
+
+it('waits with deleting a run until no worker is at it, and names one that stays', async () => {
+  const h = await start();
+  const workers = h.bus.kv('workers');
+  const beat = (job: string) => workers.put('sampler.w1', JSON.stringify({ worker: 'w1', job }));
+  await beat('r1/encode/0000');
+  await expect(workersLeave('r1', h.bus, 0)).rejects.toThrow(
+    'run "r1" cannot be deleted yet: worker w1 is still at r1/encode/0000',
+  );
+  await workersLeave('r', h.bus, 0);
+  const left = workersLeave('r1', h.bus, 60_000);
+  await beat('r2/encode/0000');
+  await left;
 });

@@ -14,6 +14,7 @@ import { lockFolder, type FolderLock } from './folder-lock.js';
 import type { RunNews } from './news-feed.js';
 import type { OrchestratorPorts } from './ports.js';
 import type { RunRecord } from './record.js';
+import { workersLeave } from './workers-leave.js';
 import { RunRecords, type UnreadableRun } from './records.js';
 
 export interface OrchestratorOptions extends OrchestratorPorts {
@@ -230,6 +231,7 @@ export class Orchestrator {
   async delete(runId: string): Promise<void> {
     const driver = this.get(runId);
     if (!isFinal(driver.record.state.status)) throw refuse(driver.record, 'delete');
+    await workersLeave(runId, this.#options.bus);
     await driver.stop();
     this.#drivers.delete(runId);
     await this.#options.bus.purgeRun(runId);

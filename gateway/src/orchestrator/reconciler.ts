@@ -9,6 +9,7 @@ import { isFinal, isForgiven, type Letter } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
 import { kindOfStage, stageNamed, type ShardOf } from './jobs.js';
 import type { JobPublisher } from './publisher.js';
+import { createdMs } from './record.js';
 import type { RunContext } from './run-context.js';
 import { roomWanted } from './texts.js';
 
@@ -150,9 +151,12 @@ export class Reconciler {
     const { ports, record } = this.#context;
     const counts = new Map<string, number>();
     const taken: TakenLetter[] = [];
-    for (const { key, code, reason, attempts, at } of await ports.bus.deadLetters(record().runId)) {
+    const ofRun = createdMs(record());
+    for (const dead of await ports.bus.deadLetters(record().runId)) {
+      const { key, code, reason, attempts, at } = dead;
       const job = parseJobKey(key);
-      if (!job) continue;
+      // A worker may give up a job of a deleted run long after.
+      if (!job || dead.runCreatedMs !== ofRun) continue;
       const count = (counts.get(key) ?? 0) + 1;
       counts.set(key, count);
       taken.push({ letter: { key, count, at }, job, code, reason, attempts });

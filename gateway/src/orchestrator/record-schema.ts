@@ -64,7 +64,7 @@ const stateSchema = z.looseObject({
   plan: planSchema,
   status: z.enum(['queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled']),
   reason: z.string(),
-  createdAt: time,
+  createdAt: time.int(),
   updatedAt: time,
   stages: z.record(z.string(), stageSchema),
   rejected: z.array(count),
@@ -95,6 +95,7 @@ export const recordSchema = z.looseObject({
   resolution: count,
   manifest: blobSchema,
   prompts: blobSchema.nullable(),
+  stamped: z.boolean().optional(),
   trace: z.record(z.string(), z.string()),
   state: stateSchema,
 });

@@ -20,9 +20,19 @@ export interface RunRecord {
   manifest: StoredBlob;
   /** JSON array of held-out prompts; null without evaluation. */
   prompts: StoredBlob | null;
+  /**
+   * Jobs and results of the run carry its time of creation, so that nothing of a deleted run of
+   * this id is taken for its own. Absent in runs of older versions: theirs carry nothing.
+   */
+  stamped?: boolean;
   /** W3C trace context of the call that created the run. */
   trace: Record<string, string>;
   state: RunState;
+}
+
+/** What the run's jobs, trainings and results carry; 0 in runs of older versions. */
+export function createdMs({ stamped = false, state }: RunRecord): bigint {
+  return stamped ? BigInt(state.createdAt) : 0n;
 }
 
 export function serializeRecord(record: RunRecord): string {

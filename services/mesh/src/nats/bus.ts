@@ -45,6 +45,8 @@ export interface DeadLetter {
   attempts: number;
   /** When it was stored, by the server's clock, in milliseconds. */
   at: number;
+  /** The job's; 0 for jobs of older versions. */
+  runCreatedMs: bigint;
 }
 
 /** Work, facts and shared state over NATS JetStream, in terms of the wire contracts. */

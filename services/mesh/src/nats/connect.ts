@@ -121,7 +121,8 @@ class NatsBus implements Bus, JobSink {
           subject: jobSubject(kind, job.runId),
           payload: toJsonString(JobSchema, job),
           headers: carrier,
-          msgId: `${job.key}#${round}`,
+          // Of a deleted run the server still remembers the jobs.
+          msgId: `${job.key}#${job.runCreatedMs}.${round}`,
           signal: options.signal,
           onFull: () =>
             this.#logger.info({ key: job.key }, 'the job queue is full; waiting for room'),
@@ -331,8 +332,11 @@ class NatsBus implements Bus, JobSink {
 
 function readDeadLetter(msg: JsMsg): DeadLetter {
   let key = msg.subject;
+  let runCreatedMs = 0n;
   try {
-    key = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true }).key || key;
+    const job = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true });
+    key = job.key || key;
+    runCreatedMs = job.runCreatedMs;
   } catch {
     // That it cannot be read is why it is here; the subject is all that names it.
   }
@@ -344,6 +348,7 @@ function readDeadLetter(msg: JsMsg): DeadLetter {
     code: isErrorCode(code) ? code : 'INTERNAL',
     attempts: Number(header(headerNames.attempts)),
     at: Math.floor(msg.info.timestampNanos / 1e6),
+    runCreatedMs,
   };
 }
 

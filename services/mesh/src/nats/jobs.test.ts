@@ -154,6 +154,7 @@ test('the third failure is dead-lettered with its reason, reported and gone from
       code: 'UNAVAILABLE',
       attempts: 3,
       at: expect.any(Number) as number,
+      runCreatedMs: 0n,
     },
   ]);
   expect(await bus.deadLetters('r2')).toEqual([]);
@@ -205,6 +206,7 @@ test('a job whose worker died three times is dead-lettered without being run aga
       code: 'INTERNAL',
       attempts: 3,
       at: expect.any(Number) as number,
+      runCreatedMs: 0n,
     });
   expect(run).not.toContain('r1/sample-base/0');
 });
