@@ -80,7 +80,10 @@ async function* serveTrain(
 }
 
 /** Null where training has not ended yet, and where it has to be done again: the same bytes come. */
-async function committed(request: TrainRequest, { store }: ServerDeps): Promise<Response | null> {
+async function committed(
+  request: TrainRequest,
+  { store, logger }: ServerDeps,
+): Promise<Response | null> {
   const { key } = request;
   const finished = parseFinished(await store.getResult(key));
   const isOurs = finished !== null && !(await isLeftOver(key, finished, request, store));
@@ -89,6 +92,10 @@ async function committed(request: TrainRequest, { store }: ServerDeps): Promise<
     await store.deleteResults(key);
     return null;
   }
+  // A process that was killed after it committed has left them.
+  await store
+    .deleteCheckpoints(key)
+    .catch((error: unknown) => logger.warn({ err: error, key }, 'checkpoints are left behind'));
   return inSpan('trainer.known', { 'spindle.job.key': key }, async () => ({
     event: { case: 'finished', value: finished },
   }));

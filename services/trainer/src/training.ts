@@ -124,6 +124,7 @@ export async function* train(
       `settings.batch_size: expected at least one element for each of ${ranks.worldSize} ranks, got ${settings.batchSize}`,
     );
   const checkpoints = await openCheckpoints(request.key, settings, deps);
+  checkpoints.mayWrite = isOwner;
   const started = performance.now();
   let best = -1;
   for (let losses = 0; ; ) {
