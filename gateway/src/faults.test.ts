@@ -1,10 +1,10 @@
 /** The gateway beside damaged files and a message server that goes away. */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
 import { fromJsonString } from '@bufbuild/protobuf';
 import { sealed, SpindleError, unsealed } from '@spindle/kit';
-import { JobResultSchema, RunStatus, type Run } from '@spindle/proto';
+import { JobResultSchema, RunStatus, type ArtifactRef, type Run } from '@spindle/proto';
 import type { FakeBehaviour } from './testing/fakes.js';
 import { workersLeave } from './orchestrator/workers-leave.js';
 import { startHarness, type Harness } from './testing/harness.js';
@@ -154,4 +154,65 @@ it('waits with deleting a run until no worker is at it, and names one that stays
   const left = workersLeave('r1', h.bus, 60_000);
   await beat('r2/encode/0000');
   await left;
+});
+
+/** One byte of a stored blob turns over; then it is read as a worker reads it. */
+async function damageAndRead(h: Harness, ref: ArtifactRef): Promise<void> {
+  const path = await h.store.localPath(ref);
+  await chmod(path, 0o644);
+  await writeFile(path, 'damaged');
+  await h.store.get(ref);
+}
+
+async function unetOf(h: Harness, runId: string): Promise<string> {
+  const unet = join(h.root, runId, 'iterations/2/unet/diffusion_pytorch_model.safetensors');
+  return readFile(unet, 'utf8');
+}
+
+it('makes again what is damaged of a run: images, results, weights; it ends in the same bytes', async () => {
+  const done = new Set<string>();
+  const once = (name: string): boolean => !done.has(name) && Boolean(done.add(name));
+  const h = await start();
+  await h.create({}, 'calm');
+  await h.finished('calm');
+  h.fakes.behaviour.onJob = async ({ key, work }) => {
+    if (work.case === 'score' && key === 'r1/eval-score-sft/0000' && once('image'))
+      await damageAndRead(h, work.value.items[0]!.image!);
+    if (work.case === 'sample' && key === 'r1/sample-spin1/0001' && once('weights'))
+      await damageAndRead(h, work.value.unet!.weights!);
+  };
+  h.fakes.behaviour.onStep = async ({ key }, step) => {
+    // The next training finds that it has no result to read.
+    if (key === 'r1/train-spin1' && step === 6 && once('result')) {
+      const file = join(h.root, 'store/results/r1/encode/0000.json');
+      const text = await readFile(file, 'utf8');
+      await writeFile(file, text.replace('"count":3', '"count":2'));
+    }
+    return 1;
+  };
+  await h.create();
+  const run = await h.finished('r1');
+  expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  expect([...done].sort()).toEqual(['image', 'result', 'weights']);
+  for (const again of [
+    'eval-sample-sft: the result of shard 0 was',
+    'train-spin1: the weights were',
+    'encode: the result of shard 0 was',
+  ])
+    expect(run.warnings.join()).toContain(`${again} damaged and`);
+  expect(run.deadJobs).toEqual([]);
+  expect(await unetOf(h, 'r1')).toBe(await unetOf(h, 'calm'));
+});
+
+it('gives up on what is damaged each time that it is made', async () => {
+  const h = await start({
+    onJob: async ({ key, work }) => {
+      if (work.case === 'score' && key.startsWith('r1/eval-score-base'))
+        await damageAndRead(harness!, work.value.items[0]!.image!);
+    },
+  });
+  await h.create();
+  const run = await h.finished('r1');
+  expect(run.status).toBe(RunStatus.FAILED);
+  expect(run.reason).toContain('eval-score-base lost');
 });

@@ -24,13 +24,16 @@ import { hasJobs, stageName, type Stage } from './stage.js';
 import {
   isFinal,
   isForgiven,
+  isOver,
   stageOf,
+  warn,
   type Letter,
   type ModelSummary,
   type RunState,
   type StageState,
   type StoredUnet,
 } from './state.js';
+import { closeClock, closedStages, inputsLost, type Lost } from './lost.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
 
@@ -52,6 +55,8 @@ export type RunEvent = { at: number } & (
       attempts: number;
       letter?: Letter;
     }
+  /** What was done before is damaged or gone, and is made again before what needs it goes on. */
+  | ({ type: 'inputs-lost'; letter?: Letter } & Lost)
   | { type: 'train-started'; model: string; resumedStep: number }
   | { type: 'train-alarm'; model: string; step: number; message: string }
   /** Steps after this one come again, with other numbers. */
@@ -115,6 +120,8 @@ function apply(next: RunState, event: RunEvent): boolean {
       return jobDone(next, event);
     case 'job-dead':
       return jobDead(next, event);
+    case 'inputs-lost':
+      return inputsLost(next, event);
     case 'train-started': {
       rewind(next, event.model, event.resumedStep);
       stageOf(next, trainingStage(event.model)).items = event.resumedStep;
@@ -171,7 +178,7 @@ function jobDone(
     return false;
   stage.done = [...stage.done, event.shard].sort((a, b) => a - b);
   stage.dead = stage.dead.filter((dead) => dead.shard !== event.shard);
-  next.truncated += event.truncated;
+  if (!stage.redone?.includes(event.shard)) next.truncated += event.truncated;
   if (event.rejected.length > 0) {
     next.rejected = [...new Set([...next.rejected, ...event.rejected])].sort((a, b) => a - b);
   }
@@ -241,9 +248,10 @@ function settle(next: RunState, at: number): void {
   const stages = stagesOf(next.plan);
   for (let changed = true; changed; ) {
     changed = false;
+    const closed = closedStages(next);
     for (const stage of stages) {
       const state = stageOf(next, stage.name);
-      if (state.status === 'waiting' && stage.after.every((name) => isOver(stageOf(next, name)))) {
+      if (state.status === 'waiting' && stage.after.every((name) => closed.has(name))) {
         start(next, stage, state, at);
         changed = true;
       }
@@ -379,19 +387,4 @@ function end(next: RunState, status: 'failed' | 'cancelled', reason: string, at:
 
 function stopClocks(next: RunState, at: number): void {
   for (const stage of Object.values(next.stages)) closeClock(stage, at);
-}
-
-function closeClock(stage: StageState, at: number): void {
-  if (stage.since !== null) stage.activeMs += Math.max(0, at - stage.since);
-  stage.since = null;
-}
-
-function isOver(stage: StageState): boolean {
-  return stage.status === 'done' || stage.status === 'skipped';
-}
-
-function warn(next: RunState, message: string): boolean {
-  if (next.warnings.includes(message)) return false;
-  next.warnings.push(message);
-  return true;
 }

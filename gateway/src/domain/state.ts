@@ -26,6 +26,8 @@ export interface StageState {
   activeMs: number;
   /** When the current stretch of running began. */
   since: number | null;
+  /** Shards whose results were lost and made again, once per loss; a training's is 0. */
+  redone?: number[];
 }
 
 export interface TrainingState {
@@ -152,4 +154,16 @@ export function stageOf(state: RunState, name: string): StageState {
       `stage: expected one of ${Object.keys(state.stages).join(', ')}, got "${name}"`,
     );
   return stage;
+}
+
+/** Nothing of the stage is to be done any more. */
+export function isOver(stage: StageState): boolean {
+  return stage.status === 'done' || stage.status === 'skipped';
+}
+
+/** Notes a warning in place; false when it is there already. */
+export function warn(state: RunState, message: string): boolean {
+  if (state.warnings.includes(message)) return false;
+  state.warnings.push(message);
+  return true;
 }

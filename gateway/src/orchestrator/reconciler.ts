@@ -7,6 +7,7 @@ import type { JobKind } from '@spindle/proto';
 import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
 import { isFinal, isForgiven, type Letter } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
+import { heal, isLoss } from './heal.js';
 import { kindOfStage, stageNamed, type ShardOf } from './jobs.js';
 import type { JobPublisher } from './publisher.js';
 import { createdMs } from './record.js';
@@ -131,6 +132,7 @@ export class Reconciler {
     const { record, dispatch } = this.#context;
     for (const { letter, job, code, reason, attempts } of await this.#deadLetters()) {
       if (isForgiven(record().state, letter) || !record().state.stages[job.stage]) continue;
+      if (isLoss({ code }) && (await this.#isMended(job, letter))) continue;
       // Nothing is wrong with the job: it is queued again once a person has made room and resumed
       // the run.
       if (code === 'RESOURCE_EXHAUSTED')
@@ -145,6 +147,17 @@ export class Reconciler {
           letter,
         });
     }
+  }
+
+  /** Whether what the job has missed is made again: the job then comes again too. */
+  async #isMended(job: ShardOf, letter: Letter): Promise<boolean> {
+    const { record, dispatch } = this.#context;
+    if (record().state.status !== 'running') return false;
+    if (await heal(this.#context, job, letter)) return true;
+    if (record().state.stages[job.stage]?.status !== 'waiting') return false;
+    // It was in a worker's hand when its stage was held back for what it has missed.
+    await dispatch({ type: 'inputs-lost', shards: [], models: [], letter });
+    return true;
   }
 
   async #deadLetters(): Promise<TakenLetter[]> {

@@ -51,6 +51,7 @@ const stageSchema = z.looseObject({
   items: count,
   activeMs: time,
   since: time.nullable(),
+  redone: z.array(count).optional(),
 });
 
 const trainingSchema = z.looseObject({
