@@ -15,6 +15,7 @@ import {
 } from '@spindle/proto';
 import { commitJobResult, isLeftOver, readJobResult } from './job-result.js';
 import type { Bus, JobHandler } from './nats/bus.js';
+import { untilAborted } from './nats/until-aborted.js';
 import type { ArtifactStore } from './store/store.js';
 import type { WorkerState } from './worker.js';
 
@@ -55,7 +56,7 @@ export function createJobHandler(parts: JobHandlerParts): JobHandler {
       try {
         const result =
           (await finished(job, parts.store)) ?? (await work(job, parts, context.signal));
-        await publishDone(job, result, parts.bus);
+        await untilAborted(publishDone(job, result, parts.bus), context.signal);
         parts.state.end(true);
       } catch (thrown) {
         const error = ensureError(thrown);

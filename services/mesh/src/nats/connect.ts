@@ -31,7 +31,14 @@ import {
   type NatsConnection,
 } from 'nats';
 import { randomUUID } from 'node:crypto';
-import { isErrorCode, SpindleError, type Logger, injectContext, inSpan } from '@spindle/kit';
+import {
+  isErrorCode,
+  SpindleError,
+  type Logger,
+  injectContext,
+  inSpan,
+  within,
+} from '@spindle/kit';
 import type {
   Bus,
   ConsumeOptions,
@@ -245,9 +252,9 @@ class NatsBus implements Bus, JobSink {
         this.#connection.drain().then(() => true),
         sleepUnref(2_000),
       ]);
-      if (!drained) await this.#connection.close();
+      if (!drained) await within(1_000, this.#connection.close());
     } catch {
-      await this.#connection.close();
+      await within(1_000, this.#connection.close());
     }
   }
 
