@@ -25,7 +25,6 @@ await runService('spindle gateway', async (lifecycle) => {
   const logger = createLogger('gateway', { level: config.logLevel });
   const telemetry = startTelemetry({
     service: 'spindle-gateway',
-    version: '0.1.0',
     ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }),
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());

@@ -58,6 +58,7 @@ export {
   recordPhases,
 } from './telemetry/spans.js';
 export { startTelemetry } from './telemetry/start.js';
+export { version } from './version.js';
 export {
   type RowLayout,
   bytesAt,

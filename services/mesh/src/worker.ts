@@ -65,7 +65,6 @@ export async function openWorker(
   const logger = createLogger(name, { level: env.SPINDLE_LOG_LEVEL });
   const telemetry = startTelemetry({
     service: `spindle-${name}`,
-    version: '0.1.0',
     endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());

@@ -22,7 +22,6 @@ export async function runMember(
   const logger = createLogger('trainer', { level: env.SPINDLE_LOG_LEVEL }).child({ rank });
   const telemetry = startTelemetry({
     service: 'spindle-trainer',
-    version: '0.1.0',
     endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
