@@ -504,4 +504,33 @@ describe('a run', () => {
     state = transition(state, { type: 'pause', reason: '', at: 500_500 });
     expect(stageOf(state, 'encode').activeMs).toBe(1_500);
   });
+
+  it('goes back to what is lost, holds back what needs it, and ends in the same state', () => {
+    const first = run(
+      started(),
+      rising,
+      (state) => stageOf(state, 'train-spin2').status === 'running',
+    );
+    const lost = transition(first, {
+      type: 'inputs-lost',
+      shards: [{ stage: 'encode', shard: 1 }],
+      models: ['spin1'],
+      at: 1_000,
+    });
+    expect(workOf(lost)).toMatchObject({ training: null });
+    expect([...workOf(lost).jobs]).toEqual([['encode', [1]]]);
+    const commands = commandsBetween(first, lost);
+    expect(commands[0]).toEqual({ type: 'purge' });
+    expect(commands).toContainEqual({ type: 'publish', stage: 'encode', shards: [1] });
+    expect(commands).toContainEqual({ type: 'stop-training', model: spin(2) });
+    expect(lost.warnings).toContain('train-spin1: the weights were damaged and are made again');
+    const [end, calm] = [run(lost, rising), run(first, rising)];
+    expect(end.status).toBe('succeeded');
+    expect([end.results, end.bestModel, end.truncated, end.rejected]).toEqual([
+      calm.results,
+      calm.bestModel,
+      calm.truncated,
+      calm.rejected,
+    ]);
+  });
 });
