@@ -4,12 +4,19 @@
  * does. Older ones are removed only after the newest was read back and its digest agreed.
  */
 import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
-import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { ensureError, sha256File, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
+import { basename, join } from 'node:path';
+import {
+  ensureError,
+  sealed,
+  sha256File,
+  SpindleError,
+  unsealed,
+  writeFileAtomic,
+  type Logger,
+} from '@spindle/kit';
 import { z } from 'zod';
 import type { CheckpointCopies } from './checkpoint-copies.js';
-import { manifestSteps, stem } from './checkpoint-names.js';
+import { isLeftBehind, manifestSteps, stem, temporaryName } from './checkpoint-names.js';
 import type { Rollbacks } from './domain/recovery.js';
 
 const manifestSchema = z.object({
@@ -37,8 +44,15 @@ const rollbacksSchema: z.ZodType<Rollbacks> = z.object({
   learningRateScale: z.number().positive(),
 });
 const rollbacksFile = 'rollbacks.json';
+const none: Rollbacks = { count: 0, learningRateScale: 1 };
 
 export class Checkpoints {
+  /**
+   * Whether this process still holds the training's lease: asked before anything is put in place or
+   * removed, since a process that stood still for long may have a successor in the same folder.
+   */
+  mayWrite: () => boolean = () => true;
+
   constructor(
     readonly directory: string,
     readonly keep: number,
@@ -54,10 +68,7 @@ export class Checkpoints {
     write: (path: string) => Promise<void>,
   ): Promise<Checkpoint> {
     const path = join(this.directory, `${stem(step)}.safetensors`);
-    const temporary = join(
-      this.directory,
-      `.${stem(step)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`,
-    );
+    const temporary = join(this.directory, temporaryName(step));
     try {
       await write(temporary);
       const manifest: CheckpointManifest = {
@@ -67,11 +78,13 @@ export class Checkpoints {
         sha256: await sha256File(temporary),
         ...facts,
       };
+      this.#requireLease();
       await rename(temporary, path);
+      this.#requireLease();
       // Atomic, and it syncs the folder, which makes the rename durable too.
       await writeFileAtomic(
         join(this.directory, `${stem(step)}.json`),
-        `${JSON.stringify(manifest, null, 1)}\n`,
+        sealed(JSON.stringify(manifest, null, 1)),
       );
       const checkpoint = { path, manifest };
       await verify(checkpoint);
@@ -79,7 +92,7 @@ export class Checkpoints {
       this.copies?.add(step);
       return checkpoint;
     } catch (thrown) {
-      await rm(temporary, { force: true });
+      await this.#removeTemporary(temporary);
       const error = ensureError(thrown);
       throw new SpindleError(
         error.code,
@@ -106,17 +119,29 @@ export class Checkpoints {
    * aside, and the next older one comes instead.
    */
   async *usable(): AsyncGenerator<Checkpoint> {
+    if ((await this.#readRollbacks()) === null) await this.#startOver();
     for (const step of await this.#steps()) {
       const path = join(this.directory, `${stem(step)}.safetensors`);
       try {
-        const text = await readFile(join(this.directory, `${stem(step)}.json`), 'utf8');
-        const checkpoint = { path, manifest: manifestSchema.parse(JSON.parse(text)) };
+        const checkpoint = { path, manifest: await this.#manifest(step) };
         await verify(checkpoint);
         yield checkpoint;
       } catch (thrown) {
         await this.setAside(step, ensureError(thrown).message);
       }
     }
+  }
+
+  /**
+   * Without knowing how often training went back, its checkpoints would go on at a wrong learning
+   * rate. From the start, it goes back where it went back before.
+   */
+  async #startOver(): Promise<void> {
+    for (const step of await this.#steps())
+      await this.setAside(step, `${rollbacksFile} beside it is damaged`);
+    const path = join(this.directory, rollbacksFile);
+    await rename(path, `${path}.damaged`);
+    await this.copies?.mirror.remove(rollbacksFile);
   }
 
   /** Renames damaged files to a name that is never read again. They stay for people to look at. */
@@ -131,14 +156,23 @@ export class Checkpoints {
   }
 
   async rollbacks(): Promise<Rollbacks> {
-    const text = await readFile(join(this.directory, rollbacksFile), 'utf8').catch(() => null);
-    return text === null
-      ? { count: 0, learningRateScale: 1 }
-      : rollbacksSchema.parse(JSON.parse(text));
+    return (await this.#readRollbacks()) ?? none;
+  }
+
+  /** Null for what is damaged. */
+  async #readRollbacks(): Promise<Rollbacks | null> {
+    const path = join(this.directory, rollbacksFile);
+    const text = await readFile(path, 'utf8').catch(() => null);
+    if (text === null) return none;
+    try {
+      return rollbacksSchema.parse(JSON.parse(unsealed(text, path)));
+    } catch {
+      return null;
+    }
   }
 
   async noteRollbacks(rollbacks: Rollbacks): Promise<void> {
-    const text = JSON.stringify(rollbacks);
+    const text = sealed(JSON.stringify(rollbacks));
     await writeFileAtomic(join(this.directory, rollbacksFile), text);
     await this.copies?.mirror.write(rollbacksFile, Buffer.from(text));
   }
@@ -182,18 +216,43 @@ export class Checkpoints {
     return manifestSteps(await readdir(this.directory)).sort((a, b) => b - a);
   }
 
+  async #manifest(step: number): Promise<CheckpointManifest> {
+    const path = join(this.directory, `${stem(step)}.json`);
+    return parseManifest(await readFile(path, 'utf8'), step, path);
+  }
+
+  #requireLease(): void {
+    if (!this.mayWrite())
+      throw new SpindleError('ABORTED', 'another trainer has taken this training over');
+  }
+
   async #prune(): Promise<void> {
+    this.#requireLease();
     for (const step of (await this.#steps()).slice(this.keep)) {
       // Manifest first: without it the checkpoint is gone, whatever happens next.
       await rm(join(this.directory, `${stem(step)}.json`), { force: true });
       await rm(join(this.directory, `${stem(step)}.safetensors`), { force: true });
     }
     for (const name of await readdir(this.directory)) {
-      if (name.startsWith('.') && name.endsWith('.tmp') && !name.includes(`.${process.pid}.`)) {
-        await rm(join(this.directory, name), { force: true });
-      }
+      const path = join(this.directory, name);
+      const changed = await stat(path).catch(() => null);
+      if (changed && isLeftBehind(name, changed.mtimeMs)) await rm(path, { force: true });
     }
   }
+
+  /** With what the engine writes before it renames it to that name. */
+  async #removeTemporary(temporary: string): Promise<void> {
+    const own = basename(temporary);
+    for (const name of await readdir(this.directory).catch(() => []))
+      if (name.startsWith(own)) await rm(join(this.directory, name), { force: true });
+  }
+}
+
+/** Of the checkpoint of `step`; throws where it is damaged, or another one's. */
+export function parseManifest(text: string, step: number, path: string): CheckpointManifest {
+  const manifest = manifestSchema.parse(JSON.parse(unsealed(text, path)));
+  if (manifest.step === step) return manifest;
+  throw new SpindleError('DATA_LOSS', `${path}: step: expected ${step}, got ${manifest.step}`);
 }
 
 async function verify({ path, manifest }: Checkpoint): Promise<void> {

@@ -4,8 +4,8 @@
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { create, toJsonString } from '@bufbuild/protobuf';
-import type { ArtifactStore } from '@spindle/mesh';
+import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
+import { isLeftOver, type ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto } from '@spindle/native';
 import {
   TrainFinishedSchema,
@@ -59,6 +59,7 @@ export async function exportResult(
     const average = settings.emaApart ? await exported(request.modelName, true) : undefined;
     return create(TrainFinishedSchema, {
       ...result,
+      runCreatedMs: request.runCreatedMs,
       steps: settings.steps,
       seconds,
       ...(average && {
@@ -77,6 +78,21 @@ export async function commit(
   finished: TrainFinished,
   store: ArtifactStore,
 ): Promise<TrainFinished> {
-  await store.commitResult(key, toJsonString(TrainFinishedSchema, finished));
+  const json = toJsonString(TrainFinishedSchema, finished);
+  while ((await store.commitResult(key, json)) !== 'committed') {
+    const first = parseFinished(await store.getResult(key));
+    // The same key's result is the same bytes; what a deleted run has left gives way.
+    if (first && !(await isLeftOver(key, first, finished, store))) break;
+    if (first === null) await store.deleteResults(key);
+  }
   return finished;
+}
+
+/** Null for what is no result of a training. */
+export function parseFinished(json: string | null): TrainFinished | null {
+  try {
+    return fromJsonString(TrainFinishedSchema, json ?? '', { ignoreUnknownFields: true });
+  } catch {
+    return null;
+  }
 }

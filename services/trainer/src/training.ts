@@ -52,6 +52,7 @@ export async function* train(
     );
   }
   const checkpoints = await openCheckpoints(request.key, settings, deps);
+  checkpoints.mayWrite = isOwner;
   const began = performance.now();
   const call: TrainCall = { request, settings, checkpoints, deps, signal, isOwner, began };
   let history = noHistory;
