@@ -72,8 +72,11 @@ export class Lifecycle {
 }
 
 /** Resolves with the work, or after `ms` without it; its later failure is of no interest then. */
-export async function within(ms: number, work: Promise<unknown> | void): Promise<void> {
-  if (work === undefined || ms === Infinity) return void (await work);
+export async function within(ms: number, work: Promise<unknown> | undefined): Promise<void> {
+  if (work === undefined || ms === Infinity) {
+    await work;
+    return;
+  }
   const timer = linkedAbort();
   try {
     await Promise.race([work, delay(ms, timer.signal).catch(() => undefined)]);

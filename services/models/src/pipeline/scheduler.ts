@@ -1,4 +1,6 @@
-/** scheduler_config.json: reading it, and what sampling with it or with another class makes of it. */
+/**
+ * scheduler_config.json: reading it, and what sampling with it or with another class makes of it.
+ */
 import { join } from 'node:path';
 import { invalid } from '@spindle/native';
 import { modelPath } from '@spindle/kit';
