@@ -47,7 +47,8 @@ void EngineThread::dispose(std::shared_ptr<void> model) {
 }
 
 void EngineThread::send(std::unique_ptr<Message> message) {
-  if (to_node_.NonBlockingCall(message.get()) == napi_ok) message.release();
+  // Node has it from then on.
+  if (to_node_.NonBlockingCall(message.get()) == napi_ok) static_cast<void>(message.release());
 }
 
 void EngineThread::work() {

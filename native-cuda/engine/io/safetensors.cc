@@ -256,7 +256,9 @@ void SafetensorsFile::let_go(const FileTensor& tensor) const {
                   begin = reinterpret_cast<uintptr_t>(data(tensor));
   const uintptr_t first = (begin + page - 1) / page * page,
                   last = (begin + (tensor.end - tensor.begin)) / page * page;
-  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  if (last > first) {
+    ::madvise(const_cast<std::byte*>(data(tensor)) + (first - begin), last - first, MADV_DONTNEED);
+  }
 }
 
 std::vector<float> SafetensorsFile::floats(const std::string& name) const {

@@ -1,9 +1,6 @@
 // The avx512_bf16 inner loops with bfloat16 products on AMX tiles; see simd.h.
 #include "kernels/cpu/isa/simd.h"
 #if defined(__x86_64__)
-// GCC 12 warns about its own intrinsics (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
 #include <cmath>

@@ -1,10 +1,7 @@
-// What simd_amx_emulated.cc has, over emulated tiles, so that tests reach its code on processors
+// What simd_amx.cc has, over emulated tiles, so that tests reach its code on processors
 // without AMX.
 #include "kernels/cpu/isa/simd.h"
 #if defined(__x86_64__)
-// GCC 12 warns about its own intrinsics (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
 #include <cmath>
