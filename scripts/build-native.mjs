@@ -1,7 +1,8 @@
-// Builds the native engine: `node scripts/build-native.mjs [--tests] [--sanitize] [--cuda
-// auto|on|off] [--cuda-root DIR]`. Default: the addon and spindle-bench in build/native; --tests
-// adds the engine's tests (run them with ctest);
-// --sanitize builds the tests with AddressSanitizer and UBSan in build/sanitize.
+// Builds the native engine: `node scripts/build-native.mjs [--tests] [--cuda auto|on|off]
+// [--cuda-root DIR] [--sanitize address|thread] [--clang]`. Default: the addon and spindle-bench in
+// build/native; --tests adds the engine's tests (run them with ctest). `--sanitize address` builds
+// the tests with AddressSanitizer and UBSan in build/sanitize, `--sanitize thread` those about
+// threads with ThreadSanitizer in build/tsan; --clang builds all with clang++ in build/clang.
 // The CUDA backend is built too where a toolkit is found: --cuda-root, SPINDLE_CUDA_ROOT, one that
 // scripts/cuda/toolkit.mjs brought, or the system's. SPINDLE_CUDA and SPINDLE_CUDA_ARCHITECTURES
 // (such as "90a") count as they do for cmake, and are kept as cmake's are.
@@ -22,25 +23,60 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { ensureToolkit } from './cuda/toolkit.mjs';
+import { main, root, ScriptError } from './lib/phase.mjs';
 
-const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const sourceDir = join(root, 'native-cuda');
 
-class BuildError extends Error {}
+/** Builds that lie side by side; `product` is there when one is done. */
+const variants = {
+  native: { folder: 'native', product: 'spindle.node', name: 'native engine' },
+  clang: {
+    folder: 'clang',
+    product: 'spindle.node',
+    name: 'native engine (clang++)',
+    compiler: 'clang++',
+  },
+  address: {
+    folder: 'sanitize',
+    product: 'core_test',
+    name: 'native engine (AddressSanitizer and UBSan)',
+    sanitize: 'address',
+  },
+  thread: {
+    folder: 'tsan',
+    product: 'core_test',
+    name: 'native engine (ThreadSanitizer)',
+    sanitize: 'thread',
+  },
+  tidy: { folder: 'tidy', name: 'native engine (for clang-tidy)' },
+};
+
+/** Which of them `--sanitize KIND` and `--clang` ask for. */
+export function variantOf({ sanitize, clang = false }) {
+  if (sanitize === undefined) return clang ? 'clang' : 'native';
+  if (!['address', 'thread'].includes(sanitize)) {
+    throw new ScriptError(`--sanitize: expected address or thread, got ${sanitize}`, 2);
+  }
+  if (clang) throw new ScriptError('--clang and --sanitize are builds of their own: choose one', 2);
+  return sanitize;
+}
+
+export const buildFolder = (variant) => join(root, 'build', variants[variant].folder);
 
 function available(command) {
   return spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0;
 }
 
-function requireTools() {
-  const compiler = process.env.CXX ?? ['c++', 'g++', 'clang++'].find(available);
+function requireTools(wanted) {
+  const compiler = wanted ?? ['c++', 'g++', 'clang++'].find(available);
   const missing = [];
   if (!available('cmake')) missing.push('cmake');
-  if (compiler === undefined || !available(compiler)) missing.push('g++');
+  if (compiler === undefined || !available(compiler))
+    missing.push(wanted === 'clang++' ? 'clang' : 'g++');
   const ninja = available('ninja');
   if (!ninja && !available('make')) missing.push('ninja-build');
   if (missing.length > 0) {
-    throw new BuildError(
+    throw new ScriptError(
       `building the native engine needs ${missing.join(' and ')}: run \`sudo apt-get install -y ${missing.join(' ')}\``,
     );
   }
@@ -79,8 +115,7 @@ function digestOfSources(options) {
  * build folder was last told (as cmake keeps it, so that a program that builds on its way does not
  * build another backend), else whatever is found.
  */
-async function cudaOptions({ cuda, cudaRoot }, sanitize, buildDir) {
-  if (sanitize) return { mode: 'OFF', root: '', architectures: '' };
+async function cudaOptions({ cuda, cudaRoot }, buildDir) {
   const file = join(buildDir, 'cuda.json');
   const told = {
     mode: cuda ?? process.env.SPINDLE_CUDA,
@@ -93,7 +128,7 @@ async function cudaOptions({ cuda, cudaRoot }, sanitize, buildDir) {
   };
   const mode = (chosen.mode ?? 'auto').toUpperCase();
   if (!['AUTO', 'ON', 'OFF'].includes(mode))
-    throw new BuildError(`--cuda: expected auto, on or off, got ${chosen.mode}`);
+    throw new ScriptError(`--cuda: expected auto, on or off, got ${chosen.mode}`);
   mkdirSync(buildDir, { recursive: true });
   writeFileSync(file, JSON.stringify(chosen));
   if (told.mode === undefined && mode === 'OFF')
@@ -117,7 +152,7 @@ function includeDir(packageName, folder) {
     const require = createRequire(join(sourceDir, 'package.json'));
     return join(dirname(require.resolve(`${packageName}/package.json`)), folder);
   } catch {
-    throw new BuildError(
+    throw new ScriptError(
       `building the addon needs the package ${packageName}: run \`npm ci\` in ${root}`,
     );
   }
@@ -127,40 +162,48 @@ function run(command, args, what) {
   const result = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 28 });
   if (result.status !== 0) {
     process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
-    throw new BuildError(`${what} failed: ${command} ${args.join(' ')}`);
+    throw new ScriptError(`${what} failed: ${command} ${args.join(' ')}`);
   }
   return result.stdout;
 }
 
+/** Whether a cache's compiler is `compiler`, which may be a name or a path. */
+function isCompiler(cacheText, compiler) {
+  const known = /^CMAKE_CXX_COMPILER:\w+=(.*)$/m.exec(cacheText)?.[1];
+  return known === compiler || known?.split('/').at(-1) === compiler;
+}
+
 function configure(buildDir, options) {
-  const { generator } = requireTools();
+  const { generator } = requireTools(options.compiler);
   const cache = join(buildDir, 'CMakeCache.txt');
   if (existsSync(cache)) {
     // A cache of another generator, or one that was copied here from elsewhere, is refused by
-    // cmake.
+    // cmake. One of another compiler than asked for is used by it without a word.
     const text = readFileSync(cache, 'utf8');
     const fits =
       text.includes(`CMAKE_GENERATOR:INTERNAL=${generator}\n`) &&
-      text.includes(`CMAKE_CACHEFILE_DIR:INTERNAL=${buildDir}\n`);
+      text.includes(`CMAKE_CACHEFILE_DIR:INTERNAL=${buildDir}\n`) &&
+      (options.compiler === undefined || isCompiler(text, options.compiler));
     if (!fits) rmSync(buildDir, { recursive: true });
   }
   mkdirSync(buildDir, { recursive: true });
   const flag = (value) => (value ? 'ON' : 'OFF');
   const args = ['-S', sourceDir, '-B', buildDir, '-G', generator, '-DCMAKE_BUILD_TYPE=Release'];
   args.push(
-    `-DSPINDLE_SANITIZE=${flag(options.sanitize)}`,
+    `-DSPINDLE_SANITIZE=${options.sanitize ?? ''}`,
     `-DSPINDLE_TESTS=${flag(options.tests)}`,
-    `-DSPINDLE_ADDON=${flag(!options.sanitize)}`,
+    `-DSPINDLE_ADDON=${flag(options.sanitize === undefined)}`,
     `-DSPINDLE_CUDA=${options.cuda.mode}`,
     `-DSPINDLE_CUDA_ROOT=${options.cuda.root}`,
     `-DSPINDLE_CUDA_ARCHITECTURES=${options.cuda.architectures.replaceAll(/[\s,]+/g, ';')}`,
   );
-  if (!options.sanitize) {
+  if (options.compiler !== undefined) args.push(`-DCMAKE_CXX_COMPILER=${options.compiler}`);
+  if (options.sanitize === undefined) {
     args.push(`-DSPINDLE_NODE_API_INCLUDE=${includeDir('node-api-headers', 'include')}`);
     args.push(`-DSPINDLE_NODE_ADDON_INCLUDE=${includeDir('node-addon-api', '.')}`);
   }
   const output = run('cmake', args, 'configuring the native engine');
-  if (options.sanitize) return;
+  if (options.variant !== 'native') return;
   const cuda =
     /^-- (CUDA backend: .*)$/m.exec(output)?.[1] ?? 'CUDA backend: cmake says nothing of it';
   console.log(cuda);
@@ -168,17 +211,29 @@ function configure(buildDir, options) {
   if (!cuda.includes(': built')) rmSync(join(buildDir, 'spindle_cuda.so'), { force: true });
 }
 
-export async function buildNative({ tests = false, sanitize = false, cuda, cudaRoot } = {}) {
-  const buildDir = join(root, 'build', sanitize ? 'sanitize' : 'native');
+const noCuda = { mode: 'OFF', root: '', architectures: '' };
+
+/** Configures a build for clang-tidy, which reads its compile_commands.json; compiles nothing. */
+export function configureForTidy() {
+  const buildDir = buildFolder('tidy');
+  configure(buildDir, { variant: 'tidy', tests: true, cuda: noCuda, compiler: process.env.CXX });
+  return buildDir;
+}
+
+export async function buildNative({ tests = false, sanitize, clang, cuda, cudaRoot } = {}) {
+  const variant = variantOf({ sanitize, clang });
+  const { product: productName, name, compiler = process.env.CXX } = variants[variant];
+  const buildDir = buildFolder(variant);
   const options = {
-    tests: tests || sanitize,
+    variant,
+    tests: tests || sanitize !== undefined,
     sanitize,
-    cuda: await cudaOptions({ cuda, cudaRoot }, sanitize, buildDir),
+    compiler,
+    cuda: variant === 'native' ? await cudaOptions({ cuda, cudaRoot }, buildDir) : noCuda,
   };
   const stamp = join(buildDir, 'built.txt');
-  const product = join(buildDir, sanitize ? 'core_test' : 'spindle.node');
+  const product = join(buildDir, productName);
   const digest = digestOfSources(options);
-  const name = `native engine${sanitize ? ' (sanitizers)' : ''}`;
   if (existsSync(product) && existsSync(stamp)) {
     // A build with tests is also one without.
     const known = readFileSync(stamp, 'utf8').split('\n');
@@ -195,30 +250,25 @@ export async function buildNative({ tests = false, sanitize = false, cuda, cudaR
     `building the ${name}`,
   );
   const digests = [digest];
-  if (options.tests && !sanitize) digests.push(digestOfSources({ ...options, tests: false }));
+  if (options.tests && sanitize === undefined)
+    digests.push(digestOfSources({ ...options, tests: false }));
   writeFileSync(stamp, `${digests.join('\n')}\n`);
   console.log(`${name}: built in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   return buildDir;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  try {
+  await main(async () => {
     const text = { type: 'string' };
     const { values } = parseArgs({
       options: {
         tests: { type: 'boolean' },
-        sanitize: { type: 'boolean' },
+        sanitize: text,
+        clang: { type: 'boolean' },
         cuda: text,
         'cuda-root': text,
       },
     });
     await buildNative({ ...values, cudaRoot: values['cuda-root'] });
-  } catch (error) {
-    console.error(
-      error instanceof BuildError || error?.code?.startsWith('ERR_PARSE_ARGS')
-        ? `error: ${error.message}`
-        : error,
-    );
-    process.exitCode = 1;
-  }
+  });
 }

@@ -1,14 +1,15 @@
 // `npm test`: installs and builds what is missing, then runs every test of every language.
-// `npm test -- --only ctest|vitest`, `npm test -- --sanitize` (native tests with AddressSanitizer
-// and UBSan as well),
-// `npm test -- <words>` (vitest files whose path has one of the words), `npm test -- --cuda`
-// (fetches a CUDA toolkit if there is none, as CI does).
-import { spawn } from 'node:child_process';
+// `npm test -- --only ctest|vitest`, `npm test -- <words>` (vitest files whose path has one of the
+// words), `npm test -- --cuda` (fetches a CUDA toolkit if there is none, as CI does). The engine's
+// tests are run in another build with `--sanitize address` (AddressSanitizer and UBSan),
+// `--sanitize thread` (ThreadSanitizer, the programs about threads) or `--clang` (clang++).
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { buildFolder, variantOf } from './build-native.mjs';
 import { ensureToolkit } from './cuda/toolkit.mjs';
 import { ctestCounts, cudaCounts, summarise, vitestCounts } from './lib/counts.mjs';
 import { main, phase, root, runAttached, runQuietly, ScriptError } from './lib/phase.mjs';
@@ -36,13 +37,31 @@ async function vitest(words) {
   return { name: 'vitest', exitCode, ...counts };
 }
 
-function ctest(name, buildDir) {
+/**
+ * What stands before ctest. ThreadSanitizer needs its addresses free, and newer systems' more than
+ * 28 random bits of an address take them. Only root changes that; everybody may do without.
+ */
+function withoutRandomAddresses() {
+  const file = '/proc/sys/vm/mmap_rnd_bits';
+  if (!existsSync(file) || Number(readFileSync(file, 'utf8')) <= 28) return [];
+  const command = ['setarch', '-R'];
+  const works = spawnSync(command[0], [...command.slice(1), 'true'], { stdio: 'ignore' });
+  if (works.status === 0) return command;
+  console.error(
+    `ThreadSanitizer may not start: ${file} is over 28 and \`setarch -R\` is not permitted`,
+  );
+  return [];
+}
+
+function ctest(name, buildDir, before = []) {
   return new Promise((done, fail) => {
     const command = findCommand(['ctest']);
     if (command === undefined) throw new ScriptError('ctest is missing: it comes with cmake');
+    const [file, ...args] = [...before, command];
     const child = spawn(
-      command,
+      file,
       [
+        ...args,
         '--test-dir',
         buildDir,
         '--parallel',
@@ -102,35 +121,57 @@ function cudaSources() {
 /** What `npm test` takes on its command line. */
 export const testOptions = {
   only: { type: 'string' },
-  sanitize: { type: 'boolean', default: false },
+  sanitize: { type: 'string' },
+  clang: { type: 'boolean', default: false },
   cuda: { type: 'boolean', default: process.env.CI === 'true' },
 };
 
-/** Installs, builds and runs what was asked for; one entry a runner, as `summarise` takes them. */
-export async function runTests({ only, sanitize, cuda }, words = []) {
+/** Refuses what cannot all be meant; returns which build the engine's tests are run in. */
+export function chosenBuild({ only, sanitize, clang }, words) {
   if (only !== undefined && !['ctest', 'vitest'].includes(only)) {
     throw new ScriptError(`--only: expected ctest or vitest, got ${only}`, 2);
   }
-  if (cuda) await phase('CUDA toolkit', cudaToolkit);
-  await prepare({ tests: true });
+  const variant = variantOf({ sanitize, clang });
+  const [option] = [
+    ...(only === 'ctest' ? ['--only ctest'] : []),
+    ...(variant === 'native' ? [] : [clang ? '--clang' : `--sanitize ${sanitize}`]),
+  ];
+  if (words.length > 0 && option !== undefined) {
+    throw new ScriptError(`${option}: words choose files of vitest alone, got ${words[0]}`, 2);
+  }
+  if (only === 'vitest' && variant !== 'native') {
+    throw new ScriptError(`--only vitest: ${option} is about the engine's tests`, 2);
+  }
+  return variant;
+}
+
+/** The engine's tests in `variant` of the build; the plain one is built already. */
+async function nativeTests(variant) {
+  const buildDir = buildFolder(variant);
+  if (variant === 'native') return phase('ctest', () => ctest('ctest', buildDir));
+  const option = variant === 'clang' ? ['--clang', '--tests'] : ['--sanitize', variant];
+  await phase(
+    `build, ${variant}`,
+    () => void runQuietly(process.execPath, ['scripts/build-native.mjs', ...option]),
+  );
+  const before = variant === 'thread' ? withoutRandomAddresses() : [];
+  return phase(`ctest, ${variant}`, () => ctest(`ctest, ${variant}`, buildDir, before));
+}
+
+/** Installs, builds and runs what was asked for; one entry a runner, as `summarise` takes them. */
+export async function runTests(options, words = []) {
+  const variant = chosenBuild(options, words);
+  const { only, cuda } = options;
+  const plain = variant === 'native';
+  if (cuda && plain) await phase('CUDA toolkit', cudaToolkit);
+  const built = plain || only !== 'ctest';
+  await prepare({ tests: built, built });
   mkdirSync(results, { recursive: true });
   const runners = [];
-  const native = only !== 'vitest' && words.length === 0;
-  const sources = native ? cudaSources() : undefined;
-  if (sources !== undefined) runners.push(sources);
-  if (native) {
-    await phase('ctest', async () =>
-      runners.push(await ctest('ctest', join(root, 'build/native'))),
-    );
-    if (sanitize) {
-      await phase(
-        'build with sanitizers',
-        () => void runQuietly(process.execPath, ['scripts/build-native.mjs', '--sanitize']),
-      );
-      await phase('ctest with sanitizers', async () =>
-        runners.push(await ctest('ctest with sanitizers', join(root, 'build/sanitize'))),
-      );
-    }
+  if (only !== 'vitest' && words.length === 0) {
+    const sources = plain ? cudaSources() : undefined;
+    if (sources !== undefined) runners.push(sources);
+    runners.push(await nativeTests(variant));
   }
   if (only !== 'ctest') await phase('vitest', async () => runners.push(await vitest(words)));
   return runners;

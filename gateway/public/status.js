@@ -35,6 +35,7 @@ function setTheme(theme) {
 
 async function listRuns() {
   const response = await fetch('/api/runs').catch(() => null);
+  if (response?.status === 503) return setLive(false, 'waiting for NATS');
   if (!response?.ok) return setLive(false);
   const { runs } = await response.json();
   $('empty').hidden = runs.length > 0;
@@ -45,10 +46,10 @@ async function listRuns() {
   $('runs').replaceChildren(...runs.slice(0, shownRuns).map(runLink));
 }
 
-function runLink({ runId, status }) {
+function runLink({ runId, status, reason }) {
   const link = node('a', statusText(status), runId);
   link.href = `#${runId}`;
-  link.title = statusText(status);
+  link.title = [statusText(status), reason].filter(Boolean).join(': ');
   link.setAttribute('aria-current', String(runId === state.runId));
   return link;
 }
@@ -81,8 +82,8 @@ async function open(runId) {
   });
 }
 
-function setLive(live) {
-  $('connection').textContent = live ? 'live' : 'not connected';
+function setLive(live, otherwise = 'not connected') {
+  $('connection').textContent = live ? 'live' : otherwise;
   $('connection').classList.toggle('live', live);
 }
 

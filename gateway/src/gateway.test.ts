@@ -197,6 +197,28 @@ describe('trouble', () => {
     expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
   });
 
+  it('fails again when a job dies again after each resume, also on a server that was wiped', async () => {
+    let deaths = 0;
+    const h = await start({
+      onJob: (job) => {
+        if (job.key !== 'r1/sample-base/0001') return;
+        deaths += 1;
+        throw new SpindleError('INVALID_ARGUMENT', `the disk is odd, ${deaths}`);
+      },
+    });
+    await h.create();
+    for (const time of [1, 2, 3]) {
+      const failed = await h.finished('r1');
+      expect(failed.status).toBe(RunStatus.FAILED);
+      expect(failed.reason).toContain(`the disk is odd, ${time}`);
+      // The stream has lost its letters: a count of them would begin anew.
+      if (time === 2) await h.bus.purgeRun('r1');
+      await h.client.resumeRun({ runId: 'r1' });
+    }
+    expect((await h.finished('r1')).status).toBe(RunStatus.FAILED);
+    expect(deaths).toBe(4);
+  });
+
   it('fails with the step when training diverges', async () => {
     const h = await start({
       onStep: (request, step) => (request.iteration === 2 && step === 3 ? Number.NaN : 1),

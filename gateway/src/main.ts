@@ -12,6 +12,9 @@ import { connectBus, openStore } from '@spindle/mesh';
 import { gatewayConfigSchema, gatewayEnvironment } from './config/service.js';
 import { startGateway } from './gateway.js';
 
+/** Longer than calls under way may take, and than answers of a message server that is away. */
+const shutdownMs = 8_000;
+
 const given = Object.entries(gatewayEnvironment).flatMap(([key, name]) => {
   const value = process.env[name];
   return value === undefined || value === '' ? [] : [[key, value]];
@@ -22,7 +25,6 @@ await runService('spindle gateway', async (lifecycle) => {
   const logger = createLogger('gateway', { level: config.logLevel });
   const telemetry = startTelemetry({
     service: 'spindle-gateway',
-    version: '0.1.0',
     ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }),
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
@@ -40,7 +42,7 @@ await runService('spindle gateway', async (lifecycle) => {
     owner: config.workerId,
     logger,
   });
-  lifecycle.defer('gateway', () => gateway.stop());
+  lifecycle.defer('gateway', () => gateway.stop(), shutdownMs);
   // Queue depths can be looked at only while the gateway is up; a short run may end before the
   // first export.
   lifecycle.defer('metrics', () => telemetry.flush());

@@ -10,12 +10,16 @@
 
 #include "core/error.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-// Running out of memory is tested too: it is for the engine to report.
-extern "C" __attribute__((visibility("default"), used)) const char* __asan_default_options() {
+// What the sanitizers' runtimes read when they start. Running out of memory is tested too: it is
+// for the engine to report.
+extern "C" {
+__attribute__((visibility("default"), used)) const char* __asan_default_options() {
   return "allocator_may_return_null=1";
 }
-#endif
+__attribute__((visibility("default"), used)) const char* __tsan_default_options() {
+  return "allocator_may_return_null=1:halt_on_error=1:second_deadlock_stack=1";
+}
+}
 
 namespace check {
 

@@ -168,6 +168,8 @@ TEST(
        "w: expected dtype, shape and data_offsets, got no shape"},
       {"a strange field", R"({"w":{)" + one + R"(,"x":1}})", 8,
        "w: expected dtype, shape and data_offsets, got x"},
+      {"metadata that is a list", R"({"__metadata__":[]})", 0,
+       "__metadata__: expected an object, got []"},
       {"metadata that is no text", R"({"__metadata__":{"a":1}})", 0,
        "__metadata__: a: expected a string, got 1"},
       {"a list", "[]", 0, "header: expected an object, got []"},
@@ -181,6 +183,49 @@ TEST(
       std::string message = message_of([&] { SafetensorsFile file(folder / "x.safetensors"); });
       CHECK_THAT(message.starts_with(folder / "x.safetensors: "), message);
       CHECK_THAT(message.find(row.says) != std::string::npos, message);
+    });
+}
+
+TEST("safetensors: metadata that is null is none") {
+  TemporaryFolder folder;
+  write_file(
+      folder / "x",
+      with_length(R"({"__metadata__":null,"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+                  8));
+  SafetensorsFile file(folder / "x");
+  CHECK(file.metadata().empty());
+  CHECK_EQUAL(file.tensors().size(), size_t(1));
+  CHECK(file.floats("w") == std::vector<float>(2, 0.0f));
+}
+
+TEST("safetensors: an endless shape is refused before any of its dimensions is looked at") {
+  // 800 kB of header. Were the dimensions read one by one, the message would be of the first.
+  std::string shape = "-1";
+  for (int i = 1; i < 400'000; ++i) shape += ",1";
+  TemporaryFolder folder;
+  auto message = [&](const std::string& dims) {
+    write_file(
+        folder / "x",
+        with_length(R"({"w":{"dtype":"U8","shape":[)" + dims + R"(],"data_offsets":[0,1]}})", 1));
+    return message_of([&] { SafetensorsFile file(folder / "x"); });
+  };
+  CHECK_EQUAL(message(shape), folder / "x: w: shape: expected at most 16 dimensions, got 400000");
+  CHECK_EQUAL(message("1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1"), std::string());
+  CHECK_EQUAL(message("1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1"),
+              folder / "x: w: shape: expected at most 16 dimensions, got 17");
+}
+
+TEST("safetensors: a tensor without values is read as no values, of every type") {
+  TemporaryFolder folder;
+  for (const char* type : {"F64", "F32", "F16", "BF16", "I64", "I32", "U8"})
+    check::each(type, [&] {
+      write_file(folder / "x", with_length(cat(R"({"w":{"dtype":")", type,
+                                               R"(","shape":[0,3],"data_offsets":[0,0]}})"),
+                                           0));
+      SafetensorsFile file(folder / "x");
+      CHECK(file.floats("w").empty());
+      file.read(file.at("w"), static_cast<float*>(nullptr));
+      file.read(file.at("w"), static_cast<double*>(nullptr));
     });
 }
 

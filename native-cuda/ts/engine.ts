@@ -11,20 +11,17 @@ import {
   Unet,
   Vae,
 } from './models.js';
+import type { NativeAddon } from './native.js';
 import type {
   BenchOptionsDto,
   BenchResultDto,
   EngineHandle,
   EngineInfoDto,
-  ImagePreprocessDto,
-  InspectedKind,
-  ModelSourceDto,
-  NativeAddon,
-  NativePrecision,
   ParityLineDto,
-  RankGroupDto,
-  TrainerOptionsDto,
-} from './native.js';
+} from './native-engine.js';
+import type { ImagePreprocessDto, InspectedKind, ModelSourceDto } from './native-models.js';
+import type { RankGroupDto, TrainerOptionsDto } from './native-training.js';
+import type { NativePrecision } from './native-values.js';
 
 export interface EngineOptions {
   /**

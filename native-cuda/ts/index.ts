@@ -2,27 +2,28 @@ export { EngineError, invalid, toEngineError, type EngineErrorCode } from './err
 export { defaultAddonPath, loadAddon } from './loader.js';
 export { Engine, type EngineOptions, type ResizeFilter, type RgbImage } from './engine.js';
 export { Aesthetic, Clip, ClipText, ImageReward, Trainer, Unet, Vae } from './models.js';
+export type { NativeAddon } from './native.js';
 export type {
   BenchOptionsDto,
   BenchResultDto,
   EngineInfoDto,
   GpusDto,
+  ParityLineDto,
+} from './native-engine.js';
+export type {
   ImagePreprocessDto,
   InspectedKind,
   ModelSourceDto,
-  NativeAddon,
-  NativePrecision,
-  ParityLineDto,
-  PhaseDto,
   PreprocessMethod,
+  UnetInfoDto,
+} from './native-models.js';
+export type { SampleRequestDto, SampleResultDto } from './native-sampling.js';
+export type {
   RankGroupDto,
-  SampleRequestDto,
-  SampleResultDto,
-  TensorDto,
   TrainBatchDto,
   TrainBatchResultDto,
   TrainErrorsDto,
-  TrainerOptionsDto,
   TrainStepResultDto,
-  UnetInfoDto,
-} from './native.js';
+  TrainerOptionsDto,
+} from './native-training.js';
+export type { NativePrecision, PhaseDto, TensorDto } from './native-values.js';

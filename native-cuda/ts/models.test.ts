@@ -2,13 +2,10 @@ import { expect, it } from 'vitest';
 import { Engine } from './engine.js';
 import { EngineError, toEngineError } from './errors.js';
 import { loadAddon } from './loader.js';
-import type {
-  CancelHandle,
-  NativeAddon,
-  SampleRequestDto,
-  SampleResultDto,
-  UnetHandle,
-} from './native.js';
+import type { NativeAddon } from './native.js';
+import type { UnetHandle } from './native-models.js';
+import type { SampleRequestDto, SampleResultDto } from './native-sampling.js';
+import type { CancelHandle } from './native-values.js';
 
 interface Cancel {
   cancelled: () => void;

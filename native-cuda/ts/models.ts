@@ -3,25 +3,24 @@
  * and every failure into an EngineError. A handle is freed by release() or by garbage collection.
  */
 import { EngineError, toEngineError } from './errors.js';
+import type { NativeAddon } from './native.js';
 import type {
   AestheticHandle,
-  CancelHandle,
   ClipHandle,
   ClipTextHandle,
   ImageRewardHandle,
-  NativeAddon,
-  PhaseDto,
-  SampleRequestDto,
-  SampleResultDto,
-  TensorDto,
-  TrainBatchDto,
-  TrainBatchResultDto,
-  TrainerHandle,
-  TrainStepResultDto,
   UnetHandle,
   UnetInfoDto,
   VaeHandle,
-} from './native.js';
+} from './native-models.js';
+import type { SampleRequestDto, SampleResultDto } from './native-sampling.js';
+import type {
+  TrainBatchDto,
+  TrainBatchResultDto,
+  TrainStepResultDto,
+  TrainerHandle,
+} from './native-training.js';
+import type { CancelHandle, PhaseDto, TensorDto } from './native-values.js';
 
 export async function call<T>(work: () => Promise<T> | T): Promise<T> {
   try {

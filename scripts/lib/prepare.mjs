@@ -4,9 +4,10 @@ import { installPackages } from './packages.mjs';
 import { phase } from './phase.mjs';
 import { checkNode, installMissingPackages } from './system.mjs';
 
-export async function prepare({ tests = false } = {}) {
+/** With `built` false, whoever calls builds what it needs. */
+export async function prepare({ tests = false, built = true } = {}) {
   checkNode();
   await phase('system packages', () => installMissingPackages({ tests }));
   await phase('npm packages', () => installPackages());
-  await phase('build', () => build({ tests }));
+  if (built) await phase('build', () => build({ tests }));
 }

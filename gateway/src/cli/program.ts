@@ -1,4 +1,4 @@
-import { ensureError, type ErrorCode } from '@spindle/kit';
+import { ensureError, type ErrorCode, version } from '@spindle/kit';
 import { Command, CommanderError } from 'commander';
 import { addCompare } from './commands/compare.js';
 import { addData } from './commands/data.js';
@@ -22,7 +22,7 @@ const badInput: readonly ErrorCode[] = [
 export function buildProgram(environment: Environment): Command {
   const program = new Command('spindle')
     .description('Fine-tunes text-to-image diffusion models by self-play (SPIN-Diffusion).')
-    .version('0.1.0')
+    .version(version)
     .exitOverride()
     .showHelpAfterError(false)
     .addHelpText(

@@ -445,8 +445,9 @@ describe('a run', () => {
 
   it('is not paused or told of a loss by a dead letter that a resume has forgiven, but by a new one', () => {
     const key = 'r1/encode/0000';
+    const stored = (count: number) => ({ key, count, at: 1e12 + count });
     const pause = (count: number, at: number) =>
-      ({ type: 'pause', reason: 'the disk is full', letter: { key, count }, at }) as const;
+      ({ type: 'pause', reason: 'the disk is full', letter: stored(count), at }) as const;
     const dead = (count: number, at: number) =>
       ({
         type: 'job-dead',
@@ -454,16 +455,19 @@ describe('a run', () => {
         shard: 0,
         reason: 'crashed',
         attempts: 3,
-        letter: { key, count },
+        letter: stored(count),
         at,
       }) as const;
-    let state = transition(started(), pause(1, 2));
-    expect(state.status).toBe('paused');
-    state = transition(state, { type: 'resume', forgiven: { [key]: 1 }, at: 3 });
-    expect(transition(state, pause(1, 4))).toBe(state);
-    expect(transition(state, dead(1, 4))).toBe(state);
-    expect(transition(state, pause(2, 5)).status).toBe('paused');
-    expect(transition(state, dead(2, 5)).status).toBe('failed');
+    // By its time, and as older versions did: by how many there were.
+    for (const forgiven of [1e12 + 1, 1]) {
+      let state = transition(started(), pause(1, 2));
+      expect(state.status).toBe('paused');
+      state = transition(state, { type: 'resume', forgiven: { [key]: forgiven }, at: 3 });
+      expect(transition(state, pause(1, 4))).toBe(state);
+      expect(transition(state, dead(1, 4))).toBe(state);
+      expect(transition(state, pause(2, 5)).status).toBe('paused');
+      expect(transition(state, dead(2, 5)).status).toBe('failed');
+    }
   });
 
   it('leaves rejected rows out of sampling', () => {
@@ -499,5 +503,34 @@ describe('a run', () => {
     state = transition(state, { type: 'resume', forgiven: {}, at: 500_000 });
     state = transition(state, { type: 'pause', reason: '', at: 500_500 });
     expect(stageOf(state, 'encode').activeMs).toBe(1_500);
+  });
+
+  it('goes back to what is lost, holds back what needs it, and ends in the same state', () => {
+    const first = run(
+      started(),
+      rising,
+      (state) => stageOf(state, 'train-spin2').status === 'running',
+    );
+    const lost = transition(first, {
+      type: 'inputs-lost',
+      shards: [{ stage: 'encode', shard: 1 }],
+      models: ['spin1'],
+      at: 1_000,
+    });
+    expect(workOf(lost)).toMatchObject({ training: null });
+    expect([...workOf(lost).jobs]).toEqual([['encode', [1]]]);
+    const commands = commandsBetween(first, lost);
+    expect(commands[0]).toEqual({ type: 'purge' });
+    expect(commands).toContainEqual({ type: 'publish', stage: 'encode', shards: [1] });
+    expect(commands).toContainEqual({ type: 'stop-training', model: spin(2) });
+    expect(lost.warnings).toContain('train-spin1: the weights were damaged and are made again');
+    const [end, calm] = [run(lost, rising), run(first, rising)];
+    expect(end.status).toBe('succeeded');
+    expect([end.results, end.bestModel, end.truncated, end.rejected]).toEqual([
+      calm.results,
+      calm.bestModel,
+      calm.truncated,
+      calm.rejected,
+    ]);
   });
 });

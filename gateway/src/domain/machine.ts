@@ -23,20 +23,19 @@ import { encodedRows, shardSize } from './shards.js';
 import { hasJobs, stageName, type Stage } from './stage.js';
 import {
   isFinal,
+  isForgiven,
+  isOver,
   stageOf,
+  warn,
+  type Letter,
   type ModelSummary,
   type RunState,
   type StageState,
   type StoredUnet,
 } from './state.js';
+import { closeClock, closedStages, inputsLost, type Lost } from './lost.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
-
-/** The dead letter that an event was read from: the how manyth of its key. */
-export interface Letter {
-  key: string;
-  count: number;
-}
 
 export type RunEvent = { at: number } & (
   | { type: 'start' }
@@ -56,6 +55,8 @@ export type RunEvent = { at: number } & (
       attempts: number;
       letter?: Letter;
     }
+  /** What was done before is damaged or gone, and is made again before what needs it goes on. */
+  | ({ type: 'inputs-lost'; letter?: Letter } & Lost)
   | { type: 'train-started'; model: string; resumedStep: number }
   | { type: 'train-alarm'; model: string; step: number; message: string }
   /** Steps after this one come again, with other numbers. */
@@ -93,7 +94,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       next.status = 'running';
       return true;
     case 'pause':
-      if ((next.status !== 'queued' && next.status !== 'running') || isForgiven(next, event.letter))
+      if ((next.status !== 'queued' && next.status !== 'running') || isPast(next, event.letter))
         return false;
       stopClocks(next, event.at);
       next.status = 'paused';
@@ -119,6 +120,8 @@ function apply(next: RunState, event: RunEvent): boolean {
       return jobDone(next, event);
     case 'job-dead':
       return jobDead(next, event);
+    case 'inputs-lost':
+      return inputsLost(next, event);
     case 'train-started': {
       rewind(next, event.model, event.resumedStep);
       stageOf(next, trainingStage(event.model)).items = event.resumedStep;
@@ -175,7 +178,7 @@ function jobDone(
     return false;
   stage.done = [...stage.done, event.shard].sort((a, b) => a - b);
   stage.dead = stage.dead.filter((dead) => dead.shard !== event.shard);
-  next.truncated += event.truncated;
+  if (!stage.redone?.includes(event.shard)) next.truncated += event.truncated;
   if (event.rejected.length > 0) {
     next.rejected = [...new Set([...next.rejected, ...event.rejected])].sort((a, b) => a - b);
   }
@@ -183,14 +186,14 @@ function jobDone(
 }
 
 /** It was read before a resume that forgave it, and comes after. */
-function isForgiven(next: RunState, letter: Letter | undefined): boolean {
-  return letter !== undefined && letter.count <= (next.forgiven[letter.key] ?? 0);
+function isPast(next: RunState, letter: Letter | undefined): boolean {
+  return letter !== undefined && isForgiven(next, letter);
 }
 
 function jobDead(next: RunState, event: Extract<RunEvent, { type: 'job-dead' }>): boolean {
   const stage = stageOf(next, event.stage);
   const known =
-    isForgiven(next, event.letter) ||
+    isPast(next, event.letter) ||
     stage.done.includes(event.shard) ||
     stage.dead.some((dead) => dead.shard === event.shard);
   if (known || stage.status === 'done' || stage.status === 'skipped') return false;
@@ -245,9 +248,10 @@ function settle(next: RunState, at: number): void {
   const stages = stagesOf(next.plan);
   for (let changed = true; changed; ) {
     changed = false;
+    const closed = closedStages(next);
     for (const stage of stages) {
       const state = stageOf(next, stage.name);
-      if (state.status === 'waiting' && stage.after.every((name) => isOver(stageOf(next, name)))) {
+      if (state.status === 'waiting' && stage.after.every((name) => closed.has(name))) {
         start(next, stage, state, at);
         changed = true;
       }
@@ -383,19 +387,4 @@ function end(next: RunState, status: 'failed' | 'cancelled', reason: string, at:
 
 function stopClocks(next: RunState, at: number): void {
   for (const stage of Object.values(next.stages)) closeClock(stage, at);
-}
-
-function closeClock(stage: StageState, at: number): void {
-  if (stage.since !== null) stage.activeMs += Math.max(0, at - stage.since);
-  stage.since = null;
-}
-
-function isOver(stage: StageState): boolean {
-  return stage.status === 'done' || stage.status === 'skipped';
-}
-
-function warn(next: RunState, message: string): boolean {
-  if (next.warnings.includes(message)) return false;
-  next.warnings.push(message);
-  return true;
 }

@@ -26,6 +26,8 @@ export interface StageState {
   activeMs: number;
   /** When the current stretch of running began. */
   since: number | null;
+  /** Shards whose results were lost and made again, once per loss; a training's is 0. */
+  redone?: number[];
 }
 
 export interface TrainingState {
@@ -85,7 +87,10 @@ export interface RunState {
   warnings: string[];
   /** Counts publications of the same jobs: a new round gets past the queue's de-duplication. */
   round: number;
-  /** Dead letters of earlier rounds, per job key, that a resume has forgiven. */
+  /**
+   * Per job key, when the newest dead letter was stored that a resume has forgiven: by the message
+   * server's clock, in milliseconds. Older versions wrote how many were forgiven.
+   */
   forgiven: Record<string, number>;
 }
 
@@ -119,6 +124,25 @@ export function initialState(plan: RunPlan, at: number): RunState {
   };
 }
 
+/** A dead letter: the how manyth of its key, and when it was stored. */
+export interface Letter {
+  key: string;
+  count: number;
+  at: number;
+}
+
+/** Times are larger than this, counts smaller. */
+const mostLetters = 1e9;
+
+/**
+ * Whether a resume has forgiven this letter. Times stay right when the stream is wiped or drops its
+ * oldest letters; counts would not.
+ */
+export function isForgiven({ forgiven }: Pick<RunState, 'forgiven'>, letter: Letter): boolean {
+  const upTo = forgiven[letter.key] ?? 0;
+  return upTo < mostLetters ? letter.count <= upTo : letter.at <= upTo;
+}
+
 export function isFinal(status: RunStatus): boolean {
   return status === 'succeeded' || status === 'failed' || status === 'cancelled';
 }
@@ -130,4 +154,16 @@ export function stageOf(state: RunState, name: string): StageState {
       `stage: expected one of ${Object.keys(state.stages).join(', ')}, got "${name}"`,
     );
   return stage;
+}
+
+/** Nothing of the stage is to be done any more. */
+export function isOver(stage: StageState): boolean {
+  return stage.status === 'done' || stage.status === 'skipped';
+}
+
+/** Notes a warning in place; false when it is there already. */
+export function warn(state: RunState, message: string): boolean {
+  if (state.warnings.includes(message)) return false;
+  state.warnings.push(message);
+  return true;
 }

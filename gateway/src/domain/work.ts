@@ -97,9 +97,12 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
     Object.entries(after.stages).some(
       ([name, s]) => s.status === 'skipped' && before.stages[name]?.status !== 'skipped',
     );
-  if ((stopped && before?.status === 'running') || skipped) commands.push({ type: 'purge' });
-
   const again = before === null || before.round !== after.round;
+  // What is on the queue of an earlier round is published again, or must not be done now.
+  const replaced = !stopped && before?.status === 'running' && again;
+  if ((stopped && before?.status === 'running') || skipped || replaced)
+    commands.push({ type: 'purge' });
+
   for (const [stage, shards] of now.jobs) {
     const published = again ? [] : (was?.jobs.get(stage) ?? []);
     const known = new Set(published);

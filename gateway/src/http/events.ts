@@ -4,8 +4,8 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Bus } from '@spindle/mesh';
-import type { RunDriver } from '../orchestrator/driver.js';
 import type { RunNews } from '../orchestrator/news-feed.js';
+import type { Orchestrator } from '../orchestrator/orchestrator.js';
 import type { RunApi } from '../server/run-service.js';
 import { runJson, workers } from './views.js';
 
@@ -16,9 +16,8 @@ const workersEveryMs = 3_000;
 export function streamEvents(
   request: IncomingMessage,
   response: ServerResponse,
-  driver: RunDriver,
-  api: RunApi,
-  bus: Bus,
+  runId: string,
+  { orchestrator, api, bus }: { orchestrator: Orchestrator; api: RunApi; bus: Bus },
 ): void {
   response.writeHead(200, {
     'Content-Type': 'text/event-stream; charset=utf-8',
@@ -27,30 +26,38 @@ export function streamEvents(
   });
   const send = (event: string, data: unknown): void => {
     // A reader that does not keep up misses news, not the state: the next "run" has it all.
-    if (!response.writableNeedDrain)
+    if (!response.destroyed && !response.writableNeedDrain)
       response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   };
+  const sendRun = (): void => {
+    // Without the lease there is no driver, and nothing new to tell.
+    if (orchestrator.drives(runId)) send('run', runJson(orchestrator.get(runId).record, api));
+  };
   let changed = true;
-  const onNews = ({ announcements }: RunNews): void => {
+  const onNews = ({ record, announcements }: RunNews): void => {
+    if (record.runId !== runId) return;
     changed = true;
     for (const news of announcements)
       if (news.type === 'train-step') send('step', { model: news.model, ...news.metrics });
   };
-  driver.changes.on('news', onNews);
+  // Of all runs: a driver ends with the lease, and another one comes back with it.
+  orchestrator.news.on('news', onNews);
   let tick = 0;
   const timer = setInterval(() => {
     tick += 1;
     // Rates and remaining times move even when nothing is finished.
     if (changed || tick % 4 === 0) {
       changed = false;
-      send('run', runJson(driver.record, api));
+      sendRun();
     }
     if (tick % Math.round(workersEveryMs / runEveryMs) === 0)
       void workers(bus).then((value) => send('workers', value));
   }, runEveryMs);
-  send('run', runJson(driver.record, api));
+  sendRun();
+  // A reader that went away in the middle of a line is no failure of ours.
+  response.on('error', () => undefined);
   request.on('close', () => {
     clearInterval(timer);
-    driver.changes.off('news', onNews);
+    orchestrator.news.off('news', onNews);
   });
 }

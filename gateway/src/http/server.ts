@@ -11,7 +11,7 @@ import type { RunApi } from '../server/run-service.js';
 import { streamEvents } from './events.js';
 import { listImages, sendImage } from './images.js';
 import { servePage } from './page.js';
-import { runDetails, runSummary, workers } from './views.js';
+import { runDetails, runSummary, unreadableSummary, workers } from './views.js';
 
 export interface HttpOptions {
   address: string;
@@ -97,14 +97,18 @@ async function serveApi(
   if (resource === 'workers' && runId === undefined) {
     sendJson(response, await workers(bus));
   } else if (resource === 'runs' && runId === undefined) {
+    orchestrator.requireReady();
     sendJson(response, {
-      runs: orchestrator.list().map((driver) => runSummary(driver.record, api)),
+      runs: [
+        ...orchestrator.list().map((driver) => runSummary(driver.record, api)),
+        ...orchestrator.unreadable().map(unreadableSummary),
+      ],
     });
   } else if (resource === 'runs' && runId !== undefined) {
     const driver = orchestrator.get(runId);
     if (what === undefined) sendJson(response, await runDetails(driver, api, bus));
     else if (what === 'events' && rest.length === 0)
-      streamEvents(request, response, driver, api, bus);
+      streamEvents(request, response, runId, { orchestrator, api, bus });
     else if (what === 'images' && rest.length === 0) sendJson(response, await listImages(driver));
     else if (what === 'images') await sendImage(response, driver, rest);
     else throw notFound(path);
@@ -159,9 +163,11 @@ function sendError(response: ServerResponse, thrown: unknown, logger: Logger): v
       ? 404
       : error.code === 'INVALID_ARGUMENT'
         ? 400
-        : error.code === 'UNAVAILABLE'
-          ? 503
-          : 500;
+        : error.code === 'FAILED_PRECONDITION'
+          ? 409
+          : error.code === 'UNAVAILABLE'
+            ? 503
+            : 500;
   if (status === 500) logger.error({ err: error }, 'a request failed');
   if (response.headersSent) response.destroy();
   else sendText(response, status, error.message);

@@ -5,6 +5,7 @@ import type { Bus } from '@spindle/mesh';
 import type { RunDriver } from '../orchestrator/driver.js';
 import type { MetricsLine } from '../orchestrator/metrics-log.js';
 import type { RunRecord } from '../orchestrator/record.js';
+import type { UnreadableRun } from '../orchestrator/records.js';
 import type { RunApi } from '../server/run-service.js';
 
 /** More points than a plot has pixels say nothing more. */
@@ -29,6 +30,11 @@ export function runSummary(record: RunRecord, api: RunApi): unknown {
     etaSeconds,
     name: record.config.name,
   };
+}
+
+/** The fields of runSummary, of a run of which only this can be said. */
+export function unreadableSummary({ runId, reason }: UnreadableRun): unknown {
+  return { runId, status: 'RUN_STATUS_UNREADABLE', reason, bestModel: '', name: runId };
 }
 
 export async function runDetails(driver: RunDriver, api: RunApi, bus: Bus): Promise<unknown> {

@@ -26,7 +26,7 @@ import { NewsFeed, type RunNews } from './news-feed.js';
 import type { OrchestratorPorts } from './ports.js';
 import { JobPublisher } from './publisher.js';
 import { Reconciler } from './reconciler.js';
-import type { RunRecord } from './record.js';
+import { createdMs, type RunRecord } from './record.js';
 import { RecordWriter } from './record-writer.js';
 import type { RunRecords } from './records.js';
 import { ResultReader } from './results.js';
@@ -76,7 +76,7 @@ export class RunDriver {
     const context: RunContext = {
       ports,
       directory: records.directory(record.runId),
-      results: new ResultReader(ports.store),
+      results: new ResultReader(ports.store, () => createdMs(this.#record)),
       metrics: options.metrics,
       stop: this.#stop.signal,
       record: () => this.#record,
@@ -175,7 +175,7 @@ export class RunDriver {
   }
 
   async resume(): Promise<RunRecord> {
-    const forgiven = await this.#reconciler.deadLetterCounts();
+    const forgiven = await this.#reconciler.lastDeadLetters();
     const record = await this.dispatch({ type: 'resume', forgiven });
     await this.activate();
     return record;

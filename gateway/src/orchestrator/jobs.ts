@@ -32,7 +32,7 @@ import { jobKey, stagesOf, trainedAs } from '../domain/plan.js';
 import { shardItems, shardRange, type ShardRange } from '../domain/shards.js';
 import { stageName, type Stage, type StageKind } from '../domain/stage.js';
 import { stageOf, type StoredUnet } from '../domain/state.js';
-import type { RunRecord } from './record.js';
+import { createdMs, type RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
 import type { RunContext } from './run-context.js';
 import { precisionOf, toRef } from './wire.js';
@@ -78,6 +78,7 @@ export async function buildJob(
   const { config, runId } = record;
   const stage = stageNamed(record, name);
   const key = jobKey(runId, name, shard);
+  const common = { key, runId, runCreatedMs: createdMs(record) };
   const precision = precisionOf(config.precision);
   switch (stage.kind) {
     case 'encode': {
@@ -92,7 +93,7 @@ export async function buildJob(
         ...(reframes(config) && { transform: imageTransform(config) }),
         sizes: bucketSizes(config.data.buckets, record.resolution),
       });
-      return create(JobSchema, { key, runId, work: { case: 'encode', value } });
+      return create(JobSchema, { ...common, work: { case: 'encode', value } });
     }
     case 'sample': {
       const value = create(SampleJobSchema, {
@@ -105,7 +106,7 @@ export async function buildJob(
         ...(config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
         precision,
       });
-      return create(JobSchema, { key, runId, work: { case: 'sample', value } });
+      return create(JobSchema, { ...common, work: { case: 'sample', value } });
     }
     case 'eval-sample': {
       const value = create(SampleJobSchema, {
@@ -119,7 +120,7 @@ export async function buildJob(
         wantImages: true,
         precision,
       });
-      return create(JobSchema, { key, runId, work: { case: 'sample', value } });
+      return create(JobSchema, { ...common, work: { case: 'sample', value } });
     }
     case 'eval-score': {
       const { model } = stage;
@@ -138,7 +139,7 @@ export async function buildJob(
           create(ScoreItemSchema, { prompt, ...(images[i] && { image: images[i] }) }),
         ),
       });
-      return create(JobSchema, { key, runId, work: { case: 'score', value } });
+      return create(JobSchema, { ...common, work: { case: 'score', value } });
     }
     case 'train':
     case 'evaluate':

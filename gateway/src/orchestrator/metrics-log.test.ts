@@ -128,3 +128,23 @@ it('has the later numbers of steps that a rollback took again, in every table', 
     [3, 0.125],
   ]);
 });
+
+it('passes over damaged lines: a report is made of whole ones', async () => {
+  const directory = join(folder, 'damaged');
+  await mkdir(directory);
+  const line = JSON.stringify({ model: 'spin1', ...metrics(1) });
+  const damaged = [
+    line.replace('learningRate', 'learninoRate'),
+    line.replace('"step":1', '"stfp":1'),
+    line.replace('"loss":0.5', '"loss":"0.5"'),
+    line.replace('spin1', 'spjn1'),
+    '7',
+    'null',
+    line.slice(0, 40),
+  ];
+  const whole = JSON.stringify({ model: 'spin1', ...metrics(2), loss: null });
+  await writeFile(join(directory, 'metrics.jsonl'), [...damaged, whole, ''].join('\n'));
+  const { spin1, ...others } = (await MetricsLog.open(directory, createdAt)).curves();
+  expect(spin1?.map(({ step }) => step)).toEqual([2]);
+  expect(others).toEqual({});
+});

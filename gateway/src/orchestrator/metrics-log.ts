@@ -5,11 +5,14 @@
 import { appendFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';
-import type { StepNumbers } from '@spindle/proto';
+import { stepNumbers, type StepNumbers } from '@spindle/proto';
+import { parseModel } from '../domain/model.js';
 import { TensorboardLog } from '../tensorboard/run-log.js';
 import { MetricsCsv, metricsCsv } from './metrics-csv.js';
 
 export type MetricsLine = { model: string } & StepNumbers;
+
+const known: ReadonlySet<string> = new Set(stepNumbers.map(({ key }) => key));
 
 export class MetricsLog {
   readonly tensorboard: TensorboardLog;
@@ -41,10 +44,11 @@ export class MetricsLog {
     const text = await readFile(log.#file, 'utf8').catch(() => '');
     for (const line of text.split('\n')) {
       try {
-        if (line !== '') log.#remember(JSON.parse(line) as MetricsLine);
+        const read: unknown = line === '' ? null : JSON.parse(line);
+        // Throws for what is no model's name.
+        if (isMetricsLine(read) && parseModel(read.model)) log.#remember(read);
       } catch {
-        // The last line may be torn by a crash; training repeats that step or it is lost to the
-        // plot only.
+        // Torn by a crash, or damaged: training repeats that step or it is lost to the plot only.
       }
     }
     if (text !== '' && !text.endsWith('\n')) log.#pending = '\n';
@@ -132,4 +136,16 @@ export class MetricsLog {
     else this.#unmirrored.set(line.model, [line]);
     this.#lines.set(line.model, lines);
   }
+}
+
+/** Numbers that an older version did not write may be absent; JSON has null for what is none. */
+function isMetricsLine(value: unknown): value is MetricsLine {
+  if (typeof value !== 'object' || value === null) return false;
+  const line = value as Record<string, unknown>;
+  const keys = Object.keys(line).filter((key) => key !== 'model');
+  return (
+    typeof line['model'] === 'string' &&
+    Number.isInteger(line['step']) &&
+    keys.every((key) => known.has(key) && (line[key] === null || typeof line[key] === 'number'))
+  );
 }

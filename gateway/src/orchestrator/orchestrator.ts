@@ -4,16 +4,18 @@
  * stored state once the lease is back.
  */
 import { EventEmitter } from 'node:events';
-import { linkedAbort, SpindleError, delay } from '@spindle/kit';
+import { ensureError, linkedAbort, SpindleError, delay } from '@spindle/kit';
 import { Lease } from '@spindle/mesh';
 import type { RunConfig } from '../config/schema.js';
+import { progressOf } from '../domain/progress.js';
 import { isFinal } from '../domain/state.js';
 import { RunDriver } from './driver.js';
 import { lockFolder, type FolderLock } from './folder-lock.js';
 import type { RunNews } from './news-feed.js';
 import type { OrchestratorPorts } from './ports.js';
 import type { RunRecord } from './record.js';
-import { RunRecords } from './records.js';
+import { workersLeave } from './workers-leave.js';
+import { RunRecords, type UnreadableRun } from './records.js';
 
 export interface OrchestratorOptions extends OrchestratorPorts {
   /** Names this process in the lease. */
@@ -26,6 +28,8 @@ export class Orchestrator {
   readonly #options: OrchestratorOptions;
   readonly #records: RunRecords;
   readonly #drivers = new Map<string, RunDriver>();
+  /** Why, by run id. */
+  readonly #unreadable = new Map<string, string>();
   readonly #stop = new AbortController();
   #lock: FolderLock | null = null;
   #loop: Promise<void> = Promise.resolve();
@@ -92,9 +96,28 @@ export class Orchestrator {
 
   async #load(fenced: () => void): Promise<void> {
     this.#drivers.clear();
-    for (const record of await this.#records.load()) await this.#adopt(record, fenced);
-    for (const driver of this.#drivers.values()) await driver.activate();
+    this.#unreadable.clear();
+    const { records, unreadable } = await this.#records.load();
+    for (const { runId, reason } of unreadable) this.#unreadable.set(runId, reason);
+    for (const record of records) {
+      try {
+        // Throws for a record that is whole and means nothing.
+        progressOf(record.state, Date.now());
+        await (await this.#adopt(record, fenced)).activate();
+      } catch (thrown) {
+        await this.#setAside(record.runId, ensureError(thrown));
+      }
+    }
     await this.#startNext();
+  }
+
+  /** One run that cannot be taken up keeps no other from going on; the server's absence does. */
+  async #setAside(runId: string, error: SpindleError): Promise<void> {
+    if (error.retryable || error.code === 'ABORTED' || error.code === 'CANCELLED') throw error;
+    this.#options.logger.error({ err: error, run: runId }, 'a run cannot be taken up');
+    await this.#drivers.get(runId)?.stop();
+    this.#drivers.delete(runId);
+    this.#unreadable.set(runId, `it cannot be taken up: ${error.message}`);
   }
 
   async #adopt(record: RunRecord, fenced: () => void): Promise<RunDriver> {
@@ -125,8 +148,8 @@ export class Orchestrator {
   }
 
   async create(record: RunRecord): Promise<RunRecord> {
-    this.#requireReady();
-    if (this.#drivers.has(record.runId)) {
+    this.requireReady();
+    if (this.has(record.runId)) {
       throw new SpindleError(
         'ALREADY_EXISTS',
         `run_id: expected an id that is not in use, got "${record.runId}".`,
@@ -142,14 +165,27 @@ export class Orchestrator {
   get(runId: string): RunDriver {
     const driver = this.#drivers.get(runId);
     if (!driver) {
-      this.#requireReady();
+      this.requireReady();
+      const reason = this.#unreadable.get(runId);
+      if (reason !== undefined)
+        throw new SpindleError('FAILED_PRECONDITION', `run "${runId}" is unreadable: ${reason}`);
       throw new SpindleError('NOT_FOUND', `run_id: no run is named "${runId}".`);
     }
     return driver;
   }
 
-  has(runId: string): boolean {
+  /** Whether `get` has a driver for it now. */
+  drives(runId: string): boolean {
     return this.#drivers.has(runId);
+  }
+
+  has(runId: string): boolean {
+    return this.#drivers.has(runId) || this.#unreadable.has(runId);
+  }
+
+  /** Runs that are there and cannot be driven. */
+  unreadable(): UnreadableRun[] {
+    return [...this.#unreadable].map(([runId, reason]) => ({ runId, reason }));
   }
 
   /** Newest first. */
@@ -195,6 +231,7 @@ export class Orchestrator {
   async delete(runId: string): Promise<void> {
     const driver = this.get(runId);
     if (!isFinal(driver.record.state.status)) throw refuse(driver.record, 'delete');
+    await workersLeave(runId, this.#options.bus);
     await driver.stop();
     this.#drivers.delete(runId);
     await this.#options.bus.purgeRun(runId);
@@ -211,9 +248,13 @@ export class Orchestrator {
     return this.#records.directory(runId);
   }
 
-  #requireReady(): void {
+  /** UNAVAILABLE while no run can be told of, so that nobody takes that for "there are none". */
+  requireReady(): void {
     if (!this.#isReady)
-      throw new SpindleError('UNAVAILABLE', 'this gateway does not hold the lease yet; try again.');
+      throw new SpindleError(
+        'UNAVAILABLE',
+        'this gateway does not hold its lease: it is waiting for NATS, or for another gateway to let go of the runs; try again.',
+      );
   }
 }
 

@@ -3,6 +3,7 @@
  * else may wait for that.
  */
 import { delay, ensureError, extractContext, inSpan } from '@spindle/kit';
+import { heal, isLoss } from './heal.js';
 import { buildJob, type ShardOf } from './jobs.js';
 import { background, type RunContext } from './run-context.js';
 
@@ -48,7 +49,7 @@ export class JobPublisher {
         if (stop.aborted) return;
         const error = ensureError(thrown);
         if (!error.retryable) {
-          this.#giveUp(item, error);
+          if (!(isLoss(error) && (await heal(this.#context, item)))) this.#giveUp(item, error);
           continue;
         }
         this.#context.ports.logger.warn(

@@ -2,19 +2,29 @@
  * Keeps a run's state in step with the truth: committed results, dead letters, and what the queue
  * holds. Events only say when to look, so a lost event costs time and a repeated one nothing.
  */
-import { delay } from '@spindle/kit';
+import { delay, type ErrorCode } from '@spindle/kit';
 import type { JobKind } from '@spindle/proto';
 import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
-import { isFinal } from '../domain/state.js';
+import { isFinal, isForgiven, type Letter } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
-import { kindOfStage, stageNamed } from './jobs.js';
+import { heal, isLoss } from './heal.js';
+import { kindOfStage, stageNamed, type ShardOf } from './jobs.js';
 import type { JobPublisher } from './publisher.js';
+import { createdMs } from './record.js';
 import type { RunContext } from './run-context.js';
 import { roomWanted } from './texts.js';
 
 const leftOut = 'is left out';
 /** Rows named one by one; the count names the rest. */
 const maxNamedRows = 10;
+
+interface TakenLetter {
+  letter: Letter;
+  job: ShardOf;
+  code: ErrorCode;
+  reason: string;
+  attempts: number;
+}
 
 export class Reconciler {
   readonly #context: RunContext;
@@ -119,27 +129,14 @@ export class Reconciler {
   }
 
   async #takeDeadLetters(): Promise<void> {
-    const { ports, record, dispatch } = this.#context;
-    const seen = new Map<string, number>();
-    for (const letter of await ports.bus.deadLetters(record().runId)) {
-      const count = (seen.get(letter.key) ?? 0) + 1;
-      seen.set(letter.key, count);
-      const job = parseJobKey(letter.key);
-      if (
-        !job ||
-        count <= (record().state.forgiven[letter.key] ?? 0) ||
-        !record().state.stages[job.stage]
-      )
-        continue;
+    const { record, dispatch } = this.#context;
+    for (const { letter, job, code, reason, attempts } of await this.#deadLetters()) {
+      if (isForgiven(record().state, letter) || !record().state.stages[job.stage]) continue;
+      if (isLoss({ code }) && (await this.#isMended(job, letter))) continue;
       // Nothing is wrong with the job: it is queued again once a person has made room and resumed
       // the run.
-      const { key, code, reason, attempts } = letter;
       if (code === 'RESOURCE_EXHAUSTED')
-        await dispatch({
-          type: 'pause',
-          reason: roomWanted(job.stage, reason),
-          letter: { key, count },
-        });
+        await dispatch({ type: 'pause', reason: roomWanted(job.stage, reason), letter });
       else
         await dispatch({
           type: 'job-dead',
@@ -147,16 +144,44 @@ export class Reconciler {
           shard: job.shard,
           reason,
           attempts,
-          letter: { key, count },
+          letter,
         });
     }
   }
 
-  async deadLetterCounts(): Promise<Record<string, number>> {
-    const counts: Record<string, number> = {};
-    for (const { key } of await this.#context.ports.bus.deadLetters(this.#context.record().runId))
-      counts[key] = (counts[key] ?? 0) + 1;
-    return counts;
+  /** Whether what the job has missed is made again: the job then comes again too. */
+  async #isMended(job: ShardOf, letter: Letter): Promise<boolean> {
+    const { record, dispatch } = this.#context;
+    if (record().state.status !== 'running') return false;
+    if (await heal(this.#context, job, letter)) return true;
+    if (record().state.stages[job.stage]?.status !== 'waiting') return false;
+    // It was in a worker's hand when its stage was held back for what it has missed.
+    await dispatch({ type: 'inputs-lost', shards: [], models: [], letter });
+    return true;
+  }
+
+  async #deadLetters(): Promise<TakenLetter[]> {
+    const { ports, record } = this.#context;
+    const counts = new Map<string, number>();
+    const taken: TakenLetter[] = [];
+    const ofRun = createdMs(record());
+    for (const dead of await ports.bus.deadLetters(record().runId)) {
+      const { key, code, reason, attempts, at } = dead;
+      const job = parseJobKey(key);
+      // A worker may give up a job of a deleted run long after.
+      if (!job || dead.runCreatedMs !== ofRun) continue;
+      const count = (counts.get(key) ?? 0) + 1;
+      counts.set(key, count);
+      taken.push({ letter: { key, count, at }, job, code, reason, attempts });
+    }
+    return taken;
+  }
+
+  /** Of every key that was given up, when its newest letter was stored. */
+  async lastDeadLetters(): Promise<Record<string, number>> {
+    const last: Record<string, number> = {};
+    for (const { letter } of await this.#deadLetters()) last[letter.key] = letter.at;
+    return last;
   }
 
   /**

@@ -2,9 +2,11 @@
  * A run as it is stored: the state machine's state and everything that never changes after
  * creation.
  */
-import { SpindleError } from '@spindle/kit';
+import { sealed, SpindleError, unsealed } from '@spindle/kit';
 import type { RunConfig } from '../config/schema.js';
+import { stagesOf } from '../domain/plan.js';
 import { stateSchemaVersion, type RunState, type StoredBlob } from '../domain/state.js';
+import { recordSchema } from './record-schema.js';
 
 export interface RunRecord {
   schemaVersion: number;
@@ -18,16 +20,28 @@ export interface RunRecord {
   manifest: StoredBlob;
   /** JSON array of held-out prompts; null without evaluation. */
   prompts: StoredBlob | null;
+  /**
+   * Jobs and results of the run carry its time of creation, so that nothing of a deleted run of
+   * this id is taken for its own. Absent in runs of older versions: theirs carry nothing.
+   */
+  stamped?: boolean;
   /** W3C trace context of the call that created the run. */
   trace: Record<string, string>;
   state: RunState;
 }
 
-export function serializeRecord(record: RunRecord): string {
-  return JSON.stringify(record);
+/** What the run's jobs, trainings and results carry; 0 in runs of older versions. */
+export function createdMs({ stamped = false, state }: RunRecord): bigint {
+  return stamped ? BigInt(state.createdAt) : 0n;
 }
 
-export function parseRecord(json: string, where: string): RunRecord {
+export function serializeRecord(record: RunRecord): string {
+  return sealed(JSON.stringify(record));
+}
+
+/** Throws where the text is damaged, of another version, or no whole record. */
+export function parseRecord(text: string, where: string): RunRecord {
+  const json = unsealed(text, where);
   let value: unknown;
   try {
     value = JSON.parse(json);
@@ -48,5 +62,20 @@ export function parseRecord(json: string, where: string): RunRecord {
       `${where}: schemaVersion: expected ${stateSchemaVersion}, got ${String(version)}; this run was made by another version of Spindle.`,
     );
   }
-  return value as RunRecord;
+  const { error } = recordSchema.safeParse(value);
+  if (error) {
+    const [issue] = error.issues;
+    throw new SpindleError(
+      'DATA_LOSS',
+      `${where}: ${issue?.path.join('.') ?? 'record'}: ${issue?.message ?? 'expected a record'}.`,
+    );
+  }
+  const record = value as RunRecord;
+  for (const { name } of stagesOf(record.state.plan))
+    if (!record.state.stages[name])
+      throw new SpindleError(
+        'DATA_LOSS',
+        `${where}: state.stages: expected a stage "${name}", got none.`,
+      );
+  return record;
 }

@@ -1,23 +1,93 @@
-import { existsSync, mkdtempSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger, SpindleError } from '@spindle/kit';
+import { everyBitFlip } from '@spindle/kit/testing';
 import { type KvStore } from '@spindle/mesh';
-import { expect, it } from 'vitest';
-import type { RunRecord } from './record.js';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { RunConfig } from '../config/schema.js';
+import { initialState } from '../domain/state.js';
+import { parseRecord, serializeRecord, type RunRecord } from './record.js';
 import { RunRecords } from './records.js';
 
+let root: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'spindle-records-'));
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+const logger = createLogger('test', { level: 'silent', pretty: false });
+const recordsOn = (kv: Partial<KvStore>): RunRecords => new RunRecords(kv as KvStore, root, logger);
+const away = (): Promise<never> => Promise.reject(new SpindleError('UNAVAILABLE', 'NATS is away'));
+
+function record(version: number): RunRecord {
+  const plan = {
+    runId: 'r1',
+    seed: 0,
+    iterations: 1,
+    sft: false,
+    rows: 2,
+    imagesPerPrompt: 1,
+    evaluationPrompts: 0,
+    evaluationSeed: 0,
+    metrics: [],
+    stop: null,
+    sharedDevice: true,
+    encodeShardSize: 2,
+    sampleShardSize: 2,
+    trainSteps: 1,
+    sftSteps: 0,
+    maxMissing: 0,
+  };
+  const config = { name: 'r1', model: '/m', data: {}, train: {}, sampling: {} };
+  return {
+    schemaVersion: 1,
+    version,
+    runId: 'r1',
+    config: config as unknown as RunConfig,
+    resolution: 8,
+    manifest: { digest: `sha256:${'0'.repeat(64)}`, bytes: 1, mediaType: 'application/jsonl' },
+    prompts: null,
+    trace: {},
+    state: initialState(plan, 1_000),
+  };
+}
+
+const versionInFile = (): number =>
+  parseRecord(readFileSync(join(root, 'r1', 'run.json'), 'utf8'), 'r1').version;
+
 it('leaves no folder behind when a run cannot be stored', async () => {
-  const root = mkdtempSync(join(tmpdir(), 'spindle-records-'));
-  const kv = {
-    create: () => Promise.reject(new SpindleError('UNAVAILABLE', 'NATS is away')),
-  } as unknown as KvStore;
-  const records = new RunRecords(
-    kv,
-    root,
-    createLogger('test', { level: 'silent', pretty: false }),
-  );
-  const record = { runId: 'r1', config: {} } as unknown as RunRecord;
-  await expect(records.create(record)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  const records = recordsOn({ create: away });
+  await expect(records.create(record(1))).rejects.toMatchObject({ code: 'UNAVAILABLE' });
   expect(existsSync(records.directory('r1'))).toBe(false);
+});
+
+it('does not write the file of a run that another gateway has taken over', async () => {
+  const overtaken = recordsOn({
+    create: () => Promise.resolve(1),
+    update: () => Promise.reject(new SpindleError('ABORTED', 'the key was changed')),
+    get: () => Promise.resolve({ value: serializeRecord(record(80)), revision: 9 }),
+  });
+  await overtaken.create(record(1));
+  await recordsOn({ put: () => Promise.resolve(9) }).save(record(80));
+  await expect(overtaken.save(record(2))).rejects.toMatchObject({ code: 'ABORTED' });
+  expect(versionInFile()).toBe(80);
+});
+
+it('asks the file who has the run while the bucket is away', async () => {
+  const records = recordsOn({ put: away });
+  mkdirSync(join(root, 'r1'));
+  await records.save(record(5));
+  await expect(records.save(record(4))).rejects.toMatchObject({ code: 'ABORTED' });
+  await records.save(record(6));
+  expect(versionInFile()).toBe(6);
+});
+
+it('believes no record with a flipped bit', () => {
+  for (const damaged of everyBitFlip(serializeRecord(record(3))))
+    expect(() => parseRecord(damaged, 'r1/run.json')).toThrow('r1/run.json: ');
+});
+
+it('reads records of versions that sealed none', () => {
+  expect(parseRecord(JSON.stringify(record(3)), 'r1').version).toBe(3);
 });

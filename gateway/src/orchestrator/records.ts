@@ -9,6 +9,25 @@ import { ensureError, SpindleError, writeFileAtomic, type Logger } from '@spindl
 import { type KvStore } from '@spindle/mesh';
 import { parseRecord, serializeRecord, type RunRecord } from './record.js';
 
+const recordFile = 'run.json';
+
+/** A run whose record cannot be believed, and why. */
+export interface UnreadableRun {
+  runId: string;
+  reason: string;
+}
+
+export interface LoadedRecords {
+  records: RunRecord[];
+  unreadable: UnreadableRun[];
+}
+
+/** By run id; a run may be in both, with one copy that can be read and one that cannot. */
+interface Loaded {
+  records: Map<string, RunRecord>;
+  failures: Map<string, string>;
+}
+
 export class RunRecords {
   readonly #revisions = new Map<string, number>();
   readonly #kv: KvStore;
@@ -25,32 +44,45 @@ export class RunRecords {
     return join(this.#root, runId);
   }
 
-  async load(): Promise<RunRecord[]> {
+  /** Oldest first. One unreadable run keeps no other from going on. */
+  async load(): Promise<LoadedRecords> {
     this.#revisions.clear();
-    const records = new Map<string, RunRecord>();
+    const loaded: Loaded = { records: new Map(), failures: new Map() };
     for (const key of await this.#kv.keys()) {
       const entry = await this.#kv.get(key);
       if (!entry) continue;
       this.#revisions.set(key, entry.revision);
-      this.#take(records, entry.value, `run "${key}"`);
+      this.#take(loaded, key, entry.value, `run "${key}"`);
     }
     for (const entry of await readdir(this.#root, { withFileTypes: true }).catch(() => [])) {
       if (!entry.isDirectory()) continue;
-      const file = join(this.#root, entry.name, 'run.json');
+      const file = join(this.#root, entry.name, recordFile);
       const json = await readFile(file, 'utf8').catch(() => null);
-      if (json !== null) this.#take(records, json, file);
+      if (json !== null) this.#take(loaded, entry.name, json, file);
     }
-    return [...records.values()].sort((a, b) => a.state.createdAt - b.state.createdAt);
+    const { records, failures } = loaded;
+    return {
+      records: [...records.values()].sort((a, b) => a.state.createdAt - b.state.createdAt),
+      unreadable: [...failures]
+        .filter(([runId]) => !records.has(runId))
+        .map(([runId, reason]) => ({ runId, reason })),
+    };
   }
 
-  #take(records: Map<string, RunRecord>, json: string, where: string): void {
+  #take({ records, failures }: Loaded, runId: string, json: string, where: string): void {
     try {
       const record = parseRecord(json, where);
-      const known = records.get(record.runId);
-      if (!known || known.version < record.version) records.set(record.runId, record);
-    } catch (error) {
-      // One unreadable run must not keep the others from going on.
-      this.#logger.error({ err: error }, 'a run record was left out');
+      if (record.runId !== runId)
+        throw new SpindleError(
+          'FAILED_PRECONDITION',
+          `${where}: runId: expected "${runId}", got "${record.runId}".`,
+        );
+      const known = records.get(runId);
+      if (!known || known.version < record.version) records.set(runId, record);
+    } catch (thrown) {
+      const error = ensureError(thrown);
+      this.#logger.error({ err: error, run: runId }, 'a run record cannot be read');
+      failures.set(runId, error.message);
     }
   }
 
@@ -73,7 +105,7 @@ export class RunRecords {
         join(directory, 'config.json'),
         `${JSON.stringify(record.config, null, 2)}\n`,
       );
-      await this.#writeFile(record);
+      await this.#writeFile(record, serializeRecord(record));
       this.#revisions.set(
         record.runId,
         await this.#kv.create(record.runId, serializeRecord(record)),
@@ -84,9 +116,14 @@ export class RunRecords {
     }
   }
 
-  /** Throws ABORTED when another gateway has written a newer version. */
+  /**
+   * Throws ABORTED when another gateway has written a newer version. The bucket comes first: its
+   * compare-and-set keeps who was overtaken from writing the file.
+   */
   async save(record: RunRecord): Promise<void> {
-    await this.#writeFile(record).catch((thrown: unknown) => {
+    const json = serializeRecord(record);
+    await this.#writeBucket(record, json);
+    await this.#writeFile(record, json).catch((thrown: unknown) => {
       const error = ensureError(thrown);
       if (error.code !== 'RESOURCE_EXHAUSTED') throw error;
       // The state says that the run waits for space: not being able to note it down must not keep
@@ -96,7 +133,9 @@ export class RunRecords {
         'the run state could not be written to its file',
       );
     });
-    const json = serializeRecord(record);
+  }
+
+  async #writeBucket(record: RunRecord, json: string): Promise<void> {
     try {
       const revision = this.#revisions.get(record.runId);
       this.#revisions.set(
@@ -108,22 +147,27 @@ export class RunRecords {
     } catch (thrown) {
       const error = ensureError(thrown);
       if (error.code === 'ABORTED') return this.#reconcile(record, json);
-      // The file has it; the next save, or the next start, brings the bucket up to date.
+      // The file will have it; the next save, or the next start, brings the bucket up to date.
       this.#logger.warn(
         { err: error, run: record.runId },
         'the run state could not be written to the bucket',
       );
+      await this.#refuseOlder(record);
     }
+  }
+
+  /** Without the bucket, the file alone tells of a gateway that has taken over. */
+  async #refuseOlder(record: RunRecord): Promise<void> {
+    const file = join(this.directory(record.runId), recordFile);
+    const json = await readFile(file, 'utf8').catch(() => null);
+    const version = json === null ? 0 : versionOf(json, file);
+    if (version > record.version) throw overtaken(record);
   }
 
   async #reconcile(record: RunRecord, json: string): Promise<void> {
     const entry = await this.#kv.get(record.runId);
-    if (entry && parseRecord(entry.value, `run "${record.runId}"`).version >= record.version) {
-      throw new SpindleError(
-        'ABORTED',
-        `run "${record.runId}": another gateway drives it now (version ${record.version} was overtaken).`,
-      );
-    }
+    if (entry && versionOf(entry.value, `run "${record.runId}"`) >= record.version)
+      throw overtaken(record);
     // The bucket was wiped, or a write whose answer got lost has gone through.
     this.#revisions.set(
       record.runId,
@@ -139,7 +183,23 @@ export class RunRecords {
     this.#revisions.delete(runId);
   }
 
-  async #writeFile(record: RunRecord): Promise<void> {
-    await writeFileAtomic(join(this.directory(record.runId), 'run.json'), serializeRecord(record));
+  async #writeFile(record: RunRecord, json: string): Promise<void> {
+    await writeFileAtomic(join(this.directory(record.runId), recordFile), json);
+  }
+}
+
+function overtaken({ runId, version }: RunRecord): SpindleError {
+  return new SpindleError(
+    'ABORTED',
+    `run "${runId}": another gateway drives it now (version ${version} was overtaken).`,
+  );
+}
+
+/** 0 for what cannot be read: a damaged copy is older than any. */
+function versionOf(json: string, where: string): number {
+  try {
+    return parseRecord(json, where).version;
+  } catch {
+    return 0;
   }
 }

@@ -1,35 +1,22 @@
 /** Committed results: the truth about finished work. */
-import { fromJsonString } from '@bufbuild/protobuf';
-import {
-  JobResultSchema,
-  type EncodeResult,
-  type JobResult,
-  type SampleResult,
-} from '@spindle/proto';
+import type { EncodeResult, JobResult, SampleResult } from '@spindle/proto';
 import { SpindleError } from '@spindle/kit';
-import { type ArtifactStore } from '@spindle/mesh';
+import { readJobResult, type ArtifactStore } from '@spindle/mesh';
 
 export class ResultReader {
   readonly #store: ArtifactStore;
+  readonly #createdMs: () => bigint;
 
-  constructor(store: ArtifactStore) {
+  /** `createdMs` of the run whose results are read. */
+  constructor(store: ArtifactStore, createdMs: () => bigint) {
     this.#store = store;
+    this.#createdMs = createdMs;
   }
 
+  /** Null for what is damaged, and for what a deleted run of this id has left. */
   async get(key: string): Promise<JobResult | null> {
-    const json = await this.#store.getResult(key);
-    if (json === null) return null;
-    try {
-      return fromJsonString(JobResultSchema, json, { ignoreUnknownFields: true });
-    } catch (cause) {
-      throw new SpindleError(
-        'DATA_LOSS',
-        `result ${key}: expected a JobResult in JSON, got ${json.length} bytes that do not parse.`,
-        {
-          cause,
-        },
-      );
-    }
+    const result = await readJobResult(key, this.#store);
+    return result?.runCreatedMs === this.#createdMs() ? result : null;
   }
 
   async encode(key: string): Promise<EncodeResult> {

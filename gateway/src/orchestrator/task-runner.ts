@@ -1,5 +1,6 @@
 /** The long calls of a run, which go on beside its events: at most one of a name at a time. */
 import { ensureError, extractContext, inSpan, linkedAbort } from '@spindle/kit';
+import { heal, isLoss } from './heal.js';
 import { background, type NewEvent, type RunContext } from './run-context.js';
 import { roomWanted } from './texts.js';
 
@@ -60,6 +61,11 @@ export class TaskRunner {
     const error = ensureError(thrown);
     const run = this.#context.record().runId;
     this.#context.ports.logger.error({ err: error, run }, `${stage} failed`);
+    try {
+      if (isLoss(error) && (await heal(this.#context, { stage }))) return;
+    } catch (cause) {
+      this.#context.ports.logger.warn({ err: cause, run }, 'lost data could not be looked for');
+    }
     // A full disk is for a person to mend; nothing of the run is wrong.
     const event: NewEvent =
       error.code === 'RESOURCE_EXHAUSTED'

@@ -3,20 +3,22 @@
  * the run.
  */
 import { join } from 'node:path';
-import type { ModelEvaluation, StepNumbers, TrainRequest } from '@spindle/proto';
+import type { ModelEvaluation, StepNumbers } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
 import { modelName, type Model } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
 import type { ModelSummary } from '../domain/state.js';
 import { modelEvaluations, persist } from './evaluation.js';
 import { averageFolder, exportUnet, unetFolder } from './export.js';
-import { repairInputs } from './repair.js';
+import { isLoss } from './heal.js';
 import { runReport } from './report-data.js';
 import type { RunContext } from './run-context.js';
 import { train, trainRequest } from './train-task.js';
 import { toStoredUnet, toSummary } from './wire.js';
 
 const shownImages = 4;
+/** How often weights that are damaged before anyone has read them are made again. */
+const mostTrainings = 2;
 /** Statistics and reports read every image of a run. */
 const callTimeoutMs = 600_000;
 
@@ -38,38 +40,25 @@ export async function trainModel(
       dispatch({ type: 'train-rolled-back', model, ...back }),
     waiting: () => undefined,
   };
-  const result = await withRepair(context, request, signal, () =>
-    train(ports.trainer, request, listener, signal, ports.logger),
-  );
-  if (signal.aborted) return;
   const where = `training ${trainKey(request.runId, trained)}`;
-  const unet = toStoredUnet(result?.unet, result?.adapter, where);
-  const average = result?.average && toStoredUnet(result.average, result.averageAdapter, where);
   // Before the state says "trained", so that the folders are there whenever it does.
   const folder = join(context.directory, unetFolder(trained));
-  await exportUnet(ports.store, unet, folder);
-  if (average) await exportUnet(ports.store, average, averageFolder(folder));
-  await dispatch({ type: 'train-finished', model, unet, average });
-}
-
-/**
- * A damaged shard is made again from its job: the same bytes, so that training goes on as if
- * nothing had happened.
- */
-async function withRepair<T>(
-  context: RunContext,
-  request: TrainRequest,
-  signal: AbortSignal,
-  call: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await call();
-  } catch (thrown) {
-    const error = ensureError(thrown);
-    if (error.code !== 'DATA_LOSS' || signal.aborted) throw error;
-    const repaired = await repairInputs(context, request, signal);
-    if (repaired === 0) throw error;
-    return call();
+  for (let again = 0; ; again++) {
+    const result = await train(ports.trainer, request, listener, signal, ports.logger);
+    if (signal.aborted) return;
+    const unet = toStoredUnet(result?.unet, result?.adapter, where);
+    const average = result?.average && toStoredUnet(result.average, result.averageAdapter, where);
+    try {
+      await exportUnet(ports.store, unet, folder);
+      if (average) await exportUnet(ports.store, average, averageFolder(folder));
+    } catch (thrown) {
+      // A trainer that is asked again finds its result without blobs, and trains again.
+      if (!isLoss(ensureError(thrown)) || again >= mostTrainings) throw thrown;
+      ports.logger.warn({ err: thrown, model }, 'damaged weights are made again');
+      continue;
+    }
+    await dispatch({ type: 'train-finished', model, unet, average });
+    return;
   }
 }
 

@@ -24,7 +24,7 @@ import { stageName } from '../domain/stage.js';
 import { stageOf } from '../domain/state.js';
 import { stageNamed, storedUnet, unetRef } from './jobs.js';
 import type { TrainerPort } from './ports.js';
-import type { RunRecord } from './record.js';
+import { createdMs, type RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
 import { spinObjective, trainSettings } from './train-settings.js';
 import { toRef } from './wire.js';
@@ -54,6 +54,7 @@ export async function trainRequest(
   const common = {
     key: trainKey(runId, model),
     runId,
+    runCreatedMs: createdMs(record),
     iteration: iterationOf(model),
     modelName: modelName(model),
     pipelinePath: config.model,

@@ -221,6 +221,7 @@ export async function buildRecord(
     resolution,
     manifest: toBlob(manifest),
     prompts: promptBlob && toBlob(promptBlob),
+    stamped: true,
     trace,
     state,
   };

@@ -35,7 +35,7 @@ import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { buildRecord, checkRun, chooseRunId } from './create-run.js';
 import { freeBytes, neededBytes, size, workOf } from './plan-text.js';
-import { toRun } from './run-view.js';
+import { toRun, unreadableRun } from './run-view.js';
 
 export interface RunServiceOptions {
   orchestrator: Orchestrator;
@@ -112,20 +112,27 @@ export class RunApi {
   }
 
   #list(request: ListRunsRequest): ListRunsResponse {
-    const all = this.#options.orchestrator.list();
+    const { orchestrator } = this.#options;
+    orchestrator.requireReady();
+    const all = [
+      ...orchestrator.list().map((driver) => driver.record),
+      ...orchestrator.unreadable(),
+    ];
     const count = Math.min(request.pageSize || pageSize.standard, pageSize.largest);
     const start =
-      request.pageToken === ''
-        ? 0
-        : all.findIndex((driver) => driver.record.runId === request.pageToken);
+      request.pageToken === '' ? 0 : all.findIndex(({ runId }) => runId === request.pageToken);
     if (start < 0)
       throw new SpindleError(
         'INVALID_ARGUMENT',
         `page_token: expected the token of a page before, got "${request.pageToken}".`,
       );
     return create(ListRunsResponseSchema, {
-      runs: all.slice(start, start + count).map((driver) => this.view(driver.record)),
-      nextPageToken: all[start + count]?.record.runId ?? '',
+      runs: all
+        .slice(start, start + count)
+        .map((one) =>
+          'reason' in one ? unreadableRun(one, orchestrator.directory(one.runId)) : this.view(one),
+        ),
+      nextPageToken: all[start + count]?.runId ?? '',
     });
   }
 
@@ -136,13 +143,23 @@ export class RunApi {
   async *#watch(request: WatchRunRequest, context: CallContext): AsyncGenerator<WatchRunResponse> {
     const { orchestrator, bus } = this.#options;
     const { runId } = request;
-    const current = (): Run => this.view(orchestrator.get(runId).record);
-    const over = (): boolean => isFinal(orchestrator.get(runId).record.state.status);
+    let { record } = orchestrator.get(runId);
+    // Without the lease there is no driver: the run is then what it last was.
+    const latest = (): RunRecord =>
+      (record = orchestrator.ready ? orchestrator.get(runId).record : record);
+    const current = (): Run => this.view(latest());
+    const over = (): boolean => isFinal(record.state.status);
     yield create(WatchRunResponseSchema, { sequence: request.fromSequence, run: current() });
     const idle = new AbortController();
     const linked = linkedAbort(context.signal, idle.signal);
     let seenAt = Date.now();
     const timer = setInterval(() => {
+      try {
+        latest();
+      } catch {
+        // Deleted: there is nothing more to wait for, and the last look says so to the caller.
+        idle.abort();
+      }
       if (over() && Date.now() - seenAt > idleMs) idle.abort();
     }, idleMs / 4);
     try {
@@ -158,7 +175,7 @@ export class RunApi {
           run: current(),
         });
         const status = event.fact.case === 'runChanged' ? event.fact.value.status : '';
-        if (over() && status === orchestrator.get(runId).record.state.status) return;
+        if (over() && status === record.state.status) return;
       }
     } catch (error) {
       if (!idle.signal.aborted) throw error;

@@ -6,6 +6,7 @@ import { progressOf } from '../domain/progress.js';
 import type { RunStatus as DomainStatus } from '../domain/state.js';
 import { deadJobs } from '../orchestrator/report-data.js';
 import type { RunRecord } from '../orchestrator/record.js';
+import type { UnreadableRun } from '../orchestrator/records.js';
 import { fromSummary } from '../orchestrator/wire.js';
 
 const statuses: Record<DomainStatus, RunStatus> = {
@@ -35,4 +36,9 @@ export function toRun(record: RunRecord, directory: string, now: number): Run {
     directory,
     etaSeconds: progress.etaSeconds,
   });
+}
+
+/** A run of which only this can be said. */
+export function unreadableRun({ runId, reason }: UnreadableRun, directory: string): Run {
+  return create(RunSchema, { runId, status: RunStatus.UNREADABLE, reason, directory });
 }

@@ -4,14 +4,12 @@
  * byte. For tests only.
  */
 import { createHash } from 'node:crypto';
-import { create, toJson, toJsonString } from '@bufbuild/protobuf';
+import { create, toJson } from '@bufbuild/protobuf';
 import {
   EncodeResultSchema,
   EvaluatorService,
-  EventSchema,
   InspectJudgeResponseSchema,
   InspectModelResponseSchema,
-  JobDoneSchema,
   JobResultSchema,
   MetricScoresSchema,
   MetricStatisticsSchema,
@@ -33,7 +31,7 @@ import {
   type TrainResponse,
 } from '@spindle/proto';
 import { delay, GrpcServer, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
-import { type ArtifactStore, type Bus } from '@spindle/mesh';
+import { createJobHandler, WorkerState, type ArtifactStore, type Bus } from '@spindle/mesh';
 import { join } from 'node:path';
 import { solidPng } from './png.js';
 import type { MessageInitShape } from '@bufbuild/protobuf';
@@ -118,7 +116,21 @@ export async function startFakes(options: {
   });
   const port = await server.listen(`127.0.0.1:${options.port ?? 0}`);
   const kinds: JobKind[] = ['encode', 'sample', 'score'];
-  const consuming = bus.consumeJobs(kinds, (job) => work(job, bus, store, services), {
+  const handler = createJobHandler({
+    service: 'fake',
+    perform: async (job) => {
+      await services.behaviour.onJob?.(job);
+      services.worked.push(job.key);
+      return (await resultOf(job, store, services.behaviour)).result;
+    },
+    store,
+    bus,
+    state: new WorkerState(),
+    instruments: { jobDone: () => undefined, jobFailed: () => undefined },
+    logger,
+    workerId: 'fake',
+  });
+  const consuming = bus.consumeJobs(kinds, handler, {
     workerId: 'fake',
     signal: stopping.signal,
     retryDelayMs: 20,
@@ -166,27 +178,6 @@ function inspectAnswer(path: string, overrides: string) {
     scheduler: 'DDIMScheduler',
     embeddingWidth: kind === 'CLIPModel' ? 8 : path.includes('narrow') ? 4 : 0,
   });
-}
-
-async function work(
-  job: Job,
-  bus: Bus,
-  store: ArtifactStore,
-  services: Pick<FakeServices, 'worked' | 'behaviour'>,
-): Promise<void> {
-  if ((await store.getResult(job.key)) === null) {
-    await services.behaviour.onJob?.(job);
-    services.worked.push(job.key);
-    await store.commitResult(
-      job.key,
-      toJsonString(JobResultSchema, await resultOf(job, store, services.behaviour)),
-    );
-  }
-  const fact = {
-    case: 'jobDone' as const,
-    value: create(JobDoneSchema, { key: job.key, seconds: 0, worker: 'fake' }),
-  };
-  await bus.publishEvent(create(EventSchema, { runId: job.runId, fact }), `${job.key}#done`);
 }
 
 async function resultOf(

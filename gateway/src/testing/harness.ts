@@ -28,6 +28,8 @@ export interface Harness {
   config: Record<string, unknown>;
   /** As a crash: the gateway stops where it is, then a new one starts. */
   restartGateway(): Promise<void>;
+  /** SIGKILL to the message server; the answer starts it again, on its port and data. */
+  killNats(): Promise<() => Promise<void>>;
   restartFakes(behaviour?: FakeBehaviour): Promise<void>;
   create(overrides?: Record<string, unknown>, runId?: string): Promise<Run>;
   finished(runId: string): Promise<Run>;
@@ -44,7 +46,7 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
   const root = join(folder, 'artifacts');
   await mkdir(root);
   const config = await writeInputs(folder, rows);
-  const nats = await startNatsServer({ dir: join(folder, 'nats'), logger: quiet });
+  let nats = await startNatsServer({ dir: join(folder, 'nats'), logger: quiet });
   const bus = await connectBus({ url: nats.url, name: 'test', logger: quiet });
   await bus.provision();
   const store = await openLocalStore(root);
@@ -80,6 +82,15 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
       harness.client.close();
       harness.gateway = await launch();
       harness.client = createClient(RunService, `127.0.0.1:${harness.gateway.grpcPort}`);
+    },
+    killNats: async () => {
+      const { pid, url } = nats;
+      process.kill(pid, 'SIGKILL');
+      await nats.stop();
+      return async () => {
+        const port = Number(new URL(url).port);
+        nats = await startNatsServer({ dir: join(folder, 'nats'), port, logger: quiet });
+      };
     },
     restartFakes: async (next) => {
       const port = Number(harness.fakes.address.split(':')[1]);

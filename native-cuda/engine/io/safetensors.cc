@@ -17,6 +17,7 @@ namespace spindle {
 
 namespace {
 constexpr uint64_t kMaxHeader = 100'000'000;  // as in the reference library
+constexpr size_t kMaxRank = 16;               // more than any model has; bounds what a shape costs
 
 struct TypeRow {
   const char* name;
@@ -55,6 +56,7 @@ double to_real(const std::byte* p, FileType type, int64_t i) {
 
 template <class T>
 void convert(const std::byte* p, const FileTensor& tensor, T* out) {
+  if (tensor.begin == tensor.end) return;  // `out` may be null then, which memcpy does not take
   if (sizeof(T) == 4 && tensor.type == FileType::F32) {
     std::memcpy(out, p, size_t(tensor.end - tensor.begin));
     return;
@@ -62,10 +64,91 @@ void convert(const std::byte* p, const FileTensor& tensor, T* out) {
   for (int64_t i = 0, n = tensor.numel(); i < n; ++i) out[i] = T(to_real(p, tensor.type, i));
 }
 
+// A value within a message, described only when the message is needed.
+struct Described {
+  const Json& json;
+};
+std::ostream& operator<<(std::ostream& out, const Described& d) { return out << d.json.describe(); }
+
 uint64_t unsigned_value(const Json& json, const std::string& where, const char* what) {
   require(json.is_integer() && json.integer() >= 0, where, ": ", what,
-          ": expected a non-negative integer, got ", json.describe());
+          ": expected a non-negative integer, got ", Described{json});
   return uint64_t(json.integer());
+}
+
+std::map<std::string, std::string> parse_metadata(const Json& json, const std::string& where) {
+  std::map<std::string, std::string> metadata;
+  if (json.is_null()) return metadata;  // as the reference library reads it
+  require(json.is_object(), where, ": expected an object, got ", Described{json});
+  for (const auto& [key, value] : json.members()) {
+    require(value.is_string(), where, ": ", key, ": expected a string, got ", Described{value});
+    metadata[key] = value.string();
+  }
+  return metadata;
+}
+
+const TypeRow& parse_type(const Json& json, const std::string& where) {
+  require(json.is_string(), where, ": dtype: expected a string, got ", Described{json});
+  auto row = std::find_if(std::begin(kTypes), std::end(kTypes),
+                          [&](const TypeRow& r) { return json.string() == r.name; });
+  require(row != std::end(kTypes), where,
+          ": dtype: expected F64, F32, F16, BF16, I64, I32 or U8, got ", Described{json});
+  return *row;
+}
+
+// The dimensions into `shape`; returns how many bytes such a tensor has.
+uint64_t parse_shape(const Json& json,
+                     const std::string& where,
+                     size_t type_size,
+                     std::vector<int64_t>& shape) {
+  require(json.is_array(), where, ": shape: expected a list, got ", Described{json});
+  require(json.items().size() <= kMaxRank, where, ": shape: expected at most ", kMaxRank,
+          " dimensions, got ", json.items().size());
+  uint64_t size = type_size;
+  bool empty = false;
+  for (const Json& dim : json.items()) {
+    uint64_t d = unsigned_value(dim, where, "shape");
+    shape.push_back(int64_t(d));
+    empty |= d == 0;
+    if (d == 0) continue;
+    // Beyond 2^62 no product overflows and no file is that large.
+    require(size <= (uint64_t(1) << 62) / d, where,
+            ": shape: expected a size that fits in memory, got ", Described{json});
+    size *= d;
+  }
+  return empty ? 0 : size;
+}
+
+FileTensor parse_tensor(const std::string& name,
+                        const Json& entry,
+                        const std::string& where,
+                        uint64_t data_bytes) {
+  require(entry.is_object(), where, ": expected an object, got ", Described{entry});
+  for (const auto& [key, value] : entry.members())
+    require(key == "dtype" || key == "shape" || key == "data_offsets", where,
+            ": expected dtype, shape and data_offsets, got ", key);
+  const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"),
+             *offsets = entry.find("data_offsets");
+  require(dtype && shape && offsets, where, ": expected dtype, shape and data_offsets, got no ",
+          !dtype   ? "dtype"
+          : !shape ? "shape"
+                   : "data_offsets");
+  const TypeRow& row = parse_type(*dtype, where);
+  FileTensor tensor;
+  tensor.name = name;
+  tensor.type = FileType(&row - std::begin(kTypes));
+  uint64_t size = parse_shape(*shape, where, row.size, tensor.shape);
+  require(offsets->is_array() && offsets->items().size() == 2, where,
+          ": data_offsets: expected two integers, got ", Described{*offsets});
+  tensor.begin = unsigned_value(offsets->items()[0], where, "data_offsets");
+  tensor.end = unsigned_value(offsets->items()[1], where, "data_offsets");
+  require(tensor.begin <= tensor.end, where, ": data_offsets: expected begin <= end, got ",
+          Described{*offsets});
+  require(tensor.end <= data_bytes, where, ": data_offsets: expected an end within the file's ",
+          data_bytes, " bytes of data, got ", tensor.end);
+  require(tensor.end - tensor.begin == size, where, ": data_offsets: expected ", size,
+          " bytes for ", row.name, " ", Described{*shape}, ", got ", tensor.end - tensor.begin);
+  return tensor;
 }
 }  // namespace
 
@@ -125,55 +208,10 @@ void SafetensorsFile::parse_header(const char* text, size_t length, uint64_t dat
                 cat(path_, ": header: expected an object, got ", header.describe()));
   for (const auto& [name, entry] : header.members()) {
     std::string where = cat(path_, ": ", name);
-    require(entry.is_object(), where, ": expected an object, got ", entry.describe());
-    if (name == "__metadata__") {
-      for (const auto& [key, value] : entry.members()) {
-        require(value.is_string(), where, ": ", key, ": expected a string, got ", value.describe());
-        metadata_[key] = value.string();
-      }
-      continue;
-    }
-    for (const auto& [key, value] : entry.members())
-      require(key == "dtype" || key == "shape" || key == "data_offsets", where,
-              ": expected dtype, shape and data_offsets, got ", key);
-    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"),
-               *offsets = entry.find("data_offsets");
-    require(dtype && shape && offsets, where, ": expected dtype, shape and data_offsets, got no ",
-            !dtype   ? "dtype"
-            : !shape ? "shape"
-                     : "data_offsets");
-    FileTensor tensor;
-    tensor.name = name;
-    require(dtype->is_string(), where, ": dtype: expected a string, got ", dtype->describe());
-    auto row = std::find_if(std::begin(kTypes), std::end(kTypes),
-                            [&](const TypeRow& r) { return dtype->string() == r.name; });
-    require(row != std::end(kTypes), where,
-            ": dtype: expected F64, F32, F16, BF16, I64, I32 or U8, got ", dtype->describe());
-    tensor.type = FileType(row - std::begin(kTypes));
-    require(shape->is_array(), where, ": shape: expected a list, got ", shape->describe());
-    uint64_t size = row->size;
-    bool empty = false;
-    for (const Json& dim : shape->items()) {
-      uint64_t d = unsigned_value(dim, where, "shape");
-      empty |= d == 0;
-      tensor.shape.push_back(int64_t(d));
-      // Beyond 2^62 no product overflows and no file is that large.
-      require(d == 0 || size <= (uint64_t(1) << 62) / d, where,
-              ": shape: expected a size that fits in memory, got ", shape->describe());
-      if (d != 0) size *= d;
-    }
-    if (empty) size = 0;
-    require(offsets->is_array() && offsets->items().size() == 2, where,
-            ": data_offsets: expected two integers, got ", offsets->describe());
-    tensor.begin = unsigned_value(offsets->items()[0], where, "data_offsets");
-    tensor.end = unsigned_value(offsets->items()[1], where, "data_offsets");
-    require(tensor.begin <= tensor.end, where, ": data_offsets: expected begin <= end, got ",
-            offsets->describe());
-    require(tensor.end <= data_bytes, where, ": data_offsets: expected an end within the file's ",
-            data_bytes, " bytes of data, got ", tensor.end);
-    require(tensor.end - tensor.begin == size, where, ": data_offsets: expected ", size,
-            " bytes for ", row->name, " ", shape->describe(), ", got ", tensor.end - tensor.begin);
-    tensors_.push_back(std::move(tensor));
+    if (name == "__metadata__")
+      metadata_ = parse_metadata(entry, where);
+    else
+      tensors_.push_back(parse_tensor(name, entry, where, data_bytes));
   }
   std::stable_sort(tensors_.begin(), tensors_.end(), [](const FileTensor& a, const FileTensor& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;

@@ -1,3 +1,4 @@
+// Scaled dot-product attention over heads side by side.
 #include "ops/ops.h"
 
 namespace spindle::ops {

@@ -1,3 +1,4 @@
+// Convolution with its epilogue; a 1x1 filter is a linear layer.
 #include <optional>
 
 #include "ops/ops.h"

@@ -1,3 +1,4 @@
+// Activations and sums of tensors of one shape.
 #include "ops/ops.h"
 
 namespace spindle::ops {

@@ -1,3 +1,4 @@
+// Vectors from numbers: timesteps, tokens with their positions, patches of an image.
 #include "ops/ops.h"
 
 namespace spindle::ops {

@@ -1,3 +1,4 @@
+// Group norm, with SiLU where asked; what it gave is computed again in backward.
 #include "ops/ops.h"
 
 namespace spindle::ops {

@@ -1,3 +1,4 @@
+// Layer norm; what it gave is computed again in backward.
 #include "ops/ops.h"
 
 namespace spindle::ops {

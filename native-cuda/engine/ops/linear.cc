@@ -1,3 +1,4 @@
+// Linear layers with their epilogue, and the one whose halves are multiplied (GEGLU).
 #include <memory>
 #include <optional>
 

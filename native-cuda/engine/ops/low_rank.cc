@@ -1,3 +1,4 @@
+// A low-rank adapter on top of a product, and GEGLU over a product that was adapted.
 #include "ops/ops.h"
 
 namespace spindle::ops {

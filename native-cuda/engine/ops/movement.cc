@@ -1,3 +1,4 @@
+// Concatenation of channels and nearest upsampling.
 #include "ops/ops.h"
 
 namespace spindle::ops {

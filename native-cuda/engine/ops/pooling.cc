@@ -1,3 +1,4 @@
+// One row per text or image, and rows of length 1.
 #include "ops/ops.h"
 
 namespace spindle::ops {

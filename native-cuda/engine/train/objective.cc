@@ -83,9 +83,8 @@ LossTerms loss_terms(const ObjectiveOptions& options, const Errors& errors, doub
   return terms;
 }
 
-std::optional<PairLoss> pair_loss_of(const ObjectiveOptions& options,
-                                     const std::vector<double>& weights) {
-  if (options.safeguard || !weights.empty()) return std::nullopt;
+std::optional<PairLoss> pair_loss_of(const ObjectiveOptions& options, bool weighed) {
+  if (options.safeguard || weighed) return std::nullopt;
   switch (options.objective) {
     case Objective::SpinLogistic:
       return PairLoss::Logistic;

@@ -51,9 +51,9 @@ struct LossTerms {
 // `scale` is one over the size of the step's whole batch, so that micro-batches add up to its mean.
 LossTerms loss_terms(const ObjectiveOptions& options, const Errors& errors, double scale);
 
-// The same loss as a kernel of the backend, where there is one for these options.
-std::optional<PairLoss> pair_loss_of(const ObjectiveOptions& options,
-                                     const std::vector<double>& weights);
+// The same loss as a kernel of the backend, where there is one for these options. `weighed`: images
+// have weights of their own.
+std::optional<PairLoss> pair_loss_of(const ObjectiveOptions& options, bool weighed);
 
 // Min-SNR weight of an image's error (arXiv 2303.09556, section 3.4) with snr = a / (1 - a):
 // min(snr, gamma) / snr where the model predicts noise, / (snr + 1) where it predicts velocity,

@@ -1,6 +1,15 @@
 #include "train/step_results.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace spindle {
+
+void expect_finite(int64_t step, const char* what, double value) {
+  if (!std::isfinite(value))
+    throw Error(Code::Diverged,
+                cat("[train] step ", step, ": expected a finite ", what, ", got ", value));
+}
 
 void StepResults::append(const Tensor& values) {
   int64_t count = values.numel(), held = values_ ? values_.numel() : 0;
@@ -13,14 +22,12 @@ void StepResults::append(const Tensor& values) {
   used_ += count;
 }
 
-void StepResults::keep(const Tensor& loss,
-                       const Tensor& errors,
-                       const Tensor& opponent_errors,
-                       double loser_scale) {
-  append(loss);
-  append(errors);
-  if (opponent_errors) append(opponent_errors);
-  batches_.push_back({errors.numel(), bool(opponent_errors), loser_scale});
+TrainBatchResult StepResults::keep(const MicroBatch& batch) {
+  append(batch.loss);
+  append(batch.errors);
+  if (batch.plays()) append(batch.opponent_errors);
+  batches_.push_back({batch.pairs, batch.plays(), batch.full_loser_scale()});
+  return {.loser_scale = batch.full_loser_scale(), .later = true};
 }
 
 std::vector<TrainBatchResult> StepResults::read(const Tensor& scalars,
@@ -38,12 +45,11 @@ std::vector<TrainBatchResult> StepResults::read(const Tensor& scalars,
     TrainBatchResult r;
     r.loss = *at++;
     r.loser_scale = kept.loser_scale;
-    int64_t pairs = kept.plays ? kept.images / 2 : kept.images;
-    r.errors.real = take(pairs);
+    r.errors.real = take(kept.pairs);
     if (kept.plays) {
-      r.errors.generated = take(pairs);
-      r.errors.opponent_real = take(pairs);
-      r.errors.opponent_generated = take(pairs);
+      r.errors.generated = take(kept.pairs);
+      r.errors.opponent_real = take(kept.pairs);
+      r.errors.opponent_generated = take(kept.pairs);
     }
     results.push_back(std::move(r));
   }

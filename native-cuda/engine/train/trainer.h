@@ -23,61 +23,24 @@
 #include "collective/collective.h"
 #include "core/cancel.h"
 #include "core/phases.h"
-#include "core/rng.h"
 #include "models/loaded.h"
-#include "sample/noise_schedule.h"
 #include "train/adamw.h"
 #include "train/adapters.h"
 #include "train/gradient_buckets.h"
-#include "train/objective.h"
-#include "train/schedule.h"
+#include "train/loss.h"
+#include "train/micro_batch.h"
+#include "train/opponent.h"
 #include "train/step_results.h"
+#include "train/train_batch.h"
+#include "train/trainer_options.h"
 
 namespace spindle {
-
-struct TrainerOptions {
-  ObjectiveOptions objective;
-  double min_snr_gamma = 0;      // sft only; 0: every image weighs 1
-  std::string scheduler_config;  // scheduler_config.json: noise schedule and prediction_type
-  DType compute = DType::F32;
-  LearningRate learning_rate;
-  AdamWOptions adamw;
-  double max_grad_norm = 1;               // 0: no clipping
-  double ema_decay = 0;                   // 0: no average
-  bool activation_checkpointing = false;  // less memory, one more forward; the same results
-  std::optional<LoraOptions> lora =
-      {};             // train adapters on the frozen weights; unset: train the weights
-  uint64_t seed = 0;  // with `iteration`, keys noise and timesteps
-  int64_t iteration = 0;
-  int64_t bucket_bytes = 32 << 20;  // of gradients that travel together
-};
-
-struct TrainBatch {
-  int64_t step = 0;             // optimiser step, from 0
-  int64_t offset = 0;           // position of the first pair in the step's whole batch
-  int64_t step_batch_size = 1;  // of all its micro-batches together, on all ranks
-  bool last = true;             // this rank's last micro-batch of the step; only read with ranks
-  Tensor real;                  // (B, C, h, w) float32 latents, scaled
-  Tensor generated;             // the same; empty for sft
-  Tensor text;                  // (B, T, D) float32
-  double beta = 0;              // of this step; 0: the options'
-  // Of models with the text_time embedding (SDXL) alone, shared by a pair's two images:
-  Tensor pooled = {};  // (B, P) float32
-  std::vector<float> time_ids =
-      {};  // B rows of original height and width, top, left, target height and width
-  // On a device, do not wait for what this micro-batch gives (TrainBatchResult::later), where the
-  // objective has a kernel.
-  bool later = false;
-  // Given instead of drawn, for replays: (B, C, h, w) and B values.
-  Tensor noise = {};
-  std::vector<int64_t> timesteps = {};
-};
 
 struct TrainStepResult {
   double grad_norm = 0;  // before clipping
   double learning_rate = 0;
-  std::vector<TrainBatchResult>
-      batches;  // of the step's micro-batches that left theirs for later, in their order
+  // Of the step's micro-batches that left theirs for later, in their order.
+  std::vector<TrainBatchResult> batches;
   std::vector<Phase> phases;
 };
 
@@ -129,43 +92,49 @@ class Trainer {
   const ParameterStore& trained() const { return adapters_ ? adapters_->store() : unet_->store; }
 
  private:
-  // What a micro-batch computes from and what comes out. On a device they stay where they are, as
-  // captured work has their addresses.
-  struct Prepared;
-  void prepare(const TrainBatch& batch, Prepared& prepared) const;
+  // Refuses what does not fit the model, and what does not go on with the open step.
   void check(const TrainBatch& batch) const;
-  std::vector<ParameterValues> state() const;
-  std::vector<double> overlap(const Tensor& prediction,
-                              const Tensor& target,
-                              const Errors& errors) const;
-  bool plays() const { return is_spin(options_.objective.objective); }
-  TrainBatchResult gather(const TrainBatch& batch, const CancelToken* cancel);
+  TrainBatchResult run(const TrainBatch& given, const CancelToken* cancel);
+  // The tensors for `given` that captured work has the addresses of. Where they do not fit, new
+  // ones, and nothing is captured any more.
+  MicroBatch& captured_batch(const TrainBatch& given);
+  // Adds a prepared micro-batch's gradients to those of the step.
+  void gather(const MicroBatch& batch, PhaseClock& clock, const CancelToken* cancel);
+  // The same, captured and replayed.
+  void gather_captured(const MicroBatch& batch, PhaseClock& clock, const CancelToken* cancel);
+  // The prediction (N, h, w, C); its errors into `batch.errors` (N).
+  Tensor forward(Tape& tape, const MicroBatch& batch) const;
+  void backward(Tape& tape, const MicroBatch& batch, const Tensor& prediction);
   TrainStepResult update(int64_t step, double learning_rate_scale, const CancelToken* cancel);
-  // Runs `work` with the group; when it throws, this rank leaves the group.
+  // Runs `work`, which may talk to the other ranks. When it throws, this rank leaves them.
   template <class F>
-  auto in_group(F&& work);
+  auto with_ranks(F&& work);
+  std::vector<ParameterValues> state() const;
+  Tensor exported(bool averaged) const;
 
   TrainerOptions options_;
-  NoiseSchedule schedule_;
-  Philox philox_;
-  Tensor exported(bool averaged) const;
-  Tensor opponent_forward(Tape& tape, const UNetInputs& inputs) const;
-
-  std::unique_ptr<Unet> unet_, opponent_;
-  std::unique_ptr<Adapters> adapters_, opponent_adapters_;  // on unet_
+  std::unique_ptr<Unet> unet_;
+  std::unique_ptr<Adapters> adapters_;  // on unet_; null: its weights are trained
+  std::unique_ptr<Opponent> opponent_;  // null: sft
+  MicroBatchPreparer preparer_;
+  std::unique_ptr<Loss> loss_;
   std::optional<AdamW> adamw_;
-  Tensor ema_;                        // empty: none
-  std::optional<int64_t> gathering_;  // the step whose gradients the arena holds
-  const bool shared_;                 // with ranks
-  bool complete_ = false;             // this rank's last micro-batch is in
+  Tensor ema_;      // of the trained parameters' arena; empty: none
+  Tensor scalars_;  // (kStepScalars) float64
+
+  std::optional<int64_t> open_step_;  // the step whose gradients the arena holds
+  bool complete_ = false;             // the last micro-batch of the open step is in
+  StepResults results_;               // of the open step
+
+  const bool multi_rank_;
   // Gone before the arena that they write to.
-  std::unique_ptr<Collective> ranks_;
+  std::unique_ptr<Collective> ranks_;  // null: this process trains alone, or it left the ranks
   std::unique_ptr<GradientBuckets> buckets_;
-  std::unique_ptr<Prepared> kept_;  // on a device
+
+  // On a device: the tensors that captured work reads and writes.
+  std::unique_ptr<MicroBatch> captured_batch_;
   GraphedStep graphed_;
-  StepResults results_;
   std::vector<bool> written_;  // parameters whose gradient a replayed micro-batch writes
-  Tensor scalars_;             // StepScalar
 };
 
 }  // namespace spindle

@@ -325,7 +325,7 @@ Libraries make_libraries(const LibraryOptions& options) {
   // Whole models compute with plain loops: emulated tensor cores take a hundred times as long.
   const char* own = std::getenv("SPINDLE_EMULATED_ATTENTION");
   if (own && std::string(own) == "own")
-    libraries.attention.push_back(make_own_attention(options));
+    libraries.attention.push_back(make_flash_attention(options));
   else
     libraries.attention.push_back(std::make_unique<PlainAttention>(options));
   return libraries;

@@ -1,5 +1,5 @@
 /** Scores out of the store, statistics out of scores. */
-import { create, fromJsonString } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import {
   best,
   compare,
@@ -9,9 +9,8 @@ import {
   type Comparison,
   type Scored,
 } from '@spindle/kit';
-import { type ArtifactStore } from '@spindle/mesh';
+import { readJobResult, type ArtifactStore } from '@spindle/mesh';
 import {
-  JobResultSchema,
   MetricStatisticsSchema,
   ModelStatisticsSchema,
   type ArtifactRef,
@@ -275,10 +274,10 @@ export async function readImages(
 }
 
 async function readResult(key: string, store: ArtifactStore): Promise<JobResult> {
-  const json = await store.getResult(key);
-  if (json === null)
+  const result = await readJobResult(key, store);
+  if (result === null)
     throw new SpindleError('NOT_FOUND', `${key}: expected a committed result, got none`);
-  return fromJsonString(JobResultSchema, json);
+  return result;
 }
 
 export function toProto(models: readonly JudgedModel[]): ModelStatistics[] {

@@ -12,7 +12,6 @@ await runService('evaluator', async (lifecycle) => {
   const logger = createLogger('evaluator', { level: env.SPINDLE_LOG_LEVEL });
   const telemetry = startTelemetry({
     service: 'spindle-evaluator',
-    version: '0.1.0',
     endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());

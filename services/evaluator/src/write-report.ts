@@ -1,5 +1,5 @@
 /** Writes a run's report and images into its folder; a second call leaves the same bytes. */
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { SpindleError, writeFileAtomic } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
@@ -16,6 +16,8 @@ import {
 import { evaluate, readImages, type Evaluation, type JudgedModel } from './evaluate.js';
 import { readRun } from './run-data.js';
 
+/** Relative to src and dist alike. */
+const stylesheet = new URL('../assets/report.css', import.meta.url);
 const gridPrompts = 16;
 // What a browser opens without complaint; larger images mean fewer rows.
 const gridBytes = 16 * 1024 * 1024;
@@ -69,7 +71,7 @@ export async function writeReport(
   for (const [name, text] of [
     ['report.json', reportJson(report)],
     ['report.md', reportMarkdown(report)],
-    ['report.html', reportHtml(report, grid)],
+    ['report.html', reportHtml(report, grid, await readFile(stylesheet, 'utf8'))],
     ...(judged.some((model) => model.metrics.length > 0)
       ? [['scores.jsonl', scoreLines(imageScores(models, evaluation))] as const]
       : []),

@@ -18,7 +18,7 @@ export {
   type ServiceHandlers,
 } from './grpc/handlers.js';
 export { GrpcServer } from './grpc/server.js';
-export { Lifecycle, cancelled, delay, linkedAbort } from './lifecycle.js';
+export { Lifecycle, cancelled, delay, linkedAbort, within } from './lifecycle.js';
 export { type Logger, createLogger } from './logger.js';
 export { type ModelPath, modelName, modelPath } from './model-path.js';
 export { ObjectStore, type S3Address, parseS3Url } from './s3/client.js';
@@ -38,6 +38,7 @@ export {
   type TensorSource,
 } from './safetensors/write-files.js';
 export { writeSafetensors } from './safetensors/write.js';
+export { sealed, unsealed } from './sealed.js';
 export { runService, serve } from './service.js';
 export {
   type Comparison,
@@ -57,6 +58,7 @@ export {
   recordPhases,
 } from './telemetry/spans.js';
 export { startTelemetry } from './telemetry/start.js';
+export { version } from './version.js';
 export {
   type RowLayout,
   bytesAt,

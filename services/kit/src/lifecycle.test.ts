@@ -53,19 +53,7 @@ test('SIGTERM shuts a process down in order and it ends by itself', async () => 
     lifecycle.defer('timer', () => { clearInterval(timer); console.log('stopped'); });
     lifecycle.installSignalHandlers();
     console.log('ready');`;
-  const child = spawn(
-    process.execPath,
-    ['--conditions=@spindle/source', '--import', 'tsx', '--input-type=module', '-e', source],
-    {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    },
-  );
-  let output = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
-  await expect.poll(() => output, { timeout: 20_000 }).toContain('ready');
-  child.kill('SIGTERM');
-  expect(await once(child, 'exit')).toEqual([0, null]);
-  expect(output).toBe('ready\nstopped\n');
+  expect(await runUntil('ready', source)).toEqual({ code: 0, output: 'ready\nstopped\n' });
 });
 
 test('a linked signal follows each of its sources and can be let go', () => {
@@ -88,3 +76,49 @@ test('a delay ends early when its signal aborts', async () => {
   await expect(waiting).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
   await expect(delay(1, AbortSignal.abort())).rejects.toMatchObject({ code: 'CANCELLED' });
 });
+
+test('a step that waits for ever is left behind, and the process ends though a timer is left', async () => {
+  const source = `
+    import { Lifecycle } from ${JSON.stringify(new URL('./lifecycle.ts', import.meta.url).href)};
+    const lifecycle = new Lifecycle();
+    lifecycle.installSignalHandlers();
+    lifecycle.defer('first', () => process.stdout.write('undone\\n'));
+    lifecycle.defer('bus', () => new Promise(() => undefined), 50);
+    setInterval(() => undefined, 60_000);
+    process.stdout.write('ready\\n');
+  `;
+  expect(await runUntil('ready', source)).toEqual({ code: 0, output: 'ready\nundone\n' });
+});
+
+test('a failure that nobody waits for ends a service with one sentence', async () => {
+  const source = `
+    import { runService } from ${JSON.stringify(new URL('./service.ts', import.meta.url).href)};
+    await runService('spindle sampler', async () => {
+      setInterval(() => undefined, 60_000);
+      void Promise.reject(new TypeError('the length is NaN'));
+    });
+  `;
+  expect(await runUntil('the length', source)).toEqual({
+    code: 1,
+    output: 'spindle sampler: unexpected failure: the length is NaN\n',
+  });
+});
+
+/** SIGTERM once it has said `word`; what it said on both streams, and how it ended. */
+async function runUntil(
+  word: string,
+  source: string,
+): Promise<{ code: number | null; output: string }> {
+  const flags = ['--conditions=@spindle/source', '--import', 'tsx', '--input-type=module'];
+  const child = spawn(process.execPath, [...flags, '-e', source], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const exited = once(child, 'close') as Promise<[number | null]>;
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text: string) => (output += text));
+  await expect.poll(() => output, { timeout: 20_000 }).toContain(word);
+  child.kill('SIGTERM');
+  const [code] = await exited;
+  return { code, output };
+}

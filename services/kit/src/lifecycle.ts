@@ -1,5 +1,8 @@
 import { ensureError, SpindleError } from './errors.js';
 
+/** How long a process that has shut down waits for its event loop to be empty. */
+const lingerMs = 1_000;
+
 /**
  * What a process must undo before it ends. States: running -> stopping -> stopped. `shutdown`
  * aborts the signal first, so that work under way stops taking more, then runs what was deferred in
@@ -7,7 +10,7 @@ import { ensureError, SpindleError } from './errors.js';
  */
 export class Lifecycle {
   readonly #controller = new AbortController();
-  readonly #steps: { name: string; fn: () => Promise<void> | void }[] = [];
+  readonly #steps: { name: string; fn: () => Promise<void> | void; withinMs: number }[] = [];
   #stopping: Promise<void> | undefined;
   #onSignal: ((signal: NodeJS.Signals) => void) | undefined;
 
@@ -15,9 +18,12 @@ export class Lifecycle {
     return this.#controller.signal;
   }
 
-  /** `name` appears in the message when the step fails. */
-  defer(name: string, fn: () => Promise<void> | void): void {
-    this.#steps.push({ name, fn });
+  /**
+   * `name` appears in the message when the step fails. A step that has not ended after `withinMs`
+   * is left behind: what says goodbye to a server must not wait for one that is away.
+   */
+  defer(name: string, fn: () => Promise<void> | void, withinMs = Infinity): void {
+    this.#steps.push({ name, fn, withinMs });
   }
 
   shutdown(reason: string): Promise<void> {
@@ -26,17 +32,21 @@ export class Lifecycle {
   }
 
   /**
-   * The first SIGTERM or SIGINT shuts down and leaves the exit to the emptied event loop; a second
-   * one ends the process at once.
+   * The first SIGTERM or SIGINT shuts down and leaves the exit to the emptied event loop, or ends
+   * the process soon after where something keeps that from being empty; a second one ends it at
+   * once.
    */
   installSignalHandlers(): void {
     if (this.#onSignal) return;
     this.#onSignal = (signal) => {
       if (this.#stopping) process.exit(signal === 'SIGINT' ? 130 : 143);
-      this.shutdown(signal).catch((error: unknown) => {
-        process.stderr.write(`shutdown after ${signal} failed: ${ensureError(error).message}\n`);
-        process.exitCode = 1;
-      });
+      this.shutdown(signal)
+        .catch((error: unknown) => {
+          process.stderr.write(`shutdown after ${signal} failed: ${ensureError(error).message}\n`);
+          process.exitCode = 1;
+        })
+        // A connection that is being made again would keep the process for ever.
+        .finally(() => setTimeout(() => process.exit(), lingerMs).unref());
     };
     process.on('SIGTERM', this.#onSignal);
     process.on('SIGINT', this.#onSignal);
@@ -48,7 +58,7 @@ export class Lifecycle {
     // Popped one by one: a step may defer another one, which then runs next.
     for (let step = this.#steps.pop(); step; step = this.#steps.pop()) {
       try {
-        await step.fn();
+        await within(step.withinMs, step.fn());
       } catch (error) {
         errors.push(new Error(`${step.name}: ${ensureError(error).message}`, { cause: error }));
       }
@@ -58,6 +68,18 @@ export class Lifecycle {
         errors,
         `shutdown (${reason}): ${errors.map((error) => error.message).join('; ')}`,
       );
+  }
+}
+
+/** Resolves with the work, or after `ms` without it; its later failure is of no interest then. */
+export async function within(ms: number, work: Promise<unknown> | void): Promise<void> {
+  if (work === undefined || ms === Infinity) return void (await work);
+  const timer = linkedAbort();
+  try {
+    await Promise.race([work, delay(ms, timer.signal).catch(() => undefined)]);
+  } finally {
+    timer.abort();
+    work.catch(() => undefined);
   }
 }
 

@@ -15,6 +15,7 @@ export async function runService(
 ): Promise<void> {
   const lifecycle = new Lifecycle();
   lifecycle.installSignalHandlers();
+  endOnStrayFailure(name);
   try {
     await main(lifecycle);
   } catch (thrown) {
@@ -26,6 +27,19 @@ export async function runService(
     }
     await lifecycle.shutdown(error.message);
   }
+}
+
+/**
+ * A failure that nobody waits for leaves the process in a state that nobody has thought of: it ends
+ * with one sentence, and whoever watches it starts it anew.
+ */
+function endOnStrayFailure(name: string): void {
+  const end = (thrown: unknown): void => {
+    process.stderr.write(`${name}: unexpected failure: ${ensureError(thrown).message}\n`);
+    process.exit(1);
+  };
+  process.on('unhandledRejection', end);
+  process.on('uncaughtException', end);
 }
 
 export interface ServeOptions {

@@ -17,5 +17,6 @@ export {
 } from './worker-environment.js';
 export { type WorkerContext, WorkerState, announceWorker, openWorker, takeJobs } from './worker.js';
 export { createJobHandler, type JobHandlerParts, type JobInstruments } from './job-handler.js';
+export { isLeftOver, readJobResult } from './job-result.js';
 export { runPrecision, type RunPrecision } from './run-precision.js';
 export { unetSource, type UnetSource } from './unet-source.js';

@@ -3,7 +3,7 @@
  * acknowledgement to the loop. A stored result is the proof of work done, so a job is done once
  * whatever is redelivered.
  */
-import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { ensureError, inSpan, type Logger } from '@spindle/kit';
 import {
@@ -13,7 +13,9 @@ import {
   type Job,
   type JobResult,
 } from '@spindle/proto';
+import { commitJobResult, isLeftOver, readJobResult } from './job-result.js';
 import type { Bus, JobHandler } from './nats/bus.js';
+import { untilAborted } from './nats/until-aborted.js';
 import type { ArtifactStore } from './store/store.js';
 import type { WorkerState } from './worker.js';
 
@@ -53,8 +55,8 @@ export function createJobHandler(parts: JobHandlerParts): JobHandler {
       parts.state.begin(job.key);
       try {
         const result =
-          (await finished(job.key, parts.store)) ?? (await work(job, parts, context.signal));
-        await publishDone(job, result, parts.bus);
+          (await finished(job, parts.store)) ?? (await work(job, parts, context.signal));
+        await untilAborted(publishDone(job, result, parts.bus), context.signal);
         parts.state.end(true);
       } catch (thrown) {
         const error = ensureError(thrown);
@@ -68,14 +70,17 @@ export function createJobHandler(parts: JobHandlerParts): JobHandler {
 }
 
 /**
- * The stored result, unless one of its blobs is gone: the work then runs again and, being
- * deterministic, puts the same blob back.
+ * The stored result, unless it is of an earlier run of this id, or one of its blobs is gone: the
+ * work then runs again and, being deterministic, puts the same blob back.
  */
-async function finished(key: string, store: ArtifactStore): Promise<JobResult | null> {
-  const json = await store.getResult(key);
-  if (json === null) return null;
-  const result = fromJsonString(JobResultSchema, json);
-  for (const ref of blobsOf(result)) if (!(await store.has(ref))) return null;
+async function finished(job: Job, store: ArtifactStore): Promise<JobResult | null> {
+  const result = await readJobResult(job.key, store);
+  if (result === null || (await isLeftOver(job.key, result, job, store))) return null;
+  for (const ref of blobsOf(result)) {
+    if (await store.has(ref)) continue;
+    await store.deleteResults(job.key);
+    return null;
+  }
   return result;
 }
 
@@ -112,16 +117,14 @@ async function work(job: Job, parts: JobHandlerParts, signal: AbortSignal): Prom
   const result = create(JobResultSchema, {
     key: job.key,
     worker: parts.workerId,
+    runCreatedMs: job.runCreatedMs,
     result: await parts.perform(job, signal),
   });
   result.seconds = (performance.now() - started) / 1000;
   const rejected = result.result.case === 'encode' ? result.result.value.rejected.length : 0;
   const kind = job.work.case ?? 'none';
   parts.instruments.jobDone(kind, result.seconds, itemsOf(result), rejected);
-  const json = toJsonString(JobResultSchema, result);
-  if ((await parts.store.commitResult(job.key, json)) === 'committed') return result;
-  // Another worker was first, after a redelivery: its result is the same data and stands.
-  return fromJsonString(JobResultSchema, (await parts.store.getResult(job.key)) ?? '');
+  return commitJobResult(result, parts.store);
 }
 
 function publishDone(job: Job, result: JobResult, bus: Pick<Bus, 'publishEvent'>): Promise<void> {

@@ -1,4 +1,3 @@
-import { SpindleError } from '@spindle/kit';
 import { Precision } from '@spindle/proto';
 import type { ArtifactStore } from './store/store.js';
 
@@ -14,7 +13,7 @@ export interface RunPrecision {
  * on a second measurement. Without a run (`runId` is empty) nothing is kept.
  */
 export async function runPrecision(
-  store: Pick<ArtifactStore, 'getResult' | 'commitResult'>,
+  store: Pick<ArtifactStore, 'getResult' | 'commitResult' | 'deleteResults'>,
   runId: string,
   asked: Precision,
   measure: () => Promise<RunPrecision>,
@@ -23,20 +22,24 @@ export async function runPrecision(
   if (asked === Precision.BFLOAT16) return { precision: 'bfloat16', reason: 'as configured' };
   if (runId === '') return measure();
   const key = `${runId}/precision`;
-  const kept = await store.getResult(key);
-  if (kept !== null) return parse(kept, key);
+  const kept = parse(await store.getResult(key));
+  if (kept !== null) return kept;
   const choice = await measure();
-  if ((await store.commitResult(key, JSON.stringify(choice))) === 'committed') return choice;
-  return parse((await store.getResult(key)) ?? '', key);
+  for (;;) {
+    if ((await store.commitResult(key, JSON.stringify(choice))) === 'committed') return choice;
+    const first = parse(await store.getResult(key));
+    if (first !== null) return first;
+    // Of a version that sealed nothing, and damaged: it would keep every other choice out.
+    await store.deleteResults(key);
+  }
 }
 
-function parse(json: string, key: string): RunPrecision {
-  const { precision, reason = '' } = JSON.parse(json) as Partial<RunPrecision>;
-  if (precision !== 'float32' && precision !== 'bfloat16') {
-    throw new SpindleError(
-      'DATA_LOSS',
-      `${key}: precision: expected float32 or bfloat16, got ${JSON.stringify(precision)}`,
-    );
+/** Null for what is no choice. */
+function parse(json: string | null): RunPrecision | null {
+  try {
+    const { precision, reason = '' } = JSON.parse(json ?? '') as Partial<RunPrecision>;
+    return precision === 'float32' || precision === 'bfloat16' ? { precision, reason } : null;
+  } catch {
+    return null;
   }
-  return { precision, reason };
 }

@@ -18,6 +18,8 @@ import type { ArtifactStore } from './store/store.js';
 import { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
 
 const heartbeatMs = 5_000;
+/** What says goodbye to the message server may take so long. */
+const goodbyeMs = 4_000;
 
 /** What this worker is doing, for GetWorker and the heartbeat. */
 export class WorkerState {
@@ -63,7 +65,6 @@ export async function openWorker(
   const logger = createLogger(name, { level: env.SPINDLE_LOG_LEVEL });
   const telemetry = startTelemetry({
     service: `spindle-${name}`,
-    version: '0.1.0',
     endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
@@ -73,7 +74,7 @@ export async function openWorker(
     name: `${name}-${env.SPINDLE_WORKER_ID}`,
     logger,
   });
-  lifecycle.defer('bus', () => bus.close());
+  lifecycle.defer('bus', () => bus.close(), goodbyeMs);
   await bus.provision();
   const workerId = env.SPINDLE_WORKER_ID;
   return {
@@ -114,7 +115,7 @@ export function announceWorker(
     signal,
     logger,
   });
-  lifecycle.defer('heartbeat', () => beating);
+  lifecycle.defer('heartbeat', () => beating, goodbyeMs);
 }
 
 /** Takes jobs until the process stops; the one in hand is finished or handed back first. */

@@ -1,9 +1,11 @@
-import { createLogger } from '@spindle/kit';
-import { mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { createLogger, sealed, unsealed } from '@spindle/kit';
+import { everyBitFlip } from '@spindle/kit/testing';
+import { mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { Checkpoints, type Checkpoint } from './checkpoints.js';
+import { temporaryName } from './checkpoint-names.js';
+import { Checkpoints, parseManifest, type Checkpoint } from './checkpoints.js';
 
 const facts = {
   precision: 'float32',
@@ -29,7 +31,11 @@ async function steps(checkpoints: Checkpoints): Promise<number[]> {
 
 it('keeps the newest two and no temporary files', async () => {
   const checkpoints = make();
-  await writeFile(join(directory, '.step-00000001.999999999.abcd.tmp'), 'left by a killed process');
+  // Left by killed processes: of this machine, while the engine wrote, and of another, long ago.
+  const here = temporaryName(1).replace(`.${process.pid}.`, '.999999999.');
+  for (const name of [here, `${here}.partial-999999999`, '.step-00000001.1.abcd.tmp'])
+    await writeFile(join(directory, name), 'half');
+  await utimes(join(directory, '.step-00000001.1.abcd.tmp'), 0, 0);
   for (const step of [5, 10, 15]) await save(checkpoints, step);
   expect(await steps(checkpoints)).toEqual([15, 10]);
   expect((await readdir(directory)).sort()).toEqual([
@@ -84,4 +90,65 @@ it('does not take a checkpoint without a manifest for one', async () => {
   await save(checkpoints, 5);
   await writeFile(join(directory, 'step-00000010.safetensors'), 'killed before the manifest');
   expect(await steps(checkpoints)).toEqual([5]);
+});
+
+it('leaves alone what another trainer on the folder writes at this moment', async () => {
+  const checkpoints = make();
+  const other = '.step-00000002.other-host.17.abcd.tmp.partial-17';
+  await writeFile(join(directory, other), 'half');
+  await save(checkpoints, 5);
+  expect(await readdir(directory)).toContain(other);
+});
+
+it('puts nothing in place, and prunes nothing, once another has taken over in the middle of a save', async () => {
+  const successor = make();
+  for (const step of [5, 10]) await save(successor, step);
+  const before = (await readdir(directory)).sort();
+  // Stopped before the rename, before the manifest, and before pruning.
+  for (const asked of [0, 1, 2]) {
+    const late = make();
+    let times = 0;
+    late.mayWrite = () => times++ < asked;
+    await expect(save(late, 1)).rejects.toMatchObject({ code: 'ABORTED' });
+    if (asked < 2) expect(await steps(make())).toEqual([10, 5]);
+    for (const name of ['step-00000001.json', 'step-00000001.safetensors'])
+      await rm(join(directory, name), { force: true });
+    expect((await readdir(directory)).sort()).toEqual(before);
+  }
+});
+
+it('uses no manifest with a flipped bit', async () => {
+  const checkpoints = make();
+  await save(checkpoints, 5);
+  await save(checkpoints, 10);
+  const manifest = join(directory, 'step-00000010.json');
+  const text = await readFile(manifest, 'utf8');
+  for (const damaged of everyBitFlip(text))
+    expect(() => parseManifest(damaged, 10, manifest)).toThrow();
+  await writeFile(manifest, text.replace('"fingerprint"', '"fingerprinu"'));
+  expect(await steps(checkpoints)).toEqual([5]);
+});
+
+it('reads manifests as older versions wrote them, but of no other step than their name says', async () => {
+  const checkpoints = make();
+  await save(checkpoints, 5);
+  await save(checkpoints, 10);
+  const manifest = join(directory, 'step-00000010.json');
+  const text = unsealed(await readFile(manifest, 'utf8'), manifest);
+  await writeFile(manifest, text);
+  expect(await steps(checkpoints)).toEqual([10, 5]);
+  await writeFile(manifest, text.replace('"step": 10', '"step": 11'));
+  expect(await steps(checkpoints)).toEqual([5]);
+});
+
+it('starts over when it is not known how often training went back', async () => {
+  const text = sealed(JSON.stringify({ count: 2, learningRateScale: 0.25 }));
+  const file = join(directory, 'rollbacks.json');
+  const checkpoints = make();
+  await save(checkpoints, 5);
+  await writeFile(file, text.replace('0.25', '0.35'));
+  expect(await steps(checkpoints)).toEqual([]);
+  expect(await checkpoints.rollbacks()).toEqual({ count: 0, learningRateScale: 1 });
+  await writeFile(file, unsealed(text, ''));
+  expect(await checkpoints.rollbacks()).toEqual({ count: 2, learningRateScale: 0.25 });
 });

@@ -1,15 +1,23 @@
 /**
- * Checkpoints of one training run: step-00000050.safetensors and, written last, its .json manifest
- * with the digest. A checkpoint exists once its manifest does; older ones go only after the newest
- * was read back and its digest agreed.
+ * Checkpoints of one training run. Each is a file such as step-00000050.safetensors and a manifest
+ * (.json) with its digest. The manifest is written last: a checkpoint exists once its manifest
+ * does. Older ones are removed only after the newest was read back and its digest agreed.
  */
 import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
-import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { ensureError, sha256File, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
+import { basename, join } from 'node:path';
+import {
+  ensureError,
+  sealed,
+  sha256File,
+  SpindleError,
+  unsealed,
+  writeFileAtomic,
+  type Logger,
+} from '@spindle/kit';
 import { z } from 'zod';
 import type { CheckpointCopies } from './checkpoint-copies.js';
-import { manifestSteps, stem } from './checkpoint-names.js';
+import { isLeftBehind, manifestSteps, stem, temporaryName } from './checkpoint-names.js';
+import type { Rollbacks } from './domain/recovery.js';
 
 const manifestSchema = z.object({
   schemaVersion: z.literal(1),
@@ -31,23 +39,25 @@ export interface Checkpoint {
   manifest: CheckpointManifest;
 }
 
-const rollbacksSchema = z.object({
+const rollbacksSchema: z.ZodType<Rollbacks> = z.object({
   count: z.number().int().min(0),
   learningRateScale: z.number().positive(),
 });
-/**
- * How often training has gone back to a checkpoint, and what its learning rates are multiplied by
- * since.
- */
-export type Rollbacks = z.output<typeof rollbacksSchema>;
 const rollbacksFile = 'rollbacks.json';
+const none: Rollbacks = { count: 0, learningRateScale: 1 };
 
 export class Checkpoints {
+  /**
+   * Whether this process still holds the training's lease: asked before anything is put in place or
+   * removed, since a process that stood still for long may have a successor in the same folder.
+   */
+  mayWrite: () => boolean = () => true;
+
   constructor(
     readonly directory: string,
     readonly keep: number,
     readonly logger: Logger,
-    /** Beyond this machine; null without. */
+    /** Copies beyond this machine; null: none are made. */
     readonly copies: CheckpointCopies | null = null,
   ) {}
 
@@ -58,10 +68,7 @@ export class Checkpoints {
     write: (path: string) => Promise<void>,
   ): Promise<Checkpoint> {
     const path = join(this.directory, `${stem(step)}.safetensors`);
-    const temporary = join(
-      this.directory,
-      `.${stem(step)}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`,
-    );
+    const temporary = join(this.directory, temporaryName(step));
     try {
       await write(temporary);
       const manifest: CheckpointManifest = {
@@ -71,11 +78,13 @@ export class Checkpoints {
         sha256: await sha256File(temporary),
         ...facts,
       };
+      this.#requireLease();
       await rename(temporary, path);
+      this.#requireLease();
       // Atomic, and it syncs the folder, which makes the rename durable too.
       await writeFileAtomic(
         join(this.directory, `${stem(step)}.json`),
-        `${JSON.stringify(manifest, null, 1)}\n`,
+        sealed(JSON.stringify(manifest, null, 1)),
       );
       const checkpoint = { path, manifest };
       await verify(checkpoint);
@@ -83,7 +92,7 @@ export class Checkpoints {
       this.copies?.add(step);
       return checkpoint;
     } catch (thrown) {
-      await rm(temporary, { force: true });
+      await this.#removeTemporary(temporary);
       const error = ensureError(thrown);
       throw new SpindleError(
         error.code,
@@ -94,8 +103,8 @@ export class Checkpoints {
   }
 
   /**
-   * Takes what another machine has left of this training, where that is newer. Throws when the
-   * store of copies does not answer.
+   * Takes a checkpoint that another machine has left of this training, where it is newer than the
+   * newest one here. Throws when the store of copies does not answer.
    */
   async fetch(): Promise<void> {
     if (this.copies === null) return;
@@ -106,15 +115,15 @@ export class Checkpoints {
   }
 
   /**
-   * Newest first, verified one by one as they are asked for; a damaged one is set aside and the
-   * next older one comes.
+   * The checkpoints, the newest first. Each is verified when it is asked for. A damaged one is set
+   * aside, and the next older one comes instead.
    */
   async *usable(): AsyncGenerator<Checkpoint> {
+    if ((await this.#readRollbacks()) === null) await this.#startOver();
     for (const step of await this.#steps()) {
       const path = join(this.directory, `${stem(step)}.safetensors`);
       try {
-        const text = await readFile(join(this.directory, `${stem(step)}.json`), 'utf8');
-        const checkpoint = { path, manifest: manifestSchema.parse(JSON.parse(text)) };
+        const checkpoint = { path, manifest: await this.#manifest(step) };
         await verify(checkpoint);
         yield checkpoint;
       } catch (thrown) {
@@ -123,36 +132,57 @@ export class Checkpoints {
     }
   }
 
-  /** Damaged files stay for people to look at, under a name that is never read again. */
+  /**
+   * Without knowing how often training went back, its checkpoints would go on at a wrong learning
+   * rate. From the start, it goes back where it went back before.
+   */
+  async #startOver(): Promise<void> {
+    for (const step of await this.#steps())
+      await this.setAside(step, `${rollbacksFile} beside it is damaged`);
+    const path = join(this.directory, rollbacksFile);
+    await rename(path, `${path}.damaged`);
+    await this.copies?.mirror.remove(rollbacksFile);
+  }
+
+  /** Renames damaged files to a name that is never read again. They stay for people to look at. */
   async setAside(step: number, reason: string): Promise<void> {
     this.logger.warn({ step, reason }, 'a checkpoint is damaged and was set aside');
     for (const extension of ['json', 'safetensors']) {
       const path = join(this.directory, `${stem(step)}.${extension}`);
       await rename(path, `${path}.damaged`).catch(() => undefined);
     }
-    // Else it comes back with the next resume.
+    // A copy that stayed would come back with the next resume.
     await this.copies?.remove((other) => other === step);
   }
 
   async rollbacks(): Promise<Rollbacks> {
-    const text = await readFile(join(this.directory, rollbacksFile), 'utf8').catch(() => null);
-    return text === null
-      ? { count: 0, learningRateScale: 1 }
-      : rollbacksSchema.parse(JSON.parse(text));
+    return (await this.#readRollbacks()) ?? none;
+  }
+
+  /** Null for what is damaged. */
+  async #readRollbacks(): Promise<Rollbacks | null> {
+    const path = join(this.directory, rollbacksFile);
+    const text = await readFile(path, 'utf8').catch(() => null);
+    if (text === null) return none;
+    try {
+      return rollbacksSchema.parse(JSON.parse(unsealed(text, path)));
+    } catch {
+      return null;
+    }
   }
 
   async noteRollbacks(rollbacks: Rollbacks): Promise<void> {
-    const text = JSON.stringify(rollbacks);
+    const text = sealed(JSON.stringify(rollbacks));
     await writeFileAtomic(join(this.directory, rollbacksFile), text);
     await this.copies?.mirror.write(rollbacksFile, Buffer.from(text));
   }
 
-  /** Step of the newest one, verified or not; 0 without any. */
+  /** The step of the newest checkpoint, verified or not; 0 without any. */
   async newest(): Promise<number> {
     return (await this.#steps())[0] ?? 0;
   }
 
-  /** Forgets checkpoints of this step and later ones: what is wrong is in them. */
+  /** Removes the checkpoints of this step and later ones, and their copies. */
   async dropFrom(step: number): Promise<void> {
     await this.settled();
     for (const late of (await this.#steps()).filter((other) => other >= step)) {
@@ -166,7 +196,7 @@ export class Checkpoints {
     if (newest > 0) this.copies.add(newest);
   }
 
-  /** Copies that are on their way have arrived, or failed to. */
+  /** Resolves when the copies that are on their way have arrived, or failed to. */
   async settled(): Promise<void> {
     await this.copies?.settled();
   }
@@ -174,7 +204,7 @@ export class Checkpoints {
   async remove(): Promise<void> {
     await rm(this.directory, { recursive: true, force: true });
     await this.copies?.clear().catch((error: unknown) => {
-      // The result is committed: what is left there is never read.
+      // The result is committed, so copies that are left are never read.
       this.logger.warn(
         { reason: ensureError(error).message },
         'copies of checkpoints could not be removed from the artifact store',
@@ -186,27 +216,55 @@ export class Checkpoints {
     return manifestSteps(await readdir(this.directory)).sort((a, b) => b - a);
   }
 
+  async #manifest(step: number): Promise<CheckpointManifest> {
+    const path = join(this.directory, `${stem(step)}.json`);
+    return parseManifest(await readFile(path, 'utf8'), step, path);
+  }
+
+  #requireLease(): void {
+    if (!this.mayWrite())
+      throw new SpindleError('ABORTED', 'another trainer has taken this training over');
+  }
+
   async #prune(): Promise<void> {
+    this.#requireLease();
     for (const step of (await this.#steps()).slice(this.keep)) {
       // Manifest first: without it the checkpoint is gone, whatever happens next.
       await rm(join(this.directory, `${stem(step)}.json`), { force: true });
       await rm(join(this.directory, `${stem(step)}.safetensors`), { force: true });
     }
     for (const name of await readdir(this.directory)) {
-      if (name.startsWith('.') && name.endsWith('.tmp') && !name.includes(`.${process.pid}.`))
-        await rm(join(this.directory, name), { force: true });
+      const path = join(this.directory, name);
+      const changed = await stat(path).catch(() => null);
+      if (changed && isLeftBehind(name, changed.mtimeMs)) await rm(path, { force: true });
     }
   }
+
+  /** With what the engine writes before it renames it to that name. */
+  async #removeTemporary(temporary: string): Promise<void> {
+    const own = basename(temporary);
+    for (const name of await readdir(this.directory).catch(() => []))
+      if (name.startsWith(own)) await rm(join(this.directory, name), { force: true });
+  }
+}
+
+/** Of the checkpoint of `step`; throws where it is damaged, or another one's. */
+export function parseManifest(text: string, step: number, path: string): CheckpointManifest {
+  const manifest = manifestSchema.parse(JSON.parse(unsealed(text, path)));
+  if (manifest.step === step) return manifest;
+  throw new SpindleError('DATA_LOSS', `${path}: step: expected ${step}, got ${manifest.step}`);
 }
 
 async function verify({ path, manifest }: Checkpoint): Promise<void> {
   const { size } = await stat(path);
-  if (size !== manifest.bytes)
+  if (size !== manifest.bytes) {
     throw new SpindleError('DATA_LOSS', `${path}: expected ${manifest.bytes} bytes, got ${size}`);
+  }
   const digest = await sha256File(path);
-  if (digest !== manifest.sha256)
+  if (digest !== manifest.sha256) {
     throw new SpindleError(
       'DATA_LOSS',
       `${path}: expected sha256 ${manifest.sha256}, got ${digest}`,
     );
+  }
 }

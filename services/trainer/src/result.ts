@@ -4,8 +4,8 @@
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { create, toJsonString } from '@bufbuild/protobuf';
-import type { ArtifactStore } from '@spindle/mesh';
+import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
+import { isLeftOver, type ArtifactStore } from '@spindle/mesh';
 import type { ModelSourceDto } from '@spindle/native';
 import {
   TrainFinishedSchema,
@@ -22,7 +22,7 @@ interface Outcome {
   session: TrainingSession;
   settings: TrainingSettings;
   request: TrainRequest;
-  /** What training began from: its config is the result's. */
+  /** The model that training began from. The result has the same config. */
   init: ModelSourceDto;
 }
 
@@ -59,6 +59,7 @@ export async function exportResult(
     const average = settings.emaApart ? await exported(request.modelName, true) : undefined;
     return create(TrainFinishedSchema, {
       ...result,
+      runCreatedMs: request.runCreatedMs,
       steps: settings.steps,
       seconds,
       ...(average && {
@@ -71,12 +72,27 @@ export async function exportResult(
   }
 }
 
-/** The last word on a training: whoever asks for this key again gets it. */
+/** Makes the result final: whoever asks for this key again gets it. */
 export async function commit(
   key: string,
   finished: TrainFinished,
   store: ArtifactStore,
 ): Promise<TrainFinished> {
-  await store.commitResult(key, toJsonString(TrainFinishedSchema, finished));
+  const json = toJsonString(TrainFinishedSchema, finished);
+  while ((await store.commitResult(key, json)) !== 'committed') {
+    const first = parseFinished(await store.getResult(key));
+    // The same key's result is the same bytes; what a deleted run has left gives way.
+    if (first && !(await isLeftOver(key, first, finished, store))) break;
+    if (first === null) await store.deleteResults(key);
+  }
   return finished;
+}
+
+/** Null for what is no result of a training. */
+export function parseFinished(json: string | null): TrainFinished | null {
+  try {
+    return fromJsonString(TrainFinishedSchema, json ?? '', { ignoreUnknownFields: true });
+  } catch {
+    return null;
+  }
 }

@@ -1,26 +1,26 @@
-/** TrainerService: one run at a time in this process, one process at a time per key. */
-import { fromJsonString, type MessageInitShape } from '@bufbuild/protobuf';
+/** TrainerService. A process trains one request at a time; one process at a time trains a key. */
 import { inSpan, linkedAbort, SpindleError, type ServiceHandlers } from '@spindle/kit';
-import { Lease, type KvStore, type WorkerState } from '@spindle/mesh';
 import {
-  TrainFinishedSchema,
-  type TrainerService,
-  type TrainRequest,
-  type TrainResponseSchema,
-} from '@spindle/proto';
+  isLeftOver,
+  Lease,
+  type ArtifactStore,
+  type KvStore,
+  type WorkerState,
+} from '@spindle/mesh';
+import { type TrainFinished, type TrainerService, type TrainRequest } from '@spindle/proto';
+import type { Response, TrainingDeps } from './call.js';
 import { FifoMutex } from './mutex.js';
-import { train, type TrainingDeps } from './training.js';
+import { parseFinished } from './result.js';
+import { train } from './training.js';
 
 export interface ServerDeps extends TrainingDeps {
   leases: KvStore;
   leaseTtlMs: number;
   state: WorkerState;
   workerId: string;
-  /** Aborts when the process stops: the run checkpoints and ends. */
+  /** Aborts when the process stops. The training then checkpoints and ends. */
   stopping: AbortSignal;
 }
-
-type Response = MessageInitShape<typeof TrainResponseSchema>;
 
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof TrainerService> {
   const mutex = new FifoMutex();
@@ -33,15 +33,16 @@ async function* serveTrain(
   mutex: FifoMutex,
   caller: AbortSignal,
 ): AsyncGenerator<Response> {
-  if (request.key === '' || request.runId === '')
+  if (request.key === '' || request.runId === '') {
     throw new SpindleError(
       'INVALID_ARGUMENT',
       'key and run_id: expected both, got nothing for one',
     );
+  }
   using outer = linkedAbort(caller, deps.stopping);
   const release = await mutex.acquire(outer.signal);
   try {
-    const known = await committed(request.key, deps);
+    const known = await committed(request, deps);
     if (known !== null) {
       yield known;
       return;
@@ -57,7 +58,7 @@ async function* serveTrain(
     let ok = false;
     try {
       // Waiting for the lease may have meant waiting for the other one to finish.
-      const finished = await committed(request.key, deps);
+      const finished = await committed(request, deps);
       if (finished === null) yield* train(request, deps, linked.signal, () => !lease.lost.aborted);
       else yield finished;
       ok = true;
@@ -72,17 +73,34 @@ async function* serveTrain(
   }
 }
 
-async function committed(key: string, { store }: ServerDeps): Promise<Response | null> {
-  const json = await store.getResult(key);
-  if (json === null) return null;
-  const finished = fromJsonString(TrainFinishedSchema, json);
-  const { config, weights } = finished.unet ?? {};
-  // A result whose blobs are gone is trained again; the same bytes come out.
-  const { adapter, average, averageAdapter } = finished;
-  if (config === undefined || weights === undefined) return null;
-  for (const ref of [config, weights, adapter, average?.weights, averageAdapter])
-    if (ref && !(await store.has(ref))) return null;
+/** Null where training has not ended yet, and where it has to be done again: the same bytes come. */
+async function committed(
+  request: TrainRequest,
+  { store, logger }: ServerDeps,
+): Promise<Response | null> {
+  const { key } = request;
+  const finished = parseFinished(await store.getResult(key));
+  const isOurs = finished !== null && !(await isLeftOver(key, finished, request, store));
+  if (!isOurs || !(await hasBlobs(finished, store))) {
+    // Damaged, of a deleted run, or without its blobs: it would keep the next result out.
+    await store.deleteResults(key);
+    return null;
+  }
+  // A process that was killed after it committed has left them.
+  await store
+    .deleteCheckpoints(key)
+    .catch((error: unknown) => logger.warn({ err: error, key }, 'checkpoints are left behind'));
   return inSpan('trainer.known', { 'spindle.job.key': key }, async () => ({
     event: { case: 'finished', value: finished },
   }));
+}
+
+async function hasBlobs(
+  { unet, adapter, average, averageAdapter }: TrainFinished,
+  store: ArtifactStore,
+): Promise<boolean> {
+  if (!unet?.config || !unet.weights) return false;
+  for (const ref of [unet.config, unet.weights, adapter, average?.weights, averageAdapter])
+    if (ref && !(await store.has(ref))) return false;
+  return true;
 }

@@ -158,6 +158,23 @@ describe('Train', () => {
     expect(engine.sessions).toHaveLength(1);
   });
 
+  it('answers with no result of a deleted run or a damaged one, and leaves none of a later run aside', async () => {
+    const { client, engine } = await start();
+    const request = await trainRequest(store);
+    const of = (runCreatedMs: bigint) => run(client, { ...request, runCreatedMs });
+    const first = await of(1_000n);
+    const later = await of(2_000n);
+    expect(engine.sessions).toHaveLength(2);
+    expect(weightsOf(later.responses)).toBe(weightsOf(first.responses));
+    const late = await of(1_000n);
+    expect(late.error).toMatchObject({ code: 'FAILED_PRECONDITION' });
+    await store.deleteResults(request.key);
+    await store.commitResult(request.key, '{"unet": 7}');
+    expect(cases((await of(2_000n)).responses).at(-1)).toBe('finished');
+    expect(cases((await of(2_000n)).responses)).toEqual(['finished']);
+    expect(engine.sessions).toHaveLength(3);
+  });
+
   it('reports of each step what it does on a CPU where a device tells errors with the step', async () => {
     const request = await trainRequest(store, { steps: 3 });
     const steps = async (tellsLater: boolean): Promise<unknown[]> => {

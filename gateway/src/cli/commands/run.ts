@@ -102,7 +102,7 @@ export async function createRun(
   environment: Environment,
 ): Promise<CreateRunResponse> {
   const { otlpEndpoint: endpoint } = environment;
-  const telemetry = startTelemetry({ service: 'spindle-cli', version: '0.1.0', endpoint });
+  const telemetry = startTelemetry({ service: 'spindle-cli', endpoint });
   try {
     return await inSpan('spindle run', {}, () =>
       withClient(common, environment, (client) =>

@@ -1,3 +1,4 @@
+// Whether this process may use AMX's tiles: the system hands them out on request.
 #include "kernels/cpu/isa/simd.h"
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>

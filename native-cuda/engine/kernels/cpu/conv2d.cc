@@ -1,3 +1,6 @@
+// Convolutions as indirect matrix products: a tile of output pixels gets one pointer per filter tap
+// and pixel, so nothing is copied and nothing is reordered. Which way a convolution goes (Winograd,
+// few channels, this one) depends on shapes alone.
 #include "kernels/cpu/bias_gradient.h"
 #include "kernels/cpu/conv2d_narrow.h"
 #include "kernels/cpu/matmul.h"

@@ -1,3 +1,5 @@
+// What works element by element, and the sums that go back from it: passes over memory, cut into
+// tasks of a fixed number of elements.
 #include <cmath>
 #include <cstring>
 
@@ -128,44 +130,6 @@ void run(CpuContext& cpu, const Cast& op) {
     else
       cpu.simd.to_f32(static_cast<float*>(to), static_cast<const uint16_t*>(from), b - a);
   });
-}
-
-void run(CpuContext& cpu, const L2Normalize& op) {
-  int64_t n = op.x.dim(-1), rows = op.x.numel() / n;
-  for (int64_t r = 0; r < rows; ++r) {
-    std::vector<float> row(static_cast<size_t>(n));
-    if (is_bf16(op.x))
-      cpu.simd.to_f32(row.data(), op.x.data<uint16_t>() + r * n, n);
-    else
-      std::memcpy(row.data(), op.x.f32() + r * n, size_t(n) * 4);
-    double squares = cpu.simd.sum_of_squares(row.data(), n);
-    float factor = squares > 0 ? float(1.0 / std::sqrt(squares)) : 0.0f;
-    cpu.simd.scale(row.data(), row.data(), factor, n, false);
-    if (is_bf16(op.y))
-      cpu.simd.to_bf16(op.y.data<uint16_t>() + r * n, row.data(), n);
-    else
-      std::memcpy(op.y.f32() + r * n, row.data(), size_t(n) * 4);
-  }
-}
-
-void run(CpuContext&, const TimestepEmbedding& op) {
-  int64_t batch = op.y.dim(0), dim = op.y.dim(1), half = dim / 2;
-  for (int64_t i = 0; i < batch; ++i)
-    for (int64_t j = 0; j < half; ++j) {
-      // In double: at t = 999 a float32 product already moves the sine by 6e-5.
-      double angle =
-          double(op.timesteps.f32()[i]) *
-          std::exp(-std::log(op.args.max_period) * double(j) / (double(half) - op.args.freq_shift));
-      float first = float(op.args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle)),
-            second = float(op.args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle));
-      if (is_bf16(op.y)) {
-        op.y.data<uint16_t>()[i * dim + j] = spindle::to_bf16(first).bits;
-        op.y.data<uint16_t>()[i * dim + half + j] = spindle::to_bf16(second).bits;
-      } else {
-        op.y.f32()[i * dim + j] = first;
-        op.y.f32()[i * dim + half + j] = second;
-      }
-    }
 }
 
 }  // namespace spindle::cpu

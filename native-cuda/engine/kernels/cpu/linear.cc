@@ -1,3 +1,5 @@
+// Linear layers: packed products forward and to the input, with the epilogue on finished tiles, and
+// gradients of weights by blocks of rows.
 #include "kernels/cpu/bias_gradient.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/matrix_weight_gradient.h"

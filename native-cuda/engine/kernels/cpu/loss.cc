@@ -1,3 +1,4 @@
+// Mean squared errors per image, summed in double, and their gradient.
 #include "kernels/cpu/operators.h"
 
 namespace spindle::cpu {

@@ -2,7 +2,6 @@
 // filter tap (an indirect convolution: no im2col buffer), linear layers one pointer per row.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <concepts>
 
 #include "kernels/cpu/context.h"
@@ -55,6 +54,13 @@ concept ProductRows =
       { rows.dense() } -> std::convertible_to<bool>;
       { rows.contiguous_rows() } -> std::convertible_to<bool>;
     };
+
+// Such stores are not ordered by what tells other threads that a task is done.
+inline void finish_stores_past_caches() {
+#if defined(__x86_64__)
+  __builtin_ia32_sfence();
+#endif
+}
 
 // work(panel, chunk, thread) for all of both.
 template <class Work>
@@ -156,10 +162,7 @@ void multiply(CpuContext& cpu, const Rows& rows, const Packed& b) {
       }
     }
     if (!one_block) store(row0, row1 - row0, c);
-    if (stream)
-      std::atomic_thread_fence(
-          std::memory_order_seq_cst);  // such stores are not ordered by what tells other threads
-                                       // that the task is done
+    if (stream) finish_stores_past_caches();
   };
   run_products(cpu, b, chunks, panels, work);
 }

@@ -1,3 +1,5 @@
+// Where values go to other places: concatenation, resampling, tables, layouts.
+#include <cmath>
 #include <cstring>
 
 #include "kernels/cpu/operators.h"
@@ -128,6 +130,26 @@ void run(CpuContext& cpu, const NchwToNhwc& op) {
 }
 void run(CpuContext& cpu, const NhwcToNchw& op) {
   transpose_planes(op.y, op.x, op.x.dim(0), op.x.dim(1) * op.x.dim(2), op.x.dim(3), cpu.threads);
+}
+
+void run(CpuContext&, const TimestepEmbedding& op) {
+  int64_t batch = op.y.dim(0), dim = op.y.dim(1), half = dim / 2;
+  for (int64_t i = 0; i < batch; ++i)
+    for (int64_t j = 0; j < half; ++j) {
+      // In double: at t = 999 a float32 product already moves the sine by 6e-5.
+      double angle =
+          double(op.timesteps.f32()[i]) *
+          std::exp(-std::log(op.args.max_period) * double(j) / (double(half) - op.args.freq_shift));
+      float first = float(op.args.flip_sin_to_cos ? std::cos(angle) : std::sin(angle)),
+            second = float(op.args.flip_sin_to_cos ? std::sin(angle) : std::cos(angle));
+      if (is_bf16(op.y)) {
+        op.y.data<uint16_t>()[i * dim + j] = spindle::to_bf16(first).bits;
+        op.y.data<uint16_t>()[i * dim + half + j] = spindle::to_bf16(second).bits;
+      } else {
+        op.y.f32()[i * dim + j] = first;
+        op.y.f32()[i * dim + half + j] = second;
+      }
+    }
 }
 
 }  // namespace spindle::cpu

@@ -24,6 +24,10 @@ struct Sums {
 
 // Terms: `auto at = terms.column(segment, column)`, then `terms.add(sums, at, row)` for rows of the
 // segment.
+//
+// Block (x, y, z) owns 32 columns of chunk y of segment z. Threads 0 to 31 of a row lane stand on
+// neighbouring columns, so that they read neighbours; the 8 row lanes walk down the chunk in steps
+// of 8 rows. Then lane 0 adds the other lanes' sums, from the first to the last.
 template <int N, class Terms>
 __global__ void column_sums_kernel(Terms terms,
                                    int64_t rows,

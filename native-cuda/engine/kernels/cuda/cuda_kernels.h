@@ -87,8 +87,10 @@ class CudaKernels : public Backend {
   Tensor as_type(const Tensor& bias, DType dtype);
   // y += bias and so on, in place (elementwise.cu)
   void add_epilogue(const Tensor& y, int64_t channels, const Epilogue& epilogue);
-  // y (segments, columns) [+]= sums down the columns of x (segments, rows, columns) (sums.cu)
+  // y (segments, columns) [+]= sums down the columns of x (segments, rows, columns)
+  // (elementwise.cu)
   void sum_columns(const GradSlot& y, const Tensor& x, int64_t segments);
+  // y = sum of the squares of x, in double (optimizer.cu)
   void sum_squares_into(double* y, const Tensor& x);
   void norm_parameters(const GradSlot& dgamma,
                        const GradSlot& dbeta,

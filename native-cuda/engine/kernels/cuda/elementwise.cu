@@ -1,5 +1,6 @@
-// What works element by element.
+// What works element by element, and the sums that go back from it.
 #include "kernels/cuda/activations.h"
+#include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/map.h"
 
@@ -27,6 +28,7 @@ struct Same {
 };
 
 // x (rows, 2 C) = [value, gate], y (rows, C)
+// A thread owns one element of y and reads its value and its gate, which lie C columns apart.
 template <class T>
 __global__ void geglu_kernel(T* y, const T* x, int64_t rows, int64_t c) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
@@ -36,6 +38,8 @@ __global__ void geglu_kernel(T* y, const T* x, int64_t rows, int64_t c) {
   y[i] = narrow<T>(widen(from[0]) * activate(widen(from[c]), Activation::Gelu));
 }
 
+// A thread owns one element of dy and the two of dx that it goes back to: value and gate of the
+// same column. dx (rows, 2 C); nobody else writes them.
 template <class T>
 __global__ void geglu_backward_kernel(T* dx,
                                       const T* dy,
@@ -54,6 +58,7 @@ __global__ void geglu_backward_kernel(T* dx,
   dx[first + c] = narrow<T>(to_gate);
 }
 
+// A thread owns one element; the rows' values repeat every `size` elements.
 template <class T>
 __global__ void add_rows_kernel(T* y, const T* x, const T* rows, int64_t n, int64_t size) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
@@ -61,6 +66,7 @@ __global__ void add_rows_kernel(T* y, const T* x, const T* rows, int64_t n, int6
 }
 
 // y = activation(y + bias + per_image[image]) + residual over (images * rows, c)
+// A thread owns one element: what a library's product left in y becomes the result in place.
 template <class T, class B>
 __global__ void epilogue_kernel(T* y,
                                 const B* bias,
@@ -79,6 +85,22 @@ __global__ void epilogue_kernel(T* y,
   value = activate(value, kind);
   if (residual) value += widen(residual[i]);
   y[i] = narrow<T>(value);
+}
+
+// A thread owns one sum and adds its chunks in their order (column_sums.h made them).
+template <class T>
+__global__ void add_chunks_kernel(T* y,
+                                  const Sums<1>* partial,
+                                  int64_t n,
+                                  int64_t chunks,
+                                  int64_t columns,
+                                  bool accumulate) {
+  int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
+  if (i >= n) return;
+  const Sums<1>* from = partial + i / columns * chunks * columns + i % columns;
+  float sum = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += from[chunk * columns].of[0];
+  y[i] = narrow<T>(accumulate ? widen(y[i]) + sum : sum);
 }
 
 }  // namespace
@@ -180,6 +202,32 @@ void CudaKernels::add_epilogue(const Tensor& y, int64_t channels, const Epilogue
     else
       run(static_cast<T*>(nullptr));
   });
+}
+
+void CudaKernels::sum_columns(const GradSlot& y, const Tensor& x, int64_t segments) {
+  int64_t n = y.tensor.numel(), columns = n / segments, rows = x.numel() / n;
+  Chunks chunks(rows);
+  Tensor partial(scratch_, {segments * chunks.count * columns}, DType::F32);
+  with_type(x, [&]<class T>(T*) {
+    column_sums("column_sums", stream_, PlainTerms<T>{x.data<T>(), rows, columns}, segments, rows,
+                columns, chunks, partial.data<Sums<1>>());
+  });
+  with_type(y.tensor, [&]<class T>(T*) {
+    launch("add_chunks", add_chunks_kernel<T>, {blocks_for(n, kMapBlock)}, kMapBlock, 0, stream_,
+           y.tensor.data<T>(), partial.data<Sums<1>>(), n, chunks.count, columns, y.accumulate);
+  });
+}
+
+void CudaKernels::run(const SumToRows& op) {
+  if (!op.drows) return;
+  Call call(device_, op.kName, op.dy);
+  sum_columns(op.drows, op.dy, 1);
+}
+
+void CudaKernels::run(const SumPerImage& op) {
+  if (!op.dt) return;
+  Call call(device_, op.kName, op.dy);
+  sum_columns(op.dt, op.dy, op.dt.tensor.numel() / op.dt.tensor.dim(-1));
 }
 
 }  // namespace spindle::cuda

@@ -1,6 +1,6 @@
 // The port for attention in one kernel: cuDNN's flash attention, or our own kernels for the shapes
-// that it does not take (kernels/cuda/own_attention.h). The own kernels run on the emulated device
-// too.
+// that it does not take (kernels/cuda/flash_attention.h). The own kernels run on the emulated
+// device too.
 #pragma once
 #include <memory>
 
@@ -47,6 +47,6 @@ std::unique_ptr<FusedAttention> make_cudnn_attention(const LibraryOptions& optio
 
 // Our own kernels: bfloat16 on tensor cores and plain float32, any width up to 256 that is a
 // multiple of 8 (float32: any up to 256).
-std::unique_ptr<FusedAttention> make_own_attention(const LibraryOptions& options);
+std::unique_ptr<FusedAttention> make_flash_attention(const LibraryOptions& options);
 
 }  // namespace spindle::cuda

@@ -11,6 +11,8 @@ namespace {
 
 // x (images, pixels, c) in groups of `width` channels
 
+// What column_sums adds up per channel: x minus the channel's first value, and the square of that.
+// Around a value of the channel itself, so that a large mean costs no digits.
 template <class T>
 struct StatisticsTerms {
   const T* x;
@@ -30,7 +32,9 @@ struct StatisticsTerms {
   }
 };
 
-// One warp per image and group. line[0] and line[1] (images, c): y = x * line[0] + line[1].
+// A warp owns a group of an image; lanes walk over its channels, whose chunks they add in their
+// order. The group's squares are moved from each channel's own mean to the group's, in double.
+// line[0] and line[1] (images, c): y = x * line[0] + line[1].
 template <class T>
 __global__ void group_statistics_kernel(float* mean,
                                         float* rstd,
@@ -99,6 +103,8 @@ __global__ void group_apply_kernel(T* y, const T* x, const float* line, int64_t 
   *reinterpret_cast<Pack<T, N>*>(y + image * size + i) = values;
 }
 
+// What column_sums adds up per channel in backward: d and d * xhat, d being dy after SiLU's
+// derivative.
 template <class T>
 struct BackwardTerms {
   const T *dy, *x;
@@ -157,6 +163,8 @@ __global__ void group_backward_lines_kernel(float* lines,
   }
 }
 
+// A thread owns one element: with the three lines of its channel the gradient is d * a + x * b + c,
+// and no sum over the group is left to do.
 template <class T>
 __global__ void group_backward_kernel(T* dx,
                                       const T* dy,

@@ -12,6 +12,10 @@ __device__ __forceinline__ int64_t row_of_warp() {
   return int64_t(blockIdx.x) * kRowWarps + threadIdx.x / kWarp;
 }
 
+// A warp owns one row of x (rows, c). Each of its three loops walks over the row with a stride of
+// 32, so that lanes read neighbours: the mean, then the squares around it (two passes lose no
+// digits where the mean is large; the row is in the cache by then), then the result. The mean is
+// summed around the row's first value for the same reason.
 template <class T>
 __global__ void layer_norm_kernel(T* y,
                                   float* mean,
@@ -42,6 +46,8 @@ __global__ void layer_norm_kernel(T* y,
     y[row * c + i] = narrow<T>((widen(from[i]) - mu) * scale * gamma[i] + beta[i]);
 }
 
+// A warp owns one row. dx = rstd (d - mean(d) - xhat mean(d xhat)) with d = dy gamma: the first
+// loop makes the two means, the second one the result.
 template <class T>
 __global__ void layer_norm_backward_kernel(T* dx,
                                            const T* dy,
@@ -71,6 +77,7 @@ __global__ void layer_norm_backward_kernel(T* dx,
   }
 }
 
+// What column_sums adds up for the parameters: dy for beta, dy * xhat for gamma, over all rows.
 template <class T>
 struct LayerTerms {
   const T *dy, *x;
@@ -84,6 +91,7 @@ struct LayerTerms {
   }
 };
 
+// A warp owns one row: its squares, then the row divided by their root.
 template <class T>
 __global__ void l2_normalize_kernel(T* y, const T* x, int64_t rows, int64_t c) {
   int64_t row = row_of_warp();

@@ -24,7 +24,7 @@ Libraries make_libraries(const LibraryOptions& options) {
   libraries.convolutions = make_cudnn_convolutions(options);
   // What cuDNN takes first, then our own.
   libraries.attention.push_back(make_cudnn_attention(options));
-  libraries.attention.push_back(make_own_attention(options));
+  libraries.attention.push_back(make_flash_attention(options));
   return libraries;
 }
 

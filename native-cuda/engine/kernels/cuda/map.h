@@ -17,6 +17,8 @@ __device__ __forceinline__ void map_pack(const Op& op, Y* y, const Pack<X, N>&..
   *reinterpret_cast<Pack<Y, N>*>(y) = out;
 }
 
+// A thread owns N neighbouring elements: one load of 16 bytes per operand where N is 8. The last
+// thread takes what is left one by one.
 template <int N, class Op, class Y, class... X>
 __global__ void map_kernel(Op op, int64_t n, Y* y, const X*... x) {
   int64_t first = (int64_t(blockIdx.x) * kMapBlock + threadIdx.x) * N;

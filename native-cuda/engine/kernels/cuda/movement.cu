@@ -28,6 +28,8 @@ __device__ __forceinline__ void put(Pack<T, N>* to, Pack<T, N> from, bool accumu
   *to = from;
 }
 
+// The other way: a thread owns one unit of y and puts it where it came from. a or b may be null:
+// then nobody wants that half.
 template <class T, int N>
 __global__ void split_kernel(Pack<T, N>* a,
                              Pack<T, N>* b,
@@ -60,6 +62,8 @@ struct Sizes {
   int64_t height, width, channels, to_height, to_width;
 };
 
+// A thread owns one element of y (B, to_height, to_width, C) and copies the nearest of x, whose row
+// is h * height / to_height, rounded down.
 template <class T>
 __global__ void upsample_kernel(T* y, const T* x, int64_t n, Sizes s) {
   int64_t i = int64_t(blockIdx.x) * kMapBlock + threadIdx.x;
@@ -90,6 +94,7 @@ __global__ void upsample_backward_kernel(T* dx, const T* dy, int64_t n, Sizes s,
   dx[i] = narrow<T>(accumulate ? widen(dx[i]) + sum : sum);
 }
 
+// A thread owns one element of y (count, width): rows[i] of the table.
 template <class T, class X>
 __global__ void take_rows_kernel(T* y,
                                  const X* table,
@@ -100,6 +105,7 @@ __global__ void take_rows_kernel(T* y,
   if (i < n) y[i] = narrow<T>(widen(table[int64_t(rows[i / width]) * width + i % width]));
 }
 
+// A thread owns one element of y (B, 2 half): a sine or a cosine of its image's timestep.
 template <class T>
 __global__ void timestep_kernel(T* y,
                                 const float* timesteps,

@@ -1,3 +1,4 @@
+// The operation that a thread is in, for the messages of errors.
 #include "core/error.h"
 #include "kernels/cuda/runtime.h"
 

@@ -12,6 +12,8 @@ __device__ __forceinline__ const float* row_of(const float* table, const double*
   return table + int64_t(*at) * kSamplerColumns;
 }
 
+// A thread owns one element of the model's input, and with the first ones a timestep. Copies of the
+// latents (for guidance) lie one after the other.
 __global__ void sampler_input_kernel(float* input,
                                      float* timesteps,
                                      const float* x,
@@ -30,6 +32,9 @@ __device__ __forceinline__ float times(const float* row, SamplerColumn column, f
   return row[column] == 0 ? 0.0f : row[column] * value;
 }
 
+// A thread owns one element of the latents and its history: nothing of a step depends on a
+// neighbour, so a whole scheduler step is one pass. The coefficients are the same for all and come
+// from the table's row.
 __global__ void sampler_step_kernel(float* memory,
                                     const float* table,
                                     const double* at,

@@ -1,5 +1,5 @@
-// What a training step computes beside the model: noise, noisy images, the loss of pairs, clipping
-// and AdamW. Scalars of a step stay in device memory, so that it never waits for the host.
+// What a training step computes beside the model: noise, noisy images, the loss of pairs. Scalars
+// of a step stay in device memory, so that it never waits for the host.
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/map.h"
 
@@ -45,6 +45,7 @@ __global__ void normal_kernel(float* noise,
   }
 }
 
+// A thread owns one element; its image's four coefficients make the noisy latents and the target.
 __global__ void diffuse_kernel(float* noisy,
                                float* target,
                                const float* x,
@@ -60,7 +61,8 @@ __global__ void diffuse_kernel(float* noisy,
   target[i] = (c[2] == 0 ? 0.0f : c[2] * x[i]) + (c[3] == 0 ? 0.0f : c[3] * noise[i]);
 }
 
-// One block. Formulas: train/objective.cc, of which this has the ones that PairLoss names.
+// One block owns the loss: pairs are few, and one block means one order. A thread walks every 256th
+// pair. Formulas: train/objective.cc, of which this has the ones that PairLoss names.
 __global__ void pair_loss_kernel(float* weights,
                                  double* loss,
                                  const double* errors,
@@ -98,48 +100,6 @@ __global__ void pair_loss_kernel(float* weights,
   if (threadIdx.x == 0) *loss = sum;
 }
 
-__global__ void clip_kernel(double* scalars, double max_norm) {
-  double norm = sqrt(scalars[kNorm]);  // holds the sum of squares
-  scalars[kNorm] = norm;
-  double factor = max_norm / (norm + 1e-6);
-  scalars[kFactor] = max_norm > 0 && factor < 1 ? factor : 1.0;
-  scalars[kFinite] = isfinite(norm) ? 1.0 : 0.0;
-}
-
-struct AdamWConstants {
-  float beta1, beta2, one_minus_beta1, one_minus_beta2, epsilon, weight_decay;
-};
-
-// A thread has four neighbours of the arenas (which are padded to 16).
-__global__ void optimizer_kernel(float* w,
-                                 float* m,
-                                 float* v,
-                                 const float* grad,
-                                 float* ema,
-                                 bf16* shadow,
-                                 int64_t n,
-                                 const double* scalars,
-                                 AdamWConstants c) {
-  if (scalars[kFinite] == 0) return;
-  float rate = float(scalars[kLearningRate]), factor = float(scalars[kFactor]),
-        ema_weight = float(scalars[kEmaWeight]);
-  float correction1 = float(1 / scalars[kCorrection1]),
-        correction2 = float(1 / scalars[kCorrection2]);
-  int64_t first = (int64_t(blockIdx.x) * kMapBlock + threadIdx.x) * 4;
-  for (int64_t i = first; i < first + 4 && i < n; ++i) {
-    float g = grad[i] * factor;
-    float mi = c.beta1 * m[i] + c.one_minus_beta1 * g,
-          vi = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
-    float step = mi * correction1 / (sqrtf(vi * correction2) + c.epsilon), wi = w[i];
-    wi -= rate * (c.weight_decay * wi + step);
-    m[i] = mi;
-    v[i] = vi;
-    w[i] = wi;
-    if (ema) ema[i] += ema_weight * (wi - ema[i]);
-    if (shadow) shadow[i] = narrow<bf16>(wi);
-  }
-}
-
 }  // namespace
 
 void CudaKernels::run(const NormalNoise& op) {
@@ -166,22 +126,6 @@ void CudaKernels::run(const PairLossWeights& op) {
          op.loss.data<double>(), op.errors.data<double>(),
          plain ? nullptr : op.opponent_errors.data<double>(), op.errors.numel() / (plain ? 1 : 2),
          op.settings.data<double>(), op.kind);
-}
-
-void CudaKernels::run(const ClipGradient& op) {
-  Call call(device_, op.kName, op.gradient);
-  sum_squares_into(op.scalars.data<double>() + kNorm, op.gradient);
-  launch("clip", clip_kernel, {1}, 1, 0, stream_, op.scalars.data<double>(), op.max_norm);
-}
-
-void CudaKernels::run(const OptimizerStep& op) {
-  const OptimizerArenas& a = op.arenas;
-  Call call(device_, op.kName, a.w);
-  AdamWConstants c{float(op.args.beta1),     float(op.args.beta2),   float(1 - op.args.beta1),
-                   float(1 - op.args.beta2), float(op.args.epsilon), float(op.args.weight_decay)};
-  launch("optimizer", optimizer_kernel, {blocks_for(a.w.numel(), kMapBlock * 4)}, kMapBlock, 0,
-         stream_, a.w.f32(), a.m.f32(), a.v.f32(), a.grad.f32(), a.ema ? a.ema.f32() : nullptr,
-         a.bf16 ? a.bf16.data<bf16>() : nullptr, a.w.numel(), op.scalars.data<double>(), c);
 }
 
 }  // namespace spindle::cuda

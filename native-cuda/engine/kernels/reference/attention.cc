@@ -1,3 +1,4 @@
+// Attention written out: scores, softmax, weighted sum, and their derivatives.
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/values.h"
 

@@ -1,3 +1,4 @@
+// Convolutions as six loops over pixels and taps.
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/values.h"
 

@@ -1,3 +1,4 @@
+// What works element by element, and the sums that go back from it.
 #include <numbers>
 
 #include "kernels/reference/reference_kernels.h"
@@ -111,5 +112,7 @@ void ReferenceKernels::run(const Scale& op) {
 }
 
 void ReferenceKernels::run(const Accumulate& op) { store(GradSlot{op.y, true}, load(op.x)); }
+
+void ReferenceKernels::run(const Cast& op) { store(op.y, load(op.x)); }
 
 }  // namespace spindle::reference

@@ -1,3 +1,4 @@
+// Linear layers as three loops.
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/values.h"
 

@@ -1,3 +1,4 @@
+// Mean squared errors per image and their gradient.
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/values.h"
 

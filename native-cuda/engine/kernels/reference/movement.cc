@@ -1,3 +1,4 @@
+// Where values go to other places: concatenation, resampling, tables, layouts.
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/values.h"
 
@@ -101,7 +102,5 @@ void ReferenceKernels::run(const NhwcToNchw& op) {
   for_each_transposed(op.x.shape(), [&](size_t nhwc, size_t nchw) { to[nchw] = from[nhwc]; });
   store(op.y, to);
 }
-
-void ReferenceKernels::run(const Cast& op) { store(op.y, load(op.x)); }
 
 }  // namespace spindle::reference

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
 import { RunReportSchema } from '@spindle/proto';
 import { describe, expect, it } from 'vitest';
@@ -7,6 +8,7 @@ import { linePlot, smooth, ticks } from './plot.js';
 import { duration, metadataLines, reportJson, scoreLines, type Report } from './report.js';
 import type { Statistics } from './statistics.js';
 
+const stylesheet = readFileSync(new URL('../../assets/report.css', import.meta.url), 'utf8');
 const point = (step: number, errorGenerated = 0.5) => ({
   ...{ step, loss: 1 / step, errorReal: 0.1, errorGenerated, opponentErrorReal: 0.11 },
   ...{ opponentErrorGenerated: 0.4, implicitAccuracy: 0.7, gradNorm: 2, learningRate: 1e-5 },
@@ -165,9 +167,11 @@ describe('the report', () => {
   });
 
   it('as HTML is self-contained, escapes what it is told and shows plots and images side by side', () => {
-    const html = reportHtml(report, [
-      { text: 'a "red" <circle>', seed: '7', images: ['data:image/png;base64,AAAA', null] },
-    ]);
+    const html = reportHtml(
+      report,
+      [{ text: 'a "red" <circle>', seed: '7', images: ['data:image/png;base64,AAAA', null] }],
+      stylesheet,
+    );
     expect(html).not.toContain('<script');
     expect(html.match(/(?:src|href)="(?!data:)/g)).toBeNull();
     expect(html).not.toContain('url(');
@@ -176,7 +180,7 @@ describe('the report', () => {
       '<img src="data:image/png;base64,AAAA" alt="base: a &quot;red&quot; &lt;circle&gt;"',
     );
     expect(html.match(/<svg /g)).toHaveLength(5);
-    expect(html).toContain('prefers-color-scheme:dark');
+    expect(html).toContain('prefers-color-scheme: dark');
     expect(html).toContain('Denoising errors, spin1');
     expect(html).toContain('Judge: pickscore; CLIP ViT 1280x32');
     expect(html).toContain('not told apart (p = 0.12, corrected 0.24)');
@@ -190,7 +194,7 @@ describe('the report', () => {
       judges: {},
       best: [],
     };
-    expect(reportHtml(empty, [])).toContain('No model was judged.');
+    expect(reportHtml(empty, [], stylesheet)).toContain('No model was judged.');
     expect(reportMarkdown(empty)).toContain('# Run r1');
   });
 
@@ -224,8 +228,8 @@ describe('the report', () => {
 describe('plots', () => {
   it('leave gaps out, draw a flat line and nothing for nothing', () => {
     const options = { title: 't', xLabel: 'x', yLabel: 'y' };
-    expect(linePlot([{ name: 'a', points: [], colour: 1 }], options)).toBe('');
-    const svg = linePlot(
+    expect(linePlot([{ name: 'a', points: [], colour: 1 }], options).text).toBe('');
+    const { text: svg } = linePlot(
       [
         {
           name: 'a',

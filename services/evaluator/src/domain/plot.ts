@@ -2,9 +2,16 @@
  * Line plots as inline SVG; colours come from the page's style sheet, so that they follow light and
  * dark.
  */
+import { markup, nothing, type Markup } from './markup.js';
+
+export interface Point {
+  x: number;
+  y: number;
+}
+
 export interface Series {
   name: string;
-  points: readonly { x: number; y: number }[];
+  points: readonly Point[];
   /** 1 to 6: a colour of the page's palette. */
   colour: number;
   dashed?: boolean;
@@ -16,81 +23,107 @@ export interface PlotOptions {
   yLabel: string;
   /** A horizontal line that means something, such as chance at 0.5. */
   reference?: { y: number; label: string };
-  yRange?: [number, number];
+  yRange?: Range;
 }
 
-const size = { width: 460, height: 260, left: 58, right: 14, top: 12, bottom: 38 };
+type Range = [low: number, high: number];
 
-export function linePlot(series: readonly Series[], options: PlotOptions): string {
-  const points = series.flatMap((line) => line.points.filter(({ y }) => Number.isFinite(y)));
-  if (points.length === 0) return '';
+/** What is drawn, in the data's units and on the paper. */
+interface Frame {
+  xs: Range;
+  ys: Range;
+  toX: (x: number) => number;
+  toY: (y: number) => number;
+}
+
+const size = { width: 460, height: 260 };
+/** Edges of the part with the lines. */
+const edge = { left: 58, right: size.width - 14, top: 12, bottom: size.height - 38 };
+
+export function linePlot(series: readonly Series[], options: PlotOptions): Markup {
+  const points = series.flatMap((line) => finite(line.points));
+  if (points.length === 0) return nothing;
+  const frame = frameOf(points, options);
+  const { title, reference } = options;
+  return markup`
+    <figure class="plot">
+      <figcaption>${title}</figcaption>
+      <svg viewBox="0 0 ${size.width} ${size.height}" role="img" aria-label="${title}">
+        ${ticks(frame.ys, 5).map((y) => gridLine(y, frame))}
+        ${ticks(frame.xs, 6).map((x) => xTick(x, frame))}
+        ${horizontal('axis', String(edge.bottom))}
+        ${reference === undefined ? nothing : referenceLine(reference, frame)}
+        ${series.map((line) => curve(line, frame))}
+        ${axisLabels(options)}
+      </svg>
+      <div class="legend">${series.map(legendKey)}</div>
+    </figure>`;
+}
+
+function frameOf(points: readonly Point[], { yRange, reference }: PlotOptions): Frame {
   const xs = range(points.map(({ x }) => x));
-  const ys =
-    options.yRange ??
-    padded(
-      range([
-        ...points.map(({ y }) => y),
-        ...(options.reference === undefined ? [] : [options.reference.y]),
-      ]),
-    );
-  const toX = scale(xs, [size.left, size.width - size.right]);
-  const toY = scale(ys, [size.height - size.bottom, size.top]);
-  const parts: string[] = [];
-  for (const y of ticks(ys, 5)) {
-    parts.push(
-      `<line class="grid" x1="${size.left}" x2="${size.width - size.right}" y1="${fixed(toY(y))}" y2="${fixed(toY(y))}"/>`,
-    );
-    parts.push(
-      `<text class="tick" x="${size.left - 6}" y="${fixed(toY(y) + 3.5)}" text-anchor="end">${label(y)}</text>`,
-    );
-  }
-  for (const x of ticks(xs, 6))
-    parts.push(
-      `<text class="tick" x="${fixed(toX(x))}" y="${size.height - size.bottom + 16}" text-anchor="middle">${label(x)}</text>`,
-    );
-  parts.push(
-    `<line class="axis" x1="${size.left}" x2="${size.width - size.right}" y1="${size.height - size.bottom}" y2="${size.height - size.bottom}"/>`,
-  );
-  if (options.reference !== undefined) {
-    const y = fixed(toY(options.reference.y));
-    parts.push(
-      `<line class="reference" x1="${size.left}" x2="${size.width - size.right}" y1="${y}" y2="${y}"/>`,
-    );
-    parts.push(
-      `<text class="tick" x="${size.width - size.right - 2}" y="${fixed(toY(options.reference.y) - 4)}" text-anchor="end">${escapeHtml(options.reference.label)}</text>`,
-    );
-  }
-  for (const line of series) {
-    const path = line.points
-      .filter(({ y }) => Number.isFinite(y))
-      .map(({ x, y }, i) => `${i === 0 ? 'M' : 'L'}${fixed(toX(x))} ${fixed(toY(y))}`)
-      .join('');
-    if (path !== '')
-      parts.push(
-        `<path class="line c${line.colour}${line.dashed === true ? ' dashed' : ''}" d="${path}"><title>${escapeHtml(line.name)}</title></path>`,
-      );
-  }
-  parts.push(
-    `<text class="tick" x="${(size.left + size.width - size.right) / 2}" y="${size.height - 4}" text-anchor="middle">${escapeHtml(options.xLabel)}</text>`,
-  );
-  const middle = (size.top + size.height - size.bottom) / 2;
-  parts.push(
-    `<text class="tick" transform="translate(12 ${middle}) rotate(-90)" text-anchor="middle">${escapeHtml(options.yLabel)}</text>`,
-  );
-  const legend = series
-    .map(
-      (line) =>
-        `<span><i class="key c${line.colour}${line.dashed === true ? ' dashed' : ''}"></i>${escapeHtml(line.name)}</span>`,
-    )
+  const heights = points.map(({ y }) => y);
+  const ys = yRange ?? padded(range(reference ? [...heights, reference.y] : heights));
+  return {
+    xs,
+    ys,
+    toX: scale(xs, [edge.left, edge.right]),
+    toY: scale(ys, [edge.bottom, edge.top]),
+  };
+}
+
+function gridLine(y: number, { toY }: Frame): Markup {
+  const text = { x: edge.left - 6, y: fixed(toY(y) + 3.5) };
+  return markup`
+    ${horizontal('grid', fixed(toY(y)))}
+    <text class="tick" x="${text.x}" y="${text.y}" text-anchor="end">${label(y)}</text>`;
+}
+
+function xTick(x: number, { toX }: Frame): Markup {
+  const y = edge.bottom + 16;
+  return markup`
+    <text class="tick" x="${fixed(toX(x))}" y="${y}" text-anchor="middle">${label(x)}</text>`;
+}
+
+function referenceLine({ y, label: meaning }: { y: number; label: string }, frame: Frame): Markup {
+  const text = { x: edge.right - 2, y: fixed(frame.toY(y) - 4) };
+  return markup`
+    ${horizontal('reference', fixed(frame.toY(y)))}
+    <text class="tick" x="${text.x}" y="${text.y}" text-anchor="end">${meaning}</text>`;
+}
+
+function horizontal(name: string, y: string): Markup {
+  return markup`<line class="${name}" x1="${edge.left}" x2="${edge.right}" y1="${y}" y2="${y}"/>`;
+}
+
+function curve(line: Series, { toX, toY }: Frame): Markup {
+  const points = finite(line.points);
+  if (points.length === 0) return nothing;
+  const path = points
+    .map(({ x, y }, i) => `${i === 0 ? 'M' : 'L'}${fixed(toX(x))} ${fixed(toY(y))}`)
     .join('');
-  return `<figure class="plot"><figcaption>${escapeHtml(options.title)}</figcaption><svg viewBox="0 0 ${size.width} ${size.height}" role="img" aria-label="${escapeHtml(options.title)}">${parts.join('')}</svg><div class="legend">${legend}</div></figure>`;
+  return markup`<path class="line ${look(line)}" d="${path}"><title>${line.name}</title></path>`;
+}
+
+function axisLabels({ xLabel, yLabel }: PlotOptions): Markup {
+  const middle = { x: (edge.left + edge.right) / 2, y: (edge.top + edge.bottom) / 2 };
+  const turned = `translate(12 ${middle.y}) rotate(-90)`;
+  return markup`
+    <text class="tick" x="${middle.x}" y="${size.height - 4}" text-anchor="middle">${xLabel}</text>
+    <text class="tick" transform="${turned}" text-anchor="middle">${yLabel}</text>`;
+}
+
+function legendKey(line: Series): Markup {
+  return markup`<span><i class="key ${look(line)}"></i>${line.name}</span>`;
+}
+
+/** Classes of the style sheet. */
+function look({ colour, dashed }: Series): string {
+  return `c${colour}${dashed === true ? ' dashed' : ''}`;
 }
 
 /** Centred moving average: single steps are too noisy to read. */
-export function smooth(
-  points: readonly { x: number; y: number }[],
-  window: number,
-): { x: number; y: number }[] {
+export function smooth(points: readonly Point[], window: number): Point[] {
   const half = Math.floor(window / 2);
   return points.map(({ x }, i) => {
     const near = points.slice(Math.max(0, i - half), i + half + 1);
@@ -98,27 +131,28 @@ export function smooth(
   });
 }
 
-function range(values: readonly number[]): [number, number] {
+function finite(points: readonly Point[]): Point[] {
+  return points.filter(({ y }) => Number.isFinite(y));
+}
+
+function range(values: readonly number[]): Range {
   return [
     values.reduce((a, b) => Math.min(a, b), Infinity),
     values.reduce((a, b) => Math.max(a, b), -Infinity),
   ];
 }
 
-function padded([low, high]: [number, number]): [number, number] {
+function padded([low, high]: Range): Range {
   const margin = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
   return [low - margin, high + margin];
 }
 
-function scale(
-  [low, high]: [number, number],
-  [from, to]: [number, number],
-): (value: number) => number {
+function scale([low, high]: Range, [from, to]: Range): (value: number) => number {
   const span = high - low || 1;
   return (value) => from + ((value - low) / span) * (to - from);
 }
 
-export function ticks([low, high]: [number, number], about: number): number[] {
+export function ticks([low, high]: Range, about: number): number[] {
   const span = high - low;
   if (!(span > 0)) return [low];
   const raw = span / about;
@@ -132,22 +166,11 @@ export function ticks([low, high]: [number, number], about: number): number[] {
 
 function label(value: number): string {
   if (value === 0) return '0';
-  const size = Math.abs(value);
-  if (size >= 10_000 || size < 0.001) return value.toExponential(0);
+  const distance = Math.abs(value);
+  if (distance >= 10_000 || distance < 0.001) return value.toExponential(0);
   return String(Number(value.toPrecision(4)));
 }
 
 function fixed(value: number): string {
   return String(Math.round(value * 10) / 10);
-}
-
-export function escapeHtml(text: string): string {
-  const entities: Readonly<Record<string, string>> = {
-    '&': '&amp;',
-    '<': '&lt;',
-    '>': '&gt;',
-    '"': '&quot;',
-    "'": '&#39;',
-  };
-  return text.replace(/[&<>"']/g, (character) => entities[character] ?? character);
 }

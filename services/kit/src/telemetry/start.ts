@@ -6,10 +6,10 @@ import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
 import { resourceFromAttributes } from '@opentelemetry/resources';
 import { MeterProvider, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
 import { BasicTracerProvider, BatchSpanProcessor } from '@opentelemetry/sdk-trace-base';
+import { version } from '../version.js';
 
 export interface TelemetryOptions {
   service: string;
-  version: string;
   /**
    * Base address of an OTLP/HTTP receiver, e.g. "http://127.0.0.1:4318"; nothing is recorded or
    * sent without one.
@@ -39,7 +39,7 @@ export function startTelemetry(options: TelemetryOptions): Telemetry {
   const base = options.endpoint.replace(/\/+$/, '');
   const resource = resourceFromAttributes({
     'service.name': options.service,
-    'service.version': options.version,
+    'service.version': version,
     'service.instance.id': `${options.service}-${process.pid}`,
   });
   const tracers = new BasicTracerProvider({

@@ -43,6 +43,10 @@ export interface DeadLetter {
   reason: string;
   code: ErrorCode;
   attempts: number;
+  /** When it was stored, by the server's clock, in milliseconds. */
+  at: number;
+  /** The job's; 0 for jobs of older versions. */
+  runCreatedMs: bigint;
 }
 
 /** Work, facts and shared state over NATS JetStream, in terms of the wire contracts. */
@@ -76,6 +80,7 @@ export interface Bus {
   ): AsyncIterable<{ sequence: bigint; event: Event }>;
   /** Sequence of the newest event of all runs; 0 when there is none. */
   lastEventSequence(): Promise<bigint>;
+  /** All of them, oldest first: a job that was given up twice has two. */
   deadLetters(runId: string): Promise<DeadLetter[]>;
   kv(bucket: BucketName): KvStore;
   queueDepths(): Promise<Record<JobKind, QueueDepth>>;

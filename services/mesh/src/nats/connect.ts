@@ -31,7 +31,14 @@ import {
   type NatsConnection,
 } from 'nats';
 import { randomUUID } from 'node:crypto';
-import { isErrorCode, SpindleError, type Logger, injectContext, inSpan } from '@spindle/kit';
+import {
+  isErrorCode,
+  SpindleError,
+  type Logger,
+  injectContext,
+  inSpan,
+  within,
+} from '@spindle/kit';
 import type {
   Bus,
   ConsumeOptions,
@@ -121,7 +128,8 @@ class NatsBus implements Bus, JobSink {
           subject: jobSubject(kind, job.runId),
           payload: toJsonString(JobSchema, job),
           headers: carrier,
-          msgId: `${job.key}#${round}`,
+          // Of a deleted run the server still remembers the jobs.
+          msgId: `${job.key}#${job.runCreatedMs}.${round}`,
           signal: options.signal,
           onFull: () =>
             this.#logger.info({ key: job.key }, 'the job queue is full; waiting for room'),
@@ -195,14 +203,13 @@ class NatsBus implements Bus, JobSink {
         filterSubjects: runDeadFilter(runId),
       });
       const { num_pending: count } = await consumer.info();
-      const found = new Map<string, DeadLetter>();
-      if (count === 0) return [];
+      const found: DeadLetter[] = [];
+      if (count === 0) return found;
       for await (const msg of await consumer.fetch({ max_messages: count, expires: 5_000 })) {
-        const letter = readDeadLetter(msg);
-        found.set(letter.key, letter);
+        found.push(readDeadLetter(msg));
         if (msg.info.pending === 0) break;
       }
-      return [...found.values()];
+      return found;
     });
   }
 
@@ -245,9 +252,9 @@ class NatsBus implements Bus, JobSink {
         this.#connection.drain().then(() => true),
         sleepUnref(2_000),
       ]);
-      if (!drained) await this.#connection.close();
+      if (!drained) await within(1_000, this.#connection.close());
     } catch {
-      await this.#connection.close();
+      await within(1_000, this.#connection.close());
     }
   }
 
@@ -332,8 +339,11 @@ class NatsBus implements Bus, JobSink {
 
 function readDeadLetter(msg: JsMsg): DeadLetter {
   let key = msg.subject;
+  let runCreatedMs = 0n;
   try {
-    key = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true }).key || key;
+    const job = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true });
+    key = job.key || key;
+    runCreatedMs = job.runCreatedMs;
   } catch {
     // That it cannot be read is why it is here; the subject is all that names it.
   }
@@ -344,6 +354,8 @@ function readDeadLetter(msg: JsMsg): DeadLetter {
     reason: header(headerNames.reason),
     code: isErrorCode(code) ? code : 'INTERNAL',
     attempts: Number(header(headerNames.attempts)),
+    at: Math.floor(msg.info.timestampNanos / 1e6),
+    runCreatedMs,
   };
 }
 

@@ -22,6 +22,7 @@ import {
 } from '@spindle/kit';
 import type { ConsumeOptions, JobHandler } from './bus.js';
 import { natsError } from './errors.js';
+import { untilAborted } from './until-aborted.js';
 
 /** The server's shortest wait for a pull. */
 const pullMs = 1_000;
@@ -83,23 +84,25 @@ export class JobLoop {
       try {
         await this.#once();
       } catch (error) {
+        if (signal.aborted) return;
         const failure = natsError(error, 'waiting for jobs');
         this.#logger.warn({ err: failure }, 'cannot fetch jobs; trying again');
         this.#open.clear();
         await delay(500, signal).catch(() => undefined);
         // The server may have come back without its data.
         if (!signal.aborted)
-          await this.#sink
-            .provision()
-            .catch((cause: unknown) => this.#logger.debug({ err: cause }, 'cannot provision'));
+          await untilAborted(this.#sink.provision(), signal).catch((cause: unknown) =>
+            this.#logger.debug({ err: cause }, 'cannot provision'),
+          );
       }
     }
   }
 
   async #once(): Promise<void> {
-    const kind = await this.#choose();
-    const { consumer, ackWaitMs } = await this.#consumerOf(kind);
-    const msg = await consumer.next({ expires: pullMs });
+    const { signal } = this.#options;
+    const kind = await untilAborted(this.#choose(), signal);
+    const { consumer, ackWaitMs } = await untilAborted(this.#consumerOf(kind), signal);
+    const msg = await untilAborted(consumer.next({ expires: pullMs }), signal);
     if (!msg) return;
     if (this.#options.signal.aborted) await this.#sink.handBack(msg);
     else await this.#handle(kind, msg, ackWaitMs);
@@ -163,7 +166,7 @@ export class JobLoop {
     }
     // Waits for the server: an acknowledgement lost now costs a redelivery, which finds the result
     // and does nothing.
-    if (!(await msg.ackAck()))
+    if (!(await untilAborted(msg.ackAck(), this.#options.signal)))
       this.#logger.warn({ key: job.key }, 'the server did not confirm an acknowledgement');
   }
 
@@ -228,9 +231,10 @@ export class JobLoop {
     attempts: number,
   ): Promise<void> {
     this.#logger.error({ key: job?.key, attempts, reason: error.message }, 'job is given up');
-    await this.#sink.deadLetter(kind, msg, job, error, attempts);
-    if (job) await this.#report(msg, job, error.message, attempts, true, this.#options.workerId);
-    await msg.ackAck();
+    const { signal, workerId } = this.#options;
+    await untilAborted(this.#sink.deadLetter(kind, msg, job, error, attempts), signal);
+    if (job) await this.#report(msg, job, error.message, attempts, true, workerId);
+    await untilAborted(msg.ackAck(), signal);
   }
 
   async #report(
@@ -248,7 +252,7 @@ export class JobLoop {
     });
     const msgId = `failed:${job.key}:${msg.seq}:${attempt}:${dead ? 'dead' : 'retry'}`;
     try {
-      await this.#sink.publishEvent(event, msgId);
+      await untilAborted(this.#sink.publishEvent(event, msgId), this.#options.signal);
     } catch (error) {
       // A dead job must not vanish without news: without the ack it comes again and is reported
       // then.

@@ -153,6 +153,8 @@ test('the third failure is dead-lettered with its reason, reported and gone from
       reason: 'no luck (tried 3 times)',
       code: 'UNAVAILABLE',
       attempts: 3,
+      at: expect.any(Number) as number,
+      runCreatedMs: 0n,
     },
   ]);
   expect(await bus.deadLetters('r2')).toEqual([]);
@@ -203,6 +205,8 @@ test('a job whose worker died three times is dead-lettered without being run aga
       reason: 'crashed the worker 3 times',
       code: 'INTERNAL',
       attempts: 3,
+      at: expect.any(Number) as number,
+      runCreatedMs: 0n,
     });
   expect(run).not.toContain('r1/sample-base/0');
 });
@@ -302,6 +306,21 @@ test('workers make the streams again when the server comes back without its data
   const publisher = await nats.provisioned();
   await publisher.publishJob(sampleJob('r1/sample-base/0'), 0);
   await expect.poll(() => done, { timeout: 20_000 }).toEqual(['r1/sample-base/0']);
+});
+
+test('a job that is given up again has a letter for each time, oldest first', async () => {
+  const bus = await nats.provisioned();
+  const reasons = ['the disk is odd', 'the disk is odder'];
+  work(bus, async () => {
+    throw new SpindleError('INVALID_ARGUMENT', reasons.shift() ?? 'no more');
+  });
+  for (const round of [0, 1]) {
+    await bus.publishJob(sampleJob('r1/sample-base/0'), round);
+    await expect.poll(() => bus.deadLetters('r1'), { timeout: 10_000 }).toHaveLength(round + 1);
+  }
+  const [first, second] = await bus.deadLetters('r1');
+  expect([first?.reason, second?.reason]).toEqual(['the disk is odd', 'the disk is odder']);
+  expect(second?.at).toBeGreaterThan(first?.at ?? Infinity);
 });
 
 test('something on the queue that is no job is dead-lettered', async () => {

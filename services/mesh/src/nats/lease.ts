@@ -1,6 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { ensureError, SpindleError, delay, linkedAbort } from '@spindle/kit';
+import { ensureError, SpindleError, delay, linkedAbort, within } from '@spindle/kit';
 import type { KvStore } from './kv.js';
+import { untilAborted } from './until-aborted.js';
+
+const goodbyeMs = 2_000;
 
 /**
  * One holder at a time. The holder rewrites the key at a third of the ttl; whoever waits takes over
@@ -49,7 +52,7 @@ export class Lease {
     for (let first = true; ; first = false) {
       if (!first) await delay(pollMs, signal);
       try {
-        const held = await kv.get(key);
+        const held = await untilAborted(kv.get(key), signal);
         if (!held) return new Lease(kv, key, value, await kv.create(key, value), ttlMs);
         const now = performance.now();
         if (held.revision !== seen.revision) seen = { revision: held.revision, since: now };
@@ -63,8 +66,12 @@ export class Lease {
     }
   }
 
-  /** Lets the next one in at once. */
+  /** Lets the next one in at once, or, where the server is away, after the ttl. */
   async release(): Promise<void> {
+    await within(goodbyeMs, this.#release());
+  }
+
+  async #release(): Promise<void> {
     this.#stopRefreshing.abort();
     await this.#refreshing;
     if (this.#controller.signal.aborted) return;

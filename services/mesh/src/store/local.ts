@@ -9,11 +9,14 @@ import { pipeline } from 'node:stream/promises';
 import {
   SpindleError,
   createFileAtomic,
+  ensureError,
   isCode,
   makeDirectory,
+  sealed,
   sha256File,
   syncDirectory,
   temporaryName,
+  unsealed,
   writeTemporary,
 } from '@spindle/kit';
 import { digestHex, keyPath } from './keys.js';
@@ -139,19 +142,27 @@ class LocalStore implements ArtifactStore {
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
     const created = await createFileAtomic(
       `${keyPath(this.#results, key)}.json`,
-      json,
+      sealed(json),
       this.#temporary,
     );
     return created ? 'committed' : 'exists';
   }
 
   async getResult(key: string): Promise<string | null> {
+    const path = `${keyPath(this.#results, key)}.json`;
     try {
-      return await readFile(`${keyPath(this.#results, key)}.json`, 'utf8');
+      return unsealed(await readFile(path, 'utf8'), path);
     } catch (error) {
       if (isCode(error, 'ENOENT')) return null;
-      throw error;
+      if (ensureError(error).code !== 'DATA_LOSS') throw error;
     }
+    await makeDirectory(this.#damaged);
+    const aside = join(this.#damaged, `${key.replaceAll('/', '.')}.${Date.now()}.json`);
+    await rename(path, aside).catch((error: unknown) => {
+      // Another reader was first.
+      if (!isCode(error, 'ENOENT')) throw error;
+    });
+    return null;
   }
 
   async listResults(prefix: string): Promise<string[]> {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdtempSync, writeFileSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
@@ -166,15 +166,39 @@ describe('an artifact store in S3', () => {
     expect(await readFile(await store.localPath(ref), 'utf8')).toBe('data');
     const [name = ''] = s3.objects.keys();
     s3.objects.set(name, Buffer.from('dead'));
-    const other = await open();
+    const other = await open(root);
+    await rm(cached);
     await expect(other.get(ref)).rejects.toMatchObject({ code: 'DATA_LOSS' });
     expect(await other.has(ref)).toBe(false);
+    const aside = [...s3.objects.keys()].filter((key) => key.includes('/damaged/'));
+    expect(aside.map((key) => s3.objects.get(key)?.toString())).toEqual(['dead']);
+    expect(await readdir(join(root, 'store/tmp'))).toEqual([]);
     await expect(other.get(ref)).rejects.toMatchObject({
       code: 'NOT_FOUND',
       message: expect.stringContaining('s3://bucket/spindle') as string,
     });
     const empty = create(ArtifactRefSchema, { digest: `sha256:${hex('')}`, bytes: 0n });
     await expect(other.get(empty)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  });
+
+  it('leaves a whole object alone when the reference is damaged', async () => {
+    const ref = await (await open()).put(Buffer.from('data'), 'text/plain');
+    const before = new Map(s3.objects);
+    const store = await open();
+    expect((await store.get({ ...ref, bytes: 3n })).toString()).toBe('data');
+    expect(s3.objects).toEqual(before);
+  });
+
+  it('looks twice before a damaged result is set aside', async () => {
+    const store = await open();
+    await store.commitResult('r1/encode/0000', '{"a":1}');
+    const [name = ''] = s3.objects.keys();
+    const text = s3.objects.get(name)?.toString() ?? '';
+    s3.objects.set(name, Buffer.from(text.replace('"a":1', '"a":3')));
+    expect(await store.getResult('r1/encode/0000')).toBeNull();
+    expect([...s3.objects.keys()].every((key) => key.includes('/damaged/'))).toBe(true);
+    expect(await store.commitResult('r1/encode/0000', '{"a":1}')).toBe('committed');
+    expect(await store.getResult('r1/encode/0000')).toBe('{"a":1}');
   });
 
   it('lets the first writer of a result win, and lists and deletes below a prefix', async () => {

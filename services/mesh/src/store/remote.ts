@@ -4,11 +4,19 @@
  * are written to the local folder, and copied from there by the trainer.
  */
 import { createHash } from 'node:crypto';
-import { open } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { resolve } from 'node:path';
 import type { ArtifactRef } from '@spindle/proto';
-import { ensureError, SpindleError, ObjectStore, parseS3Url, type S3Address } from '@spindle/kit';
+import {
+  ensureError,
+  SpindleError,
+  ObjectStore,
+  parseS3Url,
+  sealed,
+  unsealed,
+  type S3Address,
+} from '@spindle/kit';
 import { digestHex, keyPath } from './keys.js';
 import { openLocalStore } from './local.js';
 import type { ArtifactStore, CheckpointMirror } from './store.js';
@@ -92,17 +100,27 @@ class RemoteStore implements ArtifactStore {
   }
 
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
-    return (await this.#objects.put(this.#result(key), json, { create: true }))
+    return (await this.#objects.put(this.#result(key), sealed(json), { create: true }))
       ? 'committed'
       : 'exists';
   }
 
   async getResult(key: string): Promise<string | null> {
     const address = this.#result(key);
-    const size = await this.#objects.head(address);
-    return size === null
-      ? null
-      : ((await this.#objects.read(address, 0, size))?.toString('utf8') ?? null);
+    const read = async (): Promise<string | null> => {
+      const size = await this.#objects.head(address);
+      const bytes = size === null ? null : await this.#objects.read(address, 0, size);
+      return bytes?.toString('utf8') ?? null;
+    };
+    const first = await read();
+    const body = first === null ? null : bodyOf(first, key);
+    if (first === null || body !== null) return body;
+    // It may have been damaged on the way here: what is there is touched only when it comes so again.
+    const again = await read();
+    if (again !== first) return again === null ? null : bodyOf(again, key);
+    await this.#objects.put(this.#aside(key.replaceAll('/', '.')), again);
+    await this.#objects.delete(address);
+    return null;
   }
 
   async listResults(prefix: string): Promise<string[]> {
@@ -174,20 +192,42 @@ class RemoteStore implements ArtifactStore {
   /** Into the cache, in pieces, verified. */
   async #fetch(ref: ArtifactRef): Promise<void> {
     const address = this.#blob(ref);
-    const path = join(await this.#cache.tempDir(), 'blob');
-    const bytes = Number(ref.bytes);
-    const hex = await this.#download(address, bytes, path);
-    if (hex === null || (bytes === 0 && (await this.#objects.head(address)) === null))
-      throw this.#absent(ref);
-    if (hex !== digestHex(ref)) {
-      // Whoever puts it again finds no blob of that name and so heals the store.
-      await this.#objects.delete(address);
-      throw new SpindleError(
-        'DATA_LOSS',
-        `artifact ${ref.digest}: the stored bytes have another digest; the object was removed`,
-      );
+    const size = await this.#objects.head(address);
+    if (size === null) throw this.#absent(ref);
+    const folder = await this.#cache.tempDir();
+    try {
+      const path = join(folder, 'blob');
+      const hex = await this.#download(address, size, path);
+      if (hex === null) throw this.#absent(ref);
+      if (hex !== digestHex(ref)) await this.#secondLook(ref, hex, size, path);
+      await this.#cache.putFile(path, ref.mediaType, { move: true });
+    } finally {
+      await rm(folder, { recursive: true, force: true });
     }
-    await this.#cache.putFile(path, ref.mediaType, { move: true });
+  }
+
+  /**
+   * What came with another digest may have been damaged on the way: it is downloaded once more, and
+   * only what comes the same again is set aside in the store. Whoever puts the blob then finds none
+   * of its name and so heals the store.
+   */
+  async #secondLook(ref: ArtifactRef, first: string, size: number, path: string): Promise<void> {
+    const address = this.#blob(ref);
+    await rm(path);
+    const second = await this.#download(address, size, path);
+    if (second === digestHex(ref)) return;
+    if (second !== first)
+      throw new SpindleError(
+        'UNAVAILABLE',
+        `artifact ${ref.digest}: two downloads gave different bytes; the way to the store damages them`,
+      );
+    const aside = this.#aside(digestHex(ref));
+    await this.#objects.putFile(aside, path);
+    await this.#objects.delete(address);
+    throw new SpindleError(
+      'DATA_LOSS',
+      `artifact ${ref.digest}: the stored bytes have another digest; the object was moved to s3://${aside.bucket}/${aside.key}`,
+    );
   }
 
   /**
@@ -231,6 +271,11 @@ class RemoteStore implements ArtifactStore {
     return this.#prefix === '' ? name : `${this.#prefix}/${name}`;
   }
 
+  /** Where what is damaged is kept for people to look at. */
+  #aside(name: string): S3Address {
+    return { bucket: this.#bucket, key: this.#at(`damaged/${name}.${Date.now()}`) };
+  }
+
   #blob(ref: ArtifactRef): S3Address {
     const hex = digestHex(ref);
     return { bucket: this.#bucket, key: this.#at(`sha256/${hex.slice(0, 2)}/${hex}`) };
@@ -240,5 +285,14 @@ class RemoteStore implements ArtifactStore {
     // Refuses what is no key, as the local store does.
     keyPath(this.#root, key);
     return { bucket: this.#bucket, key: this.#at(`results/${key}.json`) };
+  }
+}
+
+/** Null where the seal is broken. */
+function bodyOf(text: string, key: string): string | null {
+  try {
+    return unsealed(text, key);
+  } catch {
+    return null;
   }
 }

@@ -3,6 +3,7 @@ import { ArtifactRefSchema } from '@spindle/proto';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import {
+  mkdir,
   mkdtemp,
   readFile,
   readdir,
@@ -13,9 +14,10 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { sha256File, writeFileAtomic } from '@spindle/kit';
+import { everyBitFlip } from '@spindle/kit/testing';
 import { openLocalStore } from './local.js';
 import type { ArtifactStore } from './store.js';
 
@@ -227,4 +229,25 @@ test('writing a file atomically replaces it whole and leaves nothing else', asyn
   expect(await readFile(path, 'utf8')).toBe('two');
   expect(await readdir(join(root, 'deep', 'er'))).toEqual(['file.json']);
   expect(await sha256File(path)).toBe(createHash('sha256').update('two').digest('hex'));
+});
+
+test('a result with any flipped bit is no result: it is set aside, and can be committed anew', async () => {
+  const key = 'r1/eval-score-base/0000';
+  await store.commitResult(key, '{"key":"r1","scores":[{"values":[3.2237]}],"worker":"w1"}');
+  const file = join(root, 'store/results', `${key}.json`);
+  const whole = await readFile(file);
+  for (const damaged of everyBitFlip(whole.toString('utf8'))) {
+    await writeFile(file, damaged);
+    expect(await store.getResult(key)).toBeNull();
+    expect(existsSync(file)).toBe(false);
+  }
+  expect(await store.commitResult(key, '{"a":1}')).toBe('committed');
+  expect(await store.getResult(key)).toBe('{"a":1}');
+});
+
+test('results of versions that sealed none are read', async () => {
+  const file = join(root, 'store/results/r1/encode/0000.json');
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, '{"key":"r1/encode/0000"}');
+  expect(await store.getResult('r1/encode/0000')).toBe('{"key":"r1/encode/0000"}');
 });

@@ -18,6 +18,10 @@ export interface ArtifactStore {
   has(ref: ArtifactRef): Promise<boolean>;
   /** The first writer wins; durable when it returns. */
   commitResult(key: string, json: string): Promise<'committed' | 'exists'>;
+  /**
+   * Null where there is none, and where what is there is damaged: that is set aside, so that the
+   * work is done again.
+   */
   getResult(key: string): Promise<string | null>;
   /**
    * Keys equal to the prefix or below it ("r1/encode" gives "r1/encode/0003", never

@@ -68,7 +68,7 @@ interface OtlpBody {
 afterEach(() => void receiver.close());
 
 test('one trace runs from the client through gRPC and the queue to native phases', async () => {
-  const telemetry = startTelemetry({ service: 'test', version: '0', endpoint });
+  const telemetry = startTelemetry({ service: 'test', endpoint });
   const nats = await startTestNats();
   const bus = await nats.provisioned();
   const server = new GrpcServer({ logger });
@@ -129,7 +129,7 @@ test('one trace runs from the client through gRPC and the queue to native phases
 });
 
 test('a failed span says why', async () => {
-  const telemetry = startTelemetry({ service: 'test', version: '0', endpoint });
+  const telemetry = startTelemetry({ service: 'test', endpoint });
   await expect(
     inSpan('work', {}, async () => {
       throw new Error('no luck');
@@ -140,7 +140,7 @@ test('a failed span says why', async () => {
 });
 
 test('a call that only looks joins a trace but begins none', async () => {
-  const telemetry = startTelemetry({ service: 'test', version: '0', endpoint });
+  const telemetry = startTelemetry({ service: 'test', endpoint });
   const server = new GrpcServer({ logger });
   server.addService(SamplerService, {
     inspectModel: async () => ({}),
@@ -161,7 +161,7 @@ test('a call that only looks joins a trace but begins none', async () => {
 });
 
 test('metrics reach the receiver, at the latest on shutdown', async () => {
-  const telemetry = startTelemetry({ service: 'test', version: '0', endpoint });
+  const telemetry = startTelemetry({ service: 'test', endpoint });
   meter().createCounter('spindle.sample.images').add(3);
   await telemetry.shutdown();
   expect(metricNames).toContain('spindle.sample.images');
@@ -169,7 +169,7 @@ test('metrics reach the receiver, at the latest on shutdown', async () => {
 });
 
 test('nothing is sent and nothing breaks without an endpoint', async () => {
-  const telemetry = startTelemetry({ service: 'test', version: '0' });
+  const telemetry = startTelemetry({ service: 'test' });
   const carrier: Record<string, string> = {};
   await inSpan('work', {}, async () => {
     injectContext(carrier);
@@ -184,7 +184,6 @@ test('nothing is sent and nothing breaks without an endpoint', async () => {
 test('a receiver that is gone costs neither an error nor a hang', async () => {
   const telemetry = startTelemetry({
     service: 'test',
-    version: '0',
     endpoint: 'http://127.0.0.1:1',
   });
   await inSpan('work', {}, async () => undefined);
@@ -192,7 +191,7 @@ test('a receiver that is gone costs neither an error nor a hang', async () => {
 });
 
 test('the trace context survives any carrier, and log lines name it', async () => {
-  const telemetry = startTelemetry({ service: 'test', version: '0', endpoint });
+  const telemetry = startTelemetry({ service: 'test', endpoint });
   const record: Record<string, string> = {};
   const map = new Map<string, string>();
   const fields = await inSpan('work', {}, async (span) => {

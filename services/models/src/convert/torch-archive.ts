@@ -6,7 +6,8 @@
 import { invalid } from '@spindle/native';
 import { dtypeBytes, tensorBytes, type TensorDtype, type TensorSource } from '@spindle/kit';
 import type { RandomFile } from './files.js';
-import { PickleDict, PickledTensor, readPickle, type Pickle, type PickleValue } from './pickle.js';
+import { PickleDict, PickledTensor, type PickleValue } from './pickle-values.js';
+import { readPickle, type Pickle } from './pickle.js';
 import { zipMembers } from './zip.js';
 
 const dtypes: Readonly<Record<string, TensorDtype>> = {

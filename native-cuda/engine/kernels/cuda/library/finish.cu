@@ -17,6 +17,8 @@ __device__ void store(bf16& y, float x) {
                                            : uint16_t((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
 
+// A thread owns one element of y: the library's sum, plus the bias of its channel, plus what is
+// added.
 template <class Y, class S>
 __global__ void finish_kernel(Y* y,
                               const S* sum,
@@ -68,6 +70,7 @@ struct Window {
   }
 };
 
+// A thread owns one element of the larger images and looks where it comes from; the border is zero.
 template <class T>
 __global__ void pad_kernel(T* y, const T* x, Window window, int64_t count) {
   int64_t i = int64_t(blockIdx.x) * kBlock + threadIdx.x;
@@ -76,6 +79,7 @@ __global__ void pad_kernel(T* y, const T* x, Window window, int64_t count) {
   y[i] = from < 0 ? T{} : x[from];
 }
 
+// A thread owns one element of the inner images: the gradient of pad_kernel.
 template <class T>
 __global__ void crop_kernel(T* x, const T* y, Window window, int64_t count, bool accumulate) {
   int64_t i = int64_t(blockIdx.x) * kBlock + threadIdx.x;

@@ -1,4 +1,4 @@
-// Group norm and layer norm. An image that fits the cache is a task of its own: read from memory
+// Group norm. An image that fits the cache is a task of its own: read from memory
 // once, its sums, squares and result are made while it is there. Larger ones are cut into blocks of
 // pixels: statistics of a block in one pass, then the result.
 #include <cmath>
@@ -13,8 +13,6 @@ namespace {
 constexpr int64_t kPixels = 256;
 // Bytes of an image that stay cached between its passes.
 constexpr int64_t kCachedImage = 512 << 10;
-// Rows of one layer norm task.
-constexpr int64_t kRows = 64;
 
 // Sizes of a group norm, and where its pieces lie.
 struct GroupShape {
@@ -274,41 +272,6 @@ void run(CpuContext& cpu, const GroupNormBackward& op) {
     gradient.by_blocks();
   gradient.store(op.dgamma, gradient.sum_xhat);
   gradient.store(op.dbeta, gradient.sum_dz);
-}
-
-void run(CpuContext& cpu, const LayerNormForward& op) {
-  int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels;
-  cpu.pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
-    cpu.simd.layer_norm(at(op.y.raw(), r0 * channels, op.y.dtype()), op.mean.f32() + r0,
-                        op.rstd.f32() + r0, at(op.x.raw(), r0 * channels, op.x.dtype()),
-                        op.gamma.f32(), op.beta.f32(), op.eps, r1 - r0, channels, is_bf16(op.x));
-  });
-}
-
-void run(CpuContext& cpu, const LayerNormBackward& op) {
-  int64_t channels = op.x.dim(-1), rows = op.x.numel() / channels, tasks = divide_up(rows, kRows);
-  float* partial = op.dgamma || op.dbeta
-                       ? reinterpret_cast<float*>(cpu.shared_scratch(2 * tasks * channels * 4))
-                       : nullptr;
-  if (partial) std::fill_n(partial, 2 * tasks * channels, 0.0f);
-  cpu.pieces(rows, kRows, [&](int64_t r0, int64_t r1, int) {
-    float* p = partial ? partial + r0 / kRows * 2 * channels : nullptr;
-    cpu.simd.layer_norm_backward(
-        op.dx ? at(op.dx.tensor.raw(), r0 * channels, op.dx.tensor.dtype()) : nullptr, p,
-        p ? p + channels : nullptr, at(op.dy.raw(), r0 * channels, op.dy.dtype()),
-        at(op.x.raw(), r0 * channels, op.x.dtype()), op.mean.f32() + r0, op.rstd.f32() + r0,
-        op.gamma.f32(), r1 - r0, channels, op.dx.accumulate, is_bf16(op.x));
-  });
-  auto store_sum = [&](const GradSlot& slot, int64_t offset) {
-    if (!slot) return;
-    for (int64_t c = 0; c < channels; ++c) {
-      double total = 0;
-      for (int64_t t = 0; t < tasks; ++t) total += double(partial[t * 2 * channels + offset + c]);
-      slot.tensor.f32()[c] = (slot.accumulate ? slot.tensor.f32()[c] : 0.0f) + float(total);
-    }
-  };
-  store_sum(op.dgamma, 0);
-  store_sum(op.dbeta, channels);
 }
 
 }  // namespace spindle::cpu

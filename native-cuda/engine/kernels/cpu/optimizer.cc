@@ -1,3 +1,4 @@
+// One pass over flat arenas: sums of squares in blocks of a fixed size, AdamW, the moving average.
 #include <cmath>
 
 #include "kernels/cpu/cpu_kernels.h"

@@ -1,6 +1,6 @@
 // Attention by kernels of our own, for the shapes that cuDNN does not take: which of them a call
 // goes to.
-#include "kernels/cuda/own_attention.h"
+#include "kernels/cuda/flash_attention.h"
 
 #include <cmath>
 
@@ -8,7 +8,7 @@ namespace spindle::cuda {
 
 namespace {
 
-using namespace own_attention;
+using namespace flash_attention;
 
 bool aligned(std::initializer_list<const void*> pointers) {
   for (const void* p : pointers)
@@ -21,9 +21,9 @@ Operands<T> operands(const Tensor& q, const Tensor& k, const Tensor& v, const Si
   return {q.data<T>(), k.data<T>(), v.data<T>(), s};
 }
 
-class OwnAttention : public FusedAttention {
+class FlashAttention : public FusedAttention {
  public:
-  explicit OwnAttention(const LibraryOptions& options)
+  explicit FlashAttention(const LibraryOptions& options)
       : options_(options), stream_(static_cast<Stream>(options.stream)) {}
 
   const char* name() const override { return "own"; }
@@ -97,8 +97,8 @@ class OwnAttention : public FusedAttention {
 
 }  // namespace
 
-std::unique_ptr<FusedAttention> make_own_attention(const LibraryOptions& options) {
-  return std::make_unique<OwnAttention>(options);
+std::unique_ptr<FusedAttention> make_flash_attention(const LibraryOptions& options) {
+  return std::make_unique<FlashAttention>(options);
 }
 
 }  // namespace spindle::cuda

@@ -1,3 +1,4 @@
+// Sums of squares, AdamW and the moving average over flat arenas.
 #include "kernels/reference/reference_kernels.h"
 #include "kernels/reference/values.h"
 

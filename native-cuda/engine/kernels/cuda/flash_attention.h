@@ -1,10 +1,10 @@
-// What the kernels of own_attention_tensor.cu and own_attention_plain.cu have in common, and how
-// they are started.
+// What the kernels of flash_attention_tensor.cu and flash_attention_plain.cu have in common, and
+// how they are started.
 #pragma once
 #include "kernels/cuda/device_code.h"
 #include "kernels/cuda/fused_attention.h"
 
-namespace spindle::cuda::own_attention {
+namespace spindle::cuda::flash_attention {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 constexpr int kMaxTensorWidth = 160, kMaxWidth = 256;
@@ -74,4 +74,4 @@ void output_products(Stream stream,
                      const T* o,
                      const Sizes& s);
 
-}  // namespace spindle::cuda::own_attention
+}  // namespace spindle::cuda::flash_attention

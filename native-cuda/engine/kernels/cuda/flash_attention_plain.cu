@@ -1,8 +1,8 @@
 // Attention by plain loops, for float32 and odd widths: a warp per row, a lane per key of 32, and
 // per 32nd column of the sums.
-#include "kernels/cuda/own_attention.h"
+#include "kernels/cuda/flash_attention.h"
 
-namespace spindle::cuda::own_attention {
+namespace spindle::cuda::flash_attention {
 
 namespace {
 
@@ -58,6 +58,11 @@ __device__ __forceinline__ float warp_max(float x) {
 
 __device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
 
+// A warp owns one query. It walks over the keys that the query sees, 32 at a time: a lane scores
+// one key, the warp agrees on the highest score so far (the online softmax of arXiv 2205.14135),
+// and every lane adds the weighted values to its own columns (lane, lane + 32, ...). When a higher
+// score turns up, what was summed before is scaled down by exp(old highest - new highest), so no
+// exponent is ever above 0.
 template <class T>
 __global__ void plain_forward_kernel(T* o,
                                      float* lse,
@@ -86,6 +91,9 @@ __global__ void plain_forward_kernel(T* o,
   if (lane == 0) lse[s.row(image, head, i)] = highest + logf(total);
 }
 
+// A warp owns one query's dq and walks over the keys that it sees, 32 at a time. A lane makes its
+// key's probability again from lse, p = exp(score - lse), and ds = p (d_o . v - delta); then all
+// lanes add ds times the key's row to their columns. One owner a sum: no atomics, one order.
 template <class T>
 __global__ void plain_backward_query_kernel(Operands<T> in, Gradients<T> g) {
   const Sizes& s = in.s;
@@ -109,6 +117,8 @@ __global__ void plain_backward_query_kernel(Operands<T> in, Gradients<T> g) {
   store_columns(g.dq + s.query(image, head, i), sum, s.scale, s.width, g.accumulate_q);
 }
 
+// The other way round: a warp owns one key's dk and dv and walks over the queries that see it, from
+// the first one on (with a causal mask that is the key's own place).
 template <class T>
 __global__ void plain_backward_key_kernel(Operands<T> in, Gradients<T> g) {
   const Sizes& s = in.s;
@@ -134,6 +144,8 @@ __global__ void plain_backward_key_kernel(Operands<T> in, Gradients<T> g) {
   if (g.dv) store_columns(g.dv + s.key(image, head, j), sum_v, 1, s.width, g.accumulate_v);
 }
 
+// A warp owns one query of one head: delta = sum of d_o * o over the head's columns, which the
+// softmax's gradient subtracts from every d_o . v.
 template <class T>
 __global__ void delta_kernel(float* delta, const T* d_o, const T* o, Sizes s) {
   const int lane = int(threadIdx.x) % kWarp,
@@ -187,4 +199,4 @@ void output_products(Stream stream,
 FOR_TYPE(float)
 FOR_TYPE(bf16)
 
-}  // namespace spindle::cuda::own_attention
+}  // namespace spindle::cuda::flash_attention

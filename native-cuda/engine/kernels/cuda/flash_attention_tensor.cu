@@ -1,7 +1,7 @@
 // Attention on tensor cores: FlashAttention-2's schedule (arXiv 2307.08691) on mma.sync. Backward
 // recomputes the probabilities from lse, once for dq and once for dk and dv: every sum has one
 // owner and a fixed order.
-#include "kernels/cuda/own_attention.h"
+#include "kernels/cuda/flash_attention.h"
 
 // Arrays live in registers only where every index is known.
 #if defined(SPINDLE_CUDA_EMULATED)
@@ -10,7 +10,7 @@
 #define UNROLL _Pragma("unroll")
 #endif
 
-namespace spindle::cuda::own_attention {
+namespace spindle::cuda::flash_attention {
 
 namespace {
 
@@ -127,6 +127,11 @@ __device__ void store_rows(bf16* to,
   }
 }
 
+// A block owns 64 queries of one head, a warp 16 of them; keys and values pass by in tiles of 64
+// rows through shared memory. Per tile a warp makes scores (16, 64) = q k^T on tensor cores, turns
+// them into weights with the online softmax (a lane has two rows' pairs of columns: row_max and
+// row_sum go over the four lanes that share a row), and adds weights times values to its sums,
+// which never leave registers. Keys go from first to last in every block: one order of sums.
 template <int D>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, Sizes s) {
@@ -277,10 +282,13 @@ struct BackwardTiles {
     const int warp = int(threadIdx.x) / kWarp;
     rows_by_rows<D>(p, own_first + warp * 16 * kStride<D>, first + part * kStride<D>);
     rows_by_rows<D>(ds, own_second + warp * 16 * kStride<D>, second + part * kStride<D>);
-    cuda::own_attention::probabilities(p, ds, s, row, column, lse, delta, first_query, turned);
+    cuda::flash_attention::probabilities(p, ds, s, row, column, lse, delta, first_query, turned);
   }
 };
 
+// A block owns dq of 64 queries, a warp 16 rows of it. Tiles of 32 keys and values pass by; from
+// the probabilities, made again, dq += dS k. Every dq has one owner, which adds tiles from the
+// first key on.
 template <int D>
 __global__ void __launch_bounds__(kThreads)
     backward_query_kernel(Operands<bf16> in, Gradients<bf16> g) {
@@ -311,6 +319,9 @@ __global__ void __launch_bounds__(kThreads)
                 g.accumulate_q);
 }
 
+// A block owns dk and dv of 64 keys; tiles of 32 queries pass by with their statistics. The
+// products are the transposed ones: scores (keys, queries), so that rows are the owner's again: dv
+// += p d_o, dk += dS q.
 template <int D>
 __global__ void __launch_bounds__(kThreads)
     backward_key_kernel(Operands<bf16> in, Gradients<bf16> g) {
@@ -390,4 +401,4 @@ void tensor_backward(Stream stream,
   });
 }
 
-}  // namespace spindle::cuda::own_attention
+}  // namespace spindle::cuda::flash_attention

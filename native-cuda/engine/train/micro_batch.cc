@@ -1,0 +1,153 @@
+#include "train/micro_batch.h"
+
+namespace spindle {
+
+namespace {
+
+Predicts predicts(PredictionType type) {
+  switch (type) {
+    case PredictionType::Epsilon:
+      return Predicts::Noise;
+    case PredictionType::Velocity:
+      return Predicts::Velocity;
+    case PredictionType::Sample:
+      return Predicts::Image;
+  }
+  return Predicts::Noise;
+}
+
+// Images of a pair: with an opponent, the real one and the generated one.
+int64_t sides_of(const TrainBatch& given) { return given.generated ? 2 : 1; }
+
+Shape with_rows(const Shape& shape, int64_t rows) {
+  std::vector<int64_t> dims = shape.dims();
+  dims[0] = rows;
+  return Shape(dims);
+}
+
+}  // namespace
+
+bool MicroBatch::fits(const TrainBatch& given) const {
+  const Tensor &noisy = intermediate.noisy, &text = intermediate.text;
+  return noisy && text && noisy.dim(0) == sides_of(given) * given.real.dim(0) &&
+         noisy.dim(2) == given.real.dim(2) && noisy.dim(3) == given.real.dim(3) &&
+         text.dim(1) == given.text.dim(1);
+}
+
+MicroBatchPreparer::MicroBatchPreparer(Device& device, const TrainerOptions& options)
+    : device_(device),
+      schedule_(NoiseSchedule::parse(options.scheduler_config)),
+      philox_(options.seed, uint32_t(options.iteration)),
+      compute_(options.compute),
+      beta_(options.objective.beta),
+      min_snr_gamma_(options.min_snr_gamma) {}
+
+Tensor& MicroBatchPreparer::reuse(Tensor& t, const Shape& shape, DType dtype) const {
+  if (!t || !(t.shape() == shape) || t.dtype() != dtype) t = device_.empty(shape, dtype);
+  return t;
+}
+
+void MicroBatchPreparer::prepare(MicroBatch& batch, const TrainBatch& given) const {
+  batch.step = given.step;
+  batch.pairs = given.real.dim(0);
+  batch.step_batch_size = given.step_batch_size;
+  batch.last = given.last;
+  batch.beta = given.beta > 0 ? given.beta : beta_;
+  Draws draws = draw(given);
+  batch.image_weights = std::move(draws.image_weights);
+  device_.upload(reuse(batch.intermediate.coefficients, {batch.pairs, 4}),
+                 draws.coefficients.data());
+  add_noise(batch, given);
+  to_model_layout(batch);
+  condition(batch, given);
+  device_.upload(reuse(batch.inputs.timestep_values, {int64_t(draws.timesteps.size())}),
+                 draws.timesteps.data());
+  double settings[] = {batch.beta, 1 / double(batch.step_batch_size)};
+  device_.upload(reuse(batch.loss_settings, {2}, DType::F64), settings);
+  make_room(batch);
+}
+
+MicroBatchPreparer::Draws MicroBatchPreparer::draw(const TrainBatch& given) const {
+  int64_t pairs = given.real.dim(0), sides = sides_of(given);
+  Draws draws;
+  draws.timesteps.resize(size_t(sides * pairs));
+  for (int64_t i = 0; i < pairs; ++i) {
+    uint32_t place = uint32_t(given.offset + i);
+    int64_t timestep = given.timesteps.empty()
+                           ? int64_t(philox_.integer(uint32_t(given.step), place, Draw::Timestep,
+                                                     uint32_t(schedule_.num_train_timesteps)))
+                           : given.timesteps[size_t(i)];
+    if (min_snr_gamma_ > 0)
+      draws.image_weights.push_back(
+          min_snr_weight(double(schedule_.alphas_cumprod[size_t(timestep)]), min_snr_gamma_,
+                         predicts(schedule_.prediction_type)));
+    std::array<float, 4> c = schedule_.coefficients(timestep);
+    draws.coefficients.insert(draws.coefficients.end(), c.begin(), c.end());
+    for (int64_t side = 0; side < sides; ++side)
+      draws.timesteps[size_t(side * pairs + i)] = float(timestep);
+  }
+  return draws;
+}
+
+// Both images of a pair have the noise and the timestep in common.
+void MicroBatchPreparer::add_noise(MicroBatch& batch, const TrainBatch& given) const {
+  MicroBatch::Intermediate& on_the_way = batch.intermediate;
+  Tensor noise = given.noise;
+  if (!noise) {
+    double places[] = {double(given.step), double(given.offset)};
+    device_.upload(reuse(on_the_way.places, {2}, DType::F64), places);
+    noise = reuse(on_the_way.noise, given.real.shape());
+    device_.step_kernels().run(NormalNoise{
+        .noise = noise, .philox = philox_, .draw = Draw::Noise, .places = on_the_way.places});
+  }
+  int64_t sides = sides_of(given);
+  Shape images = with_rows(given.real.shape(), sides * batch.pairs);
+  reuse(on_the_way.noisy, images);
+  reuse(on_the_way.clean_target, images);
+  for (int64_t side = 0; side < sides; ++side) {
+    int64_t first = side * given.real.numel();
+    device_.step_kernels().run(
+        Diffuse{.noisy = on_the_way.noisy.slice(first, given.real.shape()),
+                .target = on_the_way.clean_target.slice(first, given.real.shape()),
+                .x = side == 0 ? given.real : given.generated,
+                .noise = noise,
+                .coefficients = on_the_way.coefficients});
+  }
+}
+
+void MicroBatchPreparer::to_model_layout(MicroBatch& batch) const {
+  const Tensor &noisy = batch.intermediate.noisy, &target = batch.intermediate.clean_target;
+  Shape nhwc{noisy.dim(0), noisy.dim(2), noisy.dim(3), noisy.dim(1)};
+  device_.kernels().run(NchwToNhwc{.y = reuse(batch.inputs.sample, nhwc, compute_), .x = noisy});
+  device_.kernels().run(NchwToNhwc{.y = reuse(batch.target, nhwc), .x = target});
+}
+
+void MicroBatchPreparer::condition(MicroBatch& batch, const TrainBatch& given) const {
+  repeat(batch.inputs.text, batch.intermediate.text, given.text, sides_of(given));
+  if (!given.pooled) return;
+  repeat(batch.inputs.text_embeds, batch.intermediate.pooled, given.pooled, sides_of(given));
+  std::vector<float> ids;
+  for (int64_t side = 0; side < sides_of(given); ++side)
+    ids.insert(ids.end(), given.time_ids.begin(), given.time_ids.end());
+  device_.upload(reuse(batch.inputs.time_id_values, {int64_t(ids.size())}), ids.data());
+}
+
+void MicroBatchPreparer::repeat(Tensor& out, Tensor& wide, const Tensor& x, int64_t sides) const {
+  reuse(wide, with_rows(x.shape(), sides * x.dim(0)));
+  for (int64_t side = 0; side < sides; ++side)
+    device_.memory().copy(wide.slice(side * x.numel(), x.shape()), x);
+  if (compute_ == DType::F32)
+    out = wide;
+  else
+    device_.kernels().run(Cast{.y = reuse(out, wide.shape(), compute_), .x = wide});
+}
+
+void MicroBatchPreparer::make_room(MicroBatch& batch) const {
+  int64_t images = batch.target.dim(0);
+  reuse(batch.errors, {images}, DType::F64);
+  if (images > batch.pairs) reuse(batch.opponent_errors, {images}, DType::F64);
+  reuse(batch.loss, {1}, DType::F64);
+  reuse(batch.weights, {images});
+}
+
+}  // namespace spindle

@@ -1,0 +1,70 @@
+/** Models: their files, what is loaded from them, and how images come to a judge's size. */
+
+/**
+ * A model's files: config.json's text and its safetensors shards (one for a single file), absolute
+ * paths.
+ */
+export interface ModelSourceDto {
+  config: string;
+  weights: string[];
+  /** Named in errors, e.g. ".../unet". */
+  label: string;
+  /**
+   * LoRA files that loading adds to the weights, each times its scale; a trainer with `lora` goes
+   * on from the only one.
+   */
+  adapters?: { path: string; scale: number }[];
+}
+
+export type InspectedKind = 'unet' | 'vae' | 'clip_text' | 'clip' | 'image_reward' | 'aesthetic';
+
+/** Opaque handles; freed by garbage collection, or at once by release(). */
+export interface UnetHandle {
+  readonly __unet: unique symbol;
+}
+export interface VaeHandle {
+  readonly __vae: unique symbol;
+}
+export interface ClipTextHandle {
+  readonly __clipText: unique symbol;
+}
+export interface ClipHandle {
+  readonly __clip: unique symbol;
+}
+export interface ImageRewardHandle {
+  readonly __imageReward: unique symbol;
+}
+export interface AestheticHandle {
+  readonly __aesthetic: unique symbol;
+}
+
+export interface UnetInfoDto {
+  parameters: number;
+  inChannels: number;
+  outChannels: number;
+  sampleSize: number;
+  crossAttentionDim: number;
+}
+
+/**
+ * How an image comes to a judge's size. "transformers": CLIPImageProcessor, Pillow's bicubic of the
+ * shortest edge, centre crop; "torchvision": the same but for how a crop's odd offset is rounded;
+ * "tensor": bicubic of floats without antialiasing, longest edge, padded with zeros (HPSv2's code
+ * under torchvision up to 0.16); "tensor_antialias": the same with antialiasing (torchvision 0.17
+ * and later).
+ */
+export type PreprocessMethod = 'transformers' | 'torchvision' | 'tensor' | 'tensor_antialias';
+
+/** How an image becomes a judge's input. */
+export interface ImagePreprocessDto {
+  /**
+   * Shortest edge after the resize (the longest one with the tensor methods), and the crop
+   * (pixels).
+   */
+  resize: number;
+  cropHeight: number;
+  cropWidth: number;
+  mean: number[];
+  std: number[];
+  method: PreprocessMethod;
+}
