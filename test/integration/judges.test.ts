@@ -248,7 +248,7 @@ describe('judges of the CLIP family', () => {
       /bare\/x\.safetensors: expected open_clip_config\.json beside it/,
     );
     await expect(load({ kind: 'hpsv2', model: join(folder, 'hps') })).rejects.toThrow(
-      /hps\/vocab\.json: expected/,
+      /hps: expected tokenizer\.json, or vocab\.json and merges\.txt/,
     );
     await expect(
       load({ kind: 'hpsv2', model: join(folder, 'reward/ImageReward.safetensors') }),
