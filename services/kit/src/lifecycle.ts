@@ -58,7 +58,7 @@ export class Lifecycle {
     // Popped one by one: a step may defer another one, which then runs next.
     for (let step = this.#steps.pop(); step; step = this.#steps.pop()) {
       try {
-        await within(step.withinMs, step.fn());
+        await within(step.withinMs, Promise.resolve(step.fn()));
       } catch (error) {
         errors.push(new Error(`${step.name}: ${ensureError(error).message}`, { cause: error }));
       }
@@ -72,8 +72,11 @@ export class Lifecycle {
 }
 
 /** Resolves with the work, or after `ms` without it; its later failure is of no interest then. */
-export async function within(ms: number, work: Promise<unknown> | void): Promise<void> {
-  if (work === undefined || ms === Infinity) return void (await work);
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  if (ms === Infinity) {
+    await work;
+    return;
+  }
   const timer = linkedAbort();
   try {
     await Promise.race([work, delay(ms, timer.signal).catch(() => undefined)]);
