@@ -192,6 +192,50 @@ TEST("guidance 1 does not need the empty prompt") {
   CHECK_THROWS(sample(*unet, r, nullptr, nullptr), Code::InvalidArgument);
 }
 
+TEST("sample_size may be a pair of equal numbers, and null is false to options") {
+  auto parse = [](const std::string& key, Json value) {
+    return parse_unet2d_condition_config(
+        Config::parse(with(tiny::kUnet, key, std::move(value)), "unet"));
+  };
+  CHECK_EQUAL(parse("sample_size", Json::Array{24, 24}).sample_size, int64_t(24));
+  std::string said = message([&] { parse("sample_size", Json::Array{24, 32}); });
+  CHECK_THAT(contains(said, "sample_size: expected a positive number or two that are equal"), said);
+  CHECK(parse("flip_sin_to_cos", true).flip_sin_to_cos);
+  CHECK(!parse("flip_sin_to_cos", Json()).flip_sin_to_cos);
+}
+
+TEST("guidance of 1 and less is no guidance, as in diffusers") {
+  Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
+  auto unet = tiny::unet(device);
+  auto drawn = [&](double scale) {
+    SampleRequest r = request(device, 1, 1);
+    r.guidance_scale = scale;
+    return device.download<float>(sample(*unet, r, nullptr, nullptr).latents);
+  };
+  std::vector<float> plain = drawn(1);
+  for (double scale : {0.0, 0.5, -2.0}) CHECK(drawn(scale) == plain);
+  CHECK(drawn(1.5) != plain);
+}
+
+TEST("latents that are no numbers are an error that names the step") {
+  Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
+  auto unet = tiny::unet(device);
+  SampleRequest r = request(device, 2, 2);
+  // Divides by sqrt(0) in the first step.
+  for (const auto& [key, value] : std::initializer_list<std::pair<const char*, Json>>{
+           {"rescale_betas_zero_snr", true}, {"timestep_spacing", "trailing"}})
+    r.scheduler_config = with(r.scheduler_config.c_str(), key, value);
+  r.eta = 0;
+  try {
+    sample(*unet, r, nullptr, nullptr);
+    CHECK_THAT(false, "expected an error");
+  } catch (const Error& error) {
+    CHECK(error.code() == Code::Diverged);
+    CHECK_THAT(contains(error.what(), "step 1 of 4 (timestep 999): expected finite latents"),
+               error.what());
+  }
+}
+
 TEST("the shapes that benchmarks know by name are the published ones") {
   Device device({.backend = "reference", .threads = 1, .isa = "auto"});
   for (auto [model, parameters, size] : {std::tuple("sd15", int64_t{859'520'964}, int64_t{64}),

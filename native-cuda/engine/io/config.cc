@@ -56,7 +56,8 @@ int64_t Config::integer(const std::string& key, std::optional<int64_t> fallback)
 
 bool Config::boolean(const std::string& key, std::optional<bool> fallback) const {
   const Json* value = field(key, !fallback, "true or false");
-  if (!value) return *fallback;
+  // None is false in Python, also where an absent key would be true.
+  if (!value) return !json_.find(key) && *fallback;
   if (!value->is_bool()) refuse(key, "true or false");
   return value->boolean();
 }

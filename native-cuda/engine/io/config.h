@@ -1,6 +1,6 @@
 // A config.json being read: typed fields with errors that name file, field, expected and got. Keys
 // are remembered as they are read, so that whoever builds a model from it can refuse the ones that
-// nobody read. null counts as absent.
+// nobody read. null counts as absent, but to booleans it is false.
 #pragma once
 #include <optional>
 #include <set>

@@ -24,6 +24,15 @@ std::vector<bool> cross_attention(const Config& config,
   return cross;
 }
 
+// A number, or height and width.
+int64_t sample_size(const Config& config) {
+  if (!config.raw("sample_size").is_array()) return positive(config, "sample_size", 64);
+  std::vector<int64_t> sides = config.integers("sample_size");
+  if (sides.size() != 2 || sides[0] != sides[1] || sides[0] < 1)
+    config.refuse("sample_size", "a positive number or two that are equal");
+  return sides[0];
+}
+
 void refuse_unsupported(const Config& config) {
   config.only("_class_name", {"UNet2DConditionModel"});
   for (const char* key :
@@ -60,7 +69,7 @@ UNet2DConditionConfig parse_unet2d_condition_config(const Config& config) {
                              ? per_level(config, "block_out_channels", 0, 0)
                              : std::vector<int64_t>{320, 640, 1280, 1280};
   size_t levels = c.levels();
-  c.sample_size = positive(config, "sample_size", 64);
+  c.sample_size = sample_size(config);
   c.in_channels = positive(config, "in_channels", 4);
   c.out_channels = positive(config, "out_channels", 4);
   c.flip_sin_to_cos = config.boolean("flip_sin_to_cos", true);

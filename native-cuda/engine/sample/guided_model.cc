@@ -5,7 +5,7 @@
 namespace spindle {
 
 GuidedModel::GuidedModel(Unet& unet, const SampleRequest& r, int64_t count)
-    : unet_(unet), r_(r), count_(count), guided_(r.guidance_scale != 1) {
+    : unet_(unet), r_(r), count_(count), guided_(r.guided()) {
   Device& device = unet.device;
   if (r.cond_pooled) {
     std::vector<float> ids;

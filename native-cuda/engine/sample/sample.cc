@@ -1,6 +1,7 @@
 #include "sample/sample.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/rng.h"
 #include "sample/device_loop.h"
@@ -23,7 +24,7 @@ void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
   require(r.batch_size > 0, "[sample] batch_size: expected a positive number, got ", r.batch_size);
   require(r.cond.rank() == 3 && r.cond.dim(0) == images, "[sample] cond: expected (", images,
           ", T, D), got ", r.cond.shape());
-  if (r.guidance_scale != 1)
+  if (r.guided())
     require(r.uncond && r.uncond.shape() == Shape{1, r.cond.dim(1), r.cond.dim(2)},
             "[sample] uncond: expected (1, ", r.cond.dim(1), ", ", r.cond.dim(2), "), got ",
             r.uncond ? r.uncond.shape() : Shape());
@@ -34,7 +35,7 @@ void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
   if (!config.text_time()) return;
   require(r.cond_pooled.rank() == 2 && r.cond_pooled.dim(0) == images,
           "[sample] cond_pooled: expected (", images, ", P), got ", r.cond_pooled.shape());
-  if (r.guidance_scale != 1)
+  if (r.guided())
     require(r.uncond_pooled && r.uncond_pooled.shape() == Shape{1, r.cond_pooled.dim(1)},
             "[sample] uncond_pooled: expected (1, ", r.cond_pooled.dim(1), "), got ",
             r.uncond_pooled ? r.uncond_pooled.shape() : Shape());
@@ -101,6 +102,16 @@ class HostPass {
   std::vector<TorchGenerator> generators_;
 };
 
+// No picture can be made of NaN: `when` tells after which step. Images of `size` values each.
+void check_finite(const std::vector<float>& latents, int64_t size, const std::string& when) {
+  auto broken = std::find_if(latents.begin(), latents.end(),
+                             [](float value) { return !std::isfinite(value); });
+  if (broken == latents.end()) return;
+  throw Error(Code::Diverged, cat("[sample] ", when, ": expected finite latents, got ",
+                                  std::isnan(*broken) ? "NaN" : "infinity", " for image ",
+                                  (broken - latents.begin()) / size, " of the batch"));
+}
+
 // What happens beside a pass.
 struct Watch {
   PhaseClock& clock;
@@ -134,6 +145,9 @@ void host_pass(Unet& unet,
         });
     watch.clock.time("scheduler",
                      [&] { scheduler.step(x.data(), output.data(), values, i, noise); });
+    check_finite(x, values / count,
+                 cat("step ", i + 1, " of ", scheduler.timesteps().size(), " (timestep ",
+                     scheduler.timesteps()[i], ")"));
     watch.done();
   }
   unet.device.upload(latents, x.data());
@@ -178,6 +192,9 @@ SampleResult sample(Unet& unet,
       std::vector<TorchGenerator> generators = generators_of(request, first, count);
       loop->run(first, generators, latents, cancel, watch.done);
     });
+    // Not after every step: the device would have to wait for the host.
+    check_finite(unet.device.download<float>(latents), size,
+                 cat("after step ", calls, " of ", calls));
   }
   result.phases = clock.phases();
   return result;

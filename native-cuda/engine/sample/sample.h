@@ -23,7 +23,8 @@ struct SampleRequest {
   int64_t height = 0, width = 0;  // of the latents
   std::string scheduler_config;   // scheduler_config.json with _class_name
   int64_t steps = 20;
-  double guidance_scale = 1;  // 1: no guidance, and `uncond` is not used
+  double guidance_scale = 1;  // as in diffusers it guides above 1 only; else `uncond` is not used
+  bool guided() const { return guidance_scale > 1; }
   double eta = 0;
   int64_t batch_size = 1;  // images per pass; an image does not depend on it
 };

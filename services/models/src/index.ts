@@ -1,17 +1,19 @@
 export { choosePrecision, type PrecisionChoice } from './pipeline/precision.js';
 export {
-  checkSchedulerClass,
   configOf,
   hasPipeline,
   readPipeline,
-  readScheduler,
   readVaeScaling,
-  resolveScheduler,
-  schedulerClasses,
   pipelineKinds,
   type Pipeline,
   type VaeScaling,
 } from './pipeline/pipeline.js';
+export {
+  checkSchedulerClass,
+  readScheduler,
+  resolveScheduler,
+  schedulerClasses,
+} from './pipeline/scheduler.js';
 export { ModelCache } from './pipeline/model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';
@@ -28,6 +30,7 @@ export {
   toRgb,
   type PreparedImage,
 } from './pipeline/images.js';
+export { refuseUnsupportedImage } from './pipeline/image-formats.js';
 export { readImagePreprocess } from './judges/clip-preprocess.js';
 export {
   concatRows,

@@ -1,9 +1,9 @@
 /**
- * The newest checkpoint once more, in the artifact store of a cluster, so that training resumes
- * where the trainer's folder is not: on another machine, or in a pod that came back without its
- * volume. Copies are made in the background and cost no step; one that fails is a warning, and the
- * next checkpoint is the next try. Data goes up before its manifest, and older copies go after
- * both: at every moment the store has a whole checkpoint or none.
+ * A copy of the newest checkpoint in the artifact store of a cluster. From it training resumes
+ * where the trainer's folder is not there: on another machine, or in a pod that came back without
+ * its volume. Copies are made in the background and cost no step. One that fails is a warning, and
+ * the next checkpoint is the next try. Data goes up before its manifest, and older copies are
+ * removed after both. So the store has a whole checkpoint or none at every moment.
  */
 import { readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import { manifestSteps, parseName, stem } from './checkpoint-names.js';
 
 export class CheckpointCopies {
   #busy: Promise<void> = Promise.resolve();
-  /** Step of what goes up next; of several that wait, the newest. */
+  /** The step of the checkpoint that goes up next. A newer one takes its place while it waits. */
   #next: number | undefined;
 
   constructor(
@@ -22,7 +22,7 @@ export class CheckpointCopies {
     readonly logger: Logger,
   ) {}
 
-  /** In the background: of the checkpoint of `step`, which is whole. */
+  /** Copies the checkpoint of `step`, which must be whole, in the background. */
   add(step: number): void {
     const waits = this.#next !== undefined;
     this.#next = step;
@@ -41,12 +41,12 @@ export class CheckpointCopies {
   async fetch(newest: number): Promise<void> {
     const step = Math.max(0, ...manifestSteps(await this.mirror.list()));
     if (step <= newest) return;
-    // As when it is written: the manifest comes last.
+    // The manifest comes last, as when a checkpoint is written.
     for (const name of [`${stem(step)}.safetensors`, `${stem(step)}.json`]) await this.bring(name);
     this.logger.info({ step }, 'a checkpoint came from the artifact store');
   }
 
-  /** Whether there was such a file. */
+  /** Downloads a file into the folder; returns whether the store has it. */
   async bring(name: string): Promise<boolean> {
     const temporary = join(this.directory, `.${name}.${process.pid}.tmp`);
     try {
@@ -65,7 +65,7 @@ export class CheckpointCopies {
     }
   }
 
-  /** All of them, once training is done with them. */
+  /** Removes all copies, once training needs none any more. */
   async clear(): Promise<void> {
     this.#next = undefined;
     await this.#busy;
@@ -83,7 +83,7 @@ export class CheckpointCopies {
       await this.mirror.write(`${name}.json`, manifest);
       await this.remove((other) => other < step);
     } catch (thrown) {
-      // Pruned before its turn came: a newer one is on its way.
+      // The checkpoint was pruned before its turn came, and a newer one is on its way.
       if (isCode(thrown, 'ENOENT')) return;
       this.logger.warn(
         { checkpoint: name, reason: ensureError(thrown).message },

@@ -1,7 +1,7 @@
 /**
- * Checkpoints of one training run: step-00000050.safetensors and, written last, its .json manifest
- * with the digest. A checkpoint exists once its manifest does; older ones go only after the newest
- * was read back and its digest agreed.
+ * Checkpoints of one training run. Each is a file such as step-00000050.safetensors and a manifest
+ * (.json) with its digest. The manifest is written last: a checkpoint exists once its manifest
+ * does. Older ones are removed only after the newest was read back and its digest agreed.
  */
 import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -17,6 +17,7 @@ import {
 import { z } from 'zod';
 import type { CheckpointCopies } from './checkpoint-copies.js';
 import { isLeftBehind, manifestSteps, stem, temporaryName } from './checkpoint-names.js';
+import type { Rollbacks } from './domain/recovery.js';
 
 const manifestSchema = z.object({
   schemaVersion: z.literal(1),
@@ -38,15 +39,10 @@ export interface Checkpoint {
   manifest: CheckpointManifest;
 }
 
-const rollbacksSchema = z.object({
+const rollbacksSchema: z.ZodType<Rollbacks> = z.object({
   count: z.number().int().min(0),
   learningRateScale: z.number().positive(),
 });
-/**
- * How often training has gone back to a checkpoint, and what its learning rates are multiplied by
- * since.
- */
-export type Rollbacks = z.output<typeof rollbacksSchema>;
 const rollbacksFile = 'rollbacks.json';
 const none: Rollbacks = { count: 0, learningRateScale: 1 };
 
@@ -61,7 +57,7 @@ export class Checkpoints {
     readonly directory: string,
     readonly keep: number,
     readonly logger: Logger,
-    /** Beyond this machine; null without. */
+    /** Copies beyond this machine; null: none are made. */
     readonly copies: CheckpointCopies | null = null,
   ) {}
 
@@ -107,8 +103,8 @@ export class Checkpoints {
   }
 
   /**
-   * Takes what another machine has left of this training, where that is newer. Throws when the
-   * store of copies does not answer.
+   * Takes a checkpoint that another machine has left of this training, where it is newer than the
+   * newest one here. Throws when the store of copies does not answer.
    */
   async fetch(): Promise<void> {
     if (this.copies === null) return;
@@ -119,8 +115,8 @@ export class Checkpoints {
   }
 
   /**
-   * Newest first, verified one by one as they are asked for; a damaged one is set aside and the
-   * next older one comes.
+   * The checkpoints, the newest first. Each is verified when it is asked for. A damaged one is set
+   * aside, and the next older one comes instead.
    */
   async *usable(): AsyncGenerator<Checkpoint> {
     if ((await this.#readRollbacks()) === null) await this.#startOver();
@@ -148,14 +144,14 @@ export class Checkpoints {
     await this.copies?.mirror.remove(rollbacksFile);
   }
 
-  /** Damaged files stay for people to look at, under a name that is never read again. */
+  /** Renames damaged files to a name that is never read again. They stay for people to look at. */
   async setAside(step: number, reason: string): Promise<void> {
     this.logger.warn({ step, reason }, 'a checkpoint is damaged and was set aside');
     for (const extension of ['json', 'safetensors']) {
       const path = join(this.directory, `${stem(step)}.${extension}`);
       await rename(path, `${path}.damaged`).catch(() => undefined);
     }
-    // Else it comes back with the next resume.
+    // A copy that stayed would come back with the next resume.
     await this.copies?.remove((other) => other === step);
   }
 
@@ -181,12 +177,12 @@ export class Checkpoints {
     await this.copies?.mirror.write(rollbacksFile, Buffer.from(text));
   }
 
-  /** Step of the newest one, verified or not; 0 without any. */
+  /** The step of the newest checkpoint, verified or not; 0 without any. */
   async newest(): Promise<number> {
     return (await this.#steps())[0] ?? 0;
   }
 
-  /** Forgets checkpoints of this step and later ones: what is wrong is in them. */
+  /** Removes the checkpoints of this step and later ones, and their copies. */
   async dropFrom(step: number): Promise<void> {
     await this.settled();
     for (const late of (await this.#steps()).filter((other) => other >= step)) {
@@ -200,7 +196,7 @@ export class Checkpoints {
     if (newest > 0) this.copies.add(newest);
   }
 
-  /** Copies that are on their way have arrived, or failed to. */
+  /** Resolves when the copies that are on their way have arrived, or failed to. */
   async settled(): Promise<void> {
     await this.copies?.settled();
   }
@@ -208,7 +204,7 @@ export class Checkpoints {
   async remove(): Promise<void> {
     await rm(this.directory, { recursive: true, force: true });
     await this.copies?.clear().catch((error: unknown) => {
-      // The result is committed: what is left there is never read.
+      // The result is committed, so copies that are left are never read.
       this.logger.warn(
         { reason: ensureError(error).message },
         'copies of checkpoints could not be removed from the artifact store',
@@ -261,12 +257,14 @@ export function parseManifest(text: string, step: number, path: string): Checkpo
 
 async function verify({ path, manifest }: Checkpoint): Promise<void> {
   const { size } = await stat(path);
-  if (size !== manifest.bytes)
+  if (size !== manifest.bytes) {
     throw new SpindleError('DATA_LOSS', `${path}: expected ${manifest.bytes} bytes, got ${size}`);
+  }
   const digest = await sha256File(path);
-  if (digest !== manifest.sha256)
+  if (digest !== manifest.sha256) {
     throw new SpindleError(
       'DATA_LOSS',
       `${path}: expected sha256 ${manifest.sha256}, got ${digest}`,
     );
+  }
 }

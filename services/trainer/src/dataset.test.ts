@@ -26,7 +26,7 @@ const options: Omit<DatasetOptions, 'encoded' | 'generated'> = {
   captionDropout: 0,
   emptyText: null,
 };
-const draw = (rank: number, epoch = 0) => ({ rank, epoch, position: rank });
+const draw = (element: number, epoch = 0) => ({ element, epoch, position: element });
 
 it('matches real and generated images by index, whatever shard they lie in', async () => {
   const dataset = await Dataset.open(store, {
@@ -91,7 +91,7 @@ it('draws encoded generated images from their own posterior', async () => {
   await dataset.close();
 });
 
-it('takes a share of the generated images from the iteration before', async () => {
+it('takes a fraction of the generated images from the iteration before', async () => {
   const dataset = await Dataset.open(store, {
     ...options,
     encoded: [await encodedShard(store, [0, 1])],
@@ -99,12 +99,12 @@ it('takes a share of the generated images from the iteration before', async () =
     previous: [await generatedShard(store, [0], 0.75)],
     previousShare: 0.25,
   });
-  const of = async (rank: number) => {
-    const draws = Array.from({ length: 400 }, (_, position) => ({ rank, epoch: 0, position }));
+  const of = async (element: number) => {
+    const draws = Array.from({ length: 400 }, (_, position) => ({ element, epoch: 0, position }));
     const { generated } = await dataset.batch(0, draws, { offset: 0, size: 400, last: true });
-    return draws.filter((_, i) => generated?.data[i * 4] === rank + 0.75).length;
+    return draws.filter((_, i) => generated?.data[i * 4] === element + 0.75).length;
   };
-  // Five standard errors of 400 draws with share 1/4.
+  // Five standard errors of 400 draws with fraction 1/4.
   expect(Math.abs((await of(0)) - 100)).toBeLessThan(44);
   expect(await of(0)).toBe(await of(0));
   // Nothing was drawn for it then.
@@ -259,7 +259,7 @@ describe('images of several shapes', () => {
     });
     expect(dataset.shapes).toEqual([square, wide, high]);
     const { draws, shapes } = byShape(
-      [0, 1, 2, 3, 4].map((rank) => draw(rank)),
+      [0, 1, 2, 3, 4].map((element) => draw(element)),
       (each) => dataset.shapeOf(each),
     );
     expect(shapes).toEqual([0, 0, 1, 1, 2]);

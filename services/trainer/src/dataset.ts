@@ -1,4 +1,7 @@
-/** Real and generated latents and captions, matched by data set index, as the engine takes them. */
+/**
+ * The data set of a training: real and generated latents with their captions. They are matched by
+ * the image's index in the run, and read as batches that the engine takes.
+ */
 import { SpindleError } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
 import type { TextStates } from '@spindle/models';
@@ -15,6 +18,7 @@ import {
 import type { opponentImages } from './domain/settings.js';
 import { Shard, type Names } from './shards.js';
 
+/** Where one image's latents lie. */
 interface Place {
   shard: Shard;
   row: number;
@@ -22,33 +26,33 @@ interface Place {
 
 interface Element {
   index: number;
-  /** Number of its latents' shape among the data set's shapes. */
+  /** The number of its latents' shape in `Dataset.shapes`. */
   shape: number;
-  /** Its views, which take turns by epoch. */
+  /** The views (crops, mirror images) of the real image. They take turns, one an epoch. */
   real: Place[];
   /**
-   * What the real image is told from: images in turn by epoch, of encoded ones the view that the
-   * real image shows. Empty without an opponent.
+   * The images of the opponent, or the rejected ones. They take turns, one an epoch (`turnOf`).
+   * Empty for an objective that has no opponent.
    */
   others: Place[];
-  /** The same of the iteration before. */
+  /** The images that the opponent of the iteration before drew for the same prompt. */
   previous: Place[];
 }
 
 export interface DatasetOptions {
   encoded: readonly ArtifactRef[];
   generated: readonly ArtifactRef[];
-  /** Images of the iteration before, which `previousShare` of the draws take. */
+  /** Images of the iteration before. `previousShare` is the fraction of the draws that take one. */
   previous: readonly ArtifactRef[];
   previousShare: number;
-  /** Which image every element must have beside its own; null: none. */
+  /** The image that every element must have beside the real one; null: no other image. */
   against: ReturnType<typeof opponentImages>;
   key: DrawKey;
   scalingFactor: number;
   shiftFactor: number;
   samplePosterior: boolean;
   captionDropout: number;
-  /** One row; needed when captions are dropped. */
+  /** The text states of the empty prompt, one row. Null where no captions are dropped. */
   emptyText: TextStates | null;
 }
 
@@ -57,9 +61,9 @@ export class Dataset {
     readonly options: DatasetOptions,
     readonly shards: readonly Shard[],
     readonly elements: readonly Element[],
-    /** (C, h, w) of latents: one, or with aspect-ratio buckets several. */
+    /** Shapes of latents, each (C, h, w). There are several with aspect-ratio buckets. */
     readonly shapes: readonly (readonly number[])[],
-    /** Encoded images that have nothing to be told from. */
+    /** How many encoded images were left out because they have no other image. */
     readonly unmatched: number,
   ) {}
 
@@ -80,7 +84,7 @@ export class Dataset {
       return opened;
     };
     const { against } = options;
-    // What the sampler ended with, or the posterior of its pixels.
+    // A generated shard holds the sampler's latents, or the posterior of its decoded pixels.
     const drawn: Names = (has) => (has('mean') && !has('text') ? ['mean', 'logvar'] : ['latents']);
     try {
       const encoded = await openAll(options.encoded, 'encoded_shards', ['mean', 'logvar', 'text']);
@@ -99,7 +103,8 @@ export class Dataset {
       if (elements.length === 0) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `encoded_shards: expected at least one ${against === null ? 'image' : `image that has a ${against} one`}, got none`,
+          'encoded_shards: expected at least one image' +
+            `${against === null ? '' : ` that has a ${against} one`}, got none`,
         );
       }
       return new Dataset(options, shards, elements, shapes, unmatched);
@@ -113,14 +118,14 @@ export class Dataset {
     return this.elements.length;
   }
 
-  /** Number of the shape of a draw's latents. */
+  /** The number in `shapes` of the shape of a draw's latents. */
   shapeOf(draw: Draw): number {
-    return this.elements[draw.rank]?.shape ?? 0;
+    return this.elements[draw.element]?.shape ?? 0;
   }
 
   /**
-   * Elements [offset, offset + size) of a step's batch, all of one shape; `last` says that this
-   * process asks for no more of them.
+   * Elements [offset, offset + size) of a step's batch. All are of one shape. `last` says that
+   * this rank asks for no more elements of the step.
    */
   async batch(
     step: number,
@@ -177,17 +182,19 @@ export class Dataset {
     draw: Draw,
   ): Promise<Record<'real' | 'other' | 'text' | 'pooled' | 'timeIds', Float32Array>> {
     const { key, captionDropout, emptyText } = this.options;
-    const element = this.elements[draw.rank];
-    if (element === undefined)
+    const element = this.elements[draw.element];
+    if (element === undefined) {
       throw new SpindleError(
         'INTERNAL',
-        `data set: expected a rank below ${this.size}, got ${draw.rank}`,
+        `data set: expected an element below ${this.size}, got ${draw.element}`,
       );
+    }
     const { key: drawKey, previousShare } = this.options;
     const view = draw.epoch % element.real.length;
     const place = element.real[view];
-    if (place === undefined)
+    if (place === undefined) {
       throw new SpindleError('INTERNAL', `data set: expected a view of ${element.index}, got none`);
+    }
     const { shard, row } = place;
     const real = await this.#encoded(place, draw, '');
     const dropped = emptyText !== null && dropsCaption(key, draw.position, captionDropout);
@@ -212,7 +219,7 @@ export class Dataset {
     return { real, other, text, pooled, timeIds };
   }
 
-  /** An image's latents as the U-Net takes them, from its posterior. */
+  /** An image's latents, (C, h, w), drawn from its posterior and scaled for the U-Net. */
   async #encoded(
     { shard, row }: Place,
     draw: Draw,
@@ -221,26 +228,31 @@ export class Dataset {
   ): Promise<Float32Array> {
     const { key, samplePosterior, scalingFactor, shiftFactor } = this.options;
     const latents = await shard.row(`${prefix}mean`, row);
-    if (samplePosterior)
+    if (samplePosterior) {
       drawPosterior(key, draw.position, latents, await shard.row(`${prefix}logvar`, row), draws);
-    for (let i = 0; i < latents.length; i++)
+    }
+    for (let i = 0; i < latents.length; i++) {
       latents[i] = ((latents[i] ?? 0) - shiftFactor) * scalingFactor;
+    }
     return latents;
   }
 }
 
 /**
- * The image whose turn it is: copies that were encoded like the real image lie view by view,
- * latents of a sampler have no views.
+ * The image whose turn it is in an epoch; undefined without images. A sampler's latents have no
+ * views, so they take turns one by one. Images that were encoded like the real one have as many
+ * views, side by side: the turn goes to the view that the real image shows in this epoch.
  */
 function turnOf(places: readonly Place[], epoch: number, views: number): Place | undefined {
   const first = places[0];
-  if (first === undefined || first.shard.has('latents'))
+  if (first === undefined || first.shard.has('latents')) {
     return places[epoch % Math.max(1, places.length)];
+  }
   const copies = Math.max(1, Math.floor(places.length / views));
   return places[(Math.floor(epoch / views) % copies) * views + (epoch % views)];
 }
 
+/** Where the images of each index lie, in the order of the shards and their rows. */
 function placesOf(shards: readonly Shard[]): Map<number, Place[]> {
   const images = new Map<number, Place[]>();
   for (const shard of shards) {
@@ -253,6 +265,7 @@ function placesOf(shards: readonly Shard[]): Map<number, Place[]> {
   return images;
 }
 
+/** One element for each encoded image. With `pairs`, those without another image are left out. */
 function match(
   encoded: readonly Shard[],
   others: readonly Shard[],
@@ -265,19 +278,20 @@ function match(
   for (const shard of encoded) {
     shard.index.forEach((index, row) => {
       const known = all.get(index);
-      if (known === undefined)
+      if (known === undefined) {
         all.set(index, {
           index,
           real: [{ shard, row }],
           others: images.get(index) ?? [],
           previous: before.get(index) ?? [],
         });
-      else if (known.real[0]?.shard === shard) known.real.push({ shard, row });
-      else
+      } else if (known.real[0]?.shard === shard) known.real.push({ shard, row });
+      else {
         throw new SpindleError(
           'INVALID_ARGUMENT',
           `encoded_shards: expected every index in one shard, got ${index} in two`,
         );
+      }
     });
   }
   // Sorted by index, so that the order does not depend on how the work was cut into shards.
@@ -287,8 +301,9 @@ function match(
 }
 
 /**
- * Shapes are numbered by their size, not by where they were met; an element's images are all of
- * one.
+ * Gives each element the number of its shape. Shapes are numbered in the order of their sizes, so
+ * that the numbers do not depend on the order of the elements. All images of an element must have
+ * one shape.
  */
 function withShapes(elements: readonly Omit<Element, 'shape'>[]): {
   elements: Element[];
@@ -299,11 +314,13 @@ function withShapes(elements: readonly Omit<Element, 'shape'>[]): {
     const [first = [], ...rest] = [...real, ...others, ...previous].map(shapeOf);
     const name = first.join(', ');
     for (const shape of rest) {
-      if (shape.join(', ') !== name)
+      if (shape.join(', ') !== name) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `shards: expected all latents of image ${index} to be [${name}], got [${shape.join(', ')}]`,
+          `shards: expected all latents of image ${index} to be [${name}], ` +
+            `got [${shape.join(', ')}]`,
         );
+      }
     }
     found.set(name, [...first]);
     return name;
@@ -319,25 +336,29 @@ function withShapes(elements: readonly Omit<Element, 'shape'>[]): {
   };
 }
 
+/** (C, h, w) of an image's latents. */
 function shapeOf({ shard, row }: Place): readonly number[] {
   const name = ['latents', 'mean', 'rejected_mean'].find((each) => shard.has(each)) ?? '';
   return shard.rowShape(name, row);
 }
 
+/** Order by the first dimension that differs. */
 function compare(a: readonly number[], b: readonly number[]): number {
   const at = a.findIndex((n, i) => n !== b[i]);
   return at === -1 ? a.length - b.length : (a[at] ?? 0) - (b[at] ?? 0);
 }
 
+/** N rows of one shape as a tensor (N, ...shape). */
 function stack(rows: readonly Float32Array[], shape: readonly number[]): TensorDto {
   const size = shape.reduce((product, n) => product * n, 1);
   const data = new Float32Array(rows.length * size);
   rows.forEach((row, n) => {
-    if (row.length !== size)
+    if (row.length !== size) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
         `shards: expected rows of ${size} numbers ([${shape.join(', ')}]), got ${row.length}`,
       );
+    }
     data.set(row, n * size);
   });
   return { data, shape: [rows.length, ...shape] };

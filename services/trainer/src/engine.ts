@@ -30,22 +30,22 @@ import {
 export interface TrainingSession {
   accumulate(batch: TrainBatchDto, signal: AbortSignal): Promise<TrainBatchResultDto>;
   /**
-   * Brings a micro-batch to the device while it is at work; accumulate() of the same one finds it
-   * there.
+   * Brings a micro-batch to the device while the device is at work. accumulate() of the same
+   * micro-batch finds it there.
    */
   prefetch(batch: TrainBatchDto): Promise<void>;
-  /** With ranks, waits for the gradients of the others. */
+  /** Takes an optimiser step. With other ranks, it waits for their gradients. */
   apply(step: number, learningRateScale: number, signal: AbortSignal): Promise<TrainStepResultDto>;
-  /** Rank 0's state to all ranks; alone, nothing. */
+  /** Sends rank 0's state to all ranks. Does nothing without other ranks. */
   broadcastState(signal: AbortSignal): Promise<void>;
-  /** Every rank's state is the same; alone, nothing. */
+  /** Throws unless every rank has the same state. Does nothing without other ranks. */
   verifyRanks(signal: AbortSignal): Promise<void>;
-  /** Weights, both moments and averages, durable at `path`. */
+  /** Writes weights, both moments and averages to `path`, durably. */
   saveState(path: string, metadata: Record<string, string>): Promise<void>;
   loadState(path: string): Promise<Record<string, string>>;
-  /** The whole U-Net or its moving average, as diffusers loads it, durable at `path`. */
+  /** Writes the whole U-Net or its moving average to `path`, durably, as diffusers loads it. */
   export(path: string, averaged: boolean): Promise<void>;
-  /** With LoRA: the adapters alone. */
+  /** With LoRA, writes the adapters alone. */
   exportAdapters(path: string, averaged: boolean): Promise<void>;
   release(): void;
 }
@@ -60,12 +60,12 @@ export interface TrainerEngine {
   readonly info: EngineInfoDto;
   choosePrecision(): Promise<PrecisionChoice>;
   describePipeline(directory: string): TrainingPipeline;
-  /** One row of what the U-Net is told without a prompt. */
+  /** The text states of the empty prompt, one row. */
   emptyPrompt(directory: string, precision: NativePrecision): Promise<TextStates>;
   unetSource(directory: string): ModelSourceDto;
   /**
-   * `group`: this process is one of several ranks, and the session is there once all of them are
-   * connected.
+   * With a `group`, this process is one of several ranks, and the promise resolves once all of them
+   * are connected. Without an opponent the objective is plain denoising.
    */
   createSession(
     init: ModelSourceDto,

@@ -47,7 +47,7 @@ export function createInstruments() {
       };
       loss.record(metrics.loss, attributes);
       errorReal.record(metrics.errorReal, attributes);
-      // Plain fine-tuning has no opponent to be told from.
+      // Plain fine-tuning has no opponent, and so no accuracy.
       if (objective !== 'sft') accuracy.record(metrics.implicitAccuracy, attributes);
       pairs.add(batchSize, attributes);
       seconds.record(durationSeconds, attributes);

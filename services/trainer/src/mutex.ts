@@ -1,10 +1,10 @@
+/** A mutex that is fair: whoever asks first gets it first. */
 import { ensureError } from '@spindle/kit';
 
-/** First come, first served; whoever stops waiting lets the next one pass. */
 export class FifoMutex {
   #last: Promise<void> = Promise.resolve();
 
-  /** Resolves with the function that lets the next one in. */
+  /** Resolves with the function that releases it. Whoever stops waiting lets the next one pass. */
   async acquire(signal: AbortSignal): Promise<() => void> {
     const before = this.#last;
     let release = (): void => undefined;

@@ -1,4 +1,4 @@
-/** A TrainRequest, checked, and the models that it names. */
+/** A TrainRequest: its settings, checked, and the fingerprint that its checkpoints carry. */
 import { createHash } from 'node:crypto';
 import { SpindleError } from '@spindle/kit';
 import { Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
@@ -11,20 +11,24 @@ import {
 
 export function readSettings(request: TrainRequest): TrainingSettings {
   const { objective, iteration, settings } = request;
-  if (objective === Objective.UNSPECIFIED)
+  if (objective === Objective.UNSPECIFIED) {
     throw invalid(
       'objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing',
     );
+  }
   if (settings === undefined) throw invalid('settings: expected training settings, got nothing');
   if (request.init === undefined) throw invalid('init: expected a U-Net, got nothing');
   if (request.pipelinePath === '') throw invalid('pipeline_path: expected a folder, got nothing');
   if (request.modelName === '') throw invalid('model_name: expected a name, got nothing');
-  if (request.encodedShards.length === 0)
+  if (request.encodedShards.length === 0) {
     throw invalid('encoded_shards: expected at least one, got none');
-  if (objective !== Objective.SFT && request.opponent === undefined)
+  }
+  if (objective !== Objective.SFT && request.opponent === undefined) {
     throw invalid('opponent: expected a U-Net, got nothing');
-  if (opponentImages(objective) === 'generated' && request.generatedShards.length === 0)
+  }
+  if (opponentImages(objective) === 'generated' && request.generatedShards.length === 0) {
     throw invalid('generated_shards: expected at least one, got none');
+  }
   try {
     return checkSettings({ ...settings, objective, iteration });
   } catch (cause) {
@@ -32,7 +36,7 @@ export function readSettings(request: TrainRequest): TrainingSettings {
   }
 }
 
-/** What a checkpoint must have been made from to be resumed. */
+/** Settings, models and data, in words. A checkpoint with another fingerprint is not resumed. */
 export function fingerprintOf(
   request: TrainRequest,
   settings: TrainingSettings,

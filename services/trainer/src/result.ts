@@ -22,7 +22,7 @@ interface Outcome {
   session: TrainingSession;
   settings: TrainingSettings;
   request: TrainRequest;
-  /** What training began from: its config is the result's. */
+  /** The model that training began from. The result has the same config. */
   init: ModelSourceDto;
 }
 
@@ -72,7 +72,7 @@ export async function exportResult(
   }
 }
 
-/** The last word on a training: whoever asks for this key again gets it. */
+/** Makes the result final: whoever asks for this key again gets it. */
 export async function commit(
   key: string,
   finished: TrainFinished,

@@ -1,5 +1,4 @@
-/** TrainerService: one run at a time in this process, one process at a time per key. */
-import { type MessageInitShape } from '@bufbuild/protobuf';
+/** TrainerService. A process trains one request at a time; one process at a time trains a key. */
 import { inSpan, linkedAbort, SpindleError, type ServiceHandlers } from '@spindle/kit';
 import {
   isLeftOver,
@@ -8,26 +7,20 @@ import {
   type KvStore,
   type WorkerState,
 } from '@spindle/mesh';
-import {
-  type TrainFinished,
-  type TrainerService,
-  type TrainRequest,
-  type TrainResponseSchema,
-} from '@spindle/proto';
+import { type TrainFinished, type TrainerService, type TrainRequest } from '@spindle/proto';
+import type { Response, TrainingDeps } from './call.js';
 import { FifoMutex } from './mutex.js';
 import { parseFinished } from './result.js';
-import { train, type TrainingDeps } from './training.js';
+import { train } from './training.js';
 
 export interface ServerDeps extends TrainingDeps {
   leases: KvStore;
   leaseTtlMs: number;
   state: WorkerState;
   workerId: string;
-  /** Aborts when the process stops: the run checkpoints and ends. */
+  /** Aborts when the process stops. The training then checkpoints and ends. */
   stopping: AbortSignal;
 }
-
-type Response = MessageInitShape<typeof TrainResponseSchema>;
 
 export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof TrainerService> {
   const mutex = new FifoMutex();
@@ -40,11 +33,12 @@ async function* serveTrain(
   mutex: FifoMutex,
   caller: AbortSignal,
 ): AsyncGenerator<Response> {
-  if (request.key === '' || request.runId === '')
+  if (request.key === '' || request.runId === '') {
     throw new SpindleError(
       'INVALID_ARGUMENT',
       'key and run_id: expected both, got nothing for one',
     );
+  }
   using outer = linkedAbort(caller, deps.stopping);
   const release = await mutex.acquire(outer.signal);
   try {

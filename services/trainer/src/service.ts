@@ -1,15 +1,16 @@
-/** The trainer as a whole, over whatever engine, store and bus it is given. */
+/** The trainer as a whole, on the engine, the store and the bus that it is given. */
 import { serve, type Lifecycle } from '@spindle/kit';
 import { announceWorker, WorkerState, type Bus, type WorkerContext } from '@spindle/mesh';
 import { RankService, TrainerService } from '@spindle/proto';
 import type { TrainerEngine } from './engine.js';
 import { createInstruments } from './instruments.js';
 import type { RankLeader } from './ranks/leader.js';
+import { soleRank } from './ranks/ranks.js';
 import { createHandlers } from './server.js';
 
 export interface TrainerOptions extends Omit<WorkerContext, 'bus'> {
   engine: TrainerEngine;
-  /** Null, the default: this process trains alone. */
+  /** Null, the default, where this process trains alone. */
   ranks?: RankLeader | null;
   bus: Pick<Bus, 'kv'>;
   leaseTtlMs?: number;
@@ -19,14 +20,14 @@ const defaultLeaseTtlMs = 10_000;
 // Long enough to write a checkpoint of a large model.
 const graceMs = 60_000;
 
-/** Resolves when it takes calls; returns the port. */
+/** Resolves with the port once the service takes calls. */
 export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions): Promise<number> {
   const { engine, ranks = null, store, bus, logger, workerId } = options;
   const state = new WorkerState();
   announceWorker(lifecycle, 'trainer', state, engine.info, options);
   const handlers = createHandlers({
     engine,
-    ranks,
+    ranks: ranks ?? soleRank,
     store,
     logger,
     instruments: createInstruments(),

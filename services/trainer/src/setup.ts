@@ -1,4 +1,4 @@
-/** What every rank of a training opens: models, a session of the engine, the data. */
+/** What every rank of a training opens: the models, a session of the engine, and the data. */
 import { create } from '@bufbuild/protobuf';
 import { unetSource, type ArtifactStore } from '@spindle/mesh';
 import type {
@@ -30,6 +30,21 @@ export interface Models {
   pipeline: TrainingPipeline;
 }
 
+interface DataOptions {
+  request: TrainRequest;
+  settings: TrainingSettings;
+  pipeline: TrainingPipeline;
+  precision: NativePrecision;
+}
+
+export interface SessionOptions {
+  models: Models;
+  settings: TrainingSettings;
+  precision: NativePrecision;
+  /** This process is one of several ranks; null: it trains alone. */
+  group: RankGroupDto | null;
+}
+
 export async function readModels(
   request: TrainRequest,
   settings: TrainingSettings,
@@ -44,13 +59,10 @@ export async function readModels(
   return { init, opponent, pipeline: engine.describePipeline(request.pipelinePath) };
 }
 
-/** `group` makes it a rank; resolves once all ranks are connected. */
+/** Resolves once all ranks of the group are connected. */
 export function openSession(
-  models: Models,
-  settings: TrainingSettings,
-  precision: NativePrecision,
+  { models, settings, precision, group }: SessionOptions,
   engine: TrainerEngine,
-  group: RankGroupDto | null,
   signal: AbortSignal,
 ): Promise<TrainingSession> {
   const options = {
@@ -61,11 +73,9 @@ export function openSession(
   return engine.createSession(models.init, models.opponent, options, group, signal);
 }
 
+/** The rows that a request names; `precision` is that of the text encoder of the empty prompt. */
 export async function openDataset(
-  request: TrainRequest,
-  settings: TrainingSettings,
-  pipeline: TrainingPipeline,
-  precision: NativePrecision,
+  { request, settings, pipeline, precision }: DataOptions,
   { store, engine }: Deps,
 ): Promise<Dataset> {
   return Dataset.open(store, {
@@ -86,13 +96,11 @@ export async function openDataset(
   });
 }
 
-/**
- * What the engine takes of the settings: a setting that it has under the same name goes by itself.
- */
+/** The settings as the engine takes them; those of the same name are passed on as they are. */
 export function trainerOptions(
   settings: TrainingSettings,
 ): Omit<TrainerOptionsDto, 'schedulerConfig' | 'precision'> {
-  // Diffusion-DPO is the logistic loss on other pairs.
+  // The loss of Diffusion-DPO is the logistic one; only its pairs are others.
   const loss = settings.objective === Objective.DPO ? Objective.SPIN_LOGISTIC : settings.objective;
   return {
     ...settings,

@@ -1,4 +1,4 @@
-/** Rows of safetensors shards, read where they lie: a data set need not fit into memory. */
+/** Rows of safetensors shards. They are read from the file, since a data set may exceed memory. */
 import { open, type FileHandle } from 'node:fs/promises';
 import {
   bytesAt,
@@ -10,17 +10,17 @@ import {
   type TensorField,
 } from '@spindle/kit';
 
-/** Present together, in shards of models that take them (SDXL). */
+/** Tensors that a shard has for models that take them (SDXL): both or neither. */
 const optional = ['pooled', 'time_ids'];
 
-/** Tensors that a shard must have, which may depend on what it has. */
+/** The tensors that a shard must have, or a function of those that it has which says so. */
 export type Names = readonly string[] | ((has: (name: string) => boolean) => readonly string[]);
 
 export class Shard {
   readonly #file: FileHandle;
   readonly #fields: ReadonlyMap<string, TensorField>;
   readonly #dataStart: number;
-  /** Of tensors of one dimension, whose rows have several shapes. */
+  /** Where rows begin in tensors of one dimension, whose rows have several shapes; else null. */
   readonly #layout: RowLayout | null;
 
   private constructor(
@@ -38,8 +38,8 @@ export class Shard {
   }
 
   /**
-   * `path` is a verified blob; `names` are the F32 tensors that every row must have, beside
-   * `index`: the rows' places in the data set.
+   * `path` is a verified blob. `names` are the F32 tensors that it must have. `index` is the name
+   * of the tensor that says which image of the run each row is of.
    */
   static async open(path: string, names: Names, label: string, index = 'index'): Promise<Shard> {
     const file = await open(path, 'r');
@@ -72,8 +72,9 @@ export class Shard {
       for (const name of [
         ...needed,
         ...(index === 'index' ? optional.filter((each) => fields.has(each)) : []),
-      ])
+      ]) {
         shard.#check(name, label);
+      }
       return shard;
     } catch (error) {
       await file.close();
@@ -85,12 +86,12 @@ export class Shard {
     return this.#fields.has(name);
   }
 
-  /** Of a tensor that only some models' shards have; empty without it. */
+  /** A row of a tensor that only some models' shards have; empty where the shard lacks it. */
   optionalRow(name: string, row: number): Promise<Float32Array> {
     return this.has(name) ? this.row(name, row) : Promise.resolve(new Float32Array(0));
   }
 
-  /** Shape of one row; tensors of one dimension have rows of several. */
+  /** The shape of one row. In tensors of one dimension, rows have shapes of their own. */
   rowShape(name: string, row: number): readonly number[] {
     const shape = this.#fields.get(name)?.shape ?? [];
     return this.#layout !== null && shape.length === 1
@@ -124,14 +125,16 @@ export class Shard {
     if (field.dtype !== 'F32') throw bad(label, `${name}: expected dtype F32, got ${field.dtype}`);
     if (this.#layout !== null && field.shape.length === 1) {
       const elements = this.#layout.starts.at(-1) ?? 0;
-      if (field.shape[0] !== elements)
+      if (field.shape[0] !== elements) {
         throw bad(label, `${name}: expected ${elements} elements, got ${field.shape[0]}`);
-    } else if (field.shape[0] !== this.index.length)
+      }
+    } else if (field.shape[0] !== this.index.length) {
       throw bad(label, `${name}: expected ${this.index.length} rows, got ${field.shape[0]}`);
+    }
   }
 }
 
-/** All values of an I64 tensor of these dimensions, of which undefined ones may be any. */
+/** All values of an I64 tensor. It must have this shape; an undefined dimension may be any. */
 async function readIntegers(
   file: FileHandle,
   field: TensorField | undefined,
@@ -153,7 +156,7 @@ async function readIntegers(
   return Array.from({ length: count }, (_, i) => Number(bytes.readBigInt64LE(i * 8)));
 }
 
-/** C, h, w. */
+/** Latents are (C, h, w). */
 const latentDimensions = 3;
 
 function shapesOf(sizes: readonly number[]): number[][] {

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/rank_service.proto.
  */
 export const file_spindle_v1_rank_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zcGluZGxlL3YxL3Jhbmtfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSJECg1Gb2xsb3dSZXF1ZXN0EgwKBHJhbmsYASABKA0SEgoKd29ybGRfc2l6ZRgCIAEoDRIRCgl3b3JrZXJfaWQYAyABKAkihwMKDkZvbGxvd1Jlc3BvbnNlEgoKAmlkGAEgASgEEjQKBXRyYWNlGAIgAygLMiUuc3BpbmRsZS52MS5Gb2xsb3dSZXNwb25zZS5UcmFjZUVudHJ5EiQKBG9wZW4YAyABKAsyFC5zcGluZGxlLnYxLlJhbmtPcGVuSAASJgoFc2hhcmUYBCABKAsyFS5zcGluZGxlLnYxLlJhbmtTaGFyZUgAEi4KCWdyYWRpZW50cxgFIAEoCzIZLnNwaW5kbGUudjEuUmFua0dyYWRpZW50c0gAEiYKBWFwcGx5GAYgASgLMhUuc3BpbmRsZS52MS5SYW5rQXBwbHlIABIoCgZ2ZXJpZnkYByABKAsyFi5zcGluZGxlLnYxLlJhbmtWZXJpZnlIABIqCgdyZWxlYXNlGAggASgLMhcuc3BpbmRsZS52MS5SYW5rUmVsZWFzZUgAGiwKClRyYWNlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIJCgdjb21tYW5kIqQBCghSYW5rT3BlbhIpCgdyZXF1ZXN0GAEgASgLMhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QSKAoJcHJlY2lzaW9uGAIgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SFQoNZ3JvdXBfYWRkcmVzcxgDIAEoCRITCgtncm91cF90b2tlbhgEIAEoCRIXCg90aW1lb3V0X3NlY29uZHMYBSABKAEiCwoJUmFua1NoYXJlIisKDVJhbmtHcmFkaWVudHMSDAoEc3RlcBgBIAEoDRIMCgRiZXRhGAIgASgBIjYKCVJhbmtBcHBseRIMCgRzdGVwGAEgASgNEhsKE2xlYXJuaW5nX3JhdGVfc2NhbGUYAiABKAEiDAoKUmFua1ZlcmlmeSINCgtSYW5rUmVsZWFzZSJ6Cg1SZXBvcnRSZXF1ZXN0EgwKBHJhbmsYASABKA0SCgoCaWQYAiABKAQSJQoFcGFydHMYAyADKAsyFi5zcGluZGxlLnYxLlJhbmtFcnJvcnMSKAoHZmFpbHVyZRgEIAEoCzIXLnNwaW5kbGUudjEuUmFua0ZhaWx1cmUimwEKClJhbmtFcnJvcnMSDAoEbG9zcxgBIAEoARISCgplcnJvcl9yZWFsGAIgAygCEhcKD2Vycm9yX2dlbmVyYXRlZBgDIAMoAhIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAQgAygCEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgFIAMoAhITCgtsb3Nlcl9zY2FsZRgGIAEoASIsCgtSYW5rRmFpbHVyZRIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiEAoOUmVwb3J0UmVzcG9uc2UykQEKC1JhbmtTZXJ2aWNlEkEKBkZvbGxvdxIZLnNwaW5kbGUudjEuRm9sbG93UmVxdWVzdBoaLnNwaW5kbGUudjEuRm9sbG93UmVzcG9uc2UwARI/CgZSZXBvcnQSGS5zcGluZGxlLnYxLlJlcG9ydFJlcXVlc3QaGi5zcGluZGxlLnYxLlJlcG9ydFJlc3BvbnNlYgZwcm90bzM", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
+  fileDesc("Ch1zcGluZGxlL3YxL3Jhbmtfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSJECg1Gb2xsb3dSZXF1ZXN0EgwKBHJhbmsYASABKA0SEgoKd29ybGRfc2l6ZRgCIAEoDRIRCgl3b3JrZXJfaWQYAyABKAkijwMKDkZvbGxvd1Jlc3BvbnNlEgoKAmlkGAEgASgEEjQKBXRyYWNlGAIgAygLMiUuc3BpbmRsZS52MS5Gb2xsb3dSZXNwb25zZS5UcmFjZUVudHJ5EiQKBG9wZW4YAyABKAsyFC5zcGluZGxlLnYxLlJhbmtPcGVuSAASLgoJYnJvYWRjYXN0GAQgASgLMhkuc3BpbmRsZS52MS5SYW5rQnJvYWRjYXN0SAASLgoJZ3JhZGllbnRzGAUgASgLMhkuc3BpbmRsZS52MS5SYW5rR3JhZGllbnRzSAASJgoFYXBwbHkYBiABKAsyFS5zcGluZGxlLnYxLlJhbmtBcHBseUgAEigKBnZlcmlmeRgHIAEoCzIWLnNwaW5kbGUudjEuUmFua1ZlcmlmeUgAEioKB3JlbGVhc2UYCCABKAsyFy5zcGluZGxlLnYxLlJhbmtSZWxlYXNlSAAaLAoKVHJhY2VFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgkKB2NvbW1hbmQipAEKCFJhbmtPcGVuEikKB3JlcXVlc3QYASABKAsyGC5zcGluZGxlLnYxLlRyYWluUmVxdWVzdBIoCglwcmVjaXNpb24YAiABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIVCg1ncm91cF9hZGRyZXNzGAMgASgJEhMKC2dyb3VwX3Rva2VuGAQgASgJEhcKD3RpbWVvdXRfc2Vjb25kcxgFIAEoASIPCg1SYW5rQnJvYWRjYXN0IisKDVJhbmtHcmFkaWVudHMSDAoEc3RlcBgBIAEoDRIMCgRiZXRhGAIgASgBIjYKCVJhbmtBcHBseRIMCgRzdGVwGAEgASgNEhsKE2xlYXJuaW5nX3JhdGVfc2NhbGUYAiABKAEiDAoKUmFua1ZlcmlmeSINCgtSYW5rUmVsZWFzZSJ6Cg1SZXBvcnRSZXF1ZXN0EgwKBHJhbmsYASABKA0SCgoCaWQYAiABKAQSJQoFcGFydHMYAyADKAsyFi5zcGluZGxlLnYxLlJhbmtFcnJvcnMSKAoHZmFpbHVyZRgEIAEoCzIXLnNwaW5kbGUudjEuUmFua0ZhaWx1cmUimwEKClJhbmtFcnJvcnMSDAoEbG9zcxgBIAEoARISCgplcnJvcl9yZWFsGAIgAygCEhcKD2Vycm9yX2dlbmVyYXRlZBgDIAMoAhIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAQgAygCEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgFIAMoAhITCgtsb3Nlcl9zY2FsZRgGIAEoASIsCgtSYW5rRmFpbHVyZRIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiEAoOUmVwb3J0UmVzcG9uc2UykQEKC1JhbmtTZXJ2aWNlEkEKBkZvbGxvdxIZLnNwaW5kbGUudjEuRm9sbG93UmVxdWVzdBoaLnNwaW5kbGUudjEuRm9sbG93UmVzcG9uc2UwARI/CgZSZXBvcnQSGS5zcGluZGxlLnYxLlJlcG9ydFJlcXVlc3QaGi5zcGluZGxlLnYxLlJlcG9ydFJlc3BvbnNlYgZwcm90bzM", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.FollowRequest
@@ -74,12 +74,12 @@ export type FollowResponse = Message<"spindle.v1.FollowResponse"> & {
     case: "open";
   } | {
     /**
-     * Take rank 0's weights and moments, then compare.
+     * Broadcast: take rank 0's weights and moments, then compare.
      *
-     * @generated from field: spindle.v1.RankShare share = 4;
+     * @generated from field: spindle.v1.RankBroadcast broadcast = 4;
      */
-    value: RankShare;
-    case: "share";
+    value: RankBroadcast;
+    case: "broadcast";
   } | {
     /**
      * @generated from field: spindle.v1.RankGradients gradients = 5;
@@ -160,20 +160,20 @@ export const RankOpenSchema: GenMessage<RankOpen> = /*@__PURE__*/
   messageDesc(file_spindle_v1_rank_service, 2);
 
 /**
- * @generated from message spindle.v1.RankShare
+ * @generated from message spindle.v1.RankBroadcast
  */
-export type RankShare = Message<"spindle.v1.RankShare"> & {
+export type RankBroadcast = Message<"spindle.v1.RankBroadcast"> & {
 };
 
 /**
- * Describes the message spindle.v1.RankShare.
- * Use `create(RankShareSchema)` to create a new message.
+ * Describes the message spindle.v1.RankBroadcast.
+ * Use `create(RankBroadcastSchema)` to create a new message.
  */
-export const RankShareSchema: GenMessage<RankShare> = /*@__PURE__*/
+export const RankBroadcastSchema: GenMessage<RankBroadcast> = /*@__PURE__*/
   messageDesc(file_spindle_v1_rank_service, 3);
 
 /**
- * Gradients of this rank's share of a step's batch; the last micro-batch sums them over the ranks.
+ * Gradients of this rank's local batch; the last micro-batch sums them over the ranks.
  *
  * @generated from message spindle.v1.RankGradients
  */
@@ -263,7 +263,8 @@ export type ReportRequest = Message<"spindle.v1.ReportRequest"> & {
   id: bigint;
 
   /**
-   * Of this rank's micro-batches: with RankGradients, or with RankApply where a device tells them at the end of a step.
+   * Errors of this rank's micro-batches. They come with RankGradients, or with RankApply where a
+   * device tells them at the end of a step.
    *
    * @generated from field: repeated spindle.v1.RankErrors parts = 3;
    */
@@ -368,14 +369,16 @@ export const ReportResponseSchema: GenMessage<ReportResponse> = /*@__PURE__*/
   messageDesc(file_spindle_v1_rank_service, 11);
 
 /**
- * How the ranks of a data-parallel training work together: rank 0 is the trainer itself and serves this, every other rank is a
- * process that follows it. Gradients do not pass here; they go between the engines (docs/design/training.md).
+ * How the ranks of a data-parallel training work together. Rank 0 is the trainer itself and serves
+ * this; every other rank is a process that follows it. Gradients do not pass here: they go between
+ * the engines (docs/design/training.md).
  *
  * @generated from service spindle.v1.RankService
  */
 export const RankService: GenService<{
   /**
-   * A rank above 0 stays in this call for as long as it lives; it carries out what comes, in order, and reports on each.
+   * A rank above 0 stays in this call for as long as it lives. It carries out what comes, in order,
+   * and reports on each.
    *
    * @generated from rpc spindle.v1.RankService.Follow
    */

@@ -29,17 +29,17 @@ export function addConvert(program: Command, context: CliContext): void {
     )
     .option(
       '--tokenizer <dir>',
-      'folder with vocab.json and merges.txt, which checkpoints in one file lack',
+      'folder with tokenizer.json, or vocab.json and merges.txt, which checkpoints in one file lack',
     )
     .option(
       '--like <dir>',
       'diffusers folder of the same architecture, whose configs, tokenizers and scheduler are taken',
     )
     .addOption(
-      new Option('--prediction <type>', 'what a Stable Diffusion 2.x checkpoint predicts').choices([
-        'epsilon',
-        'v_prediction',
-      ]),
+      new Option(
+        '--prediction <type>',
+        'what the checkpoint predicts; needed for Stable Diffusion 2.x where the file does not say',
+      ).choices(['epsilon', 'v_prediction']),
     )
     .addOption(jsonOption())
     .action((from: string, flags: ConvertFlags) => {

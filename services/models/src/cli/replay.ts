@@ -14,7 +14,7 @@ import {
   type JsonObject,
   type JsonValue,
 } from '../files/json.js';
-import { checkSchedulerClass } from '../pipeline/pipeline.js';
+import { checkSchedulerClass } from '../pipeline/scheduler.js';
 import { TextToImage } from '../pipeline/text-to-image.js';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { compare, toleranceOf, type Fixture, type Tolerance } from './fixture.js';

@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { encodePng, toRgb } from '../pipeline/images.js';
 import { type NativePrecision } from '@spindle/native';
-import { resolveScheduler } from '../pipeline/pipeline.js';
+import { resolveScheduler } from '../pipeline/scheduler.js';
 import { TextToImage } from '../pipeline/text-to-image.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
 import {
@@ -59,7 +59,7 @@ export function addSample(program: Command, context: CliContext): void {
       new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'),
     )
     .option('--steps <n>', 'denoising steps', integer(1), 50)
-    .option('--cfg <x>', 'guidance scale; 1 switches guidance off', decimal, 7.5)
+    .option('--cfg <x>', 'guidance scale; it guides above 1 only, as in diffusers', decimal, 7.5)
     .option('--eta <x>', "DDIM's eta; 0 is deterministic", decimal, 0)
     .option(
       '--scheduler <name>',

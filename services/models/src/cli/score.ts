@@ -100,6 +100,7 @@ async function score(flags: ScoreFlags, context: CliContext): Promise<void> {
   for (const spec of specs) {
     const judge = await loadJudge(engine, spec, flags.precision);
     judges[spec.kind] = judge.info;
+    for (const warning of judge.warnings) context.warn(`warning: ${warning}`);
     const values: number[] = (scores[spec.kind] = []);
     for (let from = 0; from < rows.length; from += flags.batch) {
       const batch = rows.slice(from, from + flags.batch);

@@ -1,8 +1,9 @@
 /** A checkpoint in one file (names of the original code) as a diffusers folder. */
-import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { EngineError, invalid } from '@spindle/native';
-import { readJsonObject, stringifyJson, type JsonObject } from '../files/json.js';
+import { readJsonObject, type JsonObject } from '../files/json.js';
+import { writeModelJson } from '../files/model-json.js';
 import { releaseConfigs, type Release, type ReleaseConfigs } from '../released/configs.js';
 import { elements, textShapes, unetShapes, vaeShapes, type Shapes } from '../released/tensors.js';
 import { dtypeBytes, writeWeights, type TensorSource } from '@spindle/kit';
@@ -19,11 +20,11 @@ import {
 export type Prediction = 'epsilon' | 'v_prediction';
 
 export interface CheckpointOptions {
-  /** Folder with vocab.json and merges.txt; the release's configs are used. */
+  /** Folder with tokenizer.json, or vocab.json and merges.txt; the release's configs are used. */
   tokenizer: string | undefined;
   /** Or: a diffusers folder whose configs, tokenizers and scheduler are taken. */
   like: string | undefined;
-  /** What an SD 2.x model predicts: its file does not say. */
+  /** What the model predicts, against what its file or the other folder say. */
   prediction: Prediction | undefined;
 }
 
@@ -43,6 +44,7 @@ const idle = [
   /\.attn_mask$/,
   /^denoiser\./,
   /^global_step$/,
+  /^(v_pred|ztsnr)$/,
 ];
 
 /** Which family the names belong to; undefined when they are none's. */
@@ -63,7 +65,7 @@ export function convertCheckpoint(
   sources: readonly TensorSource[],
   to: string,
   options: CheckpointOptions,
-): { release: Release; family: string; unused: string[] } {
+): { release: Release; family: string; unused: string[]; notes: string[] } {
   const byName = new Map(sources.map((source) => [source.name, source]));
   const release = detectRelease(byName.keys());
   if (release === undefined)
@@ -71,7 +73,11 @@ export function convertCheckpoint(
       path,
       'expected a checkpoint of Stable Diffusion 1.x, 2.x or XL (model.diffusion_model.…, and a text encoder under cond_stage_model or conditioner), got other tensors',
     );
-  const configs = readConfigs(path, release, options);
+  const { configs, notes } = predicting(
+    readConfigs(path, release, { ...options, prediction: predictionOf(byName, options) }),
+    byName,
+    options,
+  );
   const used = new Set<string>();
   const take = (shapes: Shapes, sourceOf: (name: string) => LdmSource): TensorSource[] =>
     [...shapes].map(([name, shape]) => {
@@ -99,7 +105,9 @@ export function convertCheckpoint(
     tensors: TensorSource[],
   ): void => {
     mkdirSync(join(to, name), { recursive: true });
-    writeJson(join(to, name, 'config.json'), config);
+    // Another folder's are taken as they are written.
+    if (options.like === undefined) writeModelJson(join(to, name, 'config.json'), config);
+    else cpSync(join(options.like, name, 'config.json'), join(to, name, 'config.json'));
     writeWeights(join(to, name), stem, tensors);
   };
   component('unet', configs.unet, 'diffusion_pytorch_model', unet);
@@ -110,15 +118,60 @@ export function convertCheckpoint(
     writeTokenizer(join(to, `tokenizer${suffix}`), suffix, configs.padTokens[n] ?? '!', options);
   }
   mkdirSync(join(to, 'scheduler'), { recursive: true });
-  writeJson(join(to, 'scheduler', 'scheduler_config.json'), configs.scheduler);
-  writeJson(join(to, 'model_index.json'), withoutExtras(configs.modelIndex));
+  writeModelJson(join(to, 'scheduler', 'scheduler_config.json'), configs.scheduler);
+  writeModelJson(join(to, 'model_index.json'), withoutExtras(configs.modelIndex));
   const unused = [...byName.keys()].filter(
     (name) =>
       !used.has(name) &&
       !idle.some((pattern) => pattern.test(name)) &&
       !lastLayer(release, name, configs),
   );
-  return { release, family: families[release], unused };
+  return { release, family: families[release], unused, notes };
+}
+
+/** Asked for, or marked in the file by an empty tensor as ComfyUI and others read it. */
+function predictionOf(
+  names: ReadonlyMap<string, unknown>,
+  { prediction }: CheckpointOptions,
+): Prediction | undefined {
+  return prediction ?? (names.has('v_pred') ? 'v_prediction' : undefined);
+}
+
+/** The configs with a scheduler for what the checkpoint predicts and how its noise ends. */
+function predicting(
+  configs: ReleaseConfigs,
+  names: ReadonlyMap<string, unknown>,
+  options: CheckpointOptions,
+): { configs: ReleaseConfigs; notes: string[] } {
+  const prediction = predictionOf(names, options);
+  const notes: string[] = [];
+  if (prediction === undefined && !names.has('ztsnr')) return { configs, notes };
+  const scheduler: JsonObject = { ...configs.scheduler };
+  const modelIndex: JsonObject = { ...configs.modelIndex };
+  if (prediction !== undefined) scheduler['prediction_type'] = prediction;
+  if (names.has('v_pred'))
+    notes.push(
+      prediction === 'v_prediction'
+        ? 'the checkpoint says (v_pred) that it predicts velocity: prediction_type is v_prediction'
+        : `the checkpoint says (v_pred) that it predicts velocity; --prediction ${prediction} is taken`,
+    );
+  if (names.has('ztsnr') && scheduler['prediction_type'] === 'v_prediction') {
+    scheduler['rescale_betas_zero_snr'] = true;
+    // The last time step is the one that the rescaling is for.
+    scheduler['timestep_spacing'] = 'trailing';
+    notes.push(
+      'the checkpoint says (ztsnr) that its noise has no signal at the end: rescale_betas_zero_snr is true, timestep_spacing trailing',
+    );
+    if (scheduler['_class_name'] === 'PNDMScheduler') {
+      // Which knows no such rescaling.
+      scheduler['_class_name'] = 'DDIMScheduler';
+      modelIndex['scheduler'] = ['diffusers', 'DDIMScheduler'];
+    }
+  } else if (names.has('ztsnr'))
+    notes.push(
+      'the checkpoint says (ztsnr) that its noise has no signal at the end, from which epsilon cannot be told: rescale_betas_zero_snr is left as it is',
+    );
+  return { configs: { ...configs, scheduler, modelIndex }, notes };
 }
 
 function textSource(release: Release, n: number, name: string): LdmSource {
@@ -197,11 +250,16 @@ function readConfigs(
   release: Release,
   { tokenizer, like, prediction }: CheckpointOptions,
 ): ReleaseConfigs {
+  if (like !== undefined && tokenizer !== undefined)
+    throw new EngineError(
+      'INVALID_ARGUMENT',
+      `--tokenizer: expected nothing beside --like, which has tokenizers, got ${tokenizer}`,
+    );
   if (like !== undefined) return configsLike(like, release);
   if (tokenizer === undefined)
     throw new EngineError(
       'INVALID_ARGUMENT',
-      '--tokenizer: expected a folder with vocab.json and merges.txt (or --like with a diffusers folder): the checkpoint has no tokenizer',
+      '--tokenizer: expected a folder with tokenizer.json, or vocab.json and merges.txt (or --like with a diffusers folder): the checkpoint has no tokenizer',
     );
   const configs = releaseConfigs(release);
   if (release !== 'sd21') return configs;
@@ -234,6 +292,8 @@ function configsLike(folder: string, release: Release): ReleaseConfigs {
 }
 
 const tokenizerFiles = [
+  'tokenizer.json',
+  'added_tokens.json',
   'vocab.json',
   'merges.txt',
   'special_tokens_map.json',
@@ -254,20 +314,19 @@ function writeTokenizer(
   if (like !== undefined) return;
   // The releases' tokenizers differ in how they pad.
   const file = join(to, 'tokenizer_config.json');
-  writeJson(file, {
+  writeModelJson(file, {
     tokenizer_class: 'CLIPTokenizer',
     model_max_length: 77,
     ...(existsSync(file) ? readJsonObject(file) : {}),
     pad_token: padToken,
   });
+  // Where it is there, it may be the one that decides.
+  const map = join(to, 'special_tokens_map.json');
+  if (existsSync(map)) writeModelJson(map, { ...readJsonObject(map), pad_token: padToken });
 }
 
 /** The converted folder has neither. */
 function withoutExtras(index: JsonObject): JsonObject {
   const { safety_checker: _checker, feature_extractor: _extractor, ...rest } = index;
   return rest;
-}
-
-function writeJson(file: string, value: JsonObject): void {
-  writeFileSync(file, `${JSON.stringify(JSON.parse(stringifyJson(value)), null, 2)}\n`);
 }

@@ -17,6 +17,7 @@ import { unetShapes } from '../released/tensors.js';
 import { writeRandomModel } from '../released/write.js';
 import { tensorBytes, writeSafetensorsFile, type TensorSource } from '@spindle/kit';
 import { dictPickle, tensorPickle, torchZip } from '../testing/torch-archives.js';
+import { readJsonObject, type JsonObject } from '../files/json.js';
 import { convert } from './convert.js';
 import { bytesOf, RandomFile, safetensorsSources } from './files.js';
 import { ldmUnetSource } from './ldm-names.js';
@@ -305,6 +306,74 @@ describe('a checkpoint in one file', () => {
     });
   });
 
+  const read = (...names: string[]): JsonObject => readJsonObject(join(...names));
+  const mark = { dtype: 'F32' as const, shape: [0], bytes: Buffer.alloc(0) };
+  const marked = (release: Release, ...marks: string[]): string => {
+    const file = join(scratch, `${[release, ...marks].join('-')}.safetensors`);
+    write(file, new Map([...singleFile(release), ...marks.map((name) => [name, mark] as const)]));
+    return file;
+  };
+
+  it.each(releases)(
+    'of %s that marks velocity and zero terminal SNR gets that scheduler',
+    (release) => {
+      const to = join(scratch, `${release}-marked`);
+      const { notes } = convert(marked(release, 'v_pred', 'ztsnr'), to, {
+        ...none,
+        like: model(release),
+      });
+      expect(notes).toEqual([
+        expect.stringMatching(/\(v_pred\).*prediction_type is v_prediction/),
+        expect.stringMatching(/\(ztsnr\).*rescale_betas_zero_snr is true/),
+      ]);
+      const scheduler = read(to, 'scheduler', 'scheduler_config.json');
+      expect(scheduler).toMatchObject({
+        prediction_type: 'v_prediction',
+        rescale_betas_zero_snr: true,
+        timestep_spacing: 'trailing',
+      });
+      expect(scheduler['_class_name']).not.toBe('PNDMScheduler');
+      expect(read(to, 'model_index.json')['scheduler']).toEqual([
+        'diffusers',
+        scheduler['_class_name'],
+      ]);
+    },
+  );
+
+  it.each(releases)('of %s predicts what --prediction says, also with --like', (release) => {
+    for (const prediction of ['v_prediction', 'epsilon'] as const) {
+      const to = join(scratch, `${release}-${prediction}`);
+      const done = convert(marked(release, 'v_pred'), to, {
+        ...none,
+        like: model(release),
+        prediction,
+      });
+      expect(read(to, 'scheduler', 'scheduler_config.json')['prediction_type']).toBe(prediction);
+      expect(done.notes).toHaveLength(1);
+    }
+  });
+
+  it('writes configs that transformers 5 reads: floats are floats', () => {
+    const to = join(scratch, 'sd15-floats');
+    convert(marked('sd15'), to, { ...none, like: model('sd15') });
+    for (const folder of [to, model('sd15')])
+      expect(readFileSync(join(folder, 'text_encoder', 'config.json'), 'utf8')).toContain(
+        '"initializer_factor": 1.0,',
+      );
+  });
+
+  it('refuses options that it would not use', () => {
+    const file = marked('sd15');
+    const to = join(scratch, 'unused.safetensors');
+    expect(() => convert(file, to, { ...none, prediction: 'epsilon' })).toThrow(
+      /--prediction: expected nothing where tensors keep their names/,
+    );
+    const both = { ...none, like: model('sd15'), tokenizer: join(model('sd15'), 'tokenizer') };
+    expect(() => convert(file, join(scratch, 'both'), both)).toThrow(
+      /--tokenizer: expected nothing beside --like/,
+    );
+  });
+
   it('may be a pickle', () => {
     const tensors = [...singleFile('sd15')];
     const types: Partial<Record<string, string>> = {
@@ -355,7 +424,7 @@ describe('a checkpoint in one file', () => {
       'without a tokenizer',
       () => undefined,
       { like: undefined },
-      /--tokenizer: expected a folder with vocab\.json/,
+      /--tokenizer: expected a folder with tokenizer\.json/,
     ],
     [
       'that lacks a tensor',

@@ -38,6 +38,7 @@ export function convert(from: string, to: string, options: CheckpointOptions): C
       'INVALID_ARGUMENT',
       `--to: expected an empty or absent folder, or a file that does not exist, got ${to}`,
     );
+  if (info.isDirectory() || to.endsWith('.safetensors')) refuseOptions(options);
   const created = !existsSync(to);
   try {
     if (info.isDirectory()) return convertFolder(from, to);
@@ -47,7 +48,8 @@ export function convert(from: string, to: string, options: CheckpointOptions): C
         writeSafetensorsFile(to, tensors);
         return { to, what: 'tensors', tensors: tensors.length, notes };
       }
-      const { family, unused } = convertCheckpoint(from, tensors, to, options);
+      const { family, unused, notes: more } = convertCheckpoint(from, tensors, to, options);
+      notes.push(...more);
       if (unused.length > 0)
         notes.push(
           `${unused.length} tensors have no part in the pipeline and are left out: ${few(unused)}`,
@@ -59,6 +61,16 @@ export function convert(from: string, to: string, options: CheckpointOptions): C
     if (created) rmSync(to, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** They say what to make of a checkpoint in one file. */
+function refuseOptions(options: CheckpointOptions): void {
+  for (const [name, value] of Object.entries(options))
+    if (value !== undefined)
+      throw new EngineError(
+        'INVALID_ARGUMENT',
+        `--${name}: expected nothing where tensors keep their names (only a checkpoint in one file becomes a folder by it), got ${value}`,
+      );
 }
 
 function withTensors<T>(path: string, work: (tensors: TensorSource[], notes: string[]) => T): T {

@@ -10,7 +10,6 @@ import {
   parseJson,
   readJsonObject,
   stringField,
-  stringifyJson,
   type JsonObject,
 } from '../files/json.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from '../judges/judges.js';
@@ -21,9 +20,10 @@ import {
   configOf,
   hasPipeline,
   readPipeline,
+  readSampleSize,
   readVaeScaling,
-  resolveScheduler,
 } from '../pipeline/pipeline.js';
+import { isKnownScheduler, resolveScheduler } from '../pipeline/scheduler.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
 
 /** What a model folder is, told from its configs and headers. */
@@ -137,7 +137,10 @@ function inspectPipeline(
 ): ModelReport {
   const pipeline = readPipeline(path);
   const file = join(pipeline.directory, 'scheduler', 'scheduler_config.json');
-  checkSchedule(engine, stringifyJson(pipeline.scheduler), fewSteps, file);
+  // Another class may stand in for one that we do not know.
+  const replaced = sampling !== undefined && sampling.scheduler !== '';
+  if (!replaced || isKnownScheduler(pipeline.scheduler['_class_name']))
+    checkSchedule(engine, resolveScheduler(pipeline.scheduler, '', '', file), fewSteps, file);
   if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {
     ...nothing,
@@ -219,7 +222,7 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
         parameters: { unet: engine.inspectModel('unet', source).parameters },
         latentChannels: numberField(config, 'in_channels', file, 4),
         unetScale: unetScaleOf(config),
-        sampleSize: typeof config['sample_size'] === 'number' ? config['sample_size'] : 0,
+        sampleSize: readSampleSize(config, file, 0),
         textWidth: typeof width === 'number' ? width : 0,
       };
     }
@@ -254,6 +257,7 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
         parameters: { clip: engine.inspectModel('clip', folder.source).parameters },
         textTokens: folder.textTokens,
         embeddingWidth: numberField(config, 'projection_dim', file, 512),
+        warnings: folder.warnings,
       };
     }
     default:

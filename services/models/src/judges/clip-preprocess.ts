@@ -1,4 +1,4 @@
-/** preprocessor_config.json of a CLIPImageProcessor -> what the addon's preprocessImage takes. */
+/** The config of a CLIPImageProcessor -> what the addon's preprocessImage takes. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalid, type ImagePreprocessDto } from '@spindle/native';
@@ -14,10 +14,37 @@ export const clipMean = [0.48145466, 0.4578275, 0.40821073];
 export const clipStd = [0.26862954, 0.26130258, 0.27577711];
 const bicubic = 3;
 
+/** What a CLIP folder says of preprocessing, and the file that says it; undefined: none does. */
+export function findPreprocessConfig(
+  directory: string,
+): { file: string; config: JsonObject } | undefined {
+  // Where both are there, transformers 5 takes the newer one.
+  const processor = join(directory, 'processor_config.json');
+  if (existsSync(processor)) {
+    const config = readJsonObject(processor)['image_processor'] ?? undefined;
+    if (isObject(config)) return { file: `${processor}: image_processor`, config };
+    if (config !== undefined)
+      throw invalid(processor, `image_processor: expected an object, got ${describe(config)}`);
+  }
+  const file = join(directory, 'preprocessor_config.json');
+  if (existsSync(file)) return { file, config: readJsonObject(file) };
+  // open_clip's own; the other keys there are its defaults, which are ours.
+  const openClip = join(directory, 'open_clip_config.json');
+  if (!existsSync(openClip)) return undefined;
+  const own = readJsonObject(openClip)['preprocess_cfg'];
+  if (!isObject(own)) return undefined;
+  const config: JsonObject = {};
+  if (own['mean'] !== undefined) config['image_mean'] = own['mean'];
+  if (own['std'] !== undefined) config['image_std'] = own['std'];
+  return { file: `${openClip}: preprocess_cfg`, config };
+}
+
 /** `imageSize` is the vision tower's, which the crop must equal. */
 export function readImagePreprocess(directory: string, imageSize: number): ImagePreprocessDto {
-  const file = join(directory, 'preprocessor_config.json');
-  const config: JsonObject = existsSync(file) ? readJsonObject(file) : {};
+  const { file, config } = findPreprocessConfig(directory) ?? {
+    file: join(directory, 'preprocessor_config.json'),
+    config: {},
+  };
   for (const step of ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize']) {
     if (config[step] === false)
       throw invalid(file, `${step}: expected true, got false (not supported)`);

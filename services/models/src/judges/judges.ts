@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { cleanCaption } from '../text/caption-cleaning.js';
-import { clipMean, clipStd, readImagePreprocess } from './clip-preprocess.js';
+import { clipMean, clipStd, findPreprocessConfig, readImagePreprocess } from './clip-preprocess.js';
 import {
   type Engine,
   type RgbImage,
@@ -33,6 +33,7 @@ import { isOpenClipHeader, openClipSource } from './open-clip.js';
 import { configFile, configOf } from '../pipeline/pipeline.js';
 import { readSafetensorsHeader } from '@spindle/kit';
 import { ClipTokenizer } from '../text/tokenizer.js';
+import { hasTokenizer } from '../text/tokenizer-files.js';
 import { componentSource, refusePickles, requireDirectory } from '../files/weights.js';
 import { WordPieceTokenizer } from '../text/wordpiece.js';
 
@@ -57,6 +58,8 @@ export interface ClipFolder {
   embeddingWidth: number;
   /** E.g. "ViT 1280x32, patch 14, 224 px". */
   architecture: string;
+  /** What the folder leaves open, and what is taken for it. */
+  warnings: string[];
 }
 
 export function readClipFolder(path: string, places: TokenizerPlaces = {}): ClipFolder {
@@ -81,6 +84,13 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
     preprocess: readImagePreprocess(directory, imageSize),
     embeddingWidth: numberField(config, 'projection_dim', configFile(source), 512),
     architecture: `CLIP ViT ${number('hidden_size', 768)}x${number('num_hidden_layers', 12)}, patch ${number('patch_size', 32)}, ${imageSize} px`,
+    // open_clip's files need none: CLIP's numbers are that library's default.
+    warnings:
+      layout === 'open_clip' || findPreprocessConfig(directory) !== undefined
+        ? []
+        : [
+            `${directory}: no preprocessor_config.json and no processor_config.json; images are normalised with CLIP's mean [${clipMean.join(', ')}] and std [${clipStd.join(', ')}] at ${imageSize}x${imageSize}`,
+          ],
   };
 }
 
@@ -111,7 +121,7 @@ function loadClipTokenizer(directory: string, places: TokenizerPlaces): ClipToke
     join(directory, 'tokenizer'),
     directory,
     ...(places.fallback === undefined ? [] : [modelPath(places.fallback).directory]),
-  ].find((folder) => existsSync(join(folder, 'vocab.json')));
+  ].find((folder) => hasTokenizer(folder));
   return ClipTokenizer.load(found ?? directory);
 }
 

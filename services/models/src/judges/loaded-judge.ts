@@ -46,6 +46,7 @@ export interface JudgeSpec extends TokenizerPlaces {
 
 export interface LoadedJudge {
   info: JudgeInfo;
+  warnings: readonly string[];
   score(images: readonly RgbImage[], texts: readonly string[]): Promise<number[]>;
   release(): void;
 }
@@ -60,6 +61,7 @@ export async function loadJudge(
   if (spec.kind === 'image_reward') {
     const judge = await ImageRewardJudge.load(engine, spec.model, precision, spec);
     return {
+      warnings: [],
       info: imageRewardInfo(spec, judge.folder, await fileDigests(judge.folder.source.weights)),
       score: async (images, texts) => [...(await judge.score(images, texts, method))],
       release: () => judge.release(),
@@ -70,6 +72,7 @@ export async function loadJudge(
   if (spec.kind !== 'aesthetic') {
     const scale = cosineScale(spec.kind, clip.logitScale, spec.scale);
     return {
+      warnings: clip.folder.warnings,
       info: cosineInfo(spec, clip.folder, files, clip.logitScale),
       score: async (images, texts) =>
         (await clip.cosines(await clip.embedImages(images, method), texts)).map(
@@ -82,6 +85,7 @@ export async function loadJudge(
   const head = await loadAestheticHead(engine, headPath);
   const headFiles = await fileDigests(aestheticSource(headPath).weights);
   return {
+    warnings: clip.folder.warnings,
     info: aestheticInfo(spec, clip.folder, aestheticShape(headPath).version, [
       ...files,
       ...headFiles,

@@ -107,7 +107,40 @@ describe('decodeImage', () => {
   });
 });
 
+it.each([
+  ['BMP', Buffer.from('BM6\0\0\0', 'latin1')],
+  ['HEIC', Buffer.from('\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf', 'latin1')],
+  ['HEIC', Buffer.from('\0\0\0\x1cftypmif1\0\0\0\0mif1heicmiaf', 'latin1')],
+  ['JPEG XL', Buffer.from('\xff\x0a\0\0', 'latin1')],
+])('%s is refused by its name', async (name, bytes) => {
+  await expect(decodeImage(bytes, 'a.img')).rejects.toThrow(
+    `a.img: ${name} is not supported; expected png, jpeg, webp, gif, tiff or avif`,
+  );
+});
+
+it('reads AVIF, which lies in the same container as HEIC', async () => {
+  const avif = await canvas(16, 16, red).avif().toBuffer();
+  expect(await decodeImage(avif, 'a.avif')).toMatchObject({ width: 16, height: 16 });
+});
+
 describe('resizeAndCrop', () => {
+  // torchvision 0.29's CenterCrop; odd room is rounded half to even.
+  it.each([
+    [64, 0],
+    [65, 0],
+    [66, 1],
+    [67, 2],
+    [69, 2],
+    [71, 4],
+    [73, 4],
+  ])('cuts 64 out of the middle of %i at %i', (side, start) => {
+    const engine = { resizeImage: (): RgbImage => expect.fail('nothing is to be resized') };
+    const wide = { rgb: new Uint8Array(side * 64 * 3), width: side, height: 64 };
+    const high = { rgb: wide.rgb, width: 64, height: side };
+    expect(resizeAndCrop(engine, wide, 64).timeIds).toEqual([64, side, 0, start, 64, 64]);
+    expect(resizeAndCrop(engine, high, 64).timeIds).toEqual([side, 64, start, 0, 64, 64]);
+  });
+
   it('asks for the shorter side and cuts the centre', () => {
     const asked: number[][] = [];
     const engine = {

@@ -10,6 +10,7 @@ import {
   type RgbImage,
   type TensorDto,
 } from '@spindle/native';
+import { refuseUnsupportedImage } from './image-formats.js';
 import type { TimeIds } from './text-to-image.js';
 
 export const maxPixels = 64_000_000;
@@ -59,6 +60,7 @@ export async function decodeImageFile(file: string): Promise<RgbImage> {
  */
 export async function decodeImage(bytes: Buffer, where: string): Promise<RgbImage> {
   if (bytes.length === 0) throw invalid(where, 'expected an image, got an empty file');
+  refuseUnsupportedImage(bytes, where);
   try {
     const header = await sharp(bytes, { limitInputPixels: false, failOn: 'error' }).metadata();
     if (!formats.has(header.format))
@@ -184,9 +186,15 @@ interface Size {
 
 function centreOf(image: RgbImage, { height, width }: Size): { left: number; top: number } {
   return {
-    left: Math.round((image.width - width) / 2),
-    top: Math.round((image.height - height) / 2),
+    left: halfToEven(image.width - width),
+    top: halfToEven(image.height - height),
   };
+}
+
+/** Half of a whole number, 0.5 to the even one: Python's round, by which torchvision crops. */
+function halfToEven(room: number): number {
+  const low = Math.floor(room / 2);
+  return room % 2 === 0 || low % 2 === 0 ? low : low + 1;
 }
 
 /** A square out of the middle. */

@@ -14,7 +14,9 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { readImagePreprocess } from '../judges/clip-preprocess.js';
 import { parseJson, stringifyJson, type JsonObject } from '../files/json.js';
 import { readClipFolder } from '../judges/judges.js';
-import { readPipeline, resolveScheduler } from './pipeline.js';
+import { defaultShardBytes, writeRandomModel } from '../released/write.js';
+import { readPipeline } from './pipeline.js';
+import { resolveScheduler } from './scheduler.js';
 
 const scenes = fileURLToPath(new URL('../../../../examples/scenes', import.meta.url));
 const folders: string[] = [];
@@ -116,8 +118,11 @@ describe('readPipeline', () => {
     ],
     [
       'another scheduler',
-      (f) => edit(join(f, 'scheduler/scheduler_config.json'), { _class_name: 'LCMScheduler' }),
-      /_class_name: expected DDIMScheduler.*got "LCMScheduler"/,
+      (f) =>
+        edit(join(f, 'scheduler/scheduler_config.json'), {
+          _class_name: 'FlowMatchEulerDiscreteScheduler',
+        }),
+      /_class_name: expected DDIMScheduler.*got "FlowMatchEulerDiscreteScheduler"/,
     ],
     [
       'latent statistics',
@@ -204,6 +209,54 @@ it('resolves a scheduler from the pipeline, a class name and overrides', () => {
   );
 });
 
+it('puts a named class in the place of one that is not sampled with, and keeps what both read', () => {
+  const uniPc = {
+    _class_name: 'UniPCMultistepScheduler',
+    beta_end: 0.012,
+    clip_sample: false,
+    predict_x0: true,
+    solver_order: 2,
+    solver_type: 'bh2',
+  };
+  expect(resolveScheduler(uniPc, 'DPMSolverMultistepScheduler', '')).toBe(
+    '{"_class_name":"DPMSolverMultistepScheduler","beta_end":0.012,"clip_sample":false,"solver_order":2}',
+  );
+  expect(() => resolveScheduler(uniPc, '', '')).toThrow(
+    /_class_name: expected DDIMScheduler.*got "UniPCMultistepScheduler"; name one of these instead with --scheduler/,
+  );
+  // Keys that are asked for are never dropped.
+  expect(resolveScheduler(uniPc, 'DDIMScheduler', '{"no_such_key":1}')).toContain('no_such_key');
+});
+
+it("knows the empty prompt of SDXL as zeros where model_index.json does not say, as SDXL's pipeline does", () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pipeline-'));
+  folders.push(folder);
+  const model = join(folder, 'sdxl');
+  writeRandomModel(model, {
+    release: 'sdxl',
+    reduced: true,
+    dtype: 'F16',
+    variant: undefined,
+    shardBytes: defaultShardBytes,
+    seed: 0,
+  });
+  const index = join(model, 'model_index.json');
+  const { force_zeros_for_empty_prompt: stated, ...rest } = parseJson(
+    readFileSync(index, 'utf8'),
+    index,
+  ) as JsonObject;
+  expect(stated).toBe(true);
+  writeFileSync(index, stringifyJson(rest));
+  expect(readPipeline(model).zeroEmptyPrompt).toBe(true);
+  for (const value of [false, null]) {
+    writeFileSync(index, stringifyJson({ ...rest, force_zeros_for_empty_prompt: value }));
+    expect(readPipeline(model).zeroEmptyPrompt).toBe(false);
+  }
+  const other = copy();
+  edit(join(other, 'model_index.json'), { force_zeros_for_empty_prompt: true });
+  expect(readPipeline(other).zeroEmptyPrompt).toBe(false);
+});
+
 describe('CLIP folders', () => {
   it("reads the demo's judge", () => {
     const folder = readClipFolder(copy('tiny-pickscore'));
@@ -216,6 +269,44 @@ describe('CLIP folders', () => {
       method: 'transformers',
     });
     expect(folder.textTokens).toBe(32);
+  });
+
+  it('reads what transformers 5 writes into processor_config.json, and prefers it', () => {
+    const folder = copy('tiny-pickscore');
+    const file = join(folder, 'preprocessor_config.json');
+    const own = parseJson(readFileSync(file, 'utf8'), file) as JsonObject;
+    const expected = readImagePreprocess(folder, 64);
+    writeFileSync(
+      join(folder, 'processor_config.json'),
+      stringifyJson({ image_processor: own, processor_class: 'CLIPProcessor' }),
+    );
+    edit(file, { image_mean: [0.1, 0.1, 0.1] });
+    expect(readImagePreprocess(folder, 64)).toEqual(expected);
+    rmSync(file);
+    expect(readImagePreprocess(folder, 64)).toEqual(expected);
+    expect(readClipFolder(folder).warnings).toEqual([]);
+    // Of before transformers 5: there it says nothing of images.
+    writeFileSync(join(folder, 'processor_config.json'), '{"processor_class":"CLIPProcessor"}');
+    expect(readImagePreprocess(folder, 64).mean).toEqual([0.48145466, 0.4578275, 0.40821073]);
+    expect(readClipFolder(folder).warnings).toEqual([
+      expect.stringMatching(
+        /no preprocessor_config\.json and no processor_config\.json; images are normalised with CLIP's mean \[0\.48145466/,
+      ),
+    ]);
+  });
+
+  it("takes open_clip's mean and std from its config", () => {
+    const folder = mkdtempSync(join(tmpdir(), 'open-clip-'));
+    folders.push(folder);
+    writeFileSync(
+      join(folder, 'open_clip_config.json'),
+      '{"preprocess_cfg":{"mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}}',
+    );
+    expect(readImagePreprocess(folder, 32)).toMatchObject({
+      mean: [0.5, 0.5, 0.5],
+      std: [0.25, 0.25, 0.25],
+      resize: 32,
+    });
   });
 
   it('refuses preprocessing that it does not do', () => {

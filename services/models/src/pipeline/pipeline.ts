@@ -10,12 +10,11 @@ import {
   numberField,
   parseJson,
   readJsonObject,
-  stringField,
-  stringifyJson,
   isObject,
   type JsonObject,
 } from '../files/json.js';
 import { modelPath } from '@spindle/kit';
+import { readScheduler } from './scheduler.js';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { componentSource, partSource, requireDirectory } from '../files/weights.js';
 
@@ -62,13 +61,6 @@ export interface Pipeline {
   warnings: string[];
 }
 
-export const schedulerClasses = [
-  'DDIMScheduler',
-  'PNDMScheduler',
-  'DPMSolverMultistepScheduler',
-  'EulerDiscreteScheduler',
-] as const;
-
 export const pipelineKinds = ['StableDiffusionPipeline', 'StableDiffusionXLPipeline'] as const;
 export type PipelineKind = (typeof pipelineKinds)[number];
 
@@ -114,7 +106,7 @@ export function readPipeline(path: string): Pipeline {
   );
   const textTokens = Math.min(...textTowers.map((tower) => tower.tokens));
   const textWidth = textTowers.reduce((sum, tower) => sum + tower.width, 0);
-  const crossWidth = unetConfig['cross_attention_dim'];
+  const crossWidth = unetConfig['cross_attention_dim'] ?? 1280;
   if (typeof crossWidth === 'number' && crossWidth !== textWidth) {
     const whose =
       textTowers.length > 1
@@ -151,10 +143,16 @@ export function readPipeline(path: string): Pipeline {
     textTokens,
     textWidth,
     pooledWidth: readPooledWidth(kind, unet, textTowers),
-    zeroEmptyPrompt: index['force_zeros_for_empty_prompt'] === true,
-    sampleSize: readSampleSize(unetConfig, configFile(unet)),
+    zeroEmptyPrompt: zerosEmptyPrompt(kind, index),
+    sampleSize: readSampleSize(unetConfig, configFile(unet), defaultSampleSizes[kind]),
     warnings,
   };
+}
+
+/** SDXL's pipeline has it so where the key is absent; the others know no such key. */
+function zerosEmptyPrompt(kind: PipelineKind, index: JsonObject): boolean {
+  const value = index['force_zeros_for_empty_prompt'];
+  return kind === 'StableDiffusionXLPipeline' && (value === undefined || value === true);
 }
 
 /**
@@ -292,55 +290,22 @@ export function readVaeScaling(vae: ModelSourceDto): VaeScaling {
   };
 }
 
-function readSampleSize(config: JsonObject, file: string): number {
-  const size = config['sample_size'];
-  if (Array.isArray(size)) {
-    if (size.length === 2 && typeof size[0] === 'number' && size[0] === size[1]) return size[0];
-    throw invalid(file, `sample_size: expected a number, got ${describe(size)}`);
-  }
-  return numberField(config, 'sample_size', file);
-}
+/** SDXL's pipeline has one of its own where the U-Net states none. */
+const defaultSampleSizes: Readonly<Record<PipelineKind, number | undefined>> = {
+  StableDiffusionPipeline: undefined,
+  StableDiffusionXLPipeline: 128,
+};
 
-/** The scheduler's folder (or its file). */
-export function readScheduler(path: string): JsonObject {
-  const file = join(modelPath(path).directory, 'scheduler_config.json');
-  const config = readJsonObject(file);
-  checkSchedulerClass(stringField(config, '_class_name', file), file);
-  return config;
-}
-
-export function checkSchedulerClass(name: string, where: string): void {
-  if (!(schedulerClasses as readonly string[]).includes(name)) {
-    throw invalid(
-      where,
-      `_class_name: expected ${schedulerClasses.join(', ')}, got ${JSON.stringify(name)}`,
-    );
-  }
-}
-
-/**
- * The config that sampling uses: the pipeline's, another class if named, then overrides; as the
- * addon reads it.
- */
-export function resolveScheduler(
-  base: JsonObject,
-  className: string,
-  overridesJson: string,
-): string {
-  const overrides =
-    overridesJson === '' ? {} : parseJson(overridesJson, 'scheduler_overrides_json');
-  if (!isObject(overrides))
-    throw invalid('scheduler_overrides_json', `expected a JSON object, got ${describe(overrides)}`);
-  if (className !== '') checkSchedulerClass(className, 'scheduler');
-  if (className === '' || className === base['_class_name'])
-    return stringifyJson({ ...base, ...overrides });
-  // DDIM was made for pixels and clips to [-1, 1] unless told; a config of another class does not
-  // say that latents have no such range.
-  const clipping =
-    className === 'DDIMScheduler' && base['clip_sample'] === undefined
-      ? { clip_sample: false }
-      : {};
-  return stringifyJson({ ...base, ...clipping, _class_name: className, ...overrides });
+/** Side of the latents that a U-Net was made for: a number, or two that are equal. */
+export function readSampleSize(config: JsonObject, file: string, fallback?: number): number {
+  const size = config['sample_size'] ?? fallback;
+  const [height, width] = Array.isArray(size) ? size : [size, size];
+  const pair = !Array.isArray(size) || size.length === 2;
+  if (pair && typeof height === 'number' && height === width) return height;
+  throw invalid(
+    file,
+    `sample_size: expected a number or two that are equal, got ${describe(size)}`,
+  );
 }
 
 export function hasPipeline(path: string): boolean {

@@ -6,6 +6,7 @@ import {
   type Engine,
   EngineError,
   invalid,
+  toEngineError,
   type ClipText,
   type Unet,
   type Vae,
@@ -249,7 +250,7 @@ export class TextToImage {
     const encoded = performance.now() - started;
     const size = latentSize(this.pipeline, options.height, options.width);
     const { scale } = this.pipeline.vaeScaling;
-    const result = await unet.sample(
+    const sampled = unet.sample(
       {
         cond: text,
         uncond: empty.text,
@@ -266,6 +267,15 @@ export class TextToImage {
       },
       { ...(signal === undefined ? {} : { signal }), ...(onStep === undefined ? {} : { onStep }) },
     );
+    const result = await sampled.catch((thrown: unknown) => {
+      const error = toEngineError(thrown);
+      if (error.code !== 'DIVERGED') throw error;
+      throw new EngineError(
+        'DIVERGED',
+        `${this.pipeline.directory}: ${error.message}; look at its scheduler's settings (rescale_betas_zero_snr, prediction_type) and at the U-Net's weights`,
+        { cause: error },
+      );
+    });
     return { latents: result.latents, phases: [...phases, ...shiftPhases(result.phases, encoded)] };
   }
 
@@ -275,10 +285,15 @@ export class TextToImage {
     const parts: TensorDto[] = [];
     const count = latents.shape[0] ?? 0;
     for (let from = 0; from < count; from += batchSize) {
-      parts.push(
-        (await this.vae.decode(rows(unscaled, from, Math.min(batchSize, count - from)), signal))
-          .pixels,
-      );
+      const batch = rows(unscaled, from, Math.min(batchSize, count - from));
+      const { pixels } = await this.vae.decode(batch, signal);
+      // toRgb would draw them black.
+      if (!pixels.data.every(Number.isFinite))
+        throw new EngineError(
+          'DIVERGED',
+          `${this.pipeline.directory}: vae: expected finite pixels, got NaN or infinity (a VAE that overflows in half precision needs f32)`,
+        );
+      parts.push(pixels);
     }
     return concatRows(parts);
   }

@@ -5,7 +5,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { toBfloat16, toFloat16 } from '../files/float16.js';
-import { stringifyJson, type JsonObject } from '../files/json.js';
+import type { JsonObject } from '../files/json.js';
+import { writeModelJson } from '../files/model-json.js';
 import { writeWeights, type TensorSource } from '@spindle/kit';
 import { releaseConfigs, type Release } from './configs.js';
 import { elements, textShapes, unetShapes, vaeShapes, type Shapes } from './tensors.js';
@@ -39,14 +40,14 @@ export function writeRandomModel(directory: string, options: RandomModelOptions)
   ): void => {
     const folder = join(directory, name);
     mkdirSync(folder, { recursive: true });
-    writeJson(join(folder, 'config.json'), config);
+    writeModelJson(join(folder, 'config.json'), config);
     const tensors = [...shapes].map(([tensor, shape], n) =>
       randomTensor(tensor, shape, options.dtype, options.seed ^ hash(`${name}.${tensor}`) ^ n),
     );
     writeWeights(folder, stem, [...extra, ...tensors], { variant, shardBytes });
   };
   mkdirSync(directory, { recursive: true });
-  writeJson(join(directory, 'model_index.json'), configs.modelIndex);
+  writeModelJson(join(directory, 'model_index.json'), configs.modelIndex);
   component('unet', configs.unet, 'diffusion_pytorch_model', unetShapes(configs.unet));
   component(
     'vae',
@@ -67,11 +68,7 @@ export function writeRandomModel(directory: string, options: RandomModelOptions)
     writeTokenizer(join(directory, `tokenizer${suffix}`), config, configs.padTokens[n] ?? '!');
   });
   mkdirSync(join(directory, 'scheduler'), { recursive: true });
-  writeJson(join(directory, 'scheduler', 'scheduler_config.json'), configs.scheduler);
-}
-
-function writeJson(file: string, value: JsonObject): void {
-  writeFileSync(file, `${JSON.stringify(JSON.parse(stringifyJson(value)), null, 2)}\n`);
+  writeModelJson(join(directory, 'scheduler', 'scheduler_config.json'), configs.scheduler);
 }
 
 function writeTokenizer(folder: string, config: JsonObject, padToken: string): void {
@@ -91,8 +88,8 @@ function writeTokenizer(folder: string, config: JsonObject, padToken: string): v
     eos_token: token('<|endoftext|>'),
     unk_token: token('<|endoftext|>'),
   };
-  writeJson(join(folder, 'special_tokens_map.json'), { ...specials, pad_token: padToken });
-  writeJson(join(folder, 'tokenizer_config.json'), {
+  writeModelJson(join(folder, 'special_tokens_map.json'), { ...specials, pad_token: padToken });
+  writeModelJson(join(folder, 'tokenizer_config.json'), {
     add_prefix_space: false,
     do_lower_case: true,
     errors: 'replace',

@@ -50,11 +50,92 @@ describe('ClipTokenizer', () => {
 
   it('pads with "!" and takes it for that token inside a text when it is the pad token, as Stable Diffusion 2 has it', () => {
     const folder = copyWith({
+      'special_tokens_map.json': '{"pad_token":"!"}',
       'tokenizer_config.json':
-        '{"tokenizer_class":"CLIPTokenizer","model_max_length":32,"pad_token":"!"}',
+        '{"tokenizer_class":"CLIPTokenizer","model_max_length":32,"pad_token":"<|endoftext|>"}',
     });
     const ids = ClipTokenizer.load(folder).encode('red!', 6).ids;
     expect(ids).toEqual([647, 513, 0, 648, 0, 0]);
+  });
+
+  it('goes by tokenizer_config.json alone where that has added_tokens_decoder', () => {
+    const folder = copyWith({
+      'special_tokens_map.json': '{"pad_token":"!"}',
+      'tokenizer_config.json':
+        '{"pad_token":"<|endoftext|>","added_tokens_decoder":{"648":{"content":"<|endoftext|>"}}}',
+    });
+    expect(ClipTokenizer.load(folder).padId).toBe(648);
+  });
+
+  it.each([null, 'CLIPTokenizer'])('takes null in tokenizer_config.json as absent: %s', (kind) => {
+    const folder = copyWith({
+      'special_tokens_map.json': '{"pad_token":null}',
+      'tokenizer_config.json': JSON.stringify({ tokenizer_class: kind, model_max_length: null }),
+    });
+    expect(ClipTokenizer.load(folder)).toMatchObject({
+      padId: 648,
+      modelMaxLength: Number.POSITIVE_INFINITY,
+    });
+  });
+
+  describe('tokenizer.json', () => {
+    const read = (name: string): string => readFileSync(join(fixture, name), 'utf8');
+    const merges = read('merges.txt')
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#version'));
+    const special = (content: string, id: number) => ({
+      ...{ id, content, special: true, normalized: false },
+      ...{ single_word: false, lstrip: false, rstrip: false },
+    });
+    /** As transformers 5 writes a CLIPTokenizer: no vocab.json, no merges.txt. */
+    const folderOf = (added: object[], pairs = true): string => {
+      const folder = copyWith({
+        'tokenizer.json': JSON.stringify({
+          version: '1.0',
+          added_tokens: [special('<|startoftext|>', 647), special('<|endoftext|>', 648), ...added],
+          model: {
+            type: 'BPE',
+            unk_token: '<|endoftext|>',
+            end_of_word_suffix: '</w>',
+            vocab: JSON.parse(read('vocab.json')) as object,
+            merges: pairs ? merges.map((line) => line.split(' ')) : merges,
+          },
+        }),
+      });
+      for (const name of ['vocab.json', 'merges.txt', 'special_tokens_map.json'])
+        rmSync(join(folder, name));
+      return folder;
+    };
+
+    it.each([true, false])('gives the same ids without the older files; pairs: %s', (pairs) => {
+      const alone = ClipTokenizer.load(folderOf([], pairs));
+      for (const { text, ids } of cases) expect(alone.encode(text, maxLength).ids).toEqual(ids);
+    });
+
+    it('gives added tokens their own ids', () => {
+      const alone = ClipTokenizer.load(folderOf([special('<cat-toy>', 649)]));
+      expect(alone.tokenize('a<cat-toy>')).toEqual([...alone.tokenize('a'), 649]);
+    });
+
+    it('is refused with a model of another type', () => {
+      const folder = copyWith({ 'tokenizer.json': '{"model":{"type":"Unigram"}}' });
+      expect(() => ClipTokenizer.load(folder)).toThrow(
+        /tokenizer\.json: model: expected one of type BPE, got "Unigram"/,
+      );
+    });
+  });
+
+  it('reads the ids of added_tokens.json', () => {
+    const folder = copyWith({ 'added_tokens.json': '{"<cat-toy>":649}' });
+    expect(ClipTokenizer.load(folder).tokenize('<cat-toy>')).toEqual([649]);
+  });
+
+  it('says which files it wants where there is none', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'tokenizer-'));
+    folders.push(folder);
+    expect(() => ClipTokenizer.load(folder)).toThrow(
+      'expected tokenizer.json, or vocab.json and merges.txt, got none of them',
+    );
   });
 
   it('matches an upper-case special token only where the config calls it normalised', () => {
@@ -93,7 +174,7 @@ describe('ClipTokenizer', () => {
     ],
     ['tokenizer_config.json', '{"do_lower_case":false}', /do_lower_case: expected true, got false/],
     [
-      'tokenizer_config.json',
+      'special_tokens_map.json',
       '{"pad_token":{"content":"!","lstrip":true}}',
       /pad_token\.lstrip: expected false, got true/,
     ],

@@ -3,30 +3,14 @@
  * space to one space, lower case by code point, CLIP's word pattern, byte-level merges with "</w>"
  * at a word's end. Special tokens are found in the text before any of that.
  */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { invalid } from '@spindle/native';
-import {
-  describe,
-  isObject,
-  readJsonObject,
-  readText,
-  type JsonObject,
-  type JsonValue,
-} from '../files/json.js';
+import { readTokenizerFiles, type SpecialToken, type TokenizerFiles } from './tokenizer-files.js';
 
 export interface Encoding {
   /** maxLength ids: bos, tokens, eos, padding. */
   ids: number[];
   /** Tokens that did not fit between bos and eos. */
   truncated: number;
-}
-
-interface SpecialToken {
-  content: string;
-  id: number;
-  /** Matched in the normalised text instead of the raw one. */
-  normalized: boolean;
 }
 
 const word = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
@@ -65,65 +49,23 @@ export class ClipTokenizer {
   readonly #normalizedSpecials: readonly SpecialToken[];
   readonly #words = new Map<string, readonly number[]>();
 
-  private constructor(
-    vocab: ReadonlyMap<string, number>,
-    ranks: ReadonlyMap<string, number>,
-    specials: {
-      bos: SpecialToken;
-      eos: SpecialToken;
-      pad: SpecialToken;
-      unk: SpecialToken;
-      all: SpecialToken[];
-    },
-    modelMaxLength: number,
-  ) {
-    this.#vocab = vocab;
-    this.#ranks = ranks;
-    this.bosId = specials.bos.id;
-    this.eosId = specials.eos.id;
-    this.padId = specials.pad.id;
-    this.#unknownId = specials.unk.id;
-    this.#rawSpecials = specials.all.filter((token) => !token.normalized);
-    this.#normalizedSpecials = specials.all
+  private constructor(files: TokenizerFiles) {
+    this.#vocab = files.vocab;
+    this.#ranks = files.ranks;
+    this.bosId = files.bos.id;
+    this.eosId = files.eos.id;
+    this.padId = files.pad.id;
+    this.#unknownId = files.unk.id;
+    this.#rawSpecials = files.specials.filter((token) => !token.normalized);
+    this.#normalizedSpecials = files.specials
       .filter((token) => token.normalized)
       .map((token) => ({ ...token, content: normalize(token.content) }));
-    this.modelMaxLength = modelMaxLength;
+    this.modelMaxLength = files.modelMaxLength;
   }
 
-  /**
-   * Reads vocab.json, merges.txt and, where present, tokenizer_config.json and
-   * special_tokens_map.json.
-   */
+  /** Reads a folder with tokenizer.json, or vocab.json and merges.txt, and their small configs. */
   static load(directory: string): ClipTokenizer {
-    const vocabFile = join(directory, 'vocab.json');
-    const vocab = new Map<string, number>();
-    for (const [token, id] of Object.entries(readJsonObject(vocabFile))) {
-      if (typeof id !== 'number' || !Number.isInteger(id) || id < 0) {
-        throw invalid(
-          vocabFile,
-          `${JSON.stringify(token)}: expected a non-negative integer id, got ${describe(id)}`,
-        );
-      }
-      vocab.set(token, id);
-    }
-    const { config, map } = readTokenizerConfigs(directory);
-    const specials = readSpecialTokens(directory, vocab, config, map);
-    const limit = config['model_max_length'];
-    if (limit !== undefined && (typeof limit !== 'number' || !(limit >= 2))) {
-      throw invalid(
-        join(directory, 'tokenizer_config.json'),
-        `model_max_length: expected a number of at least 2, got ${describe(limit)}`,
-      );
-    }
-    // transformers writes 1e30 for "no limit".
-    const modelMaxLength =
-      typeof limit === 'number' && limit < 1e9 ? limit : Number.POSITIVE_INFINITY;
-    return new ClipTokenizer(
-      vocab,
-      readMerges(join(directory, 'merges.txt')),
-      specials,
-      modelMaxLength,
-    );
+    return new ClipTokenizer(readTokenizerFiles(directory));
   }
 
   /** The text's ids without bos, eos and padding. */
@@ -179,80 +121,6 @@ export class ClipTokenizer {
       symbols.splice(at, 2, `${symbols[at]}${symbols[at + 1]}`);
     }
   }
-}
-
-function readMerges(file: string): Map<string, number> {
-  const ranks = new Map<string, number>();
-  readText(file)
-    .split('\n')
-    .forEach((line, index) => {
-      const merge = line.trimEnd();
-      if (merge === '' || (index === 0 && merge.startsWith('#version'))) return;
-      if (merge.split(' ').length !== 2)
-        throw invalid(
-          `${file}:${index + 1}`,
-          `expected two symbols with a space between, got ${JSON.stringify(merge)}`,
-        );
-      if (!ranks.has(merge)) ranks.set(merge, ranks.size);
-    });
-  return ranks;
-}
-
-function readTokenizerConfigs(directory: string): { config: JsonObject; map: JsonObject } {
-  const optional = (name: string): JsonObject =>
-    existsSync(join(directory, name)) ? readJsonObject(join(directory, name)) : {};
-  const config = optional('tokenizer_config.json');
-  const file = join(directory, 'tokenizer_config.json');
-  const kind = config['tokenizer_class'];
-  if (kind !== undefined && kind !== 'CLIPTokenizer' && kind !== 'CLIPTokenizerFast') {
-    throw invalid(file, `tokenizer_class: expected CLIPTokenizer, got ${describe(kind)}`);
-  }
-  if (config['do_lower_case'] === false)
-    throw invalid(file, 'do_lower_case: expected true, got false (not supported)');
-  return { config, map: optional('special_tokens_map.json') };
-}
-
-function readSpecialTokens(
-  directory: string,
-  vocab: ReadonlyMap<string, number>,
-  config: JsonObject,
-  map: JsonObject,
-) {
-  const file = join(directory, 'tokenizer_config.json');
-  const resolve = (value: JsonValue, field: string): SpecialToken => {
-    const content = isObject(value) ? value['content'] : value;
-    if (typeof content !== 'string' || content === '')
-      throw invalid(file, `${field}: expected a token, got ${describe(value)}`);
-    for (const option of ['lstrip', 'rstrip', 'single_word']) {
-      if (isObject(value) && value[option] === true)
-        throw invalid(file, `${field}.${option}: expected false, got true (not supported)`);
-    }
-    const id = vocab.get(content);
-    if (id === undefined)
-      throw invalid(
-        join(directory, 'vocab.json'),
-        `expected the ${field} ${JSON.stringify(content)} among its entries, got none`,
-      );
-    return { content, id, normalized: isObject(value) && value['normalized'] === true };
-  };
-  const named = (field: string, fallback: string): SpecialToken =>
-    resolve(config[field] ?? map[field] ?? fallback, field);
-  const end = '<|endoftext|>';
-  const [bos, eos, unk, pad] = [
-    named('bos_token', '<|startoftext|>'),
-    named('eos_token', end),
-    named('unk_token', end),
-    named('pad_token', end),
-  ];
-  // Declared ones come first: they say best whether a token is matched in the normalised text.
-  const decoder = config['added_tokens_decoder'];
-  const declared = isObject(decoder)
-    ? Object.values(decoder).map((value) => resolve(value, 'added_tokens_decoder'))
-    : [];
-  const all = new Map<string, SpecialToken>();
-  for (const token of [...declared, bos, eos, unk, pad])
-    if (!all.has(token.content)) all.set(token.content, token);
-  return { bos, eos, unk, pad, all: [...all.values()] };
 }
 
 /**

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { WordPieceTokenizer } from './wordpiece.js';
 
@@ -68,5 +71,17 @@ describe('WordPiece', () => {
     expect(() => new WordPieceTokenizer(new Map([['a', 0]]), 'vocab.txt')).toThrow(
       'vocab.txt: expected the token [CLS], got none',
     );
+  });
+
+  it('reads the tokenizer.json that transformers 5 writes in the place of vocab.txt', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'wordpiece-'));
+    const vocab = Object.fromEntries(list.map((token, id) => [token, id]));
+    writeFileSync(
+      join(folder, 'tokenizer.json'),
+      JSON.stringify({ model: { type: 'WordPiece', vocab } }),
+    );
+    const loaded = WordPieceTokenizer.load(folder);
+    rmSync(folder, { recursive: true });
+    expect(loaded.encode(['low un'], 6)).toEqual(tokenizer().encode(['low un'], 6));
   });
 });

@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalid } from '@spindle/native';
-import { readText } from '../files/json.js';
+import { describe, isObject, readJsonObject, readText } from '../files/json.js';
 
 const unknown = '[UNK]';
 const maxWordLength = 100;
@@ -34,13 +34,20 @@ export class WordPieceTokenizer {
     );
   }
 
-  /** Reads vocab.txt, one token per line, in `directory` or its tokenizer/. */
+  /**
+   * Reads vocab.txt, one token per line, or the tokenizer.json that transformers 5 writes alone, in
+   * `directory` or its tokenizer/.
+   */
   static load(directory: string): WordPieceTokenizer {
-    const file = [join(directory, 'vocab.txt'), join(directory, 'tokenizer', 'vocab.txt')].find(
-      (path) => existsSync(path),
-    );
+    const file = [directory, join(directory, 'tokenizer')]
+      .flatMap((folder) => ['vocab.txt', 'tokenizer.json'].map((name) => join(folder, name)))
+      .find((path) => existsSync(path));
     if (file === undefined)
-      throw invalid(directory, 'expected vocab.txt (of bert-base-uncased), got no such file');
+      throw invalid(
+        directory,
+        'expected vocab.txt or tokenizer.json (of bert-base-uncased), got neither',
+      );
+    if (file.endsWith('.json')) return new WordPieceTokenizer(jsonVocab(file), file);
     const lines = readText(file).split(/\r?\n/);
     if (lines.at(-1) === '') lines.pop();
     return new WordPieceTokenizer(new Map(lines.map((token, id) => [token, id])), file);
@@ -100,6 +107,26 @@ export class WordPieceTokenizer {
     }
     return pieces;
   }
+}
+
+function jsonVocab(file: string): Map<string, number> {
+  const model = readJsonObject(file)['model'];
+  const vocab = isObject(model) && model['type'] === 'WordPiece' ? model['vocab'] : undefined;
+  if (!isObject(vocab))
+    throw invalid(
+      file,
+      `model: expected one of type WordPiece with a vocab, got ${describe(isObject(model) ? model['type'] : model)}`,
+    );
+  return new Map(
+    Object.entries(vocab).map(([token, id]) => {
+      if (typeof id !== 'number' || !Number.isInteger(id) || id < 0)
+        throw invalid(
+          file,
+          `${JSON.stringify(token)}: expected a non-negative integer id, got ${describe(id)}`,
+        );
+      return [token, id];
+    }),
+  );
 }
 
 function words(text: string): string[] {

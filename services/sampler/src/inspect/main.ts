@@ -13,7 +13,7 @@ import {
   type BucketSettings,
   type DataSpec,
 } from '@spindle/data';
-import { decodeImage, readPipeline } from '@spindle/models';
+import { decodeImage, readPipeline, refuseUnsupportedImage } from '@spindle/models';
 import { ContactSheet } from './contact-sheet.js';
 import { inspectDataSet, type SeenImage } from './inspect.js';
 import { describeReport } from './text.js';
@@ -99,6 +99,7 @@ async function headerOf(
   bytes: Buffer,
   where: string,
 ): Promise<Pick<SeenImage, 'width' | 'height'>> {
+  refuseUnsupportedImage(bytes, where);
   try {
     const { autoOrient } = await sharp(bytes).metadata();
     return { width: autoOrient.width, height: autoOrient.height };

@@ -1,13 +1,14 @@
 /**
  * Auto-beta: the largest beta up to the configured one with which the mean pair does not saturate.
- * A pair's margin is h = logit / beta, and the logistic loss has the slope s along its logit where
- * the logit is ln((1 - s) / s): beta = that / mean h. The mean is a moving one over the steps
- * before, so that a step does not depend on how it is cut into micro-batches.
+ * A pair's margin is h = logit / beta. The logistic loss has the slope s where the logit is
+ * ln((1 - s) / s), so the mean pair keeps the slope s with beta = ln((1 - s) / s) / mean h. The
+ * mean is a moving one over the steps before, so a step does not depend on how it is cut into
+ * micro-batches.
  */
 const decay = 0.99;
 
 export interface MarginAverage {
-  /** Sum of decay^age * (1 - decay) * margin. */
+  /** The sum of decay^age * (1 - decay) * margin over the steps. */
   sum: number;
   steps: number;
 }
@@ -24,7 +25,7 @@ export function autoBeta(beta: number, slope: number, average: MarginAverage): n
   return mean > 0 ? Math.min(beta, Math.log((1 - slope) / slope) / mean) : beta;
 }
 
-/** As a checkpoint's metadata holds it. */
+/** The average as a text for a checkpoint's metadata; readMargins() reads it. */
 export function writeMargins(average: MarginAverage): string {
   return JSON.stringify(average);
 }

@@ -19,7 +19,7 @@ import {
 } from './draws.js';
 import { normals, philox, uniform } from '@spindle/kit/domain';
 import { Guard, saturatedLogit, type WatchedStep } from './guard.js';
-import { gatherMetrics, notFinite, saturatedShare } from './metrics.js';
+import { gatherMetrics, notFinite, saturatedFraction } from './metrics.js';
 import { checkSettings, fingerprint, firstDifference, type TrainingSettings } from './settings.js';
 
 const key = { seed: 5n, iteration: 1 };
@@ -67,9 +67,11 @@ describe('the order of data', () => {
 
   it('shows every element once per epoch, across batches, from any step on', () => {
     const straight = new DataOrder(key, 10, 4);
-    const ranks = [0, 1, 2, 3, 4].flatMap((step) => straight.batch(step)).map((draw) => draw.rank);
-    expect(new Set(ranks.slice(0, 10)).size).toBe(10);
-    expect(new Set(ranks.slice(10, 20)).size).toBe(10);
+    const elements = [0, 1, 2, 3, 4]
+      .flatMap((step) => straight.batch(step))
+      .map((draw) => draw.element);
+    expect(new Set(elements.slice(0, 10)).size).toBe(10);
+    expect(new Set(elements.slice(10, 20)).size).toBe(10);
     expect(new DataOrder(key, 10, 4).batch(3)).toEqual(straight.batch(3));
     expect(straight.batch(2).map((draw) => draw.epoch)).toEqual([0, 0, 1, 1]);
   });
@@ -81,7 +83,7 @@ describe('the order of data', () => {
   });
 });
 
-it('drops the share of captions that was asked for', () => {
+it('drops the fraction of captions that was asked for', () => {
   const dropped = Array.from({ length: 5000 }, (_, i) => dropsCaption(key, i, 0.1)).filter(
     Boolean,
   ).length;
@@ -124,7 +126,7 @@ describe('a batch of several shapes', () => {
       { offset: 1, size: 1, last: false },
       { offset: 2, size: 1, last: true },
     ]);
-    // The second rank's share begins within a shape.
+    // The second rank's local batch begins within a shape.
     expect(microBatches([0, 0, 0, 1, 1, 1], 1, 1, 3)).toEqual([
       { offset: 2, size: 1, last: false },
       { offset: 3, size: 1, last: true },
@@ -149,8 +151,8 @@ describe('a batch of several shapes', () => {
           for (const { offset, size } of ranks.flat())
             expect(new Set(shapes.slice(offset, offset + size)).size).toBe(1);
           for (const own of ranks) {
-            const share = own.reduce((sum, { size }) => sum + size, 0);
-            for (const { size } of own) expect(size).toBeLessThanOrEqual(Math.ceil(share / parts));
+            const local = own.reduce((sum, { size }) => sum + size, 0);
+            for (const { size } of own) expect(size).toBeLessThanOrEqual(Math.ceil(local / parts));
             expect(own.filter(({ last }) => last)).toEqual(own.slice(-1));
           }
         }
@@ -160,7 +162,7 @@ describe('a batch of several shapes', () => {
 
   it('has its draws side by side by shape, and is otherwise the same batch', () => {
     const draws = new DataOrder(key, 7, 7).batch(0);
-    const shapeOf = ({ rank }: { rank: number }) => rank % 3;
+    const shapeOf = ({ element }: { element: number }) => element % 3;
     const sorted = byShape(draws, shapeOf);
     expect(sorted.shapes).toEqual([0, 0, 0, 1, 1, 2, 2]);
     expect(sorted.draws.map(shapeOf)).toEqual(sorted.shapes);
@@ -172,7 +174,7 @@ describe('a batch of several shapes', () => {
   });
 });
 
-it('shares a batch out so that every element is computed once, in order, by one of the ranks', () => {
+it('cuts a batch so that every element is computed once, in order, by one of the ranks', () => {
   for (let batchSize = 1; batchSize <= 9; batchSize++) {
     for (let worldSize = 1; worldSize <= 4; worldSize++) {
       for (let parts = 1; parts <= 3; parts++) {
@@ -321,10 +323,10 @@ describe('the guard', () => {
     const part = { loss: 1, loserScale: 1, errorReal: [0.1, 0.1], errorGenerated: [0.2, 0.12] };
     const step = [{ ...part, opponentErrorReal: [0.1, 0.1], opponentErrorGenerated: [0.1, 0.1] }];
     // Logits of beta / 2 times 0.1 and 0.02.
-    expect(saturatedShare(step, 600, saturatedLogit)).toBe(0.5);
-    expect(saturatedShare(step, 300, saturatedLogit)).toBe(0);
+    expect(saturatedFraction(step, 600, saturatedLogit)).toBe(0.5);
+    expect(saturatedFraction(step, 300, saturatedLogit)).toBe(0);
     expect(
-      saturatedShare(
+      saturatedFraction(
         [{ ...part, errorGenerated: [], opponentErrorReal: [], opponentErrorGenerated: [] }],
         300,
         20,

@@ -1,6 +1,7 @@
 /**
  * Every random decision about data: which element comes when, which captions are dropped, which
- * latents are drawn.
+ * latents are drawn. Each is a function of seed, iteration and position, so that a training that
+ * resumes, or that other ranks take part in, decides the same.
  */
 import { normals, philox, uniform } from '@spindle/kit/domain';
 
@@ -9,8 +10,8 @@ export interface DrawKey {
   iteration: number;
 }
 
-// The counter's last word keeps the kinds of draws apart; the engine keys its noise with words of
-// its own.
+// The last word of Philox's counter, which keeps the kinds of draws apart. The engine has other
+// words for its noise.
 const stream = {
   order: 1,
   captionDropout: 2,
@@ -32,16 +33,16 @@ export function epochOrder(key: DrawKey, epoch: number, count: number): Uint32Ar
   return order;
 }
 
-/** An element of the endless sequence of shuffled epochs. */
+/** An entry of the endless sequence of shuffled epochs. */
 export interface Draw {
-  /** Rank among the data set's elements. */
-  rank: number;
+  /** The element's number in the data set, whose elements are sorted by index. */
+  element: number;
   epoch: number;
-  /** Place in the whole sequence: step * batch size + place in the batch. */
+  /** Place in the endless sequence: step * batch size + place in the batch. */
   position: number;
 }
 
-/** Walks the shuffled epochs; any step can be asked for, the neighbouring ones are cheap. */
+/** Walks the shuffled epochs. Any step can be asked for; one of the same epoch costs no shuffle. */
 export class DataOrder {
   #epoch = -1;
   #order: Uint32Array = new Uint32Array(0);
@@ -60,25 +61,26 @@ export class DataOrder {
         this.#order = epochOrder(this.key, epoch, this.count);
         this.#epoch = epoch;
       }
-      return { rank: this.#order[position % this.count] ?? 0, epoch, position };
+      return { element: this.#order[position % this.count] ?? 0, epoch, position };
     });
   }
 }
 
-export function dropsCaption(key: DrawKey, position: number, share: number): boolean {
-  if (share === 0) return false;
+/** Whether this draw's caption is one of the `fraction` that the empty prompt replaces. */
+export function dropsCaption(key: DrawKey, position: number, fraction: number): boolean {
+  if (fraction === 0) return false;
   const [high, low] = philox(key.seed, [0, position, key.iteration, stream.captionDropout]);
-  return uniform(high, low) < share;
+  return uniform(high, low) < fraction;
 }
 
-/** Whether this draw's generated image is one of the iteration before. */
-export function takesPrevious(key: DrawKey, position: number, share: number): boolean {
-  if (share === 0) return false;
+/** Whether this draw's image is one of the `fraction` that the iteration before generated. */
+export function takesPrevious(key: DrawKey, position: number, fraction: number): boolean {
+  if (fraction === 0) return false;
   const [high, low] = philox(key.seed, [0, position, key.iteration, stream.previous]);
-  return uniform(high, low) < share;
+  return uniform(high, low) < fraction;
 }
 
-/** mean + exp(logvar / 2) * noise, in place of `mean`. */
+/** Replaces `mean` by mean + exp(logvar / 2) * noise. */
 export function drawPosterior(
   key: DrawKey,
   position: number,
@@ -113,17 +115,18 @@ function cut({ offset: start, size: whole }: Range, parts: number): Range[] {
   return ranges;
 }
 
-/** A run of a step's batch; `last` is set on the last one that a rank computes. */
+/** A run of a step's batch. `last` is set on the last one that a rank computes. */
 export interface MicroBatch extends Range {
   last: boolean;
 }
 
 /**
- * What one of `worldSize` ranks computes of a step's batch, cut into `parts` micro-batches. Empty
- * where there are more ranks than pairs.
- * `shapes` are those of the batch's elements, equal ones side by side: where a rank's share has
- * several, a micro-batch has one of them and
- * there are as many as it takes to have none larger than with `parts` alike ones.
+ * The local batch of one of `worldSize` ranks, cut into `parts` micro-batches. It is empty for the
+ * last ranks where there are more ranks than pairs.
+ *
+ * `shapes` has the shape number of every element of the step's batch, with equal ones side by side.
+ * A micro-batch holds elements of one shape. Where the local batch has several shapes, there are as
+ * many micro-batches as it takes that none is larger than if all elements had one shape.
  */
 export function microBatches(
   shapes: readonly number[],
@@ -131,17 +134,17 @@ export function microBatches(
   rank = 0,
   worldSize = 1,
 ): MicroBatch[] {
-  const share = cut({ offset: 0, size: shapes.length }, worldSize)[rank];
-  if (share === undefined) return [];
-  const runs = runsOf(shapes, share);
-  const most = Math.ceil(share.size / parts);
+  const local = cut({ offset: 0, size: shapes.length }, worldSize)[rank];
+  if (local === undefined) return [];
+  const runs = runsOf(shapes, local);
+  const most = Math.ceil(local.size / parts);
   const batches = runs.flatMap((run) =>
     cut(run, runs.length === 1 ? parts : Math.ceil(run.size / most)),
   );
   return batches.map((range, i) => ({ ...range, last: i === batches.length - 1 }));
 }
 
-/** The parts of a range with one shape each. */
+/** A range, cut where the shape changes. */
 function runsOf(shapes: readonly number[], { offset, size }: Range): Range[] {
   const runs: Range[] = [];
   for (let i = offset; i < offset + size; i++) {
@@ -153,8 +156,9 @@ function runsOf(shapes: readonly number[], { offset, size }: Range): Range[] {
 }
 
 /**
- * A step's draws with those of one shape side by side, smaller shape numbers first, else in their
- * order: what a place in the batch keys does not depend on how the batch is cut.
+ * A step's draws, those of one shape side by side. Smaller shape numbers come first; draws of one
+ * shape keep their order. The engine keys its noise by the place in this order, so the order does
+ * not depend on how the batch is cut.
  */
 export function byShape(
   draws: readonly Draw[],

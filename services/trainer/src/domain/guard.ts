@@ -1,6 +1,6 @@
 /**
- * Watches a training for signs that it goes wrong. Each alarm is raised once and again only after
- * its cause has gone away. The watch keeps the last steps only, so it begins anew after a resume or
+ * Watches a training for signs that it goes wrong. An alarm is raised once, and again only after
+ * its cause has gone away. The guard keeps the last steps only, so it begins anew after a resume or
  * a rollback.
  */
 import { Objective } from '@spindle/proto';
@@ -22,19 +22,19 @@ export interface WatchedStep {
   gradNorm: number;
   errorReal: number;
   opponentErrorReal: number;
-  /** Share of pairs that have no slope left. */
+  /** Fraction of the pairs that have no slope left. */
   saturated: number;
 }
 
-/** Steps that the errors on real images are compared over. */
+/** The number of steps over which the errors on real images are compared. */
 export const gapWindow = 20;
-/** A spike is so many times the median of the steps before; of at least so many. */
+/** A spike is more than so many times the median of the steps before: of `history` at least. */
 const spike = { loss: 5, norm: 20, history: 10 };
 const mostSaturated = 0.9;
 
 /**
- * A pair whose logit is past this has a slope of 2e-9 of the logistic loss: it teaches nothing, or
- * everything.
+ * Where a pair's logit is past this, the logistic loss has a slope of 2e-9 or of 1. The pair
+ * teaches nothing, or as much as a pair can.
  */
 export const saturatedLogit = 20;
 
@@ -49,23 +49,25 @@ export class Guard {
     const before = this.#steps;
     this.#steps = [...before, step].slice(-gapWindow);
     const found = new Map<AlarmKind, Omit<Alarm, 'kind' | 'step'>>();
-    // The loss tells of the weights before the step's update.
+    // The loss is that of the weights before the step's update.
     const badSince = step.step - 1;
     const see = (kind: AlarmKind, message: string, since = badSince): void =>
       void found.set(kind, { message, badSince: since });
-    if (step.loss === 0)
+    if (step.loss === 0) {
       see(
         'loss_zero',
         'the loss is exactly 0: nothing is learnt any more (a smaller β or learning rate helps)',
       );
+    }
     if (
       step.saturated >= mostSaturated &&
       (this.objective === Objective.SPIN_LOGISTIC || this.objective === Objective.DPO)
     ) {
-      const share = Math.round(100 * step.saturated);
+      const percent = Math.round(100 * step.saturated);
       see(
         'saturated',
-        `the logits of ${share} % of the pairs are saturated (beyond ±${saturatedLogit}): β is too large for these errors`,
+        `the logits of ${percent} % of the pairs are saturated (beyond ±${saturatedLogit}): ` +
+          'β is too large for these errors',
       );
     }
     if (
@@ -76,7 +78,8 @@ export class Guard {
     ) {
       see(
         'winner_worse',
-        `the error on real images has been above the opponent's over the last ${gapWindow} steps: the model is drifting from the data ` +
+        `the error on real images has been above the opponent's over the last ${gapWindow} steps: ` +
+          'the model is drifting from the data ' +
           '(a lower learning rate, a larger β or objective.safeguard helps)',
         step.step - gapWindow,
       );
@@ -87,32 +90,31 @@ export class Guard {
         before.map((earlier) => earlier[key]),
       );
     const losses = times('loss');
-    if (losses > spike.loss)
+    if (losses > spike.loss) {
       see(
         'loss_spike',
         `the loss is ${losses.toFixed(1)} times the median of the ${before.length} steps before`,
       );
+    }
     const norms = times('gradNorm');
-    if (norms > spike.norm)
+    if (norms > spike.norm) {
       see(
         'norm_spike',
-        `the gradient norm is ${norms.toFixed(1)} times the median of the ${before.length} steps before`,
+        `the gradient norm is ${norms.toFixed(1)} times the median ` +
+          `of the ${before.length} steps before`,
       );
+    }
     const alarms: Alarm[] = [];
-    for (const [kind, alarm] of found)
+    for (const [kind, alarm] of found) {
       if (!this.#raised.has(kind)) alarms.push({ kind, step: step.step, ...alarm });
+    }
     this.#raised.clear();
     for (const kind of found.keys()) this.#raised.add(kind);
     return alarms;
   }
-
-  restart(): void {
-    this.#steps = [];
-    this.#raised.clear();
-  }
 }
 
-/** How often the median of `before` goes into `value`; 0 without enough of them. */
+/** `value` divided by the median of `before`; 0 where there are too few of them. */
 function ratio(value: number, before: readonly number[]): number {
   if (before.length < spike.history) return 0;
   const sorted = [...before].sort((a, b) => a - b);
@@ -121,7 +123,7 @@ function ratio(value: number, before: readonly number[]): number {
 }
 
 /**
- * The mean of the window lies above zero by more than two standard errors, so that noise around
+ * Whether the mean of the window lies above zero by more than two standard errors. Noise around
  * zero does not count.
  */
 function staysAbove(gaps: readonly number[]): boolean {

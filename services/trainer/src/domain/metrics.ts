@@ -1,21 +1,25 @@
 /** Metrics of one optimiser step, gathered over its micro-batches. */
 import { RankErrorsSchema, type RankErrors, type StepNumbers } from '@spindle/proto';
 
-/** RankErrors, as the engine or as another rank tells them. */
+/** Errors of one micro-batch by pair: the engine's arrays, or another rank's RankErrors. */
 export type StepErrors = {
   [K in Exclude<keyof RankErrors, `$${string}`>]: RankErrors[K] extends number[]
     ? ArrayLike<number>
     : RankErrors[K];
 };
 
-/** What a step's micro-batches say of it. */
+/** The numbers of a step that come from its micro-batches. */
 export type StepMetrics = Omit<
   StepNumbers,
   'step' | 'gradNorm' | 'learningRate' | 'beta' | 'seconds'
 >;
 
-/** Share of pairs whose logit lies beyond ±limit. */
-export function saturatedShare(parts: readonly StepErrors[], beta: number, limit: number): number {
+/** Fraction of the pairs whose logit lies beyond ±limit. */
+export function saturatedFraction(
+  parts: readonly StepErrors[],
+  beta: number,
+  limit: number,
+): number {
   let pairs = 0;
   let beyond = 0;
   for (const { errorReal, errorGenerated, opponentErrorReal, opponentErrorGenerated } of parts) {
@@ -29,8 +33,8 @@ export function saturatedShare(parts: readonly StepErrors[], beta: number, limit
 }
 
 /**
- * Mean of logit / beta over the pairs: half of how much better than the opponent the model tells
- * them apart.
+ * The mean of logit / beta over the pairs. The model tells the images of a pair apart by a
+ * difference of errors; this is half of how much that difference exceeds the opponent's.
  */
 export function meanMargin(metrics: StepMetrics): number {
   const gain =
@@ -40,7 +44,7 @@ export function meanMargin(metrics: StepMetrics): number {
   return -0.5 * gain;
 }
 
-/** Means of what there is by pair, sums of what are parts of the step's. */
+/** Means of the numbers that there are by pair, sums of those that are parts of the step's. */
 export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
   const all = (key: keyof StepErrors): number[] =>
     parts.flatMap(({ [key]: value }) => (typeof value === 'number' ? value : Array.from(value)));
@@ -54,7 +58,7 @@ export function gatherMetrics(parts: readonly StepErrors[]): StepMetrics {
   };
 }
 
-/** Share of pairs with a positive logit; 0 where there are no pairs. */
+/** Fraction of the pairs with a positive logit; 0 where there are no pairs. */
 function implicitAccuracy(parts: readonly StepErrors[]): number {
   let pairs = 0;
   let positive = 0;

@@ -1,6 +1,6 @@
 /**
- * What a training run does, checked; throws Error with a sentence that names field, expected and
- * got.
+ * The settings of a training, checked. A bad one is an Error whose message names the field, what
+ * was expected and what was there.
  */
 import {
   enumName,
@@ -15,10 +15,10 @@ import {
   type TrainSettings,
 } from '@spindle/proto';
 
-/** The settings, and what of the request they are for. */
+/** The settings, with the two fields of the request that they belong with. */
 export type TrainingSettings = TrainSettings & Pick<TrainRequest, 'objective' | 'iteration'>;
 
-/** What the real images are told from. */
+/** The kind of image that the objective pairs with each real one; null: it has no pairs. */
 export function opponentImages(objective: Objective): 'generated' | 'rejected' | null {
   if (objective === Objective.SFT) return null;
   return objective === Objective.DPO ? 'rejected' : 'generated';
@@ -38,7 +38,8 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
   atLeast('batch_size', checked.batchSize, 1);
   if (checked.gradientAccumulation > checked.batchSize) {
     throw new Error(
-      `settings.gradient_accumulation: expected at most batch_size (${checked.batchSize}), got ${checked.gradientAccumulation}`,
+      `settings.gradient_accumulation: expected at most batch_size (${checked.batchSize}), ` +
+        `got ${checked.gradientAccumulation}`,
     );
   }
   positive('learning_rate', checked.learningRate);
@@ -53,7 +54,8 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
     fraction('safeguard', checked.safeguard ?? 0);
     if (!(checked.autoBetaSlope >= 0 && checked.autoBetaSlope < 0.5)) {
       throw new Error(
-        `settings.auto_beta_slope: expected a number from 0 to below 0.5, got ${checked.autoBetaSlope}`,
+        'settings.auto_beta_slope: expected a number from 0 to below 0.5, ' +
+          `got ${checked.autoBetaSlope}`,
       );
     }
   }
@@ -64,11 +66,12 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
       throw new Error('settings.lora.targets: expected at least one layer, got none');
     }
   }
-  if (checked.emaApart && checked.emaDecay === 0)
+  if (checked.emaApart && checked.emaDecay === 0) {
     throw new Error('settings.ema_apart: expected an ema_decay, got 0');
-  share('adam_beta1', checked.adamBeta1);
-  share('adam_beta2', checked.adamBeta2);
-  share('ema_decay', checked.emaDecay);
+  }
+  decay('adam_beta1', checked.adamBeta1);
+  decay('adam_beta2', checked.adamBeta2);
+  decay('ema_decay', checked.emaDecay);
   atLeast('weight_decay', checked.weightDecay, 0);
   atLeast('max_grad_norm', checked.maxGradNorm, 0);
   fraction('caption_dropout', checked.captionDropout);
@@ -76,33 +79,39 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
 }
 
 function atLeast(field: string, value: number, minimum: number): void {
-  if (!(value >= minimum && Number.isFinite(value)))
+  if (!(value >= minimum && Number.isFinite(value))) {
     throw new Error(`settings.${field}: expected a number of at least ${minimum}, got ${value}`);
+  }
 }
 
 function positive(field: string, value: number): void {
-  if (!(value > 0 && Number.isFinite(value)))
+  if (!(value > 0 && Number.isFinite(value))) {
     throw new Error(`settings.${field}: expected a positive number, got ${value}`);
+  }
 }
 
 function fraction(field: string, value: number): void {
-  if (!(value >= 0 && value <= 1))
+  if (!(value >= 0 && value <= 1)) {
     throw new Error(`settings.${field}: expected a number from 0 to 1, got ${value}`);
+  }
 }
 
 function nothing(field: string, value: number): void {
-  if (value !== 0)
+  if (value !== 0) {
     throw new Error(`settings.${field}: expected nothing for this objective, got ${value}`);
+  }
 }
 
-function share(field: string, value: number): void {
-  if (!(value >= 0 && value < 1))
+function decay(field: string, value: number): void {
+  if (!(value >= 0 && value < 1)) {
     throw new Error(`settings.${field}: expected a number in [0, 1), got ${value}`);
+  }
 }
 
 /**
- * What must not change between a checkpoint and the run that resumes from it. Checkpoints of before
- * have the same texts: enums by name but for the precision, null for what is not there.
+ * The settings that must not change between a checkpoint and the run that resumes from it, as
+ * texts. Old checkpoints hold the same texts, so their form is fixed: enums by name but for the
+ * precision, "null" for a setting that is not there.
  */
 export function fingerprint(
   settings: TrainingSettings,
@@ -145,8 +154,9 @@ export function firstDifference(
   asked: Readonly<Record<string, string>>,
 ): string | null {
   for (const key of new Set([...Object.keys(kept), ...Object.keys(asked)])) {
-    if (kept[key] !== asked[key])
+    if (kept[key] !== asked[key]) {
       return `${key}: expected ${kept[key] ?? 'nothing'}, got ${asked[key] ?? 'nothing'}`;
+    }
   }
   return null;
 }

@@ -1,6 +1,6 @@
 /**
- * The program behind `spindle run --dry-run --probe` for training: a few steps on made-up data; one
- * argument, a Request in JSON.
+ * The program behind `spindle run --dry-run --probe` for training. It times a few steps on made-up
+ * data. Its one argument is a ProbeRequest in JSON.
  */
 import { ensureError } from '@spindle/kit';
 import { engineEnvironmentSchema, engineOptions, pickEnvironment } from '@spindle/mesh';

@@ -19,22 +19,22 @@ export interface ProbeRequest {
   model: string;
   resolution: number;
   precision: 'auto' | NativePrecision;
-  /** "spin_logistic", …, "sft". */
+  /** The objective's name, such as "spin_logistic" or "sft". */
   objective: string;
   /** TrainSettings as JSON. */
   settings: JsonValue;
-  /** Where files are written to be timed, and removed again. */
+  /** The folder where files are written for timing. They are removed again. */
   folder: string;
-  /** Training will write checkpoints. */
+  /** Whether the training will write checkpoints, so that writing one is timed. */
   saves: boolean;
 }
 
 export interface TrainingProbe {
   precision: NativePrecision;
-  /** Of one micro-batch, and of the optimiser's step. */
+  /** The time of one micro-batch, and of the optimiser's step. */
   microBatchSeconds: number;
   applySeconds: number;
-  /** Of what a training does once, and of one checkpoint (0 if none is written). */
+  /** The time of loading and exporting, done once, and of a checkpoint (0 if none is written). */
   loadSeconds: number;
   exportSeconds: number;
   checkpointSeconds: number;
@@ -56,7 +56,7 @@ export async function probeTraining(
   const { schedulerConfig } = engine.describePipeline(model);
   const options: TrainerOptionsDto = {
     ...trainerOptions({ ...settings, objective, iteration: 1 }),
-    // On noise: nothing may run away.
+    // The data is noise, so that nothing is learnt; the weights must stay finite.
     learningRate: 1e-6,
     warmupSteps: 0,
     totalSteps: steps,
@@ -114,7 +114,7 @@ export async function probeTraining(
       await session.apply(step, 1, signal);
       times.push([between - began, performance.now() - between]);
     }
-    // The first step takes memory from the system, which later ones have.
+    // The first step takes memory from the system; later ones have it already, so it is left out.
     const mean = (of: 0 | 1): number =>
       times.slice(1).reduce((sum, pair) => sum + pair[of], 0) / (steps - 1) / 1000;
     const lora = settings.lora !== undefined;

@@ -1,4 +1,4 @@
-/** Rank 0's side: who follows, and work that all ranks do together. */
+/** Rank 0's side of a training on several ranks: who follows, and collective calls. */
 import { randomUUID } from 'node:crypto';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import {
@@ -18,31 +18,21 @@ import type {
   ReportRequest,
 } from '@spindle/proto';
 import { Commands } from './commands.js';
-
-export type RankCommand = Exclude<
-  MessageInitShape<typeof FollowResponseSchema>['command'],
-  undefined
->;
-
-/** A rank is gone or silent; the weights of rank 0 are those of its last complete step. */
-export class RankLost extends SpindleError {
-  constructor(message: string, options: { cause?: unknown } = {}) {
-    super('UNAVAILABLE', message, options);
-  }
-}
+import { RankLost, type RankCommand, type Ranks } from './ranks.js';
 
 export interface LeaderOptions {
   worldSize: number;
   timeoutSeconds: number;
-  /** Where the engines meet. */
+  /** The address where the engines connect to each other. */
   groupAddress: string;
   logger: Logger;
-  /** Why a rank's process ended, where this process started it. */
+  /** Says why a rank's process ended. Only there where this process starts the ranks. */
   howEnded?: (rank: number) => Promise<string | undefined>;
   onFollow?: (rank: number) => void;
   stopping: AbortSignal;
 }
 
+/** A rank that follows. */
 interface Member {
   workerId: string;
   commands: Commands<MessageInitShape<typeof FollowResponseSchema>>;
@@ -52,11 +42,46 @@ interface Member {
   >;
 }
 
-/** The consequences of a failure arrive together with it; so long they are waited for. */
+/** A failure and its consequences arrive almost together. So long they are waited for. */
 const settleMs = 2_000;
 
-export class RankLeader {
+/**
+ * The other ranks as rank 0 sees them. Each of them is in one of these modes.
+ *
+ * ## absent
+ * The initial mode. The rank has no `Follow` call open. `complete` waits for it, until the timeout;
+ * a command to it fails at once with RankLost.
+ * - It calls `Follow`: following.
+ * - Its process does not come up (`unable`): unable.
+ *
+ * ## unable
+ * Only for a rank that this process starts itself (RankProcesses), after several tries. `complete`
+ * fails at once with the reason, instead of at the timeout. Its process is still started again.
+ * - It calls `Follow` after all: following.
+ *
+ * ## following
+ * Its `Follow` call is open, and no command is without a report.
+ * - A collective call (`onAllRanks`) gives it a command: at work.
+ * - `release` gives it a command that has no report: it stays following, and lets go of its models.
+ * - Its call ends: absent. Nobody is told; the next command or `complete` finds out.
+ *
+ * ## at work
+ * A command waits for its report.
+ * - The report comes: following. With a failure in it, the collective call fails.
+ * - The collective call is broken off, since another rank failed or the caller went away:
+ *   following. The rank may still be at the command; its late report is ignored. Whoever breaks
+ *   off calls `release`, which ends that work.
+ * - Its call ends: absent, and the collective call fails with RankLost, which says how the process
+ *   ended where that is known.
+ *
+ * What cannot be: two `Follow` calls of one rank. A new one takes the place, and the call before
+ * ends as if the process had. Nor two collective calls at a time: a training makes them one after
+ * the other, and a trainer has one training.
+ */
+export class RankLeader implements Ranks {
+  /** Those that follow or are at work. */
   readonly #members = new Map<number, Member>();
+  /** Why a rank's process does not come up. */
   readonly #unable = new Map<number, string>();
   #changed = new Event();
   #nextId = 1n;
@@ -79,16 +104,12 @@ export class RankLeader {
     };
   }
 
-  /**
-   * A rank's process does not come up: whoever waits for it is told. Forgotten once it follows
-   * after all.
-   */
+  /** A rank's process does not come up. Whoever waits for the rank is told the reason. */
   unable(rank: number, reason: string): void {
     this.#unable.set(rank, reason);
     this.#notify();
   }
 
-  /** Resolves when every rank follows. */
   async complete(signal: AbortSignal): Promise<void> {
     const { worldSize, timeoutSeconds } = this.options;
     const missing = (): number[] =>
@@ -98,31 +119,30 @@ export class RankLeader {
     const late = AbortSignal.timeout(timeoutSeconds * 1_000);
     using linked = linkedAbort(signal, late);
     while (missing().length > 0) {
-      for (const [rank, reason] of this.#unable)
+      for (const [rank, reason] of this.#unable) {
         throw new SpindleError(
           'FAILED_PRECONDITION',
           `${this.#name(rank)} did not start: ${reason}`,
         );
-      if (late.aborted)
+      }
+      if (late.aborted) {
         throw new RankLost(
-          `expected all ${worldSize} ranks within ${timeoutSeconds} s, got none from rank ${missing().join(', ')}`,
+          `expected all ${worldSize} ranks within ${timeoutSeconds} s, ` +
+            `got none from rank ${missing().join(', ')}`,
         );
+      }
       if (signal.aborted) throw ensureError(signal.reason);
       await this.#changed.next(linked.signal);
     }
   }
 
-  /** A fresh group for the engines; rank 0's view of it. */
   newGroup(): RankGroupDto {
     const { worldSize, timeoutSeconds, groupAddress } = this.options;
     return { rank: 0, worldSize, address: groupAddress, token: randomUUID(), timeoutSeconds };
   }
 
-  /**
-   * Gives every other rank a command, does this one's own part, and resolves when all are done.
-   * When one fails, the others are broken off, and the error is the one that explains the others.
-   */
-  async together<T>(
+  /** Every rank's part is a promise; the first that fails breaks off the others. */
+  async onAllRanks<T>(
     command: RankCommand,
     own: (signal: AbortSignal) => Promise<T>,
     signal: AbortSignal,
@@ -146,21 +166,23 @@ export class RankLeader {
     }
   }
 
-  /** Lets go of the ranks' models, whatever they are doing. */
   release(): void {
-    for (const member of this.#members.values())
+    for (const member of this.#members.values()) {
       member.commands.push({ id: this.#nextId++, command: { case: 'release', value: {} } });
+    }
   }
 
   async *#follow(
     { rank, worldSize, workerId }: FollowRequest,
     signal: AbortSignal,
   ): AsyncGenerator<MessageInitShape<typeof FollowResponseSchema>> {
-    if (worldSize !== this.worldSize || rank < 1 || rank >= worldSize)
+    if (worldSize !== this.worldSize || rank < 1 || rank >= worldSize) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `rank: expected 1 to ${this.worldSize - 1} of ${this.worldSize}, got ${rank} of ${worldSize}`,
+        `rank: expected 1 to ${this.worldSize - 1} of ${this.worldSize}, ` +
+          `got ${rank} of ${worldSize}`,
       );
+    }
     using linked = linkedAbort(signal, this.options.stopping);
     const member: Member = { workerId, commands: new Commands(), pending: new Map() };
     const before = this.#members.get(rank);
@@ -176,8 +198,9 @@ export class RankLeader {
       if (this.#members.get(rank) === member) this.#members.delete(rank);
       if (member.pending.size > 0) {
         const how = await this.options.howEnded?.(rank);
-        for (const { reject } of member.pending.values())
+        for (const { reject } of member.pending.values()) {
           reject(new RankLost(`${this.#name(rank)} ended${how === undefined ? '' : ` (${how})`}`));
+        }
       }
       this.#notify();
     }
@@ -221,8 +244,8 @@ export class RankLeader {
 }
 
 /**
- * A process that ended says more than those that miss it, and a failure with a cause of its own
- * more than either.
+ * The failure that explains the others. First comes one with a cause of its own, then the end of a
+ * process, then those that only miss another rank.
  */
 function explaining(failures: readonly SpindleError[]): SpindleError {
   const consequence = (error: SpindleError): boolean =>
@@ -236,7 +259,7 @@ function explaining(failures: readonly SpindleError[]): SpindleError {
   return failures[0] ?? new SpindleError('INTERNAL', 'a rank failed without an error');
 }
 
-/** Something that happens again and again. */
+/** An event that can happen many times, and be waited for each time. */
 class Event {
   readonly #waiting = new Set<() => void>();
 

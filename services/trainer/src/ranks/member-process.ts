@@ -1,4 +1,4 @@
-/** The process of a rank above 0: no queue and no calls, only rank 0. */
+/** The process of a rank above 0. It takes no jobs and no calls; it follows rank 0. */
 import { createLogger, parseConfig, serve, startTelemetry, type Lifecycle } from '@spindle/kit';
 import { engineOptions, environmentSchema, openLocalStore, pickEnvironment } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
@@ -6,7 +6,7 @@ import { nativeEngine } from '../engine.js';
 import { follow } from './member.js';
 import type { RankPlan } from './plan.js';
 
-/** `once`: it ends with rank 0 instead of waiting for another one. */
+/** With `once`, the process ends with rank 0 instead of waiting for it to come back. */
 export async function runMember(
   lifecycle: Lifecycle,
   plan: RankPlan & { kind: 'member' },
@@ -28,13 +28,14 @@ export async function runMember(
   const engine = nativeEngine(Engine.open(engineOptions(env)));
   lifecycle.defer('engine', () => engine.close());
   const store = await openLocalStore(env.SPINDLE_ARTIFACTS);
-  // Health alone, for whoever watches the process.
-  if (!once)
+  // Serves health checks alone, for whoever watches the process.
+  if (!once) {
     await serve(
       lifecycle,
       { address: env.SPINDLE_GRPC_ADDRESS, portFile: env.SPINDLE_PORT_FILE, graceMs: 0, logger },
       () => undefined,
     );
+  }
   const workerId = env.SPINDLE_WORKER_ID;
   const following = follow(
     { engine, store, logger, rank, worldSize, rendezvous, workerId, once },

@@ -14,7 +14,6 @@ import {
 } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
 import {
-  Precision,
   RankErrorsSchema,
   RankService,
   type FollowResponse,
@@ -24,8 +23,9 @@ import {
 import type { StepErrors } from '../domain/metrics.js';
 import type { TrainerEngine } from '../engine.js';
 import { readSettings } from '../request.js';
+import { nativePrecision } from '../precision.js';
 import { openDataset, openSession, readModels } from '../setup.js';
-import { Share } from './share.js';
+import { RankTraining } from './rank-training.js';
 
 export interface MemberOptions {
   engine: TrainerEngine;
@@ -35,13 +35,13 @@ export interface MemberOptions {
   worldSize: number;
   rendezvous: string;
   workerId: string;
-  /** Ends with rank 0 instead of waiting for it to come back. */
+  /** Whether to end with rank 0 instead of waiting for it to come back. */
   once: boolean;
 }
 
 const retryMs = { first: 250, longest: 5_000 };
 
-/** Until the signal aborts. */
+/** Follows rank 0 until the signal aborts. */
 export async function follow(options: MemberOptions, signal: AbortSignal): Promise<void> {
   const { rank, worldSize, rendezvous, workerId, logger } = options;
   let wait = retryMs.first;
@@ -78,7 +78,7 @@ interface Report {
 }
 
 class Member {
-  #share: Share | undefined;
+  #training: RankTraining | undefined;
   #work: Promise<void> = Promise.resolve();
   #current = new AbortController();
 
@@ -88,7 +88,7 @@ class Member {
   ) {}
 
   take(command: FollowResponse): void {
-    // Rank 0 does not wait for what it breaks off.
+    // Rank 0 waits for no report of a release.
     if (command.command.case === 'release') void this.release();
     else this.#work = this.#work.then(() => this.#carryOut(command, this.#current.signal));
   }
@@ -101,9 +101,8 @@ class Member {
   }
 
   async #letGo(): Promise<void> {
-    this.#share?.session.release();
-    await this.#share?.dataset.close();
-    this.#share = undefined;
+    await this.#training?.close();
+    this.#training = undefined;
   }
 
   async #carryOut({ id, trace, command }: FollowResponse, signal: AbortSignal): Promise<void> {
@@ -138,9 +137,9 @@ class Member {
     switch (command.case) {
       case 'open':
         await this.#letGo();
-        this.#share = await this.#open(command.value, signal);
+        this.#training = await this.#open(command.value, signal);
         return undefined;
-      case 'share':
+      case 'broadcast':
         await this.#opened().session.broadcastState(signal);
         return undefined;
       case 'gradients': {
@@ -155,8 +154,7 @@ class Member {
       }
       case 'apply': {
         const began = nowMs();
-        await this.#opened().stage(command.value.step + 1);
-        const { errors, phases } = await this.#opened().session.apply(
+        const { errors, phases } = await this.#opened().apply(
           command.value.step,
           command.value.learningRateScale,
           signal,
@@ -171,22 +169,26 @@ class Member {
       case undefined:
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `command: expected one that rank ${this.options.rank} knows, got none; are all ranks of one version?`,
+          `command: expected one that rank ${this.options.rank} knows, got none; ` +
+            'are all ranks of one version?',
         );
     }
   }
 
-  async #open(open: RankOpen, signal: AbortSignal): Promise<Share> {
+  async #open(open: RankOpen, signal: AbortSignal): Promise<RankTraining> {
     const { engine, store, rank, worldSize } = this.options;
-    if (open.request === undefined)
+    if (open.request === undefined) {
       throw new SpindleError('INVALID_ARGUMENT', 'request: expected a training, got nothing');
+    }
     const settings = readSettings(open.request);
-    const precision = open.precision === Precision.BFLOAT16 ? 'bfloat16' : 'float32';
+    const precision = nativePrecision(open.precision);
     const models = await readModels(open.request, settings, { store, engine });
-    const dataset = await openDataset(open.request, settings, models.pipeline, precision, {
-      store,
-      engine,
-    });
+    const { request } = open;
+    const { pipeline } = models;
+    const dataset = await openDataset(
+      { request, settings, pipeline, precision },
+      { store, engine },
+    );
     const group = {
       rank,
       worldSize,
@@ -196,18 +198,23 @@ class Member {
     };
     try {
       using linked = linkedAbort(signal);
-      const session = await openSession(models, settings, precision, engine, group, linked.signal);
-      return new Share(session, dataset, settings, rank, worldSize);
+      const session = await openSession(
+        { models, settings, precision, group },
+        engine,
+        linked.signal,
+      );
+      return new RankTraining(session, dataset, settings, { rank, worldSize });
     } catch (thrown) {
       await dataset.close();
       throw thrown;
     }
   }
 
-  #opened(): Share {
-    if (this.#share === undefined)
+  #opened(): RankTraining {
+    if (this.#training === undefined) {
       throw new SpindleError('FAILED_PRECONDITION', 'expected an open training, got none');
-    return this.#share;
+    }
+    return this.#training;
   }
 }
 

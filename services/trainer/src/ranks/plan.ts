@@ -5,9 +5,9 @@ import { z } from 'zod';
 
 const rankEnvironment = z
   .object({
-    /** Ranks on this machine, this process and those that it starts. */
+    /** How many ranks there are on this machine: this process and those that it starts. */
     SPINDLE_RANKS: z.coerce.number().int().min(1).max(64).default(1),
-    /** Set together where something else starts the ranks. */
+    /** This one and the next two are set together, where something else starts the ranks. */
     SPINDLE_RANK: z.coerce.number().int().min(0).optional(),
     SPINDLE_WORLD_SIZE: z.coerce.number().int().min(1).max(4096).optional(),
     SPINDLE_RENDEZVOUS: z
@@ -25,15 +25,18 @@ const rankEnvironment = z
     const given = [rank, worldSize, rendezvous].filter((value) => value !== undefined).length;
     const issue = (path: string, message: string): void =>
       context.addIssue({ code: 'custom', path: [path], message });
-    if (given !== 0 && given !== 3)
+    if (given !== 0 && given !== 3) {
       issue(
         'SPINDLE_RANK',
         'expected it with SPINDLE_WORLD_SIZE and SPINDLE_RENDEZVOUS, or none of them',
       );
-    if (given > 0 && env.SPINDLE_RANKS > 1)
+    }
+    if (given > 0 && env.SPINDLE_RANKS > 1) {
       issue('SPINDLE_RANKS', 'expected 1 where SPINDLE_RANK is set');
-    if (rank !== undefined && worldSize !== undefined && rank >= worldSize)
+    }
+    if (rank !== undefined && worldSize !== undefined && rank >= worldSize) {
       issue('SPINDLE_RANK', `expected a rank below SPINDLE_WORLD_SIZE (${worldSize}), got ${rank}`);
+    }
   });
 
 interface Group {
@@ -43,9 +46,9 @@ interface Group {
 
 export type RankPlan =
   | { kind: 'alone' }
-  /** Rank 0, which starts the others itself. */
+  /** This process is rank 0 and starts the others. */
   | ({ kind: 'local' } & Group)
-  /** Rank 0 of ranks that are started by someone else. */
+  /** This process is rank 0; something else starts the others. */
   | ({ kind: 'leader'; rendezvous: string } & Group)
   | ({ kind: 'member'; rank: number; rendezvous: string } & Group);
 
@@ -68,7 +71,7 @@ export function rankPlan(variables: Readonly<Record<string, string | undefined>>
     : { kind: 'member', rank, rendezvous, ...group };
 }
 
-/** The engines' own meeting point: the port after the one where ranks follow rank 0. */
+/** Where the engines connect: the port after the one where ranks follow rank 0. */
 export function groupAddress(rendezvous: string): string {
   const colon = rendezvous.lastIndexOf(':');
   return `tcp:${rendezvous.slice(0, colon)}:${Number(rendezvous.slice(colon + 1)) + 1}`;

@@ -1,6 +1,6 @@
 /**
- * The other ranks of this machine as child processes: started, watched, started again when they
- * end.
+ * The other ranks of this machine as child processes. Each is started, watched, and started again
+ * when it ends.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { delay, type Logger } from '@spindle/kit';
@@ -15,11 +15,11 @@ export interface ProcessesOptions {
   signal: AbortSignal;
 }
 
-/** Tells a rank's process that rank 0 started it, and that it ends with it. */
+/** Tells a rank's process that rank 0 started it, and that it must end with rank 0. */
 export const childFlag = '--child';
 
 const restartMs = { first: 100, longest: 10_000 };
-/** So many ends in a row before a rank has followed: it will not come up by itself. */
+/** After so many ends in a row without having followed, a rank counts as unable to start. */
 const maxFailedStarts = 3;
 const stopMs = 15_000;
 const endMs = 1_000;
@@ -37,11 +37,12 @@ export class RankProcesses {
   constructor(readonly options: ProcessesOptions) {}
 
   start(leader: Pick<RankLeader, 'unable'>): void {
-    for (let rank = 1; rank < this.options.worldSize; rank++)
+    for (let rank = 1; rank < this.options.worldSize; rank++) {
       this.#watching.push(this.#watch(rank, leader));
+    }
   }
 
-  /** It runs, and took its place. */
+  /** The rank's process runs and follows: its failed starts are forgotten. */
   follows(rank: number): void {
     this.#failedStarts.set(rank, 0);
   }
@@ -50,14 +51,14 @@ export class RankProcesses {
     return this.#children.get(rank)?.process.pid ?? 0;
   }
 
-  /** In words; undefined when it goes on running. */
+  /** Why the rank's process ended, in words; undefined when it goes on running. */
   async howEnded(rank: number): Promise<string | undefined> {
     const child = this.#children.get(rank);
     if (child === undefined) return undefined;
     return Promise.race([child.ended, delay(endMs).then(() => undefined)]);
   }
 
-  /** After the signal has aborted. */
+  /** Ends all processes. The signal must have aborted, or they are started again. */
   async stop(): Promise<void> {
     for (const { process } of this.#children.values()) process.kill('SIGTERM');
     const timer = setTimeout(() => {
@@ -71,7 +72,7 @@ export class RankProcesses {
     const { main, environment, logger, signal } = this.options;
     let wait = restartMs.first;
     while (!signal.aborted) {
-      // Its own channel tells it when this process is gone, however it ends.
+      // The IPC channel closes when this process is gone, however it ends; the child ends then.
       const process = fork(main, [childFlag], {
         env: environment(rank),
         execArgv: [],

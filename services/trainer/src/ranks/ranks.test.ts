@@ -128,7 +128,7 @@ describe('rank 0', () => {
     }
   }
 
-  it('gathers the metrics of all ranks, each of which sees its share of the batch once', async () => {
+  it('gathers the metrics of all ranks, each of which sees its local batch once', async () => {
     const port = await start();
     const engine = fakeEngine();
     const seen: number[] = [];

@@ -1,4 +1,4 @@
-/** Rank 0's start: where ranks meet, and the processes that it starts itself. */
+/** How rank 0 starts: where ranks follow it, and the processes that it starts itself. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,9 +12,9 @@ export interface StartOptions {
   main: string;
   /** This process's environment, which the other ranks inherit. */
   variables: Readonly<Record<string, string | undefined>>;
-  /** Of each rank's engine. */
+  /** How many threads each rank's engine has. */
   threads: number;
-  /** What rank 0's engine computes on. */
+  /** The backend of rank 0's engine. */
   backend: string;
   workerId: string;
   logger: Logger;
@@ -23,23 +23,23 @@ export interface StartOptions {
 export interface StartedRanks {
   leader: RankLeader;
   processes: RankProcesses | undefined;
-  /** Once rank 0 takes calls at this port. */
+  /** Starts the other ranks, once rank 0 takes calls at this port. */
   launch(port: number): void;
 }
 
-/** Ranks on one machine share its cores. */
+/** The threads of each rank: those asked for, or an even part of the machine's cores. */
 export function localThreads(asked: number, worldSize: number): number {
   return asked > 0 ? asked : Math.max(1, Math.floor(availableParallelism() / worldSize));
 }
 
-/** Ranks on one machine take one GPU each, counted from rank 0's. */
+/** The backend of a rank: on one machine each takes a GPU of its own, counted from rank 0's. */
 export function rankBackend(asked: string | undefined, backend: string, rank: number): string {
   if (backend !== 'cuda') return asked ?? '';
   const first = Number(/^cuda:(\d+)$/.exec(asked ?? '')?.[1] ?? 0);
   return `cuda:${first + rank}`;
 }
 
-/** Null where this process trains alone. */
+/** Resolves with null where this process starts no ranks and leads none. */
 export async function startRanks(
   lifecycle: Lifecycle,
   plan: RankPlan,

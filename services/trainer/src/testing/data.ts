@@ -12,8 +12,8 @@ import {
 } from '@spindle/proto';
 
 /**
- * `rejected` are the rows of preference pairs; with `pooledWidth`, of a model that takes pooled
- * texts, sizes and crops (SDXL).
+ * A shard of encoded images. `rejected` are the indices that have a rejected image. With a
+ * `pooledWidth` it is for a model that takes pooled texts, sizes and crops (SDXL).
  */
 export function encodedShard(
   store: ArtifactStore,
@@ -119,8 +119,8 @@ export function generatedShard(
 type RaggedRow = readonly [index: number, shape: readonly number[]];
 
 /**
- * Latents of several shapes, each counting up from its index in eighths; rejected ones from 100
- * more.
+ * Latents of several shapes. Those of an image count up from its index in eighths, those of its
+ * rejected image from 100 more.
  */
 export function raggedShard(
   store: ArtifactStore,
@@ -179,7 +179,7 @@ export interface RequestOverrides {
   checkpointSteps?: number;
   precision?: Precision;
   batchSize?: number;
-  /** Whole fields of the request. */
+  /** Fields of the request that replace the usual ones. */
   fields?: Partial<Pick<TrainRequest, 'key' | 'objective' | 'encodedShards' | 'generatedShards'>>;
 }
 

@@ -1,6 +1,6 @@
 /**
- * An engine whose "U-Net" is four numbers trained by momentum: real state, real files,
- * deterministic arithmetic.
+ * An engine whose "U-Net" is four numbers trained by momentum. Its state, its files and its
+ * arithmetic are real and deterministic.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { asFloat32, fromFloat32, readSafetensors, writeSafetensors } from '@spindle/kit';
@@ -19,7 +19,7 @@ const parameters = 4;
 export interface FakeEngine extends TrainerEngine {
   readonly log: string[];
   readonly sessions: FakeSession[];
-  /** As a device does: micro-batches' errors come with the step. */
+  /** Whether errors of micro-batches come with the step, as from a device. */
   tellsLater: boolean;
   /** Runs before every micro-batch; may wait or throw. */
   beforeBatch: (batch: TrainBatchDto, signal: AbortSignal) => Promise<void>;
@@ -61,7 +61,8 @@ export function fakeEngine(): FakeEngine {
     async createSession(init, _opponent, options, _group) {
       const lora =
         options.lora &&
-        ` lora ${options.lora.rank} on ${init.adapters?.map(({ path }) => path).join() ?? 'nothing'}`;
+        ` lora ${options.lora.rank} on ` +
+          (init.adapters?.map(({ path }) => path).join() ?? 'nothing');
       log.push(`session ${options.objective} ${options.precision}${lora ?? ''}`);
       const session = new FakeSession(engine, init.label.length, options);
       engine.sessions.push(session);
@@ -76,7 +77,7 @@ export class FakeSession implements TrainingSession {
   #weights: Float32Array;
   #momentum: Float32Array = new Float32Array(parameters);
   #gradient = new Float32Array(parameters);
-  /** Kept by the engine in tests of rollbacks: the scale is the caller's to remember. */
+  /** What the caller last multiplied the learning rate by. */
   #scale = 1;
   #told: TrainErrorsDto[] = [];
   released = false;
@@ -129,8 +130,9 @@ export class FakeSession implements TrainingSession {
     const errors = this.#told;
     this.#told = [];
     for (const { loss } of errors) {
-      if (!Number.isFinite(loss))
+      if (!Number.isFinite(loss)) {
         throw Object.assign(new Error(`expected a finite loss, got ${loss}`), { code: 'DIVERGED' });
+      }
     }
     const learningRate =
       learningRateScale * this.options.learningRate * (1 - step / this.options.totalSteps);

@@ -4,9 +4,9 @@ import type { Dataset } from '../dataset.js';
 import type { MicroBatch } from '../domain/draws.js';
 import type { TrainingSettings } from '../domain/settings.js';
 import type { TrainingSession } from '../engine.js';
-import { Share } from './share.js';
+import { RankTraining } from './rank-training.js';
 
-function share(fails: number[] = []) {
+function training(fails: number[] = []) {
   const log: string[] = [];
   const dataset = {
     size: 8,
@@ -36,14 +36,14 @@ function share(fails: number[] = []) {
     gradientAccumulation: 2,
     steps: 2,
   } as unknown as TrainingSettings;
-  return { log, share: new Share(session, dataset, settings) };
+  return { log, own: new RankTraining(session, dataset, settings) };
 }
 const signal = new AbortController().signal;
 
 it('reads the first micro-batch of the next step ahead, once, and none behind the last step', async () => {
-  const { log, share: own } = share();
+  const { log, own } = training();
   await own.gradients(0, 5, signal);
-  await own.stage(1);
+  await own.prefetch(1);
   expect(log.splice(0)).toEqual([
     'read 0:0',
     'train 0:0 5',
@@ -53,13 +53,13 @@ it('reads the first micro-batch of the next step ahead, once, and none behind th
     'prefetch 1:0',
   ]);
   await own.gradients(1, 6, signal);
-  await own.stage(2);
+  await own.prefetch(2);
   expect(log).toEqual(['train 1:0 6', 'read 1:2', 'train 1:2 6']);
 });
 
 it('reads again, and says so, what could not be read ahead', async () => {
-  const { log, share: own } = share([1, 1]);
-  await own.stage(1);
+  const { log, own } = training([1, 1]);
+  await own.prefetch(1);
   await expect(own.gradients(1, 0, signal)).rejects.toThrow('the shard is gone');
   expect(log).toEqual(['read 1:0', 'read 1:0']);
 });

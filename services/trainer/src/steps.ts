@@ -1,0 +1,163 @@
+/**
+ * The second phase of an attempt. It takes step after step and reports each, with the guard's
+ * alarms. Checkpoints are written every so many steps, and of what is complete on the way out.
+ */
+import { ensureError, inSpan, SpindleError } from '@spindle/kit';
+import { Objective, OnDivergence } from '@spindle/proto';
+import type { Response, TrainCall } from './call.js';
+import { autoBeta, withMargin, writeMargins, type MarginAverage } from './domain/auto-beta.js';
+import { Guard, type Alarm } from './domain/guard.js';
+import { divergence, remedy, type Outcome, type Trouble } from './domain/recovery.js';
+import { RankLost } from './ranks/ranks.js';
+import type { OpenTraining } from './resume.js';
+import { takeStep, type TakenStep } from './step.js';
+
+/** Why not all steps were taken. */
+type Interruption = Exclude<Outcome, { kind: 'finished' }>;
+
+/** Ranks compare their weights every so many steps, before each checkpoint, and at the end. */
+const verifySteps = 100;
+
+export class Steps {
+  readonly #guard: Guard;
+  #done: number;
+  /** The step of the newest checkpoint. */
+  #kept: number;
+  #margins: MarginAverage;
+
+  constructor(
+    readonly call: TrainCall,
+    readonly training: OpenTraining,
+  ) {
+    this.#guard = new Guard(call.settings.objective);
+    this.#done = training.startStep;
+    this.#kept = training.startStep;
+    this.#margins = training.margins;
+  }
+
+  /** Reports what it does; returns null once all steps are taken. */
+  async *run(): AsyncGenerator<Response, Interruption | null> {
+    const { settings, signal, isOwner, checkpoints } = this.call;
+    let interruption: Interruption | null = null;
+    try {
+      while (interruption === null && this.#done < settings.steps) {
+        signal.throwIfAborted();
+        interruption = yield* this.#one();
+      }
+    } catch (thrown) {
+      interruption = await this.#interrupted(ensureError(thrown));
+    } finally {
+      // This is also reached when the caller went away and the loop ended at a yield. Whoever lost
+      // the lease must not write any more.
+      const leaves = signal.aborted || interruption?.kind === 'rankLost';
+      if (leaves && this.#done > this.#kept && isOwner()) await this.#save();
+      // The machine may go away now, and its folder with it.
+      if (signal.aborted) await checkpoints.settled();
+    }
+    return interruption;
+  }
+
+  async *#one(): AsyncGenerator<Response, Interruption | null> {
+    const { settings, signal } = this.call;
+    const { report, saturated, margin, lost } = await this.#take();
+    this.#margins = withMargin(this.#margins, margin);
+    this.#done++;
+    yield { event: { case: 'step', value: report } };
+    const alarms = this.#guard.observe({ ...report, saturated });
+    for (const alarm of alarms) yield this.#raise(alarm);
+    const [worst] = [...alarms].sort((a, b) => a.badSince - b.badSince);
+    if (worst && settings.onDivergence !== OnDivergence.WARN) {
+      const { step, message: reason, badSince } = worst;
+      return this.#troubled({ step, reason, badSince, cause: null });
+    }
+    if (lost !== undefined) throw lost;
+    const saves =
+      settings.checkpointSteps > 0 &&
+      this.#done % settings.checkpointSteps === 0 &&
+      this.#done < settings.steps;
+    const verifies = saves || this.#done % verifySteps === 0 || this.#done === settings.steps;
+    if (verifies && !signal.aborted) await this.#verify();
+    if (saves && !signal.aborted) yield await this.#save();
+    return null;
+  }
+
+  #take(): Promise<TakenStep> {
+    const { settings, deps } = this.call;
+    const { own, rollbacks } = this.training;
+    const { worldSize } = deps.ranks;
+    const beta =
+      settings.objective === Objective.SFT
+        ? 0
+        : autoBeta(settings.beta, settings.autoBetaSlope, this.#margins);
+    const { learningRateScale } = rollbacks;
+    const plan = { step: this.#done, beta, learningRateScale };
+    const attributes = {
+      'spindle.train.step': this.#done + 1,
+      ...(worldSize > 1 && { 'spindle.rank': 0, 'spindle.world_size': worldSize }),
+    };
+    return inSpan('trainer.step', attributes, () => takeStep(plan, own, this.call));
+  }
+
+  async #verify(): Promise<void> {
+    await this.call.deps.ranks.onAllRanks(
+      { case: 'verify', value: {} },
+      (linked) => this.training.own.session.verifyRanks(linked),
+      this.call.signal,
+    );
+  }
+
+  #save(): Promise<Response> {
+    const step = this.#done;
+    const { facts, own } = this.training;
+    return inSpan('trainer.checkpoint', { 'spindle.train.step': step }, async () => {
+      const { manifest } = await this.call.checkpoints.save(step, facts, (path) =>
+        own.session.saveState(path, {
+          step: String(step),
+          precision: facts.precision,
+          margins: writeMargins(this.#margins),
+        }),
+      );
+      this.#kept = step;
+      return { event: { case: 'checkpoint', value: { step, bytes: BigInt(manifest.bytes) } } };
+    });
+  }
+
+  #raise({ kind, step, message }: Alarm): Response {
+    const { request, deps } = this.call;
+    deps.logger.warn({ key: request.key, step, kind }, `alarm: ${message}`);
+    deps.instruments.alarm(kind, { run: request.runId, model: request.modelName });
+    return { event: { case: 'alarm', value: { step, kind, message } } };
+  }
+
+  async #interrupted(error: SpindleError): Promise<Interruption> {
+    const done = this.#done;
+    if (error.code === 'DIVERGED') {
+      const { message: reason } = error;
+      return this.#troubled({ step: done + 1, reason, badSince: done, cause: error });
+    }
+    const { signal } = this.call;
+    if (signal.aborted) return { kind: 'stopped', error: stoppedAfter(done, signal) };
+    if (error instanceof RankLost) return { kind: 'rankLost', reached: done, error };
+    return { kind: 'failed', error };
+  }
+
+  async #troubled(trouble: Trouble): Promise<Interruption> {
+    const { settings, checkpoints, isOwner } = this.call;
+    const { rollbacks } = this.training;
+    const what = remedy(trouble, settings, rollbacks, this.#done);
+    if (what.kind === 'rollBack') return { kind: 'rolledBack', trouble, rollbacks };
+    if (what.dropFrom !== null && isOwner()) await checkpoints.dropFrom(what.dropFrom);
+    const message = divergence(trouble, await checkpoints.newest(), rollbacks.count);
+    const { cause } = trouble;
+    return { kind: 'failed', error: new SpindleError('DIVERGED', message, { cause }) };
+  }
+}
+
+/** The error for a caller whose training was stopped after `step`. */
+export function stoppedAfter(step: number, signal: AbortSignal): SpindleError {
+  const reason = ensureError(signal.reason);
+  const code = reason.code === 'INTERNAL' ? 'CANCELLED' : reason.code;
+  return new SpindleError(code, `training stopped after step ${step}: ${reason.message}`, {
+    cause: reason,
+  });
+}
