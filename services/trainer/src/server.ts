@@ -73,9 +73,7 @@ async function* serveTrain(
   }
 }
 
-/**
- * Null where training has not ended yet, and where it has to be done again: the same bytes come.
- */
+/** Null where training has not ended yet, and where it has to be done again. */
 async function committed(
   request: TrainRequest,
   { store, logger }: ServerDeps,

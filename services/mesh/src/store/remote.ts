@@ -115,8 +115,7 @@ class RemoteStore implements ArtifactStore {
     const first = await read();
     const body = first === null ? null : bodyOf(first, key);
     if (first === null || body !== null) return body;
-    // It may have been damaged on the way here: what is there is touched only when it comes so
-    // again.
+    // It may have been damaged on the way here: only what comes so again is touched.
     const again = await read();
     if (again !== first) return again === null ? null : bodyOf(again, key);
     await this.#objects.put(this.#aside(key.replaceAll('/', '.')), again);
