@@ -77,7 +77,8 @@ function requireTools(wanted) {
   if (!ninja && !available('make')) missing.push('ninja-build');
   if (missing.length > 0) {
     throw new ScriptError(
-      `building the native engine needs ${missing.join(' and ')}: run \`sudo apt-get install -y ${missing.join(' ')}\``,
+      `building the native engine needs ${missing.join(' and ')}: run \`sudo apt-get install ` +
+        `-y ${missing.join(' ')}\``,
     );
   }
   return { generator: ninja ? 'Ninja' : 'Unix Makefiles' };

@@ -17,7 +17,8 @@ export function loadAddon(path: string = defaultAddonPath()): NativeAddon {
   if (!existsSync(path)) {
     throw new EngineError(
       'FAILED_PRECONDITION',
-      `${path}: expected the native engine, got no such file; run \`npm run build\` in the project's root folder`,
+      `${path}: expected the native engine, got no such file; run \`npm run build\` in the ` +
+        `project's root folder`,
     );
   }
   try {

@@ -80,7 +80,8 @@ async function get(url, headers) {
     return await fetch(target, { headers: all, signal: AbortSignal.timeout(600_000) });
   } catch (error) {
     throw new ScriptError(
-      `the package index cannot be reached: ${hidden(url)}: ${error.cause?.message ?? error.message}`,
+      `the package index cannot be reached: ${hidden(url)}: ` +
+        `${error.cause?.message ?? error.message}`,
       3,
     );
   }
@@ -139,7 +140,8 @@ export async function fetchWheel(index, entry, folder, { tries = 4, pauseMs = 10
   const url = linkOf(await page.text(), page.headers.get('content-type') ?? '', page.url, entry);
   if (url === undefined)
     throw new ScriptError(
-      `the package index has no file of ${entry.name} ${entry.version} with SHA-256 ${entry.sha256}`,
+      `the package index has no file of ${entry.name} ${entry.version} with SHA-256 ` +
+        `${entry.sha256}`,
       3,
     );
   const path = join(folder, decodeURIComponent(basename(new URL(url).pathname)));

@@ -208,7 +208,8 @@ export async function ensureToolkit({
 } = {}) {
   if (process.platform !== 'linux' || process.arch !== 'x64')
     throw new ScriptError(
-      `the private toolkit is for x86_64 Linux, this is ${process.arch} ${process.platform}: install NVIDIA's CUDA toolkit`,
+      `the private toolkit is for x86_64 Linux, this is ${process.arch} ${process.platform}: ` +
+        `install NVIDIA's CUDA toolkit`,
     );
   // Compiling needs nothing of NVRTC.
   const entries = parseLock(lock).filter(({ name }) => runtime || !name.endsWith('-nvrtc'));

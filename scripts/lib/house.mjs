@@ -17,7 +17,8 @@ export function lineFigures(files) {
     text.split('\n').flatMap((line) => (line.trim() === '' ? [] : [[...line].length])),
   );
   const beyond = (limit) =>
-    `${((100 * columns.filter((n) => n > limit).length) / Math.max(1, columns.length)).toFixed(2)} %`;
+    `${((100 * columns.filter((n) => n > limit).length) / Math.max(1, columns.length)).toFixed(2)} ` +
+    '%';
   const lines = perFile.reduce((sum, n) => sum + n, 0);
   return [
     String(files.length),

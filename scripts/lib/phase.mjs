@@ -36,7 +36,8 @@ export function runQuietly(command, args, options = {}) {
   if (result.status !== 0) {
     process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
     throw new ScriptError(
-      `${[command, ...args].join(' ')} failed${result.error ? `: ${result.error.message}` : ` (exit code ${result.status ?? result.signal})`}`,
+      `${[command, ...args].join(' ')} ` +
+        `failed${result.error ? `: ${result.error.message}` : ` (exit code ${result.status ?? result.signal})`}`,
     );
   }
   return result.stdout;

@@ -27,7 +27,8 @@ export function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < minimum[0] || (major === minimum[0] && minor < minimum[1])) {
     throw new ScriptError(
-      `Node ${minimum.join('.')} or newer is needed, this is ${process.versions.node}: install it from https://nodejs.org`,
+      `Node ${minimum.join('.')} or newer is needed, this is ${process.versions.node}: ` +
+        'install it from https://nodejs.org',
       2,
     );
   }
@@ -82,7 +83,9 @@ function privilege() {
 export function installMissingPackages(options) {
   const missing = missingPackages(options);
   if (missing.length === 0) return false;
-  const command = `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing.join(' ')}`;
+  const command =
+    'sudo apt-get update && sudo apt-get install -y --no-install-recommends ' +
+    `${missing.join(' ')}`;
   const prefix = privilege();
   if (prefix === undefined || findCommand(['apt-get']) === undefined) {
     const how =
@@ -90,7 +93,8 @@ export function installMissingPackages(options) {
         ? 'install them with your package manager (on Debian and Ubuntu'
         : 'run (';
     throw new ScriptError(
-      `${missing.join(', ')} missing: ${how}${how === 'run (' ? 'as somebody who may' : ''}): ${command}`,
+      `${missing.join(', ')} missing: ${how}${how === 'run (' ? 'as somebody who may' : ''}): ` +
+        `${command}`,
       2,
     );
   }

@@ -17,6 +17,7 @@ export async function until<T>(
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   throw new Error(
-    `${what}: not within ${timeoutMs / 1000} s${last === undefined ? '' : ` (${last instanceof Error ? last.message : JSON.stringify(last)})`}`,
+    `${what}: not within ${timeoutMs / 1000} ` +
+      `s${last === undefined ? '' : ` (${last instanceof Error ? last.message : JSON.stringify(last)})`}`,
   );
 }

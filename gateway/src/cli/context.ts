@@ -47,7 +47,8 @@ export async function gatewayAddress(
   if (!runtime || !isAlive(runtime.pid)) {
     throw new SpindleError(
       'FAILED_PRECONDITION',
-      `no mesh is running for ${folder}; start one with "npx spindle up", or name a gateway with --gateway.`,
+      `no mesh is running for ${folder}; start one with "npx spindle up", or name a gateway ` +
+        'with --gateway.',
     );
   }
   if (runtime.gateway === '')

@@ -73,7 +73,8 @@ export class PlainView implements View {
       if (known === stage.state) continue;
       this.#states.set(stage.stage, stage.state);
       this.#print(
-        `${stage.stage}: ${stage.state}${stage.state === 'done' ? ` (${stage.total} in ${duration(stage.seconds)})` : ''}`,
+        `${stage.stage}: ` +
+          `${stage.state}${stage.state === 'done' ? ` (${stage.total} in ${duration(stage.seconds)})` : ''}`,
       );
     }
     for (const warning of run.warnings.slice(this.#warnings)) this.#print(`warning: ${warning}`);
@@ -113,7 +114,8 @@ function block(run: Run, losses: Losses | null, rows: number): string[] {
     if (stage.state === 'running') lines.push(`  ${bar(stage)} ${progressText(stage)}`);
     else if (stage.state !== 'waiting')
       ended.push(
-        `  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ${duration(stage.seconds)})`,
+        `  ${stage.state.padEnd(barWidth + 2)} ${stage.stage} (${stage.done}/${stage.total}, ` +
+          `${duration(stage.seconds)})`,
       );
   }
   if (waiting > 0) lines.push(`  ${waiting} stages to come`);

@@ -16,5 +16,8 @@ export function logLine(name: string, line: string, level: string): string | nul
   const time = typeof entry['time'] === 'string' ? entry['time'].slice(11, 19) : '';
   const error = entry['err'] as { message?: unknown } | undefined;
   const cause = typeof error?.message === 'string' ? `: ${error.message}` : '';
-  return `${time} ${name.padEnd(9)} ${own.padEnd(5)} ${typeof entry['msg'] === 'string' ? entry['msg'] : ''}${cause}`;
+  return (
+    `${time} ${name.padEnd(9)} ${own.padEnd(5)} ` +
+    `${typeof entry['msg'] === 'string' ? entry['msg'] : ''}${cause}`
+  );
 }

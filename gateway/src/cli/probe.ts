@@ -91,7 +91,10 @@ export function describeEstimate(predicted: Estimate): string[] {
   } = predicted;
   return [
     `peak memory, measured: trainer ${size(trainerBytes)}, sampler ${size(samplerBytes)}.`,
-    `run time on this machine: about ${duration(totalSeconds)} (encoding ${duration(encodeSeconds)}, drawing ${duration(sampleSeconds)}, training ${duration(trainSeconds)}, images of the evaluation ${duration(evaluateSeconds)}; judges not counted).`,
+    `run time on this machine: about ${duration(totalSeconds)} (encoding ` +
+      `${duration(encodeSeconds)}, drawing ${duration(sampleSeconds)}, training ` +
+      `${duration(trainSeconds)}, images of the evaluation ${duration(evaluateSeconds)}; judges ` +
+      'not counted).',
   ];
 }
 

@@ -27,7 +27,8 @@ export function buildProgram(environment: Environment): Command {
     .showHelpAfterError(false)
     .addHelpText(
       'after',
-      '\nStart with: npx spindle up, then npx spindle run CONFIG --watch.\nExit codes: 0 done, 1 the run or the work failed, 2 bad input (one sentence on stderr).',
+      '\nStart with: npx spindle up, then npx spindle run CONFIG --watch.\nExit codes: 0 ' +
+        'done, 1 the run or the work failed, 2 bad input (one sentence on stderr).',
     );
   addUp(program, environment);
   addRun(program, environment);

@@ -55,7 +55,8 @@ export function compareRuns(
   if (paired === 0)
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `runs ${a.runId} and ${b.runId}: expected a prompt and seed that both were judged on, got none; runs compare when they use the same evaluation.prompts and evaluation.seed.`,
+      `runs ${a.runId} and ${b.runId}: expected a prompt and seed that both were judged on, ` +
+        'got none; runs compare when they use the same evaluation.prompts and evaluation.seed.',
     );
   const skipped: RunComparison['skipped'] = [];
   const metrics = metricsOf(imagesA).flatMap((metric) => {
@@ -93,7 +94,8 @@ function pick(run: RunFiles, asked: string | undefined, option: string): string 
   if (!run.images.has(model))
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${option}: expected a model of run ${run.runId} (${[...run.images.keys()].join(', ')}), got "${model}".`,
+      `${option}: expected a model of run ${run.runId} ` +
+        `(${[...run.images.keys()].join(', ')}), got "${model}".`,
     );
   return model;
 }
@@ -121,7 +123,10 @@ function essence({ kind, files, scale, preprocess }: Judge): unknown {
 }
 
 function judgeText({ kind, files, variant, scale, preprocess }: Judge): string {
-  return `${kind} ${variant}, ${scale}, ${preprocess}, ${files.map(({ digest }) => digest.slice(0, 15)).join(' ')}`;
+  return (
+    `${kind} ${variant}, ${scale}, ${preprocess}, ` +
+    files.map(({ digest }) => digest.slice(0, 15)).join(' ')
+  );
 }
 
 function compareMetric(

@@ -52,7 +52,8 @@ export async function readRunFiles(folder: string, name: string): Promise<RunFil
     readFile(join(folder, file), 'utf8').catch(() => {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `run "${name}": expected ${join(folder, file)}, got no such file; runs leave it when they have succeeded and were judged.`,
+        `run "${name}": expected ${join(folder, file)}, got no such file; runs leave it when ` +
+          'they have succeeded and were judged.',
       );
     });
   const file = join(folder, 'report.json');

@@ -57,7 +57,8 @@ export function changesOnResume(before: RunConfig, after: RunConfig): Difference
       key === 'iterations' ? `at least ${before.iterations}` : valueText(difference.before);
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${key}: expected ${expected}, with which the run began, got ${valueText(difference.after)}; start a new run for other settings.`,
+      `${key}: expected ${expected}, with which the run began, got ` +
+        `${valueText(difference.after)}; start a new run for other settings.`,
     );
   }
   return differences;

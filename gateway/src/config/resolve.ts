@@ -40,14 +40,16 @@ export function checkConfig(config: RunConfig, where: string): void {
   const { flip, crop, views } = config.data;
   if (flip && config.sampling.generated === 'latents')
     fail(
-      'data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".',
+      'data.flip: expected sampling.generated "pixels", so that both images of a pair are ' +
+        'mirrored alike, got "latents".',
     );
   if (views > 1 && !flip && crop === 'center')
     fail(`data.views: expected 1 without data.flip and random data.crop, got ${views}.`);
   const { previous_share: previousShare } = config.sampling;
   if (previousShare > 0 && config.objective.opponent === 'initial')
     fail(
-      `sampling.previous_share: expected 0 with objective.opponent "initial", whose images are always the same, got ${previousShare}.`,
+      'sampling.previous_share: expected 0 with objective.opponent "initial", whose images ' +
+        `are always the same, got ${previousShare}.`,
     );
   checkTrain(config.train, 'train', fail);
   const sft = sftTraining(config);
@@ -83,7 +85,8 @@ export function checkConfig(config: RunConfig, where: string): void {
       (metric.kind === 'aesthetic' || metric.kind === 'image_reward')
     )
       fail(
-        `${key}.scale: expected nothing for kind "${metric.kind}", which is no cosine, got ${metric.scale}.`,
+        `${key}.scale: expected nothing for kind "${metric.kind}", which is no cosine, got ` +
+          `${metric.scale}.`,
       );
   }
   if (config.stop) {
@@ -98,12 +101,14 @@ export function checkConfig(config: RunConfig, where: string): void {
 function checkTrain(train: TrainConfig, key: string, fail: (message: string) => never): void {
   if (train.batch_size % train.gradient_accumulation !== 0) {
     fail(
-      `${key}.gradient_accumulation: expected a divisor of ${key}.batch_size ${train.batch_size}, got ${train.gradient_accumulation}.`,
+      `${key}.gradient_accumulation: expected a divisor of ${key}.batch_size ` +
+        `${train.batch_size}, got ${train.gradient_accumulation}.`,
     );
   }
   if (train.warmup_steps > train.steps) {
     fail(
-      `${key}.warmup_steps: expected at most ${key}.steps ${train.steps}, got ${train.warmup_steps}.`,
+      `${key}.warmup_steps: expected at most ${key}.steps ${train.steps}, got ` +
+        `${train.warmup_steps}.`,
     );
   }
 }

@@ -24,7 +24,8 @@ export const runConfigSchema = z
       .default('run')
       .describe('Prefix of the run id: lower-case letters, digits and "-".'),
     model: modelFolder(
-      "Base model: a Stable Diffusion 1.x, 2.x or XL pipeline in diffusers' folder format (model_index.json, unet, vae, text_encoder, tokenizer, scheduler).",
+      "Base model: a Stable Diffusion 1.x, 2.x or XL pipeline in diffusers' folder format " +
+        '(model_index.json, unet, vae, text_encoder, tokenizer, scheduler).',
     ),
     data: dataSchema,
     objective: objectiveSchema.prefault({}).describe('What training optimises.'),
@@ -41,7 +42,8 @@ export const runConfigSchema = z
     evaluation: evaluationSchema
       .optional()
       .describe(
-        'Held-out prompts and judges. Without it nothing is scored and the last iteration counts as best.',
+        'Held-out prompts and judges. Without it nothing is scored and the last iteration ' +
+          'counts as best.',
       ),
     stop: z
       .strictObject({
@@ -55,7 +57,8 @@ export const runConfigSchema = z
       })
       .optional()
       .describe(
-        'Stop before the last iteration when the held-out score no longer improves. Training then waits for the evaluation of its opponent.',
+        'Stop before the last iteration when the held-out score no longer improves. Training ' +
+          'then waits for the evaluation of its opponent.',
       ),
     precision: z
       .enum(['auto', 'float32', 'bfloat16'])
@@ -65,7 +68,8 @@ export const runConfigSchema = z
     max_missing: rate
       .default(0.05)
       .describe(
-        "Share of a stage's items that may be lost (broken images, jobs that failed three times) before the run fails.",
+        "Share of a stage's items that may be lost (broken images, jobs that failed three " +
+          'times) before the run fails.',
       ),
     resources: z
       .strictObject({
@@ -73,7 +77,8 @@ export const runConfigSchema = z
           .boolean()
           .default(true)
           .describe(
-            'Training and sampling use the same device (one machine): training waits until the samplers are done. false: they overlap.',
+            'Training and sampling use the same device (one machine): training waits until ' +
+              'the samplers are done. false: they overlap.',
           ),
         encode_shard_size: positiveInt.max(4096).default(64).describe('Images per encode job.'),
       })

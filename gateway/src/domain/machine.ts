@@ -214,7 +214,8 @@ function trainStep(next: RunState, model: string, metrics: StepNumbers, at: numb
     fail(
       next,
       name,
-      `training of ${model} diverged at step ${metrics.step}: ${what}; the last good checkpoint is kept`,
+      `training of ${model} diverged at step ${metrics.step}: ${what}; the last good ` +
+        'checkpoint is kept',
       at,
     );
     return true;
@@ -328,7 +329,8 @@ function complete(
   if (missing.items > 0)
     warn(
       next,
-      `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); the run goes on without them`,
+      `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); ` +
+        'the run goes on without them',
     );
   if (stage.kind === 'encode') {
     if (next.truncated > 0)
@@ -343,7 +345,8 @@ function complete(
     skipAfter(next, stages, stage.iteration, at);
     warn(
       next,
-      `stopped after iteration ${stage.iteration}: ${next.plan.stop?.metric ?? ''} no longer improves; the best model is ${next.bestModel}`,
+      `stopped after iteration ${stage.iteration}: ${next.plan.stop?.metric ?? ''} no longer ` +
+        `improves; the best model is ${next.bestModel}`,
     );
   }
 }
@@ -371,7 +374,10 @@ function refreshItems(next: RunState, stage: Stage, state: StageState): void {
 function tooMuchLost(next: RunState, stage: Stage, state: StageState): string | null {
   const { items, why } = missingItems(next, stage, state);
   if (items === 0 || items / stage.items <= next.plan.maxMissing) return null;
-  return `${stage.name} lost ${items} of ${stage.items} items, more than max_missing ${next.plan.maxMissing} allows: ${why}`;
+  return (
+    `${stage.name} lost ${items} of ${stage.items} items, more than max_missing ` +
+    `${next.plan.maxMissing} allows: ${why}`
+  );
 }
 
 function fail(next: RunState, stage: string, reason: string, at: number): void {

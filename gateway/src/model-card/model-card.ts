@@ -96,7 +96,12 @@ function about({ config, plan, model }: CardInput): string {
     case 'spin':
     case 'ema': {
       const opponent = modelName(opponentOf(plan, model.iteration));
-      return `Iteration ${model.iteration} of ${config.iterations} of self-play fine-tuning ([SPIN-Diffusion](https://arxiv.org/abs/2402.10210)) of ${from}: trained to tell the real images of the data set from those that its opponent \`${opponent}\` drew for the same captions.`;
+      return (
+        `Iteration ${model.iteration} of ${config.iterations} of self-play fine-tuning ` +
+        `([SPIN-Diffusion](https://arxiv.org/abs/2402.10210)) of ${from}: trained to tell the ` +
+        `real images of the data set from those that its opponent \`${opponent}\` drew for the ` +
+        'same captions.'
+      );
     }
   }
 }
@@ -117,11 +122,14 @@ function loading({ whole, resolution, config }: CardInput): string {
         `pipe = DiffusionPipeline.from_pretrained("path/to/${base.name}", ${variant}unet=unet)`,
       ];
   const { steps, guidance_scale: guidance } = config.sampling;
-  const call = `pipe("a caption", num_inference_steps=${steps}, guidance_scale=${guidance}, height=${resolution}, width=${resolution}).images[0]`;
+  const call =
+    `pipe("a caption", num_inference_steps=${steps}, guidance_scale=${guidance}, ` +
+    `height=${resolution}, width=${resolution}).images[0]`;
   const spindle = whole
     ? [
         '',
-        'Without Python: `npx spindle sample --model path/to/this/folder --prompt "a caption" --seed 1 --out image.png`.',
+        'Without Python: `npx spindle sample --model path/to/this/folder --prompt "a caption" ' +
+          '--seed 1 --out image.png`.',
       ]
     : [];
   return [
@@ -157,15 +165,18 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
     ['batch size', String(train.batch_size)],
     [
       'learning rate',
-      `${forIteration(train.learning_rate, Math.max(1, k))}, ${train.schedule}, ${train.warmup_steps} steps of warm-up`,
+      `${forIteration(train.learning_rate, Math.max(1, k))}, ${train.schedule}, ` +
+        `${train.warmup_steps} steps of warm-up`,
     ],
     [
       'AdamW',
-      `β ${train.adam_beta1}, ${train.adam_beta2}; ε ${train.adam_epsilon}; weight decay ${train.weight_decay}; gradients clipped to ${train.max_grad_norm}`,
+      `β ${train.adam_beta1}, ${train.adam_beta2}; ε ${train.adam_epsilon}; weight decay ` +
+        `${train.weight_decay}; gradients clipped to ${train.max_grad_norm}`,
     ],
     [
       'sampling',
-      `${config.sampling.scheduler ?? "the model's scheduler"}, ${config.sampling.steps} steps, guidance ${config.sampling.guidance_scale}`,
+      `${config.sampling.scheduler ?? "the model's scheduler"}, ${config.sampling.steps} ` +
+        `steps, guidance ${config.sampling.guidance_scale}`,
     ],
     ['precision', config.precision],
     ['seed', String(config.seed)],
@@ -205,15 +216,20 @@ function scores({ models, judges, model, config, plan }: CardInput): string {
       const versus =
         position === 0
           ? ' | |'
-          : `${(100 * s.win_rate).toFixed(1)} % | ${s.difference_low.toFixed(3)} to ${s.difference_high.toFixed(3)} | ${pText(s)}`;
-      return `| ${name === own ? `**${name}**` : name} | ${s.mean.toFixed(3)}${interval} | ${s.median.toFixed(3)} | ${position === 0 ? ' | | ' : versus} | ${s.n} |`;
+          : `${(100 * s.win_rate).toFixed(1)} % | ${s.difference_low.toFixed(3)} to ` +
+            `${s.difference_high.toFixed(3)} | ${pText(s)}`;
+      return (
+        `| ${name === own ? `**${name}**` : name} | ${s.mean.toFixed(3)}${interval} | ` +
+        `${s.median.toFixed(3)} | ${position === 0 ? ' | | ' : versus} | ${s.n} |`
+      );
     });
     const judge = judges[metric];
     return [
       `### ${metric}`,
       '',
       ...(judge === undefined ? [] : [judge, '']),
-      '| model | mean (95 %) | median | win rate vs base | difference to base (95 %) | p | prompts |',
+      '| model | mean (95 %) | median | win rate vs base | difference to base (95 %) | p | ' +
+        'prompts |',
       '|---|---|---|---|---|---|---|',
       ...rows,
       '',
@@ -223,7 +239,9 @@ function scores({ models, judges, model, config, plan }: CardInput): string {
   return [
     '## Scores',
     '',
-    `On held-out prompts of \`${nameOf(config.evaluation?.prompts ?? '')}\`, ${images} image${images === 1 ? '' : 's'} each, with the same seeds for every model. Intervals are bootstraps over prompts; p is a paired randomisation test.`,
+    `On held-out prompts of \`${nameOf(config.evaluation?.prompts ?? '')}\`, ${images} ` +
+      `image${images === 1 ? '' : 's'} each, with the same seeds for every model. Intervals are ` +
+      'bootstraps over prompts; p is a paired randomisation test.',
     '',
     ...tables,
   ]

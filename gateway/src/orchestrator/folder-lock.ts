@@ -43,7 +43,8 @@ export async function lockFolder(
       if (owner && (await isAlive(owner, file))) {
         throw new SpindleError(
           'FAILED_PRECONDITION',
-          `${root}: this artifacts folder is in use by another ${who} (process ${owner.pid} on ${owner.host}, since ${owner.since}); stop it or choose another folder.`,
+          `${root}: this artifacts folder is in use by another ${who} (process ${owner.pid} ` +
+            `on ${owner.host}, since ${owner.since}); stop it or choose another folder.`,
         );
       }
       await rm(file, { force: true });

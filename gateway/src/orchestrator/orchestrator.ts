@@ -215,7 +215,8 @@ export class Orchestrator {
     if (running) {
       throw new SpindleError(
         'FAILED_PRECONDITION',
-        `run "${runId}" cannot be resumed while run "${running.record.runId}" is running; pause that one first.`,
+        `run "${runId}" cannot be resumed while run "${running.record.runId}" is running; ` +
+          'pause that one first.',
       );
     }
     const changes = config === null ? [] : await driver.reconfigure(config);
@@ -253,7 +254,8 @@ export class Orchestrator {
     if (!this.#isReady)
       throw new SpindleError(
         'UNAVAILABLE',
-        'this gateway does not hold its lease: it is waiting for NATS, or for another gateway to let go of the runs; try again.',
+        'this gateway does not hold its lease: it is waiting for NATS, or for another gateway ' +
+          'to let go of the runs; try again.',
       );
   }
 }
@@ -266,7 +268,8 @@ function expectStatus(record: RunRecord, expected: string[], verb: string): RunR
 function refuse(record: RunRecord, verb: string): SpindleError {
   return new SpindleError(
     'FAILED_PRECONDITION',
-    `run "${record.runId}" is ${record.state.status}; it cannot be ${verb === 'cancel' ? 'cancelled' : `${verb}d`}.`,
+    `run "${record.runId}" is ${record.state.status}; it cannot be ` +
+      `${verb === 'cancel' ? 'cancelled' : `${verb}d`}.`,
   );
 }
 

@@ -59,7 +59,8 @@ export function parseRecord(text: string, where: string): RunRecord {
   if (version !== stateSchemaVersion) {
     throw new SpindleError(
       'FAILED_PRECONDITION',
-      `${where}: schemaVersion: expected ${stateSchemaVersion}, got ${String(version)}; this run was made by another version of Spindle.`,
+      `${where}: schemaVersion: expected ${stateSchemaVersion}, got ${String(version)}; this ` +
+        'run was made by another version of Spindle.',
     );
   }
   const { error } = recordSchema.safeParse(value);

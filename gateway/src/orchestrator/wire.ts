@@ -39,7 +39,8 @@ export function toStoredUnet(
   if (!unet?.config || !unet.weights) {
     throw new SpindleError(
       'INTERNAL',
-      `${where}: expected the trained U-Net's config and weights in the artifact store, got ${unet ? 'only a part' : 'nothing'}.`,
+      `${where}: expected the trained U-Net's config and weights in the artifact store, got ` +
+        `${unet ? 'only a part' : 'nothing'}.`,
     );
   }
   return {

@@ -22,7 +22,8 @@ export async function workersLeave(
     if (performance.now() - since > patienceMs)
       throw new SpindleError(
         'FAILED_PRECONDITION',
-        `run "${runId}" cannot be deleted yet: worker ${busy.worker} is still at ${busy.job}; try again once it has ended.`,
+        `run "${runId}" cannot be deleted yet: worker ${busy.worker} is still at ${busy.job}; ` +
+          'try again once it has ended.',
       );
     await delay(pollMs);
   }

@@ -52,6 +52,7 @@ function checkHead(
   if (head.embeddingWidth !== on.model.embeddingWidth)
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${where}: expected a head on embeddings of width ${on.model.embeddingWidth} (those of ${on.path}), got one of width ${head.embeddingWidth}.`,
+      `${where}: expected a head on embeddings of width ${on.model.embeddingWidth} (those of ` +
+        `${on.path}), got one of width ${head.embeddingWidth}.`,
     );
 }

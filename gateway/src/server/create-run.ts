@@ -77,7 +77,8 @@ export async function checkRun(
   warnings.push(...checkPairs(config, data));
   if (config.train.batch_size > data.rows) {
     warnings.push(
-      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the data set; rows repeat within a batch.`,
+      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the ` +
+        'data set; rows repeat within a batch.',
     );
   }
   const long = longTexts(
@@ -86,7 +87,8 @@ export async function checkRun(
   );
   if (long > 0) {
     warnings.push(
-      `evaluation.prompts: at least ${long} prompts are longer than the text encoder's ${model.textTokens} tokens; they will be cut.`,
+      `evaluation.prompts: at least ${long} prompts are longer than the text encoder's ` +
+        `${model.textTokens} tokens; they will be cut.`,
     );
   }
   const checked = { config, plan, resolution, sizes, model, data, prompts, warnings };
@@ -105,7 +107,8 @@ function checkBuckets(
   if (least === 0 || step % least !== 0)
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `data.buckets.step: expected a multiple of ${least} (the VAE's ${vaeScale} times the U-Net's ${unetScale}), got ${step}.`,
+      `data.buckets.step: expected a multiple of ${least} (the VAE's ${vaeScale} times the ` +
+        `U-Net's ${unetScale}), got ${step}.`,
     );
   if (resolution % step !== 0)
     throw new SpindleError(
@@ -126,7 +129,8 @@ function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
   return pairs === rows
     ? []
     : [
-        `baselines.dpo: ${rows - pairs} of ${rows} rows have no rejected image; it trains on the other ${pairs}.`,
+        `baselines.dpo: ${rows - pairs} of ${rows} rows have no rejected image; it trains on ` +
+          `the other ${pairs}.`,
       ];
 }
 
@@ -236,7 +240,9 @@ export function chooseRunId(asked: string, name: string, inUse: (id: string) => 
     if (!runIdPattern.test(asked) || reserved.has(asked)) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `run_id: expected up to 63 lower-case letters, digits and "-"${reserved.has(asked) ? `, none of ${[...reserved].join(', ')}` : ''}, got "${asked}".`,
+        'run_id: expected up to 63 lower-case letters, digits and ' +
+          `"-"${reserved.has(asked) ? `, none of ${[...reserved].join(', ')}` : ''}, got ` +
+          `"${asked}".`,
       );
     }
     if (inUse(asked))

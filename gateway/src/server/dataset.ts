@@ -118,12 +118,14 @@ function warningsOf(source: DataSource, options: DataSetOptions, counts: Counts)
   const warnings = [...source.warnings];
   for (const [reason, { count, first }] of source.skipped.reasons)
     warnings.push(
-      `data: ${count} rows are not used (${reason}): ${first.join(', ')}${count > first.length ? ', …' : ''}.`,
+      `data: ${count} rows are not used (${reason}): ` +
+        `${first.join(', ')}${count > first.length ? ', …' : ''}.`,
     );
   if (counts.empty > 0) warnings.push(`data: ${counts.empty} captions are empty.`);
   if (counts.long > 0)
     warnings.push(
-      `data: at least ${counts.long} captions are longer than the text encoder's ${options.textTokens} tokens; they will be cut.`,
+      `data: at least ${counts.long} captions are longer than the text encoder's ` +
+        `${options.textTokens} tokens; they will be cut.`,
     );
   if (options.limit !== undefined && options.limit > counts.rows)
     warnings.push(

@@ -26,10 +26,14 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const dpo = dpoTraining(config);
   const evaluation =
     prompts.length > 0
-      ? `${prompts.length} prompts${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} × ${modelsOf(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
+      ? `${prompts.length} ` +
+        `prompts${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} ` +
+        `× ${modelsOf(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
       : 'none';
   return [
-    `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ${model.predictionType} prediction).`,
+    `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ` +
+      `${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ` +
+      `${model.predictionType} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...bucketText(sizes),
     ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
@@ -38,7 +42,8 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
       iterationText(config, plan, shards('sample-base'), i + 1),
     ),
     `evaluation: ${evaluation}.`,
-    `memory: training needs about ${size(trainingMemory(run))} plus activations (${memoryText(config)}).`,
+    `memory: training needs about ${size(trainingMemory(run))} plus activations ` +
+      `(${memoryText(config)}).`,
     `disk: about ${size(diskBytes(run))} under the artifacts folder.`,
     ...warnings.map((warning) => `warning: ${warning}`),
   ];
@@ -52,7 +57,8 @@ function bucketText(sizes: readonly ImageSize[]): string[] {
   const largest = Math.max(...sizes.map(({ height, width }) => height * width));
   const names = sizes.filter(({ height, width }) => height * width === largest).map(sizeName);
   return [
-    `buckets: ${sizes.length} sizes from ${sizeName(first)} to ${sizeName(last)} pixels; the largest, ${names.join(' and ')}, decides on memory.`,
+    `buckets: ${sizes.length} sizes from ${sizeName(first)} to ${sizeName(last)} pixels; the ` +
+      `largest, ${names.join(' and ')}, decides on memory.`,
   ];
 }
 
@@ -63,13 +69,25 @@ function iterationText(config: RunConfig, plan: RunPlan, jobs: number, k: number
   const scheduler = sampling.scheduler ?? "the model's scheduler";
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
-    return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
-  const draw = `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ${sampling.guidance_scale})`;
-  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`;
+    return (
+      `iteration ${k}: against the images that ${modelName(opponent)} drew, ` +
+      `${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`
+    );
+  const draw =
+    `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ` +
+    `${sampling.guidance_scale})`;
+  return (
+    `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ` +
+    `${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`
+  );
 }
 
 function trainText(train: TrainConfig, k: number): string {
-  return `train ${train.steps} steps of ${train.batch_size} at learning rate ${forIteration(train.learning_rate, k)} (${train.schedule}, ${train.warmup_steps} warm-up steps)`;
+  return (
+    `train ${train.steps} steps of ${train.batch_size} at learning rate ` +
+    `${forIteration(train.learning_rate, k)} (${train.schedule}, ${train.warmup_steps} warm-up ` +
+    'steps)'
+  );
 }
 
 function memoryText({ train }: RunConfig): string {

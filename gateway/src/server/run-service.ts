@@ -98,7 +98,8 @@ export class RunApi {
     if (free !== undefined && free < needed) {
       throw new SpindleError(
         'FAILED_PRECONDITION',
-        `artifacts folder ${root}: expected about ${size(needed)} of free disk space, got ${size(free)}.`,
+        `artifacts folder ${root}: expected about ${size(needed)} of free disk space, got ` +
+          `${size(free)}.`,
       );
     }
     const trace: Record<string, string> = {};
@@ -194,7 +195,8 @@ function parseJson(text: string): unknown {
   } catch {
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `config_json: expected a run config in JSON, got ${text === '' ? 'nothing' : 'text that does not parse'}.`,
+      'config_json: expected a run config in JSON, got ' +
+        `${text === '' ? 'nothing' : 'text that does not parse'}.`,
     );
   }
 }

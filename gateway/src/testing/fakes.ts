@@ -158,7 +158,8 @@ function inspectAnswer(path: string, overrides: string) {
   if (path.includes('broken'))
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${path}/unet/diffusion_pytorch_model.safetensors: conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.`,
+      `${path}/unet/diffusion_pytorch_model.safetensors: conv_in.weight: expected shape ` +
+        '64×4×3×3, got 64×3×3×3.',
     );
   const kind = path.includes('clip')
     ? 'CLIPModel'

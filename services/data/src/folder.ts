@@ -105,7 +105,8 @@ export class ImageFolder implements DataSource {
     const unlisted = [...names].filter((name) => isImageName(name) && !listed.has(name)).sort();
     if (unlisted.length > 0)
       this.warnings.push(
-        `data: ${unlisted.length} images have no row in the metadata and are not used: ${some(unlisted)}.`,
+        `data: ${unlisted.length} images have no row in the metadata and are not used: ` +
+          `${some(unlisted)}.`,
       );
   }
 }
@@ -157,7 +158,8 @@ function entryOf(value: unknown, line: number, file: string): Entry {
     const there = keys.length === 0 ? 'nothing' : `only ${keys.join(', ')}`;
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${where}: ${key ?? usual[0]}: expected a string, got ${got === undefined ? there : JSON.stringify(got)}.`,
+      `${where}: ${key ?? usual[0]}: expected a string, got ` +
+        `${got === undefined ? there : JSON.stringify(got)}.`,
     );
   };
   const name = field(imageKeys);

@@ -96,7 +96,8 @@ export class ImageReader {
       if (typeof path === 'string' && path !== '') return this.#readBeside(ref, path);
       throw invalid(
         ref,
-        `expected an image's bytes, got ${bytes === null || bytes === undefined ? 'nothing' : typeof bytes}`,
+        `expected an image's bytes, got ` +
+          (bytes === null || bytes === undefined ? 'nothing' : typeof bytes),
       );
     }
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

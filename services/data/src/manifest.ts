@@ -45,7 +45,8 @@ export function parseManifestLine(line: string, index: number): ManifestRow {
   if (!image || rejected === null || typeof row['text'] !== 'string') {
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `manifest row ${index}: expected {"file": string, "text": string} with the place of an image, got ${line.slice(0, 60)}`,
+      `manifest row ${index}: expected {"file": string, "text": string} with the place of an ` +
+        `image, got ${line.slice(0, 60)}`,
     );
   }
   const position = typeof row['at'] === 'string' ? row['at'] : `row ${index}`;

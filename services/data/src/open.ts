@@ -117,7 +117,8 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
       if (spec.images === undefined)
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `data.images: expected the folder with an image for every prompt of ${first}, got nothing.`,
+          `data.images: expected the folder with an image for every prompt of ${first}, got ` +
+            'nothing.',
         );
       if (files.length > 1)
         throw new SpindleError(
@@ -153,7 +154,9 @@ async function filesAt(
     if (splits.length > 1) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `data.path: expected files of one split in ${path}, got ${splits.join(', ')}; name one, for example ${below(path, `${splits.includes('train') ? 'train' : splits[0]}-*`)}.`,
+        `data.path: expected files of one split in ${path}, got ${splits.join(', ')}; name ` +
+          'one, for example ' +
+          `${below(path, `${splits.includes('train') ? 'train' : splits[0]}-*`)}.`,
       );
     }
     return files;
@@ -185,6 +188,7 @@ async function guess(store: Files, file: string): Promise<DataFormat> {
   }
   throw new SpindleError(
     'INVALID_ARGUMENT',
-    `data.path: expected a folder, or files that end in .tar, .parquet, .csv, .tsv, .txt, .json or .jsonl, got "${file}".`,
+    'data.path: expected a folder, or files that end in .tar, .parquet, .csv, .tsv, .txt, ' +
+      `.json or .jsonl, got "${file}".`,
   );
 }

@@ -77,7 +77,8 @@ export class ParquetFile {
     if (rows.length !== rowEnd - rowStart)
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${this.path}: expected ${rowEnd - rowStart} rows in row group ${group}, got ${rows.length}.`,
+        `${this.path}: expected ${rowEnd - rowStart} rows in row group ${group}, got ` +
+          `${rows.length}.`,
       );
     return rows;
   }
@@ -119,7 +120,8 @@ function bufferOf(store: Files, path: string, bytes: number) {
     if (!isRange || start < 0 || end < start || end > bytes) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${path}: expected a range within its ${bytes} bytes, got ${start} to ${end}; the file is damaged.`,
+        `${path}: expected a range within its ${bytes} bytes, got ${start} to ${end}; the ` +
+          'file is damaged.',
       );
     }
     const data = await store.read(path, start, end - start);

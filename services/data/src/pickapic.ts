@@ -34,7 +34,8 @@ export class PickAPic implements DataSource {
       if (missing.length > 0) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${path}: expected the columns ${needed.join(', ')}, got none named ${missing.join(', ')} (it has ${file.columns.join(', ')}).`,
+          `${path}: expected the columns ${needed.join(', ')}, got none named ` +
+            `${missing.join(', ')} (it has ${file.columns.join(', ')}).`,
         );
       }
       const labelled = file.columns.includes('has_label');

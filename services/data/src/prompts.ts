@@ -19,7 +19,8 @@ export class Prompts {
     return this.repeated === 0
       ? []
       : [
-          `data: ${this.repeated} rows repeat a prompt of an earlier row (${this.distinct} distinct prompts).`,
+          `data: ${this.repeated} rows repeat a prompt of an earlier row (${this.distinct} ` +
+            'distinct prompts).',
         ];
   }
 }

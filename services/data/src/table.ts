@@ -81,7 +81,8 @@ export class ParquetTable extends Table {
         if (file.kindOf(column) === 'other')
           throw new SpindleError(
             'INVALID_ARGUMENT',
-            `${path}: ${column}: expected images as bytes, as {bytes, path} or as paths, got another type.`,
+            `${path}: ${column}: expected images as bytes, as {bytes, path} or as paths, got ` +
+              'another type.',
           );
       }
       // Only paths are read here; bytes stay where they are.
@@ -181,6 +182,7 @@ function pick(
   if (found !== undefined) return found;
   throw new SpindleError(
     'INVALID_ARGUMENT',
-    `${key}: expected one of the columns of ${path} (${columns.join(', ')}), got ${asked === undefined ? 'nothing, and none has a usual name' : `"${asked}"`}.`,
+    `${key}: expected one of the columns of ${path} (${columns.join(', ')}), got ` +
+      `${asked === undefined ? 'nothing, and none has a usual name' : `"${asked}"`}.`,
   );
 }

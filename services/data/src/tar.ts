@@ -70,7 +70,8 @@ async function* walk(window: Window, path: string): AsyncIterable<TarMember> {
       if (offset + bytes > size)
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${path}: expected ${bytes} bytes of "${longName ?? nameOf(header)}" at byte ${offset}, got a file that ends at ${size}; it was cut short.`,
+          `${path}: expected ${bytes} bytes of "${longName ?? nameOf(header)}" at byte ` +
+            `${offset}, got a file that ends at ${size}; it was cut short.`,
         );
       yield { name: longName ?? nameOf(header), offset, bytes };
     }

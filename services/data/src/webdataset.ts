@@ -143,7 +143,8 @@ async function readMember(tar: Tar, file: string, member: TarMember): Promise<st
   if (member.bytes > largestCaptionFile) {
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${file}: ${member.name}: expected a caption of at most ${largestCaptionFile} bytes, got ${member.bytes}.`,
+      `${file}: ${member.name}: expected a caption of at most ${largestCaptionFile} bytes, ` +
+        `got ${member.bytes}.`,
     );
   }
   return decodeText(await tar.read(member), `${file}: ${member.name}`);

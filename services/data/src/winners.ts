@@ -60,14 +60,16 @@ export class PromptsAndWinners implements DataSource {
       if (found.length !== prompts) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `data.images: expected ${prompts} images (one per prompt), or names that are the prompts' numbers from 0, got ${found.length} images in "${this.images}".`,
+          `data.images: expected ${prompts} images (one per prompt), or names that are the ` +
+            `prompts' numbers from 0, got ${found.length} images in "${this.images}".`,
         );
       }
       const ordered = [...found].sort(compareNaturally);
       const moved = ordered.findIndex((path, i) => path !== found[i]);
       if (moved !== -1) {
         this.warnings.push(
-          `data.images: images are paired with prompts in the order of the numbers in their names ("${nameOf(ordered[moved] ?? '')}" for prompt ${moved}).`,
+          'data.images: images are paired with prompts in the order of the numbers in their ' +
+            `names ("${nameOf(ordered[moved] ?? '')}" for prompt ${moved}).`,
         );
       }
       return new Map(ordered.map((path, i) => [i, path]));
@@ -81,7 +83,8 @@ export class PromptsAndWinners implements DataSource {
       else if (matched.has(number))
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `data.images: expected one image per prompt, got ${own} as a second one for prompt ${number}.`,
+          `data.images: expected one image per prompt, got ${own} as a second one for prompt ` +
+            `${number}.`,
         );
       else matched.set(number, path);
     }

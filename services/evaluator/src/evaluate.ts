@@ -65,7 +65,8 @@ export async function evaluate(
       if (reference === undefined)
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${model.model}: metric ${metric}: expected scores of ${models[0]?.model ?? 'the base'} too, got none`,
+          `${model.model}: metric ${metric}: expected scores of ` +
+            `${models[0]?.model ?? 'the base'} too, got none`,
         );
       return judgedMetric(model.model, metric, own, position === 0 ? null : reference);
     }),
@@ -184,7 +185,9 @@ function sameJudges(
       const first = (judges[metric] ??= judge);
       if (JSON.stringify(first) !== JSON.stringify(judge))
         warnings.add(
-          `metric ${metric}: ${models[position]?.model ?? ''} was judged by ${judgeText(judge)}, others by ${judgeText(first)}: the judge's files changed during the run, so its scores do not compare.`,
+          `metric ${metric}: ${models[position]?.model ?? ''} was judged by ` +
+            `${judgeText(judge)}, others by ${judgeText(first)}: the judge's files changed ` +
+            'during the run, so its scores do not compare.',
         );
     }
   }
@@ -192,7 +195,10 @@ function sameJudges(
 }
 
 function judgeText({ files, variant }: Judge): string {
-  return `${variant} (${files.map(({ name, digest }) => `${name} ${digest.slice(0, 15)}…`).join(', ')})`;
+  return (
+    `${variant} ` +
+    `(${files.map(({ name, digest }) => `${name} ${digest.slice(0, 15)}…`).join(', ')})`
+  );
 }
 
 interface ModelScores {
@@ -220,7 +226,8 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
     if (list.length !== model.items.length) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${model.model}: metric ${metric}: expected ${model.items.length} scores (one per item), got ${list.length}`,
+        `${model.model}: metric ${metric}: expected ${model.items.length} scores (one per ` +
+          `item), got ${list.length}`,
       );
     }
     scores.set(

@@ -26,7 +26,9 @@ export function addCompare(program: Command, environment: Environment): void {
       .command('compare')
       .summary('compare two runs, image by image')
       .description(
-        'Pairs the scores of two finished runs by prompt and seed: means, differences with 95 % intervals, win rates, a paired test, and the settings in which the runs differ. With one run named twice, two of its models.',
+        'Pairs the scores of two finished runs by prompt and seed: means, differences with 95 ' +
+          '% intervals, win rates, a paired test, and the settings in which the runs differ. ' +
+          'With one run named twice, two of its models.',
       )
       .argument('<run-a>', 'run id, or the folder of a run')
       .argument('<run-b>', 'run id, or the folder of a run')
@@ -37,7 +39,8 @@ export function addCompare(program: Command, environment: Environment): void {
       .option('--model-b <name>', "a model of run B (default: the run's best)")
       .addHelpText(
         'after',
-        '\nExamples:\n  npx spindle compare first second\n  npx spindle compare first first --model-a base --model-b spin3 --json',
+        '\nExamples:\n  npx spindle compare first second\n  npx spindle compare first first ' +
+          '--model-a base --model-b spin3 --json',
       ),
   ).action(async (nameA: string, nameB: string, options: CompareOptions) => {
     const [a, b] = [
@@ -72,8 +75,10 @@ export function comparisonText(comparison: RunComparison): string[] {
     const row = (label: string, means: [number, number], against: Comparison): string[] => [
       label,
       ...means.map((mean) => mean.toFixed(3)),
-      `${signed(against.difference)} (${signed(against.differenceLow)} to ${signed(against.differenceHigh)})`,
-      `${percent(against.winRate)} (${percent(against.winRateLow)} to ${percent(against.winRateHigh)})`,
+      `${signed(against.difference)} (${signed(against.differenceLow)} to ` +
+        `${signed(against.differenceHigh)})`,
+      `${percent(against.winRate)} (${percent(against.winRateLow)} to ` +
+        `${percent(against.winRateHigh)})`,
       percent(against.winRateTiesLose),
       verdictText(against),
       String(against.n),
@@ -88,13 +93,15 @@ export function comparisonText(comparison: RunComparison): string[] {
   return [
     `A: ${a.run} ${a.model}`,
     `B: ${b.run} ${b.model}`,
-    `${paired} images of the same prompt and seed${onlyA + onlyB > 0 ? `; ${onlyA} of A and ${onlyB} of B have no counterpart` : ''}`,
+    `${paired} images of the same prompt and ` +
+      `seed${onlyA + onlyB > 0 ? `; ${onlyA} of A and ${onlyB} of B have no counterpart` : ''}`,
     '',
     ...table([
       ['', 'A', 'B', 'B − A (95 %)', 'B wins (95 %)', 'ties lost', 'B is', 'prompts'],
       ...rows,
     ]),
-    'Corrected: by Holm, for the metrics (categories among themselves). Better and worse hold at 5 % after it.',
+    'Corrected: by Holm, for the metrics (categories among themselves). Better and worse hold ' +
+      'at 5 % after it.',
     '',
     ...skipped.map(({ metric, reason }) => `${metric} is not compared: ${reason}.`),
     settings.length === 0 ? 'The settings are the same.' : 'Settings, A → B:',

@@ -36,7 +36,9 @@ export function addData(program: Command): void {
     .command('inspect')
     .summary('count, check and show a data set')
     .description(
-      'Reads a whole data set as a run would and says what it holds: counts, sizes, rejected rows with reasons, lengths of captions, duplicates; draws a contact sheet. Needs no mesh.',
+      'Reads a whole data set as a run would and says what it holds: counts, sizes, rejected ' +
+        'rows with reasons, lengths of captions, duplicates; draws a contact sheet. Needs no ' +
+        'mesh.',
     )
     .argument(
       '<path>',
@@ -67,7 +69,8 @@ export function addData(program: Command): void {
     .option('--json', 'one JSON object')
     .addHelpText(
       'after',
-      '\nExamples:\n  npx spindle data inspect examples/scenes/run.yaml\n  npx spindle data inspect "pickapic_v2/train-*.parquet" --model ./sd15 --json',
+      '\nExamples:\n  npx spindle data inspect examples/scenes/run.yaml\n  npx spindle data ' +
+        'inspect "pickapic_v2/train-*.parquet" --model ./sd15 --json',
     )
     .action(async (path: string, options: InspectOptions) => {
       process.exitCode = await runProgram(inspectMain(), [

@@ -32,7 +32,9 @@ export function addExport(program: Command, environment: Environment): void {
       .command('export')
       .summary("copy an iteration's model out of a run")
       .description(
-        "Writes a complete pipeline folder: the iteration's unet/ with the base model's other parts. With --unet-only just the U-Net. A model card (README.md) and all settings (spindle-config.json) lie beside it.",
+        "Writes a complete pipeline folder: the iteration's unet/ with the base model's other " +
+          'parts. With --unet-only just the U-Net. A model card (README.md) and all settings ' +
+          '(spindle-config.json) lie beside it.',
       )
       .argument('<run>', 'run id')
       .requiredOption(
@@ -58,7 +60,8 @@ export function addExport(program: Command, environment: Environment): void {
     if (!chosen || !unet || !(await stat(unet).catch(() => null))) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `run "${runId}": expected a trained model for --iteration ${options.iteration}, got none yet.`,
+        `run "${runId}": expected a trained model for --iteration ${options.iteration}, got ` +
+          'none yet.',
       );
     }
     const to = resolve(options.to);

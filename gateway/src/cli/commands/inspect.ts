@@ -43,7 +43,9 @@ export function addInspect(program: Command, environment: Environment): void {
       .command('watch')
       .summary('follow a run')
       .description(
-        'Follows a run until it ends: a live view on a terminal, plain lines otherwise, one event per line with --json. Exit code 0 when the run succeeds, 1 when it does not. Ctrl-C stops watching, not the run.',
+        'Follows a run until it ends: a live view on a terminal, plain lines otherwise, one ' +
+          'event per line with --json. Exit code 0 when the run succeeds, 1 when it does not. ' +
+          'Ctrl-C stops watching, not the run.',
       )
       .argument('<run>', 'run id'),
   ).action(async (runId: string, options: CommonOptions) => {

@@ -36,25 +36,31 @@ export function addRun(program: Command, environment: Environment): void {
       .command('run')
       .summary('start a run from a config file')
       .description(
-        'Checks a run config (YAML or JSON), starts the run and prints its id. Exit code 0: started (with --watch: succeeded), 1: the run failed, 2: something is wrong with the input.',
+        'Checks a run config (YAML or JSON), starts the run and prints its id. Exit code 0: ' +
+          'started (with --watch: succeeded), 1: the run failed, 2: something is wrong with the ' +
+          'input.',
       )
       .argument('<config>', 'run config; every key is described in docs/CONFIG.md')
       .option(
         '--dry-run',
-        'check the config, the models and the data, and print what would be done with memory and disk needed',
+        'check the config, the models and the data, and print what would be done with memory ' +
+          'and disk needed',
       )
       .option(
         '--probe',
-        'with --dry-run: take a few steps on made-up data here and predict peak memory and run time from them',
+        'with --dry-run: take a few steps on made-up data here and predict peak memory and ' +
+          'run time from them',
       )
       .option('--watch', 'follow the run until it ends')
       .option(
         '--run-id <id>',
-        'name of the run: lower-case letters, digits and "-" (default: the config\'s name, the day and four digits)',
+        'name of the run: lower-case letters, digits and "-" (default: the config\'s name, ' +
+          'the day and four digits)',
       )
       .addHelpText(
         'after',
-        '\nExamples:\n  npx spindle run examples/scenes/run.yaml --dry-run\n  npx spindle run examples/scenes/run.yaml --watch',
+        '\nExamples:\n  npx spindle run examples/scenes/run.yaml --dry-run\n  npx spindle run ' +
+          'examples/scenes/run.yaml --watch',
       ),
   ).action(async (file: string, options: RunOptions) => {
     const config = loadRunConfig(file);

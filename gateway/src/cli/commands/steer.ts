@@ -28,12 +28,16 @@ const verbs: {
 }[] = [
   {
     name: 'pause',
-    text: 'Stops handing out work and writes a checkpoint; jobs in hand are finished. The run stays paused over restarts.',
+    text:
+      'Stops handing out work and writes a checkpoint; jobs in hand are finished. The run stays ' +
+      'paused over restarts.',
     call: (client, runId) => client.pauseRun({ runId }),
   },
   {
     name: 'resume',
-    text: 'Goes on with a paused run, or tries a failed one again; what is done stays done. With --config, settings that do not change what the run makes are taken on, others refused.',
+    text:
+      'Goes on with a paused run, or tries a failed one again; what is done stays done. With ' +
+      '--config, settings that do not change what the run makes are taken on, others refused.',
     call: (client, runId, { config }) =>
       client.resumeRun({
         runId,
@@ -60,7 +64,9 @@ export function addSteer(program: Command, environment: Environment): void {
     if (name === 'resume')
       command.option(
         '--config <file>',
-        'the run config with changes: more iterations, stop, max_missing, checkpoint_steps, keep_checkpoints, gradient_accumulation, on_divergence, max_rollbacks, resources.shared_device',
+        'the run config with changes: more iterations, stop, max_missing, checkpoint_steps, ' +
+          'keep_checkpoints, gradient_accumulation, on_divergence, max_rollbacks, ' +
+          'resources.shared_device',
       );
     command.action(async (runId: string, options: SteerOptions) => {
       const { run, changes = [] } = await withClient(options, environment, (client) =>

@@ -25,7 +25,8 @@ export function addUp(program: Command, environment: Environment): void {
     .command('up')
     .summary('start NATS and all services on this machine')
     .description(
-      'Starts nats-server, trainer, evaluator, samplers, scorers and gateway, restarts what crashes, and stays until Ctrl-C. Runs that were going on are taken up again.',
+      'Starts nats-server, trainer, evaluator, samplers, scorers and gateway, restarts what ' +
+        'crashes, and stays until Ctrl-C. Runs that were going on are taken up again.',
     )
     .option('--artifacts <dir>', 'artifacts folder (default: SPINDLE_ARTIFACTS, or ./artifacts)')
     .option('--samplers <n>', 'number of sampler processes', wholeNumber(1, 64), 1)
@@ -33,7 +34,8 @@ export function addUp(program: Command, environment: Environment): void {
     .option('--threads <n>', 'threads per service; 0: all cores', wholeNumber(0, 4096), 0)
     .option(
       '--ranks <n>',
-      'processes that train together, one per device; they share the cores, and batches are shared out among them',
+      'processes that train together, one per device; they share the cores, and batches are ' +
+        'shared out among them',
       wholeNumber(1, 64),
       1,
     )

@@ -41,7 +41,8 @@ function packageFolder(name: string): string {
   }
   throw new SpindleError(
     'FAILED_PRECONDITION',
-    `${name}: expected the package to be installed, found it nowhere; run "npm install" in the project's root folder.`,
+    `${name}: expected the package to be installed, found it nowhere; run "npm install" in ` +
+      `the project's root folder.`,
   );
 }
 

@@ -20,7 +20,8 @@ export const sftSchema = z.strictObject({
     .gt(0)
     .optional()
     .describe(
-      'Min-SNR weighting (arXiv 2303.09556): timesteps weigh min(snr, γ)/snr, or /(snr + 1) for v prediction; 5 is usual. Default: off.',
+      'Min-SNR weighting (arXiv 2303.09556): timesteps weigh min(snr, γ)/snr, or /(snr + 1) ' +
+        'for v prediction; 5 is usual. Default: off.',
     ),
 });
 
@@ -50,7 +51,8 @@ const baselinesObject = z.strictObject({
   dpo: dpoSchema
     .optional()
     .describe(
-      "Diffusion-DPO (arXiv 2311.12908) from the base on the data set's preference pairs (rows with a rejected image, docs/DATA.md). Keys as in `train`.",
+      "Diffusion-DPO (arXiv 2311.12908) from the base on the data set's preference pairs " +
+        '(rows with a rejected image, docs/DATA.md). Keys as in `train`.',
     ),
 });
 

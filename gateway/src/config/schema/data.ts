@@ -7,7 +7,9 @@ export const bucketsSchema = z.strictObject({
     .max(1024)
     .default(64)
     .describe(
-      'Pixels of which sides are multiples. The VAE and the U-Net must halve such sides evenly: for Stable Diffusion 1.x and 2.x it is a multiple of 64, for XL of 32; data.resolution must be a multiple of it.',
+      'Pixels of which sides are multiples. The VAE and the U-Net must halve such sides ' +
+        'evenly: for Stable Diffusion 1.x and 2.x it is a multiple of 64, for XL of 32; ' +
+        'data.resolution must be a multiple of it.',
     ),
   max_ratio: z
     .number()
@@ -23,7 +25,10 @@ export const dataSchema = z
       .string()
       .min(1)
       .describe(
-        'A folder or a file, local or s3://bucket/…, "*" allowed in its last part: a Hugging Face image folder (metadata.jsonl or metadata.csv with file_name and text), WebDataset tar shards, parquet files (Pick-a-Pic, or any), a CSV or TSV file, or a file of prompts (with data.images).',
+        'A folder or a file, local or s3://bucket/…, "*" allowed in its last part: a Hugging ' +
+          'Face image folder (metadata.jsonl or metadata.csv with file_name and text), ' +
+          'WebDataset tar shards, parquet files (Pick-a-Pic, or any), a CSV or TSV file, or a ' +
+          'file of prompts (with data.images).',
       ),
     format: z
       .enum(['auto', 'folder', 'webdataset', 'pickapic', 'parquet', 'csv', 'prompts'])
@@ -34,7 +39,8 @@ export const dataSchema = z
       .min(1)
       .optional()
       .describe(
-        'parquet, CSV: column with the (chosen) image, as bytes or as a path; WebDataset: suffix of its members ("chosen.jpg"). Default: the first usual name.',
+        'parquet, CSV: column with the (chosen) image, as bytes or as a path; WebDataset: ' +
+          'suffix of its members ("chosen.jpg"). Default: the first usual name.',
       ),
     rejected_column: z
       .string()
@@ -46,20 +52,24 @@ export const dataSchema = z
       .min(1)
       .optional()
       .describe(
-        'Column with the caption; WebDataset: suffix of its members, or key in their .json. Default: the first usual name.',
+        'Column with the caption; WebDataset: suffix of its members, or key in their .json. ' +
+          'Default: the first usual name.',
       ),
     images: z
       .string()
       .min(1)
       .optional()
       .describe(
-        "Folder of images: what paths in a table are relative to (default: the table's own folder), or the image of every prompt of a file of prompts, named by the prompt's number from 0.",
+        "Folder of images: what paths in a table are relative to (default: the table's own " +
+          "folder), or the image of every prompt of a file of prompts, named by the prompt's " +
+          'number from 0.',
       ),
     resize: z
       .enum(['bilinear', 'bicubic', 'lanczos'])
       .default('bilinear')
       .describe(
-        'Filter that brings the shorter side to the resolution, antialiased; the papers use bilinear.',
+        'Filter that brings the shorter side to the resolution, antialiased; the papers use ' +
+          'bilinear.',
       ),
     crop: z
       .enum(['center', 'random'])
@@ -68,19 +78,23 @@ export const dataSchema = z
     buckets: bucketsSchema
       .optional()
       .describe(
-        'Aspect-ratio buckets instead of squares: every image, and what is drawn against it, has the size whose aspect ratio is nearest to its own, of about resolution² pixels and never more. Default: off.',
+        'Aspect-ratio buckets instead of squares: every image, and what is drawn against it, ' +
+          'has the size whose aspect ratio is nearest to its own, of about resolution² pixels ' +
+          'and never more. Default: off.',
       ),
     flip: z
       .boolean()
       .default(false)
       .describe(
-        'Mirror images left to right at random, both of a pair alike; needs sampling.generated "pixels".',
+        'Mirror images left to right at random, both of a pair alike; needs ' +
+          'sampling.generated "pixels".',
       ),
     views: positiveInt
       .max(64)
       .default(1)
       .describe(
-        'Differently cropped and mirrored copies of every image, which take turns by epoch; each is encoded and stored.',
+        'Differently cropped and mirrored copies of every image, which take turns by epoch; ' +
+          'each is encoded and stored.',
       ),
     limit: positiveInt.optional().describe('Use only the first so many rows.'),
     resolution: positiveInt

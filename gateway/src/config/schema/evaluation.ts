@@ -11,30 +11,38 @@ export const metricSchema = z.strictObject({
   kind: z
     .enum(['clip', 'pickscore', 'hpsv2', 'clip_score', 'image_reward', 'aesthetic'])
     .describe(
-      '"clip": exp(logit_scale) · cosine of image and caption; "pickscore", "hpsv2", "clip_score": 100 · cosine; "image_reward": BLIP\'s reward; "aesthetic": LAION\'s linear layers (v1 or v2) on the CLIP image embedding.',
+      '"clip": exp(logit_scale) · cosine of image and caption; "pickscore", "hpsv2", ' +
+        '"clip_score": 100 · cosine; "image_reward": BLIP\'s reward; "aesthetic": LAION\'s ' +
+        'linear layers (v1 or v2) on the CLIP image embedding.',
     ),
   model: modelFolder(
-    'The judge: a CLIPModel folder (config.json, safetensors, preprocessor_config.json, tokenizer), or a safetensors file (or its folder) in open_clip\'s layout; for "image_reward" ImageReward\'s safetensors with vocab.txt beside it.',
+    'The judge: a CLIPModel folder (config.json, safetensors, preprocessor_config.json, ' +
+      "tokenizer), or a safetensors file (or its folder) in open_clip's layout; for " +
+      '"image_reward" ImageReward\'s safetensors with vocab.txt beside it.',
   ),
   head: z
     .string()
     .min(1)
     .optional()
     .describe(
-      'The aesthetic head\'s safetensors, file or folder; needed by "aesthetic" and by no other kind.',
+      'The aesthetic head\'s safetensors, file or folder; needed by "aesthetic" and by no ' +
+        'other kind.',
     ),
   tokenizer: z
     .string()
     .min(1)
     .optional()
     .describe(
-      "Folder of the judge's tokenizer. Default: beside its weights; for CLIP's forms else the base model's tokenizer.",
+      "Folder of the judge's tokenizer. Default: beside its weights; for CLIP's forms else " +
+        "the base model's tokenizer.",
     ),
   preprocess: z
     .enum(['transformers', 'torchvision', 'tensor', 'tensor_antialias'])
     .optional()
     .describe(
-      'How images come to the judge\'s size. Default: "tensor" (no antialiasing, as torchvision up to 0.16) for "hpsv2", "torchvision" for "image_reward", else "transformers". Scores of different ways do not compare.',
+      'How images come to the judge\'s size. Default: "tensor" (no antialiasing, as ' +
+        'torchvision up to 0.16) for "hpsv2", "torchvision" for "image_reward", else ' +
+        '"transformers". Scores of different ways do not compare.',
     ),
   scale: z
     .number()
@@ -64,7 +72,10 @@ export const evaluationSchema = z.strictObject({
     .string()
     .min(1)
     .describe(
-      'Held-out prompts: a text file with one per line; a JSON array of strings or of {prompt, category}, or an object of such lists by category; a CSV, TSV or parquet file with a column prompt, caption or text (a prompt that repeats counts once) and perhaps one of categories.',
+      'Held-out prompts: a text file with one per line; a JSON array of strings or of ' +
+        '{prompt, category}, or an object of such lists by category; a CSV, TSV or parquet file ' +
+        'with a column prompt, caption or text (a prompt that repeats counts once) and perhaps ' +
+        'one of categories.',
     ),
   prompt_column: z
     .string()
@@ -76,19 +87,22 @@ export const evaluationSchema = z.strictObject({
     .min(1)
     .optional()
     .describe(
-      'CSV, TSV, parquet: column of the categories, by which results are shown too. Default: category or style, where there is one.',
+      'CSV, TSV, parquet: column of the categories, by which results are shown too. Default: ' +
+        'category or style, where there is one.',
     ),
   images_per_prompt: positiveInt
     .max(64)
     .default(1)
     .describe(
-      'Images that every model draws per held-out prompt. Statistics take their mean, and beside it the best of them.',
+      'Images that every model draws per held-out prompt. Statistics take their mean, and ' +
+        'beside it the best of them.',
     ),
   limit: positiveInt.optional().describe('Use only the first so many prompts.'),
   seed: seed
     .default(0)
     .describe(
-      'Seed of the evaluation images; the same for every model, so that scores compare image by image.',
+      'Seed of the evaluation images; the same for every model, so that scores compare image ' +
+        'by image.',
     ),
   metrics: z
     .array(metricSchema)

@@ -11,23 +11,30 @@ export const objectiveSchema = z.strictObject({
     .enum(['logistic', 'hinge', 'ipo'])
     .default('logistic')
     .describe(
-      'Loss on the logit −(β/2)·[(e_real − e_real,opponent) − (e_gen − e_gen,opponent)]: softplus(−logit), relu(1 − logit) or (logit − ½)².',
+      'Loss on the logit −(β/2)·[(e_real − e_real,opponent) − (e_gen − e_gen,opponent)]: ' +
+        'softplus(−logit), relu(1 − logit) or (logit − ½)².',
     ),
   beta: perIteration(beta)
     .default(2000)
     .describe(
-      'β: how far the model may move from its opponent; larger is more cautious. A list gives one per iteration.',
+      'β: how far the model may move from its opponent; larger is more cautious. A list gives ' +
+        'one per iteration.',
     ),
   auto_beta: autoBeta.describe(
-    'Lowers β while training so that the mean pair keeps at least this slope of the logistic loss (it is ½ at first, and 0 where pairs saturate); 0.2 is a start. Default: off.',
+    'Lowers β while training so that the mean pair keeps at least this slope of the logistic ' +
+      'loss (it is ½ at first, and 0 where pairs saturate); 0.2 is a start. Default: off.',
   ),
   opponent: z
     .enum(['previous', 'initial', 'random', 'ema'])
     .default('previous')
     .describe(
-      'Who draws the images and is the reference in iteration k: the model of iteration k − 1, the base, one of the base and the iterations so far, drawn by the seed, or the moving average of iteration k − 1 (needs train.ema_decay).',
+      'Who draws the images and is the reference in iteration k: the model of iteration k − ' +
+        '1, the base, one of the base and the iterations so far, drawn by the seed, or the ' +
+        'moving average of iteration k − 1 (needs train.ema_decay).',
     ),
   safeguard: safeguard.describe(
-    "Winner safeguard μ (Diffusion-SDPO): scales the generated image's gradient so that, to first order, the real image's error still falls by this share of what it would fall by alone. 0 keeps it from rising. Default: off.",
+    "Winner safeguard μ (Diffusion-SDPO): scales the generated image's gradient so that, to " +
+      "first order, the real image's error still falls by this share of what it would fall by " +
+      'alone. 0 keeps it from rising. Default: off.',
   ),
 });

@@ -13,7 +13,8 @@ export const samplingSchema = z.strictObject({
     ])
     .optional()
     .describe(
-      "Sampler, by diffusers' class name. Default: the model's own (scheduler/scheduler_config.json).",
+      "Sampler, by diffusers' class name. Default: the model's own " +
+        '(scheduler/scheduler_config.json).',
     ),
   overrides: z
     .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
@@ -34,18 +35,21 @@ export const samplingSchema = z.strictObject({
     .enum(['latents', 'pixels'])
     .default('latents')
     .describe(
-      '"latents": train on what the sampler ends with. "pixels": decode it, round to 8 bits and encode again, as real images are and as the original scripts do; slower.',
+      '"latents": train on what the sampler ends with. "pixels": decode it, round to 8 bits ' +
+        'and encode again, as real images are and as the original scripts do; slower.',
     ),
   previous_share: rate
     .default(0)
     .describe(
-      'Share of the draws, from the second iteration on, whose generated image is one that the opponent of the iteration before drew.',
+      'Share of the draws, from the second iteration on, whose generated image is one that ' +
+        'the opponent of the iteration before drew.',
     ),
   ema: z
     .boolean()
     .default(false)
     .describe(
-      'Draw all images of trained models by the moving average of their weights (needs train.ema_decay), while iterations go on from the weights.',
+      'Draw all images of trained models by the moving average of their weights (needs ' +
+        'train.ema_decay), while iterations go on from the weights.',
     ),
   images_per_prompt: positiveInt
     .max(64)

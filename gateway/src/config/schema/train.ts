@@ -11,7 +11,8 @@ export const trainKeys = {
   gradient_accumulation: positiveInt
     .default(1)
     .describe(
-      'Micro-batches per step; batch_size must be a multiple. More needs less memory and changes nothing else.',
+      'Micro-batches per step; batch_size must be a multiple. More needs less memory and ' +
+        'changes nothing else.',
     ),
   learning_rate: perIteration(z.number().gt(0).max(1))
     .default(2e-5)
@@ -38,14 +39,17 @@ export const trainKeys = {
     .lt(1)
     .default(0)
     .describe(
-      'Decay of the moving average of the weights; 0 switches it off. The average is what training returns, unless `sampling.ema` or `objective.opponent: ema` keep it beside the weights.',
+      'Decay of the moving average of the weights; 0 switches it off. The average is what ' +
+        'training returns, unless `sampling.ema` or `objective.opponent: ema` keep it beside ' +
+        'the weights.',
     ),
   caption_dropout: rate.default(0).describe('Share of captions replaced by the empty prompt.'),
   activation_checkpointing: z
     .boolean()
     .default(false)
     .describe(
-      'Compute activations again in backward instead of keeping them: a fraction of the memory for about a third more time, the same results.',
+      'Compute activations again in backward instead of keeping them: a fraction of the ' +
+        'memory for about a third more time, the same results.',
     ),
   checkpoint_steps: positiveInt
     .max(10_000_000)
@@ -56,7 +60,10 @@ export const trainKeys = {
     .enum(['warn', 'stop', 'rollback'])
     .default('warn')
     .describe(
-      "What an alarm leads to (loss of exactly 0, saturated logits, a spike of the loss or the gradient norm, the error on real images above the opponent's for long): a warning; the end of the run, with the last good checkpoint kept; or that checkpoint again, at half the learning rate. Numbers that are not finite end the run, or are rolled back.",
+      'What an alarm leads to (loss of exactly 0, saturated logits, a spike of the loss or ' +
+        "the gradient norm, the error on real images above the opponent's for long): a warning; " +
+        'the end of the run, with the last good checkpoint kept; or that checkpoint again, at ' +
+        'half the learning rate. Numbers that are not finite end the run, or are rolled back.',
     ),
   max_rollbacks: count
     .max(100)
@@ -87,7 +94,8 @@ export const loraSchema = z.strictObject({
 const lora = loraSchema
   .optional()
   .describe(
-    'Train low-rank adapters (LoRA) on the frozen base instead of its weights: an opponent is the base with other adapters or none, in the same memory. Default: off.',
+    'Train low-rank adapters (LoRA) on the frozen base instead of its weights: an opponent is ' +
+      'the base with other adapters or none, in the same memory. Default: off.',
   );
 
 export const trainSchema = z.strictObject({ ...trainKeys, lora });

@@ -32,6 +32,8 @@ const variantFolder = z.strictObject({
     .string()
     .regex(/^[A-Za-z0-9_.-]+$/)
     .describe(
-      'Which of several weights files, by the word in their names, e.g. "fp16" for diffusion_pytorch_model.fp16.safetensors. The U-Net must have it; other parts without it give their plain files.',
+      'Which of several weights files, by the word in their names, e.g. "fp16" for ' +
+        'diffusion_pytorch_model.fp16.safetensors. The U-Net must have it; other parts without ' +
+        'it give their plain files.',
     ),
 });

@@ -58,7 +58,8 @@ export function reportMarkdown({ run, config, models, judges, best }: Report): s
 }
 
 const head = [
-  '| model | mean (95 %) ± standard error | median | win rate vs base (95 %) | ties as lost | difference to base (95 %) | | n |',
+  '| model | mean (95 %) ± standard error | median | win rate vs base (95 %) | ties as lost | ' +
+    'difference to base (95 %) | | n |',
   '|---|---|---|---|---|---|---|---|',
 ];
 
@@ -87,9 +88,13 @@ function row(
         ];
   const mean =
     'meanLow' in s
-      ? `${s.mean.toFixed(3)} (${s.meanLow.toFixed(3)} to ${s.meanHigh.toFixed(3)}) ± ${s.standardError.toFixed(3)}`
+      ? `${s.mean.toFixed(3)} (${s.meanLow.toFixed(3)} to ${s.meanHigh.toFixed(3)}) ± ` +
+        s.standardError.toFixed(3)
       : s.mean.toFixed(3);
-  return `| ${name} | ${mean} | ${'median' in s ? s.median.toFixed(3) : ''} | ${versus.join(' | ')} | ${whole.n} |`;
+  return (
+    `| ${name} | ${mean} | ${'median' in s ? s.median.toFixed(3) : ''} | ${versus.join(' | ')} ` +
+    `| ${whole.n} |`
+  );
 }
 
 function escape(text: string): string {

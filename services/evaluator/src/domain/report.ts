@@ -116,7 +116,9 @@ export function judgeLine({ kind, variant, scale, preprocess, files }: Judge): s
 
 /** Under every table of results. */
 export const testNote =
-  "p is a paired randomisation test of the mean difference; corrected is Holm's correction for the models and judges that it is shown with (categories, and the best of several images, each among themselves). Better and worse hold at 5 % after it.";
+  "p is a paired randomisation test of the mean difference; corrected is Holm's correction " +
+  'for the models and judges that it is shown with (categories, and the best of several ' +
+  'images, each among themselves). Better and worse hold at 5 % after it.';
 
 /** What the best mean is worth: whether it can be told from the others'. */
 export function bestSentence(best: readonly BestAgainst[]): string {
@@ -124,7 +126,8 @@ export function bestSentence(best: readonly BestAgainst[]): string {
   if (first === undefined) return '';
   const parts = best.map(
     (one) =>
-      `${one.model}: ${signed(one.difference)} (95 % ${signed(one.differenceLow)} to ${signed(one.differenceHigh)}), ${verdictText(one)}`,
+      `${one.model}: ${signed(one.difference)} (95 % ${signed(one.differenceLow)} to ` +
+      `${signed(one.differenceHigh)}), ${verdictText(one)}`,
   );
   return `By ${first.metric}, ${first.best} has the best mean. Against ${parts.join('; ')}.`;
 }

@@ -39,7 +39,8 @@ export function clearly(url: string, error: unknown, attempts: number): SpindleE
   if (name === 'CredentialsProviderError')
     return fail(
       'FAILED_PRECONDITION',
-      'expected credentials for S3 (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), found none',
+      'expected credentials for S3 (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ' +
+        'AWS_PROFILE), found none',
     );
   if (name === 'NoSuchBucket') return fail('NOT_FOUND', 'the bucket does not exist');
   if (status === 403)

@@ -133,7 +133,8 @@ function checkEntry(name: string, value: unknown, dataBytes: number, where: stri
   if (typeof dtype !== 'string' || !isDtype(dtype)) {
     throw bad(
       where,
-      `${at}: dtype: expected one of ${Object.keys(dtypeBytes).join(', ')}, got ${JSON.stringify(dtype)}`,
+      `${at}: dtype: expected one of ${Object.keys(dtypeBytes).join(', ')}, got ` +
+        JSON.stringify(dtype),
     );
   }
   if (!isSizes(shape))
@@ -155,7 +156,8 @@ function checkEntry(name: string, value: unknown, dataBytes: number, where: stri
   if (bytes !== BigInt(end - begin)) {
     throw bad(
       where,
-      `${at}: expected ${bytes.toString()} bytes for ${dtype} [${shape.join(', ')}], got ${end - begin}`,
+      `${at}: expected ${bytes.toString()} bytes for ${dtype} [${shape.join(', ')}], got ` +
+        `${end - begin}`,
     );
   }
   return { dtype, shape, begin, end };
@@ -176,7 +178,8 @@ function checkCoverage(
     if (begin !== covered) {
       throw bad(
         where,
-        `tensor "${name}": expected its data to begin at ${covered}, got ${begin} (${begin < covered ? 'an overlap' : 'a hole'})`,
+        `tensor "${name}": expected its data to begin at ${covered}, got ${begin} ` +
+          `(${begin < covered ? 'an overlap' : 'a hole'})`,
       );
     }
     covered = end;

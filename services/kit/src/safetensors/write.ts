@@ -15,7 +15,8 @@ export function writeSafetensors(
     if (data.byteLength !== expected) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `tensor "${name}": expected ${expected} bytes for ${dtype} [${shape.join(', ')}], got ${data.byteLength}`,
+        `tensor "${name}": expected ${expected} bytes for ${dtype} [${shape.join(', ')}], got ` +
+          `${data.byteLength}`,
       );
     }
   }

@@ -191,7 +191,8 @@ function fail(response: ServerResponse, status: number, code: string, bare = fal
   response.end(
     bare
       ? undefined
-      : `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>${code} of the test</Message></Error>`,
+      : `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>${code} of ` +
+          'the test</Message></Error>',
   );
 }
 

@@ -74,7 +74,9 @@ export async function connectBus(options: {
       maxPingOut: 3,
     });
   } catch (cause) {
-    const message = `no NATS server answers at ${url}; "npm start" starts one, or run "nats-server -js" yourself`;
+    const message =
+      `no NATS server answers at ${url}; "npm start" starts one, or run "nats-server -js" ` +
+      'yourself';
     throw new SpindleError('UNAVAILABLE', message, { cause });
   }
   const jsm = await connection.jetstreamManager({ checkAPI: false, timeout: 5_000 });

@@ -41,7 +41,8 @@ export function natsError(error: unknown, doing: string): SpindleError {
   if (code === noResponders) {
     return new SpindleError(
       'UNAVAILABLE',
-      `${doing}: JetStream does not answer; is the server started with JetStream (nats-server -js)?`,
+      `${doing}: JetStream does not answer; is the server started with JetStream (nats-server ` +
+        '-js)?',
       options,
     );
   }

@@ -11,7 +11,8 @@ export function keyPath(folder: string, key: string): string {
   if (segments.length > 16 || !segments.every((part) => segment.test(part))) {
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `key: expected up to 16 segments of letters, digits, ".", "_" and "-" joined by "/", got "${key}"`,
+      'key: expected up to 16 segments of letters, digits, ".", "_" and "-" joined by "/", ' +
+        `got "${key}"`,
     );
   }
   return join(folder, ...segments);

@@ -246,7 +246,8 @@ class LocalStore implements ArtifactStore {
     await rename(path, aside);
     return new SpindleError(
       'DATA_LOSS',
-      `artifact ${ref.digest}: the stored bytes have another digest; the blob was moved to ${aside}`,
+      `artifact ${ref.digest}: the stored bytes have another digest; the blob was moved to ` +
+        aside,
     );
   }
 }

@@ -219,14 +219,16 @@ class RemoteStore implements ArtifactStore {
     if (second !== first)
       throw new SpindleError(
         'UNAVAILABLE',
-        `artifact ${ref.digest}: two downloads gave different bytes; the way to the store damages them`,
+        `artifact ${ref.digest}: two downloads gave different bytes; the way to the store ` +
+          'damages them',
       );
     const aside = this.#aside(digestHex(ref));
     await this.#objects.putFile(aside, path);
     await this.#objects.delete(address);
     throw new SpindleError(
       'DATA_LOSS',
-      `artifact ${ref.digest}: the stored bytes have another digest; the object was moved to s3://${aside.bucket}/${aside.key}`,
+      `artifact ${ref.digest}: the stored bytes have another digest; the object was moved to ` +
+        `s3://${aside.bucket}/${aside.key}`,
     );
   }
 

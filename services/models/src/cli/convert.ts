@@ -20,7 +20,9 @@ export function addConvert(program: Command, context: CliContext): void {
   program
     .command('convert')
     .description(
-      'turn a checkpoint in one file (.safetensors, .ckpt) into a diffusers folder, and pickled weights (.bin, .pt, .ckpt; files or folders) into safetensors. Nothing in a pickle is ever run.',
+      'turn a checkpoint in one file (.safetensors, .ckpt) into a diffusers folder, and ' +
+        'pickled weights (.bin, .pt, .ckpt; files or folders) into safetensors. Nothing in a ' +
+        'pickle is ever run.',
     )
     .argument('<from>', 'file or folder')
     .requiredOption(
@@ -29,11 +31,13 @@ export function addConvert(program: Command, context: CliContext): void {
     )
     .option(
       '--tokenizer <dir>',
-      'folder with tokenizer.json, or vocab.json and merges.txt, which checkpoints in one file lack',
+      'folder with tokenizer.json, or vocab.json and merges.txt, which checkpoints in one ' +
+        'file lack',
     )
     .option(
       '--like <dir>',
-      'diffusers folder of the same architecture, whose configs, tokenizers and scheduler are taken',
+      'diffusers folder of the same architecture, whose configs, tokenizers and scheduler are ' +
+        'taken',
     )
     .addOption(
       new Option(

@@ -24,7 +24,8 @@ export function addDoctor(program: Command, context: CliContext): void {
   program
     .command('doctor')
     .description(
-      'say whether the engine loads here, what GPUs there are, what it runs on and which precision is faster',
+      'say whether the engine loads here, what GPUs there are, what it runs on and which ' +
+        'precision is faster',
     )
     .addOption(backendOption())
     .addOption(threadsOption())
@@ -57,10 +58,12 @@ async function doctor(flags: DoctorFlags, context: CliContext): Promise<void> {
   context.write(`node ${report.node}, ${report.memoryMib} MiB of memory`);
   context.write(`engine ${report.version} at ${report.addon}`);
   context.write(
-    `backend ${report.backend} (built: ${report.backends.join(', ')}) on ${report.cpu}, ${report.isa}, ${report.threads} threads`,
+    `backend ${report.backend} (built: ${report.backends.join(', ')}) on ${report.cpu}, ` +
+      `${report.isa}, ${report.threads} threads`,
   );
   context.write(
-    `a small training step takes ${seconds.float32.toFixed(3)} s in float32 and ${seconds.bfloat16.toFixed(3)} s in bfloat16: "auto" chooses ${precision}`,
+    `a small training step takes ${seconds.float32.toFixed(3)} s in float32 and ` +
+      `${seconds.bfloat16.toFixed(3)} s in bfloat16: "auto" chooses ${precision}`,
   );
 }
 

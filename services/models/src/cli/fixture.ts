@@ -39,7 +39,8 @@ export function readFixture(directory: string): Fixture {
   if (!nativeKinds.has(kind) && !typescriptKinds.has(kind)) {
     throw invalid(
       file,
-      `kind: expected ${[...nativeKinds, ...typescriptKinds].join(', ')}, got ${JSON.stringify(kind)}`,
+      `kind: expected ${[...nativeKinds, ...typescriptKinds].join(', ')}, got ` +
+        JSON.stringify(kind),
     );
   }
   return { directory, kind, json };

@@ -52,7 +52,8 @@ export function seed(text: string): bigint {
 export const backendOption = (): Option =>
   new Option(
     '--backend <name>',
-    'device to compute on: auto, cpu, cuda, cuda:N (its device N) or reference; auto is cuda where it can be used',
+    'device to compute on: auto, cpu, cuda, cuda:N (its device N) or reference; auto is cuda ' +
+      'where it can be used',
   )
     .default('cpu')
     .argParser((text) => {

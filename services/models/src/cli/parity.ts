@@ -31,7 +31,8 @@ export function addParity(program: Command, context: CliContext): void {
   program
     .command('parity')
     .description(
-      'replay golden fixtures and print the error of every tensor; exit code 1 if any fails, 2 if a fixture cannot be read',
+      'replay golden fixtures and print the error of every tensor; exit code 1 if any fails, ' +
+        '2 if a fixture cannot be read',
     )
     .argument('<fixture-dir...>', 'folders that hold a fixture.json')
     .addOption(backendOption())
@@ -121,6 +122,7 @@ function print(line: ParityLineDto, json: boolean, context: CliContext): void {
   if (json) context.write(JSON.stringify({ fixture, kind, tensor, relL2, maxAbs, ok }));
   else
     context.write(
-      `${ok ? 'pass' : 'FAIL'}  ${fixture}  ${tensor}  relL2 ${relL2.toExponential(2)}  maxAbs ${maxAbs.toExponential(2)}`,
+      `${ok ? 'pass' : 'FAIL'}  ${fixture}  ${tensor}  relL2 ${relL2.toExponential(2)}  ` +
+        `maxAbs ${maxAbs.toExponential(2)}`,
     );
 }

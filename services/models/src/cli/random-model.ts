@@ -23,7 +23,8 @@ export function addRandomModel(program: Command, context: CliContext): void {
   program
     .command('random-model')
     .description(
-      'write a model folder with random weights: names, shapes, types, configs and index files as released',
+      'write a model folder with random weights: names, shapes, types, configs and index ' +
+        'files as released',
     )
     .requiredOption('--out <dir>', 'folder to write')
     .addOption(new Option('--release <name>', 'which release').choices(releases).default('sd15'))
@@ -48,7 +49,8 @@ export function addRandomModel(program: Command, context: CliContext): void {
       context.write(
         flags.json
           ? JSON.stringify({ out })
-          : `${out}: ${flags.release}${flags.reduced ? ', reduced' : ''}, ${flags.dtype}, random weights`,
+          : `${out}: ${flags.release}${flags.reduced ? ', reduced' : ''}, ${flags.dtype}, ` +
+              'random weights',
       );
     });
 }

@@ -63,7 +63,8 @@ export function addSample(program: Command, context: CliContext): void {
     .option('--eta <x>', "DDIM's eta; 0 is deterministic", decimal, 0)
     .option(
       '--scheduler <name>',
-      "DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler or EulerDiscreteScheduler; the pipeline's own unless told",
+      'DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler or EulerDiscreteScheduler; ' +
+        "the pipeline's own unless told",
     )
     .option('--height <pixels>', "the pipeline's own unless told", integer(0), 0)
     .option('--width <pixels>', "the pipeline's own unless told", integer(0), 0)
@@ -96,7 +97,8 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   );
   if (truncated > 0)
     context.warn(
-      `warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ${truncated} were cut`,
+      `warning: the prompt is longer than the text encoder's ${textTokens} tokens; the last ` +
+        `${truncated} were cut`,
     );
   const source =
     flags.unet === undefined

@@ -45,11 +45,13 @@ export function addScore(program: Command, context: CliContext): void {
   program
     .command('score')
     .description(
-      'judge images: by CLIP (exp(logit_scale) * cosine with their captions), PickScore, HPSv2, CLIP score, ImageReward, or an aesthetic head',
+      'judge images: by CLIP (exp(logit_scale) * cosine with their captions), PickScore, ' +
+        'HPSv2, CLIP score, ImageReward, or an aesthetic head',
     )
     .requiredOption(
       '--model <path>',
-      "the judge's folder (DIR@fp16: weights of a variant), or its safetensors file (open_clip layout, ImageReward)",
+      "the judge's folder (DIR@fp16: weights of a variant), or its safetensors file " +
+        '(open_clip layout, ImageReward)',
     )
     .addOption(new Option('--kind <kind>', 'what the model is').choices(judgeKinds).default('clip'))
     .requiredOption('--images <dir>', 'folder of images with a metadata.jsonl (file_name, text)')
@@ -162,12 +164,14 @@ function print(
   }
   rows.forEach((row, n) =>
     context.write(
-      `${basename(row.file)}  ${metrics.map(([name, values]) => `${name} ${values[n]?.toFixed(4)}`).join('  ')}`,
+      `${basename(row.file)}  ` +
+        metrics.map(([name, values]) => `${name} ${values[n]?.toFixed(4)}`).join('  '),
     ),
   );
   for (const [name, { mean, median }] of Object.entries(summary))
     context.write(
-      `${name}: mean ${mean.toFixed(4)}, median ${median.toFixed(4)}, n ${rows.length} (${judges[name]?.variant}; ${judges[name]?.scale})`,
+      `${name}: mean ${mean.toFixed(4)}, median ${median.toFixed(4)}, n ${rows.length} ` +
+        `(${judges[name]?.variant}; ${judges[name]?.scale})`,
     );
 }
 

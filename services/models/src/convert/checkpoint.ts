@@ -71,7 +71,8 @@ export function convertCheckpoint(
   if (release === undefined)
     throw invalid(
       path,
-      'expected a checkpoint of Stable Diffusion 1.x, 2.x or XL (model.diffusion_model.…, and a text encoder under cond_stage_model or conditioner), got other tensors',
+      'expected a checkpoint of Stable Diffusion 1.x, 2.x or XL (model.diffusion_model.…, and ' +
+        'a text encoder under cond_stage_model or conditioner), got other tensors',
     );
   const { configs, notes } = predicting(
     readConfigs(path, release, { ...options, prediction: predictionOf(byName, options) }),
@@ -87,7 +88,8 @@ export function convertCheckpoint(
       if (source === undefined)
         throw invalid(
           path,
-          `expected the tensor ${from.names[0]} (${name} of a ${families[release]} model), got none`,
+          `expected the tensor ${from.names[0]} (${name} of a ${families[release]} model), ` +
+            'got none',
         );
       used.add(source.name);
       return converted(path, name, shape, source, from);
@@ -153,14 +155,16 @@ function predicting(
     notes.push(
       prediction === 'v_prediction'
         ? 'the checkpoint says (v_pred) that it predicts velocity: prediction_type is v_prediction'
-        : `the checkpoint says (v_pred) that it predicts velocity; --prediction ${prediction} is taken`,
+        : `the checkpoint says (v_pred) that it predicts velocity; --prediction ${prediction} ` +
+            'is taken',
     );
   if (names.has('ztsnr') && scheduler['prediction_type'] === 'v_prediction') {
     scheduler['rescale_betas_zero_snr'] = true;
     // The last time step is the one that the rescaling is for.
     scheduler['timestep_spacing'] = 'trailing';
     notes.push(
-      'the checkpoint says (ztsnr) that its noise has no signal at the end: rescale_betas_zero_snr is true, timestep_spacing trailing',
+      'the checkpoint says (ztsnr) that its noise has no signal at the end: ' +
+        'rescale_betas_zero_snr is true, timestep_spacing trailing',
     );
     if (scheduler['_class_name'] === 'PNDMScheduler') {
       // Which knows no such rescaling.
@@ -169,7 +173,8 @@ function predicting(
     }
   } else if (names.has('ztsnr'))
     notes.push(
-      'the checkpoint says (ztsnr) that its noise has no signal at the end, from which epsilon cannot be told: rescale_betas_zero_snr is left as it is',
+      'the checkpoint says (ztsnr) that its noise has no signal at the end, from which ' +
+        'epsilon cannot be told: rescale_betas_zero_snr is left as it is',
     );
   return { configs: { ...configs, scheduler, modelIndex }, notes };
 }
@@ -212,7 +217,8 @@ function converted(
   )
     throw invalid(
       path,
-      `${source.name}: expected the shape [${expected.join(', ')}], got [${source.shape.join(', ')}]`,
+      `${source.name}: expected the shape [${expected.join(', ')}], got ` +
+        `[${source.shape.join(', ')}]`,
     );
   if (from.part === undefined && from.transposed !== true) return { ...source, name, shape };
   const width = dtypeBytes[source.dtype];
@@ -259,14 +265,16 @@ function readConfigs(
   if (tokenizer === undefined)
     throw new EngineError(
       'INVALID_ARGUMENT',
-      '--tokenizer: expected a folder with tokenizer.json, or vocab.json and merges.txt (or --like with a diffusers folder): the checkpoint has no tokenizer',
+      '--tokenizer: expected a folder with tokenizer.json, or vocab.json and merges.txt (or ' +
+        '--like with a diffusers folder): the checkpoint has no tokenizer',
     );
   const configs = releaseConfigs(release);
   if (release !== 'sd21') return configs;
   if (prediction === undefined)
     throw new EngineError(
       'INVALID_ARGUMENT',
-      `--prediction: expected v_prediction (768-pixel models) or epsilon (512-pixel "base" models), got nothing; ${path} does not say`,
+      '--prediction: expected v_prediction (768-pixel models) or epsilon (512-pixel "base" ' +
+        `models), got nothing; ${path} does not say`,
     );
   return prediction === 'v_prediction'
     ? configs

@@ -69,7 +69,8 @@ function refuseOptions(options: CheckpointOptions): void {
     if (value !== undefined)
       throw new EngineError(
         'INVALID_ARGUMENT',
-        `--${name}: expected nothing where tensors keep their names (only a checkpoint in one file becomes a folder by it), got ${value}`,
+        `--${name}: expected nothing where tensors keep their names (only a checkpoint in one ` +
+          `file becomes a folder by it), got ${value}`,
       );
 }
 

@@ -58,7 +58,8 @@ export function readTorchArchive(file: RandomFile): TorchArchive {
     if (total > maxExpansion * file.size)
       throw invalid(
         file.path,
-        `${key}: expected tensors of at most ${maxExpansion} times the file's ${file.size} bytes together, got more`,
+        `${key}: expected tensors of at most ${maxExpansion} times the file's ${file.size} ` +
+          'bytes together, got more',
       );
     tensors.push(source);
   }
@@ -180,7 +181,8 @@ function tensorSource(
   if (count > 0 && !((last + 1) * width <= extent.bytes))
     throw invalid(
       file.path,
-      `${name}: expected elements within its storage of ${extent.bytes / width}, got element ${last}`,
+      `${name}: expected elements within its storage of ${extent.bytes / width}, got element ` +
+        `${last}`,
     );
   const bytes = count * width;
   if (isContiguous(shape, stride))

@@ -29,7 +29,8 @@ export function findWeights(directory: string, stem: WeightsStem, variant?: stri
   if (pickle !== undefined) {
     throw invalid(
       join(directory, pickle),
-      `pickle files are refused because they can run code; expected ${expected}; this makes it, running nothing: npx spindle convert ${directory} --to FOLDER`,
+      `pickle files are refused because they can run code; expected ${expected}; this makes ` +
+        `it, running nothing: npx spindle convert ${directory} --to FOLDER`,
     );
   }
   throw invalid(directory, `expected ${expected} or its index, got neither`);
@@ -59,7 +60,10 @@ function missingVariant(directory: string, stem: WeightsStem, variant: string): 
     (name) => name.endsWith('.safetensors') || name.includes('.safetensors.index'),
   );
   const got = there.length === 0 ? 'no safetensors' : there.sort().join(', ');
-  return `expected ${stem}.${variant}.safetensors or its index (variant ${JSON.stringify(variant)}), got ${got}`;
+  return (
+    `expected ${stem}.${variant}.safetensors or its index (variant ${JSON.stringify(variant)}), ` +
+    `got ${got}`
+  );
 }
 
 /** Throws for a file that is no safetensors. */
@@ -67,7 +71,8 @@ export function refusePickles(file: string): never {
   throw invalid(
     file,
     pickles.some((extension) => file.endsWith(extension))
-      ? `pickle files are refused because they can run code; expected a .safetensors file; this makes it, running nothing: npx spindle convert ${file} --to FOLDER`
+      ? 'pickle files are refused because they can run code; expected a .safetensors file; this ' +
+          `makes it, running nothing: npx spindle convert ${file} --to FOLDER`
       : 'expected a .safetensors file, got another kind',
   );
 }
@@ -81,7 +86,8 @@ function readIndex(directory: string, name: string): string[] {
     if (typeof shard !== 'string' || shard !== basename(shard) || !shard.endsWith('.safetensors')) {
       throw invalid(
         file,
-        `weight_map.${tensor}: expected the name of a safetensors file in the same folder, got ${describe(shard)}`,
+        `weight_map.${tensor}: expected the name of a safetensors file in the same folder, ` +
+          `got ${describe(shard)}`,
       );
     }
     shards.add(shard);
@@ -129,7 +135,8 @@ export function partSource(
     return componentSource(path, stem);
   const source = componentSource(directory, stem);
   fallback(
-    `${directory}: no weights of variant ${JSON.stringify(variant)}; ${source.weights.map((file) => basename(file)).join(', ')} is used`,
+    `${directory}: no weights of variant ${JSON.stringify(variant)}; ` +
+      `${source.weights.map((file) => basename(file)).join(', ')} is used`,
   );
   return source;
 }

@@ -263,7 +263,8 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
     default:
       throw invalid(
         file,
-        `_class_name: expected UNet2DConditionModel, AutoencoderKL, CLIPTextModel or CLIPModel, got ${describe(kind)}`,
+        '_class_name: expected UNet2DConditionModel, AutoencoderKL, CLIPTextModel or ' +
+          `CLIPModel, got ${describe(kind)}`,
       );
   }
 }

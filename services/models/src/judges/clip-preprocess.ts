@@ -61,7 +61,8 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
   if (crop.height !== imageSize || crop.width !== imageSize) {
     throw invalid(
       file,
-      `crop_size: expected ${imageSize}x${imageSize} (the model's image_size), got ${crop.height}x${crop.width}`,
+      `crop_size: expected ${imageSize}x${imageSize} (the model's image_size), got ` +
+        `${crop.height}x${crop.width}`,
     );
   }
   const size = config['size'] ?? imageSize;

@@ -83,13 +83,17 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
     textTokens: Math.min(tokenizer.modelMaxLength, positions),
     preprocess: readImagePreprocess(directory, imageSize),
     embeddingWidth: numberField(config, 'projection_dim', configFile(source), 512),
-    architecture: `CLIP ViT ${number('hidden_size', 768)}x${number('num_hidden_layers', 12)}, patch ${number('patch_size', 32)}, ${imageSize} px`,
+    architecture:
+      `CLIP ViT ${number('hidden_size', 768)}x${number('num_hidden_layers', 12)}, patch ` +
+      `${number('patch_size', 32)}, ${imageSize} px`,
     // open_clip's files need none: CLIP's numbers are that library's default.
     warnings:
       layout === 'open_clip' || findPreprocessConfig(directory) !== undefined
         ? []
         : [
-            `${directory}: no preprocessor_config.json and no processor_config.json; images are normalised with CLIP's mean [${clipMean.join(', ')}] and std [${clipStd.join(', ')}] at ${imageSize}x${imageSize}`,
+            `${directory}: no preprocessor_config.json and no processor_config.json; images ` +
+              `are normalised with CLIP's mean [${clipMean.join(', ')}] and std ` +
+              `[${clipStd.join(', ')}] at ${imageSize}x${imageSize}`,
           ],
   };
 }
@@ -346,7 +350,8 @@ export function aestheticShape(path: string): AestheticShape {
   if (shape?.[1] === undefined)
     throw invalid(
       file,
-      `layers.0.weight: expected a matrix, got ${shape ? `shape ${describe(shape)}` : 'no such tensor'}`,
+      'layers.0.weight: expected a matrix, got ' +
+        (shape ? `shape ${describe(shape)}` : 'no such tensor'),
     );
   return { width: shape[1], version: shape[0] === 1 ? 'v1' : 'v2' };
 }
@@ -369,6 +374,7 @@ export function judgeOfFile(file: string): 'open_clip' | 'image_reward' | 'aesth
   if (header.has('layers.0.weight') || header.has('weight')) return 'aesthetic';
   throw new EngineError(
     'INVALID_ARGUMENT',
-    `${file}: expected a judge's tensors (visual.conv1.weight, blip.visual_encoder.cls_token, layers.0.weight or weight), got none of them`,
+    `${file}: expected a judge's tensors (visual.conv1.weight, blip.visual_encoder.cls_token, ` +
+      'layers.0.weight or weight), got none of them',
   );
 }

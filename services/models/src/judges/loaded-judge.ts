@@ -191,7 +191,8 @@ export function inspectJudge(
     if (width !== folder.embeddingWidth)
       throw invalid(
         spec.head,
-        `expected a head on embeddings of width ${folder.embeddingWidth} (those of ${spec.model}), got one of width ${width}`,
+        `expected a head on embeddings of width ${folder.embeddingWidth} (those of ` +
+          `${spec.model}), got one of width ${width}`,
       );
   }
   return {

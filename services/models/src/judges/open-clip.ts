@@ -112,7 +112,8 @@ function readSettings(
     return { visionHeads: 16, textHeads: 16, activation: 'gelu' };
   throw invalid(
     file,
-    `expected open_clip_config.json beside it, since tensors do not say how many heads a model has (known without it: ViT-H-14), got none`,
+    `expected open_clip_config.json beside it, since tensors do not say how many heads a ` +
+      `model has (known without it: ViT-H-14), got none`,
   );
 }
 

@@ -122,7 +122,8 @@ export function readPipeline(path: string): Pipeline {
   if (channels !== vaeScaling.latentChannels) {
     throw invalid(
       configFile(unet),
-      `in_channels: expected ${vaeScaling.latentChannels} (the VAE's latent_channels), got ${channels}`,
+      `in_channels: expected ${vaeScaling.latentChannels} (the VAE's latent_channels), got ` +
+        `${channels}`,
     );
   }
   const predicted = numberField(unetConfig, 'out_channels', configFile(unet), 4);
@@ -167,7 +168,8 @@ function refuseSingleFile(path: string): void {
     return;
   throw invalid(
     path,
-    `expected a pipeline folder in diffusers format, got a file; convert it with: npx spindle convert ${path} --to FOLDER --tokenizer FOLDER`,
+    'expected a pipeline folder in diffusers format, got a file; convert it with: npx spindle ' +
+      `convert ${path} --to FOLDER --tokenizer FOLDER`,
   );
 }
 
@@ -224,7 +226,8 @@ function readPooledWidth(
   if (got !== expected) {
     throw invalid(
       file,
-      `projection_class_embeddings_input_dim: expected ${expected} (text_encoder_2's projection_dim and ${timeIdCount} times addition_time_embed_dim), got ${got}`,
+      `projection_class_embeddings_input_dim: expected ${expected} (text_encoder_2's ` +
+        `projection_dim and ${timeIdCount} times addition_time_embed_dim), got ${got}`,
     );
   }
   return pooled;

@@ -26,6 +26,8 @@ export async function choosePrecision(
   const precision = faster(seconds);
   return {
     precision,
-    reason: `a small training step on ${engine.info.isa} takes ${float32.toFixed(3)} s in float32 and ${bfloat16.toFixed(3)} s in bfloat16`,
+    reason:
+      `a small training step on ${engine.info.isa} takes ${float32.toFixed(3)} s in float32 and ` +
+      `${bfloat16.toFixed(3)} s in bfloat16`,
   };
 }

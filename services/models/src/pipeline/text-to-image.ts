@@ -272,7 +272,8 @@ export class TextToImage {
       if (error.code !== 'DIVERGED') throw error;
       throw new EngineError(
         'DIVERGED',
-        `${this.pipeline.directory}: ${error.message}; look at its scheduler's settings (rescale_betas_zero_snr, prediction_type) and at the U-Net's weights`,
+        `${this.pipeline.directory}: ${error.message}; look at its scheduler's settings ` +
+          `(rescale_betas_zero_snr, prediction_type) and at the U-Net's weights`,
         { cause: error },
       );
     });
@@ -291,7 +292,8 @@ export class TextToImage {
       if (!pixels.data.every(Number.isFinite))
         throw new EngineError(
           'DIVERGED',
-          `${this.pipeline.directory}: vae: expected finite pixels, got NaN or infinity (a VAE that overflows in half precision needs f32)`,
+          `${this.pipeline.directory}: vae: expected finite pixels, got NaN or infinity (a ` +
+            'VAE that overflows in half precision needs f32)',
         );
       parts.push(pixels);
     }

@@ -115,7 +115,8 @@ function jsonVocab(file: string): Map<string, number> {
   if (!isObject(vocab))
     throw invalid(
       file,
-      `model: expected one of type WordPiece with a vocab, got ${describe(isObject(model) ? model['type'] : model)}`,
+      'model: expected one of type WordPiece with a vocab, got ' +
+        describe(isObject(model) ? model['type'] : model),
     );
   return new Map(
     Object.entries(vocab).map(([token, id]) => {

@@ -78,7 +78,8 @@ export class Guard {
     ) {
       see(
         'winner_worse',
-        `the error on real images has been above the opponent's over the last ${gapWindow} steps: ` +
+        `the error on real images has been above the opponent's over the last ${gapWindow} ` +
+          'steps: ' +
           'the model is drifting from the data ' +
           '(a lower learning rate, a larger β or objective.safeguard helps)',
         step.step - gapWindow,
