@@ -45,11 +45,8 @@ function parts(fix) {
       ],
     },
     {
-      name: 'types',
-      commands: [
-        [...tsc, '-b'],
-        [...tsc, '-p', 'tsconfig.test.json'],
-      ],
+      name: 'types of the tests',
+      commands: [[...tsc, '-p', 'tsconfig.test.json']],
     },
     {
       name: 'format',
