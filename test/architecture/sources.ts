@@ -49,3 +49,13 @@ export function readWorkspaces(root: string): Workspace[] {
     return { folder, name, exports: Object.keys(exports), dependencies: Object.keys(dependencies) };
   });
 }
+
+/** Tests, and what only tests use. */
+export function isTest(path: string): boolean {
+  return (
+    path.startsWith('test/') ||
+    path.startsWith('native-cuda/test/') ||
+    path.includes('/testing/') ||
+    /\.test\.(ts|mjs)$/.test(path)
+  );
+}

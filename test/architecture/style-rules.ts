@@ -1,5 +1,5 @@
 import { basename, dirname } from 'node:path';
-import type { SourceFile, Violation } from './sources.js';
+import { isTest, type SourceFile, type Violation } from './sources.js';
 import type { Workspace } from './typescript-rules.js';
 
 /** Long files are where concepts hide in each other; tests are tables and may be longer. */
@@ -112,13 +112,4 @@ export function checkReadmes(
     .map(({ folder }) => `${folder}/README.md`)
     .filter((path) => !exists(path))
     .map((path) => ({ edge: path, rule: `${dirname(path)} has a README.md` }));
-}
-
-function isTest(path: string): boolean {
-  return (
-    path.startsWith('test/') ||
-    path.includes('/testing/') ||
-    path.startsWith('native-cuda/test/') ||
-    /\.test\.(ts|mjs)$/.test(path)
-  );
 }

@@ -1,6 +1,6 @@
 import { dirname, posix } from 'node:path';
 import ts from 'typescript';
-import type { SourceFile, Violation } from './sources.js';
+import { isTest, type SourceFile, type Violation } from './sources.js';
 
 /** A workspace as its package.json describes it. */
 export interface Workspace {
@@ -128,10 +128,6 @@ function checkEnvironment({ path, text }: SourceFile): Violation[] {
 /** Tests of domain code may use what tests use. */
 function isDomain(path: string): boolean {
   return /\/domain\//.test(path) && !isTest(path);
-}
-
-function isTest(path: string): boolean {
-  return path.startsWith('test/') || path.includes('/testing/') || path.endsWith('.test.ts');
 }
 
 function isService(workspace: Workspace | undefined): boolean {

@@ -1,6 +1,9 @@
 /** Columns and keys by their usual names, and what stands in them. */
 import { decodeText } from './text.js';
 
+/** Names of a caption in tables and in a sample's JSON, the first that is there. */
+export const captionNames = ['caption', 'text', 'prompt'];
+
 /** The first usual name that a table has: spelled so, else in another case. */
 export function usualColumn(
   usual: readonly string[],

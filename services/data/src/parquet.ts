@@ -39,7 +39,11 @@ export class ParquetFile {
     const file = bufferOf(store, path, bytes);
     return unlessUnreadable(path, async () => {
       const metadata = await parquetMetadataAsync(file);
-      return new ParquetFile(store, path, bytes, metadata, parquetSchema(metadata));
+      const schema = parquetSchema(metadata);
+      // The decoder's types promise a name, which a damaged footer does not keep.
+      if (schema.children.some(({ element }) => typeof element.name !== 'string'))
+        throw new Error('a column without a name');
+      return new ParquetFile(store, path, bytes, metadata, schema);
     });
   }
 

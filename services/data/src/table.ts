@@ -4,7 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { SpindleError } from '@spindle/kit';
-import { askedColumn, captionOf, usualColumn } from './columns.js';
+import { askedColumn, captionNames, captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import { folderOf, isRemote, nameOf, type Files } from './files.js';
 import { inside } from './folder.js';
@@ -30,7 +30,6 @@ const imageColumns = [
   'path',
   'chosen',
 ];
-const captionColumns = ['caption', 'text', 'prompt'];
 
 interface Names {
   image: string;
@@ -54,7 +53,7 @@ abstract class Table implements DataSource {
   protected names(path: string, columns: readonly string[]): Names {
     return {
       image: pick(path, 'data.image_column', this.columns.image, imageColumns, columns),
-      caption: pick(path, 'data.caption_column', this.columns.caption, captionColumns, columns),
+      caption: pick(path, 'data.caption_column', this.columns.caption, captionNames, columns),
       rejected:
         this.columns.rejected === undefined
           ? undefined

@@ -54,7 +54,7 @@ export async function* readLines(
 }
 
 /** The ends of lines: Unix's, Windows' and the old Mac's. */
-export const lineEnd = /\r\n|\n|\r/;
+const lineEnd = /\r\n|\n|\r/;
 
 /** Decodes pieces of a text and counts their lines, so that a message can name the bad one. */
 class LineDecoder {

@@ -4,7 +4,7 @@
  * named by offset.
  */
 import { SpindleError } from '@spindle/kit';
-import { captionOf } from './columns.js';
+import { captionNames, captionOf } from './columns.js';
 import { isImageName } from './folder.js';
 import { nameOf, type Files } from './files.js';
 import { Skipped, type DataRow, type DataSource, type ImageRef } from './rows.js';
@@ -25,7 +25,6 @@ interface Sample {
   twice: string | undefined;
 }
 
-const captionKeys = ['caption', 'text', 'prompt'];
 const largestCaptionFile = 1 << 20;
 
 export class WebDataset implements DataSource {
@@ -127,7 +126,7 @@ export class WebDataset implements DataSource {
         `${file}: ${json.name}: expected JSON, got "${source.slice(0, 60)}".`,
       );
     }
-    for (const key of wanted === undefined ? captionKeys : [wanted]) {
+    for (const key of wanted === undefined ? captionNames : [wanted]) {
       const found: unknown =
         typeof value === 'object' && value !== null
           ? (value as Record<string, unknown>)[key]
