@@ -1,4 +1,5 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
+import { forIteration } from '../config/schema/values.js';
 import { base, iterationOf, spin, type Model } from './model.js';
 import { draw } from './seeds.js';
 import { stageName, type ModelStageKind, type Stage, type StageId } from './stage.js';
@@ -29,7 +30,8 @@ export interface RunPlan {
   sharedDevice: boolean;
   encodeShardSize: number;
   sampleShardSize: number;
-  trainSteps: number;
+  /** Optimiser steps of an iteration, or of each (the last one repeats). */
+  trainSteps: number | number[];
   sftSteps: number;
   dpoSteps?: number;
   /** Share of a stage's items that may be lost before the run fails. */
@@ -95,7 +97,7 @@ export function trainingSteps(plan: RunPlan, model: Model): number {
       return plan.dpoSteps ?? 0;
     case 'spin':
     case 'ema':
-      return plan.trainSteps;
+      return forIteration(plan.trainSteps, model.iteration);
   }
 }
 

@@ -38,7 +38,7 @@ const planSchema = z.looseObject({
   sharedDevice: z.boolean(),
   encodeShardSize: items.min(1),
   sampleShardSize: items.min(1),
-  trainSteps: items,
+  trainSteps: z.union([items, z.array(items).min(1).max(1_000)]),
   sftSteps: items,
   dpoSteps: items.optional(),
   maxMissing: z.number(),

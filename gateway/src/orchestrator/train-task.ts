@@ -88,7 +88,7 @@ function sftRequest(record: RunRecord) {
   return {
     objective: Objective.SFT,
     init: unetRef(record, base),
-    settings: trainSettings(record.config, sft, 1),
+    settings: trainSettings(record.config, sft),
   };
 }
 
@@ -98,7 +98,7 @@ function dpoRequest(record: RunRecord) {
     objective: Objective.DPO,
     init: unetRef(record, base),
     opponent: unetRef(record, base),
-    settings: trainSettings(record.config, dpo, 1),
+    settings: trainSettings(record.config, dpo),
   };
 }
 
@@ -130,7 +130,7 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
     opponent: trainingRef(record, opponent, config.train),
     generatedShards: await drawnBy(opponent),
     ...(previous && { previousShards: await drawnBy(previous) }),
-    settings: trainSettings(config, spinTraining(config, k), k, previous === null ? 0 : share),
+    settings: trainSettings(config, spinTraining(config, k), previous === null ? 0 : share),
   };
 }
 

@@ -75,9 +75,10 @@ export async function checkRun(
   const plan = planOf(config, runId, data.rows, prompts.length);
   const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
   warnings.push(...checkPairs(config, data));
-  if (config.train.batch_size > data.rows) {
+  const batch = Math.max(...[config.train.batch_size].flat());
+  if (batch > data.rows) {
     warnings.push(
-      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the ` +
+      `train.batch_size: ${batch} is more than the ${data.rows} rows of the ` +
         'data set; rows repeat within a batch.',
     );
   }

@@ -1,8 +1,8 @@
 /** What `spindle run --dry-run` prints: what would be done, and what it needs. */
 import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
-import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
-import type { RunConfig, TrainConfig } from '../config/schema.js';
+import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
+import type { RunConfig, Training } from '../config/schema.js';
 import { modelName, sameModel } from '../domain/model.js';
 import {
   baselines,
@@ -36,8 +36,8 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
       `${model.predictionType} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...bucketText(sizes),
-    ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
-    ...(dpo ? [`baseline dpo: ${trainText(dpo, 1)}, β ${dpo.beta}.`] : []),
+    ...(sft ? [`baseline sft: ${trainText(sft)}.`] : []),
+    ...(dpo ? [`baseline dpo: ${trainText(dpo)}, β ${dpo.beta}.`] : []),
     ...Array.from({ length: plan.iterations }, (_, i) =>
       iterationText(config, plan, shards('sample-base'), i + 1),
     ),
@@ -66,27 +66,22 @@ function iterationText(config: RunConfig, plan: RunPlan, jobs: number, k: number
   const opponent = opponentOf(plan, k);
   const images = plan.rows * plan.imagesPerPrompt;
   const { sampling } = config;
+  const training = spinTraining(config, k);
+  const train = `${trainText(training)}, β ${training.beta}.`;
   const scheduler = sampling.scheduler ?? "the model's scheduler";
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
-    return (
-      `iteration ${k}: against the images that ${modelName(opponent)} drew, ` +
-      `${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`
-    );
+    return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${train}`;
   const draw =
     `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ` +
     `${sampling.guidance_scale})`;
-  return (
-    `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ` +
-    `${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`
-  );
+  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${train}`;
 }
 
-function trainText(train: TrainConfig, k: number): string {
+function trainText(train: Training): string {
   return (
     `train ${train.steps} steps of ${train.batch_size} at learning rate ` +
-    `${forIteration(train.learning_rate, k)} (${train.schedule}, ${train.warmup_steps} warm-up ` +
-    'steps)'
+    `${train.learning_rate} (${train.schedule}, ${train.warmup_steps} warm-up steps)`
   );
 }
 

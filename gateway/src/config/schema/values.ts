@@ -6,11 +6,17 @@ export const count = z.int().min(0);
 export const rate = z.number().min(0).max(1);
 export const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 
-/**
- * One number for all iterations, or a list with one number per iteration (the last one repeats).
- */
-export function perIteration(value: z.ZodNumber) {
+/** One value for all iterations, or a list with one per iteration (the last one repeats). */
+export function perIteration<T extends z.ZodType>(value: T) {
   return z.union([value, z.array(value).min(1)]);
+}
+
+/** The value for iteration k (from 1); a list's last value repeats. */
+export function forIteration<T extends string | number>(value: T | readonly T[], k: number): T {
+  if (typeof value === 'string' || typeof value === 'number') return value;
+  const chosen = value[Math.min(k, value.length) - 1];
+  if (chosen === undefined) throw new RangeError('a list with one value per iteration is empty');
+  return chosen;
 }
 
 /**
