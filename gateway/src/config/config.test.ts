@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { generatedFiles } from './generate.js';
 import { loadRunConfig } from './load.js';
 import { evaluationSampling, sftTraining, spinTraining } from './resolve.js';
-import { forIteration } from './schema/values.js';
+import { forIteration } from '../domain/per-iteration.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'spindle-config-'));
 const smallest = 'model: ./m\ndata:\n  path: ./d\n';

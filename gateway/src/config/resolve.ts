@@ -3,9 +3,9 @@ import { isAbsolute, resolve } from 'node:path';
 import { isRemote } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
 import type { Model } from '../domain/model.js';
+import { forIteration } from '../domain/per-iteration.js';
 import type { RunConfig, SamplingConfig, Training } from './schema.js';
 import { perIterationNames, trainOf } from './schema/train.js';
-import { forIteration } from './schema/values.js';
 
 /** Relative paths mean "beside the config file". */
 export function resolvePaths(config: RunConfig, folder: string): RunConfig {

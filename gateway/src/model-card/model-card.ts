@@ -4,10 +4,10 @@
  */
 import { basename } from 'node:path';
 import { trainingOf } from '../config/resolve.js';
-import { forIteration } from '../config/schema/values.js';
 import { modelName as pipelineName } from '@spindle/kit';
 import type { RunConfig, Training } from '../config/schema.js';
 import { iterationOf, modelName, type Model } from '../domain/model.js';
+import { forIteration } from '../domain/per-iteration.js';
 import { opponentOf, type RunPlan } from '../domain/plan.js';
 
 /**

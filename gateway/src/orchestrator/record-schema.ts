@@ -38,6 +38,12 @@ const planSchema = z.looseObject({
   sharedDevice: z.boolean(),
   encodeShardSize: items.min(1),
   sampleShardSize: items.min(1),
+  asRead: z
+    .looseObject({
+      batchSize: z.union([items.min(1), z.array(items.min(1)).min(1).max(1_000)]),
+      views: count.min(1).max(100_000),
+    })
+    .optional(),
   trainSteps: z.union([items, z.array(items).min(1).max(1_000)]),
   sftSteps: items,
   dpoSteps: items.optional(),

@@ -129,6 +129,7 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
     generatedShards: await drawnBy(opponent),
+    drawnAsRead: state.plan.asRead !== undefined,
     ...(previous && { previousShards: await drawnBy(previous) }),
     settings: trainSettings(config, spinTraining(config, k), previous === null ? 0 : share),
   };

@@ -38,9 +38,7 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
     ...bucketText(sizes),
     ...(sft ? [`baseline sft: ${trainText(sft)}.`] : []),
     ...(dpo ? [`baseline dpo: ${trainText(dpo)}, β ${dpo.beta}.`] : []),
-    ...Array.from({ length: plan.iterations }, (_, i) =>
-      iterationText(config, plan, shards('sample-base'), i + 1),
-    ),
+    ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, i + 1)),
     `evaluation: ${evaluation}.`,
     `memory: training needs about ${size(trainingMemory(run))} plus activations ` +
       `(${memoryText(config)}).`,
@@ -62,9 +60,8 @@ function bucketText(sizes: readonly ImageSize[]): string[] {
   ];
 }
 
-function iterationText(config: RunConfig, plan: RunPlan, jobs: number, k: number): string {
+function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const opponent = opponentOf(plan, k);
-  const images = plan.rows * plan.imagesPerPrompt;
   const { sampling } = config;
   const training = spinTraining(config, k);
   const train = `${trainText(training)}, β ${training.beta}.`;
@@ -72,8 +69,9 @@ function iterationText(config: RunConfig, plan: RunPlan, jobs: number, k: number
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
     return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${train}`;
+  const stage = stagesOf(plan).find(({ kind, iteration }) => kind === 'sample' && iteration === k);
   const draw =
-    `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ` +
+    `draw ${stage?.items ?? 0} images in ${stage?.shards ?? 0} jobs (${scheduler}, ${sampling.steps} steps, guidance ` +
     `${sampling.guidance_scale})`;
   return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${train}`;
 }
@@ -106,15 +104,14 @@ function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>
   // A posterior is a mean and a log-variance, for every view.
   const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;
   const encoded = plan.rows * views * (2 * latent + model.textTokens * model.textWidth * float);
-  const drawn =
-    stagesOf(plan).filter((stage) => stage.kind === 'sample').length *
-    plan.rows *
-    plan.imagesPerPrompt *
-    latent *
-    copies;
+  const images = stagesOf(plan).reduce(
+    (sum, stage) => sum + (stage.kind === 'sample' ? stage.items : 0),
+    0,
+  );
+  const drawn = images * latent * copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
-  const images = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
-  return trainings * weights + checkpoints + encoded + drawn + images;
+  const pictures = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
+  return trainings * weights + checkpoints + encoded + drawn + pictures;
 }
 
 /** Bytes free where the artifacts go, or undefined where the system does not say. */

@@ -1,6 +1,7 @@
 /** `train`: an optimiser's steps, and whose keys a baseline has too. */
 import { z } from 'zod';
-import { count, forIteration, perIteration, positiveInt, rate } from './values.js';
+import { forIteration } from '../../domain/per-iteration.js';
+import { count, perIteration, positiveInt, rate } from './values.js';
 
 /** Keys of which `train` takes one value per iteration as well; a baseline takes one. */
 const keysPerIteration = {

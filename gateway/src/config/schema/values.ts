@@ -11,14 +11,6 @@ export function perIteration<T extends z.ZodType>(value: T) {
   return z.union([value, z.array(value).min(1)]);
 }
 
-/** The value for iteration k (from 1); a list's last value repeats. */
-export function forIteration<T extends string | number>(value: T | readonly T[], k: number): T {
-  if (typeof value === 'string' || typeof value === 'number') return value;
-  const chosen = value[Math.min(k, value.length) - 1];
-  if (chosen === undefined) throw new RangeError('a list with one value per iteration is empty');
-  return chosen;
-}
-
 /**
  * "FOLDER@VARIANT" and {path, variant} are the same; the former is what everything behind the
  * config reads.
