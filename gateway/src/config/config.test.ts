@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { generatedFiles } from './generate.js';
 import { loadRunConfig } from './load.js';
-import { evaluationSampling, sftTraining, spinTraining } from './resolve.js';
+import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from './resolve.js';
 import { forIteration } from '../domain/per-iteration.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'spindle-config-'));
@@ -199,23 +199,23 @@ describe('a wrong run config is refused in one sentence', () => {
   });
 });
 
-it('comes with the published settings as an example that is valid as it stands', () => {
+it("comes with the paper's settings (appendix A.1) as an example that is valid as it stands", () => {
   const config = loadRunConfig(
     fileURLToPath(new URL('../../../examples/sd15-pickapic.yaml', import.meta.url)),
   );
-  expect(config).toMatchObject({
-    train: {
-      steps: 500,
-      batch_size: 2048,
-      learning_rate: 2e-5,
-      schedule: 'linear',
-      warmup_steps: 200,
-    },
-    sampling: { steps: 50, guidance_scale: 7.5 },
-    iterations: 3,
+  expect(config.iterations).toBe(3);
+  const common = { batch_size: 2048, warmup_steps: 200, schedule: 'linear', weight_decay: 0.01 };
+  expect([1, 2, 3].map((k) => spinTraining(config, k))).toMatchObject([
+    { ...common, steps: 50, learning_rate: 2e-5, beta: 2000 },
+    { ...common, steps: 500, learning_rate: 2e-5, beta: 5000 },
+    { ...common, steps: 200, learning_rate: 5e-8, beta: 5000 },
+  ]);
+  expect(sftTraining(config)).toMatchObject({
+    ...{ learning_rate: 1e-5, batch_size: 512, warmup_steps: 500, schedule: 'constant' },
+    steps: 2000,
   });
-  expect(config.objective.beta).toBeGreaterThanOrEqual(2000);
-  expect(config.objective.beta).toBeLessThanOrEqual(5000);
+  expect(dpoTraining(config)).toMatchObject({ learning_rate: 2e-5, beta: 2000, steps: 350 });
+  expect(config.sampling).toMatchObject({ steps: 50, guidance_scale: 7.5 });
   expect(config.evaluation?.metrics.map(({ kind }) => kind)).toEqual([
     'pickscore',
     'hpsv2',
