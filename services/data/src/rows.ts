@@ -52,6 +52,7 @@ export const dataFormats = [
   'csv',
   'prompts',
 ] as const;
+/** One of them. */
 export type DataFormat = (typeof dataFormats)[number];
 
 /** A data set of one form; every reader in this package is one. */
