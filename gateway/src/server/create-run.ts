@@ -71,6 +71,7 @@ export async function checkRun(
     textTokens: model.textTokens,
     // Rejected images are encoded only where something trains on them.
     pairs: config.baselines.dpo !== undefined,
+    heldOut: prompts.map(({ prompt }) => prompt),
   });
   const plan = planOf(config, runId, data.rows, prompts.length);
   const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];

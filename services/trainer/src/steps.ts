@@ -29,7 +29,8 @@ export class Steps {
     readonly call: TrainCall,
     readonly training: OpenTraining,
   ) {
-    this.#guard = new Guard(call.settings.objective);
+    const { objective, warmupSteps } = call.settings;
+    this.#guard = new Guard(objective, warmupSteps);
     this.#done = training.startStep;
     this.#kept = training.startStep;
     this.#margins = training.margins;
@@ -65,7 +66,10 @@ export class Steps {
     yield { event: { case: 'step', value: report } };
     const alarms = this.#guard.observe({ ...report, saturated });
     for (const alarm of alarms) yield this.#raise(alarm);
-    const [worst] = [...alarms].sort((a, b) => a.badSince - b.badSince);
+    const bad = alarms.flatMap(({ badSince, ...alarm }) =>
+      badSince === null ? [] : [{ ...alarm, badSince }],
+    );
+    const [worst] = bad.sort((a, b) => a.badSince - b.badSince);
     if (worst && settings.onDivergence !== OnDivergence.WARN) {
       const { step, message: reason, badSince } = worst;
       return this.#troubled({ step, reason, badSince, cause: null });
