@@ -63,6 +63,8 @@ export interface MetricSummary {
   differenceLow: number;
   differenceHigh: number;
   n: number;
+  /** Over the prompts that models are chosen by, where there are such. */
+  select?: { mean: number; n: number };
 }
 
 export interface ModelSummary {

@@ -31,6 +31,7 @@ const planSchema = z.looseObject({
   rows: items,
   imagesPerPrompt: count.max(100_000),
   evaluationPrompts: items,
+  select: z.looseObject({ prompts: items, metric: z.string() }).optional(),
   evaluationSeed: z.number(),
   evaluationImages: count.max(100_000).optional(),
   metrics: z.array(z.string()),

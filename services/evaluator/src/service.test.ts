@@ -164,6 +164,31 @@ it('writes the whole report, and the same bytes when called again', async () => 
   ]);
 });
 
+it('keeps the prompts that models are chosen by out of tables, images and scores', async () => {
+  const models = await Promise.all(
+    [await judged('base', [1, 2, 3, 10, 20]), await judged('spin1', [2, 2, 5, 0, 0])].map(
+      (model) => ({
+        ...model,
+        items: model.items.map((item, i) => ({ ...item, select: i >= 3 })),
+      }),
+    ),
+  );
+  const { models: told } = await client.evaluate({ runId: 'r1', models });
+  expect(told.map(({ metrics }) => metrics[0])).toMatchObject([
+    { mean: 2, n: 3, select: { mean: 15, n: 2 } },
+    { mean: 3, n: 3, select: { mean: 0, n: 2 } },
+  ]);
+  const directory = join(root, 'r1');
+  const { files } = await client.writeReport({ runId: 'r1', directory, models, run });
+  expect(files.filter((file) => file.endsWith('.png'))).toHaveLength(6);
+  const lines = (await readFile(join(directory, 'scores.jsonl'), 'utf8')).trim().split('\n');
+  expect(lines).toHaveLength(6);
+  expect(lines.join()).not.toContain('prompt 3');
+  expect(JSON.parse(await readFile(join(directory, 'report.json'), 'utf8'))).toMatchObject({
+    models: [{ metrics: { pick: { n: 3, select: { mean: 15, n: 2 } } } }, {}],
+  });
+});
+
 it('says when a judge was not the same for all models, by digest', async () => {
   const models = [await judged('base', [1, 2, 3]), await judged('spin1', [2, 2, 5], 'sha256:2')];
   const directory = join(root, 'r1');

@@ -13,7 +13,7 @@ import {
   type ModelReport,
   type Report,
 } from './domain/report.js';
-import { evaluate, readImages, type Evaluation, type JudgedModel } from './evaluate.js';
+import { evaluate, readImages, reported, type Evaluation, type JudgedModel } from './evaluate.js';
 import { readRun } from './run-data.js';
 
 /** Relative to src and dist alike. */
@@ -41,16 +41,19 @@ export async function writeReport(
       );
   }
   const { run, config } = readRun(request.run);
+  const shown = models.map((model) => ({ ...model, items: reported(model, model.items) }));
   // A run without held-out prompts still has curves, timings and settings to show.
   const evaluation: Evaluation =
     models.length === 0
       ? { models: [], judges: {}, best: [], warnings: [], scores: [] }
       : await evaluate(models, store);
   const judged = evaluation.models;
-  const images = await Promise.all(models.map((model) => readImages(model, store)));
+  const images = await Promise.all(
+    models.map(async (model) => reported(model, await readImages(model, store))),
+  );
   const reports: ModelReport[] = [];
   const files: string[] = [];
-  for (const [position, model] of models.entries()) {
+  for (const [position, model] of shown.entries()) {
     const written = await writeImages(directory, model, images[position] ?? [], store);
     files.push(...written.files);
     reports.push({
@@ -67,13 +70,13 @@ export async function writeReport(
     judges,
     best,
   };
-  const grid = await readGrid(models, images, store);
+  const grid = await readGrid(shown, images, store);
   for (const [name, text] of [
     ['report.json', reportJson(report)],
     ['report.md', reportMarkdown(report)],
     ['report.html', reportHtml(report, grid, await readFile(stylesheet, 'utf8'))],
     ...(judged.some((model) => model.metrics.length > 0)
-      ? [['scores.jsonl', scoreLines(imageScores(models, evaluation))] as const]
+      ? [['scores.jsonl', scoreLines(imageScores(shown, evaluation))] as const]
       : []),
   ] as const) {
     await writeFileAtomic(join(directory, name), text);
