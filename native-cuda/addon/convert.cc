@@ -137,7 +137,12 @@ ModelSource to_source(const Napi::Value& value, const std::string& where) {
   Napi::Array array = adapters.As<Napi::Array>();
   for (uint32_t i = 0; i < array.Length(); ++i) {
     Fields adapter(array.Get(i), cat(fields.at("adapters"), "[", i, "]"));
-    source.adapters.push_back({adapter.string("path"), adapter.number("scale")});
+    AdapterSource& added = source.adapters.emplace_back(
+        AdapterSource{adapter.string("path"), adapter.number("scale")});
+    added.target = {parse_component(adapter.string("component"), adapter.at("component")), {}};
+    for (const std::string& name :
+         to_strings(adapter.value("components"), adapter.at("components")))
+      added.target.components.push_back(parse_component(name, adapter.at("components")));
   }
   return source;
 }
