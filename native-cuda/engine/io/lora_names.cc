@@ -54,6 +54,7 @@ constexpr struct {
     {"b_norm", "a norm"},
     {".diff", "a whole difference"},
     {"string_to_param", "textual inversion"},
+    {"bundle_emb", "textual inversion"},
     {".scalar", "LoRA with a trained scalar"},
 };
 
