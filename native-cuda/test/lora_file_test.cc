@@ -719,6 +719,15 @@ TEST("what is not a LoRA of this model is refused by name") {
        R"({"peft_type": "LOHA", "r": 2})"},
       {"replicated layers", peft(), "adapter_config.json: layer_replication: expected", "",
        R"({"peft_type": "LORA", "r": 2, "layer_replication": [[0, 2]]})"},
+      {"a header without the component that the tensors have", plain(),
+       "lora_adapter_metadata: expected keys with unet. in front, as the tensors are, got r",
+       R"({"r": 2, "lora_alpha": 8})"},
+      {"a header with the component that the tensors lack",
+       Pair(32, 8, 1).tensors("time_embedding.linear_1.lora_A.weight",
+                              "time_embedding.linear_1.lora_B.weight"),
+       "expected keys without unet. in front, as the tensors are, got unet.r",
+       R"({"unet.r": 2, "unet.lora_alpha": 8})"},
+      {"settings that are a list", peft(), "adapter_config.json", "", "[]"},
       {"settings that are no JSON", peft(), "adapter_config.json", "", "r: 2"},
   };
   Unet unet(device, parse_unet2d_condition_config(Config::parse(tiny::kUnet, "tiny")));

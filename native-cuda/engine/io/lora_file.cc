@@ -36,16 +36,20 @@ std::optional<AdapterSettings> settings_of_header(const SafetensorsFile& file,
   Json json = Json::parse(it->second, where);
   if (json.is_null()) return {};
   require(json.is_object(), where, ": expected an object, got ", json.describe());
-  Json::Object own;
-  std::string prefix = stated ? component_name(component) + std::string(".") : "";
+  // By what stands before the key's first dot: our component, none, or another one.
+  Json::Object with, without;
   for (const auto& [key, value] : json.members()) {
-    bool other =
-        !stated &&
-        std::any_of(std::begin(kComponents), std::end(kComponents), [&key = key](Component c) {
-          return key.starts_with(component_name(c) + std::string("."));
-        });
-    if (key.starts_with(prefix) && !other) own.emplace_back(key.substr(prefix.size()), value);
+    std::optional<Component> of;
+    for (Component c : kComponents)
+      if (key.starts_with(component_name(c) + std::string("."))) of = c;
+    if (of == component) with.emplace_back(key.substr(key.find('.') + 1), value);
+    if (!of) without.emplace_back(key, value);
   }
+  Json::Object &own = stated ? with : without, &other = stated ? without : with;
+  const std::string front = component_name(component) + std::string(".");
+  require(!own.empty() || other.empty(), where, ": expected keys ", stated ? "with " : "without ",
+          front, " in front, as the tensors are, got ", stated ? "" : front,
+          other.empty() ? "" : other[0].first);
   if (own.empty()) return {};
   return AdapterSettings(Json(std::move(own)),
                          stated ? where + ": " + component_name(component) : where);
@@ -176,9 +180,14 @@ LoraFile::LoraFile(const std::string& path, const ParameterStore& model, const L
   require(strangers.empty(), path, ": expected adapters of linear layers and convolutions of this ",
           component_name(target.component), ", got ", first_few(strangers),
           ", which name none (is the file made for another model?)");
-  Statements statements{settings_of_header(*file_, target.component, true),
-                        settings_of_header(*file_, target.component, false),
-                        {}};
+  Statements statements;
+  auto any = [&](bool stated) {
+    return std::any_of(names.begin(), names.end(),
+                       [&](const auto& name) { return name.second.stated == stated; });
+  };
+  if (any(true)) statements.header = settings_of_header(*file_, target.component, true);
+  if (any(false))
+    statements.header_without_component = settings_of_header(*file_, target.component, false);
   if (peft_own) statements.beside = settings_beside(path);
   for (auto& [parameter, layer] : layers_) {
     require(layer.down && layer.up, path, ": ", parameter,
