@@ -129,6 +129,8 @@ class LayerPatternParser {
   }
 
   Node atom() {
+    int least = 0, most = 0;
+    if (count(least, most)) refuse("a count of nothing");
     char c = text_[at_++];
     switch (c) {
       case '.':
@@ -143,10 +145,6 @@ class LayerPatternParser {
         return bytes(klass());
       case '\\':
         return escaped();
-      case '*':
-      case '+':
-      case '?':
-        refuse("a count of nothing");
       default:
         return bytes(one(c));
     }
