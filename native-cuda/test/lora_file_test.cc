@@ -656,8 +656,9 @@ TEST("what is not a LoRA of this model is refused by name") {
       {"a text encoder", with("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"),
        "expected adapters of unet only, got lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"},
       {"a second text encoder", with("lora_te2_text_projection.alpha"),
-       "expected adapters of unet and text_encoder only, got lora_te2_text_projection.alpha", "",
-       "", kWholePipeline},
+       "expected adapters of unet and text_encoder only, got lora_te2_text_projection.alpha, "
+       "which nothing here takes",
+       "", "", kWholePipeline},
       {"a text encoder that may be either of two",
        with("text_model.encoder.layers.0.mlp.fc1.alpha"),
        "expected text_encoder. or text_encoder_2. before the name",

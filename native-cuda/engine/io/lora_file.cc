@@ -176,7 +176,8 @@ LoraFile::LoraFile(const std::string& path, const ParameterStore& model, const L
   }
   require(!file_->tensors().empty(), path, ": expected LoRA tensors, got none");
   require(elsewhere.empty(), path, ": expected adapters of ", component_names(target.components),
-          " only, got ", first_few(elsewhere));
+          " only, got ", first_few(elsewhere),
+          ", which nothing here takes (is the file made for another model?)");
   require(strangers.empty(), path, ": expected adapters of linear layers and convolutions of this ",
           component_name(target.component), ", got ", first_few(strangers),
           ", which name none (is the file made for another model?)");
