@@ -285,8 +285,9 @@ describe('sample --lora', () => {
     expect(unet?.adapters).toEqual([{ path: lora, scale: 1, target: target('unet') }]);
   });
 
-  it('is refused before anything is loaded where it is a pickle', async () => {
+  it('is refused before anything is loaded where it is a pickle, or its flag has no file', async () => {
     expect(await sampled('--lora', '/x/lora.bin')).toEqual([]);
+    expect(await sampled('--lora-unet-only')).toEqual([]);
   });
 });
 

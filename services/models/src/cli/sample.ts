@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { adaptedUnet, loraFile, type LoraFile } from '../pipeline/adapters.js';
 import { encodePng, toRgb } from '../pipeline/images.js';
-import { type NativePrecision } from '@spindle/native';
+import { invalid, type NativePrecision } from '@spindle/native';
 import { resolveScheduler } from '../pipeline/scheduler.js';
 import { TextToImage } from '../pipeline/text-to-image.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
@@ -91,6 +91,8 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   const out = resolve(flags.out);
   requireDirectory(dirname(out), 'a folder to write --out into');
   const engine = openEngine(context, flags);
+  if (flags.loraUnetOnly && flags.lora.length === 0)
+    throw invalid('--lora-unet-only', 'expected a --lora beside it, got none');
   const lora = flags.lora.map(({ path, scale }) => ({ path: loraFile(path), scale }));
   const model = await TextToImage.load(
     engine,
