@@ -1,3 +1,4 @@
+export { adaptedUnet, loraFile, type LoraFile } from './pipeline/adapters.js';
 export { choosePrecision, type PrecisionChoice } from './pipeline/precision.js';
 export {
   configOf,

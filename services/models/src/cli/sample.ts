@@ -2,8 +2,9 @@
 import { Option, type Command } from 'commander';
 import { writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { adaptedUnet, loraFile, type LoraFile } from '../pipeline/adapters.js';
 import { encodePng, toRgb } from '../pipeline/images.js';
-import { type NativePrecision } from '@spindle/native';
+import { invalid, type NativePrecision } from '@spindle/native';
 import { resolveScheduler } from '../pipeline/scheduler.js';
 import { TextToImage } from '../pipeline/text-to-image.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
@@ -24,7 +25,8 @@ import {
 interface SampleFlags extends EngineFlags {
   model: string;
   unet?: string;
-  lora: { path: string; scale: number }[];
+  lora: LoraFile[];
+  loraUnetOnly: boolean;
   prompt: string;
   seed: bigint;
   steps: number;
@@ -51,10 +53,12 @@ export function addSample(program: Command, context: CliContext): void {
     .option('--unet <dir>', "unet folder to use instead of the pipeline's own")
     .option(
       '--lora <file[:scale]>',
-      'adapters to add to the U-Net (diffusers, PEFT or kohya names); may be given more than once',
+      'LoRA to add to the U-Net and the text encoders: a file of diffusers, PEFT or sd-scripts, ' +
+        'or a folder of diffusers or PEFT; SCALE multiplies its own; may be given more than once',
       adapter,
       [],
     )
+    .option('--lora-unet-only', 'leave out what LoRA files add to text encoders', false)
     .addOption(
       new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'),
     )
@@ -77,10 +81,7 @@ export function addSample(program: Command, context: CliContext): void {
 }
 
 /** "FILE" or "FILE:SCALE", added to those before. */
-function adapter(
-  text: string,
-  before: { path: string; scale: number }[],
-): { path: string; scale: number }[] {
+function adapter(text: string, before: LoraFile[]): LoraFile[] {
   const [, path = text, scale = '1'] = /^(.+):(-?[\d.]+(?:e-?\d+)?)$/.exec(text) ?? [];
   return [...before, { path: resolve(path), scale: decimal(scale) }];
 }
@@ -90,7 +91,15 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   const out = resolve(flags.out);
   requireDirectory(dirname(out), 'a folder to write --out into');
   const engine = openEngine(context, flags);
-  const model = await TextToImage.load(engine, resolve(flags.model), flags.precision);
+  if (flags.loraUnetOnly && flags.lora.length === 0)
+    throw invalid('--lora-unet-only', 'expected a --lora beside it, got none');
+  const lora = flags.lora.map(({ path, scale }) => ({ path: loraFile(path), scale }));
+  const model = await TextToImage.load(
+    engine,
+    resolve(flags.model),
+    flags.precision,
+    flags.loraUnetOnly ? [] : lora,
+  );
   const { textTowers, textTokens } = model.pipeline;
   const truncated = Math.max(
     ...textTowers.map(({ tokenizer }) => tokenizer.encode(flags.prompt, textTokens).truncated),
@@ -104,7 +113,7 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
     flags.unet === undefined
       ? model.pipeline.unet
       : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
-  const unet = await engine.loadUnet({ ...source, adapters: flags.lora }, flags.precision);
+  const unet = await engine.loadUnet(adaptedUnet(model.pipeline, source, lora), flags.precision);
   const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
     schedulerConfig: resolveScheduler(model.pipeline.scheduler, flags.scheduler ?? '', ''),
     steps: flags.steps,
