@@ -29,6 +29,8 @@ beforeEach(async () => {
     logger: createLogger('test', { level: 'silent', pretty: false }),
     address: '127.0.0.1:0',
     portFile: undefined,
+    token: undefined,
+    root,
   });
   client = createClient(EvaluatorService, `127.0.0.1:${port}`);
 });
@@ -289,18 +291,24 @@ it('refuses what does not fit together, by name', async () => {
     message: 'models: expected at least the base, got none',
   });
   await expect(client.writeReport({ directory: 'r1', models: [base], run })).rejects.toMatchObject({
-    message: 'directory: expected an absolute path, got "r1"',
+    message: `directory: expected an absolute path below the artifacts folder ${root}, got "r1"`,
   });
-  await expect(client.writeReport({ directory: root, models: [base] })).rejects.toMatchObject({
+  await expect(
+    client.writeReport({ directory: join(root, 'r1'), models: [base] }),
+  ).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
     message: 'run.run_id: expected a run, got nothing',
   });
   const escaping = create(ModelEvaluationSchema, { ...base, model: '../x' });
   await expect(
-    client.writeReport({ directory: root, models: [escaping], run }),
+    client.writeReport({ directory: join(root, 'r1'), models: [escaping], run }),
   ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(
-    client.writeReport({ directory: root, models: [base], run: { ...run, configJson: '{' } }),
+    client.writeReport({
+      directory: join(root, 'r1'),
+      models: [base],
+      run: { ...run, configJson: '{' },
+    }),
   ).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
     message: 'run.config_json: expected JSON, got text that does not parse',

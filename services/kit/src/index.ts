@@ -58,6 +58,7 @@ export {
   recordPhases,
 } from './telemetry/spans.js';
 export { startTelemetry } from './telemetry/start.js';
+export { checkOpenDoor, newToken, readToken, sameToken, showsToken } from './token.js';
 export { version } from './version.js';
 export {
   type RowLayout,

@@ -54,7 +54,7 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
   announceWorker(lifecycle, 'sampler', state, engine.info, options);
   return serve(
     lifecycle,
-    { address: options.address, portFile: options.portFile, graceMs, logger },
+    { ...options, graceMs },
     (server) => {
       server.addService(SamplerService, createHandlers({ store, engine, models, state, workerId }));
     },

@@ -40,7 +40,7 @@ export async function startScorer(lifecycle: Lifecycle, options: ScorerOptions):
   announceWorker(lifecycle, 'scorer', state, engine.info, options);
   return serve(
     lifecycle,
-    { address: options.address, portFile: options.portFile, graceMs, logger },
+    { ...options, graceMs },
     (server) => {
       server.addService(ScorerService, createHandlers({ engine, scorer }));
     },

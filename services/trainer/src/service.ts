@@ -39,7 +39,7 @@ export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions
   });
   return serve(
     lifecycle,
-    { address: options.address, portFile: options.portFile, graceMs, logger },
+    { ...options, graceMs },
     (server) => {
       server.addService(TrainerService, handlers);
       if (ranks !== null) server.addService(RankService, ranks.handlers());
