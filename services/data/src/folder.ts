@@ -9,6 +9,7 @@ import { captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import { below, isRemote, nameBelow, type Files } from './files.js';
 import { Skipped, some, type DataRow, type DataSource } from './rows.js';
+import { kindOf, shownColumns } from './shown.js';
 import { readLines } from './text.js';
 
 export const metadataNames = ['metadata.jsonl', 'metadata.csv'];
@@ -120,7 +121,7 @@ async function* jsonEntries(files: Files, file: string): AsyncIterable<Entry> {
     } catch {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${file}:${line}: expected one JSON object per line, got "${text.slice(0, 60)}".`,
+        `${file}:${line}: expected one JSON object per line, got text that does not parse.`,
       );
     }
     yield entryOf(value, line, file);
@@ -133,7 +134,7 @@ async function* csvEntries(files: Files, file: string): AsyncIterable<Entry> {
       if (usualColumn(usual, columns) === undefined) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${file}:1: expected the columns file_name and text, got ${columns.join(', ')}.`,
+          `${file}:1: expected the columns file_name and text, got ${shownColumns(columns)}.`,
         );
       }
     }
@@ -159,7 +160,7 @@ function entryOf(value: unknown, line: number, file: string): Entry {
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `${where}: ${key ?? usual[0]}: expected a string, got ` +
-        `${got === undefined ? there : JSON.stringify(got)}.`,
+        `${got === undefined ? there : kindOf(got)}.`,
     );
   };
   const name = field(imageKeys);

@@ -60,7 +60,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     const children: ServiceChild[] = [];
     const nats =
       options.natsUrl === undefined
-        ? await startNats(options, token, lifecycle, () => save())
+        ? await startNats(options, token, lifecycle, () => void save())
         : { url: options.natsUrl, pid: () => 0 };
     const natsUrl = nats.url;
     if (signal.aborted) throw cancelled(signal);
