@@ -212,8 +212,8 @@ export async function inside(
   return path;
 }
 
-/** …/datasets--NAME/snapshots/REVISION keeps its bytes in …/datasets--NAME/blobs. */
-function hubBlobs(root: string): string[] {
+/** …/models--NAME/snapshots/REVISION keeps its bytes in …/models--NAME/blobs; so do data sets. */
+export function hubBlobs(root: string): string[] {
   const parts = root.split(sep);
   const at = parts.lastIndexOf('snapshots');
   return at > 0 && at < parts.length - 1 ? [[...parts.slice(0, at), 'blobs'].join(sep)] : [];
