@@ -9,7 +9,7 @@ import {
   stepNumbers,
   type ModelEvaluation,
 } from '@spindle/proto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -112,6 +112,18 @@ it('evaluates models against the base, shard by shard', async () => {
   expect(pick).toMatchObject({ mean: 3, median: 2, n: 3 });
   expect(pick.winRate).toBeCloseTo(2.5 / 3);
   expect(response.models[0]!.metrics[0]).toMatchObject({ metric: 'pick', mean: 2, winRate: 0.5 });
+});
+
+it('writes below the artifacts folder by another name of it too', async () => {
+  const alias = `${root}-alias`;
+  await symlink(root, alias);
+  try {
+    const directory = join(alias, 'r2');
+    await client.writeReport({ runId: 'r2', directory, models: [], run });
+    expect(await readdir(join(root, 'r2'))).toContain('report.json');
+  } finally {
+    await rm(alias);
+  }
 });
 
 it('writes the whole report, and the same bytes when called again', async () => {
@@ -293,6 +305,13 @@ it('refuses what does not fit together, by name', async () => {
   await expect(client.writeReport({ directory: 'r1', models: [base], run })).rejects.toMatchObject({
     message: `directory: expected an absolute path below the artifacts folder ${root}, got "r1"`,
   });
+  for (const outside of [root, tmpdir(), `${root}-x/r1`, join(root, 'r1/../..'), '/'])
+    await expect(
+      client.writeReport({ directory: outside, models: [base], run }),
+    ).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringContaining(`below the artifacts folder ${root}, got`) as string,
+    });
   await expect(
     client.writeReport({ directory: join(root, 'r1'), models: [base] }),
   ).rejects.toMatchObject({
