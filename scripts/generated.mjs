@@ -1,5 +1,6 @@
 // Compares committed generated files (proto/gen, docs/CONFIG.md, gateway/schema,
-// THIRD_PARTY_NOTICES.md) with what their generators write today; `--write` renews them (`npm run generate` does the same).
+// THIRD_PARTY_NOTICES.md) with what their generators write today; `--write` renews them (`npm run
+// generate` does the same).
 import {
   cpSync,
   existsSync,

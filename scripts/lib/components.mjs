@@ -20,7 +20,8 @@ function resolve(packages, from, name) {
 
 /**
  * Every package of a lock, own ones too: [{ path, name, version, licence, integrity, use, asks }].
- * `use` is "own", "run", "optional" (one of several, by platform) or "development"; `asks` are paths.
+ * `use` is "own", "run", "optional" (one of several, by platform) or "development"; `asks` are
+ * paths.
  */
 export function npmComponents(lock) {
   const { packages } = lock;

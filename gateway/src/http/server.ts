@@ -1,6 +1,6 @@
 /**
- * The status page and its JSON, on 127.0.0.1, for those who know its link or the mesh's token. Reads
- * only; the Host header is checked, so that no web page can read it by DNS rebinding.
+ * The status page and its JSON, on 127.0.0.1, for those who know its link or the mesh's token.
+ * Reads only; the Host header is checked, so that no web page can read it by DNS rebinding.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
