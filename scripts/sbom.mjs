@@ -1,5 +1,5 @@
-// `npm run sbom`: a bill of materials in CycloneDX JSON, from package-lock.json, the system
-// packages that scripts/lib/system.mjs names and scripts/cuda/toolkit.lock. Works without a network.
+// `npm run sbom`: a bill of materials in CycloneDX JSON, of package-lock.json, the system packages
+// that scripts/lib/system.mjs names, and scripts/cuda/toolkit.lock. Works without a network.
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { cycloneDx } from './lib/cyclonedx.mjs';
