@@ -1,4 +1,5 @@
 import { status } from '@grpc/grpc-js';
+import { printable } from './printable.js';
 
 /** Every error that leaves a function of a Spindle process carries one of these codes. */
 export type ErrorCode =
@@ -75,7 +76,7 @@ export class SpindleError extends Error {
     message: string,
     options: { cause?: unknown; retryable?: boolean } = {},
   ) {
-    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    super(printable(message), 'cause' in options ? { cause: options.cause } : undefined);
     this.code = code;
     this.retryable = options.retryable ?? table[code].retryable;
   }

@@ -1,5 +1,5 @@
 /** `spindle up`: the whole mesh on this machine, in the foreground. */
-import { ensureError } from '@spindle/kit';
+import { ensureError, printable } from '@spindle/kit';
 import { withoutSecret } from '@spindle/mesh';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
@@ -90,9 +90,9 @@ export function addUp(program: Command, environment: Environment): void {
         // The live view of a run has the terminal for itself; trouble is shown anyway.
         onLine: (name, line) => {
           const text = logLine(name, line, followed ? 'error' : 'info');
-          if (text !== null && !options.json) process.stderr.write(`${text}\n`);
+          if (text !== null && !options.json) process.stderr.write(`${printable(text)}\n`);
         },
-        onNotice: (text) => process.stderr.write(`spindle: ${text}\n`),
+        onNotice: (text) => process.stderr.write(`spindle: ${printable(text)}\n`),
       });
       const mesh = await start.catch((error: unknown) => {
         if (!stop.signal.aborted) throw error;
