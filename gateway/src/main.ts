@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import {
   createLogger,
   parseConfig,
+  readToken,
   runService,
   startTelemetry,
   writeFileAtomic,
@@ -28,14 +29,19 @@ await runService('spindle gateway', async (lifecycle) => {
     ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }),
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
+  const token = readToken({
+    SPINDLE_TOKEN: config.token,
+    SPINDLE_TOKEN_FILE: config.tokenFile,
+  });
   const root = resolve(config.artifacts);
   await mkdir(root, { recursive: true });
-  const bus = await connectBus({ url: config.natsUrl, name: config.workerId, logger });
+  const bus = await connectBus({ url: config.natsUrl, token, name: config.workerId, logger });
   lifecycle.defer('bus', () => bus.close());
   await bus.provision();
   const store = await openStore(root, config.store);
   const gateway = await startGateway({
     ...config,
+    token,
     bus,
     store,
     root,

@@ -34,6 +34,8 @@ async function spindle(...args: string[]): Promise<{ code: number; out: string; 
     const code = await runCommandLine(args, {
       gateway,
       artifacts: harness.root,
+      token: undefined,
+      tokenFile: undefined,
       otlpEndpoint: undefined,
       ci: true,
       all: {},
@@ -218,6 +220,8 @@ describe('spindle', () => {
       const environment = {
         gateway: undefined,
         artifacts: 'x',
+        token: undefined,
+        tokenFile: undefined,
         otlpEndpoint: undefined,
         ci: true,
         all: {},
@@ -235,6 +239,8 @@ describe('spindle', () => {
     await writeRuntime(starting, {
       pid: process.pid,
       natsUrl: '',
+      natsStarted: '',
+      token: 't',
       natsPid: 0,
       gateway: '',
       http: '',

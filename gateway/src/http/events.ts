@@ -3,10 +3,8 @@
  * now and then.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Bus } from '@spindle/mesh';
 import type { RunNews } from '../orchestrator/news-feed.js';
-import type { Orchestrator } from '../orchestrator/orchestrator.js';
-import type { RunApi } from '../server/run-service.js';
+import type { Served } from './routes.js';
 import { runJson, workers } from './views.js';
 
 /** The run is sent at most this often; a page cannot be read faster. */
@@ -17,13 +15,17 @@ export function streamEvents(
   request: IncomingMessage,
   response: ServerResponse,
   runId: string,
-  { orchestrator, api, bus }: { orchestrator: Orchestrator; api: RunApi; bus: Bus },
+  { orchestrator, api, bus }: Served,
 ): void {
   response.writeHead(200, {
     'Content-Type': 'text/event-stream; charset=utf-8',
     'Cache-Control': 'no-store',
     Connection: 'keep-alive',
   });
+  if (request.method === 'HEAD') {
+    response.end();
+    return;
+  }
   const send = (event: string, data: unknown): void => {
     // A reader that does not keep up misses news, not the state: the next "run" has it all.
     if (!response.destroyed && !response.writableNeedDrain)

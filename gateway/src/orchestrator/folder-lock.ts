@@ -78,7 +78,8 @@ async function isAlive(owner: Owner, file: string): Promise<boolean> {
   return (await startTime(owner.pid)) === owner.started;
 }
 
-async function startTime(pid: number): Promise<string> {
+/** When a process started, in the system's own units (Linux); '' where that is not known. */
+export async function startTime(pid: number): Promise<string> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   // The command name in parentheses may hold spaces; start time is the 20th field after it.
   return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';

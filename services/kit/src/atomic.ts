@@ -37,9 +37,13 @@ export function temporaryName(folder: string): string {
 }
 
 /** Durable bytes under a temporary name, ready to be renamed or linked. */
-export async function writeTemporary(folder: string, data: Uint8Array | string): Promise<string> {
+export async function writeTemporary(
+  folder: string,
+  data: Uint8Array | string,
+  mode?: number,
+): Promise<string> {
   const temporary = temporaryName(folder);
-  const handle = await open(temporary, 'wx');
+  const handle = await open(temporary, 'wx', mode);
   try {
     await handle.writeFile(data);
     await handle.sync();
@@ -53,9 +57,13 @@ export async function writeTemporary(folder: string, data: Uint8Array | string):
 }
 
 /** After a crash at any point the file holds the old bytes or the new ones, never a mix. */
-export async function writeFileAtomic(path: string, data: Uint8Array | string): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  data: Uint8Array | string,
+  options: { mode?: number } = {},
+): Promise<void> {
   await makeDirectory(dirname(path));
-  const temporary = await writeTemporary(dirname(path), data);
+  const temporary = await writeTemporary(dirname(path), data, options.mode);
   try {
     await rename(temporary, path);
   } catch (error) {

@@ -1,5 +1,6 @@
 export { heartbeat } from './heartbeat.js';
 export { type Bus, type JobContext } from './nats/bus.js';
+export { withoutSecret } from './nats/access.js';
 export { connectBus } from './nats/connect.js';
 export { type KvStore } from './nats/kv.js';
 export { Lease } from './nats/lease.js';

@@ -136,6 +136,7 @@ beforeEach(async () => {
     workerId: 'w1',
     address: '127.0.0.1:0',
     portFile: undefined,
+    token: undefined,
   });
   address = `127.0.0.1:${port}`;
 });

@@ -56,6 +56,7 @@ async function start(
     workerId,
     address: '127.0.0.1:0',
     portFile: undefined,
+    token: undefined,
     leaseTtlMs: options.leaseTtlMs ?? 600,
   });
   const client = createClient(TrainerService, `127.0.0.1:${port}`);

@@ -1,5 +1,6 @@
 /** ls, status, watch. */
 import { timestampDate } from '@bufbuild/protobuf/wkt';
+import { printable } from '@spindle/kit';
 import type { Run } from '@spindle/proto';
 import type { Command } from 'commander';
 import { withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
@@ -35,7 +36,7 @@ export function addInspect(program: Command, environment: Environment): void {
   ).action(async (runId: string, options: CommonOptions) => {
     const { run } = await withClient(options, environment, (client) => client.getRun({ runId }));
     if (!run) return;
-    print(options.json ? JSON.stringify(runObject(run)) : statusLines(run).join('\n'));
+    print(options.json ? JSON.stringify(runObject(run)) : printable(statusLines(run).join('\n')));
   });
 
   withCommonOptions(

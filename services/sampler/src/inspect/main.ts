@@ -4,7 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
-import { ensureError, SpindleError } from '@spindle/kit';
+import { ensureError, printable, SpindleError } from '@spindle/kit';
 import {
   bucketTable,
   ImageReader,
@@ -90,7 +90,7 @@ async function run(request: Request): Promise<void> {
   process.stdout.write(
     request.json
       ? `${JSON.stringify({ ...report, sheet: drawn && { file, cells: drawn.cells } })}\n`
-      : `${describeReport(report, file).join('\n')}\n`,
+      : `${printable(describeReport(report, file).join('\n'))}\n`,
   );
   if (report.error !== null) throw new SpindleError('INVALID_ARGUMENT', report.error);
 }
