@@ -159,7 +159,7 @@ describe('spindle', () => {
     [
       'an option that the scheduler does not have',
       { sampling: { overrides: { karras: true } } },
-      'sampling: DDIMScheduler: karras: expected a known key',
+      'sampling: scheduler_overrides_json: karras: expected a key that DDIMScheduler reads',
     ],
     ['a head of another kind', { evaluation: { head: 'clip' } }, 'evaluation.metrics.0.head: '],
     [

@@ -153,7 +153,7 @@ function inspectAnswer(path: string, overrides: string) {
   if (overrides.includes('karras'))
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      'DDIMScheduler: karras: expected a known key, got this one with value true',
+      'scheduler_overrides_json: karras: expected a key that DDIMScheduler reads (…), got this one with value true',
     );
   if (path.includes('broken'))
     throw new SpindleError(

@@ -54,7 +54,7 @@ describe('readPipeline', () => {
     expect(pipeline).toMatchObject({
       textTokens: 32,
       textWidth: 128,
-      sampleSize: 16,
+      sampleSize: { height: 16, width: 16 },
       warnings: [],
     });
     expect(pipeline.vaeScaling).toEqual({
@@ -224,8 +224,24 @@ it('puts a named class in the place of one that is not sampled with, and keeps w
   expect(() => resolveScheduler(uniPc, '', '')).toThrow(
     /_class_name: expected DDIMScheduler.*got "UniPCMultistepScheduler"; name one of these instead with --scheduler/,
   );
-  // Keys that are asked for are never dropped.
-  expect(resolveScheduler(uniPc, 'DDIMScheduler', '{"no_such_key":1}')).toContain('no_such_key');
+});
+
+it('refuses a key in overrides that the class does not read, and takes those that it reads', () => {
+  const base = { _class_name: 'PNDMScheduler' };
+  for (const [className, overrides] of [
+    ['DDIMScheduler', '{"no_such_key":1}'],
+    ['', '{"use_karras_sigmas":1}'],
+  ] as const)
+    expect(() => resolveScheduler(base, className, overrides)).toThrow(
+      /^scheduler_overrides_json: (no_such_key|use_karras_sigmas): expected a key that (DDIM|PNDM)Scheduler reads \(.*prediction_type\), got this one with value 1$/,
+    );
+  expect(resolveScheduler(base, 'EulerDiscreteScheduler', '{"use_karras_sigmas":true}')).toContain(
+    '"use_karras_sigmas":true',
+  );
+  // The engine refuses values of such a key by name.
+  expect(resolveScheduler(base, 'DDIMScheduler', '{"thresholding":true}')).toContain(
+    '"thresholding":true',
+  );
 });
 
 it("knows the empty prompt of SDXL as zeros where model_index.json does not say, as SDXL's pipeline does", () => {
@@ -313,8 +329,11 @@ describe('CLIP folders', () => {
     const folder = copy('tiny-pickscore');
     const file = join(folder, 'preprocessor_config.json');
     for (const [change, message] of [
-      [{ do_center_crop: false }, /do_center_crop: expected true, got false/],
-      [{ resample: 2 }, /resample: expected 3 \(bicubic\), got 2/],
+      [
+        { do_center_crop: false },
+        /do_center_crop: expected true \(other values are not supported\), got false/,
+      ],
+      [{ resample: 2 }, /resample: expected 3 \(other values are not supported\), got 2/],
       [{ crop_size: 32 }, /crop_size: expected 64x64 \(the model's image_size\), got 32x32/],
       [{ size: { height: 64, width: 64 } }, /size: expected \{"shortest_edge": N\}/],
       [{ image_mean: [0.5] }, /image_mean: expected three numbers, got \[0\.5\]/],
