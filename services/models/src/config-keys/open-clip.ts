@@ -10,10 +10,10 @@ const training = noEffect('it counts in training alone, and judges are not train
 const tower: KeyRules = {
   ...all(['layers', 'width', 'mlp_ratio'], fromTensors),
   ls_init_value: only(null),
-  ...all(['act_kwargs', 'norm_kwargs'], only(null, {})),
+  ...all(['act_kwargs', 'norm_kwargs'], only({}, null)),
   ...all(['final_ln_after_pool', 'qk_norm', 'scaled_cosine_attn', 'scale_heads'], only(false)),
   ...all(['scale_attn_inner', 'scale_attn', 'scale_fc'], only(false)),
-  block_type: only(null, 'default'),
+  block_type: only('default', null),
   output_tokens: noEffect('it chooses what a call returns, not what it computes'),
 };
 
@@ -69,7 +69,7 @@ export const openClipTextKeys: ConfigKeys = {
     context_length: read,
     ...all(['hf_tokenizer_name', 'hf_model_name'], only(null)),
     tokenizer_mode: only(null),
-    tokenizer_kwargs: only(null, {}),
+    tokenizer_kwargs: only({}, null),
     ...all(['embed_cls', 'no_causal_mask', 'proj_bias'], only(false)),
     pool_type: only('argmax'),
     proj_type: only('linear'),

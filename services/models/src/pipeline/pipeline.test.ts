@@ -15,7 +15,8 @@ import { readImagePreprocess } from '../judges/clip-preprocess.js';
 import { parseJson, stringifyJson, type JsonObject } from '../files/json.js';
 import { readClipFolder } from '../judges/judges.js';
 import { defaultShardBytes, writeRandomModel } from '../released/write.js';
-import { readPipeline } from './pipeline.js';
+import { readPipeline, readVaeScaling } from './pipeline.js';
+import { latentSize } from './text-to-image.js';
 import { resolveScheduler } from './scheduler.js';
 
 const scenes = fileURLToPath(new URL('../../../../examples/scenes', import.meta.url));
@@ -187,6 +188,132 @@ describe('readPipeline', () => {
   });
 });
 
+describe("what diffusers' pipeline makes of a folder's configs", () => {
+  const schedulerFile = 'scheduler/scheduler_config.json';
+  const replace = (file: string, config: JsonObject): void =>
+    writeFileSync(file, stringifyJson(config));
+
+  it("takes steps_offset 1 and clip_sample false in Stable Diffusion's pipeline, whatever the file says", () => {
+    const folder = copy();
+    edit(join(folder, 'model_index.json'), { scheduler: ['diffusers', 'DDIMScheduler'] });
+    const file = join(folder, schedulerFile);
+    replace(file, { _class_name: 'DDIMScheduler' });
+    const silent = readPipeline(folder);
+    expect(silent.scheduler).toMatchObject({ steps_offset: 1, clip_sample: false });
+    expect(silent.warnings).toEqual([]);
+    replace(file, { _class_name: 'DDIMScheduler', steps_offset: 0, clip_sample: true });
+    const stated = readPipeline(folder);
+    expect(stated.scheduler).toEqual(silent.scheduler);
+    expect(stated.warnings).toEqual([
+      expect.stringMatching(/steps_offset: 1 is taken for 0, as diffusers' StableDiffusionPipe/),
+      expect.stringMatching(/clip_sample: false is taken for true, as diffusers'/),
+    ]);
+    // What is asked for in so many words is done.
+    expect(resolveScheduler(stated.scheduler, '', '{"clip_sample":true}')).toContain(
+      '"clip_sample":true',
+    );
+  });
+
+  it("leaves a scheduler's file alone in SDXL's pipeline", () => {
+    const folder = mkdtempSync(join(tmpdir(), 'pipeline-'));
+    folders.push(folder);
+    const model = join(folder, 'sdxl');
+    writeRandomModel(model, {
+      release: 'sdxl',
+      reduced: true,
+      dtype: 'F16',
+      variant: undefined,
+      shardBytes: defaultShardBytes,
+      seed: 0,
+    });
+    const own = { _class_name: 'EulerDiscreteScheduler', steps_offset: 0, clip_sample: true };
+    replace(join(model, schedulerFile), own);
+    expect(readPipeline(model).scheduler).toEqual(own);
+  });
+
+  it('takes the class of model_index.json for the settings of scheduler_config.json', () => {
+    const folder = copy();
+    edit(join(folder, 'model_index.json'), {
+      scheduler: ['diffusers', 'DPMSolverMultistepScheduler'],
+    });
+    const { scheduler, warnings } = readPipeline(folder);
+    expect(scheduler).toMatchObject({
+      _class_name: 'DPMSolverMultistepScheduler',
+      beta_start: 0.00085,
+    });
+    expect(warnings).toEqual([
+      expect.stringMatching(
+        /model_index\.json: scheduler: DPMSolverMultistepScheduler is taken with the settings of .*scheduler_config\.json, which are of "PNDMScheduler"/,
+      ),
+    ]);
+    edit(join(folder, 'model_index.json'), { scheduler: ['diffusers', 'EDMEulerScheduler'] });
+    expect(() => readPipeline(folder)).toThrow(
+      /model_index\.json: scheduler: expected DDIMScheduler, .*got "EDMEulerScheduler"/,
+    );
+  });
+
+  it('drops the keys of other schedulers, and names those that none has', () => {
+    const folder = copy();
+    edit(join(folder, schedulerFile), { predict_x0: true, solver_p: null, newer: 1 });
+    const { scheduler, warnings } = readPipeline(folder);
+    for (const key of ['predict_x0', 'solver_p', 'newer'])
+      expect(scheduler).not.toHaveProperty(key);
+    expect(warnings).toEqual([
+      expect.stringMatching(/scheduler_config\.json: newer: no key of PNDMScheduler in diffusers/),
+    ]);
+  });
+
+  it('draws at the height and width of a sample_size that is a pair', () => {
+    const folder = copy();
+    const file = join(folder, 'unet/config.json');
+    edit(file, { sample_size: [16, 24] });
+    const pipeline = readPipeline(folder);
+    expect(latentSize(pipeline, 0, 0)).toEqual({ height: 16, width: 24 });
+    expect(latentSize(pipeline, 128, 0)).toEqual({ height: 32, width: 24 });
+    edit(file, { sample_size: [16, 24, 32] });
+    expect(() => readPipeline(folder)).toThrow(
+      /sample_size: expected a number or two \(height and width\), got \[16,24,32\]/,
+    );
+  });
+
+  it.each([
+    ['0.8.1', 32, 64],
+    ['0.8.1', 96, 96],
+    ['0.9.0.dev0', 32, 32],
+    ['0.42.1', 32, 32],
+    ['0.18.0', 32, 32],
+  ])('of diffusers %s, sample_size %i is %i', (version, stated, taken) => {
+    const folder = copy();
+    edit(join(folder, 'unet/config.json'), { sample_size: stated, _diffusers_version: version });
+    const { sampleSize, warnings } = readPipeline(folder);
+    expect(sampleSize).toEqual({ height: taken, width: taken });
+    expect(warnings).toHaveLength(stated === taken ? 0 : 1);
+  });
+
+  it('names the unknown keys of every file once', () => {
+    const folder = copy();
+    const files = ['model_index.json', 'tokenizer/tokenizer_config.json'];
+    const parts = ['unet', 'vae', 'text_encoder'].map((part) => `${part}/config.json`);
+    for (const file of [...files, ...parts]) edit(join(folder, file), { newer: 1, older: 2 });
+    const { warnings } = readPipeline(folder);
+    expect(warnings).toHaveLength(5);
+    for (const file of [...files, ...parts])
+      expect(
+        warnings.filter((warning) => warning.includes(`${file}: newer, older: no key of`)),
+      ).toHaveLength(1);
+  });
+
+  it('takes the defaults of a VAE that says nothing of its blocks', () => {
+    const source = { config: '{}', weights: [], label: 'vae' };
+    expect(readVaeScaling(source)).toEqual({
+      scalingFactor: 0.18215,
+      shiftFactor: 0,
+      scale: 1,
+      latentChannels: 4,
+    });
+  });
+});
+
 it('resolves a scheduler from the pipeline, a class name and overrides', () => {
   const base = { _class_name: 'PNDMScheduler', beta_start: 0.1, lambda_min_clipped: -Infinity };
   expect(resolveScheduler(base, '', '')).toBe(
@@ -274,6 +401,23 @@ it("knows the empty prompt of SDXL as zeros where model_index.json does not say,
 });
 
 describe('CLIP folders', () => {
+  it('reads a tower that is said twice as transformers does, and defaults where none is', () => {
+    const folder = copy('tiny-pickscore');
+    const file = join(folder, 'config.json');
+    const { text_config: text } = parseJson(readFileSync(file, 'utf8'), file) as {
+      text_config: JsonObject;
+    };
+    edit(file, { text_config_dict: { ...text, max_position_embeddings: 24, newer: 1 } });
+    const { textTokens, warnings } = readClipFolder(folder);
+    expect(textTokens).toBe(24);
+    expect(warnings).toEqual([
+      expect.stringMatching(/config\.json: text_config: newer: no key of CLIPTextConfig/),
+    ]);
+    edit(file, { text_config_dict: null, text_config: null });
+    edit(join(folder, 'tokenizer/tokenizer_config.json'), { model_max_length: 100 });
+    expect(readClipFolder(folder).textTokens).toBe(77);
+  });
+
   it("reads the demo's judge", () => {
     const folder = readClipFolder(copy('tiny-pickscore'));
     expect(folder.preprocess).toEqual({
