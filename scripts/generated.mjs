@@ -1,5 +1,6 @@
-// Compares committed generated files (proto/gen, docs/CONFIG.md, gateway/schema) with what their
-// generators write today; `--write` renews them (`npm run generate` does the same).
+// Compares committed generated files (proto/gen, docs/CONFIG.md, docs/MODEL_CONFIGS.md,
+// gateway/schema) with what their generators write today; `--write` renews them (`npm run generate`
+// does the same).
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
@@ -51,9 +52,10 @@ function checkProto(write) {
   }
 }
 
-function gatewayFiles(write) {
+/** Those of a generator in TypeScript. */
+function filesOf(generator, write) {
   const tsx = join(root, 'node_modules/tsx/dist/cli.mjs');
-  const script = join(root, 'gateway/src/config/generate.ts');
+  const script = join(root, generator);
   const args = [tsx, '--conditions=@spindle/source', script, ...(write ? [] : ['--check'])];
   const output = runQuietly(process.execPath, args);
   return output.split('\n').filter((line) => line !== '');
@@ -61,7 +63,11 @@ function gatewayFiles(write) {
 
 await main(() => {
   const { values } = parseArgs({ options: { write: { type: 'boolean', default: false } } });
-  const stale = [...checkProto(values.write), ...gatewayFiles(values.write)];
+  const stale = [
+    ...checkProto(values.write),
+    ...filesOf('gateway/src/config/generate.ts', values.write),
+    ...filesOf('services/models/src/config-keys/generate.ts', values.write),
+  ];
   if (stale.length === 0) return 0;
   throw new ScriptError(
     `not what the generators write today: ${stale.join(', ')} (npm run generate)`,
