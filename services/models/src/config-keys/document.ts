@@ -1,4 +1,6 @@
-/** Renders docs/MODEL_CONFIGS.md from the tables, so that the page cannot disagree with the program. */
+/**
+ * Renders docs/MODEL_CONFIGS.md from the tables, so that the page cannot disagree with the program.
+ */
 import { stringifyJson } from '../files/json.js';
 import { everyConfig } from './every-config.js';
 import type { ConfigKeys, KeyRule } from './rules.js';

@@ -82,7 +82,7 @@ it.each(releases)(
       const configs: [string, JsonObject][] = [
         ['UNet2DConditionModel', unet],
         ['AutoencoderKL', vae],
-        [String(scheduler['_class_name']), scheduler],
+        [scheduler['_class_name'] as string, scheduler],
         ...textEncoders.map((config): [string, JsonObject] => ['CLIPTextConfig', config]),
       ];
       for (const [name, config] of configs) {

@@ -45,6 +45,7 @@ export interface TextTower {
   width: number;
 }
 
+/** What a pipeline's folder says, all but the weights. */
 export interface Pipeline {
   directory: string;
   kind: PipelineKind;
