@@ -159,7 +159,12 @@ describe('spindle', () => {
     [
       'an option that the scheduler does not have',
       { sampling: { overrides: { karras: true } } },
-      'sampling: scheduler_overrides_json: karras: expected a key that DDIMScheduler reads',
+      'sampling: overrides: karras: expected a key that DDIMScheduler reads',
+    ],
+    [
+      'an oblong model without a resolution',
+      {},
+      "data.resolution: expected a number of pixels, since the model's sample_size is two numbers",
     ],
     ['a head of another kind', { evaluation: { head: 'clip' } }, 'evaluation.metrics.0.head: '],
     [
@@ -178,6 +183,10 @@ describe('spindle', () => {
       await mkdir(join(harness.folder, 'broken'), { recursive: true });
       overrides = { model: join(harness.folder, 'broken') };
       message = 'conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.';
+    }
+    if (name.startsWith('an oblong')) {
+      await mkdir(join(harness.folder, 'oblong'), { recursive: true });
+      overrides = { model: join(harness.folder, 'oblong') };
     }
     if (name.startsWith('a head')) {
       const { head } = (overrides as { evaluation: { head: string } }).evaluation;

@@ -24,6 +24,7 @@ export const textEncoderKeys: ConfigKeys = {
   library: 'transformers',
   keys: {
     ...text,
+    model_type: only('clip_text_model', 'clip', null),
     // They say whether, and to what width, the pooled state is projected.
     ...all(['architectures', 'projection_dim'], read),
     // A whole CLIP model's config, of which the library reads this part.
@@ -71,6 +72,7 @@ export const clipKeys: ConfigKeys = {
       ],
       read,
     ),
+    model_type: only('clip', null),
     logit_scale_init_value: noEffect('the scale is a weight of the file'),
     eos_token_id: noEffect("the end of a text is text_config's"),
   },

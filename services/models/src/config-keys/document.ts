@@ -20,7 +20,7 @@ const intro = [
   '- The class that `model_index.json` names for the scheduler reads `scheduler_config.json`, ' +
     'whatever class that file names.\n' +
     "- Stable Diffusion's pipeline (1.x, 2.x) draws with `steps_offset` 1 and `clip_sample` " +
-    'false, whatever the file says; SDXL takes what the file says. `sampling.scheduler_overrides` ' +
+    'false, whatever the file says; SDXL takes what the file says. `sampling.overrides` ' +
     'goes above both.\n' +
     '- A `sample_size` of a U-Net may be height and width. Below 64 it counts as 64 in files of ' +
     'before diffusers 0.9.\n' +

@@ -13,7 +13,7 @@ export const commonKeys: KeyRules = {
   pruned_heads: engineOnly({}, null),
   ...all(
     [
-      ...['model_type', 'architectures', 'transformers_version', 'name_or_path', 'tokenizer_class'],
+      ...['architectures', 'transformers_version', 'name_or_path', 'tokenizer_class', 'model_type'],
       ...['finetuning_task', 'task_specific_params', 'problem_type', 'prefix', 'num_labels'],
       ...['id2label', 'label2id', 'auto_map'],
     ],

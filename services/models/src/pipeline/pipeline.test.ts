@@ -314,6 +314,17 @@ describe("what diffusers' pipeline makes of a folder's configs", () => {
   });
 });
 
+it.each(['vae', 'text_encoder', 'tokenizer', 'unet', 'scheduler'])(
+  'refuses another class of %s in model_index.json',
+  (key) => {
+    const folder = copy();
+    edit(join(folder, 'model_index.json'), { [key]: ['library', 'Another'] });
+    expect(() => readPipeline(folder)).toThrow(
+      new RegExp(`model_index\\.json: ${key}: expected \\w+.*, got .*Another`),
+    );
+  },
+);
+
 it('resolves a scheduler from the pipeline, a class name and overrides', () => {
   const base = { _class_name: 'PNDMScheduler', beta_start: 0.1, lambda_min_clipped: -Infinity };
   expect(resolveScheduler(base, '', '')).toBe(
@@ -360,7 +371,7 @@ it('refuses a key in overrides that the class does not read, and takes those tha
     ['', '{"use_karras_sigmas":1}'],
   ] as const)
     expect(() => resolveScheduler(base, className, overrides)).toThrow(
-      /^scheduler_overrides_json: (no_such_key|use_karras_sigmas): expected a key that (DDIM|PNDM)Scheduler reads \(.*prediction_type\), got this one with value 1$/,
+      /^overrides: (no_such_key|use_karras_sigmas): expected a key that (DDIM|PNDM)Scheduler reads \(.*prediction_type\), got this one with value 1$/,
     );
   expect(resolveScheduler(base, 'EulerDiscreteScheduler', '{"use_karras_sigmas":true}')).toContain(
     '"use_karras_sigmas":true',

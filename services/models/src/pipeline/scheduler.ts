@@ -88,7 +88,7 @@ function checkOverrides(overrides: JsonObject, className: JsonValue | undefined)
       .filter(([, other]) => other.kind === 'read')
       .map(([other]) => other);
     throw invalid(
-      'scheduler_overrides_json',
+      'overrides',
       `${key}: expected a key that ${name} reads (${known.join(', ')}), got this one with value ` +
         describe(value),
     );
