@@ -29,9 +29,9 @@ import {
   parseJson,
   readText,
   stringifyJson,
-  type JsonObject,
 } from '../files/json.js';
 import { modelPath } from '@spindle/kit';
+import { towerOf } from './clip-towers.js';
 import { isOpenClipHeader, openClipSource } from './open-clip.js';
 import { configFile, configOf } from '../pipeline/pipeline.js';
 import { readSafetensorsHeader } from '@spindle/kit';
@@ -104,16 +104,6 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
       `${number('patch_size', 32)}, ${imageSize} px`,
     warnings,
   };
-}
-
-/**
- * A tower's part of a CLIP model's config. Old files say it twice: the library fills the second one
- * up with its defaults, and lets all of that win.
- */
-function towerOf(config: JsonObject, key: string, file: string): JsonObject {
-  const tower = config[`${key}_dict`] ?? config[key] ?? {};
-  if (!isObject(tower)) throw invalid(file, `${key}: expected an object, got ${describe(tower)}`);
-  return tower;
 }
 
 function clipSource(

@@ -303,6 +303,13 @@ describe("what diffusers' pipeline makes of a folder's configs", () => {
       ).toHaveLength(1);
   });
 
+  it('takes null for no default of a number, as the library does not', () => {
+    const source = { config: '{"scaling_factor":null}', weights: [], label: 'vae' };
+    expect(() => readVaeScaling(source)).toThrow(/scaling_factor: expected a number, got null/);
+    const shifted = { ...source, config: '{"shift_factor":null}' };
+    expect(readVaeScaling(shifted).shiftFactor).toBe(0);
+  });
+
   it('takes the defaults of a VAE that says nothing of its blocks', () => {
     const source = { config: '{}', weights: [], label: 'vae' };
     expect(readVaeScaling(source)).toEqual({
@@ -406,6 +413,10 @@ it("knows the empty prompt of SDXL as zeros where model_index.json does not say,
     writeFileSync(index, stringifyJson({ ...rest, force_zeros_for_empty_prompt: value }));
     expect(readPipeline(model).zeroEmptyPrompt).toBe(false);
   }
+  writeFileSync(index, stringifyJson({ ...rest, force_zeros_for_empty_prompt: 'no' }));
+  expect(() => readPipeline(model)).toThrow(
+    /force_zeros_for_empty_prompt: expected true or false, got "no"/,
+  );
   const other = copy();
   edit(join(other, 'model_index.json'), { force_zeros_for_empty_prompt: true });
   expect(readPipeline(other).zeroEmptyPrompt).toBe(false);

@@ -345,7 +345,7 @@ export function readVaeScaling(vae: ModelSourceDto): VaeScaling {
     throw invalid(file, `block_out_channels: expected a list of numbers, got ${describe(blocks)}`);
   return {
     scalingFactor: numberField(config, 'scaling_factor', file, 0.18215),
-    shiftFactor: numberField(config, 'shift_factor', file, 0),
+    shiftFactor: config['shift_factor'] === null ? 0 : numberField(config, 'shift_factor', file, 0),
     scale: 2 ** (blocks.length - 1),
     latentChannels: numberField(config, 'latent_channels', file, 4),
   };
