@@ -1,6 +1,6 @@
-// Compares committed generated files (proto/gen, docs/CONFIG.md, gateway/schema,
-// THIRD_PARTY_NOTICES.md) with what their generators write today; `--write` renews them (`npm run
-// generate` does the same).
+// Compares committed generated files (proto/gen, docs/CONFIG.md, docs/MODEL_CONFIGS.md,
+// gateway/schema, THIRD_PARTY_NOTICES.md) with what their generators write today; `--write` renews
+// them (`npm run generate` does the same).
 import {
   cpSync,
   existsSync,
@@ -62,9 +62,10 @@ function checkProto(write) {
   }
 }
 
-function gatewayFiles(write) {
+/** Those of a generator in TypeScript. */
+function filesOf(generator, write) {
   const tsx = join(root, 'node_modules/tsx/dist/cli.mjs');
-  const script = join(root, 'gateway/src/config/generate.ts');
+  const script = join(root, generator);
   const args = [tsx, '--conditions=@spindle/source', script, ...(write ? [] : ['--check'])];
   const output = runQuietly(process.execPath, args);
   return output.split('\n').filter((line) => line !== '');
@@ -84,8 +85,9 @@ await main(() => {
   const { values } = parseArgs({ options: { write: { type: 'boolean', default: false } } });
   const stale = [
     ...checkProto(values.write),
-    ...gatewayFiles(values.write),
+    ...filesOf('gateway/src/config/generate.ts', values.write),
     ...noticesFile(values.write),
+    ...filesOf('services/models/src/config-keys/generate.ts', values.write),
   ];
   if (stale.length === 0) return 0;
   throw new ScriptError(

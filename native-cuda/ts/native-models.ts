@@ -56,7 +56,8 @@ export interface UnetInfoDto {
   parameters: number;
   inChannels: number;
   outChannels: number;
-  sampleSize: number;
+  sampleHeight: number;
+  sampleWidth: number;
   crossAttentionDim: number;
 }
 

@@ -51,6 +51,12 @@ export async function checkRun(
     );
   }
   const resolution = config.data.resolution ?? model.sampleSize * model.vaeScale;
+  if (resolution === 0)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      "data.resolution: expected a number of pixels, since the model's sample_size is two " +
+        'numbers that differ; got nothing.',
+    );
   if (resolution % model.vaeScale !== 0) {
     throw new SpindleError(
       'INVALID_ARGUMENT',

@@ -3,6 +3,9 @@ import { Option, type Command } from 'commander';
 import { writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { adaptedUnet, loraFile, type LoraFile } from '../pipeline/adapters.js';
+import { checkKeys } from '../config-keys/rules.js';
+import { unetKeys } from '../config-keys/unet.js';
+import { configFile, configOf } from '../pipeline/pipeline.js';
 import { encodePng, toRgb } from '../pipeline/images.js';
 import { invalid, type NativePrecision } from '@spindle/native';
 import { resolveScheduler } from '../pipeline/scheduler.js';
@@ -100,7 +103,8 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
     flags.precision,
     flags.loraUnetOnly ? [] : lora,
   );
-  const { textTowers, textTokens } = model.pipeline;
+  const { textTowers, textTokens, warnings } = model.pipeline;
+  for (const warning of warnings) context.warn(`warning: ${warning}`);
   const truncated = Math.max(
     ...textTowers.map(({ tokenizer }) => tokenizer.encode(flags.prompt, textTokens).truncated),
   );
@@ -113,6 +117,9 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
     flags.unet === undefined
       ? model.pipeline.unet
       : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
+  if (flags.unet !== undefined)
+    for (const warning of checkKeys(configOf(source), unetKeys, configFile(source)))
+      context.warn(`warning: ${warning}`);
   const unet = await engine.loadUnet(adaptedUnet(model.pipeline, source, lora), flags.precision);
   const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
     schedulerConfig: resolveScheduler(model.pipeline.scheduler, flags.scheduler ?? '', ''),

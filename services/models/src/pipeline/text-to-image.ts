@@ -84,8 +84,8 @@ export function latentSize(
   width: number,
 ): { height: number; width: number } {
   const { scale } = pipeline.vaeScaling;
-  const side = (pixels: number, field: string): number => {
-    if (pixels === 0) return pipeline.sampleSize;
+  const side = (pixels: number, field: 'height' | 'width'): number => {
+    if (pixels === 0) return pipeline.sampleSize[field];
     if (!Number.isInteger(pixels) || pixels < scale || pixels % scale !== 0)
       throw invalid(field, `expected a positive multiple of ${scale}, got ${pixels}`);
     return pixels / scale;
