@@ -472,6 +472,19 @@ describe('steering', () => {
     await expect(lockFolder(h.root)).rejects.toThrow('in use by another gateway');
   });
 
+  it('drives no run while another gateway has its folder, and takes them up after it', async () => {
+    const h = await start();
+    const file = join(h.root, 'gateway.lock.2');
+    const other = { pid: 1, host: 'other', started: '', place: 'another', since: 'then', id: 'x' };
+    await writeFile(file, JSON.stringify(other));
+    await waitFor(() => Promise.resolve(!h.gateway.orchestrator.ready));
+    await expect(h.client.listRuns({})).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    await writeFile(file, JSON.stringify({ ...other, released: true }));
+    await waitFor(() => Promise.resolve(h.gateway.orchestrator.ready));
+    await h.create();
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+  });
+
   it('rebuilds a wiped run bucket from the run folders', async () => {
     const h = await start({ stepMs: 5 });
     await h.create();

@@ -5,6 +5,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';
+import { isAlive, livesHere, ownIdentity, startTime } from '../orchestrator/process-identity.js';
 
 export interface Runtime {
   /** The process of `spindle up`. */
@@ -18,6 +19,12 @@ export interface Runtime {
   http: string;
   /** Services with their process ids, as last started. */
   services: { name: string; pid: number; address: string }[];
+  /**
+   * Start times of these processes, by id, and where the ids mean them: another process may have
+   * an id by the time that a later mesh reads this.
+   */
+  started?: Record<string, string>;
+  place?: string;
 }
 
 export function runtimeFile(artifacts: string): string {
@@ -34,19 +41,21 @@ export async function readRuntime(artifacts: string): Promise<Runtime | null> {
 }
 
 export async function writeRuntime(artifacts: string, runtime: Runtime): Promise<void> {
-  await writeFileAtomic(runtimeFile(artifacts), `${JSON.stringify(runtime, null, 2)}\n`);
+  const pids = [runtime.natsPid, ...runtime.services.map(({ pid }) => pid)];
+  const times = pids.map(async (pid) => [pid, await startTime(pid)] as const);
+  const started = Object.fromEntries(await Promise.all(times));
+  const { place } = await ownIdentity();
+  const known = { ...runtime, started, place };
+  await writeFileAtomic(runtimeFile(artifacts), `${JSON.stringify(known, null, 2)}\n`);
+}
+
+/** Whether a process of that mesh still runs here, and is not another one with its id. */
+export async function stillRuns({ started, place }: Runtime, pid: number): Promise<boolean> {
+  // Older versions noted neither.
+  if (started === undefined || place === undefined) return isAlive(pid);
+  return (await livesHere({ pid, started: started[pid] ?? '', place })) === true;
 }
 
 export async function removeRuntime(artifacts: string): Promise<void> {
   await rm(runtimeFile(artifacts), { force: true });
-}
-
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // Not ours to signal means that it lives.
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
 }

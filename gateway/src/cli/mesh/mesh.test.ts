@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { lockFolder } from '../../orchestrator/folder-lock.js';
 import { startMesh } from './mesh.js';
 
 it('that is interrupted while it starts stops what it started and lets go of the folder', async () => {
@@ -26,7 +27,7 @@ it('that is interrupted while it starts stops what it started and lets go of the
   });
   interrupt.abort();
   await expect(start).rejects.toMatchObject({ code: 'CANCELLED' });
-  expect(existsSync(join(artifacts, 'mesh.lock'))).toBe(false);
+  await (await lockFolder(artifacts, 'mesh')).release();
   expect(existsSync(join(artifacts, 'runtime.json'))).toBe(false);
   rmSync(artifacts, { recursive: true });
 });

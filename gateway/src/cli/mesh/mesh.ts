@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { cancelled, checkHealth, createLogger, delay, Lifecycle, SpindleError } from '@spindle/kit';
 import { startNatsServer } from '@spindle/mesh';
 import { lockFolder } from '../../orchestrator/folder-lock.js';
-import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
+import { isAlive } from '../../orchestrator/process-identity.js';
+import { readRuntime, removeRuntime, stillRuns, writeRuntime, type Runtime } from '../runtime.js';
 import { ServiceChild } from './child.js';
 import { serviceMain } from './packages.js';
 
@@ -30,6 +31,8 @@ export interface MeshOptions {
 
 export interface Mesh {
   runtime: Runtime;
+  /** Aborts when another mesh has taken the folder over: this one must stop. */
+  lost: AbortSignal;
   stop(): Promise<void>;
 }
 
@@ -43,7 +46,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   const signal = AbortSignal.any([lifecycle.signal, ...(options.signal ? [options.signal] : [])]);
   try {
     await mkdir(join(artifacts, 'logs'), { recursive: true });
-    const lock = await lockFolder(artifacts, 'mesh');
+    const lock = await lockFolder(artifacts, 'mesh', { signal, onWait: onNotice });
     lifecycle.defer('lock', () => lock.release());
     lifecycle.defer('runtime.json', () => removeRuntime(artifacts));
     await clearLeftovers(artifacts, onNotice);
@@ -145,6 +148,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     await writeRuntime(artifacts, runtime);
     return {
       runtime,
+      lost: lock.lost,
       stop: () => lifecycle.shutdown('stop'),
     };
   } catch (error) {
@@ -191,7 +195,8 @@ async function clearLeftovers(artifacts: string, onNotice: (text: string) => voi
   // NATS goes last: the others say goodbye through it.
   for (const { name, pid } of [...old.services, { name: 'nats-server', pid: old.natsPid }]) {
     const mark = name === 'nats-server' ? name : join('dist', 'main.js');
-    if (pid === 0 || !isAlive(pid) || !(await commandOf(pid)).includes(mark)) continue;
+    if (pid === 0 || !(await stillRuns(old, pid)) || !(await commandOf(pid)).includes(mark))
+      continue;
     onNotice(`ending ${name} (process ${pid}), which an earlier mesh left behind`);
     process.kill(pid, 'SIGTERM');
     for (let i = 0; i < 100 && isAlive(pid); i++) await delay(100);
