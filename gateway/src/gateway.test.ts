@@ -453,6 +453,18 @@ describe('steering', () => {
     await expect(stat(join(h.root, 'r1'))).rejects.toThrow();
   });
 
+  it('warns once of a judge whose files leave something open', async () => {
+    const h = await start();
+    const model = join(h.folder, 'bare-clip');
+    await mkdir(model);
+    const metrics = [
+      { name: 'pick', kind: 'clip', model },
+      { name: 'score', kind: 'clip_score', model },
+    ];
+    const run = await h.create({ evaluation: { ...(h.config['evaluation'] as object), metrics } });
+    expect(run.warnings).toEqual([`judge: ${model}: no preprocessor_config.json`]);
+  });
+
   it('runs one run after the other and lists them in pages', async () => {
     const h = await start();
     await h.create({}, 'first');

@@ -161,7 +161,9 @@ class HeldLock implements FolderLock {
 
   #schedule(): void {
     if (this.#released || this.lost.aborted) return;
-    this.#timer = setTimeout(() => (this.#refreshing = this.#refresh()), this.refreshMs);
+    this.#timer = setTimeout(() => {
+      this.#refreshing = this.#refresh();
+    }, this.refreshMs);
     this.#timer.unref();
   }
 

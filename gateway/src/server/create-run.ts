@@ -65,7 +65,7 @@ export async function checkRun(
   const sizes = checkBuckets(config, resolution, model);
   await checkSampling(config, resolution, sampler, signal);
   const prompts = await heldOut(config, ports.files);
-  await checkJudges(config, ports.scorer, signal);
+  const judgeWarnings = await checkJudges(config, ports.scorer, signal);
   const data = await readDataSet(dataSpec(config.data), ports, {
     limit: config.data.limit,
     textTokens: model.textTokens,
@@ -73,7 +73,11 @@ export async function checkRun(
     pairs: config.baselines.dpo !== undefined,
   });
   const plan = planOf(config, runId, data.rows, prompts.length);
-  const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
+  const warnings = [
+    ...model.warnings.map((warning) => `model: ${warning}`),
+    ...judgeWarnings,
+    ...data.warnings,
+  ];
   warnings.push(...checkPairs(config, data));
   if (config.train.batch_size > data.rows) {
     warnings.push(

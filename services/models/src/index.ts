@@ -16,6 +16,8 @@ export {
 } from './pipeline/scheduler.js';
 export { ModelCache } from './pipeline/model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
+export { pipelineFiles, unetFiles } from './files/model-files.js';
+export { headFiles, judgeFiles } from './judges/judge-files.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';
 export {
   centerCrop,

@@ -98,7 +98,11 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
   };
 }
 
-function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder['layout'] } {
+/** Where a CLIP model's files lie, and in which layout. */
+export function clipSource(path: string): {
+  source: ModelSourceDto;
+  layout: ClipFolder['layout'];
+} {
   if (!isFile(path)) {
     const { directory } = modelPath(path);
     requireDirectory(directory, "a CLIP model's folder or safetensors file");
@@ -245,15 +249,19 @@ export interface ImageRewardFolder {
   std: number;
 }
 
-export function readImageRewardFolder(
-  path: string,
-  places: TokenizerPlaces = {},
-): ImageRewardFolder {
-  const file = weightsFile(
+export function imageRewardWeights(path: string): string {
+  return weightsFile(
     path,
     'ImageReward.safetensors',
     'ImageReward.safetensors or a single safetensors file',
   );
+}
+
+export function readImageRewardFolder(
+  path: string,
+  places: TokenizerPlaces = {},
+): ImageRewardFolder {
+  const file = imageRewardWeights(path);
   const directory = dirname(file);
   const configPath = join(directory, 'config.json');
   const config = existsSync(configPath) ? parseJson(readText(configPath), configPath) : {};
