@@ -46,9 +46,11 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const evaluator = createClient(EvaluatorService, options.evaluatorAddress);
   const sampler = createClient(SamplerService, options.samplerAddress);
   const scorer = createClient(ScorerService, options.scorerAddress);
+  const files = openFiles();
   const orchestrator = new Orchestrator({
     bus,
     store,
+    files,
     root,
     trainer,
     evaluator,
@@ -64,7 +66,6 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     closeClients();
     throw error;
   });
-  const files = openFiles();
   const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
   const server = new GrpcServer({ logger });
   server.addService(RunService, api.handlers());

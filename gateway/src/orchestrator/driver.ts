@@ -116,7 +116,7 @@ export class RunDriver {
 
   /** Read once; a failure is not kept. */
   texts(): Promise<RunTexts> {
-    this.#texts ??= loadTexts(this.#context.ports.store, this.#record).catch((error: unknown) => {
+    this.#texts ??= loadTexts(this.#context.ports, this.#record).catch((error: unknown) => {
       this.#texts = null;
       throw error;
     });

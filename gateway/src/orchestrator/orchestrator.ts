@@ -8,6 +8,7 @@ import { ensureError, linkedAbort, SpindleError, delay } from '@spindle/kit';
 import { Lease } from '@spindle/mesh';
 import type { RunConfig } from '../config/schema.js';
 import { progressOf } from '../domain/progress.js';
+import { mayResume } from '../domain/machine.js';
 import { isFinal } from '../domain/state.js';
 import { RunDriver } from './driver.js';
 import { lockFolder, type FolderLock } from './folder-lock.js';
@@ -225,7 +226,9 @@ export class Orchestrator {
   ): Promise<{ record: RunRecord; changes: string[] }> {
     const driver = this.get(runId);
     const { status } = driver.record.state;
-    if (status !== 'paused' && status !== 'failed') throw refuse(driver.record, 'resume');
+    if (!mayResume(status)) throw refuse(driver.record, 'resume');
+    // Its settings are those of what it has made.
+    if (status === 'succeeded' && config !== null) throw refuse(driver.record, 'resume');
     const running = this.list().find((other) => other.record.state.status === 'running');
     if (running) {
       throw new SpindleError(

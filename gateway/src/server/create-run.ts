@@ -11,13 +11,7 @@ import {
 import { SpindleError } from '@spindle/kit';
 import type { ArtifactStore } from '@spindle/mesh';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
-import {
-  readPromptSet,
-  writePromptList,
-  type Files,
-  type HeldOutPrompt,
-  type ImageSize,
-} from '@spindle/data';
+import { writePromptList, type Files, type ImageSize } from '@spindle/data';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import type { RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
@@ -27,7 +21,7 @@ import type { RunRecord } from '../orchestrator/record.js';
 import { toBlob } from '../orchestrator/wire.js';
 import { checkJudges } from './check-judges.js';
 import type { CheckedRun } from './checked-run.js';
-import { dataSpec, longTexts, readDataSet, type DataSet } from './dataset.js';
+import { dataSpec, heldOutPrompts, longTexts, readDataSet, type DataSet } from './dataset.js';
 import { inspecting } from './inspecting.js';
 import { describePlan } from './plan-text.js';
 
@@ -64,7 +58,7 @@ export async function checkRun(
   }
   const sizes = checkBuckets(config, resolution, model);
   await checkSampling(config, resolution, sampler, signal);
-  const prompts = await heldOut(config, ports.files);
+  const prompts = await heldOutPrompts(config, ports.files);
   const judgeWarnings = await checkJudges(config, ports.scorer, signal);
   const data = await readDataSet(dataSpec(config.data), ports, {
     limit: config.data.limit,
@@ -136,13 +130,6 @@ function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
         `baselines.dpo: ${rows - pairs} of ${rows} rows have no rejected image; it trains on ` +
           `the other ${pairs}.`,
       ];
-}
-
-async function heldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOutPrompt[]> {
-  if (!evaluation) return [];
-  const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
-  const prompts = await readPromptSet(files, evaluation.prompts, columns);
-  return prompts.slice(0, evaluation.limit ?? prompts.length);
 }
 
 /** What the model's scheduler cannot do as the config says is refused before the first job. */

@@ -12,10 +12,12 @@ import { type ArtifactStore } from '@spindle/mesh';
 import {
   manifestLine,
   openDataSource,
+  readPromptSet,
   type DataFormat,
   type DataSource,
   type DataSpec,
   type Files,
+  type HeldOutPrompt,
 } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 
@@ -41,6 +43,17 @@ export function dataSpec(data: RunConfig['data']): DataSpec {
     captionColumn: data.caption_column,
     images: data.images,
   };
+}
+
+/** The prompts that a run is judged by; none without evaluation. */
+export async function heldOutPrompts(
+  { evaluation }: Pick<RunConfig, 'evaluation'>,
+  files: Files,
+): Promise<HeldOutPrompt[]> {
+  if (!evaluation) return [];
+  const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
+  const prompts = await readPromptSet(files, evaluation.prompts, columns);
+  return prompts.slice(0, evaluation.limit ?? prompts.length);
 }
 
 export interface DataSetOptions {
