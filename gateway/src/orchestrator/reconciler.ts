@@ -163,8 +163,8 @@ export class Reconciler {
     const { record, dispatch } = this.#context;
     if (record().state.status !== 'running') return false;
     if (await heal(this.#context, job, letter)) return true;
-    // It was in a worker's hand when its stage was held back for what it has missed. Or that is whole
-    // again, since another job has missed it too: then it is tried once more.
+    // It was in a worker's hand when its stage was held back for what it has missed. Or that is
+    // whole again, since another job has missed it too: then it is tried once more.
     const isHeld = record().state.stages[job.stage]?.status === 'waiting';
     if (!isHeld && letter.count > 1) return false;
     await dispatch({ type: 'inputs-lost', shards: [], models: [], texts: [], letter });

@@ -61,7 +61,7 @@ export async function checkRunFiles(
   }
 }
 
-/** What `load` gives, if the files are those of `state` (`filesNow`) also after it; else ABORTED. */
+/** What `load` gives. ABORTED where the files are not those of `state` (`filesNow`) after it. */
 export async function unchanged<T extends { release(): void }>(
   files: readonly string[],
   state: string,
