@@ -274,9 +274,12 @@ it('says of a lost list whose files have changed what to put back, and goes on w
   expect(failed.reason).toMatch(
     /sample-base: data: the run's list of training rows was lost, and \S+ gives another one today: expected sha256:\S+, got sha256:\S+; put the files back/,
   );
+  const resume = () => h.client.resumeRun({ runId: 'r1' });
+  await expect(resume()).rejects.toThrow("data: the run's list of training rows was lost");
   await writeFile(lines(), before);
-  await h.client.resumeRun({ runId: 'r1' });
-  expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
+  await resume();
+  const run = await h.finished('r1');
+  expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
 });
 
 it('makes whatever is missing of a run that has succeeded again when it is resumed', async () => {
