@@ -440,6 +440,18 @@ describe('steering', () => {
     await expect(stat(join(h.root, 'r1'))).rejects.toThrow();
   });
 
+  it('warns once of a judge whose files leave something open', async () => {
+    const h = await start();
+    const model = join(h.folder, 'bare-clip');
+    await mkdir(model);
+    const metrics = [
+      { name: 'pick', kind: 'clip', model },
+      { name: 'score', kind: 'clip_score', model },
+    ];
+    const run = await h.create({ evaluation: { ...(h.config['evaluation'] as object), metrics } });
+    expect(run.warnings).toEqual([`judge: ${model}: no preprocessor_config.json`]);
+  });
+
   it('runs one run after the other and lists them in pages', async () => {
     const h = await start();
     await h.create({}, 'first');
@@ -457,6 +469,19 @@ describe('steering', () => {
     const h = await start();
     const { lockFolder } = await import('./orchestrator/folder-lock.js');
     await expect(lockFolder(h.root)).rejects.toThrow('in use by another gateway');
+  });
+
+  it('drives no run while another gateway has its folder, and takes them up after it', async () => {
+    const h = await start();
+    const file = join(h.root, 'gateway.lock.2');
+    const other = { pid: 1, host: 'other', started: '', place: 'another', since: 'then', id: 'x' };
+    await writeFile(file, JSON.stringify(other));
+    await waitFor(() => Promise.resolve(!h.gateway.orchestrator.ready));
+    await expect(h.client.listRuns({})).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    await writeFile(file, JSON.stringify({ ...other, released: true }));
+    await waitFor(() => Promise.resolve(h.gateway.orchestrator.ready));
+    await h.create();
+    expect((await h.finished('r1')).status).toBe(RunStatus.SUCCEEDED);
   });
 
   it('rebuilds a wiped run bucket from the run folders', async () => {

@@ -48,9 +48,11 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const evaluator = createClient(EvaluatorService, options.evaluatorAddress, token);
   const sampler = createClient(SamplerService, options.samplerAddress, token);
   const scorer = createClient(ScorerService, options.scorerAddress, token);
+  const files = openFiles();
   const orchestrator = new Orchestrator({
     bus,
     store,
+    files,
     root,
     trainer,
     evaluator,
@@ -66,7 +68,6 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     closeClients();
     throw error;
   });
-  const files = openFiles();
   const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
   const server = new GrpcServer({ logger, token });
   server.addService(RunService, api.handlers());

@@ -15,6 +15,7 @@ import { startGateway } from './gateway.js';
 
 /** Longer than calls under way may take, and than answers of a message server that is away. */
 const shutdownMs = 8_000;
+const goodbyeMs = 4_000;
 
 const given = Object.entries(gatewayEnvironment).flatMap(([key, name]) => {
   const value = process.env[name];
@@ -36,7 +37,7 @@ await runService('spindle gateway', async (lifecycle) => {
   const root = resolve(config.artifacts);
   await mkdir(root, { recursive: true });
   const bus = await connectBus({ url: config.natsUrl, token, name: config.workerId, logger });
-  lifecycle.defer('bus', () => bus.close());
+  lifecycle.defer('bus', () => bus.close(), goodbyeMs);
   await bus.provision();
   const store = await openStore(root, config.store);
   const gateway = await startGateway({

@@ -3,7 +3,8 @@ import { resolve } from 'node:path';
 import { createClient, readToken, SpindleError, type ServiceClient } from '@spindle/kit';
 import { RunService } from '@spindle/proto';
 import type { Command } from 'commander';
-import { isAlive, readRuntime } from './runtime.js';
+import { isAlive } from '../orchestrator/process-identity.js';
+import { readRuntime } from './runtime.js';
 
 export interface Environment {
   gateway: string | undefined;

@@ -22,6 +22,8 @@ export interface Runtime {
   http: string;
   /** Services with their process ids, as last started. */
   services: { name: string; pid: number; started: string; address: string }[];
+  /** Where these process ids mean their processes: the kernel's boot, and a container's name space. */
+  place: string;
 }
 
 export function runtimeFile(artifacts: string): string {
@@ -44,14 +46,4 @@ export async function writeRuntime(artifacts: string, runtime: Runtime): Promise
 
 export async function removeRuntime(artifacts: string): Promise<void> {
   await rm(runtimeFile(artifacts), { force: true });
-}
-
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // Not ours to signal means that it lives.
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
 }

@@ -5,7 +5,8 @@
  * Run status: queued -start-> running -(report written)-> succeeded
  *               running <-pause/resume-> paused; running -(too much lost, training failed)-> failed
  *               -resume-> running
- *               queued, running, paused -cancel-> cancelled.  succeeded and cancelled are final.
+ *               queued, running, paused -cancel-> cancelled, which is final.
+ *               succeeded -resume-> running: only what is missing of what it left is made again.
  * Stage status: waiting -(stages before it are done or skipped)-> running -> done | failed;
  * waiting, running -stop-> skipped.
  *
@@ -28,6 +29,7 @@ import {
   stageOf,
   warn,
   type Letter,
+  type RunStatus,
   type ModelSummary,
   type RunState,
   type StageState,
@@ -77,13 +79,17 @@ export type RunEvent = { at: number } & (
 
 /** Never changes `state`; returns it as it is when the event means nothing in it. */
 export function transition(state: RunState, event: RunEvent): RunState {
-  if (isFinal(state.status) && !(state.status === 'failed' && event.type === 'resume'))
-    return state;
+  if (isFinal(state.status) && !(event.type === 'resume' && mayResume(state.status))) return state;
   const next = structuredClone(state);
   if (!apply(next, event)) return state;
   settle(next, event.at);
   next.updatedAt = Math.max(state.updatedAt, event.at);
   return next;
+}
+
+/** A run that has succeeded resumes to make again what is missing of what it left. */
+export function mayResume(status: RunStatus): boolean {
+  return status === 'paused' || status === 'failed' || status === 'succeeded';
 }
 
 /** Records the event in place; false when it means nothing here. */
@@ -226,8 +232,13 @@ function trainStep(next: RunState, model: string, metrics: StepNumbers, at: numb
 }
 
 function resume(next: RunState, forgiven: Record<string, number>, at: number): boolean {
-  if (next.status !== 'paused' && next.status !== 'failed') return false;
+  if (!mayResume(next.status)) return false;
   next.forgiven = forgiven;
+  if (next.status === 'succeeded') {
+    // Somebody misses something that the run has left: the report stage looks at all of it.
+    const report = stageOf(next, 'report');
+    Object.assign(report, { status: 'waiting', items: 0, redone: [...(report.redone ?? []), 0] });
+  }
   if (next.status === 'failed') {
     // What failed gets another chance; what is done stays done.
     for (const stage of Object.values(next.stages)) {

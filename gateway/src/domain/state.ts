@@ -94,6 +94,8 @@ export interface RunState {
    * server's clock, in milliseconds. Older versions wrote how many were forgiven.
    */
   forgiven: Record<string, number>;
+  /** How often a list of texts was made again, by the config's key. */
+  restored?: Record<string, number>;
 }
 
 export function initialState(plan: RunPlan, at: number): RunState {

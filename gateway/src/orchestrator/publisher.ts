@@ -3,7 +3,8 @@
  * else may wait for that.
  */
 import { delay, ensureError, extractContext, inSpan } from '@spindle/kit';
-import { heal, isLoss } from './heal.js';
+import { heal } from './heal.js';
+import { isLoss } from './loss.js';
 import { buildJob, type ShardOf } from './jobs.js';
 import { background, type RunContext } from './run-context.js';
 

@@ -7,7 +7,8 @@ import type { JobKind } from '@spindle/proto';
 import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
 import { isFinal, isForgiven, type Letter } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
-import { heal, isLoss } from './heal.js';
+import { heal } from './heal.js';
+import { isLoss } from './loss.js';
 import { kindOfStage, stageNamed, type ShardOf } from './jobs.js';
 import type { JobPublisher } from './publisher.js';
 import { createdMs } from './record.js';
@@ -29,6 +30,7 @@ interface TakenLetter {
 export class Reconciler {
   readonly #context: RunContext;
   readonly #publisher: Pick<JobPublisher, 'busy'>;
+  #taking: Promise<void> = Promise.resolve();
   /** Keys of jobs that the last comparison did not find on the queue. */
   #suspected: string | null = null;
 
@@ -128,7 +130,14 @@ export class Reconciler {
     });
   }
 
-  async #takeDeadLetters(): Promise<void> {
+  /** One after the other: an event and a comparison may both find a letter. */
+  #takeDeadLetters(): Promise<void> {
+    const taking = this.#taking.then(() => this.#takeLetters());
+    this.#taking = taking.catch(() => undefined);
+    return taking;
+  }
+
+  async #takeLetters(): Promise<void> {
     const { record, dispatch } = this.#context;
     for (const { letter, job, code, reason, attempts } of await this.#deadLetters()) {
       if (isForgiven(record().state, letter) || !record().state.stages[job.stage]) continue;
@@ -154,9 +163,11 @@ export class Reconciler {
     const { record, dispatch } = this.#context;
     if (record().state.status !== 'running') return false;
     if (await heal(this.#context, job, letter)) return true;
-    if (record().state.stages[job.stage]?.status !== 'waiting') return false;
-    // It was in a worker's hand when its stage was held back for what it has missed.
-    await dispatch({ type: 'inputs-lost', shards: [], models: [], letter });
+    // It was in a worker's hand when its stage was held back for what it has missed. Or that is
+    // whole again, since another job has missed it too: then it is tried once more.
+    const isHeld = record().state.stages[job.stage]?.status === 'waiting';
+    if (!isHeld && letter.count > 1) return false;
+    await dispatch({ type: 'inputs-lost', shards: [], models: [], texts: [], letter });
     return true;
   }
 

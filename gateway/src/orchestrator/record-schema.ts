@@ -85,6 +85,7 @@ const stateSchema = z.looseObject({
   warnings: z.array(z.string()),
   round: count,
   forgiven: z.record(z.string(), time),
+  restored: z.record(z.string(), count).optional(),
 });
 
 /** Of the config only what every version has: older ones know fewer keys. */

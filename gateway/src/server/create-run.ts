@@ -66,7 +66,7 @@ export async function checkRun(
   const sizes = checkBuckets(config, resolution, model);
   await checkSampling(config, resolution, sampler, signal);
   const { prompts, select, warnings: promptWarnings } = await readHeldOut(config, ports.files);
-  await checkJudges(config, ports.scorer, signal);
+  const judgeWarnings = await checkJudges(config, ports.scorer, signal);
   const data = await readDataSet(dataSpec(config.data), ports, {
     limit: config.data.limit,
     textTokens: model.textTokens,
@@ -75,8 +75,13 @@ export async function checkRun(
     heldOut: prompts.map(({ prompt }) => prompt),
   });
   const plan = planOf(config, runId, data.rows, { all: prompts.length, select });
-  const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
-  warnings.push(...promptWarnings, ...checkPairs(config, data));
+  const warnings = [
+    ...model.warnings.map((warning) => `model: ${warning}`),
+    ...judgeWarnings,
+    ...data.warnings,
+    ...promptWarnings,
+    ...checkPairs(config, data),
+  ];
   const batch = Math.max(...[config.train.batch_size].flat());
   if (batch > data.rows) {
     warnings.push(

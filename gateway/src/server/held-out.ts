@@ -18,8 +18,7 @@ const share = 5;
 export async function readHeldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOut> {
   if (!evaluation) return { prompts: [], select: 0, warnings: [] };
   const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
-  const all = await readPromptSet(files, evaluation.prompts, columns);
-  const prompts = all.slice(0, evaluation.limit ?? all.length);
+  const prompts = await readPrompts({ evaluation }, files);
   // Without judges nothing is chosen by scores.
   if (evaluation.metrics.length === 0) return { prompts, select: 0, warnings: [] };
   const { prompts: path, limit } = evaluation.select;
@@ -45,6 +44,17 @@ export async function readHeldOut({ evaluation }: RunConfig, files: Files): Prom
               'models are chosen by the others.',
           ],
   };
+}
+
+/** Those of `evaluation.prompts` alone, in their order. */
+export async function readPrompts(
+  { evaluation }: Pick<RunConfig, 'evaluation'>,
+  files: Files,
+): Promise<HeldOutPrompt[]> {
+  if (!evaluation) return [];
+  const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
+  const all = await readPromptSet(files, evaluation.prompts, columns);
+  return all.slice(0, evaluation.limit ?? all.length);
 }
 
 /** A fifth, drawn by a hash of their places: the file may be sorted. */

@@ -88,7 +88,8 @@ export async function startFakes(options: {
     inspectJudge: async ({ part }) => {
       const path = part.case === 'judge' ? part.value.clipPath : (part.value ?? '');
       const { kind, embeddingWidth, textTokens } = inspectAnswer(path, '');
-      return create(InspectJudgeResponseSchema, { kind, embeddingWidth, textTokens });
+      const warnings = path.includes('bare') ? [`${path}: no preprocessor_config.json`] : [];
+      return create(InspectJudgeResponseSchema, { kind, embeddingWidth, textTokens, warnings });
     },
     score: async () => ({}),
   });

@@ -15,6 +15,8 @@ export { type ConfigKeys, type KeyRule } from './config-keys/rules.js';
 export { schedulerClasses } from './config-keys/schedulers.js';
 export { ModelCache } from './pipeline/model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
+export { pipelineFiles, unetFiles } from './files/model-files.js';
+export { headFiles, judgeFiles } from './judges/judge-files.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';
 export {
   centerCrop,

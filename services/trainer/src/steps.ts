@@ -38,7 +38,7 @@ export class Steps {
 
   /** Reports what it does; returns null once all steps are taken. */
   async *run(): AsyncGenerator<Response, Interruption | null> {
-    const { settings, signal, isOwner, checkpoints } = this.call;
+    const { settings, signal, mayFinish, checkpoints } = this.call;
     let interruption: Interruption | null = null;
     try {
       while (interruption === null && this.#done < settings.steps) {
@@ -49,9 +49,9 @@ export class Steps {
       interruption = await this.#interrupted(ensureError(thrown));
     } finally {
       // This is also reached when the caller went away and the loop ended at a yield. Whoever lost
-      // the lease must not write any more.
+      // the lease to another one must not write any more.
       const leaves = signal.aborted || interruption?.kind === 'rankLost';
-      if (leaves && this.#done > this.#kept && isOwner()) await this.#save();
+      if (leaves && this.#done > this.#kept && (await mayFinish())) await this.#save();
       // The machine may go away now, and its folder with it.
       if (signal.aborted) await checkpoints.settled();
     }

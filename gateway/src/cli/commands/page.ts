@@ -3,7 +3,8 @@ import { SpindleError } from '@spindle/kit';
 import type { Command } from 'commander';
 import { pageLink } from '../../http/access.js';
 import { artifactsFolder, givenToken, type CommonOptions, type Environment } from '../context.js';
-import { isAlive, readRuntime } from '../runtime.js';
+import { isAlive } from '../../orchestrator/process-identity.js';
+import { readRuntime } from '../runtime.js';
 
 interface PageOptions extends CommonOptions {
   url?: string;

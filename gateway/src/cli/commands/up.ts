@@ -101,7 +101,11 @@ export function addUp(program: Command, environment: Environment): void {
         return null;
       });
       if (mesh === null) return;
-      await serve(mesh, config, options, stop.signal, {
+      mesh.lost.addEventListener('abort', () => {
+        process.stderr.write(`spindle: ${ensureError(mesh.lost.reason).message}\n`);
+        process.exitCode = 1;
+      });
+      await serve(mesh, config, options, AbortSignal.any([stop.signal, mesh.lost]), {
         ...environment,
         gateway: mesh.runtime.gateway,
         token: mesh.runtime.token,

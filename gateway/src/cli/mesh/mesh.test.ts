@@ -4,7 +4,8 @@ import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { startTime } from '../../orchestrator/folder-lock.js';
+import { lockFolder } from '../../orchestrator/folder-lock.js';
+import { ownIdentity, startTime } from '../../orchestrator/process-identity.js';
 import { runtimeFile, writeRuntime } from '../runtime.js';
 import { startMesh } from './mesh.js';
 
@@ -44,7 +45,7 @@ async function interrupted(): Promise<string[]> {
 
 it('that is interrupted while it starts stops what it started and lets go of the folder', async () => {
   await interrupted();
-  expect(existsSync(join(artifacts, 'mesh.lock'))).toBe(false);
+  await (await lockFolder(artifacts, 'mesh')).release();
   expect(existsSync(runtimeFile(artifacts))).toBe(false);
 });
 
@@ -61,6 +62,7 @@ it('ends what a killed one left behind, and no process that only has its number'
   await writeRuntime(artifacts, {
     pid: 1,
     token: 't',
+    place: (await ownIdentity()).place,
     natsUrl: '',
     natsPid: unknown.pid,
     natsStarted: '',

@@ -11,8 +11,9 @@ import {
   SpindleError,
 } from '@spindle/kit';
 import { startNatsServer } from '@spindle/mesh';
-import { lockFolder, startTime } from '../../orchestrator/folder-lock.js';
-import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
+import { lockFolder } from '../../orchestrator/folder-lock.js';
+import { isAlive, livesHere, ownIdentity, startTime } from '../../orchestrator/process-identity.js';
+import { readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
 import { ServiceChild } from './child.js';
 import { serviceMain } from './packages.js';
 
@@ -40,6 +41,8 @@ export interface MeshOptions {
 
 export interface Mesh {
   runtime: Runtime;
+  /** Aborts when another mesh has taken the folder over: this one must stop. */
+  lost: AbortSignal;
   stop(): Promise<void>;
 }
 
@@ -53,7 +56,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
   const signal = AbortSignal.any([lifecycle.signal, ...(options.signal ? [options.signal] : [])]);
   try {
     await mkdir(join(artifacts, 'logs'), { recursive: true, mode: 0o700 });
-    const lock = await lockFolder(artifacts, 'mesh');
+    const lock = await lockFolder(artifacts, 'mesh', { signal, onWait: onNotice });
     lifecycle.defer('lock', () => lock.release());
     lifecycle.defer('runtime.json', () => removeRuntime(artifacts));
     await clearLeftovers(artifacts, onNotice);
@@ -67,6 +70,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     const runtime: Runtime = {
       pid: process.pid,
       token,
+      place: (await ownIdentity()).place,
       natsUrl,
       natsPid: nats.pid(),
       natsStarted: '',
@@ -166,6 +170,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     await save();
     return {
       runtime,
+      lost: lock.lost,
       stop: () => lifecycle.shutdown('stop'),
     };
   } catch (error) {
@@ -213,7 +218,7 @@ async function clearLeftovers(artifacts: string, onNotice: (text: string) => voi
   // NATS goes last: the others say goodbye through it.
   const nats = { name: 'nats-server', pid: old.natsPid, started: old.natsStarted };
   for (const { name, pid, started } of [...old.services, nats]) {
-    if (!(await isLeftOver(pid, started))) continue;
+    if (!(await isLeftOver(pid, started, old.place))) continue;
     onNotice(`ending ${name} (process ${pid}), which an earlier mesh left behind`);
     process.kill(pid, 'SIGTERM');
     for (let i = 0; i < 100 && isAlive(pid); i++) await delay(100);
@@ -222,7 +227,10 @@ async function clearLeftovers(artifacts: string, onNotice: (text: string) => voi
   await removeRuntime(artifacts);
 }
 
-/** By its start time, since process ids are used again; where none is known, nothing is ended. */
-async function isLeftOver(pid: number, started: string | undefined): Promise<boolean> {
-  return pid > 0 && !!started && (await startTime(pid)) === started;
+/**
+ * By its start time and where its id means it, since process ids are used again; where either is
+ * not known, nothing is ended.
+ */
+async function isLeftOver(pid: number, started = '', place = ''): Promise<boolean> {
+  return pid > 0 && started !== '' && (await livesHere({ pid, started, place })) === true;
 }

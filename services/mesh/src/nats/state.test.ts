@@ -220,3 +220,21 @@ function pick(kv: KvStore): KvStore {
     watch: (key, signal) => kv.watch(key, signal),
   };
 }
+
+test('a lost lease tells whether another one has it, as far as anyone can know', async () => {
+  const kv = bus.kv('leases');
+  const { signal } = controller.current;
+  const lease = await Lease.acquire(kv, 'k', 'one', { ttlMs: 300, signal });
+  process.kill(nats.server.pid, 'SIGSTOP');
+  await expect.poll(() => lease.lost.aborted, { timeout: 10_000 }).toBe(true);
+  expect(await lease.takenByAnother()).toBeNull();
+  process.kill(nats.server.pid, 'SIGCONT');
+  await expect.poll(() => lease.takenByAnother()).toBe(false);
+  await kv.delete('k');
+  expect(await lease.takenByAnother()).toBeNull();
+  const other = await Lease.acquire(kv, 'k', 'two', { ttlMs: 300, signal });
+  expect(await lease.takenByAnother()).toBe(true);
+  // Nor after that one has gone.
+  await other.release();
+  expect(await lease.takenByAnother()).toBe(true);
+});

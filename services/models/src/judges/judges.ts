@@ -106,7 +106,8 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
   };
 }
 
-function clipSource(
+/** Where a CLIP model's files lie, and in which layout. */
+export function clipSource(
   path: string,
   warn: (message: string) => void,
 ): { source: ModelSourceDto; layout: ClipFolder['layout'] } {
@@ -257,15 +258,19 @@ export interface ImageRewardFolder {
   std: number;
 }
 
-export function readImageRewardFolder(
-  path: string,
-  places: TokenizerPlaces = {},
-): ImageRewardFolder {
-  const file = weightsFile(
+export function imageRewardWeights(path: string): string {
+  return weightsFile(
     path,
     'ImageReward.safetensors',
     'ImageReward.safetensors or a single safetensors file',
   );
+}
+
+export function readImageRewardFolder(
+  path: string,
+  places: TokenizerPlaces = {},
+): ImageRewardFolder {
+  const file = imageRewardWeights(path);
   const directory = dirname(file);
   const configPath = join(directory, 'config.json');
   const config = existsSync(configPath) ? parseJson(readText(configPath), configPath) : {};
