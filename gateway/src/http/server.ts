@@ -7,11 +7,13 @@ import type { AddressInfo } from 'node:net';
 import { ensureError, SpindleError, type Logger } from '@spindle/kit';
 import { type Bus } from '@spindle/mesh';
 import type { Orchestrator } from '../orchestrator/orchestrator.js';
+import type { TaggedJson } from '../server/run-list.js';
 import type { RunApi } from '../server/run-service.js';
 import { streamEvents } from './events.js';
 import { listImages, sendImage } from './images.js';
 import { servePage } from './page.js';
-import { runDetails, runSummary, unreadableSummary, workers } from './views.js';
+import { LiveViews } from './live-views.js';
+import { runDetails } from './views.js';
 
 export interface HttpOptions {
   address: string;
@@ -27,8 +29,9 @@ export async function startHttp(
   const separator = options.address.lastIndexOf(':');
   const host = options.address.slice(0, separator).replace(/^\[|\]$/g, '');
   const wanted = Number(options.address.slice(separator + 1));
+  const live = new LiveViews(options);
   const server = createServer((request, response) => {
-    handle(request, response, options, host).catch((thrown: unknown) =>
+    handle(request, response, { ...options, live }, host).catch((thrown: unknown) =>
       sendError(response, thrown, options.logger),
     );
   });
@@ -63,10 +66,13 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
+/** What requests are answered from. */
+type Sources = HttpOptions & { live: LiveViews };
+
 async function handle(
   request: IncomingMessage,
   response: ServerResponse,
-  options: HttpOptions,
+  options: Sources,
   boundHost: string,
 ): Promise<void> {
   response.setHeader('X-Content-Type-Options', 'nosniff');
@@ -91,24 +97,18 @@ async function serveApi(
   path: string[],
   request: IncomingMessage,
   response: ServerResponse,
-  { orchestrator, api, bus }: HttpOptions,
+  { orchestrator, api, live }: Sources,
 ): Promise<void> {
   const [resource, runId, what, ...rest] = path;
   if (resource === 'workers' && runId === undefined) {
-    sendJson(response, await workers(bus));
+    sendJson(response, await live.workers());
   } else if (resource === 'runs' && runId === undefined) {
-    orchestrator.requireReady();
-    sendJson(response, {
-      runs: [
-        ...orchestrator.list().map((driver) => runSummary(driver.record, api)),
-        ...orchestrator.unreadable().map(unreadableSummary),
-      ],
-    });
+    sendTagged(request, response, api.list.json());
   } else if (resource === 'runs' && runId !== undefined) {
     const driver = orchestrator.get(runId);
-    if (what === undefined) sendJson(response, await runDetails(driver, api, bus));
+    if (what === undefined) sendJson(response, await runDetails(driver, api, live));
     else if (what === 'events' && rest.length === 0)
-      streamEvents(request, response, runId, { orchestrator, api, bus });
+      streamEvents(request, response, runId, { orchestrator, live });
     else if (what === 'images' && rest.length === 0) sendJson(response, await listImages(driver));
     else if (what === 'images') await sendImage(response, driver, rest);
     else throw notFound(path);
@@ -149,6 +149,24 @@ export function sendJson(response: ServerResponse, value: unknown): void {
   response.setHeader('Cache-Control', 'no-store');
   response.writeHead(200, { 'Content-Type': 'application/json; charset=utf-8' });
   response.end(JSON.stringify(value));
+}
+
+/** Whoever has it already, by its tag, gets no more than that. */
+function sendTagged(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { body, tag }: TaggedJson,
+): void {
+  // A browser keeps it and asks each time whether it is still right.
+  response.setHeader('Cache-Control', 'no-cache');
+  response.setHeader('ETag', tag);
+  const known = request.headers['if-none-match']?.split(',').map((one) => one.trim()) ?? [];
+  if (known.some((one) => one === tag || one === `W/${tag}` || one === '*')) {
+    response.writeHead(304).end();
+    return;
+  }
+  response.writeHead(200, { 'Content-Type': 'application/json; charset=utf-8' });
+  response.end(body);
 }
 
 function sendText(response: ServerResponse, status: number, text: string): void {
