@@ -132,7 +132,7 @@ const parts = {
       const began = performance.now();
       for (let i = 0; i < number('workers'); i++) {
         const args = ['--tree', tree, '--artifacts', mesh.artifacts, '--id', `w${i}`];
-        workers.push(mesh.start('worker.mjs', args));
+        workers.push(mesh.start('worker.mjs', args, { flags: i === 0 ? profile() : [] }));
       }
       const done = async () => {
         const { run } = await client.getRun({ runId: 'queue' });
