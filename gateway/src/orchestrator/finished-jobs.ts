@@ -2,6 +2,7 @@
  * Takes results that workers have committed into a run's state. While one batch is taken in, the
  * next one gathers, so that a state is written once for many jobs.
  */
+import { delay } from '@spindle/kit';
 import type { RejectedRow } from '@spindle/proto';
 import { parseJobKey, stagesOf } from '../domain/plan.js';
 import { isOver, stageOf } from '../domain/state.js';
@@ -11,6 +12,8 @@ import type { RunContext } from './run-context.js';
 const leftOut = 'is left out';
 /** Rows named one by one; the count names the rest. */
 const maxNamedRows = 10;
+/** Between two batches: many small jobs may not cost a written state each. */
+const gatherMs = 50;
 /** Results that are read at a time. */
 const readAtOnce = 32;
 
@@ -56,6 +59,7 @@ export class FinishedJobs {
             'finished jobs could not be taken in; the next comparison will',
           );
       }
+      await delay(gatherMs, stop).catch(() => undefined);
     }
   }
 
