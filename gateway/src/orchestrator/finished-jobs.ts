@@ -35,7 +35,7 @@ export class FinishedJobs {
   readonly #context: Context;
   /** Keys that are not taken in yet. */
   #told: string[] = [];
-  #taking: Promise<void> | null = null;
+  #isTaking = false;
 
   constructor(context: Context) {
     this.#context = context;
@@ -44,11 +44,12 @@ export class FinishedJobs {
   /** For a job that is said to be finished; it is taken in soon. */
   tell(key: string): void {
     this.#told.push(key);
-    this.#taking ??= this.#takeTold().finally(() => (this.#taking = null));
+    if (!this.#isTaking) void this.#takeTold();
   }
 
   async #takeTold(): Promise<void> {
     const { ports, stop } = this.#context;
+    this.#isTaking = true;
     while (this.#told.length > 0) {
       try {
         await this.take(this.#told.splice(0));
@@ -61,6 +62,7 @@ export class FinishedJobs {
       }
       await delay(gatherMs, stop).catch(() => undefined);
     }
+    this.#isTaking = false;
   }
 
   /** Takes in those of `keys` that have a result and that the state does not know. */

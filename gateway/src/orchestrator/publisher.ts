@@ -2,6 +2,7 @@
  * Puts jobs on the queue in the background: publishing waits while the queue is full, and nothing
  * else may wait for that.
  */
+import { setMaxListeners } from 'node:events';
 import {
   delay,
   ensureError,
@@ -59,12 +60,15 @@ export class JobPublisher {
     const { stop } = this.#context;
     while (this.#queue.length > 0 && !stop.aborted) {
       const { signal } = this.#current;
+      using either = linkedAbort(stop, signal);
+      // Every lane may listen while the queue is full.
+      setMaxListeners(0, either.signal);
       const failures: Failure[] = [];
       const lane = async (): Promise<void> => {
-        while (!signal.aborted && !stop.aborted && failures.length === 0) {
+        while (!either.signal.aborted && failures.length === 0) {
           const item = this.#queue.shift();
           if (!item) return;
-          await this.#publish(item, signal).catch((thrown: unknown) =>
+          await this.#publish(item, either.signal).catch((thrown: unknown) =>
             failures.push({ item, error: ensureError(thrown) }),
           );
         }
@@ -93,17 +97,16 @@ export class JobPublisher {
     return again;
   }
 
-  async #publish(item: ShardOf, forgotten: AbortSignal): Promise<void> {
+  async #publish(item: ShardOf, signal: AbortSignal): Promise<void> {
     const job = await buildJob(this.#context, item);
-    if (forgotten.aborted) return;
+    if (signal.aborted) return;
     const { state, trace } = this.#context.record();
-    const { ports, stop } = this.#context;
-    using either = linkedAbort(stop, forgotten);
+    const { ports } = this.#context;
     // Each job continues the run's trace, also after a restart.
     await inSpan(
       'dispatch job',
       { 'spindle.job': job.key },
-      () => ports.bus.publishJob(job, state.round, { signal: either.signal }),
+      () => ports.bus.publishJob(job, state.round, { signal }),
       extractContext(trace),
     );
   }

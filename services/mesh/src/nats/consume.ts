@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { create, fromJsonString } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import {
@@ -92,6 +93,8 @@ export class JobLoop {
 
   async run(): Promise<void> {
     const { signal } = this.#options;
+    // What is ending listens beside the loop.
+    setMaxListeners(maxEnding + 10, signal);
     try {
       await this.#loop(signal);
     } finally {
