@@ -276,15 +276,14 @@ it('refuses the baseline on data without pairs before anything runs', async () =
 });
 
 it('draws what training reads, and trains to the bytes of a run that draws everything', async () => {
-  const { evaluation, baselines, train, ...config } = tinyConfig();
+  const { data, model, name, seed, precision, objective, train, sampling } = tinyConfig();
   const run = {
-    ...config,
-    iterations: 1,
+    ...{ data, model, name, seed, precision, objective, sampling, iterations: 1 },
     train: { ...train, steps: 3, batch_size: 2 },
   };
   await mesh.create(run, 'as-read');
   // The opponent is the base in both; where it stays, every row is drawn.
-  await mesh.create({ ...run, objective: { ...config.objective, opponent: 'initial' } }, 'all');
+  await mesh.create({ ...run, objective: { ...objective, opponent: 'initial' } }, 'all');
   const drawn: number[] = [];
   const weights: string[] = [];
   for (const id of ['as-read', 'all']) {

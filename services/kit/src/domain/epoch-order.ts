@@ -4,6 +4,7 @@
  */
 import { philox, uniform } from './philox.js';
 
+/** What the order of a training follows from. */
 export interface OrderKey {
   seed: bigint;
   iteration: number;
