@@ -45,7 +45,7 @@ export function succeededRecord(runId: string, at: number): RunRecord {
   return record;
 }
 
-/** A run in the middle of drawing: `jobs` images, one a job, of which the first `done` are drawn. */
+/** A run in the middle of drawing: `jobs` images, one a job; the first `done` are drawn. */
 export function drawingRecord(runId: string, at: number, jobs: number, done = 0): RunRecord {
   const record = recordOf(runId, exampleConfig(runId, 1), { rows: jobs, at });
   const { state } = record;
