@@ -39,6 +39,13 @@ import { closeClock, closedStages, inputsLost, type Lost } from './lost.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
 
+/** What a finished job of a stage adds to what is known. */
+export interface DoneJob {
+  shard: number;
+  rejected: number[];
+  truncated: number;
+}
+
 export type RunEvent = { at: number } & (
   | { type: 'start' }
   | { type: 'pause'; reason: string; letter?: Letter }
@@ -48,7 +55,7 @@ export type RunEvent = { at: number } & (
   | { type: 'adopted' }
   /** The queue no longer holds jobs that it should. */
   | { type: 'jobs-lost' }
-  | { type: 'job-done'; stage: string; shard: number; rejected: number[]; truncated: number }
+  | { type: 'jobs-done'; stage: string; jobs: DoneJob[] }
   | {
       type: 'job-dead';
       stage: string;
@@ -122,8 +129,8 @@ function apply(next: RunState, event: RunEvent): boolean {
       if (next.status !== 'running') return false;
       next.round += 1;
       return true;
-    case 'job-done':
-      return jobDone(next, event);
+    case 'jobs-done':
+      return jobsDone(next, event);
     case 'job-dead':
       return jobDead(next, event);
     case 'inputs-lost':
@@ -175,19 +182,21 @@ function trainingStage(model: string): string {
   return stageName({ kind: 'train', model: parseModel(model) });
 }
 
-function jobDone(
-  next: RunState,
-  event: { stage: string; shard: number; rejected: number[]; truncated: number },
-): boolean {
+function jobsDone(next: RunState, event: { stage: string; jobs: DoneJob[] }): boolean {
   const stage = stageOf(next, event.stage);
-  if (stage.done.includes(event.shard) || stage.status === 'done' || stage.status === 'skipped')
-    return false;
-  stage.done = [...stage.done, event.shard].sort((a, b) => a - b);
-  stage.dead = stage.dead.filter((dead) => dead.shard !== event.shard);
-  if (!stage.redone?.includes(event.shard)) next.truncated += event.truncated;
-  if (event.rejected.length > 0) {
-    next.rejected = [...new Set([...next.rejected, ...event.rejected])].sort((a, b) => a - b);
+  if (isOver(stage)) return false;
+  const done = new Set(stage.done);
+  const jobs = event.jobs.filter(({ shard }) => !done.has(shard));
+  if (jobs.length === 0) return false;
+  for (const { shard, truncated } of jobs) {
+    done.add(shard);
+    if (!stage.redone?.includes(shard)) next.truncated += truncated;
   }
+  stage.done = [...done].sort((a, b) => a - b);
+  stage.dead = stage.dead.filter((dead) => !done.has(dead.shard));
+  const rejected = jobs.flatMap((job) => job.rejected);
+  if (rejected.length > 0)
+    next.rejected = [...new Set([...next.rejected, ...rejected])].sort((a, b) => a - b);
   return true;
 }
 

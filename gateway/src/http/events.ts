@@ -5,7 +5,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { RunNews } from '../orchestrator/news-feed.js';
 import type { Served } from './routes.js';
-import { runJson, workers } from './views.js';
 
 /** The run is sent at most this often; a page cannot be read faster. */
 const runEveryMs = 500;
@@ -15,7 +14,7 @@ export function streamEvents(
   request: IncomingMessage,
   response: ServerResponse,
   runId: string,
-  { orchestrator, api, bus }: Served,
+  { orchestrator, live }: Pick<Served, 'orchestrator' | 'live'>,
 ): void {
   response.writeHead(200, {
     'Content-Type': 'text/event-stream; charset=utf-8',
@@ -26,21 +25,22 @@ export function streamEvents(
     response.end();
     return;
   }
-  const send = (event: string, data: unknown): void => {
+  const send = (event: string, json: string): void => {
     // A reader that does not keep up misses news, not the state: the next "run" has it all.
     if (!response.destroyed && !response.writableNeedDrain)
-      response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+      response.write(`event: ${event}\ndata: ${json}\n\n`);
   };
   const sendRun = (): void => {
     // Without the lease there is no driver, and nothing new to tell.
-    if (orchestrator.drives(runId)) send('run', runJson(orchestrator.get(runId).record, api));
+    if (orchestrator.drives(runId)) send('run', live.runJson(orchestrator.get(runId).record));
   };
   let changed = true;
   const onNews = ({ record, announcements }: RunNews): void => {
     if (record.runId !== runId) return;
     changed = true;
     for (const news of announcements)
-      if (news.type === 'train-step') send('step', { model: news.model, ...news.metrics });
+      if (news.type === 'train-step')
+        send('step', JSON.stringify({ model: news.model, ...news.metrics }));
   };
   // Of all runs: a driver ends with the lease, and another one comes back with it.
   orchestrator.news.on('news', onNews);
@@ -53,12 +53,12 @@ export function streamEvents(
       sendRun();
     }
     if (tick % Math.round(workersEveryMs / runEveryMs) === 0)
-      void workers(bus).then((value) => send('workers', value));
+      void live.workers().then((value) => send('workers', JSON.stringify(value)));
   }, runEveryMs);
   sendRun();
   // A reader that went away in the middle of a line is no failure of ours.
   response.on('error', () => undefined);
-  request.on('close', () => {
+  response.on('close', () => {
     clearInterval(timer);
     orchestrator.news.off('news', onNews);
   });

@@ -1,20 +1,20 @@
 /** All that is served over HTTP. Every request has passed the door before it comes here. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { SpindleError } from '@spindle/kit';
-import type { Bus } from '@spindle/mesh';
 import type { RunDriver } from '../orchestrator/driver.js';
 import type { Orchestrator } from '../orchestrator/orchestrator.js';
 import type { RunApi } from '../server/run-service.js';
 import { streamEvents } from './events.js';
 import { listImages, sendImage } from './images.js';
 import { pagePaths, servePage } from './page.js';
-import { sendJson } from './send.js';
-import { runDetails, runSummary, unreadableSummary, workers } from './views.js';
+import type { LiveViews } from './live-views.js';
+import { sendJson, sendTagged } from './send.js';
+import { runDetails } from './views.js';
 
 export interface Served {
   orchestrator: Orchestrator;
   api: RunApi;
-  bus: Bus;
+  live: LiveViews;
 }
 
 interface Call extends Served {
@@ -42,24 +42,16 @@ export const routes: readonly Route[] = [
   })),
   {
     path: '/api/workers',
-    answer: async ({ response, bus }) => sendJson(response, await workers(bus)),
+    answer: async ({ response, live }) => sendJson(response, await live.workers()),
   },
   {
     path: '/api/runs',
-    answer: ({ response, orchestrator, api }) => {
-      orchestrator.requireReady();
-      sendJson(response, {
-        runs: [
-          ...orchestrator.list().map((driver) => runSummary(driver.record, api)),
-          ...orchestrator.unreadable().map(unreadableSummary),
-        ],
-      });
-    },
+    answer: ({ request, response, api }) => sendTagged(request, response, api.list.json()),
   },
   {
     path: '/api/runs/:run',
-    answer: ofRun(async (driver, { response, api, bus }) =>
-      sendJson(response, await runDetails(driver, api, bus)),
+    answer: ofRun(async (driver, { response, api, live }) =>
+      sendJson(response, await runDetails(driver, api, live)),
     ),
   },
   {

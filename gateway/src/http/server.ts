@@ -6,10 +6,13 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { checkOpenDoor, SpindleError, type Logger } from '@spindle/kit';
 import { cookieOf, isOwnHost, isOwnOrigin, mayLook } from './access.js';
+import type { Bus } from '@spindle/mesh';
+import { LiveViews } from './live-views.js';
 import { answer, type Served } from './routes.js';
 import { sendError, sendText } from './send.js';
 
-export interface HttpOptions extends Served {
+export interface HttpOptions extends Omit<Served, 'live'> {
+  bus: Bus;
   address: string;
   /** The mesh's; undefined where every user of this machine may look. */
   token: string | undefined;
@@ -27,8 +30,9 @@ export async function startHttp(
   const separator = options.address.lastIndexOf(':');
   const host = options.address.slice(0, separator).replace(/^\[|\]$/g, '');
   const wanted = Number(options.address.slice(separator + 1));
+  const live = new LiveViews(options);
   const server = createServer((request, response) => {
-    handle(request, response, options, host).catch((thrown: unknown) =>
+    handle(request, response, { ...options, live }, host).catch((thrown: unknown) =>
       sendError(response, thrown, options.logger),
     );
   });
@@ -63,10 +67,13 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
+/** What requests are answered from. */
+type Sources = HttpOptions & { live: LiveViews };
+
 async function handle(
   request: IncomingMessage,
   response: ServerResponse,
-  options: HttpOptions,
+  options: Sources,
   boundHost: string,
 ): Promise<void> {
   response.setHeader('X-Content-Type-Options', 'nosniff');

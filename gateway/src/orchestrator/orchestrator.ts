@@ -11,6 +11,7 @@ import { progressOf } from '../domain/progress.js';
 import { mayResume } from '../domain/machine.js';
 import { isFinal } from '../domain/state.js';
 import { RunDriver } from './driver.js';
+import { Drivers } from './drivers.js';
 import { lockFolder, type FolderLock } from './folder-lock.js';
 import type { RunNews } from './news-feed.js';
 import type { OrchestratorPorts } from './ports.js';
@@ -28,7 +29,7 @@ export class Orchestrator {
   readonly news = new EventEmitter<{ news: [RunNews] }>();
   readonly #options: OrchestratorOptions;
   readonly #records: RunRecords;
-  readonly #drivers = new Map<string, RunDriver>();
+  readonly #drivers = new Drivers();
   /** Why, by run id. */
   readonly #unreadable = new Map<string, string>();
   readonly #stop = new AbortController();
@@ -204,13 +205,9 @@ export class Orchestrator {
     return [...this.#unreadable].map(([runId, reason]) => ({ runId, reason }));
   }
 
-  /** Newest first. */
-  list(): RunDriver[] {
-    return [...this.#drivers.values()].sort(
-      (a, b) =>
-        b.record.state.createdAt - a.record.state.createdAt ||
-        (a.record.runId < b.record.runId ? 1 : -1),
-    );
+  /** Newest first; the same array until a run comes or goes. */
+  list(): readonly RunDriver[] {
+    return this.#drivers.newestFirst();
   }
 
   async pause(runId: string): Promise<RunRecord> {

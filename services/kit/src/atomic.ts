@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { link, mkdir, open, rename, rm } from 'node:fs/promises';
+import { link, mkdir, open, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 /** Whether an error is the operating system's of this code, such as ENOENT. */
@@ -82,11 +82,15 @@ export async function createFileAtomic(
   data: Uint8Array | string,
   temporaryFolder: string,
 ): Promise<boolean> {
-  await makeDirectory(dirname(path));
   const temporary = await writeTemporary(temporaryFolder, data);
+  // Unlike rename, link refuses to replace: of two writers exactly one succeeds.
+  const place = (): Promise<void> => link(temporary, path);
   try {
-    // Unlike rename, link refuses to replace: of two writers exactly one succeeds.
-    await link(temporary, path);
+    await place().catch(async (error: unknown) => {
+      if (!isCode(error, 'ENOENT')) throw error;
+      await makeDirectory(dirname(path));
+      await place();
+    });
   } catch (error) {
     if (!isCode(error, 'EEXIST')) throw error;
     // The other writer may not have reached its own fsync yet, and the caller is about to rely on
@@ -94,7 +98,9 @@ export async function createFileAtomic(
     await syncDirectory(dirname(path));
     return false;
   } finally {
-    await rm(temporary, { force: true });
+    await unlink(temporary).catch((error: unknown) => {
+      if (!isCode(error, 'ENOENT')) throw error;
+    });
   }
   await syncDirectory(dirname(path));
   return true;

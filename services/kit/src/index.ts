@@ -11,6 +11,7 @@ export {
 export { parseConfig, parseYamlFile } from './config.js';
 export { type ErrorCode, SpindleError, ensureError, isErrorCode } from './errors.js';
 export { checkHealth, createClient } from './grpc/client.js';
+export { Encoded } from './grpc/encoded.js';
 export {
   type CallContext,
   type CallOptions,

@@ -31,11 +31,15 @@ import { checkOpenDoor } from '../token.js';
 import { extractContext, failSpan, inSpan, tracer } from '../telemetry/spans.js';
 import { askForToken } from './ask-for-token.js';
 import { channelOptions, toGrpcJs } from './definition.js';
+import { Encoded } from './encoded.js';
 import type { CallContext, ServiceHandlers } from './handlers.js';
 import { toStatus } from './status.js';
 
 type Call = ServerUnaryCall<Message, Message> | ServerWritableStream<Message, Message>;
-type AnyUnary = (request: Message, context: CallContext) => Promise<MessageInitShape<DescMessage>>;
+type AnyUnary = (
+  request: Message,
+  context: CallContext,
+) => Promise<MessageInitShape<DescMessage> | Encoded>;
 type AnyStreaming = (
   request: Message,
   context: CallContext,
@@ -144,7 +148,7 @@ export class GrpcServer {
       inSpan(
         spanName(method),
         spanAttributes(method),
-        async () => create(method.output, await handler(call.request, callContext)),
+        async () => answerOf(method.output, await handler(call.request, callContext)),
         parent,
         SpanKind.SERVER,
       )
@@ -226,6 +230,11 @@ export class GrpcServer {
     );
     return toStatus(failure);
   }
+}
+
+/** What the serializer takes: it knows both. */
+function answerOf(output: DescMessage, given: MessageInitShape<DescMessage> | Encoded): Message {
+  return given instanceof Encoded ? (given as unknown as Message) : create(output, given);
 }
 
 /**

@@ -219,14 +219,19 @@ class NatsBus implements Bus, JobSink {
       const consumer = await this.#js.consumers.get(streams.dead, {
         filterSubjects: runDeadFilter(runId),
       });
-      const { num_pending: count } = await consumer.info();
-      const found: DeadLetter[] = [];
-      if (count === 0) return found;
-      for await (const msg of await consumer.fetch({ max_messages: count, expires: 5_000 })) {
-        found.push(readDeadLetter(msg));
-        if (msg.info.pending === 0) break;
+      try {
+        const { num_pending: count } = await consumer.info();
+        const found: DeadLetter[] = [];
+        if (count === 0) return found;
+        for await (const msg of await consumer.fetch({ max_messages: count, expires: 5_000 })) {
+          found.push(readDeadLetter(msg));
+          if (msg.info.pending === 0) break;
+        }
+        return found;
+      } finally {
+        // The server would keep it for minutes more.
+        void consumer.delete().catch(() => undefined);
       }
-      return found;
     });
   }
 
