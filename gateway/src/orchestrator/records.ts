@@ -5,7 +5,13 @@
  */
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ensureError, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
+import {
+  ensureError,
+  SpindleError,
+  sweepTemporaries,
+  writeFileAtomic,
+  type Logger,
+} from '@spindle/kit';
 import { type KvStore } from '@spindle/mesh';
 import { parseRecord, serializeRecord, type RunRecord } from './record.js';
 
@@ -58,7 +64,14 @@ export class RunRecords {
       if (!entry.isDirectory()) continue;
       const file = join(this.#root, entry.name, recordFile);
       const json = await readFile(file, 'utf8').catch(() => null);
-      if (json !== null) this.#take(loaded, entry.name, json, file);
+      if (json === null) continue;
+      this.#take(loaded, entry.name, json, file);
+      await sweepTemporaries(this.directory(entry.name), { depth: 'all' }).catch((error: unknown) =>
+        this.#logger.warn(
+          { err: error, run: entry.name },
+          'what is left over could not be removed',
+        ),
+      );
     }
     const { records, failures } = loaded;
     return {

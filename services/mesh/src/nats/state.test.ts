@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { EventSchema, type Event } from '@spindle/proto';
+import { connect } from 'nats';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startTestNats, type TestNats } from '../testing/nats.js';
 import type { Bus } from './bus.js';
@@ -113,6 +114,33 @@ test('a reader finds the new events of a server that came back without its data'
   await expect.poll(() => seen, { timeout: 20_000 }).toEqual(['1 x', '2 before', '1 after']);
   controller.current.abort();
   await reading;
+});
+
+test('a server that came back without its data is asked for nothing that it does not have', async () => {
+  await bus.kv('workers').put('sampler.w1', '{}');
+  const ask: Record<string, () => Promise<unknown>> = {
+    keys: () => bus.kv('workers').keys(),
+    get: () => bus.kv('leases').get('gateway'),
+    purge: () => bus.purgeRun('r1'),
+    'dead letters': () => bus.deadLetters('r1'),
+    depths: async () => Object.values(await bus.queueDepths()).map(({ pending }) => pending),
+  };
+  const connection = await connect({ servers: nats.server.url });
+  const jsm = await connection.jetstreamManager();
+  const answers: Record<string, unknown> = {};
+  for (const [name, call] of Object.entries(ask)) {
+    // As a wiped server has it, without the wait for its return.
+    for await (const stream of jsm.streams.list()) await jsm.streams.delete(stream.config.name);
+    answers[name] = await call();
+  }
+  await connection.close();
+  expect(answers).toEqual({
+    keys: [],
+    get: null,
+    purge: undefined,
+    'dead letters': [],
+    depths: [0, 0, 0],
+  });
 });
 
 test('purging a run removes its events and leaves the others', async () => {
