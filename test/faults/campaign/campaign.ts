@@ -12,8 +12,8 @@ export interface CampaignOptions {
   /** The first round, and how many there are at most. */
   from: number;
   count: number;
-  /** No round begins later than this, by performance.now(). */
-  endsAt: number;
+  /** Asked before each round. */
+  isOver(): boolean;
   stallMs: number;
   only?: RoundOptions['only'];
   tell(line: string): void;
@@ -73,7 +73,7 @@ export async function playCampaign(
       if (result.skipped.length === 0) result.skipped.push(...skippedIn(world));
       const until = Math.min(last, round + roundsOfMesh);
       for (let isSound = true; isSound && round < until; round++) {
-        if (performance.now() > options.endsAt) return result;
+        if (options.isOver()) return result;
         isSound = await playOne(world, subjects, { ...options, round }, result);
       }
     } finally {

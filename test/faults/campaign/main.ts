@@ -44,13 +44,21 @@ async function main(): Promise<number> {
   const round = values.round === undefined ? undefined : numberOf('round', values.round);
   const { only } = values;
   say(`seed ${seed}`);
+  let isToldToEnd = false;
+  // The round at hand is finished first: its processes and its file system have to go.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => {
+      isToldToEnd = true;
+      say('this round is the last one');
+    });
   const began = performance.now();
   const { full, small } = subjectConfigs();
   const result = await playCampaign([full, small], {
     seed,
     from: round ?? 0,
     count: round === undefined ? Infinity : 1,
-    endsAt: round === undefined ? began + minutes * 60_000 : Infinity,
+    isOver: () =>
+      isToldToEnd || (round === undefined && performance.now() - began > minutes * 60_000),
     stallMs: numberOf('stall', values.stall) * 1_000,
     ...(only !== undefined && {
       only: ({ name, when }) => when === 'during' && name.includes(only),

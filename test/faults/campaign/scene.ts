@@ -118,6 +118,7 @@ export class Scene {
     } catch (thrown) {
       const message = thrown instanceof Error ? thrown.message : String(thrown);
       if (/is unreadable/.test(message)) {
+        if (this.backups.size === 0) throw new Silent(message);
         this.tell(message);
         await this.#restore();
       }
@@ -134,8 +135,7 @@ export class Scene {
     const resumes = (this.#resumes.get(runId) ?? 0) + 1;
     this.#resumes.set(runId, resumes);
     if (status === RunStatus.FAILED && resumes > mostResumes) {
-      if (this.hasNeededBackup || this.backups.size === 0)
-        throw new Silent(`${runId}: resuming does not help: ${reason}`);
+      if (this.backups.size === 0) throw new Silent(`${runId}: resuming does not help: ${reason}`);
       await this.#restore();
     }
     await this.world.mesh.client.resumeRun({ runId }).catch((thrown: unknown) => {
@@ -157,6 +157,7 @@ export class Scene {
       await writeFile(file, bytes);
     }
     this.note(`${[...this.backups.keys()].join(', ')} came back from the backup`);
+    this.backups.clear();
     await mesh.crash('gateway');
   }
 

@@ -43,40 +43,42 @@ const again: Attack = {
   when: 'begin',
   async strike(scene) {
     const { world, runId, random, subject } = scene;
-    const { client } = world.mesh;
     const other = { ...subject.config, seed: subject.config.seed + 1 };
     const until = random.next() * 0.9 * subject.length;
+    // A worker that stands still has a job of the old run in its hand while the new one begins.
+    const held = random.isTrue(0.5) ? world.newName('sampler') : undefined;
+    if (held !== undefined) await world.mesh.join('sampler', held);
     await scene.create(runId, other);
     await scene.reaches(async () => (await scene.progress()) >= until);
-    // A worker that stands still has a job of the old run in its hand while the new one begins.
-    const held = random.isTrue(0.5)
-      ? random.pick(['sampler', 'scorer', 'trainer'] as const)
-      : undefined;
-    if (held !== undefined) world.mesh.signal(world.nameOf(held), 'SIGSTOP');
+    if (held !== undefined) world.mesh.signal(held, 'SIGSTOP');
     await scene.ask('the cancel', () => cancelled(scene));
-    const isGone = await client.deleteRun({ runId }).then(
-      () => true,
-      (thrown: unknown) => {
-        scene.note(thrown instanceof Error ? thrown.message : String(thrown));
-        return false;
-      },
-    );
-    const wake = (): void => {
-      if (held !== undefined) world.mesh.signal(world.nameOf(held), 'SIGCONT');
-    };
-    if (!isGone) {
-      wake();
-      await scene.ask('the deletion', () => client.deleteRun({ runId }));
-    }
+    await scene.ask('the deletion', () => deleted(scene));
     scene.runIds.length = 0;
     await scene.create(runId);
-    wake();
+    if (held !== undefined) {
+      world.mesh.signal(held, 'SIGCONT');
+      await scene.anyMoment(2_000);
+      await world.mesh.leave(held);
+    }
     const what = `a run of the same name was cancelled from ${until.toFixed(1)} on, and deleted`;
-    return [
-      { fault: 'cancel, delete, create again', what: held ? `${what}; ${held} stood` : what },
-    ];
+    const row = 'cancel, delete, create again';
+    return [{ fault: held === undefined ? row : `${row}, a late worker`, what }];
   },
 };
+
+/** Refused while a worker is at a job of it: until its sign of life has expired, here. */
+async function deleted(scene: Scene): Promise<boolean> {
+  const { runId, world } = scene;
+  const { client } = world.mesh;
+  return client.deleteRun({ runId }).then(
+    () => true,
+    (thrown: unknown) => {
+      const message = thrown instanceof Error ? thrown.message : String(thrown);
+      scene.note(message);
+      return /no run is named/.test(message);
+    },
+  );
+}
 
 async function cancelled({ world, runId }: Scene): Promise<boolean> {
   const { status } = await world.mesh.run(runId);
