@@ -204,6 +204,34 @@ it('makes again what is damaged of a run: images, results, weights; it ends in t
   expect(await unetOf(h, 'r1')).toBe(await unetOf(h, 'calm'));
 });
 
+it('makes weights again that nobody has read since they were trained, before the run ends', async () => {
+  let before: string[] = [];
+  const filesOf = (h: Harness): Promise<string[]> =>
+    Promise.all(
+      ['diffusion_pytorch_model.safetensors', 'config.json'].map((name) =>
+        readFile(join(h.root, 'r1/baselines/sft/unet', name), 'utf8'),
+      ),
+    );
+  const h = await start({
+    onJob: async ({ key }) => {
+      if (key !== 'r1/eval-score-spin2/0000' || before.length > 0) return;
+      before = await filesOf(harness!);
+      const unet = join(harness!.root, 'r1/baselines/sft/unet');
+      // Of one the blob, which is the same file; of the other the copy.
+      for (const name of ['diffusion_pytorch_model.safetensors', 'config.json']) {
+        await chmod(join(unet, name), 0o644);
+        await writeFile(join(unet, name), 'damaged');
+      }
+    },
+  });
+  await h.create();
+  const run = await h.finished('r1');
+  expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  expect(run.warnings.join()).toContain('train-sft: the weights were damaged and are made again');
+  expect(before).toHaveLength(2);
+  expect(await filesOf(h)).toEqual(before);
+});
+
 it('gives up on what is damaged each time that it is made', async () => {
   const h = await start({
     onJob: async ({ key, work }) => {

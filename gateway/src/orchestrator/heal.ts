@@ -95,7 +95,8 @@ function inputsOf({ record }: RunContext, stage: Stage, shard?: number): Inputs 
           stageName({ kind: 'eval-sample', model }),
           stageName({ kind: 'eval-score', model }),
         ]),
-        models: [],
+        // A report ends the run: all that it leaves is looked at.
+        models: stage.kind === 'report' ? trained(...modelsOf(plan)) : [],
       };
   }
 }

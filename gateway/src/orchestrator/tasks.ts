@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import type { ModelEvaluation, StepNumbers } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
-import { modelName, type Model } from '../domain/model.js';
+import { modelName, parseModel, type Model } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
 import type { ModelSummary } from '../domain/state.js';
 import { modelEvaluations, persist } from './evaluation.js';
@@ -33,6 +33,9 @@ export async function trainModel(
   const request = await trainRequest(context.record(), trained, context.results);
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
+    recent: (steps: readonly StepNumbers[]) => {
+      for (const step of steps) context.metrics.add(model, step);
+    },
     step: (metrics: StepNumbers) => dispatch({ type: 'train-step', model, metrics }),
     alarm: (step: number, message: string) =>
       dispatch({ type: 'train-alarm', model, step, message }),
@@ -118,6 +121,7 @@ async function showEvaluation(
 /** The report of the whole run, which ends it. */
 export async function writeReport(context: RunContext, signal: AbortSignal): Promise<void> {
   const { ports, directory } = context;
+  await exportAll(context);
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);
@@ -133,4 +137,16 @@ export async function writeReport(context: RunContext, signal: AbortSignal): Pro
     'the report',
   );
   if (response) await context.dispatch({ type: 'report-written' });
+}
+
+/**
+ * Every U-Net goes into the run's folder once more, and is verified. Of some there was no reader
+ * since they were trained, and a run that ends with damaged weights would not know it.
+ */
+async function exportAll({ ports, directory, record }: RunContext): Promise<void> {
+  for (const [name, { unet, average }] of Object.entries(record().state.training)) {
+    const folder = join(directory, unetFolder(parseModel(name)));
+    if (unet) await exportUnet(ports.store, unet, folder);
+    if (average) await exportUnet(ports.store, average, averageFolder(folder));
+  }
 }
