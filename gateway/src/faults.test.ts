@@ -41,6 +41,10 @@ it('lists runs whose records are damaged, with what is wrong, and goes on with t
     await mkdir(join(h.root, name));
     await writeFile(join(h.root, name, 'run.json'), record);
   }
+  // Its record is lost in both places; a folder without a config is no run's.
+  await mkdir(join(h.root, 'no-record'));
+  await writeFile(join(h.root, 'no-record', 'config.json'), '{}');
+  await mkdir(join(h.root, 'no-run'));
   // In the bucket alone, and there beside a file that is whole.
   await h.bus.kv('runs').put('bucket-only', '{"schemaVersion":1,"state":{}}');
   await h.gateway.stop();
@@ -50,7 +54,10 @@ it('lists runs whose records are damaged, with what is wrong, and goes on with t
   const unreadable = new Map(
     runs.filter((run) => run.status === RunStatus.UNREADABLE).map((run) => [run.runId, run.reason]),
   );
-  expect([...unreadable.keys()].sort()).toEqual([...Object.keys(damaged), 'bucket-only'].sort());
+  expect([...unreadable.keys()].sort()).toEqual(
+    [...Object.keys(damaged), 'bucket-only', 'no-record'].sort(),
+  );
+  expect(unreadable.get('no-record')).toMatch("run.json: expected the run's record, got no such");
   for (const [name, [, reason]] of Object.entries(damaged))
     expect(unreadable.get(name)).toMatch(reason);
   await expect(h.client.getRun({ runId: 'stray' })).rejects.toThrow('run "stray" is unreadable: ');

@@ -3,7 +3,7 @@
  * overwrite its successor) and artifacts/<run>/run.json, from which a wiped bucket is rebuilt. The
  * newer copy wins.
  */
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   ensureError,
@@ -16,6 +16,7 @@ import { type KvStore } from '@spindle/mesh';
 import { parseRecord, serializeRecord, type RunRecord } from './record.js';
 
 const recordFile = 'run.json';
+const configFile = 'config.json';
 
 /** A run whose record cannot be believed, and why. */
 export interface UnreadableRun {
@@ -64,7 +65,11 @@ export class RunRecords {
       if (!entry.isDirectory()) continue;
       const file = join(this.#root, entry.name, recordFile);
       const json = await readFile(file, 'utf8').catch(() => null);
-      if (json === null) continue;
+      if (json === null) {
+        if (await isRunFolder(this.directory(entry.name)))
+          loaded.failures.set(entry.name, `${file}: expected the run's record, got no such file.`);
+        continue;
+      }
       this.#take(loaded, entry.name, json, file);
       await sweepTemporaries(this.directory(entry.name), { depth: 'all' }).catch((error: unknown) =>
         this.#logger.warn(
@@ -115,7 +120,7 @@ export class RunRecords {
     });
     try {
       await writeFileAtomic(
-        join(directory, 'config.json'),
+        join(directory, configFile),
         `${JSON.stringify(record.config, null, 2)}\n`,
       );
       await this.#writeFile(record, serializeRecord(record));
@@ -199,6 +204,11 @@ export class RunRecords {
   async #writeFile(record: RunRecord, json: string): Promise<void> {
     await writeFileAtomic(join(this.directory(record.runId), recordFile), json);
   }
+}
+
+/** Whether a run was created here. */
+async function isRunFolder(directory: string): Promise<boolean> {
+  return (await stat(join(directory, configFile)).catch(() => null))?.isFile() ?? false;
 }
 
 function overtaken({ runId, version }: RunRecord): SpindleError {

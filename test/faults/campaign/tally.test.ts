@@ -12,9 +12,9 @@ it('counts by class, and says beside every 0 what it is worth', () => {
   for (let i = 0; i < 60; i++) tally.add('kill', i < 50 ? 'survived' : 'detected');
   tally.add('damaged: result', 'silent');
   const text = tableOf(tally.rows());
-  expect(text).toContain('| kill            | 60 | 50       | 10       | 0    | 0 (< 5.0 %) |');
-  expect(text).toContain('| damaged: result | 1  | 0        | 0        | 0    | 1           |');
-  expect(text).toContain('| all             | 61 | 50       | 10       | 0    | 1           |');
+  expect(text).toContain('| kill            | 60 | 50       | 10       | 0    | 0 (< 5 %) |');
+  expect(text).toContain('| damaged: result | 1  | 0        | 0        | 0    | 1         |');
+  expect(text).toContain('| all             | 61 | 50       | 10       | 0    | 1         |');
 });
 
 it('draws the same from the same seed and round', () => {

@@ -46,7 +46,7 @@ function newRow(fault: string): Row {
 /** The 95 % upper bound of a rate of which none was seen in n trials. */
 export function zeroOf(tried: number): string {
   const bound = tried === 0 ? 1 : Math.min(1, 3 / tried);
-  return `0 (< ${(100 * bound).toPrecision(2)} %)`;
+  return `0 (< ${Number((100 * bound).toPrecision(2))} %)`;
 }
 
 /** A Markdown table. */
