@@ -45,6 +45,8 @@ it('lists runs whose records are damaged, with what is wrong, and goes on with t
   await mkdir(join(h.root, 'no-record'));
   await writeFile(join(h.root, 'no-record', 'config.json'), '{}');
   await mkdir(join(h.root, 'no-run'));
+  // As a disk that does not give it.
+  await mkdir(join(h.root, 'no-answer', 'run.json'), { recursive: true });
   // In the bucket alone, and there beside a file that is whole.
   await h.bus.kv('runs').put('bucket-only', '{"schemaVersion":1,"state":{}}');
   await h.gateway.stop();
@@ -55,8 +57,9 @@ it('lists runs whose records are damaged, with what is wrong, and goes on with t
     runs.filter((run) => run.status === RunStatus.UNREADABLE).map((run) => [run.runId, run.reason]),
   );
   expect([...unreadable.keys()].sort()).toEqual(
-    [...Object.keys(damaged), 'bucket-only', 'no-record'].sort(),
+    [...Object.keys(damaged), 'bucket-only', 'no-answer', 'no-record'].sort(),
   );
+  expect(unreadable.get('no-answer')).toMatch('run.json: EISDIR');
   expect(unreadable.get('no-record')).toMatch("run.json: expected the run's record, got no such");
   for (const [name, [, reason]] of Object.entries(damaged))
     expect(unreadable.get(name)).toMatch(reason);

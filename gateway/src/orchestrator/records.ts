@@ -7,6 +7,7 @@ import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   ensureError,
+  isCode,
   SpindleError,
   sweepTemporaries,
   writeFileAtomic,
@@ -61,23 +62,7 @@ export class RunRecords {
       this.#revisions.set(key, entry.revision);
       this.#take(loaded, key, entry.value, `run "${key}"`);
     }
-    for (const entry of await readdir(this.#root, { withFileTypes: true }).catch(() => [])) {
-      if (!entry.isDirectory()) continue;
-      const file = join(this.#root, entry.name, recordFile);
-      const json = await readFile(file, 'utf8').catch(() => null);
-      if (json === null) {
-        if (await isRunFolder(this.directory(entry.name)))
-          loaded.failures.set(entry.name, `${file}: expected the run's record, got no such file.`);
-        continue;
-      }
-      this.#take(loaded, entry.name, json, file);
-      await sweepTemporaries(this.directory(entry.name), { depth: 'all' }).catch((error: unknown) =>
-        this.#logger.warn(
-          { err: error, run: entry.name },
-          'what is left over could not be removed',
-        ),
-      );
-    }
+    for (const name of await foldersIn(this.#root)) await this.#takeFile(loaded, name);
     const { records, failures } = loaded;
     return {
       records: [...records.values()].sort((a, b) => a.state.createdAt - b.state.createdAt),
@@ -85,6 +70,24 @@ export class RunRecords {
         .filter(([runId]) => !records.has(runId))
         .map(([runId, reason]) => ({ runId, reason })),
     };
+  }
+
+  async #takeFile(loaded: Loaded, runId: string): Promise<void> {
+    const directory = this.directory(runId);
+    const file = join(directory, recordFile);
+    try {
+      this.#take(loaded, runId, await readFile(file, 'utf8'), file);
+    } catch (thrown) {
+      const isGone = isCode(thrown, 'ENOENT');
+      if (isGone && !(await isRunFolder(directory))) return;
+      const why = isGone
+        ? "expected the run's record, got no such file."
+        : ensureError(thrown).message;
+      loaded.failures.set(runId, `${file}: ${why}`);
+    }
+    await sweepTemporaries(directory, { depth: 'all' }).catch((error: unknown) =>
+      this.#logger.warn({ err: error, run: runId }, 'what is left over could not be removed'),
+    );
   }
 
   #take({ records, failures }: Loaded, runId: string, json: string, where: string): void {
@@ -203,6 +206,17 @@ export class RunRecords {
 
   async #writeFile(record: RunRecord, json: string): Promise<void> {
     await writeFileAtomic(join(this.directory(record.runId), recordFile), json);
+  }
+}
+
+/** A disk that does not answer must not look like one without runs. */
+async function foldersIn(root: string): Promise<string[]> {
+  try {
+    const entries = await readdir(root, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return [];
+    throw error;
   }
 }
 
