@@ -34,6 +34,8 @@ export interface LoadedRecords {
 interface Loaded {
   records: Map<string, RunRecord>;
   failures: Map<string, string>;
+  /** Of the copies in files. */
+  fileVersions: Map<string, number>;
 }
 
 export class RunRecords {
@@ -55,7 +57,7 @@ export class RunRecords {
   /** Oldest first. One unreadable run keeps no other from going on. */
   async load(): Promise<LoadedRecords> {
     this.#revisions.clear();
-    const loaded: Loaded = { records: new Map(), failures: new Map() };
+    const loaded: Loaded = { records: new Map(), failures: new Map(), fileVersions: new Map() };
     for (const key of await this.#kv.keys()) {
       const entry = await this.#kv.get(key);
       if (!entry) continue;
@@ -63,6 +65,7 @@ export class RunRecords {
       this.#take(loaded, key, entry.value, `run "${key}"`);
     }
     for (const name of await foldersIn(this.#root)) await this.#takeFile(loaded, name);
+    await this.#renewFiles(loaded);
     const { records, failures } = loaded;
     return {
       records: [...records.values()].sort((a, b) => a.state.createdAt - b.state.createdAt),
@@ -76,7 +79,8 @@ export class RunRecords {
     const directory = this.directory(runId);
     const file = join(directory, recordFile);
     try {
-      this.#take(loaded, runId, await readFile(file, 'utf8'), file);
+      const version = this.#take(loaded, runId, await readFile(file, 'utf8'), file);
+      loaded.fileVersions.set(runId, version);
     } catch (thrown) {
       const isGone = isCode(thrown, 'ENOENT');
       if (isGone && !(await isRunFolder(directory))) return;
@@ -90,7 +94,18 @@ export class RunRecords {
     );
   }
 
-  #take({ records, failures }: Loaded, runId: string, json: string, where: string): void {
+  /** A file that is damaged, gone or older than the bucket's copy would otherwise stay so. */
+  async #renewFiles({ records, fileVersions }: Loaded): Promise<void> {
+    for (const [runId, record] of records) {
+      const isThere = await stat(this.directory(runId)).catch(() => null);
+      if (!isThere || fileVersions.get(runId) === record.version) continue;
+      await this.#writeFile(record, serializeRecord(record)).catch((error: unknown) =>
+        this.#logger.warn({ err: error, run: runId }, 'the run state could not be written'),
+      );
+    }
+  }
+
+  #take({ records, failures }: Loaded, runId: string, json: string, where: string): number {
     try {
       const record = parseRecord(json, where);
       if (record.runId !== runId)
@@ -100,10 +115,12 @@ export class RunRecords {
         );
       const known = records.get(runId);
       if (!known || known.version < record.version) records.set(runId, record);
+      return record.version;
     } catch (thrown) {
       const error = ensureError(thrown);
       this.#logger.error({ err: error, run: runId }, 'a run record cannot be read');
       failures.set(runId, error.message);
+      return 0;
     }
   }
 

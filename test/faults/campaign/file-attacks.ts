@@ -1,6 +1,6 @@
 /** Stored files that are damaged, calls on files that fail, and a disk that is full. */
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lacksNothing, services, type Attack, type Struck } from './attack.js';
 import { kindOf } from './process-attacks.js';
@@ -75,12 +75,18 @@ async function restarted(
 
 async function damage(scene: Scene, kind: FileClass, row: string): Promise<Struck[]> {
   const { random, world, backups } = scene;
+  if (await scene.hasEnded()) return [];
   const file = random.pick(await filesOf(kind, world.artifacts, scene.runId));
   if (file === undefined) return [];
   const before = await readFile(file).catch(() => null);
   const injury = random.isTrue(0.6) ? 'bit' : random.pick(injuries);
   const done = before === null ? undefined : await injure(file, injury, random);
   if (before === null || done === undefined) return [];
+  if (await scene.hasEnded()) {
+    await chmod(file, 0o644).catch(() => undefined);
+    await writeFile(file, before);
+    return [];
+  }
   // What a run was given, and the run's own record: nothing can make them again.
   const isGivenBack = kind === 'texts' || kind === 'run.json';
   if (isGivenBack) backups.set(file, before);

@@ -3,8 +3,11 @@
  * start anew what has ended, make room, resume what failed.
  */
 import { RunStatus, type Run } from '@spindle/proto';
-import { chmod, writeFile } from 'node:fs/promises';
+import { unsealed } from '@spindle/kit';
+import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { z } from 'zod';
 import { until } from '../../harness/wait.js';
 import type { Random } from './random.js';
 import { filesOf } from './stored-files.js';
@@ -50,6 +53,19 @@ export class Scene {
   /** A training has left its first checkpoint, and is not over. */
   async isTraining(): Promise<boolean> {
     return (await filesOf('checkpoint-manifest', this.world.artifacts, this.runId)).length > 0;
+  }
+
+  /** By the run's record in its folder; what is damaged later is another matter. */
+  async hasEnded(): Promise<boolean> {
+    const file = join(this.world.mesh.runDirectory(this.runId), 'run.json');
+    try {
+      const record: unknown = JSON.parse(unsealed(await readFile(file, 'utf8'), file));
+      return z.object({ state: z.object({ status: z.literal('succeeded') }) }).safeParse(record)
+        .success;
+    } catch {
+      // It is damaged, or not there yet.
+      return false;
+    }
   }
 
   note(what: string): void {
