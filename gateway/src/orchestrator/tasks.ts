@@ -122,6 +122,7 @@ async function showEvaluation(
 export async function writeReport(context: RunContext, signal: AbortSignal): Promise<void> {
   const { ports, directory } = context;
   await exportAll(context);
+  await context.metrics.renew();
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);

@@ -100,7 +100,7 @@ function curvesOf(text: string): Record<string, string> {
   );
 }
 
-function numbersOf(file: string, model: string, { seconds: _, ...numbers }: Json) {
+function numbersOf(file: string, model: string, { seconds: _, check: _check, ...numbers }: Json) {
   return [`${file}: step ${String(numbers['step'])} of ${model}`, JSON.stringify(numbers)] as const;
 }
 

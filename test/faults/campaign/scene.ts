@@ -146,17 +146,23 @@ export class Scene {
   async #mend({ runId, status, reason }: Run): Promise<void> {
     if (status !== RunStatus.FAILED && status !== RunStatus.PAUSED) return;
     if (reason === '') throw new Silent(`${runId}: ${RunStatus[status]} without a reason`);
-    this.tell(`${RunStatus[status]}: ${reason}`);
+    const sentence = `${runId} ${RunStatus[status]}: ${reason}`;
+    if (this.told.at(-1) !== sentence) this.tell(sentence);
     await this.makeRoom();
-    const resumes = (this.#resumes.get(runId) ?? 0) + 1;
-    this.#resumes.set(runId, resumes);
-    if (status === RunStatus.FAILED && resumes > mostResumes) {
-      if (this.backups.size === 0) throw new Silent(`${runId}: resuming does not help: ${reason}`);
-      await this.#restore();
+    const resumes = this.#resumes.get(runId) ?? 0;
+    if (status === RunStatus.FAILED && resumes >= mostResumes) {
+      if (this.backups.size > 0) await this.#restore();
+      else if (resumes > mostResumes)
+        throw new Silent(`${runId}: resuming does not help: ${reason}`);
     }
-    await this.world.mesh.client.resumeRun({ runId }).catch((thrown: unknown) => {
-      this.note(`resume: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
-    });
+    try {
+      await this.world.mesh.client.resumeRun({ runId });
+      this.#resumes.set(runId, resumes + 1);
+    } catch (thrown) {
+      // Another run may be going on; or the gateway is away.
+      const message = thrown instanceof Error ? thrown.message : String(thrown);
+      if (this.story.at(-1) !== message) this.note(message);
+    }
   }
 
   tell(sentence: string): void {
