@@ -166,7 +166,7 @@ std::map<std::string, std::string> to_string_map(const Napi::Value& value,
   std::map<std::string, std::string> out;
   for (uint32_t i = 0; i < keys.Length(); ++i) {
     std::string key = to_string(keys.Get(i), where);
-    out[key] = to_string(object.Get(key), where + "." + key);
+    out[key] = to_string(object.Get(key), cat(where, ".", key));
   }
   return out;
 }

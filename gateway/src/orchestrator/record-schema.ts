@@ -38,7 +38,13 @@ const planSchema = z.looseObject({
   sharedDevice: z.boolean(),
   encodeShardSize: items.min(1),
   sampleShardSize: items.min(1),
-  trainSteps: items,
+  asRead: z
+    .looseObject({
+      batchSize: z.union([items.min(1), z.array(items.min(1)).min(1).max(1_000)]),
+      views: count.min(1).max(100_000),
+    })
+    .optional(),
+  trainSteps: z.union([items, z.array(items).min(1).max(1_000)]),
   sftSteps: items,
   dpoSteps: items.optional(),
   maxMissing: z.number(),

@@ -19,7 +19,7 @@ import {
   type ImageSize,
 } from '@spindle/data';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
-import type { RunPlan } from '../domain/plan.js';
+import type { DrawnAsRead, RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
 import { bucketSizes, samplingSettings } from '../orchestrator/jobs.js';
 import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
@@ -75,9 +75,10 @@ export async function checkRun(
   const plan = planOf(config, runId, data.rows, prompts.length);
   const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
   warnings.push(...checkPairs(config, data));
-  if (config.train.batch_size > data.rows) {
+  const batch = Math.max(...[config.train.batch_size].flat());
+  if (batch > data.rows) {
     warnings.push(
-      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the ` +
+      `train.batch_size: ${batch} is more than the ${data.rows} rows of the ` +
         'data set; rows repeat within a batch.',
     );
   }
@@ -196,10 +197,26 @@ export function planOf(
     sharedDevice: config.resources.shared_device,
     encodeShardSize: config.resources.encode_shard_size,
     sampleShardSize: config.sampling.shard_size,
+    ...(readOnce(config) && { asRead: asRead(config) }),
     trainSteps: config.train.steps,
     sftSteps: sft?.steps ?? 0,
     dpoSteps: dpo?.steps ?? 0,
     maxMissing: config.max_missing,
+  };
+}
+
+/** Whether each opponent's images are read by one iteration alone. */
+function readOnce({ objective, sampling }: RunConfig): boolean {
+  return (
+    (objective.opponent === 'previous' || objective.opponent === 'ema') &&
+    sampling.previous_share === 0
+  );
+}
+
+function asRead({ train, data, sampling }: RunConfig): DrawnAsRead {
+  return {
+    batchSize: train.batch_size,
+    views: sampling.generated === 'pixels' ? data.views : 1,
   };
 }
 

@@ -68,7 +68,8 @@ void randomise(ParameterStore& store) {
       std::fill(w, w + count, p.name.ends_with("weight") ? 1.0f : 0.0f);
       return;
     }
-    float bound = 1 / std::sqrt(float(count / p.shape[0]));
+    int64_t fan_in = count / p.shape[0];
+    float bound = 1 / std::sqrt(float(fan_in));
     for (int64_t j = 0; j < count; j += 4) {
       std::array<uint32_t, 4> bits = philox.block(0, uint32_t(i), Draw::Test, uint32_t(j / 4));
       for (int64_t k = 0; k < 4 && j + k < count; ++k)

@@ -144,7 +144,7 @@ describe('an image folder', () => {
 
   it.each([
     ['no folder', null, 'which does not exist'],
-    ['no metadata', { 'a.png': '' }, 'expected metadata.jsonl or metadata.csv'],
+    ['no metadata', { 'a.png': '' }, 'expected metadata.jsonl or metadata.csv, images with a .txt'],
     ['no rows', { 'metadata.jsonl': '\n' }, 'got an empty data set'],
     [
       'rows without a file',

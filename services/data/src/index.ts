@@ -1,4 +1,5 @@
 export {
+  dataFormats,
   describeRef,
   Skipped,
   type DataFormat,

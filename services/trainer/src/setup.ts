@@ -84,6 +84,7 @@ export async function openDataset(
     previous: request.previousShards,
     previousShare: settings.previousShare,
     against: opponentImages(settings.objective),
+    drawnAsRead: request.drawnAsRead,
     key: { seed: settings.seed, iteration: settings.iteration },
     scalingFactor: pipeline.scalingFactor,
     shiftFactor: pipeline.shiftFactor,

@@ -9,15 +9,8 @@ import {
 } from '@spindle/proto';
 import { describe, expect, it } from 'vitest';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto-beta.js';
-import {
-  byShape,
-  DataOrder,
-  dropsCaption,
-  drawPosterior,
-  epochOrder,
-  microBatches,
-} from './draws.js';
-import { normals, philox, uniform } from '@spindle/kit/domain';
+import { byShape, DataOrder, dropsCaption, drawPosterior, microBatches, standIn } from './draws.js';
+import { epochOrder, normals, philox, uniform } from '@spindle/kit/domain';
 import { Guard, saturatedLogit, type WatchedStep } from './guard.js';
 import { gatherMetrics, notFinite, saturatedFraction } from './metrics.js';
 import { checkSettings, fingerprint, firstDifference, type TrainingSettings } from './settings.js';
@@ -474,5 +467,26 @@ describe('settings', () => {
     expect(firstDifference(kept, fingerprint(settings, { init: 'b' }))).toBe(
       'init: expected a, got b',
     );
+  });
+});
+
+describe('a lost image', () => {
+  const order = new DataOrder({ seed: 3n, iteration: 1 }, 6, 4);
+
+  it('has the nearest draw before it as its stand-in, at its own place', () => {
+    const [first, second, third] = [0, 1, 2].map((position) => order.at(position));
+    const has = (element: number) => element === first!.element;
+    expect(standIn(third!, order, 3, has)).toEqual({ ...first!, position: 2 });
+    expect(standIn(second!, order, 3, has)).toEqual({ ...first!, position: 1 });
+  });
+
+  it('has one after it where none comes before, and none of beyond the last step', () => {
+    const [first, last] = [order.at(0), order.at(3)];
+    expect(standIn(first, order, 1, (element) => element === last.element)).toEqual({
+      ...last,
+      position: 0,
+    });
+    const beyond = order.at(4);
+    expect(standIn(first, order, 1, (element) => element === beyond.element)).toEqual(first);
   });
 });
