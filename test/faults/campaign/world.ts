@@ -115,7 +115,9 @@ export class World {
   async clear(): Promise<void> {
     const { client } = this.mesh;
     const { runs } = await until('the list of runs', () => client.listRuns({}));
-    for (const { runId } of runs) await client.deleteRun({ runId });
+    // Refused for as long as a worker's last sign of life tells of the run.
+    for (const { runId } of runs)
+      await until(`the deletion of ${runId}`, () => client.deleteRun({ runId }));
     for (const folder of ['sha256', 'results', 'checkpoints', 'damaged']) {
       const path = join(this.artifacts, 'store', folder);
       for (const name of existsSync(path) ? await readdir(path) : [])
