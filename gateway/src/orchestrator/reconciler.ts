@@ -8,6 +8,7 @@ import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
 import { isFinal, isForgiven, type Letter } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
 import { heal, isLoss } from './heal.js';
+import { IdleQueue } from './idle-queue.js';
 import { kindOfStage, stageNamed, type ShardOf } from './jobs.js';
 import type { JobPublisher } from './publisher.js';
 import { createdMs } from './record.js';
@@ -29,12 +30,14 @@ interface TakenLetter {
 export class Reconciler {
   readonly #context: RunContext;
   readonly #publisher: Pick<JobPublisher, 'busy'>;
+  readonly #idleQueue: IdleQueue;
   /** Keys of jobs that the last comparison did not find on the queue. */
   #suspected: string | null = null;
 
   constructor(context: RunContext, publisher: Pick<JobPublisher, 'busy'>) {
     this.#context = context;
     this.#publisher = publisher;
+    this.#idleQueue = new IdleQueue(context.ports.bus);
   }
 
   /** Follows events and compares every `periodMs`, until the run has ended or `signal` aborts. */
@@ -194,6 +197,15 @@ export class Reconciler {
     const waiting = this.#outstanding();
     if (waiting.size === 0 || this.#publisher.busy) {
       this.#suspected = null;
+      return;
+    }
+    if (await this.#idleQueue.isStuck(waiting)) {
+      logger.warn(
+        { run: record().runId },
+        'jobs wait and idle workers do not get them; the queue is made anew',
+      );
+      await bus.provision({ renewConsumers: true });
+      await dispatch({ type: 'jobs-lost' });
       return;
     }
     const depths = await bus.queueDepths();

@@ -105,12 +105,12 @@ class NatsBus implements Bus, JobSink {
     return this.#connection.info?.version ?? 'unknown';
   }
 
-  async provision(options: ProvisionOptions = this.#provisioned): Promise<void> {
-    this.#provisioned = options;
+  async provision({ renewConsumers = false, ...options }: ProvisionOptions = {}): Promise<void> {
+    this.#provisioned = { ...this.#provisioned, ...options };
     // Buckets that were opened before belong to streams that may be gone.
     this.#opened.clear();
     try {
-      await provision(this.#jsm, this.#js, options);
+      await provision(this.#jsm, this.#js, { ...this.#provisioned, renewConsumers });
     } catch (error) {
       throw natsError(error, 'provisioning JetStream');
     }
