@@ -1,7 +1,7 @@
 /** The gateway beside damaged files and a message server that goes away. */
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, it, vi } from 'vitest';
 import { fromJsonString } from '@bufbuild/protobuf';
 import { sealed, SpindleError, unsealed } from '@spindle/kit';
 import { JobResultSchema, RunStatus, type ArtifactRef, type Run } from '@spindle/proto';
@@ -150,6 +150,19 @@ it("takes nothing of a deleted run for its own: neither a late result nor a late
     await h.stop();
     harness = undefined;
   }
+});
+
+it('deletes a run again whose deletion failed half-way', async () => {
+  const h = await start();
+  await h.create();
+  await h.finished('r1');
+  const full = new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full');
+  const failing = vi.spyOn(h.store, 'deleteCheckpoints').mockRejectedValueOnce(full);
+  await expect(h.client.deleteRun({ runId: 'r1' })).rejects.toThrow('the disk is full');
+  expect((await h.client.listRuns({})).runs.map(({ runId }) => runId)).toEqual(['r1']);
+  await h.client.deleteRun({ runId: 'r1' });
+  expect((await h.client.listRuns({})).runs).toEqual([]);
+  expect(failing).toHaveBeenCalledTimes(2);
 });
 
 it('waits with deleting a run until no worker is at it, and names one that stays', async () => {
