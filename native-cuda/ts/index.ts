@@ -11,6 +11,8 @@ export type {
   ParityLineDto,
 } from './native-engine.js';
 export type {
+  AdaptedComponent,
+  AdapterTargetDto,
   ImagePreprocessDto,
   InspectedKind,
   ModelSourceDto,

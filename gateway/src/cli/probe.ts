@@ -23,7 +23,7 @@ export async function predict(
   work: Pick<RunWork, 'resolution' | 'rows' | 'drawn' | 'evaluated'>,
   folder: string,
 ): Promise<Estimate> {
-  await mkdir(folder, { recursive: true });
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   const planned = workload(config, work);
   const { sampling } = config;
   const common = { model: config.model, resolution: work.resolution, precision: config.precision };

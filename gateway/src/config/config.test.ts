@@ -190,6 +190,16 @@ describe('a wrong run config is refused in one sentence', () => {
       'evaluation.metrics.0.head: expected the folder of the aesthetic head, got nothing.',
     ],
     [
+      'choosing by a metric that nobody measures',
+      `${smallest}evaluation: {prompts: p, select: {metric: b}, metrics: [{name: a, kind: clip, model: c}]}\n`,
+      'evaluation.select.metric: expected one of a, got "b".',
+    ],
+    [
+      'a limit of prompts that are not named',
+      `${smallest}evaluation: {prompts: p, select: {limit: 3}}\n`,
+      'evaluation.select.limit: expected evaluation.select.prompts beside it, got none.',
+    ],
+    [
       'a metric twice',
       `${smallest}evaluation: {prompts: p, metrics: [{name: a, kind: clip, model: c}, {name: a, kind: clip, model: c}]}\n`,
       'evaluation.metrics.1.name',

@@ -24,6 +24,12 @@ export function resolvePaths(config: RunConfig, folder: string): RunConfig {
       evaluation: {
         ...evaluation,
         prompts: at(evaluation.prompts),
+        select: {
+          ...evaluation.select,
+          ...(evaluation.select.prompts !== undefined && {
+            prompts: at(evaluation.select.prompts),
+          }),
+        },
         metrics: evaluation.metrics.map((metric) => ({
           ...metric,
           model: at(metric.model),
@@ -92,6 +98,14 @@ export function checkConfig(config: RunConfig, where: string): void {
           `${metric.scale}.`,
       );
   }
+  const select = config.evaluation?.select;
+  if (select?.metric !== undefined && !names.includes(select.metric))
+    fail(
+      `evaluation.select.metric: expected one of ${names.join(', ') || 'evaluation.metrics'}, got ` +
+        `"${select.metric}".`,
+    );
+  if (select?.limit !== undefined && select.prompts === undefined)
+    fail('evaluation.select.limit: expected evaluation.select.prompts beside it, got none.');
   if (config.stop) {
     if (names.length === 0)
       fail('stop: expected evaluation.metrics to measure improvement with, got none.');

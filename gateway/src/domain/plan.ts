@@ -20,8 +20,13 @@ export interface RunPlan {
   /** Rows of the training set. */
   rows: number;
   imagesPerPrompt: number;
-  /** Held-out prompts; 0 without evaluation. */
+  /** Held-out prompts, with those of `select`; 0 without evaluation. */
   evaluationPrompts: number;
+  /**
+   * The last `prompts` of them are not reported: the best model, and when to stop, follow from them
+   * alone. Absent in the plans of older runs, and where there are too few.
+   */
+  select?: { prompts: number; metric: string };
   evaluationSeed: number;
   /** Images per held-out prompt; absent in the plans of older runs: 1. */
   evaluationImages?: number;
@@ -114,6 +119,16 @@ export function readingOf(plan: RunPlan, asRead: DrawnAsRead, k: number): Readin
     copies: plan.imagesPerPrompt,
     views: asRead.views,
   };
+}
+
+/** The metric that the best model is chosen by; undefined without judges. */
+export function selectMetric(plan: Pick<RunPlan, 'select' | 'metrics'>): string | undefined {
+  return plan.select?.metric ?? plan.metrics[0];
+}
+
+/** Held-out prompts that the report has: the first ones. */
+export function reportedPrompts(plan: Pick<RunPlan, 'select' | 'evaluationPrompts'>): number {
+  return plan.evaluationPrompts - (plan.select?.prompts ?? 0);
 }
 
 /** Optimiser steps of a model's training. */

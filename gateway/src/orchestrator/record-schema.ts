@@ -31,6 +31,7 @@ const planSchema = z.looseObject({
   rows: items,
   imagesPerPrompt: count.max(100_000),
   evaluationPrompts: items,
+  select: z.looseObject({ prompts: items, metric: z.string() }).optional(),
   evaluationSeed: z.number(),
   evaluationImages: count.max(100_000).optional(),
   metrics: z.array(z.string()),
@@ -84,6 +85,7 @@ const stateSchema = z.looseObject({
   warnings: z.array(z.string()),
   round: count,
   forgiven: z.record(z.string(), time),
+  restored: z.record(z.string(), count).optional(),
 });
 
 /** Of the config only what every version has: older ones know fewer keys. */

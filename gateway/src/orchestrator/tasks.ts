@@ -5,13 +5,15 @@
 import { join } from 'node:path';
 import type { ModelEvaluation, StepNumbers } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
-import { modelName, parseModel, type Model } from '../domain/model.js';
+import { modelName, type Model } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
+import { trainedSteps } from '../domain/training.js';
 import type { ModelSummary } from '../domain/state.js';
 import { modelEvaluations, persist } from './evaluation.js';
 import { averageFolder, exportUnet, unetFolder } from './export.js';
-import { isLoss } from './heal.js';
+import { isLoss } from './loss.js';
 import { runReport } from './report-data.js';
+import { restoreFolder } from './restore-folder.js';
 import type { RunContext } from './run-context.js';
 import { train, trainRequest } from './train-task.js';
 import { toStoredUnet, toSummary } from './wire.js';
@@ -121,8 +123,9 @@ async function showEvaluation(
 /** The report of the whole run, which ends it. */
 export async function writeReport(context: RunContext, signal: AbortSignal): Promise<void> {
   const { ports, directory } = context;
-  await exportAll(context);
-  await context.metrics.renew();
+  await restoreFolder(context);
+  const missing = await context.metrics.restore(trainedSteps(context.record().state));
+  for (const message of missing) await context.dispatch({ type: 'warning', message });
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);
@@ -138,16 +141,4 @@ export async function writeReport(context: RunContext, signal: AbortSignal): Pro
     'the report',
   );
   if (response) await context.dispatch({ type: 'report-written' });
-}
-
-/**
- * Every U-Net goes into the run's folder once more, and is verified. Of some there was no reader
- * since they were trained, and a run that ends with damaged weights would not know it.
- */
-async function exportAll({ ports, directory, record }: RunContext): Promise<void> {
-  for (const [name, { unet, average }] of Object.entries(record().state.training)) {
-    const folder = join(directory, unetFolder(parseModel(name)));
-    if (unet) await exportUnet(ports.store, unet, folder);
-    if (average) await exportUnet(ports.store, average, averageFolder(folder));
-  }
 }

@@ -9,6 +9,7 @@ import {
   evaluationItems,
   modelsOf,
   opponentOf,
+  reportedPrompts,
   stagesOf,
   type RunPlan,
 } from '../domain/plan.js';
@@ -26,8 +27,8 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const dpo = dpoTraining(config);
   const evaluation =
     prompts.length > 0
-      ? `${prompts.length} ` +
-        `prompts${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} ` +
+      ? `${reportedPrompts(plan)} ` +
+        `prompts${plan.select ? ` and ${plan.select.prompts} to choose by` : ''}${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} ` +
         `× ${modelsOf(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
       : 'none';
   return [

@@ -110,7 +110,8 @@ std::string bench_unet_config(const std::string& model) {
 }
 
 int64_t bench_latent_size(const std::string& model) {
-  return parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model)).sample_size;
+  return parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model))
+      .sample_height;
 }
 
 std::unique_ptr<Unet> random_unet(Device& device,

@@ -9,6 +9,7 @@ import { askedColumn, captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import { below, isRemote, nameBelow, type Files } from './files.js';
 import { Skipped, some, type DataRow, type DataSource } from './rows.js';
+import { kindOf, shownColumns } from './shown.js';
 import { readLines } from './text.js';
 
 export const metadataNames = ['metadata.jsonl', 'metadata.csv'];
@@ -132,7 +133,7 @@ async function* jsonEntries(
     } catch {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${file}:${line}: expected one JSON object per line, got "${text.slice(0, 60)}".`,
+        `${file}:${line}: expected one JSON object per line, got text that does not parse.`,
       );
     }
     yield entryOf(value, columns, `${file}:${line}`, line);
@@ -153,7 +154,7 @@ async function* csvEntries(
         throw new SpindleError(
           'INVALID_ARGUMENT',
           `${file}:1: expected the columns ${asked.image ?? 'file_name'} and ` +
-            `${asked.caption ?? 'text'}, got ${columns.join(', ')}.`,
+            `${asked.caption ?? 'text'}, got ${shownColumns(columns)}.`,
         );
       }
     }
@@ -186,7 +187,7 @@ function entryOf(value: unknown, columns: MetadataColumns, where: string, line: 
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `${where}: ${key ?? asked ?? usual[0]}: expected a string, got ` +
-        `${got === undefined ? there : JSON.stringify(got)}.`,
+        `${got === undefined ? there : kindOf(got)}.`,
     );
   };
   const name = field(columns.image, imageKeys);
@@ -238,8 +239,8 @@ export async function inside(
   return path;
 }
 
-/** …/datasets--NAME/snapshots/REVISION keeps its bytes in …/datasets--NAME/blobs. */
-function hubBlobs(root: string): string[] {
+/** …/models--NAME/snapshots/REVISION keeps its bytes in …/models--NAME/blobs; so do data sets. */
+export function hubBlobs(root: string): string[] {
   const parts = root.split(sep);
   const at = parts.lastIndexOf('snapshots');
   return at > 0 && at < parts.length - 1 ? [[...parts.slice(0, at), 'blobs'].join(sep)] : [];

@@ -31,11 +31,10 @@ export function parseManifestLine(line: string, index: number): ManifestRow {
   let value: unknown;
   try {
     value = JSON.parse(line);
-  } catch (cause) {
+  } catch {
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `manifest row ${index}: expected JSON, got ${line.slice(0, 60)}`,
-      { cause },
+      `manifest row ${index}: expected JSON, got text that does not parse`,
     );
   }
   const row = value as Record<string, unknown> | null;
@@ -46,7 +45,7 @@ export function parseManifestLine(line: string, index: number): ManifestRow {
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `manifest row ${index}: expected {"file": string, "text": string} with the place of an ` +
-        `image, got ${line.slice(0, 60)}`,
+        'image, got something else',
     );
   }
   const position = typeof row['at'] === 'string' ? row['at'] : `row ${index}`;

@@ -62,7 +62,7 @@ export class Attempt {
   }
 
   async *#phases(): AsyncGenerator<Response, Outcome> {
-    const { signal, isOwner, settings } = this.call;
+    const { signal, mayFinish, settings } = this.call;
     const training = await resume(this.call);
     try {
       yield this.#started(training);
@@ -70,7 +70,8 @@ export class Attempt {
       const interruption = yield* steps.run();
       if (interruption !== null) return interruption;
       const finished = await this.#export(training, steps.recent);
-      if (!isOwner()) return { kind: 'stopped', error: stoppedAfter(settings.steps, signal) };
+      if (!(await mayFinish()))
+        return { kind: 'stopped', error: stoppedAfter(settings.steps, signal) };
       return yield* this.#commit(finished);
     } finally {
       await training.own.close();

@@ -69,7 +69,8 @@ const otherKeys = {
       'What an alarm leads to (loss of exactly 0, saturated logits, a spike of the loss or ' +
         "the gradient norm, the error on real images above the opponent's for long): a warning; " +
         'the end of the run, with the last good checkpoint kept; or that checkpoint again, at ' +
-        'half the learning rate. Numbers that are not finite end the run, or are rolled back.',
+        'half the learning rate. Numbers that are not finite end the run, or are rolled back. ' +
+        'A loss that does not move for 50 steps after the warm-up is warned about alone.',
     ),
   max_rollbacks: count
     .max(100)

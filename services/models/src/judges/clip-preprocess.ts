@@ -2,6 +2,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalid, type ImagePreprocessDto } from '@spindle/native';
+import { imageProcessorKeys } from '../config-keys/image-processor.js';
+import { openClipPreprocessKeys } from '../config-keys/open-clip.js';
+import { checkKeys } from '../config-keys/rules.js';
 import {
   describe,
   isObject,
@@ -12,52 +15,60 @@ import {
 
 export const clipMean = [0.48145466, 0.4578275, 0.40821073];
 export const clipStd = [0.26862954, 0.26130258, 0.27577711];
-const bicubic = 3;
+
+interface PreprocessConfig {
+  file: string;
+  config: JsonObject;
+  library: 'transformers' | 'open_clip';
+}
 
 /** What a CLIP folder says of preprocessing, and the file that says it; undefined: none does. */
 export function findPreprocessConfig(
   directory: string,
-): { file: string; config: JsonObject } | undefined {
+  warn: (message: string) => void = () => undefined,
+): PreprocessConfig | undefined {
   // Where both are there, transformers 5 takes the newer one.
   const processor = join(directory, 'processor_config.json');
   if (existsSync(processor)) {
     const config = readJsonObject(processor)['image_processor'] ?? undefined;
-    if (isObject(config)) return { file: `${processor}: image_processor`, config };
+    if (isObject(config))
+      return { file: `${processor}: image_processor`, config, library: 'transformers' };
     if (config !== undefined)
       throw invalid(processor, `image_processor: expected an object, got ${describe(config)}`);
   }
   const file = join(directory, 'preprocessor_config.json');
-  if (existsSync(file)) return { file, config: readJsonObject(file) };
-  // open_clip's own; the other keys there are its defaults, which are ours.
+  if (existsSync(file)) return { file, config: readJsonObject(file), library: 'transformers' };
+  // open_clip's own; the other keys are refused where they are not its defaults, which are ours.
   const openClip = join(directory, 'open_clip_config.json');
   if (!existsSync(openClip)) return undefined;
   const own = readJsonObject(openClip)['preprocess_cfg'];
   if (!isObject(own)) return undefined;
+  checkKeys(own, openClipPreprocessKeys, `${openClip}: preprocess_cfg`).forEach(warn);
   const config: JsonObject = {};
   if (own['mean'] !== undefined) config['image_mean'] = own['mean'];
   if (own['std'] !== undefined) config['image_std'] = own['std'];
-  return { file: `${openClip}: preprocess_cfg`, config };
+  return { file: `${openClip}: preprocess_cfg`, config, library: 'open_clip' };
 }
 
+/** Of CLIPImageProcessor, whatever the model. */
+const defaultSize = 224;
+
 /** `imageSize` is the vision tower's, which the crop must equal. */
-export function readImagePreprocess(directory: string, imageSize: number): ImagePreprocessDto {
-  const { file, config } = findPreprocessConfig(directory) ?? {
-    file: join(directory, 'preprocessor_config.json'),
-    config: {},
-  };
-  for (const step of ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize']) {
-    if (config[step] === false)
-      throw invalid(file, `${step}: expected true, got false (not supported)`);
-  }
-  if ((config['resample'] ?? bicubic) !== bicubic)
-    throw invalid(
-      file,
-      `resample: expected ${bicubic} (bicubic), got ${describe(config['resample'])}`,
-    );
+export function readImagePreprocess(
+  directory: string,
+  imageSize: number,
+  warn: (message: string) => void = () => undefined,
+): ImagePreprocessDto {
+  const found = findPreprocessConfig(directory, warn);
+  const file = found?.file ?? join(directory, 'preprocessor_config.json');
+  const config = found?.config ?? {};
+  checkKeys(config, imageProcessorKeys, file).forEach(warn);
+  // Where no library says a size, images come at the model's.
+  const fallback = found?.library === 'transformers' ? defaultSize : imageSize;
   const rescale = config['rescale_factor'] ?? 1 / 255;
-  if (typeof rescale !== 'number' || Math.abs(rescale - 1 / 255) > 1e-6)
+  if (typeof rescale !== 'number' || Math.abs(rescale * 255 - 1) > 1e-7)
     throw invalid(file, `rescale_factor: expected 1/255, got ${describe(rescale)}`);
-  const crop = sizeOf(config['crop_size'] ?? imageSize, `crop_size`, file);
+  const crop = sizeOf(config['crop_size'] ?? fallback, `crop_size`, file);
   if (crop.height !== imageSize || crop.width !== imageSize) {
     throw invalid(
       file,
@@ -65,8 +76,9 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
         `${crop.height}x${crop.width}`,
     );
   }
-  const size = config['size'] ?? imageSize;
-  const resize = isObject(size) ? size['shortest_edge'] : size;
+  const size = config['size'] ?? fallback;
+  const sized = isObject(size) ? Object.keys(size).filter((key) => size[key] !== null) : [];
+  const resize = sized.join() === 'shortest_edge' && isObject(size) ? size['shortest_edge'] : size;
   if (typeof resize !== 'number' || !Number.isInteger(resize) || resize < imageSize) {
     throw invalid(
       file,
@@ -85,7 +97,15 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
 
 function sizeOf(value: JsonValue, field: string, file: string): { height: number; width: number } {
   if (typeof value === 'number') return { height: value, width: value };
-  if (isObject(value) && typeof value['height'] === 'number' && typeof value['width'] === 'number')
+  const known = isObject(value)
+    ? Object.keys(value).every((key) => key === 'height' || key === 'width')
+    : false;
+  if (
+    known &&
+    isObject(value) &&
+    typeof value['height'] === 'number' &&
+    typeof value['width'] === 'number'
+  )
     return { height: value['height'], width: value['width'] };
   throw invalid(file, `${field}: expected a number or {"height", "width"}, got ${describe(value)}`);
 }

@@ -261,7 +261,7 @@ describe('the guard', () => {
     return steps.flatMap((step) => guard.observe(step));
   };
   const calmSteps = (count: number) => Array.from({ length: count }, (_, i) => calm(i + 1));
-  const kinds = (alarms: readonly { kind: string; step: number; badSince: number }[]) =>
+  const kinds = (alarms: readonly { kind: string; step: number; badSince: number | null }[]) =>
     alarms.map(({ kind, step, badSince }) => [kind, step, badSince]);
 
   it('is silent while all is well', () => {
@@ -280,6 +280,22 @@ describe('the guard', () => {
       ['loss_zero', 2, 1],
       ['loss_zero', 5, 4],
     ]);
+  });
+  it.each([
+    [Objective.SPIN_LOGISTIC, Math.LN2],
+    [Objective.DPO, Math.LN2],
+    [Objective.SPIN_HINGE, 1],
+    [Objective.SPIN_IPO, 0.25],
+  ])('sees that nothing is learnt, after the warm-up (%s)', (objective, equal) => {
+    const still = (count: number, from = 1) =>
+      Array.from({ length: count }, (_, i) => calm(from + i, { loss: equal - 1e-6 }));
+    const guard = new Guard(objective, 7);
+    const alarms = still(60).flatMap((step) => guard.observe(step));
+    // No checkpoint is worse for it: it is a warning, whatever is done on divergence.
+    expect(kinds(alarms)).toEqual([['nothing_learnt', 57, null]]);
+    expect(alarms[0]?.message).toContain('train.learning_rate');
+    const learns = [...still(49), calm(50, { loss: equal - 0.001 }), ...still(49, 51)];
+    expect(watch(objective, learns)).toEqual([]);
   });
   it('sees spikes against the steps before, once there are enough of them', () => {
     expect(watch(Objective.SFT, [...calmSteps(5), calm(6, { loss: 60, gradNorm: 90 })])).toEqual(
