@@ -248,6 +248,7 @@ describe('spindle', () => {
     await writeRuntime(starting, {
       pid: process.pid,
       natsUrl: '',
+      place: '',
       natsStarted: '',
       token: 't',
       natsPid: 0,

@@ -107,12 +107,7 @@ function recordOf(
   config: RunConfig,
   { rows, at }: { rows: number; at: number },
 ): RunRecord {
-  const plan: RunPlan = planOf(
-    config,
-    runId,
-    rows,
-    config.evaluation ? 200 : { all: 0, select: 0 },
-  );
+  const plan = planOf(config, runId, rows, { all: config.evaluation ? 200 : 0, select: 0 });
   const state: RunState = initialState(plan, at);
   return {
     schemaVersion: stateSchemaVersion,
