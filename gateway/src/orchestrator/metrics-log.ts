@@ -131,8 +131,8 @@ export class MetricsLog {
   }
 
   /**
-   * Writes metrics.jsonl anew where lines of it are damaged or gone. Says which numbers are lost for good, of
-   * so many steps per model.
+   * Writes metrics.jsonl anew where lines of it are damaged or gone. Says which numbers are lost
+   * for good, of so many steps per model.
    */
   async restore(steps: ReadonlyMap<string, number>): Promise<string[]> {
     this.#writing = this.#writing.then(async () => {
