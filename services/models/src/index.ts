@@ -18,13 +18,17 @@ export { ModelCache } from './pipeline/model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';
 export {
-  centerCrop,
   decodeImage,
   decodeImageFile,
+  imageVersion,
+  maxPixels,
+  useImage,
+} from './pipeline/decode-image.js';
+export {
+  centerCrop,
   encodePng,
   flipped,
   type Framing,
-  maxPixels,
   resizeAndCrop,
   toPixels,
   toRgb,

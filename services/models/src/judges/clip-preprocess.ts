@@ -1,7 +1,7 @@
 /** The config of a CLIPImageProcessor -> what the addon's preprocessImage takes. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { invalid, type ImagePreprocessDto } from '@spindle/native';
+import { invalid, resizeFilters, type ImagePreprocessDto } from '@spindle/native';
 import {
   describe,
   isObject,
@@ -49,11 +49,12 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
     if (config[step] === false)
       throw invalid(file, `${step}: expected true, got false (not supported)`);
   }
-  if ((config['resample'] ?? bicubic) !== bicubic)
-    throw invalid(
-      file,
-      `resample: expected ${bicubic} (bicubic), got ${describe(config['resample'])}`,
-    );
+  const resample = config['resample'] ?? bicubic;
+  const filter = typeof resample === 'number' ? resizeFilters[resample] : undefined;
+  if (filter === undefined) {
+    const known = resizeFilters.map((name, number) => `${number} (${name})`).join(', ');
+    throw invalid(file, `resample: expected ${known}, got ${describe(resample)}`);
+  }
   const rescale = config['rescale_factor'] ?? 1 / 255;
   if (typeof rescale !== 'number' || Math.abs(rescale - 1 / 255) > 1e-6)
     throw invalid(file, `rescale_factor: expected 1/255, got ${describe(rescale)}`);
@@ -80,6 +81,8 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
     mean: triple(config['image_mean'] ?? clipMean, 'image_mean', file),
     std: triple(config['image_std'] ?? clipStd, 'image_std', file),
     method: 'transformers',
+    filter,
+    rescale,
   };
 }
 

@@ -284,6 +284,8 @@ export function readImageRewardFolder(
       mean: clipMean,
       std: clipStd,
       method: 'torchvision',
+      filter: 'bicubic',
+      rescale: 1 / 255,
     },
     mean: numberField(config, 'mean', configPath, 0.16717362830052426),
     std: numberField(config, 'std', configPath, 1.0333394966054072),
