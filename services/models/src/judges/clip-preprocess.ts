@@ -1,7 +1,12 @@
 /** The config of a CLIPImageProcessor -> what the addon's preprocessImage takes. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { invalid, resizeFilters, type ImagePreprocessDto } from '@spindle/native';
+import {
+  invalid,
+  resizeFilters,
+  type ImagePreprocessDto,
+  type PreprocessMethod,
+} from '@spindle/native';
 import {
   describe,
   isObject,
@@ -12,38 +17,72 @@ import {
 
 export const clipMean = [0.48145466, 0.4578275, 0.40821073];
 export const clipStd = [0.26862954, 0.26130258, 0.27577711];
+const bilinear = 2;
 const bicubic = 3;
 
+interface PreprocessConfig {
+  file: string;
+  /** In the keys of transformers. */
+  config: JsonObject;
+  /** That of the library whose file it is. */
+  method: PreprocessMethod;
+}
+
 /** What a CLIP folder says of preprocessing, and the file that says it; undefined: none does. */
-export function findPreprocessConfig(
-  directory: string,
-): { file: string; config: JsonObject } | undefined {
+export function findPreprocessConfig(directory: string): PreprocessConfig | undefined {
   // Where both are there, transformers 5 takes the newer one.
   const processor = join(directory, 'processor_config.json');
   if (existsSync(processor)) {
     const config = readJsonObject(processor)['image_processor'] ?? undefined;
-    if (isObject(config)) return { file: `${processor}: image_processor`, config };
+    if (isObject(config))
+      return { file: `${processor}: image_processor`, config, method: 'transformers' };
     if (config !== undefined)
       throw invalid(processor, `image_processor: expected an object, got ${describe(config)}`);
   }
   const file = join(directory, 'preprocessor_config.json');
-  if (existsSync(file)) return { file, config: readJsonObject(file) };
-  // open_clip's own; the other keys there are its defaults, which are ours.
+  if (existsSync(file)) return { file, config: readJsonObject(file), method: 'transformers' };
   const openClip = join(directory, 'open_clip_config.json');
   if (!existsSync(openClip)) return undefined;
   const own = readJsonObject(openClip)['preprocess_cfg'];
   if (!isObject(own)) return undefined;
+  return fromOpenClip(own, `${openClip}: preprocess_cfg`);
+}
+
+/** Where it leaves something open, open_clip's defaults are those of transformers. */
+function fromOpenClip(own: JsonObject, file: string): PreprocessConfig {
   const config: JsonObject = {};
   if (own['mean'] !== undefined) config['image_mean'] = own['mean'];
   if (own['std'] !== undefined) config['image_std'] = own['std'];
-  return { file: `${openClip}: preprocess_cfg`, config };
+  const mode = own['resize_mode'] ?? 'shortest';
+  if (mode !== 'shortest')
+    throw invalid(file, `resize_mode: expected "shortest", got ${describe(mode)}`);
+  const name = own['interpolation'] ?? 'bicubic';
+  // open_clip takes "random" for training; it judges with bicubic.
+  const filter = (resizeFilters as readonly JsonValue[]).indexOf(
+    name === 'random' ? 'bicubic' : name,
+  );
+  if (filter !== bicubic && filter !== bilinear)
+    throw invalid(
+      file,
+      `interpolation: expected "bicubic", "bilinear" or "random", got ${describe(name)}`,
+    );
+  config['resample'] = filter;
+  return { file, config, method: 'torchvision' };
 }
 
-/** `imageSize` is the vision tower's, which the crop must equal. */
-export function readImagePreprocess(directory: string, imageSize: number): ImagePreprocessDto {
-  const { file, config } = findPreprocessConfig(directory) ?? {
+/**
+ * `imageSize` is the vision tower's, which the crop must equal; `library`'s way is taken where the
+ * folder says nothing.
+ */
+export function readImagePreprocess(
+  directory: string,
+  imageSize: number,
+  library: PreprocessMethod = 'transformers',
+): ImagePreprocessDto {
+  const { file, config, method } = findPreprocessConfig(directory) ?? {
     file: join(directory, 'preprocessor_config.json'),
     config: {},
+    method: library,
   };
   for (const step of ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize']) {
     if (config[step] === false)
@@ -80,7 +119,7 @@ export function readImagePreprocess(directory: string, imageSize: number): Image
     cropWidth: crop.width,
     mean: triple(config['image_mean'] ?? clipMean, 'image_mean', file),
     std: triple(config['image_std'] ?? clipStd, 'image_std', file),
-    method: 'transformers',
+    method,
     filter,
     rescale,
   };

@@ -81,7 +81,12 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
     layout,
     tokenizer,
     textTokens: Math.min(tokenizer.modelMaxLength, positions),
-    preprocess: readImagePreprocess(directory, imageSize),
+    preprocess: readImagePreprocess(
+      directory,
+      imageSize,
+      // open_clip's own transform is torchvision's.
+      layout === 'open_clip' ? 'torchvision' : 'transformers',
+    ),
     embeddingWidth: numberField(config, 'projection_dim', configFile(source), 512),
     architecture:
       `CLIP ViT ${number('hidden_size', 768)}x${number('num_hidden_layers', 12)}, patch ` +
