@@ -1,9 +1,20 @@
-// Compares committed generated files (proto/gen, docs/CONFIG.md, gateway/schema) with what their
-// generators write today; `--write` renews them (`npm run generate` does the same).
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+// Compares committed generated files (proto/gen, docs/CONFIG.md, docs/MODEL_CONFIGS.md,
+// gateway/schema, THIRD_PARTY_NOTICES.md) with what their generators write today; `--write` renews
+// them (`npm run generate` does the same).
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
+import { notices } from './lib/notices.mjs';
 import { main, root, runQuietly, ScriptError } from './lib/phase.mjs';
 
 const generatedProto = join(root, 'proto/gen');
@@ -51,17 +62,33 @@ function checkProto(write) {
   }
 }
 
-function gatewayFiles(write) {
+/** Those of a generator in TypeScript. */
+function filesOf(generator, write) {
   const tsx = join(root, 'node_modules/tsx/dist/cli.mjs');
-  const script = join(root, 'gateway/src/config/generate.ts');
+  const script = join(root, generator);
   const args = [tsx, '--conditions=@spindle/source', script, ...(write ? [] : ['--check'])];
   const output = runQuietly(process.execPath, args);
   return output.split('\n').filter((line) => line !== '');
 }
 
+function noticesFile(write) {
+  const name = 'THIRD_PARTY_NOTICES.md';
+  const file = join(root, name);
+  const text = notices();
+  if (existsSync(file) && readFileSync(file, 'utf8') === text) return [];
+  if (!write) return [name];
+  writeFileSync(file, text);
+  return [];
+}
+
 await main(() => {
   const { values } = parseArgs({ options: { write: { type: 'boolean', default: false } } });
-  const stale = [...checkProto(values.write), ...gatewayFiles(values.write)];
+  const stale = [
+    ...checkProto(values.write),
+    ...filesOf('gateway/src/config/generate.ts', values.write),
+    ...noticesFile(values.write),
+    ...filesOf('services/models/src/config-keys/generate.ts', values.write),
+  ];
   if (stale.length === 0) return 0;
   throw new ScriptError(
     `not what the generators write today: ${stale.join(', ')} (npm run generate)`,

@@ -36,6 +36,7 @@ function setTheme(theme) {
 async function listRuns() {
   const response = await fetch('/api/runs').catch(() => null);
   if (response?.status === 503) return setLive(false, 'waiting for NATS');
+  if (response?.status === 401) return setLive(false, 'open the link of "npx spindle page"');
   if (!response?.ok) return setLive(false);
   const { runs } = await response.json();
   $('empty').hidden = runs.length > 0;

@@ -1,10 +1,10 @@
 /** The gateway beside damaged files and a message server that goes away. */
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
 import { fromJsonString } from '@bufbuild/protobuf';
 import { sealed, SpindleError, unsealed } from '@spindle/kit';
-import { JobResultSchema, RunStatus, type ArtifactRef, type Run } from '@spindle/proto';
+import { JobResultSchema, RunStatus, type ArtifactRef, type Job, type Run } from '@spindle/proto';
 import type { FakeBehaviour } from './testing/fakes.js';
 import { workersLeave } from './orchestrator/workers-leave.js';
 import { startHarness, type Harness } from './testing/harness.js';
@@ -215,4 +215,127 @@ it('gives up on what is damaged each time that it is made', async () => {
   const run = await h.finished('r1');
   expect(run.status).toBe(RunStatus.FAILED);
   expect(run.reason).toContain('eval-score-base lost');
+});
+
+/** The list of texts that a job names: rows of the data, or held-out prompts. */
+function textsOf({ work }: Job): ArtifactRef | undefined {
+  if (work.case === 'encode') return work.value.manifest;
+  return work.case === 'sample' ? work.value.texts.value : undefined;
+}
+
+it.each(['gone', 'damaged'])(
+  'makes lists of rows and prompts again that are %s, and ends in the same bytes',
+  async (how) => {
+    const first = ['encode', 'sample-base', 'eval-sample-base'];
+    const done = new Set<string>();
+    const h = await start();
+    await h.create({}, 'calm');
+    await h.finished('calm');
+    // As workers do. The first job of each of these stages finds its list lost; so do those beside.
+    h.fakes.behaviour.onJob = async (job) => {
+      const [ref, stage = ''] = [textsOf(job), job.key.split('/')[1]];
+      if (!ref || !job.key.startsWith('r1/')) return;
+      if (first.includes(stage) && !done.has(stage)) {
+        const path = await h.store.localPath(ref);
+        await chmod(path, 0o644);
+        await (how === 'gone' ? rm(path) : writeFile(path, 'damaged'));
+      }
+      done.add(stage);
+      await h.store.get(ref);
+    };
+    await h.create();
+    const run = await h.finished('r1');
+    expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+    expect([...done]).toEqual(expect.arrayContaining(first));
+    for (const key of ['data', 'evaluation.prompts'])
+      expect(run.warnings.join()).toContain(`${key}: the run's list was damaged or lost and is`);
+    expect(run.deadJobs).toEqual([]);
+    expect(await unetOf(h, 'r1')).toBe(await unetOf(h, 'calm'));
+  },
+);
+
+it('says of a lost list whose files have changed what to put back, and goes on when it is', async () => {
+  const lines = () => join(harness!.folder, 'data/metadata.jsonl');
+  let before = '';
+  const h = await start({
+    onJob: async (job) => {
+      const ref = textsOf(job);
+      if (job.key === 'r1/sample-base/0000' && before === '' && ref) {
+        await rm(await harness!.store.localPath(ref));
+        before = await readFile(lines(), 'utf8');
+        await writeFile(lines(), before.replace('picture 1', 'painting 1'));
+      }
+      if (ref) await harness!.store.get(ref);
+    },
+  });
+  await h.create();
+  const failed = await h.finished('r1');
+  expect(failed.status).toBe(RunStatus.FAILED);
+  expect(failed.reason).toMatch(
+    /sample-base: data: the run's list of training rows was lost, and \S+ gives another one today: expected sha256:\S+, got sha256:\S+; put the files back/,
+  );
+  const resume = () => h.client.resumeRun({ runId: 'r1' });
+  await expect(resume()).rejects.toThrow("data: the run's list of training rows was lost");
+  await writeFile(lines(), before);
+  await resume();
+  const run = await h.finished('r1');
+  expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+});
+
+it('makes whatever is missing of a run that has succeeded again when it is resumed', async () => {
+  const h = await start();
+  await h.create();
+  await h.finished('r1');
+  const folder = join(h.root, 'r1');
+  const weights = 'iterations/2/unet/diffusion_pytorch_model.safetensors';
+  const files = ['report.json', 'metrics.jsonl', 'config.json', weights];
+  const contents = (): Promise<string[]> =>
+    Promise.all(files.map((name) => readFile(join(folder, name), 'utf8')));
+  const [report = '', ...before] = await contents();
+  const resumed = async (): Promise<Run> => {
+    await h.client.resumeRun({ runId: 'r1' });
+    return h.finished('r1');
+  };
+  const trained = h.fakes.trained.length;
+  for (const name of files) {
+    await rm(join(folder, name));
+    // What it has in memory must not be what helps.
+    await h.restartGateway();
+    const run = await resumed();
+    expect([name, run.reason, run.status]).toEqual([name, '', RunStatus.SUCCEEDED]);
+    expect((await contents()).slice(1), name).toEqual(before);
+    expect(JSON.parse((await contents())[0] ?? ''), name).toMatchObject({
+      models: (JSON.parse(report) as { models: string[] }).models,
+    });
+  }
+  expect(h.fakes.trained).toHaveLength(trained);
+  // The blobs themselves: a U-Net and its link in the run's folder are one file.
+  await chmod(join(folder, weights), 0o644);
+  await writeFile(join(folder, weights), 'damaged');
+  const run = await resumed();
+  expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  expect((await contents()).slice(1)).toEqual(before);
+  expect(run.warnings).toEqual(['train-spin2: the weights were damaged and are made again']);
+  await expect(
+    h.client.resumeRun({ runId: 'r1', configJson: JSON.stringify(h.config) }),
+  ).rejects.toThrow('run "r1" is succeeded; it cannot be resumed');
+});
+
+it('names the steps whose numbers are lost for good', async () => {
+  const h = await start();
+  await h.create();
+  await h.finished('r1');
+  for (const name of ['metrics.jsonl', 'metrics.csv']) await rm(join(h.root, 'r1', name));
+  await h.restartGateway();
+  await h.client.resumeRun({ runId: 'r1' });
+  const run = await h.finished('r1');
+  expect(run.status).toBe(RunStatus.SUCCEEDED);
+  expect(run.warnings).toEqual(
+    ['sft', 'spin1', 'spin2'].map(
+      (model) =>
+        expect.stringMatching(
+          new RegExp(`^metrics\\.jsonl: the numbers of (\\d+) of \\1 steps of ${model} are lost`),
+        ) as string,
+    ),
+  );
 });

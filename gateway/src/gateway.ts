@@ -26,6 +26,8 @@ export interface GatewayOptions {
   /** Of any scorer. */
   scorerAddress: string;
   owner: string;
+  /** What callers have to show, and what the services are shown. */
+  token: string | undefined;
   logger: Logger;
   rescanMs?: number;
   leaseTtlMs?: number;
@@ -41,14 +43,16 @@ export interface Gateway {
 const standard = { rescanMs: 5_000, leaseTtlMs: 5_000, shutdownGraceMs: 2_000 };
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { bus, store, root, logger } = options;
-  const trainer = createClient(TrainerService, options.trainerAddress);
-  const evaluator = createClient(EvaluatorService, options.evaluatorAddress);
-  const sampler = createClient(SamplerService, options.samplerAddress);
-  const scorer = createClient(ScorerService, options.scorerAddress);
+  const { bus, store, root, logger, token } = options;
+  const trainer = createClient(TrainerService, options.trainerAddress, token);
+  const evaluator = createClient(EvaluatorService, options.evaluatorAddress, token);
+  const sampler = createClient(SamplerService, options.samplerAddress, token);
+  const scorer = createClient(ScorerService, options.scorerAddress, token);
+  const files = openFiles();
   const orchestrator = new Orchestrator({
     bus,
     store,
+    files,
     root,
     trainer,
     evaluator,
@@ -64,14 +68,20 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     closeClients();
     throw error;
   });
-  const files = openFiles();
   const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
-  const server = new GrpcServer({ logger });
+  const server = new GrpcServer({ logger, token });
   server.addService(RunService, api.handlers());
   const instruments = registerInstruments(bus);
   try {
     const grpcPort = await server.listen(options.grpcAddress);
-    const http = await startHttp({ address: options.httpAddress, orchestrator, api, bus, logger });
+    const http = await startHttp({
+      address: options.httpAddress,
+      token,
+      orchestrator,
+      api,
+      bus,
+      logger,
+    });
     return {
       grpcPort,
       httpPort: http.port,

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import {
   createLogger,
   parseConfig,
+  readToken,
   runService,
   startTelemetry,
   writeFileAtomic,
@@ -14,6 +15,7 @@ import { startGateway } from './gateway.js';
 
 /** Longer than calls under way may take, and than answers of a message server that is away. */
 const shutdownMs = 8_000;
+const goodbyeMs = 4_000;
 
 const given = Object.entries(gatewayEnvironment).flatMap(([key, name]) => {
   const value = process.env[name];
@@ -28,14 +30,19 @@ await runService('spindle gateway', async (lifecycle) => {
     ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }),
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
+  const token = readToken({
+    SPINDLE_TOKEN: config.token,
+    SPINDLE_TOKEN_FILE: config.tokenFile,
+  });
   const root = resolve(config.artifacts);
   await mkdir(root, { recursive: true });
-  const bus = await connectBus({ url: config.natsUrl, name: config.workerId, logger });
-  lifecycle.defer('bus', () => bus.close());
+  const bus = await connectBus({ url: config.natsUrl, token, name: config.workerId, logger });
+  lifecycle.defer('bus', () => bus.close(), goodbyeMs);
   await bus.provision();
   const store = await openStore(root, config.store);
   const gateway = await startGateway({
     ...config,
+    token,
     bus,
     store,
     root,

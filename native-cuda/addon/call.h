@@ -19,14 +19,14 @@ class Call final : public Job {
  public:
   Call(Napi::Env env,
        std::shared_ptr<EngineThread> engine,
-       std::shared_ptr<CancelToken> token_,
+       const std::shared_ptr<CancelToken>& cancel,
        Work work,
        ToJs to_js)
       : deferred_(env),
         engine_(std::move(engine)),
         work_(std::move(work)),
         to_js_(std::move(to_js)) {
-    token = std::move(token_);
+    token = cancel;
   }
   Napi::Value promise() const { return deferred_.Promise(); }
 

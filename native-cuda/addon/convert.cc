@@ -126,18 +126,30 @@ TensorData to_tensor(const Napi::Value& value, const std::string& where, size_t 
   return tensor;
 }
 
+static LoraTarget to_lora_target(const Napi::Value& value, const std::string& where) {
+  Fields fields(value, where);
+  LoraTarget target{parse_component(fields.string("component"), fields.at("component")), {}};
+  for (const std::string& name : to_strings(fields.value("components"), fields.at("components")))
+    target.components.push_back(parse_component(name, fields.at("components")));
+  return target;
+}
+
 ModelSource to_source(const Napi::Value& value, const std::string& where) {
   Fields fields(value, where);
   ModelSource source{fields.string("config"), {}, fields.string("label")};
   source.weights = to_strings(fields.value("weights"), fields.at("weights"));
-  // The one field that may be left out: most models have none.
+  // What may be left out: most models have no adapters, and most adapters are the U-Net's alone.
   Napi::Value adapters = value.As<Napi::Object>().Get("adapters");
   if (adapters.IsUndefined()) return source;
   require(adapters.IsArray(), fields.at("adapters"), ": expected a list, got something else");
   Napi::Array array = adapters.As<Napi::Array>();
   for (uint32_t i = 0; i < array.Length(); ++i) {
-    Fields adapter(array.Get(i), cat(fields.at("adapters"), "[", i, "]"));
+    Napi::Value one = array.Get(i);
+    Fields adapter(one, cat(fields.at("adapters"), "[", i, "]"));
     source.adapters.push_back({adapter.string("path"), adapter.number("scale")});
+    Napi::Value target = one.As<Napi::Object>().Get("target");
+    if (!target.IsUndefined())
+      source.adapters.back().target = to_lora_target(target, adapter.at("target"));
   }
   return source;
 }
@@ -166,7 +178,7 @@ std::map<std::string, std::string> to_string_map(const Napi::Value& value,
   std::map<std::string, std::string> out;
   for (uint32_t i = 0; i < keys.Length(); ++i) {
     std::string key = to_string(keys.Get(i), where);
-    out[key] = to_string(object.Get(key), where + "." + key);
+    out[key] = to_string(object.Get(key), cat(where, ".", key));
   }
   return out;
 }

@@ -68,7 +68,8 @@ Napi::Value unet_info(const Napi::CallbackInfo& info) {
                      {{"parameters", from_number(env, double(unet.store.numel()))},
                       {"inChannels", from_number(env, double(config.in_channels))},
                       {"outChannels", from_number(env, double(config.out_channels))},
-                      {"sampleSize", from_number(env, double(config.sample_size))},
+                      {"sampleHeight", from_number(env, double(config.sample_height))},
+                      {"sampleWidth", from_number(env, double(config.sample_width))},
                       {"crossAttentionDim", from_number(env, double(config.cross_attention_dim))}});
 }
 

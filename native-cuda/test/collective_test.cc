@@ -143,6 +143,52 @@ TEST("strangers and leftovers of another group are not let in") {
   CHECK_THAT(outcomes[2].text.starts_with("UNAVAILABLE: [ranks] rank 0 of 2"), outcomes[2].text);
 }
 
+TEST("a stranger that drags its feet keeps nobody waiting for long") {
+  ranks::TemporaryFolder folder;
+  auto outcomes = ranks::run(2, [&](int process) -> std::string {
+    if (process == 0) {
+      RankGroup group = ranks::group(folder.path, 0, 2, 0.5);
+      return meet(group, nullptr).empty() ? "" : "met";
+    }
+    // A length, then a byte at a time, and never a whole greeting.
+    Address leader = Address::parse(ranks::group(folder.path, 1, 2).address);
+    Socket socket;
+    while (!(socket = connect_to(leader, Patience(20, nullptr)))) {
+    }
+    const char said[] = {0, 0, 1, 0, 's'};
+    try {
+      for (size_t length = sizeof said;; length = 1) {
+        std::vector<Transfer> transfers = {{&socket, "rank 0", said, length}};
+        exchange(transfers, Patience(20, nullptr));
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      }
+    } catch (const Error& e) {
+      return code_name(e.code());
+    }
+  });
+  CHECK_EQUAL(outcomes[0].text,
+              std::string("UNAVAILABLE: [ranks] rank 1 of 2: expected within 0.5 s, did not come"));
+  CHECK_EQUAL(outcomes[1].text, std::string("UNAVAILABLE"));
+}
+
+TEST("a leader that names too few ranks is refused") {
+  ranks::TemporaryFolder folder;
+  auto outcomes = ranks::run(2, [&](int process) -> std::string {
+    RankGroup group = ranks::group(folder.path, process == 0 ? 0 : 2, 3);
+    if (process == 1) return connect_ranks(group, nullptr) ? "met" : "";
+    Listener listener = listen_at(Address::parse(group.address));
+    Socket socket = accept_from(listener, Patience(20, nullptr));
+    receive_text(socket, "rank 2", Patience(20, nullptr));
+    send_text(socket, "rank 2", "unix:/x", Patience(20, nullptr));
+    char byte;
+    std::vector<Transfer> transfers = {{&socket, "rank 2", nullptr, 0, &byte, 1}};
+    exchange(transfers, Patience(20, nullptr));
+    return "heard";
+  });
+  CHECK_EQUAL(outcomes[1].text,
+              std::string("UNAVAILABLE: [ranks] rank 0 of 3: expected 3 addresses, got 1"));
+}
+
 TEST("ranks that are not at the same operation find out") {
   ranks::TemporaryFolder folder;
   each_is_refused(ranks::run(2,

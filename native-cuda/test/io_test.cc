@@ -80,7 +80,14 @@ TEST("config: fields of the wrong type, closed sets and unread keys are refused 
               std::string("x/config.json: kind: expected a or b, got \"c\""));
   CHECK_EQUAL(message_of([&] { config.number("missing"); }),
               std::string("x/config.json: missing: expected a number, got nothing"));
-  CHECK_EQUAL(config.integer("none", 7), 7);
+  CHECK_EQUAL(message_of([&] { config.integer("none", 7); }),
+              std::string("x/config.json: none: expected an integer, got null"));
+  CHECK(!config.boolean("none", true));
+  config.only("none", {});
+  config.only("none", {false});
+  CHECK_EQUAL(message_of([&] { config.only("none", {"silu"}); }),
+              std::string("x/config.json: none: expected \"silu\" (other values are not "
+                          "supported), got null"));
   CHECK_EQUAL(config.integer("whole"), 4);
   CHECK_EQUAL(message_of([&] { config.refuse_unread(); }),
               std::string("x/config.json: extra: expected a known key, got this one with value 1"));

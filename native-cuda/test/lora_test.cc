@@ -1,20 +1,20 @@
-// Low-rank adapters: the op, training them, and their files.
+// Low-rank adapters: the op, and training them. lora_file_test.cc has their files.
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
 #include "check.h"
 #include "gradcheck.h"
-#include "io/lora_file.h"
 #include "io/safetensors.h"
 #include "models/inference.h"
 #include "ops/ops.h"
-#include "temporary.h"
+#include "lora_files.h"
 #include "tiny_models.h"
 #include "tiny_training.h"
 #include "train/trainer.h"
 
 using namespace spindle;
+using tiny::BaseFiles;
 using tiny::distance;
 
 namespace {
@@ -41,18 +41,6 @@ TrainBatch batch(Device& device, int64_t step, bool generated = true) {
   return b;
 }
 
-// The tiny U-Net as files, so that trainers load it as they do a released one.
-struct BaseFiles {
-  explicit BaseFiles(Device& device) {
-    auto unet = tiny::unet(device, {.trainable = true});
-    save_parameters(file.path, {{"", &unet->store, unet->store.master()}});
-  }
-  ModelSource source(const std::vector<AdapterSource>& adapters = {}) const {
-    return {tiny::kUnet, {file.path}, "tiny", adapters};
-  }
-  TemporaryFile file;
-};
-
 std::vector<float> forward(Unet& unet) {
   Device& device = unet.device;
   return tiny::floats(unet_forward(unet, tiny::random(device, {1, 4, 8, 8}, 4), {300},
@@ -62,19 +50,6 @@ std::vector<float> forward(Unet& unet) {
 void step(Trainer& t, int64_t k) {
   t.accumulate(batch(t.unet().device, k), nullptr);
   t.apply(k);
-}
-
-TensorToWrite tensor(const std::string& name,
-                     const std::vector<int64_t>& shape,
-                     const std::vector<float>& values) {
-  return {name, FileType::F32, shape,
-          [values](const ByteSink& sink) { sink(values.data(), values.size() * sizeof(float)); }};
-}
-
-std::vector<float> drawn(int64_t count, uint32_t number) {
-  std::vector<float> values(static_cast<size_t>(count));
-  Philox(7, 0).normal(values.data(), count, number, 0, Draw::Test);
-  return values;
 }
 
 }  // namespace
@@ -293,121 +268,4 @@ TEST(
   TrainerOptions nowhere = options(true);
   nowhere.lora->targets = {"to_x"};
   CHECK_THROWS(Trainer(device, base, nullptr, nowhere), Code::InvalidArgument);
-}
-
-TEST("adapter files of every convention mean the same") {
-  Device device = cpu();
-  BaseFiles files(device);
-  const std::string attention = "down_blocks.0.attentions.0.transformer_blocks.0.attn2";
-  std::vector<float> down = drawn(2 * 12, 1), up = drawn(8 * 2, 2), down_out = drawn(2 * 8, 3),
-                     up_out = drawn(8 * 2, 4), filter = drawn(2 * 4 * 9, 5),
-                     up_filter = drawn(8 * 2, 6);
-  struct Convention {
-    const char* name;
-    std::string down, up, alpha, down_out, up_out, alpha_out;
-  };
-  const std::string kohya = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_";
-  const std::vector<Convention> conventions = {
-      {"PEFT", "unet." + attention + ".to_k.lora_A.weight",
-       "unet." + attention + ".to_k.lora_B.weight", "unet." + attention + ".to_k.alpha",
-       "unet." + attention + ".to_out.0.lora_A.weight",
-       "unet." + attention + ".to_out.0.lora_B.weight", "unet." + attention + ".to_out.0.alpha"},
-      {"PEFT's own", "base_model.model." + attention + ".to_k.lora_A.weight",
-       "base_model.model." + attention + ".to_k.lora_B.weight", attention + ".to_k.alpha",
-       attention + ".to_out.0.lora_A.weight", attention + ".to_out.0.lora_B.weight",
-       attention + ".to_out.0.alpha"},
-      {"older diffusers", "unet." + attention + ".to_k.lora.down.weight",
-       "unet." + attention + ".to_k.lora.up.weight", "unet." + attention + ".to_k.alpha",
-       "unet." + attention + ".to_out.0.lora.down.weight",
-       "unet." + attention + ".to_out.0.lora.up.weight", "unet." + attention + ".to_out.0.alpha"},
-      {"attention processors", "unet." + attention + ".processor.to_k_lora.down.weight",
-       "unet." + attention + ".processor.to_k_lora.up.weight", "unet." + attention + ".to_k.alpha",
-       "unet." + attention + ".processor.to_out_lora.down.weight",
-       "unet." + attention + ".processor.to_out_lora.up.weight",
-       "unet." + attention + ".to_out.0.alpha"},
-      {"kohya", kohya + "to_k.lora_down.weight", kohya + "to_k.lora_up.weight",
-       kohya + "to_k.alpha", kohya + "to_out_0.lora_down.weight", kohya + "to_out_0.lora_up.weight",
-       kohya + "to_out_0.alpha"},
-  };
-  auto base = load_unet(device, files.source(), {.trainable = true});
-  std::vector<float> before = tiny::floats(base->store.find(attention + ".to_k.weight")->master),
-                     before_filter = tiny::floats(base->store.find("conv_in.weight")->master);
-  for (const Convention& c : conventions)
-    check::each(c.name, [&] {
-      TemporaryFile file;
-      write_safetensors(
-          file.path,
-          {tensor(c.down, {2, 12}, down), tensor(c.up, {8, 2}, up), tensor(c.alpha, {}, {1}),
-           tensor(c.down_out, {2, 8}, down_out), tensor(c.up_out, {8, 2}, up_out),
-           tensor("unet.conv_in.lora_A.weight", {2, 4, 3, 3}, filter),
-           tensor("unet.conv_in.lora_B.weight", {8, 2, 1, 1}, up_filter)},
-          {});
-      auto with = load_unet(device, files.source({{file.path, 0.5}}), {.trainable = true});
-      std::vector<float> after = tiny::floats(with->store.find(attention + ".to_k.weight")->master);
-      for (size_t i = 0; i < 8; ++i)
-        for (size_t j = 0; j < 12; ++j) {
-          // alpha 1 over rank 2, times the scale of 1/2
-          double expected =
-              double(before[i * 12 + j]) + 0.25 * (double(up[i * 2]) * double(down[j]) +
-                                                   double(up[i * 2 + 1]) * double(down[12 + j]));
-          CHECK_THAT(std::abs(double(after[i * 12 + j]) - expected) < 1e-6, after[i * 12 + j],
-                     " and ", expected);
-        }
-      // No alpha: the rank. The engine keeps filters as (Co, R, S, Ci), files as (Co, Ci, R, S).
-      std::vector<float> after_filter = tiny::floats(with->store.find("conv_in.weight")->master);
-      for (size_t o = 0; o < 8; ++o)
-        for (size_t in = 0; in < 4; ++in)
-          for (size_t rs = 0; rs < 9; ++rs) {
-            size_t at = (o * 9 + rs) * 4 + in;
-            double expected =
-                double(before_filter[at]) +
-                0.5 * (double(up_filter[o * 2]) * double(filter[in * 9 + rs]) +
-                       double(up_filter[o * 2 + 1]) * double(filter[36 + in * 9 + rs]));
-            CHECK_THAT(std::abs(double(after_filter[at]) - expected) < 1e-6, after_filter[at],
-                       " and ", expected);
-          }
-    });
-}
-
-TEST("alpha may stand in the header, as diffusers writes PEFT's settings") {
-  Device device = cpu();
-  BaseFiles files(device);
-  auto base = load_unet(device, files.source(), {.trainable = true});
-  TemporaryFile file;
-  write_safetensors(file.path,
-                    {tensor("unet.time_embedding.linear_1.lora_A.weight", {2, 8}, drawn(16, 1)),
-                     tensor("unet.time_embedding.linear_1.lora_B.weight", {32, 2}, drawn(64, 2))},
-                    {{"lora_adapter_metadata", R"({"unet.r": 2, "unet.lora_alpha": 16})"}});
-  CHECK_EQUAL(LoraFile(file.path, base->store).find("time_embedding.linear_1.weight")->alpha, 16.0);
-}
-
-TEST("adapters of something else are refused by name") {
-  Device device = cpu();
-  BaseFiles files(device);
-  auto base = load_unet(device, files.source(), {.trainable = true});
-  const std::string linear = "unet.time_embedding.linear_1";
-  std::vector<float> values = drawn(64, 1);
-  auto first = [&](int64_t count) {
-    return std::vector<float>(values.begin(), values.begin() + count);
-  };
-  const std::vector<std::vector<TensorToWrite>> bad = {
-      {tensor(linear + ".lora_A.weight", {2, 8}, first(16))},  // half a pair
-      {tensor(linear + ".lora_A.weight", {2, 7}, first(14)),
-       tensor(linear + ".lora_B.weight", {32, 2}, first(64))},  // of another width
-      {tensor(linear + ".lora_A.weight", {2, 8}, first(16)),
-       tensor(linear + ".lora_B.weight", {16, 4}, first(64))},  // ranks that differ
-      {tensor("unet.nowhere.lora_A.weight", {2, 8}, first(16)),
-       tensor("unet.nowhere.lora_B.weight", {32, 2}, first(64))},    // no such layer
-      {tensor(linear + ".lora_magnitude_vector", {32}, first(32))},  // DoRA
-      {tensor("text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight", {2, 8},
-              first(16))},  // of the text encoder
-      {tensor("unet.conv_norm_out.lora_A.weight", {2, 8}, first(16)),
-       tensor("unet.conv_norm_out.lora_B.weight", {8, 2}, first(16))},  // of a norm
-  };
-  for (const std::vector<TensorToWrite>& tensors : bad) {
-    TemporaryFile file;
-    write_safetensors(file.path, tensors, {});
-    CHECK_THROWS(LoraFile(file.path, base->store), Code::InvalidArgument);
-    CHECK_THROWS(load_unet(device, files.source({{file.path}}), {}), Code::InvalidArgument);
-  }
 }

@@ -46,7 +46,11 @@ TEST("an option of a U-Net that is not supported is refused by name and value") 
                                                   {"act_fn", "gelu"},
                                                   {"encoder_hid_dim", 16},
                                                   {"time_cond_proj_dim", 256},
-                                                  {"no_such_option", 1}};
+                                                  {"quantization_config", Json::Object{}},
+                                                  // The library leaves the block out, or fails.
+                                                  {"mid_block_type", Json()},
+                                                  {"norm_num_groups", Json()},
+                                                  {"norm_eps", Json()}};
   for (const auto& [key, value] : options) {
     std::string said = message([&, k = std::string(key), v = value] {
       parse_unet2d_condition_config(Config::parse(with(tiny::kUnet, k, v), "unet"));
@@ -77,16 +81,22 @@ TEST("an option of an autoencoder or of CLIP that is not supported is refused by
   CHECK(contains(
       message([] { parse_clip_text_config(Config::parse(R"({"hidden_act":"relu"})", "clip")); }),
       "hidden_act"));
-  CHECK(
-      contains(message([] { parse_clip_text_config(Config::parse(R"({"rotary":true})", "clip")); }),
-               "rotary"));
-  CHECK(
-      contains(message([] {
-                 parse_clip_config(Config::parse(
-                     R"({"text_config":{"hidden_size":64},"text_config_dict":{"hidden_size":128}})",
-                     "clip"));
-               }),
-               "text_config_dict"));
+  for (const char* text :
+       {R"({"text_config":{"hidden_size":64}})", R"({"per_layer_config":{"0":{}}})",
+        R"({"is_decoder":true})", R"({"layer_norm_eps":null})"})
+    CHECK_THAT(
+        contains(message([&] { parse_clip_text_config(Config::parse(text, "clip")); }), "clip: "),
+        text);
+}
+
+TEST("a CLIP tower said twice is the second one with its defaults, as transformers has it") {
+  ClipConfig config = parse_clip_config(Config::parse(
+      R"({"text_config":{"hidden_size":64,"hidden_act":"gelu"},"text_config_dict":{"hidden_size":128},
+          "vision_config":{"patch_size":16},"vision_config_dict":null})",
+      "clip"));
+  CHECK_EQUAL(config.text.tower.hidden_size, int64_t(128));
+  CHECK(config.text.tower.activation == Activation::QuickGelu);
+  CHECK_EQUAL(config.vision.patch_size, int64_t(16));
 }
 
 TEST("keys of older autoencoder and text checkpoints become the current ones") {
@@ -192,14 +202,18 @@ TEST("guidance 1 does not need the empty prompt") {
   CHECK_THROWS(sample(*unet, r, nullptr, nullptr), Code::InvalidArgument);
 }
 
-TEST("sample_size may be a pair of equal numbers, and null is false to options") {
+TEST("sample_size may be a pair, and null is false to options") {
   auto parse = [](const std::string& key, Json value) {
     return parse_unet2d_condition_config(
         Config::parse(with(tiny::kUnet, key, std::move(value)), "unet"));
   };
-  CHECK_EQUAL(parse("sample_size", Json::Array{24, 24}).sample_size, int64_t(24));
-  std::string said = message([&] { parse("sample_size", Json::Array{24, 32}); });
-  CHECK_THAT(contains(said, "sample_size: expected a positive number or two that are equal"), said);
+  UNet2DConditionConfig pair = parse("sample_size", Json::Array{24, 32});
+  CHECK_EQUAL(pair.sample_height, int64_t(24));
+  CHECK_EQUAL(pair.sample_width, int64_t(32));
+  CHECK_EQUAL(parse("sample_size", 24).sample_width, int64_t(24));
+  CHECK_EQUAL(parse("sample_size", Json()).sample_height, int64_t(64));
+  std::string said = message([&] { parse("sample_size", Json::Array{24}); });
+  CHECK_THAT(contains(said, "sample_size: expected a positive number or two"), said);
   CHECK(parse("flip_sin_to_cos", true).flip_sin_to_cos);
   CHECK(!parse("flip_sin_to_cos", Json()).flip_sin_to_cos);
 }

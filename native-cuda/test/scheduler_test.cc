@@ -253,6 +253,9 @@ TEST("schedulers: unknown keys and unsupported values are refused by name") {
            {"EulerDiscreteScheduler", "prediction_type", "sample"},
            {"EulerDiscreteScheduler", "interpolation_type", "log_linear"},
            {"EulerDiscreteScheduler", "timestep_type", "continuous"},
+           {"DDIMScheduler", "timestep_type", "continuous"},
+           {"PNDMScheduler", "use_flow_sigmas", true},
+           {"DDIMScheduler", "beta_start", Json()},
            {"EulerDiscreteScheduler", "sigma_max", 80},
            {"EulerDiscreteScheduler", "use_beta_sigmas", true},
            {"DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"},
@@ -289,6 +292,9 @@ TEST("noise schedule: what is added can be taken away, and velocity is what it s
     CHECK(std::abs(std::sqrt(a) * double(noisy[i]) - std::sqrt(1 - a) * double(target[i]) -
                    double(x[i])) < 1e-6);
   CHECK_THROWS(schedule.add_noise(noisy, x, noise, 2, 1000), Code::InvalidArgument);
+  // Of a model that was trained with other noise, or told other times.
+  for (const char* text : {R"({"use_flow_sigmas":true})", R"({"timestep_type":"continuous"})"})
+    CHECK_THROWS(NoiseSchedule::parse(text), Code::InvalidArgument);
   NoiseSchedule zero =
       NoiseSchedule::parse(config("DDIMScheduler", {{"rescale_betas_zero_snr", true}}).dump());
   CHECK_EQUAL(zero.alphas_cumprod.back(), 0.0f);

@@ -12,6 +12,8 @@ export type {
 } from './native-engine.js';
 export {
   resizeFilters,
+  type AdaptedComponent,
+  type AdapterTargetDto,
   type ImagePreprocessDto,
   type InspectedKind,
   type ModelSourceDto,

@@ -1,5 +1,19 @@
 /** Models: their files, what is loaded from them, and how images come to a judge's size. */
 
+/** A part of a pipeline that LoRA files adapt. */
+export type AdaptedComponent = 'unet' | 'text_encoder' | 'text_encoder_2';
+
+/** What of a LoRA file a model takes. */
+export interface AdapterTargetDto {
+  /** What the model is. */
+  component: AdaptedComponent;
+  /**
+   * What the caller adds the file to, or leaves out on purpose: a file with adapters of another
+   * component is refused.
+   */
+  components: AdaptedComponent[];
+}
+
 /**
  * A model's files: config.json's text and its safetensors shards (one for a single file), absolute
  * paths.
@@ -11,9 +25,9 @@ export interface ModelSourceDto {
   label: string;
   /**
    * LoRA files that loading adds to the weights, each times its scale; a trainer with `lora` goes
-   * on from the only one.
+   * on from the only one. Without `target` the model is a U-Net, and the file has nothing else.
    */
-  adapters?: { path: string; scale: number }[];
+  adapters?: { path: string; scale: number; target?: AdapterTargetDto }[];
 }
 
 export type InspectedKind = 'unet' | 'vae' | 'clip_text' | 'clip' | 'image_reward' | 'aesthetic';
@@ -42,7 +56,8 @@ export interface UnetInfoDto {
   parameters: number;
   inChannels: number;
   outChannels: number;
-  sampleSize: number;
+  sampleHeight: number;
+  sampleWidth: number;
   crossAttentionDim: number;
 }
 

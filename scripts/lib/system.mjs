@@ -23,6 +23,12 @@ const browser = {
   package: 'chromium',
 };
 
+/** What is needed of the system, by the packages' names in Debian. */
+export const systemPackages = () => [
+  ...needs.map((need) => ({ name: need.package, tests: false })),
+  { name: browser.package, tests: true },
+];
+
 export function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < minimum[0] || (major === minimum[0] && minor < minimum[1])) {

@@ -22,11 +22,13 @@ describe('the status page in a browser', () => {
   let mesh: Mesh;
   let browser: Browser;
   let page: Page;
+  let link: string;
   const trouble: string[] = [];
 
   beforeAll(async () => {
     await mkdir(pictures, { recursive: true });
     [mesh, browser] = await Promise.all([Mesh.start(), chromium.launch({ executablePath, args })]);
+    link = (await mesh.spindle('page', '--url', mesh.pageUrl)).stdout.trim();
     page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
     page.on('pageerror', (error) => trouble.push(error.message));
     page.on('console', (message) => {
@@ -43,7 +45,8 @@ describe('the status page in a browser', () => {
   });
 
   it('says what to do when there is no run', async () => {
-    await page.goto(mesh.pageUrl);
+    await page.goto(link);
+    expect(page.url()).toBe(mesh.pageUrl);
     await page
       .getByText(/spindle run/)
       .first()
@@ -90,7 +93,7 @@ describe('the status page in a browser', () => {
       viewport: { width: 390, height: 800 },
       colorScheme: 'dark',
     });
-    await narrow.goto(mesh.pageUrl);
+    await narrow.goto(link);
     await narrow
       .getByText(/succeeded/i)
       .first()
@@ -109,12 +112,47 @@ describe('the status page in a browser', () => {
     await narrow.close();
   });
 
+  it('says to a browser that did not come by the link how to get it', async () => {
+    const stranger = await browser.newPage();
+    expect((await stranger.goto(mesh.pageUrl))?.status()).toBe(401);
+    await stranger.getByText('npx spindle page').waitFor();
+    await stranger.close();
+  });
+
+  it('opens by the link on a page of another site, which cannot look at it itself', async () => {
+    const other = await browser.newPage();
+    await other.route('http://other.example/', (route) =>
+      route.fulfill({
+        contentType: 'text/html',
+        body: `<a href="${link}">the page</a><img src="${mesh.pageUrl}favicon.svg">`,
+      }),
+    );
+    await other.goto('http://other.example/');
+    await other.getByText('the page').click();
+    await other.getByText('watched').first().waitFor();
+    expect(other.url()).toMatch(new RegExp(`^${mesh.pageUrl}(#|$)`));
+    // The cookie is there now, and does not go with what another site asks for.
+    await other.goto('http://other.example/');
+    const told = await other.evaluate(
+      `Promise.all([
+        fetch('${mesh.pageUrl}api/runs', { credentials: 'include' }).then(() => 'read', () => 'no'),
+        new Promise((done) => {
+          const image = new Image();
+          image.onload = () => done('loaded');
+          image.onerror = () => done('no');
+          image.src = '${mesh.pageUrl}favicon.svg';
+        }),
+      ])`,
+    );
+    expect(told).toEqual(['no', 'no']);
+    await other.close();
+  });
+
   it('is not for web pages of other names', async () => {
     const { request } = await import('node:http');
+    const headers = { host: 'evil.example', authorization: `Bearer ${mesh.token}` };
     const status = await new Promise<number>((resolve, reject) => {
-      request(`${mesh.pageUrl}api/runs`, { headers: { host: 'evil.example' } }, (answer) =>
-        resolve(answer.statusCode ?? 0),
-      )
+      request(`${mesh.pageUrl}api/runs`, { headers }, (answer) => resolve(answer.statusCode ?? 0))
         .on('error', reject)
         .end();
     });

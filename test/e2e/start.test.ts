@@ -32,7 +32,7 @@ it('npm start runs a config from nothing to the results table, and ends with 0',
     CI: 'true',
   });
   expect(await child.exited, child.tail(40)).toBe(0);
-  expect(child.stdout).toMatch(/status page: http:\/\/127\.0\.0\.1:\d+/);
+  expect(child.stdout).toMatch(/status page: http:\/\/127\.0\.0\.1:\d+\/\?token=\S{43}$/m);
   expect(child.stdout).toMatch(/^spin2( \*)? .* ± /m);
   expect(child.stdout).toMatch(/mesh and run: .* min/);
   const [run] = (await readdir(artifacts)).filter((name) => name.startsWith('tiny-'));

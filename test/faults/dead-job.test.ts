@@ -1,7 +1,6 @@
 import { createClient } from '@spindle/kit';
 import { RunStatus, SamplerService } from '@spindle/proto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { cli } from '../harness/cli.js';
 import { tinyConfig } from '../harness/config.js';
 import { Mesh } from '../harness/mesh.js';
 import { until } from '../harness/wait.js';
@@ -21,7 +20,7 @@ describe('a job that takes its worker down', () => {
     const evaluation = { ...config.evaluation, sampling: { steps: 60 } };
     await mesh.create({ ...config, iterations: 1, evaluation, max_missing: 0.6 }, runId);
     for (let crash = 1; crash <= 3; crash++) {
-      const client = createClient(SamplerService, mesh.address('sampler'));
+      const client = createClient(SamplerService, mesh.address('sampler'), mesh.token);
       try {
         await until(
           `delivery ${crash} of ${key}`,
@@ -40,7 +39,7 @@ describe('a job that takes its worker down', () => {
     expect(run.reason).toBe('');
     expect(run.status).toBe(RunStatus.SUCCEEDED);
 
-    const status = await cli(['status', runId, '--gateway', mesh.gatewayAddress]);
+    const status = await mesh.spindle('status', runId);
     expect(status.stdout).toContain(key);
     expect(status.stdout).toContain('crashed the worker 3 times');
   });

@@ -1,10 +1,17 @@
-import { checkHealth, createClient, createLogger, type ServiceClient } from '@spindle/kit';
+import {
+  checkHealth,
+  createClient,
+  createLogger,
+  newToken,
+  type ServiceClient,
+} from '@spindle/kit';
 import { connectBus, startNatsServer, type NatsServer } from '@spindle/mesh';
 import { RunService, RunStatus, type Run } from '@spindle/proto';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { NodeChild, root } from './child.js';
+import { cli, type CliResult } from './cli.js';
 import { freePorts } from './ports.js';
 import { until } from './wait.js';
 
@@ -50,6 +57,7 @@ export class Mesh {
   #nats: NatsServer | undefined;
   #client: ServiceClient<typeof RunService> | undefined;
   readonly #dir: string;
+  readonly token = newToken();
   httpPort = 0;
 
   private constructor(
@@ -73,7 +81,8 @@ export class Mesh {
 
   async #start(options: MeshOptions): Promise<void> {
     await mkdir(this.artifacts, { recursive: true });
-    this.#nats = await startNatsServer({ dir: join(this.#dir, 'nats'), logger });
+    const dir = join(this.#dir, 'nats');
+    this.#nats = await startNatsServer({ dir, token: this.token, logger });
     const ports = await freePorts(order.length + 1);
     const addresses = Object.fromEntries(
       order.map((kind, i) => [kind, `127.0.0.1:${ports[i]}`]),
@@ -93,7 +102,7 @@ export class Mesh {
       });
     }
     await Promise.all(order.map((name) => this.#serving(name)));
-    this.#client = createClient(RunService, addresses.gateway);
+    this.#client = createClient(RunService, addresses.gateway, this.token);
     await this.#hurryRedelivery();
   }
 
@@ -110,10 +119,17 @@ export class Mesh {
     return this.address('gateway');
   }
 
+  /** A command that is told where this mesh is. */
+  spindle(...args: string[]): Promise<CliResult> {
+    const env = { SPINDLE_GATEWAY: this.gatewayAddress, SPINDLE_TOKEN: this.token };
+    return cli(args, { env });
+  }
+
   get natsUrl(): string {
     return this.#nats?.url ?? '';
   }
 
+  /** The page's address; "spindle page" has its link. */
   get pageUrl(): string {
     return `http://127.0.0.1:${this.httpPort}/`;
   }
@@ -164,6 +180,7 @@ export class Mesh {
       this.#nats = await startNatsServer({
         dir: join(this.#dir, 'nats'),
         port: Number(new URL(this.natsUrl).port),
+        token: this.token,
         logger,
       });
       return;
@@ -232,6 +249,7 @@ export class Mesh {
     const child = new NodeChild(join(root, programs[kind]), [], {
       env: {
         SPINDLE_NATS_URL: this.natsUrl,
+        SPINDLE_TOKEN: this.token,
         SPINDLE_ARTIFACTS: this.artifacts,
         SPINDLE_GRPC_ADDRESS: address,
         SPINDLE_WORKER_ID: name,
@@ -257,7 +275,12 @@ export class Mesh {
 
   /** Services set the queue up with production's waits whenever they start. */
   async #hurryRedelivery(): Promise<void> {
-    const bus = await connectBus({ url: this.natsUrl, name: 'harness', logger });
+    const bus = await connectBus({
+      url: this.natsUrl,
+      token: this.token,
+      name: 'harness',
+      logger,
+    });
     try {
       await bus.provision({ ackWaitMs });
     } finally {

@@ -8,6 +8,7 @@ import { until } from './wait.js';
 
 export interface Runtime {
   pid: number;
+  token: string;
   natsUrl: string;
   gateway: string;
   http: string;

@@ -283,7 +283,7 @@ describe('bad input: exit code 2, one clear sentence, nothing half-done', () => 
     const file = join(folder, 'config.yaml');
     await writeFile(file, stringify(config));
     const before = await readdir(mesh.artifacts);
-    const result = await cli(['run', file, '--run-id', 'bad', '--gateway', mesh.gatewayAddress]);
+    const result = await mesh.spindle('run', file, '--run-id', 'bad');
     expect(result.stderr).toMatch(message);
     expect(result.stderr.trim().split('\n')).toHaveLength(1);
     expect(result.stderr).not.toMatch(/\n\s+at /);
@@ -296,7 +296,7 @@ describe('bad input: exit code 2, one clear sentence, nothing half-done', () => 
   it('a config that is no YAML names the line', async () => {
     const file = join(folder, 'config.yaml');
     await writeFile(file, 'model: [\nname: x\n');
-    const result = await cli(['run', file, '--gateway', mesh.gatewayAddress]);
+    const result = await mesh.spindle('run', file);
     expect(result).toMatchObject({ code: 2, stdout: '' });
     expect(result.stderr).toMatch(/config\.yaml:\d+: /);
   });
@@ -316,13 +316,7 @@ describe('bad input: exit code 2, one clear sentence, nothing half-done', () => 
     config.data.path = data;
     const file = join(folder, 'config.yaml');
     await writeFile(file, stringify(config));
-    const { code, stdout } = await cli([
-      'run',
-      file,
-      '--dry-run',
-      '--gateway',
-      mesh.gatewayAddress,
-    ]);
+    const { code, stdout } = await mesh.spindle('run', file, '--dry-run');
     expect(stdout).toMatch(/1 images? ha(s|ve) no row.*0007\.png/);
     expect(stdout).toMatch(/1 captions? (is|are) empty/);
     expect(stdout).toMatch(/1 captions? (is|are) longer than the text encoder's 32 tokens/);

@@ -274,3 +274,25 @@ it('refuses the baseline on data without pairs before anything runs', async () =
     /baselines\.dpo: expected rows with a rejected image in .*, got none/,
   );
 });
+
+it('draws what training reads, and trains to the bytes of a run that draws everything', async () => {
+  const { data, model, name, seed, precision, objective, train, sampling } = tinyConfig();
+  const run = {
+    ...{ data, model, name, seed, precision, objective, sampling, iterations: 1 },
+    train: { ...train, steps: 3, batch_size: 2 },
+  };
+  await mesh.create(run, 'as-read');
+  // The opponent is the base in both; where it stays, every row is drawn.
+  await mesh.create({ ...run, objective: { ...objective, opponent: 'initial' } }, 'all');
+  const drawn: number[] = [];
+  const weights: string[] = [];
+  for (const id of ['as-read', 'all']) {
+    const ended = await mesh.ended(id);
+    expect(ended.status).toBe(RunStatus.SUCCEEDED);
+    drawn.push(ended.stages.find(({ stage }) => stage === 'sample-base')?.done ?? -1);
+    const file = 'iterations/1/unet/diffusion_pytorch_model.safetensors';
+    weights.push(sha256(join(mesh.runDirectory(id), file)));
+  }
+  expect(drawn).toEqual([6, 8]);
+  expect(weights[0]).toBe(weights[1]);
+});

@@ -1,8 +1,8 @@
 import { asFloat32, readSafetensors } from '@spindle/kit';
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { root } from '../harness/child.js';
@@ -57,6 +57,41 @@ describe('a run from the command line', () => {
     for (const model of models)
       expect(output).toMatch(new RegExp(`^${model}( \\*)? .*\\d+\\.\\d+ ± \\d+\\.\\d+`, 'm'));
     expect(output).toContain(`results: ${directory}`);
+  });
+
+  it('leaves files that are for its user alone, and its token in two of them', async () => {
+    const { token } = mesh.runtime;
+    const entries = readdirSync(mesh.artifacts, { recursive: true, withFileTypes: true });
+    const holding: string[] = [];
+    for (const entry of entries) {
+      const path = join(entry.parentPath, entry.name);
+      // A link has no rights of its own; the server replaces files of its store all the time.
+      if (entry.isSymbolicLink() || !existsSync(path)) continue;
+      const { mode, size } = statSync(path);
+      expect((mode & 0o077).toString(8), path).toBe('0');
+      if (entry.isFile() && size < 1 << 20 && readFileSync(path).includes(token))
+        holding.push(relative(mesh.artifacts, path));
+    }
+    expect(entries.length).toBeGreaterThan(100);
+    expect(holding.sort()).toEqual(['nats/nats-server.conf', 'runtime.json']);
+  });
+
+  it('prints the link of the page, and again when asked, and no page opens without it', async () => {
+    const link = /^status page: (\S+)$/m.exec(mesh.child.stdout)?.[1] ?? '';
+    expect((await mesh.spindle('page')).stdout).toBe(`${link}\n`);
+    const opened = await fetch(link, { redirect: 'manual' });
+    expect([opened.status, opened.headers.get('location')]).toEqual([303, '/']);
+    const cookie = opened.headers.get('set-cookie')?.split(';')[0] ?? '';
+    const page = await fetch(mesh.runtime.http, { headers: { cookie } });
+    expect([page.status, page.headers.get('content-type')]).toEqual([
+      200,
+      'text/html; charset=utf-8',
+    ]);
+    const closed = await fetch(mesh.runtime.http);
+    expect([closed.status, await closed.text()]).toEqual([
+      401,
+      expect.stringContaining('"npx spindle page" prints the link'),
+    ]);
   });
 
   it('leaves a report with statistics of every model', async () => {

@@ -34,6 +34,8 @@ async function spindle(...args: string[]): Promise<{ code: number; out: string; 
     const code = await runCommandLine(args, {
       gateway,
       artifacts: harness.root,
+      token: undefined,
+      tokenFile: undefined,
       otlpEndpoint: undefined,
       ci: true,
       all: {},
@@ -159,7 +161,12 @@ describe('spindle', () => {
     [
       'an option that the scheduler does not have',
       { sampling: { overrides: { karras: true } } },
-      'sampling: DDIMScheduler: karras: expected a known key',
+      'sampling: overrides: karras: expected a key that DDIMScheduler reads',
+    ],
+    [
+      'an oblong model without a resolution',
+      {},
+      "data.resolution: expected a number of pixels, since the model's sample_size is two numbers",
     ],
     ['a head of another kind', { evaluation: { head: 'clip' } }, 'evaluation.metrics.0.head: '],
     [
@@ -178,6 +185,10 @@ describe('spindle', () => {
       await mkdir(join(harness.folder, 'broken'), { recursive: true });
       overrides = { model: join(harness.folder, 'broken') };
       message = 'conv_in.weight: expected shape 64×4×3×3, got 64×3×3×3.';
+    }
+    if (name.startsWith('an oblong')) {
+      await mkdir(join(harness.folder, 'oblong'), { recursive: true });
+      overrides = { model: join(harness.folder, 'oblong') };
     }
     if (name.startsWith('a head')) {
       const { head } = (overrides as { evaluation: { head: string } }).evaluation;
@@ -218,6 +229,8 @@ describe('spindle', () => {
       const environment = {
         gateway: undefined,
         artifacts: 'x',
+        token: undefined,
+        tokenFile: undefined,
         otlpEndpoint: undefined,
         ci: true,
         all: {},
@@ -235,6 +248,9 @@ describe('spindle', () => {
     await writeRuntime(starting, {
       pid: process.pid,
       natsUrl: '',
+      place: '',
+      natsStarted: '',
+      token: 't',
       natsPid: 0,
       gateway: '',
       http: '',

@@ -1,12 +1,16 @@
 /** What every command shares: where the gateway is, and how to print. */
 import { resolve } from 'node:path';
-import { createClient, SpindleError, type ServiceClient } from '@spindle/kit';
+import { createClient, readToken, SpindleError, type ServiceClient } from '@spindle/kit';
 import { RunService } from '@spindle/proto';
 import type { Command } from 'commander';
-import { isAlive, readRuntime } from './runtime.js';
+import { isAlive } from '../orchestrator/process-identity.js';
+import { readRuntime } from './runtime.js';
 
 export interface Environment {
   gateway: string | undefined;
+  /** Of the gateway that is named; the mesh of an artifacts folder says its own. */
+  token: string | undefined;
+  tokenFile: string | undefined;
   artifacts: string;
   otlpEndpoint: string | undefined;
   ci: boolean;
@@ -36,14 +40,27 @@ export function artifactsFolder(options: CommonOptions, environment: Environment
   return resolve(options.artifacts ?? environment.artifacts);
 }
 
-export async function gatewayAddress(
+/** The token that the environment gives. */
+export function givenToken(environment: Environment): string | undefined {
+  return readToken({
+    SPINDLE_TOKEN: environment.token,
+    SPINDLE_TOKEN_FILE: environment.tokenFile,
+  });
+}
+
+/** Where the gateway is, and what it wants to be shown. */
+export async function findGateway(
   options: CommonOptions,
   environment: Environment,
-): Promise<string> {
+): Promise<{ address: string; token: string | undefined }> {
   const given = options.gateway ?? environment.gateway;
-  if (given !== undefined) return given;
   const folder = artifactsFolder(options, environment);
   const runtime = await readRuntime(folder);
+  if (given !== undefined) {
+    // The folder's token is for the folder's mesh, and for nobody else.
+    const own = runtime?.gateway === given ? runtime.token : undefined;
+    return { address: given, token: givenToken(environment) ?? own };
+  }
   if (!runtime || !isAlive(runtime.pid)) {
     throw new SpindleError(
       'FAILED_PRECONDITION',
@@ -56,7 +73,7 @@ export async function gatewayAddress(
       'UNAVAILABLE',
       `the mesh of ${folder} is still starting; try again once it has said its gRPC address.`,
     );
-  return runtime.gateway;
+  return { address: runtime.gateway, token: runtime.token };
 }
 
 export async function withClient<T>(
@@ -64,7 +81,8 @@ export async function withClient<T>(
   environment: Environment,
   use: (client: RunClient) => Promise<T>,
 ): Promise<T> {
-  const client = createClient(RunService, await gatewayAddress(options, environment));
+  const { address, token } = await findGateway(options, environment);
+  const client = createClient(RunService, address, token);
   try {
     return await use(client);
   } finally {

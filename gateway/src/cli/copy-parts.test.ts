@@ -1,10 +1,22 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { modelPath } from '@spindle/kit';
 import { runConfigSchema } from '../config/schema.js';
-import { copyParts } from './copy-parts.js';
+import { openAsFolder, copyParts } from './copy-parts.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'parts-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
@@ -64,6 +76,68 @@ describe('copyParts', () => {
       'text_encoder_2/model.safetensors',
     );
   });
+});
+
+describe('a link in a model folder', () => {
+  it('that stays inside of it, or in the blobs of its snapshot, is copied as a file', async () => {
+    const inner = pipeline('linked', files);
+    symlinkSync('config.json', join(inner, 'vae/same.json'));
+    await copyParts(inner, join(scratch, 'linked-copy'));
+    expect(readFileSync(join(scratch, 'linked-copy/vae/same.json'), 'utf8')).toBe(
+      'vae/config.json',
+    );
+    const hub = pipeline('models--me--mine', ['blobs/0123', 'snapshots/abc/vae/config.json']);
+    const snapshot = join(hub, 'snapshots/abc');
+    symlinkSync('../../blobs/0123', join(snapshot, 'model_index.json'));
+    await copyParts(snapshot, join(scratch, 'hub-copy'));
+    const copied = join(scratch, 'hub-copy/model_index.json');
+    expect(lstatSync(copied).isFile()).toBe(true);
+    expect(readFileSync(copied, 'utf8')).toBe('blobs/0123');
+  });
+
+  it.each([
+    ['file', 'vae/notes.txt', 'private/key'],
+    ['folder', 'vae/more', 'private'],
+    ['file of another model of the cache', 'README.md', 'models--other/blobs/1'],
+    ['file that is not there', 'vae/none', 'nothing/here'],
+  ])(
+    'that leads out of it to a %s is refused by name, and nothing is copied',
+    async (what, link, target) => {
+      const outside = pipeline(`outside ${what}`, ['private/key', 'models--other/blobs/1']);
+      const folder = pipeline(`leaking ${what}`, files);
+      symlinkSync(join(outside, target), join(folder, link));
+      const to = join(scratch, `leaked ${what}`);
+      await expect(copyParts(folder, to)).rejects.toMatchObject({
+        code: 'FAILED_PRECONDITION',
+        message: expect.stringContaining(
+          `${join(folder, link)}: expected a file of the model, got a link that leads out of its ` +
+            `folder to ${join(outside, target)}`,
+        ) as string,
+      });
+      expect(existsSync(to)).toBe(false);
+    },
+  );
+
+  it('is followed where that is asked for, and the U-Net is no part of what is copied', async () => {
+    const outside = pipeline('elsewhere', ['vae/config.json', 'unet/secret']);
+    const folder = pipeline('assembled', ['model_index.json']);
+    for (const part of ['vae', 'unet']) symlinkSync(join(outside, part), join(folder, part));
+    const to = join(scratch, 'assembled-copy');
+    await copyParts(folder, to, { followLinks: true });
+    expect(readdirSync(to).sort()).toEqual(['model_index.json', 'vae']);
+    expect(readFileSync(join(to, 'vae/config.json'), 'utf8')).toBe('vae/config.json');
+  });
+});
+
+it('a copy of what the mesh keeps for itself is open to those to whom its folder is', async () => {
+  const folder = pipeline('kept', ['unet/config.json']);
+  const [inner, file] = [join(folder, 'unet'), join(folder, 'unet/config.json')];
+  chmodSync(file, 0o600);
+  chmodSync(inner, 0o700);
+  chmodSync(folder, 0o750);
+  await openAsFolder(folder);
+  expect(statSync(file).mode & 0o777).toBe(0o640);
+  expect(statSync(inner).mode & 0o777).toBe(0o750);
 });
 
 describe('a variant of a model', () => {

@@ -2,7 +2,7 @@
 import { fromJsonString } from '@bufbuild/protobuf';
 import { EventSchema, RunService, RunStatus, type Run } from '@spindle/proto';
 import { createClient, delay, ensureError, SpindleError } from '@spindle/kit';
-import { gatewayAddress, withClient, type CommonOptions, type Environment } from './context.js';
+import { findGateway, withClient, type CommonOptions, type Environment } from './context.js';
 import { isOver } from './format.js';
 import type { Losses, View } from './live.js';
 
@@ -74,7 +74,8 @@ async function* watch(
   environment: Environment,
   signal: AbortSignal,
 ) {
-  const client = createClient(RunService, await gatewayAddress(common, environment));
+  const { address, token } = await findGateway(common, environment);
+  const client = createClient(RunService, address, token);
   try {
     yield* client.watchRun({ runId, fromSequence }, { signal });
   } finally {

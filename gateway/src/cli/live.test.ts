@@ -76,3 +76,12 @@ it('prints a loss once, however long nothing is trained after it', () => {
     vi.useRealTimers();
   }
 });
+
+it('shows what a terminal would obey as its number', () => {
+  for (const isTTY of [true, false]) {
+    const { written, view } = screen(40, isTTY);
+    view.update({ ...runWith(1), warnings: ['left out: \u001b]0;pwned\u0007.png'] }, null);
+    expect(written.join('')).toContain('left out: \\x1b]0;pwned\\x07.png');
+    expect(written.join('')).not.toContain('\u0007');
+  }
+});

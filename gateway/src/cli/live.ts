@@ -1,5 +1,6 @@
 /** The live view of a run: a block that is redrawn on a terminal, plain lines anywhere else. */
 import { timestampMs } from '@bufbuild/protobuf/wkt';
+import { printable } from '@spindle/kit';
 import type { Run, StageProgress } from '@spindle/proto';
 import { duration, rate, resultsTable, statusName } from './format.js';
 
@@ -20,7 +21,9 @@ export interface View {
 }
 
 export function createView(out: NodeJS.WriteStream): View {
-  return out.isTTY ? new TerminalView(out) : new PlainView((line) => void out.write(`${line}\n`));
+  return out.isTTY
+    ? new TerminalView(out)
+    : new PlainView((line) => void out.write(`${printable(line)}\n`));
 }
 
 class TerminalView implements View {
@@ -35,7 +38,7 @@ class TerminalView implements View {
     const width = Math.max(20, this.#out.columns);
     // One screen line each, or moving up would miss some.
     const lines = block(run, losses, this.#out.rows).map((line) =>
-      Array.from(line)
+      Array.from(printable(line))
         .slice(0, width - 1)
         .join(''),
     );
@@ -47,7 +50,7 @@ class TerminalView implements View {
   end(run: Run): void {
     this.update(run, null);
     this.#drawn = 0;
-    for (const line of summary(run)) this.#out.write(`${line}\n`);
+    for (const line of summary(run)) this.#out.write(`${printable(line)}\n`);
   }
 }
 

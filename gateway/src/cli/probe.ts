@@ -23,14 +23,14 @@ export async function predict(
   work: Pick<RunWork, 'resolution' | 'rows' | 'drawn' | 'evaluated'>,
   folder: string,
 ): Promise<Estimate> {
-  await mkdir(folder, { recursive: true });
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   const planned = workload(config, work);
   const { sampling } = config;
   const common = { model: config.model, resolution: work.resolution, precision: config.precision };
   const trainer = await probe<Probes['trainer']>('trainer', {
     ...common,
     objective: `spin_${config.objective.loss}`,
-    settings: toJson(TrainSettingsSchema, trainSettings(config, spinTraining(config, 1), 1)),
+    settings: toJson(TrainSettingsSchema, trainSettings(config, spinTraining(config, 1))),
     folder,
     saves: planned.trainings.some(({ checkpoints }) => checkpoints > 0),
   });
@@ -49,7 +49,7 @@ function workload(
   config: RunConfig,
   { rows, drawn, evaluated }: Pick<RunWork, 'rows' | 'drawn' | 'evaluated'>,
 ): Work {
-  const { train } = config;
+  const train = spinTraining(config, 1);
   const [sft, dpo] = [sftTraining(config), dpoTraining(config)];
   // In units of the probed micro-batch's size, which other trainings may not share.
   const probed = train.batch_size / train.gradient_accumulation;
@@ -72,7 +72,9 @@ function workload(
       1 +
       (evaluated > 0n ? config.iterations + (sft ? 1 : 0) + (dpo ? 1 : 0) : config.iterations - 1),
     trainings: [
-      ...Array.from({ length: config.iterations }, () => training(train, 1)),
+      ...Array.from({ length: config.iterations }, (_, i) =>
+        training(spinTraining(config, i + 1), 1),
+      ),
       ...(sft ? [training(sft, sftCost)] : []),
       ...(dpo ? [training(dpo, 1)] : []),
     ],

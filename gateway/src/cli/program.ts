@@ -5,6 +5,7 @@ import { addData } from './commands/data.js';
 import { addEngine } from './commands/engine.js';
 import { addExport } from './commands/export.js';
 import { addInspect } from './commands/inspect.js';
+import { addPage } from './commands/page.js';
 import { addRun } from './commands/run.js';
 import { addSteer } from './commands/steer.js';
 import { addUp } from './commands/up.js';
@@ -13,6 +14,7 @@ import type { Environment } from './context.js';
 /** What the person can mend: by other input, or by making room. */
 const badInput: readonly ErrorCode[] = [
   'INVALID_ARGUMENT',
+  'UNAUTHENTICATED',
   'NOT_FOUND',
   'ALREADY_EXISTS',
   'FAILED_PRECONDITION',
@@ -31,6 +33,7 @@ export function buildProgram(environment: Environment): Command {
         'done, 1 the run or the work failed, 2 bad input (one sentence on stderr).',
     );
   addUp(program, environment);
+  addPage(program, environment);
   addRun(program, environment);
   addInspect(program, environment);
   addSteer(program, environment);

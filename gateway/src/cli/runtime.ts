@@ -9,15 +9,21 @@ import { writeFileAtomic } from '@spindle/kit';
 export interface Runtime {
   /** The process of `spindle up`. */
   pid: number;
+  /** What every process of the mesh, and every command, shows to the others. */
+  token: string;
   natsUrl: string;
   /** 0 for a server that is not ours. */
   natsPid: number;
+  /** Start time of that process: process ids are used again. */
+  natsStarted: string;
   /** host:port of the gateway's gRPC server. */
   gateway: string;
   /** Address of the status page. */
   http: string;
   /** Services with their process ids, as last started. */
-  services: { name: string; pid: number; address: string }[];
+  services: { name: string; pid: number; started: string; address: string }[];
+  /** Where these process ids mean their processes: the kernel's boot, and a container's name space. */
+  place: string;
 }
 
 export function runtimeFile(artifacts: string): string {
@@ -34,19 +40,10 @@ export async function readRuntime(artifacts: string): Promise<Runtime | null> {
 }
 
 export async function writeRuntime(artifacts: string, runtime: Runtime): Promise<void> {
-  await writeFileAtomic(runtimeFile(artifacts), `${JSON.stringify(runtime, null, 2)}\n`);
+  const text = `${JSON.stringify(runtime, null, 2)}\n`;
+  await writeFileAtomic(runtimeFile(artifacts), text, { mode: 0o600 });
 }
 
 export async function removeRuntime(artifacts: string): Promise<void> {
   await rm(runtimeFile(artifacts), { force: true });
-}
-
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // Not ours to signal means that it lives.
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
 }

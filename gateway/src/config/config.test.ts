@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { generatedFiles } from './generate.js';
 import { loadRunConfig } from './load.js';
-import { evaluationSampling, forIteration, sftTraining } from './resolve.js';
+import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from './resolve.js';
+import { forIteration } from '../domain/per-iteration.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'spindle-config-'));
 const smallest = 'model: ./m\ndata:\n  path: ./d\n';
@@ -64,6 +65,20 @@ describe('a run config', () => {
     expect(forIteration(5, 2)).toBe(5);
   });
 
+  it('takes a value per iteration for what the paper changes between them', () => {
+    const config = load(
+      `${smallest}train: {steps: [50, 500, 200], warmup_steps: 200, schedule: [linear, cosine], ` +
+        'learning_rate: [2.0e-5, 2.0e-5, 5.0e-8], batch_size: [2048, 1024]}\n' +
+        'objective: {beta: [2000, 5000]}\nbaselines: {sft: {}}\n',
+    );
+    expect([1, 2, 3].map((k) => spinTraining(config, k))).toMatchObject([
+      { ...{ steps: 50, warmup_steps: 200, schedule: 'linear', batch_size: 2048 }, beta: 2000 },
+      { ...{ steps: 500, warmup_steps: 200, schedule: 'cosine', batch_size: 1024 }, beta: 5000 },
+      { ...{ steps: 200, learning_rate: 5e-8, schedule: 'cosine', batch_size: 1024 }, beta: 5000 },
+    ]);
+    expect(sftTraining(config)).toMatchObject({ steps: 50, learning_rate: 2e-5 });
+  });
+
   it('evaluates with its own settings where it has some', () => {
     const config = load(
       `${smallest}sampling: {steps: 20, images_per_prompt: 4}\nevaluation: {prompts: p, sampling: {guidance_scale: 3}}\n`,
@@ -105,11 +120,6 @@ describe('a wrong run config is refused in one sentence', () => {
     ],
     ['a missing key', 'model: m\n', 'data'],
     [
-      'warm-up longer than training',
-      `${smallest}train: {warmup_steps: 900}\n`,
-      'train.warmup_steps: expected at most train.steps 500, got 900.',
-    ],
-    [
       'a batch that does not divide',
       `${smallest}train: {gradient_accumulation: 5}\n`,
       'train.gradient_accumulation: expected a divisor of train.batch_size 32, got 5.',
@@ -140,9 +150,19 @@ describe('a wrong run config is refused in one sentence', () => {
       'objective.auto_beta: expected less than 0.5, got 0.5',
     ],
     [
-      'a baseline whose warm-up is longer than its training',
-      `${smallest}baselines: {dpo: {steps: 5, warmup_steps: 9}}\n`,
-      'baselines.dpo.warmup_steps: expected at most baselines.dpo.steps 5, got 9.',
+      'a list of steps longer than the iterations',
+      `${smallest}train: {steps: [1, 2, 3, 4]}\n`,
+      'train.steps: expected at most 3 values (iterations), got 4.',
+    ],
+    [
+      "one iteration's batch that does not divide",
+      `${smallest}train: {batch_size: [4, 6], gradient_accumulation: 4}\n`,
+      'train.gradient_accumulation: expected a divisor of train.batch_size 6, got 4.',
+    ],
+    [
+      'a list for a baseline, which is trained once',
+      `${smallest}baselines: {sft: {steps: [1, 2]}}\n`,
+      /baselines.*sft.*steps/,
     ],
     [
       'mirrored images whose pair stays as it is',
@@ -170,6 +190,16 @@ describe('a wrong run config is refused in one sentence', () => {
       'evaluation.metrics.0.head: expected the folder of the aesthetic head, got nothing.',
     ],
     [
+      'choosing by a metric that nobody measures',
+      `${smallest}evaluation: {prompts: p, select: {metric: b}, metrics: [{name: a, kind: clip, model: c}]}\n`,
+      'evaluation.select.metric: expected one of a, got "b".',
+    ],
+    [
+      'a limit of prompts that are not named',
+      `${smallest}evaluation: {prompts: p, select: {limit: 3}}\n`,
+      'evaluation.select.limit: expected evaluation.select.prompts beside it, got none.',
+    ],
+    [
       'a metric twice',
       `${smallest}evaluation: {prompts: p, metrics: [{name: a, kind: clip, model: c}, {name: a, kind: clip, model: c}]}\n`,
       'evaluation.metrics.1.name',
@@ -179,23 +209,23 @@ describe('a wrong run config is refused in one sentence', () => {
   });
 });
 
-it('comes with the published settings as an example that is valid as it stands', () => {
+it("comes with the paper's settings (appendix A.1) as an example that is valid as it stands", () => {
   const config = loadRunConfig(
     fileURLToPath(new URL('../../../examples/sd15-pickapic.yaml', import.meta.url)),
   );
-  expect(config).toMatchObject({
-    train: {
-      steps: 500,
-      batch_size: 2048,
-      learning_rate: 2e-5,
-      schedule: 'linear',
-      warmup_steps: 200,
-    },
-    sampling: { steps: 50, guidance_scale: 7.5 },
-    iterations: 3,
+  expect(config.iterations).toBe(3);
+  const common = { batch_size: 2048, warmup_steps: 200, schedule: 'linear', weight_decay: 0.01 };
+  expect([1, 2, 3].map((k) => spinTraining(config, k))).toMatchObject([
+    { ...common, steps: 50, learning_rate: 2e-5, beta: 2000 },
+    { ...common, steps: 500, learning_rate: 2e-5, beta: 5000 },
+    { ...common, steps: 200, learning_rate: 5e-8, beta: 5000 },
+  ]);
+  expect(sftTraining(config)).toMatchObject({
+    ...{ learning_rate: 1e-5, batch_size: 512, warmup_steps: 500, schedule: 'constant' },
+    steps: 2000,
   });
-  expect(config.objective.beta).toBeGreaterThanOrEqual(2000);
-  expect(config.objective.beta).toBeLessThanOrEqual(5000);
+  expect(dpoTraining(config)).toMatchObject({ learning_rate: 2e-5, beta: 2000, steps: 350 });
+  expect(config.sampling).toMatchObject({ steps: 50, guidance_scale: 7.5 });
   expect(config.evaluation?.metrics.map(({ kind }) => kind)).toEqual([
     'pickscore',
     'hpsv2',

@@ -2,7 +2,10 @@
 import { isAbsolute, resolve } from 'node:path';
 import { isRemote } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
-import type { RunConfig, SamplingConfig, TrainConfig } from './schema.js';
+import type { Model } from '../domain/model.js';
+import { forIteration } from '../domain/per-iteration.js';
+import type { RunConfig, SamplingConfig, Training } from './schema.js';
+import { perIterationNames, trainOf } from './schema/train.js';
 
 /** Relative paths mean "beside the config file". */
 export function resolvePaths(config: RunConfig, folder: string): RunConfig {
@@ -21,6 +24,12 @@ export function resolvePaths(config: RunConfig, folder: string): RunConfig {
       evaluation: {
         ...evaluation,
         prompts: at(evaluation.prompts),
+        select: {
+          ...evaluation.select,
+          ...(evaluation.select.prompts !== undefined && {
+            prompts: at(evaluation.select.prompts),
+          }),
+        },
         metrics: evaluation.metrics.map((metric) => ({
           ...metric,
           model: at(metric.model),
@@ -51,14 +60,9 @@ export function checkConfig(config: RunConfig, where: string): void {
       'sampling.previous_share: expected 0 with objective.opponent "initial", whose images ' +
         `are always the same, got ${previousShare}.`,
     );
-  checkTrain(config.train, 'train', fail);
-  const sft = sftTraining(config);
-  if (sft) checkTrain(sft, 'baselines.sft', fail);
-  const dpo = dpoTraining(config);
-  if (dpo) checkTrain(dpo, 'baselines.dpo', fail);
   for (const [key, value] of [
     ['objective.beta', config.objective.beta],
-    ['train.learning_rate', config.train.learning_rate],
+    ...perIterationNames.map((name) => [`train.${name}`, config.train[name]] as const),
   ] as const) {
     if (Array.isArray(value) && value.length > config.iterations) {
       fail(
@@ -66,6 +70,11 @@ export function checkConfig(config: RunConfig, where: string): void {
       );
     }
   }
+  for (let k = 1; k <= config.iterations; k++) checkTrain(trainOf(config.train, k), 'train', fail);
+  const sft = sftTraining(config);
+  if (sft) checkTrain(sft, 'baselines.sft', fail);
+  const dpo = dpoTraining(config);
+  if (dpo) checkTrain(dpo, 'baselines.dpo', fail);
   if (averageApart(config) && config.train.ema_decay === 0) {
     const key = config.sampling.ema ? 'sampling.ema' : 'objective.opponent';
     fail(`${key}: expected a train.ema_decay above 0 for a moving average, got 0.`);
@@ -89,6 +98,14 @@ export function checkConfig(config: RunConfig, where: string): void {
           `${metric.scale}.`,
       );
   }
+  const select = config.evaluation?.select;
+  if (select?.metric !== undefined && !names.includes(select.metric))
+    fail(
+      `evaluation.select.metric: expected one of ${names.join(', ') || 'evaluation.metrics'}, got ` +
+        `"${select.metric}".`,
+    );
+  if (select?.limit !== undefined && select.prompts === undefined)
+    fail('evaluation.select.limit: expected evaluation.select.prompts beside it, got none.');
   if (config.stop) {
     if (names.length === 0)
       fail('stop: expected evaluation.metrics to measure improvement with, got none.');
@@ -98,17 +115,11 @@ export function checkConfig(config: RunConfig, where: string): void {
   }
 }
 
-function checkTrain(train: TrainConfig, key: string, fail: (message: string) => never): void {
+function checkTrain(train: Training, key: string, fail: (message: string) => never): void {
   if (train.batch_size % train.gradient_accumulation !== 0) {
     fail(
       `${key}.gradient_accumulation: expected a divisor of ${key}.batch_size ` +
         `${train.batch_size}, got ${train.gradient_accumulation}.`,
-    );
-  }
-  if (train.warmup_steps > train.steps) {
-    fail(
-      `${key}.warmup_steps: expected at most ${key}.steps ${train.steps}, got ` +
-        `${train.warmup_steps}.`,
     );
   }
 }
@@ -118,57 +129,50 @@ export function averageApart(config: RunConfig): boolean {
   return config.sampling.ema || config.objective.opponent === 'ema';
 }
 
-/** The value for iteration k (from 1); a list's last value repeats. */
-export function forIteration(value: number | number[], k: number): number {
-  if (!Array.isArray(value)) return value;
-  return value[Math.min(k, value.length) - 1] ?? 0;
-}
-
-export interface SftTraining extends TrainConfig {
+export interface SftTraining extends Training {
   min_snr_gamma?: number | undefined;
 }
 
-export interface DpoTraining extends TrainConfig {
+export interface DpoTraining extends Training {
   beta: number;
   auto_beta?: number | undefined;
   safeguard?: number | undefined;
 }
 
-/** A baseline's training settings with everything it leaves open taken from `train`. */
+/** A baseline's training: what it leaves open is that of the first iteration. */
 export function sftTraining(config: RunConfig): SftTraining | undefined {
   const { sft } = config.baselines;
-  return (
-    sft && {
-      ...config.train,
-      learning_rate: forIteration(config.train.learning_rate, 1),
-      ...defined(sft),
-    }
-  );
+  return sft && { ...trainOf(config.train, 1), ...defined(sft) };
 }
 
 export function dpoTraining(config: RunConfig): DpoTraining | undefined {
   const { dpo } = config.baselines;
-  const { beta, auto_beta, safeguard } = config.objective;
-  const first = {
-    learning_rate: forIteration(config.train.learning_rate, 1),
-    beta: forIteration(beta, 1),
-  };
-  return (
-    dpo && { ...config.train, ...defined({ auto_beta, safeguard }), ...first, ...defined(dpo) }
-  );
+  return dpo && { ...spinTraining(config, 1), ...defined(dpo) };
 }
 
 /** What iteration k is trained with. */
 export function spinTraining(config: RunConfig, k: number): DpoTraining {
-  const { beta, auto_beta, safeguard } = config.objective;
-  return { ...config.train, beta: forIteration(beta, k), auto_beta, safeguard };
+  return { ...trainOf(config.train, k), ...objectiveOf(config, k) };
 }
 
-/** What a model of the run is trained with: a baseline's own settings, else `train`. */
-export function trainingOf(config: RunConfig, model: string): TrainConfig {
-  if (model === 'sft') return sftTraining(config) ?? config.train;
-  if (model === 'dpo') return dpoTraining(config) ?? config.train;
-  return config.train;
+function objectiveOf({ objective }: RunConfig, k: number) {
+  const { beta, auto_beta, safeguard } = objective;
+  return { beta: forIteration(beta, k), ...defined({ auto_beta, safeguard }) };
+}
+
+/** What a model of the run is trained with; the base, with nothing. */
+export function trainingOf(config: RunConfig, model: Model): Training | undefined {
+  switch (model.kind) {
+    case 'base':
+      return undefined;
+    case 'sft':
+      return sftTraining(config);
+    case 'dpo':
+      return dpoTraining(config);
+    case 'spin':
+    case 'ema':
+      return spinTraining(config, model.iteration);
+  }
 }
 
 function defined<T extends object>(keys: T): { [K in keyof T]: Exclude<T[K], undefined> } {

@@ -13,7 +13,7 @@ import { trainSchema } from './schema/train.js';
 import { modelFolder, positiveInt, rate, seed } from './schema/values.js';
 
 export type { SamplingConfig } from './schema/sampling.js';
-export type { TrainConfig } from './schema/train.js';
+export type { TrainConfig, Training } from './schema/train.js';
 
 export const runConfigSchema = z
   .strictObject({

@@ -8,6 +8,9 @@ export const gatewayConfigSchema = z.strictObject({
   artifacts: z.string().min(1).default('artifacts'),
   /** s3://bucket/prefix of the artifact store; without it, it lies in the artifacts folder. */
   store: z.string().optional(),
+  /** What the processes of a mesh show to each other; readToken checks it. */
+  token: z.string().optional(),
+  tokenFile: z.string().optional(),
   grpcAddress: address.default('127.0.0.1:0'),
   httpAddress: address.default('127.0.0.1:0'),
   trainerAddress: address,
@@ -29,6 +32,8 @@ export const gatewayEnvironment: Record<keyof GatewayConfig, string> = {
   natsUrl: 'SPINDLE_NATS_URL',
   artifacts: 'SPINDLE_ARTIFACTS',
   store: 'SPINDLE_STORE',
+  token: 'SPINDLE_TOKEN',
+  tokenFile: 'SPINDLE_TOKEN_FILE',
   grpcAddress: 'SPINDLE_GRPC_ADDRESS',
   httpAddress: 'SPINDLE_HTTP_ADDRESS',
   trainerAddress: 'SPINDLE_TRAINER_ADDRESS',

@@ -8,6 +8,8 @@ import { isOver, stageOf, warn, type Letter, type RunState, type StageState } fr
 export interface Lost {
   shards: { stage: string; shard: number }[];
   models: string[];
+  /** Keys of the config whose lists were lost, and are there again. */
+  texts: string[];
 }
 
 /** What is lost more often than this is not made again: something damages it each time. */
@@ -19,17 +21,26 @@ export function mayBeRedone(state: RunState, stage: string, shard: number): bool
   return times < mostTimes;
 }
 
+/** The same of a list that is read from the config's files. */
+export function mayBeRestored({ restored }: Pick<RunState, 'restored'>, key: string): boolean {
+  return (restored?.[key] ?? 0) < mostTimes;
+}
+
 /**
  * Records a loss in place: the stages of what is lost wait again, and so does every stage that was
  * running and comes after them. False when it means nothing here.
  */
 export function inputsLost(
   next: RunState,
-  { shards, models, letter, at }: Lost & { letter?: Letter; at: number },
+  { shards, models, texts, letter, at }: Lost & { letter?: Letter; at: number },
 ): boolean {
   if (next.status !== 'running') return false;
   for (const { stage, shard } of shards) loseShard(next, stage, shard, at);
   for (const model of models) loseModel(next, parseModel(model), at);
+  for (const key of texts) {
+    warn(next, `${key}: the run's list was damaged or lost and is made again from the files`);
+    next.restored = { ...next.restored, [key]: (next.restored?.[key] ?? 0) + 1 };
+  }
   const closed = closedStages(next);
   for (const { name, after } of stagesOf(next.plan)) {
     const own = stageOf(next, name);

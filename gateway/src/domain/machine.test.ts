@@ -80,7 +80,7 @@ function possible(state: RunState, means: Record<string, number>): Fact[] {
   const facts: Fact[] = [];
   for (const [stage, shards] of work.jobs)
     for (const shard of shards)
-      facts.push({ type: 'job-done', stage, shard, rejected: [], truncated: 0 });
+      facts.push({ type: 'jobs-done', stage, jobs: [{ shard, rejected: [], truncated: 0 }] });
   if (work.training) {
     const model = modelName(work.training);
     const step = state.training[model]?.last?.step ?? 0;
@@ -166,7 +166,7 @@ function explore(
       const next = transition(state, event);
       expectLegal(state, next);
       // A fact that is told twice changes nothing more.
-      if (fact.type === 'job-done' || fact.type === 'train-finished' || fact.type === 'train-step')
+      if (fact.type === 'jobs-done' || fact.type === 'train-finished' || fact.type === 'train-step')
         expect(essence(transition(next, event))).toBe(essence(next));
       open.push(next);
     }
@@ -293,8 +293,12 @@ describe('the order of events', () => {
     const { ends } = explore(started({ iterations: 1 }), rising, cancelling);
     const statuses = new Set([...ends.values()].map((state) => state.status));
     expect([...statuses].sort()).toEqual(['cancelled', 'succeeded']);
-    for (const end of ends.values())
-      expect(transition(end, { type: 'resume', forgiven: {}, at: 99 })).toBe(end);
+    for (const end of ends.values()) {
+      const resumed = transition(end, { type: 'resume', forgiven: {}, at: 99 });
+      if (end.status === 'cancelled') expect(resumed).toBe(end);
+      // Of a run that has succeeded, what it has left is looked at again.
+      else expect(commandsBetween(end, resumed)).toEqual([{ type: 'report' }]);
+    }
   });
 
   it('leads to the same end when a shard is lost and the rest suffices', () => {
@@ -360,11 +364,9 @@ describe('a run', () => {
       workOf(s).jobs.has('eval-sample-base'),
     );
     state = transition(state, {
-      type: 'job-done',
+      type: 'jobs-done',
       stage: 'eval-sample-base',
-      shard: 1,
-      rejected: [],
-      truncated: 0,
+      jobs: [{ shard: 1, rejected: [], truncated: 0 }],
       at: 50,
     });
     expect(workOf(state).jobs.get('eval-score-base')).toEqual([1]);
@@ -473,11 +475,9 @@ describe('a run', () => {
   it('leaves rejected rows out of sampling', () => {
     let state = started({ rows: 40, encodeShardSize: 40, maxMissing: 0.1 });
     state = transition(state, {
-      type: 'job-done',
+      type: 'jobs-done',
       stage: 'encode',
-      shard: 0,
-      rejected: [2, 3],
-      truncated: 0,
+      jobs: [{ shard: 0, rejected: [2, 3], truncated: 0 }],
       at: 2,
     });
     expect(stageOf(state, 'encode').status).toBe('done');
@@ -515,6 +515,7 @@ describe('a run', () => {
       type: 'inputs-lost',
       shards: [{ stage: 'encode', shard: 1 }],
       models: ['spin1'],
+      texts: [],
       at: 1_000,
     });
     expect(workOf(lost)).toMatchObject({ training: null });

@@ -5,7 +5,8 @@
  * Run status: queued -start-> running -(report written)-> succeeded
  *               running <-pause/resume-> paused; running -(too much lost, training failed)-> failed
  *               -resume-> running
- *               queued, running, paused -cancel-> cancelled.  succeeded and cancelled are final.
+ *               queued, running, paused -cancel-> cancelled, which is final.
+ *               succeeded -resume-> running: only what is missing of what it left is made again.
  * Stage status: waiting -(stages before it are done or skipped)-> running -> done | failed;
  * waiting, running -stop-> skipped.
  *
@@ -28,6 +29,7 @@ import {
   stageOf,
   warn,
   type Letter,
+  type RunStatus,
   type ModelSummary,
   type RunState,
   type StageState,
@@ -36,6 +38,13 @@ import {
 import { closeClock, closedStages, inputsLost, type Lost } from './lost.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
+
+/** What a finished job of a stage adds to what is known. */
+export interface DoneJob {
+  shard: number;
+  rejected: number[];
+  truncated: number;
+}
 
 export type RunEvent = { at: number } & (
   | { type: 'start' }
@@ -46,7 +55,7 @@ export type RunEvent = { at: number } & (
   | { type: 'adopted' }
   /** The queue no longer holds jobs that it should. */
   | { type: 'jobs-lost' }
-  | { type: 'job-done'; stage: string; shard: number; rejected: number[]; truncated: number }
+  | { type: 'jobs-done'; stage: string; jobs: DoneJob[] }
   | {
       type: 'job-dead';
       stage: string;
@@ -77,13 +86,17 @@ export type RunEvent = { at: number } & (
 
 /** Never changes `state`; returns it as it is when the event means nothing in it. */
 export function transition(state: RunState, event: RunEvent): RunState {
-  if (isFinal(state.status) && !(state.status === 'failed' && event.type === 'resume'))
-    return state;
+  if (isFinal(state.status) && !(event.type === 'resume' && mayResume(state.status))) return state;
   const next = structuredClone(state);
   if (!apply(next, event)) return state;
   settle(next, event.at);
   next.updatedAt = Math.max(state.updatedAt, event.at);
   return next;
+}
+
+/** A run that has succeeded resumes to make again what is missing of what it left. */
+export function mayResume(status: RunStatus): boolean {
+  return status === 'paused' || status === 'failed' || status === 'succeeded';
 }
 
 /** Records the event in place; false when it means nothing here. */
@@ -116,8 +129,8 @@ function apply(next: RunState, event: RunEvent): boolean {
       if (next.status !== 'running') return false;
       next.round += 1;
       return true;
-    case 'job-done':
-      return jobDone(next, event);
+    case 'jobs-done':
+      return jobsDone(next, event);
     case 'job-dead':
       return jobDead(next, event);
     case 'inputs-lost':
@@ -169,19 +182,21 @@ function trainingStage(model: string): string {
   return stageName({ kind: 'train', model: parseModel(model) });
 }
 
-function jobDone(
-  next: RunState,
-  event: { stage: string; shard: number; rejected: number[]; truncated: number },
-): boolean {
+function jobsDone(next: RunState, event: { stage: string; jobs: DoneJob[] }): boolean {
   const stage = stageOf(next, event.stage);
-  if (stage.done.includes(event.shard) || stage.status === 'done' || stage.status === 'skipped')
-    return false;
-  stage.done = [...stage.done, event.shard].sort((a, b) => a - b);
-  stage.dead = stage.dead.filter((dead) => dead.shard !== event.shard);
-  if (!stage.redone?.includes(event.shard)) next.truncated += event.truncated;
-  if (event.rejected.length > 0) {
-    next.rejected = [...new Set([...next.rejected, ...event.rejected])].sort((a, b) => a - b);
+  if (isOver(stage)) return false;
+  const done = new Set(stage.done);
+  const jobs = event.jobs.filter(({ shard }) => !done.has(shard));
+  if (jobs.length === 0) return false;
+  for (const { shard, truncated } of jobs) {
+    done.add(shard);
+    if (!stage.redone?.includes(shard)) next.truncated += truncated;
   }
+  stage.done = [...done].sort((a, b) => a - b);
+  stage.dead = stage.dead.filter((dead) => !done.has(dead.shard));
+  const rejected = jobs.flatMap((job) => job.rejected);
+  if (rejected.length > 0)
+    next.rejected = [...new Set([...next.rejected, ...rejected])].sort((a, b) => a - b);
   return true;
 }
 
@@ -226,8 +241,13 @@ function trainStep(next: RunState, model: string, metrics: StepNumbers, at: numb
 }
 
 function resume(next: RunState, forgiven: Record<string, number>, at: number): boolean {
-  if (next.status !== 'paused' && next.status !== 'failed') return false;
+  if (!mayResume(next.status)) return false;
   next.forgiven = forgiven;
+  if (next.status === 'succeeded') {
+    // Somebody misses something that the run has left: the report stage looks at all of it.
+    const report = stageOf(next, 'report');
+    Object.assign(report, { status: 'waiting', items: 0, redone: [...(report.redone ?? []), 0] });
+  }
   if (next.status === 'failed') {
     // What failed gets another chance; what is done stays done.
     for (const stage of Object.values(next.stages)) {

@@ -1,5 +1,7 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
 import { base, iterationOf, spin, type Model } from './model.js';
+import { neededCount, type Reading } from './needed-images.js';
+import { forIteration } from './per-iteration.js';
 import { draw } from './seeds.js';
 import { stageName, type ModelStageKind, type Stage, type StageId } from './stage.js';
 
@@ -18,8 +20,13 @@ export interface RunPlan {
   /** Rows of the training set. */
   rows: number;
   imagesPerPrompt: number;
-  /** Held-out prompts; 0 without evaluation. */
+  /** Held-out prompts, with those of `select`; 0 without evaluation. */
   evaluationPrompts: number;
+  /**
+   * The last `prompts` of them are not reported: the best model, and when to stop, follow from them
+   * alone. Absent in the plans of older runs, and where there are too few.
+   */
+  select?: { prompts: number; metric: string };
   evaluationSeed: number;
   /** Images per held-out prompt; absent in the plans of older runs: 1. */
   evaluationImages?: number;
@@ -29,11 +36,25 @@ export interface RunPlan {
   sharedDevice: boolean;
   encodeShardSize: number;
   sampleShardSize: number;
-  trainSteps: number;
+  /**
+   * Only images that training reads are drawn, in the order in which it reads them. Absent in the
+   * plans of older runs, and where several iterations read an opponent's images: one of each row.
+   */
+  asRead?: DrawnAsRead;
+  /** Optimiser steps of an iteration, or of each (the last one repeats). */
+  trainSteps: number | number[];
   sftSteps: number;
   dpoSteps?: number;
   /** Share of a stage's items that may be lost before the run fails. */
   maxMissing: number;
+}
+
+/** What says which images a training reads. */
+export interface DrawnAsRead {
+  /** Pairs per step of an iteration, or of each (the last one repeats). */
+  batchSize: number | number[];
+  /** Views of an image that are read in turn, an epoch each; 1 for a sampler's latents. */
+  views: number;
 }
 
 /** Models trained for comparison, in the order of tables. */
@@ -84,6 +105,32 @@ export function evaluationItems(
   return plan.evaluationPrompts * (plan.evaluationImages ?? 1);
 }
 
+/** Images that the opponent of iteration k draws for `rows` encoded rows. */
+export function drawnImages(plan: RunPlan, k: number, rows: number): number {
+  const { asRead, imagesPerPrompt } = plan;
+  return asRead ? neededCount(readingOf(plan, asRead, k), rows) : rows * imagesPerPrompt;
+}
+
+/** How iteration k reads images. */
+export function readingOf(plan: RunPlan, asRead: DrawnAsRead, k: number): Reading {
+  return {
+    key: { seed: BigInt(plan.seed), iteration: k },
+    positions: forIteration(plan.trainSteps, k) * forIteration(asRead.batchSize, k),
+    copies: plan.imagesPerPrompt,
+    views: asRead.views,
+  };
+}
+
+/** The metric that the best model is chosen by; undefined without judges. */
+export function selectMetric(plan: Pick<RunPlan, 'select' | 'metrics'>): string | undefined {
+  return plan.select?.metric ?? plan.metrics[0];
+}
+
+/** Held-out prompts that the report has: the first ones. */
+export function reportedPrompts(plan: Pick<RunPlan, 'select' | 'evaluationPrompts'>): number {
+  return plan.evaluationPrompts - (plan.select?.prompts ?? 0);
+}
+
 /** Optimiser steps of a model's training. */
 export function trainingSteps(plan: RunPlan, model: Model): number {
   switch (model.kind) {
@@ -95,7 +142,7 @@ export function trainingSteps(plan: RunPlan, model: Model): number {
       return plan.dpoSteps ?? 0;
     case 'spin':
     case 'ema':
-      return plan.trainSteps;
+      return forIteration(plan.trainSteps, model.iteration);
   }
 }
 
@@ -160,12 +207,13 @@ export function stagesOf(plan: RunPlan): Stage[] {
     if (!isStage(named('sample', opponent))) {
       // On a shared device, drawing waits for the training before.
       const maker = plan.sharedDevice ? initOf(k) : trainedAs(opponent);
+      const images = drawnImages(plan, k, plan.rows);
       add({
         kind: 'sample',
         model: opponent,
         iteration: k,
-        shards: shardsFor(plan.rows, plan.sampleShardSize),
-        items: plan.rows * plan.imagesPerPrompt,
+        shards: shardsFor(images, plan.sampleShardSize * plan.imagesPerPrompt),
+        items: images,
         // Rows that encoding rejects are not sampled.
         after: ['encode', ...(k === 1 ? samplingStart : [named('train', maker)].filter(isStage))],
       });

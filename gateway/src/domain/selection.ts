@@ -1,6 +1,6 @@
 /** What models score: which one to keep, and when to stop, by the held-out means. */
 import { base, isBaseline, iterationOf, modelName, parseModel, spin, type Model } from './model.js';
-import { stagesOf } from './plan.js';
+import { selectMetric, stagesOf } from './plan.js';
 import type { ModelSummary, RunState } from './state.js';
 
 /**
@@ -18,7 +18,7 @@ export function mergedResults(state: RunState, results: readonly ModelSummary[])
  * there for comparison. Ties go to the earlier one.
  */
 export function bestModel(state: RunState): string {
-  const [metric] = state.plan.metrics;
+  const metric = selectMetric(state.plan);
   if (metric === undefined) {
     const trained = Object.entries(state.training)
       .filter(([, training]) => Boolean(training.unet))
@@ -60,9 +60,11 @@ export function stopsAfter(state: RunState, model: Model): boolean {
   return stale >= stop.patience;
 }
 
+/** Over the prompts that models are chosen by: those of their own, where the run has such. */
 function meanOf(state: RunState, model: Model, metric: string): number | undefined {
   const name = modelName(model);
-  return state.results
-    .find((summary) => summary.model === name)
-    ?.metrics.find((m) => m.metric === metric)?.mean;
+  const summary = state.results
+    .find((one) => one.model === name)
+    ?.metrics.find((one) => one.metric === metric);
+  return state.plan.select ? summary?.select?.mean : summary?.mean;
 }

@@ -2,7 +2,8 @@
  * Which rows and images a shard holds; pure arithmetic, so that a job can be rebuilt from its key
  * at any time.
  */
-import { evaluationItems, type RunPlan } from './plan.js';
+import { neededImages } from './needed-images.js';
+import { drawnImages, evaluationItems, readingOf, type RunPlan } from './plan.js';
 import { imageSeed } from './seeds.js';
 import type { Stage } from './stage.js';
 
@@ -16,6 +17,7 @@ export interface ShardRange {
   count: number;
 }
 
+/** The rows of an encoding shard, or the images of an evaluation's. */
 export function shardRange(plan: RunPlan, stage: Stage, shard: number): ShardRange {
   const size = stage.kind === 'encode' ? plan.encodeShardSize : plan.sampleShardSize;
   const total =
@@ -38,6 +40,9 @@ export function shardItems(
   shard: number,
   rejected: ReadonlySet<number>,
 ): ShardItem[] {
+  const { asRead } = plan;
+  if (stage.kind === 'sample' && asRead)
+    return itemsAsRead(plan, stage.iteration, shard, encodedOf(plan, rejected));
   const { start, count } = shardRange(plan, stage, shard);
   const items: ShardItem[] = [];
   for (let index = start; index < start + count; index++) {
@@ -52,13 +57,48 @@ export function shardItems(
       continue;
     }
     if (rejected.has(index)) continue;
-    for (let copy = 0; copy < plan.imagesPerPrompt; copy++) {
-      // A word of the seed, not a stage's name: it stays as it is for ever.
-      const drawing = `sample-${stage.iteration}`;
-      items.push({ index, seed: imageSeed(plan.seed, drawing, index, copy) });
-    }
+    for (let copy = 0; copy < plan.imagesPerPrompt; copy++)
+      items.push(drawnItem(plan, stage.iteration, index, copy));
   }
   return items;
+}
+
+function drawnItem(plan: RunPlan, iteration: number, index: number, copy: number): ShardItem {
+  // A word of the seed, not a stage's name: it stays as it is for ever.
+  return { index, seed: imageSeed(plan.seed, `sample-${iteration}`, index, copy) };
+}
+
+/** A shard of the images that iteration k reads. */
+function itemsAsRead(plan: RunPlan, k: number, shard: number, encoded: Rows): ShardItem[] {
+  if (!plan.asRead) return [];
+  const size = plan.sampleShardSize * plan.imagesPerPrompt;
+  const reading = readingOf(plan, plan.asRead, k);
+  return neededImages(reading, encoded.count, shard * size, (shard + 1) * size).map(
+    ({ element, copy }) => drawnItem(plan, k, encoded.at(element), copy),
+  );
+}
+
+/** Rows that are encoded, by their place among them. */
+interface Rows {
+  count: number;
+  at(element: number): number;
+}
+
+function encodedOf(plan: RunPlan, rejected: ReadonlySet<number>): Rows {
+  const without = [...rejected].sort((a, b) => a - b);
+  return {
+    count: plan.rows - without.length,
+    at(element) {
+      // The how manyth of the rejected rows lies before it: each that does moves it on by one.
+      let [low, high] = [0, without.length];
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if ((without[middle] ?? 0) - middle <= element) low = middle + 1;
+        else high = middle;
+      }
+      return element + low;
+    },
+  };
 }
 
 /** Items of a shard without building them; encoding counts every row, rejected or not. */
@@ -70,6 +110,11 @@ export function shardSize(
 ): number {
   const { start, count } = shardRange(plan, stage, shard);
   if (stage.kind !== 'sample') return count;
+  if (plan.asRead) {
+    const size = plan.sampleShardSize * plan.imagesPerPrompt;
+    const images = drawnImages(plan, stage.iteration, plan.rows - rejected.size);
+    return Math.max(0, Math.min(size, images - shard * size));
+  }
   let kept = 0;
   for (let index = start; index < start + count; index++) if (!rejected.has(index)) kept++;
   return kept * plan.imagesPerPrompt;

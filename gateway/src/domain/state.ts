@@ -63,6 +63,8 @@ export interface MetricSummary {
   differenceLow: number;
   differenceHigh: number;
   n: number;
+  /** Over the prompts that models are chosen by, where there are such. */
+  select?: { mean: number; n: number };
 }
 
 export interface ModelSummary {
@@ -92,6 +94,8 @@ export interface RunState {
    * server's clock, in milliseconds. Older versions wrote how many were forgiven.
    */
   forgiven: Record<string, number>;
+  /** How often a list of texts was made again, by the config's key. */
+  restored?: Record<string, number>;
 }
 
 export function initialState(plan: RunPlan, at: number): RunState {

@@ -27,3 +27,12 @@ export function rewind(state: RunState, model: string, step: number): void {
   training.recent = training.recent.filter((entry) => entry.step <= step);
   if (training.last && training.last.step > step) training.last = null;
 }
+
+/** Steps of every training that has ended, by model. */
+export function trainedSteps({ training }: RunState): Map<string, number> {
+  return new Map(
+    Object.entries(training).flatMap(([model, { unet, last }]) =>
+      unet && last ? [[model, last.step] as const] : [],
+    ),
+  );
+}

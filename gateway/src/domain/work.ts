@@ -39,8 +39,17 @@ export interface Work {
   report: boolean;
 }
 
+/** By state, which never changes: what comes after one is compared with what was before it. */
+const known = new WeakMap<RunState, Work>();
+
 /** Nothing unless the run is running. */
 export function workOf(state: RunState): Work {
+  const work = known.get(state) ?? findWork(state);
+  known.set(state, work);
+  return work;
+}
+
+function findWork(state: RunState): Work {
   const work: Work = { jobs: new Map(), training: null, evaluating: [], report: false };
   if (state.status !== 'running') return work;
   const open: { kind: StageKind; name: string; shards: number[] }[] = [];

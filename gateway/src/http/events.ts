@@ -3,11 +3,8 @@
  * now and then.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Bus } from '@spindle/mesh';
 import type { RunNews } from '../orchestrator/news-feed.js';
-import type { Orchestrator } from '../orchestrator/orchestrator.js';
-import type { RunApi } from '../server/run-service.js';
-import { runJson, workers } from './views.js';
+import type { Served } from './routes.js';
 
 /** The run is sent at most this often; a page cannot be read faster. */
 const runEveryMs = 500;
@@ -17,28 +14,33 @@ export function streamEvents(
   request: IncomingMessage,
   response: ServerResponse,
   runId: string,
-  { orchestrator, api, bus }: { orchestrator: Orchestrator; api: RunApi; bus: Bus },
+  { orchestrator, live }: Pick<Served, 'orchestrator' | 'live'>,
 ): void {
   response.writeHead(200, {
     'Content-Type': 'text/event-stream; charset=utf-8',
     'Cache-Control': 'no-store',
     Connection: 'keep-alive',
   });
-  const send = (event: string, data: unknown): void => {
+  if (request.method === 'HEAD') {
+    response.end();
+    return;
+  }
+  const send = (event: string, json: string): void => {
     // A reader that does not keep up misses news, not the state: the next "run" has it all.
     if (!response.destroyed && !response.writableNeedDrain)
-      response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+      response.write(`event: ${event}\ndata: ${json}\n\n`);
   };
   const sendRun = (): void => {
     // Without the lease there is no driver, and nothing new to tell.
-    if (orchestrator.drives(runId)) send('run', runJson(orchestrator.get(runId).record, api));
+    if (orchestrator.drives(runId)) send('run', live.runJson(orchestrator.get(runId).record));
   };
   let changed = true;
   const onNews = ({ record, announcements }: RunNews): void => {
     if (record.runId !== runId) return;
     changed = true;
     for (const news of announcements)
-      if (news.type === 'train-step') send('step', { model: news.model, ...news.metrics });
+      if (news.type === 'train-step')
+        send('step', JSON.stringify({ model: news.model, ...news.metrics }));
   };
   // Of all runs: a driver ends with the lease, and another one comes back with it.
   orchestrator.news.on('news', onNews);
@@ -51,12 +53,12 @@ export function streamEvents(
       sendRun();
     }
     if (tick % Math.round(workersEveryMs / runEveryMs) === 0)
-      void workers(bus).then((value) => send('workers', value));
+      void live.workers().then((value) => send('workers', JSON.stringify(value)));
   }, runEveryMs);
   sendRun();
   // A reader that went away in the middle of a line is no failure of ours.
   response.on('error', () => undefined);
-  request.on('close', () => {
+  response.on('close', () => {
     clearInterval(timer);
     orchestrator.news.off('news', onNews);
   });

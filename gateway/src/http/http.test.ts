@@ -107,6 +107,7 @@ it.each([
   ['/api/runs/r1/images/spin1/..%2Fx.png', 404],
   ['/..%2Fpackage.json', 404],
   ['/%ff', 400],
+  ['http://[', 400],
 ])('answers %s with %d', async (path, status) => {
   expect((await get(path)).status).toBe(status);
 });

@@ -7,7 +7,7 @@ import type { ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { SpindleError } from '@spindle/kit';
 import { modelName } from '../domain/model.js';
-import { modelsOf } from '../domain/plan.js';
+import { modelsOf, reportedPrompts } from '../domain/plan.js';
 import { stageName } from '../domain/stage.js';
 import type { RunDriver } from '../orchestrator/driver.js';
 
@@ -26,7 +26,9 @@ export async function listImages(
   if (plan.evaluationPrompts === 0) return { prompts: [], models: [] };
   const each = plan.evaluationImages ?? 1;
   const { prompts } = await driver.texts();
-  const shown = prompts.slice(0, shownPrompts).map((prompt, index) => ({ index, prompt }));
+  const shown = prompts
+    .slice(0, Math.min(shownPrompts, reportedPrompts(plan)))
+    .map((prompt, index) => ({ index, prompt }));
   const models = modelsOf(plan).map((model) => {
     const done = new Set(stages[stageName({ kind: 'eval-sample', model })]?.done ?? []);
     return {
@@ -53,7 +55,7 @@ export async function sendImage(
     path.length !== 2 ||
     model === undefined ||
     index === undefined ||
-    Number(index) >= plan.evaluationPrompts
+    Number(index) >= reportedPrompts(plan)
   ) {
     throw new SpindleError(
       'NOT_FOUND',

@@ -14,6 +14,8 @@ const files: Record<string, { name: string; type: string }> = {
   '/favicon.svg': { name: 'favicon.svg', type: 'image/svg+xml' },
 };
 
+export const pagePaths = Object.keys(files);
+
 /** Relative to src/http and dist/http alike. */
 const folder = new URL('../../public/', import.meta.url);
 

@@ -1,34 +1,38 @@
 /**
- * The status page and its JSON, on 127.0.0.1. Reads only; the Host header is checked, so that no
- * web page can read it by DNS rebinding.
+ * The status page and its JSON, on 127.0.0.1, for those who know its link or the mesh's token.
+ * Reads only; the Host header is checked, so that no web page can read it by DNS rebinding.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { ensureError, SpindleError, type Logger } from '@spindle/kit';
-import { type Bus } from '@spindle/mesh';
-import type { Orchestrator } from '../orchestrator/orchestrator.js';
-import type { RunApi } from '../server/run-service.js';
-import { streamEvents } from './events.js';
-import { listImages, sendImage } from './images.js';
-import { servePage } from './page.js';
-import { runDetails, runSummary, unreadableSummary, workers } from './views.js';
+import { checkOpenDoor, SpindleError, type Logger } from '@spindle/kit';
+import { cookieOf, isOwnHost, isOwnOrigin, mayLook } from './access.js';
+import type { Bus } from '@spindle/mesh';
+import { LiveViews } from './live-views.js';
+import { answer, type Served } from './routes.js';
+import { sendError, sendText } from './send.js';
 
-export interface HttpOptions {
-  address: string;
-  orchestrator: Orchestrator;
-  api: RunApi;
+export interface HttpOptions extends Omit<Served, 'live'> {
   bus: Bus;
+  address: string;
+  /** The mesh's; undefined where every user of this machine may look. */
+  token: string | undefined;
   logger: Logger;
 }
+
+const closed =
+  'This page opens by its link, which holds a key. "npx spindle page" prints the link; add ' +
+  '"--artifacts DIR" where the mesh has another artifacts folder than ./artifacts.';
 
 export async function startHttp(
   options: HttpOptions,
 ): Promise<{ port: number; stop(): Promise<void> }> {
+  checkOpenDoor(options.address, options.token, options.logger);
   const separator = options.address.lastIndexOf(':');
   const host = options.address.slice(0, separator).replace(/^\[|\]$/g, '');
   const wanted = Number(options.address.slice(separator + 1));
+  const live = new LiveViews(options);
   const server = createServer((request, response) => {
-    handle(request, response, options, host).catch((thrown: unknown) =>
+    handle(request, response, { ...options, live }, host).catch((thrown: unknown) =>
       sendError(response, thrown, options.logger),
     );
   });
@@ -63,112 +67,53 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
+/** What requests are answered from. */
+type Sources = HttpOptions & { live: LiveViews };
+
 async function handle(
   request: IncomingMessage,
   response: ServerResponse,
-  options: HttpOptions,
+  options: Sources,
   boundHost: string,
 ): Promise<void> {
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.setHeader('Referrer-Policy', 'no-referrer');
-  if (!isOwnHost(request.headers.host, boundHost)) {
+  response.setHeader('Cross-Origin-Resource-Policy', 'same-origin');
+  const { token } = options;
+  if (!isOwnHost(request.headers.host, boundHost) || !isOwnOrigin(request)) {
     sendText(response, 403, 'This address is not served here.');
+    return;
+  }
+  const path = request.url ?? '/';
+  if (!URL.canParse(path, 'http://localhost')) {
+    sendText(response, 400, 'The address cannot be read.');
+    return;
+  }
+  const url = new URL(path, 'http://localhost');
+  const cookie = token === undefined ? undefined : cookieOf(request, url, token);
+  if (request.method === 'GET' && cookie !== undefined) {
+    enter(request, response, cookie);
+  } else if (token !== undefined && !mayLook(request, token)) {
+    response.setHeader('WWW-Authenticate', 'Bearer');
+    sendText(response, 401, closed);
   } else if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('Allow', 'GET, HEAD');
     sendText(response, 405, 'Only GET is served; use the spindle command to change a run.');
   } else {
-    const { pathname } = new URL(request.url ?? '/', 'http://localhost');
-    const [first, ...rest] = pathname
-      .split('/')
-      .filter((part) => part !== '')
-      .map(decode);
-    if (first === 'api') await serveApi(rest, request, response, options);
-    else await servePage(response, pathname);
+    await answer(url.pathname, { request, response, ...options });
   }
 }
 
-async function serveApi(
-  path: string[],
-  request: IncomingMessage,
-  response: ServerResponse,
-  { orchestrator, api, bus }: HttpOptions,
-): Promise<void> {
-  const [resource, runId, what, ...rest] = path;
-  if (resource === 'workers' && runId === undefined) {
-    sendJson(response, await workers(bus));
-  } else if (resource === 'runs' && runId === undefined) {
-    orchestrator.requireReady();
-    sendJson(response, {
-      runs: [
-        ...orchestrator.list().map((driver) => runSummary(driver.record, api)),
-        ...orchestrator.unreadable().map(unreadableSummary),
-      ],
-    });
-  } else if (resource === 'runs' && runId !== undefined) {
-    const driver = orchestrator.get(runId);
-    if (what === undefined) sendJson(response, await runDetails(driver, api, bus));
-    else if (what === 'events' && rest.length === 0)
-      streamEvents(request, response, runId, { orchestrator, api, bus });
-    else if (what === 'images' && rest.length === 0) sendJson(response, await listImages(driver));
-    else if (what === 'images') await sendImage(response, driver, rest);
-    else throw notFound(path);
+/** The key goes out of the address at once; what stays in the browser is the cookie. */
+function enter(request: IncomingMessage, response: ServerResponse, cookie: string): void {
+  response.setHeader('Set-Cookie', cookie);
+  const from = request.headers['sec-fetch-site'];
+  if (from === 'cross-site' || from === 'same-site') {
+    // After a redirect that another site's page began, browsers keep back a strict cookie.
+    response.setHeader('Refresh', '0; url=/');
+    sendText(response, 200, 'Opening the status page.');
   } else {
-    throw notFound(path);
+    response.setHeader('Location', '/');
+    sendText(response, 303, 'The status page is at /.');
   }
-}
-
-function notFound(path: string[]): SpindleError {
-  return new SpindleError('NOT_FOUND', `/api/${path.join('/')}: there is nothing here.`);
-}
-
-/**
- * The names by which a person on this machine reaches us; a wildcard address accepts every name,
- * because someone chose that.
- */
-function isOwnHost(header: string | undefined, boundHost: string): boolean {
-  if (boundHost === '0.0.0.0' || boundHost === '::') return true;
-  const name = (header ?? '')
-    .replace(/:\d+$/, '')
-    .replace(/^\[|\]$/g, '')
-    .toLowerCase();
-  return name === 'localhost' || name === '127.0.0.1' || name === '::1' || name === boundHost;
-}
-
-function decode(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `address: expected percent-encoded UTF-8, got "${part}".`,
-    );
-  }
-}
-
-export function sendJson(response: ServerResponse, value: unknown): void {
-  response.setHeader('Cache-Control', 'no-store');
-  response.writeHead(200, { 'Content-Type': 'application/json; charset=utf-8' });
-  response.end(JSON.stringify(value));
-}
-
-function sendText(response: ServerResponse, status: number, text: string): void {
-  response.writeHead(status, { 'Content-Type': 'text/plain; charset=utf-8' });
-  response.end(`${text}\n`);
-}
-
-function sendError(response: ServerResponse, thrown: unknown, logger: Logger): void {
-  const error = ensureError(thrown);
-  const status =
-    error.code === 'NOT_FOUND'
-      ? 404
-      : error.code === 'INVALID_ARGUMENT'
-        ? 400
-        : error.code === 'FAILED_PRECONDITION'
-          ? 409
-          : error.code === 'UNAVAILABLE'
-            ? 503
-            : 500;
-  if (status === 500) logger.error({ err: error }, 'a request failed');
-  if (response.headersSent) response.destroy();
-  else sendText(response, status, error.message);
 }

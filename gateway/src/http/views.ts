@@ -5,7 +5,6 @@ import type { Bus } from '@spindle/mesh';
 import type { RunDriver } from '../orchestrator/driver.js';
 import type { MetricsLine } from '../orchestrator/metrics-log.js';
 import type { RunRecord } from '../orchestrator/record.js';
-import type { UnreadableRun } from '../orchestrator/records.js';
 import type { RunApi } from '../server/run-service.js';
 
 /** More points than a plot has pixels say nothing more. */
@@ -15,40 +14,27 @@ export function runJson(record: RunRecord, api: RunApi): unknown {
   return toJson(RunSchema, api.view(record), { alwaysEmitImplicit: true });
 }
 
-export function runSummary(record: RunRecord, api: RunApi): unknown {
-  const { runId, status, reason, createdAt, updatedAt, bestModel, etaSeconds } = runJson(
-    record,
-    api,
-  ) as Record<string, unknown>;
-  return {
-    runId,
-    status,
-    reason,
-    createdAt,
-    updatedAt,
-    bestModel,
-    etaSeconds,
-    name: record.config.name,
-  };
-}
-
-/** The fields of runSummary, of a run of which only this can be said. */
-export function unreadableSummary({ runId, reason }: UnreadableRun): unknown {
-  return { runId, status: 'RUN_STATUS_UNREADABLE', reason, bestModel: '', name: runId };
-}
-
-export async function runDetails(driver: RunDriver, api: RunApi, bus: Bus): Promise<unknown> {
+export async function runDetails(
+  driver: RunDriver,
+  api: RunApi,
+  live: { workers(): Promise<Workers> },
+): Promise<unknown> {
   return {
     run: runJson(driver.record, api),
     training: Object.fromEntries(
       Object.entries(driver.metrics.curves()).map(([model, lines]) => [model, thin(lines)]),
     ),
-    ...(await workers(bus)),
+    ...(await live.workers()),
   };
 }
 
+export interface Workers {
+  workers: unknown[];
+  queues: unknown;
+}
+
 /** Who is there, and what waits for them; empty while the bus cannot be reached. */
-export async function workers(bus: Bus): Promise<{ workers: unknown[]; queues: unknown }> {
+export async function workers(bus: Bus): Promise<Workers> {
   try {
     const kv = bus.kv('workers');
     const entries = await Promise.all(

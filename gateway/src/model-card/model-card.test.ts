@@ -64,7 +64,7 @@ const card = (more: Partial<CardInput> = {}): string =>
       runId: 'r1',
       model: spinModel(2),
       config,
-      plan: planOf(config, 'r1', 1000, 500),
+      plan: planOf(config, 'r1', 1000, { all: 500, select: 0 }),
       resolution: 512,
       whole: true,
       warnings: ['one caption was cut'],

@@ -3,10 +3,11 @@
  * what it scores, how to load it.
  */
 import { basename } from 'node:path';
-import { forIteration, trainingOf } from '../config/resolve.js';
+import { trainingOf } from '../config/resolve.js';
 import { modelName as pipelineName } from '@spindle/kit';
-import type { RunConfig, TrainConfig } from '../config/schema.js';
+import type { RunConfig, Training } from '../config/schema.js';
 import { iterationOf, modelName, type Model } from '../domain/model.js';
+import { forIteration } from '../domain/per-iteration.js';
 import { opponentOf, type RunPlan } from '../domain/plan.js';
 
 /**
@@ -145,7 +146,7 @@ function loading({ whole, resolution, config }: CardInput): string {
 
 function settings({ config, plan, model, resolution, runId }: CardInput): string {
   const k = iterationOf(model);
-  const train: TrainConfig = trainingOf(config, modelName(model));
+  const train = trainingOf(config, model);
   const objective = config.objective;
   const base = pipelineName(config.model);
   const rows: [string, string][] = [
@@ -161,18 +162,7 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
           ['images per prompt of the opponent', String(plan.imagesPerPrompt)],
         ] as [string, string][])
       : []),
-    ['steps', k > 1 ? `${train.steps} per iteration, ${k} iterations` : String(train.steps)],
-    ['batch size', String(train.batch_size)],
-    [
-      'learning rate',
-      `${forIteration(train.learning_rate, Math.max(1, k))}, ${train.schedule}, ` +
-        `${train.warmup_steps} steps of warm-up`,
-    ],
-    [
-      'AdamW',
-      `β ${train.adam_beta1}, ${train.adam_beta2}; ε ${train.adam_epsilon}; weight decay ` +
-        `${train.weight_decay}; gradients clipped to ${train.max_grad_norm}`,
-    ],
+    ...(train ? optimiserRows(config, train, k) : []),
     [
       'sampling',
       `${config.sampling.scheduler ?? "the model's scheduler"}, ${config.sampling.steps} ` +
@@ -190,6 +180,24 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
     '',
     `Every setting is in [${configFile}](${configFile}). Run \`${runId}\`, made with Spindle.`,
   ].join('\n');
+}
+
+/** An iteration's settings are its own; steps are those of all iterations up to it. */
+function optimiserRows(config: RunConfig, train: Training, k: number): [string, string][] {
+  const steps = Array.from({ length: k }, (_, i) => forIteration(config.train.steps, i + 1));
+  return [
+    ['steps', k > 1 ? `${steps.join(', ')} in iterations 1 to ${k}` : String(train.steps)],
+    ['batch size', String(train.batch_size)],
+    [
+      'learning rate',
+      `${train.learning_rate}, ${train.schedule}, ${train.warmup_steps} steps of warm-up`,
+    ],
+    [
+      'AdamW',
+      `β ${train.adam_beta1}, ${train.adam_beta2}; ε ${train.adam_epsilon}; weight decay ` +
+        `${train.weight_decay}; gradients clipped to ${train.max_grad_norm}`,
+    ],
+  ];
 }
 
 /** Reports of before have no corrected values. */

@@ -31,6 +31,7 @@ import { RecordWriter } from './record-writer.js';
 import type { RunRecords } from './records.js';
 import { ResultReader } from './results.js';
 import type { NewEvent, RunContext } from './run-context.js';
+import { restoreTexts } from './restore-texts.js';
 import { TaskRunner } from './task-runner.js';
 import { loadTexts, type RunTexts } from './texts.js';
 
@@ -116,7 +117,7 @@ export class RunDriver {
 
   /** Read once; a failure is not kept. */
   texts(): Promise<RunTexts> {
-    this.#texts ??= loadTexts(this.#context.ports.store, this.#record).catch((error: unknown) => {
+    this.#texts ??= loadTexts(this.#context.ports, this.#record).catch((error: unknown) => {
       this.#texts = null;
       throw error;
     });
@@ -174,7 +175,9 @@ export class RunDriver {
     });
   }
 
+  /** FAILED_PRECONDITION where lists are lost and the config's files give others. */
   async resume(): Promise<RunRecord> {
+    await restoreTexts(this.#context.ports, this.#record);
     const forgiven = await this.#reconciler.lastDeadLetters();
     const record = await this.dispatch({ type: 'resume', forgiven });
     await this.activate();

@@ -8,7 +8,7 @@ import {
 } from '@spindle/proto';
 import { delay, ensureError, type Logger } from '@spindle/kit';
 import { modelName } from '../domain/model.js';
-import { jobKey, modelsOf } from '../domain/plan.js';
+import { jobKey, modelsOf, reportedPrompts } from '../domain/plan.js';
 import { stageName } from '../domain/stage.js';
 import { stageOf } from '../domain/state.js';
 import { promptItems, stageNamed } from './jobs.js';
@@ -20,6 +20,7 @@ export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvalu
   const { plan } = record.state;
   if (plan.evaluationPrompts === 0) return [];
   const scored = plan.metrics.length > 0;
+  const reported = reportedPrompts(plan);
   return modelsOf(plan).flatMap((model) => {
     const drawing = stageName({ kind: 'eval-sample', model });
     const judging = stageName({ kind: 'eval-score', model });
@@ -36,7 +37,11 @@ export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvalu
       sampleKeys: shards.map((shard) => jobKey(record.runId, drawing, shard)),
       scoreKeys: scored ? shards.map((shard) => jobKey(record.runId, judging, shard)) : [],
       items: prompts.map((prompt) =>
-        create(EvaluationItemSchema, { prompt, category: texts.categories[prompt.index] ?? '' }),
+        create(EvaluationItemSchema, {
+          prompt,
+          category: texts.categories[prompt.index] ?? '',
+          select: prompt.index >= reported,
+        }),
       ),
     });
   });

@@ -34,6 +34,9 @@ export function averageFolder(unet: string): string {
   return join(dirname(unet), 'ema', 'unet');
 }
 
+/** diffusers' name for a U-Net's weights. */
+export const weightsFile = 'diffusion_pytorch_model.safetensors';
+
 /** diffusers' name for adapters, in the folder above the U-Net's. */
 export const adapterFile = 'pytorch_lora_weights.safetensors';
 
@@ -44,7 +47,7 @@ export async function exportUnet(
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
   await place(store, unet.config, join(folder, 'config.json'), 'copy');
-  await place(store, unet.weights, join(folder, 'diffusion_pytorch_model.safetensors'), 'link');
+  await place(store, unet.weights, join(folder, weightsFile), 'link');
   if (unet.adapter) await place(store, unet.adapter, join(dirname(folder), adapterFile), 'link');
 }
 

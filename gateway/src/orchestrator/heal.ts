@@ -2,22 +2,19 @@
  * Finds out what of a stage's inputs is damaged or gone, and has it made again. Whatever a run has
  * made it can make again: jobs and trainings are deterministic.
  */
-import { ensureError, type SpindleError } from '@spindle/kit';
+import { ensureError } from '@spindle/kit';
 import type { ArtifactRef, JobResult } from '@spindle/proto';
-import { mayBeRedone, type Lost } from '../domain/lost.js';
+import { mayBeRedone, mayBeRestored, type Lost } from '../domain/lost.js';
 import { initOf, jobKey, modelsOf, opponentOf, trainedAs, trainKey } from '../domain/plan.js';
 import { modelName, type Model } from '../domain/model.js';
 import { shardSize } from '../domain/shards.js';
 import { stageName, type Stage } from '../domain/stage.js';
 import { stageOf, type Letter } from '../domain/state.js';
 import { stageNamed, type ShardOf } from './jobs.js';
+import { isWholeBlob } from './loss.js';
+import { restoreTexts } from './restore-texts.js';
 import type { RunContext } from './run-context.js';
 import { toRef } from './wire.js';
-
-/** Stored data is damaged or gone. */
-export function isLoss({ code }: Pick<SpindleError, 'code'>): boolean {
-  return code === 'DATA_LOSS' || code === 'NOT_FOUND';
-}
 
 /** What a stage, or one shard of it, is made from. */
 interface Inputs {
@@ -38,14 +35,24 @@ export async function heal(
 ): Promise<boolean> {
   const { ports, record, dispatch } = context;
   const inputs = inputsOf(context, stageNamed(record(), stage), shard);
-  const lost: Lost = { shards: [], models: [] };
+  const lost: Lost = { shards: [], models: [], texts: [] };
+  try {
+    // Held-out prompts are small, and rows that are whole are found to be so at once.
+    const restored = await restoreTexts(ports, record());
+    lost.texts = restored.filter((name) => mayBeRestored(record().state, name));
+  } catch (thrown) {
+    const { message, retryable } = ensureError(thrown);
+    if (retryable) throw thrown;
+    await dispatch({ type: 'failed', stage, reason: `${stage}: ${message}` });
+    return true;
+  }
   for (const one of inputs.stages.flatMap((name) => doneShards(context, name, inputs.shard)))
     if (!(await isWhole(context, one)) && mayBeRedone(record().state, one.stage, one.shard))
       lost.shards.push(one);
   for (const model of inputs.models)
     if (!(await hasWeights(context, model)) && mayBeRedone(record().state, trainStage(model), 0))
       lost.models.push(modelName(model));
-  if (lost.shards.length + lost.models.length === 0) return false;
+  if (lost.shards.length + lost.models.length + lost.texts.length === 0) return false;
   ports.logger.warn({ run: record().runId, stage, ...lost }, 'damaged results are made again');
   // Before the state says so: else the next comparison takes them in again.
   const { runId } = record();
@@ -95,7 +102,8 @@ function inputsOf({ record }: RunContext, stage: Stage, shard?: number): Inputs 
           stageName({ kind: 'eval-sample', model }),
           stageName({ kind: 'eval-score', model }),
         ]),
-        models: [],
+        // The report comes with every U-Net in the run's folder.
+        models: stage.kind === 'report' ? trained(...modelsOf(plan)) : [],
       };
   }
 }
@@ -129,16 +137,8 @@ async function hasWeights(context: RunContext, model: Model): Promise<boolean> {
   );
 }
 
-/** Reading verifies, and sets a bad blob aside. */
 async function areWhole({ ports }: RunContext, refs: readonly ArtifactRef[]): Promise<boolean> {
-  for (const ref of refs) {
-    try {
-      await ports.store.localPath(ref);
-    } catch (thrown) {
-      if (isLoss(ensureError(thrown))) return false;
-      throw thrown;
-    }
-  }
+  for (const ref of refs) if (!(await isWholeBlob(ports.store, ref))) return false;
   return true;
 }
 

@@ -29,7 +29,7 @@ import { evaluationSampling } from '../config/resolve.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import { base, modelName, type Model } from '../domain/model.js';
 import { jobKey, stagesOf, trainedAs } from '../domain/plan.js';
-import { shardItems, shardRange, type ShardRange } from '../domain/shards.js';
+import { shardItems, shardRange, type ShardItem } from '../domain/shards.js';
 import { stageName, type Stage, type StageKind } from '../domain/stage.js';
 import { stageOf, type StoredUnet } from '../domain/state.js';
 import { createdMs, type RunRecord } from './record.js';
@@ -169,31 +169,26 @@ async function trainingRows(
   results: ResultReader,
 ): Promise<SampleRow[]> {
   const { plan, rejected } = record.state;
+  const items = shardItems(plan, stage, shard, new Set(rejected));
   const sizes = record.config.data.buckets
-    ? await rowSizes(record, shardRange(plan, stage, shard), results)
+    ? await rowSizes(record, items, results)
     : new Map<number, ImageSize>();
-  return shardItems(plan, stage, shard, new Set(rejected)).map(({ index, seed }) =>
+  return items.map(({ index, seed }) =>
     create(SampleRowSchema, { index, seed, ...sizes.get(index) }),
   );
 }
 
-/**
- * What encoding made of the images of rows [start, start + count): what is drawn against an image
- * has its size.
- */
+/** What encoding made of the rows' images: what is drawn against an image has its size. */
 async function rowSizes(
   record: RunRecord,
-  { start, count }: ShardRange,
+  rows: readonly ShardItem[],
   results: ResultReader,
 ): Promise<Map<number, ImageSize>> {
   const { encodeShardSize } = record.state.plan;
   const encoded = new Set(stageOf(record.state, 'encode').done);
   const sizes = new Map<number, ImageSize>();
-  for (
-    let shard = Math.floor(start / encodeShardSize);
-    shard * encodeShardSize < start + count;
-    shard++
-  ) {
+  const shards = new Set(rows.map(({ index }) => Math.floor(index / encodeShardSize)));
+  for (const shard of shards) {
     if (!encoded.has(shard)) continue;
     const result = await results.encode(jobKey(record.runId, 'encode', shard));
     for (const { index, height, width } of result.sizes) sizes.set(index, { height, width });

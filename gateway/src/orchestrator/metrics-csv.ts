@@ -3,6 +3,7 @@ import { appendFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';
 import { stepNumbers } from '@spindle/proto';
+import { modelName, parseModel } from '../domain/model.js';
 import type { MetricsLine } from './metrics-log.js';
 
 export const metricsCsv = 'metrics.csv';
@@ -13,6 +14,29 @@ const header = ['model', ...stepNumbers.map(({ name }) => name)].join(',');
 export function csvLine(line: MetricsLine): string {
   const numbers = stepNumbers.map(({ key }) => (Number.isFinite(line[key]) ? line[key] : ''));
   return `${[line.model, ...numbers].join(',')}\n`;
+}
+
+/** The lines of a run's table that can be read; none without a table. */
+export async function readMetricsCsv(directory: string): Promise<MetricsLine[]> {
+  const text = await readFile(join(directory, metricsCsv), 'utf8').catch(() => '');
+  const [names = '', ...lines] = text.split('\n').slice(0, -1);
+  // Of a version with other columns.
+  if (names !== header) return [];
+  return lines.flatMap((line) => {
+    const [model = '', ...numbers] = line.split(',');
+    const entries = stepNumbers.map(({ key }, i) => [key, Number(numbers[i] || NaN)] as const);
+    const read = { model, ...Object.fromEntries(entries) } as MetricsLine;
+    const whole = numbers.length === stepNumbers.length && Number.isInteger(read.step);
+    return whole && isModelName(model) ? [read] : [];
+  });
+}
+
+function isModelName(name: string): boolean {
+  try {
+    return modelName(parseModel(name)) === name;
+  } catch {
+    return false;
+  }
 }
 
 export class MetricsCsv {

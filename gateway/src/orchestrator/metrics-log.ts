@@ -8,7 +8,7 @@ import { writeFileAtomic } from '@spindle/kit';
 import { stepNumbers, type StepNumbers } from '@spindle/proto';
 import { parseModel } from '../domain/model.js';
 import { TensorboardLog } from '../tensorboard/run-log.js';
-import { MetricsCsv, metricsCsv } from './metrics-csv.js';
+import { MetricsCsv, metricsCsv, readMetricsCsv } from './metrics-csv.js';
 
 export type MetricsLine = { model: string } & StepNumbers;
 
@@ -52,6 +52,9 @@ export class MetricsLog {
       }
     }
     if (text !== '' && !text.endsWith('\n')) log.#pending = '\n';
+    // What is damaged or gone there is in the table too.
+    for (const line of await readMetricsCsv(directory))
+      if (!log.#lines.get(line.model)?.has(line.step)) log.#remember(line);
     return log;
   }
 
@@ -82,8 +85,9 @@ export class MetricsLog {
     // Lines and table are written anew, so that who opens them next knows no other numbers.
     // TensorBoard's files are only ever added to.
     this.#writing = this.#writing.then(async () => {
-      await this.#rewrite().catch(() => undefined);
+      // First: what is missing in the lines is taken from the table.
       await rm(join(this.#directory, metricsCsv), { force: true }).catch(() => undefined);
+      await this.#rewrite().catch(() => undefined);
       this.#csv = undefined;
       await this.tensorboard.rewind(model, step).catch(() => undefined);
       for (const [name, all] of this.#lines) this.#unmirrored.set(name, [...all.values()]);
@@ -117,6 +121,29 @@ export class MetricsLog {
       this.#csv = undefined;
       this.#unmirrored.set(model, [...lines, ...(this.#unmirrored.get(model) ?? [])]);
     }
+  }
+
+  /**
+   * Writes metrics.jsonl anew where lines of it are gone. Says which numbers are lost for good, of
+   * so many steps per model.
+   */
+  async restore(steps: ReadonlyMap<string, number>): Promise<string[]> {
+    const known = [...this.#lines.values()].reduce((sum, lines) => sum + lines.size, 0);
+    this.#writing = this.#writing.then(async () => {
+      const text = await readFile(this.#file, 'utf8').catch(() => '');
+      if (text.split('\n').filter((line) => line !== '').length < known)
+        await this.#rewrite().catch(() => undefined);
+    });
+    await this.#writing;
+    return [...steps].flatMap(([model, taken]) => {
+      const lost = taken - (this.#lines.get(model)?.size ?? 0);
+      return lost > 0
+        ? [
+            `metrics.jsonl: the numbers of ${lost} of ${taken} steps of ${model} are lost; the ` +
+              'plots lack them',
+          ]
+        : [];
+    });
   }
 
   curves(): Record<string, MetricsLine[]> {

@@ -1,15 +1,17 @@
 /**
  * All runs of an artifacts folder. One gateway drives at a time: it holds the "gateway" lease, and
- * the folder's lock. When the lease is lost, every driver is put down and taken up again from the
- * stored state once the lease is back.
+ * the folder's lock. When either is lost, every driver is put down and taken up again from the
+ * stored state once both are back.
  */
 import { EventEmitter } from 'node:events';
 import { ensureError, linkedAbort, SpindleError, delay } from '@spindle/kit';
 import { Lease } from '@spindle/mesh';
 import type { RunConfig } from '../config/schema.js';
 import { progressOf } from '../domain/progress.js';
+import { mayResume } from '../domain/machine.js';
 import { isFinal } from '../domain/state.js';
 import { RunDriver } from './driver.js';
+import { Drivers } from './drivers.js';
 import { lockFolder, type FolderLock } from './folder-lock.js';
 import type { RunNews } from './news-feed.js';
 import type { OrchestratorPorts } from './ports.js';
@@ -27,7 +29,7 @@ export class Orchestrator {
   readonly news = new EventEmitter<{ news: [RunNews] }>();
   readonly #options: OrchestratorOptions;
   readonly #records: RunRecords;
-  readonly #drivers = new Map<string, RunDriver>();
+  readonly #drivers = new Drivers();
   /** Why, by run id. */
   readonly #unreadable = new Map<string, string>();
   readonly #stop = new AbortController();
@@ -38,13 +40,15 @@ export class Orchestrator {
 
   constructor(options: OrchestratorOptions) {
     this.#options = options;
-    this.#records = new RunRecords(options.bus.kv('runs'), options.root, options.logger);
+    this.#records = new RunRecords(options.bus.kv('runs'), options.root, options.logger, () =>
+      this.#lock?.assertHeld(),
+    );
     this.news.setMaxListeners(0);
   }
 
   /** Resolves when runs are loaded and driven. Refuses a folder that another live gateway uses. */
   async start(): Promise<void> {
-    this.#lock = await lockFolder(this.#options.root);
+    this.#lock = await this.#takeFolder();
     const ready = new Promise<void>((resolve, reject) =>
       this.#ready.once('ready', (error) => (error ? reject(error) : resolve())),
     );
@@ -65,6 +69,8 @@ export class Orchestrator {
       const term = new AbortController();
       const linked = linkedAbort(this.#stop.signal, term.signal);
       try {
+        const lock = (this.#lock ??= await this.#takeFolder());
+        lock.lost.addEventListener('abort', () => term.abort(), { once: true });
         lease = await Lease.acquire(bus.kv('leases'), 'gateway', owner, {
           ttlMs: leaseTtlMs,
           signal: linked.signal,
@@ -74,6 +80,7 @@ export class Orchestrator {
         this.#isReady = true;
         this.#ready.emit('ready');
         await aborted(linked.signal);
+        lock.lost.throwIfAborted();
         if (!this.#stop.signal.aborted)
           logger.warn('the lease was lost; runs are taken up again once it is back');
       } catch (error) {
@@ -85,6 +92,10 @@ export class Orchestrator {
         this.#drivers.clear();
         await lease?.release().catch(() => undefined);
         linked.cleanup();
+        if (this.#lock?.lost.aborted) {
+          await this.#lock.release();
+          this.#lock = null;
+        }
       }
       if (!this.#stop.signal.aborted) await delay(500, this.#stop.signal).catch(() => undefined);
     }
@@ -92,6 +103,12 @@ export class Orchestrator {
       'ready',
       new SpindleError('CANCELLED', 'the gateway was stopped before it held the lease.'),
     );
+  }
+
+  #takeFolder(): Promise<FolderLock> {
+    const { root, logger } = this.#options;
+    const onWait = (message: string): void => logger.warn(message);
+    return lockFolder(root, 'gateway', { signal: this.#stop.signal, onWait });
   }
 
   async #load(fenced: () => void): Promise<void> {
@@ -188,13 +205,9 @@ export class Orchestrator {
     return [...this.#unreadable].map(([runId, reason]) => ({ runId, reason }));
   }
 
-  /** Newest first. */
-  list(): RunDriver[] {
-    return [...this.#drivers.values()].sort(
-      (a, b) =>
-        b.record.state.createdAt - a.record.state.createdAt ||
-        (a.record.runId < b.record.runId ? 1 : -1),
-    );
+  /** Newest first; the same array until a run comes or goes. */
+  list(): readonly RunDriver[] {
+    return this.#drivers.newestFirst();
   }
 
   async pause(runId: string): Promise<RunRecord> {
@@ -210,7 +223,9 @@ export class Orchestrator {
   ): Promise<{ record: RunRecord; changes: string[] }> {
     const driver = this.get(runId);
     const { status } = driver.record.state;
-    if (status !== 'paused' && status !== 'failed') throw refuse(driver.record, 'resume');
+    if (!mayResume(status)) throw refuse(driver.record, 'resume');
+    // Its settings are those of what it has made.
+    if (status === 'succeeded' && config !== null) throw refuse(driver.record, 'resume');
     const running = this.list().find((other) => other.record.state.status === 'running');
     if (running) {
       throw new SpindleError(

@@ -1,4 +1,5 @@
 /** What the orchestrator needs from the outside. */
+import type { Files } from '@spindle/data';
 import type { Logger, ServiceClient } from '@spindle/kit';
 import type { ArtifactStore, Bus } from '@spindle/mesh';
 import type {
@@ -16,6 +17,8 @@ export type ScorerPort = ServiceClient<typeof ScorerService>;
 export interface OrchestratorPorts {
   bus: Bus;
   store: ArtifactStore;
+  /** Where configs' data and prompts are read. */
+  files: Files;
   /** The artifacts folder: <root>/<run>/ is for people, <root>/store for machines. */
   root: string;
   trainer: TrainerPort;

@@ -4,19 +4,17 @@
  */
 import { delay, type ErrorCode } from '@spindle/kit';
 import type { JobKind } from '@spindle/proto';
-import { jobKey, parseJobKey, stagesOf } from '../domain/plan.js';
+import { jobKey, parseJobKey } from '../domain/plan.js';
 import { isFinal, isForgiven, type Letter } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
-import { heal, isLoss } from './heal.js';
+import { FinishedJobs } from './finished-jobs.js';
+import { heal } from './heal.js';
+import { isLoss } from './loss.js';
 import { kindOfStage, stageNamed, type ShardOf } from './jobs.js';
 import type { JobPublisher } from './publisher.js';
 import { createdMs } from './record.js';
 import type { RunContext } from './run-context.js';
 import { roomWanted } from './texts.js';
-
-const leftOut = 'is left out';
-/** Rows named one by one; the count names the rest. */
-const maxNamedRows = 10;
 
 interface TakenLetter {
   letter: Letter;
@@ -29,12 +27,15 @@ interface TakenLetter {
 export class Reconciler {
   readonly #context: RunContext;
   readonly #publisher: Pick<JobPublisher, 'busy'>;
+  #taking: Promise<void> = Promise.resolve();
+  readonly #finished: FinishedJobs;
   /** Keys of jobs that the last comparison did not find on the queue. */
   #suspected: string | null = null;
 
   constructor(context: RunContext, publisher: Pick<JobPublisher, 'busy'>) {
     this.#context = context;
     this.#publisher = publisher;
+    this.#finished = new FinishedJobs(context);
   }
 
   /** Follows events and compares every `periodMs`, until the run has ended or `signal` aborts. */
@@ -68,7 +69,7 @@ export class Reconciler {
     const { ports, record } = this.#context;
     for await (const { event } of ports.bus.events(record().runId, { signal })) {
       try {
-        if (event.fact.case === 'jobDone') await this.#take(event.fact.value.key);
+        if (event.fact.case === 'jobDone') this.#finished.tell(event.fact.value.key);
         else if (event.fact.case === 'jobFailed' && event.fact.value.dead)
           await this.#takeDeadLetters();
       } catch (error) {
@@ -89,46 +90,18 @@ export class Reconciler {
   /** Takes in every committed result and dead letter that the state does not know. */
   async scan(): Promise<void> {
     const { ports, record } = this.#context;
-    for (const key of await ports.store.listResults(record().runId)) await this.#take(key);
+    await this.#finished.take(await ports.store.listResults(record().runId));
     await this.#takeDeadLetters();
   }
 
-  async #take(key: string): Promise<void> {
-    const { results, record, dispatch } = this.#context;
-    const job = parseJobKey(key);
-    const stage =
-      job && job.runId === record().runId
-        ? stagesOf(record().state.plan).find((s) => s.name === job.stage)
-        : undefined;
-    if (!job || !stage || job.shard >= stage.shards || !kindOfStage(stage.kind)) return;
-    const known = record().state.stages[stage.name];
-    if (
-      !known ||
-      known.done.includes(job.shard) ||
-      known.status === 'done' ||
-      known.status === 'skipped'
-    )
-      return;
-    const result = await results.get(key);
-    if (!result) return;
-    const encoded = result.result.case === 'encode' ? result.result.value : null;
-    const rejected = encoded?.rejected ?? [];
-    // Named first: losing them may end the run, which then takes no more warnings.
-    for (const row of rejected) {
-      const named = record().state.warnings.filter((warning) => warning.includes(leftOut)).length;
-      if (named < maxNamedRows)
-        await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
-    }
-    await dispatch({
-      type: 'job-done',
-      stage: stage.name,
-      shard: job.shard,
-      rejected: rejected.map((row) => row.index),
-      truncated: encoded?.truncatedCaptions ?? 0,
-    });
+  /** One after the other: an event and a comparison may both find a letter. */
+  #takeDeadLetters(): Promise<void> {
+    const taking = this.#taking.then(() => this.#takeLetters());
+    this.#taking = taking.catch(() => undefined);
+    return taking;
   }
 
-  async #takeDeadLetters(): Promise<void> {
+  async #takeLetters(): Promise<void> {
     const { record, dispatch } = this.#context;
     for (const { letter, job, code, reason, attempts } of await this.#deadLetters()) {
       if (isForgiven(record().state, letter) || !record().state.stages[job.stage]) continue;
@@ -154,9 +127,11 @@ export class Reconciler {
     const { record, dispatch } = this.#context;
     if (record().state.status !== 'running') return false;
     if (await heal(this.#context, job, letter)) return true;
-    if (record().state.stages[job.stage]?.status !== 'waiting') return false;
-    // It was in a worker's hand when its stage was held back for what it has missed.
-    await dispatch({ type: 'inputs-lost', shards: [], models: [], letter });
+    // It was in a worker's hand when its stage was held back for what it has missed. Or that is
+    // whole again, since another job has missed it too: then it is tried once more.
+    const isHeld = record().state.stages[job.stage]?.status === 'waiting';
+    if (!isHeld && letter.count > 1) return false;
+    await dispatch({ type: 'inputs-lost', shards: [], models: [], texts: [], letter });
     return true;
   }
 

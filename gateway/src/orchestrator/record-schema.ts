@@ -31,6 +31,7 @@ const planSchema = z.looseObject({
   rows: items,
   imagesPerPrompt: count.max(100_000),
   evaluationPrompts: items,
+  select: z.looseObject({ prompts: items, metric: z.string() }).optional(),
   evaluationSeed: z.number(),
   evaluationImages: count.max(100_000).optional(),
   metrics: z.array(z.string()),
@@ -38,7 +39,13 @@ const planSchema = z.looseObject({
   sharedDevice: z.boolean(),
   encodeShardSize: items.min(1),
   sampleShardSize: items.min(1),
-  trainSteps: items,
+  asRead: z
+    .looseObject({
+      batchSize: z.union([items.min(1), z.array(items.min(1)).min(1).max(1_000)]),
+      views: count.min(1).max(100_000),
+    })
+    .optional(),
+  trainSteps: z.union([items, z.array(items).min(1).max(1_000)]),
   sftSteps: items,
   dpoSteps: items.optional(),
   maxMissing: z.number(),
@@ -78,6 +85,7 @@ const stateSchema = z.looseObject({
   warnings: z.array(z.string()),
   round: count,
   forgiven: z.record(z.string(), time),
+  restored: z.record(z.string(), count).optional(),
 });
 
 /** Of the config only what every version has: older ones know fewer keys. */

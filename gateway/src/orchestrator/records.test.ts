@@ -83,6 +83,21 @@ it('asks the file who has the run while the bucket is away', async () => {
   expect(versionInFile()).toBe(6);
 });
 
+it('sees in the file a gateway that has another bucket, and one that has the folder', async () => {
+  const bucket = { put: () => Promise.resolve(1), update: () => Promise.resolve(2) };
+  const [zombie, successor] = [recordsOn(bucket), recordsOn(bucket)];
+  mkdirSync(join(root, 'r1'));
+  await zombie.save(record(2));
+  await successor.save(record(80));
+  await expect(zombie.save(record(3))).rejects.toMatchObject({ code: 'ABORTED' });
+  expect(versionInFile()).toBe(80);
+  const fenced = new RunRecords(bucket as unknown as KvStore, root, logger, () =>
+    Promise.reject(new SpindleError('ABORTED', 'another gateway has the folder')),
+  );
+  await expect(fenced.save(record(81))).rejects.toMatchObject({ code: 'ABORTED' });
+  expect(versionInFile()).toBe(80);
+});
+
 it('believes no record with a flipped bit', () => {
   for (const damaged of everyBitFlip(serializeRecord(record(3))))
     expect(() => parseRecord(damaged, 'r1/run.json')).toThrow('r1/run.json: ');

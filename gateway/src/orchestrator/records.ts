@@ -3,7 +3,7 @@
  * overwrite its successor) and artifacts/<run>/run.json, from which a wiped bucket is rebuilt. The
  * newer copy wins.
  */
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ensureError, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
 import { type KvStore } from '@spindle/mesh';
@@ -33,11 +33,21 @@ export class RunRecords {
   readonly #kv: KvStore;
   readonly #root: string;
   readonly #logger: Logger;
+  readonly #fence: () => Promise<void> | undefined;
+  /** What stat says of the file that was written last: each write makes a new one. */
+  readonly #written = new Map<string, string>();
 
-  constructor(kv: KvStore, root: string, logger: Logger) {
+  /** `fence` throws ABORTED where another gateway has taken the folder. */
+  constructor(
+    kv: KvStore,
+    root: string,
+    logger: Logger,
+    fence: () => Promise<void> | undefined = () => undefined,
+  ) {
     this.#kv = kv;
     this.#root = root;
     this.#logger = logger;
+    this.#fence = fence;
   }
 
   directory(runId: string): string {
@@ -118,10 +128,14 @@ export class RunRecords {
 
   /**
    * Throws ABORTED when another gateway has written a newer version. The bucket comes first: its
-   * compare-and-set keeps who was overtaken from writing the file.
+   * compare-and-set keeps who was overtaken from writing the file. A gateway with another bucket is
+   * known by the file, and by the folder's lock.
    */
   async save(record: RunRecord): Promise<void> {
     const json = serializeRecord(record);
+    await this.#fence();
+    if ((await this.#identity(record.runId)) !== this.#written.get(record.runId))
+      await this.#refuseOlder(record);
     await this.#writeBucket(record, json);
     await this.#writeFile(record, json).catch((thrown: unknown) => {
       const error = ensureError(thrown);
@@ -156,7 +170,7 @@ export class RunRecords {
     }
   }
 
-  /** Without the bucket, the file alone tells of a gateway that has taken over. */
+  /** Where the bucket does not tell of a gateway that has taken over, the file does. */
   async #refuseOlder(record: RunRecord): Promise<void> {
     const file = join(this.directory(record.runId), recordFile);
     const json = await readFile(file, 'utf8').catch(() => null);
@@ -181,10 +195,20 @@ export class RunRecords {
     await rm(this.directory(runId), { recursive: true, force: true });
     await this.#kv.delete(runId);
     this.#revisions.delete(runId);
+    this.#written.delete(runId);
   }
 
   async #writeFile(record: RunRecord, json: string): Promise<void> {
     await writeFileAtomic(join(this.directory(record.runId), recordFile), json);
+    const identity = await this.#identity(record.runId);
+    if (identity !== undefined) this.#written.set(record.runId, identity);
+  }
+
+  /** Changes with every write of the run's file; undefined without a file. */
+  async #identity(runId: string): Promise<string | undefined> {
+    const file = join(this.directory(runId), recordFile);
+    const info = await stat(file, { bigint: true }).catch(() => null);
+    return info === null ? undefined : `${info.ino} ${info.size} ${info.mtimeNs}`;
   }
 }
 

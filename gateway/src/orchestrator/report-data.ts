@@ -1,7 +1,7 @@
 /** The run as the evaluator's report shows it. */
 import { create } from '@bufbuild/protobuf';
 import { RunReportSchema, type RunReport } from '@spindle/proto';
-import { jobKey } from '../domain/plan.js';
+import { jobKey, selectMetric } from '../domain/plan.js';
 import { progressOf } from '../domain/progress.js';
 import type { MetricsLine } from './metrics-log.js';
 import type { RunRecord } from './record.js';
@@ -22,6 +22,7 @@ export function runReport(
     // The report is the last stage: once it is written, the run has succeeded.
     status: 'succeeded',
     bestModel: state.bestModel,
+    selectMetric: selectMetric(state.plan) ?? '',
     warnings: state.warnings,
     timings: stages.map(({ stage, seconds }) => ({ stage, seconds })),
     curves: Object.entries(curves).map(([model, lines]) => ({ model, steps: lines.map(toStep) })),

@@ -1,6 +1,7 @@
 /** The long calls of a run, which go on beside its events: at most one of a name at a time. */
 import { ensureError, extractContext, inSpan, linkedAbort } from '@spindle/kit';
-import { heal, isLoss } from './heal.js';
+import { heal } from './heal.js';
+import { isLoss } from './loss.js';
 import { background, type NewEvent, type RunContext } from './run-context.js';
 import { roomWanted } from './texts.js';
 

@@ -7,11 +7,13 @@ import type { ModelEvaluation, StepNumbers } from '@spindle/proto';
 import { ensureError } from '@spindle/kit';
 import { modelName, type Model } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
+import { trainedSteps } from '../domain/training.js';
 import type { ModelSummary } from '../domain/state.js';
 import { modelEvaluations, persist } from './evaluation.js';
 import { averageFolder, exportUnet, unetFolder } from './export.js';
-import { isLoss } from './heal.js';
+import { isLoss } from './loss.js';
 import { runReport } from './report-data.js';
+import { restoreFolder } from './restore-folder.js';
 import type { RunContext } from './run-context.js';
 import { train, trainRequest } from './train-task.js';
 import { toStoredUnet, toSummary } from './wire.js';
@@ -118,6 +120,9 @@ async function showEvaluation(
 /** The report of the whole run, which ends it. */
 export async function writeReport(context: RunContext, signal: AbortSignal): Promise<void> {
   const { ports, directory } = context;
+  await restoreFolder(context);
+  const missing = await context.metrics.restore(trainedSteps(context.record().state));
+  for (const message of missing) await context.dispatch({ type: 'warning', message });
   const texts = await context.texts();
   const record = context.record();
   const models = modelEvaluations(record, texts);

@@ -1,6 +1,9 @@
 /** The held-out prompts of a run. Captions stay where they lie: workers read them themselves. */
 import { parsePromptList } from '@spindle/data';
-import type { ArtifactStore } from '@spindle/mesh';
+import { ensureError } from '@spindle/kit';
+import { isLoss } from './loss.js';
+import type { OrchestratorPorts } from './ports.js';
+import { restoreTexts } from './restore-texts.js';
 import type { RunRecord } from './record.js';
 import { toRef } from './wire.js';
 
@@ -15,11 +18,20 @@ export function roomWanted(stage: string, reason: string): string {
   return `${stage}: ${reason} Free some, then resume the run.`;
 }
 
-/** Nothing in a run without evaluation. */
-export async function loadTexts(store: ArtifactStore, record: RunRecord): Promise<RunTexts> {
-  const stored = record.prompts
-    ? parsePromptList((await store.get(toRef(record.prompts))).toString('utf8'))
-    : [];
+/** Nothing in a run without evaluation. What is lost is made again. */
+export async function loadTexts(
+  ports: Pick<OrchestratorPorts, 'store' | 'files'>,
+  record: RunRecord,
+): Promise<RunTexts> {
+  const { prompts } = record;
+  const read = async (): Promise<string> =>
+    prompts ? (await ports.store.get(toRef(prompts))).toString('utf8') : '[]';
+  const json = await read().catch(async (thrown: unknown) => {
+    if (!isLoss(ensureError(thrown))) throw thrown;
+    await restoreTexts(ports, record);
+    return read();
+  });
+  const stored = parsePromptList(json);
   return {
     prompts: stored.map(({ prompt }) => prompt),
     categories: stored.map(({ category }) => category),

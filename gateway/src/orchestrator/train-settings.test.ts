@@ -1,4 +1,4 @@
-import { TrainSettingsSchema, type TrainSettings } from '@spindle/proto';
+import { LearningRateSchedule, TrainSettingsSchema, type TrainSettings } from '@spindle/proto';
 import { parseConfig } from '@spindle/kit';
 import { describe, expect, it } from 'vitest';
 import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
@@ -17,7 +17,7 @@ function settingsOf(change: Sections, training: 'spin' | 'sft' = 'spin'): TrainS
   );
   const train = training === 'sft' ? sftTraining(config) : spinTraining(config, 2);
   if (train === undefined) throw new Error('baselines.sft: expected settings, got none');
-  return trainSettings(config, train, 2, config.sampling.previous_share);
+  return trainSettings(config, train, config.sampling.previous_share);
 }
 
 /** For every field, a config in which it is not what it is by default. */
@@ -71,6 +71,13 @@ describe('settings of a training', () => {
   it("take a list's value of their iteration, and the rank for an alpha that is left open", () => {
     expect(settingsOf(changes.learningRate).learningRate).toBe(0.25);
     expect(settingsOf(changes.beta).beta).toBe(6);
+    const lists = {
+      ...{ steps: [7, 8], warmup_steps: [9, 10], batch_size: [4, 2] },
+      schedule: ['cosine', 'constant'],
+    };
+    expect(settingsOf({ train: lists })).toMatchObject({
+      ...{ steps: 8, warmupSteps: 10, batchSize: 2, schedule: LearningRateSchedule.CONSTANT },
+    });
     expect(settingsOf(changes.lora).lora).toMatchObject({ rank: 4, alpha: 4 });
   });
 
@@ -84,7 +91,7 @@ describe('settings of a training', () => {
       'config',
     );
     const dpo = dpoTraining(config);
-    expect(dpo && trainSettings(config, dpo, 1)).toMatchObject({
+    expect(dpo && trainSettings(config, dpo)).toMatchObject({
       ...{ beta: 6, autoBetaSlope: 0.25, learningRate: 0.5, safeguard: 0.5, minSnrGamma: 0 },
     });
   });

@@ -7,8 +7,8 @@ import {
   type Objective,
   type TrainSettings,
 } from '@spindle/proto';
-import { averageApart, forIteration, type DpoTraining } from '../config/resolve.js';
-import type { RunConfig, TrainConfig } from '../config/schema.js';
+import { averageApart, type DpoTraining } from '../config/resolve.js';
+import type { RunConfig, Training } from '../config/schema.js';
 import { precisionOf } from './wire.js';
 
 type SettingsInit = Exclude<MessageInitShape<typeof TrainSettingsSchema>, TrainSettings>;
@@ -21,14 +21,12 @@ export function spinObjective({ objective }: RunConfig): Objective {
 /** `train`, and what this training's objective has beside it. */
 export function trainSettings(
   config: RunConfig,
-  train: TrainConfig & Partial<Pick<DpoTraining, 'beta' | 'auto_beta' | 'safeguard'>>,
-  iteration: number,
+  train: Training & Partial<Pick<DpoTraining, 'beta' | 'auto_beta' | 'safeguard'>>,
   previousShare = 0,
 ): TrainSettings {
   const { lora } = train;
   return create(TrainSettingsSchema, {
     ...namesakes(train),
-    learningRate: forIteration(train.learning_rate, iteration),
     ...(lora && { lora: { ...lora, alpha: lora.alpha ?? lora.rank } }),
     seed: BigInt(config.seed),
     precision: precisionOf(config.precision),
@@ -39,7 +37,7 @@ export function trainSettings(
 }
 
 /** A key that is named as a field travels as that field, without a line for it here. */
-function namesakes(train: TrainConfig): SettingsInit {
+function namesakes(train: Training): SettingsInit {
   const given = new Map<string, unknown>(Object.entries(train));
   const values = TrainSettingsSchema.fields.flatMap((field): [string, unknown][] => {
     const value = given.get(field.name);

@@ -88,7 +88,7 @@ function sftRequest(record: RunRecord) {
   return {
     objective: Objective.SFT,
     init: unetRef(record, base),
-    settings: trainSettings(record.config, sft, 1),
+    settings: trainSettings(record.config, sft),
   };
 }
 
@@ -98,7 +98,7 @@ function dpoRequest(record: RunRecord) {
     objective: Objective.DPO,
     init: unetRef(record, base),
     opponent: unetRef(record, base),
-    settings: trainSettings(record.config, dpo, 1),
+    settings: trainSettings(record.config, dpo),
   };
 }
 
@@ -129,8 +129,9 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
     generatedShards: await drawnBy(opponent),
+    drawnAsRead: state.plan.asRead !== undefined,
     ...(previous && { previousShards: await drawnBy(previous) }),
-    settings: trainSettings(config, spinTraining(config, k), k, previous === null ? 0 : share),
+    settings: trainSettings(config, spinTraining(config, k), previous === null ? 0 : share),
   };
 }
 

@@ -65,7 +65,7 @@ export function toSummary(model: ModelStatistics): ModelSummary {
   return {
     model: model.model,
     metrics: model.metrics.map(
-      ({ metric, mean, median, standardError, winRate, differenceLow, differenceHigh, n }) => ({
+      ({
         metric,
         mean,
         median,
@@ -73,7 +73,17 @@ export function toSummary(model: ModelStatistics): ModelSummary {
         winRate,
         differenceLow,
         differenceHigh,
-        n,
+        ...more
+      }) => ({
+        metric,
+        mean,
+        median,
+        standardError,
+        winRate,
+        differenceLow,
+        differenceHigh,
+        n: more.n,
+        ...(more.select && { select: { mean: more.select.mean, n: more.select.n } }),
       }),
     ),
   };

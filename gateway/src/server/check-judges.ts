@@ -11,12 +11,16 @@ import { metricSpecs } from '../orchestrator/jobs.js';
 import type { ScorerPort } from '../orchestrator/ports.js';
 import { inspecting } from './inspecting.js';
 
-/** Throws INVALID_ARGUMENT, naming the config's key, for a judge that cannot judge. */
+/**
+ * Throws INVALID_ARGUMENT, naming the config's key, for a judge that cannot judge. Returns what
+ * judges' files leave open, each once.
+ */
 export async function checkJudges(
   config: RunConfig,
   scorer: ScorerPort,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<string[]> {
+  const warnings = new Set<string>();
   const inspect = (key: string, path: string, part: InspectJudgeRequest['part']) => {
     const request = create(InspectJudgeRequestSchema, { part });
     return inspecting(key, path, (options) => scorer.inspectJudge(request, options), signal);
@@ -31,12 +35,14 @@ export async function checkJudges(
         'INVALID_ARGUMENT',
         `${key}.model: ${judge.clipPath}: expected a model of kind ${expected}, got ${model.kind}.`,
       );
+    for (const warning of model.warnings) warnings.add(`judge: ${warning}`);
     // The head has a key of its own to be named by.
     const path = metrics[i]?.head;
     if (path === undefined) continue;
     const head = await inspect(`${key}.head`, path, { case: 'headPath', value: path });
     checkHead(`${key}.head: ${path}`, head, { model, path: judge.clipPath });
   }
+  return [...warnings];
 }
 
 function checkHead(

@@ -11,15 +11,9 @@ import {
 import { SpindleError } from '@spindle/kit';
 import type { ArtifactStore } from '@spindle/mesh';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
-import {
-  readPromptSet,
-  writePromptList,
-  type Files,
-  type HeldOutPrompt,
-  type ImageSize,
-} from '@spindle/data';
+import { writePromptList, type Files, type ImageSize } from '@spindle/data';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
-import type { RunPlan } from '../domain/plan.js';
+import type { DrawnAsRead, RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
 import { bucketSizes, samplingSettings } from '../orchestrator/jobs.js';
 import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
@@ -28,6 +22,7 @@ import { toBlob } from '../orchestrator/wire.js';
 import { checkJudges } from './check-judges.js';
 import type { CheckedRun } from './checked-run.js';
 import { dataSpec, longTexts, readDataSet, type DataSet } from './dataset.js';
+import { readHeldOut } from './held-out.js';
 import { inspecting } from './inspecting.js';
 import { describePlan } from './plan-text.js';
 
@@ -56,6 +51,12 @@ export async function checkRun(
     );
   }
   const resolution = config.data.resolution ?? model.sampleSize * model.vaeScale;
+  if (resolution === 0)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      "data.resolution: expected a number of pixels, since the model's sample_size is two " +
+        'numbers that differ; got nothing.',
+    );
   if (resolution % model.vaeScale !== 0) {
     throw new SpindleError(
       'INVALID_ARGUMENT',
@@ -64,20 +65,27 @@ export async function checkRun(
   }
   const sizes = checkBuckets(config, resolution, model);
   await checkSampling(config, resolution, sampler, signal);
-  const prompts = await heldOut(config, ports.files);
-  await checkJudges(config, ports.scorer, signal);
+  const { prompts, select, warnings: promptWarnings } = await readHeldOut(config, ports.files);
+  const judgeWarnings = await checkJudges(config, ports.scorer, signal);
   const data = await readDataSet(dataSpec(config.data), ports, {
     limit: config.data.limit,
     textTokens: model.textTokens,
     // Rejected images are encoded only where something trains on them.
     pairs: config.baselines.dpo !== undefined,
+    heldOut: prompts.map(({ prompt }) => prompt),
   });
-  const plan = planOf(config, runId, data.rows, prompts.length);
-  const warnings = [...model.warnings.map((warning) => `model: ${warning}`), ...data.warnings];
-  warnings.push(...checkPairs(config, data));
-  if (config.train.batch_size > data.rows) {
+  const plan = planOf(config, runId, data.rows, { all: prompts.length, select });
+  const warnings = [
+    ...model.warnings.map((warning) => `model: ${warning}`),
+    ...judgeWarnings,
+    ...data.warnings,
+    ...promptWarnings,
+    ...checkPairs(config, data),
+  ];
+  const batch = Math.max(...[config.train.batch_size].flat());
+  if (batch > data.rows) {
     warnings.push(
-      `train.batch_size: ${config.train.batch_size} is more than the ${data.rows} rows of the ` +
+      `train.batch_size: ${batch} is more than the ${data.rows} rows of the ` +
         'data set; rows repeat within a batch.',
     );
   }
@@ -134,13 +142,6 @@ function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
       ];
 }
 
-async function heldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOutPrompt[]> {
-  if (!evaluation) return [];
-  const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
-  const prompts = await readPromptSet(files, evaluation.prompts, columns);
-  return prompts.slice(0, evaluation.limit ?? prompts.length);
-}
-
 /** What the model's scheduler cannot do as the config says is refused before the first job. */
 async function checkSampling(
   config: RunConfig,
@@ -165,12 +166,12 @@ function inspect(
   return inspecting(key, path, (options) => sampler.inspectModel(request, options), signal);
 }
 
-/** The plan of a run; `rows` and `evaluationPrompts` are what the data has. */
+/** The plan of a run; `rows` and the held-out prompts are what the data has. */
 export function planOf(
   config: RunConfig,
   runId: string,
   rows: number,
-  evaluationPrompts: number,
+  prompts: { all: number; select: number },
 ): RunPlan {
   const metrics = (config.evaluation?.metrics ?? []).map((metric) => metric.name);
   const [first] = metrics;
@@ -185,7 +186,11 @@ export function planOf(
     opponent: config.objective.opponent,
     rows,
     imagesPerPrompt: config.sampling.images_per_prompt,
-    evaluationPrompts,
+    evaluationPrompts: prompts.all,
+    ...(prompts.select > 0 &&
+      first !== undefined && {
+        select: { prompts: prompts.select, metric: config.evaluation?.select.metric ?? first },
+      }),
     evaluationImages: config.evaluation?.images_per_prompt ?? 1,
     evaluationSeed: config.evaluation?.seed ?? 0,
     metrics,
@@ -196,10 +201,26 @@ export function planOf(
     sharedDevice: config.resources.shared_device,
     encodeShardSize: config.resources.encode_shard_size,
     sampleShardSize: config.sampling.shard_size,
+    ...(readOnce(config) && { asRead: asRead(config) }),
     trainSteps: config.train.steps,
     sftSteps: sft?.steps ?? 0,
     dpoSteps: dpo?.steps ?? 0,
     maxMissing: config.max_missing,
+  };
+}
+
+/** Whether each opponent's images are read by one iteration alone. */
+function readOnce({ objective, sampling }: RunConfig): boolean {
+  return (
+    (objective.opponent === 'previous' || objective.opponent === 'ema') &&
+    sampling.previous_share === 0
+  );
+}
+
+function asRead({ train, data, sampling }: RunConfig): DrawnAsRead {
+  return {
+    batchSize: train.batch_size,
+    views: sampling.generated === 'pixels' ? data.views : 1,
   };
 }
 

@@ -17,18 +17,38 @@ function dataFolder(files: Record<string, string>): string {
 
 const line = (file_name: string, text = 'a picture'): string =>
   `${JSON.stringify({ file_name, text })}\n`;
-const options = { textTokens: 8 };
+const options = { textTokens: 8, heldOut: [] as string[] };
 
-async function read(path: string, more: { limit?: number; format?: 'csv'; pairs?: boolean } = {}) {
+interface More {
+  limit?: number;
+  format?: 'csv';
+  pairs?: boolean;
+  heldOut?: string[];
+}
+
+async function read(path: string, more: More = {}) {
   const store = await openLocalStore(mkdtempSync(join(tmpdir(), 'spindle-store-')));
   return readDataSet(
     { path, format: more.format ?? 'auto' },
     { files: localFiles, store },
-    { ...options, limit: more.limit, pairs: more.pairs ?? false },
+    { ...options, ...more, pairs: more.pairs ?? false },
   );
 }
 
 describe('a data set', () => {
+  it('is warned about where held-out prompts are its captions, whatever their case', async () => {
+    const folder = dataFolder({
+      ...{ 'a.png': '', 'b.png': '' },
+      'metadata.jsonl': line('a.png', 'A  Red star') + line('b.png', 'two'),
+    });
+    const { warnings } = await read(folder, { heldOut: ['a red star ', 'three', 'four'] });
+    expect(warnings).toEqual([
+      'evaluation.prompts: 1 of 3 prompts are training captions too, so scores say less about ' +
+        'new prompts: "a red star ".',
+    ]);
+    expect((await read(folder, { heldOut: ['three'] })).warnings).toEqual([]);
+  });
+
   it('becomes a manifest of its rows, which is removed when it is no longer needed', async () => {
     const folder = dataFolder({
       'b.png': '',

@@ -12,10 +12,12 @@ import { type ArtifactStore } from '@spindle/mesh';
 import {
   manifestLine,
   openDataSource,
+  readPromptSet,
   type DataFormat,
   type DataSource,
   type DataSpec,
   type Files,
+  type HeldOutPrompt,
 } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 
@@ -48,6 +50,8 @@ export interface DataSetOptions {
   textTokens: number;
   /** Keep rejected images. */
   pairs: boolean;
+  /** Prompts of the evaluation: those that are captions too are counted. */
+  heldOut: readonly string[];
 }
 
 export async function readDataSet(
@@ -59,7 +63,7 @@ export async function readDataSet(
   const folder = await deps.store.tempDir();
   const dispose = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
-    const counts = { rows: 0, pairs: 0, empty: 0, long: 0 };
+    const counts = { rows: 0, pairs: 0, empty: 0, long: 0, unseen: alike(options.heldOut) };
     const manifest = join(folder, 'manifest.jsonl');
     await pipeline(Readable.from(linesOf(source, options, counts)), createWriteStream(manifest));
     if (counts.rows === 0) {
@@ -93,6 +97,8 @@ interface Counts {
   pairs: number;
   empty: number;
   long: number;
+  /** Held-out prompts that no caption has been so far, as `plain` writes them. */
+  unseen: Map<string, string>;
 }
 
 async function* linesOf(
@@ -107,6 +113,7 @@ async function* linesOf(
     }
     counts.rows += 1;
     if (row.caption.trim() === '') counts.empty += 1;
+    counts.unseen.delete(plain(row.caption));
     if (isLong(row.caption, options.textTokens)) counts.long += 1;
     const { rejected, ...alone } = row;
     if (options.pairs && rejected) counts.pairs += 1;
@@ -120,6 +127,13 @@ function warningsOf(source: DataSource, options: DataSetOptions, counts: Counts)
     warnings.push(
       `data: ${count} rows are not used (${reason}): ` +
         `${first.join(', ')}${count > first.length ? ', …' : ''}.`,
+    );
+  const all = alike(options.heldOut);
+  const seen = [...all].flatMap(([text, prompt]) => (counts.unseen.has(text) ? [] : [prompt]));
+  if (seen.length > 0)
+    warnings.push(
+      `evaluation.prompts: ${seen.length} of ${all.size} prompts are training captions too, so ` +
+        `scores say less about new prompts: ${quoted(seen)}.`,
     );
   if (counts.empty > 0) warnings.push(`data: ${counts.empty} captions are empty.`);
   if (counts.long > 0)
@@ -146,4 +160,20 @@ export function longTexts(texts: string[], textTokens: number): number {
 function isLong(text: string, textTokens: number): boolean {
   const room = textTokens - 2;
   return room > 0 && text.trim().split(/\s+/).length > room;
+}
+
+/** Texts by what is compared of them; each once. */
+function alike(prompts: readonly string[]): Map<string, string> {
+  return new Map(prompts.map((prompt) => [plain(prompt), prompt]));
+}
+
+/** CLIP's tokenizer sees neither case nor runs of spaces. */
+function plain(text: string): string {
+  return text.trim().replace(/\s+/g, ' ').toLowerCase();
+}
+
+/** The first few, each cut to a length that a warning can hold. */
+function quoted(texts: readonly string[]): string {
+  const shown = texts.slice(0, 3).map((text) => JSON.stringify(text.slice(0, 60)));
+  return shown.join(', ') + (texts.length > shown.length ? ', …' : '');
 }

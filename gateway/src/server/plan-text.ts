@@ -1,14 +1,15 @@
 /** What `spindle run --dry-run` prints: what would be done, and what it needs. */
 import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
-import { dpoTraining, forIteration, sftTraining } from '../config/resolve.js';
-import type { RunConfig, TrainConfig } from '../config/schema.js';
+import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
+import type { RunConfig, Training } from '../config/schema.js';
 import { modelName, sameModel } from '../domain/model.js';
 import {
   baselines,
   evaluationItems,
   modelsOf,
   opponentOf,
+  reportedPrompts,
   stagesOf,
   type RunPlan,
 } from '../domain/plan.js';
@@ -26,8 +27,8 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   const dpo = dpoTraining(config);
   const evaluation =
     prompts.length > 0
-      ? `${prompts.length} ` +
-        `prompts${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} ` +
+      ? `${reportedPrompts(plan)} ` +
+        `prompts${plan.select ? ` and ${plan.select.prompts} to choose by` : ''}${(plan.evaluationImages ?? 1) > 1 ? ` × ${plan.evaluationImages} images` : ''} ` +
         `× ${modelsOf(plan).length} models, judged by ${plan.metrics.join(', ') || 'nobody'}`
       : 'none';
   return [
@@ -36,11 +37,9 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
       `${model.predictionType} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...bucketText(sizes),
-    ...(sft ? [`baseline sft: ${trainText(sft, 1)}.`] : []),
-    ...(dpo ? [`baseline dpo: ${trainText(dpo, 1)}, β ${dpo.beta}.`] : []),
-    ...Array.from({ length: plan.iterations }, (_, i) =>
-      iterationText(config, plan, shards('sample-base'), i + 1),
-    ),
+    ...(sft ? [`baseline sft: ${trainText(sft)}.`] : []),
+    ...(dpo ? [`baseline dpo: ${trainText(dpo)}, β ${dpo.beta}.`] : []),
+    ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, i + 1)),
     `evaluation: ${evaluation}.`,
     `memory: training needs about ${size(trainingMemory(run))} plus activations ` +
       `(${memoryText(config)}).`,
@@ -62,31 +61,26 @@ function bucketText(sizes: readonly ImageSize[]): string[] {
   ];
 }
 
-function iterationText(config: RunConfig, plan: RunPlan, jobs: number, k: number): string {
+function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const opponent = opponentOf(plan, k);
-  const images = plan.rows * plan.imagesPerPrompt;
   const { sampling } = config;
+  const training = spinTraining(config, k);
+  const train = `${trainText(training)}, β ${training.beta}.`;
   const scheduler = sampling.scheduler ?? "the model's scheduler";
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
-    return (
-      `iteration ${k}: against the images that ${modelName(opponent)} drew, ` +
-      `${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`
-    );
+    return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${train}`;
+  const stage = stagesOf(plan).find(({ kind, iteration }) => kind === 'sample' && iteration === k);
   const draw =
-    `draw ${images} images in ${jobs} jobs (${scheduler}, ${sampling.steps} steps, guidance ` +
+    `draw ${stage?.items ?? 0} images in ${stage?.shards ?? 0} jobs (${scheduler}, ${sampling.steps} steps, guidance ` +
     `${sampling.guidance_scale})`;
-  return (
-    `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ` +
-    `${trainText(config.train, k)}, β ${forIteration(config.objective.beta, k)}.`
-  );
+  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${train}`;
 }
 
-function trainText(train: TrainConfig, k: number): string {
+function trainText(train: Training): string {
   return (
     `train ${train.steps} steps of ${train.batch_size} at learning rate ` +
-    `${forIteration(train.learning_rate, k)} (${train.schedule}, ${train.warmup_steps} warm-up ` +
-    'steps)'
+    `${train.learning_rate} (${train.schedule}, ${train.warmup_steps} warm-up steps)`
   );
 }
 
@@ -111,15 +105,14 @@ function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>
   // A posterior is a mean and a log-variance, for every view.
   const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;
   const encoded = plan.rows * views * (2 * latent + model.textTokens * model.textWidth * float);
-  const drawn =
-    stagesOf(plan).filter((stage) => stage.kind === 'sample').length *
-    plan.rows *
-    plan.imagesPerPrompt *
-    latent *
-    copies;
+  const images = stagesOf(plan).reduce(
+    (sum, stage) => sum + (stage.kind === 'sample' ? stage.items : 0),
+    0,
+  );
+  const drawn = images * latent * copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
-  const images = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
-  return trainings * weights + checkpoints + encoded + drawn + images;
+  const pictures = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
+  return trainings * weights + checkpoints + encoded + drawn + pictures;
 }
 
 /** Bytes free where the artifacts go, or undefined where the system does not say. */

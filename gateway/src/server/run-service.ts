@@ -6,15 +6,12 @@ import {
   DeleteRunResponseSchema,
   EventSchema,
   GetRunResponseSchema,
-  ListRunsResponseSchema,
   PauseRunResponseSchema,
   ResumeRunResponseSchema,
   CancelRunResponseSchema,
   WatchRunResponseSchema,
   type CreateRunRequest,
   type CreateRunResponse,
-  type ListRunsRequest,
-  type ListRunsResponse,
   type Run,
   type WatchRunRequest,
   type WatchRunResponse,
@@ -35,7 +32,8 @@ import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { buildRecord, checkRun, chooseRunId } from './create-run.js';
 import { freeBytes, neededBytes, size, workOf } from './plan-text.js';
-import { toRun, unreadableRun } from './run-view.js';
+import { RunList } from './run-list.js';
+import { toRun } from './run-view.js';
 
 export interface RunServiceOptions {
   orchestrator: Orchestrator;
@@ -48,15 +46,16 @@ export interface RunServiceOptions {
   root: string;
 }
 
-const pageSize = { standard: 50, largest: 200 };
 /** A watch of a run that has ended closes after so long without another event. */
 const idleMs = 1_000;
 
 export class RunApi {
+  readonly list: RunList;
   readonly #options: RunServiceOptions;
 
   constructor(options: RunServiceOptions) {
     this.#options = options;
+    this.list = new RunList(options.orchestrator);
   }
 
   handlers(): ServiceHandlers<typeof RunService> {
@@ -65,7 +64,7 @@ export class RunApi {
       createRun: (request, context) => this.#create(request, context),
       getRun: async ({ runId }) =>
         create(GetRunResponseSchema, { run: this.view(orchestrator.get(runId).record) }),
-      listRuns: async (request) => this.#list(request),
+      listRuns: async (request) => this.list.page(request),
       watchRun: (request, context) => this.#watch(request, context),
       pauseRun: async ({ runId }) =>
         create(PauseRunResponseSchema, { run: this.view(await orchestrator.pause(runId)) }),
@@ -110,31 +109,6 @@ export class RunApi {
     }
     const record = await orchestrator.create(await buildRecord(checked, store, trace));
     return create(CreateRunResponseSchema, { run: this.view(record), plan: checked.text });
-  }
-
-  #list(request: ListRunsRequest): ListRunsResponse {
-    const { orchestrator } = this.#options;
-    orchestrator.requireReady();
-    const all = [
-      ...orchestrator.list().map((driver) => driver.record),
-      ...orchestrator.unreadable(),
-    ];
-    const count = Math.min(request.pageSize || pageSize.standard, pageSize.largest);
-    const start =
-      request.pageToken === '' ? 0 : all.findIndex(({ runId }) => runId === request.pageToken);
-    if (start < 0)
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `page_token: expected the token of a page before, got "${request.pageToken}".`,
-      );
-    return create(ListRunsResponseSchema, {
-      runs: all
-        .slice(start, start + count)
-        .map((one) =>
-          'reason' in one ? unreadableRun(one, orchestrator.directory(one.runId)) : this.view(one),
-        ),
-      nextPageToken: all[start + count]?.runId ?? '',
-    });
   }
 
   /**

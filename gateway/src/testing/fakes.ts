@@ -88,7 +88,8 @@ export async function startFakes(options: {
     inspectJudge: async ({ part }) => {
       const path = part.case === 'judge' ? part.value.clipPath : (part.value ?? '');
       const { kind, embeddingWidth, textTokens } = inspectAnswer(path, '');
-      return create(InspectJudgeResponseSchema, { kind, embeddingWidth, textTokens });
+      const warnings = path.includes('bare') ? [`${path}: no preprocessor_config.json`] : [];
+      return create(InspectJudgeResponseSchema, { kind, embeddingWidth, textTokens, warnings });
     },
     score: async () => ({}),
   });
@@ -153,7 +154,7 @@ function inspectAnswer(path: string, overrides: string) {
   if (overrides.includes('karras'))
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      'DDIMScheduler: karras: expected a known key, got this one with value true',
+      'overrides: karras: expected a key that DDIMScheduler reads (…), got this one with value true',
     );
   if (path.includes('broken'))
     throw new SpindleError(
@@ -172,7 +173,8 @@ function inspectAnswer(path: string, overrides: string) {
     latentChannels: 4,
     vaeScale: 8,
     unetScale: 2,
-    sampleSize: 8,
+    // 0: height and width differ.
+    sampleSize: path.includes('oblong') ? 0 : 8,
     textTokens: 16,
     textWidth: 8,
     predictionType: 'epsilon',

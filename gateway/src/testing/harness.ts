@@ -41,7 +41,11 @@ export const png = Buffer.from(
   'base64',
 );
 
-export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Promise<Harness> {
+export async function startHarness(
+  behaviour: FakeBehaviour = {},
+  rows = 6,
+  token?: string,
+): Promise<Harness> {
   const folder = await mkdtemp(join(tmpdir(), 'spindle-gateway-'));
   const root = join(folder, 'artifacts');
   await mkdir(root);
@@ -63,6 +67,7 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
       samplerAddress: harness.fakes.address,
       scorerAddress: harness.fakes.address,
       owner: 'test',
+      token,
       logger: quiet,
       rescanMs: 200,
       leaseTtlMs: 1_000,
@@ -81,7 +86,7 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
       await harness.gateway.stop();
       harness.client.close();
       harness.gateway = await launch();
-      harness.client = createClient(RunService, `127.0.0.1:${harness.gateway.grpcPort}`);
+      harness.client = createClient(RunService, `127.0.0.1:${harness.gateway.grpcPort}`, token);
     },
     killNats: async () => {
       const { pid, url } = nats;
@@ -128,7 +133,7 @@ export async function startHarness(behaviour: FakeBehaviour = {}, rows = 6): Pro
     },
   };
   harness.gateway = await launch();
-  harness.client = createClient(RunService, `127.0.0.1:${harness.gateway.grpcPort}`);
+  harness.client = createClient(RunService, `127.0.0.1:${harness.gateway.grpcPort}`, token);
   return harness;
 }
 

@@ -46,7 +46,7 @@ std::vector<int64_t> random_timesteps(int64_t count) {
 }
 
 Shape latent_shape(const UNet2DConditionConfig& config, int64_t batch) {
-  return {batch, config.in_channels, config.sample_size, config.sample_size};
+  return {batch, config.in_channels, config.sample_height, config.sample_width};
 }
 
 // What the text_time embedding (SDXL) takes beside the timestep: the pooled prompts, and a whole
@@ -63,10 +63,10 @@ Tensor random_pooled(Device& device,
 }
 
 std::vector<float> whole_picture(const UNet2DConditionConfig& config, int64_t images) {
-  float side = float(8 * config.sample_size);
+  float height = float(8 * config.sample_height), width = float(8 * config.sample_width);
   std::vector<float> ids;
   for (int64_t i = 0; config.text_time() && i < images; ++i)
-    ids.insert(ids.end(), {side, side, 0, 0, side, side});
+    ids.insert(ids.end(), {height, width, 0, 0, height, width});
   return ids;
 }
 
@@ -127,7 +127,8 @@ Task sample_task(Device& device, const BenchOptions& o) {
   request.uncond_pooled = random_pooled(device, config, 1, 3);
   request.time_ids = whole_picture(config, 1);
   for (int64_t i = 0; i < o.batch; ++i) request.seeds.push_back(uint64_t(i));
-  request.height = request.width = config.sample_size;
+  request.height = config.sample_height;
+  request.width = config.sample_width;
   request.scheduler_config = kDdim;
   request.steps = o.steps;
   request.guidance_scale = 7.5;

@@ -68,7 +68,8 @@ void randomise(ParameterStore& store) {
       std::fill(w, w + count, p.name.ends_with("weight") ? 1.0f : 0.0f);
       return;
     }
-    float bound = 1 / std::sqrt(float(count / p.shape[0]));
+    int64_t fan_in = count / p.shape[0];
+    float bound = 1 / std::sqrt(float(fan_in));
     for (int64_t j = 0; j < count; j += 4) {
       std::array<uint32_t, 4> bits = philox.block(0, uint32_t(i), Draw::Test, uint32_t(j / 4));
       for (int64_t k = 0; k < 4 && j + k < count; ++k)
@@ -109,7 +110,8 @@ std::string bench_unet_config(const std::string& model) {
 }
 
 int64_t bench_latent_size(const std::string& model) {
-  return parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model)).sample_size;
+  return parse_unet2d_condition_config(Config::parse(bench_unet_config(model), model))
+      .sample_height;
 }
 
 std::unique_ptr<Unet> random_unet(Device& device,

@@ -41,10 +41,16 @@ struct Address {
 class Patience {
  public:
   Patience(double seconds, const CancelToken* cancel, const std::atomic<bool>* closing = nullptr)
-      : seconds_(seconds), cancel_(cancel), closing_(closing) {
-    progress();
+      : seconds_(seconds), cancel_(cancel), closing_(closing) {}
+  // Progress gains no time: for peers that may drag their feet on purpose.
+  static Patience limit(double seconds, const CancelToken* cancel) {
+    Patience patience(seconds, cancel);
+    patience.firm_ = true;
+    return patience;
   }
-  void progress() { since_ = std::chrono::steady_clock::now(); }
+  void progress() {
+    if (!firm_) since_ = std::chrono::steady_clock::now();
+  }
   // Throws when the caller cancelled or the group closes; false when the time is over.
   bool left() const;
   double seconds() const { return seconds_; }
@@ -53,7 +59,8 @@ class Patience {
   double seconds_;
   const CancelToken* cancel_;
   const std::atomic<bool>* closing_;
-  std::chrono::steady_clock::time_point since_;
+  bool firm_ = false;
+  std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
 };
 
 struct Listener {

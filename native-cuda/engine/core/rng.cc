@@ -109,10 +109,9 @@ void Philox::normal(float* out, int64_t count, uint32_t step, uint32_t sample, D
   for (int64_t i = 0; i < count; i += 4) {
     auto words = block(step, sample, draw, uint32_t(i / 4));
     float four[4];
-    for (int pair = 0; pair < 2; ++pair) {
+    for (size_t pair = 0; pair < 2; ++pair) {
       // (0, 1], so that the logarithm is finite
-      double u = (double(words[size_t(2 * pair)]) + 1) * 0x1p-32,
-             v = double(words[size_t(2 * pair + 1)]) * 0x1p-32;
+      double u = (double(words[2 * pair]) + 1) * 0x1p-32, v = double(words[2 * pair + 1]) * 0x1p-32;
       double radius = std::sqrt(-2 * std::log(u));
       four[2 * pair] = float(radius * std::cos(kTwoPi * v));
       four[2 * pair + 1] = float(radius * std::sin(kTwoPi * v));

@@ -26,8 +26,8 @@ void Config::refuse(const std::string& key, const std::string& expected) const {
 const Json* Config::field(const std::string& key, bool needed, const char* expected) const {
   read_.insert(key);
   const Json* value = json_.find(key);
-  if (value && !value->is_null()) return value;
-  if (needed) refuse(key, expected);
+  if (value && (!value->is_null() || expected[0] == '\0')) return value;
+  if (needed || value) refuse(key, expected);
   return nullptr;
 }
 
@@ -55,9 +55,11 @@ int64_t Config::integer(const std::string& key, std::optional<int64_t> fallback)
 }
 
 bool Config::boolean(const std::string& key, std::optional<bool> fallback) const {
-  const Json* value = field(key, !fallback, "true or false");
+  const Json* value = field(key, false, "");
+  if (!value && !fallback) refuse(key, "true or false");
+  if (!value) return *fallback;
   // None is false in Python, also where an absent key would be true.
-  if (!value) return !json_.find(key) && *fallback;
+  if (value->is_null()) return false;
   if (!value->is_bool()) refuse(key, "true or false");
   return value->boolean();
 }
@@ -138,7 +140,11 @@ const Json& Config::raw(const std::string& key) const {
 
 void Config::only(const std::string& key, const std::vector<Json>& supported) const {
   const Json* value = field(key, false, "");
-  if (!value || std::find(supported.begin(), supported.end(), *value) != supported.end()) return;
+  auto supports = [&](const Json& item) {
+    return std::find(supported.begin(), supported.end(), item) != supported.end();
+  };
+  if (!value || supports(*value)) return;
+  if (value->is_null() && (supported.empty() || supports(false))) return;
   std::string expected;
   for (const Json& item : supported) expected += (expected.empty() ? "" : " or ") + item.dump();
   refuse(key, (expected.empty() ? "null" : expected) + " (other values are not supported)");

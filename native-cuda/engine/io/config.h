@@ -1,6 +1,7 @@
 // A config.json being read: typed fields with errors that name file, field, expected and got. Keys
-// are remembered as they are read, so that whoever builds a model from it can refuse the ones that
-// nobody read. null counts as absent, but to booleans it is false.
+// are remembered as they are read, so that whoever reads a format of ours can refuse the ones that
+// nobody read. null is a value: to booleans it is false, and elsewhere it is refused, since a
+// library takes its default for an absent key only. Who takes null asks has() first.
 #pragma once
 #include <optional>
 #include <set>
@@ -33,7 +34,8 @@ class Config {
   // The raw value, for fields of mixed type; null when absent.
   const Json& raw(const std::string& key) const;
 
-  // An option that only these values are supported of; absent and null are fine too.
+  // An option that only these values are supported of; absent is fine too, and so is null where
+  // none or false is supported.
   void only(const std::string& key, const std::vector<Json>& supported) const;
   // A key that has no bearing on what is computed.
   void ignore(const std::string& key) const { read_.insert(key); }

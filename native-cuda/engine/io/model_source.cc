@@ -4,7 +4,6 @@
 #include <cmath>
 #include <memory>
 
-#include "io/lora_file.h"
 #include "io/safetensors.h"
 #include "io/weight_layout.h"
 
@@ -95,7 +94,8 @@ class Additions {
     for (const AdapterSource& adapter : adapters) {
       require(std::isfinite(adapter.scale), adapter.path, ": scale: expected a number, got ",
               adapter.scale);
-      files_.push_back({std::make_unique<LoraFile>(adapter.path, store), adapter.scale});
+      files_.push_back(
+          {std::make_unique<LoraFile>(adapter.path, store, adapter.target), adapter.scale});
     }
   }
   template <class T>

@@ -6,13 +6,15 @@
 #include <vector>
 
 #include "autograd/parameter.h"
+#include "io/lora_file.h"
 
 namespace spindle {
 
-// A LoRA file (io/lora_file.h) on top of a model.
+// A LoRA file on top of a model.
 struct AdapterSource {
   std::string path;
-  double scale = 1;  // multiplies alpha / rank
+  double scale = 1;  // multiplies the file's own
+  LoraTarget target = {};
 };
 
 struct ModelSource {

@@ -26,11 +26,11 @@ AutoencoderKLConfig parse_autoencoder_kl_config(const Config& config) {
   check_types("down_block_types", "DownEncoderBlock2D");
   check_types("up_block_types", "UpDecoderBlock2D");
   config.only("_class_name", {"AutoencoderKL"});
-  config.only("act_fn", {"silu"});
-  for (const char* key : {"shift_factor", "latents_mean", "latents_std"}) config.only(key, {});
-  // sample_size and force_upcast are advice to pipelines; scaling_factor is applied by who calls.
-  for (const char* key : {"sample_size", "force_upcast", "scaling_factor"}) config.ignore(key);
-  config.refuse_unread();
+  config.only("act_fn", {"silu", "swish"});
+  // scaling_factor is applied by who calls.
+  for (const char* key : {"latents_mean", "latents_std", "quantization_config"})
+    config.only(key, {});
+  config.only("shift_factor", {Json(), 0, 0.0});
   return c;
 }
 

@@ -6,72 +6,15 @@ namespace spindle {
 
 namespace {
 
-// What transformers writes into every config and no forward reads: initialisation, generation,
-// bookkeeping.
-const char* const kIgnored[] = {"architectures",
-                                "transformers_version",
-                                "torch_dtype",
-                                "dtype",
-                                "return_dict",
-                                "output_hidden_states",
-                                "output_attentions",
-                                "output_scores",
-                                "chunk_size_feed_forward",
-                                "id2label",
-                                "label2id",
-                                "problem_type",
-                                "initializer_range",
-                                "initializer_factor",
-                                "finetuning_task",
-                                "model_type",
-                                "bos_token_id",
-                                "pad_token_id",
-                                "sep_token_id",
-                                "decoder_start_token_id",
-                                "forced_bos_token_id",
-                                "forced_eos_token_id",
-                                "bad_words_ids",
-                                "do_sample",
-                                "early_stopping",
-                                "length_penalty",
-                                "diversity_penalty",
-                                "encoder_no_repeat_ngram_size",
-                                "no_repeat_ngram_size",
-                                "exponential_decay_length_penalty",
-                                "max_length",
-                                "min_length",
-                                "num_beam_groups",
-                                "num_beams",
-                                "num_return_sequences",
-                                "repetition_penalty",
-                                "remove_invalid_values",
-                                "return_dict_in_generate",
-                                "suppress_tokens",
-                                "begin_suppress_tokens",
-                                "temperature",
-                                "top_k",
-                                "top_p",
-                                "typical_p",
-                                "prefix",
-                                "task_specific_params",
-                                "tokenizer_class",
-                                "tf_legacy_loss",
-                                "tie_word_embeddings",
-                                "torchscript",
-                                "use_bfloat16",
-                                "use_cache",
-                                "attn_implementation"};
-
-void ignore_bookkeeping(const Config& config) {
-  for (const char* key : kIgnored) config.ignore(key);
+// What any config of transformers may have, and no model here computes.
+void refuse_unsupported(const Config& config) {
   for (const char* key :
        {"is_decoder", "is_encoder_decoder", "tie_encoder_decoder", "add_cross_attention"})
     config.only(key, {false});
-  config.only("cross_attention_hidden_size", {});
+  for (const char* key : {"cross_attention_hidden_size", "quantization_config", "per_layer_config"})
+    config.only(key, {});
   if (config.raw("pruned_heads").is_object() && !config.raw("pruned_heads").members().empty())
     config.refuse("pruned_heads", "none");
-  for (const char* key : {"dropout", "attention_dropout"})
-    config.ignore(key);  // towers are never trained here
 }
 
 ClipTowerConfig tower(const Config& config, const ClipTowerConfig& defaults) {
@@ -97,10 +40,7 @@ ClipTextConfig text(const Config& config) {
   c.vocab_size = positive(config, "vocab_size", 49408);
   c.max_position_embeddings = positive(config, "max_position_embeddings", 77);
   c.eos_token_id = config.integer("eos_token_id", 49407);
-  config.ignore(
-      "projection_dim");  // the full model's is its own; the text model alone has no projection
-  ignore_bookkeeping(config);
-  config.refuse_unread();
+  refuse_unsupported(config);
   return c;
 }
 
@@ -114,28 +54,24 @@ ClipVisionConfig vision(const Config& config) {
   c.patch_size = positive(config, "patch_size", 32);
   if (c.patch_size > c.image_size)
     config.refuse("patch_size", cat("at most image_size ", c.image_size));
-  for (const char* key : {"projection_dim", "eos_token_id"}) config.ignore(key);
-  ignore_bookkeeping(config);
-  config.refuse_unread();
+  refuse_unsupported(config);
   return c;
 }
 
-// Old files repeat a tower's options under a second name, which the library lets win: only
-// repetitions are supported.
-void check_repeated(const Config& config, const std::string& key, const std::string& original) {
-  if (!config.has(key)) return;
-  const Json& first = config.raw(original);
-  for (const auto& [name, value] : config.raw(key).members()) {
-    const Json* other = first.is_object() ? first.find(name) : nullptr;
-    if (!other || !(*other == value))
-      config.refuse(key, cat("the same ", name, " as in ", original));
-  }
+// A tower's part of a CLIP model's config. Old files say it twice: the library fills the second one
+// up with its defaults, and lets all of that win.
+Config tower_config(const Config& config, const std::string& key) {
+  for (const std::string& name : {key + "_dict", key})
+    if (config.has(name)) return config.nested(name);
+  return {Json(Json::Object{}), config.label()};
 }
 
 }  // namespace
 
 ClipTextConfig parse_clip_text_config(const Config& config) {
   ClipTextConfig c = text(config);
+  // A whole CLIP model's config: the tower's keys would be read from the wrong place.
+  config.only("text_config", {});
   // The lone tower's class alone says whether its pooled state passes the projection.
   const Json& classes = config.raw("architectures");
   if (classes.is_array() && classes == Json(Json::Array{"CLIPTextModelWithProjection"}))
@@ -144,19 +80,10 @@ ClipTextConfig parse_clip_text_config(const Config& config) {
 }
 
 ClipConfig parse_clip_config(const Config& config) {
-  Config text_config = config.has("text_config") ? config.nested("text_config")
-                                                 : Config(Json(Json::Object{}), config.label());
-  Config vision_config = config.has("vision_config") ? config.nested("vision_config")
-                                                     : Config(Json(Json::Object{}), config.label());
-  ClipConfig c{.text = text(text_config), .vision = vision(vision_config)};
+  ClipConfig c{.text = text(tower_config(config, "text_config")),
+               .vision = vision(tower_config(config, "vision_config"))};
   c.projection_dim = positive(config, "projection_dim", 512);
-  check_repeated(config, "text_config_dict", "text_config");
-  check_repeated(config, "vision_config_dict", "vision_config");
-  for (const char* key : {"logit_scale_init_value", "text_config", "vision_config",
-                          "text_config_dict", "vision_config_dict", "eos_token_id"})
-    config.ignore(key);
-  ignore_bookkeeping(config);
-  config.refuse_unread();
+  refuse_unsupported(config);
   return c;
 }
 

@@ -1,5 +1,7 @@
 #include "models/unet2d_condition_config.h"
 
+#include <tuple>
+
 #include "models/config_fields.h"
 
 namespace spindle {
@@ -24,13 +26,17 @@ std::vector<bool> cross_attention(const Config& config,
   return cross;
 }
 
-// A number, or height and width.
-int64_t sample_size(const Config& config) {
-  if (!config.raw("sample_size").is_array()) return positive(config, "sample_size", 64);
+// A number, or height and width; null as where it is absent.
+std::pair<int64_t, int64_t> sample_size(const Config& config) {
+  if (!config.has("sample_size")) return {64, 64};
+  if (!config.raw("sample_size").is_array()) {
+    int64_t side = positive(config, "sample_size", 64);
+    return {side, side};
+  }
   std::vector<int64_t> sides = config.integers("sample_size");
-  if (sides.size() != 2 || sides[0] != sides[1] || sides[0] < 1)
-    config.refuse("sample_size", "a positive number or two that are equal");
-  return sides[0];
+  if (sides.size() != 2 || sides[0] < 1 || sides[1] < 1)
+    config.refuse("sample_size", "a positive number or two (height and width)");
+  return {sides[0], sides[1]};
 }
 
 void refuse_unsupported(const Config& config) {
@@ -38,11 +44,11 @@ void refuse_unsupported(const Config& config) {
   for (const char* key :
        {"num_attention_heads", "encoder_hid_dim", "encoder_hid_dim_type", "class_embed_type",
         "num_class_embeds", "reverse_transformer_layers_per_block", "time_embedding_act_fn",
-        "timestep_post_act", "time_cond_proj_dim", "mid_block_only_cross_attention",
-        "cross_attention_norm"})
+        "timestep_post_act", "time_cond_proj_dim", "cross_attention_norm", "quantization_config"})
     config.only(key, {});
-  for (const char* key : {"center_input_sample", "only_cross_attention", "dual_cross_attention",
-                          "resnet_skip_time_act", "class_embeddings_concat"})
+  for (const char* key :
+       {"center_input_sample", "only_cross_attention", "mid_block_only_cross_attention",
+        "dual_cross_attention", "resnet_skip_time_act", "class_embeddings_concat"})
     config.only(key, {false});
   for (const char* key :
        {"downsample_padding", "mid_block_scale_factor", "resnet_out_scale_factor"})
@@ -50,15 +56,13 @@ void refuse_unsupported(const Config& config) {
   config.only("dropout", {0, 0.0});
   config.only("conv_in_kernel", {3});
   config.only("conv_out_kernel", {3});
-  config.only("act_fn", {"silu"});
+  config.only("act_fn", {"silu", "swish"});  // one function with two names
   config.only("mid_block_type", {"UNetMidBlock2DCrossAttn"});
   config.only("resnet_time_scale_shift", {"default"});
   config.only("time_embedding_type", {"positional"});
   config.only("attention_type", {"default"});
   // Scores and softmax are float32 in every precision, which is what upcast_attention asks for.
   config.only("upcast_attention", {false, true});
-  // Read by addition_embed_type "text" alone, which is refused.
-  config.ignore("addition_embed_type_num_heads");
 }
 
 }  // namespace
@@ -69,7 +73,7 @@ UNet2DConditionConfig parse_unet2d_condition_config(const Config& config) {
                              ? per_level(config, "block_out_channels", 0, 0)
                              : std::vector<int64_t>{320, 640, 1280, 1280};
   size_t levels = c.levels();
-  c.sample_size = sample_size(config);
+  std::tie(c.sample_height, c.sample_width) = sample_size(config);
   c.in_channels = positive(config, "in_channels", 4);
   c.out_channels = positive(config, "out_channels", 4);
   c.flip_sin_to_cos = config.boolean("flip_sin_to_cos", true);
@@ -88,8 +92,10 @@ UNet2DConditionConfig parse_unet2d_condition_config(const Config& config) {
   c.transformer_layers_per_block = per_level(config, "transformer_layers_per_block", levels, 1);
   c.attention_heads = per_level(config, "attention_head_dim", levels, 8);
   c.use_linear_projection = config.boolean("use_linear_projection", false);
-  c.time_embedding_dim = positive(config, "time_embedding_dim", 4 * c.block_out_channels[0]);
-  config.only("addition_embed_type", {"text_time"});
+  c.time_embedding_dim = config.has("time_embedding_dim")
+                             ? positive(config, "time_embedding_dim", 0)
+                             : 4 * c.block_out_channels[0];
+  config.only("addition_embed_type", {Json(), "text_time"});
   if (config.has("addition_embed_type")) {
     for (const char* key : {"addition_time_embed_dim", "projection_class_embeddings_input_dim"})
       if (!config.has(key)) config.refuse(key, "a number, as addition_embed_type is text_time");
@@ -101,7 +107,6 @@ UNet2DConditionConfig parse_unet2d_condition_config(const Config& config) {
     config.only("projection_class_embeddings_input_dim", {});
   }
   refuse_unsupported(config);
-  config.refuse_unread();
   return c;
 }
 

@@ -9,7 +9,7 @@
 namespace spindle {
 
 struct UNet2DConditionConfig {
-  int64_t sample_size = 64;
+  int64_t sample_height = 64, sample_width = 64;  // of the latents it was made for
   int64_t in_channels = 4, out_channels = 4;
   bool flip_sin_to_cos = true;
   double freq_shift = 0;

@@ -14,8 +14,8 @@ class DpmSolverMultistep : public Scheduler {
       : Scheduler(NoiseSchedule::from_config(config)) {
     config.only("thresholding", {false});
     config.only("algorithm_type", {"dpmsolver++"});
-    for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
-                            "use_flow_sigmas", "use_dynamic_shifting"})
+    for (const char* key :
+         {"use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_dynamic_shifting"})
       config.only(key, {false});
     config.only("variance_type", {});
     double clipped = config.number("lambda_min_clipped", -HUGE_VAL);

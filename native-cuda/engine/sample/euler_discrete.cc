@@ -16,7 +16,6 @@ class EulerDiscrete : public Scheduler {
     if (schedule_.prediction_type == PredictionType::Sample)
       config.refuse("prediction_type", "epsilon or v_prediction for EulerDiscreteScheduler");
     config.only("interpolation_type", {"linear"});
-    config.only("timestep_type", {"discrete"});
     for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas"}) config.only(key, {false});
     for (const char* key : {"sigma_min", "sigma_max"}) config.only(key, {});
     karras_ = config.boolean("use_karras_sigmas", false);

@@ -80,6 +80,9 @@ PredictionType prediction_type_of(const Config& config) {
 }  // namespace
 
 NoiseSchedule NoiseSchedule::from_config(const Config& config) {
+  // These say what noise and which times the model was trained with, whoever samples.
+  config.only("timestep_type", {"discrete"});
+  config.only("use_flow_sigmas", {false});
   NoiseSchedule schedule;
   schedule.num_train_timesteps = config.integer("num_train_timesteps", 1000);
   if (schedule.num_train_timesteps < 2 || schedule.num_train_timesteps > 1'000'000)

@@ -99,7 +99,8 @@ class Pndm : public Scheduler {
     // Each of the first `kOrder` timesteps and its midpoint towards the one before, falling, ends
     // once and the rest twice.
     std::vector<double> pairs;
-    double half = double(n / steps / 2);
+    int64_t whole = n / steps / 2;  // rounded down, as in the reference
+    double half = double(whole);
     for (size_t k = 0; k < kOrder; ++k) pairs.insert(pairs.end(), {t[k] + half, t[k]});
     pairs.erase(pairs.begin());
     for (double value : pairs) prk_.insert(prk_.end(), {value, value});

@@ -35,6 +35,7 @@ std::vector<double> trailing_timesteps(int64_t last, int64_t num_train_timesteps
 
 std::vector<double> training_sigmas(const std::vector<float>& alphas_cumprod) {
   std::vector<double> out;
+  out.reserve(alphas_cumprod.size());
   for (float a : alphas_cumprod) out.push_back(double(std::sqrt((1 - a) / a)));
   return out;
 }

@@ -81,7 +81,7 @@ void Adapters::load(const std::string& path) {
     require(found->rank() == layer.low_rank.a->shape[0], path, ": ", found->down->name,
             ": expected rank ", layer.low_rank.a->shape[0], ", got ", found->rank());
     std::vector<float> down = file.read(*found->down), up = file.read(*found->up);
-    double ratio = found->alpha / double(found->rank()) / scale_;
+    double ratio = found->scale / scale_;
     for (float& value : up) value = float(ratio * double(value));
     base_.device.upload(layer.low_rank.a->master, down.data());
     base_.device.upload(layer.low_rank.b->master, up.data());

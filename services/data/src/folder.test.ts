@@ -72,7 +72,7 @@ describe('an image folder', () => {
       '../worse.png',
       /metadata\.jsonl:1: rejected_file_name: expected a path inside the data folder, got "\.\.\/worse\.png"/,
     ],
-    [7, /metadata\.jsonl:1: rejected_file_name: expected a string, got 7/],
+    [7, /metadata\.jsonl:1: rejected_file_name: expected a string, got a number/],
   ])('refuses the rejected image %s', async (rejected, message) => {
     const row = JSON.stringify({ file_name: 'a.png', rejected_file_name: rejected, text: 'one' });
     await expect(read(dataFolder({ 'a.png': '', 'metadata.jsonl': row }))).rejects.toThrow(message);
@@ -144,7 +144,7 @@ describe('an image folder', () => {
 
   it.each([
     ['no folder', null, 'which does not exist'],
-    ['no metadata', { 'a.png': '' }, 'expected metadata.jsonl or metadata.csv'],
+    ['no metadata', { 'a.png': '' }, 'expected metadata.jsonl or metadata.csv, images with a .txt'],
     ['no rows', { 'metadata.jsonl': '\n' }, 'got an empty data set'],
     [
       'rows without a file',
@@ -169,7 +169,7 @@ describe('an image folder', () => {
     [
       'a caption that is no text',
       { 'a.png': '', 'metadata.jsonl': '{"file_name": "a.png", "text": 3}\n' },
-      'text: expected a string, got 3',
+      'text: expected a string, got a number',
     ],
     [
       'a CSV without the columns',

@@ -5,10 +5,11 @@
 import { realpath } from 'node:fs/promises';
 import { extname, isAbsolute, resolve, sep } from 'node:path';
 import { SpindleError } from '@spindle/kit';
-import { captionOf, usualColumn } from './columns.js';
+import { askedColumn, captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import { below, isRemote, nameBelow, type Files } from './files.js';
 import { Skipped, some, type DataRow, type DataSource } from './rows.js';
+import { kindOf, shownColumns } from './shown.js';
 import { readLines } from './text.js';
 
 export const metadataNames = ['metadata.jsonl', 'metadata.csv'];
@@ -33,6 +34,13 @@ export function isImageName(name: string): boolean {
   return imageSuffixes.has(extname(name).toLowerCase());
 }
 
+/** Keys of the metadata; without one, the first usual name. */
+export interface MetadataColumns {
+  image?: string | undefined;
+  rejected?: string | undefined;
+  caption?: string | undefined;
+}
+
 interface Entry {
   name: string;
   text: string;
@@ -50,6 +58,7 @@ export class ImageFolder implements DataSource {
     readonly store: Files,
     readonly folder: string,
     readonly metadata: string,
+    readonly columns: MetadataColumns = {},
   ) {}
 
   get files(): readonly string[] {
@@ -77,8 +86,8 @@ export class ImageFolder implements DataSource {
       return undefined;
     };
     for await (const { name, text, rejected, line } of this.metadata.endsWith('.csv')
-      ? csvEntries(this.store, file)
-      : jsonEntries(this.store, file)) {
+      ? csvEntries(this.store, file, this.columns)
+      : jsonEntries(this.store, file, this.columns)) {
       count += 1;
       const image = await locate(name, line, 'file_name');
       const other =
@@ -111,7 +120,11 @@ export class ImageFolder implements DataSource {
   }
 }
 
-async function* jsonEntries(files: Files, file: string): AsyncIterable<Entry> {
+async function* jsonEntries(
+  files: Files,
+  file: string,
+  columns: MetadataColumns,
+): AsyncIterable<Entry> {
   for await (const { text, line } of readLines(files, file)) {
     if (text.trim() === '') continue;
     let value: unknown;
@@ -120,49 +133,64 @@ async function* jsonEntries(files: Files, file: string): AsyncIterable<Entry> {
     } catch {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${file}:${line}: expected one JSON object per line, got "${text.slice(0, 60)}".`,
+        `${file}:${line}: expected one JSON object per line, got text that does not parse.`,
       );
     }
-    yield entryOf(value, line, file);
+    yield entryOf(value, columns, `${file}:${line}`, line);
   }
 }
 
-async function* csvEntries(files: Files, file: string): AsyncIterable<Entry> {
+async function* csvEntries(
+  files: Files,
+  file: string,
+  asked: MetadataColumns,
+): AsyncIterable<Entry> {
   const checkHeader = (columns: readonly string[]): void => {
-    for (const usual of [imageKeys, captionKeys]) {
-      if (usualColumn(usual, columns) === undefined) {
+    for (const [name, usual] of [
+      [asked.image, imageKeys],
+      [asked.caption, captionKeys],
+    ] as const) {
+      if (keyOf(name, usual, columns) === undefined) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${file}:1: expected the columns file_name and text, got ${columns.join(', ')}.`,
+          `${file}:1: expected the columns ${asked.image ?? 'file_name'} and ` +
+            `${asked.caption ?? 'text'}, got ${shownColumns(columns)}.`,
         );
       }
     }
   };
   for await (const { row, line } of readCsvRows(files, file, checkHeader))
-    yield entryOf(row, line, file);
+    yield entryOf(row, asked, `${file}:${line}`, line);
 }
 
-function entryOf(value: unknown, line: number, file: string): Entry {
-  const where = `${file}:${line}`;
+function keyOf(
+  asked: string | undefined,
+  usual: readonly string[],
+  keys: readonly string[],
+): string | undefined {
+  return asked === undefined ? usualColumn(usual, keys) : askedColumn(asked, keys);
+}
+
+function entryOf(value: unknown, columns: MetadataColumns, where: string, line: number): Entry {
   const fields = new Map(
     typeof value === 'object' && value !== null
       ? Object.entries(value as Record<string, unknown>)
       : [],
   );
   const keys = [...fields.keys()];
-  const field = (usual: readonly string[]): string => {
-    const key = usualColumn(usual, keys);
+  const field = (asked: string | undefined, usual: readonly string[]): string => {
+    const key = keyOf(asked, usual, keys);
     const got = key === undefined ? undefined : fields.get(key);
     const text = key === undefined ? null : captionOf(got, where);
     if (text !== null) return text;
     const there = keys.length === 0 ? 'nothing' : `only ${keys.join(', ')}`;
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${where}: ${key ?? usual[0]}: expected a string, got ` +
-        `${got === undefined ? there : JSON.stringify(got)}.`,
+      `${where}: ${key ?? asked ?? usual[0]}: expected a string, got ` +
+        `${got === undefined ? there : kindOf(got)}.`,
     );
   };
-  const name = field(imageKeys);
+  const name = field(columns.image, imageKeys);
   if (name === '') {
     throw new SpindleError(
       'INVALID_ARGUMENT',
@@ -170,13 +198,13 @@ function entryOf(value: unknown, line: number, file: string): Entry {
     );
   }
   // In a CSV, a row without a rejected image has an empty field.
-  const rejected = usualColumn(rejectedKeys, keys);
+  const rejected = keyOf(columns.rejected, rejectedKeys, keys);
   const hasRejected =
     rejected !== undefined && ![undefined, null, ''].includes(fields.get(rejected) as string);
   return {
     name,
-    text: field(captionKeys),
-    rejected: hasRejected ? field(rejectedKeys) : undefined,
+    text: field(columns.caption, captionKeys),
+    rejected: hasRejected ? field(columns.rejected, rejectedKeys) : undefined,
     line,
   };
 }
@@ -211,8 +239,8 @@ export async function inside(
   return path;
 }
 
-/** …/datasets--NAME/snapshots/REVISION keeps its bytes in …/datasets--NAME/blobs. */
-function hubBlobs(root: string): string[] {
+/** …/models--NAME/snapshots/REVISION keeps its bytes in …/models--NAME/blobs; so do data sets. */
+export function hubBlobs(root: string): string[] {
   const parts = root.split(sep);
   const at = parts.lastIndexOf('snapshots');
   return at > 0 && at < parts.length - 1 ? [[...parts.slice(0, at), 'blobs'].join(sep)] : [];

@@ -1,4 +1,5 @@
 export {
+  dataFormats,
   describeRef,
   Skipped,
   type DataFormat,
@@ -7,6 +8,7 @@ export {
   type ImageRef,
 } from './rows.js';
 export { isRemote, localFiles, type FileEntry, type Files } from './files.js';
+export { hubBlobs } from './folder.js';
 export { readText } from './text.js';
 export { openFiles } from './s3-files.js';
 export { openDataSource, type DataSpec } from './open.js';

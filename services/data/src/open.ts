@@ -1,5 +1,6 @@
 /** Finds out what a path holds, and opens it. */
 import { SpindleError } from '@spindle/kit';
+import { CaptionedFolder, isCaptionedFolder } from './captioned-folder.js';
 import { below, folderOf, nameBelow, nameOf, type Files } from './files.js';
 import { ImageFolder, metadataNames } from './folder.js';
 import { ParquetFile } from './parquet.js';
@@ -39,7 +40,8 @@ const keys = {
   images: 'images',
 } as const;
 const meaningful: Readonly<Record<DataFormat, readonly (keyof typeof keys)[]>> = {
-  folder: [],
+  folder: ['imageColumn', 'rejectedColumn', 'captionColumn'],
+  captions: ['captionColumn'],
   pickapic: [],
   webdataset: ['imageColumn', 'rejectedColumn', 'captionColumn'],
   parquet: ['imageColumn', 'rejectedColumn', 'captionColumn', 'images'],
@@ -67,16 +69,27 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
       'INVALID_ARGUMENT',
       `data.path: expected a folder or a file, got "${path}", which does not exist.`,
     );
-  if (format === 'folder' || (format === 'auto' && kind === 'folder')) {
+  const columns = {
+    image: spec.imageColumn,
+    rejected: spec.rejectedColumn,
+    caption: spec.captionColumn,
+    images: spec.images,
+  };
+  const isFolder = format === 'folder' || format === 'captions';
+  if (isFolder || (format === 'auto' && kind === 'folder')) {
     if (kind !== 'folder')
       throw new SpindleError(
         'INVALID_ARGUMENT',
         `data.path: expected a folder, got the file "${path}".`,
       );
-    for (const name of metadataNames) {
+    for (const name of format === 'captions' ? [] : metadataNames) {
       if ((await store.find(below(path, name)))?.kind !== 'file') continue;
       checkKeys(spec, 'folder');
-      return new ImageFolder(store, path, name);
+      return new ImageFolder(store, path, name, columns);
+    }
+    if (format === 'captions' || (format === 'auto' && (await hasCaptions(spec, store)))) {
+      checkKeys(spec, 'captions');
+      return new CaptionedFolder(store, path, spec.captionColumn);
     }
     if (format === 'folder')
       throw new SpindleError(
@@ -89,21 +102,16 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
   if (first === undefined) {
     const wanted =
       format === 'auto'
-        ? 'metadata.jsonl or metadata.csv, or files that end in .tar or .parquet,'
+        ? 'metadata.jsonl or metadata.csv, images with a .txt or .caption file of the same name ' +
+          'beside them, or files that end in .tar or .parquet,'
         : `files that end in ${suffixes[format]?.join(' or ')}`;
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `data.path: expected ${wanted} in ${path}, got neither.`,
+      `data.path: expected ${wanted} in ${path}, got none of them.`,
     );
   }
   const chosen = format === 'auto' ? await guess(store, first) : format;
   checkKeys(spec, chosen);
-  const columns = {
-    image: spec.imageColumn,
-    rejected: spec.rejectedColumn,
-    caption: spec.captionColumn,
-    images: spec.images,
-  };
   switch (chosen) {
     case 'webdataset':
       return new WebDataset(store, files, columns);
@@ -127,8 +135,14 @@ export async function openDataSource(spec: DataSpec, store: Files): Promise<Data
         );
       return new PromptsAndWinners(store, first, spec.images);
     case 'folder':
+    case 'captions':
       throw new SpindleError('INTERNAL', 'an image folder has been opened before');
   }
+}
+
+async function hasCaptions({ path, captionColumn }: DataSpec, store: Files): Promise<boolean> {
+  const names = (await store.list(path)).map((entry) => nameBelow(path, entry.path));
+  return isCaptionedFolder(names, captionColumn);
 }
 
 async function filesAt(

@@ -5,6 +5,7 @@
  */
 import { SpindleError } from '@spindle/kit';
 import type { Files } from './files.js';
+import { kindOf } from './shown.js';
 import { readLines, readText } from './text.js';
 
 /** A prompt with its place in the file. */
@@ -61,13 +62,12 @@ function fromJson(text: string, path: string): WrittenPrompt[] {
     }));
   }
   if (typeof value !== 'object' || value === null) {
-    throw invalid(path, `expected a JSON array of prompts, got ${JSON.stringify(value)}`);
+    throw invalid(path, `expected a JSON array of prompts, got ${kindOf(value)}`);
   }
   return Object.entries(value)
     .flatMap(([category, list]: [string, unknown]) => {
       if (!Array.isArray(list)) {
-        const got = JSON.stringify(list);
-        throw invalid(`${path}: ${category}`, `expected a list of prompts, got ${got}`);
+        throw invalid(`${path}: ${category}`, `expected a list of prompts, got ${kindOf(list)}`);
       }
       return list.map((entry: unknown, i) => ({
         ...entryOf(entry, `${path}: ${category}: entry ${i}`),
@@ -80,9 +80,9 @@ function fromJson(text: string, path: string): WrittenPrompt[] {
 function parse(text: string, where: string, expected: string): unknown {
   try {
     return JSON.parse(text);
-  } catch (cause) {
-    const got = `"${text.trim().slice(0, 60)}"`;
-    throw invalid(where, `expected ${expected}, got text that does not parse: ${got}`, cause);
+  } catch {
+    // The parser's own words quote the text.
+    throw invalid(where, `expected ${expected}, got text that does not parse`);
   }
 }
 
@@ -98,14 +98,14 @@ function entryOf(entry: unknown, where: string): { prompt: string; category: str
   const prompt = first(promptKeys);
   const category = first(categoryKeys) ?? '';
   if (typeof prompt !== 'string') {
-    throw invalid(where, `expected a string or {prompt}, got ${JSON.stringify(entry)}`);
+    throw invalid(where, `expected a string or {prompt}, got ${kindOf(entry)}`);
   }
   if (typeof category !== 'string') {
-    throw invalid(`${where}: category`, `expected a string, got ${JSON.stringify(category)}`);
+    throw invalid(`${where}: category`, `expected a string, got ${kindOf(category)}`);
   }
   return { prompt, category };
 }
 
-function invalid(where: string, what: string, cause?: unknown): SpindleError {
-  return new SpindleError('INVALID_ARGUMENT', `${where}: ${what}.`, { cause });
+function invalid(where: string, what: string): SpindleError {
+  return new SpindleError('INVALID_ARGUMENT', `${where}: ${what}.`);
 }

@@ -12,11 +12,11 @@ it('is a JSON array whose prompts are bare texts where they have no category', (
 });
 
 it.each([
-  ['nothing', 'list of prompts: expected a JSON array, got nothing'],
-  ['{}', 'list of prompts: expected a JSON array, got {}'],
+  ['nothing', 'list of prompts: expected a JSON array, got text that does not parse'],
+  ['{}', 'list of prompts: expected a JSON array, got an object'],
   [
     '["a",3]',
-    'list of prompts: expected a text, or {"prompt": text, "category": text}, at 1, got 3',
+    'list of prompts: expected a text, or {"prompt": text, "category": text}, at 1, got a number',
   ],
 ])('that is something else is refused by name: %s', (json, message) => {
   expect(() => parsePromptList(json)).toThrow(

@@ -1,5 +1,6 @@
 /** Held-out prompts as a run stores them: a JSON array, which gateway and samplers read. */
 import { SpindleError } from '@spindle/kit';
+import { kindOf } from './shown.js';
 import type { HeldOutPrompt } from './prompt-set.js';
 
 /** A bare string where there is no category, as runs have always had them. */
@@ -15,15 +16,15 @@ export function parsePromptList(json: string): HeldOutPrompt[] {
   try {
     list = JSON.parse(json);
   } catch {
-    list = undefined;
+    throw unreadable('a JSON array, got text that does not parse');
   }
-  if (!Array.isArray(list)) throw unreadable(`a JSON array, got ${json.slice(0, 60)}`);
+  if (!Array.isArray(list)) throw unreadable(`a JSON array, got ${kindOf(list)}`);
   return list.map((entry: unknown, index) => {
     if (typeof entry === 'string') return { prompt: entry, category: '' };
     const { prompt, category } = (entry ?? {}) as Partial<HeldOutPrompt>;
     if (typeof prompt === 'string' && typeof category === 'string') return { prompt, category };
     throw unreadable(
-      `a text, or {"prompt": text, "category": text}, at ${index}, got ${JSON.stringify(entry)}`,
+      `a text, or {"prompt": text, "category": text}, at ${index}, got ${kindOf(entry)}`,
     );
   });
 }

@@ -43,7 +43,7 @@ describe('prompts', () => {
     expect(await read({ 'p.txt': 'a\rb' })).toEqual(plain('a', 'b'));
     expect(await read({ 'p.csv': 'prompt\ra\rb' })).toEqual(plain('a', 'b'));
     await expect(read({ 'p.jsonl': '"a"\n{"q": 1}\n' })).rejects.toThrow(
-      'p.jsonl:2: expected a string or {prompt}, got {"q":1}.',
+      'p.jsonl:2: expected a string or {prompt}, got an object.',
     );
   });
 
@@ -84,8 +84,8 @@ describe('prompts', () => {
   });
 
   it.each([
-    [{ 'p.json': '[3]' }, undefined, 'entry 0: expected a string or {prompt}, got 3'],
-    [{ 'p.json': '{"a": 1}' }, undefined, 'a: expected a list of prompts, got 1'],
+    [{ 'p.json': '[3]' }, undefined, 'entry 0: expected a string or {prompt}, got a number'],
+    [{ 'p.json': '{"a": 1}' }, undefined, 'a: expected a list of prompts, got a number'],
     [
       { 'p.json': '{' },
       undefined,

@@ -8,6 +8,7 @@ import { readCsvRows } from './csv.js';
 import type { Files } from './files.js';
 import { ParquetFile } from './parquet.js';
 import { categoryKeys, promptKeys, readPromptFile } from './prompt-file.js';
+import { shownColumns } from './shown.js';
 
 /** A prompt that no training image has, for evaluation. */
 export interface HeldOutPrompt {
@@ -59,7 +60,12 @@ interface Names {
   category: string | undefined;
 }
 
-function namesOf(path: string, columns: readonly string[], asked: PromptColumns): Names {
+function namesOf(
+  path: string,
+  columns: readonly string[],
+  asked: PromptColumns,
+  shown = columns.join(', '),
+): Names {
   const find = (
     key: string,
     name: string | undefined,
@@ -70,7 +76,7 @@ function namesOf(path: string, columns: readonly string[], asked: PromptColumns)
     if (found === undefined) {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${path}: ${key}: expected one of ${columns.join(', ')}, got "${name}".`,
+        `${path}: ${key}: expected one of ${shown}, got "${name}".`,
       );
     }
     return found;
@@ -79,7 +85,7 @@ function namesOf(path: string, columns: readonly string[], asked: PromptColumns)
   if (prompt === undefined)
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${path}: expected a column ${promptKeys.join(', ')}, got ${columns.join(', ')}.`,
+      `${path}: expected a column ${promptKeys.join(', ')}, got ${shown}.`,
     );
   return { prompt, category: find('evaluation.category_column', asked.category, categoryKeys) };
 }
@@ -94,7 +100,7 @@ async function fromCsv(
   for await (const { row } of readCsvRows(
     files,
     path,
-    (header) => (names = namesOf(path, header, columns)),
+    (header) => (names = namesOf(path, header, columns, shownColumns(header))),
   ))
     prompts.push({
       prompt: (row[names.prompt] ?? '').trim(),

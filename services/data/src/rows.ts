@@ -43,7 +43,17 @@ export class Skipped {
 }
 
 /** The forms that data sets are published in. */
-export type DataFormat = 'folder' | 'webdataset' | 'pickapic' | 'parquet' | 'csv' | 'prompts';
+export const dataFormats = [
+  'folder',
+  'captions',
+  'webdataset',
+  'pickapic',
+  'parquet',
+  'csv',
+  'prompts',
+] as const;
+/** One of them. */
+export type DataFormat = (typeof dataFormats)[number];
 
 /** A data set of one form; every reader in this package is one. */
 export interface DataSource {

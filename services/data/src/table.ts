@@ -10,6 +10,7 @@ import { folderOf, isRemote, nameOf, type Files } from './files.js';
 import { inside } from './folder.js';
 import { ParquetFile } from './parquet.js';
 import { Prompts } from './prompts.js';
+import { shownColumns } from './shown.js';
 import { Skipped, type DataRow, type DataSource, type ImageRef } from './rows.js';
 
 export interface TableColumns {
@@ -50,14 +51,24 @@ abstract class Table implements DataSource {
 
   abstract rows(): AsyncIterable<DataRow>;
 
+  /** The columns, as messages may name them. */
+  protected abstract shown(columns: readonly string[]): string;
+
   protected names(path: string, columns: readonly string[]): Names {
+    const { image, caption, rejected } = this.columns;
+    const pick = (key: string, asked: string | undefined, usual: readonly string[]): string => {
+      const found = asked === undefined ? usualColumn(usual, columns) : askedColumn(asked, columns);
+      if (found !== undefined) return found;
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}: expected one of the columns of ${path} (${this.shown(columns)}), got ` +
+          `${asked === undefined ? 'nothing, and none has a usual name' : `"${asked}"`}.`,
+      );
+    };
     return {
-      image: pick(path, 'data.image_column', this.columns.image, imageColumns, columns),
-      caption: pick(path, 'data.caption_column', this.columns.caption, captionNames, columns),
-      rejected:
-        this.columns.rejected === undefined
-          ? undefined
-          : pick(path, 'data.rejected_column', this.columns.rejected, [], columns),
+      image: pick('data.image_column', image, imageColumns),
+      caption: pick('data.caption_column', caption, captionNames),
+      rejected: rejected === undefined ? undefined : pick('data.rejected_column', rejected, []),
     };
   }
 
@@ -69,6 +80,10 @@ abstract class Table implements DataSource {
 
 export class ParquetTable extends Table {
   readonly format = 'parquet';
+
+  protected shown(columns: readonly string[]): string {
+    return columns.join(', ');
+  }
 
   async *rows(): AsyncIterable<DataRow> {
     const prompts = new Prompts();
@@ -130,6 +145,10 @@ export class ParquetTable extends Table {
 export class CsvTable extends Table {
   readonly format = 'csv';
 
+  protected shown(columns: readonly string[]): string {
+    return shownColumns(columns);
+  }
+
   async *rows(): AsyncIterable<DataRow> {
     const prompts = new Prompts();
     for (const path of this.files) {
@@ -168,20 +187,4 @@ export class CsvTable extends Table {
     }
     this.warnings.push(...prompts.warnings());
   }
-}
-
-function pick(
-  path: string,
-  key: string,
-  asked: string | undefined,
-  usual: readonly string[],
-  columns: readonly string[],
-): string {
-  const found = asked === undefined ? usualColumn(usual, columns) : askedColumn(asked, columns);
-  if (found !== undefined) return found;
-  throw new SpindleError(
-    'INVALID_ARGUMENT',
-    `${key}: expected one of the columns of ${path} (${columns.join(', ')}), got ` +
-      `${asked === undefined ? 'nothing, and none has a usual name' : `"${asked}"`}.`,
-  );
 }

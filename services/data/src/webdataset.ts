@@ -123,7 +123,7 @@ export class WebDataset implements DataSource {
     } catch {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${file}: ${json.name}: expected JSON, got "${source.slice(0, 60)}".`,
+        `${file}: ${json.name}: expected JSON, got text that does not parse.`,
       );
     }
     for (const key of wanted === undefined ? captionNames : [wanted]) {

@@ -20,7 +20,7 @@ import {
   type ModelStatistics,
 } from '@spindle/proto';
 import { correctTogether, type Against } from '@spindle/kit/domain';
-import type { BestAgainst, Judge, Statistics } from './domain/statistics.js';
+import type { BestAgainst, Judge, Selection, Statistics } from './domain/statistics.js';
 
 /** One number of one image. */
 export interface ImageScore extends Scored {
@@ -30,6 +30,8 @@ export interface ImageScore extends Scored {
 export interface JudgedMetric {
   metric: string;
   statistics: Statistics;
+  /** Over the prompts that models are chosen by; null where they are chosen by all. */
+  selection: Selection | null;
   /** Per category, in the order in which they first occur; empty for prompts without. */
   categories: { category: string; statistics: Statistics }[];
 }
@@ -61,6 +63,7 @@ export async function evaluate(
   const judged = models.map((model, position) => ({
     name: model.model,
     metrics: [...(scores[position] ?? [])].map(([metric, own]) => {
+      const select = read[position]?.select.get(metric) ?? [];
       const reference = base.get(metric);
       if (reference === undefined)
         throw new SpindleError(
@@ -68,7 +71,10 @@ export async function evaluate(
           `${model.model}: metric ${metric}: expected scores of ` +
             `${models[0]?.model ?? 'the base'} too, got none`,
         );
-      return judgedMetric(model.model, metric, own, position === 0 ? null : reference);
+      return {
+        ...judgedMetric(model.model, metric, own, position === 0 ? null : reference),
+        selection: selectionOf(select),
+      };
     }),
   }));
   correct(judged);
@@ -81,7 +87,7 @@ function judgedMetric(
   metric: string,
   own: readonly ImageScore[],
   base: readonly ImageScore[] | null,
-): JudgedMetric {
+): Omit<JudgedMetric, 'selection'> {
   const where = `${model}: metric ${metric}`;
   const categories = [...new Set(own.map(({ category }) => category))].filter(
     (category) => category !== '',
@@ -100,6 +106,12 @@ function judgedMetric(
       ),
     })),
   };
+}
+
+function selectionOf(scores: readonly ImageScore[]): Selection | null {
+  if (scores.length === 0) return null;
+  const { mean, n } = summarise(scores);
+  return { mean, n };
 }
 
 /** A report says many things at once: each of its tables answers for all that it says. */
@@ -202,7 +214,9 @@ function judgeText({ files, variant }: Judge): string {
 }
 
 interface ModelScores {
+  /** Of what is reported, and of what models are chosen by. */
   scores: Map<string, ImageScore[]>;
+  select: Map<string, ImageScore[]>;
   judges: { metric: string; judge: Judge }[];
 }
 
@@ -222,6 +236,7 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
     }
   }
   const scores = new Map<string, ImageScore[]>();
+  const select = new Map<string, ImageScore[]>();
   for (const [metric, list] of values) {
     if (list.length !== model.items.length) {
       throw new SpindleError(
@@ -230,20 +245,22 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
           `item), got ${list.length}`,
       );
     }
-    scores.set(
+    const all = list.map((value, i) => {
+      const item = model.items[i];
+      return {
+        prompt: item?.prompt?.index ?? i,
+        seed: item?.prompt?.seed ?? 0n,
+        category: item?.category ?? '',
+        value,
+      };
+    });
+    scores.set(metric, reported(model, all));
+    select.set(
       metric,
-      list.map((value, i) => {
-        const item = model.items[i];
-        return {
-          prompt: item?.prompt?.index ?? i,
-          seed: item?.prompt?.seed ?? 0n,
-          category: item?.category ?? '',
-          value,
-        };
-      }),
+      all.filter((_, i) => model.items[i]?.select),
     );
   }
-  return { scores, judges };
+  return { scores, select, judges };
 }
 
 function toJudge({ kind, files, variant, scale, preprocess }: JudgeInfo): Judge {
@@ -254,6 +271,11 @@ function toJudge({ kind, files, variant, scale, preprocess }: JudgeInfo): Judge 
     scale,
     preprocess,
   };
+}
+
+/** Those of a list with an entry per item that the report has. */
+export function reported<T>({ items }: ModelEvaluation, list: readonly T[]): T[] {
+  return list.filter((_, i) => items[i]?.select !== true);
 }
 
 /** Images of a model, in the items' order. */
@@ -291,7 +313,7 @@ export function toProto(models: readonly JudgedModel[]): ModelStatistics[] {
   return models.map(({ name, metrics }) =>
     create(ModelStatisticsSchema, {
       model: name,
-      metrics: metrics.map(({ metric, statistics: s }) =>
+      metrics: metrics.map(({ metric, statistics: s, selection }) =>
         create(MetricStatisticsSchema, {
           metric,
           mean: s.mean,
@@ -301,6 +323,7 @@ export function toProto(models: readonly JudgedModel[]): ModelStatistics[] {
           differenceLow: s.differenceLow,
           differenceHigh: s.differenceHigh,
           n: s.n,
+          ...(selection && { select: selection }),
         }),
       ),
     }),

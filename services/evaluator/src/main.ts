@@ -1,4 +1,4 @@
-import { createLogger, parseConfig, runService, startTelemetry } from '@spindle/kit';
+import { createLogger, parseConfig, readToken, runService, startTelemetry } from '@spindle/kit';
 import { openStore, pickEnvironment } from '@spindle/mesh';
 import { environmentSchema } from './config.js';
 import { startEvaluator } from './service.js';
@@ -21,5 +21,7 @@ await runService('evaluator', async (lifecycle) => {
     logger,
     address: env.SPINDLE_GRPC_ADDRESS,
     portFile: env.SPINDLE_PORT_FILE,
+    token: readToken(env),
+    root: env.SPINDLE_ARTIFACTS,
   });
 });

@@ -11,7 +11,7 @@ import type { Instruments } from './instruments.js';
 import { writeReport } from './write-report.js';
 
 export function createHandlers(
-  store: ArtifactStore,
+  { store, root }: { store: ArtifactStore; root: string },
   instruments: Instruments,
 ): ServiceHandlers<typeof EvaluatorService> {
   return {
@@ -25,7 +25,7 @@ export function createHandlers(
       const { files, models } = await inSpan(
         'evaluator.report',
         { 'spindle.run': request.runId },
-        () => writeReport(request, store),
+        () => writeReport(request, store, root),
       );
       instruments.reportWritten((performance.now() - started) / 1000, files.length);
       return create(WriteReportResponseSchema, { files, models: toProto(models) });

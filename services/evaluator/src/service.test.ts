@@ -9,7 +9,7 @@ import {
   stepNumbers,
   type ModelEvaluation,
 } from '@spindle/proto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -29,6 +29,8 @@ beforeEach(async () => {
     logger: createLogger('test', { level: 'silent', pretty: false }),
     address: '127.0.0.1:0',
     portFile: undefined,
+    token: undefined,
+    root,
   });
   client = createClient(EvaluatorService, `127.0.0.1:${port}`);
 });
@@ -112,6 +114,18 @@ it('evaluates models against the base, shard by shard', async () => {
   expect(response.models[0]!.metrics[0]).toMatchObject({ metric: 'pick', mean: 2, winRate: 0.5 });
 });
 
+it('writes below the artifacts folder by another name of it too', async () => {
+  const alias = `${root}-alias`;
+  await symlink(root, alias);
+  try {
+    const directory = join(alias, 'r2');
+    await client.writeReport({ runId: 'r2', directory, models: [], run });
+    expect(await readdir(join(root, 'r2'))).toContain('report.json');
+  } finally {
+    await rm(alias);
+  }
+});
+
 it('writes the whole report, and the same bytes when called again', async () => {
   const models = [await judged('base', [1, 2, 3]), await judged('spin1', [2, 2, 5])];
   const directory = join(root, 'r1');
@@ -162,6 +176,31 @@ it('writes the whole report, and the same bytes when called again', async () => 
     '0001.png',
     'metadata.jsonl',
   ]);
+});
+
+it('keeps the prompts that models are chosen by out of tables, images and scores', async () => {
+  const models = await Promise.all(
+    [await judged('base', [1, 2, 3, 10, 20]), await judged('spin1', [2, 2, 5, 0, 0])].map(
+      (model) => ({
+        ...model,
+        items: model.items.map((item, i) => ({ ...item, select: i >= 3 })),
+      }),
+    ),
+  );
+  const { models: told } = await client.evaluate({ runId: 'r1', models });
+  expect(told.map(({ metrics }) => metrics[0])).toMatchObject([
+    { mean: 2, n: 3, select: { mean: 15, n: 2 } },
+    { mean: 3, n: 3, select: { mean: 0, n: 2 } },
+  ]);
+  const directory = join(root, 'r1');
+  const { files } = await client.writeReport({ runId: 'r1', directory, models, run });
+  expect(files.filter((file) => file.endsWith('.png'))).toHaveLength(6);
+  const lines = (await readFile(join(directory, 'scores.jsonl'), 'utf8')).trim().split('\n');
+  expect(lines).toHaveLength(6);
+  expect(lines.join()).not.toContain('prompt 3');
+  expect(JSON.parse(await readFile(join(directory, 'report.json'), 'utf8'))).toMatchObject({
+    models: [{ metrics: { pick: { n: 3, select: { mean: 15, n: 2 } } } }, {}],
+  });
 });
 
 it('says when a judge was not the same for all models, by digest', async () => {
@@ -289,18 +328,31 @@ it('refuses what does not fit together, by name', async () => {
     message: 'models: expected at least the base, got none',
   });
   await expect(client.writeReport({ directory: 'r1', models: [base], run })).rejects.toMatchObject({
-    message: 'directory: expected an absolute path, got "r1"',
+    message: `directory: expected an absolute path below the artifacts folder ${root}, got "r1"`,
   });
-  await expect(client.writeReport({ directory: root, models: [base] })).rejects.toMatchObject({
+  for (const outside of [root, tmpdir(), `${root}-x/r1`, join(root, 'r1/../..'), '/'])
+    await expect(
+      client.writeReport({ directory: outside, models: [base], run }),
+    ).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringContaining(`below the artifacts folder ${root}, got`) as string,
+    });
+  await expect(
+    client.writeReport({ directory: join(root, 'r1'), models: [base] }),
+  ).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
     message: 'run.run_id: expected a run, got nothing',
   });
   const escaping = create(ModelEvaluationSchema, { ...base, model: '../x' });
   await expect(
-    client.writeReport({ directory: root, models: [escaping], run }),
+    client.writeReport({ directory: join(root, 'r1'), models: [escaping], run }),
   ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(
-    client.writeReport({ directory: root, models: [base], run: { ...run, configJson: '{' } }),
+    client.writeReport({
+      directory: join(root, 'r1'),
+      models: [base],
+      run: { ...run, configJson: '{' },
+    }),
   ).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
     message: 'run.config_json: expected JSON, got text that does not parse',

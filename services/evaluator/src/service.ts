@@ -10,14 +10,17 @@ export interface EvaluatorOptions {
   logger: Logger;
   address: string;
   portFile: string | undefined;
+  token: string | undefined;
+  /** The artifacts folder: reports are written below it alone. */
+  root: string;
 }
 
 const graceMs = 10_000;
 
 /** Resolves when it takes calls; returns the port. */
 export function startEvaluator(lifecycle: Lifecycle, options: EvaluatorOptions): Promise<number> {
-  const { store, logger, address, portFile } = options;
-  return serve(lifecycle, { address, portFile, graceMs, logger }, (server) => {
-    server.addService(EvaluatorService, createHandlers(store, createInstruments()));
+  const { store, root } = options;
+  return serve(lifecycle, { ...options, graceMs }, (server) => {
+    server.addService(EvaluatorService, createHandlers({ store, root }, createInstruments()));
   });
 }

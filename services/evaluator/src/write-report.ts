@@ -1,6 +1,6 @@
 /** Writes a run's report and images into its folder; a second call leaves the same bytes. */
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { isAbsolute, join } from 'node:path';
+import { mkdir, readdir, readFile, realpath, rm } from 'node:fs/promises';
+import { basename, dirname, isAbsolute, join, resolve, sep } from 'node:path';
 import { SpindleError, writeFileAtomic } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
 import type { ArtifactRef, ModelEvaluation, WriteReportRequest } from '@spindle/proto';
@@ -13,7 +13,7 @@ import {
   type ModelReport,
   type Report,
 } from './domain/report.js';
-import { evaluate, readImages, type Evaluation, type JudgedModel } from './evaluate.js';
+import { evaluate, readImages, reported, type Evaluation, type JudgedModel } from './evaluate.js';
 import { readRun } from './run-data.js';
 
 /** Relative to src and dist alike. */
@@ -26,13 +26,10 @@ const modelName = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 export async function writeReport(
   request: WriteReportRequest,
   store: ArtifactStore,
+  root: string,
 ): Promise<{ files: string[]; models: JudgedModel[] }> {
-  const { directory, models } = request;
-  if (!isAbsolute(directory))
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `directory: expected an absolute path, got "${directory}"`,
-    );
+  const { models } = request;
+  const directory = await reportFolder(request.directory, root);
   for (const { model } of models) {
     if (!modelName.test(model))
       throw new SpindleError(
@@ -41,16 +38,19 @@ export async function writeReport(
       );
   }
   const { run, config } = readRun(request.run);
+  const shown = models.map((model) => ({ ...model, items: reported(model, model.items) }));
   // A run without held-out prompts still has curves, timings and settings to show.
   const evaluation: Evaluation =
     models.length === 0
       ? { models: [], judges: {}, best: [], warnings: [], scores: [] }
       : await evaluate(models, store);
   const judged = evaluation.models;
-  const images = await Promise.all(models.map((model) => readImages(model, store)));
+  const images = await Promise.all(
+    models.map(async (model) => reported(model, await readImages(model, store))),
+  );
   const reports: ModelReport[] = [];
   const files: string[] = [];
-  for (const [position, model] of models.entries()) {
+  for (const [position, model] of shown.entries()) {
     const written = await writeImages(directory, model, images[position] ?? [], store);
     files.push(...written.files);
     reports.push({
@@ -67,19 +67,42 @@ export async function writeReport(
     judges,
     best,
   };
-  const grid = await readGrid(models, images, store);
+  const grid = await readGrid(shown, images, store);
   for (const [name, text] of [
     ['report.json', reportJson(report)],
     ['report.md', reportMarkdown(report)],
     ['report.html', reportHtml(report, grid, await readFile(stylesheet, 'utf8'))],
     ...(judged.some((model) => model.metrics.length > 0)
-      ? [['scores.jsonl', scoreLines(imageScores(models, evaluation))] as const]
+      ? [['scores.jsonl', scoreLines(imageScores(shown, evaluation))] as const]
       : []),
   ] as const) {
     await writeFileAtomic(join(directory, name), text);
     files.push(name);
   }
   return { files, models: judged };
+}
+
+/** A report replaces files and removes images: it has no business outside of the artifacts. */
+async function reportFolder(directory: string, root: string): Promise<string> {
+  const folder = resolve(directory);
+  const below = (path: string, artifacts: string): boolean => path.startsWith(join(artifacts, sep));
+  // The caller may reach the same artifacts by another name.
+  const inside =
+    below(folder, resolve(root)) ||
+    below(await realFolder(folder), await realFolder(resolve(root)));
+  if (isAbsolute(directory) && inside) return folder;
+  throw new SpindleError(
+    'INVALID_ARGUMENT',
+    `directory: expected an absolute path below the artifacts folder ${resolve(root)}, ` +
+      `got "${directory}"`,
+  );
+}
+
+/** Without links, as far as the path exists. */
+async function realFolder(path: string): Promise<string> {
+  const real = await realpath(path).catch(() => null);
+  if (real !== null || path === dirname(path)) return real ?? path;
+  return join(await realFolder(dirname(path)), basename(path));
 }
 
 function imageScores(models: readonly ModelEvaluation[], { scores }: Evaluation) {

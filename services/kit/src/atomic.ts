@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { link, mkdir, open, rename, rm } from 'node:fs/promises';
+import { link, mkdir, open, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 /** Whether an error is the operating system's of this code, such as ENOENT. */
@@ -37,9 +37,13 @@ export function temporaryName(folder: string): string {
 }
 
 /** Durable bytes under a temporary name, ready to be renamed or linked. */
-export async function writeTemporary(folder: string, data: Uint8Array | string): Promise<string> {
+export async function writeTemporary(
+  folder: string,
+  data: Uint8Array | string,
+  mode?: number,
+): Promise<string> {
   const temporary = temporaryName(folder);
-  const handle = await open(temporary, 'wx');
+  const handle = await open(temporary, 'wx', mode);
   try {
     await handle.writeFile(data);
     await handle.sync();
@@ -53,9 +57,13 @@ export async function writeTemporary(folder: string, data: Uint8Array | string):
 }
 
 /** After a crash at any point the file holds the old bytes or the new ones, never a mix. */
-export async function writeFileAtomic(path: string, data: Uint8Array | string): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  data: Uint8Array | string,
+  options: { mode?: number } = {},
+): Promise<void> {
   await makeDirectory(dirname(path));
-  const temporary = await writeTemporary(dirname(path), data);
+  const temporary = await writeTemporary(dirname(path), data, options.mode);
   try {
     await rename(temporary, path);
   } catch (error) {
@@ -74,11 +82,15 @@ export async function createFileAtomic(
   data: Uint8Array | string,
   temporaryFolder: string,
 ): Promise<boolean> {
-  await makeDirectory(dirname(path));
   const temporary = await writeTemporary(temporaryFolder, data);
+  // Unlike rename, link refuses to replace: of two writers exactly one succeeds.
+  const place = (): Promise<void> => link(temporary, path);
   try {
-    // Unlike rename, link refuses to replace: of two writers exactly one succeeds.
-    await link(temporary, path);
+    await place().catch(async (error: unknown) => {
+      if (!isCode(error, 'ENOENT')) throw error;
+      await makeDirectory(dirname(path));
+      await place();
+    });
   } catch (error) {
     if (!isCode(error, 'EEXIST')) throw error;
     // The other writer may not have reached its own fsync yet, and the caller is about to rely on
@@ -86,7 +98,9 @@ export async function createFileAtomic(
     await syncDirectory(dirname(path));
     return false;
   } finally {
-    await rm(temporary, { force: true });
+    await unlink(temporary).catch((error: unknown) => {
+      if (!isCode(error, 'ENOENT')) throw error;
+    });
   }
   await syncDirectory(dirname(path));
   return true;

@@ -1,8 +1,10 @@
 import { status } from '@grpc/grpc-js';
+import { printable } from './printable.js';
 
 /** Every error that leaves a function of a Spindle process carries one of these codes. */
 export type ErrorCode =
   | 'INVALID_ARGUMENT'
+  | 'UNAUTHENTICATED'
   | 'NOT_FOUND'
   | 'ALREADY_EXISTS'
   | 'FAILED_PRECONDITION'
@@ -21,6 +23,8 @@ export type ErrorCode =
  */
 const table: Readonly<Record<ErrorCode, { grpc: status; retryable: boolean }>> = {
   INVALID_ARGUMENT: { grpc: status.INVALID_ARGUMENT, retryable: false },
+  // The caller did not show the mesh's token.
+  UNAUTHENTICATED: { grpc: status.UNAUTHENTICATED, retryable: false },
   NOT_FOUND: { grpc: status.NOT_FOUND, retryable: false },
   ALREADY_EXISTS: { grpc: status.ALREADY_EXISTS, retryable: false },
   FAILED_PRECONDITION: { grpc: status.FAILED_PRECONDITION, retryable: false },
@@ -72,7 +76,7 @@ export class SpindleError extends Error {
     message: string,
     options: { cause?: unknown; retryable?: boolean } = {},
   ) {
-    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    super(printable(message), 'cause' in options ? { cause: options.cause } : undefined);
     this.code = code;
     this.retryable = options.retryable ?? table[code].retryable;
   }
@@ -121,7 +125,6 @@ export function fromGrpcStatus(code: status): ErrorCode {
   switch (code) {
     case status.OUT_OF_RANGE:
       return 'INVALID_ARGUMENT';
-    case status.UNAUTHENTICATED:
     case status.PERMISSION_DENIED:
     case status.UNIMPLEMENTED:
       return 'FAILED_PRECONDITION';

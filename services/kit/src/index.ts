@@ -11,6 +11,7 @@ export {
 export { parseConfig, parseYamlFile } from './config.js';
 export { type ErrorCode, SpindleError, ensureError, isErrorCode } from './errors.js';
 export { checkHealth, createClient } from './grpc/client.js';
+export { Encoded } from './grpc/encoded.js';
 export {
   type CallContext,
   type CallOptions,
@@ -21,6 +22,7 @@ export { GrpcServer } from './grpc/server.js';
 export { Lifecycle, cancelled, delay, linkedAbort, within } from './lifecycle.js';
 export { type Logger, createLogger } from './logger.js';
 export { type ModelPath, modelName, modelPath } from './model-path.js';
+export { printable } from './printable.js';
 export { ObjectStore, type S3Address, parseS3Url } from './s3/client.js';
 export { dtypeBytes, tensorBytes, type TensorDtype } from './safetensors/dtypes.js';
 export { type TensorField, type TensorHeader } from './safetensors/header.js';
@@ -58,6 +60,7 @@ export {
   recordPhases,
 } from './telemetry/spans.js';
 export { startTelemetry } from './telemetry/start.js';
+export { checkOpenDoor, newToken, readToken, sameToken, showsToken } from './token.js';
 export { version } from './version.js';
 export {
   type RowLayout,

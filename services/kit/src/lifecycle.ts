@@ -1,5 +1,7 @@
 import { ensureError, SpindleError } from './errors.js';
 
+/** Longer than a checkpoint of a large model takes. */
+const longestStepMs = 120_000;
 /** How long a process that has shut down waits for its event loop to be empty. */
 const lingerMs = 1_000;
 
@@ -22,7 +24,7 @@ export class Lifecycle {
    * `name` appears in the message when the step fails. A step that has not ended after `withinMs`
    * is left behind: what says goodbye to a server must not wait for one that is away.
    */
-  defer(name: string, fn: () => Promise<void> | void, withinMs = Infinity): void {
+  defer(name: string, fn: () => Promise<void> | void, withinMs = longestStepMs): void {
     this.#steps.push({ name, fn, withinMs });
   }
 

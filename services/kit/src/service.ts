@@ -13,6 +13,8 @@ export async function runService(
   name: string,
   main: (lifecycle: Lifecycle) => Promise<void>,
 ): Promise<void> {
+  // What the mesh writes is for its own user alone.
+  process.umask(0o077);
   const lifecycle = new Lifecycle();
   lifecycle.installSignalHandlers();
   endOnStrayFailure(name);
@@ -49,6 +51,8 @@ export interface ServeOptions {
   /** How long calls under way may go on after a shutdown began. */
   graceMs: number;
   logger: Logger;
+  /** What callers have to show. */
+  token: string | undefined;
 }
 
 /** Listens, says on which port, and stops with the process. */
@@ -57,8 +61,8 @@ export async function serve(
   options: ServeOptions,
   register: (server: GrpcServer) => void,
 ): Promise<number> {
-  const { portFile, logger } = options;
-  const server = new GrpcServer({ logger });
+  const { portFile, logger, token } = options;
+  const server = new GrpcServer({ logger, token });
   register(server);
   const port = await server.listen(options.address);
   lifecycle.defer('grpc', () => server.shutdown(options.graceMs));

@@ -1,5 +1,6 @@
 export { heartbeat } from './heartbeat.js';
 export { type Bus, type JobContext } from './nats/bus.js';
+export { withoutSecret } from './nats/access.js';
 export { connectBus } from './nats/connect.js';
 export { type KvStore } from './nats/kv.js';
 export { Lease } from './nats/lease.js';
@@ -18,5 +19,6 @@ export {
 export { type WorkerContext, WorkerState, announceWorker, openWorker, takeJobs } from './worker.js';
 export { createJobHandler, type JobHandlerParts, type JobInstruments } from './job-handler.js';
 export { isLeftOver, readJobResult } from './job-result.js';
+export { checkRunFiles, unchanged } from './run-files.js';
 export { runPrecision, type RunPrecision } from './run-precision.js';
 export { unetSource, type UnetSource } from './unet-source.js';

@@ -15,7 +15,6 @@ import {
 } from '@spindle/proto';
 import { commitJobResult, isLeftOver, readJobResult } from './job-result.js';
 import type { Bus, JobHandler } from './nats/bus.js';
-import { untilAborted } from './nats/until-aborted.js';
 import type { ArtifactStore } from './store/store.js';
 import type { WorkerState } from './worker.js';
 
@@ -56,7 +55,7 @@ export function createJobHandler(parts: JobHandlerParts): JobHandler {
       try {
         const result =
           (await finished(job, parts.store)) ?? (await work(job, parts, context.signal));
-        await untilAborted(publishDone(job, result, parts.bus), context.signal);
+        context.afterwards(() => publishDone(job, result, parts.bus));
         parts.state.end(true);
       } catch (thrown) {
         const error = ensureError(thrown);

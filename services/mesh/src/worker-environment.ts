@@ -6,6 +6,9 @@ export const serviceEnvironment = {
   SPINDLE_ARTIFACTS: z.string(),
   /** s3://bucket/prefix of the artifact store; without it, it lies in the artifacts folder. */
   SPINDLE_STORE: z.string().optional(),
+  /** What the processes of a mesh show to each other; readToken checks it. */
+  SPINDLE_TOKEN: z.string().optional(),
+  SPINDLE_TOKEN_FILE: z.string().optional(),
   SPINDLE_GRPC_ADDRESS: z.string().default('127.0.0.1:0'),
   SPINDLE_PORT_FILE: z.string().optional(),
   SPINDLE_LOG_LEVEL: z

@@ -8,6 +8,7 @@ import {
   type Lifecycle,
   createLogger,
   type Logger,
+  readToken,
   startTelemetry,
 } from '@spindle/kit';
 import { heartbeat } from './heartbeat.js';
@@ -46,6 +47,8 @@ export interface WorkerContext {
   workerId: string;
   address: string;
   portFile: string | undefined;
+  /** What callers have to show, and what the message server is shown. */
+  token: string | undefined;
 }
 
 /**
@@ -68,9 +71,11 @@ export async function openWorker(
     endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
+  const token = readToken(env);
   const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
   const bus = await connectBus({
     url: env.SPINDLE_NATS_URL,
+    token,
     name: `${name}-${env.SPINDLE_WORKER_ID}`,
     logger,
   });
@@ -86,6 +91,7 @@ export async function openWorker(
       workerId,
       address: env.SPINDLE_GRPC_ADDRESS,
       portFile: env.SPINDLE_PORT_FILE,
+      token,
     },
   };
 }

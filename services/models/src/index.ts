@@ -1,3 +1,4 @@
+export { adaptedUnet, loraFile, type LoraFile } from './pipeline/adapters.js';
 export { choosePrecision, type PrecisionChoice } from './pipeline/precision.js';
 export {
   configOf,
@@ -8,14 +9,14 @@ export {
   type Pipeline,
   type VaeScaling,
 } from './pipeline/pipeline.js';
-export {
-  checkSchedulerClass,
-  readScheduler,
-  resolveScheduler,
-  schedulerClasses,
-} from './pipeline/scheduler.js';
+export { checkSchedulerClass, readScheduler, resolveScheduler } from './pipeline/scheduler.js';
+export { everyConfig } from './config-keys/every-config.js';
+export { type ConfigKeys, type KeyRule } from './config-keys/rules.js';
+export { schedulerClasses } from './config-keys/schedulers.js';
 export { ModelCache } from './pipeline/model-cache.js';
 export { componentSource, findWeights, partSource, type WeightsStem } from './files/weights.js';
+export { pipelineFiles, unetFiles } from './files/model-files.js';
+export { headFiles, judgeFiles } from './judges/judge-files.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';
 export {
   decodeImage,

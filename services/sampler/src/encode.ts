@@ -70,6 +70,8 @@ export async function encode(
     ({ height, width }) => ({ height, width }),
   );
   const settings = { resolution, precision, transform, ...(bucketed && { sizes }) };
+  const folder = { directory: pipelinePath, runId };
+  await deps.models.checkPipeline(folder);
   const encoders = await deps.cache.encoders(pipelinePath);
   const facts = encoders === null ? [] : await deps.cache.facts(rows, signal);
   const key = encoders && deps.cache.key(facts, encoders, settings);
@@ -82,7 +84,7 @@ export async function encode(
     plan.keys.set(fact.row.index, deps.cache.rowKeys(fact, encoders, precision, framing));
   }
   await deps.rows.refresh(runId);
-  const result = await deps.models.withPipeline(pipelinePath, precision, async (pipeline) => {
+  const result = await deps.models.withPipeline(folder, precision, async (pipeline) => {
     // What the VAE cannot halve evenly is no row's fault.
     for (const { height, width } of sizes) pipeline.latentShape(height, width);
     return encodeRows(rows, plan, pipeline, deps, signal);

@@ -13,8 +13,10 @@ export class Manifests {
     this.#store = store;
   }
 
-  get(ref: ArtifactRef): Promise<Manifest> {
-    return this.#manifest.get(ref, async () => Manifest.open(await this.#store.localPath(ref)));
+  async get(ref: ArtifactRef): Promise<Manifest> {
+    // Looks at the file again: it may have been damaged, or gone, since.
+    const path = await this.#store.localPath(ref);
+    return this.#manifest.get(ref, () => Manifest.open(path));
   }
 
   prompts(ref: ArtifactRef): Promise<string[]> {

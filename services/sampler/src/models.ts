@@ -1,16 +1,27 @@
 /** Which models are in memory, and where a job's U-Net and precision come from. */
-import { statSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
-import { runPrecision, unetSource, type ArtifactStore } from '@spindle/mesh';
-import { ModelCache, type PrecisionChoice } from '@spindle/models';
-import { type ModelSourceDto, type NativePrecision } from '@spindle/native';
+import {
+  checkRunFiles,
+  runPrecision,
+  unchanged,
+  unetSource,
+  type ArtifactStore,
+} from '@spindle/mesh';
+import { ModelCache, pipelineFiles, unetFiles, type PrecisionChoice } from '@spindle/models';
+import { type NativePrecision } from '@spindle/native';
 import { UnetRefSchema, type Precision, type UnetRef } from '@spindle/proto';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from './engine.js';
 
 // A new iteration's sampling runs beside the evaluation of another model.
 const unetsKept = 2;
 const pipelinesKept = 2;
+
+/** A pipeline's folder, and the run that uses it; no run is "". */
+interface RunFolder {
+  directory: string;
+  runId: string;
+}
 
 export class Models {
   readonly #engine: SamplerEngine;
@@ -24,30 +35,50 @@ export class Models {
     this.#store = store;
   }
 
-  withPipeline<T>(
-    directory: string,
+  /** FAILED_PRECONDITION where its files are not those that the run began with. */
+  async withPipeline<T>(
+    { directory, runId }: RunFolder,
     precision: NativePrecision,
     work: (pipeline: LoadedPipeline) => Promise<T>,
   ): Promise<T> {
     if (directory === '')
       throw new SpindleError('INVALID_ARGUMENT', 'pipeline_path: expected a folder, got nothing');
+    const { files, state } = await this.checkPipeline({ directory, runId });
     return this.#pipelines.use(
-      `${precision} ${directory}`,
-      () => this.#engine.loadPipeline(directory, precision),
+      `${precision} ${directory} ${state}`,
+      () => unchanged(files, state, () => this.#engine.loadPipeline(directory, precision)),
       work,
     );
   }
 
+  /** FAILED_PRECONDITION where its files are not those that the run began with. */
+  async checkPipeline({
+    directory,
+    runId,
+  }: RunFolder): Promise<{ files: string[]; state: string }> {
+    const files = pipelineFiles(directory);
+    const state = await checkRunFiles(this.#store, runId, `pipeline ${directory}`, files);
+    return { files, state };
+  }
+
+  /** FAILED_PRECONDITION where its files are not those that the run began with. */
   async withUnet<T>(
     ref: UnetRef | undefined,
-    pipelinePath: string,
+    { directory, runId }: RunFolder,
     precision: NativePrecision,
     work: (unet: LoadedUnet) => Promise<T>,
   ): Promise<T> {
-    const { key, source } = await this.#unetSource(ref, pipelinePath);
+    const named = create(UnetRefSchema, { path: `${directory}/unet` });
+    const wanted = ref === undefined || isUnnamed(ref) ? named : ref;
+    const blobs = wanted.config !== undefined && wanted.weights !== undefined;
+    const files = blobs ? [] : unetFiles(wanted.path);
+    const state = blobs
+      ? `${wanted.config?.digest} ${wanted.weights?.digest}`
+      : await checkRunFiles(this.#store, runId, `unet ${wanted.path}`, files);
+    const source = await unetSource(wanted, this.#store, (path) => this.#engine.unetSource(path));
     return this.#unets.use(
-      `${precision} ${key}`,
-      () => this.#engine.loadUnet(source, precision),
+      `${precision} ${wanted.path} ${wanted.adapter?.digest ?? ''} ${state}`,
+      () => unchanged(files, blobs ? '' : state, () => this.#engine.loadUnet(source, precision)),
       work,
     );
   }
@@ -70,25 +101,6 @@ export class Models {
   release(): void {
     this.#pipelines.clear();
     this.#unets.clear();
-  }
-
-  async #unetSource(
-    ref: UnetRef | undefined,
-    pipelinePath: string,
-  ): Promise<{ key: string; source: ModelSourceDto }> {
-    const named = create(UnetRefSchema, { path: `${pipelinePath}/unet` });
-    const wanted = ref === undefined || isUnnamed(ref) ? named : ref;
-    const source = await unetSource(wanted, this.#store, (path) => this.#engine.unetSource(path));
-    if (wanted.config !== undefined && wanted.weights !== undefined) {
-      return { key: `${wanted.config.digest} ${wanted.weights.digest}`, source };
-    }
-    // A folder can change behind its name while the process lives.
-    const state = source.weights.map((file) => {
-      const info = statSync(file, { throwIfNoEntry: false });
-      return `${info?.size}@${info?.mtimeMs}`;
-    });
-    const adapter = wanted.adapter?.digest ?? '';
-    return { key: `${wanted.path} ${adapter} ${state.join(' ')}`, source };
   }
 }
 

@@ -27,16 +27,14 @@ export async function itemsOf(job: SampleJob, manifests: Manifests): Promise<Pro
   }
 }
 
-/** By row. The rows of a job lie side by side but for the rejected ones: one read gets them all. */
+/** By row. */
 async function captions(
   rows: readonly SampleRow[],
   ref: ArtifactRef,
   manifests: Manifests,
 ): Promise<Map<number, string>> {
-  const indices = rows.map(({ index }) => index);
-  const first = Math.min(...indices);
   const manifest = await manifests.get(ref);
-  const read = await manifest.rows(first, Math.max(...indices) + 1 - first);
+  const read = await manifest.rowsAt(rows.map(({ index }) => index));
   return new Map(read.map(({ index, text }) => [index, text]));
 }
 

@@ -69,8 +69,9 @@ export async function draw(
     resolveSampling(request.sampling ?? create(SamplingSettingsSchema)),
   );
   const precision = await deps.models.precision(options.runId, request.precision);
-  return deps.models.withPipeline(request.pipelinePath, precision, (pipeline) =>
-    deps.models.withUnet(request.unet, request.pipelinePath, precision, async (unet) => {
+  const folder = { directory: request.pipelinePath, runId: options.runId };
+  return deps.models.withPipeline(folder, precision, (pipeline) =>
+    deps.models.withUnet(request.unet, folder, precision, async (unet) => {
       const started = nowMs();
       const phases: PhaseDto[] = [];
       const drawn: Drawn[] = [];

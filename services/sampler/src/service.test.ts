@@ -59,6 +59,7 @@ async function start(workerId = 'w1', engine: FakeEngine = fakeEngine()) {
     workerId,
     address: '127.0.0.1:0',
     portFile,
+    token: undefined,
   });
   return { lifecycle, engine, portFile, port };
 }

@@ -52,11 +52,7 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
   });
   takeJobs(lifecycle, ['encode', 'sample'], handler, options);
   announceWorker(lifecycle, 'sampler', state, engine.info, options);
-  return serve(
-    lifecycle,
-    { address: options.address, portFile: options.portFile, graceMs, logger },
-    (server) => {
-      server.addService(SamplerService, createHandlers({ store, engine, models, state, workerId }));
-    },
-  );
+  return serve(lifecycle, { ...options, graceMs }, (server) => {
+    server.addService(SamplerService, createHandlers({ store, engine, models, state, workerId }));
+  });
 }

@@ -61,6 +61,8 @@ export interface InspectedPart {
   kind: string;
   embeddingWidth: number;
   textTokens: number;
+  /** What its files leave open, and what is taken for it. */
+  warnings: readonly string[];
 }
 
 /** What the scorer needs of an engine. */

@@ -6,7 +6,7 @@ import type { Scorer } from './score.js';
 
 /** The scores of one job, metric by metric in the order of its items. */
 export async function perform(
-  { key, work }: Job,
+  { key, runId, work }: Job,
   scorer: Scorer,
   signal: AbortSignal,
 ): Promise<JobResult['result']> {
@@ -16,6 +16,7 @@ export async function perform(
       `${key}: work: expected score, got ${work.case ?? 'nothing'}`,
     );
   }
-  const scores = await scorer.score(work.value.metrics, work.value.items, signal);
+  const { metrics, items } = work.value;
+  const scores = await scorer.score({ runId, specs: metrics, items }, signal);
   return { case: 'score', value: create(ScoreResultSchema, { scores }) };
 }

@@ -4,8 +4,8 @@
 import { totalmem } from 'node:os';
 import { create } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
-import { type ArtifactStore } from '@spindle/mesh';
-import { ModelCache } from '@spindle/models';
+import { checkRunFiles, unchanged, type ArtifactStore } from '@spindle/mesh';
+import { headFiles, judgeFiles, ModelCache } from '@spindle/models';
 import { type RgbImage } from '@spindle/native';
 import {
   MetricScoresSchema,
@@ -25,6 +25,22 @@ const modelsKept = Math.min(8, Math.max(2, Math.floor(totalmem() / 2 / largestMo
 const headsKept = 4;
 const imagesPerCall = 32;
 
+interface ScoreRequest {
+  runId: string;
+  specs: readonly MetricSpec[];
+  items: readonly ScoreItem[];
+}
+
+/** Metrics of one model, and the files that it is read from. */
+interface JudgeGroup {
+  /** Another one for other files. */
+  key: string;
+  metrics: readonly Metric[];
+  files: readonly string[];
+  state: string;
+  runId: string;
+}
+
 export class Scorer {
   readonly #engine: ScorerEngine;
   readonly #store: ArtifactStore;
@@ -38,30 +54,31 @@ export class Scorer {
     this.#store = store;
   }
 
-  async score(
-    specs: readonly MetricSpec[],
-    items: readonly ScoreItem[],
-    signal: AbortSignal,
-  ): Promise<MetricScores[]> {
+  /**
+   * `runId`: the run that asks, whose judges' files must stay what they were (FAILED_PRECONDITION);
+   * "" for none.
+   */
+  async score({ runId, specs, items }: ScoreRequest, signal: AbortSignal): Promise<MetricScores[]> {
     const metrics = check(specs);
     if (items.length === 0)
       throw new SpindleError('INVALID_ARGUMENT', 'items: expected at least one image, got none');
     const values = new Map<string, number[]>(metrics.map((metric) => [metric.name, []]));
     const judges = new Map<string, Judged['judge']>();
+    const groups: JudgeGroup[] = [];
+    for (const [key, group] of groupByModel(metrics))
+      groups.push(await this.#checked(key, group, runId));
     // Model by model, those in memory first: with more models than there is room for, each is
     // loaded once per job at most.
     const loaded = new Set(this.#models.keys());
-    const groups = [...groupByModel(metrics)].sort(
-      ([a], [b]) => Number(loaded.has(b)) - Number(loaded.has(a)),
-    );
-    for (const [key, group] of groups) {
+    groups.sort((a, b) => Number(loaded.has(b.key)) - Number(loaded.has(a.key)));
+    for (const group of groups) {
       for (let from = 0; from < items.length; from += imagesPerCall) {
         signal.throwIfAborted();
         const batch = items.slice(from, from + imagesPerCall);
         const images = await Promise.all(batch.map((item, n) => this.#read(item, from + n)));
         const prompts = batch.map((item) => item.prompt?.prompt ?? '');
-        const judged = await this.#judge(key, group, images, prompts);
-        group.forEach(({ name }, n) => {
+        const judged = await this.#judge(group, images, prompts);
+        group.metrics.forEach(({ name }, n) => {
           const one = judged[n];
           if (one === undefined) return;
           values.get(name)?.push(...one.values);
@@ -84,22 +101,39 @@ export class Scorer {
     this.#heads.clear();
   }
 
-  /** Scores by each metric of a group, whose model is `key`. */
+  /** The files of a group's model are those that the run began with. */
+  async #checked(key: string, metrics: readonly Metric[], runId: string): Promise<JudgeGroup> {
+    const [first] = metrics;
+    const files = first === undefined ? [] : judgeFiles(first);
+    const state = await checkRunFiles(this.#store, runId, partOf(first), files);
+    return { key: `${key} ${state}`, metrics, files, state, runId };
+  }
+
+  /** Scores by each metric of a group. */
   #judge(
-    key: string,
-    group: readonly Metric[],
+    { key, metrics, files, state, runId }: JudgeGroup,
     images: readonly RgbImage[],
     prompts: readonly string[],
   ): Promise<Judged[]> {
-    const [first] = group;
+    const [first] = metrics;
     if (first === undefined) return Promise.resolve([]);
-    const heads: HeadSource = (path, work) =>
-      this.#heads.use(path, () => this.#engine.loadHead(path), work);
     return this.#models.use(
       key,
-      () => this.#engine.loadModel(first),
-      (model) => model.judge(group, images, prompts, heads),
+      () => unchanged(files, state, () => this.#engine.loadModel(first)),
+      (model) => model.judge(metrics, images, prompts, this.#headsOf(runId)),
     );
+  }
+
+  #headsOf(runId: string): HeadSource {
+    return async (path, work) => {
+      const files = headFiles(path);
+      const state = await checkRunFiles(this.#store, runId, `head ${path}`, files);
+      return this.#heads.use(
+        `${path} ${state}`,
+        () => unchanged(files, state, () => this.#engine.loadHead(path)),
+        work,
+      );
+    };
   }
 
   async #read(item: ScoreItem, index: number): Promise<RgbImage> {
@@ -113,6 +147,16 @@ export class Scorer {
       `items[${index}] (${item.image.digest})`,
     );
   }
+}
+
+/** Names a model by what its files are found from. */
+function partOf(metric: Metric | undefined): string {
+  if (metric === undefined) return 'judge';
+  const { kind, clipPath, tokenizerPath, fallbackTokenizerPath } = metric;
+  const family = kind === 'image_reward' ? 'ImageReward' : 'CLIP';
+  return [`judge: ${family} ${clipPath}`, tokenizerPath, fallbackTokenizerPath]
+    .filter((path) => path !== '')
+    .join(', ');
 }
 
 function check(specs: readonly MetricSpec[]): Metric[] {

@@ -21,11 +21,17 @@ export function createHandlers({
 }: ServerDeps): ServiceHandlers<typeof ScorerService> {
   return {
     async score({ metrics, items }, { signal }) {
-      return create(ScoreResponseSchema, { scores: await scorer.score(metrics, items, signal) });
+      const scores = await scorer.score({ runId: '', specs: metrics, items }, signal);
+      return create(ScoreResponseSchema, { scores });
     },
     async inspectJudge({ part }) {
-      const { kind, embeddingWidth, textTokens } = inspect(engine, part);
-      return create(InspectJudgeResponseSchema, { kind, embeddingWidth, textTokens });
+      const { kind, embeddingWidth, textTokens, warnings } = inspect(engine, part);
+      return create(InspectJudgeResponseSchema, {
+        kind,
+        embeddingWidth,
+        textTokens,
+        warnings: [...warnings],
+      });
     },
   };
 }

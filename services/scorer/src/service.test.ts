@@ -63,11 +63,12 @@ function fakeEngine(): ScorerEngine {
         kind: kind === 'image_reward' ? 'ImageReward' : 'CLIPModel',
         embeddingWidth: 8,
         textTokens: 77,
+        warnings: clipPath === '/bare' ? ['/bare: no preprocessor_config.json'] : [],
       };
     },
     inspectHead(path) {
       log.push(`inspect head ${path}`);
-      return { kind: 'AestheticHead', embeddingWidth: 8, textTokens: 0 };
+      return { kind: 'AestheticHead', embeddingWidth: 8, textTokens: 0, warnings: [] };
     },
     async readImage(bytes, where) {
       if (bytes.toString().startsWith('broken'))
@@ -136,6 +137,7 @@ beforeEach(async () => {
     workerId: 'w1',
     address: '127.0.0.1:0',
     portFile: undefined,
+    token: undefined,
   });
   address = `127.0.0.1:${port}`;
 });
@@ -224,12 +226,13 @@ it('says what a judge and a head are without loading them, and what is wrong wit
     embeddingWidth: 8,
     textTokens: 77,
   });
-  await inspect({ case: 'judge', value: aesthetic! });
+  const bare = await inspect({ case: 'judge', value: { ...aesthetic!, clipPath: '/bare' } });
+  expect(bare.warnings).toEqual(['/bare: no preprocessor_config.json']);
   expect(await inspect({ case: 'headPath', value: '/head' })).toMatchObject({
     kind: 'AestheticHead',
     embeddingWidth: 8,
   });
-  expect(log).toEqual(['inspect clip /clip', 'inspect aesthetic /clip', 'inspect head /head']);
+  expect(log).toEqual(['inspect clip /clip', 'inspect aesthetic /bare', 'inspect head /head']);
   const refused: [MessageInitShape<typeof InspectJudgeRequestSchema>['part'], string][] = [
     [
       { case: 'judge', value: { ...pick!, clipPath: '/missing' } },
@@ -255,7 +258,7 @@ it('loads every model once per job when there are more than it keeps, those in m
   const items = await Promise.all(Array.from({ length: 40 }, (_, i) => item(i, 'A', 'x')));
   const { signal } = new AbortController();
   const loads = () => log.filter((line) => line.startsWith('model'));
-  const scores = await scorer.score(specs, items, signal);
+  const scores = await scorer.score({ runId: '', specs, items }, signal);
   expect(scores.map(({ metric, values }) => [metric, values.length])).toEqual([
     ['a', 40],
     ['b', 40],
@@ -263,7 +266,7 @@ it('loads every model once per job when there are more than it keeps, those in m
   ]);
   expect(loads()).toEqual(['model /a', 'model /b', 'model /c']);
   log.length = 0;
-  expect(await scorer.score(specs, items, signal)).toEqual(scores);
+  expect(await scorer.score({ runId: '', specs, items }, signal)).toEqual(scores);
   expect(loads()).toEqual(['model /a']);
   scorer.release();
 });

@@ -38,11 +38,7 @@ export async function startScorer(lifecycle: Lifecycle, options: ScorerOptions):
   });
   takeJobs(lifecycle, ['score'], handler, options);
   announceWorker(lifecycle, 'scorer', state, engine.info, options);
-  return serve(
-    lifecycle,
-    { address: options.address, portFile: options.portFile, graceMs, logger },
-    (server) => {
-      server.addService(ScorerService, createHandlers({ engine, scorer }));
-    },
-  );
+  return serve(lifecycle, { ...options, graceMs }, (server) => {
+    server.addService(ScorerService, createHandlers({ engine, scorer }));
+  });
 }

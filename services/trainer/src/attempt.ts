@@ -62,14 +62,15 @@ export class Attempt {
   }
 
   async *#phases(): AsyncGenerator<Response, Outcome> {
-    const { signal, isOwner, settings } = this.call;
+    const { signal, mayFinish, settings } = this.call;
     const training = await resume(this.call);
     try {
       yield this.#started(training);
       const interruption = yield* new Steps(this.call, training).run();
       if (interruption !== null) return interruption;
       const finished = await this.#export(training);
-      if (!isOwner()) return { kind: 'stopped', error: stoppedAfter(settings.steps, signal) };
+      if (!(await mayFinish()))
+        return { kind: 'stopped', error: stoppedAfter(settings.steps, signal) };
       return yield* this.#commit(finished);
     } finally {
       await training.own.close();

@@ -28,6 +28,11 @@ export interface TrainCall {
   signal: AbortSignal;
   /** Whether this process is still the one that may write checkpoints and the result. */
   isOwner: () => boolean;
+  /**
+   * The same for a last word: also true where the lease was lost for want of the message server
+   * alone, and nobody else has begun.
+   */
+  mayFinish: () => Promise<boolean>;
   /** performance.now() when the call began. */
   began: number;
 }

@@ -44,6 +44,14 @@ export function isLeftBehind(name: string, changedMs: number): boolean {
   return Date.now() - changedMs > staleMs;
 }
 
+/** Whether another process that may live is about to put a checkpoint in place. */
+export function isAnothersTemporary(name: string): boolean {
+  const owner = temporary.exec(name)?.groups;
+  if (owner === undefined) return false;
+  const pid = Number(owner['pid']);
+  return owner['host'] !== host || (pid !== process.pid && isAlive(pid));
+}
+
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);

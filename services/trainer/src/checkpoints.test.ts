@@ -1,6 +1,15 @@
 import { createLogger, sealed, unsealed } from '@spindle/kit';
 import { everyBitFlip } from '@spindle/kit/testing';
-import { mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -115,6 +124,26 @@ it('puts nothing in place, and prunes nothing, once another has taken over in th
       await rm(join(directory, name), { force: true });
     expect((await readdir(directory)).sort()).toEqual(before);
   }
+});
+
+it('sees that another trainer has been in its folder', async () => {
+  const [own, other] = [make(), make()];
+  await own.fetch();
+  await save(own, 5);
+  expect(await own.isUntouched()).toBe(true);
+  await other.noteRollbacks({ count: 1, learningRateScale: 0.5 });
+  expect(await own.isUntouched()).toBe(false);
+  await own.fetch();
+  const writing = join(directory, '.step-00000006.other-host.17.abcd.tmp');
+  await writeFile(writing, 'half');
+  expect(await own.isUntouched()).toBe(false);
+  await rm(writing);
+  expect(await own.isUntouched()).toBe(true);
+  await save(other, 10);
+  expect(await own.isUntouched()).toBe(false);
+  await rm(directory, { recursive: true });
+  expect(await own.isUntouched()).toBe(false);
+  await mkdir(directory);
 });
 
 it('uses no manifest with a flipped bit', async () => {

@@ -16,7 +16,13 @@ import {
 } from '@spindle/kit';
 import { z } from 'zod';
 import type { CheckpointCopies } from './checkpoint-copies.js';
-import { isLeftBehind, manifestSteps, stem, temporaryName } from './checkpoint-names.js';
+import {
+  isAnothersTemporary,
+  isLeftBehind,
+  manifestSteps,
+  stem,
+  temporaryName,
+} from './checkpoint-names.js';
 import type { Rollbacks } from './domain/recovery.js';
 
 const manifestSchema = z.object({
@@ -51,7 +57,9 @@ export class Checkpoints {
    * Whether this process still holds the training's lease: asked before anything is put in place or
    * removed, since a process that stood still for long may have a successor in the same folder.
    */
-  mayWrite: () => boolean = () => true;
+  mayWrite: () => boolean | Promise<boolean> = () => true;
+  /** What the folder held when this process last wrote or read all of it. */
+  #left: string | null = null;
 
   constructor(
     readonly directory: string,
@@ -78,17 +86,19 @@ export class Checkpoints {
         sha256: await sha256File(temporary),
         ...facts,
       };
-      this.#requireLease();
+      await this.#requireLease();
       await rename(temporary, path);
-      this.#requireLease();
+      await this.#requireLease();
       // Atomic, and it syncs the folder, which makes the rename durable too.
       await writeFileAtomic(
         join(this.directory, `${stem(step)}.json`),
         sealed(JSON.stringify(manifest, null, 1)),
       );
+      await this.#noteState();
       const checkpoint = { path, manifest };
       await verify(checkpoint);
       await this.#prune();
+      await this.#noteState();
       this.copies?.add(step);
       return checkpoint;
     } catch (thrown) {
@@ -107,11 +117,34 @@ export class Checkpoints {
    * newest one here. Throws when the store of copies does not answer.
    */
   async fetch(): Promise<void> {
-    if (this.copies === null) return;
-    await this.copies.fetch(await this.newest());
+    if (this.copies !== null) await this.#fetchCopies(this.copies);
+    await this.#noteState();
+  }
+
+  async #fetchCopies(copies: CheckpointCopies): Promise<void> {
+    await copies.fetch(await this.newest());
     const before = await this.rollbacks();
-    if (!(await this.copies.bring(rollbacksFile))) return;
+    if (!(await copies.bring(rollbacksFile))) return;
     if ((await this.rollbacks()).count < before.count) await this.noteRollbacks(before);
+  }
+
+  /**
+   * Whether no other process has saved, removed or gone back here since this one has looked, nor is
+   * about to.
+   */
+  async isUntouched(): Promise<boolean> {
+    const names = await readdir(this.directory).catch(() => []);
+    return this.#left === (await this.#state(names)) && !names.some(isAnothersTemporary);
+  }
+
+  async #noteState(): Promise<void> {
+    this.#left = await this.#state(await readdir(this.directory));
+  }
+
+  async #state(names: readonly string[]): Promise<string> {
+    const path = join(this.directory, rollbacksFile);
+    const rollbacks = await readFile(path, 'utf8').catch(() => '');
+    return [...manifestSteps(names).sort((a, b) => a - b), rollbacks].join(' ');
   }
 
   /**
@@ -142,6 +175,7 @@ export class Checkpoints {
     const path = join(this.directory, rollbacksFile);
     await rename(path, `${path}.damaged`);
     await this.copies?.mirror.remove(rollbacksFile);
+    await this.#noteState();
   }
 
   /** Renames damaged files to a name that is never read again. They stay for people to look at. */
@@ -151,6 +185,7 @@ export class Checkpoints {
       const path = join(this.directory, `${stem(step)}.${extension}`);
       await rename(path, `${path}.damaged`).catch(() => undefined);
     }
+    await this.#noteState();
     // A copy that stayed would come back with the next resume.
     await this.copies?.remove((other) => other === step);
   }
@@ -174,6 +209,7 @@ export class Checkpoints {
   async noteRollbacks(rollbacks: Rollbacks): Promise<void> {
     const text = sealed(JSON.stringify(rollbacks));
     await writeFileAtomic(join(this.directory, rollbacksFile), text);
+    await this.#noteState();
     await this.copies?.mirror.write(rollbacksFile, Buffer.from(text));
   }
 
@@ -190,6 +226,7 @@ export class Checkpoints {
       await rm(join(this.directory, `${stem(late)}.json`), { force: true });
       await rm(join(this.directory, `${stem(late)}.safetensors`), { force: true });
     }
+    await this.#noteState();
     if (this.copies === null) return;
     await this.copies.remove((other) => other >= step);
     const newest = await this.newest();
@@ -221,13 +258,13 @@ export class Checkpoints {
     return parseManifest(await readFile(path, 'utf8'), step, path);
   }
 
-  #requireLease(): void {
-    if (!this.mayWrite())
+  async #requireLease(): Promise<void> {
+    if (!(await this.mayWrite()))
       throw new SpindleError('ABORTED', 'another trainer has taken this training over');
   }
 
   async #prune(): Promise<void> {
-    this.#requireLease();
+    await this.#requireLease();
     for (const step of (await this.#steps()).slice(this.keep)) {
       // Manifest first: without it the checkpoint is gone, whatever happens next.
       await rm(join(this.directory, `${stem(step)}.json`), { force: true });

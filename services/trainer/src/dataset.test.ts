@@ -19,6 +19,7 @@ const options: Omit<DatasetOptions, 'encoded' | 'generated'> = {
   previous: [],
   previousShare: 0,
   against: 'generated',
+  drawnAsRead: false,
   key: { seed: 1n, iteration: 1 },
   scalingFactor: 0.5,
   shiftFactor: 0,

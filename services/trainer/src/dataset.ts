@@ -47,6 +47,12 @@ export interface DatasetOptions {
   previousShare: number;
   /** The image that every element must have beside the real one; null: no other image. */
   against: ReturnType<typeof opponentImages>;
+  /**
+   * Images were drawn for the rows that this training reads, and for no others: every encoded row
+   * has its place in the order, and a row whose image was lost has a stand-in. False: rows without
+   * an image have no place.
+   */
+  drawnAsRead: boolean;
   key: DrawKey;
   scalingFactor: number;
   shiftFactor: number;
@@ -99,8 +105,14 @@ export class Dataset {
             )
           : await openAll(options.generated, 'generated_shards', drawn);
       const previous = await openAll(options.previous, 'previous_shards', drawn);
-      const { elements, shapes, unmatched } = match(encoded, others, previous, against !== null);
-      if (elements.length === 0) {
+      const { elements, shapes, unmatched } = match(
+        encoded,
+        others,
+        previous,
+        against !== null && !options.drawnAsRead,
+      );
+      const pairs = against !== null;
+      if (!elements.some((element) => !pairs || element.others.length > 0)) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
           'encoded_shards: expected at least one image' +
@@ -116,6 +128,11 @@ export class Dataset {
 
   get size(): number {
     return this.elements.length;
+  }
+
+  /** Whether an element has all that a draw of it reads. */
+  has(element: number): boolean {
+    return this.options.against === null || (this.elements[element]?.others.length ?? 0) > 0;
   }
 
   /** The number in `shapes` of the shape of a draw's latents. */

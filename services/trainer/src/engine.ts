@@ -86,7 +86,9 @@ export function nativeEngine(engine: Engine): TrainerEngine {
         partSource(join(directory, 'vae'), 'diffusion_pytorch_model', () => undefined),
       );
       return {
-        schedulerConfig: stringifyJson(readScheduler(join(directory, 'scheduler'))),
+        schedulerConfig: stringifyJson(
+          readScheduler(join(directory, 'scheduler'), () => undefined),
+        ),
         scalingFactor,
         shiftFactor,
       };

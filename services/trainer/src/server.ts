@@ -59,7 +59,7 @@ async function* serveTrain(
     try {
       // Waiting for the lease may have meant waiting for the other one to finish.
       const finished = await committed(request, deps);
-      if (finished === null) yield* train(request, deps, linked.signal, () => !lease.lost.aborted);
+      if (finished === null) yield* train(request, deps, linked.signal, lease);
       else yield finished;
       ok = true;
     } finally {

@@ -10,10 +10,11 @@ import {
   OnDivergence,
   Precision,
   TrainerService,
+  UnetRefSchema,
   type TrainRequest,
   type TrainResponse,
 } from '@spindle/proto';
-import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -56,6 +57,7 @@ async function start(
     workerId,
     address: '127.0.0.1:0',
     portFile: undefined,
+    token: undefined,
     leaseTtlMs: options.leaseTtlMs ?? 600,
   });
   const client = createClient(TrainerService, `127.0.0.1:${port}`);
@@ -595,5 +597,57 @@ describe('Train', () => {
     expect((await frozen).error).toMatchObject({ code: 'ABORTED' });
     expect(zombie.log.at(-1)).toBe('save 5');
     expect(await store.getResult('r1/train-spin1')).toBeNull();
+  });
+
+  it('keeps its steps when the lease is lost for want of the message server alone', async () => {
+    const engine = fakeEngine();
+    let thaw = (): void => undefined;
+    let seen: AbortSignal | undefined;
+    engine.beforeBatch = async ({ step, offset }, signal) => {
+      if (step !== 7 || offset !== 0 || seen) return;
+      seen = signal;
+      await new Promise<void>((resolve) => (thaw = resolve));
+    };
+    const { client } = await start(engine);
+    const request = await trainRequest(store);
+    const cut = run(client, request);
+    await expect.poll(() => seen).toBeDefined();
+    process.kill(nats.server.pid, 'SIGSTOP');
+    try {
+      await expect.poll(() => seen?.aborted, { timeout: 10_000 }).toBe(true);
+      thaw();
+      expect((await cut).error).toMatchObject({ code: 'ABORTED' });
+      expect(engine.log.at(-1)).toMatch(/^save [78]$/);
+    } finally {
+      process.kill(nats.server.pid, 'SIGCONT');
+    }
+    const again = await run(client, request);
+    const resumedStep = Number(engine.log.findLast((one) => /^save [78]$/.test(one))?.slice(5));
+    expect(again.responses[0]?.event.value).toMatchObject({ resumedStep });
+    expect(weightsOf(again.responses)).toBe(await undisturbed((s) => trainRequest(s)));
+  });
+
+  it('refuses a model whose files are not those that the run began with, and goes on with them', async () => {
+    const folder = join(root, 'unet');
+    await mkdir(folder);
+    const [config, weights] = ['config.json', 'diffusion_pytorch_model.safetensors'];
+    await writeFile(join(folder, config), '{}');
+    await writeFile(join(folder, weights), 'weights');
+    const init = create(UnetRefSchema, { name: 'base', path: folder });
+    const request = { ...(await trainRequest(store)), init };
+    const { client } = await start();
+    await run(client, request, 6);
+    await writeFile(join(folder, weights), 'other weights');
+    expect((await run(client, request)).error).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      message: expect.stringContaining(
+        `${join(folder, weights)}: changed since this run first read it (unet ${folder}): expected`,
+      ) as string,
+    });
+    await writeFile(join(folder, weights), 'weights');
+    const again = await run(client, request);
+    expect(again.error).toBeUndefined();
+    const [started] = again.responses;
+    expect(started?.event.case === 'started' && started.event.value.resumedStep).toBeGreaterThan(5);
   });
 });

@@ -37,12 +37,8 @@ export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions
     workerId,
     stopping: lifecycle.signal,
   });
-  return serve(
-    lifecycle,
-    { address: options.address, portFile: options.portFile, graceMs, logger },
-    (server) => {
-      server.addService(TrainerService, handlers);
-      if (ranks !== null) server.addService(RankService, ranks.handlers());
-    },
-  );
+  return serve(lifecycle, { ...options, graceMs }, (server) => {
+    server.addService(TrainerService, handlers);
+    if (ranks !== null) server.addService(RankService, ranks.handlers());
+  });
 }

@@ -1,6 +1,7 @@
 /** What every rank of a training opens: the models, a session of the engine, and the data. */
 import { create } from '@bufbuild/protobuf';
-import { unetSource, type ArtifactStore } from '@spindle/mesh';
+import { checkRunFiles, unchanged, unetSource, type ArtifactStore } from '@spindle/mesh';
+import { pipelineFiles, unetFiles } from '@spindle/models';
 import type {
   ModelSourceDto,
   NativePrecision,
@@ -28,6 +29,8 @@ export interface Models {
   init: ModelSourceDto;
   opponent: ModelSourceDto | null;
   pipeline: TrainingPipeline;
+  /** Those that no digest names, and what they were before anything was loaded. */
+  files: { paths: string[]; state: string };
 }
 
 interface DataOptions {
@@ -45,6 +48,7 @@ export interface SessionOptions {
   group: RankGroupDto | null;
 }
 
+/** FAILED_PRECONDITION where a model's files are not those that the run began with. */
 export async function readModels(
   request: TrainRequest,
   settings: TrainingSettings,
@@ -56,7 +60,22 @@ export async function readModels(
     request.opponent === undefined || settings.objective === Objective.SFT
       ? null
       : await unetSource(request.opponent, store, readFolder);
-  return { init, opponent, pipeline: engine.describePipeline(request.pipelinePath) };
+  const pipeline = engine.describePipeline(request.pipelinePath);
+  return { init, opponent, pipeline, files: await checkFiles(request, store) };
+}
+
+async function checkFiles(
+  { runId, pipelinePath, init, opponent }: TrainRequest,
+  store: ArtifactStore,
+): Promise<Models['files']> {
+  const folders = [init, opponent].flatMap((ref) => (ref?.path ? [ref.path] : []));
+  const parts = [
+    { part: `pipeline ${pipelinePath}`, files: pipelineFiles(pipelinePath) },
+    ...[...new Set(folders)].map((path) => ({ part: `unet ${path}`, files: unetFiles(path) })),
+  ];
+  const states: string[] = [];
+  for (const { part, files } of parts) states.push(await checkRunFiles(store, runId, part, files));
+  return { paths: parts.flatMap(({ files }) => files), state: states.filter(Boolean).join('\n') };
 }
 
 /** Resolves once all ranks of the group are connected. */
@@ -70,7 +89,10 @@ export function openSession(
     schedulerConfig: models.pipeline.schedulerConfig,
     precision,
   };
-  return engine.createSession(models.init, models.opponent, options, group, signal);
+  const { init, opponent, files } = models;
+  return unchanged(files.paths, files.state, () =>
+    engine.createSession(init, opponent, options, group, signal),
+  );
 }
 
 /** The rows that a request names; `precision` is that of the text encoder of the empty prompt. */
@@ -84,6 +106,7 @@ export async function openDataset(
     previous: request.previousShards,
     previousShare: settings.previousShare,
     against: opponentImages(settings.objective),
+    drawnAsRead: request.drawnAsRead,
     key: { seed: settings.seed, iteration: settings.iteration },
     scalingFactor: pipeline.scalingFactor,
     shiftFactor: pipeline.shiftFactor,

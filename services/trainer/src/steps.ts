@@ -29,7 +29,8 @@ export class Steps {
     readonly call: TrainCall,
     readonly training: OpenTraining,
   ) {
-    this.#guard = new Guard(call.settings.objective);
+    const { objective, warmupSteps } = call.settings;
+    this.#guard = new Guard(objective, warmupSteps);
     this.#done = training.startStep;
     this.#kept = training.startStep;
     this.#margins = training.margins;
@@ -37,7 +38,7 @@ export class Steps {
 
   /** Reports what it does; returns null once all steps are taken. */
   async *run(): AsyncGenerator<Response, Interruption | null> {
-    const { settings, signal, isOwner, checkpoints } = this.call;
+    const { settings, signal, mayFinish, checkpoints } = this.call;
     let interruption: Interruption | null = null;
     try {
       while (interruption === null && this.#done < settings.steps) {
@@ -48,9 +49,9 @@ export class Steps {
       interruption = await this.#interrupted(ensureError(thrown));
     } finally {
       // This is also reached when the caller went away and the loop ended at a yield. Whoever lost
-      // the lease must not write any more.
+      // the lease to another one must not write any more.
       const leaves = signal.aborted || interruption?.kind === 'rankLost';
-      if (leaves && this.#done > this.#kept && isOwner()) await this.#save();
+      if (leaves && this.#done > this.#kept && (await mayFinish())) await this.#save();
       // The machine may go away now, and its folder with it.
       if (signal.aborted) await checkpoints.settled();
     }
@@ -65,7 +66,10 @@ export class Steps {
     yield { event: { case: 'step', value: report } };
     const alarms = this.#guard.observe({ ...report, saturated });
     for (const alarm of alarms) yield this.#raise(alarm);
-    const [worst] = [...alarms].sort((a, b) => a.badSince - b.badSince);
+    const bad = alarms.flatMap(({ badSince, ...alarm }) =>
+      badSince === null ? [] : [{ ...alarm, badSince }],
+    );
+    const [worst] = bad.sort((a, b) => a.badSince - b.badSince);
     if (worst && settings.onDivergence !== OnDivergence.WARN) {
       const { step, message: reason, badSince } = worst;
       return this.#troubled({ step, reason, badSince, cause: null });

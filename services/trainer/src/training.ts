@@ -24,6 +24,7 @@
  * result is committed does not come here (server.ts).
  */
 import { SpindleError } from '@spindle/kit';
+import type { Lease } from '@spindle/mesh';
 import type { TrainRequest } from '@spindle/proto';
 import { Attempt } from './attempt.js';
 import type { Response, TrainCall, TrainingDeps } from './call.js';
@@ -33,15 +34,16 @@ import { afterAttempt, noHistory, type Next } from './domain/recovery.js';
 import type { TrainingSettings } from './domain/settings.js';
 import { readSettings } from './request.js';
 
-/**
- * `isOwner` says whether this process is still the one that may write checkpoints and the result.
- */
+/** The lease of a training, as the trainer that holds it asks about it. */
+export type Ownership = Pick<Lease, 'lost' | 'takenByAnother'>;
+
 export async function* train(
   request: TrainRequest,
   deps: TrainingDeps,
   signal: AbortSignal,
-  isOwner: () => boolean,
+  lease: Ownership,
 ): AsyncGenerator<Response> {
+  const isOwner = (): boolean => !lease.lost.aborted;
   const settings = readSettings(request);
   const { worldSize } = deps.ranks;
   if (worldSize > settings.batchSize) {
@@ -52,9 +54,18 @@ export async function* train(
     );
   }
   const checkpoints = await openCheckpoints(request.key, settings, deps);
-  checkpoints.mayWrite = isOwner;
+  const mayFinish = async (): Promise<boolean> => {
+    if (isOwner()) return true;
+    // Without the server nobody is granted the lease. The folder tells of who was before.
+    const taken = await lease.takenByAnother();
+    return taken === null ? checkpoints.isUntouched() : !taken;
+  };
+  checkpoints.mayWrite = mayFinish;
   const began = performance.now();
-  const call: TrainCall = { request, settings, checkpoints, deps, signal, isOwner, began };
+  const call: TrainCall = {
+    ...{ request, settings, checkpoints, deps, signal },
+    ...{ isOwner, mayFinish, began },
+  };
   let history = noHistory;
   for (;;) {
     const outcome = yield* new Attempt(call).run();

@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { isRemote, type BucketSettings, type DataFormat } from '@spindle/data';
+import { dataFormats, isRemote, type BucketSettings, type DataFormat } from '@spindle/data';
 import { loadRunConfig } from '../../config/load.js';
 import { bucketsSchema } from '../../config/schema/data.js';
 import type { RunConfig } from '../../config/schema.js';
@@ -25,7 +25,7 @@ interface InspectOptions {
   json?: boolean;
 }
 
-const formats = ['auto', 'folder', 'webdataset', 'pickapic', 'parquet', 'csv', 'prompts'];
+const formats = ['auto', ...dataFormats];
 
 export function addData(program: Command): void {
   const data = program

@@ -12,7 +12,7 @@ import { parseRecord, type RunRecord } from '../../orchestrator/record.js';
 import type { RunConfig } from '../../config/schema.js';
 import { configFile, modelCard } from '../../model-card/model-card.js';
 import { readCardReport, type CardReport } from '../../model-card/report.js';
-import { copyParts } from '../copy-parts.js';
+import { openAsFolder, copyParts } from '../copy-parts.js';
 import {
   artifactsFolder,
   withCommonOptions,
@@ -24,6 +24,7 @@ interface ExportOptions extends CommonOptions {
   iteration: string;
   to: string;
   unetOnly?: boolean;
+  followLinks?: boolean;
 }
 
 export function addExport(program: Command, environment: Environment): void {
@@ -43,7 +44,8 @@ export function addExport(program: Command, environment: Environment): void {
         parseIteration,
       )
       .requiredOption('--to <dir>', 'folder to write; must be empty or absent')
-      .option('--unet-only', 'write config.json and the weights only'),
+      .option('--unet-only', 'write config.json and the weights only')
+      .option('--follow-links', "also copy what links in the model's folder lead to outside of it"),
   ).action(async (runId: string, options: ExportOptions) => {
     const directory = join(artifactsFolder(options, environment), runId);
     const file = join(directory, 'run.json');
@@ -73,7 +75,9 @@ export function addExport(program: Command, environment: Environment): void {
     const model = modelName(chosen);
     const pipeline = options.unetOnly ? null : config.model;
     const card = await cardOf(record, chosen, directory, pipeline !== null);
-    await copyModel(pipeline, unet, to, state.training[model]?.unet?.adapter !== undefined)
+    const adapters = state.training[model]?.unet?.adapter !== undefined;
+    const { followLinks = false } = options;
+    await copyModel({ pipeline, unet, to, adapters, followLinks })
       .then(() => writeCard(to, card, config))
       .catch(async (error: unknown) => {
         // Half a model is worse than none.
@@ -153,20 +157,28 @@ async function cardOf(
 /**
  * The U-Net into `to`, or with a pipeline into its unet/, beside everything else of the pipeline.
  */
-async function copyModel(
-  pipeline: string | null,
-  unet: string,
-  to: string,
-  adapters: boolean,
-): Promise<void> {
+async function copyModel({
+  pipeline,
+  unet,
+  to,
+  adapters,
+  followLinks,
+}: {
+  pipeline: string | null;
+  unet: string;
+  to: string;
+  adapters: boolean;
+  followLinks: boolean;
+}): Promise<void> {
   await mkdir(to, { recursive: true });
   if (adapters) await cp(join(unet, '..', adapterFile), join(to, adapterFile));
   if (pipeline === null) {
     await cp(unet, to, { recursive: true });
-    return;
+  } else {
+    await copyParts(pipeline, to, { followLinks });
+    await cp(unet, join(to, 'unet'), { recursive: true });
   }
-  await copyParts(pipeline, to);
-  await cp(unet, join(to, 'unet'), { recursive: true });
+  await openAsFolder(to);
 }
 
 /** What --iteration names; undefined where that is not a model that was trained. */

@@ -1,19 +1,24 @@
 /** ls, status, watch. */
 import { timestampDate } from '@bufbuild/protobuf/wkt';
-import type { Run } from '@spindle/proto';
+import { printable } from '@spindle/kit';
+import { RunView, type Run } from '@spindle/proto';
 import type { Command } from 'commander';
 import { withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
 import { duration, isOver, rate, resultsTable, statusName, table } from '../format.js';
 import { followToExitCode, runObject } from './run.js';
 
+const listPage = 200;
+
 export function addInspect(program: Command, environment: Environment): void {
   withCommonOptions(
     program.command('ls').summary('list runs').description('Lists all runs, newest first.'),
   ).action(async (options: CommonOptions) => {
+    // Machines get the runs as `status` has them, people a row of each.
+    const view = options.json ? RunView.FULL : RunView.BASIC;
     const runs = await withClient(options, environment, async (client) => {
       const all: Run[] = [];
       for (let pageToken = ''; ; ) {
-        const page = await client.listRuns({ pageToken });
+        const page = await client.listRuns({ pageToken, view, pageSize: listPage });
         all.push(...page.runs);
         pageToken = page.nextPageToken;
         if (pageToken === '') return all;
@@ -35,7 +40,7 @@ export function addInspect(program: Command, environment: Environment): void {
   ).action(async (runId: string, options: CommonOptions) => {
     const { run } = await withClient(options, environment, (client) => client.getRun({ runId }));
     if (!run) return;
-    print(options.json ? JSON.stringify(runObject(run)) : statusLines(run).join('\n'));
+    print(options.json ? JSON.stringify(runObject(run)) : printable(statusLines(run).join('\n')));
   });
 
   withCommonOptions(

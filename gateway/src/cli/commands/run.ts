@@ -6,7 +6,7 @@ import {
   type CreateRunResponse,
   type Run,
 } from '@spindle/proto';
-import { inSpan, SpindleError, startTelemetry } from '@spindle/kit';
+import { inSpan, printable, SpindleError, startTelemetry } from '@spindle/kit';
 import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
 import {
@@ -84,7 +84,7 @@ export function addRun(program: Command, environment: Environment): void {
       print(
         options.json
           ? JSON.stringify({ plan, ...(predicted && { estimate: predicted }) })
-          : lines.join('\n'),
+          : printable(lines.join('\n')),
       );
       return;
     }

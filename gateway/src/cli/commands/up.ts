@@ -1,8 +1,10 @@
 /** `spindle up`: the whole mesh on this machine, in the foreground. */
-import { ensureError } from '@spindle/kit';
+import { ensureError, printable } from '@spindle/kit';
+import { withoutSecret } from '@spindle/mesh';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
-import { artifactsFolder, type CommonOptions, type Environment } from '../context.js';
+import { pageLink } from '../../http/access.js';
+import { artifactsFolder, givenToken, type CommonOptions, type Environment } from '../context.js';
 import { logLine } from '../log-line.js';
 import { startMesh, type Mesh } from '../mesh/mesh.js';
 import { createRun, followToExitCode } from './run.js';
@@ -67,6 +69,8 @@ export function addUp(program: Command, environment: Environment): void {
       // Bad input is told before anything is started.
       const config = options.run === undefined ? null : loadRunConfig(options.run);
       const artifacts = artifactsFolder(options, environment);
+      // What the mesh writes is for its own user alone.
+      process.umask(0o077);
       const followed = config !== null && !options.json;
       const stop = new AbortController();
       for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
@@ -77,6 +81,7 @@ export function addUp(program: Command, environment: Environment): void {
         threads: options.threads,
         ranks: options.ranks,
         natsUrl: options.nats,
+        token: givenToken(environment),
         grpcPort: options.grpcPort,
         httpPort: options.httpPort,
         logLevel: options.logLevel,
@@ -85,9 +90,9 @@ export function addUp(program: Command, environment: Environment): void {
         // The live view of a run has the terminal for itself; trouble is shown anyway.
         onLine: (name, line) => {
           const text = logLine(name, line, followed ? 'error' : 'info');
-          if (text !== null && !options.json) process.stderr.write(`${text}\n`);
+          if (text !== null && !options.json) process.stderr.write(`${printable(text)}\n`);
         },
-        onNotice: (text) => process.stderr.write(`spindle: ${text}\n`),
+        onNotice: (text) => process.stderr.write(`spindle: ${printable(text)}\n`),
       });
       const mesh = await start.catch((error: unknown) => {
         if (!stop.signal.aborted) throw error;
@@ -96,9 +101,14 @@ export function addUp(program: Command, environment: Environment): void {
         return null;
       });
       if (mesh === null) return;
-      await serve(mesh, config, options, stop.signal, {
+      mesh.lost.addEventListener('abort', () => {
+        process.stderr.write(`spindle: ${ensureError(mesh.lost.reason).message}\n`);
+        process.exitCode = 1;
+      });
+      await serve(mesh, config, options, AbortSignal.any([stop.signal, mesh.lost]), {
         ...environment,
         gateway: mesh.runtime.gateway,
+        token: mesh.runtime.token,
         artifacts,
       });
     });
@@ -116,12 +126,12 @@ async function serve(
     stop.addEventListener('abort', () => resolve(), { once: true });
   });
   try {
-    const { gateway, http, natsUrl } = mesh.runtime;
-    if (options.json) process.stdout.write(`${JSON.stringify({ gateway, http, nats: natsUrl })}\n`);
+    const { gateway, http, natsUrl, token } = mesh.runtime;
+    const nats = withoutSecret(natsUrl);
+    const page = pageLink(http, token);
+    if (options.json) process.stdout.write(`${JSON.stringify({ gateway, http, nats, page })}\n`);
     else
-      process.stdout.write(
-        `status page: ${http}\ngRPC:        ${gateway}\nNATS:        ${natsUrl}\n`,
-      );
+      process.stdout.write(`status page: ${page}\ngRPC:        ${gateway}\nNATS:        ${nats}\n`);
     if (config === null) {
       await stopped;
       return;

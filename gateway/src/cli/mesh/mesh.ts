@@ -1,10 +1,19 @@
 /** NATS and every service on this machine, as children of this process. */
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cancelled, checkHealth, createLogger, delay, Lifecycle, SpindleError } from '@spindle/kit';
+import {
+  cancelled,
+  checkHealth,
+  createLogger,
+  delay,
+  Lifecycle,
+  newToken,
+  SpindleError,
+} from '@spindle/kit';
 import { startNatsServer } from '@spindle/mesh';
 import { lockFolder } from '../../orchestrator/folder-lock.js';
-import { isAlive, readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
+import { isAlive, livesHere, ownIdentity, startTime } from '../../orchestrator/process-identity.js';
+import { readRuntime, removeRuntime, writeRuntime, type Runtime } from '../runtime.js';
 import { ServiceChild } from './child.js';
 import { serviceMain } from './packages.js';
 
@@ -18,6 +27,8 @@ export interface MeshOptions {
   ranks: number;
   /** An existing server to use instead of an own one. */
   natsUrl?: string | undefined;
+  /** What the mesh's processes show to each other; without it, a fresh one. */
+  token?: string | undefined;
   grpcPort: number;
   httpPort: number;
   logLevel: string;
@@ -30,6 +41,8 @@ export interface MeshOptions {
 
 export interface Mesh {
   runtime: Runtime;
+  /** Aborts when another mesh has taken the folder over: this one must stop. */
+  lost: AbortSignal;
   stop(): Promise<void>;
 }
 
@@ -38,42 +51,53 @@ const natsCheckMs = 500;
 type ServiceName = 'trainer' | 'evaluator' | 'sampler' | 'scorer' | 'gateway';
 
 export async function startMesh(options: MeshOptions): Promise<Mesh> {
-  const { artifacts, onNotice } = options;
+  const { artifacts, onNotice, token = newToken() } = options;
   const lifecycle = new Lifecycle();
   const signal = AbortSignal.any([lifecycle.signal, ...(options.signal ? [options.signal] : [])]);
   try {
-    await mkdir(join(artifacts, 'logs'), { recursive: true });
-    const lock = await lockFolder(artifacts, 'mesh');
+    await mkdir(join(artifacts, 'logs'), { recursive: true, mode: 0o700 });
+    const lock = await lockFolder(artifacts, 'mesh', { signal, onWait: onNotice });
     lifecycle.defer('lock', () => lock.release());
     lifecycle.defer('runtime.json', () => removeRuntime(artifacts));
     await clearLeftovers(artifacts, onNotice);
     const children: ServiceChild[] = [];
     const nats =
       options.natsUrl === undefined
-        ? await startNats(options, lifecycle, () => save())
+        ? await startNats(options, token, lifecycle, () => void save())
         : { url: options.natsUrl, pid: () => 0 };
     const natsUrl = nats.url;
     if (signal.aborted) throw cancelled(signal);
     const runtime: Runtime = {
       pid: process.pid,
+      token,
+      place: (await ownIdentity()).place,
       natsUrl,
       natsPid: nats.pid(),
+      natsStarted: '',
       gateway: '',
       http: '',
       services: [],
     };
-    const save = (): void => {
-      runtime.natsPid = nats.pid();
-      runtime.services = children.map((child) => ({
-        name: child.name,
-        pid: child.pid,
-        address: `127.0.0.1:${child.ports[0] ?? 0}`,
-      }));
-      if (!signal.aborted)
-        writeRuntime(artifacts, runtime).catch((error: unknown) =>
+    let saving = Promise.resolve();
+    const save = (): Promise<void> =>
+      (saving = saving
+        .then(async () => {
+          runtime.natsPid = nats.pid();
+          runtime.natsStarted = await startTime(runtime.natsPid);
+          runtime.services = await Promise.all(
+            children.map(async ({ name, pid, ports }) => ({
+              name,
+              pid,
+              started: await startTime(pid),
+              address: `127.0.0.1:${ports[0] ?? 0}`,
+            })),
+          );
+          if (!signal.aborted) await writeRuntime(artifacts, runtime);
+        })
+        .catch((error: unknown) =>
           onNotice(`runtime.json could not be written: ${String(error)}`),
-        );
-    };
+        ));
+    lifecycle.defer('runtime.json is written', () => saving);
     const launch = async (
       service: ServiceName,
       name: string,
@@ -83,6 +107,8 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       const environment: NodeJS.ProcessEnv = {
         ...options.environment,
         SPINDLE_NATS_URL: natsUrl,
+        SPINDLE_TOKEN: token,
+        SPINDLE_TOKEN_FILE: '',
         SPINDLE_ARTIFACTS: artifacts,
         SPINDLE_GRPC_ADDRESS: '127.0.0.1:0',
         SPINDLE_PORT_FILE: portFile,
@@ -100,7 +126,7 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
         signal,
         onLine: options.onLine,
         onRestart: (who, reason) => onNotice(`${who} ended (${reason}); it is started again`),
-        onStart: save,
+        onStart: () => void save(),
       });
       children.push(child);
       lifecycle.defer(name, () => child.stop());
@@ -141,10 +167,10 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     runtime.http = `http://127.0.0.1:${gateway.ports[1] ?? 0}`;
     if (!(await checkHealth(runtime.gateway, 10_000)))
       throw new SpindleError('UNAVAILABLE', `the gateway at ${runtime.gateway} does not answer.`);
-    save();
-    await writeRuntime(artifacts, runtime);
+    await save();
     return {
       runtime,
+      lost: lock.lost,
       stop: () => lifecycle.shutdown('stop'),
     };
   } catch (error) {
@@ -156,12 +182,13 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
 /** Restarted on its port and with its data when it ends: every client reconnects by itself. */
 async function startNats(
   options: MeshOptions,
+  token: string,
   lifecycle: Lifecycle,
   onRestart: () => void,
 ): Promise<{ url: string; pid: () => number }> {
   const logger = createLogger('nats', { level: 'silent' });
   const dir = join(options.artifacts, 'nats');
-  let server = await startNatsServer({ dir, logger });
+  let server = await startNatsServer({ dir, token, logger });
   const { url } = server;
   const port = Number(new URL(url).port);
   const watch = async (): Promise<void> => {
@@ -169,7 +196,7 @@ async function startNats(
       await delay(natsCheckMs, lifecycle.signal).catch(() => undefined);
       if (lifecycle.signal.aborted || isAlive(server.pid)) continue;
       options.onNotice('nats-server ended; it is started again');
-      server = await startNatsServer({ dir, port, logger }).catch((error: unknown) => {
+      server = await startNatsServer({ dir, port, token, logger }).catch((error: unknown) => {
         options.onNotice(`nats-server could not be started: ${String(error)}`);
         return server;
       });
@@ -189,9 +216,9 @@ async function clearLeftovers(artifacts: string, onNotice: (text: string) => voi
   const old = await readRuntime(artifacts);
   if (!old) return;
   // NATS goes last: the others say goodbye through it.
-  for (const { name, pid } of [...old.services, { name: 'nats-server', pid: old.natsPid }]) {
-    const mark = name === 'nats-server' ? name : join('dist', 'main.js');
-    if (pid === 0 || !isAlive(pid) || !(await commandOf(pid)).includes(mark)) continue;
+  const nats = { name: 'nats-server', pid: old.natsPid, started: old.natsStarted };
+  for (const { name, pid, started } of [...old.services, nats]) {
+    if (!(await isLeftOver(pid, started, old.place))) continue;
     onNotice(`ending ${name} (process ${pid}), which an earlier mesh left behind`);
     process.kill(pid, 'SIGTERM');
     for (let i = 0; i < 100 && isAlive(pid); i++) await delay(100);
@@ -200,7 +227,10 @@ async function clearLeftovers(artifacts: string, onNotice: (text: string) => voi
   await removeRuntime(artifacts);
 }
 
-async function commandOf(pid: number): Promise<string> {
-  // Without /proc nothing is known, and nothing is ended on a guess.
-  return (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).replaceAll('\0', ' ');
+/**
+ * By its start time and where its id means it, since process ids are used again; where either is
+ * not known, nothing is ended.
+ */
+async function isLeftOver(pid: number, started = '', place = ''): Promise<boolean> {
+  return pid > 0 && started !== '' && (await livesHere({ pid, started, place })) === true;
 }

@@ -1,4 +1,5 @@
 /** `data`: the real images and their captions. */
+import { dataFormats } from '@spindle/data';
 import { z } from 'zod';
 import { positiveInt } from './values.js';
 
@@ -31,7 +32,7 @@ export const dataSchema = z
           'file of prompts (with data.images).',
       ),
     format: z
-      .enum(['auto', 'folder', 'webdataset', 'pickapic', 'parquet', 'csv', 'prompts'])
+      .enum(['auto', ...dataFormats])
       .default('auto')
       .describe('What lies there; "auto" tells by the names of the files and by the columns.'),
     image_column: z
@@ -39,8 +40,8 @@ export const dataSchema = z
       .min(1)
       .optional()
       .describe(
-        'parquet, CSV: column with the (chosen) image, as bytes or as a path; WebDataset: ' +
-          'suffix of its members ("chosen.jpg"). Default: the first usual name.',
+        'parquet, CSV, metadata of a folder: column with the (chosen) image, as bytes or as a ' +
+          'path; WebDataset: suffix of its members ("chosen.jpg"). Default: the first usual name.',
       ),
     rejected_column: z
       .string()
@@ -52,8 +53,8 @@ export const dataSchema = z
       .min(1)
       .optional()
       .describe(
-        'Column with the caption; WebDataset: suffix of its members, or key in their .json. ' +
-          'Default: the first usual name.',
+        'Column with the caption; WebDataset: suffix of its members, or key in their .json; ' +
+          'captions: suffix of their files. Default: the first usual name.',
       ),
     images: z
       .string()

@@ -98,6 +98,27 @@ export const evaluationSchema = z.strictObject({
         'beside it the best of them.',
     ),
   limit: positiveInt.optional().describe('Use only the first so many prompts.'),
+  select: z
+    .strictObject({
+      prompts: z
+        .string()
+        .min(1)
+        .optional()
+        .describe(
+          'Prompts to choose by, in the same forms. Default: a fifth of evaluation.prompts, drawn ' +
+            'by their place and then not reported; none where there are fewer than ten.',
+        ),
+      limit: positiveInt.optional().describe('Use only the first so many of them.'),
+      metric: z
+        .string()
+        .optional()
+        .describe('Metric whose mean decides which iteration is best. Default: the first one.'),
+    })
+    .prefault({})
+    .describe(
+      'What the best iteration, and when to stop, follow from: prompts that no table of the ' +
+        'report has, so that its numbers are not those that were chosen for being high.',
+    ),
   seed: seed
     .default(0)
     .describe(
@@ -107,7 +128,9 @@ export const evaluationSchema = z.strictObject({
   metrics: z
     .array(metricSchema)
     .default([])
-    .describe('Judges. The mean of the first one decides which iteration is best.'),
+    .describe(
+      'Judges. The mean of the first one decides which iteration is best, unless select says.',
+    ),
   sampling: evaluationSamplingSchema
     .default({})
     .describe('Overrides of `sampling` for evaluation.'),

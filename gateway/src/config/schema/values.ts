@@ -6,10 +6,8 @@ export const count = z.int().min(0);
 export const rate = z.number().min(0).max(1);
 export const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 
-/**
- * One number for all iterations, or a list with one number per iteration (the last one repeats).
- */
-export function perIteration(value: z.ZodNumber) {
+/** One value for all iterations, or a list with one per iteration (the last one repeats). */
+export function perIteration<T extends z.ZodType>(value: T) {
   return z.union([value, z.array(value).min(1)]);
 }
 

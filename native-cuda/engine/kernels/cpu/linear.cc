@@ -157,7 +157,7 @@ void run(CpuContext& cpu, const LinearGegluForward& op) {
                   value,
                   b.panel,
                   false,
-                  {static_cast<const char*>(pointers[0]) + tile * row_bytes, tile * 4}},
+                  {at(op.x.raw(), (first + tile) * k, op.x.dtype()), tile * 4}},
                  b.block(panels + panel, 0, 0), op.bias ? op.bias.f32() + half + n0 : nullptr,
                  {.y = at(op.y.raw(), first * half + n0, op.y.dtype()),
                   .ld = half,

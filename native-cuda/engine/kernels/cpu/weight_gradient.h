@@ -82,8 +82,9 @@ void weight_gradient(CpuContext& cpu, const Runs& runs, const WeightGradient& to
                     runs.max_runs() * int64_t(sizeof(GradientSpan) + sizeof(OuterRun)) + 64);
     float *c = reinterpret_cast<float*>(memory), *b_copy = c + c_floats,
           *a_copy = b_copy + b_floats;
-    GradientSpan* spans = reinterpret_cast<GradientSpan*>(
-        (reinterpret_cast<uintptr_t>(a_copy + a_floats) + 15) & ~uintptr_t(15));
+    std::byte* rest = reinterpret_cast<std::byte*>(a_copy + a_floats);
+    rest += (16 - reinterpret_cast<uintptr_t>(rest) % 16) % 16;
+    GradientSpan* spans = reinterpret_cast<GradientSpan*>(rest);
     OuterRun* calls = reinterpret_cast<OuterRun*>(spans + runs.max_runs());
     bool first = true;
     for (int64_t block = 0; block < runs.blocks(); ++block) {

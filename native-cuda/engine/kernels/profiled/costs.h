@@ -89,7 +89,10 @@ double flop_of(const Op&) {
   return 0;
 }
 
-inline double positions(const Tensor& t) { return double(t.numel() / t.dim(-1)); }
+inline double positions(const Tensor& t) {
+  int64_t count = t.numel() / t.dim(-1);
+  return double(count);
+}
 inline double product(const Shape& weight, const Tensor& over) {
   return 2 * double(weight.numel()) * positions(over);
 }

@@ -70,6 +70,7 @@ std::vector<KernelProfile::Line> KernelProfile::by_op() const {
   std::map<std::pair<std::string, DType>, KernelCost> sums;
   for (const auto& [key, cost] : costs_) sums[{key.op, key.dtype}] += cost;
   std::vector<Line> lines;
+  lines.reserve(sums.size());
   for (const auto& [key, cost] : sums) lines.push_back({key.first, "", key.second, cost});
   sort_by_time(lines);
   return lines;

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/evaluator_service.proto.
  */
 export const file_spindle_v1_evaluator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJKCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkiTgoPRXZhbHVhdGVSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIrCgZtb2RlbHMYAiADKAsyGy5zcGluZGxlLnYxLk1vZGVsRXZhbHVhdGlvbiKmAQoQTWV0cmljU3RhdGlzdGljcxIOCgZtZXRyaWMYASABKAkSDAoEbWVhbhgCIAEoARIOCgZtZWRpYW4YAyABKAESFgoOc3RhbmRhcmRfZXJyb3IYBCABKAESEAoId2luX3JhdGUYBSABKAESFgoOZGlmZmVyZW5jZV9sb3cYBiABKAESFwoPZGlmZmVyZW5jZV9oaWdoGAcgASgBEgkKAW4YCCABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyKYAQoSV3JpdGVSZXBvcnRSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIRCglkaXJlY3RvcnkYAiABKAkSKwoGbW9kZWxzGAMgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24SIgoDcnVuGAUgASgLMhUuc3BpbmRsZS52MS5SdW5SZXBvcnRKBAgEEAVSCHJ1bl9qc29uIrsBCglSdW5SZXBvcnQSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJEg4KBnN0YXR1cxgDIAEoCRISCgpiZXN0X21vZGVsGAQgASgJEhAKCHdhcm5pbmdzGAUgAygJEigKB3RpbWluZ3MYBiADKAsyFy5zcGluZGxlLnYxLlN0YWdlVGltaW5nEikKBmN1cnZlcxgHIAMoCzIZLnNwaW5kbGUudjEuVHJhaW5pbmdDdXJ2ZSItCgtTdGFnZVRpbWluZxINCgVzdGFnZRgBIAEoCRIPCgdzZWNvbmRzGAIgASgBIkQKDVRyYWluaW5nQ3VydmUSDQoFbW9kZWwYASABKAkSJAoFc3RlcHMYAiADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCJRChNXcml0ZVJlcG9ydFJlc3BvbnNlEg0KBWZpbGVzGAEgAygJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzMqkBChBFdmFsdWF0b3JTZXJ2aWNlEkUKCEV2YWx1YXRlEhsuc3BpbmRsZS52MS5FdmFsdWF0ZVJlcXVlc3QaHC5zcGluZGxlLnYxLkV2YWx1YXRlUmVzcG9uc2USTgoLV3JpdGVSZXBvcnQSHi5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVxdWVzdBofLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXNwb25zZWIGcHJvdG8z", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
+  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJaCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIIk4KD0V2YWx1YXRlUmVxdWVzdBIOCgZydW5faWQYASABKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24izQEKEE1ldHJpY1N0YXRpc3RpY3MSDgoGbWV0cmljGAEgASgJEgwKBG1lYW4YAiABKAESDgoGbWVkaWFuGAMgASgBEhYKDnN0YW5kYXJkX2Vycm9yGAQgASgBEhAKCHdpbl9yYXRlGAUgASgBEhYKDmRpZmZlcmVuY2VfbG93GAYgASgBEhcKD2RpZmZlcmVuY2VfaGlnaBgHIAEoARIJCgFuGAggASgNEiUKBnNlbGVjdBgJIAEoCzIVLnNwaW5kbGUudjEuU2VsZWN0aW9uIiQKCVNlbGVjdGlvbhIMCgRtZWFuGAEgASgBEgkKAW4YAiABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyKYAQoSV3JpdGVSZXBvcnRSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIRCglkaXJlY3RvcnkYAiABKAkSKwoGbW9kZWxzGAMgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24SIgoDcnVuGAUgASgLMhUuc3BpbmRsZS52MS5SdW5SZXBvcnRKBAgEEAVSCHJ1bl9qc29uItIBCglSdW5SZXBvcnQSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJEg4KBnN0YXR1cxgDIAEoCRISCgpiZXN0X21vZGVsGAQgASgJEhAKCHdhcm5pbmdzGAUgAygJEigKB3RpbWluZ3MYBiADKAsyFy5zcGluZGxlLnYxLlN0YWdlVGltaW5nEikKBmN1cnZlcxgHIAMoCzIZLnNwaW5kbGUudjEuVHJhaW5pbmdDdXJ2ZRIVCg1zZWxlY3RfbWV0cmljGAggASgJIi0KC1N0YWdlVGltaW5nEg0KBXN0YWdlGAEgASgJEg8KB3NlY29uZHMYAiABKAEiRAoNVHJhaW5pbmdDdXJ2ZRINCgVtb2RlbBgBIAEoCRIkCgVzdGVwcxgCIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwIlEKE1dyaXRlUmVwb3J0UmVzcG9uc2USDQoFZmlsZXMYASADKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbFN0YXRpc3RpY3MyqQEKEEV2YWx1YXRvclNlcnZpY2USRQoIRXZhbHVhdGUSGy5zcGluZGxlLnYxLkV2YWx1YXRlUmVxdWVzdBocLnNwaW5kbGUudjEuRXZhbHVhdGVSZXNwb25zZRJOCgtXcml0ZVJlcG9ydBIeLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXF1ZXN0Gh8uc3BpbmRsZS52MS5Xcml0ZVJlcG9ydFJlc3BvbnNlYgZwcm90bzM", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
 
 /**
  * The results of one evaluated model, as committed by sample and score jobs.
@@ -67,6 +67,13 @@ export type EvaluationItem = Message<"spindle.v1.EvaluationItem"> & {
    * @generated from field: string category = 2;
    */
   category: string;
+
+  /**
+   * Models are chosen by this prompt, so no table of the report has it.
+   *
+   * @generated from field: bool select = 3;
+   */
+  select: boolean;
 };
 
 /**
@@ -149,6 +156,13 @@ export type MetricStatistics = Message<"spindle.v1.MetricStatistics"> & {
    * @generated from field: uint32 n = 8;
    */
   n: number;
+
+  /**
+   * Over the prompts that models are chosen by; unset where they are chosen by all.
+   *
+   * @generated from field: spindle.v1.Selection select = 9;
+   */
+  select?: Selection | undefined;
 };
 
 /**
@@ -157,6 +171,30 @@ export type MetricStatistics = Message<"spindle.v1.MetricStatistics"> & {
  */
 export const MetricStatisticsSchema: GenMessage<MetricStatistics> = /*@__PURE__*/
   messageDesc(file_spindle_v1_evaluator_service, 3);
+
+/**
+ * @generated from message spindle.v1.Selection
+ */
+export type Selection = Message<"spindle.v1.Selection"> & {
+  /**
+   * @generated from field: double mean = 1;
+   */
+  mean: number;
+
+  /**
+   * Prompts.
+   *
+   * @generated from field: uint32 n = 2;
+   */
+  n: number;
+};
+
+/**
+ * Describes the message spindle.v1.Selection.
+ * Use `create(SelectionSchema)` to create a new message.
+ */
+export const SelectionSchema: GenMessage<Selection> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 4);
 
 /**
  * @generated from message spindle.v1.ModelStatistics
@@ -178,7 +216,7 @@ export type ModelStatistics = Message<"spindle.v1.ModelStatistics"> & {
  * Use `create(ModelStatisticsSchema)` to create a new message.
  */
 export const ModelStatisticsSchema: GenMessage<ModelStatistics> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 4);
+  messageDesc(file_spindle_v1_evaluator_service, 5);
 
 /**
  * @generated from message spindle.v1.EvaluateResponse
@@ -195,7 +233,7 @@ export type EvaluateResponse = Message<"spindle.v1.EvaluateResponse"> & {
  * Use `create(EvaluateResponseSchema)` to create a new message.
  */
 export const EvaluateResponseSchema: GenMessage<EvaluateResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 5);
+  messageDesc(file_spindle_v1_evaluator_service, 6);
 
 /**
  * @generated from message spindle.v1.WriteReportRequest
@@ -229,7 +267,7 @@ export type WriteReportRequest = Message<"spindle.v1.WriteReportRequest"> & {
  * Use `create(WriteReportRequestSchema)` to create a new message.
  */
 export const WriteReportRequestSchema: GenMessage<WriteReportRequest> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 6);
+  messageDesc(file_spindle_v1_evaluator_service, 7);
 
 /**
  * The run as the gateway knows it.
@@ -275,6 +313,13 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
    * @generated from field: repeated spindle.v1.TrainingCurve curves = 7;
    */
   curves: TrainingCurve[];
+
+  /**
+   * The metric that models are chosen by; empty without judges.
+   *
+   * @generated from field: string select_metric = 8;
+   */
+  selectMetric: string;
 };
 
 /**
@@ -282,7 +327,7 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
  * Use `create(RunReportSchema)` to create a new message.
  */
 export const RunReportSchema: GenMessage<RunReport> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 7);
+  messageDesc(file_spindle_v1_evaluator_service, 8);
 
 /**
  * In the order of stages.
@@ -306,7 +351,7 @@ export type StageTiming = Message<"spindle.v1.StageTiming"> & {
  * Use `create(StageTimingSchema)` to create a new message.
  */
 export const StageTimingSchema: GenMessage<StageTiming> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 8);
+  messageDesc(file_spindle_v1_evaluator_service, 9);
 
 /**
  * A model's optimiser steps. A number that was not finite, or not kept, is NaN.
@@ -330,7 +375,7 @@ export type TrainingCurve = Message<"spindle.v1.TrainingCurve"> & {
  * Use `create(TrainingCurveSchema)` to create a new message.
  */
 export const TrainingCurveSchema: GenMessage<TrainingCurve> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 9);
+  messageDesc(file_spindle_v1_evaluator_service, 10);
 
 /**
  * @generated from message spindle.v1.WriteReportResponse
@@ -352,7 +397,7 @@ export type WriteReportResponse = Message<"spindle.v1.WriteReportResponse"> & {
  * Use `create(WriteReportResponseSchema)` to create a new message.
  */
 export const WriteReportResponseSchema: GenMessage<WriteReportResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 10);
+  messageDesc(file_spindle_v1_evaluator_service, 11);
 
 /**
  * Statistics over scores, and a run's report. Pure functions of stored results: calling twice leaves the same bytes.

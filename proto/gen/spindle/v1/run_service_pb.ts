@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/run_service.proto.
  */
 export const file_spindle_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("ChxzcGluZGxlL3YxL3J1bl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIn4KDVN0YWdlUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDQoFc3RhdGUYAiABKAkSDAoEZG9uZRgDIAEoDRINCgV0b3RhbBgEIAEoDRIMCgRyYXRlGAUgASgBEhMKC2V0YV9zZWNvbmRzGAYgASgBEg8KB3NlY29uZHMYByABKAEiOAoHRGVhZEpvYhILCgNrZXkYASABKAkSDgoGcmVhc29uGAIgASgJEhAKCGF0dGVtcHRzGAMgASgNIpADCgNSdW4SDgoGcnVuX2lkGAEgASgJEiUKBnN0YXR1cxgCIAEoDjIVLnNwaW5kbGUudjEuUnVuU3RhdHVzEg4KBnJlYXNvbhgDIAEoCRIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtjb25maWdfanNvbhgGIAEoCRIpCgZzdGFnZXMYByADKAsyGS5zcGluZGxlLnYxLlN0YWdlUHJvZ3Jlc3MSLAoHcmVzdWx0cxgIIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzEhIKCmJlc3RfbW9kZWwYCSABKAkSEAoId2FybmluZ3MYCiADKAkSJgoJZGVhZF9qb2JzGAsgAygLMhMuc3BpbmRsZS52MS5EZWFkSm9iEhEKCWRpcmVjdG9yeRgMIAEoCRITCgtldGFfc2Vjb25kcxgNIAEoASJIChBDcmVhdGVSdW5SZXF1ZXN0EhMKC2NvbmZpZ19qc29uGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIPCgdkcnlfcnVuGAMgASgIImIKEUNyZWF0ZVJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuEgwKBHBsYW4YAiADKAkSIQoEd29yaxgDIAEoCzITLnNwaW5kbGUudjEuUnVuV29yayJNCgdSdW5Xb3JrEhIKCnJlc29sdXRpb24YASABKA0SDAoEcm93cxgCIAEoBBINCgVkcmF3bhgDIAEoBBIRCglldmFsdWF0ZWQYBCABKAQiHwoNR2V0UnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiLgoOR2V0UnVuUmVzcG9uc2USHAoDcnVuGAEgASgLMg8uc3BpbmRsZS52MS5SdW4iOAoPTGlzdFJ1bnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJIkoKEExpc3RSdW5zUmVzcG9uc2USHQoEcnVucxgBIAMoCzIPLnNwaW5kbGUudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI4Cg9XYXRjaFJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEhUKDWZyb21fc2VxdWVuY2UYAiABKAQiVgoQV2F0Y2hSdW5SZXNwb25zZRIQCghzZXF1ZW5jZRgBIAEoBBISCgpldmVudF9qc29uGAIgASgJEhwKA3J1bhgDIAEoCzIPLnNwaW5kbGUudjEuUnVuIiEKD1BhdXNlUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiMAoQUGF1c2VSdW5SZXNwb25zZRIcCgNydW4YASABKAsyDy5zcGluZGxlLnYxLlJ1biI3ChBSZXN1bWVSdW5SZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRITCgtjb25maWdfanNvbhgCIAEoCSJCChFSZXN1bWVSdW5SZXNwb25zZRIcCgNydW4YASABKAsyDy5zcGluZGxlLnYxLlJ1bhIPCgdjaGFuZ2VzGAIgAygJIiIKEENhbmNlbFJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJIjEKEUNhbmNlbFJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuIiIKEERlbGV0ZVJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJIhMKEURlbGV0ZVJ1blJlc3BvbnNlKtMBCglSdW5TdGF0dXMSGgoWUlVOX1NUQVRVU19VTlNQRUNJRklFRBAAEhUKEVJVTl9TVEFUVVNfUVVFVUVEEAESFgoSUlVOX1NUQVRVU19SVU5OSU5HEAISFQoRUlVOX1NUQVRVU19QQVVTRUQQAxIYChRSVU5fU1RBVFVTX1NVQ0NFRURFRBAEEhUKEVJVTl9TVEFUVVNfRkFJTEVEEAUSGAoUUlVOX1NUQVRVU19DQU5DRUxMRUQQBhIZChVSVU5fU1RBVFVTX1VOUkVBREFCTEUQBzLbBAoKUnVuU2VydmljZRJICglDcmVhdGVSdW4SHC5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlc3BvbnNlEkQKBkdldFJ1bhIZLnNwaW5kbGUudjEuR2V0UnVuUmVxdWVzdBoaLnNwaW5kbGUudjEuR2V0UnVuUmVzcG9uc2UiA5ACARJKCghMaXN0UnVucxIbLnNwaW5kbGUudjEuTGlzdFJ1bnNSZXF1ZXN0Ghwuc3BpbmRsZS52MS5MaXN0UnVuc1Jlc3BvbnNlIgOQAgESTAoIV2F0Y2hSdW4SGy5zcGluZGxlLnYxLldhdGNoUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuV2F0Y2hSdW5SZXNwb25zZSIDkAIBMAESRQoIUGF1c2VSdW4SGy5zcGluZGxlLnYxLlBhdXNlUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuUGF1c2VSdW5SZXNwb25zZRJICglSZXN1bWVSdW4SHC5zcGluZGxlLnYxLlJlc3VtZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLlJlc3VtZVJ1blJlc3BvbnNlEkgKCUNhbmNlbFJ1bhIcLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVxdWVzdBodLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVzcG9uc2USSAoJRGVsZXRlUnVuEhwuc3BpbmRsZS52MS5EZWxldGVSdW5SZXF1ZXN0Gh0uc3BpbmRsZS52MS5EZWxldGVSdW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_spindle_v1_evaluator_service]);
+  fileDesc("ChxzcGluZGxlL3YxL3J1bl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIn4KDVN0YWdlUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDQoFc3RhdGUYAiABKAkSDAoEZG9uZRgDIAEoDRINCgV0b3RhbBgEIAEoDRIMCgRyYXRlGAUgASgBEhMKC2V0YV9zZWNvbmRzGAYgASgBEg8KB3NlY29uZHMYByABKAEiOAoHRGVhZEpvYhILCgNrZXkYASABKAkSDgoGcmVhc29uGAIgASgJEhAKCGF0dGVtcHRzGAMgASgNIv8DCgNSdW4SDgoGcnVuX2lkGAEgASgJEiUKBnN0YXR1cxgCIAEoDjIVLnNwaW5kbGUudjEuUnVuU3RhdHVzEg4KBnJlYXNvbhgDIAEoCRIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtjb25maWdfanNvbhgGIAEoCRIpCgZzdGFnZXMYByADKAsyGS5zcGluZGxlLnYxLlN0YWdlUHJvZ3Jlc3MSLAoHcmVzdWx0cxgIIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzEhIKCmJlc3RfbW9kZWwYCSABKAkSEAoId2FybmluZ3MYCiADKAkSJgoJZGVhZF9qb2JzGAsgAygLMhMuc3BpbmRsZS52MS5EZWFkSm9iEhEKCWRpcmVjdG9yeRgMIAEoCRITCgtldGFfc2Vjb25kcxgNIAEoARIMCgRuYW1lGA4gASgJEhEKCWl0ZXJhdGlvbhgPIAEoDRISCgppdGVyYXRpb25zGBAgASgNEhAKCHByb2dyZXNzGBEgASgBEhcKCmJlc3Rfc2NvcmUYEiABKAFIAIgBAUINCgtfYmVzdF9zY29yZSJIChBDcmVhdGVSdW5SZXF1ZXN0EhMKC2NvbmZpZ19qc29uGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIPCgdkcnlfcnVuGAMgASgIImIKEUNyZWF0ZVJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuEgwKBHBsYW4YAiADKAkSIQoEd29yaxgDIAEoCzITLnNwaW5kbGUudjEuUnVuV29yayJNCgdSdW5Xb3JrEhIKCnJlc29sdXRpb24YASABKA0SDAoEcm93cxgCIAEoBBINCgVkcmF3bhgDIAEoBBIRCglldmFsdWF0ZWQYBCABKAQiHwoNR2V0UnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiLgoOR2V0UnVuUmVzcG9uc2USHAoDcnVuGAEgASgLMg8uc3BpbmRsZS52MS5SdW4iWwoPTGlzdFJ1bnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJEiEKBHZpZXcYAyABKA4yEy5zcGluZGxlLnYxLlJ1blZpZXciSgoQTGlzdFJ1bnNSZXNwb25zZRIdCgRydW5zGAEgAygLMg8uc3BpbmRsZS52MS5SdW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjgKD1dhdGNoUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkSFQoNZnJvbV9zZXF1ZW5jZRgCIAEoBCJWChBXYXRjaFJ1blJlc3BvbnNlEhAKCHNlcXVlbmNlGAEgASgEEhIKCmV2ZW50X2pzb24YAiABKAkSHAoDcnVuGAMgASgLMg8uc3BpbmRsZS52MS5SdW4iIQoPUGF1c2VSdW5SZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCSIwChBQYXVzZVJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuIjcKEFJlc3VtZVJ1blJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJIkIKEVJlc3VtZVJ1blJlc3BvbnNlEhwKA3J1bhgBIAEoCzIPLnNwaW5kbGUudjEuUnVuEg8KB2NoYW5nZXMYAiADKAkiIgoQQ2FuY2VsUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiMQoRQ2FuY2VsUnVuUmVzcG9uc2USHAoDcnVuGAEgASgLMg8uc3BpbmRsZS52MS5SdW4iIgoQRGVsZXRlUnVuUmVxdWVzdBIOCgZydW5faWQYASABKAkiEwoRRGVsZXRlUnVuUmVzcG9uc2Uq0wEKCVJ1blN0YXR1cxIaChZSVU5fU1RBVFVTX1VOU1BFQ0lGSUVEEAASFQoRUlVOX1NUQVRVU19RVUVVRUQQARIWChJSVU5fU1RBVFVTX1JVTk5JTkcQAhIVChFSVU5fU1RBVFVTX1BBVVNFRBADEhgKFFJVTl9TVEFUVVNfU1VDQ0VFREVEEAQSFQoRUlVOX1NUQVRVU19GQUlMRUQQBRIYChRSVU5fU1RBVFVTX0NBTkNFTExFRBAGEhkKFVJVTl9TVEFUVVNfVU5SRUFEQUJMRRAHKkoKB1J1blZpZXcSGAoUUlVOX1ZJRVdfVU5TUEVDSUZJRUQQABISCg5SVU5fVklFV19CQVNJQxABEhEKDVJVTl9WSUVXX0ZVTEwQAjLbBAoKUnVuU2VydmljZRJICglDcmVhdGVSdW4SHC5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLkNyZWF0ZVJ1blJlc3BvbnNlEkQKBkdldFJ1bhIZLnNwaW5kbGUudjEuR2V0UnVuUmVxdWVzdBoaLnNwaW5kbGUudjEuR2V0UnVuUmVzcG9uc2UiA5ACARJKCghMaXN0UnVucxIbLnNwaW5kbGUudjEuTGlzdFJ1bnNSZXF1ZXN0Ghwuc3BpbmRsZS52MS5MaXN0UnVuc1Jlc3BvbnNlIgOQAgESTAoIV2F0Y2hSdW4SGy5zcGluZGxlLnYxLldhdGNoUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuV2F0Y2hSdW5SZXNwb25zZSIDkAIBMAESRQoIUGF1c2VSdW4SGy5zcGluZGxlLnYxLlBhdXNlUnVuUmVxdWVzdBocLnNwaW5kbGUudjEuUGF1c2VSdW5SZXNwb25zZRJICglSZXN1bWVSdW4SHC5zcGluZGxlLnYxLlJlc3VtZVJ1blJlcXVlc3QaHS5zcGluZGxlLnYxLlJlc3VtZVJ1blJlc3BvbnNlEkgKCUNhbmNlbFJ1bhIcLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVxdWVzdBodLnNwaW5kbGUudjEuQ2FuY2VsUnVuUmVzcG9uc2USSAoJRGVsZXRlUnVuEhwuc3BpbmRsZS52MS5EZWxldGVSdW5SZXF1ZXN0Gh0uc3BpbmRsZS52MS5EZWxldGVSdW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_spindle_v1_evaluator_service]);
 
 /**
  * One stage of a run: "encode", "sample-spin1", "train-spin1", "train-sft", "eval-sample-spin1", "eval-score-spin1", "report".
@@ -172,6 +172,39 @@ export type Run = Message<"spindle.v1.Run"> & {
    * @generated from field: double eta_seconds = 13;
    */
   etaSeconds: number;
+
+  /**
+   * The config's name.
+   *
+   * @generated from field: string name = 14;
+   */
+  name: string;
+
+  /**
+   * The furthest iteration that has begun, and how many there are to be.
+   *
+   * @generated from field: uint32 iteration = 15;
+   */
+  iteration: number;
+
+  /**
+   * @generated from field: uint32 iterations = 16;
+   */
+  iterations: number;
+
+  /**
+   * Share of the run's stages that is done, 0 to 1.
+   *
+   * @generated from field: double progress = 17;
+   */
+  progress: number;
+
+  /**
+   * Mean of the first metric over the best model's images, once there is one.
+   *
+   * @generated from field: optional double best_score = 18;
+   */
+  bestScore?: number | undefined;
 };
 
 /**
@@ -320,14 +353,23 @@ export const GetRunResponseSchema: GenMessage<GetRunResponse> = /*@__PURE__*/
  */
 export type ListRunsRequest = Message<"spindle.v1.ListRunsRequest"> & {
   /**
+   * 50 where it is 0; 200 at most.
+   *
    * @generated from field: uint32 page_size = 1;
    */
   pageSize: number;
 
   /**
+   * `next_page_token` of the page before, with the same view; empty for the first page.
+   *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * @generated from field: spindle.v1.RunView view = 3;
+   */
+  view: RunView;
 };
 
 /**
@@ -347,6 +389,8 @@ export type ListRunsResponse = Message<"spindle.v1.ListRunsResponse"> & {
   runs: Run[];
 
   /**
+   * Empty on the last page.
+   *
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
@@ -612,6 +656,40 @@ export const RunStatusSchema: GenEnum<RunStatus> = /*@__PURE__*/
   enumDesc(file_spindle_v1_run_service, 0);
 
 /**
+ * How much of a run a list has.
+ *
+ * @generated from enum spindle.v1.RunView
+ */
+export enum RunView {
+  /**
+   * As RUN_VIEW_BASIC.
+   *
+   * @generated from enum value: RUN_VIEW_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Without config_json, results, warnings and dead_jobs; of stages only those under way.
+   *
+   * @generated from enum value: RUN_VIEW_BASIC = 1;
+   */
+  BASIC = 1,
+
+  /**
+   * As GetRun has it.
+   *
+   * @generated from enum value: RUN_VIEW_FULL = 2;
+   */
+  FULL = 2,
+}
+
+/**
+ * Describes the enum spindle.v1.RunView.
+ */
+export const RunViewSchema: GenEnum<RunView> = /*@__PURE__*/
+  enumDesc(file_spindle_v1_run_service, 1);
+
+/**
  * Self-play runs: the public API of the gateway.
  *
  * @generated from service spindle.v1.RunService
@@ -636,6 +714,8 @@ export const RunService: GenService<{
     output: typeof GetRunResponseSchema;
   },
   /**
+   * Newest first. Runs that are created meanwhile are not on later pages; no run is missed.
+   *
    * @generated from rpc spindle.v1.RunService.ListRuns
    */
   listRuns: {

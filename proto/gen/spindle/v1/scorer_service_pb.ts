@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/scorer_service.proto.
  */
 export const file_spindle_v1_scorer_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9zcGluZGxlL3YxL3Njb3Jlcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIl0KDFNjb3JlUmVxdWVzdBInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0iOQoNU2NvcmVSZXNwb25zZRIoCgZzY29yZXMYASADKAsyGC5zcGluZGxlLnYxLk1ldHJpY1Njb3JlcyJbChNJbnNwZWN0SnVkZ2VSZXF1ZXN0EicKBWp1ZGdlGAEgASgLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjSAASEwoJaGVhZF9wYXRoGAIgASgJSABCBgoEcGFydCJSChRJbnNwZWN0SnVkZ2VSZXNwb25zZRIMCgRraW5kGAEgASgJEhcKD2VtYmVkZGluZ193aWR0aBgCIAEoDRITCgt0ZXh0X3Rva2VucxgDIAEoDTKgAQoNU2NvcmVyU2VydmljZRI8CgVTY29yZRIYLnNwaW5kbGUudjEuU2NvcmVSZXF1ZXN0Ghkuc3BpbmRsZS52MS5TY29yZVJlc3BvbnNlElEKDEluc3BlY3RKdWRnZRIfLnNwaW5kbGUudjEuSW5zcGVjdEp1ZGdlUmVxdWVzdBogLnNwaW5kbGUudjEuSW5zcGVjdEp1ZGdlUmVzcG9uc2ViBnByb3RvMw", [file_spindle_v1_jobs]);
+  fileDesc("Ch9zcGluZGxlL3YxL3Njb3Jlcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxIl0KDFNjb3JlUmVxdWVzdBInCgdtZXRyaWNzGAEgAygLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjEiQKBWl0ZW1zGAIgAygLMhUuc3BpbmRsZS52MS5TY29yZUl0ZW0iOQoNU2NvcmVSZXNwb25zZRIoCgZzY29yZXMYASADKAsyGC5zcGluZGxlLnYxLk1ldHJpY1Njb3JlcyJbChNJbnNwZWN0SnVkZ2VSZXF1ZXN0EicKBWp1ZGdlGAEgASgLMhYuc3BpbmRsZS52MS5NZXRyaWNTcGVjSAASEwoJaGVhZF9wYXRoGAIgASgJSABCBgoEcGFydCJkChRJbnNwZWN0SnVkZ2VSZXNwb25zZRIMCgRraW5kGAEgASgJEhcKD2VtYmVkZGluZ193aWR0aBgCIAEoDRITCgt0ZXh0X3Rva2VucxgDIAEoDRIQCgh3YXJuaW5ncxgEIAMoCTKgAQoNU2NvcmVyU2VydmljZRI8CgVTY29yZRIYLnNwaW5kbGUudjEuU2NvcmVSZXF1ZXN0Ghkuc3BpbmRsZS52MS5TY29yZVJlc3BvbnNlElEKDEluc3BlY3RKdWRnZRIfLnNwaW5kbGUudjEuSW5zcGVjdEp1ZGdlUmVxdWVzdBogLnNwaW5kbGUudjEuSW5zcGVjdEp1ZGdlUmVzcG9uc2ViBnByb3RvMw", [file_spindle_v1_jobs]);
 
 /**
  * @generated from message spindle.v1.ScoreRequest
@@ -109,6 +109,13 @@ export type InspectJudgeResponse = Message<"spindle.v1.InspectJudgeResponse"> & 
    * @generated from field: uint32 text_tokens = 3;
    */
   textTokens: number;
+
+  /**
+   * What its files leave open, and what is taken for it.
+   *
+   * @generated from field: repeated string warnings = 4;
+   */
+  warnings: string[];
 };
 
 /**

@@ -5,6 +5,7 @@ import {
   bestSentence,
   judgeLine,
   metricNames,
+  selectionSentence,
   signed,
   testNote,
   type MetricReport,
@@ -38,9 +39,11 @@ const versusColumns = 4;
 export function results(report: Report): Markup {
   const { models, best } = report;
   const metrics = metricNames(models);
+  const chosen = selectionSentence(report);
   return markup`
     <section>
       <h2>Results</h2>
+      ${chosen === '' ? nothing : markup`<p>${chosen}</p>`}
       ${best.length > 0 ? markup`<p>${bestSentence(best)}</p>` : nothing}
       ${metrics.map((metric) => metricTable(report, metric))}
       ${metrics.length > 0 ? note() : markup`<p class="note">No model was judged.</p>`}

@@ -3,6 +3,7 @@ import {
   duration,
   judgeLine,
   metricNames,
+  selectionSentence,
   signed,
   testNote,
   type Report,
@@ -10,7 +11,8 @@ import {
 import { verdictText } from '@spindle/kit/domain';
 import type { Statistics } from './statistics.js';
 
-export function reportMarkdown({ run, config, models, judges, best }: Report): string {
+export function reportMarkdown(report: Report): string {
+  const { run, config, models, judges, best } = report;
   const metrics = metricNames(models);
   const lines = [
     `# Run ${escape(run.runId)}`,
@@ -18,7 +20,8 @@ export function reportMarkdown({ run, config, models, judges, best }: Report): s
     `Status: ${escape(run.status)}. Best model: **${escape(run.bestModel || 'none')}**.`,
     '',
   ];
-  if (best.length > 0) lines.push(escape(bestSentence(best)), '');
+  const chosen = [selectionSentence(report), bestSentence(best)].filter((text) => text !== '');
+  for (const sentence of chosen) lines.push(escape(sentence), '');
   for (const metric of metrics) {
     const judge = judges[metric];
     lines.push(

@@ -63,7 +63,7 @@ const report: Report = {
   models: [
     {
       name: 'base',
-      metrics: [{ metric: 'pick', statistics, categories: [] }],
+      metrics: [{ metric: 'pick', statistics, selection: { mean: 1.25, n: 40 }, categories: [] }],
       images: [{ fileName: '0000.png', text: 'a "red" circle', seed: '18446744073709551615' }],
     },
     {
@@ -71,6 +71,7 @@ const report: Report = {
       metrics: [
         {
           metric: 'pick',
+          selection: { mean: 2.5, n: 40 },
           statistics: {
             ...statistics,
             ...against,
@@ -133,6 +134,7 @@ describe('the report', () => {
             p_corrected: 0.24,
             verdict: 'undecided',
           },
+          select: { mean: 2.5, n: 40 },
           best_of: expect.objectContaining({ images: 2, mean: 12.5, verdict: 'better' }) as object,
           categories: { anime: expect.objectContaining({ n: 50, win_rate: 0.5 }) as object },
         },
@@ -161,6 +163,9 @@ describe('the report', () => {
     );
     expect(text).toContain(
       'By pick, spin1 has the best mean. Against base: +0.400 (95 % −0.100 to +0.900), not told apart (p = 0.12, corrected 0.24).',
+    );
+    expect(text).toContain(
+      'Models are chosen by pick on 40 other prompts, which no table has: base 1.250, spin1 2.500.',
     );
     expect(text).toContain('Better and worse hold at 5 % after it.');
     expect(text).toContain('- error on real images rose \\<fast\\>');

@@ -4,11 +4,12 @@
  */
 import { verdictText, type Against } from '@spindle/kit/domain';
 import { stepNumbers, type RunReport, type TrainStep } from '@spindle/proto';
-import type { BestAgainst, Judge, Statistics } from './statistics.js';
+import type { BestAgainst, Judge, Selection, Statistics } from './statistics.js';
 
 export interface MetricReport {
   metric: string;
   statistics: Statistics;
+  selection: Selection | null;
   categories: { category: string; statistics: Statistics }[];
 }
 
@@ -61,9 +62,10 @@ function stepJson(step: TrainStep): Record<string, number> {
   return Object.fromEntries(stepNumbers.map(({ name, key }) => [name, step[key]]));
 }
 
-function metricJson({ statistics, categories }: MetricReport): Record<string, unknown> {
+function metricJson({ statistics, selection, categories }: MetricReport): Record<string, unknown> {
   return {
     ...statisticsJson(statistics),
+    ...(selection && { select: selection }),
     ...(categories.length > 0 && {
       categories: Object.fromEntries(
         categories.map(({ category, statistics: s }) => [category, statisticsJson(s)]),
@@ -130,6 +132,24 @@ export function bestSentence(best: readonly BestAgainst[]): string {
       `${signed(one.differenceHigh)}), ${verdictText(one)}`,
   );
   return `By ${first.metric}, ${first.best} has the best mean. Against ${parts.join('; ')}.`;
+}
+
+/** By which prompts and judge the best model was chosen; empty where nothing was judged. */
+export function selectionSentence({ run, models }: Pick<Report, 'run' | 'models'>): string {
+  const metric = run.selectMetric || metricNames(models)[0];
+  if (metric === undefined) return '';
+  const chosen = models.flatMap(({ name, metrics }) => {
+    const selection = metrics.find((one) => one.metric === metric)?.selection;
+    return selection ? [{ name, ...selection }] : [];
+  });
+  const n = chosen[0]?.n;
+  if (n === undefined)
+    return (
+      `Models are chosen by ${metric} on the prompts of these tables, so the chosen one's ` +
+      'numbers are a little too good.'
+    );
+  const means = chosen.map((one) => `${one.name} ${one.mean.toFixed(3)}`).join(', ');
+  return `Models are chosen by ${metric} on ${n} other prompts, which no table has: ${means}.`;
 }
 
 export function signed(value: number): string {

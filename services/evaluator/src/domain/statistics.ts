@@ -14,6 +14,13 @@ export interface Statistics extends Against {
   bestOf: (Against & { images: number; mean: number }) | null;
 }
 
+/** The mean over the prompts that models are chosen by. */
+export interface Selection {
+  mean: number;
+  /** Prompts. */
+  n: number;
+}
+
 /** A judge, as the scorer described it. */
 export interface Judge {
   kind: string;

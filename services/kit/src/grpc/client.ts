@@ -18,24 +18,29 @@ import { fromStatus } from './status.js';
 const unaryTimeoutMs = 60_000;
 
 /**
- * Calls reject with the SpindleError that the server threw; leaving a stream's loop early cancels
- * the call.
+ * Calls show the mesh's token and reject with the SpindleError that the server threw; leaving a
+ * stream's loop early cancels the call.
  */
-export function createClient<S extends DescService>(service: S, address: string): ServiceClient<S> {
+export function createClient<S extends DescService>(
+  service: S,
+  address: string,
+  token?: string,
+): ServiceClient<S> {
   const channel = new Client(address, credentials.createInsecure(), channelOptions);
+  const peer = { channel, address, token };
   const methods = service.methods.map((method) => {
     switch (method.methodKind) {
       case 'unary':
         return [
           method.localName,
           (request: Message, options: CallOptions = {}) =>
-            callUnary(channel, method, address, request, options),
+            callUnary(peer, method, request, options),
         ];
       case 'server_streaming':
         return [
           method.localName,
           (request: Message, options: CallOptions = {}) =>
-            callStreaming(channel, method, address, request, options),
+            callStreaming(peer, method, request, options),
         ];
       default:
         throw new SpindleError(
@@ -81,10 +86,16 @@ interface HealthCheck {
   responseDeserialize: (bytes: Buffer) => { status: string };
 }
 
+/** Whom a client calls. */
+interface Peer {
+  channel: Client;
+  address: string;
+  token: string | undefined;
+}
+
 function callUnary(
-  channel: Client,
+  { channel, address, token }: Peer,
   method: DescMethod,
-  address: string,
   request: Message,
   options: CallOptions,
 ): Promise<Message> {
@@ -102,7 +113,7 @@ function callUnary(
           requestSerialize,
           responseDeserialize,
           create(method.input, request),
-          traceMetadata(),
+          metadataOf(token),
           deadlineOf(timeoutMs),
           (error, response) => {
             signal?.removeEventListener('abort', onAbort);
@@ -121,9 +132,8 @@ function callUnary(
 }
 
 async function* callStreaming(
-  channel: Client,
+  { channel, address, token }: Peer,
   method: DescMethod,
-  address: string,
   request: Message,
   options: CallOptions,
 ): AsyncGenerator<Message> {
@@ -142,7 +152,7 @@ async function* callStreaming(
         requestSerialize,
         responseDeserialize,
         create(method.input, request),
-        traceMetadata(),
+        metadataOf(token),
         deadlineOf(timeoutMs),
       ),
   );
@@ -172,8 +182,9 @@ function located(error: SpindleError, method: DescMethod, address: string): Spin
   });
 }
 
-function traceMetadata(): Metadata {
+function metadataOf(token: string | undefined): Metadata {
   const metadata = new Metadata();
+  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
   injectContext(metadata);
   return metadata;
 }

@@ -7,6 +7,10 @@ import {
   type Message,
 } from '@bufbuild/protobuf';
 import type { ChannelOptions, MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
+import { Encoded } from './encoded.js';
+
+/** A message, or one that is encoded already. */
+type Answer = Message | Encoded;
 
 /** A protobuf-es service as grpc-js wants it; keys are protobuf-es' method names. */
 export function toGrpcJs(service: DescService): ServiceDefinition {
@@ -35,12 +39,12 @@ export function methodDefinition(
 }
 
 function codec(message: DescMessage): {
-  serialize: (value: Message) => Buffer;
+  serialize: (value: Answer) => Buffer;
   deserialize: (bytes: Buffer) => Message;
 } {
   return {
     serialize: (value) => {
-      const bytes = toBinary(message, value);
+      const bytes = value instanceof Encoded ? value.bytes : toBinary(message, value);
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     },
     deserialize: (bytes) => fromBinary(message, bytes),

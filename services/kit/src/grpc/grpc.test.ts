@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { SpindleError } from '../errors.js';
 import { logger } from '../testing/logger.js';
+import { newToken } from '../token.js';
 import { checkHealth, createClient } from './client.js';
 import type { ServiceHandlers } from './handlers.js';
 import { GrpcServer } from './server.js';
@@ -61,6 +62,53 @@ test('a unary call carries its request there and its response back', async () =>
   expect(seen).toBe(2n ** 64n - 1n);
   expect(response.images[0]).toMatchObject({ digest: 'sha256:x', bytes: 7n });
   expect(await client.getWorker({})).toMatchObject(worker);
+});
+
+test('a server with a token answers only calls that show it, and health', async () => {
+  const token = newToken();
+  let seen: unknown;
+  const server = new GrpcServer({ logger, token });
+  server.addService(SamplerService, {
+    inspectModel: async () => ({}),
+    sample: async () => ({}),
+    getWorker: async (_request, { metadata }) => {
+      seen = metadata.get('authorization');
+      return worker;
+    },
+  });
+  server.addService(TrainerService, {
+    train: async function* () {
+      yield {};
+    },
+  });
+  const address = `127.0.0.1:${await server.listen('127.0.0.1:0')}`;
+  cleanups.push(() => server.shutdown(0));
+  for (const [shown, said] of [
+    [undefined, 'got none'],
+    [newToken(), 'got another one'],
+  ] as const) {
+    const refused = {
+      code: 'UNAUTHENTICATED',
+      retryable: false,
+      message: expect.stringContaining(`expected the mesh's token, ${said}`) as string,
+    };
+    const sampler = createClient(SamplerService, address, shown);
+    const trainer = createClient(TrainerService, address, shown);
+    cleanups.push(sampler.close, trainer.close);
+    await expect(sampler.getWorker({})).rejects.toMatchObject(refused);
+    const stream = trainer.train({})[Symbol.asyncIterator]();
+    await expect(stream.next()).rejects.toMatchObject(refused);
+  }
+  expect(seen).toBeUndefined();
+  const sampler = createClient(SamplerService, address, token);
+  const trainer = createClient(TrainerService, address, token);
+  cleanups.push(sampler.close, trainer.close);
+  expect(await sampler.getWorker({})).toMatchObject(worker);
+  expect(seen).toEqual([]);
+  let messages = 0;
+  for await (const _ of trainer.train({})) messages += 1;
+  expect(messages).toBe(1);
+  expect(await checkHealth(address, 2_000)).toBe(true);
 });
 
 test('an error arrives as it was thrown', async () => {

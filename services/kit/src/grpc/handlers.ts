@@ -1,5 +1,6 @@
 import type { DescMessage, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type { Metadata } from '@grpc/grpc-js';
+import type { Encoded } from './encoded.js';
 
 /** What a handler knows of its call beside the request. */
 export interface CallContext {
@@ -12,7 +13,7 @@ export interface CallContext {
 type Unary<I extends DescMessage, O extends DescMessage> = (
   request: MessageShape<I>,
   context: CallContext,
-) => Promise<MessageInitShape<O>>;
+) => Promise<MessageInitShape<O> | Encoded>;
 
 type ServerStreaming<I extends DescMessage, O extends DescMessage> = (
   request: MessageShape<I>,

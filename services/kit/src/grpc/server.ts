@@ -27,13 +27,19 @@ import { once } from 'node:events';
 import { ensureError, SpindleError } from '../errors.js';
 import { cancelled, delay } from '../lifecycle.js';
 import type { Logger } from '../logger.js';
+import { checkOpenDoor } from '../token.js';
 import { extractContext, failSpan, inSpan, tracer } from '../telemetry/spans.js';
+import { askForToken } from './ask-for-token.js';
 import { channelOptions, toGrpcJs } from './definition.js';
+import { Encoded } from './encoded.js';
 import type { CallContext, ServiceHandlers } from './handlers.js';
 import { toStatus } from './status.js';
 
 type Call = ServerUnaryCall<Message, Message> | ServerWritableStream<Message, Message>;
-type AnyUnary = (request: Message, context: CallContext) => Promise<MessageInitShape<DescMessage>>;
+type AnyUnary = (
+  request: Message,
+  context: CallContext,
+) => Promise<MessageInitShape<DescMessage> | Encoded>;
 type AnyStreaming = (
   request: Message,
   context: CallContext,
@@ -47,15 +53,20 @@ const flushMs = 500;
  * as one signal.
  */
 export class GrpcServer {
-  readonly #server = new Server(channelOptions);
+  readonly #server: Server;
   readonly #health = new HealthImplementation({ '': 'SERVING' });
   readonly #services: DescService[] = [];
   readonly #calls = new Set<AbortController>();
   #idle: (() => void) | undefined;
   readonly #logger: Logger;
+  readonly #token: string | undefined;
 
-  constructor(options: { logger: Logger }) {
+  /** With a token, callers that do not show it get nothing but health. */
+  constructor(options: { logger: Logger; token?: string | undefined }) {
     this.#logger = options.logger;
+    this.#token = options.token;
+    const interceptors = options.token === undefined ? [] : [askForToken(options.token)];
+    this.#server = new Server({ ...channelOptions, interceptors });
     // grpc-js prints to stderr by itself what the caller learns anyway.
     setLogger({ error: (message: unknown) => this.#logger.debug(String(message)) });
   }
@@ -80,6 +91,7 @@ export class GrpcServer {
 
   /** "host:port"; port 0 takes a free one. Returns the port. */
   async listen(address: string): Promise<number> {
+    checkOpenDoor(address, this.#token, this.#logger);
     this.#health.addToServer(this.#server);
     addReflection(this.#server, this.#services);
     return new Promise((resolve, reject) => {
@@ -136,7 +148,7 @@ export class GrpcServer {
       inSpan(
         spanName(method),
         spanAttributes(method),
-        async () => create(method.output, await handler(call.request, callContext)),
+        async () => answerOf(method.output, await handler(call.request, callContext)),
         parent,
         SpanKind.SERVER,
       )
@@ -218,6 +230,11 @@ export class GrpcServer {
     );
     return toStatus(failure);
   }
+}
+
+/** What the serializer takes: it knows both. */
+function answerOf(output: DescMessage, given: MessageInitShape<DescMessage> | Encoded): Message {
+  return given instanceof Encoded ? (given as unknown as Message) : create(output, given);
 }
 
 /**

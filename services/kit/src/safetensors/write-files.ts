@@ -25,12 +25,16 @@ export interface TensorSource {
 }
 
 /** Durable, and under its name only when it is complete. */
-export function writeSafetensorsFile(path: string, tensors: readonly TensorSource[]): void {
+export function writeSafetensorsFile(
+  path: string,
+  tensors: readonly TensorSource[],
+  metadata: Readonly<Record<string, string>> = { format: 'pt' },
+): void {
   const sorted = inFileOrder(tensors);
   const temporary = `${path}.part`;
   const file = openSync(temporary, 'w');
   try {
-    writeAll(file, encodeHeader(sorted, { format: 'pt' }));
+    writeAll(file, encodeHeader(sorted, metadata));
     for (const tensor of sorted) {
       let written = 0;
       for (const chunk of tensor.chunks()) {

@@ -10,6 +10,11 @@ export interface JobContext {
   signal: AbortSignal;
   /** 1 for the first delivery; crashes count. */
   attempt: number;
+  /**
+   * Called once the job's result stands, with what is still to be done before the acknowledgement:
+   * that goes on beside the next job. Its failure is the job's.
+   */
+  afterwards(work: () => Promise<void>): void;
 }
 
 /** Does a job; what it throws counts as a failure of the job. */
@@ -63,7 +68,10 @@ export interface Bus {
   purgeJobs(runId: string): Promise<void>;
   /** As purgeJobs, and the run's events and dead letters too. */
   purgeRun(runId: string): Promise<void>;
-  /** Runs until the signal aborts, with one job in hand over all kinds. */
+  /**
+   * Runs until the signal aborts, with one job in hand over all kinds; what jobs have left to be
+   * done afterwards is over too when it returns.
+   */
   consumeJobs(
     kinds: readonly JobKind[],
     handler: JobHandler,

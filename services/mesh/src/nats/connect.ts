@@ -24,6 +24,7 @@ import {
   connect,
   Events,
   headers,
+  NatsError,
   type JetStreamClient,
   type JetStreamManager,
   type JsMsg,
@@ -47,6 +48,7 @@ import type {
   ProvisionOptions,
   QueueDepth,
 } from './bus.js';
+import { natsAccess, withoutSecret } from './access.js';
 import { JobLoop, type JobSink } from './consume.js';
 import { natsError } from './errors.js';
 import { readEvents } from './events.js';
@@ -54,9 +56,14 @@ import { NatsKv, type KvStore } from './kv.js';
 import { provision } from './provision.js';
 import { publishStored } from './publish.js';
 
-/** Rejects with UNAVAILABLE when no server answers; once connected it reconnects for ever. */
+/**
+ * Rejects with UNAVAILABLE when no server answers, and with UNAUTHENTICATED when it does not take
+ * the token; once connected it reconnects for ever.
+ */
 export async function connectBus(options: {
   url: string;
+  /** Shown where the address itself has no credentials. */
+  token?: string | undefined;
   name: string;
   logger: Logger;
 }): Promise<Bus> {
@@ -64,7 +71,7 @@ export async function connectBus(options: {
   let connection: NatsConnection;
   try {
     connection = await connect({
-      servers: url,
+      ...natsAccess(url, options.token),
       name,
       timeout: 5_000,
       maxReconnectAttempts: -1,
@@ -74,8 +81,16 @@ export async function connectBus(options: {
       maxPingOut: 3,
     });
   } catch (cause) {
+    const where = withoutSecret(url);
+    if (cause instanceof NatsError && cause.isAuthError())
+      throw new SpindleError(
+        'UNAUTHENTICATED',
+        `the NATS server at ${where} refuses this token; SPINDLE_TOKEN, or the credentials in ` +
+          'its address, have to be those in its config',
+        { cause },
+      );
     const message =
-      `no NATS server answers at ${url}; "npm start" starts one, or run "nats-server -js" ` +
+      `no NATS server answers at ${where}; "npm start" starts one, or run "nats-server -js" ` +
       'yourself';
     throw new SpindleError('UNAVAILABLE', message, { cause });
   }
@@ -204,14 +219,19 @@ class NatsBus implements Bus, JobSink {
       const consumer = await this.#js.consumers.get(streams.dead, {
         filterSubjects: runDeadFilter(runId),
       });
-      const { num_pending: count } = await consumer.info();
-      const found: DeadLetter[] = [];
-      if (count === 0) return found;
-      for await (const msg of await consumer.fetch({ max_messages: count, expires: 5_000 })) {
-        found.push(readDeadLetter(msg));
-        if (msg.info.pending === 0) break;
+      try {
+        const { num_pending: count } = await consumer.info();
+        const found: DeadLetter[] = [];
+        if (count === 0) return found;
+        for await (const msg of await consumer.fetch({ max_messages: count, expires: 5_000 })) {
+          found.push(readDeadLetter(msg));
+          if (msg.info.pending === 0) break;
+        }
+        return found;
+      } finally {
+        // The server would keep it for minutes more.
+        void consumer.delete().catch(() => undefined);
       }
-      return found;
     });
   }
 

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { create, fromJsonString } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import {
@@ -26,6 +27,10 @@ import { untilAborted } from './until-aborted.js';
 
 /** The server's shortest wait for a pull. */
 const pullMs = 1_000;
+/** A kind that had no new job is asked for again after so long, where others have some. */
+const emptyMs = 200;
+/** Jobs that are done but for their news and acknowledgement. */
+const maxEnding = 16;
 
 /** What the loop needs from the bus beside the connection. */
 export interface JobSink {
@@ -52,14 +57,22 @@ export interface JobLoopParts {
   logger: Logger;
 }
 
+/** What is known of the new jobs of a kind, and since when. */
+interface Waiting {
+  count: number;
+  at: number;
+}
+
 /**
  * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it ->
  * looking. Entry: run; exit: the signal aborts, after which a job that still arrives is handed
- * back. Between two modes nothing is held, so a job is in one hand at most and slow workers never
- * hoard.
+ * back. Between two modes no job waits here to be run, so slow workers never hoard. A job whose
+ * result stands is told of and acknowledged beside the next one.
  */
 export class JobLoop {
   readonly #open = new Map<JobKind, { consumer: Consumer; ackWaitMs: number }>();
+  readonly #waiting = new Map<JobKind, Waiting>();
+  readonly #ending = new Set<Promise<void>>();
   #turn = 0;
 
   readonly #js: JetStreamClient;
@@ -80,14 +93,26 @@ export class JobLoop {
 
   async run(): Promise<void> {
     const { signal } = this.#options;
+    // What is ending listens beside the loop.
+    setMaxListeners(maxEnding + 10, signal);
+    try {
+      await this.#loop(signal);
+    } finally {
+      await Promise.allSettled(this.#ending);
+    }
+  }
+
+  async #loop(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
+        if (this.#ending.size >= maxEnding) await Promise.race(this.#ending);
         await this.#once();
       } catch (error) {
         if (signal.aborted) return;
         const failure = natsError(error, 'waiting for jobs');
         this.#logger.warn({ err: failure }, 'cannot fetch jobs; trying again');
         this.#open.clear();
+        this.#waiting.clear();
         await delay(500, signal).catch(() => undefined);
         // The server may have come back without its data.
         if (!signal.aborted)
@@ -103,6 +128,7 @@ export class JobLoop {
     const kind = await untilAborted(this.#choose(), signal);
     const { consumer, ackWaitMs } = await untilAborted(this.#consumerOf(kind), signal);
     const msg = await untilAborted(consumer.next({ expires: pullMs }), signal);
+    this.#waiting.set(kind, { count: msg?.info.pending ?? 0, at: performance.now() });
     if (!msg) return;
     if (this.#options.signal.aborted) await this.#sink.handBack(msg);
     else await this.#handle(kind, msg, ackWaitMs);
@@ -121,11 +147,18 @@ export class JobLoop {
     if (first === undefined)
       throw new SpindleError('INVALID_ARGUMENT', 'job kinds: expected at least one, got none');
     if (order.length === 1) return first;
-    for (const kind of order) {
-      const { consumer } = await this.#consumerOf(kind);
-      if ((await consumer.info()).num_pending > 0) return kind;
-    }
+    for (const kind of order) if ((await this.#countWaiting(kind)) > 0) return kind;
     return first;
+  }
+
+  /** Every job says how many of its kind come after it, so the server is seldom asked. */
+  async #countWaiting(kind: JobKind): Promise<number> {
+    const known = this.#waiting.get(kind);
+    if (known !== undefined && performance.now() - known.at < emptyMs) return known.count;
+    const { consumer } = await this.#consumerOf(kind);
+    const count = (await consumer.info()).num_pending;
+    this.#waiting.set(kind, { count, at: performance.now() });
+    return count;
   }
 
   async #consumerOf(kind: JobKind): Promise<{ consumer: Consumer; ackWaitMs: number }> {
@@ -155,22 +188,46 @@ export class JobLoop {
         maxDeliver,
       );
     const heartbeat = setInterval(() => msg.working(), ackWaitMs / 4);
-    try {
-      await this.#runHandler(kind, msg, job, attempt);
-    } catch (error) {
+    const failed = async (error: unknown): Promise<void> => {
       clearInterval(heartbeat);
       await this.#fail(kind, msg, job, attempt, ensureError(error));
-      return;
-    } finally {
-      clearInterval(heartbeat);
+    };
+    let left: (() => Promise<void>)[];
+    try {
+      left = await this.#runHandler(kind, msg, job, attempt);
+    } catch (error) {
+      return failed(error);
     }
-    // Waits for the server: an acknowledgement lost now costs a redelivery, which finds the result
-    // and does nothing.
-    if (!(await untilAborted(msg.ackAck(), this.#options.signal)))
-      this.#logger.warn({ key: job.key }, 'the server did not confirm an acknowledgement');
+    const ending = this.#end(msg, left)
+      .catch(failed)
+      .catch((error: unknown) =>
+        this.#logger.warn({ err: ensureError(error), key: job.key }, 'a job comes again'),
+      )
+      .finally(() => {
+        clearInterval(heartbeat);
+        this.#ending.delete(ending);
+      });
+    this.#ending.add(ending);
   }
 
-  async #runHandler(kind: JobKind, msg: JsMsg, job: Job, attempt: number): Promise<void> {
+  /**
+   * The server is not waited for: an acknowledgement that is lost costs a redelivery, which finds
+   * the result and does nothing.
+   */
+  async #end(msg: JsMsg, left: readonly (() => Promise<void>)[]): Promise<void> {
+    for (const work of left) await untilAborted(work(), this.#options.signal);
+    msg.ack();
+  }
+
+  /** What is left to be done before the acknowledgement. */
+  async #runHandler(
+    kind: JobKind,
+    msg: JsMsg,
+    job: Job,
+    attempt: number,
+  ): Promise<(() => Promise<void>)[]> {
+    const left: (() => Promise<void>)[] = [];
+    const afterwards = (work: () => Promise<void>): void => void left.push(work);
     const scope = linkedAbort(this.#options.signal);
     try {
       await inSpan(
@@ -184,13 +241,14 @@ export class JobLoop {
           'spindle.job.attempt': attempt,
           'spindle.worker': this.#options.workerId,
         },
-        () => this.#handler(job, { signal: scope.signal, attempt }),
+        () => this.#handler(job, { signal: scope.signal, attempt, afterwards }),
         extractContext({
           keys: () => msg.headers?.keys() ?? [],
           get: (key) => msg.headers?.get(key),
         }),
         SpanKind.CONSUMER,
       );
+      return left;
     } finally {
       scope.cleanup();
     }

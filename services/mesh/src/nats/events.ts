@@ -1,6 +1,6 @@
 import { fromJsonString } from '@bufbuild/protobuf';
 import { eventFilter, EventSchema, streams, type Event } from '@spindle/proto';
-import type { ConsumerMessages, JetStreamClient, JetStreamManager } from 'nats';
+import type { Consumer, ConsumerMessages, JetStreamClient, JetStreamManager } from 'nats';
 import { ensureError, delay, type Logger } from '@spindle/kit';
 
 /**
@@ -20,6 +20,7 @@ export async function* readEvents(
   let stream: string | undefined;
   while (!signal.aborted) {
     let messages: ConsumerMessages | undefined;
+    let consumer: Consumer | undefined;
     const stop = (): void => messages?.stop();
     signal.addEventListener('abort', stop, { once: true });
     // The client would make its consumer again by itself, at the sequence it knew; the stream may
@@ -36,7 +37,7 @@ export async function* readEvents(
       const { created, state } = await jsm.streams.info(streams.events);
       if ((stream !== undefined && created !== stream) || state.last_seq < next - 1) next = 1;
       stream = created;
-      const consumer = await js.consumers.get(streams.events, {
+      consumer = await js.consumers.get(streams.events, {
         filterSubjects: eventFilter(runId),
         opt_start_seq: next,
       });
@@ -65,6 +66,8 @@ export async function* readEvents(
       signal.removeEventListener('abort', stop);
       forget();
       messages?.stop();
+      // The server would keep it for minutes more.
+      void consumer?.delete().catch(() => undefined);
     }
     await delay(250, signal).catch(() => undefined);
   }

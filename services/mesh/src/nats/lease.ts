@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { ensureError, SpindleError, delay, linkedAbort, within } from '@spindle/kit';
-import type { KvStore } from './kv.js';
+import type { KvRecord, KvStore } from './kv.js';
 import { untilAborted } from './until-aborted.js';
 
 const goodbyeMs = 2_000;
+/** A server that is there has answered by then. */
+const answerMs = 1_000;
 
 /**
  * One holder at a time. The holder rewrites the key at a third of the ttl; whoever waits takes over
@@ -21,6 +23,8 @@ export class Lease {
   readonly #key: string;
   readonly #value: string;
   #revision: number;
+  /** Nobody gives it back to who lost it. */
+  #isTaken = false;
   readonly #ttlMs: number;
 
   private constructor(kv: KvStore, key: string, value: string, revision: number, ttlMs: number) {
@@ -35,6 +39,20 @@ export class Lease {
   /** Aborts when the lease is no longer ours. */
   get lost(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  /**
+   * Once the lease is lost: whether someone else has taken the key. Null where nothing tells: the
+   * server, which alone could grant it, does not answer, or whoever had the key is gone again.
+   */
+  async takenByAnother(): Promise<boolean | null> {
+    if (this.#isTaken) return true;
+    const asked: { held: KvRecord | null } = { held: null };
+    const asking = this.#kv.get(this.#key).then((held) => (asked.held = held));
+    await within(answerMs, asking).catch(() => undefined);
+    if (asked.held === null) return null;
+    this.#isTaken = asked.held.value !== this.#value;
+    return this.#isTaken;
   }
 
   /** Waits while someone else holds the key; rejects when the signal aborts. */

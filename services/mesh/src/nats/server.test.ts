@@ -1,8 +1,11 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { newToken } from '@spindle/kit';
 import { logger } from '@spindle/kit/testing';
+import { natsAccess } from './access.js';
+import { connectBus } from './connect.js';
 import { findNatsServer } from './find.js';
 import { startNatsServer } from './server.js';
 
@@ -31,6 +34,37 @@ test('a port in use is one clear sentence, and the first server is not disturbed
   process.kill(first.pid, 0);
   await first.stop();
   expect(() => process.kill(first.pid, 0)).toThrow(/ESRCH/);
+});
+
+test('with a token nobody else gets in, only its own user reads it, and nothing else listens', async () => {
+  const token = newToken();
+  const server = await startNatsServer({ dir, token, logger });
+  try {
+    const config = join(dir, 'nats-server.conf');
+    expect((await stat(config)).mode & 0o777).toBe(0o600);
+    const [ports] = (await readdir(dir)).filter((name) => name.endsWith('.ports'));
+    expect(JSON.parse(await readFile(join(dir, ports ?? ''), 'utf8'))).toEqual({
+      nats: [server.url],
+    });
+    for (const wrong of [undefined, newToken()])
+      await expect(
+        connectBus({ url: server.url, token: wrong, name: 'x', logger }),
+      ).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
+    const bus = await connectBus({ url: server.url, token, name: 'x', logger });
+    await bus.close();
+  } finally {
+    await server.stop();
+  }
+});
+
+test.each([
+  ['nats://h:1', 't', { servers: 'nats://h:1', token: 't' }],
+  ['nats://h:1', undefined, { servers: 'nats://h:1' }],
+  ['nats://own@h:1', 't', { servers: 'nats://h:1', token: 'own' }],
+  ['nats://me:p%40ss@h:1', 't', { servers: 'nats://h:1', user: 'me', pass: 'p@ss' }],
+  ['h:1', 't', { servers: 'h:1', token: 't' }],
+])('a client of %s with the token %s shows what the address says first', (url, token, access) => {
+  expect(natsAccess(url, token)).toEqual(access);
 });
 
 test('a binary that is not one is named', async () => {

@@ -2,6 +2,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir, readFile, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ensureError, SpindleError, delay, type Logger, writeFileAtomic } from '@spindle/kit';
+import { connect } from 'nats';
+import { natsAccess } from './access.js';
 import { findNatsServer } from './find.js';
 
 const startMs = 20_000;
@@ -15,15 +17,16 @@ export interface NatsServer {
 
 /**
  * A nats-server with JetStream on 127.0.0.1, its data below `dir`; ready when this returns. Port 0
- * (default) takes a free one.
+ * (default) takes a free one. With a token nobody connects who does not show it.
  */
 export async function startNatsServer(options: {
   dir: string;
   port?: number;
+  token?: string | undefined;
   logger: Logger;
   binary?: string;
 }): Promise<NatsServer> {
-  const { port = 0, logger } = options;
+  const { port = 0, token, logger } = options;
   const dir = resolve(options.dir);
   const binary = options.binary ?? findNatsServer()?.path;
   if (binary === undefined) {
@@ -32,10 +35,10 @@ export async function startNatsServer(options: {
       'no nats-server was found on PATH; install one with "sudo apt-get install nats-server"',
     );
   }
-  await mkdir(dir, { recursive: true });
+  await mkdir(dir, { recursive: true, mode: 0o700 });
   await removePortsFiles(dir);
   const config = join(dir, 'nats-server.conf');
-  await writeFileAtomic(config, configText(dir, port));
+  await writeFileAtomic(config, configText(dir, port, token), { mode: 0o600 });
   // A process group of its own: Ctrl-C on a terminal must reach the services first, and the server
   // last.
   const child = spawn(binary, ['--config', config], { stdio: 'ignore', detached: true });
@@ -44,7 +47,7 @@ export async function startNatsServer(options: {
     child.once('error', () => done());
   });
   try {
-    const url = await ready(child, dir);
+    const url = await ready(child, dir, token);
     logger.info({ url, pid: child.pid, binary }, 'nats-server is ready');
     return { url, pid: child.pid ?? 0, stop: () => stop(child, exited, dir) };
   } catch (error) {
@@ -61,10 +64,11 @@ export async function startNatsServer(options: {
   }
 }
 
-function configText(dir: string, port: number): string {
+/** No monitoring port: it has no password, and web pages can read it. */
+function configText(dir: string, port: number, token: string | undefined): string {
   return [
     `listen: "127.0.0.1:${port === 0 ? -1 : port}"`,
-    'http: "127.0.0.1:-1"',
+    ...(token === undefined ? [] : [`authorization { token: ${JSON.stringify(token)} }`]),
     // The server writes the ports it got there; choosing a free one beforehand would race with
     // other programs.
     `ports_file_dir: ${JSON.stringify(dir)}`,
@@ -75,7 +79,7 @@ function configText(dir: string, port: number): string {
   ].join('\n');
 }
 
-async function ready(child: ChildProcess, dir: string): Promise<string> {
+async function ready(child: ChildProcess, dir: string, token: string | undefined): Promise<string> {
   let failure: Error | undefined;
   child.once('error', (error) => (failure = error));
   const until = performance.now() + startMs;
@@ -83,23 +87,19 @@ async function ready(child: ChildProcess, dir: string): Promise<string> {
     if (failure) throw failure;
     if (child.exitCode !== null || child.signalCode !== null)
       throw new Error(`it ended with ${child.signalCode ?? child.exitCode}`);
-    const ports = await readPorts(dir);
-    if (ports && (await isHealthy(ports.monitor))) return ports.url;
+    const url = await readUrl(dir);
+    if (url !== undefined && (await answers(url, token))) return url;
     await delay(25);
   }
   throw new Error(`it was not ready after ${startMs / 1000} s`);
 }
 
-async function readPorts(dir: string): Promise<{ url: string; monitor: string } | undefined> {
+async function readUrl(dir: string): Promise<string | undefined> {
   for (const name of await portsFiles(dir)) {
     try {
-      const ports = JSON.parse(await readFile(join(dir, name), 'utf8')) as {
-        nats?: string[];
-        monitoring?: string[];
-      };
+      const ports = JSON.parse(await readFile(join(dir, name), 'utf8')) as { nats?: string[] };
       const [url] = ports.nats ?? [];
-      const [monitor] = ports.monitoring ?? [];
-      if (url !== undefined && monitor !== undefined) return { url, monitor };
+      if (url !== undefined) return url;
     } catch {
       // Half written; the next look finds it whole.
     }
@@ -107,10 +107,20 @@ async function readPorts(dir: string): Promise<{ url: string; monitor: string } 
   return undefined;
 }
 
-async function isHealthy(monitor: string): Promise<boolean> {
+/** Whether clients are let in and JetStream is there. */
+async function answers(url: string, token: string | undefined): Promise<boolean> {
   try {
-    const response = await fetch(`${monitor}/healthz`, { signal: AbortSignal.timeout(1_000) });
-    return response.ok && ((await response.json()) as { status?: string }).status === 'ok';
+    const client = await connect({
+      ...natsAccess(url, token),
+      timeout: 1_000,
+      reconnect: false,
+    });
+    try {
+      await client.jetstreamManager({ checkAPI: true, timeout: 1_000 });
+      return true;
+    } finally {
+      await client.close();
+    }
   } catch {
     return false;
   }

@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
-import { EventSchema, type Event } from '@spindle/proto';
+import { EventSchema, streams, type Event } from '@spindle/proto';
+import { connect } from 'nats';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startTestNats, type TestNats } from '../testing/nats.js';
 import type { Bus } from './bus.js';
@@ -85,6 +86,19 @@ test('a reader sees live events and ends when its signal aborts', async () => {
   const idle = take('r1', 99);
   controller.current.abort();
   expect((await idle).length).toBeLessThanOrEqual(2);
+});
+
+test('readers that have gone leave no consumer on the server', async () => {
+  await bus.publishEvent(warning('r1', 'one'));
+  for (let i = 0; i < 10; i++) await Promise.all([take('r1', 1), take('r1', 1)]);
+  await bus.deadLetters('r1');
+  const connection = await connect({ servers: nats.server.url });
+  const { streams: all } = await connection.jetstreamManager();
+  const consumers = async (stream: string): Promise<number> =>
+    (await all.info(stream)).state.consumer_count;
+  await expect.poll(() => consumers(streams.events)).toBe(0);
+  await expect.poll(() => consumers(streams.dead)).toBe(0);
+  await connection.close();
 });
 
 test('a reader goes on after the server crashed', async () => {
@@ -220,3 +234,21 @@ function pick(kv: KvStore): KvStore {
     watch: (key, signal) => kv.watch(key, signal),
   };
 }
+
+test('a lost lease tells whether another one has it, as far as anyone can know', async () => {
+  const kv = bus.kv('leases');
+  const { signal } = controller.current;
+  const lease = await Lease.acquire(kv, 'k', 'one', { ttlMs: 300, signal });
+  process.kill(nats.server.pid, 'SIGSTOP');
+  await expect.poll(() => lease.lost.aborted, { timeout: 10_000 }).toBe(true);
+  expect(await lease.takenByAnother()).toBeNull();
+  process.kill(nats.server.pid, 'SIGCONT');
+  await expect.poll(() => lease.takenByAnother()).toBe(false);
+  await kv.delete('k');
+  expect(await lease.takenByAnother()).toBeNull();
+  const other = await Lease.acquire(kv, 'k', 'two', { ttlMs: 300, signal });
+  expect(await lease.takenByAnother()).toBe(true);
+  // Nor after that one has gone.
+  await other.release();
+  expect(await lease.takenByAnother()).toBe(true);
+});

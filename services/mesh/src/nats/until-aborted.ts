@@ -1,4 +1,4 @@
-import { cancelled, delay, linkedAbort } from '@spindle/kit';
+import { cancelled } from '@spindle/kit';
 
 /** Long enough for an answer of a server that is there. */
 const graceMs = 2_000;
@@ -8,22 +8,20 @@ const graceMs = 2_000;
  * not keep a process that is to end.
  */
 export async function untilAborted<T>(answer: Promise<T>, signal: AbortSignal): Promise<T> {
-  const over = linkedAbort();
+  let timer: NodeJS.Timeout | undefined;
+  let onAbort = (): void => undefined;
   const given = new Promise<never>((_, reject) => {
-    const onAbort = (): void => {
-      delay(graceMs, over.signal).then(
-        () => reject(cancelled(signal)),
-        () => undefined,
-      );
+    onAbort = () => {
+      timer = setTimeout(() => reject(cancelled(signal)), graceMs);
     };
     if (signal.aborted) onAbort();
     else signal.addEventListener('abort', onAbort, { once: true });
-    over.signal.addEventListener('abort', () => signal.removeEventListener('abort', onAbort));
   });
   try {
     return await Promise.race([answer, given]);
   } finally {
-    over.abort();
+    clearTimeout(timer);
+    signal.removeEventListener('abort', onAbort);
     answer.catch(() => undefined);
   }
 }

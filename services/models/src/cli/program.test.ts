@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import {
   type BenchOptionsDto,
   type BenchResultDto,
+  type ModelSourceDto,
   type NativeAddon,
   type NativePrecision,
   type ParityLineDto,
@@ -14,6 +15,7 @@ import { compare } from './fixture.js';
 import { runCli } from './program.js';
 
 const fixtures = fileURLToPath(new URL('../../../../test/fixtures', import.meta.url));
+const scenes = fileURLToPath(new URL('../../../../examples/scenes', import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), 'cli-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
 
@@ -240,6 +242,53 @@ it('sample refuses a place that it could not write to, before it loads anything'
     'error: /nowhere: expected a folder to write --out into, got no such folder',
   ]);
   expect(code).toBe(2);
+});
+
+describe('sample --lora', () => {
+  const lora = join(scratch, 'lora.safetensors');
+  const sampled = async (...flags: string[]): Promise<ModelSourceDto[]> => {
+    const loaded: ModelSourceDto[] = [];
+    const load = async (_engine: unknown, source: ModelSourceDto): Promise<never> => {
+      loaded.push(source);
+      return {} as never;
+    };
+    await run(
+      [
+        ...['sample', '--model', join(scenes, 'tiny-sd'), '--prompt', 'p'],
+        ...['--out', join(scratch, 'o.png'), ...flags],
+      ],
+      { loadClipText: load, loadVae: load, loadUnet: load },
+    );
+    return loaded;
+  };
+  const target = (component: string): object => ({
+    component,
+    components: ['unet', 'text_encoder'],
+  });
+
+  it('goes to text encoder and U-Net, and to no VAE', async () => {
+    const [text, vae, unet] = await sampled('--lora', lora, '--lora', `${lora}:0.5`);
+    const files = [
+      { path: lora, scale: 1 },
+      { path: lora, scale: 0.5 },
+    ];
+    const adapters = (component: string): object[] =>
+      files.map((file) => ({ ...file, target: target(component) }));
+    expect(text?.adapters).toEqual(adapters('text_encoder'));
+    expect(unet?.adapters).toEqual(adapters('unet'));
+    expect(vae?.adapters).toBeUndefined();
+  });
+
+  it('leaves text encoders out where that is asked for, as a part of the file that is known', async () => {
+    const [text, , unet] = await sampled('--lora', lora, '--lora-unet-only');
+    expect(text?.adapters).toBeUndefined();
+    expect(unet?.adapters).toEqual([{ path: lora, scale: 1, target: target('unet') }]);
+  });
+
+  it('is refused before anything is loaded where it is a pickle, or its flag has no file', async () => {
+    expect(await sampled('--lora', '/x/lora.bin')).toEqual([]);
+    expect(await sampled('--lora-unet-only')).toEqual([]);
+  });
 });
 
 it('scores refuse metadata that leaves the folder', async () => {

@@ -2,8 +2,12 @@
 import { Option, type Command } from 'commander';
 import { writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { adaptedUnet, loraFile, type LoraFile } from '../pipeline/adapters.js';
+import { checkKeys } from '../config-keys/rules.js';
+import { unetKeys } from '../config-keys/unet.js';
+import { configFile, configOf } from '../pipeline/pipeline.js';
 import { encodePng, toRgb } from '../pipeline/images.js';
-import { type NativePrecision } from '@spindle/native';
+import { invalid, type NativePrecision } from '@spindle/native';
 import { resolveScheduler } from '../pipeline/scheduler.js';
 import { TextToImage } from '../pipeline/text-to-image.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
@@ -24,7 +28,8 @@ import {
 interface SampleFlags extends EngineFlags {
   model: string;
   unet?: string;
-  lora: { path: string; scale: number }[];
+  lora: LoraFile[];
+  loraUnetOnly: boolean;
   prompt: string;
   seed: bigint;
   steps: number;
@@ -51,10 +56,12 @@ export function addSample(program: Command, context: CliContext): void {
     .option('--unet <dir>', "unet folder to use instead of the pipeline's own")
     .option(
       '--lora <file[:scale]>',
-      'adapters to add to the U-Net (diffusers, PEFT or kohya names); may be given more than once',
+      'LoRA to add to the U-Net and the text encoders: a file of diffusers, PEFT or sd-scripts, ' +
+        'or a folder of diffusers or PEFT; SCALE multiplies its own; may be given more than once',
       adapter,
       [],
     )
+    .option('--lora-unet-only', 'leave out what LoRA files add to text encoders', false)
     .addOption(
       new Option('--seed <n>', "seed of PyTorch's CPU generator").argParser(seed).default(0n, '0'),
     )
@@ -77,10 +84,7 @@ export function addSample(program: Command, context: CliContext): void {
 }
 
 /** "FILE" or "FILE:SCALE", added to those before. */
-function adapter(
-  text: string,
-  before: { path: string; scale: number }[],
-): { path: string; scale: number }[] {
+function adapter(text: string, before: LoraFile[]): LoraFile[] {
   const [, path = text, scale = '1'] = /^(.+):(-?[\d.]+(?:e-?\d+)?)$/.exec(text) ?? [];
   return [...before, { path: resolve(path), scale: decimal(scale) }];
 }
@@ -90,8 +94,17 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
   const out = resolve(flags.out);
   requireDirectory(dirname(out), 'a folder to write --out into');
   const engine = openEngine(context, flags);
-  const model = await TextToImage.load(engine, resolve(flags.model), flags.precision);
-  const { textTowers, textTokens } = model.pipeline;
+  if (flags.loraUnetOnly && flags.lora.length === 0)
+    throw invalid('--lora-unet-only', 'expected a --lora beside it, got none');
+  const lora = flags.lora.map(({ path, scale }) => ({ path: loraFile(path), scale }));
+  const model = await TextToImage.load(
+    engine,
+    resolve(flags.model),
+    flags.precision,
+    flags.loraUnetOnly ? [] : lora,
+  );
+  const { textTowers, textTokens, warnings } = model.pipeline;
+  for (const warning of warnings) context.warn(`warning: ${warning}`);
   const truncated = Math.max(
     ...textTowers.map(({ tokenizer }) => tokenizer.encode(flags.prompt, textTokens).truncated),
   );
@@ -104,7 +117,10 @@ async function sample(flags: SampleFlags, context: CliContext): Promise<void> {
     flags.unet === undefined
       ? model.pipeline.unet
       : componentSource(resolve(flags.unet), 'diffusion_pytorch_model');
-  const unet = await engine.loadUnet({ ...source, adapters: flags.lora }, flags.precision);
+  if (flags.unet !== undefined)
+    for (const warning of checkKeys(configOf(source), unetKeys, configFile(source)))
+      context.warn(`warning: ${warning}`);
+  const unet = await engine.loadUnet(adaptedUnet(model.pipeline, source, lora), flags.precision);
   const { latents } = await model.latents(unet, [flags.prompt], [flags.seed], {
     schedulerConfig: resolveScheduler(model.pipeline.scheduler, flags.scheduler ?? '', ''),
     steps: flags.steps,

@@ -15,7 +15,12 @@ import { readPipeline } from '../pipeline/pipeline.js';
 import { releaseConfigs, releases, type Release } from '../released/configs.js';
 import { unetShapes } from '../released/tensors.js';
 import { writeRandomModel } from '../released/write.js';
-import { tensorBytes, writeSafetensorsFile, type TensorSource } from '@spindle/kit';
+import {
+  readSafetensorsHeader,
+  tensorBytes,
+  writeSafetensorsFile,
+  type TensorSource,
+} from '@spindle/kit';
 import { dictPickle, tensorPickle, torchZip } from '../testing/torch-archives.js';
 import { readJsonObject, type JsonObject } from '../files/json.js';
 import { convert } from './convert.js';
@@ -496,6 +501,18 @@ it.each<[Release, string, string]>([
   const { unet } = releaseConfigs(release);
   expect(unetShapes(unet).has(name)).toBe(true);
   expect(ldmUnetSource(name, unet).names).toEqual([`model.diffusion_model.${original}`]);
+});
+
+it('keeps what the header of a safetensors file says, such as the scale of a LoRA', () => {
+  const [from, to] = [join(scratch, 'lora.safetensors'), join(scratch, 'lora-again.safetensors')];
+  const metadata = { format: 'pt', lora_adapter_metadata: '{"unet.r": 4, "unet.lora_alpha": 8}' };
+  writeSafetensorsFile(
+    from,
+    [{ name: 'unet.a.lora_A.weight', dtype: 'F32', shape: [1], chunks: () => [Buffer.alloc(4)] }],
+    metadata,
+  );
+  convert(from, to, none);
+  expect(readSafetensorsHeader(to).metadata).toEqual(metadata);
 });
 
 describe('a folder of pickles', () => {

@@ -11,7 +11,7 @@ import {
 import { basename, dirname, extname, join } from 'node:path';
 import { EngineError, invalid } from '@spindle/native';
 import { isObject, readJsonObject } from '../files/json.js';
-import { writeSafetensorsFile, type TensorSource } from '@spindle/kit';
+import { readSafetensorsHeader, writeSafetensorsFile, type TensorSource } from '@spindle/kit';
 import { convertCheckpoint, type CheckpointOptions } from './checkpoint.js';
 import { RandomFile, safetensorsSources } from './files.js';
 import { readTorchArchive } from './torch-archive.js';
@@ -45,7 +45,7 @@ export function convert(from: string, to: string, options: CheckpointOptions): C
     return withTensors(from, (tensors, notes) => {
       if (to.endsWith('.safetensors')) {
         mkdirSync(dirname(to), { recursive: true });
-        writeSafetensorsFile(to, tensors);
+        writeSafetensorsFile(to, tensors, metadataOf(from));
         return { to, what: 'tensors', tensors: tensors.length, notes };
       }
       const { family, unused, notes: more } = convertCheckpoint(from, tensors, to, options);
@@ -72,6 +72,12 @@ function refuseOptions(options: CheckpointOptions): void {
         `--${name}: expected nothing where tensors keep their names (only a checkpoint in one ` +
           `file becomes a folder by it), got ${value}`,
       );
+}
+
+/** A header can say what its tensors mean: of a LoRA file of diffusers, the scale. */
+function metadataOf(path: string): Record<string, string> {
+  const own = extname(path) === '.safetensors' ? readSafetensorsHeader(path).metadata : {};
+  return { format: 'pt', ...own };
 }
 
 function withTensors<T>(path: string, work: (tensors: TensorSource[], notes: string[]) => T): T {

@@ -79,13 +79,14 @@ export function describe(value: JsonValue | undefined): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
+/** `fallback` is for an absent key: null is a value, which the libraries do not take for it. */
 export function numberField(
   config: JsonObject,
   key: string,
   where: string,
   fallback?: number,
 ): number {
-  const value = config[key] ?? fallback;
+  const value = config[key] === undefined ? fallback : config[key];
   if (typeof value !== 'number')
     throw invalid(where, `${key}: expected a number, got ${describe(value)}`);
   return value;
@@ -97,7 +98,7 @@ export function stringField(
   where: string,
   fallback?: string,
 ): string {
-  const value = config[key] ?? fallback;
+  const value = config[key] === undefined ? fallback : config[key];
   if (typeof value !== 'string')
     throw invalid(where, `${key}: expected a string, got ${describe(value)}`);
   return value;

@@ -66,11 +66,16 @@ function missingVariant(directory: string, stem: WeightsStem, variant: string): 
   );
 }
 
+/** Whether a file's name says that it is a pickle. */
+export function isPickle(file: string): boolean {
+  return pickles.some((extension) => file.endsWith(extension));
+}
+
 /** Throws for a file that is no safetensors. */
 export function refusePickles(file: string): never {
   throw invalid(
     file,
-    pickles.some((extension) => file.endsWith(extension))
+    isPickle(file)
       ? 'pickle files are refused because they can run code; expected a .safetensors file; this ' +
           `makes it, running nothing: npx spindle convert ${file} --to FOLDER`
       : 'expected a .safetensors file, got another kind',

@@ -12,6 +12,10 @@ import {
   stringField,
   type JsonObject,
 } from '../files/json.js';
+import { textEncoderKeys } from '../config-keys/clip.js';
+import { checkKeys } from '../config-keys/rules.js';
+import { unetKeys } from '../config-keys/unet.js';
+import { vaeKeys } from '../config-keys/vae.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from '../judges/judges.js';
 import { modelPath } from '@spindle/kit';
 import { openClipSource } from '../judges/open-clip.js';
@@ -22,6 +26,7 @@ import {
   readPipeline,
   readSampleSize,
   readVaeScaling,
+  type LatentSize,
 } from '../pipeline/pipeline.js';
 import { isKnownScheduler, resolveScheduler } from '../pipeline/scheduler.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
@@ -42,6 +47,7 @@ export interface ModelReport {
    * go through it evenly.
    */
   unetScale: number;
+  /** Side of the latents that a U-Net was made for; 0 where height and width differ. */
   sampleSize: number;
   textTokens: number;
   textWidth: number;
@@ -158,13 +164,17 @@ function inspectPipeline(
     latentChannels: pipeline.vaeScaling.latentChannels,
     vaeScale: pipeline.vaeScaling.scale,
     unetScale: unetScaleOf(pipeline.unetConfig),
-    sampleSize: pipeline.sampleSize,
+    sampleSize: squareSide(pipeline.sampleSize),
     textTokens: pipeline.textTokens,
     textWidth: pipeline.textWidth,
     predictionType: stringField(pipeline.scheduler, 'prediction_type', file, 'epsilon'),
     scheduler: stringField(pipeline.scheduler, '_class_name', file),
     warnings: pipeline.warnings,
   };
+}
+
+function squareSide({ height, width }: LatentSize): number {
+  return height === width ? height : 0;
 }
 
 /** Every level but the last halves the sides. */
@@ -222,7 +232,8 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
         parameters: { unet: engine.inspectModel('unet', source).parameters },
         latentChannels: numberField(config, 'in_channels', file, 4),
         unetScale: unetScaleOf(config),
-        sampleSize: readSampleSize(config, file, 0),
+        sampleSize: squareSide(readSampleSize(config, file, 0)),
+        warnings: checkKeys(config, unetKeys, file),
         textWidth: typeof width === 'number' ? width : 0,
       };
     }
@@ -235,6 +246,7 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
         parameters: { vae: engine.inspectModel('vae', source).parameters },
         latentChannels: scaling.latentChannels,
         vaeScale: scaling.scale,
+        warnings: checkKeys(config, vaeKeys, file),
       };
     }
     case 'CLIPTextModelWithProjection':
@@ -247,6 +259,7 @@ function inspectComponent(engine: Inspector, path: string): ModelReport {
         parameters: { text_encoder: engine.inspectModel('clip_text', source).parameters },
         textTokens: numberField(text, 'max_position_embeddings', configFile(source), 77),
         textWidth: numberField(text, 'hidden_size', configFile(source), 512),
+        warnings: checkKeys(text, textEncoderKeys, file),
       };
     }
     case 'CLIPModel': {

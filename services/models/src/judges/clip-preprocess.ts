@@ -1,12 +1,10 @@
 /** The config of a CLIPImageProcessor -> what the addon's preprocessImage takes. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import {
-  invalid,
-  resizeFilters,
-  type ImagePreprocessDto,
-  type PreprocessMethod,
-} from '@spindle/native';
+import { invalid, resizeFilters, type ImagePreprocessDto } from '@spindle/native';
+import { imageProcessorKeys } from '../config-keys/image-processor.js';
+import { openClipPreprocessKeys } from '../config-keys/open-clip.js';
+import { checkKeys } from '../config-keys/rules.js';
 import {
   describe,
   isObject,
@@ -22,72 +20,60 @@ const bicubic = 3;
 
 interface PreprocessConfig {
   file: string;
-  /** In the keys of transformers. */
   config: JsonObject;
-  /** That of the library whose file it is. */
-  method: PreprocessMethod;
+  library: 'transformers' | 'open_clip';
 }
 
 /** What a CLIP folder says of preprocessing, and the file that says it; undefined: none does. */
-export function findPreprocessConfig(directory: string): PreprocessConfig | undefined {
+export function findPreprocessConfig(
+  directory: string,
+  warn: (message: string) => void = () => undefined,
+): PreprocessConfig | undefined {
   // Where both are there, transformers 5 takes the newer one.
   const processor = join(directory, 'processor_config.json');
   if (existsSync(processor)) {
     const config = readJsonObject(processor)['image_processor'] ?? undefined;
     if (isObject(config))
-      return { file: `${processor}: image_processor`, config, method: 'transformers' };
+      return { file: `${processor}: image_processor`, config, library: 'transformers' };
     if (config !== undefined)
       throw invalid(processor, `image_processor: expected an object, got ${describe(config)}`);
   }
   const file = join(directory, 'preprocessor_config.json');
-  if (existsSync(file)) return { file, config: readJsonObject(file), method: 'transformers' };
+  if (existsSync(file)) return { file, config: readJsonObject(file), library: 'transformers' };
+  // open_clip's own; the other keys are refused where they are not its defaults, which are ours.
   const openClip = join(directory, 'open_clip_config.json');
   if (!existsSync(openClip)) return undefined;
   const own = readJsonObject(openClip)['preprocess_cfg'];
   if (!isObject(own)) return undefined;
-  return fromOpenClip(own, `${openClip}: preprocess_cfg`);
-}
-
-/** Where it leaves something open, open_clip's defaults are those of transformers. */
-function fromOpenClip(own: JsonObject, file: string): PreprocessConfig {
+  checkKeys(own, openClipPreprocessKeys, `${openClip}: preprocess_cfg`).forEach(warn);
   const config: JsonObject = {};
   if (own['mean'] !== undefined) config['image_mean'] = own['mean'];
   if (own['std'] !== undefined) config['image_std'] = own['std'];
-  const mode = own['resize_mode'] ?? 'shortest';
-  if (mode !== 'shortest')
-    throw invalid(file, `resize_mode: expected "shortest", got ${describe(mode)}`);
-  const name = own['interpolation'] ?? 'bicubic';
-  // open_clip takes "random" for training; it judges with bicubic.
-  const filter = (resizeFilters as readonly JsonValue[]).indexOf(
-    name === 'random' ? 'bicubic' : name,
-  );
-  if (filter !== bicubic && filter !== bilinear)
-    throw invalid(
-      file,
-      `interpolation: expected "bicubic", "bilinear" or "random", got ${describe(name)}`,
-    );
-  config['resample'] = filter;
-  return { file, config, method: 'torchvision' };
+  if (own['interpolation'] === 'bilinear') config['resample'] = bilinear;
+  return { file: `${openClip}: preprocess_cfg`, config, library: 'open_clip' };
 }
 
+/** Of CLIPImageProcessor, whatever the model. */
+const defaultSize = 224;
+
 /**
- * `imageSize` is the vision tower's, which the crop must equal; `library`'s way is taken where the
- * folder says nothing.
+ * `imageSize` is the vision tower's, which the crop must equal; where the folder says nothing, the
+ * library of `layout` decides.
  */
 export function readImagePreprocess(
   directory: string,
   imageSize: number,
-  library: PreprocessMethod = 'transformers',
+  {
+    layout = 'transformers',
+    warn = () => undefined,
+  }: { layout?: PreprocessConfig['library']; warn?: (message: string) => void } = {},
 ): ImagePreprocessDto {
-  const { file, config, method } = findPreprocessConfig(directory) ?? {
-    file: join(directory, 'preprocessor_config.json'),
-    config: {},
-    method: library,
-  };
-  for (const step of ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize']) {
-    if (config[step] === false)
-      throw invalid(file, `${step}: expected true, got false (not supported)`);
-  }
+  const found = findPreprocessConfig(directory, warn);
+  const file = found?.file ?? join(directory, 'preprocessor_config.json');
+  const config = found?.config ?? {};
+  checkKeys(config, imageProcessorKeys, file).forEach(warn);
+  // Where no library says a size, images come at the model's.
+  const fallback = found?.library === 'transformers' ? defaultSize : imageSize;
   const resample = config['resample'] ?? bicubic;
   const filter = typeof resample === 'number' ? resizeFilters[resample] : undefined;
   if (filter === undefined) {
@@ -95,9 +81,9 @@ export function readImagePreprocess(
     throw invalid(file, `resample: expected ${known}, got ${describe(resample)}`);
   }
   const rescale = config['rescale_factor'] ?? 1 / 255;
-  if (typeof rescale !== 'number' || Math.abs(rescale - 1 / 255) > 1e-6)
+  if (typeof rescale !== 'number' || Math.abs(rescale * 255 - 1) > 1e-7)
     throw invalid(file, `rescale_factor: expected 1/255, got ${describe(rescale)}`);
-  const crop = sizeOf(config['crop_size'] ?? imageSize, `crop_size`, file);
+  const crop = sizeOf(config['crop_size'] ?? fallback, `crop_size`, file);
   if (crop.height !== imageSize || crop.width !== imageSize) {
     throw invalid(
       file,
@@ -105,8 +91,9 @@ export function readImagePreprocess(
         `${crop.height}x${crop.width}`,
     );
   }
-  const size = config['size'] ?? imageSize;
-  const resize = isObject(size) ? size['shortest_edge'] : size;
+  const size = config['size'] ?? fallback;
+  const sized = isObject(size) ? Object.keys(size).filter((key) => size[key] !== null) : [];
+  const resize = sized.join() === 'shortest_edge' && isObject(size) ? size['shortest_edge'] : size;
   if (typeof resize !== 'number' || !Number.isInteger(resize) || resize < imageSize) {
     throw invalid(
       file,
@@ -119,7 +106,8 @@ export function readImagePreprocess(
     cropWidth: crop.width,
     mean: triple(config['image_mean'] ?? clipMean, 'image_mean', file),
     std: triple(config['image_std'] ?? clipStd, 'image_std', file),
-    method,
+    // open_clip's own transform is torchvision's.
+    method: (found?.library ?? layout) === 'open_clip' ? 'torchvision' : 'transformers',
     filter,
     rescale,
   };
@@ -127,7 +115,15 @@ export function readImagePreprocess(
 
 function sizeOf(value: JsonValue, field: string, file: string): { height: number; width: number } {
   if (typeof value === 'number') return { height: value, width: value };
-  if (isObject(value) && typeof value['height'] === 'number' && typeof value['width'] === 'number')
+  const known = isObject(value)
+    ? Object.keys(value).every((key) => key === 'height' || key === 'width')
+    : false;
+  if (
+    known &&
+    isObject(value) &&
+    typeof value['height'] === 'number' &&
+    typeof value['width'] === 'number'
+  )
     return { height: value['height'], width: value['width'] };
   throw invalid(file, `${field}: expected a number or {"height", "width"}, got ${describe(value)}`);
 }

@@ -5,6 +5,8 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { cleanCaption } from '../text/caption-cleaning.js';
+import { clipKeys, clipTextKeys, clipVisionKeys } from '../config-keys/clip.js';
+import { checkKeys } from '../config-keys/rules.js';
 import { clipMean, clipStd, findPreprocessConfig, readImagePreprocess } from './clip-preprocess.js';
 import {
   type Engine,
@@ -29,6 +31,7 @@ import {
   stringifyJson,
 } from '../files/json.js';
 import { modelPath } from '@spindle/kit';
+import { towerOf } from './clip-towers.js';
 import { isOpenClipHeader, openClipSource } from './open-clip.js';
 import { configFile, configOf } from '../pipeline/pipeline.js';
 import { readSafetensorsHeader } from '@spindle/kit';
@@ -63,47 +66,51 @@ export interface ClipFolder {
 }
 
 export function readClipFolder(path: string, places: TokenizerPlaces = {}): ClipFolder {
-  const { source, layout } = clipSource(path);
+  const warnings: string[] = [];
+  const warn = (message: string): void => void warnings.push(message);
+  const { source, layout } = clipSource(path, warn);
   const directory = layout === 'transformers' ? source.label : dirname(source.weights[0] ?? path);
   const config = configOf(source);
-  const [text, vision] = [config['text_config'], config['vision_config']];
-  if (!isObject(text))
-    throw invalid(configFile(source), `text_config: expected an object, got ${describe(text)}`);
-  if (!isObject(vision))
-    throw invalid(configFile(source), `vision_config: expected an object, got ${describe(vision)}`);
+  const file = configFile(source);
+  const [text, vision] = [
+    towerOf(config, 'text_config', file),
+    towerOf(config, 'vision_config', file),
+  ];
+  checkKeys(config, clipKeys, file).forEach(warn);
+  checkKeys(text, clipTextKeys, `${file}: text_config`).forEach(warn);
+  checkKeys(vision, clipVisionKeys, `${file}: vision_config`).forEach(warn);
   const tokenizer = loadClipTokenizer(directory, places);
   const positions = numberField(text, 'max_position_embeddings', configFile(source), 77);
   const imageSize = numberField(vision, 'image_size', configFile(source), 224);
   const number = (key: string, fallback: number): number =>
     numberField(vision, key, configFile(source), fallback);
+  tokenizer.warnings.forEach(warn);
+  // open_clip's files need none: CLIP's numbers are that library's default.
+  if (layout === 'transformers' && findPreprocessConfig(directory) === undefined)
+    warn(
+      `${directory}: no preprocessor_config.json and no processor_config.json; images are ` +
+        `normalised with CLIP's mean [${clipMean.join(', ')}] and std [${clipStd.join(', ')}] at ` +
+        `${imageSize}x${imageSize}`,
+    );
   return {
     source,
     layout,
     tokenizer,
     textTokens: Math.min(tokenizer.modelMaxLength, positions),
-    preprocess: readImagePreprocess(
-      directory,
-      imageSize,
-      // open_clip's own transform is torchvision's.
-      layout === 'open_clip' ? 'torchvision' : 'transformers',
-    ),
+    preprocess: readImagePreprocess(directory, imageSize, { layout, warn }),
     embeddingWidth: numberField(config, 'projection_dim', configFile(source), 512),
     architecture:
       `CLIP ViT ${number('hidden_size', 768)}x${number('num_hidden_layers', 12)}, patch ` +
       `${number('patch_size', 32)}, ${imageSize} px`,
-    // open_clip's files need none: CLIP's numbers are that library's default.
-    warnings:
-      layout === 'open_clip' || findPreprocessConfig(directory) !== undefined
-        ? []
-        : [
-            `${directory}: no preprocessor_config.json and no processor_config.json; images ` +
-              `are normalised with CLIP's mean [${clipMean.join(', ')}] and std ` +
-              `[${clipStd.join(', ')}] at ${imageSize}x${imageSize}`,
-          ],
+    warnings,
   };
 }
 
-function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder['layout'] } {
+/** Where a CLIP model's files lie, and in which layout. */
+export function clipSource(
+  path: string,
+  warn: (message: string) => void,
+): { source: ModelSourceDto; layout: ClipFolder['layout'] } {
   if (!isFile(path)) {
     const { directory } = modelPath(path);
     requireDirectory(directory, "a CLIP model's folder or safetensors file");
@@ -119,6 +126,7 @@ function clipSource(path: string): { source: ModelSourceDto; layout: ClipFolder[
         'open_clip_model.safetensors',
         "a CLIPModel folder (config.json) or a safetensors file in open_clip's layout",
       ),
+      warn,
     ),
     layout: 'open_clip',
   };
@@ -250,15 +258,19 @@ export interface ImageRewardFolder {
   std: number;
 }
 
-export function readImageRewardFolder(
-  path: string,
-  places: TokenizerPlaces = {},
-): ImageRewardFolder {
-  const file = weightsFile(
+export function imageRewardWeights(path: string): string {
+  return weightsFile(
     path,
     'ImageReward.safetensors',
     'ImageReward.safetensors or a single safetensors file',
   );
+}
+
+export function readImageRewardFolder(
+  path: string,
+  places: TokenizerPlaces = {},
+): ImageRewardFolder {
+  const file = imageRewardWeights(path);
   const directory = dirname(file);
   const configPath = join(directory, 'config.json');
   const config = existsSync(configPath) ? parseJson(readText(configPath), configPath) : {};

@@ -166,6 +166,8 @@ export interface InspectedJudge {
   parameters: number;
   embeddingWidth: number;
   textTokens: number;
+  /** What its files leave open, and what is taken for it. */
+  warnings: string[];
 }
 
 /** Throws what loading the judge would throw, from configs and headers alone. */
@@ -181,6 +183,7 @@ export function inspectJudge(
       parameters: engine.inspectModel('image_reward', folder.source).parameters,
       embeddingWidth: 0,
       textTokens: 35,
+      warnings: [],
     };
   }
   const folder = readClipFolder(spec.model, spec);
@@ -200,6 +203,7 @@ export function inspectJudge(
     parameters,
     embeddingWidth: folder.embeddingWidth,
     textTokens: folder.textTokens,
+    warnings: folder.warnings,
   };
 }
 

@@ -5,6 +5,8 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { invalid, type ModelSourceDto } from '@spindle/native';
+import { openClipKeys, openClipTextKeys, openClipVisionKeys } from '../config-keys/open-clip.js';
+import { checkKeys } from '../config-keys/rules.js';
 import {
   describe,
   isObject,
@@ -25,7 +27,10 @@ export function isOpenClipHeader(header: ReadonlyMap<string, TensorField>): bool
  * in no tensor: they come from open_clip_config.json beside the file, and are known without it for
  * ViT-H-14 alone (HPSv2, LAION-2B).
  */
-export function openClipSource(file: string): ModelSourceDto {
+export function openClipSource(
+  file: string,
+  warn: (message: string) => void = () => undefined,
+): ModelSourceDto {
   const header = readSafetensorsHeader(file).tensors;
   if (!isOpenClipHeader(header))
     throw invalid(
@@ -60,11 +65,11 @@ export function openClipSource(file: string): ModelSourceDto {
   const patch = dimension('visual.conv1.weight', 2);
   const textWidth = dimension('token_embedding.weight', 1);
   const side = Math.round(Math.sqrt(dimension('visual.positional_embedding', 0) - 1));
+  const context = dimension('positional_embedding', 0);
   const { visionHeads, textHeads, activation } = readSettings(
     file,
-    width,
-    layers('visual.'),
-    textWidth,
+    { width, textWidth, visionLayers: layers('visual.'), imageSize: side * patch, context },
+    warn,
   );
   const config = {
     model_type: 'clip',
@@ -75,7 +80,7 @@ export function openClipSource(file: string): ModelSourceDto {
       intermediate_size: dimension('transformer.resblocks.0.mlp.c_fc.weight', 0),
       num_hidden_layers: layers(''),
       num_attention_heads: textHeads,
-      max_position_embeddings: dimension('positional_embedding', 0),
+      max_position_embeddings: context,
       hidden_act: activation,
       // "The largest id ends a text", as open_clip has it.
       eos_token_id: 2,
@@ -94,20 +99,25 @@ export function openClipSource(file: string): ModelSourceDto {
   return { config: stringifyJson(config), weights: [file], label: file };
 }
 
+/** What the tensors say. */
+interface Told {
+  width: number;
+  visionLayers: number;
+  textWidth: number;
+  imageSize: number;
+  context: number;
+}
+
 interface Settings {
   visionHeads: number;
   textHeads: number;
   activation: 'gelu' | 'quick_gelu';
 }
 
-function readSettings(
-  file: string,
-  width: number,
-  visionLayers: number,
-  textWidth: number,
-): Settings {
+function readSettings(file: string, told: Told, warn: (message: string) => void): Settings {
+  const { width, visionLayers, textWidth } = told;
   const settingsFile = join(dirname(file), 'open_clip_config.json');
-  if (existsSync(settingsFile)) return readOpenClipConfig(settingsFile, width);
+  if (existsSync(settingsFile)) return readOpenClipConfig(settingsFile, told, warn);
   if (width === 1280 && visionLayers === 32 && textWidth === 1024)
     return { visionHeads: 16, textHeads: 16, activation: 'gelu' };
   throw invalid(
@@ -117,7 +127,11 @@ function readSettings(
   );
 }
 
-function readOpenClipConfig(file: string, width: number): Settings {
+function readOpenClipConfig(
+  file: string,
+  { width, imageSize, context }: Told,
+  warn: (message: string) => void,
+): Settings {
   const whole = readJsonObject(file);
   const model = isObject(whole['model_cfg']) ? whole['model_cfg'] : whole;
   const part = (key: string): JsonObject => {
@@ -127,6 +141,23 @@ function readOpenClipConfig(file: string, width: number): Settings {
   };
   const vision = part('vision_cfg');
   const text = part('text_cfg');
+  // Beside the model stands, e.g., preprocess_cfg, where there is a model_cfg.
+  checkKeys(model, openClipKeys, file).forEach(warn);
+  checkKeys(vision, openClipVisionKeys, `${file}: vision_cfg`).forEach(warn);
+  checkKeys(text, openClipTextKeys, `${file}: text_cfg`).forEach(warn);
+  // The library stretches position embeddings of another size.
+  const sides = vision['image_size'] ?? imageSize;
+  if ((Array.isArray(sides) ? sides : [sides]).some((side) => side !== imageSize))
+    throw invalid(
+      file,
+      `vision_cfg.image_size: expected ${imageSize} (the weights'), got ${describe(sides)}`,
+    );
+  if ((text['context_length'] ?? context) !== context)
+    throw invalid(
+      file,
+      `text_cfg.context_length: expected ${context} (the weights'), got ` +
+        describe(text['context_length']),
+    );
   const headWidth = vision['head_width'] ?? 64;
   const heads = text['heads'] ?? 8;
   if (typeof headWidth !== 'number' || headWidth < 1 || width % headWidth !== 0)

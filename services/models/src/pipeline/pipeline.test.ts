@@ -15,7 +15,8 @@ import { readImagePreprocess } from '../judges/clip-preprocess.js';
 import { parseJson, stringifyJson, type JsonObject } from '../files/json.js';
 import { readClipFolder } from '../judges/judges.js';
 import { defaultShardBytes, writeRandomModel } from '../released/write.js';
-import { readPipeline } from './pipeline.js';
+import { readPipeline, readVaeScaling } from './pipeline.js';
+import { latentSize } from './text-to-image.js';
 import { resolveScheduler } from './scheduler.js';
 
 const scenes = fileURLToPath(new URL('../../../../examples/scenes', import.meta.url));
@@ -54,7 +55,7 @@ describe('readPipeline', () => {
     expect(pipeline).toMatchObject({
       textTokens: 32,
       textWidth: 128,
-      sampleSize: 16,
+      sampleSize: { height: 16, width: 16 },
       warnings: [],
     });
     expect(pipeline.vaeScaling).toEqual({
@@ -187,6 +188,150 @@ describe('readPipeline', () => {
   });
 });
 
+describe("what diffusers' pipeline makes of a folder's configs", () => {
+  const schedulerFile = 'scheduler/scheduler_config.json';
+  const replace = (file: string, config: JsonObject): void =>
+    writeFileSync(file, stringifyJson(config));
+
+  it("takes steps_offset 1 and clip_sample false in Stable Diffusion's pipeline, whatever the file says", () => {
+    const folder = copy();
+    edit(join(folder, 'model_index.json'), { scheduler: ['diffusers', 'DDIMScheduler'] });
+    const file = join(folder, schedulerFile);
+    replace(file, { _class_name: 'DDIMScheduler' });
+    const silent = readPipeline(folder);
+    expect(silent.scheduler).toMatchObject({ steps_offset: 1, clip_sample: false });
+    expect(silent.warnings).toEqual([]);
+    replace(file, { _class_name: 'DDIMScheduler', steps_offset: 0, clip_sample: true });
+    const stated = readPipeline(folder);
+    expect(stated.scheduler).toEqual(silent.scheduler);
+    expect(stated.warnings).toEqual([
+      expect.stringMatching(/steps_offset: 1 is taken for 0, as diffusers' StableDiffusionPipe/),
+      expect.stringMatching(/clip_sample: false is taken for true, as diffusers'/),
+    ]);
+    // What is asked for in so many words is done.
+    expect(resolveScheduler(stated.scheduler, '', '{"clip_sample":true}')).toContain(
+      '"clip_sample":true',
+    );
+  });
+
+  it("leaves a scheduler's file alone in SDXL's pipeline", () => {
+    const folder = mkdtempSync(join(tmpdir(), 'pipeline-'));
+    folders.push(folder);
+    const model = join(folder, 'sdxl');
+    writeRandomModel(model, {
+      release: 'sdxl',
+      reduced: true,
+      dtype: 'F16',
+      variant: undefined,
+      shardBytes: defaultShardBytes,
+      seed: 0,
+    });
+    const own = { _class_name: 'EulerDiscreteScheduler', steps_offset: 0, clip_sample: true };
+    replace(join(model, schedulerFile), own);
+    expect(readPipeline(model).scheduler).toEqual(own);
+  });
+
+  it('takes the class of model_index.json for the settings of scheduler_config.json', () => {
+    const folder = copy();
+    edit(join(folder, 'model_index.json'), {
+      scheduler: ['diffusers', 'DPMSolverMultistepScheduler'],
+    });
+    const { scheduler, warnings } = readPipeline(folder);
+    expect(scheduler).toMatchObject({
+      _class_name: 'DPMSolverMultistepScheduler',
+      beta_start: 0.00085,
+    });
+    expect(warnings).toEqual([
+      expect.stringMatching(
+        /model_index\.json: scheduler: DPMSolverMultistepScheduler is taken with the settings of .*scheduler_config\.json, which are of "PNDMScheduler"/,
+      ),
+    ]);
+    edit(join(folder, 'model_index.json'), { scheduler: ['diffusers', 'EDMEulerScheduler'] });
+    expect(() => readPipeline(folder)).toThrow(
+      /model_index\.json: scheduler: expected DDIMScheduler, .*got "EDMEulerScheduler"/,
+    );
+  });
+
+  it('drops the keys of other schedulers, and names those that none has', () => {
+    const folder = copy();
+    edit(join(folder, schedulerFile), { predict_x0: true, solver_p: null, newer: 1 });
+    const { scheduler, warnings } = readPipeline(folder);
+    for (const key of ['predict_x0', 'solver_p', 'newer'])
+      expect(scheduler).not.toHaveProperty(key);
+    expect(warnings).toEqual([
+      expect.stringMatching(/scheduler_config\.json: newer: no key of PNDMScheduler in diffusers/),
+    ]);
+  });
+
+  it('draws at the height and width of a sample_size that is a pair', () => {
+    const folder = copy();
+    const file = join(folder, 'unet/config.json');
+    edit(file, { sample_size: [16, 24] });
+    const pipeline = readPipeline(folder);
+    expect(latentSize(pipeline, 0, 0)).toEqual({ height: 16, width: 24 });
+    expect(latentSize(pipeline, 128, 0)).toEqual({ height: 32, width: 24 });
+    edit(file, { sample_size: [16, 24, 32] });
+    expect(() => readPipeline(folder)).toThrow(
+      /sample_size: expected a number or two \(height and width\), got \[16,24,32\]/,
+    );
+  });
+
+  it.each([
+    ['0.8.1', 32, 64],
+    ['0.8.1', 96, 96],
+    ['0.9.0.dev0', 32, 32],
+    ['0.42.1', 32, 32],
+    ['0.18.0', 32, 32],
+  ])('of diffusers %s, sample_size %i is %i', (version, stated, taken) => {
+    const folder = copy();
+    edit(join(folder, 'unet/config.json'), { sample_size: stated, _diffusers_version: version });
+    const { sampleSize, warnings } = readPipeline(folder);
+    expect(sampleSize).toEqual({ height: taken, width: taken });
+    expect(warnings).toHaveLength(stated === taken ? 0 : 1);
+  });
+
+  it('names the unknown keys of every file once', () => {
+    const folder = copy();
+    const files = ['model_index.json', 'tokenizer/tokenizer_config.json'];
+    const parts = ['unet', 'vae', 'text_encoder'].map((part) => `${part}/config.json`);
+    for (const file of [...files, ...parts]) edit(join(folder, file), { newer: 1, older: 2 });
+    const { warnings } = readPipeline(folder);
+    expect(warnings).toHaveLength(5);
+    for (const file of [...files, ...parts])
+      expect(
+        warnings.filter((warning) => warning.includes(`${file}: newer, older: no key of`)),
+      ).toHaveLength(1);
+  });
+
+  it('takes null for no default of a number, as the library does not', () => {
+    const source = { config: '{"scaling_factor":null}', weights: [], label: 'vae' };
+    expect(() => readVaeScaling(source)).toThrow(/scaling_factor: expected a number, got null/);
+    const shifted = { ...source, config: '{"shift_factor":null}' };
+    expect(readVaeScaling(shifted).shiftFactor).toBe(0);
+  });
+
+  it('takes the defaults of a VAE that says nothing of its blocks', () => {
+    const source = { config: '{}', weights: [], label: 'vae' };
+    expect(readVaeScaling(source)).toEqual({
+      scalingFactor: 0.18215,
+      shiftFactor: 0,
+      scale: 1,
+      latentChannels: 4,
+    });
+  });
+});
+
+it.each(['vae', 'text_encoder', 'tokenizer', 'unet', 'scheduler'])(
+  'refuses another class of %s in model_index.json',
+  (key) => {
+    const folder = copy();
+    edit(join(folder, 'model_index.json'), { [key]: ['library', 'Another'] });
+    expect(() => readPipeline(folder)).toThrow(
+      new RegExp(`model_index\\.json: ${key}: expected \\w+.*, got .*Another`),
+    );
+  },
+);
+
 it('resolves a scheduler from the pipeline, a class name and overrides', () => {
   const base = { _class_name: 'PNDMScheduler', beta_start: 0.1, lambda_min_clipped: -Infinity };
   expect(resolveScheduler(base, '', '')).toBe(
@@ -224,8 +369,24 @@ it('puts a named class in the place of one that is not sampled with, and keeps w
   expect(() => resolveScheduler(uniPc, '', '')).toThrow(
     /_class_name: expected DDIMScheduler.*got "UniPCMultistepScheduler"; name one of these instead with --scheduler/,
   );
-  // Keys that are asked for are never dropped.
-  expect(resolveScheduler(uniPc, 'DDIMScheduler', '{"no_such_key":1}')).toContain('no_such_key');
+});
+
+it('refuses a key in overrides that the class does not read, and takes those that it reads', () => {
+  const base = { _class_name: 'PNDMScheduler' };
+  for (const [className, overrides] of [
+    ['DDIMScheduler', '{"no_such_key":1}'],
+    ['', '{"use_karras_sigmas":1}'],
+  ] as const)
+    expect(() => resolveScheduler(base, className, overrides)).toThrow(
+      /^overrides: (no_such_key|use_karras_sigmas): expected a key that (DDIM|PNDM)Scheduler reads \(.*prediction_type\), got this one with value 1$/,
+    );
+  expect(resolveScheduler(base, 'EulerDiscreteScheduler', '{"use_karras_sigmas":true}')).toContain(
+    '"use_karras_sigmas":true',
+  );
+  // The engine refuses values of such a key by name.
+  expect(resolveScheduler(base, 'DDIMScheduler', '{"thresholding":true}')).toContain(
+    '"thresholding":true',
+  );
 });
 
 it("knows the empty prompt of SDXL as zeros where model_index.json does not say, as SDXL's pipeline does", () => {
@@ -252,12 +413,33 @@ it("knows the empty prompt of SDXL as zeros where model_index.json does not say,
     writeFileSync(index, stringifyJson({ ...rest, force_zeros_for_empty_prompt: value }));
     expect(readPipeline(model).zeroEmptyPrompt).toBe(false);
   }
+  writeFileSync(index, stringifyJson({ ...rest, force_zeros_for_empty_prompt: 'no' }));
+  expect(() => readPipeline(model)).toThrow(
+    /force_zeros_for_empty_prompt: expected true or false, got "no"/,
+  );
   const other = copy();
   edit(join(other, 'model_index.json'), { force_zeros_for_empty_prompt: true });
   expect(readPipeline(other).zeroEmptyPrompt).toBe(false);
 });
 
 describe('CLIP folders', () => {
+  it('reads a tower that is said twice as transformers does, and defaults where none is', () => {
+    const folder = copy('tiny-pickscore');
+    const file = join(folder, 'config.json');
+    const { text_config: text } = parseJson(readFileSync(file, 'utf8'), file) as {
+      text_config: JsonObject;
+    };
+    edit(file, { text_config_dict: { ...text, max_position_embeddings: 24, newer: 1 } });
+    const { textTokens, warnings } = readClipFolder(folder);
+    expect(textTokens).toBe(24);
+    expect(warnings).toEqual([
+      expect.stringMatching(/config\.json: text_config: newer: no key of CLIPTextConfig/),
+    ]);
+    edit(file, { text_config_dict: null, text_config: null });
+    edit(join(folder, 'tokenizer/tokenizer_config.json'), { model_max_length: 100 });
+    expect(readClipFolder(folder).textTokens).toBe(77);
+  });
+
   it("reads the demo's judge", () => {
     const folder = readClipFolder(copy('tiny-pickscore'));
     expect(folder.preprocess).toEqual({
@@ -316,7 +498,7 @@ describe('CLIP folders', () => {
     expect(readImagePreprocess(folder, 32)).toMatchObject({ filter: 'bilinear' });
     cut('"resize_mode":"squash"');
     expect(() => readImagePreprocess(folder, 32)).toThrow(
-      /preprocess_cfg: resize_mode: expected "shortest", got "squash"/,
+      /preprocess_cfg: resize_mode: expected "shortest" .*, got "squash"/,
     );
     cut('"interpolation":"area"');
     expect(() => readImagePreprocess(folder, 32)).toThrow(/interpolation: expected .*, got "area"/);
@@ -338,7 +520,10 @@ describe('CLIP folders', () => {
     const folder = copy('tiny-pickscore');
     const file = join(folder, 'preprocessor_config.json');
     for (const [change, message] of [
-      [{ do_center_crop: false }, /do_center_crop: expected true, got false/],
+      [
+        { do_center_crop: false },
+        /do_center_crop: expected true \(other values are not supported\), got false/,
+      ],
       [{ resample: 8 }, /resample: expected 0 \(nearest\), .*, 7 \(mks2021\), got 8/],
       [{ resample: 'bicubic' }, /resample: expected 0 \(nearest\), .*, got "bicubic"/],
       [{ crop_size: 32 }, /crop_size: expected 64x64 \(the model's image_size\), got 32x32/],

@@ -14,7 +14,12 @@ import {
   type JsonObject,
 } from '../files/json.js';
 import { modelPath } from '@spindle/kit';
-import { readScheduler } from './scheduler.js';
+import { textEncoderKeys } from '../config-keys/clip.js';
+import { stableDiffusionKeys, stableDiffusionXlKeys } from '../config-keys/pipeline.js';
+import { checkKeys } from '../config-keys/rules.js';
+import { unetKeys } from '../config-keys/unet.js';
+import { vaeKeys } from '../config-keys/vae.js';
+import { checkAnyScheduler, handedTo, readScheduler } from './scheduler.js';
 import { ClipTokenizer } from '../text/tokenizer.js';
 import { componentSource, partSource, requireDirectory } from '../files/weights.js';
 
@@ -26,6 +31,11 @@ export interface VaeScaling {
   latentChannels: number;
 }
 
+export interface LatentSize {
+  height: number;
+  width: number;
+}
+
 /** A text encoder with its tokenizer. */
 export interface TextTower {
   source: ModelSourceDto;
@@ -35,6 +45,7 @@ export interface TextTower {
   width: number;
 }
 
+/** What a pipeline's folder says, all but the weights. */
 export interface Pipeline {
   directory: string;
   kind: PipelineKind;
@@ -56,8 +67,8 @@ export interface Pipeline {
   pooledWidth: number;
   /** The empty prompt is all zeros (SDXL) instead of the encoding of "". */
   zeroEmptyPrompt: boolean;
-  /** Latent height and width the U-Net was trained for. */
-  sampleSize: number;
+  /** Of the latents that the U-Net was trained for. */
+  sampleSize: LatentSize;
   warnings: string[];
 }
 
@@ -79,6 +90,10 @@ const classes: Readonly<Record<PipelineKind, Readonly<Record<string, readonly st
     tokenizer_2: tokenizers,
   },
 };
+const indexKeys = {
+  StableDiffusionPipeline: stableDiffusionKeys,
+  StableDiffusionXLPipeline: stableDiffusionXlKeys,
+} as const;
 /**
  * Numbers that a text_time embedding takes beside the pooled text: original size, crop, target
  * size.
@@ -101,6 +116,8 @@ export function readPipeline(path: string): Pipeline {
   const unet = componentSource(join(path, 'unet'), 'diffusion_pytorch_model');
   const vae = partSource(join(path, 'vae'), 'diffusion_pytorch_model', warn);
   const unetConfig = configOf(unet);
+  checkKeys(unetConfig, unetKeys, configFile(unet)).forEach(warn);
+  checkKeys(configOf(vae), vaeKeys, configFile(vae)).forEach(warn);
   const textTowers = (kind === 'StableDiffusionXLPipeline' ? ['', '_2'] : ['']).map((suffix) =>
     readTower(path, suffix, warn),
   );
@@ -140,20 +157,60 @@ export function readPipeline(path: string): Pipeline {
     textTowers,
     unetConfig,
     vaeScaling,
-    scheduler: readScheduler(join(directory, 'scheduler')),
+    scheduler: schedulerOf(directory, kind, index, warn),
     textTokens,
     textWidth,
     pooledWidth: readPooledWidth(kind, unet, textTowers),
-    zeroEmptyPrompt: zerosEmptyPrompt(kind, index),
-    sampleSize: readSampleSize(unetConfig, configFile(unet), defaultSampleSizes[kind]),
+    zeroEmptyPrompt: zerosEmptyPrompt(kind, index, join(directory, 'model_index.json')),
+    sampleSize: sampleSizeOf(kind, unetConfig, configFile(unet), warn),
     warnings,
   };
 }
 
 /** SDXL's pipeline has it so where the key is absent; the others know no such key. */
-function zerosEmptyPrompt(kind: PipelineKind, index: JsonObject): boolean {
+function zerosEmptyPrompt(kind: PipelineKind, index: JsonObject, file: string): boolean {
   const value = index['force_zeros_for_empty_prompt'];
-  return kind === 'StableDiffusionXLPipeline' && (value === undefined || value === true);
+  if (kind !== 'StableDiffusionXLPipeline') return false;
+  if (value !== undefined && value !== null && typeof value !== 'boolean')
+    throw invalid(
+      file,
+      `force_zeros_for_empty_prompt: expected true or false, got ${describe(value)}`,
+    );
+  return value === undefined || value === true;
+}
+
+/** What the pipeline's class makes of the scheduler's file. */
+function schedulerOf(
+  directory: string,
+  kind: PipelineKind,
+  index: JsonObject,
+  warn: (message: string) => void,
+): JsonObject {
+  const indexFile = join(directory, 'model_index.json');
+  const file = join(directory, 'scheduler', 'scheduler_config.json');
+  const own = readScheduler(join(directory, 'scheduler'), warn);
+  const entry = index['scheduler'];
+  const named = Array.isArray(entry) ? (entry[1] ?? undefined) : undefined;
+  if (typeof named !== 'string')
+    throw invalid(indexFile, `scheduler: expected the name of a class, got ${describe(entry)}`);
+  checkAnyScheduler(named, indexFile, 'scheduler');
+  // The index names the class that reads the file.
+  const config = named === own['_class_name'] ? own : handedTo(named, own);
+  if (config !== own)
+    warn(
+      `${indexFile}: scheduler: ${named} is taken with the settings of ${file}, which are of ` +
+        `${describe(own['_class_name'])}, as diffusers takes it`,
+    );
+  if (kind !== 'StableDiffusionPipeline') return config;
+  // That class sets these two right in old files, absent ones too.
+  const corrected: JsonObject = { ...config, steps_offset: 1, clip_sample: false };
+  for (const key of ['steps_offset', 'clip_sample'])
+    if (own[key] !== undefined && own[key] !== corrected[key])
+      warn(
+        `${file}: ${key}: ${describe(corrected[key])} is taken for ${describe(own[key])}, as ` +
+          `diffusers' ${kind} does`,
+      );
+  return corrected;
 }
 
 /**
@@ -177,9 +234,9 @@ function readTower(path: string, suffix: string, warn: (message: string) => void
   const source = partSource(join(path, `text_encoder${suffix}`), 'model', warn);
   const config = configOf(source);
   const file = configFile(source);
-  if (config['use_attention_mask'] === true)
-    throw invalid(file, 'use_attention_mask: expected false, got true (not supported)');
+  checkKeys(config, textEncoderKeys, file).forEach(warn);
   const tokenizer = ClipTokenizer.load(join(modelPath(path).directory, `tokenizer${suffix}`));
+  tokenizer.warnings.forEach(warn);
   return {
     source,
     tokenizer,
@@ -260,6 +317,7 @@ function checkIndex(directory: string): {
   const warnings = ignored
     .filter((component) => present(index[component]))
     .map((component) => `${file}: ${component} is not used`);
+  warnings.push(...checkKeys(index, indexKeys[kind], file));
   return { kind, index, warnings };
 }
 
@@ -282,12 +340,12 @@ export function readVaeScaling(vae: ModelSourceDto): VaeScaling {
     if (config[key] !== null && config[key] !== undefined)
       throw invalid(file, `${key}: expected null, got ${describe(config[key])} (not supported)`);
   }
-  const blocks = config['block_out_channels'];
+  const blocks = config['block_out_channels'] ?? [64];
   if (!Array.isArray(blocks) || blocks.length === 0)
     throw invalid(file, `block_out_channels: expected a list of numbers, got ${describe(blocks)}`);
   return {
     scalingFactor: numberField(config, 'scaling_factor', file, 0.18215),
-    shiftFactor: numberField(config, 'shift_factor', file, 0),
+    shiftFactor: config['shift_factor'] === null ? 0 : numberField(config, 'shift_factor', file, 0),
     scale: 2 ** (blocks.length - 1),
     latentChannels: numberField(config, 'latent_channels', file, 4),
   };
@@ -299,16 +357,34 @@ const defaultSampleSizes: Readonly<Record<PipelineKind, number | undefined>> = {
   StableDiffusionXLPipeline: 128,
 };
 
-/** Side of the latents that a U-Net was made for: a number, or two that are equal. */
-export function readSampleSize(config: JsonObject, file: string, fallback?: number): number {
+/** Of the latents that a U-Net was made for: a number, or height and width. */
+export function readSampleSize(config: JsonObject, file: string, fallback?: number): LatentSize {
   const size = config['sample_size'] ?? fallback;
-  const [height, width] = Array.isArray(size) ? size : [size, size];
-  const pair = !Array.isArray(size) || size.length === 2;
-  if (pair && typeof height === 'number' && height === width) return height;
+  const sides = Array.isArray(size) ? size : [size, size];
+  const [height, width] = sides;
+  if (sides.length === 2 && typeof height === 'number' && typeof width === 'number')
+    return { height, width };
   throw invalid(
     file,
-    `sample_size: expected a number or two that are equal, got ${describe(size)}`,
+    `sample_size: expected a number or two (height and width), got ${describe(size)}`,
   );
+}
+
+/** Files of before diffusers 0.9 that say less than 64 are wrong, and its pipeline knows it. */
+function sampleSizeOf(
+  kind: PipelineKind,
+  config: JsonObject,
+  file: string,
+  warn: (message: string) => void,
+): LatentSize {
+  const size = readSampleSize(config, file, defaultSampleSizes[kind]);
+  const version = config['_diffusers_version'];
+  const old = typeof version === 'string' && /^0\.[0-8](\D|$)/.test(version);
+  const stated = config['sample_size'];
+  if (kind !== 'StableDiffusionPipeline' || !old || typeof stated !== 'number' || stated >= 64)
+    return size;
+  warn(`${file}: sample_size: 64 is taken for ${stated}, as diffusers' ${kind} does for old files`);
+  return { height: 64, width: 64 };
 }
 
 export function hasPipeline(path: string): boolean {

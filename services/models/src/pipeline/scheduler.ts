@@ -4,6 +4,15 @@
 import { join } from 'node:path';
 import { invalid } from '@spindle/native';
 import { modelPath } from '@spindle/kit';
+import { checkKeys, ruleOf } from '../config-keys/rules.js';
+import {
+  isSampledKey,
+  notOfClass,
+  otherSchedulers,
+  sampledSchedulerKeys,
+  schedulerClasses,
+  schedulerKeys,
+} from '../config-keys/schedulers.js';
 import {
   describe,
   isObject,
@@ -15,36 +24,30 @@ import {
   type JsonValue,
 } from '../files/json.js';
 
-export const schedulerClasses = [
-  'DDIMScheduler',
-  'PNDMScheduler',
-  'DPMSolverMultistepScheduler',
-  'EulerDiscreteScheduler',
-] as const;
-
-/** Not sampled with, but their noise comes from the same betas: others may stand in for them. */
-const otherSchedulers = [
-  ...['DDPMScheduler', 'DDPMParallelScheduler', 'DDIMParallelScheduler', 'LCMScheduler'],
-  ...['UniPCMultistepScheduler', 'DEISMultistepScheduler', 'DPMSolverSinglestepScheduler'],
-  ...['DPMSolverSDEScheduler', 'EulerAncestralDiscreteScheduler', 'HeunDiscreteScheduler'],
-  ...['KDPM2DiscreteScheduler', 'KDPM2AncestralDiscreteScheduler', 'LMSDiscreteScheduler'],
-  ...['SASolverScheduler', 'TCDScheduler'],
-];
-
 /**
  * The scheduler's folder. Its class may be one that we cannot sample with: resolveScheduler looks
  * at that, and its betas serve all the same.
  */
-export function readScheduler(path: string): JsonObject {
+export function readScheduler(path: string, warn: (message: string) => void): JsonObject {
   const file = join(modelPath(path).directory, 'scheduler_config.json');
   const config = readJsonObject(file);
   const name = stringField(config, '_class_name', file);
-  if (!isKnownScheduler(name) && !otherSchedulers.includes(name))
-    throw invalid(
-      file,
-      `_class_name: expected ${schedulerClasses.join(', ')}, got ${describe(name)}`,
-    );
-  return config;
+  checkAnyScheduler(name, file, '_class_name');
+  checkKeys(config, schedulerKeys(name), file).forEach(warn);
+  return sampledKeys(config);
+}
+
+/** Whose betas we know, though we may not sample with it. */
+export function checkAnyScheduler(name: string, where: string, field: string): void {
+  if (isKnownScheduler(name) || otherSchedulers.includes(name)) return;
+  throw invalid(where, `${field}: expected ${schedulerClasses.join(', ')}, got ${describe(name)}`);
+}
+
+/** The engine takes the keys of the classes that it samples with, and no others. */
+function sampledKeys(config: JsonObject): JsonObject {
+  return Object.fromEntries(
+    Object.entries(config).filter(([key]) => key.startsWith('_') || isSampledKey(key)),
+  );
 }
 
 /** Whether we sample with this class. */
@@ -60,31 +63,36 @@ export function checkSchedulerClass(name: JsonValue | undefined, where: string, 
   );
 }
 
-/** Of a class that we do not know, what the four that we know read: the rest is its own. */
-const sharedSchedulerKeys: ReadonlySet<string> = new Set([
-  ...['num_train_timesteps', 'beta_start', 'beta_end', 'beta_schedule', 'trained_betas'],
-  ...['prediction_type', 'timestep_spacing', 'steps_offset', 'rescale_betas_zero_snr'],
-  ...['clip_sample', 'clip_sample_range', 'set_alpha_to_one', 'thresholding', 'skip_prk_steps'],
-  ...['solver_order', 'solver_type', 'algorithm_type', 'lower_order_final', 'euler_at_final'],
-  ...['use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas', 'use_flow_sigmas'],
-  ...['use_lu_lambdas', 'final_sigmas_type', 'lambda_min_clipped', 'variance_type'],
-  ...['use_dynamic_shifting', 'interpolation_type', 'sigma_min', 'sigma_max', 'timestep_type'],
-]);
-
 /** Values of other classes in keys of the same name; diffusers takes its default for them. */
 const foreignSchedulerValues: ReadonlySet<JsonValue> = new Set<JsonValue>([
   ...['bh1', 'bh2', 'logrho', 'deis'],
   ...['fixed_small', 'fixed_small_log', 'fixed_large', 'fixed_large_log'],
 ]);
 
-function withoutForeignKeys(config: JsonObject): JsonObject {
-  if (isKnownScheduler(config['_class_name'])) return config;
-  return Object.fromEntries(
-    Object.entries(config).filter(
-      ([key, value]) =>
-        key.startsWith('_') || (sharedSchedulerKeys.has(key) && !foreignSchedulerValues.has(value)),
-    ),
-  );
+/** A class's config in the hands of another class. */
+export function handedTo(className: string, config: JsonObject): JsonObject {
+  const kept = isKnownScheduler(config['_class_name'])
+    ? Object.entries(sampledKeys(config))
+    : Object.entries(sampledKeys(config)).filter(([, value]) => !foreignSchedulerValues.has(value));
+  return { ...Object.fromEntries(kept), _class_name: className };
+}
+
+/** A key that the class does not read is a typing error, or was meant for another class. */
+function checkOverrides(overrides: JsonObject, className: JsonValue | undefined): void {
+  const name = schedulerClasses.find((known) => known === className);
+  if (name === undefined) return;
+  for (const [key, value] of Object.entries(overrides)) {
+    const rule = ruleOf(sampledSchedulerKeys[name], key);
+    if (key === '_class_name' || (rule !== undefined && rule !== notOfClass)) continue;
+    const known = Object.entries(sampledSchedulerKeys[name].keys)
+      .filter(([, other]) => other.kind === 'read')
+      .map(([other]) => other);
+    throw invalid(
+      'overrides',
+      `${key}: expected a key that ${name} reads (${known.join(', ')}), got this one with value ` +
+        describe(value),
+    );
+  }
 }
 
 /**
@@ -104,6 +112,7 @@ export function resolveScheduler(
   if (className !== '') checkSchedulerClass(className, 'scheduler');
   if (className === '' || className === base['_class_name']) {
     const config = { ...base, ...overrides };
+    checkOverrides(overrides, config['_class_name']);
     checkSchedulerClass(
       config['_class_name'],
       where,
@@ -117,10 +126,7 @@ export function resolveScheduler(
     className === 'DDIMScheduler' && base['clip_sample'] === undefined
       ? { clip_sample: false }
       : {};
-  return stringifyJson({
-    ...withoutForeignKeys(base),
-    ...clipping,
-    _class_name: className,
-    ...overrides,
-  });
+  const config: JsonObject = { ...handedTo(className, base), ...clipping, ...overrides };
+  checkOverrides(overrides, config['_class_name']);
+  return stringifyJson(config);
 }

@@ -14,6 +14,7 @@ import {
   type PhaseDto,
   type TensorDto,
 } from '@spindle/native';
+import { withAdaptedText, type LoraFile } from './adapters.js';
 import { readPipeline, type Pipeline, type VaeScaling } from './pipeline.js';
 
 export interface DrawOptions {
@@ -83,8 +84,8 @@ export function latentSize(
   width: number,
 ): { height: number; width: number } {
   const { scale } = pipeline.vaeScaling;
-  const side = (pixels: number, field: string): number => {
-    if (pixels === 0) return pipeline.sampleSize;
+  const side = (pixels: number, field: 'height' | 'width'): number => {
+    if (pixels === 0) return pipeline.sampleSize[field];
     if (!Number.isInteger(pixels) || pixels < scale || pixels % scale !== 0)
       throw invalid(field, `expected a positive multiple of ${scale}, got ${pixels}`);
     return pixels / scale;
@@ -221,12 +222,14 @@ export class TextToImage {
     readonly vae: Vae,
   ) {}
 
+  /** `lora`: files whose adapters of text encoders are added. */
   static async load(
     engine: Engine,
     directory: string,
     precision: NativePrecision,
+    lora: readonly LoraFile[] = [],
   ): Promise<TextToImage> {
-    const pipeline = readPipeline(directory);
+    const pipeline = withAdaptedText(readPipeline(directory), lora);
     const text = await TextEncoder.load(engine, pipeline, precision);
     return new TextToImage(pipeline, text, await engine.loadVae(pipeline.vae, precision));
   }

@@ -6,6 +6,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalid } from '@spindle/native';
+import { checkKeys } from '../config-keys/rules.js';
+import { tokenizerJsonKeys, tokenizerKeys, tokenizerModelKeys } from '../config-keys/tokenizer.js';
 import {
   describe,
   isObject,
@@ -34,6 +36,7 @@ export interface TokenizerFiles {
   specials: readonly SpecialToken[];
   /** bos and eos included; Infinity when the files state none. */
   modelMaxLength: number;
+  warnings: string[];
 }
 
 /** The model of a tokenizer.json, or what older files say of the same. */
@@ -43,6 +46,7 @@ interface Model {
   ranks: ReadonlyMap<string, number>;
   /** Tokens beside the vocabulary, with the ids that they are given. */
   added: readonly { value: JsonValue; id: number; file: string }[];
+  warnings: string[];
 }
 
 /** Whether a folder has the files of a CLIP tokenizer. */
@@ -61,16 +65,22 @@ export function readTokenizerFiles(directory: string): TokenizerFiles {
     : readVocabAndMerges(directory);
   const file = join(directory, 'tokenizer_config.json');
   const config = optionalObject(file);
-  const kind = config['tokenizer_class'] ?? 'CLIPTokenizer';
-  if (kind !== 'CLIPTokenizer' && kind !== 'CLIPTokenizerFast')
-    throw invalid(file, `tokenizer_class: expected CLIPTokenizer, got ${describe(kind)}`);
-  if (config['do_lower_case'] === false)
-    throw invalid(file, 'do_lower_case: expected true, got false (not supported)');
+  const known = Object.entries(config).filter(([key]) => !isTokenName(key));
+  const warnings = [
+    ...model.warnings,
+    ...checkKeys(Object.fromEntries(known), tokenizerKeys, file),
+  ];
   return {
     vocab: model.vocab,
     ranks: model.ranks,
     ...readSpecialTokens(directory, config, model),
-    modelMaxLength: readMaxLength(config['model_max_length'] ?? undefined, file),
+    modelMaxLength: readMaxLength(
+      config['model_max_length'] === undefined
+        ? (config['max_len'] ?? undefined)
+        : (config['model_max_length'] ?? undefined),
+      file,
+    ),
+    warnings,
   };
 }
 
@@ -87,12 +97,24 @@ function readMaxLength(limit: JsonValue | undefined, file: string): number {
 /** transformers takes these parts alone, and builds CLIP's normaliser and word pattern itself. */
 function readTokenizerJson(file: string): Model {
   const whole = readJsonObject(file);
+  const warnings = checkKeys(whole, tokenizerJsonKeys, file);
+  for (const part of ['padding', 'truncation']) {
+    const settings = whole[part];
+    const direction = isObject(settings) ? settings['direction'] : undefined;
+    if (direction !== undefined && direction !== 'Right')
+      throw invalid(
+        file,
+        `${part}.direction: expected "Right" (other values are not supported), got ` +
+          describe(direction),
+      );
+  }
   const model = whole['model'];
   if (!isObject(model) || (model['type'] ?? 'BPE') !== 'BPE')
     throw invalid(
       file,
       `model: expected one of type BPE, got ${describe(isObject(model) ? model['type'] : model)}`,
     );
+  warnings.push(...checkKeys(model, tokenizerModelKeys, `${file}: model`));
   const { vocab, merges } = model;
   if (!isObject(vocab))
     throw invalid(file, `model.vocab: expected an object of ids, got ${describe(vocab)}`);
@@ -111,7 +133,7 @@ function readTokenizerJson(file: string): Model {
     const id = isObject(value) ? value['id'] : undefined;
     return { value, id: checkId(id, `added_tokens[${n}].id`, file), file };
   });
-  return { file, vocab: readVocab(vocab, file), ranks, added };
+  return { file, vocab: readVocab(vocab, file), ranks, added, warnings };
 }
 
 function readVocabAndMerges(directory: string): Model {
@@ -131,7 +153,7 @@ function readVocabAndMerges(directory: string): Model {
     id: checkId(id, JSON.stringify(value), addedFile),
     file: addedFile,
   }));
-  return { file, vocab: readVocab(readJsonObject(file), file), ranks, added };
+  return { file, vocab: readVocab(readJsonObject(file), file), ranks, added, warnings: [] };
 }
 
 function readVocab(ids: JsonObject, file: string): Map<string, number> {
@@ -207,17 +229,42 @@ function readSpecialTokens(
     named('unk_token', end),
     named('pad_token', end),
   ];
-  const more = map['additional_special_tokens'] ?? config['additional_special_tokens'];
-  const extra = Array.isArray(more) ? more : [];
   // Declared ones come first: they say best whether a token is matched in the normalised text.
   const specials = new Map<string, SpecialToken>();
   for (const token of [
     ...added.map(({ value, file }) => resolve(value, 'added token', file)),
     ...[bos, eos, unk, pad],
-    ...extra.map((value) => resolve(value, 'additional_special_tokens', configFile)),
+    ...furtherTokens({ ...config, ...map }).map(([field, value]) =>
+      resolve(value, field, configFile),
+    ),
   ])
     if (!specials.has(token.content)) specials.set(token.content, token);
   return { bos, eos, unk, pad, specials: [...specials.values()] };
+}
+
+/** A token that a model of some kind names for itself: transformers looks for it in texts too. */
+function isTokenName(key: string): boolean {
+  return key.endsWith('_token') && !Object.hasOwn(tokenizerKeys.keys, key);
+}
+
+/** Tokens beside the four: separators, masks, those of a model's own names, and the lists. */
+function furtherTokens(config: JsonObject): [field: string, value: JsonValue][] {
+  const named = Object.entries(config).filter(
+    ([key, value]) =>
+      (['sep_token', 'cls_token', 'mask_token'].includes(key) || isTokenName(key)) &&
+      (typeof value === 'string' || isObject(value)),
+  );
+  const extra = config['extra_special_tokens'];
+  const listed =
+    (Array.isArray(extra) && extra.length > 0) || (isObject(extra) && Object.keys(extra).length > 0)
+      ? 'extra_special_tokens'
+      : 'additional_special_tokens';
+  const lists = [listed, 'model_specific_special_tokens'].flatMap((field) => {
+    const tokens = config[field];
+    const values = isObject(tokens) ? Object.values(tokens) : Array.isArray(tokens) ? tokens : [];
+    return values.map((value): [string, JsonValue] => [field, value]);
+  });
+  return [...named, ...lists];
 }
 
 function contentOf(value: JsonValue): string | undefined {

@@ -78,6 +78,27 @@ describe('ClipTokenizer', () => {
     });
   });
 
+  it.each([
+    { sep_token: '!' },
+    { mask_token: '!' },
+    { own_token: '!' },
+    { additional_special_tokens: ['!'] },
+    { extra_special_tokens: ['!'] },
+    { extra_special_tokens: { own_token: '!' } },
+    { model_specific_special_tokens: { own_token: '!' } },
+  ])('finds special tokens of every kind in a text, as transformers does: %j', (named) => {
+    const own = JSON.parse(readFileSync(join(fixture, 'tokenizer_config.json'), 'utf8')) as object;
+    const load = (change: object): ClipTokenizer =>
+      ClipTokenizer.load(
+        copyWith({ 'tokenizer_config.json': JSON.stringify({ ...own, ...change }) }),
+      );
+    expect(load({}).encode('red!! ?', 6).ids).toEqual([647, 513, 0, 256, 286, 648]);
+    expect(load(named).encode('red!! ?', 6).ids).toEqual([647, 513, 0, 0, 286, 648]);
+    // The newer list takes the place of the older one.
+    const both = { additional_special_tokens: ['!'], extra_special_tokens: ['?'] };
+    expect(load(both).encode('red!! ?', 6).ids).toEqual([647, 513, 0, 256, 30, 648]);
+  });
+
   describe('tokenizer.json', () => {
     const read = (name: string): string => readFileSync(join(fixture, name), 'utf8');
     const merges = read('merges.txt')
@@ -170,9 +191,13 @@ describe('ClipTokenizer', () => {
     [
       'tokenizer_config.json',
       '{"tokenizer_class":"T5Tokenizer"}',
-      /tokenizer_class: expected CLIPTokenizer, got "T5Tokenizer"/,
+      /tokenizer_class: expected "CLIPTokenizer" or "CLIPTokenizerFast" \(.*\), got "T5Tokenizer"/,
     ],
-    ['tokenizer_config.json', '{"do_lower_case":false}', /do_lower_case: expected true, got false/],
+    [
+      'tokenizer_config.json',
+      '{"do_lower_case":false}',
+      /do_lower_case: expected true \(other values are not supported\), got false/,
+    ],
     [
       'special_tokens_map.json',
       '{"pad_token":{"content":"!","lstrip":true}}',

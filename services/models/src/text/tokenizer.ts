@@ -42,6 +42,8 @@ export class ClipTokenizer {
   readonly bosId: number;
   readonly eosId: number;
   readonly padId: number;
+  /** Of its files: keys that no library knows. */
+  readonly warnings: readonly string[];
   readonly #vocab: ReadonlyMap<string, number>;
   readonly #ranks: ReadonlyMap<string, number>;
   readonly #unknownId: number;
@@ -61,6 +63,7 @@ export class ClipTokenizer {
       .filter((token) => token.normalized)
       .map((token) => ({ ...token, content: normalize(token.content) }));
     this.modelMaxLength = files.modelMaxLength;
+    this.warnings = files.warnings;
   }
 
   /** Reads a folder with tokenizer.json, or vocab.json and merges.txt, and their small configs. */

@@ -4,7 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
-import { ensureError, SpindleError } from '@spindle/kit';
+import { ensureError, printable, SpindleError } from '@spindle/kit';
 import {
   bucketTable,
   ImageReader,
@@ -13,7 +13,7 @@ import {
   type BucketSettings,
   type DataSpec,
 } from '@spindle/data';
-import { decodeImage, readPipeline, refuseUnsupportedImage } from '@spindle/models';
+import { decodeImage, readPipeline, refuseUnsupportedImage, type Pipeline } from '@spindle/models';
 import { ContactSheet } from './contact-sheet.js';
 import { inspectDataSet, type SeenImage } from './inspect.js';
 import { describeReport } from './text.js';
@@ -37,6 +37,19 @@ const defaultTokens = 77;
 const defaultResolution = 512;
 const badInput = ['INVALID_ARGUMENT', 'NOT_FOUND', 'FAILED_PRECONDITION', 'RESOURCE_EXHAUSTED'];
 
+/** A side of the images that the model was made for. */
+function ownResolution(model: Pipeline | null): number {
+  if (model === null) return defaultResolution;
+  const { height, width } = model.sampleSize;
+  if (height !== width)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `--resolution: expected a number of pixels, since the model's sample_size is ${height}x` +
+        `${width}, got nothing`,
+    );
+  return height * model.vaeScaling.scale;
+}
+
 async function run(request: Request): Promise<void> {
   const { signal } = new AbortController();
   const model = request.model === null ? null : readPipeline(request.model);
@@ -45,9 +58,7 @@ async function run(request: Request): Promise<void> {
   const reader = new ImageReader(files);
   const sheet = new ContactSheet();
   let told = performance.now();
-  const resolution =
-    request.resolution ??
-    (model === null ? defaultResolution : model.sampleSize * model.vaeScaling.scale);
+  const resolution = request.resolution ?? ownResolution(model);
   const report = await inspectDataSet(
     await openDataSource(request.spec, files),
     {
@@ -90,7 +101,7 @@ async function run(request: Request): Promise<void> {
   process.stdout.write(
     request.json
       ? `${JSON.stringify({ ...report, sheet: drawn && { file, cells: drawn.cells } })}\n`
-      : `${describeReport(report, file).join('\n')}\n`,
+      : `${printable(describeReport(report, file).join('\n'))}\n`,
   );
   if (report.error !== null) throw new SpindleError('INVALID_ARGUMENT', report.error);
 }

@@ -9,15 +9,8 @@ import {
 } from '@spindle/proto';
 import { describe, expect, it } from 'vitest';
 import { autoBeta, noMargins, readMargins, withMargin, writeMargins } from './auto-beta.js';
-import {
-  byShape,
-  DataOrder,
-  dropsCaption,
-  drawPosterior,
-  epochOrder,
-  microBatches,
-} from './draws.js';
-import { normals, philox, uniform } from '@spindle/kit/domain';
+import { byShape, DataOrder, dropsCaption, drawPosterior, microBatches, standIn } from './draws.js';
+import { epochOrder, normals, philox, uniform } from '@spindle/kit/domain';
 import { Guard, saturatedLogit, type WatchedStep } from './guard.js';
 import { gatherMetrics, notFinite, saturatedFraction } from './metrics.js';
 import { checkSettings, fingerprint, firstDifference, type TrainingSettings } from './settings.js';
@@ -268,7 +261,7 @@ describe('the guard', () => {
     return steps.flatMap((step) => guard.observe(step));
   };
   const calmSteps = (count: number) => Array.from({ length: count }, (_, i) => calm(i + 1));
-  const kinds = (alarms: readonly { kind: string; step: number; badSince: number }[]) =>
+  const kinds = (alarms: readonly { kind: string; step: number; badSince: number | null }[]) =>
     alarms.map(({ kind, step, badSince }) => [kind, step, badSince]);
 
   it('is silent while all is well', () => {
@@ -287,6 +280,22 @@ describe('the guard', () => {
       ['loss_zero', 2, 1],
       ['loss_zero', 5, 4],
     ]);
+  });
+  it.each([
+    [Objective.SPIN_LOGISTIC, Math.LN2],
+    [Objective.DPO, Math.LN2],
+    [Objective.SPIN_HINGE, 1],
+    [Objective.SPIN_IPO, 0.25],
+  ])('sees that nothing is learnt, after the warm-up (%s)', (objective, equal) => {
+    const still = (count: number, from = 1) =>
+      Array.from({ length: count }, (_, i) => calm(from + i, { loss: equal - 1e-6 }));
+    const guard = new Guard(objective, 7);
+    const alarms = still(60).flatMap((step) => guard.observe(step));
+    // No checkpoint is worse for it: it is a warning, whatever is done on divergence.
+    expect(kinds(alarms)).toEqual([['nothing_learnt', 57, null]]);
+    expect(alarms[0]?.message).toContain('train.learning_rate');
+    const learns = [...still(49), calm(50, { loss: equal - 0.001 }), ...still(49, 51)];
+    expect(watch(objective, learns)).toEqual([]);
   });
   it('sees spikes against the steps before, once there are enough of them', () => {
     expect(watch(Objective.SFT, [...calmSteps(5), calm(6, { loss: 60, gradNorm: 90 })])).toEqual(
@@ -474,5 +483,26 @@ describe('settings', () => {
     expect(firstDifference(kept, fingerprint(settings, { init: 'b' }))).toBe(
       'init: expected a, got b',
     );
+  });
+});
+
+describe('a lost image', () => {
+  const order = new DataOrder({ seed: 3n, iteration: 1 }, 6, 4);
+
+  it('has the nearest draw before it as its stand-in, at its own place', () => {
+    const [first, second, third] = [0, 1, 2].map((position) => order.at(position));
+    const has = (element: number) => element === first!.element;
+    expect(standIn(third!, order, 3, has)).toEqual({ ...first!, position: 2 });
+    expect(standIn(second!, order, 3, has)).toEqual({ ...first!, position: 1 });
+  });
+
+  it('has one after it where none comes before, and none of beyond the last step', () => {
+    const [first, last] = [order.at(0), order.at(3)];
+    expect(standIn(first, order, 1, (element) => element === last.element)).toEqual({
+      ...last,
+      position: 0,
+    });
+    const beyond = order.at(4);
+    expect(standIn(first, order, 1, (element) => element === beyond.element)).toEqual(first);
   });
 });

@@ -3,35 +3,18 @@
  * latents are drawn. Each is a function of seed, iteration and position, so that a training that
  * resumes, or that other ranks take part in, decides the same.
  */
-import { normals, philox, uniform } from '@spindle/kit/domain';
+import { epochOrder, normals, philox, uniform, type OrderKey } from '@spindle/kit/domain';
 
-export interface DrawKey {
-  seed: bigint;
-  iteration: number;
-}
+export type DrawKey = OrderKey;
 
-// The last word of Philox's counter, which keeps the kinds of draws apart. The engine has other
-// words for its noise.
+// The last word of Philox's counter, which keeps the kinds of draws apart: 1 is the order's. The
+// engine has other words for its noise.
 const stream = {
-  order: 1,
   captionDropout: 2,
   posterior: 3,
   rejectedPosterior: 4,
   previous: 5,
 } as const;
-
-/** A permutation of [0, count) for one epoch. */
-export function epochOrder(key: DrawKey, epoch: number, count: number): Uint32Array {
-  const order = Uint32Array.from({ length: count }, (_, i) => i);
-  for (let i = count - 1; i > 0; i--) {
-    const [high, low] = philox(key.seed, [i, epoch, key.iteration, stream.order]);
-    const j = Math.floor(uniform(high, low) * (i + 1));
-    const held = order[i] ?? 0;
-    order[i] = order[j] ?? 0;
-    order[j] = held;
-  }
-  return order;
-}
 
 /** An entry of the endless sequence of shuffled epochs. */
 export interface Draw {
@@ -54,16 +37,40 @@ export class DataOrder {
   ) {}
 
   batch(step: number): Draw[] {
-    return Array.from({ length: this.batchSize }, (_, place) => {
-      const position = step * this.batchSize + place;
-      const epoch = Math.floor(position / this.count);
-      if (epoch !== this.#epoch) {
-        this.#order = epochOrder(this.key, epoch, this.count);
-        this.#epoch = epoch;
-      }
-      return { element: this.#order[position % this.count] ?? 0, epoch, position };
-    });
+    return Array.from({ length: this.batchSize }, (_, place) =>
+      this.at(step * this.batchSize + place),
+    );
   }
+
+  at(position: number): Draw {
+    const epoch = Math.floor(position / this.count);
+    if (epoch !== this.#epoch) {
+      this.#order = epochOrder(this.key, epoch, this.count);
+      this.#epoch = epoch;
+    }
+    return { element: this.#order[position % this.count] ?? 0, epoch, position };
+  }
+}
+
+/**
+ * What is read in the place of a draw whose generated image was lost: the nearest draw before it
+ * that has one, else the nearest after it. Only draws of this training are looked at, as no others
+ * were asked of the opponent. The place in the sequence stays, so all that is drawn for it too.
+ */
+export function standIn(
+  lost: Draw,
+  order: DataOrder,
+  steps: number,
+  has: (element: number) => boolean,
+): Draw {
+  const end = steps * order.batchSize;
+  for (let distance = 1; distance < end; distance++) {
+    const before = lost.position - distance;
+    const position = before >= 0 ? before : distance;
+    const draw = order.at(position);
+    if (has(draw.element)) return { ...draw, position: lost.position };
+  }
+  return lost;
 }
 
 /** Whether this draw's caption is one of the `fraction` that the empty prompt replaces. */

@@ -5,14 +5,20 @@
  */
 import { Objective } from '@spindle/proto';
 
-export type AlarmKind = 'loss_zero' | 'saturated' | 'winner_worse' | 'loss_spike' | 'norm_spike';
+export type AlarmKind =
+  | 'loss_zero'
+  | 'saturated'
+  | 'winner_worse'
+  | 'loss_spike'
+  | 'norm_spike'
+  | 'nothing_learnt';
 
 export interface Alarm {
   kind: AlarmKind;
   step: number;
   message: string;
-  /** Checkpoints of this step and later ones have what is wrong in them. */
-  badSince: number;
+  /** Checkpoints of this step and later ones have what is wrong in them; null: none has. */
+  badSince: number | null;
 }
 
 export interface WatchedStep {
@@ -25,6 +31,10 @@ export interface WatchedStep {
   /** Fraction of the pairs that have no slope left. */
   saturated: number;
 }
+
+/** Steps after the warm-up in which the loss must have moved, and by how much. */
+export const stillWindow = 50;
+const stillLoss = 1e-4;
 
 /** The number of steps over which the errors on real images are compared. */
 export const gapWindow = 20;
@@ -41,8 +51,14 @@ export const saturatedLogit = 20;
 export class Guard {
   readonly #raised = new Set<AlarmKind>();
   #steps: WatchedStep[] = [];
+  /** Steps in a row, after the warm-up, whose loss was that of a model equal to its opponent. */
+  #still = 0;
 
-  constructor(readonly objective: Objective) {}
+  /** In the first `warmupSteps` nothing need have been learnt. */
+  constructor(
+    readonly objective: Objective,
+    readonly warmupSteps = 0,
+  ) {}
 
   /** The alarms that this step raises. */
   observe(step: WatchedStep): Alarm[] {
@@ -51,7 +67,7 @@ export class Guard {
     const found = new Map<AlarmKind, Omit<Alarm, 'kind' | 'step'>>();
     // The loss is that of the weights before the step's update.
     const badSince = step.step - 1;
-    const see = (kind: AlarmKind, message: string, since = badSince): void =>
+    const see = (kind: AlarmKind, message: string, since: number | null = badSince): void =>
       void found.set(kind, { message, badSince: since });
     if (step.loss === 0) {
       see(
@@ -85,6 +101,18 @@ export class Guard {
         step.step - gapWindow,
       );
     }
+    const start = lossOfEquals(this.objective);
+    const stands = start !== null && Math.abs(step.loss - start) < stillLoss;
+    this.#still = stands && step.step > this.warmupSteps ? this.#still + 1 : 0;
+    if (start !== null && this.#still >= stillWindow) {
+      see(
+        'nothing_learnt',
+        `the loss has stayed at ${start.toFixed(4)}, where model and opponent are equal, for ` +
+          `${stillWindow} steps (${step.loss.toFixed(6)}): almost nothing is learnt; a larger ` +
+          'train.learning_rate helps, or a larger objective.beta where the errors do differ',
+        null,
+      );
+    }
     const times = (key: 'loss' | 'gradNorm'): number =>
       ratio(
         step[key],
@@ -112,6 +140,22 @@ export class Guard {
     this.#raised.clear();
     for (const kind of found.keys()) this.#raised.add(kind);
     return alarms;
+  }
+}
+
+/** The loss at a logit of 0; null for an objective without opponent. */
+function lossOfEquals(objective: Objective): number | null {
+  switch (objective) {
+    case Objective.SPIN_LOGISTIC:
+    case Objective.DPO:
+      return Math.LN2;
+    case Objective.SPIN_HINGE:
+      return 1;
+    case Objective.SPIN_IPO:
+      return 1 / 4;
+    case Objective.SFT:
+    case Objective.UNSPECIFIED:
+      return null;
   }
 }
 

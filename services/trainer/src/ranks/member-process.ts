@@ -1,5 +1,12 @@
 /** The process of a rank above 0. It takes no jobs and no calls; it follows rank 0. */
-import { createLogger, parseConfig, serve, startTelemetry, type Lifecycle } from '@spindle/kit';
+import {
+  createLogger,
+  parseConfig,
+  readToken,
+  serve,
+  startTelemetry,
+  type Lifecycle,
+} from '@spindle/kit';
 import { engineOptions, environmentSchema, openLocalStore, pickEnvironment } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from '../engine.js';
@@ -19,6 +26,7 @@ export async function runMember(
     'environment',
   );
   const { rank, worldSize, rendezvous } = plan;
+  const token = readToken(env);
   const logger = createLogger('trainer', { level: env.SPINDLE_LOG_LEVEL }).child({ rank });
   const telemetry = startTelemetry({
     service: 'spindle-trainer',
@@ -32,13 +40,19 @@ export async function runMember(
   if (!once) {
     await serve(
       lifecycle,
-      { address: env.SPINDLE_GRPC_ADDRESS, portFile: env.SPINDLE_PORT_FILE, graceMs: 0, logger },
+      {
+        address: env.SPINDLE_GRPC_ADDRESS,
+        portFile: env.SPINDLE_PORT_FILE,
+        graceMs: 0,
+        logger,
+        token,
+      },
       () => undefined,
     );
   }
   const workerId = env.SPINDLE_WORKER_ID;
   const following = follow(
-    { engine, store, logger, rank, worldSize, rendezvous, workerId, once },
+    { engine, store, logger, rank, worldSize, rendezvous, token, workerId, once },
     lifecycle.signal,
   );
   lifecycle.defer('rank', () => following.catch(() => undefined));

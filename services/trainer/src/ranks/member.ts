@@ -34,6 +34,8 @@ export interface MemberOptions {
   rank: number;
   worldSize: number;
   rendezvous: string;
+  /** What rank 0 wants to be shown before it hands anything out. */
+  token: string | undefined;
   workerId: string;
   /** Whether to end with rank 0 instead of waiting for it to come back. */
   once: boolean;
@@ -43,10 +45,10 @@ const retryMs = { first: 250, longest: 5_000 };
 
 /** Follows rank 0 until the signal aborts. */
 export async function follow(options: MemberOptions, signal: AbortSignal): Promise<void> {
-  const { rank, worldSize, rendezvous, workerId, logger } = options;
+  const { rank, worldSize, rendezvous, token, workerId, logger } = options;
   let wait = retryMs.first;
   while (!signal.aborted) {
-    const client = createClient(RankService, rendezvous);
+    const client = createClient(RankService, rendezvous, token);
     const member = new Member(options, (report) =>
       client.report({ rank, ...report }).then(() => undefined),
     );
@@ -59,7 +61,7 @@ export async function follow(options: MemberOptions, signal: AbortSignal): Promi
     } catch (thrown) {
       const error = ensureError(thrown);
       if (signal.aborted) break;
-      if (error.code === 'INVALID_ARGUMENT') throw error;
+      if (error.code === 'INVALID_ARGUMENT' || error.code === 'UNAUTHENTICATED') throw error;
       logger.warn({ err: error }, 'rank 0 is not there');
     } finally {
       await member.release();

@@ -9,6 +9,7 @@ import { RankTraining } from './rank-training.js';
 function training(fails: number[] = []) {
   const log: string[] = [];
   const dataset = {
+    has: () => true,
     size: 8,
     shapeOf: () => 0,
     batch: async (

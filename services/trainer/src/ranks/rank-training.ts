@@ -5,7 +5,14 @@
 import { nowMs } from '@spindle/kit';
 import type { PhaseDto, TrainBatchDto, TrainStepResultDto } from '@spindle/native';
 import type { Dataset } from '../dataset.js';
-import { byShape, DataOrder, microBatches, type Draw, type MicroBatch } from '../domain/draws.js';
+import {
+  byShape,
+  DataOrder,
+  microBatches,
+  standIn,
+  type Draw,
+  type MicroBatch,
+} from '../domain/draws.js';
 import type { StepErrors } from '../domain/metrics.js';
 import type { TrainingSettings } from '../domain/settings.js';
 import type { TrainingSession } from '../engine.js';
@@ -92,9 +99,14 @@ export class RankTraining {
 
   /** A step's whole batch, and the micro-batches of it that this rank computes. */
   #localBatch(step: number): { draws: readonly Draw[]; micros: MicroBatch[] } {
-    const { draws, shapes } = byShape(this.#order.batch(step), (draw) =>
-      this.dataset.shapeOf(draw),
-    );
+    const { dataset } = this;
+    const has = (element: number): boolean => dataset.has(element);
+    const read = this.#order
+      .batch(step)
+      .map((draw) =>
+        has(draw.element) ? draw : standIn(draw, this.#order, this.settings.steps, has),
+      );
+    const { draws, shapes } = byShape(read, (draw) => dataset.shapeOf(draw));
     const { rank, worldSize } = this.place;
     return {
       draws,

@@ -98,6 +98,7 @@ describe('rank 0', () => {
       workerId: 't1',
       address: '127.0.0.1:0',
       portFile: undefined,
+      token: undefined,
     };
     return startTrainer(lifecycle, { engine: fakeEngine(), ranks: leader, ...context });
   }
@@ -110,7 +111,7 @@ describe('rank 0', () => {
       workerId: 't1-rank1',
       once: true,
     };
-    return follow({ engine, store, logger, ...place }, signal);
+    return follow({ engine, store, logger, token: undefined, ...place }, signal);
   }
 
   async function train(

@@ -159,6 +159,7 @@ static void outer_block(const OuterPairsCall& g, int64_t column) {
   store_block<RT, CT>(t, sums, column);
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the argument is the name of a template.
 #define SPINDLE_BLOCKS(KERNEL)                                      \
   for (int64_t column = 0; column < g.vectors * 16; column += 32) { \
     const bool two = g.vectors * 16 - column >= 32;                 \
@@ -167,6 +168,7 @@ static void outer_block(const OuterPairsCall& g, int64_t column) {
     else                                                            \
       two ? KERNEL<1, 2>(g, column) : KERNEL<1, 1>(g, column);      \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 static void gemm_bf16_amx(const GemmCall& g) { SPINDLE_BLOCKS(gemm_block) }
 static void outer_pairs_amx(const OuterPairsCall& g) { SPINDLE_BLOCKS(outer_block) }
 

@@ -318,6 +318,7 @@ static void outer_wide_tile(const OuterCall& g, int64_t row, int64_t column) {
   for (int r = 0; r < ROWS; ++r) store_wide(c + r * g.ldc, acc[r]);
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the argument is the name of a template.
 #define SPINDLE_WIDE(KERNEL)                                              \
   for (int64_t column = 0; column < g.vectors * V::W; column += V::W)     \
     for (int64_t row = 0; row < g.rows; row += 6) switch (g.rows - row) { \
@@ -372,6 +373,7 @@ static void outer_f32_wide(const OuterCall& g){SPINDLE_WIDE(outer_wide_tile)}
     default:                          \
       return KERNEL<12, NV>(g);       \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 #if SPINDLE_MAX_VECTORS == 4
 #define SPINDLE_TILE(KERNEL)       \
   switch (g.vectors) {             \

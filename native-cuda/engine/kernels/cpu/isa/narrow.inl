@@ -35,7 +35,7 @@ static inline void narrow_step(V (&acc)[ROWS][NV],
 
 template <class T, class O, int ROWS, int NV>
 static void narrow_tile(const NarrowCall& c, int64_t first) {
-  constexpr int64_t kStep = sizeof(float) / sizeof(T);
+  constexpr int64_t kStep = 4 / int64_t(sizeof(T));  // elements in a float of `b`
   V acc[ROWS][NV], total[ROWS][NV];
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; ++r)

@@ -55,7 +55,7 @@ std::string PlanEnvironment::file_name() const {
   return cat(name.empty() ? "gpu" : name, "-", hex(digest(text())), ".plans");
 }
 
-PlanCache::PlanCache(std::string directory, PlanEnvironment environment)
+PlanCache::PlanCache(const std::string& directory, PlanEnvironment environment)
     : environment_(std::move(environment)) {
   if (directory.empty()) return;
   path_ = (std::filesystem::path(directory) / environment_.file_name()).string();

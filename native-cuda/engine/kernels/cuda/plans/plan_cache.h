@@ -29,7 +29,7 @@ class PlanCache {
  public:
   // An empty folder keeps the choices in memory only. A file that is missing, damaged or of another
   // format counts as empty and is written anew; note() says so.
-  PlanCache(std::string directory, PlanEnvironment environment);
+  PlanCache(const std::string& directory, PlanEnvironment environment);
   // Writes what is new; a failure to do so is no error, as the next process finds the same plans
   // itself.
   ~PlanCache();

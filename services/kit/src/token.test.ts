@@ -1,0 +1,103 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
+import type { Logger } from './logger.js';
+import { checkOpenDoor, newToken, readToken, sameToken, showsToken } from './token.js';
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'spindle-token-'));
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+test('a fresh token has 256 bits, is never the same, and is one that is taken', () => {
+  const tokens = Array.from({ length: 100 }, newToken);
+  expect(new Set(tokens).size).toBe(100);
+  for (const token of tokens) {
+    expect(Buffer.from(token, 'base64url')).toHaveLength(32);
+    expect(readToken({ SPINDLE_TOKEN: token })).toBe(token);
+  }
+});
+
+test('only the whole token is the token', () => {
+  const token = newToken();
+  expect(sameToken(token, token)).toBe(true);
+  for (const other of ['', token.slice(1), `${token}x`, token.toLowerCase(), newToken()])
+    expect(sameToken(other, token)).toBe(false);
+  expect(showsToken(`Bearer ${token}`, token)).toBe(true);
+  expect(showsToken(`bearer ${token}`, token)).toBe(true);
+  for (const header of [undefined, '', token, `Basic ${token}`, 'Bearer', `Bearer ${token} x`])
+    expect(showsToken(header, token)).toBe(false);
+});
+
+describe('the token of the environment', () => {
+  it('comes from the variable, or from the file without its line end', async () => {
+    const file = join(folder, 'token');
+    const token = newToken();
+    await writeFile(file, `${token}\n`);
+    expect(readToken({})).toBeUndefined();
+    expect(readToken({ SPINDLE_TOKEN: '', SPINDLE_TOKEN_FILE: '' })).toBeUndefined();
+    expect(readToken({ SPINDLE_TOKEN_FILE: file })).toBe(token);
+    const other = newToken();
+    expect(readToken({ SPINDLE_TOKEN: other, SPINDLE_TOKEN_FILE: file })).toBe(other);
+  });
+
+  it.each([
+    'short',
+    'with a blank in the middle of it',
+    'x'.repeat(513),
+    'quote"quote"quote"quote"',
+  ])('is refused without being repeated: %s', async (bad) => {
+    const file = join(folder, 'token');
+    await writeFile(file, bad);
+    for (const variables of [{ SPINDLE_TOKEN: bad }, { SPINDLE_TOKEN_FILE: file }]) {
+      const thrown = failure(() => readToken(variables));
+      expect(thrown).toMatchObject({ code: 'INVALID_ARGUMENT' });
+      expect(String(thrown)).toMatch(/SPINDLE_TOKEN.*: expected 22 to 512 letters/);
+      expect(String(thrown)).not.toContain(bad);
+    }
+  });
+
+  it('names a file that cannot be read', () => {
+    const thrown = failure(() => readToken({ SPINDLE_TOKEN_FILE: join(folder, 'none') }));
+    expect(thrown).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(String(thrown)).toMatch(/SPINDLE_TOKEN_FILE: cannot be read: .*none/);
+  });
+});
+
+describe('a server without a token', () => {
+  const warned = (address: string, token?: string): number => {
+    let warnings = 0;
+    checkOpenDoor(address, token, { warn: () => (warnings += 1) } as unknown as Logger);
+    return warnings;
+  };
+
+  it.each(['127.0.0.1:0', 'localhost:7070', '[::1]:7070', '127.0.0.2:1'])(
+    'says on %s that it is open',
+    (address) => {
+      expect(warned(address)).toBe(1);
+      expect(warned(address, newToken())).toBe(0);
+    },
+  );
+
+  it.each([
+    '0.0.0.0:7070',
+    '[::]:7070',
+    '10.0.0.5:1',
+    'trainer-0:7070',
+    '127.0.0.1.evil.example:1',
+  ])('does not listen on %s', (address) => {
+    expect(failure(() => warned(address))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(warned(address, newToken())).toBe(0);
+  });
+});
+
+function failure(act: () => unknown): unknown {
+  try {
+    act();
+  } catch (thrown) {
+    return thrown;
+  }
+  throw new Error('expected a failure, got none');
+}

@@ -1,0 +1,78 @@
+/** The token of a mesh: who shows it may do all that the mesh's user may. */
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { ensureError, SpindleError } from './errors.js';
+import type { Logger } from './logger.js';
+
+/** Fits into a header, a URL and nats-server's config as it is; 22 of base64 are 128 bits. */
+const form = /^[A-Za-z0-9._~+/=-]{22,512}$/;
+
+/** A fresh token of 256 random bits, in base64url. */
+export function newToken(): string {
+  return randomBytes(32).toString('base64url');
+}
+
+/** In a time that says nothing about where the two differ. */
+export function sameToken(given: string, expected: string): boolean {
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return timingSafeEqual(digest(given), digest(expected));
+}
+
+/** Whether an Authorization header shows the token. */
+export function showsToken(header: string | undefined, token: string): boolean {
+  const given = /^bearer +(\S+) *$/i.exec(header ?? '')?.[1];
+  return given !== undefined && sameToken(given, token);
+}
+
+/**
+ * The token that SPINDLE_TOKEN holds, or the file that SPINDLE_TOKEN_FILE names; undefined where
+ * neither is set. No message repeats what was there.
+ */
+export function readToken(variables: {
+  SPINDLE_TOKEN?: string | undefined;
+  SPINDLE_TOKEN_FILE?: string | undefined;
+}): string | undefined {
+  const { SPINDLE_TOKEN: given = '', SPINDLE_TOKEN_FILE: file = '' } = variables;
+  if (given !== '') return checked(given, 'SPINDLE_TOKEN');
+  if (file === '') return undefined;
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    const reason = ensureError(cause).message;
+    throw new SpindleError('INVALID_ARGUMENT', `SPINDLE_TOKEN_FILE: cannot be read: ${reason}`, {
+      cause,
+    });
+  }
+  return checked(text.trim(), `SPINDLE_TOKEN_FILE: ${file}`);
+}
+
+function checked(token: string, where: string): string {
+  if (form.test(token)) return token;
+  throw new SpindleError(
+    'INVALID_ARGUMENT',
+    `${where}: expected 22 to 512 letters, digits and "._~+/=-", got ${token.length} characters ` +
+      'that are not; "openssl rand -hex 32" makes a token.',
+  );
+}
+
+/**
+ * A server without a token is for this machine alone, and says so once. On any other address it is
+ * refused: whoever reaches it would own the mesh.
+ */
+export function checkOpenDoor(address: string, token: string | undefined, logger: Logger): void {
+  if (token !== undefined) return;
+  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[|\]$/g, '');
+  if (host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)) {
+    logger.warn(
+      { address },
+      'SPINDLE_TOKEN is not set: every user of this machine can use this process',
+    );
+    return;
+  }
+  throw new SpindleError(
+    'INVALID_ARGUMENT',
+    `${address}: expected SPINDLE_TOKEN or SPINDLE_TOKEN_FILE where others than this machine can ` +
+      'connect, got neither; set the same token for all processes of the mesh.',
+  );
+}

@@ -1,0 +1,1 @@
+export { oddValue } from './odd-value.js';
