@@ -1,7 +1,7 @@
-// Images: resizing and CLIP's preprocessing. Fast enough to run on Node's thread.
+// Images: resizing and preprocessing. Fast enough to run on Node's thread.
 #include "convert.h"
 #include "exports.h"
-#include "io/image_resize.h"
+#include "io/image_preprocess.h"
 
 namespace spindle::addon {
 
@@ -17,20 +17,27 @@ Napi::Value preprocess(const Napi::CallbackInfo& info) {
   int64_t width = to_integer(info[1], "width"), height = to_integer(info[2], "height");
   const uint8_t* rgb = to_rgb(info[0], width, height);
   Fields fields(info[3], "spec");
-  ImagePreprocess spec{
-      fields.integer("resize"),    fields.integer("cropHeight"),
-      fields.integer("cropWidth"), to_channels(fields, "mean"),
-      to_channels(fields, "std"),  parse_preprocess_method(fields.string("method"))};
-  return from_floats(info.Env(), preprocess_image(rgb, width, height, spec));
+  ImagePreprocess spec{.resize = fields.integer("resize"),
+                       .crop_height = fields.integer("cropHeight"),
+                       .crop_width = fields.integer("cropWidth"),
+                       .mean = to_channels(fields, "mean"),
+                       .std = to_channels(fields, "std"),
+                       .method = parse_preprocess_method(fields.string("method")),
+                       .filter = parse_resize_filter(fields.string("filter")),
+                       .rescale = fields.number("rescale")};
+  return from_floats(info.Env(), preprocess_image({rgb, width, height}, spec));
 }
 
 Napi::Value resize(const Napi::CallbackInfo& info) {
   int64_t width = to_integer(info[1], "width"), height = to_integer(info[2], "height");
   const uint8_t* rgb = to_rgb(info[0], width, height);
-  ResizeFilter filter = parse_resize_filter(to_string(info[5], "filter"));
-  return from_bytes(info.Env(), resize_image(rgb, width, height, to_integer(info[3], "toWidth"),
-                                             to_integer(info[4], "toHeight"), filter)
-                                    .pixels);
+  Fields fields(info[3], "to"), window(fields.value("window"), "to.window");
+  ResizeTo to{fields.integer("width"),
+              fields.integer("height"),
+              parse_resize_filter(fields.string("filter")),
+              {window.integer("left"), window.integer("top"), window.integer("width"),
+               window.integer("height")}};
+  return from_bytes(info.Env(), resize_image({rgb, width, height}, to).pixels);
 }
 
 }  // namespace

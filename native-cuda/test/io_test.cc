@@ -10,7 +10,6 @@
 
 #include "check.h"
 #include "io/config.h"
-#include "io/image_resize.h"
 #include "io/json.h"
 #include "io/model_source.h"
 #include "io/safetensors.h"
@@ -391,36 +390,4 @@ TEST("parameters: missing, unexpected, doubled and mis-shaped tensors are refuse
   CHECK(message(tensors, options).find("expected one tensor for linear.bias, got another") !=
         std::string::npos);
   CHECK_THROWS(load_parameters(model.store, {"", {}, "m"}), Code::InvalidArgument);
-}
-
-TEST("images: resizing keeps flat colours, keeps the image at its own size, and centres a crop") {
-  std::vector<uint8_t> flat(7 * 5 * 3, 131);
-  for (ResizeFilter filter : {ResizeFilter::Bilinear, ResizeFilter::Bicubic, ResizeFilter::Lanczos})
-    for (auto [w, h] : {std::pair<int64_t, int64_t>{3, 2}, {14, 11}, {1, 1}, {7, 9}}) {
-      RgbImage out = resize_image(flat.data(), 7, 5, w, h, filter);
-      CHECK_EQUAL(out.pixels.size(), size_t(w * h * 3));
-      for (uint8_t p : out.pixels) CHECK_EQUAL(int(p), 131);
-    }
-  std::vector<uint8_t> ramp = {0, 0, 0, 100, 100, 100, 200, 200, 200, 40, 40, 40};
-  CHECK(resize_image(ramp.data(), 4, 1, 4, 1, ResizeFilter::Bicubic).pixels == ramp);
-  // Bilinear to half: taps 3/8 3/8 1/8 inside, renormalised at the edge (3, 3, 1 of 7).
-  RgbImage half = resize_image(ramp.data(), 4, 1, 2, 1, ResizeFilter::Bilinear);
-  CHECK_EQUAL(int(half.pixels[0]), 71);
-  CHECK_EQUAL(int(half.pixels[3]), 117);
-  std::vector<float> cropped = preprocess_image(
-      ramp.data(), 4, 1,
-      {.resize = 1, .crop_height = 1, .crop_width = 2, .mean = {0, 0, 0}, .std = {1, 1, 1}});
-  CHECK_EQUAL(cropped[0], 100.0f / 255);
-  CHECK_EQUAL(cropped[1], 200.0f / 255);
-  std::vector<float> padded = preprocess_image(ramp.data(), 4, 1,
-                                               {.resize = 1,
-                                                .crop_height = 3,
-                                                .crop_width = 4,
-                                                .mean = {0.5, 0.5, 0.5},
-                                                .std = {0.5, 0.5, 0.5}});
-  CHECK_EQUAL(padded[0], -1.0f);
-  CHECK_EQUAL(padded[4], -1.0f);
-  CHECK_EQUAL(padded[8], -1.0f);
-  CHECK_THROWS(resize_image(ramp.data(), 4, 1, 0, 1, ResizeFilter::Bicubic), Code::InvalidArgument);
-  CHECK_THROWS(parse_resize_filter("box"), Code::InvalidArgument);
 }

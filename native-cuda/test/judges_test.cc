@@ -9,7 +9,7 @@
 #include <iterator>
 
 #include "check.h"
-#include "io/image_resize.h"
+#include "io/image_preprocess.h"
 #include "io/safetensors.h"
 #include "models/image_reward.h"
 #include "models/inference.h"
@@ -275,13 +275,13 @@ TEST(
   for (PreprocessMethod method : {PreprocessMethod::Tensor, PreprocessMethod::TensorAntialias}) {
     spec.method = method;
     std::vector<float> out = preprocess_image(
-        white.data(), 8, 4, spec);  // 8 x 4 pixels become 4 x 2: a row of padding above and below
+        {white.data(), 8, 4}, spec);  // 8 x 4 pixels become 4 x 2: a row of padding above and below
     for (int y = 0; y < 4; ++y)
       for (int x = 0; x < 4; ++x)
         CHECK(std::abs(out[size_t(y * 4 + x)] - (y == 0 || y == 3 ? -1 : 1)) < 1e-5f);
   }
   spec.method = PreprocessMethod::Torchvision;
-  for (float v : preprocess_image(white.data(), 8, 4, spec)) CHECK(std::abs(v - 1) < 1e-6f);
+  for (float v : preprocess_image({white.data(), 8, 4}, spec)) CHECK(std::abs(v - 1) < 1e-6f);
   // Five columns of 0..4 times 51, cropped to four: an offset of one half goes to the even number,
   // or down.
   std::vector<uint8_t> ramp;
@@ -290,9 +290,9 @@ TEST(
   ImagePreprocess two{
       .resize = 2, .crop_height = 2, .crop_width = 2, .mean = {0, 0, 0}, .std = {1, 1, 1}};
   two.method = PreprocessMethod::Torchvision;
-  CHECK(std::abs(preprocess_image(ramp.data(), 5, 2, two)[0] - 0.4f) < 1e-6f);  // round(1.5) = 2
+  CHECK(std::abs(preprocess_image({ramp.data(), 5, 2}, two)[0] - 0.4f) < 1e-6f);  // round(1.5) = 2
   two.method = PreprocessMethod::Transformers;
-  CHECK(std::abs(preprocess_image(ramp.data(), 5, 2, two)[0] - 0.2f) < 1e-6f);  // floor(1.5) = 1
+  CHECK(std::abs(preprocess_image({ramp.data(), 5, 2}, two)[0] - 0.2f) < 1e-6f);  // floor(1.5) = 1
   CHECK(contains(message([] { parse_preprocess_method("pil"); }),
                  "expected transformers, torchvision, tensor or tensor_antialias, got pil"));
 }

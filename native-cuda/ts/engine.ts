@@ -19,7 +19,12 @@ import type {
   EngineInfoDto,
   ParityLineDto,
 } from './native-engine.js';
-import type { ImagePreprocessDto, InspectedKind, ModelSourceDto } from './native-models.js';
+import type {
+  ImagePreprocessDto,
+  InspectedKind,
+  ModelSourceDto,
+  ResizeDto,
+} from './native-models.js';
 import type { RankGroupDto, TrainerOptionsDto } from './native-training.js';
 import type { NativePrecision } from './native-values.js';
 
@@ -36,9 +41,6 @@ export interface EngineOptions {
   /** The addon's file, or the addon itself in tests. */
   addon?: string | NativeAddon;
 }
-
-/** Pillow's filters, as the engine computes them. */
-export type ResizeFilter = 'bilinear' | 'bicubic' | 'lanczos';
 
 /** An image as bytes. */
 export interface RgbImage {
@@ -166,13 +168,12 @@ export class Engine {
     );
   }
 
-  resizeImage(image: RgbImage, width: number, height: number, filter: ResizeFilter): RgbImage {
+  /** Pillow's Image.resize and Image.crop, to the byte; only the window is computed. */
+  resizeImage(image: RgbImage, to: ResizeDto): RgbImage {
     return {
-      rgb: this.#sync(() =>
-        this.#addon.resizeImage(image.rgb, image.width, image.height, width, height, filter),
-      ),
-      width,
-      height,
+      rgb: this.#sync(() => this.#addon.resizeImage(image.rgb, image.width, image.height, to)),
+      width: to.window.width,
+      height: to.window.height,
     };
   }
 

@@ -1,6 +1,6 @@
 export { EngineError, invalid, toEngineError, type EngineErrorCode } from './errors.js';
 export { defaultAddonPath, loadAddon } from './loader.js';
-export { Engine, type EngineOptions, type ResizeFilter, type RgbImage } from './engine.js';
+export { Engine, type EngineOptions, type RgbImage } from './engine.js';
 export { Aesthetic, Clip, ClipText, ImageReward, Trainer, Unet, Vae } from './models.js';
 export type { NativeAddon } from './native.js';
 export type {
@@ -10,14 +10,18 @@ export type {
   GpusDto,
   ParityLineDto,
 } from './native-engine.js';
-export type {
-  AdaptedComponent,
-  AdapterTargetDto,
-  ImagePreprocessDto,
-  InspectedKind,
-  ModelSourceDto,
-  PreprocessMethod,
-  UnetInfoDto,
+export {
+  resizeFilters,
+  type AdaptedComponent,
+  type AdapterTargetDto,
+  type ImagePreprocessDto,
+  type InspectedKind,
+  type ModelSourceDto,
+  type PreprocessMethod,
+  type ResizeDto,
+  type ResizeFilter,
+  type UnetInfoDto,
+  type WindowDto,
 } from './native-models.js';
 export type { SampleRequestDto, SampleResultDto } from './native-sampling.js';
 export type {

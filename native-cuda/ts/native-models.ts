@@ -61,12 +61,41 @@ export interface UnetInfoDto {
   crossAttentionDim: number;
 }
 
+/** Pillow's filters, in the order of its numbers (`resample` in the config of a processor). */
+export const resizeFilters = [
+  'nearest',
+  'lanczos',
+  'bilinear',
+  'bicubic',
+  'box',
+  'hamming',
+  'mks2013',
+  'mks2021',
+] as const;
+export type ResizeFilter = (typeof resizeFilters)[number];
+
+/** A part of an image, in pixels. */
+export interface WindowDto {
+  left: number;
+  top: number;
+  width: number;
+  height: number;
+}
+
+/** The size of a whole image, and the part of it that is wanted. */
+export interface ResizeDto {
+  width: number;
+  height: number;
+  filter: ResizeFilter;
+  window: WindowDto;
+}
+
 /**
- * How an image comes to a judge's size. "transformers": CLIPImageProcessor, Pillow's bicubic of the
- * shortest edge, centre crop; "torchvision": the same but for how a crop's odd offset is rounded;
- * "tensor": bicubic of floats without antialiasing, longest edge, padded with zeros (HPSv2's code
- * under torchvision up to 0.16); "tensor_antialias": the same with antialiasing (torchvision 0.17
- * and later).
+ * How an image comes to a judge's size. "transformers": CLIPImageProcessor on Pillow, shortest
+ * edge, centre crop; "torchvision": the same but for how a crop's odd offset is rounded; "tensor":
+ * bicubic of floats without antialiasing, longest edge, padded with zeros (HPSv2's code under
+ * torchvision up to 0.16); "tensor_antialias": the same with antialiasing (torchvision 0.17 and
+ * later).
  */
 export type PreprocessMethod = 'transformers' | 'torchvision' | 'tensor' | 'tensor_antialias';
 
@@ -82,4 +111,8 @@ export interface ImagePreprocessDto {
   mean: number[];
   std: number[];
   method: PreprocessMethod;
+  /** Not of the tensor methods. */
+  filter: ResizeFilter;
+  /** What bytes are multiplied by; the other methods than "transformers" divide by 255. */
+  rescale: number;
 }

@@ -22,6 +22,7 @@ import type {
   ImageRewardHandle,
   InspectedKind,
   ModelSourceDto,
+  ResizeDto,
   UnetHandle,
   UnetInfoDto,
   VaeHandle,
@@ -209,18 +210,8 @@ export interface NativeAddon {
     height: number,
     spec: ImagePreprocessDto,
   ): Float32Array;
-  /**
-   * PIL-compatible antialiased resize: filter "bilinear", "bicubic" or "lanczos"; RGB bytes in and
-   * out.
-   */
-  resizeImage(
-    rgb: Uint8Array,
-    width: number,
-    height: number,
-    toWidth: number,
-    toHeight: number,
-    filter: string,
-  ): Uint8Array;
+  /** Pillow's resize and crop, to the byte: RGB bytes (H,W,3) -> those of `to.window`. */
+  resizeImage(rgb: Uint8Array, width: number, height: number, to: ResizeDto): Uint8Array;
   /**
    * Kinds unet, vae, clip_text, clip, image_reward, scheduler, train_step, rng; others are replayed
    * in TypeScript.

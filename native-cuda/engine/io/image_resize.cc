@@ -1,7 +1,9 @@
 #include "io/image_resize.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 
 #include "core/error.h"
@@ -11,279 +13,309 @@ namespace spindle {
 namespace {
 constexpr int kPrecisionBits = 32 - 8 - 2;  // Pillow's
 constexpr int64_t kMaxEdge = 65535;
+constexpr int64_t kChannels = 3;
 
 double sinc(double x) {
-  return x == 0 ? 1 : std::sin(x * std::numbers::pi) / (x * std::numbers::pi);
+  if (x == 0) return 1;
+  x *= std::numbers::pi;
+  return std::sin(x) / x;
 }
 
-double weight(ResizeFilter filter, double x) {
+// Of x that are not negative. Operations are in Pillow's order: another one rounds differently.
+double bicubic(double x) {
   constexpr double a = -0.5;
-  switch (filter) {
-    case ResizeFilter::Bilinear:
-      return std::max(0.0, 1 - std::abs(x));
-    case ResizeFilter::Bicubic:
-      x = std::abs(x);
-      if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
-      return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
-    case ResizeFilter::Lanczos:
-      return -3 <= x && x < 3 ? sinc(x) * sinc(x / 3) : 0;
-  }
-  return 0;
-}
-
-constexpr double support(ResizeFilter filter) {
-  return filter == ResizeFilter::Bilinear ? 1 : filter == ResizeFilter::Bicubic ? 2 : 3;
-}
-
-// What one output pixel is made of: inputs [first, first + weights.size()).
-struct Taps {
-  int64_t first;
-  std::vector<int32_t> weights;
-};
-
-std::vector<Taps> taps_of(int64_t from, int64_t to, ResizeFilter filter) {
-  double scale = double(from) / double(to), filter_scale = std::max(scale, 1.0),
-         reach = support(filter) * filter_scale;
-  std::vector<Taps> all;
-  std::vector<double> weights;
-  for (int64_t i = 0; i < to; ++i) {
-    double center = (double(i) + 0.5) * scale, sum = 0;
-    int64_t first = std::max<int64_t>(0, int64_t(center - reach + 0.5)),
-            last = std::min(from, int64_t(center + reach + 0.5));
-    weights.clear();
-    for (int64_t x = first; x < last; ++x) {
-      weights.push_back(weight(filter, (double(x) - center + 0.5) * (1 / filter_scale)));
-      sum += weights.back();
-    }
-    Taps taps{first, {}};
-    for (double w : weights) {
-      if (sum != 0) w /= sum;
-      taps.weights.push_back(int32_t((w < 0 ? -0.5 : 0.5) + w * double(1 << kPrecisionBits)));
-    }
-    all.push_back(std::move(taps));
-  }
-  return all;
-}
-
-uint8_t clip8(int32_t x) { return uint8_t(std::clamp(x >> kPrecisionBits, 0, 255)); }
-
-// (outer, from, inner) -> (outer, to, inner), over the middle dimension.
-std::vector<uint8_t> resample(const uint8_t* in,
-                              int64_t outer,
-                              int64_t from,
-                              int64_t to,
-                              int64_t inner,
-                              ResizeFilter filter) {
-  std::vector<Taps> taps = taps_of(from, to, filter);
-  std::vector<uint8_t> out(size_t(outer * to * inner));
-  std::vector<int32_t> sums(static_cast<size_t>(inner));
-  for (int64_t o = 0; o < outer; ++o)
-    for (int64_t i = 0; i < to; ++i) {
-      std::fill(sums.begin(), sums.end(), 1 << (kPrecisionBits - 1));
-      for (size_t k = 0; k < taps[size_t(i)].weights.size(); ++k) {
-        const uint8_t* row = in + (o * from + taps[size_t(i)].first + int64_t(k)) * inner;
-        for (int64_t c = 0; c < inner; ++c) sums[size_t(c)] += row[c] * taps[size_t(i)].weights[k];
-      }
-      uint8_t* y = out.data() + (o * to + i) * inner;
-      for (int64_t c = 0; c < inner; ++c) y[c] = clip8(sums[size_t(c)]);
-    }
-  return out;
-}
-
-int64_t floor_half(int64_t x) { return x >= 0 ? x / 2 : -((1 - x) / 2); }
-}  // namespace
-
-ResizeFilter parse_resize_filter(const std::string& name) {
-  if (name == "bilinear") return ResizeFilter::Bilinear;
-  if (name == "bicubic") return ResizeFilter::Bicubic;
-  require(name == "lanczos", "[resize] filter: expected bilinear, bicubic or lanczos, got ", name);
-  return ResizeFilter::Lanczos;
-}
-
-RgbImage resize_image(const uint8_t* pixels,
-                      int64_t width,
-                      int64_t height,
-                      int64_t to_width,
-                      int64_t to_height,
-                      ResizeFilter filter) {
-  for (int64_t edge : {width, height, to_width, to_height})
-    require(edge >= 1 && edge <= kMaxEdge, "[resize] expected edges of 1 to ", kMaxEdge,
-            " pixels, got ", edge);
-  RgbImage image{to_width, to_height, {}};
-  if (to_width != width)
-    image.pixels = resample(pixels, height, width, to_width, 3, filter);
-  else
-    image.pixels.assign(pixels, pixels + width * height * 3);
-  if (to_height != height)
-    image.pixels = resample(image.pixels.data(), 1, height, to_height, to_width * 3, filter);
-  return image;
-}
-
-PreprocessMethod parse_preprocess_method(const std::string& name) {
-  if (name == "transformers") return PreprocessMethod::Transformers;
-  if (name == "torchvision") return PreprocessMethod::Torchvision;
-  if (name == "tensor") return PreprocessMethod::Tensor;
-  require(
-      name == "tensor_antialias",
-      "[preprocess] method: expected transformers, torchvision, tensor or tensor_antialias, got ",
-      name);
-  return PreprocessMethod::TensorAntialias;
-}
-
-namespace {
-// What one output value is made of, in floats; indices are within the line already.
-struct FloatTaps {
-  std::vector<int64_t> at;
-  std::vector<float> weights;
-};
-
-double cubic(double x, double a) {
-  x = std::abs(x);
   if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
-FloatTaps nearest_four(int64_t from, double scale, int64_t i) {
-  double center = (double(i) + 0.5) * scale - 0.5, base = std::floor(center);
-  FloatTaps taps;
-  for (int64_t k = -1; k <= 2; ++k) {
-    taps.at.push_back(std::clamp<int64_t>(int64_t(base) + k, 0, from - 1));
-    taps.weights.push_back(float(cubic(center - base - double(k), -0.75)));
+double hamming(double x) {
+  if (x == 0) return 1;
+  if (x >= 1) return 0;
+  x *= std::numbers::pi;
+  return std::sin(x) / x * (double(0.54f) + double(0.46f) * std::cos(x));
+}
+
+// Costella's magic kernel, sharpened: https://johncostella.com/magic
+double mks2013(double x) {
+  if (x < 0.5) return 17.0 / 16 - 7.0 / 4 * (x * x);
+  if (x < 1.5) return (1 - x) * (7.0 / 4 - x);
+  return x < 2.5 ? -1.0 / 8 * ((x - 5.0 / 2) * (x - 5.0 / 2)) : 0;
+}
+
+double mks2021(double x) {
+  if (x < 0.5) return 577.0 / 576 - 239.0 / 144 * (x * x);
+  if (x < 1.5) return 35.0 / 36 * (x - 1) * (x - 239.0 / 140);
+  if (x < 2.5) return 1.0 / 6 * (x - 2) * (65.0 / 24 - x);
+  if (x < 3.5) return 1.0 / 36 * (x - 3) * (x - 15.0 / 4);
+  return x < 4.5 ? -1.0 / 288 * ((x - 9.0 / 2) * (x - 9.0 / 2)) : 0;
+}
+
+double weight(ResizeFilter filter, double x) {
+  switch (filter) {
+    case ResizeFilter::Nearest:
+      break;  // reads single pixels
+    case ResizeFilter::Box:
+      return x > -0.5 && x <= 0.5 ? 1 : 0;
+    case ResizeFilter::Bilinear:
+      return std::abs(x) < 1 ? 1 - std::abs(x) : 0;
+    case ResizeFilter::Hamming:
+      return hamming(std::abs(x));
+    case ResizeFilter::Bicubic:
+      return bicubic(std::abs(x));
+    case ResizeFilter::Lanczos:
+      return -3 <= x && x < 3 ? sinc(x) * sinc(x / 3) : 0;
+    case ResizeFilter::Mks2013:
+      return mks2013(std::abs(x));
+    case ResizeFilter::Mks2021:
+      return mks2021(std::abs(x));
+  }
+  return 0;
+}
+
+constexpr std::array<const char*, 8> kNames = {"nearest", "lanczos", "bilinear", "bicubic",
+                                               "box",     "hamming", "mks2013",  "mks2021"};
+constexpr std::array<double, 8> kSupport = {0, 3, 1, 2, 0.5, 1, 2.5, 4.5};
+
+// One dimension of a resize: of `to` pixels made of `from`, the `size` from `begin` on.
+struct Line {
+  int64_t from, to, begin, size;
+};
+
+struct Range {
+  int64_t first, end;
+};
+
+// What pixels are made of: output i of inputs [first[i], first[i] + count[i]).
+struct Taps {
+  int64_t reach = 0;  // weights of one output lie so far from those of the next
+  std::vector<int64_t> first, count;
+  std::vector<int32_t> weights;
+
+  Range inputs() const { return {first.front(), first.back() + count.back()}; }
+};
+
+Taps taps_of(const Line& line, ResizeFilter filter) {
+  double scale = double(line.from) / double(line.to), filter_scale = std::max(scale, 1.0),
+         support = kSupport[size_t(filter)] * filter_scale;
+  Taps taps;
+  taps.reach = int64_t(std::ceil(support)) * 2 + 1;
+  taps.weights.resize(size_t(line.size * taps.reach));
+  std::vector<double> weights(static_cast<size_t>(taps.reach));
+  for (int64_t i = 0; i < line.size; ++i) {
+    double center = (double(line.begin + i) + 0.5) * scale, sum = 0;
+    int64_t first = std::max<int64_t>(0, int64_t(center - support + 0.5)),
+            count = std::min(line.from, int64_t(center + support + 0.5)) - first;
+    for (int64_t k = 0; k < count; ++k) {
+      double w = weight(filter, (double(k + first) - center + 0.5) * (1 / filter_scale));
+      weights[size_t(k)] = w;
+      sum += w;
+    }
+    for (int64_t k = 0; k < count; ++k) {
+      double w = weights[size_t(k)];
+      if (sum != 0) w /= sum;
+      taps.weights[size_t(i * taps.reach + k)] =
+          int32_t((w < 0 ? -0.5 : 0.5) + w * double(1 << kPrecisionBits));
+    }
+    taps.first.push_back(first);
+    taps.count.push_back(count);
   }
   return taps;
 }
 
-FloatTaps antialiased(int64_t from, double scale, int64_t i) {
-  double widening = std::max(scale, 1.0), reach = 2 * widening, center = (double(i) + 0.5) * scale,
-         sum = 0;
-  int64_t first = std::max<int64_t>(0, int64_t(center - reach + 0.5)),
-          last = std::min(from, int64_t(center + reach + 0.5));
-  std::vector<double> weights;
-  for (int64_t x = first; x < last; ++x) {
-    weights.push_back(cubic((double(x) - center + 0.5) / widening, -0.5));
-    sum += weights.back();
-  }
-  FloatTaps taps;
-  for (size_t k = 0; k < weights.size(); ++k) {
-    taps.at.push_back(first + int64_t(k));
-    taps.weights.push_back(float(sum != 0 ? weights[k] / sum : weights[k]));
-  }
-  return taps;
+// Rows of bytes that are weighed and added: row k begins at in + k * stride.
+struct Rows {
+  const uint8_t* in;
+  int64_t stride;
+  const int32_t* weights;
+  int64_t count;
+};
+
+constexpr int64_t kTile = 48;  // sums that fit into the vector registers
+
+[[gnu::always_inline]] inline void blend_tile(const Rows& rows, int64_t size, uint8_t* out) {
+  int32_t sums[kTile];
+  for (int64_t c = 0; c < size; ++c) sums[c] = 1 << (kPrecisionBits - 1);
+  const uint8_t* in = rows.in;
+  for (int64_t k = 0; k < rows.count; ++k, in += rows.stride)
+    for (int64_t c = 0; c < size; ++c) sums[c] += in[c] * rows.weights[k];
+  for (int64_t c = 0; c < size; ++c)
+    out[c] = uint8_t(std::clamp(sums[c] >> kPrecisionBits, 0, 255));
 }
 
-// (outer, from, inner) -> (outer, to, inner), over the middle dimension.
-std::vector<float> resample_floats(const std::vector<float>& in,
-                                   int64_t outer,
-                                   int64_t from,
-                                   int64_t to,
-                                   int64_t inner,
-                                   bool antialias) {
-  std::vector<float> out(size_t(outer * to * inner));
-  double scale = double(from) / double(to);
-  for (int64_t i = 0; i < to; ++i) {
-    FloatTaps taps = antialias ? antialiased(from, scale, i) : nearest_four(from, scale, i);
-    for (int64_t o = 0; o < outer; ++o)
-      for (size_t k = 0; k < taps.at.size(); ++k) {
-        const float* x = in.data() + (o * from + taps.at[k]) * inner;
-        float* y = out.data() + (o * to + i) * inner;
-        for (int64_t c = 0; c < inner; ++c) y[c] += taps.weights[k] * x[c];
+[[gnu::always_inline]] inline void blend_any(Rows rows, int64_t size, uint8_t* out) {
+  for (; size >= kTile; size -= kTile, rows.in += kTile, out += kTile) blend_tile(rows, kTile, out);
+  if (size > 0) blend_tile(rows, size, out);
+}
+
+// out (size) = the weighed sum of the rows' first `size` bytes.
+using Blend = void (*)(const Rows& rows, int64_t size, uint8_t* out);
+
+void blend_generic(const Rows& rows, int64_t size, uint8_t* out) { blend_any(rows, size, out); }
+
+#if defined(__x86_64__)
+// The same sums in wider vectors.
+__attribute__((target("avx2"))) void blend_avx2(const Rows& rows, int64_t size, uint8_t* out) {
+  blend_any(rows, size, out);
+}
+#endif
+
+Blend choose_blend() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return blend_avx2;
+#endif
+  return blend_generic;
+}
+
+const Blend kBlend = choose_blend();
+
+// Image rows whose columns are resized together: a column of them is one row of bytes to blend.
+constexpr int64_t kTogether = 16;
+constexpr int64_t kColumn = kTogether * kChannels;
+
+// `rows` rows of `from` -> of (rows, taps, 3). `from` begins at the pixel `origin` of its line, and
+// its rows are `stride` bytes apart.
+void resize_columns(const uint8_t* from,
+                    int64_t stride,
+                    int64_t rows,
+                    int64_t origin,
+                    const Taps& taps,
+                    uint8_t* to) {
+  auto [begin, end] = taps.inputs();
+  int64_t width = int64_t(taps.first.size());
+  std::vector<uint8_t> columns(size_t((end - begin) * kColumn));
+  std::array<uint8_t, kColumn> column;
+  constexpr int64_t kStrip = 256;  // stays in the nearest cache
+  for (int64_t top = 0; top < rows; top += kTogether) {
+    int64_t count = std::min(kTogether, rows - top);
+    for (int64_t left = begin; left < end; left += kStrip)
+      for (int64_t r = 0; r < count; ++r) {
+        const uint8_t* x = from + (top + r) * stride + (left - origin) * kChannels;
+        uint8_t* y = columns.data() + (left - begin) * kColumn + r * kChannels;
+        for (int64_t i = std::min(kStrip, end - left); i > 0; --i, x += kChannels, y += kColumn)
+          std::memcpy(y, x, kChannels);
       }
+    for (int64_t i = 0; i < width; ++i) {
+      kBlend({columns.data() + (taps.first[size_t(i)] - begin) * kColumn, kColumn,
+              taps.weights.data() + i * taps.reach, taps.count[size_t(i)]},
+             count * kChannels, column.data());
+      for (int64_t r = 0; r < count; ++r)
+        std::memcpy(to + ((top + r) * width + i) * kChannels, column.data() + r * kChannels,
+                    kChannels);
+    }
   }
+}
+
+// Rows of `size` bytes, `stride` apart, of which `from` is number `origin` -> (taps, size).
+void resize_rows(const uint8_t* from,
+                 int64_t stride,
+                 int64_t size,
+                 int64_t origin,
+                 const Taps& taps,
+                 uint8_t* to) {
+  for (int64_t i = 0; i < int64_t(taps.first.size()); ++i)
+    kBlend({from + (taps.first[size_t(i)] - origin) * stride, stride,
+            taps.weights.data() + i * taps.reach, taps.count[size_t(i)]},
+           size, to + i * size);
+}
+
+std::vector<uint8_t> pixels_of(int64_t width, int64_t height) {
+  return std::vector<uint8_t>(size_t(width * height * kChannels));
+}
+
+std::vector<uint8_t> crop(const ImageView& image, const Window& window) {
+  std::vector<uint8_t> out = pixels_of(window.width, window.height);
+  for (int64_t y = 0; y < window.height; ++y)
+    std::memcpy(out.data() + y * window.width * kChannels,
+                image.pixels + ((window.top + y) * image.width + window.left) * kChannels,
+                size_t(window.width * kChannels));
   return out;
 }
 
-// Python's round() of a / 2.
-int64_t half_to_even(int64_t a) { return int64_t(std::nearbyint(double(a) / 2)); }
+// Input pixels of Pillow's affine transform, which adds up steps; -1: none.
+std::vector<int64_t> nearest_inputs(const Line& line) {
+  double step = double(line.from) / double(line.to), at = step * 0.5;
+  std::vector<int64_t> inputs;
+  for (int64_t i = 0; i < line.begin + line.size; ++i, at += step)
+    if (i >= line.begin) inputs.push_back(int64_t(at) < line.from ? int64_t(at) : -1);
+  return inputs;
+}
 
-std::vector<float> preprocess_tensor(const uint8_t* pixels,
-                                     int64_t width,
-                                     int64_t height,
-                                     const ImagePreprocess& spec) {
-  require(spec.crop_height == spec.resize && spec.crop_width == spec.resize,
-          "[preprocess] expected a crop of the size that is resized to, ", spec.resize, ", got ",
-          spec.crop_height, " x ", spec.crop_width);
-  std::vector<float> planes(size_t(3 * width * height));
-  for (int64_t c = 0; c < 3; ++c)
-    for (int64_t i = 0; i < width * height; ++i)
-      planes[size_t(c * width * height + i)] = float(pixels[i * 3 + c]) / 255.0f;
-  double scale = double(spec.resize) / double(std::max(height, width));
-  int64_t to_height = height, to_width = width;
-  if (scale != 1) {
-    to_height = std::max<int64_t>(1, int64_t(std::nearbyint(double(height) * scale)));
-    to_width = std::max<int64_t>(1, int64_t(std::nearbyint(double(width) * scale)));
-    planes = resize_planes(planes, 3, height, width, to_height, to_width,
-                           spec.method == PreprocessMethod::TensorAntialias);
+std::vector<uint8_t> pick(const ImageView& image, const Line& across, const Line& down) {
+  std::vector<int64_t> columns = nearest_inputs(across), rows = nearest_inputs(down);
+  std::vector<uint8_t> out = pixels_of(across.size, down.size);
+  uint8_t* to = out.data();
+  for (int64_t y : rows)
+    for (int64_t x : columns) {
+      if (x >= 0 && y >= 0)
+        std::memcpy(to, image.pixels + (y * image.width + x) * kChannels, kChannels);
+      to += kChannels;
+    }
+  return out;
+}
+
+// A dimension that keeps its size is not filtered.
+std::vector<uint8_t> resample(const ImageView& image,
+                              const Line& across,
+                              const Line& down,
+                              ResizeFilter filter) {
+  int64_t stride = image.width * kChannels, size = across.size * kChannels;
+  std::vector<uint8_t> out = pixels_of(across.size, down.size);
+  if (down.from == down.to) {
+    resize_columns(image.pixels + down.begin * stride, stride, down.size, 0,
+                   taps_of(across, filter), out.data());
+    return out;
   }
-  int64_t top = (spec.resize - to_height) / 2, left = (spec.resize - to_width) / 2;
-  std::vector<float> out(size_t(3 * spec.resize * spec.resize));
-  for (int64_t c = 0; c < 3; ++c)
-    for (int64_t y = 0; y < spec.resize; ++y)
-      for (int64_t x = 0; x < spec.resize; ++x) {
-        bool inside = y >= top && y < top + to_height && x >= left && x < left + to_width;
-        float value = inside ? planes[size_t((c * to_height + y - top) * to_width + x - left)] : 0;
-        out[size_t((c * spec.resize + y) * spec.resize + x)] =
-            (value - float(spec.mean[size_t(c)])) / float(spec.std[size_t(c)]);
-      }
+  Taps rows = taps_of(down, filter);
+  if (across.from == across.to) {
+    resize_rows(image.pixels + across.begin * kChannels, stride, size, 0, rows, out.data());
+    return out;
+  }
+  Taps columns = taps_of(across, filter);
+  // As Pillow has it since version 13; between the passes 8 bits are left, so it matters.
+  int64_t lower = down.from - down.to, narrower = across.from - across.to;
+  if (lower > 0 && lower > 2 * narrower) {
+    auto [left, right] = columns.inputs();
+    int64_t between = (right - left) * kChannels;
+    std::vector<uint8_t> low = pixels_of(right - left, down.size);
+    resize_rows(image.pixels + left * kChannels, stride, between, 0, rows, low.data());
+    resize_columns(low.data(), between, down.size, left, columns, out.data());
+  } else {
+    auto [top, bottom] = rows.inputs();
+    std::vector<uint8_t> narrow = pixels_of(across.size, bottom - top);
+    resize_columns(image.pixels + top * stride, stride, bottom - top, 0, columns, narrow.data());
+    resize_rows(narrow.data(), size, size, top, rows, out.data());
+  }
   return out;
 }
 }  // namespace
 
-std::vector<float> resize_planes(const std::vector<float>& planes,
-                                 int64_t channels,
-                                 int64_t height,
-                                 int64_t width,
-                                 int64_t to_height,
-                                 int64_t to_width,
-                                 bool antialias) {
-  for (int64_t edge : {width, height, to_width, to_height})
-    require(edge >= 1 && edge <= kMaxEdge, "[resize] expected edges of 1 to ", kMaxEdge,
-            " pixels, got ", edge);
-  require(int64_t(planes.size()) == channels * height * width, "[resize] expected ",
-          channels * height * width, " values, got ", planes.size());
-  std::vector<float> wide =
-      resample_floats(planes, channels * height, width, to_width, 1, antialias);
-  return resample_floats(wide, channels, height, to_height, to_width, antialias);
+ResizeFilter parse_resize_filter(const std::string& name) {
+  const auto* found = std::find(kNames.begin(), kNames.end(), name);
+  require(found != kNames.end(),
+          "[resize] filter: expected nearest, lanczos, bilinear, bicubic, box, hamming, mks2013 or "
+          "mks2021, got ",
+          name);
+  return ResizeFilter(found - kNames.begin());
 }
 
-std::vector<float> preprocess_image(const uint8_t* pixels,
-                                    int64_t width,
-                                    int64_t height,
-                                    const ImagePreprocess& spec) {
-  require(width >= 1 && height >= 1, "[preprocess] expected an image of at least one pixel, got ",
-          width, " x ", height);
-  require(spec.resize >= 1 && spec.crop_height >= 1 && spec.crop_width >= 1,
-          "[preprocess] expected sizes of at least 1, got resize ", spec.resize, ", crop ",
-          spec.crop_height, " x ", spec.crop_width);
-  for (double std : spec.std)
-    require(std > 0, "[preprocess] std: expected positive values, got ", std);
-  if (spec.method == PreprocessMethod::Tensor || spec.method == PreprocessMethod::TensorAntialias)
-    return preprocess_tensor(pixels, width, height, spec);
-  int64_t shorter = std::min(width, height);
-  auto resized_edge = [&](int64_t edge) {
-    return edge == shorter ? spec.resize
-                           : int64_t(double(spec.resize) * double(edge) / double(shorter));
-  };
-  RgbImage image = resize_image(pixels, width, height, resized_edge(width), resized_edge(height),
-                                ResizeFilter::Bicubic);
-  // A crop larger than the image is padded with black.
-  auto offset = [&](int64_t spare) {
-    return spec.method == PreprocessMethod::Torchvision ? half_to_even(spare) : floor_half(spare);
-  };
-  int64_t top = offset(image.height - spec.crop_height),
-          left = offset(image.width - spec.crop_width);
-  std::vector<float> out(size_t(3 * spec.crop_height * spec.crop_width));
-  for (int64_t c = 0; c < 3; ++c) {
-    double mean = spec.mean[size_t(c)], std = spec.std[size_t(c)];
-    for (int64_t y = 0; y < spec.crop_height; ++y)
-      for (int64_t x = 0; x < spec.crop_width; ++x) {
-        int64_t from_y = y + top, from_x = x + left;
-        bool inside = from_y >= 0 && from_y < image.height && from_x >= 0 && from_x < image.width;
-        double value =
-            inside ? double(image.pixels[size_t((from_y * image.width + from_x) * 3 + c)]) / 255
-                   : 0;
-        out[size_t((c * spec.crop_height + y) * spec.crop_width + x)] = float((value - mean) / std);
-      }
-  }
+RgbImage resize_image(const ImageView& image, const ResizeTo& to) {
+  for (int64_t edge : {image.width, image.height, to.width, to.height})
+    require(edge >= 1 && edge <= kMaxEdge, "[resize] expected edges of 1 to ", kMaxEdge,
+            " pixels, got ", edge);
+  const Window& window = to.window;
+  require(window.left >= 0 && window.top >= 0 && window.width >= 1 && window.height >= 1 &&
+              window.left <= to.width - window.width && window.top <= to.height - window.height,
+          "[resize] window: expected a part of ", to.width, " x ", to.height, " pixels, got ",
+          window.width, " x ", window.height, " at ", window.left, ", ", window.top);
+  Line across{image.width, to.width, window.left, window.width},
+      down{image.height, to.height, window.top, window.height};
+  RgbImage out{window.width, window.height, {}};
+  if (to.width == image.width && to.height == image.height)
+    out.pixels = crop(image, window);
+  else if (to.filter == ResizeFilter::Nearest)
+    out.pixels = pick(image, across, down);
+  else
+    out.pixels = resample(image, across, down, to.filter);
   return out;
 }
 

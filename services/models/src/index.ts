@@ -19,13 +19,17 @@ export { pipelineFiles, unetFiles } from './files/model-files.js';
 export { headFiles, judgeFiles } from './judges/judge-files.js';
 export { ClipTokenizer, type Encoding } from './text/tokenizer.js';
 export {
-  centerCrop,
   decodeImage,
   decodeImageFile,
+  imageVersion,
+  maxPixels,
+  useImage,
+} from './pipeline/decode-image.js';
+export {
+  centerCrop,
   encodePng,
   flipped,
   type Framing,
-  maxPixels,
   resizeAndCrop,
   toPixels,
   toRgb,

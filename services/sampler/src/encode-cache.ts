@@ -10,6 +10,7 @@ import { fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { ensureError, isCode, modelPath, sha256File } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
 import type { ImageReader, ImageRef, ManifestRow } from '@spindle/data';
+import { imageVersion } from '@spindle/models';
 import { type EngineInfoDto } from '@spindle/native';
 import { EncodeResultSchema, type EncodeResult } from '@spindle/proto';
 import { prefetch } from './prefetch.js';
@@ -77,7 +78,7 @@ export class EncodeCache {
     { arithmetic, models, variant }: Encoders,
     settings: object,
   ): string | null {
-    const lines: object[] = [{ version, ...arithmetic, models, settings, variant }];
+    const lines: object[] = [{ version, imageVersion, ...arithmetic, models, settings, variant }];
     for (const fact of facts) {
       if (fact === null) return null;
       const { row, image, rejected } = fact;
@@ -101,7 +102,9 @@ export class EncodeCache {
     const common = { version, ...arithmetic, precision, variant };
     return {
       image: short(
-        digestOf([{ ...common, models: models.filter(isVae), framing, image, rejected }]),
+        digestOf([
+          { ...common, imageVersion, models: models.filter(isVae), framing, image, rejected },
+        ]),
       ),
       text: short(
         digestOf([{ ...common, models: models.filter((model) => !isVae(model)), text: row.text }]),

@@ -164,7 +164,12 @@ async function prepare(
   if (encoded !== null) return { row, image: { encoded }, text };
   let ref = row.image;
   const read = async (into: readonly ImageSize[]): Promise<PreparedImage[]> =>
-    deps.engine.readImage(await deps.images.read(ref, signal), describeRef(ref), into, framings);
+    deps.engine.readImage(
+      await deps.images.read(ref, signal),
+      describeRef(ref),
+      { sizes: into, framings },
+      signal,
+    );
   try {
     const views = await read(sizes);
     let rejected: PreparedImage[] | null = null;

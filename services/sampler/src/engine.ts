@@ -6,7 +6,6 @@ import { nearestSize, type ImageSize } from '@spindle/data';
 import {
   choosePrecision,
   componentSource,
-  decodeImage,
   encodePng,
   inspectFolder,
   latentSize,
@@ -21,6 +20,7 @@ import {
   type PrecisionChoice,
   type PreparedImage,
   type TextStates,
+  useImage,
 } from '@spindle/models';
 import {
   Unet,
@@ -85,13 +85,13 @@ export interface SamplerEngine {
   inspect(path: string, sampling?: IntendedSampling): ModelReport;
   /**
    * Decoded, resized and cut to the nearest of `sizes`, once per framing; INVALID_ARGUMENT, naming
-   * `where`, when the bytes are no usable image.
+   * `where`, when the bytes are no usable image. Large pictures wait for each other.
    */
   readImage(
     bytes: Buffer,
     where: string,
-    sizes: readonly ImageSize[],
-    framings: readonly Framing[],
+    into: { sizes: readonly ImageSize[]; framings: readonly Framing[] },
+    signal: AbortSignal,
   ): Promise<PreparedImage[]>;
   /** Files of a unet folder. */
   unetSource(directory: string): ModelSourceDto;
@@ -105,11 +105,16 @@ export function nativeEngine(engine: Engine): SamplerEngine {
     info: engine.info,
     choosePrecision: () => choosePrecision(engine),
     inspect: (path, sampling) => inspectFolder(engine, path, sampling),
-    readImage: async (bytes, where, sizes, framings) => {
-      const image = await decodeImage(bytes, where);
-      const size = nearestSize(sizes, image);
-      return framings.map((framing) => resizeAndCrop(engine, image, size, framing));
-    },
+    readImage: (bytes, where, { sizes, framings }, signal) =>
+      useImage(
+        bytes,
+        where,
+        (image) => {
+          const size = nearestSize(sizes, image);
+          return framings.map((framing) => resizeAndCrop(engine, image, size, framing));
+        },
+        signal,
+      ),
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) =>
       loadedPipeline(await TextToImage.load(engine, directory, precision)),

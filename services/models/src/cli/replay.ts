@@ -4,7 +4,7 @@
 import { join, resolve } from 'node:path';
 import { clipMean, clipStd } from '../judges/clip-preprocess.js';
 import { type Engine, invalid, type NativePrecision, type ParityLineDto } from '@spindle/native';
-import { decodeImageFile } from '../pipeline/images.js';
+import { decodeImageFile } from '../pipeline/decode-image.js';
 import {
   describe,
   isObject,
@@ -126,6 +126,8 @@ async function replayImagePreprocess(fixture: Fixture, engine: Engine): Promise<
       mean: clipMean,
       std: clipStd,
       method: 'transformers',
+      filter: 'bicubic',
+      rescale: 1 / 255,
     });
     const tensor = `${index}.pixel_values`;
     lines.push(line(fixture, tensor, got, take(expected, tensor, fixture), tolerance));

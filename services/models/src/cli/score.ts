@@ -2,7 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { basename, join, resolve } from 'node:path';
 import { invalid, type NativePrecision, type PreprocessMethod } from '@spindle/native';
-import { decodeImageFile } from '../pipeline/images.js';
+import { decodeImageFile, decodedBytesOf, mostDecodedBytes } from '../pipeline/decode-image.js';
 import {
   judgeKinds,
   preprocessMethods,
@@ -104,8 +104,7 @@ async function score(flags: ScoreFlags, context: CliContext): Promise<void> {
     judges[spec.kind] = judge.info;
     for (const warning of judge.warnings) context.warn(`warning: ${warning}`);
     const values: number[] = (scores[spec.kind] = []);
-    for (let from = 0; from < rows.length; from += flags.batch) {
-      const batch = rows.slice(from, from + flags.batch);
+    for await (const batch of batchesOf(rows, flags.batch)) {
       const images = await Promise.all(batch.map((row) => decodeImageFile(row.file)));
       values.push(
         ...(await judge.score(
@@ -117,6 +116,23 @@ async function score(flags: ScoreFlags, context: CliContext): Promise<void> {
     judge.release();
   }
   print(rows, scores, judges, flags.json, context);
+}
+
+/** As many rows as asked for, fewer where their images are large. */
+async function* batchesOf(rows: readonly Row[], most: number): AsyncGenerator<Row[], undefined> {
+  let batch: Row[] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    const own = await decodedBytesOf(row.file);
+    if (batch.length === most || (batch.length > 0 && bytes + own > mostDecodedBytes)) {
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(row);
+    bytes += own;
+  }
+  if (batch.length > 0) yield batch;
 }
 
 function readRows(directory: string): Row[] {

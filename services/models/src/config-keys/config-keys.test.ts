@@ -169,6 +169,7 @@ describe('what is read changes what comes of it', () => {
       image_mean: [0, 0, 0],
       image_std: [1, 1, 1],
       rescale_factor: 0.00392,
+      resample: 2,
     };
     answersTo(imageProcessorKeys, change, (each) =>
       outcome(() => readImagePreprocess(copyWith(judge, { 'preprocessor_config.json': each }), 64)),

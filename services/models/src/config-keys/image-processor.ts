@@ -5,7 +5,7 @@ export const imageProcessorKeys: ConfigKeys = {
   of: 'CLIPImageProcessor',
   library: 'transformers',
   keys: {
-    ...all(['size', 'crop_size', 'image_mean', 'image_std'], read),
+    ...all(['size', 'crop_size', 'image_mean', 'image_std', 'resample'], read),
     ...all(
       ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize'],
       // null is the class's own, which is true.
@@ -13,8 +13,6 @@ export const imageProcessorKeys: ConfigKeys = {
     ),
     ...all(['do_pad', 'use_square_size', 'default_to_square'], only(false, null)),
     pad_size: noEffect('it is of do_pad, which is refused'),
-    // Pillow's bicubic.
-    resample: only(3, null),
     rescale_factor: read,
     ...all(
       ['image_processor_type', 'feature_extractor_type'],

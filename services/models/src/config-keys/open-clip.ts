@@ -89,7 +89,8 @@ export const openClipPreprocessKeys: ConfigKeys = {
   keys: {
     ...all(['mean', 'std'], read),
     mode: only('RGB'),
-    interpolation: only('bicubic'),
+    // "random" is for training; images are judged with bicubic then.
+    interpolation: only('bicubic', 'bilinear', 'random'),
     resize_mode: only('shortest'),
     size: noEffect("it is the model's image_size, whatever the file says"),
     fill_color: noEffect('it is of resize_mode "longest", which is refused'),

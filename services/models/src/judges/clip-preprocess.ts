@@ -1,7 +1,7 @@
 /** The config of a CLIPImageProcessor -> what the addon's preprocessImage takes. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { invalid, type ImagePreprocessDto } from '@spindle/native';
+import { invalid, resizeFilters, type ImagePreprocessDto } from '@spindle/native';
 import { imageProcessorKeys } from '../config-keys/image-processor.js';
 import { openClipPreprocessKeys } from '../config-keys/open-clip.js';
 import { checkKeys } from '../config-keys/rules.js';
@@ -15,6 +15,8 @@ import {
 
 export const clipMean = [0.48145466, 0.4578275, 0.40821073];
 export const clipStd = [0.26862954, 0.26130258, 0.27577711];
+const bilinear = 2;
+const bicubic = 3;
 
 interface PreprocessConfig {
   file: string;
@@ -47,17 +49,24 @@ export function findPreprocessConfig(
   const config: JsonObject = {};
   if (own['mean'] !== undefined) config['image_mean'] = own['mean'];
   if (own['std'] !== undefined) config['image_std'] = own['std'];
+  if (own['interpolation'] === 'bilinear') config['resample'] = bilinear;
   return { file: `${openClip}: preprocess_cfg`, config, library: 'open_clip' };
 }
 
 /** Of CLIPImageProcessor, whatever the model. */
 const defaultSize = 224;
 
-/** `imageSize` is the vision tower's, which the crop must equal. */
+/**
+ * `imageSize` is the vision tower's, which the crop must equal; where the folder says nothing, the
+ * library of `layout` decides.
+ */
 export function readImagePreprocess(
   directory: string,
   imageSize: number,
-  warn: (message: string) => void = () => undefined,
+  {
+    layout = 'transformers',
+    warn = () => undefined,
+  }: { layout?: PreprocessConfig['library']; warn?: (message: string) => void } = {},
 ): ImagePreprocessDto {
   const found = findPreprocessConfig(directory, warn);
   const file = found?.file ?? join(directory, 'preprocessor_config.json');
@@ -65,6 +74,12 @@ export function readImagePreprocess(
   checkKeys(config, imageProcessorKeys, file).forEach(warn);
   // Where no library says a size, images come at the model's.
   const fallback = found?.library === 'transformers' ? defaultSize : imageSize;
+  const resample = config['resample'] ?? bicubic;
+  const filter = typeof resample === 'number' ? resizeFilters[resample] : undefined;
+  if (filter === undefined) {
+    const known = resizeFilters.map((name, number) => `${number} (${name})`).join(', ');
+    throw invalid(file, `resample: expected ${known}, got ${describe(resample)}`);
+  }
   const rescale = config['rescale_factor'] ?? 1 / 255;
   if (typeof rescale !== 'number' || Math.abs(rescale * 255 - 1) > 1e-7)
     throw invalid(file, `rescale_factor: expected 1/255, got ${describe(rescale)}`);
@@ -91,7 +106,10 @@ export function readImagePreprocess(
     cropWidth: crop.width,
     mean: triple(config['image_mean'] ?? clipMean, 'image_mean', file),
     std: triple(config['image_std'] ?? clipStd, 'image_std', file),
-    method: 'transformers',
+    // open_clip's own transform is torchvision's.
+    method: (found?.library ?? layout) === 'open_clip' ? 'torchvision' : 'transformers',
+    filter,
+    rescale,
   };
 }
 

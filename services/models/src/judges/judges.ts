@@ -97,7 +97,7 @@ export function readClipFolder(path: string, places: TokenizerPlaces = {}): Clip
     layout,
     tokenizer,
     textTokens: Math.min(tokenizer.modelMaxLength, positions),
-    preprocess: readImagePreprocess(directory, imageSize, warn),
+    preprocess: readImagePreprocess(directory, imageSize, { layout, warn }),
     embeddingWidth: numberField(config, 'projection_dim', configFile(source), 512),
     architecture:
       `CLIP ViT ${number('hidden_size', 768)}x${number('num_hidden_layers', 12)}, patch ` +
@@ -301,6 +301,8 @@ export function readImageRewardFolder(
       mean: clipMean,
       std: clipStd,
       method: 'torchvision',
+      filter: 'bicubic',
+      rescale: 1 / 255,
     },
     mean: numberField(config, 'mean', configPath, 0.16717362830052426),
     std: numberField(config, 'std', configPath, 1.0333394966054072),

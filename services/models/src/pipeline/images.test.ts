@@ -3,20 +3,23 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import {
-  centerCrop,
-  decodeImage,
-  decodeImageFile,
-  encodePng,
-  resizeAndCrop,
-  toPixels,
-  toRgb,
-} from './images.js';
-import { type RgbImage } from '@spindle/native';
+import { centerCrop, encodePng, resizeAndCrop, toPixels, toRgb } from './images.js';
+import { decodeImage, decodeImageFile, useImage } from './decode-image.js';
+import { type ResizeDto, type RgbImage } from '@spindle/native';
 
 const red = { r: 255, g: 0, b: 0 };
 const canvas = (width: number, height: number, background: object, channels: 3 | 4 = 3) =>
   sharp({ create: { width, height, channels, background: background as typeof red } });
+/** Gives black windows and notes what was asked for. */
+const resizer = (asked: ResizeDto[]) => ({
+  resizeImage: (_image: RgbImage, to: ResizeDto): RgbImage => {
+    asked.push(to);
+    const { left, top, width, height } = to.window;
+    const spare = Math.min(left, top, to.width - left - width, to.height - top - height);
+    expect(spare).toBeGreaterThanOrEqual(0);
+    return { rgb: new Uint8Array(width * height * 3), width, height };
+  },
+});
 const pixel = (image: RgbImage, x: number, y: number): number[] => [
   ...image.rgb.subarray((y * image.width + x) * 3, (y * image.width + x) * 3 + 3),
 ];
@@ -38,9 +41,15 @@ describe('decodeImage', () => {
     const half = await canvas(2, 2, { ...red, alpha: 0.5 }, 4)
       .png()
       .toBuffer();
-    const [r, g] = pixel(await decodeImage(half, 'a.png'), 1, 1);
-    expect(r).toBe(255);
-    expect(Math.abs((g ?? 0) - 127)).toBeLessThanOrEqual(1);
+    expect(pixel(await decodeImage(half, 'a.png'), 1, 1)).toEqual([255, 127, 127]);
+    // What Pillow 13's alpha_composite on white gives.
+    const rgba = Uint8Array.of(10, 200, 90, 77, 3, 2, 1, 254, 250, 128, 0, 1);
+    const faint = await sharp(rgba, { raw: { width: 3, height: 1, channels: 4 } })
+      .png()
+      .toBuffer();
+    expect([...(await decodeImage(faint, 'a.png')).rgb]).toEqual([
+      181, 238, 205, 4, 3, 2, 255, 255, 254,
+    ]);
   });
 
   it('converts palette, grey, 16-bit and CMYK images', async () => {
@@ -59,9 +68,54 @@ describe('decodeImage', () => {
       .toBuffer();
     expect(pixel(await decodeImage(deepAlpha, 'a.png'), 0, 0)).toEqual([255, 255, 255]);
     const cmyk = await canvas(8, 8, red).toColourspace('cmyk').jpeg({ quality: 100 }).toBuffer();
-    const [r = 0, g = 255, b = 255] = pixel(await decodeImage(cmyk, 'a.jpg'), 4, 4);
-    expect(r).toBeGreaterThan(180);
-    expect(Math.max(g, b)).toBeLessThan(90);
+    // Without any profile, as Pillow: ink times light.
+    const { data: ink } = await sharp(cmyk, { ignoreIcc: true })
+      .pipelineColourspace('cmyk')
+      .toColourspace('cmyk')
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    const light = 255 - (ink[3] ?? 0);
+    const [c = 0, m = 0, y = 0] = ink;
+    expect(pixel(await decodeImage(cmyk, 'a.jpg'), 0, 0)).toEqual(
+      [c, m, y].map((part) => light - Math.round((part * light) / 255)),
+    );
+    const levels = Uint16Array.of(0, 255, 256, 0x1234, 0xffff);
+    const grey16 = await sharp(levels, { raw: { width: 5, height: 1, channels: 1 } })
+      .toColourspace('grey16')
+      .png()
+      .toBuffer();
+    const { rgb } = await decodeImage(grey16, 'a.png');
+    expect([...rgb].filter((_, i) => i % 3 === 0)).toEqual([0, 0, 1, 0x12, 0xff]);
+  });
+
+  it('leaves colour profiles aside', async () => {
+    const rgb = Uint8Array.from({ length: 4 * 4 * 3 }, (_, i) => (i * 53) % 256);
+    const wide = await sharp(rgb, { raw: { width: 4, height: 4, channels: 3 } })
+      .withIccProfile('p3')
+      .png()
+      .toBuffer();
+    const { data } = await sharp(wide, { ignoreIcc: true }).raw().toBuffer({
+      resolveWithObject: true,
+    });
+    expect([...(await decodeImage(wide, 'a.png')).rgb]).toEqual([...data]);
+    expect([...data]).not.toEqual([...(await sharp(wide).raw().toBuffer())]);
+  });
+
+  it('hands an image over, and says what is none as before', async () => {
+    const { signal } = new AbortController();
+    const png = await canvas(3, 2, red).png().toBuffer();
+    expect(await useImage(png, 'a.png', (image) => pixel(image, 2, 1), signal)).toEqual([
+      255, 0, 0,
+    ]);
+    await expect(useImage(Buffer.from('x'), 'a.png', () => 1, signal)).rejects.toThrow(/^a\.png: /);
+    await expect(
+      useImage(
+        png,
+        'a.png',
+        () => expect.fail('not asked for'),
+        AbortSignal.abort(new Error('no')),
+      ),
+    ).rejects.toThrow('no');
   });
 
   it('turns the picture as its EXIF orientation says', async () => {
@@ -142,17 +196,22 @@ describe('resizeAndCrop', () => {
   });
 
   it('asks for the shorter side and cuts the centre', () => {
-    const asked: number[][] = [];
-    const engine = {
-      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => {
-        asked.push([width, height]);
-        return { rgb: new Uint8Array(width * height * 3).fill(7), width, height };
-      },
-    };
+    const asked: ResizeDto[] = [];
     const image = { rgb: new Uint8Array(100 * 50 * 3), width: 100, height: 50 };
+    const engine = resizer(asked);
     expect(resizeAndCrop(engine, image, 32)).toMatchObject({ width: 32, height: 32 });
     expect(resizeAndCrop(engine, image, 50)).toMatchObject({ width: 50, height: 50 });
-    expect(asked).toEqual([[64, 32]]);
+    const window = { left: 16, top: 0, width: 32, height: 32 };
+    expect(asked).toEqual([{ width: 64, height: 32, filter: 'bilinear', window }]);
+  });
+
+  it('asks for the mirrored place of an image that is mirrored', () => {
+    const asked: ResizeDto[] = [];
+    const image = { rgb: new Uint8Array(100 * 50 * 3), width: 100, height: 50 };
+    const framing = { filter: 'lanczos', flip: true, at: { x: 0, y: 0 } } as const;
+    const { timeIds } = resizeAndCrop(resizer(asked), image, 25, framing);
+    expect(timeIds).toEqual([50, 100, 0, 0, 25, 25]);
+    expect(asked.map(({ window }) => window.left)).toEqual([25]);
   });
 
   it('mirrors first and cuts where it is told, up to the last place', () => {
@@ -175,13 +234,8 @@ describe('resizeAndCrop', () => {
   });
 
   it('covers a size that is no square, and cuts what stands over', () => {
-    const asked: number[][] = [];
-    const engine = {
-      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => {
-        asked.push([width, height]);
-        return { rgb: new Uint8Array(width * height * 3), width, height };
-      },
-    };
+    const asked: ResizeDto[] = [];
+    const engine = resizer(asked);
     const prepare = (width: number, height: number, at: { x: number; y: number } | null = null) =>
       resizeAndCrop(
         engine,
@@ -197,7 +251,7 @@ describe('resizeAndCrop', () => {
       prepare(12, 8),
       prepare(40, 20, { x: 0.99, y: 0.99 }),
     ];
-    expect(asked).toEqual([
+    expect(asked.map(({ width, height }) => [width, height])).toEqual([
       [16, 8],
       [12, 24],
       [12, 8],
@@ -215,13 +269,7 @@ describe('resizeAndCrop', () => {
   });
 
   it('never leaves a gap where rounding down would', () => {
-    const engine = {
-      resizeImage: (_image: RgbImage, width: number, height: number): RgbImage => ({
-        rgb: new Uint8Array(width * height * 3),
-        width,
-        height,
-      }),
-    };
+    const engine = resizer([]);
     for (let width = 1; width <= 40; width++) {
       for (let height = 1; height <= 40; height++) {
         const image = { rgb: new Uint8Array(width * height * 3), width, height };
@@ -232,17 +280,12 @@ describe('resizeAndCrop', () => {
   });
 
   it('asks for the filter it is told', () => {
-    const asked: string[] = [];
-    const engine = {
-      resizeImage: (_image: RgbImage, width: number, height: number, filter: string): RgbImage => {
-        asked.push(filter);
-        return { rgb: new Uint8Array(width * height * 3), width, height };
-      },
-    };
+    const asked: ResizeDto[] = [];
+    const engine = resizer(asked);
     const image = { rgb: new Uint8Array(4 * 4 * 3), width: 4, height: 4 };
     resizeAndCrop(engine, image, 2);
     resizeAndCrop(engine, image, 2, { filter: 'lanczos', flip: false, at: null });
-    expect(asked).toEqual(['bilinear', 'lanczos']);
+    expect(asked.map(({ filter }) => filter)).toEqual(['bilinear', 'lanczos']);
   });
 
   it('cuts the middle columns', () => {

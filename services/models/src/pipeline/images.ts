@@ -1,108 +1,14 @@
-/** Image files in and out: whatever a data set holds becomes 8-bit sRGB, or is refused by name. */
-import { readFile, stat } from 'node:fs/promises';
+/** Images as models take and give them, and as files out. */
 import sharp from 'sharp';
 import {
-  EngineError,
   invalid,
-  toEngineError,
   type Engine,
   type ResizeFilter,
   type RgbImage,
   type TensorDto,
+  type WindowDto,
 } from '@spindle/native';
-import { refuseUnsupportedImage } from './image-formats.js';
 import type { TimeIds } from './text-to-image.js';
-
-export const maxPixels = 64_000_000;
-const maxFileBytes = 512 * 1024 * 1024;
-const formats: ReadonlySet<string> = new Set([
-  'png',
-  'jpeg',
-  'jpg',
-  'webp',
-  'gif',
-  'tiff',
-  'heif',
-  'avif',
-]);
-
-export async function decodeImageFile(file: string): Promise<RgbImage> {
-  let bytes: Buffer;
-  try {
-    const info = await stat(file);
-    if (!info.isFile()) throw invalid(file, 'expected an image file, got something else');
-    if (info.size > maxFileBytes)
-      throw invalid(
-        file,
-        `expected an image file of at most ${maxFileBytes} bytes, got ${info.size}`,
-      );
-    bytes = await readFile(file);
-  } catch (cause) {
-    if (cause instanceof EngineError) throw cause;
-    const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR')
-      throw new EngineError(
-        'INVALID_ARGUMENT',
-        `${file}: expected an image file, got no such file`,
-        { cause },
-      );
-    // The machine's fault, not the image's.
-    throw toEngineError(
-      Object.assign(new Error(`${file}: the file cannot be read: ${message}`, { cause }), { code }),
-    );
-  }
-  return decodeImage(bytes, file);
-}
-
-/**
- * EXIF rotation applied, alpha over white, palette, grey, 16-bit and CMYK converted, first frame of
- * an animation.
- */
-export async function decodeImage(bytes: Buffer, where: string): Promise<RgbImage> {
-  if (bytes.length === 0) throw invalid(where, 'expected an image, got an empty file');
-  refuseUnsupportedImage(bytes, where);
-  try {
-    const header = await sharp(bytes, { limitInputPixels: false, failOn: 'error' }).metadata();
-    if (!formats.has(header.format))
-      throw invalid(where, `expected an image (${[...formats].join(', ')}), got ${header.format}`);
-    if (header.width * header.height > maxPixels) {
-      throw invalid(
-        where,
-        `expected at most ${maxPixels / 1e6} megapixels, got ${header.width}x${header.height}`,
-      );
-    }
-    const { data, info } = await sharp(bytes, {
-      limitInputPixels: maxPixels,
-      failOn: 'error',
-      sequentialRead: true,
-    })
-      .rotate()
-      .toColourspace('srgb')
-      .flatten({ background: '#ffffff' })
-      .raw({ depth: 'uchar' })
-      .toBuffer({ resolveWithObject: true });
-    if (info.channels !== 3)
-      throw invalid(where, `expected an image that converts to RGB, got ${info.channels} channels`);
-    return {
-      rgb: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-      width: info.width,
-      height: info.height,
-    };
-  } catch (cause) {
-    if (cause instanceof EngineError) throw cause;
-    throw new EngineError(
-      'INVALID_ARGUMENT',
-      `${where}: expected an image, got a file that does not decode (${firstLine(cause)})`,
-      {
-        cause,
-      },
-    );
-  }
-}
-
-function firstLine(thrown: unknown): string {
-  return (thrown instanceof Error ? thrown.message : String(thrown)).split('\n')[0] ?? '';
-}
 
 /** An image as training sees it, and how it came to be so. */
 export interface PreparedImage extends RgbImage {
@@ -145,18 +51,18 @@ export function resizeAndCrop(
   const height = high
     ? size.height
     : Math.max(size.height, Math.trunc((size.width * image.height) / image.width));
-  const resized =
-    width === image.width && height === image.height
-      ? image
-      : engine.resizeImage(image, width, height, framing.filter);
-  const turned = framing.flip ? flipped(resized) : resized;
-  const { at } = framing;
+  const { at, flip, filter } = framing;
   const { left, top } =
     at === null
-      ? centreOf(turned, size)
+      ? centreOf({ width, height }, size)
       : { left: placed(at.x, width - size.width), top: placed(at.y, height - size.height) };
+  const window = { ...size, top, left: flip ? width - size.width - left : left };
+  const cut =
+    width === image.width && height === image.height
+      ? crop(image, window)
+      : engine.resizeImage(image, { width, height, filter, window });
   return {
-    ...crop(turned, size, left, top),
+    ...(flip ? flipped(cut) : cut),
     timeIds: [image.height, image.width, top, left, size.height, size.width],
   };
 }
@@ -184,7 +90,7 @@ interface Size {
   width: number;
 }
 
-function centreOf(image: RgbImage, { height, width }: Size): { left: number; top: number } {
+function centreOf(image: Size, { height, width }: Size): { left: number; top: number } {
   return {
     left: halfToEven(image.width - width),
     top: halfToEven(image.height - height),
@@ -200,11 +106,10 @@ function halfToEven(room: number): number {
 /** A square out of the middle. */
 export function centerCrop(image: RgbImage, side: number): RgbImage {
   const size = { height: side, width: side };
-  const { left, top } = centreOf(image, size);
-  return crop(image, size, left, top);
+  return crop(image, { ...size, ...centreOf(image, size) });
 }
 
-function crop(image: RgbImage, { height, width }: Size, left: number, top: number): RgbImage {
+function crop(image: RgbImage, { left, top, width, height }: WindowDto): RgbImage {
   if (image.width === width && image.height === height) return image;
   const rgb = new Uint8Array(height * width * 3);
   for (let y = 0; y < height; y++) {
@@ -213,6 +118,11 @@ function crop(image: RgbImage, { height, width }: Size, left: number, top: numbe
   }
   return { rgb, width, height };
 }
+
+/** Of every byte, as ToTensor and Normalize([0.5], [0.5]) have it: each step in single precision. */
+const values = Float32Array.from({ length: 256 }, (_, byte) =>
+  Math.fround((Math.fround(byte / 255) - 0.5) / 0.5),
+);
 
 /** (N, 3, H, W) in [-1, 1] of images of one size. */
 export function toPixels(images: readonly RgbImage[]): TensorDto {
@@ -223,7 +133,7 @@ export function toPixels(images: readonly RgbImage[]): TensorDto {
   images.forEach((image, n) => {
     for (let i = 0; i < plane; i++) {
       for (let c = 0; c < 3; c++)
-        data[(n * 3 + c) * plane + i] = (image.rgb[i * 3 + c] ?? 0) / 127.5 - 1;
+        data[(n * 3 + c) * plane + i] = values[image.rgb[i * 3 + c] ?? 0] ?? 0;
     }
   });
   return { data, shape: [images.length, 3, first.height, first.width] };

@@ -449,6 +449,8 @@ describe('CLIP folders', () => {
       mean: [0.5, 0.5, 0.5],
       std: [0.5, 0.5, 0.5],
       method: 'transformers',
+      filter: 'bicubic',
+      rescale: 0.00392156862745098,
     });
     expect(folder.textTokens).toBe(32);
   });
@@ -488,7 +490,30 @@ describe('CLIP folders', () => {
       mean: [0.5, 0.5, 0.5],
       std: [0.25, 0.25, 0.25],
       resize: 32,
+      method: 'torchvision',
     });
+    const cut = (more: string): void =>
+      writeFileSync(join(folder, 'open_clip_config.json'), `{"preprocess_cfg":{${more}}}`);
+    cut('"interpolation":"bilinear","resize_mode":"shortest"');
+    expect(readImagePreprocess(folder, 32)).toMatchObject({ filter: 'bilinear' });
+    cut('"resize_mode":"squash"');
+    expect(() => readImagePreprocess(folder, 32)).toThrow(
+      /preprocess_cfg: resize_mode: expected "shortest" .*, got "squash"/,
+    );
+    cut('"interpolation":"area"');
+    expect(() => readImagePreprocess(folder, 32)).toThrow(/interpolation: expected .*, got "area"/);
+  });
+
+  it.each([
+    [0, 'nearest'],
+    [1, 'lanczos'],
+    [2, 'bilinear'],
+    [4, 'box'],
+    [5, 'hamming'],
+  ])('resizes as resample %i says', (resample, filter) => {
+    const folder = copy('tiny-pickscore');
+    edit(join(folder, 'preprocessor_config.json'), { resample });
+    expect(readImagePreprocess(folder, 64)).toMatchObject({ filter });
   });
 
   it('refuses preprocessing that it does not do', () => {
@@ -499,7 +524,8 @@ describe('CLIP folders', () => {
         { do_center_crop: false },
         /do_center_crop: expected true \(other values are not supported\), got false/,
       ],
-      [{ resample: 2 }, /resample: expected 3 \(other values are not supported\), got 2/],
+      [{ resample: 8 }, /resample: expected 0 \(nearest\), .*, 7 \(mks2021\), got 8/],
+      [{ resample: 'bicubic' }, /resample: expected 0 \(nearest\), .*, got "bicubic"/],
       [{ crop_size: 32 }, /crop_size: expected 64x64 \(the model's image_size\), got 32x32/],
       [{ size: { height: 64, width: 64 } }, /size: expected \{"shortest_edge": N\}/],
       [{ image_mean: [0.5] }, /image_mean: expected three numbers, got \[0\.5\]/],

@@ -74,7 +74,7 @@ export function fakeEngine(): FakeEngine {
         warnings: ['w'],
       };
     },
-    async readImage(bytes, where, sizes, framings) {
+    async readImage(bytes, where, { sizes, framings }) {
       if (bytes.toString().startsWith('broken'))
         throw Object.assign(
           new Error(`${where}: expected an image, got a file that does not decode`),
