@@ -137,8 +137,7 @@ function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
 async function heldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOutPrompt[]> {
   if (!evaluation) return [];
   const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
-  const prompts = await readPromptSet(files, evaluation.prompts, columns);
-  return prompts.slice(0, evaluation.limit ?? prompts.length);
+  return readPromptSet(files, evaluation.prompts, columns, evaluation.limit);
 }
 
 /** What the model's scheduler cannot do as the config says is refused before the first job. */

@@ -4,7 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { extname, isAbsolute, resolve, sep } from 'node:path';
-import { SpindleError } from '@spindle/kit';
+import { brief, SpindleError } from '@spindle/kit';
 import { captionOf, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import { below, isRemote, nameBelow, type Files } from './files.js';
@@ -133,7 +133,7 @@ async function* csvEntries(files: Files, file: string): AsyncIterable<Entry> {
       if (usualColumn(usual, columns) === undefined) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${file}:1: expected the columns file_name and text, got ${columns.join(', ')}.`,
+          `${file}:1: expected the columns file_name and text, got ${some(columns)}.`,
         );
       }
     }
@@ -155,11 +155,11 @@ function entryOf(value: unknown, line: number, file: string): Entry {
     const got = key === undefined ? undefined : fields.get(key);
     const text = key === undefined ? null : captionOf(got, where);
     if (text !== null) return text;
-    const there = keys.length === 0 ? 'nothing' : `only ${keys.join(', ')}`;
+    const there = keys.length === 0 ? 'nothing' : `only ${some(keys)}`;
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `${where}: ${key ?? usual[0]}: expected a string, got ` +
-        `${got === undefined ? there : JSON.stringify(got)}.`,
+        `${got === undefined ? there : brief(got)}.`,
     );
   };
   const name = field(imageKeys);

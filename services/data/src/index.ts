@@ -7,7 +7,6 @@ export {
   type ImageRef,
 } from './rows.js';
 export { isRemote, localFiles, type FileEntry, type Files } from './files.js';
-export { readText } from './text.js';
 export { openFiles } from './s3-files.js';
 export { openDataSource, type DataSpec } from './open.js';
 export { ImageReader } from './images.js';

@@ -4,11 +4,11 @@
  * image; the other one is `rejected`.
  */
 import { SpindleError } from '@spindle/kit';
-import { captionOf } from './columns.js';
+import { captionOf, shownColumns } from './columns.js';
 import { nameOf, type Files } from './files.js';
 import { ParquetFile } from './parquet.js';
 import { Prompts } from './prompts.js';
-import { Skipped, type DataRow, type DataSource } from './rows.js';
+import { Skipped, some, type DataRow, type DataSource } from './rows.js';
 
 const needed = ['jpg_0', 'jpg_1', 'label_0', 'label_1', 'caption'];
 
@@ -35,7 +35,7 @@ export class PickAPic implements DataSource {
         throw new SpindleError(
           'INVALID_ARGUMENT',
           `${path}: expected the columns ${needed.join(', ')}, got none named ` +
-            `${missing.join(', ')} (it has ${file.columns.join(', ')}).`,
+            `${missing.join(', ')} (it has ${some(file.columns, shownColumns)}).`,
         );
       }
       const labelled = file.columns.includes('has_label');

@@ -1,5 +1,5 @@
 /** Held-out prompts as a run stores them: a JSON array, which gateway and samplers read. */
-import { SpindleError } from '@spindle/kit';
+import { brief, SpindleError } from '@spindle/kit';
 import type { HeldOutPrompt } from './prompt-set.js';
 
 /** A bare string where there is no category, as runs have always had them. */
@@ -23,7 +23,7 @@ export function parsePromptList(json: string): HeldOutPrompt[] {
     const { prompt, category } = (entry ?? {}) as Partial<HeldOutPrompt>;
     if (typeof prompt === 'string' && typeof category === 'string') return { prompt, category };
     throw unreadable(
-      `a text, or {"prompt": text, "category": text}, at ${index}, got ${JSON.stringify(entry)}`,
+      `a text, or {"prompt": text, "category": text}, at ${index}, got ${brief(entry)}`,
     );
   });
 }

@@ -66,9 +66,15 @@ export interface DataSource {
 /** How many names a message lists. */
 const shown = 5;
 
-export function some(names: readonly string[]): string {
-  const rest = names.length - shown;
-  return `${names.slice(0, shown).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
+/** Of a name that may be anything. */
+const longestName = 200;
+
+export function some(names: readonly string[], most = shown): string {
+  const rest = names.length - most;
+  const told = names
+    .slice(0, most)
+    .map((name) => (name.length > longestName ? `${name.slice(0, longestName)}…` : name));
+  return `${told.join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
 }
 
 /** An image's place in words, for messages: file, tar member or table cell. */

@@ -4,13 +4,20 @@
  */
 import { realpath } from 'node:fs/promises';
 import { SpindleError } from '@spindle/kit';
-import { askedColumn, captionNames, captionOf, usualColumn } from './columns.js';
+import {
+  askedColumn,
+  captionNames,
+  captionOf,
+  checkedCaption,
+  shownColumns,
+  usualColumn,
+} from './columns.js';
 import { readCsvRows } from './csv.js';
 import { folderOf, isRemote, nameOf, type Files } from './files.js';
 import { inside } from './folder.js';
 import { ParquetFile } from './parquet.js';
 import { Prompts } from './prompts.js';
-import { Skipped, type DataRow, type DataSource, type ImageRef } from './rows.js';
+import { Skipped, some, type DataRow, type DataSource, type ImageRef } from './rows.js';
 
 export interface TableColumns {
   image?: string | undefined;
@@ -146,7 +153,7 @@ export class CsvTable extends Table {
         else if (names.rejected !== undefined && !rejected)
           this.skipped.add('no rejected image', position);
         else {
-          const caption = row[names.caption] ?? '';
+          const caption = checkedCaption(row[names.caption] ?? '', `${path}:${line}`);
           prompts.add(caption);
           yield {
             key: position,
@@ -181,7 +188,7 @@ function pick(
   if (found !== undefined) return found;
   throw new SpindleError(
     'INVALID_ARGUMENT',
-    `${key}: expected one of the columns of ${path} (${columns.join(', ')}), got ` +
+    `${key}: expected one of the columns of ${path} (${some(columns, shownColumns)}), got ` +
       `${asked === undefined ? 'nothing, and none has a usual name' : `"${asked}"`}.`,
   );
 }

@@ -4,7 +4,7 @@
  * named by offset.
  */
 import { SpindleError } from '@spindle/kit';
-import { captionNames, captionOf } from './columns.js';
+import { captionNames, captionOf, checkedCaption } from './columns.js';
 import { isImageName } from './folder.js';
 import { nameOf, type Files } from './files.js';
 import { Skipped, type DataRow, type DataSource, type ImageRef } from './rows.js';
@@ -113,7 +113,7 @@ export class WebDataset implements DataSource {
     const wanted = this.columns.caption;
     const text = parts.get(wanted ?? 'txt');
     if (text !== undefined && (wanted === undefined || wanted !== 'json'))
-      return (await readMember(tar, file, text)).trim();
+      return checkedCaption((await readMember(tar, file, text)).trim(), `${file}: ${text.name}`);
     const json = parts.get('json');
     if (json === undefined) return undefined;
     const source = await readMember(tar, file, json);
