@@ -29,6 +29,9 @@ const imageKeys = ['file_name', 'image', 'file', 'path'];
 const captionKeys = ['text', 'caption', 'prompt'];
 const rejectedKeys = ['rejected_file_name'];
 
+/** As systems have it, or less. */
+const longestPath = 1024;
+
 export function isImageName(name: string): boolean {
   return imageSuffixes.has(extname(name).toLowerCase());
 }
@@ -196,6 +199,8 @@ export async function inside(
       'INVALID_ARGUMENT',
       `${where}: ${field}: expected a path inside the data folder, got ${what}.`,
     );
+  if (name.length > longestPath)
+    throw refused(`one of ${name.length} characters (at most ${longestPath} are taken)`);
   if (isAbsolute(name) || name.includes('\0')) throw refused(JSON.stringify(name));
   if (isRemote(root)) {
     if (name.split('/').includes('..')) throw refused(JSON.stringify(name));

@@ -69,6 +69,14 @@ describe('a caption that is no caption', () => {
   });
 });
 
+it('a path without end is refused, not repeated', async () => {
+  const name = `${'a/'.repeat(10_000)}b.png`;
+  const folder = dataFolder({ 'a.csv': `image,caption\n${name},x` });
+  await expect(read(join(folder, 'a.csv'))).rejects.toThrow(
+    'got one of 20005 characters (at most 1024 are taken)',
+  );
+});
+
 describe('values that cannot be written', () => {
   it.each([
     [

@@ -41,7 +41,7 @@ export function parseManifestLine(line: string, index: number): ManifestRow {
   const row = value as Record<string, unknown> | null;
   const image = row && refOf({ kind: 'file', ...row });
   const other = row?.['rejected'];
-  const rejected = other === undefined ? undefined : refOf({ ...(other as object | null) });
+  const rejected = other === undefined ? undefined : refOf({ ...other });
   if (!image || rejected === null || typeof row['text'] !== 'string') {
     throw new SpindleError(
       'INVALID_ARGUMENT',

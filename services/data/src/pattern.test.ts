@@ -14,7 +14,9 @@ describe('fitsPattern', () => {
         ? ['']
         : [
             '',
-            ...texts(alphabet, length - 1).flatMap((rest) => [...alphabet].map((c) => c + rest)),
+            ...texts(alphabet, length - 1).flatMap((rest) =>
+              Array.from(alphabet).map((c) => c + rest),
+            ),
           ];
     const names = [...new Set(texts('a./', 4))];
     for (const pattern of new Set(texts('a.*', 4))) {

@@ -4,6 +4,7 @@
  */
 import { brief, SpindleError } from '@spindle/kit';
 import { Window, type Files } from './files.js';
+import { shortened } from './rows.js';
 
 export interface TarMember {
   name: string;
@@ -72,7 +73,7 @@ async function* walk(window: Window, path: string): AsyncIterable<TarMember> {
       if (offset + bytes > size)
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${path}: expected ${bytes} bytes of "${longName ?? nameOf(header)}" at byte ` +
+          `${path}: expected ${bytes} bytes of "${shortened(longName ?? nameOf(header))}" at byte ` +
             `${offset}, got a file that ends at ${size}; it was cut short.`,
         );
       yield { name: longName ?? nameOf(header), offset, bytes };
@@ -140,8 +141,8 @@ function paxRecords(data: Buffer): Map<string, string> {
   const records = new Map<string, string>();
   for (let at = 0; at < data.length; ) {
     const space = data.indexOf(0x20, at);
-    const digits =
-      space > at + longestLength ? '' : data.toString('latin1', at, Math.max(at, space));
+    if (space === -1 || space > at + longestLength) break;
+    const digits = data.toString('latin1', at, space);
     const length = /^\d+$/.test(digits) ? Number(digits) : 0;
     // A record holds its own length.
     if (at + length <= space) break;

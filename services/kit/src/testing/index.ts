@@ -2,3 +2,4 @@
 export { logger } from './logger.js';
 export { startTestS3, type TestS3 } from './s3.js';
 export { everyBitFlip } from './bit-flips.js';
+export type { FuzzTarget } from './fuzz/target.js';

@@ -58,7 +58,7 @@ describe('UTF-8 that was read as Windows-1252', () => {
 
   it('that asks for another repair per letter is read in a moment', () => {
     const started = performance.now();
-    expect(cleanCaption(`\u0192${'\u00c3'}${'\u0192'.repeat(50_000)}`)).toMatch(/^\u0192\u00c3/u);
+    expect(cleanCaption(`\u0192\u00c3${'\u0192'.repeat(50_000)}`)).toMatch(/^\u0192\u00c3/u);
     expect(performance.now() - started).toBeLessThan(10_000);
   });
 
