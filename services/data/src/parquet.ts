@@ -140,8 +140,8 @@ function bufferOf(store: Files, path: string, bytes: number) {
  */
 function unawaited<T>(promise: Promise<T>): Promise<T> {
   const then = promise.then.bind(promise);
-  then(undefined, () => undefined);
-  promise.then = (...callbacks) => unawaited(then(...callbacks)) as never;
+  void then(undefined, () => undefined);
+  promise.then = (...callbacks) => unawaited(then(...callbacks));
   return promise;
 }
 
