@@ -48,6 +48,12 @@ const variants = {
     name: 'native engine (ThreadSanitizer)',
     sanitize: 'thread',
   },
+  fuzz: {
+    folder: 'fuzz',
+    product: 'json_fuzz',
+    name: 'fuzz programs (AddressSanitizer and UBSan)',
+    sanitize: 'address',
+  },
   tidy: { folder: 'tidy', name: 'native engine (for clang-tidy)' },
 };
 
@@ -104,7 +110,8 @@ function digestOfSources(options) {
     'engine',
     'addon',
     'bench',
-    ...(options.tests ? ['test'] : []),
+    ...(options.tests ? ['test', 'fuzz'] : []),
+    ...(options.variant === 'fuzz' ? ['fuzz'] : []),
   ]) {
     if (existsSync(join(sourceDir, name))) visit(join(sourceDir, name));
   }
@@ -193,6 +200,7 @@ function configure(buildDir, options) {
   args.push(
     `-DSPINDLE_SANITIZE=${options.sanitize ?? ''}`,
     `-DSPINDLE_TESTS=${flag(options.tests)}`,
+    `-DSPINDLE_FUZZ=${flag(options.variant === 'fuzz')}`,
     `-DSPINDLE_ADDON=${flag(options.sanitize === undefined)}`,
     `-DSPINDLE_CUDA=${options.cuda.mode}`,
     `-DSPINDLE_CUDA_ROOT=${options.cuda.root}`,
@@ -221,13 +229,17 @@ export function configureForTidy() {
   return buildDir;
 }
 
-export async function buildNative({ tests = false, sanitize, clang, cuda, cudaRoot } = {}) {
-  const variant = variantOf({ sanitize, clang });
-  const { product: productName, name, compiler = process.env.CXX } = variants[variant];
+/** `fuzz` builds the fuzz programs alone, with clang++ where it is there: it has libFuzzer. */
+export async function buildNative(asked = {}) {
+  const { tests = false, clang, cuda, cudaRoot, fuzz = false } = asked;
+  const variant = fuzz ? 'fuzz' : variantOf({ sanitize: asked.sanitize, clang });
+  const { sanitize } = variants[variant];
+  const libFuzzer = fuzz && available('clang++') ? 'clang++' : undefined;
+  const { product: productName, name, compiler = libFuzzer ?? process.env.CXX } = variants[variant];
   const buildDir = buildFolder(variant);
   const options = {
     variant,
-    tests: tests || sanitize !== undefined,
+    tests: tests || (sanitize !== undefined && !fuzz),
     sanitize,
     compiler,
     cuda: variant === 'native' ? await cudaOptions({ cuda, cudaRoot }, buildDir) : noCuda,

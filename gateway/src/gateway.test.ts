@@ -298,7 +298,7 @@ describe('trouble', () => {
       { height: 48, width: 80 },
     ];
     expect(work('encode/0001')?.value).toMatchObject({ resolution: 64, sizes });
-    // A row's size is that of its place in an encode job of three; rows come as training reads them.
+    // A row's size is that of its place in an encode job of three.
     const drawn = [0, 1, 2].flatMap((shard) => {
       const own = work(`sample-spin1/000${shard}`);
       return own?.case === 'sample' ? own.value.rows : [];

@@ -23,7 +23,7 @@ type Layer = (typeof layers)[number];
  * Everything that ends in a program or a library: it may include any layer, and no layer may
  * include it.
  */
-export const top = ['addon', 'bench', 'parity', 'test'];
+export const top = ['addon', 'bench', 'fuzz', 'parity', 'test'];
 
 const restricted: readonly { headers: RegExp; name: string; folders: RegExp }[] = [
   {

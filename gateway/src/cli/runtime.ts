@@ -22,7 +22,7 @@ export interface Runtime {
   http: string;
   /** Services with their process ids, as last started. */
   services: { name: string; pid: number; started: string; address: string }[];
-  /** Where these process ids mean their processes: the kernel's boot, and a container's name space. */
+  /** Where these process ids mean their processes: the boot, and a container's name space. */
   place: string;
 }
 

@@ -1,6 +1,7 @@
 #include "io/config.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 
@@ -48,7 +49,7 @@ int64_t Config::integer(const std::string& key, std::optional<int64_t> fallback)
   if (!value) return *fallback;
   if (value->is_integer()) return value->integer();
   // 1.0 is an integer to Python too.
-  if (!value->is_number() ||
+  if (!value->is_number() || !std::isfinite(value->number()) ||
       value->number() != double(int32_t(std::clamp(value->number(), -2e9, 2e9))))
     refuse(key, "an integer");
   return int64_t(value->number());

@@ -14,7 +14,7 @@ const read = async (path: string, spec: Partial<DataSpec> = {}) =>
   readAll(await openDataSource({ path, format: 'auto', ...spec }, localFiles));
 const tooLong = 'y'.repeat(longestCaption + 1);
 const refusal = `expected a text of at most ${longestCaption} characters, got ${longestCaption + 1}`;
-/** What JSON.parse reads, and neither JSON.stringify nor a function that calls itself goes through. */
+/** JSON.parse reads it; JSON.stringify and functions that call themselves do not go through. */
 const deep = '['.repeat(100_000) + ']'.repeat(100_000);
 
 describe('a caption that is no caption', () => {

@@ -8,7 +8,7 @@ import { captionOf } from './columns.js';
 import { nameOf, type Files } from './files.js';
 import { ParquetFile } from './parquet.js';
 import { Prompts } from './prompts.js';
-import { Skipped, some, type DataRow, type DataSource } from './rows.js';
+import { Skipped, type DataRow, type DataSource } from './rows.js';
 import { shownColumns } from './shown.js';
 
 const needed = ['jpg_0', 'jpg_1', 'label_0', 'label_1', 'caption'];

@@ -1,4 +1,4 @@
-/** Values of somebody's data in messages: always short, and made in a time that is short as well. */
+/** Values of somebody's data in messages: always short, and quickly made. */
 
 const deepest = 4;
 const mostParts = 8;

@@ -36,7 +36,7 @@ const state = dictPickle([
 ]);
 const legacyState = dictPickle([['w', tensorPickle(tensor, true)]]);
 const opcodes = [
-  ...'(.)]}tueRbQNcXJKM',
+  ...Array.from('(.)]}tueRbQNcXJKM'),
   '\x80\x02',
   '\x88',
   '\x89',
@@ -205,7 +205,7 @@ export const targets: readonly FuzzTarget[] = [
         'Ã' + 'ƒ'.repeat(1 << 15),
         '<|endoftext|>'.repeat(5000),
         '&'.repeat(1 << 16),
-        `${'&#1'.repeat(1 << 14)}`,
+        '&#1'.repeat(1 << 14),
         "'".repeat(1 << 16),
         ' '.repeat(1 << 16),
         '赤'.repeat(20_000),
