@@ -1,7 +1,7 @@
 /** The gateway beside damaged files and a message server that goes away. */
 import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, it, vi } from 'vitest';
 import { fromJsonString } from '@bufbuild/protobuf';
 import { sealed, SpindleError, unsealed } from '@spindle/kit';
 import { JobResultSchema, RunStatus, type ArtifactRef, type Job, type Run } from '@spindle/proto';
@@ -41,6 +41,12 @@ it('lists runs whose records are damaged, with what is wrong, and goes on with t
     await mkdir(join(h.root, name));
     await writeFile(join(h.root, name, 'run.json'), record);
   }
+  // Its record is lost in both places; a folder without a config is no run's.
+  await mkdir(join(h.root, 'no-record'));
+  await writeFile(join(h.root, 'no-record', 'config.json'), '{}');
+  await mkdir(join(h.root, 'no-run'));
+  // As a disk that does not give it.
+  await mkdir(join(h.root, 'no-answer', 'run.json'), { recursive: true });
   // In the bucket alone, and there beside a file that is whole.
   await h.bus.kv('runs').put('bucket-only', '{"schemaVersion":1,"state":{}}');
   await h.gateway.stop();
@@ -50,7 +56,11 @@ it('lists runs whose records are damaged, with what is wrong, and goes on with t
   const unreadable = new Map(
     runs.filter((run) => run.status === RunStatus.UNREADABLE).map((run) => [run.runId, run.reason]),
   );
-  expect([...unreadable.keys()].sort()).toEqual([...Object.keys(damaged), 'bucket-only'].sort());
+  expect([...unreadable.keys()].sort()).toEqual(
+    [...Object.keys(damaged), 'bucket-only', 'no-answer', 'no-record'].sort(),
+  );
+  expect(unreadable.get('no-answer')).toMatch('run.json: EISDIR');
+  expect(unreadable.get('no-record')).toMatch("run.json: expected the run's record, got no such");
   for (const [name, [, reason]] of Object.entries(damaged))
     expect(unreadable.get(name)).toMatch(reason);
   await expect(h.client.getRun({ runId: 'stray' })).rejects.toThrow('run "stray" is unreadable: ');
@@ -142,6 +152,19 @@ it("takes nothing of a deleted run for its own: neither a late result nor a late
   }
 });
 
+it('deletes a run again whose deletion failed half-way', async () => {
+  const h = await start();
+  await h.create();
+  await h.finished('r1');
+  const full = new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full');
+  const failing = vi.spyOn(h.store, 'deleteCheckpoints').mockRejectedValueOnce(full);
+  await expect(h.client.deleteRun({ runId: 'r1' })).rejects.toThrow('the disk is full');
+  expect((await h.client.listRuns({})).runs.map(({ runId }) => runId)).toEqual(['r1']);
+  await h.client.deleteRun({ runId: 'r1' });
+  expect((await h.client.listRuns({})).runs).toEqual([]);
+  expect(failing).toHaveBeenCalledTimes(2);
+});
+
 it('waits with deleting a run until no worker is at it, and names one that stays', async () => {
   const h = await start();
   const workers = h.bus.kv('workers');
@@ -202,6 +225,34 @@ it('makes again what is damaged of a run: images, results, weights; it ends in t
     expect(run.warnings.join()).toContain(`${again} damaged and`);
   expect(run.deadJobs).toEqual([]);
   expect(await unetOf(h, 'r1')).toBe(await unetOf(h, 'calm'));
+});
+
+it('makes weights again that nobody has read since they were trained, before the run ends', async () => {
+  let before: string[] = [];
+  const filesOf = (h: Harness): Promise<string[]> =>
+    Promise.all(
+      ['diffusion_pytorch_model.safetensors', 'config.json'].map((name) =>
+        readFile(join(h.root, 'r1/baselines/sft/unet', name), 'utf8'),
+      ),
+    );
+  const h = await start({
+    onJob: async ({ key }) => {
+      if (key !== 'r1/eval-score-spin2/0000' || before.length > 0) return;
+      before = await filesOf(harness!);
+      const unet = join(harness!.root, 'r1/baselines/sft/unet');
+      // Of one the blob, which is the same file; of the other the copy.
+      for (const name of ['diffusion_pytorch_model.safetensors', 'config.json']) {
+        await chmod(join(unet, name), 0o644);
+        await writeFile(join(unet, name), 'damaged');
+      }
+    },
+  });
+  await h.create();
+  const run = await h.finished('r1');
+  expect([run.reason, run.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  expect(run.warnings.join()).toContain('train-sft: the weights were damaged and are made again');
+  expect(before).toHaveLength(2);
+  expect(await filesOf(h)).toEqual(before);
 });
 
 it('gives up on what is damaged each time that it is made', async () => {

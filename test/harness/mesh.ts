@@ -81,8 +81,7 @@ export class Mesh {
 
   async #start(options: MeshOptions): Promise<void> {
     await mkdir(this.artifacts, { recursive: true });
-    const dir = join(this.#dir, 'nats');
-    this.#nats = await startNatsServer({ dir, token: this.token, logger });
+    this.#nats = await startNatsServer({ dir: this.natsDirectory, token: this.token, logger });
     const ports = await freePorts(order.length + 1);
     const addresses = Object.fromEntries(
       order.map((kind, i) => [kind, `127.0.0.1:${ports[i]}`]),
@@ -96,10 +95,8 @@ export class Mesh {
       SPINDLE_HTTP_ADDRESS: `127.0.0.1:${this.httpPort}`,
     };
     for (const kind of order) {
-      this.#launch(kind, kind, addresses[kind], {
-        ...(kind === 'gateway' ? gatewayOnly : {}),
-        ...options.env?.[kind],
-      });
+      const env = { ...(kind === 'gateway' ? gatewayOnly : {}), ...options.env?.[kind] };
+      this.#launch(kind, { kind, address: addresses[kind], env });
     }
     await Promise.all(order.map((name) => this.#serving(name)));
     this.#client = createClient(RunService, addresses.gateway, this.token);
@@ -138,14 +135,19 @@ export class Mesh {
     return join(this.artifacts, runId);
   }
 
-  /** One more worker of a kind, under a name of its own. */
-  async join(
-    kind: 'sampler' | 'scorer',
-    name: string,
-    env: Record<string, string> = {},
-  ): Promise<void> {
+  /** Of every process of the mesh but nats-server. */
+  get names(): string[] {
+    return [...this.#members.keys()];
+  }
+
+  isRunning(name: string): boolean {
+    return this.#member(name).child.running;
+  }
+
+  /** One more process of a kind, under a name of its own. */
+  async join(kind: ServiceKind, name: string, env: Record<string, string> = {}): Promise<void> {
     const [port] = await freePorts(1);
-    this.#launch(kind, name, `127.0.0.1:${port}`, env);
+    this.#launch(name, { kind, address: `127.0.0.1:${port}`, env });
     await this.#serving(name);
     await this.#hurryRedelivery();
   }
@@ -164,29 +166,45 @@ export class Mesh {
     await this.revive(name);
   }
 
-  async kill(name: string): Promise<void> {
+  async kill(name: string, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     if (name === 'nats-server') {
       const server = this.#nats;
       if (!server) throw new Error('no nats-server is running');
-      process.kill(server.pid, 'SIGKILL');
+      process.kill(server.pid, signal);
       await server.stop();
       return;
     }
-    await this.#member(name).child.stop('SIGKILL');
+    await this.#member(name).child.stop(signal);
   }
 
-  async revive(name: string): Promise<void> {
+  /** SIGSTOP and SIGCONT, say. */
+  signal(name: string, signal: NodeJS.Signals): void {
+    if (name !== 'nats-server') this.#member(name).child.signal(signal);
+    else if (this.#nats) process.kill(this.#nats.pid, signal);
+  }
+
+  /** Where nats-server keeps what it stores, and its log. */
+  get natsDirectory(): string {
+    return join(this.#dir, 'nats');
+  }
+
+  /** All that a killed nats-server has stored is gone. */
+  async wipeNats(): Promise<void> {
+    await rm(join(this.natsDirectory, 'jetstream'), { recursive: true, force: true });
+  }
+
+  /** `extra` is this process's environment alone: the next one of the name has it no more. */
+  async revive(name: string, extra: Record<string, string> = {}): Promise<void> {
     if (name === 'nats-server') {
       this.#nats = await startNatsServer({
-        dir: join(this.#dir, 'nats'),
+        dir: this.natsDirectory,
         port: Number(new URL(this.natsUrl).port),
         token: this.token,
         logger,
       });
       return;
     }
-    const { kind, address, env } = this.#member(name);
-    this.#launch(kind, name, address, env);
+    this.#launch(name, this.#member(name), extra);
     await this.#serving(name);
     await this.#hurryRedelivery();
   }
@@ -245,7 +263,11 @@ export class Mesh {
     await rm(this.#dir, { recursive: true, force: true });
   }
 
-  #launch(kind: ServiceKind, name: string, address: string, env: Record<string, string>): void {
+  #launch(
+    name: string,
+    { kind, address, env }: Omit<Member, 'child'>,
+    extra: Record<string, string> = {},
+  ): void {
     const child = new NodeChild(join(root, programs[kind]), [], {
       env: {
         SPINDLE_NATS_URL: this.natsUrl,
@@ -256,6 +278,7 @@ export class Mesh {
         SPINDLE_THREADS: '1',
         SPINDLE_LOG_LEVEL: 'info',
         ...env,
+        ...extra,
       },
     });
     this.#members.set(name, { kind, address, env, child });
@@ -265,12 +288,10 @@ export class Mesh {
     const { address, child } = this.#member(name);
     await until(
       `${name} at ${address}`,
-      async () => {
-        if (!child.running) throw new Error(`it ended: ${child.tail()}`);
-        return (await checkHealth(address, 1_000)) || undefined;
-      },
+      async () => !child.running || (await checkHealth(address, 1_000)) || undefined,
       startMs,
     );
+    if (!child.running) throw new Error(`${name} ended as it started: ${child.tail()}`);
   }
 
   /** Services set the queue up with production's waits whenever they start. */

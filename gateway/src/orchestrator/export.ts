@@ -4,6 +4,7 @@
  */
 import { copyFile, link, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { temporaryName } from '@spindle/kit';
 import type { ArtifactStore } from '@spindle/mesh';
 import { modelName, parseModel, spin, type Model } from '../domain/model.js';
 import type { StoredBlob, StoredUnet } from '../domain/state.js';
@@ -58,14 +59,16 @@ async function place(
   how: 'link' | 'copy',
 ): Promise<void> {
   const source = await store.localPath(toRef(blob));
-  const temporary = `${target}.${process.pid}.part`;
-  await rm(temporary, { force: true });
-  if (how === 'copy') await copyFile(source, temporary);
-  // Another file system cannot be linked to.
-  else await link(source, temporary).catch(() => copyFile(source, temporary));
-  await rename(temporary, target);
-  // Renaming one hard link onto another of the same file leaves the first one in place.
-  await rm(temporary, { force: true });
+  const temporary = temporaryName(dirname(target));
+  try {
+    if (how === 'copy') await copyFile(source, temporary);
+    // Another file system cannot be linked to.
+    else await link(source, temporary).catch(() => copyFile(source, temporary));
+    await rename(temporary, target);
+  } finally {
+    // Also after success: renaming one hard link onto another of the same file leaves both.
+    await rm(temporary, { force: true });
+  }
 }
 
 /** `best` points at the folder whose unet/ has the best held-out score. */
@@ -76,8 +79,7 @@ export async function pointBest(directory: string, best: string): Promise<void> 
   const target = dirname(unetFolder(model));
   const path = join(directory, 'best');
   if ((await readlink(path).catch(() => '')) === target) return;
-  const temporary = `${path}.${process.pid}.part`;
-  await rm(temporary, { force: true });
+  const temporary = temporaryName(directory);
   await symlink(target, temporary);
   await rename(temporary, path);
 }

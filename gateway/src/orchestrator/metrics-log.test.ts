@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { everyBitFlip } from '@spindle/kit/testing';
 import { afterAll, expect, it } from 'vitest';
 import type { StepNumbers } from '@spindle/proto';
 import { readEvent } from '../tensorboard/event.js';
@@ -147,4 +148,36 @@ it('passes over damaged lines: a report is made of whole ones', async () => {
   const { spin1, ...others } = (await MetricsLog.open(directory, createdAt)).curves();
   expect(spin1?.map(({ step }) => step)).toEqual([2]);
   expect(others).toEqual({});
+});
+
+it('believes no line with a flipped bit, and brings back what is damaged of the file', async () => {
+  const directory = join(folder, 'flipped');
+  const file = join(directory, 'metrics.jsonl');
+  await mkdir(directory);
+  const log = await MetricsLog.open(directory, createdAt);
+  log.add('spin1', metrics(2));
+  log.add('spin1', metrics(1));
+  await log.flush();
+  await log.restore(new Map());
+  const whole = await readFile(file, 'utf8');
+  // Else what is damaged is taken from there.
+  await rm(join(directory, 'metrics.csv'));
+  const [line = ''] = whole.split('\n');
+  let believed = 0;
+  for (const damaged of everyBitFlip(line)) {
+    await writeFile(file, `${damaged}\n`);
+    const { spin1, ...others } = (await MetricsLog.open(directory, createdAt)).curves();
+    expect(others).toEqual({});
+    // An escape may say the same letter; nothing else may be believed.
+    if (spin1)
+      expect([believed++, ...spin1]).toEqual([expect.anything(), log.curves()['spin1']?.[0]]);
+  }
+  expect(believed).toBeLessThan(line.length / 10);
+  await log.restore(new Map());
+  expect(await readFile(file, 'utf8')).toBe(whole);
+  expect(whole.split('\n').map((one) => one.slice(0, 26))).toEqual([
+    '{"model":"spin1","step":1,',
+    '{"model":"spin1","step":2,',
+    '',
+  ]);
 });

@@ -2,6 +2,7 @@
  * artifacts/<run>/metrics.jsonl: one line per optimiser step, for plots here and for any other
  * tool; beside it the same as metrics.csv and as TensorBoard's events.
  */
+import { createHash } from 'node:crypto';
 import { appendFile, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileAtomic } from '@spindle/kit';
@@ -45,8 +46,9 @@ export class MetricsLog {
     for (const line of text.split('\n')) {
       try {
         const read: unknown = line === '' ? null : JSON.parse(line);
+        const metrics = checked(read);
         // Throws for what is no model's name.
-        if (isMetricsLine(read) && parseModel(read.model)) log.#remember(read);
+        if (isMetricsLine(metrics) && parseModel(metrics.model)) log.#remember(metrics);
       } catch {
         // Torn by a crash, or damaged: training repeats that step or it is lost to the plot only.
       }
@@ -62,7 +64,7 @@ export class MetricsLog {
     const line = { model, ...metrics };
     if (this.#lines.get(model)?.has(metrics.step)) return;
     this.#remember(line);
-    this.#pending += `${JSON.stringify(line)}\n`;
+    this.#pending += textOf(line);
     this.#writing = this.#writing.then(async () => {
       const text = this.#pending;
       this.#pending = '';
@@ -96,9 +98,14 @@ export class MetricsLog {
   }
 
   async #rewrite(): Promise<void> {
-    const lines = [...this.#lines.values()].flatMap((steps) => [...steps.values()]);
-    await writeFileAtomic(this.#file, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+    await writeFileAtomic(this.#file, this.#text());
     this.#pending = '';
+  }
+
+  #text(): string {
+    return Object.values(this.curves())
+      .flatMap((lines) => lines.map(textOf))
+      .join('');
   }
 
   async flush(): Promise<void> {
@@ -124,15 +131,13 @@ export class MetricsLog {
   }
 
   /**
-   * Writes metrics.jsonl anew where lines of it are gone. Says which numbers are lost for good, of
-   * so many steps per model.
+   * Writes metrics.jsonl anew where lines of it are damaged or gone. Says which numbers are lost
+   * for good, of so many steps per model.
    */
   async restore(steps: ReadonlyMap<string, number>): Promise<string[]> {
-    const known = [...this.#lines.values()].reduce((sum, lines) => sum + lines.size, 0);
     this.#writing = this.#writing.then(async () => {
       const text = await readFile(this.#file, 'utf8').catch(() => '');
-      if (text.split('\n').filter((line) => line !== '').length < known)
-        await this.#rewrite().catch(() => undefined);
+      if (text !== this.#text()) await this.#rewrite().catch(() => undefined);
     });
     await this.#writing;
     return [...steps].flatMap(([model, taken]) => {
@@ -163,6 +168,22 @@ export class MetricsLog {
     else this.#unmirrored.set(line.model, [line]);
     this.#lines.set(line.model, lines);
   }
+}
+
+/** A line that ends with a digest of what stands before it: a wrong number would look like one. */
+function textOf(line: MetricsLine): string {
+  return `${JSON.stringify({ ...line, check: checkOf(line) })}\n`;
+}
+
+/** Without its check; null where that is another one. Lines of older versions have none. */
+function checked(read: unknown): unknown {
+  if (typeof read !== 'object' || read === null || !('check' in read)) return read;
+  const { check, ...line } = read;
+  return check === checkOf(line) ? line : null;
+}
+
+function checkOf(line: object): string {
+  return createHash('sha256').update(JSON.stringify(line)).digest('hex').slice(0, 8);
 }
 
 /** Numbers that an older version did not write may be absent; JSON has null for what is none. */

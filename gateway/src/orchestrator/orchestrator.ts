@@ -249,11 +249,12 @@ export class Orchestrator {
     if (!isFinal(driver.record.state.status)) throw refuse(driver.record, 'delete');
     await workersLeave(runId, this.#options.bus);
     await driver.stop();
-    this.#drivers.delete(runId);
     await this.#options.bus.purgeRun(runId);
     await this.#options.store.deleteResults(runId);
     await this.#options.store.deleteCheckpoints(runId);
     await this.#records.delete(runId);
+    // Last, so that what could not be deleted as a whole is still there to be deleted again.
+    this.#drivers.delete(runId);
   }
 
   get ready(): boolean {

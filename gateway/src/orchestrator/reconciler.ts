@@ -9,6 +9,7 @@ import { isFinal, isForgiven, type Letter } from '../domain/state.js';
 import { workOf } from '../domain/work.js';
 import { FinishedJobs } from './finished-jobs.js';
 import { heal } from './heal.js';
+import { IdleQueue } from './idle-queue.js';
 import { isLoss } from './loss.js';
 import { kindOfStage, stageNamed, type ShardOf } from './jobs.js';
 import type { JobPublisher } from './publisher.js';
@@ -27,6 +28,7 @@ interface TakenLetter {
 export class Reconciler {
   readonly #context: RunContext;
   readonly #publisher: Pick<JobPublisher, 'busy'>;
+  readonly #idleQueue: IdleQueue;
   #taking: Promise<void> = Promise.resolve();
   readonly #finished: FinishedJobs;
   /** Keys of jobs that the last comparison did not find on the queue. */
@@ -35,6 +37,7 @@ export class Reconciler {
   constructor(context: RunContext, publisher: Pick<JobPublisher, 'busy'>) {
     this.#context = context;
     this.#publisher = publisher;
+    this.#idleQueue = new IdleQueue(context.ports.bus);
     this.#finished = new FinishedJobs(context);
   }
 
@@ -169,6 +172,15 @@ export class Reconciler {
     const waiting = this.#outstanding();
     if (waiting.size === 0 || this.#publisher.busy) {
       this.#suspected = null;
+      return;
+    }
+    if (await this.#idleQueue.isStuck(waiting)) {
+      logger.warn(
+        { run: record().runId },
+        'jobs wait and idle workers do not get them; the queue is made anew',
+      );
+      await bus.provision({ renewConsumers: true });
+      await dispatch({ type: 'jobs-lost' });
       return;
     }
     const depths = await bus.queueDepths();

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger, SpindleError } from '@spindle/kit';
@@ -81,6 +81,25 @@ it('asks the file who has the run while the bucket is away', async () => {
   await expect(records.save(record(4))).rejects.toMatchObject({ code: 'ABORTED' });
   await records.save(record(6));
   expect(versionInFile()).toBe(6);
+});
+
+it('writes a file anew that is damaged, gone or older than the bucket, and makes no folder', async () => {
+  const inBucket = serializeRecord(record(7));
+  const records = recordsOn({
+    keys: () => Promise.resolve(['r1']),
+    get: () => Promise.resolve({ value: inBucket, revision: 9 }),
+  });
+  await records.load();
+  expect(existsSync(records.directory('r1'))).toBe(false);
+  mkdirSync(records.directory('r1'));
+  const file = join(root, 'r1', 'run.json');
+  for (const copy of [null, serializeRecord(record(6)), inBucket.slice(0, -9)]) {
+    rmSync(file, { force: true });
+    if (copy !== null) writeFileSync(file, copy);
+    const loaded = await records.load();
+    expect(loaded.unreadable).toEqual([]);
+    expect(versionInFile()).toBe(7);
+  }
 });
 
 it('sees in the file a gateway that has another bucket, and one that has the folder', async () => {

@@ -5,11 +5,19 @@
  */
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ensureError, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
+import {
+  ensureError,
+  isCode,
+  SpindleError,
+  sweepTemporaries,
+  writeFileAtomic,
+  type Logger,
+} from '@spindle/kit';
 import { type KvStore } from '@spindle/mesh';
 import { parseRecord, serializeRecord, type RunRecord } from './record.js';
 
 const recordFile = 'run.json';
+const configFile = 'config.json';
 
 /** A run whose record cannot be believed, and why. */
 export interface UnreadableRun {
@@ -26,6 +34,8 @@ export interface LoadedRecords {
 interface Loaded {
   records: Map<string, RunRecord>;
   failures: Map<string, string>;
+  /** Of the copies in files. */
+  fileVersions: Map<string, number>;
 }
 
 export class RunRecords {
@@ -57,19 +67,15 @@ export class RunRecords {
   /** Oldest first. One unreadable run keeps no other from going on. */
   async load(): Promise<LoadedRecords> {
     this.#revisions.clear();
-    const loaded: Loaded = { records: new Map(), failures: new Map() };
+    const loaded: Loaded = { records: new Map(), failures: new Map(), fileVersions: new Map() };
     for (const key of await this.#kv.keys()) {
       const entry = await this.#kv.get(key);
       if (!entry) continue;
       this.#revisions.set(key, entry.revision);
       this.#take(loaded, key, entry.value, `run "${key}"`);
     }
-    for (const entry of await readdir(this.#root, { withFileTypes: true }).catch(() => [])) {
-      if (!entry.isDirectory()) continue;
-      const file = join(this.#root, entry.name, recordFile);
-      const json = await readFile(file, 'utf8').catch(() => null);
-      if (json !== null) this.#take(loaded, entry.name, json, file);
-    }
+    for (const name of await foldersIn(this.#root)) await this.#takeFile(loaded, name);
+    await this.#renewFiles(loaded);
     const { records, failures } = loaded;
     return {
       records: [...records.values()].sort((a, b) => a.state.createdAt - b.state.createdAt),
@@ -79,7 +85,37 @@ export class RunRecords {
     };
   }
 
-  #take({ records, failures }: Loaded, runId: string, json: string, where: string): void {
+  async #takeFile(loaded: Loaded, runId: string): Promise<void> {
+    const directory = this.directory(runId);
+    const file = join(directory, recordFile);
+    try {
+      const version = this.#take(loaded, runId, await readFile(file, 'utf8'), file);
+      loaded.fileVersions.set(runId, version);
+    } catch (thrown) {
+      const isGone = isCode(thrown, 'ENOENT');
+      if (isGone && !(await isRunFolder(directory))) return;
+      const why = isGone
+        ? "expected the run's record, got no such file."
+        : ensureError(thrown).message;
+      loaded.failures.set(runId, `${file}: ${why}`);
+    }
+    await sweepTemporaries(directory, { depth: 'all' }).catch((error: unknown) =>
+      this.#logger.warn({ err: error, run: runId }, 'what is left over could not be removed'),
+    );
+  }
+
+  /** A file that is damaged, gone or older than the bucket's copy would otherwise stay so. */
+  async #renewFiles({ records, fileVersions }: Loaded): Promise<void> {
+    for (const [runId, record] of records) {
+      const isThere = await stat(this.directory(runId)).catch(() => null);
+      if (!isThere || fileVersions.get(runId) === record.version) continue;
+      await this.#writeFile(record, serializeRecord(record)).catch((error: unknown) =>
+        this.#logger.warn({ err: error, run: runId }, 'the run state could not be written'),
+      );
+    }
+  }
+
+  #take({ records, failures }: Loaded, runId: string, json: string, where: string): number {
     try {
       const record = parseRecord(json, where);
       if (record.runId !== runId)
@@ -89,10 +125,12 @@ export class RunRecords {
         );
       const known = records.get(runId);
       if (!known || known.version < record.version) records.set(runId, record);
+      return record.version;
     } catch (thrown) {
       const error = ensureError(thrown);
       this.#logger.error({ err: error, run: runId }, 'a run record cannot be read');
       failures.set(runId, error.message);
+      return 0;
     }
   }
 
@@ -112,7 +150,7 @@ export class RunRecords {
     });
     try {
       await writeFileAtomic(
-        join(directory, 'config.json'),
+        join(directory, configFile),
         `${JSON.stringify(record.config, null, 2)}\n`,
       );
       await this.#writeFile(record, serializeRecord(record));
@@ -210,6 +248,22 @@ export class RunRecords {
     const info = await stat(file, { bigint: true }).catch(() => null);
     return info === null ? undefined : `${info.ino} ${info.size} ${info.mtimeNs}`;
   }
+}
+
+/** A disk that does not answer must not look like one without runs. */
+async function foldersIn(root: string): Promise<string[]> {
+  try {
+    const entries = await readdir(root, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return [];
+    throw error;
+  }
+}
+
+/** Whether a run was created here. */
+async function isRunFolder(directory: string): Promise<boolean> {
+  return (await stat(join(directory, configFile)).catch(() => null))?.isFile() ?? false;
 }
 
 function overtaken({ runId, version }: RunRecord): SpindleError {

@@ -35,6 +35,9 @@ export async function trainModel(
   const request = await trainRequest(context.record(), trained, context.results);
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
+    recent: (steps: readonly StepNumbers[]) => {
+      for (const step of steps) context.metrics.add(model, step);
+    },
     step: (metrics: StepNumbers) => dispatch({ type: 'train-step', model, metrics }),
     alarm: (step: number, message: string) =>
       dispatch({ type: 'train-alarm', model, step, message }),

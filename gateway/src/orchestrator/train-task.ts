@@ -38,6 +38,8 @@ const maxFailures = 3;
 
 export interface TrainListener {
   started(resumedStep: number): Promise<unknown>;
+  /** Steps of a call before this one, which may have been told of or not. */
+  recent(steps: readonly StepNumbers[]): void;
   step(metrics: StepNumbers): Promise<unknown>;
   alarm(step: number, message: string): Promise<unknown>;
   rolledBack(back: { step: number; reason: string; learningRateScale: number }): Promise<unknown>;
@@ -189,6 +191,8 @@ export async function train(
       for await (const { event } of trainer.train(request, { signal })) {
         wait = retryMs.first;
         failures = 0;
+        if (event.case === 'started' || event.case === 'finished')
+          listener.recent(event.value.recent.map(numbersOf));
         if (event.case === 'started') await listener.started(event.value.resumedStep);
         else if (event.case === 'step') await listener.step(numbersOf(event.value));
         else if (event.case === 'alarm')

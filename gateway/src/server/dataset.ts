@@ -12,12 +12,10 @@ import { type ArtifactStore } from '@spindle/mesh';
 import {
   manifestLine,
   openDataSource,
-  readPromptSet,
   type DataFormat,
   type DataSource,
   type DataSpec,
   type Files,
-  type HeldOutPrompt,
 } from '@spindle/data';
 import type { RunConfig } from '../config/schema.js';
 

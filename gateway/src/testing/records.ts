@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseRunConfig } from '../config/load.js';
 import type { RunConfig } from '../config/schema.js';
-import { stagesOf, type RunPlan } from '../domain/plan.js';
+import { stagesOf } from '../domain/plan.js';
 import { initialState, stateSchemaVersion, type RunState } from '../domain/state.js';
 import { planOf } from '../server/create-run.js';
 import { serializeRecord, type RunRecord } from '../orchestrator/record.js';

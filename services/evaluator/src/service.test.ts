@@ -179,14 +179,11 @@ it('writes the whole report, and the same bytes when called again', async () => 
 });
 
 it('keeps the prompts that models are chosen by out of tables, images and scores', async () => {
-  const models = await Promise.all(
-    [await judged('base', [1, 2, 3, 10, 20]), await judged('spin1', [2, 2, 5, 0, 0])].map(
-      (model) => ({
-        ...model,
-        items: model.items.map((item, i) => ({ ...item, select: i >= 3 })),
-      }),
-    ),
-  );
+  const all = [await judged('base', [1, 2, 3, 10, 20]), await judged('spin1', [2, 2, 5, 0, 0])];
+  const models = all.map((model) => ({
+    ...model,
+    items: model.items.map((item, i) => ({ ...item, select: i >= 3 })),
+  }));
   const { models: told } = await client.evaluate({ runId: 'r1', models });
   expect(told.map(({ metrics }) => metrics[0])).toMatchObject([
     { mean: 2, n: 3, select: { mean: 15, n: 2 } },

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { link, mkdir, open, rename, rm, unlink } from 'node:fs/promises';
+import { link, mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 /** Whether an error is the operating system's of this code, such as ENOENT. */
@@ -34,6 +34,41 @@ export async function makeDirectory(path: string): Promise<void> {
  */
 export function temporaryName(folder: string): string {
   return join(folder, `.${process.pid}.${randomBytes(8).toString('hex')}.tmp`);
+}
+
+const temporaryFile = /^\.(?<pid>\d+)\./;
+const staleMs = 3_600_000;
+
+/**
+ * Removes what processes that were killed left in a folder; what a living process or the last hour
+ * wrote stays. `depth: 'all'` looks into the folders below too.
+ */
+export async function sweepTemporaries(
+  folder: string,
+  { depth }: { depth: 'one' | 'all' },
+): Promise<void> {
+  const options = { recursive: depth === 'all', withFileTypes: true } as const;
+  for (const entry of await readdir(folder, options)) {
+    const pid = Number(temporaryFile.exec(entry.name)?.groups?.['pid']);
+    if (depth === 'all' && Number.isNaN(pid)) continue;
+    const path = join(entry.parentPath, entry.name);
+    try {
+      if (Date.now() - (await stat(path)).mtimeMs < staleMs || isAlive(pid)) continue;
+      await rm(path, { recursive: true, force: true });
+    } catch (error) {
+      if (!isCode(error, 'ENOENT')) throw error;
+    }
+  }
+}
+
+function isAlive(pid: number): boolean {
+  if (!Number.isInteger(pid)) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return isCode(error, 'EPERM');
+  }
 }
 
 /** Durable bytes under a temporary name, ready to be renamed or linked. */

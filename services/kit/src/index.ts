@@ -3,6 +3,7 @@ export {
   isCode,
   makeDirectory,
   sha256File,
+  sweepTemporaries,
   syncDirectory,
   temporaryName,
   writeFileAtomic,

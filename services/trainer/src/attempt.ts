@@ -32,7 +32,7 @@
  * goes away, the attempt ends at the `yield` where it is, without an outcome.
  */
 import { ensureError } from '@spindle/kit';
-import type { TrainFinished } from '@spindle/proto';
+import type { TrainFinished, TrainStep } from '@spindle/proto';
 import type { Response, TrainCall } from './call.js';
 import type { Outcome } from './domain/recovery.js';
 import { wirePrecision } from './precision.js';
@@ -66,9 +66,10 @@ export class Attempt {
     const training = await resume(this.call);
     try {
       yield this.#started(training);
-      const interruption = yield* new Steps(this.call, training).run();
+      const steps = new Steps(this.call, training);
+      const interruption = yield* steps.run();
       if (interruption !== null) return interruption;
-      const finished = await this.#export(training);
+      const finished = await this.#export(training, steps.recent);
       if (!(await mayFinish()))
         return { kind: 'stopped', error: stoppedAfter(settings.steps, signal) };
       return yield* this.#commit(finished);
@@ -77,12 +78,13 @@ export class Attempt {
     }
   }
 
-  #started({ startStep, facts }: OpenTraining): Response {
+  #started({ startStep, facts, recent }: OpenTraining): Response {
     return {
       event: {
         case: 'started',
         value: {
           resumedStep: startStep,
+          recent,
           steps: this.call.settings.steps,
           precision: wirePrecision(facts.precision),
           precisionReason: facts.precisionReason,
@@ -91,11 +93,15 @@ export class Attempt {
     };
   }
 
-  #export({ init, own }: OpenTraining): Promise<TrainFinished> {
+  async #export({ init, own }: OpenTraining, recent: readonly TrainStep[]): Promise<TrainFinished> {
     const { request, settings, deps, began } = this.call;
     const seconds = (performance.now() - began) / 1000;
     const { session } = own;
-    return exportResult({ store: deps.store, session, settings, request, init }, seconds);
+    const finished = await exportResult(
+      { store: deps.store, session, settings, request, init },
+      seconds,
+    );
+    return { ...finished, recent: [...recent] };
   }
 
   async *#commit(finished: TrainFinished): AsyncGenerator<Response, Outcome> {

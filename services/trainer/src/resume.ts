@@ -2,10 +2,11 @@
 import { ensureError, SpindleError } from '@spindle/kit';
 import { runPrecision } from '@spindle/mesh';
 import type { ModelSourceDto, NativePrecision } from '@spindle/native';
-import { Precision } from '@spindle/proto';
+import { Precision, type TrainStep } from '@spindle/proto';
 import type { TrainCall } from './call.js';
 import type { Checkpoint, CheckpointFacts } from './checkpoints.js';
 import { noMargins, readMargins, type MarginAverage } from './domain/auto-beta.js';
+import { readReports } from './recent-steps.js';
 import type { Rollbacks } from './domain/recovery.js';
 import { firstDifference } from './domain/settings.js';
 import type { TrainingSession } from './engine.js';
@@ -24,11 +25,13 @@ export interface OpenTraining {
   startStep: number;
   /** The moving mean of the steps so far, by which auto-beta goes. */
   margins: MarginAverage;
+  /** Reports of the last steps before `startStep`. */
+  recent: TrainStep[];
   rollbacks: Rollbacks;
 }
 
 /** A session that is open on all ranks, and has the state of `startStep` on rank 0. */
-interface Resumed extends Pick<OpenTraining, 'facts' | 'startStep' | 'margins'> {
+interface Resumed extends Pick<OpenTraining, 'facts' | 'startStep' | 'margins' | 'recent'> {
   session: TrainingSession;
 }
 
@@ -45,7 +48,7 @@ export async function resume(call: TrainCall): Promise<OpenTraining> {
   const fingerprint = fingerprintOf(request, settings);
   await checkpoints.fetch();
   const models = await readModels(request, settings, deps);
-  const { session, facts, startStep, margins } =
+  const { session, facts, startStep, margins, recent } =
     (await fromCheckpoint(call, models, fingerprint)) ??
     (await fromStart(call, models, {
       precision: asked.precision,
@@ -70,7 +73,7 @@ export async function resume(call: TrainCall): Promise<OpenTraining> {
     const place = { rank: 0, worldSize: ranks.worldSize };
     const own = new RankTraining(session, dataset, settings, place);
     const rollbacks = await checkpoints.rollbacks();
-    return { facts, init: models.init, own, startStep, margins, rollbacks };
+    return { facts, init: models.init, own, startStep, margins, recent, rollbacks };
   } catch (thrown) {
     session.release();
     throw thrown;
@@ -83,7 +86,7 @@ async function fromStart(
   facts: CheckpointFacts,
 ): Promise<Resumed> {
   const session = await openOnAllRanks(call, models, facts.precision);
-  return { session, facts, startStep: 0, margins: noMargins };
+  return { session, facts, startStep: 0, margins: noMargins, recent: [] };
 }
 
 /** The newest checkpoint that can be loaded; null where there is none. */
@@ -105,9 +108,9 @@ async function fromCheckpoint(
     // The precision that training began in stays, whatever a new measurement would say.
     const { step: startStep, precision, precisionReason } = manifest;
     const session = await openOnAllRanks(call, models, precision);
-    const margins = await loadInto(session, checkpoint, call);
-    if (margins !== null) {
-      return { session, facts: { precision, precisionReason, fingerprint }, startStep, margins };
+    const loaded = await loadInto(session, checkpoint, call);
+    if (loaded !== null) {
+      return { session, facts: { precision, precisionReason, fingerprint }, startStep, ...loaded };
     }
   }
   return null;
@@ -121,14 +124,15 @@ async function loadInto(
   session: TrainingSession,
   { path, manifest }: Checkpoint,
   { request, checkpoints, deps }: TrainCall,
-): Promise<MarginAverage | null> {
+): Promise<Pick<OpenTraining, 'margins' | 'recent'> | null> {
   try {
     const state = await session.loadState(path);
     const margins = readMargins(state['margins']);
+    const recent = readReports(state['reports']);
     if (state['warning'] !== undefined) {
       deps.logger.warn({ key: request.key, path }, state['warning']);
     }
-    return margins;
+    return { margins, recent };
   } catch (thrown) {
     session.release();
     deps.ranks.release();

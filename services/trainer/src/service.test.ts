@@ -376,9 +376,13 @@ describe('Train', () => {
     await running;
     expect(engine.log.at(-1)).toBe('save 7');
     const second = await start();
-    expect((await run(second.client, request)).responses[0]!.event.value).toMatchObject({
-      resumedStep: 7,
-    });
+    const taken = (count: number) => Array.from({ length: count }, (_, at) => ({ step: at + 1 }));
+    const { responses } = await run(second.client, request);
+    // For a caller that was away when they were told.
+    expect(responses[0]!.event.value).toMatchObject({ resumedStep: 7, recent: taken(7) });
+    expect(responses.at(-1)!.event.value).toMatchObject({ recent: taken(20) });
+    const again = await run(second.client, request);
+    expect(again.responses[0]!.event.value).toMatchObject({ recent: taken(20) });
   });
 
   it.each([

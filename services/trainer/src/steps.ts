@@ -3,11 +3,12 @@
  * alarms. Checkpoints are written every so many steps, and of what is complete on the way out.
  */
 import { ensureError, inSpan, SpindleError } from '@spindle/kit';
-import { Objective, OnDivergence } from '@spindle/proto';
+import { Objective, OnDivergence, type TrainStep } from '@spindle/proto';
 import type { Response, TrainCall } from './call.js';
 import { autoBeta, withMargin, writeMargins, type MarginAverage } from './domain/auto-beta.js';
 import { Guard, type Alarm } from './domain/guard.js';
 import { divergence, remedy, type Outcome, type Trouble } from './domain/recovery.js';
+import { withReport, writeReports } from './recent-steps.js';
 import { RankLost } from './ranks/ranks.js';
 import type { OpenTraining } from './resume.js';
 import { takeStep, type TakenStep } from './step.js';
@@ -24,6 +25,7 @@ export class Steps {
   /** The step of the newest checkpoint. */
   #kept: number;
   #margins: MarginAverage;
+  #recent: TrainStep[];
 
   constructor(
     readonly call: TrainCall,
@@ -34,6 +36,12 @@ export class Steps {
     this.#done = training.startStep;
     this.#kept = training.startStep;
     this.#margins = training.margins;
+    this.#recent = training.recent;
+  }
+
+  /** Reports of the last steps. */
+  get recent(): readonly TrainStep[] {
+    return this.#recent;
   }
 
   /** Reports what it does; returns null once all steps are taken. */
@@ -62,6 +70,7 @@ export class Steps {
     const { settings, signal } = this.call;
     const { report, saturated, margin, lost } = await this.#take();
     this.#margins = withMargin(this.#margins, margin);
+    this.#recent = withReport(this.#recent, report);
     this.#done++;
     yield { event: { case: 'step', value: report } };
     const alarms = this.#guard.observe({ ...report, saturated });
@@ -119,6 +128,7 @@ export class Steps {
           step: String(step),
           precision: facts.precision,
           margins: writeMargins(this.#margins),
+          reports: writeReports(this.#recent),
         }),
       );
       this.#kept = step;

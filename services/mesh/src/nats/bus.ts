@@ -26,6 +26,8 @@ export interface ProvisionOptions {
   /** A full queue makes publishers wait. */
   maxQueuedJobs?: number;
   replicas?: number;
+  /** Makes the consumers anew: they give out again what is in the stream. Default: false. */
+  renewConsumers?: boolean;
 }
 
 export interface ConsumeOptions {

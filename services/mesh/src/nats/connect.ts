@@ -50,7 +50,7 @@ import type {
 } from './bus.js';
 import { natsAccess, withoutSecret } from './access.js';
 import { JobLoop, type JobSink } from './consume.js';
-import { natsError } from './errors.js';
+import { natsError, orRebuilt } from './errors.js';
 import { readEvents } from './events.js';
 import { NatsKv, type KvStore } from './kv.js';
 import { provision } from './provision.js';
@@ -120,11 +120,15 @@ class NatsBus implements Bus, JobSink {
     return this.#connection.info?.version ?? 'unknown';
   }
 
-  async provision(options: ProvisionOptions = this.#provisioned): Promise<void> {
-    this.#provisioned = options;
+  async provision({ renewConsumers = false, ...options }: ProvisionOptions = {}): Promise<void> {
+    this.#provisioned = { ...this.#provisioned, ...options };
     // Buckets that were opened before belong to streams that may be gone.
     this.#opened.clear();
-    await this.#run('provisioning JetStream', () => provision(this.#jsm, this.#js, options));
+    try {
+      await provision(this.#jsm, this.#js, { ...this.#provisioned, renewConsumers });
+    } catch (error) {
+      throw natsError(error, 'provisioning JetStream');
+    }
   }
 
   async publishJob(job: Job, round: number, options: { signal?: AbortSignal } = {}): Promise<void> {
@@ -236,15 +240,16 @@ class NatsBus implements Bus, JobSink {
   }
 
   kv(bucket: BucketName): KvStore {
-    return new NatsKv(buckets[bucket], () => {
-      let open = this.#opened.get(bucket);
-      if (!open) {
-        open = this.#js.views.kv(buckets[bucket], { bindOnly: true });
-        this.#opened.set(bucket, open);
-        open.catch(() => this.#opened.delete(bucket));
+    const open = (): Promise<KV> => {
+      let opened = this.#opened.get(bucket);
+      if (!opened) {
+        opened = this.#js.views.kv(buckets[bucket], { bindOnly: true });
+        this.#opened.set(bucket, opened);
+        opened.catch(() => this.#opened.delete(bucket));
       }
-      return open;
-    });
+      return opened;
+    };
+    return new NatsKv(buckets[bucket], open, () => this.provision());
   }
 
   async queueDepths(): Promise<Record<JobKind, QueueDepth>> {
@@ -339,7 +344,7 @@ class NatsBus implements Bus, JobSink {
 
   async #run<T>(doing: string, fn: () => Promise<T>): Promise<T> {
     try {
-      return await fn();
+      return await orRebuilt(fn, () => this.provision());
     } catch (error) {
       throw natsError(error, doing);
     }

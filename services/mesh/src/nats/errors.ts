@@ -28,6 +28,25 @@ export function isApiError(error: unknown, code: number): boolean {
   return error instanceof NatsError && error.api_error?.err_code === code;
 }
 
+/**
+ * What a server that came back without its data does not find is made anew, once, and asked for
+ * again.
+ */
+export async function orRebuilt<T>(
+  ask: () => Promise<T>,
+  rebuild: () => Promise<void>,
+): Promise<T> {
+  try {
+    return await ask();
+  } catch (error) {
+    const isGone =
+      isApiError(error, apiErrors.streamNotFound) || isApiError(error, apiErrors.consumerNotFound);
+    if (!isGone) throw error;
+    await rebuild();
+    return ask();
+  }
+}
+
 /** A failure of the messaging layer in our words; `doing` says what was tried. */
 export function natsError(error: unknown, doing: string): SpindleError {
   if (error instanceof SpindleError) return error;

@@ -308,6 +308,27 @@ test('workers make the streams again when the server comes back without its data
   await expect.poll(() => done, { timeout: 20_000 }).toEqual(['r1/sample-base/0']);
 });
 
+test('consumers that are made anew give out what the old ones did not', async () => {
+  const bus = await nats.provisioned();
+  await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
+  const { connect } = await import('nats');
+  const connection = await connect({ servers: nats.server.url });
+  const { consumers } = connection.jetstream();
+  // To the old consumer the job is in somebody's hand.
+  const lost = await (await consumers.get('SPINDLE_JOBS', 'sample-workers')).next();
+  expect(lost?.subject).toBe('spindle.jobs.sample.r1');
+  const done: string[] = [];
+  await bus.provision({ renewConsumers: true });
+  const began = performance.now();
+  work(bus, async (job) => {
+    done.push(job.key);
+  });
+  await expect.poll(() => done, { timeout: 15_000 }).toEqual(['r1/sample-base/0']);
+  // Sooner than the server's wait for a sign of life.
+  expect(performance.now() - began).toBeLessThan(20_000);
+  await connection.close();
+});
+
 test('a job that is given up again has a letter for each time, oldest first', async () => {
   const bus = await nats.provisioned();
   const reasons = ['the disk is odd', 'the disk is odder'];

@@ -1,6 +1,6 @@
 import { Empty, StringCodec, type KV, type KvEntry } from 'nats';
 import { SpindleError, delay } from '@spindle/kit';
-import { apiErrors, isApiError, natsError } from './errors.js';
+import { apiErrors, isApiError, natsError, orRebuilt } from './errors.js';
 
 export interface KvRecord {
   value: string;
@@ -32,10 +32,13 @@ const text = StringCodec();
 export class NatsKv implements KvStore {
   readonly #bucket: string;
   readonly #open: () => Promise<KV>;
+  readonly #rebuild: () => Promise<void>;
 
-  constructor(bucket: string, open: () => Promise<KV>) {
+  /** `rebuild` makes the buckets of a server that has lost its data. */
+  constructor(bucket: string, open: () => Promise<KV>, rebuild: () => Promise<void>) {
     this.#bucket = bucket;
     this.#open = open;
+    this.#rebuild = rebuild;
   }
 
   async get(key: string): Promise<KvRecord | null> {
@@ -123,7 +126,7 @@ export class NatsKv implements KvStore {
 
   async #run<T>(doing: string, fn: (kv: KV) => Promise<T>): Promise<T> {
     try {
-      return await fn(await this.#open());
+      return await orRebuilt(async () => fn(await this.#open()), this.#rebuild);
     } catch (error) {
       throw natsError(error, `${this.#bucket}: ${doing}`);
     }

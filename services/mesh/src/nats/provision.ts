@@ -66,6 +66,7 @@ export async function provision(
     max_age: nanos(30 * day),
   });
   for (const kind of jobKinds) {
+    if (options.renewConsumers) await removeConsumer(jsm, streams.jobs, consumers[kind]);
     await ensureConsumer(jsm, streams.jobs, {
       durable_name: consumers[kind],
       filter_subject: jobFilter(kind),
@@ -102,6 +103,14 @@ async function ensureStream(
   } catch (error) {
     if (!isApiError(error, apiErrors.streamNameInUse)) throw error;
     await jsm.streams.update(config.name, config);
+  }
+}
+
+async function removeConsumer(jsm: JetStreamManager, stream: string, name: string): Promise<void> {
+  try {
+    await jsm.consumers.delete(stream, name);
+  } catch (error) {
+    if (!isApiError(error, apiErrors.consumerNotFound)) throw error;
   }
 }
 

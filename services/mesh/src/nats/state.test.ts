@@ -129,6 +129,33 @@ test('a reader finds the new events of a server that came back without its data'
   await reading;
 });
 
+test('a server that came back without its data is asked for nothing that it does not have', async () => {
+  await bus.kv('workers').put('sampler.w1', '{}');
+  const ask: Record<string, () => Promise<unknown>> = {
+    keys: () => bus.kv('workers').keys(),
+    get: () => bus.kv('leases').get('gateway'),
+    purge: () => bus.purgeRun('r1'),
+    'dead letters': () => bus.deadLetters('r1'),
+    depths: async () => Object.values(await bus.queueDepths()).map(({ pending }) => pending),
+  };
+  const connection = await connect({ servers: nats.server.url });
+  const jsm = await connection.jetstreamManager();
+  const answers: Record<string, unknown> = {};
+  for (const [name, call] of Object.entries(ask)) {
+    // As a wiped server has it, without the wait for its return.
+    for await (const stream of jsm.streams.list()) await jsm.streams.delete(stream.config.name);
+    answers[name] = await call();
+  }
+  await connection.close();
+  expect(answers).toEqual({
+    keys: [],
+    get: null,
+    purge: undefined,
+    'dead letters': [],
+    depths: [0, 0, 0],
+  });
+});
+
 test('purging a run removes its events and leaves the others', async () => {
   await bus.publishEvent(warning('r1', 'a'));
   await bus.publishEvent(warning('r2', 'b'));

@@ -14,6 +14,7 @@ import {
   makeDirectory,
   sealed,
   sha256File,
+  sweepTemporaries,
   syncDirectory,
   temporaryName,
   unsealed,
@@ -21,8 +22,6 @@ import {
 } from '@spindle/kit';
 import { digestHex, keyPath } from './keys.js';
 import type { ArtifactStore } from './store.js';
-
-const staleMs = 3_600_000;
 
 /** Opens (and creates) the store below `<root>/store`. */
 export async function openLocalStore(root: string): Promise<ArtifactStore> {
@@ -54,7 +53,7 @@ class LocalStore implements ArtifactStore {
   async prepare(): Promise<void> {
     for (const folder of [this.#blobs, this.#results, this.#checkpoints, this.#temporary])
       await makeDirectory(folder);
-    await sweep(this.#temporary);
+    await sweepTemporaries(this.#temporary, { depth: 'one' });
   }
 
   async put(data: Uint8Array, mediaType: string): Promise<ArtifactRef> {
@@ -295,32 +294,5 @@ async function filesBelow(folder: string): Promise<string[]> {
   } catch (error) {
     if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return [];
     throw error;
-  }
-}
-
-/**
- * Removes what processes that were killed left behind; what a living process or the last hour wrote
- * stays.
- */
-async function sweep(folder: string): Promise<void> {
-  for (const name of await readdir(folder)) {
-    const path = join(folder, name);
-    const pid = Number(/^\.(\d+)\./.exec(name)?.[1]);
-    try {
-      if (Date.now() - (await stat(path)).mtimeMs < staleMs || isAlive(pid)) continue;
-      await rm(path, { recursive: true, force: true });
-    } catch (error) {
-      if (!isCode(error, 'ENOENT')) throw error;
-    }
-  }
-}
-
-function isAlive(pid: number): boolean {
-  if (!Number.isInteger(pid)) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return isCode(error, 'EPERM');
   }
 }
