@@ -53,8 +53,7 @@ export async function readPrompts(
 ): Promise<HeldOutPrompt[]> {
   if (!evaluation) return [];
   const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
-  const all = await readPromptSet(files, evaluation.prompts, columns);
-  return all.slice(0, evaluation.limit ?? all.length);
+  return readPromptSet(files, evaluation.prompts, columns, evaluation.limit);
 }
 
 /** A fifth, drawn by a hash of their places: the file may be sorted. */

@@ -19,6 +19,7 @@ import {
 import {
   injectContext,
   linkedAbort,
+  parseConfigJson,
   SpindleError,
   type CallContext,
   type ServiceHandlers,
@@ -26,6 +27,7 @@ import {
 import { type ArtifactStore, type Bus } from '@spindle/mesh';
 import type { Files } from '@spindle/data';
 import { parseRunConfig } from '../config/load.js';
+import type { RunConfig } from '../config/schema.js';
 import { isFinal } from '../domain/state.js';
 import type { Orchestrator } from '../orchestrator/orchestrator.js';
 import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
@@ -69,7 +71,7 @@ export class RunApi {
       pauseRun: async ({ runId }) =>
         create(PauseRunResponseSchema, { run: this.view(await orchestrator.pause(runId)) }),
       resumeRun: async ({ runId, configJson }) => {
-        const config = configJson === '' ? null : parseRunConfig(parseJson(configJson), 'config');
+        const config = configJson === '' ? null : configOf(configJson);
         const { record, changes } = await orchestrator.resume(runId, config);
         return create(ResumeRunResponseSchema, { run: this.view(record), changes });
       },
@@ -88,7 +90,7 @@ export class RunApi {
 
   async #create(request: CreateRunRequest, context: CallContext): Promise<CreateRunResponse> {
     const { orchestrator, store, root } = this.#options;
-    const config = parseRunConfig(parseJson(request.configJson), 'config');
+    const config = configOf(request.configJson);
     const runId = chooseRunId(request.runId, config.name, (id) => orchestrator.has(id));
     const checked = await checkRun(config, runId, this.#options, context.signal);
     await using _data = checked.data;
@@ -163,14 +165,6 @@ export class RunApi {
   }
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      'config_json: expected a run config in JSON, got ' +
-        `${text === '' ? 'nothing' : 'text that does not parse'}.`,
-    );
-  }
+function configOf(json: string): RunConfig {
+  return parseRunConfig(parseConfigJson(json, 'config_json'), 'config');
 }

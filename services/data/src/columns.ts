@@ -1,4 +1,6 @@
 /** Columns and keys by their usual names, and what stands in them. */
+import { SpindleError } from '@spindle/kit';
+import { longestCaption } from './limits.js';
 import { decodeText } from './text.js';
 
 /** Names of a caption in tables and in a sample's JSON, the first that is there. */
@@ -27,8 +29,19 @@ export function askedColumn(asked: string, columns: readonly string[]): string |
  * first counts, as in diffusers' scripts at evaluation. Null where there is none.
  */
 export function captionOf(cell: unknown, where: string): string | null {
-  if (typeof cell === 'string') return cell;
-  if (cell instanceof Uint8Array) return decodeText(cell, where);
-  if (Array.isArray(cell)) return cell.length === 0 ? null : captionOf(cell[0], where);
+  let value = cell;
+  while (Array.isArray(value)) value = value[0] as unknown;
+  if (typeof value === 'string') return checkedCaption(value, where);
+  if (value instanceof Uint8Array) return checkedCaption(decodeText(value, where), where);
   return null;
+}
+
+/** Refuses a text that is too long for a caption or prompt. */
+export function checkedCaption(text: string, where: string): string {
+  if (text.length <= longestCaption) return text;
+  throw new SpindleError(
+    'INVALID_ARGUMENT',
+    `${where}: expected a text of at most ${longestCaption} characters, got ${text.length}; ` +
+      'shorten it, or leave it out (models read some 300).',
+  );
 }

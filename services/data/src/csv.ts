@@ -1,6 +1,7 @@
 /** RFC 4180: quoted fields, doubled quotes, line breaks inside quotes; read piece by piece. */
 import { SpindleError } from '@spindle/kit';
 import type { Files } from './files.js';
+import { longestLine } from './limits.js';
 import { textChunks } from './text.js';
 
 export interface CsvRecord {
@@ -18,6 +19,8 @@ class CsvParser {
   #carriage = false;
   #line = 1;
   #begin = 1;
+  /** Characters of the record so far. */
+  #length = 0;
 
   constructor(
     readonly file: string,
@@ -26,6 +29,7 @@ class CsvParser {
 
   *push(text: string): Iterable<CsvRecord> {
     for (const char of text) {
+      if (++this.#length > longestLine) throw this.#tooLong();
       // A "\r" ends a line by itself, unless the "\n" behind it does.
       if (this.#carriage) {
         this.#carriage = false;
@@ -64,6 +68,15 @@ class CsvParser {
     yield* this.#endRecord();
   }
 
+  /** A quote that is not closed takes in all that follows. */
+  #tooLong(): SpindleError {
+    return new SpindleError(
+      'INVALID_ARGUMENT',
+      `${this.file}:${this.#begin}: expected a record of at most ${longestLine} characters, got ` +
+        'a longer one.',
+    );
+  }
+
   #endField(): void {
     this.#fields.push(this.#field);
     this.#field = '';
@@ -73,6 +86,7 @@ class CsvParser {
     this.#endField();
     const fields = this.#fields;
     this.#fields = [];
+    this.#length = 0;
     const line = this.#begin;
     this.#begin = this.#line;
     if (fields.length > 1 || fields[0] !== '') yield { fields, line };

@@ -30,6 +30,9 @@ const imageKeys = ['file_name', 'image', 'file', 'path'];
 const captionKeys = ['text', 'caption', 'prompt'];
 const rejectedKeys = ['rejected_file_name'];
 
+/** As systems have it, or less. */
+const longestPath = 1024;
+
 export function isImageName(name: string): boolean {
   return imageSuffixes.has(extname(name).toLowerCase());
 }
@@ -183,7 +186,7 @@ function entryOf(value: unknown, columns: MetadataColumns, where: string, line: 
     const got = key === undefined ? undefined : fields.get(key);
     const text = key === undefined ? null : captionOf(got, where);
     if (text !== null) return text;
-    const there = keys.length === 0 ? 'nothing' : `only ${keys.join(', ')}`;
+    const there = keys.length === 0 ? 'nothing' : `only ${some(keys)}`;
     throw new SpindleError(
       'INVALID_ARGUMENT',
       `${where}: ${key ?? asked ?? usual[0]}: expected a string, got ` +
@@ -224,6 +227,8 @@ export async function inside(
       'INVALID_ARGUMENT',
       `${where}: ${field}: expected a path inside the data folder, got ${what}.`,
     );
+  if (name.length > longestPath)
+    throw refused(`one of ${name.length} characters (at most ${longestPath} are taken)`);
   if (isAbsolute(name) || name.includes('\0')) throw refused(JSON.stringify(name));
   if (isRemote(root)) {
     if (name.split('/').includes('..')) throw refused(JSON.stringify(name));

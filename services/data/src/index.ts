@@ -9,7 +9,6 @@ export {
 } from './rows.js';
 export { isRemote, localFiles, type FileEntry, type Files } from './files.js';
 export { hubBlobs } from './folder.js';
-export { readText } from './text.js';
 export { openFiles } from './s3-files.js';
 export { openDataSource, type DataSpec } from './open.js';
 export { ImageReader } from './images.js';

@@ -39,8 +39,8 @@ export function parseManifestLine(line: string, index: number): ManifestRow {
   }
   const row = value as Record<string, unknown> | null;
   const image = row && refOf({ kind: 'file', ...row });
-  const rejected =
-    row?.['rejected'] === undefined ? undefined : refOf(row['rejected'] as Record<string, unknown>);
+  const other = row?.['rejected'];
+  const rejected = other === undefined ? undefined : refOf({ ...other });
   if (!image || rejected === null || typeof row['text'] !== 'string') {
     throw new SpindleError(
       'INVALID_ARGUMENT',

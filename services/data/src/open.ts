@@ -4,6 +4,7 @@ import { CaptionedFolder, isCaptionedFolder } from './captioned-folder.js';
 import { below, folderOf, nameBelow, nameOf, type Files } from './files.js';
 import { ImageFolder, metadataNames } from './folder.js';
 import { ParquetFile } from './parquet.js';
+import { fitsPattern } from './pattern.js';
 import { isPickAPic, PickAPic } from './pickapic.js';
 import { some, type DataFormat, type DataSource } from './rows.js';
 import { CsvTable, ParquetTable } from './table.js';
@@ -152,11 +153,11 @@ async function filesAt(
   format: DataSpec['format'],
 ): Promise<string[]> {
   const folder = kind === 'pattern' ? folderOf(path) : path;
-  const pattern = kind === 'pattern' ? patternOf(nameOf(path)) : /^/;
   const found = (await store.list(folder)).map((entry) => entry.path);
   const fits = (file: string, ends: readonly string[]): boolean =>
     ends.some((end) => file.toLowerCase().endsWith(end));
-  if (kind === 'pattern') return found.filter((file) => pattern.test(nameBelow(folder, file)));
+  if (kind === 'pattern')
+    return found.filter((file) => fitsPattern(nameBelow(folder, file), nameOf(path)));
   const sets =
     format === 'auto' ? ['.tar', '.parquet'].map((end) => [end]) : [suffixes[format] ?? []];
   for (const ends of sets) {
@@ -176,15 +177,6 @@ async function filesAt(
     return files;
   }
   return [];
-}
-
-function patternOf(name: string): RegExp {
-  return new RegExp(
-    `^${name
-      .split('*')
-      .map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
-      .join('[^/]*')}$`,
-  );
 }
 
 async function guess(store: Files, file: string): Promise<DataFormat> {

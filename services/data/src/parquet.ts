@@ -110,13 +110,7 @@ function kindOfNode({ element, children }: SchemaTree): 'bytes' | 'text' | 'imag
 function bufferOf(store: Files, path: string, bytes: number) {
   return {
     byteLength: bytes,
-    // The decoder may ask for ranges that a damaged file states, and not wait for all of them: a
-    // rejection that nobody awaits would end the process.
-    slice: (start: number, end = bytes): Promise<ArrayBuffer> => {
-      const read = readRange(start, end);
-      read.catch(() => undefined);
-      return read;
-    },
+    slice: (start: number, end = bytes): Promise<ArrayBuffer> => unawaited(readRange(start, end)),
   };
 
   async function readRange(start: number, end: number): Promise<ArrayBuffer> {
@@ -137,6 +131,18 @@ function bufferOf(store: Files, path: string, bytes: number) {
     }
     return data.buffer;
   }
+}
+
+/**
+ * The decoder may ask for ranges and columns that a damaged file states, and not wait for all of
+ * them: a rejection that nobody awaits would end the process, be it of the promise itself or of
+ * what the decoder makes of it.
+ */
+function unawaited<T>(promise: Promise<T>): Promise<T> {
+  const then = promise.then.bind(promise);
+  void then(undefined, () => undefined);
+  promise.then = (...callbacks) => unawaited(then(...callbacks));
+  return promise;
 }
 
 /** What the decoder says of bytes is the file's fault; what reading says has its own code. */

@@ -8,7 +8,8 @@ import { captionOf } from './columns.js';
 import { nameOf, type Files } from './files.js';
 import { ParquetFile } from './parquet.js';
 import { Prompts } from './prompts.js';
-import { Skipped, type DataRow, type DataSource } from './rows.js';
+import { Skipped, some, type DataRow, type DataSource } from './rows.js';
+import { shownColumns } from './shown.js';
 
 const needed = ['jpg_0', 'jpg_1', 'label_0', 'label_1', 'caption'];
 
@@ -35,7 +36,7 @@ export class PickAPic implements DataSource {
         throw new SpindleError(
           'INVALID_ARGUMENT',
           `${path}: expected the columns ${needed.join(', ')}, got none named ` +
-            `${missing.join(', ')} (it has ${file.columns.join(', ')}).`,
+            `${missing.join(', ')} (it has ${shownColumns(file.columns)}).`,
         );
       }
       const labelled = file.columns.includes('has_label');

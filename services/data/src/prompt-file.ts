@@ -4,7 +4,10 @@
  * is published.
  */
 import { SpindleError } from '@spindle/kit';
+import { checkedCaption } from './columns.js';
 import type { Files } from './files.js';
+import { largestPromptFile } from './limits.js';
+import { some } from './rows.js';
 import { kindOf } from './shown.js';
 import { readLines, readText } from './text.js';
 
@@ -22,10 +25,11 @@ export const promptKeys = ['prompt', 'caption', 'text'];
 /** Names of a prompt's category, the first that is there. */
 export const categoryKeys = ['category', 'style'];
 
-export async function readPromptFile(files: Files, path: string): Promise<WrittenPrompt[]> {
+/** In the file's order; JSON alone is read as a whole. */
+export function promptsOf(files: Files, path: string): AsyncIterable<WrittenPrompt> {
   switch (/\.([^.]*)$/.exec(path.toLowerCase())?.[1]) {
     case 'json':
-      return fromJson(await readText(files, path), path);
+      return fromJson(files, path);
     case 'jsonl':
     case 'ndjson':
       return fromJsonLines(files, path);
@@ -34,47 +38,43 @@ export async function readPromptFile(files: Files, path: string): Promise<Writte
   }
 }
 
-async function fromLines(files: Files, path: string): Promise<WrittenPrompt[]> {
-  const prompts: WrittenPrompt[] = [];
+async function* fromLines(files: Files, path: string): AsyncIterable<WrittenPrompt> {
   for await (const { text, line } of readLines(files, path)) {
-    const prompt = text.trim();
-    if (prompt !== '') prompts.push({ prompt, category: '', line });
+    const prompt = checkedCaption(text.trim(), `${path}:${line}`);
+    if (prompt !== '') yield { prompt, category: '', line };
   }
-  return prompts;
 }
 
-async function fromJsonLines(files: Files, path: string): Promise<WrittenPrompt[]> {
-  const prompts: WrittenPrompt[] = [];
+async function* fromJsonLines(files: Files, path: string): AsyncIterable<WrittenPrompt> {
   for await (const { text, line } of readLines(files, path)) {
     if (text.trim() === '') continue;
     const value = parse(text, `${path}:${line}`, 'one JSON value per line');
-    prompts.push({ ...entryOf(value, `${path}:${line}`), line });
+    yield { ...entryOf(value, `${path}:${line}`), line };
   }
-  return prompts;
 }
 
-function fromJson(text: string, path: string): WrittenPrompt[] {
+async function* fromJson(files: Files, path: string): AsyncIterable<WrittenPrompt> {
+  const text = await readText(files, path, largestPromptFile);
   const value = parse(text, path, 'a JSON array of prompts');
   if (Array.isArray(value)) {
-    return value.map((entry: unknown, line) => ({
-      ...entryOf(entry, `${path}: entry ${line}`),
-      line,
-    }));
+    for (const [line, entry] of value.entries())
+      yield { ...entryOf(entry, `${path}: entry ${line}`), line };
+    return;
   }
-  if (typeof value !== 'object' || value === null) {
+  if (typeof value !== 'object' || value === null)
     throw invalid(path, `expected a JSON array of prompts, got ${kindOf(value)}`);
+  let line = 0;
+  for (const [category, list] of Object.entries(value)) {
+    if (!Array.isArray(list))
+      throw invalid(
+        `${path}: ${some([category])}`,
+        `expected a list of prompts, got ${kindOf(list)}`,
+      );
+    for (const [i, entry] of list.entries()) {
+      const { prompt } = entryOf(entry, `${path}: ${some([category])}: entry ${i}`);
+      yield { prompt, category, line: line++ };
+    }
   }
-  return Object.entries(value)
-    .flatMap(([category, list]: [string, unknown]) => {
-      if (!Array.isArray(list)) {
-        throw invalid(`${path}: ${category}`, `expected a list of prompts, got ${kindOf(list)}`);
-      }
-      return list.map((entry: unknown, i) => ({
-        ...entryOf(entry, `${path}: ${category}: entry ${i}`),
-        category,
-      }));
-    })
-    .map((entry, line) => ({ ...entry, line }));
 }
 
 function parse(text: string, where: string, expected: string): unknown {
@@ -87,7 +87,7 @@ function parse(text: string, where: string, expected: string): unknown {
 }
 
 function entryOf(entry: unknown, where: string): { prompt: string; category: string } {
-  if (typeof entry === 'string') return { prompt: entry, category: '' };
+  if (typeof entry === 'string') return { prompt: checkedCaption(entry, where), category: '' };
   const fields = new Map(
     typeof entry === 'object' && entry !== null
       ? Object.entries(entry as Record<string, unknown>)
@@ -103,7 +103,7 @@ function entryOf(entry: unknown, where: string): { prompt: string; category: str
   if (typeof category !== 'string') {
     throw invalid(`${where}: category`, `expected a string, got ${kindOf(category)}`);
   }
-  return { prompt, category };
+  return { prompt: checkedCaption(prompt, where), category };
 }
 
 function invalid(where: string, what: string): SpindleError {

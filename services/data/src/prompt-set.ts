@@ -3,11 +3,12 @@
  * where the file has one.
  */
 import { SpindleError } from '@spindle/kit';
-import { askedColumn, captionOf, usualColumn } from './columns.js';
+import { askedColumn, captionOf, checkedCaption, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import type { Files } from './files.js';
+import { mostPrompts } from './limits.js';
 import { ParquetFile } from './parquet.js';
-import { categoryKeys, promptKeys, readPromptFile } from './prompt-file.js';
+import { categoryKeys, promptKeys, promptsOf } from './prompt-file.js';
 import { shownColumns } from './shown.js';
 
 /** A prompt that no training image has, for evaluation. */
@@ -22,11 +23,15 @@ export interface PromptColumns {
   category?: string | undefined;
 }
 
-/** Tables name a prompt once per pair of images (Pick-a-Pic): there it counts once. */
+/**
+ * The first `limit` prompts of a file. Tables name a prompt once per pair of images (Pick-a-Pic):
+ * there it counts once.
+ */
 export async function readPromptSet(
   files: Files,
   path: string,
   columns: PromptColumns = {},
+  limit?: number,
 ): Promise<HeldOutPrompt[]> {
   const found = await files.find(path).catch(() => null);
   if (found?.kind !== 'file')
@@ -34,24 +39,31 @@ export async function readPromptSet(
       'INVALID_ARGUMENT',
       `evaluation.prompts: expected a file, got "${path}", which cannot be read.`,
     );
-  const prompts = await read(files, path, columns);
+  const prompts: HeldOutPrompt[] = [];
+  for await (const { prompt, category } of read(files, path, columns)) {
+    if (prompts.length === mostPrompts)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${path}: expected at most ${mostPrompts} prompts, got more; evaluation.limit takes the ` +
+          'first of them.',
+      );
+    prompts.push({ prompt, category });
+    if (prompts.length === limit) break;
+  }
   if (prompts.length === 0)
     throw new SpindleError('INVALID_ARGUMENT', `${path}: expected at least one prompt, got none.`);
   return prompts;
 }
 
-async function read(files: Files, path: string, columns: PromptColumns): Promise<HeldOutPrompt[]> {
+function read(files: Files, path: string, columns: PromptColumns): AsyncIterable<HeldOutPrompt> {
   switch (/\.([^.]*)$/.exec(path.toLowerCase())?.[1]) {
     case 'csv':
     case 'tsv':
-      return once(await fromCsv(files, path, columns));
+      return once(fromCsv(files, path, columns));
     case 'parquet':
-      return once(await fromParquet(files, path, columns));
+      return once(fromParquet(files, path, columns));
     default:
-      return (await readPromptFile(files, path)).map(({ prompt, category }) => ({
-        prompt,
-        category,
-      }));
+      return promptsOf(files, path);
   }
 }
 
@@ -90,49 +102,46 @@ function namesOf(
   return { prompt, category: find('evaluation.category_column', asked.category, categoryKeys) };
 }
 
-async function fromCsv(
+async function* fromCsv(
   files: Files,
   path: string,
   columns: PromptColumns,
-): Promise<HeldOutPrompt[]> {
+): AsyncIterable<HeldOutPrompt> {
   let names: Names = { prompt: '', category: undefined };
-  const prompts: HeldOutPrompt[] = [];
-  for await (const { row } of readCsvRows(
+  for await (const { row, line } of readCsvRows(
     files,
     path,
     (header) => (names = namesOf(path, header, columns, shownColumns(header))),
   ))
-    prompts.push({
-      prompt: (row[names.prompt] ?? '').trim(),
+    yield {
+      prompt: checkedCaption((row[names.prompt] ?? '').trim(), `${path}:${line}`),
       category: names.category === undefined ? '' : (row[names.category] ?? ''),
-    });
-  return prompts;
+    };
 }
 
-async function fromParquet(
+async function* fromParquet(
   files: Files,
   path: string,
   columns: PromptColumns,
-): Promise<HeldOutPrompt[]> {
+): AsyncIterable<HeldOutPrompt> {
   const file = await ParquetFile.open(files, path);
   const names = namesOf(path, file.columns, columns);
   const wanted = [names.prompt, ...(names.category === undefined ? [] : [names.category])];
-  const prompts: HeldOutPrompt[] = [];
   const text = (value: unknown): string => captionOf(value, path) ?? '';
   for (let group = 0; group + 1 < file.groups.length; group++)
     for (const row of await file.readGroup(group, wanted))
-      prompts.push({
+      yield {
         prompt: text(row[names.prompt]).trim(),
         category: names.category === undefined ? '' : text(row[names.category]),
-      });
-  return prompts;
+      };
 }
 
-function once(prompts: readonly HeldOutPrompt[]): HeldOutPrompt[] {
+/** Prompts that are not empty, each where it comes first. */
+async function* once(prompts: AsyncIterable<HeldOutPrompt>): AsyncIterable<HeldOutPrompt> {
   const seen = new Set<string>();
-  return prompts.filter(({ prompt }) => {
-    if (prompt === '' || seen.has(prompt)) return false;
-    seen.add(prompt);
-    return true;
-  });
+  for await (const one of prompts) {
+    if (one.prompt === '' || seen.has(one.prompt)) continue;
+    seen.add(one.prompt);
+    yield one;
+  }
 }

@@ -76,9 +76,18 @@ export interface DataSource {
 /** How many names a message lists. */
 const shown = 5;
 
-export function some(names: readonly string[]): string {
-  const rest = names.length - shown;
-  return `${names.slice(0, shown).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
+/** Of a name that may be anything. */
+const longestName = 100;
+
+export function some(names: readonly string[], most = shown): string {
+  const rest = names.length - most;
+  const told = names.slice(0, most).map(shortened);
+  return `${told.join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
+}
+
+/** A name that may be anything, for messages. */
+export function shortened(name: string): string {
+  return name.length > longestName ? `${name.slice(0, longestName)}…` : name;
 }
 
 /** An image's place in words, for messages: file, tar member or table cell. */
@@ -87,7 +96,7 @@ export function describeRef(ref: ImageRef): string {
     case 'file':
       return ref.file;
     case 'member':
-      return `${ref.file}: ${ref.member}`;
+      return `${ref.file}: ${shortened(ref.member)}`;
     case 'cell':
       return `${ref.file}: row ${ref.row}: ${ref.column}`;
   }

@@ -2,12 +2,16 @@
  * What messages say of a file that is not what it should be. They go into logs, and the file may be
  * another one than was meant: columns are named, values never are.
  */
+import { some } from './rows.js';
+
+/** How many columns a message names. */
+const mostColumns = 30;
 
 /** A header's names, where they look like such; else how many there are. */
 export function shownColumns(columns: readonly string[]): string {
   const [first = ''] = columns;
   const single = columns.length === 1 && !loneColumns.includes(first.toLowerCase());
-  if (!single && columns.every((name) => columnName.test(name))) return columns.join(', ');
+  if (!single && columns.every((name) => columnName.test(name))) return some(columns, mostColumns);
   const count = columns.length === 1 ? '1 column' : `${columns.length} columns`;
   return `${count}, and a first line that does not look like a header`;
 }

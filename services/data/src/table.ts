@@ -4,7 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { SpindleError } from '@spindle/kit';
-import { askedColumn, captionNames, captionOf, usualColumn } from './columns.js';
+import { askedColumn, captionNames, captionOf, checkedCaption, usualColumn } from './columns.js';
 import { readCsvRows } from './csv.js';
 import { folderOf, isRemote, nameOf, type Files } from './files.js';
 import { inside } from './folder.js';
@@ -165,7 +165,7 @@ export class CsvTable extends Table {
         else if (names.rejected !== undefined && !rejected)
           this.skipped.add('no rejected image', position);
         else {
-          const caption = row[names.caption] ?? '';
+          const caption = checkedCaption(row[names.caption] ?? '', `${path}:${line}`);
           prompts.add(caption);
           yield {
             key: position,

@@ -2,8 +2,9 @@
  * Headers of an uncompressed tar file (ustar, pax, GNU long names): what lies in it and where,
  * without reading the members.
  */
-import { SpindleError } from '@spindle/kit';
+import { brief, SpindleError } from '@spindle/kit';
 import { Window, type Files } from './files.js';
+import { shortened } from './rows.js';
 
 export interface TarMember {
   name: string;
@@ -18,6 +19,8 @@ const localChunk = 1 << 14;
 /** Over a network a read costs more than the bytes. */
 const remoteChunk = 1 << 22;
 const longestName = 1 << 16;
+/** Digits of a pax record's length. */
+const longestLength = 10;
 
 export interface Tar {
   members(): AsyncIterable<TarMember>;
@@ -62,7 +65,7 @@ async function* walk(window: Window, path: string): AsyncIterable<TarMember> {
       else {
         const records = paxRecords(data);
         longName = records.get('path') ?? longName;
-        longSize = records.has('size') ? Number(records.get('size')) : undefined;
+        longSize = sizeOf(records.get('size'), path, offset - block);
       }
       continue;
     }
@@ -70,7 +73,7 @@ async function* walk(window: Window, path: string): AsyncIterable<TarMember> {
       if (offset + bytes > size)
         throw new SpindleError(
           'INVALID_ARGUMENT',
-          `${path}: expected ${bytes} bytes of "${longName ?? nameOf(header)}" at byte ` +
+          `${path}: expected ${bytes} bytes of "${shortened(longName ?? nameOf(header))}" at byte ` +
             `${offset}, got a file that ends at ${size}; it was cut short.`,
         );
       yield { name: longName ?? nameOf(header), offset, bytes };
@@ -105,8 +108,15 @@ function readNumber(field: Buffer, path: string, at: number): number {
   if ((field[0] ?? 0) & 0x80)
     return field.subarray(1).reduce((value, byte) => value * 256 + byte, (field[0] ?? 0) & 0x7f);
   const text = readString(field).trim();
-  if (!/^[0-7]*$/.test(text)) throw bad(path, at, 'a size in octal digits', JSON.stringify(text));
+  if (!/^[0-7]*$/.test(text)) throw bad(path, at, 'a size in octal digits', brief(text));
   return text === '' ? 0 : parseInt(text, 8);
+}
+
+/** Decimal digits: anything else would end the file early, or begin it again. */
+function sizeOf(text: string | undefined, path: string, at: number): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^\d{1,15}$/.test(text)) return Number(text);
+  throw bad(path, at, 'a size in decimal digits', brief(text));
 }
 
 function checkHeader(header: Buffer, path: string, at: number): void {
@@ -131,8 +141,11 @@ function paxRecords(data: Buffer): Map<string, string> {
   const records = new Map<string, string>();
   for (let at = 0; at < data.length; ) {
     const space = data.indexOf(0x20, at);
-    const length = space === -1 ? NaN : Number(data.toString('latin1', at, space));
-    if (!Number.isInteger(length) || length <= 0) break;
+    if (space === -1 || space > at + longestLength) break;
+    const digits = data.toString('latin1', at, space);
+    const length = /^\d+$/.test(digits) ? Number(digits) : 0;
+    // A record holds its own length.
+    if (at + length <= space) break;
     const record = data.toString('utf8', space + 1, at + length - 1);
     const equals = record.indexOf('=');
     if (equals > 0) records.set(record.slice(0, equals), record.slice(equals + 1));

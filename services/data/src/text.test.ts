@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { localFiles, type Files } from './files.js';
+import { longestLine } from './limits.js';
 import { dataFolder } from './testing/data.js';
 import { decodeText, readLines, readText } from './text.js';
 
@@ -38,7 +39,20 @@ describe('text', () => {
 
   it('may be empty, or one character', async () => {
     expect(await linesOf('')).toEqual([]);
-    expect(await readText(localFiles, file('x'))).toBe('x');
+    expect(await readText(localFiles, file('x'), 1)).toBe('x');
+    await expect(readText(localFiles, file('xy'), 1)).rejects.toThrow(
+      'a.txt: expected a file of at most 1 bytes, got 2.',
+    );
+  });
+
+  it('is read in lines of a bounded length, in time that grows with the text', async () => {
+    const started = performance.now();
+    const long = 'x'.repeat(longestLine);
+    expect(await linesOf(`a\n${long}\nb`)).toEqual(['a', long, 'b']);
+    await expect(linesOf(`a\n${long}x\nb`)).rejects.toThrow(
+      `a.txt:2: expected a line of at most ${longestLine} characters, got a longer one.`,
+    );
+    expect(performance.now() - started).toBeLessThan(10_000);
   });
 
   it.each([

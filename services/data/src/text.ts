@@ -5,6 +5,7 @@
 import { TextDecoder } from 'node:util';
 import { SpindleError } from '@spindle/kit';
 import type { Files } from './files.js';
+import { longestLine } from './limits.js';
 
 type Encoding = 'utf-8' | 'utf-16le' | 'utf-16be';
 
@@ -21,7 +22,14 @@ export function decodeText(bytes: Uint8Array, where: string): string {
   return decoder.push(bytes) + decoder.end();
 }
 
-export async function readText(files: Files, path: string): Promise<string> {
+/** A whole file of at most so many bytes. */
+export async function readText(files: Files, path: string, mostBytes: number): Promise<string> {
+  const bytes = (await files.find(path))?.bytes ?? 0;
+  if (bytes > mostBytes)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `${path}: expected a file of at most ${mostBytes} bytes, got ${bytes}.`,
+    );
   const parts: string[] = [];
   for await (const text of textChunks(files, path)) parts.push(text);
   return parts.join('');
@@ -39,18 +47,34 @@ export async function* readLines(
   files: Files,
   path: string,
 ): AsyncIterable<{ text: string; line: number }> {
-  let rest = '';
-  let line = 0;
+  /** Of a line that has not ended yet. */
+  let parts: string[] = [];
+  let length = 0;
+  let line = 1;
+  let carriage = false;
+  const add = (part: string): void => {
+    length += part.length;
+    if (length > longestLine)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${path}:${line}: expected a line of at most ${longestLine} characters, got a longer one.`,
+      );
+    parts.push(part);
+  };
   for await (const chunk of textChunks(files, path)) {
-    const text = rest + chunk;
     // A "\r" at the end may be the first half of "\r\n".
-    const whole = text.endsWith('\r') ? text.slice(0, -1) : text;
-    const lines = whole.split(lineEnd);
-    rest = (lines.pop() ?? '') + text.slice(whole.length);
-    for (const one of lines) yield { text: one, line: ++line };
+    const text: string = carriage ? `\r${chunk}` : chunk;
+    carriage = text.endsWith('\r');
+    const lines = (carriage ? text.slice(0, -1) : text).split(lineEnd);
+    const rest = lines.pop() ?? '';
+    for (const one of lines) {
+      add(one);
+      yield { text: parts.join(''), line: line++ };
+      [parts, length] = [[], 0];
+    }
+    add(rest);
   }
-  const last = rest.endsWith('\r') ? rest.slice(0, -1) : rest;
-  if (rest !== '') yield { text: last, line: line + 1 };
+  if (length > 0 || carriage) yield { text: parts.join(''), line };
 }
 
 /** The ends of lines: Unix's, Windows' and the old Mac's. */

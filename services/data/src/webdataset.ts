@@ -4,10 +4,10 @@
  * named by offset.
  */
 import { SpindleError } from '@spindle/kit';
-import { captionNames, captionOf } from './columns.js';
+import { captionNames, captionOf, checkedCaption } from './columns.js';
 import { isImageName } from './folder.js';
 import { nameOf, type Files } from './files.js';
-import { Skipped, type DataRow, type DataSource, type ImageRef } from './rows.js';
+import { shortened, Skipped, type DataRow, type DataSource, type ImageRef } from './rows.js';
 import { openTar, type Tar, type TarMember } from './tar.js';
 import { decodeText } from './text.js';
 
@@ -113,7 +113,10 @@ export class WebDataset implements DataSource {
     const wanted = this.columns.caption;
     const text = parts.get(wanted ?? 'txt');
     if (text !== undefined && (wanted === undefined || wanted !== 'json'))
-      return (await readMember(tar, file, text)).trim();
+      return checkedCaption(
+        (await readMember(tar, file, text)).trim(),
+        `${file}: ${shortened(text.name)}`,
+      );
     const json = parts.get('json');
     if (json === undefined) return undefined;
     const source = await readMember(tar, file, json);
@@ -123,7 +126,7 @@ export class WebDataset implements DataSource {
     } catch {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${file}: ${json.name}: expected JSON, got text that does not parse.`,
+        `${file}: ${shortened(json.name)}: expected JSON, got text that does not parse.`,
       );
     }
     for (const key of wanted === undefined ? captionNames : [wanted]) {
@@ -131,7 +134,7 @@ export class WebDataset implements DataSource {
         typeof value === 'object' && value !== null
           ? (value as Record<string, unknown>)[key]
           : undefined;
-      const text = captionOf(found, `${file}: ${json.name}: ${key}`);
+      const text = captionOf(found, `${file}: ${shortened(json.name)}: ${key}`);
       if (text !== null) return text;
     }
     return undefined;
@@ -142,11 +145,11 @@ async function readMember(tar: Tar, file: string, member: TarMember): Promise<st
   if (member.bytes > largestCaptionFile) {
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `${file}: ${member.name}: expected a caption of at most ${largestCaptionFile} bytes, ` +
+      `${file}: ${shortened(member.name)}: expected a caption of at most ${largestCaptionFile} bytes, ` +
         `got ${member.bytes}.`,
     );
   }
-  return decodeText(await tar.read(member), `${file}: ${member.name}`);
+  return decodeText(await tar.read(member), `${file}: ${shortened(member.name)}`);
 }
 
 /**

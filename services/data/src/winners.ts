@@ -8,7 +8,7 @@ import { SpindleError } from '@spindle/kit';
 import { isRemote, nameBelow, nameOf, type Files } from './files.js';
 import { isImageName } from './folder.js';
 import { compareNaturally } from './natural-order.js';
-import { readPromptFile } from './prompt-file.js';
+import { promptsOf, type WrittenPrompt } from './prompt-file.js';
 import { Prompts } from './prompts.js';
 import { Skipped, some, type DataRow, type DataSource } from './rows.js';
 
@@ -28,7 +28,8 @@ export class PromptsAndWinners implements DataSource {
   }
 
   async *rows(): AsyncIterable<DataRow> {
-    const prompts = await readPromptFile(this.store, this.prompts);
+    const prompts: WrittenPrompt[] = [];
+    for await (const prompt of promptsOf(this.store, this.prompts)) prompts.push(prompt);
     if (prompts.length === 0)
       throw new SpindleError(
         'INVALID_ARGUMENT',

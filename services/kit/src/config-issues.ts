@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { brief } from './brief.js';
 
 export interface ConfigIssue {
   path: PropertyKey[];
@@ -8,20 +9,37 @@ export interface ConfigIssue {
 
 type Issue = z.core.$ZodIssue;
 
+/** Nobody reads on behind these. */
+const mostIssues = 20;
+/** A longer key is no mistyped one, and comparing takes its length times the other's. */
+const longestCompared = 64;
+
 /**
  * Zod's issues in the words of a config's author; unknown keys and values name the nearest valid
- * one.
+ * one. The first are told, the others counted.
  */
 export function findIssues(
   schema: z.ZodType,
   value: unknown,
   issues: readonly Issue[],
-): ConfigIssue[] {
-  return issues.flatMap((issue) => explain(schema, value, issue));
+): { told: ConfigIssue[]; more: number } {
+  const told: ConfigIssue[] = [];
+  let more = 0;
+  for (const issue of issues) {
+    const room = mostIssues - told.length;
+    more += Math.max(0, countOf(issue) - room);
+    if (room > 0) told.push(...explain(schema, value, issue).slice(0, room));
+  }
+  return { told, more };
+}
+
+function countOf(issue: Issue): number {
+  return issue.code === 'unrecognized_keys' ? issue.keys.length : 1;
 }
 
 /** The valid key within a few typing errors of `key`, if there is one. */
 export function nearest(key: string, valid: readonly string[]): string | undefined {
+  if (key.length > longestCompared) return undefined;
   const scored = valid.map((candidate) => ({
     candidate,
     distance: levenshtein(key.toLowerCase(), candidate.toLowerCase()),
@@ -42,7 +60,7 @@ function explain(root: z.ZodType, value: unknown, issue: Issue): ConfigIssue[] {
   ];
   switch (issue.code) {
     case 'unrecognized_keys':
-      return issue.keys.map((key) => ({
+      return issue.keys.slice(0, mostIssues).map((key) => ({
         path: [...path, key],
         message: unknownKey(key, validKeys(root, path)),
       }));
@@ -149,14 +167,7 @@ function describe(value: unknown): string {
   if (Array.isArray(value))
     return value.length === 0 ? 'an empty list' : `a list of ${value.length}`;
   if (typeof value === 'object') return 'an object';
-  const text = typeof value === 'string' ? JSON.stringify(value) : primitiveText(value);
-  return text.length > 80 ? `${text.slice(0, 77)}…` : text;
-}
-
-function primitiveText(value: unknown): string {
-  return typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint'
-    ? String(value)
-    : typeof value;
+  return brief(value, 80);
 }
 
 function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {

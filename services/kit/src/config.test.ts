@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
 import { nearest } from './config-issues.js';
-import { parseConfig, parseYamlFile } from './config.js';
+import { parseConfig, parseConfigJson, parseYamlFile } from './config.js';
 
 const schema = z.strictObject({
   name: z.string().min(1),
@@ -124,6 +124,7 @@ test('JSON is read too', async () => {
 test('broken, repeated, endless and missing input is refused', async () => {
   expect(await fileMessage('name: [x\n')).toMatch(/^run.yaml:\d: /);
   expect(await fileMessage('name: x\nname: y\n')).toMatch(/^run.yaml:2: Map keys must be unique/);
+  expect(await fileMessage('name: x\n1: y\n"1": z\n')).toMatch(/^run.yaml:3: .*"1" is there twice/);
   const bomb = ['a: &a [x,x,x,x,x,x,x,x,x,x]'];
   for (let i = 0; i < 8; i++)
     bomb.push(
@@ -138,9 +139,42 @@ test('broken, repeated, endless and missing input is refused', async () => {
   );
 });
 
+test('large configs are read, or refused, in no time', async () => {
+  const started = performance.now();
+  const keys = Array.from({ length: 50_000 }, (_, i) => `key${i}: 1`).join('\n');
+  const told = (await fileMessage(`name: x\n${keys}`)).split('\n');
+  expect(told).toHaveLength(21);
+  expect(told.at(-1)).toBe('and 49980 more');
+  expect(message({ name: 'x', ['n'.repeat(1 << 20)]: 1 })).toBe(
+    `run.yaml: ${'n'.repeat(80)}…: unknown key; expected one of name, iterations, train, ` +
+      'metrics, stop',
+  );
+  expect(message({ name: 'x', metrics: Array(1000).fill(1) })).toMatch(/\nand 980 more$/);
+  for (const deep of [
+    '['.repeat(1 << 19),
+    '['.repeat(5000) + ']'.repeat(5000),
+    '- '.repeat(1 << 19),
+  ])
+    expect(await fileMessage(deep)).toBe(
+      'run.yaml:1: expected lists and maps in at most 100 levels, got more',
+    );
+  expect(performance.now() - started).toBeLessThan(10_000);
+});
+
+test('JSON of a config has a size', () => {
+  expect(parseConfigJson('{"a":[1]}', 'config_json')).toEqual({ a: [1] });
+  expect(() => parseConfigJson(`"${'x'.repeat(1 << 20)}"`, 'config_json')).toThrow(
+    'config_json: expected at most 1048576 bytes, got 1048578',
+  );
+  expect(() => parseConfigJson('{', 'config_json')).toThrow(
+    'config_json: expected a run config in JSON, got text that does not parse.',
+  );
+});
+
 test('the nearest key is found within a few typing errors', () => {
   expect(nearest('Steps', ['steps', 'stop'])).toBe('steps');
   expect(nearest('guidence', ['guidance', 'steps'])).toBe('guidance');
   expect(nearest('xyzzy', ['guidance', 'steps'])).toBeUndefined();
   expect(nearest('x', [])).toBeUndefined();
+  expect(nearest('steps'.repeat(20), ['steps'])).toBeUndefined();
 });

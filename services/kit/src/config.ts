@@ -1,10 +1,14 @@
 import { readFileSync, statSync } from 'node:fs';
-import { LineCounter, isMap, isNode, isScalar, parseDocument, type Document } from 'yaml';
+import { LineCounter, isMap, isNode, isScalar, type Document } from 'yaml';
 import type { z } from 'zod';
 import { ensureError, SpindleError } from './errors.js';
 import { findIssues, type ConfigIssue } from './config-issues.js';
+import { readYaml } from './yaml-text.js';
 
-const maxFileBytes = 4 << 20;
+/** Bytes of a config, as a file or as JSON; far more than any run's. */
+export const maxConfigBytes = 1 << 20;
+/** Of a key, in messages. */
+const longestName = 80;
 
 /**
  * Validates and fills in defaults; every issue becomes one line "<where>: <path>: expected …, got
@@ -18,22 +22,31 @@ export function parseConfig<S extends z.ZodType>(
   return parse(schema, value, () => where);
 }
 
+/** JSON text of at most `maxConfigBytes`; `where` names it in messages. */
+export function parseConfigJson(text: string, where: string): unknown {
+  const bytes = Buffer.byteLength(text);
+  if (bytes > maxConfigBytes)
+    throw invalid(`${where}: expected at most ${maxConfigBytes} bytes, got ${bytes}`);
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    const got = text === '' ? 'nothing' : 'text that does not parse';
+    throw invalid(`${where}: expected a run config in JSON, got ${got}.`, cause);
+  }
+}
+
 /** Reads a YAML or JSON file; messages begin with file:line. */
 export function parseYamlFile<S extends z.ZodType>(schema: S, file: string): z.output<S> {
   const lines = new LineCounter();
-  const document = parseDocument(readText(file), { lineCounter: lines, prettyErrors: false });
+  const { document, fault } = readYaml(readText(file), lines);
   const at = (offset: number): string => `${file}:${lines.linePos(offset).line}`;
-  const [error] = document.errors;
-  if (error)
-    throw new SpindleError('INVALID_ARGUMENT', `${at(error.pos[0])}: ${error.message}`, {
-      cause: error,
-    });
+  if (fault) throw invalid(`${at(fault.offset)}: ${fault.message}`, fault.cause);
   let value: unknown;
   try {
     value = document.toJS();
   } catch (cause) {
     // The parser refuses documents whose aliases expand without bound.
-    throw new SpindleError('INVALID_ARGUMENT', `${file}: ${ensureError(cause).message}`, { cause });
+    throw invalid(`${file}: ${ensureError(cause).message}`, cause);
   }
   return parse(schema, value, (issue) => at(offsetOf(document, issue)));
 }
@@ -45,10 +58,12 @@ function parse<S extends z.ZodType>(
 ): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const lines = findIssues(schema, value, result.error.issues).map((issue) => {
+  const { told, more } = findIssues(schema, value, result.error.issues);
+  const lines = told.map((issue) => {
     const path = formatPath(issue.path);
     return `${where(issue)}: ${path === '' ? '' : `${path}: `}${issue.message}`;
   });
+  if (more > 0) lines.push(`and ${more} more`);
   // One mistake can break two rules that say the same (an integer that is too large).
   throw new SpindleError('INVALID_ARGUMENT', [...new Set(lines)].join('\n'), {
     cause: result.error,
@@ -58,27 +73,21 @@ function parse<S extends z.ZodType>(
 function readText(file: string): string {
   try {
     const { size } = statSync(file);
-    if (size > maxFileBytes) {
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `${file}: expected a file of at most ${maxFileBytes} bytes, got ${size}`,
-      );
-    }
+    if (size > maxConfigBytes)
+      throw invalid(`${file}: expected a file of at most ${maxConfigBytes} bytes, got ${size}`);
     return readFileSync(file, 'utf8');
   } catch (error) {
     if (error instanceof SpindleError) throw error;
-    throw new SpindleError(
-      'INVALID_ARGUMENT',
-      `${file}: cannot be read: ${ensureError(error).message}`,
-      { cause: error },
-    );
+    throw invalid(`${file}: cannot be read: ${ensureError(error).message}`, error);
   }
 }
 
 function formatPath(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, key) => {
     if (typeof key === 'number') return `${text}[${key}]`;
-    return text === '' ? String(key) : `${text}.${String(key)}`;
+    const name = String(key);
+    const shown = name.length > longestName ? `${name.slice(0, longestName)}…` : name;
+    return text === '' ? shown : `${text}.${shown}`;
   }, '');
 }
 
@@ -97,4 +106,8 @@ function offsetOf(document: Document, issue: ConfigIssue): number {
     if (isNode(node) && node.range) return node.range[0];
   }
   return document.contents?.range?.[0] ?? 0;
+}
+
+function invalid(message: string, cause?: unknown): SpindleError {
+  return new SpindleError('INVALID_ARGUMENT', message, { cause });
 }

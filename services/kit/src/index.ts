@@ -9,7 +9,8 @@ export {
   writeFileAtomic,
   writeTemporary,
 } from './atomic.js';
-export { parseConfig, parseYamlFile } from './config.js';
+export { brief } from './brief.js';
+export { parseConfig, parseConfigJson, parseYamlFile } from './config.js';
 export { type ErrorCode, SpindleError, ensureError, isErrorCode } from './errors.js';
 export { checkHealth, createClient } from './grpc/client.js';
 export { Encoded } from './grpc/encoded.js';

@@ -3,6 +3,7 @@
  * shape and place (https://github.com/huggingface/safetensors, "Format"). Strict: a header that
  * lies in any way is refused, and the message names the tensor and the field.
  */
+import { brief } from '../brief.js';
 import { SpindleError } from '../errors.js';
 import { dtypeBytes, isDtype, tensorBytes, type TensorDtype } from './dtypes.js';
 
@@ -26,6 +27,9 @@ export interface TensorHeader {
 /** Bytes of the length that stands before the JSON. */
 export const prefixBytes = 8;
 const maxHeaderBytes = 100_000_000;
+/** More than any model has; bounds what a shape costs. */
+const maxRank = 16;
+const maxNameShown = 200;
 
 /** The JSON's length, from a file's first bytes and its size. */
 export function headerLength(prefix: Buffer, fileBytes: number, where: string): number {
@@ -110,7 +114,7 @@ function parseFields(json: Uint8Array, where: string): Record<string, unknown> {
   if (!text.startsWith('{') || !isObject(fields))
     throw bad(where, 'header: expected a JSON object');
   const twice = duplicateKey(text);
-  if (twice !== undefined) throw bad(where, `header: the key "${twice}" occurs twice`);
+  if (twice !== undefined) throw bad(where, `header: the key ${brief(twice)} occurs twice`);
   return fields;
 }
 
@@ -126,24 +130,24 @@ function checkMetadata(value: unknown, where: string): Record<string, string> {
 }
 
 function checkEntry(name: string, value: unknown, dataBytes: number, where: string): TensorField {
-  const at = `tensor "${name}"`;
+  const at = `tensor ${brief(name, maxNameShown)}`;
   if (!isObject(value))
     throw bad(where, `${at}: expected an object with dtype, shape and data_offsets`);
   const { dtype, shape, data_offsets: offsets } = value;
   if (typeof dtype !== 'string' || !isDtype(dtype)) {
     throw bad(
       where,
-      `${at}: dtype: expected one of ${Object.keys(dtypeBytes).join(', ')}, got ` +
-        JSON.stringify(dtype),
+      `${at}: dtype: expected one of ${Object.keys(dtypeBytes).join(', ')}, got ` + brief(dtype),
     );
   }
   if (!isSizes(shape))
     throw bad(
       where,
-      `${at}: shape: expected a list of non-negative integers, got ${JSON.stringify(shape)}`,
+      `${at}: shape: expected a list of at most ${maxRank} non-negative integers, got ` +
+        brief(shape),
     );
   if (!isSizes(offsets) || offsets.length !== 2)
-    throw bad(where, `${at}: data_offsets: expected [begin, end], got ${JSON.stringify(offsets)}`);
+    throw bad(where, `${at}: data_offsets: expected [begin, end], got ${brief(offsets)}`);
   const [begin = 0, end = 0] = offsets;
   if (begin > end || end > dataBytes) {
     throw bad(
@@ -178,7 +182,7 @@ function checkCoverage(
     if (begin !== covered) {
       throw bad(
         where,
-        `tensor "${name}": expected its data to begin at ${covered}, got ${begin} ` +
+        `tensor ${brief(name, maxNameShown)}: expected its data to begin at ${covered}, got ${begin} ` +
           `(${begin < covered ? 'an overlap' : 'a hole'})`,
       );
     }
@@ -200,13 +204,18 @@ function duplicateKey(text: string): string | undefined {
       const start = i;
       for (i++; text[i] !== '"'; i++) if (text[i] === '\\') i++;
       const keys = seen.at(-1);
-      if (!keys || !/^\s*:/.test(text.slice(i + 1, i + 16))) continue;
+      if (!keys || !isBeforeColon(text, i + 1)) continue;
       const key = JSON.parse(text.slice(start, i + 1)) as string;
       if (keys.has(key)) return key;
       keys.add(key);
     }
   }
   return undefined;
+}
+
+function isBeforeColon(text: string, at: number): boolean {
+  while (' \n\r\t'.includes(text[at] ?? ':')) at++;
+  return text[at] === ':';
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
@@ -216,6 +225,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 function isSizes(value: unknown): value is number[] {
   return (
     Array.isArray(value) &&
+    value.length <= maxRank &&
     value.every((size) => Number.isSafeInteger(size) && (size as number) >= 0)
   );
 }

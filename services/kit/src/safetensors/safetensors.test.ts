@@ -117,6 +117,28 @@ test.each<[string, Buffer, RegExp]>([
     /the key "a" occurs twice/,
   ],
   [
+    'a duplicate tensor behind much space',
+    file(
+      `{"a"${' '.repeat(40)}:{"dtype":"F32","shape":[1],"data_offsets":[0,4]},` +
+        `"a"${' '.repeat(40)}:{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`,
+      four,
+    ),
+    /the key "a" occurs twice/,
+  ],
+  [
+    'a shape without end',
+    file({ a: tensor('F32', Array<number>(200_000).fill(Number.MAX_SAFE_INTEGER), 0, 4) }, four),
+    /tensor "a": shape: expected a list of at most 16 non-negative integers, got \[9007/,
+  ],
+  [
+    'a dtype too deep to write',
+    file(
+      `{"a":{"dtype":${'['.repeat(1e5)}${']'.repeat(1e5)},"shape":[1],"data_offsets":[0,4]}}`,
+      four,
+    ),
+    /tensor "a": dtype: expected one of .*, got \[\[/,
+  ],
+  [
     'a duplicate field',
     file('{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}', four),
     /the key "dtype" occurs twice/,
@@ -134,7 +156,7 @@ test.each<[string, Buffer, RegExp]>([
   [
     'a negative size',
     file({ a: tensor('F32', [-1], 0, 4) }, four),
-    /shape: expected a list of non-negative integers, got \[-1\]/,
+    /shape: expected a list of at most 16 non-negative integers, got \[-1\]/,
   ],
   ['a fractional size', file({ a: tensor('F32', [0.5, 2], 0, 4) }, four), /shape: expected a list/],
   [

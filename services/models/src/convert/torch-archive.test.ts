@@ -396,6 +396,14 @@ describe('what is broken is refused in one sentence', () => {
       /expected as many strides as dimensions \(2\), got 1/,
     ],
     [
+      'dimensions without end',
+      () =>
+        torchZip(one({ shape: Array<number>(17).fill(1), stride: Array<number>(17).fill(1) }), {
+          0: six,
+        }),
+      /w: expected at most 16 dimensions, got 17/,
+    ],
+    [
       'a tensor that blows up',
       () => torchZip(one({ shape: [huge, huge], stride: [0, 0] }), { 0: six }),
       /at most 8 times the file's/,

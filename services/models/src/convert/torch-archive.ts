@@ -29,6 +29,9 @@ const maxPickleBytes = 64 << 20;
 /** Tensors may share storages; what they come to together is bounded by the file. */
 const maxExpansion = 8;
 
+/** More than any model has; bounds what a shape costs. */
+const maxRank = 16;
+
 interface Extent {
   at: number;
   bytes: number;
@@ -168,6 +171,11 @@ function tensorSource(
     throw invalid(
       file.path,
       `${name}: expected its storage ${tensor.storage.key} in the archive, got none`,
+    );
+  if (shape.length > maxRank)
+    throw invalid(
+      file.path,
+      `${name}: expected at most ${maxRank} dimensions, got ${shape.length}`,
     );
   if (shape.length !== stride.length)
     throw invalid(

@@ -56,6 +56,12 @@ describe('UTF-8 that was read as Windows-1252', () => {
     expect(cleanCaption(text)).toBe(text);
   });
 
+  it('that asks for another repair per letter is read in a moment', () => {
+    const started = performance.now();
+    expect(cleanCaption(`\u0192\u00c3${'\u0192'.repeat(50_000)}`)).toMatch(/^\u0192\u00c3/u);
+    expect(performance.now() - started).toBeLessThan(10_000);
+  });
+
   it('is left, as a limit, where another script is mixed with whole letters', () => {
     const mixed = `${misread('лиса')} 狐`;
     expect(cleanCaption(mixed)).not.toContain('лиса');

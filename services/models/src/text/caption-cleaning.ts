@@ -15,6 +15,9 @@
  */
 const windows1252 = '€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ';
 
+/** Text is misread a few times over; one that was made up could ask for a repair per letter. */
+const mostRepairs = 32;
+
 export function cleanCaption(text: string): string {
   return unescapeHtml(unescapeHtml(repair(text)))
     .replace(/\s+/gu, ' ')
@@ -26,7 +29,7 @@ function repair(text: string): string {
   let repaired = text.includes('<') ? text : unescapeHtml(text);
   // eslint-disable-next-line no-control-regex -- terminal colours
   repaired = repaired.replace(/\u001b\[[0-9;]*[A-Za-z]/gu, '');
-  for (let before = ''; before !== repaired; ) {
+  for (let times = 0, before = ''; before !== repaired && times < mostRepairs; times++) {
     before = repaired;
     repaired = repairMojibake(repaired);
   }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -172,6 +173,20 @@ describe('ClipTokenizer', () => {
   it('lower-cases a sigma at a word end by itself and composes accents', () => {
     expect(tokenizer.tokenize('ΟΔΟΣ')).toEqual(tokenizer.tokenize('οδοσ'));
     expect(tokenizer.tokenize('cafe\u0301')).toEqual(tokenizer.tokenize('café'));
+  });
+
+  it('takes one long word, or special tokens without end, in a moment', () => {
+    const started = performance.now();
+    const word = Array.from({ length: 60_000 }, (_, i) => 'redcircle'[(i * i) % 9]).join('');
+    // The digest of the ids that Hugging Face's tokenizers gives.
+    expect(createHash('sha256').update(tokenizer.tokenize(word).join()).digest('hex')).toBe(
+      'b8eb2d63e209e3c1605193f8d4ec27faf012bb59e8b9d835d0460b9a2fc389b7',
+    );
+    expect(tokenizer.encode(word, 32).truncated).toBe(46_667 - 30);
+    const folder = copyWith({ 'special_tokens_map.json': '{"pad_token":"!"}' });
+    const bangs = ClipTokenizer.load(folder).tokenize('!'.repeat(500_000));
+    expect(bangs).toHaveLength(500_000);
+    expect(performance.now() - started).toBeLessThan(20_000);
   });
 
   it('survives lone surrogates, NUL and a megabyte of text', () => {

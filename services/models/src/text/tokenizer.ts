@@ -4,6 +4,7 @@
  * at a word's end. Special tokens are found in the text before any of that.
  */
 import { invalid } from '@spindle/native';
+import { mergePairs } from './byte-pairs.js';
 import { readTokenizerFiles, type SpecialToken, type TokenizerFiles } from './tokenizer-files.js';
 
 export interface Encoding {
@@ -16,6 +17,8 @@ export interface Encoding {
 const word = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu;
 export const endOfWord = '</w>';
 const maxRememberedWords = 10_000;
+/** Longer ones do not come twice, and would be remembered at length. */
+const maxRememberedLength = 64;
 
 /** GPT-2's printable stand-in for every byte. */
 export const byteToUnicode: readonly string[] = (() => {
@@ -81,7 +84,9 @@ export class ClipTokenizer {
       }
       for (const part of splitSpecials(normalize(piece), this.#normalizedSpecials)) {
         if (typeof part === 'number') ids.push(part);
-        else for (const match of part.matchAll(word)) ids.push(...this.#encodeWord(match[0]));
+        else
+          for (const [found] of part.matchAll(word))
+            for (const id of this.#encodeWord(found)) ids.push(id);
       }
     }
     return ids;
@@ -102,27 +107,13 @@ export class ClipTokenizer {
     if (known !== undefined) return known;
     const symbols = Array.from(Buffer.from(text, 'utf8'), (byte) => byteToUnicode[byte] ?? '');
     symbols.push(`${symbols.pop() ?? ''}${endOfWord}`);
-    const ids = this.#merge(symbols).map((symbol) => this.#vocab.get(symbol) ?? this.#unknownId);
+    const ids = mergePairs(symbols, this.#ranks).map(
+      (symbol) => this.#vocab.get(symbol) ?? this.#unknownId,
+    );
+    if (text.length > maxRememberedLength) return ids;
     if (this.#words.size >= maxRememberedWords) this.#words.clear();
     this.#words.set(text, ids);
     return ids;
-  }
-
-  /** Applies the merge of the lowest rank, leftmost first, until none is left. */
-  #merge(symbols: string[]): string[] {
-    for (;;) {
-      let best = Number.POSITIVE_INFINITY;
-      let at = -1;
-      for (let i = 0; i + 1 < symbols.length; i++) {
-        const rank = this.#ranks.get(`${symbols[i]} ${symbols[i + 1]}`);
-        if (rank !== undefined && rank < best) {
-          best = rank;
-          at = i;
-        }
-      }
-      if (at < 0) return symbols;
-      symbols.splice(at, 2, `${symbols[at]}${symbols[at + 1]}`);
-    }
   }
 }
 
@@ -132,12 +123,15 @@ export class ClipTokenizer {
  */
 function splitSpecials(text: string, specials: readonly SpecialToken[]): (string | number)[] {
   const pieces: (string | number)[] = [];
+  /** Where each comes next: the text is gone through once for each of them. */
+  const ahead = specials.map((token) => ({ token, index: text.indexOf(token.content) }));
   let from = 0;
   while (from < text.length) {
     let at = text.length;
     let found: SpecialToken | undefined;
-    for (const token of specials) {
-      const index = text.indexOf(token.content, from);
+    for (const one of ahead) {
+      if (one.index >= 0 && one.index < from) one.index = text.indexOf(one.token.content, from);
+      const { token, index } = one;
       if (index < 0 || index > at) continue;
       if (index < at || found === undefined || token.content.length > found.content.length) {
         at = index;
