@@ -72,7 +72,7 @@ export const resizeFilters = [
   'mks2013',
   'mks2021',
 ] as const;
-/** How an image is brought to another size. */
+/** One of Pillow's filters by its name. */
 export type ResizeFilter = (typeof resizeFilters)[number];
 
 /** A part of an image, in pixels. */

@@ -194,10 +194,12 @@ function overWhite(data: Buffer): void {
   for (let from = 0, to = 0; from < data.length; from += 4, to += 3) {
     const share = (data[from + 3] ?? 0) << 7;
     const white = (255 * 128 - share) * 255 + (0x80 << 7);
-    for (let c = 0; c < 3; c++) {
-      const sum = (data[from + c] ?? 0) * share + white;
-      data[to + c] = (((sum >> 8) + sum) >> 8) >> 7;
-    }
+    const red = (data[from] ?? 0) * share + white;
+    const green = (data[from + 1] ?? 0) * share + white;
+    const blue = (data[from + 2] ?? 0) * share + white;
+    data[to] = ((red >> 8) + red) >> 15;
+    data[to + 1] = ((green >> 8) + green) >> 15;
+    data[to + 2] = ((blue >> 8) + blue) >> 15;
   }
 }
 

@@ -119,7 +119,7 @@ function crop(image: RgbImage, { left, top, width, height }: WindowDto): RgbImag
   return { rgb, width, height };
 }
 
-/** Of every byte, as ToTensor and Normalize([0.5], [0.5]) have it: each step in float32. */
+/** Of every byte, by the steps of ToTensor and Normalize([0.5], [0.5]) in single precision. */
 const values = Float32Array.from({ length: 256 }, (_, byte) =>
   Math.fround((Math.fround(byte / 255) - 0.5) / 0.5),
 );
