@@ -150,7 +150,7 @@ it("takes nothing of a deleted run for its own: neither a late result nor a late
     await h.stop();
     harness = undefined;
   }
-});
+}, 90_000); // four runs
 
 it('deletes a run again whose deletion failed half-way', async () => {
   const h = await start();
