@@ -87,7 +87,9 @@ export type RunEvent = { at: number } & (
 /** Never changes `state`; returns it as it is when the event means nothing in it. */
 export function transition(state: RunState, event: RunEvent): RunState {
   if (isFinal(state.status) && !(event.type === 'resume' && mayResume(state.status))) return state;
-  const next = structuredClone(state);
+  // The plan never changes, so that what follows from it is found again by it.
+  const { plan, ...rest } = state;
+  const next = { plan, ...structuredClone(rest) };
   if (!apply(next, event)) return state;
   settle(next, event.at);
   next.updatedAt = Math.max(state.updatedAt, event.at);
@@ -336,7 +338,7 @@ function complete(
   next: RunState,
   stage: Stage,
   state: StageState,
-  stages: Stage[],
+  stages: readonly Stage[],
   at: number,
 ): void {
   closeClock(state, at);
@@ -371,7 +373,7 @@ function complete(
   }
 }
 
-function skipAfter(next: RunState, stages: Stage[], iteration: number, at: number): void {
+function skipAfter(next: RunState, stages: readonly Stage[], iteration: number, at: number): void {
   for (const stage of stages) {
     const state = stageOf(next, stage.name);
     if (stage.iteration <= iteration || isOver(state)) continue;

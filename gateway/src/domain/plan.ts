@@ -151,7 +151,18 @@ export function trainingSteps(plan: RunPlan, model: Model): number {
  * of iteration k+1. A shared device adds edges that keep training and sampling apart; `stop` adds
  * one from an evaluation to the next training.
  */
-export function stagesOf(plan: RunPlan): Stage[] {
+export function stagesOf(plan: RunPlan): readonly Stage[] {
+  const known = stagesByPlan.get(plan);
+  if (known) return known;
+  const stages = makeStages(plan);
+  stagesByPlan.set(plan, stages);
+  return stages;
+}
+
+/** Plans never change; a run's are asked for with every event. */
+const stagesByPlan = new WeakMap<RunPlan, readonly Stage[]>();
+
+function makeStages(plan: RunPlan): Stage[] {
   const stages: Stage[] = [];
   const add = (stage: Omit<Stage, 'name'> & StageId): void => {
     stages.push({ ...stage, name: stageName(stage) });

@@ -83,7 +83,7 @@ function ownRate(state: RunState, stage: Stage, now: number): number {
 }
 
 /** A stage that has not begun will go about as fast as the last one of its kind. */
-function rateOfAlike(all: Stage[], stage: Stage, rates: Map<string, number>): number {
+function rateOfAlike(all: readonly Stage[], stage: Stage, rates: Map<string, number>): number {
   const alike = all.filter(
     (other) => family(other) === family(stage) && (rates.get(other.name) ?? 0) > 0,
   );
