@@ -1,7 +1,8 @@
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { printable } from '@spindle/kit';
 import { startTestS3, type TestS3 } from '@spindle/kit/testing';
 import { cli } from '../harness/cli.js';
 import { root } from '../harness/child.js';
@@ -55,6 +56,18 @@ describe('spindle data inspect, without a mesh', () => {
     expect(stdout).toContain(
       'left out: 2 × tie (train-00000-of-00001.parquet:2, train-00000-of-00001.parquet:7).',
     );
+  });
+
+  it('spells out what data would say to a terminal', async () => {
+    const evil = join(folder, '\u001b]0;pwned\u0007\u009b2J\u202e');
+    await mkdir(evil);
+    await writeFile(join(evil, 'metadata.jsonl'), '{"file_name":"\\u001b[2J.png","text":"x"}');
+    for (const flags of [[], ['--json']]) {
+      const { code, stdout, stderr } = await cli(['data', 'inspect', evil, '--no-sheet', ...flags]);
+      expect(code).toBe(2);
+      expect(stderr).toContain('\\x1b]0;pwned\\x07\\x9b2J\\u202e');
+      expect(printable(stdout + stderr)).toBe(stdout + stderr);
+    }
   });
 
   it('says in one sentence what is no data set', async () => {

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { printable } from '@spindle/kit';
 import { startHarness, type Harness } from '../testing/harness.js';
 import { duration, table } from './format.js';
 import { logLine } from './log-line.js';
@@ -210,6 +211,19 @@ describe('spindle', () => {
     expect(code).toBe(2);
     expect(err).toContain(message);
     expect(err.trim().split('\n')).toHaveLength(1);
+  });
+
+  it('spells out what data would say to a terminal', async () => {
+    const folder = join(harness.folder, 'evil');
+    await mkdir(folder, { recursive: true });
+    const row = { file_name: '\u001b]0;pwned\u0007\u009b2J\u202e.png', text: 'x' };
+    await writeFile(join(folder, 'metadata.jsonl'), JSON.stringify(row));
+    const file = join(harness.folder, 'evil.json');
+    await writeFile(file, JSON.stringify({ ...harness.config, data: { path: folder } }));
+    const { code, out, err } = await spindle('run', file, '--dry-run');
+    expect(code).toBe(2);
+    expect(err).toContain('\\x1b]0;pwned\\x07\\x9b2J\\u202e.png');
+    expect(printable(out + err)).toBe(out + err);
   });
 
   it.each([

@@ -10,6 +10,7 @@ import { addRun } from './commands/run.js';
 import { addSteer } from './commands/steer.js';
 import { addUp } from './commands/up.js';
 import type { Environment } from './context.js';
+import { tell } from './output.js';
 
 /** What the person can mend: by other input, or by making room. */
 const badInput: readonly ErrorCode[] = [
@@ -59,7 +60,7 @@ export async function runCommandLine(args: string[], environment: Environment): 
       return thrown.exitCode === 0 ? 0 : 2;
     }
     const error = ensureError(thrown);
-    process.stderr.write(`spindle: ${error.message}\n`);
+    tell(`spindle: ${error.message}`);
     return badInput.includes(error.code) ? 2 : 1;
   }
 }

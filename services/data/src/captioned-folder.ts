@@ -4,6 +4,7 @@
  */
 import { realpath } from 'node:fs/promises';
 import { SpindleError } from '@spindle/kit';
+import { checkedCaption } from './columns.js';
 import { isRemote, nameBelow, type FileEntry, type Files } from './files.js';
 import { isImageName } from './folder.js';
 import { compareNaturally } from './natural-order.js';
@@ -62,9 +63,10 @@ export class CaptionedFolder implements DataSource {
       yield { key: name, caption, image: { kind: 'file', file: image.path }, position: name };
     }
     if (read.size === 0) throw this.#empty();
+    const stems = new Set(images.map(stem));
     const alone = [...names]
       .filter((name) => !isHidden(name) && !read.has(name) && this.#isCaption(name))
-      .filter((name) => !images.some((image) => stem(image) === stem(name)))
+      .filter((name) => !stems.has(stem(name)))
       .sort(compareNaturally);
     if (alone.length > 0)
       this.warnings.push(
@@ -88,7 +90,7 @@ export class CaptionedFolder implements DataSource {
       .split(/\r\n|\n|\r/)
       .map((line) => line.trim())
       .filter((line) => line !== '');
-    return { caption: lines[0] ?? '', lines: lines.length };
+    return { caption: checkedCaption(lines[0] ?? '', path), lines: lines.length };
   }
 
   #isCaption(name: string): boolean {

@@ -161,6 +161,12 @@ test('large configs are read, or refused, in no time', async () => {
   expect(performance.now() - started).toBeLessThan(10_000);
 });
 
+test('messages of the YAML parser are short', async () => {
+  const told = await fileMessage(`name: |${'x'.repeat(1 << 19)}\n  y\n`);
+  expect(told).toMatch(/^run.yaml:1: Block scalar header includes extra characters: \|x+…$/);
+  expect(told.length).toBeLessThan(400);
+});
+
 test('JSON of a config has a size', () => {
   expect(parseConfigJson('{"a":[1]}', 'config_json')).toEqual({ a: [1] });
   expect(() => parseConfigJson(`"${'x'.repeat(1 << 20)}"`, 'config_json')).toThrow(

@@ -24,7 +24,7 @@ export { GrpcServer } from './grpc/server.js';
 export { Lifecycle, cancelled, delay, linkedAbort, within } from './lifecycle.js';
 export { type Logger, createLogger } from './logger.js';
 export { type ModelPath, modelName, modelPath } from './model-path.js';
-export { printable } from './printable.js';
+export { printable, printableJson } from './printable.js';
 export { ObjectStore, type S3Address, parseS3Url } from './s3/client.js';
 export { dtypeBytes, tensorBytes, type TensorDtype } from './safetensors/dtypes.js';
 export { type TensorField, type TensorHeader } from './safetensors/header.js';

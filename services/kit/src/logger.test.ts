@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { expect, test } from 'vitest';
+import { printable } from './printable.js';
 
 function run(source: string): string {
   const code = `import { createLogger } from ${JSON.stringify(new URL('./logger.ts', import.meta.url).href)};\n${source}`;
@@ -33,4 +34,14 @@ test('pretty lines are for people', () => {
   expect(run(`createLogger('trainer', { pretty: true }).info('hello');`)).toMatch(
     /\[\d\d:\d\d:\d\d\] INFO \(trainer\): hello\n$/,
   );
+});
+
+test('pretty lines spell out what a terminal would obey', () => {
+  const output = run(
+    `const log = createLogger('trainer', { pretty: true });
+     log.error({ err: new Error('\\u001b]0;pwned\\u0007\\u202e'), file: '\\u001b[2J' }, 'a\\u001bb\\u009bc');`,
+  );
+  expect(printable(output)).toBe(output);
+  for (const spelled of ['a\\x1bb\\x9bc', '\\x1b]0;pwned\\x07\\u202e', '\\x1b[2J'])
+    expect(output).toContain(spelled);
 });

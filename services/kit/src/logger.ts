@@ -1,6 +1,7 @@
 import { isSpanContextValid, trace } from '@opentelemetry/api';
 import { pino } from 'pino';
 import { PinoPretty } from 'pino-pretty';
+import { printable } from './printable.js';
 
 /** A structured logger; children carry fields of their own. */
 export type Logger = pino.Logger;
@@ -24,16 +25,23 @@ export function createLogger(
   };
   const pretty = options.pretty ?? process.stderr.isTTY;
   // In-process and synchronous: a worker thread would lose the last lines of a process that ends.
-  const destination = pretty
-    ? PinoPretty({
-        destination: 2,
-        sync: true,
-        colorize: process.stderr.isTTY,
-        ignore: 'pid,trace_id,span_id',
-        translateTime: 'SYS:HH:MM:ss',
-      })
-    : pino.destination({ fd: 2, sync: true });
-  return pino(settings, destination);
+  return pino(settings, pretty ? prettyLines() : pino.destination({ fd: 2, sync: true }));
+}
+
+/** Colours are its own; what strings of a line would say to a terminal is spelled out before. */
+function prettyLines(): pino.DestinationStream {
+  const stream = PinoPretty({
+    destination: 2,
+    sync: true,
+    colorize: process.stderr.isTTY,
+    ignore: 'pid,trace_id,span_id',
+    translateTime: 'SYS:HH:MM:ss',
+  });
+  const spelled = (_key: string, value: unknown): unknown =>
+    typeof value === 'string' ? printable(value) : value;
+  return {
+    write: (line) => void stream.write(`${JSON.stringify(JSON.parse(line), spelled)}\n`),
+  };
 }
 
 function traceFields(): object {

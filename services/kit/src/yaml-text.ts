@@ -15,6 +15,7 @@ import { brief } from './brief.js';
 
 /** Of lists and maps in each other. */
 const deepest = 100;
+const longestMessage = 300;
 
 /** What is wrong with a text, and where. */
 export interface YamlFault {
@@ -37,9 +38,14 @@ export function readYaml(text: string, lineCounter: LineCounter): YamlText {
   const document = parseDocument(text, { lineCounter, prettyErrors: false, uniqueKeys: false });
   const [error] = document.errors;
   const fault: YamlFault | undefined = error
-    ? { message: error.message, offset: error.pos[0], cause: error }
+    ? { message: shortened(error.message), offset: error.pos[0], cause: error }
     : repeatedKey(document);
   return fault ? { fault } : { document };
+}
+
+/** The parser repeats what it does not understand. */
+function shortened(message: string): string {
+  return message.length > longestMessage ? `${message.slice(0, longestMessage)}…` : message;
 }
 
 /** Tokens alone are read without calls in each other. */

@@ -14,6 +14,7 @@ import {
   type Environment,
 } from '../context.js';
 import { table } from '../format.js';
+import { print, printJson } from '../output.js';
 
 interface CompareOptions extends CommonOptions {
   modelA?: string;
@@ -48,9 +49,8 @@ export function addCompare(program: Command, environment: Environment): void {
       await read(nameB, options, environment),
     ];
     const comparison = compareRuns(a, b, { a: options.modelA, b: options.modelB });
-    process.stdout.write(
-      `${options.json ? JSON.stringify(comparison) : comparisonText(comparison).join('\n')}\n`,
-    );
+    if (options.json) printJson(JSON.stringify(comparison));
+    else print(comparisonText(comparison).join('\n'));
   });
 }
 

@@ -19,6 +19,7 @@ import {
   type CommonOptions,
   type Environment,
 } from '../context.js';
+import { print, printJson } from '../output.js';
 
 interface ExportOptions extends CommonOptions {
   iteration: string;
@@ -84,9 +85,8 @@ export function addExport(program: Command, environment: Environment): void {
         await rm(to, { recursive: true, force: true });
         throw error;
       });
-    process.stdout.write(
-      `${options.json ? JSON.stringify({ runId, model, directory: to }) : to}\n`,
-    );
+    if (options.json) printJson(JSON.stringify({ runId, model, directory: to }));
+    else print(to);
   });
 }
 

@@ -1,11 +1,11 @@
 /** ls, status, watch. */
 import { timestampDate } from '@bufbuild/protobuf/wkt';
-import { printable } from '@spindle/kit';
 import { RunView, type Run } from '@spindle/proto';
 import type { Command } from 'commander';
 import { withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
 import { duration, isOver, rate, resultsTable, statusName, table } from '../format.js';
 import { followToExitCode, runObject } from './run.js';
+import { print, printJson } from '../output.js';
 
 const listPage = 200;
 
@@ -24,7 +24,7 @@ export function addInspect(program: Command, environment: Environment): void {
         if (pageToken === '') return all;
       }
     });
-    if (options.json) return print(JSON.stringify({ runs: runs.map(runObject) }));
+    if (options.json) return printJson(JSON.stringify({ runs: runs.map(runObject) }));
     if (runs.length === 0) return print('no runs yet; start one with: npx spindle run CONFIG');
     print(
       table([['run', 'status', 'created', 'stage', 'best'], ...runs.map(listRow)], 5).join('\n'),
@@ -40,7 +40,8 @@ export function addInspect(program: Command, environment: Environment): void {
   ).action(async (runId: string, options: CommonOptions) => {
     const { run } = await withClient(options, environment, (client) => client.getRun({ runId }));
     if (!run) return;
-    print(options.json ? JSON.stringify(runObject(run)) : printable(statusLines(run).join('\n')));
+    if (options.json) printJson(JSON.stringify(runObject(run)));
+    else print(statusLines(run).join('\n'));
   });
 
   withCommonOptions(
@@ -87,8 +88,4 @@ function statusLines(run: Run): string[] {
     lines.push(`dead job ${job.key} (${job.attempts} attempts): ${job.reason}`);
   lines.push(`folder: ${run.directory}`);
   return lines;
-}
-
-function print(text: string): void {
-  process.stdout.write(`${text}\n`);
 }

@@ -5,6 +5,7 @@ import { pageLink } from '../../http/access.js';
 import { artifactsFolder, givenToken, type CommonOptions, type Environment } from '../context.js';
 import { isAlive } from '../../orchestrator/process-identity.js';
 import { readRuntime } from '../runtime.js';
+import { print, printJson } from '../output.js';
 
 interface PageOptions extends CommonOptions {
   url?: string;
@@ -26,7 +27,8 @@ export function addPage(program: Command, environment: Environment): void {
     )
     .action(async (options: PageOptions) => {
       const page = await linkOf(options, environment);
-      process.stdout.write(`${options.json ? JSON.stringify({ page }) : page}\n`);
+      if (options.json) printJson(JSON.stringify({ page }));
+      else print(page);
     });
 }
 

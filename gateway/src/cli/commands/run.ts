@@ -6,7 +6,7 @@ import {
   type CreateRunResponse,
   type Run,
 } from '@spindle/proto';
-import { inSpan, printable, SpindleError, startTelemetry } from '@spindle/kit';
+import { inSpan, SpindleError, startTelemetry } from '@spindle/kit';
 import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
 import {
@@ -19,6 +19,7 @@ import {
 import { follow } from '../follow.js';
 import { createView } from '../live.js';
 import { describeEstimate, predict } from '../probe.js';
+import { print, printJson } from '../output.js';
 
 interface RunOptions extends CommonOptions {
   dryRun?: boolean;
@@ -81,19 +82,14 @@ export function addRun(program: Command, environment: Environment): void {
           ? await predict(config, work, artifactsFolder(options, environment))
           : undefined;
       const lines = predicted === undefined ? plan : [...plan, ...describeEstimate(predicted)];
-      print(
-        options.json
-          ? JSON.stringify({ plan, ...(predicted && { estimate: predicted }) })
-          : printable(lines.join('\n')),
-      );
+      if (options.json)
+        printJson(JSON.stringify({ plan, ...(predicted && { estimate: predicted }) }));
+      else print(lines.join('\n'));
       return;
     }
     if (!options.watch) {
-      print(
-        options.json
-          ? JSON.stringify(runObject(run))
-          : `${run.runId}\nfollow it with: npx spindle watch ${run.runId}`,
-      );
+      if (options.json) printJson(JSON.stringify(runObject(run)));
+      else print(`${run.runId}\nfollow it with: npx spindle watch ${run.runId}`);
       return;
     }
     if (!options.json) print(run.runId);
@@ -138,9 +134,9 @@ export async function followToExitCode(
       environment,
       view: options.json ? silent : createView(process.stdout),
       signal: abort.signal,
-      ...(options.json && { onEvent: (json: string) => print(json) }),
+      ...(options.json && { onEvent: printJson }),
     });
-    if (options.json) print(JSON.stringify(runObject(run)));
+    if (options.json) printJson(JSON.stringify(runObject(run)));
     return run.status === RunStatus.SUCCEEDED ? 0 : 1;
   } finally {
     process.off('SIGINT', onInterrupt);
@@ -161,8 +157,4 @@ export function runObject(run: Run): unknown {
         ? (JSON.parse(configJson) as unknown)
         : null,
   };
-}
-
-function print(text: string): void {
-  process.stdout.write(`${text}\n`);
 }

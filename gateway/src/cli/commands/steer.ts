@@ -11,6 +11,7 @@ import {
 } from '../context.js';
 import { statusName } from '../format.js';
 import { runObject } from './run.js';
+import { print, printJson } from '../output.js';
 
 interface SteerOptions extends CommonOptions {
   config?: string;
@@ -78,7 +79,8 @@ export function addSteer(program: Command, environment: Environment): void {
         ...(run ? (runObject(run) as object) : { runId, deleted: true }),
         ...(changes.length > 0 && { changes }),
       };
-      process.stdout.write(`${options.json ? JSON.stringify(json) : lines.join('\n')}\n`);
+      if (options.json) printJson(JSON.stringify(json));
+      else print(lines.join('\n'));
     });
   }
 }

@@ -1,5 +1,5 @@
 /** `spindle up`: the whole mesh on this machine, in the foreground. */
-import { ensureError, printable } from '@spindle/kit';
+import { ensureError } from '@spindle/kit';
 import { withoutSecret } from '@spindle/mesh';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
@@ -8,6 +8,7 @@ import { artifactsFolder, givenToken, type CommonOptions, type Environment } fro
 import { logLine } from '../log-line.js';
 import { startMesh, type Mesh } from '../mesh/mesh.js';
 import { createRun, followToExitCode } from './run.js';
+import { print, printJson, tell } from '../output.js';
 
 interface UpOptions extends CommonOptions {
   samplers: number;
@@ -90,9 +91,9 @@ export function addUp(program: Command, environment: Environment): void {
         // The live view of a run has the terminal for itself; trouble is shown anyway.
         onLine: (name, line) => {
           const text = logLine(name, line, followed ? 'error' : 'info');
-          if (text !== null && !options.json) process.stderr.write(`${printable(text)}\n`);
+          if (text !== null && !options.json) tell(text);
         },
-        onNotice: (text) => process.stderr.write(`spindle: ${printable(text)}\n`),
+        onNotice: (text) => tell(`spindle: ${text}`),
       });
       const mesh = await start.catch((error: unknown) => {
         if (!stop.signal.aborted) throw error;
@@ -102,7 +103,7 @@ export function addUp(program: Command, environment: Environment): void {
       });
       if (mesh === null) return;
       mesh.lost.addEventListener('abort', () => {
-        process.stderr.write(`spindle: ${ensureError(mesh.lost.reason).message}\n`);
+        tell(`spindle: ${ensureError(mesh.lost.reason).message}`);
         process.exitCode = 1;
       });
       await serve(mesh, config, options, AbortSignal.any([stop.signal, mesh.lost]), {
@@ -129,9 +130,8 @@ async function serve(
     const { gateway, http, natsUrl, token } = mesh.runtime;
     const nats = withoutSecret(natsUrl);
     const page = pageLink(http, token);
-    if (options.json) process.stdout.write(`${JSON.stringify({ gateway, http, nats, page })}\n`);
-    else
-      process.stdout.write(`status page: ${page}\ngRPC:        ${gateway}\nNATS:        ${nats}\n`);
+    if (options.json) printJson(JSON.stringify({ gateway, http, nats, page }));
+    else print(`status page: ${page}\ngRPC:        ${gateway}\nNATS:        ${nats}`);
     if (config === null) {
       await stopped;
       return;
@@ -149,8 +149,7 @@ async function serve(
     const interrupted = await Promise.race([ended.then(() => false), stopped.then(() => true)]);
     if (interrupted) process.exitCode = options.exit ? 1 : 0;
     if (interrupted || options.exit) return;
-    if (!options.json)
-      process.stdout.write(`The mesh stays up (status page: ${http}); Ctrl-C ends it.\n`);
+    if (!options.json) print(`The mesh stays up (status page: ${http}); Ctrl-C ends it.`);
     await stopped;
   } catch (thrown) {
     const error = ensureError(thrown);

@@ -4,7 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
-import { ensureError, printable, SpindleError } from '@spindle/kit';
+import { ensureError, printable, printableJson, SpindleError } from '@spindle/kit';
 import {
   bucketTable,
   ImageReader,
@@ -100,7 +100,7 @@ async function run(request: Request): Promise<void> {
   const file = drawn ? request.sheet : null;
   process.stdout.write(
     request.json
-      ? `${JSON.stringify({ ...report, sheet: drawn && { file, cells: drawn.cells } })}\n`
+      ? `${printableJson(JSON.stringify({ ...report, sheet: drawn && { file, cells: drawn.cells } }))}\n`
       : `${printable(describeReport(report, file).join('\n'))}\n`,
   );
   if (report.error !== null) throw new SpindleError('INVALID_ARGUMENT', report.error);

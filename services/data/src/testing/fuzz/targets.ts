@@ -132,6 +132,13 @@ export const targets: readonly FuzzTarget[] = [
     words: ['file_name', 'text', ',', '"'],
     read: (input) => readAll({}, { 'metadata.csv': input, 'a.png': image }),
   },
+  {
+    name: 'caption-file',
+    seeds: () => ['a red circle\n', '\ufeffx\r\n\r\ny'].map(text),
+    words: ['\r\n', '\u2028', '\ufeff'],
+    hostile: () => ['x'.repeat(1 << 20), '\n'.repeat(1 << 20), '\u0301'.repeat(1 << 19)].map(text),
+    read: (input) => readAll({}, { '0.txt': input, '0.png': image, '1.caption': image }),
+  },
   ...(['txt', 'jsonl', 'json'] as const).map(
     (extension): FuzzTarget => ({
       name: `prompts-${extension}`,
