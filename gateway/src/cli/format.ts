@@ -71,8 +71,13 @@ export function resultsTable(results: ModelStatistics[], best: string): string[]
     }),
     String(model.metrics[0]?.n ?? ''),
   ]);
-  return [
-    ...table([header, ...rows]),
-    ...(best !== '' ? [`* best model by the mean of ${metrics[0] ?? 'the first metric'}`] : []),
-  ];
+  return [...table([header, ...rows]), ...(best !== '' ? [bestNote(results, metrics[0])] : [])];
+}
+
+/** How the best model was chosen: on prompts of their own where the run has such. */
+function bestNote(results: readonly ModelStatistics[], first = 'the first metric'): string {
+  const chosen = results[0]?.metrics.find(({ select }) => select !== undefined)?.select;
+  return chosen === undefined
+    ? `* best model by the mean of ${first}`
+    : `* best model, chosen on ${chosen.n} other prompts`;
 }
