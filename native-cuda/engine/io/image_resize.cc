@@ -103,8 +103,10 @@ Taps taps_of(const Line& line, ResizeFilter filter) {
   std::vector<double> weights(static_cast<size_t>(taps.reach));
   for (int64_t i = 0; i < line.size; ++i) {
     double center = (double(line.begin + i) + 0.5) * scale, sum = 0;
+    // NOLINTBEGIN(bugprone-incorrect-roundings): the reference rounds so, to the last bit.
     int64_t first = std::max<int64_t>(0, int64_t(center - support + 0.5)),
             count = std::min(line.from, int64_t(center + support + 0.5)) - first;
+    // NOLINTEND(bugprone-incorrect-roundings)
     for (int64_t k = 0; k < count; ++k) {
       double w = weight(filter, (double(k + first) - center + 0.5) * (1 / filter_scale));
       weights[size_t(k)] = w;
