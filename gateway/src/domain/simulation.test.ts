@@ -29,4 +29,4 @@ it('ends every run in the values of a calm one, whatever dies or is damaged on t
     }
   }
   expect(faults).toBeGreaterThan(4 * seeds);
-}, 300_000);
+}, 900_000);
