@@ -1,6 +1,5 @@
 import { RunStatus } from '@spindle/proto';
 import { spawnSync } from 'node:child_process';
-import { closeSync, openSync, writeSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +8,7 @@ import { tinyConfig } from '../harness/config.js';
 import { weightsOf } from '../harness/files.js';
 import { Mesh } from '../harness/mesh.js';
 import { reached } from '../harness/progress.js';
+import { topUp } from '../harness/top-up.js';
 import { until } from '../harness/wait.js';
 
 /** A file system of its own that can be filled without harm; only root may mount one. */
@@ -17,22 +17,6 @@ function mountSmall(folder: string, size: string): boolean {
     spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', folder], { stdio: 'ignore' })
       .status === 0
   );
-}
-
-/**
- * Takes up all room there is by now. A pruned checkpoint or a failed write gives some back, so it
- * is called until nothing runs any more.
- */
-function topUp(ballast: string): void {
-  const block = Buffer.alloc(1 << 20);
-  const file = openSync(ballast, 'a');
-  try {
-    for (;;) writeSync(file, block);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error;
-  } finally {
-    closeSync(file);
-  }
 }
 
 // Training only, with a checkpoint at every step: it needs room again and again.

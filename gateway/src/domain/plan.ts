@@ -111,6 +111,11 @@ export function drawnImages(plan: RunPlan, k: number, rows: number): number {
   return asRead ? neededCount(readingOf(plan, asRead, k), rows) : rows * imagesPerPrompt;
 }
 
+/** Images that a job of an opponent draws. */
+export function imagesPerJob(plan: RunPlan): number {
+  return plan.sampleShardSize * plan.imagesPerPrompt;
+}
+
 /** How iteration k reads images. */
 export function readingOf(plan: RunPlan, asRead: DrawnAsRead, k: number): Reading {
   return {
@@ -223,7 +228,7 @@ function makeStages(plan: RunPlan): Stage[] {
         kind: 'sample',
         model: opponent,
         iteration: k,
-        shards: shardsFor(images, plan.sampleShardSize * plan.imagesPerPrompt),
+        shards: shardsFor(images, imagesPerJob(plan)),
         items: images,
         // Rows that encoding rejects are not sampled.
         after: ['encode', ...(k === 1 ? samplingStart : [named('train', maker)].filter(isStage))],

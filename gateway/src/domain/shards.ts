@@ -3,7 +3,7 @@
  * at any time.
  */
 import { neededImages } from './needed-images.js';
-import { drawnImages, evaluationItems, readingOf, type RunPlan } from './plan.js';
+import { drawnImages, evaluationItems, imagesPerJob, readingOf, type RunPlan } from './plan.js';
 import { imageSeed } from './seeds.js';
 import type { Stage } from './stage.js';
 
@@ -71,7 +71,7 @@ function drawnItem(plan: RunPlan, iteration: number, index: number, copy: number
 /** A shard of the images that iteration k reads. */
 function itemsAsRead(plan: RunPlan, k: number, shard: number, encoded: Rows): ShardItem[] {
   if (!plan.asRead) return [];
-  const size = plan.sampleShardSize * plan.imagesPerPrompt;
+  const size = imagesPerJob(plan);
   const reading = readingOf(plan, plan.asRead, k);
   return neededImages(reading, encoded.count, shard * size, (shard + 1) * size).map(
     ({ element, copy }) => drawnItem(plan, k, encoded.at(element), copy),
@@ -111,7 +111,7 @@ export function shardSize(
   const { start, count } = shardRange(plan, stage, shard);
   if (stage.kind !== 'sample') return count;
   if (plan.asRead) {
-    const size = plan.sampleShardSize * plan.imagesPerPrompt;
+    const size = imagesPerJob(plan);
     const images = drawnImages(plan, stage.iteration, plan.rows - rejected.size);
     return Math.max(0, Math.min(size, images - shard * size));
   }

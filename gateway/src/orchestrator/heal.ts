@@ -4,25 +4,18 @@
  */
 import { ensureError } from '@spindle/kit';
 import type { ArtifactRef, JobResult } from '@spindle/proto';
+import { inputsOf } from '../domain/inputs.js';
 import { mayBeRedone, mayBeRestored, type Lost } from '../domain/lost.js';
-import { initOf, jobKey, modelsOf, opponentOf, trainedAs, trainKey } from '../domain/plan.js';
+import { jobKey, trainKey } from '../domain/plan.js';
 import { modelName, type Model } from '../domain/model.js';
 import { shardSize } from '../domain/shards.js';
-import { stageName, type Stage } from '../domain/stage.js';
+import { stageName } from '../domain/stage.js';
 import { stageOf, type Letter } from '../domain/state.js';
 import { stageNamed, type ShardOf } from './jobs.js';
 import { isWholeBlob } from './loss.js';
 import { restoreTexts } from './restore-texts.js';
 import type { RunContext } from './run-context.js';
 import { toRef } from './wire.js';
-
-/** What a stage, or one shard of it, is made from. */
-interface Inputs {
-  /** Stages whose results are read; with `shard`, that one alone. */
-  stages: string[];
-  shard?: number;
-  models: Model[];
-}
 
 /**
  * After a failure for want of stored data: true when something of the run's own was lost, and is
@@ -34,7 +27,7 @@ export async function heal(
   letter?: Letter,
 ): Promise<boolean> {
   const { ports, record, dispatch } = context;
-  const inputs = inputsOf(context, stageNamed(record(), stage), shard);
+  const inputs = inputsOf(record().state.plan, stageNamed(record(), stage), shard);
   const lost: Lost = { shards: [], models: [], texts: [] };
   try {
     // Held-out prompts are small, and rows that are whole are found to be so at once.
@@ -67,45 +60,6 @@ export async function heal(
 
 function trainStage(model: Model): string {
   return stageName({ kind: 'train', model });
-}
-
-function inputsOf({ record }: RunContext, stage: Stage, shard?: number): Inputs {
-  const { plan } = record().state;
-  const encode = stageName({ kind: 'encode' });
-  const trained = (...models: Model[]): Model[] =>
-    models.map(trainedAs).filter(({ kind }) => kind !== 'base');
-  switch (stage.kind) {
-    case 'encode':
-      return { stages: [], models: [] };
-    case 'sample':
-      return { stages: [encode], models: trained(stage.model) };
-    case 'eval-sample':
-      return { stages: [], models: trained(stage.model) };
-    case 'eval-score':
-      return {
-        stages: [stageName({ kind: 'eval-sample', model: stage.model })],
-        ...(shard !== undefined && { shard }),
-        models: [],
-      };
-    case 'train': {
-      if (stage.model.kind !== 'spin') return { stages: [encode], models: [] };
-      const { iteration } = stage.model;
-      const opponents = [opponentOf(plan, iteration)];
-      if (iteration > 1) opponents.push(opponentOf(plan, iteration - 1));
-      const drawn = new Set(opponents.map((model) => stageName({ kind: 'sample', model })));
-      return { stages: [encode, ...drawn], models: trained(initOf(iteration), ...opponents) };
-    }
-    case 'evaluate':
-    case 'report':
-      return {
-        stages: modelsOf(plan).flatMap((model) => [
-          stageName({ kind: 'eval-sample', model }),
-          stageName({ kind: 'eval-score', model }),
-        ]),
-        // The report comes with every U-Net in the run's folder.
-        models: stage.kind === 'report' ? trained(...modelsOf(plan)) : [],
-      };
-  }
 }
 
 /** Shards of a stage that jobs have done; none of a stage that the run does not have. */

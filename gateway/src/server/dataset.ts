@@ -61,7 +61,14 @@ export async function readDataSet(
   const folder = await deps.store.tempDir();
   const dispose = (): Promise<void> => rm(folder, { recursive: true, force: true });
   try {
-    const counts = { rows: 0, pairs: 0, empty: 0, long: 0, unseen: alike(options.heldOut) };
+    const counts = {
+      rows: 0,
+      pairs: 0,
+      empty: 0,
+      long: 0,
+      heldOut: alike(options.heldOut),
+      seen: new Set<string>(),
+    };
     const manifest = join(folder, 'manifest.jsonl');
     await pipeline(Readable.from(linesOf(source, options, counts)), createWriteStream(manifest));
     if (counts.rows === 0) {
@@ -95,8 +102,9 @@ interface Counts {
   pairs: number;
   empty: number;
   long: number;
-  /** Held-out prompts that no caption has been so far, as `plain` writes them. */
-  unseen: Map<string, string>;
+  /** Held-out prompts by what `plain` writes, and those of them that are captions. */
+  heldOut: ReadonlyMap<string, string>;
+  seen: Set<string>;
 }
 
 async function* linesOf(
@@ -111,7 +119,10 @@ async function* linesOf(
     }
     counts.rows += 1;
     if (row.caption.trim() === '') counts.empty += 1;
-    counts.unseen.delete(plain(row.caption));
+    if (counts.heldOut.size > 0) {
+      const text = plain(row.caption);
+      if (counts.heldOut.has(text)) counts.seen.add(text);
+    }
     if (isLong(row.caption, options.textTokens)) counts.long += 1;
     const { rejected, ...alone } = row;
     if (options.pairs && rejected) counts.pairs += 1;
@@ -126,11 +137,12 @@ function warningsOf(source: DataSource, options: DataSetOptions, counts: Counts)
       `data: ${count} rows are not used (${reason}): ` +
         `${first.join(', ')}${count > first.length ? ', …' : ''}.`,
     );
-  const all = alike(options.heldOut);
-  const seen = [...all].flatMap(([text, prompt]) => (counts.unseen.has(text) ? [] : [prompt]));
+  const seen = [...counts.heldOut].flatMap(([text, prompt]) =>
+    counts.seen.has(text) ? [prompt] : [],
+  );
   if (seen.length > 0)
     warnings.push(
-      `evaluation.prompts: ${seen.length} of ${all.size} prompts are training captions too, so ` +
+      `evaluation.prompts: ${seen.length} of ${counts.heldOut.size} prompts are training captions too, so ` +
         `scores say less about new prompts: ${quoted(seen)}.`,
     );
   if (counts.empty > 0) warnings.push(`data: ${counts.empty} captions are empty.`);

@@ -17,13 +17,12 @@ const share = 5;
 /** None without evaluation; throws INVALID_ARGUMENT naming the key. */
 export async function readHeldOut({ evaluation }: RunConfig, files: Files): Promise<HeldOut> {
   if (!evaluation) return { prompts: [], select: 0, warnings: [] };
-  const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
   const prompts = await readPrompts({ evaluation }, files);
   // Without judges nothing is chosen by scores.
   if (evaluation.metrics.length === 0) return { prompts, select: 0, warnings: [] };
   const { prompts: path, limit } = evaluation.select;
   if (path === undefined) return setApart(prompts);
-  const others = await readPromptSet(files, path, columns);
+  const others = await readPromptSet(files, path, columnsOf(evaluation));
   const reported = new Set(prompts.map(({ prompt }) => prompt));
   const own = others.filter(({ prompt }) => !reported.has(prompt)).slice(0, limit ?? others.length);
   if (own.length === 0)
@@ -52,8 +51,7 @@ export async function readPrompts(
   files: Files,
 ): Promise<HeldOutPrompt[]> {
   if (!evaluation) return [];
-  const columns = { prompt: evaluation.prompt_column, category: evaluation.category_column };
-  return readPromptSet(files, evaluation.prompts, columns, evaluation.limit);
+  return readPromptSet(files, evaluation.prompts, columnsOf(evaluation), evaluation.limit);
 }
 
 /** A fifth, drawn by a hash of their places: the file may be sorted. */
@@ -72,4 +70,9 @@ function setApart(prompts: readonly HeldOutPrompt[]): HeldOut {
     select,
     warnings: [],
   };
+}
+
+/** Of both files, which have the same form. */
+function columnsOf(evaluation: NonNullable<RunConfig['evaluation']>) {
+  return { prompt: evaluation.prompt_column, category: evaluation.category_column };
 }

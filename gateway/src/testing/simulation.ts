@@ -5,10 +5,11 @@
  * value is made of the values that it was made from, so that a wrong input shows in the end.
  */
 import { philox } from '@spindle/kit/domain';
+import { inputsOf } from '../domain/inputs.js';
 import { mayBeRedone, type Lost } from '../domain/lost.js';
 import { transition, type RunEvent } from '../domain/machine.js';
-import { modelName, parseModel, type Model } from '../domain/model.js';
-import { initOf, modelsOf, opponentOf, stagesOf, trainedAs, type RunPlan } from '../domain/plan.js';
+import { modelName } from '../domain/model.js';
+import { stagesOf, type RunPlan } from '../domain/plan.js';
 import { hasJobs, stageName, type Stage } from '../domain/stage.js';
 import {
   initialState,
@@ -331,9 +332,17 @@ export class Simulation {
 
   /** Reads all that it needs, or has it made again. */
   #finish(stage: string, event: Told): void {
-    if (this.#gateway === null) return;
-    if (this.#inputs(stage).every((key) => this.#results.get(key)?.whole)) this.#dispatch(event);
-    else if (!this.#heal(this.#gateway, stage))
+    const state = this.#gateway;
+    if (state === null) return;
+    // Of models that are still to come there is nothing yet.
+    const read = this.#inputs(stage).filter((key) => {
+      const [name = '', shard = ''] = key.split('/');
+      return (
+        this.#stage(name)?.kind === 'train' || state.stages[name]?.done.includes(Number(shard))
+      );
+    });
+    if (read.every((key) => this.#results.get(key)?.whole)) this.#dispatch(event);
+    else if (!this.#heal(state, stage))
       this.#dispatch({ type: 'failed', stage, reason: 'an input is lost' });
   }
 
@@ -374,52 +383,17 @@ export class Simulation {
     return this.#stages.get(name);
   }
 
-  /** Keys of the results that a stage reads, as the orchestrator's heal() has them. */
+  /** Keys of the results that a stage reads. */
   #inputs(name: string, shard?: number): string[] {
     const stage = this.#stage(name);
-    const all = (...names: string[]): string[] =>
-      names.flatMap((one) =>
-        Array.from({ length: this.#stage(one)?.shards ?? 0 }, (_, i) => `${one}/${i}`),
-      );
-    const weights = (...models: Model[]): string[] =>
-      models
-        .map(trainedAs)
-        .filter(({ kind }) => kind !== 'base')
-        .map((model) => `${stageName({ kind: 'train', model })}/0`);
-    switch (stage?.kind) {
-      case 'sample':
-        return [...all('encode'), ...weights(stage.model)];
-      case 'eval-sample':
-        return weights(stage.model);
-      case 'eval-score': {
-        const drawn = stageName({ kind: 'eval-sample', model: stage.model });
-        return shard === undefined ? all(drawn) : [`${drawn}/${shard}`];
-      }
-      case 'train': {
-        if (stage.model.kind !== 'spin') return all('encode');
-        const opponent = opponentOf(this.#plan, stage.model.iteration);
-        const drawn = stageName({ kind: 'sample', model: opponent });
-        return [...all('encode', drawn), ...weights(initOf(stage.model.iteration), opponent)];
-      }
-      case 'evaluate':
-        return all(
-          stageName({ kind: 'eval-sample', model: stage.model }),
-          stageName({ kind: 'eval-score', model: stage.model }),
-        );
-      case 'report':
-        return [
-          ...modelsOf(this.#plan).flatMap((model) =>
-            all(
-              stageName({ kind: 'eval-sample', model }),
-              stageName({ kind: 'eval-score', model }),
-            ),
-          ),
-          ...weights(...modelsOf(this.#plan).map((model) => parseModel(modelName(model)))),
-        ];
-      case 'encode':
-      case undefined:
-        return [];
-    }
+    if (!stage) return [];
+    const { stages, shard: own, models } = inputsOf(this.#plan, stage, shard);
+    const read = stages.flatMap((one) =>
+      own !== undefined
+        ? [`${one}/${own}`]
+        : Array.from({ length: this.#stage(one)?.shards ?? 0 }, (_, i) => `${one}/${i}`),
+    );
+    return [...read, ...models.map((model) => `${stageName({ kind: 'train', model })}/0`)];
   }
 }
 

@@ -1,7 +1,7 @@
 /** Stored files that are damaged, calls on files that fail, and a disk that is full. */
-import { closeSync, openSync, writeSync } from 'node:fs';
 import { chmod, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { topUp } from '../../harness/top-up.js';
 import { lacksNothing, services, type Attack, type Struck } from './attack.js';
 import { kindOf } from './process-attacks.js';
 import type { Scene } from './scene.js';
@@ -183,18 +183,6 @@ const fullDisk: Attack = {
     return [{ fault: 'full disk', what: `the disk was full for up to ${mostMs} ms` }];
   },
 };
-
-function topUp(ballast: string): void {
-  const block = Buffer.alloc(1 << 20);
-  const file = openSync(ballast, 'a');
-  try {
-    for (;;) writeSync(file, block);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error;
-  } finally {
-    closeSync(file);
-  }
-}
 
 export const fileAttacks = [
   damageRunning,
