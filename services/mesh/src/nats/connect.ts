@@ -54,6 +54,7 @@ import { natsError, orRebuilt } from './errors.js';
 import { readEvents } from './events.js';
 import { NatsKv, type KvStore } from './kv.js';
 import { provision } from './provision.js';
+import type { Delivery } from './pull.js';
 import { publishStored } from './publish.js';
 
 /**
@@ -79,6 +80,8 @@ export async function connectBus(options: {
       reconnectJitter: 100,
       pingInterval: 10_000,
       maxPingOut: 3,
+      // Otherwise every request takes a stack trace beforehand, in case it fails.
+      noAsyncTraces: true,
     });
   } catch (cause) {
     const where = withoutSecret(url);
@@ -177,7 +180,15 @@ class NatsBus implements Bus, JobSink {
     options: ConsumeOptions,
   ): Promise<void> {
     const logger = this.#logger.child({ worker: options.workerId });
-    await new JobLoop({ js: this.#js, kinds, handler, options, sink: this, logger }).run();
+    await new JobLoop({
+      connection: this.#connection,
+      jsm: this.#jsm,
+      kinds,
+      handler,
+      options,
+      sink: this,
+      logger,
+    }).run();
   }
 
   async publishEvent(event: Event, msgId: string = randomUUID()): Promise<void> {
@@ -287,7 +298,7 @@ class NatsBus implements Bus, JobSink {
 
   async deadLetter(
     kind: JobKind,
-    msg: JsMsg,
+    msg: Delivery,
     job: Job | undefined,
     error: SpindleError,
     attempts: number,
@@ -303,11 +314,11 @@ class NatsBus implements Bus, JobSink {
       subject: deadSubject(kind, runId),
       payload: msg.string(),
       headers: carrier,
-      msgId: `dead:${msg.seq}:${msg.info.timestampNanos}`,
+      msgId: `dead:${msg.info.sequence}:${msg.info.timestampNanos}`,
     });
   }
 
-  async handBack(msg: JsMsg): Promise<void> {
+  async handBack(msg: Delivery): Promise<void> {
     const carrier = headers();
     for (const key of msg.headers?.keys() ?? []) {
       if (!key.startsWith('Nats-')) carrier.set(key, msg.headers?.get(key) ?? '');

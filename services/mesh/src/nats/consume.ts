@@ -11,7 +11,7 @@ import {
   type JobKind,
 } from '@spindle/proto';
 import { SpanKind } from '@opentelemetry/api';
-import type { Consumer, JetStreamClient, JsMsg } from 'nats';
+import type { JetStreamManager, NatsConnection } from 'nats';
 import {
   ensureError,
   SpindleError,
@@ -23,6 +23,7 @@ import {
 } from '@spindle/kit';
 import type { ConsumeOptions, JobHandler } from './bus.js';
 import { natsError } from './errors.js';
+import { PullInbox, type Delivery } from './pull.js';
 import { untilAborted } from './until-aborted.js';
 
 /** The server's shortest wait for a pull. */
@@ -37,19 +38,20 @@ export interface JobSink {
   publishEvent(event: Event, msgId: string): Promise<void>;
   deadLetter(
     kind: JobKind,
-    msg: JsMsg,
+    msg: Delivery,
     job: Job | undefined,
     error: SpindleError,
     attempts: number,
   ): Promise<void>;
   /** Puts the job back as new, so that giving it up in good order does not count as a failure. */
-  handBack(msg: JsMsg): Promise<void>;
+  handBack(msg: Delivery): Promise<void>;
   provision(): Promise<void>;
 }
 
 /** What a job loop works with. */
 export interface JobLoopParts {
-  js: JetStreamClient;
+  connection: NatsConnection;
+  jsm: JetStreamManager;
   kinds: readonly JobKind[];
   handler: JobHandler;
   options: ConsumeOptions;
@@ -70,20 +72,22 @@ interface Waiting {
  * result stands is told of and acknowledged beside the next one.
  */
 export class JobLoop {
-  readonly #open = new Map<JobKind, { consumer: Consumer; ackWaitMs: number }>();
+  readonly #inbox: PullInbox;
+  readonly #ackWaitMs = new Map<JobKind, number>();
   readonly #waiting = new Map<JobKind, Waiting>();
   readonly #ending = new Set<Promise<void>>();
   #turn = 0;
 
-  readonly #js: JetStreamClient;
+  readonly #jsm: JetStreamManager;
   readonly #kinds: readonly JobKind[];
   readonly #handler: JobHandler;
   readonly #options: ConsumeOptions;
   readonly #sink: JobSink;
   readonly #logger: Logger;
 
-  constructor({ js, kinds, handler, options, sink, logger }: JobLoopParts) {
-    this.#js = js;
+  constructor({ connection, jsm, kinds, handler, options, sink, logger }: JobLoopParts) {
+    this.#inbox = new PullInbox(connection);
+    this.#jsm = jsm;
     this.#kinds = kinds;
     this.#handler = handler;
     this.#options = options;
@@ -98,7 +102,8 @@ export class JobLoop {
     try {
       await this.#loop(signal);
     } finally {
-      await Promise.allSettled(this.#ending);
+      const late = this.#inbox.close().map((msg) => this.#sink.handBack(msg));
+      await Promise.allSettled([...this.#ending, ...late]);
     }
   }
 
@@ -111,7 +116,7 @@ export class JobLoop {
         if (signal.aborted) return;
         const failure = natsError(error, 'waiting for jobs');
         this.#logger.warn({ err: failure }, 'cannot fetch jobs; trying again');
-        this.#open.clear();
+        this.#ackWaitMs.clear();
         this.#waiting.clear();
         await delay(500, signal).catch(() => undefined);
         // The server may have come back without its data.
@@ -126,8 +131,10 @@ export class JobLoop {
   async #once(): Promise<void> {
     const { signal } = this.#options;
     const kind = await untilAborted(this.#choose(), signal);
-    const { consumer, ackWaitMs } = await untilAborted(this.#consumerOf(kind), signal);
-    const msg = await untilAborted(consumer.next({ expires: pullMs }), signal);
+    const ackWaitMs =
+      this.#ackWaitMs.get(kind) ?? (await untilAborted(this.#askAckWait(kind), signal));
+    const next = this.#inbox.next(streams.jobs, consumers[kind], pullMs);
+    const msg = await untilAborted(next, signal);
     this.#waiting.set(kind, { count: msg?.info.pending ?? 0, at: performance.now() });
     if (!msg) return;
     if (this.#options.signal.aborted) await this.#sink.handBack(msg);
@@ -155,25 +162,20 @@ export class JobLoop {
   async #countWaiting(kind: JobKind): Promise<number> {
     const known = this.#waiting.get(kind);
     if (known !== undefined && performance.now() - known.at < emptyMs) return known.count;
-    const { consumer } = await this.#consumerOf(kind);
-    const count = (await consumer.info()).num_pending;
+    const count = (await this.#jsm.consumers.info(streams.jobs, consumers[kind])).num_pending;
     this.#waiting.set(kind, { count, at: performance.now() });
     return count;
   }
 
-  async #consumerOf(kind: JobKind): Promise<{ consumer: Consumer; ackWaitMs: number }> {
-    let opened = this.#open.get(kind);
-    if (!opened) {
-      const consumer = await this.#js.consumers.get(streams.jobs, consumers[kind]);
-      const { config } = await consumer.info(true);
-      opened = { consumer, ackWaitMs: (config.ack_wait ?? 30e9) / 1e6 };
-      this.#open.set(kind, opened);
-    }
-    return opened;
+  async #askAckWait(kind: JobKind): Promise<number> {
+    const { config } = await this.#jsm.consumers.info(streams.jobs, consumers[kind]);
+    const ackWaitMs = (config.ack_wait ?? 30e9) / 1e6;
+    this.#ackWaitMs.set(kind, ackWaitMs);
+    return ackWaitMs;
   }
 
-  async #handle(kind: JobKind, msg: JsMsg, ackWaitMs: number): Promise<void> {
-    const attempt = msg.info.deliveryCount;
+  async #handle(kind: JobKind, msg: Delivery, ackWaitMs: number): Promise<void> {
+    const attempt = msg.info.attempt;
     const { maxDeliver = 3 } = this.#options;
     const job = readJob(msg);
     if (job instanceof SpindleError) return this.#kill(kind, msg, undefined, job, attempt);
@@ -214,7 +216,7 @@ export class JobLoop {
    * The server is not waited for: an acknowledgement that is lost costs a redelivery, which finds
    * the result and does nothing.
    */
-  async #end(msg: JsMsg, left: readonly (() => Promise<void>)[]): Promise<void> {
+  async #end(msg: Delivery, left: readonly (() => Promise<void>)[]): Promise<void> {
     for (const work of left) await untilAborted(work(), this.#options.signal);
     msg.ack();
   }
@@ -222,7 +224,7 @@ export class JobLoop {
   /** What is left to be done before the acknowledgement. */
   async #runHandler(
     kind: JobKind,
-    msg: JsMsg,
+    msg: Delivery,
     job: Job,
     attempt: number,
   ): Promise<(() => Promise<void>)[]> {
@@ -256,7 +258,7 @@ export class JobLoop {
 
   async #fail(
     kind: JobKind,
-    msg: JsMsg,
+    msg: Delivery,
     job: Job,
     attempt: number,
     error: SpindleError,
@@ -283,7 +285,7 @@ export class JobLoop {
    */
   async #kill(
     kind: JobKind,
-    msg: JsMsg,
+    msg: Delivery,
     job: Job | undefined,
     error: SpindleError,
     attempts: number,
@@ -296,7 +298,7 @@ export class JobLoop {
   }
 
   async #report(
-    msg: JsMsg,
+    msg: Delivery,
     job: Job,
     reason: string,
     attempt: number,
@@ -308,7 +310,7 @@ export class JobLoop {
       at: timestampNow(),
       fact: { case: 'jobFailed', value: { key: job.key, reason, attempt, dead, worker } },
     });
-    const msgId = `failed:${job.key}:${msg.seq}:${attempt}:${dead ? 'dead' : 'retry'}`;
+    const msgId = `failed:${job.key}:${msg.info.sequence}:${attempt}:${dead ? 'dead' : 'retry'}`;
     try {
       await untilAborted(this.#sink.publishEvent(event, msgId), this.#options.signal);
     } catch (error) {
@@ -320,7 +322,7 @@ export class JobLoop {
   }
 }
 
-function readJob(msg: JsMsg): Job | SpindleError {
+function readJob(msg: Delivery): Job | SpindleError {
   try {
     // Fields that a newer version added are no reason to give a job up.
     const job = fromJsonString(JobSchema, msg.string(), { ignoreUnknownFields: true });
