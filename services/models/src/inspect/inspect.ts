@@ -143,9 +143,8 @@ function inspectPipeline(
 ): ModelReport {
   const pipeline = readPipeline(path);
   const file = join(pipeline.directory, 'scheduler', 'scheduler_config.json');
-  // Another class may stand in for one that we do not know.
-  const replaced = sampling !== undefined && sampling.scheduler !== '';
-  if (!replaced || isKnownScheduler(pipeline.scheduler['_class_name']))
+  // Another class may stand in for one that we do not sample with, or not with its settings.
+  if (sampling === undefined || sampling.scheduler === '')
     checkSchedule(engine, resolveScheduler(pipeline.scheduler, '', '', file), fewSteps, file);
   if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {
