@@ -294,7 +294,7 @@ const schedulers: Record<string, { base: JsonObject; changes: Record<string, Jso
   LCMScheduler: {
     base: { clip_sample: true },
     changes: {
-      ...{ clip_sample: false, clip_sample_range: 0.5, original_inference_steps: 20 },
+      ...{ clip_sample: false, clip_sample_range: 0.5, original_inference_steps: 30 },
       timestep_scaling: 0.001,
     },
   },
