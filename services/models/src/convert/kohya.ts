@@ -70,7 +70,7 @@ export function kohyaLora(
 
 function baseModel(sdxl: boolean, unet: JsonObject): Record<string, string> {
   if (sdxl) return { ss_base_model_version: 'sdxl_base_v1-0', ss_v2: 'False' };
-  return unet['cross_attention_dim'] === 1024
+  return unet['use_linear_projection'] === true
     ? { ss_base_model_version: 'sd_v2', ss_v2: 'True' }
     : { ss_base_model_version: 'sd_v1', ss_v2: 'False' };
 }
