@@ -1,6 +1,6 @@
 /**
- * A LoRA file of ours with kohya's names (sd-scripts), which ComfyUI, A1111 and Forge read: those of
- * diffusers with underscores, or for SDXL the original code's.
+ * A LoRA file of ours with kohya's names (sd-scripts), which ComfyUI, A1111 and Forge read: those
+ * of diffusers with underscores, or for SDXL the original code's.
  */
 import { invalid } from '@spindle/native';
 import { dtypeBytes, type TensorSource } from '@spindle/kit';

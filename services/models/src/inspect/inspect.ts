@@ -28,7 +28,7 @@ import {
   readVaeScaling,
   type LatentSize,
 } from '../pipeline/pipeline.js';
-import { isKnownScheduler, resolveScheduler } from '../pipeline/scheduler.js';
+import { resolveScheduler } from '../pipeline/scheduler.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
 
 /** What a model folder is, told from its configs and headers. */

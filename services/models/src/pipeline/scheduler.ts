@@ -72,7 +72,8 @@ const foreignSchedulerValues: ReadonlySet<JsonValue> = new Set<JsonValue>([
 /** A class's config in the hands of another class. */
 export function handedTo(className: string, config: JsonObject): JsonObject {
   const kept = Object.entries(sampledKeys(config)).filter(
-    ([, value]) => className !== 'DPMSolverMultistepScheduler' || !foreignSchedulerValues.has(value),
+    ([, value]) =>
+      className !== 'DPMSolverMultistepScheduler' || !foreignSchedulerValues.has(value),
   );
   return { ...Object.fromEntries(kept), _class_name: className };
 }

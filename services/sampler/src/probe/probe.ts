@@ -25,7 +25,7 @@ export interface ProbeRequest {
 
 export interface SamplingProbe {
   precision: NativePrecision;
-  /** Seconds per image: its posterior and its text; one call of the U-Net; decoding it to a file. */
+  /** Seconds per image: its posterior and text; a call of the U-Net; decoding it to a file. */
   encodeSeconds: number;
   callSeconds: number;
   decodeSeconds: number;
