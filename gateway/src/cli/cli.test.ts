@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { printable, readSafetensorsHeader, writeSafetensorsFile } from '@spindle/kit';
 import { parseRecord, serializeRecord } from '../orchestrator/record.js';
@@ -9,6 +10,10 @@ import { duration, table } from './format.js';
 import { logLine } from './log-line.js';
 import { runCommandLine } from './program.js';
 import { writeRuntime } from './runtime.js';
+
+const fixture = fileURLToPath(
+  new URL('../../../test/fixtures/rng/expected.safetensors', import.meta.url),
+);
 
 let harness: Harness;
 let config: string;
@@ -280,6 +285,10 @@ describe('spindle', () => {
     [
       ['export', 'r1', '--iteration', '1', '--single-file', 'x.ckpt'],
       '--single-file: expected a name that ends in .safetensors, got x.ckpt.',
+    ],
+    [
+      ['export', 'r1', '--iteration', '1', '--single-file', fixture],
+      `--single-file: expected a file that does not exist, got ${fixture}.`,
     ],
     [
       ['export', 'r1', '--iteration', '1', '--to', '/nowhere', '--dtype', 'float16'],

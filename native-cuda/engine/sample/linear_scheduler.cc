@@ -27,7 +27,8 @@ void LinearScheduler::advance(float* x,
   };
   for (size_t k = 0; k < count; ++k) {
     float now = x[k], m = model_output[k];
-    float v = float(std::clamp(times(s.value_x, now) + times(s.value_m, m), -s.limit, s.limit));
+    double data = times(s.value_x, now) + times(s.value_m, m);
+    float v = float(std::min(std::max(data, -s.limit), s.limit));
     double next = times(s.next_x, now) + times(s.next_start, start_[k]) + times(s.next_m, m) +
                   times(s.next_value, v) + times(s.next_h1, h1_[k]) + times(s.next_h2, h2_[k]) +
                   times(s.next_h3, h3_[k]) + times(s.next_sum, sum_[k]);

@@ -2,6 +2,7 @@
  * Copies a model out of a run, as a pipeline that diffusers and `spindle sample` load. Works with
  * the mesh down.
  */
+import { existsSync } from 'node:fs';
 import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ensureError, SpindleError } from '@spindle/kit';
@@ -135,6 +136,8 @@ function checkOptions(options: ExportOptions, adapters: boolean): void {
     refuse('--to: expected a folder to write, or a file in --single-file, got neither.');
   if (singleFile !== undefined && !singleFile.endsWith('.safetensors'))
     refuse(`--single-file: expected a name that ends in .safetensors, got ${singleFile}.`);
+  if (singleFile !== undefined && existsSync(singleFile))
+    refuse(`--single-file: expected a file that does not exist, got ${singleFile}.`);
   if (loraFormat === 'kohya' && !adapters)
     refuse('--lora-format: expected a run that trains LoRA (train.lora), got one that does not.');
   if (loraFormat === 'kohya' && to === undefined)
