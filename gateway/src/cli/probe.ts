@@ -37,6 +37,10 @@ export async function predict(
   const sampler = await probe<Probes['sampler']>('sampler', {
     ...common,
     sampling: toJson(SamplingSettingsSchema, samplingSettings(sampling, work.resolution)),
+    evaluation: toJson(
+      SamplingSettingsSchema,
+      samplingSettings(evaluationSampling(config), work.resolution),
+    ),
     shardSize: sampling.shard_size,
     // The base, and from the second model on that of another iteration.
     unets: config.iterations > 1 || config.evaluation !== undefined ? 2 : 1,
@@ -65,8 +69,6 @@ function workload(
     rows: Number(rows),
     drawn: Number(drawn),
     evaluated: Number(evaluated),
-    steps: config.sampling.steps,
-    evaluationSteps: evaluationSampling(config).steps,
     // The base; what is trained last is drawn with for evaluation only.
     models:
       1 +

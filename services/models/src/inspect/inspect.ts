@@ -28,7 +28,7 @@ import {
   readVaeScaling,
   type LatentSize,
 } from '../pipeline/pipeline.js';
-import { isKnownScheduler, resolveScheduler } from '../pipeline/scheduler.js';
+import { resolveScheduler } from '../pipeline/scheduler.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
 
 /** What a model folder is, told from its configs and headers. */
@@ -143,9 +143,8 @@ function inspectPipeline(
 ): ModelReport {
   const pipeline = readPipeline(path);
   const file = join(pipeline.directory, 'scheduler', 'scheduler_config.json');
-  // Another class may stand in for one that we do not know.
-  const replaced = sampling !== undefined && sampling.scheduler !== '';
-  if (!replaced || isKnownScheduler(pipeline.scheduler['_class_name']))
+  // Another class may stand in for one that we do not sample with, or not with its settings.
+  if (sampling === undefined || sampling.scheduler === '')
     checkSchedule(engine, resolveScheduler(pipeline.scheduler, '', '', file), fewSteps, file);
   if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {

@@ -186,6 +186,10 @@ class FakePipeline implements LoadedPipeline {
     };
   }
 
+  modelCalls({ steps }: { steps: number }): number {
+    return steps;
+  }
+
   async draw(
     unet: LoadedUnet,
     items: readonly { prompt: string; seed: bigint }[],
