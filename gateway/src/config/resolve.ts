@@ -137,6 +137,8 @@ export interface DpoTraining extends Training {
   beta: number;
   auto_beta?: number | undefined;
   safeguard?: number | undefined;
+  timesteps_per_pair: number;
+  timestep_weight: RunConfig['objective']['timestep_weight'];
 }
 
 /** A baseline's training: what it leaves open is that of the first iteration. */
@@ -156,8 +158,11 @@ export function spinTraining(config: RunConfig, k: number): DpoTraining {
 }
 
 function objectiveOf({ objective }: RunConfig, k: number) {
-  const { beta, auto_beta, safeguard } = objective;
-  return { beta: forIteration(beta, k), ...defined({ auto_beta, safeguard }) };
+  const { beta, auto_beta, safeguard, timesteps_per_pair, timestep_weight } = objective;
+  return {
+    ...{ beta: forIteration(beta, k), timesteps_per_pair, timestep_weight },
+    ...defined({ auto_beta, safeguard }),
+  };
 }
 
 /** What a model of the run is trained with; the base, with nothing. */

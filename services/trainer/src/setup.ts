@@ -13,6 +13,8 @@ import {
   LearningRateScheduleSchema,
   Objective,
   ObjectiveSchema,
+  TimestepWeight,
+  TimestepWeightSchema,
   UnetRefSchema,
   type TrainRequest,
 } from '@spindle/proto';
@@ -130,6 +132,11 @@ export function trainerOptions(
     objective: enumName(ObjectiveSchema, loss),
     schedule: enumName(LearningRateScheduleSchema, settings.schedule),
     totalSteps: settings.steps,
+    timestepsPerPair: settings.timestepsPerPair || 1,
+    timestepWeight: enumName(
+      TimestepWeightSchema,
+      settings.timestepWeight || TimestepWeight.CONSTANT,
+    ),
     safeguard: settings.safeguard ?? null,
     lora: settings.lora ?? null,
   };
