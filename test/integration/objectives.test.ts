@@ -268,6 +268,58 @@ it('trains on images of several aspect ratios at their own sizes', async () => {
     if (step === 1 && model !== 'sft') expect(loss, model).toBeCloseTo(Math.log(2), 6);
 });
 
+it('leaves out pairs that a judge finds better drawn, the same when it resumes', async () => {
+  const { evaluation, train, objective, ...config } = tinyConfig();
+  const run = {
+    ...config,
+    data: { path: data },
+    iterations: 1,
+    baselines: {},
+    train: { ...train, steps: 4, batch_size: 2 },
+    objective: { ...objective, timesteps_per_pair: 2, timestep_weight: 'paper' },
+    evaluation: { ...evaluation, limit: 1, metrics: evaluation.metrics.slice(0, 1) },
+  };
+  const [metric] = run.evaluation.metrics;
+  // Every score of the pairs is known once they were judged; the margin lies between two of them.
+  await mesh.create(
+    { ...run, objective: { ...run.objective, keep_if: { metric: metric?.name, margin: 1e6 } } },
+    'all-kept',
+  );
+  expect((await mesh.ended('all-kept')).reason).toBe('');
+  const store = await openLocalStore(mesh.artifacts);
+  const scores: number[] = [];
+  for (const key of await store.listResults('all-kept/score-base')) {
+    const { result } = fromJsonString(JobResultSchema, (await store.getResult(key)) ?? '');
+    if (result.case !== 'score') throw new Error('expected scores');
+    const values = result.value.scores[0]?.values ?? [];
+    const pairs = values.length / 2;
+    scores.push(...values.slice(0, pairs).map((value, n) => value - (values[pairs + n] ?? 0)));
+  }
+  expect(scores).toHaveLength(4);
+  const [, , second = 0, first = 0] = [...scores].sort((a, b) => a - b);
+  const keepIf = { metric: metric?.name, margin: (first + second) / 2 };
+  const judged = { ...run, objective: { ...run.objective, keep_if: keepIf } };
+  await mesh.create(judged, 'judged');
+  const ended = await mesh.ended('judged');
+  expect([ended.reason, ended.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  const reports = await Promise.all(
+    ['all-kept', 'judged'].map(
+      async (id) =>
+        (await readJson(join(mesh.runDirectory(id), 'report.json'))) as Report & {
+          judged_pairs: object[];
+        },
+    ),
+  );
+  expect(reports.map((report) => report.judged_pairs)).toEqual([
+    [{ opponent: 'base', pairs: 4, left_out: 0 }],
+    [{ opponent: 'base', pairs: 4, left_out: 1 }],
+  ]);
+  const digests = ['all-kept', 'judged'].map((id) =>
+    sha256(join(mesh.runDirectory(id), 'iterations/1/unet/diffusion_pytorch_model.safetensors')),
+  );
+  expect(digests[0]).not.toBe(digests[1]);
+});
+
 it('refuses the baseline on data without pairs before anything runs', async () => {
   const config = { ...tinyConfig(), baselines: { dpo: { steps: 1 } } };
   await expect(mesh.create(config, 'unpaired')).rejects.toThrow(

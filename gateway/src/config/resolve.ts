@@ -98,6 +98,17 @@ export function checkConfig(config: RunConfig, where: string): void {
           `${metric.scale}.`,
       );
   }
+  const { keep_if: keepIf } = config.objective;
+  if (keepIf && !names.includes(keepIf.metric))
+    fail(
+      `objective.keep_if.metric: expected one of ${names.join(', ') || 'evaluation.metrics'}, got ` +
+        `"${keepIf.metric}".`,
+    );
+  if (keepIf && previousShare > 0)
+    fail(
+      'objective.keep_if: expected sampling.previous_share 0, since only the images of the ' +
+        `iteration's own opponent are judged, got ${previousShare}.`,
+    );
   const select = config.evaluation?.select;
   if (select?.metric !== undefined && !names.includes(select.metric))
     fail(

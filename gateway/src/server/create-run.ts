@@ -202,6 +202,7 @@ export function planOf(
     encodeShardSize: config.resources.encode_shard_size,
     sampleShardSize: config.sampling.shard_size,
     ...(readOnce(config) && { asRead: asRead(config) }),
+    ...(config.objective.keep_if && { keepIf: config.objective.keep_if }),
     trainSteps: config.train.steps,
     sftSteps: sft?.steps ?? 0,
     dpoSteps: dpo?.steps ?? 0,

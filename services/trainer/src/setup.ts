@@ -105,6 +105,7 @@ export async function openDataset(
   return Dataset.open(store, {
     encoded: request.encodedShards,
     generated: request.generatedShards,
+    leftOut: request.leftOut,
     previous: request.previousShards,
     previousShare: settings.previousShare,
     against: opponentImages(settings.objective),

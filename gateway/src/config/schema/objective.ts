@@ -46,6 +46,24 @@ export const objectiveSchema = z.strictObject({
         '1, the base, one of the base and the iterations so far, drawn by the seed, or the ' +
         'moving average of iteration k − 1 (needs train.ema_decay).',
     ),
+  keep_if: z
+    .strictObject({
+      metric: z.string().min(1).describe('Name of one of evaluation.metrics.'),
+      margin: z
+        .number()
+        .default(0)
+        .describe(
+          'A pair is kept if the score of its generated image is at most so much above that of its ' +
+            'real one, in the units of the metric. Negative: the real one must be better by so much.',
+        ),
+    })
+    .optional()
+    .describe(
+      'Judges the generated and the real image of every pair before training, which goes over the ' +
+        'pairs that are kept: their shuffled epochs, until the steps are done. Those that are left ' +
+        'out are counted in the report. Costs the decoding and judging of two images per pair, and ' +
+        'their PNGs on disk. Not for baselines. Default: off, all pairs are kept.',
+    ),
   safeguard: safeguard.describe(
     "Winner safeguard μ (Diffusion-SDPO): scales the generated image's gradient so that, to " +
       "first order, the real image's error still falls by this share of what it would fall by " +
