@@ -11,9 +11,10 @@ import { promisify } from 'node:util';
 import sharp from 'sharp';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tinyConfig } from '../harness/config.js';
-import { scenes, sha256 } from '../harness/files.js';
+import { scenes, sha256, weightsOf } from '../harness/files.js';
 import { root } from '../harness/child.js';
 import { Mesh, readJson } from '../harness/mesh.js';
+import { reached } from '../harness/progress.js';
 
 let mesh: Mesh;
 let data: string;
@@ -318,6 +319,17 @@ it('leaves out pairs that a judge finds better drawn, the same when it resumes',
     sha256(join(mesh.runDirectory(id), 'iterations/1/unet/diffusion_pytorch_model.safetensors')),
   );
   expect(digests[0]).not.toBe(digests[1]);
+  await mesh.create(judged, 'killed');
+  for (const [victim, moment] of [
+    ['scorer', { results: 'sample-base', atLeast: 1 }],
+    ['gateway', { results: 'score-base', atLeast: 1 }],
+    ['trainer', { checkpoint: 'train-spin1', step: 2 }],
+  ] as const) {
+    await reached(mesh.artifacts, 'killed', moment);
+    await mesh.crash(victim);
+  }
+  expect((await mesh.ended('killed')).reason).toBe('');
+  expect(weightsOf(mesh.runDirectory('killed'))).toEqual(weightsOf(mesh.runDirectory('judged')));
 });
 
 it('refuses the baseline on data without pairs before anything runs', async () => {
