@@ -10,7 +10,14 @@ import { SpindleError } from '@spindle/kit';
 import { SamplingSettingsSchema, TrainSettingsSchema, type RunWork } from '@spindle/proto';
 import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
 import type { RunConfig } from '../config/schema.js';
-import { estimate, pairCost, sftCost, type Estimate, type Probes, type Work } from '../domain/estimate.js';
+import {
+  estimate,
+  pairCost,
+  sftCost,
+  type Estimate,
+  type Probes,
+  type Work,
+} from '../domain/estimate.js';
 import { samplingSettings } from '../orchestrator/jobs.js';
 import { trainSettings } from '../orchestrator/train-settings.js';
 import { size } from '../server/plan-text.js';

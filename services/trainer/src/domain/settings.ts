@@ -56,7 +56,7 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
       throw new Error(
         'settings.timesteps_per_pair and timestep_weight: expected 1 and constant for this ' +
           `objective, which has no pairs, got ${checked.timestepsPerPair} and ` +
-          `${enumName(TimestepWeightSchema, checked.timestepWeight)}`,
+          enumName(TimestepWeightSchema, checked.timestepWeight),
       );
     }
     atLeast('min_snr_gamma', checked.minSnrGamma, 0);
