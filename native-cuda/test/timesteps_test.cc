@@ -416,6 +416,19 @@ TEST("adapters are trained on k timesteps as whole weights are") {
   CHECK(first != run(one, other));
 }
 
+TEST("k timesteps take the memory of one") {
+  Device device = cpu();
+  auto peak = [&](int64_t turns) {
+    TrainerOptions o = options(turns);
+    auto t = tiny::trainer(device, o);
+    device.pool().reset_peak();
+    t->accumulate(tiny::batch(device, o, 0, 0, 4, 4), nullptr);
+    return double(device.pool().stats().peak_bytes);
+  };
+  double one = peak(1), five = peak(5);
+  CHECK_THAT(five < 1.02 * one, five, " and ", one);
+}
+
 TEST("ranks share out pairs of k timesteps as one process has them") {
   using namespace rank_training;
   auto changed = [](Plan plan) {

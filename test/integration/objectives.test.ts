@@ -56,7 +56,10 @@ it('compares base, SFT, Diffusion-DPO and iterations of self-play in one run', a
     data: { path: data },
     objective: { loss: 'ipo', beta: 4000, opponent: 'initial', safeguard: 0, auto_beta: 0.2 },
     train: { ...train, steps: 2, batch_size: 2 },
-    baselines: { sft: { min_snr_gamma: 5 }, dpo: { beta: 500 } },
+    baselines: {
+      sft: { min_snr_gamma: 5 },
+      dpo: { beta: 500, timesteps_per_pair: 2, timestep_weight: 'min_snr' },
+    },
     evaluation: { ...evaluation, limit: 1, metrics: evaluation.metrics.slice(0, 1) },
   };
   await mesh.create(run, 'objectives');
@@ -270,10 +273,11 @@ it('trains on images of several aspect ratios at their own sizes', async () => {
 });
 
 it('leaves out pairs that a judge finds better drawn, the same when it resumes', async () => {
-  const { evaluation, train, objective, ...config } = tinyConfig();
+  const { evaluation, train, objective, sampling, ...config } = tinyConfig();
   const run = {
     ...config,
-    data: { path: data },
+    data: { path: data, buckets: { step: 16 }, flip: true, views: 2 },
+    sampling: { ...sampling, generated: 'pixels', images_per_prompt: 2 },
     iterations: 1,
     baselines: {},
     train: { ...train, steps: 4, batch_size: 2 },
@@ -296,8 +300,8 @@ it('leaves out pairs that a judge finds better drawn, the same when it resumes',
     const pairs = values.length / 2;
     scores.push(...values.slice(0, pairs).map((value, n) => value - (values[pairs + n] ?? 0)));
   }
-  expect(scores).toHaveLength(4);
-  const [, , second = 0, first = 0] = [...scores].sort((a, b) => a - b);
+  expect(scores).toHaveLength(8);
+  const [second = 0, first = 0] = scores.sort((a, b) => a - b).slice(-2);
   const keepIf = { metric: metric?.name, margin: (first + second) / 2 };
   const judged = { ...run, objective: { ...run.objective, keep_if: keepIf } };
   await mesh.create(judged, 'judged');
@@ -312,8 +316,8 @@ it('leaves out pairs that a judge finds better drawn, the same when it resumes',
     ),
   );
   expect(reports.map((report) => report.judged_pairs)).toEqual([
-    [{ opponent: 'base', pairs: 4, left_out: 0 }],
-    [{ opponent: 'base', pairs: 4, left_out: 1 }],
+    [{ opponent: 'base', pairs: 8, left_out: 0 }],
+    [{ opponent: 'base', pairs: 8, left_out: 1 }],
   ]);
   const digests = ['all-kept', 'judged'].map((id) =>
     sha256(join(mesh.runDirectory(id), 'iterations/1/unet/diffusion_pytorch_model.safetensors')),
@@ -321,7 +325,6 @@ it('leaves out pairs that a judge finds better drawn, the same when it resumes',
   expect(digests[0]).not.toBe(digests[1]);
   await mesh.create(judged, 'killed');
   for (const [victim, moment] of [
-    ['scorer', { results: 'sample-base', atLeast: 1 }],
     ['gateway', { results: 'score-base', atLeast: 1 }],
     ['trainer', { checkpoint: 'train-spin1', step: 2 }],
   ] as const) {
@@ -330,6 +333,13 @@ it('leaves out pairs that a judge finds better drawn, the same when it resumes',
   }
   expect((await mesh.ended('killed')).reason).toBe('');
   expect(weightsOf(mesh.runDirectory('killed'))).toEqual(weightsOf(mesh.runDirectory('judged')));
+});
+
+it('refuses more timesteps than the model has before anything runs', async () => {
+  const config = { ...tinyConfig(), objective: { beta: 1, timesteps_per_pair: 2000 } };
+  await expect(mesh.create(config, 'too-many')).rejects.toThrow(
+    /objective\.timesteps_per_pair: expected at most the model's 1000 timesteps, got 2000/,
+  );
 });
 
 it('refuses the baseline on data without pairs before anything runs', async () => {
