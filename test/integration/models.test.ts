@@ -264,6 +264,8 @@ const training = (schedulerConfig: string): TrainerOptionsDto => ({
   objective: 'spin_logistic',
   beta: 2000,
   safeguard: null,
+  timestepsPerPair: 1,
+  timestepWeight: 'constant',
   minSnrGamma: 0,
   schedulerConfig,
   precision: 'float32',

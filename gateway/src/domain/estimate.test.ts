@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { estimate, sftCost } from './estimate.js';
+import { estimate, pairCost, sftCost } from './estimate.js';
 
 it('adds up the work of a run from the seconds of its pieces', () => {
   const predicted = estimate(
@@ -30,7 +30,7 @@ it('adds up the work of a run from the seconds of its pieces', () => {
       models: 2,
       trainings: [
         { steps: 3, microBatches: 4, cost: 1, checkpoints: 2 },
-        { steps: 2, microBatches: 4, cost: sftCost, checkpoints: 0 },
+        { steps: 2, microBatches: 4, cost: sftCost / pairCost(1), checkpoints: 0 },
       ],
     },
   );

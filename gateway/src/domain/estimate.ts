@@ -81,7 +81,12 @@ export function estimate({ trainer, sampler }: Probes, work: Work): Estimate {
 }
 
 /**
- * SFT looks at half the images, and has no opponent's forward: forward and backward (three
- * forwards) of four, for two images.
+ * Of a pair, in forwards of one image: forward and backward (three forwards) and the opponent's
+ * forward for each of its two images and timesteps. All timesteps but one are measured before.
  */
-export const sftCost = 3 / 8;
+export function pairCost(timesteps: number): number {
+  return 2 * (4 * timesteps + timesteps - 1);
+}
+
+/** SFT looks at half the images, and has no opponent. */
+export const sftCost = 3;

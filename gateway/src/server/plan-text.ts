@@ -76,13 +76,19 @@ function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const draw =
     `draw ${grouped(stage?.items ?? 0)} images in ${stage?.shards ?? 0} jobs (${scheduler}, ` +
     `${sampling.steps} steps, guidance ${sampling.guidance_scale})`;
-  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${train}`;
+  const judge = plan.keepIf ? `judge the pairs by ${plan.keepIf.metric}, ` : '';
+  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, ${judge}then ${train}`;
 }
 
-function trainText(train: Training, what: 'pairs' | 'images'): string {
+function trainText(
+  train: Training & { timesteps_per_pair?: number },
+  what: 'pairs' | 'images',
+): string {
+  const { timesteps_per_pair: timesteps = 1 } = train;
   return (
-    `train ${train.steps} steps of ${train.batch_size} (${grouped(seen(train))} ${what}) at ` +
-    `learning rate ${train.learning_rate} (${train.schedule}, ${train.warmup_steps} warm-up steps)`
+    `train ${train.steps} steps of ${train.batch_size} (${grouped(seen(train))} ${what}` +
+    `${timesteps > 1 ? `, ${timesteps} timesteps each` : ''}) at learning rate ` +
+    `${train.learning_rate} (${train.schedule}, ${train.warmup_steps} warm-up steps)`
   );
 }
 
@@ -168,7 +174,8 @@ function diskBytes({ model, config, plan, resolution, data }: Omit<CheckedRun, '
   const drawn = images * latent * copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
   const pictures = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
-  return trainings * weights + checkpoints + encoded + drawn + pictures;
+  const judged = plan.keepIf ? 2 * images * resolution ** 2 * 2 : 0;
+  return trainings * weights + checkpoints + encoded + drawn + pictures + judged;
 }
 
 /** Bytes free where the artifacts go, or undefined where the system does not say. */

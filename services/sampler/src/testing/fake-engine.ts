@@ -69,6 +69,8 @@ export function fakeEngine(): FakeEngine {
         textTokens: tokens,
         textWidth: width,
         predictionType: 'epsilon',
+        trainTimesteps: 1000,
+        endsInNoise: false,
         scheduler: 'DDIMScheduler',
         embeddingWidth: 0,
         warnings: ['w'],
