@@ -269,7 +269,13 @@ TEST("every scheduler's steps give the same bytes captured and not, and agree wi
             R"("solver_type":"heun","use_karras_sigmas":true,"prediction_type":"v_prediction")"},
            {"EulerDiscreteScheduler", R"("timestep_spacing":"leading")"},
            {"EulerDiscreteScheduler",
-            R"("use_karras_sigmas":true,"prediction_type":"v_prediction")"}})
+            R"("use_karras_sigmas":true,"prediction_type":"v_prediction")"},
+           {"DPMSolverMultistepScheduler", R"("algorithm_type":"sde-dpmsolver++")"},
+           {"UniPCMultistepScheduler", R"("solver_order":3)", 0, 6},
+           {"HeunDiscreteScheduler", R"("prediction_type":"v_prediction")"},
+           {"EulerAncestralDiscreteScheduler", R"("steps_offset":0)"},
+           {"LCMScheduler", R"("clip_sample":false)"},
+           {"DDPMScheduler", R"("clip_sample":true)"}})
     check::each(cat(row.name, " ", row.more), [&] {
       auto run = [&](Device& d, Unet& model) {
         SampleRequest r = one_image(d, row.steps);
