@@ -20,7 +20,8 @@ import {
   type ModelStatistics,
 } from '@spindle/proto';
 import { correctTogether, type Against } from '@spindle/kit/domain';
-import { chooseImages, type Chosen } from './domain/chosen.js';
+import { chooseImages } from './choose-images.js';
+import type { Chosen } from './domain/chosen.js';
 import type { BestAgainst, Judge, Selection, Statistics } from './domain/statistics.js';
 
 /** One number of one image. */

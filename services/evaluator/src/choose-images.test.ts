@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
-import { chooseImages, winOver, type ScoredModel } from './chosen.js';
+import { chooseImages, type ScoredModel } from './choose-images.js';
+import { winOver } from './domain/chosen.js';
 
 /** Rows are prompts, with one value per seed. */
 function model(name: string, judges: Record<string, number[][]>): ScoredModel {
