@@ -20,6 +20,8 @@ import {
   type ModelStatistics,
 } from '@spindle/proto';
 import { correctTogether, type Against } from '@spindle/kit/domain';
+import { chooseImages } from './choose-images.js';
+import type { Chosen } from './domain/chosen.js';
 import type { BestAgainst, Judge, Selection, Statistics } from './domain/statistics.js';
 
 /** One number of one image. */
@@ -46,6 +48,7 @@ export interface Evaluation {
   /** By metric. */
   judges: Record<string, Judge>;
   best: BestAgainst[];
+  chosen: Chosen | null;
   warnings: string[];
   /** By model and metric, in the items' order. */
   scores: Map<string, ImageScore[]>[];
@@ -79,7 +82,13 @@ export async function evaluate(
   }));
   correct(judged);
   const { judges, warnings } = sameJudges(models, read);
-  return { models: judged, judges, best: bestAgainst(judged, scores), warnings, scores };
+  return {
+    ...{ models: judged, judges, warnings, scores },
+    best: bestAgainst(judged, scores),
+    chosen: chooseImages(
+      models.map(({ model }, i) => ({ name: model, scores: scores[i] ?? new Map() })),
+    ),
+  };
 }
 
 function judgedMetric(

@@ -228,9 +228,23 @@ it('has statistics per category and the best of several images', async () => {
     create(ModelEvaluationSchema, { model: name, sampleKeys, scoreKeys, items });
   const directory = join(root, 'r1');
   await client.writeReport({ runId: 'r1', directory, models: [base, model].map(of), run });
-  const { models } = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
+  const { models, chosen } = JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')) as {
     models: { metrics: Record<string, object> }[];
+    chosen: object;
   };
+  // The judges' averages are all 0 here, so that the first image of each prompt is chosen.
+  expect(chosen).toMatchObject({
+    ...{ n: 2, images_per_prompt: 2 },
+    tables: [
+      {
+        metric: 'pick',
+        models: [{ mean: 2 }, { mean: 3.5, median: 3.5 }],
+        pairs: [{ model: 'base', other: 'spin1', win_rate: 0, difference: -1.5 }],
+      },
+      { metric: 'aesthetic', pairs: [{ win_rate: 1 }] },
+      { metric: null, pairs: [{ win_rate: 0.5 }] },
+    ],
+  });
   expect(models[1]!.metrics['pick']).toMatchObject({
     ...{ mean: 2.5, n: 2, images: 4, win_rate: 0.625, win_rate_ties_lose: 0.5, difference: 0 },
     best_of: { images: 2, mean: 3.5, difference: 0.5 },

@@ -42,7 +42,7 @@ export async function writeReport(
   // A run without held-out prompts still has curves, timings and settings to show.
   const evaluation: Evaluation =
     models.length === 0
-      ? { models: [], judges: {}, best: [], warnings: [], scores: [] }
+      ? { models: [], judges: {}, best: [], chosen: null, warnings: [], scores: [] }
       : await evaluate(models, store);
   const judged = evaluation.models;
   const images = await Promise.all(
@@ -59,13 +59,14 @@ export async function writeReport(
       images: written.images,
     });
   }
-  const { judges, best } = evaluation;
+  const { judges, best, chosen } = evaluation;
   const report: Report = {
     run: { ...run, warnings: [...run.warnings, ...evaluation.warnings] },
     config,
     models: reports,
     judges,
     best,
+    chosen,
   };
   const grid = await readGrid(shown, images, store);
   for (const [name, text] of [

@@ -1,5 +1,6 @@
 /** The page's tables: every judge's statistics of every model. */
 import { verdictText } from '@spindle/kit/domain';
+import { chosenSentence, chosenTitle, winOver, type Chosen, type ChosenTable } from './chosen.js';
 import { markup, Markup, nothing } from './markup.js';
 import {
   bestSentence,
@@ -50,6 +51,7 @@ export function results(report: Report): Markup {
       ${judged === '' ? nothing : markup`<p>${judged}</p>`}
       ${metrics.map((metric) => metricTable(report, metric))}
       ${metrics.length > 0 ? note() : markup`<p class="note">No model was judged.</p>`}
+      ${report.chosen ? chosenTables(report.chosen) : nothing}
     </section>`;
 }
 
@@ -80,6 +82,44 @@ function metricTable({ run, models, judges }: Report, metric: string): Markup {
       <table>
         <thead><tr>${columns.map((column) => markup`<th>${column}</th>`)}</tr></thead>
         <tbody>${rows}</tbody>
+      </table>
+    </div>`;
+}
+
+function chosenTables(chosen: Chosen): Markup {
+  return markup`
+    <h2>One image per prompt</h2>
+    <p>${chosenSentence(chosen)}</p>
+    ${chosen.tables.map(matrix)}`;
+}
+
+function matrix(table: ChosenTable): Markup {
+  const names = table.models.map(({ model }) => model);
+  const cell = (model: string, other: string): Markup => {
+    const win = winOver(table, model, other);
+    if (win === null) return markup`<td class="none">–</td>`;
+    const interval = `${percent(win.winRateLow)} to ${percent(win.winRateHigh)}`;
+    return markup`<td>${percent(win.winRate)} % <small>${interval}</small></td>`;
+  };
+  const heads = [
+    'model',
+    'mean ± standard error',
+    'median',
+    ...names.map((name) => `over ${name}`),
+  ];
+  const tableRow = (of: ChosenTable['models'][number]): Markup => markup`
+    <tr>
+      <th scope="row">${of.model}</th>
+      <td>${mean(of)}</td>
+      <td>${of.median.toFixed(3)}</td>
+      ${names.map((other) => cell(of.model, other))}
+    </tr>`;
+  return markup`
+    <h3>${chosenTitle(table)}</h3>
+    <div class="scroll">
+      <table>
+        <thead><tr>${heads.map((head) => markup`<th>${head}</th>`)}</tr></thead>
+        <tbody>${table.models.map(tableRow)}</tbody>
       </table>
     </div>`;
 }
@@ -119,7 +159,7 @@ function row(of: Statistics | BestOf, n: number, { name, base, best }: RowLook):
     </tr>`;
 }
 
-function mean(of: Statistics | BestOf): Markup {
+function mean(of: Statistics | BestOf | ChosenTable['models'][number]): Markup {
   const value = of.mean.toFixed(3);
   if (!('meanLow' in of)) return markup`${value}`;
   const [error, low, high] = [of.standardError, of.meanLow, of.meanHigh].map((x) => x.toFixed(3));

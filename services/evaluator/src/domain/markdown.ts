@@ -9,6 +9,7 @@ import {
   testNote,
   type Report,
 } from './report.js';
+import { chosenSentence, chosenTitle, winOver, type Chosen, type ChosenTable } from './chosen.js';
 import { verdictText } from '@spindle/kit/domain';
 import type { Statistics } from './statistics.js';
 
@@ -44,6 +45,7 @@ export function reportMarkdown(report: Report): string {
     lines.push('');
   }
   if (metrics.length > 0) lines.push(escape(testNote), '');
+  if (report.chosen) lines.push(...chosenTables(report.chosen));
   if (run.warnings.length > 0)
     lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
   if (run.timings.length > 0)
@@ -68,6 +70,41 @@ const head = [
     'difference to base (95 %) | | n |',
   '|---|---|---|---|---|---|---|---|',
 ];
+
+function chosenTables(chosen: Chosen): string[] {
+  return [
+    '## One image per prompt',
+    '',
+    escape(chosenSentence(chosen)),
+    '',
+    ...chosen.tables.flatMap((table) => [
+      `### ${escape(chosenTitle(table))}`,
+      '',
+      ...matrix(table),
+    ]),
+  ];
+}
+
+function matrix(table: ChosenTable): string[] {
+  const names = table.models.map(({ model }) => model);
+  const percent = (share: number): string => (100 * share).toFixed(1);
+  const cell = (model: string, other: string): string => {
+    const win = winOver(table, model, other);
+    if (win === null) return '–';
+    return `${percent(win.winRate)} % (${percent(win.winRateLow)} to ${percent(win.winRateHigh)})`;
+  };
+  return [
+    `| model | mean (95 %) | median | ${names.map((name) => `over ${escape(name)}`).join(' | ')} |`,
+    `|---|---|---|${'---|'.repeat(names.length)}`,
+    ...table.models.map(
+      ({ model, mean, meanLow, meanHigh, median }) =>
+        `| ${escape(model)} | ${mean.toFixed(3)} (${meanLow.toFixed(3)} to ` +
+        `${meanHigh.toFixed(3)}) | ${median.toFixed(3)} | ` +
+        `${names.map((other) => cell(model, other)).join(' | ')} |`,
+    ),
+    '',
+  ];
+}
 
 function rows(name: string, s: Statistics, position: number): string[] {
   const own = [row(name, s, s, position)];

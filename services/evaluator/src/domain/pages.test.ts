@@ -100,6 +100,17 @@ const report: Report = {
     },
   },
   best: [{ metric: 'pick', best: 'spin1', model: 'base', ...against }],
+  chosen: {
+    n: 200,
+    imagesPerPrompt: 5,
+    tables: [
+      {
+        metric: null,
+        models: ['base', 'spin1'].map((model) => ({ ...statistics, model })),
+        pairs: [{ model: 'base', other: 'spin1', ...against }],
+      },
+    ],
+  },
 };
 
 describe('the report', () => {
@@ -198,9 +209,29 @@ describe('the report', () => {
       models: [],
       judges: {},
       best: [],
+      chosen: null,
     };
     expect(reportHtml(empty, [], stylesheet)).toContain('No model was judged.');
     expect(reportMarkdown(empty)).toContain('# Run r1');
+  });
+
+  it('has the win rates of every model over every other, both ways', () => {
+    const text = reportMarkdown(report);
+    expect(text).toContain('### average of the judges');
+    expect(text).toContain('| model | mean (95 %) | median | over base | over spin1 |');
+    expect(text).toContain('13.600 | – | 62.5 % (55.0 to 69.0) |');
+    expect(text).toContain('13.600 | 37.5 % (31.0 to 45.0) | – |');
+    expect(reportHtml(report, [], stylesheet)).toContain(
+      '<td>37.5 % <small>31.0 to 45.0</small></td>',
+    );
+    expect(JSON.parse(reportJson(report))).toMatchObject({
+      schema_version: 1,
+      chosen: {
+        n: 200,
+        images_per_prompt: 5,
+        tables: [{ metric: null, pairs: [{ win_rate: 0.625 }] }],
+      },
+    });
   });
 
   it('writes seeds of 64 bits digit by digit', () => {

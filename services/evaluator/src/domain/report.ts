@@ -4,6 +4,7 @@
  */
 import { verdictText, type Against } from '@spindle/kit/domain';
 import { stepNumbers, type RunReport, type TrainStep } from '@spindle/proto';
+import type { Chosen } from './chosen.js';
 import type { BestAgainst, Judge, Selection, Statistics } from './statistics.js';
 
 export interface MetricReport {
@@ -28,10 +29,12 @@ export interface Report {
   judges: Record<string, Judge>;
   /** The model with the best mean by the first judge against every other. */
   best: BestAgainst[];
+  /** One image per prompt, by the average of all judges; null where nothing was judged. */
+  chosen: Chosen | null;
 }
 
 export function reportJson(report: Report): string {
-  const { run, config, models, judges, best } = report;
+  const { run, config, models, judges, best, chosen } = report;
   const value = {
     schema_version: 1,
     run_id: run.runId,
@@ -49,6 +52,7 @@ export function reportJson(report: Report): string {
       model,
       ...againstJson(against),
     })),
+    ...(chosen && { chosen: chosenJson(chosen) }),
     ...(run.judgedPairs.length > 0 && {
       judged_pairs: run.judgedPairs.map(({ opponent, pairs, leftOut }) => ({
         ...{ opponent, pairs, left_out: leftOut },
@@ -92,6 +96,24 @@ function statisticsJson(s: Statistics): Record<string, unknown> {
     ...(s.bestOf && {
       best_of: { images: s.bestOf.images, mean: s.bestOf.mean, ...againstJson(s.bestOf) },
     }),
+  };
+}
+
+function chosenJson({ n, imagesPerPrompt, tables }: Chosen): Record<string, unknown> {
+  return {
+    n,
+    images_per_prompt: imagesPerPrompt,
+    tables: tables.map(({ metric, models, pairs }) => ({
+      metric,
+      models: models.map((s) => ({
+        ...{ model: s.model, mean: s.mean, mean_low: s.meanLow, mean_high: s.meanHigh },
+        ...{ median: s.median, standard_error: s.standardError },
+      })),
+      pairs: pairs.map((pair) => ({
+        ...{ model: pair.model, other: pair.other },
+        ...againstJson(pair),
+      })),
+    })),
   };
 }
 

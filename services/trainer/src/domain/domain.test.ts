@@ -313,8 +313,9 @@ describe('the guard', () => {
       ['norm_spike', 14, 13],
     ]);
     expect(alarms[0]?.message).toMatch(
-      /^the loss is 9\d\.\d times the median of the 12 steps before$/,
+      /^the loss is 9\d\.\d times the median of the 12 steps before \(60\.00\): a smaller train\.learning_rate/,
     );
+    expect(alarms[1]?.message).toMatch(/before \(90\.00\): a smaller train\.learning_rate/);
   });
   it('sees saturated pairs where that means something', () => {
     const steps = [calm(1), calm(2, { saturated: 0.95 })];
@@ -326,7 +327,9 @@ describe('the guard', () => {
     const worse = Array.from({ length: 50 }, (_, i) =>
       calm(i + 1, { errorReal: 0.11 + (i % 2) * 0.001 }),
     );
-    expect(kinds(watch(Objective.SPIN_LOGISTIC, worse))).toEqual([['winner_worse', 20, 0]]);
+    const alarms = watch(Objective.SPIN_LOGISTIC, worse);
+    expect(kinds(alarms)).toEqual([['winner_worse', 20, 0]]);
+    expect(alarms[0]?.message).toContain('(0.1105 against 0.1000)');
     expect(watch(Objective.SFT, worse)).toEqual([]);
   });
   it('counts pairs whose logit is past the limit', () => {

@@ -41,6 +41,8 @@ export const gapWindow = 20;
 /** A spike is more than so many times the median of the steps before: of `history` at least. */
 const spike = { loss: 5, norm: 20, history: 10 };
 const mostSaturated = 0.9;
+const steadier =
+  'a smaller train.learning_rate or train.max_grad_norm, or more train.warmup_steps, helps';
 
 /**
  * Where a pair's logit is past this, the logistic loss has a slope of 2e-9 or of 1. The pair
@@ -72,7 +74,8 @@ export class Guard {
     if (step.loss === 0) {
       see(
         'loss_zero',
-        'the loss is exactly 0: nothing is learnt any more (a smaller β or learning rate helps)',
+        'the loss is exactly 0: nothing is learnt any more (a smaller objective.beta or ' +
+          'train.learning_rate helps)',
       );
     }
     if (
@@ -83,7 +86,7 @@ export class Guard {
       see(
         'saturated',
         `the logits of ${percent} % of the pairs are saturated (beyond ±${saturatedLogit}): ` +
-          'β is too large for these errors',
+          'β is too large for these errors (a smaller objective.beta helps)',
       );
     }
     if (
@@ -95,7 +98,7 @@ export class Guard {
       see(
         'winner_worse',
         `the error on real images has been above the opponent's over the last ${gapWindow} ` +
-          'steps: ' +
+          `steps (${this.#meanOf('errorReal')} against ${this.#meanOf('opponentErrorReal')}): ` +
           'the model is drifting from the data ' +
           '(a lower learning rate, a larger β or objective.safeguard helps)',
         step.step - gapWindow,
@@ -122,7 +125,8 @@ export class Guard {
     if (losses > spike.loss) {
       see(
         'loss_spike',
-        `the loss is ${losses.toFixed(1)} times the median of the ${before.length} steps before`,
+        `the loss is ${losses.toFixed(1)} times the median of the ${before.length} steps ` +
+          `before (${step.loss.toPrecision(4)}): ${steadier}`,
       );
     }
     const norms = times('gradNorm');
@@ -130,7 +134,7 @@ export class Guard {
       see(
         'norm_spike',
         `the gradient norm is ${norms.toFixed(1)} times the median ` +
-          `of the ${before.length} steps before`,
+          `of the ${before.length} steps before (${step.gradNorm.toPrecision(4)}): ${steadier}`,
       );
     }
     const alarms: Alarm[] = [];
@@ -140,6 +144,12 @@ export class Guard {
     this.#raised.clear();
     for (const kind of found.keys()) this.#raised.add(kind);
     return alarms;
+  }
+
+  /** Over the steps that are kept. */
+  #meanOf(key: 'errorReal' | 'opponentErrorReal'): string {
+    const total = this.#steps.reduce((sum, step) => sum + step[key], 0);
+    return (total / this.#steps.length).toPrecision(4);
   }
 }
 
