@@ -71,6 +71,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
   const server = new GrpcServer({ logger, token });
   server.addService(RunService, api.handlers());
+  orchestrator.onReady((ready) => server.setServing('', ready));
   const instruments = registerInstruments(bus);
   try {
     const grpcPort = await server.listen(options.grpcAddress);

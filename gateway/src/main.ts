@@ -27,6 +27,7 @@ await runService('spindle gateway', async (lifecycle) => {
   const logger = createLogger('gateway', { level: config.logLevel });
   const telemetry = startTelemetry({
     service: 'spindle-gateway',
+    instance: config.workerId,
     ...(config.otlpEndpoint !== undefined && { endpoint: config.otlpEndpoint }),
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
@@ -36,9 +37,16 @@ await runService('spindle gateway', async (lifecycle) => {
   });
   const root = resolve(config.artifacts);
   await mkdir(root, { recursive: true });
-  const bus = await connectBus({ url: config.natsUrl, token, name: config.workerId, logger });
+  const bus = await connectBus({
+    url: config.natsUrl,
+    token,
+    name: config.workerId,
+    logger,
+    waitMs: 1_000 * config.natsWait,
+    signal: lifecycle.signal,
+  });
   lifecycle.defer('bus', () => bus.close(), goodbyeMs);
-  await bus.provision();
+  await bus.provision({ replicas: config.natsReplicas });
   const store = await openStore(root, config.store);
   const gateway = await startGateway({
     ...config,

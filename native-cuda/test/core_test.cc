@@ -1,14 +1,18 @@
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <numeric>
 
 #include "autograd/tape.h"
 #include "check.h"
 #include "core/cancel.h"
+#include "core/cpu_quota.h"
 #include "core/flush_subnormals.h"
 #include "core/pool.h"
 #include "core/thread_pool.h"
 #include "ops/ops.h"
+#include "temporary.h"
 #include "tensors.h"
 
 using namespace spindle;
@@ -263,6 +267,30 @@ TEST("tasks flush subnormal numbers, and the caller's own mode is back after the
 TEST("zero threads means all processors that the process may use") {
   ThreadPool pool(0);
   CHECK_EQUAL(pool.threads(), ThreadPool::available_processors());
+}
+
+TEST("a container's limit of processors is the smallest of its groups, rounded up") {
+  TemporaryFolder folder;
+  const std::string root = folder / "";
+  CHECK_EQUAL(cpu_quota(root), 0);
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(root + name).parent_path());
+    std::ofstream(root + name) << text << "\n";
+  };
+  write("proc/self/cgroup", "0::/pods/one");
+  write("sys/fs/cgroup/pods/one/cpu.max", "max 100000");
+  CHECK_EQUAL(cpu_quota(root), 0);
+  write("sys/fs/cgroup/pods/one/cpu.max", "250000 100000");
+  CHECK_EQUAL(cpu_quota(root), 3);
+  write("sys/fs/cgroup/pods/cpu.max", "200000 100000");
+  CHECK_EQUAL(cpu_quota(root), 2);
+  // Version 1, where -1 is no limit; the path is the host's, and the mount is the group itself.
+  write("proc/self/cgroup", "7:memory:/pods/one\n4:cpu,cpuacct:/host/pods/one\n0::/");
+  write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000");
+  write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1");
+  CHECK_EQUAL(cpu_quota(root), 0);
+  write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000");
+  CHECK_EQUAL(cpu_quota(root), 1);
 }
 
 TEST("a cancelled token ends the call that checks it") {

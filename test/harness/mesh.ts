@@ -44,6 +44,8 @@ interface Member {
 export interface MeshOptions {
   /** Samplers beside the first one come with `join`. */
   env?: Partial<Record<ServiceKind, Record<string, string>>>;
+  /** Ranks of the trainer, each a process of its own; those above 0 come with `join`. */
+  worldSize?: number;
   /** Where artifacts go; default: a temporary folder that goes with the mesh. */
   artifacts?: string;
 }
@@ -94,8 +96,18 @@ export class Mesh {
       SPINDLE_SCORER_ADDRESS: addresses.scorer,
       SPINDLE_HTTP_ADDRESS: `127.0.0.1:${this.httpPort}`,
     };
+    const { worldSize = 1 } = options;
+    const firstRank = {
+      SPINDLE_WORLD_SIZE: `${worldSize}`,
+      SPINDLE_RANK: '0',
+      SPINDLE_RENDEZVOUS: addresses.trainer,
+    };
     for (const kind of order) {
-      const env = { ...(kind === 'gateway' ? gatewayOnly : {}), ...options.env?.[kind] };
+      const env = {
+        ...(kind === 'gateway' ? gatewayOnly : {}),
+        ...(kind === 'trainer' && worldSize > 1 ? firstRank : {}),
+        ...options.env?.[kind],
+      };
       this.#launch(kind, { kind, address: addresses[kind], env });
     }
     await Promise.all(order.map((name) => this.#serving(name)));

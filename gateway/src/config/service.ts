@@ -5,6 +5,10 @@ const address = z.string().regex(/^\[?[A-Za-z0-9.:_-]+\]?:\d{1,5}$/, 'expected h
 
 export const gatewayConfigSchema = z.strictObject({
   natsUrl: z.string().min(1).default('nats://127.0.0.1:4222'),
+  /** Seconds that a start waits for the message server. */
+  natsWait: z.coerce.number().min(0).default(30),
+  /** Of every stream and bucket; more than one needs a cluster of servers. */
+  natsReplicas: z.coerce.number().int().min(1).max(5).default(1),
   artifacts: z.string().min(1).default('artifacts'),
   /** s3://bucket/prefix of the artifact store; without it, it lies in the artifacts folder. */
   store: z.string().optional(),
@@ -30,6 +34,8 @@ export type GatewayConfig = z.output<typeof gatewayConfigSchema>;
 /** Environment variable of each setting. */
 export const gatewayEnvironment: Record<keyof GatewayConfig, string> = {
   natsUrl: 'SPINDLE_NATS_URL',
+  natsWait: 'SPINDLE_NATS_WAIT',
+  natsReplicas: 'SPINDLE_NATS_REPLICAS',
   artifacts: 'SPINDLE_ARTIFACTS',
   store: 'SPINDLE_STORE',
   token: 'SPINDLE_TOKEN',

@@ -37,6 +37,7 @@ export class Orchestrator {
   #loop: Promise<void> = Promise.resolve();
   readonly #ready = new EventEmitter<{ ready: [SpindleError?] }>();
   #isReady = false;
+  readonly #watchers = new Set<(ready: boolean) => void>();
 
   constructor(options: OrchestratorOptions) {
     this.#options = options;
@@ -77,7 +78,7 @@ export class Orchestrator {
         });
         lease.lost.addEventListener('abort', () => term.abort());
         await this.#load(() => term.abort());
-        this.#isReady = true;
+        this.#become(true);
         this.#ready.emit('ready');
         await aborted(linked.signal);
         lock.lost.throwIfAborted();
@@ -87,7 +88,7 @@ export class Orchestrator {
         if (!this.#stop.signal.aborted)
           logger.error({ err: error }, 'the runs could not be taken up; trying again');
       } finally {
-        this.#isReady = false;
+        this.#become(false);
         await Promise.all([...this.#drivers.values()].map((driver) => driver.stop()));
         this.#drivers.clear();
         await lease?.release().catch(() => undefined);
@@ -103,6 +104,16 @@ export class Orchestrator {
       'ready',
       new SpindleError('CANCELLED', 'the gateway was stopped before it held the lease.'),
     );
+  }
+
+  /** Called whenever the lease is taken or lost. */
+  onReady(fn: (ready: boolean) => void): void {
+    this.#watchers.add(fn);
+  }
+
+  #become(ready: boolean): void {
+    this.#isReady = ready;
+    for (const fn of this.#watchers) fn(ready);
   }
 
   #takeFolder(): Promise<FolderLock> {

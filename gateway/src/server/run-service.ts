@@ -94,7 +94,8 @@ export class RunApi {
     const runId = chooseRunId(request.runId, config.name, (id) => orchestrator.has(id));
     const checked = await checkRun(config, runId, this.#options, context.signal);
     await using _data = checked.data;
-    const free = freeBytes(root);
+    // With an object store the folder has a cache and what is under way.
+    const free = store.remote ? undefined : freeBytes(root);
     const needed = neededBytes(checked);
     const short =
       free !== undefined && free < needed

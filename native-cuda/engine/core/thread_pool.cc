@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/cpu_quota.h"
+
 namespace spindle {
 
 namespace {
@@ -20,8 +22,10 @@ inline void relax() {
 int ThreadPool::available_processors() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, int(std::thread::hardware_concurrency()));
+  const bool known = sched_getaffinity(0, sizeof(set), &set) == 0;
+  const int usable = known ? CPU_COUNT(&set) : int(std::thread::hardware_concurrency());
+  const int quota = cpu_quota();
+  return std::max(1, quota == 0 ? usable : std::min(usable, quota));
 }
 
 ThreadPool::ThreadPool(int threads) {

@@ -1,14 +1,13 @@
 /** Parquet files: columns by name, a row group at a time, and single cells. */
 import {
   parquetMetadataAsync,
-  parquetReadObjects,
   parquetSchema,
   type FileMetaData,
   type SchemaTree,
 } from 'hyparquet';
-import { compressors } from 'hyparquet-compressors';
 import { SpindleError } from '@spindle/kit';
 import type { Files } from './files.js';
+import { decodeRowGroup } from './parquet-decoder.js';
 
 export type ParquetRow = Record<string, unknown>;
 
@@ -68,15 +67,10 @@ export class ParquetFile {
   async readGroup(group: number, columns: string[]): Promise<ParquetRow[]> {
     const [rowStart = 0, rowEnd = 0] = [this.groups[group], this.groups[group + 1]];
     const rows = await unlessUnreadable(this.path, () =>
-      parquetReadObjects({
-        file: bufferOf(this.store, this.path, this.bytes),
-        metadata: this.metadata,
-        compressors,
-        columns,
-        rowStart,
-        rowEnd,
-        utf8: false,
-      }),
+      decodeRowGroup(
+        { metadata: this.metadata, bytes: this.bytes, columns, rowStart, rowEnd },
+        bufferOf(this.store, this.path, this.bytes).slice,
+      ),
     );
     if (rows.length !== rowEnd - rowStart)
       throw new SpindleError(

@@ -53,6 +53,8 @@ export interface ServeOptions {
   logger: Logger;
   /** What callers have to show. */
   token: string | undefined;
+  /** Calls its argument whenever the process loses, or has again, what it cannot work without. */
+  onReady?: (say: (ready: boolean) => void) => void;
 }
 
 /** Listens, says on which port, and stops with the process. */
@@ -64,6 +66,7 @@ export async function serve(
   const { portFile, logger, token } = options;
   const server = new GrpcServer({ logger, token });
   register(server);
+  options.onReady?.((ready) => server.setServing('', ready));
   const port = await server.listen(options.address);
   lifecycle.defer('grpc', () => server.shutdown(options.graceMs));
   if (portFile !== undefined) {

@@ -17,13 +17,24 @@ export const serviceEnvironment = {
   OTEL_EXPORTER_OTLP_ENDPOINT: z.string().optional(),
 };
 
+/** Of a process that talks to the message server. */
+export const natsEnvironment = {
+  SPINDLE_NATS_URL: z.string().default('nats://127.0.0.1:4222'),
+  /** How long a start waits for the message server before it gives up. */
+  SPINDLE_NATS_WAIT: z.coerce.number().min(0).default(30),
+  /** Of every stream and bucket; more than one needs a cluster of servers. */
+  SPINDLE_NATS_REPLICAS: z.coerce.number().int().min(1).max(5).default(1),
+};
+
 /**
  * What a process that loads the engine reads from its environment; an empty variable counts as
  * absent.
  */
 export const environmentSchema = z.object({
   ...serviceEnvironment,
-  SPINDLE_NATS_URL: z.string().default('nats://127.0.0.1:4222'),
+  ...natsEnvironment,
+  /** `off`: it answers calls and takes no jobs, as the inspector beside a gateway does. */
+  SPINDLE_JOBS: z.enum(['on', 'off']).default('on'),
   SPINDLE_WORKER_ID: z
     .string()
     .regex(/^[A-Za-z0-9_-]+$/, 'expected letters, digits, "-" and "_"')

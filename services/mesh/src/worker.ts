@@ -47,6 +47,8 @@ export interface WorkerContext {
   workerId: string;
   address: string;
   portFile: string | undefined;
+  /** Does it take jobs from the queue? Calls it answers always. */
+  takesJobs: boolean;
   /** What callers have to show, and what the message server is shown. */
   token: string | undefined;
 }
@@ -69,6 +71,7 @@ export async function openWorker(
   const telemetry = startTelemetry({
     service: `spindle-${name}`,
     endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
+    instance: env.SPINDLE_WORKER_ID,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const token = readToken(env);
@@ -78,9 +81,11 @@ export async function openWorker(
     token,
     name: `${name}-${env.SPINDLE_WORKER_ID}`,
     logger,
+    waitMs: 1_000 * env.SPINDLE_NATS_WAIT,
+    signal: lifecycle.signal,
   });
   lifecycle.defer('bus', () => bus.close(), goodbyeMs);
-  await bus.provision();
+  await bus.provision({ replicas: env.SPINDLE_NATS_REPLICAS });
   const workerId = env.SPINDLE_WORKER_ID;
   return {
     env,
@@ -91,6 +96,7 @@ export async function openWorker(
       workerId,
       address: env.SPINDLE_GRPC_ADDRESS,
       portFile: env.SPINDLE_PORT_FILE,
+      takesJobs: env.SPINDLE_JOBS === 'on',
       token,
     },
   };

@@ -46,7 +46,7 @@ afterEach(async () => {
   await rm(root, { recursive: true, force: true });
 });
 
-async function start(workerId = 'w1', engine: FakeEngine = fakeEngine()) {
+async function start(workerId = 'w1', engine: FakeEngine = fakeEngine(), takesJobs = true) {
   const lifecycle = new Lifecycle();
   lifecycles.push(lifecycle);
   const own = await nats.bus(workerId);
@@ -59,6 +59,7 @@ async function start(workerId = 'w1', engine: FakeEngine = fakeEngine()) {
     workerId,
     address: '127.0.0.1:0',
     portFile,
+    takesJobs,
     token: undefined,
   });
   return { lifecycle, engine, portFile, port };
@@ -388,12 +389,35 @@ describe('sample jobs', () => {
 });
 
 describe('SamplerService', () => {
+  it('is alive and not ready while the message server is away', async () => {
+    const { port } = await start();
+    const address = `127.0.0.1:${port}`;
+    await nats.server.stop();
+    await expect.poll(() => checkHealth(address, 2_000)).toBe(false);
+    expect(await checkHealth(address, 2_000, 'live')).toBe(true);
+  });
+
+  it('answers calls and leaves the queue to others where it takes no jobs', async () => {
+    const { port } = await start('inspector', fakeEngine(), false);
+    await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
+    const client = createClient(SamplerService, `127.0.0.1:${port}`);
+    try {
+      expect((await client.inspectModel({ path: '/p' })).kind).toBe('StableDiffusionPipeline');
+    } finally {
+      client.close();
+    }
+    expect((await bus.queueDepths()).sample).toMatchObject({ pending: 1, inFlight: 0 });
+    await start('worker');
+    await expect.poll(async () => (await bus.queueDepths()).sample.pending).toBe(0);
+  });
+
   it('answers, is healthy and says its port', async () => {
     const engine = fakeEngine();
     const { port, portFile } = await start('w1', engine);
     const address = `127.0.0.1:${port}`;
     expect(Number(await readFile(portFile, 'utf8'))).toBe(port);
     expect(await checkHealth(address, 2_000)).toBe(true);
+    expect(await checkHealth(address, 2_000, 'live')).toBe(true);
     const client = createClient(SamplerService, address);
     try {
       expect(await client.inspectModel({ path: '/p' })).toMatchObject({

@@ -50,9 +50,13 @@ export async function startSampler(lifecycle: Lifecycle, options: SamplerOptions
     logger,
     workerId,
   });
-  takeJobs(lifecycle, ['encode', 'sample'], handler, options);
+  if (options.takesJobs) takeJobs(lifecycle, ['encode', 'sample'], handler, options);
   announceWorker(lifecycle, 'sampler', state, engine.info, options);
-  return serve(lifecycle, { ...options, graceMs }, (server) => {
-    server.addService(SamplerService, createHandlers({ store, engine, models, state, workerId }));
-  });
+  return serve(
+    lifecycle,
+    { ...options, graceMs, onReady: (say) => bus.onStatus(say) },
+    (server) => {
+      server.addService(SamplerService, createHandlers({ store, engine, models, state, workerId }));
+    },
+  );
 }

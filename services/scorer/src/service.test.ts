@@ -137,6 +137,7 @@ beforeEach(async () => {
     workerId: 'w1',
     address: '127.0.0.1:0',
     portFile: undefined,
+    takesJobs: true,
     token: undefined,
   });
   address = `127.0.0.1:${port}`;

@@ -36,9 +36,13 @@ export async function startScorer(lifecycle: Lifecycle, options: ScorerOptions):
     logger,
     workerId,
   });
-  takeJobs(lifecycle, ['score'], handler, options);
+  if (options.takesJobs) takeJobs(lifecycle, ['score'], handler, options);
   announceWorker(lifecycle, 'scorer', state, engine.info, options);
-  return serve(lifecycle, { ...options, graceMs }, (server) => {
-    server.addService(ScorerService, createHandlers({ engine, scorer }));
-  });
+  return serve(
+    lifecycle,
+    { ...options, graceMs, onReady: (say) => bus.onStatus(say) },
+    (server) => {
+      server.addService(ScorerService, createHandlers({ engine, scorer }));
+    },
+  );
 }

@@ -8,11 +8,11 @@ import type { RankLeader } from './ranks/leader.js';
 import { soleRank } from './ranks/ranks.js';
 import { createHandlers } from './server.js';
 
-export interface TrainerOptions extends Omit<WorkerContext, 'bus'> {
+export interface TrainerOptions extends Omit<WorkerContext, 'bus' | 'takesJobs'> {
   engine: TrainerEngine;
   /** Null, the default, where this process trains alone. */
   ranks?: RankLeader | null;
-  bus: Pick<Bus, 'kv'>;
+  bus: Pick<Bus, 'kv' | 'onStatus'>;
   leaseTtlMs?: number;
 }
 
@@ -37,8 +37,12 @@ export async function startTrainer(lifecycle: Lifecycle, options: TrainerOptions
     workerId,
     stopping: lifecycle.signal,
   });
-  return serve(lifecycle, { ...options, graceMs }, (server) => {
-    server.addService(TrainerService, handlers);
-    if (ranks !== null) server.addService(RankService, ranks.handlers());
-  });
+  return serve(
+    lifecycle,
+    { ...options, graceMs, onReady: (say) => bus.onStatus(say) },
+    (server) => {
+      server.addService(TrainerService, handlers);
+      if (ranks !== null) server.addService(RankService, ranks.handlers());
+    },
+  );
 }

@@ -46,6 +46,8 @@ type AnyStreaming = (
 ) => AsyncIterable<MessageInitShape<DescMessage>>;
 
 const flushMs = 500;
+/** Answers as long as the process does: "" says whether it is ready for work as well. */
+const liveService = 'live';
 
 /**
  * A gRPC server with health and reflection. Life: add services -> listen -> shutdown. Handlers
@@ -54,7 +56,7 @@ const flushMs = 500;
  */
 export class GrpcServer {
   readonly #server: Server;
-  readonly #health = new HealthImplementation({ '': 'SERVING' });
+  readonly #health = new HealthImplementation({ '': 'SERVING', [liveService]: 'SERVING' });
   readonly #services: DescService[] = [];
   readonly #calls = new Set<AbortController>();
   #idle: (() => void) | undefined;
@@ -111,7 +113,7 @@ export class GrpcServer {
     });
   }
 
-  /** "" is the process as a whole. */
+  /** "" is the process as a whole, with all that it needs; "live" is always serving. */
   setServing(service: string, serving: boolean): void {
     this.#health.setStatus(service, serving ? 'SERVING' : 'NOT_SERVING');
   }

@@ -3,9 +3,16 @@ import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-ho
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-http';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
-import { resourceFromAttributes } from '@opentelemetry/resources';
+import {
+  detectResources,
+  envDetector,
+  resourceFromAttributes,
+  type Resource,
+} from '@opentelemetry/resources';
 import { MeterProvider, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
 import { BasicTracerProvider, BatchSpanProcessor } from '@opentelemetry/sdk-trace-base';
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
 import { version } from '../version.js';
 
 export interface TelemetryOptions {
@@ -15,6 +22,8 @@ export interface TelemetryOptions {
    * sent without one.
    */
   endpoint?: string | undefined;
+  /** Tells apart the processes of one service, such as a pod's name; default a new UUID. */
+  instance?: string;
   /** How often metrics leave; default 10 s. */
   metricsIntervalMs?: number;
 }
@@ -37,11 +46,7 @@ export function startTelemetry(options: TelemetryOptions): Telemetry {
   if (options.endpoint === undefined || options.endpoint === '')
     return { flush: async () => undefined, shutdown: async () => undefined };
   const base = options.endpoint.replace(/\/+$/, '');
-  const resource = resourceFromAttributes({
-    'service.name': options.service,
-    'service.version': version,
-    'service.instance.id': `${options.service}-${process.pid}`,
-  });
+  const resource = resourceOf(options);
   const tracers = new BasicTracerProvider({
     resource,
     spanProcessors: [
@@ -79,4 +84,19 @@ export function startTelemetry(options: TelemetryOptions): Telemetry {
       context.disable();
     },
   };
+}
+
+/**
+ * Who sends. OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME win, as in every OpenTelemetry SDK. The
+ * process id tells nobody apart where every container's is 1.
+ */
+function resourceOf({ service, instance }: TelemetryOptions): Resource {
+  return resourceFromAttributes({
+    'service.name': service,
+    'service.namespace': 'spindle',
+    'service.version': version,
+    'service.instance.id': instance ?? randomUUID(),
+    'host.name': hostname(),
+    'process.pid': process.pid,
+  }).merge(detectResources({ detectors: [envDetector] }));
 }

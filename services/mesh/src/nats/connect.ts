@@ -33,6 +33,8 @@ import {
 } from 'nats';
 import { randomUUID } from 'node:crypto';
 import {
+  delay,
+  ensureError,
   isErrorCode,
   SpindleError,
   type Logger,
@@ -57,22 +59,45 @@ import { provision } from './provision.js';
 import type { Delivery } from './pull.js';
 import { publishStored } from './publish.js';
 
-/**
- * Rejects with UNAVAILABLE when no server answers, and with UNAUTHENTICATED when it does not take
- * the token; once connected it reconnects for ever.
- */
-export async function connectBus(options: {
+const retryMs = 500;
+
+export interface ConnectOptions {
   url: string;
   /** Shown where the address itself has no credentials. */
   token?: string | undefined;
   name: string;
   logger: Logger;
-}): Promise<Bus> {
-  const { url, name, logger } = options;
-  let connection: NatsConnection;
+  /** How long to wait for a server that does not answer yet; default 0. */
+  waitMs?: number;
+  /** Ends the wait. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Rejects with UNAVAILABLE when no server answers in time, and with UNAUTHENTICATED when it does
+ * not take the token; once connected it reconnects for ever.
+ */
+export async function connectBus(options: ConnectOptions): Promise<Bus> {
+  const { logger, waitMs = 0, signal } = options;
+  const until = Date.now() + waitMs;
+  for (let first = true; ; first = false) {
+    try {
+      const connection = await connectOnce(options);
+      const jsm = await connection.jetstreamManager({ checkAPI: false, timeout: 5_000 });
+      return new NatsBus(connection, jsm, logger);
+    } catch (thrown) {
+      const error = ensureError(thrown);
+      if (error.code !== 'UNAVAILABLE' || Date.now() + retryMs > until) throw error;
+      if (first) logger.warn({ err: error }, 'waiting for the message server');
+      await delay(retryMs, signal);
+    }
+  }
+}
+
+async function connectOnce({ url, token, name }: ConnectOptions): Promise<NatsConnection> {
   try {
-    connection = await connect({
-      ...natsAccess(url, options.token),
+    return await connect({
+      ...natsAccess(url, token),
       name,
       timeout: 5_000,
       maxReconnectAttempts: -1,
@@ -97,8 +122,6 @@ export async function connectBus(options: {
       'yourself';
     throw new SpindleError('UNAVAILABLE', message, { cause });
   }
-  const jsm = await connection.jetstreamManager({ checkAPI: false, timeout: 5_000 });
-  return new NatsBus(connection, jsm, logger);
 }
 
 class NatsBus implements Bus, JobSink {

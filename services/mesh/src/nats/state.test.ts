@@ -6,6 +6,7 @@ import { startTestNats, type TestNats } from '../testing/nats.js';
 import type { Bus } from './bus.js';
 import { connectBus } from './connect.js';
 import type { KvStore } from './kv.js';
+import { startNatsServer } from './server.js';
 import { Lease } from './lease.js';
 import { logger } from '@spindle/kit/testing';
 
@@ -203,6 +204,21 @@ test('no server is one clear sentence', async () => {
       /no NATS server answers at nats:\/\/127.0.0.1:1; "npm start" starts one/,
     ) as string,
   });
+});
+
+test('a start waits for a server that comes later', async () => {
+  const port = Number(new URL(nats.server.url).port);
+  await nats.server.stop();
+  const connecting = connectBus({
+    url: `nats://127.0.0.1:${port}`,
+    name: 'early',
+    logger,
+    waitMs: 20_000,
+  });
+  nats.server = await startNatsServer({ dir: nats.dir, port, logger });
+  const early = await connecting;
+  expect(early.serverVersion()).toMatch(/^\d/);
+  await early.close();
 });
 
 function lease(kv: KvStore, owner: string, ttlMs = 600): Promise<Lease> {

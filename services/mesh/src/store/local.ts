@@ -31,6 +31,7 @@ export async function openLocalStore(root: string): Promise<ArtifactStore> {
 }
 
 class LocalStore implements ArtifactStore {
+  readonly remote = false;
   readonly #blobs: string;
   readonly #results: string;
   readonly #checkpoints: string;

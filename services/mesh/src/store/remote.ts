@@ -38,6 +38,7 @@ export async function openStore(
 }
 
 class RemoteStore implements ArtifactStore {
+  readonly remote = true;
   readonly #cache: ArtifactStore;
   readonly #objects: ObjectStore;
   readonly #bucket: string;

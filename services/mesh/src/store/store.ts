@@ -5,6 +5,8 @@ import type { ArtifactRef } from '@spindle/proto';
  * folder, or in an object store with a local folder as its cache.
  */
 export interface ArtifactStore {
+  /** Is its truth in an object store? The local folder's free space is no limit of it then. */
+  readonly remote: boolean;
   put(data: Uint8Array, mediaType: string): Promise<ArtifactRef>;
   /** With `move` the source file is consumed. */
   putFile(path: string, mediaType: string, options?: { move?: boolean }): Promise<ArtifactRef>;

@@ -4,7 +4,7 @@ import { suppressTracing } from '@opentelemetry/core';
 import { createServer, type Server } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import {
   createLogger,
   createClient,
@@ -29,18 +29,26 @@ interface OtlpSpan {
   startTimeUnixNano: string;
   endTimeUnixNano: string;
   status?: { code?: number; message?: string };
-  attributes: { key: string; value: { stringValue?: string } }[];
+  attributes: OtlpAttribute[];
+}
+
+interface OtlpAttribute {
+  key: string;
+  value: { stringValue?: string };
 }
 
 let receiver: Server;
 let endpoint: string;
 let requests: string[];
 let spans: OtlpSpan[];
+/** Of whoever sent spans last. */
+let resource: OtlpAttribute[];
 let metricNames: string[];
 
 beforeEach(async () => {
   requests = [];
   spans = [];
+  resource = [];
   metricNames = [];
   receiver = createServer((request, response) => {
     const chunks: Buffer[] = [];
@@ -48,8 +56,10 @@ beforeEach(async () => {
     request.on('end', () => {
       requests.push(request.url ?? '');
       const body = JSON.parse(Buffer.concat(chunks).toString()) as OtlpBody;
-      for (const { scopeSpans } of body.resourceSpans ?? [])
+      for (const { resource: sender, scopeSpans } of body.resourceSpans ?? []) {
+        resource = sender.attributes;
         spans.push(...scopeSpans.flatMap((scope) => scope.spans));
+      }
       for (const { scopeMetrics } of body.resourceMetrics ?? [])
         metricNames.push(...scopeMetrics.flatMap((scope) => scope.metrics.map(({ name }) => name)));
       response.end('{}');
@@ -61,7 +71,10 @@ beforeEach(async () => {
 });
 
 interface OtlpBody {
-  resourceSpans?: { scopeSpans: { spans: OtlpSpan[] }[] }[];
+  resourceSpans?: {
+    resource: { attributes: OtlpAttribute[] };
+    scopeSpans: { spans: OtlpSpan[] }[];
+  }[];
   resourceMetrics?: { scopeMetrics: { metrics: { name: string }[] }[] }[];
 }
 
@@ -179,6 +192,30 @@ test('nothing is sent and nothing breaks without an endpoint', async () => {
   await telemetry.shutdown();
   expect(carrier).toEqual({});
   expect(requests).toEqual([]);
+});
+
+test('a process says who it is, and the standard variables of OpenTelemetry win', async () => {
+  const sent = async (options: { instance?: string }): Promise<Record<string, unknown>> => {
+    const telemetry = startTelemetry({ service: 'test', endpoint, ...options });
+    await inSpan('work', {}, async () => undefined);
+    await telemetry.shutdown();
+    return Object.fromEntries(resource.map(({ key, value }) => [key, value.stringValue]));
+  };
+  expect(await sent({ instance: 'sampler-0' })).toMatchObject({
+    'service.name': 'test',
+    'service.namespace': 'spindle',
+    'service.instance.id': 'sampler-0',
+  });
+  const first = await sent({});
+  expect(first['service.instance.id']).not.toBe((await sent({}))['service.instance.id']);
+  vi.stubEnv('OTEL_SERVICE_NAME', 'painter');
+  vi.stubEnv('OTEL_RESOURCE_ATTRIBUTES', 'k8s.pod.name=sampler-1,service.namespace=art');
+  expect(await sent({})).toMatchObject({
+    'service.name': 'painter',
+    'service.namespace': 'art',
+    'k8s.pod.name': 'sampler-1',
+  });
+  vi.unstubAllEnvs();
 });
 
 test('a receiver that is gone costs neither an error nor a hang', async () => {

@@ -7,7 +7,7 @@ import {
   startTelemetry,
   type Lifecycle,
 } from '@spindle/kit';
-import { engineOptions, environmentSchema, openLocalStore, pickEnvironment } from '@spindle/mesh';
+import { engineOptions, environmentSchema, openStore, pickEnvironment } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from '../engine.js';
 import { follow } from './member.js';
@@ -31,11 +31,12 @@ export async function runMember(
   const telemetry = startTelemetry({
     service: 'spindle-trainer',
     endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT,
+    instance: env.SPINDLE_WORKER_ID,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const engine = nativeEngine(Engine.open(engineOptions(env)));
   lifecycle.defer('engine', () => engine.close());
-  const store = await openLocalStore(env.SPINDLE_ARTIFACTS);
+  const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
   // Serves health checks alone, for whoever watches the process.
   if (!once) {
     await serve(
