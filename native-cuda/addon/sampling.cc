@@ -30,6 +30,9 @@ Request to_request(const Napi::Value& value) {
   request.rest.width = fields.integer("width");
   request.rest.scheduler_config = fields.string("schedulerConfig");
   request.rest.steps = fields.integer("steps");
+  if (std::optional<TensorData> images = fields.optional_tensor("images", 4))
+    request.rest.images = std::move(images->values);
+  request.rest.strength = fields.number("strength");
   request.rest.guidance_scale = fields.number("guidanceScale");
   request.rest.eta = fields.number("eta");
   request.rest.batch_size = fields.integer("batchSize");

@@ -9,6 +9,7 @@ import { toJson } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
 import { SamplingSettingsSchema, TrainSettingsSchema, type RunWork } from '@spindle/proto';
 import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
+import { stepsTaken } from '../config/schema/sampling.js';
 import type { RunConfig } from '../config/schema.js';
 import { estimate, sftCost, type Estimate, type Probes, type Work } from '../domain/estimate.js';
 import { samplingSettings } from '../orchestrator/jobs.js';
@@ -65,7 +66,7 @@ function workload(
     rows: Number(rows),
     drawn: Number(drawn),
     evaluated: Number(evaluated),
-    steps: config.sampling.steps,
+    steps: stepsTaken(config.sampling),
     evaluationSteps: evaluationSampling(config).steps,
     // The base; what is trained last is drawn with for evaluation only.
     models:

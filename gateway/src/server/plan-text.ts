@@ -2,7 +2,8 @@
 import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
 import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
-import type { RunConfig, Training } from '../config/schema.js';
+import type { RunConfig, SamplingConfig, Training } from '../config/schema.js';
+import { stepsTaken, strengthOf } from '../config/schema/sampling.js';
 import { modelName, sameModel } from '../domain/model.js';
 import {
   baselines,
@@ -72,9 +73,16 @@ function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
     return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${train}`;
   const stage = stagesOf(plan).find(({ kind, iteration }) => kind === 'sample' && iteration === k);
   const draw =
-    `draw ${stage?.items ?? 0} images in ${stage?.shards ?? 0} jobs (${scheduler}, ${sampling.steps} steps, guidance ` +
+    `draw ${stage?.items ?? 0} images in ${stage?.shards ?? 0} jobs (${scheduler}, ${stepsText(sampling)}, guidance ` +
     `${sampling.guidance_scale})`;
   return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${train}`;
+}
+
+function stepsText(sampling: SamplingConfig): string {
+  const strength = strengthOf(sampling);
+  return strength === undefined
+    ? `${sampling.steps} steps`
+    : `from the real images at strength ${strength}: ${stepsTaken(sampling)} of ${sampling.steps} steps`;
 }
 
 function trainText(train: Training): string {

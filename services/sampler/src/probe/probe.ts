@@ -72,6 +72,8 @@ export async function probeSampling(
     steps,
     eta: 0,
   };
+  // A step costs the same wherever drawing starts.
+  delete sampling.strength;
   // Some schedulers take more model calls than steps.
   let calls = steps;
   const drawn: { latents: Awaited<ReturnType<typeof pipeline.draw>>['latents'] }[] = [];
