@@ -105,7 +105,7 @@ export class Pack {
     }));
   }
 
-  /** The posterior's mean, in the first view, of each of these rows of the run that the shard has. */
+  /** The posterior's mean, in the first view, of each of these rows that the shard has. */
   async means(rows: ReadonlySet<number>): Promise<[number, Latents][]> {
     const index = this.fields.get('index');
     if (index?.dtype !== 'I64')

@@ -83,7 +83,7 @@ export const samplingSchema = z.strictObject({
 
 export type SamplingConfig = z.output<typeof samplingSchema>;
 
-/** How far real images are noised before drawing starts from them; undefined: it starts from noise. */
+/** How far real images are noised before drawing starts from them; undefined: from noise. */
 export function strengthOf({
   generated_from: from,
   strength = defaultStrength,
