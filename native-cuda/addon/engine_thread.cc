@@ -1,5 +1,7 @@
 #include "engine_thread.h"
 
+#include "core/flush_subnormals.h"
+
 namespace spindle::addon {
 
 void EngineThread::on_exit(void* self) { static_cast<EngineThread*>(self)->shutdown(); }
@@ -52,6 +54,7 @@ void EngineThread::send(std::unique_ptr<Message> message) {
 }
 
 void EngineThread::work() {
+  FlushSubnormals flush;  // also between the pool's runs
   for (;;) {
     std::unique_ptr<Job> job;
     std::vector<std::shared_ptr<void>> disposed;

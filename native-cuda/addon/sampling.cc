@@ -101,6 +101,7 @@ Napi::Value initial_noise(const Napi::CallbackInfo& info) {
 Napi::Value scheduler_timesteps(const Napi::CallbackInfo& info) {
   std::unique_ptr<Scheduler> scheduler = make_scheduler(to_string(info[0], "schedulerConfig"));
   scheduler->set_timesteps(to_integer(info[1], "steps"));
+  if (info[2].IsNumber()) scheduler->start_from_image(to_number(info[2], "strength"));
   return from_doubles(info.Env(), scheduler->timesteps());
 }
 

@@ -15,6 +15,8 @@ TrainerOptions to_options(const Napi::Value& value) {
   options.objective.objective = parse_objective(fields.string("objective"));
   options.objective.beta = fields.number("beta");
   if (!fields.is_null("safeguard")) options.objective.safeguard = fields.number("safeguard");
+  options.objective.timesteps_per_pair = fields.integer("timestepsPerPair");
+  options.objective.timestep_weight = parse_timestep_weight(fields.string("timestepWeight"));
   options.min_snr_gamma = fields.number("minSnrGamma");
   options.scheduler_config = fields.string("schedulerConfig");
   options.compute = to_precision(fields.value("precision"), fields.at("precision"));

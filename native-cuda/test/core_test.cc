@@ -5,6 +5,7 @@
 #include "autograd/tape.h"
 #include "check.h"
 #include "core/cancel.h"
+#include "core/flush_subnormals.h"
 #include "core/pool.h"
 #include "core/thread_pool.h"
 #include "ops/ops.h"
@@ -236,6 +237,28 @@ TEST("an exception of a task is thrown again by run, and the pool goes on") {
     }
   }
 }
+
+#if defined(__x86_64__) || defined(__aarch64__)
+TEST("tasks flush subnormal numbers, and the caller's own mode is back after them") {
+  volatile float small = 1e-39f, one = 1;
+  for (int threads : {1, 3})
+    for (int64_t count : {1, 300}) {
+      ThreadPool pool(threads);
+      std::atomic<int64_t> flushed{0}, zeros{0};
+      pool.run(count, [&](int64_t, int) {
+        flushed += FlushSubnormals::on();
+        zeros += small * one == 0;
+      });
+      CHECK_EQUAL(flushed.load(), count);
+      CHECK_EQUAL(zeros.load(), count);
+      CHECK(!FlushSubnormals::on());
+      CHECK(small * one != 0);
+      CHECK_THROWS(pool.run(count, [](int64_t, int) { require(false, "[task] refused"); }),
+                   Code::InvalidArgument);
+      CHECK(!FlushSubnormals::on());
+    }
+}
+#endif
 
 TEST("zero threads means all processors that the process may use") {
   ThreadPool pool(0);

@@ -144,37 +144,56 @@ TEST("the loss of pairs and its weights are those of the host") {
   }
   for (Objective objective :
        {Objective::SpinLogistic, Objective::SpinHinge, Objective::SpinIpo, Objective::Sft})
-    check::each(cat("objective ", int(objective)), [&] {
-      bool spin = is_spin(objective);
-      own = e.real;
-      opponent = e.opponent_real;
-      if (spin) own.insert(own.end(), e.generated.begin(), e.generated.end());
-      opponent.insert(opponent.end(), e.opponent_generated.begin(), e.opponent_generated.end());
-      Tensor errors = device.empty({int64_t(own.size())}, DType::F64),
-             others = device.empty({int64_t(opponent.size())}, DType::F64),
-             weights = device.empty({int64_t(own.size())}, DType::F32),
-             loss = device.empty({1}, DType::F64);
-      device.upload(errors, own.data());
-      device.upload(others, opponent.data());
-      Tensor settings = device.empty({2}, DType::F64);
-      double beta_and_scale[] = {2000, 1.0 / kPairs};
-      device.upload(settings, beta_and_scale);
-      device.step_kernels().run(
-          PairLossWeights{.weights = weights,
-                          .loss = loss,
-                          .errors = errors,
-                          .opponent_errors = others,
-                          .settings = settings,
-                          .kind = *pair_loss_of({.objective = objective}, {})});
-      LossTerms expected = loss_terms({.objective = objective, .beta = 2000}, e, 1.0 / kPairs);
-      double got = device.download<double>(loss)[0];
-      CHECK_THAT(std::abs(got - expected.loss) < 1e-12, got, " and ", expected.loss);
-      std::vector<float> w = device.download<float>(weights), all = expected.weight_real;
-      all.insert(all.end(), expected.weight_generated.begin(), expected.weight_generated.end());
-      for (size_t i = 0; i < all.size(); ++i)
-        CHECK_THAT(std::abs(w[i] - all[i]) <= 2e-7f * std::abs(all[i]), "weight ", i, ": ", w[i],
-                   " and ", all[i]);
-    });
+    for (bool weighed : {false, true})
+      check::each(cat("objective ", int(objective), weighed ? ", weighed" : ""), [&] {
+        bool spin = is_spin(objective);
+        if (weighed && !spin) return;
+        std::vector<double> factors;
+        for (size_t i = 0; i < kPairs; ++i) factors.push_back(0.2 + uniform(5, i));
+        Tensor pair_factors;
+        if (weighed) {
+          pair_factors = device.empty({int64_t(kPairs)}, DType::F64);
+          device.upload(pair_factors, factors.data());
+        }
+        own = e.real;
+        opponent = e.opponent_real;
+        if (spin) own.insert(own.end(), e.generated.begin(), e.generated.end());
+        opponent.insert(opponent.end(), e.opponent_generated.begin(), e.opponent_generated.end());
+        Tensor errors = device.empty({int64_t(own.size())}, DType::F64),
+               others = device.empty({int64_t(opponent.size())}, DType::F64),
+               weights = device.empty({int64_t(own.size())}, DType::F32),
+               loss = device.empty({1}, DType::F64);
+        device.upload(errors, own.data());
+        device.upload(others, opponent.data());
+        Tensor settings = device.empty({2}, DType::F64);
+        double beta_and_scale[] = {2000, 1.0 / kPairs};
+        device.upload(settings, beta_and_scale);
+        device.step_kernels().run(
+            PairLossWeights{.weights = weights,
+                            .loss = loss,
+                            .errors = errors,
+                            .opponent_errors = others,
+                            .settings = settings,
+                            .factors = pair_factors,
+                            .kind = *pair_loss_of({.objective = objective}, {})});
+        Errors all_errors = e;
+        if (weighed) weigh_errors(all_errors, factors);
+        LossTerms expected =
+            loss_terms({.objective = objective, .beta = 2000}, all_errors, 1.0 / kPairs);
+        // The weights of the losses' errors are those of the weighed ones, times the factors.
+        auto times_factors = [&](std::vector<float>& w) {
+          for (size_t i = 0; weighed && i < w.size(); ++i) w[i] = float(double(w[i]) * factors[i]);
+        };
+        times_factors(expected.weight_real);
+        times_factors(expected.weight_generated);
+        double got = device.download<double>(loss)[0];
+        CHECK_THAT(std::abs(got - expected.loss) < 1e-12, got, " and ", expected.loss);
+        std::vector<float> w = device.download<float>(weights), all = expected.weight_real;
+        all.insert(all.end(), expected.weight_generated.begin(), expected.weight_generated.end());
+        for (size_t i = 0; i < all.size(); ++i)
+          CHECK_THAT(std::abs(w[i] - all[i]) <= 4e-7f * std::abs(all[i]), "weight ", i, ": ", w[i],
+                     " and ", all[i]);
+      });
 }
 
 TEST("clipping, average and rounded copy in one pass are those of the reference") {

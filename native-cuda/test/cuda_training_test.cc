@@ -188,3 +188,45 @@ TEST("what is not finite is told at the step's end, which leaves the weights as 
   told(*t, o, 1, true);
   CHECK(trained(*t) != before);
 }
+
+TEST("timesteps that weigh, and pairs with several, train as on the cpu") {
+  for (int64_t turns : {1, 3})
+    check::each(cat("k ", turns), [&] {
+      TrainerOptions o = options(Objective::SpinLogistic, DType::F32);
+      o.objective.timesteps_per_pair = turns;
+      o.objective.timestep_weight = TimestepWeight::Paper;
+      o.objective.beta = 20;
+      o.learning_rate = {.base = 1e-3};
+      Device device(cuda_options()), host = cpu();
+      auto t = tiny::trainer(device, o), expected = tiny::trainer(host, o);
+      for (int64_t k = 0; k < 4; ++k) {
+        double loss = 0, of_host = 0;
+        // One timestep is weighed on the device, and told at the step's end.
+        std::vector<TrainBatchResult> results, same;
+        for (int64_t offset : {0, 1}) {
+          for (Trainer* each : {t.get(), expected.get()}) {
+            TrainBatch b =
+                tiny::batch(each->unet().device, o, k, offset, 1, 2, uint32_t(10 * k + 1));
+            b.later = true;
+            TrainBatchResult result = each->accumulate(b, nullptr);
+            CHECK_EQUAL(result.later, each == t.get() && turns == 1);
+            if (!result.later) (each == t.get() ? results : same).push_back(result);
+          }
+        }
+        TrainStepResult applied = t->apply(k);
+        expected->apply(k);
+        if (turns == 1) results = applied.batches;
+        CHECK_EQUAL(results.size(), size_t(2));
+        for (size_t i = 0; i < results.size(); ++i) {
+          loss += results[i].loss;
+          of_host += same[i].loss;
+          CHECK_THAT(std::abs(results[i].errors.real[0] - same[i].errors.real[0]) <
+                         1e-3 * same[i].errors.real[0],
+                     results[i].errors.real[0], " and ", same[i].errors.real[0]);
+        }
+        CHECK_THAT(std::abs(loss - of_host) < 2e-3 * of_host, loss, " and ", of_host);
+      }
+      CHECK_THAT(distance(trained(*t), trained(*expected)) < 1e-3,
+                 distance(trained(*t), trained(*expected)));
+    });
+}

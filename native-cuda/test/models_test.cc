@@ -172,6 +172,27 @@ TEST("an image depends on its seed and prompt alone, not on its batch") {
   }
 }
 
+TEST("samplers that draw noise draw the same image in any batch, with any number of threads") {
+  for (const char* name :
+       {"EulerAncestralDiscreteScheduler", "LCMScheduler", "DDPMScheduler",
+        "DPMSolverMultistepScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"})
+    check::each(name, [&] {
+      std::vector<std::vector<float>> drawn;
+      for (auto [threads, batch] : {std::pair{1, 3}, {1, 2}, {3, 1}}) {
+        Device device({.backend = "cpu", .threads = threads, .isa = "auto"});
+        auto unet = tiny::unet(device);
+        SampleRequest r = request(device, 3, batch);
+        r.eta = 0;
+        r.scheduler_config =
+            cat(R"({"algorithm_type":"sde-dpmsolver++","clip_sample":false,"_class_name":")", name,
+                "\"}");
+        drawn.push_back(tiny::floats(sample(*unet, r, nullptr, nullptr).latents));
+      }
+      CHECK(drawn[0] == drawn[1]);
+      CHECK(drawn[0] == drawn[2]);
+    });
+}
+
 TEST("sampling tells its progress and stops when it is cancelled") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
   auto unet = tiny::unet(device);

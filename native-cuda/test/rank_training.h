@@ -21,11 +21,13 @@ struct Plan {
   DType compute = DType::F32;
   DeviceOptions device = {.backend = "cpu", .threads = 1, .isa = "auto"};
   int steps = 4;
+  int64_t timesteps_per_pair = 1;
 };
 
 inline TrainerOptions options(const Plan& plan) {
   TrainerOptions o;
   o.objective.objective = Objective::SpinLogistic;
+  o.objective.timesteps_per_pair = plan.timesteps_per_pair;
   o.objective.beta = 200;  // ten times that makes a last bit of a weight 1e-4 of a loss
   o.scheduler_config = tiny::kDdim;
   o.learning_rate = {

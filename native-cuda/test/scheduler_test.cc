@@ -90,16 +90,41 @@ TEST("schedulers: with a perfect model every configuration arrives at the data, 
       with("EulerDiscreteScheduler", {});
       with("EulerDiscreteScheduler",
            {{"use_karras_sigmas", true}, {"final_sigmas_type", "sigma_min"}});
+      with("EulerAncestralDiscreteScheduler", {});
+      for (bool karras : {false, true}) {
+        with("HeunDiscreteScheduler", {{"use_karras_sigmas", karras}});
+        for (const char* solver : {"midpoint", "heun"})
+          with("DPMSolverMultistepScheduler", {{"algorithm_type", "sde-dpmsolver++"},
+                                               {"solver_type", solver},
+                                               {"use_karras_sigmas", karras}});
+        for (int64_t order : {1, 2, 3})
+          for (const char* solver : {"bh1", "bh2"})
+            with("UniPCMultistepScheduler",
+                 {{"solver_order", order}, {"solver_type", solver}, {"use_karras_sigmas", karras}});
+      }
+      with("UniPCMultistepScheduler", {{"final_sigmas_type", "sigma_min"},
+                                       {"lower_order_final", false},
+                                       {"disable_corrector", Json::Array{0, 3}}});
+      with("LCMScheduler", {});
+      for (const char* variance : {"fixed_small", "fixed_small_log"})
+        with("DDPMScheduler", {{"variance_type", variance}});
     }
   configs.push_back(config("DDIMScheduler", {{"prediction_type", "sample"}}));
-  configs.push_back(config("DPMSolverMultistepScheduler", {{"prediction_type", "sample"}}));
+  for (const char* name : {"DPMSolverMultistepScheduler", "UniPCMultistepScheduler",
+                           "HeunDiscreteScheduler", "LCMScheduler", "DDPMScheduler"})
+    configs.push_back(config(name, {{"prediction_type", "sample"}}));
   for (const Json& json : configs)
     check::each(json.dump(), [&] {
       std::unique_ptr<Scheduler> scheduler = make_scheduler(json);
-      std::vector<float> first = sample_point(*scheduler, 25);
+      auto sampled = [&](int64_t steps) {
+        TorchGenerator generator(11);
+        return sample_point(*scheduler, steps,
+                            [&](float* out, int64_t count) { generator.randn(out, count); });
+      };
+      std::vector<float> first = sampled(25);
       for (float v : first) CHECK_THAT(std::abs(v - kPoint) < 0.08, v);
-      sample_point(*scheduler, 10);
-      CHECK(sample_point(*scheduler, 25) == first);
+      sampled(10);
+      CHECK(sampled(25) == first);
     });
 }
 
@@ -130,7 +155,7 @@ std::vector<float> sample_by_table(Scheduler& scheduler,
     for (int64_t k = 0; k < 4; ++k)
       CHECK_EQUAL(timesteps.f32()[k], float(scheduler.timesteps()[i]));
     for (int64_t k = 0; k < 2 * n; ++k) output.f32()[k] = model(i, size_t(k), input.f32()[k]);
-    if (table[i * kSamplerColumns + kNextNoise] != 0) noise(z.f32(), n);
+    if (scheduler.linear_step(i).draws) noise(z.f32(), n);
     kernels->run(SamplerStep{.sampler = s, .output = output, .noise = z});
   }
   CHECK_EQUAL(*s.at.data<double>(), double(calls));
@@ -157,7 +182,16 @@ TEST("schedulers: every step as sums of products gives what the step gives") {
                 {"use_karras_sigmas", karras},
                 {"final_sigmas_type", karras ? "sigma_min" : "zero"}});
       with("DPMSolverMultistepScheduler", {{"solver_order", 1}});
+      with("DPMSolverMultistepScheduler", {{"algorithm_type", "sde-dpmsolver++"}});
+      for (bool karras : {false, true}) {
+        with("UniPCMultistepScheduler", {{"solver_order", 3}, {"use_karras_sigmas", karras}});
+        with("HeunDiscreteScheduler", {{"use_karras_sigmas", karras}, {"clip_sample", karras}});
+      }
+      with("LCMScheduler", {});
+      with("DDPMScheduler", {{"clip_sample", true}, {"clip_sample_range", 0.8}});
+      with("DDPMScheduler", {{"variance_type", "fixed_large"}});
       if (std::string(prediction) == "sample") continue;
+      with("EulerAncestralDiscreteScheduler", {});
       for (bool skip : {false, true}) with("PNDMScheduler", {{"skip_prk_steps", skip}});
       with("EulerDiscreteScheduler", {});
       with("EulerDiscreteScheduler",
@@ -217,12 +251,21 @@ TEST("ddim: eta adds noise of the right size and clipping clips") {
 
 TEST("schedulers: one step, and as many steps as there are timesteps, work") {
   for (const char* name :
-       {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"})
+       {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler",
+        "LCMScheduler", "DDPMScheduler"})
     check::each(name, [&] {
-      std::unique_ptr<Scheduler> scheduler = make_scheduler(config(
-          name, {{"skip_prk_steps", true}, {"steps_offset", 0}, {"timestep_spacing", "leading"}}));
+      std::unique_ptr<Scheduler> scheduler =
+          make_scheduler(config(name, {{"skip_prk_steps", true},
+                                       {"steps_offset", 0},
+                                       {"timestep_spacing", "leading"},
+                                       {"original_inference_steps", 1000}}));
+      TorchGenerator generator(3);
       for (int64_t steps : {1, 2, 3, 999})
-        for (float v : sample_point(*scheduler, steps)) CHECK(std::isfinite(v));
+        for (float v : sample_point(*scheduler, steps, [&](float* out, int64_t count) {
+               generator.randn(out, count);
+             }))
+          CHECK(std::isfinite(v));
       CHECK_THROWS(scheduler->set_timesteps(0), Code::InvalidArgument);
       CHECK_THROWS(scheduler->set_timesteps(1001), Code::InvalidArgument);
     });
@@ -233,9 +276,9 @@ TEST("schedulers: unknown keys and unsupported values are refused by name") {
       message_of(config("DDIMScheduler", {{"sampler", 1}})),
       std::string(
           "scheduler_config.json: sampler: expected a known key, got this one with value 1"));
-  CHECK(message_of(config("HeunDiscreteScheduler"))
-            .find("_class_name: expected DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler "
-                  "or EulerDiscreteScheduler") != std::string::npos);
+  CHECK(message_of(config("DPMSolverSDEScheduler"))
+            .find("_class_name: expected DDIMScheduler, DDPMScheduler, PNDMScheduler, ") !=
+        std::string::npos);
   struct Row {
     const char* name;
     const char* key;
@@ -258,7 +301,19 @@ TEST("schedulers: unknown keys and unsupported values are refused by name") {
            {"DDIMScheduler", "beta_start", Json()},
            {"EulerDiscreteScheduler", "sigma_max", 80},
            {"EulerDiscreteScheduler", "use_beta_sigmas", true},
-           {"DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"},
+           {"DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver"},
+           {"EulerAncestralDiscreteScheduler", "prediction_type", "sample"},
+           {"HeunDiscreteScheduler", "use_exponential_sigmas", true},
+           {"HeunDiscreteScheduler", "rescale_betas_zero_snr", true},
+           {"UniPCMultistepScheduler", "predict_x0", false},
+           {"UniPCMultistepScheduler", "lower_order_final", false},
+           {"UniPCMultistepScheduler", "solver_order", 4},
+           {"UniPCMultistepScheduler", "solver_p", "DDIMScheduler"},
+           {"UniPCMultistepScheduler", "sigma_max", 10},
+           {"LCMScheduler", "original_inference_steps", 1001},
+           {"LCMScheduler", "thresholding", true},
+           {"DDPMScheduler", "variance_type", "learned_range"},
+           {"DDPMScheduler", "variance_type", "fixed_large_log"},
            {"DPMSolverMultistepScheduler", "solver_order", 3},
            {"DPMSolverMultistepScheduler", "solver_type", "bh1"},
            {"DPMSolverMultistepScheduler", "use_lu_lambdas", true},
@@ -302,4 +357,29 @@ TEST("noise schedule: what is added can be taken away, and velocity is what it s
   NoiseSchedule trained =
       NoiseSchedule::parse(config("DDIMScheduler", {{"trained_betas", betas}}).dump());
   CHECK(std::abs(trained.alphas_cumprod[9] - std::pow(0.99f, 10.0f)) < 1e-5f);
+}
+
+TEST("schedulers: a step of two calls is two of them, and the last one has one") {
+  for (int64_t steps : {1, 2, 12}) {
+    std::unique_ptr<Scheduler> heun = make_scheduler(config("HeunDiscreteScheduler"));
+    heun->set_timesteps(steps);
+    CHECK_EQUAL(int64_t(heun->timesteps().size()), 2 * steps - 1);
+  }
+  std::unique_ptr<Scheduler> lcm = make_scheduler(config("LCMScheduler"));
+  lcm->set_timesteps(4);
+  CHECK((lcm->timesteps() == std::vector<double>{999, 759, 499, 259}));
+  CHECK_THROWS(lcm->set_timesteps(51), Code::InvalidArgument);
+}
+
+TEST("noise schedule: betas that a config leaves out are those of its class") {
+  auto last = [](const char* name, Json::Object more = {}) {
+    more.push_back({"_class_name", name});
+    return NoiseSchedule::parse(Json(more).dump()).alphas_cumprod.back();
+  };
+  Json::Object spelled = {{"beta_start", 0.00085}, {"beta_end", 0.012}};
+  CHECK_EQUAL(last("HeunDiscreteScheduler"), last("DDPMScheduler", spelled));
+  CHECK_EQUAL(last("KDPM2DiscreteScheduler"), last("DDPMScheduler", spelled));
+  spelled.push_back({"beta_schedule", "scaled_linear"});
+  CHECK_EQUAL(last("LCMScheduler"), last("DDPMScheduler", spelled));
+  CHECK(last("LCMScheduler") != last("DDPMScheduler"));
 }

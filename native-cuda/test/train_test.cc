@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "check.h"
+#include "isas.h"
 #include "io/safetensors.h"
 #include "models/inference.h"
 #include "temporary.h"
@@ -50,6 +51,31 @@ TEST("micro-batches add up to the whole batch") {
                    tiny::floats(whole->unet().store.gradient())) < 1e-5);
     double norm = whole->apply(0).grad_norm, norm_of_pieces = pieces->apply(0).grad_norm;
     CHECK(std::abs(norm - norm_of_pieces) < 1e-5 * norm);
+  }
+}
+
+// Where pairs saturate, the loss has next to no slope. A small beta scales gradients down alike, so
+// that some of them lie below what float32 holds in full.
+TEST("a step on saturated pairs leaves no subnormal gradients") {
+  for (const std::string& isa : available_isas()) {
+    Device device({.backend = "cpu", .threads = 2, .isa = isa});
+    auto gradient = [&](double beta) {
+      TrainerOptions o = options(Objective::SpinLogistic);
+      o.objective.beta = beta;
+      auto t = trainer(device, o);
+      t->accumulate(batch(device, o, 0, 0, 4, 4), nullptr);
+      return tiny::floats(t->unet().store.gradient());
+    };
+    const double small = 1e-32;
+    std::vector<float> large = gradient(1), g = gradient(small);
+    int64_t expected = 0, subnormal = 0, normal = 0;
+    for (size_t i = 0; i < g.size(); ++i) {
+      expected += large[i] != 0 && std::abs(double(large[i])) * small < 0x1p-126;
+      subnormal += std::fpclassify(g[i]) == FP_SUBNORMAL;
+      normal += std::fpclassify(g[i]) == FP_NORMAL;
+    }
+    CHECK_EQUAL(subnormal, 0);
+    CHECK_THAT(expected > 100 && normal > 100, isa, ": ", expected, ", ", normal);
   }
 }
 

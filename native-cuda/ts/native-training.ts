@@ -16,6 +16,10 @@ export interface TrainerOptionsDto {
    * safeguard.
    */
   safeguard: number | null;
+  /** Timesteps whose mean is a pair's logit; 1 for SFT. */
+  timestepsPerPair: number;
+  /** "constant", "paper" or "min_snr"; constant for SFT. */
+  timestepWeight: string;
   /** SFT only; 0: every timestep weighs the same. */
   minSnrGamma: number;
   /** scheduler_config.json as JSON text: noise schedule and prediction_type. */
@@ -106,7 +110,7 @@ export interface TrainErrorsDto {
    * The same of the safeguard's factor on generated images' gradients: 1 without one, 0 for SFT.
    */
   loserScale: number;
-  /** Per element, float32; the last three are empty for SFT. */
+  /** Per element, float32, weighed means over its timesteps; the last three are empty for SFT. */
   errorReal: Float32Array;
   errorGenerated: Float32Array;
   opponentErrorReal: Float32Array;

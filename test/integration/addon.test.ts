@@ -75,6 +75,8 @@ const trainerOptions: TrainerOptionsDto = {
   objective: 'spin_logistic',
   beta: 4000,
   safeguard: null,
+  timestepsPerPair: 1,
+  timestepWeight: 'constant',
   minSnrGamma: 0,
   schedulerConfig,
   precision: 'float32',

@@ -8,6 +8,7 @@ import {
   adaptedUnet,
   resolveScheduler,
   TextToImage,
+  writeKohyaLora,
   writeRandomModel,
   type LoraFile,
 } from '@spindle/models';
@@ -221,4 +222,41 @@ it("PEFT's folder is at the scale of its settings", async () => {
   expect(await draw(model, [{ path, scale: 1 }])).toEqual(
     await draw(model, [{ path: kohya, scale: 1 }]),
   );
+});
+
+it("ours under kohya's names draws the same bytes, for every base", async () => {
+  for (const release of ['sd15', 'sdxl'] as const) {
+    const folder = join(scratch, `base-${release}`);
+    writeRandomModel(folder, {
+      ...{ release, reduced: true, dtype: 'F32', variant: undefined, seed: 3 },
+      shardBytes: Number.POSITIVE_INFINITY,
+    });
+    const file = join(folder, 'unet/diffusion_pytorch_model.safetensors');
+    const { tensors } = readSafetensors(readFileSync(file), file);
+    const targets = [...tensors].filter(([name]) =>
+      /\.(to_q|to_out\.0|proj_in|net\.2)\.weight$/.test(name),
+    );
+    expect(targets.length).toBeGreaterThan(40);
+    const own = join(scratch, `${release}-own.safetensors`);
+    writeSafetensorsFile(
+      own,
+      targets.flatMap(([name, { shape }], i) => {
+        const [n = 0, k = 0, ...ones] = shape;
+        const layer = `unet.${name.replace(/\.weight$/, '')}`;
+        return [
+          source(`${layer}.lora_A.weight`, [rank, k, ...ones], waves(rank * k, i)),
+          source(`${layer}.lora_B.weight`, [n, rank, ...ones], waves(n * rank, i + 0.5)),
+        ];
+      }),
+    );
+    const kohya = join(scratch, `${release}-kohya.safetensors`);
+    writeKohyaLora(own, kohya, { model: folder, dtype: undefined });
+    const [base, before, after] = [
+      await draw(folder),
+      await draw(folder, [], [{ path: own, scale: 0.1 }]),
+      await draw(folder, [], [{ path: kohya, scale: 0.1 }]),
+    ];
+    expect(after).toEqual(before);
+    expect(apart(before.latents, base.latents)).toBeGreaterThan(1e-3);
+  }
 });

@@ -264,6 +264,8 @@ const training = (schedulerConfig: string): TrainerOptionsDto => ({
   objective: 'spin_logistic',
   beta: 2000,
   safeguard: null,
+  timestepsPerPair: 1,
+  timestepWeight: 'constant',
   minSnrGamma: 0,
   schedulerConfig,
   precision: 'float32',
@@ -556,6 +558,7 @@ describe('SDXL', () => {
     const sampling = {
       ...common,
       sampling: { guidanceScale: 5, height: 64, width: 64 },
+      evaluation: { scheduler: 'HeunDiscreteScheduler', steps: 7, height: 64, width: 64 },
       shardSize: 2,
       unets: 2,
       decodes: true,
@@ -576,14 +579,18 @@ describe('SDXL', () => {
       'precision',
     ]);
     expect(Object.keys(sampler).sort()).toEqual([
+      'callSeconds',
       'decodeSeconds',
+      'drawCalls',
       'encodeSeconds',
+      'evaluateCalls',
       'peakBytes',
       'pipelineLoadSeconds',
       'precision',
-      'stepSeconds',
       'unetLoadSeconds',
     ]);
+    // Two calls per step of Heun's, but for the last one.
+    expect(sampler).toMatchObject({ drawCalls: 50, evaluateCalls: 13 });
     // No gradients, moments, average and opponent of the whole U-Net.
     expect(adapters['peakBytes']).toBeLessThan(Number(trainer['peakBytes']));
     for (const report of [trainer, sampler, adapters]) {

@@ -11,9 +11,10 @@ import { promisify } from 'node:util';
 import sharp from 'sharp';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tinyConfig } from '../harness/config.js';
-import { scenes, sha256 } from '../harness/files.js';
+import { scenes, sha256, weightsOf } from '../harness/files.js';
 import { root } from '../harness/child.js';
 import { Mesh, readJson } from '../harness/mesh.js';
+import { reached } from '../harness/progress.js';
 
 let mesh: Mesh;
 let data: string;
@@ -55,7 +56,10 @@ it('compares base, SFT, Diffusion-DPO and iterations of self-play in one run', a
     data: { path: data },
     objective: { loss: 'ipo', beta: 4000, opponent: 'initial', safeguard: 0, auto_beta: 0.2 },
     train: { ...train, steps: 2, batch_size: 2 },
-    baselines: { sft: { min_snr_gamma: 5 }, dpo: { beta: 500 } },
+    baselines: {
+      sft: { min_snr_gamma: 5 },
+      dpo: { beta: 500, timesteps_per_pair: 2, timestep_weight: 'min_snr' },
+    },
     evaluation: { ...evaluation, limit: 1, metrics: evaluation.metrics.slice(0, 1) },
   };
   await mesh.create(run, 'objectives');
@@ -266,6 +270,73 @@ it('trains on images of several aspect ratios at their own sizes', async () => {
   expect(steps).toHaveLength(8);
   for (const { model, step, loss } of steps)
     if (step === 1 && model !== 'sft') expect(loss, model).toBeCloseTo(Math.log(2), 6);
+});
+
+it('leaves out pairs that a judge finds better drawn, the same when it resumes', async () => {
+  const { evaluation, train, objective, sampling, ...config } = tinyConfig();
+  const run = {
+    ...config,
+    data: { path: data, buckets: { step: 16 }, flip: true, views: 2 },
+    sampling: { ...sampling, generated: 'pixels', images_per_prompt: 2 },
+    iterations: 1,
+    baselines: {},
+    train: { ...train, steps: 6, batch_size: 2, gradient_accumulation: 1 },
+    objective: { ...objective, timesteps_per_pair: 2, timestep_weight: 'paper' },
+    evaluation: { ...evaluation, limit: 1, metrics: evaluation.metrics.slice(0, 1) },
+  };
+  const [metric] = run.evaluation.metrics;
+  // Every score of the pairs is known once they were judged; the margin lies between two of them.
+  await mesh.create(
+    { ...run, objective: { ...run.objective, keep_if: { metric: metric?.name, margin: 1e6 } } },
+    'all-kept',
+  );
+  expect((await mesh.ended('all-kept')).reason).toBe('');
+  const store = await openLocalStore(mesh.artifacts);
+  const scores: number[] = [];
+  for (const key of await store.listResults('all-kept/score-base')) {
+    const { result } = fromJsonString(JobResultSchema, (await store.getResult(key)) ?? '');
+    if (result.case !== 'score') throw new Error('expected scores');
+    const values = result.value.scores[0]?.values ?? [];
+    const pairs = values.length / 2;
+    scores.push(...values.slice(0, pairs).map((value, n) => value - (values[pairs + n] ?? 0)));
+  }
+  expect(scores).toHaveLength(8);
+  const [second = 0, first = 0] = scores.sort((a, b) => a - b).slice(-2);
+  const keepIf = { metric: metric?.name, margin: (first + second) / 2 };
+  const judged = { ...run, objective: { ...run.objective, keep_if: keepIf } };
+  await mesh.create(judged, 'judged');
+  const ended = await mesh.ended('judged');
+  expect([ended.reason, ended.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  const reports = await Promise.all(
+    ['all-kept', 'judged'].map(
+      async (id) =>
+        (await readJson(join(mesh.runDirectory(id), 'report.json'))) as Report & {
+          judged_pairs: object[];
+        },
+    ),
+  );
+  expect(reports.map((report) => report.judged_pairs)).toEqual([
+    [{ opponent: 'base', pairs: 8, left_out: 0 }],
+    [{ opponent: 'base', pairs: 8, left_out: 1 }],
+  ]);
+  const digests = ['all-kept', 'judged'].map((id) =>
+    sha256(join(mesh.runDirectory(id), 'iterations/1/unet/diffusion_pytorch_model.safetensors')),
+  );
+  expect(digests[0]).not.toBe(digests[1]);
+  await mesh.create(judged, 'paused');
+  await reached(mesh.artifacts, 'paused', { checkpoint: 'train-spin1', step: 1 });
+  // What is left out is asked of the scores again.
+  await mesh.spindle('pause', 'paused');
+  await mesh.spindle('resume', 'paused');
+  expect((await mesh.ended('paused')).reason).toBe('');
+  expect(weightsOf(mesh.runDirectory('paused'))).toEqual(weightsOf(mesh.runDirectory('judged')));
+});
+
+it('refuses more timesteps than the model has before anything runs', async () => {
+  const config = { ...tinyConfig(), objective: { beta: 1, timesteps_per_pair: 2000 } };
+  await expect(mesh.create(config, 'too-many')).rejects.toThrow(
+    /objective\.timesteps_per_pair: expected at most the model's 1000 timesteps, got 2000/,
+  );
 });
 
 it('refuses the baseline on data without pairs before anything runs', async () => {

@@ -1,4 +1,4 @@
-import { asFloat32, readSafetensors } from '@spindle/kit';
+import { asFloat32, readSafetensors, readSafetensorsHeader } from '@spindle/kit';
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -251,6 +251,16 @@ describe('a run from the command line', () => {
       expect(await readFile(join(to, 'README.md'), 'utf8')).toMatch(
         /\| \*\*spin2\*\* \| \S+ \(\S+ to \S+\) \|/,
       );
+      const single = join(folder, 'single.safetensors');
+      expect(
+        await mesh.spindle(
+          ...['export', 'first', '--iteration', '2', '--single-file', single],
+          ...['--dtype', 'float16'],
+        ),
+      ).toMatchObject({ code: 0, stdout: `${single}\n` });
+      expect(
+        readSafetensorsHeader(single).tensors.get('model.diffusion_model.input_blocks.0.0.weight'),
+      ).toMatchObject({ dtype: 'F16' });
       const png = join(folder, 'image.png');
       const { cli } = await import('../harness/cli.js');
       const sample = await cli([

@@ -1,13 +1,19 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import { printable } from '@spindle/kit';
+import { printable, readSafetensorsHeader, writeSafetensorsFile } from '@spindle/kit';
+import { parseRecord, serializeRecord } from '../orchestrator/record.js';
 import { startHarness, type Harness } from '../testing/harness.js';
 import { duration, table } from './format.js';
 import { logLine } from './log-line.js';
 import { runCommandLine } from './program.js';
 import { writeRuntime } from './runtime.js';
+
+const fixture = fileURLToPath(
+  new URL('../../../test/fixtures/rng/expected.safetensors', import.meta.url),
+);
 
 let harness: Harness;
 let config: string;
@@ -142,6 +148,46 @@ describe('spindle', () => {
     ).toBeGreaterThan(0);
   });
 
+  it("exports a LoRA under diffusers' names, and on request under kohya's", async () => {
+    const folder = join(harness.root, 'lora');
+    await cp(join(harness.root, 'r1'), folder, { recursive: true, dereference: true });
+    const file = join(folder, 'run.json');
+    const record = parseRecord(await readFile(file, 'utf8'), file);
+    const unet = record.state.training['spin2']?.unet;
+    if (!unet) throw new Error('expected a trained U-Net, got none');
+    unet.adapter = unet.weights;
+    await writeFile(file, serializeRecord(record));
+    const values = (count: number) => new Uint8Array(new Float32Array(count).fill(0.5).buffer);
+    const layer = 'down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q';
+    writeSafetensorsFile(
+      join(folder, 'iterations', '2', 'pytorch_lora_weights.safetensors'),
+      [
+        [`unet.${layer}.lora_A.weight`, [2, 8]] as const,
+        [`unet.${layer}.lora_B.weight`, [8, 2]] as const,
+      ].map(([name, shape]) => ({ name, dtype: 'F32', shape, chunks: () => [values(16)] })),
+    );
+    const [own, kohya] = [join(harness.folder, 'lora-own'), join(harness.folder, 'lora-kohya')];
+    const exported = (to: string, ...more: string[]) =>
+      spindle('export', 'lora', '--iteration', '2', '--unet-only', '--to', to, ...more);
+    expect(await exported(own)).toMatchObject({ code: 0, err: '' });
+    const name = 'lora-spin2.safetensors';
+    expect(await exported(kohya, '--lora-format', 'kohya', '--dtype', 'float16')).toMatchObject({
+      code: 0,
+      err: '',
+    });
+    expect(await readdir(own)).toContain('pytorch_lora_weights.safetensors');
+    expect(await readdir(own)).not.toContain(name);
+    expect(await readdir(kohya)).not.toContain('pytorch_lora_weights.safetensors');
+    const prefix = `lora_unet_${layer.replaceAll('.', '_')}`;
+    const { tensors } = readSafetensorsHeader(join(kohya, name));
+    expect([...tensors].map(([tensor, { dtype }]) => [tensor, dtype]).sort()).toEqual([
+      [`${prefix}.alpha`, 'F16'],
+      [`${prefix}.lora_down.weight`, 'F16'],
+      [`${prefix}.lora_up.weight`, 'F16'],
+    ]);
+    await rm(folder, { recursive: true });
+  });
+
   it('leaves nothing of an export that fails half-way', async () => {
     const dangling = join(harness.folder, 'model', 'scheduler');
     await symlink('/nowhere', dangling);
@@ -231,6 +277,23 @@ describe('spindle', () => {
     [['pause', 'r1'], 'run "r1" is succeeded; it cannot be paused.'],
     [['run', '/nowhere.yaml'], '/nowhere.yaml'],
     [['export', 'none', '--iteration', '1', '--to', '/tmp/x'], 'no run is named "none"'],
+    [['export', 'r1', '--iteration', '1'], '--to: expected a folder to write, or a file in'],
+    [
+      ['export', 'r1', '--iteration', '1', '--to', '/nowhere', '--lora-format', 'kohya'],
+      '--lora-format: expected a run that trains LoRA (train.lora), got one that does not.',
+    ],
+    [
+      ['export', 'r1', '--iteration', '1', '--single-file', 'x.ckpt'],
+      '--single-file: expected a name that ends in .safetensors, got x.ckpt.',
+    ],
+    [
+      ['export', 'r1', '--iteration', '1', '--single-file', fixture],
+      `--single-file: expected a file that does not exist, got ${fixture}.`,
+    ],
+    [
+      ['export', 'r1', '--iteration', '1', '--to', '/nowhere', '--dtype', 'float16'],
+      '--dtype: expected --single-file or --lora-format kohya beside it, got float16 alone.',
+    ],
   ])('refuses %j with exit code 2', async (args, message) => {
     const { code, err } = await spindle(...args);
     expect(code).toBe(2);

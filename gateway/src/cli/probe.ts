@@ -9,9 +9,15 @@ import { toJson } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
 import { SamplingSettingsSchema, TrainSettingsSchema, type RunWork } from '@spindle/proto';
 import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
-import { stepsTaken } from '../config/schema/sampling.js';
 import type { RunConfig } from '../config/schema.js';
-import { estimate, sftCost, type Estimate, type Probes, type Work } from '../domain/estimate.js';
+import {
+  estimate,
+  pairCost,
+  sftCost,
+  type Estimate,
+  type Probes,
+  type Work,
+} from '../domain/estimate.js';
 import { samplingSettings } from '../orchestrator/jobs.js';
 import { trainSettings } from '../orchestrator/train-settings.js';
 import { size } from '../server/plan-text.js';
@@ -38,6 +44,10 @@ export async function predict(
   const sampler = await probe<Probes['sampler']>('sampler', {
     ...common,
     sampling: toJson(SamplingSettingsSchema, samplingSettings(sampling, work.resolution)),
+    evaluation: toJson(
+      SamplingSettingsSchema,
+      samplingSettings(evaluationSampling(config), work.resolution),
+    ),
     shardSize: sampling.shard_size,
     // The base, and from the second model on that of another iteration.
     unets: config.iterations > 1 || config.evaluation !== undefined ? 2 : 1,
@@ -54,6 +64,7 @@ function workload(
   const [sft, dpo] = [sftTraining(config), dpoTraining(config)];
   // In units of the probed micro-batch's size, which other trainings may not share.
   const probed = train.batch_size / train.gradient_accumulation;
+  const unit = pairCost(train.timesteps_per_pair);
   const training = (settings: { steps: number; batch_size: number }, cost: number) => ({
     steps: settings.steps,
     microBatches: settings.batch_size / probed,
@@ -66,8 +77,6 @@ function workload(
     rows: Number(rows),
     drawn: Number(drawn),
     evaluated: Number(evaluated),
-    steps: stepsTaken(config.sampling),
-    evaluationSteps: evaluationSampling(config).steps,
     // The base; what is trained last is drawn with for evaluation only.
     models:
       1 +
@@ -76,8 +85,8 @@ function workload(
       ...Array.from({ length: config.iterations }, (_, i) =>
         training(spinTraining(config, i + 1), 1),
       ),
-      ...(sft ? [training(sft, sftCost)] : []),
-      ...(dpo ? [training(dpo, 1)] : []),
+      ...(sft ? [training(sft, sftCost / unit)] : []),
+      ...(dpo ? [training(dpo, pairCost(dpo.timesteps_per_pair) / unit)] : []),
     ],
   };
 }

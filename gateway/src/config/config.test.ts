@@ -130,6 +130,11 @@ describe('a wrong run config is refused in one sentence', () => {
       'objective.beta: expected at most 3 values (iterations), got 4.',
     ],
     [
+      'a judge of pairs that is none of the metrics',
+      `${smallest}objective: {keep_if: {metric: pick}}\n`,
+      'objective.keep_if.metric: expected one of evaluation.metrics, got "pick"',
+    ],
+    [
       'a safeguard above one',
       `${smallest}objective: {safeguard: 1.5}\n`,
       'objective.safeguard: expected at most 1, got 1.5',

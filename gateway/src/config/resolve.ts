@@ -100,6 +100,17 @@ export function checkConfig(config: RunConfig, where: string): void {
           `${metric.scale}.`,
       );
   }
+  const { keep_if: keepIf } = config.objective;
+  if (keepIf && !names.includes(keepIf.metric))
+    fail(
+      `objective.keep_if.metric: expected one of ${names.join(', ') || 'evaluation.metrics'}, got ` +
+        `"${keepIf.metric}".`,
+    );
+  if (keepIf && previousShare > 0)
+    fail(
+      'objective.keep_if: expected sampling.previous_share 0, since only the images of the ' +
+        `iteration's own opponent are judged, got ${previousShare}.`,
+    );
   const select = config.evaluation?.select;
   if (select?.metric !== undefined && !names.includes(select.metric))
     fail(
@@ -161,6 +172,8 @@ export interface DpoTraining extends Training {
   beta: number;
   auto_beta?: number | undefined;
   safeguard?: number | undefined;
+  timesteps_per_pair: number;
+  timestep_weight: RunConfig['objective']['timestep_weight'];
 }
 
 /** A baseline's training: what it leaves open is that of the first iteration. */
@@ -180,8 +193,11 @@ export function spinTraining(config: RunConfig, k: number): DpoTraining {
 }
 
 function objectiveOf({ objective }: RunConfig, k: number) {
-  const { beta, auto_beta, safeguard } = objective;
-  return { beta: forIteration(beta, k), ...defined({ auto_beta, safeguard }) };
+  const { beta, auto_beta, safeguard, timesteps_per_pair, timestep_weight } = objective;
+  return {
+    ...{ beta: forIteration(beta, k), timesteps_per_pair, timestep_weight },
+    ...defined({ auto_beta, safeguard }),
+  };
 }
 
 /** What a model of the run is trained with; the base, with nothing. */

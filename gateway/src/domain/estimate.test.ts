@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { estimate, sftCost } from './estimate.js';
+import { estimate, pairCost, sftCost } from './estimate.js';
 
 it('adds up the work of a run from the seconds of its pieces', () => {
   const predicted = estimate(
@@ -15,22 +15,22 @@ it('adds up the work of a run from the seconds of its pieces', () => {
       sampler: {
         peakBytes: 5,
         encodeSeconds: 0.25,
-        stepSeconds: 0.1,
+        callSeconds: 0.1,
         decodeSeconds: 1,
         unetLoadSeconds: 3,
         pipelineLoadSeconds: 7,
+        drawCalls: 20,
+        evaluateCalls: 10,
       },
     },
     {
       rows: 8,
       drawn: 16,
       evaluated: 6,
-      steps: 20,
-      evaluationSteps: 10,
       models: 2,
       trainings: [
         { steps: 3, microBatches: 4, cost: 1, checkpoints: 2 },
-        { steps: 2, microBatches: 4, cost: sftCost, checkpoints: 0 },
+        { steps: 2, microBatches: 4, cost: sftCost / pairCost(1), checkpoints: 0 },
       ],
     },
   );

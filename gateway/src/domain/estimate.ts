@@ -13,10 +13,13 @@ export interface Probes {
   sampler: {
     peakBytes: number;
     encodeSeconds: number;
-    stepSeconds: number;
+    callSeconds: number;
     decodeSeconds: number;
     unetLoadSeconds: number;
     pipelineLoadSeconds: number;
+    /** Calls of the U-Net per image, of training and of evaluation. */
+    drawCalls: number;
+    evaluateCalls: number;
   };
 }
 
@@ -26,9 +29,6 @@ export interface Work {
   /** Drawn for training, and for evaluation, over the whole run. */
   drawn: number;
   evaluated: number;
-  /** Denoising steps per image. */
-  steps: number;
-  evaluationSteps: number;
   /** U-Nets that images are drawn with. */
   models: number;
   trainings: readonly {
@@ -57,9 +57,9 @@ export interface Estimate {
 export function estimate({ trainer, sampler }: Probes, work: Work): Estimate {
   const encodeSeconds = sampler.pipelineLoadSeconds + work.rows * sampler.encodeSeconds;
   const sampleSeconds =
-    work.models * sampler.unetLoadSeconds + work.drawn * work.steps * sampler.stepSeconds;
+    work.models * sampler.unetLoadSeconds + work.drawn * sampler.drawCalls * sampler.callSeconds;
   const evaluateSeconds =
-    work.evaluated * (work.evaluationSteps * sampler.stepSeconds + sampler.decodeSeconds);
+    work.evaluated * (sampler.evaluateCalls * sampler.callSeconds + sampler.decodeSeconds);
   const trainSeconds = work.trainings.reduce(
     (sum, { steps, microBatches, cost, checkpoints }) =>
       sum +
@@ -81,7 +81,12 @@ export function estimate({ trainer, sampler }: Probes, work: Work): Estimate {
 }
 
 /**
- * SFT looks at half the images, and has no opponent's forward: forward and backward (three
- * forwards) of four, for two images.
+ * Of a pair, in forwards of one image: forward and backward (three forwards) and the opponent's
+ * forward for each of its two images and timesteps. All timesteps but one are measured before.
  */
-export const sftCost = 3 / 8;
+export function pairCost(timesteps: number): number {
+  return 2 * (4 * timesteps + timesteps - 1);
+}
+
+/** SFT looks at half the images, and has no opponent. */
+export const sftCost = 3;

@@ -1,7 +1,7 @@
 /** What a stage is made from: who misses something of it has that made again. */
 import type { Model } from './model.js';
 import { initOf, modelsOf, opponentOf, trainedAs, type RunPlan } from './plan.js';
-import { stageName, type Stage } from './stage.js';
+import { judgedBy, stageName, type Stage } from './stage.js';
 
 /** What a stage, or one shard of it, is made from. */
 export interface Inputs {
@@ -23,19 +23,28 @@ export function inputsOf(plan: RunPlan, stage: Stage, shard?: number): Inputs {
       return { stages: [encode], models: trained(stage.model) };
     case 'eval-sample':
       return { stages: [], models: trained(stage.model) };
-    case 'eval-score':
+    case 'score':
+    case 'eval-score': {
+      const drawing = judgedBy(stage);
       return {
-        stages: [stageName({ kind: 'eval-sample', model: stage.model })],
+        stages: drawing === undefined ? [] : [drawing],
         ...(shard !== undefined && { shard }),
         models: [],
       };
+    }
     case 'train': {
       if (stage.model.kind !== 'spin') return { stages: [encode], models: [] };
       const { iteration } = stage.model;
       const opponents = [opponentOf(plan, iteration)];
       if (iteration > 1) opponents.push(opponentOf(plan, iteration - 1));
       const drawn = new Set(opponents.map((model) => stageName({ kind: 'sample', model })));
-      return { stages: [encode, ...drawn], models: trained(initOf(iteration), ...opponents) };
+      const judged = plan.keepIf
+        ? [stageName({ kind: 'score', model: opponentOf(plan, iteration) })]
+        : [];
+      return {
+        stages: [encode, ...drawn, ...judged],
+        models: trained(initOf(iteration), ...opponents),
+      };
     }
     case 'evaluate':
     case 'report':

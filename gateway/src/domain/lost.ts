@@ -1,7 +1,7 @@
 /** Going back to what was done and is lost: jobs are deterministic, so the same comes again. */
 import { modelName, parseModel, type Model } from './model.js';
 import { stagesOf } from './plan.js';
-import { stageName } from './stage.js';
+import { judgedBy, stageName } from './stage.js';
 import { isOver, stageOf, warn, type Letter, type RunState, type StageState } from './state.js';
 
 /** Results that are damaged or gone, of jobs and of trainings. */
@@ -57,10 +57,9 @@ function loseShard(next: RunState, name: string, shard: number, at: number): voi
   if (!own.done.includes(shard)) return;
   warn(next, `${name}: the result of shard ${shard} was damaged and is made again`);
   reopen(own, shard, at);
-  const stage = stagesOf(next.plan).find((one) => one.name === name);
-  if (stage?.kind !== 'eval-sample') return;
   // Judging is over only when drawing is; a score that is whole is found again at once.
-  const judging = next.stages[stageName({ kind: 'eval-score', model: stage.model })];
+  const judge = stagesOf(next.plan).find((one) => judgedBy(one) === name);
+  const judging = judge && next.stages[judge.name];
   if (judging?.done.includes(shard)) reopen(judging, shard, at);
 }
 

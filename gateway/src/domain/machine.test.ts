@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { leftOut } from './keep-if.js';
 import { transition, type RunEvent } from './machine.js';
-import { modelName, spin } from './model.js';
+import { base, modelName, spin } from './model.js';
 import { opponentOf, stagesOf, type RunPlan } from './plan.js';
 import type { StepNumbers } from '@spindle/proto';
 import { initialState, stageOf, type ModelSummary, type RunState } from './state.js';
@@ -236,6 +237,47 @@ describe('opponents', () => {
   });
 });
 
+describe('pairs that a judge leaves out', () => {
+  const keepIf = { metric: 'pick', margin: 0.5 };
+
+  it('are those whose generated image is better by more than the margin', () => {
+    // Generated: 1, 2, 3; real: 1, 1.5, 2.25.
+    expect(leftOut([1, 2, 3, 1, 1.5, 2.25], keepIf)).toEqual([2]);
+    expect(leftOut([1, 2, 3, 1, 1.5, 2.25], { ...keepIf, margin: -0.25 })).toEqual([0, 1, 2]);
+    expect(leftOut([1, 2], { ...keepIf, margin: -1 })).toEqual([]);
+  });
+
+  it('are counted once all are judged, and training waits for that', () => {
+    const judged = (counts: readonly number[]) => {
+      let state = started({ keepIf, evaluationPrompts: 0, metrics: [], maxMissing: 0.5 });
+      const done = (stage: string, shard: number, without = 0): void => {
+        const jobs = [{ shard, rejected: [], truncated: 0, leftOut: without }];
+        const event = { type: 'jobs-done' as const, stage, jobs, at: state.updatedAt + 1 };
+        state = transition(state, event);
+      };
+      for (const stage of ['encode', 'sample-base']) for (const n of [0, 1]) done(stage, n);
+      expect(workOf(state).jobs.get('score-base')).toEqual([0, 1]);
+      done('score-base', 0, counts[0]);
+      expect(workOf(state).training).toBeNull();
+      done('score-base', 1, counts[1]);
+      return state;
+    };
+    const some = judged([1, 2]);
+    expect(modelName(workOf(some).training ?? base)).toBe('spin1');
+    expect(some.warnings).toEqual([
+      'score-base: 3 of 4 pairs are left out of training: pick scores their generated image ' +
+        'more than 0.5 above the real one',
+    ]);
+    expect(judged([0, 0]).warnings).toEqual([]);
+    const none = judged([2, 2]);
+    expect([none.status, none.reason]).toEqual([
+      'failed',
+      'objective.keep_if: expected a pair whose generated image pick scores at most 0.5 above ' +
+        'the real one, got none of 4 in score-base; a larger margin keeps more',
+    ]);
+  });
+});
+
 describe('the order of events', () => {
   it.each([
     ['two iterations', {}],
@@ -248,6 +290,7 @@ describe('the order of events', () => {
       'an earlier opponent on a shared device',
       { opponent: 'random' as const, sharedDevice: true, dpo: true, dpoSteps: 1 },
     ],
+    ['judged pairs', { keepIf: { metric: 'pick', margin: 0 }, sharedDevice: true }],
     ['no judges', { metrics: [] }],
     ['no evaluation', { evaluationPrompts: 0, metrics: [] }],
     ['stopping allowed', { stop: { metric: 'pick', patience: 1 } }],

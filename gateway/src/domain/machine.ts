@@ -21,11 +21,12 @@ import { modelName, parseModel } from './model.js';
 import { stagesOf } from './plan.js';
 import { bestModel, mergedResults, stopsAfter } from './selection.js';
 import { encodedRows, shardSize } from './shards.js';
-import { hasJobs, stageName, type Stage } from './stage.js';
+import { hasJobs, isOfRows, judgedBy, stageName, type Stage } from './stage.js';
 import {
   isFinal,
   isForgiven,
   isOver,
+  leftOutOf,
   stageOf,
   warn,
   type Letter,
@@ -44,6 +45,8 @@ export interface DoneJob {
   shard: number;
   rejected: number[];
   truncated: number;
+  /** Pairs that its scores have training leave out. */
+  leftOut?: number;
 }
 
 export type RunEvent = { at: number } & (
@@ -190,8 +193,9 @@ function jobsDone(next: RunState, event: { stage: string; jobs: DoneJob[] }): bo
   const done = new Set(stage.done);
   const jobs = event.jobs.filter(({ shard }) => !done.has(shard));
   if (jobs.length === 0) return false;
-  for (const { shard, truncated } of jobs) {
+  for (const { shard, truncated, leftOut = 0 } of jobs) {
     done.add(shard);
+    if (leftOut > 0) stage.leftOut = { ...stage.leftOut, [shard]: leftOut };
     if (!stage.redone?.includes(shard)) next.truncated += truncated;
   }
   stage.done = [...done].sort((a, b) => a - b);
@@ -280,7 +284,7 @@ function settle(next: RunState, at: number): void {
       }
       if (state.status !== 'running') continue;
       refreshItems(next, stage, state);
-      const lost = tooMuchLost(next, stage, state);
+      const lost = tooMuchLost(next, stage, state) ?? noPairLeft(next, stage, state);
       if (lost !== null) {
         fail(next, stage.name, lost, at);
         return;
@@ -300,10 +304,10 @@ function settle(next: RunState, at: number): void {
 function start(next: RunState, stage: Stage, state: StageState, at: number): void {
   state.status = 'running';
   state.since = at;
-  if (stage.kind !== 'sample') return;
+  if (!isOfRows(stage.kind)) return;
   const rejected = new Set(next.rejected);
   for (let shard = 0; shard < stage.shards; shard++) {
-    // A shard whose rows were all rejected has nothing to draw.
+    // A shard whose rows were all rejected has nothing to draw, or to judge.
     if (shardSize(next.plan, stage, shard, rejected) === 0 && !state.done.includes(shard))
       state.done.push(shard);
   }
@@ -316,8 +320,9 @@ function isComplete(next: RunState, stage: Stage, state: StageState): boolean {
     case 'sample':
     case 'eval-sample':
       return state.done.length + state.dead.length === stage.shards;
+    case 'score':
     case 'eval-score': {
-      const sampling = stageOf(next, stageName({ kind: 'eval-sample', model: stage.model }));
+      const sampling = stageOf(next, judgedBy(stage) ?? '');
       if (sampling.status !== 'done') return false;
       const over = new Set([
         ...state.done,
@@ -354,6 +359,14 @@ function complete(
       `${stage.name}: ${missing.items} of ${stage.items} items are missing (${missing.why}); ` +
         'the run goes on without them',
     );
+  const without = leftOutOf(state);
+  if (without > 0 && next.plan.keepIf)
+    warn(
+      next,
+      `${stage.name}: ${without} of ${state.items} pairs are left out of training: ` +
+        `${next.plan.keepIf.metric} scores their generated image more than ` +
+        `${next.plan.keepIf.margin} above the real one`,
+    );
   if (stage.kind === 'encode') {
     if (next.truncated > 0)
       warn(
@@ -386,7 +399,7 @@ function skipAfter(next: RunState, stages: readonly Stage[], iteration: number, 
 
 function refreshItems(next: RunState, stage: Stage, state: StageState): void {
   if (!hasJobs(stage.kind)) return;
-  const rejected = new Set(stage.kind === 'sample' ? next.rejected : []);
+  const rejected = new Set(isOfRows(stage.kind) ? next.rejected : []);
   state.items = state.done.reduce(
     (sum, shard) => sum + shardSize(next.plan, stage, shard, rejected),
     0,
@@ -399,6 +412,19 @@ function tooMuchLost(next: RunState, stage: Stage, state: StageState): string | 
   return (
     `${stage.name} lost ${items} of ${stage.items} items, more than max_missing ` +
     `${next.plan.maxMissing} allows: ${why}`
+  );
+}
+
+/** Training needs a pair at least. */
+function noPairLeft({ plan }: RunState, stage: Stage, state: StageState): string | null {
+  const { keepIf } = plan;
+  const pairs = state.items;
+  if (stage.kind !== 'score' || !keepIf || pairs === 0 || leftOutOf(state) < pairs) return null;
+  if (state.done.length + state.dead.length < stage.shards) return null;
+  return (
+    `objective.keep_if: expected a pair whose generated image ${keepIf.metric} scores at most ` +
+    `${keepIf.margin} above the real one, got none of ${pairs} in ${stage.name}; a larger margin ` +
+    'keeps more'
   );
 }
 

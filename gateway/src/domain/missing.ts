@@ -1,5 +1,5 @@
 import { shardSize } from './shards.js';
-import { hasJobs, stageName, type Stage } from './stage.js';
+import { hasJobs, isOfRows, judgedBy, type Stage } from './stage.js';
 import { stageOf, type RunState, type StageState } from './state.js';
 
 /** Items of a stage that will never come, and the first reasons why. */
@@ -9,7 +9,7 @@ export function missingItems(
   own: StageState,
 ): { items: number; why: string } {
   if (!hasJobs(stage.kind)) return { items: 0, why: '' };
-  const rejected = new Set(stage.kind === 'sample' ? state.rejected : []);
+  const rejected = new Set(isOfRows(stage.kind) ? state.rejected : []);
   let items = own.dead.reduce(
     (sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected),
     0,
@@ -23,13 +23,10 @@ export function missingItems(
     items += unreadable;
     if (unreadable > 0) reasons.push(`${unreadable} unreadable images`);
   }
-  if (stage.kind === 'eval-score') {
+  const drawing = judgedBy(stage);
+  if (drawing !== undefined) {
     // What was never drawn cannot be scored; the loss was counted once, when drawing.
-    const undrawn = new Set(
-      stageOf(state, stageName({ kind: 'eval-sample', model: stage.model })).dead.map(
-        (dead) => dead.shard,
-      ),
-    );
+    const undrawn = new Set(stageOf(state, drawing).dead.map((dead) => dead.shard));
     items = own.dead
       .filter((dead) => !undrawn.has(dead.shard))
       .reduce((sum, dead) => sum + shardSize(state.plan, stage, dead.shard, rejected), 0);

@@ -1,4 +1,5 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
+import type { KeepIf } from './keep-if.js';
 import { base, iterationOf, spin, type Model } from './model.js';
 import { neededCount, type Reading } from './needed-images.js';
 import { forIteration } from './per-iteration.js';
@@ -41,6 +42,8 @@ export interface RunPlan {
    * plans of older runs, and where several iterations read an opponent's images: one of each row.
    */
   asRead?: DrawnAsRead;
+  /** Pairs that training reads; absent: all. */
+  keepIf?: KeepIf;
   /** Optimiser steps of an iteration, or of each (the last one repeats). */
   trainSteps: number | number[];
   sftSteps: number;
@@ -224,15 +227,14 @@ function makeStages(plan: RunPlan): Stage[] {
       // On a shared device, drawing waits for the training before.
       const maker = plan.sharedDevice ? initOf(k) : trainedAs(opponent);
       const images = drawnImages(plan, k, plan.rows);
-      add({
-        kind: 'sample',
-        model: opponent,
-        iteration: k,
+      const common = {
+        ...{ model: opponent, iteration: k, items: images },
         shards: shardsFor(images, imagesPerJob(plan)),
-        items: images,
         // Rows that encoding rejects are not sampled.
         after: ['encode', ...(k === 1 ? samplingStart : [named('train', maker)].filter(isStage))],
-      });
+      };
+      add({ kind: 'sample', ...common });
+      if (plan.keepIf) add({ kind: 'score', ...common });
     }
     if (k === 1) {
       addEvaluation(base, samplingStart);
@@ -241,6 +243,7 @@ function makeStages(plan: RunPlan): Stage[] {
     const waitsForEvaluation = plan.sharedDevice || plan.stop !== null;
     trained = addTraining(spin(k), [
       named('sample', opponent),
+      ...(plan.keepIf ? [named('score', opponent)] : []),
       ...(trained === null ? [] : [trained]),
       ...(waitsForEvaluation ? evaluationEnd(initOf(k)) : []),
       ...(plan.sharedDevice && k === 1 ? baselines(plan).flatMap(evaluationEnd) : []),

@@ -100,6 +100,7 @@ function family(stage: Stage): string {
     case 'eval-sample':
       return 'sample';
     case 'encode':
+    case 'score':
     case 'eval-score':
     case 'evaluate':
     case 'report':

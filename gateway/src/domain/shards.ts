@@ -5,7 +5,7 @@
 import { neededImages } from './needed-images.js';
 import { drawnImages, evaluationItems, imagesPerJob, readingOf, type RunPlan } from './plan.js';
 import { imageSeed } from './seeds.js';
-import type { Stage } from './stage.js';
+import { isOfRows, type Stage } from './stage.js';
 
 export interface ShardItem {
   index: number;
@@ -20,8 +20,7 @@ export interface ShardRange {
 /** The rows of an encoding shard, or the images of an evaluation's. */
 export function shardRange(plan: RunPlan, stage: Stage, shard: number): ShardRange {
   const size = stage.kind === 'encode' ? plan.encodeShardSize : plan.sampleShardSize;
-  const total =
-    stage.kind === 'encode' || stage.kind === 'sample' ? plan.rows : evaluationItems(plan);
+  const total = stage.kind === 'encode' || isOfRows(stage.kind) ? plan.rows : evaluationItems(plan);
   const start = shard * size;
   return { start, count: Math.max(0, Math.min(size, total - start)) };
 }
@@ -41,12 +40,12 @@ export function shardItems(
   rejected: ReadonlySet<number>,
 ): ShardItem[] {
   const { asRead } = plan;
-  if (stage.kind === 'sample' && asRead)
+  if (isOfRows(stage.kind) && asRead)
     return itemsAsRead(plan, stage.iteration, shard, encodedOf(plan, rejected));
   const { start, count } = shardRange(plan, stage, shard);
   const items: ShardItem[] = [];
   for (let index = start; index < start + count; index++) {
-    if (stage.kind !== 'sample') {
+    if (!isOfRows(stage.kind)) {
       // No model name in the hash: every model draws a prompt from the same noise.
       const each = plan.evaluationImages ?? 1;
       const prompt = Math.floor(index / each);
@@ -109,7 +108,7 @@ export function shardSize(
   rejected: ReadonlySet<number>,
 ): number {
   const { start, count } = shardRange(plan, stage, shard);
-  if (stage.kind !== 'sample') return count;
+  if (!isOfRows(stage.kind)) return count;
   if (plan.asRead) {
     const size = imagesPerJob(plan);
     const images = drawnImages(plan, stage.iteration, plan.rows - rejected.size);

@@ -2,7 +2,13 @@
 import { modelName, type Model } from './model.js';
 
 /** What belongs to one model: the one that draws, comes out of training, or is judged. */
-export type ModelStageKind = 'sample' | 'train' | 'eval-sample' | 'eval-score' | 'evaluate';
+export type ModelStageKind =
+  | 'sample'
+  | 'score'
+  | 'train'
+  | 'eval-sample'
+  | 'eval-score'
+  | 'evaluate';
 export type StageKind = 'encode' | ModelStageKind | 'report';
 
 /** Which stage of a run. */
@@ -29,6 +35,7 @@ export function stageName(stage: StageId): string {
     case 'report':
       return stage.kind;
     case 'sample':
+    case 'score':
     case 'train':
     case 'eval-sample':
     case 'eval-score':
@@ -42,6 +49,7 @@ export function hasJobs(kind: StageKind): boolean {
   switch (kind) {
     case 'encode':
     case 'sample':
+    case 'score':
     case 'eval-sample':
     case 'eval-score':
       return true;
@@ -49,5 +57,27 @@ export function hasJobs(kind: StageKind): boolean {
     case 'evaluate':
     case 'report':
       return false;
+  }
+}
+
+/** Stages whose shards are images of an opponent, for rows that encoding did not reject. */
+export function isOfRows(kind: StageKind): kind is 'sample' | 'score' {
+  return kind === 'sample' || kind === 'score';
+}
+
+/** The stage that draws the images which this one judges, shard by shard; else undefined. */
+export function judgedBy(stage: StageId): string | undefined {
+  switch (stage.kind) {
+    case 'score':
+      return stageName({ kind: 'sample', model: stage.model });
+    case 'eval-score':
+      return stageName({ kind: 'eval-sample', model: stage.model });
+    case 'encode':
+    case 'sample':
+    case 'train':
+    case 'eval-sample':
+    case 'evaluate':
+    case 'report':
+      return undefined;
   }
 }

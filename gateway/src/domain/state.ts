@@ -26,6 +26,8 @@ export interface StageState {
   activeMs: number;
   /** When the current stretch of running began. */
   since: number | null;
+  /** Of judged pairs: how many are left out, by shard; shards without any are not told. */
+  leftOut?: Record<number, number>;
   /** Shards whose results were lost and made again, once per loss; a training's is 0. */
   redone?: number[];
 }
@@ -163,6 +165,11 @@ export function stageOf(state: RunState, name: string): StageState {
 /** Nothing of the stage is to be done any more. */
 export function isOver(stage: StageState): boolean {
   return stage.status === 'done' || stage.status === 'skipped';
+}
+
+/** How many judged pairs are left out of training. */
+export function leftOutOf({ leftOut = {} }: Pick<StageState, 'leftOut'>): number {
+  return Object.values(leftOut).reduce((sum, pairs) => sum + pairs, 0);
 }
 
 /** Notes a warning in place; false when it is there already. */

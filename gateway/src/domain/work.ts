@@ -4,7 +4,7 @@
 import type { StepNumbers } from '@spindle/proto';
 import { modelName, sameModel, type Model } from './model.js';
 import { stagesOf } from './plan.js';
-import { hasJobs, stageName, type Stage, type StageKind } from './stage.js';
+import { hasJobs, judgedBy, type Stage, type StageKind } from './stage.js';
 import { stageOf, type ModelSummary, type RunState } from './state.js';
 
 /** What each command says beside its type. */
@@ -68,6 +68,7 @@ function findWork(state: RunState): Work {
         break;
       case 'encode':
       case 'sample':
+      case 'score':
       case 'eval-sample':
       case 'eval-score': {
         const over = new Set([...own.done, ...own.dead.map((dead) => dead.shard)]);
@@ -87,9 +88,10 @@ function findWork(state: RunState): Work {
 
 /** A shard is scored as soon as it is drawn; others are ready when their stage runs. */
 function readyShards(state: RunState, stage: Stage): readonly number[] {
-  return stage.kind === 'eval-score'
-    ? stageOf(state, stageName({ kind: 'eval-sample', model: stage.model })).done
-    : Array.from({ length: stage.shards }, (_, i) => i);
+  const drawing = judgedBy(stage);
+  return drawing === undefined
+    ? Array.from({ length: stage.shards }, (_, i) => i)
+    : stageOf(state, drawing).done;
 }
 
 /**

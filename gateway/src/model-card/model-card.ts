@@ -159,7 +159,7 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
     ['data', `${nameOf(config.data.path)}: ${plan.rows} images, ${resolution} × ${resolution}`],
     ...(k > 0
       ? ([
-          ['objective', `SPIN, ${objective.loss} loss`],
+          ['objective', objectiveText(objective)],
           ['β', String(forIteration(objective.beta, k))],
           ['images per prompt of the opponent', String(plan.imagesPerPrompt)],
         ] as [string, string][])
@@ -188,6 +188,23 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
     '',
     `Every setting is in [${configFile}](${configFile}). Run \`${runId}\`, made with Spindle.`,
   ].join('\n');
+}
+
+/** Configs of older runs lack the keys behind the loss. */
+function objectiveText({
+  loss,
+  timesteps_per_pair: timesteps,
+  timestep_weight: weight,
+  keep_if: keepIf,
+}: Partial<RunConfig['objective']>): string {
+  return [
+    `SPIN, ${loss} loss`,
+    ...(timesteps !== undefined && timesteps > 1 ? [`${timesteps} timesteps per pair`] : []),
+    ...(weight !== undefined && weight !== 'constant' ? [`timestep weight ${weight}`] : []),
+    ...(keepIf
+      ? [`pairs that ${keepIf.metric} scores at most ${keepIf.margin} higher as drawn`]
+      : []),
+  ].join(', ');
 }
 
 /** An iteration's settings are its own; steps are those of all iterations up to it. */

@@ -4,12 +4,13 @@
  */
 import { delay } from '@spindle/kit';
 import type { RejectedRow } from '@spindle/proto';
+import { leftOut, type KeepIf } from '../domain/keep-if.js';
 import { parseJobKey, stagesOf } from '../domain/plan.js';
 import { isOver, stageOf } from '../domain/state.js';
 import { kindOfStage } from './jobs.js';
 import type { RunContext } from './run-context.js';
 
-const leftOut = 'is left out';
+const isLeftOut = 'is left out';
 /** Rows named one by one; the count names the rest. */
 const maxNamedRows = 10;
 /** Between two batches: many small jobs may not cost a written state each. */
@@ -27,6 +28,7 @@ interface ReadResult {
   shard: number;
   rejected: RejectedRow[];
   truncated: number;
+  leftOut: number;
 }
 
 type Context = Pick<RunContext, 'ports' | 'stop' | 'record' | 'results' | 'dispatch'>;
@@ -69,9 +71,11 @@ export class FinishedJobs {
   async take(keys: readonly string[]): Promise<void> {
     for (const [stage, jobs] of this.#unknown(keys)) {
       const results: ReadResult[] = [];
+      const { keepIf } = this.#context.record().state.plan;
+      const judges = this.#isOfPairs(stage) ? keepIf : undefined;
       for (let i = 0; i < jobs.length; i += readAtOnce) {
         const some = jobs.slice(i, i + readAtOnce);
-        const read = await Promise.all(some.map((job) => this.#read(job)));
+        const read = await Promise.all(some.map((job) => this.#read(job, judges)));
         results.push(...read.flatMap((result) => result ?? []));
       }
       if (results.length > 0) await this.#takeIn(stage, results);
@@ -98,26 +102,41 @@ export class FinishedJobs {
     return unknown;
   }
 
-  async #read({ key, shard }: KeyedShard): Promise<ReadResult | null> {
+  #isOfPairs(stage: string): boolean {
+    const { plan } = this.#context.record().state;
+    return stagesOf(plan).find(({ name }) => name === stage)?.kind === 'score';
+  }
+
+  async #read({ key, shard }: KeyedShard, keepIf: KeepIf | undefined): Promise<ReadResult | null> {
     const result = await this.#context.results.get(key);
     if (!result) return null;
     const encoded = result.result.case === 'encode' ? result.result.value : null;
-    return { shard, rejected: encoded?.rejected ?? [], truncated: encoded?.truncatedCaptions ?? 0 };
+    const scored = result.result.case === 'score' ? result.result.value.scores : [];
+    return {
+      shard,
+      rejected: encoded?.rejected ?? [],
+      truncated: encoded?.truncatedCaptions ?? 0,
+      leftOut: keepIf ? leftOut(scored[0]?.values ?? [], keepIf).length : 0,
+    };
   }
 
   async #takeIn(stage: string, results: readonly ReadResult[]): Promise<void> {
     const { record, dispatch } = this.#context;
     // Named first: losing them may end the run, which then takes no more warnings.
     for (const row of results.flatMap(({ rejected }) => rejected)) {
-      const named = record().state.warnings.filter((warning) => warning.includes(leftOut)).length;
+      const named = record().state.warnings.filter((warning) => warning.includes(isLeftOut)).length;
       if (named < maxNamedRows)
-        await dispatch({ type: 'warning', message: `data: ${row.file} ${leftOut}: ${row.reason}` });
+        await dispatch({
+          type: 'warning',
+          message: `data: ${row.file} ${isLeftOut}: ${row.reason}`,
+        });
     }
     await dispatch({
       type: 'jobs-done',
       stage,
-      jobs: results.map(({ shard, rejected, truncated }) => ({
+      jobs: results.map(({ shard, rejected, truncated, leftOut: without }) => ({
         shard,
+        leftOut: without,
         rejected: rejected.map((row) => row.index),
         truncated,
       })),

@@ -9,7 +9,7 @@ import { mayBeRedone, mayBeRestored, type Lost } from '../domain/lost.js';
 import { jobKey, trainKey } from '../domain/plan.js';
 import { modelName, type Model } from '../domain/model.js';
 import { shardSize } from '../domain/shards.js';
-import { stageName } from '../domain/stage.js';
+import { isOfRows, stageName } from '../domain/stage.js';
 import { stageOf, type Letter } from '../domain/state.js';
 import { stageNamed, type ShardOf } from './jobs.js';
 import { isWholeBlob } from './loss.js';
@@ -67,8 +67,8 @@ function doneShards({ record }: RunContext, name: string, shard?: number): Shard
   const { state } = record();
   if (!state.stages[name]) return [];
   const stage = stageNamed(record(), name);
-  // Nothing was drawn for a shard whose rows were all rejected.
-  const rejected = new Set(stage.kind === 'sample' ? state.rejected : []);
+  // Nothing was drawn or judged for a shard whose rows were all rejected.
+  const rejected = new Set(isOfRows(stage.kind) ? state.rejected : []);
   return stageOf(state, name)
     .done.filter((one) => shard === undefined || one === shard)
     .filter((one) => shardSize(state.plan, stage, one, rejected) > 0)
@@ -101,7 +101,11 @@ function blobsOf({ result }: JobResult): ArtifactRef[] {
     case 'encode':
       return result.value.shard ? [result.value.shard] : [];
     case 'sample':
-      return [...result.value.images, ...(result.value.latents ? [result.value.latents] : [])];
+      return [
+        ...result.value.images,
+        ...result.value.realImages,
+        ...(result.value.latents ? [result.value.latents] : []),
+      ];
     case 'score':
     case undefined:
       return [];

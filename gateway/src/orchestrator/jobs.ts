@@ -20,6 +20,7 @@ import {
   type Job,
   type JobKind,
   type PromptItem,
+  type ScoreJob,
   type SampleRow,
   type SamplingSettings,
   type UnetRef,
@@ -32,7 +33,7 @@ import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import { base, modelName, type Model } from '../domain/model.js';
 import { jobKey, stagesOf, trainedAs } from '../domain/plan.js';
 import { shardItems, shardRange, type ShardItem } from '../domain/shards.js';
-import { stageName, type Stage, type StageKind } from '../domain/stage.js';
+import { judgedBy, stageName, type Stage, type StageKind } from '../domain/stage.js';
 import { stageOf, type StoredUnet } from '../domain/state.js';
 import { createdMs, type RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
@@ -53,6 +54,7 @@ export function kindOfStage(kind: StageKind): JobKind | undefined {
     case 'sample':
     case 'eval-sample':
       return 'sample';
+    case 'score':
     case 'eval-score':
       return 'score';
     case 'train':
@@ -105,6 +107,7 @@ export async function buildJob(
         texts: { case: 'manifest', value: toRef(record.manifest) },
         ...(await trainingRows(record, stage, shard, results)),
         wantLatents: true,
+        ...(config.objective.keep_if && { wantImages: true, real: imageTransform(config) }),
         ...(config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
         precision,
       });
@@ -124,6 +127,11 @@ export async function buildJob(
       });
       return create(JobSchema, { ...common, work: { case: 'sample', value } });
     }
+    case 'score':
+      return create(JobSchema, {
+        ...common,
+        work: { case: 'score', value: await pairScoreJob(record, stage, shard, results) },
+      });
     case 'eval-score': {
       const { model } = stage;
       const sampleKey = jobKey(runId, stageName({ kind: 'eval-sample', model }), shard);
@@ -148,6 +156,37 @@ export async function buildJob(
     case 'report':
       throw new SpindleError('INTERNAL', `run "${runId}": stage "${name}" has no jobs.`);
   }
+}
+
+/** A shard's generated images, then in the same order the real ones, for the judge of keep_if. */
+async function pairScoreJob(
+  record: RunRecord,
+  stage: Stage,
+  shard: number,
+  results: ResultReader,
+): Promise<ScoreJob> {
+  const { config, runId, state } = record;
+  const key = jobKey(runId, judgedBy(stage) ?? '', shard);
+  const { images, realImages, captions } = await results.sample(key);
+  const items = shardItems(state.plan, stage, shard, new Set(state.rejected));
+  for (const [field, found] of Object.entries({ images, realImages, captions })) {
+    if (found.length === items.length) continue;
+    throw new SpindleError(
+      'DATA_LOSS',
+      `result ${key}: ${field}: expected ${items.length}, got ${found.length}.`,
+    );
+  }
+  const scored = [images, realImages].flatMap((side) =>
+    items.map(({ index, seed }, n) =>
+      create(ScoreItemSchema, {
+        prompt: create(PromptItemSchema, { index, seed, prompt: captions[n] ?? '' }),
+        ...(side[n] && { image: side[n] }),
+      }),
+    ),
+  );
+  const judge = config.objective.keep_if?.metric;
+  const metrics = metricSpecs(config).filter(({ name }) => name === judge);
+  return create(ScoreJobSchema, { metrics, items: scored });
 }
 
 /** Images of a shard of an evaluation; `prompts` are all of the run's. */

@@ -45,6 +45,7 @@ const planSchema = z.looseObject({
       views: count.min(1).max(100_000),
     })
     .optional(),
+  keepIf: z.looseObject({ metric: z.string(), margin: z.number() }).optional(),
   trainSteps: z.union([items, z.array(items).min(1).max(1_000)]),
   sftSteps: items,
   dpoSteps: items.optional(),
@@ -59,6 +60,7 @@ const stageSchema = z.looseObject({
   activeMs: time,
   since: time.nullable(),
   redone: z.array(count).optional(),
+  leftOut: z.record(z.string(), count).optional(),
 });
 
 const trainingSchema = z.looseObject({

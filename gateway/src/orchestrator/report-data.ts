@@ -1,8 +1,10 @@
 /** The run as the evaluator's report shows it. */
 import { create } from '@bufbuild/protobuf';
 import { RunReportSchema, type RunReport } from '@spindle/proto';
-import { jobKey, selectMetric } from '../domain/plan.js';
+import { modelName } from '../domain/model.js';
+import { jobKey, selectMetric, stagesOf } from '../domain/plan.js';
 import { progressOf } from '../domain/progress.js';
+import { leftOutOf, stageOf } from '../domain/state.js';
 import type { MetricsLine } from './metrics-log.js';
 import type { RunRecord } from './record.js';
 import { toStep } from './wire.js';
@@ -25,7 +27,17 @@ export function runReport(
     selectMetric: selectMetric(state.plan) ?? '',
     warnings: state.warnings,
     timings: stages.map(({ stage, seconds }) => ({ stage, seconds })),
+    judgedPairs: judgedPairs(record),
     curves: Object.entries(curves).map(([model, lines]) => ({ model, steps: lines.map(toStep) })),
+  });
+}
+
+function judgedPairs({ state }: RunRecord) {
+  return stagesOf(state.plan).flatMap((stage) => {
+    if (stage.kind !== 'score') return [];
+    const own = stageOf(state, stage.name);
+    if (own.status !== 'done') return [];
+    return [{ opponent: modelName(stage.model), pairs: own.items, leftOut: leftOutOf(own) }];
   });
 }
 

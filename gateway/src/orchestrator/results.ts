@@ -1,5 +1,5 @@
 /** Committed results: the truth about finished work. */
-import type { EncodeResult, JobResult, SampleResult } from '@spindle/proto';
+import type { EncodeResult, JobResult, SampleResult, ScoreResult } from '@spindle/proto';
 import { SpindleError } from '@spindle/kit';
 import { readJobResult, type ArtifactStore } from '@spindle/mesh';
 
@@ -28,6 +28,12 @@ export class ResultReader {
   async sample(key: string): Promise<SampleResult> {
     const result = await this.#required(key);
     if (result.result.case !== 'sample') throw mismatch(key, 'sample', result);
+    return result.result.value;
+  }
+
+  async score(key: string): Promise<ScoreResult> {
+    const result = await this.#required(key);
+    if (result.result.case !== 'score') throw mismatch(key, 'score', result);
     return result.result.value;
   }
 

@@ -1,4 +1,9 @@
-import { LearningRateSchedule, TrainSettingsSchema, type TrainSettings } from '@spindle/proto';
+import {
+  LearningRateSchedule,
+  TimestepWeight,
+  TrainSettingsSchema,
+  type TrainSettings,
+} from '@spindle/proto';
 import { parseConfig } from '@spindle/kit';
 import { describe, expect, it } from 'vitest';
 import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
@@ -49,6 +54,8 @@ const changes: Record<Field, Sections> = {
   lora: { train: { lora: { rank: 4 } } },
   emaApart: { train: { ema_decay: 0.5 }, sampling: { ema: true } },
   onDivergence: { train: { on_divergence: 'rollback' } },
+  timestepsPerPair: { objective: { timesteps_per_pair: 4 } },
+  timestepWeight: { objective: { timestep_weight: 'paper' } },
   maxRollbacks: { train: { max_rollbacks: 7 } },
 };
 
@@ -86,13 +93,16 @@ describe('settings of a training', () => {
       runConfigSchema,
       {
         ...{ model: 'm', data: { path: 'd' }, objective: { beta: 5, safeguard: 0.5 } },
-        baselines: { dpo: { beta: 6, auto_beta: 0.25, learning_rate: 0.5 } },
+        baselines: {
+          dpo: { beta: 6, auto_beta: 0.25, learning_rate: 0.5, timestep_weight: 'min_snr' },
+        },
       },
       'config',
     );
     const dpo = dpoTraining(config);
     expect(dpo && trainSettings(config, dpo)).toMatchObject({
       ...{ beta: 6, autoBetaSlope: 0.25, learningRate: 0.5, safeguard: 0.5, minSnrGamma: 0 },
+      ...{ timestepsPerPair: 1, timestepWeight: TimestepWeight.MIN_SNR },
     });
   });
 });

@@ -21,7 +21,7 @@ export function spinObjective({ objective }: RunConfig): Objective {
 /** `train`, and what this training's objective has beside it. */
 export function trainSettings(
   config: RunConfig,
-  train: Training & Partial<Pick<DpoTraining, 'beta' | 'auto_beta' | 'safeguard'>>,
+  train: Training & Partial<Omit<DpoTraining, keyof Training>>,
   previousShare = 0,
 ): TrainSettings {
   const { lora } = train;

@@ -4,7 +4,9 @@
  */
 import { create } from '@bufbuild/protobuf';
 import {
+  LeftOutImagesSchema,
   UnetRefSchema,
+  type LeftOutImages,
   type UnetRef,
   numbersOf,
   TrainRequestSchema,
@@ -17,9 +19,10 @@ import {
 import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
 import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
+import { leftOut, type KeepIf } from '../domain/keep-if.js';
 import { base, iterationOf, modelName, sameModel, type Model } from '../domain/model.js';
 import { initOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
-import { shardSize } from '../domain/shards.js';
+import { shardItems, shardSize } from '../domain/shards.js';
 import { stageName } from '../domain/stage.js';
 import { stageOf } from '../domain/state.js';
 import { stageNamed, storedUnet, unetRef } from './jobs.js';
@@ -126,15 +129,66 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
       stageName({ kind: 'sample', model }),
       async (key) => (await results.sample(key)).latents,
     );
+  const judged =
+    state.plan.keepIf && (await judgedPairs(record, opponent, state.plan.keepIf, results));
   return {
     objective: spinObjective(config),
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
-    generatedShards: await drawnBy(opponent),
-    drawnAsRead: state.plan.asRead !== undefined,
+    generatedShards: judged?.shards ?? (await drawnBy(opponent)),
+    leftOut: judged?.leftOut ?? [],
+    // Epochs are of the pairs that are kept.
+    drawnAsRead: state.plan.asRead !== undefined && judged === undefined,
     ...(previous && { previousShards: await drawnBy(previous) }),
     settings: trainSettings(config, spinTraining(config, k), previous === null ? 0 : share),
   };
+}
+
+/** The shards that were drawn and judged, and which of their images training leaves out. */
+async function judgedPairs(
+  record: RunRecord,
+  opponent: Model,
+  keepIf: KeepIf,
+  results: ResultReader,
+): Promise<{ shards: ArtifactRef[]; leftOut: LeftOutImages[] }> {
+  const { plan, rejected } = record.state;
+  const [drawing, judging] = (['sample', 'score'] as const).map((kind) =>
+    stageNamed(record, stageName({ kind, model: opponent })),
+  );
+  const shards: ArtifactRef[] = [];
+  const without: LeftOutImages[] = [];
+  if (!drawing || !judging) return { shards, leftOut: without };
+  const drawn = new Set(stageOf(record.state, drawing.name).done);
+  const skipped = new Set(rejected);
+  for (const shard of stageOf(record.state, judging.name).done) {
+    const items = shardItems(plan, judging, shard, skipped);
+    if (items.length === 0 || !drawn.has(shard)) continue;
+    const { latents } = await results.sample(jobKey(record.runId, drawing.name, shard));
+    const { scores } = await results.score(jobKey(record.runId, judging.name, shard));
+    const values = scores[0]?.values ?? [];
+    if (latents === undefined || values.length !== 2 * items.length)
+      throw new SpindleError(
+        'DATA_LOSS',
+        `result ${jobKey(record.runId, judging.name, shard)}: expected ${2 * items.length} ` +
+          `scores of images that are there, got ${values.length}.`,
+      );
+    shards.push(latents);
+    // An image is named by its row and by how many of that row lie before it in the shard.
+    const seen = new Map<number, number>();
+    const copyOf = items.map(({ index }) => {
+      const before = seen.get(index) ?? 0;
+      seen.set(index, before + 1);
+      return before;
+    });
+    const places = leftOut(values, keepIf);
+    without.push(
+      create(LeftOutImagesSchema, {
+        indexes: places.map((n) => items[n]?.index ?? 0),
+        copies: places.map((n) => copyOf[n] ?? 0),
+      }),
+    );
+  }
+  return { shards, leftOut: without };
 }
 
 /**

@@ -64,6 +64,7 @@ export async function checkRun(
     );
   }
   const sizes = checkBuckets(config, resolution, model);
+  checkTimesteps(config, model);
   await checkSampling(config, resolution, sampler, signal);
   const { prompts, select, warnings: promptWarnings } = await readHeldOut(config, ports.files);
   const judgeWarnings = await checkJudges(config, ports.scorer, signal);
@@ -124,6 +125,32 @@ function checkBuckets(
       `data.resolution: expected a multiple of data.buckets.step ${step}, got ${resolution}.`,
     );
   return bucketSizes(data.buckets, resolution);
+}
+
+/** What the model's noise schedule does not have is refused before anything is drawn. */
+function checkTimesteps(
+  config: RunConfig,
+  { trainTimesteps, endsInNoise, predictionType }: InspectModelResponse,
+): void {
+  const dpo = dpoTraining(config);
+  for (const [key, training] of [
+    ['objective', config.objective] as const,
+    ...(dpo ? [['baselines.dpo', dpo] as const] : []),
+  ]) {
+    const { timesteps_per_pair: timesteps, timestep_weight: weight } = training;
+    if (trainTimesteps > 0 && timesteps > trainTimesteps)
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}.timesteps_per_pair: expected at most the model's ${trainTimesteps} timesteps, ` +
+          `got ${timesteps}.`,
+      );
+    if (weight === 'paper' && endsInNoise && predictionType === 'epsilon')
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}.timestep_weight: expected constant or min_snr for a model that predicts noise ` +
+          'where its schedule ends in noise alone (rescale_betas_zero_snr), got paper.',
+      );
+  }
 }
 
 /** Preference pairs are asked for by the baseline alone. */
@@ -202,6 +229,7 @@ export function planOf(
     encodeShardSize: config.resources.encode_shard_size,
     sampleShardSize: config.sampling.shard_size,
     ...(readOnce(config) && { asRead: asRead(config) }),
+    ...(config.objective.keep_if && { keepIf: config.objective.keep_if }),
     trainSteps: config.train.steps,
     sftSteps: sft?.steps ?? 0,
     dpoSteps: dpo?.steps ?? 0,

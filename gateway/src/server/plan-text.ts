@@ -1,7 +1,7 @@
 /** What `spindle run --dry-run` prints: what would be done, and what it needs. */
 import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
-import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
+import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
 import type { RunConfig, SamplingConfig, Training } from '../config/schema.js';
 import { stepsTaken, strengthOf } from '../config/schema/sampling.js';
 import { modelName, sameModel } from '../domain/model.js';
@@ -15,6 +15,7 @@ import {
   type RunPlan,
 } from '../domain/plan.js';
 import type { StageKind } from '../domain/stage.js';
+import { statedHours } from '../domain/stated-rates.js';
 import type { CheckedRun } from './checked-run.js';
 
 const float = 4;
@@ -38,10 +39,11 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
       `${model.predictionType} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...bucketText(sizes),
-    ...(sft ? [`baseline sft: ${trainText(sft)}.`] : []),
-    ...(dpo ? [`baseline dpo: ${trainText(dpo)}, β ${dpo.beta}.`] : []),
+    ...(sft ? [`baseline sft: ${trainText(sft, 'images')}.`] : []),
+    ...(dpo ? [`baseline dpo: ${trainText(dpo, 'pairs')}, β ${dpo.beta}.`] : []),
     ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, i + 1)),
     `evaluation: ${evaluation}.`,
+    ...workText(run),
     `memory: training needs about ${size(trainingMemory(run))} plus activations ` +
       `(${memoryText(config)}).`,
     `disk: about ${size(diskBytes(run))} under the artifacts folder.`,
@@ -66,30 +68,87 @@ function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const opponent = opponentOf(plan, k);
   const { sampling } = config;
   const training = spinTraining(config, k);
-  const train = `${trainText(training)}, β ${training.beta}.`;
+  const train = `${trainText(training, 'pairs')}, β ${training.beta}.`;
   const scheduler = sampling.scheduler ?? "the model's scheduler";
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
     return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${train}`;
   const stage = stagesOf(plan).find(({ kind, iteration }) => kind === 'sample' && iteration === k);
   const draw =
-    `draw ${stage?.items ?? 0} images in ${stage?.shards ?? 0} jobs (${scheduler}, ${stepsText(sampling)}, guidance ` +
-    `${sampling.guidance_scale})`;
-  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, then ${train}`;
+    `draw ${grouped(stage?.items ?? 0)} images in ${stage?.shards ?? 0} jobs (${scheduler}, ` +
+    `${stepsText(sampling)}, guidance ${sampling.guidance_scale})`;
+  const judge = plan.keepIf ? `judge the pairs by ${plan.keepIf.metric}, ` : '';
+  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, ${judge}then ${train}`;
 }
 
 function stepsText(sampling: SamplingConfig): string {
   const strength = strengthOf(sampling);
   return strength === undefined
     ? `${sampling.steps} steps`
-    : `from the real images at strength ${strength}: ${stepsTaken(sampling)} of ${sampling.steps} steps`;
+    : `from the real images at strength ${strength}: ${stepsTaken(sampling)} of ` +
+        `${sampling.steps} steps`;
 }
 
-function trainText(train: Training): string {
+function trainText(
+  train: Training & { timesteps_per_pair?: number },
+  what: 'pairs' | 'images',
+): string {
+  const { timesteps_per_pair: timesteps = 1 } = train;
   return (
-    `train ${train.steps} steps of ${train.batch_size} at learning rate ` +
+    `train ${train.steps} steps of ${train.batch_size} (${grouped(seen(train))} ${what}` +
+    `${timesteps > 1 ? `, ${timesteps} timesteps each` : ''}) at learning rate ` +
     `${train.learning_rate} (${train.schedule}, ${train.warmup_steps} warm-up steps)`
   );
+}
+
+/** Pairs or images that a training reads, each as often as it is read. */
+function seen({ steps, batch_size }: Pick<Training, 'steps' | 'batch_size'>): number {
+  return steps * batch_size;
+}
+
+/** The whole run in figures, and hours where a rate is stated for such a run. */
+function workText({ config, plan, model, resolution }: Omit<CheckedRun, 'text'>): string[] {
+  const [sft, dpo] = [sftTraining(config), dpoTraining(config)];
+  const { drawn, evaluated } = workOf({ plan, resolution });
+  const spinPairs = Array.from({ length: plan.iterations }, (_, i) =>
+    seen(spinTraining(config, i + 1)),
+  ).reduce((sum, pairs) => sum + pairs);
+  const work = {
+    pairs: spinPairs + (dpo ? seen(dpo) : 0),
+    sftImages: sft ? seen(sft) : 0,
+    drawn: Number(drawn),
+    steps: stepsTaken(config.sampling),
+    evaluated: Number(evaluated),
+    evaluationSteps: evaluationSampling(config).steps,
+  };
+  const counted =
+    `work: ${grouped(spinPairs)} pairs in all iterations, ${grouped(work.drawn)} images drawn ` +
+    `for them, ${grouped(work.evaluated)} for evaluation.`;
+  // The rates are those of pairs without adapters, and of images with guidance.
+  const like =
+    !config.train.lora &&
+    !config.train.activation_checkpointing &&
+    config.sampling.guidance_scale > 1;
+  const hours = like
+    ? statedHours({ unetParameters: model.unetParameters, resolution }, work)
+    : undefined;
+  if (!hours) return [counted];
+  const { rate } = hours;
+  return [
+    counted,
+    `time: ${hourText(hours.drawing)} of drawing, ${hourText(hours.training)} of training ` +
+      `(baselines too), ${hourText(hours.evaluation)} of drawing for evaluation at ` +
+      `${rate.pairs} pairs and ${rate.images} images (${rate.steps} steps) per second, on ` +
+      `${rate.of}; --probe measures this machine.`,
+  ];
+}
+
+function hourText(hours: number): string {
+  return `${hours.toFixed(hours < 10 ? 1 : 0)} h`;
+}
+
+function grouped(count: number): string {
+  return count.toLocaleString('en');
 }
 
 function memoryText({ train }: RunConfig): string {
@@ -102,17 +161,21 @@ function trainingMemory({ model, config }: Omit<CheckedRun, 'text'>): number {
   return Number(model.unetParameters) * float * copies;
 }
 
-function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>): number {
+function diskBytes({ model, config, plan, resolution, data }: Omit<CheckedRun, 'text'>): number {
   const weights = Number(model.unetParameters) * float;
   const latent = model.latentChannels * (resolution / model.vaeScale) ** 2 * float;
   const trainings = plan.iterations + baselines(plan).length;
   // Checkpoints of adapters hold the adapters alone.
   const state = config.train.lora ? 0 : weights * (3 + (config.train.ema_decay > 0 ? 1 : 0));
-  const checkpoints = trainings * state * config.train.keep_checkpoints;
+  // Those of one training at a time: they go when it is done, and the newest comes before one goes.
+  const checkpoints = state * (config.train.keep_checkpoints + 1);
   const { views } = config.data;
   // A posterior is a mean and a log-variance, for every view.
   const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;
-  const encoded = plan.rows * views * (2 * latent + model.textTokens * model.textWidth * float);
+  const encoded =
+    plan.rows * views * (2 * latent + model.textTokens * model.textWidth * float) +
+    // Of a rejected image the latents alone, of one view.
+    data.pairs * 2 * latent;
   const images = stagesOf(plan).reduce(
     (sum, stage) => sum + (stage.kind === 'sample' ? stage.items : 0),
     0,
@@ -120,7 +183,8 @@ function diskBytes({ model, config, plan, resolution }: Omit<CheckedRun, 'text'>
   const drawn = images * latent * copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
   const pictures = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
-  return trainings * weights + checkpoints + encoded + drawn + pictures;
+  const judged = plan.keepIf ? 2 * images * resolution ** 2 * 2 : 0;
+  return trainings * weights + checkpoints + encoded + drawn + pictures + judged;
 }
 
 /** Bytes free where the artifacts go, or undefined where the system does not say. */

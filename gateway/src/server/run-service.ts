@@ -96,19 +96,19 @@ export class RunApi {
     await using _data = checked.data;
     const free = freeBytes(root);
     const needed = neededBytes(checked);
-    if (free !== undefined && free < needed) {
-      throw new SpindleError(
-        'FAILED_PRECONDITION',
-        `artifacts folder ${root}: expected about ${size(needed)} of free disk space, got ` +
-          `${size(free)}.`,
-      );
-    }
-    const trace: Record<string, string> = {};
-    injectContext(trace);
+    const short =
+      free !== undefined && free < needed
+        ? `artifacts folder ${root}: expected about ${size(needed)} of free disk space, got ` +
+          `${size(free)}.`
+        : null;
     if (request.dryRun) {
       // Nothing is stored: the record lives as long as the answer.
-      return create(CreateRunResponseSchema, { plan: checked.text, work: workOf(checked) });
+      const plan = [...checked.text, ...(short === null ? [] : [`warning: ${short}`])];
+      return create(CreateRunResponseSchema, { plan, work: workOf(checked) });
     }
+    if (short !== null) throw new SpindleError('FAILED_PRECONDITION', short);
+    const trace: Record<string, string> = {};
+    injectContext(trace);
     const record = await orchestrator.create(await buildRecord(checked, store, trace));
     return create(CreateRunResponseSchema, { run: this.view(record), plan: checked.text });
   }

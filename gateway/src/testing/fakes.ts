@@ -178,6 +178,8 @@ function inspectAnswer(path: string, overrides: string) {
     textTokens: 16,
     textWidth: 8,
     predictionType: 'epsilon',
+    trainTimesteps: 1000,
+    endsInNoise: false,
     scheduler: 'DDIMScheduler',
     embeddingWidth: kind === 'CLIPModel' ? 8 : path.includes('narrow') ? 4 : 0,
   });

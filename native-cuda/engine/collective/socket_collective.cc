@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "collective/rendezvous.h"
+#include "core/flush_subnormals.h"
 
 namespace spindle {
 
@@ -84,6 +85,7 @@ class SocketCollective final : public Collective {
   }
 
   void work() {
+    FlushSubnormals flush;  // sums of ranks, as tasks add
     std::unique_lock lock(mutex_);
     for (;;) {
       changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });

@@ -76,6 +76,7 @@ void ThreadPool::drain(int thread) {
 }
 
 void ThreadPool::work(int thread) {
+  FlushSubnormals flush;
   uint64_t seen = 0;
   for (;;) {
     for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)

@@ -1,6 +1,6 @@
 // A fixed set of threads that run numbered tasks. What a task computes depends on its number alone,
 // never on the thread that runs it or on how many there are: so results do not depend on the number
-// of threads.
+// of threads. Subnormal numbers are zero within every task, the caller's share included.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -10,6 +10,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "core/flush_subnormals.h"
 
 namespace spindle {
 
@@ -27,6 +29,7 @@ class ThreadPool {
   template <class F>
   void run(int64_t count, F&& task) {
     if (count <= 0) return;
+    FlushSubnormals flush;
     if (count == 1 || workers_.empty()) {
       for (int64_t i = 0; i < count; ++i) task(i, 0);
       return;

@@ -26,7 +26,8 @@ class Ddim : public Scheduler {
     Coefficients c = coefficients(i);
     LinearStep step{.limit = clip_ ? clip_range_ : std::numeric_limits<double>::infinity(),
                     .next_value = c.to_x0,
-                    .next_noise = c.sigma};
+                    .next_noise = c.sigma,
+                    .draws = eta_ > 0};
     switch (
         schedule_.prediction_type) {  // v is x0, and what is left of the noise comes from x and m
       case PredictionType::Epsilon:

@@ -21,8 +21,7 @@ DeviceLoop::DeviceLoop(Unet& unet,
   sampler_.table = from_floats(device, table, {calls_, kSamplerColumns});
   sampler_.memory = device.empty({kSamplerRows, values_}, DType::F32);
   sampler_.at = device.empty({1}, DType::F64);
-  for (int64_t i = 0; i < calls_; ++i)
-    noisy_.push_back(table[size_t(i * kSamplerColumns + kNextNoise)] != 0);
+  for (int64_t i = 0; i < calls_; ++i) noisy_.push_back(scheduler.linear_step(size_t(i)).draws);
   if (std::find(noisy_.begin(), noisy_.end(), true) != noisy_.end())
     noise_ = device.empty({values_}, DType::F32);
 }

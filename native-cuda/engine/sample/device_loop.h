@@ -37,8 +37,8 @@ class DeviceLoop {
   GraphedStep graphed_;  // before the tensors that come from its pool
   GuidedModel model_;
   SamplerTensors sampler_;
-  Tensor noise_;             // empty where the scheduler adds none
-  std::vector<bool> noisy_;  // steps that add some
+  Tensor noise_;             // empty where the scheduler draws none
+  std::vector<bool> noisy_;  // steps that draw some
   nn::KeysValues kept_;
   bool began_ = false;
 };

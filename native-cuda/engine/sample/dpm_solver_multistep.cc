@@ -1,4 +1,6 @@
-// DPM-Solver++ (arXiv 2211.01095), data prediction, order 1 and 2.
+// DPM-Solver++ (arXiv 2211.01095), data prediction, order 1 and 2; of its differential equation, or
+// of the stochastic one (sde-dpmsolver++).
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -13,7 +15,8 @@ class DpmSolverMultistep : public Scheduler {
   explicit DpmSolverMultistep(const Config& config)
       : Scheduler(NoiseSchedule::from_config(config)) {
     config.only("thresholding", {false});
-    config.only("algorithm_type", {"dpmsolver++"});
+    config.only("algorithm_type", {"dpmsolver++", "sde-dpmsolver++"});
+    stochastic_ = config.string("algorithm_type", "dpmsolver++") == "sde-dpmsolver++";
     for (const char* key :
          {"use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_dynamic_shifting"})
       config.only(key, {false});
@@ -50,7 +53,9 @@ class DpmSolverMultistep : public Scheduler {
     LinearStep step{.next_x = c.keep,
                     .next_value = c.gain + c.slope,
                     .next_h1 = -c.slope,
-                    .push = true};  // v is x0
+                    .next_noise = c.noise,
+                    .push = true,
+                    .draws = stochastic_};  // v is x0
     switch (schedule_.prediction_type) {
       case PredictionType::Epsilon:
         step.value_x = 1 / c.a, step.value_m = -c.b / c.a;
@@ -67,16 +72,7 @@ class DpmSolverMultistep : public Scheduler {
 
  private:
   void plan(int64_t steps) override {
-    int64_t n = schedule_.num_train_timesteps;
-    if (spacing_ == "linspace") {
-      timesteps_ = linspace_timesteps(n, steps + 1, true);
-      timesteps_.pop_back();
-    } else if (spacing_ == "leading") {
-      timesteps_ = leading_timesteps(n / (steps + 1), steps + 1, offset_);
-      timesteps_.pop_back();
-    } else {
-      timesteps_ = trailing_timesteps(n, n, steps);
-    }
+    timesteps_ = multistep_timesteps(spacing_, schedule_.num_train_timesteps, steps, offset_);
     std::vector<double> training = training_sigmas(schedule_.alphas_cumprod);
     if (karras_) {
       sigmas_ = karras_sigmas(training.back(), training.front(), steps);
@@ -98,14 +94,21 @@ class DpmSolverMultistep : public Scheduler {
   static double alpha(double sigma) { return 1 / std::sqrt(sigma * sigma + 1); }
   static double lambda(double sigma) { return -std::log(sigma); }  // log(alpha) - log(alpha sigma)
 
-  // x = a x0 + b noise, and the next x = keep x + gain x0 + slope (x0 - the last step's x0).
+  // x = a x0 + b noise, and the next x = keep x + gain x0 + slope (x0 - the last step's x0)
+  // + noise z.
   struct Coefficients {
-    double a, b, keep, gain, slope;
+    double a, b, keep, gain, slope, noise;
   };
   Coefficients coefficients(size_t i) const {
     double s = sigmas_[i], next = sigmas_[i + 1], a = alpha(s), b = s * a, a_next = alpha(next);
     double h = lambda(next) - lambda(s);
-    Coefficients c{a, b, next * a_next / b, a_next * (1 - std::exp(-h)), 0};
+    // The stochastic equation goes twice as far towards x0, and back by noise.
+    double way = stochastic_ ? 2 * h : h, shrink = 1 - std::exp(-way);
+    Coefficients c{a, b, next * a_next / b, a_next * shrink, 0, 0};
+    if (stochastic_) {
+      c.keep *= std::exp(-h);
+      c.noise = next * a_next * std::sqrt(std::max(0.0, shrink));
+    }
     bool first_order_end =
         i + 1 == timesteps_.size() &&
         (euler_at_final_ || (lower_order_final_ && left_out_ + timesteps_.size() < 15) ||
@@ -113,8 +116,7 @@ class DpmSolverMultistep : public Scheduler {
     if (order_ == 1 || i == 0 || first_order_end || h == 0)
       return c;  // Karras' last sigma may be sigma_min: no way to go, and 0 / 0 for Heun
     double r = (lambda(s) - lambda(sigmas_[i - 1])) / h;
-    c.slope =
-        (heun_ ? a_next * ((std::exp(-h) - 1) / h + 1) : 0.5 * a_next * (1 - std::exp(-h))) / r;
+    c.slope = (heun_ ? a_next * (1 - shrink / way) : 0.5 * a_next * shrink) / r;
     return c;
   }
 
@@ -130,7 +132,7 @@ class DpmSolverMultistep : public Scheduler {
                const float* model_output,
                int64_t size,
                size_t i,
-               const NoiseSource&) override {
+               const NoiseSource& noise) override {
     size_t count = size_t(size);
     Coefficients c = coefficients(i);
     float a = float(c.a), b = float(c.b), keep = float(c.keep), gain = float(c.gain),
@@ -156,10 +158,15 @@ class DpmSolverMultistep : public Scheduler {
         x[k] = keep * x[k] + gain * x0[k] + slope * (x0[k] - previous_x0_[k]);
     }
     previous_x0_ = std::move(x0);
+    if (!stochastic_) return;
+    std::vector<float> draw(count);
+    noise(draw.data(), size);
+    for (size_t k = 0; k < count; ++k) x[k] += float(c.noise) * draw[k];
   }
 
   int64_t order_, offset_;
-  bool heun_, lower_order_final_, euler_at_final_, karras_, final_zero_, rounds_karras_timesteps_;
+  bool stochastic_, heun_, lower_order_final_, euler_at_final_, karras_, final_zero_,
+      rounds_karras_timesteps_;
   std::string spacing_;
   std::vector<double> sigmas_;
   std::vector<float> previous_x0_;

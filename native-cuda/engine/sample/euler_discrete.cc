@@ -1,6 +1,5 @@
 // Euler's method on dx/dsigma (arXiv 2206.00364, algorithm 2 without churn). Latents are x0 + sigma
 // noise here.
-#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -26,10 +25,7 @@ class EulerDiscrete : public Scheduler {
       schedule_.alphas_cumprod.back() = 0x1p-24f;  // keeps sigma finite
   }
 
-  double init_noise_sigma() const override {
-    double sigma = *std::max_element(sigmas_.begin(), sigmas_.end());
-    return spacing_ == "leading" ? std::sqrt(sigma * sigma + 1) : sigma;
-  }
+  double init_noise_sigma() const override { return init_sigma(sigmas_, spacing_); }
 
   void scale_model_input(float* x, int64_t count, size_t i) const override {
     float scale = float(std::sqrt(sigmas_[i] * sigmas_[i] + 1));
@@ -49,25 +45,15 @@ class EulerDiscrete : public Scheduler {
                  const float* noise,
                  int64_t count,
                  int64_t timestep) const override {
-    require(timestep >= 0 && timestep < schedule_.num_train_timesteps,
-            "[add_noise] timestep: expected 0 to ", schedule_.num_train_timesteps - 1, ", got ",
-            timestep);
-    float sigma = float(training_sigmas(schedule_.alphas_cumprod)[size_t(timestep)]);
-    for (int64_t k = 0; k < count; ++k) out[k] = x[k] + sigma * noise[k];
+    add_sigma_noise(schedule_.alphas_cumprod, out, x, noise, count, timestep);
   }
 
  private:
   void plan(int64_t steps) override {
-    int64_t n = schedule_.num_train_timesteps;
-    timesteps_ = spacing_ == "linspace"  ? linspace_timesteps(n, steps, false)
-                 : spacing_ == "leading" ? leading_timesteps(n / steps, steps, offset_)
-                                         : trailing_timesteps(n, n, steps);
+    timesteps_ = sigma_spaced_timesteps(spacing_, schedule_.num_train_timesteps, steps, offset_);
     std::vector<double> training = training_sigmas(schedule_.alphas_cumprod);
     sigmas_.clear();
-    for (double& t : timesteps_) {
-      t = double(float(t));
-      sigmas_.push_back(interpolate(t, training));
-    }
+    for (double t : timesteps_) sigmas_.push_back(interpolate(t, training));
     if (karras_) {
       sigmas_ = karras_sigmas(sigmas_.front(), sigmas_.back(), steps);
       for (size_t i = 0; i < sigmas_.size(); ++i)

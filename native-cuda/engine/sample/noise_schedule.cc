@@ -27,10 +27,26 @@ std::vector<float> cumulative_product(const std::vector<float>& alphas) {
   return out;
 }
 
+// What a class of the library takes where a config does not say.
+struct BetaDefaults {
+  double start = 0.0001, end = 0.02;
+  const char* schedule = "linear";
+};
+BetaDefaults beta_defaults(const std::string& class_name) {
+  for (const char* latent : {"LCMScheduler", "TCDScheduler"})
+    if (class_name == latent) return {0.00085, 0.012, "scaled_linear"};
+  for (const char* karras : {"HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
+                             "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"})
+    if (class_name == karras) return {0.00085, 0.012};
+  return {};
+}
+
 std::vector<float> betas_of(const Config& config, int64_t count) {
-  double start = config.number("beta_start", 0.0001), end = config.number("beta_end", 0.02);
-  std::string kind =
-      config.choice("beta_schedule", {"linear", "scaled_linear", "squaredcos_cap_v2"}, "linear");
+  BetaDefaults defaults = beta_defaults(config.string("_class_name", ""));
+  double start = config.number("beta_start", defaults.start),
+         end = config.number("beta_end", defaults.end);
+  std::string kind = config.choice(
+      "beta_schedule", {"linear", "scaled_linear", "squaredcos_cap_v2"}, defaults.schedule);
   if (config.has("trained_betas")) {
     std::vector<double> given = config.numbers("trained_betas");
     require(int64_t(given.size()) == count, config.label(),

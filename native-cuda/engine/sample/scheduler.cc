@@ -97,14 +97,22 @@ constexpr const char* kKnownKeys[] = {"num_train_timesteps",
                                       "interpolation_type",
                                       "sigma_min",
                                       "sigma_max",
-                                      "timestep_type"};
+                                      "timestep_type",
+                                      "predict_x0",
+                                      "disable_corrector",
+                                      "solver_p",
+                                      "shift_terminal",
+                                      "original_inference_steps",
+                                      "timestep_scaling"};
 }  // namespace
 
 std::unique_ptr<Scheduler> make_scheduler(const Json& json, double eta) {
   Config config(json, "scheduler_config.json");
-  std::string name = config.choice(
-      "_class_name",
-      {"DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"});
+  std::string name =
+      config.choice("_class_name", {"DDIMScheduler", "DDPMScheduler", "PNDMScheduler",
+                                    "DPMSolverMultistepScheduler", "UniPCMultistepScheduler",
+                                    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+                                    "HeunDiscreteScheduler", "LCMScheduler"});
   require(eta >= 0 && eta <= 1, "[scheduler] eta: expected 0 to 1, got ", eta);
   require(eta == 0 || name == "DDIMScheduler", "[scheduler] eta: expected 0 for ", name,
           " (only DDIMScheduler takes another), got ", eta);
@@ -115,8 +123,18 @@ std::unique_ptr<Scheduler> make_scheduler(const Json& json, double eta) {
     scheduler = make_pndm(config);
   else if (name == "DPMSolverMultistepScheduler")
     scheduler = make_dpm_solver_multistep(config);
-  else
+  else if (name == "EulerDiscreteScheduler")
     scheduler = make_euler_discrete(config);
+  else if (name == "EulerAncestralDiscreteScheduler")
+    scheduler = make_euler_ancestral_discrete(config);
+  else if (name == "HeunDiscreteScheduler")
+    scheduler = make_heun_discrete(config);
+  else if (name == "UniPCMultistepScheduler")
+    scheduler = make_uni_pc_multistep(config);
+  else if (name == "LCMScheduler")
+    scheduler = make_lcm(config);
+  else
+    scheduler = make_ddpm(config);
   for (const char* key : kKnownKeys) config.ignore(key);
   config.refuse_unread();
   return scheduler;

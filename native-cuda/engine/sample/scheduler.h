@@ -26,6 +26,7 @@ struct LinearStep {
          next_h3 = 0, next_sum = 0, next_noise = 0;
   double sum_keep = 0, sum_m = 0;
   bool store = false, push = false;
+  bool draws = false;  // noise is drawn, whatever becomes of it
 };
 
 class Scheduler {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/error.h"
+
 namespace spindle {
 
 std::vector<double> linspace_timesteps(int64_t last, int64_t steps, bool rounded) {
@@ -31,6 +33,48 @@ std::vector<double> trailing_timesteps(int64_t last, int64_t num_train_timesteps
   for (int64_t i = 0; i < count; ++i)
     out.push_back(std::nearbyint(double(last) + double(i) * delta) - 1);
   return out;
+}
+
+std::vector<double> sigma_spaced_timesteps(const std::string& spacing,
+                                           int64_t num_train_timesteps,
+                                           int64_t steps,
+                                           int64_t offset) {
+  int64_t n = num_train_timesteps;
+  std::vector<double> out = spacing == "linspace"  ? linspace_timesteps(n, steps, false)
+                            : spacing == "leading" ? leading_timesteps(n / steps, steps, offset)
+                                                   : trailing_timesteps(n, n, steps);
+  for (double& t : out) t = double(float(t));
+  return out;
+}
+
+std::vector<double> multistep_timesteps(const std::string& spacing,
+                                        int64_t num_train_timesteps,
+                                        int64_t steps,
+                                        int64_t offset) {
+  int64_t n = num_train_timesteps;
+  if (spacing == "trailing") return trailing_timesteps(n, n, steps);
+  std::vector<double> out = spacing == "linspace"
+                                ? linspace_timesteps(n, steps + 1, true)
+                                : leading_timesteps(n / (steps + 1), steps + 1, offset);
+  out.pop_back();
+  return out;
+}
+
+double init_sigma(const std::vector<double>& sigmas, const std::string& spacing) {
+  double sigma = *std::max_element(sigmas.begin(), sigmas.end());
+  return spacing == "leading" ? std::sqrt(sigma * sigma + 1) : sigma;
+}
+
+void add_sigma_noise(const std::vector<float>& alphas_cumprod,
+                     float* out,
+                     const float* x,
+                     const float* noise,
+                     int64_t count,
+                     int64_t timestep) {
+  require(timestep >= 0 && timestep < int64_t(alphas_cumprod.size()),
+          "[add_noise] timestep: expected 0 to ", alphas_cumprod.size() - 1, ", got ", timestep);
+  float sigma = float(training_sigmas(alphas_cumprod)[size_t(timestep)]);
+  for (int64_t k = 0; k < count; ++k) out[k] = x[k] + sigma * noise[k];
 }
 
 std::vector<double> training_sigmas(const std::vector<float>& alphas_cumprod) {

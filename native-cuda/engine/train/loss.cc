@@ -37,12 +37,17 @@ class DeviceLoss : public Loss {
                                                .errors = batch.errors,
                                                .opponent_errors = batch.opponent_errors,
                                                .settings = batch.loss_settings,
+                                               .factors = batch.pair_factors,
                                                .kind = kind_});
   }
+
+  void measure(const MicroBatch&, const Tensor&) override { one_turn(); }
+  void weigh_again(const MicroBatch&) override { one_turn(); }
 
   TrainBatchResult result(const MicroBatch& batch) override {
     TrainBatchResult result;
     result.errors = read_errors(device_, batch);
+    if (batch.plays()) weigh_errors(result.errors, batch.image_weights);
     result.loss = device_.download<double>(batch.loss)[0];
     result.loser_scale = batch.full_loser_scale();
     expect_finite(batch.step, "loss", result.loss);
@@ -50,6 +55,11 @@ class DeviceLoss : public Loss {
   }
 
  private:
+  [[noreturn]] static void one_turn() {
+    throw Error(Code::Internal,
+                "[train] loss: expected one timestep per pair on the device, got several");
+  }
+
   Device& device_;
   PairLoss kind_;
 };
@@ -61,18 +71,38 @@ class HostLoss : public Loss {
 
   bool on_device() const override { return false; }
 
-  void weigh(const MicroBatch& batch, const Tensor& prediction) override {
+  void measure(const MicroBatch& batch, const Tensor& prediction) override {
     Errors errors = read_errors(device_, batch);
     if (objective_.safeguard) errors.overlap = overlap(prediction, batch.target, errors);
-    errors.weight = batch.image_weights;
+    if (!batch.plays())
+      errors.weight = batch.image_weights;
+    else if (!batch.image_weights.empty())
+      weigh_overlap(errors, batch.image_weights);
+    if (batch.plays()) weigh_errors(errors, batch.image_weights);
+    if (batch.turn == 0)
+      errors_ = std::move(errors);
+    else
+      add_errors(errors_, errors);
+  }
+
+  void weigh(const MicroBatch& batch, const Tensor& prediction) override {
+    measure(batch, prediction);
     ObjectiveOptions objective = objective_;
     objective.beta = batch.beta;
-    LossTerms terms = loss_terms(objective, errors, 1 / double(batch.step_batch_size));
-    expect_finite(batch.step, "loss", terms.loss);
-    std::vector<float> weights = std::move(terms.weight_real);
-    weights.insert(weights.end(), terms.weight_generated.begin(), terms.weight_generated.end());
+    terms_ = loss_terms(objective, errors_, 1 / double(batch.step_batch_size));
+    expect_finite(batch.step, "loss", terms_.loss);
+    weigh_again(batch);
+    result_ = {
+        .loss = terms_.loss, .loser_scale = terms_.loser_scale, .errors = std::move(errors_)};
+  }
+
+  void weigh_again(const MicroBatch& batch) override {
+    std::vector<float> weights = terms_.weight_real;
+    weights.insert(weights.end(), terms_.weight_generated.begin(), terms_.weight_generated.end());
+    if (batch.plays() && !batch.image_weights.empty())
+      for (size_t i = 0; i < weights.size(); ++i)
+        weights[i] = float(double(weights[i]) * batch.image_weights[i % size_t(batch.pairs)]);
     device_.upload(batch.weights, weights.data());
-    result_ = {.loss = terms.loss, .loser_scale = terms.loser_scale, .errors = std::move(errors)};
   }
 
   TrainBatchResult result(const MicroBatch&) override { return std::move(result_); }
@@ -82,8 +112,20 @@ class HostLoss : public Loss {
                               const Tensor& target,
                               const Errors& errors) const;
 
+  // Gradients of a turn have its weight once each, so their products have it twice.
+  static void weigh_overlap(Errors& errors, const std::vector<double>& weights) {
+    if (errors.overlap.empty()) return;
+    errors.overlap_real = errors.real;
+    for (size_t i = 0; i < weights.size(); ++i) {
+      errors.overlap[i] *= weights[i] * weights[i];
+      errors.overlap_real[i] *= weights[i] * weights[i];
+    }
+  }
+
   Device& device_;
   ObjectiveOptions objective_;
+  Errors errors_;  // of the pairs, as far as their turns are measured
+  LossTerms terms_;
   TrainBatchResult result_;
 };
 

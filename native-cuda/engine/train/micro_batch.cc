@@ -1,20 +1,12 @@
 #include "train/micro_batch.h"
 
+#include <map>
+
+#include "train/timestep_weight.h"
+
 namespace spindle {
 
 namespace {
-
-Predicts predicts(PredictionType type) {
-  switch (type) {
-    case PredictionType::Epsilon:
-      return Predicts::Noise;
-    case PredictionType::Velocity:
-      return Predicts::Velocity;
-    case PredictionType::Sample:
-      return Predicts::Image;
-  }
-  return Predicts::Noise;
-}
 
 // Images of a pair: with an opponent, the real one and the generated one.
 int64_t sides_of(const TrainBatch& given) { return given.generated ? 2 : 1; }
@@ -40,20 +32,27 @@ MicroBatchPreparer::MicroBatchPreparer(Device& device, const TrainerOptions& opt
       philox_(options.seed, uint32_t(options.iteration)),
       compute_(options.compute),
       beta_(options.objective.beta),
-      min_snr_gamma_(options.min_snr_gamma) {}
+      min_snr_gamma_(options.min_snr_gamma),
+      turns_(options.objective.timesteps_per_pair),
+      timestep_weights_(timestep_weights(schedule_, options.objective.timestep_weight)) {
+  require(turns_ <= schedule_.num_train_timesteps,
+          "[train] timesteps_per_pair: expected at most the model's ",
+          schedule_.num_train_timesteps, " timesteps, got ", turns_);
+}
 
 Tensor& MicroBatchPreparer::reuse(Tensor& t, const Shape& shape, DType dtype) const {
   if (!t || !(t.shape() == shape) || t.dtype() != dtype) t = device_.empty(shape, dtype);
   return t;
 }
 
-void MicroBatchPreparer::prepare(MicroBatch& batch, const TrainBatch& given) const {
+void MicroBatchPreparer::prepare(MicroBatch& batch, const TrainBatch& given, int64_t turn) const {
+  batch.turn = turn;
   batch.step = given.step;
   batch.pairs = given.real.dim(0);
   batch.step_batch_size = given.step_batch_size;
   batch.last = given.last;
   batch.beta = given.beta > 0 ? given.beta : beta_;
-  Draws draws = draw(given);
+  Draws draws = draw(given, turn);
   batch.image_weights = std::move(draws.image_weights);
   device_.upload(reuse(batch.intermediate.coefficients, {batch.pairs, 4}),
                  draws.coefficients.data());
@@ -64,23 +63,48 @@ void MicroBatchPreparer::prepare(MicroBatch& batch, const TrainBatch& given) con
                  draws.timesteps.data());
   double settings[] = {batch.beta, 1 / double(batch.step_batch_size)};
   device_.upload(reuse(batch.loss_settings, {2}, DType::F64), settings);
+  if (given.generated && !batch.image_weights.empty())
+    device_.upload(reuse(batch.pair_factors, {batch.pairs}, DType::F64),
+                   batch.image_weights.data());
   make_room(batch);
 }
 
-MicroBatchPreparer::Draws MicroBatchPreparer::draw(const TrainBatch& given) const {
+// Without replacement, by the shuffle of Fisher and Yates as far as this turn: what it swapped is
+// kept alone. The first turn's is what a pair with one timestep has.
+int64_t MicroBatchPreparer::timestep_of(const TrainBatch& given, int64_t pair, int64_t turn) const {
+  if (!given.timesteps.empty()) return given.timesteps[size_t(pair * turns_ + turn)];
+  std::map<int64_t, int64_t> moved;
+  auto at = [&](int64_t i) {
+    auto found = moved.find(i);
+    return found == moved.end() ? i : found->second;
+  };
+  for (int64_t i = 0;; ++i) {
+    uint32_t left = uint32_t(schedule_.num_train_timesteps - i);
+    int64_t chosen =
+        i + int64_t(philox_.integer(uint32_t(given.step), uint32_t(given.offset + pair),
+                                    Draw::Timestep, left, uint32_t(i)));
+    int64_t timestep = at(chosen);
+    if (i == turn) return timestep;
+    moved[chosen] = at(i);
+  }
+}
+
+double MicroBatchPreparer::weight_of(int64_t timestep) const {
+  if (min_snr_gamma_ > 0)
+    return min_snr_weight(double(schedule_.alphas_cumprod[size_t(timestep)]), min_snr_gamma_,
+                          predicts(schedule_));
+  double weight = timestep_weights_.empty() ? 1 : timestep_weights_[size_t(timestep)];
+  return weight / double(turns_);
+}
+
+MicroBatchPreparer::Draws MicroBatchPreparer::draw(const TrainBatch& given, int64_t turn) const {
   int64_t pairs = given.real.dim(0), sides = sides_of(given);
+  bool weighed = min_snr_gamma_ > 0 || turns_ > 1 || !timestep_weights_.empty();
   Draws draws;
   draws.timesteps.resize(size_t(sides * pairs));
   for (int64_t i = 0; i < pairs; ++i) {
-    uint32_t place = uint32_t(given.offset + i);
-    int64_t timestep = given.timesteps.empty()
-                           ? int64_t(philox_.integer(uint32_t(given.step), place, Draw::Timestep,
-                                                     uint32_t(schedule_.num_train_timesteps)))
-                           : given.timesteps[size_t(i)];
-    if (min_snr_gamma_ > 0)
-      draws.image_weights.push_back(
-          min_snr_weight(double(schedule_.alphas_cumprod[size_t(timestep)]), min_snr_gamma_,
-                         predicts(schedule_.prediction_type)));
+    int64_t timestep = timestep_of(given, i, turn);
+    if (weighed) draws.image_weights.push_back(weight_of(timestep));
     std::array<float, 4> c = schedule_.coefficients(timestep);
     draws.coefficients.insert(draws.coefficients.end(), c.begin(), c.end());
     for (int64_t side = 0; side < sides; ++side)
@@ -89,7 +113,7 @@ MicroBatchPreparer::Draws MicroBatchPreparer::draw(const TrainBatch& given) cons
   return draws;
 }
 
-// Both images of a pair have the noise and the timestep in common.
+// Both images of a pair have the noise and the timestep in common, and all its turns the noise.
 void MicroBatchPreparer::add_noise(MicroBatch& batch, const TrainBatch& given) const {
   MicroBatch::Intermediate& on_the_way = batch.intermediate;
   Tensor noise = given.noise;

@@ -26,7 +26,10 @@ struct MicroBatch {
   bool first = true;            // of the step: gradients are stored, not added
   bool last = true;             // of the step, on this rank
   double beta = 0;
-  std::vector<double> image_weights;  // B, of the real images' errors; empty: 1
+  int64_t turn = 0;  // which of the pairs' timesteps this is
+  // B: how much the errors of this turn count in their pair's; of sft, the images' weights.
+  // Empty: 1.
+  std::vector<double> image_weights;
 
   UNetInputs inputs;       // N images and texts, in the compute precision
   Tensor target;           // (N, h, w, C)
@@ -34,6 +37,7 @@ struct MicroBatch {
   Tensor opponent_errors;  // (N) float64; empty without an opponent
   Tensor loss;             // (1) float64: PairLossWeights
   Tensor loss_settings;    // (2) float64: PairLossWeights
+  Tensor pair_factors;     // (B) float64: image_weights; empty without, and of sft
   Tensor weights;          // (N): d loss / d error
 
   // On the way to the inputs and the target.
@@ -58,8 +62,12 @@ class MicroBatchPreparer {
  public:
   MicroBatchPreparer(Device& device, const TrainerOptions& options);
   int64_t num_train_timesteps() const { return schedule_.num_train_timesteps; }
-  // All of `batch` but `first`, and but the values that come out. `given` is checked already.
-  void prepare(MicroBatch& batch, const TrainBatch& given) const;
+  // Turns of a micro-batch: as many as a pair has timesteps.
+  int64_t turns() const { return turns_; }
+  // All of `batch` but `first`, and but the values that come out. `given` is checked already. The
+  // turns of a pair share its noise: without sigma, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise of
+  // one noise is the trajectory of the paper's (3.1).
+  void prepare(MicroBatch& batch, const TrainBatch& given, int64_t turn = 0) const;
 
  private:
   struct Draws {
@@ -67,7 +75,10 @@ class MicroBatchPreparer {
     std::vector<float> coefficients;    // (B, 4)
     std::vector<double> image_weights;  // B, or none
   };
-  Draws draw(const TrainBatch& given) const;
+  Draws draw(const TrainBatch& given, int64_t turn) const;
+  int64_t timestep_of(const TrainBatch& given, int64_t pair, int64_t turn) const;
+  // How much the error at a timestep counts in a pair's; of sft, an image's weight.
+  double weight_of(int64_t timestep) const;
   void add_noise(MicroBatch& batch, const TrainBatch& given) const;
   void to_model_layout(MicroBatch& batch) const;
   void condition(MicroBatch& batch, const TrainBatch& given) const;
@@ -83,6 +94,8 @@ class MicroBatchPreparer {
   Philox philox_;
   DType compute_;
   double beta_, min_snr_gamma_;
+  int64_t turns_;
+  std::vector<double> timestep_weights_;  // of each; empty: 1
 };
 
 }  // namespace spindle

@@ -16,6 +16,14 @@ Objective parse_objective(const std::string& name) {
   return Objective::Sft;
 }
 
+TimestepWeight parse_timestep_weight(const std::string& name) {
+  if (name == "constant") return TimestepWeight::Constant;
+  if (name == "paper") return TimestepWeight::Paper;
+  require(name == "min_snr", "[train] timestep_weight: expected constant, paper or min_snr, got ",
+          name);
+  return TimestepWeight::MinSnr;
+}
+
 namespace {
 
 struct Term {
@@ -56,8 +64,20 @@ double loser_scale(double error_real, double overlap, double mu) {
 
 }  // namespace
 
+void weigh_errors(Errors& e, const std::vector<double>& weights) {
+  for (std::vector<double>* each : {&e.real, &e.generated, &e.opponent_real, &e.opponent_generated})
+    for (size_t i = 0; i < std::min(weights.size(), each->size()); ++i) (*each)[i] *= weights[i];
+}
+
+void add_errors(Errors& e, const Errors& others) {
+  for (auto of : {&Errors::real, &Errors::generated, &Errors::opponent_real,
+                  &Errors::opponent_generated, &Errors::overlap, &Errors::overlap_real})
+    for (size_t i = 0; i < (e.*of).size(); ++i) (e.*of)[i] += (others.*of)[i];
+}
+
 LossTerms loss_terms(const ObjectiveOptions& options, const Errors& errors, double scale) {
   LossTerms terms;
+  const std::vector<double>& own = errors.overlap_real.empty() ? errors.real : errors.overlap_real;
   for (size_t i = 0; i < errors.real.size(); ++i) {
     if (!is_spin(options.objective)) {
       double weight = errors.weight.empty() ? 1 : errors.weight[i];
@@ -74,7 +94,7 @@ LossTerms loss_terms(const ObjectiveOptions& options, const Errors& errors, doub
     }
     Term term = term_of(options.objective, logit);
     double lambda =
-        options.safeguard ? loser_scale(errors.real[i], errors.overlap[i], *options.safeguard) : 1;
+        options.safeguard ? loser_scale(own[i], errors.overlap[i], *options.safeguard) : 1;
     terms.loss += scale * term.loss;
     terms.loser_scale += scale * lambda;
     terms.weight_real.push_back(float(scale * term.slope * -0.5 * options.beta));
@@ -84,7 +104,7 @@ LossTerms loss_terms(const ObjectiveOptions& options, const Errors& errors, doub
 }
 
 std::optional<PairLoss> pair_loss_of(const ObjectiveOptions& options, bool weighed) {
-  if (options.safeguard || weighed) return std::nullopt;
+  if (options.safeguard || weighed || options.timesteps_per_pair > 1) return std::nullopt;
   switch (options.objective) {
     case Objective::SpinLogistic:
       return PairLoss::Logistic;

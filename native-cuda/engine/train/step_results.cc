@@ -26,7 +26,7 @@ TrainBatchResult StepResults::keep(const MicroBatch& batch) {
   append(batch.loss);
   append(batch.errors);
   if (batch.plays()) append(batch.opponent_errors);
-  batches_.push_back({batch.pairs, batch.plays(), batch.full_loser_scale()});
+  batches_.push_back({batch.pairs, batch.plays(), batch.full_loser_scale(), batch.image_weights});
   return {.loser_scale = batch.full_loser_scale(), .later = true};
 }
 
@@ -50,6 +50,7 @@ std::vector<TrainBatchResult> StepResults::read(const Tensor& scalars,
       r.errors.generated = take(kept.pairs);
       r.errors.opponent_real = take(kept.pairs);
       r.errors.opponent_generated = take(kept.pairs);
+      weigh_errors(r.errors, kept.weights);
     }
     results.push_back(std::move(r));
   }

@@ -42,6 +42,7 @@ class StepResults {
     int64_t pairs = 0;
     bool plays = false;
     double loser_scale = 0;
+    std::vector<double> weights = {};  // of the pairs' errors; empty: 1
   };
   void append(const Tensor& values);
 

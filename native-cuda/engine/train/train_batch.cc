@@ -42,8 +42,9 @@ void check_draws(const TrainBatch& b, const BatchRules& rules) {
   if (b.noise)
     require(b.noise.shape() == b.real.shape(), "[train] noise: expected ", b.real.shape(), ", got ",
             b.noise.shape());
-  require(b.timesteps.empty() || int64_t(b.timesteps.size()) == pairs,
-          "[train] timesteps: expected ", pairs, ", got ", b.timesteps.size());
+  int64_t timesteps = pairs * rules.timesteps_per_pair;
+  require(b.timesteps.empty() || int64_t(b.timesteps.size()) == timesteps,
+          "[train] timesteps: expected ", timesteps, ", got ", b.timesteps.size());
   for (int64_t t : b.timesteps)
     require(t >= 0 && t < rules.num_train_timesteps, "[train] timesteps: expected values below ",
             rules.num_train_timesteps, ", got ", t);

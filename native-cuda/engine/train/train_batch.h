@@ -24,7 +24,8 @@ struct TrainBatch {
   // On a device, do not wait for what this micro-batch gives (TrainBatchResult::later), where the
   // objective has a kernel.
   bool later = false;
-  // Given instead of drawn, for replays: (B, C, h, w) and B values.
+  // Given instead of drawn, for replays: (B, C, h, w), and B times as many values as a pair has
+  // timesteps, those of a pair side by side.
   Tensor noise = {};
   std::vector<int64_t> timesteps = {};
 };
@@ -34,6 +35,7 @@ struct BatchRules {
   const UNet2DConditionConfig& model;
   bool plays = false;  // generated images are expected
   int64_t num_train_timesteps = 0;
+  int64_t timesteps_per_pair = 1;
 };
 
 // Throws InvalidArgument, which names the field, what was expected and what was there.

@@ -117,7 +117,8 @@ auto Trainer::with_ranks(F&& work) {
 void Trainer::check(const TrainBatch& batch) const {
   check_batch(batch, {.model = unet_->model.config(),
                       .plays = options_.plays(),
-                      .num_train_timesteps = preparer_.num_train_timesteps()});
+                      .num_train_timesteps = preparer_.num_train_timesteps(),
+                      .timesteps_per_pair = preparer_.turns()});
   if (!open_step_) return;
   require(*open_step_ == batch.step, "[train] step: expected a micro-batch of step ", *open_step_,
           " or its apply, got step ", batch.step);
@@ -138,11 +139,11 @@ TrainBatchResult Trainer::run(const TrainBatch& given, const CancelToken* cancel
   // A host's memory is free for others between micro-batches.
   MicroBatch fresh;
   MicroBatch& batch = unet_->device.host_visible() ? fresh : captured_batch(given);
-  preparer_.prepare(batch, given);
-  batch.first = first;
   if (first) results_.begin();
+  batch.first = first;
   TrainBatchResult result;
   if (loss_->on_device()) {
+    preparer_.prepare(batch, given);
     // One stay on the device: how long its parts take is for a profiler of the device to say.
     clock.time("micro_batch", [&] {
       gather_captured(batch, clock, cancel);
@@ -150,7 +151,7 @@ TrainBatchResult Trainer::run(const TrainBatch& given, const CancelToken* cancel
     });
     check_cancelled(cancel);
   } else {
-    gather(batch, clock, cancel);
+    gather_turns(batch, given, clock, cancel);
     result = loss_->result(batch);
   }
   open_step_ = given.step;
@@ -179,6 +180,34 @@ void Trainer::gather_captured(const MicroBatch& batch,
     written_ = trained().written();
   else
     trained().set_written(written_);
+}
+
+void Trainer::gather_turns(MicroBatch& batch,
+                           const TrainBatch& given,
+                           PhaseClock& clock,
+                           const CancelToken* cancel) {
+  const int64_t before = preparer_.turns() - 1;
+  for (int64_t turn = 0; turn < before; ++turn) {
+    preparer_.prepare(batch, given, turn);
+    clock.time("opponent_forward", [&] { opponent_->measure(batch); });
+    check_cancelled(cancel);
+    Tape tape(unet_->device, false);
+    loss_->measure(batch, clock.time("forward", [&] { return forward(tape, batch); }));
+    check_cancelled(cancel);
+  }
+  preparer_.prepare(batch, given, before);
+  batch.last = given.last && before == 0;
+  gather(batch, clock, cancel);
+  for (int64_t turn = 0; turn < before; ++turn) {
+    check_cancelled(cancel);
+    preparer_.prepare(batch, given, turn);
+    batch.first = false;
+    batch.last = given.last && turn == before - 1;
+    Tape tape(unet_->device, true, options_.activation_checkpointing);
+    Tensor prediction = clock.time("forward", [&] { return forward(tape, batch); });
+    loss_->weigh_again(batch);
+    clock.time("backward", [&] { backward(tape, batch, prediction); });
+  }
 }
 
 void Trainer::gather(const MicroBatch& batch, PhaseClock& clock, const CancelToken* cancel) {

@@ -98,6 +98,13 @@ class Trainer {
   // The tensors for `given` that captured work has the addresses of. Where they do not fit, new
   // ones, and nothing is captured any more.
   MicroBatch& captured_batch(const TrainBatch& given);
+  // All turns of a micro-batch, of which `batch` is for one: those before the last are measured
+  // without gradients, then the last one's gradients follow from its forward, and the others come
+  // once more. So memory is that of one turn.
+  void gather_turns(MicroBatch& batch,
+                    const TrainBatch& given,
+                    PhaseClock& clock,
+                    const CancelToken* cancel);
   // Adds a prepared micro-batch's gradients to those of the step.
   void gather(const MicroBatch& batch, PhaseClock& clock, const CancelToken* cancel);
   // The same, captured and replayed.

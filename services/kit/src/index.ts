@@ -39,6 +39,7 @@ export {
 export {
   writeSafetensorsFile,
   writeWeights,
+  type HollowTensor,
   type TensorSource,
 } from './safetensors/write-files.js';
 export { writeSafetensors } from './safetensors/write.js';

@@ -90,6 +90,7 @@ function blobsOf({ result }: JobResult): ArtifactRef[] {
     case 'sample':
       return [
         ...result.value.images,
+        ...result.value.realImages,
         ...(result.value.latents === undefined ? [] : [result.value.latents]),
       ];
     case 'score':

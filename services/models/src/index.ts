@@ -1,4 +1,5 @@
 export { adaptedUnet, loraFile, type LoraFile } from './pipeline/adapters.js';
+export { writeKohyaLora, writeSingleFile } from './convert/for-other-tools.js';
 export { choosePrecision, type PrecisionChoice } from './pipeline/precision.js';
 export {
   configOf,

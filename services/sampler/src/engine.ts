@@ -63,6 +63,8 @@ export interface LoadedPipeline {
     images: readonly RgbImage[],
     signal: AbortSignal,
   ): Promise<{ mean: TensorDto; logvar: TensorDto; phases: PhaseDto[] }>;
+  /** How often drawing an image calls the model: some schedulers do it twice per step. */
+  modelCalls(sampling: ResolvedSampling): number;
   draw(
     unet: LoadedUnet,
     items: readonly DrawItem[],
@@ -123,13 +125,13 @@ export function nativeEngine(engine: Engine): SamplerEngine {
       ),
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
     loadPipeline: async (directory, precision) =>
-      loadedPipeline(await TextToImage.load(engine, directory, precision)),
+      loadedPipeline(engine, await TextToImage.load(engine, directory, precision)),
     loadUnet: (source, precision) => engine.loadUnet(source, precision),
     close: () => engine.close(),
   };
 }
 
-function loadedPipeline(models: TextToImage): LoadedPipeline {
+function loadedPipeline(engine: Engine, models: TextToImage): LoadedPipeline {
   const { pipeline, textEncoder, vae } = models;
   const { latentChannels, scale } = pipeline.vaeScaling;
   const latentShape = (height: number, width: number): [number, number, number] => {
@@ -148,6 +150,12 @@ function loadedPipeline(models: TextToImage): LoadedPipeline {
     latentShape,
     encodeTexts: (prompts, signal) => textEncoder.encode(prompts, signal),
     encodeImages: (images, signal) => vae.encode(toPixels(images), signal),
+    modelCalls: ({ scheduler, schedulerOverridesJson, steps, strength }) =>
+      engine.schedulerTimesteps(
+        resolveScheduler(pipeline.scheduler, scheduler, schedulerOverridesJson),
+        steps,
+        strength ?? null,
+      ).length,
     // Texts are embedded here, although encoding has embedded the training ones: on a device the
     // order of sums may follow from the batch's size, and an image must not depend on who embedded
     // its text in which batch.

@@ -21,8 +21,8 @@ import { resolveSampling, type ResolvedSampling } from './domain/sampling.js';
 import { resolveTransform, type Transform } from './domain/transform.js';
 import { shardMediaType } from './encode.js';
 import { invalidIfThrows } from './invalid.js';
-import type { Manifests } from './manifests.js';
 import type { Models } from './models.js';
+import { realImages, type RealImageDeps } from './real-images.js';
 import { reencode, type Reencoded } from './reencode.js';
 import { itemsOf } from './sample-items.js';
 import { realLatents, realOf } from './real-latents.js';
@@ -151,7 +151,7 @@ function bySize(
 export async function sample(
   job: SampleJob,
   runId: string,
-  deps: SampleDeps & { manifests: Manifests },
+  deps: SampleDeps & RealImageDeps,
   signal: AbortSignal,
 ): Promise<SampleResult> {
   if (!job.wantLatents && !job.wantImages)
@@ -178,6 +178,8 @@ export async function sample(
     },
   );
   const result = create(SampleResultSchema, { images, count: items.length });
+  result.realImages = await realImages(job, items, deps, signal);
+  if (job.real) result.captions = items.map(({ prompt }) => prompt);
   if (job.wantLatents) result.latents = await deps.store.put(shardOf(items, drawn), shardMediaType);
   return result;
 }

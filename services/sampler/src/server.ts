@@ -44,6 +44,8 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
         textTokens: report.textTokens,
         textWidth: report.textWidth,
         predictionType: report.predictionType,
+        trainTimesteps: report.trainTimesteps,
+        endsInNoise: report.endsInNoise,
         scheduler: report.scheduler,
         embeddingWidth: report.embeddingWidth,
         warnings: report.warnings,

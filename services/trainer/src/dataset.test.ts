@@ -16,6 +16,7 @@ beforeEach(async () => {
 afterEach(() => rm(root, { recursive: true }));
 
 const options: Omit<DatasetOptions, 'encoded' | 'generated'> = {
+  leftOut: [],
   previous: [],
   previousShare: 0,
   against: 'generated',
@@ -28,6 +29,48 @@ const options: Omit<DatasetOptions, 'encoded' | 'generated'> = {
   emptyText: null,
 };
 const draw = (element: number, epoch = 0) => ({ element, epoch, position: element });
+
+describe('images that are left out', () => {
+  it('are not read, and rows without another one have no place', async () => {
+    const dataset = await Dataset.open(store, {
+      ...options,
+      encoded: [await encodedShard(store, [3, 5, 7])],
+      generated: [
+        await generatedShard(store, [5, 3, 5], 0.5),
+        await generatedShard(store, [7, 5, 3], 0.25),
+      ],
+      leftOut: [
+        { indexes: [5], copies: [1] },
+        { indexes: [7, 3], copies: [0, 0] },
+      ],
+    });
+    expect(dataset.elements.map(({ index }) => index)).toEqual([3, 5]);
+    const read = async (element: number, epoch: number) => {
+      const part = { offset: 0, size: 1, last: true };
+      return (await dataset.batch(0, [draw(element, epoch)], part)).generated?.data[0];
+    };
+    expect(await Promise.all([0, 1].map((epoch) => read(0, epoch)))).toEqual([3.5, 3.5]);
+    expect(await Promise.all([0, 1, 2].map((epoch) => read(1, epoch)))).toEqual([5.5, 5.25, 5.5]);
+    await dataset.close();
+  });
+
+  it('that were encoded again are so with all their views', async () => {
+    const dataset = await Dataset.open(store, {
+      ...options,
+      scalingFactor: 1,
+      encoded: [await encodedShard(store, [3, 3, 5, 5])],
+      generated: [await posteriorShard(store, [3, 3, 3, 3, 5, 5])],
+      leftOut: [{ indexes: [3], copies: [0] }],
+    });
+    const part = { offset: 0, size: 1, last: true };
+    const read = await Promise.all(
+      [0, 1, 2].map(async (epoch) => dataset.batch(0, [draw(0, epoch)], part)),
+    );
+    // The mean is the row's number: two and three are the second image's views.
+    expect(read.map(({ generated }) => generated?.data[0])).toEqual([2, 3, 2]);
+    await dataset.close();
+  });
+});
 
 it('matches real and generated images by index, whatever shard they lie in', async () => {
   const dataset = await Dataset.open(store, {

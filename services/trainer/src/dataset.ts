@@ -42,6 +42,8 @@ interface Element {
 export interface DatasetOptions {
   encoded: readonly ArtifactRef[];
   generated: readonly ArtifactRef[];
+  /** Images of each generated shard that are not read: the how manyth of which index. */
+  leftOut: readonly { indexes: readonly number[]; copies: readonly number[] }[];
   /** Images of the iteration before. `previousShare` is the fraction of the draws that take one. */
   previous: readonly ArtifactRef[];
   previousShare: number;
@@ -105,12 +107,10 @@ export class Dataset {
             )
           : await openAll(options.generated, 'generated_shards', drawn);
       const previous = await openAll(options.previous, 'previous_shards', drawn);
-      const { elements, shapes, unmatched } = match(
-        encoded,
-        others,
-        previous,
-        against !== null && !options.drawnAsRead,
-      );
+      const { elements, shapes, unmatched } = match(encoded, others, previous, {
+        pairs: against !== null && !options.drawnAsRead,
+        leftOut: options.leftOut,
+      });
       const pairs = against !== null;
       if (!elements.some((element) => !pairs || element.others.length > 0)) {
         throw new SpindleError(
@@ -269,11 +269,25 @@ function turnOf(places: readonly Place[], epoch: number, views: number): Place |
   return places[(Math.floor(epoch / views) % copies) * views + (epoch % views)];
 }
 
-/** Where the images of each index lie, in the order of the shards and their rows. */
-function placesOf(shards: readonly Shard[]): Map<number, Place[]> {
+/**
+ * Where the images of each index lie, in the order of the shards and their rows, without those that
+ * are left out. A shard of latents has one row per image, one of posteriors `views` of them.
+ */
+function placesOf(
+  shards: readonly Shard[],
+  leftOut: DatasetOptions['leftOut'] = [],
+  views: (index: number) => number = () => 1,
+): Map<number, Place[]> {
   const images = new Map<number, Place[]>();
-  for (const shard of shards) {
+  for (const [n, shard] of shards.entries()) {
+    const { indexes = [], copies = [] } = leftOut[n] ?? {};
+    const without = new Set(indexes.map((index, i) => `${index} ${copies[i] ?? 0}`));
+    const seen = new Map<number, number>();
     shard.index.forEach((index, row) => {
+      const before = seen.get(index) ?? 0;
+      seen.set(index, before + 1);
+      const copy = Math.floor(before / (shard.has('latents') ? 1 : views(index)));
+      if (without.has(`${index} ${copy}`)) return;
       const places = images.get(index);
       if (places === undefined) images.set(index, [{ shard, row }]);
       else places.push({ shard, row });
@@ -282,14 +296,15 @@ function placesOf(shards: readonly Shard[]): Map<number, Place[]> {
   return images;
 }
 
-/** One element for each encoded image. With `pairs`, those without another image are left out. */
+/** One element for each encoded image. With `pairs`, those without another image have none. */
 function match(
   encoded: readonly Shard[],
   others: readonly Shard[],
   previous: readonly Shard[],
-  pairs: boolean,
+  { pairs, leftOut }: { pairs: boolean; leftOut: DatasetOptions['leftOut'] },
 ): { elements: Element[]; shapes: number[][]; unmatched: number } {
-  const images = placesOf(others);
+  const real = placesOf(encoded);
+  const images = placesOf(others, leftOut, (index) => real.get(index)?.length ?? 1);
   const before = placesOf(previous);
   const all = new Map<number, Omit<Element, 'shape'>>();
   for (const shard of encoded) {

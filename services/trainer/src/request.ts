@@ -1,7 +1,8 @@
 /** A TrainRequest: its settings, checked, and the fingerprint that its checkpoints carry. */
 import { createHash } from 'node:crypto';
+import { toJsonString } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
-import { Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
+import { LeftOutImagesSchema, Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
 import {
   checkSettings,
   fingerprint,
@@ -29,6 +30,13 @@ export function readSettings(request: TrainRequest): TrainingSettings {
   if (opponentImages(objective) === 'generated' && request.generatedShards.length === 0) {
     throw invalid('generated_shards: expected at least one, got none');
   }
+  const { leftOut, generatedShards } = request;
+  if (leftOut.length > 0 && leftOut.length !== generatedShards.length) {
+    throw invalid(
+      `left_out: expected one for each of ${generatedShards.length} generated_shards or none, ` +
+        `got ${leftOut.length}`,
+    );
+  }
   try {
     return checkSettings({ ...settings, objective, iteration });
   } catch (cause) {
@@ -51,6 +59,11 @@ export function fingerprintOf(
     pipelinePath: request.pipelinePath,
     encodedShards: digests(request.encodedShards),
     generatedShards: digests(request.generatedShards),
+    ...(request.leftOut.length > 0 && {
+      leftOut: createHash('sha256')
+        .update(request.leftOut.map((one) => toJsonString(LeftOutImagesSchema, one)).join('\n'))
+        .digest('hex'),
+    }),
     ...(request.previousShards.length > 0 && { previousShards: digests(request.previousShards) }),
   });
 }

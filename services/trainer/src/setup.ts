@@ -13,6 +13,8 @@ import {
   LearningRateScheduleSchema,
   Objective,
   ObjectiveSchema,
+  TimestepWeight,
+  TimestepWeightSchema,
   UnetRefSchema,
   type TrainRequest,
 } from '@spindle/proto';
@@ -103,6 +105,7 @@ export async function openDataset(
   return Dataset.open(store, {
     encoded: request.encodedShards,
     generated: request.generatedShards,
+    leftOut: request.leftOut,
     previous: request.previousShards,
     previousShare: settings.previousShare,
     against: opponentImages(settings.objective),
@@ -130,6 +133,11 @@ export function trainerOptions(
     objective: enumName(ObjectiveSchema, loss),
     schedule: enumName(LearningRateScheduleSchema, settings.schedule),
     totalSteps: settings.steps,
+    timestepsPerPair: settings.timestepsPerPair || 1,
+    timestepWeight: enumName(
+      TimestepWeightSchema,
+      settings.timestepWeight || TimestepWeight.CONSTANT,
+    ),
     safeguard: settings.safeguard ?? null,
     lora: settings.lora ?? null,
   };

@@ -2,10 +2,11 @@
  * Copies a model out of a run, as a pipeline that diffusers and `spindle sample` load. Works with
  * the mesh down.
  */
+import { existsSync } from 'node:fs';
 import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ensureError, SpindleError } from '@spindle/kit';
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { modelName, parseModel, spin, type Model } from '../../domain/model.js';
 import { adapterFile, unetFolder } from '../../orchestrator/export.js';
 import { parseRecord, type RunRecord } from '../../orchestrator/record.js';
@@ -13,6 +14,7 @@ import type { RunConfig } from '../../config/schema.js';
 import { configFile, modelCard } from '../../model-card/model-card.js';
 import { readCardReport, type CardReport } from '../../model-card/report.js';
 import { openAsFolder, copyParts } from '../copy-parts.js';
+import { engineWork } from '../engine-work.js';
 import {
   artifactsFolder,
   withCommonOptions,
@@ -23,7 +25,10 @@ import { print, printJson } from '../output.js';
 
 interface ExportOptions extends CommonOptions {
   iteration: string;
-  to: string;
+  to?: string;
+  singleFile?: string;
+  dtype?: string;
+  loraFormat: 'diffusers' | 'kohya';
   unetOnly?: boolean;
   followLinks?: boolean;
 }
@@ -36,7 +41,8 @@ export function addExport(program: Command, environment: Environment): void {
       .description(
         "Writes a complete pipeline folder: the iteration's unet/ with the base model's other " +
           'parts. With --unet-only just the U-Net. A model card (README.md) and all settings ' +
-          '(spindle-config.json) lie beside it.',
+          '(spindle-config.json) lie beside it. With --single-file (beside --to or instead of ' +
+          'it) one checkpoint that A1111, Forge and ComfyUI open.',
       )
       .argument('<run>', 'run id')
       .requiredOption(
@@ -44,19 +50,37 @@ export function addExport(program: Command, environment: Environment): void {
         'iteration number, "best", or "sft" or "dpo" for a baseline',
         parseIteration,
       )
-      .requiredOption('--to <dir>', 'folder to write; must be empty or absent')
+      .option('--to <dir>', 'folder to write; must be empty or absent')
+      .option(
+        '--single-file <file>',
+        'write U-Net, VAE and text encoders as one .safetensors with the original names',
+      )
+      .addOption(
+        new Option(
+          '--dtype <type>',
+          'type of the numbers in --single-file and in a LoRA of kohya; as they are unless told',
+        ).choices(['float32', 'float16', 'bfloat16']),
+      )
+      .addOption(
+        new Option(
+          '--lora-format <format>',
+          "names in the LoRA file: diffusers', or kohya's for A1111, Forge and ComfyUI",
+        )
+          .choices(['diffusers', 'kohya'])
+          .default('diffusers'),
+      )
       .option('--unet-only', 'write config.json and the weights only')
       .option('--follow-links', "also copy what links in the model's folder lead to outside of it"),
   ).action(async (runId: string, options: ExportOptions) => {
     const directory = join(artifactsFolder(options, environment), runId);
-    const file = join(directory, 'run.json');
-    const json = await readFile(file, 'utf8').catch(() => {
+    const recordFile = join(directory, 'run.json');
+    const json = await readFile(recordFile, 'utf8').catch(() => {
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `no run is named "${runId}" (there is no ${file}).`,
+        `no run is named "${runId}" (there is no ${recordFile}).`,
       );
     });
-    const record = parseRecord(json, file);
+    const record = parseRecord(json, recordFile);
     const { config, state } = record;
     const chosen = chooseModel(options.iteration, state.bestModel);
     const unet = chosen && join(directory, unetFolder(chosen));
@@ -67,27 +91,73 @@ export function addExport(program: Command, environment: Environment): void {
           'none yet.',
       );
     }
-    const to = resolve(options.to);
-    if ((await readdir(to).catch(() => [])).length > 0)
+    const model = modelName(chosen);
+    const adapters = state.training[model]?.unet?.adapter !== undefined;
+    checkOptions(options, adapters);
+    const to = options.to === undefined ? undefined : resolve(options.to);
+    const file = options.singleFile === undefined ? undefined : resolve(options.singleFile);
+    if (to !== undefined && (await readdir(to).catch(() => [])).length > 0)
       throw new SpindleError(
         'INVALID_ARGUMENT',
         `--to: expected an empty or absent folder, got ${to}, which has files in it.`,
       );
-    const model = modelName(chosen);
-    const pipeline = options.unetOnly ? null : config.model;
-    const card = await cardOf(record, chosen, directory, pipeline !== null);
-    const adapters = state.training[model]?.unet?.adapter !== undefined;
-    const { followLinks = false } = options;
-    await copyModel({ pipeline, unet, to, adapters, followLinks })
-      .then(() => writeCard(to, card, config))
-      .catch(async (error: unknown) => {
-        // Half a model is worse than none.
-        await rm(to, { recursive: true, force: true });
-        throw error;
-      });
-    if (options.json) printJson(JSON.stringify({ runId, model, directory: to }));
-    else print(to);
+    const dtype = options.dtype === undefined ? [] : ['--dtype', options.dtype];
+    if (file !== undefined)
+      await engineWork(
+        ['convert', config.model, '--single-file', '--unet', unet, '--to', file].concat(dtype),
+      );
+    if (to !== undefined) {
+      const pipeline = options.unetOnly ? null : config.model;
+      const card = await cardOf(record, chosen, directory, pipeline !== null);
+      const { followLinks = false } = options;
+      await copyModel({ pipeline, unet, to, adapters, followLinks })
+        .then(() => writeCard(to, card, config))
+        .then(async () => {
+          if (options.loraFormat === 'kohya')
+            await renameAdapters(to, { unet, name: `${runId}-${model}.safetensors`, dtype });
+        })
+        .catch(async (error: unknown) => {
+          // Half a model is worse than none.
+          await rm(to, { recursive: true, force: true });
+          throw error;
+        });
+    }
+    if (options.json) printJson(JSON.stringify({ runId, model, directory: to, singleFile: file }));
+    else for (const path of [to, file]) if (path !== undefined) print(path);
   });
+}
+
+function checkOptions(options: ExportOptions, adapters: boolean): void {
+  const refuse = (message: string): never => {
+    throw new SpindleError('INVALID_ARGUMENT', message);
+  };
+  const { to, singleFile, dtype, loraFormat } = options;
+  if (to === undefined && singleFile === undefined)
+    refuse('--to: expected a folder to write, or a file in --single-file, got neither.');
+  if (singleFile !== undefined && !singleFile.endsWith('.safetensors'))
+    refuse(`--single-file: expected a name that ends in .safetensors, got ${singleFile}.`);
+  if (singleFile !== undefined && existsSync(singleFile))
+    refuse(`--single-file: expected a file that does not exist, got ${singleFile}.`);
+  if (loraFormat === 'kohya' && !adapters)
+    refuse('--lora-format: expected a run that trains LoRA (train.lora), got one that does not.');
+  if (loraFormat === 'kohya' && to === undefined)
+    refuse('--lora-format: expected a folder in --to for the LoRA file, got none.');
+  if (dtype !== undefined && singleFile === undefined && loraFormat !== 'kohya')
+    refuse(`--dtype: expected --single-file or --lora-format kohya beside it, got ${dtype} alone.`);
+}
+
+/** diffusers' file gives way to one with kohya's names, whose own name tools show. */
+async function renameAdapters(
+  to: string,
+  { unet, name, dtype }: { unet: string; name: string; dtype: readonly string[] },
+): Promise<void> {
+  const own = join(to, adapterFile);
+  await engineWork(
+    ['convert', own, '--lora-format', 'kohya', '--like', unet, '--to', join(to, name)].concat(
+      dtype,
+    ),
+  );
+  await rm(own);
 }
 
 /**

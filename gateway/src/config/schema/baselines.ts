@@ -1,6 +1,6 @@
 /** `baselines`: trainings beside the iterations. */
 import { z } from 'zod';
-import { autoBeta, beta, safeguard } from './objective.js';
+import { autoBeta, beta, safeguard, timestepsPerPair, timestepWeight } from './objective.js';
 import { loraSchema, trainKeys } from './train.js';
 
 /** A baseline takes what it does not set from `train`. */
@@ -31,6 +31,14 @@ export const dpoSchema = z.strictObject({
   beta: beta.optional().describe("Default: objective.beta's first."),
   safeguard: safeguard.describe('Default: objective.safeguard.'),
   auto_beta: autoBeta.describe('Default: objective.auto_beta.'),
+  timesteps_per_pair: timestepsPerPair
+    .unwrap()
+    .optional()
+    .describe('Default: objective.timesteps_per_pair.'),
+  timestep_weight: timestepWeight
+    .unwrap()
+    .optional()
+    .describe('Default: objective.timestep_weight.'),
 });
 
 function optionalKey(key: string, schema: z.ZodDefault): z.ZodOptional {

@@ -9,14 +9,21 @@ export const samplingSchema = z.strictObject({
   scheduler: z
     .enum([
       'DDIMScheduler',
+      'DDPMScheduler',
       'PNDMScheduler',
       'DPMSolverMultistepScheduler',
+      'UniPCMultistepScheduler',
       'EulerDiscreteScheduler',
+      'EulerAncestralDiscreteScheduler',
+      'HeunDiscreteScheduler',
+      'LCMScheduler',
     ])
     .optional()
     .describe(
       "Sampler, by diffusers' class name. Default: the model's own " +
-        '(scheduler/scheduler_config.json).',
+        '(scheduler/scheduler_config.json). DPM++ 2M SDE Karras is DPMSolverMultistepScheduler ' +
+        'with overrides {algorithm_type: sde-dpmsolver++, use_karras_sigmas: true}; ' +
+        'HeunDiscreteScheduler calls the model twice per step.',
     ),
   overrides: z
     .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))

@@ -106,7 +106,7 @@ class HeadProducts {
     auto gemm = bf16 ? simd.gemm_bf16 : simd.gemm_f32;
     for (int64_t p = 0; p < columns; p += panel) {
       int64_t width = std::min(panel, columns - p), vectors = width / simd.width,
-              tile = simd.rows_for[vectors];
+              tile = tile_rows(simd, vectors, bf16);
       for (int64_t r = 0; r < rows; r += tile)
         gemm({a + r, 1, std::min(tile, rows - r), k, b, width, vectors, out + r * ldc + p, ldc,
               accumulate});

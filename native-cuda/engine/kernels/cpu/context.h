@@ -15,6 +15,11 @@
 
 namespace spindle::cpu {
 
+// Of a product's tile, by the type of what is multiplied.
+inline int64_t tile_rows(const Simd& simd, int64_t vectors, bool bf16) {
+  return (bf16 ? simd.rows_for_bf16 : simd.rows_for)[vectors];
+}
+
 class CpuContext {
  public:
   CpuContext(ThreadPool& threads, const Simd& simd);

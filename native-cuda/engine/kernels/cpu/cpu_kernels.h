@@ -1,6 +1,7 @@
 // The cpu backend: threads over tasks of fixed size, inner loops from the processor's table in
 // isa/. Kernels themselves are free functions (operators.h).
 #pragma once
+#include "core/flush_subnormals.h"
 #include "kernels/cpu/operators.h"
 #include "kernels/host_kernels.h"
 
@@ -19,7 +20,7 @@ class CpuKernels final : public HostKernels {
 
   using HostKernels::run;
 #define SPINDLE_CPU_KERNEL(Op) \
-  void run(const Op& op) override { cpu::run(context_, op); }
+  void run(const Op& op) override { run_flushed(op); }
   SPINDLE_MATH_KERNELS(SPINDLE_CPU_KERNEL)
 #undef SPINDLE_CPU_KERNEL
 
@@ -27,6 +28,12 @@ class CpuKernels final : public HostKernels {
   double sum_of_squares(const Tensor& x) override;
   void adamw(const OptimizerArenas& arenas, const AdamWStep& step) override;
   void lerp(const Tensor& y, const Tensor& x, double weight) override;
+
+  // What a kernel does between its tasks is flushed too.
+  void run_flushed(const auto& op) {
+    FlushSubnormals flush;
+    cpu::run(context_, op);
+  }
 
   CpuContext context_;
 };

@@ -25,9 +25,6 @@ constexpr int64_t kStreamedBytes = 8 << 20;
 constexpr int64_t kLineBytes = 64;
 
 constexpr int64_t kMaxTileRows = 32;  // of any instruction set's tile kernels
-inline int64_t tile_rows(const Simd& simd, int64_t vectors, bool bf16) {
-  return (bf16 ? simd.rows_for_bf16 : simd.rows_for)[vectors];
-}
 
 // The left-hand side of a product, and where its result goes.
 template <class R>

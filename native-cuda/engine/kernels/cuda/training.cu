@@ -69,6 +69,7 @@ __global__ void pair_loss_kernel(float* weights,
                                  const double* opponent,
                                  int64_t pairs,
                                  const double* settings,
+                                 const double* factors,
                                  PairLoss kind) {
   __shared__ double warps[kMapBlock / kWarp];
   double sum = 0, beta = settings[0], scale = settings[1];
@@ -79,7 +80,7 @@ __global__ void pair_loss_kernel(float* weights,
       continue;
     }
     double gain = (errors[i] - opponent[i]) - (errors[pairs + i] - opponent[pairs + i]),
-           logit = -0.5 * beta * gain, term, slope;
+           factor = factors ? factors[i] : 1, logit = -0.5 * beta * factor * gain, term, slope;
     if (kind == PairLoss::Logistic) {
       double tail = exp(-fabs(logit));
       term = (logit < 0 ? -logit : 0.0) + log1p(tail);
@@ -93,8 +94,8 @@ __global__ void pair_loss_kernel(float* weights,
     }
     if (isnan(logit)) term = logit;  // comparisons would hide it
     sum += scale * term;
-    weights[i] = float(scale * slope * -0.5 * beta);
-    weights[pairs + i] = float(scale * slope * 0.5 * beta);
+    weights[i] = float(scale * slope * -0.5 * beta * factor);
+    weights[pairs + i] = float(scale * slope * 0.5 * beta * factor);
   }
   sum = block_sum(sum, warps);
   if (threadIdx.x == 0) *loss = sum;
@@ -125,7 +126,7 @@ void CudaKernels::run(const PairLossWeights& op) {
   launch("pair_loss", pair_loss_kernel, {1}, kMapBlock, 0, stream_, op.weights.f32(),
          op.loss.data<double>(), op.errors.data<double>(),
          plain ? nullptr : op.opponent_errors.data<double>(), op.errors.numel() / (plain ? 1 : 2),
-         op.settings.data<double>(), op.kind);
+         op.settings.data<double>(), op.factors ? op.factors.data<double>() : nullptr, op.kind);
 }
 
 }  // namespace spindle::cuda

@@ -43,10 +43,13 @@ struct PairLossWeights {
   Tensor errors;                // (2B) float64
   Tensor opponent_errors = {};  // (2B) float64
   Tensor settings;              // (2) float64: beta, and the scale of every term
+  Tensor factors = {};          // (B) float64: of each pair's errors; empty: 1; not of Plain
   PairLoss kind;
 
   static auto outputs(auto& op) { return std::tie(op.weights, op.loss); }
-  static auto inputs(auto& op) { return std::tie(op.errors, op.opponent_errors, op.settings); }
+  static auto inputs(auto& op) {
+    return std::tie(op.errors, op.opponent_errors, op.settings, op.factors);
+  }
 };
 
 }  // namespace spindle

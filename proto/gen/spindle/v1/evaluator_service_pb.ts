@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/evaluator_service.proto.
  */
 export const file_spindle_v1_evaluator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJaCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIIk4KD0V2YWx1YXRlUmVxdWVzdBIOCgZydW5faWQYASABKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24izQEKEE1ldHJpY1N0YXRpc3RpY3MSDgoGbWV0cmljGAEgASgJEgwKBG1lYW4YAiABKAESDgoGbWVkaWFuGAMgASgBEhYKDnN0YW5kYXJkX2Vycm9yGAQgASgBEhAKCHdpbl9yYXRlGAUgASgBEhYKDmRpZmZlcmVuY2VfbG93GAYgASgBEhcKD2RpZmZlcmVuY2VfaGlnaBgHIAEoARIJCgFuGAggASgNEiUKBnNlbGVjdBgJIAEoCzIVLnNwaW5kbGUudjEuU2VsZWN0aW9uIiQKCVNlbGVjdGlvbhIMCgRtZWFuGAEgASgBEgkKAW4YAiABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyKYAQoSV3JpdGVSZXBvcnRSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIRCglkaXJlY3RvcnkYAiABKAkSKwoGbW9kZWxzGAMgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24SIgoDcnVuGAUgASgLMhUuc3BpbmRsZS52MS5SdW5SZXBvcnRKBAgEEAVSCHJ1bl9qc29uItIBCglSdW5SZXBvcnQSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJEg4KBnN0YXR1cxgDIAEoCRISCgpiZXN0X21vZGVsGAQgASgJEhAKCHdhcm5pbmdzGAUgAygJEigKB3RpbWluZ3MYBiADKAsyFy5zcGluZGxlLnYxLlN0YWdlVGltaW5nEikKBmN1cnZlcxgHIAMoCzIZLnNwaW5kbGUudjEuVHJhaW5pbmdDdXJ2ZRIVCg1zZWxlY3RfbWV0cmljGAggASgJIi0KC1N0YWdlVGltaW5nEg0KBXN0YWdlGAEgASgJEg8KB3NlY29uZHMYAiABKAEiRAoNVHJhaW5pbmdDdXJ2ZRINCgVtb2RlbBgBIAEoCRIkCgVzdGVwcxgCIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwIlEKE1dyaXRlUmVwb3J0UmVzcG9uc2USDQoFZmlsZXMYASADKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbFN0YXRpc3RpY3MyqQEKEEV2YWx1YXRvclNlcnZpY2USRQoIRXZhbHVhdGUSGy5zcGluZGxlLnYxLkV2YWx1YXRlUmVxdWVzdBocLnNwaW5kbGUudjEuRXZhbHVhdGVSZXNwb25zZRJOCgtXcml0ZVJlcG9ydBIeLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXF1ZXN0Gh8uc3BpbmRsZS52MS5Xcml0ZVJlcG9ydFJlc3BvbnNlYgZwcm90bzM", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
+  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJaCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIIk4KD0V2YWx1YXRlUmVxdWVzdBIOCgZydW5faWQYASABKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24izQEKEE1ldHJpY1N0YXRpc3RpY3MSDgoGbWV0cmljGAEgASgJEgwKBG1lYW4YAiABKAESDgoGbWVkaWFuGAMgASgBEhYKDnN0YW5kYXJkX2Vycm9yGAQgASgBEhAKCHdpbl9yYXRlGAUgASgBEhYKDmRpZmZlcmVuY2VfbG93GAYgASgBEhcKD2RpZmZlcmVuY2VfaGlnaBgHIAEoARIJCgFuGAggASgNEiUKBnNlbGVjdBgJIAEoCzIVLnNwaW5kbGUudjEuU2VsZWN0aW9uIiQKCVNlbGVjdGlvbhIMCgRtZWFuGAEgASgBEgkKAW4YAiABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyKYAQoSV3JpdGVSZXBvcnRSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIRCglkaXJlY3RvcnkYAiABKAkSKwoGbW9kZWxzGAMgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24SIgoDcnVuGAUgASgLMhUuc3BpbmRsZS52MS5SdW5SZXBvcnRKBAgEEAVSCHJ1bl9qc29uIoECCglSdW5SZXBvcnQSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJEg4KBnN0YXR1cxgDIAEoCRISCgpiZXN0X21vZGVsGAQgASgJEhAKCHdhcm5pbmdzGAUgAygJEigKB3RpbWluZ3MYBiADKAsyFy5zcGluZGxlLnYxLlN0YWdlVGltaW5nEikKBmN1cnZlcxgHIAMoCzIZLnNwaW5kbGUudjEuVHJhaW5pbmdDdXJ2ZRIVCg1zZWxlY3RfbWV0cmljGAggASgJEi0KDGp1ZGdlZF9wYWlycxgVIAMoCzIXLnNwaW5kbGUudjEuSnVkZ2VkUGFpcnMiQAoLSnVkZ2VkUGFpcnMSEAoIb3Bwb25lbnQYASABKAkSDQoFcGFpcnMYAiABKA0SEAoIbGVmdF9vdXQYAyABKA0iLQoLU3RhZ2VUaW1pbmcSDQoFc3RhZ2UYASABKAkSDwoHc2Vjb25kcxgCIAEoASJECg1UcmFpbmluZ0N1cnZlEg0KBW1vZGVsGAEgASgJEiQKBXN0ZXBzGAIgAygLMhUuc3BpbmRsZS52MS5UcmFpblN0ZXAiUQoTV3JpdGVSZXBvcnRSZXNwb25zZRINCgVmaWxlcxgBIAMoCRIrCgZtb2RlbHMYAiADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljczKpAQoQRXZhbHVhdG9yU2VydmljZRJFCghFdmFsdWF0ZRIbLnNwaW5kbGUudjEuRXZhbHVhdGVSZXF1ZXN0Ghwuc3BpbmRsZS52MS5FdmFsdWF0ZVJlc3BvbnNlEk4KC1dyaXRlUmVwb3J0Eh4uc3BpbmRsZS52MS5Xcml0ZVJlcG9ydFJlcXVlc3QaHy5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVzcG9uc2ViBnByb3RvMw", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
 
 /**
  * The results of one evaluated model, as committed by sample and score jobs.
@@ -320,6 +320,13 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
    * @generated from field: string select_metric = 8;
    */
   selectMetric: string;
+
+  /**
+   * With objective.keep_if: of each opponent whose images were judged.
+   *
+   * @generated from field: repeated spindle.v1.JudgedPairs judged_pairs = 21;
+   */
+  judgedPairs: JudgedPairs[];
 };
 
 /**
@@ -328,6 +335,37 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
  */
 export const RunReportSchema: GenMessage<RunReport> = /*@__PURE__*/
   messageDesc(file_spindle_v1_evaluator_service, 8);
+
+/**
+ * Pairs with the images that `opponent` drew.
+ *
+ * @generated from message spindle.v1.JudgedPairs
+ */
+export type JudgedPairs = Message<"spindle.v1.JudgedPairs"> & {
+  /**
+   * @generated from field: string opponent = 1;
+   */
+  opponent: string;
+
+  /**
+   * @generated from field: uint32 pairs = 2;
+   */
+  pairs: number;
+
+  /**
+   * Whose generated image the judge preferred: training has not read them.
+   *
+   * @generated from field: uint32 left_out = 3;
+   */
+  leftOut: number;
+};
+
+/**
+ * Describes the message spindle.v1.JudgedPairs.
+ * Use `create(JudgedPairsSchema)` to create a new message.
+ */
+export const JudgedPairsSchema: GenMessage<JudgedPairs> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 9);
 
 /**
  * In the order of stages.
@@ -351,7 +389,7 @@ export type StageTiming = Message<"spindle.v1.StageTiming"> & {
  * Use `create(StageTimingSchema)` to create a new message.
  */
 export const StageTimingSchema: GenMessage<StageTiming> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 9);
+  messageDesc(file_spindle_v1_evaluator_service, 10);
 
 /**
  * A model's optimiser steps. A number that was not finite, or not kept, is NaN.
@@ -375,7 +413,7 @@ export type TrainingCurve = Message<"spindle.v1.TrainingCurve"> & {
  * Use `create(TrainingCurveSchema)` to create a new message.
  */
 export const TrainingCurveSchema: GenMessage<TrainingCurve> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 10);
+  messageDesc(file_spindle_v1_evaluator_service, 11);
 
 /**
  * @generated from message spindle.v1.WriteReportResponse
@@ -397,7 +435,7 @@ export type WriteReportResponse = Message<"spindle.v1.WriteReportResponse"> & {
  * Use `create(WriteReportResponseSchema)` to create a new message.
  */
 export const WriteReportResponseSchema: GenMessage<WriteReportResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 11);
+  messageDesc(file_spindle_v1_evaluator_service, 12);
 
 /**
  * Statistics over scores, and a run's report. Pure functions of stored results: calling twice leaves the same bytes.

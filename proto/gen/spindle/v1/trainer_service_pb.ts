@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/trainer_service.proto.
  */
 export const file_spindle_v1_trainer_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSLPAwoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGA0gASgEEhUKDWRyYXduX2FzX3JlYWQYDiABKAgi8AUKDVRyYWluU2V0dGluZ3MSDQoFc3RlcHMYASABKA0SEgoKYmF0Y2hfc2l6ZRgCIAEoDRIdChVncmFkaWVudF9hY2N1bXVsYXRpb24YAyABKA0SFQoNbGVhcm5pbmdfcmF0ZRgEIAEoARIyCghzY2hlZHVsZRgFIAEoDjIgLnNwaW5kbGUudjEuTGVhcm5pbmdSYXRlU2NoZWR1bGUSFAoMd2FybXVwX3N0ZXBzGAYgASgNEgwKBGJldGEYByABKAESEgoKYWRhbV9iZXRhMRgIIAEoARISCgphZGFtX2JldGEyGAkgASgBEhQKDGFkYW1fZXBzaWxvbhgKIAEoARIUCgx3ZWlnaHRfZGVjYXkYCyABKAESFQoNbWF4X2dyYWRfbm9ybRgMIAEoARIRCgllbWFfZGVjYXkYDSABKAESFwoPY2FwdGlvbl9kcm9wb3V0GA4gASgBEhgKEGNoZWNrcG9pbnRfc3RlcHMYDyABKA0SGAoQa2VlcF9jaGVja3BvaW50cxgQIAEoDRIMCgRzZWVkGBEgASgEEigKCXByZWNpc2lvbhgSIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEhgKEHNhbXBsZV9wb3N0ZXJpb3IYEyABKAgSFgoJc2FmZWd1YXJkGBQgASgBSACIAQESFQoNbWluX3Nucl9nYW1tYRgVIAEoARIXCg9hdXRvX2JldGFfc2xvcGUYFiABKAESFgoOcHJldmlvdXNfc2hhcmUYFyABKAESIAoYYWN0aXZhdGlvbl9jaGVja3BvaW50aW5nGB4gASgIEiYKBGxvcmEYGCABKAsyGC5zcGluZGxlLnYxLkxvcmFTZXR0aW5ncxIRCgllbWFfYXBhcnQYGSABKAgSLwoNb25fZGl2ZXJnZW5jZRgaIAEoDjIYLnNwaW5kbGUudjEuT25EaXZlcmdlbmNlEhUKDW1heF9yb2xsYmFja3MYGyABKA1CDAoKX3NhZmVndWFyZCI8CgxMb3JhU2V0dGluZ3MSDAoEcmFuaxgBIAEoDRINCgVhbHBoYRgCIAEoARIPCgd0YXJnZXRzGAMgAygJIqsCCg1UcmFpblJlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5zcGluZGxlLnYxLlRyYWluU3RhcnRlZEgAEiUKBHN0ZXAYAiABKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcEgAEjEKCmNoZWNrcG9pbnQYAyABKAsyGy5zcGluZGxlLnYxLlRyYWluQ2hlY2twb2ludEgAEi0KCGZpbmlzaGVkGAQgASgLMhkuc3BpbmRsZS52MS5UcmFpbkZpbmlzaGVkSAASJwoFYWxhcm0YBSABKAsyFi5zcGluZGxlLnYxLlRyYWluQWxhcm1IABIyCgtyb2xsZWRfYmFjaxgGIAEoCzIbLnNwaW5kbGUudjEuVHJhaW5Sb2xsZWRCYWNrSABCBwoFZXZlbnQingEKDFRyYWluU3RhcnRlZBIUCgxyZXN1bWVkX3N0ZXAYASABKA0SDQoFc3RlcHMYAiABKA0SKAoJcHJlY2lzaW9uGAMgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQcHJlY2lzaW9uX3JlYXNvbhgEIAEoCRIlCgZyZWNlbnQYBSADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCK1AgoJVHJhaW5TdGVwEgwKBHN0ZXAYASABKA0SDAoEbG9zcxgCIAEoARISCgplcnJvcl9yZWFsGAMgASgBEhcKD2Vycm9yX2dlbmVyYXRlZBgEIAEoARIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAUgASgBEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgGIAEoARIZChFpbXBsaWNpdF9hY2N1cmFjeRgHIAEoARITCgtsb3Nlcl9zY2FsZRgNIAEoARIRCglncmFkX25vcm0YCCABKAESFQoNbGVhcm5pbmdfcmF0ZRgJIAEoARIMCgRiZXRhGAogASgBEg8KB3NlY29uZHMYCyABKAESJwoGcGhhc2VzGAwgAygLMhcuc3BpbmRsZS52MS5QaGFzZVRpbWluZyI5CgpUcmFpbkFsYXJtEgwKBHN0ZXAYASABKA0SDAoEa2luZBgCIAEoCRIPCgdtZXNzYWdlGAMgASgJIkwKD1RyYWluUm9sbGVkQmFjaxIMCgRzdGVwGAEgASgNEg4KBnJlYXNvbhgCIAEoCRIbChNsZWFybmluZ19yYXRlX3NjYWxlGAMgASgBIi4KD1RyYWluQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg0KBWJ5dGVzGAIgASgEIpMCCg1UcmFpbkZpbmlzaGVkEiEKBHVuZXQYASABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSDQoFc3RlcHMYAiABKA0SDwoHc2Vjb25kcxgDIAEoARIoCgdhZGFwdGVyGAQgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIkCgdhdmVyYWdlGAUgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEjAKD2F2ZXJhZ2VfYWRhcHRlchgGIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSFgoOcnVuX2NyZWF0ZWRfbXMYByABKAQSJQoGcmVjZW50GAggAygLMhUuc3BpbmRsZS52MS5UcmFpblN0ZXAqmwEKCU9iamVjdGl2ZRIZChVPQkpFQ1RJVkVfVU5TUEVDSUZJRUQQABIbChdPQkpFQ1RJVkVfU1BJTl9MT0dJU1RJQxABEhgKFE9CSkVDVElWRV9TUElOX0hJTkdFEAISEQoNT0JKRUNUSVZFX1NGVBADEhYKEk9CSkVDVElWRV9TUElOX0lQTxAEEhEKDU9CSkVDVElWRV9EUE8QBSqpAQoUTGVhcm5pbmdSYXRlU2NoZWR1bGUSJgoiTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9VTlNQRUNJRklFRBAAEiMKH0xFQVJOSU5HX1JBVEVfU0NIRURVTEVfQ09OU1RBTlQQARIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0xJTkVBUhACEiEKHUxFQVJOSU5HX1JBVEVfU0NIRURVTEVfQ09TSU5FEAMqeQoMT25EaXZlcmdlbmNlEh0KGU9OX0RJVkVSR0VOQ0VfVU5TUEVDSUZJRUQQABIWChJPTl9ESVZFUkdFTkNFX1dBUk4QARIWChJPTl9ESVZFUkdFTkNFX1NUT1AQAhIaChZPTl9ESVZFUkdFTkNFX1JPTExCQUNLEAMyUAoOVHJhaW5lclNlcnZpY2USPgoFVHJhaW4SGC5zcGluZGxlLnYxLlRyYWluUmVxdWVzdBoZLnNwaW5kbGUudjEuVHJhaW5SZXNwb25zZTABYgZwcm90bzM", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSL8AwoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGA0gASgEEhUKDWRyYXduX2FzX3JlYWQYDiABKAgSKwoIbGVmdF9vdXQYFSADKAsyGS5zcGluZGxlLnYxLkxlZnRPdXRJbWFnZXMiMAoNTGVmdE91dEltYWdlcxIPCgdpbmRleGVzGAEgAygNEg4KBmNvcGllcxgCIAMoDSLBBgoNVHJhaW5TZXR0aW5ncxINCgVzdGVwcxgBIAEoDRISCgpiYXRjaF9zaXplGAIgASgNEh0KFWdyYWRpZW50X2FjY3VtdWxhdGlvbhgDIAEoDRIVCg1sZWFybmluZ19yYXRlGAQgASgBEjIKCHNjaGVkdWxlGAUgASgOMiAuc3BpbmRsZS52MS5MZWFybmluZ1JhdGVTY2hlZHVsZRIUCgx3YXJtdXBfc3RlcHMYBiABKA0SDAoEYmV0YRgHIAEoARISCgphZGFtX2JldGExGAggASgBEhIKCmFkYW1fYmV0YTIYCSABKAESFAoMYWRhbV9lcHNpbG9uGAogASgBEhQKDHdlaWdodF9kZWNheRgLIAEoARIVCg1tYXhfZ3JhZF9ub3JtGAwgASgBEhEKCWVtYV9kZWNheRgNIAEoARIXCg9jYXB0aW9uX2Ryb3BvdXQYDiABKAESGAoQY2hlY2twb2ludF9zdGVwcxgPIAEoDRIYChBrZWVwX2NoZWNrcG9pbnRzGBAgASgNEgwKBHNlZWQYESABKAQSKAoJcHJlY2lzaW9uGBIgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQc2FtcGxlX3Bvc3RlcmlvchgTIAEoCBIWCglzYWZlZ3VhcmQYFCABKAFIAIgBARIVCg1taW5fc25yX2dhbW1hGBUgASgBEhcKD2F1dG9fYmV0YV9zbG9wZRgWIAEoARIWCg5wcmV2aW91c19zaGFyZRgXIAEoARIgChhhY3RpdmF0aW9uX2NoZWNrcG9pbnRpbmcYHiABKAgSJgoEbG9yYRgYIAEoCzIYLnNwaW5kbGUudjEuTG9yYVNldHRpbmdzEhEKCWVtYV9hcGFydBgZIAEoCBIvCg1vbl9kaXZlcmdlbmNlGBogASgOMhguc3BpbmRsZS52MS5PbkRpdmVyZ2VuY2USFQoNbWF4X3JvbGxiYWNrcxgbIAEoDRIaChJ0aW1lc3RlcHNfcGVyX3BhaXIYKSABKA0SMwoPdGltZXN0ZXBfd2VpZ2h0GCogASgOMhouc3BpbmRsZS52MS5UaW1lc3RlcFdlaWdodEIMCgpfc2FmZWd1YXJkIjwKDExvcmFTZXR0aW5ncxIMCgRyYW5rGAEgASgNEg0KBWFscGhhGAIgASgBEg8KB3RhcmdldHMYAyADKAkiqwIKDVRyYWluUmVzcG9uc2USKwoHc3RhcnRlZBgBIAEoCzIYLnNwaW5kbGUudjEuVHJhaW5TdGFydGVkSAASJQoEc3RlcBgCIAEoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwSAASMQoKY2hlY2twb2ludBgDIAEoCzIbLnNwaW5kbGUudjEuVHJhaW5DaGVja3BvaW50SAASLQoIZmluaXNoZWQYBCABKAsyGS5zcGluZGxlLnYxLlRyYWluRmluaXNoZWRIABInCgVhbGFybRgFIAEoCzIWLnNwaW5kbGUudjEuVHJhaW5BbGFybUgAEjIKC3JvbGxlZF9iYWNrGAYgASgLMhsuc3BpbmRsZS52MS5UcmFpblJvbGxlZEJhY2tIAEIHCgVldmVudCKeAQoMVHJhaW5TdGFydGVkEhQKDHJlc3VtZWRfc3RlcBgBIAEoDRINCgVzdGVwcxgCIAEoDRIoCglwcmVjaXNpb24YAyABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBwcmVjaXNpb25fcmVhc29uGAQgASgJEiUKBnJlY2VudBgFIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwIrUCCglUcmFpblN0ZXASDAoEc3RlcBgBIAEoDRIMCgRsb3NzGAIgASgBEhIKCmVycm9yX3JlYWwYAyABKAESFwoPZXJyb3JfZ2VuZXJhdGVkGAQgASgBEhsKE29wcG9uZW50X2Vycm9yX3JlYWwYBSABKAESIAoYb3Bwb25lbnRfZXJyb3JfZ2VuZXJhdGVkGAYgASgBEhkKEWltcGxpY2l0X2FjY3VyYWN5GAcgASgBEhMKC2xvc2VyX3NjYWxlGA0gASgBEhEKCWdyYWRfbm9ybRgIIAEoARIVCg1sZWFybmluZ19yYXRlGAkgASgBEgwKBGJldGEYCiABKAESDwoHc2Vjb25kcxgLIAEoARInCgZwaGFzZXMYDCADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nIjkKClRyYWluQWxhcm0SDAoEc3RlcBgBIAEoDRIMCgRraW5kGAIgASgJEg8KB21lc3NhZ2UYAyABKAkiTAoPVHJhaW5Sb2xsZWRCYWNrEgwKBHN0ZXAYASABKA0SDgoGcmVhc29uGAIgASgJEhsKE2xlYXJuaW5nX3JhdGVfc2NhbGUYAyABKAEiLgoPVHJhaW5DaGVja3BvaW50EgwKBHN0ZXAYASABKA0SDQoFYnl0ZXMYAiABKAQikwIKDVRyYWluRmluaXNoZWQSIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhINCgVzdGVwcxgCIAEoDRIPCgdzZWNvbmRzGAMgASgBEigKB2FkYXB0ZXIYBCABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEiQKB2F2ZXJhZ2UYBSABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSMAoPYXZlcmFnZV9hZGFwdGVyGAYgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIWCg5ydW5fY3JlYXRlZF9tcxgHIAEoBBIlCgZyZWNlbnQYCCADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCqbAQoJT2JqZWN0aXZlEhkKFU9CSkVDVElWRV9VTlNQRUNJRklFRBAAEhsKF09CSkVDVElWRV9TUElOX0xPR0lTVElDEAESGAoUT0JKRUNUSVZFX1NQSU5fSElOR0UQAhIRCg1PQkpFQ1RJVkVfU0ZUEAMSFgoST0JKRUNUSVZFX1NQSU5fSVBPEAQSEQoNT0JKRUNUSVZFX0RQTxAFKqkBChRMZWFybmluZ1JhdGVTY2hlZHVsZRImCiJMRUFSTklOR19SQVRFX1NDSEVEVUxFX1VOU1BFQ0lGSUVEEAASIwofTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9DT05TVEFOVBABEiEKHUxFQVJOSU5HX1JBVEVfU0NIRURVTEVfTElORUFSEAISIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9DT1NJTkUQAyqHAQoOVGltZXN0ZXBXZWlnaHQSHwobVElNRVNURVBfV0VJR0hUX1VOU1BFQ0lGSUVEEAASHAoYVElNRVNURVBfV0VJR0hUX0NPTlNUQU5UEAESGQoVVElNRVNURVBfV0VJR0hUX1BBUEVSEAISGwoXVElNRVNURVBfV0VJR0hUX01JTl9TTlIQAyp5CgxPbkRpdmVyZ2VuY2USHQoZT05fRElWRVJHRU5DRV9VTlNQRUNJRklFRBAAEhYKEk9OX0RJVkVSR0VOQ0VfV0FSThABEhYKEk9OX0RJVkVSR0VOQ0VfU1RPUBACEhoKFk9OX0RJVkVSR0VOQ0VfUk9MTEJBQ0sQAzJQCg5UcmFpbmVyU2VydmljZRI+CgVUcmFpbhIYLnNwaW5kbGUudjEuVHJhaW5SZXF1ZXN0Ghkuc3BpbmRsZS52MS5UcmFpblJlc3BvbnNlMAFiBnByb3RvMw", [file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.TrainRequest
@@ -106,6 +106,13 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
    * @generated from field: bool drawn_as_read = 14;
    */
   drawnAsRead: boolean;
+
+  /**
+   * Images of generated_shards that training does not read, by shard in their order; empty: it reads all.
+   *
+   * @generated from field: repeated spindle.v1.LeftOutImages left_out = 21;
+   */
+  leftOut: LeftOutImages[];
 };
 
 /**
@@ -114,6 +121,30 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
  */
 export const TrainRequestSchema: GenMessage<TrainRequest> = /*@__PURE__*/
   messageDesc(file_spindle_v1_trainer_service, 0);
+
+/**
+ * Images of one shard: the how manyth one (from 0) of an index in it.
+ *
+ * @generated from message spindle.v1.LeftOutImages
+ */
+export type LeftOutImages = Message<"spindle.v1.LeftOutImages"> & {
+  /**
+   * @generated from field: repeated uint32 indexes = 1;
+   */
+  indexes: number[];
+
+  /**
+   * @generated from field: repeated uint32 copies = 2;
+   */
+  copies: number[];
+};
+
+/**
+ * Describes the message spindle.v1.LeftOutImages.
+ * Use `create(LeftOutImagesSchema)` to create a new message.
+ */
+export const LeftOutImagesSchema: GenMessage<LeftOutImages> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 1);
 
 /**
  * @generated from message spindle.v1.TrainSettings
@@ -290,6 +321,20 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
    * @generated from field: uint32 max_rollbacks = 27;
    */
   maxRollbacks: number;
+
+  /**
+   * Timesteps whose mean is a pair's logit; 0: one. Not for SFT, as the next.
+   *
+   * @generated from field: uint32 timesteps_per_pair = 41;
+   */
+  timestepsPerPair: number;
+
+  /**
+   * How much the errors at a timestep count.
+   *
+   * @generated from field: spindle.v1.TimestepWeight timestep_weight = 42;
+   */
+  timestepWeight: TimestepWeight;
 };
 
 /**
@@ -297,7 +342,7 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
  * Use `create(TrainSettingsSchema)` to create a new message.
  */
 export const TrainSettingsSchema: GenMessage<TrainSettings> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 1);
+  messageDesc(file_spindle_v1_trainer_service, 2);
 
 /**
  * @generated from message spindle.v1.LoraSettings
@@ -328,7 +373,7 @@ export type LoraSettings = Message<"spindle.v1.LoraSettings"> & {
  * Use `create(LoraSettingsSchema)` to create a new message.
  */
 export const LoraSettingsSchema: GenMessage<LoraSettings> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 2);
+  messageDesc(file_spindle_v1_trainer_service, 3);
 
 /**
  * @generated from message spindle.v1.TrainResponse
@@ -381,7 +426,7 @@ export type TrainResponse = Message<"spindle.v1.TrainResponse"> & {
  * Use `create(TrainResponseSchema)` to create a new message.
  */
 export const TrainResponseSchema: GenMessage<TrainResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 3);
+  messageDesc(file_spindle_v1_trainer_service, 4);
 
 /**
  * @generated from message spindle.v1.TrainStarted
@@ -422,11 +467,12 @@ export type TrainStarted = Message<"spindle.v1.TrainStarted"> & {
  * Use `create(TrainStartedSchema)` to create a new message.
  */
 export const TrainStartedSchema: GenMessage<TrainStarted> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 4);
+  messageDesc(file_spindle_v1_trainer_service, 5);
 
 /**
  * Metrics of one optimiser step. Errors are means over the batch of
- * e = mean over C, H, W of (prediction - target)^2. What is a number here is a column of
+ * e = mean over C, H, W of (prediction - target)^2; a pair's is the mean over its timesteps, times
+ * their weights. What is a number here is a column of
  * metrics.csv, a tag of TensorBoard and part of a report's curves, in this order.
  *
  * @generated from message spindle.v1.TrainStep
@@ -509,7 +555,7 @@ export type TrainStep = Message<"spindle.v1.TrainStep"> & {
  * Use `create(TrainStepSchema)` to create a new message.
  */
 export const TrainStepSchema: GenMessage<TrainStep> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 5);
+  messageDesc(file_spindle_v1_trainer_service, 6);
 
 /**
  * A sign that training goes wrong.
@@ -540,7 +586,7 @@ export type TrainAlarm = Message<"spindle.v1.TrainAlarm"> & {
  * Use `create(TrainAlarmSchema)` to create a new message.
  */
 export const TrainAlarmSchema: GenMessage<TrainAlarm> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 6);
+  messageDesc(file_spindle_v1_trainer_service, 7);
 
 /**
  * Steps after this one are done again.
@@ -571,7 +617,7 @@ export type TrainRolledBack = Message<"spindle.v1.TrainRolledBack"> & {
  * Use `create(TrainRolledBackSchema)` to create a new message.
  */
 export const TrainRolledBackSchema: GenMessage<TrainRolledBack> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 7);
+  messageDesc(file_spindle_v1_trainer_service, 8);
 
 /**
  * @generated from message spindle.v1.TrainCheckpoint
@@ -593,7 +639,7 @@ export type TrainCheckpoint = Message<"spindle.v1.TrainCheckpoint"> & {
  * Use `create(TrainCheckpointSchema)` to create a new message.
  */
 export const TrainCheckpointSchema: GenMessage<TrainCheckpoint> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 8);
+  messageDesc(file_spindle_v1_trainer_service, 9);
 
 /**
  * @generated from message spindle.v1.TrainFinished
@@ -653,7 +699,7 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
  * Use `create(TrainFinishedSchema)` to create a new message.
  */
 export const TrainFinishedSchema: GenMessage<TrainFinished> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 9);
+  messageDesc(file_spindle_v1_trainer_service, 10);
 
 /**
  * @generated from enum spindle.v1.Objective
@@ -736,6 +782,45 @@ export const LearningRateScheduleSchema: GenEnum<LearningRateSchedule> = /*@__PU
   enumDesc(file_spindle_v1_trainer_service, 1);
 
 /**
+ * Weights are scaled so that their mean over the timesteps is 1.
+ *
+ * @generated from enum spindle.v1.TimestepWeight
+ */
+export enum TimestepWeight {
+  /**
+   * Means constant.
+   *
+   * @generated from enum value: TIMESTEP_WEIGHT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: TIMESTEP_WEIGHT_CONSTANT = 1;
+   */
+  CONSTANT = 1,
+
+  /**
+   * h_t^2 of SPIN-Diffusion's (C.6).
+   *
+   * @generated from enum value: TIMESTEP_WEIGHT_PAPER = 2;
+   */
+  PAPER = 2,
+
+  /**
+   * min(snr, 5) / snr where the model predicts noise.
+   *
+   * @generated from enum value: TIMESTEP_WEIGHT_MIN_SNR = 3;
+   */
+  MIN_SNR = 3,
+}
+
+/**
+ * Describes the enum spindle.v1.TimestepWeight.
+ */
+export const TimestepWeightSchema: GenEnum<TimestepWeight> = /*@__PURE__*/
+  enumDesc(file_spindle_v1_trainer_service, 2);
+
+/**
  * @generated from enum spindle.v1.OnDivergence
  */
 export enum OnDivergence {
@@ -768,7 +853,7 @@ export enum OnDivergence {
  * Describes the enum spindle.v1.OnDivergence.
  */
 export const OnDivergenceSchema: GenEnum<OnDivergence> = /*@__PURE__*/
-  enumDesc(file_spindle_v1_trainer_service, 2);
+  enumDesc(file_spindle_v1_trainer_service, 3);
 
 /**
  * Trains one U-Net at a time. Idempotent by `key`: calling again after a lost connection resumes from the newest checkpoint,

@@ -100,7 +100,7 @@ export const UnetRefSchema: GenMessage<UnetRef> = /*@__PURE__*/
  */
 export type SamplingSettings = Message<"spindle.v1.SamplingSettings"> & {
   /**
-   * diffusers' class name: DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler.
+   * diffusers' class name, such as DDIMScheduler.
    *
    * @generated from field: string scheduler = 1;
    */

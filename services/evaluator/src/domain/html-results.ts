@@ -5,6 +5,7 @@ import {
   bestSentence,
   judgeLine,
   metricNames,
+  judgedPairsSentence,
   selectionSentence,
   signed,
   testNote,
@@ -37,14 +38,16 @@ const columns = [
 const versusColumns = 4;
 
 export function results(report: Report): Markup {
-  const { models, best } = report;
+  const { models, best, run } = report;
   const metrics = metricNames(models);
+  const judged = judgedPairsSentence(run);
   const chosen = selectionSentence(report);
   return markup`
     <section>
       <h2>Results</h2>
       ${chosen === '' ? nothing : markup`<p>${chosen}</p>`}
       ${best.length > 0 ? markup`<p>${bestSentence(best)}</p>` : nothing}
+      ${judged === '' ? nothing : markup`<p>${judged}</p>`}
       ${metrics.map((metric) => metricTable(report, metric))}
       ${metrics.length > 0 ? note() : markup`<p class="note">No model was judged.</p>`}
     </section>`;

@@ -3,6 +3,7 @@ import {
   duration,
   judgeLine,
   metricNames,
+  judgedPairsSentence,
   selectionSentence,
   signed,
   testNote,
@@ -20,7 +21,9 @@ export function reportMarkdown(report: Report): string {
     `Status: ${escape(run.status)}. Best model: **${escape(run.bestModel || 'none')}**.`,
     '',
   ];
-  const chosen = [selectionSentence(report), bestSentence(best)].filter((text) => text !== '');
+  const chosen = [selectionSentence(report), bestSentence(best), judgedPairsSentence(run)].filter(
+    (text) => text !== '',
+  );
   for (const sentence of chosen) lines.push(escape(sentence), '');
   for (const metric of metrics) {
     const judge = judges[metric];

@@ -49,6 +49,11 @@ export function reportJson(report: Report): string {
       model,
       ...againstJson(against),
     })),
+    ...(run.judgedPairs.length > 0 && {
+      judged_pairs: run.judgedPairs.map(({ opponent, pairs, leftOut }) => ({
+        ...{ opponent, pairs, left_out: leftOut },
+      })),
+    }),
     warnings: run.warnings,
     timings: Object.fromEntries(run.timings.map(({ stage, seconds }) => [stage, seconds])),
     curves: Object.fromEntries(run.curves.map(({ model, steps }) => [model, steps.map(stepJson)])),
@@ -150,6 +155,14 @@ export function selectionSentence({ run, models }: Pick<Report, 'run' | 'models'
     );
   const means = chosen.map((one) => `${one.name} ${one.mean.toFixed(3)}`).join(', ');
   return `Models are chosen by ${metric} on ${n} other prompts, which no table has: ${means}.`;
+}
+
+/** How many pairs a judge had training leave out; empty where none was asked. */
+export function judgedPairsSentence({ judgedPairs }: RunReport): string {
+  const parts = judgedPairs.map(
+    ({ opponent, pairs, leftOut }) => `${leftOut} of ${pairs} with images of ${opponent}`,
+  );
+  return parts.length === 0 ? '' : `Pairs left out by objective.keep_if: ${parts.join('; ')}.`;
 }
 
 export function signed(value: number): string {

@@ -1,6 +1,10 @@
+import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { readSafetensors } from './read.js';
 import { asFloat32, asNumbers, fromFloat32, fromInt64, type TensorEntry } from './values.js';
+import { writeSafetensorsFile } from './write-files.js';
 import { writeSafetensors } from './write.js';
 
 function file(header: unknown, data = Buffer.alloc(0)): Buffer {
@@ -219,4 +223,29 @@ test('a tensor may have any name', () => {
   const names = ['__proto__', 'a"b', '日本', '{', 'x:y'];
   const read = readSafetensors(writeSafetensors(new Map(names.map((name) => [name, entry]))), 'x');
   expect([...read.tensors.keys()].sort()).toEqual([...names].sort());
+});
+
+test('leaves holes that read as zeros, between values and at the end', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'spindle-hollow-'));
+  try {
+    const path = join(folder, 'model.safetensors');
+    const shape = [1000, 1000];
+    const values = Float32Array.of(1, 2);
+    writeSafetensorsFile(path, [
+      { name: 'a', dtype: 'F32', shape, chunks: null },
+      { name: 'b', dtype: 'F32', shape: [2], chunks: () => [new Uint8Array(values.buffer)] },
+      { name: 'c', dtype: 'F32', shape, chunks: null },
+    ]);
+    const { tensors } = readSafetensors(readFileSync(path), path);
+    const read = (name: string): number[] => asNumbers(tensors.get(name) ?? fromInt64([]));
+    expect(read('b')).toEqual([1, 2]);
+    for (const name of ['a', 'c']) {
+      expect(read(name)).toHaveLength(1_000_000);
+      expect(read(name).every((value) => value === 0)).toBe(true);
+    }
+    // Blocks are 512 bytes.
+    expect(statSync(path).blocks * 512).toBeLessThan(1_000_000);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

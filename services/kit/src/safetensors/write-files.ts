@@ -5,6 +5,7 @@
 import {
   closeSync,
   fsyncSync,
+  ftruncateSync,
   openSync,
   renameSync,
   rmSync,
@@ -24,28 +25,35 @@ export interface TensorSource {
   chunks: () => Iterable<Uint8Array>;
 }
 
+/** A tensor that is a hole in the file: zeros that take no disk. */
+export type HollowTensor = Omit<TensorSource, 'chunks'> & { chunks: null };
+
 /** Durable, and under its name only when it is complete. */
 export function writeSafetensorsFile(
   path: string,
-  tensors: readonly TensorSource[],
+  tensors: readonly (TensorSource | HollowTensor)[],
   metadata: Readonly<Record<string, string>> = { format: 'pt' },
 ): void {
   const sorted = inFileOrder(tensors);
   const temporary = `${path}.part`;
   const file = openSync(temporary, 'w');
   try {
-    writeAll(file, encodeHeader(sorted, metadata));
+    let end = writeAll(file, encodeHeader(sorted, metadata), 0);
     for (const tensor of sorted) {
-      let written = 0;
-      for (const chunk of tensor.chunks()) {
-        writeAll(file, chunk);
-        written += chunk.byteLength;
+      const expected = end + tensorBytes(tensor);
+      if (tensor.chunks === null) {
+        end = expected;
+        continue;
       }
-      if (written !== tensorBytes(tensor))
+      for (const chunk of tensor.chunks()) end = writeAll(file, chunk, end);
+      if (end !== expected)
         throw new RangeError(
-          `${path}: ${tensor.name}: expected ${tensorBytes(tensor)} bytes, got ${written}`,
+          `${path}: ${tensor.name}: expected ${tensorBytes(tensor)} bytes, got ` +
+            `${end - expected + tensorBytes(tensor)}`,
         );
     }
+    // Holes at the end count too.
+    ftruncateSync(file, end);
     fsyncSync(file);
   } catch (error) {
     rmSync(temporary, { force: true });
@@ -56,21 +64,23 @@ export function writeSafetensorsFile(
   renameSync(temporary, path);
 }
 
-function writeAll(file: number, bytes: Uint8Array): void {
+/** Returns where the bytes end. */
+function writeAll(file: number, bytes: Uint8Array, at: number): number {
   for (let done = 0; done < bytes.byteLength; )
-    done += writeSync(file, bytes, done, Math.min(bytes.byteLength - done, 1 << 30));
+    done += writeSync(file, bytes, done, Math.min(bytes.byteLength - done, 1 << 30), at + done);
+  return at + bytes.byteLength;
 }
 
 /** "<stem>[.variant].safetensors", or shards of at most `shardBytes` and their index. */
 export function writeWeights(
   directory: string,
   stem: string,
-  tensors: readonly TensorSource[],
+  tensors: readonly (TensorSource | HollowTensor)[],
   options: { variant?: string | undefined; shardBytes?: number } = {},
 ): string[] {
   const { variant, shardBytes = Number.POSITIVE_INFINITY } = options;
   const name = variant === undefined ? stem : `${stem}.${variant}`;
-  const shards: TensorSource[][] = [];
+  const shards: (TensorSource | HollowTensor)[][] = [];
   let room = 0;
   for (const tensor of tensors) {
     const bytes = tensorBytes(tensor);

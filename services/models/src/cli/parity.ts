@@ -1,4 +1,5 @@
 /** `spindle-engine parity`: exit code 1 when a tensor fails, 2 when a fixture cannot be read. */
+import { statSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import type { Command } from 'commander';
 import {
@@ -45,10 +46,11 @@ export function addParity(program: Command, context: CliContext): void {
 }
 
 async function parity(
-  directories: readonly string[],
+  given: readonly string[],
   flags: ParityFlags,
   context: CliContext,
 ): Promise<void> {
+  const directories = withoutFiles(given, context);
   let engine: Engine | undefined;
   // The tokenizer needs no engine, so a machine without a build can still replay it.
   let noEngine: EngineError | undefined;
@@ -125,4 +127,15 @@ function print(line: ParityLineDto, json: boolean, context: CliContext): void {
       `${ok ? 'pass' : 'FAIL'}  ${fixture}  ${tensor}  relL2 ${relL2.toExponential(2)}  ` +
         `maxAbs ${maxAbs.toExponential(2)}`,
     );
+}
+
+/** A shell's "fixtures/*" also names what lies beside the folders, such as a README. */
+function withoutFiles(given: readonly string[], context: CliContext): readonly string[] {
+  const isFile = (path: string): boolean =>
+    statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  const folders = given.filter((path) => !isFile(path));
+  // A file alone is a mistake, and refused as one.
+  if (folders.length === 0) return given;
+  for (const path of given.filter(isFile)) context.warn(`note: ${path} is no folder and left out`);
+  return folders;
 }

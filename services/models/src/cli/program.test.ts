@@ -104,6 +104,11 @@ describe('parity', () => {
     expect(err.join('\n')).toMatch(/judge\/fixture\.json: kind: expected unet, .* got "fid"/);
     expect(err.join('\n')).toMatch(/none: expected a fixture's folder, got no such folder/);
     expect(JSON.parse(out.at(-1)!)).toEqual({ passed: 1, failed: 1 });
+    // What a shell's * names beside the folders; a file alone is a mistake.
+    const file = join(folder, 'fixture.json');
+    const beside = await run(['parity', file, folder, '--json'], { parity });
+    expect([beside.code, beside.err]).toEqual([1, [`note: ${file} is no folder and left out`]]);
+    expect((await run(['parity', file], { parity })).code).toBe(2);
   });
 
   it('replays in float32 what states no tolerance for the precision asked for, and says so', async () => {

@@ -16,6 +16,7 @@ interface RandomModelFlags {
   variant?: string;
   shardBytes: number;
   seed: number;
+  hollow: boolean;
   json: boolean;
 }
 
@@ -42,6 +43,11 @@ export function addRandomModel(program: Command, context: CliContext): void {
       defaultShardBytes,
     )
     .option('--seed <n>', 'seed of the weights', integer(0), 0)
+    .option(
+      '--hollow',
+      'zeros that take no disk instead of random weights: enough for run --dry-run',
+      false,
+    )
     .addOption(jsonOption())
     .action((flags: RandomModelFlags) => {
       const out = resolve(flags.out);
@@ -50,7 +56,7 @@ export function addRandomModel(program: Command, context: CliContext): void {
         flags.json
           ? JSON.stringify({ out })
           : `${out}: ${flags.release}${flags.reduced ? ', reduced' : ''}, ${flags.dtype}, ` +
-              'random weights',
+              `${flags.hollow ? 'hollow' : 'random'} weights`,
       );
     });
 }

@@ -4,6 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { adaptedUnet, loraFile, type LoraFile } from '../pipeline/adapters.js';
 import { checkKeys } from '../config-keys/rules.js';
+import { schedulerClasses } from '../config-keys/schedulers.js';
 import { unetKeys } from '../config-keys/unet.js';
 import { configFile, configOf } from '../pipeline/pipeline.js';
 import { encodePng, toRgb } from '../pipeline/images.js';
@@ -70,7 +71,7 @@ export function addSample(program: Command, context: CliContext): void {
     .option('--eta <x>', "DDIM's eta; 0 is deterministic", decimal, 0)
     .option(
       '--scheduler <name>',
-      'DDIMScheduler, PNDMScheduler, DPMSolverMultistepScheduler or EulerDiscreteScheduler; ' +
+      `${schedulerClasses.slice(0, -1).join(', ')} or ${schedulerClasses.at(-1)}; ` +
         "the pipeline's own unless told",
     )
     .option('--height <pixels>', "the pipeline's own unless told", integer(0), 0)

@@ -6,19 +6,23 @@ import { all, engineOnly, noEffect, read, type ConfigKeys, type KeyRules } from 
 
 export const schedulerClasses = [
   'DDIMScheduler',
+  'DDPMScheduler',
   'PNDMScheduler',
   'DPMSolverMultistepScheduler',
+  'UniPCMultistepScheduler',
   'EulerDiscreteScheduler',
+  'EulerAncestralDiscreteScheduler',
+  'HeunDiscreteScheduler',
+  'LCMScheduler',
 ] as const;
 export type SchedulerClass = (typeof schedulerClasses)[number];
 
 /** Not sampled with, but their noise comes from the same betas: others may stand in for them. */
 export const otherSchedulers: readonly string[] = [
-  ...['DDPMScheduler', 'DDPMParallelScheduler', 'DDIMParallelScheduler', 'LCMScheduler'],
-  ...['UniPCMultistepScheduler', 'DEISMultistepScheduler', 'DPMSolverSinglestepScheduler'],
-  ...['DPMSolverSDEScheduler', 'EulerAncestralDiscreteScheduler', 'HeunDiscreteScheduler'],
-  ...['KDPM2DiscreteScheduler', 'KDPM2AncestralDiscreteScheduler', 'LMSDiscreteScheduler'],
-  ...['SASolverScheduler', 'TCDScheduler'],
+  ...['DDPMParallelScheduler', 'DDIMParallelScheduler', 'DEISMultistepScheduler'],
+  ...['DPMSolverSinglestepScheduler', 'DPMSolverSDEScheduler', 'KDPM2DiscreteScheduler'],
+  ...['KDPM2AncestralDiscreteScheduler', 'LMSDiscreteScheduler', 'SASolverScheduler'],
+  'TCDScheduler',
 ];
 
 /** What the model was trained with: read for sampling and for training, whatever the class. */
@@ -40,13 +44,24 @@ const unlessThresholding = all(
   noEffect('it is of thresholding, which is refused'),
 );
 
+/** Its own kinds of sigmas that are not computed. */
+const otherSigmas = all(['use_exponential_sigmas', 'use_beta_sigmas'], engineOnly(false, null));
+const clipping = all(['clip_sample', 'clip_sample_range'], read);
+const notOfLcm = noEffect('its timesteps are of original_inference_steps');
+
 const own: Readonly<Record<SchedulerClass, KeyRules>> = {
   DDIMScheduler: {
     ...spacing,
-    ...all(
-      ['clip_sample', 'clip_sample_range', 'set_alpha_to_one', 'rescale_betas_zero_snr'],
-      read,
-    ),
+    ...clipping,
+    ...all(['set_alpha_to_one', 'rescale_betas_zero_snr'], read),
+    thresholding: engineOnly(false, null),
+    ...unlessThresholding,
+  },
+  DDPMScheduler: {
+    ...spacing,
+    ...clipping,
+    rescale_betas_zero_snr: read,
+    variance_type: read,
     thresholding: engineOnly(false, null),
     ...unlessThresholding,
   },
@@ -62,19 +77,31 @@ const own: Readonly<Record<SchedulerClass, KeyRules>> = {
       [
         ...['solver_order', 'solver_type', 'lower_order_final', 'euler_at_final'],
         ...['use_karras_sigmas', 'final_sigmas_type', 'rescale_betas_zero_snr'],
+        'algorithm_type',
       ],
       read,
     ),
-    ...all(
-      [
-        ...['thresholding', 'use_exponential_sigmas', 'use_beta_sigmas', 'use_lu_lambdas'],
-        'use_dynamic_shifting',
-      ],
-      engineOnly(false, null),
-    ),
-    algorithm_type: engineOnly('dpmsolver++'),
+    ...otherSigmas,
+    ...all(['thresholding', 'use_lu_lambdas', 'use_dynamic_shifting'], engineOnly(false, null)),
     lambda_min_clipped: engineOnly(Number.NEGATIVE_INFINITY),
     variance_type: engineOnly(null),
+    flow_shift: noEffect('it is of use_flow_sigmas, which is refused'),
+    time_shift_type: noEffect('it is of use_dynamic_shifting, which is refused'),
+    ...unlessThresholding,
+  },
+  UniPCMultistepScheduler: {
+    ...spacing,
+    ...all(
+      [
+        ...['solver_order', 'solver_type', 'lower_order_final', 'disable_corrector'],
+        ...['use_karras_sigmas', 'final_sigmas_type', 'rescale_betas_zero_snr'],
+      ],
+      read,
+    ),
+    ...otherSigmas,
+    ...all(['thresholding', 'use_dynamic_shifting'], engineOnly(false, null)),
+    predict_x0: engineOnly(true),
+    ...all(['solver_p', 'sigma_min', 'sigma_max', 'shift_terminal'], engineOnly(null)),
     flow_shift: noEffect('it is of use_flow_sigmas, which is refused'),
     time_shift_type: noEffect('it is of use_dynamic_shifting, which is refused'),
     ...unlessThresholding,
@@ -82,17 +109,33 @@ const own: Readonly<Record<SchedulerClass, KeyRules>> = {
   EulerDiscreteScheduler: {
     ...spacing,
     ...all(['use_karras_sigmas', 'final_sigmas_type', 'rescale_betas_zero_snr'], read),
-    ...all(['use_exponential_sigmas', 'use_beta_sigmas'], engineOnly(false, null)),
+    ...otherSigmas,
     interpolation_type: engineOnly('linear'),
     ...all(['sigma_min', 'sigma_max'], engineOnly(null)),
+  },
+  EulerAncestralDiscreteScheduler: { ...spacing, rescale_betas_zero_snr: read },
+  HeunDiscreteScheduler: {
+    ...spacing,
+    ...clipping,
+    use_karras_sigmas: read,
+    ...otherSigmas,
+    // No key of the class: a config that sets it was meant for another one.
+    rescale_betas_zero_snr: engineOnly(false, null),
+  },
+  LCMScheduler: {
+    ...clipping,
+    ...all(['original_inference_steps', 'timestep_scaling', 'rescale_betas_zero_snr'], read),
+    timestep_spacing: notOfLcm,
+    steps_offset: notOfLcm,
+    set_alpha_to_one: noEffect('its last step ends at the data itself'),
+    thresholding: engineOnly(false, null),
+    ...unlessThresholding,
   },
 };
 
 /** Keys that other classes alone know. */
 const foreign: readonly string[] = [
-  ...['predict_x0', 'disable_corrector', 'solver_p', 'shift_terminal', 'predictor_order'],
-  ...['corrector_order', 'tau_func', 'noise_sampler_seed', 'original_inference_steps'],
-  'timestep_scaling',
+  ...['predictor_order', 'corrector_order', 'tau_func', 'noise_sampler_seed'],
 ];
 
 const everyKey = [
@@ -110,15 +153,9 @@ function keysOf(of: string, rules: KeyRules): ConfigKeys {
 }
 
 /** Of the classes that we sample with. */
-export const sampledSchedulerKeys: Readonly<Record<SchedulerClass, ConfigKeys>> = {
-  DDIMScheduler: keysOf('DDIMScheduler', own.DDIMScheduler),
-  PNDMScheduler: keysOf('PNDMScheduler', own.PNDMScheduler),
-  DPMSolverMultistepScheduler: keysOf(
-    'DPMSolverMultistepScheduler',
-    own.DPMSolverMultistepScheduler,
-  ),
-  EulerDiscreteScheduler: keysOf('EulerDiscreteScheduler', own.EulerDiscreteScheduler),
-};
+export const sampledSchedulerKeys = Object.fromEntries(
+  schedulerClasses.map((name) => [name, keysOf(name, own[name])]),
+) as Readonly<Record<SchedulerClass, ConfigKeys>>;
 
 /** Of the others, whose betas alone we read. */
 export const otherSchedulerKeys: ConfigKeys = keysOf('a scheduler', {

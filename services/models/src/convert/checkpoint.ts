@@ -28,7 +28,8 @@ export interface CheckpointOptions {
   prediction: Prediction | undefined;
 }
 
-const families: Readonly<Record<Release, string>> = {
+/** What people call them. */
+export const families: Readonly<Record<Release, string>> = {
   sd15: 'Stable Diffusion 1.x',
   sd21: 'Stable Diffusion 2.x',
   sdxl: 'Stable Diffusion XL',
@@ -179,7 +180,8 @@ function predicting(
   return { configs: { ...configs, scheduler, modelIndex }, notes };
 }
 
-function textSource(release: Release, n: number, name: string): LdmSource {
+/** Where a tensor of the nth text encoder lies. */
+export function textSource(release: Release, n: number, name: string): LdmSource {
   if (release === 'sd15') return ldmClipSource(name, 'cond_stage_model.transformer.');
   if (release === 'sd21') return openClipSource(name, 'cond_stage_model.model.');
   return n === 0

@@ -28,7 +28,7 @@ import {
   readVaeScaling,
   type LatentSize,
 } from '../pipeline/pipeline.js';
-import { isKnownScheduler, resolveScheduler } from '../pipeline/scheduler.js';
+import { resolveScheduler } from '../pipeline/scheduler.js';
 import { componentSource, requireDirectory } from '../files/weights.js';
 
 /** What a model folder is, told from its configs and headers. */
@@ -52,6 +52,10 @@ export interface ModelReport {
   textTokens: number;
   textWidth: number;
   predictionType: string;
+  /** Timesteps of the noise schedule; 0 for what is no pipeline. */
+  trainTimesteps: number;
+  /** The last of them is noise alone. */
+  endsInNoise: boolean;
   scheduler: string;
   /** Width of the image embedding that a CLIP model gives, or that an aesthetic head takes. */
   embeddingWidth: number;
@@ -79,6 +83,8 @@ const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
   textTokens: 0,
   textWidth: 0,
   predictionType: '',
+  trainTimesteps: 0,
+  endsInNoise: false,
   scheduler: '',
   embeddingWidth: 0,
   warnings: [],
@@ -143,9 +149,8 @@ function inspectPipeline(
 ): ModelReport {
   const pipeline = readPipeline(path);
   const file = join(pipeline.directory, 'scheduler', 'scheduler_config.json');
-  // Another class may stand in for one that we do not know.
-  const replaced = sampling !== undefined && sampling.scheduler !== '';
-  if (!replaced || isKnownScheduler(pipeline.scheduler['_class_name']))
+  // Another class may stand in for one that we do not sample with, or not with its settings.
+  if (sampling === undefined || sampling.scheduler === '')
     checkSchedule(engine, resolveScheduler(pipeline.scheduler, '', '', file), fewSteps, file);
   if (sampling !== undefined) checkSampling(engine, pipeline.scheduler, sampling);
   return {
@@ -168,9 +173,16 @@ function inspectPipeline(
     textTokens: pipeline.textTokens,
     textWidth: pipeline.textWidth,
     predictionType: stringField(pipeline.scheduler, 'prediction_type', file, 'epsilon'),
+    trainTimesteps: timestepsOf(pipeline.scheduler),
+    endsInNoise: pipeline.scheduler['rescale_betas_zero_snr'] === true,
     scheduler: stringField(pipeline.scheduler, '_class_name', file),
     warnings: pipeline.warnings,
   };
+}
+
+function timestepsOf({ num_train_timesteps: count }: JsonObject): number {
+  // What the engine takes where the config does not say.
+  return typeof count === 'number' ? count : 1000;
 }
 
 function squareSide({ height, width }: LatentSize): number {

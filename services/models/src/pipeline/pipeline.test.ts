@@ -254,9 +254,9 @@ describe("what diffusers' pipeline makes of a folder's configs", () => {
 
   it('drops the keys of other schedulers, and names those that none has', () => {
     const folder = copy();
-    edit(join(folder, schedulerFile), { predict_x0: true, solver_p: null, newer: 1 });
+    edit(join(folder, schedulerFile), { tau_func: 'x', noise_sampler_seed: null, newer: 1 });
     const { scheduler, warnings } = readPipeline(folder);
-    for (const key of ['predict_x0', 'solver_p', 'newer'])
+    for (const key of ['tau_func', 'noise_sampler_seed', 'newer'])
       expect(scheduler).not.toHaveProperty(key);
     expect(warnings).toEqual([
       expect.stringMatching(/scheduler_config\.json: newer: no key of PNDMScheduler in diffusers/),
@@ -355,19 +355,33 @@ it('resolves a scheduler from the pipeline, a class name and overrides', () => {
 });
 
 it('puts a named class in the place of one that is not sampled with, and keeps what both read', () => {
-  const uniPc = {
-    _class_name: 'UniPCMultistepScheduler',
+  const deis = {
+    _class_name: 'DEISMultistepScheduler',
     beta_end: 0.012,
     clip_sample: false,
-    predict_x0: true,
+    tau_func: 'none',
     solver_order: 2,
-    solver_type: 'bh2',
+    solver_type: 'logrho',
+    algorithm_type: 'deis',
   };
-  expect(resolveScheduler(uniPc, 'DPMSolverMultistepScheduler', '')).toBe(
+  expect(resolveScheduler(deis, 'DPMSolverMultistepScheduler', '')).toBe(
     '{"_class_name":"DPMSolverMultistepScheduler","beta_end":0.012,"clip_sample":false,"solver_order":2}',
   );
-  expect(() => resolveScheduler(uniPc, '', '')).toThrow(
-    /_class_name: expected DDIMScheduler.*got "UniPCMultistepScheduler"; name one of these instead with --scheduler/,
+  // Between classes that we sample with, too.
+  const own = { _class_name: 'UniPCMultistepScheduler', beta_end: 0.012, solver_type: 'bh2' };
+  expect(resolveScheduler(own, 'DPMSolverMultistepScheduler', '')).toBe(
+    '{"_class_name":"DPMSolverMultistepScheduler","beta_end":0.012}',
+  );
+  const ddpm = { _class_name: 'DDPMScheduler', variance_type: 'fixed_large', clip_sample: true };
+  expect(resolveScheduler(ddpm, 'DPMSolverMultistepScheduler', '')).toBe(
+    '{"_class_name":"DPMSolverMultistepScheduler","clip_sample":true}',
+  );
+  expect(
+    resolveScheduler({ ...ddpm, _class_name: 'DDPMParallelScheduler' }, 'DDPMScheduler', ''),
+  ).toBe('{"_class_name":"DDPMScheduler","variance_type":"fixed_large","clip_sample":true}');
+  expect(resolveScheduler(own, 'DDPMScheduler', '')).toContain('"clip_sample":false');
+  expect(() => resolveScheduler(deis, '', '')).toThrow(
+    /_class_name: expected DDIMScheduler.*got "DEISMultistepScheduler"; name one of these instead with --scheduler/,
   );
 });
 

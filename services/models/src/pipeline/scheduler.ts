@@ -63,7 +63,7 @@ export function checkSchedulerClass(name: JsonValue | undefined, where: string, 
   );
 }
 
-/** Values of other classes in keys of the same name; diffusers takes its default for them. */
+/** Of other classes, in keys of DPMSolverMultistepScheduler: it takes its default for them. */
 const foreignSchedulerValues: ReadonlySet<JsonValue> = new Set<JsonValue>([
   ...['bh1', 'bh2', 'logrho', 'deis'],
   ...['fixed_small', 'fixed_small_log', 'fixed_large', 'fixed_large_log'],
@@ -71,9 +71,10 @@ const foreignSchedulerValues: ReadonlySet<JsonValue> = new Set<JsonValue>([
 
 /** A class's config in the hands of another class. */
 export function handedTo(className: string, config: JsonObject): JsonObject {
-  const kept = isKnownScheduler(config['_class_name'])
-    ? Object.entries(sampledKeys(config))
-    : Object.entries(sampledKeys(config)).filter(([, value]) => !foreignSchedulerValues.has(value));
+  const kept = Object.entries(sampledKeys(config)).filter(
+    ([, value]) =>
+      className !== 'DPMSolverMultistepScheduler' || !foreignSchedulerValues.has(value),
+  );
   return { ...Object.fromEntries(kept), _class_name: className };
 }
 
@@ -120,10 +121,10 @@ export function resolveScheduler(
     );
     return stringifyJson(config);
   }
-  // DDIM was made for pixels and clips to [-1, 1] unless told; a config of another class does not
-  // say that latents have no such range.
+  // DDIM and DDPM were made for pixels and clip to [-1, 1] unless told; a config of another class
+  // does not say that latents have no such range.
   const clipping =
-    className === 'DDIMScheduler' && base['clip_sample'] === undefined
+    ['DDIMScheduler', 'DDPMScheduler'].includes(className) && base['clip_sample'] === undefined
       ? { clip_sample: false }
       : {};
   const config: JsonObject = { ...handedTo(className, base), ...clipping, ...overrides };

@@ -24,6 +24,8 @@ export interface RandomModelOptions {
   /** Files are cut into shards of at most so many bytes, with an index. */
   shardBytes: number;
   seed: number;
+  /** Weights are holes in the files: zeros that take no disk. */
+  hollow?: boolean;
 }
 
 export const defaultShardBytes = 10_000_000_000;
@@ -42,7 +44,9 @@ export function writeRandomModel(directory: string, options: RandomModelOptions)
     mkdirSync(folder, { recursive: true });
     writeModelJson(join(folder, 'config.json'), config);
     const tensors = [...shapes].map(([tensor, shape], n) =>
-      randomTensor(tensor, shape, options.dtype, options.seed ^ hash(`${name}.${tensor}`) ^ n),
+      options.hollow
+        ? { name: tensor, dtype: options.dtype, shape, chunks: null }
+        : randomTensor(tensor, shape, options.dtype, options.seed ^ hash(`${name}.${tensor}`) ^ n),
     );
     writeWeights(folder, stem, [...extra, ...tensors], { variant, shardBytes });
   };

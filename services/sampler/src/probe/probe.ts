@@ -4,7 +4,7 @@ import { fromJson, type JsonValue } from '@bufbuild/protobuf';
 import type { NativePrecision } from '@spindle/native';
 import { SamplingSettingsSchema } from '@spindle/proto';
 import { unetBatchSize, vaeBatchSize } from '../domain/batches.js';
-import { resolveSampling } from '../domain/sampling.js';
+import { resolveSampling, type ResolvedSampling } from '../domain/sampling.js';
 import type { SamplerEngine } from '../engine.js';
 
 export interface ProbeRequest {
@@ -13,6 +13,8 @@ export interface ProbeRequest {
   precision: 'auto' | NativePrecision;
   /** SamplingSettings as JSON. */
   sampling: JsonValue;
+  /** Those of images for evaluation. */
+  evaluation: JsonValue;
   /** Images per job at most. */
   shardSize: number;
   /** U-Nets that are in memory together: one, or two once there are trained ones. */
@@ -23,16 +25,20 @@ export interface ProbeRequest {
 
 export interface SamplingProbe {
   precision: NativePrecision;
-  /** Seconds per image: its posterior and its text; one denoising step; decoding it to a file. */
+  /** Seconds per image: its posterior and text; a call of the U-Net; decoding it to a file. */
   encodeSeconds: number;
-  stepSeconds: number;
+  callSeconds: number;
   decodeSeconds: number;
   /** Of a U-Net, and of everything else a model has. */
   unetLoadSeconds: number;
   pipelineLoadSeconds: number;
+  /** Calls of the U-Net for an image, of training and of evaluation. */
+  drawCalls: number;
+  evaluateCalls: number;
 }
 
-const steps = 3;
+/** As few as any schedule can have. */
+const fewSteps = 4;
 
 export async function probeSampling(
   engine: SamplerEngine,
@@ -67,23 +73,18 @@ export async function probeSampling(
     prompt: `a picture of thing number ${i}`,
     seed: BigInt(i),
   }));
-  const sampling = {
-    ...resolveSampling(fromJson(SamplingSettingsSchema, request.sampling)),
-    steps,
-    eta: 0,
-  };
-  // A step costs the same wherever drawing starts.
+  const [asked, evaluation] = [request.sampling, request.evaluation].map((json) =>
+    resolveSampling(fromJson(SamplingSettingsSchema, json)),
+  ) as [ResolvedSampling, ResolvedSampling];
+  const [drawCalls, evaluateCalls] = [pipeline.modelCalls(asked), pipeline.modelCalls(evaluation)];
+  const steps = Math.min(asked.steps, fewSteps);
+  const sampling = { ...asked, steps, eta: 0 };
+  // A call costs the same wherever drawing starts.
   delete sampling.strength;
-  // Some schedulers take more model calls than steps.
-  let calls = steps;
+  const calls = pipeline.modelCalls(sampling);
   const drawn: { latents: Awaited<ReturnType<typeof pipeline.draw>>['latents'] }[] = [];
   const drawSeconds = await perImage(count, async () => {
-    drawn.push(
-      await pipeline.draw(unet, items, sampling, {
-        signal,
-        onStep: (_done, total) => (calls = total),
-      }),
-    );
+    drawn.push(await pipeline.draw(unet, items, sampling, { signal }));
   });
   const latents = drawn.at(-1)?.latents;
   const decodeSeconds =
@@ -98,10 +99,12 @@ export async function probeSampling(
   return {
     precision,
     encodeSeconds,
-    stepSeconds: drawSeconds / calls,
+    callSeconds: drawSeconds / calls,
     decodeSeconds,
     unetLoadSeconds,
     pipelineLoadSeconds,
+    drawCalls,
+    evaluateCalls,
   };
 }
 

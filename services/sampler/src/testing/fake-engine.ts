@@ -69,6 +69,8 @@ export function fakeEngine(): FakeEngine {
         textTokens: tokens,
         textWidth: width,
         predictionType: 'epsilon',
+        trainTimesteps: 1000,
+        endsInNoise: false,
         scheduler: 'DDIMScheduler',
         embeddingWidth: 0,
         warnings: ['w'],
@@ -184,6 +186,10 @@ class FakePipeline implements LoadedPipeline {
       logvar: fill((value) => -value),
       phases: [{ name: 'vae_encode', startMs: 0, durationMs: 1 }],
     };
+  }
+
+  modelCalls({ steps }: { steps: number }): number {
+    return steps;
   }
 
   async draw(

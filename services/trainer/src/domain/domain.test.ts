@@ -4,6 +4,7 @@ import {
   LoraSettingsSchema,
   Objective,
   OnDivergence,
+  TimestepWeight,
   Precision,
   TrainSettingsSchema,
 } from '@spindle/proto';
@@ -415,6 +416,11 @@ describe('settings', () => {
       { objective: Objective.SFT, safeguard: 0.5 },
       'settings.safeguard: expected nothing for this objective, got 0.5',
     ],
+    [
+      { objective: Objective.SFT, timestepsPerPair: 4 },
+      'settings.timesteps_per_pair and timestep_weight: expected 1 and constant for this ' +
+        'objective, which has no pairs, got 4 and constant',
+    ],
     [{ emaApart: true }, 'settings.ema_apart: expected an ema_decay, got 0'],
     [
       { lora: create(LoraSettingsSchema, { rank: 0, alpha: 1, targets: ['to_q'] }) },
@@ -471,6 +477,11 @@ describe('settings', () => {
       init: '/m/unet',
     });
     expect(fingerprint(settings, {})).toMatchObject({ safeguard: 'null', lora: 'null' });
+    const later = { ...settings, timestepsPerPair: 4, timestepWeight: TimestepWeight.PAPER };
+    expect(fingerprint(checkSettings(settings), {})).not.toHaveProperty('timestepsPerPair');
+    expect(fingerprint(checkSettings(later), {})).toMatchObject({
+      ...{ timestepsPerPair: '4', timestepWeight: 'paper' },
+    });
   });
   it('name the first difference to a checkpoint, but may write checkpoints at other steps', () => {
     const kept = fingerprint(settings, { init: 'a' });

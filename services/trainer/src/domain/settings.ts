@@ -10,6 +10,8 @@ import {
   Objective,
   ObjectiveSchema,
   OnDivergence,
+  TimestepWeight,
+  TimestepWeightSchema,
   type LoraSettings,
   type TrainRequest,
   type TrainSettings,
@@ -30,6 +32,8 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
   const checked = {
     ...settings,
     schedule: settings.schedule || LearningRateSchedule.CONSTANT,
+    timestepsPerPair: settings.timestepsPerPair || 1,
+    timestepWeight: settings.timestepWeight || TimestepWeight.CONSTANT,
     onDivergence: settings.onDivergence || OnDivergence.WARN,
     gradientAccumulation: settings.gradientAccumulation || 1,
     keepCheckpoints: Math.max(leastCheckpoints, settings.keepCheckpoints),
@@ -48,6 +52,13 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
   if (checked.objective === Objective.SFT) {
     nothing('safeguard', checked.safeguard ?? 0);
     nothing('auto_beta_slope', checked.autoBetaSlope);
+    if (checked.timestepsPerPair !== 1 || checked.timestepWeight !== TimestepWeight.CONSTANT) {
+      throw new Error(
+        'settings.timesteps_per_pair and timestep_weight: expected 1 and constant for this ' +
+          `objective, which has no pairs, got ${checked.timestepsPerPair} and ` +
+          enumName(TimestepWeightSchema, checked.timestepWeight),
+      );
+    }
     atLeast('min_snr_gamma', checked.minSnrGamma, 0);
   } else {
     nothing('min_snr_gamma', checked.minSnrGamma);
@@ -111,7 +122,8 @@ function decay(field: string, value: number): void {
 /**
  * The settings that must not change between a checkpoint and the run that resumes from it, as
  * texts. Old checkpoints hold the same texts, so their form is fixed: enums by name but for the
- * precision, "null" for a setting that is not there.
+ * precision, "null" for a setting that is not there. Settings that came later are told where they
+ * are not what training did before them.
  */
 export function fingerprint(
   settings: TrainingSettings,
@@ -124,6 +136,8 @@ export function fingerprint(
     activationCheckpointing: _how,
     onDivergence: _do,
     maxRollbacks: _most,
+    timestepsPerPair,
+    timestepWeight,
     $unknown: _unread,
     ...fixed
   } = settings;
@@ -133,6 +147,10 @@ export function fingerprint(
     schedule: enumName(LearningRateScheduleSchema, fixed.schedule),
     safeguard: fixed.safeguard ?? null,
     lora: fixed.lora === undefined ? null : loraText(fixed.lora),
+    ...(timestepsPerPair > 1 && { timestepsPerPair }),
+    ...(timestepWeight > TimestepWeight.CONSTANT && {
+      timestepWeight: enumName(TimestepWeightSchema, timestepWeight),
+    }),
   };
   return {
     ...Object.fromEntries(Object.entries(texts).map(([key, value]) => [key, String(value)])),

@@ -358,7 +358,8 @@ const Simd* simd_avx2();  // null when not built for x86
 const Simd* simd_avx512();
 const Simd* simd_avx512_bf16();
 const Simd* simd_amx();
-const Simd* simd_amx_emulated();  // tiles in memory, on any processor with AVX-512: for tests
+const Simd* simd_amx_emulated();   // tiles in memory, on any processor with AVX-512: for tests
+int64_t emulated_tile_products();  // that those tiles have made so far
 // Whether the processor has AMX for bfloat16 and the system lets this process use it. Asks for that
 // once.
 bool amx_permitted();

@@ -9,6 +9,7 @@
 
 namespace spindle::cpu {
 namespace {
+int64_t tile_products = 0;
 namespace isa_amx_emulated {
 #include "kernels/cpu/isa/vector_avx512.inl"
 #include "kernels/cpu/isa/gemm.inl"
@@ -24,9 +25,11 @@ const Simd* simd_amx_emulated() {
   static constexpr Simd table = isa_amx_emulated::make_amx_table("amx_emulated");
   return &table;
 }
+int64_t emulated_tile_products() { return __atomic_load_n(&tile_products, __ATOMIC_RELAXED); }
 }  // namespace spindle::cpu
 #else
 namespace spindle::cpu {
 const Simd* simd_amx_emulated() { return nullptr; }
+int64_t emulated_tile_products() { return 0; }
 }  // namespace spindle::cpu
 #endif

@@ -22,6 +22,7 @@ struct Tiles {
   // their sum is added to c.
   template <int C, int A, int B>
   void dot() {
+    __atomic_fetch_add(&tile_products, 1, __ATOMIC_RELAXED);
     for (int m = 0; m < 16; ++m) {
       V even = zero(), odd = even;
       for (int k = 0; k < 16; ++k) {
