@@ -30,6 +30,9 @@ Request to_request(const Napi::Value& value) {
   request.rest.width = fields.integer("width");
   request.rest.scheduler_config = fields.string("schedulerConfig");
   request.rest.steps = fields.integer("steps");
+  if (std::optional<TensorData> images = fields.optional_tensor("images", 4))
+    request.rest.images = std::move(images->values);
+  request.rest.strength = fields.number("strength");
   request.rest.guidance_scale = fields.number("guidanceScale");
   request.rest.eta = fields.number("eta");
   request.rest.batch_size = fields.integer("batchSize");
@@ -98,6 +101,7 @@ Napi::Value initial_noise(const Napi::CallbackInfo& info) {
 Napi::Value scheduler_timesteps(const Napi::CallbackInfo& info) {
   std::unique_ptr<Scheduler> scheduler = make_scheduler(to_string(info[0], "schedulerConfig"));
   scheduler->set_timesteps(to_integer(info[1], "steps"));
+  if (info[2].IsNumber()) scheduler->start_from_image(to_number(info[2], "strength"));
   return from_doubles(info.Env(), scheduler->timesteps());
 }
 

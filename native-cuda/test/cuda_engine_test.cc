@@ -256,6 +256,7 @@ TEST("every scheduler's steps give the same bytes captured and not, and agree wi
     const char *name, *more;
     double eta = 0;
     int64_t steps = 4;
+    double strength = 0;  // above 0: from an image
   };
   Device device(cuda_options()), cpu({.backend = "cpu", .threads = 2, .isa = "auto"});
   auto unet = tiny::unet(device, {}), same = tiny::unet(cpu, {});
@@ -275,12 +276,20 @@ TEST("every scheduler's steps give the same bytes captured and not, and agree wi
            {"HeunDiscreteScheduler", R"("prediction_type":"v_prediction")"},
            {"EulerAncestralDiscreteScheduler", R"("steps_offset":0)"},
            {"LCMScheduler", R"("clip_sample":false)"},
-           {"DDPMScheduler", R"("clip_sample":true)"}})
-    check::each(cat(row.name, " ", row.more), [&] {
+           {"DDPMScheduler", R"("clip_sample":true)"},
+           {"DDIMScheduler", R"("clip_sample":false)", 0.7, 6, 0.5},
+           {"PNDMScheduler", R"("skip_prk_steps":true)", 0, 7, 0.6},
+           {"DPMSolverMultistepScheduler", R"("solver_order":2)", 0, 6, 0.67},
+           {"EulerDiscreteScheduler", R"("timestep_spacing":"leading")", 0, 6, 0.5}})
+    check::each(cat(row.name, " ", row.more, " ", row.strength), [&] {
       auto run = [&](Device& d, Unet& model) {
         SampleRequest r = one_image(d, row.steps);
         r.scheduler_config = scheduler_config(row.name, row.more);
         r.eta = row.eta;
+        if (row.strength > 0) {
+          r.images = tiny::floats(d, tiny::random(d, {1, 4, 4, 4}, 3));
+          r.strength = row.strength;
+        }
         return tiny::floats(d, sample(model, r, nullptr, nullptr).latents);
       };
       std::vector<float> captured = run(device, *unet), expected = run(cpu, *same);

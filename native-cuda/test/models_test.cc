@@ -212,6 +212,40 @@ TEST("sampling tells its progress and stops when it is cancelled") {
                Code::Cancelled);
 }
 
+TEST("drawing starts from each image's own latents, whatever the batch") {
+  Device device({.backend = "cpu", .threads = 2, .isa = "auto"});
+  auto unet = tiny::unet(device);
+  auto drawn = [&](int64_t first, int64_t count, int64_t batch_size, double strength) {
+    SampleRequest r = request(device, 3, batch_size);
+    std::vector<float> images = device.download<float>(tiny::random(device, {3, 4, 8, 12}, 9));
+    r.cond = r.cond.slice(first * 5 * 12, {count, 5, 12});
+    r.seeds = {r.seeds.begin() + first, r.seeds.begin() + first + count};
+    r.images.assign(images.begin() + first * 384, images.begin() + (first + count) * 384);
+    r.strength = strength;
+    int64_t calls = 0;
+    std::vector<float> latents = device.download<float>(
+        sample(*unet, r, nullptr, [&](int64_t, int64_t total) { calls = total; }).latents);
+    CHECK_EQUAL(calls, int64_t(strength * 4) * ((count + batch_size - 1) / batch_size));
+    return latents;
+  };
+  for (double strength : {0.3, 0.5, 1.0}) {
+    std::vector<float> all = drawn(0, 3, 3, strength);
+    CHECK(drawn(0, 3, 2, strength) == all);
+    CHECK(drawn(1, 1, 1, strength) == std::vector<float>(all.begin() + 384, all.begin() + 768));
+  }
+  CHECK(drawn(0, 3, 3, 0.5) != drawn(0, 3, 3, 1));
+  SampleRequest r = request(device, 2, 2);
+  r.images.resize(384);
+  CHECK_THAT(contains(message([&] { sample(*unet, r, nullptr, nullptr); }),
+                      "images: expected (2, 4, 8, 12), got 384 values"),
+             "");
+  r.images.resize(768);
+  r.strength = 0.24;
+  CHECK_THAT(contains(message([&] { sample(*unet, r, nullptr, nullptr); }),
+                      "strength: expected at least 1 / 4"),
+             "");
+}
+
 TEST("guidance 1 does not need the empty prompt") {
   Device device({.backend = "cpu", .threads = 1, .isa = "auto"});
   auto unet = tiny::unet(device);

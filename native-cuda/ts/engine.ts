@@ -158,8 +158,12 @@ export class Engine {
     return this.#sync(() => this.#addon.initialNoise(seed, count));
   }
 
-  schedulerTimesteps(schedulerConfig: string, steps: number): Float64Array {
-    return this.#sync(() => this.#addon.schedulerTimesteps(schedulerConfig, steps));
+  schedulerTimesteps(
+    schedulerConfig: string,
+    steps: number,
+    strength: number | null = null,
+  ): Float64Array {
+    return this.#sync(() => this.#addon.schedulerTimesteps(schedulerConfig, steps, strength));
   }
 
   preprocessImage(image: RgbImage, spec: ImagePreprocessDto): Float32Array {

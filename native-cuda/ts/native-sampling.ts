@@ -24,6 +24,12 @@ export interface SampleRequestDto {
   /** scheduler_config.json after overrides, with _class_name, as JSON text. */
   schedulerConfig: string;
   steps: number;
+  /**
+   * (B, C, h, w) latents of images that drawing starts from, and how far they are noised first,
+   * above 0 to 1 (diffusers' image-to-image pipelines); null: from noise alone.
+   */
+  images: TensorDto | null;
+  strength: number;
   guidanceScale: number;
   eta: number;
   /** Images per U-Net call; results do not depend on it. */

@@ -136,7 +136,7 @@ export interface NativeAddon {
   /** torch.randn(count, generator=Generator().manual_seed(seed)), float32. */
   initialNoise(seed: bigint, count: number): Float32Array;
   /** DDIM etc. timesteps for a scheduler config: for checks. */
-  schedulerTimesteps(schedulerConfig: string, steps: number): Float64Array;
+  schedulerTimesteps(schedulerConfig: string, steps: number, strength: number | null): Float64Array;
 
   createTrainer(
     engine: EngineHandle,

@@ -65,6 +65,8 @@ function request(seeds: bigint[], change: Partial<SampleRequestDto> = {}): Sampl
     guidanceScale: 3,
     eta: 0,
     batchSize: seeds.length,
+    images: null,
+    strength: 1,
     ...change,
   };
 }

@@ -313,6 +313,8 @@ describe.each(Object.keys(schedulers))('%s', (name) => {
         ...{
           guidanceScale: 1,
           batchSize: 1,
+          images: null,
+          strength: 1,
           schedulerConfig: stringifyJson({ ...config, ...change }),
         },
       });

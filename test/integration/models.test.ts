@@ -347,6 +347,8 @@ describe('SDXL', () => {
       uncondPooled: empty.pooled,
       timeIds: [64, 64, 0, 0, 64, 64],
       seeds: [0n],
+      images: null,
+      strength: 1,
       ...drawing(model, { height: 8, width: 8 }),
     };
     expect((await unet.sample(asked)).latents.data).toEqual(both.data.slice(0, 256));

@@ -367,3 +367,51 @@ it('draws what training reads, and trains to the bytes of a run that draws every
   expect(drawn).toEqual([6, 8]);
   expect(weights[0]).toBe(weights[1]);
 });
+
+it('draws from the real images, to the same bytes however jobs share them', async () => {
+  const { data, model, name, seed, precision, objective, train, sampling } = tinyConfig();
+  const run = {
+    ...{ data, model, name, seed, precision, objective, iterations: 1 },
+    train: { ...train, steps: 2, batch_size: 4, gradient_accumulation: 1 },
+    // One of 50 steps: what is drawn is nearly the real image.
+    sampling: { ...sampling, steps: 50, generated_from: 'image', strength: 0.02 },
+  };
+  await mesh.create(run, 'near');
+  await mesh.create({ ...run, sampling: { ...run.sampling, shard_size: 3 } }, 'near-by-threes');
+  const weights: string[] = [];
+  for (const id of ['near', 'near-by-threes']) {
+    const ended = await mesh.ended(id);
+    expect([ended.reason, ended.status]).toEqual(['', RunStatus.SUCCEEDED]);
+    const file = 'iterations/1/unet/diffusion_pytorch_model.safetensors';
+    weights.push(sha256(join(mesh.runDirectory(id), file)));
+  }
+  expect(weights[0]).toBe(weights[1]);
+
+  const store = await openLocalStore(mesh.artifacts);
+  const rowsOf = async (stage: string, field: 'shard' | 'latents', tensor: string) => {
+    const rows = new Map<number, Float32Array>();
+    for (const key of await store.listResults(stage)) {
+      const { result } = fromJsonString(JobResultSchema, (await store.getResult(key)) ?? '');
+      const ref = (result.value as Record<string, unknown> | undefined)?.[field] as ArtifactRef;
+      const { tensors } = readSafetensors(await store.get(ref), key);
+      const values = asFloat32(tensors.get(tensor)!);
+      const index = asNumbers(tensors.get('index')!);
+      const size = values.length / index.length;
+      index.forEach((row, n) => rows.set(row, values.slice(n * size, (n + 1) * size)));
+    }
+    return rows;
+  };
+  const { scaling_factor: scale } = (await readJson(join(model, 'vae/config.json'))) as {
+    scaling_factor: number;
+  };
+  const real = await rowsOf('near/encode', 'shard', 'mean');
+  const drawn = await rowsOf('near/sample-base', 'latents', 'latents');
+  expect(drawn.size).toBe(8);
+  for (const [row, latents] of drawn) {
+    const near = (real.get(row) ?? new Float32Array()).map((value) => value * scale);
+    const squares = (of: (i: number) => number) => near.reduce((sum, _, i) => sum + of(i) ** 2, 0);
+    const apart = squares((i) => (latents[i] ?? 0) - (near[i] ?? 0));
+    expect(apart / squares((i) => near[i] ?? 0), `row ${row}`).toBeLessThan(0.1);
+    expect(apart, `row ${row}`).toBeGreaterThan(0);
+  }
+});

@@ -175,6 +175,21 @@ describe('a wrong run config is refused in one sentence', () => {
       'data.flip: expected sampling.generated "pixels", so that both images of a pair are mirrored alike, got "latents".',
     ],
     [
+      'a strength without images to draw from',
+      `${smallest}sampling: {strength: 0.5}\n`,
+      'sampling.strength: expected nothing with sampling.generated_from "noise", got 0.5.',
+    ],
+    [
+      'a strength that leaves no step',
+      `${smallest}sampling: {generated_from: image, strength: 0.04, steps: 20}\n`,
+      'sampling.strength: expected at least 1 / 20, so that one of sampling.steps 20 is left, got 0.04.',
+    ],
+    [
+      'images drawn from one of several views',
+      `${smallest}  views: 2\n  crop: random\nsampling: {generated_from: image}\n`,
+      'sampling.generated_from: expected "noise" with data.flip or several data.views, since an image is drawn from one view of its real image, got "image".',
+    ],
+    [
       'earlier images of an opponent that never changes',
       `${smallest}objective: {opponent: initial}\nsampling: {previous_share: 0.5}\n`,
       'sampling.previous_share: expected 0 with objective.opponent "initial", whose images are always the same, got 0.5.',

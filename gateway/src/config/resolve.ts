@@ -5,6 +5,7 @@ import { SpindleError } from '@spindle/kit';
 import type { Model } from '../domain/model.js';
 import { forIteration } from '../domain/per-iteration.js';
 import type { RunConfig, SamplingConfig, Training } from './schema.js';
+import { stepsTaken, strengthOf } from './schema/sampling.js';
 import { perIterationNames, trainOf } from './schema/train.js';
 
 /** Relative paths mean "beside the config file". */
@@ -54,6 +55,7 @@ export function checkConfig(config: RunConfig, where: string): void {
     );
   if (views > 1 && !flip && crop === 'center')
     fail(`data.views: expected 1 without data.flip and random data.crop, got ${views}.`);
+  checkStart(config, fail);
   const { previous_share: previousShare } = config.sampling;
   if (previousShare > 0 && config.objective.opponent === 'initial')
     fail(
@@ -124,6 +126,28 @@ export function checkConfig(config: RunConfig, where: string): void {
       fail(`stop.metric: expected one of ${names.join(', ')}, got "${config.stop.metric}".`);
     }
   }
+}
+
+/** What drawing starts from. */
+function checkStart({ sampling, data }: RunConfig, fail: (message: string) => never): void {
+  const { generated_from: from, strength, steps } = sampling;
+  if (from === 'noise') {
+    if (strength !== undefined)
+      fail(
+        `sampling.strength: expected nothing with sampling.generated_from "noise", got ${strength}.`,
+      );
+    return;
+  }
+  if (stepsTaken(sampling) < 1)
+    fail(
+      `sampling.strength: expected at least 1 / ${steps}, so that one of sampling.steps ${steps} ` +
+        `is left, got ${strengthOf(sampling)}.`,
+    );
+  if (data.flip || data.views > 1)
+    fail(
+      'sampling.generated_from: expected "noise" with data.flip or several data.views, since an ' +
+        'image is drawn from one view of its real image, got "image".',
+    );
 }
 
 function checkTrain(train: Training, key: string, fail: (message: string) => never): void {
@@ -198,8 +222,10 @@ function defined<T extends object>(keys: T): { [K in keyof T]: Exclude<T[K], und
 }
 
 export function evaluationSampling(config: RunConfig): SamplingConfig {
+  const { strength: _, ...sampling } = config.sampling;
   return {
-    ...config.sampling,
+    ...sampling,
+    generated_from: 'noise',
     ...defined(config.evaluation?.sampling ?? {}),
     images_per_prompt: 1,
   };

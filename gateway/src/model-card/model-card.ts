@@ -6,6 +6,7 @@ import { basename } from 'node:path';
 import { trainingOf } from '../config/resolve.js';
 import { modelName as pipelineName } from '@spindle/kit';
 import type { RunConfig, Training } from '../config/schema.js';
+import { strengthOf } from '../config/schema/sampling.js';
 import { iterationOf, modelName, type Model } from '../domain/model.js';
 import { forIteration } from '../domain/per-iteration.js';
 import { opponentOf, type RunPlan } from '../domain/plan.js';
@@ -149,6 +150,7 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
   const train = trainingOf(config, model);
   const objective = config.objective;
   const base = pipelineName(config.model);
+  const strength = strengthOf(config.sampling);
   const rows: [string, string][] = [
     [
       'base model',
@@ -168,6 +170,12 @@ function settings({ config, plan, model, resolution, runId }: CardInput): string
       `${config.sampling.scheduler ?? "the model's scheduler"}, ${config.sampling.steps} ` +
         `steps, guidance ${config.sampling.guidance_scale}`,
     ],
+    ...(k > 0 && strength !== undefined
+      ? ([['opponent draws from', `the real images, at strength ${strength}`]] as [
+          string,
+          string,
+        ][])
+      : []),
     ['precision', config.precision],
     ['seed', String(config.seed)],
   ];

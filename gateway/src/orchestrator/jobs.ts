@@ -16,6 +16,7 @@ import {
   ScoreItemSchema,
   ScoreJobSchema,
   UnetRefSchema,
+  type ArtifactRef,
   type Job,
   type JobKind,
   type PromptItem,
@@ -27,6 +28,7 @@ import {
 import { bucketTable, type ImageSize } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
 import { evaluationSampling } from '../config/resolve.js';
+import { strengthOf } from '../config/schema/sampling.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import { base, modelName, type Model } from '../domain/model.js';
 import { jobKey, stagesOf, trainedAs } from '../domain/plan.js';
@@ -103,7 +105,7 @@ export async function buildJob(
         pipelinePath: config.model,
         sampling: samplingSettings(config.sampling, record.resolution),
         texts: { case: 'manifest', value: toRef(record.manifest) },
-        rows: await trainingRows(record, stage, shard, results),
+        ...(await trainingRows(record, stage, shard, results)),
         wantLatents: true,
         ...(config.objective.keep_if && { wantImages: true, real: imageTransform(config) }),
         ...(config.sampling.generated === 'pixels' && { pixels: imageTransform(config) }),
@@ -200,21 +202,38 @@ export function promptItems(
   );
 }
 
-/** Images that the opponent draws for a shard of the training rows. */
+/**
+ * Images that the opponent draws for a shard of the training rows, and the encoded shards that it
+ * draws them from, if it does.
+ */
 async function trainingRows(
   record: RunRecord,
   stage: Stage,
   shard: number,
   results: ResultReader,
-): Promise<SampleRow[]> {
+): Promise<{ rows: SampleRow[]; encodedShards: ArtifactRef[] }> {
   const { plan, rejected } = record.state;
   const items = shardItems(plan, stage, shard, new Set(rejected));
   const sizes = record.config.data.buckets
     ? await rowSizes(record, items, results)
     : new Map<number, ImageSize>();
-  return items.map(({ index, seed }) =>
+  const rows = items.map(({ index, seed }) =>
     create(SampleRowSchema, { index, seed, ...sizes.get(index) }),
   );
+  if (strengthOf(record.config.sampling) === undefined) return { rows, encodedShards: [] };
+  const encodedShards: ArtifactRef[] = [];
+  for (const one of encodeShardsOf(record, items)) {
+    const result = await results.encode(jobKey(record.runId, 'encode', one));
+    if (result.shard) encodedShards.push(result.shard);
+  }
+  return { rows, encodedShards };
+}
+
+/** The encode jobs of these rows, in their order. */
+function encodeShardsOf(record: RunRecord, rows: readonly ShardItem[]): number[] {
+  const { encodeShardSize } = record.state.plan;
+  const shards = new Set(rows.map(({ index }) => Math.floor(index / encodeShardSize)));
+  return [...shards].sort((a, b) => a - b);
 }
 
 /** What encoding made of the rows' images: what is drawn against an image has its size. */
@@ -223,11 +242,9 @@ async function rowSizes(
   rows: readonly ShardItem[],
   results: ResultReader,
 ): Promise<Map<number, ImageSize>> {
-  const { encodeShardSize } = record.state.plan;
   const encoded = new Set(stageOf(record.state, 'encode').done);
   const sizes = new Map<number, ImageSize>();
-  const shards = new Set(rows.map(({ index }) => Math.floor(index / encodeShardSize)));
-  for (const shard of shards) {
+  for (const shard of encodeShardsOf(record, rows)) {
     if (!encoded.has(shard)) continue;
     const result = await results.encode(jobKey(record.runId, 'encode', shard));
     for (const { index, height, width } of result.sizes) sizes.set(index, { height, width });
@@ -293,6 +310,7 @@ function drawingRef(record: RunRecord, model: Model): UnetRef {
 
 /** How images are drawn, as messages say it. */
 export function samplingSettings(sampling: SamplingConfig, resolution: number): SamplingSettings {
+  const strength = strengthOf(sampling);
   return create(SamplingSettingsSchema, {
     scheduler: sampling.scheduler ?? '',
     schedulerOverridesJson:
@@ -302,6 +320,7 @@ export function samplingSettings(sampling: SamplingConfig, resolution: number): 
     eta: sampling.eta,
     height: resolution,
     width: resolution,
+    ...(strength !== undefined && { strength }),
   });
 }
 

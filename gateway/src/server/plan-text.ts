@@ -2,7 +2,8 @@
 import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
 import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
-import type { RunConfig, Training } from '../config/schema.js';
+import type { RunConfig, SamplingConfig, Training } from '../config/schema.js';
+import { stepsTaken, strengthOf } from '../config/schema/sampling.js';
 import { modelName, sameModel } from '../domain/model.js';
 import {
   baselines,
@@ -75,9 +76,17 @@ function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const stage = stagesOf(plan).find(({ kind, iteration }) => kind === 'sample' && iteration === k);
   const draw =
     `draw ${grouped(stage?.items ?? 0)} images in ${stage?.shards ?? 0} jobs (${scheduler}, ` +
-    `${sampling.steps} steps, guidance ${sampling.guidance_scale})`;
+    `${stepsText(sampling)}, guidance ${sampling.guidance_scale})`;
   const judge = plan.keepIf ? `judge the pairs by ${plan.keepIf.metric}, ` : '';
   return `iteration ${k}: against ${modelName(opponent)}, ${draw}, ${judge}then ${train}`;
+}
+
+function stepsText(sampling: SamplingConfig): string {
+  const strength = strengthOf(sampling);
+  return strength === undefined
+    ? `${sampling.steps} steps`
+    : `from the real images at strength ${strength}: ${stepsTaken(sampling)} of ` +
+        `${sampling.steps} steps`;
 }
 
 function trainText(
@@ -108,7 +117,7 @@ function workText({ config, plan, model, resolution }: Omit<CheckedRun, 'text'>)
     pairs: spinPairs + (dpo ? seen(dpo) : 0),
     sftImages: sft ? seen(sft) : 0,
     drawn: Number(drawn),
-    steps: config.sampling.steps,
+    steps: stepsTaken(config.sampling),
     evaluated: Number(evaluated),
     evaluationSteps: evaluationSampling(config).steps,
   };

@@ -26,7 +26,6 @@ std::vector<float> trajectory(Scheduler& scheduler,
                               size_t width,
                               const NoiseSource& noise) {
   int64_t count = int64_t(x.size());
-  for (float& value : x) value *= float(scheduler.init_noise_sigma());
   std::vector<float> all;
   for (size_t i = 0; i < scheduler.timesteps().size(); ++i) {
     std::vector<float> input = x;
@@ -65,8 +64,26 @@ void replay_scheduler(Fixture& fixture, Device&) {
     std::string suffix = "." + std::to_string(steps.integer());
     const std::vector<double>& timesteps = scheduler->timesteps();
     fixture.compare("timesteps" + suffix, {timesteps.begin(), timesteps.end()});
+    std::vector<float> x = initial;
+    scheduler->start(x.data(), int64_t(x.size()), nullptr);
     fixture.compare("trajectory" + suffix,
-                    trajectory(*scheduler, initial, size_t(shape.back()), noise_of_run()));
+                    trajectory(*scheduler, x, size_t(shape.back()), noise_of_run()));
+  }
+  // Drawing from an image, "image_latents", with "noise".
+  if (const Json* strength = fixture.settings().find("strength")) {
+    for (const Json& steps : fixture.at("steps").items()) {
+      scheduler->set_timesteps(steps.integer());
+      scheduler->start_from_image(strength->number());
+      std::string suffix = "." + std::to_string(steps.integer());
+      const std::vector<double>& timesteps = scheduler->timesteps();
+      fixture.compare("image_timesteps" + suffix, {timesteps.begin(), timesteps.end()});
+      std::vector<float> x = fixture.inputs().floats("noise"),
+                         image = fixture.inputs().floats("image_latents");
+      scheduler->start(x.data(), int64_t(x.size()), image.data());
+      fixture.compare("image_start" + suffix, x);
+      fixture.compare("image_trajectory" + suffix,
+                      trajectory(*scheduler, x, size_t(shape.back()), noise_of_run()));
+    }
   }
   for (const FileTensor& tensor : fixture.expected().tensors()) {
     if (!tensor.name.starts_with("add_noise.t")) continue;

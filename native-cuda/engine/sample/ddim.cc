@@ -66,6 +66,9 @@ class Ddim : public Scheduler {
                                          : trailing_timesteps(n, n, steps);
   }
 
+  void leave_out(size_t) override {}
+  ImageStart image_start() const override { return scheduled_start(); }
+
   void advance(float* x,
                const float* model_output,
                int64_t count,

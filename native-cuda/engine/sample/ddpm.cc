@@ -48,6 +48,9 @@ class Ddpm : public LinearScheduler {
   }
 
  private:
+  void leave_out(size_t) override {}
+  ImageStart image_start() const override { return scheduled_start(); }
+
   void plan(int64_t steps) override {
     int64_t n = schedule_.num_train_timesteps;
     timesteps_ = spacing_ == "linspace"  ? linspace_timesteps(n, steps, true)

@@ -10,6 +10,7 @@ DeviceLoop::DeviceLoop(Unet& unet,
                        const Scheduler& scheduler,
                        int64_t count)
     : unet_(unet),
+      request_(request),
       scheduler_(scheduler),
       calls_(int64_t(scheduler.timesteps().size())),
       values_(count * unet.model.config().in_channels * request.height * request.width),
@@ -46,7 +47,7 @@ void DeviceLoop::run(int64_t first,
       generators[i].randn(host.data() + int64_t(i) * size, size);
   };
   draw();
-  for (float& value : host) value *= float(scheduler_.init_noise_sigma());
+  scheduler_.start(host.data(), values_, request_.image_of(first, size));
   Tensor x = sampler_.memory.slice(kLatents * values_, {values_});
   device.upload(x, host.data());
   double begin = 0;

@@ -14,7 +14,7 @@ namespace spindle {
 // Passes of `count` images each.
 class DeviceLoop {
  public:
-  // Timesteps are set.
+  // Timesteps are set. The request outlives the loop.
   DeviceLoop(Unet& unet, const SampleRequest& request, const Scheduler& scheduler, int64_t count);
   // Images `first` and on, from their generators' noise to latents (count, C, h, w). `done` is
   // called after every step that the device has finished; it and `cancel` are looked at while at
@@ -31,6 +31,7 @@ class DeviceLoop {
   void step(nn::KeysValues& kept);
 
   Unet& unet_;
+  const SampleRequest& request_;
   const Scheduler& scheduler_;
   int64_t calls_, values_;
   GraphedStep graphed_;  // before the tensors that come from its pool

@@ -111,12 +111,21 @@ class DpmSolverMultistep : public Scheduler {
     }
     bool first_order_end =
         i + 1 == timesteps_.size() &&
-        (euler_at_final_ || (lower_order_final_ && timesteps_.size() < 15) || final_zero_);
+        (euler_at_final_ || (lower_order_final_ && left_out_ + timesteps_.size() < 15) ||
+         final_zero_);
     if (order_ == 1 || i == 0 || first_order_end || h == 0)
       return c;  // Karras' last sigma may be sigma_min: no way to go, and 0 / 0 for Heun
     double r = (lambda(s) - lambda(sigmas_[i - 1])) / h;
     c.slope = (heun_ ? a_next * (1 - shrink / way) : 0.5 * a_next * shrink) / r;
     return c;
+  }
+
+  void leave_out(size_t calls) override {
+    sigmas_.erase(sigmas_.begin(), sigmas_.begin() + std::ptrdiff_t(calls));
+  }
+  ImageStart image_start() const override {
+    double a = alpha(sigmas_.front());
+    return {a, sigmas_.front() * a};
   }
 
   void advance(float* x,

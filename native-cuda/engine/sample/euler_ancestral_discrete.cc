@@ -53,6 +53,11 @@ class EulerAncestralDiscrete : public LinearScheduler {
   }
 
  private:
+  void leave_out(size_t calls) override {
+    sigmas_.erase(sigmas_.begin(), sigmas_.begin() + std::ptrdiff_t(calls));
+  }
+  ImageStart image_start() const override { return {1, sigmas_.front()}; }
+
   void plan(int64_t steps) override {
     timesteps_ = sigma_spaced_timesteps(spacing_, schedule_.num_train_timesteps, steps, offset_);
     std::vector<double> training = training_sigmas(schedule_.alphas_cumprod);

@@ -63,6 +63,11 @@ class EulerDiscrete : public Scheduler {
     for (double& sigma : sigmas_) sigma = double(float(sigma));
   }
 
+  void leave_out(size_t calls) override {
+    sigmas_.erase(sigmas_.begin(), sigmas_.begin() + std::ptrdiff_t(calls));
+  }
+  ImageStart image_start() const override { return {1, sigmas_.front()}; }
+
   void advance(float* x,
                const float* model_output,
                int64_t count,

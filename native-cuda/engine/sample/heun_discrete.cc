@@ -75,6 +75,12 @@ class HeunDiscrete : public LinearScheduler {
   // Where call i of the model is: the first one at the first sigma, then two at each.
   double sigma_of(size_t i) const { return sigmas_[(i + 1) / 2]; }
 
+  size_t order() const override { return 2; }
+  void leave_out(size_t calls) override {
+    sigmas_.erase(sigmas_.begin(), sigmas_.begin() + std::ptrdiff_t(calls / 2));
+  }
+  ImageStart image_start() const override { return {1, sigmas_.front()}; }
+
   void plan(int64_t steps) override {
     std::vector<double> training = training_sigmas(schedule_.alphas_cumprod),
                         t = sigma_spaced_timesteps(spacing_, schedule_.num_train_timesteps, steps,

@@ -44,6 +44,9 @@ class Lcm : public LinearScheduler {
 
  private:
   // Evenly out of the timesteps that the model was distilled on.
+  void leave_out(size_t) override {}
+  ImageStart image_start() const override { return scheduled_start(); }
+
   void plan(int64_t steps) override {
     require(steps <= original_steps_,
             "[scheduler] steps: expected at most original_inference_steps = ", original_steps_,

@@ -22,6 +22,10 @@ void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
           r.height, " and ", r.width);
   require(r.steps > 0, "[sample] steps: expected a positive number, got ", r.steps);
   require(r.batch_size > 0, "[sample] batch_size: expected a positive number, got ", r.batch_size);
+  size_t values = size_t(images * config.in_channels * r.height * r.width);
+  require(r.images.empty() || r.images.size() == values, "[sample] images: expected (", images,
+          ", ", config.in_channels, ", ", r.height, ", ", r.width, "), got ", r.images.size(),
+          " values");
   require(r.cond.rank() == 3 && r.cond.dim(0) == images, "[sample] cond: expected (", images,
           ", T, D), got ", r.cond.shape());
   if (r.guided())
@@ -39,6 +43,11 @@ void check(const UNet2DConditionConfig& config, const SampleRequest& r) {
     require(r.uncond_pooled && r.uncond_pooled.shape() == Shape{1, r.cond_pooled.dim(1)},
             "[sample] uncond_pooled: expected (1, ", r.cond_pooled.dim(1), "), got ",
             r.uncond_pooled ? r.uncond_pooled.shape() : Shape());
+}
+
+void set_timesteps(Scheduler& scheduler, const SampleRequest& r) {
+  scheduler.set_timesteps(r.steps);
+  if (!r.images.empty()) scheduler.start_from_image(r.strength);
 }
 
 std::vector<TorchGenerator> generators_of(const SampleRequest& r, int64_t first, int64_t count) {
@@ -129,7 +138,7 @@ void host_pass(Unet& unet,
   int64_t values = latents.numel();
   HostPass pass(unet, request, first, count);
   std::vector<float>& x = pass.latents();
-  for (float& value : x) value *= float(scheduler.init_noise_sigma());
+  scheduler.start(x.data(), values, request.image_of(first, values / count));
   NoiseSource noise = [&](float* out, int64_t n) {
     ensure(n == values, "[sample] the scheduler asked for ", n, " random values, not ", values);
     pass.draw_noise(out);
@@ -162,7 +171,7 @@ SampleResult sample(Unet& unet,
   const UNet2DConditionConfig& config = unet.model.config();
   check(config, request);
   std::unique_ptr<Scheduler> scheduler = make_scheduler(request.scheduler_config, request.eta);
-  scheduler->set_timesteps(request.steps);
+  set_timesteps(*scheduler, request);
   int64_t images = int64_t(request.seeds.size()), calls = int64_t(scheduler->timesteps().size());
   int64_t total = (images + request.batch_size - 1) / request.batch_size * calls, done = 0;
   int64_t size = config.in_channels * request.height * request.width;
@@ -178,7 +187,7 @@ SampleResult sample(Unet& unet,
   for (int64_t first = 0; first < images; first += request.batch_size) {
     int64_t count = std::min(request.batch_size, images - first);
     Tensor latents = result.latents.slice(first * size, {count * size});
-    scheduler->set_timesteps(request.steps);  // forgets the last pass
+    set_timesteps(*scheduler, request);  // forgets the last pass
     if (unet.device.host_visible()) {
       host_pass(unet, request, *scheduler, first, count, latents, watch);
       continue;

@@ -23,6 +23,14 @@ struct SampleRequest {
   int64_t height = 0, width = 0;  // of the latents
   std::string scheduler_config;   // scheduler_config.json with _class_name
   int64_t steps = 20;
+  // Latents (B, C, height, width) of images that drawing starts from, noised as far as `strength`
+  // says (diffusers' image-to-image pipelines); empty: from noise alone.
+  std::vector<float> images = {};
+  double strength = 1;
+  // Where image `first` begins, of `size` values each; null without images.
+  const float* image_of(int64_t first, int64_t size) const {
+    return images.empty() ? nullptr : images.data() + first * size;
+  }
   double guidance_scale = 1;  // as in diffusers it guides above 1 only; else `uncond` is not used
   bool guided() const { return guidance_scale > 1; }
   double eta = 0;

@@ -10,7 +10,7 @@ void Scheduler::set_timesteps(int64_t steps) {
           "[scheduler] steps: expected 1 to num_train_timesteps = ", schedule_.num_train_timesteps,
           ", got ", steps);
   steps_ = steps;
-  next_ = 0;
+  next_ = left_out_ = 0;
   timesteps_.clear();
   plan(steps);
   // steps_offset and spacings can run past either end.
@@ -18,6 +18,34 @@ void Scheduler::set_timesteps(int64_t steps) {
     require(t >= 0 && t <= double(schedule_.num_train_timesteps - 1), "[scheduler] steps: ", steps,
             " steps with this timestep_spacing and steps_offset need timestep ", t,
             ", expected 0 to ", schedule_.num_train_timesteps - 1);
+}
+
+void Scheduler::start_from_image(double strength) {
+  require(strength > 0 && strength <= 1, "[scheduler] strength: expected above 0, to 1, got ",
+          strength);
+  int64_t kept = int64_t(double(steps_) * strength);  // rounded down, as in the library
+  size_t calls = size_t(steps_ - kept) * order();
+  require(kept > 0 && calls < timesteps_.size(), "[scheduler] strength: expected at least 1 / ",
+          steps_, " of ", steps_, " steps, got ", strength, ", which leaves no step");
+  timesteps_.erase(timesteps_.begin(), timesteps_.begin() + std::ptrdiff_t(calls));
+  left_out_ = calls;
+  leave_out(calls);
+}
+
+void Scheduler::start(float* x, int64_t count, const float* image) const {
+  if (image) {
+    ImageStart s = image_start();
+    float signal = float(s.signal), noise = float(s.noise);
+    for (int64_t k = 0; k < count; ++k) x[k] = signal * image[k] + noise * x[k];
+  } else {
+    float scale = float(init_noise_sigma());
+    for (int64_t k = 0; k < count; ++k) x[k] *= scale;
+  }
+}
+
+Scheduler::ImageStart Scheduler::scheduled_start() const {
+  std::array<float, 4> c = schedule_.coefficients(int64_t(timesteps_.front()));
+  return {double(c[0]), double(c[1])};
 }
 
 void Scheduler::step(float* x,

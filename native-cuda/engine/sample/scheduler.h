@@ -36,6 +36,12 @@ class Scheduler {
   void set_timesteps(int64_t steps);
   // What the model is called with, one per model call (PNDM makes more of them than steps).
   const std::vector<double>& timesteps() const { return timesteps_; }
+  // After set_timesteps: leaves out the calls before the one that `strength` names, above 0 to 1.
+  // Drawing starts from an image then, as in diffusers' image-to-image pipelines.
+  void start_from_image(double strength);
+  // Standard normal values `x` become what the first call starts from: scaled, or added to `image`
+  // (as many values; null: no image).
+  void start(float* x, int64_t count, const float* image) const;
   // Scale of the initial noise; valid after set_timesteps.
   virtual double init_noise_sigma() const { return 1; }
   // In place, before model call i.
@@ -58,7 +64,20 @@ class Scheduler {
   const NoiseSchedule& schedule() const { return schedule_; }
 
  protected:
+  // What an image has become before the first call: signal x + noise z.
+  struct ImageStart {
+    double signal, noise;
+  };
+
   explicit Scheduler(NoiseSchedule schedule) : schedule_(std::move(schedule)) {}
+  // Model calls per step but the first, of schedulers that make several.
+  virtual size_t order() const { return 1; }
+  // The first `calls` of timesteps_ are gone; so must be theirs of whatever else lies by call.
+  virtual void leave_out(size_t calls) = 0;
+  // At the first call, as the library's add_noise has it.
+  virtual ImageStart image_start() const = 0;
+  // Of those that take the noise schedule at the timestep.
+  ImageStart scheduled_start() const;
   virtual void plan(int64_t steps) = 0;  // sets timesteps_, resets state
   virtual void advance(float* x,
                        const float* model_output,
@@ -70,6 +89,7 @@ class Scheduler {
   std::vector<double> timesteps_;
   int64_t steps_ = 0;
   size_t next_ = 0;
+  size_t left_out_ = 0;  // calls before the first
 };
 
 // From a scheduler_config.json with _class_name. Keys of other schedulers have no effect, as in

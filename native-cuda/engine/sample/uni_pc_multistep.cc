@@ -107,7 +107,8 @@ class UniPcMultistep : public LinearScheduler {
   static double lambda(double sigma) { return -std::log(sigma); }
   double step_of(size_t i) const { return lambda(sigmas_[i + 1]) - lambda(sigmas_[i]); }
   bool disabled(size_t i) const {
-    return std::find(uncorrected_.begin(), uncorrected_.end(), int64_t(i)) != uncorrected_.end();
+    return std::find(uncorrected_.begin(), uncorrected_.end(), int64_t(left_out_ + i)) !=
+           uncorrected_.end();
   }
   size_t order_at(size_t i) const {
     int64_t left = lower_order_final_ ? int64_t(timesteps_.size() - i) : order_;
@@ -179,6 +180,14 @@ class UniPcMultistep : public LinearScheduler {
       w[1] += weight;
     }
     return w;
+  }
+
+  void leave_out(size_t calls) override {
+    sigmas_.erase(sigmas_.begin(), sigmas_.begin() + std::ptrdiff_t(calls));
+  }
+  ImageStart image_start() const override {
+    double a = alpha(sigmas_.front());
+    return {a, sigmas_.front() * a};
   }
 
   void plan(int64_t steps) override {

@@ -517,6 +517,86 @@ describe('rows of encoded shards', () => {
   });
 });
 
+describe('generated images that are drawn from real ones', () => {
+  const job = (fields: object) =>
+    create(SampleJobSchema, {
+      pipelinePath: join(root, 'p'),
+      unet: { name: 'base', path: '/u' },
+      sampling: { steps: 2, guidanceScale: 3, height: 8, width: 8, strength: 0.5 },
+      wantLatents: true,
+      precision: Precision.FLOAT32,
+      ...fields,
+    });
+  const drawn = () => engine.log.filter((line) => line.startsWith('draw'));
+
+  it('start from the latents of their own rows, from whichever shards they lie in', async () => {
+    const shards = [
+      (await run([{ content: 'A' }, { content: 'broken' }, { content: 'C' }], { views: 1 })).shard!,
+      (await run([{ content: 'D' }], { views: 1 })).shard!,
+    ];
+    const items = [
+      { index: 2, prompt: 'a', seed: 1n },
+      { index: 0, prompt: 'b', seed: 2n },
+      { index: 2, prompt: 'a', seed: 3n },
+    ];
+    await sample(job({ items, encodedShards: shards.slice(0, 1) }), 'r1', deps, signal);
+    const four = (value: number) => new Array<number>(4).fill(Math.fround(value / 100));
+    expect(drawn()).toEqual([`draw 3 from [3, 1, 2, 2] ${[67, 65, 67].flatMap(four).join(' ')}`]);
+    await expect(
+      sample(
+        job({ items: [{ index: 1, prompt: 'a', seed: 1n }], encodedShards: shards }),
+        'r1',
+        deps,
+        signal,
+      ),
+    ).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: 'encoded_shards: row 1: expected latents [1, 2, 2], got nothing',
+    });
+  });
+
+  it('have the size of theirs', async () => {
+    const sizes = [
+      { height: 12, width: 4 },
+      { height: 8, width: 8 },
+    ];
+    const { shard } = await run([{ content: 'A' }, { content: 'B 1x9' }], {}, 'r1', sizes);
+    const items = [
+      { index: 0, prompt: 'a', seed: 1n },
+      { index: 1, prompt: 'a', seed: 1n, height: 12, width: 4 },
+    ];
+    await sample(job({ items, encodedShards: [shard] }), 'r1', deps, signal);
+    expect(drawn().map((line) => line.split('] ')[0])).toEqual([
+      'draw 1 from [1, 1, 2, 2',
+      'draw 1 from [1, 1, 3, 1',
+    ]);
+    await expect(
+      sample(
+        job({ items: [{ ...items[1], height: 8 }], encodedShards: [shard] }),
+        'r1',
+        deps,
+        signal,
+      ),
+    ).rejects.toThrow('row 1: expected latents [1, 2, 1], got [1, 3, 1]');
+  });
+
+  it('need both a strength and the real images', async () => {
+    const items = [{ index: 0, prompt: 'a', seed: 1n }];
+    const { shard } = await run([{ content: 'A' }]);
+    const rejected = async (fields: object, message: string) =>
+      expect(sample(job({ items, ...fields }), 'r1', deps, signal)).rejects.toThrow(message);
+    await rejected({}, 'sampling.strength: expected none without encoded shards');
+    await rejected(
+      { sampling: { steps: 2 }, encodedShards: [shard] },
+      'sampling.strength: expected one with encoded shards of real images, got nothing',
+    );
+    await rejected(
+      { sampling: { steps: 2, strength: 0.4 }, encodedShards: [shard] },
+      'sampling.strength: expected a number from 1 / 2 (steps) to 1, got 0.4',
+    );
+  });
+});
+
 describe('generated images as pixels', () => {
   it('are encoded again, every view mirrored like its real image', async () => {
     const transform = { seed, flip: true, views: 4 };

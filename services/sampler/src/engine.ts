@@ -11,6 +11,7 @@ import {
   latentSize,
   resizeAndCrop,
   resolveScheduler,
+  scaleLatents,
   TextToImage,
   toPixels,
   toRgb,
@@ -68,7 +69,12 @@ export interface LoadedPipeline {
     unet: LoadedUnet,
     items: readonly DrawItem[],
     sampling: ResolvedSampling,
-    options: { signal: AbortSignal; onStep?: (done: number, total: number) => void },
+    /** `real`: (N, C, h, w), the posterior's, where sampling.strength says that it starts there. */
+    options: {
+      signal: AbortSignal;
+      onStep?: (done: number, total: number) => void;
+      real?: TensorDto;
+    },
   ): Promise<{ latents: TensorDto; phases: PhaseDto[] }>;
   /** One PNG per row of latents. */
   decode(latents: TensorDto, signal: AbortSignal): Promise<Uint8Array[]>;
@@ -144,15 +150,16 @@ function loadedPipeline(engine: Engine, models: TextToImage): LoadedPipeline {
     latentShape,
     encodeTexts: (prompts, signal) => textEncoder.encode(prompts, signal),
     encodeImages: (images, signal) => vae.encode(toPixels(images), signal),
-    modelCalls: ({ scheduler, schedulerOverridesJson, steps }) =>
+    modelCalls: ({ scheduler, schedulerOverridesJson, steps, strength }) =>
       engine.schedulerTimesteps(
         resolveScheduler(pipeline.scheduler, scheduler, schedulerOverridesJson),
         steps,
+        strength ?? null,
       ).length,
     // Texts are embedded here, although encoding has embedded the training ones: on a device the
     // order of sums may follow from the batch's size, and an image must not depend on who embedded
     // its text in which batch.
-    draw(unet, items, { scheduler, schedulerOverridesJson, ...sampling }, options) {
+    draw(unet, items, { scheduler, schedulerOverridesJson, ...sampling }, { real, ...options }) {
       if (!(unet instanceof Unet)) throw new TypeError('draw: expected a U-Net of this engine');
       const [, height, width] = latentShape(sampling.height, sampling.width);
       return models.latents(
@@ -162,6 +169,13 @@ function loadedPipeline(engine: Engine, models: TextToImage): LoadedPipeline {
         {
           ...sampling,
           ...options,
+          ...(real !== undefined &&
+            sampling.strength !== undefined && {
+              from: {
+                latents: scaleLatents(real, pipeline.vaeScaling),
+                strength: sampling.strength,
+              },
+            }),
           schedulerConfig: resolveScheduler(pipeline.scheduler, scheduler, schedulerOverridesJson),
           batchSize: unetBatchSize(height, width),
         },

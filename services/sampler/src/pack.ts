@@ -105,6 +105,27 @@ export class Pack {
     }));
   }
 
+  /** The posterior's mean, in the first view, of each of these rows that the shard has. */
+  async means(rows: ReadonlySet<number>): Promise<[number, Latents][]> {
+    const index = this.fields.get('index');
+    if (index?.dtype !== 'I64')
+      throw new SpindleError(
+        'DATA_LOSS',
+        `${this.path}: index: expected dtype I64, got ${index?.dtype ?? 'nothing'}`,
+      );
+    return this.#reading(async (file) => {
+      const [from, to] = [this.dataStart + index.begin, this.dataStart + index.end];
+      const values = await bytesAt(file, this.path, from, to);
+      const found = new Map<number, Latents>();
+      for (let n = 0; n < values.length / BigInt64Array.BYTES_PER_ELEMENT; n++) {
+        const row = Number(values.readBigInt64LE(n * BigInt64Array.BYTES_PER_ELEMENT));
+        if (rows.has(row) && !found.has(row))
+          found.set(row, await this.#latents(file, 'mean', this.latents.all, n));
+      }
+      return [...found];
+    });
+  }
+
   async #reading<T>(read: (file: FileHandle) => Promise<T>): Promise<T> {
     const file = await open(this.path, 'r');
     try {

@@ -25,7 +25,8 @@ import type { Models } from './models.js';
 import { realImages, type RealImageDeps } from './real-images.js';
 import { reencode, type Reencoded } from './reencode.js';
 import { itemsOf } from './sample-items.js';
-import { latentsOf, latentTensors } from './shard.js';
+import { realLatents, realOf } from './real-latents.js';
+import { latentsOf, latentTensors, type Latents } from './shard.js';
 
 export interface SampleDeps {
   store: ArtifactStore;
@@ -44,6 +45,8 @@ export interface DrawOptions {
   wantImages: boolean;
   /** Encode what was drawn again, as pixels. */
   transform?: Transform;
+  /** The real images' latents by their row, which drawing starts from where there is a strength. */
+  real?: ReadonlyMap<number, Latents>;
   runId: string;
   signal: AbortSignal;
   onStep?: (done: number, total: number) => void;
@@ -68,6 +71,13 @@ export async function draw(
   const sampling = invalidIfThrows(() =>
     resolveSampling(request.sampling ?? create(SamplingSettingsSchema)),
   );
+  const { real } = options;
+  if ((sampling.strength !== undefined) !== (real !== undefined))
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      `sampling.strength: expected ${real ? 'one' : 'none'} ${real ? 'with' : 'without'} encoded ` +
+        `shards of real images, got ${sampling.strength ?? 'nothing'}`,
+    );
   const precision = await deps.models.precision(options.runId, request.precision);
   const folder = { directory: request.pipelinePath, runId: options.runId };
   return deps.models.withPipeline(folder, precision, (pipeline) =>
@@ -85,6 +95,7 @@ export async function draw(
           {
             signal,
             ...(onStep === undefined ? {} : { onStep }),
+            ...(real && { real: realOf(items, real, pipeline.latentShape(height, width)) }),
           },
         );
         phases.push(...own.map((phase) => ({ ...phase, startMs: phase.startMs + drawStart })));
@@ -153,10 +164,18 @@ export async function sample(
       ? invalidIfThrows(() => resolveTransform(job.pixels))
       : undefined;
   const items = await itemsOf(job, deps.manifests);
+  const real =
+    job.encodedShards.length > 0 ? await realLatents(job.encodedShards, items, deps.store) : null;
   const { drawn, images } = await draw(
     { ...job, unet: job.unet, sampling: job.sampling, items },
     deps,
-    { wantImages: job.wantImages, ...(transform && { transform }), runId, signal },
+    {
+      wantImages: job.wantImages,
+      ...(transform && { transform }),
+      ...(real && { real }),
+      runId,
+      signal,
+    },
   );
   const result = create(SampleResultSchema, { images, count: items.length });
   result.realImages = await realImages(job, items, deps, signal);

@@ -3,6 +3,8 @@ import { samplingDefaults } from '@spindle/proto';
 import { z } from 'zod';
 import { positiveInt, rate } from './values.js';
 
+const defaultStrength = 0.5;
+
 export const samplingSchema = z.strictObject({
   scheduler: z
     .enum([
@@ -45,6 +47,24 @@ export const samplingSchema = z.strictObject({
       '"latents": train on what the sampler ends with. "pixels": decode it, round to 8 bits ' +
         'and encode again, as real images are and as the original scripts do; slower.',
     ),
+  generated_from: z
+    .enum(['noise', 'image'])
+    .default('noise')
+    .describe(
+      '"noise": draw generated images from noise. "image": from their real image, noised as far ' +
+        "as `strength` says (diffusers' image-to-image pipelines); cheaper by as much. Evaluation " +
+        'always draws from noise.',
+    ),
+  strength: z
+    .number()
+    .gt(0)
+    .max(1)
+    .optional()
+    .describe(
+      'With generated_from "image": the share of the steps that is taken, rounded down to whole ' +
+        'steps; 1 noises the real image as far as the first step of all. Default: ' +
+        `${defaultStrength}.`,
+    ),
   previous_share: rate
     .default(0)
     .describe(
@@ -69,3 +89,18 @@ export const samplingSchema = z.strictObject({
 });
 
 export type SamplingConfig = z.output<typeof samplingSchema>;
+
+/** How far real images are noised before drawing starts from them; undefined: from noise. */
+export function strengthOf({
+  generated_from: from,
+  strength = defaultStrength,
+}: Pick<SamplingConfig, 'generated_from' | 'strength'>): number | undefined {
+  return from === 'image' ? strength : undefined;
+}
+
+/** The denoising steps that are taken per image, as diffusers counts them. */
+export function stepsTaken(
+  sampling: Pick<SamplingConfig, 'generated_from' | 'strength' | 'steps'>,
+): number {
+  return Math.floor(sampling.steps * (strengthOf(sampling) ?? 1));
+}

@@ -3,7 +3,13 @@
  */
 import { join, resolve } from 'node:path';
 import { clipMean, clipStd } from '../judges/clip-preprocess.js';
-import { type Engine, invalid, type NativePrecision, type ParityLineDto } from '@spindle/native';
+import {
+  type Engine,
+  invalid,
+  type NativePrecision,
+  type ParityLineDto,
+  type TensorDto,
+} from '@spindle/native';
 import { decodeImageFile } from '../pipeline/decode-image.js';
 import {
   describe,
@@ -135,6 +141,14 @@ async function replayImagePreprocess(fixture: Fixture, engine: Engine): Promise<
   return lines;
 }
 
+/** What a case of image to image starts from. */
+function imageLatents(fixture: Fixture, name: string): TensorDto {
+  const file = join(fixture.directory, 'inputs.safetensors');
+  const tensor = readExpected(file).get(name);
+  if (tensor === undefined) throw invalid(file, `expected a tensor ${name}, got none`);
+  return tensor;
+}
+
 async function replayPipeline(
   fixture: Fixture,
   engine: Engine,
@@ -157,6 +171,7 @@ async function replayPipeline(
       const config = entry['scheduler_config'];
       if (!isObject(config))
         throw invalid(where, `scheduler_config: expected an object, got ${describe(config)}`);
+      const strength = entry['strength'];
       const { latents } = await model.latents(
         unet,
         [stringField(entry, 'prompt', where)],
@@ -169,6 +184,12 @@ async function replayPipeline(
           height: 0,
           width: 0,
           batchSize: 1,
+          ...(strength !== undefined && {
+            from: {
+              latents: imageLatents(fixture, `${index}.image_latents`),
+              strength: numberField(entry, 'strength', where),
+            },
+          }),
         },
       );
       lines.push(

@@ -27,6 +27,11 @@ export interface DrawOptions {
   height: number;
   width: number;
   batchSize: number;
+  /**
+   * Start from images instead of noise: their latents (N, C, h, w), as the U-Net sees them, noised
+   * as far as `strength` says, above 0 to 1.
+   */
+  from?: { latents: TensorDto; strength: number };
   signal?: AbortSignal;
   onStep?: (done: number, total: number) => void;
 }
@@ -203,6 +208,15 @@ function concatColumns(tensors: readonly TensorDto[]): TensorDto {
   return { data, shape: [...first.shape.slice(0, -1), width] };
 }
 
+/** What drawing starts from; null: noise. */
+function imagesOf(from: DrawOptions['from'], count: number, shape: number[]): TensorDto | null {
+  if (from === undefined) return null;
+  const expected = [count, ...shape].join(', ');
+  const got = from.latents.shape.join(', ');
+  if (got !== expected) throw invalid('from.latents', `expected shape [${expected}], got [${got}]`);
+  return from.latents;
+}
+
 /**
  * Original height and width, the crop's top and left, target height and width: what SDXL is told of
  * an image's making.
@@ -264,6 +278,12 @@ export class TextToImage {
         ...size,
         schedulerConfig: options.schedulerConfig,
         steps: options.steps,
+        images: imagesOf(options.from, prompts.length, [
+          this.pipeline.vaeScaling.latentChannels,
+          size.height,
+          size.width,
+        ]),
+        strength: options.from?.strength ?? 1,
         guidanceScale: options.guidanceScale,
         eta: options.eta,
         batchSize: options.batchSize,

@@ -18,5 +18,10 @@ export function resolveSampling(asked: SamplingSettings): ResolvedSampling {
   }
   if (!(asked.eta >= 0 && asked.eta <= 1))
     throw new Error(`sampling.eta: expected a number from 0 to 1, got ${asked.eta}`);
+  const { strength } = asked;
+  if (strength !== undefined && !(strength > 0 && strength <= 1 && steps * strength >= 1))
+    throw new Error(
+      `sampling.strength: expected a number from 1 / ${steps} (steps) to 1, got ${strength}`,
+    );
   return { ...asked, steps, guidanceScale };
 }

@@ -79,6 +79,8 @@ export async function probeSampling(
   const [drawCalls, evaluateCalls] = [pipeline.modelCalls(asked), pipeline.modelCalls(evaluation)];
   const steps = Math.min(asked.steps, fewSteps);
   const sampling = { ...asked, steps, eta: 0 };
+  // A call costs the same wherever drawing starts.
+  delete sampling.strength;
   const calls = pipeline.modelCalls(sampling);
   const drawn: { latents: Awaited<ReturnType<typeof pipeline.draw>>['latents'] }[] = [];
   const drawSeconds = await perImage(count, async () => {

@@ -196,12 +196,14 @@ class FakePipeline implements LoadedPipeline {
     unet: LoadedUnet,
     items: readonly { prompt: string; seed: bigint }[],
     sampling: { steps: number; height: number; width: number },
-    { signal }: { signal: AbortSignal },
+    { signal, real }: { signal: AbortSignal; real?: TensorDto },
   ): Promise<{
     latents: TensorDto;
     phases: { name: string; startMs: number; durationMs: number }[];
   }> {
-    this.engine.log.push(`draw ${items.length}`);
+    this.engine.log.push(
+      `draw ${items.length}${real ? ` from [${real.shape.join(', ')}] ${[...real.data].join(' ')}` : ''}`,
+    );
     if (this.engine.hang) {
       await new Promise((_resolve, reject) => {
         const stop = (): void => {
