@@ -35,6 +35,8 @@ export const environmentSchema = z.object({
   ...natsEnvironment,
   /** `off`: it answers calls and takes no jobs, as the inspector beside a gateway does. */
   SPINDLE_JOBS: z.enum(['on', 'off']).default('on'),
+  /** How long the job in hand may go on after SIGTERM before it is handed back. */
+  SPINDLE_DRAIN_SECONDS: z.coerce.number().min(0).max(86_400).default(0),
   SPINDLE_WORKER_ID: z
     .string()
     .regex(/^[A-Za-z0-9_-]+$/, 'expected letters, digits, "-" and "_"')

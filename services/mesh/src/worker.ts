@@ -21,6 +21,8 @@ import { environmentSchema, pickEnvironment, type Environment } from './worker-e
 const heartbeatMs = 5_000;
 /** What says goodbye to the message server may take so long. */
 const goodbyeMs = 4_000;
+/** What handing the job in hand back may take. */
+const handBackMs = 120_000;
 
 /** What this worker is doing, for GetWorker and the heartbeat. */
 export class WorkerState {
@@ -47,6 +49,8 @@ export interface WorkerContext {
   workerId: string;
   address: string;
   portFile: string | undefined;
+  /** How long the job in hand may go on once the process is told to stop. */
+  drainSeconds: number;
   /** Does it take jobs from the queue? Calls it answers always. */
   takesJobs: boolean;
   /** What callers have to show, and what the message server is shown. */
@@ -96,6 +100,7 @@ export async function openWorker(
       workerId,
       address: env.SPINDLE_GRPC_ADDRESS,
       portFile: env.SPINDLE_PORT_FILE,
+      drainSeconds: env.SPINDLE_DRAIN_SECONDS,
       takesJobs: env.SPINDLE_JOBS === 'on',
       token,
     },
@@ -130,15 +135,28 @@ export function announceWorker(
   lifecycle.defer('heartbeat', () => beating, goodbyeMs);
 }
 
-/** Takes jobs until the process stops; the one in hand is finished or handed back first. */
+/**
+ * Takes jobs until the process stops; the one in hand is finished where it ends within
+ * `drainSeconds`, else handed back.
+ */
 export function takeJobs(
   lifecycle: Lifecycle,
   kinds: readonly JobKind[],
   handler: JobHandler,
-  { bus, workerId, logger }: { bus: Pick<Bus, 'consumeJobs'>; workerId: string; logger: Logger },
+  options: Pick<WorkerContext, 'workerId' | 'logger' | 'drainSeconds'> & {
+    bus: Pick<Bus, 'consumeJobs'>;
+  },
 ): void {
-  const consuming = bus.consumeJobs(kinds, handler, { workerId, signal: lifecycle.signal });
-  lifecycle.defer('consumer', () => consuming.catch(() => undefined));
+  const { bus, workerId, logger, drainSeconds } = options;
+  const drained = drainSignal(lifecycle.signal, 1_000 * drainSeconds);
+  const { signal } = drained;
+  const consuming = bus.consumeJobs(kinds, handler, {
+    workerId,
+    signal,
+    enough: lifecycle.signal,
+  });
+  const ended = consuming.catch(() => undefined).finally(drained.stop);
+  lifecycle.defer('consumer', () => ended, 1_000 * drainSeconds + handBackMs);
   // A queue that ends by itself leaves nothing to do here: let whoever watches the process start it
   // anew.
   consuming.catch((error: unknown) => {
@@ -146,4 +164,21 @@ export function takeJobs(
     process.exitCode = 1;
     lifecycle.shutdown('the job queue is gone').catch(() => undefined);
   });
+}
+
+/** Aborts so long after `stopping` does. */
+function drainSignal(stopping: AbortSignal, ms: number): { signal: AbortSignal; stop: () => void } {
+  if (ms === 0) return { signal: stopping, stop: () => undefined };
+  const over = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const begin = (): void => {
+    timer = setTimeout(() => over.abort(stopping.reason), ms);
+  };
+  if (stopping.aborted) begin();
+  else stopping.addEventListener('abort', begin, { once: true });
+  const stop = (): void => {
+    clearTimeout(timer);
+    stopping.removeEventListener('abort', begin);
+  };
+  return { signal: over.signal, stop };
 }

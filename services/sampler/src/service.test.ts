@@ -46,7 +46,11 @@ afterEach(async () => {
   await rm(root, { recursive: true, force: true });
 });
 
-async function start(workerId = 'w1', engine: FakeEngine = fakeEngine(), takesJobs = true) {
+async function start(
+  workerId = 'w1',
+  engine: FakeEngine = fakeEngine(),
+  { takesJobs = true, drainSeconds = 0 } = {},
+) {
   const lifecycle = new Lifecycle();
   lifecycles.push(lifecycle);
   const own = await nats.bus(workerId);
@@ -60,6 +64,7 @@ async function start(workerId = 'w1', engine: FakeEngine = fakeEngine(), takesJo
     address: '127.0.0.1:0',
     portFile,
     takesJobs,
+    drainSeconds,
     token: undefined,
   });
   return { lifecycle, engine, portFile, port };
@@ -352,6 +357,26 @@ describe('sample jobs', () => {
     expect(await bus.deadLetters('r1')).toEqual([]);
   });
 
+  it('in hand end before a worker goes that has the time', async () => {
+    let goOn = (): void => undefined;
+    const mayEnd = new Promise<void>((resolve) => (goOn = resolve));
+    const slow = fakeEngine();
+    const { loadPipeline } = slow;
+    slow.loadPipeline = async (...given) => {
+      await mayEnd;
+      return loadPipeline.call(slow, ...given);
+    };
+    const { lifecycle } = await start('w1', slow, { drainSeconds: 30 });
+    await bus.publishJob(sampleJob('r1/sample-base/0000'), 0);
+    await bus.publishJob(sampleJob('r1/sample-base/0001'), 0);
+    await expect.poll(async () => (await bus.queueDepths()).sample.inFlight).toBe(1);
+    const gone = lifecycle.shutdown('SIGTERM');
+    goOn();
+    await gone;
+    expect((await resultOf('r1/sample-base/0000')).worker).toBe('w1');
+    expect((await bus.queueDepths()).sample).toMatchObject({ pending: 1, inFlight: 0 });
+  });
+
   it('of an automatic precision keep the first measurement for the whole run', async () => {
     const [first, second] = [fakeEngine(), fakeEngine()];
     second.choosePrecision = async () => ({ precision: 'float32', reason: 'another day' });
@@ -398,7 +423,7 @@ describe('SamplerService', () => {
   });
 
   it('answers calls and leaves the queue to others where it takes no jobs', async () => {
-    const { port } = await start('inspector', fakeEngine(), false);
+    const { port } = await start('inspector', fakeEngine(), { takesJobs: false });
     await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
     const client = createClient(SamplerService, `127.0.0.1:${port}`);
     try {

@@ -138,6 +138,7 @@ beforeEach(async () => {
     address: '127.0.0.1:0',
     portFile: undefined,
     takesJobs: true,
+    drainSeconds: 0,
     token: undefined,
   });
   address = `127.0.0.1:${port}`;

@@ -8,7 +8,7 @@ import type { RankLeader } from './ranks/leader.js';
 import { soleRank } from './ranks/ranks.js';
 import { createHandlers } from './server.js';
 
-export interface TrainerOptions extends Omit<WorkerContext, 'bus' | 'takesJobs'> {
+export interface TrainerOptions extends Omit<WorkerContext, 'bus' | 'takesJobs' | 'drainSeconds'> {
   engine: TrainerEngine;
   /** Null, the default, where this process trains alone. */
   ranks?: RankLeader | null;

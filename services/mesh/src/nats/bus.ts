@@ -32,7 +32,10 @@ export interface ProvisionOptions {
 
 export interface ConsumeOptions {
   workerId: string;
+  /** Ends the job in hand, which is handed back. */
   signal: AbortSignal;
+  /** Takes no further job from then on and lets the one in hand end; default: `signal`. */
+  enough?: AbortSignal;
   /** Deliveries, crashes included, after which a job is dead-lettered; default 3. */
   maxDeliver?: number;
   /** Wait before the second delivery after a failure; doubles each time. Default 1 s. */

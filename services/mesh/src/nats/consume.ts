@@ -67,8 +67,8 @@ interface Waiting {
 
 /**
  * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it ->
- * looking. Entry: run; exit: the signal aborts, after which a job that still arrives is handed
- * back. Between two modes no job waits here to be run, so slow workers never hoard. A job whose
+ * looking. Entry: run; exit: one of the signals aborts, after which a job that still arrives is
+ * handed back. Between two modes no job waits here to be run, so slow workers never hoard. A job whose
  * result stands is told of and acknowledged beside the next one.
  */
 export class JobLoop {
@@ -96,12 +96,14 @@ export class JobLoop {
   }
 
   async run(): Promise<void> {
-    const { signal } = this.#options;
+    const { signal, enough = signal } = this.#options;
     // What is ending listens beside the loop.
     setMaxListeners(maxEnding + 10, signal);
+    const stop = linkedAbort(signal, enough);
     try {
-      await this.#loop(signal);
+      await this.#loop(stop.signal);
     } finally {
+      stop.cleanup();
       const late = this.#inbox.close().map((msg) => this.#sink.handBack(msg));
       await Promise.allSettled([...this.#ending, ...late]);
     }
@@ -111,7 +113,7 @@ export class JobLoop {
     while (!signal.aborted) {
       try {
         if (this.#ending.size >= maxEnding) await Promise.race(this.#ending);
-        await this.#once();
+        await this.#once(signal);
       } catch (error) {
         if (signal.aborted) return;
         const failure = natsError(error, 'waiting for jobs');
@@ -128,8 +130,7 @@ export class JobLoop {
     }
   }
 
-  async #once(): Promise<void> {
-    const { signal } = this.#options;
+  async #once(signal: AbortSignal): Promise<void> {
     const kind = await untilAborted(this.#choose(), signal);
     const ackWaitMs =
       this.#ackWaitMs.get(kind) ?? (await untilAborted(this.#askAckWait(kind), signal));
@@ -137,7 +138,7 @@ export class JobLoop {
     const msg = await untilAborted(next, signal);
     this.#waiting.set(kind, { count: msg?.info.pending ?? 0, at: performance.now() });
     if (!msg) return;
-    if (this.#options.signal.aborted) await this.#sink.handBack(msg);
+    if (signal.aborted) await this.#sink.handBack(msg);
     else await this.#handle(kind, msg, ackWaitMs);
   }
 
