@@ -1,7 +1,7 @@
 /**
  * The thread that decodes row groups for parquet-decoder.ts: a decoder that follows a damaged count
- * can be stopped there, in time and in memory. Plain JavaScript, because a thread starts from a file
- * in the sources as well as in what is built.
+ * can be stopped there, in time and in memory. Plain JavaScript, because a thread starts from a
+ * file in the sources as well as in what is built.
  */
 import { parentPort } from 'node:worker_threads';
 import { parquetReadObjects } from 'hyparquet';

@@ -1,10 +1,5 @@
 /** Parquet files: columns by name, a row group at a time, and single cells. */
-import {
-  parquetMetadataAsync,
-  parquetSchema,
-  type FileMetaData,
-  type SchemaTree,
-} from 'hyparquet';
+import { parquetMetadataAsync, parquetSchema, type FileMetaData, type SchemaTree } from 'hyparquet';
 import { SpindleError } from '@spindle/kit';
 import type { Files } from './files.js';
 import { decodeRowGroup } from './parquet-decoder.js';
