@@ -1,4 +1,5 @@
 /** Going back to what was done and is lost: jobs are deterministic, so the same comes again. */
+import { mayBegin } from './early-start.js';
 import { modelName, parseModel, type Model } from './model.js';
 import { stagesOf } from './plan.js';
 import { judgedBy, stageName } from './stage.js';
@@ -42,9 +43,9 @@ export function inputsLost(
     next.restored = { ...next.restored, [key]: (next.restored?.[key] ?? 0) + 1 };
   }
   const closed = closedStages(next);
-  for (const { name, after } of stagesOf(next.plan)) {
-    const own = stageOf(next, name);
-    if (own.status === 'running' && !after.every((before) => closed.has(before))) hold(own, at);
+  for (const stage of stagesOf(next.plan)) {
+    const own = stageOf(next, stage.name);
+    if (own.status === 'running' && !mayBegin(next, stage, closed)) hold(own, at);
   }
   // The job is published again when its stage goes on.
   if (letter) next.forgiven = { ...next.forgiven, [letter.key]: letter.at };
@@ -79,7 +80,8 @@ function reopen(own: StageState, shard: number, at: number): void {
   hold(own, at);
 }
 
-function hold(own: StageState, at: number): void {
+/** It waits again; its clock stands still. */
+export function hold(own: StageState, at: number): void {
   closeClock(own, at);
   own.status = 'waiting';
 }

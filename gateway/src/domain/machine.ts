@@ -36,7 +36,8 @@ import {
   type StageState,
   type StoredUnet,
 } from './state.js';
-import { closeClock, closedStages, inputsLost, type Lost } from './lost.js';
+import { mayBegin } from './early-start.js';
+import { closeClock, closedStages, hold, inputsLost, type Lost } from './lost.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
 
@@ -278,11 +279,12 @@ function settle(next: RunState, at: number): void {
     const closed = closedStages(next);
     for (const stage of stages) {
       const state = stageOf(next, stage.name);
-      if (state.status === 'waiting' && stage.after.every((name) => closed.has(name))) {
+      if (state.status === 'waiting' && mayBegin(next, stage, closed)) {
         start(next, stage, state, at);
         changed = true;
       }
       if (state.status !== 'running') continue;
+      if (stage.early && !mayBegin(next, stage, closedStages(next))) hold(state, at);
       refreshItems(next, stage, state);
       const lost = tooMuchLost(next, stage, state) ?? noPairLeft(next, stage, state);
       if (lost !== null) {

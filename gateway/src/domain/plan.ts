@@ -4,7 +4,13 @@ import { base, iterationOf, spin, type Model } from './model.js';
 import { neededCount, type Reading } from './needed-images.js';
 import { forIteration } from './per-iteration.js';
 import { draw } from './seeds.js';
-import { stageName, type ModelStageKind, type Stage, type StageId } from './stage.js';
+import {
+  stageName,
+  type EarlyStart,
+  type ModelStageKind,
+  type Stage,
+  type StageId,
+} from './stage.js';
 
 /**
  * Sizes and choices of a run; everything here follows from the config and the data, nothing changes
@@ -129,6 +135,23 @@ export function readingOf(plan: RunPlan, asRead: DrawnAsRead, k: number): Readin
   };
 }
 
+/** Training begins when the images of so many steps are drawn. */
+const firstSteps = 4;
+
+/**
+ * Shards with which iteration k's training begins while the others are drawn. Undefined where it
+ * waits for all: where it shares its device with the samplers, so that both would only be slower;
+ * where images are not drawn in its order; and where judges say which pairs it reads.
+ */
+export function firstShards(plan: RunPlan, k: number): number | undefined {
+  const { asRead, sharedDevice, keepIf, trainSteps, rows } = plan;
+  if (!asRead || sharedDevice || keepIf) return undefined;
+  const steps = Math.min(firstSteps, forIteration(trainSteps, k));
+  const positions = steps * forIteration(asRead.batchSize, k);
+  const images = neededCount({ ...readingOf(plan, asRead, k), positions }, rows);
+  return Math.ceil(images / imagesPerJob(plan));
+}
+
 /** The metric that the best model is chosen by; undefined without judges. */
 export function selectMetric(plan: Pick<RunPlan, 'select' | 'metrics'>): string | undefined {
   return plan.select?.metric ?? plan.metrics[0];
@@ -202,9 +225,10 @@ function makeStages(plan: RunPlan): Stage[] {
       after: [named('eval-score', model), ...first],
     });
   };
-  const addTraining = (model: Model, after: string[]): string => {
+  const addTraining = (model: Model, after: string[], early?: EarlyStart): string => {
     const items = trainingSteps(plan, model);
-    add({ kind: 'train', model, iteration: iterationOf(model), shards: 1, items, after });
+    const stage = { kind: 'train', model, iteration: iterationOf(model), shards: 1 } as const;
+    add({ ...stage, items, after, ...(early && { early }) });
     return named('train', model);
   };
 
@@ -241,13 +265,16 @@ function makeStages(plan: RunPlan): Stage[] {
       for (const model of baselines(plan)) addEvaluation(model, [named('train', model)]);
     }
     const waitsForEvaluation = plan.sharedDevice || plan.stop !== null;
-    trained = addTraining(spin(k), [
+    const after = [
       named('sample', opponent),
       ...(plan.keepIf ? [named('score', opponent)] : []),
       ...(trained === null ? [] : [trained]),
       ...(waitsForEvaluation ? evaluationEnd(initOf(k)) : []),
       ...(plan.sharedDevice && k === 1 ? baselines(plan).flatMap(evaluationEnd) : []),
-    ]);
+    ];
+    const shards = firstShards(plan, k);
+    const stage = named('sample', opponent);
+    trained = addTraining(spin(k), after, shards === undefined ? undefined : { stage, shards });
     addEvaluation(spin(k), [trained]);
   }
   add({

@@ -31,6 +31,7 @@ export function progressOf(
   let total = 0;
   let known = state.status === 'running' || state.status === 'queued' || state.status === 'paused';
   const stages: StageProgress[] = [];
+  const etas = new Map<string, number>();
   for (const stage of all) {
     const own = stageOf(state, stage.name);
     const rate = rates.get(stage.name) || rateOfAlike(all, stage, rates);
@@ -43,8 +44,11 @@ export function progressOf(
         : hasJobs(stage.kind) || stage.kind === 'train'
           ? -1
           : 0;
+    // What is drawn beside training costs the run only the longer of the two times.
+    const beside = stage.early === undefined ? 0 : Math.max(0, etas.get(stage.early.stage) ?? 0);
+    etas.set(stage.name, eta);
     if (eta < 0) known = false;
-    else total += eta;
+    else total += Math.max(0, eta - beside);
     // Statistics take no time worth a line.
     if (stage.kind === 'evaluate') continue;
     stages.push({
@@ -53,7 +57,7 @@ export function progressOf(
       done: own.items,
       total: stage.items,
       rate: rates.get(stage.name) ?? 0,
-      etaSeconds: eta,
+      etaSeconds: eta < 0 || !open ? eta : Math.max(eta, beside),
       seconds: activeSeconds(own, now),
     });
   }

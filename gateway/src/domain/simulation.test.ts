@@ -9,12 +9,18 @@ const plan: RunPlan = {
   sharedDevice: true,
 };
 
+/** Training begins when four of its six shards are drawn. */
+const early: RunPlan = {
+  ...{ ...plan, sharedDevice: false, rows: 6, encodeShardSize: 6, trainSteps: 6 },
+  asRead: { batchSize: 1, views: 1 },
+};
+
 /** Sixteen seconds' worth; SPINDLE_TEST_SEEDS asks for more. */
 const seeds = Number(process.env['SPINDLE_TEST_SEEDS'] ?? 10_000);
 
 it('ends every run in the values of a calm one, whatever dies or is damaged on the way', () => {
   const keepIf = { metric: 'pick', margin: 0 };
-  const calmOnes = [plan, { ...plan, keepIf }].map((one) => new Simulation(one, 0, 0).run());
+  const calmOnes = [plan, { ...plan, keepIf }, early].map((one) => new Simulation(one, 0, 0).run());
   for (const calm of calmOnes) {
     expect(calm.state.status).toBe('succeeded');
     expect([calm.faults, calm.resumes]).toEqual([0, 0]);
@@ -22,11 +28,13 @@ it('ends every run in the values of a calm one, whatever dies or is damaged on t
   let faults = 0;
   for (let seed = 1; seed <= seeds; seed++) {
     const judged = seed % 5 === 0;
+    const overlaps = seed % 5 === 1;
     const own = {
       ...{ ...plan, sharedDevice: seed % 2 === 0, sft: seed % 3 === 0 },
       ...(judged && { keepIf }),
+      ...(overlaps && { ...early, sft: seed % 3 === 0 }),
     };
-    const calm = calmOnes[Number(judged)];
+    const calm = calmOnes[overlaps ? 2 : Number(judged)];
     const { state, steps, values, ...counts } = new Simulation(own, seed, seed % 13).run();
     faults += counts.faults;
     const end = { seed, status: state.status, reason: state.reason, ended: steps !== null };

@@ -26,7 +26,15 @@ export type Stage = StageId & {
   items: number;
   /** Names of stages that must be done or skipped first. */
   after: string[];
+  /** One of `after` that may still be drawing: see mayBegin. */
+  early?: EarlyStart;
 };
+
+/** Training begins once the first shards of its images are drawn. */
+export interface EarlyStart {
+  stage: string;
+  shards: number;
+}
 
 /** "encode", "sample-base", "train-spin1", …; for ever, as runs that are going on have them. */
 export function stageName(stage: StageId): string {

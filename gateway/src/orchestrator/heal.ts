@@ -39,13 +39,14 @@ export async function heal(
     await dispatch({ type: 'failed', stage, reason: `${stage}: ${message}` });
     return true;
   }
+  const dropped = await dropUntaken(context, inputs.stages);
   for (const one of inputs.stages.flatMap((name) => doneShards(context, name, inputs.shard)))
     if (!(await isWhole(context, one)) && mayBeRedone(record().state, one.stage, one.shard))
       lost.shards.push(one);
   for (const model of inputs.models)
     if (!(await hasWeights(context, model)) && mayBeRedone(record().state, trainStage(model), 0))
       lost.models.push(modelName(model));
-  if (lost.shards.length + lost.models.length + lost.texts.length === 0) return false;
+  if (lost.shards.length + lost.models.length + lost.texts.length + dropped === 0) return false;
   ports.logger.warn({ run: record().runId, stage, ...lost }, 'damaged results are made again');
   // Before the state says so: else the next comparison takes them in again.
   const { runId } = record();
@@ -73,6 +74,30 @@ function doneShards({ record }: RunContext, name: string, shard?: number): Shard
     .done.filter((one) => shard === undefined || one === shard)
     .filter((one) => shardSize(state.plan, stage, one, rejected) > 0)
     .map((one) => ({ stage: name, shard: one }));
+}
+
+/**
+ * Training reads results while their stage runs, and may be there before the state has taken one
+ * in. Drops those that are damaged; how many.
+ */
+async function dropUntaken(context: RunContext, names: readonly string[]): Promise<number> {
+  const { ports, record, results } = context;
+  const { runId, state } = record();
+  let dropped = 0;
+  for (const name of names) {
+    if (state.stages[name]?.status !== 'running') continue;
+    const done = new Set(stageOf(state, name).done);
+    const { shards } = stageNamed(record(), name);
+    for (let shard = 0; shard < shards; shard++) {
+      if (done.has(shard)) continue;
+      const key = jobKey(runId, name, shard);
+      const result = await results.get(key);
+      if (result === null || (await areWhole(context, blobsOf(result)))) continue;
+      await ports.store.deleteResults(key);
+      dropped++;
+    }
+  }
+  return dropped;
 }
 
 async function isWhole(context: RunContext, { stage, shard }: ShardOf): Promise<boolean> {

@@ -1,6 +1,8 @@
 /** The long calls of a run, which go on beside its events: at most one of a name at a time. */
 import { ensureError, extractContext, inSpan, linkedAbort } from '@spindle/kit';
 import { heal } from './heal.js';
+import { stageName } from '../domain/stage.js';
+import { workOf } from '../domain/work.js';
 import { isLoss } from './loss.js';
 import { background, type NewEvent, type RunContext } from './run-context.js';
 import { roomWanted } from './texts.js';
@@ -36,10 +38,16 @@ export class TaskRunner {
       );
     };
     const done = run()
-      .catch((thrown: unknown) => this.#failed(name, thrown, linked.signal))
-      .finally(() => {
+      .then(
+        () => false,
+        (thrown: unknown) => this.#failed(name, thrown, linked.signal),
+      )
+      .then((isHealed) => {
         linked.cleanup();
-        if (this.#tasks.get(name)?.abort === abort) this.#tasks.delete(name);
+        if (this.#tasks.get(name)?.abort !== abort) return;
+        this.#tasks.delete(name);
+        // Nobody asks for it again where its stage was not held back for what was lost.
+        if (isHealed && this.#isWanted(name)) this.launch(name, work);
       });
     this.#tasks.set(name, { abort, done });
   }
@@ -57,13 +65,24 @@ export class TaskRunner {
     await Promise.all([...this.#tasks.values()].map((task) => task.done));
   }
 
-  async #failed(stage: string, thrown: unknown, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return;
+  #isWanted(name: string): boolean {
+    if (this.#context.stop.aborted) return false;
+    const { training, evaluating, report } = workOf(this.#context.record().state);
+    const models = [
+      ...(training ? [stageName({ kind: 'train', model: training })] : []),
+      ...evaluating.map((model) => stageName({ kind: 'evaluate', model })),
+    ];
+    return models.includes(name) || (report && name === stageName({ kind: 'report' }));
+  }
+
+  /** Whether what it has missed is made again. */
+  async #failed(stage: string, thrown: unknown, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted) return false;
     const error = ensureError(thrown);
     const run = this.#context.record().runId;
     this.#context.ports.logger.error({ err: error, run }, `${stage} failed`);
     try {
-      if (isLoss(error) && (await heal(this.#context, { stage }))) return;
+      if (isLoss(error) && (await heal(this.#context, { stage }))) return true;
     } catch (cause) {
       this.#context.ports.logger.warn({ err: cause, run }, 'lost data could not be looked for');
     }
@@ -73,5 +92,6 @@ export class TaskRunner {
         ? { type: 'pause', reason: roomWanted(stage, error.message) }
         : { type: 'failed', stage, reason: `${stage}: ${error.message}` };
     await background(this.#context, this.#context.dispatch(event));
+    return false;
   }
 }

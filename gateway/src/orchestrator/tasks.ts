@@ -3,10 +3,10 @@
  * the run.
  */
 import { join } from 'node:path';
-import type { ModelEvaluation, StepNumbers } from '@spindle/proto';
-import { ensureError } from '@spindle/kit';
+import type { ModelEvaluation, StepNumbers, TrainRequest } from '@spindle/proto';
+import { ensureError, SpindleError } from '@spindle/kit';
 import { modelName, type Model } from '../domain/model.js';
-import { trainKey } from '../domain/plan.js';
+import { parseJobKey, trainKey } from '../domain/plan.js';
 import { trainedSteps } from '../domain/training.js';
 import type { ModelSummary } from '../domain/state.js';
 import { modelEvaluations, persist } from './evaluation.js';
@@ -32,7 +32,8 @@ export async function trainModel(
 ): Promise<void> {
   const { ports, dispatch } = context;
   const model = modelName(trained);
-  const request = await trainRequest(context.record(), trained, context.results);
+  const request = (): Promise<TrainRequest> =>
+    trainRequest(context.record(), trained, context.results);
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
     recent: (steps: readonly StepNumbers[]) => {
@@ -44,8 +45,9 @@ export async function trainModel(
     rolledBack: (back: { step: number; reason: string; learningRateScale: number }) =>
       dispatch({ type: 'train-rolled-back', model, ...back }),
     waiting: () => undefined,
+    starving: (key: string) => expectDrawable(context, key),
   };
-  const where = `training ${trainKey(request.runId, trained)}`;
+  const where = `training ${trainKey(context.record().runId, trained)}`;
   // Before the state says "trained", so that the folders are there whenever it does.
   const folder = join(context.directory, unetFolder(trained));
   for (let again = 0; ; again++) {
@@ -65,6 +67,18 @@ export async function trainModel(
     await dispatch({ type: 'train-finished', model, unet, average });
     return;
   }
+}
+
+/**
+ * Training waits for a job's images. A job that is done has nothing left to do: DATA_LOSS where its
+ * result is gone, so that it is done again.
+ */
+async function expectDrawable({ record, results }: RunContext, key: string): Promise<void> {
+  const job = parseJobKey(key);
+  const isDone = (): boolean =>
+    job !== undefined && record().state.stages[job.stage]?.done.includes(job.shard) === true;
+  if (isDone() && !(await results.get(key)))
+    throw new SpindleError('DATA_LOSS', `result ${key}: expected in the store, got nothing.`);
 }
 
 /** Statistics of every model so far; those of this one are news. */

@@ -5,6 +5,7 @@
 import { create } from '@bufbuild/protobuf';
 import {
   LeftOutImagesSchema,
+  ShardsToComeSchema,
   UnetRefSchema,
   type LeftOutImages,
   type UnetRef,
@@ -20,8 +21,9 @@ import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
 import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
 import { leftOut, type KeepIf } from '../domain/keep-if.js';
-import { base, iterationOf, modelName, sameModel, type Model } from '../domain/model.js';
-import { initOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
+import { isEarly } from '../domain/early-start.js';
+import { base, iterationOf, modelName, sameModel, spin, type Model } from '../domain/model.js';
+import { imagesPerJob, initOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
 import { shardItems, shardSize } from '../domain/shards.js';
 import { stageName } from '../domain/stage.js';
 import { stageOf } from '../domain/state.js';
@@ -47,6 +49,8 @@ export interface TrainListener {
   alarm(step: number, message: string): Promise<unknown>;
   rolledBack(back: { step: number; reason: string; learningRateScale: number }): Promise<unknown>;
   waiting(reason: string): void;
+  /** It has no images for its next step; throws where those are lost. */
+  starving(key: string): Promise<unknown>;
 }
 
 /** What the trainer is asked for: the objective, where training starts, against whom, on what. */
@@ -131,17 +135,45 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
     );
   const judged =
     state.plan.keepIf && (await judgedPairs(record, opponent, state.plan.keepIf, results));
+  const early = isEarly(state, stageNamed(record, stageName({ kind: 'train', model: spin(k) })));
   return {
     objective: spinObjective(config),
     init: trainingRef(record, initOf(k), config.train),
     opponent: trainingRef(record, opponent, config.train),
-    generatedShards: judged?.shards ?? (await drawnBy(opponent)),
+    ...(early
+      ? await shardsSoFar(record, opponent, results)
+      : { generatedShards: judged?.shards ?? (await drawnBy(opponent)) }),
     leftOut: judged?.leftOut ?? [],
     // Epochs are of the pairs that are kept.
     drawnAsRead: state.plan.asRead !== undefined && judged === undefined,
     ...(previous && { previousShards: await drawnBy(previous) }),
     settings: trainSettings(config, spinTraining(config, k), previous === null ? 0 : share),
   };
+}
+
+/** The first shards of an opponent's images, which are drawn, and the jobs of those that follow. */
+async function shardsSoFar(record: RunRecord, opponent: Model, results: ResultReader) {
+  const { plan, rejected } = record.state;
+  const stage = stageNamed(record, stageName({ kind: 'sample', model: opponent }));
+  const without = new Set(rejected);
+  const keys = Array.from({ length: stage.shards }, (_, shard) => shard)
+    .filter((shard) => shardSize(plan, stage, shard, without) > 0)
+    .map((shard) => ({ shard, key: jobKey(record.runId, stage.name, shard) }));
+  const done = new Set(stageOf(record.state, stage.name).done);
+  const missing = keys.findIndex(({ shard }) => !done.has(shard));
+  const drawn = missing < 0 ? keys.length : missing;
+  const generatedShards: ArtifactRef[] = [];
+  for (const { key } of keys.slice(0, drawn)) {
+    const { latents } = await results.sample(key);
+    if (latents) generatedShards.push(latents);
+  }
+  const toCome = create(ShardsToComeSchema, {
+    keys: keys.slice(drawn).map(({ key }) => key),
+    imagesPerShard: imagesPerJob(plan),
+    copies: plan.imagesPerPrompt,
+    views: plan.asRead?.views ?? 1,
+  });
+  return { generatedShards, toCome };
 }
 
 /** The shards that were drawn and judged, and which of their images training leaves out. */
@@ -229,11 +261,11 @@ async function shardRefs(
 
 /**
  * Resolves with what training left, or undefined when `signal` aborts; throws what ends the
- * training for good.
+ * training for good. Every call asks with the request of its time.
  */
 export async function train(
   trainer: TrainerPort,
-  request: TrainRequest,
+  requestNow: () => Promise<TrainRequest>,
   listener: TrainListener,
   signal: AbortSignal,
   logger: Logger,
@@ -241,6 +273,7 @@ export async function train(
   let wait = retryMs.first;
   let failures = 0;
   while (!signal.aborted) {
+    const request = await requestNow();
     try {
       for await (const { event } of trainer.train(request, { signal })) {
         wait = retryMs.first;
@@ -254,7 +287,8 @@ export async function train(
         else if (event.case === 'rolledBack') {
           const { step, reason, learningRateScale } = event.value;
           await listener.rolledBack({ step, reason, learningRateScale });
-        } else if (event.case === 'finished') return event.value;
+        } else if (event.case === 'waiting') await listener.starving(event.value.key);
+        else if (event.case === 'finished') return event.value;
         if (signal.aborted) return undefined;
       }
       throw new SpindleError('UNAVAILABLE', 'the trainer ended the call without a result');

@@ -63,6 +63,8 @@ export class Simulation {
   #published = new Set<string>();
   #letters: Dead[] = [];
   #time = 0;
+  /** The call of the trainer: shards of images that it has read so far. */
+  #call: { name: string; read: number } | null = null;
   readonly #workers: (Job | null)[] = [null, null];
   /** Stood still past its lease with a job that another worker has got since. */
   #frozen: Job[] = [];
@@ -119,6 +121,8 @@ export class Simulation {
         this.#gateway = null;
         return;
       case 1:
+        // The trainer dies as well as a worker; it is called again.
+        if (this.#call && this.#below(3) === 0) this.#call.read = 0;
         return this.#crash(this.#below(this.#workers.length));
       case 2: {
         const at = this.#below(this.#workers.length);
@@ -171,6 +175,7 @@ export class Simulation {
 
   #adopt(): void {
     this.#gateway = structuredClone(this.#stored);
+    this.#call = null;
     this.#suspected = '';
     if (isFinal(this.#gateway.status) && this.#gateway.status !== 'failed') return;
     this.#scan();
@@ -193,9 +198,13 @@ export class Simulation {
       return;
     }
     for (const command of commandsBetween(before, after)) this.#carryOut(command);
+    if (after.status !== 'running') this.#call = null;
   }
 
   #carryOut(command: Command): void {
+    if (command.type === 'train')
+      this.#call = { name: stageName({ kind: 'train', model: command.model }), read: 0 };
+    if (command.type === 'stop-training') this.#call = null;
     if (command.type === 'purge') this.#queue = [];
     if (command.type !== 'publish' || this.#gateway === null) return;
     for (const shard of command.shards) {
@@ -268,11 +277,18 @@ export class Simulation {
   /** As the orchestrator's heal(): what is lost of a stage's inputs is made again. */
   #heal(state: RunState, stage: string, shard?: number, letter?: Letter): boolean {
     const lost: Lost = { shards: [], models: [], texts: [] };
+    let dropped = 0;
     for (const key of this.#inputs(stage, shard)) {
-      if (this.#results.get(key)?.whole) continue;
+      const result = this.#results.get(key);
+      if (result?.whole) continue;
       const [name = '', index = '0'] = key.split('/');
       const at = Number(index);
       const found = this.#stage(name);
+      const own = state.stages[name];
+      if (result && own?.status === 'running' && !own.done.includes(at)) {
+        this.#results.delete(key);
+        dropped++;
+      }
       if (!found || !mayBeRedone(state, name, at)) continue;
       const trained = found.kind === 'train' ? modelName(found.model) : null;
       if (trained !== null && state.training[trained]?.unet) lost.models.push(trained);
@@ -281,7 +297,7 @@ export class Simulation {
       else continue;
       this.#results.delete(key);
     }
-    if (lost.shards.length + lost.models.length === 0) return false;
+    if (lost.shards.length + lost.models.length + dropped === 0) return false;
     this.#dispatch({ type: 'inputs-lost', ...lost, ...(letter && { letter }) });
     return true;
   }
@@ -297,23 +313,43 @@ export class Simulation {
     if (sure) this.#dispatch({ type: 'jobs-lost' });
   }
 
+  /** One move of the trainer: it reads a shard, waits for one, or commits. */
   #train(state: RunState): void {
-    const { training } = workOf(state);
-    if (training === null) return;
-    const model = modelName(training);
-    const name = stageName({ kind: 'train', model: training });
+    const call = this.#call;
+    const stage = call && this.#stage(call.name);
+    if (!call || stage?.kind !== 'train') return;
+    const { name } = call;
     const key = `${name}/0`;
     if (!this.#results.get(key)?.whole) {
-      const value = this.#made(name);
-      if (value === null) {
-        if (!this.#heal(state, name))
-          this.#dispatch({ type: 'failed', stage: name, reason: 'an input is lost' });
+      const drawing = stage.early?.stage;
+      const shards = drawing === undefined ? 0 : (this.#stage(drawing)?.shards ?? 0);
+      if (call.read < shards) {
+        const shard = call.read;
+        const result = this.#results.get(`${drawing}/${shard}`);
+        if (result?.whole) call.read++;
+        else if (result || stageOf(state, drawing ?? '').done.includes(shard)) this.#miss(name);
         return;
       }
+      const value = this.#made(name);
+      if (value === null) return this.#miss(name);
       this.#results.set(key, { value, whole: true });
     }
+    const model = modelName(stage.model);
     const blob = { digest: this.#results.get(key)?.value ?? '', bytes: 1, mediaType: '' };
+    this.#call = null;
     this.#dispatch({ type: 'train-finished', model, unet: { config: blob, weights: blob } });
+  }
+
+  /** As the orchestrator's task runner: a call that fails for a loss is made again. */
+  #miss(stage: string): void {
+    const state = this.#gateway;
+    if (state === null) return;
+    this.#call = null;
+    if (!this.#heal(state, stage))
+      return this.#dispatch({ type: 'failed', stage, reason: 'an input is lost' });
+    const { training } = this.#gateway ? workOf(this.#gateway) : { training: null };
+    const isWanted = training && stageName({ kind: 'train', model: training }) === stage;
+    if (isWanted && this.#call === null) this.#call = { name: stage, read: 0 };
   }
 
   #evaluate(state: RunState): void {

@@ -55,6 +55,8 @@ export interface DatasetOptions {
    * an image have no place.
    */
   drawnAsRead: boolean;
+  /** More generated shards may come: append() takes them in. Absent: `generated` are all. */
+  isOpen?: boolean;
   key: DrawKey;
   scalingFactor: number;
   shiftFactor: number;
@@ -64,10 +66,16 @@ export interface DatasetOptions {
   emptyText: TextStates | null;
 }
 
+/** A generated shard holds the sampler's latents, or the posterior of its decoded pixels. */
+export const drawnNames: Names = (has) =>
+  has('mean') && !has('text') ? ['mean', 'logvar'] : ['latents'];
+
 export class Dataset {
+  #byIndex: ReadonlyMap<number, Element> | undefined;
+
   private constructor(
     readonly options: DatasetOptions,
-    readonly shards: readonly Shard[],
+    readonly shards: Shard[],
     readonly elements: readonly Element[],
     /** Shapes of latents, each (C, h, w). There are several with aspect-ratio buckets. */
     readonly shapes: readonly (readonly number[])[],
@@ -92,8 +100,6 @@ export class Dataset {
       return opened;
     };
     const { against } = options;
-    // A generated shard holds the sampler's latents, or the posterior of its decoded pixels.
-    const drawn: Names = (has) => (has('mean') && !has('text') ? ['mean', 'logvar'] : ['latents']);
     try {
       const encoded = await openAll(options.encoded, 'encoded_shards', ['mean', 'logvar', 'text']);
       const withRejected = options.encoded.filter((_, i) => encoded[i]?.has('rejected_index'));
@@ -105,14 +111,16 @@ export class Dataset {
               ['rejected_mean', 'rejected_logvar'],
               'rejected_index',
             )
-          : await openAll(options.generated, 'generated_shards', drawn);
-      const previous = await openAll(options.previous, 'previous_shards', drawn);
+          : await openAll(options.generated, 'generated_shards', drawnNames);
+      const previous = await openAll(options.previous, 'previous_shards', drawnNames);
       const { elements, shapes, unmatched } = match(encoded, others, previous, {
         pairs: against !== null && !options.drawnAsRead,
         leftOut: options.leftOut,
       });
       const pairs = against !== null;
-      if (!elements.some((element) => !pairs || element.others.length > 0)) {
+      const isEnough =
+        options.isOpen === true || elements.some(({ others: own }) => !pairs || own.length > 0);
+      if (!isEnough || elements.length === 0) {
         throw new SpindleError(
           'INVALID_ARGUMENT',
           'encoded_shards: expected at least one image' +
@@ -133,6 +141,24 @@ export class Dataset {
   /** Whether an element has all that a draw of it reads. */
   has(element: number): boolean {
     return this.options.against === null || (this.elements[element]?.others.length ?? 0) > 0;
+  }
+
+  /** Takes in the next generated shard, and closes it with the others. */
+  append(shard: Shard): void {
+    this.shards.push(shard);
+    this.#byIndex ??= new Map(this.elements.map((element) => [element.index, element]));
+    shard.index.forEach((index, row) => {
+      const element = this.#byIndex?.get(index);
+      if (element === undefined) return;
+      const place = { shard, row };
+      expectShape(index, shapeOf(place), this.shapes[element.shape] ?? []);
+      element.others.push(place);
+    });
+  }
+
+  /** How many rows of shards an element's generated images are. */
+  placesOf(element: number): number {
+    return this.elements[element]?.others.length ?? 0;
   }
 
   /** The number in `shapes` of the shape of a draw's latents. */
@@ -345,15 +371,7 @@ function withShapes(elements: readonly Omit<Element, 'shape'>[]): {
   const names = elements.map(({ index, real, others, previous }) => {
     const [first = [], ...rest] = [...real, ...others, ...previous].map(shapeOf);
     const name = first.join(', ');
-    for (const shape of rest) {
-      if (shape.join(', ') !== name) {
-        throw new SpindleError(
-          'INVALID_ARGUMENT',
-          `shards: expected all latents of image ${index} to be [${name}], ` +
-            `got [${shape.join(', ')}]`,
-        );
-      }
-    }
+    for (const shape of rest) expectShape(index, shape, first);
     found.set(name, [...first]);
     return name;
   });
@@ -366,6 +384,15 @@ function withShapes(elements: readonly Omit<Element, 'shape'>[]): {
     })),
     shapes: sorted.map(([, shape]) => shape),
   };
+}
+
+function expectShape(index: number, shape: readonly number[], expected: readonly number[]): void {
+  if (shape.join(', ') === expected.join(', ')) return;
+  throw new SpindleError(
+    'INVALID_ARGUMENT',
+    `shards: expected all latents of image ${index} to be [${expected.join(', ')}], ` +
+      `got [${shape.join(', ')}]`,
+  );
 }
 
 /** (C, h, w) of an image's latents. */

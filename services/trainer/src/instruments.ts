@@ -29,7 +29,17 @@ export function createInstruments() {
     unit: '{alarm}',
     description: 'Signs that a training goes wrong',
   });
+  const starved = spindle.createCounter('spindle.train.starved', {
+    unit: 's',
+    description: 'Time that training waited for images to be drawn',
+  });
   return {
+    starved(durationSeconds: number, training: Omit<TrainingName, 'objective'>): void {
+      starved.add(durationSeconds, {
+        'spindle.run': training.run,
+        'spindle.model': training.model,
+      });
+    },
     alarm(kind: string, training: Omit<TrainingName, 'objective'>): void {
       alarms.add(1, { kind, 'spindle.run': training.run, 'spindle.model': training.model });
     },

@@ -2,13 +2,20 @@
 import { createHash } from 'node:crypto';
 import { toJsonString } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
-import { LeftOutImagesSchema, Objective, type TrainRequest, type UnetRef } from '@spindle/proto';
+import {
+  LeftOutImagesSchema,
+  Objective,
+  type ShardsToCome,
+  type TrainRequest,
+  type UnetRef,
+} from '@spindle/proto';
 import {
   checkSettings,
   fingerprint,
   opponentImages,
   type TrainingSettings,
 } from './domain/settings.js';
+import { digestOf } from './generated-shards.js';
 
 export function readSettings(request: TrainRequest): TrainingSettings {
   const { objective, iteration, settings } = request;
@@ -27,10 +34,12 @@ export function readSettings(request: TrainRequest): TrainingSettings {
   if (objective !== Objective.SFT && request.opponent === undefined) {
     throw invalid('opponent: expected a U-Net, got nothing');
   }
-  if (opponentImages(objective) === 'generated' && request.generatedShards.length === 0) {
+  const { leftOut, generatedShards, toCome } = request;
+  const shards = generatedShards.length + (toCome?.keys.length ?? 0);
+  if (opponentImages(objective) === 'generated' && shards === 0) {
     throw invalid('generated_shards: expected at least one, got none');
   }
-  const { leftOut, generatedShards } = request;
+  if (toCome !== undefined) checkToCome(request, toCome);
   if (leftOut.length > 0 && leftOut.length !== generatedShards.length) {
     throw invalid(
       `left_out: expected one for each of ${generatedShards.length} generated_shards or none, ` +
@@ -49,23 +58,37 @@ export function fingerprintOf(
   request: TrainRequest,
   settings: TrainingSettings,
 ): Record<string, string> {
-  const digests = (refs: readonly { digest: string }[]): string =>
-    createHash('sha256')
-      .update(refs.map((ref) => ref.digest).join('\n'))
-      .digest('hex');
   return fingerprint(settings, {
     init: describe(request.init),
     opponent: describe(request.opponent),
     pipelinePath: request.pipelinePath,
-    encodedShards: digests(request.encodedShards),
-    generatedShards: digests(request.generatedShards),
+    encodedShards: digestOf(request.encodedShards),
+    generatedShards: digestOf(request.generatedShards),
     ...(request.leftOut.length > 0 && {
       leftOut: createHash('sha256')
         .update(request.leftOut.map((one) => toJsonString(LeftOutImagesSchema, one)).join('\n'))
         .digest('hex'),
     }),
-    ...(request.previousShards.length > 0 && { previousShards: digests(request.previousShards) }),
+    ...(request.previousShards.length > 0 && { previousShards: digestOf(request.previousShards) }),
   });
+}
+
+function checkToCome(
+  { objective, drawnAsRead, leftOut }: TrainRequest,
+  { imagesPerShard, copies, views }: ShardsToCome,
+): void {
+  if (Math.min(imagesPerShard, copies, views) === 0) {
+    throw invalid(
+      'to_come: expected images_per_shard, copies and views of at least 1, ' +
+        `got ${imagesPerShard}, ${copies} and ${views}`,
+    );
+  }
+  if (!drawnAsRead || leftOut.length > 0 || opponentImages(objective) !== 'generated') {
+    throw invalid(
+      'to_come: expected images of an opponent that are drawn_as_read, with none left_out, ' +
+        'got others',
+    );
+  }
 }
 
 function describe(ref: UnetRef | undefined): string {

@@ -10,6 +10,7 @@ import { readReports } from './recent-steps.js';
 import type { Rollbacks } from './domain/recovery.js';
 import { firstDifference } from './domain/settings.js';
 import type { TrainingSession } from './engine.js';
+import { digestOf, GeneratedShards, shardsText, shardsTold } from './generated-shards.js';
 import { wirePrecision } from './precision.js';
 import { RankTraining } from './ranks/rank-training.js';
 import type { RankCommand } from './ranks/ranks.js';
@@ -63,7 +64,8 @@ export async function resume(call: TrainCall): Promise<OpenTraining> {
     );
     const { precision } = facts;
     const { pipeline } = models;
-    const dataset = await openDataset({ request, settings, pipeline, precision }, deps);
+    const data = await openDataset({ request, settings, pipeline, precision }, deps);
+    const { dataset } = data;
     if (dataset.unmatched > 0) {
       logger.warn(
         { key: request.key, unmatched: dataset.unmatched },
@@ -71,7 +73,7 @@ export async function resume(call: TrainCall): Promise<OpenTraining> {
       );
     }
     const place = { rank: 0, worldSize: ranks.worldSize };
-    const own = new RankTraining(session, dataset, settings, place);
+    const own = new RankTraining(session, data, settings, place);
     const rollbacks = await checkpoints.rollbacks();
     return { facts, init: models.init, own, startStep, margins, recent, rollbacks };
   } catch (thrown) {
@@ -97,7 +99,11 @@ async function fromCheckpoint(
 ): Promise<Resumed | null> {
   for await (const checkpoint of call.checkpoints.usable()) {
     const { path, manifest } = checkpoint;
-    const difference = firstDifference(manifest.fingerprint, fingerprint);
+    const { generatedShards = '' } = manifest.fingerprint;
+    const difference = firstDifference(manifest.fingerprint, {
+      ...fingerprint,
+      generatedShards: await sameShards(generatedShards, call),
+    });
     if (difference !== null) {
       throw new SpindleError(
         'FAILED_PRECONDITION',
@@ -114,6 +120,22 @@ async function fromCheckpoint(
     }
   }
   return null;
+}
+
+/**
+ * What a fingerprint of as many shards as `kept` tells of would say. UNAVAILABLE while one of them
+ * is drawn again: the caller asks anew.
+ */
+async function sameShards(kept: string, { request, deps }: TrainCall): Promise<string> {
+  const shards = new GeneratedShards(request, deps.store);
+  const told = shardsTold(kept);
+  const refs = await shards.first(told ?? shards.count);
+  if (refs !== null) return told === undefined ? digestOf(refs) : shardsText(refs, Infinity);
+  throw new SpindleError(
+    'UNAVAILABLE',
+    `${request.key}: its checkpoint was made with the images of ${shards.nextKey}, which are ` +
+      'not there',
+  );
 }
 
 /**

@@ -21,6 +21,8 @@ import {
 import { Dataset } from './dataset.js';
 import { opponentImages, type TrainingSettings } from './domain/settings.js';
 import type { TrainerEngine, TrainingPipeline, TrainingSession } from './engine.js';
+import { GeneratedShards } from './generated-shards.js';
+import { IncomingImages } from './incoming-images.js';
 
 interface Deps {
   store: ArtifactStore;
@@ -40,6 +42,12 @@ interface DataOptions {
   settings: TrainingSettings;
   pipeline: TrainingPipeline;
   precision: NativePrecision;
+}
+
+/** What a rank reads; `incoming` where samplers still draw. */
+export interface TrainingData {
+  dataset: Dataset;
+  incoming: IncomingImages | null;
 }
 
 export interface SessionOptions {
@@ -101,10 +109,12 @@ export function openSession(
 export async function openDataset(
   { request, settings, pipeline, precision }: DataOptions,
   { store, engine }: Deps,
-): Promise<Dataset> {
-  return Dataset.open(store, {
+): Promise<TrainingData> {
+  const { toCome } = request;
+  const dataset = await Dataset.open(store, {
     encoded: request.encodedShards,
-    generated: request.generatedShards,
+    generated: toCome === undefined ? request.generatedShards : [],
+    isOpen: toCome !== undefined,
     leftOut: request.leftOut,
     previous: request.previousShards,
     previousShare: settings.previousShare,
@@ -120,6 +130,11 @@ export async function openDataset(
         ? await engine.emptyPrompt(request.pipelinePath, precision)
         : null,
   });
+  if (toCome === undefined) return { dataset, incoming: null };
+  const { copies, views, imagesPerShard: perShard } = toCome;
+  const shards = new GeneratedShards(request, store);
+  const options = { copies, views, perShard };
+  return { dataset, incoming: new IncomingImages(shards, dataset, store, options) };
 }
 
 /** The settings as the engine takes them; those of the same name are passed on as they are. */

@@ -2,7 +2,7 @@
  * The second phase of an attempt. It takes step after step and reports each, with the guard's
  * alarms. Checkpoints are written every so many steps, and of what is complete on the way out.
  */
-import { ensureError, inSpan, SpindleError } from '@spindle/kit';
+import { ensureError, inSpan, nowMs, SpindleError } from '@spindle/kit';
 import { Objective, OnDivergence, type TrainStep } from '@spindle/proto';
 import type { Response, TrainCall } from './call.js';
 import { autoBeta, withMargin, writeMargins, type MarginAverage } from './domain/auto-beta.js';
@@ -15,6 +15,9 @@ import { takeStep, type TakenStep } from './step.js';
 
 /** Why not all steps were taken. */
 type Interruption = Exclude<Outcome, { kind: 'finished' }>;
+
+/** How often a caller hears that training waits. */
+const tellMs = 5_000;
 
 /** Ranks compare their weights every so many steps, before each checkpoint, and at the end. */
 const verifySteps = 100;
@@ -51,6 +54,7 @@ export class Steps {
     try {
       while (interruption === null && this.#done < settings.steps) {
         signal.throwIfAborted();
+        yield* this.#images();
         interruption = yield* this.#one();
       }
     } catch (thrown) {
@@ -64,6 +68,30 @@ export class Steps {
       if (signal.aborted) await checkpoints.settled();
     }
     return interruption;
+  }
+
+  /** Waits for the next step's images. */
+  async *#images(): AsyncGenerator<Response> {
+    const { request, signal, deps } = this.call;
+    const { own } = this.training;
+    const step = this.#done;
+    if (await own.isReady(step)) return;
+    const began = nowMs();
+    const waiting = { key: request.key, step: step + 1, images: own.incoming?.missing ?? '' };
+    deps.logger.info(waiting, 'training waits for images');
+    try {
+      let told = -Infinity;
+      do {
+        if (nowMs() - told < tellMs) continue;
+        told = nowMs();
+        const key = own.incoming?.missing ?? '';
+        yield { event: { case: 'waiting', value: { step: step + 1, key } } };
+      } while (!(await own.ready(step, signal)));
+    } finally {
+      const seconds = (nowMs() - began) / 1000;
+      deps.instruments.starved(seconds, { run: request.runId, model: request.modelName });
+      deps.logger.info({ ...waiting, seconds }, 'training no longer waits for images');
+    }
   }
 
   async *#one(): AsyncGenerator<Response, Interruption | null> {
@@ -123,7 +151,13 @@ export class Steps {
     const step = this.#done;
     const { facts, own } = this.training;
     return inSpan('trainer.checkpoint', { 'spindle.train.step': step }, async () => {
-      const { manifest } = await this.call.checkpoints.save(step, facts, (path) =>
+      const generatedShards = await own.incoming?.fingerprint();
+      const fingerprint = {
+        ...facts.fingerprint,
+        ...(generatedShards !== undefined && { generatedShards }),
+      };
+      const known = { ...facts, fingerprint };
+      const { manifest } = await this.call.checkpoints.save(step, known, (path) =>
         own.session.saveState(path, {
           step: String(step),
           precision: facts.precision,

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/trainer_service.proto.
  */
 export const file_spindle_v1_trainer_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSL8AwoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGA0gASgEEhUKDWRyYXduX2FzX3JlYWQYDiABKAgSKwoIbGVmdF9vdXQYFSADKAsyGS5zcGluZGxlLnYxLkxlZnRPdXRJbWFnZXMiMAoNTGVmdE91dEltYWdlcxIPCgdpbmRleGVzGAEgAygNEg4KBmNvcGllcxgCIAMoDSLBBgoNVHJhaW5TZXR0aW5ncxINCgVzdGVwcxgBIAEoDRISCgpiYXRjaF9zaXplGAIgASgNEh0KFWdyYWRpZW50X2FjY3VtdWxhdGlvbhgDIAEoDRIVCg1sZWFybmluZ19yYXRlGAQgASgBEjIKCHNjaGVkdWxlGAUgASgOMiAuc3BpbmRsZS52MS5MZWFybmluZ1JhdGVTY2hlZHVsZRIUCgx3YXJtdXBfc3RlcHMYBiABKA0SDAoEYmV0YRgHIAEoARISCgphZGFtX2JldGExGAggASgBEhIKCmFkYW1fYmV0YTIYCSABKAESFAoMYWRhbV9lcHNpbG9uGAogASgBEhQKDHdlaWdodF9kZWNheRgLIAEoARIVCg1tYXhfZ3JhZF9ub3JtGAwgASgBEhEKCWVtYV9kZWNheRgNIAEoARIXCg9jYXB0aW9uX2Ryb3BvdXQYDiABKAESGAoQY2hlY2twb2ludF9zdGVwcxgPIAEoDRIYChBrZWVwX2NoZWNrcG9pbnRzGBAgASgNEgwKBHNlZWQYESABKAQSKAoJcHJlY2lzaW9uGBIgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQc2FtcGxlX3Bvc3RlcmlvchgTIAEoCBIWCglzYWZlZ3VhcmQYFCABKAFIAIgBARIVCg1taW5fc25yX2dhbW1hGBUgASgBEhcKD2F1dG9fYmV0YV9zbG9wZRgWIAEoARIWCg5wcmV2aW91c19zaGFyZRgXIAEoARIgChhhY3RpdmF0aW9uX2NoZWNrcG9pbnRpbmcYHiABKAgSJgoEbG9yYRgYIAEoCzIYLnNwaW5kbGUudjEuTG9yYVNldHRpbmdzEhEKCWVtYV9hcGFydBgZIAEoCBIvCg1vbl9kaXZlcmdlbmNlGBogASgOMhguc3BpbmRsZS52MS5PbkRpdmVyZ2VuY2USFQoNbWF4X3JvbGxiYWNrcxgbIAEoDRIaChJ0aW1lc3RlcHNfcGVyX3BhaXIYKSABKA0SMwoPdGltZXN0ZXBfd2VpZ2h0GCogASgOMhouc3BpbmRsZS52MS5UaW1lc3RlcFdlaWdodEIMCgpfc2FmZWd1YXJkIjwKDExvcmFTZXR0aW5ncxIMCgRyYW5rGAEgASgNEg0KBWFscGhhGAIgASgBEg8KB3RhcmdldHMYAyADKAkiqwIKDVRyYWluUmVzcG9uc2USKwoHc3RhcnRlZBgBIAEoCzIYLnNwaW5kbGUudjEuVHJhaW5TdGFydGVkSAASJQoEc3RlcBgCIAEoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwSAASMQoKY2hlY2twb2ludBgDIAEoCzIbLnNwaW5kbGUudjEuVHJhaW5DaGVja3BvaW50SAASLQoIZmluaXNoZWQYBCABKAsyGS5zcGluZGxlLnYxLlRyYWluRmluaXNoZWRIABInCgVhbGFybRgFIAEoCzIWLnNwaW5kbGUudjEuVHJhaW5BbGFybUgAEjIKC3JvbGxlZF9iYWNrGAYgASgLMhsuc3BpbmRsZS52MS5UcmFpblJvbGxlZEJhY2tIAEIHCgVldmVudCKeAQoMVHJhaW5TdGFydGVkEhQKDHJlc3VtZWRfc3RlcBgBIAEoDRINCgVzdGVwcxgCIAEoDRIoCglwcmVjaXNpb24YAyABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBwcmVjaXNpb25fcmVhc29uGAQgASgJEiUKBnJlY2VudBgFIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwIrUCCglUcmFpblN0ZXASDAoEc3RlcBgBIAEoDRIMCgRsb3NzGAIgASgBEhIKCmVycm9yX3JlYWwYAyABKAESFwoPZXJyb3JfZ2VuZXJhdGVkGAQgASgBEhsKE29wcG9uZW50X2Vycm9yX3JlYWwYBSABKAESIAoYb3Bwb25lbnRfZXJyb3JfZ2VuZXJhdGVkGAYgASgBEhkKEWltcGxpY2l0X2FjY3VyYWN5GAcgASgBEhMKC2xvc2VyX3NjYWxlGA0gASgBEhEKCWdyYWRfbm9ybRgIIAEoARIVCg1sZWFybmluZ19yYXRlGAkgASgBEgwKBGJldGEYCiABKAESDwoHc2Vjb25kcxgLIAEoARInCgZwaGFzZXMYDCADKAsyFy5zcGluZGxlLnYxLlBoYXNlVGltaW5nIjkKClRyYWluQWxhcm0SDAoEc3RlcBgBIAEoDRIMCgRraW5kGAIgASgJEg8KB21lc3NhZ2UYAyABKAkiTAoPVHJhaW5Sb2xsZWRCYWNrEgwKBHN0ZXAYASABKA0SDgoGcmVhc29uGAIgASgJEhsKE2xlYXJuaW5nX3JhdGVfc2NhbGUYAyABKAEiLgoPVHJhaW5DaGVja3BvaW50EgwKBHN0ZXAYASABKA0SDQoFYnl0ZXMYAiABKAQikwIKDVRyYWluRmluaXNoZWQSIQoEdW5ldBgBIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhINCgVzdGVwcxgCIAEoDRIPCgdzZWNvbmRzGAMgASgBEigKB2FkYXB0ZXIYBCABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEiQKB2F2ZXJhZ2UYBSABKAsyEy5zcGluZGxlLnYxLlVuZXRSZWYSMAoPYXZlcmFnZV9hZGFwdGVyGAYgASgLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIWCg5ydW5fY3JlYXRlZF9tcxgHIAEoBBIlCgZyZWNlbnQYCCADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCqbAQoJT2JqZWN0aXZlEhkKFU9CSkVDVElWRV9VTlNQRUNJRklFRBAAEhsKF09CSkVDVElWRV9TUElOX0xPR0lTVElDEAESGAoUT0JKRUNUSVZFX1NQSU5fSElOR0UQAhIRCg1PQkpFQ1RJVkVfU0ZUEAMSFgoST0JKRUNUSVZFX1NQSU5fSVBPEAQSEQoNT0JKRUNUSVZFX0RQTxAFKqkBChRMZWFybmluZ1JhdGVTY2hlZHVsZRImCiJMRUFSTklOR19SQVRFX1NDSEVEVUxFX1VOU1BFQ0lGSUVEEAASIwofTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9DT05TVEFOVBABEiEKHUxFQVJOSU5HX1JBVEVfU0NIRURVTEVfTElORUFSEAISIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9DT1NJTkUQAyqHAQoOVGltZXN0ZXBXZWlnaHQSHwobVElNRVNURVBfV0VJR0hUX1VOU1BFQ0lGSUVEEAASHAoYVElNRVNURVBfV0VJR0hUX0NPTlNUQU5UEAESGQoVVElNRVNURVBfV0VJR0hUX1BBUEVSEAISGwoXVElNRVNURVBfV0VJR0hUX01JTl9TTlIQAyp5CgxPbkRpdmVyZ2VuY2USHQoZT05fRElWRVJHRU5DRV9VTlNQRUNJRklFRBAAEhYKEk9OX0RJVkVSR0VOQ0VfV0FSThABEhYKEk9OX0RJVkVSR0VOQ0VfU1RPUBACEhoKFk9OX0RJVkVSR0VOQ0VfUk9MTEJBQ0sQAzJQCg5UcmFpbmVyU2VydmljZRI+CgVUcmFpbhIYLnNwaW5kbGUudjEuVHJhaW5SZXF1ZXN0Ghkuc3BpbmRsZS52MS5UcmFpblJlc3BvbnNlMAFiBnByb3RvMw", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSKnBAoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGA0gASgEEhUKDWRyYXduX2FzX3JlYWQYDiABKAgSKQoHdG9fY29tZRgPIAEoCzIYLnNwaW5kbGUudjEuU2hhcmRzVG9Db21lEisKCGxlZnRfb3V0GBUgAygLMhkuc3BpbmRsZS52MS5MZWZ0T3V0SW1hZ2VzIlUKDFNoYXJkc1RvQ29tZRIMCgRrZXlzGAEgAygJEhgKEGltYWdlc19wZXJfc2hhcmQYAiABKA0SDgoGY29waWVzGAMgASgNEg0KBXZpZXdzGAQgASgNIjAKDUxlZnRPdXRJbWFnZXMSDwoHaW5kZXhlcxgBIAMoDRIOCgZjb3BpZXMYAiADKA0iwQYKDVRyYWluU2V0dGluZ3MSDQoFc3RlcHMYASABKA0SEgoKYmF0Y2hfc2l6ZRgCIAEoDRIdChVncmFkaWVudF9hY2N1bXVsYXRpb24YAyABKA0SFQoNbGVhcm5pbmdfcmF0ZRgEIAEoARIyCghzY2hlZHVsZRgFIAEoDjIgLnNwaW5kbGUudjEuTGVhcm5pbmdSYXRlU2NoZWR1bGUSFAoMd2FybXVwX3N0ZXBzGAYgASgNEgwKBGJldGEYByABKAESEgoKYWRhbV9iZXRhMRgIIAEoARISCgphZGFtX2JldGEyGAkgASgBEhQKDGFkYW1fZXBzaWxvbhgKIAEoARIUCgx3ZWlnaHRfZGVjYXkYCyABKAESFQoNbWF4X2dyYWRfbm9ybRgMIAEoARIRCgllbWFfZGVjYXkYDSABKAESFwoPY2FwdGlvbl9kcm9wb3V0GA4gASgBEhgKEGNoZWNrcG9pbnRfc3RlcHMYDyABKA0SGAoQa2VlcF9jaGVja3BvaW50cxgQIAEoDRIMCgRzZWVkGBEgASgEEigKCXByZWNpc2lvbhgSIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEhgKEHNhbXBsZV9wb3N0ZXJpb3IYEyABKAgSFgoJc2FmZWd1YXJkGBQgASgBSACIAQESFQoNbWluX3Nucl9nYW1tYRgVIAEoARIXCg9hdXRvX2JldGFfc2xvcGUYFiABKAESFgoOcHJldmlvdXNfc2hhcmUYFyABKAESIAoYYWN0aXZhdGlvbl9jaGVja3BvaW50aW5nGB4gASgIEiYKBGxvcmEYGCABKAsyGC5zcGluZGxlLnYxLkxvcmFTZXR0aW5ncxIRCgllbWFfYXBhcnQYGSABKAgSLwoNb25fZGl2ZXJnZW5jZRgaIAEoDjIYLnNwaW5kbGUudjEuT25EaXZlcmdlbmNlEhUKDW1heF9yb2xsYmFja3MYGyABKA0SGgoSdGltZXN0ZXBzX3Blcl9wYWlyGCkgASgNEjMKD3RpbWVzdGVwX3dlaWdodBgqIAEoDjIaLnNwaW5kbGUudjEuVGltZXN0ZXBXZWlnaHRCDAoKX3NhZmVndWFyZCI8CgxMb3JhU2V0dGluZ3MSDAoEcmFuaxgBIAEoDRINCgVhbHBoYRgCIAEoARIPCgd0YXJnZXRzGAMgAygJItgCCg1UcmFpblJlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5zcGluZGxlLnYxLlRyYWluU3RhcnRlZEgAEiUKBHN0ZXAYAiABKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcEgAEjEKCmNoZWNrcG9pbnQYAyABKAsyGy5zcGluZGxlLnYxLlRyYWluQ2hlY2twb2ludEgAEi0KCGZpbmlzaGVkGAQgASgLMhkuc3BpbmRsZS52MS5UcmFpbkZpbmlzaGVkSAASJwoFYWxhcm0YBSABKAsyFi5zcGluZGxlLnYxLlRyYWluQWxhcm1IABIyCgtyb2xsZWRfYmFjaxgGIAEoCzIbLnNwaW5kbGUudjEuVHJhaW5Sb2xsZWRCYWNrSAASKwoHd2FpdGluZxgHIAEoCzIYLnNwaW5kbGUudjEuVHJhaW5XYWl0aW5nSABCBwoFZXZlbnQingEKDFRyYWluU3RhcnRlZBIUCgxyZXN1bWVkX3N0ZXAYASABKA0SDQoFc3RlcHMYAiABKA0SKAoJcHJlY2lzaW9uGAMgASgOMhUuc3BpbmRsZS52MS5QcmVjaXNpb24SGAoQcHJlY2lzaW9uX3JlYXNvbhgEIAEoCRIlCgZyZWNlbnQYBSADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCIpCgxUcmFpbldhaXRpbmcSDAoEc3RlcBgBIAEoDRILCgNrZXkYAiABKAkitQIKCVRyYWluU3RlcBIMCgRzdGVwGAEgASgNEgwKBGxvc3MYAiABKAESEgoKZXJyb3JfcmVhbBgDIAEoARIXCg9lcnJvcl9nZW5lcmF0ZWQYBCABKAESGwoTb3Bwb25lbnRfZXJyb3JfcmVhbBgFIAEoARIgChhvcHBvbmVudF9lcnJvcl9nZW5lcmF0ZWQYBiABKAESGQoRaW1wbGljaXRfYWNjdXJhY3kYByABKAESEwoLbG9zZXJfc2NhbGUYDSABKAESEQoJZ3JhZF9ub3JtGAggASgBEhUKDWxlYXJuaW5nX3JhdGUYCSABKAESDAoEYmV0YRgKIAEoARIPCgdzZWNvbmRzGAsgASgBEicKBnBoYXNlcxgMIAMoCzIXLnNwaW5kbGUudjEuUGhhc2VUaW1pbmciOQoKVHJhaW5BbGFybRIMCgRzdGVwGAEgASgNEgwKBGtpbmQYAiABKAkSDwoHbWVzc2FnZRgDIAEoCSJMCg9UcmFpblJvbGxlZEJhY2sSDAoEc3RlcBgBIAEoDRIOCgZyZWFzb24YAiABKAkSGwoTbGVhcm5pbmdfcmF0ZV9zY2FsZRgDIAEoASIuCg9UcmFpbkNoZWNrcG9pbnQSDAoEc3RlcBgBIAEoDRINCgVieXRlcxgCIAEoBCKTAgoNVHJhaW5GaW5pc2hlZBIhCgR1bmV0GAEgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEg0KBXN0ZXBzGAIgASgNEg8KB3NlY29uZHMYAyABKAESKAoHYWRhcHRlchgEIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSJAoHYXZlcmFnZRgFIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIwCg9hdmVyYWdlX2FkYXB0ZXIYBiABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGAcgASgEEiUKBnJlY2VudBgIIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwKpsBCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAxIWChJPQkpFQ1RJVkVfU1BJTl9JUE8QBBIRCg1PQkpFQ1RJVkVfRFBPEAUqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIjCh9MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPTlNUQU5UEAESIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9MSU5FQVIQAhIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRADKocBCg5UaW1lc3RlcFdlaWdodBIfChtUSU1FU1RFUF9XRUlHSFRfVU5TUEVDSUZJRUQQABIcChhUSU1FU1RFUF9XRUlHSFRfQ09OU1RBTlQQARIZChVUSU1FU1RFUF9XRUlHSFRfUEFQRVIQAhIbChdUSU1FU1RFUF9XRUlHSFRfTUlOX1NOUhADKnkKDE9uRGl2ZXJnZW5jZRIdChlPTl9ESVZFUkdFTkNFX1VOU1BFQ0lGSUVEEAASFgoST05fRElWRVJHRU5DRV9XQVJOEAESFgoST05fRElWRVJHRU5DRV9TVE9QEAISGgoWT05fRElWRVJHRU5DRV9ST0xMQkFDSxADMlAKDlRyYWluZXJTZXJ2aWNlEj4KBVRyYWluEhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QaGS5zcGluZGxlLnYxLlRyYWluUmVzcG9uc2UwAWIGcHJvdG8z", [file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.TrainRequest
@@ -108,6 +108,13 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
   drawnAsRead: boolean;
 
   /**
+   * Set while samplers still draw: generated_shards are then the first ones, and these follow. Needs drawn_as_read.
+   *
+   * @generated from field: spindle.v1.ShardsToCome to_come = 15;
+   */
+  toCome?: ShardsToCome | undefined;
+
+  /**
    * Images of generated_shards that training does not read, by shard in their order; empty: it reads all.
    *
    * @generated from field: repeated spindle.v1.LeftOutImages left_out = 21;
@@ -121,6 +128,46 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
  */
 export const TrainRequestSchema: GenMessage<TrainRequest> = /*@__PURE__*/
   messageDesc(file_spindle_v1_trainer_service, 0);
+
+/**
+ * Shards of the opponent's images that are read from the results of their sample jobs, as they come.
+ *
+ * @generated from message spindle.v1.ShardsToCome
+ */
+export type ShardsToCome = Message<"spindle.v1.ShardsToCome"> & {
+  /**
+   * Keys of the jobs, in the order in which training needs what they draw.
+   *
+   * @generated from field: repeated string keys = 1;
+   */
+  keys: string[];
+
+  /**
+   * Images of each shard; the last one may have fewer.
+   *
+   * @generated from field: uint32 images_per_shard = 2;
+   */
+  imagesPerShard: number;
+
+  /**
+   * Images of a row, which take turns, an epoch each, and views of each that are read in turn.
+   *
+   * @generated from field: uint32 copies = 3;
+   */
+  copies: number;
+
+  /**
+   * @generated from field: uint32 views = 4;
+   */
+  views: number;
+};
+
+/**
+ * Describes the message spindle.v1.ShardsToCome.
+ * Use `create(ShardsToComeSchema)` to create a new message.
+ */
+export const ShardsToComeSchema: GenMessage<ShardsToCome> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 1);
 
 /**
  * Images of one shard: the how manyth one (from 0) of an index in it.
@@ -144,7 +191,7 @@ export type LeftOutImages = Message<"spindle.v1.LeftOutImages"> & {
  * Use `create(LeftOutImagesSchema)` to create a new message.
  */
 export const LeftOutImagesSchema: GenMessage<LeftOutImages> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 1);
+  messageDesc(file_spindle_v1_trainer_service, 2);
 
 /**
  * @generated from message spindle.v1.TrainSettings
@@ -342,7 +389,7 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
  * Use `create(TrainSettingsSchema)` to create a new message.
  */
 export const TrainSettingsSchema: GenMessage<TrainSettings> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 2);
+  messageDesc(file_spindle_v1_trainer_service, 3);
 
 /**
  * @generated from message spindle.v1.LoraSettings
@@ -373,7 +420,7 @@ export type LoraSettings = Message<"spindle.v1.LoraSettings"> & {
  * Use `create(LoraSettingsSchema)` to create a new message.
  */
 export const LoraSettingsSchema: GenMessage<LoraSettings> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 3);
+  messageDesc(file_spindle_v1_trainer_service, 4);
 
 /**
  * @generated from message spindle.v1.TrainResponse
@@ -418,6 +465,12 @@ export type TrainResponse = Message<"spindle.v1.TrainResponse"> & {
      */
     value: TrainRolledBack;
     case: "rolledBack";
+  } | {
+    /**
+     * @generated from field: spindle.v1.TrainWaiting waiting = 7;
+     */
+    value: TrainWaiting;
+    case: "waiting";
   } | { case: undefined; value?: undefined };
 };
 
@@ -426,7 +479,7 @@ export type TrainResponse = Message<"spindle.v1.TrainResponse"> & {
  * Use `create(TrainResponseSchema)` to create a new message.
  */
 export const TrainResponseSchema: GenMessage<TrainResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 4);
+  messageDesc(file_spindle_v1_trainer_service, 5);
 
 /**
  * @generated from message spindle.v1.TrainStarted
@@ -467,7 +520,35 @@ export type TrainStarted = Message<"spindle.v1.TrainStarted"> & {
  * Use `create(TrainStartedSchema)` to create a new message.
  */
 export const TrainStartedSchema: GenMessage<TrainStarted> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 5);
+  messageDesc(file_spindle_v1_trainer_service, 6);
+
+/**
+ * Said every few seconds while the next step's images are not drawn.
+ *
+ * @generated from message spindle.v1.TrainWaiting
+ */
+export type TrainWaiting = Message<"spindle.v1.TrainWaiting"> & {
+  /**
+   * The step that waits, from 1.
+   *
+   * @generated from field: uint32 step = 1;
+   */
+  step: number;
+
+  /**
+   * Of the sample job that it waits for.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+};
+
+/**
+ * Describes the message spindle.v1.TrainWaiting.
+ * Use `create(TrainWaitingSchema)` to create a new message.
+ */
+export const TrainWaitingSchema: GenMessage<TrainWaiting> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 7);
 
 /**
  * Metrics of one optimiser step. Errors are means over the batch of
@@ -555,7 +636,7 @@ export type TrainStep = Message<"spindle.v1.TrainStep"> & {
  * Use `create(TrainStepSchema)` to create a new message.
  */
 export const TrainStepSchema: GenMessage<TrainStep> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 6);
+  messageDesc(file_spindle_v1_trainer_service, 8);
 
 /**
  * A sign that training goes wrong.
@@ -586,7 +667,7 @@ export type TrainAlarm = Message<"spindle.v1.TrainAlarm"> & {
  * Use `create(TrainAlarmSchema)` to create a new message.
  */
 export const TrainAlarmSchema: GenMessage<TrainAlarm> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 7);
+  messageDesc(file_spindle_v1_trainer_service, 9);
 
 /**
  * Steps after this one are done again.
@@ -617,7 +698,7 @@ export type TrainRolledBack = Message<"spindle.v1.TrainRolledBack"> & {
  * Use `create(TrainRolledBackSchema)` to create a new message.
  */
 export const TrainRolledBackSchema: GenMessage<TrainRolledBack> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 8);
+  messageDesc(file_spindle_v1_trainer_service, 10);
 
 /**
  * @generated from message spindle.v1.TrainCheckpoint
@@ -639,7 +720,7 @@ export type TrainCheckpoint = Message<"spindle.v1.TrainCheckpoint"> & {
  * Use `create(TrainCheckpointSchema)` to create a new message.
  */
 export const TrainCheckpointSchema: GenMessage<TrainCheckpoint> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 9);
+  messageDesc(file_spindle_v1_trainer_service, 11);
 
 /**
  * @generated from message spindle.v1.TrainFinished
@@ -699,7 +780,7 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
  * Use `create(TrainFinishedSchema)` to create a new message.
  */
 export const TrainFinishedSchema: GenMessage<TrainFinished> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 10);
+  messageDesc(file_spindle_v1_trainer_service, 12);
 
 /**
  * @generated from enum spindle.v1.Objective

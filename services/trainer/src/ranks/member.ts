@@ -187,7 +187,7 @@ class Member {
     const models = await readModels(open.request, settings, { store, engine });
     const { request } = open;
     const { pipeline } = models;
-    const dataset = await openDataset(
+    const data = await openDataset(
       { request, settings, pipeline, precision },
       { store, engine },
     );
@@ -205,9 +205,9 @@ class Member {
         engine,
         linked.signal,
       );
-      return new RankTraining(session, dataset, settings, { rank, worldSize });
+      return new RankTraining(session, data, settings, { rank, worldSize });
     } catch (thrown) {
-      await dataset.close();
+      await data.dataset.close();
       throw thrown;
     }
   }

@@ -2,9 +2,11 @@
  * One rank's part of a training: its session of the engine, its data, and its local batch of every
  * step.
  */
-import { nowMs } from '@spindle/kit';
+import { delay, nowMs } from '@spindle/kit';
 import type { PhaseDto, TrainBatchDto, TrainStepResultDto } from '@spindle/native';
 import type { Dataset } from '../dataset.js';
+import type { IncomingImages } from '../incoming-images.js';
+import type { TrainingData } from '../setup.js';
 import {
   byShape,
   DataOrder,
@@ -17,22 +19,43 @@ import type { StepErrors } from '../domain/metrics.js';
 import type { TrainingSettings } from '../domain/settings.js';
 import type { TrainingSession } from '../engine.js';
 
+/** How often a rank looks for images that are not drawn. */
+const lookMs = 200;
+
 export class RankTraining {
+  readonly dataset: Dataset;
+  /** Null where all images are there. */
+  readonly incoming: IncomingImages | null;
   readonly #order: DataOrder;
   /** The first micro-batch of a step, read while the engine was at the step before. */
   #prefetched: { step: number; batch: TrainBatchDto } | undefined;
 
   constructor(
     readonly session: TrainingSession,
-    readonly dataset: Dataset,
+    data: TrainingData,
     readonly settings: TrainingSettings,
     readonly place: { rank: number; worldSize: number } = { rank: 0, worldSize: 1 },
   ) {
+    const { dataset, incoming } = data;
+    this.dataset = dataset;
+    this.incoming = incoming;
     this.#order = new DataOrder(
       { seed: settings.seed, iteration: settings.iteration },
       dataset.size,
       settings.batchSize,
     );
+  }
+
+  /** Whether a step's images are there. */
+  async isReady(step: number): Promise<boolean> {
+    return this.incoming === null || this.incoming.isReady(this.#order.batch(step));
+  }
+
+  /** Resolves when a step's images are there, or after a moment: then with false. */
+  async ready(step: number, signal: AbortSignal): Promise<boolean> {
+    if (await this.isReady(step)) return true;
+    await delay(lookMs, signal);
+    return false;
   }
 
   /**
@@ -46,6 +69,8 @@ export class RankTraining {
     signal: AbortSignal,
   ): Promise<{ parts: StepErrors[]; phases: PhaseDto[] }> {
     const { session, dataset } = this;
+    // Rank 0 asks when it has them, and so the store.
+    while (!(await this.ready(step, signal)));
     const started = nowMs();
     const { draws, micros } = this.#localBatch(step);
     const parts: StepErrors[] = [];
@@ -84,6 +109,7 @@ export class RankTraining {
    */
   async prefetch(step: number): Promise<void> {
     if (step >= this.settings.steps) return;
+    if (!(await this.isReady(step).catch(() => false))) return;
     const { draws, micros } = this.#localBatch(step);
     const first = micros[0];
     if (first === undefined) return;
