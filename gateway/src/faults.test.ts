@@ -227,6 +227,60 @@ it('makes again what is damaged of a run: images, results, weights; it ends in t
   expect(await unetOf(h, 'r1')).toBe(await unetOf(h, 'calm'));
 });
 
+it('trains beside drawing to the same bytes, whatever is lost meanwhile, and also when an image is given up', async () => {
+  const shortly = {
+    ...{ iterations: 1, baselines: {}, train: { steps: 6, batch_size: 1 } },
+    ...{ sampling: { steps: 2, shard_size: 1 }, max_missing: 0.5 },
+  };
+  const overlapping = { ...shortly, resources: { encode_shard_size: 3, shared_device: false } };
+  const weightsOf = (runId: string): Promise<string> =>
+    readFile(
+      join(harness!.root, runId, 'iterations/1/unet/diffusion_pytorch_model.safetensors'),
+      'utf8',
+    );
+  const h = await start();
+  await h.create(shortly, 'calm');
+  await h.finished('calm');
+  const drawing = holding('r1/sample-base/0005');
+  h.fakes.behaviour.onJob = drawing.onJob;
+  await h.create(overlapping);
+  const states = async () => {
+    const { run } = await h.client.getRun({ runId: 'r1' });
+    const stages = run?.stages.filter(({ stage }) => /^(sample-base|train-spin1)$/.test(stage));
+    return stages?.map(({ state }) => state);
+  };
+  await expect.poll(states, { timeout: 20_000 }).toEqual(['running', 'running']);
+  // What training has read is damaged, then what says of another one that it is done.
+  const read = fromJsonString(
+    JobResultSchema,
+    (await h.store.getResult('r1/sample-base/0001')) ?? '',
+  );
+  if (read.result.case !== 'sample') throw new Error('expected a sample result');
+  const blob = await h.store.localPath(read.result.value.latents!);
+  await chmod(blob, 0o644);
+  await writeFile(blob, 'damaged');
+  await h.gateway.stop();
+  await h.store.deleteResults('r1/sample-base/0002');
+  await h.restartGateway();
+  drawing.hand.open();
+  const run = await h.finished('r1');
+  expect([run.reason, run.status, run.deadJobs]).toEqual(['', RunStatus.SUCCEEDED, []]);
+  expect(run.warnings.join()).toContain('sample-base: the result of shard 1 was damaged');
+  expect(await weightsOf('r1')).toBe(await weightsOf('calm'));
+
+  h.fakes.behaviour.onJob = ({ key }) => {
+    if (key.endsWith('/sample-base/0004'))
+      throw new SpindleError('INVALID_ARGUMENT', 'it cannot be drawn');
+  };
+  await h.create(shortly, 'less-calm');
+  await h.finished('less-calm');
+  await h.create(overlapping, 'less');
+  const less = await h.finished('less');
+  expect([less.reason, less.status]).toEqual(['', RunStatus.SUCCEEDED]);
+  expect(await weightsOf('less')).toBe(await weightsOf('less-calm'));
+  expect(await weightsOf('less')).not.toBe(await weightsOf('calm'));
+}, 90_000); // four runs
+
 it('makes weights again that nobody has read since they were trained, before the run ends', async () => {
   let before: string[] = [];
   const filesOf = (h: Harness): Promise<string[]> =>

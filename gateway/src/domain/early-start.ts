@@ -24,10 +24,7 @@ export function isEarly(state: RunState, { early }: Pick<Stage, 'early'>): boole
 }
 
 function hasFirst(state: RunState, { stage, shards }: EarlyStart): boolean {
-  const { status, done, dead, redone = [] } = stageOf(state, stage);
-  if (status !== 'running' || dead.length > 0) return false;
-  const drawn = new Set(done);
-  const first = Array.from({ length: shards }, (_, shard) => shard);
-  // Training may have read what was lost since: it goes on when that is there again.
-  return [...first, ...redone].every((shard) => drawn.has(shard));
+  const { status, done, dead } = stageOf(state, stage);
+  const drawn = done.filter((shard) => shard < shards).length;
+  return status === 'running' && dead.length === 0 && drawn === shards;
 }

@@ -4,6 +4,7 @@ import { transition, type RunEvent } from './machine.js';
 import { base, modelName, spin } from './model.js';
 import { opponentOf, stagesOf, type RunPlan } from './plan.js';
 import type { StepNumbers } from '@spindle/proto';
+import { progressOf } from './progress.js';
 import { initialState, stageOf, type ModelSummary, type RunState } from './state.js';
 import { commandsBetween, workOf } from './work.js';
 
@@ -131,7 +132,9 @@ function expectLegal(before: RunState, after: RunState): void {
     expect(allowed[was.status]).toContain(now.status);
     if (now.status === 'running' || now.status === 'done') {
       for (const name of stage.after)
-        expect(['done', 'skipped']).toContain(stageOf(after, name).status);
+        expect(['done', 'skipped', ...(name === stage.early?.stage ? ['running'] : [])]).toContain(
+          stageOf(after, name).status,
+        );
     }
     expect(new Set(now.done).size).toBe(now.done.length);
     expect(now.items).toBeLessThanOrEqual(stage.items);
@@ -278,6 +281,85 @@ describe('pairs that a judge leaves out', () => {
   });
 });
 
+/** Training reads six images in as many shards, and begins with four. */
+const early = {
+  ...{ iterations: 1, rows: 6, encodeShardSize: 6, sampleShardSize: 1, trainSteps: 6 },
+  ...{ asRead: { batchSize: 1, views: 1 }, evaluationPrompts: 0, metrics: [] },
+};
+
+describe('training beside drawing', () => {
+  const shards = (...all: number[]): Fact => ({
+    type: 'jobs-done',
+    stage: 'sample-base',
+    jobs: all.map((shard) => ({ shard, rejected: [], truncated: 0 })),
+  });
+  /** Encoded; what each fact has the gateway do about training. */
+  function told(facts: Fact[], overrides: Partial<RunPlan> = {}) {
+    const encoded = [{ shard: 0, rejected: [], truncated: 0 }];
+    let state = started({ ...early, maxMissing: 0.5, ...overrides });
+    state = transition(state, { type: 'jobs-done', stage: 'encode', jobs: encoded, at: 2 });
+    const done = facts.map((fact, i) => {
+      const before = state;
+      state = transition(state, { ...fact, at: 3 + i });
+      const types = commandsBetween(before, state).map(({ type }) => type);
+      return types.filter((type) => type === 'train' || type === 'stop-training').join();
+    });
+    return { state, done };
+  }
+  const dead: Fact = {
+    ...{ type: 'job-dead', stage: 'sample-base', shard: 4, reason: 'it is bad', attempts: 3 },
+  };
+  const lost = (...all: number[]): Fact => ({
+    ...{ type: 'inputs-lost', models: [], texts: [] },
+    shards: all.map((shard) => ({ stage: 'sample-base', shard })),
+  });
+
+  it('begins when the shards of its first four steps are drawn, whichever else are', () => {
+    expect(told([shards(0, 1, 2, 4, 5), shards(3)]).done).toEqual(['', 'train']);
+  });
+
+  it('waits for all on a shared device, and where judges say what is read', () => {
+    const keepIf = { metric: 'pick', margin: 0 };
+    for (const overrides of [{ sharedDevice: true }, { keepIf, metrics: ['pick'] }])
+      expect(told([shards(0, 1, 2, 3, 4)], overrides).done).toEqual(['']);
+  });
+
+  it('stops when a shard is given up, and goes on when all others are drawn', () => {
+    expect(told([shards(0, 1, 2, 3), dead, shards(5)]).done).toEqual([
+      'train',
+      'stop-training',
+      'train',
+    ]);
+  });
+
+  it('goes on while a shard that is lost is drawn again, but for one of the first', () => {
+    const all = [shards(0, 1, 2, 3, 5), lost(5), shards(5)];
+    expect(told(all).done).toEqual(['train', '', '']);
+    expect(told([shards(0, 1, 2, 3, 5), lost(2), shards(2)]).done).toEqual([
+      'train',
+      'stop-training',
+      'train',
+    ]);
+  });
+
+  it('has the time of the longer one of both', () => {
+    const step: Fact = { type: 'train-step', model: 'spin1', metrics: metrics(1) };
+    const { state } = told([shards(0, 1, 2, 3), step]);
+    const at = (seconds: number) => {
+      const { stages, etaSeconds } = progressOf(state, 3 + seconds * 1000);
+      const eta = (name: string) => stages.find(({ stage }) => stage === name)?.etaSeconds;
+      return [eta('sample-base'), eta('train-spin1'), etaSeconds];
+    };
+    // Two images are left, at four in so many seconds; five steps, at a second each.
+    const [draws = 0, trains, all] = at(2);
+    expect(draws).toBeCloseTo(1, 1);
+    expect([trains, all]).toEqual([5, 5]);
+    const slow = at(40);
+    expect(slow[0]).toBeCloseTo(20, 1);
+    expect([slow[1], slow[2]]).toEqual([slow[0], slow[0]]);
+  });
+});
+
 describe('the order of events', () => {
   it.each([
     ['two iterations', {}],
@@ -290,6 +372,7 @@ describe('the order of events', () => {
       'an earlier opponent on a shared device',
       { opponent: 'random' as const, sharedDevice: true, dpo: true, dpoSteps: 1 },
     ],
+    ['training beside drawing', early],
     ['judged pairs', { keepIf: { metric: 'pick', margin: 0 }, sharedDevice: true }],
     ['no judges', { metrics: [] }],
     ['no evaluation', { evaluationPrompts: 0, metrics: [] }],

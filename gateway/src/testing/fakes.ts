@@ -31,7 +31,13 @@ import {
   type TrainResponse,
 } from '@spindle/proto';
 import { delay, GrpcServer, SpindleError, writeFileAtomic, type Logger } from '@spindle/kit';
-import { createJobHandler, WorkerState, type ArtifactStore, type Bus } from '@spindle/mesh';
+import {
+  createJobHandler,
+  readJobResult,
+  WorkerState,
+  type ArtifactStore,
+  type Bus,
+} from '@spindle/mesh';
 import { join } from 'node:path';
 import { solidPng } from './png.js';
 import type { MessageInitShape } from '@bufbuild/protobuf';
@@ -263,6 +269,20 @@ async function* train(
   const checkpoint = `${request.key}-checkpoint`;
   const resumedStep = Number((await store.getResult(checkpoint)) ?? '0');
   yield { event: { case: 'started', value: { resumedStep, steps } } };
+  const drawn = request.generatedShards.map((ref) => ref.digest);
+  for (const key of request.toCome?.keys ?? []) {
+    for (;;) {
+      const result = await readJobResult(key, store);
+      if (result?.result.case === 'sample') {
+        const { latents } = result.result.value;
+        if (latents) await store.get(latents);
+        drawn.push(latents?.digest ?? '');
+        break;
+      }
+      yield { event: { case: 'waiting', value: { step: resumedStep + 1, key } } };
+      await delay(20, signal);
+    }
+  }
   for (let step = resumedStep + 1; step <= steps; step++) {
     if (services.behaviour.stepMs) await delay(services.behaviour.stepMs, signal);
     const loss = (await services.behaviour.onStep?.(request, step)) ?? 1 / step;
@@ -291,7 +311,7 @@ async function* train(
     request.init?.path ?? '',
     request.init?.weights?.digest ?? '',
     ...request.encodedShards.map((r) => r.digest),
-    ...request.generatedShards.map((r) => r.digest),
+    ...drawn,
   ];
   const weights = await store.put(
     Buffer.from(digest(...inputs, String(request.settings?.seed))),

@@ -161,7 +161,9 @@ export class Simulation {
 
   #damage(remove: boolean): void {
     const keys = [...this.#results.keys()];
-    const key = keys[this.#below(Math.max(1, keys.length))];
+    // Half of the time what nobody may have read yet.
+    const at = this.#below(2) === 0 ? keys.length - 1 : this.#below(Math.max(1, keys.length));
+    const key = keys[at];
     const result = key === undefined ? undefined : this.#results.get(key);
     if (key === undefined || !result) return;
     const times = this.#damages.get(key) ?? 0;

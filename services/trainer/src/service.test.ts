@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { startTrainer } from './service.js';
-import { encodedShard, trainRequest } from './testing/data.js';
+import { drawnInOrder, encodedShard, trainRequest } from './testing/data.js';
 import { fakeEngine, type FakeEngine } from './testing/fake-engine.js';
 
 let nats: TestNats;
@@ -653,5 +653,110 @@ describe('Train', () => {
     expect(again.error).toBeUndefined();
     const [started] = again.responses;
     expect(started?.event.case === 'started' && started.event.value.resumedStep).toBeGreaterThan(5);
+  });
+});
+
+describe('training beside drawing', () => {
+  const overrides = { steps: 8, batchSize: 2, checkpointSteps: 3 };
+  const step = (responses: TrainResponse[]): number =>
+    Math.max(
+      0,
+      ...responses.flatMap(({ event }) => (event.case === 'step' ? [event.value.step] : [])),
+    );
+
+  async function undisturbedWhole(options: { copies?: number; lacking?: number[] }) {
+    return undisturbed(async (other) => (await drawnInOrder(other, overrides, options)).whole);
+  }
+
+  it.each([
+    ['an image of each row', {}],
+    ['two, of which each has its epoch', { copies: 2 }],
+    ['two, of which some were not drawn', { copies: 2, lacking: [1, 4] }],
+    ['an image of each row but some', { lacking: [0, 2] }],
+  ])('reads what it would read with all images there: %s', async (_name, options) => {
+    const { client } = await start();
+    const { keys, draw, streamed } = await drawnInOrder(store, overrides, options);
+    const call = run(client, streamed);
+    // The last one first: what is read follows the order of need.
+    for (const n of [...keys.keys()].reverse()) await draw(n);
+    const { responses, error } = await call;
+    expect(error).toBeUndefined();
+    expect(weightsOf(responses)).toBe(await undisturbedWhole(options));
+  });
+
+  it('takes the steps whose images are there, says what it waits for, and ends in the same bytes when it is stopped there', async () => {
+    const { client } = await start();
+    const { draw, streamed, whole } = await drawnInOrder(store, overrides);
+    await draw(0, 1, 3);
+    const waiting = new AbortController();
+    const responses: TrainResponse[] = [];
+    const call = async (): Promise<void> => {
+      for await (const response of client.train(streamed, { signal: waiting.signal })) {
+        responses.push(response);
+        if (response.event.case === 'waiting') waiting.abort();
+      }
+    };
+    await expect(call()).rejects.toMatchObject({ code: 'CANCELLED' });
+    // Four images are two steps, and the third shard is not there.
+    expect(step(responses)).toBe(2);
+    expect(responses.at(-1)?.event.value).toMatchObject({ step: 3, key: 'r1/sample-base/0002' });
+    await expect.poll(() => checkpointSteps()).toEqual(['step-00000002.json']);
+    await draw(2);
+    const second = await run(client, whole, 5);
+    expect(step(second.responses)).toBe(5);
+    expect(second.responses[0]?.event.value).toMatchObject({ resumedStep: 2 });
+    const rest = await run(client, {
+      ...streamed,
+      generatedShards: whole.generatedShards.slice(0, 1),
+      toCome: { ...streamed.toCome, keys: streamed.toCome.keys.slice(1) },
+    });
+    const [started] = rest.responses;
+    if (started?.event.case !== 'started') throw new Error('not started');
+    expect(started.event.value.resumedStep).toBeGreaterThanOrEqual(5);
+    expect(weightsOf(rest.responses)).toBe(await undisturbedWhole({}));
+  });
+
+  it('does not go on from a checkpoint of other images, and waits for those that it was made with', async () => {
+    const { client } = await start();
+    const { draw, streamed, whole, shards, keys } = await drawnInOrder(store, overrides);
+    await draw(0, 1, 2);
+    await run(client, streamed, 2);
+    const others = { ...whole, generatedShards: shards.toReversed() };
+    expect((await run(client, others)).error).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      message: expect.stringContaining('made with other settings: generatedShards') as string,
+    });
+    await store.deleteResults(keys[0]!);
+    expect((await run(client, streamed)).error).toMatchObject({
+      code: 'UNAVAILABLE',
+      retryable: true,
+    });
+    await draw(0, 3);
+    expect(weightsOf((await run(client, streamed)).responses)).toBe(await undisturbedWhole({}));
+  });
+
+  it('takes no image of a deleted run', async () => {
+    const { client } = await start();
+    const { draw, streamed } = await drawnInOrder(store, overrides);
+    await draw(0, 1, 2, 3);
+    const controller = new AbortController();
+    for await (const { event } of client.train(
+      { ...streamed, runCreatedMs: 5n },
+      { signal: controller.signal },
+    )) {
+      expect(event.case).not.toBe('step');
+      if (event.case === 'waiting') break;
+    }
+  });
+
+  it('refuses shards to come of images that are not drawn as they are read', async () => {
+    const { client } = await start();
+    const { streamed } = await drawnInOrder(store, overrides);
+    const { error } = await run(client, { ...streamed, drawnAsRead: false });
+    expect(error?.message).toContain(
+      'to_come: expected images of an opponent that are drawn_as_read',
+    );
+    const nothing = { ...streamed, toCome: { ...streamed.toCome, copies: 0 } };
+    expect((await run(client, nothing)).error?.message).toContain('got 2, 0 and 1');
   });
 });

@@ -187,10 +187,7 @@ class Member {
     const models = await readModels(open.request, settings, { store, engine });
     const { request } = open;
     const { pipeline } = models;
-    const data = await openDataset(
-      { request, settings, pipeline, precision },
-      { store, engine },
-    );
+    const data = await openDataset({ request, settings, pipeline, precision }, { store, engine });
     const group = {
       rank,
       worldSize,

@@ -37,7 +37,7 @@ function training(fails: number[] = []) {
     gradientAccumulation: 2,
     steps: 2,
   } as unknown as TrainingSettings;
-  return { log, own: new RankTraining(session, dataset, settings) };
+  return { log, own: new RankTraining(session, { dataset, incoming: null }, settings) };
 }
 const signal = new AbortController().signal;
 

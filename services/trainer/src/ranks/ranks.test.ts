@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startTrainer } from '../service.js';
-import { trainRequest } from '../testing/data.js';
+import { drawnInOrder, trainRequest } from '../testing/data.js';
 import { fakeEngine, type FakeEngine } from '../testing/fake-engine.js';
 import { RankLeader } from './leader.js';
 import { follow } from './member.js';
@@ -142,6 +142,21 @@ describe('rank 0', () => {
     // A batch of 4, two micro-batches for each rank.
     expect(seen).toEqual([2, 4, 0, 3, 4, 1]);
     expect(responses[1]?.event.value).toMatchObject({ step: 1, loss: 1, implicitAccuracy: 1 });
+  });
+
+  it('waits with all ranks for images that are not drawn', async () => {
+    const port = await start();
+    void member(port, fakeEngine(), lifecycle.signal);
+    const client = createClient(TrainerService, `127.0.0.1:${port}`);
+    lifecycle.defer('client', () => client.close());
+    const { draw, streamed } = await drawnInOrder(store, { steps: 4, batchSize: 2 });
+    await draw(0, 1);
+    const seen: string[] = [];
+    for await (const { event } of client.train(streamed)) {
+      seen.push(event.case ?? '');
+      if (event.case === 'waiting') await draw(2, 3);
+    }
+    expect(seen).toEqual(['started', 'step', 'step', 'waiting', 'step', 'step', 'finished']);
   });
 
   it("ends with the cause where another rank's training fails", async () => {

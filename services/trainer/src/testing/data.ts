@@ -1,11 +1,14 @@
 /** Small shards and requests for the trainer's tests. */
-import { create } from '@bufbuild/protobuf';
+import { create, toJsonString } from '@bufbuild/protobuf';
 import { fromFloat32, fromInt64, writeSafetensors } from '@spindle/kit';
+import { epochOrder } from '@spindle/kit/domain';
 import { type ArtifactStore } from '@spindle/mesh';
 import {
+  JobResultSchema,
   LearningRateSchedule,
   Objective,
   Precision,
+  ShardsToComeSchema,
   TrainRequestSchema,
   type ArtifactRef,
   type TrainRequest,
@@ -229,4 +232,63 @@ export async function trainRequest(
     },
   });
   return Object.assign(request, fields);
+}
+
+/**
+ * A training of rows 0 to 7 whose images are drawn in the order in which it reads them: the request
+ * with all of their shards, the one with shards to come, and how the n-th one is drawn. Shards
+ * in `lacking` lack their first image.
+ */
+export async function drawnInOrder(
+  store: ArtifactStore,
+  overrides: RequestOverrides,
+  { copies = 1, perShard = 2, lacking = [] as number[] } = {},
+) {
+  const rows = Array.from({ length: 8 }, (_, row) => row);
+  const encodedShards = [await encodedShard(store, rows)];
+  const fields = { encodedShards, ...overrides.fields };
+  const request = await trainRequest(store, { ...overrides, fields });
+  const { seed = 0n, steps = 0, batchSize = 0 } = request.settings ?? {};
+  const images = Array.from(
+    { length: Math.min(steps * batchSize, rows.length * copies) },
+    (_, n) => {
+      const epoch = Math.floor(n / rows.length);
+      return {
+        row: epochOrder({ seed, iteration: 1 }, epoch, rows.length)[n % rows.length] ?? 0,
+        epoch,
+      };
+    },
+  );
+  const shards: ArtifactRef[] = [];
+  for (let start = 0; start < images.length; start += perShard) {
+    const own = images.slice(start, start + perShard);
+    if (lacking.includes(shards.length)) own.shift();
+    shards.push(
+      await generatedShard(
+        store,
+        own.map(({ row }) => row),
+        (own[0]?.epoch ?? 0) + start / 64,
+      ),
+    );
+  }
+  const keys = shards.map((_, n) => `r1/sample-base/000${n}`);
+  const toCome = create(ShardsToComeSchema, { keys, imagesPerShard: perShard, copies, views: 1 });
+  const draw = async (...which: number[]): Promise<void> => {
+    for (const n of which) {
+      const result = create(JobResultSchema, {
+        key: keys[n] ?? '',
+        result: {
+          case: 'sample',
+          value: { count: perShard, ...(shards[n] && { latents: shards[n] }) },
+        },
+      });
+      await store.commitResult(result.key, toJsonString(JobResultSchema, result));
+    }
+  };
+  const common = { ...request, drawnAsRead: true };
+  return {
+    ...{ keys, shards, draw },
+    whole: { ...common, generatedShards: shards },
+    streamed: { ...common, generatedShards: [], toCome },
+  };
 }
