@@ -56,6 +56,34 @@ describe('a process killed in the middle of a run', () => {
   });
   afterAll(() => mesh.stop());
 
+  it('trainer and samplers beside each other: the run goes on to the same weights', async () => {
+    // Eight images in as many jobs; training begins with four.
+    const { train, sampling } = tinyConfig();
+    const beside = {
+      ...{ ...tinyConfig(), iterations: 1, baselines: {} },
+      train: { ...train, steps: 8, batch_size: 1, gradient_accumulation: 1 },
+      sampling: { ...sampling, shard_size: 1 },
+      resources: { encode_shard_size: 8, shared_device: false },
+    };
+    const apart = { ...beside, resources: { ...beside.resources, shared_device: true } };
+    await mesh.create(apart, 'apart');
+    expect((await mesh.ended('apart')).reason).toBe('');
+    await mesh.create(beside, 'beside');
+    await reached(mesh.artifacts, 'beside', { results: 'sample-base', atLeast: 4 });
+    await mesh.kill('sampler');
+    // It takes the steps whose images are there, and waits.
+    await reached(mesh.artifacts, 'beside', { checkpoint: 'train-spin1', step: 4 });
+    const states = (await mesh.run('beside')).stages
+      .filter(({ stage }) => stage === 'sample-base' || stage === 'train-spin1')
+      .map(({ state }) => state);
+    expect(states).toEqual(['running', 'running']);
+    await mesh.crash('trainer');
+    await mesh.revive('sampler');
+    const run = await mesh.ended('beside');
+    expect([run.reason, run.status, run.deadJobs]).toEqual(['', RunStatus.SUCCEEDED, []]);
+    expect(weightsOf(mesh.runDirectory('beside'))).toEqual(weightsOf(mesh.runDirectory('apart')));
+  });
+
   for (const [victim, moments] of Object.entries(victims)) {
     it(`${victim}: the run goes on to the same weights, byte for byte`, async () => {
       const runId = `killed-${victim}`;

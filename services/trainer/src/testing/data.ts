@@ -271,7 +271,7 @@ export async function drawnInOrder(
       ),
     );
   }
-  const keys = shards.map((_, n) => `r1/sample-base/000${n}`);
+  const keys = shards.map((_, n) => `r1/sample-base/${String(n).padStart(4, '0')}`);
   const toCome = create(ShardsToComeSchema, { keys, imagesPerShard: perShard, copies, views: 1 });
   const draw = async (...which: number[]): Promise<void> => {
     for (const n of which) {
