@@ -49,6 +49,11 @@ export const variants = [
     change: { sampling: { generated: 'pixels' } },
   },
   {
+    name: 'from-image',
+    says: 'sampling.generated_from: image, strength 0.5',
+    change: { sampling: { generated_from: 'image', strength: 0.5 } },
+  },
+  {
     name: 'caption-dropout',
     says: 'train.caption_dropout: 0.2',
     change: { train: { caption_dropout: 0.2 } },

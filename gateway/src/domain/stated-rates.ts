@@ -2,7 +2,7 @@
  * Hours of a run at a rate that docs/TUTORIAL.md states, for who has no machine to measure on.
  * Which model it is, a U-Net's size and the resolution tell.
  */
-import { sftCost } from './estimate.js';
+import { pairCost, sftCost } from './estimate.js';
 
 interface StatedRate {
   unetParameters: bigint;
@@ -28,8 +28,8 @@ const statedRates: readonly StatedRate[] = [
 
 /** What a run does, all of its trainings and models together. */
 export interface CountedWork {
-  /** Pairs that iterations and Diffusion-DPO train on. */
-  pairs: number;
+  /** Pairs that iterations and Diffusion-DPO train on, by the timesteps of each. */
+  pairs: { count: number; timesteps: number }[];
   /** Images that the SFT baseline trains on. */
   sftImages: number;
   /** Drawn for training. */
@@ -57,10 +57,14 @@ export function statedHours(
   );
   if (!rate) return undefined;
   const hours = (count: number, perSecond: number): number => count / perSecond / 3600;
+  const forwards = work.pairs.reduce(
+    (sum, { count, timesteps }) => sum + count * pairCost(timesteps),
+    work.sftImages * sftCost,
+  );
   return {
     rate,
-    // An image of SFT in parts of a pair.
-    training: hours(work.pairs + work.sftImages * sftCost, rate.pairs),
+    // In forwards of one image: the rate is that of pairs of one timestep.
+    training: hours(forwards / pairCost(1), rate.pairs),
     drawing: hours((work.drawn * work.steps) / rate.steps, rate.images),
     evaluation: hours((work.evaluated * work.evaluationSteps) / rate.steps, rate.images),
   };

@@ -106,15 +106,20 @@ function seen({ steps, batch_size }: Pick<Training, 'steps' | 'batch_size'>): nu
   return steps * batch_size;
 }
 
+function pairsOf(train: Training & { timesteps_per_pair: number }) {
+  return { count: seen(train), timesteps: train.timesteps_per_pair };
+}
+
 /** The whole run in figures, and hours where a rate is stated for such a run. */
 function workText({ config, plan, model, resolution }: Omit<CheckedRun, 'text'>): string[] {
   const [sft, dpo] = [sftTraining(config), dpoTraining(config)];
   const { drawn, evaluated } = workOf({ plan, resolution });
-  const spinPairs = Array.from({ length: plan.iterations }, (_, i) =>
-    seen(spinTraining(config, i + 1)),
-  ).reduce((sum, pairs) => sum + pairs);
+  const iterations = Array.from({ length: plan.iterations }, (_, i) =>
+    pairsOf(spinTraining(config, i + 1)),
+  );
+  const spinPairs = iterations.reduce((sum, { count }) => sum + count, 0);
   const work = {
-    pairs: spinPairs + (dpo ? seen(dpo) : 0),
+    pairs: [...iterations, ...(dpo ? [pairsOf(dpo)] : [])],
     sftImages: sft ? seen(sft) : 0,
     drawn: Number(drawn),
     steps: stepsTaken(config.sampling),

@@ -56,9 +56,13 @@ export function winOver(
 /** Before the tables of chosen images. */
 export function chosenSentence({ n, imagesPerPrompt, tables }: Chosen): string {
   const judges = tables.flatMap(({ metric }) => metric ?? []);
+  const which =
+    imagesPerPrompt > 1
+      ? `One image per prompt: of up to ${imagesPerPrompt} that all models have, that with the ` +
+        `highest average of ${judges.join(', ')} (${n} prompts).`
+      : `The one image of each of ${n} prompts, by ${judges.join(', ')} and by their average.`;
   return (
-    `One image per prompt, that with the highest average of ${judges.join(', ')}` +
-    ` (of up to ${imagesPerPrompt} that all models have; ${n} prompts). The average is the plain ` +
+    `${which} The average is the plain ` +
     "mean of the judges' raw scores, as in the paper: judges with wide scales weigh most. Win " +
     'rates are of the row over the column, with 95 % intervals; ties count one half.'
   );

@@ -131,11 +131,12 @@ export class JobLoop {
   }
 
   async #once(signal: AbortSignal): Promise<void> {
-    const kind = await untilAborted(this.#choose(), signal);
+    const asked = await untilAborted(this.#choose(), signal);
     const ackWaitMs =
-      this.#ackWaitMs.get(kind) ?? (await untilAborted(this.#askAckWait(kind), signal));
-    const next = this.#inbox.next(streams.jobs, consumers[kind], pullMs);
+      this.#ackWaitMs.get(asked) ?? (await untilAborted(this.#askAckWait(asked), signal));
+    const next = this.#inbox.next(streams.jobs, consumers[asked], pullMs);
     const msg = await untilAborted(next, signal);
+    const kind = this.#kinds.find((one) => consumers[one] === msg?.info.consumer) ?? asked;
     this.#waiting.set(kind, { count: msg?.info.pending ?? 0, at: performance.now() });
     if (!msg) return;
     if (signal.aborted) await this.#sink.handBack(msg);

@@ -18,7 +18,13 @@ afterEach(async () => {
 });
 
 test('both forms of the subject of an answer are read, and nothing else', () => {
-  const info = { attempt: 2, sequence: 7, timestampNanos: '1764586674123456789', pending: 5 };
+  const info = {
+    consumer: 'sample-workers',
+    attempt: 2,
+    sequence: 7,
+    timestampNanos: '1764586674123456789',
+    pending: 5,
+  };
   const tail = '2.7.9.1764586674123456789.5';
   expect(readDeliveryInfo(`$JS.ACK.SPINDLE_JOBS.sample-workers.${tail}`)).toEqual(info);
   expect(readDeliveryInfo(`$JS.ACK._.hash.SPINDLE_JOBS.sample-workers.${tail}.rnd`)).toEqual(info);
@@ -27,7 +33,7 @@ test('both forms of the subject of an answer are read, and nothing else', () => 
   expect(readDeliveryInfo(`_INBOX.ACK.SPINDLE_JOBS.sample-workers.${tail}`)).toBeUndefined();
 });
 
-test('a pull ends with a job, with none, or at once where there is no consumer', async () => {
+test('a pull ends with a job, with none, or with a failure where there is no consumer', async () => {
   const bus = await nats.provisioned();
   const inbox = new PullInbox(connection);
   expect(await inbox.next('SPINDLE_JOBS', 'sample-workers', 100)).toBeUndefined();
@@ -64,4 +70,25 @@ test('a job that comes when nobody waits is the next one, or given back at the e
   const late = await inbox.next('SPINDLE_JOBS', 'sample-workers', 50);
   expect(late?.info.sequence).toBe(1);
   expect(inbox.close().map(({ info }) => info.sequence)).toEqual([2]);
+});
+
+test('answers to two pulls that come at once are both taken', async () => {
+  const bus = await nats.provisioned();
+  const inbox = new PullInbox(connection);
+  let reply = '';
+  const seen = connection.subscribe('$JS.API.CONSUMER.MSG.NEXT.>', {
+    callback: (_error, msg) => void (reply = msg.reply ?? ''),
+  });
+  expect(await inbox.next('SPINDLE_JOBS', 'sample-workers', 50)).toBeUndefined();
+  await expect.poll(() => reply).not.toBe('');
+  seen.unsubscribe();
+  for (const job of ['r1/sample-base/0', 'r1/sample-base/1'])
+    await bus.publishJob(sampleJob(job), 0);
+  const first = inbox.next('SPINDLE_JOBS', 'sample-workers', 1_000);
+  connection.publish('$JS.API.CONSUMER.MSG.NEXT.SPINDLE_JOBS.sample-workers', '1', { reply });
+  await connection.flush();
+  await expect.poll(async () => (await bus.queueDepths()).sample.inFlight).toBe(2);
+  const second = await inbox.next('SPINDLE_JOBS', 'sample-workers', 1_000);
+  expect([(await first)?.info.sequence, second?.info.sequence]).toEqual([1, 2]);
+  inbox.close();
 });

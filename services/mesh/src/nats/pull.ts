@@ -71,6 +71,8 @@ export class Delivery {
 
 /** What the server says of a delivery, in the subject of its answer. */
 export interface DeliveryInfo {
+  /** Whose it is: a late one may be of another than the one that is asked now. */
+  consumer: string;
   /** 1 for the first. */
   attempt: number;
   /** Of the message in its stream. */
@@ -90,6 +92,7 @@ export function readDeliveryInfo(reply: string): DeliveryInfo | undefined {
   if (tokens[0] !== '$JS' || tokens[1] !== 'ACK' || tokens.length < at + 5) return undefined;
   const [attempt, sequence, , timestampNanos, pending] = tokens.slice(at);
   return {
+    consumer: tokens[at - 1] ?? '',
     attempt: Number(attempt),
     sequence: Number(sequence),
     timestampNanos: timestampNanos ?? '',
@@ -166,7 +169,10 @@ export class PullInbox {
     const info = readDeliveryInfo(msg.reply ?? '');
     if (info !== undefined) {
       const delivery = new Delivery(msg, info, this.#connection);
-      if (this.#waiting) this.#waiting.resolve(delivery);
+      const waiting = this.#waiting;
+      // The answer to an old pull may come just before that to the one at hand.
+      this.#waiting = undefined;
+      if (waiting) waiting.resolve(delivery);
       else this.#late.push(delivery);
       return;
     }
