@@ -78,7 +78,8 @@ export const runConfigSchema = z
           .default(true)
           .describe(
             'Training and sampling use the same device (one machine): training waits until ' +
-              'the samplers are done. false: they overlap.',
+              'the samplers are done. false: they overlap, and training begins as soon as the ' +
+              'images of its first steps are drawn. The weights are the same.',
           ),
         encode_shard_size: positiveInt.max(4096).default(64).describe('Images per encode job.'),
       })
