@@ -41,9 +41,9 @@ export class Orchestrator {
 
   constructor(options: OrchestratorOptions) {
     this.#options = options;
-    this.#records = new RunRecords(options.bus.kv('runs'), options.root, options.logger, () =>
-      this.#lock?.assertHeld(),
-    );
+    this.#records = new RunRecords(options.bus.kv('runs'), options.root, options.logger, {
+      fence: () => this.#lock?.assertHeld(),
+    });
     this.news.setMaxListeners(0);
   }
 

@@ -110,11 +110,37 @@ it('sees in the file a gateway that has another bucket, and one that has the fol
   await successor.save(record(80));
   await expect(zombie.save(record(3))).rejects.toMatchObject({ code: 'ABORTED' });
   expect(versionInFile()).toBe(80);
-  const fenced = new RunRecords(bucket as unknown as KvStore, root, logger, () =>
-    Promise.reject(new SpindleError('ABORTED', 'another gateway has the folder')),
-  );
+  const fenced = new RunRecords(bucket as unknown as KvStore, root, logger, {
+    fence: () => Promise.reject(new SpindleError('ABORTED', 'another gateway has the folder')),
+  });
   await expect(fenced.save(record(81))).rejects.toMatchObject({ code: 'ABORTED' });
   expect(versionInFile()).toBe(80);
+});
+
+it('writes the file of a last state once the disk has room again', async () => {
+  const bucket = { put: () => Promise.resolve(1), update: () => Promise.resolve(2) };
+  let isFull = false;
+  let tries = 0;
+  const records = new RunRecords(bucket as unknown as KvStore, root, logger, {
+    write: async (path, text) => {
+      tries++;
+      if (isFull) throw new SpindleError('RESOURCE_EXHAUSTED', 'the disk is full');
+      writeFileSync(path, text);
+    },
+    retryMs: 5,
+  });
+  mkdirSync(join(root, 'r1'));
+  await records.save(record(2));
+  isFull = true;
+  await records.save(record(3));
+  await expect.poll(() => tries).toBeGreaterThan(3);
+  expect(versionInFile()).toBe(2);
+  isFull = false;
+  await expect.poll(versionInFile).toBe(3);
+  // Once there, it is written no more.
+  const written = tries;
+  await records.save(record(4));
+  expect([versionInFile(), tries]).toEqual([4, written + 1]);
 });
 
 it('believes no record with a flipped bit', () => {

@@ -38,26 +38,37 @@ interface Loaded {
   fileVersions: Map<string, number>;
 }
 
+export interface RunRecordsOptions {
+  /** Throws ABORTED where another gateway has taken the folder. */
+  fence?: () => Promise<void> | undefined;
+  write?: (path: string, text: string) => Promise<void>;
+  /** How long after a full disk a run's file is tried again. */
+  retryMs?: number;
+}
+
 export class RunRecords {
   readonly #revisions = new Map<string, number>();
   readonly #kv: KvStore;
   readonly #root: string;
   readonly #logger: Logger;
   readonly #fence: () => Promise<void> | undefined;
+  readonly #write: (path: string, text: string) => Promise<void>;
+  readonly #retryMs: number;
   /** What stat says of the file that was written last: each write makes a new one. */
   readonly #written = new Map<string, string>();
+  /** Newest records whose file could not be written. */
+  readonly #owed = new Map<string, RunRecord>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #retry: NodeJS.Timeout | undefined;
 
-  /** `fence` throws ABORTED where another gateway has taken the folder. */
-  constructor(
-    kv: KvStore,
-    root: string,
-    logger: Logger,
-    fence: () => Promise<void> | undefined = () => undefined,
-  ) {
+  constructor(kv: KvStore, root: string, logger: Logger, options: RunRecordsOptions = {}) {
+    const { fence = () => undefined, write = writeFileAtomic, retryMs = 1_000 } = options;
     this.#kv = kv;
     this.#root = root;
     this.#logger = logger;
     this.#fence = fence;
+    this.#write = write;
+    this.#retryMs = retryMs;
   }
 
   directory(runId: string): string {
@@ -175,6 +186,7 @@ export class RunRecords {
     if ((await this.#identity(record.runId)) !== this.#written.get(record.runId))
       await this.#refuseOlder(record);
     await this.#writeBucket(record, json);
+    this.#owed.delete(record.runId);
     await this.#writeFile(record, json).catch((thrown: unknown) => {
       const error = ensureError(thrown);
       if (error.code !== 'RESOURCE_EXHAUSTED') throw error;
@@ -184,7 +196,33 @@ export class RunRecords {
         { err: error, run: record.runId },
         'the run state could not be written to its file',
       );
+      this.#owed.set(record.runId, record);
+      this.#retryLater();
     });
+  }
+
+  /** The last state of a run has no next save to bring its file up to date. */
+  #retryLater(): void {
+    if (this.#retry !== undefined) return;
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined;
+      void this.#writeOwed();
+    }, this.#retryMs).unref();
+  }
+
+  async #writeOwed(): Promise<void> {
+    for (const [runId, record] of this.#owed) {
+      const isOwed = (): boolean => this.#owed.get(runId) === record;
+      try {
+        await this.#fence();
+        await this.#writeFile(record, serializeRecord(record), isOwed);
+        if (isOwed()) this.#owed.delete(runId);
+      } catch (error) {
+        // Whoever has the folder now brings its files up to date as it starts.
+        if (ensureError(error).code === 'ABORTED') this.#owed.delete(runId);
+      }
+    }
+    if (this.#owed.size > 0) this.#retryLater();
   }
 
   async #writeBucket(record: RunRecord, json: string): Promise<void> {
@@ -230,14 +268,24 @@ export class RunRecords {
   }
 
   async delete(runId: string): Promise<void> {
+    this.#owed.delete(runId);
     await rm(this.directory(runId), { recursive: true, force: true });
     await this.#kv.delete(runId);
     this.#revisions.delete(runId);
     this.#written.delete(runId);
   }
 
-  async #writeFile(record: RunRecord, json: string): Promise<void> {
-    await writeFileAtomic(join(this.directory(record.runId), recordFile), json);
+  /** One file after the other, so that none overtakes a newer one. */
+  #writeFile(record: RunRecord, json: string, isWanted = () => true): Promise<void> {
+    const done = this.#turn.then(async () => {
+      if (isWanted()) await this.#writeNow(record, json);
+    });
+    this.#turn = done.catch(() => undefined);
+    return done;
+  }
+
+  async #writeNow(record: RunRecord, json: string): Promise<void> {
+    await this.#write(join(this.directory(record.runId), recordFile), json);
     const identity = await this.#identity(record.runId);
     if (identity !== undefined) this.#written.set(record.runId, identity);
   }
