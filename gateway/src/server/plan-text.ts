@@ -36,7 +36,7 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
   return [
     `model: ${config.model} (${millions(model.unetParameters)} U-Net parameters, ` +
       `${resolution}×${resolution} pixels, ${model.latentChannels}×${side}×${side} latents, ` +
-      `${model.predictionType} prediction).`,
+      `${model.predictionType.replace(/_prediction$/, '')} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...bucketText(sizes),
     ...(sft ? [`baseline sft: ${trainText(sft, 'images')}.`] : []),
