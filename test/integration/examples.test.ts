@@ -58,7 +58,7 @@ it('reads 200 own images in the shapes that they have', () => {
 });
 
 it('takes the prediction from the model', () => {
-  expect(planOf('sd21-v-prediction')).toMatch(/768×768 pixels, .* v_prediction/);
+  expect(planOf('sd21-v-prediction')).toMatch(/768×768 pixels, .* v prediction/);
   expect(planOf('sdxl-lora')).toMatch(/2567\.5 M U-Net parameters, 1024×1024 pixels/);
 });
 
