@@ -367,13 +367,10 @@ describe('a mesh that cannot start says why', () => {
   });
 
   it('no NATS at the given address', async () => {
-    const { code, stderr } = await cli([
-      'up',
-      '--artifacts',
-      artifacts(),
-      '--nats',
-      'nats://127.0.0.1:1',
-    ]);
+    const { code, stderr } = await cli(
+      ['up', '--artifacts', artifacts(), '--nats', 'nats://127.0.0.1:1'],
+      { env: { SPINDLE_NATS_WAIT: '1' } },
+    );
     expect(stderr).toMatch(/nats:\/\/127\.0\.0\.1:1/);
     expect(stderr).toMatch(/nats-server/);
     expect(code).toBe(2);
