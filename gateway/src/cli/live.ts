@@ -2,6 +2,7 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { printable } from '@spindle/kit';
 import type { Run, StageProgress } from '@spindle/proto';
+import { keptSentence } from '@spindle/proto';
 import { duration, rate, resultsTable, statusName } from './format.js';
 
 export interface Losses {
@@ -61,6 +62,7 @@ export class PlainView implements View {
   #printedAt = 0;
   #status = '';
   #loss = '';
+  readonly #judged = new Set<string>();
 
   constructor(print: (line: string) => void) {
     this.#print = print;
@@ -82,6 +84,11 @@ export class PlainView implements View {
     }
     for (const warning of run.warnings.slice(this.#warnings)) this.#print(`warning: ${warning}`);
     this.#warnings = run.warnings.length;
+    for (const line of judgedLines(run)) {
+      if (this.#judged.has(line)) continue;
+      this.#judged.add(line);
+      this.#print(line);
+    }
     if (Date.now() - this.#printedAt < plainEveryMs) return;
     this.#printedAt = Date.now();
     for (const stage of run.stages.filter((s) => s.state === 'running' && s.done > 0))
@@ -123,6 +130,7 @@ function block(run: Run, losses: Losses | null, rows: number): string[] {
   }
   if (waiting > 0) lines.push(`  ${waiting} stages to come`);
   if (losses) lines.push(`  ${lossText(losses)}`);
+  for (const line of judgedLines(run).slice(-1)) lines.push(`  ${line}`);
   if (run.deadJobs.length > 0)
     lines.push(`  dead jobs: ${run.deadJobs.map((job) => job.key).join(', ')}`);
   const [last] = run.warnings.slice(-1);
@@ -155,6 +163,22 @@ function lossText(losses: Losses): string {
   return losses.model === 'sft'
     ? loss
     : `${loss}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
+}
+
+/** "spin1 step 50: pick 21.302 ± 0.104 (16 images)", and of a training that has ended what it kept. */
+function judgedLines({ judgedTrainings }: Run): string[] {
+  return judgedTrainings.flatMap((training) => {
+    const { model, metric, steps } = training;
+    const kept = keptSentence(training);
+    return [
+      ...steps.map(
+        ({ step, mean, standardError, n }) =>
+          `${model} step ${step}: ${metric} ${mean.toFixed(3)} ± ${standardError.toFixed(3)} ` +
+          `(${n} images)`,
+      ),
+      ...(kept === '' ? [] : [kept]),
+    ];
+  });
 }
 
 function summary(run: Run): string[] {

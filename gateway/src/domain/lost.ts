@@ -71,6 +71,8 @@ function loseModel(next: RunState, model: Model, at: number): void {
   warn(next, `${name}: the weights were damaged and are made again`);
   training.unet = null;
   delete training.average;
+  // Their scores stand: the same weights come again.
+  delete training.snapshots;
   reopen(stageOf(next, name), 0, at);
 }
 

@@ -101,8 +101,11 @@ function family(stage: Stage): string {
     case 'train':
       return isBaseline(stage.model) ? modelName(stage.model) : 'spin';
     case 'sample':
+    case 'judge-sample':
     case 'eval-sample':
       return 'sample';
+    case 'judge-score':
+      return 'eval-score';
     case 'encode':
     case 'score':
     case 'eval-score':

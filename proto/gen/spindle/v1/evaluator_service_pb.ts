@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/evaluator_service.proto.
  */
 export const file_spindle_v1_evaluator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJaCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIIk4KD0V2YWx1YXRlUmVxdWVzdBIOCgZydW5faWQYASABKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24izQEKEE1ldHJpY1N0YXRpc3RpY3MSDgoGbWV0cmljGAEgASgJEgwKBG1lYW4YAiABKAESDgoGbWVkaWFuGAMgASgBEhYKDnN0YW5kYXJkX2Vycm9yGAQgASgBEhAKCHdpbl9yYXRlGAUgASgBEhYKDmRpZmZlcmVuY2VfbG93GAYgASgBEhcKD2RpZmZlcmVuY2VfaGlnaBgHIAEoARIJCgFuGAggASgNEiUKBnNlbGVjdBgJIAEoCzIVLnNwaW5kbGUudjEuU2VsZWN0aW9uIiQKCVNlbGVjdGlvbhIMCgRtZWFuGAEgASgBEgkKAW4YAiABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyKYAQoSV3JpdGVSZXBvcnRSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIRCglkaXJlY3RvcnkYAiABKAkSKwoGbW9kZWxzGAMgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24SIgoDcnVuGAUgASgLMhUuc3BpbmRsZS52MS5SdW5SZXBvcnRKBAgEEAVSCHJ1bl9qc29uIoECCglSdW5SZXBvcnQSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJEg4KBnN0YXR1cxgDIAEoCRISCgpiZXN0X21vZGVsGAQgASgJEhAKCHdhcm5pbmdzGAUgAygJEigKB3RpbWluZ3MYBiADKAsyFy5zcGluZGxlLnYxLlN0YWdlVGltaW5nEikKBmN1cnZlcxgHIAMoCzIZLnNwaW5kbGUudjEuVHJhaW5pbmdDdXJ2ZRIVCg1zZWxlY3RfbWV0cmljGAggASgJEi0KDGp1ZGdlZF9wYWlycxgVIAMoCzIXLnNwaW5kbGUudjEuSnVkZ2VkUGFpcnMiQAoLSnVkZ2VkUGFpcnMSEAoIb3Bwb25lbnQYASABKAkSDQoFcGFpcnMYAiABKA0SEAoIbGVmdF9vdXQYAyABKA0iLQoLU3RhZ2VUaW1pbmcSDQoFc3RhZ2UYASABKAkSDwoHc2Vjb25kcxgCIAEoASJECg1UcmFpbmluZ0N1cnZlEg0KBW1vZGVsGAEgASgJEiQKBXN0ZXBzGAIgAygLMhUuc3BpbmRsZS52MS5UcmFpblN0ZXAiUQoTV3JpdGVSZXBvcnRSZXNwb25zZRINCgVmaWxlcxgBIAMoCRIrCgZtb2RlbHMYAiADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljczKpAQoQRXZhbHVhdG9yU2VydmljZRJFCghFdmFsdWF0ZRIbLnNwaW5kbGUudjEuRXZhbHVhdGVSZXF1ZXN0Ghwuc3BpbmRsZS52MS5FdmFsdWF0ZVJlc3BvbnNlEk4KC1dyaXRlUmVwb3J0Eh4uc3BpbmRsZS52MS5Xcml0ZVJlcG9ydFJlcXVlc3QaHy5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVzcG9uc2ViBnByb3RvMw", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
+  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJaCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIIk4KD0V2YWx1YXRlUmVxdWVzdBIOCgZydW5faWQYASABKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24izQEKEE1ldHJpY1N0YXRpc3RpY3MSDgoGbWV0cmljGAEgASgJEgwKBG1lYW4YAiABKAESDgoGbWVkaWFuGAMgASgBEhYKDnN0YW5kYXJkX2Vycm9yGAQgASgBEhAKCHdpbl9yYXRlGAUgASgBEhYKDmRpZmZlcmVuY2VfbG93GAYgASgBEhcKD2RpZmZlcmVuY2VfaGlnaBgHIAEoARIJCgFuGAggASgNEiUKBnNlbGVjdBgJIAEoCzIVLnNwaW5kbGUudjEuU2VsZWN0aW9uIiQKCVNlbGVjdGlvbhIMCgRtZWFuGAEgASgBEgkKAW4YAiABKA0iTwoPTW9kZWxTdGF0aXN0aWNzEg0KBW1vZGVsGAEgASgJEi0KB21ldHJpY3MYAiADKAsyHC5zcGluZGxlLnYxLk1ldHJpY1N0YXRpc3RpY3MiPwoQRXZhbHVhdGVSZXNwb25zZRIrCgZtb2RlbHMYASADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljcyKYAQoSV3JpdGVSZXBvcnRSZXF1ZXN0Eg4KBnJ1bl9pZBgBIAEoCRIRCglkaXJlY3RvcnkYAiABKAkSKwoGbW9kZWxzGAMgAygLMhsuc3BpbmRsZS52MS5Nb2RlbEV2YWx1YXRpb24SIgoDcnVuGAUgASgLMhUuc3BpbmRsZS52MS5SdW5SZXBvcnRKBAgEEAVSCHJ1bl9qc29uIrcCCglSdW5SZXBvcnQSDgoGcnVuX2lkGAEgASgJEhMKC2NvbmZpZ19qc29uGAIgASgJEg4KBnN0YXR1cxgDIAEoCRISCgpiZXN0X21vZGVsGAQgASgJEhAKCHdhcm5pbmdzGAUgAygJEigKB3RpbWluZ3MYBiADKAsyFy5zcGluZGxlLnYxLlN0YWdlVGltaW5nEikKBmN1cnZlcxgHIAMoCzIZLnNwaW5kbGUudjEuVHJhaW5pbmdDdXJ2ZRIVCg1zZWxlY3RfbWV0cmljGAggASgJEi0KDGp1ZGdlZF9wYWlycxgVIAMoCzIXLnNwaW5kbGUudjEuSnVkZ2VkUGFpcnMSNAoQanVkZ2VkX3RyYWluaW5ncxgzIAMoCzIaLnNwaW5kbGUudjEuSnVkZ2VkVHJhaW5pbmcifQoOSnVkZ2VkVHJhaW5pbmcSDQoFbW9kZWwYASABKAkSDgoGbWV0cmljGAIgASgJEiUKBXN0ZXBzGAMgAygLMhYuc3BpbmRsZS52MS5KdWRnZWRTdGVwEhEKCWtlcHRfc3RlcBgEIAEoDRISCgprZWVwc19iZXN0GAUgASgIIksKCkp1ZGdlZFN0ZXASDAoEc3RlcBgBIAEoDRIMCgRtZWFuGAIgASgBEhYKDnN0YW5kYXJkX2Vycm9yGAMgASgBEgkKAW4YBCABKA0iQAoLSnVkZ2VkUGFpcnMSEAoIb3Bwb25lbnQYASABKAkSDQoFcGFpcnMYAiABKA0SEAoIbGVmdF9vdXQYAyABKA0iLQoLU3RhZ2VUaW1pbmcSDQoFc3RhZ2UYASABKAkSDwoHc2Vjb25kcxgCIAEoASJECg1UcmFpbmluZ0N1cnZlEg0KBW1vZGVsGAEgASgJEiQKBXN0ZXBzGAIgAygLMhUuc3BpbmRsZS52MS5UcmFpblN0ZXAiUQoTV3JpdGVSZXBvcnRSZXNwb25zZRINCgVmaWxlcxgBIAMoCRIrCgZtb2RlbHMYAiADKAsyGy5zcGluZGxlLnYxLk1vZGVsU3RhdGlzdGljczKpAQoQRXZhbHVhdG9yU2VydmljZRJFCghFdmFsdWF0ZRIbLnNwaW5kbGUudjEuRXZhbHVhdGVSZXF1ZXN0Ghwuc3BpbmRsZS52MS5FdmFsdWF0ZVJlc3BvbnNlEk4KC1dyaXRlUmVwb3J0Eh4uc3BpbmRsZS52MS5Xcml0ZVJlcG9ydFJlcXVlc3QaHy5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVzcG9uc2ViBnByb3RvMw", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
 
 /**
  * The results of one evaluated model, as committed by sample and score jobs.
@@ -327,6 +327,13 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
    * @generated from field: repeated spindle.v1.JudgedPairs judged_pairs = 21;
    */
   judgedPairs: JudgedPairs[];
+
+  /**
+   * Trainings that were judged while they went on.
+   *
+   * @generated from field: repeated spindle.v1.JudgedTraining judged_trainings = 51;
+   */
+  judgedTrainings: JudgedTraining[];
 };
 
 /**
@@ -335,6 +342,83 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
  */
 export const RunReportSchema: GenMessage<RunReport> = /*@__PURE__*/
   messageDesc(file_spindle_v1_evaluator_service, 8);
+
+/**
+ * A training's curve of scores: of images for a few of the prompts that models are chosen by.
+ *
+ * @generated from message spindle.v1.JudgedTraining
+ */
+export type JudgedTraining = Message<"spindle.v1.JudgedTraining"> & {
+  /**
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * @generated from field: string metric = 2;
+   */
+  metric: string;
+
+  /**
+   * @generated from field: repeated spindle.v1.JudgedStep steps = 3;
+   */
+  steps: JudgedStep[];
+
+  /**
+   * The step whose weights are the model's; 0 while that is open.
+   *
+   * @generated from field: uint32 kept_step = 4;
+   */
+  keptStep: number;
+
+  /**
+   * It is the one with the best mean, and not just the last one.
+   *
+   * @generated from field: bool keeps_best = 5;
+   */
+  keepsBest: boolean;
+};
+
+/**
+ * Describes the message spindle.v1.JudgedTraining.
+ * Use `create(JudgedTrainingSchema)` to create a new message.
+ */
+export const JudgedTrainingSchema: GenMessage<JudgedTraining> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 9);
+
+/**
+ * @generated from message spindle.v1.JudgedStep
+ */
+export type JudgedStep = Message<"spindle.v1.JudgedStep"> & {
+  /**
+   * @generated from field: uint32 step = 1;
+   */
+  step: number;
+
+  /**
+   * @generated from field: double mean = 2;
+   */
+  mean: number;
+
+  /**
+   * @generated from field: double standard_error = 3;
+   */
+  standardError: number;
+
+  /**
+   * Images.
+   *
+   * @generated from field: uint32 n = 4;
+   */
+  n: number;
+};
+
+/**
+ * Describes the message spindle.v1.JudgedStep.
+ * Use `create(JudgedStepSchema)` to create a new message.
+ */
+export const JudgedStepSchema: GenMessage<JudgedStep> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 10);
 
 /**
  * Pairs with the images that `opponent` drew.
@@ -365,7 +449,7 @@ export type JudgedPairs = Message<"spindle.v1.JudgedPairs"> & {
  * Use `create(JudgedPairsSchema)` to create a new message.
  */
 export const JudgedPairsSchema: GenMessage<JudgedPairs> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 9);
+  messageDesc(file_spindle_v1_evaluator_service, 11);
 
 /**
  * In the order of stages.
@@ -389,7 +473,7 @@ export type StageTiming = Message<"spindle.v1.StageTiming"> & {
  * Use `create(StageTimingSchema)` to create a new message.
  */
 export const StageTimingSchema: GenMessage<StageTiming> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 10);
+  messageDesc(file_spindle_v1_evaluator_service, 12);
 
 /**
  * A model's optimiser steps. A number that was not finite, or not kept, is NaN.
@@ -413,7 +497,7 @@ export type TrainingCurve = Message<"spindle.v1.TrainingCurve"> & {
  * Use `create(TrainingCurveSchema)` to create a new message.
  */
 export const TrainingCurveSchema: GenMessage<TrainingCurve> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 11);
+  messageDesc(file_spindle_v1_evaluator_service, 13);
 
 /**
  * @generated from message spindle.v1.WriteReportResponse
@@ -435,7 +519,7 @@ export type WriteReportResponse = Message<"spindle.v1.WriteReportResponse"> & {
  * Use `create(WriteReportResponseSchema)` to create a new message.
  */
 export const WriteReportResponseSchema: GenMessage<WriteReportResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 12);
+  messageDesc(file_spindle_v1_evaluator_service, 14);
 
 /**
  * Statistics over scores, and a run's report. Pure functions of stored results: calling twice leaves the same bytes.

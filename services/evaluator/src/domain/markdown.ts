@@ -10,6 +10,7 @@ import {
   type Report,
 } from './report.js';
 import { chosenSentence, chosenTitle, winOver, type Chosen, type ChosenTable } from './chosen.js';
+import { keptSentence, type JudgedTraining } from '@spindle/proto';
 import { verdictText } from '@spindle/kit/domain';
 import type { Statistics } from './statistics.js';
 
@@ -46,6 +47,7 @@ export function reportMarkdown(report: Report): string {
   }
   if (metrics.length > 0) lines.push(escape(testNote), '');
   if (report.chosen) lines.push(...chosenTables(report.chosen));
+  if (run.judgedTrainings.length > 0) lines.push(...judgedTables(run.judgedTrainings));
   if (run.warnings.length > 0)
     lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
   if (run.timings.length > 0)
@@ -81,6 +83,24 @@ function chosenTables(chosen: Chosen): string[] {
       `### ${escape(chosenTitle(table))}`,
       '',
       ...matrix(table),
+    ]),
+  ];
+}
+
+function judgedTables(trainings: readonly JudgedTraining[]): string[] {
+  return [
+    '## Scores while training',
+    '',
+    ...trainings.flatMap((training) => [
+      ...(keptSentence(training) === '' ? [] : [escape(keptSentence(training)), '']),
+      `| ${escape(training.model)}, step | ${escape(training.metric)} ± standard error | n |`,
+      '|---|---|---|',
+      ...training.steps.map(
+        ({ step, mean, standardError, n }) =>
+          `| ${step === training.keptStep ? `**${step}**` : step} | ${mean.toFixed(3)} ± ` +
+          `${standardError.toFixed(3)} | ${n} |`,
+      ),
+      '',
     ]),
   ];
 }
