@@ -380,6 +380,6 @@ describe('a mesh that cannot start says why', () => {
     await mkdir(artifacts());
     const { code, stderr } = await cli(['ls', '--artifacts', artifacts()]);
     expect(stderr).toMatch(/no mesh is running.*npx spindle up/);
-    expect(code).toBe(2);
+    expect(code).toBe(4);
   });
 });

@@ -9,7 +9,7 @@ import { Lease } from '@spindle/mesh';
 import type { RunConfig } from '../config/schema.js';
 import { progressOf } from '../domain/progress.js';
 import { mayResume } from '../domain/machine.js';
-import { isFinal } from '../domain/state.js';
+import { isFinal, type RunStatus } from '../domain/state.js';
 import { RunDriver } from './driver.js';
 import { Drivers } from './drivers.js';
 import { lockFolder, type FolderLock } from './folder-lock.js';
@@ -296,8 +296,15 @@ function refuse(record: RunRecord, verb: string): SpindleError {
   return new SpindleError(
     'FAILED_PRECONDITION',
     `run "${record.runId}" is ${record.state.status}; it cannot be ` +
-      `${verb === 'cancel' ? 'cancelled' : `${verb}d`}.`,
+      `${verb === 'cancel' ? 'cancelled' : `${verb}d`}${wayOn(verb, record.state.status)}.`,
   );
+}
+
+function wayOn(verb: string, status: RunStatus): string {
+  if (verb === 'delete') return ' before it has ended; cancel it first';
+  if (verb === 'resume' && status === 'cancelled')
+    return '; start a new one from its config';
+  return '';
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {

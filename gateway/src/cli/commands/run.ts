@@ -16,6 +16,7 @@ import {
   type CommonOptions,
   type Environment,
 } from '../context.js';
+import { exitCodes } from '../exit-codes.js';
 import { follow } from '../follow.js';
 import { createView } from '../live.js';
 import { describeEstimate, predict } from '../probe.js';
@@ -39,7 +40,7 @@ export function addRun(program: Command, environment: Environment): void {
       .description(
         'Checks a run config (YAML or JSON), starts the run and prints its id. Exit code 0: ' +
           'started (with --watch: succeeded), 1: the run failed, 2: something is wrong with the ' +
-          'input.',
+          'input, 3: somebody paused it.',
       )
       .argument('<config>', 'run config; every key is described in docs/CONFIG.md')
       .option(
@@ -116,7 +117,13 @@ export async function createRun(
   }
 }
 
-/** 0 for a run that succeeded, 1 for one that did not. */
+/** Of a run that has ended, or is paused. */
+function exitCodeOf({ status }: Run): number {
+  if (status === RunStatus.SUCCEEDED) return exitCodes.done;
+  return status === RunStatus.PAUSED ? exitCodes.paused : exitCodes.failed;
+}
+
+/** Follows a run to its end, and says how that was. */
 export async function followToExitCode(
   runId: string,
   options: CommonOptions,
@@ -127,7 +134,8 @@ export async function followToExitCode(
   // Without this, following would outlive the gateway: a lost connection is tried again for ever.
   process.once('SIGINT', onInterrupt);
   process.once('SIGTERM', onInterrupt);
-  const silent = { update: () => undefined, end: () => undefined };
+  const nothing = (): void => undefined;
+  const silent = { update: nothing, lost: nothing, end: nothing };
   try {
     const run = await follow(runId, {
       common: options,
@@ -137,7 +145,7 @@ export async function followToExitCode(
       ...(options.json && { onEvent: printJson }),
     });
     if (options.json) printJson(JSON.stringify(runObject(run)));
-    return run.status === RunStatus.SUCCEEDED ? 0 : 1;
+    return exitCodeOf(run);
   } finally {
     process.off('SIGINT', onInterrupt);
     process.off('SIGTERM', onInterrupt);
