@@ -11,6 +11,7 @@ import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
 import {
   artifactsFolder,
+  NoMeshError,
   withClient,
   withCommonOptions,
   type CommonOptions,
@@ -19,8 +20,9 @@ import {
 import { exitCodes } from '../exit-codes.js';
 import { follow } from '../follow.js';
 import { createView } from '../live.js';
+import { withTemporaryMesh } from '../mesh/temporary.js';
 import { describeEstimate, predict } from '../probe.js';
-import { print, printJson } from '../output.js';
+import { print, printJson, tell } from '../output.js';
 
 interface RunOptions extends CommonOptions {
   dryRun?: boolean;
@@ -46,7 +48,7 @@ export function addRun(program: Command, environment: Environment): void {
       .option(
         '--dry-run',
         'check the config, the models and the data, and print what would be done with memory ' +
-          'and disk needed',
+          'and disk needed; needs no running mesh',
       )
       .option(
         '--probe',
@@ -76,7 +78,9 @@ export function addRun(program: Command, environment: Environment): void {
         'INVALID_ARGUMENT',
         '--probe: expected --dry-run beside it, got none.',
       );
-    const { run, plan, work } = await createRun(request, options, environment);
+    const { run, plan, work } = options.dryRun
+      ? await dryRun(request, options, environment)
+      : await createRun(request, options, environment);
     if (options.dryRun || !run) {
       const predicted =
         options.probe && work
@@ -96,6 +100,24 @@ export function addRun(program: Command, environment: Environment): void {
     if (!options.json) print(run.runId);
     process.exitCode = await followToExitCode(run.runId, options, environment);
   });
+}
+
+/** With the mesh that is there, or one that lives for this check alone. */
+async function dryRun(
+  request: MessageInitShape<typeof CreateRunRequestSchema>,
+  common: CommonOptions,
+  environment: Environment,
+): Promise<CreateRunResponse> {
+  try {
+    return await createRun(request, common, environment);
+  } catch (thrown) {
+    if (!(thrown instanceof NoMeshError)) throw thrown;
+    tell('spindle: no mesh is running; starting one for this check');
+    const artifacts = artifactsFolder(common, environment);
+    return withTemporaryMesh(artifacts, environment, (temporary) =>
+      createRun(request, {}, temporary),
+    );
+  }
 }
 
 /** The whole run becomes one trace that begins here. */
