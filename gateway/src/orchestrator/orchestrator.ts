@@ -75,6 +75,7 @@ export class Orchestrator {
         lease = await Lease.acquire(bus.kv('leases'), 'gateway', owner, {
           ttlMs: leaseTtlMs,
           signal: linked.signal,
+          onWait: (holder) => logger.warn({ holder }, waitingFor(holder)),
         });
         lease.lost.addEventListener('abort', () => term.abort());
         await this.#load(() => term.abort());
@@ -302,9 +303,14 @@ function refuse(record: RunRecord, verb: string): SpindleError {
 
 function wayOn(verb: string, status: RunStatus): string {
   if (verb === 'delete') return ' before it has ended; cancel it first';
-  if (verb === 'resume' && status === 'cancelled')
-    return '; start a new one from its config';
+  if (verb === 'resume' && status === 'cancelled') return '; start a new one from its config';
   return '';
+}
+
+function waitingFor(holder: string | null): string {
+  return holder === null
+    ? 'the runs cannot be taken up: NATS does not answer; waiting for it'
+    : `gateway "${holder}" has the runs; this one takes them up once that one has let go`;
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {
