@@ -199,6 +199,9 @@ function judgedLines({ judgedTrainings }: Run): string[] {
           `${model} step ${step}: ${metric} ${mean.toFixed(3)} ± ${standardError.toFixed(3)} ` +
           `(${n} images)`,
       ),
+      ...(training.awaited > 0
+        ? [`${model} waits for ${training.awaited} judged steps before one is kept`]
+        : []),
       ...(kept === '' ? [] : [kept]),
     ];
   });

@@ -9,7 +9,7 @@ import {
 } from '@spindle/proto';
 import { modelName } from '../domain/model.js';
 import { judgingOf } from '../domain/judging.js';
-import { jobKey, selectMetric, stagesOf } from '../domain/plan.js';
+import { jobKey, judgedSteps, selectMetric, stagesOf, trainingSteps } from '../domain/plan.js';
 import { progressOf } from '../domain/progress.js';
 import { leftOutOf, stageOf } from '../domain/state.js';
 import type { MetricsLine } from './metrics-log.js';
@@ -54,7 +54,12 @@ export function judgedTrainings({ state }: RunRecord): JudgedTraining[] {
   return stagesOf(state.plan).flatMap((stage) => {
     if (stage.kind !== 'train') return [];
     const model = modelName(stage.model);
-    const { judged = {}, kept = 0 } = state.training[model] ?? {};
+    const { judged = {}, kept = 0, unet, snapshots = {} } = state.training[model] ?? {};
+    const keepsBest = judgingOf(state.plan, stage.model)?.keep === 'best';
+    // What the last step has left is there with the end of the steps.
+    const ended = trainingSteps(state.plan, stage.model) in snapshots;
+    const open = judgedSteps(state.plan, stage.model).length - Object.keys(judged).length;
+    const awaited = keepsBest && ended && !unet ? open : 0;
     const steps = Object.entries(judged).map(([step, of]) =>
       create(JudgedStepSchema, {
         step: Number(step),
@@ -64,11 +69,11 @@ export function judgedTrainings({ state }: RunRecord): JudgedTraining[] {
         standardError: (of.standardError as number | null) ?? Number.NaN,
       }),
     );
-    if (steps.length === 0) return [];
+    if (steps.length === 0 && awaited === 0) return [];
     return create(JudgedTrainingSchema, {
       ...{ model, steps: steps.sort((a, b) => a.step - b.step), keptStep: kept },
       metric: selectMetric(state.plan) ?? '',
-      keepsBest: judgingOf(state.plan, stage.model)?.keep === 'best',
+      ...{ keepsBest, awaited },
     });
   });
 }
