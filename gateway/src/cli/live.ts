@@ -188,7 +188,9 @@ function lossText(losses: Losses): string {
     : `${loss}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
 }
 
-/** "spin1 step 50: pick 21.302 ± 0.104 (16 images)", and of a training that has ended what it kept. */
+/**
+ * "spin1 step 50: pick 21.302 ± 0.104 (16 images)", and of a training that has ended what it kept.
+ */
 function judgedLines({ judgedTrainings }: Run): string[] {
   return judgedTrainings.flatMap((training) => {
     const { model, metric, steps } = training;

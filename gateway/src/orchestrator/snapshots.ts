@@ -49,8 +49,8 @@ function parse(json: string | null): TrainFinished | null {
 }
 
 /**
- * Which of it the model is, `last` being what the training ended in: with `keep: best` that is known
- * once every step is judged.
+ * Which of it the model is, `last` being what the training ended in: with `keep: best` that is
+ * known once every step is judged.
  */
 export async function chooseSnapshot(
   context: RunContext,

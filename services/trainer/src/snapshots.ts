@@ -12,8 +12,9 @@ import { SpindleError } from '@spindle/kit';
 type Call = Pick<TrainCall, 'request' | 'settings' | 'deps' | 'began' | 'mayFinish'>;
 
 /** Whether one is left after `step`; the last step's is the result. */
-function isDue({ judgeEvery, steps }: Call['settings'], step: number): boolean {
-  return judgeEvery > 0 && step > 0 && step < steps && step % judgeEvery === 0;
+function isDue({ settings }: Pick<Call, 'settings'>, step: number): boolean {
+  const every = settings.judgeEvery;
+  return every > 0 && step > 0 && step < settings.steps && step % every === 0;
 }
 
 /** Leaves what the training has now, after `step`, where it is time; null: it is not. */
@@ -23,7 +24,7 @@ export async function leaveSnapshot(
   step: number,
 ): Promise<Response | null> {
   const { request, settings, deps, began, mayFinish } = call;
-  if (!isDue(settings, step)) return null;
+  if (!isDue(call, step)) return null;
   const { store } = deps;
   const { session } = own;
   const seconds = (performance.now() - began) / 1000;
@@ -46,7 +47,7 @@ export async function leaveMissingSnapshot(
 /** Whether all steps before this one have left theirs: one cannot go on from there otherwise. */
 export async function haveLeftSnapshots(call: Call, step: number): Promise<boolean> {
   for (let before = 1; before < step; before++)
-    if (isDue(call.settings, before) && !(await isThere(call, before))) return false;
+    if (isDue(call, before) && !(await isThere(call, before))) return false;
   return true;
 }
 
