@@ -1,8 +1,9 @@
 /** The live view of a run: a block that is redrawn on a terminal, plain lines anywhere else. */
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { printable } from '@spindle/kit';
-import { keptSentence, RunStatus, type Run, type StageProgress } from '@spindle/proto';
+import { RunStatus, type Run, type StageProgress } from '@spindle/proto';
 import { duration, rate, resultsTable, statusName } from './format.js';
+import { judgedLines } from './judged-lines.js';
 import { verdictOfRun } from './verdict.js';
 
 export interface Losses {
@@ -63,7 +64,8 @@ class TerminalView implements View {
   end(run: Run): void {
     this.update(run, null);
     this.#drawn = 0;
-    for (const line of summary(run)) this.#out.write(`${printable(line)}\n`);
+    for (const line of [...judgedLines(run), ...summary(run)])
+      this.#out.write(`${printable(line)}\n`);
   }
 }
 
@@ -186,27 +188,6 @@ function lossText(losses: Losses): string {
   return losses.model === 'sft'
     ? loss
     : `${loss}, implicit accuracy ${losses.implicitAccuracy.toFixed(3)}`;
-}
-
-/**
- * "spin1 step 50: pick 21.302 ± 0.104 (16 images)", and of a training that has ended what it kept.
- */
-function judgedLines({ judgedTrainings }: Run): string[] {
-  return judgedTrainings.flatMap((training) => {
-    const { model, metric, steps } = training;
-    const kept = keptSentence(training);
-    return [
-      ...steps.map(
-        ({ step, mean, standardError, n }) =>
-          `${model} step ${step}: ${metric} ${mean.toFixed(3)} ± ${standardError.toFixed(3)} ` +
-          `(${n} images)`,
-      ),
-      ...(training.awaited > 0
-        ? [`${model} waits for ${training.awaited} judged steps before one is kept`]
-        : []),
-      ...(kept === '' ? [] : [kept]),
-    ];
-  });
 }
 
 function summary(run: Run): string[] {

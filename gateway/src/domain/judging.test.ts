@@ -3,6 +3,7 @@ import { bestStep, judgingOf, stepsJudged, type Judgement } from './judging.js';
 import { transition, type RunEvent } from './machine.js';
 import { spin } from './model.js';
 import { judgedSteps, stagesOf, type RunPlan } from './plan.js';
+import { progressOf } from './progress.js';
 import { shardItems } from './shards.js';
 import { namedBlobs, neededNoMore } from './snapshots.js';
 import { initialState, stageOf, type RunState, type Snapshot } from './state.js';
@@ -154,6 +155,23 @@ describe('judging', () => {
     state = after(state, done('judge-sample-spin1', 0, 1, 2), scored(0, 3));
     expect(neededNoMore(state, spin(1))).toEqual([2]);
     expect(stageOf(state, 'report').status).toBe('waiting');
+  });
+
+  it('ends with its training: what is drawn beside it makes no run look longer', () => {
+    const numbers = { ...{ loss: 1, gradNorm: 1, learningRate: 1, beta: 1, seconds: 2 } };
+    const errors = { errorReal: 1, errorGenerated: 1, implicitAccuracy: 1, loserScale: 1 };
+    const metrics = { ...numbers, ...errors, opponentErrorReal: 1, opponentErrorGenerated: 1 };
+    let state = after(
+      training({ ...plan, iterations: 1, evaluationPrompts: 5, metrics: [] }),
+      { type: 'train-step', model: 'spin1', metrics: { ...metrics, step: 2 } },
+      snapshot(2),
+    );
+    state = after(state, done('eval-sample-base', 0, 1, 2), done('judge-sample-spin1', 0));
+    const { stages } = progressOf(state, 100_000);
+    const etas = new Map(stages.map(({ stage, etaSeconds }) => [stage, etaSeconds]));
+    expect(etas.get('train-spin1')).toBe(6);
+    expect(etas.get('judge-sample-spin1')).toBe(6);
+    expect(etas.get('judge-score-spin1')).toBe(6);
   });
 
   it('asks for lost weights again, and for no scores', () => {
