@@ -2,6 +2,7 @@
 import { create } from '@bufbuild/protobuf';
 import type { RunService } from '@spindle/proto';
 import {
+  RunStatus,
   CreateRunResponseSchema,
   DeleteRunResponseSchema,
   GetRunResponseSchema,
@@ -34,6 +35,7 @@ import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { buildRecord, checkRun, chooseRunId } from './create-run.js';
 import { freeBytes, neededBytes, size, workOf } from './plan-text.js';
+import { waitsFor } from './queue-place.js';
 import { RunList } from './run-list.js';
 import { EventFanOut, jsonOf } from './event-fan-out.js';
 import { toRun } from './run-view.js';
@@ -89,7 +91,14 @@ export class RunApi {
   }
 
   view(record: RunRecord): Run {
-    return toRun(record, this.#options.orchestrator.directory(record.runId), Date.now());
+    const { orchestrator } = this.#options;
+    const now = Date.now();
+    const run = toRun(record, orchestrator.directory(record.runId), now);
+    if (run.status === RunStatus.QUEUED && run.reason === '') {
+      const others = orchestrator.list().map((driver) => driver.record);
+      run.reason = waitsFor(record, others, now);
+    }
+    return run;
   }
 
   async #create(request: CreateRunRequest, context: CallContext): Promise<CreateRunResponse> {

@@ -86,7 +86,7 @@ export class JobLoop {
   readonly #logger: Logger;
 
   constructor({ connection, jsm, kinds, handler, options, sink, logger }: JobLoopParts) {
-    this.#inbox = new PullInbox(connection);
+    this.#inbox = new PullInbox(connection, (msg) => this.#handBack(msg));
     this.#jsm = jsm;
     this.#kinds = kinds;
     this.#handler = handler;
@@ -104,8 +104,8 @@ export class JobLoop {
       await this.#loop(stop.signal);
     } finally {
       stop.cleanup();
-      const late = this.#inbox.close().map((msg) => this.#sink.handBack(msg));
-      await Promise.allSettled([...this.#ending, ...late]);
+      this.#inbox.close();
+      await Promise.allSettled([...this.#ending]);
     }
   }
 
@@ -132,32 +132,45 @@ export class JobLoop {
 
   async #once(signal: AbortSignal): Promise<void> {
     const asked = await untilAborted(this.#choose(), signal);
-    const ackWaitMs =
-      this.#ackWaitMs.get(asked) ?? (await untilAborted(this.#askAckWait(asked), signal));
-    const next = this.#inbox.next(streams.jobs, consumers[asked], pullMs);
+    for (const kind of asked)
+      if (!this.#ackWaitMs.has(kind)) await untilAborted(this.#askAckWait(kind), signal);
+    const [first, ...others] = asked.map((kind) => consumers[kind]);
+    const next = this.#inbox.next(streams.jobs, [first as string, ...others], pullMs);
     const msg = await untilAborted(next, signal);
-    const kind = this.#kinds.find((one) => consumers[one] === msg?.info.consumer) ?? asked;
-    this.#waiting.set(kind, { count: msg?.info.pending ?? 0, at: performance.now() });
-    if (!msg) return;
-    if (signal.aborted) await this.#sink.handBack(msg);
-    else await this.#handle(kind, msg, ackWaitMs);
+    const at = performance.now();
+    if (!msg) {
+      for (const kind of asked) this.#waiting.set(kind, { count: 0, at });
+      return;
+    }
+    const kind = this.#kinds.find((one) => consumers[one] === msg.info.consumer);
+    if (kind === undefined || signal.aborted) return this.#sink.handBack(msg);
+    this.#waiting.set(kind, { count: msg.info.pending, at });
+    await this.#handle(kind, msg, this.#ackWaitMs.get(kind) ?? 0);
+  }
+
+  /** With several kinds asked for, one may answer while a job of another is in hand. */
+  #handBack(msg: Delivery): void {
+    const back = this.#sink
+      .handBack(msg)
+      .catch((error: unknown) => this.#logger.debug({ err: error }, 'a job comes again'))
+      .finally(() => this.#ending.delete(back));
+    this.#ending.add(back);
   }
 
   /**
-   * In turn, but a kind without new jobs is passed over: waiting on it would cost a second before
-   * every job of the others.
+   * In turn, but a kind without new jobs is passed over. With none anywhere, all are waited for at
+   * once: waiting on one would cost the first job of another up to a second.
    */
-  async #choose(): Promise<JobKind> {
+  async #choose(): Promise<readonly JobKind[]> {
     const order = this.#kinds.map(
       (_, i) => this.#kinds[(this.#turn + i) % this.#kinds.length] as JobKind,
     );
     this.#turn++;
-    const [first] = order;
-    if (first === undefined)
+    if (order.length === 0)
       throw new SpindleError('INVALID_ARGUMENT', 'job kinds: expected at least one, got none');
-    if (order.length === 1) return first;
-    for (const kind of order) if ((await this.#countWaiting(kind)) > 0) return kind;
-    return first;
+    if (order.length === 1) return order;
+    for (const kind of order) if ((await this.#countWaiting(kind)) > 0) return [kind];
+    return order;
   }
 
   /** Every job says how many of its kind come after it, so the server is seldom asked. */
@@ -169,11 +182,9 @@ export class JobLoop {
     return count;
   }
 
-  async #askAckWait(kind: JobKind): Promise<number> {
+  async #askAckWait(kind: JobKind): Promise<void> {
     const { config } = await this.#jsm.consumers.info(streams.jobs, consumers[kind]);
-    const ackWaitMs = (config.ack_wait ?? 30e9) / 1e6;
-    this.#ackWaitMs.set(kind, ackWaitMs);
-    return ackWaitMs;
+    this.#ackWaitMs.set(kind, (config.ack_wait ?? 30e9) / 1e6);
   }
 
   async #handle(kind: JobKind, msg: Delivery, ackWaitMs: number): Promise<void> {

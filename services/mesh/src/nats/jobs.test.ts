@@ -102,6 +102,40 @@ test('one worker never has two jobs in hand, whatever their kinds, and does not 
   expect(performance.now() - began).toBeLessThan(5_000);
 });
 
+test('the first job of a kind does not wait for those of another, nor is one taken beside it', async () => {
+  const bus = await nats.provisioned();
+  const taken: string[] = [];
+  const waits: number[] = [];
+  let published = 0;
+  let finish: () => void = () => undefined;
+  const finished = new Promise<void>((resolve) => (finish = resolve));
+  work(
+    bus,
+    async (job) => {
+      taken.push(job.key);
+      waits.push(performance.now() - published);
+      if (taken.length === 5) await finished;
+    },
+    { kinds: ['encode', 'sample', 'score'] },
+  );
+  const publish = async (key: string, kind: 'encode' | 'sample'): Promise<void> => {
+    published = performance.now();
+    const encode = { case: 'encode', value: {} } as const;
+    await bus.publishJob(kind === 'encode' ? sampleJob(key, 'r1', encode) : sampleJob(key), 0);
+  };
+  for (let i = 0; i < 5; i++) {
+    await publish(`r1/${i}`, i % 2 === 0 ? 'sample' : 'encode');
+    await expect.poll(() => taken, { interval: 5, timeout: 5_000 }).toHaveLength(i + 1);
+  }
+  // A second each, where the others were waited for.
+  expect(waits.reduce((sum, ms) => sum + ms)).toBeLessThan(1_500);
+  await publish('r1/beside', 'encode');
+  await expect.poll(async () => (await bus.queueDepths()).encode).toMatchObject({ pending: 1 });
+  expect(taken).toHaveLength(5);
+  finish();
+  await expect.poll(() => taken.at(-1), { timeout: 5_000 }).toBe('r1/beside');
+});
+
 test('a long job keeps its worker as long as the worker says that it is working', async () => {
   const bus = await nats.provisioned({ ackWaitMs: 400 });
   let deliveries = 0;

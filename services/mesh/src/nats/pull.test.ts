@@ -36,16 +36,16 @@ test('both forms of the subject of an answer are read, and nothing else', () => 
 test('a pull ends with a job, with none, or with a failure where there is no consumer', async () => {
   const bus = await nats.provisioned();
   const inbox = new PullInbox(connection);
-  expect(await inbox.next('SPINDLE_JOBS', 'sample-workers', 100)).toBeUndefined();
+  expect(await inbox.next('SPINDLE_JOBS', ['sample-workers'], 100)).toBeUndefined();
   await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
   await bus.publishJob(sampleJob('r1/sample-base/1'), 0);
-  const first = await inbox.next('SPINDLE_JOBS', 'sample-workers', 1_000);
+  const first = await inbox.next('SPINDLE_JOBS', ['sample-workers'], 1_000);
   expect(first?.info).toMatchObject({ attempt: 1, sequence: 1, pending: 1 });
   expect((await bus.queueDepths()).sample).toMatchObject({ pending: 1, inFlight: 1 });
   await first?.ackAck();
   expect((await bus.queueDepths()).sample.inFlight).toBe(0);
   const refused = await inbox
-    .next('SPINDLE_JOBS', 'no-such-workers', 1_000)
+    .next('SPINDLE_JOBS', ['no-such-workers'], 1_000)
     .catch((error: unknown) => natsError(error, 'pulling'));
   expect(refused).toMatchObject({ code: 'UNAVAILABLE' });
   inbox.close();
@@ -58,7 +58,7 @@ test('a job that comes when nobody waits is the next one, or given back at the e
     callback: (_error, { subject, reply = '' }) => void pulls.push({ subject, reply }),
   });
   const inbox = new PullInbox(connection);
-  expect(await inbox.next('SPINDLE_JOBS', 'sample-workers', 50)).toBeUndefined();
+  expect(await inbox.next('SPINDLE_JOBS', ['sample-workers'], 50)).toBeUndefined();
   await expect.poll(() => pulls).toHaveLength(1);
   seen.unsubscribe();
   await bus.publishJob(sampleJob('r1/sample-base/0'), 0);
@@ -67,7 +67,7 @@ test('a job that comes when nobody waits is the next one, or given back at the e
   connection.publish(pull?.subject ?? '', '2', { reply: pull?.reply ?? '' });
   await expect.poll(async () => (await bus.queueDepths()).sample.inFlight).toBe(2);
   await connection.flush();
-  const late = await inbox.next('SPINDLE_JOBS', 'sample-workers', 50);
+  const late = await inbox.next('SPINDLE_JOBS', ['sample-workers'], 50);
   expect(late?.info.sequence).toBe(1);
   expect(inbox.close().map(({ info }) => info.sequence)).toEqual([2]);
 });
@@ -79,16 +79,16 @@ test('answers to two pulls that come at once are both taken', async () => {
   const seen = connection.subscribe('$JS.API.CONSUMER.MSG.NEXT.>', {
     callback: (_error, msg) => void (reply = msg.reply ?? ''),
   });
-  expect(await inbox.next('SPINDLE_JOBS', 'sample-workers', 50)).toBeUndefined();
+  expect(await inbox.next('SPINDLE_JOBS', ['sample-workers'], 50)).toBeUndefined();
   await expect.poll(() => reply).not.toBe('');
   seen.unsubscribe();
   for (const job of ['r1/sample-base/0', 'r1/sample-base/1'])
     await bus.publishJob(sampleJob(job), 0);
-  const first = inbox.next('SPINDLE_JOBS', 'sample-workers', 1_000);
+  const first = inbox.next('SPINDLE_JOBS', ['sample-workers'], 1_000);
   connection.publish('$JS.API.CONSUMER.MSG.NEXT.SPINDLE_JOBS.sample-workers', '1', { reply });
   await connection.flush();
   await expect.poll(async () => (await bus.queueDepths()).sample.inFlight).toBe(2);
-  const second = await inbox.next('SPINDLE_JOBS', 'sample-workers', 1_000);
+  const second = await inbox.next('SPINDLE_JOBS', ['sample-workers'], 1_000);
   expect([(await first)?.info.sequence, second?.info.sequence]).toEqual([1, 2]);
   inbox.close();
 });

@@ -102,55 +102,70 @@ export function readDeliveryInfo(reply: string): DeliveryInfo | undefined {
 
 /**
  * Pulls one message at a time, of any consumer, over one subscription that lasts: to subscribe anew
- * for each pull costs a worker of small jobs more than the jobs.
+ * for each pull costs a worker of small jobs more than the jobs. What comes when nobody waits is
+ * for `onLate`; without it, for the next call or close.
  */
 export class PullInbox {
   readonly #connection: NatsConnection;
   readonly #prefix: string;
   readonly #subscription: Subscription;
+  readonly #onLate: ((delivery: Delivery) => void) | undefined;
   /** Came after nobody waited any more. */
   readonly #late: Delivery[] = [];
   #pulls = 0;
   #waiting:
     | {
-        subject: string;
+        /** Of the pulls that the server has not answered yet. */
+        subjects: Set<string>;
         resolve: (delivery: Delivery | undefined) => void;
         reject: (error: Error) => void;
       }
     | undefined;
 
-  constructor(connection: NatsConnection) {
+  constructor(connection: NatsConnection, onLate?: (delivery: Delivery) => void) {
     this.#connection = connection;
+    this.#onLate = onLate;
     this.#prefix = createInbox();
     this.#subscription = connection.subscribe(`${this.#prefix}.*`, {
       callback: (error, msg) => this.#receive(error, msg),
     });
   }
 
-  /** Undefined if there was none for `waitMs`. A call at a time. */
-  async next(stream: string, consumer: string, waitMs: number): Promise<Delivery | undefined> {
+  /**
+   * The first message that any of the consumers has; undefined if there was none for `waitMs`. With
+   * several, what the others have to give in that time comes late. A call at a time.
+   */
+  async next(
+    stream: string,
+    consumers: readonly [string, ...string[]],
+    waitMs: number,
+  ): Promise<Delivery | undefined> {
     const late = this.#late.shift();
     if (late !== undefined) return late;
-    const subject = `${this.#prefix}.${++this.#pulls}`;
+    const pulls = consumers.map((consumer) => ({
+      consumer,
+      subject: `${this.#prefix}.${++this.#pulls}`,
+    }));
     let timer: NodeJS.Timeout | undefined;
     try {
       return await new Promise<Delivery | undefined>((resolve, reject) => {
-        this.#waiting = { subject, resolve, reject };
+        const subjects = new Set(pulls.map(({ subject }) => subject));
+        this.#waiting = { subjects, resolve, reject };
         timer = setTimeout(
           () =>
             reject(
               new SpindleError(
                 'UNAVAILABLE',
-                `${consumer}: no answer to a pull in ${silenceMs} ms`,
+                `${consumers.join(', ')}: no answer to a pull in ${silenceMs} ms`,
               ),
             ),
           silenceMs,
         );
-        this.#connection.publish(
-          `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`,
-          JSON.stringify({ batch: 1, expires: nanos(waitMs) }),
-          { reply: subject },
-        );
+        const wish = JSON.stringify({ batch: 1, expires: nanos(waitMs) });
+        for (const { consumer, subject: reply } of pulls)
+          this.#connection.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`, wish, {
+            reply,
+          });
       });
     } finally {
       clearTimeout(timer);
@@ -173,14 +188,17 @@ export class PullInbox {
       // The answer to an old pull may come just before that to the one at hand.
       this.#waiting = undefined;
       if (waiting) waiting.resolve(delivery);
+      else if (this.#onLate) this.#onLate(delivery);
       else this.#late.push(delivery);
       return;
     }
     // The rest are words of the server about a pull, and old pulls are of no interest.
-    if (this.#waiting?.subject !== msg.subject) return;
+    const waiting = this.#waiting;
+    if (!waiting?.subjects.delete(msg.subject)) return;
     const code = msg.headers?.code ?? 0;
-    if (code === noMessages || code === expired) this.#waiting.resolve(undefined);
-    else this.#waiting.reject(refusal(code, msg.headers?.description ?? ''));
+    if (code !== noMessages && code !== expired)
+      waiting.reject(refusal(code, msg.headers?.description ?? ''));
+    else if (waiting.subjects.size === 0) waiting.resolve(undefined);
   }
 }
 

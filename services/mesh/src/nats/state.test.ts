@@ -244,6 +244,27 @@ test('a lease has one holder; releasing it lets the next one in', async () => {
   await second?.release();
 });
 
+test('who waits for a lease says for whom, or that the server does not answer', async () => {
+  const kv = bus.kv('leases');
+  const first = await lease(kv, 'a');
+  const said: (string | null)[] = [];
+  const onWait = (holder: string | null): void => void said.push(holder);
+  const stop = new AbortController();
+  const { signal } = stop;
+  const mute: KvStore = { ...pick(kv), get: () => new Promise(() => undefined) };
+  const waiting = [
+    Lease.acquire(kv, 'gateway', 'b', { ttlMs: 50, signal, onWait }),
+    Lease.acquire(mute, 'gateway', 'c', { ttlMs: 100, signal, onWait }),
+  ];
+  await expect.poll(() => said).toEqual(['a', null]);
+  stop.abort();
+  expect((await Promise.allSettled(waiting)).map(({ status }) => status)).toEqual([
+    'rejected',
+    'rejected',
+  ]);
+  await first.release();
+});
+
 test('a lease whose holder is gone is taken over after its ttl, and the late holder learns it', async () => {
   const kv = bus.kv('leases');
   let stuck = false;
