@@ -1,8 +1,8 @@
 // Loaded before a gateway that runs with --expose-gc: on SIGUSR2 it collects garbage and writes its
-// heap in MiB into the file that SPINDLE_LOAD_HEAP names.
+// heap in MiB into the file that LOAD_HEAP_FILE names.
 import { renameSync, writeFileSync } from 'node:fs';
 
-const file = process.env.SPINDLE_LOAD_HEAP;
+const file = process.env.LOAD_HEAP_FILE;
 process.on('SIGUSR2', () => {
   // What the first one finalises is free after the second.
   globalThis.gc();

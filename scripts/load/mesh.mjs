@@ -61,7 +61,7 @@ export class LoadMesh {
     this.#gateway = this.start(join(this.tree, 'gateway/dist/main.js'), [], {
       flags: ['--expose-gc', '--import', join(here, 'heap.mjs'), ...flags],
       env: {
-        SPINDLE_LOAD_HEAP: this.#heapFile,
+        LOAD_HEAP_FILE: this.#heapFile,
         SPINDLE_ARTIFACTS: this.artifacts,
         SPINDLE_PORT_FILE: portFile,
         SPINDLE_LOG_LEVEL: 'error',
