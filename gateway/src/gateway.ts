@@ -68,7 +68,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     closeClients();
     throw error;
   });
-  const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
+  const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root, logger });
   const server = new GrpcServer({ logger, token });
   server.addService(RunService, api.handlers());
   orchestrator.onReady((ready) => server.setServing('', ready));
@@ -91,6 +91,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
         instruments.stop();
         await http.stop();
         await server.shutdown(standard.shutdownGraceMs);
+        api.events.stop();
         await orchestrator.stop();
         closeClients();
       },

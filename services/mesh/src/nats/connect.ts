@@ -53,7 +53,7 @@ import type {
 import { natsAccess, withoutSecret } from './access.js';
 import { JobLoop, type JobSink } from './consume.js';
 import { natsError, orRebuilt } from './errors.js';
-import { readEvents } from './events.js';
+import { readEvents, storedEvent } from './events.js';
 import { NatsKv, type KvStore } from './kv.js';
 import { provision } from './provision.js';
 import type { Delivery } from './pull.js';
@@ -243,6 +243,13 @@ class NatsBus implements Bus, JobSink {
       runId,
       options,
     );
+  }
+
+  async eventFrom(
+    runId: string,
+    fromSequence: bigint,
+  ): Promise<{ sequence: bigint; event: Event } | null> {
+    return this.#run('reading an event', () => storedEvent(this.#jsm, runId, fromSequence));
   }
 
   async lastEventSequence(): Promise<bigint> {

@@ -71,6 +71,10 @@ test('events come in order, per run or for all runs, and from a sequence on', as
     { sequence: 3n, text: 'c' },
   ]);
   expect(await bus.lastEventSequence()).toBe(3n);
+  const from = async (runId: string, sequence: bigint): Promise<bigint | undefined> =>
+    (await bus.eventFrom(runId, sequence))?.sequence;
+  expect(await Promise.all([from('r1', 1n), from('r1', 2n), from('r2', 1n)])).toEqual([1n, 3n, 2n]);
+  expect(await Promise.all([from('r1', 4n), from('r2', 3n)])).toEqual([undefined, undefined]);
 });
 
 test('an event with the same id is stored once', async () => {
