@@ -71,6 +71,7 @@ function loseModel(next: RunState, model: Model, at: number): void {
   warn(next, `${name}: the weights were damaged and are made again`);
   training.unet = null;
   delete training.average;
+  delete training.state;
   reopen(stageOf(next, name), 0, at);
 }
 

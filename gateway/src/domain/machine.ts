@@ -18,7 +18,7 @@
  */
 import type { StepNumbers } from '@spindle/proto';
 import { modelName, parseModel } from './model.js';
-import { stagesOf } from './plan.js';
+import { partOf, stagesOf } from './plan.js';
 import { bestModel, mergedResults, stopsAfter } from './selection.js';
 import { encodedRows, shardSize } from './shards.js';
 import { hasJobs, isOfRows, judgedBy, stageName, type Stage } from './stage.js';
@@ -34,12 +34,19 @@ import {
   type ModelSummary,
   type RunState,
   type StageState,
+  type StoredTrainState,
   type StoredUnet,
 } from './state.js';
 import { mayBegin } from './early-start.js';
 import { closeClock, closedStages, hold, inputsLost, type Lost } from './lost.js';
 import { missingItems } from './missing.js';
 import { recordStep, rewind, trainingOf } from './training.js';
+
+/** What training leaves beside the weights. */
+interface LeftBeside {
+  average?: StoredUnet | undefined;
+  state?: StoredTrainState | undefined;
+}
 
 /** What a finished job of a stage adds to what is known. */
 export interface DoneJob {
@@ -81,7 +88,7 @@ export type RunEvent = { at: number } & (
       learningRateScale: number;
     }
   | { type: 'train-step'; model: string; metrics: StepNumbers }
-  | { type: 'train-finished'; model: string; unet: StoredUnet; average?: StoredUnet | undefined }
+  | ({ type: 'train-finished'; model: string; unet: StoredUnet } & LeftBeside)
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
   | { type: 'report-written' }
   | { type: 'failed'; stage: string; reason: string }
@@ -143,7 +150,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       return inputsLost(next, event);
     case 'train-started': {
       rewind(next, event.model, event.resumedStep);
-      stageOf(next, trainingStage(event.model)).items = event.resumedStep;
+      setStep(next, event.model, event.resumedStep);
       return true;
     }
     case 'train-alarm':
@@ -152,7 +159,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       const { model, step, reason, learningRateScale } = event;
       const name = trainingStage(model);
       rewind(next, model, step);
-      stageOf(next, name).items = step;
+      setStep(next, model, step);
       const where = step === 0 ? 'starts over' : `goes back to step ${step}`;
       warn(next, `${name}: ${where} at ${learningRateScale} times the learning rate (${reason})`);
       return true;
@@ -164,6 +171,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       if (training.unet) return false;
       training.unet = event.unet;
       if (event.average) training.average = event.average;
+      if (event.state) training.state = event.state;
       return true;
     }
     case 'evaluated':
@@ -186,6 +194,12 @@ function apply(next: RunState, event: RunEvent): boolean {
 /** Events name models as states do. */
 function trainingStage(model: string): string {
   return stageName({ kind: 'train', model: parseModel(model) });
+}
+
+/** Training has come to a step of its iteration, whose parts count their own steps. */
+function setStep(next: RunState, model: string, step: number): void {
+  const { first } = partOf(next.plan, parseModel(model)) ?? { first: 0 };
+  stageOf(next, trainingStage(model)).items = Math.max(0, step - first);
 }
 
 function jobsDone(next: RunState, event: { stage: string; jobs: DoneJob[] }): boolean {
@@ -243,7 +257,7 @@ function trainStep(next: RunState, model: string, metrics: StepNumbers, at: numb
     return true;
   }
   if (!recordStep(next, model, metrics)) return false;
-  stage.items = metrics.step;
+  setStep(next, model, metrics.step);
   return true;
 }
 

@@ -40,6 +40,15 @@ export interface TrainingState {
   unet: StoredUnet | null;
   /** Its moving average, where that is kept beside it. */
   average?: StoredUnet;
+  /** What the part that follows goes on with. */
+  state?: StoredTrainState;
+}
+
+/** Where a training that is taken in parts stands. */
+export interface StoredTrainState {
+  file: StoredBlob;
+  rollbacks: number;
+  learningRateScale: number;
 }
 
 /** The blobs of a trained U-Net. */

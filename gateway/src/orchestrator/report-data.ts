@@ -1,9 +1,10 @@
 /** The run as the evaluator's report shows it. */
 import { create } from '@bufbuild/protobuf';
 import { RunReportSchema, type RunReport } from '@spindle/proto';
-import { modelName } from '../domain/model.js';
-import { jobKey, selectMetric, stagesOf } from '../domain/plan.js';
+import { modelName, spin } from '../domain/model.js';
+import { jobKey, partsOf, selectMetric, stagesOf } from '../domain/plan.js';
 import { progressOf } from '../domain/progress.js';
+import { stageName } from '../domain/stage.js';
 import { leftOutOf, stageOf } from '../domain/state.js';
 import type { MetricsLine } from './metrics-log.js';
 import type { RunRecord } from './record.js';
@@ -29,6 +30,7 @@ export function runReport(
     warnings: state.warnings,
     timings: stages.map(({ stage, seconds }) => ({ stage, seconds })),
     judgedPairs: judgedPairs(record),
+    refreshes: refreshes(record),
     curves: Object.entries(curves).map(([model, lines]) => ({ model, steps: lines.map(toStep) })),
   });
 }
@@ -39,6 +41,22 @@ function judgedPairs({ state }: RunRecord) {
     const own = stageOf(state, stage.name);
     if (own.status !== 'done') return [];
     return [{ opponent: modelName(stage.model), pairs: own.items, leftOut: leftOutOf(own) }];
+  });
+}
+
+function refreshes({ state: { plan, stages } }: RunRecord) {
+  return Array.from({ length: plan.iterations }, (_, i) => i + 1).flatMap((k) => {
+    const parts = partsOf(plan, k);
+    const model = spin(k);
+    const trained = stages[stageName({ kind: 'train', model })]?.status === 'done';
+    if (parts.length === 1 || !trained) return [];
+    return [
+      {
+        model: modelName(model),
+        opponents: parts.map(({ opponent }) => modelName(opponent)),
+        steps: parts.map(({ first }) => first),
+      },
+    ];
   });
 }
 

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import type { ModelEvaluation, StepNumbers, TrainRequest } from '@spindle/proto';
 import { ensureError, SpindleError } from '@spindle/kit';
-import { modelName, type Model } from '../domain/model.js';
+import { modelName, wholeOf, type Model } from '../domain/model.js';
 import { parseJobKey, trainKey } from '../domain/plan.js';
 import { trainedSteps } from '../domain/training.js';
 import type { ModelSummary } from '../domain/state.js';
@@ -16,7 +16,7 @@ import { runReport } from './report-data.js';
 import { restoreFolder } from './restore-folder.js';
 import type { RunContext } from './run-context.js';
 import { train, trainRequest } from './train-task.js';
-import { toStoredUnet, toSummary } from './wire.js';
+import { toStoredState, toStoredUnet, toSummary } from './wire.js';
 
 const shownImages = 4;
 /** How often weights that are damaged before anyone has read them are made again. */
@@ -37,7 +37,7 @@ export async function trainModel(
   const listener = {
     started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
     recent: (steps: readonly StepNumbers[]) => {
-      for (const step of steps) context.metrics.add(model, step);
+      for (const step of steps) context.metrics.add(modelName(wholeOf(trained)), step);
     },
     step: (metrics: StepNumbers) => dispatch({ type: 'train-step', model, metrics }),
     alarm: (step: number, message: string) =>
@@ -64,7 +64,8 @@ export async function trainModel(
       ports.logger.warn({ err: thrown, model }, 'damaged weights are made again');
       continue;
     }
-    await dispatch({ type: 'train-finished', model, unet, average });
+    const state = result?.state && toStoredState(result.state, where);
+    await dispatch({ type: 'train-finished', model, unet, average, state });
     return;
   }
 }

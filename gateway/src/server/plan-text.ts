@@ -1,7 +1,13 @@
 /** What `spindle run --dry-run` prints: what would be done, and what it needs. */
 import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
-import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
+import {
+  averageApart,
+  dpoTraining,
+  evaluationSampling,
+  sftTraining,
+  spinTraining,
+} from '../config/resolve.js';
 import type { RunConfig, SamplingConfig, Training } from '../config/schema.js';
 import { stepsTaken, strengthOf } from '../config/schema/sampling.js';
 import { modelName, sameModel } from '../domain/model.js';
@@ -10,11 +16,12 @@ import {
   evaluationItems,
   modelsOf,
   opponentOf,
+  partsOf,
   reportedPrompts,
   stagesOf,
   type RunPlan,
 } from '../domain/plan.js';
-import type { StageKind } from '../domain/stage.js';
+import type { Stage, StageKind } from '../domain/stage.js';
 import { statedHours } from '../domain/stated-rates.js';
 import type { CheckedRun } from './checked-run.js';
 
@@ -73,12 +80,20 @@ function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
     return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${train}`;
-  const stage = stagesOf(plan).find(({ kind, iteration }) => kind === 'sample' && iteration === k);
+  const stages = stagesOf(plan).filter(
+    ({ kind, iteration }) => kind === 'sample' && iteration === k,
+  );
+  const sum = (of: (stage: Stage) => number): number =>
+    stages.reduce((total, stage) => total + of(stage), 0);
   const draw =
-    `draw ${grouped(stage?.items ?? 0)} images in ${stage?.shards ?? 0} jobs (${scheduler}, ` +
+    `draw ${grouped(sum(({ items }) => items))} images in ${sum(({ shards }) => shards)} jobs ` +
+    `(${scheduler}, ` +
     `${stepsText(sampling)}, guidance ${sampling.guidance_scale})`;
   const judge = plan.keepIf ? `judge the pairs by ${plan.keepIf.metric}, ` : '';
-  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, ${judge}then ${train}`;
+  const parts = partsOf(plan, k).length;
+  const anew =
+    parts > 1 ? `, taken anew every ${plan.refreshSteps ?? 0} steps (${parts} opponents)` : '';
+  return `iteration ${k}: against ${modelName(opponent)}${anew}, ${draw}, ${judge}then ${train}`;
 }
 
 function stepsText(sampling: SamplingConfig): string {
@@ -174,6 +189,11 @@ function diskBytes({ model, config, plan, resolution, data }: Omit<CheckedRun, '
   const state = config.train.lora ? 0 : weights * (3 + (config.train.ema_decay > 0 ? 1 : 0));
   // Those of one training at a time: they go when it is done, and the newest comes before one goes.
   const checkpoints = state * (config.train.keep_checkpoints + 1);
+  // Each part of an iteration but the last leaves its U-Net and its state.
+  const parts = stagesOf(plan).filter(
+    (stage) => stage.kind === 'train' && stage.model.kind === 'part',
+  );
+  const left = parts.length * (weights * (averageApart(config) ? 2 : 1) + state);
   const { views } = config.data;
   // A posterior is a mean and a log-variance, for every view.
   const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;
@@ -189,7 +209,7 @@ function diskBytes({ model, config, plan, resolution, data }: Omit<CheckedRun, '
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
   const pictures = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
   const judged = plan.keepIf ? 2 * images * resolution ** 2 * 2 : 0;
-  return trainings * weights + checkpoints + encoded + drawn + pictures + judged;
+  return trainings * weights + left + checkpoints + encoded + drawn + pictures + judged;
 }
 
 /** Bytes free where the artifacts go, or undefined where the system does not say. */

@@ -52,7 +52,7 @@ export class Steps {
     const { settings, signal, mayFinish, checkpoints } = this.call;
     let interruption: Interruption | null = null;
     try {
-      while (interruption === null && this.#done < settings.steps) {
+      while (interruption === null && this.#done < settings.lastStep) {
         signal.throwIfAborted();
         yield* this.#images();
         interruption = yield* this.#one();
@@ -115,8 +115,8 @@ export class Steps {
     const saves =
       settings.checkpointSteps > 0 &&
       this.#done % settings.checkpointSteps === 0 &&
-      this.#done < settings.steps;
-    const verifies = saves || this.#done % verifySteps === 0 || this.#done === settings.steps;
+      this.#done < settings.lastStep;
+    const verifies = saves || this.#done % verifySteps === 0 || this.#done === settings.lastStep;
     if (verifies && !signal.aborted) await this.#verify();
     if (saves && !signal.aborted) yield await this.#save();
     return null;
@@ -192,7 +192,7 @@ export class Steps {
   async #troubled(trouble: Trouble): Promise<Interruption> {
     const { settings, checkpoints, isOwner } = this.call;
     const { rollbacks } = this.training;
-    const what = remedy(trouble, settings, rollbacks, this.#done);
+    const what = remedy(trouble, settings, rollbacks, this.#done - settings.firstStep);
     if (what.kind === 'rollBack') return { kind: 'rolledBack', trouble, rollbacks };
     if (what.dropFrom !== null && isOwner()) await checkpoints.dropFrom(what.dropFrom);
     const message = divergence(trouble, await checkpoints.newest(), rollbacks.count);
