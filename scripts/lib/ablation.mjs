@@ -24,6 +24,11 @@ export const variants = [
     says: 'timestep_weight: paper, timesteps_per_pair: 4',
     change: { objective: { timestep_weight: 'paper', timesteps_per_pair: 4 } },
   },
+  {
+    name: 'refresh',
+    says: 'objective.refresh_steps: a quarter of the steps',
+    change: (config) => ({ objective: { refresh_steps: Math.ceil(config.train.steps / 4) } }),
+  },
   { name: 'hinge', says: 'objective.loss: hinge', change: { objective: { loss: 'hinge' } } },
   { name: 'ipo', says: 'objective.loss: ipo', change: { objective: { loss: 'ipo' } } },
   {

@@ -158,7 +158,7 @@ describe('training on several ranks', () => {
     expect(cluster.weights).toBe(two.weights);
   });
 
-  it('goes on after a rank was killed, to the same weights', async () => {
+  it('goes on after a rank was killed, and in parts, to the same weights', async () => {
     const trainer = await start({ SPINDLE_RANKS: '2' });
     let victim = 0;
     const responses = await trainer.train(
@@ -175,6 +175,15 @@ describe('training on several ranks', () => {
     expect(killed.weights).toBe(two.weights);
     expect(trainer.children()).not.toContain(victim);
     expect(trainer.child.stderr).toContain('rank 1 of 2 ended (killed by SIGKILL)');
+
+    const first = await tinyTraining(store, 'part', { steps });
+    const left = (await trainer.train({ ...first, lastStep: 3 })).at(-1)?.event;
+    if (left?.case !== 'finished') throw new Error('not finished');
+    const { state: continued } = left.value;
+    const rest = { ...(await tinyTraining(store, 'rest', { steps })), firstStep: 3 };
+    const parts = curve(await trainer.train({ ...rest, ...(continued && { continued }) }));
+    expect(parts.resumed).toEqual([3]);
+    expect(parts.weights).toBe(two.weights);
   });
 
   it('is cancelled and taken up again by another number of ranks, with the same samples', async () => {

@@ -378,6 +378,56 @@ it('draws what training reads, and trains to the bytes of a run that draws every
   expect(weights[0]).toBe(weights[1]);
 });
 
+it('takes the opponent anew within an iteration, the same when it resumes', async () => {
+  const { data, model, name, seed, precision, objective, train, sampling } = tinyConfig();
+  const run = {
+    ...{ data, model, name, seed, precision, iterations: 1 },
+    objective: { ...objective, refresh_steps: 3 },
+    sampling: { ...sampling, images_per_prompt: 2 },
+    train: { ...train, steps: 5, batch_size: 2, gradient_accumulation: 1, learning_rate: 1e-3 },
+  };
+  const lora = { ...run.train, ema_decay: 0.5, lora: { rank: 2, alpha: 4 } };
+  await mesh.create(run, 'anew');
+  await mesh.create({ ...run, train: lora }, 'anew-lora');
+  await mesh.create(run, 'anew-paused');
+  await reached(mesh.artifacts, 'anew-paused', { checkpoint: 'train-spin1', step: 4 });
+  await mesh.spindle('pause', 'anew-paused');
+  await mesh.spindle('resume', 'anew-paused');
+  for (const id of ['anew', 'anew-lora', 'anew-paused']) {
+    const ended = await mesh.ended(id);
+    expect([ended.reason, ended.status]).toEqual(['', RunStatus.SUCCEEDED]);
+    const stages = new Map(ended.stages.map(({ stage, done }) => [stage, done]));
+    // Two images of eight rows: each of 10 positions has an image of its own.
+    for (const [stage, done] of [
+      ...([
+        ['sample-base', 6],
+        ['sample-spin1at3', 4],
+      ] as const),
+      ...([
+        ['train-spin1at3', 3],
+        ['train-spin1', 2],
+      ] as const),
+    ])
+      expect(stages.get(stage), stage).toBe(done);
+    const report = (await readJson(join(mesh.runDirectory(id), 'report.json'))) as Report & {
+      refreshes: object[];
+    };
+    expect(report.refreshes).toEqual([
+      { model: 'spin1', opponents: ['base', 'spin1at3'], steps: [0, 3] },
+    ]);
+    const curve = report.curves['spin1'] ?? [];
+    expect(curve.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5]);
+    for (const { step, loss } of curve) {
+      const apart = Math.abs(loss - Math.log(2));
+      // A model that meets itself has a logit of 0. Its average is another.
+      const same = step === 1 || (id !== 'anew-lora' && step === 4);
+      if (same) expect(apart, `${id} ${step}`).toBeLessThan(1e-6);
+      else expect(apart, `${id} ${step}`).toBeGreaterThan(1e-6);
+    }
+  }
+  expect(weightsOf(mesh.runDirectory('anew-paused'))).toEqual(weightsOf(mesh.runDirectory('anew')));
+});
+
 it('draws from the real images, to the same bytes however jobs share them', async () => {
   const { data, model, name, seed, precision, objective, train, sampling } = tinyConfig();
   const run = {

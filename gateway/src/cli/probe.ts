@@ -8,7 +8,13 @@ import { promisify } from 'node:util';
 import { toJson } from '@bufbuild/protobuf';
 import { SpindleError } from '@spindle/kit';
 import { SamplingSettingsSchema, TrainSettingsSchema, type RunWork } from '@spindle/proto';
-import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
+import {
+  dpoTraining,
+  evaluationSampling,
+  refreshOf,
+  sftTraining,
+  spinTraining,
+} from '../config/resolve.js';
 import type { RunConfig } from '../config/schema.js';
 import {
   estimate,
@@ -20,6 +26,7 @@ import {
 } from '../domain/estimate.js';
 import { samplingSettings } from '../orchestrator/jobs.js';
 import { trainSettings } from '../orchestrator/train-settings.js';
+import { partsOf } from '../domain/plan.js';
 import { size } from '../server/plan-text.js';
 import { duration } from './format.js';
 import { probeMain } from './mesh/packages.js';
@@ -73,6 +80,12 @@ function workload(
     checkpoints:
       train.checkpoint_steps > 0 ? Math.floor((settings.steps - 1) / train.checkpoint_steps) : 0,
   });
+  // Each part of an iteration loads its models, and what it leaves draws the images of the next.
+  const parts = Array.from({ length: config.iterations }, (_, i) => i + 1).flatMap((k) =>
+    partsOf({ trainSteps: config.train.steps, seed: 0, ...refreshOf(config) }, k).map(
+      ({ first, last }) => ({ ...spinTraining(config, k), steps: last - first }),
+    ),
+  );
   return {
     rows: Number(rows),
     drawn: Number(drawn),
@@ -80,11 +93,10 @@ function workload(
     // The base; what is trained last is drawn with for evaluation only.
     models:
       1 +
+      (parts.length - config.iterations) +
       (evaluated > 0n ? config.iterations + (sft ? 1 : 0) + (dpo ? 1 : 0) : config.iterations - 1),
     trainings: [
-      ...Array.from({ length: config.iterations }, (_, i) =>
-        training(spinTraining(config, i + 1), 1),
-      ),
+      ...parts.map((settings) => training(settings, 1)),
       ...(sft ? [training(sft, sftCost / unit)] : []),
       ...(dpo ? [training(dpo, pairCost(dpo.timesteps_per_pair) / unit)] : []),
     ],

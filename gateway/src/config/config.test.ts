@@ -158,6 +158,32 @@ describe('a wrong run config is refused in one sentence', () => {
       'train.judge_every: expected train.on_divergence "warn" or "stop"',
     ],
     [
+      'no steps against an opponent',
+      `${smallest}objective: {refresh_steps: 0}\n`,
+      'objective.refresh_steps: expected at least 1, got 0',
+    ],
+    [
+      'an opponent that is taken anew and never changes',
+      `${smallest}objective: {opponent: initial, refresh_steps: 5}\n`,
+      'objective.refresh_steps: expected objective.opponent "previous", got "initial".',
+    ],
+    [
+      'an opponent that is taken anew beside earlier ones',
+      `${smallest}objective: {refresh_steps: 5}\nsampling: {previous_share: 0.5}\n`,
+      'objective.refresh_steps: expected sampling.previous_share 0',
+    ],
+    [
+      'an opponent that is taken anew in a judged training',
+      `${smallest}objective: {refresh_steps: 5}\ntrain: {steps: 20, judge_every: 5}\n${judged}`,
+      'objective.refresh_steps: expected no train.judge_every beside it',
+    ],
+    [
+      'an opponent for every few steps of many',
+      `${smallest}objective: {refresh_steps: 4}\ntrain: {steps: [500, 50]}\n`,
+      'objective.refresh_steps: expected at most 100 opponents in an iteration of 500 steps, so ' +
+        'at least 5, got 4.',
+    ],
+    [
       'a safeguard above one',
       `${smallest}objective: {safeguard: 1.5}\n`,
       'objective.safeguard: expected at most 1, got 1.5',

@@ -81,6 +81,7 @@ export function checkConfig(config: RunConfig, where: string): void {
     const key = config.sampling.ema ? 'sampling.ema' : 'objective.opponent';
     fail(`${key}: expected a train.ema_decay above 0 for a moving average, got 0.`);
   }
+  checkRefresh(config, fail);
   const metrics = config.evaluation?.metrics ?? [];
   const names = metrics.map((metric) => metric.name);
   for (const [i, metric] of metrics.entries()) {
@@ -193,6 +194,33 @@ function checkJudging(
     );
 }
 
+/** An iteration is a chain of trainings and drawings, each of which loads its models anew. */
+const mostParts = 100;
+
+/** An opponent that is taken anew is the model that training is at, and draws for itself alone. */
+function checkRefresh(config: RunConfig, fail: (message: string) => never): void {
+  const { refresh_steps: every, opponent } = config.objective;
+  if (every === undefined) return;
+  if (opponent !== 'previous')
+    fail(`objective.refresh_steps: expected objective.opponent "previous", got "${opponent}".`);
+  if (config.sampling.previous_share > 0)
+    fail(
+      'objective.refresh_steps: expected sampling.previous_share 0, since the images of an ' +
+        `opponent are read by its own steps alone, got ${config.sampling.previous_share}.`,
+    );
+  const steps = Math.max(...[config.train.steps].flat());
+  if (every < steps && [config.train.judge_every].flat().some((judged) => judged > 0))
+    fail(
+      'objective.refresh_steps: expected no train.judge_every beside it, since an iteration is then ' +
+        `several trainings, got both.`,
+    );
+  if (Math.ceil(steps / every) > mostParts)
+    fail(
+      `objective.refresh_steps: expected at most ${mostParts} opponents in an iteration of ` +
+        `${steps} steps, so at least ${Math.ceil(steps / mostParts)}, got ${every}.`,
+    );
+}
+
 function checkTrain(train: Training, key: string, fail: (message: string) => never): void {
   if (train.batch_size % train.gradient_accumulation !== 0) {
     fail(
@@ -200,6 +228,12 @@ function checkTrain(train: Training, key: string, fail: (message: string) => nev
         `${train.batch_size}, got ${train.gradient_accumulation}.`,
     );
   }
+}
+
+/** The plan's key of the steps after which an opponent is taken anew; nothing without. */
+export function refreshOf({ objective }: RunConfig): { refreshSteps?: number } {
+  const { refresh_steps: refreshSteps } = objective;
+  return refreshSteps === undefined ? {} : { refreshSteps };
 }
 
 /** The moving average is kept beside the weights, because something asks for it. */
@@ -254,6 +288,7 @@ export function trainingOf(config: RunConfig, model: Model): Training | undefine
       return dpoTraining(config);
     case 'spin':
     case 'ema':
+    case 'part':
       return spinTraining(config, model.iteration);
   }
 }

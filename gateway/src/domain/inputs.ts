@@ -1,6 +1,6 @@
 /** What a stage is made from: who misses something of it has that made again. */
 import type { Model } from './model.js';
-import { initOf, modelsOf, opponentOf, trainedAs, type RunPlan } from './plan.js';
+import { initOf, modelsOf, opponentOf, partOf, trainedAs, type RunPlan } from './plan.js';
 import { judgedBy, stageName, type Stage } from './stage.js';
 
 /** What a stage, or one shard of it, is made from. */
@@ -37,17 +37,17 @@ export function inputsOf(plan: RunPlan, stage: Stage, shard?: number): Inputs {
       };
     }
     case 'train': {
-      if (stage.model.kind !== 'spin') return { stages: [encode], models: [] };
-      const { iteration } = stage.model;
-      const opponents = [opponentOf(plan, iteration)];
-      if (iteration > 1) opponents.push(opponentOf(plan, iteration - 1));
+      const own = partOf(plan, stage.model);
+      if (own === undefined) return { stages: [encode], models: [] };
+      const { iteration } = stage;
+      const { opponent, first } = own;
+      const opponents = [opponent];
+      if (iteration > 1 && first === 0) opponents.push(opponentOf(plan, iteration - 1));
       const drawn = new Set(opponents.map((model) => stageName({ kind: 'sample', model })));
-      const judged = plan.keepIf
-        ? [stageName({ kind: 'score', model: opponentOf(plan, iteration) })]
-        : [];
+      const judged = plan.keepIf ? [stageName({ kind: 'score', model: opponent })] : [];
       return {
         stages: [encode, ...drawn, ...judged],
-        models: trained(initOf(iteration), ...opponents),
+        models: trained(...(first === 0 ? [initOf(iteration)] : []), ...opponents),
       };
     }
     case 'evaluate':

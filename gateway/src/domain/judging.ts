@@ -33,6 +33,7 @@ export function judgingOf(
   switch (model.kind) {
     case 'base':
     case 'ema':
+    case 'part':
       return undefined;
     case 'sft':
     case 'dpo':

@@ -81,6 +81,7 @@ function loseModel(next: RunState, model: Model, at: number): void {
   delete training.average;
   // Their scores stand: the same weights come again.
   delete training.snapshots;
+  delete training.state;
   reopen(stageOf(next, name), 0, at);
 }
 

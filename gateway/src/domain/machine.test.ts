@@ -2,9 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { leftOut } from './keep-if.js';
 import { transition, type RunEvent } from './machine.js';
 import { base, modelName, spin } from './model.js';
-import { opponentOf, stagesOf, type RunPlan } from './plan.js';
+import { opponentOf, partOf, stagesOf, type RunPlan } from './plan.js';
 import type { StepNumbers } from '@spindle/proto';
 import { progressOf } from './progress.js';
+import { trainedSteps } from './training.js';
 import { initialState, stageOf, type ModelSummary, type RunState } from './state.js';
 import { commandsBetween, workOf } from './work.js';
 
@@ -86,10 +87,13 @@ function possible(state: RunState, means: Record<string, number>): Fact[] {
   if (work.training) {
     const model = modelName(work.training);
     const step = state.training[model]?.last?.step ?? 0;
-    const total = stagesOf(state.plan).find((s) => s.name === `train-${model}`)?.items ?? 0;
+    const { first, last } = partOf(state.plan, work.training) ?? { first: 0, last: 0 };
+    const own = stagesOf(state.plan).find((s) => s.name === `train-${model}`)?.items ?? 0;
+    const total = Math.max(last, own);
+    const taken = Math.max(first, step);
     facts.push(
-      step < total
-        ? { type: 'train-step', model, metrics: metrics(step + 1) }
+      taken < total
+        ? { type: 'train-step', model, metrics: metrics(taken + 1) }
         : { type: 'train-finished', model, unet },
     );
   }
@@ -659,5 +663,70 @@ describe('a run', () => {
       calm.truncated,
       calm.rejected,
     ]);
+  });
+});
+
+describe('an opponent that is taken anew', () => {
+  const parted = { trainSteps: [5, 2], refreshSteps: 2, asRead: { batchSize: 2, views: 1 } };
+
+  it('makes a chain of drawings and trainings of an iteration, and one iteration of them', () => {
+    const stages = stagesOf(plan({ ...parted, rows: 40 })).filter(
+      ({ kind }) => kind === 'sample' || kind === 'train',
+    );
+    expect(stages.map(({ name, items, iteration }) => [name, items, iteration])).toEqual([
+      ['sample-base', 4, 1],
+      ['train-spin1at2', 2, 1],
+      ['sample-spin1at2', 4, 1],
+      ['train-spin1at4', 2, 1],
+      ['sample-spin1at4', 2, 1],
+      ['train-spin1', 1, 1],
+      ['sample-spin1', 4, 2],
+      ['train-spin2', 2, 2],
+    ]);
+    const after = (name: string) => stages.find((one) => one.name === name)?.after;
+    expect(after('sample-spin1at2')).toEqual(['encode', 'train-spin1at2']);
+    expect(after('train-spin1at4')).toEqual(['sample-spin1at2', 'train-spin1at2']);
+    expect(after('sample-spin1')).toEqual(['encode', 'train-spin1']);
+  });
+
+  it('is one opponent where an iteration has no more steps', () => {
+    const names = (refreshSteps?: number) =>
+      stagesOf(plan({ ...(refreshSteps && { refreshSteps }) })).map(({ name }) => name);
+    expect(names(2)).toEqual(names());
+  });
+
+  it.each([false, true])('runs to its end (shared device: %s)', (sharedDevice) => {
+    const end = run(
+      started({ ...parted, sharedDevice }),
+      rising,
+      (state) => state.status !== 'running',
+    );
+    expect(end.status).toBe('succeeded');
+    expect(end.results.map(({ model }) => model)).toEqual(['base', 'spin1', 'spin2']);
+    expect([...trainedSteps(end)]).toEqual([
+      ['spin1', 5],
+      ['spin2', 2],
+    ]);
+    for (const [name, items] of [
+      ['train-spin1at4', 2],
+      ['train-spin1', 1],
+    ] as const)
+      expect(stageOf(end, name).items).toBe(items);
+  });
+
+  it('has the lost weights of a part made again before what needs them goes on', () => {
+    const state = run(
+      started(parted),
+      rising,
+      (s) =>
+        workOf(s).training?.kind === 'part' && modelName(workOf(s).training ?? base) === 'spin1at4',
+    );
+    const back = transition(state, {
+      ...{ type: 'inputs-lost', at: 1, shards: [], models: ['spin1at2'], texts: [] },
+    });
+    expect(modelName(workOf(back).training ?? base)).toBe('spin1at2');
+    expect(stageOf(back, 'train-spin1at4').status).toBe('waiting');
+    const end = run(back, rising, (one) => one.status !== 'running');
+    expect(end.status).toBe('succeeded');
   });
 });

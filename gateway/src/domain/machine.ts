@@ -19,7 +19,7 @@
 import type { StepNumbers } from '@spindle/proto';
 import type { Judgement } from './judging.js';
 import { modelName, parseModel } from './model.js';
-import { judgedSteps, stagesOf } from './plan.js';
+import { judgedSteps, partOf, stagesOf } from './plan.js';
 import { bestModel, mergedResults, stopsAfter } from './selection.js';
 import { encodedRows, shardSize } from './shards.js';
 import { hasJobs, isOfRows, judgedBy, stageName, type Stage } from './stage.js';
@@ -36,6 +36,7 @@ import {
   type RunState,
   type Snapshot,
   type StageState,
+  type StoredTrainState,
 } from './state.js';
 import { mayBegin } from './early-start.js';
 import { closeClock, closedStages, hold, inputsLost, type Lost } from './lost.js';
@@ -87,7 +88,13 @@ export type RunEvent = { at: number } & (
   /** What a training that is judged left after a step, and ended in after the last one. */
   | { type: 'train-snapshot'; model: string; step: number; snapshot: Snapshot }
   /** `kept`: where it is judged, the step whose weights these are. */
-  | ({ type: 'train-finished'; model: string; kept?: number | undefined } & Snapshot)
+  | ({
+      type: 'train-finished';
+      model: string;
+      kept?: number | undefined;
+      /** What the next part of the iteration goes on with. */
+      state?: StoredTrainState | undefined;
+    } & Snapshot)
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
   | { type: 'report-written' }
   | { type: 'failed'; stage: string; reason: string }
@@ -149,7 +156,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       return inputsLost(next, event);
     case 'train-started': {
       rewind(next, event.model, event.resumedStep);
-      stageOf(next, trainingStage(event.model)).items = event.resumedStep;
+      setStep(next, event.model, event.resumedStep);
       return true;
     }
     case 'train-alarm':
@@ -158,7 +165,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       const { model, step, reason, learningRateScale } = event;
       const name = trainingStage(model);
       rewind(next, model, step);
-      stageOf(next, name).items = step;
+      setStep(next, model, step);
       const where = step === 0 ? 'starts over' : `goes back to step ${step}`;
       warn(next, `${name}: ${where} at ${learningRateScale} times the learning rate (${reason})`);
       return true;
@@ -171,6 +178,7 @@ function apply(next: RunState, event: RunEvent): boolean {
       training.unet = event.unet;
       if (event.average) training.average = event.average;
       if (event.kept !== undefined) training.kept = event.kept;
+      if (event.state) training.state = event.state;
       return true;
     }
     case 'train-snapshot': {
@@ -199,6 +207,12 @@ function apply(next: RunState, event: RunEvent): boolean {
 /** Events name models as states do. */
 function trainingStage(model: string): string {
   return stageName({ kind: 'train', model: parseModel(model) });
+}
+
+/** Training has come to a step of its iteration, whose parts count their own steps. */
+function setStep(next: RunState, model: string, step: number): void {
+  const { first } = partOf(next.plan, parseModel(model)) ?? { first: 0 };
+  stageOf(next, trainingStage(model)).items = Math.max(0, step - first);
 }
 
 function jobsDone(next: RunState, event: { stage: string; jobs: DoneJob[] }): boolean {
@@ -265,7 +279,7 @@ function trainStep(next: RunState, model: string, metrics: StepNumbers, at: numb
     return true;
   }
   if (!recordStep(next, model, metrics)) return false;
-  stage.items = metrics.step;
+  setStep(next, model, metrics.step);
   return true;
 }
 

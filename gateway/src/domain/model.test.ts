@@ -7,6 +7,7 @@ const models: [string, Model, number][] = [
   ['dpo', { kind: 'dpo' }, 0],
   ['spin1', { kind: 'spin', iteration: 1 }, 1],
   ['spin12', { kind: 'spin', iteration: 12 }, 12],
+  ['spin3at50', { kind: 'part', iteration: 3, steps: 50 }, 3],
   ['ema2', { kind: 'ema', iteration: 2 }, 2],
 ];
 
@@ -17,11 +18,21 @@ it.each(models)('"%s" names a model, and back', (name, model, iteration) => {
   expect(isBaseline(model)).toBe(name === 'sft' || name === 'dpo');
 });
 
-it.each(['', 'best', 'spin', 'spin0', 'spin01', 'spin1x', 'ema', 'base1', 'sft2', 'Spin1'])(
-  '"%s" names none',
-  (name) => {
-    expect(() => parseModel(name)).toThrow(
-      `model: expected base, sft, dpo, spin<k> or ema<k> with k from 1, got "${name}"`,
-    );
-  },
-);
+it.each([
+  '',
+  'best',
+  'spin',
+  'spin0',
+  'spin01',
+  'spin1x',
+  'ema',
+  'base1',
+  'sft2',
+  'Spin1',
+  'spin1at',
+  'spin1at0',
+])('"%s" names none', (name) => {
+  expect(() => parseModel(name)).toThrow(
+    `model: expected base, sft, dpo, spin<k>, ema<k> or spin<k>at<steps> with numbers from 1, got "${name}"`,
+  );
+});

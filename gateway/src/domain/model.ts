@@ -5,18 +5,24 @@
 
 /**
  * `base` is what the run starts from; `sft` and `dpo` are trained for comparison; `spin` k comes
- * out of iteration k, and `ema` k is the moving average of its weights.
+ * out of iteration k, and `ema` k is the moving average of its weights. A `part` is what `spin` k
+ * was after so many steps: the opponent of those that follow.
  */
-export type Model = Single | Iterated;
+export type Model = Single | Iterated | Part;
 interface Single {
   kind: 'base' | 'sft' | 'dpo';
+}
+interface Part {
+  kind: 'part';
+  iteration: number;
+  steps: number;
 }
 interface Iterated {
   kind: 'spin' | 'ema';
   iteration: number;
 }
 
-/** "base", "sft", "dpo", "spin3", "ema2". */
+/** "base", "sft", "dpo", "spin3", "ema2", "spin3at50". */
 export function modelName(model: Model): string {
   switch (model.kind) {
     case 'base':
@@ -26,6 +32,8 @@ export function modelName(model: Model): string {
     case 'spin':
     case 'ema':
       return `${model.kind}${model.iteration}`;
+    case 'part':
+      return `spin${model.iteration}at${model.steps}`;
   }
 }
 
@@ -34,8 +42,10 @@ export function parseModel(name: string): Model {
   if (name === 'base' || name === 'sft' || name === 'dpo') return { kind: name };
   const [, kind, iteration] = /^(spin|ema)([1-9]\d*)$/.exec(name) ?? [];
   if (kind === 'spin' || kind === 'ema') return { kind, iteration: Number(iteration) };
+  const [, whole, steps] = /^spin([1-9]\d*)at([1-9]\d*)$/.exec(name) ?? [];
+  if (whole !== undefined) return { kind: 'part', iteration: Number(whole), steps: Number(steps) };
   throw new RangeError(
-    `model: expected base, sft, dpo, spin<k> or ema<k> with k from 1, got "${name}"`,
+    `model: expected base, sft, dpo, spin<k>, ema<k> or spin<k>at<steps> with numbers from 1, got "${name}"`,
   );
 }
 
@@ -44,6 +54,16 @@ export const base: Model = { kind: 'base' };
 /** The model that comes out of an iteration, from 1. */
 export function spin(iteration: number): Model {
   return { kind: 'spin', iteration };
+}
+
+/** What `spin<k>` was after so many of its steps. */
+export function part(iteration: number, steps: number): Model {
+  return { kind: 'part', iteration, steps };
+}
+
+/** The model in whose training this one comes up; other models are their own. */
+export function wholeOf(model: Model): Model {
+  return model.kind === 'part' ? spin(model.iteration) : model;
 }
 
 /** A model that is trained for comparison, and takes no part in self-play. */
@@ -60,6 +80,7 @@ export function iterationOf(model: Model): number {
       return 0;
     case 'spin':
     case 'ema':
+    case 'part':
       return model.iteration;
   }
 }

@@ -7,6 +7,23 @@ import { shardItems, shardSize } from './shards.js';
 
 const key = { seed: 5n, iteration: 2 };
 
+/**
+ * What the trainer reads from position `first` on where a position has an image of its own while
+ * there are such: it names an image by how often the row was read since.
+ */
+function readFrom({ positions, copies, first = 0 }: Reading, count: number): NeededImage[] {
+  const times = new Map<number, number>();
+  const images: NeededImage[] = [];
+  for (let position = first; position < first + positions; position++) {
+    if (images.length === count * copies) break;
+    const element = epochOrder(key, Math.floor(position / count), count)[position % count]!;
+    const copy = times.get(element) ?? 0;
+    times.set(element, copy + 1);
+    images.push({ element, copy });
+  }
+  return images;
+}
+
 /** What the trainer reads, one position after the other, each image where it is read first. */
 function read({ positions, copies, views }: Reading, count: number): NeededImage[] {
   const seen = new Map<string, NeededImage>();
@@ -36,6 +53,39 @@ describe('images that training reads', () => {
     expect(neededCount(reading, 7)).toBe(wanted.length);
     expect(neededImages(reading, 7, 0, 1000)).toEqual(wanted);
     expect(neededImages(reading, 7, 2, 4)).toEqual(wanted.slice(2, 4));
+  });
+});
+
+describe('images that a later part of an iteration reads', () => {
+  it.each([
+    { positions: 4, copies: 1, first: 0 },
+    { positions: 4, copies: 1, first: 2 },
+    { positions: 5, copies: 1, first: 5 },
+    { positions: 6, copies: 2, first: 14 },
+    { positions: 13, copies: 2, first: 10 },
+    { positions: 40, copies: 3, first: 9 },
+  ])('have a turn of their own for each time that their row is read: %j', (sizes) => {
+    const reading = { key, views: 1, ...sizes };
+    const images = neededImages(reading, 7, 0, 1000);
+    expect(images).toEqual(readFrom(reading, 7));
+    expect(neededCount(reading, 7)).toBe(images.length);
+    // Turns go by epoch: while there are new images, each is read once.
+    const drawn = new Map<number, number>();
+    for (const { element } of images) drawn.set(element, (drawn.get(element) ?? 0) + 1);
+    const turns = images.map(({ element }, n) => {
+      const epoch = Math.floor((sizes.first + n) / 7);
+      return `${element} ${epoch % drawn.get(element)!}`;
+    });
+    expect(new Set(turns).size).toBe(images.length);
+  });
+
+  it('are drawn together with several views', () => {
+    const reading = { key, copies: 2, views: 3, positions: 4, first: 5 };
+    const rows = [5, 6, 7, 8].map((p) => epochOrder(key, Math.floor(p / 7), 7)[p % 7]!);
+    const images = neededImages(reading, 7, 0, 1000);
+    expect(images.map(({ element }) => element)).toEqual(rows.flatMap((row) => [row, row]));
+    const names = images.map(({ element, copy }) => `${element} ${copy}`);
+    expect(new Set(names).size).toBe(8);
   });
 });
 
@@ -73,4 +123,25 @@ describe('a stage that draws what is read', () => {
       for (const { index, seed } of items) expect(seed).toBe(imageSeed(5, 'sample-1', index));
     },
   );
+});
+
+it('draws for each part of an iteration what its steps read, with seeds of its own', () => {
+  const parted = { ...plan, trainSteps: [3, 2], refreshSteps: 2, rows: 40, encodeShardSize: 40 };
+  const stages = stagesOf(parted).filter(({ kind }) => kind === 'sample');
+  expect(stages.map(({ name, items }) => [name, items])).toEqual([
+    ['sample-base', 10],
+    ['sample-spin1at2', 5],
+    ['sample-spin1', 10],
+  ]);
+  const order = epochOrder({ seed: 5n, iteration: 1 }, 0, 40);
+  const drawn = (name: string) => {
+    const stage = stages.find((one) => one.name === name)!;
+    return Array.from({ length: stage.shards }, (_, shard) =>
+      shardItems(parted, stage, shard, new Set()),
+    ).flat();
+  };
+  expect(drawn('sample-base').map(({ index }) => index)).toEqual([...order.slice(0, 10)]);
+  const second = drawn('sample-spin1at2');
+  expect(second.map(({ index }) => index)).toEqual([...order.slice(10, 15)]);
+  for (const { index, seed } of second) expect(seed).toBe(imageSeed(5, 'sample-1-2', index));
 });

@@ -9,13 +9,18 @@ export interface Reading {
   key: OrderKey;
   /** Pairs that the training reads, over all steps. */
   positions: number;
+  /** The position that it begins with; absent: 0. */
+  first?: number;
   /** Images of a row, which take turns, an epoch each. */
   copies: number;
   /** With several views of each image, a row's copies are drawn together. */
   views: number;
 }
 
-/** An image of the opponent: the how manyth of which encoded row (by its place among them). */
+/**
+ * An image of the opponent: the how manyth of which encoded row (by its place among them). Where a
+ * training begins within an epoch, a row counts from the epoch in which it is read first.
+ */
 export interface NeededImage {
   element: number;
   copy: number;
@@ -33,16 +38,26 @@ export function neededImages(
   start: number,
   end: number,
 ): NeededImage[] {
-  const { copies, views } = reading;
+  const { key, copies, views, first = 0 } = reading;
+  const begins = Math.floor(first / count);
+  const earlier = rowsBefore(key, first, count);
   const images: NeededImage[] = [];
   for (let n = start; n < Math.min(end, neededCount(reading, count)); n++) {
     const together = views > 1;
-    const position = together ? Math.floor(n / copies) : n;
+    const position = first + (together ? Math.floor(n / copies) : n);
     const epoch = Math.floor(position / count);
-    const element = orderOf(reading.key, epoch, count)[position % count] ?? 0;
-    images.push({ element, copy: together ? n % copies : epoch });
+    const element = orderOf(key, epoch, count)[position % count] ?? 0;
+    const turn = epoch - begins - Number(earlier.has(element));
+    images.push({ element, copy: together ? turn * copies + (n % copies) : turn });
   }
   return images;
+}
+
+/** Rows of the epoch of position `first` that come before it. */
+function rowsBefore(key: OrderKey, first: number, count: number): ReadonlySet<number> {
+  const before = first % count;
+  if (before === 0) return new Set();
+  return new Set(orderOf(key, Math.floor(first / count), count).subarray(0, before));
 }
 
 /** Jobs of one stage are built one after the other: its order is made once. */

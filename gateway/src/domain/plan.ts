@@ -1,7 +1,7 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
 import { judgingOf, stepsJudged, type JudgedTrainings } from './judging.js';
 import type { KeepIf } from './keep-if.js';
-import { base, iterationOf, spin, type Model } from './model.js';
+import { base, iterationOf, part, sameModel, spin, type Model } from './model.js';
 import { neededCount, type Reading } from './needed-images.js';
 import { forIteration } from './per-iteration.js';
 import { draw } from './seeds.js';
@@ -25,6 +25,8 @@ export interface RunPlan {
   /** Absent in the plans of older runs, as is `opponent`. */
   dpo?: boolean;
   opponent?: 'previous' | 'initial' | 'random' | 'ema';
+  /** Within an iteration the opponent is taken anew every so many steps; absent: never. */
+  refreshSteps?: number;
   /** Rows of the training set. */
   rows: number;
   imagesPerPrompt: number;
@@ -105,6 +107,42 @@ export function opponentOf(plan: Pick<RunPlan, 'opponent' | 'seed'>, iteration: 
   }
 }
 
+/** Steps [first, last) of an iteration, which have an opponent of their own. */
+export interface TrainingPart {
+  /** What they leave: the iteration's model after the last ones. */
+  model: Model;
+  opponent: Model;
+  first: number;
+  last: number;
+}
+
+/** An iteration's training: one part, or several where its opponent is taken anew. */
+export function partsOf(
+  plan: Pick<RunPlan, 'opponent' | 'seed' | 'trainSteps' | 'refreshSteps'>,
+  k: number,
+): TrainingPart[] {
+  const steps = forIteration(plan.trainSteps, k);
+  const { refreshSteps = steps } = plan;
+  const parts: TrainingPart[] = [];
+  let first = 0;
+  do {
+    const last = Math.min(first + refreshSteps, steps);
+    parts.push({
+      model: last === steps ? spin(k) : part(k, last),
+      opponent: first === 0 ? opponentOf(plan, k) : part(k, first),
+      ...{ first, last },
+    });
+    first = last;
+  } while (first < steps);
+  return parts;
+}
+
+/** The part of an iteration that leaves `model`; undefined for what no iteration leaves. */
+export function partOf(plan: RunPlan, model: Model): TrainingPart | undefined {
+  if (model.kind !== 'spin' && model.kind !== 'part') return undefined;
+  return partsOf(plan, model.iteration).find((one) => sameModel(one.model, model));
+}
+
 /** The model whose training leaves this one: `ema<k>` is the moving average of `spin<k>`. */
 export function trainedAs(model: Model): Model {
   return model.kind === 'ema' ? spin(model.iteration) : model;
@@ -117,10 +155,10 @@ export function evaluationItems(
   return plan.evaluationPrompts * (plan.evaluationImages ?? 1);
 }
 
-/** Images that the opponent of iteration k draws for `rows` encoded rows. */
-export function drawnImages(plan: RunPlan, k: number, rows: number): number {
+/** Images that an opponent draws in iteration k for `rows` encoded rows. */
+export function drawnImages(plan: RunPlan, k: number, opponent: Model, rows: number): number {
   const { asRead, imagesPerPrompt } = plan;
-  return asRead ? neededCount(readingOf(plan, asRead, k), rows) : rows * imagesPerPrompt;
+  return asRead ? neededCount(readingOf(plan, asRead, k, opponent), rows) : rows * imagesPerPrompt;
 }
 
 /** Images that a job of an opponent draws. */
@@ -128,11 +166,20 @@ export function imagesPerJob(plan: RunPlan): number {
   return plan.sampleShardSize * plan.imagesPerPrompt;
 }
 
-/** How iteration k reads images. */
-export function readingOf(plan: RunPlan, asRead: DrawnAsRead, k: number): Reading {
+/** The step of its iteration from which a model is the opponent. */
+export function opponentSince(opponent: Model): number {
+  return opponent.kind === 'part' ? opponent.steps : 0;
+}
+
+/** How iteration k reads the images of one of its opponents. */
+export function readingOf(plan: RunPlan, asRead: DrawnAsRead, k: number, opponent: Model): Reading {
+  const batchSize = forIteration(asRead.batchSize, k);
+  const since = opponentSince(opponent);
+  const steps = forIteration(plan.trainSteps, k) - since;
   return {
     key: { seed: BigInt(plan.seed), iteration: k },
-    positions: forIteration(plan.trainSteps, k) * forIteration(asRead.batchSize, k),
+    first: since * batchSize,
+    positions: Math.min(steps, plan.refreshSteps ?? steps) * batchSize,
     copies: plan.imagesPerPrompt,
     views: asRead.views,
   };
@@ -142,16 +189,17 @@ export function readingOf(plan: RunPlan, asRead: DrawnAsRead, k: number): Readin
 const firstSteps = 4;
 
 /**
- * Shards with which iteration k's training begins while the others are drawn. Undefined where it
- * waits for all: where it shares its device with the samplers, so that both would only be slower;
- * where images are not drawn in its order; and where judges say which pairs it reads.
+ * Shards with which the training of iteration k's first part begins while the others are drawn.
+ * Undefined where it waits for all: where it shares its device with the samplers, so that both
+ * would only be slower; where images are not drawn in its order; and where judges say which pairs
+ * it reads.
  */
 export function firstShards(plan: RunPlan, k: number): number | undefined {
-  const { asRead, sharedDevice, keepIf, trainSteps, rows } = plan;
+  const { asRead, sharedDevice, keepIf, rows } = plan;
   if (!asRead || sharedDevice || keepIf) return undefined;
-  const steps = Math.min(firstSteps, forIteration(trainSteps, k));
-  const positions = steps * forIteration(asRead.batchSize, k);
-  const images = neededCount({ ...readingOf(plan, asRead, k), positions }, rows);
+  const { opponent, last } = partsOf(plan, k)[0] ?? { opponent: base, last: 0 };
+  const positions = Math.min(firstSteps, last) * forIteration(asRead.batchSize, k);
+  const images = neededCount({ ...readingOf(plan, asRead, k, opponent), positions }, rows);
   return Math.ceil(images / imagesPerJob(plan));
 }
 
@@ -165,7 +213,7 @@ export function reportedPrompts(plan: Pick<RunPlan, 'select' | 'evaluationPrompt
   return plan.evaluationPrompts - (plan.select?.prompts ?? 0);
 }
 
-/** Optimiser steps of a model's training. */
+/** Optimiser steps of a model's training; of an iteration in parts, those of one. */
 export function trainingSteps(plan: RunPlan, model: Model): number {
   switch (model.kind) {
     case 'base':
@@ -175,8 +223,12 @@ export function trainingSteps(plan: RunPlan, model: Model): number {
     case 'dpo':
       return plan.dpoSteps ?? 0;
     case 'spin':
+    case 'part': {
+      const { first, last } = partOf(plan, model) ?? { first: 0, last: 0 };
+      return last - first;
+    }
     case 'ema':
-      return forIteration(plan.trainSteps, model.iteration);
+      return trainingSteps(plan, spin(model.iteration));
   }
 }
 
@@ -263,38 +315,48 @@ function makeStages(plan: RunPlan): Stage[] {
   for (const model of baselines(plan)) trained = addTraining(model, [trained ?? 'encode']);
   const samplingStart = plan.sharedDevice ? [trained ?? 'encode'] : [];
 
+  /** What an opponent draws, and judges judge; where it has drawn before, that is there. */
+  const addDrawing = (opponent: Model, k: number): void => {
+    if (isStage(named('sample', opponent))) return;
+    // On a shared device, drawing waits for the training before.
+    const first = opponentSince(opponent) === 0;
+    const maker = plan.sharedDevice && first ? initOf(k) : trainedAs(opponent);
+    const images = drawnImages(plan, k, opponent, plan.rows);
+    const common = {
+      ...{ model: opponent, iteration: k, items: images },
+      shards: shardsFor(images, imagesPerJob(plan)),
+      // Rows that encoding rejects are not sampled.
+      after: [
+        'encode',
+        ...(k === 1 && first ? samplingStart : [named('train', maker)].filter(isStage)),
+      ],
+    };
+    add({ kind: 'sample', ...common });
+    if (plan.keepIf) add({ kind: 'score', ...common });
+  };
+
   for (let k = 1; k <= plan.iterations; k++) {
-    const opponent = opponentOf(plan, k);
-    // What an opponent has drawn once is there for later iterations too.
-    if (!isStage(named('sample', opponent))) {
-      // On a shared device, drawing waits for the training before.
-      const maker = plan.sharedDevice ? initOf(k) : trainedAs(opponent);
-      const images = drawnImages(plan, k, plan.rows);
-      const common = {
-        ...{ model: opponent, iteration: k, items: images },
-        shards: shardsFor(images, imagesPerJob(plan)),
-        // Rows that encoding rejects are not sampled.
-        after: ['encode', ...(k === 1 ? samplingStart : [named('train', maker)].filter(isStage))],
-      };
-      add({ kind: 'sample', ...common });
-      if (plan.keepIf) add({ kind: 'score', ...common });
+    for (const { model, opponent, first } of partsOf(plan, k)) {
+      addDrawing(opponent, k);
+      if (k === 1 && first === 0) {
+        addEvaluation(base, samplingStart);
+        for (const other of baselines(plan)) addEvaluation(other, [named('train', other)]);
+      }
+      const waitsForEvaluation = (plan.sharedDevice || plan.stop !== null) && first === 0;
+      const after = [
+        named('sample', opponent),
+        ...(plan.keepIf ? [named('score', opponent)] : []),
+        ...(trained === null ? [] : [trained]),
+        ...(waitsForEvaluation ? evaluationEnd(initOf(k)) : []),
+        ...(plan.sharedDevice && k === 1 && first === 0
+          ? baselines(plan).flatMap(evaluationEnd)
+          : []),
+      ];
+      const shards = first === 0 ? firstShards(plan, k) : undefined;
+      const stage = named('sample', opponent);
+      trained = addTraining(model, after, shards === undefined ? undefined : { stage, shards });
+      if (model.kind === 'spin') addEvaluation(model, [trained]);
     }
-    if (k === 1) {
-      addEvaluation(base, samplingStart);
-      for (const model of baselines(plan)) addEvaluation(model, [named('train', model)]);
-    }
-    const waitsForEvaluation = plan.sharedDevice || plan.stop !== null;
-    const after = [
-      named('sample', opponent),
-      ...(plan.keepIf ? [named('score', opponent)] : []),
-      ...(trained === null ? [] : [trained]),
-      ...(waitsForEvaluation ? evaluationEnd(initOf(k)) : []),
-      ...(plan.sharedDevice && k === 1 ? baselines(plan).flatMap(evaluationEnd) : []),
-    ];
-    const shards = firstShards(plan, k);
-    const stage = named('sample', opponent);
-    trained = addTraining(spin(k), after, shards === undefined ? undefined : { stage, shards });
-    addEvaluation(spin(k), [trained]);
   }
   add({
     kind: 'report',

@@ -21,8 +21,9 @@ export function bestModel(state: RunState): string {
   const metric = selectMetric(state.plan);
   if (metric === undefined) {
     const trained = Object.entries(state.training)
-      .filter(([, training]) => Boolean(training.unet))
-      .map(([name]) => iterationOf(parseModel(name)));
+      .map(([name, training]) => ({ model: parseModel(name), training }))
+      .filter(({ model, training }) => model.kind === 'spin' && Boolean(training.unet))
+      .map(({ model }) => iterationOf(model));
     const last = Math.max(0, ...trained);
     return last === 0 ? '' : modelName(spin(last));
   }

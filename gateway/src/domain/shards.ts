@@ -4,10 +4,12 @@
  */
 import { neededImages } from './needed-images.js';
 import { judgingOf } from './judging.js';
+import type { Model } from './model.js';
 import {
   drawnImages,
   evaluationItems,
   imagesPerJob,
+  opponentSince,
   readingOf,
   reportedPrompts,
   type RunPlan,
@@ -48,8 +50,9 @@ export function shardItems(
   rejected: ReadonlySet<number>,
 ): ShardItem[] {
   const { asRead } = plan;
-  if (isOfRows(stage.kind) && asRead)
-    return itemsAsRead(plan, stage.iteration, shard, encodedOf(plan, rejected));
+  const opponent = opponentOfRows(stage);
+  if (opponent !== undefined && asRead)
+    return itemsAsRead(plan, { k: stage.iteration, opponent, shard }, encodedOf(plan, rejected));
   if (isOfSteps(stage.kind)) return judgedItems(plan, stage);
   const { start, count } = shardRange(plan, stage, shard);
   const items: ShardItem[] = [];
@@ -63,7 +66,7 @@ export function shardItems(
     }
     if (rejected.has(index)) continue;
     for (let copy = 0; copy < plan.imagesPerPrompt; copy++)
-      items.push(drawnItem(plan, stage.iteration, index, copy));
+      items.push(drawnItem(plan, `sample-${stage.iteration}`, index, copy));
   }
   return items;
 }
@@ -84,18 +87,29 @@ function judgedPrompts(plan: RunPlan, stage: Stage): number {
   return 'model' in stage ? (judgingOf(plan, stage.model)?.prompts ?? 0) : 0;
 }
 
-function drawnItem(plan: RunPlan, iteration: number, index: number, copy: number): ShardItem {
-  // A word of the seed, not a stage's name: it stays as it is for ever.
-  return { index, seed: imageSeed(plan.seed, `sample-${iteration}`, index, copy) };
+/** The opponent whose images a stage's shards hold; undefined where they hold others. */
+function opponentOfRows(stage: Stage): Model | undefined {
+  return isOfRows(stage.kind) && 'model' in stage ? stage.model : undefined;
 }
 
-/** A shard of the images that iteration k reads. */
-function itemsAsRead(plan: RunPlan, k: number, shard: number, encoded: Rows): ShardItem[] {
+/** `of`: a word of the seed, not a stage's name. It stays as it is for ever. */
+function drawnItem(plan: RunPlan, of: string, index: number, copy: number): ShardItem {
+  return { index, seed: imageSeed(plan.seed, of, index, copy) };
+}
+
+/** A shard of the images that iteration k reads of an opponent. */
+function itemsAsRead(
+  plan: RunPlan,
+  { k, opponent, shard }: { k: number; opponent: Model; shard: number },
+  encoded: Rows,
+): ShardItem[] {
   if (!plan.asRead) return [];
   const size = imagesPerJob(plan);
-  const reading = readingOf(plan, plan.asRead, k);
+  const reading = readingOf(plan, plan.asRead, k, opponent);
+  const since = opponentSince(opponent);
+  const of = since === 0 ? `sample-${k}` : `sample-${k}-${since}`;
   return neededImages(reading, encoded.count, shard * size, (shard + 1) * size).map(
-    ({ element, copy }) => drawnItem(plan, k, encoded.at(element), copy),
+    ({ element, copy }) => drawnItem(plan, of, encoded.at(element), copy),
   );
 }
 
@@ -131,10 +145,12 @@ export function shardSize(
 ): number {
   if (isOfSteps(stage.kind)) return judgedPrompts(plan, stage);
   const { start, count } = shardRange(plan, stage, shard);
-  if (!isOfRows(stage.kind)) return count;
+  const opponent = opponentOfRows(stage);
+  if (opponent === undefined) return count;
   if (plan.asRead) {
     const size = imagesPerJob(plan);
-    const images = drawnImages(plan, stage.iteration, plan.rows - rejected.size);
+    const encoded = plan.rows - rejected.size;
+    const images = drawnImages(plan, stage.iteration, opponent, encoded);
     return Math.max(0, Math.min(size, images - shard * size));
   }
   let kept = 0;

@@ -47,12 +47,21 @@ export interface TrainingState {
   judged?: Record<number, Judgement>;
   /** The step whose weights are the model's, where judging chose it. */
   kept?: number;
+  /** What the part that follows goes on with. */
+  state?: StoredTrainState;
 }
 
 /** Weights of a training after a step, as `unet` and `average` are those that it ends in. */
 export interface Snapshot {
   unet: StoredUnet;
   average?: StoredUnet;
+}
+
+/** Where a training that is taken in parts stands. */
+export interface StoredTrainState {
+  file: StoredBlob;
+  rollbacks: number;
+  learningRateScale: number;
 }
 
 /** The blobs of a trained U-Net. */

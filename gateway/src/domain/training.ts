@@ -1,4 +1,5 @@
 import type { StepNumbers } from '@spindle/proto';
+import { modelName, parseModel, wholeOf } from './model.js';
 import type { RunState, TrainingState } from './state.js';
 
 /** Steps that a training's speed is measured over. */
@@ -28,11 +29,12 @@ export function rewind(state: RunState, model: string, step: number): void {
   if (training.last && training.last.step > step) training.last = null;
 }
 
-/** Steps of every training that has ended, by model. */
+/** Steps of every training that has ended, by model; those of an iteration's parts are its own. */
 export function trainedSteps({ training }: RunState): Map<string, number> {
-  return new Map(
-    Object.entries(training).flatMap(([model, { unet, last }]) =>
-      unet && last ? [[model, last.step] as const] : [],
-    ),
-  );
+  const steps = new Map<string, number>();
+  for (const [name, { unet, last }] of Object.entries(training)) {
+    const model = modelName(wholeOf(parseModel(name)));
+    if (unet && last) steps.set(model, Math.max(last.step, steps.get(model) ?? 0));
+  }
+  return steps;
 }

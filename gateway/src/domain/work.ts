@@ -2,8 +2,8 @@
  * What has to happen in a state, and which commands lead from one state's work to the next one's.
  */
 import type { StepNumbers } from '@spindle/proto';
-import { modelName, sameModel, type Model } from './model.js';
-import { judgedSteps, stagesOf } from './plan.js';
+import { modelName, sameModel, wholeOf, type Model } from './model.js';
+import { judgedSteps, partOf, stagesOf } from './plan.js';
 import { isSettled, neededNoMore } from './snapshots.js';
 import { hasJobs, isOfSteps, judgedBy, type Stage, type StageKind } from './stage.js';
 import { stageOf, type ModelSummary, type RunState } from './state.js';
@@ -187,7 +187,9 @@ export function announcementsBetween(before: RunState, after: RunState): Announc
       const model = modelName(stage.model);
       const metrics = after.training[model]?.last;
       if (metrics && metrics.step !== before.training[model]?.last?.step) {
-        news.push({ type: 'train-step', model, steps: stage.items, metrics });
+        const whole = wholeOf(stage.model);
+        const steps = partOf(after.plan, whole)?.last ?? stage.items;
+        news.push({ type: 'train-step', model: modelName(whole), steps, metrics });
       }
     }
     if (stage.kind === 'evaluate' && now.items === 1 && was.items === 0) {

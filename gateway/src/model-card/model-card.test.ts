@@ -88,11 +88,11 @@ it('a model card has what the hub reads, base, data, objective, settings, scores
   expect(text).toContain('| objective | SPIN, logistic loss |');
   const objective = {
     ...{ ...config.objective, timesteps_per_pair: 4, timestep_weight: 'paper' as const },
-    keep_if: { metric: 'pick', margin: 0.5 },
+    ...{ refresh_steps: 50, keep_if: { metric: 'pick', margin: 0.5 } },
   };
   expect(card({ config: { ...config, objective } })).toContain(
-    '| objective | SPIN, logistic loss, 4 timesteps per pair, timestep weight paper, pairs that ' +
-      'pick scores at most 0.5 higher as drawn |',
+    '| objective | SPIN, logistic loss, 4 timesteps per pair, timestep weight paper, opponent ' +
+      'taken anew every 50 steps, pairs that pick scores at most 0.5 higher as drawn |',
   );
   expect(text).toContain('| β | 5000 |');
   expect(text).toContain('| learning rate | 0.00002, linear, 200 steps of warm-up |');

@@ -97,7 +97,8 @@ function about({ config, plan, model }: CardInput): string {
     case 'dpo':
       return `${from}, trained on preference pairs (Diffusion-DPO): a baseline of a Spindle run.`;
     case 'spin':
-    case 'ema': {
+    case 'ema':
+    case 'part': {
       const opponent = modelName(opponentOf(plan, model.iteration));
       return (
         `Iteration ${model.iteration} of ${config.iterations} of self-play fine-tuning ` +
@@ -196,12 +197,14 @@ function objectiveText({
   loss,
   timesteps_per_pair: timesteps,
   timestep_weight: weight,
+  refresh_steps: refresh,
   keep_if: keepIf,
 }: Partial<RunConfig['objective']>): string {
   return [
     `SPIN, ${loss} loss`,
     ...(timesteps !== undefined && timesteps > 1 ? [`${timesteps} timesteps per pair`] : []),
     ...(weight !== undefined && weight !== 'constant' ? [`timestep weight ${weight}`] : []),
+    ...(refresh !== undefined ? [`opponent taken anew every ${refresh} steps`] : []),
     ...(keepIf
       ? [`pairs that ${keepIf.metric} scores at most ${keepIf.margin} higher as drawn`]
       : []),

@@ -15,6 +15,7 @@ import type { EventEmitter } from 'node:events';
 import { changesOnResume, differenceText } from '../config/changes.js';
 import type { RunConfig } from '../config/schema.js';
 import { transition, type RunEvent } from '../domain/machine.js';
+import { modelName, parseModel, wholeOf } from '../domain/model.js';
 import { planChange, replanned } from '../domain/replan.js';
 import { isFinal } from '../domain/state.js';
 import { announcementsBetween, commandsBetween, type Announcement } from '../domain/work.js';
@@ -233,7 +234,8 @@ export class RunDriver {
       for (const command of commands) await carryOut(this.#effects, command);
       if (state.status !== 'running') this.#tasks.abortAll();
     }
-    if (event.type === 'train-rolled-back') this.metrics.rewind(event.model, event.step);
+    if (event.type === 'train-rolled-back')
+      this.metrics.rewind(modelName(wholeOf(parseModel(event.model))), event.step);
     this.#tell(announcements);
     if (isFinal(state.status)) {
       this.#live?.abort();

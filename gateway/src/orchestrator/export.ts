@@ -11,13 +11,16 @@ import type { StoredBlob, StoredUnet } from '../domain/state.js';
 import { toRef } from './wire.js';
 
 /**
- * "iterations/2/unet" for spin2, "iterations/2/ema/unet" for its average, "baselines/sft/unet" for
- * the baseline. The base has none: it lies where the config says.
+ * "iterations/2/unet" for spin2, "iterations/2/ema/unet" for its average, "iterations/2/at-50/unet"
+ * for a part, "baselines/sft/unet" for the baseline. The base has none: it lies where the config
+ * says.
  */
 export function unetFolder(model: Model): string {
   switch (model.kind) {
     case 'spin':
       return join('iterations', String(model.iteration), 'unet');
+    case 'part':
+      return join('iterations', String(model.iteration), `at-${model.steps}`, 'unet');
     case 'ema':
       return averageFolder(unetFolder(spin(model.iteration)));
     case 'sft':

@@ -106,13 +106,13 @@ async function isWhole(context: RunContext, { stage, shard }: ShardOf): Promise<
 }
 
 async function hasWeights(context: RunContext, model: Model): Promise<boolean> {
-  const { unet, average } = context.record().state.training[modelName(model)] ?? {};
+  const { unet, average, state } = context.record().state.training[modelName(model)] ?? {};
   const blobs = [unet, average].flatMap((one) =>
     one ? [one.config, one.weights, one.adapter] : [],
   );
   return areWhole(
     context,
-    blobs.flatMap((blob) => (blob ? [toRef(blob)] : [])),
+    [...blobs, state?.file].flatMap((blob) => (blob ? [toRef(blob)] : [])),
   );
 }
 

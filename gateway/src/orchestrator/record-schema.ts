@@ -28,6 +28,7 @@ const planSchema = z.looseObject({
   sft: z.boolean(),
   dpo: z.boolean().optional(),
   opponent: z.enum(['previous', 'initial', 'random', 'ema']).optional(),
+  refreshSteps: items.min(1).optional(),
   rows: items,
   imagesPerPrompt: count.max(100_000),
   evaluationPrompts: items,
@@ -93,6 +94,9 @@ const trainingSchema = z.looseObject({
     )
     .optional(),
   kept: count.optional(),
+  state: z
+    .looseObject({ file: blobSchema, rollbacks: count, learningRateScale: z.number() })
+    .optional(),
 });
 
 const stateSchema = z.looseObject({

@@ -7,10 +7,18 @@ import {
   type JudgedTraining,
   type RunReport,
 } from '@spindle/proto';
-import { modelName } from '../domain/model.js';
+import { modelName, spin } from '../domain/model.js';
 import { judgingOf } from '../domain/judging.js';
-import { jobKey, judgedSteps, selectMetric, stagesOf, trainingSteps } from '../domain/plan.js';
+import {
+  jobKey,
+  judgedSteps,
+  partsOf,
+  selectMetric,
+  stagesOf,
+  trainingSteps,
+} from '../domain/plan.js';
 import { progressOf } from '../domain/progress.js';
+import { stageName } from '../domain/stage.js';
 import { leftOutOf, stageOf } from '../domain/state.js';
 import type { MetricsLine } from './metrics-log.js';
 import type { RunRecord } from './record.js';
@@ -37,6 +45,7 @@ export function runReport(
     timings: stages.map(({ stage, seconds }) => ({ stage, seconds })),
     judgedPairs: judgedPairs(record),
     judgedTrainings: judgedTrainings(record),
+    refreshes: refreshes(record),
     curves: Object.entries(curves).map(([model, lines]) => ({ model, steps: lines.map(toStep) })),
   });
 }
@@ -76,6 +85,22 @@ export function judgedTrainings({ state }: RunRecord): JudgedTraining[] {
       metric: selectMetric(state.plan) ?? '',
       ...{ keepsBest, awaited },
     });
+  });
+}
+
+function refreshes({ state: { plan, stages } }: RunRecord) {
+  return Array.from({ length: plan.iterations }, (_, i) => i + 1).flatMap((k) => {
+    const parts = partsOf(plan, k);
+    const model = spin(k);
+    const trained = stages[stageName({ kind: 'train', model })]?.status === 'done';
+    if (parts.length === 1 || !trained) return [];
+    return [
+      {
+        model: modelName(model),
+        opponents: parts.map(({ opponent }) => modelName(opponent)),
+        steps: parts.map(({ first }) => first),
+      },
+    ];
   });
 }
 

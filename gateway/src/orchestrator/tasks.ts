@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import type { ModelEvaluation, StepNumbers, TrainRequest } from '@spindle/proto';
 import { ensureError, SpindleError } from '@spindle/kit';
-import { modelName, type Model } from '../domain/model.js';
+import { modelName, wholeOf, type Model } from '../domain/model.js';
 import { parseJobKey, trainKey } from '../domain/plan.js';
 import { trainedSteps } from '../domain/training.js';
 import type { ModelSummary } from '../domain/state.js';
@@ -17,7 +17,7 @@ import { restoreFolder } from './restore-folder.js';
 import type { RunContext } from './run-context.js';
 import { chooseSnapshot, takeSnapshots, toSnapshot } from './snapshots.js';
 import { train, trainRequest } from './train-task.js';
-import { toSummary } from './wire.js';
+import { toStoredState, toSummary } from './wire.js';
 
 const shownImages = 4;
 /** How often weights that are damaged before anyone has read them are made again. */
@@ -41,7 +41,7 @@ export async function trainModel(
       await takeSnapshots(context, trained, resumedStep);
     },
     recent: (steps: readonly StepNumbers[]) => {
-      for (const step of steps) context.metrics.add(model, step);
+      for (const step of steps) context.metrics.add(modelName(wholeOf(trained)), step);
     },
     step: (metrics: StepNumbers) => dispatch({ type: 'train-step', model, metrics }),
     alarm: (step: number, message: string) =>
@@ -72,7 +72,8 @@ export async function trainModel(
         await ports.store.deleteResults(trainKey(context.record().runId, trained));
       continue;
     }
-    await dispatch({ type: 'train-finished', model, ...chosen });
+    const state = result.state && toStoredState(result.state, where);
+    await dispatch({ type: 'train-finished', model, ...chosen, state });
     return;
   }
 }

@@ -6,6 +6,7 @@ import { create } from '@bufbuild/protobuf';
 import {
   LeftOutImagesSchema,
   ShardsToComeSchema,
+  TrainStateSchema,
   UnetRefSchema,
   type LeftOutImages,
   type UnetRef,
@@ -16,14 +17,23 @@ import {
   type StepNumbers,
   type TrainFinished,
   type TrainRequest,
+  type TrainState,
 } from '@spindle/proto';
 import { delay, ensureError, SpindleError, type Logger } from '@spindle/kit';
 import { dpoTraining, sftTraining, spinTraining } from '../config/resolve.js';
 import type { TrainConfig } from '../config/schema.js';
 import { leftOut, type KeepIf } from '../domain/keep-if.js';
 import { isEarly } from '../domain/early-start.js';
-import { base, iterationOf, modelName, sameModel, spin, type Model } from '../domain/model.js';
-import { imagesPerJob, initOf, jobKey, opponentOf, trainKey } from '../domain/plan.js';
+import { base, iterationOf, modelName, sameModel, type Model } from '../domain/model.js';
+import {
+  imagesPerJob,
+  initOf,
+  jobKey,
+  opponentOf,
+  partOf,
+  trainKey,
+  type TrainingPart,
+} from '../domain/plan.js';
 import { shardItems, shardSize } from '../domain/shards.js';
 import { stageName } from '../domain/stage.js';
 import { stageOf } from '../domain/state.js';
@@ -81,9 +91,10 @@ export async function trainRequest(
     case 'dpo':
       return create(TrainRequestSchema, { ...common, ...dpoRequest(record) });
     case 'spin':
+    case 'part':
       return create(TrainRequestSchema, {
         ...common,
-        ...(await spinRequest(record, model.iteration, results)),
+        ...(await spinRequest(record, model, results)),
       });
     case 'base':
     case 'ema':
@@ -121,11 +132,15 @@ function settingsOf<T>(record: RunRecord, baseline: string, settings: T | undefi
   );
 }
 
-/** Iteration `k` starts where the one before ended, against the images that its opponent drew. */
-async function spinRequest(record: RunRecord, k: number, results: ResultReader) {
+/**
+ * Iteration `k` starts where the one before ended, against the images that its opponent drew. A
+ * later part of it starts where the part before ended, which is its opponent.
+ */
+async function spinRequest(record: RunRecord, model: Model, results: ResultReader) {
   const { config, state } = record;
+  const k = iterationOf(model);
   const { previous_share: share } = config.sampling;
-  const opponent = opponentOf(state.plan, k);
+  const { opponent, first, last } = partNamed(record, model);
   const before = k > 1 && share > 0 ? opponentOf(state.plan, k - 1) : opponent;
   // The same opponent drew the same images.
   const previous = sameModel(before, opponent) ? null : before;
@@ -137,10 +152,10 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
     );
   const judged =
     state.plan.keepIf && (await judgedPairs(record, opponent, state.plan.keepIf, results));
-  const early = isEarly(state, stageNamed(record, stageName({ kind: 'train', model: spin(k) })));
+  const early = isEarly(state, stageNamed(record, stageName({ kind: 'train', model })));
   return {
     objective: spinObjective(config),
-    init: trainingRef(record, initOf(k), config.train),
+    init: trainingRef(record, first === 0 ? initOf(k) : opponent, config.train),
     opponent: trainingRef(record, opponent, config.train),
     ...(early
       ? await shardsSoFar(record, opponent, results)
@@ -148,9 +163,29 @@ async function spinRequest(record: RunRecord, k: number, results: ResultReader) 
     leftOut: judged?.leftOut ?? [],
     // Epochs are of the pairs that are kept.
     drawnAsRead: state.plan.asRead !== undefined && judged === undefined,
+    ...(state.plan.refreshSteps !== undefined && { firstStep: first, lastStep: last }),
+    ...(first > 0 && { continued: continuedFrom(record, opponent) }),
     ...(previous && { previousShards: await drawnBy(previous) }),
     settings: trainSettings(config, spinTraining(config, k), previous === null ? 0 : share),
   };
+}
+
+function partNamed(record: RunRecord, model: Model): TrainingPart {
+  const part = partOf(record.state.plan, model);
+  if (part !== undefined) return part;
+  throw new SpindleError(
+    'INTERNAL',
+    `run "${record.runId}": expected a part of an iteration, got ${modelName(model)}.`,
+  );
+}
+
+function continuedFrom({ runId, state }: RunRecord, before: Model): TrainState {
+  const left = state.training[modelName(before)]?.state;
+  if (left !== undefined) return create(TrainStateSchema, { ...left, file: toRef(left.file) });
+  throw new SpindleError(
+    'INTERNAL',
+    `run "${runId}": expected what the training of ${modelName(before)} left, got nothing.`,
+  );
 }
 
 /** The first shards of an opponent's images, which are drawn, and the jobs of those that follow. */

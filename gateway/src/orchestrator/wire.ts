@@ -12,12 +12,13 @@ import {
   type ModelStatistics,
   type Precision,
   type StepNumbers,
+  type TrainState,
   type TrainStep,
   type UnetRef,
 } from '@spindle/proto';
 import { SpindleError } from '@spindle/kit';
 import type { RunConfig } from '../config/schema.js';
-import type { ModelSummary, StoredBlob, StoredUnet } from '../domain/state.js';
+import type { ModelSummary, StoredBlob, StoredTrainState, StoredUnet } from '../domain/state.js';
 
 export function toRef(blob: StoredBlob): ArtifactRef {
   return create(ArtifactRefSchema, {
@@ -48,6 +49,17 @@ export function toStoredUnet(
     weights: toBlob(unet.weights),
     ...(adapter && { adapter: toBlob(adapter) }),
   };
+}
+
+export function toStoredState(
+  { file, rollbacks, learningRateScale }: TrainState,
+  where: string,
+): StoredTrainState {
+  if (file) return { file: toBlob(file), rollbacks, learningRateScale };
+  throw new SpindleError(
+    'INTERNAL',
+    `${where}: expected the training's state in the artifact store, got nothing.`,
+  );
 }
 
 export function precisionOf(precision: RunConfig['precision']): Precision {

@@ -10,7 +10,7 @@ import {
 } from '@spindle/proto';
 import { SpindleError } from '@spindle/kit';
 import type { ArtifactStore } from '@spindle/mesh';
-import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
+import { dpoTraining, evaluationSampling, refreshOf, sftTraining } from '../config/resolve.js';
 import { writePromptList, type Files, type ImageSize } from '@spindle/data';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import type { JudgedTrainings, Judging } from '../domain/judging.js';
@@ -239,6 +239,7 @@ export function planOf(
     sft: sft !== undefined,
     dpo: dpo !== undefined,
     opponent: config.objective.opponent,
+    ...refreshOf(config),
     rows,
     imagesPerPrompt: config.sampling.images_per_prompt,
     evaluationPrompts: prompts.all,

@@ -18,12 +18,13 @@ import {
   judgedSteps,
   modelsOf,
   opponentOf,
+  partsOf,
   reportedPrompts,
   selectMetric,
   stagesOf,
   type RunPlan,
 } from '../domain/plan.js';
-import type { StageKind } from '../domain/stage.js';
+import type { Stage, StageKind } from '../domain/stage.js';
 import { statedHours } from '../domain/stated-rates.js';
 import type { CheckedRun } from './checked-run.js';
 
@@ -89,12 +90,20 @@ function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
     return `iteration ${k}: against the images that ${modelName(opponent)} drew, ${train}`;
-  const stage = stagesOf(plan).find(({ kind, iteration }) => kind === 'sample' && iteration === k);
+  const stages = stagesOf(plan).filter(
+    ({ kind, iteration }) => kind === 'sample' && iteration === k,
+  );
+  const sum = (of: (stage: Stage) => number): number =>
+    stages.reduce((total, stage) => total + of(stage), 0);
   const draw =
-    `draw ${grouped(stage?.items ?? 0)} images in ${stage?.shards ?? 0} jobs (${scheduler}, ` +
+    `draw ${grouped(sum(({ items }) => items))} images in ${sum(({ shards }) => shards)} jobs ` +
+    `(${scheduler}, ` +
     `${stepsText(sampling)}, guidance ${sampling.guidance_scale})`;
   const judge = plan.keepIf ? `judge the pairs by ${plan.keepIf.metric}, ` : '';
-  return `iteration ${k}: against ${modelName(opponent)}, ${draw}, ${judge}then ${train}`;
+  const parts = partsOf(plan, k).length;
+  const anew =
+    parts > 1 ? `, taken anew every ${plan.refreshSteps ?? 0} steps (${parts} opponents)` : '';
+  return `iteration ${k}: against ${modelName(opponent)}${anew}, ${draw}, ${judge}then ${train}`;
 }
 
 function stepsText(sampling: SamplingConfig): string {
@@ -202,6 +211,11 @@ function diskBytes(run: Omit<CheckedRun, 'text'>): number {
   const state = config.train.lora ? 0 : weights * (3 + (config.train.ema_decay > 0 ? 1 : 0));
   // Those of one training at a time: they go when it is done, and the newest comes before one goes.
   const checkpoints = state * (config.train.keep_checkpoints + 1);
+  // Each part of an iteration but the last leaves its U-Net and its state.
+  const parts = stagesOf(plan).filter(
+    (stage) => stage.kind === 'train' && stage.model.kind === 'part',
+  );
+  const left = parts.length * (weights * (averageApart(config) ? 2 : 1) + state);
   const { views } = config.data;
   // A posterior is a mean and a log-variance, for every view.
   const copies = config.sampling.generated === 'pixels' ? 2 * views : 1;
@@ -220,7 +234,7 @@ function diskBytes(run: Omit<CheckedRun, 'text'>): number {
     (2 * (trainings + 1) * evaluationItems(plan) + judgedImages) * resolution ** 2 * 2;
   const judged = plan.keepIf ? 2 * images * resolution ** 2 * 2 : 0;
   const results = (trainings + snapshotsHeld(run)) * weights;
-  return results + checkpoints + encoded + drawn + pictures + judged;
+  return results + left + checkpoints + encoded + drawn + pictures + judged;
 }
 
 /**

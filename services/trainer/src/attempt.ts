@@ -71,7 +71,7 @@ export class Attempt {
       if (interruption !== null) return interruption;
       const finished = await this.#export(training, steps.recent);
       if (!(await mayFinish()))
-        return { kind: 'stopped', error: stoppedAfter(settings.steps, signal) };
+        return { kind: 'stopped', error: stoppedAfter(settings.lastStep, signal) };
       return yield* this.#commit(finished);
     } finally {
       await training.own.close();
@@ -85,7 +85,7 @@ export class Attempt {
         value: {
           resumedStep: startStep,
           recent,
-          steps: this.call.settings.steps,
+          steps: this.call.settings.lastStep,
           precision: wirePrecision(facts.precision),
           precisionReason: facts.precisionReason,
         },
@@ -93,13 +93,19 @@ export class Attempt {
     };
   }
 
-  async #export({ init, own }: OpenTraining, recent: readonly TrainStep[]): Promise<TrainFinished> {
+  async #export(
+    { facts, init, own, rollbacks }: OpenTraining,
+    recent: readonly TrainStep[],
+  ): Promise<TrainFinished> {
     const { request, settings, deps, began } = this.call;
     const seconds = (performance.now() - began) / 1000;
     const { session } = own;
     const finished = await exportResult(
-      { store: deps.store, session, settings, request, init },
-      settings.steps,
+      {
+        ...{ store: deps.store, session, settings, request, init },
+        ...(settings.lastStep < settings.steps && { state: { ...facts, rollbacks } }),
+      },
+      settings.lastStep,
       seconds,
     );
     return { ...finished, recent: [...recent] };

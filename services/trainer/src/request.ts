@@ -18,7 +18,7 @@ import {
 import { digestOf } from './generated-shards.js';
 
 export function readSettings(request: TrainRequest): TrainingSettings {
-  const { objective, iteration, settings } = request;
+  const { objective, iteration, firstStep, lastStep, settings } = request;
   if (objective === Objective.UNSPECIFIED) {
     throw invalid(
       'objective: expected spin_logistic, spin_hinge, spin_ipo, dpo or sft, got nothing',
@@ -34,6 +34,12 @@ export function readSettings(request: TrainRequest): TrainingSettings {
   if (objective !== Objective.SFT && request.opponent === undefined) {
     throw invalid('opponent: expected a U-Net, got nothing');
   }
+  if (firstStep > 0 !== (request.continued?.file !== undefined)) {
+    throw invalid(
+      'continued: expected what the steps before first_step left, where there are such, ' +
+        `got first_step ${firstStep} ${request.continued ? 'with' : 'without'} it`,
+    );
+  }
   const { leftOut, generatedShards, toCome } = request;
   const shards = generatedShards.length + (toCome?.keys.length ?? 0);
   if (opponentImages(objective) === 'generated' && shards === 0) {
@@ -47,7 +53,7 @@ export function readSettings(request: TrainRequest): TrainingSettings {
     );
   }
   try {
-    return checkSettings({ ...settings, objective, iteration });
+    return checkSettings({ ...settings, objective, iteration, firstStep, lastStep });
   } catch (cause) {
     throw invalid((cause as Error).message, cause);
   }
@@ -69,6 +75,7 @@ export function fingerprintOf(
         .update(request.leftOut.map((one) => toJsonString(LeftOutImagesSchema, one)).join('\n'))
         .digest('hex'),
     }),
+    ...(request.continued?.file !== undefined && { continued: request.continued.file.digest }),
     ...(request.previousShards.length > 0 && { previousShards: digestOf(request.previousShards) }),
   });
 }

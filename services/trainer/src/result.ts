@@ -6,14 +6,16 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create, fromJsonString, toJsonString } from '@bufbuild/protobuf';
 import { isLeftOver, type ArtifactStore } from '@spindle/mesh';
-import type { ModelSourceDto } from '@spindle/native';
+import type { ModelSourceDto, NativePrecision } from '@spindle/native';
 import {
   TrainFinishedSchema,
+  TrainStateSchema,
   UnetRefSchema,
   type ArtifactRef,
   type TrainFinished,
   type TrainRequest,
 } from '@spindle/proto';
+import type { Rollbacks } from './domain/recovery.js';
 import type { TrainingSettings } from './domain/settings.js';
 import type { TrainingSession } from './engine.js';
 
@@ -24,11 +26,13 @@ interface Trained {
   request: TrainRequest;
   /** The model that training began from. The result has the same config. */
   init: ModelSourceDto;
+  /** Another training takes the steps that follow: what it goes on with, beside the weights. */
+  state?: { precision: NativePrecision; rollbacks: Rollbacks };
 }
 
 /** What training ends in after so many steps, and what it would end in on the way there. */
 export async function exportResult(
-  { store, session, settings, request, init }: Trained,
+  { store, session, settings, request, init, state }: Trained,
   steps: number,
   seconds: number,
 ): Promise<TrainFinished> {
@@ -57,12 +61,21 @@ export async function exportResult(
         ),
       }),
     });
+    // No timings: the same training leaves the same bytes.
+    const metadata = { step: String(settings.lastStep), precision: state?.precision ?? '' };
+    const leaveState = async ({ rollbacks }: NonNullable<Trained['state']>) =>
+      create(TrainStateSchema, {
+        file: await put('state.safetensors', (path) => session.saveState(path, metadata)),
+        rollbacks: rollbacks.count,
+        learningRateScale: rollbacks.learningRateScale,
+      });
     const result = await exported(request.modelName, settings.emaDecay > 0 && !settings.emaApart);
     const average = settings.emaApart ? await exported(request.modelName, true) : undefined;
     return create(TrainFinishedSchema, {
       ...result,
       runCreatedMs: request.runCreatedMs,
       steps,
+      ...(state && { state: await leaveState(state) }),
       seconds,
       ...(average && {
         average: average.unet,

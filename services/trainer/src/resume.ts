@@ -2,7 +2,7 @@
 import { ensureError, SpindleError } from '@spindle/kit';
 import { runPrecision } from '@spindle/mesh';
 import type { ModelSourceDto, NativePrecision } from '@spindle/native';
-import { Precision, type TrainStep } from '@spindle/proto';
+import { Precision, type TrainRequest, type TrainStep } from '@spindle/proto';
 import type { TrainCall } from './call.js';
 import type { Checkpoint, CheckpointFacts } from './checkpoints.js';
 import { noMargins, readMargins, type MarginAverage } from './domain/auto-beta.js';
@@ -75,7 +75,7 @@ export async function resume(call: TrainCall): Promise<OpenTraining> {
     }
     const place = { rank: 0, worldSize: ranks.worldSize };
     const own = new RankTraining(session, data, settings, place);
-    const rollbacks = await checkpoints.rollbacks();
+    const rollbacks = rollbacksOf(request, await checkpoints.rollbacks());
     return { facts, init: models.init, own, startStep, margins, recent, rollbacks };
   } catch (thrown) {
     session.release();
@@ -83,13 +83,30 @@ export async function resume(call: TrainCall): Promise<OpenTraining> {
   }
 }
 
+/** Those of the steps before count too; whoever has gone back since has noted their sum. */
+function rollbacksOf({ continued }: TrainRequest, noted: Rollbacks): Rollbacks {
+  if (continued === undefined || noted.count > 0) return noted;
+  return { count: continued.rollbacks, learningRateScale: continued.learningRateScale };
+}
+
 async function fromStart(
   call: TrainCall,
   models: Models,
   facts: CheckpointFacts,
 ): Promise<Resumed> {
+  const { request, settings, deps } = call;
+  const { continued } = request;
+  const path = continued?.file && (await deps.store.localPath(continued.file));
   const session = await openOnAllRanks(call, models, facts.precision);
-  return { session, facts, startStep: 0, margins: noMargins, recent: [] };
+  try {
+    if (path !== undefined) await session.loadState(path);
+    // Margins are against the opponent, which is another one now.
+    return { session, facts, startStep: settings.firstStep, margins: noMargins, recent: [] };
+  } catch (thrown) {
+    session.release();
+    deps.ranks.release();
+    throw thrown;
+  }
 }
 
 /** The newest checkpoint that can be loaded; null where there is none. */

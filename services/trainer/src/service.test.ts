@@ -14,6 +14,7 @@ import {
   UnetRefSchema,
   type TrainRequest,
   type TrainResponse,
+  type TrainState,
 } from '@spindle/proto';
 import { mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -693,6 +694,91 @@ describe('Train', () => {
     expect(again.error).toBeUndefined();
     const [started] = again.responses;
     expect(started?.event.case === 'started' && started.event.value.resumedStep).toBeGreaterThan(5);
+  });
+});
+
+describe('a training in parts', () => {
+  const ends = [8, 16, 20];
+  const { ROLLBACK } = OnDivergence;
+
+  /** Takes the parts one after the other; each goes on with what the one before has left. */
+  async function inParts(
+    take: (request: TrainRequest) => Promise<TrainResponse[]>,
+  ): Promise<{ responses: TrainResponse[]; weights: string }> {
+    const responses: TrainResponse[] = [];
+    let [firstStep, continued]: [number, TrainState | undefined] = [0, undefined];
+    for (const lastStep of ends) {
+      const request = await trainRequest(store, { fields: { firstStep, lastStep, continued } });
+      Object.assign(request.settings!, { onDivergence: ROLLBACK, maxRollbacks: 3 });
+      request.key = `r1/train-spin1at${lastStep}`;
+      const own = await take(request);
+      const left = own.at(-1)?.event;
+      if (left?.case !== 'finished') throw new Error(`not finished: ${cases(own).join(' ')}`);
+      expect(left.value).toMatchObject({ steps: lastStep });
+      expect(left.value.state === undefined).toBe(lastStep === 20);
+      [firstStep, continued] = [lastStep, left.value.state];
+      responses.push(...own);
+    }
+    return { responses, weights: weightsOf(responses) };
+  }
+  const numbers = (responses: TrainResponse[]) =>
+    responses.flatMap(({ event }) =>
+      event.case === 'step' ? [[event.value.step, event.value.learningRate]] : [],
+    );
+
+  it('is the training as a whole where the opponent is the same', async () => {
+    const { client } = await start();
+    const whole = await run(client, await trainRequest(store));
+    const { responses, weights } = await inParts(async (request) => {
+      const { responses: own, error } = await run(client, request);
+      expect(error).toBeUndefined();
+      expect(own[0]?.event.value).toMatchObject({ resumedStep: request.firstStep });
+      return own;
+    });
+    expect(weights).toBe(weightsOf(whole.responses));
+    expect(numbers(responses)).toEqual(numbers(whole.responses));
+  });
+
+  it('ends in the same bytes when every part is killed, before its checkpoints and after', async () => {
+    const expected = await undisturbed((other) => trainRequest(other));
+    const { weights } = await inParts(async (request) => {
+      for (const deadly of [request.firstStep + 1, request.lastStep - 1]) {
+        const dying = fakeEngine();
+        dying.beforeBatch = async ({ step }) => {
+          if (step === deadly) throw new Error('killed');
+        };
+        const { client, lifecycle } = await start(dying);
+        expect((await run(client, request)).error).toMatchObject({ message: 'killed' });
+        await lifecycle.shutdown('killed');
+      }
+      const { client, lifecycle } = await start();
+      const { responses } = await run(client, request);
+      await lifecycle.shutdown('done');
+      return responses;
+    });
+    expect(weights).toBe(expected);
+  });
+
+  it('goes back to its own beginning, and later parts keep to the lower learning rate', async () => {
+    const engine = fakeEngine();
+    engine.lossOf = (step, scale) => (step === 9 && scale === 1 ? Number.NaN : 1);
+    const { client } = await start(engine);
+    const { responses } = await inParts(async (request) => (await run(client, request)).responses);
+    const back = responses.flatMap(({ event }) =>
+      event.case === 'rolledBack' ? [[event.value.step, event.value.learningRateScale]] : [],
+    );
+    expect(back).toEqual([[8, 0.5]]);
+    for (const [step, rate] of numbers(responses).slice(-9))
+      expect(rate, `step ${step}`).toBeCloseTo(0.5 * 1e-3 * (1 - (step! - 1) / 20), 12);
+  });
+
+  it('refuses to begin late without what the steps before have left', async () => {
+    const { client } = await start();
+    const request = await trainRequest(store, { fields: { firstStep: 8 } });
+    expect((await run(client, request)).error?.message).toContain(
+      'continued: expected what the steps before first_step left, where there are such, got ' +
+        'first_step 8 without it',
+    );
   });
 });
 

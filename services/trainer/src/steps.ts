@@ -56,7 +56,7 @@ export class Steps {
       // Whoever was stopped after the step has checkpointed it alone.
       const left = await leaveMissingSnapshot(this.call, this.training, this.#done);
       if (left) yield left;
-      while (interruption === null && this.#done < settings.steps) {
+      while (interruption === null && this.#done < settings.lastStep) {
         signal.throwIfAborted();
         yield* this.#images();
         interruption = yield* this.#one();
@@ -122,8 +122,8 @@ export class Steps {
     const saves =
       settings.checkpointSteps > 0 &&
       this.#done % settings.checkpointSteps === 0 &&
-      this.#done < settings.steps;
-    const verifies = saves || this.#done % verifySteps === 0 || this.#done === settings.steps;
+      this.#done < settings.lastStep;
+    const verifies = saves || this.#done % verifySteps === 0 || this.#done === settings.lastStep;
     if (verifies && !signal.aborted) await this.#verify();
     if (saves && !signal.aborted) yield await this.#save();
     return null;
@@ -199,7 +199,7 @@ export class Steps {
   async #troubled(trouble: Trouble): Promise<Interruption> {
     const { settings, checkpoints, isOwner } = this.call;
     const { rollbacks } = this.training;
-    const what = remedy(trouble, settings, rollbacks, this.#done);
+    const what = remedy(trouble, settings, rollbacks, this.#done - settings.firstStep);
     if (what.kind === 'rollBack') return { kind: 'rolledBack', trouble, rollbacks };
     if (what.dropFrom !== null && isOwner()) await checkpoints.dropFrom(what.dropFrom);
     const message = divergence(trouble, await checkpoints.newest(), rollbacks.count);

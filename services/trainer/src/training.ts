@@ -93,11 +93,11 @@ export async function* train(
 /** Notes the cut of the learning rate first: a crash before the rest must not forget it. */
 async function goBack(
   { badSince, reason, rollbacks }: Next & { kind: 'goBack' },
-  { request, checkpoints, deps }: TrainCall,
+  { request, settings, checkpoints, deps }: TrainCall,
 ): Promise<Response> {
   await checkpoints.noteRollbacks(rollbacks);
   await checkpoints.dropFrom(badSince);
-  const step = await checkpoints.newest();
+  const step = (await checkpoints.newest()) || settings.firstStep;
   deps.logger.warn(
     { key: request.key, step, ...rollbacks, reason },
     'training goes back to a good checkpoint',

@@ -46,6 +46,16 @@ export const objectiveSchema = z.strictObject({
         '1, the base, one of the base and the iterations so far, drawn by the seed, or the ' +
         'moving average of iteration k − 1 (needs train.ema_decay).',
     ),
+  refresh_steps: positiveInt
+    .optional()
+    .describe(
+      'Within an iteration the opponent is taken anew every so many steps: it is what training ' +
+        'would leave then (with train.ema_decay the moving average), and the images that the ' +
+        'next steps read are drawn by it. Optimiser, schedule, average and order of rows go on. ' +
+        'Needs the previous opponent, and disk for a U-Net and a training state per part (with ' +
+        'LoRA, the state is that of the adapters). Not for baselines. Default: one opponent per ' +
+        'iteration, as with at least train.steps.',
+    ),
   keep_if: z
     .strictObject({
       metric: z.string().min(1).describe('Name of one of evaluation.metrics.'),

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/evaluator_service.proto.
  */
 export const file_spindle_v1_evaluator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJnCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIEgsKA3NldBgEIAEoCSJOCg9FdmFsdWF0ZVJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uIs0BChBNZXRyaWNTdGF0aXN0aWNzEg4KBm1ldHJpYxgBIAEoCRIMCgRtZWFuGAIgASgBEg4KBm1lZGlhbhgDIAEoARIWCg5zdGFuZGFyZF9lcnJvchgEIAEoARIQCgh3aW5fcmF0ZRgFIAEoARIWCg5kaWZmZXJlbmNlX2xvdxgGIAEoARIXCg9kaWZmZXJlbmNlX2hpZ2gYByABKAESCQoBbhgIIAEoDRIlCgZzZWxlY3QYCSABKAsyFS5zcGluZGxlLnYxLlNlbGVjdGlvbiIkCglTZWxlY3Rpb24SDAoEbWVhbhgBIAEoARIJCgFuGAIgASgNIk8KD01vZGVsU3RhdGlzdGljcxINCgVtb2RlbBgBIAEoCRItCgdtZXRyaWNzGAIgAygLMhwuc3BpbmRsZS52MS5NZXRyaWNTdGF0aXN0aWNzIj8KEEV2YWx1YXRlUmVzcG9uc2USKwoGbW9kZWxzGAEgAygLMhsuc3BpbmRsZS52MS5Nb2RlbFN0YXRpc3RpY3MimAEKEldyaXRlUmVwb3J0UmVxdWVzdBIOCgZydW5faWQYASABKAkSEQoJZGlyZWN0b3J5GAIgASgJEisKBm1vZGVscxgDIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uEiIKA3J1bhgFIAEoCzIVLnNwaW5kbGUudjEuUnVuUmVwb3J0SgQIBBAFUghydW5fanNvbiLQAgoJUnVuUmVwb3J0Eg4KBnJ1bl9pZBgBIAEoCRITCgtjb25maWdfanNvbhgCIAEoCRIOCgZzdGF0dXMYAyABKAkSEgoKYmVzdF9tb2RlbBgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCRIoCgd0aW1pbmdzGAYgAygLMhcuc3BpbmRsZS52MS5TdGFnZVRpbWluZxIpCgZjdXJ2ZXMYByADKAsyGS5zcGluZGxlLnYxLlRyYWluaW5nQ3VydmUSFQoNc2VsZWN0X21ldHJpYxgIIAEoCRItCgxqdWRnZWRfcGFpcnMYFSADKAsyFy5zcGluZGxlLnYxLkp1ZGdlZFBhaXJzEhcKD2F2ZXJhZ2VfbWV0cmljcxgWIAMoCRI0ChBqdWRnZWRfdHJhaW5pbmdzGDMgAygLMhouc3BpbmRsZS52MS5KdWRnZWRUcmFpbmluZyKOAQoOSnVkZ2VkVHJhaW5pbmcSDQoFbW9kZWwYASABKAkSDgoGbWV0cmljGAIgASgJEiUKBXN0ZXBzGAMgAygLMhYuc3BpbmRsZS52MS5KdWRnZWRTdGVwEhEKCWtlcHRfc3RlcBgEIAEoDRISCgprZWVwc19iZXN0GAUgASgIEg8KB2F3YWl0ZWQYBiABKA0iSwoKSnVkZ2VkU3RlcBIMCgRzdGVwGAEgASgNEgwKBG1lYW4YAiABKAESFgoOc3RhbmRhcmRfZXJyb3IYAyABKAESCQoBbhgEIAEoDSJACgtKdWRnZWRQYWlycxIQCghvcHBvbmVudBgBIAEoCRINCgVwYWlycxgCIAEoDRIQCghsZWZ0X291dBgDIAEoDSItCgtTdGFnZVRpbWluZxINCgVzdGFnZRgBIAEoCRIPCgdzZWNvbmRzGAIgASgBIkQKDVRyYWluaW5nQ3VydmUSDQoFbW9kZWwYASABKAkSJAoFc3RlcHMYAiADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCJRChNXcml0ZVJlcG9ydFJlc3BvbnNlEg0KBWZpbGVzGAEgAygJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzMqkBChBFdmFsdWF0b3JTZXJ2aWNlEkUKCEV2YWx1YXRlEhsuc3BpbmRsZS52MS5FdmFsdWF0ZVJlcXVlc3QaHC5zcGluZGxlLnYxLkV2YWx1YXRlUmVzcG9uc2USTgoLV3JpdGVSZXBvcnQSHi5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVxdWVzdBofLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXNwb25zZWIGcHJvdG8z", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
+  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJnCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIEgsKA3NldBgEIAEoCSJOCg9FdmFsdWF0ZVJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uIs0BChBNZXRyaWNTdGF0aXN0aWNzEg4KBm1ldHJpYxgBIAEoCRIMCgRtZWFuGAIgASgBEg4KBm1lZGlhbhgDIAEoARIWCg5zdGFuZGFyZF9lcnJvchgEIAEoARIQCgh3aW5fcmF0ZRgFIAEoARIWCg5kaWZmZXJlbmNlX2xvdxgGIAEoARIXCg9kaWZmZXJlbmNlX2hpZ2gYByABKAESCQoBbhgIIAEoDRIlCgZzZWxlY3QYCSABKAsyFS5zcGluZGxlLnYxLlNlbGVjdGlvbiIkCglTZWxlY3Rpb24SDAoEbWVhbhgBIAEoARIJCgFuGAIgASgNIk8KD01vZGVsU3RhdGlzdGljcxINCgVtb2RlbBgBIAEoCRItCgdtZXRyaWNzGAIgAygLMhwuc3BpbmRsZS52MS5NZXRyaWNTdGF0aXN0aWNzIj8KEEV2YWx1YXRlUmVzcG9uc2USKwoGbW9kZWxzGAEgAygLMhsuc3BpbmRsZS52MS5Nb2RlbFN0YXRpc3RpY3MimAEKEldyaXRlUmVwb3J0UmVxdWVzdBIOCgZydW5faWQYASABKAkSEQoJZGlyZWN0b3J5GAIgASgJEisKBm1vZGVscxgDIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uEiIKA3J1bhgFIAEoCzIVLnNwaW5kbGUudjEuUnVuUmVwb3J0SgQIBBAFUghydW5fanNvbiKAAwoJUnVuUmVwb3J0Eg4KBnJ1bl9pZBgBIAEoCRITCgtjb25maWdfanNvbhgCIAEoCRIOCgZzdGF0dXMYAyABKAkSEgoKYmVzdF9tb2RlbBgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCRIoCgd0aW1pbmdzGAYgAygLMhcuc3BpbmRsZS52MS5TdGFnZVRpbWluZxIpCgZjdXJ2ZXMYByADKAsyGS5zcGluZGxlLnYxLlRyYWluaW5nQ3VydmUSFQoNc2VsZWN0X21ldHJpYxgIIAEoCRItCgxqdWRnZWRfcGFpcnMYFSADKAsyFy5zcGluZGxlLnYxLkp1ZGdlZFBhaXJzEhcKD2F2ZXJhZ2VfbWV0cmljcxgWIAMoCRI0ChBqdWRnZWRfdHJhaW5pbmdzGDMgAygLMhouc3BpbmRsZS52MS5KdWRnZWRUcmFpbmluZxIuCglyZWZyZXNoZXMYHyADKAsyGy5zcGluZGxlLnYxLk9wcG9uZW50UmVmcmVzaCKOAQoOSnVkZ2VkVHJhaW5pbmcSDQoFbW9kZWwYASABKAkSDgoGbWV0cmljGAIgASgJEiUKBXN0ZXBzGAMgAygLMhYuc3BpbmRsZS52MS5KdWRnZWRTdGVwEhEKCWtlcHRfc3RlcBgEIAEoDRISCgprZWVwc19iZXN0GAUgASgIEg8KB2F3YWl0ZWQYBiABKA0iSwoKSnVkZ2VkU3RlcBIMCgRzdGVwGAEgASgNEgwKBG1lYW4YAiABKAESFgoOc3RhbmRhcmRfZXJyb3IYAyABKAESCQoBbhgEIAEoDSJCCg9PcHBvbmVudFJlZnJlc2gSDQoFbW9kZWwYASABKAkSEQoJb3Bwb25lbnRzGAIgAygJEg0KBXN0ZXBzGAMgAygNIkAKC0p1ZGdlZFBhaXJzEhAKCG9wcG9uZW50GAEgASgJEg0KBXBhaXJzGAIgASgNEhAKCGxlZnRfb3V0GAMgASgNIi0KC1N0YWdlVGltaW5nEg0KBXN0YWdlGAEgASgJEg8KB3NlY29uZHMYAiABKAEiRAoNVHJhaW5pbmdDdXJ2ZRINCgVtb2RlbBgBIAEoCRIkCgVzdGVwcxgCIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwIlEKE1dyaXRlUmVwb3J0UmVzcG9uc2USDQoFZmlsZXMYASADKAkSKwoGbW9kZWxzGAIgAygLMhsuc3BpbmRsZS52MS5Nb2RlbFN0YXRpc3RpY3MyqQEKEEV2YWx1YXRvclNlcnZpY2USRQoIRXZhbHVhdGUSGy5zcGluZGxlLnYxLkV2YWx1YXRlUmVxdWVzdBocLnNwaW5kbGUudjEuRXZhbHVhdGVSZXNwb25zZRJOCgtXcml0ZVJlcG9ydBIeLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXF1ZXN0Gh8uc3BpbmRsZS52MS5Xcml0ZVJlcG9ydFJlc3BvbnNlYgZwcm90bzM", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
 
 /**
  * The results of one evaluated model, as committed by sample and score jobs.
@@ -348,6 +348,13 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
    * @generated from field: repeated spindle.v1.JudgedTraining judged_trainings = 51;
    */
   judgedTrainings: JudgedTraining[];
+
+  /**
+   * With objective.refresh_steps: of each iteration that had several opponents.
+   *
+   * @generated from field: repeated spindle.v1.OpponentRefresh refreshes = 31;
+   */
+  refreshes: OpponentRefresh[];
 };
 
 /**
@@ -442,6 +449,39 @@ export const JudgedStepSchema: GenMessage<JudgedStep> = /*@__PURE__*/
   messageDesc(file_spindle_v1_evaluator_service, 10);
 
 /**
+ * The opponents of an iteration, in their order.
+ *
+ * @generated from message spindle.v1.OpponentRefresh
+ */
+export type OpponentRefresh = Message<"spindle.v1.OpponentRefresh"> & {
+  /**
+   * The model that comes out.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * @generated from field: repeated string opponents = 2;
+   */
+  opponents: string[];
+
+  /**
+   * The step after which each of them was taken; 0 for the first one.
+   *
+   * @generated from field: repeated uint32 steps = 3;
+   */
+  steps: number[];
+};
+
+/**
+ * Describes the message spindle.v1.OpponentRefresh.
+ * Use `create(OpponentRefreshSchema)` to create a new message.
+ */
+export const OpponentRefreshSchema: GenMessage<OpponentRefresh> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 11);
+
+/**
  * Pairs with the images that `opponent` drew.
  *
  * @generated from message spindle.v1.JudgedPairs
@@ -470,7 +510,7 @@ export type JudgedPairs = Message<"spindle.v1.JudgedPairs"> & {
  * Use `create(JudgedPairsSchema)` to create a new message.
  */
 export const JudgedPairsSchema: GenMessage<JudgedPairs> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 11);
+  messageDesc(file_spindle_v1_evaluator_service, 12);
 
 /**
  * In the order of stages.
@@ -494,7 +534,7 @@ export type StageTiming = Message<"spindle.v1.StageTiming"> & {
  * Use `create(StageTimingSchema)` to create a new message.
  */
 export const StageTimingSchema: GenMessage<StageTiming> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 12);
+  messageDesc(file_spindle_v1_evaluator_service, 13);
 
 /**
  * A model's optimiser steps. A number that was not finite, or not kept, is NaN.
@@ -518,7 +558,7 @@ export type TrainingCurve = Message<"spindle.v1.TrainingCurve"> & {
  * Use `create(TrainingCurveSchema)` to create a new message.
  */
 export const TrainingCurveSchema: GenMessage<TrainingCurve> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 13);
+  messageDesc(file_spindle_v1_evaluator_service, 14);
 
 /**
  * @generated from message spindle.v1.WriteReportResponse
@@ -540,7 +580,7 @@ export type WriteReportResponse = Message<"spindle.v1.WriteReportResponse"> & {
  * Use `create(WriteReportResponseSchema)` to create a new message.
  */
 export const WriteReportResponseSchema: GenMessage<WriteReportResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 14);
+  messageDesc(file_spindle_v1_evaluator_service, 15);
 
 /**
  * Statistics over scores, and a run's report. Pure functions of stored results: calling twice leaves the same bytes.

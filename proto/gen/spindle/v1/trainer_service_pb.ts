@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/trainer_service.proto.
  */
 export const file_spindle_v1_trainer_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSKnBAoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGA0gASgEEhUKDWRyYXduX2FzX3JlYWQYDiABKAgSKQoHdG9fY29tZRgPIAEoCzIYLnNwaW5kbGUudjEuU2hhcmRzVG9Db21lEisKCGxlZnRfb3V0GBUgAygLMhkuc3BpbmRsZS52MS5MZWZ0T3V0SW1hZ2VzIlUKDFNoYXJkc1RvQ29tZRIMCgRrZXlzGAEgAygJEhgKEGltYWdlc19wZXJfc2hhcmQYAiABKA0SDgoGY29waWVzGAMgASgNEg0KBXZpZXdzGAQgASgNIjAKDUxlZnRPdXRJbWFnZXMSDwoHaW5kZXhlcxgBIAMoDRIOCgZjb3BpZXMYAiADKA0i1gYKDVRyYWluU2V0dGluZ3MSDQoFc3RlcHMYASABKA0SEgoKYmF0Y2hfc2l6ZRgCIAEoDRIdChVncmFkaWVudF9hY2N1bXVsYXRpb24YAyABKA0SFQoNbGVhcm5pbmdfcmF0ZRgEIAEoARIyCghzY2hlZHVsZRgFIAEoDjIgLnNwaW5kbGUudjEuTGVhcm5pbmdSYXRlU2NoZWR1bGUSFAoMd2FybXVwX3N0ZXBzGAYgASgNEgwKBGJldGEYByABKAESEgoKYWRhbV9iZXRhMRgIIAEoARISCgphZGFtX2JldGEyGAkgASgBEhQKDGFkYW1fZXBzaWxvbhgKIAEoARIUCgx3ZWlnaHRfZGVjYXkYCyABKAESFQoNbWF4X2dyYWRfbm9ybRgMIAEoARIRCgllbWFfZGVjYXkYDSABKAESFwoPY2FwdGlvbl9kcm9wb3V0GA4gASgBEhgKEGNoZWNrcG9pbnRfc3RlcHMYDyABKA0SGAoQa2VlcF9jaGVja3BvaW50cxgQIAEoDRIMCgRzZWVkGBEgASgEEigKCXByZWNpc2lvbhgSIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEhgKEHNhbXBsZV9wb3N0ZXJpb3IYEyABKAgSFgoJc2FmZWd1YXJkGBQgASgBSACIAQESFQoNbWluX3Nucl9nYW1tYRgVIAEoARIXCg9hdXRvX2JldGFfc2xvcGUYFiABKAESFgoOcHJldmlvdXNfc2hhcmUYFyABKAESIAoYYWN0aXZhdGlvbl9jaGVja3BvaW50aW5nGB4gASgIEiYKBGxvcmEYGCABKAsyGC5zcGluZGxlLnYxLkxvcmFTZXR0aW5ncxIRCgllbWFfYXBhcnQYGSABKAgSLwoNb25fZGl2ZXJnZW5jZRgaIAEoDjIYLnNwaW5kbGUudjEuT25EaXZlcmdlbmNlEhUKDW1heF9yb2xsYmFja3MYGyABKA0SGgoSdGltZXN0ZXBzX3Blcl9wYWlyGCkgASgNEjMKD3RpbWVzdGVwX3dlaWdodBgqIAEoDjIaLnNwaW5kbGUudjEuVGltZXN0ZXBXZWlnaHQSEwoLanVkZ2VfZXZlcnkYMyABKA1CDAoKX3NhZmVndWFyZCI8CgxMb3JhU2V0dGluZ3MSDAoEcmFuaxgBIAEoDRINCgVhbHBoYRgCIAEoARIPCgd0YXJnZXRzGAMgAygJIocDCg1UcmFpblJlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5zcGluZGxlLnYxLlRyYWluU3RhcnRlZEgAEiUKBHN0ZXAYAiABKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcEgAEjEKCmNoZWNrcG9pbnQYAyABKAsyGy5zcGluZGxlLnYxLlRyYWluQ2hlY2twb2ludEgAEi0KCGZpbmlzaGVkGAQgASgLMhkuc3BpbmRsZS52MS5UcmFpbkZpbmlzaGVkSAASJwoFYWxhcm0YBSABKAsyFi5zcGluZGxlLnYxLlRyYWluQWxhcm1IABIyCgtyb2xsZWRfYmFjaxgGIAEoCzIbLnNwaW5kbGUudjEuVHJhaW5Sb2xsZWRCYWNrSAASKwoHd2FpdGluZxgHIAEoCzIYLnNwaW5kbGUudjEuVHJhaW5XYWl0aW5nSAASLQoIc25hcHNob3QYFSABKAsyGS5zcGluZGxlLnYxLlRyYWluU25hcHNob3RIAEIHCgVldmVudCKeAQoMVHJhaW5TdGFydGVkEhQKDHJlc3VtZWRfc3RlcBgBIAEoDRINCgVzdGVwcxgCIAEoDRIoCglwcmVjaXNpb24YAyABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBwcmVjaXNpb25fcmVhc29uGAQgASgJEiUKBnJlY2VudBgFIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwIikKDFRyYWluV2FpdGluZxIMCgRzdGVwGAEgASgNEgsKA2tleRgCIAEoCSK1AgoJVHJhaW5TdGVwEgwKBHN0ZXAYASABKA0SDAoEbG9zcxgCIAEoARISCgplcnJvcl9yZWFsGAMgASgBEhcKD2Vycm9yX2dlbmVyYXRlZBgEIAEoARIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAUgASgBEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgGIAEoARIZChFpbXBsaWNpdF9hY2N1cmFjeRgHIAEoARITCgtsb3Nlcl9zY2FsZRgNIAEoARIRCglncmFkX25vcm0YCCABKAESFQoNbGVhcm5pbmdfcmF0ZRgJIAEoARIMCgRiZXRhGAogASgBEg8KB3NlY29uZHMYCyABKAESJwoGcGhhc2VzGAwgAygLMhcuc3BpbmRsZS52MS5QaGFzZVRpbWluZyI5CgpUcmFpbkFsYXJtEgwKBHN0ZXAYASABKA0SDAoEa2luZBgCIAEoCRIPCgdtZXNzYWdlGAMgASgJIkwKD1RyYWluUm9sbGVkQmFjaxIMCgRzdGVwGAEgASgNEg4KBnJlYXNvbhgCIAEoCRIbChNsZWFybmluZ19yYXRlX3NjYWxlGAMgASgBIi4KD1RyYWluQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg0KBWJ5dGVzGAIgASgEIh0KDVRyYWluU25hcHNob3QSDAoEc3RlcBgBIAEoDSKTAgoNVHJhaW5GaW5pc2hlZBIhCgR1bmV0GAEgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEg0KBXN0ZXBzGAIgASgNEg8KB3NlY29uZHMYAyABKAESKAoHYWRhcHRlchgEIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSJAoHYXZlcmFnZRgFIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIwCg9hdmVyYWdlX2FkYXB0ZXIYBiABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGAcgASgEEiUKBnJlY2VudBgIIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwKpsBCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAxIWChJPQkpFQ1RJVkVfU1BJTl9JUE8QBBIRCg1PQkpFQ1RJVkVfRFBPEAUqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIjCh9MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPTlNUQU5UEAESIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9MSU5FQVIQAhIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRADKocBCg5UaW1lc3RlcFdlaWdodBIfChtUSU1FU1RFUF9XRUlHSFRfVU5TUEVDSUZJRUQQABIcChhUSU1FU1RFUF9XRUlHSFRfQ09OU1RBTlQQARIZChVUSU1FU1RFUF9XRUlHSFRfUEFQRVIQAhIbChdUSU1FU1RFUF9XRUlHSFRfTUlOX1NOUhADKnkKDE9uRGl2ZXJnZW5jZRIdChlPTl9ESVZFUkdFTkNFX1VOU1BFQ0lGSUVEEAASFgoST05fRElWRVJHRU5DRV9XQVJOEAESFgoST05fRElWRVJHRU5DRV9TVE9QEAISGgoWT05fRElWRVJHRU5DRV9ST0xMQkFDSxADMlAKDlRyYWluZXJTZXJ2aWNlEj4KBVRyYWluEhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QaGS5zcGluZGxlLnYxLlRyYWluUmVzcG9uc2UwAWIGcHJvdG8z", [file_spindle_v1_types]);
+  fileDesc("CiBzcGluZGxlL3YxL3RyYWluZXJfc2VydmljZS5wcm90bxIKc3BpbmRsZS52MSL5BAoMVHJhaW5SZXF1ZXN0EgsKA2tleRgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJaXRlcmF0aW9uGAMgASgNEhIKCm1vZGVsX25hbWUYBCABKAkSKAoJb2JqZWN0aXZlGAUgASgOMhUuc3BpbmRsZS52MS5PYmplY3RpdmUSIQoEaW5pdBgGIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIlCghvcHBvbmVudBgHIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIVCg1waXBlbGluZV9wYXRoGAggASgJEi8KDmVuY29kZWRfc2hhcmRzGAkgAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIxChBnZW5lcmF0ZWRfc2hhcmRzGAogAygLMhcuc3BpbmRsZS52MS5BcnRpZmFjdFJlZhIrCghzZXR0aW5ncxgLIAEoCzIZLnNwaW5kbGUudjEuVHJhaW5TZXR0aW5ncxIwCg9wcmV2aW91c19zaGFyZHMYDCADKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGA0gASgEEhUKDWRyYXduX2FzX3JlYWQYDiABKAgSKQoHdG9fY29tZRgPIAEoCzIYLnNwaW5kbGUudjEuU2hhcmRzVG9Db21lEisKCGxlZnRfb3V0GBUgAygLMhkuc3BpbmRsZS52MS5MZWZ0T3V0SW1hZ2VzEhIKCmZpcnN0X3N0ZXAYHyABKA0SEQoJbGFzdF9zdGVwGCAgASgNEikKCWNvbnRpbnVlZBghIAEoCzIWLnNwaW5kbGUudjEuVHJhaW5TdGF0ZSJjCgpUcmFpblN0YXRlEiUKBGZpbGUYASABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhEKCXJvbGxiYWNrcxgCIAEoDRIbChNsZWFybmluZ19yYXRlX3NjYWxlGAMgASgBIlUKDFNoYXJkc1RvQ29tZRIMCgRrZXlzGAEgAygJEhgKEGltYWdlc19wZXJfc2hhcmQYAiABKA0SDgoGY29waWVzGAMgASgNEg0KBXZpZXdzGAQgASgNIjAKDUxlZnRPdXRJbWFnZXMSDwoHaW5kZXhlcxgBIAMoDRIOCgZjb3BpZXMYAiADKA0i1gYKDVRyYWluU2V0dGluZ3MSDQoFc3RlcHMYASABKA0SEgoKYmF0Y2hfc2l6ZRgCIAEoDRIdChVncmFkaWVudF9hY2N1bXVsYXRpb24YAyABKA0SFQoNbGVhcm5pbmdfcmF0ZRgEIAEoARIyCghzY2hlZHVsZRgFIAEoDjIgLnNwaW5kbGUudjEuTGVhcm5pbmdSYXRlU2NoZWR1bGUSFAoMd2FybXVwX3N0ZXBzGAYgASgNEgwKBGJldGEYByABKAESEgoKYWRhbV9iZXRhMRgIIAEoARISCgphZGFtX2JldGEyGAkgASgBEhQKDGFkYW1fZXBzaWxvbhgKIAEoARIUCgx3ZWlnaHRfZGVjYXkYCyABKAESFQoNbWF4X2dyYWRfbm9ybRgMIAEoARIRCgllbWFfZGVjYXkYDSABKAESFwoPY2FwdGlvbl9kcm9wb3V0GA4gASgBEhgKEGNoZWNrcG9pbnRfc3RlcHMYDyABKA0SGAoQa2VlcF9jaGVja3BvaW50cxgQIAEoDRIMCgRzZWVkGBEgASgEEigKCXByZWNpc2lvbhgSIAEoDjIVLnNwaW5kbGUudjEuUHJlY2lzaW9uEhgKEHNhbXBsZV9wb3N0ZXJpb3IYEyABKAgSFgoJc2FmZWd1YXJkGBQgASgBSACIAQESFQoNbWluX3Nucl9nYW1tYRgVIAEoARIXCg9hdXRvX2JldGFfc2xvcGUYFiABKAESFgoOcHJldmlvdXNfc2hhcmUYFyABKAESIAoYYWN0aXZhdGlvbl9jaGVja3BvaW50aW5nGB4gASgIEiYKBGxvcmEYGCABKAsyGC5zcGluZGxlLnYxLkxvcmFTZXR0aW5ncxIRCgllbWFfYXBhcnQYGSABKAgSLwoNb25fZGl2ZXJnZW5jZRgaIAEoDjIYLnNwaW5kbGUudjEuT25EaXZlcmdlbmNlEhUKDW1heF9yb2xsYmFja3MYGyABKA0SGgoSdGltZXN0ZXBzX3Blcl9wYWlyGCkgASgNEjMKD3RpbWVzdGVwX3dlaWdodBgqIAEoDjIaLnNwaW5kbGUudjEuVGltZXN0ZXBXZWlnaHQSEwoLanVkZ2VfZXZlcnkYMyABKA1CDAoKX3NhZmVndWFyZCI8CgxMb3JhU2V0dGluZ3MSDAoEcmFuaxgBIAEoDRINCgVhbHBoYRgCIAEoARIPCgd0YXJnZXRzGAMgAygJIocDCg1UcmFpblJlc3BvbnNlEisKB3N0YXJ0ZWQYASABKAsyGC5zcGluZGxlLnYxLlRyYWluU3RhcnRlZEgAEiUKBHN0ZXAYAiABKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcEgAEjEKCmNoZWNrcG9pbnQYAyABKAsyGy5zcGluZGxlLnYxLlRyYWluQ2hlY2twb2ludEgAEi0KCGZpbmlzaGVkGAQgASgLMhkuc3BpbmRsZS52MS5UcmFpbkZpbmlzaGVkSAASJwoFYWxhcm0YBSABKAsyFi5zcGluZGxlLnYxLlRyYWluQWxhcm1IABIyCgtyb2xsZWRfYmFjaxgGIAEoCzIbLnNwaW5kbGUudjEuVHJhaW5Sb2xsZWRCYWNrSAASKwoHd2FpdGluZxgHIAEoCzIYLnNwaW5kbGUudjEuVHJhaW5XYWl0aW5nSAASLQoIc25hcHNob3QYFSABKAsyGS5zcGluZGxlLnYxLlRyYWluU25hcHNob3RIAEIHCgVldmVudCKeAQoMVHJhaW5TdGFydGVkEhQKDHJlc3VtZWRfc3RlcBgBIAEoDRINCgVzdGVwcxgCIAEoDRIoCglwcmVjaXNpb24YAyABKA4yFS5zcGluZGxlLnYxLlByZWNpc2lvbhIYChBwcmVjaXNpb25fcmVhc29uGAQgASgJEiUKBnJlY2VudBgFIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwIikKDFRyYWluV2FpdGluZxIMCgRzdGVwGAEgASgNEgsKA2tleRgCIAEoCSK1AgoJVHJhaW5TdGVwEgwKBHN0ZXAYASABKA0SDAoEbG9zcxgCIAEoARISCgplcnJvcl9yZWFsGAMgASgBEhcKD2Vycm9yX2dlbmVyYXRlZBgEIAEoARIbChNvcHBvbmVudF9lcnJvcl9yZWFsGAUgASgBEiAKGG9wcG9uZW50X2Vycm9yX2dlbmVyYXRlZBgGIAEoARIZChFpbXBsaWNpdF9hY2N1cmFjeRgHIAEoARITCgtsb3Nlcl9zY2FsZRgNIAEoARIRCglncmFkX25vcm0YCCABKAESFQoNbGVhcm5pbmdfcmF0ZRgJIAEoARIMCgRiZXRhGAogASgBEg8KB3NlY29uZHMYCyABKAESJwoGcGhhc2VzGAwgAygLMhcuc3BpbmRsZS52MS5QaGFzZVRpbWluZyI5CgpUcmFpbkFsYXJtEgwKBHN0ZXAYASABKA0SDAoEa2luZBgCIAEoCRIPCgdtZXNzYWdlGAMgASgJIkwKD1RyYWluUm9sbGVkQmFjaxIMCgRzdGVwGAEgASgNEg4KBnJlYXNvbhgCIAEoCRIbChNsZWFybmluZ19yYXRlX3NjYWxlGAMgASgBIi4KD1RyYWluQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg0KBWJ5dGVzGAIgASgEIh0KDVRyYWluU25hcHNob3QSDAoEc3RlcBgBIAEoDSK6AgoNVHJhaW5GaW5pc2hlZBIhCgR1bmV0GAEgASgLMhMuc3BpbmRsZS52MS5VbmV0UmVmEg0KBXN0ZXBzGAIgASgNEg8KB3NlY29uZHMYAyABKAESKAoHYWRhcHRlchgEIAEoCzIXLnNwaW5kbGUudjEuQXJ0aWZhY3RSZWYSJAoHYXZlcmFnZRgFIAEoCzITLnNwaW5kbGUudjEuVW5ldFJlZhIwCg9hdmVyYWdlX2FkYXB0ZXIYBiABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEhYKDnJ1bl9jcmVhdGVkX21zGAcgASgEEiUKBnJlY2VudBgIIAMoCzIVLnNwaW5kbGUudjEuVHJhaW5TdGVwEiUKBXN0YXRlGAkgASgLMhYuc3BpbmRsZS52MS5UcmFpblN0YXRlKpsBCglPYmplY3RpdmUSGQoVT0JKRUNUSVZFX1VOU1BFQ0lGSUVEEAASGwoXT0JKRUNUSVZFX1NQSU5fTE9HSVNUSUMQARIYChRPQkpFQ1RJVkVfU1BJTl9ISU5HRRACEhEKDU9CSkVDVElWRV9TRlQQAxIWChJPQkpFQ1RJVkVfU1BJTl9JUE8QBBIRCg1PQkpFQ1RJVkVfRFBPEAUqqQEKFExlYXJuaW5nUmF0ZVNjaGVkdWxlEiYKIkxFQVJOSU5HX1JBVEVfU0NIRURVTEVfVU5TUEVDSUZJRUQQABIjCh9MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPTlNUQU5UEAESIQodTEVBUk5JTkdfUkFURV9TQ0hFRFVMRV9MSU5FQVIQAhIhCh1MRUFSTklOR19SQVRFX1NDSEVEVUxFX0NPU0lORRADKocBCg5UaW1lc3RlcFdlaWdodBIfChtUSU1FU1RFUF9XRUlHSFRfVU5TUEVDSUZJRUQQABIcChhUSU1FU1RFUF9XRUlHSFRfQ09OU1RBTlQQARIZChVUSU1FU1RFUF9XRUlHSFRfUEFQRVIQAhIbChdUSU1FU1RFUF9XRUlHSFRfTUlOX1NOUhADKnkKDE9uRGl2ZXJnZW5jZRIdChlPTl9ESVZFUkdFTkNFX1VOU1BFQ0lGSUVEEAASFgoST05fRElWRVJHRU5DRV9XQVJOEAESFgoST05fRElWRVJHRU5DRV9TVE9QEAISGgoWT05fRElWRVJHRU5DRV9ST0xMQkFDSxADMlAKDlRyYWluZXJTZXJ2aWNlEj4KBVRyYWluEhguc3BpbmRsZS52MS5UcmFpblJlcXVlc3QaGS5zcGluZGxlLnYxLlRyYWluUmVzcG9uc2UwAWIGcHJvdG8z", [file_spindle_v1_types]);
 
 /**
  * @generated from message spindle.v1.TrainRequest
@@ -120,6 +120,26 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
    * @generated from field: repeated spindle.v1.LeftOutImages left_out = 21;
    */
   leftOut: LeftOutImages[];
+
+  /**
+   * Which of settings.steps this training takes, from 0: [first_step, last_step); last_step 0: up to the end. Schedule, order of rows
+   * and draws are those of all of them.
+   *
+   * @generated from field: uint32 first_step = 31;
+   */
+  firstStep: number;
+
+  /**
+   * @generated from field: uint32 last_step = 32;
+   */
+  lastStep: number;
+
+  /**
+   * What the steps before first_step left; set where there are such.
+   *
+   * @generated from field: spindle.v1.TrainState continued = 33;
+   */
+  continued?: TrainState | undefined;
 };
 
 /**
@@ -128,6 +148,39 @@ export type TrainRequest = Message<"spindle.v1.TrainRequest"> & {
  */
 export const TrainRequestSchema: GenMessage<TrainRequest> = /*@__PURE__*/
   messageDesc(file_spindle_v1_trainer_service, 0);
+
+/**
+ * Where a training that is taken in parts stands: weights, moments and average.
+ *
+ * @generated from message spindle.v1.TrainState
+ */
+export type TrainState = Message<"spindle.v1.TrainState"> & {
+  /**
+   * As a checkpoint's.
+   *
+   * @generated from field: spindle.v1.ArtifactRef file = 1;
+   */
+  file?: ArtifactRef | undefined;
+
+  /**
+   * How often the parts so far have gone back, and what their learning rates are multiplied by since.
+   *
+   * @generated from field: uint32 rollbacks = 2;
+   */
+  rollbacks: number;
+
+  /**
+   * @generated from field: double learning_rate_scale = 3;
+   */
+  learningRateScale: number;
+};
+
+/**
+ * Describes the message spindle.v1.TrainState.
+ * Use `create(TrainStateSchema)` to create a new message.
+ */
+export const TrainStateSchema: GenMessage<TrainState> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_trainer_service, 1);
 
 /**
  * Shards of the opponent's images that are read from the results of their sample jobs, as they come.
@@ -167,7 +220,7 @@ export type ShardsToCome = Message<"spindle.v1.ShardsToCome"> & {
  * Use `create(ShardsToComeSchema)` to create a new message.
  */
 export const ShardsToComeSchema: GenMessage<ShardsToCome> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 1);
+  messageDesc(file_spindle_v1_trainer_service, 2);
 
 /**
  * Images of one shard: the how manyth one (from 0) of an index in it.
@@ -191,7 +244,7 @@ export type LeftOutImages = Message<"spindle.v1.LeftOutImages"> & {
  * Use `create(LeftOutImagesSchema)` to create a new message.
  */
 export const LeftOutImagesSchema: GenMessage<LeftOutImages> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 2);
+  messageDesc(file_spindle_v1_trainer_service, 3);
 
 /**
  * @generated from message spindle.v1.TrainSettings
@@ -396,7 +449,7 @@ export type TrainSettings = Message<"spindle.v1.TrainSettings"> & {
  * Use `create(TrainSettingsSchema)` to create a new message.
  */
 export const TrainSettingsSchema: GenMessage<TrainSettings> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 3);
+  messageDesc(file_spindle_v1_trainer_service, 4);
 
 /**
  * @generated from message spindle.v1.LoraSettings
@@ -427,7 +480,7 @@ export type LoraSettings = Message<"spindle.v1.LoraSettings"> & {
  * Use `create(LoraSettingsSchema)` to create a new message.
  */
 export const LoraSettingsSchema: GenMessage<LoraSettings> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 4);
+  messageDesc(file_spindle_v1_trainer_service, 5);
 
 /**
  * @generated from message spindle.v1.TrainResponse
@@ -492,7 +545,7 @@ export type TrainResponse = Message<"spindle.v1.TrainResponse"> & {
  * Use `create(TrainResponseSchema)` to create a new message.
  */
 export const TrainResponseSchema: GenMessage<TrainResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 5);
+  messageDesc(file_spindle_v1_trainer_service, 6);
 
 /**
  * @generated from message spindle.v1.TrainStarted
@@ -533,7 +586,7 @@ export type TrainStarted = Message<"spindle.v1.TrainStarted"> & {
  * Use `create(TrainStartedSchema)` to create a new message.
  */
 export const TrainStartedSchema: GenMessage<TrainStarted> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 6);
+  messageDesc(file_spindle_v1_trainer_service, 7);
 
 /**
  * Said every few seconds while the next step's images are not drawn.
@@ -561,7 +614,7 @@ export type TrainWaiting = Message<"spindle.v1.TrainWaiting"> & {
  * Use `create(TrainWaitingSchema)` to create a new message.
  */
 export const TrainWaitingSchema: GenMessage<TrainWaiting> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 7);
+  messageDesc(file_spindle_v1_trainer_service, 8);
 
 /**
  * Metrics of one optimiser step. Errors are means over the batch of
@@ -649,7 +702,7 @@ export type TrainStep = Message<"spindle.v1.TrainStep"> & {
  * Use `create(TrainStepSchema)` to create a new message.
  */
 export const TrainStepSchema: GenMessage<TrainStep> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 8);
+  messageDesc(file_spindle_v1_trainer_service, 9);
 
 /**
  * A sign that training goes wrong.
@@ -680,7 +733,7 @@ export type TrainAlarm = Message<"spindle.v1.TrainAlarm"> & {
  * Use `create(TrainAlarmSchema)` to create a new message.
  */
 export const TrainAlarmSchema: GenMessage<TrainAlarm> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 9);
+  messageDesc(file_spindle_v1_trainer_service, 10);
 
 /**
  * Steps after this one are done again.
@@ -711,7 +764,7 @@ export type TrainRolledBack = Message<"spindle.v1.TrainRolledBack"> & {
  * Use `create(TrainRolledBackSchema)` to create a new message.
  */
 export const TrainRolledBackSchema: GenMessage<TrainRolledBack> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 10);
+  messageDesc(file_spindle_v1_trainer_service, 11);
 
 /**
  * @generated from message spindle.v1.TrainCheckpoint
@@ -733,7 +786,7 @@ export type TrainCheckpoint = Message<"spindle.v1.TrainCheckpoint"> & {
  * Use `create(TrainCheckpointSchema)` to create a new message.
  */
 export const TrainCheckpointSchema: GenMessage<TrainCheckpoint> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 11);
+  messageDesc(file_spindle_v1_trainer_service, 12);
 
 /**
  * What training would end in after this step is in the store, as the result of snapshotKey: a TrainFinished of fewer steps.
@@ -752,7 +805,7 @@ export type TrainSnapshot = Message<"spindle.v1.TrainSnapshot"> & {
  * Use `create(TrainSnapshotSchema)` to create a new message.
  */
 export const TrainSnapshotSchema: GenMessage<TrainSnapshot> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 12);
+  messageDesc(file_spindle_v1_trainer_service, 13);
 
 /**
  * @generated from message spindle.v1.TrainFinished
@@ -805,6 +858,13 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
    * @generated from field: repeated spindle.v1.TrainStep recent = 8;
    */
   recent: TrainStep[];
+
+  /**
+   * For the part that follows; unset where the last step was taken.
+   *
+   * @generated from field: spindle.v1.TrainState state = 9;
+   */
+  state?: TrainState | undefined;
 };
 
 /**
@@ -812,7 +872,7 @@ export type TrainFinished = Message<"spindle.v1.TrainFinished"> & {
  * Use `create(TrainFinishedSchema)` to create a new message.
  */
 export const TrainFinishedSchema: GenMessage<TrainFinished> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_trainer_service, 13);
+  messageDesc(file_spindle_v1_trainer_service, 14);
 
 /**
  * @generated from enum spindle.v1.Objective

@@ -7,6 +7,7 @@ import {
   judgeLine,
   metricNames,
   judgedPairsSentence,
+  refreshesSentence,
   selectionSentence,
   setNames,
   signed,
@@ -43,6 +44,7 @@ export function results(report: Report): Markup {
   const { models, best, run } = report;
   const metrics = metricNames(models);
   const judged = judgedPairsSentence(run);
+  const refreshed = refreshesSentence(run);
   const chosen = selectionSentence(report);
   return markup`
     <section>
@@ -50,6 +52,7 @@ export function results(report: Report): Markup {
       ${chosen === '' ? nothing : markup`<p>${chosen}</p>`}
       ${best.length > 0 ? markup`<p>${bestSentence(best)}</p>` : nothing}
       ${judged === '' ? nothing : markup`<p>${judged}</p>`}
+      ${refreshed === '' ? nothing : markup`<p>${refreshed}</p>`}
       ${metrics.map((metric) => metricTable(report, metric))}
       ${metrics.length > 0 ? note() : markup`<p class="note">No model was judged.</p>`}
       ${report.chosen ? chosenTables('One image per prompt', report.chosen) : nothing}

@@ -4,6 +4,7 @@ import {
   judgeLine,
   metricNames,
   judgedPairsSentence,
+  refreshesSentence,
   selectionSentence,
   setNames,
   signed,
@@ -24,9 +25,12 @@ export function reportMarkdown(report: Report): string {
     `Status: ${escape(run.status)}. Best model: **${escape(run.bestModel || 'none')}**.`,
     '',
   ];
-  const chosen = [selectionSentence(report), bestSentence(best), judgedPairsSentence(run)].filter(
-    (text) => text !== '',
-  );
+  const chosen = [
+    selectionSentence(report),
+    bestSentence(best),
+    judgedPairsSentence(run),
+    refreshesSentence(run),
+  ].filter((text) => text !== '');
   for (const sentence of chosen) lines.push(escape(sentence), '');
   for (const metric of metrics) {
     const judge = judges[metric];

@@ -73,6 +73,9 @@ export function reportJson(report: Report): string {
     ...(run.judgedTrainings.length > 0 && {
       judged_trainings: run.judgedTrainings.map(judgedTrainingJson),
     }),
+    ...(run.refreshes.length > 0 && {
+      refreshes: run.refreshes.map(({ model, opponents, steps }) => ({ model, opponents, steps })),
+    }),
     warnings: run.warnings,
     timings: Object.fromEntries(run.timings.map(({ stage, seconds }) => [stage, seconds])),
     curves: Object.fromEntries(run.curves.map(({ model, steps }) => [model, steps.map(stepJson)])),
@@ -225,6 +228,17 @@ export function judgedPairsSentence({ judgedPairs }: RunReport): string {
     ({ opponent, pairs, leftOut }) => `${leftOut} of ${pairs} with images of ${opponent}`,
   );
   return parts.length === 0 ? '' : `Pairs left out by objective.keep_if: ${parts.join('; ')}.`;
+}
+
+/** Which opponents played within iterations; empty where each had one. */
+export function refreshesSentence({ refreshes }: RunReport): string {
+  const parts = refreshes.map(
+    ({ model, opponents, steps }) =>
+      `${model} against ${opponents.map((name, i) => `${name} from step ${(steps[i] ?? 0) + 1}`).join(', ')}`,
+  );
+  return parts.length === 0
+    ? ''
+    : `Opponents taken anew by objective.refresh_steps: ${parts.join('; ')}.`;
 }
 
 export function signed(value: number): string {

@@ -377,7 +377,7 @@ describe('settings', () => {
       maxRollbacks: 3,
     }),
     objective: Objective.SPIN_LOGISTIC,
-    iteration: 1,
+    ...{ iteration: 1, firstStep: 0, lastStep: 10 },
   };
   it('may change where no result depends on them, and nowhere else', () => {
     const kept = fingerprint(settings, {});
@@ -391,6 +391,17 @@ describe('settings', () => {
     expect(firstDifference(kept, fingerprint({ ...elsewhere, emaDecay: 0.9 }, {}))).toBe(
       'emaDecay: expected 0, got 0.9',
     );
+  });
+  it('say which steps are taken where those are not all, and of which there are none', () => {
+    const part = { ...settings, firstStep: 4, lastStep: 8 };
+    expect(firstDifference(fingerprint(settings, {}), fingerprint(part, {}))).toBe(
+      'firstStep: expected nothing, got 4',
+    );
+    expect(checkSettings({ ...settings, lastStep: 0 }).lastStep).toBe(10);
+    for (const change of [{ firstStep: 8 }, { lastStep: 11 }])
+      expect(() => checkSettings({ ...part, ...change })).toThrow(
+        /first_step and last_step: expected steps of 10 in ascending order, got/,
+      );
   });
   it('fill in what is empty and keep two checkpoints at least', () => {
     expect(checkSettings(settings)).toMatchObject({

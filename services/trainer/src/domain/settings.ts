@@ -17,8 +17,9 @@ import {
   type TrainSettings,
 } from '@spindle/proto';
 
-/** The settings, with the two fields of the request that they belong with. */
-export type TrainingSettings = TrainSettings & Pick<TrainRequest, 'objective' | 'iteration'>;
+/** The settings, with the fields of the request that they belong with. */
+export type TrainingSettings = TrainSettings &
+  Pick<TrainRequest, 'objective' | 'iteration' | 'firstStep' | 'lastStep'>;
 
 /** The kind of image that the objective pairs with each real one; null: it has no pairs. */
 export function opponentImages(objective: Objective): 'generated' | 'rejected' | null {
@@ -31,6 +32,7 @@ const leastCheckpoints = 2;
 export function checkSettings(settings: TrainingSettings): TrainingSettings {
   const checked = {
     ...settings,
+    lastStep: settings.lastStep || settings.steps,
     schedule: settings.schedule || LearningRateSchedule.CONSTANT,
     timestepsPerPair: settings.timestepsPerPair || 1,
     timestepWeight: settings.timestepWeight || TimestepWeight.CONSTANT,
@@ -39,6 +41,12 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
     keepCheckpoints: Math.max(leastCheckpoints, settings.keepCheckpoints),
   };
   atLeast('steps', checked.steps, 1);
+  if (checked.firstStep >= checked.lastStep || checked.lastStep > checked.steps) {
+    throw new Error(
+      `first_step and last_step: expected steps of ${checked.steps} in ascending order, ` +
+        `got ${checked.firstStep} and ${checked.lastStep}`,
+    );
+  }
   atLeast('batch_size', checked.batchSize, 1);
   if (checked.gradientAccumulation > checked.batchSize) {
     throw new Error(
@@ -143,6 +151,8 @@ export function fingerprint(
     onDivergence: _do,
     maxRollbacks: _most,
     judgeEvery: _judged,
+    firstStep,
+    lastStep,
     timestepsPerPair,
     timestepWeight,
     $unknown: _unread,
@@ -154,6 +164,7 @@ export function fingerprint(
     schedule: enumName(LearningRateScheduleSchema, fixed.schedule),
     safeguard: fixed.safeguard ?? null,
     lora: fixed.lora === undefined ? null : loraText(fixed.lora),
+    ...((firstStep > 0 || lastStep < fixed.steps) && { firstStep, lastStep }),
     ...(timestepsPerPair > 1 && { timestepsPerPair }),
     ...(timestepWeight > TimestepWeight.CONSTANT && {
       timestepWeight: enumName(TimestepWeightSchema, timestepWeight),

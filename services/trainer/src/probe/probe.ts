@@ -54,8 +54,9 @@ export async function probeTraining(
   const precision =
     request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
   const { schedulerConfig } = engine.describePipeline(model);
+  const whole = { firstStep: 0, lastStep: settings.steps };
   const options: TrainerOptionsDto = {
-    ...trainerOptions({ ...settings, objective, iteration: 1 }),
+    ...trainerOptions({ ...settings, objective, iteration: 1, ...whole }),
     // The data is noise, so that nothing is learnt; the weights must stay finite.
     learningRate: 1e-6,
     warmupSteps: 0,

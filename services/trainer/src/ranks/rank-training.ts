@@ -108,7 +108,7 @@ export class RankTraining {
    * before. What cannot be read now is read again, and its error reported, by gradients().
    */
   async prefetch(step: number): Promise<void> {
-    if (step >= this.settings.steps) return;
+    if (step >= this.settings.lastStep) return;
     if (!(await this.isReady(step).catch(() => false))) return;
     const { draws, micros } = this.#localBatch(step);
     const first = micros[0];
@@ -130,7 +130,7 @@ export class RankTraining {
     const read = this.#order
       .batch(step)
       .map((draw) =>
-        has(draw.element) ? draw : standIn(draw, this.#order, this.settings.steps, has),
+        has(draw.element) ? draw : standIn(draw, this.#order, this.settings.lastStep, has),
       );
     const { draws, shapes } = byShape(read, (draw) => dataset.shapeOf(draw));
     const { rank, worldSize } = this.place;

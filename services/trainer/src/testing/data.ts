@@ -12,6 +12,7 @@ import {
   TrainRequestSchema,
   type ArtifactRef,
   type TrainRequest,
+  type TrainState,
 } from '@spindle/proto';
 
 /**
@@ -183,7 +184,12 @@ export interface RequestOverrides {
   precision?: Precision;
   batchSize?: number;
   /** Fields of the request that replace the usual ones. */
-  fields?: Partial<Pick<TrainRequest, 'key' | 'objective' | 'encodedShards' | 'generatedShards'>>;
+  fields?: Partial<
+    Pick<
+      TrainRequest,
+      'key' | 'objective' | 'encodedShards' | 'generatedShards' | 'firstStep' | 'lastStep'
+    > & { continued: TrainState | undefined }
+  >;
 }
 
 export async function trainRequest(
