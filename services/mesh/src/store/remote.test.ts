@@ -153,6 +153,11 @@ describe('an artifact store in S3', () => {
     await writeFile(file, 'x'.repeat(2500));
     const large = await one.putFile(file, 'text/plain', { move: true });
     expect(await readFile(await (await open()).localPath(large), 'utf8')).toHaveLength(2500);
+    await one.deleteBlob(ref);
+    expect([await one.has(ref), await one.has(large)]).toEqual([false, true]);
+    // Whoever has it in its cache still puts it back.
+    await other.put(Buffer.from('weights'), 'text/plain');
+    expect((await one.get(ref)).toString()).toBe('weights');
   });
 
   it('fetches again what its cache has lost or damaged, and removes what is damaged in the store', async () => {

@@ -49,6 +49,20 @@ test('a blob is named by its digest and comes back as it was', async () => {
   expect(await store.put(data, 'text/plain')).toEqual(ref);
 });
 
+test('a blob that is deleted is gone, and may be put again', async () => {
+  const [ref, other] = [
+    await store.put(Buffer.from('a'), 'x'),
+    await store.put(Buffer.from('b'), 'x'),
+  ];
+  await store.localPath(ref);
+  await store.deleteBlob(ref);
+  await store.deleteBlob(ref);
+  expect([await store.has(ref), await store.has(other)]).toEqual([false, true]);
+  await expect(store.localPath(ref)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  await store.put(Buffer.from('a'), 'x');
+  expect(await readFile(await store.localPath(ref), 'utf8')).toBe('a');
+});
+
 test('an empty blob is a blob', async () => {
   const ref = await store.put(new Uint8Array(), 'x');
   expect(await store.get(ref)).toHaveLength(0);
