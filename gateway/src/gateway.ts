@@ -1,6 +1,12 @@
 /** The whole gateway as one object, so that tests start it beside fakes in one process. */
 import { openFiles } from '@spindle/data';
-import { createClient, GrpcServer, type Logger } from '@spindle/kit';
+import {
+  createClient,
+  GrpcServer,
+  localTransport,
+  type Logger,
+  type Transport,
+} from '@spindle/kit';
 import { type ArtifactStore, type Bus } from '@spindle/mesh';
 import {
   EvaluatorService,
@@ -28,6 +34,10 @@ export interface GatewayOptions {
   owner: string;
   /** What callers have to show, and what the services are shown. */
   token: string | undefined;
+  /** Default: in plain, within this machine. */
+  transport?: Transport;
+  /** Where health alone is said in plain; undefined for nowhere. */
+  healthAddress?: string | undefined;
   logger: Logger;
   rescanMs?: number;
   leaseTtlMs?: number;
@@ -43,11 +53,11 @@ export interface Gateway {
 const standard = { rescanMs: 5_000, leaseTtlMs: 5_000, shutdownGraceMs: 2_000 };
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { bus, store, root, logger, token } = options;
-  const trainer = createClient(TrainerService, options.trainerAddress, token);
-  const evaluator = createClient(EvaluatorService, options.evaluatorAddress, token);
-  const sampler = createClient(SamplerService, options.samplerAddress, token);
-  const scorer = createClient(ScorerService, options.scorerAddress, token);
+  const { bus, store, root, logger, token, transport = localTransport } = options;
+  const trainer = createClient(TrainerService, options.trainerAddress, token, transport);
+  const evaluator = createClient(EvaluatorService, options.evaluatorAddress, token, transport);
+  const sampler = createClient(SamplerService, options.samplerAddress, token, transport);
+  const scorer = createClient(ScorerService, options.scorerAddress, token, transport);
   const files = openFiles();
   const orchestrator = new Orchestrator({
     bus,
@@ -69,15 +79,17 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     throw error;
   });
   const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
-  const server = new GrpcServer({ logger, token });
+  const server = new GrpcServer({ logger, token, transport });
   server.addService(RunService, api.handlers());
   orchestrator.onReady((ready) => server.setServing('', ready));
   const instruments = registerInstruments(bus);
   try {
     const grpcPort = await server.listen(options.grpcAddress);
+    if (options.healthAddress !== undefined) await server.listenForHealth(options.healthAddress);
     const http = await startHttp({
       address: options.httpAddress,
       token,
+      transport,
       orchestrator,
       api,
       bus,

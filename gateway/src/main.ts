@@ -3,6 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import {
   createLogger,
+  openTransport,
   parseConfig,
   readToken,
   runService,
@@ -35,11 +36,23 @@ await runService('spindle gateway', async (lifecycle) => {
     SPINDLE_TOKEN: config.token,
     SPINDLE_TOKEN_FILE: config.tokenFile,
   });
+  const transport = openTransport(
+    lifecycle,
+    {
+      SPINDLE_TLS_CERT: config.tlsCert,
+      SPINDLE_TLS_KEY: config.tlsKey,
+      SPINDLE_TLS_CA: config.tlsCa,
+      SPINDLE_TLS_CLIENT_CA: config.tlsClientCa,
+      SPINDLE_TRUSTED_NETWORK: config.trustedNetwork,
+    },
+    logger,
+  );
   const root = resolve(config.artifacts);
   await mkdir(root, { recursive: true });
   const bus = await connectBus({
     url: config.natsUrl,
     token,
+    transport,
     name: config.workerId,
     logger,
     waitMs: 1_000 * config.natsWait,
@@ -51,6 +64,7 @@ await runService('spindle gateway', async (lifecycle) => {
   const gateway = await startGateway({
     ...config,
     token,
+    transport,
     bus,
     store,
     root,
@@ -66,8 +80,9 @@ await runService('spindle gateway', async (lifecycle) => {
     await writeFileAtomic(portFile, `${gateway.grpcPort}\n${gateway.httpPort}\n`);
     lifecycle.defer('port file', () => rm(portFile, { force: true }));
   }
+  const scheme = transport.tls?.content.identity ? 'https' : 'http';
   logger.info(
-    { grpc: gateway.grpcPort, http: `http://127.0.0.1:${gateway.httpPort}` },
+    { grpc: gateway.grpcPort, http: `${scheme}://127.0.0.1:${gateway.httpPort}` },
     'the gateway is ready',
   );
 });

@@ -1,6 +1,14 @@
 /** What every command shares: where the gateway is, and how to print. */
 import { resolve } from 'node:path';
-import { createClient, readToken, SpindleError, type ServiceClient } from '@spindle/kit';
+import {
+  createClient,
+  localTransport,
+  readToken,
+  readTransport,
+  SpindleError,
+  type ServiceClient,
+  type Transport,
+} from '@spindle/kit';
 import { RunService } from '@spindle/proto';
 import type { Command } from 'commander';
 import { isAlive } from '../orchestrator/process-identity.js';
@@ -30,8 +38,9 @@ export function withCommonOptions(command: Command): Command {
   return command
     .option('--json', 'print JSON for machines')
     .option(
-      '--gateway <host:port>',
-      'gRPC address of the gateway (default: SPINDLE_GATEWAY, or the mesh of the artifacts folder)',
+      '--gateway <address>',
+      'gRPC address of the gateway, host:port or https://host:port (default: SPINDLE_GATEWAY, or ' +
+        'the mesh of the artifacts folder)',
     )
     .option('--artifacts <dir>', 'artifacts folder (default: SPINDLE_ARTIFACTS, or ./artifacts)');
 }
@@ -52,14 +61,15 @@ export function givenToken(environment: Environment): string | undefined {
 export async function findGateway(
   options: CommonOptions,
   environment: Environment,
-): Promise<{ address: string; token: string | undefined }> {
+): Promise<{ address: string; token: string | undefined; transport: Transport }> {
   const given = options.gateway ?? environment.gateway;
   const folder = artifactsFolder(options, environment);
   const runtime = await readRuntime(folder);
   if (given !== undefined) {
     // The folder's token is for the folder's mesh, and for nobody else.
     const own = runtime?.gateway === given ? runtime.token : undefined;
-    return { address: given, token: givenToken(environment) ?? own };
+    const transport = readTransport(environment.all);
+    return { address: given, token: givenToken(environment) ?? own, transport };
   }
   if (!runtime || !isAlive(runtime.pid)) {
     throw new SpindleError(
@@ -73,7 +83,7 @@ export async function findGateway(
       'UNAVAILABLE',
       `the mesh of ${folder} is still starting; try again once it has said its gRPC address.`,
     );
-  return { address: runtime.gateway, token: runtime.token };
+  return { address: runtime.gateway, token: runtime.token, transport: localTransport };
 }
 
 export async function withClient<T>(
@@ -81,8 +91,8 @@ export async function withClient<T>(
   environment: Environment,
   use: (client: RunClient) => Promise<T>,
 ): Promise<T> {
-  const { address, token } = await findGateway(options, environment);
-  const client = createClient(RunService, address, token);
+  const { address, token, transport } = await findGateway(options, environment);
+  const client = createClient(RunService, address, token, transport);
   try {
     return await use(client);
   } finally {

@@ -4,6 +4,7 @@
  */
 import { createHmac } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { TLSSocket } from 'node:tls';
 import { sameToken, showsToken } from '@spindle/kit';
 
 /**
@@ -30,7 +31,8 @@ function cookieName(request: IncomingMessage): string {
 export function cookieOf(request: IncomingMessage, url: URL, token: string): string | undefined {
   const given = url.searchParams.get('token');
   if (url.pathname !== '/' || given === null || !sameToken(given, pageKey(token))) return undefined;
-  return `${cookieName(request)}=${given}; HttpOnly; SameSite=Strict; Path=/`;
+  const secure = request.socket instanceof TLSSocket ? '; Secure' : '';
+  return `${cookieName(request)}=${given}; HttpOnly; SameSite=Strict; Path=/${secure}`;
 }
 
 export function mayLook(request: IncomingMessage, token: string): boolean {

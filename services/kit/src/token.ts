@@ -2,7 +2,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ensureError, SpindleError } from './errors.js';
-import type { Logger } from './logger.js';
 
 /** Fits into a header, a URL and nats-server's config as it is; 22 of base64 are 128 bits. */
 const form = /^[A-Za-z0-9._~+/=-]{22,512}$/;
@@ -53,26 +52,5 @@ function checked(token: string, where: string): string {
     'INVALID_ARGUMENT',
     `${where}: expected 22 to 512 letters, digits and "._~+/=-", got ${token.length} characters ` +
       'that are not; "openssl rand -hex 32" makes a token.',
-  );
-}
-
-/**
- * A server without a token is for this machine alone, and says so once. On any other address it is
- * refused: whoever reaches it would own the mesh.
- */
-export function checkOpenDoor(address: string, token: string | undefined, logger: Logger): void {
-  if (token !== undefined) return;
-  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[|\]$/g, '');
-  if (host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)) {
-    logger.warn(
-      { address },
-      'SPINDLE_TOKEN is not set: every user of this machine can use this process',
-    );
-    return;
-  }
-  throw new SpindleError(
-    'INVALID_ARGUMENT',
-    `${address}: expected SPINDLE_TOKEN or SPINDLE_TOKEN_FILE where others than this machine can ` +
-      'connect, got neither; set the same token for all processes of the mesh.',
   );
 }

@@ -8,8 +8,10 @@ import {
   type Lifecycle,
   createLogger,
   type Logger,
+  openTransport,
   readToken,
   startTelemetry,
+  type Transport,
 } from '@spindle/kit';
 import { heartbeat } from './heartbeat.js';
 import type { Bus, JobHandler } from './nats/bus.js';
@@ -55,6 +57,8 @@ export interface WorkerContext {
   takesJobs: boolean;
   /** What callers have to show, and what the message server is shown. */
   token: string | undefined;
+  transport?: Transport | undefined;
+  healthAddress?: string | undefined;
 }
 
 /**
@@ -79,10 +83,12 @@ export async function openWorker(
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const token = readToken(env);
+  const transport = openTransport(lifecycle, env, logger);
   const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
   const bus = await connectBus({
     url: env.SPINDLE_NATS_URL,
     token,
+    transport,
     name: `${name}-${env.SPINDLE_WORKER_ID}`,
     logger,
     waitMs: 1_000 * env.SPINDLE_NATS_WAIT,
@@ -103,6 +109,8 @@ export async function openWorker(
       drainSeconds: env.SPINDLE_DRAIN_SECONDS,
       takesJobs: env.SPINDLE_JOBS === 'on',
       token,
+      transport,
+      healthAddress: env.SPINDLE_HEALTH_ADDRESS,
     },
   };
 }

@@ -38,6 +38,7 @@ import {
   isErrorCode,
   SpindleError,
   type Logger,
+  type Transport,
   injectContext,
   inSpan,
   within,
@@ -65,6 +66,7 @@ export interface ConnectOptions {
   url: string;
   /** Shown where the address itself has no credentials. */
   token?: string | undefined;
+  transport?: Transport | undefined;
   name: string;
   logger: Logger;
   /** How long to wait for a server that does not answer yet; default 0. */
@@ -94,10 +96,12 @@ export async function connectBus(options: ConnectOptions): Promise<Bus> {
   }
 }
 
-async function connectOnce({ url, token, name }: ConnectOptions): Promise<NatsConnection> {
+async function connectOnce(options: ConnectOptions): Promise<NatsConnection> {
+  const { url, token, transport, name } = options;
+  const access = natsAccess(url, token, transport);
   try {
     return await connect({
-      ...natsAccess(url, token),
+      ...access,
       name,
       timeout: 5_000,
       maxReconnectAttempts: -1,
@@ -117,9 +121,10 @@ async function connectOnce({ url, token, name }: ConnectOptions): Promise<NatsCo
           'its address, have to be those in its config',
         { cause },
       );
-    const message =
-      `no NATS server answers at ${where}; "npm start" starts one, or run "nats-server -js" ` +
-      'yourself';
+    const message = access.tls
+      ? `no NATS server answers at ${where} over TLS: ${ensureError(cause).message}`
+      : `no NATS server answers at ${where}; "npm start" starts one, or run "nats-server -js" ` +
+        'yourself';
     throw new SpindleError('UNAVAILABLE', message, { cause });
   }
 }

@@ -64,7 +64,13 @@ test.each([
   ['nats://me:p%40ss@h:1', 't', { servers: 'nats://h:1', user: 'me', pass: 'p@ss' }],
   ['h:1', 't', { servers: 'h:1', token: 't' }],
 ])('a client of %s with the token %s shows what the address says first', (url, token, access) => {
-  expect(natsAccess(url, token)).toEqual(access);
+  const trusted = { tls: undefined, trusted: true };
+  expect(natsAccess(url, token, trusted)).toEqual(access);
+  const encrypted = url.replace(/^(nats:\/\/)?/, 'tls://');
+  const servers = 'tls://h:1';
+  expect(natsAccess(encrypted, token)).toEqual({ ...access, servers, tls: {} });
+  if (Object.keys(access).length === 1) expect(natsAccess(url, token)).toEqual(access);
+  else expect(() => natsAccess(url, token)).toThrow(/h:1: expected tls:\/\/h:1, got .* in plain/);
 });
 
 test('a binary that is not one is named', async () => {
