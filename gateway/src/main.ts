@@ -54,6 +54,7 @@ await runService('spindle gateway', async (lifecycle) => {
     token,
     transport,
     name: config.workerId,
+    service: 'gateway',
     logger,
     waitMs: 1_000 * config.natsWait,
     signal: lifecycle.signal,

@@ -16,6 +16,7 @@ import {
 import { heartbeat } from './heartbeat.js';
 import type { Bus, JobHandler } from './nats/bus.js';
 import { connectBus } from './nats/connect.js';
+import type { NatsService } from './nats/permissions.js';
 import { openStore } from './store/remote.js';
 import type { ArtifactStore } from './store/store.js';
 import { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
@@ -67,7 +68,7 @@ export interface WorkerContext {
  */
 export async function openWorker(
   lifecycle: Lifecycle,
-  name: string,
+  name: Exclude<NatsService, 'gateway'>,
   variables: Readonly<Record<string, string | undefined>>,
 ): Promise<{ env: Environment; context: WorkerContext }> {
   const env = parseConfig(
@@ -90,6 +91,7 @@ export async function openWorker(
     token,
     transport,
     name: `${name}-${env.SPINDLE_WORKER_ID}`,
+    service: name,
     logger,
     waitMs: 1_000 * env.SPINDLE_NATS_WAIT,
     signal: lifecycle.signal,

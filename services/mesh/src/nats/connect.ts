@@ -56,7 +56,8 @@ import { JobLoop, type JobSink } from './consume.js';
 import { natsError, orRebuilt } from './errors.js';
 import { readEvents } from './events.js';
 import { NatsKv, type KvStore } from './kv.js';
-import { provision } from './provision.js';
+import { inboxPrefix, type NatsService } from './permissions.js';
+import { provision, untilProvisioned } from './provision.js';
 import type { Delivery } from './pull.js';
 import { publishStored } from './publish.js';
 
@@ -68,6 +69,8 @@ export interface ConnectOptions {
   token?: string | undefined;
   transport?: Transport | undefined;
   name: string;
+  /** The user of NATS that it may be; only its answers come to it then. */
+  service?: NatsService | undefined;
   logger: Logger;
   /** How long to wait for a server that does not answer yet; default 0. */
   waitMs?: number;
@@ -86,7 +89,7 @@ export async function connectBus(options: ConnectOptions): Promise<Bus> {
     try {
       const connection = await connectOnce(options);
       const jsm = await connection.jetstreamManager({ checkAPI: false, timeout: 5_000 });
-      return new NatsBus(connection, jsm, logger);
+      return new NatsBus(connection, jsm, options);
     } catch (thrown) {
       const error = ensureError(thrown);
       if (error.code !== 'UNAVAILABLE' || Date.now() + retryMs > until) throw error;
@@ -97,11 +100,12 @@ export async function connectBus(options: ConnectOptions): Promise<Bus> {
 }
 
 async function connectOnce(options: ConnectOptions): Promise<NatsConnection> {
-  const { url, token, transport, name } = options;
+  const { url, token, transport, name, service } = options;
   const access = natsAccess(url, token, transport);
   try {
     return await connect({
       ...access,
+      ...(service && { inboxPrefix: inboxPrefix(service) }),
       name,
       timeout: 5_000,
       maxReconnectAttempts: -1,
@@ -134,15 +138,20 @@ class NatsBus implements Bus, JobSink {
   readonly #opened = new Map<BucketName, Promise<KV>>();
   readonly #listeners = new Set<(connected: boolean) => void>();
   #provisioned: ProvisionOptions = {};
+  #mayProvision = true;
 
   readonly #connection: NatsConnection;
   readonly #jsm: JetStreamManager;
   readonly #logger: Logger;
+  readonly #inboxes: string | undefined;
+  readonly #waitMs: number;
 
-  constructor(connection: NatsConnection, jsm: JetStreamManager, logger: Logger) {
+  constructor(connection: NatsConnection, jsm: JetStreamManager, options: ConnectOptions) {
     this.#connection = connection;
     this.#jsm = jsm;
-    this.#logger = logger;
+    this.#logger = options.logger;
+    this.#inboxes = options.service && inboxPrefix(options.service);
+    this.#waitMs = options.waitMs ?? 0;
     this.#js = connection.jetstream({ timeout: 5_000 });
     void this.#followStatus();
   }
@@ -156,7 +165,17 @@ class NatsBus implements Bus, JobSink {
     // Buckets that were opened before belong to streams that may be gone.
     this.#opened.clear();
     try {
-      await provision(this.#jsm, this.#js, { ...this.#provisioned, renewConsumers });
+      if (this.#mayProvision) {
+        await provision(this.#jsm, this.#js, { ...this.#provisioned, renewConsumers });
+        return;
+      }
+    } catch (error) {
+      if (!(error instanceof NatsError && error.isPermissionError()))
+        throw natsError(error, 'provisioning JetStream');
+      this.#mayProvision = false;
+    }
+    try {
+      await untilProvisioned(this.#jsm, this.#waitMs);
     } catch (error) {
       throw natsError(error, 'provisioning JetStream');
     }
@@ -216,6 +235,7 @@ class NatsBus implements Bus, JobSink {
       options,
       sink: this,
       logger,
+      inboxes: this.#inboxes,
     }).run();
   }
 
