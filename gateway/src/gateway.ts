@@ -5,6 +5,7 @@ import {
   GrpcServer,
   localTransport,
   type Logger,
+  type People,
   type Transport,
 } from '@spindle/kit';
 import { type ArtifactStore, type Bus } from '@spindle/mesh';
@@ -15,6 +16,8 @@ import {
   ScorerService,
   TrainerService,
 } from '@spindle/proto';
+import { audited } from './server/audit.js';
+import { leastRoleOf } from './server/roles.js';
 import { startHttp } from './http/server.js';
 import { registerInstruments } from './orchestrator/instruments.js';
 import { Orchestrator } from './orchestrator/orchestrator.js';
@@ -34,6 +37,8 @@ export interface GatewayOptions {
   owner: string;
   /** What callers have to show, and what the services are shown. */
   token: string | undefined;
+  /** Who else may call, and how far; only with a token. */
+  people?: People | undefined;
   /** Default: in plain, within this machine. */
   transport?: Transport;
   /** Where health alone is said in plain; undefined for nowhere. */
@@ -53,7 +58,7 @@ export interface Gateway {
 const standard = { rescanMs: 5_000, leaseTtlMs: 5_000, shutdownGraceMs: 2_000 };
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { bus, store, root, logger, token, transport = localTransport } = options;
+  const { bus, store, root, logger, token, people, transport = localTransport } = options;
   const trainer = createClient(TrainerService, options.trainerAddress, token, transport);
   const evaluator = createClient(EvaluatorService, options.evaluatorAddress, token, transport);
   const sampler = createClient(SamplerService, options.samplerAddress, token, transport);
@@ -79,8 +84,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     throw error;
   });
   const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
-  const server = new GrpcServer({ logger, token, transport });
-  server.addService(RunService, api.handlers());
+  const server = new GrpcServer({ logger, token, transport, people, leastRole: leastRoleOf });
+  server.addService(RunService, audited(api.handlers(), { root, logger }));
   orchestrator.onReady((ready) => server.setServing('', ready));
   const instruments = registerInstruments(bus);
   try {
@@ -89,6 +94,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     const http = await startHttp({
       address: options.httpAddress,
       token,
+      people,
       transport,
       orchestrator,
       api,

@@ -5,8 +5,10 @@ import {
   createLogger,
   openTransport,
   parseConfig,
+  People,
   readToken,
   runService,
+  SpindleError,
   startTelemetry,
   writeFileAtomic,
 } from '@spindle/kit';
@@ -36,6 +38,13 @@ await runService('spindle gateway', async (lifecycle) => {
     SPINDLE_TOKEN: config.token,
     SPINDLE_TOKEN_FILE: config.tokenFile,
   });
+  const people = People.open(config.tokensFile);
+  if (people && token === undefined)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'SPINDLE_TOKENS_FILE: expected it with SPINDLE_TOKEN or SPINDLE_TOKEN_FILE, got it alone.',
+    );
+  if (people) lifecycle.defer('tokens', people.watch(logger));
   const transport = openTransport(
     lifecycle,
     {
@@ -65,6 +74,7 @@ await runService('spindle gateway', async (lifecycle) => {
   const gateway = await startGateway({
     ...config,
     token,
+    people,
     transport,
     bus,
     store,

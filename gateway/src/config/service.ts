@@ -21,6 +21,8 @@ export const gatewayConfigSchema = z.strictObject({
   /** What the processes of a mesh show to each other; readToken checks it. */
   token: z.string().optional(),
   tokenFile: z.string().optional(),
+  /** People's tokens and roles, a line each. */
+  tokensFile: z.string().optional(),
   /** Certificates and whom to trust; openTransport checks them. */
   tlsCert: z.string().optional(),
   tlsKey: z.string().optional(),
@@ -54,6 +56,7 @@ export const gatewayEnvironment: Record<keyof GatewayConfig, string> = {
   store: 'SPINDLE_STORE',
   token: 'SPINDLE_TOKEN',
   tokenFile: 'SPINDLE_TOKEN_FILE',
+  tokensFile: 'SPINDLE_TOKENS_FILE',
   tlsCert: 'SPINDLE_TLS_CERT',
   tlsKey: 'SPINDLE_TLS_KEY',
   tlsCa: 'SPINDLE_TLS_CA',

@@ -11,7 +11,14 @@ import {
 } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { checkOpenDoor, hostOf, SpindleError, type Logger, type Transport } from '@spindle/kit';
+import {
+  checkOpenDoor,
+  hostOf,
+  SpindleError,
+  type Logger,
+  type People,
+  type Transport,
+} from '@spindle/kit';
 import { cookieOf, isOwnHost, isOwnOrigin, mayLook } from './access.js';
 import type { Bus } from '@spindle/mesh';
 import { LiveViews } from './live-views.js';
@@ -23,6 +30,8 @@ export interface HttpOptions extends Omit<Served, 'live'> {
   address: string;
   /** The mesh's; undefined where every user of this machine may look. */
   token: string | undefined;
+  /** Who else may look; only with a token. */
+  people?: People | undefined;
   transport: Transport;
   logger: Logger;
 }
@@ -103,7 +112,7 @@ async function handle(
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.setHeader('Referrer-Policy', 'no-referrer');
   response.setHeader('Cross-Origin-Resource-Policy', 'same-origin');
-  const { token } = options;
+  const { token, people } = options;
   if (!isOwnHost(request.headers.host, boundHost) || !isOwnOrigin(request)) {
     sendText(response, 403, 'This address is not served here.');
     return;
@@ -114,10 +123,10 @@ async function handle(
     return;
   }
   const url = new URL(path, 'http://localhost');
-  const cookie = token === undefined ? undefined : cookieOf(request, url, token);
+  const cookie = token === undefined ? undefined : cookieOf(request, url, { token, people });
   if (request.method === 'GET' && cookie !== undefined) {
     enter(request, response, cookie);
-  } else if (token !== undefined && !mayLook(request, token)) {
+  } else if (token !== undefined && !mayLook(request, { token, people })) {
     response.setHeader('WWW-Authenticate', 'Bearer');
     sendText(response, 401, closed);
   } else if (request.method !== 'GET' && request.method !== 'HEAD') {

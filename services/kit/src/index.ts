@@ -63,6 +63,8 @@ export {
   recordPhases,
 } from './telemetry/spans.js';
 export { startTelemetry } from './telemetry/start.js';
+export { callerOf } from './grpc/ask-for-token.js';
+export { People, reaches, type Caller, type Role, roles, tokenDigest } from './people.js';
 export { TlsFiles, type TlsIdentity } from './tls/tls-files.js';
 export {
   type Transport,
@@ -73,7 +75,7 @@ export {
   localTransport,
   readTransport,
 } from './tls/transport.js';
-export { newToken, readToken, sameToken, showsToken } from './token.js';
+export { newToken, readToken, sameToken } from './token.js';
 export { version } from './version.js';
 export {
   type RowLayout,

@@ -6,6 +6,11 @@ import { ensureError, SpindleError } from './errors.js';
 /** Fits into a header, a URL and nats-server's config as it is; 22 of base64 are 128 bits. */
 const form = /^[A-Za-z0-9._~+/=-]{22,512}$/;
 
+/** Has it the form of one? */
+export function isToken(text: string): boolean {
+  return form.test(text);
+}
+
 /** A fresh token of 256 random bits, in base64url. */
 export function newToken(): string {
   return randomBytes(32).toString('base64url');
@@ -15,12 +20,6 @@ export function newToken(): string {
 export function sameToken(given: string, expected: string): boolean {
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
   return timingSafeEqual(digest(given), digest(expected));
-}
-
-/** Whether an Authorization header shows the token. */
-export function showsToken(header: string | undefined, token: string): boolean {
-  const given = /^bearer +(\S+) *$/i.exec(header ?? '')?.[1];
-  return given !== undefined && sameToken(given, token);
 }
 
 /**

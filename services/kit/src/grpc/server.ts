@@ -29,7 +29,8 @@ import { cancelled, delay } from '../lifecycle.js';
 import type { Logger } from '../logger.js';
 import { checkOpenDoor, localTransport, type Transport } from '../tls/transport.js';
 import { extractContext, failSpan, inSpan, tracer } from '../telemetry/spans.js';
-import { askForToken } from './ask-for-token.js';
+import type { Caller, People, Role } from '../people.js';
+import { askForToken, readCaller } from './ask-for-token.js';
 import { serverCredentials } from './credentials.js';
 import { channelOptions, toGrpcJs } from './definition.js';
 import { Encoded } from './encoded.js';
@@ -66,16 +67,25 @@ export class GrpcServer {
   readonly #transport: Transport;
   #healthServer: Server | undefined;
 
-  /** With a token, callers that do not show it get nothing but health. */
+  /**
+   * With a token, callers that do not show it get nothing but health; `people` are let in beside
+   * the mesh, as far as `leastRole` of a method's path says.
+   */
   constructor(options: {
     logger: Logger;
     token?: string | undefined;
     transport?: Transport | undefined;
+    people?: People | undefined;
+    leastRole?: ((path: string) => Role) | undefined;
   }) {
     this.#logger = options.logger;
     this.#token = options.token;
     this.#transport = options.transport ?? localTransport;
-    const interceptors = options.token === undefined ? [] : [askForToken(options.token)];
+    const { token, people, leastRole } = options;
+    const onDenied = (caller: Caller, method: string): void =>
+      this.#logger.warn({ caller, method }, 'a call was denied');
+    const interceptors =
+      token === undefined ? [] : [askForToken({ token, people, leastRole, onDenied })];
     this.#server = new Server({ ...channelOptions, interceptors });
     // grpc-js prints to stderr by itself what the caller learns anyway.
     setLogger({ error: (message: unknown) => this.#logger.debug(String(message)) });
@@ -227,7 +237,14 @@ export class GrpcServer {
       this.#calls.delete(controller);
       if (this.#calls.size === 0) this.#idle?.();
     };
-    return { callContext: { signal: controller.signal, deadline, metadata }, parent, done };
+    const known = this.#token === undefined ? undefined : readCaller(metadata);
+    const callContext = {
+      signal: controller.signal,
+      deadline,
+      metadata,
+      caller: known ?? { name: 'anyone', role: 'admin' as const },
+    };
+    return { callContext, parent, done };
   }
 
   #failure(method: DescMethod, error: unknown): ReturnType<typeof toStatus> {
