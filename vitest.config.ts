@@ -7,6 +7,7 @@ import { defineConfig } from 'vitest/config';
  * and child processes started from dist/ never set the condition.
  */
 const conditions = ['@spindle/source', 'node', 'development|production'];
+const globalSetup = ['./test/harness/temporary-folder.ts'];
 const shared = {
   resolve: { conditions },
   ssr: { resolve: { conditions, externalConditions: ['@spindle/source', 'node'] } },
@@ -28,6 +29,7 @@ function crossPackage(
     test: {
       name,
       include: [`test/${folder}/**/*.test.ts`],
+      globalSetup,
       pool: 'forks' as const,
       maxWorkers,
       sequence: { groupOrder },
@@ -49,6 +51,7 @@ export default defineConfig({
             'native-cuda/ts/**/*.test.ts',
             'scripts/**/*.test.mjs',
           ],
+          globalSetup,
           pool: 'forks' as const,
           testTimeout: 30_000,
           hookTimeout: 30_000,

@@ -102,18 +102,28 @@ const parts = {
     }),
   visitors: (tree) =>
     withRuns(tree, async (mesh) => {
-      const [total, steps] = [number('visitors'), 5];
+      const total = number('visitors');
+      // A tenth first, then the rest: what grows with visitors is ten times as much in the end.
+      const marks = [0, 0.1, 0.4, 0.7, 1].map((part) => Math.round(part * total));
       const address = ['--address', `127.0.0.1:${mesh.grpcPort}`, '--port', String(mesh.httpPort)];
-      const sizes = () => ({ gateway: mesh.gateway().rss, nats: mesh.nats().rss });
-      const rss = [sizes()];
+      const sizes = async (visitors) => ({
+        visitors,
+        ...(await mesh.heap()),
+        gateway: mesh.gateway().rss,
+        nats: mesh.nats().rss,
+      });
+      const memory = [await sizes(0)];
       const result = await spent(mesh, async () => {
-        for (let step = 0; step < steps; step++) {
-          const count = String(Math.round(total / steps));
+        for (const [i, mark] of marks.entries()) {
+          if (i === 0) continue;
+          const count = String(mark - marks[i - 1]);
           const args = [...address, '--run', visited, '--visitors', count];
           await answer(mesh.start('visitors.mjs', args));
-          rss.push(sizes());
+          // What ends a little after its visitor is over.
+          await new Promise((resolve) => setTimeout(resolve, 2_000));
+          memory.push(await sizes(mark));
         }
-        return { visitors: total, rss };
+        return { visitors: total, memory };
       });
       return result;
     }),

@@ -83,7 +83,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     closeClients();
     throw error;
   });
-  const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root });
+  const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root, logger });
   const server = new GrpcServer({ logger, token, transport, people, leastRole: leastRoleOf });
   server.addService(RunService, audited(api.handlers(), { root, logger }));
   orchestrator.onReady((ready) => server.setServing('', ready));
@@ -109,6 +109,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
         instruments.stop();
         await http.stop();
         await server.shutdown(standard.shutdownGraceMs);
+        api.events.stop();
         await orchestrator.stop();
         closeClients();
       },

@@ -75,7 +75,7 @@ export function ablationConfig(config, folder, variant, seed) {
     seed,
     evaluation: {
       ...evaluation,
-      prompts: at(evaluation.prompts),
+      prompts: promptsAt(evaluation.prompts, at),
       ...(evaluation.select && {
         select: {
           ...evaluation.select,
@@ -91,6 +91,16 @@ export function ablationConfig(config, folder, variant, seed) {
   };
   const change = typeof variant.change === 'function' ? variant.change(base) : variant.change;
   return merged(base, change);
+}
+
+/** One file, or named sets: a file or {file, limit} each. */
+function promptsAt(prompts, at) {
+  if (typeof prompts === 'string') return at(prompts);
+  const sets = Object.entries(prompts).map(([name, set]) => [
+    name,
+    typeof set === 'string' ? at(set) : { ...set, file: at(set.file) },
+  ]);
+  return Object.fromEntries(sets);
 }
 
 /** Of keys with one value per iteration, the first one's. */

@@ -1,6 +1,6 @@
 // A message server, a gateway and whatever else a load test starts, each a process of its own.
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -36,12 +36,14 @@ export function usage(pid) {
 export class LoadMesh {
   #nats;
   #gateway;
+  #heapFile;
 
   constructor(tree) {
     this.tree = tree;
     this.folder = mkdtempSync(join(tmpdir(), 'spindle-load-'));
     this.artifacts = join(this.folder, 'artifacts');
     mkdirSync(this.artifacts);
+    this.#heapFile = join(this.folder, 'heap.json');
   }
 
   async startNats() {
@@ -57,8 +59,9 @@ export class LoadMesh {
     const nowhere = '127.0.0.1:9';
     const names = ['TRAINER', 'EVALUATOR', 'SAMPLER', 'SCORER'];
     this.#gateway = this.start(join(this.tree, 'gateway/dist/main.js'), [], {
-      flags,
+      flags: ['--expose-gc', '--import', join(here, 'heap.mjs'), ...flags],
       env: {
+        LOAD_HEAP_FILE: this.#heapFile,
         SPINDLE_ARTIFACTS: this.artifacts,
         SPINDLE_PORT_FILE: portFile,
         SPINDLE_LOG_LEVEL: 'error',
@@ -91,6 +94,14 @@ export class LoadMesh {
 
   gateway() {
     return usage(this.#gateway.pid);
+  }
+
+  /** What the gateway holds once garbage is collected, in MiB. */
+  async heap() {
+    rmSync(this.#heapFile, { force: true });
+    this.#gateway.kill('SIGUSR2');
+    await until(() => existsSync(this.#heapFile), 'the heap of the gateway');
+    return JSON.parse(readFileSync(this.#heapFile, 'utf8'));
   }
 
   nats() {

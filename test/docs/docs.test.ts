@@ -24,6 +24,7 @@ const foreign = [
   // Models and data sets that docs/TUTORIAL.md names by owner.
   'stable-diffusion-v1-5/stable-diffusion-v1-5',
   ...['yuvalkirstain/pickapic_v2', 'pickapic_v2/data/test_unique.parquet'],
+  ...['prompts/PartiPrompts.tsv', 'google-research/parti', 'prompts/hpsv2.json', 'ymhao/HPDv2'],
   ...['yuvalkirstain/PickScore_v1', 'xswu/HPSv2', 'openai/clip-vit-large-patch14'],
   'laion/CLIP-ViT-H-14-laion2B-s32B-b79K',
 ];

@@ -54,6 +54,20 @@ export async function layOutExamples(folder: string): Promise<void> {
   const fixtures = join(root, 'services/data/fixtures');
   cpSync(join(fixtures, 'pickapic-rows.parquet'), join(pickapic, 'train-00000-of-00001.parquet'));
   cpSync(join(fixtures, 'prompts-500.parquet'), join(pickapic, 'test_unique.parquet'));
+  cpSync(
+    join(fixtures, 'prompts-validation-500.parquet'),
+    join(pickapic, 'validation_unique.parquet'),
+  );
+  // As many prompts as the released files have.
+  const numbered = (what: string, count: number): string[] =>
+    Array.from({ length: count }, (_, n) => `${what} number ${n}`);
+  const prompts = join(folder, 'prompts');
+  mkdirSync(prompts);
+  const parti = numbered('a parti prompt', 1632).map((prompt) => `${prompt}\tAnimals`);
+  writeFileSync(join(prompts, 'PartiPrompts.tsv'), ['Prompt\tCategory', ...parti, ''].join('\n'));
+  const styles = ['anime', 'concept-art', 'paintings', 'photo'];
+  const hpsv2 = styles.map((style) => [style, numbered(`a prompt of ${style}`, 800)]);
+  writeFileSync(join(prompts, 'hpsv2.json'), JSON.stringify(Object.fromEntries(hpsv2)));
 }
 
 async function writeOwnImages(folder: string): Promise<void> {

@@ -78,6 +78,11 @@ const cases: Case[] = [
     message: /train\.gradient_accumulation: expected a divisor of train\.batch_size 5, got 2/,
   },
   {
+    about: 'a LoRA target that the U-Net does not have',
+    change: (config) => void Object.assign(config.train, { lora: { targets: ['to_q', 'to_z'] } }),
+    message: /train\.lora\.targets: expected names of linear layers .*to_q.*, got "to_z"/,
+  },
+  {
     about: 'a model that is not there',
     change: (config) => void (config.model = '/nowhere/at-all'),
     message: /model: expected a folder, got "\/nowhere\/at-all"/,
@@ -380,6 +385,21 @@ describe('a mesh that cannot start says why', () => {
     await mkdir(artifacts());
     const { code, stderr } = await cli(['ls', '--artifacts', artifacts()]);
     expect(stderr).toMatch(/no mesh is running.*npx spindle up/);
-    expect(code).toBe(2);
+    expect(code).toBe(4);
+  });
+
+  it('no mesh for a dry run: one that is gone with the answer', async () => {
+    const beside = join(folder, 'beside');
+    await mkdir(beside);
+    const file = join(folder, 'alone.json');
+    await writeFile(file, JSON.stringify(tinyConfig()));
+    const dry = ['run', file, '--dry-run', '--artifacts', join(beside, 'artifacts')];
+    const { code, stdout, stderr } = await cli(dry);
+    expect([code, stderr]).toEqual([
+      0,
+      'spindle: no mesh is running; starting one for this check\n',
+    ]);
+    expect(stdout).toMatch(/^iteration 2: against spin1/m);
+    expect(await readdir(beside)).toEqual([]);
   });
 });

@@ -51,6 +51,8 @@ interface Report {
 
 it('compares base, SFT, Diffusion-DPO and iterations of self-play in one run', async () => {
   const { evaluation, train, ...config } = tinyConfig();
+  const { prompts: file, limit: _limit, ...judging } = evaluation;
+  const one = { file, limit: 1 };
   const run = {
     ...config,
     data: { path: data },
@@ -60,7 +62,12 @@ it('compares base, SFT, Diffusion-DPO and iterations of self-play in one run', a
       sft: { min_snr_gamma: 5 },
       dpo: { beta: 500, timesteps_per_pair: 2, timestep_weight: 'min_snr' },
     },
-    evaluation: { ...evaluation, limit: 1, metrics: evaluation.metrics.slice(0, 1) },
+    evaluation: {
+      ...judging,
+      // A prompt that is in both sets is drawn and told of in both.
+      prompts: { first: one, second: { file, limit: 2 } },
+      metrics: evaluation.metrics.slice(0, 1),
+    },
   };
   await mesh.create(run, 'objectives');
   const ended = await mesh.ended('objectives');
@@ -70,7 +77,10 @@ it('compares base, SFT, Diffusion-DPO and iterations of self-play in one run', a
   const models = ['base', 'sft', 'dpo', 'spin1', 'spin2'];
   expect(report.models.map(({ name }) => name)).toEqual(models);
   for (const { metrics } of report.models)
-    expect(metrics['pickscore']).toMatchObject({ n: 1, mean: expect.any(Number) as number });
+    expect(metrics['pickscore']).toMatchObject({
+      ...{ n: 3, mean: expect.any(Number) as number },
+      sets: { first: { n: 1 }, second: { n: 2 } },
+    });
   const { dpo, spin1, spin2 } = report.curves;
   // At its first step a model is its opponent: the logit is 0.
   expect(dpo?.[0]?.loss).toBeCloseTo(Math.log(2), 6);

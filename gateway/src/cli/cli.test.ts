@@ -3,13 +3,16 @@ import { cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/pr
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import { printable, readSafetensorsHeader, writeSafetensorsFile } from '@spindle/kit';
+import { createClient, printable, readSafetensorsHeader, writeSafetensorsFile } from '@spindle/kit';
+import { RunService } from '@spindle/proto';
+import { loadRunConfig } from '../config/load.js';
 import { parseRecord, serializeRecord } from '../orchestrator/record.js';
 import { startHarness, type Harness } from '../testing/harness.js';
 import { duration, table } from './format.js';
 import { logLine } from './log-line.js';
 import { runCommandLine } from './program.js';
 import { writeRuntime } from './runtime.js';
+import { findUnfinished } from './unfinished.js';
 
 const fixture = fileURLToPath(
   new URL('../../../test/fixtures/rng/expected.safetensors', import.meta.url),
@@ -85,6 +88,62 @@ describe('spindle', () => {
     expect(out).toMatch(/^r1\n/);
     expect(out).toContain('train-spin2: done');
     expect(out).toMatch(/spin1 \*\s+2\.000 ± 0\.100/);
+    expect(out).toMatch(/\nspin1 cannot be told from the base by pick: \+1\.00 \(95 % /);
+  });
+
+  it('takes the beginning of an id, and "latest", for a run', async () => {
+    for (const name of ['r', 'latest'])
+      expect((await spindle('status', name)).out).toMatch(/^r1: succeeded/);
+    expect((await spindle('watch', 'latest', '--json')).code).toBe(0);
+    expect(await spindle('status', 'x')).toMatchObject({
+      code: 2,
+      err: 'spindle: run_id: no run is named "x".\n',
+    });
+    const to = join(harness.folder, 'by-prefix');
+    const exported = await spindle('export', 'latest', '--iteration', '1', '--to', to);
+    expect(exported).toMatchObject({ code: 0, out: `${to}\n` });
+    expect((await spindle('export', 'r', '--iteration', '9', '--to', to)).err).toContain(
+      'run "r1": --iteration 9: expected a trained model, got none; the run has sft, 1, 2.',
+    );
+  });
+
+  it('finds the unfinished run of a config, whatever has become of its other runs', async () => {
+    const client = createClient(RunService, `127.0.0.1:${harness.gateway.grpcPort}`);
+    try {
+      const loaded = loadRunConfig(config);
+      expect(await findUnfinished(client, loaded)).toBeUndefined();
+      await harness.create({ train: { ...(harness.config.train as object), steps: 5 } }, 'other');
+      await harness.client.pauseRun({ runId: 'other' });
+      await harness.create({}, 'again');
+      await harness.client.pauseRun({ runId: 'again' });
+      const found = await findUnfinished(client, loaded);
+      expect(found?.runId).toBe('again');
+      expect(await spindle('watch', 'again')).toMatchObject({
+        code: 3,
+        out: expect.stringContaining('go on with: npx spindle resume again') as string,
+      });
+      await harness.client.resumeRun({ runId: 'other' });
+      await harness.create({}, 'third');
+      const waiting = await spindle('status', 'third');
+      const ended = await Promise.all(['other', 'third'].map((id) => harness.finished(id)));
+      expect(waiting.out).toMatch(/^third: queued\nwaits for other|^third: (running|succeeded)/);
+      expect(ended.map(({ reason }) => reason)).toEqual(['', '']);
+      for (const runId of ['other', 'third', 'again']) {
+        if (runId === 'again') await harness.client.cancelRun({ runId });
+        await harness.client.deleteRun({ runId });
+      }
+    } finally {
+      client.close();
+    }
+  });
+
+  it('says of a gateway that does not answer where it was looked for', async () => {
+    expect(await spindle('ls', '--gateway', '127.0.0.1:1')).toMatchObject({
+      code: 4,
+      err:
+        'spindle: no gateway answers at 127.0.0.1:1; start a mesh with "npx spindle up", or name ' +
+        'another gateway with --gateway.\n',
+    });
   });
 
   it('shows runs to people and to machines', async () => {
@@ -318,7 +377,7 @@ describe('spindle', () => {
       return { code, said };
     };
     const empty = await ls(join(harness.folder, 'empty'));
-    expect(empty.code).toBe(2);
+    expect(empty.code).toBe(4);
     expect(empty.said).toContain('start one with "npx spindle up"');
     const starting = join(harness.folder, 'starting');
     await mkdir(starting);
@@ -334,7 +393,7 @@ describe('spindle', () => {
       services: [],
     });
     const early = await ls(starting);
-    expect(early.code).toBe(1);
+    expect(early.code).toBe(4);
     expect(early.said).toContain('is still starting');
   });
 

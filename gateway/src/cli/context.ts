@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import {
   createClient,
+  ensureError,
   localTransport,
   readToken,
   readTransport,
@@ -12,7 +13,8 @@ import {
 import { RunService } from '@spindle/proto';
 import type { Command } from 'commander';
 import { isAlive } from '../orchestrator/process-identity.js';
-import { readRuntime } from './runtime.js';
+import { findRunId } from './run-id.js';
+import { readRuntime, type Runtime } from './runtime.js';
 
 export interface Environment {
   gateway: string | undefined;
@@ -24,6 +26,17 @@ export interface Environment {
   ci: boolean;
   /** Passed on to services. */
   all: NodeJS.ProcessEnv;
+}
+
+/** There is nothing that could come back, unlike with a gateway that does not answer. */
+export class NoMeshError extends SpindleError {
+  constructor(folder: string) {
+    super(
+      'UNAVAILABLE',
+      `no mesh is running for ${folder}; start one with "npx spindle up", or name a gateway ` +
+        'with --gateway.',
+    );
+  }
 }
 
 export interface CommonOptions {
@@ -71,19 +84,18 @@ export async function findGateway(
     const transport = readTransport(environment.all);
     return { address: given, token: givenToken(environment) ?? own, transport };
   }
-  if (!runtime || !isAlive(runtime.pid)) {
-    throw new SpindleError(
-      'FAILED_PRECONDITION',
-      `no mesh is running for ${folder}; start one with "npx spindle up", or name a gateway ` +
-        'with --gateway.',
-    );
-  }
+  if (!runtime || !isServed(runtime)) throw new NoMeshError(folder);
   if (runtime.gateway === '')
     throw new SpindleError(
       'UNAVAILABLE',
       `the mesh of ${folder} is still starting; try again once it has said its gRPC address.`,
     );
   return { address: runtime.gateway, token: runtime.token, transport: localTransport };
+}
+
+/** Services outlive an `up` that was killed; what counts is the gateway. */
+function isServed({ pid, services }: Runtime): boolean {
+  return isAlive(pid) || services.some((one) => one.name === 'gateway' && isAlive(one.pid));
 }
 
 export async function withClient<T>(
@@ -95,7 +107,38 @@ export async function withClient<T>(
   const client = createClient(RunService, address, token, transport);
   try {
     return await use(client);
+  } catch (thrown) {
+    const error = ensureError(thrown);
+    if (!isRefused(error)) throw error;
+    throw new SpindleError(
+      'UNAVAILABLE',
+      `no gateway answers at ${address}; start a mesh with "npx spindle up", or name another ` +
+        'gateway with --gateway.',
+      { cause: error },
+    );
   } finally {
     client.close();
   }
 }
+
+/** A connection that never was, told from a gateway that says it is not ready. */
+function isRefused({ code, message }: SpindleError): boolean {
+  // One that TLS does not let be has its own reason.
+  if (code !== 'UNAVAILABLE' || /certificate|SSL/i.test(message)) return false;
+  return /No connection established|ECONNREFUSED/.test(message);
+}
+
+/** As withClient, with the id of the run that is named. */
+export async function withRun<T>(
+  named: string,
+  options: CommonOptions,
+  environment: Environment,
+  use: (client: RunClient, runId: string) => Promise<T>,
+): Promise<T> {
+  return withClient(options, environment, async (client) =>
+    use(client, await findRunId(client, named)),
+  );
+}
+
+/** What commands say of an argument that names a run. */
+export const runArgument = 'run id, the beginning of one, or "latest"';

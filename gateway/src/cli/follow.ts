@@ -2,7 +2,13 @@
 import { fromJsonString } from '@bufbuild/protobuf';
 import { EventSchema, RunService, RunStatus, type Run } from '@spindle/proto';
 import { createClient, delay, ensureError, SpindleError } from '@spindle/kit';
-import { findGateway, withClient, type CommonOptions, type Environment } from './context.js';
+import {
+  findGateway,
+  NoMeshError,
+  withClient,
+  type CommonOptions,
+  type Environment,
+} from './context.js';
 import { isOver } from './format.js';
 import type { Losses, View } from './live.js';
 
@@ -57,7 +63,8 @@ export async function follow(runId: string, options: FollowOptions): Promise<Run
       } catch (thrown) {
         const error = ensureError(thrown);
         if (signal.aborted) break;
-        if (error.code !== 'UNAVAILABLE') throw error;
+        if (error.code !== 'UNAVAILABLE' || error instanceof NoMeshError) throw error;
+        view.lost('connection to the gateway lost; trying again (Ctrl-C stops watching)');
       }
       await delay(redrawMs, signal).catch(() => undefined);
     }

@@ -2,6 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { RunSchema, RunStatus, type Run } from '@spindle/proto';
 import { expect, it, vi } from 'vitest';
 import { createView, type Losses } from './live.js';
+import { verdictOfRun } from './verdict.js';
 
 function screen(rows: number, isTTY = true) {
   const written: string[] = [];
@@ -84,4 +85,38 @@ it('shows what a terminal would obey as its number', () => {
     expect(written.join('')).toContain('left out: \\x1b]0;pwned\\x07.png');
     expect(written.join('')).not.toContain('\u0007');
   }
+});
+
+it('says once that the connection is lost, and that it is back', () => {
+  for (const isTTY of [true, false]) {
+    const { written, view } = screen(40, isTTY);
+    view.update(runWith(1), null);
+    for (let i = 0; i < 3; i += 1) view.lost('connection lost; trying again');
+    view.update(runWith(2), null);
+    expect(written.join('').split('connection lost')).toHaveLength(2);
+    if (!isTTY) expect(written.join('')).toContain('connected again');
+  }
+});
+
+it('ends with what the run comes to in words', () => {
+  const metric = (mean: number, low: number, high: number) => ({
+    ...{ metric: 'pickscore', mean, differenceLow: low, differenceHigh: high, n: 8 },
+  });
+  const ended = (bestModel: string, best = metric(13, 1, 2)): Run =>
+    create(RunSchema, {
+      ...{ runId: 'r1', status: RunStatus.SUCCEEDED, bestModel },
+      results: [
+        { model: 'base', metrics: [metric(11.5, 0, 0)] },
+        { model: 'spin1', metrics: [best] },
+      ],
+    });
+  expect(verdictOfRun(ended('spin1'))).toBe(
+    'spin1 is better than the base by pickscore: +1.50 (95 % interval +1.00 to +2.00).',
+  );
+  expect(verdictOfRun(ended('spin1', metric(11.6, -0.25, 0.5)))).toBe(
+    'spin1 cannot be told from the base by pickscore: +0.100 (95 % interval -0.250 to +0.500).',
+  );
+  expect(verdictOfRun(ended('base'))).toContain('No iteration beats the base by pickscore');
+  expect(verdictOfRun({ ...ended('spin1'), results: [] })).toContain('Nobody judged the images');
+  expect(verdictOfRun({ ...ended('spin1'), status: RunStatus.FAILED })).toBe('');
 });

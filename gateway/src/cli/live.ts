@@ -1,8 +1,9 @@
 /** The live view of a run: a block that is redrawn on a terminal, plain lines anywhere else. */
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { printable } from '@spindle/kit';
-import type { Run, StageProgress } from '@spindle/proto';
+import { RunStatus, type Run, type StageProgress } from '@spindle/proto';
 import { duration, rate, resultsTable, statusName } from './format.js';
+import { verdictOfRun } from './verdict.js';
 
 export interface Losses {
   model: string;
@@ -17,6 +18,8 @@ const plainEveryMs = 10_000;
 
 export interface View {
   update(run: Run, losses: Losses | null): void;
+  /** That nothing is known until the next update, and why. */
+  lost(reason: string): void;
   end(run: Run): void;
 }
 
@@ -28,6 +31,7 @@ export function createView(out: NodeJS.WriteStream): View {
 
 class TerminalView implements View {
   #drawn = 0;
+  #isLost = false;
   readonly #out: NodeJS.WriteStream;
 
   constructor(out: NodeJS.WriteStream) {
@@ -45,6 +49,15 @@ class TerminalView implements View {
     const up = this.#drawn > 0 ? `\x1b[${this.#drawn}A` : '';
     this.#out.write(`${up}\r\x1b[J${lines.join('\n')}\n`);
     this.#drawn = lines.length;
+    this.#isLost = false;
+  }
+
+  lost(reason: string): void {
+    if (this.#isLost) return;
+    this.#isLost = true;
+    const line = Array.from(printable(`  ${reason}`)).slice(0, Math.max(20, this.#out.columns) - 1);
+    this.#out.write(`${line.join('')}\n`);
+    this.#drawn++;
   }
 
   end(run: Run): void {
@@ -59,6 +72,7 @@ export class PlainView implements View {
   readonly #states = new Map<string, string>();
   #warnings = 0;
   #printedAt = 0;
+  #isLost = false;
   #status = '';
   #loss = '';
 
@@ -66,7 +80,14 @@ export class PlainView implements View {
     this.#print = print;
   }
 
+  lost(reason: string): void {
+    if (!this.#isLost) this.#print(reason);
+    this.#isLost = true;
+  }
+
   update(run: Run, losses: Losses | null): void {
+    if (this.#isLost) this.#print('connected again');
+    this.#isLost = false;
     const status = statusName(run.status);
     if (status !== this.#status)
       this.#print(`${run.runId}: ${status}${run.reason === '' ? '' : ` (${run.reason})`}`);
@@ -86,6 +107,8 @@ export class PlainView implements View {
     this.#printedAt = Date.now();
     for (const stage of run.stages.filter((s) => s.state === 'running' && s.done > 0))
       this.#print(progressText(stage));
+    if (status === 'running' && run.etaSeconds > 0)
+      this.#print(`the whole run: about ${duration(run.etaSeconds)} left`);
     // Between two trainings the last step stays the last one: said once.
     const loss = losses ? lossText(losses) : this.#loss;
     if (loss !== this.#loss) this.#print(loss);
@@ -110,7 +133,8 @@ function block(run: Run, losses: Losses | null, rows: number): string[] {
       ? `, about ${duration(run.etaSeconds)} left`
       : '';
   const waiting = run.stages.filter((stage) => stage.state === 'waiting').length;
-  const head = `${run.runId}  ${statusName(run.status)}  ${since}${left}`;
+  const why = statusName(run.status) === 'queued' && run.reason !== '' ? `, ${run.reason}` : '';
+  const head = `${run.runId}  ${statusName(run.status)}  ${since}${left}${why}`;
   const ended: string[] = [];
   const lines: string[] = [];
   for (const stage of run.stages) {
@@ -162,6 +186,14 @@ function summary(run: Run): string[] {
   if (run.reason !== '') lines.push(run.reason);
   for (const job of run.deadJobs) lines.push(`dead job ${job.key}: ${job.reason}`);
   if (run.results.length > 0) lines.push('', ...resultsTable(run.results, run.bestModel));
-  lines.push('', `results: ${run.directory}`);
+  const verdict = verdictOfRun(run);
+  if (verdict !== '') lines.push('', verdict);
+  if (run.status === RunStatus.PAUSED)
+    lines.push('', `It is kept as it is; go on with: npx spindle resume ${run.runId}`);
+  else
+    lines.push(
+      '',
+      `${run.status === RunStatus.SUCCEEDED ? 'results' : 'folder'}: ${run.directory}`,
+    );
   return lines;
 }

@@ -3,6 +3,16 @@ import { runCommandLine } from './program.js';
 
 const { env } = process;
 
+// Whoever reads has had enough (`| head`): no failure. A mesh or a watch ends as on SIGTERM.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  if (process.listenerCount('SIGTERM') > 0) process.kill(process.pid, 'SIGTERM');
+  else process.exit(0);
+});
+process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
 process.exitCode = await runCommandLine(process.argv.slice(2), {
   gateway: env['SPINDLE_GATEWAY'],
   token: env['SPINDLE_TOKEN'],

@@ -11,6 +11,7 @@ import { addSteer } from './commands/steer.js';
 import { addToken } from './commands/token.js';
 import { addUp } from './commands/up.js';
 import type { Environment } from './context.js';
+import { exitCodes } from './exit-codes.js';
 import { tell } from './output.js';
 
 /** What the person can mend: by other input, or by making room. */
@@ -33,7 +34,8 @@ export function buildProgram(environment: Environment): Command {
     .addHelpText(
       'after',
       '\nStart with: npx spindle up, then npx spindle run CONFIG --watch.\nExit codes: 0 ' +
-        'done, 1 the run or the work failed, 2 bad input (one sentence on stderr).',
+        'done, 1 the run or the work failed, 2 bad input (one sentence on stderr),\n3 the run ' +
+        'was paused, 4 no mesh or gateway answers.',
     );
   addUp(program, environment);
   addPage(program, environment);
@@ -60,10 +62,11 @@ export async function runCommandLine(args: string[], environment: Environment): 
   } catch (thrown) {
     if (thrown instanceof CommanderError) {
       // Help and version have been printed; commander has named what it did not understand.
-      return thrown.exitCode === 0 ? 0 : 2;
+      return thrown.exitCode === 0 ? exitCodes.done : exitCodes.badInput;
     }
     const error = ensureError(thrown);
     tell(`spindle: ${error.message}`);
-    return badInput.includes(error.code) ? 2 : 1;
+    if (error.code === 'UNAVAILABLE') return exitCodes.unreachable;
+    return badInput.includes(error.code) ? exitCodes.badInput : exitCodes.failed;
   }
 }

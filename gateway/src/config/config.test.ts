@@ -215,6 +215,16 @@ describe('a wrong run config is refused in one sentence', () => {
       'evaluation.select.metric: expected one of a, got "b".',
     ],
     [
+      'one limit of several sets',
+      `${smallest}evaluation: {prompts: {a: p, b: q}, limit: 3}\n`,
+      'evaluation.limit: expected a limit in each of the named sets of evaluation.prompts, got one',
+    ],
+    [
+      'an average of a judge that is not there',
+      `${smallest}evaluation: {prompts: p, average: [b], metrics: [{name: a, kind: clip, model: c}]}\n`,
+      'evaluation.average.0: expected one of a, got "b".',
+    ],
+    [
       'a limit of prompts that are not named',
       `${smallest}evaluation: {prompts: p, select: {limit: 3}}\n`,
       'evaluation.select.limit: expected evaluation.select.prompts beside it, got none.',

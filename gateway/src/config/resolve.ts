@@ -4,6 +4,7 @@ import { isRemote } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
 import type { Model } from '../domain/model.js';
 import { forIteration } from '../domain/per-iteration.js';
+import { withPaths } from './prompt-files.js';
 import type { RunConfig, SamplingConfig, Training } from './schema.js';
 import { stepsTaken, strengthOf } from './schema/sampling.js';
 import { perIterationNames, trainOf } from './schema/train.js';
@@ -24,7 +25,7 @@ export function resolvePaths(config: RunConfig, folder: string): RunConfig {
     ...(evaluation && {
       evaluation: {
         ...evaluation,
-        prompts: at(evaluation.prompts),
+        prompts: withPaths(evaluation.prompts, at),
         select: {
           ...evaluation.select,
           ...(evaluation.select.prompts !== undefined && {
@@ -110,6 +111,17 @@ export function checkConfig(config: RunConfig, where: string): void {
     fail(
       'objective.keep_if: expected sampling.previous_share 0, since only the images of the ' +
         `iteration's own opponent are judged, got ${previousShare}.`,
+    );
+  for (const [i, name] of (config.evaluation?.average ?? []).entries())
+    if (!names.includes(name))
+      fail(
+        `evaluation.average.${i}: expected one of ${names.join(', ') || 'evaluation.metrics'}, got ` +
+          `"${name}".`,
+      );
+  if (typeof config.evaluation?.prompts === 'object' && config.evaluation.limit !== undefined)
+    fail(
+      'evaluation.limit: expected a limit in each of the named sets of evaluation.prompts, got ' +
+        'one for all.',
     );
   const select = config.evaluation?.select;
   if (select?.metric !== undefined && !names.includes(select.metric))

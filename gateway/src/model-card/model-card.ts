@@ -3,6 +3,7 @@
  * what it scores, how to load it.
  */
 import { basename } from 'node:path';
+import { promptFiles } from '../config/prompt-files.js';
 import { trainingOf } from '../config/resolve.js';
 import { modelName as pipelineName } from '@spindle/kit';
 import type { RunConfig, Training } from '../config/schema.js';
@@ -269,10 +270,13 @@ function scores({ models, judges, model, config, plan }: CardInput): string {
     ];
   });
   const images = plan.evaluationImages ?? 1;
+  const names = promptFiles(config.evaluation?.prompts ?? '').map(
+    ({ file }) => `\`${nameOf(file)}\``,
+  );
   return [
     '## Scores',
     '',
-    `On held-out prompts of \`${nameOf(config.evaluation?.prompts ?? '')}\`, ${images} ` +
+    `On held-out prompts of ${names.join(', ')}, ${images} ` +
       `image${images === 1 ? '' : 's'} each, with the same seeds for every model. Intervals are ` +
       'bootstraps over prompts; p is a paired randomisation test.',
     '',

@@ -40,6 +40,7 @@ export function modelEvaluations(record: RunRecord, texts: RunTexts): ModelEvalu
         create(EvaluationItemSchema, {
           prompt,
           category: texts.categories[prompt.index] ?? '',
+          set: texts.sets[prompt.index] ?? '',
           select: prompt.index >= reported,
         }),
       ),

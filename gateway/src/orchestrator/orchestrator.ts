@@ -9,7 +9,7 @@ import { Lease } from '@spindle/mesh';
 import type { RunConfig } from '../config/schema.js';
 import { progressOf } from '../domain/progress.js';
 import { mayResume } from '../domain/machine.js';
-import { isFinal } from '../domain/state.js';
+import { isFinal, type RunStatus } from '../domain/state.js';
 import { RunDriver } from './driver.js';
 import { Drivers } from './drivers.js';
 import { lockFolder, type FolderLock } from './folder-lock.js';
@@ -75,6 +75,7 @@ export class Orchestrator {
         lease = await Lease.acquire(bus.kv('leases'), 'gateway', owner, {
           ttlMs: leaseTtlMs,
           signal: linked.signal,
+          onWait: (holder) => logger.warn({ holder }, waitingFor(holder)),
         });
         lease.lost.addEventListener('abort', () => term.abort());
         await this.#load(() => term.abort());
@@ -296,8 +297,20 @@ function refuse(record: RunRecord, verb: string): SpindleError {
   return new SpindleError(
     'FAILED_PRECONDITION',
     `run "${record.runId}" is ${record.state.status}; it cannot be ` +
-      `${verb === 'cancel' ? 'cancelled' : `${verb}d`}.`,
+      `${verb === 'cancel' ? 'cancelled' : `${verb}d`}${wayOn(verb, record.state.status)}.`,
   );
+}
+
+function wayOn(verb: string, status: RunStatus): string {
+  if (verb === 'delete') return ' before it has ended; cancel it first';
+  if (verb === 'resume' && status === 'cancelled') return '; start a new one from its config';
+  return '';
+}
+
+function waitingFor(holder: string | null): string {
+  return holder === null
+    ? 'the runs cannot be taken up: NATS does not answer; waiting for it'
+    : `gateway "${holder}" has the runs; this one takes them up once that one has let go`;
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {

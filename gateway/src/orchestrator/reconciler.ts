@@ -25,6 +25,9 @@ interface TakenLetter {
   attempts: number;
 }
 
+/** So often may a job miss data of which nothing is lost by the time that one looks. */
+const mostUnexplained = 2;
+
 export class Reconciler {
   readonly #context: RunContext;
   readonly #publisher: Pick<JobPublisher, 'busy'>;
@@ -131,9 +134,9 @@ export class Reconciler {
     if (record().state.status !== 'running') return false;
     if (await heal(this.#context, job, letter)) return true;
     // It was in a worker's hand when its stage was held back for what it has missed. Or that is
-    // whole again, since another job has missed it too: then it is tried once more.
+    // whole again, since another job has missed it too: then it is tried again.
     const isHeld = record().state.stages[job.stage]?.status === 'waiting';
-    if (!isHeld && letter.count > 1) return false;
+    if (!isHeld && letter.count > mostUnexplained) return false;
     await dispatch({ type: 'inputs-lost', shards: [], models: [], texts: [], letter });
     return true;
   }

@@ -25,6 +25,7 @@ export function runReport(
     status: 'succeeded',
     bestModel: state.bestModel,
     selectMetric: selectMetric(state.plan) ?? '',
+    averageMetrics: record.config.evaluation?.average ?? [],
     warnings: state.warnings,
     timings: stages.map(({ stage, seconds }) => ({ stage, seconds })),
     judgedPairs: judgedPairs(record),

@@ -5,6 +5,7 @@
 import { SpindleError } from '@spindle/kit';
 import type { ArtifactRef } from '@spindle/proto';
 import { writePromptList } from '@spindle/data';
+import { promptFiles } from '../config/prompt-files.js';
 import type { StoredBlob } from '../domain/state.js';
 import { dataSpec, readDataSet } from '../server/dataset.js';
 import { readHeldOut, readPrompts } from '../server/held-out.js';
@@ -49,7 +50,9 @@ export async function restoreTexts(
       : await readPrompts(config, files);
     const list = writePromptList(held);
     const made = await store.put(Buffer.from(list), 'application/json');
-    const path = config.evaluation?.prompts ?? '';
+    const path = promptFiles(config.evaluation?.prompts ?? '')
+      .map(({ file }) => file)
+      .join(', ');
     expectSame(made, prompts, { key: 'evaluation.prompts', path });
     restored.push('evaluation.prompts');
   }

@@ -11,6 +11,8 @@ export interface RunTexts {
   prompts: string[];
   /** Of the prompts; empty texts without. */
   categories: string[];
+  /** Names of their sets; empty for none. */
+  sets: string[];
 }
 
 /** Why a run pauses that has run out of disk or memory. */
@@ -35,5 +37,6 @@ export async function loadTexts(
   return {
     prompts: stored.map(({ prompt }) => prompt),
     categories: stored.map(({ category }) => category),
+    sets: stored.map(({ set = '' }) => set),
   };
 }

@@ -65,6 +65,7 @@ export async function checkRun(
   }
   const sizes = checkBuckets(config, resolution, model);
   checkTimesteps(config, model);
+  checkLora(config, model);
   await checkSampling(config, resolution, sampler, signal);
   const { prompts, select, warnings: promptWarnings } = await readHeldOut(config, ports.files);
   const judgeWarnings = await checkJudges(config, ports.scorer, signal);
@@ -170,6 +171,26 @@ function checkPairs(config: RunConfig, { rows, pairs }: DataSet): string[] {
 }
 
 /** What the model's scheduler cannot do as the config says is refused before the first job. */
+/** A layer that is not there is told now, and not once the opponent's images are drawn. */
+function checkLora(config: RunConfig, { linearLayers }: InspectModelResponse): void {
+  if (linearLayers.length === 0) return;
+  const { sft, dpo } = config.baselines;
+  for (const [key, lora] of [
+    ['train', config.train.lora] as const,
+    ['baselines.sft', sft?.lora] as const,
+    ['baselines.dpo', dpo?.lora] as const,
+  ])
+    for (const target of lora?.targets ?? []) {
+      if (linearLayers.some((name) => name === target || name.endsWith(`.${target}`))) continue;
+      const known = [...new Set(linearLayers.map((name) => name.split('.').at(-1) ?? name))];
+      throw new SpindleError(
+        'INVALID_ARGUMENT',
+        `${key}.lora.targets: expected names of linear layers of the U-Net ` +
+          `(${known.filter((name) => !/^\d+$/.test(name)).join(', ')}), got "${target}".`,
+      );
+    }
+}
+
 async function checkSampling(
   config: RunConfig,
   resolution: number,

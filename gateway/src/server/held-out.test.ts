@@ -41,6 +41,38 @@ describe('held-out prompts', () => {
     expect(await read(lines(0, 50), { metrics: [] })).toMatchObject({ select: 0 });
   });
 
+  it('of named sets are one list, each set apart by a fifth of its own', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'spindle-held-out-'));
+    const [pick, parti] = [join(folder, 'pick.txt'), join(folder, 'parti.txt')];
+    writeFileSync(pick, lines(0, 23).join('\n'));
+    writeFileSync(parti, lines(20, 60).join('\n'));
+    const alone = await read(lines(0, 23));
+    const one = await read([], { prompts: { pick } });
+    expect(one).toEqual({
+      ...alone,
+      prompts: alone.prompts.map((prompt) => ({ ...prompt, set: 'pick' })),
+    });
+    const { prompts, select } = await read([], {
+      prompts: { pick, p2: { file: parti, limit: 12 } },
+    });
+    expect([prompts.length, select]).toEqual([23 + 12, 4 + 2]);
+    const reported = prompts.slice(0, -select);
+    const of = (set: string) => reported.filter((one) => one.set === set);
+    expect([of('pick').length, of('p2').length]).toEqual([19, 10]);
+    // A prompt of both is in both.
+    const texts = prompts.map(({ prompt }) => prompt);
+    expect(texts.filter((text) => text === 'prompt 21')).toHaveLength(2);
+    await expect(read([], { prompts: { pick, p2: join(folder, 'none.txt') } })).rejects.toThrow(
+      /^evaluation\.prompts\.p2: expected a file, got ".*none\.txt", which cannot be read\.$/,
+    );
+  });
+
+  it('to choose by are named by their own key', async () => {
+    await expect(
+      read(lines(0, 50), { select: { prompts: '/nowhere/select.txt' } }),
+    ).rejects.toThrow('evaluation.select.prompts: expected a file, got "/nowhere/select.txt"');
+  });
+
   it('come from a file of their own, without those that are reported', async () => {
     const { prompts, select, warnings } = await read(lines(0, 50), {}, lines(47, 55));
     expect([prompts.length, select]).toEqual([55, 5]);

@@ -1,6 +1,7 @@
 /** The held-out prompts of a run: those that are reported, then those that models are chosen by. */
 import { readPromptSet, type Files, type HeldOutPrompt } from '@spindle/data';
 import { SpindleError } from '@spindle/kit';
+import { promptFiles } from '../config/prompt-files.js';
 import type { RunConfig } from '../config/schema.js';
 import { imageSeed } from '../domain/seeds.js';
 
@@ -22,7 +23,10 @@ export async function readHeldOut({ evaluation }: RunConfig, files: Files): Prom
   if (evaluation.metrics.length === 0) return { prompts, select: 0, warnings: [] };
   const { prompts: path, limit } = evaluation.select;
   if (path === undefined) return setApart(prompts);
-  const others = await readPromptSet(files, path, columnsOf(evaluation));
+  const others = await readPromptSet(files, path, {
+    columns: columnsOf(evaluation),
+    key: 'evaluation.select.prompts',
+  });
   const reported = new Set(prompts.map(({ prompt }) => prompt));
   const own = others.filter(({ prompt }) => !reported.has(prompt)).slice(0, limit ?? others.length);
   if (own.length === 0)
@@ -51,17 +55,34 @@ export async function readPrompts(
   files: Files,
 ): Promise<HeldOutPrompt[]> {
   if (!evaluation) return [];
-  return readPromptSet(files, evaluation.prompts, columnsOf(evaluation), evaluation.limit);
+  const columns = columnsOf(evaluation);
+  const prompts: HeldOutPrompt[] = [];
+  for (const { key, set, file, limit } of promptFiles(evaluation.prompts, evaluation.limit)) {
+    const own = await readPromptSet(files, file, { columns, limit, key });
+    // A prompt of two sets stays in both.
+    for (const one of own) prompts.push(set === undefined ? one : { ...one, set });
+  }
+  return prompts;
 }
 
-/** A fifth, drawn by a hash of their places: the file may be sorted. */
+/** A fifth of each set, drawn by a hash of their places: the file may be sorted. */
 function setApart(prompts: readonly HeldOutPrompt[]): HeldOut {
-  const select = prompts.length < 2 * share ? 0 : Math.floor(prompts.length / share);
-  const drawn = prompts
-    .map((_, index) => ({ index, key: imageSeed(0, 'select', index) }))
-    .sort((a, b) => (a.key < b.key ? -1 : 1))
-    .slice(0, select);
-  const apart = new Set(drawn.map(({ index }) => index));
+  const places = new Map<string | undefined, number[]>();
+  for (const [index, { set }] of prompts.entries()) {
+    const own = places.get(set);
+    if (own === undefined) places.set(set, [index]);
+    else own.push(index);
+  }
+  const apart = new Set<number>();
+  for (const own of places.values()) {
+    const count = own.length < 2 * share ? 0 : Math.floor(own.length / share);
+    const drawn = own
+      .map((index) => ({ index, key: imageSeed(0, 'select', index) }))
+      .sort((a, b) => (a.key < b.key ? -1 : 1))
+      .slice(0, count);
+    for (const { index } of drawn) apart.add(index);
+  }
+  const select = apart.size;
   return {
     prompts: [
       ...prompts.filter((_, index) => !apart.has(index)),
@@ -72,7 +93,7 @@ function setApart(prompts: readonly HeldOutPrompt[]): HeldOut {
   };
 }
 
-/** Of both files, which have the same form. */
+/** Of all files, which have the same form. */
 function columnsOf(evaluation: NonNullable<RunConfig['evaluation']>) {
   return { prompt: evaluation.prompt_column, category: evaluation.category_column };
 }

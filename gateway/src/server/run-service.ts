@@ -1,10 +1,10 @@
 /** RunService: the public API. */
-import { create, toJsonString } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import type { RunService } from '@spindle/proto';
 import {
+  RunStatus,
   CreateRunResponseSchema,
   DeleteRunResponseSchema,
-  EventSchema,
   GetRunResponseSchema,
   PauseRunResponseSchema,
   ResumeRunResponseSchema,
@@ -22,6 +22,7 @@ import {
   parseConfigJson,
   SpindleError,
   type CallContext,
+  type Logger,
   type ServiceHandlers,
 } from '@spindle/kit';
 import { type ArtifactStore, type Bus } from '@spindle/mesh';
@@ -34,7 +35,9 @@ import type { SamplerPort, ScorerPort } from '../orchestrator/ports.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import { buildRecord, checkRun, chooseRunId } from './create-run.js';
 import { freeBytes, neededBytes, size, workOf } from './plan-text.js';
+import { waitsFor } from './queue-place.js';
 import { RunList } from './run-list.js';
+import { EventFanOut, jsonOf } from './event-fan-out.js';
 import { toRun } from './run-view.js';
 
 export interface RunServiceOptions {
@@ -46,6 +49,7 @@ export interface RunServiceOptions {
   bus: Bus;
   store: ArtifactStore;
   root: string;
+  logger: Logger;
 }
 
 /** A watch of a run that has ended closes after so long without another event. */
@@ -53,10 +57,12 @@ const idleMs = 1_000;
 
 export class RunApi {
   readonly list: RunList;
+  readonly events: EventFanOut;
   readonly #options: RunServiceOptions;
 
   constructor(options: RunServiceOptions) {
     this.#options = options;
+    this.events = new EventFanOut(options);
     this.list = new RunList(options.orchestrator);
   }
 
@@ -85,7 +91,14 @@ export class RunApi {
   }
 
   view(record: RunRecord): Run {
-    return toRun(record, this.#options.orchestrator.directory(record.runId), Date.now());
+    const { orchestrator } = this.#options;
+    const now = Date.now();
+    const run = toRun(record, orchestrator.directory(record.runId), now);
+    if (run.status === RunStatus.QUEUED && run.reason === '') {
+      const others = orchestrator.list().map((driver) => driver.record);
+      run.reason = waitsFor(record, others, now);
+    }
+    return run;
   }
 
   async #create(request: CreateRunRequest, context: CallContext): Promise<CreateRunResponse> {
@@ -119,15 +132,15 @@ export class RunApi {
    * event was lost.
    */
   async *#watch(request: WatchRunRequest, context: CallContext): AsyncGenerator<WatchRunResponse> {
-    const { orchestrator, bus } = this.#options;
-    const { runId } = request;
+    const { orchestrator } = this.#options;
+    const { runId, fromSequence } = request;
     let { record } = orchestrator.get(runId);
     // Without the lease there is no driver: the run is then what it last was.
     const latest = (): RunRecord =>
       (record = orchestrator.ready ? orchestrator.get(runId).record : record);
     const current = (): Run => this.view(latest());
     const over = (): boolean => isFinal(record.state.status);
-    yield create(WatchRunResponseSchema, { sequence: request.fromSequence, run: current() });
+    yield create(WatchRunResponseSchema, { sequence: fromSequence, run: current() });
     const idle = new AbortController();
     const linked = linkedAbort(context.signal, idle.signal);
     let seenAt = Date.now();
@@ -141,15 +154,13 @@ export class RunApi {
       if (over() && Date.now() - seenAt > idleMs) idle.abort();
     }, idleMs / 4);
     try {
-      const from = request.fromSequence > 0n ? { fromSequence: request.fromSequence } : {};
-      for await (const { sequence, event } of bus.events(runId, {
-        ...from,
-        signal: linked.signal,
-      })) {
+      const { signal } = linked;
+      for await (const told of this.events.watch(runId, { fromSequence, signal })) {
         seenAt = Date.now();
+        const { sequence, event } = told;
         yield create(WatchRunResponseSchema, {
           sequence,
-          eventJson: toJsonString(EventSchema, event),
+          eventJson: jsonOf(told),
           run: current(),
         });
         const status = event.fact.case === 'runChanged' ? event.fact.value.status : '';

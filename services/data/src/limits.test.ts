@@ -142,11 +142,10 @@ describe('held-out prompts', () => {
     const folder = dataFolder({ 'p.jsonl': '"a"\n"b"\nno JSON\n', 'p.csv': 'prompt\na\na\nb\n"' });
     for (const name of ['p.jsonl', 'p.csv']) {
       const file = join(folder, name);
-      expect((await readPromptSet(localFiles, file, {}, 2)).map(({ prompt }) => prompt)).toEqual([
-        'a',
-        'b',
-      ]);
-      await expect(readPromptSet(localFiles, file, {}, 3)).rejects.toThrow(`${name}:`);
+      expect(
+        (await readPromptSet(localFiles, file, { limit: 2 })).map(({ prompt }) => prompt),
+      ).toEqual(['a', 'b']);
+      await expect(readPromptSet(localFiles, file, { limit: 3 })).rejects.toThrow(`${name}:`);
     }
   });
 

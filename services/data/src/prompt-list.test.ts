@@ -5,9 +5,13 @@ it('is a JSON array whose prompts are bare texts where they have no category', (
   const prompts = [
     { prompt: 'a cat', category: '' },
     { prompt: 'a dog', category: 'animals' },
+    { prompt: 'a cat', category: '', set: 'parti' },
   ];
   const json = writePromptList(prompts);
-  expect(json).toBe('["a cat",{"prompt":"a dog","category":"animals"}]');
+  expect(json).toBe(
+    '["a cat",{"prompt":"a dog","category":"animals"},' +
+      '{"prompt":"a cat","category":"","set":"parti"}]',
+  );
   expect(parsePromptList(json)).toEqual(prompts);
 });
 
@@ -16,7 +20,7 @@ it.each([
   ['{}', 'list of prompts: expected a JSON array, got an object'],
   [
     '["a",3]',
-    'list of prompts: expected a text, or {"prompt": text, "category": text}, at 1, got a number',
+    'list of prompts: expected a text, or {"prompt": text, "category": text, "set": text}, at 1, got a number',
   ],
 ])('that is something else is refused by name: %s', (json, message) => {
   expect(() => parsePromptList(json)).toThrow(

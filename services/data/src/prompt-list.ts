@@ -3,10 +3,14 @@ import { SpindleError } from '@spindle/kit';
 import { kindOf } from './shown.js';
 import type { HeldOutPrompt } from './prompt-set.js';
 
-/** A bare string where there is no category, as runs have always had them. */
+/** A bare string where there is neither category nor set, as runs have always had them. */
 export function writePromptList(prompts: readonly HeldOutPrompt[]): string {
   return JSON.stringify(
-    prompts.map(({ prompt, category }) => (category === '' ? prompt : { prompt, category })),
+    prompts.map(({ prompt, category, set }) =>
+      category === '' && set === undefined
+        ? prompt
+        : { prompt, category, ...(set !== undefined && { set }) },
+    ),
   );
 }
 
@@ -21,10 +25,16 @@ export function parsePromptList(json: string): HeldOutPrompt[] {
   if (!Array.isArray(list)) throw unreadable(`a JSON array, got ${kindOf(list)}`);
   return list.map((entry: unknown, index) => {
     if (typeof entry === 'string') return { prompt: entry, category: '' };
-    const { prompt, category } = (entry ?? {}) as Partial<HeldOutPrompt>;
-    if (typeof prompt === 'string' && typeof category === 'string') return { prompt, category };
+    const { prompt, category, set } = (entry ?? {}) as Partial<HeldOutPrompt>;
+    if (
+      typeof prompt === 'string' &&
+      typeof category === 'string' &&
+      (set === undefined || typeof set === 'string')
+    )
+      return { prompt, category, ...(set !== undefined && { set }) };
     throw unreadable(
-      `a text, or {"prompt": text, "category": text}, at ${index}, got ${kindOf(entry)}`,
+      `a text, or {"prompt": text, "category": text, "set": text}, at ${index}, got ` +
+        kindOf(entry),
     );
   });
 }

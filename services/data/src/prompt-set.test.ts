@@ -8,7 +8,7 @@ import { dataFolder } from './testing/data.js';
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
 const read = (files: Record<string, string | Uint8Array>, columns?: PromptColumns) => {
   const [name = ''] = Object.keys(files);
-  return readPromptSet(localFiles, join(dataFolder(files), name), columns);
+  return readPromptSet(localFiles, join(dataFolder(files), name), { ...(columns && { columns }) });
 };
 const plain = (...prompts: string[]) => prompts.map((prompt) => ({ prompt, category: '' }));
 
@@ -70,14 +70,18 @@ describe('prompts', () => {
     const last = 'last row of the third group';
     const file = join(fixtures, 'pickapic.parquet');
     expect(await readPromptSet(localFiles, file)).toEqual(plain(...captions, last));
-    const named = await readPromptSet(localFiles, file, { prompt: 'model_1', category: 'caption' });
+    const named = await readPromptSet(localFiles, file, {
+      columns: { prompt: 'model_1', category: 'caption' },
+    });
     expect(named).toEqual([{ prompt: 'stabilityai/stable-diffusion-2-1', category: 'a red fox' }]);
     // Its column is called prompt.
     expect(await readPromptSet(localFiles, join(fixtures, 'paths.parquet'))).toEqual(
       plain('one', 'two', 'three'),
     );
     await expect(
-      readPromptSet(localFiles, join(fixtures, 'paths.parquet'), { prompt: 'caption' }),
+      readPromptSet(localFiles, join(fixtures, 'paths.parquet'), {
+        columns: { prompt: 'caption' },
+      }),
     ).rejects.toThrow(
       'paths.parquet: evaluation.prompt_column: expected one of file_name, prompt, got "caption".',
     );

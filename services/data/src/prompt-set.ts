@@ -16,11 +16,20 @@ export interface HeldOutPrompt {
   prompt: string;
   /** Empty without. */
   category: string;
+  /** Of several named sets, the one that it is in. */
+  set?: string;
 }
 
 export interface PromptColumns {
   prompt?: string | undefined;
   category?: string | undefined;
+}
+
+export interface PromptSetOptions {
+  columns?: PromptColumns;
+  limit?: number | undefined;
+  /** The config's key of the file, for messages. */
+  key?: string;
 }
 
 /**
@@ -30,21 +39,20 @@ export interface PromptColumns {
 export async function readPromptSet(
   files: Files,
   path: string,
-  columns: PromptColumns = {},
-  limit?: number,
+  { columns = {}, limit, key = 'evaluation.prompts' }: PromptSetOptions = {},
 ): Promise<HeldOutPrompt[]> {
   const found = await files.find(path).catch(() => null);
   if (found?.kind !== 'file')
     throw new SpindleError(
       'INVALID_ARGUMENT',
-      `evaluation.prompts: expected a file, got "${path}", which cannot be read.`,
+      `${key}: expected a file, got "${path}", which cannot be read.`,
     );
   const prompts: HeldOutPrompt[] = [];
   for await (const { prompt, category } of read(files, path, columns)) {
     if (prompts.length === mostPrompts)
       throw new SpindleError(
         'INVALID_ARGUMENT',
-        `${path}: expected at most ${mostPrompts} prompts, got more; evaluation.limit takes the ` +
+        `${path}: expected at most ${mostPrompts} prompts, got more; ${limitKey(key)} takes the ` +
           'first of them.',
       );
     prompts.push({ prompt, category });
@@ -53,6 +61,11 @@ export async function readPromptSet(
   if (prompts.length === 0)
     throw new SpindleError('INVALID_ARGUMENT', `${path}: expected at least one prompt, got none.`);
   return prompts;
+}
+
+/** Beside the only file's key, or inside of a named set. */
+function limitKey(key: string): string {
+  return key.endsWith('.prompts') ? key.replace(/prompts$/, 'limit') : `${key}.limit`;
 }
 
 function read(files: Files, path: string, columns: PromptColumns): AsyncIterable<HeldOutPrompt> {

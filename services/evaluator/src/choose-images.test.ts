@@ -92,3 +92,12 @@ it('has no average of a single judge', () => {
   const one = chooseImages([model('base', { pick: [[1], [2]] })]);
   expect(one?.tables.map(({ metric }) => metric)).toEqual(['pick']);
 });
+
+it('chooses by the average of the judges that are named, and tells of all', () => {
+  const chosen = chooseImages([base, spin], ['pick']);
+  expect(chosen?.averaged).toEqual(['pick']);
+  expect(chosen?.tables.map(({ metric }) => metric)).toEqual(['pick', 'reward']);
+  // The highest of pick: seeds 1, 0, 0, 0 of base; the reward is that image's.
+  expect(chosen?.tables[0]?.models[0]?.mean).toBe((21 + 22 + 18 + 25) / 4);
+  expect(chosen?.tables[1]?.models[0]?.mean).toBe((-1 - 2 + 0.5 + 0) / 4);
+});

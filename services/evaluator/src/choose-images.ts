@@ -11,10 +11,16 @@ export interface ScoredModel {
 
 /**
  * Of the images that all models have; a model that lacks a judge of the first one is left out,
- * since its average would be over others. Null where no image is left.
+ * since its average would be over others. `average` names the judges whose average counts, all
+ * without. Null where no image is left.
  */
-export function chooseImages(models: readonly ScoredModel[]): Chosen | null {
+export function chooseImages(
+  models: readonly ScoredModel[],
+  average: readonly string[] = [],
+): Chosen | null {
   const metrics = [...(models[0]?.scores.keys() ?? [])];
+  const averaged = average.length === 0 ? metrics : metrics.filter((m) => average.includes(m));
+  const columnsAveraged = averaged.map((metric) => metrics.indexOf(metric));
   const complete = models.filter(({ scores }) => metrics.every((metric) => scores.has(metric)));
   const images = complete.map(({ scores }) => imagesOf(scores, metrics));
   const shared = [...(images[0]?.values() ?? [])].filter(({ key }) =>
@@ -23,8 +29,13 @@ export function chooseImages(models: readonly ScoredModel[]): Chosen | null {
   if (metrics.length === 0 || shared.length === 0) return null;
   const counts = new Map<number, number>();
   for (const { prompt } of shared) counts.set(prompt, (counts.get(prompt) ?? 0) + 1);
-  const chosen = images.map((own) => bestPerPrompt(shared.map(({ key }) => own.get(key))));
-  const columns = [...metrics.keys(), ...(metrics.length > 1 ? [null] : [])];
+  const chosen = images.map((own) =>
+    bestPerPrompt(
+      shared.map(({ key }) => own.get(key)),
+      columnsAveraged,
+    ),
+  );
+  const columns = [...metrics.keys(), ...(averaged.length > 1 ? [null] : [])];
   const tables = columns.map((column) => {
     const lists = chosen.map((own) =>
       own.map(({ prompt, values, average }) => ({
@@ -41,7 +52,7 @@ export function chooseImages(models: readonly ScoredModel[]): Chosen | null {
     };
   });
   correctTogether(tables.flatMap(({ pairs }) => pairs));
-  return { n: counts.size, imagesPerPrompt: Math.max(...counts.values()), tables };
+  return { n: counts.size, imagesPerPrompt: Math.max(...counts.values()), averaged, tables };
 }
 
 interface Image {
@@ -68,11 +79,16 @@ function imagesOf(
 }
 
 /** The first of those with the highest average. */
-function bestPerPrompt(images: readonly (Image | undefined)[]): (Image & { average: number })[] {
+function bestPerPrompt(
+  images: readonly (Image | undefined)[],
+  averaged: readonly number[],
+): (Image & { average: number })[] {
   const found = new Map<number, Image & { average: number }>();
   for (const image of images) {
     if (image === undefined) continue;
-    const average = image.values.reduce((sum, value) => sum + value, 0) / image.values.length;
+    const average =
+      averaged.reduce((sum, column) => sum + (image.values[column] ?? Number.NaN), 0) /
+      averaged.length;
     const best = found.get(image.prompt);
     if (best === undefined || average > best.average)
       found.set(image.prompt, { ...image, average });

@@ -7,7 +7,6 @@ import {
   SpindleError,
   summarise,
   type Comparison,
-  type Scored,
 } from '@spindle/kit';
 import { readJobResult, type ArtifactStore } from '@spindle/mesh';
 import {
@@ -21,11 +20,12 @@ import {
 } from '@spindle/proto';
 import { correctTogether, type Against } from '@spindle/kit/domain';
 import { chooseImages } from './choose-images.js';
+import { chooseInSets, inSet, setsOf, type InSet } from './sets.js';
 import type { Chosen } from './domain/chosen.js';
 import type { BestAgainst, Judge, Selection, Statistics } from './domain/statistics.js';
 
 /** One number of one image. */
-export interface ImageScore extends Scored {
+export interface ImageScore extends InSet {
   category: string;
 }
 
@@ -36,6 +36,8 @@ export interface JudgedMetric {
   selection: Selection | null;
   /** Per category, in the order in which they first occur; empty for prompts without. */
   categories: { category: string; statistics: Statistics }[];
+  /** Per named set of prompts; empty where there is one without a name. */
+  sets: { set: string; statistics: Statistics }[];
 }
 
 export interface JudgedModel {
@@ -49,14 +51,17 @@ export interface Evaluation {
   judges: Record<string, Judge>;
   best: BestAgainst[];
   chosen: Chosen | null;
+  chosenInSets: { set: string; chosen: Chosen }[];
   warnings: string[];
   /** By model and metric, in the items' order. */
   scores: Map<string, ImageScore[]>[];
 }
 
+/** `average`: the metrics whose average chooses one image per prompt; empty: all. */
 export async function evaluate(
   models: readonly ModelEvaluation[],
   store: ArtifactStore,
+  average: readonly string[] = [],
 ): Promise<Evaluation> {
   if (models.length === 0)
     throw new SpindleError('INVALID_ARGUMENT', 'models: expected at least the base, got none');
@@ -82,12 +87,15 @@ export async function evaluate(
   }));
   correct(judged);
   const { judges, warnings } = sameJudges(models, read);
+  const scored = models.map(({ model }, i) => ({
+    name: model,
+    scores: scores[i] ?? new Map<string, ImageScore[]>(),
+  }));
   return {
     ...{ models: judged, judges, warnings, scores },
     best: bestAgainst(judged, scores),
-    chosen: chooseImages(
-      models.map(({ model }, i) => ({ name: model, scores: scores[i] ?? new Map() })),
-    ),
+    chosen: chooseImages(scored, average),
+    chosenInSets: chooseInSets(scored, average),
   };
 }
 
@@ -114,6 +122,10 @@ function judgedMetric(
         base && of(base, category),
       ),
     })),
+    sets: setsOf(own).map((set) => ({
+      set,
+      statistics: statistics(`${where}: set ${set}`, inSet(own, set), base && inSet(base, set)),
+    })),
   };
 }
 
@@ -126,7 +138,11 @@ function selectionOf(scores: readonly ImageScore[]): Selection | null {
 /** A report says many things at once: each of its tables answers for all that it says. */
 function correct([, ...models]: readonly JudgedModel[]): void {
   const metrics = models.flatMap((model) => model.metrics);
-  for (const table of [metrics, metrics.flatMap(({ categories }) => categories)]) {
+  for (const table of [
+    metrics,
+    metrics.flatMap(({ categories }) => categories),
+    metrics.flatMap(({ sets }) => sets),
+  ]) {
     correctTogether(table.map(({ statistics }) => statistics));
     correctTogether(table.flatMap(({ statistics }) => statistics.bestOf ?? []));
   }
@@ -260,6 +276,7 @@ async function readScores(model: ModelEvaluation, store: ArtifactStore): Promise
         prompt: item?.prompt?.index ?? i,
         seed: item?.prompt?.seed ?? 0n,
         category: item?.category ?? '',
+        set: item?.set ?? '',
         value,
       };
     });

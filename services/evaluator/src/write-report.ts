@@ -21,6 +21,7 @@ const stylesheet = new URL('../assets/report.css', import.meta.url);
 const gridPrompts = 16;
 // What a browser opens without complaint; larger images mean fewer rows.
 const gridBytes = 16 * 1024 * 1024;
+const nothingChosen = { chosen: null, chosenInSets: [], scores: [] };
 const modelName = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
 export async function writeReport(
@@ -42,8 +43,8 @@ export async function writeReport(
   // A run without held-out prompts still has curves, timings and settings to show.
   const evaluation: Evaluation =
     models.length === 0
-      ? { models: [], judges: {}, best: [], chosen: null, warnings: [], scores: [] }
-      : await evaluate(models, store);
+      ? { ...{ models: [], judges: {}, best: [], warnings: [] }, ...nothingChosen }
+      : await evaluate(models, store, run.averageMetrics);
   const judged = evaluation.models;
   const images = await Promise.all(
     models.map(async (model) => reported(model, await readImages(model, store))),
@@ -59,7 +60,7 @@ export async function writeReport(
       images: written.images,
     });
   }
-  const { judges, best, chosen } = evaluation;
+  const { judges, best, chosen, chosenInSets } = evaluation;
   const report: Report = {
     run: { ...run, warnings: [...run.warnings, ...evaluation.warnings] },
     config,
@@ -67,6 +68,7 @@ export async function writeReport(
     judges,
     best,
     chosen,
+    chosenInSets,
   };
   const grid = await readGrid(shown, images, store);
   for (const [name, text] of [
@@ -109,10 +111,10 @@ async function realFolder(path: string): Promise<string> {
 function imageScores(models: readonly ModelEvaluation[], { scores }: Evaluation) {
   return models.map((model, position) => ({
     name: model.model,
-    items: model.items.map(({ prompt, category }, i) => ({
+    items: model.items.map(({ prompt, category, set }, i) => ({
       prompt: prompt?.index ?? i,
       text: prompt?.prompt ?? '',
-      category,
+      ...{ category, set },
       seed: String(prompt?.seed ?? 0n),
       scores: Object.fromEntries(
         [...(scores[position] ?? [])].map(([metric, values]) => [

@@ -1,20 +1,60 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { link, mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
+import {
+  closeSync,
+  createReadStream,
+  fsync,
+  linkSync,
+  openSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+
+const syncFile = promisify(fsync);
 
 /** Whether an error is the operating system's of this code, such as ENOENT. */
 export function isCode(error: unknown, code: string): boolean {
   return error instanceof Error && 'code' in error && error.code === code;
 }
 
-/** Makes a rename or a new name in a folder survive a power failure. */
-export async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r');
+/** Syncs of folders that are under way, and those that wait for them, by path. */
+const running = new Map<string, Promise<void>>();
+const waiting = new Map<string, Promise<void>>();
+
+/**
+ * Makes a rename or a new name in a folder survive a power failure. Calls during a sync share the
+ * next one: it begins after all of them, so it holds all of their names.
+ */
+export function syncDirectory(path: string): Promise<void> {
+  const shared = waiting.get(path);
+  if (shared) return shared;
+  const before = running.get(path);
+  if (!before) return beginSync(path);
+  const next = before
+    .catch(() => undefined)
+    .then(() => {
+      waiting.delete(path);
+      return beginSync(path);
+    });
+  waiting.set(path, next);
+  return next;
+}
+
+function beginSync(path: string): Promise<void> {
+  const sync = syncNow(path).finally(() => running.delete(path));
+  running.set(path, sync);
+  return sync;
+}
+
+async function syncNow(path: string): Promise<void> {
+  const file = openSync(path, 'r');
   try {
-    await handle.sync();
+    await syncFile(file);
   } finally {
-    await handle.close();
+    closeSync(file);
   }
 }
 
@@ -110,35 +150,59 @@ export async function writeFileAtomic(
 
 /**
  * As writeFileAtomic, but an existing file stays as it is; false says that there was one.
- * `temporaryFolder` lies on the same file system.
+ * `temporaryFolder` lies on the same file system. For small files: only the syncs are left to other
+ * threads, since handing the short calls over costs several times what they do.
  */
 export async function createFileAtomic(
   path: string,
   data: Uint8Array | string,
   temporaryFolder: string,
 ): Promise<boolean> {
-  const temporary = await writeTemporary(temporaryFolder, data);
+  const temporary = await writeSmallTemporary(temporaryFolder, data);
   // Unlike rename, link refuses to replace: of two writers exactly one succeeds.
-  const place = (): Promise<void> => link(temporary, path);
+  const place = (): void => linkSync(temporary, path);
+  let created = true;
   try {
-    await place().catch(async (error: unknown) => {
+    try {
+      place();
+    } catch (error) {
       if (!isCode(error, 'ENOENT')) throw error;
       await makeDirectory(dirname(path));
-      await place();
-    });
+      place();
+    }
   } catch (error) {
     if (!isCode(error, 'EEXIST')) throw error;
-    // The other writer may not have reached its own fsync yet, and the caller is about to rely on
-    // the file.
-    await syncDirectory(dirname(path));
-    return false;
+    created = false;
   } finally {
-    await unlink(temporary).catch((error: unknown) => {
-      if (!isCode(error, 'ENOENT')) throw error;
-    });
+    removeIfThere(temporary);
   }
+  // Also where the file is another writer's: that one may not have reached its own fsync yet, and
+  // the caller is about to rely on the file.
   await syncDirectory(dirname(path));
-  return true;
+  return created;
+}
+
+async function writeSmallTemporary(folder: string, data: Uint8Array | string): Promise<string> {
+  const temporary = temporaryName(folder);
+  const file = openSync(temporary, 'wx');
+  try {
+    writeFileSync(file, data);
+    await syncFile(file);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  } finally {
+    closeSync(file);
+  }
+  return temporary;
+}
+
+function removeIfThere(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (!isCode(error, 'ENOENT')) throw error;
+  }
 }
 
 /** SHA-256 of a file's bytes, in hex; reads it piece by piece. */

@@ -1,11 +1,11 @@
 /**
- * What every worker does with a job: find its result or do the work, commit, tell, and leave the
- * acknowledgement to the loop. A stored result is the proof of work done, so a job is done once
- * whatever is redelivered.
+ * What every worker does with a job: find its result or do the work; then, beside the next job,
+ * commit and tell. The loop acknowledges last. A stored result is the proof of work done, so a job
+ * is done once whatever is redelivered.
  */
 import { create } from '@bufbuild/protobuf';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
-import { ensureError, inSpan, type Logger } from '@spindle/kit';
+import { ensureError, inSpan, type Logger, type SpindleError } from '@spindle/kit';
 import {
   EventSchema,
   JobResultSchema,
@@ -50,19 +50,32 @@ export function createJobHandler(parts: JobHandlerParts): JobHandler {
       'spindle.job.kind': kind,
       'spindle.job.attempt': context.attempt,
     };
+    const failed = (thrown: unknown): SpindleError => {
+      const error = ensureError(thrown);
+      parts.state.count(false);
+      parts.instruments.jobFailed(kind, error.code);
+      parts.logger.warn({ key: job.key, attempt: context.attempt, err: error }, 'job failed');
+      return error;
+    };
     return inSpan(`${parts.service}.job`, attributes, async () => {
       parts.state.begin(job.key);
       try {
-        const result =
-          (await finished(job, parts.store)) ?? (await work(job, parts, context.signal));
-        context.afterwards(() => publishDone(job, result, parts.bus));
-        parts.state.end(true);
+        const stored = await finished(job, parts.store);
+        const result = stored ?? (await work(job, parts, context.signal));
+        context.afterwards(async () => {
+          let standing = stored;
+          try {
+            standing ??= await commitJobResult(result, parts.store);
+          } catch (thrown) {
+            throw failed(thrown);
+          }
+          parts.state.count(true);
+          await publishDone(job, standing, parts.bus);
+        });
       } catch (thrown) {
-        const error = ensureError(thrown);
-        parts.state.end(false);
-        parts.instruments.jobFailed(kind, error.code);
-        parts.logger.warn({ key: job.key, attempt: context.attempt, err: error }, 'job failed');
-        throw error;
+        throw failed(thrown);
+      } finally {
+        parts.state.letGo();
       }
     });
   };
@@ -124,7 +137,7 @@ async function work(job: Job, parts: JobHandlerParts, signal: AbortSignal): Prom
   const rejected = result.result.case === 'encode' ? result.result.value.rejected.length : 0;
   const kind = job.work.case ?? 'none';
   parts.instruments.jobDone(kind, result.seconds, itemsOf(result), rejected);
-  return commitJobResult(result, parts.store);
+  return result;
 }
 
 function publishDone(job: Job, result: JobResult, bus: Pick<Bus, 'publishEvent'>): Promise<void> {

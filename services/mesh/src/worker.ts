@@ -37,10 +37,19 @@ export class WorkerState {
     this.jobKey = jobKey;
   }
 
-  end(ok: boolean): void {
+  /** The hand is free; how the job ends is told later. */
+  letGo(): void {
     this.jobKey = '';
+  }
+
+  count(ok: boolean): void {
     if (ok) this.jobsDone++;
     else this.jobsFailed++;
+  }
+
+  end(ok: boolean): void {
+    this.letGo();
+    this.count(ok);
   }
 }
 

@@ -49,6 +49,7 @@ export function createHandlers(deps: ServerDeps): ServiceHandlers<typeof Sampler
         scheduler: report.scheduler,
         embeddingWidth: report.embeddingWidth,
         warnings: report.warnings,
+        linearLayers: report.linearLayers,
       });
     },
     async sample(request, { signal }) {

@@ -52,6 +52,13 @@ async function* serveTrain(
     const lease = await Lease.acquire(deps.leases, `trainer.${request.key}`, deps.workerId, {
       ttlMs: deps.leaseTtlMs,
       signal: outer.signal,
+      onWait: (holder) =>
+        deps.logger.warn(
+          { holder },
+          holder === null
+            ? `${request.key}: NATS does not answer; waiting for it before training goes on`
+            : `${request.key}: trainer "${holder}" is at it; waiting until it has let go`,
+        ),
     });
     using linked = linkedAbort(outer.signal, lease.lost);
     deps.state.begin(request.key);

@@ -53,8 +53,11 @@ const freeze: Attack = {
     const { random, world } = scene;
     const name = world.nameOf(random.pick(everybody));
     world.mesh.signal(name, 'SIGSTOP');
-    await scene.anyMoment(mostFrozenMs);
-    world.mesh.signal(name, 'SIGCONT');
+    try {
+      await scene.anyMoment(mostFrozenMs);
+    } finally {
+      world.mesh.signal(name, 'SIGCONT');
+    }
     return [struck('SIGSTOP, SIGCONT up to 16 s later', `${name} stood still for a while`)];
   },
 };
@@ -102,16 +105,19 @@ async function succeedTrainer(scene: Scene): Promise<void> {
   const { mesh, relay } = world;
   const old = world.trainer;
   const next = world.newName('trainer');
-  await mesh.join('trainer', next);
-  world.trainer = next;
-  relay.target = mesh.address(next);
-  relay.cut();
-  const before = await scene.progress();
-  await scene.reaches(async () => (await scene.progress()) > before);
-  if (random.isTrue(0.5)) await scene.anyMoment(1_000);
-  mesh.signal(old, 'SIGCONT');
-  await scene.anyMoment(3_000);
-  await mesh.leave(old);
+  try {
+    await mesh.join('trainer', next);
+    world.trainer = next;
+    relay.target = mesh.address(next);
+    relay.cut();
+    const before = await scene.progress();
+    await scene.reaches(async () => (await scene.progress()) > before);
+    if (random.isTrue(0.5)) await scene.anyMoment(1_000);
+  } finally {
+    mesh.signal(old, 'SIGCONT');
+    await scene.anyMoment(3_000);
+    await mesh.leave(old);
+  }
 }
 
 const zombieWorker: Attack = {
@@ -125,11 +131,14 @@ const zombieWorker: Attack = {
     const kind: ServiceKind = random.pick(['sampler', 'scorer']);
     const other = world.newName(kind);
     mesh.signal(kind, 'SIGSTOP');
-    await mesh.join(kind, other);
-    await scene.anyMoment(2 * jobWaitMs);
-    mesh.signal(kind, 'SIGCONT');
-    await scene.anyMoment(1_000);
-    await mesh.leave(other);
+    try {
+      await mesh.join(kind, other);
+      await scene.anyMoment(2 * jobWaitMs);
+    } finally {
+      mesh.signal(kind, 'SIGCONT');
+      await scene.anyMoment(1_000);
+      await mesh.leave(other);
+    }
     return [struck(`zombie ${kind}`, `${kind} woke up beside ${other}`)];
   },
 };
@@ -143,8 +152,11 @@ const cut: Attack = {
     const { relay, mesh, trainer } = scene.world;
     relay.target = undefined;
     relay.cut();
-    await scene.anyMoment(6_000);
-    relay.target = mesh.address(trainer);
+    try {
+      await scene.anyMoment(6_000);
+    } finally {
+      relay.target = mesh.address(trainer);
+    }
     return [struck('connection to the trainer cut', 'the gateway lost its trainer for a while')];
   },
 };

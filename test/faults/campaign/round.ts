@@ -4,7 +4,7 @@ import { fileAttacks } from './file-attacks.js';
 import { processAttacks } from './process-attacks.js';
 import { Random } from './random.js';
 import { difference, readRunFiles } from './run-files.js';
-import { Scene, Silent } from './scene.js';
+import { Scene, Silent, Unreadable } from './scene.js';
 import type { Outcome } from './tally.js';
 import { userAttacks } from './user-attacks.js';
 import type { Subject, World } from './world.js';
@@ -49,7 +49,13 @@ export async function playRound(
     scene.note(`${attack.name}, at ${await scene.progress()} of ${subject.length}`);
     const one = { struck: [] as Struck[], toldBefore: scene.told.length };
     strikes.push(one);
-    one.struck = await attack.strike(scene);
+    try {
+      one.struck = await attack.strike(scene);
+    } catch (thrown) {
+      if (!(thrown instanceof Unreadable)) throw thrown;
+      // What is wrong was said; the next look at the runs tells it and takes the backup.
+      scene.note(`${attack.name} ended before its time: ${thrown.message}`);
+    }
     for (const { what } of one.struck) scene.note(what);
   };
   const ended = (outcome: Outcome, reasons: string[], missingSteps: string[] = []): Round => ({

@@ -21,6 +21,13 @@ const answerMs = 180_000;
 /** A round that went wrong beyond what care can mend; the message says how. */
 export class Silent extends Error {}
 
+/** A run's record cannot be read, and the product has said so: no answer comes before it is back. */
+export class Unreadable extends Error {}
+
+function isUnreadable(message: string): boolean {
+  return /is unreadable/.test(message);
+}
+
 export class Scene {
   /** What happened, in order, for the person who reads why a round failed. */
   readonly story: string[] = [];
@@ -77,9 +84,24 @@ export class Scene {
     this.runIds.push(runId);
   }
 
-  /** A call that is made again until the gateway answers it. */
-  ask<T>(what: string, call: () => Promise<T | undefined | false>): Promise<T> {
-    return until(what, call, answerMs);
+  /** A call that is made again until the gateway answers it; Unreadable where it will not. */
+  async ask<T>(what: string, call: () => Promise<T | undefined | false>): Promise<T> {
+    const answer = await until(
+      what,
+      async () => {
+        try {
+          const value = await call();
+          return value === undefined || value === false ? undefined : { value };
+        } catch (thrown) {
+          const message = thrown instanceof Error ? thrown.message : String(thrown);
+          if (isUnreadable(message)) return new Unreadable(message);
+          throw thrown;
+        }
+      },
+      answerMs,
+    );
+    if (answer instanceof Unreadable) throw answer;
+    return answer.value;
   }
 
   /** A moment that no condition names: faults come at any time. */
@@ -133,7 +155,7 @@ export class Scene {
       return (await client.getRun({ runId })).run;
     } catch (thrown) {
       const message = thrown instanceof Error ? thrown.message : String(thrown);
-      if (/is unreadable/.test(message)) {
+      if (isUnreadable(message)) {
         if (this.backups.size === 0) throw new Silent(message);
         this.tell(message);
         await this.#restore();

@@ -48,17 +48,20 @@ const again: Attack = {
     // A worker that stands still has a job of the old run in its hand while the new one begins.
     const held = random.isTrue(0.5) ? world.newName('sampler') : undefined;
     if (held !== undefined) await world.mesh.join('sampler', held);
-    await scene.create(runId, other);
-    await scene.reaches(async () => (await scene.progress()) >= until);
-    if (held !== undefined) world.mesh.signal(held, 'SIGSTOP');
-    await scene.ask('the cancel', () => cancelled(scene));
-    await scene.ask('the deletion', () => deleted(scene));
-    scene.runIds.length = 0;
-    await scene.create(runId);
-    if (held !== undefined) {
-      world.mesh.signal(held, 'SIGCONT');
-      await scene.anyMoment(2_000);
-      await world.mesh.leave(held);
+    try {
+      await scene.create(runId, other);
+      await scene.reaches(async () => (await scene.progress()) >= until);
+      if (held !== undefined) world.mesh.signal(held, 'SIGSTOP');
+      await scene.ask('the cancel', () => cancelled(scene));
+      await scene.ask('the deletion', () => deleted(scene));
+      scene.runIds.length = 0;
+      await scene.create(runId);
+    } finally {
+      if (held !== undefined) {
+        world.mesh.signal(held, 'SIGCONT');
+        await scene.anyMoment(2_000);
+        await world.mesh.leave(held);
+      }
     }
     const what = `a run of the same name was cancelled from ${until.toFixed(1)} on, and deleted`;
     const row = 'cancel, delete, create again';

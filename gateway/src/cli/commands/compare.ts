@@ -14,6 +14,7 @@ import {
   type Environment,
 } from '../context.js';
 import { table } from '../format.js';
+import { findRunFolder } from '../run-id.js';
 import { print, printJson } from '../output.js';
 
 interface CompareOptions extends CommonOptions {
@@ -31,8 +32,8 @@ export function addCompare(program: Command, environment: Environment): void {
           '% intervals, win rates, a paired test, and the settings in which the runs differ. ' +
           'With one run named twice, two of its models.',
       )
-      .argument('<run-a>', 'run id, or the folder of a run')
-      .argument('<run-b>', 'run id, or the folder of a run')
+      .argument('<run-a>', 'run id, the beginning of one, "latest", or the folder of a run')
+      .argument('<run-b>', 'the same')
       .option(
         '--model-a <name>',
         "a model of run A: base, sft, dpo, spin1, … (default: the run's best)",
@@ -59,7 +60,8 @@ async function read(
   options: CommonOptions,
   environment: Environment,
 ): Promise<RunFiles> {
-  const inArtifacts = join(artifactsFolder(options, environment), name);
+  const artifacts = artifactsFolder(options, environment);
+  const inArtifacts = join(artifacts, await findRunFolder(artifacts, name));
   const isFolder = async (path: string): Promise<boolean> =>
     (await stat(path).catch(() => null))?.isDirectory() === true;
   return readRunFiles(

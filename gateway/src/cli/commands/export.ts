@@ -17,10 +17,12 @@ import { openAsFolder, copyParts } from '../copy-parts.js';
 import { engineWork } from '../engine-work.js';
 import {
   artifactsFolder,
+  runArgument,
   withCommonOptions,
   type CommonOptions,
   type Environment,
 } from '../context.js';
+import { findRunFolder } from '../run-id.js';
 import { print, printJson } from '../output.js';
 
 interface ExportOptions extends CommonOptions {
@@ -44,7 +46,7 @@ export function addExport(program: Command, environment: Environment): void {
           '(spindle-config.json) lie beside it. With --single-file (beside --to or instead of ' +
           'it) one checkpoint that A1111, Forge and ComfyUI open.',
       )
-      .argument('<run>', 'run id')
+      .argument('<run>', runArgument)
       .requiredOption(
         '--iteration <k>',
         'iteration number, "best", or "sft" or "dpo" for a baseline',
@@ -71,7 +73,8 @@ export function addExport(program: Command, environment: Environment): void {
       )
       .option('--unet-only', 'write config.json and the weights only')
       .option('--follow-links', "also copy what links in the model's folder lead to outside of it"),
-  ).action(async (runId: string, options: ExportOptions) => {
+  ).action(async (named: string, options: ExportOptions) => {
+    const runId = await findRunFolder(artifactsFolder(options, environment), named);
     const directory = join(artifactsFolder(options, environment), runId);
     const recordFile = join(directory, 'run.json');
     const json = await readFile(recordFile, 'utf8').catch(() => {
@@ -84,13 +87,8 @@ export function addExport(program: Command, environment: Environment): void {
     const { config, state } = record;
     const chosen = chooseModel(options.iteration, state.bestModel);
     const unet = chosen && join(directory, unetFolder(chosen));
-    if (!chosen || !unet || !(await stat(unet).catch(() => null))) {
-      throw new SpindleError(
-        'INVALID_ARGUMENT',
-        `run "${runId}": expected a trained model for --iteration ${options.iteration}, got ` +
-          'none yet.',
-      );
-    }
+    if (!chosen || !unet || !(await stat(unet).catch(() => null)))
+      throw await noModel(record, options.iteration, directory);
     const model = modelName(chosen);
     const adapters = state.training[model]?.unet?.adapter !== undefined;
     checkOptions(options, adapters);
@@ -125,6 +123,31 @@ export function addExport(program: Command, environment: Environment): void {
     if (options.json) printJson(JSON.stringify({ runId, model, directory: to, singleFile: file }));
     else for (const path of [to, file]) if (path !== undefined) print(path);
   });
+}
+
+/** What there is instead of what --iteration names. */
+async function noModel(
+  { runId, state }: RunRecord,
+  iteration: string,
+  directory: string,
+): Promise<SpindleError> {
+  const trained: string[] = [];
+  const candidates = [
+    ...['sft', 'dpo'].map((kind) => ({ kind }) as Model),
+    ...Array.from({ length: state.plan.iterations }, (_, k) => spin(k + 1)),
+  ];
+  for (const model of candidates) {
+    const there = await stat(join(directory, unetFolder(model))).catch(() => null);
+    if (there) trained.push(model.kind === 'spin' ? modelName(model).slice(4) : model.kind);
+  }
+  const has = trained.length === 0 ? 'no trained model yet' : trained.join(', ');
+  const asked = `run "${runId}": --iteration ${iteration}: expected a trained model`;
+  return new SpindleError(
+    'INVALID_ARGUMENT',
+    iteration === 'best' && state.bestModel === 'base'
+      ? `${asked}, but no iteration beats the base: keep the base model, or name one of ${has}.`
+      : `${asked}, got none; the run has ${has}.`,
+  );
 }
 
 function checkOptions(options: ExportOptions, adapters: boolean): void {

@@ -2,7 +2,14 @@
 import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { RunView, type Run } from '@spindle/proto';
 import type { Command } from 'commander';
-import { withClient, withCommonOptions, type CommonOptions, type Environment } from '../context.js';
+import {
+  runArgument,
+  withClient,
+  withCommonOptions,
+  withRun,
+  type CommonOptions,
+  type Environment,
+} from '../context.js';
 import { duration, isOver, rate, resultsTable, statusName, table } from '../format.js';
 import { followToExitCode, runObject } from './run.js';
 import { print, printJson } from '../output.js';
@@ -36,9 +43,11 @@ export function addInspect(program: Command, environment: Environment): void {
       .command('status')
       .summary('show one run')
       .description('Shows a run: its stages, results, warnings and dead jobs.')
-      .argument('<run>', 'run id'),
-  ).action(async (runId: string, options: CommonOptions) => {
-    const { run } = await withClient(options, environment, (client) => client.getRun({ runId }));
+      .argument('<run>', runArgument),
+  ).action(async (named: string, options: CommonOptions) => {
+    const { run } = await withRun(named, options, environment, (client, runId) =>
+      client.getRun({ runId }),
+    );
     if (!run) return;
     if (options.json) printJson(JSON.stringify(runObject(run)));
     else print(statusLines(run).join('\n'));
@@ -50,11 +59,12 @@ export function addInspect(program: Command, environment: Environment): void {
       .summary('follow a run')
       .description(
         'Follows a run until it ends: a live view on a terminal, plain lines otherwise, one ' +
-          'event per line with --json. Exit code 0 when the run succeeds, 1 when it does not. ' +
-          'Ctrl-C stops watching, not the run.',
+          'event per line with --json. Exit code 0 when the run succeeds, 1 when it does not, 3 ' +
+          'when it is paused. Ctrl-C stops watching, not the run.',
       )
-      .argument('<run>', 'run id'),
-  ).action(async (runId: string, options: CommonOptions) => {
+      .argument('<run>', runArgument),
+  ).action(async (named: string, options: CommonOptions) => {
+    const runId = await withRun(named, options, environment, async (_, id) => id);
     process.exitCode = await followToExitCode(runId, options, environment);
   });
 }

@@ -11,15 +11,18 @@ import type { Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
 import {
   artifactsFolder,
+  NoMeshError,
   withClient,
   withCommonOptions,
   type CommonOptions,
   type Environment,
 } from '../context.js';
+import { exitCodes } from '../exit-codes.js';
 import { follow } from '../follow.js';
 import { createView } from '../live.js';
+import { withTemporaryMesh } from '../mesh/temporary.js';
 import { describeEstimate, predict } from '../probe.js';
-import { print, printJson } from '../output.js';
+import { print, printJson, tell } from '../output.js';
 
 interface RunOptions extends CommonOptions {
   dryRun?: boolean;
@@ -39,13 +42,13 @@ export function addRun(program: Command, environment: Environment): void {
       .description(
         'Checks a run config (YAML or JSON), starts the run and prints its id. Exit code 0: ' +
           'started (with --watch: succeeded), 1: the run failed, 2: something is wrong with the ' +
-          'input.',
+          'input, 3: somebody paused it.',
       )
       .argument('<config>', 'run config; every key is described in docs/CONFIG.md')
       .option(
         '--dry-run',
         'check the config, the models and the data, and print what would be done with memory ' +
-          'and disk needed',
+          'and disk needed; needs no running mesh',
       )
       .option(
         '--probe',
@@ -75,7 +78,9 @@ export function addRun(program: Command, environment: Environment): void {
         'INVALID_ARGUMENT',
         '--probe: expected --dry-run beside it, got none.',
       );
-    const { run, plan, work } = await createRun(request, options, environment);
+    const { run, plan, work } = options.dryRun
+      ? await dryRun(request, options, environment)
+      : await createRun(request, options, environment);
     if (options.dryRun || !run) {
       const predicted =
         options.probe && work
@@ -97,6 +102,24 @@ export function addRun(program: Command, environment: Environment): void {
   });
 }
 
+/** With the mesh that is there, or one that lives for this check alone. */
+async function dryRun(
+  request: MessageInitShape<typeof CreateRunRequestSchema>,
+  common: CommonOptions,
+  environment: Environment,
+): Promise<CreateRunResponse> {
+  try {
+    return await createRun(request, common, environment);
+  } catch (thrown) {
+    if (!(thrown instanceof NoMeshError)) throw thrown;
+    tell('spindle: no mesh is running; starting one for this check');
+    const artifacts = artifactsFolder(common, environment);
+    return withTemporaryMesh(artifacts, environment, (temporary) =>
+      createRun(request, {}, temporary),
+    );
+  }
+}
+
 /** The whole run becomes one trace that begins here. */
 export async function createRun(
   request: MessageInitShape<typeof CreateRunRequestSchema>,
@@ -116,7 +139,13 @@ export async function createRun(
   }
 }
 
-/** 0 for a run that succeeded, 1 for one that did not. */
+/** Of a run that has ended, or is paused. */
+function exitCodeOf({ status }: Run): number {
+  if (status === RunStatus.SUCCEEDED) return exitCodes.done;
+  return status === RunStatus.PAUSED ? exitCodes.paused : exitCodes.failed;
+}
+
+/** Follows a run to its end, and says how that was. */
 export async function followToExitCode(
   runId: string,
   options: CommonOptions,
@@ -127,7 +156,8 @@ export async function followToExitCode(
   // Without this, following would outlive the gateway: a lost connection is tried again for ever.
   process.once('SIGINT', onInterrupt);
   process.once('SIGTERM', onInterrupt);
-  const silent = { update: () => undefined, end: () => undefined };
+  const nothing = (): void => undefined;
+  const silent = { update: nothing, lost: nothing, end: nothing };
   try {
     const run = await follow(runId, {
       common: options,
@@ -137,7 +167,7 @@ export async function followToExitCode(
       ...(options.json && { onEvent: printJson }),
     });
     if (options.json) printJson(JSON.stringify(runObject(run)));
-    return run.status === RunStatus.SUCCEEDED ? 0 : 1;
+    return exitCodeOf(run);
   } finally {
     process.off('SIGINT', onInterrupt);
     process.off('SIGTERM', onInterrupt);

@@ -3,8 +3,9 @@ import type { Command } from 'commander';
 import type { Run } from '@spindle/proto';
 import { loadRunConfig } from '../../config/load.js';
 import {
-  withClient,
+  runArgument,
   withCommonOptions,
+  withRun,
   type CommonOptions,
   type Environment,
   type RunClient,
@@ -60,7 +61,11 @@ const verbs: {
 export function addSteer(program: Command, environment: Environment): void {
   for (const { name, text, call } of verbs) {
     const command = withCommonOptions(
-      program.command(name).summary(`${name} a run`).description(text).argument('<run>', 'run id'),
+      program
+        .command(name)
+        .summary(`${name} a run`)
+        .description(text)
+        .argument('<run>', runArgument),
     );
     if (name === 'resume')
       command.option(
@@ -69,10 +74,12 @@ export function addSteer(program: Command, environment: Environment): void {
           'keep_checkpoints, gradient_accumulation, on_divergence, max_rollbacks, ' +
           'resources.shared_device',
       );
-    command.action(async (runId: string, options: SteerOptions) => {
-      const { run, changes = [] } = await withClient(options, environment, (client) =>
-        call(client, runId, options),
-      );
+    command.action(async (named: string, options: SteerOptions) => {
+      const answer = await withRun(named, options, environment, async (client, runId) => ({
+        runId,
+        ...(await call(client, runId, options)),
+      }));
+      const { runId, run, changes = [] } = answer;
       const state = run ? statusName(run.status) : 'deleted';
       const lines = [`${runId}: ${state}`, ...changes.map((change) => `  ${change}`)];
       const json = {

@@ -1,14 +1,26 @@
 /** `spindle up`: the whole mesh on this machine, in the foreground. */
 import { ensureError } from '@spindle/kit';
 import { withoutSecret } from '@spindle/mesh';
+import { RunStatus } from '@spindle/proto';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { loadRunConfig } from '../../config/load.js';
 import { pageLink } from '../../http/access.js';
-import { artifactsFolder, givenToken, type CommonOptions, type Environment } from '../context.js';
+import {
+  artifactsFolder,
+  givenToken,
+  withClient,
+  type CommonOptions,
+  type Environment,
+} from '../context.js';
+import { isOver } from '../format.js';
 import { logLine } from '../log-line.js';
 import { startMesh, type Mesh } from '../mesh/mesh.js';
+import { findUnfinished, whereIs } from '../unfinished.js';
 import { createRun, followToExitCode } from './run.js';
 import { print, printJson, tell } from '../output.js';
+
+/** Who ends the mesh does not wait longer for a sentence. */
+const lastWordMs = 1_000;
 
 interface UpOptions extends CommonOptions {
   samplers: number;
@@ -60,7 +72,11 @@ export function addUp(program: Command, environment: Environment): void {
         .choices(['debug', 'info', 'warn', 'error'])
         .default('info'),
     )
-    .option('--run <config>', 'start this run once everything is up, and follow it')
+    .option(
+      '--run <config>',
+      'start this run once everything is up, or go on with an unfinished one of the same config, ' +
+        'and follow it',
+    )
     .option(
       '--exit',
       'with --run: stop when the run has ended; exit code 0 if it succeeded, else 1',
@@ -140,14 +156,17 @@ async function serve(
       ...(options.json && { json: true }),
       artifacts: environment.artifacts,
     };
-    const { run } = await createRun({ configJson: JSON.stringify(config) }, common, environment);
-    const ended = followToExitCode(run?.runId ?? '', common, environment).then(
+    const runId = await takeUpOrCreate(config, common, environment);
+    const ended = followToExitCode(runId, common, environment).then(
       (code) => (process.exitCode = code),
     );
     // Ctrl-C ends both; the one that loses the race has nothing to say.
     ended.catch(() => undefined);
     const interrupted = await Promise.race([ended.then(() => false), stopped.then(() => true)]);
-    if (interrupted) process.exitCode = options.exit ? 1 : 0;
+    if (interrupted) {
+      process.exitCode = options.exit ? 1 : 0;
+      await sayWhatIsKept(runId, common, environment);
+    }
     if (interrupted || options.exit) return;
     if (!options.json) print(`The mesh stays up (status page: ${http}); Ctrl-C ends it.`);
     await stopped;
@@ -157,6 +176,42 @@ async function serve(
   } finally {
     await mesh.stop();
   }
+}
+
+/** An unfinished run of the same config goes on; a second one would wait behind it for nothing. */
+async function takeUpOrCreate(
+  config: object,
+  common: CommonOptions,
+  environment: Environment,
+): Promise<string> {
+  const unfinished = await withClient(common, environment, async (client) => {
+    const run = await findUnfinished(client, config);
+    if (run?.status === RunStatus.PAUSED) await client.resumeRun({ runId: run.runId });
+    return run;
+  });
+  if (unfinished !== undefined) {
+    tell(`spindle: going on with run ${unfinished.runId} at ${whereIs(unfinished)}`);
+    return unfinished.runId;
+  }
+  const { run } = await createRun({ configJson: JSON.stringify(config) }, common, environment);
+  return run?.runId ?? '';
+}
+
+/** Ctrl-C ends the mesh, not the run. */
+async function sayWhatIsKept(
+  runId: string,
+  common: CommonOptions,
+  environment: Environment,
+): Promise<void> {
+  const answer = await withClient(common, environment, (client) =>
+    client.getRun({ runId }, { timeoutMs: lastWordMs }),
+  ).catch(() => null);
+  const run = answer?.run;
+  if (!run || isOver(run)) return;
+  tell(
+    `spindle: run ${runId} is kept at ${whereIs(run)}; the same command goes on with it, and so ` +
+      'does every "npx spindle up" of this artifacts folder',
+  );
 }
 
 function wholeNumber(low: number, high: number): (value: string) => number {

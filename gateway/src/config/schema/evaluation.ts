@@ -67,15 +67,31 @@ const evaluationSamplingSchema = z.strictObject({
   eta: eta.unwrap().optional().describe('Default: sampling.eta.'),
 });
 
+const promptFile = z.string().min(1);
+
+/** Of several sets, each with its tables. */
+const promptSets = z
+  .record(
+    z.string().regex(/^[a-z0-9][a-z0-9_-]*$/),
+    z.union([
+      promptFile,
+      z.strictObject({
+        file: promptFile.describe('The file.'),
+        limit: positiveInt.optional().describe('Use only the first so many of its prompts.'),
+      }),
+    ]),
+  )
+  .refine((sets) => Object.keys(sets).length > 0, 'expected at least one set, got none');
+
 export const evaluationSchema = z.strictObject({
   prompts: z
-    .string()
-    .min(1)
+    .union([promptFile, promptSets])
     .describe(
       'Held-out prompts: a text file with one per line; a JSON array of strings or of ' +
         '{prompt, category}, or an object of such lists by category; a CSV, TSV or parquet file ' +
         'with a column prompt, caption or text (a prompt that repeats counts once) and perhaps ' +
-        'one of categories.',
+        'one of categories. Or several named sets, {name: file} or {name: {file, limit}}: the ' +
+        'report has tables of each beside those of all.',
     ),
   prompt_column: z
     .string()
@@ -97,7 +113,16 @@ export const evaluationSchema = z.strictObject({
       'Images that every model draws per held-out prompt. Statistics take their mean, and ' +
         'beside it the best of them.',
     ),
-  limit: positiveInt.optional().describe('Use only the first so many prompts.'),
+  limit: positiveInt
+    .optional()
+    .describe('Use only the first so many prompts; named sets have limits of their own.'),
+  average: z
+    .array(z.string())
+    .min(1)
+    .optional()
+    .describe(
+      'Metrics whose average chooses one image per prompt for the report. Default: all of them.',
+    ),
   select: z
     .strictObject({
       prompts: z

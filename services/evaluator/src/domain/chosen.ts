@@ -1,5 +1,5 @@
 /**
- * One image per prompt, as the paper takes it: that with the highest average of all judges' raw
+ * One image per prompt, as the paper takes it: that with the highest average of the judges' raw
  * scores. Every judge, and the average, is then told of that image, and every model is held against
  * every other.
  */
@@ -22,7 +22,7 @@ export interface ChosenPair extends Against {
 }
 
 export interface ChosenTable {
-  /** A judge's name; null is the average of them all. */
+  /** A judge's name; null is the average. */
   metric: string | null;
   models: ChosenSummary[];
   /** Every two models once, in the report's order; `matrix` has both directions. */
@@ -33,6 +33,8 @@ export interface Chosen {
   /** Prompts, and the most images that one was chosen from. */
   n: number;
   imagesPerPrompt: number;
+  /** The judges whose average chooses, in the order of the tables. */
+  averaged: string[];
   tables: ChosenTable[];
 }
 
@@ -54,13 +56,13 @@ export function winOver(
 }
 
 /** Before the tables of chosen images. */
-export function chosenSentence({ n, imagesPerPrompt, tables }: Chosen): string {
-  const judges = tables.flatMap(({ metric }) => metric ?? []);
+export function chosenSentence({ n, imagesPerPrompt, averaged }: Chosen): string {
+  const judges = averaged.join(', ');
   const which =
     imagesPerPrompt > 1
       ? `One image per prompt: of up to ${imagesPerPrompt} that all models have, that with the ` +
-        `highest average of ${judges.join(', ')} (${n} prompts).`
-      : `The one image of each of ${n} prompts, by ${judges.join(', ')} and by their average.`;
+        `highest average of ${judges} (${n} prompts).`
+      : `The one image of each of ${n} prompts, by ${judges} and by their average.`;
   return (
     `${which} The average is the plain ` +
     "mean of the judges' raw scores, as in the paper: judges with wide scales weigh most. Win " +

@@ -8,6 +8,7 @@ import {
   metricNames,
   judgedPairsSentence,
   selectionSentence,
+  setNames,
   signed,
   testNote,
   type MetricReport,
@@ -51,7 +52,10 @@ export function results(report: Report): Markup {
       ${judged === '' ? nothing : markup`<p>${judged}</p>`}
       ${metrics.map((metric) => metricTable(report, metric))}
       ${metrics.length > 0 ? note() : markup`<p class="note">No model was judged.</p>`}
-      ${report.chosen ? chosenTables(report.chosen) : nothing}
+      ${report.chosen ? chosenTables('One image per prompt', report.chosen) : nothing}
+      ${report.chosenInSets.map(({ set, chosen: of }) =>
+        chosenTables(`One image per prompt, ${set}`, of),
+      )}
     </section>`;
 }
 
@@ -67,28 +71,43 @@ function note(): Markup {
 
 function metricTable({ run, models, judges }: Report, metric: string): Markup {
   const judge = judges[metric];
-  const rows = models.flatMap((model, position) => {
-    const found = model.metrics.find((entry) => entry.metric === metric);
-    if (found === undefined) return [];
-    return modelRows(model.name, found, {
-      base: position === 0,
-      best: model.name === run.bestModel,
+  const found = models.map(({ metrics }) => metrics.find((entry) => entry.metric === metric));
+  const rowsOf = (pick: (of: MetricReport) => Pick<MetricReport, 'statistics' | 'categories'>[]) =>
+    models.flatMap(({ name }, position) => {
+      const own = found[position];
+      const look = { base: position === 0, best: name === run.bestModel };
+      return (own === undefined ? [] : pick(own)).flatMap((of) => modelRows(name, of, look));
     });
-  });
   return markup`
     <h3>${metric}</h3>
     ${judge ? markup`<p class="note">${judgeLine(judge)}</p>` : nothing}
+    ${table(rowsOf((of) => [of]))}
+    ${setNames(models).map(
+      (set) => markup`
+        <h4>${metric}, ${set}</h4>
+        ${table(
+          rowsOf(({ sets }) =>
+            sets
+              .filter((one) => one.set === set)
+              .map(({ statistics }) => ({ statistics, categories: [] })),
+          ),
+        )}`,
+    )}`;
+}
+
+function table(rows: readonly Markup[]): Markup {
+  return markup`
     <div class="scroll">
       <table>
         <thead><tr>${columns.map((column) => markup`<th>${column}</th>`)}</tr></thead>
-        <tbody>${rows}</tbody>
+        <tbody>${[...rows]}</tbody>
       </table>
     </div>`;
 }
 
-function chosenTables(chosen: Chosen): Markup {
+function chosenTables(title: string, chosen: Chosen): Markup {
   return markup`
-    <h2>One image per prompt</h2>
+    <h2>${title}</h2>
     <p>${chosenSentence(chosen)}</p>
     ${chosen.tables.map(matrix)}`;
 }
@@ -127,7 +146,7 @@ function matrix(table: ChosenTable): Markup {
 /** A model's row, and one per category below it. */
 function modelRows(
   model: string,
-  { statistics, categories }: MetricReport,
+  { statistics, categories }: Pick<MetricReport, 'statistics' | 'categories'>,
   { base, best }: Omit<RowLook, 'name'>,
 ): Markup[] {
   const badge = best ? markup` <span class="badge">best</span>` : nothing;

@@ -5,6 +5,7 @@ import {
   metricNames,
   judgedPairsSentence,
   selectionSentence,
+  setNames,
   signed,
   testNote,
   type Report,
@@ -43,9 +44,20 @@ export function reportMarkdown(report: Report): string {
         lines.push(...rows(`${escape(model.name)}, ${escape(category)}`, statistics, position));
     });
     lines.push('');
+    for (const set of setNames(models)) {
+      lines.push(`### ${escape(metric)}, ${escape(set)}`, '', ...head);
+      models.forEach(({ name, metrics: own }, position) => {
+        const sets = own.find((entry) => entry.metric === metric)?.sets ?? [];
+        for (const { set: of, statistics } of sets)
+          if (of === set) lines.push(...rows(escape(name), statistics, position));
+      });
+      lines.push('');
+    }
   }
   if (metrics.length > 0) lines.push(escape(testNote), '');
-  if (report.chosen) lines.push(...chosenTables(report.chosen));
+  if (report.chosen) lines.push(...chosenTables('One image per prompt', report.chosen));
+  for (const { set, chosen: of } of report.chosenInSets)
+    lines.push(...chosenTables(`One image per prompt, ${escape(set)}`, of));
   if (run.warnings.length > 0)
     lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
   if (run.timings.length > 0)
@@ -71,9 +83,9 @@ const head = [
   '|---|---|---|---|---|---|---|---|',
 ];
 
-function chosenTables(chosen: Chosen): string[] {
+function chosenTables(title: string, chosen: Chosen): string[] {
   return [
-    '## One image per prompt',
+    `## ${title}`,
     '',
     escape(chosenSentence(chosen)),
     '',

@@ -63,7 +63,9 @@ const report: Report = {
   models: [
     {
       name: 'base',
-      metrics: [{ metric: 'pick', statistics, selection: { mean: 1.25, n: 40 }, categories: [] }],
+      metrics: [
+        { metric: 'pick', statistics, selection: { mean: 1.25, n: 40 }, categories: [], sets: [] },
+      ],
       images: [{ fileName: '0000.png', text: 'a "red" circle', seed: '18446744073709551615' }],
     },
     {
@@ -85,6 +87,7 @@ const report: Report = {
             },
           },
           categories: [{ category: 'anime', statistics: { ...statistics, n: 50 } }],
+          sets: [],
         },
       ],
       images: [],
@@ -103,6 +106,7 @@ const report: Report = {
   chosen: {
     n: 200,
     imagesPerPrompt: 5,
+    averaged: ['pick', 'reward'],
     tables: [
       {
         metric: null,
@@ -111,6 +115,7 @@ const report: Report = {
       },
     ],
   },
+  chosenInSets: [],
 };
 
 describe('the report', () => {
@@ -210,6 +215,7 @@ describe('the report', () => {
       judges: {},
       best: [],
       chosen: null,
+      chosenInSets: [],
     };
     expect(reportHtml(empty, [], stylesheet)).toContain('No model was judged.');
     expect(reportMarkdown(empty)).toContain('# Run r1');
@@ -234,6 +240,37 @@ describe('the report', () => {
     });
   });
 
+  it('has a table of each named set of prompts, and one image per prompt of each', () => {
+    const [base, spin] = report.models;
+    if (base === undefined || spin === undefined || report.chosen === null) throw new Error('none');
+    const withSets = (model: typeof base, mean: number) => ({
+      ...model,
+      metrics: model.metrics.map((metric) => ({
+        ...metric,
+        sets: [{ set: 'parti', statistics: { ...metric.statistics, mean, bestOf: null } }],
+      })),
+    });
+    const named = {
+      ...report,
+      models: [withSets(base, 7.125), withSets(spin, 8.25)],
+      chosenInSets: [{ set: 'parti', chosen: { ...report.chosen, n: 31 } }],
+    };
+    const text = reportMarkdown(named);
+    expect(text).toMatch(
+      /### pick, parti\n\n\| model .*\n.*\n\| base \| 7\.125 .*\n\| spin1 \| 8\.250/,
+    );
+    expect(text).toMatch(/## One image per prompt, parti\n\n.*\(31 prompts\)/);
+    const html = reportHtml(named, [], stylesheet);
+    expect(html).toContain('<h4>pick, parti</h4>');
+    expect(html).toContain('<h2>One image per prompt, parti</h2>');
+    expect(JSON.parse(reportJson(named))).toMatchObject({
+      models: [{}, { metrics: { pick: { sets: { parti: { mean: 8.25 } } } } }],
+      chosen: { n: 200, average_of: ['pick', 'reward'], sets: { parti: { n: 31 } } },
+    });
+    // Reports without named sets are as they were.
+    expect(reportJson(report)).not.toContain('"sets"');
+  });
+
   it('writes seeds of 64 bits digit by digit', () => {
     expect(metadataLines(report.models[0]!.images)).toBe(
       '{"file_name":"0000.png","text":"a \\"red\\" circle","seed":18446744073709551615}\n',
@@ -245,14 +282,17 @@ describe('the report', () => {
       prompt: 3,
       text: 'a "b"',
       category: '',
+      set: '',
       seed: '18446744073709551615',
       scores: { pick: 1.5, reward: -2 },
     };
     expect(
-      scoreLines([{ name: 'base', items: [item, { ...item, category: 'anime', seed: '1' }] }]),
+      scoreLines([
+        { name: 'base', items: [item, { ...item, category: 'anime', set: 'hpd', seed: '1' }] },
+      ]),
     ).toBe(
       '{"model":"base","prompt_index":3,"prompt":"a \\"b\\"","seed":18446744073709551615,"scores":{"pick":1.5,"reward":-2}}\n' +
-        '{"model":"base","prompt_index":3,"prompt":"a \\"b\\"","category":"anime","seed":1,"scores":{"pick":1.5,"reward":-2}}\n',
+        '{"model":"base","prompt_index":3,"prompt":"a \\"b\\"","category":"anime","set":"hpd","seed":1,"scores":{"pick":1.5,"reward":-2}}\n',
     );
   });
 

@@ -12,6 +12,7 @@ export interface MetricReport {
   statistics: Statistics;
   selection: Selection | null;
   categories: { category: string; statistics: Statistics }[];
+  sets: { set: string; statistics: Statistics }[];
 }
 
 export interface ModelReport {
@@ -29,12 +30,14 @@ export interface Report {
   judges: Record<string, Judge>;
   /** The model with the best mean by the first judge against every other. */
   best: BestAgainst[];
-  /** One image per prompt, by the average of all judges; null where nothing was judged. */
+  /** One image per prompt, by the average of the judges; null where nothing was judged. */
   chosen: Chosen | null;
+  /** The same of each named set's prompts alone. */
+  chosenInSets: { set: string; chosen: Chosen }[];
 }
 
 export function reportJson(report: Report): string {
-  const { run, config, models, judges, best, chosen } = report;
+  const { run, config, models, judges, best, chosen, chosenInSets } = report;
   const value = {
     schema_version: 1,
     run_id: run.runId,
@@ -52,7 +55,16 @@ export function reportJson(report: Report): string {
       model,
       ...againstJson(against),
     })),
-    ...(chosen && { chosen: chosenJson(chosen) }),
+    ...(chosen && {
+      chosen: {
+        ...chosenJson(chosen),
+        ...(chosenInSets.length > 0 && {
+          sets: Object.fromEntries(
+            chosenInSets.map(({ set, chosen: of }) => [set, chosenJson(of)]),
+          ),
+        }),
+      },
+    }),
     ...(run.judgedPairs.length > 0 && {
       judged_pairs: run.judgedPairs.map(({ opponent, pairs, leftOut }) => ({
         ...{ opponent, pairs, left_out: leftOut },
@@ -71,7 +83,12 @@ function stepJson(step: TrainStep): Record<string, number> {
   return Object.fromEntries(stepNumbers.map(({ name, key }) => [name, step[key]]));
 }
 
-function metricJson({ statistics, selection, categories }: MetricReport): Record<string, unknown> {
+function metricJson({
+  statistics,
+  selection,
+  categories,
+  sets,
+}: MetricReport): Record<string, unknown> {
   return {
     ...statisticsJson(statistics),
     ...(selection && { select: selection }),
@@ -79,6 +96,9 @@ function metricJson({ statistics, selection, categories }: MetricReport): Record
       categories: Object.fromEntries(
         categories.map(({ category, statistics: s }) => [category, statisticsJson(s)]),
       ),
+    }),
+    ...(sets.length > 0 && {
+      sets: Object.fromEntries(sets.map(({ set, statistics: s }) => [set, statisticsJson(s)])),
     }),
   };
 }
@@ -99,10 +119,11 @@ function statisticsJson(s: Statistics): Record<string, unknown> {
   };
 }
 
-function chosenJson({ n, imagesPerPrompt, tables }: Chosen): Record<string, unknown> {
+function chosenJson({ n, imagesPerPrompt, averaged, tables }: Chosen): Record<string, unknown> {
   return {
     n,
     images_per_prompt: imagesPerPrompt,
+    average_of: averaged,
     tables: tables.map(({ metric, models, pairs }) => ({
       metric,
       models: models.map((s) => ({
@@ -146,8 +167,14 @@ export function judgeLine({ kind, variant, scale, preprocess, files }: Judge): s
 /** Under every table of results. */
 export const testNote =
   "p is a paired randomisation test of the mean difference; corrected is Holm's correction " +
-  'for the models and judges that it is shown with (categories, and the best of several ' +
-  'images, each among themselves). Better and worse hold at 5 % after it.';
+  'for the models and judges that it is shown with (categories, sets of prompts, and the best ' +
+  'of several images, each among themselves). Better and worse hold at 5 % after it.';
+
+/** Named sets of prompts, in the order of the config. */
+export function setNames(models: readonly ModelReport[]): string[] {
+  const sets = models.flatMap(({ metrics }) => metrics.flatMap((metric) => metric.sets));
+  return [...new Set(sets.map(({ set }) => set))];
+}
 
 /** What the best mean is worth: whether it can be told from the others'. */
 export function bestSentence(best: readonly BestAgainst[]): string {
@@ -199,6 +226,7 @@ export function scoreLines(
       prompt: number;
       text: string;
       category: string;
+      set: string;
       seed: string;
       scores: Record<string, number>;
     }[];
@@ -207,11 +235,16 @@ export function scoreLines(
   return models
     .flatMap(({ name, items }) =>
       items.map(
-        ({ prompt, text, category, seed, scores }) =>
-          `{"model":${JSON.stringify(name)},"prompt_index":${prompt},"prompt":${JSON.stringify(text)},${category === '' ? '' : `"category":${JSON.stringify(category)},`}"seed":${seed},"scores":${JSON.stringify(scores)}}\n`,
+        ({ prompt, text, category, set, seed, scores }) =>
+          `{"model":${JSON.stringify(name)},"prompt_index":${prompt},"prompt":${JSON.stringify(text)},${named('category', category)}${named('set', set)}"seed":${seed},"scores":${JSON.stringify(scores)}}\n`,
       ),
     )
     .join('');
+}
+
+/** A key of a JSON line, where it says something. */
+function named(key: string, value: string): string {
+  return value === '' ? '' : `"${key}":${JSON.stringify(value)},`;
 }
 
 export function metadataLines(

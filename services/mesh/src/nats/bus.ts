@@ -11,8 +11,8 @@ export interface JobContext {
   /** 1 for the first delivery; crashes count. */
   attempt: number;
   /**
-   * Called once the job's result stands, with what is still to be done before the acknowledgement:
-   * that goes on beside the next job. Its failure is the job's.
+   * Called once the work is done, with what is still to be done before the acknowledgement: that
+   * goes on beside the next job. Its failure is the job's.
    */
   afterwards(work: () => Promise<void>): void;
 }
@@ -85,12 +85,17 @@ export interface Bus {
   publishEvent(event: Event, msgId?: string): Promise<void>;
   /**
    * Stored events from `fromSequence` (default: the first) on, then live ones, until the signal
-   * aborts.
+   * aborts; of all runs with "*".
    */
   events(
     runId: string,
     options: { fromSequence?: bigint; signal: AbortSignal },
   ): AsyncIterable<{ sequence: bigint; event: Event }>;
+  /** The first stored event of a run from a sequence on; null where there is none. */
+  eventFrom(
+    runId: string,
+    fromSequence: bigint,
+  ): Promise<{ sequence: bigint; event: Event } | null>;
   /** Sequence of the newest event of all runs; 0 when there is none. */
   lastEventSequence(): Promise<bigint>;
   /** All of them, oldest first: a job that was given up twice has two. */

@@ -54,7 +54,7 @@ import type {
 import { natsAccess, withoutSecret } from './access.js';
 import { JobLoop, type JobSink } from './consume.js';
 import { natsError, orRebuilt } from './errors.js';
-import { readEvents } from './events.js';
+import { readEvents, storedEvent } from './events.js';
 import { NatsKv, type KvStore } from './kv.js';
 import { inboxPrefix, type NatsService } from './permissions.js';
 import { provision, untilProvisioned } from './provision.js';
@@ -268,6 +268,13 @@ class NatsBus implements Bus, JobSink {
       runId,
       options,
     );
+  }
+
+  async eventFrom(
+    runId: string,
+    fromSequence: bigint,
+  ): Promise<{ sequence: bigint; event: Event } | null> {
+    return this.#run('reading an event', () => storedEvent(this.#jsm, runId, fromSequence));
   }
 
   async lastEventSequence(): Promise<bigint> {

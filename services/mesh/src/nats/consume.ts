@@ -30,7 +30,7 @@ import { untilAborted } from './until-aborted.js';
 const pullMs = 1_000;
 /** A kind that had no new job is asked for again after so long, where others have some. */
 const emptyMs = 200;
-/** Jobs that are done but for their news and acknowledgement. */
+/** Jobs that are done but for their result's commit, their news and acknowledgement. */
 const maxEnding = 16;
 
 /** What the loop needs from the bus beside the connection. */
@@ -70,8 +70,8 @@ interface Waiting {
 /**
  * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it ->
  * looking. Entry: run; exit: one of the signals aborts, after which a job that still arrives is
- * handed back. Between two modes no job waits here to be run, so slow workers never hoard. A job
- * whose result stands is told of and acknowledged beside the next one.
+ * handed back. Between two modes no job waits here to be run, so slow workers never hoard. The result
+ * of a job that is done is committed, told of and acknowledged beside the next one.
  */
 export class JobLoop {
   readonly #inbox: PullInbox;

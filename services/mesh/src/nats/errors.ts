@@ -5,6 +5,7 @@ import { ensureError, SpindleError } from '@spindle/kit';
 export const apiErrors = {
   consumerNotFound: 10014,
   consumerExists: 10148,
+  noMessageFound: 10037,
   streamNotFound: 10059,
   streamNameInUse: 10058,
   wrongLastSequence: 10071,

@@ -2,6 +2,7 @@ import { fromJsonString } from '@bufbuild/protobuf';
 import { eventFilter, EventSchema, streams, type Event } from '@spindle/proto';
 import type { Consumer, ConsumerMessages, JetStreamClient, JetStreamManager } from 'nats';
 import { ensureError, delay, type Logger } from '@spindle/kit';
+import { apiErrors, isApiError } from './errors.js';
 
 /**
  * Every event once and in order; when the server comes back, or comes back empty, reading goes on
@@ -70,6 +71,26 @@ export async function* readEvents(
       void consumer?.delete().catch(() => undefined);
     }
     await delay(250, signal).catch(() => undefined);
+  }
+}
+
+/** Without a consumer: one request for each event that can be read. */
+export async function storedEvent(
+  jsm: JetStreamManager,
+  runId: string,
+  fromSequence: bigint,
+): Promise<{ sequence: bigint; event: Event } | null> {
+  for (let next = Number(fromSequence); ; ) {
+    const request = { seq: next, next_by_subj: eventFilter(runId) };
+    try {
+      const message = await jsm.streams.getMessage(streams.events, request);
+      const event = readEvent(message.string());
+      if (event) return { sequence: BigInt(message.seq), event };
+      next = message.seq + 1;
+    } catch (error) {
+      if (isApiError(error, apiErrors.noMessageFound)) return null;
+      throw error;
+    }
   }
 }
 

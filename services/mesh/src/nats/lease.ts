@@ -7,6 +7,14 @@ const goodbyeMs = 2_000;
 /** A server that is there has answered by then. */
 const answerMs = 1_000;
 
+interface Wanted {
+  kv: KvStore;
+  key: string;
+  owner: string;
+  ttlMs: number;
+  signal: AbortSignal;
+}
+
 /**
  * One holder at a time. The holder rewrites the key at a third of the ttl; whoever waits takes over
  * once the key's revision has stood still for the holder's ttl on its own clock, so no two clocks
@@ -55,14 +63,31 @@ export class Lease {
     return this.#isTaken;
   }
 
-  /** Waits while someone else holds the key; rejects when the signal aborts. */
+  /**
+   * Waits while someone else holds the key; rejects when the signal aborts. After twice the ttl
+   * `onWait` is told once who has it: null where the server has not answered.
+   */
   static async acquire(
     kv: KvStore,
     key: string,
     owner: string,
-    options: { ttlMs: number; signal: AbortSignal },
+    options: { ttlMs: number; signal: AbortSignal; onWait?: (holder: string | null) => void },
   ): Promise<Lease> {
-    const { ttlMs, signal } = options;
+    const { ttlMs, signal, onWait } = options;
+    let holder: string | null = null;
+    // A timer of its own: a request to a server that is away may hang for as long as that.
+    const waited = setTimeout(() => onWait?.(holder), 2 * ttlMs);
+    try {
+      return await Lease.#acquire({ kv, key, owner, ttlMs, signal }, (by) => (holder = by));
+    } finally {
+      clearTimeout(waited);
+    }
+  }
+
+  static async #acquire(
+    { kv, key, owner, ttlMs, signal }: Wanted,
+    heldBy: (holder: string | null) => void,
+  ): Promise<Lease> {
     // Unique, so that two holders of one owner's name are still two.
     const value = JSON.stringify({ owner, ttlMs, id: randomUUID() });
     const pollMs = Math.min(500, Math.max(20, ttlMs / 10));
@@ -71,6 +96,7 @@ export class Lease {
       if (!first) await delay(pollMs, signal);
       try {
         const held = await untilAborted(kv.get(key), signal);
+        heldBy(held && holderOf(held.value));
         if (!held) return new Lease(kv, key, value, await kv.create(key, value), ttlMs);
         const now = performance.now();
         if (held.revision !== seen.revision) seen = { revision: held.revision, since: now };
@@ -79,6 +105,7 @@ export class Lease {
       } catch (error) {
         // Lost a race, or the server is away: both are reasons to keep waiting.
         const { code } = ensureError(error);
+        if (code === 'UNAVAILABLE') heldBy(null);
         if (code !== 'ALREADY_EXISTS' && code !== 'ABORTED' && code !== 'UNAVAILABLE') throw error;
       }
     }
@@ -149,6 +176,22 @@ async function beforeTtl<T>(answer: Promise<T>, ms: number): Promise<T> {
     timer.abort();
     answer.catch(() => undefined);
   }
+}
+
+function holderOf(value: string): string {
+  try {
+    const parsed: unknown = JSON.parse(value);
+    if (
+      typeof parsed === 'object' &&
+      parsed !== null &&
+      'owner' in parsed &&
+      typeof parsed.owner === 'string'
+    )
+      return parsed.owner;
+  } catch {
+    // Not written by a lease.
+  }
+  return 'somebody';
 }
 
 function holderTtl(value: string, fallback: number): number {

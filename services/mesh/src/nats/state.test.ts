@@ -71,6 +71,10 @@ test('events come in order, per run or for all runs, and from a sequence on', as
     { sequence: 3n, text: 'c' },
   ]);
   expect(await bus.lastEventSequence()).toBe(3n);
+  const from = async (runId: string, sequence: bigint): Promise<bigint | undefined> =>
+    (await bus.eventFrom(runId, sequence))?.sequence;
+  expect(await Promise.all([from('r1', 1n), from('r1', 2n), from('r2', 1n)])).toEqual([1n, 3n, 2n]);
+  expect(await Promise.all([from('r1', 4n), from('r2', 3n)])).toEqual([undefined, undefined]);
 });
 
 test('an event with the same id is stored once', async () => {
@@ -238,6 +242,27 @@ test('a lease has one holder; releasing it lets the next one in', async () => {
   await waiting;
   expect(second?.lost.aborted).toBe(false);
   await second?.release();
+});
+
+test('who waits for a lease says for whom, or that the server does not answer', async () => {
+  const kv = bus.kv('leases');
+  const first = await lease(kv, 'a');
+  const said: (string | null)[] = [];
+  const onWait = (holder: string | null): void => void said.push(holder);
+  const stop = new AbortController();
+  const { signal } = stop;
+  const mute: KvStore = { ...pick(kv), get: () => new Promise(() => undefined) };
+  const waiting = [
+    Lease.acquire(kv, 'gateway', 'b', { ttlMs: 50, signal, onWait }),
+    Lease.acquire(mute, 'gateway', 'c', { ttlMs: 100, signal, onWait }),
+  ];
+  await expect.poll(() => said).toEqual(['a', null]);
+  stop.abort();
+  expect((await Promise.allSettled(waiting)).map(({ status }) => status)).toEqual([
+    'rejected',
+    'rejected',
+  ]);
+  await first.release();
 });
 
 test('a lease whose holder is gone is taken over after its ttl, and the late holder learns it', async () => {

@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { ArtifactRefSchema, type ArtifactRef } from '@spindle/proto';
 import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createReadStream, createWriteStream, readFileSync, statSync } from 'node:fs';
 import { mkdtemp, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { Transform } from 'node:stream';
@@ -22,6 +22,9 @@ import {
 } from '@spindle/kit';
 import { digestHex, keyPath } from './keys.js';
 import type { ArtifactStore } from './store.js';
+
+/** A file up to this size is read faster than it is handed to another thread. */
+const smallBytes = 64 << 10;
 
 /** Opens (and creates) the store below `<root>/store`. */
 export async function openLocalStore(root: string): Promise<ArtifactStore> {
@@ -150,8 +153,13 @@ class LocalStore implements ArtifactStore {
 
   async getResult(key: string): Promise<string | null> {
     const path = `${keyPath(this.#results, key)}.json`;
+    // Asked for before every job, when there is mostly none; a call that fails costs more.
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) return null;
     try {
-      return unsealed(await readFile(path, 'utf8'), path);
+      const text =
+        found.size <= smallBytes ? readFileSync(path, 'utf8') : await readFile(path, 'utf8');
+      return unsealed(text, path);
     } catch (error) {
       if (isCode(error, 'ENOENT')) return null;
       if (ensureError(error).code !== 'DATA_LOSS') throw error;

@@ -17,7 +17,7 @@ import { checkKeys } from '../config-keys/rules.js';
 import { unetKeys } from '../config-keys/unet.js';
 import { vaeKeys } from '../config-keys/vae.js';
 import { aestheticShape, aestheticSource, judgeOfFile, readClipFolder } from '../judges/judges.js';
-import { modelPath } from '@spindle/kit';
+import { modelPath, readSafetensorsHeader } from '@spindle/kit';
 import { openClipSource } from '../judges/open-clip.js';
 import {
   configFile,
@@ -59,6 +59,8 @@ export interface ModelReport {
   scheduler: string;
   /** Width of the image embedding that a CLIP model gives, or that an aesthetic head takes. */
   embeddingWidth: number;
+  /** Of a pipeline's U-Net, what LoRA can adapt. */
+  linearLayers: string[];
   warnings: string[];
 }
 
@@ -87,6 +89,7 @@ const nothing: Omit<ModelReport, 'kind' | 'parameters'> = {
   endsInNoise: false,
   scheduler: '',
   embeddingWidth: 0,
+  linearLayers: [],
   warnings: [],
 };
 
@@ -176,8 +179,22 @@ function inspectPipeline(
     trainTimesteps: timestepsOf(pipeline.scheduler),
     endsInNoise: pipeline.scheduler['rescale_betas_zero_snr'] === true,
     scheduler: stringField(pipeline.scheduler, '_class_name', file),
+    linearLayers: pipeline.unet.weights.flatMap((file) => linearLayersOf(file)),
     warnings: pipeline.warnings,
   };
+}
+
+/** Layers whose weight is a matrix, also as a convolution of one pixel. */
+function linearLayersOf(file: string): string[] {
+  const suffix = '.weight';
+  return [...readSafetensorsHeader(file).tensors]
+    .filter(([name, { shape }]) => name.endsWith(suffix) && isMatrix(shape))
+    .map(([name]) => name.slice(0, -suffix.length))
+    .sort();
+}
+
+function isMatrix([, , ...kernel]: readonly number[]): boolean {
+  return kernel.length === 0 || (kernel.length === 2 && kernel.every((side) => side === 1));
 }
 
 function timestepsOf({ num_train_timesteps: count }: JsonObject): number {

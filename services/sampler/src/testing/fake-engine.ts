@@ -73,6 +73,7 @@ export function fakeEngine(): FakeEngine {
         endsInNoise: false,
         scheduler: 'DDIMScheduler',
         embeddingWidth: 0,
+        linearLayers: [],
         warnings: ['w'],
       };
     },
