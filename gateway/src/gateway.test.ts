@@ -271,7 +271,7 @@ describe('trouble', () => {
     const run = await h.finished('r1');
     expect(run.status).toBe(RunStatus.FAILED);
     expect(run.reason).toContain('more than max_missing 0.05 allows');
-    expect(run.warnings.join()).toMatch(/[12]\.png is left out: the image is truncated/);
+    expect(run.warnings.join()).toMatch(/[123]\.png is left out: the image is truncated/);
   });
 
   it('leaves unreadable images out', async () => {
@@ -427,11 +427,11 @@ describe('steering', () => {
     const h = await start({ stepMs: 20 });
     await h.create();
     await expect(h.client.deleteRun({ runId: 'r1' })).rejects.toThrow(
-      'run "r1" is running; it cannot be deleted.',
+      'run "r1" is running; it cannot be deleted before it has ended; cancel it first.',
     );
     expect((await h.client.cancelRun({ runId: 'r1' })).run?.status).toBe(RunStatus.CANCELLED);
     await expect(h.client.resumeRun({ runId: 'r1' })).rejects.toThrow(
-      'run "r1" is cancelled; it cannot be resumed.',
+      'run "r1" is cancelled; it cannot be resumed; start a new one from its config.',
     );
     const checkpoints = await h.store.checkpointDir('r1/train-spin1');
     await h.client.deleteRun({ runId: 'r1' });
