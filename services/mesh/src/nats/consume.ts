@@ -70,8 +70,8 @@ interface Waiting {
 /**
  * The loop of one worker. Modes: looking (which kind has work?) -> pulling one job -> running it ->
  * looking. Entry: run; exit: one of the signals aborts, after which a job that still arrives is
- * handed back. Between two modes no job waits here to be run, so slow workers never hoard. The result
- * of a job that is done is committed, told of and acknowledged beside the next one.
+ * handed back. Between two modes no job waits here to be run, so slow workers never hoard. The
+ * result of a job that is done is committed, told of and acknowledged beside the next one.
  */
 export class JobLoop {
   readonly #inbox: PullInbox;
