@@ -13,7 +13,7 @@ export function colorOf(model) {
 /**
  * @param {HTMLElement} host
  * @param {{title: string, series: {name: string, model: string, dash?: boolean, points: [number,
- * number][]}[], low?: number, high?: number}} plot
+ * number][]}[], low?: number, high?: number, plain?: boolean}} plot
  */
 export function drawChart(host, plot) {
   const figure = document.createElement('figure');
@@ -56,7 +56,8 @@ function drawLines(svg, plot, points) {
     const color = colorOf(series.model);
     const finite = series.points.filter(([, value]) => Number.isFinite(value));
     const raw = path(finite, x, y);
-    const smooth = path(smoothed(finite), x, y);
+    // A few scores are shown as they are; the losses of many steps need a moving average.
+    const smooth = plot.plain ? raw : path(smoothed(finite), x, y);
     // The measured values stay visible behind their moving average.
     const faint = element('path', {
       d: raw,

@@ -3,7 +3,10 @@ import { colorOf, drawChart, short } from './charts.js';
 import { updateGrid } from './grid.js';
 
 const $ = (id) => document.getElementById(id);
-const state = { run: null, training: {}, source: null, runId: '', redraw: false, imagesAt: '' };
+const state = {
+  ...{ run: null, training: {}, source: null, runId: '' },
+  ...{ redraw: false, imagesAt: '', judged: '' },
+};
 
 /** Older runs are listed by `spindle ls`. */
 const shownRuns = 30;
@@ -58,7 +61,7 @@ function runLink({ runId, status, reason }) {
 async function open(runId) {
   if (runId === state.runId) return;
   state.source?.close();
-  Object.assign(state, { runId, run: null, training: {}, imagesAt: '' });
+  Object.assign(state, { runId, run: null, training: {}, imagesAt: '', judged: '' });
   history.replaceState(null, '', `#${runId}`);
   for (const link of $('runs').children)
     link.setAttribute('aria-current', String(link.textContent === runId));
@@ -105,6 +108,11 @@ function take(run) {
   showStages(run);
   showNotices(run);
   showResults(run);
+  const judged = JSON.stringify(run.judgedTrainings ?? []);
+  if (judged !== state.judged) {
+    state.judged = judged;
+    scheduleTraining();
+  }
   $('config').textContent = JSON.stringify(JSON.parse(run.configJson), null, 2);
   const drawn = run.stages
     .filter((stage) => stage.stage.startsWith('eval-sample'))
@@ -174,6 +182,8 @@ function groupOf(stage) {
 
 function labelOf(stage) {
   const model = stage.slice(stage.lastIndexOf('-') + 1);
+  if (stage.startsWith('judge-sample')) return 'draw while it trains';
+  if (stage.startsWith('judge-score')) return 'judge while it trains';
   if (stage.startsWith('eval-sample')) return 'draw evaluation images';
   if (stage.startsWith('eval-score')) return 'judge images';
   if (stage.startsWith('sample')) return `draw with opponent ${model}`;
@@ -305,6 +315,7 @@ function drawTraining() {
       series: errors,
     });
   }
+  drawJudged(host);
   const baseline = models.filter(([model]) => model === 'sft');
   if (baseline.length > 0)
     drawChart(host, { title: 'Baseline: denoising loss', series: series(baseline, 'loss') });
@@ -319,6 +330,21 @@ function drawTraining() {
       ),
     );
   $('charts').replaceChildren(...host.childNodes);
+}
+
+/** Scores of the images that were drawn while trainings went on. */
+function drawJudged(host) {
+  const judged = state.run?.judgedTrainings ?? [];
+  if (judged.length === 0) return;
+  drawChart(host, {
+    title: `Mean ${judged[0].metric} of the images drawn after a step`,
+    plain: true,
+    series: judged.map(({ model, steps }) => ({
+      name: model,
+      model,
+      points: steps.map(({ step, mean }) => [step, Number(mean)]),
+    })),
+  });
 }
 
 function showWorkers({ workers, queues }) {

@@ -1,8 +1,10 @@
+import { fromJsonString } from '@bufbuild/protobuf';
 import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { SpindleError } from '@spindle/kit';
-import { RunStatus, type Job, type Run } from '@spindle/proto';
+import { snapshotKey } from '@spindle/mesh';
+import { RunStatus, TrainFinishedSchema, type Job, type Run } from '@spindle/proto';
 import { startHarness, type Harness } from './testing/harness.js';
 import type { FakeBehaviour } from './testing/fakes.js';
 
@@ -93,16 +95,32 @@ describe('a run', () => {
   });
 
   it('ends in the same bytes when the gateway is killed and started again at many points', async () => {
-    const h = await start({ stepMs: 5 });
-    await h.create({}, 'undisturbed');
+    // Of spin1 step 4 is best, of spin2 the last one, of sft two are equal.
+    const means: Record<string, number[]> = { sft: [2, 2], spin1: [1, 3, 2], spin2: [1, 2, 3] };
+    const scoreOf = (key: string): number | undefined => {
+      const [, model = '', shard = ''] = /judge-score-(\w+)\/(\d+)$/.exec(key) ?? [];
+      return means[model]?.[Number(shard)];
+    };
+    const h = await start({ stepMs: 5, scoreOf });
+    await writeFile(join(h.folder, 'select.txt'), 'four\nfive\nsix\n');
+    const judged = {
+      train: { ...(h.config['train'] as object), judge_every: 2, judge_prompts: 2, keep: 'best' },
+      evaluation: {
+        ...(h.config['evaluation'] as object),
+        select: { prompts: join(h.folder, 'select.txt') },
+      },
+    };
+    await h.create(judged, 'undisturbed');
     await h.finished('undisturbed');
     const expected = await weights(h, 'undisturbed', 2);
-    await h.create({}, 'r1');
+    await h.create(judged, 'r1');
     for (const until of [
       'encode',
       'train-sft',
       'sample-base',
       'train-spin1',
+      'judge-sample-spin1',
+      'judge-score-spin1',
       'sample-spin1',
       'train-spin2',
       'report',
@@ -120,6 +138,29 @@ describe('a run', () => {
     expect(await weights(h, 'r1', 2)).toBe(expected);
     const jobs = h.fakes.worked.filter((key) => key.startsWith('r1/'));
     expect(new Set(jobs).size).toBe(jobs.length);
+    const kept = { sft: 2, spin1: 4, spin2: 6 };
+    for (const runId of ['undisturbed', 'r1']) {
+      const { run } = await h.client.getRun({ runId });
+      const trainings = run?.judgedTrainings ?? [];
+      expect(Object.fromEntries(trainings.map(({ model, keptStep }) => [model, keptStep]))).toEqual(
+        kept,
+      );
+      expect(
+        Object.fromEntries(
+          trainings.map(({ model, steps }) => [model, steps.map(({ mean }) => mean)]),
+        ),
+      ).toEqual(means);
+    }
+    // Both runs have left the same weights on the way; those that are models stay.
+    const left = async (model: string, step: number): Promise<boolean> => {
+      const json = await h.store.getResult(snapshotKey(`r1/train-${model}`, step));
+      const { unet } = fromJsonString(TrainFinishedSchema, json ?? '');
+      return unet?.weights !== undefined && (await h.store.has(unet.weights));
+    };
+    await waitFor(async () => !(await left('spin2', 2)) && !(await left('spin2', 4)));
+    expect(await left('spin1', 2)).toBe(false);
+    expect(await left('spin1', 4)).toBe(true);
+    expect(await left('sft', 2)).toBe(true);
   });
 
   it('waits for a trainer that is away, and goes on from its checkpoint', async () => {

@@ -10,4 +10,5 @@ export * from '../gen/spindle/v1/types_pb.js';
 export * from './subjects.js';
 export * from './enums.js';
 export * from './sampling.js';
+export * from './judged-training.js';
 export * from './train-step.js';

@@ -33,6 +33,7 @@ const trainerOnly = new Set([
   'emaApart',
   'onDivergence',
   'maxRollbacks',
+  'judgeEvery',
 ]);
 /** What the engine calls otherwise. */
 const engineNames: Readonly<Record<string, string>> = { steps: 'totalSteps' };

@@ -1,7 +1,8 @@
 import { RunStatus } from '@spindle/proto';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tinyConfig } from '../harness/config.js';
-import { weightsOf } from '../harness/files.js';
+import { scenes, weightsOf } from '../harness/files.js';
 import { Mesh } from '../harness/mesh.js';
 import { reached, type Moment } from '../harness/progress.js';
 
@@ -56,12 +57,20 @@ describe('a process killed in the middle of a run', () => {
   });
   afterAll(() => mesh.stop());
 
-  it('trainer and samplers beside each other: the run goes on to the same weights', async () => {
+  it('trainer and samplers beside each other, judged: the run goes on to the same weights', async () => {
     // Eight images in as many jobs; training begins with four.
-    const { train, sampling } = tinyConfig();
+    const { train, sampling, evaluation } = tinyConfig();
     const beside = {
       ...{ ...tinyConfig(), iterations: 1, baselines: {} },
-      train: { ...train, steps: 8, batch_size: 1, gradient_accumulation: 1 },
+      train: {
+        ...{ ...train, steps: 8, batch_size: 1, gradient_accumulation: 1 },
+        // Before and after the step at which its trainer is killed.
+        ...{ judge_every: 3, judge_prompts: 2, keep: 'best' },
+      },
+      evaluation: {
+        ...evaluation,
+        select: { prompts: join(scenes, 'prompts-select.txt'), limit: 2 },
+      },
       sampling: { ...sampling, shard_size: 1 },
       resources: { encode_shard_size: 8, shared_device: false },
     };
@@ -82,6 +91,13 @@ describe('a process killed in the middle of a run', () => {
     const run = await mesh.ended('beside');
     expect([run.reason, run.status, run.deadJobs]).toEqual(['', RunStatus.SUCCEEDED, []]);
     expect(weightsOf(mesh.runDirectory('beside'))).toEqual(weightsOf(mesh.runDirectory('apart')));
+    const { judgedTrainings } = await mesh.run('apart');
+    expect(judgedTrainings[0]?.steps.map(({ step, n }) => [step, n])).toEqual([
+      [3, 2],
+      [6, 2],
+      [8, 2],
+    ]);
+    expect(run.judgedTrainings).toEqual(judgedTrainings);
   });
 
   for (const [victim, moments] of Object.entries(victims)) {

@@ -8,7 +8,7 @@ import { basename, join } from 'node:path';
 
 const prefix = 'spindle-test-';
 
-/** For vitest's globalSetup: each project calls it in one process; the first makes the folder. */
+/** For vitest's globalSetup: each project calls it in one process, the first makes the folder. */
 export function setup(): (() => void) | undefined {
   if (basename(tmpdir()).startsWith(prefix)) return undefined;
   const folder = mkdtempSync(join(tmpdir(), prefix));

@@ -76,6 +76,9 @@ it("says the paper's numbers of the paper's run", () => {
     for (const part of parts) expect(line).toContain(part);
   }
   expect(plan).toContain('baseline sft: train 2000 steps of 512 (1,024,000 images)');
+  expect(plan).toContain(
+    'judged after 4 of its steps by pickscore on 500 prompts, and the best of them is kept.',
+  );
   expect(plan).toContain('baseline dpo: train 350 steps of 2048 (716,800 pairs)');
   expect(plan).toContain('evaluation: 5332 prompts and 500 to choose by × 5 images × 6 models');
   // 102,400 + 851,293 (every row once, though a fifth is read twice) + 409,600.
@@ -84,7 +87,7 @@ it("says the paper's numbers of the paper's run", () => {
   );
   // 1,363,293 / 4.8 / 3600; (1,536,000 + 716,800 + 1,024,000 × 3/8) / 60 / 3600.
   expect(plan).toContain('time: 79 h of drawing, 12 h of training (baselines too)');
-  // Encoded rows and their rejected images 425 GB, drawn ones 89, weights 17, checkpoints 31,
-  // pictures 183.
-  expect(plan).toContain('disk: about 745 GB');
+  // Encoded rows and their rejected images 425 GB, drawn ones 89, weights 17, those that wait to be
+  // judged 10, checkpoints 31, pictures 184.
+  expect(plan).toContain('disk: about 757 GB');
 });

@@ -27,6 +27,13 @@ interface ReportFile {
   best_model: string;
   models: { name: string; images: string; metrics: Record<string, Statistics> }[];
   curves: Record<string, { step: number; loss: number }[]>;
+  judged_trainings: {
+    model: string;
+    metric: string;
+    keep: string;
+    kept_step: number;
+    steps: { step: number; mean: number; standard_error: number; n: number }[];
+  }[];
 }
 
 const tensorsOf = (file: string) => readSafetensors(readFileSync(file), file).tensors;
@@ -113,6 +120,25 @@ describe('a run from the command line', () => {
     expect(report.curves['spin2']?.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
     const [head = ''] = (await readFile(join(directory, 'report.md'), 'utf8')).split('\n');
     expect(head).toContain('first');
+  });
+
+  it('leaves the weights of the best judged step, and says which it is', async () => {
+    const report = (await readJson(join(directory, 'report.json'))) as ReportFile;
+    const judged = { sft: [2], spin1: [3, 4], spin2: [3, 4] };
+    expect(
+      Object.fromEntries(
+        report.judged_trainings.map(({ model, steps }) => [model, steps.map(({ step }) => step)]),
+      ),
+    ).toEqual(judged);
+    for (const { model, metric, keep, kept_step: kept, steps } of report.judged_trainings) {
+      expect([metric, keep]).toEqual(['pickscore', 'best']);
+      expect(steps.map(({ n }) => n)).toEqual(steps.map(() => 2));
+      const best = Math.max(...steps.map(({ mean }) => mean));
+      expect(steps.find(({ mean }) => mean === best)?.step).toBe(kept);
+      for (const { step, mean } of steps)
+        expect(output).toContain(`${model} step ${step}: pickscore ${mean.toFixed(3)} ± `);
+      expect(output).toContain(`${model} is what step ${kept} left, with the best mean`);
+    }
   });
 
   it('leaves every image’s scores by judges that are named, and training as a table and as events', async () => {

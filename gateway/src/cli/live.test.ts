@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { RunSchema, RunStatus, type Run } from '@spindle/proto';
+import { JudgedTrainingSchema, RunSchema, RunStatus, type Run } from '@spindle/proto';
 import { expect, it, vi } from 'vitest';
 import { createView, type Losses } from './live.js';
 import { verdictOfRun } from './verdict.js';
@@ -119,4 +119,28 @@ it('ends with what the run comes to in words', () => {
   expect(verdictOfRun(ended('base'))).toContain('No iteration beats the base by pickscore');
   expect(verdictOfRun({ ...ended('spin1'), results: [] })).toContain('Nobody judged the images');
   expect(verdictOfRun({ ...ended('spin1'), status: RunStatus.FAILED })).toBe('');
+});
+
+it('prints a line for each judged step, once, and the one that was kept', () => {
+  const { written, view } = screen(40, false);
+  const steps = [
+    { step: 50, mean: 2.25, standardError: 0.125, n: 16 },
+    { step: 100, mean: 2, standardError: 0.25, n: 16 },
+  ];
+  const judged = (count: number, keptStep: number): Run =>
+    Object.assign(runWith(1), {
+      judgedTrainings: [
+        create(JudgedTrainingSchema, {
+          ...{ model: 'spin1', metric: 'pick', keptStep, keepsBest: true },
+          steps: steps.slice(0, count),
+        }),
+      ],
+    });
+  for (const run of [judged(1, 0), judged(1, 0), judged(2, 0), judged(2, 50)])
+    view.update(run, null);
+  expect(written.filter((line) => line.startsWith('spin1 '))).toEqual([
+    'spin1 step 50: pick 2.250 ± 0.125 (16 images)\n',
+    'spin1 step 100: pick 2.000 ± 0.250 (16 images)\n',
+    'spin1 is what step 50 left, with the best mean by pick (2.250 ± 0.125) of 2 judged steps.\n',
+  ]);
 });

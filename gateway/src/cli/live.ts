@@ -3,6 +3,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { printable } from '@spindle/kit';
 import { RunStatus, type Run, type StageProgress } from '@spindle/proto';
 import { duration, rate, resultsTable, statusName } from './format.js';
+import { judgedLines } from './judged-lines.js';
 import { verdictOfRun } from './verdict.js';
 
 export interface Losses {
@@ -63,7 +64,8 @@ class TerminalView implements View {
   end(run: Run): void {
     this.update(run, null);
     this.#drawn = 0;
-    for (const line of summary(run)) this.#out.write(`${printable(line)}\n`);
+    for (const line of [...judgedLines(run), ...summary(run)])
+      this.#out.write(`${printable(line)}\n`);
   }
 }
 
@@ -75,6 +77,7 @@ export class PlainView implements View {
   #isLost = false;
   #status = '';
   #loss = '';
+  readonly #judged = new Set<string>();
 
   constructor(print: (line: string) => void) {
     this.#print = print;
@@ -103,6 +106,11 @@ export class PlainView implements View {
     }
     for (const warning of run.warnings.slice(this.#warnings)) this.#print(`warning: ${warning}`);
     this.#warnings = run.warnings.length;
+    for (const line of judgedLines(run)) {
+      if (this.#judged.has(line)) continue;
+      this.#judged.add(line);
+      this.#print(line);
+    }
     if (Date.now() - this.#printedAt < plainEveryMs) return;
     this.#printedAt = Date.now();
     for (const stage of run.stages.filter((s) => s.state === 'running' && s.done > 0))
@@ -147,6 +155,7 @@ function block(run: Run, losses: Losses | null, rows: number): string[] {
   }
   if (waiting > 0) lines.push(`  ${waiting} stages to come`);
   if (losses) lines.push(`  ${lossText(losses)}`);
+  for (const line of judgedLines(run).slice(-1)) lines.push(`  ${line}`);
   if (run.deadJobs.length > 0)
     lines.push(`  dead jobs: ${run.deadJobs.map((job) => job.key).join(', ')}`);
   const [last] = run.warnings.slice(-1);

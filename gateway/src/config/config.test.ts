@@ -10,6 +10,8 @@ import { forIteration } from '../domain/per-iteration.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'spindle-config-'));
 const smallest = 'model: ./m\ndata:\n  path: ./d\n';
+const judged =
+  'evaluation: {prompts: p.txt, metrics: [{name: pick, kind: pickscore, model: ./j}]}\n';
 
 function load(text: string, name = 'run.yaml'): ReturnType<typeof loadRunConfig> {
   const file = join(folder, name);
@@ -133,6 +135,27 @@ describe('a wrong run config is refused in one sentence', () => {
       'a judge of pairs that is none of the metrics',
       `${smallest}objective: {keep_if: {metric: pick}}\n`,
       'objective.keep_if.metric: expected one of evaluation.metrics, got "pick"',
+    ],
+    [
+      'a best step where none is judged',
+      `${smallest}train: {keep: best}\n`,
+      'train.keep: expected "last" without train.judge_every, got "best".',
+    ],
+    [
+      'a best step of a baseline that is not judged',
+      `${smallest}train: {judge_every: [5, 0]}\nbaselines: {sft: {judge_every: 0, keep: best}}\n` +
+        judged,
+      'baselines.sft.keep: expected "last" without baselines.sft.judge_every, got "best".',
+    ],
+    [
+      'steps to judge and no judge',
+      `${smallest}train: {judge_every: 5}\n`,
+      'train.judge_every: expected evaluation.metrics to judge by, got none.',
+    ],
+    [
+      'judged steps that may come twice',
+      `${smallest}train: {judge_every: 5, on_divergence: rollback}\n${judged}`,
+      'train.judge_every: expected train.on_divergence "warn" or "stop"',
     ],
     [
       'a safeguard above one',

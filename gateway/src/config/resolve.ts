@@ -73,11 +73,10 @@ export function checkConfig(config: RunConfig, where: string): void {
       );
     }
   }
-  for (let k = 1; k <= config.iterations; k++) checkTrain(trainOf(config.train, k), 'train', fail);
-  const sft = sftTraining(config);
-  if (sft) checkTrain(sft, 'baselines.sft', fail);
-  const dpo = dpoTraining(config);
-  if (dpo) checkTrain(dpo, 'baselines.dpo', fail);
+  for (const [key, training] of trainingsOf(config)) {
+    checkTrain(training, key, fail);
+    checkJudging(training, key, config, fail);
+  }
   if (averageApart(config) && config.train.ema_decay === 0) {
     const key = config.sampling.ema ? 'sampling.ema' : 'objective.opponent';
     fail(`${key}: expected a train.ema_decay above 0 for a moving average, got 0.`);
@@ -159,6 +158,38 @@ function checkStart({ sampling, data }: RunConfig, fail: (message: string) => ne
     fail(
       'sampling.generated_from: expected "noise" with data.flip or several data.views, since an ' +
         'image is drawn from one view of its real image, got "image".',
+    );
+}
+
+/** Every training of the run, under the key of its section. */
+function trainingsOf(config: RunConfig): (readonly [string, Training])[] {
+  const [sft, dpo] = [sftTraining(config), dpoTraining(config)];
+  return [
+    ...Array.from(
+      { length: config.iterations },
+      (_, i) => ['train', trainOf(config.train, i + 1)] as const,
+    ),
+    ...(sft ? [['baselines.sft', sft] as const] : []),
+    ...(dpo ? [['baselines.dpo', dpo] as const] : []),
+  ];
+}
+
+function checkJudging(
+  train: Training,
+  key: string,
+  { evaluation }: RunConfig,
+  fail: (message: string) => never,
+): void {
+  const { judge_every: every, keep, on_divergence: onDivergence } = train;
+  if (keep === 'best' && every === 0)
+    fail(`${key}.keep: expected "last" without ${key}.judge_every, got "best".`);
+  if (every === 0) return;
+  if (!evaluation || evaluation.metrics.length === 0)
+    fail(`${key}.judge_every: expected evaluation.metrics to judge by, got none.`);
+  if (onDivergence === 'rollback')
+    fail(
+      `${key}.judge_every: expected ${key}.on_divergence "warn" or "stop", since steps that come ` +
+        `again with other numbers cannot be judged again, got "rollback".`,
     );
 }
 

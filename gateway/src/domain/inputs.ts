@@ -23,7 +23,11 @@ export function inputsOf(plan: RunPlan, stage: Stage, shard?: number): Inputs {
       return { stages: [encode], models: trained(stage.model) };
     case 'eval-sample':
       return { stages: [], models: trained(stage.model) };
+    // Of a training that goes on: what it leaves on the way is no model yet.
+    case 'judge-sample':
+      return { stages: [], models: [] };
     case 'score':
+    case 'judge-score':
     case 'eval-score': {
       const drawing = judgedBy(stage);
       return {

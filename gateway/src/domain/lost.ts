@@ -1,7 +1,7 @@
 /** Going back to what was done and is lost: jobs are deterministic, so the same comes again. */
 import { mayBegin } from './early-start.js';
 import { modelName, parseModel, type Model } from './model.js';
-import { stagesOf } from './plan.js';
+import { judgedSteps, stagesOf } from './plan.js';
 import { judgedBy, stageName } from './stage.js';
 import { isOver, stageOf, warn, type Letter, type RunState, type StageState } from './state.js';
 
@@ -55,13 +55,21 @@ export function inputsLost(
 
 function loseShard(next: RunState, name: string, shard: number, at: number): void {
   const own = stageOf(next, name);
-  if (!own.done.includes(shard)) return;
+  if (!own.done.includes(shard) || isJudged(next, name, shard)) return;
   warn(next, `${name}: the result of shard ${shard} was damaged and is made again`);
   reopen(own, shard, at);
   // Judging is over only when drawing is; a score that is whole is found again at once.
   const judge = stagesOf(next.plan).find((one) => judgedBy(one) === name);
   const judging = judge && next.stages[judge.name];
   if (judging?.done.includes(shard)) reopen(judging, shard, at);
+}
+
+/** Images that were drawn while a training went on are needed until they are judged. */
+function isJudged({ plan, training }: RunState, name: string, shard: number): boolean {
+  const stage = stagesOf(plan).find((one) => one.name === name);
+  if (stage?.kind !== 'judge-sample') return false;
+  const step = judgedSteps(plan, stage.model)[shard];
+  return step !== undefined && step in (training[modelName(stage.model)]?.judged ?? {});
 }
 
 function loseModel(next: RunState, model: Model, at: number): void {
@@ -71,6 +79,8 @@ function loseModel(next: RunState, model: Model, at: number): void {
   warn(next, `${name}: the weights were damaged and are made again`);
   training.unet = null;
   delete training.average;
+  // Their scores stand: the same weights come again.
+  delete training.snapshots;
   reopen(stageOf(next, name), 0, at);
 }
 

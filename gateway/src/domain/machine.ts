@@ -17,8 +17,9 @@
  * (work.ts), so a restart needs nothing but the state.
  */
 import type { StepNumbers } from '@spindle/proto';
+import type { Judgement } from './judging.js';
 import { modelName, parseModel } from './model.js';
-import { stagesOf } from './plan.js';
+import { judgedSteps, stagesOf } from './plan.js';
 import { bestModel, mergedResults, stopsAfter } from './selection.js';
 import { encodedRows, shardSize } from './shards.js';
 import { hasJobs, isOfRows, judgedBy, stageName, type Stage } from './stage.js';
@@ -33,8 +34,8 @@ import {
   type RunStatus,
   type ModelSummary,
   type RunState,
+  type Snapshot,
   type StageState,
-  type StoredUnet,
 } from './state.js';
 import { mayBegin } from './early-start.js';
 import { closeClock, closedStages, hold, inputsLost, type Lost } from './lost.js';
@@ -48,6 +49,8 @@ export interface DoneJob {
   truncated: number;
   /** Pairs that its scores have training leave out. */
   leftOut?: number;
+  /** Of a judged step: its images' scores. */
+  judgement?: Judgement;
 }
 
 export type RunEvent = { at: number } & (
@@ -81,7 +84,10 @@ export type RunEvent = { at: number } & (
       learningRateScale: number;
     }
   | { type: 'train-step'; model: string; metrics: StepNumbers }
-  | { type: 'train-finished'; model: string; unet: StoredUnet; average?: StoredUnet | undefined }
+  /** What a training that is judged left after a step, and ended in after the last one. */
+  | { type: 'train-snapshot'; model: string; step: number; snapshot: Snapshot }
+  /** `kept`: where it is judged, the step whose weights these are. */
+  | ({ type: 'train-finished'; model: string; kept?: number | undefined } & Snapshot)
   | { type: 'evaluated'; model: string; results: ModelSummary[] }
   | { type: 'report-written' }
   | { type: 'failed'; stage: string; reason: string }
@@ -164,6 +170,13 @@ function apply(next: RunState, event: RunEvent): boolean {
       if (training.unet) return false;
       training.unet = event.unet;
       if (event.average) training.average = event.average;
+      if (event.kept !== undefined) training.kept = event.kept;
+      return true;
+    }
+    case 'train-snapshot': {
+      const training = trainingOf(next, event.model);
+      if (training.snapshots?.[event.step]) return false;
+      training.snapshots = { ...training.snapshots, [event.step]: event.snapshot };
       return true;
     }
     case 'evaluated':
@@ -194,8 +207,9 @@ function jobsDone(next: RunState, event: { stage: string; jobs: DoneJob[] }): bo
   const done = new Set(stage.done);
   const jobs = event.jobs.filter(({ shard }) => !done.has(shard));
   if (jobs.length === 0) return false;
-  for (const { shard, truncated, leftOut = 0 } of jobs) {
+  for (const { shard, truncated, leftOut = 0, judgement } of jobs) {
     done.add(shard);
+    if (judgement) recordJudgement(next, event.stage, shard, judgement);
     if (leftOut > 0) stage.leftOut = { ...stage.leftOut, [shard]: leftOut };
     if (!stage.redone?.includes(shard)) next.truncated += truncated;
   }
@@ -205,6 +219,14 @@ function jobsDone(next: RunState, event: { stage: string; jobs: DoneJob[] }): bo
   if (rejected.length > 0)
     next.rejected = [...new Set([...next.rejected, ...rejected])].sort((a, b) => a - b);
   return true;
+}
+
+function recordJudgement(next: RunState, name: string, shard: number, judgement: Judgement): void {
+  const stage = stagesOf(next.plan).find((one) => one.name === name);
+  if (stage?.kind !== 'judge-score') return;
+  const step = judgedSteps(next.plan, stage.model)[shard];
+  const training = trainingOf(next, modelName(stage.model));
+  if (step !== undefined) training.judged = { ...training.judged, [step]: judgement };
 }
 
 /** It was read before a resume that forgave it, and comes after. */
@@ -320,9 +342,11 @@ function isComplete(next: RunState, stage: Stage, state: StageState): boolean {
   switch (stage.kind) {
     case 'encode':
     case 'sample':
+    case 'judge-sample':
     case 'eval-sample':
       return state.done.length + state.dead.length === stage.shards;
     case 'score':
+    case 'judge-score':
     case 'eval-score': {
       const sampling = stageOf(next, judgedBy(stage) ?? '');
       if (sampling.status !== 'done') return false;

@@ -1,4 +1,5 @@
 /** What a run consists of, decided once when it is created: its stages as a graph. */
+import { judgingOf, stepsJudged, type JudgedTrainings } from './judging.js';
 import type { KeepIf } from './keep-if.js';
 import { base, iterationOf, spin, type Model } from './model.js';
 import { neededCount, type Reading } from './needed-images.js';
@@ -50,6 +51,8 @@ export interface RunPlan {
   asRead?: DrawnAsRead;
   /** Pairs that training reads; absent: all. */
   keepIf?: KeepIf;
+  /** Trainings that are judged while they go on; absent: none. */
+  judging?: JudgedTrainings;
   /** Optimiser steps of an iteration, or of each (the last one repeats). */
   trainSteps: number | number[];
   sftSteps: number;
@@ -177,6 +180,12 @@ export function trainingSteps(plan: RunPlan, model: Model): number {
   }
 }
 
+/** Steps of a model's training after which it is judged: a shard of its judging each. */
+export function judgedSteps(plan: RunPlan, model: Model): number[] {
+  const judging = judgingOf(plan, model);
+  return judging ? stepsJudged(judging.every, trainingSteps(plan, model)) : [];
+}
+
 /**
  * The stages and their order. Evaluation of θ_k follows its training and runs beside the sampling
  * of iteration k+1. A shared device adds edges that keep training and sampling apart; `stop` adds
@@ -225,10 +234,20 @@ function makeStages(plan: RunPlan): Stage[] {
       after: [named('eval-score', model), ...first],
     });
   };
+  /** Beside the training; a shard waits for the weights of its step. */
+  const addJudging = (model: Model, after: string[], early?: EarlyStart): void => {
+    const shards = judgedSteps(plan, model).length;
+    if (shards === 0) return;
+    const items = shards * (judgingOf(plan, model)?.prompts ?? 0);
+    const common = { model, iteration: iterationOf(model), shards, items, after };
+    for (const kind of ['judge-sample', 'judge-score'] as const)
+      add({ kind, ...common, ...(early && { early }) });
+  };
   const addTraining = (model: Model, after: string[], early?: EarlyStart): string => {
     const items = trainingSteps(plan, model);
     const stage = { kind: 'train', model, iteration: iterationOf(model), shards: 1 } as const;
     add({ ...stage, items, after, ...(early && { early }) });
+    addJudging(model, after, early);
     return named('train', model);
   };
 

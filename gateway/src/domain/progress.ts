@@ -1,7 +1,7 @@
 /** Rates and remaining times, from the stages' own clocks. */
 import { isBaseline, modelName } from './model.js';
 import { stagesOf } from './plan.js';
-import { hasJobs, type Stage } from './stage.js';
+import { hasJobs, isOfSteps, stageName, type Stage } from './stage.js';
 import {
   stageOf,
   type RunState,
@@ -39,16 +39,18 @@ export function progressOf(
     const open = own.status === 'waiting' || own.status === 'running';
     const eta = !open
       ? 0
-      : rate > 0
-        ? left / rate
-        : hasJobs(stage.kind) || stage.kind === 'train'
-          ? -1
-          : 0;
+      : isOfSteps(stage.kind)
+        ? (etas.get(trainingOf(stage)) ?? 0)
+        : rate > 0
+          ? left / rate
+          : hasJobs(stage.kind) || stage.kind === 'train'
+            ? -1
+            : 0;
     // What is drawn beside training costs the run only the longer of the two times.
     const beside = stage.early === undefined ? 0 : Math.max(0, etas.get(stage.early.stage) ?? 0);
     etas.set(stage.name, eta);
     if (eta < 0) known = false;
-    else total += Math.max(0, eta - beside);
+    else if (!isOfSteps(stage.kind)) total += Math.max(0, eta - beside);
     // Statistics take no time worth a line.
     if (stage.kind === 'evaluate') continue;
     stages.push({
@@ -62,6 +64,11 @@ export function progressOf(
     });
   }
   return { stages, etaSeconds: known ? total : -1 };
+}
+
+/** What is judged while a training goes on ends with it. */
+function trainingOf(stage: Stage): string {
+  return 'model' in stage ? stageName({ kind: 'train', model: stage.model }) : '';
 }
 
 /** In a run that does not run, no stage does, whatever it will go on with. */
@@ -103,6 +110,9 @@ function family(stage: Stage): string {
     case 'sample':
     case 'eval-sample':
       return 'sample';
+    // As fast as their training.
+    case 'judge-sample':
+    case 'judge-score':
     case 'encode':
     case 'score':
     case 'eval-score':

@@ -3,9 +3,17 @@
  * at any time.
  */
 import { neededImages } from './needed-images.js';
-import { drawnImages, evaluationItems, imagesPerJob, readingOf, type RunPlan } from './plan.js';
+import { judgingOf } from './judging.js';
+import {
+  drawnImages,
+  evaluationItems,
+  imagesPerJob,
+  readingOf,
+  reportedPrompts,
+  type RunPlan,
+} from './plan.js';
 import { imageSeed } from './seeds.js';
-import { isOfRows, type Stage } from './stage.js';
+import { isOfRows, isOfSteps, type Stage } from './stage.js';
 
 export interface ShardItem {
   index: number;
@@ -42,6 +50,7 @@ export function shardItems(
   const { asRead } = plan;
   if (isOfRows(stage.kind) && asRead)
     return itemsAsRead(plan, stage.iteration, shard, encodedOf(plan, rejected));
+  if (isOfSteps(stage.kind)) return judgedItems(plan, stage);
   const { start, count } = shardRange(plan, stage, shard);
   const items: ShardItem[] = [];
   for (let index = start; index < start + count; index++) {
@@ -49,10 +58,7 @@ export function shardItems(
       // No model name in the hash: every model draws a prompt from the same noise.
       const each = plan.evaluationImages ?? 1;
       const prompt = Math.floor(index / each);
-      items.push({
-        index: prompt,
-        seed: imageSeed(plan.evaluationSeed, 'evaluate', prompt, index % each),
-      });
+      items.push(evaluatedItem(plan, prompt, index % each));
       continue;
     }
     if (rejected.has(index)) continue;
@@ -60,6 +66,22 @@ export function shardItems(
       items.push(drawnItem(plan, stage.iteration, index, copy));
   }
   return items;
+}
+
+function evaluatedItem(plan: RunPlan, prompt: number, copy: number): ShardItem {
+  return { index: prompt, seed: imageSeed(plan.evaluationSeed, 'evaluate', prompt, copy) };
+}
+
+/** The same of every step: the first prompts that models are chosen by, an image each. */
+function judgedItems(plan: RunPlan, stage: Stage): ShardItem[] {
+  const first = reportedPrompts(plan);
+  return Array.from({ length: judgedPrompts(plan, stage) }, (_, i) =>
+    evaluatedItem(plan, first + i, 0),
+  );
+}
+
+function judgedPrompts(plan: RunPlan, stage: Stage): number {
+  return 'model' in stage ? (judgingOf(plan, stage.model)?.prompts ?? 0) : 0;
 }
 
 function drawnItem(plan: RunPlan, iteration: number, index: number, copy: number): ShardItem {
@@ -107,6 +129,7 @@ export function shardSize(
   shard: number,
   rejected: ReadonlySet<number>,
 ): number {
+  if (isOfSteps(stage.kind)) return judgedPrompts(plan, stage);
   const { start, count } = shardRange(plan, stage, shard);
   if (!isOfRows(stage.kind)) return count;
   if (plan.asRead) {

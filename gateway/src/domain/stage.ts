@@ -6,6 +6,8 @@ export type ModelStageKind =
   | 'sample'
   | 'score'
   | 'train'
+  | 'judge-sample'
+  | 'judge-score'
   | 'eval-sample'
   | 'eval-score'
   | 'evaluate';
@@ -45,6 +47,8 @@ export function stageName(stage: StageId): string {
     case 'sample':
     case 'score':
     case 'train':
+    case 'judge-sample':
+    case 'judge-score':
     case 'eval-sample':
     case 'eval-score':
     case 'evaluate':
@@ -58,6 +62,8 @@ export function hasJobs(kind: StageKind): boolean {
     case 'encode':
     case 'sample':
     case 'score':
+    case 'judge-sample':
+    case 'judge-score':
     case 'eval-sample':
     case 'eval-score':
       return true;
@@ -66,6 +72,11 @@ export function hasJobs(kind: StageKind): boolean {
     case 'report':
       return false;
   }
+}
+
+/** Stages whose shards are the steps of a training after which it is judged. */
+export function isOfSteps(kind: StageKind): kind is 'judge-sample' | 'judge-score' {
+  return kind === 'judge-sample' || kind === 'judge-score';
 }
 
 /** Stages whose shards are images of an opponent, for rows that encoding did not reject. */
@@ -78,11 +89,14 @@ export function judgedBy(stage: StageId): string | undefined {
   switch (stage.kind) {
     case 'score':
       return stageName({ kind: 'sample', model: stage.model });
+    case 'judge-score':
+      return stageName({ kind: 'judge-sample', model: stage.model });
     case 'eval-score':
       return stageName({ kind: 'eval-sample', model: stage.model });
     case 'encode':
     case 'sample':
     case 'train':
+    case 'judge-sample':
     case 'eval-sample':
     case 'evaluate':
     case 'report':

@@ -1,5 +1,6 @@
 /** The state of a run: plain JSON, kept in the KV bucket and in artifacts/<run>/run.json. */
 import type { StepNumbers } from '@spindle/proto';
+import type { Judgement } from './judging.js';
 import type { RunPlan } from './plan.js';
 import { stagesOf } from './plan.js';
 
@@ -39,6 +40,18 @@ export interface TrainingState {
   /** Set when training has ended: where the U-Net lies. */
   unet: StoredUnet | null;
   /** Its moving average, where that is kept beside it. */
+  average?: StoredUnet;
+  /** Where it is judged: what it left after a step, by step; the last one's is what it ends in. */
+  snapshots?: Record<number, Snapshot>;
+  /** By step. */
+  judged?: Record<number, Judgement>;
+  /** The step whose weights are the model's, where judging chose it. */
+  kept?: number;
+}
+
+/** Weights of a training after a step, as `unet` and `average` are those that it ends in. */
+export interface Snapshot {
+  unet: StoredUnet;
   average?: StoredUnet;
 }
 

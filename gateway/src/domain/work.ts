@@ -3,8 +3,9 @@
  */
 import type { StepNumbers } from '@spindle/proto';
 import { modelName, sameModel, type Model } from './model.js';
-import { stagesOf } from './plan.js';
-import { hasJobs, judgedBy, type Stage, type StageKind } from './stage.js';
+import { judgedSteps, stagesOf } from './plan.js';
+import { isSettled, neededNoMore } from './snapshots.js';
+import { hasJobs, isOfSteps, judgedBy, type Stage, type StageKind } from './stage.js';
 import { stageOf, type ModelSummary, type RunState } from './state.js';
 
 /** What each command says beside its type. */
@@ -14,6 +15,8 @@ interface CommandFields {
   publish: { stage: string; shards: number[] };
   train: { model: Model };
   'stop-training': { model: Model };
+  /** Weights of these steps are needed no more. */
+  'drop-snapshots': { model: Model; steps: number[] };
   evaluate: { model: Model };
   report: object;
 }
@@ -69,6 +72,8 @@ function findWork(state: RunState): Work {
       case 'encode':
       case 'sample':
       case 'score':
+      case 'judge-sample':
+      case 'judge-score':
       case 'eval-sample':
       case 'eval-score': {
         const over = new Set([...own.done, ...own.dead.map((dead) => dead.shard)]);
@@ -79,15 +84,26 @@ function findWork(state: RunState): Work {
   }
   // Sampling is what the next training waits for. On a shared device that training waits for the
   // evaluation too, and judging overlaps drawing.
+  // What a training that goes on is judged by comes after what it draws for itself.
   const isLast = ({ kind }: { kind: StageKind }): boolean =>
     state.plan.sharedDevice ? kind === 'sample' : kind === 'eval-sample' || kind === 'eval-score';
-  open.sort((a, b) => Number(isLast(a)) - Number(isLast(b)));
+  const place = (one: { kind: StageKind }): number =>
+    isLast(one) ? 2 : isOfSteps(one.kind) ? 1 : 0;
+  open.sort((a, b) => place(a) - place(b));
   work.jobs = new Map(open.map(({ name, shards }) => [name, shards]));
   return work;
 }
 
-/** A shard is scored as soon as it is drawn; others are ready when their stage runs. */
+/**
+ * A shard is scored as soon as it is drawn, and drawn as soon as the training has left the weights
+ * of its step; others are ready when their stage runs.
+ */
 function readyShards(state: RunState, stage: Stage): readonly number[] {
+  if (stage.kind === 'judge-sample') {
+    const { snapshots = {} } = state.training[modelName(stage.model)] ?? {};
+    const steps = judgedSteps(state.plan, stage.model);
+    return steps.flatMap((step, shard) => (snapshots[step] ? [shard] : []));
+  }
   const drawing = judgedBy(stage);
   return drawing === undefined
     ? Array.from({ length: stage.shards }, (_, i) => i)
@@ -127,6 +143,7 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
   if (now.training && !sameModel(now.training, trained)) {
     commands.push({ type: 'train', model: now.training });
   }
+  commands.push(...drops(before, after));
   for (const model of now.evaluating) {
     if (!was?.evaluating.some((other) => sameModel(other, model))) {
       commands.push({ type: 'evaluate', model });
@@ -134,6 +151,18 @@ export function commandsBetween(before: RunState | null, after: RunState): Comma
   }
   if (now.report && !was?.report) commands.push({ type: 'report' });
   return commands;
+}
+
+/** Once all is settled, all of them again: a trainer that resumes leaves some twice. */
+function drops(before: RunState | null, after: RunState): Command[] {
+  return stagesOf(after.plan).flatMap((stage) => {
+    if (stage.kind !== 'judge-score') return [];
+    const { model } = stage;
+    const same = before && isSettled(before, model) === isSettled(after, model) ? before : null;
+    const known = new Set(same ? neededNoMore(same, model) : []);
+    const steps = neededNoMore(after, model).filter((step) => !known.has(step));
+    return steps.length === 0 ? [] : [{ type: 'drop-snapshots' as const, model, steps }];
+  });
 }
 
 /** What people should hear about. */

@@ -35,6 +35,12 @@ import { restoreTexts } from './restore-texts.js';
 import { TaskRunner } from './task-runner.js';
 import { loadTexts, type RunTexts } from './texts.js';
 
+export interface DriverOptions {
+  onFenced: (error: Error) => void;
+  /** As RunContext has it. */
+  isNamed: (digest: string) => boolean;
+}
+
 /**
  * A driver is in one of three modes:
  *
@@ -70,7 +76,7 @@ export class RunDriver {
     record: RunRecord,
     ports: OrchestratorPorts,
     records: RunRecords,
-    options: { metrics: MetricsLog; onFenced: (error: Error) => void },
+    options: { metrics: MetricsLog } & DriverOptions,
   ) {
     this.#record = record;
     this.metrics = options.metrics;
@@ -83,6 +89,8 @@ export class RunDriver {
       record: () => this.#record,
       texts: () => this.texts(),
       dispatch: (event) => this.dispatch(event),
+      until: (isSo, signal) => this.#news.until(isSo, signal),
+      isNamed: options.isNamed,
     };
     const publisher = new JobPublisher(context);
     this.#context = context;
@@ -100,10 +108,10 @@ export class RunDriver {
     record: RunRecord,
     ports: OrchestratorPorts,
     records: RunRecords,
-    onFenced: (error: Error) => void,
+    options: DriverOptions,
   ): Promise<RunDriver> {
     const metrics = await MetricsLog.open(records.directory(record.runId), record.state.createdAt);
-    return new RunDriver(record, ports, records, { metrics, onFenced });
+    return new RunDriver(record, ports, records, { metrics, ...options });
   }
 
   get record(): RunRecord {

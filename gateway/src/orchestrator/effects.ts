@@ -2,7 +2,8 @@
 import { stageName } from '../domain/stage.js';
 import type { Command, CommandType } from '../domain/work.js';
 import type { JobPublisher } from './publisher.js';
-import type { RunContext } from './run-context.js';
+import { background, type RunContext } from './run-context.js';
+import { dropSnapshots } from './snapshots.js';
 import type { TaskRunner } from './task-runner.js';
 import { evaluateModel, trainModel, writeReport } from './tasks.js';
 
@@ -30,6 +31,8 @@ export function effectsOf(
         trainModel(context, model, signal),
       ),
     'stop-training': ({ model }) => tasks.abort(stageName({ kind: 'train', model })),
+    'drop-snapshots': ({ model, steps }) =>
+      void background(context, dropSnapshots(context, model, steps)),
     evaluate: ({ model }) =>
       tasks.launch(stageName({ kind: 'evaluate', model }), (signal) =>
         evaluateModel(context, model, signal),

@@ -2,10 +2,12 @@
  * Takes results that workers have committed into a run's state. While one batch is taken in, the
  * next one gathers, so that a state is written once for many jobs.
  */
-import { delay } from '@spindle/kit';
+import { delay, mean, standardError } from '@spindle/kit';
 import type { RejectedRow } from '@spindle/proto';
+import type { Judgement } from '../domain/judging.js';
 import { leftOut, type KeepIf } from '../domain/keep-if.js';
 import { parseJobKey, stagesOf } from '../domain/plan.js';
+import type { StageKind } from '../domain/stage.js';
 import { isOver, stageOf } from '../domain/state.js';
 import { kindOfStage } from './jobs.js';
 import type { RunContext } from './run-context.js';
@@ -29,6 +31,7 @@ interface ReadResult {
   rejected: RejectedRow[];
   truncated: number;
   leftOut: number;
+  judgement?: Judgement;
 }
 
 type Context = Pick<RunContext, 'ports' | 'stop' | 'record' | 'results' | 'dispatch'>;
@@ -72,10 +75,10 @@ export class FinishedJobs {
     for (const [stage, jobs] of this.#unknown(keys)) {
       const results: ReadResult[] = [];
       const { keepIf } = this.#context.record().state.plan;
-      const judges = this.#isOfPairs(stage) ? keepIf : undefined;
+      const judges = this.#kindOf(stage) === 'score' ? keepIf : undefined;
       for (let i = 0; i < jobs.length; i += readAtOnce) {
         const some = jobs.slice(i, i + readAtOnce);
-        const read = await Promise.all(some.map((job) => this.#read(job, judges)));
+        const read = await Promise.all(some.map((job) => this.#read(stage, job, judges)));
         results.push(...read.flatMap((result) => result ?? []));
       }
       if (results.length > 0) await this.#takeIn(stage, results);
@@ -102,12 +105,16 @@ export class FinishedJobs {
     return unknown;
   }
 
-  #isOfPairs(stage: string): boolean {
+  #kindOf(stage: string): StageKind | undefined {
     const { plan } = this.#context.record().state;
-    return stagesOf(plan).find(({ name }) => name === stage)?.kind === 'score';
+    return stagesOf(plan).find(({ name }) => name === stage)?.kind;
   }
 
-  async #read({ key, shard }: KeyedShard, keepIf: KeepIf | undefined): Promise<ReadResult | null> {
+  async #read(
+    stage: string,
+    { key, shard }: KeyedShard,
+    keepIf: KeepIf | undefined,
+  ): Promise<ReadResult | null> {
     const result = await this.#context.results.get(key);
     if (!result) return null;
     const encoded = result.result.case === 'encode' ? result.result.value : null;
@@ -117,6 +124,9 @@ export class FinishedJobs {
       rejected: encoded?.rejected ?? [],
       truncated: encoded?.truncatedCaptions ?? 0,
       leftOut: keepIf ? leftOut(scored[0]?.values ?? [], keepIf).length : 0,
+      ...(this.#kindOf(stage) === 'judge-score' && {
+        judgement: judgementOf(scored[0]?.values ?? []),
+      }),
     };
   }
 
@@ -134,12 +144,19 @@ export class FinishedJobs {
     await dispatch({
       type: 'jobs-done',
       stage,
-      jobs: results.map(({ shard, rejected, truncated, leftOut: without }) => ({
+      jobs: results.map(({ shard, rejected, truncated, leftOut: without, judgement }) => ({
         shard,
         leftOut: without,
+        ...(judgement && { judgement }),
         rejected: rejected.map((row) => row.index),
         truncated,
       })),
     });
   }
+}
+
+/** Of a judged step's images; its mean is NaN where one has no number. */
+function judgementOf(values: readonly number[]): Judgement {
+  const n = values.length;
+  return { mean: n > 0 ? mean(values) : Number.NaN, standardError: standardError(values), n };
 }

@@ -31,9 +31,9 @@ import { evaluationSampling } from '../config/resolve.js';
 import { strengthOf } from '../config/schema/sampling.js';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
 import { base, modelName, type Model } from '../domain/model.js';
-import { jobKey, stagesOf, trainedAs } from '../domain/plan.js';
+import { jobKey, judgedSteps, selectMetric, stagesOf, trainedAs } from '../domain/plan.js';
 import { shardItems, shardRange, type ShardItem } from '../domain/shards.js';
-import { judgedBy, stageName, type Stage, type StageKind } from '../domain/stage.js';
+import { judgedBy, type Stage, type StageKind } from '../domain/stage.js';
 import { stageOf, type StoredUnet } from '../domain/state.js';
 import { createdMs, type RunRecord } from './record.js';
 import type { ResultReader } from './results.js';
@@ -52,9 +52,11 @@ export function kindOfStage(kind: StageKind): JobKind | undefined {
     case 'encode':
       return 'encode';
     case 'sample':
+    case 'judge-sample':
     case 'eval-sample':
       return 'sample';
     case 'score':
+    case 'judge-score':
     case 'eval-score':
       return 'score';
     case 'train':
@@ -113,9 +115,13 @@ export async function buildJob(
       });
       return create(JobSchema, { ...common, work: { case: 'sample', value } });
     }
+    case 'judge-sample':
     case 'eval-sample': {
       const value = create(SampleJobSchema, {
-        unet: drawingRef(record, stage.model),
+        unet:
+          stage.kind === 'judge-sample'
+            ? snapshotRef(record, stage.model, shard)
+            : drawingRef(record, stage.model),
         pipelinePath: config.model,
         sampling: samplingSettings(evaluationSampling(config), record.resolution),
         ...(record.prompts && { texts: { case: 'prompts', value: toRef(record.prompts) } }),
@@ -132,9 +138,9 @@ export async function buildJob(
         ...common,
         work: { case: 'score', value: await pairScoreJob(record, stage, shard, results) },
       });
+    case 'judge-score':
     case 'eval-score': {
-      const { model } = stage;
-      const sampleKey = jobKey(runId, stageName({ kind: 'eval-sample', model }), shard);
+      const sampleKey = jobKey(runId, judgedBy(stage) ?? '', shard);
       const images = (await results.sample(sampleKey)).images;
       const items = promptItems(record, stage, shard, (await context.texts()).prompts);
       if (images.length !== items.length) {
@@ -143,8 +149,11 @@ export async function buildJob(
           `result ${sampleKey}: images: expected ${items.length}, got ${images.length}.`,
         );
       }
+      const chosenBy = selectMetric(record.state.plan);
       const value = create(ScoreJobSchema, {
-        metrics: metricSpecs(config),
+        metrics: metricSpecs(config).filter(
+          ({ name: metric }) => stage.kind === 'eval-score' || metric === chosenBy,
+        ),
         items: items.map((prompt, i) =>
           create(ScoreItemSchema, { prompt, ...(images[i] && { image: images[i] }) }),
         ),
@@ -272,12 +281,7 @@ export function unetRef(record: RunRecord, model: Model): UnetRef {
       name: modelName(base),
       path: join(record.config.model, 'unet'),
     });
-  const unet = storedUnet(record, model);
-  return create(UnetRefSchema, {
-    name: modelName(model),
-    config: toRef(unet.config),
-    weights: toRef(unet.weights),
-  });
+  return storedRef(modelName(model), storedUnet(record, model));
 }
 
 /** What training left of a model; `ema<k>` is the moving average of `spin<k>`. */
@@ -299,13 +303,23 @@ export function storedUnet(record: RunRecord, model: Model): StoredUnet {
 function drawingRef(record: RunRecord, model: Model): UnetRef {
   const name = modelName(model);
   const average = record.config.sampling.ema ? record.state.training[name]?.average : undefined;
-  return average
-    ? create(UnetRefSchema, {
-        name,
-        config: toRef(average.config),
-        weights: toRef(average.weights),
-      })
-    : unetRef(record, model);
+  return average ? storedRef(name, average) : unetRef(record, model);
+}
+
+/** The same of what its training left after a judged step. */
+function snapshotRef(record: RunRecord, model: Model, shard: number): UnetRef {
+  const { plan, training } = record.state;
+  const step = judgedSteps(plan, model)[shard] ?? 0;
+  const name = `${modelName(model)}-step-${step}`;
+  const snapshot = training[modelName(model)]?.snapshots?.[step];
+  if (!snapshot)
+    throw new SpindleError('INTERNAL', `run "${record.runId}": nothing was left of ${name}.`);
+  const { unet, average } = snapshot;
+  return storedRef(name, record.config.sampling.ema && average ? average : unet);
+}
+
+function storedRef(name: string, { config, weights }: StoredUnet): UnetRef {
+  return create(UnetRefSchema, { name, config: toRef(config), weights: toRef(weights) });
 }
 
 /** How images are drawn, as messages say it. */

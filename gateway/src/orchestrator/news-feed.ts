@@ -11,9 +11,11 @@ import {
   WarningSchema,
   type Event,
 } from '@spindle/proto';
+import { ensureError } from '@spindle/kit';
 import type { Bus } from '@spindle/mesh';
 import { parseModel } from '../domain/model.js';
 import { trainKey } from '../domain/plan.js';
+import type { RunState } from '../domain/state.js';
 import type { Announcement } from '../domain/work.js';
 import type { RunRecord } from './record.js';
 import { background, type RunContext } from './run-context.js';
@@ -38,6 +40,25 @@ export class NewsFeed {
   constructor(context: RunContext) {
     this.#context = context;
     this.changes.setMaxListeners(0);
+  }
+
+  /** Resolves once the state is so; rejects when `signal` aborts. */
+  until(isSo: (state: RunState) => boolean, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const look = ({ record }: Pick<RunNews, 'record'>): void => {
+        if (isSo(record.state)) end(resolve);
+      };
+      const stop = (): void => end(() => reject(ensureError(signal.reason)));
+      const end = (how: () => void): void => {
+        this.changes.off('news', look);
+        signal.removeEventListener('abort', stop);
+        how();
+      };
+      this.changes.on('news', look);
+      signal.addEventListener('abort', stop);
+      if (signal.aborted) stop();
+      else look({ record: this.#context.record() });
+    });
   }
 
   tell(record: RunRecord, announcements: Announcement[]): void {

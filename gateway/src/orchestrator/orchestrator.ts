@@ -9,6 +9,7 @@ import { Lease } from '@spindle/mesh';
 import type { RunConfig } from '../config/schema.js';
 import { progressOf } from '../domain/progress.js';
 import { mayResume } from '../domain/machine.js';
+import { namedBlobs } from '../domain/snapshots.js';
 import { isFinal, type RunStatus } from '../domain/state.js';
 import { RunDriver } from './driver.js';
 import { Drivers } from './drivers.js';
@@ -132,11 +133,17 @@ export class Orchestrator {
       try {
         // Throws for a record that is whole and means nothing.
         progressOf(record.state, Date.now());
-        await (await this.#adopt(record, fenced)).activate();
+        await this.#adopt(record, fenced);
       } catch (thrown) {
         await this.#setAside(record.runId, ensureError(thrown));
       }
     }
+    // All are known by now: what one of them needs no more, another one may.
+    for (const { runId } of records)
+      await this.#drivers
+        .get(runId)
+        ?.activate()
+        .catch((thrown: unknown) => this.#setAside(runId, ensureError(thrown)));
     await this.#startNext();
   }
 
@@ -150,9 +157,12 @@ export class Orchestrator {
   }
 
   async #adopt(record: RunRecord, fenced: () => void): Promise<RunDriver> {
-    const driver = await RunDriver.open(record, this.#options, this.#records, (error) => {
-      this.#options.logger.error({ err: error }, 'this gateway was overtaken by another one');
-      fenced();
+    const driver = await RunDriver.open(record, this.#options, this.#records, {
+      onFenced: (error) => {
+        this.#options.logger.error({ err: error }, 'this gateway was overtaken by another one');
+        fenced();
+      },
+      isNamed: (digest) => this.#isNamed(digest),
     });
     driver.changes.on('news', (news) => {
       this.news.emit('news', news);
@@ -166,6 +176,12 @@ export class Orchestrator {
     });
     this.#drivers.set(record.runId, driver);
     return driver;
+  }
+
+  /** What a run names that cannot be read is not known. */
+  #isNamed(digest: string): boolean {
+    if (this.#unreadable.size > 0) return true;
+    return [...this.#drivers.values()].some(({ record }) => namedBlobs(record.state).has(digest));
   }
 
   /** Runs go one after the other: there is one trainer. A paused run makes way. */

@@ -46,6 +46,16 @@ const planSchema = z.looseObject({
     })
     .optional(),
   keepIf: z.looseObject({ metric: z.string(), margin: z.number() }).optional(),
+  judging: z
+    .record(
+      z.string(),
+      z.looseObject({
+        every: z.union([items, z.array(items).min(1).max(1_000)]),
+        prompts: items.min(1),
+        keep: z.enum(['last', 'best']),
+      }),
+    )
+    .optional(),
   trainSteps: z.union([items, z.array(items).min(1).max(1_000)]),
   sftSteps: items,
   dpoSteps: items.optional(),
@@ -68,6 +78,21 @@ const trainingSchema = z.looseObject({
   recent: z.array(z.looseObject({ step: count, seconds: z.number() })),
   unet: unetSchema.nullable(),
   average: unetSchema.optional(),
+  snapshots: z
+    .record(z.string(), z.looseObject({ unet: unetSchema, average: unetSchema.optional() }))
+    .optional(),
+  // Numbers that are not finite are null.
+  judged: z
+    .record(
+      z.string(),
+      z.looseObject({
+        mean: z.number().nullable(),
+        standardError: z.number().nullable(),
+        n: count,
+      }),
+    )
+    .optional(),
+  kept: count.optional(),
 });
 
 const stateSchema = z.looseObject({

@@ -4,6 +4,7 @@
  */
 import { ensureError } from '@spindle/kit';
 import type { RunEvent } from '../domain/machine.js';
+import type { RunState } from '../domain/state.js';
 import type { MetricsLog } from './metrics-log.js';
 import type { OrchestratorPorts } from './ports.js';
 import type { RunRecord } from './record.js';
@@ -30,6 +31,10 @@ export interface RunContext {
   texts: () => Promise<RunTexts>;
   /** The one way back: what has happened, in the order in which it is told. */
   dispatch: (event: NewEvent) => Promise<RunRecord>;
+  /** Resolves once the state is so; rejects when `signal` aborts. */
+  until: (isSo: (state: RunState) => boolean, signal: AbortSignal) => Promise<void>;
+  /** Whether a model of any run has this blob; true where that cannot be told. */
+  isNamed: (digest: string) => boolean;
 }
 
 /** For work that nobody waits for: a failure is logged, unless the run was let go of. */

@@ -15,8 +15,9 @@ import { isLoss } from './loss.js';
 import { runReport } from './report-data.js';
 import { restoreFolder } from './restore-folder.js';
 import type { RunContext } from './run-context.js';
+import { chooseSnapshot, takeSnapshots, toSnapshot } from './snapshots.js';
 import { train, trainRequest } from './train-task.js';
-import { toStoredUnet, toSummary } from './wire.js';
+import { toSummary } from './wire.js';
 
 const shownImages = 4;
 /** How often weights that are damaged before anyone has read them are made again. */
@@ -35,7 +36,10 @@ export async function trainModel(
   const request = (): Promise<TrainRequest> =>
     trainRequest(context.record(), trained, context.results);
   const listener = {
-    started: (resumedStep: number) => dispatch({ type: 'train-started', model, resumedStep }),
+    started: async (resumedStep: number) => {
+      await dispatch({ type: 'train-started', model, resumedStep });
+      await takeSnapshots(context, trained, resumedStep);
+    },
     recent: (steps: readonly StepNumbers[]) => {
       for (const step of steps) context.metrics.add(model, step);
     },
@@ -44,6 +48,7 @@ export async function trainModel(
       dispatch({ type: 'train-alarm', model, step, message }),
     rolledBack: (back: { step: number; reason: string; learningRateScale: number }) =>
       dispatch({ type: 'train-rolled-back', model, ...back }),
+    snapshot: (step: number) => takeSnapshots(context, trained, step),
     waiting: () => undefined,
     starving: (key: string) => expectDrawable(context, key),
   };
@@ -52,19 +57,22 @@ export async function trainModel(
   const folder = join(context.directory, unetFolder(trained));
   for (let again = 0; ; again++) {
     const result = await train(ports.trainer, request, listener, signal, ports.logger);
-    if (signal.aborted) return;
-    const unet = toStoredUnet(result?.unet, result?.adapter, where);
-    const average = result?.average && toStoredUnet(result.average, result.averageAdapter, where);
+    if (signal.aborted || !result) return;
+    const last = toSnapshot(result, where);
+    const chosen = await chooseSnapshot(context, trained, last, signal);
     try {
-      await exportUnet(ports.store, unet, folder);
-      if (average) await exportUnet(ports.store, average, averageFolder(folder));
+      await exportUnet(ports.store, chosen.unet, folder);
+      if (chosen.average) await exportUnet(ports.store, chosen.average, averageFolder(folder));
     } catch (thrown) {
       // A trainer that is asked again finds its result without blobs, and trains again.
       if (!isLoss(ensureError(thrown)) || again >= mostTrainings) throw thrown;
       ports.logger.warn({ err: thrown, model }, 'damaged weights are made again');
+      // Of what it left on the way it would only find that it was there.
+      if (chosen.kept !== undefined)
+        await ports.store.deleteResults(trainKey(context.record().runId, trained));
       continue;
     }
-    await dispatch({ type: 'train-finished', model, unet, average });
+    await dispatch({ type: 'train-finished', model, ...chosen });
     return;
   }
 }

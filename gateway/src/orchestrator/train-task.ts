@@ -47,6 +47,8 @@ export interface TrainListener {
   recent(steps: readonly StepNumbers[]): void;
   step(metrics: StepNumbers): Promise<unknown>;
   alarm(step: number, message: string): Promise<unknown>;
+  /** What it would have ended in after this step is in the store. */
+  snapshot(step: number): Promise<unknown>;
   rolledBack(back: { step: number; reason: string; learningRateScale: number }): Promise<unknown>;
   waiting(reason: string): void;
   /** It has no images for its next step; throws where those are lost. */
@@ -287,7 +289,8 @@ export async function train(
         else if (event.case === 'rolledBack') {
           const { step, reason, learningRateScale } = event.value;
           await listener.rolledBack({ step, reason, learningRateScale });
-        } else if (event.case === 'waiting') await listener.starving(event.value.key);
+        } else if (event.case === 'snapshot') await listener.snapshot(event.value.step);
+        else if (event.case === 'waiting') await listener.starving(event.value.key);
         else if (event.case === 'finished') return event.value;
         if (signal.aborted) return undefined;
       }

@@ -13,6 +13,7 @@ import type { ArtifactStore } from '@spindle/mesh';
 import { dpoTraining, evaluationSampling, sftTraining } from '../config/resolve.js';
 import { writePromptList, type Files, type ImageSize } from '@spindle/data';
 import type { RunConfig, SamplingConfig } from '../config/schema.js';
+import type { JudgedTrainings, Judging } from '../domain/judging.js';
 import type { DrawnAsRead, RunPlan } from '../domain/plan.js';
 import { initialState, stateSchemaVersion } from '../domain/state.js';
 import { bucketSizes, samplingSettings } from '../orchestrator/jobs.js';
@@ -77,6 +78,12 @@ export async function checkRun(
     heldOut: prompts.map(({ prompt }) => prompt),
   });
   const plan = planOf(config, runId, data.rows, { all: prompts.length, select });
+  if (plan.judging && select === 0)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'train.judge_every: expected evaluation.select.prompts, or at least 10 evaluation.prompts ' +
+        `of which a fifth is set apart, got ${prompts.length} that are all reported.`,
+    );
   const warnings = [
     ...model.warnings.map((warning) => `model: ${warning}`),
     ...judgeWarnings,
@@ -251,11 +258,24 @@ export function planOf(
     sampleShardSize: config.sampling.shard_size,
     ...(readOnce(config) && { asRead: asRead(config) }),
     ...(config.objective.keep_if && { keepIf: config.objective.keep_if }),
+    ...judgedTrainings(config, prompts.select),
     trainSteps: config.train.steps,
     sftSteps: sft?.steps ?? 0,
     dpoSteps: dpo?.steps ?? 0,
     maxMissing: config.max_missing,
   };
+}
+
+function judgedTrainings(config: RunConfig, select: number): { judging?: JudgedTrainings } {
+  const { train } = config;
+  const trainings = { sft: sftTraining(config), dpo: dpoTraining(config), spin: train };
+  const judging: JudgedTrainings = {};
+  for (const kind of ['sft', 'dpo', 'spin'] as const) {
+    const { judge_every: every = 0, judge_prompts = 0, keep = 'last' } = trainings[kind] ?? {};
+    const judged: Judging = { every, prompts: Math.min(judge_prompts, select), keep };
+    if ([every].flat().some((steps) => steps > 0)) judging[kind] = judged;
+  }
+  return Object.keys(judging).length === 0 ? {} : { judging };
 }
 
 /** Whether each opponent's images are read by one iteration alone. */

@@ -10,7 +10,7 @@ import type { Bus } from '@spindle/mesh';
 
 /** Newest events of all runs that are kept: who is further behind reads them from the stream. */
 const mostKept = 512;
-/** So long the stream is followed on after the last watcher left: the next one is often near. */
+/** The stream is followed on for so long after the last watcher left: the next is often near. */
 const lingerMs = 10_000;
 const retryMs = 250;
 

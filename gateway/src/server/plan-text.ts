@@ -1,16 +1,25 @@
 /** What `spindle run --dry-run` prints: what would be done, and what it needs. */
 import { statfsSync } from 'node:fs';
 import { sizeName, type ImageSize } from '@spindle/data';
-import { dpoTraining, evaluationSampling, sftTraining, spinTraining } from '../config/resolve.js';
+import {
+  averageApart,
+  dpoTraining,
+  evaluationSampling,
+  sftTraining,
+  spinTraining,
+} from '../config/resolve.js';
 import type { RunConfig, SamplingConfig, Training } from '../config/schema.js';
 import { stepsTaken, strengthOf } from '../config/schema/sampling.js';
-import { modelName, sameModel } from '../domain/model.js';
+import { judgingOf } from '../domain/judging.js';
+import { modelName, sameModel, spin, type Model } from '../domain/model.js';
 import {
   baselines,
   evaluationItems,
+  judgedSteps,
   modelsOf,
   opponentOf,
   reportedPrompts,
+  selectMetric,
   stagesOf,
   type RunPlan,
 } from '../domain/plan.js';
@@ -39,8 +48,15 @@ export function describePlan(run: Omit<CheckedRun, 'text'>): string[] {
       `${model.predictionType.replace(/_prediction$/, '')} prediction).`,
     `data: ${plan.rows} images from ${config.data.path}, encoded in ${shards('encode')} jobs.`,
     ...bucketText(sizes),
-    ...(sft ? [`baseline sft: ${trainText(sft, 'images')}.`] : []),
-    ...(dpo ? [`baseline dpo: ${trainText(dpo, 'pairs')}, β ${dpo.beta}.`] : []),
+    ...(sft
+      ? [`baseline sft: ${trainText(sft, 'images')}${judgingText(plan, { kind: 'sft' })}.`]
+      : []),
+    ...(dpo
+      ? [
+          `baseline dpo: ${trainText(dpo, 'pairs')}, β ${dpo.beta}` +
+            `${judgingText(plan, { kind: 'dpo' })}.`,
+        ]
+      : []),
     ...Array.from({ length: plan.iterations }, (_, i) => iterationText(config, plan, i + 1)),
     `evaluation: ${evaluation}.`,
     ...workText(run),
@@ -68,7 +84,7 @@ function iterationText(config: RunConfig, plan: RunPlan, k: number): string {
   const opponent = opponentOf(plan, k);
   const { sampling } = config;
   const training = spinTraining(config, k);
-  const train = `${trainText(training, 'pairs')}, β ${training.beta}.`;
+  const train = `${trainText(training, 'pairs')}, β ${training.beta}${judgingText(plan, spin(k))}.`;
   const scheduler = sampling.scheduler ?? "the model's scheduler";
   const earlier = Array.from({ length: k - 1 }, (_, i) => opponentOf(plan, i + 1));
   if (earlier.some((other) => sameModel(other, opponent)))
@@ -98,6 +114,17 @@ function trainText(
     `train ${train.steps} steps of ${train.batch_size} (${grouped(seen(train))} ${what}` +
     `${timesteps > 1 ? `, ${timesteps} timesteps each` : ''}) at learning rate ` +
     `${train.learning_rate} (${train.schedule}, ${train.warmup_steps} warm-up steps)`
+  );
+}
+
+/** "; judged after 20 of its steps by pick on 16 prompts, and the best of them is kept" */
+function judgingText(plan: RunPlan, model: Model): string {
+  const judging = judgingOf(plan, model);
+  if (!judging) return '';
+  const steps = judgedSteps(plan, model).length;
+  return (
+    `; judged after ${steps} of its steps by ${selectMetric(plan) ?? ''} on ` +
+    `${judging.prompts} prompts${judging.keep === 'best' ? ', and the best of them is kept' : ''}`
   );
 }
 
@@ -166,7 +193,8 @@ function trainingMemory({ model, config }: Omit<CheckedRun, 'text'>): number {
   return Number(model.unetParameters) * float * copies;
 }
 
-function diskBytes({ model, config, plan, resolution, data }: Omit<CheckedRun, 'text'>): number {
+function diskBytes(run: Omit<CheckedRun, 'text'>): number {
+  const { model, config, plan, resolution, data } = run;
   const weights = Number(model.unetParameters) * float;
   const latent = model.latentChannels * (resolution / model.vaeScale) ** 2 * float;
   const trainings = plan.iterations + baselines(plan).length;
@@ -187,9 +215,25 @@ function diskBytes({ model, config, plan, resolution, data }: Omit<CheckedRun, '
   );
   const drawn = images * latent * copies;
   // A PNG of a photo takes about two bytes per pixel; stored once and shown once.
-  const pictures = 2 * (trainings + 1) * evaluationItems(plan) * resolution ** 2 * 2;
+  const judgedImages = Number(imagesOf(plan, 'judge-sample'));
+  const pictures =
+    (2 * (trainings + 1) * evaluationItems(plan) + judgedImages) * resolution ** 2 * 2;
   const judged = plan.keepIf ? 2 * images * resolution ** 2 * 2 : 0;
-  return trainings * weights + checkpoints + encoded + drawn + pictures + judged;
+  const results = (trainings + snapshotsHeld(run)) * weights;
+  return results + checkpoints + encoded + drawn + pictures + judged;
+}
+
+/**
+ * Weights that judging holds beside those that trainings end in, of one training at a time: the
+ * best so far, one that is judged, and one that waits. Where samplers fall behind, more wait.
+ */
+function snapshotsHeld({ config, plan }: Omit<CheckedRun, 'text'>): number {
+  const most = Math.max(
+    ...modelsOf(plan).map((model) =>
+      Math.min(judgedSteps(plan, model).length, judgingOf(plan, model)?.keep === 'best' ? 3 : 2),
+    ),
+  );
+  return most * (averageApart(config) ? 2 : 1);
 }
 
 /** Bytes free where the artifacts go, or undefined where the system does not say. */
@@ -206,14 +250,19 @@ export function neededBytes(run: Omit<CheckedRun, 'text'>): number {
   return diskBytes(run);
 }
 
+function imagesOf(plan: RunPlan, kind: StageKind): bigint {
+  return BigInt(
+    stagesOf(plan).reduce((sum, stage) => sum + (stage.kind === kind ? stage.items : 0), 0),
+  );
+}
+
 export function workOf({ plan, resolution }: Pick<CheckedRun, 'plan' | 'resolution'>) {
-  const items = (kind: StageKind): bigint =>
-    BigInt(stagesOf(plan).reduce((sum, stage) => sum + (stage.kind === kind ? stage.items : 0), 0));
+  const items = (kind: StageKind): bigint => imagesOf(plan, kind);
   return {
     resolution,
     rows: BigInt(plan.rows),
     drawn: items('sample'),
-    evaluated: items('eval-sample'),
+    evaluated: items('eval-sample') + items('judge-sample'),
   };
 }
 

@@ -5,7 +5,7 @@ import { DeadJobSchema, RunSchema, RunStatus, StageProgressSchema, type Run } fr
 import { progressOf, type StageProgress } from '../domain/progress.js';
 import { standingOf } from '../domain/standing.js';
 import type { RunStatus as DomainStatus } from '../domain/state.js';
-import { deadJobs } from '../orchestrator/report-data.js';
+import { deadJobs, judgedTrainings } from '../orchestrator/report-data.js';
 import type { RunRecord } from '../orchestrator/record.js';
 import type { UnreadableRun } from '../orchestrator/records.js';
 import { fromSummary } from '../orchestrator/wire.js';
@@ -27,6 +27,7 @@ export function toRun(record: RunRecord, directory: string, now: number): Run {
   run.stages = stages.map((stage) => create(StageProgressSchema, stage));
   run.results = state.results.map(fromSummary);
   run.warnings = state.warnings;
+  run.judgedTrainings = judgedTrainings(record);
   run.deadJobs = deadJobs(record).map((job) => create(DeadJobSchema, job));
   return run;
 }

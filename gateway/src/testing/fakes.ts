@@ -4,7 +4,7 @@
  * byte. For tests only.
  */
 import { createHash } from 'node:crypto';
-import { create, toJson } from '@bufbuild/protobuf';
+import { create, toJson, toJsonString } from '@bufbuild/protobuf';
 import {
   EncodeResultSchema,
   EvaluatorService,
@@ -22,6 +22,7 @@ import {
   ScoreResultSchema,
   ScorerService,
   TrainerService,
+  TrainFinishedSchema,
   UnetRefSchema,
   type Job,
   type JobKind,
@@ -34,6 +35,7 @@ import { delay, GrpcServer, SpindleError, writeFileAtomic, type Logger } from '@
 import {
   createJobHandler,
   readJobResult,
+  snapshotKey,
   WorkerState,
   type ArtifactStore,
   type Bus,
@@ -50,6 +52,8 @@ export interface FakeBehaviour {
   onStep?: (request: TrainRequest, step: number) => number | Promise<number>;
   /** Mean score of a model's images. */
   score?: (model: string) => number;
+  /** Score of every image of a job, where it is not the same for all. */
+  scoreOf?: (key: string) => number | undefined;
   rejected?: number[];
   stepMs?: number;
 }
@@ -242,7 +246,9 @@ async function resultOf(
       const scores = metrics.map((metric) =>
         create(MetricScoresSchema, {
           metric: metric.name,
-          values: items.map((item) => item.image?.digest.length ?? 0),
+          values: items.map(
+            (item) => behaviour.scoreOf?.(job.key) ?? item.image?.digest.length ?? 0,
+          ),
         }),
       );
       return create(JobResultSchema, {
@@ -283,10 +289,20 @@ async function* train(
       await delay(20, signal);
     }
   }
+  const every = request.settings?.judgeEvery ?? 0;
+  const resultAt = (step: number) => trained(request, drawn, step, store);
   for (let step = resumedStep + 1; step <= steps; step++) {
     if (services.behaviour.stepMs) await delay(services.behaviour.stepMs, signal);
     const loss = (await services.behaviour.onStep?.(request, step)) ?? 1 / step;
     services.trained.push(`${request.key}@${step}`);
+    const leaves = every > 0 && step % every === 0 && step < steps;
+    if (leaves) {
+      const left = create(TrainFinishedSchema, await resultAt(step));
+      await store.commitResult(
+        snapshotKey(request.key, step),
+        toJsonString(TrainFinishedSchema, left),
+      );
+    }
     if (step % (request.settings?.checkpointSteps ?? 1) === 0) {
       await store.deleteResults(checkpoint);
       await store.commitResult(checkpoint, String(step));
@@ -305,7 +321,18 @@ async function* train(
       seconds: 0.01,
     };
     yield { event: { case: 'step', value } };
+    if (leaves) yield { event: { case: 'snapshot', value: { step } } };
   }
+  yield { event: { case: 'finished', value: await resultAt(steps) } };
+}
+
+/** What it ends in after so many steps: bytes that depend on the inputs alone. */
+async function trained(
+  request: TrainRequest,
+  drawn: readonly string[],
+  steps: number,
+  store: ArtifactStore,
+) {
   const inputs = [
     request.modelName,
     request.init?.path ?? '',
@@ -313,20 +340,17 @@ async function* train(
     ...request.encodedShards.map((r) => r.digest),
     ...drawn,
   ];
+  const early = steps === request.settings?.steps ? [] : [String(steps)];
   const weights = await store.put(
-    Buffer.from(digest(...inputs, String(request.settings?.seed))),
+    Buffer.from(digest(...inputs, String(request.settings?.seed), ...early)),
     'application/safetensors',
   );
   const config = await store.put(
     Buffer.from('{"_class_name":"UNet2DConditionModel"}'),
     'application/json',
   );
-  yield {
-    event: {
-      case: 'finished',
-      value: { unet: create(UnetRefSchema, { name: request.modelName, config, weights }), steps },
-    },
-  };
+  const unet = create(UnetRefSchema, { name: request.modelName, config, weights });
+  return { unet, steps, runCreatedMs: request.runCreatedMs };
 }
 
 function statistics(model: ModelEvaluation, behaviour: FakeBehaviour) {

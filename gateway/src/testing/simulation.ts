@@ -6,10 +6,12 @@
  */
 import { philox } from '@spindle/kit/domain';
 import { inputsOf } from '../domain/inputs.js';
+import { bestStep, judgingOf, type Judgement } from '../domain/judging.js';
 import { mayBeRedone, type Lost } from '../domain/lost.js';
 import { transition, type RunEvent } from '../domain/machine.js';
-import { modelName } from '../domain/model.js';
-import { stagesOf, type RunPlan } from '../domain/plan.js';
+import { modelName, type Model } from '../domain/model.js';
+import { judgedSteps, stagesOf, trainingSteps, type RunPlan } from '../domain/plan.js';
+import { isJudged } from '../domain/snapshots.js';
 import { hasJobs, stageName, type Stage } from '../domain/stage.js';
 import {
   initialState,
@@ -18,8 +20,10 @@ import {
   stageOf,
   type Letter,
   type RunState,
+  type Snapshot,
 } from '../domain/state.js';
 import { commandsBetween, workOf, type Command } from '../domain/work.js';
+import { asSnapshot, snapshotOf } from './simulated-weights.js';
 
 type Told = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, 'at'> : never) : never;
 
@@ -69,6 +73,8 @@ export class Simulation {
   /** Stood still past its lease with a job that another worker has got since. */
   #frozen: Job[] = [];
   readonly #results = new Map<string, Result>();
+  /** What trainings have left on the way, by "train-spin1@3". */
+  readonly #snapshots = new Map<string, string>();
   readonly #damages = new Map<string, number>();
   #faultsLeft: number;
   #faults = 0;
@@ -208,6 +214,8 @@ export class Simulation {
       this.#call = { name: stageName({ kind: 'train', model: command.model }), read: 0 };
     if (command.type === 'stop-training') this.#call = null;
     if (command.type === 'purge') this.#queue = [];
+    if (command.type === 'drop-snapshots')
+      for (const step of command.steps) this.#snapshots.delete(snapshotOf(command.model, step));
     if (command.type !== 'publish' || this.#gateway === null) return;
     for (const shard of command.shards) {
       const id = `${command.stage}/${shard}#${this.#gateway.round}`;
@@ -253,7 +261,10 @@ export class Simulation {
       if (known.done.includes(Number(shard))) continue;
       // What does not parse is no result.
       if (!this.#results.get(key)?.whole) continue;
-      const jobs = [{ shard: Number(shard), rejected: [], truncated: 0 }];
+      const judgement = this.#judgement(stage, key);
+      const jobs = [
+        { shard: Number(shard), rejected: [], truncated: 0, ...(judgement && { judgement }) },
+      ];
       this.#dispatch({ type: 'jobs-done', stage, jobs });
     }
   }
@@ -334,12 +345,47 @@ export class Simulation {
       }
       const value = this.#made(name);
       if (value === null) return this.#miss(name);
+      if (this.#leave(stage.model, value)) return;
       this.#results.set(key, { value, whole: true });
     }
-    const model = modelName(stage.model);
-    const blob = { digest: this.#results.get(key)?.value ?? '', bytes: 1, mediaType: '' };
+    const chosen = this.#choose(stage.model, this.#results.get(key)?.value ?? '');
+    if (chosen === null) return;
     this.#call = null;
-    this.#dispatch({ type: 'train-finished', model, unet: { config: blob, weights: blob } });
+    this.#dispatch({ type: 'train-finished', model: modelName(stage.model), ...chosen });
+  }
+
+  /** Leaves the weights of a judged step; false when all but the last are left. */
+  #leave(model: Model, value: string): boolean {
+    const last = trainingSteps(this.#plan, model);
+    const known = this.#gateway?.training[modelName(model)]?.snapshots ?? {};
+    const step = judgedSteps(this.#plan, model).find((one) => one !== last && !(one in known));
+    if (step === undefined) return false;
+    const weights = digest([snapshotOf(model, step), value]);
+    this.#snapshots.set(snapshotOf(model, step), weights);
+    const snapshot = asSnapshot(weights);
+    this.#dispatch({ type: 'train-snapshot', model: modelName(model), step, snapshot });
+    return true;
+  }
+
+  /** As the orchestrator's chooseSnapshot(); null while judges are at it. */
+  #choose(model: Model, value: string): (Snapshot & { kept?: number }) | null {
+    const judging = judgingOf(this.#plan, model);
+    if (!judging) return asSnapshot(value);
+    const [name, last] = [modelName(model), trainingSteps(this.#plan, model)];
+    this.#snapshots.set(snapshotOf(model, last), value);
+    const told = { type: 'train-snapshot', model: name, step: last } as const;
+    this.#dispatch({ ...told, snapshot: asSnapshot(value) });
+    const state = this.#gateway;
+    if (state === null || !isJudged(state, model)) return null;
+    const kept = bestStep(state.training[name]?.judged ?? {}) ?? last;
+    return { ...asSnapshot(this.#snapshots.get(snapshotOf(model, kept)) ?? 'lost'), kept };
+  }
+
+  /** A score that is other for other images. */
+  #judgement(stage: string, key: string): Judgement | null {
+    if (this.#stage(stage)?.kind !== 'judge-score') return null;
+    const mean = Number.parseInt(this.#results.get(key)?.value ?? '', 16);
+    return { mean, standardError: 0, n: 1 };
   }
 
   /** As the orchestrator's task runner: a call that fails for a loss is made again. */
@@ -414,7 +460,15 @@ export class Simulation {
   #made(stage: string, shard = 0): string | null {
     const read = this.#inputs(stage, shard).map((key) => this.#results.get(key));
     if (read.some((result) => !result?.whole)) return null;
-    return digest([`${stage}/${shard}`, ...read.map((result) => result?.value ?? '')]);
+    const values = read.map((result) => result?.value ?? '');
+    const known = this.#stage(stage);
+    if (known?.kind === 'judge-sample') {
+      const step = judgedSteps(this.#plan, known.model)[shard] ?? 0;
+      const weights = this.#snapshots.get(snapshotOf(known.model, step));
+      if (weights === undefined) return null;
+      values.push(weights);
+    }
+    return digest([`${stage}/${shard}`, ...values]);
   }
 
   #stage(name: string): Stage | undefined {

@@ -52,6 +52,8 @@ export {
   best,
   compare,
   levelWithItself,
+  mean,
+  standardError,
   summarise,
 } from './statistics.js';
 export {

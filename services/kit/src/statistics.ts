@@ -162,6 +162,7 @@ function win(value: number, other: number, tie: number): number {
   return value > other ? 1 : 0;
 }
 
+/** Arithmetic; 0 of nothing. */
 export function mean(values: readonly number[]): number {
   return values.length === 0
     ? 0

@@ -19,6 +19,7 @@ export {
 export { type WorkerContext, WorkerState, announceWorker, openWorker, takeJobs } from './worker.js';
 export { createJobHandler, type JobHandlerParts, type JobInstruments } from './job-handler.js';
 export { isLeftOver, readJobResult } from './job-result.js';
+export { snapshotKey } from './snapshot-key.js';
 export { checkRunFiles, unchanged } from './run-files.js';
 export { runPrecision, type RunPrecision } from './run-precision.js';
 export { unetSource, type UnetSource } from './unet-source.js';

@@ -99,6 +99,7 @@ export class Attempt {
     const { session } = own;
     const finished = await exportResult(
       { store: deps.store, session, settings, request, init },
+      settings.steps,
       seconds,
     );
     return { ...finished, recent: [...recent] };

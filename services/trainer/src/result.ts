@@ -17,7 +17,7 @@ import {
 import type { TrainingSettings } from './domain/settings.js';
 import type { TrainingSession } from './engine.js';
 
-interface Outcome {
+interface Trained {
   store: ArtifactStore;
   session: TrainingSession;
   settings: TrainingSettings;
@@ -26,8 +26,10 @@ interface Outcome {
   init: ModelSourceDto;
 }
 
+/** What training ends in after so many steps, and what it would end in on the way there. */
 export async function exportResult(
-  { store, session, settings, request, init }: Outcome,
+  { store, session, settings, request, init }: Trained,
+  steps: number,
   seconds: number,
 ): Promise<TrainFinished> {
   const folder = await store.tempDir();
@@ -60,7 +62,7 @@ export async function exportResult(
     return create(TrainFinishedSchema, {
       ...result,
       runCreatedMs: request.runCreatedMs,
-      steps: settings.steps,
+      steps,
       seconds,
       ...(average && {
         average: average.unet,

@@ -15,6 +15,7 @@ import { wirePrecision } from './precision.js';
 import { RankTraining } from './ranks/rank-training.js';
 import type { RankCommand } from './ranks/ranks.js';
 import { fingerprintOf } from './request.js';
+import { haveLeftSnapshots } from './snapshots.js';
 import { openDataset, openSession, readModels, type Models } from './setup.js';
 
 export interface OpenTraining {
@@ -99,6 +100,12 @@ async function fromCheckpoint(
 ): Promise<Resumed | null> {
   for await (const checkpoint of call.checkpoints.usable()) {
     const { path, manifest } = checkpoint;
+    if (!(await haveLeftSnapshots(call, manifest.step))) {
+      const { step } = manifest;
+      const why = 'weights of a judged step are lost; training goes on from before it';
+      call.deps.logger.warn({ key: call.request.key, step }, why);
+      continue;
+    }
     const { generatedShards = '' } = manifest.fingerprint;
     const difference = firstDifference(manifest.fingerprint, {
       ...fingerprint,

@@ -86,7 +86,10 @@ async function committed(
   { store, logger }: ServerDeps,
 ): Promise<Response | null> {
   const { key } = request;
-  const finished = parseFinished(await store.getResult(key));
+  const json = await store.getResult(key);
+  // What a training that goes on has left lies below its key.
+  if (json === null) return null;
+  const finished = parseFinished(json);
   const isOurs = finished !== null && !(await isLeftOver(key, finished, request, store));
   if (!isOurs || !(await hasBlobs(finished, store))) {
     // Damaged, of a deleted run, or without its blobs: it would keep the next result out.

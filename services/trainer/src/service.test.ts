@@ -1,5 +1,5 @@
 import type { SpindleError } from '@spindle/kit';
-import { create } from '@bufbuild/protobuf';
+import { create, fromJsonString } from '@bufbuild/protobuf';
 import { createClient, Lifecycle, readSafetensors } from '@spindle/kit';
 import { openLocalStore, openStore, type ArtifactStore } from '@spindle/mesh';
 import { logger, startTestS3 } from '@spindle/kit/testing';
@@ -10,6 +10,7 @@ import {
   OnDivergence,
   Precision,
   TrainerService,
+  TrainFinishedSchema,
   UnetRefSchema,
   type TrainRequest,
   type TrainResponse,
@@ -325,6 +326,45 @@ describe('Train', () => {
       await second.lifecycle.shutdown('done');
       await store.deleteResults('r1');
     }
+  });
+
+  it('leaves what it would have ended in after judged steps, the same wherever it was stopped', async () => {
+    const judged = async (s: ArtifactStore): Promise<TrainRequest> => {
+      const request = await trainRequest(s);
+      request.settings!.judgeEvery = 6;
+      return request;
+    };
+    const left = async (s: ArtifactStore): Promise<string[]> => {
+      const keys = (await s.listResults('r1/train-spin1')).filter((key) => key.includes('/step-'));
+      const json = await Promise.all(keys.map((key) => s.getResult(key)));
+      return json.map((text) => fromJsonString(TrainFinishedSchema, text!).unet!.weights!.digest);
+    };
+    const other = await openLocalStore(join(root, 'calm'));
+    const calm = await start(fakeEngine(), { store: other });
+    const { responses: told } = await run(calm.client, await judged(other));
+    await calm.lifecycle.shutdown('done');
+    const expected = await left(other);
+    expect(
+      told.flatMap(({ event }) => (event.case === 'snapshot' ? [event.value.step] : [])),
+    ).toEqual([6, 12, 18]);
+    expect(new Set([...expected, weightsOf(told)]).size).toBe(4);
+
+    const request = await judged(store);
+    // Stopped after a judged step: its checkpoint may be there before what is judged.
+    for (const stop of [6, 12, 13]) {
+      const { client, lifecycle } = await start();
+      expect((await run(client, request, stop)).error).toMatchObject({ code: 'CANCELLED' });
+      await lifecycle.shutdown('stopped');
+    }
+    // What one of them has left is lost: training goes on from before it.
+    await store.deleteResults('r1/train-spin1/step-00000012');
+    const last = await start();
+    const { responses } = await run(last.client, request);
+    expect(responses[0]!.event.value).toMatchObject({
+      resumedStep: expect.toSatisfy((step: number) => step <= 12) as number,
+    });
+    expect(weightsOf(responses)).toBe(weightsOf(told));
+    expect(await left(store)).toEqual(expected);
   });
 
   it('resumes on a machine without its folder from the copy in the artifact store, to the same weights', async () => {

@@ -11,6 +11,7 @@ import { divergence, remedy, type Outcome, type Trouble } from './domain/recover
 import { withReport, writeReports } from './recent-steps.js';
 import { RankLost } from './ranks/ranks.js';
 import type { OpenTraining } from './resume.js';
+import { leaveMissingSnapshot, leaveSnapshot } from './snapshots.js';
 import { takeStep, type TakenStep } from './step.js';
 
 /** Why not all steps were taken. */
@@ -52,6 +53,9 @@ export class Steps {
     const { settings, signal, mayFinish, checkpoints } = this.call;
     let interruption: Interruption | null = null;
     try {
+      // Whoever was stopped after the step has checkpointed it alone.
+      const left = await leaveMissingSnapshot(this.call, this.training, this.#done);
+      if (left) yield left;
       while (interruption === null && this.#done < settings.steps) {
         signal.throwIfAborted();
         yield* this.#images();
@@ -112,6 +116,9 @@ export class Steps {
       return this.#troubled({ step, reason, badSince, cause: null });
     }
     if (lost !== undefined) throw lost;
+    // Before a checkpoint of the step: who resumes from that does not come back here.
+    const left = signal.aborted ? null : await leaveSnapshot(this.call, this.training, this.#done);
+    if (left) yield left;
     const saves =
       settings.checkpointSteps > 0 &&
       this.#done % settings.checkpointSteps === 0 &&

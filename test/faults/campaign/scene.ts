@@ -21,7 +21,7 @@ const answerMs = 180_000;
 /** A round that went wrong beyond what care can mend; the message says how. */
 export class Silent extends Error {}
 
-/** A run's record cannot be read, and the product has said so: no answer before it is back. */
+/** A run's record cannot be read, and the product said so: no answer comes before it is back. */
 export class Unreadable extends Error {}
 
 function isUnreadable(message: string): boolean {

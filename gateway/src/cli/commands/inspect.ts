@@ -11,6 +11,7 @@ import {
   type Environment,
 } from '../context.js';
 import { duration, isOver, rate, resultsTable, statusName, table } from '../format.js';
+import { judgedLines } from '../judged-lines.js';
 import { followToExitCode, runObject } from './run.js';
 import { print, printJson } from '../output.js';
 
@@ -93,6 +94,7 @@ function statusLines(run: Run): string[] {
   ]);
   lines.push('', ...table([['stage', 'state', 'done', 'speed', 'time', 'left'], ...rows], 2));
   if (run.results.length > 0) lines.push('', ...resultsTable(run.results, run.bestModel));
+  if (run.judgedTrainings.length > 0) lines.push('', ...judgedLines(run), '');
   for (const warning of run.warnings) lines.push(`warning: ${warning}`);
   for (const job of run.deadJobs)
     lines.push(`dead job ${job.key} (${job.attempts} attempts): ${job.reason}`);

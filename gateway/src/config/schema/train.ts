@@ -21,6 +21,13 @@ const keysPerIteration = {
       'Steps over which the learning rate rises linearly from 0. They may be more than the ' +
         'steps: training then ends on the way up.',
     ),
+  judge_every: count
+    .max(10_000_000)
+    .default(0)
+    .describe(
+      'After every so many steps, and after the last one, a few images are drawn and judged ' +
+        'beside the training: a curve of scores, and what `keep: best` goes by. 0: never.',
+    ),
 };
 
 const otherKeys = {
@@ -76,6 +83,21 @@ const otherKeys = {
     .max(100)
     .default(3)
     .describe('Rollbacks per training before it ends the run after all.'),
+  judge_prompts: positiveInt
+    .max(1024)
+    .default(16)
+    .describe(
+      'How many of the prompts that models are chosen by (evaluation.select) `judge_every` draws: ' +
+        'the first ones, an image each, always with the same noise.',
+    ),
+  keep: z
+    .enum(['last', 'best'])
+    .default('last')
+    .describe(
+      'Which weights a training leaves: those after its last step, or, of the steps that ' +
+        '`judge_every` judges, those with the highest mean of evaluation.select.metric (of equal ' +
+        'ones the earliest). The next iteration starts from them.',
+    ),
   sample_posterior: z
     .boolean()
     .default(false)
@@ -127,6 +149,8 @@ export function trainOf(train: TrainConfig, k: number): Training {
     learning_rate: forIteration(train.learning_rate, k),
     schedule: forIteration(train.schedule, k),
     warmup_steps: forIteration(train.warmup_steps, k),
+    // Configs of older runs do not have it.
+    judge_every: forIteration((train.judge_every as number | number[] | undefined) ?? 0, k),
   };
 }
 

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/evaluator_service.proto.
  */
 export const file_spindle_v1_evaluator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJnCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIEgsKA3NldBgEIAEoCSJOCg9FdmFsdWF0ZVJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uIs0BChBNZXRyaWNTdGF0aXN0aWNzEg4KBm1ldHJpYxgBIAEoCRIMCgRtZWFuGAIgASgBEg4KBm1lZGlhbhgDIAEoARIWCg5zdGFuZGFyZF9lcnJvchgEIAEoARIQCgh3aW5fcmF0ZRgFIAEoARIWCg5kaWZmZXJlbmNlX2xvdxgGIAEoARIXCg9kaWZmZXJlbmNlX2hpZ2gYByABKAESCQoBbhgIIAEoDRIlCgZzZWxlY3QYCSABKAsyFS5zcGluZGxlLnYxLlNlbGVjdGlvbiIkCglTZWxlY3Rpb24SDAoEbWVhbhgBIAEoARIJCgFuGAIgASgNIk8KD01vZGVsU3RhdGlzdGljcxINCgVtb2RlbBgBIAEoCRItCgdtZXRyaWNzGAIgAygLMhwuc3BpbmRsZS52MS5NZXRyaWNTdGF0aXN0aWNzIj8KEEV2YWx1YXRlUmVzcG9uc2USKwoGbW9kZWxzGAEgAygLMhsuc3BpbmRsZS52MS5Nb2RlbFN0YXRpc3RpY3MimAEKEldyaXRlUmVwb3J0UmVxdWVzdBIOCgZydW5faWQYASABKAkSEQoJZGlyZWN0b3J5GAIgASgJEisKBm1vZGVscxgDIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uEiIKA3J1bhgFIAEoCzIVLnNwaW5kbGUudjEuUnVuUmVwb3J0SgQIBBAFUghydW5fanNvbiKaAgoJUnVuUmVwb3J0Eg4KBnJ1bl9pZBgBIAEoCRITCgtjb25maWdfanNvbhgCIAEoCRIOCgZzdGF0dXMYAyABKAkSEgoKYmVzdF9tb2RlbBgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCRIoCgd0aW1pbmdzGAYgAygLMhcuc3BpbmRsZS52MS5TdGFnZVRpbWluZxIpCgZjdXJ2ZXMYByADKAsyGS5zcGluZGxlLnYxLlRyYWluaW5nQ3VydmUSFQoNc2VsZWN0X21ldHJpYxgIIAEoCRItCgxqdWRnZWRfcGFpcnMYFSADKAsyFy5zcGluZGxlLnYxLkp1ZGdlZFBhaXJzEhcKD2F2ZXJhZ2VfbWV0cmljcxgWIAMoCSJACgtKdWRnZWRQYWlycxIQCghvcHBvbmVudBgBIAEoCRINCgVwYWlycxgCIAEoDRIQCghsZWZ0X291dBgDIAEoDSItCgtTdGFnZVRpbWluZxINCgVzdGFnZRgBIAEoCRIPCgdzZWNvbmRzGAIgASgBIkQKDVRyYWluaW5nQ3VydmUSDQoFbW9kZWwYASABKAkSJAoFc3RlcHMYAiADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCJRChNXcml0ZVJlcG9ydFJlc3BvbnNlEg0KBWZpbGVzGAEgAygJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzMqkBChBFdmFsdWF0b3JTZXJ2aWNlEkUKCEV2YWx1YXRlEhsuc3BpbmRsZS52MS5FdmFsdWF0ZVJlcXVlc3QaHC5zcGluZGxlLnYxLkV2YWx1YXRlUmVzcG9uc2USTgoLV3JpdGVSZXBvcnQSHi5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVxdWVzdBofLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXNwb25zZWIGcHJvdG8z", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
+  fileDesc("CiJzcGluZGxlL3YxL2V2YWx1YXRvcl9zZXJ2aWNlLnByb3RvEgpzcGluZGxlLnYxInQKD01vZGVsRXZhbHVhdGlvbhINCgVtb2RlbBgBIAEoCRITCgtzYW1wbGVfa2V5cxgCIAMoCRISCgpzY29yZV9rZXlzGAMgAygJEikKBWl0ZW1zGAQgAygLMhouc3BpbmRsZS52MS5FdmFsdWF0aW9uSXRlbSJnCg5FdmFsdWF0aW9uSXRlbRImCgZwcm9tcHQYASABKAsyFi5zcGluZGxlLnYxLlByb21wdEl0ZW0SEAoIY2F0ZWdvcnkYAiABKAkSDgoGc2VsZWN0GAMgASgIEgsKA3NldBgEIAEoCSJOCg9FdmFsdWF0ZVJlcXVlc3QSDgoGcnVuX2lkGAEgASgJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uIs0BChBNZXRyaWNTdGF0aXN0aWNzEg4KBm1ldHJpYxgBIAEoCRIMCgRtZWFuGAIgASgBEg4KBm1lZGlhbhgDIAEoARIWCg5zdGFuZGFyZF9lcnJvchgEIAEoARIQCgh3aW5fcmF0ZRgFIAEoARIWCg5kaWZmZXJlbmNlX2xvdxgGIAEoARIXCg9kaWZmZXJlbmNlX2hpZ2gYByABKAESCQoBbhgIIAEoDRIlCgZzZWxlY3QYCSABKAsyFS5zcGluZGxlLnYxLlNlbGVjdGlvbiIkCglTZWxlY3Rpb24SDAoEbWVhbhgBIAEoARIJCgFuGAIgASgNIk8KD01vZGVsU3RhdGlzdGljcxINCgVtb2RlbBgBIAEoCRItCgdtZXRyaWNzGAIgAygLMhwuc3BpbmRsZS52MS5NZXRyaWNTdGF0aXN0aWNzIj8KEEV2YWx1YXRlUmVzcG9uc2USKwoGbW9kZWxzGAEgAygLMhsuc3BpbmRsZS52MS5Nb2RlbFN0YXRpc3RpY3MimAEKEldyaXRlUmVwb3J0UmVxdWVzdBIOCgZydW5faWQYASABKAkSEQoJZGlyZWN0b3J5GAIgASgJEisKBm1vZGVscxgDIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxFdmFsdWF0aW9uEiIKA3J1bhgFIAEoCzIVLnNwaW5kbGUudjEuUnVuUmVwb3J0SgQIBBAFUghydW5fanNvbiLQAgoJUnVuUmVwb3J0Eg4KBnJ1bl9pZBgBIAEoCRITCgtjb25maWdfanNvbhgCIAEoCRIOCgZzdGF0dXMYAyABKAkSEgoKYmVzdF9tb2RlbBgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCRIoCgd0aW1pbmdzGAYgAygLMhcuc3BpbmRsZS52MS5TdGFnZVRpbWluZxIpCgZjdXJ2ZXMYByADKAsyGS5zcGluZGxlLnYxLlRyYWluaW5nQ3VydmUSFQoNc2VsZWN0X21ldHJpYxgIIAEoCRItCgxqdWRnZWRfcGFpcnMYFSADKAsyFy5zcGluZGxlLnYxLkp1ZGdlZFBhaXJzEhcKD2F2ZXJhZ2VfbWV0cmljcxgWIAMoCRI0ChBqdWRnZWRfdHJhaW5pbmdzGDMgAygLMhouc3BpbmRsZS52MS5KdWRnZWRUcmFpbmluZyKOAQoOSnVkZ2VkVHJhaW5pbmcSDQoFbW9kZWwYASABKAkSDgoGbWV0cmljGAIgASgJEiUKBXN0ZXBzGAMgAygLMhYuc3BpbmRsZS52MS5KdWRnZWRTdGVwEhEKCWtlcHRfc3RlcBgEIAEoDRISCgprZWVwc19iZXN0GAUgASgIEg8KB2F3YWl0ZWQYBiABKA0iSwoKSnVkZ2VkU3RlcBIMCgRzdGVwGAEgASgNEgwKBG1lYW4YAiABKAESFgoOc3RhbmRhcmRfZXJyb3IYAyABKAESCQoBbhgEIAEoDSJACgtKdWRnZWRQYWlycxIQCghvcHBvbmVudBgBIAEoCRINCgVwYWlycxgCIAEoDRIQCghsZWZ0X291dBgDIAEoDSItCgtTdGFnZVRpbWluZxINCgVzdGFnZRgBIAEoCRIPCgdzZWNvbmRzGAIgASgBIkQKDVRyYWluaW5nQ3VydmUSDQoFbW9kZWwYASABKAkSJAoFc3RlcHMYAiADKAsyFS5zcGluZGxlLnYxLlRyYWluU3RlcCJRChNXcml0ZVJlcG9ydFJlc3BvbnNlEg0KBWZpbGVzGAEgAygJEisKBm1vZGVscxgCIAMoCzIbLnNwaW5kbGUudjEuTW9kZWxTdGF0aXN0aWNzMqkBChBFdmFsdWF0b3JTZXJ2aWNlEkUKCEV2YWx1YXRlEhsuc3BpbmRsZS52MS5FdmFsdWF0ZVJlcXVlc3QaHC5zcGluZGxlLnYxLkV2YWx1YXRlUmVzcG9uc2USTgoLV3JpdGVSZXBvcnQSHi5zcGluZGxlLnYxLldyaXRlUmVwb3J0UmVxdWVzdBofLnNwaW5kbGUudjEuV3JpdGVSZXBvcnRSZXNwb25zZWIGcHJvdG8z", [file_spindle_v1_trainer_service, file_spindle_v1_types]);
 
 /**
  * The results of one evaluated model, as committed by sample and score jobs.
@@ -341,6 +341,13 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
    * @generated from field: repeated string average_metrics = 22;
    */
   averageMetrics: string[];
+
+  /**
+   * Trainings that were judged while they went on.
+   *
+   * @generated from field: repeated spindle.v1.JudgedTraining judged_trainings = 51;
+   */
+  judgedTrainings: JudgedTraining[];
 };
 
 /**
@@ -349,6 +356,90 @@ export type RunReport = Message<"spindle.v1.RunReport"> & {
  */
 export const RunReportSchema: GenMessage<RunReport> = /*@__PURE__*/
   messageDesc(file_spindle_v1_evaluator_service, 8);
+
+/**
+ * A training's curve of scores: of images for a few of the prompts that models are chosen by.
+ *
+ * @generated from message spindle.v1.JudgedTraining
+ */
+export type JudgedTraining = Message<"spindle.v1.JudgedTraining"> & {
+  /**
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * @generated from field: string metric = 2;
+   */
+  metric: string;
+
+  /**
+   * @generated from field: repeated spindle.v1.JudgedStep steps = 3;
+   */
+  steps: JudgedStep[];
+
+  /**
+   * The step whose weights are the model's; 0 while that is open.
+   *
+   * @generated from field: uint32 kept_step = 4;
+   */
+  keptStep: number;
+
+  /**
+   * It is the one with the best mean, and not just the last one.
+   *
+   * @generated from field: bool keeps_best = 5;
+   */
+  keepsBest: boolean;
+
+  /**
+   * Judged steps whose scores are still to come, of a training that has taken all its steps and waits for them.
+   *
+   * @generated from field: uint32 awaited = 6;
+   */
+  awaited: number;
+};
+
+/**
+ * Describes the message spindle.v1.JudgedTraining.
+ * Use `create(JudgedTrainingSchema)` to create a new message.
+ */
+export const JudgedTrainingSchema: GenMessage<JudgedTraining> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 9);
+
+/**
+ * @generated from message spindle.v1.JudgedStep
+ */
+export type JudgedStep = Message<"spindle.v1.JudgedStep"> & {
+  /**
+   * @generated from field: uint32 step = 1;
+   */
+  step: number;
+
+  /**
+   * @generated from field: double mean = 2;
+   */
+  mean: number;
+
+  /**
+   * @generated from field: double standard_error = 3;
+   */
+  standardError: number;
+
+  /**
+   * Images.
+   *
+   * @generated from field: uint32 n = 4;
+   */
+  n: number;
+};
+
+/**
+ * Describes the message spindle.v1.JudgedStep.
+ * Use `create(JudgedStepSchema)` to create a new message.
+ */
+export const JudgedStepSchema: GenMessage<JudgedStep> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_evaluator_service, 10);
 
 /**
  * Pairs with the images that `opponent` drew.
@@ -379,7 +470,7 @@ export type JudgedPairs = Message<"spindle.v1.JudgedPairs"> & {
  * Use `create(JudgedPairsSchema)` to create a new message.
  */
 export const JudgedPairsSchema: GenMessage<JudgedPairs> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 9);
+  messageDesc(file_spindle_v1_evaluator_service, 11);
 
 /**
  * In the order of stages.
@@ -403,7 +494,7 @@ export type StageTiming = Message<"spindle.v1.StageTiming"> & {
  * Use `create(StageTimingSchema)` to create a new message.
  */
 export const StageTimingSchema: GenMessage<StageTiming> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 10);
+  messageDesc(file_spindle_v1_evaluator_service, 12);
 
 /**
  * A model's optimiser steps. A number that was not finite, or not kept, is NaN.
@@ -427,7 +518,7 @@ export type TrainingCurve = Message<"spindle.v1.TrainingCurve"> & {
  * Use `create(TrainingCurveSchema)` to create a new message.
  */
 export const TrainingCurveSchema: GenMessage<TrainingCurve> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 11);
+  messageDesc(file_spindle_v1_evaluator_service, 13);
 
 /**
  * @generated from message spindle.v1.WriteReportResponse
@@ -449,7 +540,7 @@ export type WriteReportResponse = Message<"spindle.v1.WriteReportResponse"> & {
  * Use `create(WriteReportResponseSchema)` to create a new message.
  */
 export const WriteReportResponseSchema: GenMessage<WriteReportResponse> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_evaluator_service, 12);
+  messageDesc(file_spindle_v1_evaluator_service, 14);
 
 /**
  * Statistics over scores, and a run's report. Pure functions of stored results: calling twice leaves the same bytes.

@@ -1,5 +1,10 @@
 /** The page's plots: how the trainings went, step by step. */
-import type { StepNumbers, TrainingCurve } from '@spindle/proto';
+import {
+  keptSentence,
+  type JudgedTraining,
+  type StepNumbers,
+  type TrainingCurve,
+} from '@spindle/proto';
 import { markup, nothing, type Markup } from './markup.js';
 import { linePlot, smooth, type PlotOptions, type Point, type Series } from './plot.js';
 
@@ -14,6 +19,30 @@ const errorSeries: readonly ({ key: keyof StepNumbers } & Omit<Series, 'points'>
   { key: 'errorGenerated', name: 'generated', colour: 2 },
   { key: 'opponentErrorGenerated', name: "generated, opponent's", colour: 2, dashed: true },
 ];
+
+/** Scores of the images that were drawn while trainings went on: a line per model. */
+export function judgedTrainings(trainings: readonly JudgedTraining[]): Markup {
+  const [first] = trainings;
+  if (first === undefined) return nothing;
+  const series = trainings.map(({ model, steps }, i) => ({
+    name: model,
+    points: steps.map(({ step, mean }) => ({ x: step, y: mean })),
+    colour: (i % colours) + 1,
+  }));
+  const kept = trainings.map(keptSentence).filter((sentence) => sentence !== '');
+  return markup`
+    <section>
+      <h2>Scores while training</h2>
+      <div class="plots">
+        ${linePlot(series, {
+          title: `Mean ${first.metric} of the images drawn after a step`,
+          xLabel: 'step',
+          yLabel: first.metric,
+        })}
+      </div>
+      <p class="note">${kept.join(' ')}</p>
+    </section>`;
+}
 
 export function training(curves: readonly TrainingCurve[]): Markup {
   const models = curves.filter(({ steps }) => steps.length > 0);

@@ -1,6 +1,6 @@
 /** The report as one self-contained page: no script, no network, light and dark. */
 import type { RunReport, StageTiming } from '@spindle/proto';
-import { training } from './html-curves.js';
+import { judgedTrainings, training } from './html-curves.js';
 import { bar, results } from './html-results.js';
 import { markup, Markup, nothing } from './markup.js';
 import { duration, type ModelReport, type Report } from './report.js';
@@ -19,6 +19,7 @@ export function reportHtml(report: Report, grid: readonly GridRow[], stylesheet:
     warnings(run.warnings),
     results(report),
     training(run.curves),
+    judgedTrainings(run.judgedTrainings),
     images(models, grid),
     timings(run.timings),
     settings(config),

@@ -11,6 +11,7 @@ import {
   type Report,
 } from './report.js';
 import { chosenSentence, chosenTitle, winOver, type Chosen, type ChosenTable } from './chosen.js';
+import { keptSentence, type JudgedTraining } from '@spindle/proto';
 import { verdictText } from '@spindle/kit/domain';
 import type { Statistics } from './statistics.js';
 
@@ -58,6 +59,7 @@ export function reportMarkdown(report: Report): string {
   if (report.chosen) lines.push(...chosenTables('One image per prompt', report.chosen));
   for (const { set, chosen: of } of report.chosenInSets)
     lines.push(...chosenTables(`One image per prompt, ${escape(set)}`, of));
+  if (run.judgedTrainings.length > 0) lines.push(...judgedTables(run.judgedTrainings));
   if (run.warnings.length > 0)
     lines.push('## Warnings', '', ...run.warnings.map((warning) => `- ${escape(warning)}`), '');
   if (run.timings.length > 0)
@@ -93,6 +95,24 @@ function chosenTables(title: string, chosen: Chosen): string[] {
       `### ${escape(chosenTitle(table))}`,
       '',
       ...matrix(table),
+    ]),
+  ];
+}
+
+function judgedTables(trainings: readonly JudgedTraining[]): string[] {
+  return [
+    '## Scores while training',
+    '',
+    ...trainings.flatMap((training) => [
+      ...(keptSentence(training) === '' ? [] : [escape(keptSentence(training)), '']),
+      `| ${escape(training.model)}, step | ${escape(training.metric)} ± standard error | n |`,
+      '|---|---|---|',
+      ...training.steps.map(
+        ({ step, mean, standardError, n }) =>
+          `| ${step === training.keptStep ? `**${step}**` : step} | ${mean.toFixed(3)} ± ` +
+          `${standardError.toFixed(3)} | ${n} |`,
+      ),
+      '',
     ]),
   ];
 }

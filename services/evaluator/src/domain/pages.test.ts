@@ -54,6 +54,15 @@ const report: Report = {
       { stage: 'encode', seconds: 12.34 },
       { stage: 'train-spin1', seconds: 125 },
     ],
+    judgedTrainings: [
+      {
+        ...{ model: 'spin1', metric: 'pick', keptStep: 50, keepsBest: true },
+        steps: [
+          { step: 50, mean: 2.25, standardError: 0.125, n: 16 },
+          { step: 100, mean: 2, standardError: 0.25, n: 16 },
+        ],
+      },
+    ],
     curves: [
       { model: 'sft', steps: [point(1, 0), point(2, 0)] },
       { model: 'spin1', steps: [point(1), point(2), point(3)] },
@@ -200,7 +209,7 @@ describe('the report', () => {
     expect(html).toContain(
       '<img src="data:image/png;base64,AAAA" alt="base: a &quot;red&quot; &lt;circle&gt;"',
     );
-    expect(html.match(/<svg /g)).toHaveLength(5);
+    expect(html.match(/<svg /g)).toHaveLength(6);
     expect(html).toContain('prefers-color-scheme: dark');
     expect(html).toContain('Denoising errors, spin1');
     expect(html).toContain('Judge: pickscore; CLIP ViT 1280x32');
@@ -333,5 +342,39 @@ describe('plots', () => {
         3,
       ).map(({ y }) => y),
     ).toEqual([1.5, 2, 5, 6.5]);
+  });
+});
+
+describe('scores while training', () => {
+  const kept =
+    'spin1 is what step 50 left, with the best mean by pick (2.250 ± 0.125) of 2 judged steps.';
+
+  it('are data, a table and a plot, with the step that was kept', () => {
+    const { judged_trainings: judged } = JSON.parse(reportJson(report)) as Record<string, unknown>;
+    expect(judged).toEqual([
+      {
+        ...{ model: 'spin1', metric: 'pick', keep: 'best', kept_step: 50 },
+        steps: [
+          { step: 50, mean: 2.25, standard_error: 0.125, n: 16 },
+          { step: 100, mean: 2, standard_error: 0.25, n: 16 },
+        ],
+      },
+    ]);
+    const markdown = reportMarkdown(report);
+    expect(markdown).toContain(kept);
+    expect(markdown).toContain('| **50** | 2.250 ± 0.125 | 16 |\n| 100 | 2.000 ± 0.250 | 16 |');
+    const html = reportHtml(report, [], stylesheet);
+    expect(html).toContain(kept);
+    expect(html).toContain('Mean pick of the images drawn after a step');
+  });
+
+  it('are not spoken of where nothing was judged', () => {
+    const run = create(RunReportSchema, { ...report.run, judgedTrainings: [] });
+    for (const text of [
+      reportJson({ ...report, run }),
+      reportMarkdown({ ...report, run }),
+      reportHtml({ ...report, run }, [], stylesheet),
+    ])
+      expect(text).not.toMatch(/judged_trainings|Scores while training/);
   });
 });

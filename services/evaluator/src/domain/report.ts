@@ -3,7 +3,7 @@
  * from.
  */
 import { verdictText, type Against } from '@spindle/kit/domain';
-import { stepNumbers, type RunReport, type TrainStep } from '@spindle/proto';
+import { stepNumbers, type JudgedTraining, type RunReport, type TrainStep } from '@spindle/proto';
 import type { Chosen } from './chosen.js';
 import type { BestAgainst, Judge, Selection, Statistics } from './statistics.js';
 
@@ -70,12 +70,25 @@ export function reportJson(report: Report): string {
         ...{ opponent, pairs, left_out: leftOut },
       })),
     }),
+    ...(run.judgedTrainings.length > 0 && {
+      judged_trainings: run.judgedTrainings.map(judgedTrainingJson),
+    }),
     warnings: run.warnings,
     timings: Object.fromEntries(run.timings.map(({ stage, seconds }) => [stage, seconds])),
     curves: Object.fromEntries(run.curves.map(({ model, steps }) => [model, steps.map(stepJson)])),
     config,
   };
   return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+function judgedTrainingJson(training: JudgedTraining): Record<string, unknown> {
+  const { model, metric, steps, keptStep, keepsBest } = training;
+  return {
+    ...{ model, metric, keep: keepsBest ? 'best' : 'last', kept_step: keptStep },
+    steps: steps.map(({ step, mean, standardError, n }) => ({
+      ...{ step, mean, standard_error: standardError, n },
+    })),
+  };
 }
 
 /** Numbers that are not finite become null: JSON has none such. */

@@ -142,6 +142,12 @@ class LocalStore implements ArtifactStore {
     }
   }
 
+  async deleteBlob(ref: ArtifactRef): Promise<void> {
+    const path = this.#blobPath(digestHex(ref));
+    this.#verified.delete(path);
+    await rm(path, { force: true });
+  }
+
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
     const created = await createFileAtomic(
       `${keyPath(this.#results, key)}.json`,

@@ -100,6 +100,11 @@ class RemoteStore implements ArtifactStore {
     return (await this.#objects.head(this.#blob(ref))) === Number(ref.bytes);
   }
 
+  async deleteBlob(ref: ArtifactRef): Promise<void> {
+    await this.#objects.delete(this.#blob(ref));
+    await this.#cache.deleteBlob(ref);
+  }
+
   async commitResult(key: string, json: string): Promise<'committed' | 'exists'> {
     return (await this.#objects.put(this.#result(key), sealed(json), { create: true }))
       ? 'committed'

@@ -18,6 +18,8 @@ export interface ArtifactStore {
   /** A readable file of the blob, verified once per process and file identity. */
   localPath(ref: ArtifactRef): Promise<string>;
   has(ref: ArtifactRef): Promise<boolean>;
+  /** Deletes a blob that nothing names any more. Caches of other machines keep theirs. */
+  deleteBlob(ref: ArtifactRef): Promise<void>;
   /** The first writer wins; durable when it returns. */
   commitResult(key: string, json: string): Promise<'committed' | 'exists'>;
   /**

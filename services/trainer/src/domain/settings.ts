@@ -80,6 +80,12 @@ export function checkSettings(settings: TrainingSettings): TrainingSettings {
   if (checked.emaApart && checked.emaDecay === 0) {
     throw new Error('settings.ema_apart: expected an ema_decay, got 0');
   }
+  if (checked.judgeEvery > 0 && checked.onDivergence === OnDivergence.ROLLBACK) {
+    throw new Error(
+      'settings.judge_every: expected 0 with on_divergence rollback, whose steps may come twice, ' +
+        `got ${checked.judgeEvery}`,
+    );
+  }
   decay('adam_beta1', checked.adamBeta1);
   decay('adam_beta2', checked.adamBeta2);
   decay('ema_decay', checked.emaDecay);
@@ -136,6 +142,7 @@ export function fingerprint(
     activationCheckpointing: _how,
     onDivergence: _do,
     maxRollbacks: _most,
+    judgeEvery: _judged,
     timestepsPerPair,
     timestepWeight,
     $unknown: _unread,
