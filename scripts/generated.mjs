@@ -1,6 +1,6 @@
 // Compares committed generated files (proto/gen, docs/CONFIG.md, docs/MODEL_CONFIGS.md,
-// gateway/schema, THIRD_PARTY_NOTICES.md) with what their generators write today; `--write` renews
-// them (`npm run generate` does the same).
+// gateway/schema, THIRD_PARTY_NOTICES.md, infra/nats) with what their generators write today;
+// `--write` renews them (`npm run generate` does the same).
 import {
   cpSync,
   existsSync,
@@ -88,6 +88,7 @@ await main(() => {
     ...filesOf('gateway/src/config/generate.ts', values.write),
     ...noticesFile(values.write),
     ...filesOf('services/models/src/config-keys/generate.ts', values.write),
+    ...filesOf('services/mesh/src/nats/generate.ts', values.write),
   ];
   if (stale.length === 0) return 0;
   throw new ScriptError(

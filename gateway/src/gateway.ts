@@ -1,6 +1,13 @@
 /** The whole gateway as one object, so that tests start it beside fakes in one process. */
 import { openFiles } from '@spindle/data';
-import { createClient, GrpcServer, type Logger } from '@spindle/kit';
+import {
+  createClient,
+  GrpcServer,
+  localTransport,
+  type Logger,
+  type People,
+  type Transport,
+} from '@spindle/kit';
 import { type ArtifactStore, type Bus } from '@spindle/mesh';
 import {
   EvaluatorService,
@@ -9,6 +16,8 @@ import {
   ScorerService,
   TrainerService,
 } from '@spindle/proto';
+import { audited } from './server/audit.js';
+import { leastRoleOf } from './server/roles.js';
 import { startHttp } from './http/server.js';
 import { registerInstruments } from './orchestrator/instruments.js';
 import { Orchestrator } from './orchestrator/orchestrator.js';
@@ -28,6 +37,12 @@ export interface GatewayOptions {
   owner: string;
   /** What callers have to show, and what the services are shown. */
   token: string | undefined;
+  /** Who else may call, and how far; only with a token. */
+  people?: People | undefined;
+  /** Default: in plain, within this machine. */
+  transport?: Transport;
+  /** Where health alone is said in plain; undefined for nowhere. */
+  healthAddress?: string | undefined;
   logger: Logger;
   rescanMs?: number;
   leaseTtlMs?: number;
@@ -43,11 +58,11 @@ export interface Gateway {
 const standard = { rescanMs: 5_000, leaseTtlMs: 5_000, shutdownGraceMs: 2_000 };
 
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { bus, store, root, logger, token } = options;
-  const trainer = createClient(TrainerService, options.trainerAddress, token);
-  const evaluator = createClient(EvaluatorService, options.evaluatorAddress, token);
-  const sampler = createClient(SamplerService, options.samplerAddress, token);
-  const scorer = createClient(ScorerService, options.scorerAddress, token);
+  const { bus, store, root, logger, token, people, transport = localTransport } = options;
+  const trainer = createClient(TrainerService, options.trainerAddress, token, transport);
+  const evaluator = createClient(EvaluatorService, options.evaluatorAddress, token, transport);
+  const sampler = createClient(SamplerService, options.samplerAddress, token, transport);
+  const scorer = createClient(ScorerService, options.scorerAddress, token, transport);
   const files = openFiles();
   const orchestrator = new Orchestrator({
     bus,
@@ -69,15 +84,18 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     throw error;
   });
   const api = new RunApi({ orchestrator, sampler, scorer, files, bus, store, root, logger });
-  const server = new GrpcServer({ logger, token });
-  server.addService(RunService, api.handlers());
+  const server = new GrpcServer({ logger, token, transport, people, leastRole: leastRoleOf });
+  server.addService(RunService, audited(api.handlers(), { root, logger }));
   orchestrator.onReady((ready) => server.setServing('', ready));
   const instruments = registerInstruments(bus);
   try {
     const grpcPort = await server.listen(options.grpcAddress);
+    if (options.healthAddress !== undefined) await server.listenForHealth(options.healthAddress);
     const http = await startHttp({
       address: options.httpAddress,
       token,
+      people,
+      transport,
       orchestrator,
       api,
       bus,

@@ -3,9 +3,12 @@ import { mkdir, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import {
   createLogger,
+  openTransport,
   parseConfig,
+  People,
   readToken,
   runService,
+  SpindleError,
   startTelemetry,
   writeFileAtomic,
 } from '@spindle/kit';
@@ -35,12 +38,32 @@ await runService('spindle gateway', async (lifecycle) => {
     SPINDLE_TOKEN: config.token,
     SPINDLE_TOKEN_FILE: config.tokenFile,
   });
+  const people = People.open(config.tokensFile);
+  if (people && token === undefined)
+    throw new SpindleError(
+      'INVALID_ARGUMENT',
+      'SPINDLE_TOKENS_FILE: expected it with SPINDLE_TOKEN or SPINDLE_TOKEN_FILE, got it alone.',
+    );
+  if (people) lifecycle.defer('tokens', people.watch(logger));
+  const transport = openTransport(
+    lifecycle,
+    {
+      SPINDLE_TLS_CERT: config.tlsCert,
+      SPINDLE_TLS_KEY: config.tlsKey,
+      SPINDLE_TLS_CA: config.tlsCa,
+      SPINDLE_TLS_CLIENT_CA: config.tlsClientCa,
+      SPINDLE_TRUSTED_NETWORK: config.trustedNetwork,
+    },
+    logger,
+  );
   const root = resolve(config.artifacts);
   await mkdir(root, { recursive: true });
   const bus = await connectBus({
     url: config.natsUrl,
     token,
+    transport,
     name: config.workerId,
+    service: 'gateway',
     logger,
     waitMs: 1_000 * config.natsWait,
     signal: lifecycle.signal,
@@ -51,6 +74,8 @@ await runService('spindle gateway', async (lifecycle) => {
   const gateway = await startGateway({
     ...config,
     token,
+    people,
+    transport,
     bus,
     store,
     root,
@@ -66,8 +91,9 @@ await runService('spindle gateway', async (lifecycle) => {
     await writeFileAtomic(portFile, `${gateway.grpcPort}\n${gateway.httpPort}\n`);
     lifecycle.defer('port file', () => rm(portFile, { force: true }));
   }
+  const scheme = transport.tls?.content.identity ? 'https' : 'http';
   logger.info(
-    { grpc: gateway.grpcPort, http: `http://127.0.0.1:${gateway.httpPort}` },
+    { grpc: gateway.grpcPort, http: `${scheme}://127.0.0.1:${gateway.httpPort}` },
     'the gateway is ready',
   );
 });

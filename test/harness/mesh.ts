@@ -2,8 +2,11 @@ import {
   checkHealth,
   createClient,
   createLogger,
+  localTransport,
   newToken,
+  readTransport,
   type ServiceClient,
+  type Transport,
 } from '@spindle/kit';
 import { connectBus, startNatsServer, type NatsServer } from '@spindle/mesh';
 import { RunService, RunStatus, type Run } from '@spindle/proto';
@@ -41,11 +44,18 @@ interface Member {
   child: NodeChild;
 }
 
+type Certificates = Record<'SPINDLE_TLS_CERT' | 'SPINDLE_TLS_KEY' | 'SPINDLE_TLS_CA', string>;
+
 export interface MeshOptions {
   /** Samplers beside the first one come with `join`. */
   env?: Partial<Record<ServiceKind, Record<string, string>>>;
   /** Ranks of the trainer, each a process of its own; those above 0 come with `join`. */
   worldSize?: number;
+  /**
+   * Files of every process: all connections are over TLS then, callers of services show
+   * certificates too, and each service is a user of NATS with rules of its own.
+   */
+  certificates?: Certificates;
   /** Where artifacts go; default: a temporary folder that goes with the mesh. */
   artifacts?: string;
 }
@@ -61,17 +71,20 @@ export class Mesh {
   readonly #dir: string;
   readonly token = newToken();
   httpPort = 0;
+  readonly #certificates: Certificates | undefined;
 
   private constructor(
     dir: string,
     readonly artifacts: string,
+    certificates: Certificates | undefined,
   ) {
+    this.#certificates = certificates;
     this.#dir = dir;
   }
 
   static async start(options: MeshOptions = {}): Promise<Mesh> {
     const dir = await mkdtemp(join(tmpdir(), 'spindle-mesh-'));
-    const mesh = new Mesh(dir, options.artifacts ?? join(dir, 'artifacts'));
+    const mesh = new Mesh(dir, options.artifacts ?? join(dir, 'artifacts'), options.certificates);
     try {
       await mesh.#start(options);
     } catch (error) {
@@ -83,24 +96,24 @@ export class Mesh {
 
   async #start(options: MeshOptions): Promise<void> {
     await mkdir(this.artifacts, { recursive: true });
-    this.#nats = await startNatsServer({ dir: this.natsDirectory, token: this.token, logger });
+    await this.#startNats();
     const ports = await freePorts(order.length + 1);
     const addresses = Object.fromEntries(
       order.map((kind, i) => [kind, `127.0.0.1:${ports[i]}`]),
     ) as Record<ServiceKind, string>;
     this.httpPort = ports[order.length] ?? 0;
     const gatewayOnly = {
-      SPINDLE_TRAINER_ADDRESS: addresses.trainer,
-      SPINDLE_EVALUATOR_ADDRESS: addresses.evaluator,
-      SPINDLE_SAMPLER_ADDRESS: addresses.sampler,
-      SPINDLE_SCORER_ADDRESS: addresses.scorer,
+      SPINDLE_TRAINER_ADDRESS: this.#called(addresses.trainer),
+      SPINDLE_EVALUATOR_ADDRESS: this.#called(addresses.evaluator),
+      SPINDLE_SAMPLER_ADDRESS: this.#called(addresses.sampler),
+      SPINDLE_SCORER_ADDRESS: this.#called(addresses.scorer),
       SPINDLE_HTTP_ADDRESS: `127.0.0.1:${this.httpPort}`,
     };
     const { worldSize = 1 } = options;
     const firstRank = {
       SPINDLE_WORLD_SIZE: `${worldSize}`,
       SPINDLE_RANK: '0',
-      SPINDLE_RENDEZVOUS: addresses.trainer,
+      SPINDLE_RENDEZVOUS: this.#called(addresses.trainer),
     };
     for (const kind of order) {
       const env = {
@@ -111,7 +124,8 @@ export class Mesh {
       this.#launch(kind, { kind, address: addresses[kind], env });
     }
     await Promise.all(order.map((name) => this.#serving(name)));
-    this.#client = createClient(RunService, addresses.gateway, this.token);
+    const gateway = this.#called(addresses.gateway);
+    this.#client = createClient(RunService, gateway, this.token, this.#transport);
     await this.#hurryRedelivery();
   }
 
@@ -120,8 +134,17 @@ export class Mesh {
     return this.#client;
   }
 
+  /** As others call it. */
   address(name: string): string {
-    return this.#member(name).address;
+    return this.#called(this.#member(name).address);
+  }
+
+  #called(address: string): string {
+    return this.#certificates ? address.replace('127.0.0.1', 'https://localhost') : address;
+  }
+
+  get #transport(): Transport {
+    return this.#certificates ? readTransport(this.#certificates) : localTransport;
   }
 
   get gatewayAddress(): string {
@@ -130,7 +153,12 @@ export class Mesh {
 
   /** A command that is told where this mesh is. */
   spindle(...args: string[]): Promise<CliResult> {
-    const env = { SPINDLE_GATEWAY: this.gatewayAddress, SPINDLE_TOKEN: this.token };
+    const { SPINDLE_TLS_CA = '' } = this.#certificates ?? {};
+    const env = {
+      SPINDLE_GATEWAY: this.gatewayAddress,
+      SPINDLE_TOKEN: this.token,
+      SPINDLE_TLS_CA,
+    };
     return cli(args, { env });
   }
 
@@ -208,12 +236,7 @@ export class Mesh {
   /** `extra` is this process's environment alone: the next one of the name has it no more. */
   async revive(name: string, extra: Record<string, string> = {}): Promise<void> {
     if (name === 'nats-server') {
-      this.#nats = await startNatsServer({
-        dir: this.natsDirectory,
-        port: Number(new URL(this.natsUrl).port),
-        token: this.token,
-        logger,
-      });
+      await this.#startNats(Number(new URL(this.natsUrl).port));
       return;
     }
     this.#launch(name, this.#member(name), extra);
@@ -282,8 +305,12 @@ export class Mesh {
   ): void {
     const child = new NodeChild(join(root, programs[kind]), [], {
       env: {
-        SPINDLE_NATS_URL: this.natsUrl,
+        SPINDLE_NATS_URL: this.#natsUrlOf(kind),
         SPINDLE_TOKEN: this.token,
+        ...this.#certificates,
+        // People come to the gateway, with a token alone.
+        ...(this.#certificates &&
+          kind !== 'gateway' && { SPINDLE_TLS_CLIENT_CA: this.#certificates.SPINDLE_TLS_CA }),
         SPINDLE_ARTIFACTS: this.artifacts,
         SPINDLE_GRPC_ADDRESS: address,
         SPINDLE_WORKER_ID: name,
@@ -300,18 +327,49 @@ export class Mesh {
     const { address, child } = this.#member(name);
     await until(
       `${name} at ${address}`,
-      async () => !child.running || (await checkHealth(address, 1_000)) || undefined,
+      async () => !child.running || (await this.#answers(address)) || undefined,
       startMs,
     );
     if (!child.running) throw new Error(`${name} ended as it started: ${child.tail()}`);
   }
 
+  #answers(address: string): Promise<boolean> {
+    return checkHealth(this.#called(address), 1_000, '', this.#transport);
+  }
+
+  async #startNats(port = 0): Promise<void> {
+    const files = this.#certificates;
+    this.#nats = await startNatsServer({
+      dir: this.natsDirectory,
+      port,
+      logger,
+      ...(files
+        ? {
+            users: (service) => `${service}-${this.token}`,
+            tls: {
+              cert: files.SPINDLE_TLS_CERT,
+              key: files.SPINDLE_TLS_KEY,
+              ca: files.SPINDLE_TLS_CA,
+            },
+          }
+        : { token: this.token }),
+    });
+  }
+
+  #natsUrlOf(kind: ServiceKind): string {
+    if (!this.#certificates) return this.natsUrl;
+    const { port } = new URL(this.natsUrl);
+    return `tls://${kind}:${kind}-${this.token}@localhost:${port}`;
+  }
+
   /** Services set the queue up with production's waits whenever they start. */
   async #hurryRedelivery(): Promise<void> {
     const bus = await connectBus({
-      url: this.natsUrl,
+      url: this.#natsUrlOf('gateway'),
       token: this.token,
+      transport: this.#transport,
       name: 'harness',
+      service: 'gateway',
       logger,
     });
     try {

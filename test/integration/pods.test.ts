@@ -1,6 +1,6 @@
-import { startTestS3, type TestS3 } from '@spindle/kit/testing';
+import { startTestS3, TestAuthority, type TestS3, writeCertificate } from '@spindle/kit/testing';
 import { RunStatus } from '@spindle/proto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -9,6 +9,7 @@ import { weightsOf } from '../harness/files.js';
 import { Mesh } from '../harness/mesh.js';
 
 describe('services that share an object store and no folder', () => {
+  const ca = new TestAuthority('ca');
   let s3: TestS3;
   let folder: string;
   beforeAll(async () => {
@@ -27,7 +28,7 @@ describe('services that share an object store and no folder', () => {
     SPINDLE_ARTIFACTS: join(folder, name),
   });
 
-  it('train on two ranks to the bytes of one machine', async () => {
+  it('train on two ranks, over TLS and each with its own rights, to the bytes of one machine', async () => {
     const local = await Mesh.start({ env: { trainer: { SPINDLE_RANKS: '2' } } });
     let expected: Record<string, string>;
     try {
@@ -40,6 +41,7 @@ describe('services that share an object store and no folder', () => {
     const pods = await Mesh.start({
       artifacts: join(folder, 'gateway'),
       worldSize: 2,
+      certificates: writeCertificate(folder, ca.issue('pod'), ca),
       env: {
         // The evaluator writes the gateway's reports: one pod.
         gateway: pod('gateway'),
@@ -63,6 +65,14 @@ describe('services that share an object store and no folder', () => {
       expect(run.reason).toBe('');
       expect(run.status).toBe(RunStatus.SUCCEEDED);
       expect(weightsOf(pods.runDirectory('run'))).toEqual(expected);
+      expect(await pods.spindle('ls')).toMatchObject({
+        code: 0,
+        stdout: expect.stringContaining('succeeded') as string,
+      });
+      expect(await readFile(join(pods.natsDirectory, 'nats-server.log'), 'utf8')).not.toMatch(
+        // Workers ask whether they may make the queue; nothing else is refused.
+        /Violation(?!.*STREAM\.CREATE)/,
+      );
     } finally {
       await pods.stop();
     }

@@ -3,9 +3,12 @@ import { resolve } from 'node:path';
 import {
   createClient,
   ensureError,
+  localTransport,
   readToken,
+  readTransport,
   SpindleError,
   type ServiceClient,
+  type Transport,
 } from '@spindle/kit';
 import { RunService } from '@spindle/proto';
 import type { Command } from 'commander';
@@ -48,8 +51,9 @@ export function withCommonOptions(command: Command): Command {
   return command
     .option('--json', 'print JSON for machines')
     .option(
-      '--gateway <host:port>',
-      'gRPC address of the gateway (default: SPINDLE_GATEWAY, or the mesh of the artifacts folder)',
+      '--gateway <address>',
+      'gRPC address of the gateway, host:port or https://host:port (default: SPINDLE_GATEWAY, or ' +
+        'the mesh of the artifacts folder)',
     )
     .option('--artifacts <dir>', 'artifacts folder (default: SPINDLE_ARTIFACTS, or ./artifacts)');
 }
@@ -70,14 +74,15 @@ export function givenToken(environment: Environment): string | undefined {
 export async function findGateway(
   options: CommonOptions,
   environment: Environment,
-): Promise<{ address: string; token: string | undefined }> {
+): Promise<{ address: string; token: string | undefined; transport: Transport }> {
   const given = options.gateway ?? environment.gateway;
   const folder = artifactsFolder(options, environment);
   const runtime = await readRuntime(folder);
   if (given !== undefined) {
     // The folder's token is for the folder's mesh, and for nobody else.
     const own = runtime?.gateway === given ? runtime.token : undefined;
-    return { address: given, token: givenToken(environment) ?? own };
+    const transport = readTransport(environment.all);
+    return { address: given, token: givenToken(environment) ?? own, transport };
   }
   if (!runtime || !isServed(runtime)) throw new NoMeshError(folder);
   if (runtime.gateway === '')
@@ -85,7 +90,7 @@ export async function findGateway(
       'UNAVAILABLE',
       `the mesh of ${folder} is still starting; try again once it has said its gRPC address.`,
     );
-  return { address: runtime.gateway, token: runtime.token };
+  return { address: runtime.gateway, token: runtime.token, transport: localTransport };
 }
 
 /** Services outlive an `up` that was killed; what counts is the gateway. */
@@ -98,8 +103,8 @@ export async function withClient<T>(
   environment: Environment,
   use: (client: RunClient) => Promise<T>,
 ): Promise<T> {
-  const { address, token } = await findGateway(options, environment);
-  const client = createClient(RunService, address, token);
+  const { address, token, transport } = await findGateway(options, environment);
+  const client = createClient(RunService, address, token, transport);
   try {
     return await use(client);
   } catch (thrown) {
@@ -118,7 +123,9 @@ export async function withClient<T>(
 
 /** A connection that never was, told from a gateway that says it is not ready. */
 function isRefused({ code, message }: SpindleError): boolean {
-  return code === 'UNAVAILABLE' && /No connection established|ECONNREFUSED/.test(message);
+  // One that TLS does not let be has its own reason.
+  if (code !== 'UNAVAILABLE' || /certificate|SSL/i.test(message)) return false;
+  return /No connection established|ECONNREFUSED/.test(message);
 }
 
 /** As withClient, with the id of the run that is named. */

@@ -81,8 +81,8 @@ async function* watch(
   environment: Environment,
   signal: AbortSignal,
 ) {
-  const { address, token } = await findGateway(common, environment);
-  const client = createClient(RunService, address, token);
+  const { address, token, transport } = await findGateway(common, environment);
+  const client = createClient(RunService, address, token, transport);
   try {
     yield* client.watchRun({ runId, fromSequence }, { signal });
   } finally {

@@ -8,6 +8,7 @@ import { addInspect } from './commands/inspect.js';
 import { addPage } from './commands/page.js';
 import { addRun } from './commands/run.js';
 import { addSteer } from './commands/steer.js';
+import { addToken } from './commands/token.js';
 import { addUp } from './commands/up.js';
 import type { Environment } from './context.js';
 import { exitCodes } from './exit-codes.js';
@@ -17,6 +18,7 @@ import { tell } from './output.js';
 const badInput: readonly ErrorCode[] = [
   'INVALID_ARGUMENT',
   'UNAUTHENTICATED',
+  'PERMISSION_DENIED',
   'NOT_FOUND',
   'ALREADY_EXISTS',
   'FAILED_PRECONDITION',
@@ -37,6 +39,7 @@ export function buildProgram(environment: Environment): Command {
     );
   addUp(program, environment);
   addPage(program, environment);
+  addToken(program);
   addRun(program, environment);
   addInspect(program, environment);
   addSteer(program, environment);

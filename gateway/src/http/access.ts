@@ -4,14 +4,33 @@
  */
 import { createHmac } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { sameToken, showsToken } from '@spindle/kit';
+import { TLSSocket } from 'node:tls';
+import { callerOf, type People, reaches, sameToken, tokenDigest } from '@spindle/kit';
+import { leastRoleOfPage } from '../server/roles.js';
+
+/** Whose tokens open the page. */
+interface Door {
+  token: string;
+  people?: People | undefined;
+}
 
 /**
  * What link and cookie hold. It opens the page alone: browsers send a cookie to every server of
  * this machine, whatever its port, and a terminal's output may be kept.
  */
 export function pageKey(token: string): string {
-  return createHmac('sha256', token).update('spindle status page').digest('base64url');
+  return keyOf(tokenDigest(token));
+}
+
+function keyOf(digest: Buffer): string {
+  return createHmac('sha256', digest).update('spindle status page').digest('base64url');
+}
+
+/** Is it the key of a token that reaches as far as the page asks? */
+function opens(key: string, { token, people }: Door): boolean {
+  if (sameToken(key, pageKey(token))) return true;
+  const caller = people?.where((digest) => sameToken(key, keyOf(digest)));
+  return caller !== undefined && reaches(caller.role, leastRoleOfPage);
 }
 
 /** The link that opens the page at `address`, http://host:port. */
@@ -27,19 +46,21 @@ function cookieName(request: IncomingMessage): string {
 }
 
 /** The cookie to set when the link was followed; undefined where it is not the page's link. */
-export function cookieOf(request: IncomingMessage, url: URL, token: string): string | undefined {
+export function cookieOf(request: IncomingMessage, url: URL, door: Door): string | undefined {
   const given = url.searchParams.get('token');
-  if (url.pathname !== '/' || given === null || !sameToken(given, pageKey(token))) return undefined;
-  return `${cookieName(request)}=${given}; HttpOnly; SameSite=Strict; Path=/`;
+  if (url.pathname !== '/' || given === null || !opens(given, door)) return undefined;
+  const secure = request.socket instanceof TLSSocket ? '; Secure' : '';
+  return `${cookieName(request)}=${given}; HttpOnly; SameSite=Strict; Path=/${secure}`;
 }
 
-export function mayLook(request: IncomingMessage, token: string): boolean {
-  if (showsToken(request.headers.authorization, token)) return true;
+/** Whether the request shows a token, or a cookie of one, that may look at the page. */
+export function mayLook(request: IncomingMessage, door: Door): boolean {
+  const caller = callerOf(request.headers.authorization, door);
+  if (caller !== undefined && reaches(caller.role, leastRoleOfPage)) return true;
   const name = cookieName(request);
   const cookies = (request.headers.cookie ?? '').split(';').map((text) => text.trim());
   return cookies.some(
-    (cookie) =>
-      cookie.startsWith(`${name}=`) && sameToken(cookie.slice(name.length + 1), pageKey(token)),
+    (cookie) => cookie.startsWith(`${name}=`) && opens(cookie.slice(name.length + 1), door),
   );
 }
 

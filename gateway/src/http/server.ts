@@ -2,9 +2,23 @@
  * The status page and its JSON, on 127.0.0.1, for those who know its link or the mesh's token.
  * Reads only; the Host header is checked, so that no web page can read it by DNS rebinding.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { checkOpenDoor, SpindleError, type Logger } from '@spindle/kit';
+import {
+  checkOpenDoor,
+  hostOf,
+  SpindleError,
+  type Logger,
+  type People,
+  type Transport,
+} from '@spindle/kit';
 import { cookieOf, isOwnHost, isOwnOrigin, mayLook } from './access.js';
 import type { Bus } from '@spindle/mesh';
 import { LiveViews } from './live-views.js';
@@ -16,6 +30,9 @@ export interface HttpOptions extends Omit<Served, 'live'> {
   address: string;
   /** The mesh's; undefined where every user of this machine may look. */
   token: string | undefined;
+  /** Who else may look; only with a token. */
+  people?: People | undefined;
+  transport: Transport;
   logger: Logger;
 }
 
@@ -26,12 +43,12 @@ const closed =
 export async function startHttp(
   options: HttpOptions,
 ): Promise<{ port: number; stop(): Promise<void> }> {
-  checkOpenDoor(options.address, options.token, options.logger);
-  const separator = options.address.lastIndexOf(':');
-  const host = options.address.slice(0, separator).replace(/^\[|\]$/g, '');
-  const wanted = Number(options.address.slice(separator + 1));
+  const { address, token, transport, logger } = options;
+  checkOpenDoor(address, { token, transport }, logger);
+  const host = hostOf(address).replace(/^\[|\]$/g, '');
+  const wanted = Number(address.slice(address.lastIndexOf(':') + 1));
   const live = new LiveViews(options);
-  const server = createServer((request, response) => {
+  const { server, release } = serverOf(transport, (request, response) => {
     handle(request, response, { ...options, live }, host).catch((thrown: unknown) =>
       sendError(response, thrown, options.logger),
     );
@@ -41,10 +58,26 @@ export async function startHttp(
     port: (server.address() as AddressInfo).port,
     stop: () =>
       new Promise((resolve) => {
+        release();
         server.close(() => resolve());
         server.closeAllConnections();
       }),
   };
+}
+
+/** Browsers show the token, not a certificate: none is asked for. */
+function serverOf(
+  { tls }: Transport,
+  listener: RequestListener,
+): { server: Server; release: () => void } {
+  const identity = tls?.content.identity;
+  if (!tls || !identity) return { server: createServer(listener), release: () => undefined };
+  const server = createSecureServer({ ...identity, minVersion: 'TLSv1.2' }, listener);
+  const release = tls.onChange(() => {
+    if (tls.content.identity)
+      server.setSecureContext({ ...tls.content.identity, minVersion: 'TLSv1.2' });
+  });
+  return { server, release };
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {
@@ -79,7 +112,7 @@ async function handle(
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.setHeader('Referrer-Policy', 'no-referrer');
   response.setHeader('Cross-Origin-Resource-Policy', 'same-origin');
-  const { token } = options;
+  const { token, people } = options;
   if (!isOwnHost(request.headers.host, boundHost) || !isOwnOrigin(request)) {
     sendText(response, 403, 'This address is not served here.');
     return;
@@ -90,10 +123,10 @@ async function handle(
     return;
   }
   const url = new URL(path, 'http://localhost');
-  const cookie = token === undefined ? undefined : cookieOf(request, url, token);
+  const cookie = token === undefined ? undefined : cookieOf(request, url, { token, people });
   if (request.method === 'GET' && cookie !== undefined) {
     enter(request, response, cookie);
-  } else if (token !== undefined && !mayLook(request, token)) {
+  } else if (token !== undefined && !mayLook(request, { token, people })) {
     response.setHeader('WWW-Authenticate', 'Bearer');
     sendText(response, 401, closed);
   } else if (request.method !== 'GET' && request.method !== 'HEAD') {

@@ -1,4 +1,11 @@
-import { createLogger, parseConfig, readToken, runService, startTelemetry } from '@spindle/kit';
+import {
+  createLogger,
+  openTransport,
+  parseConfig,
+  readToken,
+  runService,
+  startTelemetry,
+} from '@spindle/kit';
 import { openStore, pickEnvironment } from '@spindle/mesh';
 import { environmentSchema } from './config.js';
 import { startEvaluator } from './service.js';
@@ -22,6 +29,8 @@ await runService('evaluator', async (lifecycle) => {
     address: env.SPINDLE_GRPC_ADDRESS,
     portFile: env.SPINDLE_PORT_FILE,
     token: readToken(env),
+    transport: openTransport(lifecycle, env, logger),
+    healthAddress: env.SPINDLE_HEALTH_ADDRESS,
     root: env.SPINDLE_ARTIFACTS,
   });
 });

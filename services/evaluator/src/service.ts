@@ -1,5 +1,5 @@
 /** The evaluator as a whole: pure functions of the store behind two calls. */
-import { serve, type Lifecycle, type Logger } from '@spindle/kit';
+import { serve, type Lifecycle, type Logger, type Transport } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
 import { EvaluatorService } from '@spindle/proto';
 import { createInstruments } from './instruments.js';
@@ -11,6 +11,8 @@ export interface EvaluatorOptions {
   address: string;
   portFile: string | undefined;
   token: string | undefined;
+  transport?: Transport | undefined;
+  healthAddress?: string | undefined;
   /** The artifacts folder: reports are written below it alone. */
   root: string;
 }

@@ -5,6 +5,7 @@ import { printable } from './printable.js';
 export type ErrorCode =
   | 'INVALID_ARGUMENT'
   | 'UNAUTHENTICATED'
+  | 'PERMISSION_DENIED'
   | 'NOT_FOUND'
   | 'ALREADY_EXISTS'
   | 'FAILED_PRECONDITION'
@@ -23,8 +24,10 @@ export type ErrorCode =
  */
 const table: Readonly<Record<ErrorCode, { grpc: status; retryable: boolean }>> = {
   INVALID_ARGUMENT: { grpc: status.INVALID_ARGUMENT, retryable: false },
-  // The caller did not show the mesh's token.
+  // The caller did not show the mesh's token, nor one that the mesh knows.
   UNAUTHENTICATED: { grpc: status.UNAUTHENTICATED, retryable: false },
+  // The caller's role does not reach so far.
+  PERMISSION_DENIED: { grpc: status.PERMISSION_DENIED, retryable: false },
   NOT_FOUND: { grpc: status.NOT_FOUND, retryable: false },
   ALREADY_EXISTS: { grpc: status.ALREADY_EXISTS, retryable: false },
   FAILED_PRECONDITION: { grpc: status.FAILED_PRECONDITION, retryable: false },

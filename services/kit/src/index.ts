@@ -44,7 +44,7 @@ export {
 } from './safetensors/write-files.js';
 export { writeSafetensors } from './safetensors/write.js';
 export { sealed, unsealed } from './sealed.js';
-export { runService, serve } from './service.js';
+export { openTransport, runService, serve } from './service.js';
 export {
   type Comparison,
   type Scored,
@@ -65,7 +65,19 @@ export {
   recordPhases,
 } from './telemetry/spans.js';
 export { startTelemetry } from './telemetry/start.js';
-export { checkOpenDoor, newToken, readToken, sameToken, showsToken } from './token.js';
+export { callerOf } from './grpc/ask-for-token.js';
+export { People, reaches, type Caller, type Role, roles, tokenDigest } from './people.js';
+export { TlsFiles, type TlsIdentity } from './tls/tls-files.js';
+export {
+  type Transport,
+  checkOpenDoor,
+  checkPlainCall,
+  hostOf,
+  isLoopback,
+  localTransport,
+  readTransport,
+} from './tls/transport.js';
+export { newToken, readToken, sameToken } from './token.js';
 export { version } from './version.js';
 export {
   type RowLayout,

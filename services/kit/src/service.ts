@@ -4,6 +4,7 @@ import { GrpcServer } from './grpc/server.js';
 import { Lifecycle } from './lifecycle.js';
 import type { Logger } from './logger.js';
 import { writeFileAtomic } from './atomic.js';
+import { readTransport, type Transport, type TransportVariables } from './tls/transport.js';
 
 /**
  * Runs a process's main function; a failure is one line on stderr, exit code 2 for bad input and 1
@@ -44,6 +45,17 @@ function endOnStrayFailure(name: string): void {
   process.on('uncaughtException', end);
 }
 
+/** What the environment says of connections; renewed certificates are taken up until the end. */
+export function openTransport(
+  lifecycle: Lifecycle,
+  variables: TransportVariables,
+  logger: Logger,
+): Transport {
+  const transport = readTransport(variables);
+  if (transport.tls) lifecycle.defer('certificates', transport.tls.watch(logger));
+  return transport;
+}
+
 export interface ServeOptions {
   address: string;
   /** Where to write the port once calls are taken; removed at shutdown. */
@@ -53,6 +65,9 @@ export interface ServeOptions {
   logger: Logger;
   /** What callers have to show. */
   token: string | undefined;
+  transport?: Transport | undefined;
+  /** Where health alone is said in plain; undefined for nowhere. */
+  healthAddress?: string | undefined;
   /** Calls its argument whenever the process loses, or has again, what it cannot work without. */
   onReady?: (say: (ready: boolean) => void) => void;
 }
@@ -63,12 +78,13 @@ export async function serve(
   options: ServeOptions,
   register: (server: GrpcServer) => void,
 ): Promise<number> {
-  const { portFile, logger, token } = options;
-  const server = new GrpcServer({ logger, token });
+  const { portFile, logger, token, transport, healthAddress } = options;
+  const server = new GrpcServer({ logger, token, transport });
   register(server);
   options.onReady?.((ready) => server.setServing('', ready));
   const port = await server.listen(options.address);
   lifecycle.defer('grpc', () => server.shutdown(options.graceMs));
+  if (healthAddress !== undefined) await server.listenForHealth(healthAddress);
   if (portFile !== undefined) {
     await writeFileAtomic(portFile, `${port}\n`);
     lifecycle.defer('port file', () => rm(portFile, { force: true }));

@@ -2,8 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, test } from 'vitest';
-import type { Logger } from './logger.js';
-import { checkOpenDoor, newToken, readToken, sameToken, showsToken } from './token.js';
+import { newToken, readToken, sameToken } from './token.js';
 
 let folder: string;
 beforeEach(async () => {
@@ -25,10 +24,6 @@ test('only the whole token is the token', () => {
   expect(sameToken(token, token)).toBe(true);
   for (const other of ['', token.slice(1), `${token}x`, token.toLowerCase(), newToken()])
     expect(sameToken(other, token)).toBe(false);
-  expect(showsToken(`Bearer ${token}`, token)).toBe(true);
-  expect(showsToken(`bearer ${token}`, token)).toBe(true);
-  for (const header of [undefined, '', token, `Basic ${token}`, 'Bearer', `Bearer ${token} x`])
-    expect(showsToken(header, token)).toBe(false);
 });
 
 describe('the token of the environment', () => {
@@ -63,33 +58,6 @@ describe('the token of the environment', () => {
     const thrown = failure(() => readToken({ SPINDLE_TOKEN_FILE: join(folder, 'none') }));
     expect(thrown).toMatchObject({ code: 'INVALID_ARGUMENT' });
     expect(String(thrown)).toMatch(/SPINDLE_TOKEN_FILE: cannot be read: .*none/);
-  });
-});
-
-describe('a server without a token', () => {
-  const warned = (address: string, token?: string): number => {
-    let warnings = 0;
-    checkOpenDoor(address, token, { warn: () => (warnings += 1) } as unknown as Logger);
-    return warnings;
-  };
-
-  it.each(['127.0.0.1:0', 'localhost:7070', '[::1]:7070', '127.0.0.2:1'])(
-    'says on %s that it is open',
-    (address) => {
-      expect(warned(address)).toBe(1);
-      expect(warned(address, newToken())).toBe(0);
-    },
-  );
-
-  it.each([
-    '0.0.0.0:7070',
-    '[::]:7070',
-    '10.0.0.5:1',
-    'trainer-0:7070',
-    '127.0.0.1.evil.example:1',
-  ])('does not listen on %s', (address) => {
-    expect(failure(() => warned(address))).toMatchObject({ code: 'INVALID_ARGUMENT' });
-    expect(warned(address, newToken())).toBe(0);
   });
 });
 

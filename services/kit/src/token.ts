@@ -2,10 +2,14 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ensureError, SpindleError } from './errors.js';
-import type { Logger } from './logger.js';
 
 /** Fits into a header, a URL and nats-server's config as it is; 22 of base64 are 128 bits. */
 const form = /^[A-Za-z0-9._~+/=-]{22,512}$/;
+
+/** Has it the form of one? */
+export function isToken(text: string): boolean {
+  return form.test(text);
+}
 
 /** A fresh token of 256 random bits, in base64url. */
 export function newToken(): string {
@@ -16,12 +20,6 @@ export function newToken(): string {
 export function sameToken(given: string, expected: string): boolean {
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
   return timingSafeEqual(digest(given), digest(expected));
-}
-
-/** Whether an Authorization header shows the token. */
-export function showsToken(header: string | undefined, token: string): boolean {
-  const given = /^bearer +(\S+) *$/i.exec(header ?? '')?.[1];
-  return given !== undefined && sameToken(given, token);
 }
 
 /**
@@ -53,26 +51,5 @@ function checked(token: string, where: string): string {
     'INVALID_ARGUMENT',
     `${where}: expected 22 to 512 letters, digits and "._~+/=-", got ${token.length} characters ` +
       'that are not; "openssl rand -hex 32" makes a token.',
-  );
-}
-
-/**
- * A server without a token is for this machine alone, and says so once. On any other address it is
- * refused: whoever reaches it would own the mesh.
- */
-export function checkOpenDoor(address: string, token: string | undefined, logger: Logger): void {
-  if (token !== undefined) return;
-  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[|\]$/g, '');
-  if (host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)) {
-    logger.warn(
-      { address },
-      'SPINDLE_TOKEN is not set: every user of this machine can use this process',
-    );
-    return;
-  }
-  throw new SpindleError(
-    'INVALID_ARGUMENT',
-    `${address}: expected SPINDLE_TOKEN or SPINDLE_TOKEN_FILE where others than this machine can ` +
-      'connect, got neither; set the same token for all processes of the mesh.',
   );
 }

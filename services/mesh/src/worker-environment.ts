@@ -9,6 +9,14 @@ export const serviceEnvironment = {
   /** What the processes of a mesh show to each other; readToken checks it. */
   SPINDLE_TOKEN: z.string().optional(),
   SPINDLE_TOKEN_FILE: z.string().optional(),
+  /** Certificates of this process and whom it trusts; openTransport checks them. */
+  SPINDLE_TLS_CERT: z.string().optional(),
+  SPINDLE_TLS_KEY: z.string().optional(),
+  SPINDLE_TLS_CA: z.string().optional(),
+  SPINDLE_TLS_CLIENT_CA: z.string().optional(),
+  SPINDLE_TRUSTED_NETWORK: z.string().optional(),
+  /** Where health is said in plain to probes that know no certificates. */
+  SPINDLE_HEALTH_ADDRESS: z.string().optional(),
   SPINDLE_GRPC_ADDRESS: z.string().default('127.0.0.1:0'),
   SPINDLE_PORT_FILE: z.string().optional(),
   SPINDLE_LOG_LEVEL: z

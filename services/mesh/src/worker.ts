@@ -8,12 +8,15 @@ import {
   type Lifecycle,
   createLogger,
   type Logger,
+  openTransport,
   readToken,
   startTelemetry,
+  type Transport,
 } from '@spindle/kit';
 import { heartbeat } from './heartbeat.js';
 import type { Bus, JobHandler } from './nats/bus.js';
 import { connectBus } from './nats/connect.js';
+import type { NatsService } from './nats/permissions.js';
 import { openStore } from './store/remote.js';
 import type { ArtifactStore } from './store/store.js';
 import { environmentSchema, pickEnvironment, type Environment } from './worker-environment.js';
@@ -64,6 +67,8 @@ export interface WorkerContext {
   takesJobs: boolean;
   /** What callers have to show, and what the message server is shown. */
   token: string | undefined;
+  transport?: Transport | undefined;
+  healthAddress?: string | undefined;
 }
 
 /**
@@ -72,7 +77,7 @@ export interface WorkerContext {
  */
 export async function openWorker(
   lifecycle: Lifecycle,
-  name: string,
+  name: Exclude<NatsService, 'gateway'>,
   variables: Readonly<Record<string, string | undefined>>,
 ): Promise<{ env: Environment; context: WorkerContext }> {
   const env = parseConfig(
@@ -88,11 +93,14 @@ export async function openWorker(
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
   const token = readToken(env);
+  const transport = openTransport(lifecycle, env, logger);
   const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
   const bus = await connectBus({
     url: env.SPINDLE_NATS_URL,
     token,
+    transport,
     name: `${name}-${env.SPINDLE_WORKER_ID}`,
+    service: name,
     logger,
     waitMs: 1_000 * env.SPINDLE_NATS_WAIT,
     signal: lifecycle.signal,
@@ -112,6 +120,8 @@ export async function openWorker(
       drainSeconds: env.SPINDLE_DRAIN_SECONDS,
       takesJobs: env.SPINDLE_JOBS === 'on',
       token,
+      transport,
+      healthAddress: env.SPINDLE_HEALTH_ADDRESS,
     },
   };
 }

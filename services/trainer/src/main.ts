@@ -1,12 +1,12 @@
 import { fileURLToPath } from 'node:url';
-import { runService } from '@spindle/kit';
+import { localTransport, runService } from '@spindle/kit';
 import { engineOptions, openWorker } from '@spindle/mesh';
 import { Engine } from '@spindle/native';
 import { nativeEngine } from './engine.js';
 import { runMember } from './ranks/member-process.js';
 import { childFlag } from './ranks/processes.js';
 import { localThreads, startRanks } from './ranks/start.js';
-import { rankPlan } from './ranks/plan.js';
+import { checkRankNetwork, rankPlan } from './ranks/plan.js';
 import { startTrainer } from './service.js';
 
 await runService('trainer', async (lifecycle) => {
@@ -19,6 +19,7 @@ await runService('trainer', async (lifecycle) => {
     return runMember(lifecycle, plan, process.env, once);
   }
   const { env, context } = await openWorker(lifecycle, 'trainer', process.env);
+  checkRankNetwork(plan, context.transport ?? localTransport);
   const threads =
     plan.kind === 'local' ? localThreads(env.SPINDLE_THREADS, plan.worldSize) : env.SPINDLE_THREADS;
   const engine = nativeEngine(Engine.open({ ...engineOptions(env), threads }));
@@ -28,6 +29,7 @@ await runService('trainer', async (lifecycle) => {
     variables: process.env,
     threads,
     backend: engine.info.backend,
+    encrypted: context.transport?.tls?.content.identity !== undefined,
     ...context,
   };
   const ranks = await startRanks(lifecycle, plan, start);

@@ -110,6 +110,11 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
         SPINDLE_TOKEN: token,
         SPINDLE_TOKEN_FILE: '',
         SPINDLE_ARTIFACTS: artifacts,
+        // It listens on 127.0.0.1 alone, and in plain. Authorities count for a NATS of others.
+        SPINDLE_TLS_CERT: '',
+        SPINDLE_TLS_KEY: '',
+        SPINDLE_TLS_CLIENT_CA: '',
+        SPINDLE_HEALTH_ADDRESS: '',
         SPINDLE_GRPC_ADDRESS: '127.0.0.1:0',
         SPINDLE_PORT_FILE: portFile,
         SPINDLE_WORKER_ID: name,

@@ -1,16 +1,12 @@
 import { create, type DescMethod, type DescService, type Message } from '@bufbuild/protobuf';
-import {
-  Client,
-  credentials,
-  Metadata,
-  type ClientReadableStream,
-  type ClientUnaryCall,
-} from '@grpc/grpc-js';
+import { Client, Metadata, type ClientReadableStream, type ClientUnaryCall } from '@grpc/grpc-js';
 import { context, SpanKind, trace } from '@opentelemetry/api';
 import { service as healthService } from 'grpc-health-check';
 import { SpindleError } from '../errors.js';
 import { cancelled } from '../lifecycle.js';
 import { failSpan, injectContext, inSpan, tracer } from '../telemetry/spans.js';
+import { localTransport, type Transport } from '../tls/transport.js';
+import { channelTo } from './credentials.js';
 import { channelOptions, methodDefinition } from './definition.js';
 import type { CallOptions, ServiceClient } from './handlers.js';
 import { fromStatus } from './status.js';
@@ -18,15 +14,17 @@ import { fromStatus } from './status.js';
 const unaryTimeoutMs = 60_000;
 
 /**
- * Calls show the mesh's token and reject with the SpindleError that the server threw; leaving a
+ * A client of "https://host:port", or in plain of "host:port". Calls show the mesh's token and reject with the SpindleError that the server threw; leaving a
  * stream's loop early cancels the call.
  */
 export function createClient<S extends DescService>(
   service: S,
   address: string,
   token?: string,
+  transport: Transport = localTransport,
 ): ServiceClient<S> {
-  const channel = new Client(address, credentials.createInsecure(), channelOptions);
+  const { target, credentials } = channelTo(address, token, transport);
+  const channel = new Client(target, credentials, channelOptions);
   const peer = { channel, address, token };
   const methods = service.methods.map((method) => {
     switch (method.methodKind) {
@@ -60,8 +58,10 @@ export async function checkHealth(
   address: string,
   timeoutMs: number,
   service = '',
+  transport: Transport = localTransport,
 ): Promise<boolean> {
-  const channel = new Client(address, credentials.createInsecure());
+  const { target, credentials } = channelTo(address, undefined, transport);
+  const channel = new Client(target, credentials);
   const { path, requestSerialize, responseDeserialize } =
     healthService.Check as unknown as HealthCheck;
   try {

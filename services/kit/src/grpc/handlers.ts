@@ -1,5 +1,6 @@
 import type { DescMessage, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type { Metadata } from '@grpc/grpc-js';
+import type { Caller } from '../people.js';
 import type { Encoded } from './encoded.js';
 
 /** What a handler knows of its call beside the request. */
@@ -8,6 +9,8 @@ export interface CallContext {
   signal: AbortSignal;
   deadline: Date | undefined;
   metadata: Metadata;
+  /** Who calls; "anyone" where no token is asked for. */
+  caller: Caller;
 }
 
 type Unary<I extends DescMessage, O extends DescMessage> = (

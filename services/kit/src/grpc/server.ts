@@ -27,9 +27,11 @@ import { once } from 'node:events';
 import { ensureError, SpindleError } from '../errors.js';
 import { cancelled, delay } from '../lifecycle.js';
 import type { Logger } from '../logger.js';
-import { checkOpenDoor } from '../token.js';
+import { checkOpenDoor, localTransport, type Transport } from '../tls/transport.js';
 import { extractContext, failSpan, inSpan, tracer } from '../telemetry/spans.js';
-import { askForToken } from './ask-for-token.js';
+import type { Caller, People, Role } from '../people.js';
+import { askForToken, readCaller } from './ask-for-token.js';
+import { serverCredentials } from './credentials.js';
 import { channelOptions, toGrpcJs } from './definition.js';
 import { Encoded } from './encoded.js';
 import type { CallContext, ServiceHandlers } from './handlers.js';
@@ -62,12 +64,28 @@ export class GrpcServer {
   #idle: (() => void) | undefined;
   readonly #logger: Logger;
   readonly #token: string | undefined;
+  readonly #transport: Transport;
+  #healthServer: Server | undefined;
 
-  /** With a token, callers that do not show it get nothing but health. */
-  constructor(options: { logger: Logger; token?: string | undefined }) {
+  /**
+   * With a token, callers that do not show it get nothing but health; `people` are let in beside
+   * the mesh, as far as `leastRole` of a method's path says.
+   */
+  constructor(options: {
+    logger: Logger;
+    token?: string | undefined;
+    transport?: Transport | undefined;
+    people?: People | undefined;
+    leastRole?: ((path: string) => Role) | undefined;
+  }) {
     this.#logger = options.logger;
     this.#token = options.token;
-    const interceptors = options.token === undefined ? [] : [askForToken(options.token)];
+    this.#transport = options.transport ?? localTransport;
+    const { token, people, leastRole } = options;
+    const onDenied = (caller: Caller, method: string): void =>
+      this.#logger.warn({ caller, method }, 'a call was denied');
+    const interceptors =
+      token === undefined ? [] : [askForToken({ token, people, leastRole, onDenied })];
     this.#server = new Server({ ...channelOptions, interceptors });
     // grpc-js prints to stderr by itself what the caller learns anyway.
     setLogger({ error: (message: unknown) => this.#logger.debug(String(message)) });
@@ -93,24 +111,22 @@ export class GrpcServer {
 
   /** "host:port"; port 0 takes a free one. Returns the port. */
   async listen(address: string): Promise<number> {
-    checkOpenDoor(address, this.#token, this.#logger);
+    const door = { token: this.#token, transport: this.#transport };
+    checkOpenDoor(address, door, this.#logger);
     this.#health.addToServer(this.#server);
     addReflection(this.#server, this.#services);
-    return new Promise((resolve, reject) => {
-      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
-        if (error) {
-          reject(
-            new SpindleError(
-              'FAILED_PRECONDITION',
-              `cannot listen on ${address}: is the port in use? (${error.message})`,
-              {
-                cause: error,
-              },
-            ),
-          );
-        } else resolve(port);
-      });
-    });
+    return bind(this.#server, address, serverCredentials(this.#transport));
+  }
+
+  /**
+   * Health alone, in plain and for everybody: a kubelet's probe knows neither certificates nor
+   * tokens.
+   */
+  async listenForHealth(address: string): Promise<number> {
+    const server = new Server();
+    this.#health.addToServer(server);
+    this.#healthServer = server;
+    return bind(server, address, ServerCredentials.createInsecure());
   }
 
   /** "" is the process as a whole, with all that it needs; "live" is always serving. */
@@ -142,6 +158,7 @@ export class GrpcServer {
     await Promise.race([closed, delay(flushMs, flushed.signal).catch(() => undefined)]);
     flushed.abort();
     this.#server.forceShutdown();
+    this.#healthServer?.forceShutdown();
   }
 
   #unary(method: DescMethod, handler: AnyUnary): handleUnaryCall<Message, Message> {
@@ -220,7 +237,14 @@ export class GrpcServer {
       this.#calls.delete(controller);
       if (this.#calls.size === 0) this.#idle?.();
     };
-    return { callContext: { signal: controller.signal, deadline, metadata }, parent, done };
+    const known = this.#token === undefined ? undefined : readCaller(metadata);
+    const callContext = {
+      signal: controller.signal,
+      deadline,
+      metadata,
+      caller: known ?? { name: 'anyone', role: 'admin' as const },
+    };
+    return { callContext, parent, done };
   }
 
   #failure(method: DescMethod, error: unknown): ReturnType<typeof toStatus> {
@@ -232,6 +256,17 @@ export class GrpcServer {
     );
     return toStatus(failure);
   }
+}
+
+function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, credentials, (cause, port) => {
+      if (cause) {
+        const message = `cannot listen on ${address}: is the port in use? (${cause.message})`;
+        reject(new SpindleError('FAILED_PRECONDITION', message, { cause }));
+      } else resolve(port);
+    });
+  });
 }
 
 /** What the serializer takes: it knows both. */

@@ -1,11 +1,41 @@
 /** How a client shows a NATS server that it may connect. */
-import type { ConnectionOptions } from 'nats';
+import { checkPlainCall, localTransport, type Transport } from '@spindle/kit';
+import type { ConnectionOptions, TlsOptions } from 'nats';
 
-/** What an address says of a user, or of a token, counts; else the mesh's token is shown. */
+type Access = Pick<ConnectionOptions, 'servers' | 'user' | 'pass' | 'token' | 'tls'>;
+
+/**
+ * What an address says of a user, or of a token, counts; else the mesh's token is shown. A "tls:"
+ * address is encrypted; in plain nothing secret is shown to another machine.
+ */
 export function natsAccess(
   url: string,
   token: string | undefined,
-): Pick<ConnectionOptions, 'servers' | 'user' | 'pass' | 'token'> {
+  transport: Transport = localTransport,
+): Access {
+  const access = natsSecrets(url, token);
+  if (/^tls:/i.test(url)) return { ...access, tls: tlsOptions(transport) };
+  const { servers } = access;
+  if (Object.keys(access).length > 1)
+    checkPlainCall(String(servers), transport, `tls://${String(servers).replace(/^.*:\/\//, '')}`);
+  return access;
+}
+
+/** Files, so that every connection is made with what they hold then. */
+function tlsOptions({ tls }: Transport): TlsOptions {
+  const {
+    SPINDLE_TLS_CA: caFile,
+    SPINDLE_TLS_CERT: certFile,
+    SPINDLE_TLS_KEY: keyFile,
+  } = tls?.files ?? {};
+  return {
+    ...(caFile && { caFile }),
+    ...(certFile && { certFile }),
+    ...(keyFile && { keyFile }),
+  };
+}
+
+function natsSecrets(url: string, token: string | undefined): Access {
   const servers = withoutSecret(url);
   const { username = '', password = '' } = URL.canParse(url) ? new URL(url) : {};
   const [user, pass] = [decodeURIComponent(username), decodeURIComponent(password)];

@@ -38,6 +38,7 @@ import {
   isErrorCode,
   SpindleError,
   type Logger,
+  type Transport,
   injectContext,
   inSpan,
   within,
@@ -55,7 +56,8 @@ import { JobLoop, type JobSink } from './consume.js';
 import { natsError, orRebuilt } from './errors.js';
 import { readEvents, storedEvent } from './events.js';
 import { NatsKv, type KvStore } from './kv.js';
-import { provision } from './provision.js';
+import { inboxPrefix, type NatsService } from './permissions.js';
+import { provision, untilProvisioned } from './provision.js';
 import type { Delivery } from './pull.js';
 import { publishStored } from './publish.js';
 
@@ -65,7 +67,10 @@ export interface ConnectOptions {
   url: string;
   /** Shown where the address itself has no credentials. */
   token?: string | undefined;
+  transport?: Transport | undefined;
   name: string;
+  /** The user of NATS that it may be; only its answers come to it then. */
+  service?: NatsService | undefined;
   logger: Logger;
   /** How long to wait for a server that does not answer yet; default 0. */
   waitMs?: number;
@@ -84,7 +89,7 @@ export async function connectBus(options: ConnectOptions): Promise<Bus> {
     try {
       const connection = await connectOnce(options);
       const jsm = await connection.jetstreamManager({ checkAPI: false, timeout: 5_000 });
-      return new NatsBus(connection, jsm, logger);
+      return new NatsBus(connection, jsm, options);
     } catch (thrown) {
       const error = ensureError(thrown);
       if (error.code !== 'UNAVAILABLE' || Date.now() + retryMs > until) throw error;
@@ -94,10 +99,13 @@ export async function connectBus(options: ConnectOptions): Promise<Bus> {
   }
 }
 
-async function connectOnce({ url, token, name }: ConnectOptions): Promise<NatsConnection> {
+async function connectOnce(options: ConnectOptions): Promise<NatsConnection> {
+  const { url, token, transport, name, service } = options;
+  const access = natsAccess(url, token, transport);
   try {
     return await connect({
-      ...natsAccess(url, token),
+      ...access,
+      ...(service && { inboxPrefix: inboxPrefix(service) }),
       name,
       timeout: 5_000,
       maxReconnectAttempts: -1,
@@ -117,9 +125,10 @@ async function connectOnce({ url, token, name }: ConnectOptions): Promise<NatsCo
           'its address, have to be those in its config',
         { cause },
       );
-    const message =
-      `no NATS server answers at ${where}; "npm start" starts one, or run "nats-server -js" ` +
-      'yourself';
+    const message = access.tls
+      ? `no NATS server answers at ${where} over TLS: ${ensureError(cause).message}`
+      : `no NATS server answers at ${where}; "npm start" starts one, or run "nats-server -js" ` +
+        'yourself';
     throw new SpindleError('UNAVAILABLE', message, { cause });
   }
 }
@@ -129,15 +138,20 @@ class NatsBus implements Bus, JobSink {
   readonly #opened = new Map<BucketName, Promise<KV>>();
   readonly #listeners = new Set<(connected: boolean) => void>();
   #provisioned: ProvisionOptions = {};
+  #mayProvision = true;
 
   readonly #connection: NatsConnection;
   readonly #jsm: JetStreamManager;
   readonly #logger: Logger;
+  readonly #inboxes: string | undefined;
+  readonly #waitMs: number;
 
-  constructor(connection: NatsConnection, jsm: JetStreamManager, logger: Logger) {
+  constructor(connection: NatsConnection, jsm: JetStreamManager, options: ConnectOptions) {
     this.#connection = connection;
     this.#jsm = jsm;
-    this.#logger = logger;
+    this.#logger = options.logger;
+    this.#inboxes = options.service && inboxPrefix(options.service);
+    this.#waitMs = options.waitMs ?? 0;
     this.#js = connection.jetstream({ timeout: 5_000 });
     void this.#followStatus();
   }
@@ -151,7 +165,17 @@ class NatsBus implements Bus, JobSink {
     // Buckets that were opened before belong to streams that may be gone.
     this.#opened.clear();
     try {
-      await provision(this.#jsm, this.#js, { ...this.#provisioned, renewConsumers });
+      if (this.#mayProvision) {
+        await provision(this.#jsm, this.#js, { ...this.#provisioned, renewConsumers });
+        return;
+      }
+    } catch (error) {
+      if (!(error instanceof NatsError && error.isPermissionError()))
+        throw natsError(error, 'provisioning JetStream');
+      this.#mayProvision = false;
+    }
+    try {
+      await untilProvisioned(this.#jsm, this.#waitMs);
     } catch (error) {
       throw natsError(error, 'provisioning JetStream');
     }
@@ -211,6 +235,7 @@ class NatsBus implements Bus, JobSink {
       options,
       sink: this,
       logger,
+      inboxes: this.#inboxes,
     }).run();
   }
 

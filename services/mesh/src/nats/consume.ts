@@ -57,6 +57,8 @@ export interface JobLoopParts {
   options: ConsumeOptions;
   sink: JobSink;
   logger: Logger;
+  /** Begins the subject of answers. */
+  inboxes?: string | undefined;
 }
 
 /** What is known of the new jobs of a kind, and since when. */
@@ -85,8 +87,9 @@ export class JobLoop {
   readonly #sink: JobSink;
   readonly #logger: Logger;
 
-  constructor({ connection, jsm, kinds, handler, options, sink, logger }: JobLoopParts) {
-    this.#inbox = new PullInbox(connection, (msg) => this.#handBack(msg));
+  constructor(parts: JobLoopParts) {
+    const { connection, jsm, kinds, handler, options, sink, logger, inboxes } = parts;
+    this.#inbox = new PullInbox(connection, (msg) => this.#handBack(msg), inboxes);
     this.#jsm = jsm;
     this.#kinds = kinds;
     this.#handler = handler;

@@ -20,6 +20,7 @@ import {
   type KvOptions,
   type StreamConfig,
 } from 'nats';
+import { delay, SpindleError } from '@spindle/kit';
 import type { ProvisionOptions } from './bus.js';
 import { apiErrors, isApiError } from './errors.js';
 
@@ -83,6 +84,30 @@ export async function provision(
   }
   for (const [name, kv] of Object.entries(bucketOptions)) {
     await js.views.kv(buckets[name as BucketName], { ...kv, storage: StorageType.File, replicas });
+  }
+}
+
+const lookMs = 250;
+
+/** For those who may not provision: waits until someone else has. */
+export async function untilProvisioned(jsm: JetStreamManager, waitMs: number): Promise<void> {
+  const until = performance.now() + waitMs;
+  for (;;) {
+    try {
+      // What provisioning makes last.
+      await jsm.streams.info(`KV_${buckets.workers}`);
+      return;
+    } catch (error) {
+      if (!isApiError(error, apiErrors.streamNotFound)) throw error;
+      if (performance.now() >= until)
+        throw new SpindleError(
+          'UNAVAILABLE',
+          'the queue has not been made yet, and this user of NATS may not make it; is the gateway ' +
+            'running?',
+          { cause: error },
+        );
+    }
+    await delay(lookMs);
   }
 }
 

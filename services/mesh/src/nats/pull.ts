@@ -122,10 +122,11 @@ export class PullInbox {
       }
     | undefined;
 
-  constructor(connection: NatsConnection, onLate?: (delivery: Delivery) => void) {
+  /** `inboxes` begins the subject of its answers. */
+  constructor(connection: NatsConnection, onLate?: (delivery: Delivery) => void, inboxes?: string) {
     this.#connection = connection;
     this.#onLate = onLate;
-    this.#prefix = createInbox();
+    this.#prefix = createInbox(inboxes);
     this.#subscription = connection.subscribe(`${this.#prefix}.*`, {
       callback: (error, msg) => this.#receive(error, msg),
     });

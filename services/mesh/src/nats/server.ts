@@ -2,9 +2,9 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir, readFile, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ensureError, SpindleError, delay, type Logger, writeFileAtomic } from '@spindle/kit';
-import { connect } from 'nats';
-import { natsAccess } from './access.js';
+import { connect, type ConnectionOptions } from 'nats';
 import { findNatsServer } from './find.js';
+import { inboxPrefix, usersConfig, type NatsService } from './permissions.js';
 
 const startMs = 20_000;
 const stopMs = 10_000;
@@ -17,16 +17,21 @@ export interface NatsServer {
 
 /**
  * A nats-server with JetStream on 127.0.0.1, its data below `dir`; ready when this returns. Port 0
- * (default) takes a free one. With a token nobody connects who does not show it.
+ * (default) takes a free one. With a token nobody connects who does not show it; with `users` only
+ * the mesh's services do, each for its part.
  */
 export async function startNatsServer(options: {
   dir: string;
   port?: number;
   token?: string | undefined;
+  /** The password of each service, which is then a user with rules of its own. */
+  users?: ((service: NatsService) => string) | undefined;
+  /** Files in PEM: clients have to come over TLS, with a certificate that `ca` has signed. */
+  tls?: { cert: string; key: string; ca: string } | undefined;
   logger: Logger;
   binary?: string;
 }): Promise<NatsServer> {
-  const { port = 0, token, logger } = options;
+  const { port = 0, token, users, tls, logger } = options;
   const dir = resolve(options.dir);
   const binary = options.binary ?? findNatsServer()?.path;
   if (binary === undefined) {
@@ -38,7 +43,11 @@ export async function startNatsServer(options: {
   await mkdir(dir, { recursive: true, mode: 0o700 });
   await removePortsFiles(dir);
   const config = join(dir, 'nats-server.conf');
-  await writeFileAtomic(config, configText(dir, port, token), { mode: 0o600 });
+  const doors = [
+    users ? usersConfig((service) => JSON.stringify(users(service))) : tokenConfig(token),
+    tls ? tlsConfig(tls) : '',
+  ];
+  await writeFileAtomic(config, configText(dir, port, doors), { mode: 0o600 });
   // A process group of its own: Ctrl-C on a terminal must reach the services first, and the server
   // last.
   const child = spawn(binary, ['--config', config], { stdio: 'ignore', detached: true });
@@ -47,7 +56,13 @@ export async function startNatsServer(options: {
     child.once('error', () => done());
   });
   try {
-    const url = await ready(child, dir, token);
+    const asks: ConnectionOptions = {
+      ...(users
+        ? { user: 'gateway', pass: users('gateway'), inboxPrefix: inboxPrefix('gateway') }
+        : token !== undefined && { token }),
+      ...(tls && { tls: { certFile: tls.cert, keyFile: tls.key, caFile: tls.ca } }),
+    };
+    const url = await ready(child, dir, (address) => answers(address, asks));
     logger.info({ url, pid: child.pid, binary }, 'nats-server is ready');
     return { url, pid: child.pid ?? 0, stop: () => stop(child, exited, dir) };
   } catch (error) {
@@ -65,10 +80,10 @@ export async function startNatsServer(options: {
 }
 
 /** No monitoring port: it has no password, and web pages can read it. */
-function configText(dir: string, port: number, token: string | undefined): string {
+function configText(dir: string, port: number, doors: readonly string[]): string {
   return [
     `listen: "127.0.0.1:${port === 0 ? -1 : port}"`,
-    ...(token === undefined ? [] : [`authorization { token: ${JSON.stringify(token)} }`]),
+    ...doors,
     // The server writes the ports it got there; choosing a free one beforehand would race with
     // other programs.
     `ports_file_dir: ${JSON.stringify(dir)}`,
@@ -79,7 +94,20 @@ function configText(dir: string, port: number, token: string | undefined): strin
   ].join('\n');
 }
 
-async function ready(child: ChildProcess, dir: string, token: string | undefined): Promise<string> {
+function tlsConfig({ cert, key, ca }: { cert: string; key: string; ca: string }): string {
+  const [certFile, keyFile, caFile] = [cert, key, ca].map((file) => JSON.stringify(file));
+  return `tls { cert_file: ${certFile}, key_file: ${keyFile}, ca_file: ${caFile}, verify: true }`;
+}
+
+function tokenConfig(token: string | undefined): string {
+  return token === undefined ? '' : `authorization { token: ${JSON.stringify(token)} }`;
+}
+
+async function ready(
+  child: ChildProcess,
+  dir: string,
+  answers: (url: string) => Promise<boolean>,
+): Promise<string> {
   let failure: Error | undefined;
   child.once('error', (error) => (failure = error));
   const until = performance.now() + startMs;
@@ -88,7 +116,7 @@ async function ready(child: ChildProcess, dir: string, token: string | undefined
     if (child.exitCode !== null || child.signalCode !== null)
       throw new Error(`it ended with ${child.signalCode ?? child.exitCode}`);
     const url = await readUrl(dir);
-    if (url !== undefined && (await answers(url, token))) return url;
+    if (url !== undefined && (await answers(url))) return url;
     await delay(25);
   }
   throw new Error(`it was not ready after ${startMs / 1000} s`);
@@ -108,10 +136,11 @@ async function readUrl(dir: string): Promise<string | undefined> {
 }
 
 /** Whether clients are let in and JetStream is there. */
-async function answers(url: string, token: string | undefined): Promise<boolean> {
+async function answers(url: string, options: ConnectionOptions): Promise<boolean> {
   try {
     const client = await connect({
-      ...natsAccess(url, token),
+      ...options,
+      servers: url,
       timeout: 1_000,
       reconnect: false,
     });

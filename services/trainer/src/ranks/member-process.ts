@@ -1,6 +1,7 @@
 /** The process of a rank above 0. It takes no jobs and no calls; it follows rank 0. */
 import {
   createLogger,
+  openTransport,
   parseConfig,
   readToken,
   serve,
@@ -11,7 +12,7 @@ import { engineOptions, environmentSchema, openStore, pickEnvironment } from '@s
 import { Engine } from '@spindle/native';
 import { nativeEngine } from '../engine.js';
 import { follow } from './member.js';
-import type { RankPlan } from './plan.js';
+import { checkRankNetwork, type RankPlan } from './plan.js';
 
 /** With `once`, the process ends with rank 0 instead of waiting for it to come back. */
 export async function runMember(
@@ -34,6 +35,8 @@ export async function runMember(
     instance: env.SPINDLE_WORKER_ID,
   });
   lifecycle.defer('telemetry', () => telemetry.shutdown());
+  const transport = openTransport(lifecycle, env, logger);
+  checkRankNetwork(plan, transport);
   const engine = nativeEngine(Engine.open(engineOptions(env)));
   lifecycle.defer('engine', () => engine.close());
   const store = await openStore(env.SPINDLE_ARTIFACTS, env.SPINDLE_STORE);
@@ -47,13 +50,15 @@ export async function runMember(
         graceMs: 0,
         logger,
         token,
+        transport,
+        healthAddress: env.SPINDLE_HEALTH_ADDRESS,
       },
       () => undefined,
     );
   }
   const workerId = env.SPINDLE_WORKER_ID;
   const following = follow(
-    { engine, store, logger, rank, worldSize, rendezvous, token, workerId, once },
+    { engine, store, logger, rank, worldSize, rendezvous, token, transport, workerId, once },
     lifecycle.signal,
   );
   lifecycle.defer('rank', () => following.catch(() => undefined));

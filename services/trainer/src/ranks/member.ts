@@ -11,6 +11,7 @@ import {
   recordPhases,
   SpindleError,
   type Logger,
+  type Transport,
 } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
 import {
@@ -36,6 +37,7 @@ export interface MemberOptions {
   rendezvous: string;
   /** What rank 0 wants to be shown before it hands anything out. */
   token: string | undefined;
+  transport?: Transport | undefined;
   workerId: string;
   /** Whether to end with rank 0 instead of waiting for it to come back. */
   once: boolean;
@@ -45,10 +47,10 @@ const retryMs = { first: 250, longest: 5_000 };
 
 /** Follows rank 0 until the signal aborts. */
 export async function follow(options: MemberOptions, signal: AbortSignal): Promise<void> {
-  const { rank, worldSize, rendezvous, token, workerId, logger } = options;
+  const { rank, worldSize, rendezvous, token, transport, workerId, logger } = options;
   let wait = retryMs.first;
   while (!signal.aborted) {
-    const client = createClient(RankService, rendezvous, token);
+    const client = createClient(RankService, rendezvous, token, transport);
     const member = new Member(options, (report) =>
       client.report({ rank, ...report }).then(() => undefined),
     );

@@ -1,7 +1,9 @@
 /** This process's part in data-parallel training, as its environment says. */
-import { parseConfig } from '@spindle/kit';
+import { hostOf, isLoopback, parseConfig, SpindleError, type Transport } from '@spindle/kit';
 import { pickEnvironment } from '@spindle/mesh';
 import { z } from 'zod';
+
+const rendezvousForm = /^(https:\/\/)?([^:/\s]+|\[[0-9a-fA-F:]+\]):\d+$/;
 
 const rankEnvironment = z
   .object({
@@ -12,7 +14,7 @@ const rankEnvironment = z
     SPINDLE_WORLD_SIZE: z.coerce.number().int().min(1).max(4096).optional(),
     SPINDLE_RENDEZVOUS: z
       .string()
-      .refine((text) => /^([^:\s]+|\[[0-9a-fA-F:]+\]):\d+$/.test(text), 'expected host:port')
+      .refine((text) => rendezvousForm.test(text), 'expected host:port or https://host:port')
       .optional(),
     SPINDLE_RANK_TIMEOUT: z.coerce.number().positive().max(86_400).default(300),
   })
@@ -71,8 +73,20 @@ export function rankPlan(variables: Readonly<Record<string, string | undefined>>
     : { kind: 'member', rank, rendezvous, ...group };
 }
 
+/** Engines send gradients to each other in plain, whatever certificates there are. */
+export function checkRankNetwork(plan: RankPlan, { trusted }: Transport): void {
+  if (plan.kind === 'alone' || plan.kind === 'local') return;
+  if (trusted || isLoopback(hostOf(plan.rendezvous))) return;
+  throw new SpindleError(
+    'INVALID_ARGUMENT',
+    `SPINDLE_RENDEZVOUS: ranks on other machines than ${plan.rendezvous} would exchange gradients ` +
+      'in plain; SPINDLE_TRUSTED_NETWORK=1 says that nobody listens on this network.',
+  );
+}
+
 /** Where the engines connect: the port after the one where ranks follow rank 0. */
 export function groupAddress(rendezvous: string): string {
-  const colon = rendezvous.lastIndexOf(':');
-  return `tcp:${rendezvous.slice(0, colon)}:${Number(rendezvous.slice(colon + 1)) + 1}`;
+  const address = rendezvous.replace('https://', '');
+  const colon = address.lastIndexOf(':');
+  return `tcp:${address.slice(0, colon)}:${Number(address.slice(colon + 1)) + 1}`;
 }

@@ -12,7 +12,7 @@ import { drawnInOrder, trainRequest } from '../testing/data.js';
 import { fakeEngine, type FakeEngine } from '../testing/fake-engine.js';
 import { RankLeader } from './leader.js';
 import { follow } from './member.js';
-import { groupAddress, rankPlan } from './plan.js';
+import { checkRankNetwork, groupAddress, rankPlan } from './plan.js';
 import { rankBackend } from './start.js';
 
 describe('the plan', () => {
@@ -60,6 +60,26 @@ describe('the plan', () => {
   it('has engines meet at the next port', () => {
     expect(groupAddress('trainer-0.trainer:7070')).toBe('tcp:trainer-0.trainer:7071');
     expect(groupAddress('[::1]:7070')).toBe('tcp:[::1]:7071');
+    expect(groupAddress('https://trainer-0.trainer:7070')).toBe('tcp:trainer-0.trainer:7071');
+  });
+
+  it('is on several machines only where the network is trusted', () => {
+    const open = (rendezvous: string, trusted: boolean): void => {
+      for (const rank of ['0', '1'])
+        checkRankNetwork(
+          rankPlan({
+            SPINDLE_RANK: rank,
+            SPINDLE_WORLD_SIZE: '2',
+            SPINDLE_RENDEZVOUS: rendezvous,
+          }),
+          { tls: undefined, trusted },
+        );
+    };
+    for (const away of ['trainer-0:7070', 'https://trainer-0.trainer:7070']) {
+      expect(() => open(away, false)).toThrow(/in plain; SPINDLE_TRUSTED_NETWORK=1/);
+      open(away, true);
+    }
+    for (const here of ['127.0.0.1:7070', 'https://localhost:7070']) open(here, false);
   });
 });
 

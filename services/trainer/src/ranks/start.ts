@@ -16,6 +16,8 @@ export interface StartOptions {
   threads: number;
   /** The backend of rank 0's engine. */
   backend: string;
+  /** Whether rank 0's port is one of TLS. */
+  encrypted?: boolean;
   workerId: string;
   logger: Logger;
 }
@@ -73,6 +75,7 @@ export async function startRanks(
     SPINDLE_WORKER_ID: `${workerId}-rank${rank}`,
     SPINDLE_GRPC_ADDRESS: '',
     SPINDLE_PORT_FILE: '',
+    SPINDLE_HEALTH_ADDRESS: '',
   });
   const processes = new RankProcesses({ main, worldSize, environment, logger, signal: stopping });
   lifecycle.defer('ranks', () => processes.stop());
@@ -86,7 +89,7 @@ export async function startRanks(
     onFollow: (rank) => processes.follows(rank),
   });
   const launch = (port: number): void => {
-    rendezvous = `127.0.0.1:${port}`;
+    rendezvous = options.encrypted ? `https://localhost:${port}` : `127.0.0.1:${port}`;
     processes.start(leader);
   };
   return { leader, processes, launch };
