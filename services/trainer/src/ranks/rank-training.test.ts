@@ -36,6 +36,7 @@ function training(fails: number[] = []) {
     batchSize: 4,
     gradientAccumulation: 2,
     steps: 2,
+    lastStep: 2,
   } as unknown as TrainingSettings;
   return { log, own: new RankTraining(session, { dataset, incoming: null }, settings) };
 }
