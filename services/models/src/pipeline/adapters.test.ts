@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { adaptedUnet, loraFile, withAdaptedText } from './adapters.js';
+import { adaptedUnet, loraFile, loraParts, withAdaptedText } from './adapters.js';
 import type { TextTower } from './pipeline.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'adapters-'));
@@ -24,16 +24,26 @@ describe('a LoRA file', () => {
     },
   );
 
-  it('is the file that is named, also where there is none for the engine to read', () => {
-    expect(loraFile(join(scratch, 'x.safetensors'))).toBe(join(scratch, 'x.safetensors'));
+  it('is the file that is named', () => {
+    const file = join(folder('plain', ['x.safetensors']), 'x.safetensors');
+    expect(loraFile(file)).toBe(file);
+    expect(loraParts(file)).toEqual([file]);
   });
 
-  it('is refused where a folder has none or two, and where it is a pickle', () => {
+  it('is refused where there is none, where a folder has none or two, and where it is a pickle', () => {
     expect(() => loraFile(folder('none', ['x.safetensors']))).toThrow(
       /none: expected a LoRA file, or a folder with pytorch_lora_weights\.safetensors or adapter_model\.safetensors, got a folder with neither/,
     );
     const both = folder('both', ['pytorch_lora_weights.safetensors', 'adapter_model.safetensors']);
     expect(() => loraFile(both)).toThrow(/got a folder with both/);
+    expect(() => loraFile('/x/none.safetensors')).toThrow(
+      '/x/none.safetensors: expected a LoRA file, or a folder with one, got no such file',
+    );
+    const peft = folder('peft', ['adapter_model.safetensors', 'adapter_config.json']);
+    expect(loraParts(loraFile(peft))).toEqual([
+      join(peft, 'adapter_model.safetensors'),
+      join(peft, 'adapter_config.json'),
+    ]);
     expect(() => loraFile('/x/adapter_model.bin')).toThrow(
       /pickle files are refused .* npx spindle convert \/x\/adapter_model\.bin --to \/x\/adapter_model\.safetensors/,
     );

@@ -1,6 +1,6 @@
 /** LoRA files on top of a pipeline's U-Net and text encoders. */
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { invalid, type AdaptedComponent, type ModelSourceDto } from '@spindle/native';
 import { isPickle } from '../files/weights.js';
 import type { Pipeline } from './pipeline.js';
@@ -34,7 +34,15 @@ export function loraFile(path: string): string {
         `makes it, running nothing: npx spindle convert ${path} --to ` +
         path.replace(/\.\w+$/, '.safetensors'),
     );
+  if (info === undefined)
+    throw invalid(path, 'expected a LoRA file, or a folder with one, got no such file');
   return path;
+}
+
+/** All files that say what a LoRA file adds: PEFT writes its scale beside it. */
+export function loraParts(file: string): string[] {
+  const settings = join(dirname(file), 'adapter_config.json');
+  return existsSync(settings) ? [file, settings] : [file];
 }
 
 const textEncoders = ['text_encoder', 'text_encoder_2'] as const;
