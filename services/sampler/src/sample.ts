@@ -2,6 +2,7 @@
  * A sample job: images drawn by one U-Net, as latents (for training), PNG files (for evaluation),
  * or both.
  */
+import { existsSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
 import { fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
@@ -84,7 +85,7 @@ export async function draw(
     );
   const precision = await deps.models.precision(options.runId, request.precision);
   const lora = request.lora.map(({ path, scale = 1 }) => ({
-    path: invalidIfThrows(() => loraFile(path)),
+    path: invalidIfThrows(() => existingLora(path)),
     scale,
   }));
   const folder = { directory: request.pipelinePath, runId: options.runId, lora };
@@ -137,6 +138,12 @@ export async function draw(
       return { drawn, images: request.items.flatMap((item) => images.get(item) ?? []), phases };
     }),
   );
+}
+
+function existingLora(path: string): string {
+  const file = loraFile(path);
+  if (existsSync(file)) return file;
+  throw new Error(`${path}: expected a LoRA file, or a folder with one, got no such file`);
 }
 
 /** Items that are drawn together; an item without a size has that of the settings. */

@@ -421,10 +421,16 @@ describe('sample jobs', () => {
     await bus.publishJob(sampleJob('r1/a/0000', { lora: [{ path }] }), 0);
     await resultOf('r1/a/0000');
     await writeFile(path, 'other');
+    const missing = [{ path: join(root, 'none.safetensors') }];
+    await bus.publishJob(sampleJob('r1/c/0000', { lora: missing }), 0);
+    await expect
+      .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
+      .toMatchObject([{ reason: expect.stringContaining('got no such file') as string }]);
     await bus.publishJob(sampleJob('r1/b/0000', { lora: [{ path }] }), 0);
     await expect
       .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
       .toMatchObject([
+        { key: 'r1/c/0000' },
         {
           key: 'r1/b/0000',
           reason: expect.stringContaining(`${path}: changed since this run`) as string,
