@@ -1,4 +1,4 @@
-export { adaptedUnet, loraFile, type LoraFile } from './pipeline/adapters.js';
+export { adaptedUnet, loraFile, loraParts, type LoraFile } from './pipeline/adapters.js';
 export { writeKohyaLora, writeSingleFile } from './convert/for-other-tools.js';
 export { choosePrecision, type PrecisionChoice } from './pipeline/precision.js';
 export {

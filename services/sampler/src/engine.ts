@@ -4,11 +4,13 @@
  */
 import { nearestSize, type ImageSize } from '@spindle/data';
 import {
+  adaptedUnet,
   choosePrecision,
   componentSource,
   encodePng,
   inspectFolder,
   latentSize,
+  readPipeline,
   resizeAndCrop,
   resolveScheduler,
   scaleLatents,
@@ -17,6 +19,7 @@ import {
   toRgb,
   type Framing,
   type IntendedSampling,
+  type LoraFile,
   type ModelReport,
   type PrecisionChoice,
   type PreparedImage,
@@ -103,7 +106,14 @@ export interface SamplerEngine {
   ): Promise<PreparedImage[]>;
   /** Files of a unet folder. */
   unetSource(directory: string): ModelSourceDto;
-  loadPipeline(directory: string, precision: NativePrecision): Promise<LoadedPipeline>;
+  /** A U-Net for the pipeline of a folder, with what LoRA files add to it. */
+  adaptedUnet(directory: string, unet: ModelSourceDto, lora: readonly LoraFile[]): ModelSourceDto;
+  /** With what LoRA files add to its text encoders. */
+  loadPipeline(
+    directory: string,
+    precision: NativePrecision,
+    lora: readonly LoraFile[],
+  ): Promise<LoadedPipeline>;
   loadUnet(source: ModelSourceDto, precision: NativePrecision): Promise<LoadedUnet>;
   close(): void;
 }
@@ -124,8 +134,9 @@ export function nativeEngine(engine: Engine): SamplerEngine {
         signal,
       ),
     unetSource: (directory) => componentSource(directory, 'diffusion_pytorch_model'),
-    loadPipeline: async (directory, precision) =>
-      loadedPipeline(engine, await TextToImage.load(engine, directory, precision)),
+    adaptedUnet: (directory, unet, lora) => adaptedUnet(readPipeline(directory), unet, lora),
+    loadPipeline: async (directory, precision, lora) =>
+      loadedPipeline(engine, await TextToImage.load(engine, directory, precision, lora)),
     loadUnet: (source, precision) => engine.loadUnet(source, precision),
     close: () => engine.close(),
   };

@@ -8,7 +8,14 @@ import {
   unetSource,
   type ArtifactStore,
 } from '@spindle/mesh';
-import { ModelCache, pipelineFiles, unetFiles, type PrecisionChoice } from '@spindle/models';
+import {
+  loraParts,
+  ModelCache,
+  pipelineFiles,
+  unetFiles,
+  type LoraFile,
+  type PrecisionChoice,
+} from '@spindle/models';
 import { type NativePrecision } from '@spindle/native';
 import { UnetRefSchema, type Precision, type UnetRef } from '@spindle/proto';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from './engine.js';
@@ -17,10 +24,11 @@ import type { LoadedPipeline, LoadedUnet, SamplerEngine } from './engine.js';
 const unetsKept = 2;
 const pipelinesKept = 2;
 
-/** A pipeline's folder, and the run that uses it; no run is "". */
+/** A pipeline's folder, LoRA files on top of it, and the run that uses it; no run is "". */
 interface RunFolder {
   directory: string;
   runId: string;
+  lora?: readonly LoraFile[];
 }
 
 export class Models {
@@ -37,16 +45,16 @@ export class Models {
 
   /** FAILED_PRECONDITION where its files are not those that the run began with. */
   async withPipeline<T>(
-    { directory, runId }: RunFolder,
+    { directory, runId, lora = [] }: RunFolder,
     precision: NativePrecision,
     work: (pipeline: LoadedPipeline) => Promise<T>,
   ): Promise<T> {
     if (directory === '')
       throw new SpindleError('INVALID_ARGUMENT', 'pipeline_path: expected a folder, got nothing');
-    const { files, state } = await this.checkPipeline({ directory, runId });
+    const { files, state } = await this.checkPipeline({ directory, runId, lora });
     return this.#pipelines.use(
-      `${precision} ${directory} ${state}`,
-      () => unchanged(files, state, () => this.#engine.loadPipeline(directory, precision)),
+      `${precision} ${directory}${loraName(lora)} ${state}`,
+      () => unchanged(files, state, () => this.#engine.loadPipeline(directory, precision, lora)),
       work,
     );
   }
@@ -55,30 +63,37 @@ export class Models {
   async checkPipeline({
     directory,
     runId,
+    lora = [],
   }: RunFolder): Promise<{ files: string[]; state: string }> {
-    const files = pipelineFiles(directory);
-    const state = await checkRunFiles(this.#store, runId, `pipeline ${directory}`, files);
+    const files = [...pipelineFiles(directory), ...lora.flatMap(({ path }) => loraParts(path))];
+    const part = `pipeline ${directory}${loraName(lora)}`;
+    const state = await checkRunFiles(this.#store, runId, part, files);
     return { files, state };
   }
 
   /** FAILED_PRECONDITION where its files are not those that the run began with. */
   async withUnet<T>(
     ref: UnetRef | undefined,
-    { directory, runId }: RunFolder,
+    { directory, runId, lora = [] }: RunFolder,
     precision: NativePrecision,
     work: (unet: LoadedUnet) => Promise<T>,
   ): Promise<T> {
     const named = create(UnetRefSchema, { path: `${directory}/unet` });
     const wanted = ref === undefined || isUnnamed(ref) ? named : ref;
     const blobs = wanted.config !== undefined && wanted.weights !== undefined;
-    const files = blobs ? [] : unetFiles(wanted.path);
-    const state = blobs
-      ? `${wanted.config?.digest} ${wanted.weights?.digest}`
-      : await checkRunFiles(this.#store, runId, `unet ${wanted.path}`, files);
-    const source = await unetSource(wanted, this.#store, (path) => this.#engine.unetSource(path));
+    const files = [
+      ...(blobs ? [] : unetFiles(wanted.path)),
+      ...lora.flatMap(({ path }) => loraParts(path)),
+    ];
+    const part = `unet ${wanted.path}${loraName(lora)}`;
+    const state =
+      blobs && lora.length === 0 ? '' : await checkRunFiles(this.#store, runId, part, files);
+    const plain = await unetSource(wanted, this.#store, (path) => this.#engine.unetSource(path));
+    const source = lora.length === 0 ? plain : this.#engine.adaptedUnet(directory, plain, lora);
+    const digests = [wanted.config, wanted.weights, wanted.adapter].map((blob) => blob?.digest);
     return this.#unets.use(
-      `${precision} ${wanted.path} ${wanted.adapter?.digest ?? ''} ${state}`,
-      () => unchanged(files, blobs ? '' : state, () => this.#engine.loadUnet(source, precision)),
+      `${precision} ${wanted.path}${loraName(lora)} ${digests.join(' ')} ${state}`,
+      () => unchanged(files, state, () => this.#engine.loadUnet(source, precision)),
       work,
     );
   }
@@ -102,6 +117,11 @@ export class Models {
     this.#pipelines.clear();
     this.#unets.clear();
   }
+}
+
+/** A part's name in notes of files: without LoRA files it is what it was before there were any. */
+function loraName(lora: readonly LoraFile[]): string {
+  return lora.map(({ path, scale }) => ` + ${path}:${scale}`).join('');
 }
 
 /** Whether a reference names nothing: the pipeline's own U-Net is meant then. */

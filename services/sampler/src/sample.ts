@@ -2,14 +2,17 @@
  * A sample job: images drawn by one U-Net, as latents (for training), PNG files (for evaluation),
  * or both.
  */
+import { existsSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
 import { fromInt64, nowMs, recordPhases, SpindleError, writeSafetensors } from '@spindle/kit';
 import { type ArtifactStore } from '@spindle/mesh';
+import { loraFile } from '@spindle/models';
 import type { PhaseDto, TensorDto } from '@spindle/native';
 import {
   SampleResultSchema,
   SamplingSettingsSchema,
   type ArtifactRef,
+  type LoraFile,
   type PromptItem,
   type Precision,
   type SampleJob,
@@ -39,6 +42,8 @@ export interface DrawRequest {
   sampling: SamplingSettings | undefined;
   items: readonly PromptItem[];
   precision: Precision;
+  /** On top of the U-Net and the pipeline's text encoders. */
+  lora: readonly LoraFile[];
 }
 
 export interface DrawOptions {
@@ -79,7 +84,11 @@ export async function draw(
         `shards of real images, got ${sampling.strength ?? 'nothing'}`,
     );
   const precision = await deps.models.precision(options.runId, request.precision);
-  const folder = { directory: request.pipelinePath, runId: options.runId };
+  const lora = request.lora.map(({ path, scale = 1 }) => ({
+    path: invalidIfThrows(() => existingLora(path)),
+    scale,
+  }));
+  const folder = { directory: request.pipelinePath, runId: options.runId, lora };
   return deps.models.withPipeline(folder, precision, (pipeline) =>
     deps.models.withUnet(request.unet, folder, precision, async (unet) => {
       const started = nowMs();
@@ -129,6 +138,12 @@ export async function draw(
       return { drawn, images: request.items.flatMap((item) => images.get(item) ?? []), phases };
     }),
   );
+}
+
+function existingLora(path: string): string {
+  const file = loraFile(path);
+  if (existsSync(file)) return file;
+  throw new Error(`${path}: expected a LoRA file, or a folder with one, got no such file`);
 }
 
 /** Items that are drawn together; an item without a size has that of the settings. */

@@ -393,6 +393,52 @@ describe('sample jobs', () => {
     });
   });
 
+  it('draw with LoRA files on top of the U-Net and the text encoders, each in its own cache', async () => {
+    const { engine } = await start();
+    const lora = join(root, 'style.safetensors');
+    await writeFile(lora, 'lora');
+    const key = (name: string): string => `r1/eval-sample-${name}/0000`;
+    const jobs = { plain: [], styled: [{ path: lora }], half: [{ path: lora, scale: 0.5 }] };
+    for (const [name, files] of Object.entries(jobs)) {
+      await bus.publishJob(sampleJob(key(name), { lora: files }), 0);
+      await resultOf(key(name));
+    }
+    const loaded = engine.log.filter((line) => /^(pipeline|unet) /.test(line));
+    expect(loaded).toEqual([
+      'pipeline /p float32',
+      'unet /p/unet float32',
+      'pipeline /p + style.safetensors:1 float32',
+      'unet /p/unet + style.safetensors:1 float32',
+      'pipeline /p + style.safetensors:0.5 float32',
+      'unet /p/unet + style.safetensors:0.5 float32',
+    ]);
+  });
+
+  it('with a LoRA file that has changed since the run first read it are refused by name', async () => {
+    await start();
+    const path = join(root, 'style.safetensors');
+    await writeFile(path, 'lora');
+    await bus.publishJob(sampleJob('r1/a/0000', { lora: [{ path }] }), 0);
+    await resultOf('r1/a/0000');
+    await writeFile(path, 'other');
+    const missing = [{ path: join(root, 'none.safetensors') }];
+    await bus.publishJob(sampleJob('r1/c/0000', { lora: missing }), 0);
+    await expect
+      .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
+      .toMatchObject([{ reason: expect.stringContaining('got no such file') as string }]);
+    await bus.publishJob(sampleJob('r1/b/0000', { lora: [{ path }] }), 0);
+    await expect
+      .poll(() => bus.deadLetters('r1'), { timeout: 10_000 })
+      .toMatchObject([
+        { key: 'r1/c/0000' },
+        {
+          key: 'r1/b/0000',
+          reason: expect.stringContaining(`${path}: changed since this run`) as string,
+        },
+      ]);
+    expect(await store.getResult('r1/b/0000')).toBeNull();
+  });
+
   it('of a new iteration push the oldest U-Net out of memory', async () => {
     const { engine } = await start();
     const ref = async (text: string) => store.put(Buffer.from(text), 'application/octet-stream');

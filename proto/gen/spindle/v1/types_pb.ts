@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file spindle/v1/types.proto.
  */
 export const file_spindle_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChZzcGluZGxlL3YxL3R5cGVzLnByb3RvEgpzcGluZGxlLnYxIkAKC0FydGlmYWN0UmVmEg4KBmRpZ2VzdBgBIAEoCRINCgVieXRlcxgCIAEoBBISCgptZWRpYV90eXBlGAMgASgJIqIBCgdVbmV0UmVmEgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRInCgZjb25maWcYAyABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB3dlaWdodHMYBCABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB2FkYXB0ZXIYBSABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIuUBChBTYW1wbGluZ1NldHRpbmdzEhEKCXNjaGVkdWxlchgBIAEoCRIgChhzY2hlZHVsZXJfb3ZlcnJpZGVzX2pzb24YAiABKAkSEgoFc3RlcHMYAyABKA1IAIgBARIbCg5ndWlkYW5jZV9zY2FsZRgEIAEoAUgBiAEBEgsKA2V0YRgFIAEoARIOCgZoZWlnaHQYBiABKA0SDQoFd2lkdGgYByABKA0SFQoIc3RyZW5ndGgYCCABKAFIAogBAUIICgZfc3RlcHNCEQoPX2d1aWRhbmNlX3NjYWxlQgsKCV9zdHJlbmd0aCJCCgtQaGFzZVRpbWluZxIMCgRuYW1lGAEgASgJEhAKCHN0YXJ0X21zGAIgASgBEhMKC2R1cmF0aW9uX21zGAMgASgBIlgKClByb21wdEl0ZW0SDQoFaW5kZXgYASABKA0SDgoGcHJvbXB0GAIgASgJEgwKBHNlZWQYAyABKAQSDgoGaGVpZ2h0GAQgASgNEg0KBXdpZHRoGAUgASgNKmkKCVByZWNpc2lvbhIZChVQUkVDSVNJT05fVU5TUEVDSUZJRUQQABISCg5QUkVDSVNJT05fQVVUTxABEhUKEVBSRUNJU0lPTl9GTE9BVDMyEAISFgoSUFJFQ0lTSU9OX0JGTE9BVDE2EANiBnByb3RvMw");
+  fileDesc("ChZzcGluZGxlL3YxL3R5cGVzLnByb3RvEgpzcGluZGxlLnYxIkAKC0FydGlmYWN0UmVmEg4KBmRpZ2VzdBgBIAEoCRINCgVieXRlcxgCIAEoBBISCgptZWRpYV90eXBlGAMgASgJIqIBCgdVbmV0UmVmEgwKBG5hbWUYASABKAkSDAoEcGF0aBgCIAEoCRInCgZjb25maWcYAyABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB3dlaWdodHMYBCABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmEigKB2FkYXB0ZXIYBSABKAsyFy5zcGluZGxlLnYxLkFydGlmYWN0UmVmIjYKCExvcmFGaWxlEgwKBHBhdGgYASABKAkSEgoFc2NhbGUYAiABKAFIAIgBAUIICgZfc2NhbGUi5QEKEFNhbXBsaW5nU2V0dGluZ3MSEQoJc2NoZWR1bGVyGAEgASgJEiAKGHNjaGVkdWxlcl9vdmVycmlkZXNfanNvbhgCIAEoCRISCgVzdGVwcxgDIAEoDUgAiAEBEhsKDmd1aWRhbmNlX3NjYWxlGAQgASgBSAGIAQESCwoDZXRhGAUgASgBEg4KBmhlaWdodBgGIAEoDRINCgV3aWR0aBgHIAEoDRIVCghzdHJlbmd0aBgIIAEoAUgCiAEBQggKBl9zdGVwc0IRCg9fZ3VpZGFuY2Vfc2NhbGVCCwoJX3N0cmVuZ3RoIkIKC1BoYXNlVGltaW5nEgwKBG5hbWUYASABKAkSEAoIc3RhcnRfbXMYAiABKAESEwoLZHVyYXRpb25fbXMYAyABKAEiWAoKUHJvbXB0SXRlbRINCgVpbmRleBgBIAEoDRIOCgZwcm9tcHQYAiABKAkSDAoEc2VlZBgDIAEoBBIOCgZoZWlnaHQYBCABKA0SDQoFd2lkdGgYBSABKA0qaQoJUHJlY2lzaW9uEhkKFVBSRUNJU0lPTl9VTlNQRUNJRklFRBAAEhIKDlBSRUNJU0lPTl9BVVRPEAESFQoRUFJFQ0lTSU9OX0ZMT0FUMzIQAhIWChJQUkVDSVNJT05fQkZMT0FUMTYQA2IGcHJvdG8z");
 
 /**
  * An immutable blob in the artifact store, named by its content.
@@ -93,6 +93,34 @@ export const UnetRefSchema: GenMessage<UnetRef> = /*@__PURE__*/
   messageDesc(file_spindle_v1_types, 1);
 
 /**
+ * A LoRA file (or the folder of one) that is added to a pipeline's U-Net and text encoders.
+ *
+ * @generated from message spindle.v1.LoraFile
+ */
+export type LoraFile = Message<"spindle.v1.LoraFile"> & {
+  /**
+   * Absolute path of a file of diffusers, PEFT or sd-scripts.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * What its own scale is multiplied with; not there: 1.
+   *
+   * @generated from field: optional double scale = 2;
+   */
+  scale?: number | undefined;
+};
+
+/**
+ * Describes the message spindle.v1.LoraFile.
+ * Use `create(LoraFileSchema)` to create a new message.
+ */
+export const LoraFileSchema: GenMessage<LoraFile> = /*@__PURE__*/
+  messageDesc(file_spindle_v1_types, 2);
+
+/**
  * How images are drawn. An empty scheduler and a size of 0 mean "as the pipeline says"; numbers
  * that are not there mean samplingDefaults (proto/src/sampling.ts).
  *
@@ -159,7 +187,7 @@ export type SamplingSettings = Message<"spindle.v1.SamplingSettings"> & {
  * Use `create(SamplingSettingsSchema)` to create a new message.
  */
 export const SamplingSettingsSchema: GenMessage<SamplingSettings> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_types, 2);
+  messageDesc(file_spindle_v1_types, 3);
 
 /**
  * A timed native phase, e.g. "text_encode", "unet_steps", "vae_decode", "forward", "backward", "optimizer".
@@ -190,7 +218,7 @@ export type PhaseTiming = Message<"spindle.v1.PhaseTiming"> & {
  * Use `create(PhaseTimingSchema)` to create a new message.
  */
 export const PhaseTimingSchema: GenMessage<PhaseTiming> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_types, 3);
+  messageDesc(file_spindle_v1_types, 4);
 
 /**
  * One image of a score job's list, or of a call that draws at once.
@@ -235,7 +263,7 @@ export type PromptItem = Message<"spindle.v1.PromptItem"> & {
  * Use `create(PromptItemSchema)` to create a new message.
  */
 export const PromptItemSchema: GenMessage<PromptItem> = /*@__PURE__*/
-  messageDesc(file_spindle_v1_types, 4);
+  messageDesc(file_spindle_v1_types, 5);
 
 /**
  * @generated from enum spindle.v1.Precision

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { adaptedUnet, loraFile, withAdaptedText } from './adapters.js';
+import { adaptedUnet, loraFile, loraParts, withAdaptedText } from './adapters.js';
 import type { TextTower } from './pipeline.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'adapters-'));
@@ -24,8 +24,10 @@ describe('a LoRA file', () => {
     },
   );
 
-  it('is the file that is named, also where there is none for the engine to read', () => {
-    expect(loraFile(join(scratch, 'x.safetensors'))).toBe(join(scratch, 'x.safetensors'));
+  it('is the file that is named', () => {
+    const file = join(folder('plain', ['x.safetensors']), 'x.safetensors');
+    expect(loraFile(file)).toBe(file);
+    expect(loraParts(file)).toEqual([file]);
   });
 
   it('is refused where a folder has none or two, and where it is a pickle', () => {
@@ -34,6 +36,11 @@ describe('a LoRA file', () => {
     );
     const both = folder('both', ['pytorch_lora_weights.safetensors', 'adapter_model.safetensors']);
     expect(() => loraFile(both)).toThrow(/got a folder with both/);
+    const peft = folder('peft', ['adapter_model.safetensors', 'adapter_config.json']);
+    expect(loraParts(loraFile(peft))).toEqual([
+      join(peft, 'adapter_model.safetensors'),
+      join(peft, 'adapter_config.json'),
+    ]);
     expect(() => loraFile('/x/adapter_model.bin')).toThrow(
       /pickle files are refused .* npx spindle convert \/x\/adapter_model\.bin --to \/x\/adapter_model\.safetensors/,
     );

@@ -1,6 +1,6 @@
 /** LoRA files on top of a pipeline's U-Net and text encoders. */
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { invalid, type AdaptedComponent, type ModelSourceDto } from '@spindle/native';
 import { isPickle } from '../files/weights.js';
 import type { Pipeline } from './pipeline.js';
@@ -35,6 +35,12 @@ export function loraFile(path: string): string {
         path.replace(/\.\w+$/, '.safetensors'),
     );
   return path;
+}
+
+/** All files that say what a LoRA file adds: PEFT writes its scale beside it. */
+export function loraParts(file: string): string[] {
+  const settings = join(dirname(file), 'adapter_config.json');
+  return existsSync(settings) ? [file, settings] : [file];
 }
 
 const textEncoders = ['text_encoder', 'text_encoder_2'] as const;

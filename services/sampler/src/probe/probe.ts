@@ -49,7 +49,7 @@ export async function probeSampling(
   const precision =
     request.precision === 'auto' ? (await engine.choosePrecision()).precision : request.precision;
   const { result: pipeline, seconds: pipelineLoadSeconds } = await timed(() =>
-    engine.loadPipeline(model, precision),
+    engine.loadPipeline(model, precision, []),
   );
   const rgb = new Uint8Array(3 * resolution * resolution).map((_, i) => (i * 37) % 256);
   const images = Array.from({ length: vaeBatchSize(resolution, resolution) }, () => ({

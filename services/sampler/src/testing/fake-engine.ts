@@ -2,9 +2,10 @@
  * An engine of plain arithmetic: the same inputs give the same numbers, and every call is on
  * record.
  */
+import { basename } from 'node:path';
 import { SpindleError } from '@spindle/kit';
 import { nearestSize } from '@spindle/data';
-import type { ModelReport, TextStates } from '@spindle/models';
+import type { LoraFile, ModelReport, TextStates } from '@spindle/models';
 import type { ModelSourceDto, RgbImage, TensorDto } from '@spindle/native';
 import type { LoadedPipeline, LoadedUnet, SamplerEngine } from '../engine.js';
 
@@ -110,13 +111,14 @@ export function fakeEngine(): FakeEngine {
       weights: [`${directory}/w`],
       label: directory,
     }),
-    async loadPipeline(directory, precision) {
+    adaptedUnet: (_directory, unet, lora) => ({ ...unet, label: `${unet.label}${added(lora)}` }),
+    async loadPipeline(directory, precision, lora) {
       if (directory.includes('missing'))
         throw new SpindleError(
           'INVALID_ARGUMENT',
           `${directory}: expected a pipeline folder, got no such folder`,
         );
-      log.push(`pipeline ${directory} ${precision}`);
+      log.push(`pipeline ${directory}${added(lora)} ${precision}`);
       return new FakePipeline(engine);
     },
     async loadUnet(source, precision) {
@@ -126,6 +128,10 @@ export function fakeEngine(): FakeEngine {
     close: () => undefined,
   };
   return engine;
+}
+
+function added(lora: readonly LoraFile[]): string {
+  return lora.map(({ path, scale }) => ` + ${basename(path)}:${scale}`).join('');
 }
 
 class FakePipeline implements LoadedPipeline {
