@@ -1,11 +1,15 @@
-/** Writes infra/nats/users.conf; with --check, names it where it is not what would be written. */
+/**
+ * Writes infra/nats/users.conf, and the Helm chart's copy of it; with --check, names those that are
+ * not what would be written.
+ */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { usersConfig, type NatsService } from './permissions.js';
 
-const name = 'infra/nats/users.conf';
-const file = join(fileURLToPath(new URL('../../../..', import.meta.url)), name);
+// A chart is packed as it lies: it can point to nothing outside of it.
+const names = ['infra/nats/users.conf', 'infra/helm/spindle/files/users.conf'];
+const root = fileURLToPath(new URL('../../../..', import.meta.url));
 
 const passwords: Readonly<Record<NatsService, string>> = {
   gateway: 'SPINDLE_NATS_GATEWAY_PASSWORD',
@@ -20,7 +24,9 @@ const text = `# Written by "npm run generate" from services/mesh/src/nats/permis
 # numbers otherwise).
 ${usersConfig((service) => `$${passwords[service]}`)}`;
 
-if (read() !== text) {
+for (const name of names) {
+  const file = join(root, name);
+  if (read(file) === text) continue;
   if (process.argv.includes('--check')) process.stdout.write(`${name}\n`);
   else {
     mkdirSync(dirname(file), { recursive: true });
@@ -28,7 +34,7 @@ if (read() !== text) {
   }
 }
 
-function read(): string | undefined {
+function read(file: string): string | undefined {
   try {
     return readFileSync(file, 'utf8');
   } catch {
