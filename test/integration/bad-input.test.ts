@@ -287,14 +287,17 @@ describe('bad input: exit code 2, one clear sentence, nothing half-done', () => 
     await change(config, folder);
     const file = join(folder, 'config.yaml');
     await writeFile(file, stringify(config));
-    const before = await readdir(mesh.artifacts);
+    // Who tried is written down; of the run nothing may be there.
+    const runs = async (): Promise<string[]> =>
+      (await readdir(mesh.artifacts)).filter((name) => name !== 'audit.jsonl');
+    const before = await runs();
     const result = await mesh.spindle('run', file, '--run-id', 'bad');
     expect(result.stderr).toMatch(message);
     expect(result.stderr.trim().split('\n')).toHaveLength(1);
     expect(result.stderr).not.toMatch(/\n\s+at /);
     expect(result.stdout).toBe('');
     expect(result.code).toBe(2);
-    expect(await readdir(mesh.artifacts)).toEqual(before);
+    expect(await runs()).toEqual(before);
     expect((await mesh.client.listRuns({})).runs).toEqual([]);
   });
 
